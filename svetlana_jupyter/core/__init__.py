@@ -1,0 +1,1 @@
+"""What is known of images and objects without learning: numpy, pandas, xarray, dask."""

@@ -1,0 +1,1 @@
+"""Networks, forests, training and prediction."""

@@ -1,0 +1,1 @@
+"""The project folder and everything a script or a panel can ask of it."""

@@ -1,0 +1,1 @@
+"""The panels: they show the project and call its verbs."""
