@@ -1,0 +1,199 @@
+"""Where the objects of a mask are: label, size, centre, box and border contact, in one pass over its blocks.
+
+A block is cut into runs (neighbouring pixels of one row with the same label). Every quantity here is a sum, a minimum
+or a maximum, so a run is already a small table row, and merging rows of the same label is all that is left to do:
+within a block, across blocks, and for objects that cross many blocks alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from xarray import DataArray
+
+from svetlana_jupyter.errors import InputError
+
+SLAB_PIXELS = 1 << 20  # rows of a block are worked on in slabs of this size, which stay in the processor's cache
+MERGE_ROWS = 1 << 16  # block tables are merged once so many rows have piled up, or as many as were merged before
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Additive statistics, one column an object (or a run of one).
+
+    ``labels`` has shape (n,). ``sums`` has shape (1 + ndim, n): voxels, then the sum of each coordinate. ``low`` and
+    ``high`` have shape (ndim, n): the half-open box.
+    """
+
+    labels: Integers
+    sums: Integers
+    low: Integers
+    high: Integers
+
+
+def center_columns(ndim: int) -> list[str]:
+    """Names of the columns that hold an object's centroid: ``([z,] y, x)``."""
+    return list("zyx"[-ndim:])
+
+
+def box_columns(ndim: int) -> list[str]:
+    """Names of the columns that hold an object's half-open box: ``([z0,] y0, x0, [z1,] y1, x1)``."""
+    return [f"{axis}{end}" for end in "01" for axis in center_columns(ndim)]
+
+
+def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
+    """Find every object of a mask, reading each of its chunks once.
+
+    Parameters
+    ----------
+    mask : DataArray of shape ([Z,] Y, X), integer
+        0 is background; any positive integers, with gaps, are objects. It may be larger than memory: what is held is a
+        few chunks and the table.
+    progress : callable, optional
+        Called as ``progress(done, total)``, in blocks, on the caller's thread.
+
+    Returns
+    -------
+    DataFrame
+        Index ``object`` (the labels, ascending); columns ``size`` (voxels), the centroid ``[z,] y, x`` (pixels, float),
+        the half-open box ``[z0,] y0, x0, [z1,] y1, x1`` (pixels) and ``on_border`` (whether the box touches the end of
+        an axis that is longer than one pixel).
+
+    Raises
+    ------
+    InputError
+        If the mask holds no object, negative numbers, numbers beyond 64-bit signed integers, or 255 alone.
+
+    Examples
+    --------
+    >>> mask = DataArray([[0, 7, 7], [0, 7, 0]], dims=("y", "x"))
+    >>> index_objects(mask)[["size", "y0", "x0", "y1", "x1"]].to_dict("index")
+    {7: {'size': 3, 'y0': 0, 'x0': 1, 'y1': 2, 'x1': 3}}
+    """
+    waiting: list[Tally] = []
+    rows = merged = 0
+    total = 0
+    for done, total, tally in _block_tallies(da.asarray(mask.data)):
+        waiting.append(tally)
+        rows += tally.labels.size
+        if rows >= max(MERGE_ROWS, 2 * merged):
+            waiting = [_merge(waiting)]
+            rows = merged = waiting[0].labels.size
+        if progress is not None:
+            progress(done, total)
+    table = _frame(_merge(waiting), mask.shape)
+    _check(table)
+    return table
+
+
+def _block_tallies(mask: da.Array) -> Iterator[tuple[int, int, Tally]]:
+    """Tally every block on a few threads, never holding more blocks than twice the threads."""
+    threads = os.cpu_count() or 1
+    edges = [np.concatenate([[0], np.cumsum(sizes)]).tolist() for sizes in mask.chunks]
+    blocks = itertools.product(*(range(len(sizes)) for sizes in mask.chunks))
+    total = mask.npartitions
+
+    def tally(block: tuple[int, ...]) -> Tally:
+        start = [edge[i] for edge, i in zip(edges, block)]
+        return tally_block(mask.blocks[block].compute(scheduler="synchronous"), start)
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="index")
+    try:
+        running: set[Future[Tally]] = {pool.submit(tally, block) for block in itertools.islice(blocks, 2 * threads)}
+        done = 0
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(tally, block) for block in itertools.islice(blocks, len(finished))}
+            for future in finished:
+                done += 1
+                yield done, total, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def tally_block(pixels: npt.NDArray[np.integer], start: list[int]) -> Tally:
+    """Tally the objects of one block whose first pixel lies at ``start`` in the mask."""
+    if pixels.dtype.kind == "i" and pixels.size and pixels.min() < 0:
+        raise InputError(
+            f"masks must hold 0 for background and positive integers for objects, got {pixels.min()}. "
+            "Set negative values to 0 first, for example `mask.clip(0)`."
+        )
+    lines = pixels.reshape(-1, pixels.shape[-1])
+    step = max(1, SLAB_PIXELS // max(1, pixels.shape[-1]))
+    return _merge([_tally_lines(lines, first, step, pixels.shape, start) for first in range(0, len(lines), step)])
+
+
+def _tally_lines(
+    lines: npt.NDArray[np.integer], first: int, step: int, shape: tuple[int, ...], start: list[int]
+) -> Tally:
+    slab = lines[first : first + step]
+    edge = np.empty(slab.shape, bool)
+    edge[:, 0] = True
+    np.not_equal(slab[:, 1:], slab[:, :-1], out=edge[:, 1:])
+    begin = np.flatnonzero(edge)
+    values = slab.reshape(-1)[begin]
+    length = np.diff(begin, append=slab.size)
+    inside = np.flatnonzero(values)
+    begin, values, length = begin[inside], values[inside], length[inside]
+    if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+        raise InputError(f"object numbers must be below 2**63, got {values.max()}. Renumber the mask first.")
+
+    line, column = np.divmod(begin, slab.shape[1])
+    *outer, column = [*np.unravel_index(line + first, shape[:-1]), column]
+    low = np.stack([np.asarray(at, np.int64) + offset for at, offset in zip([*outer, column], start)])
+    high = low + 1
+    high[-1] = low[-1] + length
+    sums = np.concatenate([length[None], low * length])
+    sums[-1] += length * (length - 1) // 2
+    return _merge([Tally(values.astype(np.int64), sums, low, high)])
+
+
+def _merge(tallies: list[Tally]) -> Tally:
+    """One column a label: sums added, boxes joined."""
+    labels = np.concatenate([tally.labels for tally in tallies])
+    order = np.argsort(labels)
+    labels = labels[order]
+    heads = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]])[: labels.size])
+
+    def reduce(ufunc: np.ufunc, name: str) -> Integers:
+        columns = np.concatenate([getattr(tally, name) for tally in tallies], axis=1)
+        if not heads.size:
+            return columns
+        return np.stack([ufunc.reduceat(row[order], heads) for row in columns])
+
+    return Tally(labels[heads], reduce(np.add, "sums"), reduce(np.minimum, "low"), reduce(np.maximum, "high"))
+
+
+def _frame(tally: Tally, shape: tuple[int, ...]) -> pd.DataFrame:
+    ndim = len(shape)
+    size = tally.sums[0]
+    ends = np.array(shape)[:, None]
+    touches = ((tally.low == 0) | (tally.high == ends)) & (ends > 1)
+    columns = {"size": size}
+    columns |= dict(zip(center_columns(ndim), tally.sums[1:] / size))
+    columns |= dict(zip(box_columns(ndim), [*tally.low, *tally.high]))
+    columns |= {"on_border": touches.any(axis=0)}
+    return pd.DataFrame(columns, index=pd.Index(tally.labels, name="object"))
+
+
+def _check(table: pd.DataFrame) -> None:
+    if table.empty:
+        raise InputError(
+            "a mask needs at least one object, got only 0 (background). "
+            "Check that this is the segmentation and that it found something."
+        )
+    if table.index.tolist() == [255]:
+        raise InputError(
+            "a mask needs one integer an object, got only 0 and 255. This looks like a binary mask: give each piece "
+            "its own number first, for example `skimage.measure.label(mask > 0)`."
+        )

@@ -1,0 +1,143 @@
+"""The object index against scikit-image and against naive loops, whatever the chunks."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.measure import regionprops_table
+from xarray import DataArray
+
+from svetlana_jupyter.core.objects import box_columns, center_columns, index_objects
+from svetlana_jupyter.errors import InputError
+
+
+def as_mask(pixels, chunks=-1):
+    return DataArray(da.from_array(pixels, chunks=chunks), dims=("z", "y", "x")[-pixels.ndim :])
+
+
+@st.composite
+def masks_and_chunks(draw):
+    ndim = draw(st.sampled_from([2, 3]))
+    shape = tuple(draw(st.integers(1, 9)) for _ in range(ndim))
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    names = np.concatenate([[0], rng.choice(2**20, size=draw(st.integers(1, 6)), replace=False) + 1])
+    pixels = rng.choice(names, size=shape).astype(draw(st.sampled_from([np.uint32, np.int64, np.uint64])))
+    pixels[(0,) * ndim] = names[-1]
+    chunks = tuple(draw(st.integers(1, length)) for length in shape)
+    return pixels, chunks
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks_and_chunks())
+def test_any_chunking_gives_what_scikit_image_gives_for_the_whole_array(case):
+    pixels, chunks = case
+    ndim = pixels.ndim
+    expected = regionprops_table(pixels.astype(np.int64), properties=["label", "num_pixels", "centroid", "bbox"])
+
+    table = index_objects(as_mask(pixels, chunks))
+
+    assert table.index.tolist() == expected["label"].tolist()
+    assert table["size"].tolist() == expected["num_pixels"].tolist()
+    for axis, name in enumerate(center_columns(ndim)):
+        np.testing.assert_allclose(table[name], expected[f"centroid-{axis}"], rtol=1e-12)
+    for position, name in enumerate(box_columns(ndim)):
+        np.testing.assert_array_equal(table[name], expected[f"bbox-{position}"])
+
+
+@settings(deadline=None, max_examples=30)
+@given(masks_and_chunks())
+def test_on_border_is_true_for_objects_with_a_pixel_on_an_end_of_a_longer_axis(case):
+    pixels, chunks = case
+    expected = {}
+    for name in np.unique(pixels[pixels > 0]).tolist():
+        places = np.argwhere(pixels == name)
+        expected[name] = any(
+            length > 1 and place[axis] in (0, length - 1)
+            for place in places
+            for axis, length in enumerate(pixels.shape)
+        )
+
+    assert index_objects(as_mask(pixels, chunks))["on_border"].to_dict() == expected
+
+
+def test_columns_have_the_promised_names_order_and_types():
+    table = index_objects(as_mask(np.ones((2, 3, 4), np.uint8)))
+
+    assert list(table) == ["size", "z", "y", "x", "z0", "y0", "x0", "z1", "y1", "x1", "on_border"]
+    assert table.index.name == "object" and table.index.dtype == np.int64
+    assert [table[c].dtype for c in ("size", "x0", "y1")] == [np.int64] * 3
+    assert table["z"].dtype == np.float64 and table["on_border"].dtype == bool
+
+
+def test_seventy_thousand_labels_are_all_found():
+    names = np.arange(1, 70_001, dtype=np.uint32).reshape(250, 280)
+
+    table = index_objects(as_mask(np.kron(names, np.ones((2, 2), np.uint32)), chunks=(128, 128)))
+
+    assert table.index.tolist() == list(range(1, 70_001))
+    assert (table["size"] == 4).all()
+
+
+def test_labels_beyond_32_bits_keep_their_numbers():
+    pixels = np.zeros((4, 5), np.uint64)
+    pixels[1, 2], pixels[3] = 2**31 + 5, 2**62
+
+    assert index_objects(as_mask(pixels, (2, 2)))["size"].to_dict() == {2**31 + 5: 1, 2**62: 5}
+
+
+def test_labels_beyond_63_bits_are_refused():
+    with pytest.raises(InputError, match=r"below 2\*\*63, got 9223372036854775808"):
+        index_objects(as_mask(np.full((2, 2), 2**63, np.uint64)))
+
+
+def test_an_object_scattered_over_distant_blocks_is_one_row():
+    pixels = np.zeros((100, 100), np.uint16)
+    pixels[0, 0] = pixels[99, 99] = 9
+
+    row = index_objects(as_mask(pixels, (10, 10))).loc[9]
+
+    assert row[["size", "y", "x", "y0", "x0", "y1", "x1"]].tolist() == [2, 49.5, 49.5, 0, 0, 100, 100]
+
+
+def test_each_chunk_is_read_once_and_progress_counts_them():
+    reads, seen = [], []
+    pixels = np.arange(1, 65, dtype=np.int32).reshape(8, 8)
+
+    def read(block, block_info=None):
+        if block_info:
+            reads.append(tuple(block_info[0]["chunk-location"]))
+        return block
+
+    mask = da.from_array(pixels, chunks=(2, 4)).map_blocks(read, dtype=np.int32, meta=np.empty((0, 0), np.int32))
+    index_objects(DataArray(mask, dims=("y", "x")), progress=lambda done, total: seen.append((done, total)))
+
+    assert sorted(reads) == [(i, j) for i in range(4) for j in range(2)]
+    assert seen == [(n, 8) for n in range(1, 9)]
+
+
+def test_a_failing_block_raises_its_own_error():
+    def fail(block):
+        raise OSError("disk is gone")
+
+    mask = da.zeros((4, 4), chunks=2, dtype=int).map_blocks(fail, dtype=int, meta=np.empty((0, 0), int))
+    with pytest.raises(OSError, match="disk is gone"):
+        index_objects(DataArray(mask, dims=("y", "x")))
+
+
+def test_an_empty_mask_is_refused():
+    with pytest.raises(InputError, match="at least one object, got only 0"):
+        index_objects(as_mask(np.zeros((3, 3), int)))
+
+
+def test_negative_numbers_are_refused():
+    with pytest.raises(InputError, match="positive integers for objects, got -3"):
+        index_objects(as_mask(np.array([[0, -3], [1, 1]])))
+
+
+def test_a_mask_that_holds_255_alone_is_refused_with_the_way_to_label_it():
+    with pytest.raises(InputError, match=r"only 0 and 255.*skimage\.measure\.label\(mask > 0\)"):
+        index_objects(as_mask(np.array([[0, 255], [0, 255]], np.uint8)))
