@@ -1,0 +1,50 @@
+# `make demo` shows the method on real images, `make lab` opens the notebook, `make test` checks everything.
+# Needs Python 3.11 or newer and make; the rest is installed into .venv, once, from the pins in binder/constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PINS := pyproject.toml binder/constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --constraint binder/constraints.txt --editable
+BENCHMARKS ?= $(wildcard tests/benchmarks/bench_*.py)
+ARGS ?=
+
+.DEFAULT_GOAL := demo
+.PHONY: demo lab test lint bench clean
+
+demo: .venv/installed
+	$(BIN)/svetlana-jupyter demo $(ARGS)
+
+lab: .venv/installed
+	$(BIN)/svetlana-jupyter lab $(ARGS)
+
+test: lint
+	$(BIN)/python -m tests.browser.chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# One benchmark on real images: make bench BENCHMARKS=tests/benchmarks/bench_objects.py ARGS="--data FOLDER"
+bench: .venv/installed-test
+	set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark $(ARGS); done
+
+clean:
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache svetlana_demo tests/browser/screenshots
+	find svetlana_jupyter tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, got %d.%d: name \
+	another one, for example make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "A virtual environment could not be made with $(PYTHON): on Debian \
+	and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+
+.venv/installed: $(PINS) | $(BIN)/python
+	@echo "Installing the pinned environment into .venv (once, a few minutes)"
+	$(INSTALL) .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(INSTALL) ".[test]"
+	@touch $@

@@ -1,0 +1,223 @@
+"""The floors hold: imports go down only, each library enters where it may, nothing dangerous is called.
+
+Contract: errors <- core <- learn <- project <- widgets. The walk also sees imports inside functions and those by name.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+import svetlana_jupyter
+
+PACKAGE = Path(svetlana_jupyter.__file__).parent
+LONGEST_FILE = 350
+
+FLOORS = ["errors", "core", "learn", "project", "widgets", "top"]
+
+# The lowest floor that may import a library (longest dotted name wins). A library that is not here is refused.
+LOWEST_FLOOR = {
+    "core": "numpy scipy pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio cv2 pydantic",
+    "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors",
+    "project": "traitlets asyncio threading tqdm matplotlib dask.distributed distributed anndata",
+    "widgets": "ipywidgets ipycanvas anywidget IPython",
+}
+START = {library: floor for floor, libraries in LOWEST_FLOOR.items() for library in libraries.split()}
+
+ONLY_IN = {
+    "ipycanvas": "widgets/canvas.py",
+    "anywidget": "widgets/pointer.py",
+    "torchvision": "learn/torchvision_loader.py",
+    "pytorch_grad_cam": "learn/",
+}
+BANNED = {
+    "matplotlib.pyplot": "pyplot keeps global state",
+    "matplotlib.pylab": "pyplot keeps global state",
+    "pylab": "pyplot keeps global state",
+    **dict.fromkeys(["pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"], "pickled data can run code"),
+}
+RUNS_CODE = {"eval", "exec"}
+READS_PICKLES = {"read_pickle", "to_pickle"}
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[tuple[str, int, bool]]:
+    """Yield (dotted name, line, deferred) of every import; deferred ones do not run when the module is imported."""
+    for node, deferred in _walk(tree, deferred=False):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno, deferred
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                yield f"{module}.{alias.name}", node.lineno, deferred
+        elif isinstance(node, ast.Call) and _name(node.func).split(".")[-1] in {"import_module", "__import__"}:
+            name = node.args[0] if node.args else None
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                yield resolve_name(name.value, package), node.lineno, deferred
+
+
+def _walk(node: ast.AST, deferred: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        typing_only = isinstance(child, ast.If) and _name(child.test).split(".")[-1] == "TYPE_CHECKING"
+        inside = deferred or typing_only or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield child, inside
+        yield from _walk(child, inside)
+
+
+def _name(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_name(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _prefixes(name: str) -> list[str]:
+    """`a.b.c` -> [`a.b.c`, `a.b`, `a`]."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+
+
+def floor_of(path: PurePosixPath) -> str:
+    return path.parts[0].removesuffix(".py") if path.parts[0].removesuffix(".py") in FLOORS[:-1] else "top"
+
+
+def problems(relative: str, source: str) -> list[str]:
+    """Everything in one file of the package that breaks a rule, as sentences."""
+    path = PurePosixPath(relative)
+    floor = floor_of(path)
+    tree = ast.parse(source)
+    package = ".".join(["svetlana_jupyter", *path.parts[:-1]])
+    found = []
+    for name, line, deferred in imports(tree, package):
+        for fault in _import_faults(name, floor, relative, deferred):
+            found.append(f"{relative}:{line}: imports {name}: {fault}")
+    for node in ast.walk(tree):
+        for fault in _danger(node):
+            found.append(f"{relative}:{node.lineno}: {fault}")
+    if (lines := source.count("\n")) > LONGEST_FILE:
+        found.append(f"{relative}: {lines} lines, more than {LONGEST_FILE}: is there a second idea in it?")
+    if ast.get_docstring(tree) is None:
+        found.append(f"{relative}: starts without a sentence saying what it is for")
+    if path.name == "__init__.py" and floor != "top" and len(tree.body) > 1:
+        found.append(f"{relative}: holds more than its docstring")
+    return found
+
+
+def _import_faults(name: str, floor: str, relative: str, deferred: bool) -> Iterator[str]:
+    for prefix in _prefixes(name):
+        if prefix in BANNED:
+            yield BANNED[prefix]
+        if prefix in ONLY_IN and not relative.startswith(ONLY_IN[prefix]):
+            yield f"only {ONLY_IN[prefix]} may"
+    root, _, rest = name.partition(".")
+    if root == "svetlana_jupyter":
+        target = rest.split(".")[0]
+        if target in FLOORS and FLOORS.index(target) > FLOORS.index(floor):
+            yield f"{target} lies above {floor}"
+        if (floor, target) == ("project", "learn") and not deferred:
+            yield "project imports learn only inside functions"
+        if target not in FLOORS and floor != "top":
+            yield "a floor does not import the front door"
+        return
+    start = next((START[prefix] for prefix in _prefixes(name) if prefix in START), None)
+    if start is None and root not in sys.stdlib_module_names:
+        yield "not among the libraries of any floor"
+    if floor == "errors" and root != "__future__":
+        yield "errors imports nothing"
+    elif start is not None and FLOORS.index(floor) < FLOORS.index(start):
+        yield f"it starts at {start}"
+
+
+def _danger(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Name | ast.Attribute):
+        name = _name(node).removeprefix("builtins.")
+        if name in RUNS_CODE:
+            yield f"{name} runs code from text"
+        if name.split(".")[-1] in READS_PICKLES:
+            yield "pickled data can run code"
+    if isinstance(node, ast.Call):
+        given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+        if given.get("allow_pickle") is True:
+            yield "pickled data can run code"
+        if _name(node.func) == "torch.load" and given.get("weights_only") is not True:
+            yield "torch.load needs weights_only=True"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_file_keeps_to_its_floor(path):
+    assert not problems(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8"))
+
+
+BAD = [
+    ("core/a.py", "from svetlana_jupyter.learn.fit import fit", "learn lies above core"),
+    ("core/a.py", "def f():\n    from svetlana_jupyter.project import project", "project lies above core"),
+    ("core/a.py", "from svetlana_jupyter import widgets", "widgets lies above core"),
+    ("core/a.py", "from ..learn import fit", "learn lies above core"),
+    ("core/deep/a.py", "from ...learn import fit", "learn lies above core"),
+    ("core/a.py", "import importlib\nimportlib.import_module('svetlana_jupyter.learn.fit')", "learn lies above core"),
+    ("core/a.py", "import importlib\nimportlib.import_module('..learn.fit', __package__)", "learn lies above core"),
+    ("core/a.py", "import svetlana_jupyter as sv", "front door"),
+    ("core/a.py", "async def f():\n    import torch", "starts at learn"),
+    ("core/a.py", "class A:\n    import threading", "starts at project"),
+    ("core/a.py", "from dask import distributed", "starts at project"),
+    ("core/a.py", "import requests", "not among the libraries"),
+    ("errors.py", "import numpy", "errors imports nothing"),
+    ("errors.py", "import os", "errors imports nothing"),
+    ("learn/a.py", "import traitlets", "starts at project"),
+    ("learn/a.py", "import torchvision.models", "only learn/torchvision_loader.py may"),
+    ("learn/a.py", "from torchvision.ops import box_iou", "only learn/torchvision_loader.py may"),
+    ("learn/a.py", "import torch\ntorch.load('weights')", "weights_only"),
+    ("learn/a.py", "import torch\ntorch.load('weights', weights_only=False)", "weights_only"),
+    ("learn/a.py", "import joblib", "can run code"),
+    ("project/a.py", "from svetlana_jupyter.learn import fit", "only inside functions"),
+    ("project/a.py", "class A:\n    from svetlana_jupyter.learn import fit", "only inside functions"),
+    ("project/a.py", "if True:\n    from svetlana_jupyter.learn.fit import fit", "only inside functions"),
+    ("project/a.py", "def f():\n    from svetlana_jupyter.widgets import app", "widgets lies above project"),
+    ("project/a.py", "import ipywidgets", "starts at widgets"),
+    ("project/a.py", "def f():\n    import matplotlib.pyplot as plt", "global state"),
+    ("project/a.py", "from matplotlib import pyplot", "global state"),
+    ("project/a.py", "import pickle", "can run code"),
+    ("project/a.py", "import pandas\npandas.read_pickle('a')", "can run code"),
+    ("project/a.py", "import numpy as np\nnp.load('a.npy', allow_pickle=True)", "can run code"),
+    ("project/a.py", "eval('1')", "runs code"),
+    ("project/a.py", "run = exec", "runs code"),
+    ("project/a.py", "import builtins\nbuiltins.eval('1')", "runs code"),
+    ("widgets/app.py", "import ipycanvas", "only widgets/canvas.py may"),
+    ("widgets/canvas.py", "from anywidget import AnyWidget", "only widgets/pointer.py may"),
+    ("core/__init__.py", "from svetlana_jupyter.core import images", "holds more than its docstring"),
+    ("core/a.py", "\n" * (LONGEST_FILE + 1), f"more than {LONGEST_FILE}"),
+]
+
+
+@pytest.mark.parametrize(("relative", "source", "fault"), BAD)
+def test_a_broken_rule_is_seen(relative, source, fault):
+    assert any(fault in problem for problem in problems(relative, f'"""A file."""\n{source}\n'))
+
+
+def test_a_file_without_its_first_sentence_is_seen():
+    assert problems("core/a.py", "import numpy\n")
+
+
+GOOD = [
+    ("errors.py", "from __future__ import annotations"),
+    ("core/a.py", "import re\nimport numpy as np\nfrom svetlana_jupyter.errors import InputError\nre.compile('a')"),
+    ("core/a.py", "from . import images\nfrom .images import open_image\nimport dask.array as da"),
+    ("learn/a.py", "import torch\ntorch.load('weights', weights_only=True)\nmodel.eval()"),
+    ("learn/torchvision_loader.py", "def f():\n    import torchvision"),
+    ("project/a.py", "def f():\n    from svetlana_jupyter.learn import fit"),
+    ("project/a.py", "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from svetlana_jupyter.learn.fit import Fitted"),
+    ("project/a.py", "import threading\nimport traitlets\nfrom matplotlib.figure import Figure"),
+    ("widgets/canvas.py", "from ipycanvas import MultiCanvas\nfrom svetlana_jupyter.project.project import Project"),
+    ("widgets/pointer.py", "import anywidget"),
+    ("__main__.py", "def main():\n    import svetlana_jupyter as sv\n    from svetlana_jupyter.widgets import app"),
+    ("core/__init__.py", ""),
+]
+
+
+@pytest.mark.parametrize(("relative", "source"), GOOD)
+def test_what_the_rules_allow_passes(relative, source):
+    assert problems(relative, f'"""A file."""\n{source}\n') == []

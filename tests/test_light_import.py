@@ -1,0 +1,27 @@
+"""Importing the package stays light, and every public word leads somewhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = {
+    "albumentations", "anywidget", "cv2", "dask", "h5py", "ipycanvas", "ipywidgets", "matplotlib", "numpy", "pandas",
+    "pyarrow", "pydantic", "pytorch_grad_cam", "scipy", "skimage", "sklearn", "tifffile", "torch", "torchvision",
+    "xarray", "zarr",
+}  # fmt: skip
+
+
+def modules_after(statement: str) -> set[str]:
+    """Top-level names of all modules that a fresh interpreter holds after `statement`."""
+    listing = f"{statement}\nimport sys\nsys.stdout.write(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
+    return {name.partition(".")[0] for name in loaded.split()}
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert not modules_after("import svetlana_jupyter") & HEAVY
+
+
+def test_the_check_sees_a_heavy_import():
+    assert "numpy" in modules_after("import svetlana_jupyter, numpy") & HEAVY
