@@ -24,7 +24,7 @@ FLOORS = ["errors", "core", "learn", "project", "widgets", "top"]
 LOWEST_FLOOR = {
     "core": "numpy scipy pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio cv2 pydantic",
     "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors",
-    "project": "traitlets asyncio threading tqdm matplotlib dask.distributed distributed anndata",
+    "project": "traitlets asyncio threading filelock tqdm matplotlib dask.distributed distributed anndata",
     "widgets": "ipywidgets ipycanvas anywidget IPython",
 }
 START = {library: floor for floor, libraries in LOWEST_FLOOR.items() for library in libraries.split()}
@@ -102,7 +102,7 @@ def problems(relative: str, source: str) -> list[str]:
         found.append(f"{relative}: {lines} lines, more than {LONGEST_FILE}: is there a second idea in it?")
     if ast.get_docstring(tree) is None:
         found.append(f"{relative}: starts without a sentence saying what it is for")
-    if path.name == "__init__.py" and floor != "top" and len(tree.body) > 1:
+    if relative == f"{floor}/__init__.py" and len(tree.body) > 1:
         found.append(f"{relative}: holds more than its docstring")
     return found
 
