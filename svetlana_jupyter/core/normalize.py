@@ -1,0 +1,133 @@
+"""Bringing the pixels of patches to comparable values (the paper, section 4.1, and more)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from xarray import DataArray
+
+from svetlana_jupyter.core.blocks import read
+from svetlana_jupyter.core.settings import PatchSettings
+
+Floats = NDArray[np.float32]
+
+LOW, HIGH = 1.0, 99.8
+SAMPLED_PIXELS = 4_000_000
+SAMPLED_BLOCKS = 16
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """Statistics of one image, each of shape (C,); of a sample when the image is large."""
+
+    least: Floats
+    most: Floats
+    low: Floats
+    high: Floats
+
+
+_known: dict[str, ImageStatistics] = {}
+
+
+def image_statistics(image: DataArray) -> ImageStatistics:
+    """Return extremes and percentiles of each channel of a ``c(z)yx`` image.
+
+    Images of up to four million pixels a channel are taken whole, larger ones at 16 places spread evenly, so that time
+    and memory are bounded. The result is kept for as long as the process runs.
+    """
+    name = getattr(image.data, "name", None)  # dask names an array by its content
+    if name in _known:
+        return _known[name]
+    pixels = _sample(image)
+    low, high = np.percentile(pixels, (LOW, HIGH), axis=1)
+    statistics = ImageStatistics(
+        pixels.min(axis=1), pixels.max(axis=1), low.astype(np.float32), high.astype(np.float32)
+    )
+    if name is not None:
+        _known[name] = statistics
+    return statistics
+
+
+def normalize(
+    pixels: Floats,
+    own: NDArray[np.bool_],
+    view: tuple[slice, ...],
+    settings: PatchSettings,
+    image: ImageStatistics | None,
+) -> Floats:
+    """Return patches of shape (n, C', [z,] y, x) from raw ones.
+
+    Parameters
+    ----------
+    pixels : float32 of shape (n, C, [z,] y, x)
+    own : bool of shape (n, [z,] y, x)
+        The pixels of the object itself.
+    view : tuple of slice
+        The field of view inside the patch: statistics are taken there, so that a margin changes nothing.
+    image : ImageStatistics, optional
+        Needed for "percentile" and "both", and for "minmax" and "max" with ``scope="image"``.
+    """
+    how = settings.normalize
+    if how == "none":
+        return pixels
+    if how == "both":
+        parts = [
+            normalize(pixels, own, view, settings.changed(normalize=one), image) for one in ("percentile", "object")
+        ]
+        return np.concatenate(parts, axis=1)
+    if how == "object":
+        return _rescaled(pixels, *_object_statistics(pixels[(..., *view)], own[(..., *view)]))
+    axes = tuple(range(2, pixels.ndim))
+    if how == "percentile" or settings.scope == "image":
+        if image is None:
+            raise ValueError("image statistics are needed")
+        low, high = (image.low, image.high) if how == "percentile" else (image.least, image.most)
+        low, high = (values.reshape(1, -1, *(1 for _ in axes)) for values in (low, high))
+    else:
+        seen = pixels[(..., *view)]
+        low, high = seen.min(axis=axes, keepdims=True), seen.max(axis=axes, keepdims=True)
+    if how == "max":
+        low, high = np.zeros_like(high), np.abs(high)
+    return _rescaled(pixels, low, high - low)
+
+
+def _object_statistics(pixels: Floats, own: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return mean and deviation, each (n, C, 1, ...), of the object's own pixels, or of all where it has none."""
+    axes = tuple(range(2, pixels.ndim))
+    empty = ~own.any(axis=tuple(range(1, own.ndim)), keepdims=True)
+    weights = (own | empty)[:, None].astype(np.float32)
+    count = weights.sum(axis=axes, keepdims=True)
+    mean = (pixels * weights).sum(axis=axes, keepdims=True) / count
+    variance = ((pixels - mean) ** 2 * weights).sum(axis=axes, keepdims=True) / count
+    return mean, np.sqrt(variance)
+
+
+def _rescaled(pixels: Floats, offset: Floats, scale: Floats) -> Floats:
+    """Return ``(pixels - offset) / scale``, zeros where the scale is (nearly) zero beside the values."""
+    flat = scale <= 1e-6 * np.maximum(np.abs(offset), np.float32(1e-30))
+    return np.where(flat, np.float32(0), (pixels - offset) / np.where(flat, np.float32(1), scale))
+
+
+def _sample(image: DataArray) -> Floats:
+    """Return pixels of shape (C, n), float32."""
+    shape = np.array(image.shape[1:])
+    if shape.prod() <= SAMPLED_PIXELS:
+        pixels = read(image, np.zeros_like(shape), shape, "zeros")
+        return finite(pixels.reshape(len(pixels), -1))
+    side = int((SAMPLED_PIXELS / SAMPLED_BLOCKS) ** (1 / len(shape)))
+    sides = np.minimum(side, shape)
+    # Low-discrepancy places: evenly spread along every axis, without the lattice of a grid.
+    places = (0.5 + np.outer(np.arange(1, SAMPLED_BLOCKS + 1), _IRRATIONALS[: len(shape)])) % 1.0
+    starts = np.floor(places * (shape - sides + 1)).astype(np.int64)
+    blocks = [read(image, start, start + sides, "zeros") for start in starts]
+    return finite(np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1))
+
+
+_IRRATIONALS = np.sqrt([2.0, 3.0, 5.0])
+
+
+def finite(pixels: NDArray[np.generic]) -> Floats:
+    """Return ``pixels`` as float32, zeros where they are not finite."""
+    return np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
