@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from svetlana_jupyter.errors import InputError
 
-# Okabe and Ito's palette (told apart with any colour vision), then colours of Paul Tol's "muted" scheme; black is left out.
+# Okabe and Ito's palette without black (told apart with any colour vision), then Paul Tol's "muted" scheme.
 PALETTE = (
     "#e69f00",
     "#56b4e9",
@@ -94,7 +94,8 @@ class Classes:
         """Return the class with this name; an `InputError` that lists the names if there is none."""
         if name not in self._by_name:
             raise InputError(
-                f"there is no class {name!r}; the classes are {self._listed()}. Add it with project.add_class({name!r})."
+                f"there is no class {name!r}; the classes are {self._listed()}. "
+                f"Add it with project.add_class({name!r})."
             )
         return self._by_name[name]
 

@@ -1,0 +1,113 @@
+"""The annotation log: its state is always the replay of its rows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svetlana_jupyter.core.annotations import AnnotationLog, Entry, Label, ObjectId, agree, log_table
+
+TIME = "2026-01-01T09:00:00.000Z"
+objects = st.integers(1, 4)
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(["label", "erase", "skip", "ambiguous", "bad"]), st.lists(objects, min_size=1, max_size=3)
+        ),
+        st.just(("undo", [])),
+        st.just(("redo", [])),
+    ),
+    max_size=30,
+)
+
+
+def followed(log: AnnotationLog, action: str, on: list[int], class_id: int = 1) -> None:
+    if action == "undo":
+        gesture = log.undoable
+        log.append([Entry(TIME, "undo", gesture)] if gesture else [])
+    elif action == "redo":
+        gesture = log.redoable
+        log.append([Entry(TIME, "redo", gesture)] if gesture else [])
+    else:
+        gesture = log.next_gesture
+        log.append([Entry(TIME, action, gesture, "well", object, class_id) for object in on])
+
+
+class SlowModel:
+    """The same, the obvious way: a stack of whole states."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[int, Label]] = [{}]
+        self.undone: list[dict[int, Label]] = []
+
+    def follow(self, action: str, on: list[int], class_id: int = 1) -> None:
+        if action == "undo":
+            if len(self.states) > 1:
+                self.undone.append(self.states.pop())
+        elif action == "redo":
+            if self.undone:
+                self.states.append(self.undone.pop())
+        else:
+            state = dict(self.states[-1])
+            for object in on:
+                if action == "erase":
+                    state.pop(object, None)
+                elif action == "label":
+                    state[object] = Label("label", class_id)
+                elif action != "skip" or object not in state:
+                    state[object] = Label(action)
+            self.states.append(state)
+            self.undone.clear()
+
+
+@given(steps)
+def test_the_state_is_that_of_a_stack_of_whole_states(run: list[tuple[str, list[int]]]) -> None:
+    log, model = AnnotationLog(), SlowModel()
+    for number, (action, on) in enumerate(run):
+        followed(log, action, on, class_id=number)
+        model.follow(action, on, class_id=number)
+        assert {id.object: label for id, label in log.labels.items()} == model.states[-1]
+    assert bool(log.undoable) == (len(model.states) > 1)
+    assert bool(log.redoable) == bool(model.undone)
+
+
+@given(steps)
+def test_reading_the_rows_again_gives_the_same_state(run: list[tuple[str, list[int]]]) -> None:
+    log = AnnotationLog()
+    for action, on in run:
+        followed(log, action, on)
+    again = AnnotationLog(log.entries)
+    assert again.labels == log.labels
+    assert (again.undoable, again.redoable, again.next_gesture) == (log.undoable, log.redoable, log.next_gesture)
+
+
+def test_the_majority_stands_and_a_tie_is_left_out() -> None:
+    a, b, c = ({ObjectId("well", 1): Label("label", id), ObjectId("well", 2): Label("label", id)} for id in (1, 1, 2))
+    del b[ObjectId("well", 2)]
+    assert agree([a, b, c]) == {ObjectId("well", 1): Label("label", 1)}
+
+
+def test_a_skip_outvotes_nobody() -> None:
+    id = ObjectId("well", 1)
+    assert agree([{id: Label("skip")}, {id: Label("label", 2)}]) == {id: Label("label", 2)}
+    assert agree([{id: Label("skip")}]) == {id: Label("skip")}
+
+
+def test_the_table_holds_every_row_of_everybody_in_the_order_of_time() -> None:
+    early = Entry("2026-01-01T09:00:00.000Z", "label", 1, "well", 7, 2, (3.0, 4.5), (1, 2, 6, 8), "panel", 1.25)
+    late = Entry("2026-01-01T09:00:09.000Z", "undo", 1)
+    table = log_table({"bo": AnnotationLog([late]), "ann": AnnotationLog([early])})
+    assert list(table["who"]) == ["ann", "bo"]
+    first = table.iloc[0]
+    assert (first["y"], first["x"], first["box"], first["seconds"]) == (3.0, 4.5, "1 2 6 8", 1.25)
+    assert first["z"] != first["z"]  # NaN in 2D
+    assert str(table["time"].dtype).startswith("datetime64") and len(log_table({})) == 0
+
+
+@pytest.mark.parametrize("mark", ["ambiguous", "bad"])
+def test_a_mark_takes_the_place_of_a_class(mark: str) -> None:
+    log = AnnotationLog()
+    followed(log, "label", [1])
+    followed(log, mark, [1])
+    assert log.label_of(ObjectId("well", 1)) == Label(mark)
