@@ -1,0 +1,191 @@
+"""JupyterLab as a person meets it: a real server, and a page of it driven in Chromium.
+
+Nothing here sleeps. Every wait is for something that can be seen: a prompt, a text, a value in the kernel.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page
+
+SCREENSHOTS = Path(__file__).with_name("screenshots")
+SECOND = 1000
+
+SERVER_OPTIONS = [
+    "--no-browser",
+    "--allow-root",
+    "--ServerApp.ip=127.0.0.1",
+    "--ServerApp.port=0",
+    "--IdentityProvider.token=",
+    "--ServerApp.disable_check_xsrf=True",
+    "--LabApp.expose_app_in_browser=True",
+    "--ServerApp.iopub_data_rate_limit=1e12",
+]
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells off screen are not in the page
+}
+
+NOTEBOOK = "window.jupyterapp?.shell?.currentWidget"
+KERNEL = f"{NOTEBOOK}.sessionContext.session.kernel"
+# Every code cell has a number, or one has failed: then its error.
+ALL_CELLS_RAN = f"""() => {{
+  const cells = {NOTEBOOK}.content.widgets.filter(c => c.model.type === "code" && c.model.sharedModel.source.trim());
+  for (const cell of cells) {{
+    const failure = cell.model.outputs.toJSON().find(output => output.output_type === "error");
+    if (failure) return `${{failure.ename}}: ${{failure.evalue}}\\n${{failure.traceback.join("\\n")}}`;
+  }}
+  return cells.every(cell => /\\[\\d+\\]/.test(cell.promptNode.textContent)) && "ran";
+}}"""
+# `page.evaluate` has no time limit of its own, so the answer of the kernel races against one.
+ASK_KERNEL = f"""async ([expression, limit]) => {{
+  const request = {KERNEL}.requestExecute(
+    {{code: "", silent: true, store_history: false, user_expressions: {{answer: expression}}}});
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the kernel did not answer")), limit));
+  const reply = await Promise.race([request.done, late]);
+  return reply.content.user_expressions.answer;
+}}"""
+
+
+class LabServer:
+    """A JupyterLab on a free port of this machine; `root` is the folder it shows."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.log: list[str] = []
+        self.url = ""
+        _write_settings(Path(os.environ["JUPYTERLAB_SETTINGS_DIR"]))
+        command = [sys.executable, "-m", "jupyterlab", *SERVER_OPTIONS, f"--ServerApp.root_dir={root}"]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
+        self._answered = threading.Event()
+        threading.Thread(target=self._read_log, daemon=True).start()
+        if not self._answered.wait(60) or not self.url:
+            self.stop()
+            raise RuntimeError("JupyterLab did not start:\n" + "".join(self.log))
+
+    def _read_log(self) -> None:
+        for line in self._process.stderr:
+            self.log.append(line)
+            if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
+                self.url = self.url or found[0]
+                self._answered.set()
+        self._answered.set()  # the server has ended
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def _write_settings(folder: Path) -> None:
+    for name, settings in SETTINGS.items():
+        file = folder / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings))
+
+
+class LabPage:
+    """One browser page with JupyterLab, and the kernel behind its notebook.
+
+    Attributes
+    ----------
+    page : Page
+        The Playwright page, for everything that has no verb here.
+    folder : Path
+        Where this page's notebook lies; the working folder of its kernel.
+    console : list of str
+        What the page has written to the browser's console.
+    """
+
+    def __init__(self, page: Page, server: LabServer, folder: Path) -> None:
+        self.page = page
+        self.server = server
+        self.folder = folder
+        self.console: list[str] = []
+        page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.console.append(f"page error: {error}"))
+
+    def open_notebook(self, notebook: Path) -> None:
+        """Copy a notebook beside the server, open it, and wait until its kernel is ready."""
+        copy = self.folder / notebook.name
+        shutil.copyfile(notebook, copy)
+        self._open(copy.relative_to(self.server.root).as_posix())
+
+    def reload(self) -> None:
+        """Reload the page, as a person does; the kernel goes on."""
+        self._open(self.page.evaluate(f"() => {NOTEBOOK}.context.path"))
+
+    def _open(self, path: str) -> None:
+        self.page.goto(f"{self.server.url}lab/tree/{path}?reset")
+        self.page.wait_for_function(
+            f"path => {NOTEBOOK}?.context?.path === path && {NOTEBOOK}.sessionContext.isReady",
+            arg=path,
+            timeout=60 * SECOND,
+        )
+        # Not the indicator in the toolbar: it says idle before the session is ready, and a run started then hangs.
+        self.page.wait_for_function(f"() => {KERNEL}?.status === 'idle'", timeout=60 * SECOND)
+
+    def run_all(self, timeout: float = 120) -> None:
+        """Run every cell and wait until each has its number.
+
+        Raises
+        ------
+        AssertionError
+            If a cell fails, with its traceback.
+        """
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        outcome = self.page.wait_for_function(ALL_CELLS_RAN, timeout=timeout * SECOND).json_value()
+        assert outcome == "ran", outcome
+
+    def cell(self, index: int) -> Locator:
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
+
+    def output(self, index: int) -> Locator:
+        """Return the output area of a cell; `index` counts all cells from 0, Markdown too."""
+        return self.cell(index).locator(".jp-Cell-outputWrapper")
+
+    def canvas(self, index: int) -> Locator:
+        """Return the ipycanvas in a cell's output: the one that can have the focus."""
+        return self.output(index).locator("canvas[tabindex]")
+
+    def evaluate(self, expression: str, timeout: float = 30) -> str:
+        """Return ``str(expression)`` as the kernel sees it.
+
+        Raises
+        ------
+        AssertionError
+            If the expression fails in the kernel.
+        """
+        answer = self.page.evaluate(ASK_KERNEL, [f"str({expression})", timeout * SECOND])
+        assert answer["status"] == "ok", f"{answer.get('ename')}: {answer.get('evalue')} in {expression}"
+        return ast.literal_eval(answer["data"]["text/plain"])
+
+    def wait_until(self, expression: str, timeout: float = 30) -> None:
+        """Wait until an expression is true in the kernel."""
+        is_true = f"async request => (await ({ASK_KERNEL})(request)).data?.['text/plain'] === 'True'"
+        asked = [f"bool({expression})", timeout * SECOND]
+        self.page.wait_for_function(is_true, arg=asked, polling=100, timeout=timeout * SECOND)
+
+    def screenshot(self, name: str) -> Path:
+        """Save what the page shows now."""
+        SCREENSHOTS.mkdir(exist_ok=True)
+        path = SCREENSHOTS / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    def close(self) -> None:
+        """End the kernel and the page."""
+        for session in self.page.request.get(f"{self.server.url}api/sessions").json():
+            self.page.request.delete(f"{self.server.url}api/sessions/{session['id']}")
+        self.page.close()

@@ -1,0 +1,23 @@
+"""What all tests share: one thread for torch, and Jupyter folders of their own instead of the developer's."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on a busy machine are several times slower than one
+
+_home = tempfile.TemporaryDirectory(prefix="svetlana-tests-")
+JUPYTER_FOLDERS = {
+    name: str(Path(_home.name) / name.lower())
+    for name in (
+        "IPYTHONDIR",
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "JUPYTERLAB_SETTINGS_DIR",
+        "JUPYTERLAB_WORKSPACES_DIR",
+    )
+}
+os.environ.update(JUPYTER_FOLDERS)
