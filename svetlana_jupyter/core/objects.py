@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from xarray import DataArray
 
+from svetlana_jupyter.core.labels import NO_OBJECTS, refuse_binary, refuse_negative
 from svetlana_jupyter.errors import InputError
 
 SLAB_PIXELS = 1 << 20  # rows of a block are worked on in slabs of this size, which stay in the processor's cache
@@ -92,7 +93,10 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
         if progress is not None:
             progress(done, total)
     table = _frame(_merge(waiting), mask.shape)
-    _check(table)
+    if table.empty:
+        raise InputError(NO_OBJECTS)
+    if table.index.tolist() == [255]:
+        refuse_binary(255, "alone")
     return table
 
 
@@ -123,11 +127,7 @@ def _block_tallies(mask: da.Array) -> Iterator[tuple[int, int, Tally]]:
 
 def tally_block(pixels: npt.NDArray[np.integer], start: list[int]) -> Tally:
     """Tally the objects of one block whose first pixel lies at ``start`` in the mask."""
-    if pixels.dtype.kind == "i" and pixels.size and pixels.min() < 0:
-        raise InputError(
-            f"masks must hold 0 for background and positive integers for objects, got {pixels.min()}. "
-            "Set negative values to 0 first, for example `mask.clip(0)`."
-        )
+    refuse_negative(pixels)
     lines = pixels.reshape(-1, pixels.shape[-1])
     step = max(1, SLAB_PIXELS // max(1, pixels.shape[-1]))
     return _merge([_tally_lines(lines, first, step, pixels.shape, start) for first in range(0, len(lines), step)])
@@ -184,16 +184,3 @@ def _frame(tally: Tally, shape: tuple[int, ...]) -> pd.DataFrame:
     columns |= dict(zip(box_columns(ndim), [*tally.low, *tally.high]))
     columns |= {"on_border": touches.any(axis=0)}
     return pd.DataFrame(columns, index=pd.Index(tally.labels, name="object"))
-
-
-def _check(table: pd.DataFrame) -> None:
-    if table.empty:
-        raise InputError(
-            "a mask needs at least one object, got only 0 (background). "
-            "Check that this is the segmentation and that it found something."
-        )
-    if table.index.tolist() == [255]:
-        raise InputError(
-            "a mask needs one integer an object, got only 0 and 255. This looks like a binary mask: give each piece "
-            "its own number first, for example `skimage.measure.label(mask > 0)`."
-        )

@@ -1,0 +1,68 @@
+"""Whether a mask tells objects apart, from as few blocks as it takes to see."""
+
+from __future__ import annotations
+
+import itertools
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from xarray import DataArray
+
+from svetlana_jupyter.errors import InputError
+
+NO_OBJECTS = (
+    "a mask needs at least one object, got only 0 (background). "
+    "Check that this is the segmentation and that it found something."
+)
+
+
+def refuse_unlabelled(mask: DataArray) -> None:
+    """Refuse a mask without objects, or one that is only object or background.
+
+    Blocks are read from the middle outwards until two different objects are seen, which in a real segmentation is the
+    first block or the next. A number that stands alone in the whole mask is one object, unless it is 255 or in pieces.
+
+    Raises
+    ------
+    InputError
+        If the mask holds no object, negative numbers, or a single number in several pieces.
+    """
+    pixels = da.asarray(mask.data)
+    seen: set[int] = set()
+    for block in _from_the_middle(pixels):
+        part = pixels.blocks[block].compute(scheduler="synchronous")
+        refuse_negative(part)
+        seen |= {int(part.max()), int(part[part > 0].min(initial=part.max()))} - {0}
+        if len(seen) > 1:
+            return
+        if seen and ndimage.label(part, np.ones((3,) * part.ndim))[1] > 1:
+            refuse_binary(seen.pop(), "in several pieces")
+    if not seen:
+        raise InputError(NO_OBJECTS)
+    if seen == {255}:
+        refuse_binary(255, "alone")
+
+
+def refuse_negative(pixels: npt.NDArray[np.integer]) -> None:
+    """Refuse numbers below 0."""
+    if pixels.dtype.kind == "i" and pixels.size and (least := pixels.min()) < 0:
+        raise InputError(
+            f"masks must hold 0 for background and positive integers for objects, got {least}. "
+            "Set negative values to 0 first, for example `mask.clip(0)`."
+        )
+
+
+def refuse_binary(number: int, how: str) -> None:
+    """Refuse a mask whose only number stands for object, not for one of them."""
+    raise InputError(
+        f"a mask needs one number an object, got only {number}, {how}. This looks like a binary mask: number its "
+        "pieces first, for example `skimage.measure.label(mask > 0)`."
+    )
+
+
+def _from_the_middle(pixels: da.Array) -> list[tuple[int, ...]]:
+    middle = [(count - 1) / 2 for count in pixels.numblocks]
+    blocks = itertools.product(*map(range, pixels.numblocks))
+    return sorted(blocks, key=lambda block: sum((at - center) ** 2 for at, center in zip(block, middle)))

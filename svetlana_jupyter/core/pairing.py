@@ -1,0 +1,105 @@
+"""One image with its mask, checked against each other before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xarray import DataArray
+
+from svetlana_jupyter.core.axes import plain_words
+from svetlana_jupyter.core.images import Source, Spacing, open_image, open_mask, spacing_of, with_channels
+from svetlana_jupyter.core.labels import refuse_unlabelled
+from svetlana_jupyter.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """An image and its mask, which fit each other.
+
+    ``image`` is ``(c, [z,] y, x)`` and ``mask`` ``([z,] y, x)``, both lazy; ``groups`` says what the image belongs to
+    (plate, well, patient).
+    """
+
+    name: str
+    image: DataArray
+    mask: DataArray
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ndim(self) -> int:
+        """2 for images, 3 for volumes."""
+        return len(self.mask.dims)
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Pixel size ``([z,] y, x)`` in micrometres, None where it is not known."""
+        return spacing_of(self.image)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channel names."""
+        return tuple(str(name) for name in self.image["c"].values)
+
+
+def pair(
+    name: str,
+    image: Source | Sequence[Source],
+    mask: Source,
+    axes: str | None = None,
+    spacing: Spacing | None = None,
+    channels: Sequence[str] | None = None,
+    groups: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+) -> ImagePair:
+    """Open an image and its mask and check that they fit.
+
+    Of the pixels only as many blocks of the mask are read as it takes to meet an object.
+
+    Parameters
+    ----------
+    name : str
+        What the image is called, also by errors.
+    image, mask, axes, spacing, channels, cache
+        As for `open_image` and `open_mask`; ``axes`` names those of the image. Axes that the image's file does not say
+        are taken from the shape of the mask.
+    groups : mapping of str to str, optional
+        What the image belongs to.
+
+    Returns
+    -------
+    ImagePair
+
+    Raises
+    ------
+    InputError
+        If either cannot be used, their shapes differ, or the mask has no objects or does not tell them apart.
+    """
+    try:
+        opened_mask = open_mask(mask, spacing=spacing, cache=cache)
+        opened = open_image(image, axes, spacing, channels, cache, like=opened_mask.shape)
+        _refuse_different_shapes(opened, opened_mask)
+        refuse_unlabelled(opened_mask)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    found = spacing_of(opened) or spacing_of(opened_mask)
+    if found and spacing_of(opened) is None:
+        opened = opened.assign_coords({str(dim): opened_mask[dim] for dim in opened_mask.dims})
+    return ImagePair(name, with_channels(opened), opened_mask, dict(groups or {}))
+
+
+def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:
+    spatial = tuple(str(dim) for dim in image.dims if dim != "c")
+    shape = tuple(image.sizes[dim] for dim in spatial)
+    if shape == mask.shape:
+        return
+    hint = "Check that they belong together and have the same scale."
+    if mask.ndim == 2 and shape[-2:] == mask.shape:
+        hint = 'If the planes are channels, say so: `axes="cyx"`; a volume needs a mask of all its planes.'
+    elif sorted(shape) == sorted(mask.shape):
+        hint = "One of them is turned: transpose it, or name the image's axes with `axes=`."
+    raise InputError(
+        "image and mask must have the same shape, got "
+        f"{plain_words(shape, spatial)} for the image and {plain_words(mask.shape, mask.dims)} for the mask. {hint}"
+    )

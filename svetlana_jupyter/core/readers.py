@@ -1,0 +1,68 @@
+"""Which reader opens which file, and when a file has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from svetlana_jupyter.core.formats.hdf5 import read_hdf5
+from svetlana_jupyter.core.formats.ngff import read_zarr
+from svetlana_jupyter.core.formats.pictures import read_npy, read_picture
+from svetlana_jupyter.core.formats.stored import Stored
+from svetlana_jupyter.core.formats.tiff import read_tiff
+from svetlana_jupyter.errors import InputError
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+READERS = {
+    **dict.fromkeys([".tif", ".tiff"], read_tiff),
+    **dict.fromkeys([".png", ".jpg", ".jpeg"], read_picture),
+    ".npy": read_npy,
+}
+
+
+def read(path: Path, cache: Path | None = None, labels: bool = False) -> Stored:
+    """Describe the image at ``path`` from its headers.
+
+    Parameters
+    ----------
+    path : Path
+        TIFF, PNG, JPEG, ``.npy``, HDF5 (``file.h5`` or ``file.h5/dataset``), Zarr or OME-Zarr.
+    cache : Path, optional
+        Folder for the unpacked copy of a file that cannot be read in parts.
+    labels : bool
+        Whether a mask is wanted, which an OME-Zarr image keeps among its labels.
+    """
+    if (file := hdf5_file(path)) is not None:
+        _refuse_missing(file)
+        return read_hdf5(file, stamp(file), path.relative_to(file).as_posix().strip("."))
+    _refuse_missing(path)
+    if path.is_dir():
+        return read_zarr(path, labels)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            f"{path} is of an unknown format. TIFF, PNG, JPEG, .npy, HDF5 and Zarr can be read; "
+            "bioio can convert other microscope formats to OME-TIFF or OME-Zarr."
+        )
+    return reader(path, stamp(path), cache)
+
+
+def hdf5_file(path: Path) -> Path | None:
+    """The HDF5 file that ``path`` names or reaches into, by its suffix; None for other formats."""
+    for place in (path, *path.parents):
+        if place.suffix.lower() in HDF5_SUFFIXES and not place.is_dir():
+            return place
+    return None
+
+
+def stamp(path: Path) -> str:
+    """Text that changes when a file is written again: its size and time of change; for a folder, of all files in it."""
+    if not path.is_dir():
+        status = path.stat()
+        return f"{status.st_size}-{status.st_mtime_ns}"
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return "\n".join(f"{file.relative_to(path).as_posix()} {stamp(file)}" for file in files)
+
+
+def _refuse_missing(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path} does not exist. Relative paths start at {Path.cwd()}.")
