@@ -1,3 +1,49 @@
-"""Classify segmented objects in JupyterLab."""
+"""Classify segmented objects in JupyterLab: label a few dozen, train a small network, see all of them classified.
+
+>>> import svetlana_jupyter as sv
+>>> sv.PatchSettings(size=64).size
+64
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+# Public words are resolved when they are first used, so that importing this package loads neither torch nor widgets.
+_HOMES = {
+    "AnnotationPanel": "widgets.annotation",
+    "App": "widgets.app",
+    "ClassifierError": "errors",
+    "Evaluation": "project.evaluation",
+    "InputError": "errors",
+    "PatchError": "errors",
+    "PatchSettings": "core.settings",
+    "PredictionPanel": "widgets.prediction",
+    "Project": "project.project",
+    "ProjectError": "errors",
+    "Run": "project.runs",
+    "SettingsError": "errors",
+    "SvetlanaError": "errors",
+    "TrainingPanel": "widgets.training",
+    "TrainingSettings": "core.settings",
+    "find_pairs": "core.pairing",
+    "open_image": "core.images",
+    "open_mask": "core.images",
+    "samples": "core.samples",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_HOMES[name]}")
+    return module if _HOMES[name].endswith(f".{name}") else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

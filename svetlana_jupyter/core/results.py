@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,17 +116,16 @@ def lookup(
         dense = np.full(highest + 2, background, values.dtype)
         dense[objects] = values
 
-        def replace(block: NDArray[np.integer]) -> NDArray[np.generic]:
+        def replace(block: NDArray[np.integer]) -> Any:
             return dense[np.minimum(block, highest + 1)]
     else:
         keys = np.concatenate([objects, [np.iinfo(np.int64).max]])
         sparse = np.concatenate([values, np.array([background], values.dtype)])
 
-        def replace(block: NDArray[np.integer]) -> NDArray[np.generic]:
+        def replace(block: NDArray[np.integer]) -> Any:
             wanted = block.astype(np.int64)
             found = np.searchsorted(keys, wanted)
-            values: NDArray[np.generic] = np.where(keys[found] == wanted, sparse[found], sparse[-1])
-            return values
+            return np.where(keys[found] == wanted, sparse[found], sparse[-1])
 
     data = mask.data.map_blocks(replace, dtype=values.dtype)
     return xr.DataArray(data, coords=mask.coords, dims=mask.dims, name=name)

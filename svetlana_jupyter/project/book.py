@@ -1,0 +1,207 @@
+"""The annotation files: one a person, only ever appended to, synced before anything is acknowledged.
+
+One kernel writes an annotator's file at a time; projects opened twice in one kernel share the same book.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import re
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from svetlana_jupyter.core.annotations import ACTIONS, AnnotationLog, Entry
+from svetlana_jupyter.errors import ProjectError
+
+COLUMNS = ["time", "action", "gesture", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
+
+_open_books: weakref.WeakValueDictionary[Path, AnnotationBook] = weakref.WeakValueDictionary()
+_opening = threading.Lock()
+
+
+class AnnotationBook:
+    """One annotator's file and the log it holds.
+
+    Attributes
+    ----------
+    log : AnnotationLog
+    trouble : str
+        A sentence when something about the file deserves one: read-only here, or a torn line that was set aside.
+    """
+
+    def __init__(self, file: Path, writable: bool) -> None:
+        self.file = file
+        self.trouble = ""
+        self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._lock = FileLock(file.with_name(f".{file.stem}.lock"), thread_local=False)
+        self._handle: io.FileIO | None = None
+        if writable:
+            self._open_for_writing()
+        self.log = AnnotationLog(read_entries(file))
+
+    @property
+    def writable(self) -> bool:
+        return self._handle is not None
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Call the bound method ``changed`` after every append, for as long as its owner lives."""
+        self._listeners.append(weakref.WeakMethod(changed))
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Write rows of one gesture with one sync, then follow them.
+
+        Raises
+        ------
+        ProjectError
+            If the file is read-only here or the disk refuses; then nothing has changed.
+        """
+        entries = list(entries)
+        content = _to_csv(entries)
+        if self._handle is None:
+            raise ProjectError(self.trouble or "the project is read-only, so annotations cannot be kept.")
+        end = self._handle.seek(0, os.SEEK_END)
+        try:
+            if not self.holds_file():
+                raise OSError(errno.ENOENT, "the file is gone")
+            if self._handle.write(content) != len(content):
+                raise OSError(errno.ENOSPC, "no space left on the disk")
+            os.fsync(self._handle.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                self._handle.truncate(end)
+            raise ProjectError(
+                f"the annotation could not be written to {self.file} ({error.strerror}); "
+                "make room or restore the folder, then annotate again."
+            ) from error
+        self.log.append(entries)
+        for listener in list(self._listeners):
+            changed = listener()
+            if changed is None:
+                self._listeners.remove(listener)
+            else:
+                changed()
+
+    def holds_file(self) -> bool:
+        """Whether what is open for writing is still the file of that name, not one deleted meanwhile."""
+        try:
+            return self._handle is not None and os.path.samestat(os.fstat(self._handle.fileno()), self.file.stat())
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Let go of the file, so that another kernel may write it."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+        self._lock.release()
+
+    def _open_for_writing(self) -> None:
+        self.file.parent.mkdir(exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            self.trouble = (
+                f"another notebook is annotating as {self.file.stem!r}, so this one only reads; shut its kernel down "
+                'and reopen, or open the project under another name with annotator="...".'
+            )
+            return
+        self.trouble = _set_torn_line_aside(self.file)
+        self._handle = self.file.open("ab", buffering=0)
+        if self._handle.tell() == 0:
+            self._handle.write((",".join(COLUMNS) + "\n").encode())
+            os.fsync(self._handle.fileno())
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:  # the constructor may have failed
+            self.close()
+
+
+def open_book(folder: Path, annotator: str, writable: bool = True) -> AnnotationBook:
+    """Open an annotator's file in ``folder``, or return the book that this kernel has open already."""
+    if not re.fullmatch(r"[\w][\w .@-]*", annotator):
+        raise ProjectError(
+            f"an annotator's name may hold letters, digits, blanks and . @ - _, got {annotator!r}; choose another."
+        )
+    file = folder / f"{annotator}.csv"
+    with _opening:
+        book = _open_books.get(file)
+        if book is not None and book.holds_file():
+            return book
+        if book is not None:
+            book.close()
+        book = AnnotationBook(file, writable)
+        _open_books[file] = book
+        return book
+
+
+def read_logs(folder: Path, besides: Path) -> dict[str, AnnotationLog]:
+    """Read the logs of all other annotators of a project."""
+    return {file.stem: AnnotationLog(read_entries(file)) for file in sorted(folder.glob("*.csv")) if file != besides}
+
+
+def read_entries(file: Path) -> list[Entry]:
+    """Read an annotation file; a last line without its end is left out, a missing file is empty."""
+    if not file.exists():
+        return []
+    whole, _, _ = file.read_text("utf-8").rpartition("\n")
+    entries = []
+    for number, row in enumerate(csv.DictReader(io.StringIO(whole, newline="")), 2):
+        try:
+            entries.append(_to_entry(row))
+        except (KeyError, ValueError, TypeError) as error:
+            raise ProjectError(
+                f"line {number} of {file} is no annotation ({error}); correct it or remove that line."
+            ) from error
+    return entries
+
+
+def _to_entry(row: dict[str, str]) -> Entry:
+    if row["action"] not in ACTIONS:
+        raise ValueError(f"unknown action {row['action']!r}")
+    return Entry(
+        time=row["time"],
+        action=row["action"],  # type: ignore[arg-type]
+        gesture=int(row["gesture"]),
+        image=row["image"],
+        object=int(row["object"]),
+        class_id=int(row["class_id"]),
+        center=tuple(float(row[axis]) for axis in "zyx" if row[axis]),
+        box=tuple(map(int, row["box"].split())),
+        source=row["source"],
+        seconds=float(row["seconds"]) if row["seconds"] else None,
+    )
+
+
+def _to_csv(entries: Iterable[Entry]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for e in entries:
+        center = ["", "", "", *(f"{value:.2f}" for value in e.center)][-3:]
+        seconds = "" if e.seconds is None else f"{e.seconds:.2f}"
+        box = " ".join(map(str, e.box))
+        writer.writerow([e.time, e.action, e.gesture, e.image, e.object, e.class_id, *center, box, e.source, seconds])
+    return text.getvalue().encode()
+
+
+def _set_torn_line_aside(file: Path) -> str:
+    if not file.exists():
+        return ""
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) == len(content):
+        return ""
+    aside = file.with_suffix(".torn")
+    with aside.open("ab") as handle:
+        handle.write(content[len(whole) :] + b"\n")
+    os.truncate(file, len(whole))
+    return (
+        f"the last line of {file.name} was torn (a power cut?) and was set aside in {aside.name}; nothing else is lost."
+    )

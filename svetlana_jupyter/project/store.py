@@ -1,0 +1,176 @@
+"""The project folder: which file lies where, and how it is written so that a power cut costs nothing.
+
+Every file is either replaced whole (written beside, synced, renamed) or appended to. Readable without this package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+from filelock import FileLock
+
+from svetlana_jupyter.errors import ProjectError
+
+FORMAT_VERSION = 1
+
+
+class Store:
+    """Paths and whole-file reads and writes of one project folder.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; made, with an empty ``project.json``, when it does not exist yet.
+
+    Raises
+    ------
+    ProjectError
+        If the folder cannot be made, is not a project, or was written by a newer format version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if self.document_file.exists():
+            self.read_document()
+            self.writable = _can_write(path)
+            return
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ProjectError(
+                f"expected a project folder or a new name, but {path} is there and holds no project.json; "
+                f"choose another folder, for example {path.with_suffix('.svetlana').name!r}."
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._replace(self.document_file, _to_json({"format": FORMAT_VERSION, "classes": [], "images": {}}))
+        except OSError as error:
+            raise ProjectError(
+                f"the project folder {path} cannot be written to ({error.strerror}); choose a folder of your own."
+            ) from error
+        self.writable = True
+
+    @property
+    def document_file(self) -> Path:
+        return self.path / "project.json"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.path / "training.json"
+
+    @property
+    def annotations_folder(self) -> Path:
+        return self.path / "annotations"
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.path / "cache"
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.path / "runs"
+
+    def objects_file(self, image: str) -> Path:
+        return self.path / "objects" / f"{file_name(image)}.parquet"
+
+    def arrays_folder(self, image: str) -> Path:
+        return self.path / "arrays" / file_name(image)
+
+    def read_document(self) -> dict[str, Any]:
+        """Read ``project.json``; a `ProjectError` if it is broken or newer than this package."""
+        try:
+            document = json.loads(self.document_file.read_text("utf-8"))
+            version = int(document["format"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ProjectError(
+                f"{self.document_file} is no readable project.json ({error}); restore it from a backup."
+            ) from error
+        if version > FORMAT_VERSION:
+            raise ProjectError(
+                f"{self.path} was written by a newer version of svetlana_jupyter (format {version}, this one reads up "
+                f"to {FORMAT_VERSION}); update with: pip install -U svetlana-jupyter"
+            )
+        return dict(document)
+
+    @contextmanager
+    def editing_document(self) -> Iterator[dict[str, Any]]:
+        """Read ``project.json``, let the caller change it, write it back; one kernel at a time."""
+        self.check_writable()
+        with FileLock(self.path / ".project.lock"):
+            document = self.read_document()
+            yield document
+            self._replace(self.document_file, _to_json(document))
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Write a text file whole."""
+        self.check_writable()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._replace(file, text)
+
+    def check_writable(self) -> None:
+        if not self.writable:
+            raise ProjectError(
+                f"the project folder {self.path} is read-only, so nothing can be kept there; "
+                "copy it to a folder of your own and open that."
+            )
+
+    def relative(self, path: Path) -> str:
+        """Return how ``path`` is written in the project: relative where it lies beside or below the project."""
+        path = path.absolute()
+        if path.is_relative_to(self.path.parent):
+            return Path(os.path.relpath(path, self.path)).as_posix()
+        return str(path)
+
+    def absolute(self, text: str) -> Path:
+        """Turn what `relative` wrote into a path."""
+        return Path(os.path.normpath(self.path / text))
+
+    def _replace(self, file: Path, text: str) -> None:
+        with replacing(file) as beside:
+            beside.write_text(text, "utf-8")
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give a path beside ``file`` to write to; it takes the place of ``file`` only when the block ends well."""
+    beside = draft_of(file)
+    try:
+        yield beside
+        _sync(beside)
+        os.replace(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def file_name(name: str) -> str:
+    """Return ``name`` as a file name that any system takes; different names stay different."""
+    written = quote(name, safe=" ()+,-=@_")
+    return f"%2E{written[1:]}" if written.startswith(".") else written
+
+
+def draft_of(path: Path) -> Path:
+    """Return a hidden name beside ``path``, free to write to until the draft takes its place."""
+    return path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _to_json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

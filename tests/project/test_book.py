@@ -1,0 +1,150 @@
+"""The annotation file: what was acknowledged is on disk, whatever happens next."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svetlana_jupyter.core.annotations import Entry, Label, ObjectId
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.book import AnnotationBook, open_book, read_entries, read_logs
+
+TIME = "2026-01-01T09:00:00.000Z"
+
+
+def labelled(object: int, gesture: int = 1, class_id: int = 1, image: str = "well") -> Entry:
+    return Entry(TIME, "label", gesture, image, object, class_id, (1.5, 2.25), (0, 1, 4, 5), "panel", 0.5)
+
+
+def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "ann")
+    rows = [labelled(1), labelled(2), Entry(TIME, "undo", 1)]
+    book.append(rows)
+    assert read_entries(book.file) == rows
+
+
+@given(image=st.text(st.characters(exclude_categories=("C",)), min_size=1))
+def test_any_printable_image_name_reads_back_the_same(tmp_path_factory: pytest.TempPathFactory, image: str) -> None:
+    book = AnnotationBook(tmp_path_factory.mktemp("names") / "ann.csv", writable=True)
+    book.append([labelled(1, image=image)])
+    book.close()
+    assert read_entries(book.file) == [labelled(1, image=image)]
+
+
+def test_rows_that_hold_in_memory_hold_on_disk_at_once(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "ann")
+    for number in range(1, 6):
+        book.append([labelled(number, gesture=number)])
+        assert len(read_entries(book.file)) == number
+
+
+def test_one_kernel_shares_one_book(tmp_path: Path) -> None:
+    assert open_book(tmp_path, "ann") is open_book(tmp_path, "ann")
+
+
+def test_a_book_that_nobody_holds_is_closed_and_may_be_opened_again(tmp_path: Path) -> None:
+    open_book(tmp_path, "ann").append([labelled(1)])
+    gc.collect()
+    again = AnnotationBook(tmp_path / "ann.csv", writable=True)
+    assert again.writable and len(again.log.entries) == 1
+
+
+def test_a_second_kernel_only_reads_and_says_why(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "ann")
+    book.append([labelled(1)])
+    other = AnnotationBook(book.file, writable=True)
+    assert not other.writable and "another notebook is annotating as 'ann'" in other.trouble
+    assert other.log.label_of(ObjectId("well", 1)) == Label("label", 1)
+    with pytest.raises(ProjectError, match="another notebook"):
+        other.append([labelled(2)])
+    assert len(read_entries(book.file)) == 1
+
+
+def test_a_torn_last_line_is_set_aside_with_a_sentence(tmp_path: Path) -> None:
+    book = AnnotationBook(tmp_path / "ann.csv", writable=True)
+    book.append([labelled(1), labelled(2)])
+    book.close()
+    os.truncate(book.file, book.file.stat().st_size - 7)
+    again = AnnotationBook(book.file, writable=True)
+    assert [entry.object for entry in again.log.entries] == [1] and "set aside" in again.trouble
+    assert b"label" in (tmp_path / "ann.torn").read_bytes()
+    again.append([labelled(3, gesture=2)])
+    assert [entry.object for entry in read_entries(book.file)] == [1, 3]
+
+
+def test_a_deleted_file_refuses_annotations_with_a_sentence(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "ann")
+    book.file.unlink()
+    with pytest.raises(ProjectError, match="the file is gone"):
+        book.append([labelled(1)])
+    assert not book.log.entries
+    assert open_book(tmp_path, "ann").writable
+
+
+def test_a_full_disk_leaves_the_file_and_the_log_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = open_book(tmp_path, "ann")
+    book.append([labelled(1)])
+    before = book.file.read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ProjectError, match="No space left on device"):
+        book.append([labelled(2, gesture=2)])
+    monkeypatch.undo()
+    assert book.file.read_bytes() == before and len(book.log.entries) == 1
+    book.append([labelled(3, gesture=2)])
+    assert [entry.object for entry in read_entries(book.file)] == [1, 3]
+
+
+def test_a_line_that_is_no_annotation_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "ann.csv"
+    open_book(tmp_path, "ann").append([labelled(1)])
+    file.write_text(file.read_text() + "2026,dance,1,well,2,1,,,,,,\n")
+    with pytest.raises(ProjectError, match=r"line 3 of .*'dance'"):
+        read_entries(file)
+
+
+@pytest.mark.parametrize("name", ["", "../ann", "a/b", ".hidden"])
+def test_an_annotators_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ProjectError, match="annotator's name"):
+        open_book(tmp_path, name)
+
+
+def test_everybody_elses_log_is_read(tmp_path: Path) -> None:
+    open_book(tmp_path, "bo").append([labelled(1)])
+    ann = open_book(tmp_path, "ann")
+    assert {who: len(log.entries) for who, log in read_logs(tmp_path, besides=ann.file).items()} == {"bo": 1}
+
+
+def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from svetlana_jupyter.core.annotations import Entry\n"
+        "from svetlana_jupyter.project.book import open_book\n"
+        f"book = open_book(Path({str(tmp_path)!r}), 'ann')\n"
+        "for number in range(1, 100_000):\n"
+        f"    book.append([Entry({TIME!r}, 'label', number, 'well', number, 1)])\n"
+        "    print(number, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    acknowledged = 0
+    for line in process.stdout:
+        acknowledged = int(line)
+        if acknowledged == 40:
+            process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert acknowledged >= 40
+    book = open_book(tmp_path, "ann")
+    assert [entry.object for entry in book.log.entries][:acknowledged] == list(range(1, acknowledged + 1))
+    assert book.writable, "the lock of a killed kernel is free"
