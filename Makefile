@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PINS := pyproject.toml binder/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --constraint binder/constraints.txt --editable
-BENCHMARKS ?= $(wildcard tests/benchmarks/bench_*.py)
+BENCHMARKS ?= $(basename $(notdir $(wildcard tests/benchmarks/bench_*.py)))
 ARGS ?=
 
 .DEFAULT_GOAL := demo
@@ -26,9 +26,9 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# One benchmark on real images: make bench BENCHMARKS=tests/benchmarks/bench_objects.py ARGS="--data FOLDER"
+# One benchmark, on images of your own: make bench BENCHMARKS=bench_objects ARGS="--data FOLDER"
 bench: .venv/installed-test
-	set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark $(ARGS); done
+	set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m tests.benchmarks.$$benchmark $(ARGS); done
 
 clean:
 	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache svetlana_demo tests/browser/screenshots

@@ -13,6 +13,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page
@@ -66,19 +69,23 @@ class LabServer:
         _write_settings(Path(os.environ["JUPYTERLAB_SETTINGS_DIR"]))
         command = [sys.executable, "-m", "jupyterlab", *SERVER_OPTIONS, f"--ServerApp.root_dir={root}"]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
-        self._answered = threading.Event()
+        self._announced = threading.Event()
         threading.Thread(target=self._read_log, daemon=True).start()
-        if not self._answered.wait(60) or not self.url:
+        if not (self._announced.wait(60) and self.url and _answers(f"{self.url}api/status")):
             self.stop()
             raise RuntimeError("JupyterLab did not start:\n" + "".join(self.log))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def _read_log(self) -> None:
         for line in self._process.stderr:
             self.log.append(line)
             if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
                 self.url = self.url or found[0]
-                self._answered.set()
-        self._answered.set()  # the server has ended
+                self._announced.set()
+        self._announced.set()  # the server has ended
 
     def stop(self) -> None:
         self._process.terminate()
@@ -86,6 +93,18 @@ class LabServer:
             self._process.wait(15)
         except subprocess.TimeoutExpired:
             self._process.kill()
+
+
+def _answers(url: str, seconds: float = 30) -> bool:
+    """Whether a server answers in time; the address is announced a moment before it does."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        try:
+            with urllib.request.urlopen(url, timeout=seconds):
+                return True
+        except urllib.error.URLError:
+            threading.Event().wait(0.05)
+    return False
 
 
 def _write_settings(folder: Path) -> None:
