@@ -1,0 +1,226 @@
+"""The parts that several panels are put together from, and the small pieces of HTML they show."""
+
+from __future__ import annotations
+
+import base64
+import html
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ipywidgets import HTML, Button, ColorPicker, FloatProgress, HBox, VBox
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.classes import ClassInfo
+    from svetlana_jupyter.project.jobs import JobState
+
+
+class Status(HTML):
+    """One line that says what was just done, or what went wrong."""
+
+    def __init__(self) -> None:
+        super().__init__(layout={"width": "100%", "margin": "0"})
+        self.text = ""
+        self.say("")
+
+    def say(self, text: str) -> None:
+        """Show what was done."""
+        self._show(text, "sv-status")
+
+    def warn(self, text: str) -> None:
+        """Show what went wrong."""
+        self._show(text, "sv-status sv-trouble")
+
+    def _show(self, text: str, look: str) -> None:
+        self.text = text
+        self.value = f'<div class="{look}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
+
+
+class ClassRow(HBox):
+    """One class: its colour, a button with its name, its key, and something said about it.
+
+    Parameters
+    ----------
+    info : ClassInfo
+    act : callable
+        Called with the class name when the button is pressed.
+    recolor : callable
+        Called with the class name and ``"#rrggbb"`` when a person picks another colour.
+    """
+
+    def __init__(self, info: ClassInfo, act: Callable[[str], None], recolor: Callable[[str, str], None]) -> None:
+        self.info = info
+        self.picker = ColorPicker(concise=True, value=info.color, layout={"width": "30px", "margin": "2px 4px 2px 0"})
+        self.button = Button(layout={"flex": "1 1 auto", "min_width": "60px", "margin": "2px 0"})
+        self.button.add_class("sv-class-button")
+        self._key = HTML(layout={"width": "26px", "margin": "2px 0 2px 6px"})
+        self._detail = HTML(layout={"width": "auto", "min_width": "44px", "margin": "2px 0 2px 4px"})
+        super().__init__([self.picker, self.button, self._key, self._detail], layout={"width": "100%"})
+        self.button.on_click(lambda _: act(self.info.name))
+        # The picker also changes when the project recolours the class; only a person's choice is passed on.
+        self.picker.observe(
+            lambda change: recolor(self.info.name, change["new"]) if change["new"] != self.info.color else None, "value"
+        )
+
+    def show(self, info: ClassInfo, detail: str, chosen: bool) -> None:
+        """Update in place; ``detail`` is HTML."""
+        self.info = info
+        self.picker.value = info.color
+        self.picker.tooltip = f"Colour of {info.name}"
+        self.button.description = info.name
+        self.button.tooltip = f"{info.name} (key {info.key})" if info.key else info.name
+        self._key.value = keycap(info.key) if info.key else ""
+        self._detail.value = detail
+        (self.button.add_class if chosen else self.button.remove_class)("sv-chosen")
+
+
+class ClassRows(VBox):
+    """A row for each class, kept while classes are added, renamed and recoloured."""
+
+    def __init__(self, act: Callable[[str], None], recolor: Callable[[str, str], None]) -> None:
+        super().__init__(layout={"width": "100%"})
+        self._act = act
+        self._recolor = recolor
+        self._rows: dict[int, ClassRow] = {}
+
+    def show(self, classes: Iterable[ClassInfo], details: Mapping[int, str], chosen: int = 0) -> None:
+        """Show the classes, what is said about each (HTML by class id), and which one the object has (0: none)."""
+        infos = list(classes)
+        if [info.id for info in infos] != list(self._rows):
+            kept = self._rows
+            self._rows = {info.id: kept.get(info.id) or ClassRow(info, self._act, self._recolor) for info in infos}
+            self.children = tuple(self._rows.values())
+        for info in infos:
+            self._rows[info.id].show(info, details.get(info.id, ""), chosen=info.id == chosen)
+
+    def row(self, class_id: int) -> ClassRow:
+        """Return the row of a class."""
+        return self._rows[class_id]
+
+
+class Seldom:
+    """Lets through one event and then none for ``seconds``: more often than a person can see costs the browser."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = -seconds
+
+    def now(self) -> bool:
+        """Whether it is time again."""
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+class JobBar(HBox):
+    """How far a job is, how long it will still take, and its Stop; holds its place when nothing runs."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self.bar = FloatProgress(min=0.0, max=1.0, layout={"width": "240px", "height": "18px"})
+        self.text = HTML(layout={"flex": "1 1 auto", "min_width": "0", "margin": "2px 8px"})
+        self.stop = Button(
+            description="Stop", icon="stop", tooltip="Stop and keep what is done", layout={"width": "90px"}
+        )
+        self.stop.on_click(lambda _: stop())
+        self._seldom = Seldom(0.1)
+        super().__init__(
+            [self.bar, self.text, self.stop],
+            layout={"width": "100%", "align_items": "center", "visibility": "hidden"},
+        )
+
+    def show(self, job: JobState | None) -> None:
+        """Show the state of the project's job, or nothing."""
+        self.layout.visibility = "hidden" if job is None else "visible"
+        if job is None:
+            self._seldom = Seldom(0.1)
+        elif job.stopping or self._seldom.now():
+            self.bar.value = job.done / job.total if job.total else 0.0
+            left = f" · {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+            self.text.value = muted("Stopping …" if job.stopping else f"{job.text}{left}")
+            self.stop.disabled = job.stopping
+
+
+def duration(seconds: float) -> str:
+    """Say a time roughly, as one would aloud.
+
+    >>> duration(7.6), duration(200), duration(5400)
+    ('8 s', '3 min', '1 h 30 min')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def muted(text: str) -> str:
+    """Return text, escaped, in the quieter colour."""
+    return f'<span class="sv-muted">{html.escape(text)}</span>'
+
+
+def heading(text: str) -> HTML:
+    """Return the heading of a section."""
+    return HTML(f"<h4>{html.escape(text)}</h4>", layout={"margin": "6px 0 0 0"})
+
+
+def keycap(key: str) -> str:
+    """Return a key as it looks on a keyboard."""
+    return f"<kbd>{html.escape(key)}</kbd>"
+
+
+def count(number: int) -> str:
+    """Return a number of objects, set so that columns line up."""
+    return f'<div class="sv-number">{number:,}</div>'
+
+
+def share(fraction: float, color: str) -> str:
+    """Return a fraction as a bar in the class's colour, with its percentage."""
+    width = 100 * min(max(fraction, 0.0), 1.0)
+    bar = f'<span class="sv-bar"><span style="width:{width:.1f}%;background:{html.escape(color)}"></span></span>'
+    return f'<div class="sv-number">{bar}{width:.0f} %</div>'
+
+
+def swatch(color: str) -> str:
+    """Return a small square in a class's colour."""
+    return f'<span class="sv-swatch" style="background:{html.escape(color)}"></span>'
+
+
+def picture(png: bytes, caption: str) -> str:
+    """Return a PNG with its caption."""
+    data = base64.b64encode(png).decode("ascii")
+    text = html.escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], current: int | None = None) -> str:
+    """Return an HTML table; every cell is escaped.
+
+    Parameters
+    ----------
+    header : sequence of str
+    rows : iterable of sequences
+        Cells: text, numbers (aligned to the right), or a ``ClassInfo``, shown as its colour and name.
+    current : int, optional
+        Position of the row to bring out.
+    """
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in header)
+    lines = []
+    for position, row in enumerate(rows):
+        look = ' class="sv-current"' if position == current else ""
+        lines.append(f"<tr{look}>{''.join(map(_cell, row))}</tr>")
+    return f'<table class="sv-table"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+
+
+def side_by_side(*parts: str) -> str:
+    """Return pieces of HTML beside each other; what is higher than the rest scrolls on its own."""
+    return '<div class="sv-side">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
+
+
+def _cell(value: object) -> str:
+    if hasattr(value, "color"):
+        return f"<td>{swatch(value.color)}{html.escape(value.name)}</td>"
+    if isinstance(value, int | float):
+        text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+        return f'<td class="sv-number">{text}</td>'
+    return f"<td>{html.escape(str(value))}</td>"

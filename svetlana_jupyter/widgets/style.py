@@ -1,0 +1,64 @@
+"""The looks of the panels: one style sheet, scoped by the class ``svetlana``, in the theme's colours."""
+
+from __future__ import annotations
+
+from ipywidgets import HTML
+
+PANEL_WIDTH = "1080px"
+SIDE_WIDTH = "316px"
+
+_CSS = """
+.svetlana { color: var(--jp-ui-font-color1, #212121); }
+.svetlana .widget-html-content, .svetlana .jupyter-widget-html-content { line-height: 1.45; }
+.svetlana h4 { margin: 0; font-size: 13px; font-weight: 600; color: var(--jp-ui-font-color1, #212121); }
+.svetlana .sv-muted { color: var(--jp-ui-font-color2, #616161); font-size: 12px; }
+.svetlana .sv-number { font-variant-numeric: tabular-nums; text-align: right; font-size: 13px; }
+.svetlana kbd { display: inline-block; min-width: 12px; padding: 0 4px; text-align: center; font-size: 11px;
+  line-height: 17px; border: 1px solid var(--jp-border-color1, #bdbdbd); border-bottom-width: 2px; border-radius: 3px;
+  background: var(--jp-layout-color1, #fff); color: var(--jp-ui-font-color1, #212121); box-shadow: none; }
+.svetlana .sv-status { padding: 5px 10px; font-size: 13px; min-height: 19px;
+  border-left: 3px solid var(--jp-brand-color1, #1976d2); background: var(--jp-layout-color2, #eee); }
+.svetlana .sv-status.sv-trouble { border-left-color: var(--jp-error-color1, #d32f2f);
+  color: var(--jp-error-color0, #b71c1c); }
+.svetlana .sv-empty { padding: 28px 24px; font-size: 14px; border: 1px dashed var(--jp-border-color1, #bdbdbd);
+  border-radius: 4px; color: var(--jp-ui-font-color1, #212121); }
+.svetlana .sv-empty code { font-size: 13px; }
+.svetlana .sv-swatch { display: inline-block; width: 11px; height: 11px; margin-right: 7px; border-radius: 2px;
+  vertical-align: -1px; border: 1px solid rgba(0, 0, 0, .25); }
+.svetlana .sv-class-button { text-align: left; padding: 0 10px; overflow: hidden; text-overflow: ellipsis; }
+.svetlana .sv-chosen { box-shadow: inset 0 0 0 2px var(--jp-brand-color1, #1976d2); font-weight: 600; }
+.svetlana .sv-bar { display: inline-block; width: 64px; height: 9px; margin-right: 6px; border-radius: 2px;
+  background: var(--jp-layout-color3, #ddd); vertical-align: 0; overflow: hidden; }
+.svetlana .sv-bar > span { display: block; height: 100%; }
+.svetlana .sv-pictures { display: flex; gap: 10px; }
+.svetlana .sv-pictures figure { margin: 0; width: 148px; }
+.svetlana .sv-pictures img, .svetlana .sv-pictures .sv-blank { display: block; width: 148px; height: 148px;
+  object-fit: contain; background: #000; image-rendering: pixelated; border-radius: 3px; }
+.svetlana .sv-pictures .sv-blank { background: var(--jp-layout-color2, #eee); }
+.svetlana .sv-pictures figcaption { margin-top: 3px; font-size: 12px; color: var(--jp-ui-font-color2, #616161); }
+.svetlana table.sv-table { border-collapse: collapse; font-size: 13px; margin: 0; color: inherit; }
+.svetlana table.sv-table th { font-weight: 600; text-align: left; padding: 3px 14px 3px 6px; white-space: nowrap;
+  border-bottom: 1px solid var(--jp-border-color1, #bdbdbd); position: sticky; top: 0;
+  background: var(--jp-layout-color1, #fff); }
+.svetlana table.sv-table td { text-align: left; padding: 3px 14px 3px 6px; vertical-align: top;
+  border-bottom: 1px solid var(--jp-border-color2, #e0e0e0); }
+.svetlana table.sv-table .sv-number { text-align: right; }
+.svetlana table.sv-table tr.sv-current { background: var(--jp-layout-color2, #eee); font-weight: 600; }
+.svetlana .sv-side { display: flex; gap: 32px; align-items: flex-start; }
+.svetlana .sv-side > div { max-height: 230px; overflow: auto; }
+.svetlana .sv-run { display: grid; grid-template-columns: 60px 150px 110px 80px 90px 90px; column-gap: 14px;
+  font-size: 13px; line-height: 28px; font-variant-numeric: tabular-nums;
+  border-bottom: 1px solid var(--jp-border-color2, #e0e0e0); }
+.svetlana .sv-run.sv-head, .svetlana .sv-run.sv-used { font-weight: 600; }
+.svetlana .sv-scores { display: flex; gap: 12px; }
+.svetlana .sv-score { flex: 1; padding: 8px 12px; border: 1px solid var(--jp-border-color2, #e0e0e0);
+  border-radius: 4px; }
+.svetlana .sv-score b { display: block; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.svetlana .sv-keys { display: grid; grid-template-columns: max-content 1fr; gap: 3px 10px; font-size: 12px; }
+.svetlana .sv-keys kbd { justify-self: start; }
+"""
+
+
+def style() -> HTML:
+    """Return the invisible widget that carries the style sheet; each panel holds one."""
+    return HTML(f"<style>{_CSS}</style>", layout={"display": "none"})
