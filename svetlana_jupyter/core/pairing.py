@@ -1,4 +1,4 @@
-"""One image with its mask, checked against each other before any work is done."""
+"""An image with its mask: checked against each other before any work is done, and found by name (`find_pairs`)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 from xarray import DataArray
 
 from svetlana_jupyter.core.axes import plain_words
+from svetlana_jupyter.core.finding import find_pairs
 from svetlana_jupyter.core.images import Source, Spacing, open_image, open_mask, spacing_of, with_channels
 from svetlana_jupyter.core.labels import refuse_unlabelled
 from svetlana_jupyter.errors import InputError
+
+__all__ = ["ImagePair", "find_pairs", "pair"]
 
 
 @dataclass(frozen=True)
