@@ -29,7 +29,7 @@ _HOMES = {
     "SvetlanaError": "errors",
     "TrainingPanel": "widgets.training",
     "TrainingSettings": "core.settings",
-    "find_pairs": "core.pairing",
+    "find_pairs": "core.finding",
     "open_image": "core.images",
     "open_mask": "core.images",
     "samples": "core.samples",

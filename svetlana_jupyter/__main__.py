@@ -1,0 +1,62 @@
+"""The command line: ``svetlana-jupyter demo`` runs the method on real images, ``lab`` opens the first notebook."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from svetlana_jupyter import __version__
+from svetlana_jupyter.errors import SvetlanaError
+
+NOTEBOOK = "01_first_steps.ipynb"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="svetlana-jupyter",
+        description="Classify segmented objects: label a few dozen, train a small network, see all of them classified.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="run the whole method on real images that come with the package")
+    demo.add_argument("folder", nargs="?", default="svetlana_demo", type=Path, help="where results go [svetlana_demo]")
+    lab = commands.add_parser("lab", help="open JupyterLab on the first notebook")
+    lab.add_argument("folder", nargs="?", default=".", type=Path, help="where the notebooks are put [here]")
+    lab.add_argument("options", nargs=argparse.REMAINDER, help="passed on to JupyterLab, for example --no-browser")
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.command == "demo":
+            from svetlana_jupyter.project.demo import run_demo
+
+            run_demo(chosen.folder, print)
+            return 0
+        return open_lab(chosen.folder, chosen.options)
+    except SvetlanaError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def open_lab(folder: Path, options: Sequence[str]) -> int:
+    """Put the notebooks into ``folder``, where they are not there yet, and open JupyterLab on the first."""
+    notebooks = folder / "notebooks"
+    notebooks.mkdir(parents=True, exist_ok=True)
+    for notebook in sorted(_shipped_notebooks().glob("*.ipynb")):
+        if not (notebooks / notebook.name).exists():
+            shutil.copy(notebook, notebooks)
+    return subprocess.call([sys.executable, "-m", "jupyter", "lab", *options, str(notebooks / NOTEBOOK)])
+
+
+def _shipped_notebooks() -> Path:
+    """Return the folder of notebooks: in the package when it was installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "notebooks"
+    return inside if inside.exists() else package.parent / "notebooks"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

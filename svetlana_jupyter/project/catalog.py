@@ -1,0 +1,240 @@
+"""The images of a project: where they lie, opened lazily, with an index of their objects."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from svetlana_jupyter.core.images import fingerprint
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.pairing import ImagePair, pair
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.store import Store, draft_of, replacing
+
+Source = Any  # a path, several paths (one a channel), or an array
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image and its mask, as ``project.json`` keeps them.
+
+    Attributes
+    ----------
+    name : str
+    image : str or tuple of str
+        Path, relative to the project where it can be; several where each channel has its own file.
+    mask : str
+    axes : str or None
+        The axes that were given because the file does not say.
+    spacing : tuple of float or None
+        Micrometres a pixel, ``([z,] y, x)``.
+    channels : tuple of str
+    groups : dict of str to str
+        What the placeholders stood for: plate, well, ...
+    shape : tuple of int
+        Of the mask, ``([z,] y, x)``.
+    dtype : str
+    fingerprint : str
+        Of image and mask; a mask that changed is indexed again.
+    """
+
+    name: str
+    image: str | tuple[str, ...]
+    mask: str
+    axes: str | None
+    spacing: tuple[float, ...] | None
+    channels: tuple[str, ...]
+    groups: Mapping[str, str]
+    shape: tuple[int, ...]
+    dtype: str
+    fingerprint: str
+
+
+class Catalog:
+    """Adds, opens and indexes the images of the project in ``store``."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.entries: dict[str, ImageEntry] = {}
+        self._pairs: dict[str, ImagePair] = {}
+        self._tables: dict[str, pd.DataFrame] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the entries again from ``project.json``."""
+        images = self._store.read_document()["images"]
+        self.entries = {name: _from_json(name, entry) for name, entry in images.items()}
+
+    def prepare(
+        self,
+        name: str,
+        image: Source,
+        mask: Source,
+        axes: str | None = None,
+        spacing: tuple[float, ...] | None = None,
+        channels: tuple[str, ...] | None = None,
+        groups: Mapping[str, str] | None = None,
+    ) -> ImageEntry:
+        """Check one pair and return its entry; arrays are copied into the project, files only looked at.
+
+        Raises
+        ------
+        InputError
+            If image and mask cannot be read or do not fit each other.
+        ProjectError
+            If the name stands for another image already.
+        """
+        if not name or not name.isprintable():
+            raise InputError(f"an image's name must be printable text, got {name!r}; give it another name.")
+        self._store.check_writable()
+        given = f"{fingerprint(image)} {fingerprint(mask)}"
+        known = self.entries.get(name)
+        if known is not None:
+            if given == known.fingerprint:
+                return known
+            raise ProjectError(
+                f"the project has another image named {name!r} already (or its file has changed since); "
+                "add this one under another name."
+            )
+        opened = pair(name, image, mask, axes, spacing, channels, groups, cache=self._store.cache_folder)
+        if not (_is_file(image) and _is_file(mask)):
+            image, mask = self._keep_arrays(opened)
+            axes = "".join(map(str, opened.image.dims))
+        return ImageEntry(
+            name=name,
+            image=self._written(image),
+            mask=self._store.relative(Path(mask)),
+            axes=axes,
+            spacing=opened.spacing,
+            channels=tuple(opened.channels),
+            groups=dict(opened.groups),
+            shape=tuple(opened.mask.shape),
+            dtype=str(opened.image.dtype),
+            fingerprint=given,
+        )
+
+    def keep(self, entries: list[ImageEntry]) -> bool:
+        """Write entries to ``project.json``; False if all of them stood there already."""
+        new = [entry for entry in entries if entry.name not in self.entries]
+        if new:
+            with self._store.editing_document() as document:
+                document["images"].update({entry.name: _to_json(entry) for entry in new})
+            self.reload()
+        return bool(new)
+
+    def entry(self, name: str) -> ImageEntry:
+        if name not in self.entries:
+            names = ", ".join(map(repr, list(self.entries)[:8])) or "none yet"
+            raise InputError(f"the project has no image {name!r}; its images are {names}.")
+        return self.entries[name]
+
+    def pair(self, name: str) -> ImagePair:
+        """Open an image with its mask, lazily."""
+        entry = self.entry(name)
+        if name not in self._pairs:
+            self._pairs[name] = self._open(entry)
+        return self._pairs[name]
+
+    def objects(self, name: str) -> pd.DataFrame:
+        """Return the object index of an image, built once and kept until the mask's file changes."""
+        mask = fingerprint(self._store.absolute(self.entry(name).mask))
+        if name not in self._tables or self._tables[name].attrs["mask"] != mask:
+            self._tables[name] = self._read_index(name, mask)
+        return self._tables[name]
+
+    def folders(self) -> set[Path]:
+        """Return the folders that images and masks lie in."""
+        files = [path for entry in self.entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
+        return {self._store.absolute(path).parent for path in files}
+
+    def has_index(self, name: str) -> bool:
+        """Whether `objects` would return at once."""
+        return self._store.objects_file(name).exists()
+
+    def _open(self, entry: ImageEntry) -> ImagePair:
+        return pair(
+            entry.name,
+            self._paths(entry.image),
+            self._store.absolute(entry.mask),
+            entry.axes,
+            entry.spacing,
+            entry.channels or None,
+            entry.groups,
+            cache=self._store.cache_folder,
+        )
+
+    def _read_index(self, name: str, mask: str) -> pd.DataFrame:
+        file = self._store.objects_file(name)
+        if file.exists():
+            table = pd.read_parquet(file)
+            if table.attrs.get("mask") == mask:
+                return table
+        table = index_objects(self.pair(name).mask)
+        table.attrs["mask"] = mask
+        if self._store.writable:
+            file.parent.mkdir(exist_ok=True)
+            with replacing(file) as beside:
+                table.to_parquet(beside)
+        return table
+
+    def _keep_arrays(self, opened: ImagePair) -> tuple[Path, Path]:
+        """Copy image and mask block by block into the project, whole or not at all."""
+        folder = self._store.arrays_folder(opened.name)
+        draft = draft_of(folder)
+        draft.mkdir(parents=True)
+        try:
+            for name, array in (("image.zarr", opened.image), ("mask.zarr", opened.mask)):
+                _to_zarr(array, draft / name)
+            shutil.rmtree(folder, ignore_errors=True)  # left by a kill before project.json knew of it
+            draft.replace(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return folder / "image.zarr", folder / "mask.zarr"
+
+    def _written(self, image: Source) -> str | tuple[str, ...]:
+        if isinstance(image, tuple | list):
+            return tuple(self._store.relative(Path(path)) for path in image)
+        return self._store.relative(Path(image))
+
+    def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
+        if isinstance(image, tuple):
+            return tuple(self._store.absolute(path) for path in image)
+        return self._store.absolute(image)
+
+
+def _as_tuple(image: str | tuple[str, ...]) -> tuple[str, ...]:
+    return image if isinstance(image, tuple) else (image,)
+
+
+def _is_file(source: Source) -> bool:
+    if isinstance(source, tuple | list):
+        return all(isinstance(path, str | Path) for path in source)
+    return isinstance(source, str | Path)
+
+
+def _to_zarr(array: xr.DataArray, path: Path) -> None:
+    regular = array.data.rechunk(tuple(max(sizes) for sizes in array.data.chunks))
+    regular.to_zarr(str(path))
+
+
+def _to_json(entry: ImageEntry) -> dict[str, Any]:
+    document = dict(vars(entry))
+    del document["name"]
+    return document
+
+
+def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
+    entry = ImageEntry(name=name, **document)
+    return replace(
+        entry,
+        image=tuple(entry.image) if isinstance(entry.image, list) else entry.image,
+        spacing=tuple(entry.spacing) if entry.spacing else None,
+        channels=tuple(entry.channels),
+        shape=tuple(entry.shape),
+    )

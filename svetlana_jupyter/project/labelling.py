@@ -1,0 +1,110 @@
+"""Who said what of which object: the annotator's own book, the books of others, and what they agree on."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from svetlana_jupyter.core.annotations import Action, AnnotationLog, Entry, Label, ObjectId, agree, log_table
+from svetlana_jupyter.core.objects import box_columns, center_columns
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.book import open_book, read_logs
+
+PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
+
+
+class Labelling:
+    """Writes the annotations of one person, and reads those of everybody.
+
+    Parameters
+    ----------
+    folder : Path
+        The project's annotations folder.
+    annotator : str
+    writable : bool
+    changed : callable
+        A bound method, called after every change.
+    """
+
+    def __init__(self, folder: Path, annotator: str, writable: bool, changed: Callable[[], None]) -> None:
+        self.book = open_book(folder, annotator, writable)
+        self.annotator = annotator
+        self._others = read_logs(folder, besides=self.book.file)
+        self.book.listen(changed)
+
+    @property
+    def logs(self) -> dict[str, AnnotationLog]:
+        return {self.annotator: self.book.log, **self._others}
+
+    @property
+    def labels(self) -> Mapping[ObjectId, Label]:
+        """What stands for each object: the only annotator's word, or what the majority says."""
+        if not self._others:
+            return self.book.log.labels
+        return agree(log.labels for log in self.logs.values())
+
+    def record(
+        self,
+        action: Action,
+        image: str,
+        objects: Iterable[int],
+        index: pd.DataFrame,
+        class_id: int = 0,
+        source: str = "script",
+        seconds: float | None = None,
+    ) -> None:
+        """Write one gesture about objects of one image.
+
+        Parameters
+        ----------
+        index : DataFrame
+            The object index of the image; an `InputError` if one of the objects is not in it.
+        """
+        objects = [int(object) for object in objects]
+        missing = [object for object in objects if object not in index.index]
+        if missing:
+            raise InputError(
+                f"image {image!r} has no object {missing[0]}; it has {len(index):,} objects, "
+                f"numbered {index.index.min()} to {index.index.max()}."
+            )
+        ndim = sum(column in index for column in ("z", "y", "x"))
+        centers = index.loc[objects, center_columns(ndim)].to_numpy(float)
+        boxes = index.loc[objects, box_columns(ndim)].to_numpy(int)
+        time, gesture = _now(), self.book.log.next_gesture
+        self.book.append(
+            Entry(time, action, gesture, image, object, class_id, tuple(center), tuple(box), source, seconds)
+            for object, center, box in zip(objects, centers.tolist(), boxes.tolist())
+        )
+
+    def undo(self) -> bool:
+        """Take back the last gesture; False if there is none."""
+        return self._step("undo", self.book.log.undoable)
+
+    def redo(self) -> bool:
+        """Bring back the last gesture taken back; False if there is none."""
+        return self._step("redo", self.book.log.redoable)
+
+    def table(self) -> pd.DataFrame:
+        """Return every row of every log, as `core.annotations.log_table` does."""
+        return log_table(self.logs)
+
+    def rate(self) -> float:
+        """Return gestures a minute, by the median gap between the last fifty; NaN if that is not known."""
+        times = [datetime.fromisoformat(entry.time) for entry in self.book.log.entries[-50:]]
+        gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
+        gaps = [gap for gap in gaps if 0 < gap < PAUSE_SECONDS]
+        return 60 / statistics.median(gaps) if gaps else float("nan")
+
+    def _step(self, action: Action, gesture: int) -> bool:
+        if gesture:
+            self.book.append([Entry(_now(), action, gesture)])
+        return bool(gesture)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,70 @@
+"""The prediction job: a run's classifier over the objects of images, one whole file an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.project.jobs import Progress, Stop
+from svetlana_jupyter.project.runs import Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ImagePredicted:
+    """All objects of an image are predicted and on disk."""
+
+    image: str
+    count: int
+
+
+def predict_images(
+    pairs: Mapping[str, ImagePair], objects: Callable[[str], pd.DataFrame], run: Run, stop: Stop
+) -> Iterator[Progress | ImagePredicted]:
+    """Predict images one after the other; a stop keeps those that are done.
+
+    Every image is checked against the classifier before the first one is predicted.
+    """
+    from svetlana_jupyter.learn.classifier import load_classifier
+    from svetlana_jupyter.learn.predict import predict
+
+    yield Progress(0, 1, "opening")
+    classifier = load_classifier(run.path)
+    for pair in pairs.values():
+        classifier.check(pair)
+    tables = {name: objects(name) for name in pairs}
+    total = sum(map(len, tables.values()))
+    before = 0
+    for name, pair in pairs.items():
+        labels: list[NDArray[np.int64]] = []
+        probabilities: list[NDArray[np.float32]] = []
+        done = 0
+        for part in predict(pair, tables[name], classifier):
+            labels.append(part.objects)
+            probabilities.append(part.probabilities)
+            done += len(part.objects)
+            yield Progress(before + done, total, f"predicting {name}")
+            if stop():
+                return
+        before += len(tables[name])
+        run.write_predictions(name, prediction_table(labels, probabilities, classifier.classes))
+        yield ImagePredicted(name, done)
+
+
+def prediction_table(
+    labels: list[NDArray[np.int64]], probabilities: list[NDArray[np.float32]], class_ids: tuple[int, ...]
+) -> pd.DataFrame:
+    """Return the table of an image: indexed by object, ``predicted``, ``probability`` and ``p_<class id>`` each."""
+    p = np.concatenate([*probabilities, np.empty((0, len(class_ids)), np.float32)])
+    index = pd.Index(np.concatenate([*labels, np.empty(0, np.int64)]), name="object")
+    table = pd.DataFrame(p, index, [f"p_{id}" for id in class_ids])
+    table.insert(0, "predicted", np.asarray(class_ids)[p.argmax(1)] if len(p) else np.empty(0, np.int64))
+    table.insert(1, "probability", p.max(1) if len(p) else np.empty(0, np.float32))
+    return table.sort_index()

@@ -1,0 +1,122 @@
+"""Finished trainings: one folder each, written whole and never changed but for the predictions added to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.store import draft_of, file_name, replacing
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished training.
+
+    Attributes
+    ----------
+    name : str
+        ``"0001"``, ``"0002"``, ... in the order in which they were trained.
+    finished : str
+        UTC, ISO 8601.
+    settings : dict
+        The whole `TrainingSettings`, as JSON.
+    classes : dict of int to str
+        The classes it tells apart, by id, with their names at that time.
+    labels : dict of str to int
+        How many annotations of each class it was trained on.
+    annotations : str
+        A digest of those annotations: two runs with the same digest saw the same labels.
+    history : list of dict
+        One entry an epoch: ``epoch``, ``loss``.
+    seconds : float
+        From the first patch read to the trained network.
+    note : str
+        What deserves a sentence, for example why there is no score yet.
+    versions : dict of str to str
+        The packages it was trained with.
+    """
+
+    name: str
+    finished: str
+    settings: dict[str, Any]
+    classes: dict[int, str]
+    labels: dict[str, int]
+    annotations: str
+    history: list[dict[str, Any]] = field(repr=False)
+    seconds: float
+    note: str = ""
+    versions: dict[str, str] = field(default_factory=dict, repr=False)
+    path: Path = field(default=Path(), compare=False)
+
+    def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
+        """Return what cross-validation predicted for annotated objects it was not trained on.
+
+        Parameters
+        ----------
+        architecture : {"network", "forest"}
+            The run's own classifier, or the forest that is always tried beside it.
+
+        Returns
+        -------
+        DataFrame or None
+            Columns ``image``, ``object``, ``class_id``, ``predicted``, ``probability``; None if there was none.
+        """
+        file = self.path / f"held_out_{architecture}.parquet"
+        return pd.read_parquet(file) if file.exists() else None
+
+    def predictions_file(self, image: str) -> Path:
+        return self.path / "predictions" / f"{file_name(image)}.parquet"
+
+    def write_predictions(self, image: str, table: pd.DataFrame) -> None:
+        """Keep the predictions of one image; written whole, so that a stop leaves none half done."""
+        file = self.predictions_file(image)
+        file.parent.mkdir(exist_ok=True)
+        with replacing(file) as beside:
+            table.to_parquet(beside)
+
+
+def read_runs(folder: Path) -> dict[str, Run]:
+    """Read all finished runs of a project; what a kill left half written is not among them."""
+    return {path.parent.name: _read_run(path) for path in sorted(folder.glob("[0-9]*/run.json"))}
+
+
+@contextmanager
+def writing_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
+    """Give an empty folder to write a run's files to, and a function that makes the run stand.
+
+    The folder gets its number and becomes visible only when that function is called.
+    """
+    draft = draft_of(folder / "run")
+    draft.mkdir(parents=True)
+
+    def finish(run: Run) -> Run:
+        document = asdict(run)
+        del document["name"], document["path"]
+        (draft / "run.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        number = max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0) + 1
+        final = folder / f"{number:04d}"
+        os.replace(draft, final)
+        return _read_run(final / "run.json")
+
+    try:
+        yield draft, finish
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _read_run(file: Path) -> Run:
+    try:
+        document = json.loads(file.read_text("utf-8"))
+        document["classes"] = {int(id): name for id, name in document["classes"].items()}
+        return Run(name=file.parent.name, path=file.parent, **document)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ProjectError(f"the run in {file.parent} cannot be read ({error}); remove that folder.") from error

@@ -1,0 +1,46 @@
+"""Small projects of generated images, made anew for each test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from svetlana_jupyter.project.project import Project
+
+CLASSES = ["dim", "bright"]
+
+
+def squares(count: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Squares on a noisy ground: those with even labels are bright. uint8 image and uint16 mask."""
+    rng = np.random.default_rng(seed)
+    rows = -(-count // 4)
+    image = rng.normal(40, 6, (rows * 24, 96))
+    mask = np.zeros(image.shape, np.uint16)
+    for label in range(1, count + 1):
+        row, column = divmod(label - 1, 4)
+        place = np.s_[row * 24 + 6 : row * 24 + 18, column * 24 + 6 : column * 24 + 18]
+        mask[place] = label
+        image[place] += 90 if label % 2 == 0 else 30
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture
+def wells(tmp_path: Path) -> Path:
+    """A folder with three images and masks, named by plate and well."""
+    for name, seed in (("P1_A1", 1), ("P1_A2", 2), ("P2_A1", 3)):
+        image, mask = squares(seed=seed)
+        for kind, array in (("wells", image), ("masks", mask)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / kind / f"{name}.tif", array)
+    return tmp_path
+
+
+@pytest.fixture
+def project(wells: Path) -> Project:
+    """The three wells as a project with two classes."""
+    project = Project(wells / "cells.svetlana", classes=CLASSES, annotator="ann")
+    project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
+    return project
