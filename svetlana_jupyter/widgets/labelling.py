@@ -1,0 +1,209 @@
+"""What annotating and reviewing share: a viewer, a queue, and keys that say something of the object shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ipywidgets import HTML, Button
+
+from svetlana_jupyter.core.annotations import Mark, ObjectId
+from svetlana_jupyter.widgets.panel import Panel, guarded
+from svetlana_jupyter.widgets.parts import ClassRows, keycap
+from svetlana_jupyter.widgets.viewer import Viewer
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.queue import Candidate
+    from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.project.queues import Queue
+
+NO_OBJECT = "No object is chosen: click one, or press n for the next."
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a button and its keys do to the object that was on screen (None: no object was)."""
+
+    keys: tuple[str, ...]
+    text: str
+    icon: str
+    tooltip: str
+    act: Callable[[ObjectId | None], None]
+
+
+class LabellingPanel(Panel):
+    """A panel in which one key says what the object on screen is.
+
+    Every key event carries the object that was on screen when the key went down, so that typing ahead of a slow
+    connection never labels another one. A label given to the object that the queue brought goes on to the next.
+
+    Parameters
+    ----------
+    project : Project
+    queue : str
+        Kind of queue, as `Project.queue` takes it.
+    source : str
+        How the annotation log names labels given here to objects that were clicked.
+    queue_source : str
+        And to objects that the queue brought.
+    """
+
+    def __init__(self, project: Project, queue: str, source: str, queue_source: str) -> None:
+        super().__init__(project)
+        self.viewer = Viewer(project)
+        self.rows = ClassRows(
+            act=lambda name: self.do(self.label, name, self.shown),
+            recolor=lambda name, color: self.do(project.recolor_class, name, color),
+        )
+        self.commands: tuple[Command, ...] = ()
+        self.buttons: dict[str, Button] = {}
+        self.help = HTML(layout={"display": "none", "margin": "4px 0 0 0"})
+        self.help_button = self.button(
+            self.toggle_help,
+            icon="keyboard-o",
+            tooltip="Show the keys (?)",
+            layout={"width": "36px", "margin": "0 0 0 auto"},
+        )
+        self._kind, self._source, self._queue_source = queue, source, queue_source
+        self._queue: Queue | None = None
+        self._candidate: Candidate | None = None
+        self._since = time.monotonic()
+        self.viewer.on_key(guarded(self.press, self.status))
+        self.viewer.on_pick(guarded(self._picked, self.status))
+
+    @property
+    def shown(self) -> ObjectId | None:
+        """The object that is chosen in the viewer."""
+        return ObjectId(self.viewer.image, self.viewer.selected) if self.viewer.selected else None
+
+    @property
+    def queue(self) -> Queue:
+        """The objects to come; made when it is first asked for, as it may have to look at every image."""
+        if self._queue is None:
+            self._queue = self.project.queue(self._kind)
+        return self._queue
+
+    def renew_queue(self) -> None:
+        """Start the queue again: there are other objects, or other predictions."""
+        self._queue = self._candidate = None
+
+    def focus(self) -> None:
+        self.viewer.focus()
+
+    def show(self) -> None:
+        """Bring what is beside the viewer up to the project and the object shown."""
+
+    def offer(self, *commands: Command) -> None:
+        """Give these commands a button and their keys, and list them in the help."""
+        self.commands = commands
+        self.buttons = {command.text: self._button_of(command) for command in commands}
+        lines = [(keycap("1") + " … " + keycap("9"), "the class of the object")]
+        lines += [(" ".join(map(_named, command.keys)), command.tooltip) for command in commands]
+        lines.append((keycap("?"), "Show or hide these keys"))
+        cells = "".join(f"<span>{keys}</span><span>{text}</span>" for keys, text in lines)
+        self.help.value = f'<div class="sv-keys">{cells}</div>'
+
+    def press(self, key: str, shown: tuple[str, int] | None) -> None:
+        """Follow a key that went down while ``shown`` was on screen."""
+        object = ObjectId(*shown) if shown else None
+        info = self.project.classes.by_key(key)
+        if info:
+            self.label(info.name, object)
+        elif key == "?":
+            self.toggle_help()
+        for command in self.commands:
+            if key in command.keys:
+                command.act(object)
+
+    def label(self, name: str, object: ObjectId | None) -> None:
+        """Give an object a class."""
+        if object is None:
+            self.status.say(NO_OBJECT)
+            return
+        self.project.annotate(*object, name, source=self._source_for(object), seconds=self._seconds(object))
+        self._go_on(object)
+
+    def marking(self, mark: Mark) -> Callable[[ObjectId | None], None]:
+        """Return the command that marks an object as skipped, ambiguous or badly segmented."""
+
+        def act(object: ObjectId | None) -> None:
+            if object is None:
+                self.status.say(NO_OBJECT)
+                return
+            self.project.mark(*object, mark, source=self._source_for(object), seconds=self._seconds(object))
+            self._go_on(object)
+
+        return act
+
+    def erase(self, object: ObjectId | None) -> None:
+        """Remove what was said of an object."""
+        if object is None:
+            self.status.say(NO_OBJECT)
+            return
+        self.project.erase(*object, source=self._source_for(object))
+
+    def undo(self, object: ObjectId | None = None) -> None:
+        """Take back the last annotation, whatever is shown."""
+        self.status.say("Taken back." if self.project.undo() else "There is nothing to take back.")
+
+    def redo(self, object: ObjectId | None = None) -> None:
+        """Annotate again what was taken back last."""
+        self.status.say("Done again." if self.project.redo() else "There is nothing to do again.")
+
+    def next(self, object: ObjectId | None = None) -> None:
+        """Take the next object of the queue."""
+        self._bring(self.queue.next(), "No object is left in the queue.")
+
+    def previous(self, object: ObjectId | None = None) -> None:
+        """Go back to the object before."""
+        self._bring(self.queue.previous(), "This is the first object of the queue.")
+
+    def toggle_help(self) -> None:
+        """Show or hide what the keys do."""
+        self.help.layout.display = "block" if self.help.layout.display == "none" else "none"
+
+    def _picked(self, image: str, object: int) -> None:
+        self._candidate = None
+        self._since = time.monotonic()
+        self.show()
+        self.status.say(f"Object {object} in {image}" if object else NO_OBJECT)
+
+    def _bring(self, candidate: Candidate | None, otherwise: str) -> None:
+        if candidate is None:
+            self.status.say(otherwise)
+            return
+        self._candidate = candidate
+        self.viewer.show(candidate.image, candidate.object)
+        self._since = time.monotonic()
+        self.show()
+        self.status.say(f"Object {candidate.object} in {candidate.image}, {candidate.reason}.")
+
+    def _go_on(self, object: ObjectId) -> None:
+        """Take the next object if the queue brought this one; the status keeps saying what was done to this one."""
+        if self._is_candidate(object):
+            self.next()
+        self.status.say(self.project.status)
+
+    def _is_candidate(self, object: ObjectId) -> bool:
+        return self._candidate is not None and self._candidate.id == object
+
+    def _source_for(self, object: ObjectId) -> str:
+        return self._queue_source if self._is_candidate(object) else self._source
+
+    def _seconds(self, object: ObjectId) -> float | None:
+        return time.monotonic() - self._since if object == self.shown else None
+
+    def _button_of(self, command: Command) -> Button:
+        return self.button(
+            lambda: command.act(self.shown),
+            command.text,
+            icon=command.icon,
+            tooltip=f"{command.tooltip} (key {command.keys[0]})",
+            layout={"width": "auto", "margin": "0"},
+        )
+
+
+def _named(key: str) -> str:
+    return keycap({" ": "Space"}.get(key, key))

@@ -1,0 +1,47 @@
+"""A small project for the panels: two images of bright and dark squares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from svetlana_jupyter.project.project import Project
+
+ROWS, COLUMNS, STEP = 4, 6, 16
+
+
+def squares(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image of noise with squares, and their mask; odd objects are bright, even ones dark."""
+    random = np.random.default_rng(seed)
+    mask = np.zeros((ROWS * STEP, COLUMNS * STEP), np.uint16)
+    for i in range(ROWS * COLUMNS):
+        y, x = STEP * (i // COLUMNS) + 4, STEP * (i % COLUMNS) + 4
+        mask[y : y + 9, x : x + 9] = i + 1
+    image = random.normal(100, 4, mask.shape)
+    image[mask > 0] += np.where(mask[mask > 0] % 2, 60, 20)
+    return image.astype(np.uint8), mask
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Project:
+    """A project without images or classes."""
+    return Project(tmp_path / "empty.svetlana")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project of two images and the classes bright and dark, nothing annotated."""
+    made = Project(tmp_path / "squares.svetlana", classes=["bright", "dark"])
+    for seed, name in enumerate(["left", "right"]):
+        made.add(name, *squares(seed), axes="yx")
+    return made
+
+
+@pytest.fixture
+def annotated(project: Project) -> Project:
+    """The same with eight objects of the left image annotated."""
+    for label in range(1, 9):
+        project.annotate("left", label, "bright" if label % 2 else "dark")
+    return project
