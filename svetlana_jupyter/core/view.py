@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 MAX_SCALE = 64.0
@@ -43,8 +42,8 @@ class Box:
 class View:
     """A rectangle of screen over one plane of an image.
 
-    The image plane is continuous: pixel (row, column) covers ``[row, row + 1) x [column, column + 1)``, so the middle of
-    the first pixel is at (0.5, 0.5).
+    The image plane is continuous: pixel (row, column) covers ``[row, row + 1) x [column, column + 1)``, so the middle
+    of the first pixel is at (0.5, 0.5).
 
     Attributes
     ----------
@@ -115,10 +114,3 @@ class View:
         y, x = (min(max(middle, 0.0), float(extent)) for middle, extent in zip(self.center, shape))
         least = View.fitted(shape, self.size).scale / 8
         return replace(self, center=(y, x), scale=max(self.scale, least))
-
-    def box(self, shape: tuple[int, int], margin: float = 0.0) -> Box:
-        """Return the pixels of an image of this shape (Y, X) that are on the screen, with a margin in screens."""
-        half = [extent * (0.5 + margin) / self.scale for extent in self.size]
-        low = [max(0, math.floor(middle - h)) for middle, h in zip(self.center, half)]
-        high = [min(n, math.ceil(middle + h)) for middle, h, n in zip(self.center, half, shape)]
-        return Box(low[0], low[1], max(low[0], high[0]), max(low[1], high[1]))

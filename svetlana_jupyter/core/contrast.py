@@ -1,0 +1,179 @@
+"""How pixel values become screen colours: contrast windows by percentile, channel colours, and their blend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svetlana_jupyter.core.regions import Reader, stride_for
+from svetlana_jupyter.core.view import Box
+
+Window = tuple[float, float]
+
+# Told apart when blended additively; magenta and green also with red-green blindness.
+CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#ffffff")
+AUTO_PERCENTILES = (0.2, 99.8)
+_SAMPLED = 512
+_SPOTS = 4
+
+
+@dataclass(frozen=True)
+class Channel:
+    """How one channel is shown.
+
+    Attributes
+    ----------
+    name : str
+    color : str
+        ``"#rrggbb"`` of the brightest value.
+    window : tuple of float
+        The values shown black and at full colour.
+    visible : bool
+    """
+
+    name: str
+    color: str
+    window: Window
+    visible: bool = True
+
+
+@dataclass(frozen=True)
+class Palette:
+    """How all channels of an image are shown.
+
+    Attributes
+    ----------
+    channels : tuple of Channel
+    rgb : bool
+        The channels are red, green and blue of one colour image and share the first one's window.
+    """
+
+    channels: tuple[Channel, ...]
+    rgb: bool = False
+
+    def windowed(self, position: int, window: Window) -> Palette:
+        """Return this palette with one channel's contrast changed (of every channel for a colour image)."""
+        return self._changed(position, "window", window)
+
+    def shown(self, position: int, visible: bool) -> Palette:
+        """Return this palette with one channel switched on or off."""
+        return self._changed(position, "visible", visible)
+
+    def _changed(self, position: int, name: str, value: object) -> Palette:
+        channels = [
+            replace(channel, **{name: value}) if i == position or (self.rgb and name == "window") else channel  # type: ignore[arg-type]
+            for i, channel in enumerate(self.channels)
+        ]
+        return replace(self, channels=tuple(channels))
+
+
+def sample(image: Reader) -> NDArray[np.float32]:
+    """Return some pixels of every channel, to choose a contrast by.
+
+    A small image is sampled as a whole, a large one at a few places, so that the cost does not grow with the image.
+
+    Returns
+    -------
+    array of shape (C, n), float32, finite, each channel ascending
+    """
+    height, width = image.shape
+    depth = image.array.sizes.get("z", 1)
+    planes = sorted({depth // 4, depth // 2, 3 * depth // 4})
+    if height * width <= (_SPOTS * _SAMPLED) ** 2:
+        boxes = [Box(0, 0, height, width)]
+        stride = stride_for(min(1.0, _SAMPLED * 2 / max(height, width)))
+    else:
+        middles = [((2 * i + 1) * height // (2 * _SPOTS), (2 * i + 1) * width // (2 * _SPOTS)) for i in range(_SPOTS)]
+        half = _SAMPLED // 4
+        boxes = [Box(y - half, x - half, y + half, x + half) for y, x in middles]
+        stride = 1
+    parts = [image.read(box, stride, plane).values for plane in planes for box in boxes]
+    pixels = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).astype(np.float32)
+    pixels[~np.isfinite(pixels)] = 0
+    return np.sort(pixels, axis=1)
+
+
+def auto_window(pixels: NDArray[np.float32], percentiles: tuple[float, float] = AUTO_PERCENTILES) -> Window:
+    """Return the window between two percentiles of some pixels; never an empty one."""
+    low, high = (float(value) for value in np.percentile(pixels, percentiles))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def initial_palette(names: list[str], rgb: bool, dtype: Any, pixels: NDArray[np.float32]) -> Palette:
+    """Return how an image is shown at first.
+
+    8-bit colour images keep their true colours; everything else is stretched between percentiles.
+
+    Parameters
+    ----------
+    names : list of str
+        The channels.
+    rgb : bool
+    dtype : dtype of the image
+    pixels : array of shape (C, n)
+        From `sample`.
+    """
+    if rgb:
+        window = (0.0, 255.0) if np.dtype(dtype) == np.uint8 else (0.0, auto_window(pixels)[1])
+        return Palette(tuple(Channel(name, "#ffffff", window) for name in names), rgb=True)
+    colors = ["#ffffff"] if len(names) == 1 else [CHANNEL_COLORS[i % len(CHANNEL_COLORS)] for i in range(len(names))]
+    return Palette(tuple(Channel(n, c, auto_window(p)) for n, c, p in zip(names, colors, pixels)))
+
+
+def to_screen(values: NDArray[Any], palette: Palette) -> NDArray[np.uint8]:
+    """Turn pixel values into what the screen shows.
+
+    Parameters
+    ----------
+    values : array of shape (C, h, w)
+    palette : Palette
+
+    Returns
+    -------
+    array of uint8, of shape (h, w) when all is grey, else (h, w, 3)
+    """
+    shown = [(v, channel) for v, channel in zip(values, palette.channels) if channel.visible]
+    if palette.rgb:
+        planes = [
+            windowed(v, c.window) if c.visible else np.zeros(v.shape, np.uint8)
+            for v, c in zip(values, palette.channels)
+        ]
+        return np.stack(planes, axis=-1)
+    if not shown:
+        return np.zeros(values.shape[-2:], np.uint8)
+    if len(shown) == 1 and shown[0][1].color == "#ffffff":
+        return windowed(shown[0][0], shown[0][1].window)
+    total = np.zeros((*values.shape[-2:], 3), np.uint16)
+    for v, channel in shown:
+        # One table a channel: 256 brightnesses of its colour, instead of three multiplications a pixel.
+        ramp = (np.arange(256)[:, None] * np.array(rgb_of(channel.color)) + 127) // 255
+        total += ramp.astype(np.uint16)[windowed(v, channel.window)]
+    return np.minimum(total, 255).astype(np.uint8)
+
+
+def windowed(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
+    """Stretch values linearly so that the window goes to 0 to 255; what lies outside is clipped, NaN is black."""
+    low, high = window
+    if values.dtype in (np.uint8, np.uint16):
+        table = _stretched(np.arange(np.iinfo(values.dtype).max + 1), low, high)
+        taken: NDArray[np.uint8] = np.take(table, values)
+        return taken
+    return _stretched(values.astype(np.float32), low, high)
+
+
+def rgb_of(color: str) -> tuple[int, int, int]:
+    """Return red, green and blue of ``"#rrggbb"``.
+
+    >>> rgb_of("#ff8000")
+    (255, 128, 0)
+    """
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+
+def _stretched(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (np.nan_to_num(values, nan=low) - low) * (255 / (high - low))
+    bytes_: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return bytes_

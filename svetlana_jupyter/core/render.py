@@ -1,0 +1,154 @@
+"""Objects as pixels of the screen: where each object and its outline lie, and their colours through a lookup table.
+
+An outline is computed in device pixels, so that it is equally thin at every zoom. What depends on the zoom (`Cells`) is
+apart from what depends on a click (`color_codes`): recolouring is one lookup.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from svetlana_jupyter.core.contrast import rgb_of
+from svetlana_jupyter.core.marks import Marks
+from svetlana_jupyter.core.regions import Region
+
+_INSIDE, _BOLD, _THIN = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A raster of device pixels laid over an image plane: the screen and a margin, or a part of it.
+
+    Attributes
+    ----------
+    origin : tuple of float
+        The image point (y, x) at the top left corner.
+    scale : float
+        Device pixels an image pixel.
+    size : tuple of int
+        Height and width in device pixels.
+    """
+
+    origin: tuple[float, float]
+    scale: float
+    size: tuple[int, int]
+
+    def lookup(self, axis: int, start: int, stride: int, count: int) -> tuple[slice, NDArray[np.intp]]:
+        """Return which device pixels along one axis lie on ``count`` cells of ``stride`` pixels from ``start``, and on
+        which cell each lies."""
+        middles = self.origin[axis] + (np.arange(self.size[axis]) + 0.5) / self.scale
+        cell = np.floor((middles - start) / stride).astype(np.intp)
+        first, last = np.searchsorted(cell, [0, count])
+        return slice(int(first), int(last)), cell[first:last]
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Which object each device pixel shows, and whether it lies on the object's outline.
+
+    Attributes
+    ----------
+    codes : array of int32, shape (h, w)
+        ``3 * index + zone``: index 0 is the background, else 1 + the position in ``objects``; zone 0 inside, 2 on a
+        thin outline, 1 on the rest of a bold one.
+    objects : array of int64, shape (n,)
+        Ascending.
+    offset : tuple of int
+        Row and column of the array's corner in its frame.
+    """
+
+    codes: NDArray[np.int32]
+    objects: NDArray[np.int64]
+    offset: tuple[int, int]
+
+    def at(self, row: int, column: int, reach: int = 0) -> int:
+        """Return the object at a device pixel of the frame, else the nearest within ``reach`` pixels, else 0."""
+        row, column = row - self.offset[0], column - self.offset[1]
+        top, left = max(row - reach, 0), max(column - reach, 0)
+        near = self.codes[top : max(row + reach + 1, 0), left : max(column + reach + 1, 0)] // 3
+        rows, columns = np.nonzero(near)
+        if len(rows) == 0:
+            return 0
+        nearest = np.argmin((rows + top - row) ** 2 + (columns + left - column) ** 2)
+        return int(self.objects[near[rows[nearest], columns[nearest]] - 1])
+
+    def where(self, object: int) -> NDArray[np.bool_]:
+        """Return which pixels show an object, shape (h, w)."""
+        position = int(np.searchsorted(self.objects, object))
+        if position == len(self.objects) or self.objects[position] != object:
+            return np.zeros(self.codes.shape, bool)
+        first = 3 * (position + 1)
+        return (self.codes >= first) & (self.codes <= first + 2)
+
+
+def cells_of(region: Region, frame: Frame, thin: int, bold: int) -> Cells:
+    """Lay a region of a mask over a frame, by nearest neighbour, and find the outlines.
+
+    Parameters
+    ----------
+    region : Region of a mask
+    frame : Frame
+    thin, bold : int
+        Widths of the outlines in device pixels; they lie inside the objects.
+    """
+    rows, row_cells = frame.lookup(0, region.box.y0, region.stride, region.values.shape[0])
+    columns, column_cells = frame.lookup(1, region.box.x0, region.stride, region.values.shape[1])
+    codes = np.take(np.take(3 * region.index, row_cells, axis=0), column_cells, axis=1)
+    near = edges(codes, range(1, thin + 1))
+    wide = near | edges(codes, range(thin + 1, bold + 1))
+    codes += near.view(np.uint8)
+    codes += wide.view(np.uint8)
+    return Cells(codes, region.objects, (rows.start, columns.start))
+
+
+def edges(index: NDArray[np.int32], steps: range) -> NDArray[np.bool_]:
+    """Return the pixels that differ from one that is so many steps away along its row or its column, shape (h, w)."""
+    edge = np.zeros(index.shape, bool)
+    for step in steps:
+        across = index[:, step:] != index[:, :-step]
+        down = index[step:] != index[:-step]
+        edge[:, step:] |= across
+        edge[:, :-step] |= across
+        edge[step:] |= down
+        edge[:-step] |= down
+    return edge
+
+
+def color_codes(cells: Cells, marks: Marks, outlines: bool = True) -> NDArray[np.uint8]:
+    """Return for each device pixel its row of the colour table: 0 transparent, ``2 s + 1`` the fill of style ``s``,
+    ``2 s + 2`` its line."""
+    style = marks.of(cells.objects).astype(np.uint8)
+    bold = np.array([s.bold for s in marks.styles])[style]
+    table = np.zeros((len(cells.objects) + 1, 3), np.uint8)
+    fill, line = 2 * style + 1, 2 * style + 2
+    table[1:, _INSIDE] = fill
+    table[1:, _THIN] = line if outlines else fill
+    table[1:, _BOLD] = np.where(bold, line, fill) if outlines else fill
+    return np.take(table.ravel(), cells.codes)  # type: ignore[no-any-return]
+
+
+def color_table(marks: Marks, opacity: float, ink: str) -> NDArray[np.uint8]:
+    """Return red, green, blue and alpha of every code of `color_codes`, shape (1 + 2 * styles, 4)."""
+    table = np.zeros((1 + 2 * len(marks.styles), 4), np.uint8)
+    for position, style in enumerate(marks.styles):
+        table[2 * position + 1] = (*rgb_of(style.color or ink), round(255 * opacity * style.fill))
+        table[2 * position + 2] = (*rgb_of(style.color or ink), 255 if style.color or style.bold else 150)
+    return table
+
+
+def halo(shape: NDArray[np.bool_], inner: int, outer: int) -> NDArray[np.uint8]:
+    """Return a double line around a shape: 1 on the line next to it, 2 on the one around that, 0 elsewhere.
+
+    Parameters
+    ----------
+    shape : array of bool, shape (h, w)
+    inner, outer : int
+        Widths of the two lines in pixels.
+    """
+    distance = ndimage.distance_transform_edt(~shape)
+    lines = np.where(distance > inner, 2, 1)
+    return np.where((distance > 0) & (distance <= inner + outer), lines, 0).astype(np.uint8)

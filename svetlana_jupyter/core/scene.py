@@ -1,0 +1,264 @@
+"""What a viewer shows, as a value: `compose` is pure, and whoever paints only compares one scene with the one before.
+
+Each layer says in its ``key`` what it was made from. A layer with the key of the scene before is taken over from it, so
+that a click recolours without reading pixels again, and dragging computes nothing until the margin is used up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svetlana_jupyter.core.contrast import Palette, to_screen
+from svetlana_jupyter.core.marks import Marks
+from svetlana_jupyter.core.regions import Reader, stride_for
+from svetlana_jupyter.core.render import Cells, Frame, cells_of, color_codes, color_table, halo
+from svetlana_jupyter.core.view import Box, View
+
+MARGIN = 0.25
+DARK_INK, BRIGHT_INK = "#202020", "#f4f4f4"
+_SELECTION = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255]], np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageLayer:
+    """The image: ``pixels`` of shape (h, w) or (h, w, 3), uint8, that stand for ``box`` of the image plane."""
+
+    key: Hashable
+    pixels: NDArray[np.uint8]
+    box: Box
+
+    @property
+    def bright(self) -> bool:
+        """Whether what is drawn over it should be dark."""
+        return bool(np.median(self.pixels[::8, ::8]) > 140) if self.pixels.size else False
+
+
+@dataclass(frozen=True, eq=False)
+class CodeLayer:
+    """A layer of few colours: ``codes`` of shape (h, w), rows of the RGBA ``table``, at ``offset`` in the frame."""
+
+    key: Hashable
+    codes: NDArray[np.uint8]
+    table: NDArray[np.uint8]
+    offset: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ScaleBar:
+    """``length`` in CSS pixels, and what that is in the image."""
+
+    length: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Words beside the pointer, which is at (row, column) in CSS pixels."""
+
+    text: str
+    at: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One state of the screen.
+
+    Attributes
+    ----------
+    view : View
+    frame : Frame
+        The raster that the layers fill: the view when it was made, and a margin around.
+    cells : Cells
+        Which object each device pixel of the frame shows.
+    image, overlay, selection : layer or None
+    scale_bar, hint : or None
+    ink : str
+        The colour of what is written over the image.
+    """
+
+    view: View
+    frame: Frame
+    cells_key: Hashable
+    cells: Cells
+    image: ImageLayer
+    overlay: CodeLayer | None
+    selection: CodeLayer | None
+    scale_bar: ScaleBar
+    hint: Hint | None
+    ink: str
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Row and column of the frame's corner on the screen, in device pixels; negative inside the margin."""
+        return _offset(self.frame, self.view)
+
+    def object_at(self, row: float, column: float, reach: float = 3.0) -> int:
+        """Return the object under a point of the screen, or the nearest within ``reach``, in CSS pixels; 0 for none."""
+        dpr = self.view.dpr
+        top, left = self.offset
+        return self.cells.at(math.floor(row * dpr) - top, math.floor(column * dpr) - left, round(reach * dpr))
+
+
+def compose(
+    image: Reader,
+    mask: Reader,
+    view: View,
+    palette: Palette,
+    marks: Marks | None = None,
+    *,
+    opacity: float = 0.35,
+    outlines: bool = True,
+    selected: int = 0,
+    hint: Hint | None = None,
+    spacing: float | None = None,
+    before: Scene | None = None,
+) -> Scene:
+    """Compose what the screen shows.
+
+    Parameters
+    ----------
+    image : Reader of shape (C, [Z,] Y, X)
+    mask : Reader of shape ([Z,] Y, X)
+    view : View
+    palette : Palette
+        Contrast and colours of the channels.
+    marks : Marks, optional
+        How the objects are coloured; without any, no overlay.
+    opacity : float
+        Of the objects' fill, 0 to 1.
+    outlines : bool
+    selected : int
+        The selected object, 0 for none.
+    hint : Hint, optional
+    spacing : float, optional
+        Micrometres a pixel in a row, for the scale bar.
+    before : Scene, optional
+        The last scene of the same image and mask; what has not changed is taken over.
+
+    Returns
+    -------
+    Scene
+    """
+    frame = _frame(view, before)
+    image_layer = _image(image, frame, view.plane, palette, before)
+    cells_key, cells = _cells(mask, frame, view, before)
+    ink = DARK_INK if image_layer.bright else BRIGHT_INK
+    overlay = None
+    if marks is not None:
+        key = (cells_key, marks.key, opacity, outlines, ink)
+        overlay = before.overlay if before is not None else None
+        if overlay is None or overlay.key != key:
+            table = color_table(marks, opacity, ink)
+            overlay = CodeLayer(key, color_codes(cells, marks, outlines), table, cells.offset)
+    return Scene(
+        view=view,
+        frame=frame,
+        cells_key=cells_key,
+        cells=cells,
+        image=image_layer,
+        overlay=overlay,
+        selection=_selection(cells, cells_key, selected, view.dpr, before),
+        scale_bar=scale_bar(view.scale, spacing),
+        hint=hint,
+        ink=ink,
+    )
+
+
+def scale_bar(scale: float, spacing: float | None, longest: float = 120.0) -> ScaleBar:
+    """Return the bar of a round length that is at most ``longest`` CSS pixels long.
+
+    >>> scale_bar(scale=2.0, spacing=0.5).text
+    '20 µm'
+    >>> scale_bar(scale=2.0, spacing=None).text
+    '50 px'
+    """
+    unit = spacing or 1.0
+    most = longest / scale * unit
+    decade = 10.0 ** math.floor(math.log10(most))
+    length = next(step * decade for step in (5, 2, 1) if step * decade <= most * (1 + 1e-9))
+    if spacing is None and length < 1:
+        length = 1.0
+    text = f"{length / 1000:g} mm" if spacing and length >= 1000 else f"{length:g} {'µm' if spacing else 'px'}"
+    return ScaleBar(length / unit * scale, text)
+
+
+def _frame(view: View, before: Scene | None) -> Frame:
+    """Keep the frame while it covers the view, else lay a new one that shares the view's raster."""
+    height, width = view.device_size
+    if before is not None and before.view.dpr == view.dpr and before.frame.scale == view.device_scale:
+        top, left = _offset(before.frame, view)
+        bottom, right = top + before.frame.size[0], left + before.frame.size[1]
+        if top <= 0 and left <= 0 and bottom >= height and right >= width:
+            return before.frame
+    scale = view.device_scale
+    margin = round(height * MARGIN), round(width * MARGIN)
+    origin = (
+        view.center[0] - (height / 2 + margin[0]) / scale,
+        view.center[1] - (width / 2 + margin[1]) / scale,
+    )
+    return Frame(origin, scale, (height + 2 * margin[0], width + 2 * margin[1]))
+
+
+def _offset(frame: Frame, view: View) -> tuple[int, int]:
+    height, width = view.device_size
+    return (
+        round((frame.origin[0] - view.center[0]) * frame.scale + height / 2),
+        round((frame.origin[1] - view.center[1]) * frame.scale + width / 2),
+    )
+
+
+def _image(reader: Reader, frame: Frame, plane: int, palette: Palette, before: Scene | None) -> ImageLayer:
+    stride = stride_for(frame.scale)
+    box = _aligned(_under(frame, reader.shape), stride)
+    key = (reader, plane, box, stride, palette)
+    if before is not None and before.image.key == key:
+        return before.image
+    region = reader.read(box, stride, plane)
+    top, left = (box.y0 - region.box.y0) // stride, (box.x0 - region.box.x0) // stride
+    values = region.values[:, top : top + -(-box.height // stride), left : left + -(-box.width // stride)]
+    rows, columns = values.shape[1:]
+    covered = Box(box.y0, box.x0, box.y0 + rows * stride, box.x0 + columns * stride)
+    return ImageLayer(key, to_screen(values, palette), covered)
+
+
+def _cells(reader: Reader, frame: Frame, view: View, before: Scene | None) -> tuple[Hashable, Cells]:
+    key = (reader, frame, view.plane, view.dpr)
+    if before is not None and before.cells_key == key:
+        return key, before.cells
+    region = reader.read(_under(frame, reader.shape), stride_for(frame.scale), view.plane)
+    return key, cells_of(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(2.5 * view.dpr)))
+
+
+def _selection(cells: Cells, cells_key: Hashable, selected: int, dpr: float, before: Scene | None) -> CodeLayer | None:
+    if not selected:
+        return None
+    key = (cells_key, selected)
+    if before is not None and before.selection is not None and before.selection.key == key:
+        return before.selection
+    shape = cells.where(selected)
+    rows, columns = np.flatnonzero(shape.any(axis=1)), np.flatnonzero(shape.any(axis=0))
+    if len(rows) == 0:
+        return None
+    inner, outer = max(1, round(2 * dpr)), max(1, round(dpr))
+    border = inner + outer
+    cut = np.pad(shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], border)
+    offset = (cells.offset[0] + int(rows[0]) - border, cells.offset[1] + int(columns[0]) - border)
+    return CodeLayer(key, halo(cut, inner, outer), _SELECTION, offset)
+
+
+def _under(frame: Frame, shape: tuple[int, int]) -> Box:
+    """Return the pixels of an image of this shape (Y, X) that lie under a frame."""
+    low = [max(0, math.floor(start)) for start in frame.origin]
+    high = [
+        min(n, math.ceil(start + extent / frame.scale)) for start, extent, n in zip(frame.origin, frame.size, shape)
+    ]
+    return Box(low[0], low[1], max(low[0], high[0]), max(low[1], high[1]))
+
+
+def _aligned(box: Box, stride: int) -> Box:
+    return Box(box.y0 // stride * stride, box.x0 // stride * stride, box.y1, box.x1)

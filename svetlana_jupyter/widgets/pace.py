@@ -1,0 +1,68 @@
+"""When to draw: not more often than the browser can follow, and once more when everything has come to rest.
+
+Without a running loop (a script, a test) everything happens at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Pace:
+    """Merges requests into one draw at a time; the next begins at least ``rest`` seconds after the END of the last.
+
+    A mouse sends more moves than can be drawn. Counted from the start of a draw, a timer of a slow one would always be
+    due, and the kernel would draw between any two messages and never catch up.
+    """
+
+    def __init__(self, draw: Callable[[], None], rest: float = 0.05) -> None:
+        self._draw = draw
+        self._rest = rest
+        self._free_at = 0.0
+        self._due: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def request(self) -> None:
+        """Draw as soon as it is time."""
+        loop = _running_loop()
+        if loop is None:
+            self._draw()
+        elif self._due is None or loop is not self._loop:
+            free_at = self._free_at if loop is self._loop else 0.0
+            self._loop = loop
+            self._due = loop.call_at(max(free_at, loop.time()), self._run)
+
+    def _run(self) -> None:
+        self._due = None
+        try:
+            self._draw()
+        finally:
+            if self._loop is not None:
+                self._free_at = self._loop.time() + self._rest
+
+
+class Rest:
+    """Calls ``act`` once nothing has happened for ``delay`` seconds."""
+
+    def __init__(self, act: Callable[[], None], delay: float = 0.15) -> None:
+        self._act = act
+        self._delay = delay
+        self._due: asyncio.TimerHandle | None = None
+
+    def restart(self) -> None:
+        """Something happened: wait anew."""
+        loop = _running_loop()
+        if loop is None:
+            self._act()
+            return
+        if self._due is not None:
+            self._due.cancel()
+        self._due = loop.call_later(self._delay, self._act)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,119 @@
+// What ipycanvas cannot tell: device pixel ratio, mouse button, where the wheel was turned, and what was on the screen
+// when a key was pressed. It takes these events before ipycanvas sees them, so that none is handled twice; without it
+// ipycanvas' own events do.
+
+const IGNORED = new Set(["Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock", "Dead", "Process", "Tab"]);
+
+function render({ model, el }) {
+  const stop = new AbortController();
+  const { signal } = stop;
+  el.style.display = "none";
+
+  const tellRatio = () => {
+    model.set("dpr", window.devicePixelRatio);
+    model.save_changes();
+    const query = matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+    query.addEventListener("change", tellRatio, { once: true, signal });
+  };
+
+  // The token of a frame arrives a little before its pixels are decoded and drawn.
+  let shown = model.get("shown");
+  const follow = () => {
+    const next = model.get("shown");
+    requestAnimationFrame(() => requestAnimationFrame(() => (shown = next)));
+  };
+
+  const attach = () => {
+    if (signal.aborted) return;
+    const viewer = el.closest(".sv-viewer");
+    if (!viewer) return void requestAnimationFrame(attach); // not in the page yet
+    const panel = el.closest(".svetlana") ?? viewer;
+    const send = (event, content = {}) => model.send({ event, ...content });
+    let canvas = null;
+    let dragging = false;
+    let pending = {}; // at most one message of a kind for each frame of the screen
+
+    const place = (e) => {
+      const box = canvas.getBoundingClientRect();
+      return { row: e.clientY - box.top, column: e.clientX - box.left };
+    };
+    const soon = (event, content) => {
+      if (!Object.keys(pending).length) requestAnimationFrame(flush);
+      pending[event] = content;
+    };
+    const flush = () => {
+      for (const [event, content] of Object.entries(pending)) send(event, content);
+      pending = {};
+    };
+    const onCanvas = (type, act) =>
+      viewer.addEventListener(type, (e) => {
+        if (e.target.tagName !== "CANVAS") return;
+        canvas = e.target;
+        e.stopPropagation();
+        act(e);
+      }, { capture: true, passive: false, signal });
+
+    onCanvas("mousedown", (e) => {
+      canvas.focus({ preventScroll: true });
+      e.preventDefault(); // no selection of text while dragging
+      flush();
+      dragging = true;
+      send("pressed", { ...place(e), button: e.button });
+    });
+    onCanvas("mousemove", (e) => dragging || soon("moved", place(e)));
+    onCanvas("mouseout", () => dragging || (flush(), send("left")));
+    onCanvas("mouseup", () => {});
+    // A drag goes on outside of the canvas.
+    window.addEventListener("mousemove", (e) => dragging && soon("moved", place(e)), { capture: true, signal });
+    window.addEventListener("mouseup", (e) => {
+      if (!dragging) return;
+      dragging = false;
+      flush();
+      send("released", place(e));
+    }, { capture: true, signal });
+    onCanvas("wheel", (e) => {
+      e.preventDefault();
+      const unit = e.deltaMode === 0 ? 1 : 33;
+      const before = pending.wheeled?.delta ?? 0;
+      soon("wheeled", { delta: before + e.deltaY * unit * (e.ctrlKey ? 4 : 1), ...place(e) });
+    });
+    viewer.addEventListener("keydown", (e) => {
+      if (e.target.tagName !== "CANVAS") return;
+      e.stopPropagation(); // Tab too: ipycanvas would keep it, and nobody could tab out
+      if (IGNORED.has(e.key) || /^F\d+$/.test(e.key) || e.isComposing) return;
+      e.preventDefault();
+      send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shown });
+    }, { capture: true, signal });
+    // JupyterLab's shortcuts would act on the cell: "m" makes it Markdown and destroys the panel.
+    panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });
+    panel.addEventListener("contextmenu", (e) => {
+      e.stopPropagation();
+      if (e.target.tagName === "CANVAS") e.preventDefault();
+    }, { signal });
+  };
+
+  releasePictures();
+  tellRatio();
+  model.on("change:shown", follow);
+  attach();
+  return () => {
+    stop.abort();
+    model.off("change:shown", follow);
+  };
+}
+
+// ipycanvas never releases the pictures it was sent. Only its own are touched: others may want theirs for longer.
+function releasePictures() {
+  const create = URL.createObjectURL;
+  if (create.releases) return;
+  URL.createObjectURL = (object) => {
+    const url = create.call(URL, object);
+    if (object.type === "image/jpeg" && new Error().stack.includes("ipycanvas")) {
+      setTimeout(() => URL.revokeObjectURL(url), 30_000);
+    }
+    return url;
+  };
+  URL.createObjectURL.releases = true;
+}
+
+export default { render };

@@ -1,0 +1,58 @@
+"""The helper beside the canvas: what the browser knows of the pointer, the keys and the screen, and ipycanvas does not.
+
+An enhancement: without it (a page that cannot load it) the canvas' own events do everything, less comfortably.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from svetlana_jupyter.widgets.canvas import Listener, chord
+
+_CSS = """
+.sv-viewer canvas { outline: none; cursor: crosshair; background: #808080; }
+.sv-viewer canvas:focus { box-shadow: 0 0 0 2px var(--jp-brand-color1, #1976d2); }
+"""
+
+
+class Pointer(anywidget.AnyWidget):
+    """Invisible; belongs into the same box (of class ``sv-viewer``) as the canvas.
+
+    Attributes
+    ----------
+    dpr : float
+        Device pixels a CSS pixel, of the page that said so last.
+    shown : list
+        ``[image, object]`` on the screen now, empty without an object; set with each frame. Key events bring it back,
+        so that a key pressed while the next object was still on its way counts for the object that was seen.
+    """
+
+    _esm = Path(__file__).with_name("pointer.js")
+    _css = _CSS
+
+    dpr = traitlets.Float(1.0).tag(sync=True)
+    shown = traitlets.List().tag(sync=True)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell ``listener`` of what the pointer and the keys do over the canvas."""
+
+        def received(_: object, message: dict[str, Any], buffers: object) -> None:
+            match message:
+                case {"event": "pressed", "row": row, "column": column, "button": button}:
+                    listener.pressed(row, column, button)
+                case {"event": "moved", "row": row, "column": column}:
+                    listener.moved(row, column)
+                case {"event": "released", "row": row, "column": column}:
+                    listener.released(row, column)
+                case {"event": "left"}:
+                    listener.left()
+                case {"event": "wheeled", "delta": delta, "row": row, "column": column}:
+                    listener.wheeled(delta, (row, column))
+                case {"event": "key_pressed", "key": key, "control": control, "shown": shown}:
+                    listener.key_pressed(chord(key, control), (shown[0], shown[1]) if shown else None)
+
+        self.on_msg(received)

@@ -1,0 +1,156 @@
+"""The controls above and below the viewer's picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ipywidgets import (
+    Box,
+    Button,
+    Dropdown,
+    FloatRangeSlider,
+    FloatSlider,
+    HBox,
+    IntSlider,
+    ToggleButton,
+    VBox,
+)
+from traitlets import link
+
+from svetlana_jupyter.core.contrast import auto_window
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.widgets.source import Source
+    from svetlana_jupyter.widgets.viewer import Viewer
+
+OVERLAYS = (("Annotations", "annotations"), ("Predictions", "predictions"), ("No overlay", "off"))
+_ICON = {"width": "32px", "padding": "0", "margin": "0 2px 0 0"}
+_STEPS = 200
+
+
+class Toolbar(VBox):
+    """The image, the zoom and the overlay in one row; contrast, channels and opacity in one that opens below it.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Whose traits the controls are linked to and whose methods the buttons call.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self.images = Dropdown(tooltip="The image shown", layout={"width": "180px", "margin": "0 8px 0 0"})
+        self.images.observe(lambda change: self._chosen(change["new"]), "value")
+        self.overlay = Dropdown(
+            options=OVERLAYS,
+            tooltip="What the objects are coloured by",
+            layout={"width": "124px", "margin": "0 4px 0 8px"},
+        )
+        self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=_ICON)
+        self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=_ICON)
+        self.opacity = FloatSlider(
+            min=0,
+            max=1,
+            step=0.05,
+            description="Opacity",
+            readout=False,
+            tooltip="How strongly objects are tinted",
+            layout={"width": "220px"},
+        )
+        self.plane = IntSlider(description="Plane", tooltip="Plane of the volume ([ and ])", layout={"width": "100%"})
+        self.contrast = Box()
+        self.channels = HBox()
+        self._display = HBox([self.channels, self.contrast, self.opacity])
+        self._display.layout = {"display": "none", "flex_flow": "row wrap", "align_items": "center"}
+        self._first = HBox(
+            [
+                self.images,
+                self._icon("expand", "The whole image (f)", viewer.fit),
+                self._icon("search-minus", "Smaller (-)", lambda: viewer.zoom(1 / 1.5)),
+                self._icon("search-plus", "Larger (+)", lambda: viewer.zoom(1.5)),
+                self._icon("", "One image pixel on one screen pixel", viewer.zoom_to_pixels, "1:1"),
+                self.overlay,
+                self.outlines,
+                self.more,
+            ],
+            layout={"align_items": "center", "flex_flow": "row wrap"},
+        )
+        super().__init__([self._first, self._display], layout={"margin": "0 0 4px 0"})
+        for name in ("overlay", "outlines", "opacity", "plane"):
+            link((viewer, name), (getattr(self, name), "value"))
+        self.outlines.observe(lambda _: viewer.focus(), "value")
+        self.more.observe(self._open, "value")
+
+    def list_images(self, names: list[str], shown: str) -> None:
+        """Offer these images; the choice is hidden when there is only one."""
+        with self.images.hold_trait_notifications():
+            self.images.options = names
+            self.images.value = shown if shown in names else None
+        self.images.layout.display = "" if len(names) > 1 else "none"
+
+    def follow(self, source: Source) -> None:
+        """Show the controls that fit an image."""
+        self.images.value = source.name if source.name in self.images.options else None
+        palette = source.palette
+        several = len(palette.channels) > 1 and not palette.rgb
+        self.channels.children = [self._channel(source, i) for i in range(len(palette.channels))] if several else []
+        self.channels.layout.margin = "0 12px 0 0"
+        self.contrast.children = [self._contrast(source, i) for i in range(len(palette.channels) if several else 1)]
+        self.contrast.layout.flex_flow = "column"
+        self.plane.max = source.planes - 1
+        self.plane.layout.display = "" if source.planes > 1 else "none"
+
+    def _channel(self, source: Source, position: int) -> ToggleButton:
+        channel = source.palette.channels[position]
+        button = ToggleButton(
+            channel.visible, description=channel.name, tooltip=f"Show {channel.name}", layout={"width": "auto"}
+        )
+        button.layout.border_bottom = f"3px solid {channel.color}"
+
+        def changed(change: dict[str, bool]) -> None:
+            self._viewer.show_as(source.palette.shown(position, change["new"]))
+            self._viewer.focus()
+
+        button.observe(changed, "value")
+        return button
+
+    def _contrast(self, source: Source, position: int) -> HBox:
+        pixels, channel = source.pixels[position], source.palette.channels[position]
+        low, high = (0.0, 255.0) if source.palette.rgb and channel.window == (0.0, 255.0) else pixels[[0, -1]].tolist()
+        low, high = min(low, channel.window[0]), max(high, channel.window[1])
+        slider = FloatRangeSlider(
+            value=channel.window,
+            min=low,
+            max=high,
+            step=(high - low) / _STEPS,
+            readout_format=".0f" if high - low > 20 else ".3g",
+            description="Contrast" if len(source.palette.channels) == 1 or source.palette.rgb else channel.name,
+            tooltip="The values shown black and white",
+            layout={"width": "340px"},
+        )
+        slider.observe(lambda change: self._viewer.show_as(source.palette.windowed(position, change["new"])), "value")
+
+        def automatic() -> None:
+            slider.value = auto_window(pixels)
+
+        return HBox([slider, self._icon("magic", "Contrast by the darkest and brightest 0.2 %", automatic)])
+
+    def _icon(self, icon: str, tooltip: str, act: Callable[[], None], text: str = "") -> Button:
+        button = Button(icon=icon, description=text, tooltip=tooltip, layout=_ICON)
+
+        def clicked(_: Button) -> None:
+            act()
+            self._viewer.focus()  # a focused button would leave the keys to JupyterLab's shortcuts
+
+        button.on_click(clicked)
+        return button
+
+    def _chosen(self, name: str | None) -> None:
+        if name is not None and name != self._viewer.image:
+            self._viewer.show(name)
+            self._viewer.focus()
+
+    def _open(self, change: dict[str, bool]) -> None:
+        self._display.layout.display = "flex" if change["new"] else "none"
+        self._viewer.focus()
