@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import svetlana_jupyter as sv
+
 HEAVY = {
     "albumentations", "anywidget", "cv2", "dask", "h5py", "ipycanvas", "ipywidgets", "matplotlib", "numpy", "pandas",
     "pyarrow", "pydantic", "pytorch_grad_cam", "scipy", "skimage", "sklearn", "tifffile", "torch", "torchvision",
@@ -25,3 +27,15 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def test_the_check_sees_a_heavy_import():
     assert "numpy" in modules_after("import svetlana_jupyter, numpy") & HEAVY
+
+
+def test_a_project_is_reached_without_torch_or_canvas():
+    loaded = modules_after("import svetlana_jupyter as sv; sv.Project")
+    assert not loaded & {"torch", "torchvision", "albumentations", "sklearn", "ipycanvas", "anywidget"}
+
+
+def test_every_public_word_resolves_and_is_listed():
+    assert sorted(set(sv.__all__)) == sorted(sv.__all__)
+    for name in sv.__all__:
+        assert getattr(sv, name) is not None
+    assert set(sv.__all__) <= set(dir(sv))
