@@ -6,7 +6,6 @@ Opening reads headers only. Pixels are read block by block when they are asked f
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -20,13 +19,13 @@ from xarray import DataArray, concat
 
 from svetlana_jupyter.core.axes import arranged, image_axes, mask_axes, plain_words, said_by
 from svetlana_jupyter.core.formats.stored import Stored, lazy
-from svetlana_jupyter.core.formats.units import micrometres
-from svetlana_jupyter.core.readers import hdf5_file, read, stamp
+from svetlana_jupyter.core.labels import refuse_not_integers
+from svetlana_jupyter.core.readers import digest_of, read
+from svetlana_jupyter.core.spacing import Spacing, coordinates, sizes_given, step_of
 from svetlana_jupyter.errors import InputError
 
 Array: TypeAlias = npt.NDArray[Any] | da.Array | DataArray
 Source: TypeAlias = str | PathLike[str] | Array
-Spacing: TypeAlias = float | Sequence[float]
 
 RGB = ("red", "green", "blue")
 
@@ -118,13 +117,13 @@ def open_mask(
     pixels, dims = arranged(stored.pixels, letters)
     if dims.startswith("c"):
         pixels, dims = pixels[0], dims[1:]
-    _refuse_no_labels(pixels, where)
+    refuse_not_integers(pixels, where)
     return _described(pixels, dims, stored.spacing, spacing, where)
 
 
 def spacing_of(array: DataArray) -> tuple[float, ...] | None:
     """Pixel size ``([z,] y, x)`` in micrometres, from the coordinates; None where they do not say."""
-    sizes = [_step(array, str(dim)) for dim in array.dims if dim != "c"]
+    sizes = [step_of(array, str(dim)) for dim in array.dims if dim != "c"]
     known = tuple(size for size in sizes if size is not None)
     return known if len(known) == len(sizes) else None
 
@@ -142,8 +141,8 @@ def is_rgb(image: DataArray) -> bool:
 def fingerprint(source: Source | Sequence[Source]) -> str:
     """Short text that changes when an image or mask does.
 
-    Files go by size and time of change, folders by those of all files in them, arrays in memory by their content, and
-    dask arrays by their name, which stands for how they are computed.
+    Small files and arrays in memory go by their content; files and folders of more than 16 MiB by size and time of
+    change; dask arrays by their name, which stands for how they are computed.
 
     Examples
     --------
@@ -151,17 +150,14 @@ def fingerprint(source: Source | Sequence[Source]) -> str:
     True
     """
     if isinstance(source, (tuple, list)):
-        text = " ".join(map(fingerprint, source))
+        text = " ".join(map(fingerprint, source)).encode()
     elif isinstance(source, (str, PathLike)):
         path = Path(source).expanduser()
-        file = hdf5_file(path) or path
-        if not file.exists():
-            raise InputError(f"{file} does not exist. Relative paths start at {Path.cwd()}.")
-        text = f"{path.name} {stamp(file)}"
+        text = path.name.encode() + digest_of(path)
     else:
         data = source.data if isinstance(source, DataArray) else source
-        text = data.name if isinstance(data, da.Array) else tokenize(np.asarray(data))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        text = (data.name if isinstance(data, da.Array) else tokenize(np.asarray(data))).encode()
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def called(source: Source, what: str) -> str:
@@ -193,24 +189,10 @@ def _from_dataarray(array: DataArray) -> Stored:
     if axes is None:
         return Stored(pixels)
     array = array.rename(dict(zip(array.dims, axes)))
-    steps = {axis: _step(array, axis) for axis in "zyx" if axis in axes}
+    steps = {axis: step_of(array, axis) for axis in "zyx" if axis in axes}
     names = array["c"].values.tolist() if "c" in array.coords and array["c"].ndim == 1 else []
     spacing = {axis: step for axis, step in steps.items() if step is not None}
     return Stored(pixels, axes, spacing, tuple(map(str, names)))
-
-
-def _step(array: DataArray, axis: str) -> float | None:
-    """Spacing along an axis whose coordinate is even and has a unit of length."""
-    if axis not in array.coords:
-        return None
-    coordinate = array[axis]
-    unit = coordinate.attrs.get("units")
-    if coordinate.size == 1:
-        return micrometres(coordinate.attrs.get("spacing"), unit)
-    steps = np.diff(coordinate.values.astype(float))
-    if not np.allclose(steps, steps[0], rtol=1e-3, atol=0):
-        return None
-    return micrometres(f"{steps[0]:.10g}", unit)  # without the rounding of the coordinates
 
 
 def _stacked(
@@ -264,47 +246,8 @@ def _described(
     channels: Sequence[str] | None = None,
 ) -> DataArray:
     spatial = dims.lstrip("c")
-    spacing = dict(said) if asked is None else dict(zip(spatial, _sizes(asked, spatial, where)))
-    coordinates: dict[str, Any] = {}
-    for axis, length in zip(spatial[::-1], pixels.shape[::-1]):
-        if axis in spacing:
-            attributes = {"units": "micrometer", "spacing": spacing[axis]}
-            coordinates[axis] = (axis, np.arange(length) * spacing[axis], attributes)
+    spacing = said if asked is None else sizes_given(asked, spatial, where)
+    coords = coordinates(spatial, pixels.shape[-len(spatial) :], spacing)
     if channels is not None:
-        coordinates["c"] = list(channels)
-    return DataArray(pixels, dims=tuple(dims), coords=coordinates)
-
-
-def _sizes(asked: Spacing, spatial: str, where: str) -> list[float]:
-    sizes = [float(asked)] * len(spatial) if isinstance(asked, (int, float)) else [float(size) for size in asked]
-    if len(sizes) != len(spatial) or not all(math.isfinite(size) and size > 0 for size in sizes):
-        raise InputError(
-            f"spacing should be {len(spatial)} positive numbers in micrometres, ({', '.join(spatial)}), "
-            f"for {where}; got {asked}."
-        )
-    return sizes
-
-
-def _refuse_no_labels(pixels: da.Array, where: str) -> None:
-    """Only integers can name objects; one block is read to say what was given instead."""
-    if pixels.dtype.kind in "ui":
-        return
-    if pixels.dtype.kind == "b":
-        raise InputError(
-            f"masks must be integers, one number an object; {where} is boolean. Number its pieces first, for example "
-            "`skimage.measure.label(mask)`."
-        )
-    message = f"masks must be integers, got {pixels.dtype} in {where}"
-    if pixels.dtype.kind != "f":
-        raise InputError(f"{message}.")
-    block = pixels.blocks[tuple(count // 2 for count in pixels.numblocks)].compute(scheduler="synchronous")
-    top = float(np.nanmax(block)) if np.isfinite(block).any() else math.nan
-    if np.isfinite(block).all() and np.array_equal(block, np.round(block)):
-        raise InputError(
-            f"{message} with values up to {top:g}. If these are object numbers, save them as integers: "
-            "`mask.astype('int32')`."
-        )
-    raise InputError(
-        f"{message} with values up to {top:.3g}. This looks like a probability map: threshold and label it first, for "
-        "example `skimage.measure.label(prob > 0.5)`."
-    )
+        coords["c"] = list(channels)
+    return DataArray(pixels, dims=tuple(dims), coords=coords)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import dask.array as da
 import numpy as np
@@ -43,6 +44,31 @@ def refuse_unlabelled(mask: DataArray) -> None:
         raise InputError(NO_OBJECTS)
     if seen == {255}:
         refuse_binary(255, "alone")
+
+
+def refuse_not_integers(pixels: da.Array, where: str) -> None:
+    """Refuse pixels that cannot name objects; of floats one block is read, to say what they may be."""
+    if pixels.dtype.kind in "ui":
+        return
+    if pixels.dtype.kind == "b":
+        raise InputError(
+            f"masks must be integers, one number an object; {where} is boolean. Number its pieces first, for example "
+            "`skimage.measure.label(mask)`."
+        )
+    message = f"masks must be integers, got {pixels.dtype} in {where}"
+    if pixels.dtype.kind != "f":
+        raise InputError(f"{message}.")
+    block = pixels.blocks[tuple(count // 2 for count in pixels.numblocks)].compute(scheduler="synchronous")
+    top = float(np.nanmax(block)) if np.isfinite(block).any() else math.nan
+    if np.isfinite(block).all() and np.array_equal(block, np.round(block)):
+        raise InputError(
+            f"{message} with values up to {top:g}. If these are object numbers, save them as integers: "
+            "`mask.astype('int32')`."
+        )
+    raise InputError(
+        f"{message} with values up to {top:.3g}. This looks like a probability map: threshold and label it first, for "
+        "example `skimage.measure.label(prob > 0.5)`."
+    )
 
 
 def refuse_negative(pixels: npt.NDArray[np.integer]) -> None:

@@ -10,8 +10,9 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.axes import plain_words
 from svetlana_jupyter.core.finding import find_pairs
-from svetlana_jupyter.core.images import Source, Spacing, open_image, open_mask, spacing_of, with_channels
+from svetlana_jupyter.core.images import Source, open_image, open_mask, spacing_of, with_channels
 from svetlana_jupyter.core.labels import refuse_unlabelled
+from svetlana_jupyter.core.spacing import Spacing
 from svetlana_jupyter.errors import InputError
 
 __all__ = ["ImagePair", "find_pairs", "pair"]

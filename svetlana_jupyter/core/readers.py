@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from svetlana_jupyter.core.formats.hdf5 import read_hdf5
@@ -11,6 +12,7 @@ from svetlana_jupyter.core.formats.stored import Stored
 from svetlana_jupyter.core.formats.tiff import read_tiff
 from svetlana_jupyter.errors import InputError
 
+SMALL_BYTES = 16 << 20
 HDF5_SUFFIXES = (".h5", ".hdf5")
 READERS = {
     **dict.fromkeys([".tif", ".tiff"], read_tiff),
@@ -54,13 +56,27 @@ def hdf5_file(path: Path) -> Path | None:
     return None
 
 
-def stamp(path: Path) -> str:
-    """Text that changes when a file is written again: its size and time of change; for a folder, of all files in it."""
-    if not path.is_dir():
-        status = path.stat()
-        return f"{status.st_size}-{status.st_mtime_ns}"
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return "\n".join(f"{file.relative_to(path).as_posix()} {stamp(file)}" for file in files)
+def stamp(file: Path) -> str:
+    """Text that changes when a file is written again: its size and time of change."""
+    status = file.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def digest_of(path: Path) -> bytes:
+    """Digest that changes when a file, or one in a folder, changes.
+
+    Small ones go by their content, so that a copied project knows its images again; large ones by size and time of
+    change, so that nobody waits for a look at gigabytes.
+    """
+    path = hdf5_file(path) or path
+    _refuse_missing(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    small = sum(file.stat().st_size for file in files) <= SMALL_BYTES
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        digest.update(f"{file.relative_to(path.parent).as_posix()} {file.stat().st_size}".encode())
+        digest.update(file.read_bytes() if small else stamp(file).encode())
+    return digest.digest()
 
 
 def _refuse_missing(path: Path) -> None:

@@ -55,7 +55,7 @@ def _dataset(file: h5py.File, path: Path, inside: str) -> h5py.Dataset:
             found.append(name)
 
     file.visititems(note)
-    if inside in file and isinstance(file[inside], h5py.Dataset):
+    if inside and isinstance(file.get(inside), h5py.Dataset):
         return file[inside]
     if not inside and len(found) == 1:
         return file[found[0]]

@@ -18,7 +18,7 @@ from svetlana_jupyter.errors import InputError
 def read_picture(path: Path, stamp: str, cache: Path | None = None) -> Stored:
     """Describe a PNG or JPEG from its header."""
     try:
-        header = iio.improps(path)
+        header = iio.improps(path, plugin="pillow")
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(
             f"{path} cannot be read as a picture ({error}). Is it complete, and does it open elsewhere?"
@@ -29,7 +29,7 @@ def read_picture(path: Path, stamp: str, cache: Path | None = None) -> Stored:
 
 def _decode(path: Path) -> npt.NDArray[Any]:
     try:
-        return np.asarray(iio.imread(path))
+        return np.asarray(iio.imread(path, plugin="pillow"))
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path} cannot be decoded ({error}). It may be cut short: copy it again.") from error
 

@@ -94,12 +94,11 @@ def _only_series(tiff: TiffFile, path: Path) -> TiffPageSeries:
 
 def _refuse_truncated(series: TiffPageSeries, path: Path) -> None:
     size = path.stat().st_size
-    needed = 0
-    if series.dataoffset is not None:
-        needed = series.dataoffset + series.nbytes
+    needed = 0 if series.dataoffset is None else series.dataoffset + series.nbytes
     for page in (series.pages[0], series.pages[-1]):
         if page is not None:
-            needed = max([needed, *map(int.__add__, page.dataoffsets, page.databytecounts)])
+            ends = [*map(int.__add__, page.dataoffsets, page.databytecounts)]
+            needed = max([needed, *ends]) if ends else size + 1
     if needed > size:
         raise InputError(f"{path} is cut short: it should be at least {needed} bytes and is {size}. Copy it again.")
 
