@@ -1,0 +1,99 @@
+"""Networks by name, built for any number of dimensions, channels and classes; all return logits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from svetlana_jupyter.core.settings import TrainingSettings
+
+CONVOLUTIONS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.Conv2d, 3: nn.Conv3d})
+NORMS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.BatchNorm2d, 3: nn.BatchNorm3d})
+MAX_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.MaxPool2d, 3: nn.MaxPool3d})
+AVERAGE_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d})
+# The layout of memory in which convolutions are fastest, on CPU and GPU alike.
+LAYOUTS: Mapping[int, torch.memory_format] = MappingProxyType({2: torch.channels_last, 3: torch.channels_last_3d})
+
+
+class SmallCNN(nn.Module):
+    """The light-weight encoder of the paper's Fig. 7, in 2D or 3D.
+
+    Blocks of convolution, ReLU, batch normalisation and max pooling; every block halves the sides and doubles the
+    width. An average over what is left and one linear layer give the logits (the paper's softmax belongs to the loss
+    and to prediction).
+
+    Parameters
+    ----------
+    ndim : 2 or 3
+    channels : int
+        Of the input, the mask channel included.
+    classes : int
+    depth, width : int
+        Number of blocks, and channels of the first.
+    """
+
+    def __init__(self, ndim: int, channels: int, classes: int, depth: int, width: int) -> None:
+        super().__init__()
+        widths = [channels, *(width * 2**level for level in range(depth))]
+        self.standardize = Standardize(channels)
+        self.blocks = nn.Sequential(*(self._block(ndim, into, out) for into, out in itertools.pairwise(widths)))
+        self.pool = nn.Sequential(AVERAGE_POOLS[ndim](1), nn.Flatten())
+        self.head = nn.Linear(widths[-1], classes)
+
+    @staticmethod
+    def _block(ndim: int, into: int, out: int) -> nn.Sequential:
+        return nn.Sequential(
+            CONVOLUTIONS[ndim](into, out, kernel_size=3, padding=1),
+            nn.ReLU(),
+            NORMS[ndim](out),
+            # Rounding up lets a patch of any size through any number of blocks.
+            MAX_POOLS[ndim](2, ceil_mode=True),
+        )
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return logits (n, classes) of patches (n, channels, [z,] y, x)."""
+        logits: Tensor = self.head(self.pool(self.blocks(self.standardize(patches))))
+        return logits
+
+    @property
+    def last_features(self) -> nn.Module:
+        """The last layer before its map is halved once more: where Grad-CAM looks."""
+        block = self.blocks[-1]
+        assert isinstance(block, nn.Sequential)
+        return block[2]
+
+
+class Standardize(nn.Module):
+    """Bring each channel to mean 0 and deviation 1, by averages over the training patches kept with the weights."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
+
+    def measure(self, patches: Tensor) -> None:
+        """Take the averages from patches (n, channels, ...); a flat channel keeps its values."""
+        axes = [axis for axis in range(patches.ndim) if axis != 1]
+        deviation, mean = torch.std_mean(patches, dim=axes, correction=0)
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        shape = (1, -1, *(1 for _ in patches.shape[2:]))
+        return (patches - self.mean.view(shape)) / self.deviation.view(shape)
+
+
+def build_network(settings: TrainingSettings, ndim: int, channels: int, classes: int) -> SmallCNN:
+    """Build the network that the settings name, its weights drawn from the global torch generator."""
+    network = NETWORKS[settings.architecture](ndim, channels, classes, settings.depth, settings.width)
+    return network.to(memory_format=LAYOUTS[ndim])
+
+
+NETWORKS: Mapping[str, Callable[[int, int, int, int, int], SmallCNN]] = MappingProxyType({"small_cnn": SmallCNN})

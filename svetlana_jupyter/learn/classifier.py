@@ -1,0 +1,250 @@
+"""What every classifier is to the rest of the package, and the folder it is saved in."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
+from svetlana_jupyter.errors import ClassifierError
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "classifier.json"
+PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"})
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Specification:
+    """All there is to know of a classifier but its weights.
+
+    Parameters
+    ----------
+    classes : tuple of int
+        Class ids, in the order of the columns of probabilities.
+    class_names : tuple of str
+        Their names when it was trained; for reading only, a project's own names count.
+    ndim : 2 or 3
+    channels : tuple of str
+        Names of the image's channels.
+    settings : TrainingSettings
+        With concrete patches.
+    history : tuple of dict
+        One entry an epoch: epoch, loss, score (None where nothing was held out).
+    """
+
+    classes: tuple[int, ...]
+    class_names: tuple[str, ...]
+    ndim: int
+    channels: tuple[str, ...]
+    settings: TrainingSettings
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    def check(self, pair: ImagePair) -> None:
+        """Refuse an image that this classifier does not fit.
+
+        Raises
+        ------
+        ClassifierError
+            If dimensions or channels differ, or the patches are in micrometres and the image has no spacing.
+        """
+        if pair.ndim != self.ndim:
+            raise ClassifierError(
+                f"this classifier was trained on {self.ndim}D images, but {pair.name!r} is {pair.ndim}D. "
+                f"Choose {self.ndim}D images, or train on images like this one."
+            )
+        channels = tuple(map(str, pair.channels))
+        if len(channels) != len(self.channels):
+            raise ClassifierError(
+                f"this classifier expects {len(self.channels)} channels ({', '.join(self.channels)}), but "
+                f"{pair.name!r} has {len(channels)} ({', '.join(channels)}). Give the channels it was trained on."
+            )
+        if channels != self.channels and set(channels) == set(self.channels):
+            raise ClassifierError(
+                f"this classifier expects the channels in the order {', '.join(self.channels)}, but {pair.name!r} has "
+                f"{', '.join(channels)}. Add the image with its channels in that order."
+            )
+        if self.settings.patches.unit == "um" and pair.spacing is None:
+            raise ClassifierError(
+                f"this classifier measures patches in micrometres, but {pair.name!r} has no known spacing. "
+                "Add the image with spacing=(…)."
+            )
+
+
+class Classifier(Protocol):
+    """Cuts what it needs to see of objects, and gives the probability of each class."""
+
+    specification: Specification
+
+    @property
+    def kind(self) -> str:
+        """ "network" or "forest"."""
+        ...
+
+    @property
+    def classes(self) -> tuple[int, ...]: ...
+
+    @property
+    def patches(self) -> PatchSettings: ...
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def channels(self) -> tuple[str, ...]: ...
+
+    def check(self, pair: ImagePair) -> None:
+        """Refuse an image that this classifier does not fit, with a `ClassifierError`."""
+        ...
+
+    def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield labels (n,) and inputs (n, ...) of the objects, block after block."""
+        ...
+
+    def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities (n, number of classes) of what `cut` yields."""
+        ...
+
+    def tensors(self) -> Tensors:
+        """Return the weights by name."""
+        ...
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``weights.safetensors`` and ``classifier.json``."""
+        ...
+
+
+class Described:
+    """The part of a classifier that follows from its specification."""
+
+    specification: Specification
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        return self.specification.classes
+
+    @property
+    def patches(self) -> PatchSettings:
+        return self.specification.settings.patches
+
+    @property
+    def ndim(self) -> int:
+        return self.specification.ndim
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.specification.channels
+
+    def check(self, pair: ImagePair) -> None:
+        self.specification.check(pair)
+
+
+def write_classifier(folder: str | Path, kind: str, specification: Specification, tensors: Tensors) -> None:
+    """Write a classifier's folder; each file beside its place first, the description last."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = specification.settings
+    description = {
+        "format": FORMAT,
+        "kind": kind,
+        "architecture": settings.architecture,
+        "classes": [
+            {"id": id, "name": name} for id, name in zip(specification.classes, specification.class_names, strict=True)
+        ],
+        "ndim": specification.ndim,
+        "channels": list(specification.channels),
+        "settings": settings.model_dump(mode="json"),
+        "history": [dict(entry) for entry in specification.history],
+        "versions": _versions(),
+    }
+    weights, text = folder / f"{WEIGHTS}.part", folder / f"{DESCRIPTION}.part"
+    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, weights)
+    text.write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
+    os.replace(weights, folder / WEIGHTS)
+    os.replace(text, folder / DESCRIPTION)
+
+
+def load_classifier(folder: str | Path) -> Classifier:
+    """Read a classifier from the folder that its ``save`` wrote.
+
+    Raises
+    ------
+    ClassifierError
+        If the folder holds no classifier, a pickled model, or one of a newer format.
+    """
+    # Reading a forest needs no torch, and neither kind needs the other.
+    from svetlana_jupyter.learn.forest import Forest
+    from svetlana_jupyter.learn.network import Network
+
+    folder = Path(folder)
+    _refuse_pickles(folder)
+    kind, specification = _read_description(folder)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ClassifierError(f"the weights {str(folder / WEIGHTS)!r} cannot be read: {error}.") from error
+    if kind == "forest":
+        return Forest.from_tensors(specification, tensors)
+    return Network.from_tensors(specification, tensors)
+
+
+def _read_description(folder: Path) -> tuple[str, Specification]:
+    try:
+        text = (folder / DESCRIPTION).read_text(encoding="utf-8")
+    except OSError:
+        raise ClassifierError(
+            f"a classifier is a folder with {WEIGHTS} and {DESCRIPTION}, but {str(folder)!r} has no {DESCRIPTION}."
+        ) from None
+    try:
+        found = json.loads(text)
+        if found["format"] > FORMAT:
+            raise ClassifierError(
+                f"{str(folder)!r} was written by a newer version (format {found['format']}, this one reads {FORMAT}). "
+                "Update svetlana-jupyter."
+            )
+        if found["kind"] not in ("forest", "network"):
+            raise ClassifierError(f"{str(folder)!r} holds a classifier of unknown kind {found['kind']!r}.")
+        return found["kind"], Specification(
+            classes=tuple(int(entry["id"]) for entry in found["classes"]),
+            class_names=tuple(str(entry["name"]) for entry in found["classes"]),
+            ndim=int(found["ndim"]),
+            channels=tuple(map(str, found["channels"])),
+            settings=TrainingSettings(**found["settings"]),
+            history=tuple(found["history"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ClassifierError(f"{str(folder / DESCRIPTION)!r} does not describe a classifier: {error}.") from error
+
+
+def _refuse_pickles(path: Path) -> None:
+    inside = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
+    pickled = next((file for file in inside if file.suffix.lower() in PICKLES), None)
+    if pickled is not None and not (path / WEIGHTS).is_file():
+        raise ClassifierError(
+            f"{str(pickled)!r} is a pickled model, and unpickling runs whatever code it holds. Load it yourself where "
+            "you trust it, and save its weights with safetensors.torch.save_file(model.state_dict(), path)."
+        )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("svetlana-jupyter", "torch", "scikit-learn", "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions

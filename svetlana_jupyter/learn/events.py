@@ -1,0 +1,55 @@
+"""What a training reports while it runs; each event is frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from svetlana_jupyter.learn.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step of the optimiser; ``epoch`` and ``batch`` count from 1."""
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch; ``score`` is the balanced accuracy on what is held out, None where nothing is."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    score: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The end of a training, or what there was when it was stopped.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    history : tuple of Epoch
+    score : float or None
+        Balanced accuracy on the objects held out; None where all trained.
+    n : int
+        Number of objects trained on.
+    stopped : bool
+        Whether it ended before its last epoch.
+    """
+
+    classifier: Classifier
+    history: tuple[Epoch, ...]
+    score: float | None
+    n: int
+    stopped: bool
+
+
+Event = Batch | Epoch | Fitted

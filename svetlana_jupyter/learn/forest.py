@@ -1,0 +1,125 @@
+"""A random forest on measured properties: what ilastik offers, as the yardstick beside every network.
+
+Trained by scikit-learn; kept as the arrays of its trees, so that saving needs no pickle and predicting no scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from svetlana_jupyter.core.measure import cut_features
+from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.errors import ClassifierError
+from svetlana_jupyter.learn.classifier import Described, Specification, Tensors, write_classifier
+from svetlana_jupyter.learn.samples import Samples, specify
+
+ROWS = 2048  # followed at a time: bounds the memory of one step through all trees
+
+
+@dataclass(frozen=True)
+class Trees:
+    """All trees of a forest, their nodes one after the other.
+
+    Parameters
+    ----------
+    roots : int64 of shape (trees,)
+        The first node of each tree.
+    left, right : int32 of shape (nodes,)
+        Positions of the children; -1 in leaves.
+    feature : int32, threshold : float64 of shape (nodes,)
+        Go left where the feature is at most the threshold.
+    value : float64 of shape (nodes, classes)
+        Shares of the classes.
+    """
+
+    roots: NDArray[np.int64]
+    left: NDArray[np.int32]
+    right: NDArray[np.int32]
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float64]
+    value: NDArray[np.float64]
+
+    def probabilities(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the mean share of each class over all trees, (n, classes), of values (n, features)."""
+        nodes = np.broadcast_to(self.roots, (len(values), len(self.roots))).copy()
+        rows = np.arange(len(values))[:, None]
+        while True:
+            inner = self.left[nodes] >= 0
+            if not inner.any():
+                break
+            goes_left = values[rows, np.maximum(self.feature[nodes], 0)] <= self.threshold[nodes]
+            nodes = np.where(inner, np.where(goes_left, self.left[nodes], self.right[nodes]), nodes)
+        total = np.zeros((len(values), self.value.shape[1]))
+        for tree in range(len(self.roots)):  # in the order in which scikit-learn adds them up
+            total += self.value[nodes[:, tree]]
+        return total / len(self.roots)
+
+
+class Forest(Described):
+    """Trees and their specification, as a classifier."""
+
+    kind = "forest"
+
+    def __init__(self, specification: Specification, trees: Trees) -> None:
+        self.specification = specification
+        self.trees = trees
+
+    def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        return cut_features(pair, objects)
+
+    def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = [self.trees.probabilities(inputs[start : start + ROWS]) for start in range(0, len(inputs), ROWS)]
+        return np.concatenate([np.zeros((0, len(self.classes))), *parts]).astype(np.float32)
+
+    def tensors(self) -> Tensors:
+        return dict(vars(self.trees))
+
+    def save(self, folder: str | Path) -> None:
+        write_classifier(folder, self.kind, self.specification, self.tensors())
+
+    @classmethod
+    def from_tensors(cls, specification: Specification, tensors: Tensors) -> Self:
+        """Build a forest from its saved arrays."""
+        try:
+            return cls(specification, Trees(**tensors))
+        except TypeError as error:
+            raise ClassifierError(f"the weights are not those of a forest: {error}.") from error
+
+
+def fit_forest(samples: Samples) -> Forest:
+    """Train a balanced forest on measured properties (`core.measure`)."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    settings = samples.settings
+    weights = settings.class_weights
+    model = RandomForestClassifier(
+        n_estimators=settings.trees,
+        class_weight=None if weights == "none" else weights,
+        random_state=settings.seed,
+        n_jobs=1,
+    )
+    model.fit(samples.inputs, samples.targets)
+    trees = [estimator.tree_ for estimator in model.estimators_]
+    roots = np.cumsum([0, *(tree.node_count for tree in trees)])[:-1]
+    left, right = (
+        np.concatenate([np.where(side >= 0, side + root, -1) for side, root in zip(sides, roots, strict=True)])
+        for sides in ([tree.children_left for tree in trees], [tree.children_right for tree in trees])
+    )
+    return Forest(
+        specify(samples, ()),
+        Trees(
+            roots=roots.astype(np.int64),
+            left=left.astype(np.int32),
+            right=right.astype(np.int32),
+            feature=np.concatenate([tree.feature for tree in trees]).astype(np.int32),
+            threshold=np.concatenate([tree.threshold for tree in trees]),
+            value=np.concatenate([tree.value[:, 0, :] for tree in trees]),
+        ),
+    )

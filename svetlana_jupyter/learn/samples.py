@@ -1,0 +1,220 @@
+"""The annotated objects as one block of training data in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from svetlana_jupyter.core.measure import cut_features
+from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.core.patches import cut_patches, freeze_patches
+from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.learn.augment import margin_for
+from svetlana_jupyter.learn.classifier import Specification
+
+MOST_BYTES = 2 * 2**30
+SPATIAL_BLOCKS = 4  # an image without groups counts as 4 x 4 of them
+
+Part = tuple[ImagePair, pd.DataFrame, pd.Series]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a classifier trains on.
+
+    Parameters
+    ----------
+    inputs : float32 of shape (n, ...)
+        Patches with the margin that augmentation needs, or for a forest measured properties (n, features).
+    targets : int64 of shape (n,)
+        Class ids.
+    groups : str array of shape (n,)
+        What must not be split between training and testing: the grouping columns, else the image, else a region.
+    images : str array, objects : int64 array, of shape (n,)
+        Whose sample it is.
+    names : dict of int to str
+        Names of the classes, as far as they are known.
+    settings : TrainingSettings
+        With concrete patches.
+    """
+
+    inputs: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    groups: NDArray[np.str_]
+    images: NDArray[np.str_]
+    objects: NDArray[np.int64]
+    names: Mapping[int, str]
+    ndim: int
+    channels: tuple[str, ...]
+    settings: TrainingSettings
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The class ids that occur, ascending."""
+        return tuple(int(id) for id in np.unique(self.targets))
+
+    def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Samples:
+        """Return some of the samples."""
+        arrays = {name: getattr(self, name)[chosen] for name in ("inputs", "targets", "groups", "images", "objects")}
+        return replace(self, **arrays)
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """Progress: so many of the annotated objects are cut."""
+
+    done: int
+    total: int
+
+
+def gather_samples(
+    parts: Iterable[Part], settings: TrainingSettings, names: Mapping[int, str] | None = None
+) -> Samples:
+    """Cut all annotated objects; see `gather`."""
+    for event in gather(parts, settings, names):
+        if isinstance(event, Samples):
+            return event
+    raise AssertionError("gather ends with Samples")
+
+
+def gather(
+    parts: Iterable[Part], settings: TrainingSettings, names: Mapping[int, str] | None = None
+) -> Iterator[Gathering | Samples]:
+    """Cut all annotated objects once.
+
+    Parameters
+    ----------
+    parts : iterable of (pair, objects, classes)
+        An image, the table of all its objects, and the class ids of the annotated ones, indexed by object.
+    settings : TrainingSettings
+        Its patches become concrete here.
+    names : mapping of int to str, optional
+        Class names, to be saved with the classifier.
+
+    Yields
+    ------
+    Gathering
+        After every block.
+    Samples
+        At the end.
+
+    Raises
+    ------
+    InputError
+        Before any pixel is read: if no object or only one class is annotated, images do not fit each other, or the
+        patches would not fit into memory.
+    """
+    parts = [part for part in parts if len(part[2])]
+    _check_parts(parts)
+    frozen = settings.changed(patches=_freeze(parts, settings))
+    forest = settings.architecture == "forest"
+    margin = 1.0 if forest else margin_for(settings.augmentation, frozen.patches)
+    total = sum(len(classes) for _, _, classes in parts)
+    if not forest:
+        _check_memory(total, len(parts[0][0].channels), frozen, margin)
+    inputs, labels = [], []
+    owners: list[int] = []
+    for number, (pair, objects, classes) in enumerate(parts):
+        chosen = objects.loc[classes.index]
+        pieces = cut_features(pair, chosen) if forest else cut_patches(pair, chosen, frozen.patches, margin)
+        for some, values in pieces:
+            inputs.append(values)
+            labels.append(some)
+            owners += [number] * len(some)
+            yield Gathering(len(owners), total)
+    objects_ = np.concatenate(labels)
+    # Block order follows the chunks of a file; training must not depend on how a file is stored.
+    order = np.lexsort([objects_, np.array(owners)])
+    targets = [int(parts[owner][2].loc[label]) for owner, label in zip(owners, objects_, strict=True)]
+    groups = [_groups(pair, objects, sole=len(parts) == 1) for pair, objects, _ in parts]
+    yield Samples(
+        inputs=np.concatenate(inputs)[order],
+        targets=np.array(targets, np.int64)[order],
+        groups=np.array([groups[owner].loc[label] for owner, label in zip(owners, objects_, strict=True)])[order],
+        images=np.array([parts[owner][0].name for owner in owners])[order],
+        objects=objects_[order],
+        names=dict(names or {}),
+        ndim=parts[0][0].ndim,
+        channels=tuple(map(str, parts[0][0].channels)),
+        settings=frozen,
+    )
+
+
+def _check_parts(parts: Sequence[Part]) -> None:
+    if not parts:
+        raise InputError(
+            "training needs annotated objects, but there are none yet. Annotate a few of each class first."
+        )
+    ids = np.unique(np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]))
+    if len(ids) < 2:
+        raise InputError(
+            "training needs objects of at least 2 classes, but only one class has any. Annotate another class."
+        )
+    first = parts[0][0]
+    for pair, objects, classes in parts:
+        if pair.ndim != first.ndim or len(pair.channels) != len(first.channels):
+            raise InputError(
+                f"images trained on together must have the same dimensions and channels, but {first.name!r} is "
+                f"{first.ndim}D with {len(first.channels)} and {pair.name!r} is {pair.ndim}D with {len(pair.channels)}."
+            )
+        missing = classes.index.difference(objects.index)
+        if len(missing):
+            raise InputError(
+                f"{pair.name!r} has no object {missing[0]}, which is annotated; its mask may have changed."
+            )
+
+
+def _freeze(parts: Sequence[Part], settings: TrainingSettings) -> PatchSettings:
+    names = [str(number) for number in range(len(parts))]
+    objects = pd.concat([objects for _, objects, _ in parts], keys=names)
+    classes = pd.concat([classes for _, _, classes in parts], keys=names)
+    return freeze_patches(settings.patches, objects, classes, parts[0][0].spacing)
+
+
+def _check_memory(count: int, channels: int, settings: TrainingSettings, margin: float) -> None:
+    sampling = settings.patches.sampling
+    assert isinstance(sampling, tuple)
+    pixels = math.prod(side * margin for side in sampling)
+    needed = count * 4 * pixels * (channels * (2 if settings.patches.normalize == "both" else 1) + 1)
+    if needed > MOST_BYTES:
+        raise InputError(
+            f"the {count} training patches of {' × '.join(map(str, sampling))} pixels would take "
+            f"{needed / 2**30:.1f} GiB of memory, more than {MOST_BYTES / 2**30:.0f}. "
+            f"Give patches a smaller sampling, for example {max(8, min(sampling) // 2)}."
+        )
+
+
+def _groups(pair: ImagePair, objects: pd.DataFrame, sole: bool) -> pd.Series:
+    """Return what each object belongs to: its grouping columns, else its image, else a region of it."""
+    if pair.groups:
+        name = " ".join(f"{column}={value}" for column, value in pair.groups.items())
+    else:
+        name = pair.name
+    if not sole:
+        return pd.Series(name, index=objects.index)
+    regions = [
+        (objects[axis] * SPATIAL_BLOCKS // size).astype(int).astype(str)
+        for axis, size in zip("yx", pair.mask.shape[-2:], strict=True)
+    ]
+    return name + " " + regions[0] + "," + regions[1]
+
+
+def specify(samples: Samples, history: tuple[Mapping[str, object], ...]) -> Specification:
+    """Return the specification of a classifier trained on these samples."""
+    return Specification(
+        classes=samples.classes,
+        class_names=tuple(samples.names.get(id, f"class {id}") for id in samples.classes),
+        ndim=samples.ndim,
+        channels=samples.channels,
+        settings=samples.settings,
+        history=history,
+    )
