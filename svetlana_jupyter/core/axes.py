@@ -135,7 +135,9 @@ def arranged(pixels: da.Array, axes: str) -> tuple[da.Array, str]:
     pixels = pixels[tuple(slice(None) if i in keep else 0 for i in range(len(axes)))]
     axes = "".join(axes[i] for i in keep).replace("s", "c")
     order = sorted(range(len(axes)), key=lambda i: "czyx".index(axes[i]))
-    return pixels.transpose(order), "".join(axes[i] for i in order)
+    if order != sorted(order):
+        pixels = pixels.transpose(order)
+    return pixels, "".join(axes[i] for i in order)
 
 
 def said_by(array: DataArray) -> str | None:

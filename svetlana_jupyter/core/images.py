@@ -88,9 +88,8 @@ def open_image(
     named = stored.channels if "s" not in letters or pixels.shape[0] != 3 else RGB
     if channels is not None and "c" not in dims:
         pixels, dims = pixels[None], f"c{dims}"
-    return _described(
-        pixels, dims, stored.spacing, spacing, where, _channel_names(pixels, dims, named, channels, where)
-    )
+    names = _channel_names(pixels, dims, named, channels, where)
+    return _described(pixels, dims, stored.spacing, spacing, where, names).rename("image")
 
 
 def open_mask(
@@ -118,7 +117,7 @@ def open_mask(
     if dims.startswith("c"):
         pixels, dims = pixels[0], dims[1:]
     refuse_not_integers(pixels, where)
-    return _described(pixels, dims, stored.spacing, spacing, where)
+    return _described(pixels, dims, stored.spacing, spacing, where).rename("mask")
 
 
 def spacing_of(array: DataArray) -> tuple[float, ...] | None:
