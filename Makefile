@@ -15,7 +15,7 @@ demo: .venv/installed
 	$(BIN)/svetlana-jupyter demo $(ARGS)
 
 lab: .venv/installed
-	$(BIN)/svetlana-jupyter lab $(ARGS)
+	$(BIN)/svetlana-jupyter lab . $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 test: lint
 	$(BIN)/python -m tests.browser.chromium
