@@ -65,6 +65,11 @@ class Cells:
     objects: NDArray[np.int64]
     offset: tuple[int, int]
 
+    @property
+    def side(self) -> float:
+        """Return the side of a square as large as a usual object, in device pixels."""
+        return float(np.sqrt(np.count_nonzero(self.codes > 2) / max(1, len(self.objects))))
+
     def at(self, row: int, column: int, reach: int = 0) -> int:
         """Return the object at a device pixel of the frame, else the nearest within ``reach`` pixels, else 0."""
         row, column = row - self.offset[0], column - self.offset[1]
@@ -131,12 +136,25 @@ def color_codes(cells: Cells, marks: Marks, outlines: bool = True) -> NDArray[np
     return np.take(table.ravel(), cells.codes)  # type: ignore[no-any-return]
 
 
-def color_table(marks: Marks, opacity: float, ink: str) -> NDArray[np.uint8]:
-    """Return red, green, blue and alpha of every code of `color_codes`, shape (1 + 2 * styles, 4)."""
+def color_table(marks: Marks, opacity: float, ink: str, side: float = np.inf) -> NDArray[np.uint8]:
+    """Return red, green, blue and alpha of every code of `color_codes`, shape (1 + 2 * styles, 4).
+
+    Parameters
+    ----------
+    marks : Marks
+    opacity : float
+        Of fills, 0 to 1.
+    ink : str
+        The neutral colour.
+    side : float
+        Of a usual object, in CSS pixels. The outlines of objects that nothing is known of fade when they get so small
+        that these would hide them.
+    """
+    faint = round(230 * min(max((side - 4) / 8, 0.0), 1.0))
     table = np.zeros((1 + 2 * len(marks.styles), 4), np.uint8)
     for position, style in enumerate(marks.styles):
         table[2 * position + 1] = (*rgb_of(style.color or ink), round(255 * opacity * style.fill))
-        table[2 * position + 2] = (*rgb_of(style.color or ink), 255 if style.color or style.bold else 150)
+        table[2 * position + 2] = (*rgb_of(style.color or ink), 255 if style.color or style.bold else faint)
     return table
 
 

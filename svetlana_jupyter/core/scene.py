@@ -111,7 +111,7 @@ def compose(
     palette: Palette,
     marks: Marks | None = None,
     *,
-    opacity: float = 0.35,
+    opacity: float = 0.25,
     outlines: bool = True,
     selected: int = 0,
     hint: Hint | None = None,
@@ -153,7 +153,7 @@ def compose(
         key = (cells_key, marks.key, opacity, outlines, ink)
         overlay = before.overlay if before is not None else None
         if overlay is None or overlay.key != key:
-            table = color_table(marks, opacity, ink)
+            table = color_table(marks, opacity, ink, cells.side / view.dpr)
             overlay = CodeLayer(key, color_codes(cells, marks, outlines), table, cells.offset)
     return Scene(
         view=view,

@@ -18,12 +18,13 @@ from ipycanvas.canvas import COMMANDS
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core import encode
-from svetlana_jupyter.core.scene import DARK_INK, CodeLayer, Hint, ImageLayer, Scene
+from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, CodeLayer, Hint, ImageLayer, Scene
 from svetlana_jupyter.core.view import View
 
 IMAGE, OVERLAY, SELECTION, DECORATION = range(4)
 _BUFFERED = (IMAGE, OVERLAY, SELECTION)
 _SMALL = 1 << 18  # pixels: up to this many a PNG is as quick as a JPEG
+_AROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#141414"}  # beside the image, quiet against it
 _FONT = "12px system-ui, sans-serif"
 
 # ipycanvas gathers the commands of all canvases of a kernel in one place, and callbacks may come from several threads.
@@ -169,6 +170,9 @@ class CanvasSurface:
         for number in _BUFFERED:
             if moved or changed[number] or (number == IMAGE and sharpened):
                 self.widget[number].clear()
+                if number == IMAGE:
+                    self.widget[number].fill_style = _AROUND[scene.ink]
+                    self.widget[number].fill_rect(0, 0, self.widget.width, self.widget.height)
                 self.widget[number].draw_image(self._buffers[number], scene.offset[1], scene.offset[0])
         # Always, and last: the next full repaint begins on another canvas, which ipycanvas then names to the page.
         _decorate(self.widget[DECORATION], scene)

@@ -14,8 +14,8 @@ import traitlets
 from svetlana_jupyter.widgets.canvas import Listener, chord
 
 _CSS = """
-.sv-viewer canvas { outline: none; cursor: crosshair; background: #808080; }
-.sv-viewer canvas:focus { box-shadow: 0 0 0 2px var(--jp-brand-color1, #1976d2); }
+.sv-viewer canvas { outline: none; cursor: crosshair; }
+.sv-viewer canvas:focus { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -1px; }
 """
 
 

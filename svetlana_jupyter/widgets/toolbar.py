@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ipywidgets import (
-    Box,
     Button,
     Dropdown,
     FloatRangeSlider,
     FloatSlider,
     HBox,
     IntSlider,
+    Label,
     ToggleButton,
     VBox,
 )
 from traitlets import link
 
-from svetlana_jupyter.core.contrast import auto_window
+from svetlana_jupyter.core.contrast import Palette, auto_window
 
 if TYPE_CHECKING:
     from svetlana_jupyter.widgets.source import Source
@@ -56,12 +56,12 @@ class Toolbar(VBox):
             description="Opacity",
             readout=False,
             tooltip="How strongly objects are tinted",
-            layout={"width": "220px"},
+            style={"description_width": "64px"},
+            layout={"width": "240px"},
         )
         self.plane = IntSlider(description="Plane", tooltip="Plane of the volume ([ and ])", layout={"width": "100%"})
-        self.contrast = Box()
-        self.channels = HBox()
-        self._display = HBox([self.channels, self.contrast, self.opacity])
+        self.channels = VBox()
+        self._display = HBox([self.channels, self.opacity])
         self._display.layout = {"display": "none", "flex_flow": "row wrap", "align_items": "center"}
         self._first = HBox(
             [
@@ -92,49 +92,47 @@ class Toolbar(VBox):
     def follow(self, source: Source) -> None:
         """Show the controls that fit an image."""
         self.images.value = source.name if source.name in self.images.options else None
-        palette = source.palette
-        several = len(palette.channels) > 1 and not palette.rgb
-        self.channels.children = [self._channel(source, i) for i in range(len(palette.channels))] if several else []
-        self.channels.layout.margin = "0 12px 0 0"
-        self.contrast.children = [self._contrast(source, i) for i in range(len(palette.channels) if several else 1)]
-        self.contrast.layout.flex_flow = "column"
+        rows = len(source.palette.channels) if _switchable(source.palette) else 1
+        self.channels.children = [self._channel(source, position) for position in range(rows)]
         self.plane.max = source.planes - 1
         self.plane.layout.display = "" if source.planes > 1 else "none"
 
-    def _channel(self, source: Source, position: int) -> ToggleButton:
-        channel = source.palette.channels[position]
-        button = ToggleButton(
-            channel.visible, description=channel.name, tooltip=f"Show {channel.name}", layout={"width": "auto"}
-        )
-        button.layout.border_bottom = f"3px solid {channel.color}"
-
-        def changed(change: dict[str, bool]) -> None:
-            self._viewer.show_as(source.palette.shown(position, change["new"]))
-            self._viewer.focus()
-
-        button.observe(changed, "value")
-        return button
-
-    def _contrast(self, source: Source, position: int) -> HBox:
-        pixels, channel = source.pixels[position], source.palette.channels[position]
-        low, high = (0.0, 255.0) if source.palette.rgb and channel.window == (0.0, 255.0) else pixels[[0, -1]].tolist()
-        low, high = min(low, channel.window[0]), max(high, channel.window[1])
+    def _channel(self, source: Source, position: int) -> HBox:
+        """Return the row of one channel (of all three of a colour image): its switch, its contrast, and "automatic"."""
+        palette, pixels = source.palette, source.pixels[position]
+        channel = palette.channels[position]
+        true_colors = palette.rgb and channel.window == (0.0, 255.0)
+        low, high = channel.window if true_colors else (float(pixels[0]), float(pixels[-1]))
         slider = FloatRangeSlider(
             value=channel.window,
-            min=low,
-            max=high,
-            step=(high - low) / _STEPS,
+            min=min(low, channel.window[0]),
+            max=max(high, channel.window[1]),
+            step=(high - low) / _STEPS or 1.0,
             readout_format=".0f" if high - low > 20 else ".3g",
-            description="Contrast" if len(source.palette.channels) == 1 or source.palette.rgb else channel.name,
-            tooltip="The values shown black and white",
-            layout={"width": "340px"},
+            tooltip="The values shown black and at full brightness",
+            layout={"width": "270px"},
         )
         slider.observe(lambda change: self._viewer.show_as(source.palette.windowed(position, change["new"])), "value")
 
         def automatic() -> None:
             slider.value = auto_window(pixels)
 
-        return HBox([slider, self._icon("magic", "Contrast by the darkest and brightest 0.2 %", automatic)])
+        name = self._switch(source, position) if _switchable(palette) else Label("Contrast", layout={"width": "64px"})
+        return HBox([name, slider, self._icon("magic", "Leave out the darkest and brightest 0.2 %", automatic)])
+
+    def _switch(self, source: Source, position: int) -> ToggleButton:
+        channel = source.palette.channels[position]
+        switch = ToggleButton(
+            channel.visible, description=channel.name, tooltip=f"Show {channel.name}", layout={"width": "112px"}
+        )
+        switch.layout.border_left = f"4px solid {channel.color}"
+
+        def changed(change: dict[str, bool]) -> None:
+            self._viewer.show_as(source.palette.shown(position, change["new"]))
+            self._viewer.focus()
+
+        switch.observe(changed, "value")
+        return switch
 
     def _icon(self, icon: str, tooltip: str, act: Callable[[], None], text: str = "") -> Button:
         button = Button(icon=icon, description=text, tooltip=tooltip, layout=_ICON)
@@ -154,3 +152,7 @@ class Toolbar(VBox):
     def _open(self, change: dict[str, bool]) -> None:
         self._display.layout.display = "flex" if change["new"] else "none"
         self._viewer.focus()
+
+
+def _switchable(palette: Palette) -> bool:
+    return len(palette.channels) > 1 and not palette.rgb

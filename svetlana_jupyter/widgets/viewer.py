@@ -67,7 +67,7 @@ class Viewer(VBox):
     image = traitlets.Unicode()
     selected = traitlets.Int(0)
     overlay = traitlets.Enum(["annotations", "predictions", "off"], "annotations")
-    opacity = traitlets.Float(0.35)
+    opacity = traitlets.Float(0.25)
     outlines = traitlets.Bool(True)
     plane = traitlets.Int(0)
 
