@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def read(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int64], pa
     if padding == "reflect":
         low = np.where(after > 0, np.minimum(low, np.maximum(shape - 1 - after, 0)), low)
         high = np.where(before > 0, np.maximum(high, np.minimum(before + 1, shape)), high)
-    pixels = array.data[(..., *map(slice, low, high))]
+    pixels = array.data[last_axes(map(slice, low, high))]
     if hasattr(pixels, "compute"):
         pixels = pixels.compute(scheduler="synchronous")
     pixels = np.asarray(pixels)
@@ -57,9 +57,15 @@ def read(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int64], pa
         beyond = [(0, 0)] * (pixels.ndim - len(start)) + list(zip(before, after, strict=True))
         pixels = np.pad(pixels, beyond, mode="reflect" if padding == "reflect" else "constant")
     first = start - (low - before)
-    return pixels[(..., *map(slice, first, first + stop - start))]
+    inner: NDArray[Any] = pixels[last_axes(map(slice, first, first + stop - start))]
+    return inner
+
+
+def last_axes(window: Iterable[slice]) -> tuple[Any, ...]:
+    """Return the index that applies a window to the last axes of an array."""
+    return (..., *window)
 
 
 def _longest_chunk(array: DataArray, dim: Any) -> int:
     chunks = array.chunksizes.get(dim)
-    return max(1, max(chunks) if chunks else array.sizes[dim])
+    return max(1, *chunks) if chunks else max(1, int(array.sizes[dim]))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.blocks import read
+from svetlana_jupyter.core.blocks import last_axes, read
 from svetlana_jupyter.core.settings import PatchSettings
 
 Floats = NDArray[np.float32]
@@ -78,7 +78,7 @@ def normalize(
         ]
         return np.concatenate(parts, axis=1)
     if how == "object":
-        return _rescaled(pixels, *_object_statistics(pixels[(..., *view)], own[(..., *view)]))
+        return _rescaled(pixels, *_object_statistics(pixels[last_axes(view)], own[last_axes(view)]))
     axes = tuple(range(2, pixels.ndim))
     if how == "percentile" or settings.scope == "image":
         if image is None:
@@ -86,7 +86,7 @@ def normalize(
         low, high = (image.low, image.high) if how == "percentile" else (image.least, image.most)
         low, high = (values.reshape(1, -1, *(1 for _ in axes)) for values in (low, high))
     else:
-        seen = pixels[(..., *view)]
+        seen = pixels[last_axes(view)]
         low, high = seen.min(axis=axes, keepdims=True), seen.max(axis=axes, keepdims=True)
     if how == "max":
         low, high = np.zeros_like(high), np.abs(high)

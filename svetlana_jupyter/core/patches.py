@@ -55,7 +55,7 @@ class Geometry:
         """Return the first pixel of each window, so that its middle is nearest to the centre; both (n, ndim)."""
         return np.floor(centers - (np.array(self.window) - 1) / 2 + 0.5).astype(np.int64)
 
-    def origin(self, center: Sequence[float]) -> tuple[float, ...]:
+    def origin(self, center: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
         """Return the position in the image of the patch's first pixel."""
         start = self.starts(np.array([center], float))[0]
         middle = start + (np.array(self.window) - 1) / 2
@@ -104,7 +104,7 @@ def freeze_patches(
 def take_patch(
     image: DataArray,
     mask: DataArray,
-    center: Sequence[float],
+    center: Sequence[float] | NDArray[np.float64],
     settings: PatchSettings,
     object: int | None = None,
 ) -> Floats:
@@ -141,7 +141,8 @@ def take_patch(
     start = geometry.starts(np.array([center], float))
     own = read(mask, start[0], start[0] + geometry.window, "zeros") == object
     pixels = read(image, start[0], start[0] + geometry.window, settings.padding)
-    return _finish(finite(pixels)[None], own[None], geometry, settings, _statistics(image, settings))[0]
+    patches = _finish(finite(pixels)[None], own[None], geometry, settings, _statistics(image, settings))
+    return np.ascontiguousarray(patches[0])
 
 
 def cut_patches(
@@ -253,14 +254,17 @@ def _resampled(pixels: Floats, axis: int, step: float, count: int) -> Floats:
 
 def _nearest(own: NDArray[np.bool_], axis: int, step: float, count: int) -> NDArray[np.bool_]:
     at = (np.arange(count) - (count - 1) / 2) * step + (own.shape[axis] - 1) / 2
-    return np.take(own, np.floor(at + 0.5).astype(np.int64), axis=axis)
+    nearest: NDArray[np.bool_] = own.take(np.floor(at + 0.5).astype(np.int64), axis=axis)
+    return nearest
 
 
 def _windows(block: NDArray[Any], window: tuple[int, ...], places: tuple[NDArray[np.int64], ...]) -> NDArray[Any]:
     """Copy windows out of the last axes of a block: (..., n, *window)."""
     leading = block.ndim - len(window)
+    leading_axes: tuple[Any, ...] = (slice(None),) * leading
     views = np.lib.stride_tricks.sliding_window_view(block, window, axis=tuple(range(leading, block.ndim)))
-    return views[(*(slice(None),) * leading, *places)]
+    copies: NDArray[Any] = views[leading_axes + places]
+    return copies
 
 
 def _statistics(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:

@@ -93,7 +93,8 @@ class Standardize(nn.Module):
 def build_network(settings: TrainingSettings, ndim: int, channels: int, classes: int) -> SmallCNN:
     """Build the network that the settings name, its weights drawn from the global torch generator."""
     network = NETWORKS[settings.architecture](ndim, channels, classes, settings.depth, settings.width)
-    return network.to(memory_format=LAYOUTS[ndim])
+    network.to(memory_format=LAYOUTS[ndim])  # type: ignore[call-overload]  # torch's stubs leave this keyword out
+    return network
 
 
 NETWORKS: Mapping[str, Callable[[int, int, int, int, int], SmallCNN]] = MappingProxyType({"small_cnn": SmallCNN})

@@ -64,7 +64,7 @@ def explain(
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     axes = list("zyx"[-pair.ndim :])
-    center = objects.loc[object, axes].to_numpy(float)
+    center = np.asarray(objects.loc[object, axes], dtype=float)
     patch = take_patch(pair.image, pair.mask, center, classifier.patches, object)
     probabilities = classifier.classify(patch[None])[0]
     position = int(probabilities.argmax()) if class_id is None else classifier.classes.index(class_id)

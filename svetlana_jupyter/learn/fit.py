@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, StepLR
@@ -149,7 +150,7 @@ class _Training:
         network.standardize.measure(center_crop(self.patches, self.shape))
         return network.to(self.device)
 
-    def _step(self, chosen: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
+    def _step(self, chosen: NDArray[np.int64]) -> float:
         """Take one step of the optimiser on these samples and return the loss."""
         self.network.train()
         patches = self.augment(self.patches[chosen], self.generator)
@@ -158,7 +159,7 @@ class _Training:
         logits = self.network(self._on_device(patches))
         loss = _loss(logits, self.targets[chosen].to(self.device), self.settings.loss)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.step()
         return loss.item()
@@ -173,9 +174,17 @@ class _Training:
         self.network.eval()
         guesses = torch.cat([self.network(self._plain(some)).argmax(1).cpu() for some in _in_batches(self.testing)])
         truth = self.targets[self.testing]
-        return float(np.mean([(guesses[truth == k] == k).float().mean() for k in truth.unique()]))
+        return float(
+            np.mean(
+                [
+                    (guesses[truth == k] == k).float().mean()
+                    for k in range(len(self.samples.classes))
+                    if (truth == k).any()
+                ]
+            )
+        )
 
-    def _plain(self, chosen: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+    def _plain(self, chosen: NDArray[np.int64]) -> Tensor:
         return self._on_device(center_crop(self.patches[chosen], self.shape))
 
     def _on_device(self, patches: Tensor) -> Tensor:
@@ -187,7 +196,7 @@ class _Training:
         return Network(specify(samples, entries), self.network)
 
 
-def _in_batches(chosen: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _in_batches(chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.array_split(chosen, math.ceil(len(chosen) / EVALUATION_BATCH))
 
 

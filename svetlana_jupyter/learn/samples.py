@@ -205,7 +205,8 @@ def _groups(pair: ImagePair, objects: pd.DataFrame, sole: bool) -> pd.Series:
         (objects[axis] * SPATIAL_BLOCKS // size).astype(int).astype(str)
         for axis, size in zip("yx", pair.mask.shape[-2:], strict=True)
     ]
-    return name + " " + regions[0] + "," + regions[1]
+    named: pd.Series = regions[0].str.cat(regions[1], sep=",").radd(f"{name} ")
+    return named
 
 
 def specify(samples: Samples, history: tuple[Mapping[str, object], ...]) -> Specification:

@@ -44,7 +44,7 @@ def load_grad_cam() -> ModuleType:
 @cache
 def _declare_operators() -> torch.library.Library:
     """Declare the operators; the declarations live as long as the library object, which the cache keeps."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in OPERATORS:
-        library.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]
     return library

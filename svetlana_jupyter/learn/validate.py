@@ -110,7 +110,8 @@ def _predicted(training: Samples, testing: Samples, stop: Callable[[], bool]) ->
         inputs = center_crop(torch.from_numpy(inputs), fitted.classifier.patches.sampling).numpy()
     pieces = np.array_split(np.arange(len(inputs)), -(-len(inputs) // BATCH[testing.ndim]))
     probabilities = np.concatenate([fitted.classifier.classify(inputs[piece]) for piece in pieces])
-    return np.array(fitted.classifier.classes)[probabilities.argmax(axis=1)]
+    ids: NDArray[np.int64] = np.array(fitted.classifier.classes)[probabilities.argmax(axis=1)]
+    return ids
 
 
 def _validation(samples: Samples, predicted: NDArray[np.int64], grouped: bool) -> Validation:
