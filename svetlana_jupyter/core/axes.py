@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -53,7 +53,7 @@ def image_axes(
     if shape[-1] >= min(shape[:-1]):  # channels are never more than pixels are
         possible = tuple(axes for axes in possible if axes[-1] == "x")
     if like is not None:
-        fitting = [axes for axes in possible if _spatial_shape(shape, axes) == tuple(like)]
+        fitting = tuple(axes for axes in possible if _spatial_shape(shape, axes) == tuple(like))
         possible = fitting or possible
     if len(possible) == 1:
         return possible[0]
@@ -81,7 +81,7 @@ def mask_axes(shape: Sequence[int], said: str | None, asked: str | None, where: 
     return axes
 
 
-def _possible(shape: Sequence[int], readings: dict[int, tuple[str, ...]], where: str) -> tuple[str, ...]:
+def _possible(shape: Sequence[int], readings: Mapping[int, tuple[str, ...]], where: str) -> tuple[str, ...]:
     if len(shape) in readings:
         return readings[len(shape)]
     raise InputError(

@@ -1,0 +1,100 @@
+"""How fast the objects of a mask are found, beside scipy and scikit-image on the same mask in the same run.
+
+`python -m tests.benchmarks.bench_objects [--side 4096]`; figures are megapixels a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+from scipy import ndimage
+from skimage.measure import regionprops_table
+from xarray import DataArray
+
+from svetlana_jupyter.core.images import open_mask
+from svetlana_jupyter.core.objects import index_objects, tally_block
+from tests.benchmarks.report import show
+
+BLOCK = 1024
+
+
+def discs(side: int, cell: int, dtype: type[np.integer]) -> np.ndarray:
+    """Mask with one disc in each square of ``cell`` pixels, numbered in a random order."""
+    place, offset = np.divmod(np.arange(side), cell)
+    across = place[-1] + 1
+    numbers = np.random.default_rng(0).permutation(across**2).astype(dtype) + dtype(1)
+    distance = (offset[:, None] - cell / 2) ** 2 + (offset - cell / 2) ** 2
+    return np.where(distance < (0.42 * cell) ** 2, numbers[place[:, None] * across + place], dtype(0))
+
+
+def tally_all(mask: np.ndarray) -> None:
+    """Tally block after block on this thread, without reading or merging."""
+    for row in range(0, len(mask), BLOCK):
+        for column in range(0, len(mask), BLOCK):
+            tally_block(mask[row : row + BLOCK, column : column + BLOCK], [row, column])
+
+
+def with_scipy(mask: np.ndarray) -> None:
+    """Find size, box and centroid the way scipy does."""
+    np.bincount(mask.ravel())
+    ndimage.find_objects(mask)
+    ndimage.center_of_mass(mask > 0, mask, np.arange(1, mask.max() + 1))
+
+
+def with_skimage(mask: np.ndarray) -> None:
+    """Find size, box and centroid the way scikit-image does."""
+    regionprops_table(mask, properties=["label", "num_pixels", "centroid", "bbox"])
+
+
+def measured(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
+    """Time every way on one mask."""
+    path = folder / f"{mask.dtype}.zarr"
+    zarr.create_array(path, shape=mask.shape, chunks=(BLOCK, BLOCK), dtype=mask.dtype)[...] = mask
+    lazy = DataArray(da.from_array(mask, chunks=BLOCK, name=False), dims=("y", "x"))
+    cores = os.cpu_count() or 1
+    ways: list[tuple[str, int, Callable[[], object]]] = [
+        ("blocks in memory, no merging", 1, lambda: tally_all(mask)),
+        ("index_objects, in memory", cores, lambda: index_objects(lazy)),
+        ("index_objects, from Zarr", cores, lambda: index_objects(open_mask(path))),
+        ("scipy.ndimage", 1, lambda: with_scipy(mask)),
+        ("skimage.regionprops_table", 1, lambda: with_skimage(mask)),
+    ]
+    rows = []
+    for way, threads, work in ways:
+        start = time.perf_counter()
+        work()
+        speed = mask.size / (time.perf_counter() - start) / 1e6
+        rows.append(
+            {
+                "mask": f"{len(mask)}² {mask.dtype}, {int(mask.max())} objects",
+                "way": way,
+                "threads": threads,
+                "Mpx/s": round(speed, 1),
+                "Mpx/s a core": round(speed / threads, 1),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Time small and large cells."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=4096, help="rows and columns of the mask")
+    side = parser.parse_args().side
+    with tempfile.TemporaryDirectory() as folder:
+        small = measured(discs(side, 20, np.uint32), Path(folder))
+        large = measured(discs(side, 60, np.uint16), Path(folder))
+    show("object index", [*small, *large])
+
+
+if __name__ == "__main__":
+    main()
