@@ -1,0 +1,81 @@
+"""Pixel values as screen colours: windows, channel colours, true colours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svetlana_jupyter.core.contrast import (
+    Channel,
+    Palette,
+    auto_window,
+    initial_palette,
+    sample,
+    to_screen,
+    windowed,
+)
+from svetlana_jupyter.core.regions import Reader
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+def test_a_window_is_stretched_to_black_and_white_and_clipped_outside(dtype):
+    values = np.array([[0, 50, 90, 150, 200]], dtype)
+    np.testing.assert_array_equal(windowed(values, (50, 150)), [[0, 0, 102, 255, 255]])
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_integers_and_floats_of_the_same_value_look_the_same(low, width):
+    values = np.arange(256, dtype=np.uint8)
+    same = windowed(values.astype(np.float64), (low, low + width))
+    assert np.abs(windowed(values, (low, low + width)).astype(int) - same).max() <= 1
+
+
+def test_values_that_are_no_numbers_are_black():
+    assert windowed(np.array([np.nan, 4.0]), (0, 10)).tolist() == [0, 102]
+
+
+def test_the_automatic_window_leaves_out_the_extremes_and_is_never_empty():
+    assert auto_window(np.arange(1001, dtype=np.float32)) == pytest.approx((2, 998))
+    low, high = auto_window(np.full(10, 7, np.float32))
+    assert low < high
+
+
+def test_an_8_bit_colour_image_keeps_its_colours():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)
+    palette = initial_palette(["red", "green", "blue"], True, pixels.dtype, pixels.reshape(3, -1).astype(np.float32))
+    np.testing.assert_array_equal(to_screen(pixels, palette), np.moveaxis(pixels, 0, -1))
+
+
+def test_one_channel_is_grey():
+    pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+    palette = Palette((Channel("dna", "#ffffff", (0, 255)),))
+    np.testing.assert_array_equal(to_screen(pixels, palette), pixels[0])
+
+
+def test_channels_add_up_in_their_colours_and_can_be_switched_off():
+    pixels = np.array([[[255, 0, 255]], [[0, 255, 255]]], np.uint8)
+    palette = Palette((Channel("a", "#00ff00", (0, 255)), Channel("b", "#ff00ff", (0, 255))))
+    np.testing.assert_array_equal(to_screen(pixels, palette), [[[0, 255, 0], [255, 0, 255], [255, 255, 255]]])
+    np.testing.assert_array_equal(
+        to_screen(pixels, palette.shown(0, False)), [[[0, 0, 0], [255, 0, 255], [255, 0, 255]]]
+    )
+    assert not to_screen(pixels, palette.shown(0, False).shown(1, False)).any()
+
+
+def test_the_contrast_of_a_colour_image_changes_all_its_channels():
+    palette = Palette(tuple(Channel(name, "#ffffff", (0, 255)) for name in "rgb"), rgb=True)
+    assert {channel.window for channel in palette.windowed(0, (10, 20)).channels} == {(10, 20)}
+    fluorescence = Palette(palette.channels)
+    assert [channel.window for channel in fluorescence.windowed(1, (10, 20)).channels] == [(0, 255), (10, 20), (0, 255)]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (700, 900), (3000, 4000)])
+def test_a_sample_meets_dark_and_bright_pixels(shape):
+    values = np.broadcast_to(np.linspace(0, 1000, shape[1]).astype(np.uint16), (1, *shape))
+    pixels = sample(Reader(xr.DataArray(values, dims=("c", "y", "x"))))
+    assert (np.diff(pixels) >= 0).all()
+    assert pixels.shape[1] <= 2 * 1024**2
+    assert pixels.min() <= 150 and pixels.max() >= 850

@@ -1,0 +1,62 @@
+"""Which object has which look."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.marks import MOST_STYLES, PLAIN, SET_ASIDE, Marks, Style, class_marks
+
+CLASSES = Classes().adding(["round", "long"])
+ROUND, LONG = CLASSES.by_name("round"), CLASSES.by_name("long")
+
+
+def labels(**rows):
+    table = pd.DataFrame(rows.values(), columns=["action", "class_id"])
+    return table.set_index(pd.Index([int(name[1:]) for name in rows], name="object", dtype="int64"))
+
+
+def styles(marks, objects):
+    return [marks.styles[i] for i in marks.of(np.array(objects))]
+
+
+@given(st.dictionaries(st.integers(1, 2**60), st.integers(0, 3)), st.lists(st.integers(1, 2**60)))
+def test_marks_find_every_object_and_leave_the_others_plain(said, asked):
+    marks = Marks(styles=tuple(Style(fill=i / 10) for i in range(4))).adding(list(said), list(said.values()))
+    objects = np.unique(np.array([*asked, *said], np.int64))
+    assert marks.of(objects).tolist() == [said.get(int(label), 0) for label in objects]
+
+
+def test_annotations_are_bold_predictions_thin_and_paler():
+    predicted = pd.Series([ROUND.id, ROUND.id], index=[1, 2])
+    marks = class_marks(CLASSES, labels(_2=("label", LONG.id)), predicted)
+    thin, bold, plain = styles(marks, [1, 2, 3])
+    assert (thin.color, thin.bold) == (ROUND.color, False)
+    assert (bold.color, bold.bold) == (LONG.color, True)
+    assert bold.fill > thin.fill > 0
+    assert plain == PLAIN
+
+
+def test_what_is_set_aside_is_bold_without_a_colour_and_what_is_skipped_is_plain():
+    marks = class_marks(CLASSES, labels(_1=("ambiguous", 0), _2=("bad", 0), _3=("skip", 0)))
+    assert styles(marks, [1, 2, 3]) == [SET_ASIDE, SET_ASIDE, PLAIN]
+
+
+def test_a_skipped_object_keeps_the_look_of_its_prediction():
+    marks = class_marks(CLASSES, labels(_1=("skip", 0)), pd.Series([LONG.id], index=[1]))
+    assert styles(marks, [1])[0].color == LONG.color
+
+
+def test_a_hundred_classes_have_their_colours():
+    many = Classes().adding(f"class {i}" for i in range(100))
+    marks = class_marks(many, labels(_1=("label", many.ids[99])))
+    assert len(marks.styles) <= MOST_STYLES
+    assert styles(marks, [1])[0].color == many.by_id(many.ids[99]).color
+
+
+def test_nothing_annotated_is_all_plain():
+    empty = labels()
+    assert styles(class_marks(CLASSES, empty, pd.Series(dtype="int64")), [1]) == [PLAIN]

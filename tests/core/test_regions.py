@@ -1,0 +1,89 @@
+"""Reading for the screen: the right pixels, no more of them than needed, and none of them twice."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from svetlana_jupyter.core.regions import Reader, Region, stride_for
+from svetlana_jupyter.core.view import Box
+
+
+def counted(values, chunks, dims):
+    """A lazy array that counts how many pixels were computed."""
+    computed = []
+
+    def block(part):
+        computed.append(part.size)
+        return part
+
+    lazy = da.from_array(values, chunks=chunks, name=False).map_blocks(block, meta=np.empty((0,) * values.ndim))
+    return xr.DataArray(lazy, dims=dims), computed
+
+
+@given(st.data())
+def test_each_value_of_a_region_lies_in_its_cell_and_the_region_covers_what_was_asked(data):
+    shape = data.draw(st.tuples(st.integers(1, 400), st.integers(1, 400)))
+    stride = data.draw(st.sampled_from([1, 2, 4, 8]))
+    y0, x0 = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
+    box = Box(y0, x0, data.draw(st.integers(y0 + 1, shape[0])), data.draw(st.integers(x0 + 1, shape[1])))
+    pixels = xr.DataArray(np.arange(shape[0] * shape[1]).reshape(shape), dims=("y", "x"))
+    region = Reader(pixels).read(box, stride)
+    row, column = np.divmod(region.values, shape[1])
+    rows, columns = region.values.shape
+    assert (row // stride == region.box.y0 // stride + np.arange(rows)[:, None]).all()
+    assert (column // stride == region.box.x0 // stride + np.arange(columns)).all()
+    assert region.box.y0 <= box.y0 and region.box.y1 > box.y1 - stride
+    assert region.box.x0 <= box.x0 and region.box.x1 > box.x1 - stride
+
+
+def test_zoomed_out_the_middle_pixel_stands_for_its_cell():
+    pixels = xr.DataArray(np.arange(16 * 16).reshape(16, 16), dims=("y", "x"))
+    region = Reader(pixels).read(Box(0, 0, 16, 16), stride=4)
+    np.testing.assert_array_equal(region.values, pixels.values[2::4, 2::4])
+
+
+def test_only_the_chunks_under_the_screen_are_read():
+    image, computed = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 256, 256), ("c", "y", "x"))
+    Reader(image).read(Box(1000, 1000, 1200, 1300))
+    assert sum(computed) <= 9 * 256 * 256
+
+
+def test_only_the_plane_shown_is_read():
+    mask, computed = counted(np.zeros((20, 64, 64), np.uint8), (1, 64, 64), ("z", "y", "x"))
+    region = Reader(mask).read(Box(0, 0, 64, 64), plane=3)
+    assert region.values.shape == (64, 64)
+    assert sum(computed) == 64 * 64
+
+
+def test_what_was_read_is_not_read_again():
+    image, computed = counted(np.zeros((1, 1024, 1024), np.uint8), (1, 256, 256), ("c", "y", "x"))
+    reader = Reader(image)
+    first = reader.read(Box(300, 300, 500, 500))
+    before = sum(computed)
+    assert reader.read(Box(310, 290, 490, 511)) is first
+    assert sum(computed) == before
+
+
+def test_zoomed_out_no_more_is_kept_than_the_screen_can_show():
+    image, _ = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
+    region = Reader(image).read(Box(0, 0, 4096, 4096), stride_for(0.1))
+    assert region.values.shape == (1, 512, 512)
+
+
+@pytest.mark.parametrize(("scale", "stride"), [(8.0, 1), (1.0, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4)])
+def test_the_stride_leaves_at_least_one_value_a_device_pixel(scale, stride):
+    assert stride_for(scale) == stride
+    assert scale * stride <= 1 or stride == 1
+
+
+@given(arrays(np.int64, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([0, 3, 7, 2**40])))
+def test_objects_of_a_region_are_numbered_in_ascending_order(labels):
+    region = Region(labels, Box(0, 0, *labels.shape), 1)
+    np.testing.assert_array_equal(region.objects, np.setdiff1d(labels, [0]))
+    np.testing.assert_array_equal(np.concatenate([[0], region.objects])[region.index], labels)

@@ -1,0 +1,151 @@
+"""Objects as pixels of the screen: outlines lie where they should at every zoom, colours come from a table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.segmentation import find_boundaries
+
+from svetlana_jupyter.core.marks import Marks, Style
+from svetlana_jupyter.core.regions import Region
+from svetlana_jupyter.core.render import Frame, cells_of, color_codes, color_table, halo
+from svetlana_jupyter.core.view import Box
+
+RED, PALE_BLUE = Style("#ff0000", bold=True, fill=1.0), Style("#0000ff", fill=0.5)
+
+
+@pytest.fixture
+def labels():
+    """Touching discs with gaps in their numbers."""
+    y, x = np.mgrid[:24, :30]
+    made = np.zeros((24, 30), np.int64)
+    for label, (cy, cx, r) in {5: (7, 7, 5), 9: (8, 16, 5), 1000: (17, 22, 6)}.items():
+        made[(y - cy) ** 2 + (x - cx) ** 2 <= r * r] = label
+    return made
+
+
+def whole(labels):
+    return Region(labels, Box(0, 0, *labels.shape), 1)
+
+
+def exactly(labels, scale):
+    """The frame that shows just the image."""
+    return Frame((0.0, 0.0), scale, tuple(round(n * scale) for n in labels.shape))
+
+
+def nearest(labels, frame):
+    """The label under the middle of each device pixel, one by one."""
+    shown = np.zeros(frame.size, np.int64)
+    for row in range(frame.size[0]):
+        for column in range(frame.size[1]):
+            y = math.floor(frame.origin[0] + (row + 0.5) / frame.scale)
+            x = math.floor(frame.origin[1] + (column + 0.5) / frame.scale)
+            if 0 <= y < labels.shape[0] and 0 <= x < labels.shape[1]:
+                shown[row, column] = labels[y, x]
+    return shown
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 7])
+def test_a_thin_outline_is_the_inner_boundary_of_the_magnified_objects(labels, scale):
+    cells = cells_of(whole(labels), exactly(labels, scale), thin=1, bold=2)
+    codes = color_codes(cells, Marks(styles=(PALE_BLUE,)))
+    magnified = np.kron(labels, np.ones((scale, scale), int))
+    np.testing.assert_array_equal(codes == 2, find_boundaries(magnified, mode="inner"))
+    np.testing.assert_array_equal(codes > 0, magnified > 0)
+
+
+@pytest.mark.parametrize("scale", [0.37, 0.5, 1.3, 2.7])
+def test_a_thin_outline_fits_the_objects_at_any_zoom(labels, scale):
+    frame = Frame((-3.3, 2.2), scale, (60, 80))
+    cells = cells_of(whole(labels), frame, thin=1, bold=2)
+    rows, columns = cells.codes.shape
+    shown = nearest(labels, frame)[cells.offset[0] :, cells.offset[1] :][:rows, :columns]
+    codes = color_codes(cells, Marks(styles=(PALE_BLUE,)))
+    np.testing.assert_array_equal(codes == 2, find_boundaries(shown, mode="inner"))
+
+
+def test_a_bold_outline_is_as_thick_as_asked_and_stays_inside(labels):
+    cells = cells_of(whole(labels), exactly(labels, 8), thin=1, bold=3)
+    codes = color_codes(cells, Marks(styles=(RED,)))
+    magnified = np.kron(labels, np.ones((8, 8), int))
+    for label in (5, 9, 1000):
+        inside = magnified == label
+        line = (codes == 2) & inside
+        outer = np.ones((7, 7), bool)
+        cross = np.zeros((7, 7), bool)
+        cross[3], cross[:, 3] = True, True
+        assert not (line & ndimage.binary_erosion(inside, outer)).any()
+        np.testing.assert_array_equal(line, inside & ~ndimage.binary_erosion(inside, cross, border_value=1))
+
+
+@given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0.2, 8), st.sampled_from([1, 2, 4]))
+def test_every_device_pixel_shows_the_object_of_its_middle(y, x, scale, stride):
+    labels = np.arange(1, 8 * 9 + 1).reshape(8, 9)
+    labels[2:4] = 0
+    region = Region(labels, Box(0, 0, 8 * stride, 9 * stride), stride)
+    frame = Frame((y, x), scale, (37, 41))
+    cells = cells_of(region, frame, thin=1, bold=2)
+    expected = nearest(np.kron(labels, np.ones((stride, stride), int)), frame)
+    for row in range(0, 37, 6):
+        for column in range(0, 41, 5):
+            assert cells.at(row, column) == expected[row, column]
+
+
+def test_the_nearest_object_within_reach_is_found(labels):
+    cells = cells_of(whole(labels), exactly(labels, 2), thin=1, bold=2)
+    assert cells.at(2, 14) == 0
+    assert cells.at(2, 14, reach=2) == 5
+    assert cells.at(0, 59, reach=2) == 0
+    assert cells.at(-40, -40, reach=3) == 0
+
+
+def test_where_an_object_is_shown(labels):
+    cells = cells_of(whole(labels), exactly(labels, 1), thin=1, bold=2)
+    for label in (5, 9, 1000, 4, 2000):
+        np.testing.assert_array_equal(cells.where(label), labels == label)
+
+
+def test_recolouring_changes_the_object_and_nothing_else(labels):
+    cells = cells_of(whole(labels), exactly(labels, 3), thin=1, bold=3)
+    before = Marks(styles=(Style(), PALE_BLUE, RED)).adding([5, 9], [1, 1])
+    after = before.adding([9], [2])
+    changed = color_codes(cells, before) != color_codes(cells, after)
+    np.testing.assert_array_equal(changed, np.kron(labels == 9, np.ones((3, 3), bool)))
+
+
+def test_without_outlines_objects_are_filled_to_their_border(labels):
+    cells = cells_of(whole(labels), exactly(labels, 3), thin=1, bold=3)
+    codes = color_codes(cells, Marks(styles=(RED,)), outlines=False)
+    assert set(np.unique(codes)) == {0, 1}
+
+
+def test_the_colour_table_has_opaque_lines_and_tinted_fills():
+    table = color_table(Marks(styles=(Style(), RED, PALE_BLUE)), opacity=0.4, ink="#202020")
+    assert table[0].tolist() == [0, 0, 0, 0]
+    assert table[1, 3] == 0
+    assert table[2, :3].tolist() == [0x20] * 3
+    assert table[3].tolist() == [255, 0, 0, 102]
+    assert table[4].tolist() == [255, 0, 0, 255]
+    assert table[5].tolist() == [0, 0, 255, 51]
+    assert table[6].tolist() == [0, 0, 255, 255]
+
+
+def test_outlines_of_unknown_objects_fade_when_they_would_hide_them():
+    marks = Marks(styles=(Style(), RED))
+    alpha = [int(color_table(marks, 0.4, "#202020", side)[2, 3]) for side in (2, 6, 9, 40)]
+    assert alpha[0] == 0
+    assert alpha == sorted(alpha)
+    assert color_table(marks, 0.4, "#202020", side=2)[4, 3] == 255
+
+
+def test_a_halo_lies_outside_of_its_shape():
+    shape = np.zeros((20, 20), bool)
+    shape[8:12, 8:12] = True
+    lines = halo(shape, inner=2, outer=1)
+    assert not lines[shape].any()
+    assert lines[9, 4:8].tolist() == [0, 2, 1, 1]
