@@ -18,6 +18,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import imageio.v3 as iio
+import numpy as np
+from numpy.typing import NDArray
 from playwright.sync_api import Locator, Page
 
 SCREENSHOTS = Path(__file__).with_name("screenshots")
@@ -38,16 +41,21 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells off screen are not in the page
 }
 
-NOTEBOOK = "window.jupyterapp?.shell?.currentWidget"
-KERNEL = f"{NOTEBOOK}.sessionContext.session.kernel"
-# Every code cell has a number, or one has failed: then its error.
-ALL_CELLS_RAN = f"""() => {{
-  const cells = {NOTEBOOK}.content.widgets.filter(c => c.model.type === "code" && c.model.sharedModel.source.trim());
-  for (const cell of cells) {{
+NOTEBOOK = "window.jupyterapp.shell.currentWidget"
+KERNEL = f"{NOTEBOOK}.sessionContext.session?.kernel"
+# The numbers of all cells before a run, so that those of an earlier run are not taken for its own.
+NUMBERS = f"() => {NOTEBOOK}.content.widgets.map(cell => cell.model.executionCount ?? null)"
+# Every code cell with text among the chosen ones has a new number, or one has failed: then its error.
+CELLS_RAN = f"""([chosen, before]) => {{
+  for (const index of chosen) {{
+    const cell = {NOTEBOOK}.content.widgets[index];
+    if (cell.model.type !== "code" || !cell.model.sharedModel.source.trim()) continue;
+    const numbered = /\\[\\d+\\]/.test(cell.promptNode.textContent) && cell.model.executionCount !== before[index];
+    if (!numbered) return false;
     const failure = cell.model.outputs.toJSON().find(output => output.output_type === "error");
-    if (failure) return `${{failure.ename}}: ${{failure.evalue}}\\n${{failure.traceback.join("\\n")}}`;
+    if (failure) return [failure.ename + ": " + failure.evalue, ...failure.traceback].join("\\n");
   }}
-  return cells.every(cell => /\\[\\d+\\]/.test(cell.promptNode.textContent)) && "ran";
+  return "ran";
 }}"""
 # `page.evaluate` has no time limit of its own, so the answer of the kernel races against one.
 ASK_KERNEL = f"""async ([expression, limit]) => {{
@@ -147,11 +155,9 @@ class LabPage:
 
     def _open(self, path: str) -> None:
         self.page.goto(f"{self.server.url}lab/tree/{path}?reset")
-        self.page.wait_for_function(
-            f"path => {NOTEBOOK}?.context?.path === path && {NOTEBOOK}.sessionContext.isReady",
-            arg=path,
-            timeout=60 * SECOND,
-        )
+        shown = f"window.jupyterapp?.shell && {NOTEBOOK}?.context?.path === path"
+        ready = f"path => {shown} && {NOTEBOOK}.sessionContext.isReady"
+        self.page.wait_for_function(ready, arg=path, timeout=60 * SECOND)
         # Not the indicator in the toolbar: it says idle before the session is ready, and a run started then hangs.
         self.page.wait_for_function(f"() => {KERNEL}?.status === 'idle'", timeout=60 * SECOND)
 
@@ -163,15 +169,30 @@ class LabPage:
         AssertionError
             If a cell fails, with its traceback.
         """
-        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-        outcome = self.page.wait_for_function(ALL_CELLS_RAN, timeout=timeout * SECOND).json_value()
+        before = self.page.evaluate(NUMBERS)
+        self._command("notebook:run-all-cells")
+        self._wait_for_cells(list(range(len(before))), before, timeout)
+
+    def run_cell(self, index: int, timeout: float = 120) -> None:
+        """Run one cell and wait until it has its number; `index` counts all cells from 0, Markdown too."""
+        before = self.page.evaluate(NUMBERS)
+        self.page.evaluate(f"index => {{ {NOTEBOOK}.content.activeCellIndex = index; }}", index)
+        self._command("notebook:run-cell")
+        self._wait_for_cells([index], before, timeout)
+
+    def _command(self, name: str) -> None:
+        """Start a command of JupyterLab. Its end is not awaited: `page.evaluate` would wait for ever."""
+        self.page.evaluate("name => { window.jupyterapp.commands.execute(name); }", name)
+
+    def _wait_for_cells(self, chosen: list[int], before: list[int | None], timeout: float) -> None:
+        outcome = self.page.wait_for_function(CELLS_RAN, arg=[chosen, before], timeout=timeout * SECOND).json_value()
         assert outcome == "ran", outcome
 
     def cell(self, index: int) -> Locator:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
 
     def output(self, index: int) -> Locator:
-        """Return the output area of a cell; `index` counts all cells from 0, Markdown too."""
+        """Return the output area of a cell."""
         return self.cell(index).locator(".jp-Cell-outputWrapper")
 
     def canvas(self, index: int) -> Locator:
@@ -195,6 +216,10 @@ class LabPage:
         is_true = f"async request => (await ({ASK_KERNEL})(request)).data?.['text/plain'] === 'True'"
         asked = [f"bool({expression})", timeout * SECOND]
         self.page.wait_for_function(is_true, arg=asked, polling=100, timeout=timeout * SECOND)
+
+    def pixels(self, shown: Locator) -> NDArray[np.uint8]:
+        """Return what the browser shows of an element, as (rows, columns, 3)."""
+        return iio.imread(shown.screenshot(), extension=".png")[..., :3]
 
     def screenshot(self, name: str) -> Path:
         """Save what the page shows now."""

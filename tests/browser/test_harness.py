@@ -40,7 +40,15 @@ def test_clicks_reach_python_and_the_answer_reaches_the_page(lab, tmp_path):
     lab.canvas(1).click(position={"x": 30, "y": 40})
     lab.wait_until("clicks")
     assert lab.evaluate("clicks") == "[(30, 40)]"
+    assert lab.pixels(lab.canvas(1))[50, 100].tolist() == [0x20, 0x40, 0x80]
     assert lab.screenshot("harness").stat().st_size > 10_000
+
+
+def test_one_cell_runs_alone_and_again(lab, tmp_path):
+    lab.open_notebook(write_notebook(tmp_path / "again.ipynb", ["runs = globals().get('runs', 0) + 1", "1 / 0"]))
+    lab.run_cell(0)
+    lab.run_cell(0)
+    assert lab.evaluate("runs") == "2"
 
 
 def test_a_reload_keeps_the_kernel(lab, tmp_path):
