@@ -65,18 +65,23 @@ def image_axes(
 
 
 def mask_axes(shape: Sequence[int], said: str | None, asked: str | None, where: str) -> str:
-    """One letter a dimension for a mask, whose three dimensions are always ``zyx`` where nothing says otherwise."""
+    """One letter a dimension for a mask, whose three dimensions are always ``zyx`` where nothing says otherwise.
+
+    A mask that is a series of times by its file counts as a volume: whether it is one shows beside its image.
+    """
     if asked is not None:
         axes = _checked(asked, shape, where)
-    elif said is not None and len(said) == len(shape):
-        axes = _checked(said, shape, where)
+    elif said is not None:
+        planes = "z" not in said and "t" in said and shape[said.index("t")] > 1
+        axes = _checked(said.replace("t", "z") if planes else said, shape, where)
     else:
         axes = _possible(shape, MASK_AXES, where)[0]
     for axis, length in zip(axes, shape):
         if axis in "cs" and length > 1:
             raise InputError(
                 f"{where} has {length} channels (axes {axes}, shape {tuple(shape)}), a mask has one integer a pixel. "
-                "Save the channel with the labels by itself; a colour picture of a segmentation cannot be used."
+                "Save the channel with the labels by itself (colours are no labels), or, if these are planes, say so: "
+                '`open_mask(..., axes="zyx")`.'
             )
     return axes
 

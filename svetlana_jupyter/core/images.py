@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -179,7 +180,8 @@ def _stored(source: Source, cache: Path | None, labels: bool = False) -> Stored:
         raise InputError(
             f"{called(source, 'input')} has shape {stored.pixels.shape}, expected rows and columns of pixels."
         )
-    return stored
+    native = stored.pixels.dtype.newbyteorder("=")
+    return replace(stored, pixels=stored.pixels.astype(native))  # a copy only where the byte order is another
 
 
 def _from_dataarray(array: DataArray) -> Stored:

@@ -101,6 +101,8 @@ def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:
     hint = "Check that they belong together and have the same scale."
     if mask.ndim == 2 and shape[-2:] == mask.shape:
         hint = 'If the planes are channels, say so: `axes="cyx"`; a volume needs a mask of all its planes.'
+    elif mask.shape == (image.sizes.get("c"), *shape):
+        hint = 'If the channels are planes, say so: `axes="zyx"`.'
     elif sorted(shape) == sorted(mask.shape):
         hint = "One of them is turned: transpose it, or name the image's axes with `axes=`."
     raise InputError(

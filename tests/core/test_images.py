@@ -211,6 +211,14 @@ def test_an_array_file_is_read_in_part(tmp_path):
     np.testing.assert_array_equal(mask[3:5, ::7], pixels[3:5, ::7])
 
 
+@pytest.mark.parametrize("wrap", [np.asarray, da.from_array, lambda pixels: DataArray(pixels, dims=("y", "x"))])
+def test_numbers_of_the_other_byte_order_are_turned(wrap):
+    image = open_image(wrap(np.arange(12, dtype=np.dtype(np.uint16).newbyteorder()).reshape(3, 4)))
+
+    assert image.dtype.isnative and image.values.dtype.isnative
+    np.testing.assert_array_equal(image, np.arange(12).reshape(3, 4))
+
+
 def test_an_array_file_of_python_objects_is_refused(tmp_path):
     np.save(tmp_path / "mask.npy", np.array([{}, {}]), allow_pickle=True)
 

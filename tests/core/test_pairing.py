@@ -71,6 +71,19 @@ def test_planes_that_may_be_channels_are_refused_with_the_way_to_say_so(tmp_path
     assert len(pair("a", tmp_path / "image.tif", MASK, axes="cyx").channels) == 4
 
 
+def test_channels_that_may_be_planes_are_refused_with_the_way_to_say_so(tmp_path):
+    tifffile.imwrite(tmp_path / "image.tif", np.zeros((4, 20, 30), np.uint16), imagej=True, metadata={"axes": "CYX"})
+
+    with pytest.raises(InputError, match='If the channels are planes, say so: `axes="zyx"`'):
+        pair("a", tmp_path / "image.tif", np.stack([MASK] * 4))
+
+
+def test_a_mask_whose_planes_are_called_times_is_a_volume(tmp_path):
+    tifffile.imwrite(tmp_path / "mask.tif", np.stack([MASK] * 4), imagej=True, metadata={"axes": "TYX"})
+
+    assert pair("a", np.zeros((4, 20, 30)), tmp_path / "mask.tif").ndim == 3
+
+
 @pytest.mark.parametrize("number", [1, 7])
 def test_a_single_object_is_a_mask(number):
     assert pair("a", np.zeros((20, 30)), np.where(MASK == 4, number, 0)).mask.max() == number

@@ -29,7 +29,7 @@ class Dataset:
 
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
         with h5py.File(self.path, "r") as file:
-            return np.asarray(file[self.name][part], self.dtype)
+            return np.asarray(file[self.name][part])
 
 
 def read_hdf5(path: Path, stamp: str, inside: str = "") -> Stored:
@@ -43,11 +43,13 @@ def read_hdf5(path: Path, stamp: str, inside: str = "") -> Stored:
     with file:
         dataset = _dataset(file, path, inside)
         axes = _axes(dataset)
-        source = Dataset(path, stamp, dataset.name, dataset.shape, dataset.dtype.newbyteorder("="))
+        source = Dataset(path, stamp, dataset.name, dataset.shape, dataset.dtype)
         return Stored(lazy(source, dataset.chunks), axes, _spacing(dataset, axes))
 
 
 def _dataset(file: h5py.File, path: Path, inside: str) -> h5py.Dataset:
+    if inside and isinstance(file.get(inside), h5py.Dataset):
+        return file[inside]
     found: list[str] = []
 
     def note(name: str, item: h5py.HLObject) -> None:
@@ -55,8 +57,6 @@ def _dataset(file: h5py.File, path: Path, inside: str) -> h5py.Dataset:
             found.append(name)
 
     file.visititems(note)
-    if inside and isinstance(file.get(inside), h5py.Dataset):
-        return file[inside]
     if not inside and len(found) == 1:
         return file[found[0]]
     listing = ", ".join(found) or "none"

@@ -44,7 +44,7 @@ class Npy:
     dtype: np.dtype[Any]
 
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        return np.array(np.load(self.path, mmap_mode="r")[part], self.dtype)
+        return np.array(np.load(self.path, mmap_mode="r")[part])
 
 
 def read_npy(path: Path, stamp: str, cache: Path | None = None) -> Stored:
@@ -53,4 +53,4 @@ def read_npy(path: Path, stamp: str, cache: Path | None = None) -> Stored:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as an array ({error}). Save it again with `np.save`.") from error
-    return Stored(lazy(Npy(path, stamp, array.shape, array.dtype.newbyteorder("="))))
+    return Stored(lazy(Npy(path, stamp, array.shape, array.dtype)))

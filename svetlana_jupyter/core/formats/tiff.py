@@ -30,16 +30,11 @@ class Bare:
     path: Path
     stamp: str
     shape: tuple[int, ...]
-    stored: np.dtype[Any]
+    dtype: np.dtype[Any]
     offset: int
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.stored.newbyteorder("=")
-
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        pixels = np.memmap(self.path, self.stored, "r", self.offset, self.shape)
-        return np.array(pixels[part], self.dtype)
+        return np.array(np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[part])
 
 
 @dataclass(frozen=True)
