@@ -23,7 +23,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 import tests.conftest  # noqa: F401  (Jupyter folders of its own)
 from tests.benchmarks.report import show
-from tests.browser.lab import LabServer
+from tests.browser.server import LabServer
 
 FIRST_STEPS = Path(__file__).parents[2] / "notebooks" / "01_first_steps.ipynb"
 LIMIT_MIB = 2048

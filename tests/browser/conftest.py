@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import chromium
-from tests.browser.lab import LabPage, LabServer
+from tests.browser.lab import LabPage
+from tests.browser.server import LabServer
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""JupyterLab as a person meets it: a real server, and a page of it driven in Chromium.
+"""A page of JupyterLab, driven in Chromium as a person would, and the kernel behind it.
 
 Nothing here sleeps. Every wait is for something that can be seen: a prompt, a text, a value in the kernel.
 """
@@ -6,16 +6,7 @@ Nothing here sleeps. Every wait is for something that can be seen: a prompt, a t
 from __future__ import annotations
 
 import ast
-import json
-import os
-import re
 import shutil
-import subprocess
-import sys
-import threading
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -23,23 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from playwright.sync_api import Locator, Page
 
+from tests.browser.server import LabServer
+
 SCREENSHOTS = Path(__file__).with_name("screenshots")
 SECOND = 1000
-
-SERVER_OPTIONS = [
-    "--no-browser",
-    "--allow-root",
-    "--ServerApp.ip=127.0.0.1",
-    "--ServerApp.port=0",
-    "--IdentityProvider.token=",
-    "--ServerApp.disable_check_xsrf=True",
-    "--LabApp.expose_app_in_browser=True",
-    "--ServerApp.iopub_data_rate_limit=1e12",
-]
-SETTINGS = {
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells off screen are not in the page
-}
 
 NOTEBOOK = "window.jupyterapp.shell.currentWidget"
 KERNEL = f"{NOTEBOOK}.sessionContext.session?.kernel"
@@ -65,61 +43,6 @@ ASK_KERNEL = f"""async ([expression, limit]) => {{
   const reply = await Promise.race([request.done, late]);
   return reply.content.user_expressions.answer;
 }}"""
-
-
-class LabServer:
-    """A JupyterLab on a free port of this machine; `root` is the folder it shows."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.log: list[str] = []
-        self.url = ""
-        _write_settings(Path(os.environ["JUPYTERLAB_SETTINGS_DIR"]))
-        command = [sys.executable, "-m", "jupyterlab", *SERVER_OPTIONS, f"--ServerApp.root_dir={root}"]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
-        self._announced = threading.Event()
-        threading.Thread(target=self._read_log, daemon=True).start()
-        if not (self._announced.wait(60) and self.url and _answers(f"{self.url}api/status")):
-            self.stop()
-            raise RuntimeError("JupyterLab did not start:\n" + "".join(self.log))
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def _read_log(self) -> None:
-        for line in self._process.stderr:
-            self.log.append(line)
-            if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
-                self.url = self.url or found[0]
-                self._announced.set()
-        self._announced.set()  # the server has ended
-
-    def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-
-
-def _answers(url: str, seconds: float = 30) -> bool:
-    """Whether a server answers in time; the address is announced a moment before it does."""
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        try:
-            with urllib.request.urlopen(url, timeout=seconds):
-                return True
-        except urllib.error.URLError:
-            threading.Event().wait(0.05)
-    return False
-
-
-def _write_settings(folder: Path) -> None:
-    for name, settings in SETTINGS.items():
-        file = folder / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings))
 
 
 class LabPage:
