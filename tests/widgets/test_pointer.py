@@ -1,0 +1,55 @@
+"""The helper's messages, as the browser sends them."""
+
+from __future__ import annotations
+
+import pytest
+
+from svetlana_jupyter.widgets.pointer import Pointer
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+@pytest.fixture
+def pointer(heard):
+    class Listener:
+        def __getattr__(self, name):
+            return lambda *arguments: heard.append((name, *arguments))
+
+    made = Pointer()
+    made.listen(Listener())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ({"event": "pressed", "row": 1.5, "column": 2, "button": 2}, ("pressed", 1.5, 2, 2)),
+        ({"event": "moved", "row": 1.5, "column": 2}, ("moved", 1.5, 2)),
+        ({"event": "released", "row": 1.5, "column": 2}, ("released", 1.5, 2)),
+        ({"event": "left"}, ("left",)),
+        ({"event": "wheeled", "delta": -120, "row": 3, "column": 4}, ("wheeled", -120, (3, 4))),
+        (
+            {"event": "key_pressed", "key": "1", "control": False, "shown": ["smear", 7]},
+            ("key_pressed", "1", ("smear", 7)),
+        ),
+        ({"event": "key_pressed", "key": "z", "control": True, "shown": []}, ("key_pressed", "Ctrl+z", None)),
+    ],
+)
+def test_a_message_becomes_one_call(pointer, heard, message, call):
+    pointer._handle_custom_msg(message, [])
+    assert heard == [call]
+
+
+def test_a_message_of_another_kind_is_ignored(pointer, heard):
+    pointer._handle_custom_msg({"event": "something else"}, [])
+    pointer._handle_custom_msg({}, [])
+    assert heard == []
+
+
+def test_the_script_is_sent_with_the_widget():
+    state = Pointer().get_state()
+    assert "export default" in state["_esm"]
+    assert state["shown"] == []
