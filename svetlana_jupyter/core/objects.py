@@ -83,7 +83,6 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     """
     waiting: list[Tally] = []
     rows = merged = 0
-    total = 0
     for done, total, tally in _block_tallies(da.asarray(mask.data)):
         waiting.append(tally)
         rows += tally.labels.size
@@ -101,7 +100,7 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
 
 
 def _block_tallies(mask: da.Array) -> Iterator[tuple[int, int, Tally]]:
-    """Tally every block on a few threads, never holding more blocks than twice the threads."""
+    """Tally every block, one at a time on each of a few threads; what waits for the caller are tallies, not blocks."""
     threads = os.cpu_count() or 1
     edges = [np.concatenate([[0], np.cumsum(sizes)]).tolist() for sizes in mask.chunks]
     blocks = itertools.product(*(range(len(sizes)) for sizes in mask.chunks))
@@ -149,8 +148,8 @@ def _tally_lines(
         raise InputError(f"object numbers must be below 2**63, got {values.max()}. Renumber the mask first.")
 
     line, column = np.divmod(begin, slab.shape[1])
-    *outer, column = [*np.unravel_index(line + first, shape[:-1]), column]
-    low = np.stack([np.asarray(at, np.int64) + offset for at, offset in zip([*outer, column], start)])
+    places = [*np.unravel_index(line + first, shape[:-1]), column]
+    low = np.stack([np.asarray(at, np.int64) + offset for at, offset in zip(places, start)])
     high = low + 1
     high[-1] = low[-1] + length
     sums = np.concatenate([length[None], low * length])

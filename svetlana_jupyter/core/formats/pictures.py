@@ -9,6 +9,7 @@ from typing import Any
 import imageio.v3 as iio
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from svetlana_jupyter.core.formats.stored import Stored, lazy
 from svetlana_jupyter.core.formats.unpacked import Whole, lazy_whole
@@ -20,8 +21,11 @@ def read_picture(path: Path, stamp: str, cache: Path | None = None) -> Stored:
     try:
         header = iio.improps(path, plugin="pillow")
     except (OSError, ValueError, SyntaxError) as error:
+        reason = error.__cause__ or error
+        if isinstance(reason, Image.DecompressionBombError):
+            raise InputError(f"{path} is too large for a picture. Save it as TIFF with tiles, or as Zarr.") from error
         raise InputError(
-            f"{path} cannot be read as a picture ({error}). Is it complete, and does it open elsewhere?"
+            f"{path} cannot be read as a picture ({reason}). Is it complete, and does it open elsewhere?"
         ) from error
     whole = Whole(path, stamp, tuple(header.shape), np.dtype(header.dtype), _decode)
     return Stored(lazy_whole(whole, cache), "yxs" if len(header.shape) == 3 else "yx")

@@ -69,7 +69,7 @@ def read_tiff(path: Path, stamp: str, cache: Path | None = None) -> Stored:
             axes = _axes(series)
             spacing, channels = _described(tiff)
             return Stored(_pixels(series, path, stamp, cache), axes, spacing, channels)
-    except (TiffFileError, ValueError, IndexError, KeyError) as error:
+    except (TiffFileError, OSError, ValueError, IndexError, KeyError, SyntaxError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

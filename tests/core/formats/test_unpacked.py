@@ -112,6 +112,14 @@ def test_pictures_of_every_mode_lose_their_transparency_and_keep_their_colours(t
     np.testing.assert_array_equal(image.transpose("y", "x", ...), np.asarray(expected))
 
 
+def test_a_picture_beyond_what_pillow_trusts_is_refused_with_a_better_format(tmp_path, monkeypatch):
+    iio.imwrite(tmp_path / "a.png", LARGE[:40, :50])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+
+    with pytest.raises(InputError, match=r"a\.png is too large for a picture\. Save it as TIFF with tiles"):
+        open_image(tmp_path / "a.png")
+
+
 def test_a_jpeg_opens_in_colour(tmp_path):
     iio.imwrite(tmp_path / "a.jpg", np.full((20, 30, 3), (200, 90, 10), np.uint8), quality=95)
 
