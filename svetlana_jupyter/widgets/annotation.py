@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
 _NO_IMAGES = (
-    'There are no images yet. Add some with <code>project.add_images("images/{name}.tif", '
-    'masks="masks/{name}.tif")</code>, and they appear here.'
+    'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
+    'masks="masks/{well}.tif")</code>, and they appear here.'
 )
-_MARKS = {"ambiguous": "ambiguous", "bad": "bad outline", "skip": "skipped"}
+_MARKS = {"ambiguous": "ambiguous", "bad": "badly segmented", "skip": "skipped"}
 
 
 class AnnotationPanel(LabellingPanel):
@@ -32,22 +32,23 @@ class AnnotationPanel(LabellingPanel):
 
     def __init__(self, project: Project) -> None:
         super().__init__(project, queue="random", source="panel", queue_source="queue")
+        self._details: dict[int, str] = {}
         self.offer(
-            Command(("p",), "Previous", "chevron-left", "Back to the object before", self.previous),
-            Command(("n", " "), "Next", "chevron-right", "Take the next object, drawn at random", self.next),
+            Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
+            Command(("n", " "), "Next", "chevron-right", "Next object, drawn at random", self.next),
             Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
-            Command(("r",), "Redo", "repeat", "Annotate again what was taken back", self.redo),
+            Command(("r",), "Redo", "repeat", "Bring it back again", self.redo),
             Command(("s",), "Skip", "step-forward", "Pass over this object", self.marking("skip")),
-            Command(("e", "Delete"), "Erase", "eraser", "Remove the annotation of this object", self.erase),
+            Command(("e", "Delete"), "Erase", "eraser", "Remove the annotation", self.erase),
             Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.marking("ambiguous")),
-            Command(("b",), "Bad outline", "chain-broken", "The segmentation is wrong here", self.marking("bad")),
+            Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong here", self.marking("bad")),
         )
         self.new_color = ColorPicker(concise=True, layout={"width": "30px", "margin": "2px 4px 2px 0"})
         self.new_color.tooltip = "Colour of the new class"
         self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 auto", "width": "auto", "margin": "2px 0"})
         self.new_name.on_msg(lambda _, content, __: content.get("event") == "submit" and self.do(self._add_class))
         self.add = self.button(self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"})
-        self.tally = HTML(layout={"margin": "0"})
+        self.tally = HTML(layout={"margin": "0", "min_height": "38px"})
         self._empty = HTML(f'<div class="sv-empty">{_NO_IMAGES}</div>', layout={"width": "100%"})
 
         side = VBox(
@@ -68,31 +69,34 @@ class AnnotationPanel(LabellingPanel):
         self._body = HBox([self.viewer, side], layout={"width": "100%"})
         self.children = (self._style, self._empty, self._body, self.status)
         self.watch(self.renew_queue, "images_version")
-        self.watch(self.show, "annotations_version", "classes_version", "images_version")
-        self.show()
+        self.watch(self._follow, "annotations_version", "classes_version", "images_version")
+        self._follow()
         self.status.say("Click an object, or press n for one drawn at random; then press the key of its class.")
 
     def show(self) -> None:
+        class_id = self.project.label_of(*self.shown).class_id if self.shown else 0
+        self.rows.show(self.project.classes, self._details, chosen=class_id)
+
+    def _follow(self) -> None:
+        """Bring counts and buttons up to the project, then the rest."""
         project = self.project
         self._empty.layout.display = "none" if project.images else "block"
         self._body.layout.display = "flex" if project.images else "none"
         counts = project.class_counts()
-        details = {info.id: count(int(counts[info.name])) for info in project.classes}
-        self.rows.show(project.classes, details, chosen=project.label_of(*self.shown).class_id if self.shown else 0)
+        self._details = {info.id: count(int(counts[info.name])) for info in project.classes}
         self.new_color.value = PALETTE[len(project.classes) % len(PALETTE)]
         self.buttons["Undo"].disabled = not project.can_undo
         self.buttons["Redo"].disabled = not project.can_redo
-        self.tally.value = muted(self._tally(int(counts.sum())))
+        self.tally.value = "<br>".join(map(muted, self._tally(int(counts.sum()))))
+        self.show()
 
-    def _tally(self, total: int) -> str:
+    def _tally(self, total: int) -> tuple[str, str]:
         if not len(self.project.classes):
-            return "Name the first class above, for example “active”."
+            return "Name the first class above, for example “active”.", ""
+        rate = self.project.rate()
         marks = self.project.labels()["action"].value_counts()
-        parts = [f"{total:,} annotated"]
-        if not math.isnan(rate := self.project.rate()):
-            parts.append(f"{rate:.0f} a minute")
-        parts += [f"{marks[mark]:,} {said}" for mark, said in _MARKS.items() if mark in marks]
-        return " · ".join(parts)
+        aside = [f"{marks[mark]:,} {said}" for mark, said in _MARKS.items() if mark in marks]
+        return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} a minute"), " · ".join(aside)
 
     def _add_class(self) -> None:
         name = self.new_name.value.strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-WIDTH, HEIGHT = 520, 176
+WIDTH, HEIGHT = 472, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 26, 24
 _LOSS, _SCORE = "#0072b2", "#d55e00"
 

@@ -12,6 +12,7 @@ from ipywidgets import HTML, Button
 from svetlana_jupyter.core.annotations import Mark, ObjectId
 from svetlana_jupyter.widgets.panel import Panel, guarded
 from svetlana_jupyter.widgets.parts import ClassRows, keycap
+from svetlana_jupyter.widgets.style import VIEWER_SIZE
 from svetlana_jupyter.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class LabellingPanel(Panel):
 
     def __init__(self, project: Project, queue: str, source: str, queue_source: str) -> None:
         super().__init__(project)
-        self.viewer = Viewer(project)
+        self.viewer = Viewer(project, VIEWER_SIZE)
         self.rows = ClassRows(
             act=lambda name: self.do(self.label, name, self.shown),
             recolor=lambda name, color: self.do(project.recolor_class, name, color),
@@ -72,6 +73,7 @@ class LabellingPanel(Panel):
         self._since = time.monotonic()
         self.viewer.on_key(guarded(self.press, self.status))
         self.viewer.on_pick(guarded(self._picked, self.status))
+        self.viewer.observe(guarded(lambda _: self.show(), self.status), ["image", "selected"])
 
     @property
     def shown(self) -> ObjectId | None:
@@ -94,6 +96,10 @@ class LabellingPanel(Panel):
 
     def show(self) -> None:
         """Bring what is beside the viewer up to the project and the object shown."""
+
+    def close(self) -> None:
+        self.viewer.close()
+        super().close()
 
     def offer(self, *commands: Command) -> None:
         """Give these commands a button and their keys, and list them in the help."""
@@ -146,11 +152,11 @@ class LabellingPanel(Panel):
 
     def undo(self, object: ObjectId | None = None) -> None:
         """Take back the last annotation, whatever is shown."""
-        self.status.say("Taken back." if self.project.undo() else "There is nothing to take back.")
+        self._revisit(self.project.undo(), "undo")
 
     def redo(self, object: ObjectId | None = None) -> None:
         """Annotate again what was taken back last."""
-        self.status.say("Done again." if self.project.redo() else "There is nothing to do again.")
+        self._revisit(self.project.redo(), "redo")
 
     def next(self, object: ObjectId | None = None) -> None:
         """Take the next object of the queue."""
@@ -167,8 +173,7 @@ class LabellingPanel(Panel):
     def _picked(self, image: str, object: int) -> None:
         self._candidate = None
         self._since = time.monotonic()
-        self.show()
-        self.status.say(f"Object {object} in {image}" if object else NO_OBJECT)
+        self.status.say(f"Object {object} in {image}." if object else NO_OBJECT)
 
     def _bring(self, candidate: Candidate | None, otherwise: str) -> None:
         if candidate is None:
@@ -177,7 +182,6 @@ class LabellingPanel(Panel):
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.object)
         self._since = time.monotonic()
-        self.show()
         self.status.say(f"Object {candidate.object} in {candidate.image}, {candidate.reason}.")
 
     def _go_on(self, object: ObjectId) -> None:
@@ -185,6 +189,24 @@ class LabellingPanel(Panel):
         if self._is_candidate(object):
             self.next()
         self.status.say(self.project.status)
+
+    def _revisit(self, done: bool, said: str) -> None:
+        """Show the object that an undo or a redo was about, in its place in the queue if it is the one before."""
+        if not done:
+            self.status.say(f"Nothing is left to {said}.")
+            return
+        log = self.project.annotations()
+        log = log[log["who"] == self.project.annotator]
+        gesture = log[(log["gesture"] == log["gesture"].iloc[-1]) & (log["image"] != "")].iloc[-1]
+        object = ObjectId(gesture["image"], int(gesture["object"]))
+        if object != self.shown:
+            before = self.queue.previous() if self._candidate else None
+            if before and before.id != object:
+                self.queue.next()  # this was about another object: the queue stays where it is
+                before = None
+            self._candidate = before
+            self.viewer.show(*object)
+        self.status.say(f"{said.capitalize()}: object {object.object} in {object.image}.")
 
     def _is_candidate(self, object: ObjectId) -> bool:
         return self._candidate is not None and self._candidate.id == object

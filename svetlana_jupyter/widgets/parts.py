@@ -54,8 +54,12 @@ class ClassRow(HBox):
         self.button = Button(layout={"flex": "1 1 auto", "min_width": "60px", "margin": "2px 0"})
         self.button.add_class("sv-class-button")
         self._key = HTML(layout={"width": "26px", "margin": "2px 0 2px 6px"})
-        self._detail = HTML(layout={"width": "auto", "min_width": "44px", "margin": "2px 0 2px 4px"})
-        super().__init__([self.picker, self.button, self._key, self._detail], layout={"width": "100%"})
+        self._detail = HTML(
+            layout={"width": "auto", "min_width": "44px", "flex": "0 0 auto", "margin": "2px 0 2px 4px"}
+        )
+        super().__init__(
+            [self.picker, self.button, self._key, self._detail], layout={"width": "100%", "align_items": "center"}
+        )
         self.button.on_click(lambda _: act(self.info.name))
         # The picker also changes when the project recolours the class; only a person's choice is passed on.
         self.picker.observe(
@@ -127,7 +131,7 @@ class JobBar(HBox):
         self._seldom = Seldom(0.1)
         super().__init__(
             [self.bar, self.text, self.stop],
-            layout={"width": "100%", "align_items": "center", "visibility": "hidden"},
+            layout={"flex": "1 1 auto", "min_width": "0", "align_items": "center", "visibility": "hidden"},
         )
 
     def show(self, job: JobState | None) -> None:

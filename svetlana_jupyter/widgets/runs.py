@@ -23,15 +23,19 @@ class RunTable(VBox):
         self._choose = choose
         self._rows: dict[str, tuple[Button, HTML]] = {}
         self._head = HBox(
-            [HTML(layout={"width": "36px"}), HTML(_cells(_COLUMNS, "sv-head"), layout={"flex": "1 1 auto"})]
+            [
+                HTML(layout={"width": "36px", "margin": "0"}),
+                HTML(_cells(_COLUMNS, "sv-head"), layout={"flex": "1 1 auto", "margin": "1px 0"}),
+            ]
         )
-        super().__init__(layout={"width": "100%", "max_height": "230px", "overflow": "auto"})
+        super().__init__(layout={"width": "100%", "max_height": "230px", "overflow": "auto", "display": "none"})
 
     def show(self, rows: Iterable[Sequence[str]], current: str) -> None:
         """Show rows of text, one cell a column, whose first cell is the run's name; ``current`` is in use."""
         texts = {row[0]: row for row in rows}
         if list(texts) != list(self._rows):
             self._rows = {name: self._rows.get(name) or self._row(name) for name in texts}
+            self.layout.display = "flex" if texts else "none"
             self.children = (self._head, *(HBox(row, layout={"min_height": "30px"}) for row in self._rows.values()))
         for name, (button, cells) in self._rows.items():
             used = name == current
@@ -44,7 +48,7 @@ class RunTable(VBox):
         return self._rows[name][0]
 
     def _row(self, name: str) -> tuple[Button, HTML]:
-        button = Button(layout={"width": "32px", "margin": "1px 4px 1px 0"})
+        button = Button(layout={"width": "32px", "padding": "0", "margin": "1px 4px 1px 0"})
         button.on_click(lambda _: self._choose(name))
         return button, HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from ipywidgets import HTML
 
-PANEL_WIDTH = "1080px"
-SIDE_WIDTH = "316px"
+# Together they fit the output of a notebook that is 1100 pixels wide.
+VIEWER_SIZE = (540, 648)
+SIDE_WIDTH = "312px"
+PANEL_WIDTH = "960px"
+APP_WIDTH = "992px"  # with the frame of the tabs
 
 _CSS = """
 .svetlana { color: var(--jp-ui-font-color1, #212121); }
 .svetlana .widget-html-content, .svetlana .jupyter-widget-html-content { line-height: 1.45; }
 .svetlana h4 { margin: 0; font-size: 13px; font-weight: 600; color: var(--jp-ui-font-color1, #212121); }
 .svetlana .sv-muted { color: var(--jp-ui-font-color2, #616161); font-size: 12px; }
-.svetlana .sv-number { font-variant-numeric: tabular-nums; text-align: right; font-size: 13px; }
+.svetlana .sv-number { font-variant-numeric: tabular-nums; text-align: right; font-size: 13px;
+  white-space: nowrap; }
 .svetlana kbd { display: inline-block; min-width: 12px; padding: 0 4px; text-align: center; font-size: 11px;
   line-height: 17px; border: 1px solid var(--jp-border-color1, #bdbdbd); border-bottom-width: 2px; border-radius: 3px;
   background: var(--jp-layout-color1, #fff); color: var(--jp-ui-font-color1, #212121); box-shadow: none; }
@@ -31,11 +35,12 @@ _CSS = """
   background: var(--jp-layout-color3, #ddd); vertical-align: 0; overflow: hidden; }
 .svetlana .sv-bar > span { display: block; height: 100%; }
 .svetlana .sv-pictures { display: flex; gap: 10px; }
-.svetlana .sv-pictures figure { margin: 0; width: 148px; }
-.svetlana .sv-pictures img, .svetlana .sv-pictures .sv-blank { display: block; width: 148px; height: 148px;
-  object-fit: contain; background: #000; image-rendering: pixelated; border-radius: 3px; }
+.svetlana .sv-pictures figure { margin: 0; width: 144px; }
+.svetlana .sv-pictures img, .svetlana .sv-pictures .sv-blank { display: block; width: 144px; height: 144px;
+  object-fit: contain; background: #000; border-radius: 3px; }
 .svetlana .sv-pictures .sv-blank { background: var(--jp-layout-color2, #eee); }
-.svetlana .sv-pictures figcaption { margin-top: 3px; font-size: 12px; color: var(--jp-ui-font-color2, #616161); }
+.svetlana .sv-pictures figcaption { margin-top: 3px; font-size: 12px; line-height: 1.3;
+  color: var(--jp-ui-font-color2, #616161); }
 .svetlana table.sv-table { border-collapse: collapse; font-size: 13px; margin: 0; color: inherit; }
 .svetlana table.sv-table th { font-weight: 600; text-align: left; padding: 3px 14px 3px 6px; white-space: nowrap;
   border-bottom: 1px solid var(--jp-border-color1, #bdbdbd); position: sticky; top: 0;

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +44,38 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def annotated(project: Project) -> Project:
-    """The same with eight objects of the left image annotated."""
-    for label in range(1, 9):
+    """The same with twelve objects of the left image annotated."""
+    for label in range(1, 13):
         project.annotate("left", label, "bright" if label % 2 else "dark")
     return project
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one finished run and predictions of both images, made once."""
+    made = Project(tmp_path_factory.mktemp("trained") / "squares.svetlana", classes=["bright", "dark"])
+    for seed, name in enumerate(["left", "right"]):
+        made.add(name, *squares(seed), axes="yx")
+    for label in range(1, 13):
+        made.annotate("left", label, "bright" if label % 2 else "dark")
+    made.train(epochs=8, trees=20)
+    made.predict()
+    return made.path
+
+
+@pytest.fixture
+def trained(trained_folder: Path, tmp_path: Path) -> Project:
+    """A copy of that project."""
+    return Project(shutil.copytree(trained_folder, tmp_path / "trained.svetlana"))
+
+
+@pytest.fixture
+def finish() -> Callable[[Project], None]:
+    """Wait until a project's job is over."""
+
+    def wait(project: Project) -> None:
+        over = threading.Event()
+        project.observe(lambda change: change["new"] is None and over.set(), "job")
+        assert project.job is None or over.wait(120), "the job did not end"
+
+    return wait

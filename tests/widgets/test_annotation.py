@@ -86,7 +86,33 @@ def test_undo_and_redo_by_key_and_by_button(panel, project):
     press(panel, "r")
     assert class_of(project, 5) == "dark"
     press(panel, "r")
-    assert panel.status.text == "There is nothing to do again."
+    assert panel.status.text == "Nothing is left to redo."
+
+
+def test_undo_shows_the_object_again_and_its_new_label_goes_on_where_one_was(panel, project):
+    press(panel, "n")
+    first = panel.shown
+    press(panel, "1")
+    second = panel.shown
+    press(panel, "u")
+    assert panel.shown == first
+    assert class_of(project, first.object, first.image) == ""
+    press(panel, "2")
+    assert class_of(project, first.object, first.image) == "dark"
+    assert panel.shown == second
+
+
+def test_undo_of_a_clicked_object_leaves_the_queue_where_it_is(panel):
+    panel.viewer.show("left", 5)
+    press(panel, "1")
+    press(panel, "n")
+    press(panel, "n")
+    before = panel.shown
+    press(panel, "u")
+    assert panel.shown == ("left", 5)
+    press(panel, "p")
+    press(panel, "n")
+    assert panel.shown == before
 
 
 @pytest.mark.parametrize(("key", "action"), [("s", "skip"), ("a", "ambiguous"), ("b", "bad")])
@@ -127,7 +153,7 @@ def test_counts_follow_each_annotation(panel):
     press(panel, "b")
     assert ">1<" in panel.rows.row(1).children[3].value
     assert "1 annotated" in panel.tally.value
-    assert "1 bad outline" in panel.tally.value
+    assert "1 badly segmented" in panel.tally.value
 
 
 def test_a_class_is_added_by_the_field_and_used_at_once(panel, project):

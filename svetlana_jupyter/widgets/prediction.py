@@ -1,0 +1,207 @@
+"""The panel to predict and review: every object classified, the least certain first, corrected with a key."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ipywidgets import HTML, Accordion, GridBox, HBox, VBox
+
+from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
+from svetlana_jupyter.core.statistics import Proportion
+from svetlana_jupyter.errors import SvetlanaError
+from svetlana_jupyter.project.export import FORMATS
+from svetlana_jupyter.widgets.export import ExportForm
+from svetlana_jupyter.widgets.inspector import Inspector
+from svetlana_jupyter.widgets.labelling import NO_OBJECT, Command, LabellingPanel
+from svetlana_jupyter.widgets.pace import Rest
+from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.parts import JobBar, heading, muted, side_by_side, table
+from svetlana_jupyter.widgets.pictures import explanation_pictures
+from svetlana_jupyter.widgets.style import SIDE_WIDTH
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from svetlana_jupyter.project.project import Project
+
+Wanted = tuple[ObjectId | None, str]
+
+
+class PredictionPanel(LabellingPanel):
+    """Predict, look, correct, retrain, export.
+
+    Parameters
+    ----------
+    project : Project
+    """
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(project, queue="uncertain", source="correction", queue_source="correction")
+        self.viewer.overlay = "predictions"
+        self.offer(
+            Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
+            Command(("n", " "), "Next", "chevron-right", "Next object, least certain first", self.next),
+            Command(("Enter",), "Accept", "check", "Keep the prediction as an annotation", self.accept),
+            Command(("s",), "Skip", "step-forward", "Pass over this object", self.marking("skip")),
+            Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
+            Command(("r",), "Redo", "repeat", "Bring it back again", self.redo),
+            Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.marking("ambiguous")),
+            Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong here", self.marking("bad")),
+        )
+        self.predict_image = self.button(
+            lambda: project.start_prediction([self.viewer.image]),
+            "Predict this image",
+            icon="picture-o",
+            tooltip="Classify every object of the image shown",
+            layout={"width": "160px", "flex": "0 0 auto"},
+        )
+        self.predict_all = self.button(
+            project.start_prediction,
+            "Predict all images",
+            icon="th",
+            button_style="primary",
+            tooltip="Classify every object of every image",
+            layout={"width": "160px", "flex": "0 0 auto"},
+        )
+        self.retrain = self.button(
+            project.start_training,
+            "Retrain",
+            icon="refresh",
+            tooltip="Train again on all annotations, corrections included",
+            layout={"width": "110px", "flex": "0 0 auto"},
+        )
+        self.job = JobBar(stop=lambda: self.do(project.stop))
+        self.inspector = Inspector(self.rows)
+        self.counts = HTML(layout={"width": "100%", "margin": "0"})
+        self.export_form = ExportForm(
+            str(project.path.with_name(f"{project.path.stem}_results")),
+            list(FORMATS),
+            lambda folder, formats: self.do(self._export, folder, formats),
+        )
+        self._wanted: Wanted = None, ""
+        # Counting all images and explaining take longer than a keypress may: both wait until the keys rest.
+        self._recount = Rest(guarded(self._show_counts, self.status), delay=0.6)
+        self._reexplain = Rest(guarded(self._explain, self.status), delay=0.2)
+
+        side = VBox(
+            [
+                HBox([heading("Review"), self.help_button], layout={"align_items": "center"}),
+                self.inspector,
+                GridBox(
+                    list(self.buttons.values()),
+                    layout={"grid_template_columns": "1fr 1fr", "grid_gap": "4px", "width": "100%"},
+                ),
+                self.help,
+            ],
+            layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "grid_gap": "4px", "padding": "0 0 0 12px"},
+        )
+        self.children = (
+            self._style,
+            HBox([self.predict_image, self.predict_all, self.retrain, self.job], layout={"width": "100%"}),
+            HBox([self.viewer, side], layout={"width": "100%"}),
+            self.status,
+            heading("Counts"),
+            self.counts,
+            Accordion([self.export_form], titles=["Export the results"]),
+        )
+        self.watch(self._show_job, "job", "current_run", "annotations_version", "images_version")
+        self.watch(self.renew_queue, "predictions_version", "current_run", "images_version")
+        self.watch(self.show, "annotations_version", "classes_version", "predictions_version")
+        self.watch(
+            self._recount.restart, "annotations_version", "classes_version", "images_version", "predictions_version"
+        )
+        self._show_job()
+        self.show()
+        self._show_counts()
+        self.status.say("Press n for the least certain object: Enter accepts its prediction, a digit corrects it.")
+
+    def accept(self, object: ObjectId | None) -> None:
+        """Keep the prediction of an object as its annotation."""
+        predicted = self._predicted(object)
+        if object is None or predicted is None:
+            self.status.say(NO_OBJECT if object is None else "This object is not predicted yet.")
+            return
+        self.label(self.project.classes.by_id(int(predicted["predicted"])).name, object)
+
+    def show(self) -> None:
+        project, object = self.project, self.shown
+        label = project.label_of(*object) if object else UNLABELED
+        self.inspector.show(object, self._predicted(object), label, project.classes)
+        self.buttons["Undo"].disabled = not project.can_undo
+        self.buttons["Redo"].disabled = not project.can_redo
+        wanted = object, project.current_run
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self.inspector.show_pictures()
+            self._reexplain.restart()
+
+    def _predicted(self, object: ObjectId | None) -> pd.Series | None:
+        """Return the row of `Project.probabilities` of an object, if it has one."""
+        if object is None:
+            return None
+        table = self.project.probabilities(object.image)
+        return table.loc[object.object] if object.object in table.index else None
+
+    def _show_job(self) -> None:
+        project = self.project
+        self.job.show(project.job)
+        free = project.job is None
+        self.predict_image.disabled = self.predict_all.disabled = not (free and project.current_run and project.images)
+        self.retrain.disabled = not free or bool(project.readiness())
+
+    def _show_counts(self) -> None:
+        project = self.project
+        if not project.images:
+            self.counts.value = muted("There are no images yet.")
+            return
+        counts = project.counts(by="image")
+        totals = counts.groupby("class")["count"].sum()
+        known = int(totals.sum())
+        shares = [(info, int(totals[info.name]), _share(int(totals[info.name]), known)) for info in project.classes]
+        wide = counts.pivot(index="image", columns="class", values="count")[list(project.classes.names)]
+        wide["without"] = counts.groupby("image")["left_out"].first()
+        images = [(name, *map(int, row)) for name, row in zip(wide.index, wide.to_numpy())]
+        self.counts.value = side_by_side(
+            table(["Class", "Objects", "Share (95 % interval)"], shares),
+            table(["Image", *project.classes.names, "Without class"], images),
+        )
+
+    def _export(self, folder: str, formats: list[str]) -> None:
+        files = self.project.export(folder, formats)
+        self.status.say(f"{len(files)} files are written to {folder}.")
+
+    def _explain(self) -> None:
+        """Show what the classifier sees and where it looked; computed beside the kernel's loop, so that keys go on."""
+        wanted = self._wanted
+        object, run = wanted
+        if object is None or not run:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a script or a test: nothing to keep free
+            self._show_explanation(wanted, self._pictures(object))
+            return
+        pictures = loop.run_in_executor(None, self._pictures, object)
+        pictures.add_done_callback(guarded(lambda done: self._show_explanation(wanted, done.result()), self.status))
+
+    def _pictures(self, object: ObjectId) -> tuple[bytes, bytes] | SvetlanaError:
+        try:
+            return explanation_pictures(self.project.explain(*object))
+        except SvetlanaError as error:
+            return error
+
+    def _show_explanation(self, wanted: Wanted, pictures: tuple[bytes, bytes] | SvetlanaError) -> None:
+        """Show an answer, unless another object was chosen meanwhile."""
+        if wanted != self._wanted:
+            return
+        if isinstance(pictures, SvetlanaError):
+            self.inspector.show_pictures(caption=str(pictures))
+        else:
+            self.inspector.show_pictures(*pictures)
+
+
+def _share(count: int, total: int) -> str:
+    share = Proportion(count, total)
+    low, high = share.interval
+    return f"{share.value:.1%} ({low:.1%} to {high:.1%})" if total else "–"

@@ -1,0 +1,115 @@
+"""The panel to predict and review: the predictions, corrections, and what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from svetlana_jupyter.widgets.prediction import PredictionPanel
+
+
+@pytest.fixture
+def panel(trained):
+    return PredictionPanel(trained)
+
+
+def press(panel, key):
+    panel.viewer._pointer._handle_custom_msg(
+        {"event": "key_pressed", "key": key, "control": False, "shown": list(panel.shown or [])}, []
+    )
+
+
+def test_before_a_training_nothing_can_be_predicted(project):
+    panel = PredictionPanel(project)
+    assert panel.predict_all.disabled
+    assert panel.predict_image.disabled
+    assert panel.retrain.disabled
+
+
+def test_a_chosen_object_shows_its_prediction_its_patch_and_where_the_network_looked(panel, trained):
+    panel.viewer.show("right", 3)
+    predicted = trained.probabilities("right").loc[3]
+    name = trained.classes.by_id(int(predicted["predicted"])).name
+    assert f"{name}, predicted with {predicted['probability']:.0%}" in panel.inspector.title.value
+    assert f"{predicted['p_1']:.0%}".replace("%", " %") in panel.rows.row(1).children[3].value
+    assert panel.inspector.pictures.value.count("data:image/png;base64,") == 2
+
+
+def test_the_queue_brings_the_least_certain_first(panel, trained):
+    press(panel, "n")
+    assert panel.shown == trained.uncertain(1)[0]
+
+
+def test_a_digit_corrects_and_goes_on(panel, trained):
+    press(panel, "n")
+    object = panel.shown
+    press(panel, "2")
+    assert trained.label_of(*object).class_id == 2
+    assert trained.annotations()["source"].iloc[-1] == "correction"
+    assert panel.shown != object
+
+
+def test_enter_keeps_the_prediction_as_an_annotation(panel, trained):
+    panel.viewer.show("right", 3)
+    press(panel, "Enter")
+    assert trained.label_of("right", 3).class_id == trained.probabilities("right").loc[3, "predicted"]
+    panel.buttons["Undo"].click()
+    panel.buttons["Accept"].click()
+    assert trained.label_of("right", 3).action == "label"
+
+
+def test_counts_by_class_and_image_follow_a_correction(panel, trained):
+    before = panel.counts.value
+    predicted = trained.probabilities("right").loc[3, "predicted"]
+    trained.annotate("right", 3, "dark" if predicted == 1 else "bright")
+    assert panel.counts.value != before
+    assert "right" in panel.counts.value
+    assert "95 % interval" in panel.counts.value
+
+
+def test_predicting_one_image_and_all(annotated, finish):
+    annotated.train(epochs=2, trees=20)
+    panel = PredictionPanel(annotated)
+    panel.viewer.show("right")
+    panel.predict_image.click()
+    finish(annotated)
+    assert (len(annotated.probabilities("left")), len(annotated.probabilities("right"))) == (0, 24)
+    panel.predict_all.click()
+    finish(annotated)
+    assert len(annotated.probabilities("left")) == 24
+    assert annotated.trouble == ""
+
+
+def test_retraining_counts_the_correction_in(panel, trained, finish):
+    before = sum(trained.run().labels.values())
+    trained.settings = trained.settings.changed(epochs=2, trees=20)
+    panel.viewer.show("right", 3)
+    press(panel, "1")
+    panel.retrain.click()
+    finish(trained)
+    assert sum(trained.run().labels.values()) == before + 1
+
+
+def test_the_ticked_formats_are_written(panel, tmp_path: Path):
+    panel.export_form.folder.value = str(tmp_path / "results")
+    panel.export_form.formats["tiff"].value = True
+    panel.export_form.export.click()
+    assert {file.suffix for file in (tmp_path / "results").iterdir()} == {".csv", ".tif"}
+    assert str(tmp_path / "results") in panel.status.text
+
+
+def test_exporting_nothing_is_refused_with_a_sentence(panel):
+    panel.export_form.formats["csv"].value = False
+    panel.export_form.export.click()
+    assert "formats are csv" in panel.status.text
+
+
+def test_the_annotation_panel_shows_a_correction(panel, trained):
+    from svetlana_jupyter.widgets.annotation import AnnotationPanel
+
+    other = AnnotationPanel(trained)
+    other.viewer.show("right", 3)
+    panel.viewer.show("right", 3)
+    press(panel, "2")
+    assert "sv-chosen" in other.rows.row(2).button._dom_classes
