@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svetlana_jupyter.core.finding import find_pairs
@@ -198,6 +198,7 @@ def test_patterns_that_cannot_work_are_refused(folder, images, masks, sentence):
 names = st.text("abcXYZ019.+[]()-", min_size=1, max_size=6).filter(lambda text: not text.startswith("."))
 
 
+@settings(deadline=None)
 @given(plate=names, well=names)
 def test_a_filled_pattern_is_read_back(plate, well):
     pattern = FilePattern.of("wells/{plate}_{well}.tif")
@@ -207,6 +208,7 @@ def test_a_filled_pattern_is_read_back(plate, well):
     assert match == {"plate": plate, "well": well}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**6), unique=True))
 def test_natural_order_counts(numbers):
     assert sorted((f"w{n}" for n in numbers), key=natural) == [f"w{n}" for n in sorted(numbers)]

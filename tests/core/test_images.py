@@ -8,7 +8,7 @@ import shutil
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from xarray import DataArray
 from xarray.testing import assert_identical
@@ -30,6 +30,7 @@ def test_nothing_is_computed_when_an_array_is_opened():
     assert open_mask(lazy).dims == ("z", "y", "x")
 
 
+@settings(deadline=None)
 @given(st.permutations("czyx"), st.integers(2, 4))
 def test_any_order_of_the_axes_becomes_czyx(order, ndim):
     axes = "".join(order) if ndim == 4 else "".join(axis for axis in order if axis in "cyx"[3 - ndim :])
@@ -42,6 +43,7 @@ def test_any_order_of_the_axes_becomes_czyx(order, ndim):
     np.testing.assert_array_equal(image.transpose(*axes), pixels)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 20), st.integers(2, 20))
 def test_spacing_is_read_back_from_the_coordinates_of_any_crop(rows, columns, start, length):
     image = open_image(np.zeros((40, 40)), spacing=(rows, columns))[start : start + length, start : start + length]

@@ -88,14 +88,15 @@ def _only_series(tiff: TiffFile, path: Path) -> TiffPageSeries:
 
 
 def _refuse_truncated(series: TiffPageSeries, path: Path) -> None:
-    size = path.stat().st_size
-    needed = 0 if series.dataoffset is None else series.dataoffset + series.nbytes
+    bare_end = 0 if series.dataoffset is None else series.dataoffset + series.nbytes
     for page in (series.pages[0], series.pages[-1]):
-        if page is not None:
-            ends = [*map(int.__add__, page.dataoffsets, page.databytecounts)]
-            needed = max([needed, *ends]) if ends else size + 1
-    if needed > size:
-        raise InputError(f"{path} is cut short: it should be at least {needed} bytes and is {size}. Copy it again.")
+        if page is None:
+            continue
+        size = page.parent.filehandle.size  # of an OME-TIFF in several files, the one with this page
+        ends = [*map(int.__add__, page.dataoffsets, page.databytecounts)]
+        needed = max([bare_end, *ends]) if ends else size + 1
+        if needed > size:
+            raise InputError(f"{path} is cut short: it should be at least {needed} bytes and is {size}. Copy it again.")
 
 
 def _axes(series: TiffPageSeries) -> str | None:
