@@ -54,6 +54,11 @@ class Palette:
     channels: tuple[Channel, ...]
     rgb: bool = False
 
+    def fits(self, other: Palette) -> bool:
+        """Whether this can be used for the channels of another palette."""
+        names = [[channel.name for channel in palette.channels] for palette in (self, other)]
+        return names[0] == names[1] and self.rgb == other.rgb
+
     def windowed(self, position: int, window: Window) -> Palette:
         """Return this palette with one channel's contrast changed (of every channel for a colour image)."""
         return self._changed(position, "window", window)

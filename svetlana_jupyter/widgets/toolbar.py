@@ -21,7 +21,7 @@ from traitlets import link
 from svetlana_jupyter.core.contrast import Palette, auto_window
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.widgets.source import Source
+    from svetlana_jupyter.widgets.opened import OpenImage
     from svetlana_jupyter.widgets.viewer import Viewer
 
 OVERLAYS = (("Annotations", "annotations"), ("Predictions", "predictions"), ("No overlay", "off"))
@@ -89,20 +89,20 @@ class Toolbar(VBox):
             self.images.value = shown if shown in names else None
         self.images.layout.display = "" if len(names) > 1 else "none"
 
-    def follow(self, source: Source) -> None:
+    def follow(self, opened: OpenImage) -> None:
         """Show the controls that fit an image."""
-        self.images.value = source.name if source.name in self.images.options else None
-        rows = len(source.palette.channels) if _switchable(source.palette) else 1
-        self.channels.children = [self._channel(source, position) for position in range(rows)]
-        self.plane.max = source.planes - 1
-        self.plane.layout.display = "" if source.planes > 1 else "none"
+        self.images.value = opened.name if opened.name in self.images.options else None
+        rows = len(opened.palette.channels) if _switchable(opened.palette) else 1
+        self.channels.children = [self._channel(opened, position) for position in range(rows)]
+        self.plane.max = opened.planes - 1
+        self.plane.layout.display = "" if opened.planes > 1 else "none"
 
-    def _channel(self, source: Source, position: int) -> HBox:
+    def _channel(self, opened: OpenImage, position: int) -> HBox:
         """Return the row of one channel (of all three of a colour image): its switch, its contrast, and "automatic"."""
-        palette, pixels = source.palette, source.pixels[position]
+        palette, pixels = opened.palette, opened.pixels[position]
         channel = palette.channels[position]
         true_colors = palette.rgb and channel.window == (0.0, 255.0)
-        low, high = channel.window if true_colors else (float(pixels[0]), float(pixels[-1]))
+        low, high = channel.window if true_colors else (min(0.0, float(pixels[0])), float(pixels[-1]))
         slider = FloatRangeSlider(
             value=channel.window,
             min=min(low, channel.window[0]),
@@ -112,23 +112,23 @@ class Toolbar(VBox):
             tooltip="The values shown black and at full brightness",
             layout={"width": "270px"},
         )
-        slider.observe(lambda change: self._viewer.show_as(source.palette.windowed(position, change["new"])), "value")
+        slider.observe(lambda change: self._viewer.show_as(opened.palette.windowed(position, change["new"])), "value")
 
         def automatic() -> None:
             slider.value = auto_window(pixels)
 
-        name = self._switch(source, position) if _switchable(palette) else Label("Contrast", layout={"width": "64px"})
+        name = self._switch(opened, position) if _switchable(palette) else Label("Contrast", layout={"width": "64px"})
         return HBox([name, slider, self._icon("magic", "Leave out the darkest and brightest 0.2 %", automatic)])
 
-    def _switch(self, source: Source, position: int) -> ToggleButton:
-        channel = source.palette.channels[position]
+    def _switch(self, opened: OpenImage, position: int) -> ToggleButton:
+        channel = opened.palette.channels[position]
         switch = ToggleButton(
             channel.visible, description=channel.name, tooltip=f"Show {channel.name}", layout={"width": "112px"}
         )
         switch.layout.border_left = f"4px solid {channel.color}"
 
         def changed(change: dict[str, bool]) -> None:
-            self._viewer.show_as(source.palette.shown(position, change["new"]))
+            self._viewer.show_as(opened.palette.shown(position, change["new"]))
             self._viewer.focus()
 
         switch.observe(changed, "value")

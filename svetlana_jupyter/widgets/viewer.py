@@ -17,11 +17,11 @@ from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.widgets.canvas import CanvasSurface
 from svetlana_jupyter.widgets.navigation import Navigation
+from svetlana_jupyter.widgets.opened import OpenImage
 from svetlana_jupyter.widgets.pace import Pace, Rest
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import Status
 from svetlana_jupyter.widgets.pointer import Pointer
-from svetlana_jupyter.widgets.source import Source
 from svetlana_jupyter.widgets.toolbar import Toolbar
 
 if TYPE_CHECKING:
@@ -78,9 +78,10 @@ class Viewer(VBox):
         self.status = Status()
         self.scene: Scene | None = None
         self.view = View((0.0, 0.0), 1.0, size)
-        self._source: Source | None = None
-        self._sources: dict[str, Source] = {}
+        self._opened: OpenImage | None = None
+        self._kept: dict[str, OpenImage] = {}
         self._watching: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
+        self._by_hand: Palette | None = None
         self._unreadable = False
         self._hint: Hint | None = None
         self._still = False
@@ -117,7 +118,7 @@ class Viewer(VBox):
             Magnify so that the object and its surroundings are well seen.
         """
         self.image, self.selected = image, object
-        place = self._source.place(object) if self._source is not None and object else None
+        place = self._opened.place(object) if self._opened is not None and object else None
         if place is None:
             return
         center, side, usual = place
@@ -125,7 +126,7 @@ class Viewer(VBox):
         if zoom:
             height = min(self.view.size)
             scale = min(_OBJECT_SHARE * height / usual, _OBJECT_MOST * height / side, _OBJECT_SCALE)
-            scale = max(scale, View.fitted(self._source.shape, self.view.size).scale)
+            scale = max(scale, View.fitted(self._opened.shape, self.view.size).scale)
         if len(center) == 3:
             self.plane = round(center[0])
         # Pixel (row, column) is a square whose middle is half a pixel further.
@@ -149,8 +150,8 @@ class Viewer(VBox):
 
     def look(self, view: View) -> None:
         """Show another part of the image."""
-        if self._source is not None:
-            self.view = view.bounded(self._source.shape)
+        if self._opened is not None:
+            self.view = view.bounded(self._opened.shape)
             self.redraw()
 
     def zoom(self, factor: float, about: tuple[float, float] | None = None) -> None:
@@ -163,27 +164,28 @@ class Viewer(VBox):
 
     def fit(self) -> None:
         """Show the whole image."""
-        if self._source is not None:
-            self.look(View.fitted(self._source.shape, self.view.size, self.view.dpr, self.plane))
+        if self._opened is not None:
+            self.look(View.fitted(self._opened.shape, self.view.size, self.view.dpr, self.plane))
 
     def step_plane(self, by: int) -> None:
         """Go up or down in a volume."""
-        if self._source is not None:
-            self.plane = min(max(self.plane + by, 0), self._source.planes - 1)
+        if self._opened is not None:
+            self.plane = min(max(self.plane + by, 0), self._opened.planes - 1)
 
     def show_as(self, palette: Palette) -> None:
-        """Show the image with another contrast, or other channels."""
-        if self._source is not None:
-            self._source.palette = palette
+        """Show the image, and those to come with the same channels, with another contrast or other channels."""
+        if self._opened is not None:
+            self._opened.palette = palette
+            self._by_hand = palette if palette != self._opened.automatic else None
             self.redraw()
 
     def hover(self, row: float, column: float) -> None:
         """Name the object under a point of the screen."""
         object = self.scene.object_at(row, column) if self.scene is not None else 0
-        if not object or self._source is None:
+        if not object or self._opened is None:
             self.stop_hovering()
             return
-        self._hint = Hint(self._source.describe(object, self.overlay), (row, column))
+        self._hint = Hint(self._opened.describe(object, self.overlay), (row, column))
         self.redraw()
 
     def stop_hovering(self) -> None:
@@ -217,25 +219,25 @@ class Viewer(VBox):
         super().close()
 
     def _draw(self) -> None:
-        source = self._source
-        if source is None:
+        opened = self._opened
+        if opened is None:
             return
-        with self._reading(source.name):
+        with self._reading(opened.name):
             scene = compose(
-                source.image,
-                source.mask,
+                opened.image,
+                opened.mask,
                 self.view,
-                source.palette,
-                source.marks(self.overlay),
+                opened.palette,
+                opened.marks(self.overlay),
                 opacity=self.opacity,
                 outlines=self.outlines,
                 selected=self.selected,
                 hint=self._hint,
-                spacing=source.spacing,
+                spacing=opened.spacing,
                 before=self.scene,
             )
         self._surface.paint(scene, lossless=self._still)
-        self._tell_shown((source.name, self.selected) if self.selected else None)
+        self._tell_shown((opened.name, self.selected) if self.selected else None)
         self.scene = scene
         if not self._surface.settled:
             self._rest.restart()
@@ -250,22 +252,24 @@ class Viewer(VBox):
         self._pointer.shown = list(shown or ())
 
     def _open(self) -> None:
-        self._source = self._hint = self.scene = None
+        self._opened = self._hint = self.scene = None
         self._tell_shown(None)
         self._surface.blank()
         if self.image:
             with self._reading(self.image):
-                self._source = self._opened(self.image)
-            self._toolbar.follow(self._source)
-            self.plane = self._source.planes // 2
+                self._opened = self._opening(self.image)
+            self._toolbar.follow(self._opened)
+            self.plane = self._opened.planes // 2
             self.fit()
 
-    def _opened(self, name: str) -> Source:
-        source = self._sources.pop(name, None) or Source(self.project, name)
-        self._sources[name] = source  # behind all others: the first is the one not seen for longest
-        while len(self._sources) > _KEPT:
-            del self._sources[next(iter(self._sources))]
-        return source
+    def _opening(self, name: str) -> OpenImage:
+        opened = self._kept.pop(name, None) or OpenImage(self.project, name)
+        self._kept[name] = opened  # behind all others: the first is the one not seen for longest
+        while len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        if self._by_hand is not None and self._by_hand.fits(opened.automatic):
+            opened.palette = self._by_hand
+        return opened
 
     def _list_images(self) -> None:
         names = list(self.project.images)
@@ -278,7 +282,7 @@ class Viewer(VBox):
 
     @traitlets.validate("plane")
     def _existing_plane(self, proposal: dict[str, Any]) -> int:
-        planes = self._source.planes if self._source is not None else 1
+        planes = self._opened.planes if self._opened is not None else 1
         return min(max(proposal["value"], 0), planes - 1)
 
     def _resolve(self) -> None:

@@ -265,7 +265,7 @@ def test_controls_and_traits_follow_each_other(viewer, project):
     assert not viewer.outlines
     assert colors(viewer, 3) == set()
     find(viewer, Dropdown, "The image").value = "right"
-    assert viewer.scene.image.key[0] is viewer._sources["right"].image
+    assert viewer.scene.image.key[0] is viewer._kept["right"].image
 
 
 def test_buttons_zoom_and_fit(viewer):
@@ -332,6 +332,19 @@ def test_channels_can_be_switched_and_their_contrast_changed(project):
     assert viewer.scene.image.pixels[5, 30].tolist() == [255, 0, 255]
 
 
+def test_a_contrast_set_by_hand_holds_for_other_images_until_it_is_automatic_again(viewer):
+    _, slider, _ = viewer._toolbar.channels.children[0].children
+    window = slider.value
+    slider.value = (10, 90)
+    viewer.show("right")
+    assert viewer.scene.image.key[-1].channels[0].window == (10, 90)
+    viewer.show("left")
+    viewer._toolbar.channels.children[0].children[2].click()
+    assert viewer.scene.image.key[-1].channels[0].window == window
+    viewer.show("right")
+    assert viewer.scene.image.key[-1].channels[0].window != (10, 90)
+
+
 def test_an_image_whose_file_is_gone_says_so_and_the_others_still_work(project, tmp_path):
     import tifffile
 
@@ -352,18 +365,18 @@ def test_an_image_whose_file_is_gone_says_so_and_the_others_still_work(project, 
 
 
 def test_a_block_that_cannot_be_read_says_so_and_leaves_the_viewer_usable(viewer, project):
-    broken = viewer._source.image._compute
+    broken = viewer._opened.image._compute
 
     def fail(*where):
         raise OSError("block 7 is damaged")
 
-    viewer._source.image._kept.clear()
-    viewer._source.image._compute = fail
+    viewer._opened.image._kept.clear()
+    viewer._opened.image._compute = fail
     viewer.zoom(5)
     assert "left cannot be shown (block 7 is damaged)" in viewer.status.text
     project.annotate("left", 3, "bright")
     assert project.label_of("left", 3).action == "label"
-    viewer._source.image._compute = broken
+    viewer._opened.image._compute = broken
     viewer.fit()
     assert viewer.status.text == ""
     assert viewer.scene.view == viewer.view

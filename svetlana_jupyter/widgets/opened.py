@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SAID = {"ambiguous": "ambiguous", "bad": "bad outline", "skip": "skipped"}
 
 
-class Source:
+class OpenImage:
     """An open image, with what the viewer remembers of it.
 
     Parameters
@@ -33,8 +33,8 @@ class Source:
     image, mask : Reader
     pixels : array of shape (C, n)
         A sample of each channel, ascending.
-    palette : Palette
-        How the channels are shown; changed by the person who looks.
+    automatic, palette : Palette
+        How the channels are shown at first, and now.
     planes : int
         1 in 2D.
     """
@@ -46,7 +46,8 @@ class Source:
         self.planes: int = pair.mask.sizes.get("z", 1)
         self.spacing = pair.spacing[-1] if pair.spacing else None
         self.pixels = sample(self.image)
-        self.palette = initial_palette(list(pair.channels), is_rgb(pair.image), pair.image.dtype, self.pixels)
+        self.automatic = initial_palette(list(pair.channels), is_rgb(pair.image), pair.image.dtype, self.pixels)
+        self.palette = self.automatic
         self._project = project
         self._predictions: tuple[int, pd.DataFrame] | None = None
         self._marks: Marks | None = None
