@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Catalog:
         mask: Source,
         axes: str | None = None,
         spacing: tuple[float, ...] | None = None,
-        channels: tuple[str, ...] | None = None,
+        channels: Sequence[str] | None = None,
         groups: Mapping[str, str] | None = None,
     ) -> ImageEntry:
         """Check one pair and return its entry; arrays are copied into the project, files only looked at.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from svetlana_jupyter.core.finding import COLUMNS, find_pairs
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.project.catalog import Catalog, ImageEntry, Source
-from svetlana_jupyter.project.labelling import Labelling
+from svetlana_jupyter.project.labelling import Labelling, default_annotator
 from svetlana_jupyter.project.store import Store
 
 MARKS = ("ambiguous", "bad", "skip")
@@ -62,7 +61,10 @@ class Dataset(HasTraits):
         self._classes = _read_classes(self._store)
         self._catalog = Catalog(self._store)
         self._labelling = Labelling(
-            self._store.annotations_folder, annotator or _user_name(), self._store.writable, self._annotations_changed
+            self._store.annotations_folder,
+            annotator or default_annotator(),
+            self._store.writable,
+            self._annotations_changed,
         )
         self.trouble = self._labelling.book.trouble
         if set(names) - set(self._classes.names):
@@ -99,7 +101,7 @@ class Dataset(HasTraits):
         groups : mapping of str to str, optional
             What to group by: plate, well, patient, ...
         """
-        entry = self._catalog.prepare(name, image, mask, axes, spacing, channels and tuple(channels), groups)
+        entry = self._catalog.prepare(name, image, mask, axes, spacing, channels, groups)
         self._keep_images([entry])
 
     def add_images(
@@ -136,7 +138,9 @@ class Dataset(HasTraits):
             given: dict[str, str] = found[groups].to_dict()
             try:
                 entries.append(
-                    self._catalog.prepare(found["name"], found["image"], found["mask"], axes, spacing, found["channels"], given)
+                    self._catalog.prepare(
+                        found["name"], found["image"], found["mask"], axes, spacing, found["channels"], given
+                    )
                 )
             except SvetlanaError as error:
                 table.loc[row, "problem"] = str(error)
@@ -170,6 +174,10 @@ class Dataset(HasTraits):
     def recolor_class(self, name: str, color: str) -> None:
         """Give a class another colour, ``"#rrggbb"``."""
         self._edit_classes(lambda classes: classes.recoloring(name, color))
+
+    def is_indexed(self, name: str) -> bool:
+        """Whether `objects` would return at once."""
+        return self._catalog.has_index(name)
 
     def input_folders(self) -> set[Path]:
         """Return the folders that images and masks lie in, where nothing may be written."""
@@ -337,12 +345,3 @@ def _as_list(object: int | Iterable[int]) -> list[int]:
 def _listed(image: str, object: int | Iterable[int]) -> str:
     objects = _as_list(object)
     return f"{image} {objects[0]}" if len(objects) == 1 else f"each of {len(objects)} objects of {image}"
-
-
-def _user_name() -> str:
-    """Return the computer's user name as a file can bear it; "me" where there is none (a container)."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):
-        return "me"
-    return "".join(c if c.isalnum() or c in ".@-_" else "_" for c in name).lstrip(".@-") or "me"

@@ -60,8 +60,8 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
     say("")
     say(str(project.evaluate()))
     say("Counts, with the share of each class and its 95 % interval:")
-    for row in project.counts().itertuples():
-        say(f"  {row[1]:>9}: {row.count:4d}  {row.fraction:6.1%}  ({row.low:.1%} to {row.high:.1%})")
+    for _, line in project.counts().iterrows():
+        say(f"  {line['class']:>9}: {line['count']:4d}  {line.fraction:6.1%}  ({line.low:.1%} to {line.high:.1%})")
     files = project.export(folder / "results", ["csv", "parquet", "tiff"])
     say("")
     tables = ", ".join(file.name for file in files[:3])

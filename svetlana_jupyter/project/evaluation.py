@@ -37,11 +37,12 @@ def evaluate(run: Run) -> Evaluation:
     for architecture in ("network", "forest"):
         held_out = run.held_out(architecture)
         if held_out is not None:
-            scores[architecture] = score(held_out["class_id"], held_out["predicted"], run.classes)
+            scores[architecture] = score(held_out["truth"], held_out["predicted"], run.classes)
     own = scores.get("network")
+    stopped = " The training was stopped early." if run.stopped else ""
     if own is None:
-        return Evaluation("not known yet", f"Accuracy is not known yet: {run.note}")
-    text = f"Accuracy {own.accuracy} by cross-validation over {own.accuracy.n} annotations."
-    if "forest" in scores:
-        text += f" A random forest on measurements reaches {scores['forest'].accuracy.value:.1%} on the same."
+        return Evaluation("not known yet", f"{run.note}{stopped}")
+    text = f"Accuracy {own.accuracy}. {run.note}{stopped}"
+    if "forest" in scores and run.settings["architecture"] != "forest":
+        text += f" A random forest on measured properties reaches {scores['forest'].accuracy.value:.1%} on the same."
     return Evaluation("cross-validation", text, own, scores.get("forest"))

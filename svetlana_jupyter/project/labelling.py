@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import itertools
 import statistics
 from collections.abc import Callable, Iterable, Mapping
@@ -108,3 +109,12 @@ class Labelling:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def default_annotator() -> str:
+    """Return the computer's user name as a file can bear it; "me" where there is none (a container)."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        return "me"
+    return "".join(c if c.isalnum() or c in ".@-_" else "_" for c in name).lstrip(".@-") or "me"

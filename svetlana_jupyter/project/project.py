@@ -261,8 +261,7 @@ class Project(Dataset):
             raise ProjectError(missing)
         self._store.check_writable()
         chosen = (settings or self.settings).changed(**changes)
-        labels = self.labels()
-        labels = labels[labels["action"] == "label"]
+        labels = self.labels().query("action == 'label'")
         task = TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.objects,
@@ -297,6 +296,8 @@ class Project(Dataset):
                     if isinstance(event, Progress):
                         bar.set_description_str(event.text, refresh=False)
                         bar.update(100 * event.done / max(event.total, 1) - bar.n)
+                bar.set_description_str(f"{kind} done", refresh=False)
+                bar.update(100 - bar.n)
         finally:
             self._finish(None)
 

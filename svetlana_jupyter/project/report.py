@@ -14,12 +14,12 @@ SHOWN = 12
 def project_html(project: Project) -> str:
     """Return a table of the images, the annotations so far and the runs as HTML; all names are escaped."""
     labels = project.labels()
-    annotated = labels[labels["action"] == "label"].groupby(level="image").size() if len(labels) else {}
+    annotated = labels.query("action == 'label'").groupby(level="image").size()
     rows = []
     for name, entry in list(project.images.items())[:SHOWN]:
         shape = " × ".join(map(str, entry.shape))
         channels = ", ".join(entry.channels)
-        count = f"{len(project.objects(name)):,}" if project.has_index(name) else "not counted yet"
+        count = f"{len(project.objects(name)):,}" if project.is_indexed(name) else "not counted yet"
         rows.append((name, shape, entry.dtype, channels, count, str(annotated.get(name, 0))))
     head = "".join(f"<th>{text}</th>" for text in ("image", "shape", "dtype", "channels", "objects", "annotated"))
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)

@@ -36,13 +36,13 @@ class Run:
     annotations : str
         A digest of those annotations: two runs with the same digest saw the same labels.
     history : list of dict
-        One entry an epoch: ``epoch``, ``loss``.
+        One entry an epoch: ``epoch``, ``loss``, ``score`` (None where nothing was held out).
     seconds : float
         From the first patch read to the trained network.
+    stopped : bool
+        Whether it was stopped before its last epoch.
     note : str
-        What deserves a sentence, for example why there is no score yet.
-    versions : dict of str to str
-        The packages it was trained with.
+        Where its score comes from, or why there is none.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Run:
     annotations: str
     history: list[dict[str, Any]] = field(repr=False)
     seconds: float
-    note: str = ""
-    versions: dict[str, str] = field(default_factory=dict, repr=False)
+    stopped: bool
+    note: str
     path: Path = field(default=Path(), compare=False)
 
     def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
@@ -68,7 +68,7 @@ class Run:
         Returns
         -------
         DataFrame or None
-            Columns ``image``, ``object``, ``class_id``, ``predicted``, ``probability``; None if there was none.
+            Columns ``image``, ``object``, ``group``, ``truth``, ``predicted`` (class ids); None if there was none.
         """
         file = self.path / f"held_out_{architecture}.parquet"
         return pd.read_parquet(file) if file.exists() else None
