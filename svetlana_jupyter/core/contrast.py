@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,10 +55,10 @@ class Palette:
     channels: tuple[Channel, ...]
     rgb: bool = False
 
-    def fits(self, other: Palette) -> bool:
-        """Whether this can be used for the channels of another palette."""
-        names = [[channel.name for channel in palette.channels] for palette in (self, other)]
-        return names[0] == names[1] and self.rgb == other.rgb
+    @property
+    def kind(self) -> tuple[bool, tuple[str, ...]]:
+        """Equal for images that can be shown alike."""
+        return self.rgb, tuple(channel.name for channel in self.channels)
 
     def windowed(self, position: int, window: Window) -> Palette:
         """Return this palette with one channel's contrast changed (of every channel for a colour image)."""
@@ -164,8 +165,9 @@ def windowed(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
     low, high = window
     if values.dtype in (np.uint8, np.uint16):
         table = _stretched(np.arange(np.iinfo(values.dtype).max + 1), low, high)
-        taken: NDArray[np.uint8] = np.take(table, values)
-        return taken
+        if values.dtype == np.uint8:
+            return np.asarray(cv2.LUT(np.ascontiguousarray(values), table))  # ten times as fast as take
+        return np.asarray(np.take(table, values))
     return _stretched(values.astype(np.float32), low, high)
 
 

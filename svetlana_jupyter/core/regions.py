@@ -1,6 +1,8 @@
 """Reading of lazy images for the screen: the visible region only, thinned to the screen's resolution, and kept.
 
-Contract: what is read is bounded by the screen and one tile around it, never by the image.
+Contract: what is read and kept is bounded by a few screens, never by the image. An image without a pyramid is thinned
+while it is read; as its blocks must be decoded whole, somewhat more is kept than the screen can show at the moment, and
+coarser views are taken from that.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 from svetlana_jupyter.core.view import Box
 
 _TILE = 128
-_KEPT = 4
+_KEPT = 3
+_READ = 1 << 22  # values of one channel that are read and kept at once
+_SLOW = 1 << 22  # pixels: a larger area takes long enough to read that a coarse view is welcome meanwhile
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +31,20 @@ class Region:
     Attributes
     ----------
     values : array of shape (C, h, w) for an image, (h, w) for a mask
+        Each is the first pixel of a cell of ``stride`` x ``stride`` pixels and stands for it.
     box : Box
-        The image pixels that the values stand for; each value stands for ``stride`` x ``stride`` of them.
+        The image pixels that the cells cover; the last ones may be cut off by the image's border.
     stride : int
     """
 
     values: NDArray[Any]
     box: Box
     stride: int
+
+    def thinned(self, stride: int) -> Region:
+        """Return the same region with a larger stride, a multiple of this one."""
+        step = stride // self.stride
+        return self if step == 1 else Region(self.values[..., ::step, ::step], self.box, stride)
 
     @cached_property
     def objects(self) -> NDArray[np.int64]:
@@ -85,42 +95,57 @@ class Reader:
         self.shape: tuple[int, int] = (array.sizes["y"], array.sizes["x"])
         self._kept: OrderedDict[tuple[int, int, Box], Region] = OrderedDict()
 
-    def read(self, box: Box, stride: int = 1, plane: int = 0) -> Region:
-        """Return a region that contains ``box``, read now or kept from before."""
-        for key, region in self._kept.items():
-            if key[:2] == (plane, stride) and key[2].contains(box):
-                self._kept.move_to_end(key)
-                return region
-        whole = self._snapped(box, stride)
-        region = self._compute(whole, stride, plane)
-        self._kept[plane, stride, whole] = region
+    def read(self, box: Box, stride: int = 1, plane: int = 0, quick: bool = False) -> Region:
+        """Return a region that contains ``box``, read now or kept from before.
+
+        Parameters
+        ----------
+        box : Box
+        stride : int
+            A power of two.
+        plane : int
+        quick : bool
+            A coarser region will do if it is there and the right one would take long to read.
+        """
+        fitting = [(key, kept) for key, kept in self._kept.items() if key[0] == plane and kept.box.contains(box)]
+        finer = max((entry for entry in fitting if entry[0][1] <= stride), key=lambda entry: entry[0][1], default=None)
+        if finer is not None:
+            self._kept.move_to_end(finer[0])
+            return finer[1].thinned(stride)
+        coarser = min((entry for entry in fitting if entry[0][1] > stride), key=lambda entry: entry[0][1], default=None)
+        if quick and coarser is not None and box.height * box.width > _SLOW:
+            return coarser[1]
+        finest = stride
+        while (
+            finest > max(1, stride // _TILE) and _values(_snapped(box, finest // 2, self.shape), finest // 2) <= _READ
+        ):
+            finest //= 2
+        whole = _snapped(box, finest, self.shape)
+        self._kept[plane, finest, whole] = region = self._compute(whole, finest, plane)
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
-        return region
-
-    def _snapped(self, box: Box, stride: int) -> Box:
-        step = _TILE * stride
-        height, width = self.shape
-        return Box(
-            box.y0 // step * step,
-            box.x0 // step * step,
-            min(height, -(-box.y1 // step) * step),
-            min(width, -(-box.x1 // step) * step),
-        )
+        return region.thinned(stride)
 
     def _compute(self, box: Box, stride: int, plane: int) -> Region:
-        # The middle pixel stands for each stride x stride cell, so that nothing is shifted on the screen. A cell cut by
-        # the border may have no middle; it is less than a device pixel wide and is left out.
-        first_y, first_x = (min(stride // 2, (extent - 1) // 2) for extent in (box.height, box.width))
-        at: dict[str, Any] = {
-            "y": slice(box.y0 + first_y, box.y1, stride),
-            "x": slice(box.x0 + first_x, box.x1, stride),
-        }
+        at: dict[str, Any] = {"y": slice(box.y0, box.y1, stride), "x": slice(box.x0, box.x1, stride)}
         if "z" in self.array.dims:
             at["z"] = plane
         data = self.array.isel(at).data
         # Threads, also where a cluster is the default: a screenful is needed here and now.
         values = np.asarray(data.compute(scheduler="threads") if hasattr(data, "compute") else data)
-        height, width = values.shape[-2:]
-        covered = Box(box.y0, box.x0, box.y0 + height * stride, box.x0 + width * stride)
-        return Region(values, covered, stride)
+        return Region(values, box, stride)
+
+
+def _snapped(box: Box, stride: int, shape: tuple[int, int]) -> Box:
+    """Widen a box to whole tiles, so that a small move needs no reading."""
+    step = _TILE * stride
+    return Box(
+        box.y0 // step * step,
+        box.x0 // step * step,
+        min(shape[0], -(-box.y1 // step) * step),
+        min(shape[1], -(-box.x1 // step) * step),
+    )
+
+
+def _values(box: Box, stride: int) -> int:
+    return -(-box.height // stride) * -(-box.width // stride)

@@ -79,6 +79,8 @@ class Scene:
     scale_bar, hint : or None
     ink : str
         The colour of what is written over the image.
+    coarse : bool
+        Composed quickly: the same without ``quick`` shows more detail.
     """
 
     view: View
@@ -91,6 +93,7 @@ class Scene:
     scale_bar: ScaleBar
     hint: Hint | None
     ink: str
+    coarse: bool
 
     @property
     def offset(self) -> tuple[int, int]:
@@ -117,6 +120,7 @@ def compose(
     hint: Hint | None = None,
     spacing: float | None = None,
     before: Scene | None = None,
+    quick: bool = False,
 ) -> Scene:
     """Compose what the screen shows.
 
@@ -138,15 +142,17 @@ def compose(
     spacing : float, optional
         Micrometres a pixel in a row, for the scale bar.
     before : Scene, optional
-        The last scene of the same image and mask; what has not changed is taken over.
+        The last scene; what has not changed is taken over.
+    quick : bool
+        Rather than read a large region, show a coarse one that is there already.
 
     Returns
     -------
     Scene
     """
     frame = _frame(view, before)
-    image_layer = _image(image, frame, view.plane, palette, before)
-    cells_key, cells = _cells(mask, frame, view, before)
+    image_layer, image_stride = _image(image, frame, view.plane, palette, before, quick)
+    cells_key, cells, mask_stride = _cells(mask, frame, view, before, quick)
     ink = DARK_INK if image_layer.bright else BRIGHT_INK
     overlay = None
     if marks is not None:
@@ -166,6 +172,7 @@ def compose(
         scale_bar=scale_bar(view.scale, spacing),
         hint=hint,
         ink=ink,
+        coarse=max(image_stride, mask_stride) > stride_for(frame.scale),
     )
 
 
@@ -212,26 +219,36 @@ def _offset(frame: Frame, view: View) -> tuple[int, int]:
     )
 
 
-def _image(reader: Reader, frame: Frame, plane: int, palette: Palette, before: Scene | None) -> ImageLayer:
+def _image(
+    reader: Reader, frame: Frame, plane: int, palette: Palette, before: Scene | None, quick: bool
+) -> tuple[ImageLayer, int]:
+    """Return the layer and the stride of its pixels."""
+    wanted = _under(frame, reader.shape)
     stride = stride_for(frame.scale)
-    box = _aligned(_under(frame, reader.shape), stride)
-    key = (reader, plane, box, stride, palette)
+    if before is not None and before.image.key == (reader, plane, wanted, stride, palette):
+        return before.image, stride
+    region = reader.read(wanted, stride, plane, quick)
+    key = (reader, plane, wanted, region.stride, palette)
     if before is not None and before.image.key == key:
-        return before.image
-    region = reader.read(box, stride, plane)
-    top, left = (box.y0 - region.box.y0) // stride, (box.x0 - region.box.x0) // stride
-    values = region.values[:, top : top + -(-box.height // stride), left : left + -(-box.width // stride)]
-    rows, columns = values.shape[1:]
-    covered = Box(box.y0, box.x0, box.y0 + rows * stride, box.x0 + columns * stride)
-    return ImageLayer(key, to_screen(values, palette), covered)
+        return before.image, region.stride
+    rows, top = _cut(wanted.y0, wanted.y1, region.box.y0, region.stride)
+    columns, left = _cut(wanted.x0, wanted.x1, region.box.x0, region.stride)
+    values = region.values[:, rows, columns]
+    bottom, right = top + values.shape[1] * region.stride, left + values.shape[2] * region.stride
+    return ImageLayer(key, to_screen(values, palette), Box(top, left, bottom, right)), region.stride
 
 
-def _cells(reader: Reader, frame: Frame, view: View, before: Scene | None) -> tuple[Hashable, Cells]:
-    key = (reader, frame, view.plane, view.dpr)
+def _cells(reader: Reader, frame: Frame, view: View, before: Scene | None, quick: bool) -> tuple[Hashable, Cells, int]:
+    """Return the key, the cells and the stride of the pixels they were made from."""
+    stride = stride_for(frame.scale)
+    if before is not None and before.cells_key == (reader, frame, view.plane, view.dpr, stride):
+        return before.cells_key, before.cells, stride
+    region = reader.read(_under(frame, reader.shape), stride, view.plane, quick)
+    key = (reader, frame, view.plane, view.dpr, region.stride)
     if before is not None and before.cells_key == key:
-        return key, before.cells
-    region = reader.read(_under(frame, reader.shape), stride_for(frame.scale), view.plane)
-    return key, cells_of(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(2.5 * view.dpr)))
+        return key, before.cells, region.stride
+    cells = cells_of(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(2.5 * view.dpr)))
+    return key, cells, region.stride
 
 
 def _selection(cells: Cells, cells_key: Hashable, selected: int, dpr: float, before: Scene | None) -> CodeLayer | None:
@@ -260,5 +277,7 @@ def _under(frame: Frame, shape: tuple[int, int]) -> Box:
     return Box(low[0], low[1], max(low[0], high[0]), max(low[1], high[1]))
 
 
-def _aligned(box: Box, stride: int) -> Box:
-    return Box(box.y0 // stride * stride, box.x0 // stride * stride, box.y1, box.x1)
+def _cut(low: int, high: int, start: int, stride: int) -> tuple[slice, int]:
+    """Return which cells cover the pixels from ``low`` to ``high``, and the pixel where they begin."""
+    first = (low - start) // stride
+    return slice(first, -(-(high - start) // stride)), start + first * stride

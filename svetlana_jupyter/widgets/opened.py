@@ -51,6 +51,7 @@ class OpenImage:
         self._project = project
         self._predictions: tuple[int, pd.DataFrame] | None = None
         self._marks: Marks | None = None
+        self._objects: pd.DataFrame | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -94,7 +95,9 @@ class OpenImage:
 
     def place(self, object: int) -> tuple[tuple[float, ...], float, float] | None:
         """Return an object's centre ``([z,] y, x)``, its longest side and the median longest side here, in pixels."""
-        table = self._project.objects(self.name)
+        if self._objects is None:
+            self._objects = self._project.objects(self.name)
+        table = self._objects
         if object not in table.index:
             return None
         axes = [axis for axis in "zyx" if axis in table]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Shown = tuple[str, int] | None
 
-_KEPT = 8  # images that stay open: a queue goes back and forth between images
+_KEPT = 4  # images that stay open: a queue goes back and forth between images
 _OBJECT_SHARE, _OBJECT_MOST, _OBJECT_SCALE = 0.16, 0.6, 24.0  # of the screen: a usual object, a large one; pixels
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Viewer(VBox):
         self._opened: OpenImage | None = None
         self._kept: dict[str, OpenImage] = {}
         self._watching: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
-        self._by_hand: Palette | None = None
+        self._by_hand: dict[object, Palette] = {}
         self._unreadable = False
         self._hint: Hint | None = None
         self._still = False
@@ -176,7 +176,9 @@ class Viewer(VBox):
         """Show the image, and those to come with the same channels, with another contrast or other channels."""
         if self._opened is not None:
             self._opened.palette = palette
-            self._by_hand = palette if palette != self._opened.automatic else None
+            self._by_hand[palette.kind] = palette
+            if palette == self._opened.automatic:
+                del self._by_hand[palette.kind]
             self.redraw()
 
     def hover(self, row: float, column: float) -> None:
@@ -235,11 +237,12 @@ class Viewer(VBox):
                 hint=self._hint,
                 spacing=opened.spacing,
                 before=self.scene,
+                quick=not self._still,
             )
         self._surface.paint(scene, lossless=self._still)
         self._tell_shown((opened.name, self.selected) if self.selected else None)
         self.scene = scene
-        if not self._surface.settled:
+        if scene.coarse or not self._surface.settled:
             self._rest.restart()
 
     def _sharpen(self) -> None:
@@ -267,8 +270,7 @@ class Viewer(VBox):
         self._kept[name] = opened  # behind all others: the first is the one not seen for longest
         while len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
-        if self._by_hand is not None and self._by_hand.fits(opened.automatic):
-            opened.palette = self._by_hand
+        opened.palette = self._by_hand.get(opened.automatic.kind, opened.automatic)
         return opened
 
     def _list_images(self) -> None:

@@ -42,10 +42,12 @@ def test_each_value_of_a_region_lies_in_its_cell_and_the_region_covers_what_was_
     assert region.box.x0 <= box.x0 and region.box.x1 > box.x1 - stride
 
 
-def test_zoomed_out_the_middle_pixel_stands_for_its_cell():
+def test_zoomed_out_the_first_pixel_stands_for_its_cell_however_it_was_read():
     pixels = xr.DataArray(np.arange(16 * 16).reshape(16, 16), dims=("y", "x"))
-    region = Reader(pixels).read(Box(0, 0, 16, 16), stride=4)
-    np.testing.assert_array_equal(region.values, pixels.values[2::4, 2::4])
+    fresh, kept = Reader(pixels), Reader(pixels)
+    kept.read(Box(0, 0, 16, 16))
+    for reader in (fresh, kept):
+        np.testing.assert_array_equal(reader.read(Box(0, 0, 16, 16), stride=4).values, pixels.values[::4, ::4])
 
 
 def test_only_the_chunks_under_the_screen_are_read():
@@ -64,16 +66,37 @@ def test_only_the_plane_shown_is_read():
 def test_what_was_read_is_not_read_again():
     image, computed = counted(np.zeros((1, 1024, 1024), np.uint8), (1, 256, 256), ("c", "y", "x"))
     reader = Reader(image)
-    first = reader.read(Box(300, 300, 500, 500))
+    reader.read(Box(300, 300, 500, 500))
     before = sum(computed)
-    assert reader.read(Box(310, 290, 490, 511)) is first
+    assert reader.read(Box(310, 290, 490, 511)).box.contains(Box(310, 290, 490, 511))
     assert sum(computed) == before
 
 
-def test_zoomed_out_no_more_is_kept_than_the_screen_can_show():
+def test_zoomed_out_the_values_fit_the_screen():
     image, _ = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
     region = Reader(image).read(Box(0, 0, 4096, 4096), stride_for(0.1))
     assert region.values.shape == (1, 512, 512)
+
+
+def test_zooming_out_and_in_again_reads_nothing_twice():
+    image, computed = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
+    reader = Reader(image)
+    reader.read(Box(0, 0, 4096, 4096), 16)
+    before = sum(computed)
+    for stride in (8, 4, 2, 32):
+        reader.read(Box(0, 0, 4096, 4096), stride)
+    assert sum(computed) == before
+
+
+def test_a_coarse_region_will_do_while_in_a_hurry_if_the_right_one_is_large():
+    reader = Reader(xr.DataArray(np.broadcast_to(np.uint8(0), (20_000, 20_000)), dims=("y", "x")))
+    large, small = Box(0, 0, 5000, 5000), Box(0, 0, 500, 500)
+    assert reader.read(large, 2, quick=True).stride == 2
+    reader.read(Box(0, 0, 20_000, 20_000), 16)
+    beyond = Box(9000, 9000, 14_000, 14_000)
+    assert reader.read(beyond, 2, quick=True).stride > 2
+    assert reader.read(small, 1, quick=True).stride == 1
+    assert reader.read(beyond, 2).stride == 2
 
 
 @pytest.mark.parametrize(("scale", "stride"), [(8.0, 1), (1.0, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4)])
