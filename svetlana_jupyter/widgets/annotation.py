@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ipywidgets import HTML, ColorPicker, GridBox, HBox, Text, VBox
+from ipywidgets import HTML, ColorPicker, HBox, Text
 
 from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.widgets.labelling import Command, LabellingPanel
 from svetlana_jupyter.widgets.parts import count, heading, muted
-from svetlana_jupyter.widgets.style import SIDE_WIDTH
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
-_NO_IMAGES = (
-    'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
-    'masks="masks/{well}.tif")</code>, and they appear here.'
-)
 _MARKS = {"ambiguous": "ambiguous", "bad": "badly segmented", "skip": "skipped"}
 
 
@@ -49,25 +44,17 @@ class AnnotationPanel(LabellingPanel):
         self.new_name.on_msg(lambda _, content, __: content.get("event") == "submit" and self.do(self._add_class))
         self.add = self.button(self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"})
         self.tally = HTML(layout={"margin": "0", "min_height": "38px"})
-        self._empty = HTML(f'<div class="sv-empty">{_NO_IMAGES}</div>', layout={"width": "100%"})
 
-        side = VBox(
-            [
-                HBox([heading("Classes"), self.help_button], layout={"align_items": "center"}),
-                self.rows,
-                HBox([self.new_color, self.new_name, self.add], layout={"width": "100%"}),
-                heading("This object"),
-                GridBox(
-                    list(self.buttons.values()),
-                    layout={"grid_template_columns": "1fr 1fr", "grid_gap": "4px", "width": "100%"},
-                ),
-                self.tally,
-                self.help,
-            ],
-            layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "grid_gap": "4px", "padding": "0 0 0 12px"},
+        empty, body = self.arrange(
+            HBox([heading("Classes"), self.help_button], layout={"align_items": "center"}),
+            self.rows,
+            HBox([self.new_color, self.new_name, self.add], layout={"width": "100%"}),
+            heading("This object"),
+            self.grid(),
+            self.tally,
+            self.help,
         )
-        self._body = HBox([self.viewer, side], layout={"width": "100%"})
-        self.children = (self._style, self._empty, self._body, self.status)
+        self.children = (self._style, empty, body, self.status)
         self.watch(self.renew_queue, "images_version")
         self.watch(self._follow, "annotations_version", "classes_version", "images_version")
         self._follow()
@@ -80,8 +67,6 @@ class AnnotationPanel(LabellingPanel):
     def _follow(self) -> None:
         """Bring counts and buttons up to the project, then the rest."""
         project = self.project
-        self._empty.layout.display = "none" if project.images else "block"
-        self._body.layout.display = "flex" if project.images else "none"
         counts = project.class_counts()
         self._details = {info.id: count(int(counts[info.name])) for info in project.classes}
         self.new_color.value = PALETTE[len(project.classes) % len(PALETTE)]

@@ -23,7 +23,7 @@ _PANELS: tuple[tuple[str, type[Any]], ...] = (
     ("Train", TrainingPanel),
     ("Predict and review", PredictionPanel),
 )
-_LISTED = 12
+_LISTED = 10
 
 
 class App(VBox):
@@ -93,7 +93,7 @@ class ProjectForm(VBox):
             style(),
             heading("Open a project"),
             *(
-                HBox([field, HTML(muted(field.tooltip))])
+                HBox([field, HTML(muted(field.tooltip))], layout={"align_items": "center"})
                 for field in (self.folder, self.images, self.masks, self.classes)
             ),
             self.pairs,

@@ -60,6 +60,6 @@ class Inspector(VBox):
 
     def show_pictures(self, patch: bytes = b"", cam: bytes = b"", caption: str = "") -> None:
         """Show two PNGs side by side, or empty places of the same size."""
-        left = picture(patch, "What the classifier sees") if patch else _BLANK.format(html.escape(caption))
+        left = picture(patch, "What it sees") if patch else _BLANK.format(html.escape(caption))
         right = picture(cam, "Where it looked (Grad-CAM)") if cam else _BLANK.format("&nbsp;")
         self.pictures.value = f'<div class="sv-pictures">{left}{right}</div>'

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ipywidgets import HTML, Button
+from ipywidgets import HTML, Button, GridBox, HBox, VBox, Widget
 
 from svetlana_jupyter.core.annotations import Mark, ObjectId
 from svetlana_jupyter.widgets.panel import Panel, guarded
 from svetlana_jupyter.widgets.parts import ClassRows, keycap
-from svetlana_jupyter.widgets.style import VIEWER_SIZE
+from svetlana_jupyter.widgets.style import SIDE_WIDTH, VIEWER_SIZE
 from svetlana_jupyter.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.queues import Queue
 
+_NO_IMAGES = (
+    'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
+    'masks="masks/{well}.tif")</code>, and they appear here.'
+)
 NO_OBJECT = "No object is chosen: click one, or press n for the next."
 
 
@@ -100,6 +104,26 @@ class LabellingPanel(Panel):
     def close(self) -> None:
         self.viewer.close()
         super().close()
+
+    def arrange(self, *side: Widget) -> tuple[Widget, Widget]:
+        """Return the sentence that is shown while there are no images, and the viewer with these parts beside it."""
+        column = VBox(side, layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px"})
+        column.layout.grid_gap = "4px"
+        empty = HTML(f'<div class="sv-empty">{_NO_IMAGES}</div>', layout={"width": "100%", "margin": "0"})
+        body = HBox([self.viewer, column], layout={"width": "100%"})
+
+        def choose() -> None:
+            empty.layout.display = "none" if self.project.images else "block"
+            body.layout.display = "flex" if self.project.images else "none"
+
+        self.watch(choose, "images_version")
+        choose()
+        return empty, body
+
+    def grid(self) -> GridBox:
+        """Return the buttons of the commands in two columns."""
+        columns = {"grid_template_columns": "4fr 5fr", "grid_gap": "4px", "width": "100%"}
+        return GridBox(list(self.buttons.values()), layout=columns)
 
     def offer(self, *commands: Command) -> None:
         """Give these commands a button and their keys, and list them in the help."""

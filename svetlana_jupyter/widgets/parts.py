@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Button, ColorPicker, FloatProgress, HBox, VBox
+
+from svetlana_jupyter.widgets.pace import Pace
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassInfo
@@ -102,47 +103,35 @@ class ClassRows(VBox):
         return self._rows[class_id]
 
 
-class Seldom:
-    """Lets through one event and then none for ``seconds``: more often than a person can see costs the browser."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._last = -seconds
-
-    def now(self) -> bool:
-        """Whether it is time again."""
-        now = time.monotonic()
-        if now - self._last < self._seconds:
-            return False
-        self._last = now
-        return True
-
-
 class JobBar(HBox):
     """How far a job is, how long it will still take, and its Stop; holds its place when nothing runs."""
 
     def __init__(self, stop: Callable[[], None]) -> None:
-        self.bar = FloatProgress(min=0.0, max=1.0, layout={"width": "240px", "height": "18px"})
-        self.text = HTML(layout={"flex": "1 1 auto", "min_width": "0", "margin": "2px 8px"})
-        self.stop = Button(
-            description="Stop", icon="stop", tooltip="Stop and keep what is done", layout={"width": "90px"}
-        )
+        self.bar = FloatProgress(min=0.0, max=1.0, layout={"width": "180px", "flex": "0 0 auto", "height": "18px"})
+        self.text = HTML(layout={"flex": "1 1 0", "min_width": "0", "margin": "2px 8px"})
+        self.stop = Button(description="Stop", icon="stop", tooltip="Stop and keep what is done")
+        self.stop.layout = {"width": "90px", "flex": "0 0 auto"}
         self.stop.on_click(lambda _: stop())
-        self._seldom = Seldom(0.1)
+        self._job: JobState | None = None
+        self._pace = Pace(self._draw, rest=0.1)
         super().__init__(
             [self.bar, self.text, self.stop],
             layout={"flex": "1 1 auto", "min_width": "0", "align_items": "center", "visibility": "hidden"},
         )
 
     def show(self, job: JobState | None) -> None:
-        """Show the state of the project's job, or nothing."""
+        """Show the state of the project's job, or nothing; not more often than a person can see."""
+        self._job = job
+        self._pace.request()
+
+    def _draw(self) -> None:
+        job = self._job
         self.layout.visibility = "hidden" if job is None else "visible"
-        if job is None:
-            self._seldom = Seldom(0.1)
-        elif job.stopping or self._seldom.now():
+        if job is not None:
             self.bar.value = job.done / job.total if job.total else 0.0
             left = f" · {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-            self.text.value = muted("Stopping …" if job.stopping else f"{job.text}{left}")
+            said = "Stopping …" if job.stopping else f"{job.text}{left}"
+            self.text.value = f'<div class="sv-line">{muted(said)}</div>'
             self.stop.disabled = job.stopping
 
 
@@ -182,7 +171,7 @@ def share(fraction: float, color: str) -> str:
     """Return a fraction as a bar in the class's colour, with its percentage."""
     width = 100 * min(max(fraction, 0.0), 1.0)
     bar = f'<span class="sv-bar"><span style="width:{width:.1f}%;background:{html.escape(color)}"></span></span>'
-    return f'<div class="sv-number">{bar}{width:.0f} %</div>'
+    return f'<div class="sv-number">{bar}<span class="sv-percent">{width:.0f} %</span></div>'
 
 
 def swatch(color: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ipywidgets import HTML, Accordion, GridBox, HBox, VBox
+from ipywidgets import HTML, Accordion, HBox
 
 from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
 from svetlana_jupyter.core.statistics import Proportion
@@ -18,7 +18,6 @@ from svetlana_jupyter.widgets.pace import Rest
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import JobBar, heading, muted, side_by_side, table
 from svetlana_jupyter.widgets.pictures import explanation_pictures
-from svetlana_jupyter.widgets.style import SIDE_WIDTH
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,22 +83,17 @@ class PredictionPanel(LabellingPanel):
         self._recount = Rest(guarded(self._show_counts, self.status), delay=0.6)
         self._reexplain = Rest(guarded(self._explain, self.status), delay=0.2)
 
-        side = VBox(
-            [
-                HBox([heading("Review"), self.help_button], layout={"align_items": "center"}),
-                self.inspector,
-                GridBox(
-                    list(self.buttons.values()),
-                    layout={"grid_template_columns": "1fr 1fr", "grid_gap": "4px", "width": "100%"},
-                ),
-                self.help,
-            ],
-            layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "grid_gap": "4px", "padding": "0 0 0 12px"},
+        empty, body = self.arrange(
+            HBox([heading("Review"), self.help_button], layout={"align_items": "center"}),
+            self.inspector,
+            self.grid(),
+            self.help,
         )
         self.children = (
             self._style,
             HBox([self.predict_image, self.predict_all, self.retrain, self.job], layout={"width": "100%"}),
-            HBox([self.viewer, side], layout={"width": "100%"}),
+            empty,
+            body,
             self.status,
             heading("Counts"),
             self.counts,
@@ -114,7 +108,11 @@ class PredictionPanel(LabellingPanel):
         self._show_job()
         self.show()
         self._show_counts()
-        self.status.say("Press n for the least certain object: Enter accepts its prediction, a digit corrects it.")
+        self.status.say(
+            "Press n for the least certain object: Enter accepts its prediction, a digit corrects it."
+            if project.current_run
+            else "Nothing is trained yet: annotate, train, then predict here."
+        )
 
     def accept(self, object: ObjectId | None) -> None:
         """Keep the prediction of an object as its annotation."""

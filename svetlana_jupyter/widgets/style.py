@@ -6,7 +6,7 @@ from ipywidgets import HTML
 
 # Together they fit the output of a notebook that is 1100 pixels wide.
 VIEWER_SIZE = (540, 648)
-SIDE_WIDTH = "312px"
+SIDE_WIDTH = "308px"
 PANEL_WIDTH = "960px"
 APP_WIDTH = "992px"  # with the frame of the tabs
 
@@ -24,6 +24,7 @@ _CSS = """
   border-left: 3px solid var(--jp-brand-color1, #1976d2); background: var(--jp-layout-color2, #eee); }
 .svetlana .sv-status.sv-trouble { border-left-color: var(--jp-error-color1, #d32f2f);
   color: var(--jp-error-color0, #b71c1c); }
+.svetlana .sv-line { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .svetlana .sv-empty { padding: 28px 24px; font-size: 14px; border: 1px dashed var(--jp-border-color1, #bdbdbd);
   border-radius: 4px; color: var(--jp-ui-font-color1, #212121); }
 .svetlana .sv-empty code { font-size: 13px; }
@@ -33,10 +34,11 @@ _CSS = """
 .svetlana .sv-chosen { box-shadow: inset 0 0 0 2px var(--jp-brand-color1, #1976d2); font-weight: 600; }
 .svetlana .sv-bar { display: inline-block; width: 64px; height: 9px; margin-right: 6px; border-radius: 2px;
   background: var(--jp-layout-color3, #ddd); vertical-align: 0; overflow: hidden; }
+.svetlana .sv-percent { display: inline-block; min-width: 40px; }
 .svetlana .sv-bar > span { display: block; height: 100%; }
 .svetlana .sv-pictures { display: flex; gap: 10px; }
-.svetlana .sv-pictures figure { margin: 0; width: 144px; }
-.svetlana .sv-pictures img, .svetlana .sv-pictures .sv-blank { display: block; width: 144px; height: 144px;
+.svetlana .sv-pictures figure { margin: 0; width: 142px; }
+.svetlana .sv-pictures img, .svetlana .sv-pictures .sv-blank { display: block; width: 142px; height: 142px;
   object-fit: contain; background: #000; border-radius: 3px; }
 .svetlana .sv-pictures .sv-blank { background: var(--jp-layout-color2, #eee); }
 .svetlana .sv-pictures figcaption { margin-top: 3px; font-size: 12px; line-height: 1.3;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Accordion, BoundedIntText, Dropdown, HBox, Textarea, VBox
@@ -11,16 +12,15 @@ from ipywidgets import HTML, Accordion, BoundedIntText, Dropdown, HBox, Textarea
 from svetlana_jupyter.core.settings import RECIPES, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 from svetlana_jupyter.widgets.curves import curves
+from svetlana_jupyter.widgets.pace import Pace
 from svetlana_jupyter.widgets.panel import Panel, guarded
-from svetlana_jupyter.widgets.parts import JobBar, Seldom, muted
+from svetlana_jupyter.widgets.parts import JobBar, muted
 from svetlana_jupyter.widgets.runs import RunTable
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.statistics import Scores
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.runs import Run
-
-_FIELD = {"layout": {"width": "170px", "margin": "2px 18px 2px 0"}, "style": {"description_width": "initial"}}
 
 
 class TrainingPanel(Panel):
@@ -34,12 +34,12 @@ class TrainingPanel(Panel):
     def __init__(self, project: Project) -> None:
         super().__init__(project)
         self._rows: dict[str, tuple[str, ...]] = {}
-        self._seldom = Seldom(0.4)
-        self.recipe = Dropdown(options=list(RECIPES), description="Recipe", **_FIELD)
+        self._pace = Pace(guarded(self._show_curves, self.status), rest=0.4)
+        self.recipe = Dropdown(options=list(RECIPES), description="Recipe", **_field(180))
         self.recipe.tooltip = "A set of settings that is known to work"
-        self.epochs = BoundedIntText(min=1, max=100_000, description="Epochs", **_FIELD)
+        self.epochs = BoundedIntText(min=1, max=100_000, description="Epochs", **_field(130))
         self.epochs.tooltip = "How long the network learns"
-        self.seed = BoundedIntText(min=0, max=2**31 - 1, description="Seed", **_FIELD)
+        self.seed = BoundedIntText(min=0, max=2**31 - 1, description="Seed", **_field(120))
         self.seed.tooltip = "The same annotations, settings and seed give the same network"
         self.train = self.button(
             project.start_training,
@@ -77,13 +77,12 @@ class TrainingPanel(Panel):
         self._choice(self.seed, lambda: project.settings.seed, lambda n: project.settings.changed(seed=n))
         self.json.observe(guarded(self._read_json, self.status), "value")
         self.watch(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
-        self.watch(self._show_job, "job")
-        self.watch(self._show_curves, "live")
+        self.watch(lambda: self.job.show(project.job), "job")
+        self.watch(self._pace.request, "live", "job")
         self.watch(self._show_runs, "current_run")
         self._show_settings()
         self._show_readiness()
-        self._show_job()
-        self._show_curves()
+        self.job.show(project.job)
         self._show_runs()
         self.status.say("Train learns from all annotations; the notebook stays free meanwhile.")
 
@@ -125,16 +124,10 @@ class TrainingPanel(Panel):
         self.readiness.value = muted(missing)
         self.train.disabled = bool(missing) or self.project.job is not None
 
-    def _show_job(self) -> None:
-        self.job.show(self.project.job)
-        if self.project.job is None:
-            self._show_curves()
-
     def _show_curves(self) -> None:
         project = self.project
-        if project.job is not None and not self._seldom.now():
-            return
-        if project.job is not None or not project.current_run:
+        training = project.job is not None and project.job.kind == "training"
+        if training or not project.current_run:
             live = project.live
             epochs, losses, scores = (live.epochs, live.losses, live.scores) if live else ((), (), ())
             total = project.settings.epochs
@@ -148,7 +141,7 @@ class TrainingPanel(Panel):
         project = self.project
         self.runs.show([self._row(run) for run in reversed(project.runs)], project.current_run)
         self.scores.value = self._score_cards() if project.current_run else muted("Nothing is trained yet.")
-        self._show_curves()
+        self._pace.request()
 
     def _row(self, run: Run) -> tuple[str, ...]:
         """Return a run as cells of text; a run never changes, so its row is made once."""
@@ -156,7 +149,7 @@ class TrainingPanel(Panel):
             known = self.project.evaluate(run.name)
             self._rows[run.name] = (
                 run.name,
-                run.finished[:16].replace("T", " "),
+                f"{datetime.fromisoformat(run.finished).astimezone():%Y-%m-%d %H:%M}",
                 str(run.settings["recipe"]),
                 f"{sum(run.labels.values()):,}",
                 _percent(known.network),
@@ -178,3 +171,7 @@ class TrainingPanel(Panel):
 
 def _percent(scores: Scores | None) -> str:
     return f"{scores.accuracy.value:.0%}" if scores and scores.accuracy.n else "–"
+
+
+def _field(width: int) -> dict[str, Any]:
+    return {"layout": {"width": f"{width}px", "margin": "2px 18px 2px 0"}, "style": {"description_width": "initial"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from svetlana_jupyter.widgets.annotation import AnnotationPanel
+from tests.widgets.conftest import squares
 
 
 @pytest.fixture
@@ -203,8 +204,12 @@ def test_the_panel_and_a_script_write_the_same_log(panel, project, tmp_path):
 
 def test_without_images_the_panel_says_how_to_add_some(empty):
     panel = AnnotationPanel(empty)
-    assert panel._empty.layout.display == "block"
-    assert "add_images" in panel._empty.value
+    _, sentence, body, _ = panel.children
+    assert "add_images" in sentence.value
+    assert (sentence.layout.display, body.layout.display) == ("block", "none")
+    empty.add("left", *squares(0), axes="yx")
+    assert (sentence.layout.display, body.layout.display) == ("none", "flex")
+    assert panel.viewer.image == "left"
     assert "Name the first class" in panel.tally.value
 
 
