@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 MAX_SCALE = 64.0
 _FIT_BORDER = 0.96
+_BESIDE = 0.15  # of the screen
 
 
 @dataclass(frozen=True)
@@ -114,3 +115,11 @@ class View:
         y, x = (min(max(middle, 0.0), float(extent)) for middle, extent in zip(self.center, shape))
         least = View.fitted(shape, self.size).scale / 8
         return replace(self, center=(y, x), scale=max(self.scale, least))
+
+    def framed(self, shape: tuple[int, int]) -> View:
+        """Return the view moved so that little of the screen lies beside an image of this shape (Y, X)."""
+        middles = []
+        for middle, extent, screen in zip(self.center, shape, self.size):
+            least = screen * (0.5 - _BESIDE) / self.scale
+            middles.append(min(max(middle, least), extent - least) if 2 * least < extent else extent / 2)
+        return replace(self, center=(middles[0], middles[1]))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.project.project import Project
 
-_SAID = {"ambiguous": "ambiguous", "bad": "bad outline", "skip": "skipped"}
+_SAID = {"ambiguous": "ambiguous", "bad": "bad segmentation"}
 
 
 class OpenImage:
@@ -83,15 +83,15 @@ class OpenImage:
         label = self._project.label_of(self.name, object)
         classes = self._project.classes
         if label.action == "label":
-            return f"{object} · {classes.by_id(label.class_id).name}"
-        if label.action in ("ambiguous", "bad"):
-            return f"{object} · {_SAID[label.action]}"
+            return f"object {object} · {classes.by_id(label.class_id).name}"
+        if label.action in _SAID:
+            return f"object {object} · {_SAID[label.action]}"
         predictions = self.predictions()
         if overlay == "predictions" and object in predictions.index:
             row = predictions.loc[object]
             name = classes.by_id(int(row["predicted"])).name
-            return f"{object} · {name}? {row['probability']:.0%}"
-        return str(object)
+            return f"object {object} · {name}? {row['probability']:.0%}"
+        return f"object {object}"
 
     def place(self, object: int) -> tuple[tuple[float, ...], float, float] | None:
         """Return an object's centre ``([z,] y, x)``, its longest side and the median longest side here, in pixels."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Shown = tuple[str, int] | None
 
 _KEPT = 4  # images that stay open: a queue goes back and forth between images
-_OBJECT_SHARE, _OBJECT_MOST, _OBJECT_SCALE = 0.16, 0.6, 24.0  # of the screen: a usual object, a large one; pixels
+_OBJECT_SHARE, _OBJECT_MOST, _OBJECT_SCALE = 0.2, 0.6, 24.0  # of the screen: a usual object, a large one; pixels
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Viewer(VBox):
         ----------
         image : str
         object : int
-            Brought to the middle of the screen; with 0 the view of the image stays as it is.
+            Brought to the middle of the screen, or near it at the image's border; with 0 the view stays as it is.
         zoom : bool
             Magnify so that the object and its surroundings are well seen.
         """
@@ -130,7 +130,8 @@ class Viewer(VBox):
         if len(center) == 3:
             self.plane = round(center[0])
         # Pixel (row, column) is a square whose middle is half a pixel further.
-        self.look(replace(self.view, center=(center[-2] + 0.5, center[-1] + 0.5), scale=scale))
+        view = replace(self.view, center=(center[-2] + 0.5, center[-1] + 0.5), scale=scale)
+        self.look(view.framed(self._opened.shape))
 
     def on_key(self, act: Callable[[str, Shown], Any]) -> None:
         """Call ``act(key, shown)`` for each key that does not move the view.

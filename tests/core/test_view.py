@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -61,6 +63,21 @@ def test_the_image_never_leaves_the_screen(view, shape):
     assert 0 <= bounded.center[1] <= shape[1]
     assert bounded.scale >= View.fitted(shape, view.size).scale / 8
     assert bounded.bounded(shape) == bounded
+
+
+@given(views, shapes)
+def test_a_framed_view_has_little_of_the_screen_beside_the_image(view, shape):
+    framed = view.framed(shape)
+    for middle, extent, screen in zip(framed.center, shape, view.size):
+        half, beside = screen / 2 / view.scale, 0.15 * screen / view.scale
+        centred = middle == extent / 2
+        assert centred or -beside - 1e-6 <= middle - half and middle + half <= extent + beside + 1e-6
+
+
+def test_framing_leaves_a_view_inside_the_image_as_it_is():
+    view = View((500.0, 500.0), 2.0, (400, 600))
+    assert view.framed((1000, 1000)) == view
+    assert replace(view, center=(990.0, 500.0)).framed((1000, 1000)).center == (930.0, 500.0)
 
 
 def test_the_middle_of_the_first_pixel_is_half_a_pixel_from_the_corner():

@@ -161,12 +161,12 @@ def test_hovering_names_the_object_its_class_and_its_probability(trained):
         send(viewer, "moved", row=row, column=column)
         return viewer.scene.hint.text
 
-    assert hover(1) == "1 · bright"
+    assert hover(1) == "object 1 · bright"
     predicted = trained.probabilities("left").loc[20]
     name = trained.classes.by_id(int(predicted["predicted"])).name
-    assert hover(20) == f"20 · {name}? {predicted['probability']:.0%}"
+    assert hover(20) == f"object 20 · {name}? {predicted['probability']:.0%}"
     trained.mark("left", 20, "ambiguous")
-    assert hover(20) == "20 · ambiguous"
+    assert hover(20) == "object 20 · ambiguous"
     send(viewer, "left")
     assert viewer.scene.hint is None
 
@@ -210,11 +210,22 @@ def test_the_token_of_the_screen_follows_the_frame(viewer):
 
 
 def test_showing_an_object_brings_it_to_the_middle_well_visible(viewer):
-    viewer.show("right", 20)
+    viewer.show("right", 9)
     height, width = viewer.view.size
-    assert (viewer.image, viewer.selected) == ("right", 20)
-    assert viewer.scene.object_at(height / 2, width / 2, reach=0) == 20
-    assert viewer.view.scale >= View.fitted((64, 96), viewer.view.size).scale
+    assert (viewer.image, viewer.selected) == ("right", 9)
+    assert viewer.scene.object_at(height / 2, width / 2, reach=0) == 9
+    assert 0.15 * height < 9 * viewer.view.scale < 0.6 * height
+
+
+@pytest.mark.parametrize("object", [1, 6, 19, 24])
+def test_an_object_at_the_border_is_on_the_screen_which_stays_on_the_image(viewer, object):
+    viewer.show("right", object)
+    view = viewer.scene.view
+    assert viewer.scene.object_at(*view.to_screen(*middle(object)), reach=0) == object
+    top, left = view.to_image(0, 0)
+    bottom, right = view.to_image(*view.size)
+    beside = max(-top, bottom - 64) / (bottom - top), max(-left, right - 96) / (right - left)
+    assert max(beside) <= 0.15 + 1e-9
 
 
 def test_showing_an_object_without_zooming_keeps_the_scale(viewer):
@@ -361,7 +372,7 @@ def test_an_image_whose_file_is_gone_says_so_and_the_others_still_work(project, 
     press(viewer, "+")
     viewer.show("left", 3)
     assert viewer.status.text == ""
-    assert viewer.scene.object_at(*(n / 2 for n in viewer.view.size)) == 3
+    assert viewer.scene.object_at(*viewer.view.to_screen(*middle(3))) == 3
 
 
 def test_a_block_that_cannot_be_read_says_so_and_leaves_the_viewer_usable(viewer, project):
