@@ -40,8 +40,9 @@ Floats = NDArray[np.float64]
 
 RING = 5
 SCALES = (1, 2)
-# As far as the widest filter looks: scipy cuts its kernels at four deviations.
-HALO = max(RING, 4 * max(SCALES)) + 1
+# As far as anything looks: another object may be as far from a ring's pixel as that is from its own, and scipy cuts its
+# kernels at four deviations.
+HALO = max(2 * RING, 4 * max(SCALES)) + 1
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 

@@ -137,7 +137,8 @@ class AugmentSettings(Settings):
     ----------
     flips : bool
         Mirror along every axis at random.
-    rotation : "none", "right_angles" or "free"
+    rotation : "none", "half_turns", "right_angles" or "free"
+        Half turns keep every orientation, as of stripes, but no direction.
     axes : "z" or "all"
         In 3D, turn about z alone or about any axis.
     scale, brightness, noise : float
@@ -149,7 +150,7 @@ class AugmentSettings(Settings):
     """
 
     flips: bool = True
-    rotation: Literal["none", "right_angles", "free"] = "right_angles"
+    rotation: Literal["none", "half_turns", "right_angles", "free"] = "right_angles"
     axes: Literal["z", "all"] = "z"
     scale: float = Field(default=0.0, ge=0.0, lt=0.9)
     brightness: float = Field(default=0.1, ge=0.0, le=2.0)
@@ -179,8 +180,9 @@ class TrainingSettings(Settings):
         Batches an epoch, whatever the number of annotations. None: as many as one pass over the patches takes.
     loss : str
         All but "cross_entropy" compare probabilities with 0 and 1.
-    class_weights : "balanced", "none" or a number for each class id
-        How much more often the patches of a class are drawn; *balanced* draws all classes equally often.
+    class_weights : "none", "softened", "balanced" or a number for each class id
+        How much more often the patches of a class are drawn: as often as they were annotated; by the root of that,
+        which helps rare classes without finding them everywhere; equally often.
     held_out : float
         Share of the annotations kept aside to score each epoch, by whole groups...
     held_out_from : int
@@ -207,7 +209,7 @@ class TrainingSettings(Settings):
     steps: int | None = Field(default=10, ge=1)
     batch_size: int = Field(default=16, ge=1, le=4096)
     loss: Literal["cross_entropy", "binary_cross_entropy", "l1", "smooth_l1", "mse"] = "cross_entropy"
-    class_weights: Literal["balanced", "none"] | dict[int, float] = "balanced"
+    class_weights: Literal["none", "softened", "balanced"] | dict[int, float] = "softened"
     augmentation: AugmentSettings = AugmentSettings()
     held_out: float = Field(default=0.2, ge=0.0, le=0.5)
     held_out_from: int = Field(default=400, ge=10)

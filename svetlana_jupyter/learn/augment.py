@@ -54,7 +54,9 @@ class Augmenter:
             patches = self._warped(patches, moved, generator)
         else:
             patches = center_crop(patches, self.shape)
-            if how.rotation == "right_angles" and self.shape[-1] == self.shape[-2]:
+            if how.rotation == "half_turns":
+                patches = _half_turned(patches, moved, generator)
+            elif how.rotation == "right_angles" and self.shape[-1] == self.shape[-2]:
                 patches = _turned(patches, moved, how.axes == "all" and len(set(self.shape)) == 1, generator)
         if how.flips:
             patches = _mirrored(patches, moved, generator)
@@ -110,8 +112,11 @@ def views(augmentation: AugmentSettings, shape: tuple[int, ...], limit: int) -> 
         return [(0, ())]
     axes = range(2, 2 + len(shape)) if augmentation.flips else ()
     mirrors = [axes_ for count in range(len(axes) + 1) for axes_ in itertools.combinations(axes, count)]
-    turns = range(4) if augmentation.rotation != "none" and shape[-1] == shape[-2] else range(1)
-    if len(turns) > 1 and mirrors != [()]:
+    if augmentation.rotation == "none":
+        turns = range(1)
+    else:
+        turns = range(0, 4, 2 if augmentation.rotation == "half_turns" or shape[-1] != shape[-2] else 1)
+    if len(turns) > 1:
         # Half a turn is a mirror along both axes of the plane: name every view once.
         mirrors = [axes_ for axes_ in mirrors if len(shape) + 1 not in axes_]
     every = [(turn, mirror) for mirror in mirrors for turn in turns]
@@ -131,6 +136,12 @@ def _mirrored(patches: Tensor, moved: Tensor, generator: torch.Generator) -> Ten
         chosen = chosen.to(patches.device).view(-1, *(1 for _ in patches.shape[1:]))
         patches = torch.where(chosen, patches.flip(axis), patches)
     return patches
+
+
+def _half_turned(patches: Tensor, moved: Tensor, generator: torch.Generator) -> Tensor:
+    chosen = moved & (torch.rand(len(patches), generator=generator) < 0.5)
+    chosen = chosen.to(patches.device).view(-1, *(1 for _ in patches.shape[1:]))
+    return torch.where(chosen, patches.flip(-2, -1), patches)
 
 
 def _turned(patches: Tensor, moved: Tensor, every_axis: bool, generator: torch.Generator) -> Tensor:

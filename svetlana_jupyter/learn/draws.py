@@ -32,6 +32,8 @@ class Draws:
         weights = settings.class_weights
         if weights == "balanced":
             shares = (counts > 0).astype(float)
+        elif weights == "softened":
+            shares = np.sqrt(counts)
         elif isinstance(weights, dict):
             shares = counts * [weights.get(id, 1.0) for id in classes]
         else:

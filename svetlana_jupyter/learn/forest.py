@@ -101,7 +101,7 @@ def fit_forest(samples: Samples) -> Forest:
     weights = settings.class_weights
     model = RandomForestClassifier(
         n_estimators=settings.trees,
-        class_weight=None if weights == "none" else weights,
+        class_weight=weights if isinstance(weights, dict) else "balanced",
         random_state=settings.seed,
         n_jobs=1,
     )

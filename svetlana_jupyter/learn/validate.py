@@ -94,11 +94,11 @@ def cross_validate(samples: Samples, count: int = 5, stop: Callable[[], bool] = 
 
 def _why_not(samples: Samples) -> str:
     """Return why there is no score, "" where there can be one."""
-    scarce = [id for id in samples.classes if (samples.targets == id).sum() < FEWEST]
+    counts = {id: int((samples.targets == id).sum()) for id in samples.classes}
+    scarce = [f"{samples.names.get(id, f'class {id}')} has {n}" for id, n in counts.items() if n < FEWEST]
     if not scarce:
         return ""
-    names = ", ".join(samples.names.get(id, f"class {id}") for id in scarce)
-    return f"Not known yet: a score needs at least {FEWEST} annotated objects of each class; {names} has fewer."
+    return f"Not known yet: a score needs at least {FEWEST} annotated objects of each class, but {', '.join(scarce)}."
 
 
 def _predicted(training: Samples, testing: Samples, stop: Callable[[], bool]) -> NDArray[np.int64]:

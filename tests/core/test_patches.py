@@ -1,0 +1,316 @@
+"""Patches are the same however the image is stored, and agree with cutting them by hand."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import binary_dilation, distance_transform_edt
+from xarray import DataArray
+
+from svetlana_jupyter.core import normalize
+from svetlana_jupyter.core.blocks import group_by_block, read
+from svetlana_jupyter.core.normalize import image_statistics
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.pairing import ImagePair, pair
+from svetlana_jupyter.core.patches import cut_patches, freeze_patches, patch_geometry, take_patch
+from svetlana_jupyter.core.settings import PatchSettings
+from svetlana_jupyter.errors import PatchError
+
+
+def scene(seed: int, shape: tuple[int, ...], channels: int = 1, chunks: int | None = None) -> ImagePair:
+    """Boxes with random labels on noise."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 4000, (channels, *shape)).astype(np.uint16)
+    mask = np.zeros(shape, np.uint16)
+    for label in rng.permutation(np.arange(1, 60, 5))[:8]:
+        corner = [int(rng.integers(0, side)) for side in shape]
+        mask[tuple(slice(a, a + int(rng.integers(1, 8))) for a in corner)] = label
+    dims = ["z", "y", "x"][-len(shape) :]
+    if chunks:
+        image = da.from_array(image, chunks=(1, *(chunks + n for n in range(len(shape)))))
+        mask = da.from_array(mask, chunks=chunks + 1)
+    names = [f"channel {number}" for number in range(channels)]
+    return ImagePair("scene", DataArray(image, dims=["c", *dims], coords={"c": names}), DataArray(mask, dims=dims))
+
+
+def cut_all(pair: ImagePair, objects: pd.DataFrame, how: PatchSettings, margin: float = 1.0) -> dict[int, np.ndarray]:
+    cut = {}
+    for labels, patches in cut_patches(pair, objects, how, margin):
+        cut.update(zip(labels.tolist(), patches, strict=True))
+    return cut
+
+
+def by_hand(pair: ImagePair, center: np.ndarray, label: int, side: int, padding: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pad the whole image, then slice: raw pixels and mask of one patch."""
+    image, mask = np.asarray(pair.image), np.asarray(pair.mask)
+    around = [(side, side)] * mask.ndim
+    start = [int(np.floor(c - (side - 1) / 2 + 0.5)) + side for c in center]
+    window = tuple(slice(a, a + side) for a in start)
+    image = np.pad(image, [(0, 0), *around], mode="reflect" if padding == "reflect" else "constant")
+    mask = np.pad(mask, around)
+    return image[(slice(None), *window)].astype(np.float32), mask[window] == label
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 100),
+    shape=st.one_of(st.tuples(*[st.integers(5, 60)] * 2), st.tuples(*[st.integers(4, 20)] * 3)),
+    side=st.integers(4, 31),
+    chunks=st.integers(3, 40),
+    padding=st.sampled_from(["reflect", "zeros"]),
+)
+def test_patches_of_any_chunking_are_those_cut_by_hand(seed, shape, side, chunks, padding):
+    found = scene(seed, shape, channels=2, chunks=chunks)
+    objects = index_objects(found.mask)
+    how = freeze_patches(PatchSettings(size=side, normalize="none", padding=padding), objects, None, None)
+    cut = cut_all(found, objects, how)
+    assert sorted(cut) == objects.index.tolist()
+    for label, patch in cut.items():
+        center = objects.loc[label, ["z", "y", "x"][-len(shape) :]].to_numpy(float)
+        image, own = by_hand(found, center, label, side, padding)
+        np.testing.assert_array_equal(patch[:-1], image)
+        np.testing.assert_array_equal(patch[-1], own)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 100),
+    chunks=st.integers(5, 40),
+    normalize=st.sampled_from(["none", "minmax", "max", "percentile", "object", "both"]),
+    context=st.sampled_from(["keep", "hide"]),
+    scope=st.sampled_from(["patch", "image"]),
+    sampling=st.sampled_from([None, 7, 16, 30]),
+    margin=st.sampled_from([1.0, 1.2, 1.5]),
+)
+def test_a_margin_and_the_way_of_cutting_change_nothing(seed, chunks, normalize, context, scope, sampling, margin):
+    found = scene(seed, (50, 60), chunks=chunks)
+    objects = index_objects(found.mask)
+    asked = PatchSettings(size=16, sampling=sampling, normalize=normalize, context=context, scope=scope)
+    how = freeze_patches(asked, objects, None, None)
+    wide = cut_all(found, objects, how, margin)
+    for label, patch in wide.items():
+        edge = (patch.shape[-1] - how.sampling[-1]) // 2
+        middle = patch[:, edge : edge + how.sampling[0], edge : edge + how.sampling[1]]
+        alone = take_patch(found.image, found.mask, objects.loc[label, ["y", "x"]].to_numpy(float), how, label)
+        np.testing.assert_allclose(middle, alone, rtol=1e-5, atol=1e-4)
+        assert alone.dtype == np.float32
+
+
+def one_disc(value: float = 50.0, background: float = 10.0) -> ImagePair:
+    rows, columns = np.mgrid[:41, :41]
+    mask = ((rows - 20) ** 2 + (columns - 20) ** 2 <= 64).astype(np.uint8)
+    image = np.where(mask, value, background).astype(np.float32)
+    return ImagePair("disc", DataArray(image[None], dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
+
+
+def patch_of(found: ImagePair, **values) -> np.ndarray:
+    objects = index_objects(found.mask)
+    how = freeze_patches(PatchSettings(**{"size": 31, **values}), objects, None, None)
+    return take_patch(found.image, found.mask, (20.0, 20.0), how)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "inside", "outside"),
+    [("none", 50.0, 10.0), ("minmax", 1.0, 0.0), ("max", 1.0, 0.2), ("percentile", 1.0, 0.0)],
+)
+def test_each_normalization_of_a_bright_disc(normalize, inside, outside):
+    patch = patch_of(one_disc(), normalize=normalize)
+    assert patch[0, 15, 15] == pytest.approx(inside)
+    assert patch[0, 0, 0] == pytest.approx(outside)
+
+
+def test_object_normalization_gives_the_own_pixels_mean_zero_and_deviation_one():
+    found = scene(3, (60, 60))
+    objects = index_objects(found.mask)
+    how = freeze_patches(PatchSettings(size=25, normalize="object"), objects, None, None)
+    for patch in cut_all(found, objects[objects["size"] > 4], how).values():
+        own = patch[0][patch[-1] > 0]
+        assert own.mean() == pytest.approx(0.0, abs=1e-4)
+        assert own.std() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_both_is_percentile_followed_by_object():
+    found = scene(3, (60, 60), channels=2)
+    objects = index_objects(found.mask)
+    parts = {
+        name: cut_all(found, objects, freeze_patches(PatchSettings(size=20, normalize=name), objects, None, None))
+        for name in ("both", "percentile", "object")
+    }
+    for label, patch in parts["both"].items():
+        np.testing.assert_array_equal(patch[:2], parts["percentile"][label][:2])
+        np.testing.assert_array_equal(patch[2:], parts["object"][label])
+
+
+@pytest.mark.parametrize("scope", ["patch", "image"])
+@pytest.mark.parametrize("normalize", ["minmax", "max", "percentile", "object", "both"])
+@pytest.mark.parametrize("value", [0.0, 123.0, 65535.0])
+def test_a_flat_patch_gives_zeros_or_ones_but_never_nan(normalize, scope, value):
+    patch = patch_of(one_disc(value, value), normalize=normalize, scope=scope)
+    expected = 1.0 if normalize == "max" and value else 0.0
+    np.testing.assert_array_equal(patch[:-1], expected)
+
+
+def test_pixels_that_are_not_numbers_become_zeros():
+    found = one_disc()
+    found.image[0, 20, 20] = np.nan
+    assert np.isfinite(patch_of(found, normalize="object")).all()
+
+
+@pytest.mark.parametrize("dilation", [0, 1, 3])
+def test_hidden_context_is_zero_outside_the_widened_mask(dilation):
+    found = one_disc(50.0, 10.0)
+    patch = patch_of(found, context="hide", dilation=dilation, normalize="none")
+    own = patch[-1] > 0
+    near = distance_transform_edt(~own) <= dilation
+    np.testing.assert_array_equal(patch[0], np.where(near, np.where(own, 50, 10), 0))
+    if dilation:
+        assert near.sum() >= binary_dilation(own).sum()
+
+
+def test_the_mask_channel_shows_only_the_object_itself():
+    mask = np.zeros((30, 30), np.uint8)
+    mask[10:20, 5:15], mask[10:20, 15:25] = 1, 2
+    found = ImagePair("two", DataArray(np.ones((1, 30, 30)), dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
+    objects = index_objects(found.mask)
+    cut = cut_all(found, objects, freeze_patches(PatchSettings(size=24), objects, None, None))
+    assert cut[1][-1].sum() == cut[2][-1].sum() == 100
+    without = freeze_patches(PatchSettings(size=24, mask_channel=False, normalize="none"), objects, None, None)
+    assert cut_all(found, objects, without)[1].shape == (1, 24, 24)
+
+
+def test_reducing_averages_and_enlarging_keeps_a_flat_image_and_a_slope():
+    slope = np.tile(np.arange(100.0), (100, 1)).astype(np.float32)
+    mask = np.zeros((100, 100), np.uint8)
+    mask[45:56, 45:56] = 1
+    found = ImagePair("slope", DataArray(slope[None], dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
+    for sampling in (10, 40, 80):
+        how = PatchSettings(size=(40.0, 40.0), sampling=(sampling, sampling), normalize="none")
+        patch = take_patch(found.image, found.mask, (50.0, 50.0), how)
+        step = 40 / sampling
+        expected = patch_geometry(how, None).origin((50.0, 50.0))[1] + np.arange(sampling) * step
+        assert expected.mean() == pytest.approx(50, abs=0.5)
+        np.testing.assert_allclose(patch[0], np.tile(expected, (sampling, 1)), rtol=1e-4)
+        assert np.sqrt(patch[-1].sum()) == pytest.approx(11 / step, abs=1.0)
+
+
+def test_micrometres_make_anisotropic_voxels_isotropic():
+    zz, yy, xx = np.mgrid[:20, :60, :60]
+    ball = ((zz - 10) * 4) ** 2 + (yy - 30) ** 2 + (xx - 30) ** 2 <= 20**2
+    found = pair("ball", ball.astype(np.float32), ball.astype(np.uint8), axes="zyx", spacing=(2.0, 0.5, 0.5))
+    objects = index_objects(found.mask)
+    how = freeze_patches(PatchSettings(unit="um", normalize="none", sampling=24), objects, None, found.spacing)
+    patch = next(cut_patches(found, objects, how))[1][0]
+    assert patch.shape == (2, 24, 24, 24)
+    spans = [np.ptp(np.nonzero(patch[-1].any(axis=others))[0]) for others in ((1, 2), (0, 2), (0, 1))]
+    assert max(spans) - min(spans) <= 2
+
+
+def test_micrometres_without_spacing_are_refused():
+    found = one_disc()
+    with pytest.raises(PatchError, match="spacing"):
+        freeze_patches(PatchSettings(unit="um"), index_objects(found.mask), None, None)
+
+
+def boxes(*sides: tuple[int, int]) -> pd.DataFrame:
+    rows = [{"y0": 0, "x0": 0, "y1": height, "x1": width, "y": 0.0, "x": 0.0} for height, width in sides]
+    return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="object"))
+
+
+def test_an_automatic_size_does_not_crop_a_rare_large_class():
+    objects = boxes(*[(10, 8)] * 99, (40, 50))
+    classes = pd.Series([1] * 99 + [2], index=objects.index)
+    how = PatchSettings(margin=1.0)
+    assert freeze_patches(how, objects, None, None).size == (10.0, 10.0)
+    assert freeze_patches(how, objects, classes, None).size == (50.0, 50.0)
+    assert freeze_patches(how, objects, classes[:99], None).size == (10.0, 10.0)
+
+
+def test_an_automatic_size_is_sampled_with_few_pixels_and_a_given_one_with_its_own():
+    objects = boxes((200, 100))
+    assert freeze_patches(PatchSettings(), objects, None, None).sampling == (48, 48)
+    assert freeze_patches(PatchSettings(size=200), objects, None, None).sampling == (200, 200)
+    assert freeze_patches(PatchSettings(size=200, sampling=20), objects, None, None).sampling == (20, 20)
+
+
+def test_freezing_twice_changes_nothing():
+    once = freeze_patches(PatchSettings(), boxes((20, 10)), None, None)
+    assert once.is_frozen
+    assert freeze_patches(once, boxes((200, 100)), None, None) == once
+
+
+def test_cutting_asks_for_concrete_sizes_the_right_dimensions_and_a_centre_inside():
+    found = one_disc()
+    with pytest.raises(PatchError, match="freeze_patches"):
+        next(cut_patches(found, index_objects(found.mask), PatchSettings()))
+    with pytest.raises(PatchError, match="3D objects, but 'disc' is 2D"):
+        next(cut_patches(found, index_objects(found.mask), PatchSettings(size=(9.0,) * 3, sampling=(9,) * 3)))
+    with pytest.raises(PatchError, match="inside the image"):
+        take_patch(found.image, found.mask, (50, 0), PatchSettings(size=(9.0, 9.0), sampling=(9, 9)))
+
+
+def test_origin_is_where_the_first_pixel_of_a_patch_lies():
+    found = scene(1, (60, 60))
+    how = PatchSettings(size=(15.0, 15.0), sampling=(15, 15), normalize="none")
+    patch = take_patch(found.image, found.mask, (30.2, 29.7), how)
+    y, x = patch_geometry(how, None).origin((30.2, 29.7))
+    assert patch[0, 0, 0] == found.image[0, int(y), int(x)]
+
+
+def test_every_chunk_under_an_object_is_read_once_a_block():
+    reads = []
+    image = np.zeros((1, 2048, 2048), np.uint8)
+
+    def note(block, block_info=None):
+        if block_info:
+            reads.append(block_info[0]["chunk-location"])
+        return block
+
+    lazy = da.from_array(image, chunks=(1, 512, 512)).map_blocks(note, dtype=image.dtype, meta=image[:0, :0, :0])
+    mask = np.zeros((2048, 2048), np.uint16)
+    places = np.arange(100, 900, 50)
+    for number, (row, column) in enumerate([(r, c) for r in places for c in places], start=1):
+        mask[row : row + 5, column : column + 5] = number
+    found = ImagePair("many", DataArray(lazy, dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
+    objects = index_objects(found.mask)
+    how = PatchSettings(size=(21.0, 21.0), sampling=(21, 21), normalize="object")
+    assert sum(len(labels) for labels, _ in cut_patches(found, objects, how)) == len(objects)
+    assert sorted(reads) == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)]
+
+
+def test_statistics_of_a_large_image_are_those_of_a_bounded_sample(monkeypatch):
+    rng = np.random.default_rng(0)
+    image = DataArray(rng.normal(100, 10, (1, 400, 500)).astype(np.float32), dims=["c", "y", "x"])
+    whole = image_statistics(image)
+    monkeypatch.setattr(normalize, "SAMPLED_PIXELS", 20_000)
+    sampled = image_statistics(image)
+    assert sampled.low[0] == pytest.approx(whole.low[0], abs=2.0)
+    assert sampled.high[0] == pytest.approx(whole.high[0], abs=3.0)
+    assert sampled != whole
+
+
+@given(
+    length=st.integers(1, 12),
+    start=st.integers(-30, 11),
+    width=st.integers(1, 50),
+    padding=st.sampled_from(["reflect", "zeros"]),
+)
+def test_reading_beyond_the_border_equals_padding_the_whole(length, start, width, padding):
+    if start >= length or start + width <= 0:
+        return
+    array = DataArray(np.arange(1, length + 1), dims=["x"])
+    padded = np.pad(array.values, 60, mode="reflect" if padding == "reflect" else "constant")
+    window = read(array, np.array([start]), np.array([start + width]), padding)
+    np.testing.assert_array_equal(window, padded[60 + start : 60 + start + width])
+
+
+def test_grouping_by_block_visits_every_point_once():
+    points = np.random.default_rng(0).uniform(0, 100, (200, 2))
+    groups = list(group_by_block(points, (30, 40)))
+    assert sorted(np.concatenate(groups).tolist()) == list(range(200))
+    keys = [{tuple(key) for key in (points[group] // (30, 40)).tolist()} for group in groups]
+    assert all(len(key) == 1 for key in keys)
+    assert len({next(iter(key)) for key in keys}) == len(groups)

@@ -1,0 +1,123 @@
+"""A classifier's folder holds all there is to know, and nothing that runs code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from svetlana_jupyter.core.pairing import ImagePair, pair
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import ClassifierError
+from svetlana_jupyter.learn.classifier import DESCRIPTION, WEIGHTS, load_classifier
+from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.fit import fit
+from svetlana_jupyter.learn.samples import gather_samples
+from tests.learn.conftest import two_classes
+
+QUICK = TrainingSettings(epochs=2, steps=3, depth=2, width=4, trees=10, patches={"sampling": 12})
+
+
+def train(part, architecture: str = "small_cnn", **changes):
+    settings = QUICK.changed(architecture=architecture, **changes)
+    *_, fitted = fit(gather_samples([part], settings, names={4: "dark", 7: "<b>bright</b>"}))
+    assert isinstance(fitted, Fitted)
+    return fitted.classifier
+
+
+@pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
+def test_a_saved_classifier_comes_back_with_everything_and_predicts_the_same(part, architecture, tmp_path):
+    classifier = train(part, architecture)
+    classifier.save(tmp_path / "run")
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [DESCRIPTION, WEIGHTS]
+    loaded = load_classifier(tmp_path / "run")
+    assert loaded.specification == classifier.specification
+    assert loaded.kind == classifier.kind
+    _, inputs = next(classifier.cut(*part[:2]))
+    np.testing.assert_allclose(loaded.classify(inputs), classifier.classify(inputs), atol=1e-6)
+
+
+def test_the_description_reads_well_without_this_package(discs, tmp_path):
+    train(discs).save(tmp_path)
+    found = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
+    assert found["kind"] == "network" and found["architecture"] == "small_cnn"
+    assert found["classes"] == [{"id": 4, "name": "dark"}, {"id": 7, "name": "<b>bright</b>"}]
+    assert found["ndim"] == 2 and found["channels"] == ["channel 1"]
+    assert found["settings"]["patches"]["sampling"] == [12, 12]
+    assert [entry["epoch"] for entry in found["history"]] == [1, 2]
+    assert {"python", "torch", "scikit-learn", "svetlana-jupyter"} <= set(found["versions"])
+
+
+def test_probabilities_are_those_of_classes_and_sum_to_one(part):
+    for architecture in ("small_cnn", "forest"):
+        classifier = train(part, architecture)
+        _, inputs = next(classifier.cut(*part[:2]))
+        probabilities = classifier.classify(inputs)
+        assert probabilities.shape == (len(inputs), 2) and probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "model.pkl", "weights.bin"])
+def test_a_pickled_model_is_refused_with_the_way_to_convert_it(tmp_path, name):
+    (tmp_path / name).write_bytes(pickle.dumps({"weights": 1}))
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(ClassifierError, match="save_file"):
+            load_classifier(path)
+
+
+def test_what_is_no_classifier_or_broken_or_newer_is_refused_in_words(discs, tmp_path):
+    with pytest.raises(ClassifierError, match=r"has no classifier\.json"):
+        load_classifier(tmp_path / "nowhere")
+    train(discs).save(tmp_path)
+    description, weights = tmp_path / DESCRIPTION, tmp_path / WEIGHTS
+    text, saved = description.read_text(encoding="utf-8"), weights.read_bytes()
+    for broken, word in (
+        (text.replace('"format": 1', '"format": 2'), "newer version"),
+        (text.replace('"network"', '"oracle"'), "unknown kind 'oracle'"),
+        (text.replace('"depth"', '"deepness"'), "'deepness'"),
+        (text[:50], "does not describe a classifier"),
+        (text.replace('"width": 4', '"width": 8'), "do not fit the network"),
+    ):
+        description.write_text(broken, encoding="utf-8")
+        with pytest.raises(ClassifierError, match=word):
+            load_classifier(tmp_path)
+    description.write_text(text, encoding="utf-8")
+    weights.write_bytes(saved[:100])
+    with pytest.raises(ClassifierError, match="cannot be read"):
+        load_classifier(tmp_path)
+
+
+def test_saving_again_over_a_folder_leaves_no_part_behind(discs, tmp_path):
+    classifier = train(discs)
+    classifier.save(tmp_path)
+    classifier.save(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [DESCRIPTION, WEIGHTS]
+
+
+def test_an_image_that_does_not_fit_is_refused_with_what_was_expected(discs, balls):
+    classifier = train(discs)
+    classifier.check(discs[0])
+    with pytest.raises(ClassifierError, match="trained on 2D images, but 'cells' is 3D"):
+        classifier.check(balls[0])
+    with pytest.raises(ClassifierError, match=r"expects 1 channels \(channel 1\)"):
+        classifier.check(two_classes(2, channels=2)[0])
+
+
+def test_channels_in_another_order_and_unknown_spacing_are_refused():
+    found, objects, classes = two_classes(2, channels=2)
+    named = ImagePair("named", found.image.assign_coords(c=["dna", "actin"]), found.mask)
+    turned = ImagePair("turned", found.image.assign_coords(c=["actin", "dna"]), found.mask)
+    with pytest.raises(ClassifierError, match="in the order dna, actin"):
+        train((named, objects, classes)).check(turned)
+    spaced = pair("spaced", np.asarray(named.image), np.asarray(named.mask), "cyx", 0.5, ["dna", "actin"])
+    in_um = train((spaced, objects, classes), patches={"unit": "um"})
+    in_um.check(spaced)
+    with pytest.raises(ClassifierError, match="no known spacing"):
+        in_um.check(named)
+
+
+def test_a_device_that_is_not_there_is_refused(discs):
+    with pytest.raises(ClassifierError, match='Use device="auto"'):
+        train(discs, device="mps")

@@ -1,0 +1,50 @@
+"""The forest kept as arrays predicts exactly what scikit-learn's does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.learn import forest as forests
+from svetlana_jupyter.learn.forest import fit_forest
+from svetlana_jupyter.learn.samples import Samples
+
+
+def samples(count: int, classes: int, **values) -> Samples:
+    rng = np.random.default_rng(count)
+    targets = rng.integers(1, classes + 1, count) * 10
+    inputs = rng.normal(size=(count, 12)).astype(np.float32)
+    inputs[:, 0] += targets / 10
+    nowhere = np.full(count, "")
+    return Samples(
+        inputs=inputs,
+        targets=targets,
+        groups=nowhere,
+        images=nowhere,
+        objects=np.arange(count),
+        names={},
+        ndim=2,
+        channels=("grey",),
+        settings=TrainingSettings(architecture="forest", **values),
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize(
+    ("weights", "in_sklearn"), [("balanced", "balanced"), ("softened", "balanced"), ({10: 3.0}, {10: 3.0})]
+)
+def test_probabilities_equal_those_of_scikit_learn_exactly(classes, weights, in_sklearn, monkeypatch):
+    monkeypatch.setattr(forests, "ROWS", 64)  # so that many rows are followed in parts
+    known = samples(150, classes, class_weights=weights, seed=3, trees=40)
+    forest = fit_forest(known)
+    reference = RandomForestClassifier(40, class_weight=in_sklearn, random_state=3).fit(known.inputs, known.targets)
+    unknown = samples(200, classes).inputs
+    assert forest.classes == tuple(reference.classes_)
+    np.testing.assert_array_equal(forest.trees.probabilities(unknown), reference.predict_proba(unknown))
+    np.testing.assert_allclose(forest.classify(unknown), reference.predict_proba(unknown), rtol=1e-6)
+
+
+def test_no_objects_give_no_rows():
+    assert fit_forest(samples(30, 3, trees=5)).classify(np.zeros((0, 12), np.float32)).shape == (0, 3)
