@@ -89,7 +89,7 @@ def class_marks(
     """
     colors = list(dict.fromkeys(info.color for info in classes))[: (MOST_STYLES - 2) // 2]
     styles = [PLAIN, SET_ASIDE]
-    styles += [style for color in colors for style in (Style(color, bold=True, fill=1.0), Style(color, fill=0.6))]
+    styles += [style for color in colors for style in (Style(color, bold=True, fill=1.0), Style(color, fill=0.5))]
     position = {info.id: 2 + 2 * colors.index(info.color) for info in classes if info.color in colors}
     marks = Marks(key, tuple(styles))
     if predicted is not None:

@@ -247,7 +247,7 @@ def _cells(reader: Reader, frame: Frame, view: View, before: Scene | None, quick
     key = (reader, frame, view.plane, view.dpr, region.stride)
     if before is not None and before.cells_key == key:
         return key, before.cells, region.stride
-    cells = cells_of(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(2.5 * view.dpr)))
+    cells = cells_of(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(3 * view.dpr)))
     return key, cells, region.stride
 
 

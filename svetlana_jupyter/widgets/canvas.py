@@ -28,7 +28,7 @@ _AROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#141414"}  # beside the image, quie
 _FONT = "12px system-ui, sans-serif"
 
 # ipycanvas gathers the commands of all canvases of a kernel in one place, and callbacks may come from several threads.
-_lock = threading.RLock()
+lock = threading.RLock()
 
 
 class Listener(Protocol):
@@ -48,7 +48,7 @@ def drawing(manager: Any) -> Iterator[None]:
 
     ipycanvas' own ``hold_canvas`` has no ``finally``: an exception inside it would freeze all canvases for good.
     """
-    with _lock:
+    with lock:
         held = manager._caching
         manager._caching = True
         manager._current_canvas = None  # so that each message says which canvas it begins with, to a new page too
@@ -130,7 +130,7 @@ class CanvasSurface:
         lossless : bool
             Send the visible part of the image as PNG: for when nothing moves.
         """
-        with _lock:
+        with lock:
             self._fit(scene)
             before, self._painted = self._painted, None
             with drawing(self._manager):

@@ -15,7 +15,7 @@ from svetlana_jupyter.core.contrast import Palette
 from svetlana_jupyter.core.scene import Hint, Scene, compose
 from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.widgets.canvas import CanvasSurface
+from svetlana_jupyter.widgets.canvas import CanvasSurface, lock
 from svetlana_jupyter.widgets.navigation import Navigation
 from svetlana_jupyter.widgets.opened import OpenImage
 from svetlana_jupyter.widgets.pace import Pace, Rest
@@ -222,9 +222,11 @@ class Viewer(VBox):
         super().close()
 
     def _draw(self) -> None:
-        opened = self._opened
-        if opened is None:
-            return
+        with lock:
+            if self._opened is not None:
+                self._draw_image(self._opened)
+
+    def _draw_image(self, opened: OpenImage) -> None:
         with self._reading(opened.name):
             scene = compose(
                 opened.image,

@@ -143,6 +143,19 @@ def test_what_is_read_is_bounded_by_the_screen_however_large_the_image():
     assert scene.object_at(30, 40) == 7
 
 
+def test_in_a_hurry_a_coarse_picture_is_shown_and_a_better_one_after():
+    values = np.broadcast_to(np.arange(20_000, dtype=np.uint16) % 251, (1, 20_000, 20_000))
+    image = Reader(xr.DataArray(values, dims=("c", "y", "x")))
+    labels = Reader(xr.DataArray(np.broadcast_to(np.int32(7), (20_000, 20_000)), dims=("y", "x")))
+    whole = compose(image, labels, View.fitted((20_000, 20_000), SIZE), GREY)
+    near = View((9000.0, 9000.0), 0.2, (300, 400))
+    quick = compose(image, labels, near, GREY, before=whole, quick=True)
+    better = compose(image, labels, near, GREY, before=quick)
+    assert quick.coarse and not better.coarse
+    assert better.image.pixels.size > quick.image.pixels.size
+    assert compose(image, labels, near, GREY, before=better, quick=True).image is better.image
+
+
 def test_the_selection_is_a_line_round_the_object_alone(image, mask):
     scene = compose(image, mask, view(), GREY, selected=413)
     layer = scene.selection

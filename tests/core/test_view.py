@@ -71,7 +71,7 @@ def test_a_framed_view_has_little_of_the_screen_beside_the_image(view, shape):
     for middle, extent, screen in zip(framed.center, shape, view.size):
         half, beside = screen / 2 / view.scale, 0.15 * screen / view.scale
         centred = middle == extent / 2
-        assert centred or -beside - 1e-6 <= middle - half and middle + half <= extent + beside + 1e-6
+        assert centred or (-beside - 1e-6 <= middle - half and middle + half <= extent + beside + 1e-6)
 
 
 def test_framing_leaves_a_view_inside_the_image_as_it_is():
