@@ -31,10 +31,6 @@ class Box:
     def width(self) -> int:
         return max(0, self.x1 - self.x0)
 
-    @property
-    def empty(self) -> bool:
-        return self.height == 0 or self.width == 0
-
     def contains(self, other: Box) -> bool:
         return self.y0 <= other.y0 and self.x0 <= other.x0 and self.y1 >= other.y1 and self.x1 >= other.x1
 

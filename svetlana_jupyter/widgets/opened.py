@@ -10,6 +10,7 @@ from svetlana_jupyter.core.contrast import initial_palette, sample
 from svetlana_jupyter.core.images import is_rgb
 from svetlana_jupyter.core.marks import Marks, class_marks
 from svetlana_jupyter.core.regions import Reader
+from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,13 +94,13 @@ class OpenImage:
             return f"object {object} · {name}? {row['probability']:.0%}"
         return f"object {object}"
 
-    def place(self, object: int) -> tuple[tuple[float, ...], float, float] | None:
+    def place(self, object: int) -> tuple[tuple[float, ...], float, float]:
         """Return an object's centre ``([z,] y, x)``, its longest side and the median longest side here, in pixels."""
         if self._objects is None:
             self._objects = self._project.objects(self.name)
         table = self._objects
         if object not in table.index:
-            return None
+            raise InputError(f"{self.name} has no object {object}; it has {len(table):,} objects.")
         axes = [axis for axis in "zyx" if axis in table]
         sides = np.maximum(table["y1"] - table["y0"], table["x1"] - table["x0"])
         center = tuple(float(table.at[object, axis]) for axis in axes)

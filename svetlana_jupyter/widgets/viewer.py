@@ -116,12 +116,18 @@ class Viewer(VBox):
             Brought to the middle of the screen, or near it at the image's border; with 0 the view stays as it is.
         zoom : bool
             Magnify so that the object and its surroundings are well seen.
+
+        Raises
+        ------
+        InputError
+            If the image has no such object.
         """
-        self.image, self.selected = image, object
-        place = self._opened.place(object) if self._opened is not None and object else None
-        if place is None:
+        self.image = image
+        if self._opened is None or not object:
+            self.selected = 0
             return
-        center, side, usual = place
+        center, side, usual = self._opened.place(object)
+        self.selected = object
         scale = self.view.scale
         if zoom:
             height = min(self.view.size)
@@ -259,6 +265,7 @@ class Viewer(VBox):
 
     def _open(self) -> None:
         self._opened = self._hint = self.scene = None
+        self.selected = 0
         self._tell_shown(None)
         self._surface.blank()
         if self.image:

@@ -7,6 +7,7 @@ import pytest
 from ipywidgets import Button, Dropdown, ToggleButton
 
 from svetlana_jupyter.core.view import View
+from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.viewer import Viewer
 from tests.widgets.conftest import STEP
@@ -228,6 +229,19 @@ def test_an_object_at_the_border_is_on_the_screen_which_stays_on_the_image(viewe
     assert max(beside) <= 0.15 + 1e-9
 
 
+def test_an_object_that_is_not_there_is_refused_and_nothing_is_selected(viewer):
+    with pytest.raises(InputError, match="left has no object 77; it has 24 objects"):
+        viewer.show("left", 77)
+    assert viewer.selected == 0
+
+
+def test_another_image_has_no_selection_yet(viewer):
+    viewer.show("left", 3)
+    viewer.image = "right"
+    assert viewer.selected == 0
+    assert viewer._pointer.shown == []
+
+
 def test_showing_an_object_without_zooming_keeps_the_scale(viewer):
     viewer.zoom(3)
     scale = viewer.view.scale
@@ -364,7 +378,8 @@ def test_an_image_whose_file_is_gone_says_so_and_the_others_still_work(project, 
     project.add("gone", tmp_path / "gone.tif", tmp_path / "mask.tif", axes="yx")
     viewer = Viewer(project)
     (tmp_path / "gone.tif").unlink()
-    viewer.show("gone")
+    viewer.show("gone", 1)
+    assert viewer.selected == 0
     assert "gone cannot be shown" in viewer.status.text
     assert viewer.status.layout.display != "none"
     assert viewer.scene is None
