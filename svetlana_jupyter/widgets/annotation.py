@@ -58,7 +58,8 @@ class AnnotationPanel(LabellingPanel):
         self.watch(self.renew_queue, "images_version")
         self.watch(self._follow, "annotations_version", "classes_version", "images_version")
         self._follow()
-        self.status.say("Click an object, or press n for one drawn at random; then press the key of its class.")
+        hint = "Click an object, or press n for one drawn at random; then press the key of its class."
+        self.greet(hint if project.images else "")
 
     def show(self) -> None:
         class_id = self.project.label_of(*self.shown).class_id if self.shown else 0

@@ -15,7 +15,7 @@ from svetlana_jupyter.widgets.annotation import AnnotationPanel
 from svetlana_jupyter.widgets.panel import Panel, guarded
 from svetlana_jupyter.widgets.parts import Status, heading, muted, table
 from svetlana_jupyter.widgets.prediction import PredictionPanel
-from svetlana_jupyter.widgets.style import APP_WIDTH, PANEL_WIDTH, style
+from svetlana_jupyter.widgets.style import PANEL_WIDTH, style
 from svetlana_jupyter.widgets.training import TrainingPanel
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
@@ -36,7 +36,8 @@ class App(VBox):
     """
 
     def __init__(self, project: Project | None = None) -> None:
-        super().__init__(layout={"width": "100%", "max_width": APP_WIDTH})
+        super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH})
+        self.add_class("svetlana")
         self.project = project
         self.panels: dict[str, Panel] = {}
         if project is None:
@@ -55,9 +56,16 @@ class App(VBox):
     def _fill(self) -> None:
         """Make the panel of the open tab when it is first looked at, so that no unseen viewer draws."""
         title, panel = _PANELS[self.tab.selected_index]
-        if title not in self.panels:
+        if title in self.panels:
+            return
+        page, status = self.tab.children[self.tab.selected_index], Status()
+
+        def make() -> None:
             self.panels[title] = panel(self.project)
-            self.tab.children[self.tab.selected_index].children = (self.panels[title],)
+            page.children = (self.panels[title],)
+
+        page.children = (style(), status)  # stays when the panel cannot be made
+        guarded(make, status)()
 
 
 class ProjectForm(VBox):

@@ -110,7 +110,7 @@ class LabellingPanel(Panel):
         column = VBox(side, layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px"})
         column.layout.grid_gap = "4px"
         empty = HTML(f'<div class="sv-empty">{_NO_IMAGES}</div>', layout={"width": "100%", "margin": "0"})
-        body = HBox([self.viewer, column], layout={"width": "100%"})
+        body = HBox([self.viewer, column], layout={"width": "100%", "flex_flow": "row wrap"})
 
         def choose() -> None:
             empty.layout.display = "none" if self.project.images else "block"
@@ -173,6 +173,7 @@ class LabellingPanel(Panel):
             self.status.say(NO_OBJECT)
             return
         self.project.erase(*object, source=self._source_for(object))
+        self.status.say(self.project.status)
 
     def undo(self, object: ObjectId | None = None) -> None:
         """Take back the last annotation, whatever is shown."""

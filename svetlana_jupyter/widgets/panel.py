@@ -57,7 +57,8 @@ class Panel(VBox):
         self.status = Status()
         self._style = style()
         self._watching: list[tuple[Callable[[Any], None], list[str]]] = []
-        self.watch(self._tell, "status", "trouble")
+        self.watch(lambda: self.status.say(project.status), "status")
+        self.watch(lambda: project.trouble and self.status.warn(project.trouble), "trouble")
 
     def watch(self, act: Callable[[], object], *names: str) -> None:
         """Call ``act`` whenever one of these traits of the project changes, until the panel is closed."""
@@ -84,6 +85,13 @@ class Panel(VBox):
         guarded(act, self.status)(*args)
         self.focus()
 
+    def greet(self, hint: str) -> None:
+        """Begin with a problem that the project has already, or else with what to do here."""
+        if self.project.trouble:
+            self.status.warn(self.project.trouble)
+        else:
+            self.status.say(hint)
+
     def focus(self) -> None:
         """Give the keyboard to the viewer, in a panel that has one."""
 
@@ -93,9 +101,3 @@ class Panel(VBox):
             self.project.unobserve(changed, names)
         self._watching.clear()
         super().close()
-
-    def _tell(self) -> None:
-        if self.project.trouble:
-            self.status.warn(self.project.trouble)
-        elif self.project.status:
-            self.status.say(self.project.status)

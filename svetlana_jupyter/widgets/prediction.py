@@ -108,7 +108,7 @@ class PredictionPanel(LabellingPanel):
         self._show_job()
         self.show()
         self._show_counts()
-        self.status.say(
+        self.greet(
             "Press n for the least certain object: Enter accepts its prediction, a digit corrects it."
             if project.current_run
             else "Nothing is trained yet: annotate, train, then predict here."

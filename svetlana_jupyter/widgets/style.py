@@ -6,13 +6,13 @@ from ipywidgets import HTML
 
 # Together they fit the output of a notebook that is 1100 pixels wide.
 VIEWER_SIZE = (540, 648)
-SIDE_WIDTH = "308px"
+SIDE_WIDTH = "304px"
 PANEL_WIDTH = "960px"
-APP_WIDTH = "992px"  # with the frame of the tabs
 
 _CSS = """
 .svetlana { color: var(--jp-ui-font-color1, #212121); }
 .svetlana .widget-html-content, .svetlana .jupyter-widget-html-content { line-height: 1.45; }
+.svetlana .jupyter-widget-tab > .widget-tab-contents { padding: 10px 0 0 0; border-width: 1px 0 0 0; }
 .svetlana h4 { margin: 0; font-size: 13px; font-weight: 600; color: var(--jp-ui-font-color1, #212121); }
 .svetlana .sv-muted { color: var(--jp-ui-font-color2, #616161); font-size: 12px; }
 .svetlana .sv-number { font-variant-numeric: tabular-nums; text-align: right; font-size: 13px;
@@ -37,8 +37,8 @@ _CSS = """
 .svetlana .sv-percent { display: inline-block; min-width: 40px; }
 .svetlana .sv-bar > span { display: block; height: 100%; }
 .svetlana .sv-pictures { display: flex; gap: 10px; }
-.svetlana .sv-pictures figure { margin: 0; width: 142px; }
-.svetlana .sv-pictures img, .svetlana .sv-pictures .sv-blank { display: block; width: 142px; height: 142px;
+.svetlana .sv-pictures figure { margin: 0; width: 140px; }
+.svetlana .sv-pictures img, .svetlana .sv-pictures .sv-blank { display: block; width: 140px; height: 140px;
   object-fit: contain; background: #000; border-radius: 3px; }
 .svetlana .sv-pictures .sv-blank { background: var(--jp-layout-color2, #eee); }
 .svetlana .sv-pictures figcaption { margin-top: 3px; font-size: 12px; line-height: 1.3;

@@ -54,7 +54,7 @@ class TrainingPanel(Panel):
         self.curves = HTML(layout={"height": "184px", "margin": "0"})
         self.scores = HTML(layout={"width": "100%", "margin": "0"})
         self.runs = RunTable(choose=lambda name: self.do(project.choose_run, name))
-        self.json = Textarea(rows=18, layout={"width": "100%"})
+        self.json = Textarea(rows=18, layout={"width": "auto"})
         self.json.tooltip = "Every setting; kept in training.json"
         self.json_says = HTML(layout={"margin": "0"})
         self.advanced = Accordion([VBox([self.json, self.json_says])], titles=["Advanced: every setting, as JSON"])
@@ -84,13 +84,13 @@ class TrainingPanel(Panel):
         self._show_readiness()
         self.job.show(project.job)
         self._show_runs()
-        self.status.say("Train learns from all annotations; the notebook stays free meanwhile.")
+        self.greet("Train learns from all annotations; the notebook stays free meanwhile.")
 
     def _choice(self, field: Any, current: Callable[[], Any], settings: Callable[[Any], TrainingSettings]) -> None:
         """Let ``field`` change the project's settings; what the panel itself writes there is what they are already."""
 
         def chosen(change: Any) -> None:
-            if change["new"] != current():
+            if change["new"] not in (None, current()):
                 self.project.settings = settings(change["new"])
                 self._show_settings()
 

@@ -30,7 +30,7 @@ def test_a_digit_gives_the_object_shown_its_class(panel, project):
     press(panel, "2")
     assert class_of(project, 5) == "dark"
     assert panel.shown == ("left", 5)  # it was not the queue that brought it
-    assert panel.status.text == "left 5 is dark"
+    assert panel.status.text == project.status != ""
 
 
 def test_a_click_on_a_class_button_does_the_same(panel, project):
@@ -211,6 +211,15 @@ def test_without_images_the_panel_says_how_to_add_some(empty):
     assert (sentence.layout.display, body.layout.display) == ("none", "flex")
     assert panel.viewer.image == "left"
     assert "Name the first class" in panel.tally.value
+
+
+def test_a_problem_of_the_project_is_said_at_first_and_then_gives_way(project):
+    project.trouble = "the last line was torn"
+    panel = AnnotationPanel(project)
+    assert panel.status.text == "the last line was torn"
+    panel.viewer.show("left", 5)
+    press(panel, "1")
+    assert panel.status.text == project.status
 
 
 def test_a_closed_panel_no_longer_follows(panel, project):

@@ -40,6 +40,19 @@ def test_a_panel_is_made_when_its_tab_is_first_opened(project):
     assert list(app.panels) == ["Annotate", "Predict and review"]
 
 
+def test_a_panel_that_cannot_be_made_says_why_and_is_made_once_it_can(project):
+    file = project.path / "training.json"
+    good = file.read_text()
+    file.write_text("{")
+    app = App(project)
+    app.tab.selected_index = 1
+    assert "valid JSON" in app.tab.children[1].children[1].text
+    file.write_text(good)
+    app.tab.selected_index = 0
+    app.tab.selected_index = 1
+    assert "Train" in app.panels
+
+
 def test_the_form_lists_the_pairs_and_what_has_no_mask(files):
     form = App().children[0]
     form.images.value = f"{files}/{{well}}.tif"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.prediction import PredictionPanel
 
 
@@ -66,6 +68,32 @@ def test_counts_by_class_and_image_follow_a_correction(panel, trained):
     assert panel.counts.value != before
     assert "right" in panel.counts.value
     assert "95 % interval" in panel.counts.value
+
+
+def test_class_names_stay_text(panel, trained):
+    trained.add_class("<script>alert('x')</script> 🧬")
+    panel.viewer.show("right", 3)
+    press(panel, "3")
+    shown = panel.counts.value + panel.inspector.title.value + panel.status.value
+    assert "<script" not in shown
+    assert shown.count("&lt;script&gt;") == 4
+
+
+def test_in_a_notebook_the_explanation_comes_beside_the_loop(trained_folder):
+    async def review():
+        panel = PredictionPanel(Project(trained_folder))
+        panel.viewer.show("right", 2)
+        panel.viewer.show("right", 3)
+        begun = panel.inspector.pictures.value
+        come = asyncio.Event()
+        panel.inspector.pictures.observe(lambda _: come.set(), "value")
+        await asyncio.wait_for(come.wait(), 60)
+        return begun, panel.inspector.pictures.value, panel.status.text
+
+    begun, ended, said = asyncio.run(review())
+    assert "data:image/png" not in begun
+    assert ended.count("data:image/png") == 2
+    assert "wrong" not in said
 
 
 def test_predicting_one_image_and_all(annotated, finish):
