@@ -14,7 +14,7 @@ from ipywidgets import VBox
 from svetlana_jupyter.core.contrast import Palette
 from svetlana_jupyter.core.scene import Hint, Scene, compose
 from svetlana_jupyter.core.view import View
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.canvas import CanvasSurface, lock
 from svetlana_jupyter.widgets.navigation import Navigation
 from svetlana_jupyter.widgets.opened import OpenImage
@@ -306,6 +306,9 @@ class Viewer(VBox):
         """Say in the user's words that pixels could not be read; the sentence goes when they can be."""
         try:
             yield
+        except SvetlanaError:  # says what to do already
+            self._unreadable = True
+            raise
         except Exception as error:
             self._unreadable = True
             logger.exception("%s cannot be shown", name)
