@@ -344,4 +344,4 @@ def _as_list(object: int | Iterable[int]) -> list[int]:
 
 def _listed(image: str, object: int | Iterable[int]) -> str:
     objects = _as_list(object)
-    return f"{image} {objects[0]}" if len(objects) == 1 else f"each of {len(objects)} objects of {image}"
+    return f"Object {objects[0]} in {image}" if len(objects) == 1 else f"Each of {len(objects)} objects in {image}"

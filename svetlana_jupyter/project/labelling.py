@@ -95,8 +95,9 @@ class Labelling:
         return log_table(self.logs)
 
     def rate(self) -> float:
-        """Return gestures a minute, by the median gap between the last fifty; NaN if that is not known."""
-        times = [datetime.fromisoformat(entry.time) for entry in self.book.log.entries[-50:]]
+        """Return a person's gestures a minute, by the median gap between the last fifty; NaN if that is not known."""
+        by_hand = [entry for entry in self.book.log.entries[-50:] if entry.seconds is not None]
+        times = [datetime.fromisoformat(entry.time) for entry in by_hand]
         gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
         gaps = [gap for gap in gaps if 0 < gap < PAUSE_SECONDS]
         return 60 / statistics.median(gaps) if gaps else float("nan")

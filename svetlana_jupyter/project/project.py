@@ -317,7 +317,7 @@ class Project(Dataset):
         elif isinstance(event, Run):
             self._runs[event.name] = event
             self._make_current(event)
-            self.status = f"run {event.name} is trained on {sum(event.labels.values())} annotations"
+            self.status = f"Run {event.name} is trained on {sum(event.labels.values())} annotations"
         elif isinstance(event, ImagePredicted):
             self.predictions_version += 1
             self.status = f"{event.count:,} objects of {event.image} are predicted"

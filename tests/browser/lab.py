@@ -43,6 +43,17 @@ ASK_KERNEL = f"""async ([expression, limit]) => {{
   const reply = await Promise.race([request.done, late]);
   return reply.content.user_expressions.answer;
 }}"""
+# Not `page.wait_for_function`: it takes the promise of an asynchronous function for a true answer.
+WAIT_FOR_KERNEL = f"""async ([expression, limit]) => {{
+  const ask = {ASK_KERNEL};
+  const end = Date.now() + limit;
+  for (;;) {{
+    const answer = await ask([expression, limit]);
+    const value = answer.data?.["text/plain"] ?? answer.ename + ": " + answer.evalue;
+    if (value === "True" || Date.now() > end) return value;
+    await new Promise(resolve => setTimeout(resolve, 50));
+  }}
+}}"""
 
 
 class LabPage:
@@ -136,9 +147,8 @@ class LabPage:
 
     def wait_until(self, expression: str, timeout: float = 30) -> None:
         """Wait until an expression is true in the kernel."""
-        is_true = f"async request => (await ({ASK_KERNEL})(request)).data?.['text/plain'] === 'True'"
-        asked = [f"bool({expression})", timeout * SECOND]
-        self.page.wait_for_function(is_true, arg=asked, polling=100, timeout=timeout * SECOND)
+        last = self.page.evaluate(WAIT_FOR_KERNEL, [f"bool({expression})", timeout * SECOND])
+        assert last == "True", f"{expression} was not true within {timeout} s, but {last}"
 
     def pixels(self, shown: Locator) -> NDArray[np.uint8]:
         """Return what the browser shows of an element, as (rows, columns, 3)."""

@@ -62,3 +62,13 @@ def test_a_failing_cell_is_reported_with_its_error(lab, tmp_path):
     lab.open_notebook(write_notebook(tmp_path / "fails.ipynb", ["1 / 0", "2"]))
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         lab.run_all()
+
+
+def test_waiting_for_the_kernel_waits_and_gives_up(lab, tmp_path):
+    later = "import threading\ndone = []\nthreading.Timer(1.0, done.append, [1]).start()"
+    lab.open_notebook(write_notebook(tmp_path / "later.ipynb", [later]))
+    lab.run_all()
+    lab.wait_until("done")
+    assert lab.evaluate("done") == "[1]"
+    with pytest.raises(AssertionError, match="False"):
+        lab.wait_until("not done", timeout=0.3)
