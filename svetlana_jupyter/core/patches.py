@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 # Most pixels a side that an automatic field of view is sampled with: enough to tell cells, cheap on a laptop.
-AUTO_SAMPLING = {2: 48, 3: 32}
+AUTO_SAMPLING = {2: 48, 3: 24}
 LEAST_SIDE = 8
 PIECE_BYTES = 32 * 2**20
 

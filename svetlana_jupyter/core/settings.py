@@ -84,7 +84,7 @@ class PatchSettings(Settings):
         How much wider than the longest object an *auto* size is.
     sampling : None, int or tuple of int
         Pixels the field of view is resampled to. None keeps its own pixels, or for an *auto* size at most 48 a side
-        in 2D and 32 in 3D.
+        in 2D and 24 in 3D.
     context : "keep" or "hide"
         *hide* multiplies the patch by the object's mask, widened by ``dilation`` pixels, so that the surroundings
         cannot count (problem b of the paper, section 2.5).

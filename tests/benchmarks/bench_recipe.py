@@ -1,0 +1,200 @@
+"""Accuracy and time of a recipe beside the forest's, trained on the same drawn labels, on real sets.
+
+`python -m tests.benchmarks.bench_recipe --data FOLDER [--set NAME] [--draws 10] [--recipe NAME]`; exits 1 where the
+network's mean is more than 0.02 below the forest's, or a training takes more than 60 seconds.
+
+FOLDER holds the sets, each with images, label masks and tables of classes (columns ``label``, ``class``):
+``blood_smear_2d`` (100 labels), ``ht29_mitosis_2d`` (100, balanced accuracy), ``hippocampus_3d`` (all of two volumes,
+scored on the third, which is turned) and ``foxo_translocation_2d`` (100 of the left half, scored on the right).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.pairing import ImagePair, pair
+from svetlana_jupyter.core.settings import RECIPES, TrainingSettings
+from svetlana_jupyter.learn.classifier import Classifier
+from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.fit import fit
+from svetlana_jupyter.learn.predict import predict
+from svetlana_jupyter.learn.samples import Part, gather_samples
+from tests.benchmarks.report import show
+
+FEWEST = 3  # of each class among the labels drawn
+SHORTFALL, SECONDS = 0.02, 60.0
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """A set, the objects that labels are drawn from, and how it is scored.
+
+    ``labels`` and ``scored`` say, of an image's name and its table of objects, which may be drawn and which are scored;
+    with ``count`` None all of the former are labels.
+    """
+
+    name: str
+    parts: list[Part]
+    count: int | None
+    balanced: bool
+    labels: Callable[[str, pd.DataFrame], pd.Series]
+    scored: Callable[[str, pd.DataFrame], pd.Series]
+
+    def draw(self, seed: int) -> tuple[list[Part], list[Part]]:
+        """Return the parts to train on and to score; never the same objects."""
+        pools = [self.labels(found.name, objects).loc[classes.index] for found, objects, classes in self.parts]
+        keys = [(number, label) for number, pool in enumerate(pools) for label in pool.index[pool]]
+        classes = np.array([self.parts[number][2].loc[label] for number, label in keys])
+        rng = np.random.default_rng(seed)
+        while True:
+            chosen = rng.permutation(len(keys))[: self.count]
+            counts = np.bincount(classes[chosen])[1:]
+            if counts.min() >= FEWEST:
+                break
+        drawn = {keys[position] for position in chosen}
+        training, scored = [], []
+        for number, (found, objects, known) in enumerate(self.parts):
+            own = pd.Series([(number, label) in drawn for label in known.index], index=known.index)
+            free = self.scored(found.name, objects).loc[known.index] & ~own
+            training += [(found, objects, known[own])] if own.any() else []
+            scored += [(found, objects, known[free])] if free.any() else []
+        return training, scored
+
+
+def everything(name: str, objects: pd.DataFrame) -> pd.Series:
+    return pd.Series(True, index=objects.index)
+
+
+def real_sets(folder: Path) -> dict[str, Callable[[], RealSet]]:
+    """Return how to open each set."""
+    return {
+        "blood_smear_2d": lambda: RealSet(
+            "blood_smear_2d", batch(folder / "blood_smear_2d", "png"), 100, False, everything, everything
+        ),
+        "ht29_mitosis_2d": lambda: RealSet(
+            "ht29_mitosis_2d", single(folder / "ht29_mitosis_2d", "dna.tif"), 100, True, everything, everything
+        ),
+        "hippocampus_3d": lambda: RealSet(
+            "hippocampus_3d",
+            batch(folder / "hippocampus_3d", "tif"),
+            None,
+            False,
+            lambda name, objects: everything(name, objects) & (name != "volume_3_rotated"),
+            lambda name, objects: everything(name, objects) & (name == "volume_3_rotated"),
+        ),
+        "foxo_translocation_2d": lambda: RealSet(
+            "foxo_translocation_2d",
+            single(folder / "foxo_translocation_2d", "gfp.tif"),
+            100,
+            False,
+            lambda name, objects: objects["x"] < 1280,
+            lambda name, objects: objects["x"] >= 1280,
+        ),
+    }
+
+
+def batch(folder: Path, suffix: str) -> list[Part]:
+    """Open images, masks and classes that share their stems."""
+    files = sorted((folder / "images").glob(f"*.{suffix}"))
+    pairs = [pair(file.stem, file, folder / "masks" / f"{file.stem}.tif", **axes_of(file)) for file in files]
+    return with_classes(pairs, [folder / "classes" / f"{file.stem}.csv" for file in files])
+
+
+def single(folder: Path, image: str) -> list[Part]:
+    return with_classes([pair(folder.name, folder / image, folder / "mask.tif")], [folder / "classes.csv"])
+
+
+def axes_of(file: Path) -> dict[str, Any]:
+    return {"axes": "zyx"} if file.name.startswith("volume") else {}
+
+
+def with_classes(pairs: list[ImagePair], tables: list[Path]) -> list[Part]:
+    known = [pd.read_csv(table).set_index("label")["class"] for table in tables]
+    names = sorted({name for table in known for name in table})
+    ids = {name: number for number, name in enumerate(names, start=1)}
+    return [(found, index_objects(found.mask), table.map(ids)) for found, table in zip(pairs, known, strict=True)]
+
+
+def score(classifier: Classifier, parts: list[Part], balanced: bool) -> float:
+    truth, guesses = [], []
+    for found, objects, classes in parts:
+        for event in predict(found, objects.loc[classes.index], classifier):
+            guesses.append(np.array(classifier.classes)[event.probabilities.argmax(axis=1)])
+            truth.append(classes.loc[event.objects].to_numpy())
+    right = pd.Series(np.concatenate(guesses) == np.concatenate(truth))
+    return float(right.groupby(np.concatenate(truth)).mean().mean() if balanced else right.mean())
+
+
+def trained(parts: list[Part], settings: TrainingSettings) -> tuple[Classifier, float]:
+    """Return a classifier and the seconds from labels to it."""
+    began = time.perf_counter()
+    *_, last = fit(gather_samples(parts, settings))
+    assert isinstance(last, Fitted)
+    return last.classifier, time.perf_counter() - began
+
+
+def measured(found: RealSet, draws: int, recipe: str) -> dict[str, Any]:
+    """Return one row: means, deviations, and the longest training."""
+    scores: dict[str, list[float]] = {"network": [], "forest": []}
+    seconds = []
+    for seed in range(draws):
+        training, scored = found.draw(seed)
+        settings = TrainingSettings.from_recipe(recipe, seed=seed)
+        network, taken = trained(training, settings)
+        seconds.append(taken)
+        forest, _ = trained(training, settings.changed(architecture="forest"))
+        scores["network"].append(score(network, scored, found.balanced))
+        scores["forest"].append(score(forest, scored, found.balanced))
+        print(
+            f"{found.name} draw {seed}: network {scores['network'][-1]:.3f}, forest {scores['forest'][-1]:.3f}, "
+            f"{taken:.1f} s",
+            file=sys.stderr,
+        )
+    network, forest = (np.array(scores[name]) for name in ("network", "forest"))
+    return {
+        "set": found.name,
+        "score": "balanced accuracy" if found.balanced else "accuracy",
+        "recipe": recipe,
+        "draws": draws,
+        "network": f"{network.mean():.4f} ± {network.std():.4f}",
+        "forest": f"{forest.mean():.4f} ± {forest.std():.4f}",
+        "difference": round(float(network.mean() - forest.mean()), 4),
+        "seconds": f"{np.mean(seconds):.1f}, at most {max(seconds):.1f}",
+        "torch threads": torch.get_num_threads(),
+        "passes": bool(network.mean() >= forest.mean() - SHORTFALL and max(seconds) <= SECONDS),
+    }
+
+
+def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    openers = real_sets(arguments.data)
+    for name in [arguments.set] if arguments.set else openers:
+        yield measured(openers[name](), arguments.draws, arguments.recipe)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--set", choices=list(real_sets(Path())))
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--recipe", choices=list(RECIPES), default="default")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    found = list(rows(arguments))
+    show("network beside forest", found)
+    return 0 if all(row["passes"] for row in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
