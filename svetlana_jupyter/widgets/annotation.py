@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, ColorPicker, HBox, Text
 
@@ -41,7 +41,7 @@ class AnnotationPanel(LabellingPanel):
         self.new_color = ColorPicker(concise=True, layout={"width": "30px", "margin": "2px 4px 2px 0"})
         self.new_color.tooltip = "Colour of the new class"
         self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 auto", "width": "auto", "margin": "2px 0"})
-        self.new_name.on_msg(lambda _, content, __: content.get("event") == "submit" and self.do(self._add_class))
+        self.new_name.on_msg(self._entered)
         self.add = self.button(self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"})
         self.tally = HTML(layout={"margin": "0", "min_height": "38px"})
 
@@ -89,3 +89,7 @@ class AnnotationPanel(LabellingPanel):
         self.project.add_class(name, self.new_color.value)
         self.new_name.value = ""
         self.status.say(f"Added the class {name}.")
+
+    def _entered(self, _: Text, content: dict[str, Any], __: Any) -> None:
+        if content.get("event") == "submit":  # the Enter key
+            self.do(self._add_class)

@@ -33,6 +33,14 @@ class App(VBox):
     ----------
     project : Project, optional
         Without one, a form asks for the folder, the images and the classes.
+
+    Attributes
+    ----------
+    project : Project or None
+        None while the form is shown.
+    tab : Tab
+    panels : dict of str to Panel
+        The panels that were opened so far, by the titles of their tabs.
     """
 
     def __init__(self, project: Project | None = None) -> None:

@@ -53,6 +53,15 @@ class LabellingPanel(Panel):
         How the annotation log names labels given here to objects that were clicked.
     queue_source : str
         And to objects that the queue brought.
+
+    Attributes
+    ----------
+    viewer : Viewer
+    rows : ClassRows
+        The class buttons.
+    buttons : dict of str to Button
+        The commands' buttons, by the text on them.
+    status : Status
     """
 
     def __init__(self, project: Project, queue: str, source: str, queue_source: str) -> None:
@@ -131,6 +140,7 @@ class LabellingPanel(Panel):
         self.buttons = {command.text: self._button_of(command) for command in commands}
         lines = [(keycap("1") + " … " + keycap("9"), "the class of the object")]
         lines += [(" ".join(map(_named, command.keys)), command.tooltip) for command in commands]
+        lines.append((" ".join(map(keycap, "f+-")), "Whole image, larger, smaller"))
         lines.append((keycap("?"), "Show or hide these keys"))
         cells = "".join(f"<span>{keys}</span><span>{text}</span>" for keys, text in lines)
         self.help.value = f'<div class="sv-keys">{cells}</div>'

@@ -58,7 +58,7 @@ class Panel(VBox):
         self._style = style()
         self._watching: list[tuple[Callable[[Any], None], list[str]]] = []
         self.watch(lambda: self.status.say(project.status), "status")
-        self.watch(lambda: project.trouble and self.status.warn(project.trouble), "trouble")
+        self.watch(self._warn, "trouble")
 
     def watch(self, act: Callable[[], object], *names: str) -> None:
         """Call ``act`` whenever one of these traits of the project changes, until the panel is closed."""
@@ -86,11 +86,9 @@ class Panel(VBox):
         self.focus()
 
     def greet(self, hint: str) -> None:
-        """Begin with a problem that the project has already, or else with what to do here."""
-        if self.project.trouble:
-            self.status.warn(self.project.trouble)
-        else:
-            self.status.say(hint)
+        """Begin with what to do here, or with a problem that the project has already."""
+        self.status.say(hint)
+        self._warn()
 
     def focus(self) -> None:
         """Give the keyboard to the viewer, in a panel that has one."""
@@ -101,3 +99,7 @@ class Panel(VBox):
             self.project.unobserve(changed, names)
         self._watching.clear()
         super().close()
+
+    def _warn(self) -> None:
+        if self.project.trouble:
+            self.status.warn(self.project.trouble)

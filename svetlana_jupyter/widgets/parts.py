@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Button, ColorPicker, FloatProgress, HBox, VBox
 
+from svetlana_jupyter.core.classes import ClassInfo
 from svetlana_jupyter.widgets.pace import Pace
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.project.jobs import JobState
 
 
@@ -211,7 +211,7 @@ def side_by_side(*parts: str) -> str:
 
 
 def _cell(value: object) -> str:
-    if hasattr(value, "color"):
+    if isinstance(value, ClassInfo):
         return f"<td>{swatch(value.color)}{html.escape(value.name)}</td>"
     if isinstance(value, int | float):
         text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

@@ -150,8 +150,8 @@ class PredictionPanel(LabellingPanel):
 
     def _show_counts(self) -> None:
         project = self.project
-        if not project.images:
-            self.counts.value = muted("There are no images yet.")
+        if not (project.images and project.current_run):  # counting would have to look at every image, for little
+            self.counts.value = muted("They come with the first prediction.")
             return
         counts = project.counts(by="image")
         totals = counts.groupby("class")["count"].sum()

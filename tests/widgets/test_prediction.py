@@ -27,6 +27,7 @@ def test_before_a_training_nothing_can_be_predicted(project):
     assert panel.predict_all.disabled
     assert panel.predict_image.disabled
     assert panel.retrain.disabled
+    assert "first prediction" in panel.counts.value
 
 
 def test_a_chosen_object_shows_its_prediction_its_patch_and_where_the_network_looked(panel, trained):
