@@ -32,7 +32,8 @@ class Whole:
     decode: Callable[[Path], npt.NDArray[Any]]
 
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        return self.decode(self.path)[part]
+        pixels: npt.NDArray[Any] = self.decode(self.path)[part]
+        return pixels
 
 
 @dataclass(frozen=True)
