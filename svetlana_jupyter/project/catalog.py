@@ -142,10 +142,10 @@ class Catalog:
         return self._pairs[name]
 
     def objects(self, name: str) -> pd.DataFrame:
-        """Return the object index of an image, built once and kept until the mask's file changes."""
-        mask = fingerprint(self._store.absolute(self.entry(name).mask))
-        if name not in self._tables or self._tables[name].attrs["mask"] != mask:
-            self._tables[name] = self._read_index(name, mask)
+        """Return the object index of an image: kept in the project, built again if the mask is another next time."""
+        entry = self.entry(name)
+        if name not in self._tables:
+            self._tables[name] = self._read_index(name, fingerprint(self._store.absolute(entry.mask)))
         return self._tables[name]
 
     def folders(self) -> set[Path]:

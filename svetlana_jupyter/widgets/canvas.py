@@ -32,7 +32,10 @@ lock = threading.RLock()
 
 
 class Listener(Protocol):
-    """Who hears of the mouse and the keyboard; places are (row, column) in CSS pixels."""
+    """Who hears of the mouse and the keyboard; places are (row, column) in CSS pixels.
+
+    ``picked`` tells which object the last click picked, whether a frame has shown it already or not.
+    """
 
     def pressed(self, row: float, column: float, button: int = 0) -> None: ...
     def moved(self, row: float, column: float) -> None: ...
@@ -40,6 +43,7 @@ class Listener(Protocol):
     def left(self) -> None: ...
     def wheeled(self, delta: float, at: tuple[float, float] | None = None) -> None: ...
     def key_pressed(self, key: str, shown: tuple[str, int] | None) -> None: ...
+    def picked(self) -> tuple[str, int] | None: ...
 
 
 @contextmanager

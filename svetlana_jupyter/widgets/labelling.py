@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from ipywidgets import HTML, Button, GridBox, HBox, VBox, Widget
 
@@ -25,6 +25,7 @@ _NO_IMAGES = (
     'masks="masks/{well}.tif")</code>, and they appear here.'
 )
 NO_OBJECT = "No object is chosen: click one, or press n for the next."
+TOO_EARLY = "That key came before the next object was on the screen, so it labelled nothing."
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class LabellingPanel(Panel):
     """A panel in which one key says what the object on screen is.
 
     Every key event carries the object that was on screen when the key went down, so that typing ahead of a slow
-    connection never labels another one. A label given to the object that the queue brought goes on to the next.
+    connection never labels another one: such a key is refused. A label given to the object that the queue brought goes
+    on to the next.
 
     Parameters
     ----------
@@ -159,8 +161,7 @@ class LabellingPanel(Panel):
 
     def label(self, name: str, object: ObjectId | None) -> None:
         """Give an object a class."""
-        if object is None:
-            self.status.say(NO_OBJECT)
+        if not self._means(object):
             return
         self.project.annotate(*object, name, source=self._source_for(object), seconds=self._seconds(object))
         self._go_on(object)
@@ -169,8 +170,7 @@ class LabellingPanel(Panel):
         """Return the command that marks an object as skipped, ambiguous or badly segmented."""
 
         def act(object: ObjectId | None) -> None:
-            if object is None:
-                self.status.say(NO_OBJECT)
+            if not self._means(object):
                 return
             self.project.mark(*object, mark, source=self._source_for(object), seconds=self._seconds(object))
             self._go_on(object)
@@ -179,8 +179,7 @@ class LabellingPanel(Panel):
 
     def erase(self, object: ObjectId | None) -> None:
         """Remove what was said of an object."""
-        if object is None:
-            self.status.say(NO_OBJECT)
+        if not self._means(object):
             return
         self.project.erase(*object, source=self._source_for(object))
         self.status.say(self.project.status)
@@ -204,6 +203,16 @@ class LabellingPanel(Panel):
     def toggle_help(self) -> None:
         """Show or hide what the keys do."""
         self.help.layout.display = "block" if self.help.layout.display == "none" else "none"
+
+    def _means(self, object: ObjectId | None) -> TypeGuard[ObjectId]:
+        """Whether a key or button is meant for the object; else the status says why not.
+
+        A key typed ahead carries the object before, which has its label already: it may mean neither.
+        """
+        if object is None or object != self.shown:
+            self.status.say(TOO_EARLY if object else NO_OBJECT)
+            return False
+        return True
 
     def _picked(self, image: str, object: int) -> None:
         self._candidate = None

@@ -62,6 +62,10 @@ class Navigation:
         press, self._press = self._press, None
         if press is not None and press[2] == _LEFT and not self._dragged:
             self._viewer.pick(row, column)
+        self._viewer.redraw()  # the page waits for a frame that knows of this click
+
+    def picked(self) -> tuple[str, int] | None:
+        return self._viewer.picked
 
     @_safe
     def left(self) -> None:

@@ -16,11 +16,14 @@ function render({ model, el }) {
     query.addEventListener("change", tellRatio, { once: true, signal });
   };
 
-  // The token of a frame arrives a little before its pixels are decoded and drawn.
-  let shown = model.get("shown");
+  // What the frame on the screen shows, and the last click it knows of. This arrives a little before the pixels of the
+  // frame are decoded and drawn.
+  const told = () => ({ shown: model.get("shown"), answered: model.get("answered") });
+  let seen = told();
+  let clicked = 0;
   const follow = () => {
-    const next = model.get("shown");
-    requestAnimationFrame(() => requestAnimationFrame(() => (shown = next)));
+    const next = told();
+    requestAnimationFrame(() => requestAnimationFrame(() => (seen = next)));
   };
 
   const attach = () => {
@@ -69,7 +72,8 @@ function render({ model, el }) {
       if (!dragging) return;
       dragging = false;
       flush();
-      send("released", place(e));
+      clicked = Date.now();
+      send("released", { ...place(e), time: clicked });
     }, { capture: true, signal });
     onCanvas("wheel", (e) => {
       e.preventDefault();
@@ -82,6 +86,8 @@ function render({ model, el }) {
       e.stopPropagation(); // Tab too: ipycanvas would keep it, and nobody could tab out
       if (IGNORED.has(e.key) || /^F\d+$/.test(e.key) || e.isComposing) return;
       e.preventDefault();
+      // A key right behind a click means the object clicked, which only the kernel knows yet.
+      const shown = seen.answered < clicked ? null : seen.shown;
       send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shown });
     }, { capture: true, signal });
     // JupyterLab's shortcuts would act on the cell: "m" makes it Markdown and destroys the panel.
@@ -95,10 +101,12 @@ function render({ model, el }) {
   releasePictures();
   tellRatio();
   model.on("change:shown", follow);
+  model.on("change:answered", follow);
   attach();
   return () => {
     stop.abort();
     model.off("change:shown", follow);
+    model.off("change:answered", follow);
   };
 }
 

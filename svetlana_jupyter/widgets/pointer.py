@@ -29,6 +29,9 @@ class Pointer(anywidget.AnyWidget):
     shown : list
         ``[image, object]`` on the screen now, empty without an object; set with each frame. Key events bring it back,
         so that a key pressed while the next object was still on its way counts for the object that was seen.
+    answered : float
+        When the last click that the screen knows of was made, by the page's clock. A key behind a later click counts
+        for the object that click picks.
     """
 
     _esm = Path(__file__).with_name("pointer.js")
@@ -36,6 +39,15 @@ class Pointer(anywidget.AnyWidget):
 
     dpr = traitlets.Float(1.0).tag(sync=True)
     shown = traitlets.List().tag(sync=True)
+    answered = traitlets.Float(0.0).tag(sync=True)
+
+    _clicked = 0.0
+
+    def tell(self, shown: tuple[str, int] | None) -> None:
+        """Say which object the frame that was just sent shows."""
+        with self.hold_sync():
+            self.shown = list(shown or ())
+            self.answered = self._clicked
 
     def listen(self, listener: Listener) -> None:
         """Tell ``listener`` of what the pointer and the keys do over the canvas."""
@@ -46,13 +58,15 @@ class Pointer(anywidget.AnyWidget):
                     listener.pressed(row, column, button)
                 case {"event": "moved", "row": row, "column": column}:
                     listener.moved(row, column)
-                case {"event": "released", "row": row, "column": column}:
+                case {"event": "released", "row": row, "column": column, "time": time}:
+                    self._clicked = time
                     listener.released(row, column)
                 case {"event": "left"}:
                     listener.left()
                 case {"event": "wheeled", "delta": delta, "row": row, "column": column}:
                     listener.wheeled(delta, (row, column))
                 case {"event": "key_pressed", "key": key, "control": control, "shown": shown}:
-                    listener.key_pressed(chord(key, control), (shown[0], shown[1]) if shown else None)
+                    seen = listener.picked() if shown is None else (shown[0], shown[1]) if shown else None
+                    listener.key_pressed(chord(key, control), seen)
 
         self.on_msg(received)

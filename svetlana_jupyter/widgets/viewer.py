@@ -208,8 +208,14 @@ class Viewer(VBox):
         if self.scene is None:
             return
         self.selected = self.scene.object_at(row, column)
+        self._surface.shown = self.picked
         for act in self._pick_callbacks:
             act(self.image, self.selected)
+
+    @property
+    def picked(self) -> Shown:
+        """The selected object, on the screen already or not; None where there is none."""
+        return (self.image, self.selected) if self.selected else None
 
     def press(self, key: str, shown: Shown) -> None:
         """Pass a key on, with the object that was on the screen."""
@@ -225,6 +231,7 @@ class Viewer(VBox):
         """Stop following the project, and remove the viewer."""
         for source, act, names in self._watching:
             source.unobserve(act, names)
+        self._watching.clear()
         super().close()
 
     def _draw(self) -> None:
@@ -249,7 +256,7 @@ class Viewer(VBox):
                 quick=not self._still,
             )
         self._surface.paint(scene, lossless=self._still)
-        self._tell_shown((opened.name, self.selected) if self.selected else None)
+        self._tell_shown(self.picked)
         self.scene = scene
         if scene.coarse or not self._surface.settled:
             self._rest.restart()
@@ -261,7 +268,7 @@ class Viewer(VBox):
     def _tell_shown(self, shown: Shown) -> None:
         """Say which object keys are meant for from now on, behind the frame that shows it."""
         self._surface.shown = shown
-        self._pointer.shown = list(shown or ())
+        self._pointer.tell(shown)
 
     def _open(self) -> None:
         self._opened = self._hint = self.scene = None

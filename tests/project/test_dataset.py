@@ -83,7 +83,7 @@ def test_the_index_is_built_again_when_the_mask_changes(project: Dataset, wells:
     mask = tifffile.imread(wells / "masks" / "P1_A1.tif")
     mask[mask > 8] = 0
     tifffile.imwrite(wells / "masks" / "P1_A1.tif", mask)
-    assert len(project.objects("P1_A1")) == 8
+    assert len(reopened(project).objects("P1_A1")) == 8
 
 
 def test_annotations_survive_reopening(project: Dataset) -> None:

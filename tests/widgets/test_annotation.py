@@ -52,15 +52,15 @@ def test_labels_from_the_queue_go_on_to_the_next_object(panel, project):
     assert project.annotations()["seconds"].notna().all()
 
 
-def test_typing_ahead_labels_what_was_on_the_screen(panel, project):
+def test_typing_ahead_is_refused_and_labels_no_object(panel, project):
     press(panel, "n")
     first = panel.shown
     press(panel, "1", shown=first)
     second = panel.shown
     press(panel, "2", shown=first)  # the page had not shown the second yet
-    assert class_of(project, first.object, first.image) == "dark"
+    assert class_of(project, first.object, first.image) == "bright"
     assert class_of(project, second.object, second.image) == ""
-    assert panel.shown == second
+    assert panel.shown == second and "before the next object was on the screen" in panel.status.text
 
 
 def test_previous_goes_back_and_next_comes_again(panel):

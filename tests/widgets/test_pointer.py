@@ -15,6 +15,9 @@ def heard():
 @pytest.fixture
 def pointer(heard):
     class Listener:
+        def picked(self):
+            return "smear", 9
+
         def __getattr__(self, name):
             return lambda *arguments: heard.append((name, *arguments))
 
@@ -28,7 +31,7 @@ def pointer(heard):
     [
         ({"event": "pressed", "row": 1.5, "column": 2, "button": 2}, ("pressed", 1.5, 2, 2)),
         ({"event": "moved", "row": 1.5, "column": 2}, ("moved", 1.5, 2)),
-        ({"event": "released", "row": 1.5, "column": 2}, ("released", 1.5, 2)),
+        ({"event": "released", "row": 1.5, "column": 2, "time": 5.0}, ("released", 1.5, 2)),
         ({"event": "left"}, ("left",)),
         ({"event": "wheeled", "delta": -120, "row": 3, "column": 4}, ("wheeled", -120, (3, 4))),
         (
@@ -36,6 +39,10 @@ def pointer(heard):
             ("key_pressed", "1", ("smear", 7)),
         ),
         ({"event": "key_pressed", "key": "z", "control": True, "shown": []}, ("key_pressed", "Ctrl+z", None)),
+        (
+            {"event": "key_pressed", "key": "1", "control": False, "shown": None},
+            ("key_pressed", "1", ("smear", 9)),
+        ),
     ],
 )
 def test_a_message_becomes_one_call(pointer, heard, message, call):
@@ -53,3 +60,12 @@ def test_the_script_is_sent_with_the_widget():
     state = Pointer().get_state()
     assert "export default" in state["_esm"]
     assert state["shown"] == []
+
+
+def test_a_frame_tells_which_click_it_knows_of_and_what_it_shows(pointer):
+    pointer.tell(("smear", 7))
+    assert (pointer.shown, pointer.answered) == (["smear", 7], 0.0)
+    pointer._handle_custom_msg({"event": "released", "row": 1, "column": 2, "time": 5.0}, [])
+    assert pointer.answered == 0.0, "no frame has been sent since"
+    pointer.tell(("smear", 8))
+    assert (pointer.shown, pointer.answered) == (["smear", 8], 5.0)

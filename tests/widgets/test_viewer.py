@@ -36,7 +36,7 @@ def send(viewer, event, **content):
 def click(viewer, y, x, button=0):
     row, column = viewer.view.to_screen(y, x)
     send(viewer, "pressed", row=row, column=column, button=button)
-    send(viewer, "released", row=row, column=column)
+    send(viewer, "released", row=row, column=column, time=1.0)
 
 
 def press(viewer, key, control=False, shown=()):
@@ -133,7 +133,7 @@ def test_dragging_moves_the_image_and_picks_nothing(viewer):
     send(viewer, "pressed", row=200, column=300, button=0)
     for step in range(1, 6):
         send(viewer, "moved", row=200 + 10 * step, column=300 - 20 * step)
-    send(viewer, "released", row=250, column=200)
+    send(viewer, "released", row=250, column=200, time=1.0)
     assert viewer.view.to_screen(*before.to_image(200, 300)) == pytest.approx((250, 200))
     assert viewer.selected == 0
 
@@ -142,7 +142,7 @@ def test_a_trembling_hand_still_clicks(viewer):
     row, column = viewer.view.to_screen(*middle(4))
     send(viewer, "pressed", row=row, column=column, button=0)
     send(viewer, "moved", row=row + 2, column=column - 2)
-    send(viewer, "released", row=row + 2, column=column - 2)
+    send(viewer, "released", row=row + 2, column=column - 2, time=1.0)
     assert viewer.selected == 4
 
 
@@ -200,6 +200,19 @@ def test_a_key_carries_the_object_that_was_on_the_screen_not_the_one_that_is_com
     press(viewer, "1", shown=token)
     press(viewer, "2", shown=token)  # typed before the browser showed object 6
     assert heard == [("1", ("left", 5)), ("2", ("left", 5))]
+
+
+def test_a_key_right_behind_a_click_means_the_object_clicked(viewer):
+    heard = []
+    viewer.on_key(lambda key, shown: heard.append(shown))
+    viewer.show("left", 5)
+    row, column = viewer.view.to_screen(*viewer.project.objects("left").loc[5, ["y", "x"]] + 0.5)
+    viewer.selected = 6
+    send(viewer, "pressed", row=row, column=column, button=0)
+    send(viewer, "released", row=row, column=column, time=3.0)
+    send(viewer, "key_pressed", key="1", control=False, shown=None)
+    assert heard == [("left", 5)]
+    assert viewer._pointer.answered == 3.0, "the frame behind a click knows of it"
 
 
 def test_the_token_of_the_screen_follows_the_frame(viewer):
