@@ -224,8 +224,10 @@ def _finish(
 ) -> Floats:
     """Turn raw windows (n, C, *window) and their masks (n, *window) into patches."""
     pixels = normalize(pixels, own, geometry.view, settings, statistics)
-    if settings.context == "hide":
-        pixels = pixels * _widened(own, settings.dilation)[:, None]
+    hidden = _hidden_channels(pixels.shape[1], settings)
+    if hidden:
+        alone = pixels[:, -hidden:] * _widened(own, settings.dilation)[:, None]
+        pixels = np.concatenate([pixels[:, :-hidden], alone], axis=1)
     for axis, (step, count) in enumerate(zip(geometry.step, geometry.shape, strict=True)):
         if step != 1.0:
             pixels = _resampled(pixels, axis + 2, step, count)
@@ -233,6 +235,13 @@ def _finish(
     if not settings.mask_channel:
         return np.ascontiguousarray(pixels)
     return np.concatenate([pixels, own[:, None].astype(np.float32)], axis=1)
+
+
+def _hidden_channels(count: int, settings: PatchSettings) -> int:
+    """Return how many channels, counted from the last, show nothing but the object."""
+    if settings.context == "hide":
+        return count
+    return count // 2 if settings.normalize == "both" else 0
 
 
 def _widened(own: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:

@@ -48,7 +48,7 @@ class Settings(BaseModel):
         """Return these settings with some values replaced; a mapping changes only the keys it names.
 
         >>> TrainingSettings().changed(epochs=5, patches={"size": 32}).patches.size
-        32
+        32.0
         """
         return type(self)(**_merged(self.model_dump(), changes))
 
@@ -92,8 +92,9 @@ class PatchSettings(Settings):
         Give the object's own mask as the last channel (the paper's default).
     normalize : str
         "none"; "minmax" and "max" (the paper's, section 4.1); "percentile", between the image's 1st and 99.8th
-        percentile; "object", by mean and deviation of the object's own pixels; "both", the channels of "percentile"
-        followed by those of "object". Each channel on its own; what is flat becomes zeros.
+        percentile; "object", by mean and deviation of the object's own pixels; "both", every channel twice: the whole
+        patch as by "percentile", then the object alone as by "object", so that brightness and surroundings may count
+        and faint texture is not drowned by them. Each channel on its own; what is flat becomes zeros.
     scope : "patch" or "image"
         Where minimum and maximum are taken from.
     padding : "reflect" or "zeros"
@@ -188,7 +189,8 @@ class TrainingSettings(Settings):
     held_out_from : int
         ...once there are this many. With fewer, all train and the score comes from cross-validation.
     views : int
-        Predictions are averaged over up to this many mirrored and turned views, of those that augmentation allows.
+        Predictions are averaged over up to this many mirrored and turned views, of those that augmentation allows;
+        every view costs a prediction, and a trained network rarely gains by them.
     trees : int
         Trees of the forest.
     threads : int, optional
@@ -213,7 +215,7 @@ class TrainingSettings(Settings):
     augmentation: AugmentSettings = AugmentSettings()
     held_out: float = Field(default=0.2, ge=0.0, le=0.5)
     held_out_from: int = Field(default=400, ge=10)
-    views: int = Field(default=4, ge=1, le=48)
+    views: int = Field(default=1, ge=1, le=48)
     trees: int = Field(default=300, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -241,7 +243,33 @@ class TrainingSettings(Settings):
         return cls(recipe=name).changed(**RECIPES[name]).changed(**changes)
 
 
-RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType({"default": {}})
+# What each recipe changes of the defaults. "default": whatever the patch shows may count, but not how it is turned.
+# "oriented": so may orientation. "object": not the surroundings. "texture": neither the surroundings nor brightness.
+# "paper": as the paper describes it (section 4.1, Fig. 7).
+RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "default": {},
+        "oriented": {"augmentation": {"flips": False, "rotation": "half_turns"}},
+        "object": {"patches": {"context": "hide"}},
+        "texture": {
+            "patches": {"context": "hide", "normalize": "object"},
+            "augmentation": {"rotation": "free", "axes": "all"},
+        },
+        "paper": {
+            "patches": {"normalize": "minmax"},
+            "width": 32,
+            "optimizer": "adam",
+            "learning_rate": 0.001,
+            "weight_decay": 0.0,
+            "schedule": "step",
+            "epochs": 200,
+            "steps": None,
+            "batch_size": 8,
+            "class_weights": "none",
+            "augmentation": {"rotation": "none", "brightness": 0.0, "noise": 0.0},
+        },
+    }
+)
 
 
 def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def test_object_normalization_gives_the_own_pixels_mean_zero_and_deviation_one()
         assert own.std() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_both_is_percentile_followed_by_object():
+def test_both_is_the_patch_by_percentiles_then_the_object_alone_by_its_own_pixels():
     found = scene(3, (60, 60), channels=2)
     objects = index_objects(found.mask)
     parts = {
@@ -142,7 +142,10 @@ def test_both_is_percentile_followed_by_object():
     }
     for label, patch in parts["both"].items():
         np.testing.assert_array_equal(patch[:2], parts["percentile"][label][:2])
-        np.testing.assert_array_equal(patch[2:], parts["object"][label])
+        own = parts["object"][label]
+        near = distance_transform_edt(own[-1] == 0) <= 2
+        np.testing.assert_array_equal(patch[2:4], own[:2] * near)
+        np.testing.assert_array_equal(patch[-1], own[-1])
 
 
 @pytest.mark.parametrize("scope", ["patch", "image"])
