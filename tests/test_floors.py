@@ -23,7 +23,7 @@ FLOORS = ["errors", "core", "learn", "project", "widgets", "top"]
 # The lowest floor that may import a library (longest dotted name wins). A library that is not here is refused.
 # A lock is welcome anywhere, as dask reads in threads; threads of our own begin where prediction reads ahead.
 LOWEST_FLOOR = {
-    "core": "numpy scipy pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio PIL cv2 pydantic",
+    "core": "numpy scipy PIL pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio PIL cv2 pydantic",
     "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors threading.Thread",
     "project": "traitlets asyncio filelock tqdm matplotlib dask.distributed distributed anndata",
     "widgets": "ipywidgets ipycanvas anywidget IPython",
