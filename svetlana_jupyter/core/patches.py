@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import maximum_filter1d
 from xarray import DataArray
 
 from svetlana_jupyter.core.blocks import block_sides, group_by_block, read
@@ -244,12 +245,24 @@ def _hidden_channels(count: int, settings: PatchSettings) -> int:
     return count // 2 if settings.normalize == "both" else 0
 
 
-def _widened(own: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """Dilate each mask of (n, *window) by a ball, without reaching into its neighbours in the stack."""
-    if not pixels:
-        return own
-    apart = (1e6, *(1.0 for _ in own.shape[1:]))
-    return np.asarray(distance_transform_edt(~own, sampling=apart) <= pixels)
+def _widened(own: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Dilate each mask of (n, *window) by a ball: rows of it, each as long as the ball is wide there.
+
+    Many times faster than a distance transform for the few pixels that are usual.
+    """
+    wide = own.copy()
+    rows: dict[int, NDArray[np.bool_]] = {}
+    for shift in itertools.product(range(-radius, radius + 1), repeat=own.ndim - 2):
+        left = radius**2 - sum(step**2 for step in shift)
+        if left < 0:
+            continue
+        reach = math.isqrt(left)
+        if reach not in rows:
+            rows[reach] = maximum_filter1d(own, 2 * reach + 1, axis=-1, mode="constant")
+        into = (slice(max(step, 0), max(side + step, 0)) for step, side in zip(shift, own.shape[1:]))
+        out_of = (slice(max(-step, 0), max(side - step, 0)) for step, side in zip(shift, own.shape[1:]))
+        wide[:, *into] |= rows[reach][:, *out_of]
+    return wide
 
 
 def _resampled(pixels: Floats, axis: int, step: float, count: int) -> Floats:

@@ -147,7 +147,7 @@ class _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             network = build_network(self.settings, self.samples.ndim, self.patches.shape[1], len(self.samples.classes))
-        network.standardize.measure(center_crop(self.patches, self.shape))
+        network.standardize.measure(center_crop(self.patches[self.training], self.shape))
         return network.to(self.device)
 
     def _step(self, chosen: NDArray[np.int64]) -> float:

@@ -163,7 +163,7 @@ def test_pixels_that_are_not_numbers_become_zeros():
     assert np.isfinite(patch_of(found, normalize="object")).all()
 
 
-@pytest.mark.parametrize("dilation", [0, 1, 3])
+@pytest.mark.parametrize("dilation", [0, 1, 3, 40])
 def test_hidden_context_is_zero_outside_the_widened_mask(dilation):
     found = one_disc(50.0, 10.0)
     patch = patch_of(found, context="hide", dilation=dilation, normalize="none")
@@ -172,6 +172,17 @@ def test_hidden_context_is_zero_outside_the_widened_mask(dilation):
     np.testing.assert_array_equal(patch[0], np.where(near, np.where(own, 50, 10), 0))
     if dilation:
         assert near.sum() >= binary_dilation(own).sum()
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+def test_widening_a_mask_in_3d_is_a_ball_about_each_of_its_voxels(dilation):
+    found = scene(5, (16, 18, 20))
+    objects = index_objects(found.mask)
+    asked = PatchSettings(size=15, context="hide", dilation=dilation, normalize="none")
+    for patch in cut_all(found, objects, freeze_patches(asked, objects, None, None)).values():
+        hidden = distance_transform_edt(patch[-1] == 0) > dilation
+        assert (patch[0][hidden] == 0).all()
+        assert (patch[0][~hidden] != 0).mean() > 0.5
 
 
 def test_the_mask_channel_shows_only_the_object_itself():
