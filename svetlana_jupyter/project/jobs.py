@@ -11,10 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
+
+from tqdm.auto import tqdm
+
+from svetlana_jupyter.errors import ProjectError
 
 Kind = Literal["training", "prediction"]
 Stop = Callable[[], bool]
+Work = Callable[[Stop], Iterator[object]]  # given a function that tells whether to stop, the generator of events
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,7 @@ class Job:
     Parameters
     ----------
     kind : str
-    work : callable
-        Given a function that tells whether to stop, returns the generator of events.
+    work : Work
     owner : Owner
     handle : callable
         Called by the owner with each event.
@@ -73,7 +77,7 @@ class Job:
     def __init__(
         self,
         kind: Kind,
-        work: Callable[[Stop], Iterator[object]],
+        work: Work,
         owner: Owner,
         handle: Callable[[object], None],
         finished: Callable[[Exception | None], None],
@@ -123,3 +127,76 @@ class Pace:
         advanced = progress.done - before
         left = (now - start) / advanced * (progress.total - progress.done) if advanced > 0 else None
         return replace(state, done=progress.done, total=progress.total, text=progress.text, seconds_left=left)
+
+
+class Host(Protocol):
+    """Who a job works for: it shows the job's state and trouble, and takes in its events."""
+
+    job: JobState | None
+    trouble: str
+
+    def handle(self, event: object) -> None: ...
+
+
+class Foreground:
+    """Runs one job at a time for its host, and keeps the host's ``job`` and ``trouble`` up to date."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._owner = Owner()
+        self._pace = Pace()
+        self._thread: Job | None = None
+        self._claiming = threading.Lock()
+
+    def start(self, kind: Kind, work: Work) -> None:
+        """Do the work on a thread; returns at once."""
+        self._claim(kind)
+        self._thread = Job(kind, work, self._owner, self._handle, self._finish)
+        self._thread.start()
+
+    def run(self, kind: Kind, work: Work) -> None:
+        """Do the work here, with a progress bar; what it raises is raised, Ctrl-C too."""
+        self._claim(kind)
+        try:
+            with tqdm(total=100, desc=kind, bar_format="{desc} {percentage:3.0f}% |{bar:30}| {remaining} left") as bar:
+                for event in work(lambda: False):
+                    self._handle(event)
+                    if isinstance(event, Progress):
+                        bar.set_description_str(event.text, refresh=False)
+                        bar.update(100 * event.done / max(event.total, 1) - bar.n)
+                bar.set_description_str(f"{kind} done", refresh=False)
+                bar.update(100 - bar.n)
+        finally:
+            self._finish(None)
+
+    def stop(self) -> None:
+        """Ask the job on the thread to finish with what it has; returns at once."""
+        if self._thread is not None and self._host.job is not None:
+            self._thread.stop()
+            self._host.job = replace(self._host.job, stopping=True)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended. The events it posted to a running loop are handled later."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _claim(self, kind: Kind) -> None:
+        with self._claiming:
+            if self._host.job is not None:
+                raise ProjectError(f"a {self._host.job.kind} is running; wait for it or stop it with project.stop().")
+            self._host.trouble = ""
+            self._pace = Pace()
+            self._host.job = JobState(kind)
+
+    def _handle(self, event: object) -> None:
+        if isinstance(event, Progress):
+            if self._host.job is not None:
+                self._host.job = self._pace.follow(self._host.job, event)
+        else:
+            self._host.handle(event)
+
+    def _finish(self, trouble: Exception | None) -> None:
+        kind = self._host.job.kind if self._host.job is not None else "job"
+        self._host.job = None
+        if trouble is not None:
+            self._host.trouble = f"The {kind} stopped: {trouble}"

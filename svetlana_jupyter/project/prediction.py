@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class ImagePredicted:
     """All objects of an image are predicted and on disk."""
 
+    run: str
     image: str
     count: int
 
@@ -55,7 +56,7 @@ def predict_images(
                 return
         before += len(tables[name])
         run.write_predictions(name, prediction_table(labels, probabilities, classifier.classes))
-        yield ImagePredicted(name, done)
+        yield ImagePredicted(run.name, name, done)
 
 
 def prediction_table(

@@ -6,14 +6,12 @@ to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
-from tqdm.auto import tqdm
 from traitlets import Any as AnyTrait
 from traitlets import Int, Unicode
 
@@ -26,14 +24,12 @@ from svetlana_jupyter.errors import InputError, ProjectError, SettingsError
 from svetlana_jupyter.project.dataset import Dataset
 from svetlana_jupyter.project.evaluation import Evaluation, evaluate
 from svetlana_jupyter.project.export import export
-from svetlana_jupyter.project.jobs import Job, JobState, Kind, Owner, Pace, Progress, Stop
+from svetlana_jupyter.project.jobs import Foreground, Stop, Work
 from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.report import project_html
 from svetlana_jupyter.project.runs import Run, read_runs
 from svetlana_jupyter.project.training import LiveCurve, TrainingTask, readiness, train_run
-
-Work = Callable[[Stop], Iterator[object]]
 
 
 class Project(Dataset):
@@ -74,9 +70,8 @@ class Project(Dataset):
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         super().__init__(path, classes, annotator)
-        self._owner = Owner()
-        self._job: Job | None = None
-        self._pace = Pace()
+        self._jobs = Foreground(self)
+        self._predicted: dict[tuple[str, str], pd.DataFrame] = {}
         self._runs = read_runs(self._store.runs_folder)
         chosen = str(self._store.read_document().get("current_run", ""))
         self.current_run = chosen if chosen in self._runs else max(self._runs, default="")
@@ -102,13 +97,15 @@ class Project(Dataset):
         """Return what is still missing before a training can start, as a sentence; "" when nothing is."""
         return readiness(bool(self.images), self.class_counts())
 
-    def train(self, settings: TrainingSettings | None = None, **changes: Any) -> Run:
+    def train(self, settings: TrainingSettings | None = None, *, predict: bool = False, **changes: Any) -> Run:
         """Train a classifier on all annotations and wait for it.
 
         Parameters
         ----------
         settings : TrainingSettings, optional
             For this run alone; by default the project's.
+        predict : bool
+            Classify every object of every image behind it.
         **changes
             Single settings to replace, for example ``epochs=50`` or ``patches={"size": 64}``.
 
@@ -117,26 +114,26 @@ class Project(Dataset):
         Run
             Finished, and from now on `current_run`.
         """
-        self._run_inline("training", self._training(settings, changes))
+        self._jobs.run("training", self._training(settings, changes, predict))
         return self._runs[self.current_run]
 
-    def start_training(self, settings: TrainingSettings | None = None, **changes: Any) -> None:
+    def start_training(
+        self, settings: TrainingSettings | None = None, *, predict: bool = False, **changes: Any
+    ) -> None:
         """Train on a thread of its own, so that the notebook stays free; `job`, `live` and `current_run` tell."""
-        self._start("training", self._training(settings, changes))
+        self._jobs.start("training", self._training(settings, changes, predict))
 
     def predict(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify every object of the images (all by default) and wait; Ctrl-C keeps the images that are done."""
-        self._run_inline("prediction", self._prediction(images, run))
+        self._jobs.run("prediction", self._prediction(images, run))
 
     def start_prediction(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify on a thread of its own, so that the notebook stays free."""
-        self._start("prediction", self._prediction(images, run))
+        self._jobs.start("prediction", self._prediction(images, run))
 
     def stop(self) -> None:
         """Ask the running job to finish with what it has: a training with its best network so far."""
-        if self._job is not None and self.job is not None:
-            self._job.stop()
-            self.job = replace(self.job, stopping=True)
+        self._jobs.stop()
 
     @property
     def runs(self) -> list[Run]:
@@ -168,8 +165,11 @@ class Project(Dataset):
         self._catalog.entry(image)
         if not (run or self.current_run):
             return _NOTHING_PREDICTED
-        file = self.run(run).predictions_file(image)
-        return pd.read_parquet(file) if file.exists() else _NOTHING_PREDICTED
+        chosen = self.run(run)
+        file, known = chosen.predictions_file(image), (chosen.name, image)
+        if known not in self._predicted and file.exists():
+            self._predicted[known] = pd.read_parquet(file)
+        return self._predicted.get(known, _NOTHING_PREDICTED)
 
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
         """Return one row for each object, as `core.results.object_table` describes it."""
@@ -255,7 +255,7 @@ class Project(Dataset):
         names = [images] if isinstance(images, str) else list(images)
         return [self._catalog.entry(name).name for name in names]
 
-    def _training(self, settings: TrainingSettings | None, changes: Mapping[str, Any]) -> Work:
+    def _training(self, settings: TrainingSettings | None, changes: Mapping[str, Any], predict: bool) -> Work:
         missing = self.readiness()
         if missing:
             raise ProjectError(missing)
@@ -271,7 +271,14 @@ class Project(Dataset):
             folder=self._store.runs_folder,
         )
         self.live = LiveCurve()
-        return lambda stop: train_run(task, stop)
+
+        def work(stop: Stop) -> Iterator[object]:
+            for event in train_run(task, stop):
+                yield event
+                if predict and isinstance(event, Run):
+                    yield from predict_images(task.pairs, task.objects, event, stop)
+
+        return work
 
     def _prediction(self, images: Iterable[str] | None, run: str | None) -> Work:
         chosen = self.run(run)
@@ -280,54 +287,18 @@ class Project(Dataset):
         pairs = {name: self.pair(name) for name in names}
         return lambda stop: predict_images(pairs, self.objects, chosen, stop)
 
-    def _start(self, kind: Kind, work: Work) -> None:
-        with self._lock:
-            self._claim(kind)
-            self._job = Job(kind, work, self._owner, self._handle, self._finish)
-            self._job.start()
-
-    def _run_inline(self, kind: Kind, work: Work) -> None:
-        with self._lock:
-            self._claim(kind)
-        try:
-            with tqdm(total=100, desc=kind, bar_format="{desc} {percentage:3.0f}% |{bar:30}| {remaining} left") as bar:
-                for event in work(lambda: False):
-                    self._handle(event)
-                    if isinstance(event, Progress):
-                        bar.set_description_str(event.text, refresh=False)
-                        bar.update(100 * event.done / max(event.total, 1) - bar.n)
-                bar.set_description_str(f"{kind} done", refresh=False)
-                bar.update(100 - bar.n)
-        finally:
-            self._finish(None)
-
-    def _claim(self, kind: Kind) -> None:
-        if self.job is not None:
-            raise ProjectError(f"a {self.job.kind} is running; wait for it or stop it with project.stop().")
-        self.trouble = ""
-        self._pace = Pace()
-        self.job = JobState(kind)
-
-    def _handle(self, event: object) -> None:
+    def handle(self, event: object) -> None:
         """Take in one event of a job; only ever called by the owner."""
-        if isinstance(event, Progress) and self.job is not None:
-            self.job = self._pace.follow(self.job, event)
-        elif isinstance(event, LiveCurve):
+        if isinstance(event, LiveCurve):
             self.live = event
         elif isinstance(event, Run):
             self._runs[event.name] = event
             self._make_current(event)
             self.status = f"Run {event.name} is trained on {sum(event.labels.values())} annotations"
         elif isinstance(event, ImagePredicted):
+            self._predicted.pop((event.run, event.image), None)
             self.predictions_version += 1
             self.status = f"{event.count:,} objects of {event.image} are predicted"
-
-    def _finish(self, trouble: Exception | None) -> None:
-        self._job = None
-        kind = self.job.kind if self.job is not None else "job"
-        self.job = None
-        if trouble is not None:
-            self.trouble = f"The {kind} stopped: {trouble}"
 
     def _make_current(self, run: Run) -> None:
         if self._store.writable:

@@ -64,10 +64,10 @@ class PredictionPanel(LabellingPanel):
             layout={"width": "160px", "flex": "0 0 auto"},
         )
         self.retrain = self.button(
-            project.start_training,
+            lambda: project.start_training(predict=True),
             "Retrain",
             icon="refresh",
-            tooltip="Train again on all annotations, corrections included",
+            tooltip="Train again on all annotations, corrections included, and predict all images",
             layout={"width": "110px", "flex": "0 0 auto"},
         )
         self.job = JobBar(stop=lambda: self.do(project.stop))

@@ -103,11 +103,16 @@ def test_a_thread_trains_the_same_weights_as_a_script(project: Project) -> None:
     first = weights(project)
     project.start_training(**QUICK)
     assert isinstance(project.job, JobState)
-    assert project._job is not None
-    project._job.join(60)
+    project._jobs.wait(60)
     assert project.job is None and project.trouble == "" and project.current_run == "0002"
     assert weights(project) == first
     assert project.live.epochs == tuple(range(1, 7)) and len(project.run().history) == 6
+
+
+def test_a_training_may_predict_behind_it(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK, predict=True)
+    assert project.predictions()["predicted"].notna().all()
 
 
 def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
@@ -115,10 +120,9 @@ def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
     reached = threading.Event()
     project.observe(lambda change: reached.set() if change["new"] and len(change["new"].epochs) >= 2 else None, "live")
     project.start_training(epochs=100_000, width=8, depth=2, threads=1)
-    job = project._job
-    assert job is not None and reached.wait(60)
+    assert reached.wait(60)
     project.stop()
-    job.join(30)
+    project._jobs.wait(30)
     assert project.current_run == "0001" and 2 <= len(project.run().history) < 100_000
     assert project.evaluate().source == "not known yet" and "stopped" in project.evaluate().text
     project.predict(["P1_A1"])
@@ -128,13 +132,11 @@ def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
 def test_one_job_at_a_time(project: Project) -> None:
     annotated(project)
     project.start_training(epochs=100_000, width=8, depth=2, threads=1)
-    job = project._job
     with pytest.raises(ProjectError, match="a training is running"):
         project.train()
     project.annotate("P1_A1", 9, "dim")
     project.stop()
-    assert job is not None
-    job.join(30)
+    project._jobs.wait(30)
     assert project.job is None
 
 
@@ -144,8 +146,7 @@ def test_trouble_on_the_thread_reaches_the_owner_and_the_project_goes_on(project
     image = tifffile.imread(wells / "wells" / "P2_A1.tif")
     (wells / "wells" / "P2_A1.tif").unlink()
     project.start_prediction()
-    if project._job is not None:
-        project._job.join(60)
+    project._jobs.wait(60)
     assert "prediction" in project.trouble and "P2_A1" in project.trouble and project.job is None
     tifffile.imwrite(wells / "wells" / "P2_A1.tif", image)
     project.predict()

@@ -56,8 +56,7 @@ def test_a_panel_and_a_script_write_the_same_log_and_train_the_same_weights(tmp_
 
     training = TrainingPanel(by_hand)
     training.train.click()
-    assert by_hand._job is not None
-    by_hand._job.join(120)
+    by_hand._jobs.wait(120)
     by_script.train()
     assert by_hand.trouble == "" and by_hand.current_run == by_script.current_run == "0001"
     weights = [(project.run().path / "weights.safetensors").read_bytes() for project in (by_hand, by_script)]
