@@ -168,7 +168,7 @@ class TrainingSettings(Settings):
     Parameters
     ----------
     recipe : str
-        The name these settings started from.
+        One of `RECIPES`: the values of whatever is not given.
     architecture : "small_cnn" or "forest"
     depth, width : int
         Blocks of the network, and channels of its first block; every block doubles them (the paper's Fig. 7).
@@ -221,6 +221,14 @@ class TrainingSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int | None = Field(default=None, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _begin_with_the_recipe(cls, values: Any) -> Any:
+        name = values.get("recipe", "default") if isinstance(values, Mapping) else "default"
+        if not isinstance(name, str) or name not in RECIPES:
+            raise ValueError(_unknown_key(str(name), list(RECIPES), what="recipe"))
+        return _merged(RECIPES[name], values) if isinstance(values, Mapping) else values
+
     @model_validator(mode="after")
     def _values_are_usable(self) -> Self:
         if self.architecture not in ARCHITECTURES:
@@ -238,9 +246,13 @@ class TrainingSettings(Settings):
         >>> TrainingSettings.from_recipe("paper", epochs=20).optimizer
         'adam'
         """
-        if name not in RECIPES:
-            raise SettingsError(_unknown_key(name, list(RECIPES), what="recipe"))
-        return cls(recipe=name).changed(**RECIPES[name]).changed(**changes)
+        return cls(recipe=name).changed(**changes)
+
+    def changed(self, **changes: Any) -> Self:
+        """Return these settings with some values replaced; another recipe begins anew with its own."""
+        if changes.get("recipe", self.recipe) != self.recipe:
+            return type(self)(recipe=changes.pop("recipe")).changed(**changes)
+        return super().changed(**changes)
 
 
 # What each recipe changes of the defaults. "default": whatever the patch shows may count, but not how it is turned.
@@ -272,14 +284,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
-def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``values`` with ``changes``; where both hold settings, key by key."""
     merged = dict(values)
     for key, change in changes.items():
         if isinstance(change, Settings):
             change = change.model_dump()
         if key in ("patches", "augmentation") and isinstance(change, Mapping):
-            change = _merged(merged[key], change)
+            change = _merged(merged.get(key, {}), change)
         merged[key] = change
     return merged
 

@@ -67,6 +67,14 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_one():
         TrainingSettings.from_recipe("defualt")
 
 
+def test_a_recipe_gives_what_is_not_given_and_another_one_begins_anew():
+    assert TrainingSettings(recipe="texture", seed=3) == TrainingSettings.from_recipe("texture", seed=3)
+    mixed = TrainingSettings(recipe="object", patches={"dilation": 5})
+    assert (mixed.patches.context, mixed.patches.dilation) == ("hide", 5)
+    assert mixed.changed(recipe="oriented") == TrainingSettings.from_recipe("oriented")
+    assert mixed.changed(recipe="object", epochs=3).patches.dilation == 5
+
+
 def test_changes_to_patches_keep_the_other_patch_settings():
     settings = TrainingSettings(patches=PatchSettings(margin=2.0)).changed(patches={"context": "hide"}, epochs=3)
     assert (settings.patches.margin, settings.patches.context, settings.epochs) == (2.0, "hide", 3)
