@@ -25,17 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="run the whole method on real images that come with the package")
     demo.add_argument("folder", nargs="?", default="svetlana_demo", type=Path, help="where results go [svetlana_demo]")
-    lab = commands.add_parser("lab", help="open JupyterLab on the first notebook")
+    lab = commands.add_parser("lab", help="open JupyterLab on the first notebook; its own options go behind")
     lab.add_argument("folder", nargs="?", default=".", type=Path, help="where the notebooks are put [here]")
-    lab.add_argument("options", nargs=argparse.REMAINDER, help="passed on to JupyterLab, for example --no-browser")
-    chosen = parser.parse_args(arguments)
+    chosen, options = parser.parse_known_args(arguments)
+    if options and chosen.command != "lab":
+        parser.error(f"unknown options: {' '.join(options)}")
     try:
         if chosen.command == "demo":
             from svetlana_jupyter.project.demo import run_demo
 
             run_demo(chosen.folder, print)
             return 0
-        return open_lab(chosen.folder, chosen.options)
+        return open_lab(chosen.folder, options)
     except SvetlanaError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,0 +1,51 @@
+"""The commands of the README: `demo` runs the method on real images, `lab` opens the first notebook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from svetlana_jupyter.__main__ import main
+
+
+def test_demo_runs_the_whole_method_and_says_what_came_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", str(tmp_path / "demo")]) == 0
+    said = capsys.readouterr().out
+    accuracies = [float(found) for found in re.findall(r"accuracy ([\d.]+)% \(95 % interval", said)]
+    assert len(accuracies) == 2 and min(accuracies) > 90, said
+    assert all(name in said for name in ("RBC", "WBC", "platelet", "svetlana-jupyter lab", str(tmp_path / "demo")))
+    table = pd.read_csv(tmp_path / "demo" / "results" / "objects.csv")
+    assert len(table) == 193 and table["annotation"].notna().sum() == 60 and table["predicted"].notna().all()
+
+
+def test_lab_opens_the_first_notebook_and_keeps_what_was_written_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
+    notebook = tmp_path / "notebooks" / "01_first_steps.ipynb"
+    assert main(["lab", str(tmp_path), "--no-browser"]) == 0
+    assert called == [[sys.executable, "-m", "jupyter", "lab", "--no-browser", str(notebook)]]
+    assert (
+        sorted(path.name for path in notebook.parent.iterdir())[0] == notebook.name
+        and "sv.Project(" in notebook.read_text()
+    )
+    notebook.write_text("my own work")
+    monkeypatch.chdir(tmp_path)
+    main(["lab", "--no-browser", "--port=9999"])
+    assert notebook.read_text() == "my own work" and called[-1][4:6] == ["--no-browser", "--port=9999"]
+
+
+def test_an_error_of_ours_is_a_sentence_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "blood.svetlana").mkdir()
+    (tmp_path / "blood.svetlana" / "thesis.txt").write_text("years of work")
+    assert main(["demo", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "choose another folder" in said.err and "Traceback" not in said.err
