@@ -121,27 +121,23 @@ def gather(
     total = sum(len(classes) for _, _, classes in parts)
     if not forest:
         _check_memory(total, len(parts[0][0].channels), frozen, margin)
-    inputs, labels = [], []
-    owners: list[int] = []
+    inputs, keys = [], []
     for number, (pair, objects, classes) in enumerate(parts):
         chosen = objects.loc[classes.index]
         pieces = cut_features(pair, chosen) if forest else cut_patches(pair, chosen, frozen.patches, margin)
-        for some, values in pieces:
+        for labels, values in pieces:
             inputs.append(values)
-            labels.append(some)
-            owners += [number] * len(some)
-            yield Gathering(len(owners), total)
-    objects_ = np.concatenate(labels)
+            keys += [(number, label) for label in labels.tolist()]
+            yield Gathering(len(keys), total)
     # Block order follows the chunks of a file; training must not depend on how a file is stored.
-    order = np.lexsort([objects_, np.array(owners)])
-    targets = [int(parts[owner][2].loc[label]) for owner, label in zip(owners, objects_, strict=True)]
+    known = [classes.sort_index() for _, _, classes in parts]
     groups = [_groups(pair, objects, sole=len(parts) == 1) for pair, objects, _ in parts]
     yield Samples(
-        inputs=np.concatenate(inputs)[order],
-        targets=np.array(targets, np.int64)[order],
-        groups=np.array([groups[owner].loc[label] for owner, label in zip(owners, objects_, strict=True)])[order],
-        images=np.array([parts[owner][0].name for owner in owners])[order],
-        objects=objects_[order],
+        inputs=np.concatenate(inputs)[np.lexsort(np.array(keys).T[::-1])],
+        targets=np.concatenate([classes.to_numpy(np.int64) for classes in known]),
+        groups=np.concatenate([group.loc[classes.index] for group, classes in zip(groups, known, strict=True)]),
+        images=np.repeat([pair.name for pair, _, _ in parts], [len(classes) for classes in known]),
+        objects=np.concatenate([classes.index.to_numpy(np.int64) for classes in known]),
         names=dict(names or {}),
         ndim=parts[0][0].ndim,
         channels=tuple(map(str, parts[0][0].channels)),
