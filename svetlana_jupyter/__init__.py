@@ -1,8 +1,8 @@
 """Classify segmented objects in JupyterLab: label a few dozen, train a small network, see all of them classified.
 
 >>> import svetlana_jupyter as sv
->>> sv.PatchSettings(size=64).size
-64
+>>> sv.PatchSettings(size=64).context
+'keep'
 """
 
 from __future__ import annotations
