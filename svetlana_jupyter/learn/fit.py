@@ -22,7 +22,7 @@ from svetlana_jupyter.learn.augment import Augmenter, center_crop
 from svetlana_jupyter.learn.draws import Draws
 from svetlana_jupyter.learn.events import Batch, Epoch, Event, Fitted
 from svetlana_jupyter.learn.forest import fit_forest
-from svetlana_jupyter.learn.network import Network, choose_device
+from svetlana_jupyter.learn.network import Network, choose_device, limit_threads
 from svetlana_jupyter.learn.pipeline import Pipeline
 from svetlana_jupyter.learn.samples import Samples, specify
 from svetlana_jupyter.learn.split import held_out
@@ -90,7 +90,7 @@ class _Training:
     def __init__(self, samples: Samples) -> None:
         settings = samples.settings
         if settings.threads:
-            torch.set_num_threads(settings.threads)
+            limit_threads(settings.threads)
         assert isinstance(settings.patches.sampling, tuple)
         self.samples, self.settings = samples, settings
         self.shape: tuple[int, ...] = settings.patches.sampling

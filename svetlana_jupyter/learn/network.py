@@ -72,6 +72,11 @@ class Network(Described):
         return cls(specification, module)
 
 
+def limit_threads(count: int) -> None:
+    """Compute on so many cores from now on, in the thread that calls."""
+    torch.set_num_threads(count)
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device by name; "auto" is a GPU where there is one."""
     if name == "auto":

@@ -7,6 +7,7 @@ or handled at once where there is no loop. Stopping means that the generator is 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,17 @@ class JobState:
     text: str = ""
     seconds_left: float | None = None
     stopping: bool = False
+
+
+def threads_for(kind: Literal["script", "panel"]) -> int:
+    """Return how many threads a job computes with: a script takes all there are, a panel leaves one for the notebook.
+
+    ``OMP_NUM_THREADS`` limits them, as it does for torch.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    available = min(int(limit), cores) if limit.isdigit() and int(limit) else cores
+    return available if kind == "script" else max(1, available - 1)
 
 
 class Owner:

@@ -27,17 +27,19 @@ class ImagePredicted:
 
 
 def predict_images(
-    pairs: Mapping[str, ImagePair], objects: Callable[[str], pd.DataFrame], run: Run, stop: Stop
+    pairs: Mapping[str, ImagePair], objects: Callable[[str], pd.DataFrame], run: Run, threads: int, stop: Stop
 ) -> Iterator[Progress | ImagePredicted]:
-    """Predict images one after the other; a stop keeps those that are done.
+    """Predict images one after the other on so many torch threads; a stop keeps those that are done.
 
     Every image is checked against the classifier before the first one is predicted.
     """
     from svetlana_jupyter.learn.classifier import load_classifier
+    from svetlana_jupyter.learn.network import limit_threads
     from svetlana_jupyter.learn.predict import predict
 
     yield Progress(0, 1, "opening")
     classifier = load_classifier(run.path)
+    limit_threads(threads)
     for pair in pairs.values():
         classifier.check(pair)
     tables = {name: objects(name) for name in pairs}

@@ -24,7 +24,7 @@ from svetlana_jupyter.errors import InputError, ProjectError, SettingsError
 from svetlana_jupyter.project.dataset import Dataset
 from svetlana_jupyter.project.evaluation import Evaluation, evaluate
 from svetlana_jupyter.project.export import export
-from svetlana_jupyter.project.jobs import Foreground, Stop, Work
+from svetlana_jupyter.project.jobs import Foreground, Stop, Work, threads_for
 from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.report import project_html
@@ -114,22 +114,22 @@ class Project(Dataset):
         Run
             Finished, and from now on `current_run`.
         """
-        self._jobs.run("training", self._training(settings, changes, predict))
+        self._jobs.run("training", self._training(settings, changes, predict, threads_for("script")))
         return self._runs[self.current_run]
 
     def start_training(
         self, settings: TrainingSettings | None = None, *, predict: bool = False, **changes: Any
     ) -> None:
         """Train on a thread of its own, so that the notebook stays free; `job`, `live` and `current_run` tell."""
-        self._jobs.start("training", self._training(settings, changes, predict))
+        self._jobs.start("training", self._training(settings, changes, predict, threads_for("panel")))
 
     def predict(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify every object of the images (all by default) and wait; Ctrl-C keeps the images that are done."""
-        self._jobs.run("prediction", self._prediction(images, run))
+        self._jobs.run("prediction", self._prediction(images, run, threads_for("script")))
 
     def start_prediction(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify on a thread of its own, so that the notebook stays free."""
-        self._jobs.start("prediction", self._prediction(images, run))
+        self._jobs.start("prediction", self._prediction(images, run, threads_for("panel")))
 
     def stop(self) -> None:
         """Ask the running job to finish with what it has: a training with its best network so far."""
@@ -255,19 +255,22 @@ class Project(Dataset):
         names = [images] if isinstance(images, str) else list(images)
         return [self._catalog.entry(name).name for name in names]
 
-    def _training(self, settings: TrainingSettings | None, changes: Mapping[str, Any], predict: bool) -> Work:
+    def _training(
+        self, settings: TrainingSettings | None, changes: Mapping[str, Any], predict: bool, threads: int
+    ) -> Work:
         missing = self.readiness()
         if missing:
             raise ProjectError(missing)
         self._store.check_writable()
         chosen = (settings or self.settings).changed(**changes)
+        threads = chosen.threads or threads
         labels = self.labels().query("action == 'label'")
         task = TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.objects,
             labels=labels["class_id"],
             classes=self.classes,
-            settings=chosen,
+            settings=chosen.changed(threads=threads),
             folder=self._store.runs_folder,
         )
         self.live = LiveCurve()
@@ -276,16 +279,16 @@ class Project(Dataset):
             for event in train_run(task, stop):
                 yield event
                 if predict and isinstance(event, Run):
-                    yield from predict_images(task.pairs, task.objects, event, stop)
+                    yield from predict_images(task.pairs, task.objects, event, threads, stop)
 
         return work
 
-    def _prediction(self, images: Iterable[str] | None, run: str | None) -> Work:
+    def _prediction(self, images: Iterable[str] | None, run: str | None, threads: int) -> Work:
         chosen = self.run(run)
         names = self._chosen(images)
         self._store.check_writable()
         pairs = {name: self.pair(name) for name in names}
-        return lambda stop: predict_images(pairs, self.objects, chosen, stop)
+        return lambda stop: predict_images(pairs, self.objects, chosen, threads, stop)
 
     def handle(self, event: object) -> None:
         """Take in one event of a job; only ever called by the owner."""

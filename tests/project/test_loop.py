@@ -19,7 +19,7 @@ import torch
 
 from svetlana_jupyter.core.samples import bright_foci_3d
 from svetlana_jupyter.errors import ClassifierError, ProjectError, SettingsError
-from svetlana_jupyter.project.jobs import JobState
+from svetlana_jupyter.project.jobs import JobState, threads_for
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.store import file_name
 from tests.project.conftest import CLASSES, squares
@@ -113,6 +113,22 @@ def test_a_training_may_predict_behind_it(project: Project) -> None:
     annotated(project)
     project.train(**QUICK, predict=True)
     assert project.predictions()["predicted"].notna().all()
+
+
+def test_a_script_computes_on_all_cores_and_a_panel_leaves_one_free(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert (threads_for("script"), threads_for("panel")) == (4, 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert (threads_for("script"), threads_for("panel")) == (2, 1)
+    annotated(project)
+    quick = {**QUICK, "threads": None}
+    assert project.train(**quick).settings["threads"] == 2
+    project.start_training(**quick)
+    project._jobs.wait(60)
+    assert project.run("0002").settings["threads"] == 1
 
 
 def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
