@@ -29,7 +29,7 @@ from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.report import project_html
 from svetlana_jupyter.project.runs import Run, read_runs
-from svetlana_jupyter.project.training import LiveCurve, TrainingTask, readiness, train_run
+from svetlana_jupyter.project.training import LiveCurve, Scored, TrainingTask, readiness, train_run
 
 
 class Project(Dataset):
@@ -46,7 +46,7 @@ class Project(Dataset):
 
     Attributes
     ----------
-    classes_version, images_version, annotations_version, predictions_version : int
+    classes_version, images_version, annotations_version, predictions_version, runs_version : int
         Count up with every change, for panels to observe.
     current_run : str
         The name of the run that table, maps, counts and export show; "" before the first training.
@@ -64,6 +64,7 @@ class Project(Dataset):
     """
 
     predictions_version = Int()
+    runs_version = Int()
     current_run = Unicode()
     job = AnyTrait(allow_none=True)
     live = AnyTrait(allow_none=True)
@@ -296,8 +297,13 @@ class Project(Dataset):
             self.live = event
         elif isinstance(event, Run):
             self._runs[event.name] = event
+            self.runs_version += 1
             self._make_current(event)
             self.status = f"Run {event.name} is trained on {sum(event.labels.values())} annotations"
+        elif isinstance(event, Scored):
+            self._runs[event.run.name] = event.run
+            self.runs_version += 1
+            self.status = str(self.evaluate(event.run.name))
         elif isinstance(event, ImagePredicted):
             self._predicted.pop((event.run, event.image), None)
             self.predictions_version += 1

@@ -1,13 +1,13 @@
-"""Finished trainings: one folder each, written whole and never changed but for the predictions added to it."""
+"""Finished trainings: one folder each, written whole; only its score and its predictions are added later."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,16 @@ class Run:
         file = self.path / f"held_out_{architecture}.parquet"
         return pd.read_parquet(file) if file.exists() else None
 
+    def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame]) -> Run:
+        """Keep what cross-validation predicted, by architecture, with a note on its source; return the run with it."""
+        for architecture, table in held_out.items():
+            with replacing(self.path / f"held_out_{architecture}.parquet") as beside:
+                table.to_parquet(beside)
+        scored = replace(self, note=note)
+        with replacing(self.path / "run.json") as beside:
+            beside.write_text(_to_json(scored), "utf-8")
+        return scored
+
     def predictions_file(self, image: str) -> Path:
         return self.path / "predictions" / f"{file_name(image)}.parquet"
 
@@ -99,9 +109,7 @@ def writing_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
     draft.mkdir(parents=True)
 
     def finish(run: Run) -> Run:
-        document = asdict(run)
-        del document["name"], document["path"]
-        (draft / "run.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (draft / "run.json").write_text(_to_json(run), "utf-8")
         number = max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0) + 1
         final = folder / f"{number:04d}"
         os.replace(draft, final)
@@ -111,6 +119,12 @@ def writing_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
         yield draft, finish
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _to_json(run: Run) -> str:
+    document = asdict(run)
+    del document["name"], document["path"]
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _read_run(file: Path) -> Run:

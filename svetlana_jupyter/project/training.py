@@ -102,8 +102,18 @@ def readiness(has_images: bool, counts: pd.Series[int]) -> str:
     return ""
 
 
-def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve | Run]:
-    """Train, validate, and keep the run; a stop keeps the best network so far and leaves the validation out."""
+@dataclass(frozen=True)
+class Scored:
+    """A run whose score is known by now, or why there is none."""
+
+    run: Run
+
+
+def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve | Run | Scored]:
+    """Train and keep the run, then score it: it can be used before its score is known.
+
+    A stop keeps the best network so far, and leaves out what is not scored yet.
+    """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
     from svetlana_jupyter.learn.events import Batch, Epoch, Fitted
     from svetlana_jupyter.learn.fit import fit
@@ -117,46 +127,47 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
             samples = gathered
     assert samples is not None
     began, curve, fitted = time.monotonic(), LiveCurve(), None
-    trainings = 1 + FOLDS
     for event in fit(samples, stop):
         if isinstance(event, Batch):
-            yield Progress((event.epoch - 1 + event.batch / event.batches) / event.epochs, trainings, "training")
+            yield Progress(event.epoch - 1 + event.batch / event.batches, event.epochs, "training")
         elif isinstance(event, Epoch):
             curve = curve.grown(event)
             yield curve
         else:
             fitted = event
     assert isinstance(fitted, Fitted)
-    seconds = time.monotonic() - began
-    own = yield from _validated(samples, 1, trainings, stop)
-    if task.settings.architecture == "forest":
-        forest = own
-    else:
-        measured = task.measured()
-        forest = yield from _validated(measured, trainings, trainings, stop)
     with writing_run(task.folder) as (folder, finish):
         fitted.classifier.save(folder)
-        for name, validation in (("network", own), ("forest", forest)):
-            if validation.accuracy is not None:
-                validation.table.to_parquet(folder / f"held_out_{name}.parquet")
-        yield finish(_describe(task, fitted, own.says, seconds))
+        run = finish(_describe(task, fitted, time.monotonic() - began))
+    yield run
+    yield from _score(task, samples, run, stop)
 
 
-def _validated(samples: Samples, before: int, total: int, stop: Stop) -> Generator[Progress, None, Validation]:
-    """Cross-validate, reporting progress behind ``before`` trainings of ``total``."""
+def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterator[Progress | Scored]:
+    """Cross-validate the run's own settings, and the forest on the same annotations."""
+    own = yield from _validated(samples, "scoring on held-out annotations", stop)
+    tables = {"network": own, "forest": own}
+    if task.settings.architecture != "forest":
+        tables["forest"] = yield from _validated(task.measured(), "scoring a forest beside it", stop)
+    known = {name: result.table for name, result in tables.items() if result.accuracy is not None}
+    yield Scored(run.with_score(own.says, known))
+
+
+def _validated(samples: Samples, text: str, stop: Stop) -> Generator[Progress, None, Validation]:
     from svetlana_jupyter.learn.validate import Fold, Validation, cross_validate
 
+    yield Progress(0, FOLDS, text)
     result: Validation | None = None
     for event in cross_validate(samples, FOLDS, stop):
         if isinstance(event, Fold):
-            yield Progress(min(before + event.done, total), total, "scoring on held-out annotations")
+            yield Progress(event.done, event.total, text)
         else:
             result = event
     assert isinstance(result, Validation)
     return result
 
 
-def _describe(task: TrainingTask, fitted: Fitted, note: str, seconds: float) -> Run:
+def _describe(task: TrainingTask, fitted: Fitted, seconds: float) -> Run:
     names = dict(zip(task.classes.ids, task.classes.names))
     counts = task.labels.value_counts()
     history = [{"epoch": e.epoch, "loss": e.loss, "score": e.score} for e in fitted.history]
@@ -170,7 +181,7 @@ def _describe(task: TrainingTask, fitted: Fitted, note: str, seconds: float) -> 
         history=history,
         seconds=seconds,
         stopped=fitted.stopped,
-        note=note,
+        note="Not known yet: it was not scored.",
     )
 
 

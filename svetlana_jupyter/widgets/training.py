@@ -33,7 +33,7 @@ class TrainingPanel(Panel):
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
-        self._rows: dict[str, tuple[str, ...]] = {}
+        self._rows: dict[tuple[str, str], tuple[str, ...]] = {}
         self._pace = Pace(guarded(self._show_curves, self.status), rest=0.4)
         self.recipe = Dropdown(options=list(RECIPES), description="Recipe", **_field(180))
         self.recipe.tooltip = "A set of settings that is known to work"
@@ -79,7 +79,7 @@ class TrainingPanel(Panel):
         self.watch(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
         self.watch(lambda: self.job.show(project.job), "job")
         self.watch(self._pace.request, "live", "job")
-        self.watch(self._show_runs, "current_run")
+        self.watch(self._show_runs, "current_run", "runs_version")
         self._show_settings()
         self._show_readiness()
         self.job.show(project.job)
@@ -144,10 +144,10 @@ class TrainingPanel(Panel):
         self._pace.request()
 
     def _row(self, run: Run) -> tuple[str, ...]:
-        """Return a run as cells of text; a run never changes, so its row is made once."""
-        if run.name not in self._rows:
+        """Return a run as cells of text, made once before and once after it is scored."""
+        if (run.name, run.note) not in self._rows:
             known = self.project.evaluate(run.name)
-            self._rows[run.name] = (
+            self._rows[run.name, run.note] = (
                 run.name,
                 f"{datetime.fromisoformat(run.finished).astimezone():%Y-%m-%d %H:%M}",
                 str(run.settings["recipe"]),
@@ -155,7 +155,7 @@ class TrainingPanel(Panel):
                 _percent(known.network),
                 _percent(known.forest),
             )
-        return self._rows[run.name]
+        return self._rows[run.name, run.note]
 
     def _score_cards(self) -> str:
         known = self.project.evaluate()

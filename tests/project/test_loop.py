@@ -21,6 +21,7 @@ from svetlana_jupyter.core.samples import bright_foci_3d
 from svetlana_jupyter.errors import ClassifierError, ProjectError, SettingsError
 from svetlana_jupyter.project.jobs import JobState, threads_for
 from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.runs import read_runs
 from svetlana_jupyter.project.store import file_name
 from tests.project.conftest import CLASSES, squares
 
@@ -113,6 +114,22 @@ def test_a_training_may_predict_behind_it(project: Project) -> None:
     annotated(project)
     project.train(**QUICK, predict=True)
     assert project.predictions()["predicted"].notna().all()
+
+
+def test_a_run_can_be_used_before_its_score_is_known(project: Project) -> None:
+    for object in range(1, 13):
+        project.annotate("P1_A1", object, truth(object))
+    seen: list[tuple[bool, str]] = []
+
+    def look(change: object) -> None:
+        predicted = bool(project.predictions(["P2_A1"])["predicted"].notna().all())
+        seen.append((predicted, project.evaluate().source))
+
+    project.observe(look, "predictions_version")
+    project.train(**QUICK, predict=True)
+    assert seen[0] == (False, "not known yet") and seen[-1] == (True, "not known yet")
+    assert project.evaluate().source == "cross-validation"
+    assert read_runs(project.path / "runs")["0001"] == project.run(), "what is on disk knows the score too"
 
 
 def test_a_script_computes_on_all_cores_and_a_panel_leaves_one_free(
