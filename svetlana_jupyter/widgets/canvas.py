@@ -34,10 +34,11 @@ lock = threading.RLock()
 class Listener(Protocol):
     """Who hears of the mouse and the keyboard; places are (row, column) in CSS pixels.
 
-    ``picked`` tells which object the last click picked, whether a frame has shown it already or not.
+    ``picked`` tells which object the last click picked, whether a frame has shown it already or not. ``held`` names the
+    keys held down during a click: ``""``, ``"Shift"``, ``"Ctrl"`` (also for Command on a Mac) or ``"Ctrl+Shift"``.
     """
 
-    def pressed(self, row: float, column: float, button: int = 0) -> None: ...
+    def pressed(self, row: float, column: float, button: int = 0, held: str = "") -> None: ...
     def moved(self, row: float, column: float) -> None: ...
     def released(self, row: float, column: float) -> None: ...
     def left(self) -> None: ...
@@ -67,13 +68,14 @@ def drawing(manager: Any) -> Iterator[None]:
                 manager._commands_cache, manager._buffers_cache = [], []
 
 
-class CanvasSurface:
-    """A canvas of fixed size that shows the last scene painted.
+class Surface:
+    """A canvas of fixed size and several layers, which tells of the mouse and the keys.
 
     Parameters
     ----------
     size : tuple of int
         Height and width in CSS pixels.
+    layers : int
     repaint : callable
         Called when a page has (re)connected and must be painted from scratch.
 
@@ -84,17 +86,13 @@ class CanvasSurface:
         The ``(image, object)`` that keys are meant for.
     """
 
-    def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
+    def __init__(self, size: tuple[int, int], layers: int, repaint: Callable[[], None]) -> None:
         height, width = size
         layout = {"width": f"{width}px", "height": f"{height}px"}
-        self.widget = MultiCanvas(len(_BUFFERED) + 1, width=width, height=height, layout=layout)
+        self.widget = MultiCanvas(layers, width=width, height=height, layout=layout)
         self.shown: tuple[str, int] | None = None
-        self._lossy = False
         self._dpr = 1.0
-        self._buffers = [Canvas(width=width, height=height) for _ in _BUFFERED]
         self._manager = self.widget._canvas_manager
-        self._painted: Scene | None = None
-        self._resized = False
         self._repaint = repaint
         self.widget.on_client_ready(self._client_ready)
 
@@ -110,8 +108,37 @@ class CanvasSurface:
         self.widget.on_mouse_out(lambda x, y: listener.left())
         self.widget.on_mouse_wheel(lambda dx, dy: listener.wheeled(dy))
         self.widget.on_key_down(
-            lambda key, shift, ctrl, meta: listener.key_pressed(chord(key, ctrl or meta), self.shown)
+            lambda key, shift, ctrl, meta: listener.key_pressed(chord(key, ctrl or meta, shift), self.shown)
         )
+
+    def _put(self, canvas: Canvas, picture: bytes, x: int, y: int) -> None:
+        # ipycanvas would encode the pixels itself, as coarse JPEG or slow PNG; its command takes any picture.
+        self._manager.send_draw_command(canvas, COMMANDS["putImageData"], [x, y], [checked(picture)])
+
+    def _forget(self) -> None:
+        """The page knows of nothing that was painted before."""
+
+    def _client_ready(self) -> None:
+        self._forget()
+        self._repaint()
+
+
+class CanvasSurface(Surface):
+    """Shows the last scene painted.
+
+    Parameters
+    ----------
+    size, repaint
+        As for `Surface`.
+    """
+
+    def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
+        super().__init__(size, len(_BUFFERED) + 1, repaint)
+        height, width = size
+        self._lossy = False
+        self._buffers = [Canvas(width=width, height=height) for _ in _BUFFERED]
+        self._painted: Scene | None = None
+        self._resized = False
 
     @property
     def settled(self) -> bool:
@@ -209,13 +236,8 @@ class CanvasSurface:
         if layer is not None and layer.codes.size:
             self._put(buffer, encode.palette_png(layer.codes, layer.table), layer.offset[1], layer.offset[0])
 
-    def _put(self, buffer: Canvas, picture: bytes, x: int, y: int) -> None:
-        # ipycanvas would encode the pixels itself, as coarse JPEG or slow PNG; its command takes any picture.
-        self._manager.send_draw_command(buffer, COMMANDS["putImageData"], [x, y], [checked(picture)])
-
-    def _client_ready(self) -> None:
+    def _forget(self) -> None:
         self._painted = None
-        self._repaint()
 
 
 def checked(picture: bytes) -> bytes:
@@ -227,9 +249,13 @@ def checked(picture: bytes) -> bytes:
     return picture
 
 
-def chord(key: str, control: bool) -> str:
-    """Return the name of a key with what is held down: ``"Ctrl+z"`` (also for Command on a Mac)."""
-    return f"Ctrl+{key}" if control else key
+def chord(key: str, control: bool, shift: bool = False) -> str:
+    """Return the name of a key with what is held down: ``"Ctrl+z"`` (also for Command on a Mac), ``"Shift+ArrowUp"``.
+
+    Of a key that writes a character, Shift has changed the character already.
+    """
+    held = [name for name, down in (("Ctrl", control), ("Shift", shift and len(key) > 1)) if down]
+    return "+".join([*held, key])
 
 
 def visible_part(scene: Scene) -> ImageLayer:

@@ -41,7 +41,7 @@ class Navigation:
         self._dragged = False
 
     @_safe
-    def pressed(self, row: float, column: float, button: int = _LEFT) -> None:
+    def pressed(self, row: float, column: float, button: int = _LEFT, held: str = "") -> None:
         if button in (_LEFT, _MIDDLE):
             self._press = (row, column, button, self._viewer.view)
             self._dragged = False

@@ -40,6 +40,7 @@ function render({ model, el }) {
       const box = canvas.getBoundingClientRect();
       return { row: e.clientY - box.top, column: e.clientX - box.left };
     };
+    const held = (e) => [e.ctrlKey || e.metaKey ? "Ctrl" : "", e.shiftKey ? "Shift" : ""].filter(Boolean).join("+");
     const soon = (event, content) => {
       if (!Object.keys(pending).length) requestAnimationFrame(flush);
       pending[event] = content;
@@ -61,7 +62,7 @@ function render({ model, el }) {
       e.preventDefault(); // no selection of text while dragging
       flush();
       dragging = true;
-      send("pressed", { ...place(e), button: e.button });
+      send("pressed", { ...place(e), button: e.button, held: held(e) });
     });
     onCanvas("mousemove", (e) => dragging || soon("moved", place(e)));
     onCanvas("mouseout", () => dragging || (flush(), send("left")));
@@ -88,7 +89,7 @@ function render({ model, el }) {
       e.preventDefault();
       // A key right behind a click means the object clicked, which only the kernel knows yet.
       const shown = seen.answered < clicked ? null : seen.shown;
-      send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shown });
+      send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shift: e.shiftKey, shown });
     }, { capture: true, signal });
     // JupyterLab's shortcuts would act on the cell: "m" makes it Markdown and destroys the panel.
     panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });

@@ -55,7 +55,7 @@ class Pointer(anywidget.AnyWidget):
         def received(_: object, message: dict[str, Any], buffers: object) -> None:
             match message:
                 case {"event": "pressed", "row": row, "column": column, "button": button}:
-                    listener.pressed(row, column, button)
+                    listener.pressed(row, column, button, message.get("held", ""))
                 case {"event": "moved", "row": row, "column": column}:
                     listener.moved(row, column)
                 case {"event": "released", "row": row, "column": column, "time": time}:
@@ -67,6 +67,28 @@ class Pointer(anywidget.AnyWidget):
                     listener.wheeled(delta, (row, column))
                 case {"event": "key_pressed", "key": key, "control": control, "shown": shown}:
                     seen = listener.picked() if shown is None else (shown[0], shown[1]) if shown else None
-                    listener.key_pressed(chord(key, control), seen)
+                    listener.key_pressed(chord(key, control, message.get("shift", False)), seen)
 
         self.on_msg(received)
+
+
+class KeyGuard(anywidget.AnyWidget):
+    """Invisible; keeps the keys of a panel from JupyterLab, whichever of its buttons and fields has the keyboard.
+
+    JupyterLab's shortcuts would act on the cell: ``m`` makes it Markdown and destroys the panel.
+    """
+
+    _esm = """
+    function render({ el }) {
+      const stop = new AbortController();
+      const guard = () => {
+        if (stop.signal.aborted) return;
+        const panel = el.closest(".svetlana");
+        if (!panel) return void requestAnimationFrame(guard); // not in the page yet
+        panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal: stop.signal });
+      };
+      guard();
+      return () => stop.abort();
+    }
+    export default { render };
+    """
