@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import HTML, ColorPicker, HBox, Text
 
 from svetlana_jupyter.core.classes import PALETTE
-from svetlana_jupyter.widgets.labelling import Command, LabellingPanel
+from svetlana_jupyter.widgets.commands import Command
+from svetlana_jupyter.widgets.labelling import LabellingPanel
 from svetlana_jupyter.widgets.parts import count, heading, muted
 
 if TYPE_CHECKING:

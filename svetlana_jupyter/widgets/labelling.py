@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
-from ipywidgets import HTML, Button, GridBox, HBox, VBox, Widget
+from ipywidgets import HTML, HBox, VBox, Widget
 
 from svetlana_jupyter.core.annotations import Mark, ObjectId
-from svetlana_jupyter.widgets.panel import Panel, guarded
-from svetlana_jupyter.widgets.parts import ClassRows, keycap
+from svetlana_jupyter.widgets.commands import CommandPanel
+from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.parts import ClassRows
 from svetlana_jupyter.widgets.style import SIDE_WIDTH, VIEWER_SIZE
 from svetlana_jupyter.widgets.viewer import Viewer
 
@@ -28,18 +28,7 @@ NO_OBJECT = "No object is chosen: click one, or press n for the next."
 TOO_EARLY = "That key came before the next object was on the screen, so it labelled nothing."
 
 
-@dataclass(frozen=True)
-class Command:
-    """What a button and its keys do to the object that was on screen (None: no object was)."""
-
-    keys: tuple[str, ...]
-    text: str
-    icon: str
-    tooltip: str
-    act: Callable[[ObjectId | None], None]
-
-
-class LabellingPanel(Panel):
+class LabellingPanel(CommandPanel):
     """A panel in which one key says what the object on screen is.
 
     Every key event carries the object that was on screen when the key went down, so that typing ahead of a slow
@@ -61,8 +50,6 @@ class LabellingPanel(Panel):
     viewer : Viewer
     rows : ClassRows
         The class buttons.
-    buttons : dict of str to Button
-        The commands' buttons, by the text on them.
     status : Status
     """
 
@@ -72,15 +59,6 @@ class LabellingPanel(Panel):
         self.rows = ClassRows(
             act=lambda name: self.do(self.label, name, self.shown),
             recolor=lambda name, color: self.do(project.recolor_class, name, color),
-        )
-        self.commands: tuple[Command, ...] = ()
-        self.buttons: dict[str, Button] = {}
-        self.help = HTML(layout={"display": "none", "margin": "4px 0 0 0"})
-        self.help_button = self.button(
-            self.toggle_help,
-            icon="keyboard-o",
-            tooltip="Show the keys (?)",
-            layout={"width": "36px", "margin": "0 0 0 auto"},
         )
         self._kind, self._source, self._queue_source = queue, source, queue_source
         self._queue: Queue | None = None
@@ -131,33 +109,13 @@ class LabellingPanel(Panel):
         choose()
         return empty, body
 
-    def grid(self) -> GridBox:
-        """Return the buttons of the commands in two columns."""
-        columns = {"grid_template_columns": "4fr 5fr", "grid_gap": "4px", "width": "100%"}
-        return GridBox(list(self.buttons.values()), layout=columns)
-
-    def offer(self, *commands: Command) -> None:
-        """Give these commands a button and their keys, and list them in the help."""
-        self.commands = commands
-        self.buttons = {command.text: self._button_of(command) for command in commands}
-        lines = [(keycap("1") + " … " + keycap("9"), "the class of the object")]
-        lines += [(" ".join(map(_named, command.keys)), command.tooltip) for command in commands]
-        lines.append((" ".join(map(keycap, "f+-")), "Whole image, larger, smaller"))
-        lines.append((keycap("?"), "Show or hide these keys"))
-        cells = "".join(f"<span>{keys}</span><span>{text}</span>" for keys, text in lines)
-        self.help.value = f'<div class="sv-keys">{cells}</div>'
-
     def press(self, key: str, shown: tuple[str, int] | None) -> None:
         """Follow a key that went down while ``shown`` was on screen."""
         object = ObjectId(*shown) if shown else None
         info = self.project.classes.by_key(key)
         if info:
             self.label(info.name, object)
-        elif key == "?":
-            self.toggle_help()
-        for command in self.commands:
-            if key in command.keys:
-                command.act(object)
+        self.follow_key(key, object)
 
     def label(self, name: str, object: ObjectId | None) -> None:
         """Give an object a class."""
@@ -199,10 +157,6 @@ class LabellingPanel(Panel):
     def previous(self, object: ObjectId | None = None) -> None:
         """Go back to the object before."""
         self._bring(self.queue.previous(), "This is the first object of the queue.")
-
-    def toggle_help(self) -> None:
-        """Show or hide what the keys do."""
-        self.help.layout.display = "block" if self.help.layout.display == "none" else "none"
 
     def _means(self, object: ObjectId | None) -> TypeGuard[ObjectId]:
         """Whether a key or button is meant for the object; else the status says why not.
@@ -260,16 +214,3 @@ class LabellingPanel(Panel):
 
     def _seconds(self, object: ObjectId) -> float | None:
         return time.monotonic() - self._since if object == self.shown else None
-
-    def _button_of(self, command: Command) -> Button:
-        return self.button(
-            lambda: command.act(self.shown),
-            command.text,
-            icon=command.icon,
-            tooltip=f"{command.tooltip} (key {command.keys[0]})",
-            layout={"width": "auto", "margin": "0"},
-        )
-
-
-def _named(key: str) -> str:
-    return keycap({" ": "Space"}.get(key, key))

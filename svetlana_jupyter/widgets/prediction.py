@@ -11,9 +11,10 @@ from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
 from svetlana_jupyter.core.statistics import Proportion
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.export import FORMATS
+from svetlana_jupyter.widgets.commands import Command
 from svetlana_jupyter.widgets.export import ExportForm
 from svetlana_jupyter.widgets.inspector import Inspector
-from svetlana_jupyter.widgets.labelling import NO_OBJECT, Command, LabellingPanel
+from svetlana_jupyter.widgets.labelling import NO_OBJECT, LabellingPanel
 from svetlana_jupyter.widgets.pace import Rest
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import JobBar, heading, muted, side_by_side, table
