@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.contrast import Palette, to_screen
 from svetlana_jupyter.core.marks import Marks
+from svetlana_jupyter.core.region_selection import Point
 from svetlana_jupyter.core.regions import Reader, stride_for
-from svetlana_jupyter.core.render import Cells, Frame, cells_of, color_codes, color_table, halo
+from svetlana_jupyter.core.render import Cells, Frame, cells_of, color_codes, color_table, halos
 from svetlana_jupyter.core.view import Box, View
 
 MARGIN = 0.25
 DARK_INK, BRIGHT_INK = "#202020", "#f4f4f4"
-_SELECTION = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255]], np.uint8)
+_SELECTION = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255], [255, 255, 255, 56]], np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,8 @@ class Scene:
         Which object each device pixel of the frame shows.
     image, overlay, selection : layer or None
     scale_bar, hint : or None
+    lasso : tuple of (y, x)
+        Corners of the box or lasso that is being drawn, as points of the image.
     ink : str
         The colour of what is written over the image.
     coarse : bool
@@ -92,6 +95,7 @@ class Scene:
     selection: CodeLayer | None
     scale_bar: ScaleBar
     hint: Hint | None
+    lasso: tuple[Point, ...]
     ink: str
     coarse: bool
 
@@ -116,8 +120,9 @@ def compose(
     *,
     opacity: float = 0.25,
     outlines: bool = True,
-    selected: int = 0,
+    selected: int | tuple[int, ...] = (),
     hint: Hint | None = None,
+    lasso: tuple[Point, ...] = (),
     spacing: float | None = None,
     before: Scene | None = None,
     quick: bool = False,
@@ -136,9 +141,11 @@ def compose(
     opacity : float
         Of the objects' fill, 0 to 1.
     outlines : bool
-    selected : int
-        The selected object, 0 for none.
+    selected : int or tuple of int
+        The selected object or objects, 0 or () for none.
     hint : Hint, optional
+    lasso : tuple of (y, x)
+        What is being drawn round objects, in points of the image.
     spacing : float, optional
         Micrometres a pixel in a row, for the scale bar.
     before : Scene, optional
@@ -171,6 +178,7 @@ def compose(
         selection=_selection(cells, cells_key, selected, view.dpr, before),
         scale_bar=scale_bar(view.scale, spacing),
         hint=hint,
+        lasso=lasso,
         ink=ink,
         coarse=max(image_stride, mask_stride) > stride_for(frame.scale),
     )
@@ -251,21 +259,16 @@ def _cells(reader: Reader, frame: Frame, view: View, before: Scene | None, quick
     return key, cells, region.stride
 
 
-def _selection(cells: Cells, cells_key: Hashable, selected: int, dpr: float, before: Scene | None) -> CodeLayer | None:
+def _selection(
+    cells: Cells, cells_key: Hashable, selected: int | tuple[int, ...], dpr: float, before: Scene | None
+) -> CodeLayer | None:
     if not selected:
         return None
     key = (cells_key, selected)
     if before is not None and before.selection is not None and before.selection.key == key:
         return before.selection
-    shape = cells.where(selected)
-    rows, columns = np.flatnonzero(shape.any(axis=1)), np.flatnonzero(shape.any(axis=0))
-    if len(rows) == 0:
-        return None
-    inner, outer = max(1, round(2 * dpr)), max(1, round(dpr))
-    border = inner + outer
-    cut = np.pad(shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], border)
-    offset = (cells.offset[0] + int(rows[0]) - border, cells.offset[1] + int(columns[0]) - border)
-    return CodeLayer(key, halo(cut, inner, outer), _SELECTION, offset)
+    found = halos(cells, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))
+    return CodeLayer(key, found[0], _SELECTION, found[1]) if found else None
 
 
 def _under(frame: Frame, shape: tuple[int, int]) -> Box:
