@@ -5,15 +5,18 @@ from __future__ import annotations
 import getpass
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import Action, AnnotationLog, Entry, Label, ObjectId, agree, log_table
+from svetlana_jupyter.core.annotations import Action, AnnotationLog, Entry, Label, ObjectId, log_table
 from svetlana_jupyter.core.objects import box_columns, center_columns
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.core.standing import Standing
+from svetlana_jupyter.core.succession import Succession
+from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.book import open_book, read_logs
 
 PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
@@ -37,6 +40,11 @@ class Labelling:
         self.annotator = annotator
         self._others = read_logs(folder, besides=self.book.file)
         self.book.listen(changed)
+        self._standing = Standing(self.logs.values())
+
+    def follow(self, steps: Mapping[str, Sequence[Succession]], merged: Mapping[int, int]) -> None:
+        """Carry annotations over the masks that were replaced, and count classes as those they were merged into."""
+        self._standing = Standing(self.logs.values(), steps, merged)
 
     @property
     def logs(self) -> dict[str, AnnotationLog]:
@@ -45,9 +53,12 @@ class Labelling:
     @property
     def labels(self) -> Mapping[ObjectId, Label]:
         """What stands for each object: the only annotator's word, or what the majority says."""
-        if not self._others:
-            return self.book.log.labels
-        return agree(log.labels for log in self.logs.values())
+        return self._standing.labels
+
+    @property
+    def counts(self) -> Counter[Label]:
+        """How many objects each label stands for."""
+        return self._standing.counts
 
     def record(
         self,
@@ -58,6 +69,7 @@ class Labelling:
         class_id: int = 0,
         source: str = "script",
         seconds: float | None = None,
+        mask: int = 0,
     ) -> None:
         """Write one gesture about objects of one image.
 
@@ -65,6 +77,8 @@ class Labelling:
         ----------
         index : DataFrame
             The object index of the image; an `InputError` if one of the objects is not in it.
+        mask : int
+            Which of the image's masks the index is of; a `ProjectError` if this person has seen a later one.
         """
         objects = [int(object) for object in objects]
         missing = [object for object in objects if object not in index.index]
@@ -73,21 +87,29 @@ class Labelling:
                 f"image {image!r} has no object {missing[0]}; it has {len(index):,} objects, "
                 f"numbered {index.index.min()} to {index.index.max()}."
             )
+        if self.book.log.masks.get(image, 0) > mask:
+            raise ProjectError(
+                f"the mask of {image!r} was replaced since it was opened here, so nothing was written; "
+                "open the project again to see the new objects."
+            )
         ndim = sum(column in index for column in ("z", "y", "x"))
         centers = index.loc[objects, center_columns(ndim)].to_numpy(float)
         boxes = index.loc[objects, box_columns(ndim)].to_numpy(int)
+        self.book.hold()
         time, gesture = _now(), self.book.log.next_gesture
         self.book.append(
-            Entry(time, action, gesture, image, object, class_id, tuple(center), tuple(box), source, seconds)
+            Entry(time, action, gesture, image, object, class_id, tuple(center), tuple(box), source, seconds, mask)
             for object, center, box in zip(objects, centers.tolist(), boxes.tolist())
         )
 
     def undo(self) -> bool:
         """Take back the last gesture; False if there is none."""
+        self.book.hold()
         return self._step("undo", self.book.log.undoable)
 
     def redo(self) -> bool:
         """Bring back the last gesture taken back; False if there is none."""
+        self.book.hold()
         return self._step("redo", self.book.log.redoable)
 
     def table(self) -> pd.DataFrame:
