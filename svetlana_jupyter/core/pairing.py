@@ -15,7 +15,7 @@ from svetlana_jupyter.core.labels import refuse_unlabelled
 from svetlana_jupyter.core.spacing import Spacing
 from svetlana_jupyter.errors import InputError
 
-__all__ = ["ImagePair", "find_pairs", "pair"]
+__all__ = ["ImagePair", "find_pairs", "open_pair", "pair"]
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,29 @@ def pair(
     InputError
         If either cannot be used, their shapes differ, or the mask has no objects or does not tell them apart.
     """
+    opened = open_pair(name, image, mask, axes, spacing, channels, groups, cache)
+    try:
+        refuse_unlabelled(opened.mask)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    return opened
+
+
+def open_pair(
+    name: str,
+    image: Source | Sequence[Source],
+    mask: Source,
+    axes: str | None = None,
+    spacing: Spacing | None = None,
+    channels: Sequence[str] | None = None,
+    groups: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+) -> ImagePair:
+    """Open an image and its mask as `pair` does, but look at their headers alone: the mask may turn out empty."""
     try:
         opened_mask = open_mask(mask, spacing=spacing, cache=cache)
         opened = open_image(image, axes, spacing, channels, cache, like=opened_mask.shape)
         _refuse_different_shapes(opened, opened_mask)
-        refuse_unlabelled(opened_mask)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     found = spacing_of(opened) or spacing_of(opened_mask)

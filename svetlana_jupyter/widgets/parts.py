@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 
 class Status(HTML):
-    """One line that says what was just done, or what went wrong."""
+    """One line that says what was just done, or what went wrong.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    hides : bool
+        Take no place while there is nothing to say.
+    """
+
+    def __init__(self, hides: bool = False) -> None:
         super().__init__(layout={"width": "100%", "margin": "0"})
+        self._hides = hides
         self.text = ""
         self.say("")
 
@@ -34,6 +41,7 @@ class Status(HTML):
 
     def _show(self, text: str, look: str) -> None:
         self.text = text
+        self.layout.display = "none" if self._hides and not text else None
         self.value = f'<div class="{look}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
 
 
