@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import traitlets
-from ipywidgets import VBox
+from ipywidgets import Box, VBox
 
 from svetlana_jupyter.core.contrast import Palette
 from svetlana_jupyter.core.scene import Hint, Scene, compose
@@ -21,13 +21,12 @@ from svetlana_jupyter.widgets.opened import OpenImage
 from svetlana_jupyter.widgets.pace import Pace, Rest
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import Status
+from svetlana_jupyter.widgets.picking import Picking, Shown
 from svetlana_jupyter.widgets.pointer import Pointer
 from svetlana_jupyter.widgets.toolbar import Toolbar
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
-
-Shown = tuple[str, int] | None
 
 _KEPT = 4  # images that stay open: a queue goes back and forth between images
 _OBJECT_SHARE, _OBJECT_MOST, _OBJECT_SCALE = 0.2, 0.6, 24.0  # of the screen: a usual object, a large one; pixels
@@ -35,10 +34,11 @@ _OBJECT_SHARE, _OBJECT_MOST, _OBJECT_SCALE = 0.2, 0.6, 24.0  # of the screen: a 
 logger = logging.getLogger(__name__)
 
 
-class Viewer(VBox):
+class Viewer(Picking, VBox):
     """Shows one image of a project, its segmentation, annotations and predictions.
 
     A click picks an object, dragging moves the image, the wheel zooms; keys that do not move the view go to `on_key`.
+    How several objects are selected, `Picking` says.
 
     Parameters
     ----------
@@ -50,8 +50,6 @@ class Viewer(VBox):
     ----------
     image : str
         Name of the image shown; empty when the project has none.
-    selected : int
-        The selected object, 0 for none.
     overlay : {"annotations", "predictions", "off"}
         What objects are coloured by; annotations are shown above predictions.
     opacity : float
@@ -62,10 +60,11 @@ class Viewer(VBox):
     view : View
     scene : Scene or None
         What is on the screen; None before an image could be shown.
+    stage : Box
+        Holds the picture, and what a panel lays over it.
     """
 
     image = traitlets.Unicode()
-    selected = traitlets.Int(0)
     overlay = traitlets.Enum(["annotations", "predictions", "off"], "annotations")
     opacity = traitlets.Float(0.25)
     outlines = traitlets.Bool(True)
@@ -86,13 +85,14 @@ class Viewer(VBox):
         self._hint: Hint | None = None
         self._still = False
         self._key_callbacks: list[Callable[[str, Shown], Any]] = []
-        self._pick_callbacks: list[Callable[[str, int], Any]] = []
         self._pace = Pace(guarded(self._draw, self.status))
         self._rest = Rest(self._sharpen)
         self._surface = CanvasSurface(size, self._pace.request)
         self._pointer = Pointer()
         self._toolbar = Toolbar(self)
-        self.children = (self._toolbar, self._surface.widget, self._toolbar.plane, self.status, self._pointer)
+        self.stage = Box([self._surface.widget])
+        self.stage.add_class("sv-stage")
+        self.children = (self._toolbar, self.stage, self._toolbar.plane, self.status, self._pointer)
         self.status.observe(lambda _: self._show_status(), "value")
         self._show_status()
         navigation = Navigation(self)
@@ -101,7 +101,7 @@ class Viewer(VBox):
         self._when(self._pointer, self._resolve, "dpr")
         self._when(self, self._open, "image")
         self._when(self, self._change_plane, "plane")
-        self._when(self, self.redraw, "selected", "overlay", "opacity", "outlines")
+        self._when(self, self.redraw, "selection", "overlay", "opacity", "outlines")
         self._when(project, self._list_images, "images_version")
         self._when(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
         self._list_images()
@@ -124,7 +124,7 @@ class Viewer(VBox):
         """
         self.image = image
         if self._opened is None or not object:
-            self.selected = 0
+            self.selection = ()
             return
         center, side, usual = self._opened.place(object)
         self.selected = object
@@ -142,14 +142,10 @@ class Viewer(VBox):
     def on_key(self, act: Callable[[str, Shown], Any]) -> None:
         """Call ``act(key, shown)`` for each key that does not move the view.
 
-        ``shown`` is the ``(image, object)`` that was on the screen when the key was pressed, None when no object was
-        selected. With Ctrl or Command the key is named ``"Ctrl+z"``.
+        ``shown`` is the `picked` of the screen on which the key was pressed: the ``(image, object)``, or None when no
+        object was selected. With Ctrl or Command the key is named ``"Ctrl+z"``.
         """
         self._key_callbacks.append(act)
-
-    def on_pick(self, act: Callable[[str, int], Any]) -> None:
-        """Call ``act(image, object)`` after a click; ``object`` is 0 on the background."""
-        self._pick_callbacks.append(act)
 
     def focus(self) -> None:
         """Give the keyboard to the picture."""
@@ -203,20 +199,6 @@ class Viewer(VBox):
             self._hint = None
             self.redraw()
 
-    def pick(self, row: float, column: float) -> None:
-        """Select the object under a point of the screen."""
-        if self.scene is None:
-            return
-        self.selected = self.scene.object_at(row, column)
-        self._surface.shown = self.picked
-        for act in self._pick_callbacks:
-            act(self.image, self.selected)
-
-    @property
-    def picked(self) -> Shown:
-        """The selected object, on the screen already or not; None where there is none."""
-        return (self.image, self.selected) if self.selected else None
-
     def press(self, key: str, shown: Shown) -> None:
         """Pass a key on, with the object that was on the screen."""
         for act in self._key_callbacks:
@@ -249,8 +231,9 @@ class Viewer(VBox):
                 opened.marks(self.overlay),
                 opacity=self.opacity,
                 outlines=self.outlines,
-                selected=self.selected,
+                selected=self.selection,
                 hint=self._hint,
+                lasso=self.lasso,
                 spacing=opened.spacing,
                 before=self.scene,
                 quick=not self._still,
@@ -272,7 +255,7 @@ class Viewer(VBox):
 
     def _open(self) -> None:
         self._opened = self._hint = self.scene = None
-        self.selected = 0
+        self.selection = self.lasso = ()
         self._tell_shown(None)
         self._surface.blank()
         if self.image:
