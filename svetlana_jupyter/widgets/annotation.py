@@ -63,7 +63,7 @@ class AnnotationPanel(LabellingPanel):
         self.greet(hint if project.images else "")
 
     def show(self) -> None:
-        class_id = self.project.label_of(*self.shown).class_id if self.shown else 0
+        class_id = self.project.label_of(*self.one).class_id if self.one else 0
         self.rows.show(self.project.classes, self._details, chosen=class_id)
 
     def _follow(self) -> None:

@@ -286,13 +286,15 @@ def _key(layer: CodeLayer | None) -> object:
 
 
 def _decorate(layer: Canvas, scene: Scene) -> None:
-    """Draw the scale bar and the words beside the pointer, in CSS pixels."""
+    """Draw the scale bar, the lasso and the words beside the pointer, in CSS pixels."""
     layer.reset_transform()
     layer.clear()
     layer.scale(scene.view.dpr)
     layer.font = _FONT
     layer.line_join = "round"
     _scale_bar(layer, scene)
+    if scene.lasso:
+        _lasso(layer, scene)
     if scene.hint is not None:
         _hint(layer, scene.hint, scene.view)
 
@@ -308,6 +310,19 @@ def _scale_bar(layer: Canvas, scene: Scene) -> None:
     layer.global_alpha = 1
     layer.fill_rect(right - scene.scale_bar.length, bottom, scene.scale_bar.length, 3)
     layer.fill_text(scene.scale_bar.text, right, bottom - 6)
+
+
+def _lasso(layer: Canvas, scene: Scene) -> None:
+    """Draw the box or lasso that is being drawn; a dashed line shows on dark and on bright images alike."""
+    corners = np.array([scene.view.to_screen(*corner)[::-1] for corner in scene.lasso])
+    layer.fill_style = "rgba(255, 255, 255, 0.12)"
+    layer.fill_polygon(corners)
+    layer.line_width, layer.stroke_style = 2.5, "rgba(0, 0, 0, 0.7)"
+    layer.stroke_polygon(corners)
+    layer.line_width, layer.stroke_style = 1.25, "#ffffff"
+    layer.set_line_dash([5, 4])
+    layer.stroke_polygon(corners)
+    layer.set_line_dash([])
 
 
 def _hint(layer: Canvas, hint: Hint, view: View) -> None:

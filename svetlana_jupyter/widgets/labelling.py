@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeGuard
 
 from ipywidgets import HTML, HBox, VBox, Widget
 
 from svetlana_jupyter.core.annotations import Mark, ObjectId
 from svetlana_jupyter.widgets.commands import CommandPanel
+from svetlana_jupyter.widgets.menu import Item, ObjectMenu
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import ClassRows
 from svetlana_jupyter.widgets.style import SIDE_WIDTH, VIEWER_SIZE
@@ -29,7 +31,7 @@ TOO_EARLY = "That key came before the next object was on the screen, so it label
 
 
 class LabellingPanel(CommandPanel):
-    """A panel in which one key says what the object on screen is.
+    """A panel in which one key says what the object on screen is, or what all selected objects are, in one gesture.
 
     Every key event carries the object that was on screen when the key went down, so that typing ahead of a slow
     connection never labels another one: such a key is refused. A label given to the object that the queue brought goes
@@ -50,6 +52,8 @@ class LabellingPanel(CommandPanel):
     viewer : Viewer
     rows : ClassRows
         The class buttons.
+    menu : ObjectMenu
+        The same and the marks, beside the object.
     status : Status
     """
 
@@ -67,10 +71,19 @@ class LabellingPanel(CommandPanel):
         self.viewer.on_key(guarded(self.press, self.status))
         self.viewer.on_pick(guarded(self._picked, self.status))
         self.viewer.observe(guarded(lambda _: self.show(), self.status), ["image", "selected"])
+        self.viewer.observe(guarded(lambda _: self._selected_several(), self.status), "selection")
+        self.menu = ObjectMenu(VIEWER_SIZE)
+        self.viewer.stage.children = (*self.viewer.stage.children, self.menu)
+        self.viewer.observe(guarded(lambda _: self._show_menu(), self.status), "menu")
 
     @property
     def shown(self) -> ObjectId | None:
-        """The object that is chosen in the viewer."""
+        """What keys and buttons mean: the object selected, or several, as `Viewer.picked` numbers them."""
+        return ObjectId(*self.viewer.picked) if self.viewer.picked else None
+
+    @property
+    def one(self) -> ObjectId | None:
+        """The object selected in the viewer; None where none or several are."""
         return ObjectId(self.viewer.image, self.viewer.selected) if self.viewer.selected else None
 
     @property
@@ -118,28 +131,32 @@ class LabellingPanel(CommandPanel):
         self.follow_key(key, object)
 
     def label(self, name: str, object: ObjectId | None) -> None:
-        """Give an object a class."""
+        """Give an object, or each that is selected, a class."""
         if not self._means(object):
             return
-        self.project.annotate(*object, name, source=self._source_for(object), seconds=self._seconds(object))
+        self.project.annotate(
+            object.image, self._meant(), name, source=self._source_for(object), seconds=self._seconds(object)
+        )
         self._go_on(object)
 
     def marking(self, mark: Mark) -> Callable[[ObjectId | None], None]:
-        """Return the command that marks an object as skipped, ambiguous or badly segmented."""
+        """Return the command that marks an object, or each selected, as skipped, ambiguous or badly segmented."""
 
         def act(object: ObjectId | None) -> None:
             if not self._means(object):
                 return
-            self.project.mark(*object, mark, source=self._source_for(object), seconds=self._seconds(object))
+            self.project.mark(
+                object.image, self._meant(), mark, source=self._source_for(object), seconds=self._seconds(object)
+            )
             self._go_on(object)
 
         return act
 
     def erase(self, object: ObjectId | None) -> None:
-        """Remove what was said of an object."""
+        """Remove what was said of an object, or of each that is selected."""
         if not self._means(object):
             return
-        self.project.erase(*object, source=self._source_for(object))
+        self.project.erase(object.image, self._meant(), source=self._source_for(object))
         self.status.say(self.project.status)
 
     def undo(self, object: ObjectId | None = None) -> None:
@@ -168,6 +185,43 @@ class LabellingPanel(CommandPanel):
             return False
         return True
 
+    def _meant(self) -> int | list[int]:
+        return self.viewer.selected or list(self.viewer.selection)
+
+    def _selected_several(self) -> None:
+        if len(self.viewer.selection) > 1:
+            self._candidate = None
+            self._since = time.monotonic()
+            self.status.say(f"{self._selection_text()} are selected: a key or a class button labels all of them.")
+
+    def _selection_text(self) -> str:
+        one, several = self.viewer.selected, f"{len(self.viewer.selection):,} objects"
+        return f"{f'Object {one}' if one else several} in {self.viewer.image}"
+
+    def _show_menu(self) -> None:
+        at, object = self.viewer.menu, self.shown
+        if at is None or object is None:
+            if self.menu.is_open:
+                self.menu.hide()
+                self.focus()
+            return
+
+        def item(text: str, key: str, act: Callable[[ObjectId], None], color: str = "") -> Item:
+            def chosen() -> None:
+                self.viewer.close_menu()
+                self.do(act, object)
+
+            return Item(text, key, chosen, color)
+
+        keys = {command.text: command.keys[0] for command in self.commands}
+        classes = [item(c.name, c.key, partial(self.label, c.name), c.color) for c in self.project.classes]
+        marks = [
+            item("Ambiguous", keys.get("Ambiguous", ""), self.marking("ambiguous")),
+            item("Bad segmentation", keys.get("Bad segmentation", ""), self.marking("bad")),
+            item("Erase", keys.get("Erase", ""), self.erase),
+        ]
+        self.menu.show_at(at, self._selection_text(), [*classes, *marks])
+
     def _picked(self, image: str, object: int) -> None:
         self._candidate = None
         self._since = time.monotonic()
@@ -189,14 +243,19 @@ class LabellingPanel(CommandPanel):
         self.status.say(self.project.status)
 
     def _revisit(self, done: bool, said: str) -> None:
-        """Show the object that an undo or a redo was about, in its place in the queue if it is the one before."""
+        """Show what an undo or a redo was about: an object in its place in the queue if it is the one before."""
         if not done:
             self.status.say(f"Nothing is left to {said}.")
             return
         log = self.project.annotations()
         log = log[log["who"] == self.project.annotator]
-        gesture = log[(log["gesture"] == log["gesture"].iloc[-1]) & (log["image"] != "")].iloc[-1]
-        object = ObjectId(gesture["image"], int(gesture["object"]))
+        gesture = log[(log["gesture"] == log["gesture"].iloc[-1]) & (log["image"] != "")]
+        object = ObjectId(gesture["image"].iloc[-1], int(gesture["object"].iloc[-1]))
+        if gesture["object"].nunique() > 1:
+            self.viewer.image = object.image
+            self.viewer.selection = tuple(gesture["object"])
+            self.status.say(f"{said.capitalize()}: {self._selection_text()}.")
+            return
         if object != self.shown:
             before = self.queue.previous() if self._candidate else None
             if before and before.id != object:

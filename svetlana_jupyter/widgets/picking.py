@@ -40,6 +40,8 @@ class Picking(traitlets.HasTraits):
         The first and the last plane of that range.
     lasso : tuple of (y, x)
         The box or lasso that is being drawn, in points of the image.
+    menu : tuple of float or None
+        Row and column of the screen where the menu of the selection is open; a panel shows it.
     """
 
     selected = traitlets.Int(0)
@@ -49,6 +51,7 @@ class Picking(traitlets.HasTraits):
     reach = traitlets.Enum(["plane", "range", "all"], "plane")
     span = traitlets.Tuple((0, 0))
     lasso = traitlets.Tuple()
+    menu = traitlets.Tuple(default_value=None, allow_none=True)
 
     if TYPE_CHECKING:  # what the viewer has
         image: str
@@ -62,7 +65,6 @@ class Picking(traitlets.HasTraits):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._selections = 0
         self._pick_callbacks: list[Callable[[str, int], Any]] = []
-        self._menu_callbacks: list[Callable[[float, float], Any]] = []
         super().__init__(*arguments, **options)
 
     @property
@@ -80,10 +82,6 @@ class Picking(traitlets.HasTraits):
         """Call ``act(image, object)`` after one object or none was chosen; ``object`` is 0 on the background."""
         self._pick_callbacks.append(act)
 
-    def on_menu(self, act: Callable[[float, float], Any]) -> None:
-        """Call ``act(row, column)`` when a menu is asked for at a point of the screen, for what is selected then."""
-        self._menu_callbacks.append(act)
-
     def pick(self, row: float, column: float, extend: bool = False) -> None:
         """Select the object under a point of the screen; with ``extend``, add it to the selection or take it away."""
         if self.scene is None:
@@ -94,9 +92,9 @@ class Picking(traitlets.HasTraits):
         else:
             self._choose({object} - {0})
 
-    def draw_box(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Draw a box between two points of the screen; `close_lasso` selects what is inside."""
-        self._draw_lasso(box_corners(self.view.to_image(*start), self.view.to_image(*end)))
+    def draw_box(self, corner: Point, row: float, column: float) -> None:
+        """Draw a box from a point of the image to one of the screen; `close_lasso` selects what is inside."""
+        self._draw_lasso(box_corners(corner, self.view.to_image(row, column)))
 
     def draw_lasso(self, row: float, column: float) -> None:
         """Lead the lasso on to a point of the screen; `close_lasso` selects what is inside."""
@@ -128,20 +126,24 @@ class Picking(traitlets.HasTraits):
         self._choose(())
 
     def ask_menu(self, row: float, column: float) -> None:
-        """Ask for the menu of the object under a point of the screen; of several, if it is one of them."""
+        """Open the menu at a point of the screen, for the object there; for several, if it is one of them."""
         object = self.scene.object_at(row, column) if self.scene is not None else 0
         if object and object not in self.selection:
             self._choose([object])
-        for act in self._menu_callbacks:
-            act(row, column)
+        if self.selection:
+            self.menu = (row, column)
 
     def ask_menu_for_selection(self) -> None:
-        """Ask for the menu in the middle of what is selected."""
+        """Open the menu in the middle of what is selected."""
         if self.selection:
             centers = self.project.objects(self.image).loc[list(self.selection), ["y", "x"]]
             y, x = (float(middle) + 0.5 for middle in centers.mean())
-            for act in self._menu_callbacks:
-                act(*self.view.to_screen(y, x))
+            self.menu = self.view.to_screen(y, x)
+
+    def close_menu(self) -> bool:
+        """Close the menu; return whether it was open."""
+        was_open, self.menu = self.menu is not None, None
+        return was_open
 
     def _choose_inside(self, corners: tuple[Point, ...], extend: bool) -> None:
         found = objects_inside(self.project.objects(self.image), corners, self._planes()).tolist()
@@ -170,6 +172,7 @@ class Picking(traitlets.HasTraits):
     @traitlets.observe("selection")
     def _follow_selection(self, change: dict[str, Any]) -> None:
         self._selections += 1
+        self.menu = None
         self.selected = self.selection[0] if len(self.selection) == 1 else 0
 
     @traitlets.observe("selected")

@@ -4,6 +4,8 @@
 
 const IGNORED = new Set(["Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock", "Dead", "Process", "Tab"]);
 
+const ON_MAC = navigator.platform.startsWith("Mac"); // where Ctrl makes a click the right button's
+
 function render({ model, el }) {
   const stop = new AbortController();
   const { signal } = stop;
@@ -36,6 +38,16 @@ function render({ model, el }) {
     let dragging = false;
     let pending = {}; // at most one message of a kind for each frame of the screen
 
+    // Arrows lead from item to item; every other key is the picture's, as if the menu were not there.
+    const walk = (menu, item, key) => {
+      const items = [...menu.querySelectorAll("button")];
+      const at = items.indexOf(item);
+      const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[key];
+      if (to === undefined) return false;
+      items.at(to % items.length).focus();
+      return true;
+    };
+
     const place = (e) => {
       const box = canvas.getBoundingClientRect();
       return { row: e.clientY - box.top, column: e.clientX - box.left };
@@ -62,7 +74,8 @@ function render({ model, el }) {
       e.preventDefault(); // no selection of text while dragging
       flush();
       dragging = true;
-      send("pressed", { ...place(e), button: e.button, held: held(e) });
+      const button = e.ctrlKey && ON_MAC ? 2 : e.button;
+      send("pressed", { ...place(e), button, held: held(e) });
     });
     onCanvas("mousemove", (e) => dragging || soon("moved", place(e)));
     onCanvas("mouseout", () => dragging || (flush(), send("left")));
@@ -83,10 +96,14 @@ function render({ model, el }) {
       soon("wheeled", { delta: before + e.deltaY * unit * (e.ctrlKey ? 4 : 1), ...place(e) });
     });
     viewer.addEventListener("keydown", (e) => {
-      if (e.target.tagName !== "CANVAS") return;
+      const menu = e.target.closest(".sv-menu");
+      if (e.target.tagName !== "CANVAS" && !menu) return;
       e.stopPropagation(); // Tab too: ipycanvas would keep it, and nobody could tab out
-      if (IGNORED.has(e.key) || /^F\d+$/.test(e.key) || e.isComposing) return;
+      const opensMenu = e.shiftKey && e.key === "F10";
+      if (IGNORED.has(e.key) || (/^F\d+$/.test(e.key) && !opensMenu) || e.isComposing) return;
+      if (menu && (e.key === "Enter" || e.key === " ")) return; // the button's own
       e.preventDefault();
+      if (menu && walk(menu, e.target, e.key)) return;
       // A key right behind a click means the object clicked, which only the kernel knows yet.
       const shown = seen.answered < clicked ? null : seen.shown;
       send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shift: e.shiftKey, shown });
@@ -95,7 +112,7 @@ function render({ model, el }) {
     panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });
     panel.addEventListener("contextmenu", (e) => {
       e.stopPropagation();
-      if (e.target.tagName === "CANVAS") e.preventDefault();
+      if (e.target.tagName === "CANVAS" || e.target.closest(".sv-menu")) e.preventDefault();
     }, { signal });
   };
 

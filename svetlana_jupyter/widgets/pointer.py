@@ -16,6 +16,19 @@ from svetlana_jupyter.widgets.canvas import Listener, chord
 _CSS = """
 .sv-viewer canvas { outline: none; cursor: crosshair; }
 .sv-viewer canvas:focus { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -1px; }
+.sv-viewer button:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -1px; }
+.sv-stage { position: relative; overflow: visible; }
+.sv-menu { position: absolute; z-index: 10; padding: 4px 0; border-radius: 4px;
+  background: var(--jp-layout-color1, #fff); border: 1px solid var(--jp-border-color1, #bdbdbd);
+  box-shadow: 0 3px 10px rgba(0, 0, 0, 0.35); }
+.sv-menu .sv-menu-title { padding: 2px 10px 3px; font-size: 12px; line-height: 18px; overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; color: var(--jp-ui-font-color2, #616161); }
+.sv-menu .sv-menu-item { position: relative; }
+.sv-menu button { width: 100%; height: 26px; margin: 0; padding: 0 34px 0 10px; text-align: left; line-height: 26px;
+  background: transparent; color: var(--jp-ui-font-color1, #212121); overflow: hidden; text-overflow: ellipsis; }
+.sv-menu button:hover, .sv-menu button:focus { background: var(--jp-layout-color2, #eee); box-shadow: none; }
+.sv-menu .sv-menu-key { position: absolute; right: 8px; top: 0; pointer-events: none; }
+.sv-menu .sv-menu-rule { border-top: 1px solid var(--jp-border-color2, #e0e0e0); }
 """
 
 

@@ -19,18 +19,18 @@ from ipywidgets import (
 from traitlets import link
 
 from svetlana_jupyter.core.contrast import Palette, auto_window
+from svetlana_jupyter.widgets.tools import ICON, Tools, icon_button
 
 if TYPE_CHECKING:
     from svetlana_jupyter.widgets.opened import OpenImage
     from svetlana_jupyter.widgets.viewer import Viewer
 
 OVERLAYS = (("Annotations", "annotations"), ("Predictions", "predictions"), ("No overlay", "off"))
-_ICON = {"width": "32px", "padding": "0", "margin": "0 2px 0 0"}
 _STEPS = 200
 
 
 class Toolbar(VBox):
-    """The image, the zoom and the overlay in one row; contrast, channels and opacity in one that opens below it.
+    """The image, the zoom, the overlay and the tools in one row; contrast, channels and opacity open below it.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class Toolbar(VBox):
             tooltip="What the objects are coloured by",
             layout={"width": "124px", "margin": "0 4px 0 8px"},
         )
-        self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=_ICON)
-        self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=_ICON)
+        self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=ICON)
+        self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=ICON)
         self.opacity = FloatSlider(
             min=0,
             max=1,
@@ -60,6 +60,7 @@ class Toolbar(VBox):
             layout={"width": "240px"},
         )
         self.plane = IntSlider(description="Plane", tooltip="Plane of the volume ([ and ])", layout={"width": "100%"})
+        self.tools = Tools(viewer)
         self.channels = VBox()
         self._display = HBox([self.channels, self.opacity])
         self._display.layout = {"display": "none", "flex_flow": "row wrap", "align_items": "center"}
@@ -73,10 +74,11 @@ class Toolbar(VBox):
                 self.overlay,
                 self.outlines,
                 self.more,
+                self.tools,
             ],
             layout={"align_items": "center", "flex_flow": "row wrap"},
         )
-        super().__init__([self._first, self._display], layout={"margin": "0 0 4px 0"})
+        super().__init__([self._first, self.tools.planes, self._display], layout={"margin": "0 0 4px 0"})
         for name in ("overlay", "outlines", "opacity", "plane"):
             link((viewer, name), (getattr(self, name), "value"))
         self.outlines.observe(lambda _: viewer.focus(), "value")
@@ -95,6 +97,7 @@ class Toolbar(VBox):
         rows = len(opened.palette.channels) if _switchable(opened.palette) else 1
         self.channels.children = [self._channel(opened, position) for position in range(rows)]
         self.plane.max = opened.planes - 1
+        self.tools.follow(opened.planes)
         self.plane.layout.display = "" if opened.planes > 1 else "none"
 
     def _channel(self, opened: OpenImage, position: int) -> HBox:
@@ -135,14 +138,7 @@ class Toolbar(VBox):
         return switch
 
     def _icon(self, icon: str, tooltip: str, act: Callable[[], None], text: str = "") -> Button:
-        button = Button(icon=icon, description=text, tooltip=tooltip, layout=_ICON)
-
-        def clicked(_: Button) -> None:
-            act()
-            self._viewer.focus()  # a focused button would leave the keys to JupyterLab's shortcuts
-
-        button.on_click(clicked)
-        return button
+        return icon_button(self._viewer, icon, tooltip, act, text)
 
     def _chosen(self, name: str | None) -> None:
         if name is not None and name != self._viewer.image:

@@ -105,9 +105,11 @@ def test_a_click_on_the_background_picks_nothing(viewer):
     assert viewer.selected == 0
 
 
-def test_the_right_button_picks_nothing(viewer):
+def test_the_right_button_picks_the_object_for_a_menu_and_nothing_on_the_background(viewer):
+    click(viewer, 1, 1, button=2)
+    assert (viewer.selected, viewer.menu) == (0, None)
     click(viewer, *middle(3), button=2)
-    assert viewer.selected == 0
+    assert (viewer.selected, viewer.menu) == (3, viewer.view.to_screen(*middle(3)))
 
 
 def test_without_the_helper_the_events_of_the_canvas_do_the_same(viewer):
