@@ -73,9 +73,9 @@ def test_the_ground_is_bright_around_bright_pictures_and_beyond_the_border_of_th
 
 def test_the_contrast_is_that_of_the_palette_of_each():
     narrow = Palette((Channel("grey", "#ffffff", (0, 100)),))
-    pixels, _ = contact_sheet([thumbnail(50), thumbnail(50)], [GREY, narrow], GRID)
-    assert cell(pixels, GRID, 0)[5, 5, 0] == 50
-    assert cell(pixels, GRID, 1)[5, 5, 0] == 128
+    pixels, _ = contact_sheet([thumbnail(60), thumbnail(60)], [GREY, narrow], GRID)
+    assert cell(pixels, GRID, 0)[5, 5, 0] == 60
+    assert cell(pixels, GRID, 1)[5, 5, 0] == 153
 
 
 def test_the_outline_lies_on_the_border_of_the_object_alone():
