@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import HTML, ColorPicker, HBox, Text
 
 from svetlana_jupyter.core.classes import PALETTE
+from svetlana_jupyter.widgets.class_editor import ClassEditor
 from svetlana_jupyter.widgets.commands import Command
 from svetlana_jupyter.widgets.labelling import LabellingPanel
 from svetlana_jupyter.widgets.parts import count, heading, muted
@@ -27,7 +28,10 @@ class AnnotationPanel(LabellingPanel):
     """
 
     def __init__(self, project: Project) -> None:
-        super().__init__(project, queue="random", source="panel", queue_source="queue")
+        super().__init__(
+            project, queue="random", source="panel", queue_source="queue", edit=lambda name: self.editor.edit(name)
+        )
+        self.editor = ClassEditor(project, self.do, self.status.say)
         self._details: dict[int, str] = {}
         self.offer(
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
@@ -49,6 +53,7 @@ class AnnotationPanel(LabellingPanel):
         empty, body = self.arrange(
             HBox([heading("Classes"), self.help_button], layout={"align_items": "center"}),
             self.rows,
+            self.editor,
             HBox([self.new_color, self.new_name, self.add], layout={"width": "100%"}),
             heading("This object"),
             self.grid(),
@@ -75,6 +80,7 @@ class AnnotationPanel(LabellingPanel):
         self.buttons["Undo"].disabled = not project.can_undo
         self.buttons["Redo"].disabled = not project.can_redo
         self.tally.value = "<br>".join(map(muted, self._tally(int(counts.sum()))))
+        self.editor.follow()
         self.show()
 
     def _tally(self, total: int) -> tuple[str, str]:

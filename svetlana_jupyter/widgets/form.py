@@ -62,8 +62,8 @@ class ProjectForm(VBox):
         self._spacing_note = HTML()
         self.pairs = HTML(layout={"width": "100%", "margin": "2px 0 0 0"})
         self.classes = ClassFields()
-        self.open = Button(icon="folder-open", button_style="primary", layout={"width": "150px", "margin": "0"})
-        self.open.on_click(guarded(lambda _: self._open(), self.status))
+        self.begin = Button(icon="folder-open", button_style="primary", layout={"width": "150px", "margin": "0"})
+        self.begin.on_click(guarded(lambda _: self._open(), self.status))
         self.folder.observe(guarded(lambda _: self._follow_folder(), self.status), "value")
         for field in (self.images, self.masks, self.axes, self.spacing):
             field.observe(guarded(lambda _: self._ask(), self.status), "value")
@@ -79,7 +79,7 @@ class ProjectForm(VBox):
             self.pairs,
             heading("Classes"),
             self.classes,
-            HBox([self.open], layout={"margin": "8px 0 4px 0"}),
+            HBox([self.begin], layout={"margin": "8px 0 4px 0"}),
             self.status,
         )
         self._follow_folder()
@@ -103,7 +103,7 @@ class ProjectForm(VBox):
         else:
             said, verb = "A folder for all that is yours; a project or its zip is opened again", "Make project"
         self._folder_note.value = muted(said)
-        self.open.description, self.open.tooltip = verb, said
+        self.begin.description, self.begin.tooltip = verb, said
 
     def _ask(self) -> None:
         question = self.question

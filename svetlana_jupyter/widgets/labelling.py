@@ -46,6 +46,8 @@ class LabellingPanel(CommandPanel):
         How the annotation log names labels given here to objects that were clicked.
     queue_source : str
         And to objects that the queue brought.
+    edit : callable, optional
+        Called with the name of a class that a person wants to rename or merge.
 
     Attributes
     ----------
@@ -57,16 +59,26 @@ class LabellingPanel(CommandPanel):
     status : Status
     """
 
-    def __init__(self, project: Project, queue: str, source: str, queue_source: str) -> None:
+    def __init__(
+        self,
+        project: Project,
+        queue: str,
+        source: str,
+        queue_source: str,
+        edit: Callable[[str], None] | None = None,
+    ) -> None:
         super().__init__(project)
         self.viewer = Viewer(project, VIEWER_SIZE)
         self.rows = ClassRows(
             act=lambda name: self.do(self.label, name, self.shown),
             recolor=lambda name, color: self.do(project.recolor_class, name, color),
+            edit=edit,
+            found=lambda name: self.do(self._label_found, name),
         )
         self._kind, self._source, self._queue_source = queue, source, queue_source
         self._queue: Queue | None = None
         self._candidate: Candidate | None = None
+        self._finding: ObjectId | None = None
         self._since = time.monotonic()
         self.viewer.on_key(guarded(self.press, self.status))
         self.viewer.on_pick(guarded(self._picked, self.status))
@@ -128,6 +140,9 @@ class LabellingPanel(CommandPanel):
         info = self.project.classes.by_key(key)
         if info:
             self.label(info.name, object)
+        if key == "/":
+            self._finding = object
+            self.rows.find.focus()
         self.follow_key(key, object)
 
     def label(self, name: str, object: ObjectId | None) -> None:
@@ -138,6 +153,11 @@ class LabellingPanel(CommandPanel):
             object.image, self._meant(), name, source=self._source_for(object), seconds=self._seconds(object)
         )
         self._go_on(object)
+
+    def _label_found(self, name: str) -> None:
+        """Give the object that was on screen when a person began to look for a class that class."""
+        object, self._finding = self._finding or self.shown, None
+        self.label(name, object)
 
     def marking(self, mark: Mark) -> Callable[[ObjectId | None], None]:
         """Return the command that marks an object, or each selected, as skipped, ambiguous or badly segmented."""

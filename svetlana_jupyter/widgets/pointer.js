@@ -104,6 +104,9 @@ function render({ model, el }) {
       if (menu && (e.key === "Enter" || e.key === " ")) return; // the button's own
       e.preventDefault();
       if (menu && walk(menu, e.target, e.key)) return;
+      // What is typed behind it belongs into the field, whenever the kernel may answer.
+      const find = e.key === "/" && panel.querySelector(".sv-find input");
+      if (find?.offsetParent) find.focus({ preventScroll: true });
       // A key right behind a click means the object clicked, which only the kernel knows yet.
       const shown = seen.answered < clicked ? null : seen.shown;
       send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shift: e.shiftKey, shown });

@@ -63,8 +63,9 @@ _CSS = """
 .svetlana .sv-score { flex: 1; padding: 8px 12px; border: 1px solid var(--jp-border-color2, #e0e0e0);
   border-radius: 4px; }
 .svetlana .sv-score b { display: block; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.svetlana .sv-quiet { background: transparent; color: var(--jp-ui-font-color2, #616161); }
+.svetlana .sv-quiet { padding: 0; background: transparent; color: var(--jp-ui-font-color2, #616161); }
 .svetlana .sv-quiet:hover, .svetlana .sv-quiet:focus { color: var(--jp-ui-font-color1, #212121); }
+.svetlana .sv-editor { border: 1px solid var(--jp-border-color1, #bdbdbd); border-radius: 4px; }
 .svetlana .sv-pairs { min-height: 44px; max-height: 330px; overflow: auto; }
 .svetlana .sv-pairs .sv-table { width: 100%; margin-top: 4px; }
 .svetlana .sv-pairs td { white-space: nowrap; }

@@ -86,7 +86,7 @@ def test_the_form_opens_the_app_with_the_chosen_colours(files):
     name_classes(form, "active", "resting")
     form.classes.rows[0].picker.value = "#123456"
     form.spacing.value = "0.5"
-    form.open.click()
+    form.begin.click()
     assert app.tab in app.children
     assert list(app.project.images) == ["A1", "A2"]
     assert app.project.images["A1"].spacing == (0.5, 0.5)
@@ -97,7 +97,7 @@ def test_the_form_opens_the_app_with_the_chosen_colours(files):
 
 def test_an_example_in_a_field_is_no_class(files):
     app = filled(files)
-    app.children[0].open.click()
+    app.children[0].begin.click()
     assert app.project.classes.names == ()
 
 
@@ -115,8 +115,8 @@ def test_the_form_reopens_a_project_by_its_folder_alone(project):
     app = App()
     form = app.children[0]
     form.folder.value = str(project.path)
-    assert form.open.description == "Open"
-    form.open.click()
+    assert form.begin.description == "Open"
+    form.begin.click()
     assert list(app.project.images) == ["left", "right"]
     assert app.project.classes.names == ("bright", "dark")
 
@@ -124,13 +124,13 @@ def test_the_form_reopens_a_project_by_its_folder_alone(project):
 def test_what_the_form_cannot_do_is_said_in_it(files):
     app = App()
     form = app.children[0]
-    form.open.click()
+    form.begin.click()
     assert "Name a folder" in form.status.text
     form.folder.value = str(files)
-    form.open.click()
+    form.begin.click()
     assert "holds no project.json" in form.status.text
     form.images.value = "<b>*.tif"
-    form.open.click()
+    form.begin.click()
     assert "where the masks lie" in form.status.text
     form.masks.value = "*.tif"
     assert "<b>" not in form.pairs.value
@@ -138,9 +138,9 @@ def test_what_the_form_cannot_do_is_said_in_it(files):
 
 
 def test_an_image_added_twice_is_no_problem(files):
-    filled(files).children[0].open.click()
+    filled(files).children[0].begin.click()
     app = filled(files)
-    app.children[0].open.click()
+    app.children[0].begin.click()
     assert len(app.project.images) == 2
     assert isinstance(app.project, Project)
 
