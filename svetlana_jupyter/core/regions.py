@@ -146,13 +146,17 @@ class Reader:
         step = 1 << int(math.log2(stride // kept))
         missing = self._missing(box, kept, plane)
         found: dict[tuple[int, int], NDArray[Any]] = {}
-        if missing and not (quick and sum(map(self._cost, missing)) > _SLOW):
+        if not (quick and self._is_slow(missing)):
             for piece in missing:
                 found |= self.load(piece)
             missing = ()
         return self._assembled(box, kept, step, plane, found, missing)
 
-    def missing(self, box: Box, stride: int, plane: int) -> tuple[Piece, ...]:
+    def is_quick(self, box: Box, stride: int = 1, plane: int = 0) -> bool:
+        """Whether `read` with these arguments would take no long time."""
+        return not self._is_slow(self.missing(box, stride, plane))
+
+    def missing(self, box: Box, stride: int = 1, plane: int = 0) -> tuple[Piece, ...]:
         """Return what `read` would have to decode."""
         return self._missing(box, self._kept_stride(stride), plane)
 
@@ -193,10 +197,12 @@ class Reader:
                 pieces[y // group, x // group] = min(y0, y), min(x0, x), max(y1, y + 1), max(x1, x + 1)
         return tuple(Piece(self, plane, kept, *extent) for extent in pieces.values())
 
-    def _cost(self, piece: Piece) -> int:
-        """Return how many values must be decoded."""
-        side = _TILE * piece.stride // self._level(piece.stride)[0]
-        return (piece.y1 - piece.y0) * (piece.x1 - piece.x0) * side**2 * (self.channels or 1)
+    def _is_slow(self, pieces: Sequence[Piece]) -> bool:
+        """Whether there is much to decode."""
+        tiles = sum((piece.y1 - piece.y0) * (piece.x1 - piece.x0) for piece in pieces)
+        side = _TILE * pieces[0].stride // self._level(pieces[0].stride)[0] if pieces else 0
+        least = min(side**2, self.shape[0] * self.shape[1])  # of an image that is smaller than a tile
+        return tiles * least * (self.channels or 1) > _SLOW
 
     def _assembled(
         self,

@@ -12,24 +12,24 @@ import traitlets
 from ipywidgets import Box, VBox
 
 from svetlana_jupyter.core.contrast import Palette
-from svetlana_jupyter.core.scene import Hint, Scene, compose
+from svetlana_jupyter.core.scene import Hint, Scene, ahead, compose
+from svetlana_jupyter.core.tiles import MEMORY_MB
 from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.canvas import CanvasSurface, lock
+from svetlana_jupyter.widgets.loading import Loader
 from svetlana_jupyter.widgets.navigation import Navigation
 from svetlana_jupyter.widgets.opened import OpenImage
-from svetlana_jupyter.widgets.pace import Pace, Rest
+from svetlana_jupyter.widgets.pace import Pace, Rest, running_loop
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import Status
 from svetlana_jupyter.widgets.picking import Picking, Shown
 from svetlana_jupyter.widgets.pointer import Pointer
+from svetlana_jupyter.widgets.shelf import Shelf
 from svetlana_jupyter.widgets.toolbar import Toolbar
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
-
-_KEPT = 4  # images that stay open: a queue goes back and forth between images
-_OBJECT_SHARE, _OBJECT_MOST, _OBJECT_SCALE = 0.2, 0.6, 24.0  # of the screen: a usual object, a large one; pixels
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ class Viewer(Picking, VBox):
     outlines : bool
     plane : int
         The plane shown of a volume.
+    memory_mb : float
+        How much of the decoded pixels is kept, of all images together; the rest is read again when it is shown.
     view : View
     scene : Scene or None
         What is on the screen; None before an image could be shown.
@@ -69,6 +71,7 @@ class Viewer(Picking, VBox):
     opacity = traitlets.Float(0.25)
     outlines = traitlets.Bool(True)
     plane = traitlets.Int(0)
+    memory_mb = traitlets.Float(MEMORY_MB)
 
     def __init__(self, project: Project, size: tuple[int, int] = (520, 740)) -> None:
         super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
@@ -78,15 +81,15 @@ class Viewer(Picking, VBox):
         self.scene: Scene | None = None
         self.view = View((0.0, 0.0), 1.0, size)
         self._opened: OpenImage | None = None
-        self._kept: dict[str, OpenImage] = {}
+        self._shelf = Shelf(project)
         self._watching: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
-        self._by_hand: dict[object, Palette] = {}
         self._unreadable = False
         self._hint: Hint | None = None
         self._still = False
         self._key_callbacks: list[Callable[[str, Shown], Any]] = []
         self._pace = Pace(guarded(self._draw, self.status))
         self._rest = Rest(self._sharpen)
+        self._loader = Loader(self._pace.request, guarded(self._say_unreadable, self.status))
         self._surface = CanvasSurface(size, self._pace.request)
         self._pointer = Pointer()
         self._toolbar = Toolbar(self)
@@ -102,6 +105,7 @@ class Viewer(Picking, VBox):
         self._when(self, self._open, "image")
         self._when(self, self._change_plane, "plane")
         self._when(self, self.redraw, "selection", "overlay", "opacity", "outlines")
+        self._when(self, lambda: setattr(self._shelf.cache, "limit_mb", self.memory_mb), "memory_mb")
         self._when(project, self._list_images, "images_version")
         self._when(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
         self._list_images()
@@ -126,18 +130,16 @@ class Viewer(Picking, VBox):
         if self._opened is None or not object:
             self.selection = ()
             return
-        center, side, usual = self._opened.place(object)
+        view = self._opened.view_of(object, self.view, zoom)
         self.selected = object
-        scale = self.view.scale
-        if zoom:
-            height = min(self.view.size)
-            scale = min(_OBJECT_SHARE * height / usual, _OBJECT_MOST * height / side, _OBJECT_SCALE)
-            scale = max(scale, View.fitted(self._opened.shape, self.view.size).scale)
-        if len(center) == 3:
-            self.plane = round(center[0])
-        # Pixel (row, column) is a square whose middle is half a pixel further.
-        view = replace(self.view, center=(center[-2] + 0.5, center[-1] + 0.5), scale=scale)
-        self.look(view.framed(self._opened.shape))
+        self.plane = view.plane
+        self.look(view)
+
+    def prefetch(self, image: str, object: int) -> None:
+        """Read what `show` would need, on a thread of its own; nothing on the screen changes."""
+        opened = self._shelf.kept(image)
+        if opened is not None and self.project.is_indexed(image):
+            self._loader.expect(ahead(opened.image, opened.mask, opened.view_of(object, self.view, zoom=True)))
 
     def on_key(self, act: Callable[[str, Shown], Any]) -> None:
         """Call ``act(key, shown)`` for each key that does not move the view.
@@ -155,6 +157,7 @@ class Viewer(Picking, VBox):
         """Show another part of the image."""
         if self._opened is not None:
             self.view = view.bounded(self._opened.shape)
+            self._loader.forgive()
             self.redraw()
 
     def zoom(self, factor: float, about: tuple[float, float] | None = None) -> None:
@@ -178,10 +181,7 @@ class Viewer(Picking, VBox):
     def show_as(self, palette: Palette) -> None:
         """Show the image, and those to come with the same channels, with another contrast or other channels."""
         if self._opened is not None:
-            self._opened.palette = palette
-            self._by_hand[palette.kind] = palette
-            if palette == self._opened.automatic:
-                del self._by_hand[palette.kind]
+            self._shelf.set_by_hand(self._opened, palette)
             self.redraw()
 
     def hover(self, row: float, column: float) -> None:
@@ -214,6 +214,7 @@ class Viewer(Picking, VBox):
         for source, act, names in self._watching:
             source.unobserve(act, names)
         self._watching.clear()
+        self._loader.close()
         super().close()
 
     def _draw(self) -> None:
@@ -222,7 +223,7 @@ class Viewer(Picking, VBox):
                 self._draw_image(self._opened)
 
     def _draw_image(self, opened: OpenImage) -> None:
-        with self._reading(opened.name):
+        with self._reading():
             scene = compose(
                 opened.image,
                 opened.mask,
@@ -236,12 +237,17 @@ class Viewer(Picking, VBox):
                 lasso=self.lasso,
                 spacing=opened.spacing,
                 before=self.scene,
-                quick=not self._still,
+                # With a loop, what takes long is read beside it, and the picture is drawn again as the pieces come.
+                quick=running_loop() is not None,
             )
         self._surface.paint(scene, lossless=self._still)
         self._tell_shown(self.picked)
         self.scene = scene
-        if scene.coarse or not self._surface.settled:
+        self._loader.want(scene.missing)
+        if self._unreadable and not scene.missing:
+            self._unreadable = False
+            self.status.say("")
+        if not self._loader.busy and not self._surface.settled:
             self._rest.restart()
 
     def _sharpen(self) -> None:
@@ -259,25 +265,19 @@ class Viewer(Picking, VBox):
         self._tell_shown(None)
         self._surface.blank()
         if self.image:
-            with self._reading(self.image):
-                self._opened = self._opening(self.image)
+            with self._reading():
+                self._opened = self._shelf.take(self.image)
             self._toolbar.follow(self._opened)
             self.plane = self._opened.planes // 2
             self.fit()
-
-    def _opening(self, name: str) -> OpenImage:
-        opened = self._kept.pop(name, None) or OpenImage(self.project, name)
-        self._kept[name] = opened  # behind all others: the first is the one not seen for longest
-        while len(self._kept) > _KEPT:
-            del self._kept[next(iter(self._kept))]
-        opened.palette = self._by_hand.get(opened.automatic.kind, opened.automatic)
-        return opened
 
     def _list_images(self) -> None:
         names = list(self.project.images)
         self._toolbar.list_images(names, self.image)
         if self.image not in names:
             self.image = names[0] if names else ""
+        elif self._opened is not None and self._shelf.kept(self.image) is not self._opened:  # its mask was replaced
+            self._open()
 
     def _change_plane(self) -> None:
         self.look(replace(self.view, plane=self.plane))
@@ -292,23 +292,23 @@ class Viewer(Picking, VBox):
         self.redraw()
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
-        """Say in the user's words that pixels could not be read; the sentence goes when they can be."""
+    def _reading(self) -> Iterator[None]:
+        """Say in the user's words that pixels could not be read; the sentence goes when all can be."""
         try:
             yield
         except SvetlanaError:  # says what to do already
             self._unreadable = True
             raise
         except Exception as error:
-            self._unreadable = True
-            logger.exception("%s cannot be shown", name)
-            raise InputError(
-                f"{name} cannot be shown ({error}). Check that its files are whole and where they were; "
-                "nothing is lost, and other images can be shown."
-            ) from error
-        if self._unreadable:
-            self._unreadable = False
-            self.status.say("")
+            logger.exception("%s cannot be shown", self.image)
+            self._say_unreadable(error)
+
+    def _say_unreadable(self, error: Exception) -> None:
+        self._unreadable = True
+        raise InputError(
+            f"{self.image} cannot be shown ({error}). Check that its files are whole and where they were; "
+            "nothing is lost, and other images can be shown."
+        ) from error
 
     def _when(self, source: traitlets.HasTraits, act: Callable[[], None], *names: str) -> None:
         safe = guarded(act, self.status)

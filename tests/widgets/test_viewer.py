@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ipywidgets import Button, Dropdown, ToggleButton
 
+from svetlana_jupyter.core.contrast import Palette
 from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
@@ -62,6 +63,11 @@ def colors(viewer, object):
     overlay = viewer.scene.overlay
     rgba = overlay.table[np.unique(overlay.codes[viewer.scene.cells.where(object)])]
     return {tuple(int(value) for value in color[:3]) for color in rgba if color[3] == 255}
+
+
+def palette(viewer):
+    """How the picture on the screen was coloured."""
+    return next(part for part in viewer.scene.image.key if isinstance(part, Palette))
 
 
 def rgb(color):
@@ -305,7 +311,7 @@ def test_controls_and_traits_follow_each_other(viewer, project):
     assert not viewer.outlines
     assert colors(viewer, 3) == set()
     find(viewer, Dropdown, "The image").value = "right"
-    assert viewer.scene.image.key[0] is viewer._kept["right"].image
+    assert viewer.scene.image.key[0] is viewer._opened.image
 
 
 def test_buttons_zoom_and_fit(viewer):
@@ -377,12 +383,12 @@ def test_a_contrast_set_by_hand_holds_for_other_images_until_it_is_automatic_aga
     window = slider.value
     slider.value = (10, 90)
     viewer.show("right")
-    assert viewer.scene.image.key[-1].channels[0].window == (10, 90)
+    assert palette(viewer).channels[0].window == (10, 90)
     viewer.show("left")
     viewer._toolbar.channels.children[0].children[2].click()
-    assert viewer.scene.image.key[-1].channels[0].window == window
+    assert palette(viewer).channels[0].window == window
     viewer.show("right")
-    assert viewer.scene.image.key[-1].channels[0].window != (10, 90)
+    assert palette(viewer).channels[0].window != (10, 90)
 
 
 def test_an_image_whose_file_is_gone_says_so_and_the_others_still_work(project, tmp_path):
@@ -411,7 +417,7 @@ def test_a_block_that_cannot_be_read_says_so_and_leaves_the_viewer_usable(viewer
     def fail(*where):
         raise OSError("block 7 is damaged")
 
-    viewer._opened.image._kept.clear()
+    viewer.memory_mb = 0
     viewer._opened.image._compute = fail
     viewer.zoom(5)
     assert "left cannot be shown (block 7 is damaged)" in viewer.status.text
