@@ -6,9 +6,11 @@ import getpass
 import itertools
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 
@@ -16,10 +18,33 @@ from svetlana_jupyter.core.annotations import Action, AnnotationLog, Entry, Labe
 from svetlana_jupyter.core.objects import box_columns, center_columns
 from svetlana_jupyter.core.standing import Standing
 from svetlana_jupyter.core.succession import Succession
-from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.book import open_book, read_logs
 
 PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
+
+_Row: TypeAlias = tuple[str, int, int, tuple[float, ...], tuple[int, ...], int]
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a gesture says of objects of one image.
+
+    Attributes
+    ----------
+    image : str
+    class_ids : mapping of int to int
+        The class given to each object; 0 for every action but "label".
+    index : DataFrame
+        The object index of the image.
+    mask : int
+        Which of the image's masks the index is of.
+    """
+
+    image: str
+    class_ids: Mapping[int, int]
+    index: pd.DataFrame
+    mask: int
 
 
 class Labelling:
@@ -33,18 +58,27 @@ class Labelling:
     writable : bool
     changed : callable
         A bound method, called after every change.
+
+    Attributes
+    ----------
+    touched : list of ObjectId
+        The objects that this person's last gesture, undo or redo was about.
     """
 
     def __init__(self, folder: Path, annotator: str, writable: bool, changed: Callable[[], None]) -> None:
         self.book = open_book(folder, annotator, writable)
         self.annotator = annotator
+        self.touched: list[ObjectId] = []
         self._others = read_logs(folder, besides=self.book.file)
         self.book.listen(changed)
+        self._followed: tuple[object, ...] = ()
         self._standing = Standing(self.logs.values())
 
     def follow(self, steps: Mapping[str, Sequence[Succession]], merged: Mapping[int, int]) -> None:
         """Carry annotations over the masks that were replaced, and count classes as those they were merged into."""
-        self._standing = Standing(self.logs.values(), steps, merged)
+        if (steps, merged) != self._followed:
+            self._standing = Standing(self.logs.values(), steps, merged)
+            self._followed = steps, merged
 
     @property
     def logs(self) -> dict[str, AnnotationLog]:
@@ -61,46 +95,37 @@ class Labelling:
         return self._standing.counts
 
     def record(
-        self,
-        action: Action,
-        image: str,
-        objects: Iterable[int],
-        index: pd.DataFrame,
-        class_id: int = 0,
-        source: str = "script",
-        seconds: float | None = None,
-        mask: int = 0,
+        self, action: Action, told: Iterable[Told], source: str = "script", seconds: float | None = None
     ) -> None:
-        """Write one gesture about objects of one image.
+        """Write one gesture, whose objects may be of several images.
 
-        Parameters
-        ----------
-        index : DataFrame
-            The object index of the image; an `InputError` if one of the objects is not in it.
-        mask : int
-            Which of the image's masks the index is of; a `ProjectError` if this person has seen a later one.
+        Raises
+        ------
+        InputError
+            If one of the objects is not in the object index of its image.
         """
-        objects = [int(object) for object in objects]
+        rows = [row for part in told for row in self._located(part)]
+        self.book.hold()
+        time, gesture, before = _now(), self.book.log.next_gesture, len(self.book.log.touched)
+        self.book.append(
+            Entry(time, action, gesture, image, object, class_id, center, box, source, seconds, mask)
+            for image, object, class_id, center, box, mask in rows
+        )
+        self._note(before)
+
+    def _located(self, told: Told) -> Iterator[_Row]:
+        image, index, objects = told.image, told.index, list(told.class_ids)
         missing = [object for object in objects if object not in index.index]
         if missing:
             raise InputError(
                 f"image {image!r} has no object {missing[0]}; it has {len(index):,} objects, "
                 f"numbered {index.index.min()} to {index.index.max()}."
             )
-        if self.book.log.masks.get(image, 0) > mask:
-            raise ProjectError(
-                f"the mask of {image!r} was replaced since it was opened here, so nothing was written; "
-                "open the project again to see the new objects."
-            )
         ndim = sum(column in index for column in ("z", "y", "x"))
-        centers = index.loc[objects, center_columns(ndim)].to_numpy(float)
-        boxes = index.loc[objects, box_columns(ndim)].to_numpy(int)
-        self.book.hold()
-        time, gesture = _now(), self.book.log.next_gesture
-        self.book.append(
-            Entry(time, action, gesture, image, object, class_id, tuple(center), tuple(box), source, seconds, mask)
-            for object, center, box in zip(objects, centers.tolist(), boxes.tolist())
-        )
+        centers = index.loc[objects, center_columns(ndim)].to_numpy(float).tolist()
+        boxes = index.loc[objects, box_columns(ndim)].to_numpy(int).tolist()
+        for object, center, box in zip(objects, centers, boxes):
+            yield image, object, told.class_ids[object], tuple(center), tuple(box), told.mask
 
     def undo(self) -> bool:
         """Take back the last gesture; False if there is none."""
@@ -111,6 +136,10 @@ class Labelling:
         """Bring back the last gesture taken back; False if there is none."""
         self.book.hold()
         return self._step("redo", self.book.log.redoable)
+
+    def has_seen_later(self, image: str, mask: int) -> bool:
+        """Whether this person spoke of a later mask of an image than this one."""
+        return self.book.log.masks.get(image, 0) > mask
 
     def table(self) -> pd.DataFrame:
         """Return every row of every log, as `core.annotations.log_table` does."""
@@ -126,8 +155,14 @@ class Labelling:
 
     def _step(self, action: Action, gesture: int) -> bool:
         if gesture:
+            before = len(self.book.log.touched)
             self.book.append([Entry(_now(), action, gesture)])
+            self._note(before)
         return bool(gesture)
+
+    def _note(self, before: int) -> None:
+        subjects = self.book.log.touched[before:]
+        self.touched = [ObjectId(subject.image, subject.object) for subject in subjects]
 
 
 def _now() -> str:

@@ -17,10 +17,11 @@ from traitlets import Int, Unicode
 
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.queue import least_certain
-from svetlana_jupyter.core.results import class_map, object_table, probability_map
+from svetlana_jupyter.core.results import class_map, merge_predictions, object_table, probability_map
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.statistics import count_classes
 from svetlana_jupyter.errors import InputError, ProjectError, SettingsError
+from svetlana_jupyter.project.catalog import Source
 from svetlana_jupyter.project.dataset import Dataset
 from svetlana_jupyter.project.evaluation import Evaluation, evaluate
 from svetlana_jupyter.project.export import export
@@ -71,7 +72,7 @@ class Project(Dataset):
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         super().__init__(path, classes, annotator)
         self._jobs = Foreground(self)
-        self._predicted: dict[tuple[str, str], pd.DataFrame] = {}
+        self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
         self._runs = read_runs(self._store.runs_folder)
         chosen = str(self._store.read_document().get("current_run", ""))
         self.current_run = chosen if chosen in self._runs else max(self._runs, default="")
@@ -166,10 +167,15 @@ class Project(Dataset):
         if not (run or self.current_run):
             return _NOTHING_PREDICTED
         chosen = self.run(run)
-        file, known = chosen.predictions_file(image), (chosen.name, image)
-        if known not in self._predicted and file.exists():
-            self._predicted[known] = pd.read_parquet(file)
-        return self._predicted.get(known, _NOTHING_PREDICTED)
+        seen, merged, mask = (chosen.name, image), self.classes.merged, self._catalog.entry(image).mask_number
+        known = self._predicted.get(seen)
+        if known is None or known[:2] != (merged, mask):
+            file = chosen.predictions_file(image)
+            table = pd.read_parquet(file) if file.exists() else _NOTHING_PREDICTED
+            if table.attrs.get("mask", 0) != mask:  # its objects are those of another mask
+                table = _NOTHING_PREDICTED
+            self._predicted[seen] = known = merged, mask, merge_predictions(table, merged)
+        return known[2]
 
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
         """Return one row for each object, as `core.results.object_table` describes it."""
@@ -271,12 +277,13 @@ class Project(Dataset):
             folder=self._store.runs_folder,
         )
         self.live = LiveCurve()
+        masks = {name: entry.mask_number for name, entry in self.images.items()}
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
                 yield event
                 if predict and isinstance(event, Run):
-                    yield from predict_images(task.pairs, task.objects, event, stop)
+                    yield from predict_images(task.pairs, task.objects, event, stop, masks)
 
         return work
 
@@ -285,7 +292,17 @@ class Project(Dataset):
         names = self._chosen(images)
         self._store.check_writable()
         pairs = {name: self.pair(name) for name in names}
-        return lambda stop: predict_images(pairs, self.objects, chosen, stop)
+        masks = {name: entry.mask_number for name, entry in self.images.items()}
+        return lambda stop: predict_images(pairs, self.objects, chosen, stop, masks)
+
+    def _check_idle(self) -> None:
+        if self.job is not None:
+            raise ProjectError(f"a {self.job.kind} reads these objects; wait for it or stop it with project.stop().")
+
+    def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
+        report = super().replace_mask(name, mask)
+        self.predictions_version += 1
+        return report
 
     def handle(self, event: object) -> None:
         """Take in one event of a job; only ever called by the owner."""
