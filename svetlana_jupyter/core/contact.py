@@ -118,6 +118,8 @@ class Sheet:
     cursor : int
         The cell that keys move from; -1 for none.
     hint : Hint or None
+    words : str
+        A sentence in the middle, where there are no cells.
     """
 
     grid: Grid
@@ -128,18 +130,18 @@ class Sheet:
     tiles: tuple[Tile, ...]
     cursor: int = -1
     hint: Hint | None = None
+    words: str = ""
 
 
 def contact_sheet(
-    thumbnails: Sequence[Thumbnail], palettes: Sequence[Palette], grid: Grid, dpr: float = 1.0, outlines: bool = True
+    pictures: Sequence[tuple[Thumbnail, Palette] | None], grid: Grid, dpr: float = 1.0, outlines: bool = True
 ) -> tuple[NDArray[np.uint8], str]:
     """Draw thumbnails into the cells of a page.
 
     Parameters
     ----------
-    thumbnails : sequence of Thumbnail
-    palettes : sequence of Palette
-        The contrast and colours of each.
+    pictures : sequence of (Thumbnail, Palette) or None
+        Each with its contrast and colours; None where a thumbnail is not there yet, or cannot be read.
     grid : Grid
     dpr : float
     outlines : bool
@@ -151,13 +153,13 @@ def contact_sheet(
     ink : str
         The colour for words between the pictures.
     """
-    shown = [_colored(thumbnail, palette) for thumbnail, palette in zip(thumbnails, palettes, strict=True)]
-    seen = [np.median(picture[thumbnail.inside]) for thumbnail, picture in zip(thumbnails, shown)]
+    shown = {cell: (one[0], _colored(*one)) for cell, one in enumerate(pictures) if one is not None}
+    seen = [np.median(picture[thumbnail.inside]) for thumbnail, picture in shown.values()]
     ink = DARK_INK if seen and np.median(seen) > _BRIGHT else BRIGHT_INK
     ground = rgb_of(AROUND[ink])
     sheet = np.full((*(round(extent * dpr) for extent in grid.size), 3), ground, np.uint8)
     side = round(grid.side * dpr)
-    for cell, (thumbnail, picture) in enumerate(zip(thumbnails, shown)):
+    for cell, (thumbnail, picture) in shown.items():
         beyond = np.ones(picture.shape[:2], bool)
         beyond[thumbnail.inside] = False
         picture[beyond] = ground

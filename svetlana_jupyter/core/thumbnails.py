@@ -77,6 +77,10 @@ class Thumbnail:
     own: NDArray[np.bool_]
     inside: tuple[slice, slice]
 
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + self.own.nbytes
+
 
 def take_thumbnails(image: DataArray, mask: DataArray, objects: pd.DataFrame, cut: Cut) -> list[Thumbnail]:
     """Cut one thumbnail for each object, the object in its middle.
@@ -110,7 +114,8 @@ def take_thumbnails(image: DataArray, mask: DataArray, objects: pd.DataFrame, cu
         beyond = np.ones(flat[1:], bool)
         beyond[rows, columns] = False
         values[k][:, beyond] = 0
-    return [Thumbnail(*parts) for parts in zip(values, own, inside)]
+    # Copies: one that is kept must not hold the memory of all.
+    return [Thumbnail(v.copy(), o.copy(), i) for v, o, i in zip(values, own, inside)]
 
 
 def _samples(row: dict[Any, Any], shape: tuple[int, ...], cut: Cut) -> list[Integers]:

@@ -26,6 +26,10 @@ def thumbnail(value, side=20, own=None, inside=None):
     return Thumbnail(values, np.zeros((side, side), bool) if own is None else own, inside)
 
 
+def grey(*thumbnails):
+    return [(one, GREY) for one in thumbnails]
+
+
 def cell(pixels, grid, number, dpr=1.0):
     top, left = (round(at * dpr) for at in grid.corner(number))
     side = round(grid.side * dpr)
@@ -56,7 +60,7 @@ def test_beside_the_cells_there_is_none():
 
 @pytest.mark.parametrize("dpr", [1.0, 1.5, 2.0])
 def test_each_thumbnail_fills_its_cell_in_device_pixels(dpr):
-    pixels, _ = contact_sheet([thumbnail(10), thumbnail(90), thumbnail(50)], [GREY] * 3, GRID, dpr)
+    pixels, _ = contact_sheet(grey(thumbnail(10), thumbnail(90), thumbnail(50)), GRID, dpr)
     assert pixels.shape == (round(200 * dpr), round(240 * dpr), 3)
     for number, value in enumerate((10, 90, 50)):
         assert (cell(pixels, GRID, number, dpr) == value).all()
@@ -65,7 +69,7 @@ def test_each_thumbnail_fills_its_cell_in_device_pixels(dpr):
 
 def test_the_ground_is_bright_around_bright_pictures_and_beyond_the_border_of_the_image():
     beside = thumbnail(250, inside=(slice(10, 20), slice(0, 20)))
-    pixels, ink = contact_sheet([beside], [GREY], GRID)
+    pixels, ink = contact_sheet(grey(beside), GRID)
     assert ink == DARK_INK
     picture = cell(pixels, GRID, 0)
     assert (picture[:20] == rgb_of(AROUND[DARK_INK])).all() and (picture[-20:] == 250).all()
@@ -73,7 +77,7 @@ def test_the_ground_is_bright_around_bright_pictures_and_beyond_the_border_of_th
 
 def test_the_contrast_is_that_of_the_palette_of_each():
     narrow = Palette((Channel("grey", "#ffffff", (0, 100)),))
-    pixels, _ = contact_sheet([thumbnail(60), thumbnail(60)], [GREY, narrow], GRID)
+    pixels, _ = contact_sheet([(thumbnail(60), GREY), (thumbnail(60), narrow)], GRID)
     assert cell(pixels, GRID, 0)[5, 5, 0] == 60
     assert cell(pixels, GRID, 1)[5, 5, 0] == 153
 
@@ -81,8 +85,8 @@ def test_the_contrast_is_that_of_the_palette_of_each():
 def test_the_outline_lies_on_the_border_of_the_object_alone():
     own = np.zeros((20, 20), bool)
     own[5:15, 5:15] = True
-    plain, _ = contact_sheet([thumbnail(30, own=own)], [GREY], GRID, outlines=False)
-    drawn, ink = contact_sheet([thumbnail(30, own=own)], [GREY], GRID)
+    plain, _ = contact_sheet(grey(thumbnail(30, own=own)), GRID, outlines=False)
+    drawn, ink = contact_sheet(grey(thumbnail(30, own=own)), GRID)
     changed = (cell(drawn, GRID, 0) != cell(plain, GRID, 0)).any(axis=2)
     rows = np.flatnonzero(changed.any(axis=1))
     quarter = GRID.side / 4
@@ -91,6 +95,12 @@ def test_the_outline_lies_on_the_border_of_the_object_alone():
     assert (cell(drawn, GRID, 0)[changed] == rgb_of(ink)).all()
 
 
+def test_what_is_not_there_yet_leaves_its_place_empty():
+    pixels, ink = contact_sheet([None, (thumbnail(50), GREY)], GRID)
+    assert (cell(pixels, GRID, 0) == rgb_of(AROUND[ink])).all()
+    assert (cell(pixels, GRID, 1) == 50).all()
+
+
 def test_a_page_without_objects_is_empty():
-    pixels, ink = contact_sheet([], [], GRID)
+    pixels, ink = contact_sheet([], GRID)
     assert (pixels == rgb_of(AROUND[ink])).all()
