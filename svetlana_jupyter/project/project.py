@@ -226,9 +226,28 @@ class Project(Dataset):
         class_id = self.classes.by_name(class_name).id if class_name else None
         return explain(self.pair(image), self.objects(image), object, load_classifier(self.run().path), class_id)
 
-    def queue(self, kind: str = "random", seed: int = 0, images: Iterable[str] | None = None) -> Queue:
-        """Return a queue of objects to look at: "random", uniformly, or "uncertain", the least certain first."""
-        return Queue(self, kind, seed, self._chosen(images))
+    def queue(
+        self,
+        kind: str = "random",
+        seed: int = 0,
+        images: Iterable[str] | None = None,
+        near: tuple[str, int] | None = None,
+    ) -> Queue:
+        """Return a queue of objects to look at that nobody has said anything of, each with the reason for it.
+
+        Parameters
+        ----------
+        kind : {"random", "uncertain", "near", "image"}
+            Uniformly at random; the least certain first; those nearest to the object ``near``, in its image; or one
+            image after the other.
+        seed : int
+            Of the random order.
+        images : iterable of str, optional
+            All by default.
+        near : (image, object), optional
+            For "near".
+        """
+        return Queue(self, kind, seed, self._chosen(images), near)
 
     def uncertain(self, n: int = 100) -> list[ObjectId]:
         """Return up to ``n`` objects without annotation, those predicted with the least probability first."""
