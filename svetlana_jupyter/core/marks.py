@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,8 +43,8 @@ SET_ASIDE = Style(bold=True)
 class Marks:
     """The style of every object of one image.
 
-    Later layers win: predictions first, then what ``said`` knows. To ask costs as much as there are objects asked for,
-    however many the image has.
+    Later layers win: predictions first, then what ``said`` knows. It is asked for the objects that are seen, however
+    many the image has.
 
     Attributes
     ----------
@@ -53,21 +53,18 @@ class Marks:
     styles : tuple of Style
         The first is that of every object that no layer names.
     said : callable, optional
-        Returns the position in ``styles`` of an object, -1 where it does not know it. It may change its mind: then
-        these marks are `renewed`.
+        Takes objects, shape (n,), and returns the position in ``styles`` of those that it knows, and perhaps of
+        others. It may change its mind: then these marks are `renewed`.
     """
 
     key: Hashable = None
     styles: tuple[Style, ...] = (PLAIN,)
-    said: Callable[[int], int] | None = None
+    said: Callable[[NDArray[np.int64]], Mapping[int, int]] | None = None
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = field(default=())
 
     def adding(self, objects: ArrayLike, styles: ArrayLike) -> Marks:
         """Return marks that give ``objects``, shape (n,), the styles at these positions, shape (n,)."""
-        labels = np.asarray(objects, np.int64)
-        order = np.argsort(labels, kind="stable")
-        layer = (labels[order], np.asarray(styles, np.uint8)[order])
-        return replace(self, _layers=(*self._layers, layer)) if len(labels) else self
+        return replace(self, _layers=(*self._layers, _sorted(objects, styles)))
 
     def renewed(self, key: Hashable) -> Marks:
         """Return the same marks with another key: ``said`` has changed."""
@@ -75,19 +72,21 @@ class Marks:
 
     def of(self, objects: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the position in ``styles`` of each object; the cost follows ``objects``, not the image."""
-        found = np.zeros(len(objects), np.uint8)
-        for labels, styles in self._layers:
-            at = np.minimum(np.searchsorted(labels, objects), len(labels) - 1)
-            found = np.where(labels[at] == objects, styles[at], found)
+        layers = self._layers
         if self.said is not None:
-            said = np.fromiter(map(self.said, objects.tolist()), np.int16, len(objects))
-            found = np.where(said >= 0, said, found).astype(np.uint8)
+            said = self.said(objects)
+            layers = (*layers, _sorted(list(said), list(said.values())))
+        found = np.zeros(len(objects), np.uint8)
+        for labels, styles in layers:
+            if len(labels):
+                at = np.minimum(np.searchsorted(labels, objects), len(labels) - 1)
+                found = np.where(labels[at] == objects, styles[at], found)
         return found
 
 
 def class_marks(
     classes: Classes,
-    label_of: Callable[[int], Label],
+    labels_of: Callable[[NDArray[np.int64]], Mapping[int, Label]],
     predicted: pd.Series | None = None,
     key: Hashable = None,
 ) -> Marks:
@@ -96,8 +95,8 @@ def class_marks(
     Parameters
     ----------
     classes : Classes
-    label_of : callable
-        What is annotated of an object.
+    labels_of : callable
+        Takes objects, shape (n,), and returns what is annotated of them, and perhaps of others.
     predicted : Series, optional
         Class id by object.
     key : hashable
@@ -108,13 +107,20 @@ def class_marks(
     styles += [style for color in colors for style in (Style(color, bold=True, fill=1.0), Style(color, fill=0.5))]
     position = {info.id: 2 + 2 * colors.index(info.color) for info in classes if info.color in colors}
 
-    def said(object: int) -> int:
-        label = label_of(object)
-        if label.action in ("", "skip", "erase"):
-            return -1
-        return position.get(label.class_id, 1) if label.action == "label" else 1
+    def said(objects: NDArray[np.int64]) -> dict[int, int]:
+        return {
+            object: position.get(label.class_id, 1) if label.action == "label" else 1
+            for object, label in labels_of(objects).items()
+            if label.action in ("label", "ambiguous", "bad")
+        }
 
     marks = Marks(key, tuple(styles), said)
     if predicted is not None:
         marks = marks.adding(predicted.index, predicted.map({i: p + 1 for i, p in position.items()}).fillna(0))
     return marks
+
+
+def _sorted(objects: ArrayLike, styles: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    labels = np.asarray(objects, np.int64)
+    order = np.argsort(labels, kind="stable")
+    return labels[order], np.asarray(styles, np.uint8)[order]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from traitlets import Int
 
 from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, Mark, ObjectId
@@ -214,6 +216,17 @@ class Dataset(Collection):
     def label_of(self, image: str, object: int) -> Label:
         """Return what stands for an object: a class, a mark, or nothing (``action`` "")."""
         return self._labelling.labels.get(ObjectId(image, object), UNLABELED)
+
+    def labels_of(self, image: str, objects: Sequence[int] | NDArray[np.integer]) -> dict[int, Label]:
+        """Return what stands for these objects of an image, where something was said of them, and perhaps of others.
+
+        As quick as there are objects asked for, or labels at all, whichever is less.
+        """
+        labels = self._labelling.labels
+        if len(labels) < len(objects):
+            return {subject.object: label for subject, label in labels.items() if subject.image == image}
+        asked = ((object, labels.get(ObjectId(image, object))) for object in map(int, objects))
+        return {object: label for object, label in asked if label is not None}
 
     def labels(self) -> pd.DataFrame:
         """Return what stands for each object that something was said of.

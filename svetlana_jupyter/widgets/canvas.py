@@ -23,7 +23,7 @@ from svetlana_jupyter.core.view import View
 
 IMAGE, OVERLAY, SELECTION, DECORATION = range(4)
 _BUFFERED = (IMAGE, OVERLAY, SELECTION)
-_SMALL = 1 << 18  # pixels: up to this many a PNG is as quick as a JPEG
+_SMALL = 1 << 18  # values: up to this many a PNG is as quick as a JPEG
 _AROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#141414"}  # beside the image, quiet against it
 _FONT = "12px system-ui, sans-serif"
 
@@ -210,7 +210,7 @@ class CanvasSurface(Surface):
 
     def _fill_image(self, scene: Scene) -> None:
         layer = scene.image
-        small = layer.pixels.shape[0] * layer.pixels.shape[1] <= _SMALL
+        small = layer.pixels.size <= _SMALL
         self._buffers[IMAGE].clear()
         self._put_image(scene, layer, encode.png if small else encode.jpeg)
         self._lossy = not small

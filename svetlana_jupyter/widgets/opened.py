@@ -86,7 +86,7 @@ class OpenImage:
         base = (self.name, overlay, project.classes_version, project.predictions_version)
         if self._marks is None or self._marks[0] != base:
             predicted = self.predictions()["predicted"] if overlay == "predictions" else None
-            marks = class_marks(project.classes, lambda object: project.label_of(self.name, object), predicted)
+            marks = class_marks(project.classes, lambda objects: project.labels_of(self.name, objects), predicted)
             self._marks = base, marks
         return self._marks[1].renewed((*base, project.annotations_version))
 
