@@ -22,7 +22,7 @@ from svetlana_jupyter.core.view import Box, View
 
 MARGIN = 0.25
 DARK_INK, BRIGHT_INK = "#202020", "#f4f4f4"
-_SELECTION = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255], [255, 255, 255, 56]], np.uint8)
+_SELECTION = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255], [255, 255, 255, 36]], np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from ipywidgets import HTML, HBox, VBox, Widget
+from ipywidgets import HBox, VBox, Widget
 
 from svetlana_jupyter.core.annotations import Mark, ObjectId
 from svetlana_jupyter.widgets.commands import CommandPanel
 from svetlana_jupyter.widgets.menu import Item, ObjectMenu
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import ClassRows
+from svetlana_jupyter.widgets.parts import ClassRows, no_images
 from svetlana_jupyter.widgets.style import SIDE_WIDTH, VIEWER_SIZE
 from svetlana_jupyter.widgets.viewer import Viewer
 
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.queues import Queue
 
-_NO_IMAGES = (
-    'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
-    'masks="masks/{well}.tif")</code>, and they appear here.'
-)
 NO_OBJECT = "No object is chosen: click one, or press n for the next."
 TOO_EARLY = "That key came before the next object was on the screen, so it labelled nothing."
 
@@ -59,6 +55,14 @@ class LabellingPanel(CommandPanel):
     status : Status
     """
 
+    view_keys = (
+        *CommandPanel.view_keys,
+        ("x l", "Draw a box, a lasso: it selects what is inside"),
+        ("Shift", "With a click or a drag: add to the selection"),
+        ("Ctrl+A Escape", "Select all that is seen, nothing"),
+        ("Shift+F10", "A menu beside the object, as by a right click"),
+    )
+
     def __init__(
         self,
         project: Project,
@@ -83,7 +87,7 @@ class LabellingPanel(CommandPanel):
         self.viewer.on_key(guarded(self.press, self.status))
         self.viewer.on_pick(guarded(self._picked, self.status))
         self.viewer.observe(guarded(lambda _: self.show(), self.status), ["image", "selected"])
-        self.viewer.observe(guarded(lambda _: self._selected_several(), self.status), "selection")
+        self.viewer.observe(guarded(self._selection_changed, self.status), "selection")
         self.menu = ObjectMenu(VIEWER_SIZE)
         self.viewer.stage.children = (*self.viewer.stage.children, self.menu)
         self.viewer.observe(guarded(lambda _: self._show_menu(), self.status), "menu")
@@ -123,7 +127,7 @@ class LabellingPanel(CommandPanel):
         """Return the sentence that is shown while there are no images, and the viewer with these parts beside it."""
         column = VBox(side, layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px"})
         column.layout.grid_gap = "4px"
-        empty = HTML(f'<div class="sv-empty">{_NO_IMAGES}</div>', layout={"width": "100%", "margin": "0"})
+        empty = no_images()
         body = HBox([self.viewer, column], layout={"width": "100%", "flex_flow": "row wrap"})
 
         def choose() -> None:
@@ -208,11 +212,13 @@ class LabellingPanel(CommandPanel):
     def _meant(self) -> int | list[int]:
         return self.viewer.selected or list(self.viewer.selection)
 
-    def _selected_several(self) -> None:
+    def _selection_changed(self, change: dict[str, Any]) -> None:
         if len(self.viewer.selection) > 1:
             self._candidate = None
             self._since = time.monotonic()
             self.status.say(f"{self._selection_text()} are selected: a key or a class button labels all of them.")
+        elif len(change["old"]) > 1:
+            self.status.say(NO_OBJECT)
 
     def _selection_text(self) -> str:
         one, several = self.viewer.selected, f"{len(self.viewer.selection):,} objects"

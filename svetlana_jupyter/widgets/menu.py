@@ -10,7 +10,7 @@ from ipywidgets import HTML, Box, Button, VBox
 
 from svetlana_jupyter.widgets.parts import keycap
 
-_WIDTH, _ROW, _TITLE, _EDGE = 216, 26, 36, 6  # CSS pixels; a title with the menu's own border and padding
+_WIDTH, _ROW, _TITLE, _EDGE = 216, 26, 36, 6  # CSS pixels; the title with the border and padding of the menu
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class ObjectMenu(VBox):
         tall = min(_TITLE + _ROW * len(items), most)
         self.layout.max_height = f"{most}px"
         self.layout.top = f"{_inside(at[0], tall, height):.0f}px"
-        self.layout.left = f"{_inside(at[1] + 8, _WIDTH, width):.0f}px"
+        beside = at[1] + 8 if at[1] + 8 + _WIDTH <= width else at[1] - 8 - _WIDTH
+        self.layout.left = f"{_inside(beside, _WIDTH, width):.0f}px"
         head = HTML(f'<div class="sv-menu-title">{html.escape(title)}</div>', layout={"margin": "0"})
         lines = [_line(item) for item in items]
         self.children = (head, *lines)

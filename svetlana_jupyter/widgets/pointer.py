@@ -27,8 +27,7 @@ _CSS = """
 .sv-menu button { width: 100%; height: 26px; margin: 0; padding: 0 34px 0 10px; text-align: left; line-height: 26px;
   background: transparent; color: var(--jp-ui-font-color1, #212121); overflow: hidden; text-overflow: ellipsis; }
 .sv-menu button:hover, .sv-menu button:focus { background: var(--jp-layout-color2, #eee); box-shadow: none; }
-.sv-menu .sv-menu-key { position: absolute; right: 8px; top: 0; pointer-events: none; }
-.sv-menu .sv-menu-rule { border-top: 1px solid var(--jp-border-color2, #e0e0e0); }
+.sv-menu .sv-menu-key { position: absolute; right: 8px; top: 2px; pointer-events: none; }
 """
 
 

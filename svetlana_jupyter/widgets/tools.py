@@ -47,7 +47,7 @@ class Tools(HBox):
         )
         super().__init__(
             [self.box, self.lasso, self.adding, self.seen, self.none, self.menu],
-            layout={"margin": "0 0 0 8px", "flex": "0 0 auto"},
+            layout={"margin": "2px 0", "flex": "0 0 auto"},
         )
         self.reach = Dropdown(
             options=_REACHES, description="Select", tooltip="The planes whose objects a box or a lasso selects"
