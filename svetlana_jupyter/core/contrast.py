@@ -18,7 +18,7 @@ Window = tuple[float, float]
 
 # Told apart when blended additively; magenta and green also with red-green blindness.
 CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#ffffff")
-AUTO_PERCENTILES = (0.2, 99.8)
+LEFT_OUT = 0.2  # per cent
 _SAMPLED = 1024
 _SPOT, _SPOTS = 256, 3
 
@@ -92,19 +92,16 @@ class Palette:
 def sample(image: Reader) -> NDArray[np.float32]:
     """Return some pixels of every channel, to choose a contrast by.
 
-    An image that is small, or has a small level, is sampled as a whole; of any other a few places are read, so that
-    the cost does not grow with the image.
+    An image of which everything is soon read (`seen_whole`) is sampled as a whole; of any other a few places are read,
+    so that the cost does not grow with the image.
 
     Returns
     -------
     array of shape (C, n), float32, finite, each channel ascending
     """
-    height, width = image.shape
-    depth = image.array.sizes.get("z", 1)
-    planes = sorted({depth // 4, depth // 2, 3 * depth // 4})
-    stride = stride_for(min(1.0, _SAMPLED / max(height, width)))
-    boxes = [Box(0, 0, height, width)]
-    if not image.is_quick(boxes[0], stride):
+    whole, stride, planes = _overview(image)
+    boxes = [whole]
+    if not seen_whole(image):
         stride = 1
         middles = itertools.product(*([(2 * i + 1) * n // (2 * _SPOTS) for i in range(_SPOTS)] for n in image.shape))
         half = _SPOT // 2
@@ -115,16 +112,29 @@ def sample(image: Reader) -> NDArray[np.float32]:
     return np.sort(pixels, axis=1)
 
 
-def auto_window(pixels: NDArray[np.float32], percentiles: tuple[float, float] = AUTO_PERCENTILES) -> Window:
-    """Return the window between two percentiles of some pixels; never an empty one."""
-    low, high = (float(value) for value in np.percentile(pixels, percentiles))
+def seen_whole(image: Reader) -> bool:
+    """Whether `sample` would look at the whole image: it is small, has a small level, or was shown as a whole."""
+    whole, stride, planes = _overview(image)
+    return all(image.is_quick(whole, stride, plane) for plane in planes)
+
+
+def _overview(image: Reader) -> tuple[Box, int, list[int]]:
+    """Return the box of an image, the stride at which it fits a small screen, and a few of its planes."""
+    depth = image.array.sizes.get("z", 1)
+    stride = stride_for(min(1.0, _SAMPLED / max(image.shape)))
+    return Box(0, 0, *image.shape), stride, sorted({depth // 4, depth // 2, 3 * depth // 4})
+
+
+def auto_window(pixels: NDArray[np.float32], left_out: float = LEFT_OUT) -> Window:
+    """Return the window that leaves out the darkest and the brightest per cent of some pixels; never an empty one."""
+    low, high = (float(value) for value in np.percentile(pixels, (left_out, 100 - left_out)))
     return (low, high) if high > low else (low, low + 1.0)
 
 
 def initial_palette(names: list[str], rgb: bool, dtype: Any, pixels: NDArray[np.float32]) -> Palette:
     """Return how an image is shown at first.
 
-    8-bit colour images keep their true colours; everything else is stretched between percentiles.
+    8-bit colour images keep their true colours; everything else is stretched, as `auto_window` does.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svetlana_jupyter.core.contrast import initial_palette, sample
+from svetlana_jupyter.core.contrast import initial_palette, sample, seen_whole
 from svetlana_jupyter.core.images import is_rgb
 from svetlana_jupyter.core.marks import Marks, class_marks
 from svetlana_jupyter.core.regions import Reader
@@ -58,8 +58,7 @@ class OpenImage:
         self.mask = Reader(pair.mask, pair.mask_levels, cache)
         self.planes: int = pair.mask.sizes.get("z", 1)
         self.spacing = pair.spacing[-1] if pair.spacing else None
-        self.pixels = sample(self.image)
-        self.automatic = initial_palette(list(pair.channels), is_rgb(pair.image), pair.image.dtype, self.pixels)
+        self._look_over()
         self.palette = self.automatic
         self._project = project
         self._predictions: tuple[int, pd.DataFrame] | None = None
@@ -70,6 +69,25 @@ class OpenImage:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.image.shape
+
+    def refine(self) -> bool:
+        """Choose the automatic contrast anew if by now the whole image has been seen; False if nothing changes.
+
+        The few places that are read of a huge image at first may all be background.
+        """
+        if self._whole or not seen_whole(self.image):
+            return False
+        before = self.automatic
+        self._look_over()
+        if self.palette == before:
+            self.palette = self.automatic
+        return self.automatic != before
+
+    def _look_over(self) -> None:
+        image = self.pair.image
+        self._whole = seen_whole(self.image)
+        self.pixels = sample(self.image)
+        self.automatic = initial_palette(list(self.pair.channels), is_rgb(image), image.dtype, self.pixels)
 
     def predictions(self) -> pd.DataFrame:
         """Return what the current run predicted here, read once."""

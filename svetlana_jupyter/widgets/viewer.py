@@ -247,6 +247,9 @@ class Viewer(Picking, VBox):
         if self._unreadable and not scene.missing:
             self._unreadable = False
             self.status.say("")
+        if not scene.missing and opened.refine():
+            self._toolbar.follow(opened)
+            self.redraw()
         if not self._loader.busy and not self._surface.settled:
             self._rest.restart()
 

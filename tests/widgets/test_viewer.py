@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ipywidgets import Button, Dropdown, ToggleButton
+from ipywidgets import Button, ColorPicker, Dropdown, ToggleButton
 
 from svetlana_jupyter.core.contrast import Palette
 from svetlana_jupyter.core.view import View
@@ -370,25 +370,56 @@ def test_channels_can_be_switched_and_their_contrast_changed(project):
     find(viewer, ToggleButton, "Show dna").value = False
     assert viewer.scene.image.pixels[5, 5].tolist() == [0, 0, 0]
     actin = viewer._toolbar.channels.children[1]
-    actin.children[1].value = (0, 2000)
-    actin.children[1].max = 4000
-    actin.children[1].value = (0, 4000)
+    actin.window.max = 4000
+    actin.window.value = (0, 4000)
+    assert actin.left_out.value == "by hand"
     assert viewer.scene.image.pixels[5, 30].tolist() == [128, 0, 128]
-    actin.children[2].click()
+    actin.left_out.value = "0.2 %"
     assert viewer.scene.image.pixels[5, 30].tolist() == [255, 0, 255]
 
 
 def test_a_contrast_set_by_hand_holds_for_other_images_until_it_is_automatic_again(viewer):
-    _, slider, _ = viewer._toolbar.channels.children[0].children
+    slider = viewer._toolbar.channels.children[0].window
     window = slider.value
     slider.value = (10, 90)
     viewer.show("right")
     assert palette(viewer).channels[0].window == (10, 90)
     viewer.show("left")
-    viewer._toolbar.channels.children[0].children[2].click()
+    viewer._toolbar.channels.children[0].left_out.value = "0.2 %"
     assert palette(viewer).channels[0].window == window
     viewer.show("right")
     assert palette(viewer).channels[0].window != (10, 90)
+
+
+def test_contrast_by_percentile_gamma_and_the_colour_of_a_channel_change_the_picture(project):
+    values = np.stack([np.tile(np.arange(1000, dtype=np.float32), (30, 1)), np.zeros((30, 1000), np.float32)])
+    project.add("cells", values, np.ones((30, 1000), np.uint8), axes="cyx", channels=["dna", "actin"])
+    viewer = Viewer(project)
+    viewer.show("cells")
+    dna = viewer._toolbar.channels.children[0]
+    assert (dna.left_out.value, dna.gamma.value) == ("0.2 %", 1.0)
+    dna.left_out.value = "5 %"
+    assert dna.window.value == pytest.approx((50, 949), abs=2)
+    dna.left_out.value = "all values"
+    assert viewer.scene.image.pixels[0, 250].tolist() == [0, 64, 0]
+    dna.gamma.value = 2.0
+    assert viewer.scene.image.pixels[0, 250].tolist() == [0, 128, 0]
+    find(viewer, ColorPicker, "Colour of dna").value = "#ff0000"
+    assert viewer.scene.image.pixels[0, 250].tolist() == [128, 0, 0]
+
+
+def test_a_colour_image_is_shown_as_it_is_stored_until_its_contrast_is_changed(project):
+    colours = np.random.default_rng(0).integers(40, 200, (30, 40, 3), np.uint8)
+    project.add("smear", colours, np.ones((30, 40), np.uint8), axes="yxs")
+    viewer = Viewer(project)
+    viewer.show("smear")
+    np.testing.assert_array_equal(viewer.scene.image.pixels, colours)
+    (row,) = viewer._toolbar.channels.children
+    assert row.left_out.value == "as stored"
+    row.window.value = (40, 200)
+    assert viewer.scene.image.pixels.max() == 254
+    row.left_out.value = "as stored"
+    np.testing.assert_array_equal(viewer.scene.image.pixels, colours)
 
 
 def test_an_image_whose_file_is_gone_says_so_and_the_others_still_work(project, tmp_path):
