@@ -84,6 +84,9 @@ class Surface:
     widget : MultiCanvas
     shown : tuple or None
         The ``(image, object)`` that keys are meant for.
+    frame : int
+        How many frames were painted. The layer drawn last carries the number in the page too, as the offset of line
+        dashes, which nothing draws with: messages are followed at once, but pictures are drawn only when decoded.
     """
 
     def __init__(self, size: tuple[int, int], layers: int, repaint: Callable[[], None]) -> None:
@@ -91,6 +94,7 @@ class Surface:
         layout = {"width": f"{width}px", "height": f"{height}px"}
         self.widget = MultiCanvas(layers, width=width, height=height, layout=layout)
         self.shown: tuple[str, int] | None = None
+        self.frame = 0
         self._dpr = 1.0
         self._manager = self.widget._canvas_manager
         self._repaint = repaint
@@ -110,6 +114,11 @@ class Surface:
         self.widget.on_key_down(
             lambda key, shift, ctrl, meta: listener.key_pressed(chord(key, ctrl or meta, shift), self.shown)
         )
+
+    def _sign(self) -> None:
+        """Number the frame: the last command of each."""
+        self.frame += 1
+        self.widget[-1].line_dash_offset = self.frame
 
     def _put(self, canvas: Canvas, picture: bytes, x: int, y: int) -> None:
         # ipycanvas would encode the pixels itself, as coarse JPEG or slow PNG; its command takes any picture.
@@ -207,6 +216,7 @@ class CanvasSurface(Surface):
                 self.widget[number].draw_image(self._buffers[number], scene.offset[1], scene.offset[0])
         # Always, and last: the next full repaint begins on another canvas, which ipycanvas then names to the page.
         _decorate(self.widget[DECORATION], scene)
+        self._sign()
 
     def _fill_image(self, scene: Scene) -> None:
         layer = scene.image

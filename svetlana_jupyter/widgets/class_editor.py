@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Button, Dropdown, HBox, Text, VBox
 
-from svetlana_jupyter.widgets.parts import swatch
+from svetlana_jupyter.widgets.parts import muted, swatch
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -45,12 +45,14 @@ class ClassEditor(VBox):
         self.merge.on_click(lambda _: do(self._merge))
         self.into.observe(lambda _: self._explain(), "value")
         self.note = HTML(layout={"margin": "0"})
+        self.merged = VBox(layout={"width": "100%"})
         super().__init__(
             [
                 HBox([self.title, self.done], layout={"align_items": "center"}),
                 HBox([self.name, self.rename]),
                 HBox([self.into, self.merge]),
                 self.note,
+                self.merged,
             ],
             layout={"width": "100%", "display": "none", "padding": "4px 8px 6px 8px", "margin": "4px 0"},
         )
@@ -87,7 +89,24 @@ class ClassEditor(VBox):
         others = [(other.name, other.id) for other in classes if other.id != info.id]
         self.into.options = [("merge into …", 0), *others]
         self.into.value = chosen if chosen in {id for _, id in others} else 0
+        self.merged.children = [
+            self._merged_row(other.name)
+            for other in classes.infos
+            if other.into and classes.merged[other.id] == info.id
+        ]
         self._explain()
+
+    def _merged_row(self, name: str) -> HBox:
+        """Return what stands for a class that was merged into this one, with the way back."""
+        split = Button(description="Split off", tooltip="A class of its own again, with what was said", layout=_BUTTON)
+
+        def act() -> None:
+            self._project.split_class(name)
+            self._say(self._project.status)
+
+        split.on_click(lambda _: self._do(act))
+        said = HTML(muted(f"with {name}"), layout={"flex": "1 1 0", "margin": "0"})
+        return HBox([said, split], layout={"align_items": "center"})
 
     def _explain(self) -> None:
         self.merge.disabled = not self.into.value
@@ -97,7 +116,7 @@ class ClassEditor(VBox):
             name, into = classes.by_id(self._class_id).name, classes.by_id(self.into.value).name
             count = int(self._project.class_counts()[name])
             said = f"{count:,} annotated as {name} will count as {into}. The log keeps what was said."
-            self.note.value = f'<span class="sv-muted">{html.escape(said)}</span>'
+            self.note.value = muted(said)
 
     def _rename(self) -> None:
         old, new = self._project.classes.by_id(self._class_id).name, self.name.value.strip()
@@ -109,7 +128,7 @@ class ClassEditor(VBox):
         classes = self._project.classes
         name, into = classes.by_id(self._class_id).name, classes.by_id(self.into.value).name
         self._project.merge_classes(name, into)
-        self._say(f"{name} is merged into {into}.")
+        self._say(self._project.status)
         self.hide()
 
     def _entered(self, _: Text, content: dict[str, Any], __: Any) -> None:

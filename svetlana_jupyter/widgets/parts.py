@@ -105,7 +105,7 @@ class ClassRow(HBox):
 class ClassRows(VBox):
     """A row for each class, kept while classes are added, renamed and recoloured.
 
-    From the tenth class on, when digits no longer reach every class, a field finds one by its name.
+    Once keys no longer reach every class, a field finds one by its name.
 
     Parameters
     ----------

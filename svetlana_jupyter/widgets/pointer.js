@@ -18,14 +18,23 @@ function render({ model, el }) {
     query.addEventListener("change", tellRatio, { once: true, signal });
   };
 
-  // What the frame on the screen shows, and the last click it knows of. This arrives a little before the pixels of the
-  // frame are decoded and drawn.
-  const told = () => ({ shown: model.get("shown"), answered: model.get("answered") });
+  // What the frame on the screen shows, and the last click it knows of. This arrives before the pixels of the frame are
+  // decoded and drawn, so it counts only when the layer that is drawn last carries the frame's number.
+  const told = () => ({ shown: model.get("shown"), answered: model.get("answered"), frame: model.get("frame") });
+  let layer = null;
+  const drawn = () => layer?.ctx?.lineDashOffset ?? Infinity;
+  const known = model.get("layer") && model.widget_manager?.get_model(model.get("layer"));
+  known?.then((found) => (layer = found)).catch(() => {});
   let seen = told();
   let clicked = 0;
   const follow = () => {
     const next = told();
-    requestAnimationFrame(() => requestAnimationFrame(() => (seen = next)));
+    const look = () => {
+      if (signal.aborted) return;
+      if (drawn() < next.frame) requestAnimationFrame(look);
+      else requestAnimationFrame(() => (seen = next));
+    };
+    requestAnimationFrame(look);
   };
 
   const attach = () => {
@@ -123,11 +132,13 @@ function render({ model, el }) {
   tellRatio();
   model.on("change:shown", follow);
   model.on("change:answered", follow);
+  model.on("change:frame", follow);
   attach();
   return () => {
     stop.abort();
     model.off("change:shown", follow);
     model.off("change:answered", follow);
+    model.off("change:frame", follow);
   };
 }
 

@@ -44,6 +44,8 @@ class Pointer(anywidget.AnyWidget):
     answered : float
         When the last click that the screen knows of was made, by the page's clock. A key behind a later click counts
         for the object that click picks.
+    frame : int
+        Since which frame this is so: the page takes it for seen once the canvas shows that frame.
     """
 
     _esm = Path(__file__).with_name("pointer.js")
@@ -52,13 +54,20 @@ class Pointer(anywidget.AnyWidget):
     dpr = traitlets.Float(1.0).tag(sync=True)
     shown = traitlets.List().tag(sync=True)
     answered = traitlets.Float(0.0).tag(sync=True)
+    frame = traitlets.Int(0).tag(sync=True)
+    layer = traitlets.Unicode().tag(sync=True)
 
     _clicked = 0.0
 
-    def tell(self, shown: tuple[str, int] | None) -> None:
+    def __init__(self, layer: str = "") -> None:
+        """Make one; ``layer`` is the model id of the layer that carries the numbers of frames."""
+        super().__init__(layer=layer)
+
+    def tell(self, shown: tuple[str, int] | None, frame: int = 0) -> None:
         """Say which object the frame that was just sent shows."""
         with self.hold_sync():
             self.shown = list(shown or ())
+            self.frame = frame
             self.answered = self._clicked
 
     def listen(self, listener: Listener) -> None:

@@ -91,7 +91,7 @@ class Viewer(Picking, VBox):
         self._rest = Rest(self._sharpen)
         self._loader = Loader(self._pace.request, guarded(self._say_unreadable, self.status))
         self._surface = CanvasSurface(size, self._pace.request)
-        self._pointer = Pointer()
+        self._pointer = Pointer(self._surface.widget[-1].model_id)
         self._toolbar = Toolbar(self)
         self.stage = Box([self._surface.widget])
         self.stage.add_class("sv-stage")
@@ -260,7 +260,7 @@ class Viewer(Picking, VBox):
     def _tell_shown(self, shown: Shown) -> None:
         """Say which object keys are meant for from now on, behind the frame that shows it."""
         self._surface.shown = shown
-        self._pointer.tell(shown)
+        self._pointer.tell(shown, self._surface.frame)
 
     def _open(self) -> None:
         self._opened = self._hint = self.scene = None

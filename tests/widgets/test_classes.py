@@ -1,4 +1,4 @@
-"""Classes beside the viewer: renamed, merged, and found by name where there are more of them than digits."""
+"""Classes beside the viewer: renamed, merged, and found by name where there are more of them than keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from svetlana_jupyter.widgets.annotation import AnnotationPanel
 from svetlana_jupyter.widgets.labelling import TOO_EARLY
 from svetlana_jupyter.widgets.parts import ClassRows
 
-STAGES = [f"stage {number}" for number in range(1, 11)]
+STAGES = [f"stage {number}" for number in range(1, 17)]
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def panel(project):
 
 @pytest.fixture
 def many(project):
-    """A panel with twelve classes."""
+    """A panel with more classes than keys."""
     for name in STAGES:
         project.add_class(name)
     made = AnnotationPanel(project)
@@ -49,6 +49,25 @@ def test_the_pencil_renames_a_class(panel, project):
     assert panel.editor.layout.display == "none"
 
 
+def test_a_class_is_merged_into_another_and_its_annotations_count_there(panel, project):
+    project.annotate("left", 1, "bright")
+    panel.rows.row(1).edit.click()
+    assert panel.editor.merge.disabled
+    panel.editor.into.value = 2
+    assert "1 annotated as bright will count as dark" in panel.editor.note.value
+    panel.editor.merge.click()
+    assert project.classes.names == ("dark",)
+    assert project.class_counts()["dark"] == 1
+    assert [row.info.name for row in panel.rows.lines.children] == ["dark"]
+    assert panel.editor.layout.display == "none"
+    panel.rows.row(2).edit.click()
+    said, split = panel.editor.merged.children[0].children
+    assert "bright" in said.value
+    split.click()
+    assert project.class_counts().to_dict() == {"bright": 1, "dark": 0}
+    assert not panel.editor.merged.children
+
+
 def test_a_name_that_is_taken_is_refused_in_the_editor(panel, project):
     panel.rows.row(1).edit.click()
     enter(panel.editor.name, "dark")
@@ -65,19 +84,19 @@ def test_the_pencil_pressed_again_closes_the_editor(panel):
     assert panel.editor.layout.display == "none"
 
 
-def test_digits_reach_nine_classes_and_no_field_is_needed(panel):
+def test_keys_reach_a_few_classes_and_no_field_is_needed(panel):
     assert panel.rows.find.layout.display == "none"
 
 
-def test_a_class_beyond_the_ninth_is_found_by_its_name(many, project):
+def test_a_class_without_a_key_is_found_by_its_name(many, project):
     assert many.rows.find.layout.display is None
     many.viewer.show("left", 3)
     many.press("/", ("left", 3))
-    many.rows.find.value = "10"
-    assert visible(many) == ["stage 10"]
-    enter(many.rows.find, "10")
-    assert project.classes.by_id(project.label_of("left", 3).class_id).name == "stage 10"
-    assert len(visible(many)) == 12
+    many.rows.find.value = "16"
+    assert visible(many) == ["stage 16"]
+    enter(many.rows.find, "16")
+    assert project.classes.by_id(project.label_of("left", 3).class_id).name == "stage 16"
+    assert len(visible(many)) == 18
     assert many.rows.find.value == ""
 
 
@@ -102,8 +121,8 @@ def test_a_name_that_no_class_has_labels_nothing(many, project):
 def test_a_class_looked_for_while_another_object_was_on_the_screen_labels_nothing(many, project):
     many.viewer.show("left", 4)
     many.press("/", ("left", 3))
-    enter(many.rows.find, "stage 10")
+    enter(many.rows.find, "stage 16")
     assert not project.labels().size
     assert many.status.text == TOO_EARLY
-    enter(many.rows.find, "stage 10")
+    enter(many.rows.find, "stage 16")
     assert project.label_of("left", 4).class_id
