@@ -240,6 +240,15 @@ def heading(text: str) -> HTML:
     return HTML(f"<h4>{html.escape(text)}</h4>", layout={"margin": "6px 0 0 0"})
 
 
+def no_images() -> HTML:
+    """Return what is shown while a project has no images: how to add some."""
+    said = (
+        'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
+        'masks="masks/{well}.tif")</code>, and they appear here.'
+    )
+    return HTML(f'<div class="sv-empty">{said}</div>', layout={"width": "100%", "margin": "0"})
+
+
 def keycap(key: str) -> str:
     """Return a key as it looks on a keyboard."""
     return f"<kbd>{html.escape(key)}</kbd>"
