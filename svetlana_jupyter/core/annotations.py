@@ -35,8 +35,7 @@ class Subject(NamedTuple):
     mask: int = 0
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """What stands for an object: a class (``action`` "label"), or why it has none.
 
     ``action`` "" is nothing at all; "erase" is kept for objects of a later mask, so that nothing is carried over.

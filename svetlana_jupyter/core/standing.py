@@ -23,6 +23,11 @@ class Standing:
     merged : mapping of int to int
         Classes that count as another one.
 
+    Attributes
+    ----------
+    version : int
+        Counts up with every change that `labels` and `counts` have taken in.
+
     Examples
     --------
     >>> from svetlana_jupyter.core.annotations import Entry
@@ -42,6 +47,7 @@ class Standing:
         self._merged = {id: Label("label", into) for id, into in (merged or {}).items()}
         self._labels: dict[ObjectId, Label] = {}
         self._counts: Counter[Label] = Counter()
+        self.version = 0
         self._read = [len(log.touched) for log in self._logs]
         self._reading = threading.Lock()
         for log in self._logs:
@@ -59,6 +65,12 @@ class Standing:
         self._catch_up()
         return self._counts
 
+    def today(self, subject: Subject) -> list[ObjectId]:
+        """Return the objects of today that something said of ``subject`` is about."""
+        image, object, mask = subject
+        later = self._steps.get(image, ())[mask:]
+        return [ObjectId(image, number) for number in (follow(object, later) if later else (object,))]
+
     def _catch_up(self) -> None:
         with self._reading:
             for i, log in enumerate(self._logs):
@@ -68,10 +80,12 @@ class Standing:
                     self._look_again(changed)
 
     def _look_again(self, subjects: Iterable[Subject]) -> None:
-        for image, object, mask in subjects:
-            steps = self._steps.get(image, ())
-            for number in follow(object, steps[mask:]) if len(steps) > mask else (object,):
-                self._set(ObjectId(image, number), agreed(self._said(log, image, number) for log in self._logs))
+        self.version += 1
+        for subject in subjects:
+            steps = self._steps.get(subject.image, ())
+            for id in self.today(subject):
+                said = [self._said(log, *id, steps) for log in self._logs]
+                self._set(id, said[0] if len(said) == 1 else agreed(said))
 
     def _set(self, id: ObjectId, label: Label) -> None:
         before = self._labels.pop(id, None)
@@ -81,9 +95,8 @@ class Standing:
             self._labels[id] = label
             self._counts[label] += 1
 
-    def _said(self, log: AnnotationLog, image: str, object: int) -> Label:
+    def _said(self, log: AnnotationLog, image: str, object: int, steps: Sequence[Succession]) -> Label:
         """Return what one person says of an object of today's mask."""
-        steps = self._steps.get(image, ())
         label = self._said_at(log, Subject(image, object, len(steps)), steps)
         return UNLABELED if label == ERASED else label
 
@@ -92,11 +105,11 @@ class Standing:
         said = self._merged.get(said.class_id, said)
         if said.action not in ("", "skip") or not subject.mask:
             return said
-        votes: Counter[Label] = Counter()
+        votes: dict[Label, int] = {}
         for old, pixels in steps[subject.mask - 1].predecessors(subject.object):
-            votes[self._said_at(log, Subject(subject.image, old, subject.mask - 1), steps)] += pixels
-        label, pixels = max(votes.items(), key=lambda vote: vote[1], default=(UNLABELED, 0))
-        carried = label if 2 * pixels > votes.total() else UNLABELED
+            word = self._said_at(log, Subject(subject.image, old, subject.mask - 1), steps)
+            votes[word] = votes.get(word, 0) + pixels
+        carried = next((label for label, pixels in votes.items() if 2 * pixels > sum(votes.values())), UNLABELED)
         return said if carried in (UNLABELED, ERASED) else carried
 
 

@@ -202,7 +202,9 @@ def read_entries(file: Path) -> list[Entry]:
         return []
     whole, _, _ = file.read_text("utf-8").rpartition("\n")
     entries, masks = [], dict[str, int]()
-    for number, row in enumerate(csv.DictReader(io.StringIO(whole, newline="")), 2):
+    header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else ([],)
+    for number, cells in enumerate(rows, 2):
+        row = dict(zip(header, cells))
         try:
             if row["action"] == MASK:
                 masks[row["image"]] = int(row["object"])

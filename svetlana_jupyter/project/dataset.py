@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -237,19 +238,10 @@ class Dataset(Collection):
             Indexed by ``(image, object)``: ``action`` ("label", "ambiguous", "bad" or "skip"), ``class_id`` (0 but for
             "label"), ``class`` (its name).
         """
-        labels = self._labelling.labels
-        index = pd.MultiIndex.from_tuples(list(labels), names=["image", "object"]) if labels else _EMPTY_INDEX
+        table = self._labelling.label_table()
         names = dict(zip(self.classes.ids, self.classes.names))
-        return pd.DataFrame(
-            {
-                "action": [label.action for label in labels.values()],
-                "class_id": pd.Series([label.class_id for label in labels.values()], index=index, dtype="int64"),
-                "class": pd.Series(
-                    [names.get(label.class_id) for label in labels.values()], index=index, dtype="object"
-                ),
-            },
-            index=index,
-        )
+        table["class"] = table["class_id"].map(names).astype("object").where(table["class_id"] > 0, None)
+        return table
 
     def annotations(self) -> pd.DataFrame:
         """Return the whole log, one row an entry, everybody's, in the order of time."""
@@ -260,6 +252,11 @@ class Dataset(Collection):
         counts = self._labelling.counts
         found = [counts[Label("label", info.id)] for info in self.classes]
         return pd.Series(found, pd.Index(self.classes.names, name="class", dtype="object"), "int64", "annotations")
+
+    def mark_counts(self) -> dict[str, int]:
+        """Return how many objects are set aside, or were passed over, by mark."""
+        counts = self._labelling.counts
+        return {mark: counts[Label(mark)] for mark in get_args(Mark) if mark != "label"}
 
     def rate(self) -> float:
         """Return how many annotations a minute are made at present, NaN if that is not known."""
@@ -313,11 +310,6 @@ class Dataset(Collection):
 
     def _check_idle(self) -> None:
         """Refuse what cannot be done while a job reads the project."""
-
-
-_EMPTY_INDEX = pd.MultiIndex.from_arrays(
-    [pd.Series(dtype="object"), pd.Series(dtype="int64")], names=["image", "object"]
-)
 
 
 def _as_list(object: int | Iterable[int]) -> list[int]:

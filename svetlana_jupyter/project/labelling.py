@@ -72,7 +72,8 @@ class Labelling:
         self._others = read_logs(folder, besides=self.book.file)
         self.book.listen(changed)
         self._followed: tuple[object, ...] = ()
-        self._standing = Standing(self.logs.values())
+        self._table: tuple[Standing, int, pd.DataFrame] | None = None
+        self._standing = Standing(())
 
     def follow(self, steps: Mapping[str, Sequence[Succession]], merged: Mapping[int, int]) -> None:
         """Carry annotations over the masks that were replaced, and count classes as those they were merged into."""
@@ -93,6 +94,19 @@ class Labelling:
     def counts(self) -> Counter[Label]:
         """How many objects each label stands for."""
         return self._standing.counts
+
+    def label_table(self) -> pd.DataFrame:
+        """Return `labels` as a table, indexed by ``(image, object)``: ``action`` and ``class_id``."""
+        labels, standing = self.labels, self._standing
+        if self._table is None or self._table[:2] != (standing, standing.version):
+            images, objects = zip(*labels) if labels else ((), ())
+            actions, ids = zip(*labels.values()) if labels else ((), ())
+            index = pd.MultiIndex.from_arrays(
+                [pd.Series(images, dtype="object"), pd.Series(objects, dtype="int64")], names=["image", "object"]
+            )
+            table = pd.DataFrame({"action": pd.Series(actions, index, "object"), "class_id": list(ids)}, index)
+            self._table = standing, standing.version, table.astype({"class_id": "int64"})
+        return self._table[2].copy()
 
     def record(
         self, action: Action, told: Iterable[Told], source: str = "script", seconds: float | None = None
@@ -162,7 +176,7 @@ class Labelling:
 
     def _note(self, before: int) -> None:
         subjects = self.book.log.touched[before:]
-        self.touched = [ObjectId(subject.image, subject.object) for subject in subjects]
+        self.touched = [id for subject in subjects for id in self._standing.today(subject)]
 
 
 def _now() -> str:

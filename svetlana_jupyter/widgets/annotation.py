@@ -87,8 +87,8 @@ class AnnotationPanel(LabellingPanel):
         if not len(self.project.classes):
             return "Name the first class above, for example “active”.", ""
         rate = self.project.rate()
-        marks = self.project.labels()["action"].value_counts()
-        aside = [f"{marks[mark]:,} {said}" for mark, said in _MARKS.items() if mark in marks]
+        marks = self.project.mark_counts()
+        aside = [f"{marks[mark]:,} {said}" for mark, said in _MARKS.items() if marks[mark]]
         return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} a minute"), " · ".join(aside)
 
     def _add_class(self) -> None:

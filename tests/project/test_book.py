@@ -5,9 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,27 +195,3 @@ def test_everybody_elses_log_is_read(tmp_path: Path) -> None:
     open_book(tmp_path, "bo").append([labelled(1)])
     ann = open_book(tmp_path, "ann")
     assert {who: len(log.entries) for who, log in read_logs(tmp_path, besides=ann.file).items()} == {"bo": 1}
-
-
-def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    code = (
-        "from pathlib import Path\n"
-        "from svetlana_jupyter.core.annotations import Entry\n"
-        "from svetlana_jupyter.project.book import open_book\n"
-        f"book = open_book(Path({str(tmp_path)!r}), 'ann')\n"
-        "for number in range(1, 100_000):\n"
-        f"    book.append([Entry({TIME!r}, 'label', number, 'well', number, 1)])\n"
-        "    print(number, flush=True)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    acknowledged = 0
-    for line in process.stdout:
-        acknowledged = int(line)
-        if acknowledged == 40:
-            process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert acknowledged >= 40
-    book = open_book(tmp_path, "ann")
-    assert [entry.object for entry in book.log.entries][:acknowledged] == list(range(1, acknowledged + 1))
-    assert book.writable, "the lock of a killed kernel is free"

@@ -75,6 +75,7 @@ def test_undo_reaches_behind_a_new_mask_and_new_annotations_name_new_objects(pro
     for _ in range(3):
         again.undo()
     assert said(again) == {1: "dim", 30: "dim", 31: "dim"}, "the gesture that said bright of 2, 4 and 8 is undone"
+    assert set(again.touched) == {("P1_A1", 102), ("P1_A1", 40)}
     again.redo()
     assert said(again)[102] == "bright"
 
