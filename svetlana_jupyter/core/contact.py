@@ -17,6 +17,7 @@ from svetlana_jupyter.core.thumbnails import Thumbnail
 
 AROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#1b1b1b"}  # between the cells, quiet against what is in them
 _BRIGHT = 140
+_STRENGTH = 0.85  # of outlines
 _SHARP = 3.0  # screen pixels a sample: from here on magnified samples stay squares, as in the viewer
 
 
@@ -34,7 +35,7 @@ class Grid:
     line : int
         Height of the words.
 
-    >>> grid = Grid((492, 648), columns=10)
+    >>> grid = Grid((484, 648), columns=10)
     >>> grid.side, grid.rows, grid.count, grid.cell_at(*grid.corner(11)) == 11
     (57, 6, 60, True)
     """
@@ -89,14 +90,12 @@ class Tile:
         A person said so: a thick frame. Else a classifier: a thin one.
     name, share : str
         The words on the left and on the right below the picture.
-    selected : bool
     """
 
     color: str = ""
     firm: bool = False
     name: str = ""
     share: str = ""
-    selected: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +114,8 @@ class Sheet:
     ink : str
         The colour of words over the picture's ground.
     tiles : tuple of Tile
+    chosen : frozenset of int
+        The cells that are selected.
     cursor : int
         The cell that keys move from; -1 for none.
     hint : Hint or None
@@ -128,6 +129,7 @@ class Sheet:
     pixels: NDArray[np.uint8]
     ink: str
     tiles: tuple[Tile, ...]
+    chosen: frozenset[int] = frozenset()
     cursor: int = -1
     hint: Hint | None = None
     words: str = ""
@@ -183,8 +185,11 @@ def _resized(picture: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _outline(picture: NDArray[np.uint8], own: NDArray[np.bool_], width: int, ink: str) -> None:
-    """Draw a line along the inner border of an object, smooth where the samples are magnified."""
+    """Draw a soft line along the border of an object, smooth where the samples are magnified."""
     side = len(picture)
-    where = cv2.resize(own.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR) > 0.5
-    edge = where & ~cv2.erode(where.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=width).astype(bool)
-    picture[edge] = rgb_of(ink)
+    share = cv2.resize(own.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    down, right = np.gradient(share)
+    slope = np.maximum(np.hypot(down, right), 1e-3)
+    far = np.abs(share - 0.5) / slope  # pixels from the border, near it
+    strength = np.clip((width + 1) / 2 - far, 0, 1)[..., None] * _STRENGTH
+    picture[:] = np.rint(picture * (1 - strength) + np.array(rgb_of(ink)) * strength)

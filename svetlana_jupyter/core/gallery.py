@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Order = Literal["random", "uncertain", "certain", "class", "largest", "smallest", "position"]
 Which = Literal["all", "unlabelled", "annotated", "corrected"]
 
-_COLUMNS = ["object", "size", "y", "x", "predicted", "probability", "action", "class_id"]
-_BAND = 256  # pixels: objects in the order of position come in bands this high, so that neighbours stay together
+_COLUMNS = ["object", "size", "y", "x", "y0", "x0", "y1", "x1", "predicted", "probability", "action", "class_id"]
+_BAND = 2.0  # times a usual object: in the order of position objects come in bands this high, as lines are read
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ def _keys(table: pd.DataFrame, order: Order, shown_class: NDArray[np.int64]) -> 
     if order in ("largest", "smallest"):
         return [column["size"] if order == "smallest" else -column["size"]]
     plane = [np.floor(column["z"])] if "z" in column else []
-    return [image, *plane, column["y"] // _BAND, column["x"]]
+    band = _BAND * float((table["y1"] - table["y0"]).median())
+    return [image, *plane, column["y"] // band, column["x"]]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from ipywidgets import HTML, Button, HBox, Tab, VBox
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation import AnnotationPanel
 from svetlana_jupyter.widgets.form import ProjectForm
+from svetlana_jupyter.widgets.gallery import GalleryPanel
 from svetlana_jupyter.widgets.panel import Panel, guarded
 from svetlana_jupyter.widgets.parts import Status, muted
 from svetlana_jupyter.widgets.prediction import PredictionPanel
@@ -17,6 +18,7 @@ from svetlana_jupyter.widgets.training import TrainingPanel
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
     ("Annotate", AnnotationPanel),
+    ("Gallery", GalleryPanel),
     ("Train", TrainingPanel),
     ("Predict and review", PredictionPanel),
 )

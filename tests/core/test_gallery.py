@@ -19,6 +19,7 @@ SELECTIONS = st.builds(
 
 def index(labels, size=10, **columns):
     table = pd.DataFrame({"size": size, "y": 0.0, "x": np.arange(len(labels), dtype=float)}, index=labels)
+    table = table.assign(y0=0, y1=9, x0=0, x1=9)
     return table.rename_axis("object").assign(**columns)
 
 
@@ -79,7 +80,7 @@ def test_a_gallery_is_sorted(table, order, expected):
 
 def test_objects_in_the_order_of_position_come_in_bands():
     table = gather(
-        {"a": index([1, 2, 3], y=[300.0, 20.0, 10.0], x=[5.0, 50.0, 90.0])}, {"a": NOTHING_PREDICTED}, labels()
+        {"a": index([1, 2, 3], y=[30.0, 12.0, 8.0], x=[5.0, 50.0, 90.0])}, {"a": NOTHING_PREDICTED}, labels()
     )
     assert ids(table, order="position") == ["a2", "a3", "a1"]
 
