@@ -177,11 +177,11 @@ def halos(cells: Cells, objects: ArrayLike, inner: int, outer: int) -> tuple[NDA
     """Return a `halo` round objects, and the row and column of its corner in the frame; None if none is there.
 
     Where two of them touch, their thin outlines are 1, so that each keeps a line of its own; of several, the inside is
-    3. The cost follows the pixels, not the number of objects.
+    3, up to the outlines. The cost follows the pixels, not the number of objects.
     """
     chosen = np.isin(cells.objects, objects)
     zones = np.zeros((len(chosen) + 1, 3), np.uint8)
-    zones[1:][chosen] = (1, 1, 2)  # inside, on the rest of a bold outline, on a thin one
+    zones[1:][chosen] = (3, 1, 2)  # inside, on the rest of a bold outline, on a thin one
     shape = np.take(zones.ravel(), cells.codes)
     rows, columns = np.flatnonzero(shape.any(axis=1)), np.flatnonzero(shape.any(axis=0))
     if len(rows) == 0:
@@ -191,7 +191,7 @@ def halos(cells: Cells, objects: ArrayLike, inner: int, outer: int) -> tuple[NDA
     lines = halo(shape > 0, inner, outer)
     if np.size(objects) > 1:
         deep = cv2.erode((shape > 0).view(np.uint8), _disc(outer)) > 0
-        lines[shape > 0] = 3
+        lines[shape == 3] = 3
         lines[deep & (shape == 2)] = 1
     return lines, (cells.offset[0] + int(rows[0]) - border, cells.offset[1] + int(columns[0]) - border)
 

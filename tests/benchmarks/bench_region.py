@@ -1,8 +1,8 @@
-"""How long a lasso over 10,000 objects takes: from the button that goes up to the selection, and from the key of a class
-to rows that are on the disk and objects in their colour.
+"""How long a lasso over 10,000 objects takes: from the button that goes up to the selection, and from the key of a
+class to rows that are on the disk and objects in their colour.
 
 `python -m tests.benchmarks.bench_region [--side 8000] [--across 100] [--repeats 9]`; in the kernel, without a browser:
-the pictures are encoded and sent to nobody.
+the pictures are encoded and sent to nobody. The first selection also builds the index of the objects.
 """
 
 from __future__ import annotations
