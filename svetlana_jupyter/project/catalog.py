@@ -15,6 +15,7 @@ import xarray as xr
 from svetlana_jupyter.core.images import fingerprint
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, pair
+from svetlana_jupyter.core.readers import hdf5_file
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.store import Store, draft_of, replacing
 
@@ -181,6 +182,11 @@ class Catalog:
         """Return the folders that images and masks lie in."""
         files = [path for entry in self.entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
         return {self._store.absolute(path).parent for path in files}
+
+    def missing(self) -> list[Path]:
+        """Return the files of images and masks that are not where the project says."""
+        files = [path for entry in self.entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
+        return [path for path in map(self._store.absolute, files) if not (hdf5_file(path) or path).exists()]
 
     def has_index(self, name: str) -> bool:
         """Whether `objects` would return at once."""

@@ -14,6 +14,7 @@ from svetlana_jupyter.core.classes import Classes, ClassInfo
 from svetlana_jupyter.core.finding import COLUMNS, find_pairs
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import InputError, SvetlanaError
+from svetlana_jupyter.project.archive import pack
 from svetlana_jupyter.project.catalog import Catalog, ImageEntry, Source
 from svetlana_jupyter.project.store import Store
 
@@ -183,6 +184,30 @@ class Collection(HasTraits):
     def input_folders(self) -> set[Path]:
         """Return the folders that images and masks lie in, where nothing may be written."""
         return self._catalog.folders()
+
+    def save_zip(self, path: str | Path | None = None, *, arrays: bool = True) -> Path:
+        """Write the project to one zip file, from which `from_zip` opens it again.
+
+        Everything in the project folder is in it: classes, annotations, settings, runs and their predictions. Images
+        and masks that lie outside are referenced, not copied: keep them too, best beside the project.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            The file, or a folder for it; by default it is written beside the project.
+        arrays : bool
+            Whether to include images that were given as arrays and are kept in the project. Without them, the project
+            opens, but these cannot be shown.
+
+        Returns
+        -------
+        Path
+            The file, written whole or not at all.
+        """
+        with self._lock:
+            file = pack(self._store, path, arrays)
+        self.status = f"Saved to {file}"
+        return file
 
     def _keep_images(self, entries: list[ImageEntry]) -> None:
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,12 @@ from traitlets import Int
 
 from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, Mark, ObjectId
 from svetlana_jupyter.core.classes import Classes
-from svetlana_jupyter.core.succession import LINK_COLUMNS, Succession
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.archive import unpack
 from svetlana_jupyter.project.catalog import Source
 from svetlana_jupyter.project.collection import Collection
 from svetlana_jupyter.project.labelling import Labelling, Told, default_annotator
-from svetlana_jupyter.project.replacement import FATES, Match, in_words, read_steps, replace_mask, report_on
+from svetlana_jupyter.project.replacement import FATES, in_words, read_steps, replace_mask, report_on
 
 MARKS = ("ambiguous", "bad", "skip")
 
@@ -65,6 +65,30 @@ class Dataset(Collection):
         if self.classes.adding(names) != self.classes:
             self._edit_classes(lambda known: known.adding(names))
 
+    @classmethod
+    def from_zip(cls, file: str | Path, folder: str | Path | None = None, annotator: str | None = None) -> Self:
+        """Open a project that `save_zip` wrote.
+
+        Parameters
+        ----------
+        file : str or Path
+        folder : str or Path, optional
+            Where to unpack it, which must be new or empty; by default beside the file, under the project's own name.
+        annotator : str, optional
+
+        Raises
+        ------
+        ProjectError
+            If it is no such file, names places outside its folder, or the folder holds something already.
+        """
+        project = cls(unpack(Path(file), folder), annotator=annotator)
+        missing = project._catalog.missing()
+        if missing:
+            project.trouble = (
+                f"{len(missing)} files are not where the project says, for example {missing[0]}; put them there."
+            )
+        return project
+
     @property
     def annotator(self) -> str:
         """Whose annotations this project writes."""
@@ -90,14 +114,11 @@ class Dataset(Collection):
         seconds : float, optional
             How long the object had been looked at.
         """
-        class_id = self.classes.by_name(class_name).id
-        self._record("label", image, object, class_id, source, seconds)
-        self.status = f"{_listed(image, object)} is {class_name}"
+        self.annotate_each(dict.fromkeys(_ids(image, object), class_name), source, seconds)
 
     def erase(self, image: str, object: int | Iterable[int], source: str = "script") -> None:
         """Take back what was said of objects."""
-        self._record("erase", image, object, source=source)
-        self.status = f"{_listed(image, object)} has no annotation any more"
+        self.erase_each(_ids(image, object), source)
 
     def mark(
         self,
@@ -111,13 +132,7 @@ class Dataset(Collection):
 
         What is set aside is neither trained on nor counted, and is reported as such.
         """
-        self._record(_checked(mark), image, object, source=source, seconds=seconds)
-        said = {
-            "ambiguous": "is set aside as ambiguous",
-            "bad": "is set aside as badly segmented",
-            "skip": "is skipped",
-        }
-        self.status = f"{_listed(image, object)} {said[mark]}"
+        self.mark_each(_ids(image, object), mark, source, seconds)
 
     def annotate_each(
         self, classes: Mapping[tuple[str, int], str], source: str = "script", seconds: float | None = None
@@ -129,7 +144,7 @@ class Dataset(Collection):
         classes : mapping of (image, object) to class name
         """
         ids = {name: self.classes.by_name(name).id for name in set(classes.values())}
-        self._record_each("label", {object: ids[name] for object, name in classes.items()}, source, seconds)
+        self._record("label", {object: ids[name] for object, name in classes.items()}, source, seconds)
         self.status = f"{_counted(classes)} {'is' if len(classes) == 1 else 'are'} {', '.join(sorted(ids))}"
 
     def mark_each(
@@ -137,14 +152,14 @@ class Dataset(Collection):
     ) -> None:
         """Set objects, of one image or of several, aside in one gesture, as `mark` does with those of one image."""
         objects = dict.fromkeys(objects, 0)
-        self._record_each(_checked(mark), objects, source, seconds)
+        self._record(_checked(mark), objects, source, seconds)
         said = {"ambiguous": "set aside as ambiguous", "bad": "set aside as badly segmented", "skip": "skipped"}
         self.status = f"{_counted(objects)} {'is' if len(objects) == 1 else 'are'} {said[mark]}"
 
     def erase_each(self, objects: Iterable[tuple[str, int]], source: str = "script") -> None:
         """Take back what was said of objects, of one image or of several, in one gesture."""
         objects = dict.fromkeys(objects, 0)
-        self._record_each("erase", objects, source)
+        self._record("erase", objects, source)
         self.status = f"{_counted(objects)} {'has' if len(objects) == 1 else 'have'} no annotation any more"
 
     def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
@@ -181,10 +196,8 @@ class Dataset(Collection):
             ids = [ObjectId(name, object) for object in before]
             logs = self._labelling.logs.values()
             match = replace_mask(self._store, self._catalog, name, mask, ids, logs)
-            if match is None:
-                step = Succession(pd.DataFrame([(o, o, 1) for o in before], columns=LINK_COLUMNS))
-                return report_on(Match(step, dict.fromkeys(before, 1), "pixels"), before, before)
-            self._read_again()
+            if match.changed:
+                self._read_again()
             report = report_on(match, before, in_words(self._labelling.labels, name, names))
         counts = report["fate"].value_counts()
         said = ", ".join(f"{counts[fate]} {fate}" for fate in FATES if fate in counts)
@@ -263,17 +276,6 @@ class Dataset(Collection):
         return self._labelling.rate()
 
     def _record(
-        self,
-        action: Action,
-        image: str,
-        object: int | Iterable[int],
-        class_id: int = 0,
-        source: str = "script",
-        seconds: float | None = None,
-    ) -> None:
-        self._record_each(action, {(image, one): class_id for one in _as_list(object)}, source, seconds)
-
-    def _record_each(
         self, action: Action, class_ids: Mapping[tuple[str, int], int], source: str, seconds: float | None = None
     ) -> None:
         """Write one gesture; the images keep the order in which they are first named."""
@@ -292,7 +294,10 @@ class Dataset(Collection):
                 Told(image, ids, self.objects(image), self._catalog.entry(image).mask_number)
                 for image, ids in by_image.items()
             ]
+            known = self._labelling.book.trouble
             self._labelling.record(action, told, source, seconds)
+        if self.trouble == known:  # it may be over: the disk has room, the other kernel let go
+            self.trouble = self._labelling.book.trouble
 
     def _annotations_changed(self) -> None:
         self.annotations_version += 1
@@ -312,8 +317,9 @@ class Dataset(Collection):
         """Refuse what cannot be done while a job reads the project."""
 
 
-def _as_list(object: int | Iterable[int]) -> list[int]:
-    return [int(one) for one in object] if isinstance(object, Iterable) else [int(object)]
+def _ids(image: str, object: int | Iterable[int]) -> list[ObjectId]:
+    objects = object if isinstance(object, Iterable) else [object]
+    return [ObjectId(image, int(one)) for one in objects]
 
 
 def _checked(mark: str) -> Mark:
@@ -323,10 +329,7 @@ def _checked(mark: str) -> Mark:
 
 
 def _counted(objects: Mapping[tuple[str, int], object]) -> str:
-    (image, object), *more = objects
-    return f"{len(objects):,} objects" if more else f"Object {object} in {image}"
-
-
-def _listed(image: str, object: int | Iterable[int]) -> str:
-    objects = _as_list(object)
-    return f"Object {objects[0]} in {image}" if len(objects) == 1 else f"Each of {len(objects)} objects in {image}"
+    if len(objects) != 1:
+        return f"{len(objects):,} objects"
+    image, object = next(iter(objects))
+    return f"Object {object} in {image}"

@@ -34,12 +34,13 @@ class Match:
     """How the objects of a new mask were found again.
 
     ``old_size`` has the pixels of each old object that was looked for, or those of its box; ``by`` is "pixels" or
-    "boxes".
+    "boxes"; ``changed`` is False where the mask is the one that the image has already.
     """
 
     step: Succession
     old_size: Mapping[int, int]
     by: str
+    changed: bool = True
 
 
 def read_steps(store: Store, entries: Iterable[ImageEntry]) -> dict[str, list[Succession]]:
@@ -54,7 +55,7 @@ def read_steps(store: Store, entries: Iterable[ImageEntry]) -> dict[str, list[Su
 
 def replace_mask(
     store: Store, catalog: Catalog, name: str, mask: Source, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
-) -> Match | None:
+) -> Match:
     """Give an image another mask and keep how the objects of the old one became its own.
 
     Everything is read and matched before anything is written, and the change stands once ``project.json`` does.
@@ -65,17 +66,13 @@ def replace_mask(
         The annotated objects.
     logs : iterable of AnnotationLog
         For the boxes of the annotated objects, where the old mask can no longer be read.
-
-    Returns
-    -------
-    Match or None
-        None if the image has this mask already.
     """
     store.check_writable()
     entry = catalog.entry(name)
     given = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
     if given == entry.fingerprint:
-        return None
+        same = pd.DataFrame([(id.object, id.object, 1) for id in labels], columns=LINK_COLUMNS)
+        return Match(Succession(same), dict.fromkeys(same["old"], 1), "pixels", changed=False)
     opened = catalog.open(entry, mask)
     objects = index_objects(opened.mask)
     match = _by_pixels(store, catalog, entry, opened) or _by_boxes(entry, objects, labels, logs)

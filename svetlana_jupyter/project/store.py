@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from svetlana_jupyter.errors import ProjectError
 
+DOCUMENT = "project.json"
 FORMAT_VERSION = 2  # what this package reads; a project is of version 1 until it has a merged class or a replaced mask
 
 
@@ -58,7 +59,7 @@ class Store:
 
     @property
     def document_file(self) -> Path:
-        return self.path / "project.json"
+        return self.path / DOCUMENT
 
     @property
     def settings_file(self) -> Path:
