@@ -126,8 +126,13 @@ def _overview(image: Reader) -> tuple[Box, int, list[int]]:
 
 
 def auto_window(pixels: NDArray[np.float32], left_out: float = LEFT_OUT) -> Window:
-    """Return the window that leaves out the darkest and the brightest per cent of some pixels; never an empty one."""
+    """Return the window that leaves out the darkest and the brightest per cent of some pixels; never an empty one.
+
+    Where nearly all is background, that would leave out everything there is to see: then the window is that of all.
+    """
     low, high = (float(value) for value in np.percentile(pixels, (left_out, 100 - left_out)))
+    if high <= low:
+        low, high = float(pixels.min()), float(pixels.max())
     return (low, high) if high > low else (low, low + 1.0)
 
 

@@ -80,6 +80,8 @@ class Scene:
     scale_bar, hint : or None
     lasso : tuple of (y, x)
         Corners of the box or lasso that is being drawn, as points of the image.
+    field : tuple of float or None
+        Top, left, bottom and right edge, in points of the image, of what is framed.
     ink : str
         The colour of what is written over the image.
     missing : tuple of Piece
@@ -96,6 +98,7 @@ class Scene:
     scale_bar: ScaleBar
     hint: Hint | None
     lasso: tuple[Point, ...]
+    field: tuple[float, float, float, float] | None
     ink: str
     missing: tuple[Piece, ...] = ()
 
@@ -123,6 +126,7 @@ def compose(
     selected: int | tuple[int, ...] = (),
     hint: Hint | None = None,
     lasso: tuple[Point, ...] = (),
+    field: tuple[float, float, float, float] | None = None,
     spacing: float | None = None,
     before: Scene | None = None,
     quick: bool = False,
@@ -146,6 +150,8 @@ def compose(
     hint : Hint, optional
     lasso : tuple of (y, x)
         What is being drawn round objects, in points of the image.
+    field : tuple of float, optional
+        Top, left, bottom and right edge of a part of the image that is framed.
     spacing : float, optional
         Micrometres a pixel in a row, for the scale bar.
     before : Scene, optional
@@ -179,6 +185,7 @@ def compose(
         scale_bar=scale_bar(view.scale, spacing),
         hint=hint,
         lasso=lasso,
+        field=field,
         ink=ink,
         missing=(*image_missing, *mask_missing),
     )

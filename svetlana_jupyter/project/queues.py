@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class Queue:
 
     _masks: list[int]
     _seen: list[Candidate]
+    _drawn: deque[Candidate]
     _rest: Iterator[Candidate]
     _position: int
 
@@ -58,12 +60,19 @@ class Queue:
         if self._position < len(self._seen):
             self._position += 1
             return self._seen[self._position - 1]
-        for candidate in self._rest:
-            if not self._project.label_of(*candidate.id).action:
+        while (candidate := self._draw()) is not None:
+            if self._is_open(candidate):
                 self._seen.append(candidate)
                 self._position = len(self._seen)
                 return candidate
         return None
+
+    def ahead(self, n: int) -> list[Candidate]:
+        """Return up to ``n`` objects that `next` will bring if nothing is said of them before."""
+        while len(self._drawn) < n and (candidate := next(self._rest, None)) is not None:
+            if self._is_open(candidate):
+                self._drawn.append(candidate)
+        return [*self._seen[self._position :], *self._drawn][:n]
 
     def previous(self) -> Candidate | None:
         """Return the object handed out before the last one, None at the beginning."""
@@ -74,9 +83,17 @@ class Queue:
         self._position -= 1
         return self._seen[self._position - 1]
 
+    def _draw(self) -> Candidate | None:
+        return self._drawn.popleft() if self._drawn else next(self._rest, None)
+
+    def _is_open(self, candidate: Candidate) -> bool:
+        """Whether nothing is said of an object yet."""
+        return not self._project.label_of(*candidate.id).action
+
     def _begin(self) -> None:
         self._masks = self._masks_now()
         self._seen = []
+        self._drawn = deque()
         self._position = 0
         self._rest = self._order()
 

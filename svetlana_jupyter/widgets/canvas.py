@@ -1,8 +1,9 @@
 """Paints scenes on an ipycanvas: four layers, each copied from an off-screen canvas that also holds a margin.
 
-The only file that knows ipycanvas, and the only one where x comes before y. Contract, against what ipycanvas does by
-itself: a failure while drawing leaves every canvas of the kernel usable; a page that was reloaded shows the picture
-again; pictures are sent as bytes encoded by us, and only what differs from the scene before is sent.
+The only file that knows ipycanvas, and with `widgets.decoration` the only one where x comes before y. Contract,
+against what ipycanvas does by itself: a failure while drawing leaves every canvas of the kernel usable; a page that was
+reloaded shows the picture again; pictures are sent as bytes encoded by us, and only what differs from the scene before
+is sent.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ from ipycanvas.canvas import COMMANDS
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core import encode
-from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, CodeLayer, Hint, ImageLayer, Scene
-from svetlana_jupyter.core.view import View
+from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, CodeLayer, ImageLayer, Scene
+from svetlana_jupyter.widgets.decoration import decorate
 
 IMAGE, OVERLAY, SELECTION, DECORATION = range(4)
 _BUFFERED = (IMAGE, OVERLAY, SELECTION)
 _SMALL = 1 << 18  # values: up to this many a PNG is as quick as a JPEG
 _AROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#141414"}  # beside the image, quiet against it
-_FONT = "12px system-ui, sans-serif"
 
 # ipycanvas gathers the commands of all canvases of a kernel in one place, and callbacks may come from several threads.
 lock = threading.RLock()
@@ -215,7 +215,7 @@ class CanvasSurface(Surface):
                     self.widget[number].fill_rect(0, 0, self.widget.width, self.widget.height)
                 self.widget[number].draw_image(self._buffers[number], scene.offset[1], scene.offset[0])
         # Always, and last: the next full repaint begins on another canvas, which ipycanvas then names to the page.
-        _decorate(self.widget[DECORATION], scene)
+        decorate(self.widget[DECORATION], scene)
         self._sign()
 
     def _fill_image(self, scene: Scene) -> None:
@@ -293,55 +293,3 @@ def _cells(low: float, high: float, start: int, stride: int, count: int) -> tupl
 
 def _key(layer: CodeLayer | None) -> object:
     return None if layer is None else layer.key
-
-
-def _decorate(layer: Canvas, scene: Scene) -> None:
-    """Draw the scale bar, the lasso and the words beside the pointer, in CSS pixels."""
-    layer.reset_transform()
-    layer.clear()
-    layer.scale(scene.view.dpr)
-    layer.font = _FONT
-    layer.line_join = "round"
-    _scale_bar(layer, scene)
-    if scene.lasso:
-        _lasso(layer, scene)
-    if scene.hint is not None:
-        _hint(layer, scene.hint, scene.view)
-
-
-def _scale_bar(layer: Canvas, scene: Scene) -> None:
-    height, width = scene.view.size
-    right, bottom = width - 14, height - 14
-    layer.fill_style, layer.stroke_style = scene.ink, "#ffffff" if scene.ink == DARK_INK else "#000000"
-    layer.line_width, layer.global_alpha = 3, 0.6
-    layer.stroke_rect(right - scene.scale_bar.length, bottom, scene.scale_bar.length, 3)
-    layer.text_align, layer.text_baseline = "right", "alphabetic"
-    layer.stroke_text(scene.scale_bar.text, right, bottom - 6)
-    layer.global_alpha = 1
-    layer.fill_rect(right - scene.scale_bar.length, bottom, scene.scale_bar.length, 3)
-    layer.fill_text(scene.scale_bar.text, right, bottom - 6)
-
-
-def _lasso(layer: Canvas, scene: Scene) -> None:
-    """Draw the box or lasso that is being drawn; a dashed line shows on dark and on bright images alike."""
-    corners = np.array([scene.view.to_screen(*corner)[::-1] for corner in scene.lasso])
-    layer.fill_style = "rgba(255, 255, 255, 0.12)"
-    layer.fill_polygon(corners)
-    layer.line_width, layer.stroke_style = 2.5, "rgba(0, 0, 0, 0.7)"
-    layer.stroke_polygon(corners)
-    layer.line_width, layer.stroke_style = 1.25, "#ffffff"
-    layer.set_line_dash([5, 4])
-    layer.stroke_polygon(corners)
-    layer.set_line_dash([])
-
-
-def _hint(layer: Canvas, hint: Hint, view: View) -> None:
-    row, column = hint.at
-    on_left = column > view.size[1] * 0.6  # so that the words never leave the picture
-    x = column - 12 if on_left else column + 14
-    y = min(max(row - 10, 16), view.size[0] - 8)
-    layer.text_align, layer.text_baseline = "right" if on_left else "left", "alphabetic"
-    layer.stroke_style, layer.line_width = "rgba(0, 0, 0, 0.75)", 4
-    layer.fill_style = "#ffffff"
-    layer.stroke_text(hint.text, x, y)
-    layer.fill_text(hint.text, x, y)

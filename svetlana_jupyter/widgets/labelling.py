@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NO_OBJECT = "No object is chosen: click one, or press n for the next."
 TOO_EARLY = "That key came before the next object was on the screen, so it labelled nothing."
+_AHEAD = 3  # objects of the queue that are read while the one before is looked at
 
 
 class LabellingPanel(CommandPanel):
@@ -259,6 +260,7 @@ class LabellingPanel(CommandPanel):
             return
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.object)
+        self.viewer.prefetch([coming.id for coming in self.queue.ahead(_AHEAD)])
         self._since = time.monotonic()
         self.status.say(f"Object {candidate.object} in {candidate.image}, {candidate.reason}.")
 
@@ -273,14 +275,17 @@ class LabellingPanel(CommandPanel):
         if not done:
             self.status.say(f"Nothing is left to {said}.")
             return
-        log = self.project.annotations()
-        log = log[log["who"] == self.project.annotator]
-        gesture = log[(log["gesture"] == log["gesture"].iloc[-1]) & (log["image"] != "")]
-        object = ObjectId(gesture["image"].iloc[-1], int(gesture["object"].iloc[-1]))
-        if gesture["object"].nunique() > 1:
+        about = self.project.touched
+        if not about:
+            self.status.say(f"{said.capitalize()}: an object that the mask has no longer.")
+            return
+        object = about[-1]
+        if len(about) > 1:
             self.viewer.image = object.image
-            self.viewer.selection = tuple(gesture["object"])
-            self.status.say(f"{said.capitalize()}: {self._selection_text()}.")
+            self.viewer.selection = tuple(number for image, number in about if image == object.image)
+            images = {image for image, _ in about}
+            where = object.image if len(images) == 1 else f"{len(images)} images"
+            self.status.say(f"{said.capitalize()}: {len(about):,} objects in {where}.")
             return
         if object != self.shown:
             before = self.queue.previous() if self._candidate else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from svetlana_jupyter.widgets.pace import Rest, running_loop
@@ -56,7 +57,8 @@ class Latest(Generic[Question]):
 
     def _look(self, question: Question, loop: asyncio.AbstractEventLoop) -> None:
         found = self._answer(question)
-        loop.call_soon_threadsafe(self._end, question, found)
+        with suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits any more
+            loop.call_soon_threadsafe(self._end, question, found)
 
     def _end(self, question: Question, found: Any) -> None:
         self._busy = False

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from svetlana_jupyter.core.scene import ahead
 from svetlana_jupyter.core.tiles import TileCache
 from svetlana_jupyter.widgets.opened import OpenImage
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.contrast import Palette
+    from svetlana_jupyter.core.regions import Piece
+    from svetlana_jupyter.core.view import View
     from svetlana_jupyter.project.project import Project
 
 _KEPT = 4  # a queue goes back and forth between images
@@ -50,6 +53,13 @@ class Shelf:
         self._kept[opened.name] = opened
         while len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
+
+    def ahead(self, image: str, object: int, view: View) -> tuple[Piece, ...]:
+        """Return what would have to be read to bring an object into this view; nothing for images that are not open."""
+        opened = self.kept(image)
+        if opened is None or not self._project.is_indexed(image):
+            return ()
+        return ahead(opened.image, opened.mask, opened.view_of(object, view, zoom=True))
 
     def set_by_hand(self, opened: OpenImage, palette: Palette) -> None:
         """Show an image, and those to come with the same channels, in this palette; the automatic one ends that."""

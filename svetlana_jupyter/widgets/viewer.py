@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,11 @@ import traitlets
 from ipywidgets import Box, VBox
 
 from svetlana_jupyter.core.contrast import Palette
-from svetlana_jupyter.core.scene import Hint, Scene, ahead, compose
+from svetlana_jupyter.core.scene import Hint, Scene, compose
 from svetlana_jupyter.core.tiles import MEMORY_MB
 from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError, SvetlanaError
+from svetlana_jupyter.widgets.beside import Beside, Field
 from svetlana_jupyter.widgets.canvas import CanvasSurface, lock
 from svetlana_jupyter.widgets.loading import Loader
 from svetlana_jupyter.widgets.navigation import Navigation
@@ -64,6 +65,8 @@ class Viewer(Picking, VBox):
         What is on the screen; None before an image could be shown.
     stage : Box
         Holds the picture, and what a panel lays over it.
+    beside : Beside
+        Small pictures of the selected object.
     """
 
     image = traitlets.Unicode()
@@ -77,14 +80,16 @@ class Viewer(Picking, VBox):
         super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
         self.add_class("sv-viewer")
         self.project = project
-        self.status = Status()
+        self.status = Status(hides=True)
         self.scene: Scene | None = None
         self.view = View((0.0, 0.0), 1.0, size)
         self._opened: OpenImage | None = None
         self._shelf = Shelf(project)
         self._watching: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
         self._unreadable = False
+        self._coming: list[tuple[str, int]] = []
         self._hint: Hint | None = None
+        self._field: Field | None = None
         self._still = False
         self._key_callbacks: list[Callable[[str, Shown], Any]] = []
         self._pace = Pace(guarded(self._draw, self.status))
@@ -95,9 +100,8 @@ class Viewer(Picking, VBox):
         self._toolbar = Toolbar(self)
         self.stage = Box([self._surface.widget])
         self.stage.add_class("sv-stage")
-        self.children = (self._toolbar, self.stage, self._toolbar.plane, self.status, self._pointer)
-        self.status.observe(lambda _: self._show_status(), "value")
-        self._show_status()
+        self.beside = Beside(project, guarded(self._frame, self.status))
+        self.children = (self._toolbar, self.stage, self._toolbar.plane, self.status, self.beside, self._pointer)
         navigation = Navigation(self)
         self._surface.listen(navigation)
         self._pointer.listen(navigation)
@@ -105,6 +109,7 @@ class Viewer(Picking, VBox):
         self._when(self, self._open, "image")
         self._when(self, self._change_plane, "plane")
         self._when(self, self.redraw, "selection", "overlay", "opacity", "outlines")
+        self._when(self, self._look_closer, "selected")
         self._when(self, lambda: setattr(self._shelf.cache, "limit_mb", self.memory_mb), "memory_mb")
         self._when(project, self._list_images, "images_version")
         self._when(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
@@ -135,11 +140,10 @@ class Viewer(Picking, VBox):
         self.plane = view.plane
         self.look(view)
 
-    def prefetch(self, image: str, object: int) -> None:
-        """Read what `show` would need, on a thread of its own; nothing on the screen changes."""
-        opened = self._shelf.kept(image)
-        if opened is not None and self.project.is_indexed(image):
-            self._loader.expect(ahead(opened.image, opened.mask, opened.view_of(object, self.view, zoom=True)))
+    def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
+        """Read what `show` would need of these ``(image, object)``, off the loop and once the screen is up to date."""
+        self._coming = list(objects)
+        self._pace.request()
 
     def on_key(self, act: Callable[[str, Shown], Any]) -> None:
         """Call ``act(key, shown)`` for each key that does not move the view.
@@ -183,6 +187,7 @@ class Viewer(Picking, VBox):
         if self._opened is not None:
             self._shelf.set_by_hand(self._opened, palette)
             self.redraw()
+            self._look_closer()
 
     def hover(self, row: float, column: float) -> None:
         """Name the object under a point of the screen."""
@@ -217,6 +222,18 @@ class Viewer(Picking, VBox):
         self._loader.close()
         super().close()
 
+    def _look_closer(self) -> None:
+        """Show the selected object in small pictures."""
+        self._field = None
+        if self._opened is not None:
+            self.beside.show(self.image, self.selected, self._opened.palette)
+
+    def _frame(self, field: Field | None) -> None:
+        """Frame what of the image the patch of the selected object shows."""
+        if field != self._field:
+            self._field = field
+            self.redraw()
+
     def _draw(self) -> None:
         with lock:
             if self._opened is not None:
@@ -235,6 +252,7 @@ class Viewer(Picking, VBox):
                 selected=self.selection,
                 hint=self._hint,
                 lasso=self.lasso,
+                field=self._field,
                 spacing=opened.spacing,
                 before=self.scene,
                 # With a loop, what takes long is read beside it, and the picture is drawn again as the pieces come.
@@ -244,14 +262,22 @@ class Viewer(Picking, VBox):
         self._tell_shown(self.picked)
         self.scene = scene
         self._loader.want(scene.missing)
-        if self._unreadable and not scene.missing:
-            self._unreadable = False
-            self.status.say("")
-        if not scene.missing and opened.refine():
-            self._toolbar.follow(opened)
-            self.redraw()
+        if not scene.missing:
+            self._all_there(opened)
         if not self._loader.busy and not self._surface.settled:
             self._rest.restart()
+
+    def _all_there(self, opened: OpenImage) -> None:
+        """Go on to what could wait until the screen shows everything."""
+        if self._unreadable:
+            self._unreadable = False
+            self.status.say("")
+        if opened.refine():
+            self._toolbar.follow(opened)
+            self.redraw()
+        coming, self._coming = self._coming, []
+        for image, object in coming:
+            self._loader.expect(self._shelf.ahead(image, object, self.view))
 
     def _sharpen(self) -> None:
         self._still = True
@@ -321,6 +347,3 @@ class Viewer(Picking, VBox):
 
         source.observe(changed, list(names))
         self._watching.append((source, changed, list(names)))
-
-    def _show_status(self) -> None:
-        self.status.layout.display = "" if self.status.text else "none"

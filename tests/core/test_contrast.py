@@ -48,6 +48,9 @@ def test_the_automatic_window_leaves_out_the_extremes_and_is_never_empty():
     assert auto_window(np.arange(1001, dtype=np.float32), 0) == (0, 1000)
     low, high = auto_window(np.full(10, 7, np.float32))
     assert low < high
+    sparse = np.zeros(10_000, np.float32)
+    sparse[-3:] = 500
+    assert auto_window(sparse) == (0, 500)
 
 
 def test_an_8_bit_colour_image_keeps_its_colours():

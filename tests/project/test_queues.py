@@ -53,3 +53,17 @@ def test_a_queue_goes_on_with_the_objects_of_a_new_mask(project: Project) -> Non
     project.replace_mask("P1_A1", np.where(mask > 4, mask + 100, 0))
     assert queue.previous() is None
     assert ids(queue) == [("P1_A1", object) for object in range(105, 113)]
+
+
+def test_looking_ahead_changes_nothing_of_what_comes_and_passes_over_what_was_labelled_meanwhile(project):
+    whole = ids(project.queue())
+    queue = project.queue()
+    assert [candidate.id for candidate in queue.ahead(3)] == whole[:3]
+    assert queue.next().id == whole[0]
+    assert [candidate.id for candidate in queue.ahead(3)] == whole[1:4]
+    project.annotate(*whole[1], project.classes.names[0])
+    assert queue.next().id == whole[2]
+    queue.previous()
+    assert queue.ahead(2)[0].id == whole[2]
+    assert ids(queue)[1:] == whole[3:]
+    assert queue.ahead(2) == []
