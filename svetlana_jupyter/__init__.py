@@ -23,6 +23,7 @@ _HOMES = {
     "App": "widgets.app",
     "ClassifierError": "errors",
     "Evaluation": "project.evaluation",
+    "GalleryPanel": "widgets.gallery",
     "InputError": "errors",
     "PatchError": "errors",
     "PatchSettings": "core.settings",

@@ -2,11 +2,13 @@
 
 A *gesture* is one key press, click or lasso, however many objects it names. Undo and redo are entries of their own
 that name a gesture: history is never rewritten, so the state is always the replay of the log.
+
+Every row speaks of an object by its number in the mask that was on screen. What was said of a mask that was replaced
+stays as it was said; `core.standing` carries it over to the objects of today.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -25,15 +27,26 @@ class ObjectId(NamedTuple):
     object: int
 
 
-@dataclass(frozen=True)
-class Label:
-    """What stands for an object: a class (``action`` "label"), or why it has none; ``action`` "" is nothing at all."""
+class Subject(NamedTuple):
+    """What a row speaks of: an object by its number in one of the masks that the image has had, counted from 0."""
 
-    action: Mark | Literal[""] = ""
+    image: str
+    object: int
+    mask: int = 0
+
+
+class Label(NamedTuple):
+    """What stands for an object: a class (``action`` "label"), or why it has none.
+
+    ``action`` "" is nothing at all; "erase" is kept for objects of a later mask, so that nothing is carried over.
+    """
+
+    action: Mark | Literal["erase", ""] = ""
     class_id: int = 0
 
 
 UNLABELED = Label()
+ERASED = Label("erase")
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,8 @@ class Entry:
         Where it came from: "script", "panel", "queue", "correction", ...
     seconds : float or None
         How long the object had been on screen.
+    mask : int
+        Which of the image's masks the object's number is of: 0 is the first, 1 the one that replaced it.
     """
 
     time: str
@@ -72,10 +87,11 @@ class Entry:
     box: tuple[int, ...] = ()
     source: str = "script"
     seconds: float | None = None
+    mask: int = 0
 
     @property
-    def id(self) -> ObjectId:
-        return ObjectId(self.image, self.object)
+    def subject(self) -> Subject:
+        return Subject(self.image, self.object, self.mask)
 
 
 class AnnotationLog:
@@ -83,30 +99,39 @@ class AnnotationLog:
 
     >>> log = AnnotationLog()
     >>> log.append([Entry("2026-01-01T09:00:00.000Z", "label", 1, "well", 17, class_id=2)])
-    >>> log.label_of(ObjectId("well", 17)).class_id
+    >>> log.label_of(Subject("well", 17)).class_id
     2
     >>> log.append([Entry("2026-01-01T09:00:01.000Z", "undo", log.undoable)])
-    >>> log.label_of(ObjectId("well", 17)).action
+    >>> log.label_of(Subject("well", 17)).action
     ''
+
+    Attributes
+    ----------
+    entries : list of Entry
+    touched : list of Subject
+        What changed, one change after the other: who keeps up with the log reads on from where it was.
+    masks : dict of str to int
+        The latest mask of each image that something was said of.
+    next_gesture : int
+        A number that no gesture has yet.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self.entries: list[Entry] = []
-        self._labels: dict[ObjectId, Label] = {}
+        self.touched: list[Subject] = []
+        self.masks: dict[str, int] = {}
+        self.next_gesture = 1
+        self._labels: dict[Subject, Label] = {}
         self._gestures: dict[int, list[Entry]] = {}
-        self._before: dict[int, dict[ObjectId, Label]] = {}
+        self._before: dict[int, dict[Subject, Label]] = {}
         self._done: list[int] = []
         self._undone: list[int] = []
         self.append(entries)
 
     @property
-    def labels(self) -> Mapping[ObjectId, Label]:
-        """Every object that something was said of, in the order in which it was last said."""
+    def labels(self) -> Mapping[Subject, Label]:
+        """Everything that something was said of, in the order in which it was last said."""
         return self._labels
-
-    @property
-    def next_gesture(self) -> int:
-        return max(self._gestures, default=0) + 1
 
     @property
     def undoable(self) -> int:
@@ -118,8 +143,8 @@ class AnnotationLog:
         """The gesture that redo would bring back, 0 if there is none."""
         return self._undone[-1] if self._undone else 0
 
-    def label_of(self, id: ObjectId) -> Label:
-        return self._labels.get(id, UNLABELED)
+    def label_of(self, subject: Subject) -> Label:
+        return self._labels.get(subject, UNLABELED)
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Add rows and follow them. Rows of one gesture may arrive in one call or in several."""
@@ -138,15 +163,17 @@ class AnnotationLog:
             self._before[entry.gesture] = {}
             self._done.append(entry.gesture)
             self._undone.clear()
+            self.next_gesture = max(self.next_gesture, entry.gesture + 1)
+        self.masks[entry.image] = max(entry.mask, self.masks.get(entry.image, 0))
         self._gestures[entry.gesture].append(entry)
-        self._before[entry.gesture].setdefault(entry.id, self.label_of(entry.id))
+        self._before[entry.gesture].setdefault(entry.subject, self.label_of(entry.subject))
         self._follow(entry)
 
     def _undo(self, gesture: int) -> None:
         if gesture == self.undoable:
             self._undone.append(self._done.pop())
-            for id, label in self._before[gesture].items():
-                self._set(id, label)
+            for subject, label in self._before[gesture].items():
+                self._set(subject, label)
 
     def _redo(self, gesture: int) -> None:
         if gesture == self.redoable:
@@ -155,41 +182,22 @@ class AnnotationLog:
                 self._follow(entry)
 
     def _follow(self, entry: Entry) -> None:
+        subject = entry.subject
         if entry.action == "erase":
-            self._set(entry.id, UNLABELED)
+            self._set(subject, ERASED if subject.mask else UNLABELED)
         elif entry.action == "label":
-            self._set(entry.id, Label("label", entry.class_id))
+            self._set(subject, Label("label", entry.class_id))
         elif entry.action == "skip":
-            if self.label_of(entry.id) == UNLABELED:  # passing over an object takes nothing from it
-                self._set(entry.id, Label("skip"))
+            if self.label_of(subject) == UNLABELED:  # passing over an object takes nothing from it
+                self._set(subject, Label("skip"))
         elif entry.action in ("ambiguous", "bad"):
-            self._set(entry.id, Label(entry.action))
+            self._set(subject, Label(entry.action))
 
-    def _set(self, id: ObjectId, label: Label) -> None:
-        self._labels.pop(id, None)
+    def _set(self, subject: Subject, label: Label) -> None:
+        self._labels.pop(subject, None)
         if label != UNLABELED:
-            self._labels[id] = label
-
-
-def agree(annotators: Iterable[Mapping[ObjectId, Label]]) -> dict[ObjectId, Label]:
-    """Merge what several annotators say: the majority stands, a tie is left out.
-
-    A skipped object has no vote in it.
-    """
-    votes: dict[ObjectId, Counter[Label]] = {}
-    for labels in annotators:
-        for id, label in labels.items():
-            votes.setdefault(id, Counter())
-            if label.action != "skip":
-                votes[id][label] += 1
-    merged: dict[ObjectId, Label] = {}
-    for id, counter in votes.items():
-        ranked = counter.most_common(2)
-        if not ranked:
-            merged[id] = Label("skip")
-        elif len(ranked) == 1 or ranked[0][1] > ranked[1][1]:
-            merged[id] = ranked[0][0]
-    return merged
+            self._labels[subject] = label
+        self.touched.append(subject)
 
 
 def log_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
@@ -214,6 +222,7 @@ def log_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
             "box": " ".join(map(str, entry.box)),
             "source": entry.source,
             "seconds": entry.seconds,
+            "mask": entry.mask,
         }
         for who, log in logs.items()
         for entry in log.entries
@@ -232,6 +241,7 @@ def log_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
         "box",
         "source",
         "seconds",
+        "mask",
     ]
     table = pd.DataFrame(rows, columns=columns).astype({"z": float, "y": float, "x": float, "seconds": float})
     table["time"] = pd.to_datetime(table["time"], utc=True, format="ISO8601")

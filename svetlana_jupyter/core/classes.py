@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from svetlana_jupyter.errors import InputError
@@ -24,6 +24,10 @@ PALETTE = (
     "#88ccee",
 )
 
+# Digits, then letters that are where a hand rests, on every keyboard, and that no command of a panel uses. Not Shift
+# and a digit: what that types differs from country to country, and in France it is the digit.
+KEYS = "1234567890qwtyhjk"
+
 
 @dataclass(frozen=True)
 class ClassInfo:
@@ -37,52 +41,71 @@ class ClassInfo:
     color : str
         ``"#rrggbb"``.
     key : str
-        The key that labels an object with this class: ``"1"`` to ``"9"``, or ``""`` from the tenth class on.
+        The key that labels an object with this class, one of `KEYS`; ``""`` once these are used up.
+    into : int
+        The class that this one was merged into, 0 for none. What was said with a merged class counts as the other one.
     """
 
     id: int
     name: str
     color: str
     key: str
+    into: int = 0
 
 
 class Classes:
     """An ordered, immutable set of classes, found by id or by name.
+
+    A class that was merged into another is found as that other one, by its own id and name.
 
     >>> classes = Classes().adding(["resting", "active"])
     >>> classes.names
     ('resting', 'active')
     >>> classes.by_name("active").key
     '2'
+    >>> classes.merging("active", "resting").by_id(2).name
+    'resting'
+
+    Attributes
+    ----------
+    infos : tuple of ClassInfo
+        Those that were merged as well.
     """
 
     def __init__(self, infos: Iterable[ClassInfo] = ()) -> None:
-        self._infos = tuple(infos)
-        self._by_id = {info.id: info for info in self._infos}
-        self._by_name = {info.name: info for info in self._infos}
+        self.infos = tuple(infos)
+        self._standing = tuple(info for info in self.infos if not info.into)
+        own = {info.id: info for info in self.infos}
+        self._by_id = {info.id: _followed(info, own) for info in self.infos}
+        self._by_name = {info.name: self._by_id[info.id] for info in self.infos}
 
     def __iter__(self) -> Iterator[ClassInfo]:
-        return iter(self._infos)
+        return iter(self._standing)
 
     def __len__(self) -> int:
-        return len(self._infos)
+        return len(self._standing)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Classes) and self._infos == other._infos
+        return isinstance(other, Classes) and self.infos == other.infos
 
     def __hash__(self) -> int:
-        return hash(self._infos)
+        return hash(self.infos)
 
     def __repr__(self) -> str:
         return f"Classes({', '.join(map(repr, self.names))})"
 
     @property
     def ids(self) -> tuple[int, ...]:
-        return tuple(self._by_id)
+        return tuple(info.id for info in self)
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._by_name)
+        return tuple(info.name for info in self)
+
+    @property
+    def merged(self) -> Mapping[int, int]:
+        """For each class that was merged, the id of the class that it counts as."""
+        return {info.id: self._by_id[info.id].id for info in self.infos if info.into}
 
     def by_id(self, id: int) -> ClassInfo:
         """Return the class with this id; an `InputError` if there is none."""
@@ -101,33 +124,35 @@ class Classes:
 
     def by_key(self, key: str) -> ClassInfo | None:
         """Return the class that this key labels with, if any."""
-        return next((info for info in self._infos if info.key and info.key == key), None)
+        return next((info for info in self if info.key and info.key == key), None)
 
     def adding(self, names: Iterable[str], color: str | None = None) -> Classes:
-        """Return these classes and, behind them, those of ``names`` that are new; none is ever dropped."""
+        """Return these classes and, behind them, those of ``names`` that are new; none is ever dropped.
+
+        A class that was merged stays so: what is run again does not bring it back.
+        """
         names = list(names)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"class names must differ, but {', '.join(map(repr, twice))} was given more than once.")
-        infos = list(self._infos)
+        infos = list(self.infos)
         for name in names:
             check_name(name)
             if name in self._by_name:
                 continue
-            position = len(infos)
             infos.append(
                 ClassInfo(
                     id=max((info.id for info in infos), default=0) + 1,
                     name=name,
-                    color=check_color(color) if color else PALETTE[position % len(PALETTE)],
-                    key=str(position + 1) if position < 9 else "",
+                    color=check_color(color) if color else PALETTE[len(infos) % len(PALETTE)],
+                    key=_free_key(infos),
                 )
             )
         return Classes(infos)
 
     def renaming(self, old: str, new: str) -> Classes:
         """Return these classes with one renamed; its id, colour and key stay."""
-        info = self.by_name(old)
+        info = self._own(old)
         check_name(new)
         if new != old and new in self._by_name:
             raise InputError(f"there is a class {new!r} already; choose another name.")
@@ -135,13 +160,45 @@ class Classes:
 
     def recoloring(self, name: str, color: str) -> Classes:
         """Return these classes with one in another colour."""
-        return self._replacing(replace(self.by_name(name), color=check_color(color)))
+        return self._replacing(replace(self._own(name), color=check_color(color)))
+
+    def merging(self, name: str, into: str) -> Classes:
+        """Return these classes with one that counts as another from now on; its key is free."""
+        info, other = self._own(name), self.by_name(into)
+        if info == other:
+            raise InputError(f"{name!r} and {into!r} count as one class already; choose two that differ.")
+        return self._replacing(replace(info, key="", into=other.id))
+
+    def splitting(self, name: str) -> Classes:
+        """Return these classes with one that was merged standing for itself again."""
+        info = next((info for info in self.infos if info.name == name and info.into), None)
+        if info is None:
+            merged = ", ".join(repr(info.name) for info in self.infos if info.into) or "none"
+            raise InputError(f"{name!r} was not merged into another class; those that were are {merged}.")
+        return self._replacing(replace(info, key=_free_key(self.infos), into=0))
+
+    def _own(self, name: str) -> ClassInfo:
+        info = self.by_name(name)
+        if info.name != name:
+            raise InputError(f"{name!r} was merged into {info.name!r}; split it off first, or name that one.")
+        return info
 
     def _replacing(self, info: ClassInfo) -> Classes:
-        return Classes(info if old.id == info.id else old for old in self._infos)
+        return Classes(info if old.id == info.id else old for old in self.infos)
 
     def _listed(self) -> str:
         return ", ".join(map(repr, self.names)) or "none yet"
+
+
+def _followed(info: ClassInfo, by_id: Mapping[int, ClassInfo]) -> ClassInfo:
+    while info.into:
+        info = by_id[info.into]
+    return info
+
+
+def _free_key(infos: Iterable[ClassInfo]) -> str:
+    taken = {info.key for info in infos}
+    return next((key for key in KEYS if key not in taken), "")
 
 
 def check_name(name: str) -> None:

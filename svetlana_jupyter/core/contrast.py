@@ -1,8 +1,10 @@
-"""How pixel values become screen colours: contrast windows by percentile, channel colours, and their blend."""
+"""How pixel values become screen colours: contrast windows by percentile, gamma, channel colours, and their blend."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -16,9 +18,9 @@ Window = tuple[float, float]
 
 # Told apart when blended additively; magenta and green also with red-green blindness.
 CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#ffffff")
-AUTO_PERCENTILES = (0.2, 99.8)
-_SAMPLED = 512
-_SPOTS = 4
+LEFT_OUT = 0.2  # per cent
+_SAMPLED = 1024
+_SPOT, _SPOTS = 256, 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Channel:
         ``"#rrggbb"`` of the brightest value.
     window : tuple of float
         The values shown black and at full colour.
+    gamma : float
+        Above 1 brightens what is dark, below 1 darkens it.
     visible : bool
     """
 
@@ -39,6 +43,7 @@ class Channel:
     color: str
     window: Window
     visible: bool = True
+    gamma: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Palette:
     ----------
     channels : tuple of Channel
     rgb : bool
-        The channels are red, green and blue of one colour image and share the first one's window.
+        The channels are red, green and blue of one colour image and share the first one's window and gamma.
     """
 
     channels: tuple[Channel, ...]
@@ -64,13 +69,21 @@ class Palette:
         """Return this palette with one channel's contrast changed (of every channel for a colour image)."""
         return self._changed(position, "window", window)
 
+    def bent(self, position: int, gamma: float) -> Palette:
+        """Return this palette with one channel's gamma changed (of every channel for a colour image)."""
+        return self._changed(position, "gamma", gamma)
+
+    def colored(self, position: int, color: str) -> Palette:
+        """Return this palette with one channel in another colour, ``"#rrggbb"``."""
+        return self._changed(position, "color", color)
+
     def shown(self, position: int, visible: bool) -> Palette:
         """Return this palette with one channel switched on or off."""
         return self._changed(position, "visible", visible)
 
     def _changed(self, position: int, name: str, value: object) -> Palette:
         channels = [
-            replace(channel, **{name: value}) if i == position or (self.rgb and name == "window") else channel  # type: ignore[arg-type]
+            replace(channel, **{name: value}) if i == position or (self.rgb and name != "visible") else channel  # type: ignore[arg-type]
             for i, channel in enumerate(self.channels)
         ]
         return replace(self, channels=tuple(channels))
@@ -79,39 +92,54 @@ class Palette:
 def sample(image: Reader) -> NDArray[np.float32]:
     """Return some pixels of every channel, to choose a contrast by.
 
-    A small image is sampled as a whole, a large one at a few places, so that the cost does not grow with the image.
+    An image of which everything is soon read (`seen_whole`) is sampled as a whole; of any other a few places are read,
+    so that the cost does not grow with the image.
 
     Returns
     -------
     array of shape (C, n), float32, finite, each channel ascending
     """
-    height, width = image.shape
-    depth = image.array.sizes.get("z", 1)
-    planes = sorted({depth // 4, depth // 2, 3 * depth // 4})
-    if height * width <= (_SPOTS * _SAMPLED) ** 2:
-        boxes = [Box(0, 0, height, width)]
-        stride = stride_for(min(1.0, _SAMPLED * 2 / max(height, width)))
-    else:
-        middles = [((2 * i + 1) * height // (2 * _SPOTS), (2 * i + 1) * width // (2 * _SPOTS)) for i in range(_SPOTS)]
-        half = _SAMPLED // 4
-        boxes = [Box(y - half, x - half, y + half, x + half) for y, x in middles]
+    whole, stride, planes = _overview(image)
+    boxes = [whole]
+    if not seen_whole(image):
         stride = 1
+        middles = itertools.product(*([(2 * i + 1) * n // (2 * _SPOTS) for i in range(_SPOTS)] for n in image.shape))
+        half = _SPOT // 2
+        boxes = [Box(max(0, y - half), max(0, x - half), y + half, x + half) for y, x in middles]
     parts = [image.read(box, stride, plane).values for plane in planes for box in boxes]
     pixels = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).astype(np.float32)
     pixels[~np.isfinite(pixels)] = 0
     return np.sort(pixels, axis=1)
 
 
-def auto_window(pixels: NDArray[np.float32], percentiles: tuple[float, float] = AUTO_PERCENTILES) -> Window:
-    """Return the window between two percentiles of some pixels; never an empty one."""
-    low, high = (float(value) for value in np.percentile(pixels, percentiles))
+def seen_whole(image: Reader) -> bool:
+    """Whether `sample` would look at the whole image: it is small, has a small level, or was shown as a whole."""
+    whole, stride, planes = _overview(image)
+    return all(image.is_quick(whole, stride, plane) for plane in planes)
+
+
+def _overview(image: Reader) -> tuple[Box, int, list[int]]:
+    """Return the box of an image, the stride at which it fits a small screen, and a few of its planes."""
+    depth = image.array.sizes.get("z", 1)
+    stride = stride_for(min(1.0, _SAMPLED / max(image.shape)))
+    return Box(0, 0, *image.shape), stride, sorted({depth // 4, depth // 2, 3 * depth // 4})
+
+
+def auto_window(pixels: NDArray[np.float32], left_out: float = LEFT_OUT) -> Window:
+    """Return the window that leaves out the darkest and the brightest per cent of some pixels; never an empty one.
+
+    Where nearly all is background, that would leave out everything there is to see: then the window is that of all.
+    """
+    low, high = (float(value) for value in np.percentile(pixels, (left_out, 100 - left_out)))
+    if high <= low:
+        low, high = float(pixels.min()), float(pixels.max())
     return (low, high) if high > low else (low, low + 1.0)
 
 
 def initial_palette(names: list[str], rgb: bool, dtype: Any, pixels: NDArray[np.float32]) -> Palette:
     """Return how an image is shown at first.
 
-    8-bit colour images keep their true colours; everything else is stretched between percentiles.
+    8-bit colour images keep their true colours; everything else is stretched, as `auto_window` does.
 
     Parameters
     ----------
@@ -141,34 +169,37 @@ def to_screen(values: NDArray[Any], palette: Palette) -> NDArray[np.uint8]:
     -------
     array of uint8, of shape (h, w) when all is grey, else (h, w, 3)
     """
-    shown = [(v, channel) for v, channel in zip(values, palette.channels) if channel.visible]
     if palette.rgb:
         planes = [
-            windowed(v, c.window) if c.visible else np.zeros(v.shape, np.uint8)
+            windowed(v, c.window, c.gamma) if c.visible else np.zeros(v.shape, np.uint8)
             for v, c in zip(values, palette.channels)
         ]
         return np.stack(planes, axis=-1)
-    if not shown:
+    shown = [(v, channel) for v, channel in zip(values, palette.channels) if channel.visible]
+    if not shown or not values.size:
         return np.zeros(values.shape[-2:], np.uint8)
     if len(shown) == 1 and shown[0][1].color == "#ffffff":
-        return windowed(shown[0][0], shown[0][1].window)
-    total = np.zeros((*values.shape[-2:], 3), np.uint16)
+        return windowed(shown[0][0], shown[0][1].window, shown[0][1].gamma)
+    total = np.zeros((*values.shape[-2:], 3), np.uint8)
     for v, channel in shown:
         # One table a channel: 256 brightnesses of its colour, instead of three multiplications a pixel.
-        ramp = (np.arange(256)[:, None] * np.array(rgb_of(channel.color)) + 127) // 255
-        total += ramp.astype(np.uint16)[windowed(v, channel.window)]
-    return np.minimum(total, 255).astype(np.uint8)
+        ramp = ((np.arange(256)[:, None] * np.array(rgb_of(channel.color)) + 127) // 255).astype(np.uint8)
+        cv2.add(total, cv2.applyColorMap(windowed(v, channel.window, channel.gamma), ramp[:, None]), dst=total)
+    return total
 
 
-def windowed(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
-    """Stretch values linearly so that the window goes to 0 to 255; what lies outside is clipped, NaN is black."""
+def windowed(values: NDArray[Any], window: Window, gamma: float = 1.0) -> NDArray[np.uint8]:
+    """Stretch values so that the window goes to 0 to 255; what lies outside is clipped, NaN is black.
+
+    With ``gamma`` 1 that is linear; else the share of the window is raised to ``1 / gamma``.
+    """
     low, high = window
     if values.dtype in (np.uint8, np.uint16):
-        table = _stretched(np.arange(np.iinfo(values.dtype).max + 1), low, high)
+        table = _table(np.iinfo(values.dtype).max, low, high, gamma)
         if values.dtype == np.uint8:
             return np.asarray(cv2.LUT(np.ascontiguousarray(values), table))  # ten times as fast as take
         return np.asarray(np.take(table, values))
-    return _stretched(values.astype(np.float32), low, high)
+    return _stretched(values.astype(np.float32), low, high, gamma)
 
 
 def rgb_of(color: str) -> tuple[int, int, int]:
@@ -180,7 +211,12 @@ def rgb_of(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
-def _stretched(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    scaled = (np.nan_to_num(values, nan=low) - low) * (255 / (high - low))
-    bytes_: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+@lru_cache(maxsize=32)
+def _table(most: int, low: float, high: float, gamma: float) -> NDArray[np.uint8]:
+    return _stretched(np.arange(most + 1), low, high, gamma)
+
+
+def _stretched(values: NDArray[Any], low: float, high: float, gamma: float) -> NDArray[np.uint8]:
+    share = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0.0, 1.0)
+    bytes_: NDArray[np.uint8] = np.rint(share ** (1 / gamma) * 255 if gamma != 1 else share * 255).astype(np.uint8)
     return bytes_

@@ -21,6 +21,7 @@ from xarray import DataArray, concat
 from svetlana_jupyter.core.axes import arranged, image_axes, mask_axes, plain_words, said_by
 from svetlana_jupyter.core.formats.stored import Stored, lazy
 from svetlana_jupyter.core.labels import refuse_not_integers
+from svetlana_jupyter.core.levels import Level, levels_of
 from svetlana_jupyter.core.readers import digest_of, read
 from svetlana_jupyter.core.spacing import Spacing, coordinates, sizes_given, step_of
 from svetlana_jupyter.errors import InputError
@@ -76,8 +77,21 @@ def open_image(
     >>> image.dims, spacing_of(image), image.c.values.tolist()
     (('c', 'y', 'x'), (0.5, 0.5), ['dna', 'actin'])
     """
+    return open_image_levels(source, axes, spacing, channels, cache, like)[0]
+
+
+def open_image_levels(
+    source: Source | Sequence[Source],
+    axes: str | None = None,
+    spacing: Spacing | None = None,
+    channels: Sequence[str] | None = None,
+    cache: Path | None = None,
+    like: Sequence[int] | None = None,
+) -> tuple[DataArray, tuple[Level, ...]]:
+    """Open an image as `open_image` does, with the resolutions that its file holds, the finest first."""
     if isinstance(source, (tuple, list)):
-        return _stacked(source, axes, spacing, channels, cache, like)
+        stack = _stacked(source, axes, spacing, channels, cache, like)
+        return stack, (Level.of(stack),)
     where = called(source, "image")
     stored = _stored(source, cache)
     if stored.pixels.dtype.kind not in "buif":
@@ -90,7 +104,8 @@ def open_image(
     if channels is not None and "c" not in dims:
         pixels, dims = pixels[None], f"c{dims}"
     names = _channel_names(pixels, dims, named, channels, where)
-    return _described(pixels, dims, stored.spacing, spacing, where, names).rename("image")
+    opened = _described(pixels, dims, stored.spacing, spacing, where, names).rename("image")
+    return opened, levels_of(stored, letters, opened)
 
 
 def open_mask(
@@ -111,6 +126,13 @@ def open_mask(
     >>> open_mask(np.eye(4, dtype=int)).dims
     ('y', 'x')
     """
+    return open_mask_levels(source, axes, spacing, cache)[0]
+
+
+def open_mask_levels(
+    source: Source, axes: str | None = None, spacing: Spacing | None = None, cache: Path | None = None
+) -> tuple[DataArray, tuple[Level, ...]]:
+    """Open a mask as `open_mask` does, with the resolutions that its file holds, the finest first."""
     where = called(source, "mask")
     stored = _stored(source, cache, labels=True)
     letters = mask_axes(stored.pixels.shape, stored.axes, axes, where)
@@ -118,7 +140,8 @@ def open_mask(
     if dims.startswith("c"):
         pixels, dims = pixels[0], dims[1:]
     refuse_not_integers(pixels, where)
-    return _described(pixels, dims, stored.spacing, spacing, where).rename("mask")
+    opened = _described(pixels, dims, stored.spacing, spacing, where).rename("mask")
+    return opened, levels_of(stored, letters, opened)
 
 
 def spacing_of(array: DataArray) -> tuple[float, ...] | None:

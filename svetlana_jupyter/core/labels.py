@@ -13,6 +13,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.errors import InputError
 
+MOST_BLOCKS = 256
 NO_OBJECTS = (
     "a mask needs at least one object, got only 0 (background). "
     "Check that this is the segmentation and that it found something."
@@ -24,6 +25,7 @@ def refuse_unlabelled(mask: DataArray) -> None:
 
     Blocks are read from the middle outwards until two different objects are seen, which in a real segmentation is the
     first block or the next. A number that stands alone in the whole mask is one object, unless it is 255 or in pieces.
+    Where the first few hundred blocks of a sparse mask show nothing, the object index will tell.
 
     Raises
     ------
@@ -32,7 +34,7 @@ def refuse_unlabelled(mask: DataArray) -> None:
     """
     pixels = da.asarray(mask.data)
     seen: set[int] = set()
-    for block in _from_the_middle(pixels):
+    for block in _from_the_middle(pixels)[:MOST_BLOCKS]:
         part = pixels.blocks[block].compute(scheduler="synchronous")
         refuse_negative(part)
         seen |= {int(part.max()), int(part[part > 0].min(initial=part.max()))} - {0}
@@ -40,7 +42,7 @@ def refuse_unlabelled(mask: DataArray) -> None:
             return
         if seen and ndimage.label(part, np.ones((3,) * part.ndim))[1] > 1:
             refuse_binary(seen.pop(), "in several pieces")
-    if not seen:
+    if not seen and pixels.npartitions <= MOST_BLOCKS:
         raise InputError(NO_OBJECTS)
     if seen == {255}:
         refuse_binary(255, "alone")

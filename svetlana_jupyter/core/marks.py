@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.core.classes import Classes
 
 # One byte a pixel addresses the colour table: 0 is transparent, each style takes a fill and a line.
@@ -42,7 +43,8 @@ SET_ASIDE = Style(bold=True)
 class Marks:
     """The style of every object of one image.
 
-    Later layers win: predictions first, then annotations.
+    Later layers win: predictions first, then what ``said`` knows. It is asked for the objects that are seen, however
+    many the image has.
 
     Attributes
     ----------
@@ -50,50 +52,75 @@ class Marks:
         Equal for equal marks, so that nothing is painted twice; for example version numbers.
     styles : tuple of Style
         The first is that of every object that no layer names.
+    said : callable, optional
+        Takes objects, shape (n,), and returns the position in ``styles`` of those that it knows, and perhaps of
+        others. It may change its mind: then these marks are `renewed`.
     """
 
     key: Hashable = None
     styles: tuple[Style, ...] = (PLAIN,)
+    said: Callable[[NDArray[np.int64]], Mapping[int, int]] | None = None
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = field(default=())
 
     def adding(self, objects: ArrayLike, styles: ArrayLike) -> Marks:
         """Return marks that give ``objects``, shape (n,), the styles at these positions, shape (n,)."""
-        labels = np.asarray(objects, np.int64)
-        order = np.argsort(labels, kind="stable")
-        layer = (labels[order], np.asarray(styles, np.uint8)[order])
-        return Marks(self.key, self.styles, (*self._layers, layer)) if len(labels) else self
+        return replace(self, _layers=(*self._layers, _sorted(objects, styles)))
+
+    def renewed(self, key: Hashable) -> Marks:
+        """Return the same marks with another key: ``said`` has changed."""
+        return replace(self, key=key)
 
     def of(self, objects: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the position in ``styles`` of each object; the cost follows ``objects``, not the image."""
+        layers = self._layers
+        if self.said is not None:
+            said = self.said(objects)
+            layers = (*layers, _sorted(list(said), list(said.values())))
         found = np.zeros(len(objects), np.uint8)
-        for labels, styles in self._layers:
-            at = np.minimum(np.searchsorted(labels, objects), len(labels) - 1)
-            found = np.where(labels[at] == objects, styles[at], found)
+        for labels, styles in layers:
+            if len(labels):
+                at = np.minimum(np.searchsorted(labels, objects), len(labels) - 1)
+                found = np.where(labels[at] == objects, styles[at], found)
         return found
 
 
 def class_marks(
-    classes: Classes, labels: pd.DataFrame, predicted: pd.Series | None = None, key: Hashable = None
+    classes: Classes,
+    labels_of: Callable[[NDArray[np.int64]], Mapping[int, Label]],
+    predicted: pd.Series | None = None,
+    key: Hashable = None,
 ) -> Marks:
     """Return marks in the colours of the classes: bold and full for annotations, thin and pale for predictions.
 
     Parameters
     ----------
     classes : Classes
-    labels : DataFrame
-        Indexed by object: ``action`` and ``class_id``, as annotated.
+    labels_of : callable
+        Takes objects, shape (n,), and returns what is annotated of them, and perhaps of others.
     predicted : Series, optional
         Class id by object.
     key : hashable
-        Equal for equal arguments.
+        Equal for equal arguments and annotations.
     """
     colors = list(dict.fromkeys(info.color for info in classes))[: (MOST_STYLES - 2) // 2]
     styles = [PLAIN, SET_ASIDE]
     styles += [style for color in colors for style in (Style(color, bold=True, fill=1.0), Style(color, fill=0.5))]
     position = {info.id: 2 + 2 * colors.index(info.color) for info in classes if info.color in colors}
-    marks = Marks(key, tuple(styles))
+
+    def said(objects: NDArray[np.int64]) -> dict[int, int]:
+        return {
+            object: position.get(label.class_id, 1) if label.action == "label" else 1
+            for object, label in labels_of(objects).items()
+            if label.action in ("label", "ambiguous", "bad")
+        }
+
+    marks = Marks(key, tuple(styles), said)
     if predicted is not None:
         marks = marks.adding(predicted.index, predicted.map({i: p + 1 for i, p in position.items()}).fillna(0))
-    labels = labels[labels["action"] != "skip"]
-    said = labels["class_id"].map(position).fillna(1).where(labels["action"] == "label", 1)
-    return marks.adding(labels.index, said)
+    return marks
+
+
+def _sorted(objects: ArrayLike, styles: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    labels = np.asarray(objects, np.int64)
+    order = np.argsort(labels, kind="stable")
+    return labels[order], np.asarray(styles, np.uint8)[order]

@@ -10,12 +10,13 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.axes import plain_words
 from svetlana_jupyter.core.finding import find_pairs
-from svetlana_jupyter.core.images import Source, open_image, open_mask, spacing_of, with_channels
+from svetlana_jupyter.core.images import Source, open_image_levels, open_mask_levels, spacing_of, with_channels
 from svetlana_jupyter.core.labels import refuse_unlabelled
+from svetlana_jupyter.core.levels import Level
 from svetlana_jupyter.core.spacing import Spacing
 from svetlana_jupyter.errors import InputError
 
-__all__ = ["ImagePair", "find_pairs", "pair"]
+__all__ = ["ImagePair", "find_pairs", "open_pair", "pair"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,16 @@ class ImagePair:
     """An image and its mask, which fit each other.
 
     ``image`` is ``(c, [z,] y, x)`` and ``mask`` ``([z,] y, x)``, both lazy; ``groups`` says what the image belongs to
-    (plate, well, patient).
+    (plate, well, patient). ``levels`` and ``mask_levels`` are the resolutions that the screen reads, the finest first;
+    empty where only the arrays are there.
     """
 
     name: str
     image: DataArray
     mask: DataArray
     groups: Mapping[str, str] = field(default_factory=dict)
+    levels: tuple[Level, ...] = ()
+    mask_levels: tuple[Level, ...] = ()
 
     @property
     def ndim(self) -> int:
@@ -80,17 +84,35 @@ def pair(
     InputError
         If either cannot be used, their shapes differ, or the mask has no objects or does not tell them apart.
     """
+    opened = open_pair(name, image, mask, axes, spacing, channels, groups, cache)
     try:
-        opened_mask = open_mask(mask, spacing=spacing, cache=cache)
-        opened = open_image(image, axes, spacing, channels, cache, like=opened_mask.shape)
+        refuse_unlabelled(opened.mask)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    return opened
+
+
+def open_pair(
+    name: str,
+    image: Source | Sequence[Source],
+    mask: Source,
+    axes: str | None = None,
+    spacing: Spacing | None = None,
+    channels: Sequence[str] | None = None,
+    groups: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+) -> ImagePair:
+    """Open an image and its mask as `pair` does, but look at their headers alone: the mask may turn out empty."""
+    try:
+        opened_mask, mask_levels = open_mask_levels(mask, spacing=spacing, cache=cache)
+        opened, levels = open_image_levels(image, axes, spacing, channels, cache, like=opened_mask.shape)
         _refuse_different_shapes(opened, opened_mask)
-        refuse_unlabelled(opened_mask)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     found = spacing_of(opened) or spacing_of(opened_mask)
     if found and spacing_of(opened) is None:
         opened = opened.assign_coords({str(dim): opened_mask[dim] for dim in opened_mask.dims})
-    return ImagePair(name, with_channels(opened), opened_mask, dict(groups or {}))
+    return ImagePair(name, with_channels(opened), opened_mask, dict(groups or {}), levels, mask_levels)
 
 
 def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:

@@ -6,7 +6,7 @@ so that a queue resumes after a reopening without repeating itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from svetlana_jupyter.core.annotations import ObjectId
+from svetlana_jupyter.core.objects import center_columns
+from svetlana_jupyter.errors import InputError
 
 
 class Candidate(NamedTuple):
@@ -60,3 +62,45 @@ def least_certain(predictions: pd.DataFrame) -> Iterator[Candidate]:
     images, labels = order.index.get_level_values("image"), order.index.get_level_values("object")
     for image, label, probability in zip(images, labels, order):
         yield Candidate(str(image), int(label), f"predicted with {probability:.0%}")
+
+
+def near_order(
+    image: str, objects: pd.DataFrame, object: int, spacing: Sequence[float] | None = None
+) -> Iterator[Candidate]:
+    """Yield the other objects of an image, the nearest to one of them first.
+
+    Parameters
+    ----------
+    objects : DataFrame
+        The object index of the image.
+    object : int
+        The one they are near to, by the distance of their centroids.
+    spacing : sequence of float, optional
+        Micrometres a pixel, ``([z,] y, x)``, so that planes that lie far apart count as such.
+    """
+    if object not in objects.index:
+        raise InputError(f"image {image!r} has no object {object} to look near; choose another.")
+    columns = [column for column in center_columns(3) if column in objects]
+    places = objects[columns].to_numpy(float) * (1.0 if spacing is None else np.asarray(spacing, float))
+    distance = np.linalg.norm(places - places[objects.index.get_loc(object)], axis=1)
+    labels, unit = objects.index.to_numpy(), "px" if spacing is None else "µm"
+    for i in np.argsort(distance, kind="stable"):
+        if labels[i] != object:
+            yield Candidate(image, int(labels[i]), f"{distance[i]:.0f} {unit} from object {object}")
+
+
+def image_order(objects: Iterable[tuple[str, ArrayLike]]) -> Iterator[Candidate]:
+    """Yield the objects of one image after the other, each by its number.
+
+    Parameters
+    ----------
+    objects : iterable of (image name, array of int of shape (n,))
+        An image is asked for only when those before it are through.
+
+    >>> [c.reason for c in image_order([("A1", [3, 7]), ("A2", [1])])]
+    ['1 of 2 in A1', '2 of 2 in A1', '1 of 1 in A2']
+    """
+    for name, labels in objects:
+        labels = np.sort(np.asarray(labels, np.int64))
+        for position, label in enumerate(labels.tolist(), 1):
+            yield Candidate(name, label, f"{position:,} of {len(labels):,} in {name}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
+from numpy.typing import ArrayLike, NDArray
 
 from svetlana_jupyter.core.contrast import rgb_of
 from svetlana_jupyter.core.marks import Marks
@@ -167,6 +167,36 @@ def halo(shape: NDArray[np.bool_], inner: int, outer: int) -> NDArray[np.uint8]:
     inner, outer : int
         Widths of the two lines in pixels.
     """
-    distance = ndimage.distance_transform_edt(~shape)
-    lines = np.where(distance > inner, 2, 1)
-    return np.where((distance > 0) & (distance <= inner + outer), lines, 0).astype(np.uint8)
+    near, far = (cv2.dilate(shape.view(np.uint8), _disc(radius)) for radius in (inner, inner + outer))
+    lines: NDArray[np.uint8] = far * np.uint8(2) - near
+    lines[shape] = 0
+    return lines
+
+
+def halos(cells: Cells, objects: ArrayLike, inner: int, outer: int) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
+    """Return a `halo` round objects, and the row and column of its corner in the frame; None if none is there.
+
+    Where two of them touch, their thin outlines are 1, so that each keeps a line of its own; of several, the inside is
+    3, up to the outlines. The cost follows the pixels, not the number of objects.
+    """
+    chosen = np.isin(cells.objects, objects)
+    zones = np.zeros((len(chosen) + 1, 3), np.uint8)
+    zones[1:][chosen] = (3, 1, 2)  # inside, on the rest of a bold outline, on a thin one
+    shape = np.take(zones.ravel(), cells.codes)
+    rows, columns = np.flatnonzero(shape.any(axis=1)), np.flatnonzero(shape.any(axis=0))
+    if len(rows) == 0:
+        return None
+    border = inner + outer
+    shape = np.pad(shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], border)
+    lines = halo(shape > 0, inner, outer)
+    if np.size(objects) > 1:
+        deep = cv2.erode((shape > 0).view(np.uint8), _disc(outer)) > 0
+        lines[shape == 3] = 3
+        lines[deep & (shape == 2)] = 1
+    return lines, (cells.offset[0] + int(rows[0]) - border, cells.offset[1] + int(columns[0]) - border)
+
+
+def _disc(radius: int) -> NDArray[np.uint8]:
+    """Return the pixels that are at most ``radius`` away from the one in the middle."""
+    steps = np.arange(-radius, radius + 1)
+    return (steps[:, None] ** 2 + steps**2 <= radius**2).astype(np.uint8)

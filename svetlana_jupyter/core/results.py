@@ -66,6 +66,35 @@ def object_table(
     return table
 
 
+def merge_predictions(predictions: pd.DataFrame, merged: Mapping[int, int]) -> pd.DataFrame:
+    """Return predictions in which merged classes are one: their probabilities add up, and the largest sum wins.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each.
+    merged : mapping of int to int
+        The class that each merged class counts as.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"predicted": [1], "probability": [0.4], "p_1": [0.4], "p_2": [0.3], "p_3": [0.3]})
+    >>> merge_predictions(table, {3: 2}).to_dict("list")
+    {'predicted': [2], 'probability': [0.6], 'p_1': [0.4], 'p_2': [0.6]}
+    """
+    ids = [int(column.removeprefix("p_")) for column in map(str, predictions) if column.startswith("p_")]
+    if not set(ids) & set(merged):
+        return predictions
+    summed: dict[int, pd.Series[float]] = {}
+    for id in ids:
+        into = merged.get(id, id)
+        summed[into] = predictions[f"p_{id}"] + summed.get(into, 0)
+    p = np.stack([column.to_numpy() for column in summed.values()], axis=1)
+    best = p.argmax(axis=1) if len(p) else np.empty(0, np.int64)
+    head = {"predicted": np.array(list(summed))[best], "probability": p.max(axis=1, initial=0)}
+    return pd.DataFrame(head | {f"p_{id}": column for id, column in summed.items()}, predictions.index)
+
+
 def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: Classes, name: str = "class") -> xr.DataArray:
     """Return the class of the object under each pixel, computed chunk by chunk when it is asked for.
 

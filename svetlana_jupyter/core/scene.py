@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.contrast import Palette, to_screen
 from svetlana_jupyter.core.marks import Marks
-from svetlana_jupyter.core.regions import Reader, stride_for
-from svetlana_jupyter.core.render import Cells, Frame, cells_of, color_codes, color_table, halo
+from svetlana_jupyter.core.region_selection import Point
+from svetlana_jupyter.core.regions import Piece, Reader, stride_for
+from svetlana_jupyter.core.render import Cells, Frame, cells_of, color_codes, color_table, halos
 from svetlana_jupyter.core.view import Box, View
 
 MARGIN = 0.25
 DARK_INK, BRIGHT_INK = "#202020", "#f4f4f4"
-_SELECTION = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255]], np.uint8)
+_SELECTION = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255], [255, 255, 255, 36]], np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +78,14 @@ class Scene:
         Which object each device pixel of the frame shows.
     image, overlay, selection : layer or None
     scale_bar, hint : or None
+    lasso : tuple of (y, x)
+        Corners of the box or lasso that is being drawn, as points of the image.
+    field : tuple of float or None
+        Top, left, bottom and right edge, in points of the image, of what is framed.
     ink : str
         The colour of what is written over the image.
-    coarse : bool
-        Composed quickly: the same without ``quick`` shows more detail.
+    missing : tuple of Piece
+        What was left out as it takes long to read: when it is there, the same shows more.
     """
 
     view: View
@@ -92,8 +97,10 @@ class Scene:
     selection: CodeLayer | None
     scale_bar: ScaleBar
     hint: Hint | None
+    lasso: tuple[Point, ...]
+    field: tuple[float, float, float, float] | None
     ink: str
-    coarse: bool
+    missing: tuple[Piece, ...] = ()
 
     @property
     def offset(self) -> tuple[int, int]:
@@ -116,8 +123,10 @@ def compose(
     *,
     opacity: float = 0.25,
     outlines: bool = True,
-    selected: int = 0,
+    selected: int | tuple[int, ...] = (),
     hint: Hint | None = None,
+    lasso: tuple[Point, ...] = (),
+    field: tuple[float, float, float, float] | None = None,
     spacing: float | None = None,
     before: Scene | None = None,
     quick: bool = False,
@@ -136,23 +145,27 @@ def compose(
     opacity : float
         Of the objects' fill, 0 to 1.
     outlines : bool
-    selected : int
-        The selected object, 0 for none.
+    selected : int or tuple of int
+        The selected object or objects, 0 or () for none.
     hint : Hint, optional
+    lasso : tuple of (y, x)
+        What is being drawn round objects, in points of the image.
+    field : tuple of float, optional
+        Top, left, bottom and right edge of a part of the image that is framed.
     spacing : float, optional
         Micrometres a pixel in a row, for the scale bar.
     before : Scene, optional
         The last scene; what has not changed is taken over.
     quick : bool
-        Rather than read a large region, show a coarse one that is there already.
+        Rather than read what takes long, show what is there already and say in ``missing`` what is not.
 
     Returns
     -------
     Scene
     """
     frame = _frame(view, before)
-    image_layer, image_stride = _image(image, frame, view.plane, palette, before, quick)
-    cells_key, cells, mask_stride = _cells(mask, frame, view, before, quick)
+    image_layer, image_missing = _image(image, frame, view.plane, palette, before, quick)
+    cells_key, cells, mask_missing = _cells(mask, frame, view, before, quick)
     ink = DARK_INK if image_layer.bright else BRIGHT_INK
     overlay = None
     if marks is not None:
@@ -171,8 +184,20 @@ def compose(
         selection=_selection(cells, cells_key, selected, view.dpr, before),
         scale_bar=scale_bar(view.scale, spacing),
         hint=hint,
+        lasso=lasso,
+        field=field,
         ink=ink,
-        coarse=max(image_stride, mask_stride) > stride_for(frame.scale),
+        missing=(*image_missing, *mask_missing),
+    )
+
+
+def ahead(image: Reader, mask: Reader, view: View) -> tuple[Piece, ...]:
+    """Return what would have to be read to compose this view."""
+    frame = _frame(view, None)
+    stride = stride_for(frame.scale)
+    return (
+        *image.missing(_under(frame, image.shape), stride, view.plane),
+        *mask.missing(_under(frame, mask.shape), stride, view.plane),
     )
 
 
@@ -221,51 +246,48 @@ def _offset(frame: Frame, view: View) -> tuple[int, int]:
 
 def _image(
     reader: Reader, frame: Frame, plane: int, palette: Palette, before: Scene | None, quick: bool
-) -> tuple[ImageLayer, int]:
-    """Return the layer and the stride of its pixels."""
+) -> tuple[ImageLayer, tuple[Piece, ...]]:
+    """Return the layer and what is missing in it."""
     wanted = _under(frame, reader.shape)
     stride = stride_for(frame.scale)
-    if before is not None and before.image.key == (reader, plane, wanted, stride, palette):
-        return before.image, stride
+    if before is not None and before.image.key == (reader, plane, wanted, stride, palette, ()):
+        return before.image, ()
     region = reader.read(wanted, stride, plane, quick)
-    key = (reader, plane, wanted, region.stride, palette)
+    key = (reader, plane, wanted, stride, palette, region.missing)
     if before is not None and before.image.key == key:
-        return before.image, region.stride
-    rows, top = _cut(wanted.y0, wanted.y1, region.box.y0, region.stride)
-    columns, left = _cut(wanted.x0, wanted.x1, region.box.x0, region.stride)
-    values = region.values[:, rows, columns]
-    bottom, right = top + values.shape[1] * region.stride, left + values.shape[2] * region.stride
-    return ImageLayer(key, to_screen(values, palette), Box(top, left, bottom, right)), region.stride
+        return before.image, region.missing
+    rows, columns = region.values.shape[1:]
+    box = Box(
+        region.box.y0, region.box.x0, region.box.y0 + rows * region.stride, region.box.x0 + columns * region.stride
+    )
+    return ImageLayer(key, to_screen(region.values, palette), box), region.missing
 
 
-def _cells(reader: Reader, frame: Frame, view: View, before: Scene | None, quick: bool) -> tuple[Hashable, Cells, int]:
-    """Return the key, the cells and the stride of the pixels they were made from."""
+def _cells(
+    reader: Reader, frame: Frame, view: View, before: Scene | None, quick: bool
+) -> tuple[Hashable, Cells, tuple[Piece, ...]]:
+    """Return the key, the cells and what is missing in them."""
     stride = stride_for(frame.scale)
-    if before is not None and before.cells_key == (reader, frame, view.plane, view.dpr, stride):
-        return before.cells_key, before.cells, stride
+    if before is not None and before.cells_key == (reader, frame, view.plane, view.dpr, ()):
+        return before.cells_key, before.cells, ()
     region = reader.read(_under(frame, reader.shape), stride, view.plane, quick)
-    key = (reader, frame, view.plane, view.dpr, region.stride)
+    key = (reader, frame, view.plane, view.dpr, region.missing)
     if before is not None and before.cells_key == key:
-        return key, before.cells, region.stride
+        return key, before.cells, region.missing
     cells = cells_of(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(3 * view.dpr)))
-    return key, cells, region.stride
+    return key, cells, region.missing
 
 
-def _selection(cells: Cells, cells_key: Hashable, selected: int, dpr: float, before: Scene | None) -> CodeLayer | None:
+def _selection(
+    cells: Cells, cells_key: Hashable, selected: int | tuple[int, ...], dpr: float, before: Scene | None
+) -> CodeLayer | None:
     if not selected:
         return None
     key = (cells_key, selected)
     if before is not None and before.selection is not None and before.selection.key == key:
         return before.selection
-    shape = cells.where(selected)
-    rows, columns = np.flatnonzero(shape.any(axis=1)), np.flatnonzero(shape.any(axis=0))
-    if len(rows) == 0:
-        return None
-    inner, outer = max(1, round(2 * dpr)), max(1, round(dpr))
-    border = inner + outer
-    cut = np.pad(shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], border)
-    offset = (cells.offset[0] + int(rows[0]) - border, cells.offset[1] + int(columns[0]) - border)
-    return CodeLayer(key, halo(cut, inner, outer), _SELECTION, offset)
+    found = halos(cells, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))
+    return CodeLayer(key, found[0], _SELECTION, found[1]) if found else None
 
 
 def _under(frame: Frame, shape: tuple[int, int]) -> Box:
@@ -275,9 +297,3 @@ def _under(frame: Frame, shape: tuple[int, int]) -> Box:
         min(n, math.ceil(start + extent / frame.scale)) for start, extent, n in zip(frame.origin, frame.size, shape)
     ]
     return Box(low[0], low[1], max(low[0], high[0]), max(low[1], high[1]))
-
-
-def _cut(low: int, high: int, start: int, stride: int) -> tuple[slice, int]:
-    """Return which cells cover the pixels from ``low`` to ``high``, and the pixel where they begin."""
-    first = (low - start) // stride
-    return slice(first, -(-(high - start) // stride)), start + first * stride

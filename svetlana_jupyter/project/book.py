@@ -1,6 +1,9 @@
 """The annotation files: one a person, only ever appended to, synced before anything is acknowledged.
 
 One kernel writes an annotator's file at a time; projects opened twice in one kernel share the same book.
+
+A row with the action "mask" says that the rows below it number the image's objects as its mask of that number does (0
+is the first, 1 the one that replaced it): so a new segmentation changes no row.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from filelock import FileLock, Timeout
 from svetlana_jupyter.core.annotations import ACTIONS, AnnotationLog, Entry
 from svetlana_jupyter.errors import ProjectError
 
+MASK = "mask"  # the action of a row that says which mask of an image the rows below it speak of
 COLUMNS = ["time", "action", "gesture", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
 
 _open_books: weakref.WeakValueDictionary[Path, AnnotationBook] = weakref.WeakValueDictionary()
@@ -43,6 +47,7 @@ class AnnotationBook:
         self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._lock = FileLock(file.with_name(f".{file.stem}.lock"), thread_local=False)
         self._handle: io.FileIO | None = None
+        self._may_write = writable
         if writable:
             self._open_for_writing()
         self.log = AnnotationLog(read_entries(file))
@@ -55,6 +60,39 @@ class AnnotationBook:
         """Call the bound method ``changed`` after every append, for as long as its owner lives."""
         self._listeners.append(weakref.WeakMethod(changed))
 
+    def hold(self) -> None:
+        """Make sure that the file can be written: again after it was gone, or after another kernel let go of it.
+
+        Rows that another kernel wrote meanwhile are followed; rows that the file lost are written again.
+
+        Raises
+        ------
+        ProjectError
+            If that cannot be; what was said before is still in the log.
+        """
+        if self.holds_file():
+            return
+        if not self._may_write:
+            raise ProjectError("the project is read-only, so annotations cannot be kept.")
+        self.close()
+        self._open_for_writing()
+        if self._handle is None:
+            raise ProjectError(self.trouble)
+        try:
+            written, known = read_entries(self.file), self.log.entries
+            ours, theirs = _to_csv(known), _to_csv(written)
+            if theirs.startswith(ours):
+                self._follow(written[len(known) :])
+            elif ours.startswith(theirs):
+                self._write(ours[len(theirs) :])
+            else:
+                raise ProjectError(
+                    f"{self.file} holds other annotations than were seen here; open the project again to use them."
+                )
+        except ProjectError:
+            self.close()
+            raise
+
     def append(self, entries: Iterable[Entry]) -> None:
         """Write rows of one gesture with one sync, then follow them.
 
@@ -64,9 +102,13 @@ class AnnotationBook:
             If the file is read-only here or the disk refuses; then nothing has changed.
         """
         entries = list(entries)
-        content = _to_csv(entries)
         if self._handle is None:
             raise ProjectError(self.trouble or "the project is read-only, so annotations cannot be kept.")
+        self._write(_to_csv(entries, self.log.masks))
+        self._follow(entries)
+
+    def _write(self, content: bytes) -> None:
+        assert self._handle is not None
         end = self._handle.seek(0, os.SEEK_END)
         try:
             if not self.holds_file():
@@ -81,6 +123,8 @@ class AnnotationBook:
                 f"the annotation could not be written to {self.file} ({error.strerror}); "
                 "make room or restore the folder, then annotate again."
             ) from error
+
+    def _follow(self, entries: list[Entry]) -> None:
         self.log.append(entries)
         for listener in list(self._listeners):
             changed = listener()
@@ -93,7 +137,7 @@ class AnnotationBook:
         """Whether what is open for writing is still the file of that name, not one deleted meanwhile."""
         try:
             return self._handle is not None and os.path.samestat(os.fstat(self._handle.fileno()), self.file.stat())
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def close(self) -> None:
@@ -104,20 +148,25 @@ class AnnotationBook:
         self._lock.release()
 
     def _open_for_writing(self) -> None:
-        self.file.parent.mkdir(exist_ok=True)
         try:
+            self.file.parent.mkdir(exist_ok=True)
             self._lock.acquire(timeout=0)
+            self.trouble = _set_torn_line_aside(self.file)
+            self._handle = self.file.open("ab", buffering=0)
+            if self._handle.tell() == 0:
+                self._handle.write((",".join(COLUMNS) + "\n").encode())
+                os.fsync(self._handle.fileno())
         except Timeout:
             self.trouble = (
                 f"another notebook is annotating as {self.file.stem!r}, so this one only reads; shut its kernel down "
-                'and reopen, or open the project under another name with annotator="...".'
+                'and annotate again, or open the project under another name with annotator="...".'
             )
-            return
-        self.trouble = _set_torn_line_aside(self.file)
-        self._handle = self.file.open("ab", buffering=0)
-        if self._handle.tell() == 0:
-            self._handle.write((",".join(COLUMNS) + "\n").encode())
-            os.fsync(self._handle.fileno())
+        except OSError as error:
+            self.close()
+            self.trouble = (
+                f"annotations cannot be written to {self.file} ({error.strerror}), so nothing new is kept; "
+                "make room or bring the folder back, then annotate again. Nothing that was annotated before is lost."
+            )
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:  # the constructor may have failed
@@ -152,10 +201,15 @@ def read_entries(file: Path) -> list[Entry]:
     if not file.exists():
         return []
     whole, _, _ = file.read_text("utf-8").rpartition("\n")
-    entries = []
-    for number, row in enumerate(csv.DictReader(io.StringIO(whole, newline="")), 2):
+    entries, masks = [], dict[str, int]()
+    header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else ([],)
+    for number, cells in enumerate(rows, 2):
+        row = dict(zip(header, cells))
         try:
-            entries.append(_to_entry(row))
+            if row["action"] == MASK:
+                masks[row["image"]] = int(row["object"])
+            else:
+                entries.append(_to_entry(row, masks.get(row["image"], 0)))
         except (KeyError, ValueError, TypeError) as error:
             raise ProjectError(
                 f"line {number} of {file} is no annotation ({error}); correct it or remove that line."
@@ -163,7 +217,7 @@ def read_entries(file: Path) -> list[Entry]:
     return entries
 
 
-def _to_entry(row: dict[str, str]) -> Entry:
+def _to_entry(row: dict[str, str], mask: int) -> Entry:
     if row["action"] not in ACTIONS:
         raise ValueError(f"unknown action {row['action']!r}")
     return Entry(
@@ -177,13 +231,19 @@ def _to_entry(row: dict[str, str]) -> Entry:
         box=tuple(map(int, row["box"].split())),
         source=row["source"],
         seconds=float(row["seconds"]) if row["seconds"] else None,
+        mask=mask,
     )
 
 
-def _to_csv(entries: Iterable[Entry]) -> bytes:
+def _to_csv(entries: Iterable[Entry], masks: Mapping[str, int] | None = None) -> bytes:
+    """Return rows to be written behind others; ``masks`` are those of the images that the rows before speak of."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    known = dict(masks or {})
     for e in entries:
+        if e.mask != known.get(e.image, 0):
+            known[e.image] = e.mask
+            writer.writerow([e.time, MASK, 0, e.image, e.mask, *[""] * (len(COLUMNS) - 5)])
         center = ["", "", "", *(f"{value:.2f}" for value in e.center)][-3:]
         seconds = "" if e.seconds is None else f"{e.seconds:.2f}"
         box = " ".join(map(str, e.box))

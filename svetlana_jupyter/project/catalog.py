@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,19 @@ import xarray as xr
 from svetlana_jupyter.core.images import fingerprint
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, pair
+from svetlana_jupyter.core.readers import hdf5_file
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.store import Store, draft_of, replacing
 
 Source = Any  # a path, several paths (one a channel), or an array
+
+
+@dataclass(frozen=True)
+class FormerMask:
+    """A mask that was replaced: where it lay, and the fingerprint of the image with it."""
+
+    mask: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,9 @@ class ImageEntry:
     dtype : str
     fingerprint : str
         Of image and mask; a mask that changed is indexed again.
+    replaced : tuple of FormerMask
+        The masks that it had before, the first one first. How their objects became those of the next mask stands in
+        ``masks/<image>.<n>.csv``: pairs of old and new object with the pixels they share.
     """
 
     name: str
@@ -54,6 +67,12 @@ class ImageEntry:
     shape: tuple[int, ...]
     dtype: str
     fingerprint: str
+    replaced: tuple[FormerMask, ...] = ()
+
+    @property
+    def mask_number(self) -> int:
+        """Which of its masks the image has now: 0 is the first."""
+        return len(self.replaced)
 
 
 class Catalog:
@@ -69,7 +88,11 @@ class Catalog:
     def reload(self) -> None:
         """Read the entries again from ``project.json``."""
         images = self._store.read_document()["images"]
-        self.entries = {name: _from_json(name, entry) for name, entry in images.items()}
+        before, self.entries = self.entries, {name: _from_json(name, entry) for name, entry in images.items()}
+        for name, entry in before.items():
+            if self.entries.get(name) != entry:
+                self._pairs.pop(name, None)
+                self._tables.pop(name, None)
 
     def prepare(
         self,
@@ -96,7 +119,7 @@ class Catalog:
         given = f"{fingerprint(image)} {fingerprint(mask)}"
         known = self.entries.get(name)
         if known is not None:
-            if given == known.fingerprint:
+            if given in (known.fingerprint, *(former.fingerprint for former in known.replaced)):
                 return known
             raise ProjectError(
                 f"the project has another image named {name!r} already (or its file has changed since); "
@@ -128,6 +151,13 @@ class Catalog:
             self.reload()
         return bool(new)
 
+    def change(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
+        """Write another mask of an image to ``project.json``, with the index of its objects."""
+        self._keep_index(entry.name, objects, fingerprint(self._store.absolute(entry.mask)))
+        with self._store.editing_document(needs=2) as document:
+            document["images"][entry.name] = _to_json(entry)
+        self.reload()
+
     def entry(self, name: str) -> ImageEntry:
         if name not in self.entries:
             names = ", ".join(map(repr, list(self.entries)[:8])) or "none yet"
@@ -138,7 +168,7 @@ class Catalog:
         """Open an image with its mask, lazily."""
         entry = self.entry(name)
         if name not in self._pairs:
-            self._pairs[name] = self._open(entry)
+            self._pairs[name] = self.open(entry, self._store.absolute(entry.mask))
         return self._pairs[name]
 
     def objects(self, name: str) -> pd.DataFrame:
@@ -153,15 +183,21 @@ class Catalog:
         files = [path for entry in self.entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
         return {self._store.absolute(path).parent for path in files}
 
+    def missing(self) -> list[Path]:
+        """Return the files of images and masks that are not where the project says."""
+        files = [path for entry in self.entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
+        return [path for path in map(self._store.absolute, files) if not (hdf5_file(path) or path).exists()]
+
     def has_index(self, name: str) -> bool:
         """Whether `objects` would return at once."""
         return self._store.objects_file(name).exists()
 
-    def _open(self, entry: ImageEntry) -> ImagePair:
+    def open(self, entry: ImageEntry, mask: Source) -> ImagePair:
+        """Open an image with a mask, which may be another than its own."""
         return pair(
             entry.name,
             self._paths(entry.image),
-            self._store.absolute(entry.mask),
+            mask,
             entry.axes,
             entry.spacing,
             entry.channels or None,
@@ -176,12 +212,17 @@ class Catalog:
             if table.attrs.get("mask") == mask:
                 return table
         table = index_objects(self.pair(name).mask)
+        self._keep_index(name, table, mask)
+        return table
+
+    def _keep_index(self, name: str, table: pd.DataFrame, mask: str) -> None:
         table.attrs["mask"] = mask
         if self._store.writable:
-            file.parent.mkdir(exist_ok=True)
-            with replacing(file) as beside:
-                table.to_parquet(beside)
-        return table
+            file = self._store.objects_file(name)
+            with suppress(OSError):  # it is a cache: a full disk does not keep anybody from looking
+                file.parent.mkdir(exist_ok=True)
+                with replacing(file) as beside:
+                    table.to_parquet(beside)
 
     def _keep_arrays(self, opened: ImagePair) -> tuple[Path, Path]:
         """Copy image and mask block by block into the project, whole or not at all."""
@@ -190,7 +231,7 @@ class Catalog:
         draft.mkdir(parents=True)
         try:
             for name, array in (("image.zarr", opened.image), ("mask.zarr", opened.mask)):
-                _to_zarr(array, draft / name)
+                to_zarr(array, draft / name)
             shutil.rmtree(folder, ignore_errors=True)  # left by a kill before project.json knew of it
             draft.replace(folder)
         finally:
@@ -218,14 +259,16 @@ def _is_file(source: Source) -> bool:
     return isinstance(source, str | Path)
 
 
-def _to_zarr(array: xr.DataArray, path: Path) -> None:
+def to_zarr(array: xr.DataArray, path: Path) -> None:
     regular = array.data.rechunk(tuple(max(sizes) for sizes in array.data.chunks))
     regular.to_zarr(str(path))
 
 
 def _to_json(entry: ImageEntry) -> dict[str, Any]:
     document = dict(vars(entry))
-    del document["name"]
+    del document["name"], document["replaced"]
+    if entry.replaced:
+        document["replaced"] = [vars(former) for former in entry.replaced]
     return document
 
 
@@ -237,4 +280,5 @@ def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
         spacing=tuple(entry.spacing) if entry.spacing else None,
         channels=tuple(entry.channels),
         shape=tuple(entry.shape),
+        replaced=tuple(FormerMask(**former) for former in document.get("replaced", ())),
     )

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Self, get_args
 
+import numpy as np
 import pandas as pd
-from traitlets import HasTraits, Int, Unicode
+from numpy.typing import NDArray
+from traitlets import Int
 
-from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, ObjectId
-from svetlana_jupyter.core.classes import Classes, ClassInfo
-from svetlana_jupyter.core.finding import COLUMNS, find_pairs
-from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.errors import InputError, SvetlanaError
-from svetlana_jupyter.project.catalog import Catalog, ImageEntry, Source
-from svetlana_jupyter.project.labelling import Labelling, default_annotator
-from svetlana_jupyter.project.store import Store
+from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, Mark, ObjectId
+from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.archive import unpack
+from svetlana_jupyter.project.catalog import Source
+from svetlana_jupyter.project.collection import Collection
+from svetlana_jupyter.project.labelling import Labelling, Told, default_annotator
+from svetlana_jupyter.project.replacement import FATES, in_words, read_steps, replace_mask, report_on
 
 MARKS = ("ambiguous", "bad", "skip")
 
 
-class Dataset(HasTraits):
+class Dataset(Collection):
     """Images with their objects, classes, and annotations, kept in a project folder.
 
     Parameters
@@ -46,20 +48,11 @@ class Dataset(HasTraits):
         If the folder cannot be made or is no project.
     """
 
-    classes_version = Int()
-    images_version = Int()
     annotations_version = Int()
-    status = Unicode()
-    trouble = Unicode()
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
-        super().__init__()
-        self.path = Path(path).absolute()
         names = Classes().adding(classes or ()).names  # refuses a name used twice before any folder is made
-        self._lock = threading.RLock()
-        self._store = Store(self.path)
-        self._classes = _read_classes(self._store)
-        self._catalog = Catalog(self._store)
+        super().__init__(path)
         self._labelling = Labelling(
             self._store.annotations_folder,
             annotator or default_annotator(),
@@ -67,121 +60,34 @@ class Dataset(HasTraits):
             self._annotations_changed,
         )
         self.trouble = self._labelling.book.trouble
-        if set(names) - set(self._classes.names):
+        self._steps = read_steps(self._store, self.images.values())
+        self._follow()
+        if self.classes.adding(names) != self.classes:
             self._edit_classes(lambda known: known.adding(names))
 
-    @property
-    def images(self) -> Mapping[str, ImageEntry]:
-        """The images by name, in the order in which they were added."""
-        return dict(self._catalog.entries)
-
-    def add(
-        self,
-        name: str,
-        image: Source,
-        mask: Source,
-        axes: str | None = None,
-        spacing: tuple[float, ...] | None = None,
-        channels: Sequence[str] | None = None,
-        groups: Mapping[str, str] | None = None,
-    ) -> None:
-        """Add one image with its mask; adding the same again changes nothing.
+    @classmethod
+    def from_zip(cls, file: str | Path, folder: str | Path | None = None, annotator: str | None = None) -> Self:
+        """Open a project that `save_zip` wrote.
 
         Parameters
         ----------
-        name : str
-        image, mask : path or array
-            Files are read lazily where they lie and never written to; arrays are copied into the project.
-            Several paths for the image are its channels.
-        axes : str, optional
-            For images that do not say, for example ``"zyx"`` or ``"cyx"``.
-        spacing : tuple of float, optional
-            Micrometres a pixel, ``([z,] y, x)``.
-        channels : sequence of str, optional
-        groups : mapping of str to str, optional
-            What to group by: plate, well, patient, ...
-        """
-        entry = self._catalog.prepare(name, image, mask, axes, spacing, channels, groups)
-        self._keep_images([entry])
-
-    def add_images(
-        self,
-        images: str | Path,
-        masks: str | Path,
-        axes: str | None = None,
-        spacing: tuple[float, ...] | None = None,
-    ) -> pd.DataFrame:
-        """Add all images that match a pattern, each with the mask of the same name; only headers are read.
-
-        Parameters
-        ----------
-        images, masks : str
-            Patterns like ``"wells/{plate}_{well}.tif"``. Placeholders pair images with masks, name the images and
-            become grouping columns; ``{channel}`` stacks files that hold one channel each.
-
-        Returns
-        -------
-        DataFrame
-            One row a pair, as `core.pairing.find_pairs` gives it, with ``problem`` (a sentence, or empty).
-            Rows with a problem were left out.
+        file : str or Path
+        folder : str or Path, optional
+            Where to unpack it, which must be new or empty; by default beside the file, under the project's own name.
+        annotator : str, optional
 
         Raises
         ------
-        InputError
-            If no pair can be used.
+        ProjectError
+            If it is no such file, names places outside its folder, or the folder holds something already.
         """
-        table = find_pairs(images, masks)
-        groups = [column for column in table if column not in COLUMNS]
-        entries = []
-        for row in table.index[table["problem"] == ""]:
-            found = table.loc[row]
-            given: dict[str, str] = found[groups].to_dict()
-            try:
-                entries.append(
-                    self._catalog.prepare(
-                        found["name"], found["image"], found["mask"], axes, spacing, found["channels"], given
-                    )
-                )
-            except SvetlanaError as error:
-                table.loc[row, "problem"] = str(error)
-        if not entries:
-            problem = next(iter(table["problem"]), f"no file matches {images}")
-            raise InputError(f"none of {len(table)} images could be added: {problem}")
-        self._keep_images(entries)
-        return table
-
-    def pair(self, name: str) -> ImagePair:
-        """Open an image with its mask, lazily."""
-        return self._catalog.pair(name)
-
-    def objects(self, name: str) -> pd.DataFrame:
-        """Return the object index of an image (`core.objects.index_objects`), built on first use and kept."""
-        return self._catalog.objects(name)
-
-    @property
-    def classes(self) -> Classes:
-        """The classes, with stable ids, names, colours and keys."""
-        return self._classes
-
-    def add_class(self, name: str, color: str | None = None) -> None:
-        """Add a class; one of that name stays as it is."""
-        self._edit_classes(lambda classes: classes.adding([name], color))
-
-    def rename_class(self, old: str, new: str) -> None:
-        """Rename a class; its annotations and predictions follow."""
-        self._edit_classes(lambda classes: classes.renaming(old, new))
-
-    def recolor_class(self, name: str, color: str) -> None:
-        """Give a class another colour, ``"#rrggbb"``."""
-        self._edit_classes(lambda classes: classes.recoloring(name, color))
-
-    def is_indexed(self, name: str) -> bool:
-        """Whether `objects` would return at once."""
-        return self._catalog.has_index(name)
-
-    def input_folders(self) -> set[Path]:
-        """Return the folders that images and masks lie in, where nothing may be written."""
-        return self._catalog.folders()
+        project = cls(unpack(Path(file), folder), annotator=annotator)
+        missing = project._catalog.missing()
+        if missing:
+            project.trouble = (
+                f"{len(missing)} files are not where the project says, for example {missing[0]}; put them there."
+            )
+        return project
 
     @property
     def annotator(self) -> str:
@@ -208,14 +114,11 @@ class Dataset(HasTraits):
         seconds : float, optional
             How long the object had been looked at.
         """
-        class_id = self.classes.by_name(class_name).id
-        self._record("label", image, object, class_id, source, seconds)
-        self.status = f"{_listed(image, object)} is {class_name}"
+        self.annotate_each(dict.fromkeys(_ids(image, object), class_name), source, seconds)
 
     def erase(self, image: str, object: int | Iterable[int], source: str = "script") -> None:
         """Take back what was said of objects."""
-        self._record("erase", image, object, source=source)
-        self.status = f"{_listed(image, object)} has no annotation any more"
+        self.erase_each(_ids(image, object), source)
 
     def mark(
         self,
@@ -229,15 +132,77 @@ class Dataset(HasTraits):
 
         What is set aside is neither trained on nor counted, and is reported as such.
         """
-        if mark not in MARKS:
-            raise InputError(f"a mark is one of {', '.join(MARKS)}, got {mark!r}.")
-        self._record(mark, image, object, source=source, seconds=seconds)  # type: ignore[arg-type]
-        said = {
-            "ambiguous": "is set aside as ambiguous",
-            "bad": "is set aside as badly segmented",
-            "skip": "is skipped",
-        }
-        self.status = f"{_listed(image, object)} {said[mark]}"
+        self.mark_each(_ids(image, object), mark, source, seconds)
+
+    def annotate_each(
+        self, classes: Mapping[tuple[str, int], str], source: str = "script", seconds: float | None = None
+    ) -> None:
+        """Give objects, of one image or of several, a class each, all in one gesture that one undo takes back.
+
+        Parameters
+        ----------
+        classes : mapping of (image, object) to class name
+        """
+        ids = {name: self.classes.by_name(name).id for name in set(classes.values())}
+        self._record("label", {object: ids[name] for object, name in classes.items()}, source, seconds)
+        self.status = f"{_counted(classes)} {'is' if len(classes) == 1 else 'are'} {', '.join(sorted(ids))}"
+
+    def mark_each(
+        self, objects: Iterable[tuple[str, int]], mark: str, source: str = "script", seconds: float | None = None
+    ) -> None:
+        """Set objects, of one image or of several, aside in one gesture, as `mark` does with those of one image."""
+        objects = dict.fromkeys(objects, 0)
+        self._record(_checked(mark), objects, source, seconds)
+        said = {"ambiguous": "set aside as ambiguous", "bad": "set aside as badly segmented", "skip": "skipped"}
+        self.status = f"{_counted(objects)} {'is' if len(objects) == 1 else 'are'} {said[mark]}"
+
+    def erase_each(self, objects: Iterable[tuple[str, int]], source: str = "script") -> None:
+        """Take back what was said of objects, of one image or of several, in one gesture."""
+        objects = dict.fromkeys(objects, 0)
+        self._record("erase", objects, source)
+        self.status = f"{_counted(objects)} {'has' if len(objects) == 1 else 'have'} no annotation any more"
+
+    def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
+        """Give an image another segmentation; annotations go over to the objects that took the place of theirs.
+
+        Nothing is deleted: the log stays as it is, with undo and redo, and so do the old mask and the predictions made
+        on it, which are of other objects and no longer shown. An object takes over an annotation that more than half
+        of it had, by the pixels it shares with old objects; of objects with different annotations that became one,
+        none does. Where the old mask can no longer be read (its file was overwritten), the boxes that are kept with
+        each annotation are compared instead.
+
+        Parameters
+        ----------
+        name : str
+        mask : path or array
+            Of the same shape. A file is read where it lies, an array is copied into the project.
+
+        Returns
+        -------
+        DataFrame
+            One row an annotated object, indexed by its old number: ``class``; ``fate`` ("kept", "moved" to another
+            number, "split" into several, "merged" with others, "lost"); ``new`` (the objects in its place); ``share``
+            (how much of it lies in them); ``carried`` (those of them that have its annotation now).
+
+        Raises
+        ------
+        InputError
+            If the mask cannot be used; then nothing has changed.
+        """
+        with self._lock:
+            self._check_idle()
+            names = dict(zip(self.classes.ids, self.classes.names))
+            before = in_words(self._labelling.labels, name, names)
+            ids = [ObjectId(name, object) for object in before]
+            logs = self._labelling.logs.values()
+            match = replace_mask(self._store, self._catalog, name, mask, ids, logs)
+            if match.changed:
+                self._read_again()
+            report = report_on(match, before, in_words(self._labelling.labels, name, names))
+        counts = report["fate"].value_counts()
+        said = ", ".join(f"{counts[fate]} {fate}" for fate in FATES if fate in counts)
+        self.status = f"{name} has a new mask. Annotated objects: {said or 'none'}"
+        return report
 
     def undo(self) -> bool:
         """Take back the last gesture; False if there is none."""
@@ -248,6 +213,11 @@ class Dataset(HasTraits):
         """Bring back the last gesture that was taken back; False if there is none."""
         with self._lock:
             return self._labelling.redo()
+
+    @property
+    def touched(self) -> list[ObjectId]:
+        """The objects that the last annotation, undo or redo of this annotator was about."""
+        return list(self._labelling.touched)
 
     @property
     def can_undo(self) -> bool:
@@ -261,6 +231,17 @@ class Dataset(HasTraits):
         """Return what stands for an object: a class, a mark, or nothing (``action`` "")."""
         return self._labelling.labels.get(ObjectId(image, object), UNLABELED)
 
+    def labels_of(self, image: str, objects: Sequence[int] | NDArray[np.integer]) -> dict[int, Label]:
+        """Return what stands for these objects of an image, where something was said of them, and perhaps of others.
+
+        As quick as there are objects asked for, or labels at all, whichever is less.
+        """
+        labels = self._labelling.labels
+        if len(labels) < len(objects):
+            return {subject.object: label for subject, label in labels.items() if subject.image == image}
+        asked = ((object, labels.get(ObjectId(image, object))) for object in map(int, objects))
+        return {object: label for object, label in asked if label is not None}
+
     def labels(self) -> pd.DataFrame:
         """Return what stands for each object that something was said of.
 
@@ -270,19 +251,10 @@ class Dataset(HasTraits):
             Indexed by ``(image, object)``: ``action`` ("label", "ambiguous", "bad" or "skip"), ``class_id`` (0 but for
             "label"), ``class`` (its name).
         """
-        labels = self._labelling.labels
-        index = pd.MultiIndex.from_tuples(list(labels), names=["image", "object"]) if labels else _EMPTY_INDEX
+        table = self._labelling.label_table()
         names = dict(zip(self.classes.ids, self.classes.names))
-        return pd.DataFrame(
-            {
-                "action": [label.action for label in labels.values()],
-                "class_id": pd.Series([label.class_id for label in labels.values()], index=index, dtype="int64"),
-                "class": pd.Series(
-                    [names.get(label.class_id) for label in labels.values()], index=index, dtype="object"
-                ),
-            },
-            index=index,
-        )
+        table["class"] = table["class_id"].map(names).astype("object").where(table["class_id"] > 0, None)
+        return table
 
     def annotations(self) -> pd.DataFrame:
         """Return the whole log, one row an entry, everybody's, in the order of time."""
@@ -290,58 +262,74 @@ class Dataset(HasTraits):
 
     def class_counts(self) -> pd.Series:
         """Return how many objects are annotated with each class, by name."""
-        counts = self.labels()["class"].value_counts()
-        return counts.reindex(list(self.classes.names), fill_value=0).rename("annotations")
+        counts = self._labelling.counts
+        found = [counts[Label("label", info.id)] for info in self.classes]
+        return pd.Series(found, pd.Index(self.classes.names, name="class", dtype="object"), "int64", "annotations")
+
+    def mark_counts(self) -> dict[str, int]:
+        """Return how many objects are set aside, or were passed over, by mark."""
+        counts = self._labelling.counts
+        return {mark: counts[Label(mark)] for mark in get_args(Mark) if mark != "label"}
 
     def rate(self) -> float:
         """Return how many annotations a minute are made at present, NaN if that is not known."""
         return self._labelling.rate()
 
     def _record(
-        self,
-        action: Action,
-        image: str,
-        object: int | Iterable[int],
-        class_id: int = 0,
-        source: str = "script",
-        seconds: float | None = None,
+        self, action: Action, class_ids: Mapping[tuple[str, int], int], source: str, seconds: float | None = None
     ) -> None:
-        objects = _as_list(object)
+        """Write one gesture; the images keep the order in which they are first named."""
+        by_image: dict[str, dict[int, int]] = {}
+        for (image, object), class_id in class_ids.items():
+            by_image.setdefault(image, {})[int(object)] = class_id
         with self._lock:
-            self._labelling.record(action, image, objects, self.objects(image), class_id, source, seconds)
+            for image in by_image:
+                if self._labelling.has_seen_later(image, self._catalog.entry(image).mask_number):
+                    self._read_again()
+                    raise ProjectError(
+                        f"the mask of {image!r} was replaced since it was opened here, so nothing was written; "
+                        "look at the new objects, then annotate again."
+                    )
+            told = [
+                Told(image, ids, self.objects(image), self._catalog.entry(image).mask_number)
+                for image, ids in by_image.items()
+            ]
+            known = self._labelling.book.trouble
+            self._labelling.record(action, told, source, seconds)
+        if self.trouble == known:  # it may be over: the disk has room, the other kernel let go
+            self.trouble = self._labelling.book.trouble
 
     def _annotations_changed(self) -> None:
         self.annotations_version += 1
 
-    def _keep_images(self, entries: list[ImageEntry]) -> None:
-        with self._lock:
-            if self._catalog.keep(entries):
-                self.images_version += 1
+    def _follow(self) -> None:
+        self._labelling.follow(self._steps, self.classes.merged)
 
-    def _edit_classes(self, edit: Callable[[Classes], Classes]) -> None:
-        with self._lock, self._store.editing_document() as document:
-            self._classes = edit(_from_json(document["classes"]))
-            document["classes"] = [vars(info) for info in self._classes]
-        self.classes_version += 1
+    def _read_again(self) -> None:
+        """Take in masks that were replaced, here or through another project object on this folder."""
+        self._catalog.reload()
+        self._steps = read_steps(self._store, self.images.values())
+        self._follow()
+        self.images_version += 1
+        self.annotations_version += 1
 
-
-_EMPTY_INDEX = pd.MultiIndex.from_arrays(
-    [pd.Series(dtype="object"), pd.Series(dtype="int64")], names=["image", "object"]
-)
+    def _check_idle(self) -> None:
+        """Refuse what cannot be done while a job reads the project."""
 
 
-def _read_classes(store: Store) -> Classes:
-    return _from_json(store.read_document()["classes"])
+def _ids(image: str, object: int | Iterable[int]) -> list[ObjectId]:
+    objects = object if isinstance(object, Iterable) else [object]
+    return [ObjectId(image, int(one)) for one in objects]
 
 
-def _from_json(infos: list[dict[str, object]]) -> Classes:
-    return Classes(ClassInfo(**info) for info in infos)  # type: ignore[arg-type]
+def _checked(mark: str) -> Mark:
+    if mark not in MARKS:
+        raise InputError(f"a mark is one of {', '.join(MARKS)}, got {mark!r}.")
+    return mark  # type: ignore[return-value]
 
 
-def _as_list(object: int | Iterable[int]) -> list[int]:
-    return [int(one) for one in object] if isinstance(object, Iterable) else [int(object)]
-
-
-def _listed(image: str, object: int | Iterable[int]) -> str:
-    objects = _as_list(object)
-    return f"Object {objects[0]} in {image}" if len(objects) == 1 else f"Each of {len(objects)} objects in {image}"
+def _counted(objects: Mapping[tuple[str, int], object]) -> str:
+    if len(objects) != 1:
+        return f"{len(objects):,} objects"
+    image, object = next(iter(objects))
+    return f"Object {object} in {image}"

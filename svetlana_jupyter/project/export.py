@@ -12,11 +12,11 @@ from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.store import file_name, replacing
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.project.results import Results
 
 
-def export(project: Project, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write what `Project.predictions` and `Project.class_map` give.
+def export(project: Results, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write what `Results.predictions` and `Results.class_map` give.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def export(project: Project, folder: Path, formats: Sequence[str]) -> list[Path]
         Made if it is new; must not be one that inputs lie in.
     formats : sequence of str
         "csv" and "parquet": the table of objects, and the counts by image. "tiff": one class map an image, with the
-        class codes of `Project.class_map`, in ImageJ's form.
+        class codes of `Results.class_map`, in ImageJ's form.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def export(project: Project, folder: Path, formats: Sequence[str]) -> list[Path]
     return [file for name in formats for file in FORMATS[name](project, folder)]
 
 
-def _csv(project: Project, folder: Path) -> list[Path]:
+def _csv(project: Results, folder: Path) -> list[Path]:
     objects, counts = folder / "objects.csv", folder / "counts.csv"
     with replacing(objects) as beside:
         project.predictions().to_csv(beside)
@@ -51,14 +51,14 @@ def _csv(project: Project, folder: Path) -> list[Path]:
     return [objects, counts]
 
 
-def _parquet(project: Project, folder: Path) -> list[Path]:
+def _parquet(project: Results, folder: Path) -> list[Path]:
     file = folder / "objects.parquet"
     with replacing(file) as beside:
         project.predictions().to_parquet(beside)
     return [file]
 
 
-def _tiff(project: Project, folder: Path) -> list[Path]:
+def _tiff(project: Results, folder: Path) -> list[Path]:
     files = []
     for name in project.images:
         file = folder / f"{file_name(name)}_classes.tif"
@@ -70,4 +70,4 @@ def _tiff(project: Project, folder: Path) -> list[Path]:
     return files
 
 
-FORMATS: Mapping[str, Callable[[Project, Path], list[Path]]] = {"csv": _csv, "parquet": _parquet, "tiff": _tiff}
+FORMATS: Mapping[str, Callable[[Results, Path], list[Path]]] = {"csv": _csv, "parquet": _parquet, "tiff": _tiff}

@@ -5,18 +5,46 @@ from __future__ import annotations
 import getpass
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import Action, AnnotationLog, Entry, Label, ObjectId, agree, log_table
+from svetlana_jupyter.core.annotations import Action, AnnotationLog, Entry, Label, ObjectId, log_table
 from svetlana_jupyter.core.objects import box_columns, center_columns
+from svetlana_jupyter.core.standing import Standing
+from svetlana_jupyter.core.succession import Succession
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.book import open_book, read_logs
 
 PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
+
+_Row: TypeAlias = tuple[str, int, int, tuple[float, ...], tuple[int, ...], int]
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a gesture says of objects of one image.
+
+    Attributes
+    ----------
+    image : str
+    class_ids : mapping of int to int
+        The class given to each object; 0 for every action but "label".
+    index : DataFrame
+        The object index of the image.
+    mask : int
+        Which of the image's masks the index is of.
+    """
+
+    image: str
+    class_ids: Mapping[int, int]
+    index: pd.DataFrame
+    mask: int
 
 
 class Labelling:
@@ -30,13 +58,28 @@ class Labelling:
     writable : bool
     changed : callable
         A bound method, called after every change.
+
+    Attributes
+    ----------
+    touched : list of ObjectId
+        The objects that this person's last gesture, undo or redo was about.
     """
 
     def __init__(self, folder: Path, annotator: str, writable: bool, changed: Callable[[], None]) -> None:
         self.book = open_book(folder, annotator, writable)
         self.annotator = annotator
+        self.touched: list[ObjectId] = []
         self._others = read_logs(folder, besides=self.book.file)
         self.book.listen(changed)
+        self._followed: tuple[object, ...] = ()
+        self._table: tuple[Standing, int, pd.DataFrame] | None = None
+        self._standing = Standing(())
+
+    def follow(self, steps: Mapping[str, Sequence[Succession]], merged: Mapping[int, int]) -> None:
+        """Carry annotations over the masks that were replaced, and count classes as those they were merged into."""
+        if (steps, merged) != self._followed:
+            self._standing = Standing(self.logs.values(), steps, merged)
+            self._followed = steps, merged
 
     @property
     def logs(self) -> dict[str, AnnotationLog]:
@@ -45,28 +88,47 @@ class Labelling:
     @property
     def labels(self) -> Mapping[ObjectId, Label]:
         """What stands for each object: the only annotator's word, or what the majority says."""
-        if not self._others:
-            return self.book.log.labels
-        return agree(log.labels for log in self.logs.values())
+        return self._standing.labels
+
+    @property
+    def counts(self) -> Counter[Label]:
+        """How many objects each label stands for."""
+        return self._standing.counts
+
+    def label_table(self) -> pd.DataFrame:
+        """Return `labels` as a table, indexed by ``(image, object)``: ``action`` and ``class_id``."""
+        labels, standing = self.labels, self._standing
+        if self._table is None or self._table[:2] != (standing, standing.version):
+            images, objects = zip(*labels) if labels else ((), ())
+            actions, ids = zip(*labels.values()) if labels else ((), ())
+            index = pd.MultiIndex.from_arrays(
+                [pd.Series(images, dtype="object"), pd.Series(objects, dtype="int64")], names=["image", "object"]
+            )
+            table = pd.DataFrame({"action": pd.Series(actions, index, "object"), "class_id": list(ids)}, index)
+            self._table = standing, standing.version, table.astype({"class_id": "int64"})
+        return self._table[2].copy()
 
     def record(
-        self,
-        action: Action,
-        image: str,
-        objects: Iterable[int],
-        index: pd.DataFrame,
-        class_id: int = 0,
-        source: str = "script",
-        seconds: float | None = None,
+        self, action: Action, told: Iterable[Told], source: str = "script", seconds: float | None = None
     ) -> None:
-        """Write one gesture about objects of one image.
+        """Write one gesture, whose objects may be of several images.
 
-        Parameters
-        ----------
-        index : DataFrame
-            The object index of the image; an `InputError` if one of the objects is not in it.
+        Raises
+        ------
+        InputError
+            If one of the objects is not in the object index of its image.
         """
-        objects = [int(object) for object in objects]
+        rows = [row for part in told for row in self._located(part)]
+        self.book.hold()
+        time, gesture, before = _now(), self.book.log.next_gesture, len(self.book.log.touched)
+        self.book.append(
+            Entry(time, action, gesture, image, object, class_id, center, box, source, seconds, mask)
+            for image, object, class_id, center, box, mask in rows
+        )
+        self._note(before)
+
+    def _located(self, told: Told) -> Iterator[_Row]:
+        image, index, objects = told.image, told.index, list(told.class_ids)
         missing = [object for object in objects if object not in index.index]
         if missing:
             raise InputError(
@@ -74,21 +136,24 @@ class Labelling:
                 f"numbered {index.index.min()} to {index.index.max()}."
             )
         ndim = sum(column in index for column in ("z", "y", "x"))
-        centers = index.loc[objects, center_columns(ndim)].to_numpy(float)
-        boxes = index.loc[objects, box_columns(ndim)].to_numpy(int)
-        time, gesture = _now(), self.book.log.next_gesture
-        self.book.append(
-            Entry(time, action, gesture, image, object, class_id, tuple(center), tuple(box), source, seconds)
-            for object, center, box in zip(objects, centers.tolist(), boxes.tolist())
-        )
+        centers = index.loc[objects, center_columns(ndim)].to_numpy(float).tolist()
+        boxes = index.loc[objects, box_columns(ndim)].to_numpy(int).tolist()
+        for object, center, box in zip(objects, centers, boxes):
+            yield image, object, told.class_ids[object], tuple(center), tuple(box), told.mask
 
     def undo(self) -> bool:
         """Take back the last gesture; False if there is none."""
+        self.book.hold()
         return self._step("undo", self.book.log.undoable)
 
     def redo(self) -> bool:
         """Bring back the last gesture taken back; False if there is none."""
+        self.book.hold()
         return self._step("redo", self.book.log.redoable)
+
+    def has_seen_later(self, image: str, mask: int) -> bool:
+        """Whether this person spoke of a later mask of an image than this one."""
+        return self.book.log.masks.get(image, 0) > mask
 
     def table(self) -> pd.DataFrame:
         """Return every row of every log, as `core.annotations.log_table` does."""
@@ -104,8 +169,14 @@ class Labelling:
 
     def _step(self, action: Action, gesture: int) -> bool:
         if gesture:
+            before = len(self.book.log.touched)
             self.book.append([Entry(_now(), action, gesture)])
+            self._note(before)
         return bool(gesture)
+
+    def _note(self, before: int) -> None:
+        subjects = self.book.log.touched[before:]
+        self.touched = [id for subject in subjects for id in self._standing.today(subject)]
 
 
 def _now() -> str:

@@ -27,11 +27,17 @@ class ImagePredicted:
 
 
 def predict_images(
-    pairs: Mapping[str, ImagePair], objects: Callable[[str], pd.DataFrame], run: Run, threads: int, stop: Stop
+    pairs: Mapping[str, ImagePair],
+    objects: Callable[[str], pd.DataFrame],
+    run: Run,
+    threads: int,
+    stop: Stop,
+    masks: Mapping[str, int],
 ) -> Iterator[Progress | ImagePredicted]:
     """Predict images one after the other on so many torch threads; a stop keeps those that are done.
 
-    Every image is checked against the classifier before the first one is predicted.
+    Every image is checked against the classifier before the first one is predicted. ``masks`` says which of its masks
+    each image has, which is kept with its predictions: they are of the objects of that mask.
     """
     from svetlana_jupyter.learn.classifier import load_classifier
     from svetlana_jupyter.learn.network import limit_threads
@@ -57,7 +63,9 @@ def predict_images(
             if stop():
                 return
         before += len(tables[name])
-        run.write_predictions(name, prediction_table(labels, probabilities, classifier.classes))
+        table = prediction_table(labels, probabilities, classifier.classes)
+        table.attrs["mask"] = masks[name]
+        run.write_predictions(name, table)
         yield ImagePredicted(run.name, name, done)
 
 

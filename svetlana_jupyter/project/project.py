@@ -6,33 +6,23 @@ to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import xarray as xr
 from traitlets import Any as AnyTrait
-from traitlets import Int, Unicode
 
-from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.queue import least_certain
-from svetlana_jupyter.core.results import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.core.statistics import count_classes
-from svetlana_jupyter.errors import InputError, ProjectError, SettingsError
-from svetlana_jupyter.project.dataset import Dataset
-from svetlana_jupyter.project.evaluation import Evaluation, evaluate
-from svetlana_jupyter.project.export import export
+from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.jobs import Foreground, Stop, Work, threads_for
 from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
-from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.report import project_html
-from svetlana_jupyter.project.runs import Run, read_runs
+from svetlana_jupyter.project.results import Results
+from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.training import LiveCurve, Scored, TrainingTask, readiness, train_run
 
 
-class Project(Dataset):
+class Project(Results):
     """Objects of images, what people say of them, and what classifiers make of that.
 
     Parameters
@@ -63,19 +53,12 @@ class Project(Dataset):
         If the folder cannot be made or is no project.
     """
 
-    predictions_version = Int()
-    runs_version = Int()
-    current_run = Unicode()
     job = AnyTrait(allow_none=True)
     live = AnyTrait(allow_none=True)
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         super().__init__(path, classes, annotator)
         self._jobs = Foreground(self)
-        self._predicted: dict[tuple[str, str], pd.DataFrame] = {}
-        self._runs = read_runs(self._store.runs_folder)
-        chosen = str(self._store.read_document().get("current_run", ""))
-        self.current_run = chosen if chosen in self._runs else max(self._runs, default="")
         if self._store.writable and not self._store.settings_file.exists():
             self.settings = TrainingSettings()
 
@@ -136,125 +119,8 @@ class Project(Dataset):
         """Ask the running job to finish with what it has: a training with its best network so far."""
         self._jobs.stop()
 
-    @property
-    def runs(self) -> list[Run]:
-        """All finished runs, the oldest first."""
-        return list(self._runs.values())
-
-    def run(self, name: str | None = None) -> Run:
-        """Return a finished run by name, the current one by default."""
-        name = name or self.current_run
-        if not name:
-            raise ProjectError("there is no trained classifier yet; annotate some objects of each class, then train.")
-        if name not in self._runs:
-            raise InputError(f"there is no run {name!r}; the runs are {', '.join(self._runs) or 'none yet'}.")
-        return self._runs[name]
-
-    def choose_run(self, name: str) -> None:
-        """Make another finished run the current one, here and when the project is reopened."""
-        self._make_current(self.run(name))
-
-    def probabilities(self, image: str, run: str | None = None) -> pd.DataFrame:
-        """Return what a run predicted for the objects of one image.
-
-        Returns
-        -------
-        DataFrame
-            Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each; empty before the
-            image was predicted.
-        """
-        self._catalog.entry(image)
-        if not (run or self.current_run):
-            return _NOTHING_PREDICTED
-        chosen = self.run(run)
-        file, known = chosen.predictions_file(image), (chosen.name, image)
-        if known not in self._predicted and file.exists():
-            self._predicted[known] = pd.read_parquet(file)
-        return self._predicted.get(known, _NOTHING_PREDICTED)
-
-    def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return one row for each object, as `core.results.object_table` describes it."""
-        tables = [self._object_table(name) for name in self._chosen(images)]
-        if not tables:
-            raise ProjectError("the project has no images yet; add some with project.add_images(...).")
-        return pd.concat(tables)
-
-    def class_map(self, image: str) -> xr.DataArray:
-        """Return the class under each pixel of an image, lazily (`core.results.class_map`)."""
-        return class_map(self.pair(image).mask, self._object_table(image).droplevel("image"), self.classes)
-
-    def probability_map(self, image: str) -> xr.DataArray:
-        """Return the probability of the predicted class under each pixel, lazily; NaN where there is none."""
-        return probability_map(self.pair(image).mask, self._object_table(image).droplevel("image"))
-
-    def counts(self, by: Sequence[str] | str = ()) -> pd.DataFrame:
-        """Count the objects of each class, by image or by grouping columns (`core.statistics.count_classes`).
-
-        Parameters
-        ----------
-        by : str or sequence of str
-            "image" or grouping columns, for example ``["plate", "well"]``; all objects together by default.
-        """
-        by = [by] if isinstance(by, str) else list(by)
-        table = self.predictions().reset_index()
-        unknown = [column for column in by if column not in table]
-        if unknown:
-            groups = sorted({"image", *(group for entry in self.images.values() for group in entry.groups)})
-            raise InputError(f"there is no column {unknown[0]!r} to count by; choose among {', '.join(groups)}.")
-        return count_classes(table, self.classes.names, by)
-
-    def evaluate(self, run: str | None = None) -> Evaluation:
-        """Return how good a run is, as far as it is known, with the source of the figure."""
-        return evaluate(self.run(run))
-
-    def explain(self, image: str, object: int, class_name: str | None = None) -> xr.Dataset:
-        """Return the patch of an object as the classifier sees it, and where it looked (Grad-CAM).
-
-        Parameters
-        ----------
-        class_name : str, optional
-            The class whose evidence is asked for; the predicted one by default.
-        """
-        from svetlana_jupyter.learn.classifier import load_classifier
-        from svetlana_jupyter.learn.explain import explain
-
-        class_id = self.classes.by_name(class_name).id if class_name else None
-        return explain(self.pair(image), self.objects(image), object, load_classifier(self.run().path), class_id)
-
-    def queue(self, kind: str = "random", seed: int = 0, images: Iterable[str] | None = None) -> Queue:
-        """Return a queue of objects to look at: "random", uniformly, or "uncertain", the least certain first."""
-        return Queue(self, kind, seed, self._chosen(images))
-
-    def uncertain(self, n: int = 100) -> list[ObjectId]:
-        """Return up to ``n`` objects without annotation, those predicted with the least probability first."""
-        table = self.predictions()
-        found = least_certain(table[table["annotation"].isna()])
-        return [candidate.id for candidate, _ in zip(found, range(n))]
-
-    def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> list[Path]:
-        """Write the results to a folder of their own and return the files (`project.export`)."""
-        return export(self, Path(folder), formats)
-
     def _repr_html_(self) -> str:
         return project_html(self)
-
-    def _object_table(self, name: str) -> pd.DataFrame:
-        predictions = self.probabilities(name)
-        return object_table(
-            name,
-            self.objects(name),
-            self._catalog.entry(name).groups,
-            self._labelling.labels,
-            None if predictions.empty else predictions,
-            self.classes,
-            self.current_run,
-        )
-
-    def _chosen(self, images: Iterable[str] | None) -> list[str]:
-        if images is None:
-            return list(self.images)
-        names = [images] if isinstance(images, str) else list(images)
-        return [self._catalog.entry(name).name for name in names]
 
     def _training(
         self, settings: TrainingSettings | None, changes: Mapping[str, Any], predict: bool, threads: int
@@ -275,12 +141,13 @@ class Project(Dataset):
             folder=self._store.runs_folder,
         )
         self.live = LiveCurve()
+        masks = {name: entry.mask_number for name, entry in self.images.items()}
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
                 yield event
                 if predict and isinstance(event, Run):
-                    yield from predict_images(task.pairs, task.objects, event, threads, stop)
+                    yield from predict_images(task.pairs, task.objects, event, threads, stop, masks)
 
         return work
 
@@ -289,7 +156,12 @@ class Project(Dataset):
         names = self._chosen(images)
         self._store.check_writable()
         pairs = {name: self.pair(name) for name in names}
-        return lambda stop: predict_images(pairs, self.objects, chosen, threads, stop)
+        masks = {name: entry.mask_number for name, entry in self.images.items()}
+        return lambda stop: predict_images(pairs, self.objects, chosen, threads, stop, masks)
+
+    def _check_idle(self) -> None:
+        if self.job is not None:
+            raise ProjectError(f"a {self.job.kind} reads these objects; wait for it or stop it with project.stop().")
 
     def handle(self, event: object) -> None:
         """Take in one event of a job; only ever called by the owner."""
@@ -308,16 +180,3 @@ class Project(Dataset):
             self._predicted.pop((event.run, event.image), None)
             self.predictions_version += 1
             self.status = f"{event.count:,} objects of {event.image} are predicted"
-
-    def _make_current(self, run: Run) -> None:
-        if self._store.writable:
-            with self._store.editing_document() as document:
-                document["current_run"] = run.name
-        self.current_run = run.name
-        self.predictions_version += 1
-
-
-_NOTHING_PREDICTED = pd.DataFrame(
-    {"predicted": pd.Series(dtype="int64"), "probability": pd.Series(dtype="float32")},
-    index=pd.Index([], dtype="int64", name="object"),
-)

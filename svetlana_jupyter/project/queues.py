@@ -2,58 +2,112 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from svetlana_jupyter.core.queue import Candidate, least_certain, random_order
+from svetlana_jupyter.core.annotations import ObjectId
+from svetlana_jupyter.core.queue import Candidate, image_order, least_certain, near_order, random_order
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.project.results import Results
 
-KINDS = ("random", "uncertain")
+KINDS = ("random", "uncertain", "near", "image")
 
 
 class Queue:
-    """Objects to look at, one after the other; resumes after a reopening, since what was labelled is passed over.
+    """Objects to look at, one after the other.
+
+    It resumes after a reopening, since what something was said of is passed over, and hands out nothing twice but what
+    was stepped back from. When a mask is replaced it begins again with the new objects.
 
     Parameters
     ----------
-    project : Project
-    kind : {"random", "uncertain"}
+    project : Results
+    kind : {"random", "uncertain", "near", "image"}
     seed : int
         Of the random order.
     images : sequence of str
         The images whose objects are drawn.
+    near : (image, object), optional
+        Where "near" begins.
     """
 
-    def __init__(self, project: Project, kind: str, seed: int, images: Sequence[str]) -> None:
+    _masks: list[int]
+    _seen: list[Candidate]
+    _drawn: deque[Candidate]
+    _rest: Iterator[Candidate]
+    _position: int
+
+    def __init__(
+        self, project: Results, kind: str, seed: int, images: Sequence[str], near: tuple[str, int] | None = None
+    ) -> None:
         if kind not in KINDS:
             raise InputError(f"a queue is one of {', '.join(KINDS)}, got {kind!r}.")
-        self._project = project
-        self._seen: list[Candidate] = []
-        self._position = 0
-        self._rest: Iterator[Candidate] = (
-            random_order({name: project.objects(name).index.to_numpy() for name in images}, seed)
-            if kind == "random"
-            else least_certain(project.predictions(images))
-        )
+        if (kind == "near") != (near is not None):
+            raise InputError(
+                'a queue of near objects begins at one: give it, for example kind="near", near=("P1_A1", 17).'
+            )
+        self._project, self._kind, self._seed, self._near = project, kind, seed, near
+        self._images = [near[0]] if near is not None else list(images)
+        self._begin()
 
     def next(self) -> Candidate | None:
         """Return the next object: one stepped back from, else a new one without annotation; None at the end."""
+        if self._masks != self._masks_now():
+            self._begin()
         if self._position < len(self._seen):
             self._position += 1
             return self._seen[self._position - 1]
-        for candidate in self._rest:
-            if not self._project.label_of(*candidate.id).action:
+        while (candidate := self._draw()) is not None:
+            if self._is_open(candidate):
                 self._seen.append(candidate)
                 self._position = len(self._seen)
                 return candidate
         return None
 
+    def ahead(self, n: int) -> list[Candidate]:
+        """Return up to ``n`` objects that `next` will bring if nothing is said of them before."""
+        while len(self._drawn) < n and (candidate := next(self._rest, None)) is not None:
+            if self._is_open(candidate):
+                self._drawn.append(candidate)
+        return [*self._seen[self._position :], *self._drawn][:n]
+
     def previous(self) -> Candidate | None:
         """Return the object handed out before the last one, None at the beginning."""
+        if self._masks != self._masks_now():
+            self._begin()
         if self._position < 2:
             return None
         self._position -= 1
         return self._seen[self._position - 1]
+
+    def _draw(self) -> Candidate | None:
+        return self._drawn.popleft() if self._drawn else next(self._rest, None)
+
+    def _is_open(self, candidate: Candidate) -> bool:
+        """Whether nothing is said of an object yet."""
+        return not self._project.label_of(*candidate.id).action
+
+    def _begin(self) -> None:
+        self._masks = self._masks_now()
+        self._seen = []
+        self._drawn = deque()
+        self._position = 0
+        self._rest = self._order()
+
+    def _order(self) -> Iterator[Candidate]:
+        project = self._project
+        if self._near is not None:
+            image, object = ObjectId(*self._near)
+            pair = project.pair(image)
+            return near_order(image, project.objects(image), object, pair.spacing)
+        if self._kind == "image":
+            return image_order((name, project.objects(name).index.to_numpy()) for name in self._images)
+        if self._kind == "random":
+            return random_order({name: project.objects(name).index.to_numpy() for name in self._images}, self._seed)
+        return least_certain(project.predictions(self._images))
+
+    def _masks_now(self) -> list[int]:
+        return [self._project.images[name].mask_number for name in self._images]

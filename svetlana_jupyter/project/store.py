@@ -19,7 +19,8 @@ from filelock import FileLock
 
 from svetlana_jupyter.errors import ProjectError
 
-FORMAT_VERSION = 1
+DOCUMENT = "project.json"
+FORMAT_VERSION = 2  # what this package reads; a project is of version 1 until it has a merged class or a replaced mask
 
 
 class Store:
@@ -49,7 +50,7 @@ class Store:
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._replace(self.document_file, _to_json({"format": FORMAT_VERSION, "classes": [], "images": {}}))
+            self._replace(self.document_file, _to_json({"format": 1, "classes": [], "images": {}}))
         except OSError as error:
             raise ProjectError(
                 f"the project folder {path} cannot be written to ({error.strerror}); choose a folder of your own."
@@ -58,7 +59,7 @@ class Store:
 
     @property
     def document_file(self) -> Path:
-        return self.path / "project.json"
+        return self.path / DOCUMENT
 
     @property
     def settings_file(self) -> Path:
@@ -78,6 +79,10 @@ class Store:
 
     def objects_file(self, image: str) -> Path:
         return self.path / "objects" / f"{file_name(image)}.parquet"
+
+    def links_file(self, image: str, mask: int) -> Path:
+        """Where it stands how the objects of the mask before became those of mask number ``mask``."""
+        return self.path / "masks" / f"{file_name(image)}.{mask}.csv"
 
     def arrays_folder(self, image: str) -> Path:
         return self.path / "arrays" / file_name(image)
@@ -99,12 +104,19 @@ class Store:
         return dict(document)
 
     @contextmanager
-    def editing_document(self) -> Iterator[dict[str, Any]]:
-        """Read ``project.json``, let the caller change it, write it back; one kernel at a time."""
+    def editing_document(self, needs: int = 1) -> Iterator[dict[str, Any]]:
+        """Read ``project.json``, let the caller change it, write it back; one kernel at a time.
+
+        Parameters
+        ----------
+        needs : int
+            The oldest format version that can tell what is written.
+        """
         self.check_writable()
         with FileLock(self.path / ".project.lock"):
             document = self.read_document()
             yield document
+            document["format"] = max(int(document["format"]), needs)
             self._replace(self.document_file, _to_json(document))
 
     def write_text(self, file: Path, text: str) -> None:

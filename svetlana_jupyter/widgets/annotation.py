@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import HTML, ColorPicker, HBox, Text
 
 from svetlana_jupyter.core.classes import PALETTE
-from svetlana_jupyter.widgets.labelling import Command, LabellingPanel
+from svetlana_jupyter.widgets.class_editor import ClassEditor
+from svetlana_jupyter.widgets.commands import Command
+from svetlana_jupyter.widgets.labelling import LabellingPanel
 from svetlana_jupyter.widgets.parts import count, heading, muted
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ class AnnotationPanel(LabellingPanel):
     """
 
     def __init__(self, project: Project) -> None:
-        super().__init__(project, queue="random", source="panel", queue_source="queue")
+        super().__init__(
+            project, queue="random", source="panel", queue_source="queue", edit=lambda name: self.editor.edit(name)
+        )
+        self.editor = ClassEditor(project, self.do, self.status.say)
         self._details: dict[int, str] = {}
         self.offer(
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
@@ -48,6 +53,7 @@ class AnnotationPanel(LabellingPanel):
         empty, body = self.arrange(
             HBox([heading("Classes"), self.help_button], layout={"align_items": "center"}),
             self.rows,
+            self.editor,
             HBox([self.new_color, self.new_name, self.add], layout={"width": "100%"}),
             heading("This object"),
             self.grid(),
@@ -62,7 +68,7 @@ class AnnotationPanel(LabellingPanel):
         self.greet(hint if project.images else "")
 
     def show(self) -> None:
-        class_id = self.project.label_of(*self.shown).class_id if self.shown else 0
+        class_id = self.project.label_of(*self.one).class_id if self.one else 0
         self.rows.show(self.project.classes, self._details, chosen=class_id)
 
     def _follow(self) -> None:
@@ -74,14 +80,15 @@ class AnnotationPanel(LabellingPanel):
         self.buttons["Undo"].disabled = not project.can_undo
         self.buttons["Redo"].disabled = not project.can_redo
         self.tally.value = "<br>".join(map(muted, self._tally(int(counts.sum()))))
+        self.editor.follow()
         self.show()
 
     def _tally(self, total: int) -> tuple[str, str]:
         if not len(self.project.classes):
             return "Name the first class above, for example “active”.", ""
         rate = self.project.rate()
-        marks = self.project.labels()["action"].value_counts()
-        aside = [f"{marks[mark]:,} {said}" for mark, said in _MARKS.items() if mark in marks]
+        marks = self.project.mark_counts()
+        aside = [f"{marks[mark]:,} {said}" for mark, said in _MARKS.items() if marks[mark]]
         return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} a minute"), " · ".join(aside)
 
     def _add_class(self) -> None:

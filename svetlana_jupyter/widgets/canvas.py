@@ -1,8 +1,9 @@
 """Paints scenes on an ipycanvas: four layers, each copied from an off-screen canvas that also holds a margin.
 
-The only file that knows ipycanvas, and the only one where x comes before y. Contract, against what ipycanvas does by
-itself: a failure while drawing leaves every canvas of the kernel usable; a page that was reloaded shows the picture
-again; pictures are sent as bytes encoded by us, and only what differs from the scene before is sent.
+The only file that knows ipycanvas, and with `widgets.decoration` the only one where x comes before y. Contract,
+against what ipycanvas does by itself: a failure while drawing leaves every canvas of the kernel usable; a page that was
+reloaded shows the picture again; pictures are sent as bytes encoded by us, and only what differs from the scene before
+is sent.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ from ipycanvas.canvas import COMMANDS
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core import encode
-from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, CodeLayer, Hint, ImageLayer, Scene
-from svetlana_jupyter.core.view import View
+from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, CodeLayer, ImageLayer, Scene
+from svetlana_jupyter.widgets.decoration import decorate
 
 IMAGE, OVERLAY, SELECTION, DECORATION = range(4)
 _BUFFERED = (IMAGE, OVERLAY, SELECTION)
-_SMALL = 1 << 18  # pixels: up to this many a PNG is as quick as a JPEG
+_SMALL = 1 << 18  # values: up to this many a PNG is as quick as a JPEG
 _AROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#141414"}  # beside the image, quiet against it
-_FONT = "12px system-ui, sans-serif"
 
 # ipycanvas gathers the commands of all canvases of a kernel in one place, and callbacks may come from several threads.
 lock = threading.RLock()
@@ -34,10 +34,11 @@ lock = threading.RLock()
 class Listener(Protocol):
     """Who hears of the mouse and the keyboard; places are (row, column) in CSS pixels.
 
-    ``picked`` tells which object the last click picked, whether a frame has shown it already or not.
+    ``picked`` tells which object the last click picked, whether a frame has shown it already or not. ``held`` names the
+    keys held down during a click: ``""``, ``"Shift"``, ``"Ctrl"`` (also for Command on a Mac) or ``"Ctrl+Shift"``.
     """
 
-    def pressed(self, row: float, column: float, button: int = 0) -> None: ...
+    def pressed(self, row: float, column: float, button: int = 0, held: str = "") -> None: ...
     def moved(self, row: float, column: float) -> None: ...
     def released(self, row: float, column: float) -> None: ...
     def left(self) -> None: ...
@@ -67,13 +68,14 @@ def drawing(manager: Any) -> Iterator[None]:
                 manager._commands_cache, manager._buffers_cache = [], []
 
 
-class CanvasSurface:
-    """A canvas of fixed size that shows the last scene painted.
+class Surface:
+    """A canvas of fixed size and several layers, which tells of the mouse and the keys.
 
     Parameters
     ----------
     size : tuple of int
         Height and width in CSS pixels.
+    layers : int
     repaint : callable
         Called when a page has (re)connected and must be painted from scratch.
 
@@ -82,19 +84,19 @@ class CanvasSurface:
     widget : MultiCanvas
     shown : tuple or None
         The ``(image, object)`` that keys are meant for.
+    frame : int
+        How many frames were painted. The layer drawn last carries the number in the page too, as the offset of line
+        dashes, which nothing draws with: messages are followed at once, but pictures are drawn only when decoded.
     """
 
-    def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
+    def __init__(self, size: tuple[int, int], layers: int, repaint: Callable[[], None]) -> None:
         height, width = size
         layout = {"width": f"{width}px", "height": f"{height}px"}
-        self.widget = MultiCanvas(len(_BUFFERED) + 1, width=width, height=height, layout=layout)
+        self.widget = MultiCanvas(layers, width=width, height=height, layout=layout)
         self.shown: tuple[str, int] | None = None
-        self._lossy = False
+        self.frame = 0
         self._dpr = 1.0
-        self._buffers = [Canvas(width=width, height=height) for _ in _BUFFERED]
         self._manager = self.widget._canvas_manager
-        self._painted: Scene | None = None
-        self._resized = False
         self._repaint = repaint
         self.widget.on_client_ready(self._client_ready)
 
@@ -110,8 +112,42 @@ class CanvasSurface:
         self.widget.on_mouse_out(lambda x, y: listener.left())
         self.widget.on_mouse_wheel(lambda dx, dy: listener.wheeled(dy))
         self.widget.on_key_down(
-            lambda key, shift, ctrl, meta: listener.key_pressed(chord(key, ctrl or meta), self.shown)
+            lambda key, shift, ctrl, meta: listener.key_pressed(chord(key, ctrl or meta, shift), self.shown)
         )
+
+    def _sign(self) -> None:
+        """Number the frame: the last command of each."""
+        self.frame += 1
+        self.widget[-1].line_dash_offset = self.frame
+
+    def _put(self, canvas: Canvas, picture: bytes, x: int, y: int) -> None:
+        # ipycanvas would encode the pixels itself, as coarse JPEG or slow PNG; its command takes any picture.
+        self._manager.send_draw_command(canvas, COMMANDS["putImageData"], [x, y], [checked(picture)])
+
+    def _forget(self) -> None:
+        """The page knows of nothing that was painted before."""
+
+    def _client_ready(self) -> None:
+        self._forget()
+        self._repaint()
+
+
+class CanvasSurface(Surface):
+    """Shows the last scene painted.
+
+    Parameters
+    ----------
+    size, repaint
+        As for `Surface`.
+    """
+
+    def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
+        super().__init__(size, len(_BUFFERED) + 1, repaint)
+        height, width = size
+        self._lossy = False
+        self._buffers = [Canvas(width=width, height=height) for _ in _BUFFERED]
+        self._painted: Scene | None = None
+        self._resized = False
 
     @property
     def settled(self) -> bool:
@@ -179,11 +215,12 @@ class CanvasSurface:
                     self.widget[number].fill_rect(0, 0, self.widget.width, self.widget.height)
                 self.widget[number].draw_image(self._buffers[number], scene.offset[1], scene.offset[0])
         # Always, and last: the next full repaint begins on another canvas, which ipycanvas then names to the page.
-        _decorate(self.widget[DECORATION], scene)
+        decorate(self.widget[DECORATION], scene)
+        self._sign()
 
     def _fill_image(self, scene: Scene) -> None:
         layer = scene.image
-        small = layer.pixels.shape[0] * layer.pixels.shape[1] <= _SMALL
+        small = layer.pixels.size <= _SMALL
         self._buffers[IMAGE].clear()
         self._put_image(scene, layer, encode.png if small else encode.jpeg)
         self._lossy = not small
@@ -209,13 +246,8 @@ class CanvasSurface:
         if layer is not None and layer.codes.size:
             self._put(buffer, encode.palette_png(layer.codes, layer.table), layer.offset[1], layer.offset[0])
 
-    def _put(self, buffer: Canvas, picture: bytes, x: int, y: int) -> None:
-        # ipycanvas would encode the pixels itself, as coarse JPEG or slow PNG; its command takes any picture.
-        self._manager.send_draw_command(buffer, COMMANDS["putImageData"], [x, y], [checked(picture)])
-
-    def _client_ready(self) -> None:
+    def _forget(self) -> None:
         self._painted = None
-        self._repaint()
 
 
 def checked(picture: bytes) -> bytes:
@@ -227,9 +259,13 @@ def checked(picture: bytes) -> bytes:
     return picture
 
 
-def chord(key: str, control: bool) -> str:
-    """Return the name of a key with what is held down: ``"Ctrl+z"`` (also for Command on a Mac)."""
-    return f"Ctrl+{key}" if control else key
+def chord(key: str, control: bool, shift: bool = False) -> str:
+    """Return the name of a key with what is held down: ``"Ctrl+z"`` (also for Command on a Mac), ``"Shift+ArrowUp"``.
+
+    Of a key that writes a character, Shift has changed the character already.
+    """
+    held = [name for name, down in (("Ctrl", control), ("Shift", shift and len(key) > 1)) if down]
+    return "+".join([*held, key])
 
 
 def visible_part(scene: Scene) -> ImageLayer:
@@ -257,40 +293,3 @@ def _cells(low: float, high: float, start: int, stride: int, count: int) -> tupl
 
 def _key(layer: CodeLayer | None) -> object:
     return None if layer is None else layer.key
-
-
-def _decorate(layer: Canvas, scene: Scene) -> None:
-    """Draw the scale bar and the words beside the pointer, in CSS pixels."""
-    layer.reset_transform()
-    layer.clear()
-    layer.scale(scene.view.dpr)
-    layer.font = _FONT
-    layer.line_join = "round"
-    _scale_bar(layer, scene)
-    if scene.hint is not None:
-        _hint(layer, scene.hint, scene.view)
-
-
-def _scale_bar(layer: Canvas, scene: Scene) -> None:
-    height, width = scene.view.size
-    right, bottom = width - 14, height - 14
-    layer.fill_style, layer.stroke_style = scene.ink, "#ffffff" if scene.ink == DARK_INK else "#000000"
-    layer.line_width, layer.global_alpha = 3, 0.6
-    layer.stroke_rect(right - scene.scale_bar.length, bottom, scene.scale_bar.length, 3)
-    layer.text_align, layer.text_baseline = "right", "alphabetic"
-    layer.stroke_text(scene.scale_bar.text, right, bottom - 6)
-    layer.global_alpha = 1
-    layer.fill_rect(right - scene.scale_bar.length, bottom, scene.scale_bar.length, 3)
-    layer.fill_text(scene.scale_bar.text, right, bottom - 6)
-
-
-def _hint(layer: Canvas, hint: Hint, view: View) -> None:
-    row, column = hint.at
-    on_left = column > view.size[1] * 0.6  # so that the words never leave the picture
-    x = column - 12 if on_left else column + 14
-    y = min(max(row - 10, 16), view.size[0] - 8)
-    layer.text_align, layer.text_baseline = "right" if on_left else "left", "alphabetic"
-    layer.stroke_style, layer.line_width = "rgba(0, 0, 0, 0.75)", 4
-    layer.fill_style = "#ffffff"
-    layer.stroke_text(hint.text, x, y)
-    layer.fill_text(hint.text, x, y)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from ipywidgets import HTML, Button, GridBox, HBox, VBox, Widget
+from ipywidgets import HBox, VBox, Widget
 
 from svetlana_jupyter.core.annotations import Mark, ObjectId
-from svetlana_jupyter.widgets.panel import Panel, guarded
-from svetlana_jupyter.widgets.parts import ClassRows, keycap
+from svetlana_jupyter.widgets.commands import CommandPanel
+from svetlana_jupyter.widgets.menu import Item, ObjectMenu
+from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.parts import ClassRows, no_images
 from svetlana_jupyter.widgets.style import SIDE_WIDTH, VIEWER_SIZE
 from svetlana_jupyter.widgets.viewer import Viewer
 
@@ -20,27 +22,13 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.queues import Queue
 
-_NO_IMAGES = (
-    'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
-    'masks="masks/{well}.tif")</code>, and they appear here.'
-)
 NO_OBJECT = "No object is chosen: click one, or press n for the next."
 TOO_EARLY = "That key came before the next object was on the screen, so it labelled nothing."
+_AHEAD = 3  # objects of the queue that are read while the one before is looked at
 
 
-@dataclass(frozen=True)
-class Command:
-    """What a button and its keys do to the object that was on screen (None: no object was)."""
-
-    keys: tuple[str, ...]
-    text: str
-    icon: str
-    tooltip: str
-    act: Callable[[ObjectId | None], None]
-
-
-class LabellingPanel(Panel):
-    """A panel in which one key says what the object on screen is.
+class LabellingPanel(CommandPanel):
+    """A panel in which one key says what the object on screen is, or what all selected objects are, in one gesture.
 
     Every key event carries the object that was on screen when the key went down, so that typing ahead of a slow
     connection never labels another one: such a key is refused. A label given to the object that the queue brought goes
@@ -55,44 +43,64 @@ class LabellingPanel(Panel):
         How the annotation log names labels given here to objects that were clicked.
     queue_source : str
         And to objects that the queue brought.
+    edit : callable, optional
+        Called with the name of a class that a person wants to rename or merge.
 
     Attributes
     ----------
     viewer : Viewer
     rows : ClassRows
         The class buttons.
-    buttons : dict of str to Button
-        The commands' buttons, by the text on them.
+    menu : ObjectMenu
+        The same and the marks, beside the object.
     status : Status
     """
 
-    def __init__(self, project: Project, queue: str, source: str, queue_source: str) -> None:
+    view_keys = (
+        *CommandPanel.view_keys,
+        ("x l", "Draw a box, a lasso: it selects what is inside"),
+        ("Shift", "With a click or a drag: add to the selection"),
+        ("Ctrl+A Escape", "Select all that is seen, nothing"),
+        ("Shift+F10", "A menu beside the object, as by a right click"),
+    )
+
+    def __init__(
+        self,
+        project: Project,
+        queue: str,
+        source: str,
+        queue_source: str,
+        edit: Callable[[str], None] | None = None,
+    ) -> None:
         super().__init__(project)
         self.viewer = Viewer(project, VIEWER_SIZE)
         self.rows = ClassRows(
             act=lambda name: self.do(self.label, name, self.shown),
             recolor=lambda name, color: self.do(project.recolor_class, name, color),
-        )
-        self.commands: tuple[Command, ...] = ()
-        self.buttons: dict[str, Button] = {}
-        self.help = HTML(layout={"display": "none", "margin": "4px 0 0 0"})
-        self.help_button = self.button(
-            self.toggle_help,
-            icon="keyboard-o",
-            tooltip="Show the keys (?)",
-            layout={"width": "36px", "margin": "0 0 0 auto"},
+            edit=edit,
+            found=lambda name: self.do(self._label_found, name),
         )
         self._kind, self._source, self._queue_source = queue, source, queue_source
         self._queue: Queue | None = None
         self._candidate: Candidate | None = None
+        self._finding: ObjectId | None = None
         self._since = time.monotonic()
         self.viewer.on_key(guarded(self.press, self.status))
         self.viewer.on_pick(guarded(self._picked, self.status))
         self.viewer.observe(guarded(lambda _: self.show(), self.status), ["image", "selected"])
+        self.viewer.observe(guarded(self._selection_changed, self.status), "selection")
+        self.menu = ObjectMenu(VIEWER_SIZE)
+        self.viewer.stage.children = (*self.viewer.stage.children, self.menu)
+        self.viewer.observe(guarded(lambda _: self._show_menu(), self.status), "menu")
 
     @property
     def shown(self) -> ObjectId | None:
-        """The object that is chosen in the viewer."""
+        """What keys and buttons mean: the object selected, or several, as `Viewer.picked` numbers them."""
+        return ObjectId(*self.viewer.picked) if self.viewer.picked else None
+
+    @property
+    def one(self) -> ObjectId | None:
+        """The object selected in the viewer; None where none or several are."""
         return ObjectId(self.viewer.image, self.viewer.selected) if self.viewer.selected else None
 
     @property
@@ -120,7 +128,7 @@ class LabellingPanel(Panel):
         """Return the sentence that is shown while there are no images, and the viewer with these parts beside it."""
         column = VBox(side, layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px"})
         column.layout.grid_gap = "4px"
-        empty = HTML(f'<div class="sv-empty">{_NO_IMAGES}</div>', layout={"width": "100%", "margin": "0"})
+        empty = no_images()
         body = HBox([self.viewer, column], layout={"width": "100%", "flex_flow": "row wrap"})
 
         def choose() -> None:
@@ -131,57 +139,49 @@ class LabellingPanel(Panel):
         choose()
         return empty, body
 
-    def grid(self) -> GridBox:
-        """Return the buttons of the commands in two columns."""
-        columns = {"grid_template_columns": "4fr 5fr", "grid_gap": "4px", "width": "100%"}
-        return GridBox(list(self.buttons.values()), layout=columns)
-
-    def offer(self, *commands: Command) -> None:
-        """Give these commands a button and their keys, and list them in the help."""
-        self.commands = commands
-        self.buttons = {command.text: self._button_of(command) for command in commands}
-        lines = [(keycap("1") + " … " + keycap("9"), "the class of the object")]
-        lines += [(" ".join(map(_named, command.keys)), command.tooltip) for command in commands]
-        lines.append((" ".join(map(keycap, "f+-")), "Whole image, larger, smaller"))
-        lines.append((keycap("?"), "Show or hide these keys"))
-        cells = "".join(f"<span>{keys}</span><span>{text}</span>" for keys, text in lines)
-        self.help.value = f'<div class="sv-keys">{cells}</div>'
-
     def press(self, key: str, shown: tuple[str, int] | None) -> None:
         """Follow a key that went down while ``shown`` was on screen."""
         object = ObjectId(*shown) if shown else None
         info = self.project.classes.by_key(key)
         if info:
             self.label(info.name, object)
-        elif key == "?":
-            self.toggle_help()
-        for command in self.commands:
-            if key in command.keys:
-                command.act(object)
+        if key == "/":
+            self._finding = object
+            self.rows.find.focus()
+        self.follow_key(key, object)
 
     def label(self, name: str, object: ObjectId | None) -> None:
-        """Give an object a class."""
+        """Give an object, or each that is selected, a class."""
         if not self._means(object):
             return
-        self.project.annotate(*object, name, source=self._source_for(object), seconds=self._seconds(object))
+        self.project.annotate(
+            object.image, self._meant(), name, source=self._source_for(object), seconds=self._seconds(object)
+        )
         self._go_on(object)
 
+    def _label_found(self, name: str) -> None:
+        """Give the object that was on screen when a person began to look for a class that class."""
+        object, self._finding = self._finding or self.shown, None
+        self.label(name, object)
+
     def marking(self, mark: Mark) -> Callable[[ObjectId | None], None]:
-        """Return the command that marks an object as skipped, ambiguous or badly segmented."""
+        """Return the command that marks an object, or each selected, as skipped, ambiguous or badly segmented."""
 
         def act(object: ObjectId | None) -> None:
             if not self._means(object):
                 return
-            self.project.mark(*object, mark, source=self._source_for(object), seconds=self._seconds(object))
+            self.project.mark(
+                object.image, self._meant(), mark, source=self._source_for(object), seconds=self._seconds(object)
+            )
             self._go_on(object)
 
         return act
 
     def erase(self, object: ObjectId | None) -> None:
-        """Remove what was said of an object."""
+        """Remove what was said of an object, or of each that is selected."""
         if not self._means(object):
             return
-        self.project.erase(*object, source=self._source_for(object))
+        self.project.erase(object.image, self._meant(), source=self._source_for(object))
         self.status.say(self.project.status)
 
     def undo(self, object: ObjectId | None = None) -> None:
@@ -200,10 +200,6 @@ class LabellingPanel(Panel):
         """Go back to the object before."""
         self._bring(self.queue.previous(), "This is the first object of the queue.")
 
-    def toggle_help(self) -> None:
-        """Show or hide what the keys do."""
-        self.help.layout.display = "block" if self.help.layout.display == "none" else "none"
-
     def _means(self, object: ObjectId | None) -> TypeGuard[ObjectId]:
         """Whether a key or button is meant for the object; else the status says why not.
 
@@ -213,6 +209,45 @@ class LabellingPanel(Panel):
             self.status.say(TOO_EARLY if object else NO_OBJECT)
             return False
         return True
+
+    def _meant(self) -> int | list[int]:
+        return self.viewer.selected or list(self.viewer.selection)
+
+    def _selection_changed(self, change: dict[str, Any]) -> None:
+        if len(self.viewer.selection) > 1:
+            self._candidate = None
+            self._since = time.monotonic()
+            self.status.say(f"{self._selection_text()} are selected: a key or a class button labels all of them.")
+        elif len(change["old"]) > 1:
+            self.status.say(NO_OBJECT)
+
+    def _selection_text(self) -> str:
+        one, several = self.viewer.selected, f"{len(self.viewer.selection):,} objects"
+        return f"{f'Object {one}' if one else several} in {self.viewer.image}"
+
+    def _show_menu(self) -> None:
+        at, object = self.viewer.menu, self.shown
+        if at is None or object is None:
+            if self.menu.is_open:
+                self.menu.hide()
+                self.focus()
+            return
+
+        def item(text: str, key: str, act: Callable[[ObjectId], None], color: str = "") -> Item:
+            def chosen() -> None:
+                self.viewer.close_menu()
+                self.do(act, object)
+
+            return Item(text, key, chosen, color)
+
+        keys = {command.text: command.keys[0] for command in self.commands}
+        classes = [item(c.name, c.key, partial(self.label, c.name), c.color) for c in self.project.classes]
+        marks = [
+            item("Ambiguous", keys.get("Ambiguous", ""), self.marking("ambiguous")),
+            item("Bad segmentation", keys.get("Bad segmentation", ""), self.marking("bad")),
+            item("Erase", keys.get("Erase", ""), self.erase),
+        ]
+        self.menu.show_at(at, self._selection_text(), [*classes, *marks])
 
     def _picked(self, image: str, object: int) -> None:
         self._candidate = None
@@ -225,6 +260,7 @@ class LabellingPanel(Panel):
             return
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.object)
+        self.viewer.prefetch([coming.id for coming in self.queue.ahead(_AHEAD)])
         self._since = time.monotonic()
         self.status.say(f"Object {candidate.object} in {candidate.image}, {candidate.reason}.")
 
@@ -235,14 +271,22 @@ class LabellingPanel(Panel):
         self.status.say(self.project.status)
 
     def _revisit(self, done: bool, said: str) -> None:
-        """Show the object that an undo or a redo was about, in its place in the queue if it is the one before."""
+        """Show what an undo or a redo was about: an object in its place in the queue if it is the one before."""
         if not done:
             self.status.say(f"Nothing is left to {said}.")
             return
-        log = self.project.annotations()
-        log = log[log["who"] == self.project.annotator]
-        gesture = log[(log["gesture"] == log["gesture"].iloc[-1]) & (log["image"] != "")].iloc[-1]
-        object = ObjectId(gesture["image"], int(gesture["object"]))
+        about = self.project.touched
+        if not about:
+            self.status.say(f"{said.capitalize()}: an object that the mask has no longer.")
+            return
+        object = about[-1]
+        if len(about) > 1:
+            self.viewer.image = object.image
+            self.viewer.selection = tuple(number for image, number in about if image == object.image)
+            images = {image for image, _ in about}
+            where = object.image if len(images) == 1 else f"{len(images)} images"
+            self.status.say(f"{said.capitalize()}: {len(about):,} objects in {where}.")
+            return
         if object != self.shown:
             before = self.queue.previous() if self._candidate else None
             if before and before.id != object:
@@ -260,16 +304,3 @@ class LabellingPanel(Panel):
 
     def _seconds(self, object: ObjectId) -> float | None:
         return time.monotonic() - self._since if object == self.shown else None
-
-    def _button_of(self, command: Command) -> Button:
-        return self.button(
-            lambda: command.act(self.shown),
-            command.text,
-            icon=command.icon,
-            tooltip=f"{command.tooltip} (key {command.keys[0]})",
-            layout={"width": "auto", "margin": "0"},
-        )
-
-
-def _named(key: str) -> str:
-    return keycap({" ": "Space"}.get(key, key))

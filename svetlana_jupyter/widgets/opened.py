@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svetlana_jupyter.core.contrast import initial_palette, sample
+from svetlana_jupyter.core.contrast import initial_palette, sample, seen_whole
 from svetlana_jupyter.core.images import is_rgb
 from svetlana_jupyter.core.marks import Marks, class_marks
 from svetlana_jupyter.core.regions import Reader
+from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     import pandas as pd
 
+    from svetlana_jupyter.core.pairing import ImagePair
+    from svetlana_jupyter.core.tiles import TileCache
     from svetlana_jupyter.project.project import Project
 
+_SHARE, _MOST, _SCALE = 0.2, 0.6, 24.0  # of the screen: a usual object, a large one; screen pixels an image pixel
 _SAID = {"ambiguous": "ambiguous", "bad": "bad segmentation"}
 
 
@@ -28,9 +35,12 @@ class OpenImage:
     project : Project
     name : str
         Of the image.
+    cache : TileCache
+        Where pixels are kept.
 
     Attributes
     ----------
+    pair : ImagePair
     image, mask : Reader
     pixels : array of shape (C, n)
         A sample of each channel, ascending.
@@ -40,24 +50,44 @@ class OpenImage:
         1 in 2D.
     """
 
-    def __init__(self, project: Project, name: str) -> None:
-        pair = project.pair(name)
+    def __init__(self, project: Project, name: str, cache: TileCache) -> None:
+        self.pair: ImagePair = project.pair(name)
+        pair = self.pair
         self.name = name
-        self.image, self.mask = Reader(pair.image), Reader(pair.mask)
+        self.image = Reader(pair.image, pair.levels, cache)
+        self.mask = Reader(pair.mask, pair.mask_levels, cache)
         self.planes: int = pair.mask.sizes.get("z", 1)
         self.spacing = pair.spacing[-1] if pair.spacing else None
-        self.pixels = sample(self.image)
-        self.automatic = initial_palette(list(pair.channels), is_rgb(pair.image), pair.image.dtype, self.pixels)
+        self._look_over()
         self.palette = self.automatic
         self._project = project
         self._predictions: tuple[int, pd.DataFrame] | None = None
-        self._marks: Marks | None = None
-        self._objects: pd.DataFrame | None = None
+        self._marks: tuple[Hashable, Marks] | None = None
+        self._places: tuple[pd.DataFrame, float] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.image.shape
+
+    def refine(self) -> bool:
+        """Choose the automatic contrast anew if by now the whole image has been seen; False if nothing changes.
+
+        The few places that are read of a huge image at first may all be background.
+        """
+        if self._whole or not seen_whole(self.image):
+            return False
+        before = self.automatic
+        self._look_over()
+        if self.palette == before:
+            self.palette = self.automatic
+        return self.automatic != before
+
+    def _look_over(self) -> None:
+        image = self.pair.image
+        self._whole = seen_whole(self.image)
+        self.pixels = sample(self.image)
+        self.automatic = initial_palette(list(self.pair.channels), is_rgb(image), image.dtype, self.pixels)
 
     def predictions(self) -> pd.DataFrame:
         """Return what the current run predicted here, read once."""
@@ -71,13 +101,12 @@ class OpenImage:
         if overlay == "off":
             return None
         project = self._project
-        key = (self.name, overlay, project.annotations_version, project.classes_version, project.predictions_version)
-        if self._marks is None or self._marks.key != key:
-            labels = project.labels()
-            here = labels[labels.index.get_level_values("image") == self.name].droplevel("image")
+        base = (self.name, overlay, project.classes_version, project.predictions_version)
+        if self._marks is None or self._marks[0] != base:
             predicted = self.predictions()["predicted"] if overlay == "predictions" else None
-            self._marks = class_marks(project.classes, here, predicted, key)
-        return self._marks
+            marks = class_marks(project.classes, lambda objects: project.labels_of(self.name, objects), predicted)
+            self._marks = base, marks
+        return self._marks[1].renewed((*base, project.annotations_version))
 
     def describe(self, object: int, overlay: str) -> str:
         """Say what an object is: its number, and what a person or else the classifier says of it."""
@@ -94,14 +123,36 @@ class OpenImage:
             return f"object {object} · {name}? {row['probability']:.0%}"
         return f"object {object}"
 
-    def place(self, object: int) -> tuple[tuple[float, ...], float, float]:
-        """Return an object's centre ``([z,] y, x)``, its longest side and the median longest side here, in pixels."""
-        if self._objects is None:
-            self._objects = self._project.objects(self.name)
-        table = self._objects
+    def view_of(self, object: int, view: View, zoom: bool) -> View:
+        """Return the view with an object in its middle, or near it at the image's border.
+
+        Parameters
+        ----------
+        object : int
+        view : View
+            Where to start from.
+        zoom : bool
+            Magnify so that the object and its surroundings are well seen.
+        """
+        table, usual = self._index()
         if object not in table.index:
             raise InputError(f"{self.name} has no object {object}; it has {len(table):,} objects.")
-        axes = [axis for axis in "zyx" if axis in table]
-        sides = np.maximum(table["y1"] - table["y0"], table["x1"] - table["x0"])
-        center = tuple(float(table.at[object, axis]) for axis in axes)
-        return center, float(sides.at[object]), float(sides.median())
+        row = table.loc[object]
+        scale = view.scale
+        if zoom:
+            height, side = min(view.size), max(row["y1"] - row["y0"], row["x1"] - row["x0"])
+            scale = min(_SHARE * height / usual, _MOST * height / side, _SCALE)
+            scale = max(scale, View.fitted(self.shape, view.size).scale)
+        # Pixel (row, column) is a square whose middle is half a pixel further.
+        center = row["y"] + 0.5, row["x"] + 0.5
+        return replace(view, center=center, scale=scale, plane=round(row["z"]) if "z" in table else view.plane).framed(
+            self.shape
+        )
+
+    def _index(self) -> tuple[pd.DataFrame, float]:
+        """Return the object index, and the median of the objects' longest sides."""
+        table = self._project.objects(self.name)
+        if self._places is None or self._places[0] is not table:
+            sides = np.maximum(table["y1"] - table["y0"], table["x1"] - table["x0"])
+            self._places = table, float(sides.median())
+        return self._places

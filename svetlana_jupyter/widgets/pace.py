@@ -25,7 +25,7 @@ class Pace:
 
     def request(self) -> None:
         """Draw as soon as it is time."""
-        loop = _running_loop()
+        loop = running_loop()
         if loop is None:
             self._draw()
         elif self._due is None or loop is not self._loop:
@@ -52,7 +52,7 @@ class Rest:
 
     def restart(self) -> None:
         """Something happened: wait anew."""
-        loop = _running_loop()
+        loop = running_loop()
         if loop is None:
             self._act()
             return
@@ -61,7 +61,8 @@ class Rest:
         self._due = loop.call_later(self._delay, self._act)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop of this thread, None outside of one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -7,7 +7,7 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ipywidgets import HTML, Button, ColorPicker, FloatProgress, HBox, VBox
+from ipywidgets import HTML, Button, ColorPicker, FloatProgress, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import ClassInfo
 from svetlana_jupyter.widgets.pace import Pace
@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 
 class Status(HTML):
-    """One line that says what was just done, or what went wrong."""
+    """One line that says what was just done, or what went wrong.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    hides : bool
+        Take no place while there is nothing to say.
+    """
+
+    def __init__(self, hides: bool = False) -> None:
         super().__init__(layout={"width": "100%", "margin": "0"})
+        self._hides = hides
         self.text = ""
         self.say("")
 
@@ -34,6 +41,7 @@ class Status(HTML):
 
     def _show(self, text: str, look: str) -> None:
         self.text = text
+        self.layout.display = "none" if self._hides and not text else None
         self.value = f'<div class="{look}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
 
 
@@ -47,9 +55,17 @@ class ClassRow(HBox):
         Called with the class name when the button is pressed.
     recolor : callable
         Called with the class name and ``"#rrggbb"`` when a person picks another colour.
+    edit : callable, optional
+        Called with the class name when a person wants to rename or merge it.
     """
 
-    def __init__(self, info: ClassInfo, act: Callable[[str], None], recolor: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        info: ClassInfo,
+        act: Callable[[str], None],
+        recolor: Callable[[str, str], None],
+        edit: Callable[[str], None] | None = None,
+    ) -> None:
         self.info = info
         self.picker = ColorPicker(concise=True, value=info.color, layout={"width": "30px", "margin": "2px 4px 2px 0"})
         self.button = Button(layout={"flex": "1 1 auto", "min_width": "60px", "margin": "2px 0"})
@@ -58,49 +74,116 @@ class ClassRow(HBox):
         self._detail = HTML(
             layout={"width": "auto", "min_width": "44px", "flex": "0 0 auto", "margin": "2px 0 2px 4px"}
         )
-        super().__init__(
-            [self.picker, self.button, self._key, self._detail], layout={"width": "100%", "align_items": "center"}
-        )
+        parts = [self.picker, self.button, self._key, self._detail]
+        if edit is not None:
+            self.edit = Button(icon="pencil", layout={"width": "24px", "flex": "0 0 auto", "margin": "2px 0 2px 4px"})
+            self.edit.add_class("sv-quiet")
+            self.edit.on_click(lambda _: edit(self.info.name))
+            parts.append(self.edit)
+        super().__init__(parts, layout={"width": "100%", "align_items": "center", "flex": "0 0 auto"})
         self.button.on_click(lambda _: act(self.info.name))
         # The picker also changes when the project recolours the class; only a person's choice is passed on.
         self.picker.observe(
             lambda change: recolor(self.info.name, change["new"]) if change["new"] != self.info.color else None, "value"
         )
 
-    def show(self, info: ClassInfo, detail: str, chosen: bool) -> None:
-        """Update in place; ``detail`` is HTML."""
+    def show(self, info: ClassInfo, detail: str, chosen: bool, key: str, visible: bool) -> None:
+        """Update in place; ``detail`` is HTML, ``key`` the key that gives this class now."""
         self.info = info
         self.picker.value = info.color
         self.picker.tooltip = f"Colour of {info.name}"
         self.button.description = info.name
         self.button.tooltip = f"{info.name} (key {info.key})" if info.key else info.name
-        self._key.value = keycap(info.key) if info.key else ""
+        self._key.value = keycap(key) if key else ""
         self._detail.value = detail
+        self.layout.display = None if visible else "none"
         (self.button.add_class if chosen else self.button.remove_class)("sv-chosen")
+        if len(self.children) > 4:
+            self.edit.tooltip = f"Rename {info.name}, or merge it into another class"
 
 
 class ClassRows(VBox):
-    """A row for each class, kept while classes are added, renamed and recoloured."""
+    """A row for each class, kept while classes are added, renamed and recoloured.
 
-    def __init__(self, act: Callable[[str], None], recolor: Callable[[str, str], None]) -> None:
-        super().__init__(layout={"width": "100%"})
-        self._act = act
-        self._recolor = recolor
+    Once keys no longer reach every class, a field finds one by its name.
+
+    Parameters
+    ----------
+    act, recolor, edit : callable
+        As for `ClassRow`.
+    found : callable, optional
+        Called with the name of a class that was found by typing; without it there is no such field.
+
+    Attributes
+    ----------
+    find : Text
+        Enter in it takes the class whose row says so.
+    lines : VBox
+        The rows.
+    """
+
+    def __init__(
+        self,
+        act: Callable[[str], None],
+        recolor: Callable[[str, str], None],
+        edit: Callable[[str], None] | None = None,
+        found: Callable[[str], None] | None = None,
+    ) -> None:
+        self.find = Text(placeholder="find a class …  press /", layout={"width": "100%", "margin": "2px 0"})
+        self.find.add_class("sv-find")
+        self.find.observe(lambda _: self._draw(), "value")
+        self.find.on_msg(lambda _, content, __: self._entered() if content.get("event") == "submit" else None)
+        self.lines = VBox(layout={"width": "100%", "max_height": "368px", "overflow": "hidden auto"})
+        super().__init__([self.find, self.lines], layout={"width": "100%"})
+        self._act, self._recolor, self._edit, self._found = act, recolor, edit, found
+        self._infos: list[ClassInfo] = []
+        self._details: Mapping[int, str] = {}
+        self._chosen = 0
         self._rows: dict[int, ClassRow] = {}
 
     def show(self, classes: Iterable[ClassInfo], details: Mapping[int, str], chosen: int = 0) -> None:
         """Show the classes, what is said about each (HTML by class id), and which one the object has (0: none)."""
-        infos = list(classes)
-        if [info.id for info in infos] != list(self._rows):
+        self._infos, self._details, self._chosen = list(classes), details, chosen
+        if [info.id for info in self._infos] != list(self._rows):
             kept = self._rows
-            self._rows = {info.id: kept.get(info.id) or ClassRow(info, self._act, self._recolor) for info in infos}
-            self.children = tuple(self._rows.values())
-        for info in infos:
-            self._rows[info.id].show(info, details.get(info.id, ""), chosen=info.id == chosen)
+            self._rows = {
+                info.id: kept.get(info.id) or ClassRow(info, self._act, self._recolor, self._edit)
+                for info in self._infos
+            }
+            self.lines.children = tuple(self._rows.values())
+        self._draw()
 
     def row(self, class_id: int) -> ClassRow:
         """Return the row of a class."""
         return self._rows[class_id]
+
+    def matches(self) -> list[ClassInfo]:
+        """Return the classes with the typed words in their names, those that begin with them first."""
+        typed = self.find.value.strip().casefold()
+        names = [info for info in self._infos if typed in info.name.casefold()]
+        return sorted(names, key=lambda info: not info.name.casefold().startswith(typed))
+
+    def _entered(self) -> None:
+        matches = self.matches()
+        if self._found is not None and matches and self.find.value.strip():
+            self.find.value = ""
+            self._found(matches[0].name)
+
+    def _draw(self) -> None:
+        searching, matches = bool(self.find.value.strip()), self.matches()
+        needed = self._found is not None and any(not info.key for info in self._infos)
+        self.find.layout.display = None if needed else "none"
+        for info in self._infos:
+            key = info.key
+            if searching:
+                key = "⏎" if [info] == matches[:1] else ""
+            self._rows[info.id].show(
+                info,
+                self._details.get(info.id, ""),
+                chosen=info.id == self._chosen,
+                key=key,
+                visible=not searching or info in matches,
+            )
 
 
 class JobBar(HBox):
@@ -155,6 +238,15 @@ def muted(text: str) -> str:
 def heading(text: str) -> HTML:
     """Return the heading of a section."""
     return HTML(f"<h4>{html.escape(text)}</h4>", layout={"margin": "6px 0 0 0"})
+
+
+def no_images() -> HTML:
+    """Return what is shown while a project has no images: how to add some."""
+    said = (
+        'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
+        'masks="masks/{well}.tif")</code>, and they appear here.'
+    )
+    return HTML(f'<div class="sv-empty">{said}</div>', layout={"width": "100%", "margin": "0"})
 
 
 def keycap(key: str) -> str:

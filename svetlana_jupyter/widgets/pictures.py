@@ -1,22 +1,75 @@
-"""An explanation as two pictures: the patch as the classifier sees it, and where it looked."""
+"""One object in small pictures: cut from three sides, as a classifier sees it, and where that looked."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from skimage.segmentation import find_boundaries
 
-from svetlana_jupyter.core.contrast import initial_palette, to_screen
+from svetlana_jupyter.core.contrast import Palette, Window, initial_palette, to_screen
 from svetlana_jupyter.core.encode import png
+from svetlana_jupyter.core.render import halo
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from svetlana_jupyter.core.sections import Section
+    from svetlana_jupyter.core.settings import PatchSettings
+
 _SIDE = 288
 _STRENGTH = 0.65
+# What of a normalised patch is black and what is white: the same for every object, so that they can be compared.
+_WINDOWS: dict[str, Window] = {"minmax": (0, 1), "max": (0, 1), "percentile": (0, 1), "object": (-3, 3)}
+
+
+def section_picture(section: Section, palette: Palette) -> bytes:
+    """Return a PNG of a cut through a volume, in the contrast of the viewer, with the object's outline.
+
+    Samples that are not squares are stretched to the shape that they have in the volume.
+    """
+    scale = _SIDE / max(section.size)
+    height, width = (max(1, round(side * scale)) for side in section.size)
+    seen = cv2.resize(to_screen(section.values, palette), (width, height), interpolation=cv2.INTER_NEAREST)
+    own = cv2.resize(section.own.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return png(_ringed(seen, own))
+
+
+def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Palette) -> list[tuple[bytes, str]]:
+    """Return all that a classifier sees of an object: the patch, the object alone where it gets that too, and its mask.
+
+    Parameters
+    ----------
+    patch : DataArray of shape (C', [Z,] Y, X)
+        From `project.patches.seen_patch`. A volume is shown by its brightest values along z.
+    settings : PatchSettings
+        That it was cut with.
+    palette : Palette
+        Colours of the channels; their contrast only where patches keep the values of the image.
+
+    Returns
+    -------
+    list of (bytes, str)
+        PNGs and their captions.
+    """
+    flat = (patch.max("z") if "z" in patch.dims else patch).to_numpy()
+    count = len(palette.channels)
+    parts = [(settings.normalize, "What a classifier sees")]
+    if settings.normalize == "both":
+        parts = [("percentile", "What a classifier sees"), ("object", "and beside it: the object alone")]
+    shown = []
+    for number, (how, caption) in enumerate(parts):
+        colors = palette
+        if how in _WINDOWS:
+            channels = [replace(c, window=_WINDOWS[how], visible=True, gamma=1.0) for c in palette.channels]
+            colors = replace(palette, channels=tuple(channels))
+        shown.append((png(_enlarged(to_screen(flat[number * count : (number + 1) * count], colors))), caption))
+    if settings.mask_channel:
+        shown.append((png(_enlarged(np.rint(flat[-1] * 255).astype(np.uint8))), "and its mask"))
+    return shown
 
 
 def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
@@ -57,3 +110,12 @@ def _outlined(picture: NDArray[np.uint8], edge: NDArray[np.bool_]) -> NDArray[np
     done = np.ascontiguousarray(picture)
     done[edge] = 255
     return done
+
+
+def _ringed(picture: NDArray[np.uint8], own: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Draw the double line of the viewer's selection round an object."""
+    colored = np.repeat(picture[..., None], 3, axis=-1) if picture.ndim == 2 else picture.copy()
+    if own.any():
+        lines = halo(own, 2, 2)
+        colored[lines == 1], colored[lines == 2] = 255, 0
+    return colored

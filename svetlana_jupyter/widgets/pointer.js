@@ -4,6 +4,8 @@
 
 const IGNORED = new Set(["Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock", "Dead", "Process", "Tab"]);
 
+const ON_MAC = navigator.platform.startsWith("Mac"); // where Ctrl makes a click the right button's
+
 function render({ model, el }) {
   const stop = new AbortController();
   const { signal } = stop;
@@ -16,14 +18,23 @@ function render({ model, el }) {
     query.addEventListener("change", tellRatio, { once: true, signal });
   };
 
-  // What the frame on the screen shows, and the last click it knows of. This arrives a little before the pixels of the
-  // frame are decoded and drawn.
-  const told = () => ({ shown: model.get("shown"), answered: model.get("answered") });
+  // What the frame on the screen shows, and the last click it knows of. This arrives before the pixels of the frame are
+  // decoded and drawn, so it counts only when the layer that is drawn last carries the frame's number.
+  const told = () => ({ shown: model.get("shown"), answered: model.get("answered"), frame: model.get("frame") });
+  let layer = null;
+  const drawn = () => layer?.ctx?.lineDashOffset ?? Infinity;
+  const known = model.get("layer") && model.widget_manager?.get_model(model.get("layer"));
+  known?.then((found) => (layer = found)).catch(() => {});
   let seen = told();
   let clicked = 0;
   const follow = () => {
     const next = told();
-    requestAnimationFrame(() => requestAnimationFrame(() => (seen = next)));
+    const look = () => {
+      if (signal.aborted) return;
+      if (drawn() < next.frame) requestAnimationFrame(look);
+      else requestAnimationFrame(() => (seen = next));
+    };
+    requestAnimationFrame(look);
   };
 
   const attach = () => {
@@ -36,10 +47,21 @@ function render({ model, el }) {
     let dragging = false;
     let pending = {}; // at most one message of a kind for each frame of the screen
 
+    // Arrows lead from item to item; every other key is the picture's, as if the menu were not there.
+    const walk = (menu, item, key) => {
+      const items = [...menu.querySelectorAll("button")];
+      const at = items.indexOf(item);
+      const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[key];
+      if (to === undefined) return false;
+      items.at(to % items.length).focus();
+      return true;
+    };
+
     const place = (e) => {
       const box = canvas.getBoundingClientRect();
       return { row: e.clientY - box.top, column: e.clientX - box.left };
     };
+    const held = (e) => [e.ctrlKey || e.metaKey ? "Ctrl" : "", e.shiftKey ? "Shift" : ""].filter(Boolean).join("+");
     const soon = (event, content) => {
       if (!Object.keys(pending).length) requestAnimationFrame(flush);
       pending[event] = content;
@@ -61,7 +83,8 @@ function render({ model, el }) {
       e.preventDefault(); // no selection of text while dragging
       flush();
       dragging = true;
-      send("pressed", { ...place(e), button: e.button });
+      const button = e.ctrlKey && ON_MAC ? 2 : e.button;
+      send("pressed", { ...place(e), button, held: held(e) });
     });
     onCanvas("mousemove", (e) => dragging || soon("moved", place(e)));
     onCanvas("mouseout", () => dragging || (flush(), send("left")));
@@ -82,19 +105,26 @@ function render({ model, el }) {
       soon("wheeled", { delta: before + e.deltaY * unit * (e.ctrlKey ? 4 : 1), ...place(e) });
     });
     viewer.addEventListener("keydown", (e) => {
-      if (e.target.tagName !== "CANVAS") return;
+      const menu = e.target.closest(".sv-menu");
+      if (e.target.tagName !== "CANVAS" && !menu) return;
       e.stopPropagation(); // Tab too: ipycanvas would keep it, and nobody could tab out
-      if (IGNORED.has(e.key) || /^F\d+$/.test(e.key) || e.isComposing) return;
+      const opensMenu = e.shiftKey && e.key === "F10";
+      if (IGNORED.has(e.key) || (/^F\d+$/.test(e.key) && !opensMenu) || e.isComposing) return;
+      if (menu && (e.key === "Enter" || e.key === " ")) return; // the button's own
       e.preventDefault();
+      if (menu && walk(menu, e.target, e.key)) return;
+      // What is typed behind it belongs into the field, whenever the kernel may answer.
+      const find = e.key === "/" && panel.querySelector(".sv-find input");
+      if (find?.offsetParent) find.focus({ preventScroll: true });
       // A key right behind a click means the object clicked, which only the kernel knows yet.
       const shown = seen.answered < clicked ? null : seen.shown;
-      send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shown });
+      send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shift: e.shiftKey, shown });
     }, { capture: true, signal });
     // JupyterLab's shortcuts would act on the cell: "m" makes it Markdown and destroys the panel.
     panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });
     panel.addEventListener("contextmenu", (e) => {
       e.stopPropagation();
-      if (e.target.tagName === "CANVAS") e.preventDefault();
+      if (e.target.tagName === "CANVAS" || e.target.closest(".sv-menu")) e.preventDefault();
     }, { signal });
   };
 
@@ -102,11 +132,13 @@ function render({ model, el }) {
   tellRatio();
   model.on("change:shown", follow);
   model.on("change:answered", follow);
+  model.on("change:frame", follow);
   attach();
   return () => {
     stop.abort();
     model.off("change:shown", follow);
     model.off("change:answered", follow);
+    model.off("change:frame", follow);
   };
 }
 

@@ -11,9 +11,10 @@ from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
 from svetlana_jupyter.core.statistics import Proportion
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.export import FORMATS
+from svetlana_jupyter.widgets.commands import Command
 from svetlana_jupyter.widgets.export import ExportForm
 from svetlana_jupyter.widgets.inspector import Inspector
-from svetlana_jupyter.widgets.labelling import NO_OBJECT, Command, LabellingPanel
+from svetlana_jupyter.widgets.labelling import NO_OBJECT, LabellingPanel
 from svetlana_jupyter.widgets.pace import Rest
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import JobBar, heading, muted, side_by_side, table
@@ -118,12 +119,14 @@ class PredictionPanel(LabellingPanel):
         """Keep the prediction of an object as its annotation."""
         predicted = self._predicted(object)
         if object is None or predicted is None:
-            self.status.say(NO_OBJECT if object is None else "This object is not predicted yet.")
+            several = self.viewer.selection and not self.viewer.selected
+            missing = "Accept predictions one by one." if several else "This object is not predicted yet."
+            self.status.say(NO_OBJECT if object is None else missing)
             return
         self.label(self.project.classes.by_id(int(predicted["predicted"])).name, object)
 
     def show(self) -> None:
-        project, object = self.project, self.shown
+        project, object = self.project, self.one
         label = project.label_of(*object) if object else UNLABELED
         self.inspector.show(object, self._predicted(object), label, project.classes)
         self.buttons["Undo"].disabled = not project.can_undo

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ipywidgets import HTML
+from ipywidgets import HTML, Box
+
+from svetlana_jupyter.widgets.pointer import KeyGuard
 
 # Together they fit the output of a notebook that is 1100 pixels wide.
 VIEWER_SIZE = (540, 648)
@@ -23,7 +25,7 @@ _CSS = """
 .svetlana .sv-status { padding: 5px 10px; font-size: 13px; min-height: 19px;
   border-left: 3px solid var(--jp-brand-color1, #1976d2); background: var(--jp-layout-color2, #eee); }
 .svetlana .sv-status.sv-trouble { border-left-color: var(--jp-error-color1, #d32f2f);
-  color: var(--jp-error-color0, #b71c1c); }
+  background: color-mix(in srgb, var(--jp-error-color1, #d32f2f) 15%, var(--jp-layout-color1, #fff)); }
 .svetlana .sv-line { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .svetlana .sv-empty { padding: 28px 24px; font-size: 14px; border: 1px dashed var(--jp-border-color1, #bdbdbd);
   border-radius: 4px; color: var(--jp-ui-font-color1, #212121); }
@@ -43,6 +45,10 @@ _CSS = """
 .svetlana .sv-pictures .sv-blank { background: var(--jp-layout-color2, #eee); }
 .svetlana .sv-pictures figcaption { margin-top: 3px; font-size: 12px; line-height: 1.3;
   color: var(--jp-ui-font-color2, #616161); }
+.svetlana .sv-beside { gap: 10px; }
+.svetlana .sv-beside figure { width: 121px; }
+.svetlana .sv-beside img { width: 121px; height: 121px; }
+.svetlana .sv-beside.sv-nothing { padding: 6px 0; }
 .svetlana table.sv-table { border-collapse: collapse; font-size: 13px; margin: 0; color: inherit; }
 .svetlana table.sv-table th { font-weight: 600; text-align: left; padding: 3px 14px 3px 6px; white-space: nowrap;
   border-bottom: 1px solid var(--jp-border-color1, #bdbdbd); position: sticky; top: 0;
@@ -61,11 +67,19 @@ _CSS = """
 .svetlana .sv-score { flex: 1; padding: 8px 12px; border: 1px solid var(--jp-border-color2, #e0e0e0);
   border-radius: 4px; }
 .svetlana .sv-score b { display: block; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.svetlana .sv-quiet { padding: 0; background: transparent; color: var(--jp-ui-font-color2, #616161); }
+.svetlana .sv-quiet:hover, .svetlana .sv-quiet:focus { color: var(--jp-ui-font-color1, #212121); }
+.svetlana .sv-editor { border: 1px solid var(--jp-border-color1, #bdbdbd); border-radius: 4px; }
+.svetlana .sv-pairs { min-height: 44px; max-height: 330px; overflow: auto; }
+.svetlana .sv-pairs .sv-table { width: 100%; margin-top: 4px; }
+.svetlana .sv-pairs td { white-space: nowrap; }
+.svetlana .sv-pairs td:last-child { white-space: normal; width: 99%; }
+.svetlana .sv-pairs .sv-empty { padding: 10px 12px; font-size: 13px; }
 .svetlana .sv-keys { display: grid; grid-template-columns: max-content 1fr; gap: 3px 10px; font-size: 12px; }
 .svetlana .sv-keys kbd { justify-self: start; }
 """
 
 
-def style() -> HTML:
-    """Return the invisible widget that carries the style sheet; each panel holds one."""
-    return HTML(f"<style>{_CSS}</style>", layout={"display": "none"})
+def style() -> Box:
+    """Return the invisible widget that each panel holds: the style sheet, and the guard of its keys."""
+    return Box([HTML(f"<style>{_CSS}</style>"), KeyGuard()], layout={"display": "none"})

@@ -8,29 +8,26 @@ from typing import TYPE_CHECKING
 from ipywidgets import (
     Button,
     Dropdown,
-    FloatRangeSlider,
     FloatSlider,
     HBox,
     IntSlider,
-    Label,
     ToggleButton,
     VBox,
 )
 from traitlets import link
 
-from svetlana_jupyter.core.contrast import Palette, auto_window
+from svetlana_jupyter.widgets.channels import ChannelRow
+from svetlana_jupyter.widgets.tools import ICON, Tools, icon_button
 
 if TYPE_CHECKING:
     from svetlana_jupyter.widgets.opened import OpenImage
     from svetlana_jupyter.widgets.viewer import Viewer
 
 OVERLAYS = (("Annotations", "annotations"), ("Predictions", "predictions"), ("No overlay", "off"))
-_ICON = {"width": "32px", "padding": "0", "margin": "0 2px 0 0"}
-_STEPS = 200
 
 
 class Toolbar(VBox):
-    """The image, the zoom and the overlay in one row; contrast, channels and opacity in one that opens below it.
+    """The image, the zoom, the overlay and the tools in one row; contrast, channels and opacity open below it.
 
     Parameters
     ----------
@@ -47,8 +44,8 @@ class Toolbar(VBox):
             tooltip="What the objects are coloured by",
             layout={"width": "124px", "margin": "0 4px 0 8px"},
         )
-        self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=_ICON)
-        self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=_ICON)
+        self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=ICON)
+        self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=ICON)
         self.opacity = FloatSlider(
             min=0,
             max=1,
@@ -60,6 +57,7 @@ class Toolbar(VBox):
             layout={"width": "240px"},
         )
         self.plane = IntSlider(description="Plane", tooltip="Plane of the volume ([ and ])", layout={"width": "100%"})
+        self.tools = Tools(viewer)
         self.channels = VBox()
         self._display = HBox([self.channels, self.opacity])
         self._display.layout = {"display": "none", "flex_flow": "row wrap", "align_items": "center"}
@@ -73,10 +71,11 @@ class Toolbar(VBox):
                 self.overlay,
                 self.outlines,
                 self.more,
+                self.tools,
             ],
             layout={"align_items": "center", "flex_flow": "row wrap"},
         )
-        super().__init__([self._first, self._display], layout={"margin": "0 0 4px 0"})
+        super().__init__([self._first, self.tools.planes, self._display], layout={"margin": "0 0 4px 0"})
         for name in ("overlay", "outlines", "opacity", "plane"):
             link((viewer, name), (getattr(self, name), "value"))
         self.outlines.observe(lambda _: viewer.focus(), "value")
@@ -92,57 +91,17 @@ class Toolbar(VBox):
     def follow(self, opened: OpenImage) -> None:
         """Show the controls that fit an image."""
         self.images.value = opened.name if opened.name in self.images.options else None
-        rows = len(opened.palette.channels) if _switchable(opened.palette) else 1
-        self.channels.children = [self._channel(opened, position) for position in range(rows)]
+        viewer = self._viewer
+        rows = 1 if opened.palette.rgb else len(opened.palette.channels)
+        self.channels.children = [
+            ChannelRow(opened, position, viewer.show_as, viewer.focus) for position in range(rows)
+        ]
         self.plane.max = opened.planes - 1
+        self.tools.follow(opened.planes)
         self.plane.layout.display = "" if opened.planes > 1 else "none"
 
-    def _channel(self, opened: OpenImage, position: int) -> HBox:
-        """Return the row of one channel (of all three of a colour image): its switch, its contrast, and "automatic"."""
-        palette, pixels = opened.palette, opened.pixels[position]
-        channel = palette.channels[position]
-        true_colors = palette.rgb and channel.window == (0.0, 255.0)
-        low, high = channel.window if true_colors else (min(0.0, float(pixels[0])), float(pixels[-1]))
-        slider = FloatRangeSlider(
-            value=channel.window,
-            min=min(low, channel.window[0]),
-            max=max(high, channel.window[1]),
-            step=(high - low) / _STEPS or 1.0,
-            readout_format=".0f" if high - low > 20 else ".3g",
-            tooltip="The values shown black and at full brightness",
-            layout={"width": "270px"},
-        )
-        slider.observe(lambda change: self._viewer.show_as(opened.palette.windowed(position, change["new"])), "value")
-
-        def automatic() -> None:
-            slider.value = auto_window(pixels)
-
-        name = self._switch(opened, position) if _switchable(palette) else Label("Contrast", layout={"width": "64px"})
-        return HBox([name, slider, self._icon("magic", "Leave out the darkest and brightest 0.2 %", automatic)])
-
-    def _switch(self, opened: OpenImage, position: int) -> ToggleButton:
-        channel = opened.palette.channels[position]
-        switch = ToggleButton(
-            channel.visible, description=channel.name, tooltip=f"Show {channel.name}", layout={"width": "112px"}
-        )
-        switch.layout.border_left = f"4px solid {channel.color}"
-
-        def changed(change: dict[str, bool]) -> None:
-            self._viewer.show_as(opened.palette.shown(position, change["new"]))
-            self._viewer.focus()
-
-        switch.observe(changed, "value")
-        return switch
-
     def _icon(self, icon: str, tooltip: str, act: Callable[[], None], text: str = "") -> Button:
-        button = Button(icon=icon, description=text, tooltip=tooltip, layout=_ICON)
-
-        def clicked(_: Button) -> None:
-            act()
-            self._viewer.focus()  # a focused button would leave the keys to JupyterLab's shortcuts
-
-        button.on_click(clicked)
-        return button
+        return icon_button(self._viewer, icon, tooltip, act, text)
 
     def _chosen(self, name: str | None) -> None:
         if name is not None and name != self._viewer.image:
@@ -152,7 +111,3 @@ class Toolbar(VBox):
     def _open(self, change: dict[str, bool]) -> None:
         self._display.layout.display = "flex" if change["new"] else "none"
         self._viewer.focus()
-
-
-def _switchable(palette: Palette) -> bool:
-    return len(palette.channels) > 1 and not palette.rgb

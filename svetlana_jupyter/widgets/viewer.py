@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import traitlets
-from ipywidgets import VBox
+from ipywidgets import Box, VBox
 
 from svetlana_jupyter.core.contrast import Palette
 from svetlana_jupyter.core.scene import Hint, Scene, compose
+from svetlana_jupyter.core.tiles import MEMORY_MB
 from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError, SvetlanaError
+from svetlana_jupyter.widgets.beside import Beside, Field
 from svetlana_jupyter.widgets.canvas import CanvasSurface, lock
+from svetlana_jupyter.widgets.loading import Loader
 from svetlana_jupyter.widgets.navigation import Navigation
 from svetlana_jupyter.widgets.opened import OpenImage
-from svetlana_jupyter.widgets.pace import Pace, Rest
+from svetlana_jupyter.widgets.pace import Pace, Rest, running_loop
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import Status
+from svetlana_jupyter.widgets.picking import Picking, Shown
 from svetlana_jupyter.widgets.pointer import Pointer
+from svetlana_jupyter.widgets.shelf import Shelf
 from svetlana_jupyter.widgets.toolbar import Toolbar
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
-Shown = tuple[str, int] | None
-
-_KEPT = 4  # images that stay open: a queue goes back and forth between images
-_OBJECT_SHARE, _OBJECT_MOST, _OBJECT_SCALE = 0.2, 0.6, 24.0  # of the screen: a usual object, a large one; pixels
-
 logger = logging.getLogger(__name__)
 
 
-class Viewer(VBox):
+class Viewer(Picking, VBox):
     """Shows one image of a project, its segmentation, annotations and predictions.
 
     A click picks an object, dragging moves the image, the wheel zooms; keys that do not move the view go to `on_key`.
+    How several objects are selected, `Picking` says.
 
     Parameters
     ----------
@@ -50,8 +51,6 @@ class Viewer(VBox):
     ----------
     image : str
         Name of the image shown; empty when the project has none.
-    selected : int
-        The selected object, 0 for none.
     overlay : {"annotations", "predictions", "off"}
         What objects are coloured by; annotations are shown above predictions.
     opacity : float
@@ -59,49 +58,59 @@ class Viewer(VBox):
     outlines : bool
     plane : int
         The plane shown of a volume.
+    memory_mb : float
+        How much of the decoded pixels is kept, of all images together; the rest is read again when it is shown.
     view : View
     scene : Scene or None
         What is on the screen; None before an image could be shown.
+    stage : Box
+        Holds the picture, and what a panel lays over it.
+    beside : Beside
+        Small pictures of the selected object.
     """
 
     image = traitlets.Unicode()
-    selected = traitlets.Int(0)
     overlay = traitlets.Enum(["annotations", "predictions", "off"], "annotations")
     opacity = traitlets.Float(0.25)
     outlines = traitlets.Bool(True)
     plane = traitlets.Int(0)
+    memory_mb = traitlets.Float(MEMORY_MB)
 
     def __init__(self, project: Project, size: tuple[int, int] = (520, 740)) -> None:
         super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
         self.add_class("sv-viewer")
         self.project = project
-        self.status = Status()
+        self.status = Status(hides=True)
         self.scene: Scene | None = None
         self.view = View((0.0, 0.0), 1.0, size)
         self._opened: OpenImage | None = None
-        self._kept: dict[str, OpenImage] = {}
+        self._shelf = Shelf(project)
         self._watching: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
-        self._by_hand: dict[object, Palette] = {}
         self._unreadable = False
+        self._coming: list[tuple[str, int]] = []
         self._hint: Hint | None = None
+        self._field: Field | None = None
         self._still = False
         self._key_callbacks: list[Callable[[str, Shown], Any]] = []
-        self._pick_callbacks: list[Callable[[str, int], Any]] = []
         self._pace = Pace(guarded(self._draw, self.status))
         self._rest = Rest(self._sharpen)
+        self._loader = Loader(self._pace.request, guarded(self._say_unreadable, self.status))
         self._surface = CanvasSurface(size, self._pace.request)
-        self._pointer = Pointer()
+        self._pointer = Pointer(self._surface.widget[-1].model_id)
         self._toolbar = Toolbar(self)
-        self.children = (self._toolbar, self._surface.widget, self._toolbar.plane, self.status, self._pointer)
-        self.status.observe(lambda _: self._show_status(), "value")
-        self._show_status()
+        self.stage = Box([self._surface.widget])
+        self.stage.add_class("sv-stage")
+        self.beside = Beside(project, guarded(self._frame, self.status))
+        self.children = (self._toolbar, self.stage, self._toolbar.plane, self.status, self.beside, self._pointer)
         navigation = Navigation(self)
         self._surface.listen(navigation)
         self._pointer.listen(navigation)
         self._when(self._pointer, self._resolve, "dpr")
         self._when(self, self._open, "image")
         self._when(self, self._change_plane, "plane")
-        self._when(self, self.redraw, "selected", "overlay", "opacity", "outlines")
+        self._when(self, self.redraw, "selection", "overlay", "opacity", "outlines")
+        self._when(self, self._look_closer, "selected")
+        self._when(self, lambda: setattr(self._shelf.cache, "limit_mb", self.memory_mb), "memory_mb")
         self._when(project, self._list_images, "images_version")
         self._when(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
         self._list_images()
@@ -124,32 +133,25 @@ class Viewer(VBox):
         """
         self.image = image
         if self._opened is None or not object:
-            self.selected = 0
+            self.selection = ()
             return
-        center, side, usual = self._opened.place(object)
+        view = self._opened.view_of(object, self.view, zoom)
         self.selected = object
-        scale = self.view.scale
-        if zoom:
-            height = min(self.view.size)
-            scale = min(_OBJECT_SHARE * height / usual, _OBJECT_MOST * height / side, _OBJECT_SCALE)
-            scale = max(scale, View.fitted(self._opened.shape, self.view.size).scale)
-        if len(center) == 3:
-            self.plane = round(center[0])
-        # Pixel (row, column) is a square whose middle is half a pixel further.
-        view = replace(self.view, center=(center[-2] + 0.5, center[-1] + 0.5), scale=scale)
-        self.look(view.framed(self._opened.shape))
+        self.plane = view.plane
+        self.look(view)
+
+    def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
+        """Read what `show` would need of these ``(image, object)``, off the loop and once the screen is up to date."""
+        self._coming = list(objects)
+        self._pace.request()
 
     def on_key(self, act: Callable[[str, Shown], Any]) -> None:
         """Call ``act(key, shown)`` for each key that does not move the view.
 
-        ``shown`` is the ``(image, object)`` that was on the screen when the key was pressed, None when no object was
-        selected. With Ctrl or Command the key is named ``"Ctrl+z"``.
+        ``shown`` is the `picked` of the screen on which the key was pressed: the ``(image, object)``, or None when no
+        object was selected. With Ctrl or Command the key is named ``"Ctrl+z"``.
         """
         self._key_callbacks.append(act)
-
-    def on_pick(self, act: Callable[[str, int], Any]) -> None:
-        """Call ``act(image, object)`` after a click; ``object`` is 0 on the background."""
-        self._pick_callbacks.append(act)
 
     def focus(self) -> None:
         """Give the keyboard to the picture."""
@@ -159,6 +161,7 @@ class Viewer(VBox):
         """Show another part of the image."""
         if self._opened is not None:
             self.view = view.bounded(self._opened.shape)
+            self._loader.forgive()
             self.redraw()
 
     def zoom(self, factor: float, about: tuple[float, float] | None = None) -> None:
@@ -182,11 +185,9 @@ class Viewer(VBox):
     def show_as(self, palette: Palette) -> None:
         """Show the image, and those to come with the same channels, with another contrast or other channels."""
         if self._opened is not None:
-            self._opened.palette = palette
-            self._by_hand[palette.kind] = palette
-            if palette == self._opened.automatic:
-                del self._by_hand[palette.kind]
+            self._shelf.set_by_hand(self._opened, palette)
             self.redraw()
+            self._look_closer()
 
     def hover(self, row: float, column: float) -> None:
         """Name the object under a point of the screen."""
@@ -203,20 +204,6 @@ class Viewer(VBox):
             self._hint = None
             self.redraw()
 
-    def pick(self, row: float, column: float) -> None:
-        """Select the object under a point of the screen."""
-        if self.scene is None:
-            return
-        self.selected = self.scene.object_at(row, column)
-        self._surface.shown = self.picked
-        for act in self._pick_callbacks:
-            act(self.image, self.selected)
-
-    @property
-    def picked(self) -> Shown:
-        """The selected object, on the screen already or not; None where there is none."""
-        return (self.image, self.selected) if self.selected else None
-
     def press(self, key: str, shown: Shown) -> None:
         """Pass a key on, with the object that was on the screen."""
         for act in self._key_callbacks:
@@ -232,7 +219,20 @@ class Viewer(VBox):
         for source, act, names in self._watching:
             source.unobserve(act, names)
         self._watching.clear()
+        self._loader.close()
         super().close()
+
+    def _look_closer(self) -> None:
+        """Show the selected object in small pictures."""
+        self._field = None
+        if self._opened is not None:
+            self.beside.show(self.image, self.selected, self._opened.palette)
+
+    def _frame(self, field: Field | None) -> None:
+        """Frame what of the image the patch of the selected object shows."""
+        if field != self._field:
+            self._field = field
+            self.redraw()
 
     def _draw(self) -> None:
         with lock:
@@ -240,7 +240,7 @@ class Viewer(VBox):
                 self._draw_image(self._opened)
 
     def _draw_image(self, opened: OpenImage) -> None:
-        with self._reading(opened.name):
+        with self._reading():
             scene = compose(
                 opened.image,
                 opened.mask,
@@ -249,17 +249,35 @@ class Viewer(VBox):
                 opened.marks(self.overlay),
                 opacity=self.opacity,
                 outlines=self.outlines,
-                selected=self.selected,
+                selected=self.selection,
                 hint=self._hint,
+                lasso=self.lasso,
+                field=self._field,
                 spacing=opened.spacing,
                 before=self.scene,
-                quick=not self._still,
+                # With a loop, what takes long is read beside it, and the picture is drawn again as the pieces come.
+                quick=running_loop() is not None,
             )
         self._surface.paint(scene, lossless=self._still)
         self._tell_shown(self.picked)
         self.scene = scene
-        if scene.coarse or not self._surface.settled:
+        self._loader.want(scene.missing)
+        if not scene.missing:
+            self._all_there(opened)
+        if not self._loader.busy and not self._surface.settled:
             self._rest.restart()
+
+    def _all_there(self, opened: OpenImage) -> None:
+        """Go on to what could wait until the screen shows everything."""
+        if self._unreadable:
+            self._unreadable = False
+            self.status.say("")
+        if opened.refine():
+            self._toolbar.follow(opened)
+            self.redraw()
+        coming, self._coming = self._coming, []
+        for image, object in coming:
+            self._loader.expect(self._shelf.ahead(image, object, self.view))
 
     def _sharpen(self) -> None:
         self._still = True
@@ -268,33 +286,27 @@ class Viewer(VBox):
     def _tell_shown(self, shown: Shown) -> None:
         """Say which object keys are meant for from now on, behind the frame that shows it."""
         self._surface.shown = shown
-        self._pointer.tell(shown)
+        self._pointer.tell(shown, self._surface.frame)
 
     def _open(self) -> None:
         self._opened = self._hint = self.scene = None
-        self.selected = 0
+        self.selection = self.lasso = ()
         self._tell_shown(None)
         self._surface.blank()
         if self.image:
-            with self._reading(self.image):
-                self._opened = self._opening(self.image)
+            with self._reading():
+                self._opened = self._shelf.take(self.image)
             self._toolbar.follow(self._opened)
             self.plane = self._opened.planes // 2
             self.fit()
-
-    def _opening(self, name: str) -> OpenImage:
-        opened = self._kept.pop(name, None) or OpenImage(self.project, name)
-        self._kept[name] = opened  # behind all others: the first is the one not seen for longest
-        while len(self._kept) > _KEPT:
-            del self._kept[next(iter(self._kept))]
-        opened.palette = self._by_hand.get(opened.automatic.kind, opened.automatic)
-        return opened
 
     def _list_images(self) -> None:
         names = list(self.project.images)
         self._toolbar.list_images(names, self.image)
         if self.image not in names:
             self.image = names[0] if names else ""
+        elif self._opened is not None and self._shelf.kept(self.image) is not self._opened:  # its mask was replaced
+            self._open()
 
     def _change_plane(self) -> None:
         self.look(replace(self.view, plane=self.plane))
@@ -309,23 +321,23 @@ class Viewer(VBox):
         self.redraw()
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
-        """Say in the user's words that pixels could not be read; the sentence goes when they can be."""
+    def _reading(self) -> Iterator[None]:
+        """Say in the user's words that pixels could not be read; the sentence goes when all can be."""
         try:
             yield
         except SvetlanaError:  # says what to do already
             self._unreadable = True
             raise
         except Exception as error:
-            self._unreadable = True
-            logger.exception("%s cannot be shown", name)
-            raise InputError(
-                f"{name} cannot be shown ({error}). Check that its files are whole and where they were; "
-                "nothing is lost, and other images can be shown."
-            ) from error
-        if self._unreadable:
-            self._unreadable = False
-            self.status.say("")
+            logger.exception("%s cannot be shown", self.image)
+            self._say_unreadable(error)
+
+    def _say_unreadable(self, error: Exception) -> None:
+        self._unreadable = True
+        raise InputError(
+            f"{self.image} cannot be shown ({error}). Check that its files are whole and where they were; "
+            "nothing is lost, and other images can be shown."
+        ) from error
 
     def _when(self, source: traitlets.HasTraits, act: Callable[[], None], *names: str) -> None:
         safe = guarded(act, self.status)
@@ -335,6 +347,3 @@ class Viewer(VBox):
 
         source.observe(changed, list(names))
         self._watching.append((source, changed, list(names)))
-
-    def _show_status(self) -> None:
-        self.status.layout.display = "" if self.status.text else "none"

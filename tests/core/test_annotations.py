@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svetlana_jupyter.core.annotations import AnnotationLog, Entry, Label, ObjectId, agree, log_table
+from svetlana_jupyter.core.annotations import AnnotationLog, Entry, Label, Subject, log_table
 
 TIME = "2026-01-01T09:00:00.000Z"
 objects = st.integers(1, 4)
@@ -67,7 +67,7 @@ def test_the_state_is_that_of_a_stack_of_whole_states(run: list[tuple[str, list[
     for number, (action, on) in enumerate(run):
         followed(log, action, on, class_id=number)
         model.follow(action, on, class_id=number)
-        assert {id.object: label for id, label in log.labels.items()} == model.states[-1]
+        assert {subject.object: label for subject, label in log.labels.items()} == model.states[-1]
     assert bool(log.undoable) == (len(model.states) > 1)
     assert bool(log.redoable) == bool(model.undone)
 
@@ -80,18 +80,6 @@ def test_reading_the_rows_again_gives_the_same_state(run: list[tuple[str, list[i
     again = AnnotationLog(log.entries)
     assert again.labels == log.labels
     assert (again.undoable, again.redoable, again.next_gesture) == (log.undoable, log.redoable, log.next_gesture)
-
-
-def test_the_majority_stands_and_a_tie_is_left_out() -> None:
-    a, b, c = ({ObjectId("well", 1): Label("label", id), ObjectId("well", 2): Label("label", id)} for id in (1, 1, 2))
-    del b[ObjectId("well", 2)]
-    assert agree([a, b, c]) == {ObjectId("well", 1): Label("label", 1)}
-
-
-def test_a_skip_outvotes_nobody() -> None:
-    id = ObjectId("well", 1)
-    assert agree([{id: Label("skip")}, {id: Label("label", 2)}]) == {id: Label("label", 2)}
-    assert agree([{id: Label("skip")}]) == {id: Label("skip")}
 
 
 def test_the_table_holds_every_row_of_everybody_in_the_order_of_time() -> None:
@@ -110,4 +98,4 @@ def test_a_mark_takes_the_place_of_a_class(mark: str) -> None:
     log = AnnotationLog()
     followed(log, "label", [1])
     followed(log, mark, [1])
-    assert log.label_of(ObjectId("well", 1)) == Label(mark)
+    assert log.label_of(Subject("well", 1)) == Label(mark)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,10 +17,12 @@ from svetlana_jupyter.core.contrast import (
     auto_window,
     initial_palette,
     sample,
+    seen_whole,
     to_screen,
     windowed,
 )
 from svetlana_jupyter.core.regions import Reader
+from svetlana_jupyter.core.view import Box
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
@@ -39,8 +44,13 @@ def test_values_that_are_no_numbers_are_black():
 
 def test_the_automatic_window_leaves_out_the_extremes_and_is_never_empty():
     assert auto_window(np.arange(1001, dtype=np.float32)) == pytest.approx((2, 998))
+    assert auto_window(np.arange(1001, dtype=np.float32), 5) == pytest.approx((50, 950))
+    assert auto_window(np.arange(1001, dtype=np.float32), 0) == (0, 1000)
     low, high = auto_window(np.full(10, 7, np.float32))
     assert low < high
+    sparse = np.zeros(10_000, np.float32)
+    sparse[-3:] = 500
+    assert auto_window(sparse) == (0, 500)
 
 
 def test_an_8_bit_colour_image_keeps_its_colours():
@@ -79,3 +89,35 @@ def test_a_sample_meets_dark_and_bright_pixels(shape):
     assert (np.diff(pixels) >= 0).all()
     assert pixels.shape[1] <= 2 * 1024**2
     assert pixels.min() <= 150 and pixels.max() >= 850
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_gamma_bends_what_lies_between_black_and_white(dtype):
+    values = np.array([[0, 50, 100, 150, 200]], dtype)
+    np.testing.assert_array_equal(windowed(values, (50, 150), 2.0), [[0, 0, round(255 * 0.5**0.5), 255, 255]])
+    np.testing.assert_array_equal(windowed(values, (50, 150), 0.5), [[0, 0, round(255 * 0.25), 255, 255]])
+
+
+def test_gamma_and_colour_of_a_channel_are_its_own():
+    palette = Palette((Channel("a", "#00ff00", (0, 255)), Channel("b", "#ff00ff", (0, 255))))
+    pixels = np.full((2, 1, 1), 64, np.uint8)
+    changed = palette.bent(0, 2.0).colored(1, "#0000ff")
+    assert to_screen(pixels, changed).tolist() == [[[0, 128, 64]]]
+    true_colors = replace(palette, rgb=True).bent(1, 2.0)
+    assert {channel.gamma for channel in true_colors.channels} == {2.0}
+
+
+def test_infinities_are_white_and_black():
+    assert windowed(np.array([np.inf, -np.inf, 5.0]), (0, 10)).tolist() == [255, 0, 128]
+
+
+def test_a_huge_image_is_sampled_at_a_few_places_until_it_has_been_shown_as_a_whole():
+    values = da.zeros((1, 50_000, 50_000), np.uint16, chunks=4096) + da.from_array(np.uint16(7))
+    image = Reader(xr.DataArray(values, dims=("c", "y", "x")))
+    assert not seen_whole(image)
+    assert sample(image).shape[1] < 2**20
+    assert image._cache.bytes < 20e6
+    shown = Reader(xr.DataArray(np.broadcast_to(np.uint8(7), (1, 20_000, 20_000)), dims=("c", "y", "x")))
+    shown.read(Box(0, 0, 20_000, 20_000), 32)
+    assert seen_whole(shown)
+    assert set(sample(shown).ravel()) == {7}

@@ -7,6 +7,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.core.classes import Classes
 from svetlana_jupyter.core.marks import MOST_STYLES, PLAIN, SET_ASIDE, Marks, Style, class_marks
 
@@ -15,8 +16,8 @@ ROUND, LONG = CLASSES.by_name("round"), CLASSES.by_name("long")
 
 
 def labels(**rows):
-    table = pd.DataFrame(rows.values(), columns=["action", "class_id"])
-    return table.set_index(pd.Index([int(name[1:]) for name in rows], name="object", dtype="int64"))
+    said = {int(name[1:]): Label(*row) for name, row in rows.items()}
+    return lambda objects: said
 
 
 def styles(marks, objects):
@@ -60,3 +61,21 @@ def test_a_hundred_classes_have_their_colours():
 def test_nothing_annotated_is_all_plain():
     empty = labels()
     assert styles(class_marks(CLASSES, empty, pd.Series(dtype="int64")), [1]) == [PLAIN]
+
+
+def test_marks_ask_for_the_objects_seen_alone_and_are_renewed_when_the_answers_change():
+    asked = []
+    answers = {7: Label("label", ROUND.id)}
+
+    def labels_of(objects):
+        asked.append(objects.tolist())
+        return {object: answers[object] for object in objects.tolist() if object in answers}
+
+    many = pd.Series(LONG.id, index=np.arange(1, 100_001))
+    marks = class_marks(CLASSES, labels_of, many, key=1)
+    assert asked == []
+    assert [style.color for style in styles(marks, [7, 8])] == [ROUND.color, LONG.color]
+    answers[8] = Label("label", ROUND.id)
+    later = marks.renewed(2)
+    assert (later.key, [style.color for style in styles(later, [7, 8])]) == (2, [ROUND.color] * 2)
+    assert asked == [[7, 8], [7, 8]]

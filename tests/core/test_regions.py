@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from svetlana_jupyter.core.levels import Level
 from svetlana_jupyter.core.regions import Reader, Region, stride_for
+from svetlana_jupyter.core.tiles import TileCache
 from svetlana_jupyter.core.view import Box
 
 
@@ -88,15 +90,68 @@ def test_zooming_out_and_in_again_reads_nothing_twice():
     assert sum(computed) == before
 
 
-def test_a_coarse_region_will_do_while_in_a_hurry_if_the_right_one_is_large():
-    reader = Reader(xr.DataArray(np.broadcast_to(np.uint8(0), (20_000, 20_000)), dims=("y", "x")))
-    large, small = Box(0, 0, 5000, 5000), Box(0, 0, 500, 500)
-    assert reader.read(large, 2, quick=True).stride == 2
+def test_in_a_hurry_coarser_values_stand_for_what_takes_long_to_read_and_zeros_where_there_are_none():
+    values = np.broadcast_to(np.arange(20_000, dtype=np.uint16), (20_000, 20_000))
+    reader = Reader(xr.DataArray(values, dims=("y", "x")), cache=TileCache(400))
+    large = Box(9000, 9000, 14_000, 14_000)
+    nothing = reader.read(large, 2, quick=True)
+    assert nothing.missing and not nothing.values.any()
     reader.read(Box(0, 0, 20_000, 20_000), 16)
-    beyond = Box(9000, 9000, 14_000, 14_000)
-    assert reader.read(beyond, 2, quick=True).stride > 2
-    assert reader.read(small, 1, quick=True).stride == 1
-    assert reader.read(beyond, 2).stride == 2
+    coarse = reader.read(large, 2, quick=True)
+    assert coarse.missing == nothing.missing
+    assert (coarse.values[0] == (coarse.box.x0 + 2 * np.arange(coarse.values.shape[1])) // 4 * 4).all()
+    assert not reader.read(Box(9000, 9000, 9500, 9500), 1, quick=True).missing
+    right = reader.read(large, 2)
+    assert not right.missing and (right.values[0] == right.box.x0 + 2 * np.arange(right.values.shape[1])).all()
+
+
+def test_what_is_kept_stays_within_the_bound_and_what_is_shown_does_not_depend_on_it():
+    values = np.random.default_rng(0).integers(0, 200, (1, 3000, 4000), np.uint8)
+    cache = TileCache(1.5)
+    reader = Reader(xr.DataArray(values, dims=("c", "y", "x")), cache=cache)
+    for box, stride in ((Box(0, 0, 3000, 4000), 8), (Box(0, 0, 2000, 2000), 1), (Box(100, 200, 2900, 3800), 4)):
+        region = reader.read(box, stride)
+        part = values[:, region.box.y0 : region.box.y1 : stride, region.box.x0 : region.box.x1 : stride]
+        np.testing.assert_array_equal(region.values, part)
+        assert cache.bytes <= 1.5e6
+    cache.limit_mb = 0.1
+    assert cache.bytes <= 0.1e6
+
+
+@pytest.mark.parametrize("factors", [(1, 2, 4), (1, 4, 16), (1, 3)])
+def test_a_region_is_read_from_the_coarsest_level_that_is_fine_enough(factors):
+    values = np.random.default_rng(0).integers(0, 200, (5, 700, 900), np.uint8)
+    arrays_ = [xr.DataArray(values[:, ::f, ::f], dims=("z", "y", "x")) for f in factors]
+    image = arrays_[0].expand_dims("c")
+    reader = Reader(image, [Level.of(array) for array in arrays_])
+    for stride in (1, 2, 4, 8):
+        used = max(f for f in factors if f <= stride)
+        region = reader.read(Box(100, 200, 600, 800), stride, plane=3)
+        assert used <= region.stride <= stride
+        part = values[3, region.box.y0 : region.box.y1 : region.stride, region.box.x0 : region.box.x1 : region.stride]
+        np.testing.assert_array_equal(region.values[0], part)
+    read = [level.source for _, level in reader._levels]
+    assert [part.shape for part in read] == [array.shape for array in arrays_]
+
+
+@given(st.integers(40, 90), st.integers(40, 90), st.sampled_from([np.floor, np.ceil, np.round]))
+def test_a_level_that_was_rounded_covers_the_whole_image(height, width, rounded):
+    levels = [np.full((height, width), 7, np.uint8)]
+    for _ in range(3):
+        levels.append(np.full([int(rounded(side / 2)) for side in levels[-1].shape], 7, np.uint8))
+    arrays_ = [xr.DataArray(level, dims=("y", "x")) for level in levels]
+    reader = Reader(arrays_[0], [Level.of(array) for array in arrays_])
+    for stride in (2, 4, 8):
+        region = reader.read(Box(0, 0, height, width), stride)
+        assert region.values.shape == (-(-height // stride), -(-width // stride))
+        assert (region.values == 7).all()
+
+
+def test_a_plane_of_a_level_with_fewer_planes_is_the_one_at_the_same_depth():
+    fine = xr.DataArray(np.arange(8)[:, None, None] * np.ones((1, 40, 40), int), dims=("z", "y", "x"))
+    coarse = fine[::2, ::2, ::2]
+    reader = Reader(fine, [Level.of(fine), Level.of(coarse)])
+    assert [reader.read(Box(0, 0, 40, 40), 2, plane).values[0, 0] for plane in range(8)] == [0, 0, 2, 2, 4, 4, 6, 6]
 
 
 @pytest.mark.parametrize(("scale", "stride"), [(8.0, 1), (1.0, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4)])

@@ -13,7 +13,7 @@ from skimage.segmentation import find_boundaries
 
 from svetlana_jupyter.core.marks import Marks, Style
 from svetlana_jupyter.core.regions import Region
-from svetlana_jupyter.core.render import Frame, cells_of, color_codes, color_table, halo
+from svetlana_jupyter.core.render import Frame, cells_of, color_codes, color_table, halo, halos
 from svetlana_jupyter.core.view import Box
 
 RED, PALE_BLUE = Style("#ff0000", bold=True, fill=1.0), Style("#0000ff", fill=0.5)
@@ -149,3 +149,43 @@ def test_a_halo_lies_outside_of_its_shape():
     lines = halo(shape, inner=2, outer=1)
     assert not lines[shape].any()
     assert lines[9, 4:8].tolist() == [0, 2, 1, 1]
+
+
+@pytest.mark.parametrize("widths", [(2, 1), (4, 2)])
+def test_a_halo_follows_the_distance_from_its_shape(widths):
+    shape = np.random.default_rng(3).random((40, 50)) > 0.98
+    distance = ndimage.distance_transform_edt(~shape)
+    expected = np.select([distance == 0, distance <= widths[0], distance <= sum(widths)], [0, 1, 2], 0)
+    np.testing.assert_array_equal(halo(shape, *widths), expected)
+
+
+def laid(cells, objects):
+    """The halos as the frame shows them: an array of the size of the cells."""
+    lines, (top, left) = halos(cells, objects, inner=2, outer=1)
+    shown = np.zeros(np.add(cells.codes.shape, 20), np.uint8)
+    shown[top + 10 : top + 10 + lines.shape[0], left + 10 : left + 10 + lines.shape[1]] = lines
+    return shown[10:-10, 10:-10]
+
+
+def test_the_halo_of_one_object_leaves_its_inside_free(labels):
+    cells = cells_of(whole(labels), exactly(labels, 3), thin=1, bold=3)
+    shown = laid(cells, (9,))
+    np.testing.assert_array_equal(shown, halo(cells.where(9), 2, 1))
+
+
+def test_several_objects_have_a_halo_each_and_a_line_between_those_that_touch():
+    labels = np.zeros((12, 30), np.int32)
+    labels[3:9, 3:8], labels[3:9, 8:13], labels[3:9, 20:26] = 5, 6, 7
+    cells = cells_of(whole(labels), exactly(labels, 4), thin=1, bold=3)
+    shown = laid(cells, (5, 6, 7))
+    chosen = np.kron(labels > 0, np.ones((4, 4), bool))
+    np.testing.assert_array_equal(np.where(chosen, 0, shown), halo(chosen, 2, 1))
+    assert shown[24, 26:38].tolist() == [3, 3, 3, 0, 0, 1, 1, 0, 0, 3, 3, 3]
+    assert shown[24, 80:104].tolist() == [0] * 3 + [3] * 18 + [0] * 3, "an object that stands alone has no line inside"
+    assert not np.isin(laid(cells, (5, 7))[24, 32:35], (1, 3)).all(), "nothing is drawn inside what is not chosen"
+
+
+def test_objects_that_are_not_there_have_no_halo(labels):
+    cells = cells_of(whole(labels), exactly(labels, 1), thin=1, bold=2)
+    assert halos(cells, (4, 2000), inner=2, outer=1) is None
+    assert halos(cells, (), inner=2, outer=1) is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from svetlana_jupyter.core.contrast import Channel, Palette
 from svetlana_jupyter.core.marks import Marks, Style
 from svetlana_jupyter.core.regions import Reader
-from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, Hint, compose, scale_bar
+from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, Hint, ahead, compose, scale_bar
 from svetlana_jupyter.core.view import View
 
 GREY = Palette((Channel("grey", "#ffffff", (0, 255)),))
@@ -143,17 +143,32 @@ def test_what_is_read_is_bounded_by_the_screen_however_large_the_image():
     assert scene.object_at(30, 40) == 7
 
 
-def test_in_a_hurry_a_coarse_picture_is_shown_and_a_better_one_after():
+def test_in_a_hurry_what_is_not_there_yet_is_named_and_the_picture_gets_better_with_each_piece():
     values = np.broadcast_to(np.arange(20_000, dtype=np.uint16) % 251, (1, 20_000, 20_000))
     image = Reader(xr.DataArray(values, dims=("c", "y", "x")))
     labels = Reader(xr.DataArray(np.broadcast_to(np.int32(7), (20_000, 20_000)), dims=("y", "x")))
-    whole = compose(image, labels, View.fitted((20_000, 20_000), SIZE), GREY)
     near = View((9000.0, 9000.0), 0.2, (300, 400))
-    quick = compose(image, labels, near, GREY, before=whole, quick=True)
-    better = compose(image, labels, near, GREY, before=quick)
-    assert quick.coarse and not better.coarse
-    assert better.image.pixels.size > quick.image.pixels.size
-    assert compose(image, labels, near, GREY, before=better, quick=True).image is better.image
+    scene = compose(image, labels, near, GREY, quick=True)
+    assert not scene.image.pixels.any() and scene.object_at(150, 200) == 0
+    while scene.missing:
+        scene.missing[0].load()
+        later = compose(image, labels, near, GREY, before=scene, quick=True)
+        assert len(later.missing) == len(scene.missing) - 1
+        assert compose(image, labels, near, GREY, before=later, quick=True).cells is later.cells
+        scene = later
+    whole = compose(image, labels, near, GREY)
+    np.testing.assert_array_equal(scene.image.pixels, whole.image.pixels)
+    np.testing.assert_array_equal(scene.cells.codes, whole.cells.codes)
+
+
+def test_what_was_read_ahead_is_not_missing_when_it_is_shown(image, mask):
+    pieces = ahead(image, mask, view())
+    for piece in pieces:
+        piece.load()
+    assert pieces and not ahead(image, mask, view())
+    image.reads = mask.reads = 0
+    compose(image, mask, view(), GREY)
+    assert image.reads == mask.reads == 0
 
 
 def test_the_selection_is_a_line_round_the_object_alone(image, mask):

@@ -93,6 +93,7 @@ def test_annotations_survive_reopening(project: Dataset) -> None:
     again = reopened(project)
     pd.testing.assert_frame_equal(again.labels(), project.labels())
     assert again.class_counts().to_dict() == {"dim": 1, "bright": 2}
+    assert again.mark_counts() == {"ambiguous": 0, "bad": 1, "skip": 0}
     assert again.label_of("P1_A1", 5) == Label("bad") and again.label_of("P1_A1", 1) == Label()
 
 

@@ -225,4 +225,4 @@ def test_a_problem_of_the_project_is_said_at_first_and_then_gives_way(project):
 def test_a_closed_panel_no_longer_follows(panel, project):
     panel.close()
     project.add_class("late")
-    assert len(panel.rows.children) == 2
+    assert len(panel.rows.lines.children) == 2

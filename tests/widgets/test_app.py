@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-import tifffile
-
 from svetlana_jupyter.widgets.app import App
-from tests.widgets.conftest import squares
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    """Two images with masks, and a third without."""
-    for seed, name in enumerate(["A1", "A2"]):
-        image, mask = squares(seed)
-        tifffile.imwrite(tmp_path / f"{name}.tif", image)
-        tifffile.imwrite(tmp_path / f"{name}_mask.tif", mask)
-    tifffile.imwrite(tmp_path / "A3.tif", image)
-    return tmp_path
-
-
-def test_three_panels_share_one_project(project):
+def test_four_panels_share_one_project(project):
     app = App(project)
-    for position in range(3):
+    for position in range(4):
         app.tab.selected_index = position
-    annotate, train, predict = app.panels.values()
-    assert annotate.project is train.project is predict.project is project
+    annotate, gallery, train, predict = app.panels.values()
+    assert all(panel.project is project for panel in (annotate, gallery, train, predict))
     project.annotate("left", 1, "bright")
     assert "only bright has some" in train.readiness.value
     assert "1 annotated" in annotate.tally.value
@@ -36,7 +19,7 @@ def test_three_panels_share_one_project(project):
 def test_a_panel_is_made_when_its_tab_is_first_opened(project):
     app = App(project)
     assert list(app.panels) == ["Annotate"]
-    app.tab.selected_index = 2
+    app.tab.selected_index = 3
     assert list(app.panels) == ["Annotate", "Predict and review"]
 
 
@@ -45,51 +28,9 @@ def test_a_panel_that_cannot_be_made_says_why_and_is_made_once_it_can(project):
     good = file.read_text()
     file.write_text("{")
     app = App(project)
-    app.tab.selected_index = 1
-    assert "valid JSON" in app.tab.children[1].children[1].text
+    app.tab.selected_index = 2
+    assert "valid JSON" in app.tab.children[2].children[1].text
     file.write_text(good)
     app.tab.selected_index = 0
-    app.tab.selected_index = 1
+    app.tab.selected_index = 2
     assert "Train" in app.panels
-
-
-def test_the_form_lists_the_pairs_and_what_has_no_mask(files):
-    form = App().children[0]
-    form.images.value = f"{files}/{{well}}.tif"
-    form.masks.value = f"{files}/{{well}}_mask.tif"
-    assert "2 of 3 images have their mask" in form.pairs.value
-    assert "A1_mask.tif" in form.pairs.value
-
-
-def test_the_form_opens_the_app(files):
-    app = App()
-    form = app.children[0]
-    form.folder.value = str(files / "wells.svetlana")
-    form.images.value = f"{files}/{{well}}.tif"
-    form.masks.value = f"{files}/{{well}}_mask.tif"
-    form.classes.value = "active, resting"
-    form.open.click()
-    assert app.children == (app.tab,)
-    assert list(app.project.images) == ["A1", "A2"]
-    assert app.project.classes.names == ("active", "resting")
-
-
-def test_the_form_reopens_a_project_by_its_folder_alone(project):
-    app = App()
-    app.children[0].folder.value = str(project.path)
-    app.children[0].open.click()
-    assert list(app.project.images) == ["left", "right"]
-
-
-def test_what_the_form_cannot_do_is_said_in_it(files):
-    app = App()
-    form = app.children[0]
-    form.open.click()
-    assert "Name a folder" in form.status.text
-    form.folder.value = str(files)
-    form.open.click()
-    assert "holds no project.json" in form.status.text
-    form.images.value = "<b>*.tif"
-    form.masks.value = "*.tif"
-    assert "<b>" not in form.pairs.value
-    assert app.project is None

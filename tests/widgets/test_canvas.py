@@ -57,6 +57,14 @@ def layer(surface, page, number):
     return page.pixels(surface.widget[number])
 
 
+def test_the_last_command_of_each_frame_is_its_number(surface, page, scene):
+    for number in (1, 2):
+        surface.paint(scene)
+        canvas, name, arguments = page.messages[-1][-1]
+        assert (canvas, name) == (surface.widget[DECORATION].model_id, "set")
+        assert arguments == [Canvas.ATTRS["line_dash_offset"], number] == [12, surface.frame]
+
+
 def expected_image(scene, pair):
     """The image as the screen should show it, pixel by pixel."""
     height, width = scene.view.device_size

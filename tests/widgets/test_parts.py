@@ -40,7 +40,7 @@ def test_rows_are_kept_while_classes_are_renamed_recoloured_and_added(rows):
     rows.show(classes.renaming("resting", "quiet").recoloring("quiet", "#123456").adding(["active"]), {})
     assert rows.row(1) is row
     assert (row.button.description, row.picker.value) == ("quiet", "#123456")
-    assert len(rows.children) == 2
+    assert len(rows.lines.children) == 2
     assert rows.asked == []
 
 

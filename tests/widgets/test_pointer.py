@@ -29,7 +29,10 @@ def pointer(heard):
 @pytest.mark.parametrize(
     ("message", "call"),
     [
-        ({"event": "pressed", "row": 1.5, "column": 2, "button": 2}, ("pressed", 1.5, 2, 2)),
+        (
+            {"event": "pressed", "row": 1.5, "column": 2, "button": 2, "held": "Ctrl+Shift"},
+            ("pressed", 1.5, 2, 2, "Ctrl+Shift"),
+        ),
         ({"event": "moved", "row": 1.5, "column": 2}, ("moved", 1.5, 2)),
         ({"event": "released", "row": 1.5, "column": 2, "time": 5.0}, ("released", 1.5, 2)),
         ({"event": "left"}, ("left",)),
@@ -39,6 +42,14 @@ def pointer(heard):
             ("key_pressed", "1", ("smear", 7)),
         ),
         ({"event": "key_pressed", "key": "z", "control": True, "shown": []}, ("key_pressed", "Ctrl+z", None)),
+        (
+            {"event": "key_pressed", "key": "ArrowUp", "control": False, "shift": True, "shown": []},
+            ("key_pressed", "Shift+ArrowUp", None),
+        ),
+        (
+            {"event": "key_pressed", "key": "?", "control": False, "shift": True, "shown": []},
+            ("key_pressed", "?", None),
+        ),
         (
             {"event": "key_pressed", "key": "1", "control": False, "shown": None},
             ("key_pressed", "1", ("smear", 9)),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ipywidgets import Button, Dropdown, ToggleButton
+from ipywidgets import Button, ColorPicker, Dropdown, ToggleButton
 
+from svetlana_jupyter.core.contrast import Palette
 from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
@@ -64,6 +65,11 @@ def colors(viewer, object):
     return {tuple(int(value) for value in color[:3]) for color in rgba if color[3] == 255}
 
 
+def palette(viewer):
+    """How the picture on the screen was coloured."""
+    return next(part for part in viewer.scene.image.key if isinstance(part, Palette))
+
+
 def rgb(color):
     return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
 
@@ -105,9 +111,11 @@ def test_a_click_on_the_background_picks_nothing(viewer):
     assert viewer.selected == 0
 
 
-def test_the_right_button_picks_nothing(viewer):
+def test_the_right_button_picks_the_object_for_a_menu_and_nothing_on_the_background(viewer):
+    click(viewer, 1, 1, button=2)
+    assert (viewer.selected, viewer.menu) == (0, None)
     click(viewer, *middle(3), button=2)
-    assert viewer.selected == 0
+    assert (viewer.selected, viewer.menu) == (3, viewer.view.to_screen(*middle(3)))
 
 
 def test_without_the_helper_the_events_of_the_canvas_do_the_same(viewer):
@@ -303,7 +311,7 @@ def test_controls_and_traits_follow_each_other(viewer, project):
     assert not viewer.outlines
     assert colors(viewer, 3) == set()
     find(viewer, Dropdown, "The image").value = "right"
-    assert viewer.scene.image.key[0] is viewer._kept["right"].image
+    assert viewer.scene.image.key[0] is viewer._opened.image
 
 
 def test_buttons_zoom_and_fit(viewer):
@@ -362,25 +370,56 @@ def test_channels_can_be_switched_and_their_contrast_changed(project):
     find(viewer, ToggleButton, "Show dna").value = False
     assert viewer.scene.image.pixels[5, 5].tolist() == [0, 0, 0]
     actin = viewer._toolbar.channels.children[1]
-    actin.children[1].value = (0, 2000)
-    actin.children[1].max = 4000
-    actin.children[1].value = (0, 4000)
+    actin.window.max = 4000
+    actin.window.value = (0, 4000)
+    assert actin.left_out.value == "by hand"
     assert viewer.scene.image.pixels[5, 30].tolist() == [128, 0, 128]
-    actin.children[2].click()
+    actin.left_out.value = "0.2 %"
     assert viewer.scene.image.pixels[5, 30].tolist() == [255, 0, 255]
 
 
 def test_a_contrast_set_by_hand_holds_for_other_images_until_it_is_automatic_again(viewer):
-    _, slider, _ = viewer._toolbar.channels.children[0].children
+    slider = viewer._toolbar.channels.children[0].window
     window = slider.value
     slider.value = (10, 90)
     viewer.show("right")
-    assert viewer.scene.image.key[-1].channels[0].window == (10, 90)
+    assert palette(viewer).channels[0].window == (10, 90)
     viewer.show("left")
-    viewer._toolbar.channels.children[0].children[2].click()
-    assert viewer.scene.image.key[-1].channels[0].window == window
+    viewer._toolbar.channels.children[0].left_out.value = "0.2 %"
+    assert palette(viewer).channels[0].window == window
     viewer.show("right")
-    assert viewer.scene.image.key[-1].channels[0].window != (10, 90)
+    assert palette(viewer).channels[0].window != (10, 90)
+
+
+def test_contrast_by_percentile_gamma_and_the_colour_of_a_channel_change_the_picture(project):
+    values = np.stack([np.tile(np.arange(1000, dtype=np.float32), (30, 1)), np.zeros((30, 1000), np.float32)])
+    project.add("cells", values, np.ones((30, 1000), np.uint8), axes="cyx", channels=["dna", "actin"])
+    viewer = Viewer(project)
+    viewer.show("cells")
+    dna = viewer._toolbar.channels.children[0]
+    assert (dna.left_out.value, dna.gamma.value) == ("0.2 %", 1.0)
+    dna.left_out.value = "5 %"
+    assert dna.window.value == pytest.approx((50, 949), abs=2)
+    dna.left_out.value = "all values"
+    assert viewer.scene.image.pixels[0, 250].tolist() == [0, 64, 0]
+    dna.gamma.value = 2.0
+    assert viewer.scene.image.pixels[0, 250].tolist() == [0, 128, 0]
+    find(viewer, ColorPicker, "Colour of dna").value = "#ff0000"
+    assert viewer.scene.image.pixels[0, 250].tolist() == [128, 0, 0]
+
+
+def test_a_colour_image_is_shown_as_it_is_stored_until_its_contrast_is_changed(project):
+    colours = np.random.default_rng(0).integers(40, 200, (30, 40, 3), np.uint8)
+    project.add("smear", colours, np.ones((30, 40), np.uint8), axes="yxs")
+    viewer = Viewer(project)
+    viewer.show("smear")
+    np.testing.assert_array_equal(viewer.scene.image.pixels, colours)
+    (row,) = viewer._toolbar.channels.children
+    assert row.left_out.value == "as stored"
+    row.window.value = (40, 200)
+    assert viewer.scene.image.pixels.max() == round(255 * 159 / 160)
+    row.left_out.value = "as stored"
+    np.testing.assert_array_equal(viewer.scene.image.pixels, colours)
 
 
 def test_an_image_whose_file_is_gone_says_so_and_the_others_still_work(project, tmp_path):
@@ -409,7 +448,7 @@ def test_a_block_that_cannot_be_read_says_so_and_leaves_the_viewer_usable(viewer
     def fail(*where):
         raise OSError("block 7 is damaged")
 
-    viewer._opened.image._kept.clear()
+    viewer.memory_mb = 0
     viewer._opened.image._compute = fail
     viewer.zoom(5)
     assert "left cannot be shown (block 7 is damaged)" in viewer.status.text

@@ -1,4 +1,4 @@
-"""Zarr arrays (version 2 and 3) and OME-Zarr images (0.4 and 0.5): full resolution, axes, spacing, channels, labels."""
+"""Zarr arrays (version 2 and 3) and OME-Zarr images (0.4 and 0.5): resolutions, axes, spacing, channels, labels."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ def _from_group(group: zarr.Group, path: Path) -> Stored:
         letters if set(letters) <= set("tczyx") and len(letters) == array.ndim else None,
         {axis: size for axis, size in sizes.items() if size and axis in "zyx"},
         _channels(ome),
+        [array for part in image["datasets"] if isinstance(array := group.get(part["path"]), zarr.Array)],
     )
 
 
@@ -94,4 +95,4 @@ def _from_array(array: zarr.Array) -> Stored:
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")
-    return Stored(lazy(array, array.chunks), axes if known else None)
+    return Stored(lazy(array, array.chunks), axes if known else None, levels=[array])

@@ -36,13 +36,15 @@ class Stored:
 
     ``axes`` has one letter a dimension (``t``, ``c``, ``z``, ``y``, ``x``, and ``s`` for the samples of a colour
     pixel), or is None where the file does not say. ``spacing`` is in micrometres by axis letter, ``channels`` names
-    them; both are empty where unknown.
+    them; both are empty where unknown. ``levels`` are the same pixels to be read directly, at the resolutions that the
+    file holds, the finest first; they are left empty where that is no faster than ``pixels``.
     """
 
     pixels: da.Array
     axes: str | None = None
     spacing: Mapping[str, float] = field(default_factory=dict)
     channels: Sequence[str] = ()
+    levels: Sequence[Readable] = ()
 
 
 def lazy(source: Readable, piece: Sequence[int] | None = None) -> da.Array:

@@ -39,15 +39,16 @@ class Bare:
 
 @dataclass(frozen=True)
 class Segmented:
-    """Pixels in strips or tiles, each decoded on its own. ``stamp`` changes when the file does."""
+    """Pixels of one level in strips or tiles, each decoded on its own. ``stamp`` changes when the file does."""
 
     path: Path
     stamp: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    level: int = 0
 
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        store = _parsed(self.path, self.stamp)
+        store = _parsed(self.path, self.stamp, self.level)
         try:
             return np.asarray(zarr.open_array(store, mode="r")[part], self.dtype)
         finally:
@@ -55,9 +56,9 @@ class Segmented:
 
 
 @lru_cache(maxsize=PARSED_FILES)
-def _parsed(path: Path, stamp: str) -> Any:
+def _parsed(path: Path, stamp: str, level: int) -> Any:
     with TiffFile(path) as tiff:
-        return tiff.series[0].aszarr(level=0)
+        return tiff.series[0].aszarr(level=level)
 
 
 def read_tiff(path: Path, stamp: str, cache: Path | None = None) -> Stored:
@@ -68,7 +69,7 @@ def read_tiff(path: Path, stamp: str, cache: Path | None = None) -> Stored:
             _refuse_truncated(series, path)
             axes = _axes(series)
             spacing, channels = _described(tiff)
-            return Stored(_pixels(series, path, stamp, cache), axes, spacing, channels)
+            return Stored(_pixels(series, path, stamp, cache), axes, spacing, channels, _levels(series, path, stamp))
     except (TiffFileError, OSError, ValueError, IndexError, KeyError, SyntaxError) as error:
         if isinstance(error, InputError):
             raise
@@ -111,10 +112,22 @@ def _pixels(series: TiffPageSeries, path: Path, stamp: str, cache: Path | None) 
         stored = np.dtype(series.keyframe.parent.byteorder + dtype.char)
         return lazy(Bare(path, stamp, series.shape, stored, series.dataoffset))
     source = Segmented(path, stamp, series.shape, dtype)
-    piece = zarr.open_array(_parsed(path, stamp), mode="r").chunks
-    if np.prod(piece, dtype=np.int64) > 4 * BLOCK_PIXELS:
+    piece = zarr.open_array(_parsed(path, stamp, 0), mode="r").chunks
+    if _undivided(piece):
         return lazy_whole(Whole(path, stamp, series.shape, dtype, _decode), cache)
     return lazy(source, piece)
+
+
+def _levels(series: TiffPageSeries, path: Path, stamp: str) -> list[Segmented]:
+    """The resolutions of a file that is stored in strips or tiles."""
+    if series.dataoffset is not None or _undivided(zarr.open_array(_parsed(path, stamp, 0), mode="r").chunks):
+        return []
+    return [Segmented(path, stamp, level.shape, np.dtype(level.dtype), i) for i, level in enumerate(series.levels)]
+
+
+def _undivided(piece: tuple[int, ...]) -> bool:
+    """Whether what must be decoded at once is so large that the file had better be unpacked."""
+    return bool(np.prod(piece, dtype=np.int64) > 4 * BLOCK_PIXELS)
 
 
 def _decode(path: Path) -> npt.NDArray[Any]:

@@ -1,0 +1,212 @@
+"""Which objects a gallery shows, on which page, in which order, and which are selected: values and pure functions.
+
+A gallery is arranged when it is asked for and stays so: what is annotated meanwhile keeps its place under the hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Order = Literal["random", "uncertain", "certain", "class", "largest", "smallest", "position"]
+Which = Literal["all", "unlabelled", "annotated", "corrected"]
+
+_COLUMNS = ["object", "size", "y", "x", "y0", "x0", "y1", "x1", "predicted", "probability", "action", "class_id"]
+_BAND = 2.0  # times a usual object: in the order of position objects come in bands this high, as lines are read
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a gallery shows.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Empty for all.
+    which : {"all", "unlabelled", "annotated", "corrected"}
+        "annotated" with a class or set aside; "corrected" with another class than the predicted one.
+    class_id : int
+        Only objects of this class, annotated or else predicted; 0 for every class.
+    order : str
+        "random"; "uncertain" or "certain", the least or most probable first; "class", and in it the most probable
+        first; "largest" or "smallest" first; "position" in the images.
+    seed : int
+        Of the random order.
+    """
+
+    images: tuple[str, ...] = ()
+    which: Which = "all"
+    class_id: int = 0
+    order: Order = "random"
+    seed: int = 0
+
+
+def gather(
+    objects: Mapping[str, pd.DataFrame], predictions: Mapping[str, pd.DataFrame], labels: pd.DataFrame
+) -> pd.DataFrame:
+    """Return one row for each object of some images, as far as a gallery looks at it.
+
+    Parameters
+    ----------
+    objects : mapping of image name to DataFrame
+        Object indexes.
+    predictions : mapping of image name to DataFrame
+        Indexed by object: ``predicted`` (class id) and ``probability``; may be empty.
+    labels : DataFrame
+        Indexed by ``(image, object)``: ``action`` and ``class_id``, as annotated.
+
+    Returns
+    -------
+    DataFrame
+        ``image`` (categorical, in the order given), ``object``, the centre and box in pixels, ``size``; ``predicted``
+        (class id, 0 for none), ``probability`` (NaN for none); ``action`` ("" for none, a skipped object has none) and
+        ``class_id``, as annotated.
+    """
+    said = labels.loc[labels["action"] != "skip", ["action", "class_id"]]
+    of_image = {str(name): rows.droplevel(0) for name, rows in said.groupby(level="image")}
+    nothing = said.iloc[:0].droplevel(0)
+    known = {name: predictions[name][["predicted", "probability"]] for name in objects}
+    tables = [
+        index.join(known[name]).join(of_image.get(name, nothing)).rename_axis("object").reset_index()
+        for name, index in objects.items()
+    ]
+    codes = np.repeat(np.arange(len(tables)), [len(one) for one in tables])
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_COLUMNS)
+    table["image"] = pd.Categorical.from_codes(codes, pd.Index(list(objects), dtype=object))
+    table["action"] = table["action"].astype(object).where(table["action"].notna(), "")
+    numbers = {name: table[name].astype(float).fillna(0).astype(np.int64) for name in ("predicted", "class_id")}
+    return table.assign(**numbers, probability=table["probability"].astype(float))
+
+
+def arrange(table: pd.DataFrame, wanted: Wanted) -> NDArray[np.int64]:
+    """Return the rows of a table that are wanted, in the order wanted; objects without probability come last.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `gather`.
+    wanted : Wanted
+
+    Returns
+    -------
+    int64 array of shape (n,)
+    """
+    shown_class = table["class_id"].where(table["action"] != "", table["predicted"]).to_numpy()
+    keep = np.ones(len(table), bool)
+    if wanted.images:
+        keep &= table["image"].isin(wanted.images).to_numpy()
+    if wanted.which == "unlabelled":
+        keep &= (table["action"] == "").to_numpy()
+    elif wanted.which == "annotated":
+        keep &= (table["action"] != "").to_numpy()
+    elif wanted.which == "corrected":
+        differs = (table["predicted"] != 0) & (table["predicted"] != table["class_id"])
+        keep &= ((table["action"] == "label") & differs).to_numpy()
+    if wanted.class_id:
+        keep &= shown_class == wanted.class_id
+    rows = np.flatnonzero(keep)
+    if wanted.order == "random":  # the same places in every selection of the same objects
+        return rows[np.argsort(np.random.default_rng(wanted.seed).permutation(len(table))[rows])]
+    keys = [key[rows] for key in _keys(table, wanted.order, shown_class)]
+    return rows[np.lexsort(keys[::-1])]
+
+
+def _keys(table: pd.DataFrame, order: Order, shown_class: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+    """Return what to sort by, ascending, the first key first; NaN sorts last."""
+    column = {name: table[name].to_numpy(float) for name in ("probability", "size", "y", "x", "z") if name in table}
+    image = table["image"].cat.codes.to_numpy(float)
+    if order == "uncertain":
+        return [column["probability"]]
+    if order == "certain":
+        return [-column["probability"]]
+    if order == "class":
+        return [np.where(shown_class == 0, np.inf, shown_class), -column["probability"]]
+    if order in ("largest", "smallest"):
+        return [column["size"] if order == "smallest" else -column["size"]]
+    plane = [np.floor(column["z"])] if "z" in column else []
+    band = _BAND * float((table["y1"] - table["y0"]).median())
+    return [image, *plane, column["y"] // band, column["x"]]
+
+
+@dataclass(frozen=True)
+class Pages:
+    """A number of places cut into pages.
+
+    >>> pages = Pages(total=130, size=60)
+    >>> pages.count, list(pages.places(2))[:3], pages.page_of(125), pages.nearest(9)
+    (3, [120, 121, 122], 2, 2)
+    """
+
+    total: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        """How many pages there are; an empty gallery has one."""
+        return max(1, -(-self.total // self.size))
+
+    def nearest(self, page: int) -> int:
+        """Return the existing page nearest to a number."""
+        return min(max(page, 0), self.count - 1)
+
+    def places(self, page: int) -> range:
+        """Return the places on a page."""
+        return range(page * self.size, min((page + 1) * self.size, self.total))
+
+    def page_of(self, place: int) -> int:
+        return self.nearest(place // self.size)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cells of a page are selected.
+
+    Attributes
+    ----------
+    chosen : frozenset of int
+    anchor : int
+        Where a range begins: the cell that was clicked last.
+    cursor : int
+        Where it ends: what the arrow keys move. Both are -1 before any click.
+
+    >>> Selection().only(3).extended(5).chosen == {3, 4, 5}
+    True
+    """
+
+    chosen: frozenset[int] = frozenset()
+    anchor: int = -1
+    cursor: int = -1
+
+    def only(self, cell: int) -> Selection:
+        """Select one cell alone."""
+        return Selection(frozenset((cell,)), cell, cell)
+
+    def toggled(self, cell: int) -> Selection:
+        """Add one cell, or remove it when it is selected."""
+        return Selection(self.chosen ^ {cell}, cell, cell)
+
+    def extended(self, cell: int, keep: bool = False) -> Selection:
+        """Select all from the anchor to a cell; with ``keep`` in addition to what is selected."""
+        anchor = cell if self.anchor < 0 else self.anchor
+        between = frozenset(range(min(anchor, cell), max(anchor, cell) + 1))
+        return Selection(between | self.chosen if keep else between, anchor, cell)
+
+    def of(self, cells: Iterable[int]) -> Selection:
+        """Select these cells and no other."""
+        return Selection(frozenset(cells), self.anchor, self.cursor)
+
+    def inverted(self, count: int) -> Selection:
+        """Select those of the first ``count`` cells that are not selected now."""
+        return Selection(frozenset(range(count)) - self.chosen, self.anchor, self.cursor)
+
+    def within(self, count: int) -> Selection:
+        """Return what is left of it on a page of ``count`` cells."""
+        last = count - 1
+        return Selection(
+            frozenset(cell for cell in self.chosen if cell <= last), min(self.anchor, last), min(self.cursor, last)
+        )

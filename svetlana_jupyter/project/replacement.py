@@ -1,0 +1,176 @@
+"""Replacing the mask of an image: its objects are matched with those of the old one, and the links are kept.
+
+The log of annotations is not touched. It says of which mask each row speaks, and the links (``masks/<image>.<n>.csv``:
+old object, new object, pixels they share) carry what was said over to the objects of today: one's own rows, those of
+other people, and those that an undo brings back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from svetlana_jupyter.core.annotations import AnnotationLog, Label, ObjectId, Subject
+from svetlana_jupyter.core.images import fingerprint
+from svetlana_jupyter.core.matching import fates, link, link_boxes, overlap
+from svetlana_jupyter.core.objects import box_columns, index_objects
+from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.core.succession import LINK_COLUMNS, Succession
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.catalog import Catalog, FormerMask, ImageEntry, Source, to_zarr
+from svetlana_jupyter.project.store import Store, draft_of, replacing
+
+FATES = ("kept", "moved", "split", "merged", "lost")
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the objects of a new mask were found again.
+
+    ``old_size`` has the pixels of each old object that was looked for, or those of its box; ``by`` is "pixels" or
+    "boxes"; ``changed`` is False where the mask is the one that the image has already.
+    """
+
+    step: Succession
+    old_size: Mapping[int, int]
+    by: str
+    changed: bool = True
+
+
+def read_steps(store: Store, entries: Iterable[ImageEntry]) -> dict[str, list[Succession]]:
+    """Read how the masks of each image replaced each other."""
+    steps = {}
+    for entry in entries:
+        files = [store.links_file(entry.name, number) for number in range(1, entry.mask_number + 1)]
+        if files:
+            steps[entry.name] = [Succession(_read_links(file)) for file in files]
+    return steps
+
+
+def replace_mask(
+    store: Store, catalog: Catalog, name: str, mask: Source, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
+) -> Match:
+    """Give an image another mask and keep how the objects of the old one became its own.
+
+    Everything is read and matched before anything is written, and the change stands once ``project.json`` does.
+
+    Parameters
+    ----------
+    labels : iterable of ObjectId
+        The annotated objects.
+    logs : iterable of AnnotationLog
+        For the boxes of the annotated objects, where the old mask can no longer be read.
+    """
+    store.check_writable()
+    entry = catalog.entry(name)
+    given = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
+    if given == entry.fingerprint:
+        same = pd.DataFrame([(id.object, id.object, 1) for id in labels], columns=LINK_COLUMNS)
+        return Match(Succession(same), dict.fromkeys(same["old"], 1), "pixels", changed=False)
+    opened = catalog.open(entry, mask)
+    objects = index_objects(opened.mask)
+    match = _by_pixels(store, catalog, entry, opened) or _by_boxes(entry, objects, labels, logs)
+    number = entry.mask_number + 1
+    if not isinstance(mask, str | os.PathLike):
+        mask = _keep_array(store, opened, number)
+    links = store.links_file(name, number)
+    links.parent.mkdir(exist_ok=True)
+    with replacing(links) as beside:
+        match.step.links.to_csv(beside, index=False)
+    former = FormerMask(entry.mask, entry.fingerprint)
+    changed = replace(entry, mask=store.relative(Path(mask)), fingerprint=given, replaced=(*entry.replaced, former))
+    catalog.change(changed, objects)
+    return match
+
+
+def report_on(match: Match, before: Mapping[int, str], after: Mapping[int, str]) -> pd.DataFrame:
+    """Return what became of each annotated object of an image.
+
+    Parameters
+    ----------
+    before, after : mapping of int to str
+        What stood for the objects of the old mask and what stands for those of the new one: a class or a mark.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by ``object`` (its old number): ``class``, ``fate`` and ``new`` and ``share`` as `core.matching.fates`
+        gives them, ``carried`` (those of the new objects that took the annotation over). ``attrs["matched_by"]`` is
+        "pixels" or "boxes".
+    """
+    table = fates(match.step, match.old_size, sorted(set(before) & set(match.old_size)))
+    lost = sorted(set(before) - set(match.old_size))
+    nowhere = pd.DataFrame({"fate": "lost", "new": [()] * len(lost), "share": 0.0}, index=pd.Index(lost, dtype="int64"))
+    table = pd.concat([table, nowhere]).sort_index() if lost else table
+    table.insert(0, "class", [before[old] for old in table.index])
+    table["carried"] = [
+        tuple(one for one in new if after.get(one) == said) for new, said in zip(table["new"], table["class"])
+    ]
+    table.index.name = "object"
+    table.attrs["matched_by"] = match.by
+    return table
+
+
+def _by_pixels(store: Store, catalog: Catalog, entry: ImageEntry, opened: ImagePair) -> Match | None:
+    """Match by overlap; None where the old mask is no longer what it was, or cannot be read."""
+    file = store.absolute(entry.mask)
+    try:
+        same = file.is_relative_to(store.path) or fingerprint(file) == entry.fingerprint.split()[1]
+        if not same:
+            return None
+        pairs = overlap(catalog.pair(entry.name).mask, opened.mask)
+    except (OSError, InputError):
+        return None
+    sizes = pairs.groupby("old")["pixels"].sum()
+    return Match(Succession(link(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels")
+
+
+def _by_boxes(
+    entry: ImageEntry, objects: pd.DataFrame, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
+) -> Match:
+    known = {e.subject: e.box for log in logs for e in log.entries if e.image == entry.name and e.box}
+    columns = box_columns(len(entry.shape))
+    found = {id.object: known.get(Subject(id.image, id.object, entry.mask_number)) for id in labels}
+    boxes = {object: box for object, box in found.items() if box}
+    old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
+    low, high = (old[columns[i : i + len(entry.shape)]].to_numpy() for i in (0, len(entry.shape)))
+    sizes = np.prod(high - low, axis=1)
+    return Match(Succession(link_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes")
+
+
+def _keep_array(store: Store, opened: ImagePair, number: int) -> Path:
+    folder = store.arrays_folder(opened.name) / f"mask.{number}.zarr"
+    draft = draft_of(folder)
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        to_zarr(opened.mask, draft)
+        shutil.rmtree(folder, ignore_errors=True)  # left by a kill before project.json knew of it
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _read_links(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(file, usecols=LINK_COLUMNS, dtype="int64")
+    except (OSError, ValueError) as error:
+        raise ProjectError(
+            f"{file} cannot be read ({error}), and it says how a new mask follows the old one; "
+            "restore it from a backup, so that annotations stand for the right objects."
+        ) from error
+
+
+def in_words(labels: Mapping[ObjectId, Label], image: str, names: Mapping[int, str]) -> dict[int, str]:
+    """Return what stands for the objects of an image, as a class or a mark; what was only skipped is left out."""
+    return {
+        id.object: names.get(label.class_id, label.action)
+        for id, label in labels.items()
+        if id.image == image and label.action != "skip"
+    }

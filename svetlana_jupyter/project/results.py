@@ -1,0 +1,204 @@
+"""What the runs of a project found: tables, maps, counts, scores and explanations, of the run that was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+from traitlets import Int, Unicode
+
+from svetlana_jupyter.core.annotations import ObjectId
+from svetlana_jupyter.core.queue import least_certain
+from svetlana_jupyter.core.results import class_map, merge_predictions, object_table, probability_map
+from svetlana_jupyter.core.statistics import count_classes
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.catalog import Source
+from svetlana_jupyter.project.dataset import Dataset
+from svetlana_jupyter.project.evaluation import Evaluation, evaluate
+from svetlana_jupyter.project.export import export
+from svetlana_jupyter.project.queues import Queue
+from svetlana_jupyter.project.runs import Run, read_runs
+
+
+class Results(Dataset):
+    """A `Dataset` with its finished runs and all that can be read off them.
+
+    Attributes
+    ----------
+    predictions_version, runs_version : int
+        Count up with every change, for panels to observe.
+    current_run : str
+        The name of the run that everything shows; "" before the first training.
+    """
+
+    predictions_version = Int()
+    runs_version = Int()
+    current_run = Unicode()
+
+    def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
+        super().__init__(path, classes, annotator)
+        self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
+        self._runs = read_runs(self._store.runs_folder)
+        chosen = str(self._store.read_document().get("current_run", ""))
+        self.current_run = chosen if chosen in self._runs else max(self._runs, default="")
+
+    @property
+    def runs(self) -> list[Run]:
+        """All finished runs, the oldest first."""
+        return list(self._runs.values())
+
+    def run(self, name: str | None = None) -> Run:
+        """Return a finished run by name, the current one by default."""
+        name = name or self.current_run
+        if not name:
+            raise ProjectError("there is no trained classifier yet; annotate some objects of each class, then train.")
+        if name not in self._runs:
+            raise InputError(f"there is no run {name!r}; the runs are {', '.join(self._runs) or 'none yet'}.")
+        return self._runs[name]
+
+    def choose_run(self, name: str) -> None:
+        """Make another finished run the current one, here and when the project is reopened."""
+        self._make_current(self.run(name))
+
+    def probabilities(self, image: str, run: str | None = None) -> pd.DataFrame:
+        """Return what a run predicted for the objects of one image.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each; empty before the
+            image was predicted.
+        """
+        self._catalog.entry(image)
+        if not (run or self.current_run):
+            return _NOTHING_PREDICTED
+        chosen = self.run(run)
+        seen, merged, mask = (chosen.name, image), self.classes.merged, self._catalog.entry(image).mask_number
+        known = self._predicted.get(seen)
+        if known is None or known[:2] != (merged, mask):
+            file = chosen.predictions_file(image)
+            table = pd.read_parquet(file) if file.exists() else _NOTHING_PREDICTED
+            if table.attrs.get("mask", 0) != mask:  # its objects are those of another mask
+                table = _NOTHING_PREDICTED
+            self._predicted[seen] = known = merged, mask, merge_predictions(table, merged)
+        return known[2]
+
+    def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return one row for each object, as `core.results.object_table` describes it."""
+        tables = [self._object_table(name) for name in self._chosen(images)]
+        if not tables:
+            raise ProjectError("the project has no images yet; add some with project.add_images(...).")
+        return pd.concat(tables)
+
+    def class_map(self, image: str) -> xr.DataArray:
+        """Return the class under each pixel of an image, lazily (`core.results.class_map`)."""
+        return class_map(self.pair(image).mask, self._object_table(image).droplevel("image"), self.classes)
+
+    def probability_map(self, image: str) -> xr.DataArray:
+        """Return the probability of the predicted class under each pixel, lazily; NaN where there is none."""
+        return probability_map(self.pair(image).mask, self._object_table(image).droplevel("image"))
+
+    def counts(self, by: Sequence[str] | str = ()) -> pd.DataFrame:
+        """Count the objects of each class, by image or by grouping columns (`core.statistics.count_classes`).
+
+        Parameters
+        ----------
+        by : str or sequence of str
+            "image" or grouping columns, for example ``["plate", "well"]``; all objects together by default.
+        """
+        by = [by] if isinstance(by, str) else list(by)
+        table = self.predictions().reset_index()
+        unknown = [column for column in by if column not in table]
+        if unknown:
+            groups = sorted({"image", *(group for entry in self.images.values() for group in entry.groups)})
+            raise InputError(f"there is no column {unknown[0]!r} to count by; choose among {', '.join(groups)}.")
+        return count_classes(table, self.classes.names, by)
+
+    def evaluate(self, run: str | None = None) -> Evaluation:
+        """Return how good a run is, as far as it is known, with the source of the figure."""
+        return evaluate(self.run(run))
+
+    def explain(self, image: str, object: int, class_name: str | None = None) -> xr.Dataset:
+        """Return the patch of an object as the classifier sees it, and where it looked (Grad-CAM).
+
+        Parameters
+        ----------
+        class_name : str, optional
+            The class whose evidence is asked for; the predicted one by default.
+        """
+        from svetlana_jupyter.learn.classifier import load_classifier
+        from svetlana_jupyter.learn.explain import explain
+
+        class_id = self.classes.by_name(class_name).id if class_name else None
+        return explain(self.pair(image), self.objects(image), object, load_classifier(self.run().path), class_id)
+
+    def queue(
+        self,
+        kind: str = "random",
+        seed: int = 0,
+        images: Iterable[str] | None = None,
+        near: tuple[str, int] | None = None,
+    ) -> Queue:
+        """Return a queue of objects to look at that nobody has said anything of, each with the reason for it.
+
+        Parameters
+        ----------
+        kind : {"random", "uncertain", "near", "image"}
+            Uniformly at random; the least certain first; those nearest to the object ``near``, in its image; or one
+            image after the other.
+        seed : int
+            Of the random order.
+        images : iterable of str, optional
+            All by default.
+        near : (image, object), optional
+            For "near".
+        """
+        return Queue(self, kind, seed, self._chosen(images), near)
+
+    def uncertain(self, n: int = 100) -> list[ObjectId]:
+        """Return up to ``n`` objects without annotation, those predicted with the least probability first."""
+        table = self.predictions()
+        found = least_certain(table[table["annotation"].isna()])
+        return [candidate.id for candidate, _ in zip(found, range(n))]
+
+    def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> list[Path]:
+        """Write the results to a folder of their own and return the files (`project.export`)."""
+        return export(self, Path(folder), formats)
+
+    def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
+        report = super().replace_mask(name, mask)
+        self.predictions_version += 1
+        return report
+
+    def _object_table(self, name: str) -> pd.DataFrame:
+        predictions = self.probabilities(name)
+        return object_table(
+            name,
+            self.objects(name),
+            self._catalog.entry(name).groups,
+            self._labelling.labels,
+            None if predictions.empty else predictions,
+            self.classes,
+            self.current_run,
+        )
+
+    def _chosen(self, images: Iterable[str] | None) -> list[str]:
+        if images is None:
+            return list(self.images)
+        names = [images] if isinstance(images, str) else list(images)
+        return [self._catalog.entry(name).name for name in names]
+
+    def _make_current(self, run: Run) -> None:
+        if self._store.writable:
+            with self._store.editing_document() as document:
+                document["current_run"] = run.name
+        self.current_run = run.name
+        self.predictions_version += 1
+
+
+_NOTHING_PREDICTED = pd.DataFrame(
+    {"predicted": pd.Series(dtype="int64"), "probability": pd.Series(dtype="float32")},
+    index=pd.Index([], dtype="int64", name="object"),
+)

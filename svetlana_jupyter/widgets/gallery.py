@@ -1,0 +1,319 @@
+"""The gallery: a page of patches, sorted and framed by class; what is selected gets its class with one key."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeGuard
+
+import numpy as np
+import pandas as pd
+from ipywidgets import HTML, HBox, VBox
+
+from svetlana_jupyter.core.gallery import Pages, arrange, gather
+from svetlana_jupyter.widgets.album import Album, usual_side
+from svetlana_jupyter.widgets.captions import Captions
+from svetlana_jupyter.widgets.commands import Command, CommandPanel
+from svetlana_jupyter.widgets.gallery_bar import LeafBar, LookBar, WantedBar
+from svetlana_jupyter.widgets.page import PatchPage
+from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.parts import ClassRows, count, heading, muted, no_images
+from svetlana_jupyter.widgets.style import SIDE_WIDTH
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.annotations import Mark, ObjectId
+    from svetlana_jupyter.project.project import Project
+
+SIZE = (484, 648)
+_SEED = 0
+_AT_ONCE = 10**8  # pixels of masks that are searched for objects without being asked
+_NONE = "Nothing is selected: click a patch, drag over several, or press Ctrl+A for all."
+_TOO_EARLY = "That key came before the selection was on the screen, so it labelled nothing."
+
+Shown = tuple[str, int] | None
+
+
+class GalleryPanel(CommandPanel):
+    """Look at many objects at once, and label those that are selected with one key.
+
+    Frames have the colour of the class: thick for annotations, thin for predictions. The page stays as it is while it
+    is annotated; arranged again, it takes in what was annotated since.
+
+    Parameters
+    ----------
+    project : Project
+
+    Attributes
+    ----------
+    page : PatchPage
+    bar : WantedBar
+        What is shown.
+    leaves : LeafBar
+        Which page is shown.
+    rows : ClassRows
+        The class buttons.
+    """
+
+    digits = "the class of all that is selected"
+    view_keys = (
+        ("Click Drag", "Select one patch, or several in a row"),
+        ("Shift+Click", "Select all up to this one"),
+        ("Ctrl+Click", "Add one patch, or take it away"),
+        ("← ↑ → ↓", "Select the patch beside; with Shift all between"),
+        ("Ctrl+A i Esc", "Select all of the page, the others, nothing"),
+        ("n PageDown Space", "Next page"),
+        ("p PageUp", "Previous page"),
+        ("Home End", "First page, last page"),
+        ("+ -", "Larger patches, smaller patches"),
+        ("[ ]", "Less around each object, more"),
+        ("o g", "Outlines on and off; arrange again"),
+    )
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(project)
+        self._table = gather({}, {}, project.labels())
+        self._rows = np.empty(0, np.int64)
+        self._number = 0
+        self._since = time.monotonic()
+        self._captions = Captions(project)
+        self.page = PatchPage(Album(project), SIZE, self._captions)
+        self._count = self.page.grid.count
+        self.bar = WantedBar(self.page, guarded(self.arrange, self.status))
+        self.looks = LookBar(self.page)
+        self.leaves = LeafBar(self.page, guarded(self.go, self.status), self.looks)
+        self.rows = ClassRows(
+            act=lambda name: self.do(self.label, name, self.shown),
+            recolor=lambda name, color: self.do(project.recolor_class, name, color),
+            found=lambda name: self.do(self.label, name, self.shown),
+        )
+        self.offer(
+            Command(("Enter",), "Accept", "check", "Keep each prediction as an annotation", self.accept),
+            Command(("e", "Delete"), "Erase", "eraser", "Remove the annotations", self.erase),
+            Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
+            Command(("r",), "Redo", "repeat", "Bring it back again", self.redo),
+            Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.marking("ambiguous")),
+            Command(("b",), "Bad segmentation", "chain-broken", "The outlines are wrong here", self.marking("bad")),
+            Command(("s",), "Skip", "step-forward", "Pass over the selection", self.marking("skip")),
+        )
+        self.tally = HTML(layout={"margin": "0", "min_height": "38px"})
+        self.chosen = HTML(layout={"margin": "0"})
+        column = VBox(
+            [
+                HBox([heading("Classes"), self.help_button], layout={"align_items": "center"}),
+                self.rows,
+                heading("Selection"),
+                self.chosen,
+                self.grid(),
+                self.tally,
+                self.help,
+            ],
+            layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px", "grid_gap": "4px"},
+        )
+        shown = VBox([self.bar, self.page, self.leaves], layout={"width": f"{SIZE[1]}px", "flex": "0 0 auto"})
+        self.body = HBox([shown, column], layout={"width": "100%", "flex_flow": "row wrap"})
+        self.empty = no_images()
+        self.children = (self._style, self.empty, self.body, self.status)
+        self.page.on_key(guarded(self.press, self.status))
+        self.page.on_turn(guarded(lambda pages: self.go(self._number + pages), self.status))
+        self.page.observe(guarded(lambda _: self._follow_selection(), self.status), "selection")
+        self.page.observe(guarded(lambda _: self._resize(), self.status), "columns")
+        self.watch(self.arrange, "images_version")
+        self.watch(self._follow, "annotations_version", "classes_version")
+        self.watch(self._follow_predictions, "predictions_version", "current_run")
+        self.arrange()
+        self.greet(
+            "Click a patch, drag over several or press Ctrl+A; then press the key of their class."
+            if project.images
+            else ""
+        )
+
+    @property
+    def shown(self) -> Shown:
+        """The selection, by the number of its state; None when nothing is selected."""
+        return self.page.picked
+
+    @property
+    def pages(self) -> Pages:
+        """How the gallery is cut into pages."""
+        return Pages(len(self._rows), self.page.grid.count)
+
+    def arrange(self) -> None:
+        """Show what is wanted, with what is known of the objects now, from the first page on."""
+        project = self.project
+        self.empty.layout.display = "none" if project.images else "block"
+        self.body.layout.display = "flex" if project.images else "none"
+        self.looks.follow(deep=any(len(entry.shape) == 3 for entry in project.images.values()))
+        self.bar.list(project.images, project.classes, all_first=self._quick())
+        names = self.bar.images or tuple(project.images)
+        objects = {name: project.objects(name) for name in names}
+        self._table = gather(objects, {name: project.probabilities(name) for name in names}, project.labels())
+        self._rows = arrange(self._table, self.bar.wanted(_SEED))
+        self.go(0)
+        self._follow()
+
+    def go(self, page: int) -> None:
+        """Show another page; nothing of it is selected."""
+        self._number = self.pages.nearest(page)
+        side = usual_side(self._table)
+        words = "" if len(self._rows) else "No object is like this: choose other ones above."
+        self.page.show(self._objects(self._number), side, self._objects(self._number + 1), words)
+        self._since = time.monotonic()
+        self._follow_selection()
+
+    def press(self, key: str, shown: Shown) -> None:
+        """Follow a key that went down while ``shown`` was selected on the screen."""
+        moves: dict[str, Callable[[], None]] = {
+            "Ctrl+a": self.page.select_all,
+            "i": self.page.select_inverse,
+            "Escape": self.page.unselect,
+            **dict.fromkeys(("n", "PageDown", " "), lambda: self.go(self._number + 1)),
+            **dict.fromkeys(("p", "PageUp"), lambda: self.go(self._number - 1)),
+            "Home": lambda: self.go(0),
+            "End": lambda: self.go(self.pages.count - 1),
+            "+": lambda: self.page.enlarge(1),
+            "=": lambda: self.page.enlarge(1),
+            "-": lambda: self.page.enlarge(-1),
+            "[": lambda: self.page.widen(-1),
+            "]": lambda: self.page.widen(1),
+            "o": lambda: self.page.set_trait("outlines", not self.page.outlines),
+            "g": self.arrange,
+        }
+        info = self.project.classes.by_key(key)
+        if info:
+            self.label(info.name, shown)
+        elif key in moves:
+            moves[key]()
+        else:
+            self.follow_key(key, shown)
+
+    def label(self, name: str, shown: Shown) -> None:
+        """Give all that is selected a class, in one gesture."""
+        if self._means(shown):
+            self._annotate(dict.fromkeys(self.page.selected, name))
+
+    def accept(self, shown: Shown) -> None:
+        """Keep each prediction of the selection as an annotation, in one gesture."""
+        if not self._means(shown):
+            return
+        found = {(image, object): self._captions.predicted(image, object)[0] for image, object in self.page.selected}
+        classes = {id: self.project.classes.by_id(class_id).name for id, class_id in found.items() if class_id}
+        if classes:
+            self._annotate(classes)
+        else:
+            self.status.say("Nothing of the selection is predicted yet.")
+
+    def marking(self, mark: Mark) -> Callable[[Shown], None]:
+        """Return the command that marks all that is selected as skipped, ambiguous or badly segmented."""
+
+        def act(shown: Shown) -> None:
+            if self._means(shown):
+                self.project.mark_each(self.page.selected, mark, source="gallery", seconds=self._seconds())
+                self.status.say(self.project.status)
+
+        return act
+
+    def erase(self, shown: Shown) -> None:
+        """Remove what was said of all that is selected."""
+        if self._means(shown):
+            self.project.erase_each(self.page.selected, source="gallery")
+            self.status.say(self.project.status)
+
+    def undo(self, shown: Shown = None) -> None:
+        """Take back the last gesture, whatever is selected, and select what it was about."""
+        self._revisit(self.project.undo(), "undo")
+
+    def redo(self, shown: Shown = None) -> None:
+        """Annotate again what was taken back last, and select it."""
+        self._revisit(self.project.redo(), "redo")
+
+    def focus(self) -> None:
+        self.page.focus()
+
+    def close(self) -> None:
+        self.page.close()
+        super().close()
+
+    def _annotate(self, classes: dict[tuple[str, int], str]) -> None:
+        self.project.annotate_each(classes, source="gallery", seconds=self._seconds())
+        self.status.say(self.project.status)
+
+    def _means(self, shown: Shown) -> TypeGuard[tuple[str, int]]:
+        """Whether a key or button is meant for the selection; else the status says why not."""
+        if shown is None or shown != self.shown:
+            self.status.say(_TOO_EARLY if shown else _NONE)
+            return False
+        return True
+
+    def _seconds(self) -> float:
+        seconds, self._since = time.monotonic() - self._since, time.monotonic()
+        return seconds
+
+    def _revisit(self, done: bool, said: str) -> None:
+        if not done:
+            self.status.say(f"Nothing is left to {said}.")
+            return
+        touched = self.project.touched
+        self._select(touched)
+        (image, object), *more = touched
+        objects = f"{len(touched):,} objects" if more else f"object {object} in {image}"
+        self.status.say(f"{said.capitalize()}: {objects}.")
+
+    def _select(self, objects: list[ObjectId]) -> None:
+        """Turn to the page of the first of some objects, and select those of them that are on it."""
+        names = list(self._table["image"].cat.categories)
+        table = self._table.iloc[self._rows]
+        wanted = pd.MultiIndex.from_tuples([(names.index(id.image), id.object) for id in objects if id.image in names])
+        here = pd.MultiIndex.from_arrays([table["image"].cat.codes, table["object"]])
+        found = np.flatnonzero(here.isin(wanted)).tolist() if len(wanted) else []
+        if found:
+            page = self.pages.page_of(found[0])
+            if page != self._number:
+                self.go(page)
+            start = self.pages.places(page).start
+            cells = [place - start for place in found if self.pages.page_of(place) == page]
+            self.page.select(self.page.selection.of(cells))
+
+    def _objects(self, page: int) -> list[tuple[str, int]]:
+        return self._objects_at(self.pages.places(page))
+
+    def _objects_at(self, places: range) -> list[tuple[str, int]]:
+        rows = self._table.iloc[self._rows[places.start : places.stop]]
+        return [(str(image), int(object)) for image, object in zip(rows["image"], rows["object"])]
+
+    def _resize(self) -> None:
+        """Keep the first patch of the page when there are more or fewer on one."""
+        first = self._number * self._count
+        self._count = self.page.grid.count
+        self.go(self.pages.page_of(first))
+
+    def _follow(self) -> None:
+        """Bring counts, buttons and frames up to the project."""
+        project = self.project
+        counts = project.class_counts()
+        details = {info.id: count(int(counts[info.name])) for info in project.classes}
+        self.rows.show(project.classes, details)
+        self.buttons["Undo"].disabled = not project.can_undo
+        self.buttons["Redo"].disabled = not project.can_redo
+        self.buttons["Accept"].disabled = not project.current_run
+        said = f"{int(counts.sum()):,} annotated"
+        if not math.isnan(rate := project.rate()):
+            said += f" · {rate:.0f} gestures a minute"
+        self.tally.value = muted(said if len(project.classes) else "Name the first class on the panel to annotate.")
+        self.page.redraw()
+
+    def _follow_predictions(self) -> None:
+        self._follow()
+        self.status.say("There are new predictions: press g to arrange the gallery by them.")
+
+    def _follow_selection(self) -> None:
+        selected = len(self.page.selection.chosen)
+        self.bar.count(len(self._rows))
+        self.leaves.follow(self.pages, self._number, selected)
+        self.chosen.value = muted(f"{selected:,} of {len(self.page.objects):,} on this page")
+
+    def _quick(self) -> bool:
+        """Whether finding the objects of all images takes no time to speak of."""
+        entries = self.project.images.items()
+        unknown = [entry.shape for name, entry in entries if not self.project.is_indexed(name)]
+        return sum(map(math.prod, unknown)) <= _AT_ONCE

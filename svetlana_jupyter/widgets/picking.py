@@ -1,0 +1,183 @@
+"""What is selected in a viewer: one object by a click, several by Shift, a box, a lasso, or all that are seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from svetlana_jupyter.core.region_selection import Planes, Point, box_corners, objects_inside
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.scene import Scene
+    from svetlana_jupyter.core.view import View
+    from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.widgets.canvas import CanvasSurface
+
+Shown = tuple[str, int] | None
+
+_FINE = 2.0  # CSS pixels between two corners of a lasso
+
+
+class Picking(traitlets.HasTraits):
+    """The part of a viewer that selects.
+
+    Attributes
+    ----------
+    selection : tuple of int
+        The selected objects, ascending: what keys and buttons mean.
+    selected : int
+        The selected object where it is one; 0 for none and for several.
+    tool : {"move", "box", "lasso"}
+        What dragging does.
+    adding : bool
+        Whether a click, a box or a lasso adds to the selection, as it does with Shift.
+    reach : {"plane", "range", "all"}
+        Which planes of a volume a box or a lasso takes objects from: those seen on the plane shown, those whose
+        centroid lies in a range of planes, or all.
+    span : tuple of int
+        The first and the last plane of that range.
+    lasso : tuple of (y, x)
+        The box or lasso that is being drawn, in points of the image.
+    menu : tuple of float or None
+        Row and column of the screen where the menu of the selection is open; a panel shows it.
+    """
+
+    selected = traitlets.Int(0)
+    selection = traitlets.Tuple()
+    tool = traitlets.Enum(["move", "box", "lasso"], "move")
+    adding = traitlets.Bool(False)
+    reach = traitlets.Enum(["plane", "range", "all"], "plane")
+    span = traitlets.Tuple((0, 0))
+    lasso = traitlets.Tuple()
+    menu = traitlets.Tuple(default_value=None, allow_none=True)
+
+    if TYPE_CHECKING:  # what the viewer has
+        image: str
+        plane: int
+        project: Project
+        scene: Scene | None
+        view: View
+        _surface: CanvasSurface
+        redraw: Callable[[], None]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._selections = 0
+        self._pick_callbacks: list[Callable[[str, int], Any]] = []
+        super().__init__(*arguments, **options)
+
+    @property
+    def picked(self) -> Shown:
+        """What keys mean now, on the screen already or not; None for nothing.
+
+        One object is ``(image, object)``; several are ``(image, -number)``, where the number counts selections, so
+        that a key pressed for one selection is never taken for another.
+        """
+        if len(self.selection) > 1:
+            return self.image, -self._selections
+        return (self.image, self.selected) if self.selected else None
+
+    def on_pick(self, act: Callable[[str, int], Any]) -> None:
+        """Call ``act(image, object)`` after one object or none was chosen; ``object`` is 0 on the background."""
+        self._pick_callbacks.append(act)
+
+    def pick(self, row: float, column: float, extend: bool = False) -> None:
+        """Select the object under a point of the screen; with ``extend``, add it to the selection or take it away."""
+        if self.scene is None:
+            return
+        object = self.scene.object_at(row, column)
+        if extend or self.adding:
+            self._choose(set(self.selection) ^ {object} - {0})
+        else:
+            self._choose({object} - {0})
+
+    def draw_box(self, corner: Point, row: float, column: float) -> None:
+        """Draw a box from a point of the image to one of the screen; `close_lasso` selects what is inside."""
+        self._draw_lasso(box_corners(corner, self.view.to_image(row, column)))
+
+    def draw_lasso(self, row: float, column: float) -> None:
+        """Lead the lasso on to a point of the screen; `close_lasso` selects what is inside."""
+        if self.lasso:
+            before = self.view.to_screen(*self.lasso[-1])
+            if max(abs(row - before[0]), abs(column - before[1])) < _FINE:
+                return
+        self._draw_lasso((*self.lasso, self.view.to_image(row, column)))
+
+    def close_lasso(self, extend: bool = False) -> None:
+        """Select every object whose centroid is inside what was drawn."""
+        corners = self.lasso
+        self.drop_lasso()
+        if self.image and corners:
+            self._choose_inside(corners, extend or self.adding)
+
+    def drop_lasso(self) -> None:
+        """Draw no longer, and select nothing."""
+        self._draw_lasso(())
+
+    def select_seen(self) -> None:
+        """Select every object whose centroid is on the screen."""
+        if self.image:
+            height, width = self.view.size
+            self._choose_inside(box_corners(self.view.to_image(0, 0), self.view.to_image(height, width)), extend=False)
+
+    def unselect(self) -> None:
+        """Select nothing."""
+        self._choose(())
+
+    def ask_menu(self, row: float, column: float) -> None:
+        """Open the menu at a point of the screen, for the object there; for several, if it is one of them."""
+        object = self.scene.object_at(row, column) if self.scene is not None else 0
+        if object and object not in self.selection:
+            self._choose([object])
+        if self.selection:
+            self.menu = (row, column)
+
+    def ask_menu_for_selection(self) -> None:
+        """Open the menu in the middle of what is selected."""
+        if self.selection:
+            centers = self.project.objects(self.image).loc[list(self.selection), ["y", "x"]]
+            y, x = (float(middle) + 0.5 for middle in centers.mean())
+            self.menu = self.view.to_screen(y, x)
+
+    def close_menu(self) -> bool:
+        """Close the menu; return whether it was open."""
+        was_open, self.menu = self.menu is not None, None
+        return was_open
+
+    def _choose_inside(self, corners: tuple[Point, ...], extend: bool) -> None:
+        found = objects_inside(self.project.objects(self.image), corners, self._planes()).tolist()
+        self._choose([*self.selection, *found] if extend else found)
+
+    def _planes(self) -> Planes:
+        if self.reach == "range":
+            return range(self.span[0], self.span[1] + 1)
+        return self.plane if self.reach == "plane" else None
+
+    def _choose(self, objects: Iterable[int]) -> None:
+        self.selection = tuple(objects)
+        self._surface.shown = self.picked
+        if len(self.selection) < 2:
+            for act in self._pick_callbacks:
+                act(self.image, self.selected)
+
+    def _draw_lasso(self, corners: tuple[Point, ...]) -> None:
+        self.lasso = corners
+        self.redraw()
+
+    @traitlets.validate("selection")
+    def _each_once(self, proposal: dict[str, Any]) -> tuple[int, ...]:
+        return tuple(sorted({int(object) for object in proposal["value"]}))
+
+    @traitlets.observe("selection")
+    def _follow_selection(self, change: dict[str, Any]) -> None:
+        self._selections += 1
+        self.menu = None
+        self.selected = self.selection[0] if len(self.selection) == 1 else 0
+
+    @traitlets.observe("selected")
+    def _follow_selected(self, change: dict[str, Any]) -> None:
+        if self.selected:
+            self.selection = (self.selected,)
+        elif len(self.selection) == 1:
+            self.selection = ()

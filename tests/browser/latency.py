@@ -1,0 +1,69 @@
+"""A line that is slow in both directions: what passes through it arrives later, in order, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from urllib.parse import urlsplit
+
+
+class SlowLine:
+    """Stands between a browser and a server of this machine.
+
+    Parameters
+    ----------
+    server : str
+        The server's address.
+
+    Attributes
+    ----------
+    url : str
+        Where the browser finds the server now.
+    seconds : float
+        How much later everything arrives, each way; may be changed at any time.
+    """
+
+    def __init__(self, server: str) -> None:
+        self.seconds = 0.0
+        self._server = urlsplit(server)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        opening = asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._listening = asyncio.run_coroutine_threadsafe(opening, self._loop).result(10)
+        port = self._listening.sockets[0].getsockname()[1]
+        self.url = self._server._replace(netloc=f"127.0.0.1:{port}").geturl()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._listening.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection(self._server.hostname, self._server.port)
+        await asyncio.gather(self._carry(reader, there[1]), self._carry(there[0], writer))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read on while earlier pieces are still on their way."""
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def deliver() -> None:
+            while True:
+                due, piece = await under_way.get()
+                await asyncio.sleep(due - self._loop.time())
+                if not piece:
+                    writer.close()
+                    return
+                writer.write(piece)
+                await writer.drain()
+
+        delivering = self._loop.create_task(deliver())
+        piece = b"\n"
+        try:
+            while piece:
+                piece = await reader.read(1 << 16)
+                under_way.put_nowait((self._loop.time() + self.seconds, piece))
+            await delivering
+        except ConnectionError:  # the other end has gone
+            writer.close()
+            delivering.cancel()

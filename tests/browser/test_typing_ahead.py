@@ -1,0 +1,111 @@
+"""Keys typed ahead of a slow connection: each labels the object that was on the screen, or nothing."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import Browser, WebSocket
+
+from tests.browser.lab import LabPage
+from tests.browser.latency import SlowLine
+from tests.browser.server import LabServer
+from tests.browser.test_harness import write_notebook
+
+ROUND_TRIP = 0.150
+KEYS = 200
+
+# Each object is a square of its own colour, six steps a channel, so that a pixel tells which one is on the screen.
+CELLS = [
+    """\
+import numpy as np, svetlana_jupyter as sv
+mask = np.zeros((1600, 1600), np.uint16)
+for number in range(1, 216):
+    y, x = 320 + 64 * ((number - 1) // 15), 320 + 64 * ((number - 1) % 15)
+    mask[y : y + 48, x : x + 48] = number
+image = np.stack([51 * (mask // 36), 51 * (mask // 6 % 6), 51 * (mask % 6)]).astype(np.uint8)
+image[:, mask == 0] = 128
+project = sv.Project("squares.svetlana", classes=[f"class {number}" for number in range(1, 10)])
+project.add("squares", image, mask, axes="cyx", channels=["red", "green", "blue"])
+panel = sv.AnnotationPanel(project)
+panel""",
+]
+# What the screen shows in the middle when a key goes down, before anything else hears of the key.
+WATCH_KEYS = """() => {
+  window.keysSeen = [];
+  window.addEventListener("keydown", (e) => {
+    const canvas = e.target;
+    if (canvas.tagName !== "CANVAS") return;
+    const [red, green, blue] = canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data;
+    const step = (value) => Math.round(value / 51);
+    window.keysSeen.push([e.key, 36 * step(red) + 6 * step(green) + step(blue)]);
+  }, { capture: true });
+}"""
+TWO_FRAMES = "() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))"
+SENT_KEY = re.compile(rb'\{[^{}]*"event":\s*"key_pressed"[^{}]*\}')
+
+
+@pytest.fixture
+def slow(lab_server: LabServer, browser: Browser, request: pytest.FixtureRequest) -> Iterator[LabPage]:
+    """A page of JupyterLab at the other end of a line that can be made slow."""
+    line = SlowLine(lab_server.url)
+    folder = lab_server.root / request.node.name
+    folder.mkdir()
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    server = SimpleNamespace(url=line.url, root=lab_server.root, log=lab_server.log)
+    page = LabPage(context.new_page(), server, folder)
+    page.line = line
+    yield page
+    line.seconds = 0.0
+    page.close()
+    context.close()
+    line.stop()
+
+
+def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path):
+    sent: list[dict[str, object]] = []
+
+    def listen(socket: WebSocket) -> None:
+        socket.on("framesent", lambda frame: sent.extend(keys_in(frame)))
+
+    slow.page.on("websocket", listen)
+    slow.open_notebook(write_notebook(tmp_path / "ahead.ipynb", CELLS))
+    slow.run_all()
+    canvas = slow.canvas(0)
+    canvas.click(position={"x": 5, "y": 5})
+    slow.page.keyboard.press("n")
+    slow.wait_until("panel.viewer._pointer.shown and panel.viewer._surface.settled")
+    slow.page.evaluate(WATCH_KEYS)
+    del sent[:]
+    slow.line.seconds = ROUND_TRIP / 2
+
+    digits = [str(1 + press * press % 9) for press in range(KEYS)]
+    for digit in digits:
+        slow.page.keyboard.press(digit)
+        slow.page.evaluate(TWO_FRAMES)
+    slow.page.keyboard.press("?")  # comes behind all of them
+    slow.wait_until("panel.help.layout.display == 'block'")
+
+    seen = slow.page.evaluate("window.keysSeen")
+    assert [key for key, _ in seen] == [*digits, "?"]
+    assert [key["key"] for key in sent] == [*digits, "?"], "the page sends every key once"
+    meant = [key["shown"][1] for key in sent[:-1]]
+    first = {object: position for position, object in reversed(list(enumerate(meant)))}
+    log = ast.literal_eval(slow.evaluate("project.annotations()[['object', 'class_id', 'action']].values.tolist()"))
+    assert log == [[object, int(digits[first[object]]), "label"] for object in dict.fromkeys(meant)], (
+        "of the keys for an object the first labels it, and those behind it nothing"
+    )
+    for object, _, _ in log:
+        assert seen[first[object]][1] == object, "the object labelled is the one that the screen showed"
+    assert 5 < len(log) < KEYS / 2, "keys came faster than objects"
+    assert "labelled nothing" in slow.evaluate("panel.status.text")
+
+
+def keys_in(frame: str | bytes) -> list[dict[str, object]]:
+    """Return the key events in what the page sends, with the object that each carries."""
+    content = frame.encode() if isinstance(frame, str) else frame
+    return [json.loads(found) for found in SENT_KEY.findall(content)]

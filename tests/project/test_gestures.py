@@ -1,0 +1,65 @@
+"""One gesture may name objects of several images: written together, and taken back together."""
+
+from __future__ import annotations
+
+import pytest
+
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.project import Project
+
+ACROSS = {("P1_A1", 1): "dim", ("P2_A1", 4): "bright", ("P1_A1", 2): "bright"}
+
+
+def said_of(project: Project) -> dict[tuple[str, int], str]:
+    return {id: label["class"] or label["action"] for id, label in project.labels().to_dict("index").items()}
+
+
+def test_each_object_gets_its_class_in_one_gesture_that_one_undo_takes_back(project: Project) -> None:
+    project.annotate("P1_A1", 2, "dim")
+    version = project.annotations_version
+    project.annotate_each(ACROSS, source="gallery", seconds=1.5)
+    assert said_of(project) == ACROSS
+    log = project.annotations().query("source == 'gallery'")
+    assert len(log) == 3 and log["gesture"].nunique() == 1 and log["seconds"].eq(1.5).all()
+    assert project.annotations_version == version + 1, "one change, however many images"
+    assert project.status == "3 objects are bright, dim"
+    project.undo()
+    assert said_of(project) == {("P1_A1", 2): "dim"}
+    project.redo()
+    assert said_of(project) == ACROSS
+
+
+def test_objects_of_several_images_are_set_aside_and_erased_together(project: Project) -> None:
+    project.mark_each(ACROSS, "ambiguous")
+    assert said_of(project) == dict.fromkeys(ACROSS, "ambiguous")
+    assert project.status == "3 objects are set aside as ambiguous"
+    project.erase_each(ACROSS)
+    assert said_of(project) == {}
+    project.undo()
+    assert said_of(project) == dict.fromkeys(ACROSS, "ambiguous")
+
+
+def test_the_project_says_which_objects_the_last_gesture_was_about(project: Project) -> None:
+    assert project.touched == []
+    project.annotate_each(ACROSS)
+    assert sorted(project.touched) == sorted(ACROSS)
+    project.annotate("P1_A2", 7, "dim")
+    project.undo()
+    assert project.touched == [("P1_A2", 7)]
+    project.undo()
+    assert sorted(project.touched) == sorted(ACROSS)
+    project.redo()
+    assert sorted(project.touched) == sorted(ACROSS)
+
+
+@pytest.mark.parametrize(
+    "objects", [{("P1_A1", 1): "dim", ("P1_A2", 99): "dim"}, {("P1_A1", 1): "dim", ("nowhere", 1): "dim"}]
+)
+def test_if_one_object_is_not_there_nothing_is_written(project: Project, objects: dict[tuple[str, int], str]) -> None:
+    with pytest.raises(InputError):
+        project.annotate_each(objects)
+    with pytest.raises(InputError, match="'nonsense'"):
+        project.annotate_each({("P1_A1", 1): "nonsense"})
+    with pytest.raises(InputError, match="'nonsense'"):
+        project.mark_each([("P1_A1", 1)], "nonsense")
+    assert len(project.annotations()) == 0

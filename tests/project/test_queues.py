@@ -1,0 +1,69 @@
+"""Queues over a project: resumable, never repeating, and never behind the masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
+
+KINDS = [{"kind": "random", "seed": 3}, {"kind": "image"}, {"kind": "near", "near": ("P1_A1", 6)}]
+
+
+def ids(queue, count: int = 100) -> list[tuple[str, int]]:
+    found = iter(lambda: queue.next(), None)
+    return [candidate.id for candidate, _ in zip(found, range(count))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_queue_resumes_where_it_was_and_never_repeats(project: Project, kind) -> None:
+    whole = ids(project.queue(**kind))
+    first = ids(project.queue(**kind), 5)
+    for image, object in first:
+        project.annotate(image, object, "dim")
+    project._labelling.book.close()
+    again = Project(project.path, annotator="ann")
+    assert first + ids(again.queue(**kind)) == whole and len(set(whole)) == len(whole)
+    assert len(whole) == (11 if "near" in kind else 36)
+
+
+def test_near_objects_come_by_distance_with_the_reason(project: Project) -> None:
+    first = project.queue("near", near=("P1_A1", 6)).next()
+    assert first.image == "P1_A1" and first.object in (2, 5, 7, 10) and first.reason == "24 px from object 6"
+
+
+def test_images_come_in_turn(project: Project) -> None:
+    queue = project.queue("image", images=["P2_A1", "P1_A1"])
+    assert [image for image, _ in ids(queue)] == ["P2_A1"] * 12 + ["P1_A1"] * 12
+
+
+def test_a_queue_of_near_objects_needs_to_know_near_to_which(project: Project) -> None:
+    with pytest.raises(InputError, match="begins at one"):
+        project.queue("near")
+    with pytest.raises(InputError, match="begins at one"):
+        project.queue("random", near=("P1_A1", 6))
+
+
+def test_a_queue_goes_on_with_the_objects_of_a_new_mask(project: Project) -> None:
+    queue = project.queue("image", images=["P1_A1"])
+    ids(queue, 3)
+    mask = squares()[1].astype(np.int32)
+    project.replace_mask("P1_A1", np.where(mask > 4, mask + 100, 0))
+    assert queue.previous() is None
+    assert ids(queue) == [("P1_A1", object) for object in range(105, 113)]
+
+
+def test_looking_ahead_changes_nothing_of_what_comes_and_passes_over_what_was_labelled_meanwhile(project):
+    whole = ids(project.queue())
+    queue = project.queue()
+    assert [candidate.id for candidate in queue.ahead(3)] == whole[:3]
+    assert queue.next().id == whole[0]
+    assert [candidate.id for candidate in queue.ahead(3)] == whole[1:4]
+    project.annotate(*whole[1], project.classes.names[0])
+    assert queue.next().id == whole[2]
+    queue.previous()
+    assert queue.ahead(2)[0].id == whole[2]
+    assert ids(queue)[1:] == whole[3:]
+    assert queue.ahead(2) == []

@@ -1,0 +1,98 @@
+"""The small pictures of the selected object, and the frame round what a classifier sees of it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.widgets.viewer import Viewer
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """A project with a volume of two bright boxes on a dark ground, planes four times as far apart as rows."""
+    mask = np.zeros((20, 60, 70), np.uint8)
+    mask[8:11, 20:30, 20:32] = 1
+    mask[8:11, 40:52, 50:60] = 2
+    made = Project(tmp_path / "volume.svetlana", classes=["a"])
+    made.add("volume", (mask > 0) * np.uint8(200), mask, axes="zyx", spacing=(2.0, 0.5, 0.5))
+    return made
+
+
+def pictures(viewer):
+    """The pictures beside a viewer, by caption."""
+    found = re.findall(r'base64,([^"]+)"><figcaption>(.*?)<', viewer.beside.value)
+    return {
+        html.unescape(caption): cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        for data, caption in found
+    }
+
+
+def test_of_a_selected_object_all_is_shown_that_a_classifier_gets(project):
+    viewer = Viewer(project)
+    assert pictures(viewer) == {} and "Select an object" in viewer.beside.value
+    viewer.show("left", 9)
+    shown = pictures(viewer)
+    assert list(shown) == ["What a classifier sees", "and beside it: the object alone", "and its mask"]
+    mask = shown["and its mask"][..., 0]
+    assert mask[len(mask) // 2, len(mask) // 2] == 255 and mask[0, 0] == 0
+
+
+def test_a_volume_is_cut_from_three_sides_with_the_object_outlined(volume):
+    viewer = Viewer(volume)
+    viewer.show("volume", 1)
+    shown = pictures(viewer)
+    sides = [caption.split()[-1] for caption in shown][:4]
+    assert sides == ["(xy)", "(xz)", "(zy)", "(z)"] and len(shown) == 5
+    for picture in list(shown.values())[:4]:
+        height, width = picture.shape[:2]
+        assert abs(height - width) < 0.1 * width, "cubes of the volume are squares on the screen"
+        middle = picture[height // 2, width // 2]
+        assert middle.tolist() == [255, 255, 255]
+        rings = (picture.reshape(-1, 3) == 255).all(axis=1).sum()
+        assert rings > 0.02 * height * width
+
+
+def test_the_cuts_are_in_the_contrast_of_the_viewer(volume):
+    viewer = Viewer(volume)
+    viewer.show("volume", 1)
+    viewer.show_as(viewer._opened.palette.windowed(0, (0, 400)))
+    picture = next(iter(pictures(viewer).values()))
+    assert picture[len(picture) // 2, len(picture) // 2].tolist() == [128] * 3
+
+
+def test_the_patch_is_framed_in_the_picture_until_nothing_is_selected(project):
+    viewer = Viewer(project)
+    viewer.show("left", 9)
+    top, left, bottom, right = viewer.scene.field
+    row = project.objects("left").loc[9]
+    assert top < row["y0"] and left < row["x0"] and bottom > row["y1"] and right > row["x1"]
+    assert (top + bottom) / 2 == pytest.approx(row["y"] + 0.5, abs=0.6)
+    viewer.selection = ()
+    assert viewer.scene.field is None
+    assert pictures(viewer) == {}
+
+
+def test_the_frame_is_as_large_as_the_settings_say(project):
+    project.settings = project.settings.changed(patches={"size": 30.0})
+    viewer = Viewer(project)
+    viewer.show("left", 9)
+    top, left, bottom, right = viewer.scene.field
+    assert (bottom - top, right - left) == (30, 30)
+
+
+def test_what_cannot_be_pictured_is_said_beside_and_the_viewer_goes_on(project):
+    project.settings = project.settings.changed(patches={"size": 8.0, "unit": "um"})
+    viewer = Viewer(project)
+    viewer.show("left", 9)
+    assert "need an image with known spacing" in viewer.beside.value
+    assert viewer.selected == 9 and viewer.scene.field is None
+    project.settings = project.settings.changed(patches={"unit": "px"})
+    viewer.show("left", 10)
+    assert len(pictures(viewer)) == 3
