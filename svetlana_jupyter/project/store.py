@@ -92,6 +92,11 @@ class Store:
         try:
             document = json.loads(self.document_file.read_text("utf-8"))
             version = int(document["format"])
+        except FileNotFoundError as error:
+            raise ProjectError(
+                f"the project folder {self.path} is not there any more, or not whole; bring it back and try again. "
+                "Nothing that was annotated before is lost."
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProjectError(
                 f"{self.document_file} is no readable project.json ({error}); restore it from a backup."
@@ -113,6 +118,7 @@ class Store:
             The oldest format version that can tell what is written.
         """
         self.check_writable()
+        self.read_document()  # before the lock, which would make a folder that is gone anew
         with FileLock(self.path / ".project.lock"):
             document = self.read_document()
             yield document
