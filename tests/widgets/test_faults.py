@@ -102,7 +102,7 @@ def test_a_block_that_does_not_decode_is_said_and_the_panel_goes_on(files, tmp_p
         if chunk.is_file():
             chunk.write_bytes(b"torn")
     label(panel, "right", 1, "2")
-    assert "right cannot be shown" in panel.viewer.status.text
+    assert "right.zarr cannot be read" in panel.viewer.status.text
     label(panel, "left", 1, "2")
     assert files.label_of("left", 1).class_id == 2
     assert panel.viewer.status.text == ""
