@@ -76,13 +76,20 @@ class ImageEntry:
 
 
 class Catalog:
-    """Adds, opens and indexes the images of the project in ``store``."""
+    """Adds, opens and indexes the images of the project in ``store``.
+
+    Attributes
+    ----------
+    overwritten : set of str
+        Images whose mask was found to hold other objects than when it was indexed first.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.entries: dict[str, ImageEntry] = {}
         self._pairs: dict[str, ImagePair] = {}
         self._tables: dict[str, pd.DataFrame] = {}
+        self.overwritten: set[str] = set()
         self.reload()
 
     def reload(self) -> None:
@@ -93,6 +100,7 @@ class Catalog:
             if self.entries.get(name) != entry:
                 self._pairs.pop(name, None)
                 self._tables.pop(name, None)
+                self.overwritten.discard(name)
 
     def prepare(
         self,
@@ -207,12 +215,14 @@ class Catalog:
 
     def _read_index(self, name: str, mask: str) -> pd.DataFrame:
         file = self._store.objects_file(name)
-        if file.exists():
-            table = pd.read_parquet(file)
-            if table.attrs.get("mask") == mask:
-                return table
+        known = pd.read_parquet(file) if file.exists() else None
+        if known is not None and known.attrs.get("mask") == mask:
+            return known
         table = index_objects(self.pair(name).mask)
-        self._keep_index(name, table, mask)
+        if known is None or known.equals(table):
+            self._keep_index(name, table, mask)
+        else:  # the index of the mask that was annotated stays, as the witness that this is another one
+            self.overwritten.add(name)
         return table
 
     def _keep_index(self, name: str, table: pd.DataFrame, mask: str) -> None:

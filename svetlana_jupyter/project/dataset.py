@@ -294,10 +294,23 @@ class Dataset(Collection):
                 Told(image, ids, self.objects(image), self._catalog.entry(image).mask_number)
                 for image, ids in by_image.items()
             ]
+            if self._catalog.overwritten and (problem := self._overwritten(by_image)):
+                raise ProjectError(problem)
             known = self._labelling.book.trouble
             self._labelling.record(action, told, source, seconds)
         if self.trouble == known:  # it may be over: the disk has room, the other kernel let go
             self.trouble = self._labelling.book.trouble
+
+    def _overwritten(self, images: Iterable[str]) -> str:
+        """Return a sentence if the mask of an annotated image was overwritten; "" if that is not so."""
+        said = {subject.image for log in self._labelling.logs.values() for subject in log.labels}
+        for name in self._catalog.overwritten.intersection(images) & said:
+            mask = self._store.absolute(self._catalog.entry(name).mask)
+            return (
+                f"The mask of {name!r} was overwritten since it was annotated: call project.replace_mask({name!r}, "
+                f"{str(mask)!r}), so that the annotations find their objects again."
+            )
+        return ""
 
     def _annotations_changed(self) -> None:
         self.annotations_version += 1

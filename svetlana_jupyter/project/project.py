@@ -79,7 +79,7 @@ class Project(Results):
 
     def readiness(self) -> str:
         """Return what is still missing before a training can start, as a sentence; "" when nothing is."""
-        return readiness(bool(self.images), self.class_counts())
+        return self._overwritten(self.images) or readiness(bool(self.images), self.class_counts())
 
     def train(self, settings: TrainingSettings | None = None, *, predict: bool = False, **changes: Any) -> Run:
         """Train a classifier on all annotations and wait for it.

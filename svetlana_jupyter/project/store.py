@@ -5,6 +5,7 @@ Every file is either replaced whole (written beside, synced, renamed) or appende
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -92,6 +93,11 @@ class Store:
         try:
             document = json.loads(self.document_file.read_text("utf-8"))
             version = int(document["format"])
+        except FileNotFoundError as error:
+            raise ProjectError(
+                f"the project folder {self.path} is not there any more, or not whole; bring it back and try again. "
+                "Nothing that was annotated before is lost."
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProjectError(
                 f"{self.document_file} is no readable project.json ({error}); restore it from a backup."
@@ -113,7 +119,7 @@ class Store:
             The oldest format version that can tell what is written.
         """
         self.check_writable()
-        with FileLock(self.path / ".project.lock"):
+        with self._writing(self.document_file), FileLock(self.path / ".project.lock"):
             document = self.read_document()
             yield document
             document["format"] = max(int(document["format"]), needs)
@@ -122,8 +128,21 @@ class Store:
     def write_text(self, file: Path, text: str) -> None:
         """Write a text file whole."""
         self.check_writable()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._replace(file, text)
+        with self._writing(file):
+            file.parent.mkdir(exist_ok=True)
+            self._replace(file, text)
+
+    @contextmanager
+    def _writing(self, file: Path) -> Iterator[None]:
+        try:
+            if not self.path.is_dir():  # a lock would make it anew, in the way of the one that comes back
+                raise OSError(errno.ENOENT, "the project folder is gone")
+            yield
+        except OSError as error:
+            raise ProjectError(
+                f"{file} could not be written ({error.strerror or error}), so nothing has changed; "
+                "make room or bring the folder back, then try again."
+            ) from error
 
     def check_writable(self) -> None:
         if not self.writable:

@@ -140,11 +140,11 @@ class OpenImage:
         row = table.loc[object]
         scale = view.scale
         if zoom:
-            height, side = min(view.size), max(row["y1"] - row["y0"], row["x1"] - row["x0"])
+            height, side = min(view.size), float(max(row["y1"] - row["y0"], row["x1"] - row["x0"]))
             scale = min(_SHARE * height / usual, _MOST * height / side, _SCALE)
             scale = max(scale, View.fitted(self.shape, view.size).scale)
         # Pixel (row, column) is a square whose middle is half a pixel further.
-        center = row["y"] + 0.5, row["x"] + 0.5
+        center = float(row["y"]) + 0.5, float(row["x"]) + 0.5
         return replace(view, center=center, scale=scale, plane=round(row["z"]) if "z" in table else view.plane).framed(
             self.shape
         )

@@ -178,3 +178,33 @@ def test_the_table_of_everything_says_which_mask_a_row_speaks_of(project: Projec
     project.annotate("P1_A1", 102, "dim")
     table: pd.DataFrame = project.annotations()
     assert table["mask"].tolist() == [0] * 6 + [1]
+
+
+def test_a_mask_that_was_overwritten_is_said_before_annotations_stand_for_other_objects(
+    project: Project, wells: Path
+) -> None:
+    annotated(project)._labelling.book.close()
+    file = wells / "masks" / "P1_A1.tif"
+    tifffile.imwrite(file, resegmented())
+    for _ in range(2):
+        again = Project(project.path, annotator="ann")
+        assert 102 in again.objects("P1_A1").index
+        with pytest.raises(ProjectError, match=r"overwritten since it was annotated: call project\.replace_mask"):
+            again.annotate("P1_A1", 102, "dim")
+        assert "overwritten" in again.readiness()
+        again.annotate("P1_A2", 1, "dim")
+        again._labelling.book.close()
+    again = Project(project.path, annotator="ann")
+    again.objects("P1_A1")
+    again.replace_mask("P1_A1", file)
+    again.annotate("P1_A1", 40, "dim")
+    assert said(again) == {1: "dim", 102: "bright", 40: "dim"}
+
+
+def test_a_mask_copied_to_another_time_is_the_same_mask(project: Project, wells: Path) -> None:
+    annotated(project)._labelling.book.close()
+    file = wells / "masks" / "P1_A1.tif"
+    tifffile.imwrite(file, tifffile.imread(file), compression="zlib")
+    again = Project(project.path, annotator="ann")
+    again.annotate("P1_A1", 12, "dim")
+    assert again.readiness() == ""

@@ -121,6 +121,21 @@ def test_the_form_reopens_a_project_by_its_folder_alone(project):
     assert app.project.classes.names == ("bright", "dark")
 
 
+def test_a_project_is_saved_as_a_zip_and_opened_from_it(annotated, tmp_path):
+    app = App(annotated)
+    app.save.click()
+    (found,) = annotated.path.parent.glob("*.zip")
+    assert found.name in app.status.text
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = App()
+    form = again.children[0]
+    form.folder.value = str(found.rename(elsewhere / found.name))
+    assert form.begin.description == "Unpack and open"
+    form.begin.click()
+    assert again.project.class_counts().sum() == 12
+
+
 def test_what_the_form_cannot_do_is_said_in_it(files):
     app = App()
     form = app.children[0]

@@ -250,6 +250,20 @@ def test_an_object_at_the_border_is_on_the_screen_which_stays_on_the_image(viewe
     assert max(beside) <= 0.15 + 1e-9
 
 
+def test_an_object_larger_than_usual_is_shown_whole(project):
+    mask = np.zeros((400, 500), np.uint8)
+    mask[50:200, 60:210] = 1
+    for label in range(2, 5):
+        mask[300:310, 40 * label : 40 * label + 10] = label
+    project.add("sizes", mask * 20, mask, axes="yx")
+    viewer = Viewer(project)
+    viewer.show("sizes", 1)
+    assert viewer.status.text == ""
+    assert viewer.scene.view == viewer.view
+    assert type(viewer.view.scale) is float
+    assert 150 * viewer.view.scale < min(viewer.view.size)
+
+
 def test_an_object_that_is_not_there_is_refused_and_nothing_is_selected(viewer):
     with pytest.raises(InputError, match="left has no object 77; it has 24 objects"):
         viewer.show("left", 77)

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from svetlana_jupyter.core.formats.guarded import Guarded
 from svetlana_jupyter.core.formats.stored import Stored, lazy
 from svetlana_jupyter.core.formats.units import micrometres
 from svetlana_jupyter.errors import InputError
@@ -44,7 +45,7 @@ def read_hdf5(path: Path, stamp: str, inside: str = "") -> Stored:
         dataset = _dataset(file, path, inside)
         axes = _axes(dataset)
         source = Dataset(path, stamp, dataset.name, dataset.shape, dataset.dtype)
-        return Stored(lazy(source, dataset.chunks), axes, _spacing(dataset, axes))
+        return Stored(lazy(Guarded(source, path), dataset.chunks), axes, _spacing(dataset, axes))
 
 
 def _dataset(file: h5py.File, path: Path, inside: str) -> h5py.Dataset:

@@ -9,6 +9,7 @@ from typing import Any
 import zarr
 from zarr.errors import BaseZarrError
 
+from svetlana_jupyter.core.formats.guarded import Guarded
 from svetlana_jupyter.core.formats.stored import Stored, lazy
 from svetlana_jupyter.core.formats.units import micrometres
 from svetlana_jupyter.errors import InputError
@@ -31,11 +32,11 @@ def read_zarr(path: Path, labels: bool = False) -> Stored:
             f"{path} cannot be read as Zarr ({error}). Give the folder of an array or an image."
         ) from error
     if isinstance(node, zarr.Array):
-        return _from_array(node)
+        return _from_array(node, path)
     if labels and isinstance(group := node.get("labels"), zarr.Group):
         node = group[_only_label(group, path)]
         if isinstance(node, zarr.Array):
-            return _from_array(node)
+            return _from_array(node, path)
     return _from_group(node, path)
 
 
@@ -59,7 +60,7 @@ def _from_group(group: zarr.Group, path: Path) -> Stored:
     if not ome.get("multiscales"):
         names = sorted(name for name, _ in group.arrays())
         if len(names) == 1:
-            return _from_array(group[names[0]])
+            return _from_array(group[names[0]], path)
         inside = ", ".join(sorted(group.keys())) or "nothing"
         raise InputError(
             f"{path} is a Zarr group but no image; it holds {inside}. Give the path of one array or image."
@@ -76,11 +77,15 @@ def _from_group(group: zarr.Group, path: Path) -> Stored:
                 scale = [size * factor for size, factor in zip(scale, transformation["scale"])]
     sizes = {axis["name"].lower(): micrometres(size, axis.get("unit")) for axis, size in zip(axes, scale)}
     return Stored(
-        lazy(array, array.chunks),
+        lazy(Guarded(array, path), array.chunks),
         letters if set(letters) <= set("tczyx") and len(letters) == array.ndim else None,
         {axis: size for axis, size in sizes.items() if size and axis in "zyx"},
         _channels(ome),
-        [array for part in image["datasets"] if isinstance(array := group.get(part["path"]), zarr.Array)],
+        [
+            Guarded(level, path)
+            for part in image["datasets"]
+            if isinstance(level := group.get(part["path"]), zarr.Array)
+        ],
     )
 
 
@@ -90,9 +95,10 @@ def _channels(ome: Mapping[str, Any]) -> Sequence[str]:
     return names if len(names) == len(channels) else ()
 
 
-def _from_array(array: zarr.Array) -> Stored:
+def _from_array(array: zarr.Array, path: Path) -> Stored:
     """A bare array, whose axes are known where Zarr 3 or xarray named its dimensions."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")
-    return Stored(lazy(array, array.chunks), axes if known else None, levels=[array])
+    source = Guarded(array, path)
+    return Stored(lazy(source, array.chunks), axes if known else None, levels=[source])

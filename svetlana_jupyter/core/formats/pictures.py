@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from svetlana_jupyter.core.formats.guarded import Guarded
 from svetlana_jupyter.core.formats.stored import Stored, lazy
 from svetlana_jupyter.core.formats.unpacked import Whole, lazy_whole
 from svetlana_jupyter.errors import InputError
@@ -57,4 +58,4 @@ def read_npy(path: Path, stamp: str, cache: Path | None = None) -> Stored:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as an array ({error}). Save it again with `np.save`.") from error
-    return Stored(lazy(Npy(path, stamp, array.shape, array.dtype)))
+    return Stored(lazy(Guarded(Npy(path, stamp, array.shape, array.dtype), path)))

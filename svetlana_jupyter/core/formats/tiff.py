@@ -15,6 +15,7 @@ import numpy.typing as npt
 import zarr
 from tifffile import TiffFile, TiffFileError, TiffPageSeries, imread, xml2dict
 
+from svetlana_jupyter.core.formats.guarded import Guarded
 from svetlana_jupyter.core.formats.stored import BLOCK_PIXELS, Stored, lazy
 from svetlana_jupyter.core.formats.units import micrometres
 from svetlana_jupyter.core.formats.unpacked import Whole, lazy_whole
@@ -110,19 +111,20 @@ def _pixels(series: TiffPageSeries, path: Path, stamp: str, cache: Path | None) 
     dtype = np.dtype(series.dtype)
     if series.dataoffset is not None:
         stored = np.dtype(series.keyframe.parent.byteorder + dtype.char)
-        return lazy(Bare(path, stamp, series.shape, stored, series.dataoffset))
+        return lazy(Guarded(Bare(path, stamp, series.shape, stored, series.dataoffset), path))
     source = Segmented(path, stamp, series.shape, dtype)
     piece = zarr.open_array(_parsed(path, stamp, 0), mode="r").chunks
     if _undivided(piece):
         return lazy_whole(Whole(path, stamp, series.shape, dtype, _decode), cache)
-    return lazy(source, piece)
+    return lazy(Guarded(source, path), piece)
 
 
-def _levels(series: TiffPageSeries, path: Path, stamp: str) -> list[Segmented]:
+def _levels(series: TiffPageSeries, path: Path, stamp: str) -> list[Guarded]:
     """The resolutions of a file that is stored in strips or tiles."""
     if series.dataoffset is not None or _undivided(zarr.open_array(_parsed(path, stamp, 0), mode="r").chunks):
         return []
-    return [Segmented(path, stamp, level.shape, np.dtype(level.dtype), i) for i, level in enumerate(series.levels)]
+    levels = enumerate(series.levels)
+    return [Guarded(Segmented(path, stamp, part.shape, np.dtype(part.dtype), i), path) for i, part in levels]
 
 
 def _undivided(piece: tuple[int, ...]) -> bool:

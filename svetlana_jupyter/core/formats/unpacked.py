@@ -16,6 +16,7 @@ import numpy.typing as npt
 import zarr
 from dask.base import tokenize
 
+from svetlana_jupyter.core.formats.guarded import Guarded
 from svetlana_jupyter.core.formats.stored import BLOCK_PIXELS, block_shape, lazy
 
 _unpacking = threading.Lock()  # two blocks that miss the cache together must not decode the file twice
@@ -64,8 +65,9 @@ def lazy_whole(whole: Whole, cache: Path | None) -> da.Array:
     An image no larger than a block gains nothing from the Zarr and does without.
     """
     if cache is None or np.prod(whole.shape, dtype=np.int64) <= BLOCK_PIXELS:
-        return lazy(whole, whole.shape)
-    return lazy(Unpacked(whole, cache / f"{whole.path.stem}-{tokenize(whole.path, whole.stamp)}.zarr"))
+        return lazy(Guarded(whole, whole.path), whole.shape)
+    unpacked = Unpacked(whole, cache / f"{whole.path.stem}-{tokenize(whole.path, whole.stamp)}.zarr")
+    return lazy(Guarded(unpacked, whole.path))
 
 
 def unpack(whole: Whole, folder: Path) -> None:

@@ -1,0 +1,132 @@
+"""What happens to a panel in a browser: shown twice, reloaded, left waiting by a busy kernel, given names that bite."""
+
+from __future__ import annotations
+
+import ast
+
+import numpy as np
+from playwright.sync_api import expect
+
+from tests.browser.lab import LabPage
+from tests.browser.test_first_steps import THREE_FRAMES
+from tests.browser.test_harness import write_notebook
+
+NAMES = [
+    "<script>window.bitten = 1</script>",
+    '<img src=x onerror="window.bitten = 1">',
+    "\"quoted\" & 'co'",
+    "🧬 emoji",
+    "עברית",
+]
+PROJECT = f"""\
+import svetlana_jupyter as sv
+blood = sv.samples.blood_smear()
+project = sv.Project("blood.svetlana", classes={NAMES!r})
+added = project.add_images(f"{{blood}}/images/{{{{smear}}}}.png", masks=f"{{blood}}/masks/{{{{smear}}}}.tif")
+panel = sv.AnnotationPanel(project)"""
+BUSY = "from pathlib import Path\nwhile not Path('released').exists(): pass"
+SETTLED = "panel.viewer.scene.view == panel.viewer.view and panel.viewer._surface.settled"
+CELLS_NOW = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)"
+
+
+def settled(lab: LabPage) -> None:
+    lab.wait_until(SETTLED)
+    lab.page.evaluate(THREE_FRAMES)
+
+
+def log(lab: LabPage) -> list[tuple[int, int]]:
+    return [
+        tuple(row)
+        for row in ast.literal_eval(lab.evaluate("project.annotations()[['object', 'class_id']].values.tolist()"))
+    ]
+
+
+def shown(lab: LabPage) -> int:
+    settled(lab)
+    return int(lab.evaluate("panel.viewer.selected"))
+
+
+def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_path):
+    lab.open_notebook(write_notebook(tmp_path / "faults.ipynb", [PROJECT, "panel", "panel", BUSY]))
+    for cell in range(3):
+        lab.run_cell(cell)
+
+    # Twice on the page: both show the same, and either takes keys.
+    lab.canvas(2).click(position={"x": 5, "y": 5})
+    lab.page.keyboard.press("n")
+    lab.wait_until("panel.viewer.selected")
+    first = shown(lab)
+    assert np.array_equal(lab.pixels(lab.canvas(1))[5:-5, 5:-5], lab.pixels(lab.canvas(2))[5:-5, 5:-5])
+    lab.page.keyboard.press("1")
+    lab.wait_until("len(project.annotations()) == 1")
+    second = shown(lab)
+    lab.canvas(1).focus()
+    lab.page.keyboard.press("2")
+    lab.wait_until("len(project.annotations()) == 2")
+    third = shown(lab)
+    assert log(lab) == [(first, 1), (second, 2)]
+
+    # Names are text wherever they stand.
+    for name in NAMES:
+        expect(lab.output(1).get_by_role("button", name=name, exact=True)).to_be_visible()
+    expect(lab.output(1).get_by_role("status").last).to_contain_text(f"is {NAMES[1]}")
+    lab.output(1).get_by_title(f"Rename {NAMES[0]}").click()
+    expect(lab.output(1).locator(".sv-editor b")).to_have_text(NAMES[0])
+    lab.output(1).get_by_title(f"Rename {NAMES[0]}").click()
+    assert lab.page.evaluate("window.bitten") is None
+
+    # Another cell keeps the kernel busy: of the keys that wait, the first counts for what it was pressed for.
+    lab.canvas(1).focus()
+    lab.page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 3; }")
+    lab.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+    expect(lab.cell(3)).to_contain_text("[*]")
+    lab.canvas(1).focus()
+    for key in "345":
+        lab.page.keyboard.press(key)
+    (lab.folder / "released").touch()
+    lab.wait_until("len(project.annotations()) == 3 and 'labelled nothing' in panel.status.text")
+    assert log(lab)[2] == (third, 3)
+
+    # The tab is reloaded behind a key: it is kept, and the panel goes on where it was.
+    fourth = shown(lab)
+    lab.page.keyboard.press("4")
+    lab.wait_until("len(project.annotations()) == 4")
+    lab.reload()
+    lab.run_cell(1)
+    lab.canvas(1).scroll_into_view_if_needed()
+    fifth = shown(lab)
+    assert len(np.unique(lab.pixels(lab.canvas(1)).reshape(-1, 3), axis=0)) > 1000, "the picture is back"
+    lab.canvas(1).focus()
+    lab.page.keyboard.press("5")
+    lab.wait_until("len(project.annotations()) == 5")
+    assert log(lab)[3:] == [(fourth, 4), (fifth, 5)]
+
+
+def test_the_keys_of_a_form_never_reach_jupyterlab(lab, tmp_path):
+    (lab.folder / "images").mkdir()
+    lab.open_notebook(write_notebook(tmp_path / "form.ipynb", [f"{PROJECT}\nadded", "app = sv.App(); app"]))
+    lab.run_all()
+    before = lab.page.evaluate(CELLS_NOW)
+    form = lab.output(1)
+    fields = form.locator("input[type=text]:visible")
+    fields.nth(0).fill("again.svetlana")
+    fields.nth(1).fill(lab.evaluate("f'{blood}/images/{{smear}}.png'"))
+    fields.nth(2).fill(lab.evaluate("f'{blood}/masks/{{smear}}.tif'"))
+    expect(form).to_contain_text("images can be used")
+    form.get_by_role("button", name="Add class").click()
+    for key in "mabxdd":
+        lab.page.keyboard.press(key)
+    lab.page.evaluate(THREE_FRAMES)
+    assert lab.page.evaluate(CELLS_NOW) == before
+    fields.nth(5).fill(NAMES[0])
+    lab.screenshot("form")
+    form.get_by_role("button", name="Make project").click()
+    expect(form.locator("canvas[tabindex]")).to_be_visible(timeout=60_000)
+    form.get_by_role("tab", name="Train").click()
+    form.get_by_role("button", name="Save as zip").focus()
+    for key in "mabxdd":
+        lab.page.keyboard.press(key)
+    lab.page.evaluate(THREE_FRAMES)
+    assert lab.page.evaluate(CELLS_NOW) == before
+    assert lab.evaluate("app.project.classes.names[0]") == NAMES[0]
+    assert lab.page.evaluate("window.bitten") is None
