@@ -17,7 +17,7 @@ from svetlana_jupyter.core.thumbnails import Thumbnail
 
 AROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#1b1b1b"}  # between the cells, quiet against what is in them
 _BRIGHT = 140
-_STRENGTH = 0.85  # of outlines
+_STRENGTH, _SOFT = 0.9, 0.7  # of outlines: how strong, and over how many pixels they fade
 _SHARP = 3.0  # screen pixels a sample: from here on magnified samples stay squares, as in the viewer
 
 
@@ -188,8 +188,9 @@ def _outline(picture: NDArray[np.uint8], own: NDArray[np.bool_], width: int, ink
     """Draw a soft line along the border of an object, smooth where the samples are magnified."""
     side = len(picture)
     share = cv2.resize(own.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    share = cv2.GaussianBlur(share, (0, 0), max(_SOFT, _SOFT * side / len(own)), borderType=cv2.BORDER_REPLICATE)
     down, right = np.gradient(share)
     slope = np.maximum(np.hypot(down, right), 1e-3)
     far = np.abs(share - 0.5) / slope  # pixels from the border, near it
-    strength = np.clip((width + 1) / 2 - far, 0, 1)[..., None] * _STRENGTH
+    strength = np.clip(width / 2 + _SOFT - far, 0, 1)[..., None] * _STRENGTH
     picture[:] = np.rint(picture * (1 - strength) + np.array(rgb_of(ink)) * strength)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.regions import Reader, stride_for
+from svetlana_jupyter.core.regions import Reader, Region
 from svetlana_jupyter.core.view import Box
 
 Window = tuple[float, float]
@@ -21,6 +22,7 @@ CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#fffff
 LEFT_OUT = 0.2  # per cent
 _SAMPLED = 1024
 _SPOT, _SPOTS = 256, 3
+_BRIGHT = (0.98, 0.9995)  # share of the values that are darker
 
 
 @dataclass(frozen=True)
@@ -93,20 +95,24 @@ def sample(image: Reader) -> NDArray[np.float32]:
     """Return some pixels of every channel, to choose a contrast by.
 
     An image of which everything is soon read (`seen_whole`) is sampled as a whole; of any other a few places are read,
-    so that the cost does not grow with the image.
+    so that the cost does not grow with the image. The pixels of a coarse level are means, which hide how bright small
+    things are, so a few places that look bright in it are read as well.
 
     Returns
     -------
     array of shape (C, n), float32, finite, each channel ascending
     """
     whole, stride, planes = _overview(image)
-    boxes = [whole]
-    if not seen_whole(image):
-        stride = 1
-        middles = itertools.product(*([(2 * i + 1) * n // (2 * _SPOTS) for i in range(_SPOTS)] for n in image.shape))
-        half = _SPOT // 2
-        boxes = [Box(max(0, y - half), max(0, x - half), y + half, x + half) for y, x in middles]
-    parts = [image.read(box, stride, plane).values for plane in planes for box in boxes]
+    parts = []
+    for plane in planes:
+        if not seen_whole(image):
+            rows, columns = ([(2 * i + 1) * n // (2 * _SPOTS) for i in range(_SPOTS)] for n in image.shape)
+            spots = list(itertools.product(rows, columns))
+        else:
+            seen = image.read(whole, stride, plane)
+            parts.append(seen.values)
+            spots = _bright_spots(seen) if image.factor(stride) > 1 else []
+        parts += [image.read(_around(spot, image.shape), 1, plane).values for spot in spots]
     pixels = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).astype(np.float32)
     pixels[~np.isfinite(pixels)] = 0
     return np.sort(pixels, axis=1)
@@ -121,8 +127,26 @@ def seen_whole(image: Reader) -> bool:
 def _overview(image: Reader) -> tuple[Box, int, list[int]]:
     """Return the box of an image, the stride at which it fits a small screen, and a few of its planes."""
     depth = image.array.sizes.get("z", 1)
-    stride = stride_for(min(1.0, _SAMPLED / max(image.shape)))
+    stride = 1 << max(0, math.ceil(math.log2(max(image.shape) / _SAMPLED)))
     return Box(0, 0, *image.shape), stride, sorted({depth // 4, depth // 2, 3 * depth // 4})
+
+
+def _bright_spots(seen: Region) -> list[tuple[int, int]]:
+    """Return pixels (y, x) where a channel is rather bright, and where it is very bright."""
+    spots = []
+    for values in seen.values[:_SPOTS]:
+        order = np.argsort(values, axis=None)
+        for share in _BRIGHT:
+            row, column = divmod(int(order[int(share * (len(order) - 1))]), values.shape[1])
+            spots.append((seen.box.y0 + row * seen.stride, seen.box.x0 + column * seen.stride))
+    return spots
+
+
+def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Box:
+    """Return a small box round a pixel, as far as it is on the image."""
+    half = _SPOT // 2
+    (y0, y1), (x0, x1) = ((max(0, at - half), min(n, at + half)) for at, n in zip(spot, shape))
+    return Box(y0, x0, y1, x1)
 
 
 def auto_window(pixels: NDArray[np.float32], left_out: float = LEFT_OUT) -> Window:

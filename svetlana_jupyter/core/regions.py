@@ -152,6 +152,10 @@ class Reader:
             missing = ()
         return self._assembled(box, kept, step, plane, found, missing)
 
+    def factor(self, stride: int) -> int:
+        """Return how many rows and columns a pixel stands for in the level that serves this stride."""
+        return self._level(stride)[0]
+
     def is_quick(self, box: Box, stride: int = 1, plane: int = 0) -> bool:
         """Whether `read` with these arguments would take no long time."""
         return not self._is_slow(self.missing(box, stride, plane))

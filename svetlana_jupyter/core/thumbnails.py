@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import dask.array as da
 import numpy as np
@@ -18,12 +18,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from xarray import DataArray
 
+from svetlana_jupyter.core.blocks import last_axes
+from svetlana_jupyter.core.levels import Level
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.pairing import ImagePair
+
 Depth = Literal["plane", "maximum"]
 
 _FINER = (
     2  # samples a screen pixel, at most: averaged on the way to the screen, they show no patterns that are not there
 )
-_THREADS = 4  # reading waits as much as it computes
+THREADS = 4  # reading waits as much as it computes
 
 Integers = NDArray[np.int64]
 Block = tuple[int, ...]
@@ -82,13 +88,12 @@ class Thumbnail:
         return self.values.nbytes + self.own.nbytes
 
 
-def take_thumbnails(image: DataArray, mask: DataArray, objects: pd.DataFrame, cut: Cut) -> list[Thumbnail]:
+def take_thumbnails(pair: ImagePair, objects: pd.DataFrame, cut: Cut) -> list[Thumbnail]:
     """Cut one thumbnail for each object, the object in its middle.
 
     Parameters
     ----------
-    image : DataArray of shape (C, [Z,] Y, X)
-    mask : DataArray of shape ([Z,] Y, X), integer
+    pair : ImagePair
     objects : DataFrame
         Rows of `core.objects.index_objects`.
     cut : Cut
@@ -98,24 +103,49 @@ def take_thumbnails(image: DataArray, mask: DataArray, objects: pd.DataFrame, cu
     list of Thumbnail
         In the order of ``objects``.
     """
-    places = [_samples(row, mask.shape, cut) for row in objects.to_dict("records")]
+    image, mask = _Source.of(pair.image, pair.levels, pair.ndim), _Source.of(pair.mask, pair.mask_levels, pair.ndim)
+    places = [_samples(row, pair.mask.shape, cut) for row in objects.to_dict("records")]
     labels = objects.index.to_numpy(np.int64)
     flat = (len(objects), cut.count, cut.count)
-    dtype = np.result_type(image.dtype, np.uint8)  # booleans have no brightness
-    values = np.full((len(objects), image.shape[0], *flat[1:]), _least(dtype), dtype)
+    dtype = np.result_type(pair.image.dtype, np.uint8)  # booleans have no brightness
+    values = np.full((len(objects), pair.image.shape[0], *flat[1:]), _least(dtype), dtype)
     own = np.zeros(flat, bool)
     for k, rows, columns, piece in _pieces(image, places, lambda pixels, k: pixels, np.fmax):
         here = values[k, :, rows, columns]
         np.fmax(here, piece, out=here)
     for k, rows, columns, piece in _pieces(mask, places, lambda pixels, k: pixels == labels[k], np.logical_or):
         own[k, rows, columns] |= piece
-    inside = [(_on_image(place[-2], mask.shape[-2]), _on_image(place[-1], mask.shape[-1])) for place in places]
+    height, width = pair.mask.shape[-2:]
+    inside = [(_on_image(place[-2], height), _on_image(place[-1], width)) for place in places]
     for k, (rows, columns) in enumerate(inside):
         beyond = np.ones(flat[1:], bool)
         beyond[rows, columns] = False
         values[k][:, beyond] = 0
     # Copies: one that is kept must not hold the memory of all.
     return [Thumbnail(v.copy(), o.copy(), i) for v, o, i in zip(values, own, inside)]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Pixels to be read in parts: ``edges`` are those of its blocks along ``([z,] y, x)``."""
+
+    data: da.Array
+    level: Level | None
+    edges: tuple[Integers, ...]
+
+    @classmethod
+    def of(cls, array: DataArray, levels: Sequence[Level], ndim: int) -> Self:
+        data = da.asarray(array.data)
+        edges = tuple(np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks[-ndim:])
+        return cls(data, levels[0] if levels and ndim == 2 else None, edges)
+
+    def read(self, low: Sequence[int], high: Sequence[int]) -> NDArray[Any]:
+        """Read a part, of shape (..., *high - low)."""
+        window = tuple(slice(start, stop) for start, stop in zip(low, high))
+        if self.level is not None:  # asked directly, the file answers in half the time that dask takes
+            return self.level.read(window[0], window[1])
+        part: NDArray[Any] = self.data[last_axes(window)].compute(scheduler="synchronous")
+        return part
 
 
 def _samples(row: dict[Any, Any], shape: tuple[int, ...], cut: Cut) -> list[Integers]:
@@ -130,35 +160,33 @@ def _samples(row: dict[Any, Any], shape: tuple[int, ...], cut: Cut) -> list[Inte
 
 
 def _pieces(
-    array: DataArray,
+    source: _Source,
     places: Sequence[list[Integers]],
     look: Callable[[NDArray[Any], int], NDArray[Any]],
     over_planes: np.ufunc,
 ) -> Iterator[Piece]:
     """Yield the parts of all thumbnails, block by block: number, rows and columns in the thumbnail, what is there."""
-    data = da.asarray(array.data)
-    ndim = len(places[0]) if places else 0
-    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks[data.ndim - ndim :]]
+    ndim = len(source.edges)
     wanted: dict[Block, list[tuple[int, tuple[slice, ...]]]] = {}
     for k, axes in enumerate(places):
-        for spans in itertools.product(*(_spans(samples, edge) for samples, edge in zip(axes, edges))):
+        for spans in itertools.product(*(_spans(samples, edge) for samples, edge in zip(axes, source.edges))):
             wanted.setdefault(tuple(block for block, _ in spans), []).append((k, tuple(part for _, part in spans)))
 
     def read(block: Block) -> list[Piece]:
         parts = [(k, part, [axis[one] for axis, one in zip(places[k], part)]) for k, part in wanted[block]]
         low = [min(int(at[axis][0]) for _, _, at in parts) for axis in range(ndim)]
         high = [max(int(at[axis][-1]) for _, _, at in parts) + 1 for axis in range(ndim)]
-        pixels = data[(..., *map(slice, low, high))].compute(scheduler="synchronous")
+        pixels = source.read(low, high)
         found = []
         for k, part, at in parts:
-            piece = look(pixels[(..., *map(_within, at, low))], k)
+            piece = look(pixels[last_axes(map(_within, at, low))], k)
             found.append((k, part[-2], part[-1], over_planes.reduce(piece, axis=-3) if ndim == 3 else piece))
         return found
 
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="thumbnails") as pool:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="thumbnails") as pool:
         blocks = sorted(wanted)
-        for first in range(0, len(blocks), 2 * _THREADS):
-            for found in pool.map(read, blocks[first : first + 2 * _THREADS]):
+        for first in range(0, len(blocks), 2 * THREADS):
+            for found in pool.map(read, blocks[first : first + 2 * THREADS]):
                 yield from found
 
 

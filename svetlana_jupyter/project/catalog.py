@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,14 @@ import xarray as xr
 
 from svetlana_jupyter.core.images import fingerprint
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.pairing import ImagePair, pair
+from svetlana_jupyter.core.pairing import ImagePair, open_pair, pair
 from svetlana_jupyter.core.readers import hdf5_file
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.store import Store, draft_of, replacing
 
+PATIENCE = 5.0  # seconds to wait for objects that another thread is finding
+
+Progress = Callable[[int, int], None]
 Source = Any  # a path, several paths (one a channel), or an array
 
 
@@ -89,6 +93,7 @@ class Catalog:
         self.entries: dict[str, ImageEntry] = {}
         self._pairs: dict[str, ImagePair] = {}
         self._tables: dict[str, pd.DataFrame] = {}
+        self._finding: dict[str, threading.Lock] = {}
         self.overwritten: set[str] = set()
         self.reload()
 
@@ -176,14 +181,25 @@ class Catalog:
         """Open an image with its mask, lazily."""
         entry = self.entry(name)
         if name not in self._pairs:
-            self._pairs[name] = self.open(entry, self._store.absolute(entry.mask))
+            self._pairs[name] = self.open(entry, self._store.absolute(entry.mask), known=True)
         return self._pairs[name]
 
-    def objects(self, name: str) -> pd.DataFrame:
-        """Return the object index of an image: kept in the project, built again if the mask is another next time."""
+    def objects(self, name: str, progress: Progress | None = None) -> pd.DataFrame:
+        """Return the object index of an image: kept in the project, built again if the mask is another next time.
+
+        Any thread may ask; of two that ask for the same image one finds the objects, and the other waits for a while.
+        """
         entry = self.entry(name)
         if name not in self._tables:
-            self._tables[name] = self._read_index(name, fingerprint(self._store.absolute(entry.mask)))
+            finding = self._finding.setdefault(name, threading.Lock())
+            if not finding.acquire(timeout=PATIENCE):
+                raise ProjectError(f"the objects of {name!r} are still being found; try again when that is done.")
+            try:
+                if name not in self._tables:
+                    mask = fingerprint(self._store.absolute(entry.mask))
+                    self._tables[name] = self._read_index(name, mask, progress)
+            finally:
+                finding.release()
         return self._tables[name]
 
     def folders(self) -> set[Path]:
@@ -200,9 +216,9 @@ class Catalog:
         """Whether `objects` would return at once."""
         return self._store.objects_file(name).exists()
 
-    def open(self, entry: ImageEntry, mask: Source) -> ImagePair:
-        """Open an image with a mask, which may be another than its own."""
-        return pair(
+    def open(self, entry: ImageEntry, mask: Source, known: bool = False) -> ImagePair:
+        """Open an image with a mask, which may be another than its own; one that is known is not looked at again."""
+        return (open_pair if known else pair)(
             entry.name,
             self._paths(entry.image),
             mask,
@@ -213,12 +229,12 @@ class Catalog:
             cache=self._store.cache_folder,
         )
 
-    def _read_index(self, name: str, mask: str) -> pd.DataFrame:
+    def _read_index(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
         file = self._store.objects_file(name)
         known = pd.read_parquet(file) if file.exists() else None
         if known is not None and known.attrs.get("mask") == mask:
             return known
-        table = index_objects(self.pair(name).mask)
+        table = index_objects(self.pair(name).mask, progress)
         if known is None or known.equals(table):
             self._keep_index(name, table, mask)
         else:  # the index of the mask that was annotated stays, as the witness that this is another one

@@ -137,9 +137,9 @@ class Collection(HasTraits):
         """Open an image with its mask, lazily."""
         return self._catalog.pair(name)
 
-    def objects(self, name: str) -> pd.DataFrame:
+    def objects(self, name: str, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
         """Return the object index of an image (`core.objects.index_objects`), built on first use and kept."""
-        return self._catalog.objects(name)
+        return self._catalog.objects(name, progress)
 
     @property
     def classes(self) -> Classes:

@@ -139,7 +139,7 @@ class Album:
         if name not in self._palettes:
             pixels = sample(Reader(pair.image, pair.levels))
             self._palettes[name] = initial_palette(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
-        found = take_thumbnails(pair.image, pair.mask, self._project.objects(name).loc[wanted], cut)
+        found = take_thumbnails(pair, self._project.objects(name).loc[wanted], cut)
         with self._lock:
             if self._pairs.get(name) is not pair:
                 return

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.contrast import Palette
     from svetlana_jupyter.project.project import Project
 
-_TITLES = {"xy": "This plane (xy)", "xz": "From the front (xz)", "zy": "From the side (zy)", "maximum": "Brightest (z)"}
+_TITLES = {"xy": "Plane (xy)", "xz": "Front (xz)", "zy": "Side (zy)", "maximum": "Brightest along z"}
 _EMPTY = "Select an object to see what a classifier will see of it."
 _DELAY = 0.12  # seconds: keys that follow each other quickly need no pictures in between
 
@@ -59,7 +59,7 @@ class Beside(HTML):
     """
 
     def __init__(self, project: Project, framed: Callable[[Field | None], None]) -> None:
-        super().__init__(layout={"margin": "4px 0 0 0", "height": "156px", "width": "100%"})
+        super().__init__(layout={"margin": "4px 0 0 0", "height": "134px", "width": "100%"})
         self._project, self._framed = project, framed
         self._latest: Latest[Question] = Latest(self._answer, self._show, _DELAY)
         self._said(_EMPTY)

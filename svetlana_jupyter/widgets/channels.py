@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.contrast import Palette, Window
     from svetlana_jupyter.widgets.opened import OpenImage
 
-_STEPS = 200
+_STEPS = 500
 _BY_HAND, _TRUE = "by hand", "as stored"
 _SHARES = {"all values": 0.0, "0.02 %": 0.02, f"{LEFT_OUT:g} %": LEFT_OUT, "1 %": 1.0, "5 %": 5.0}
 
@@ -48,11 +48,12 @@ class ChannelRow(HBox):
         channel = opened.palette.channels[position]
         low = min(0.0, *(window[0] for window in (*self._windows.values(), channel.window)))
         high = max(window[1] for window in (*self._windows.values(), channel.window))
+        self._step = (high - low) / _STEPS
         self.window = FloatRangeSlider(
             value=channel.window,
             min=low,
             max=high,
-            step=(high - low) / _STEPS,
+            step=self._step,
             readout_format=".0f" if high - low > 20 else ".3g",
             tooltip="The values shown black and at full brightness",
             layout={"width": "250px"},
@@ -88,16 +89,20 @@ class ChannelRow(HBox):
         return windows if automatic in windows.values() else {_TRUE: automatic, **windows}
 
     def _name_of(self, window: Window) -> str:
-        return next((name for name, offered in self._windows.items() if offered == tuple(window)), _BY_HAND)
+        return next((name for name, offered in self._windows.items() if self._same(offered, window)), _BY_HAND)
+
+    def _same(self, one: Window, other: Window) -> bool:
+        """Whether two windows are the same to the slider, which the browser sets to whole steps."""
+        return max(abs(a - b) for a, b in zip(one, other)) <= self._step
 
     def _set_window(self, window: Window) -> None:
         low, high = window
         self.left_out.value = self._name_of(window)
-        if high > low:
+        if high > low and not self._same(self._opened.palette.channels[self._position].window, window):
             self._show(self._opened.palette.windowed(self._position, (low, high)))
 
     def _choose(self, name: str) -> None:
-        if name != _BY_HAND:
+        if name != _BY_HAND and not self._same(self._windows[name], self.window.value):
             self.window.value = self._windows[name]
         self._done()
 

@@ -67,7 +67,8 @@ class GalleryPanel(CommandPanel):
         ("Home End", "First page, last page"),
         ("+ -", "Larger patches, smaller patches"),
         ("[ ]", "Less around each object, more"),
-        ("o g", "Outlines on and off; arrange again"),
+        ("o m", "Outlines; of a volume the middle plane, or the brightest over all"),
+        ("g", "Arrange again, with what is known by now"),
     )
 
     def __init__(self, project: Project) -> None:
@@ -177,6 +178,7 @@ class GalleryPanel(CommandPanel):
             "[": lambda: self.page.widen(-1),
             "]": lambda: self.page.widen(1),
             "o": lambda: self.page.set_trait("outlines", not self.page.outlines),
+            "m": lambda: self.page.set_trait("depth", "plane" if self.page.depth == "maximum" else "maximum"),
             "g": self.arrange,
         }
         info = self.project.classes.by_key(key)

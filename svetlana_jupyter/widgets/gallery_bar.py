@@ -113,7 +113,7 @@ class LookBar(HBox):
     def __init__(self, page: PatchPage) -> None:
         self.outlines = ToggleButton(page.outlines, icon="circle-o", tooltip="Outlines (o)", layout=ICON)
         link((page, "outlines"), (self.outlines, "value"))
-        self.depth = ToggleButton(icon="clone", tooltip="The brightest over all planes of an object", layout=ICON)
+        self.depth = ToggleButton(icon="clone", tooltip="Brightest over an object's planes (m)", layout=ICON)
         link((page, "depth"), (self.depth, "value"), (lambda depth: depth == "maximum", _depth_of))
         for toggle in (self.outlines, self.depth):
             toggle.observe(lambda _: page.focus(), "value")

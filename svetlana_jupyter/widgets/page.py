@@ -56,7 +56,7 @@ class PatchPage(VBox):
     selection = traitlets.Any(Selection())
     columns = traitlets.Enum(COLUMNS, 10)
     field = traitlets.Float(1.0)
-    depth = traitlets.Enum(["plane", "maximum"], "maximum")
+    depth = traitlets.Enum(["plane", "maximum"], "plane")
     outlines = traitlets.Bool(True)
 
     def __init__(self, album: Album, size: tuple[int, int], captions: Captions) -> None:
@@ -78,7 +78,7 @@ class PatchPage(VBox):
         self._rest = Rest(self._repaint_still)
         self._loader = Loader(self._pace.request, guarded(self._say_unreadable, self.status))
         self._surface = SheetSurface(size, self._pace.request)
-        self._pointer = Pointer()
+        self._pointer = Pointer(self._surface.widget[-1].model_id)
         self.children = (Box([self._surface.widget]), self.status, self._pointer)
         leafing = Leafing(self)
         self._surface.listen(leafing)
@@ -245,7 +245,7 @@ class PatchPage(VBox):
         self._surface.paint(self.sheet, again=self._still)
         self._still = False
         self._surface.shown = self.picked
-        self._pointer.tell(self.picked)
+        self._pointer.tell(self.picked, self._surface.frame)
         if not self._surface.settled:
             self._rest.restart()
 

@@ -44,7 +44,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Palett
     Parameters
     ----------
     patch : DataArray of shape (C', [Z,] Y, X)
-        From `project.patches.seen_patch`. A volume is shown by its brightest values along z.
+        From `project.patches.seen_patch`. A volume is shown by its middle plane.
     settings : PatchSettings
         That it was cut with.
     palette : Palette
@@ -55,11 +55,11 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Palett
     list of (bytes, str)
         PNGs and their captions.
     """
-    flat = (patch.max("z") if "z" in patch.dims else patch).to_numpy()
+    flat = (patch[:, patch.sizes["z"] // 2] if "z" in patch.dims else patch).to_numpy()
     count = len(palette.channels)
-    parts = [(settings.normalize, "What a classifier sees")]
+    parts = [(settings.normalize, "Classifier sees")]
     if settings.normalize == "both":
-        parts = [("percentile", "What a classifier sees"), ("object", "and beside it: the object alone")]
+        parts = [("percentile", "Classifier sees"), ("object", "the object alone")]
     shown = []
     for number, (how, caption) in enumerate(parts):
         colors = palette

@@ -23,7 +23,7 @@ function render({ model, el }) {
   const told = () => ({ shown: model.get("shown"), answered: model.get("answered"), frame: model.get("frame") });
   let layer = null;
   const drawn = () => layer?.ctx?.lineDashOffset ?? Infinity;
-  const known = model.get("layer") && model.widget_manager?.get_model(model.get("layer"));
+  const known = model.get("layer") ? model.widget_manager?.get_model(model.get("layer")) : undefined;
   known?.then((found) => (layer = found)).catch(() => {});
   let seen = told();
   let clicked = 0;

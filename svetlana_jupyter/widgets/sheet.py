@@ -17,7 +17,8 @@ PICTURES, MARKS = range(2)
 _SMALL = 1 << 19  # pixels: up to this many a PNG is quick
 _QUALITY = 92
 _FONT, _BOLD = "11px system-ui, sans-serif", "600 11px system-ui, sans-serif"
-_LETTER = 6.0  # CSS pixels, an average one of these fonts
+_LETTER = 6.6  # CSS pixels, an average one of these fonts
+_TELLING = 5  # letters: a name cut to fewer says nothing that the colour does not
 _FIRM, _LIKELY = 4, 2  # CSS pixels of a frame
 _CHOSEN = {DARK_INK: "#0d47a1", BRIGHT_INK: "#ffffff"}
 
@@ -59,6 +60,7 @@ class SheetSurface(Surface):
                 if before is None or before.key != sheet.key:
                     self._put(self.widget[PICTURES], _encoded(sheet), 0, 0)
                 self._mark(sheet)  # always, and last: the next full repaint begins on another canvas
+                self._sign()
             self._painted = sheet
 
     def _fit(self, sheet: Sheet) -> None:
@@ -119,8 +121,9 @@ def _words(layer: Any, tile: Tile, left: float, baseline: float, side: float, in
     if tile.name:
         layer.font, layer.text_align = _BOLD if tile.firm else _FONT, "left"
         room = int((side - (_LETTER * len(tile.share) + 4 if tile.share else 0)) / _LETTER)
-        fits = len(tile.name) <= room
-        layer.fill_text(tile.name if fits else f"{tile.name[: max(1, room - 1)]}…", left, baseline)
+        name = tile.name if len(tile.name) <= room else f"{tile.name[: max(1, room - 1)]}…"
+        if room >= _TELLING or name == tile.name:
+            layer.fill_text(name, left, baseline)
 
 
 def _check(layer: Any, x: float, y: float, ink: str) -> None:

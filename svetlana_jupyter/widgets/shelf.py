@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.scene import ahead
 from svetlana_jupyter.core.tiles import TileCache
+from svetlana_jupyter.widgets.indexing import Indexing
 from svetlana_jupyter.widgets.opened import OpenImage
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.regions import Piece
     from svetlana_jupyter.core.view import View
     from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.widgets.parts import Status
 
 _KEPT = 4  # a queue goes back and forth between images
 
@@ -23,14 +25,17 @@ class Shelf:
     Parameters
     ----------
     project : Project
+    status : Status
+        Says how far the finding of objects is.
 
     Attributes
     ----------
     cache : TileCache
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, status: Status) -> None:
         self.cache = TileCache()
+        self._indexing = Indexing(project, status)
         self._project = project
         self._kept: dict[str, OpenImage] = {}
         self._by_hand: dict[object, Palette] = {}
@@ -39,6 +44,7 @@ class Shelf:
         """Return an image, opened now or kept from before, in the contrast that was last set for its like."""
         opened = self.kept(name) or OpenImage(self._project, name, self.cache)
         self.put(opened)
+        self._indexing.begin(opened)
         opened.palette = self._by_hand.get(opened.automatic.kind, opened.automatic)
         return opened
 

@@ -45,9 +45,9 @@ _CSS = """
 .svetlana .sv-pictures .sv-blank { background: var(--jp-layout-color2, #eee); }
 .svetlana .sv-pictures figcaption { margin-top: 3px; font-size: 12px; line-height: 1.3;
   color: var(--jp-ui-font-color2, #616161); }
-.svetlana .sv-beside { gap: 10px; }
-.svetlana .sv-beside figure { width: 121px; }
-.svetlana .sv-beside img { width: 121px; height: 121px; }
+.svetlana .sv-beside { gap: 12px; }
+.svetlana .sv-beside figure { width: 110px; }
+.svetlana .sv-beside img { width: 110px; height: 110px; }
 .svetlana .sv-beside.sv-nothing { padding: 6px 0; }
 .svetlana table.sv-table { border-collapse: collapse; font-size: 13px; margin: 0; color: inherit; }
 .svetlana table.sv-table th { font-weight: 600; text-align: left; padding: 3px 14px 3px 6px; white-space: nowrap;

@@ -84,7 +84,7 @@ class Viewer(Picking, VBox):
         self.scene: Scene | None = None
         self.view = View((0.0, 0.0), 1.0, size)
         self._opened: OpenImage | None = None
-        self._shelf = Shelf(project)
+        self._shelf = Shelf(project, self.status)
         self._watching: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
         self._unreadable = False
         self._coming: list[tuple[str, int]] = []

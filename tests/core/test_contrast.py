@@ -21,6 +21,7 @@ from svetlana_jupyter.core.contrast import (
     to_screen,
     windowed,
 )
+from svetlana_jupyter.core.levels import Level
 from svetlana_jupyter.core.regions import Reader
 from svetlana_jupyter.core.view import Box
 
@@ -109,6 +110,17 @@ def test_gamma_and_colour_of_a_channel_are_its_own():
 
 def test_infinities_are_white_and_black():
     assert windowed(np.array([np.inf, -np.inf, 5.0]), (0, 10)).tolist() == [255, 0, 128]
+
+
+def test_the_contrast_of_a_pyramid_follows_what_is_seen_close_and_not_the_means_of_its_coarse_levels():
+    fine = np.full((1, 4096, 4096), 100, np.uint16)
+    fine[:, 40::64, 40::64] = fine[:, 41::64, 41::64] = 5000
+    levels = [fine]
+    while levels[-1].shape[1] > 256:
+        levels.append(levels[-1].reshape(1, len(levels[-1][0]) // 2, 2, -1, 2).mean((2, 4)).astype(np.uint16))
+    arrays = [xr.DataArray(level, dims=("c", "y", "x")) for level in levels]
+    reader = Reader(arrays[0], [Level.of(array) for array in arrays])
+    assert sample(reader).max() == 5000
 
 
 def test_a_huge_image_is_sampled_at_a_few_places_until_it_has_been_shown_as_a_whole():

@@ -7,11 +7,13 @@ from collections import Counter
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xarray import DataArray
 
 from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.pairing import ImagePair, pair
 from svetlana_jupyter.core.thumbnails import Cut, take_thumbnails
 
 DIMS = {2: ("y", "x"), 3: ("z", "y", "x")}
@@ -19,6 +21,10 @@ DIMS = {2: ("y", "x"), 3: ("z", "y", "x")}
 
 def lazy(pixels, chunks, dims):
     return DataArray(da.from_array(pixels, chunks=chunks, name=False), dims=dims)
+
+
+def plane(image, mask):
+    return ImagePair("a", lazy(image, 8, ("c", "y", "x")), lazy(mask, 8, DIMS[2]))
 
 
 def scattered(shape, count, seed):
@@ -60,7 +66,7 @@ def test_a_thumbnail_shows_the_samples_around_its_object_whatever_the_blocks(see
     objects = index_objects(DataArray(mask, dims=DIMS[3]))
     cut = Cut(step, count, depth)
     lazy_image = lazy(image, (1, *chunks), ("c", *DIMS[3]))
-    found = take_thumbnails(lazy_image, lazy(mask, chunks, DIMS[3]), objects, cut)
+    found = take_thumbnails(ImagePair("a", lazy_image, lazy(mask, chunks, DIMS[3])), objects, cut)
     for thumbnail, (label, row) in zip(found, objects.iterrows(), strict=True):
         values, own = expected(image, mask, row, label, cut)
         np.testing.assert_array_equal(thumbnail.values, values)
@@ -71,22 +77,32 @@ def test_a_plane_is_its_own_volume():
     mask = scattered((40, 50), 6, seed=1)
     image = np.random.default_rng(1).normal(size=(1, 40, 50)).astype(np.float32)
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
-    found = take_thumbnails(lazy(image, 16, ("c", "y", "x")), lazy(mask, 16, DIMS[2]), objects, Cut(1, 9))
+    found = take_thumbnails(plane(image, mask), objects, Cut(1, 9))
     for thumbnail, (label, row) in zip(found, objects.iterrows(), strict=True):
         values, own = expected(image[:, None], mask[None], row.to_dict() | {"z": 0}, label, Cut(1, 9))
         np.testing.assert_array_equal(thumbnail.values, values)
         np.testing.assert_array_equal(thumbnail.own, own)
 
 
+def test_a_file_that_is_asked_directly_gives_the_same(tmp_path):
+    mask = scattered((90, 100), 30, seed=4)
+    image = np.random.default_rng(4).integers(0, 255, (90, 100, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "image.tif", image, photometric="rgb", tile=(32, 32))
+    tifffile.imwrite(tmp_path / "mask.tif", mask, tile=(32, 32))
+    stored = pair("a", tmp_path / "image.tif", tmp_path / "mask.tif")
+    assert stored.levels and stored.mask_levels
+    objects = index_objects(stored.mask)
+    direct = take_thumbnails(stored, objects, Cut(2, 13))
+    for one, other in zip(direct, take_thumbnails(plane(image.transpose(2, 0, 1), mask), objects, Cut(2, 13))):
+        np.testing.assert_array_equal(one.values, other.values)
+        np.testing.assert_array_equal(one.own, other.own)
+
+
 def test_what_lies_beyond_the_image_is_said():
     mask = np.zeros((30, 30), np.uint8)
     mask[:3, 14:17] = 5
-    (found,) = take_thumbnails(
-        lazy(np.full((1, 30, 30), -7.0), 8, ("c", "y", "x")),
-        lazy(mask, 8, DIMS[2]),
-        index_objects(DataArray(mask, dims=DIMS[2])),
-        Cut(1, 11),
-    )
+    objects = index_objects(DataArray(mask, dims=DIMS[2]))
+    (found,) = take_thumbnails(plane(np.full((1, 30, 30), -7.0), mask), objects, Cut(1, 11))
     assert found.inside == (slice(4, 11), slice(0, 11))
     assert (found.values[0, :4] == 0).all() and (found.values[0, 4:] == -7).all()
 
@@ -106,7 +122,7 @@ def test_each_block_is_read_once_for_a_whole_page(depth):
 
     image = watched(mask[None].astype(np.uint8), (1, 4, 20, 20), ("c", *DIMS[3]), "image")
     objects = index_objects(DataArray(mask, dims=DIMS[3]))
-    take_thumbnails(image, watched(mask, (4, 20, 20), DIMS[3], "mask"), objects, Cut(1, 15, depth))
+    take_thumbnails(ImagePair("a", image, watched(mask, (4, 20, 20), DIMS[3], "mask")), objects, Cut(1, 15, depth))
     assert reads and set(reads.values()) == {1}
 
 
@@ -114,14 +130,13 @@ def test_booleans_and_missing_values_can_be_shown():
     mask = np.zeros((20, 20), np.uint8)
     mask[8:12, 8:12] = 1
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
-    (flags,) = take_thumbnails(lazy((mask > 0)[None], 8, ("c", "y", "x")), lazy(mask, 8, DIMS[2]), objects, Cut(1, 8))
+    (flags,) = take_thumbnails(plane((mask > 0)[None], mask), objects, Cut(1, 8))
     assert flags.values.dtype == np.uint8 and flags.values.max() == 1
-    gaps = np.full((1, 20, 20), np.nan)
-    (found,) = take_thumbnails(lazy(gaps, 8, ("c", "y", "x")), lazy(mask, 8, DIMS[2]), objects, Cut(1, 8))
+    (found,) = take_thumbnails(plane(np.full((1, 20, 20), np.nan), mask), objects, Cut(1, 8))
     assert np.isfinite(found.values).all()
 
 
 def test_no_object_makes_no_thumbnail():
     mask = scattered((20, 20), 2, seed=0)
     objects = index_objects(DataArray(mask, dims=DIMS[2])).iloc[:0]
-    assert take_thumbnails(lazy(mask[None], 8, ("c", "y", "x")), lazy(mask, 8, DIMS[2]), objects, Cut(1, 8)) == []
+    assert take_thumbnails(plane(mask[None], mask), objects, Cut(1, 8)) == []

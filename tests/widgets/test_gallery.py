@@ -7,6 +7,7 @@ import pytest
 
 from svetlana_jupyter.core.contact import AROUND
 from svetlana_jupyter.core.contrast import rgb_of
+from svetlana_jupyter.core.levels import Level
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.gallery import GalleryPanel
 from svetlana_jupyter.widgets.sheet import MARKS, PICTURES
@@ -330,15 +331,15 @@ def test_without_images_the_panel_says_how_to_add_some(empty):
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_shown(panel, project, monkeypatch):
-    broken = project.pair("left").image.data
-    whole = type(broken).__getitem__
+    (broken,) = project.pair("left").levels
+    whole = Level.read
 
-    def torn(self, at):
+    def torn(self, *window):
         if self is broken:
             raise OSError("chunk 3 is torn")
-        return whole(self, at)
+        return whole(self, *window)
 
-    monkeypatch.setattr(type(broken), "__getitem__", torn)
+    monkeypatch.setattr(Level, "read", torn)
     panel = ordered(GalleryPanel(project), "position")
     assert "left cannot be shown" in panel.page.status.text and "torn" in panel.page.status.text
     ground = rgb_of(AROUND[panel.page.sheet.ink])
@@ -358,18 +359,20 @@ def test_a_replaced_mask_shows_its_own_objects(panel, project):
     assert shown(panel)[0] == ("left", 2)
 
 
-def test_a_volume_is_shown_by_its_brightest_values_or_one_plane(tmp_path):
+def test_a_volume_is_shown_by_its_middle_plane_or_its_brightest_values(tmp_path):
     image, mask = squares(0)
     deep = np.stack([image // 4, image // 2, image])
     project = Project(tmp_path / "deep.svetlana", classes=["a"])
     project.add("deep", deep, np.stack([mask, mask, mask]), axes="zyx")
     panel = ordered(GalleryPanel(project), "position")
     panel.looks.outlines.value = False
-    assert panel.looks.depth.layout.display == "" and panel.looks.depth.value
-    brightest = cell_pixels(panel, 0)
-    panel.looks.depth.value = False
-    assert panel.page.depth == "plane"
-    assert cell_pixels(panel, 0).mean() < brightest.mean() - 10
+    assert panel.looks.depth.layout.display == "" and not panel.looks.depth.value
+    middle = cell_pixels(panel, 0)
+    panel.looks.depth.value = True
+    assert panel.page.depth == "maximum"
+    assert cell_pixels(panel, 0).mean() > middle.mean() + 10
+    press(panel, "m")
+    assert panel.page.depth == "plane" and (cell_pixels(panel, 0) == middle).all()
 
 
 def test_many_objects_are_leafed_through_page_by_page(tmp_path):
