@@ -68,8 +68,9 @@ def test_what_the_screen_waits_for_comes_before_what_it_may_show_next():
         loader.want([Part("third", loaded), Part("fourth", loaded), Part("fifth", loaded)])
         gate.set()
         await until(lambda: len(arrived) == 3)
-        assert sorted(loaded[:2]) == ["first", "second"]
-        assert set(loaded[2:5]) == {"third", "fourth", "fifth"}
+        assert {"first", "second", "third", "fourth", "fifth"} <= set(loaded)
+        # On two threads, "next" begins only when at least four of the five others have ended.
+        assert "next" not in loaded[:4]
         assert not loader.busy
 
     run(scenario)
