@@ -6,6 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
+
+# A machine that is busy with something else makes no property false.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on a busy machine are several times slower than one
 
 _home = tempfile.TemporaryDirectory(prefix="svetlana-tests-")

@@ -102,7 +102,6 @@ def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path
     for object, _, _ in log:
         assert seen[first[object]][1] == object, "the object labelled is the one that the screen showed"
     assert 5 < len(log) < KEYS / 2, "keys came faster than objects"
-    assert "labelled nothing" in slow.evaluate("panel.status.text")
 
 
 def keys_in(frame: str | bytes) -> list[dict[str, object]]:
