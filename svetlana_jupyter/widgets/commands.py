@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from svetlana_jupyter.widgets.panel import Panel
 from svetlana_jupyter.widgets.parts import keycap
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.project.project import Project
 
 
@@ -41,7 +42,7 @@ class CommandPanel(Panel):
     help : HTML
         The keys; shown and hidden by ``help_button``.
     digits : str
-        What the help says of the digits.
+        What the help says of the keys that stand for classes.
     view_keys : tuple of (str, str)
         Keys that change the view, separated by blanks, with what they do.
     """
@@ -60,6 +61,7 @@ class CommandPanel(Panel):
             tooltip="Show the keys (?)",
             layout={"width": "36px", "margin": "0 0 0 auto"},
         )
+        self.watch(self._list_keys, "classes_version")
 
     @property
     def shown(self) -> Any:
@@ -70,8 +72,12 @@ class CommandPanel(Panel):
         """Give these commands a button and their keys, and list them in the help."""
         self.commands = commands
         self.buttons = {command.text: self._button_of(command) for command in commands}
-        lines = [(keycap("1") + " … " + keycap("9"), self.digits)]
-        lines += [(" ".join(map(_named, command.keys)), command.tooltip) for command in commands]
+        self._list_keys()
+
+    def _list_keys(self) -> None:
+        """Write the help, with the keys that the classes have now."""
+        lines = class_keys(self.project.classes, self.digits)
+        lines += [(" ".join(map(_named, command.keys)), command.tooltip) for command in self.commands]
         lines += [(" ".join(map(keycap, keys.split())), text) for keys, text in self.view_keys]
         lines.append((keycap("?"), "Show or hide these keys"))
         cells = "".join(f"<span>{keys}</span><span>{text}</span>" for keys, text in lines)
@@ -102,6 +108,18 @@ class CommandPanel(Panel):
             tooltip=f"{command.tooltip} (key {command.keys[0]})",
             layout={"width": "auto", "margin": "0"},
         )
+
+
+def class_keys(classes: Iterable[ClassInfo], meaning: str) -> list[tuple[str, str]]:
+    """Return the keys of these classes as HTML, with what they mean; and how a class without a key is reached."""
+    infos = list(classes)
+    keys = [info.key for info in infos if info.key]
+    row, others = [key for key in keys if key in "123456789"], [key for key in keys if key not in "123456789"]
+    shown = [" … ".join(map(keycap, dict.fromkeys((row[0], row[-1]))))] if row else []
+    lines = [(" ".join([*shown, *map(keycap, others)]), meaning)] if keys else []
+    if len(keys) < len(infos):
+        lines.append((f"{keycap('/')} {keycap('⏎')}", "Find a class by its name, take it"))
+    return lines
 
 
 def _named(key: str) -> str:

@@ -126,3 +126,15 @@ def test_a_class_looked_for_while_another_object_was_on_the_screen_labels_nothin
     assert many.status.text == TOO_EARLY
     enter(many.rows.find, "stage 16")
     assert project.label_of("left", 4).class_id
+
+
+def test_the_help_lists_the_keys_that_stand_for_classes(panel, project):
+    assert panel.help.value.startswith('<div class="sv-keys"><span><kbd>1</kbd> … <kbd>2</kbd></span>')
+    for name in STAGES[:9]:
+        project.add_class(name)
+    assert "<kbd>1</kbd> … <kbd>9</kbd> <kbd>0</kbd> <kbd>q</kbd></span>" in panel.help.value
+    assert "Find a class" not in panel.help.value
+    for name in STAGES[9:]:
+        project.add_class(name)
+    assert "<kbd>k</kbd></span><span>the class of the object" in panel.help.value
+    assert "<kbd>/</kbd> <kbd>⏎</kbd></span><span>Find a class by its name" in panel.help.value
