@@ -1,4 +1,4 @@
-"""The gallery with a real mouse and keyboard: patches of blood cells selected, labelled with one key, and taken back."""
+"""The gallery with mouse and keyboard: patches of blood cells selected, labelled with one key, and taken back."""
 
 from __future__ import annotations
 
