@@ -48,6 +48,8 @@ class TrainingSettings(Settings):
         Share of the annotations kept aside to score each epoch, by whole groups...
     held_out_from : int
         ...once there are this many. With fewer, all train and the score comes from cross-validation.
+    folds : int
+        Parts that cross-validation holds out in turn: more take longer, fewer leave less to train on.
     views : int
         Predictions are averaged over up to this many mirrored and turned views, of those that augmentation allows;
         every view costs a prediction, and a trained network rarely gains by them.
@@ -75,6 +77,7 @@ class TrainingSettings(Settings):
     augmentation: AugmentSettings = AugmentSettings()
     held_out: float = Field(default=0.2, ge=0.0, le=0.5)
     held_out_from: int = Field(default=400, ge=10)
+    folds: int = Field(default=4, ge=2, le=20)
     views: int = Field(default=1, ge=1, le=48)
     trees: int = Field(default=300, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,8 @@ class Samples:
         Names of the classes, as far as they are known.
     settings : TrainingSettings
         With concrete patches.
+    gestures : str array of shape (n,)
+        The gesture (a lasso, a selection in the gallery) that named each sample among others, "" where it was alone.
     """
 
     inputs: NDArray[np.float32]
@@ -53,6 +55,11 @@ class Samples:
     ndim: int
     channels: tuple[str, ...]
     settings: TrainingSettings
+    gestures: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, str))
+
+    def __post_init__(self) -> None:
+        if not len(self.gestures):
+            object.__setattr__(self, "gestures", np.full(len(self.targets), ""))
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -64,8 +71,13 @@ class Samples:
 
     def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Samples:
         """Return some of the samples."""
-        arrays = {name: getattr(self, name)[chosen] for name in ("inputs", "targets", "groups", "images", "objects")}
-        return replace(self, **arrays)
+        names = ("inputs", "targets", "groups", "images", "objects", "gestures")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
+    def with_gestures(self, gestures: pd.Series) -> Samples:
+        """Return these samples with the gestures that named them, as text indexed by ``(image, object)``."""
+        index = pd.MultiIndex.from_arrays([self.images, self.objects])
+        return replace(self, gestures=gestures.reindex(index).fillna("").to_numpy(str))
 
 
 @dataclass(frozen=True)

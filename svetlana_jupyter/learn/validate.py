@@ -46,7 +46,7 @@ class Validation:
     says : str
         The source of the score, or why there is none.
     table : DataFrame
-        One row an object: image, object, group, truth and predicted class id.
+        One row an object, as `held_out_table` gives it.
     """
 
     accuracy: float | None
@@ -58,41 +58,66 @@ class Validation:
     table: pd.DataFrame
 
 
-def cross_validate(samples: Samples, count: int = 5, stop: Callable[[], bool] = never) -> Iterator[Fold | Validation]:
+def cross_validate(
+    samples: Samples, count: int | None = None, stop: Callable[[], bool] = never
+) -> Iterator[Fold | Validation]:
     """Train on all folds but one and score that one, for each.
 
-    Folds are whole groups (wells, patients, images, regions) where every class lives in enough of them, so that
-    neighbours which look alike are not on both sides.
+    Folds are whole groups (wells, patients, images, regions) where every class lives in at least two of them, so that
+    neighbours which look alike are not on both sides (`learn.split.folds`).
 
     Parameters
     ----------
     samples : Samples
         With at least five of each class; otherwise the result is a sentence instead of numbers.
-    count : int
-        Number of folds.
+    count : int, optional
+        Number of folds; by default that of the settings.
     stop : callable
         Asked before every batch; once it returns True, the result says that it was stopped.
     """
-    empty = pd.DataFrame(columns=["image", "object", "group", "truth", "predicted"])
-    sentence = _why_not(samples)
+    sentence = why_not(samples)
     if sentence:
-        yield Validation(None, None, None, None, len(samples), sentence, empty)
+        yield _unknown(samples, sentence)
         return
-    parts, grouped = folds(samples, count)
+    parts, apart = folds(samples, count or samples.settings.folds)
     # A fold is what is held out; all the rest trains.
     samples = replace(samples, settings=samples.settings.changed(held_out=0.0))
-    predicted = np.zeros(len(samples), np.int64)
+    probabilities = np.zeros((len(samples), len(samples.classes)), np.float32)
+    number = np.zeros(len(samples), np.int64)
     for done, part in enumerate(parts, start=1):
         rest = np.setdiff1d(np.arange(len(samples)), part)
-        predicted[part] = _predicted(samples.subset(rest), samples.subset(part), stop)
+        number[part] = done
+        probabilities[part] = _probabilities(samples.subset(rest), samples.subset(part), samples.classes, stop)
         if stop():
-            yield Validation(None, None, None, None, len(samples), "Stopped before the score was known.", empty)
+            yield _unknown(samples, "Stopped before the score was known.")
             return
         yield Fold(done, len(parts))
-    yield _validation(samples, predicted, grouped)
+    yield _validation(held_out_table(samples, number, probabilities), apart)
 
 
-def _why_not(samples: Samples) -> str:
+def held_out_table(samples: Samples, folds: NDArray[np.int64], probabilities: NDArray[np.float32]) -> pd.DataFrame:
+    """Return what is known of objects that were held out, in the form that a run keeps it.
+
+    Parameters
+    ----------
+    samples : Samples
+    folds : int64 of shape (n,)
+        The number of the part in which each sample was held out.
+    probabilities : float32 of shape (n, number of classes)
+        In the order of ``samples.classes``, by a classifier that was not trained on that part.
+
+    Returns
+    -------
+    DataFrame
+        One row an object: ``image``, ``object``, ``group``, ``fold``, ``truth`` and ``predicted`` (class ids), and one
+        ``p_<class id>`` each.
+    """
+    columns = {"image": samples.images, "object": samples.objects, "group": samples.groups, "fold": folds}
+    columns |= {"truth": samples.targets, "predicted": np.array(samples.classes)[probabilities.argmax(axis=1)]}
+    return pd.DataFrame(columns | {f"p_{id}": p for id, p in zip(samples.classes, probabilities.T, strict=True)})
+
+
+def why_not(samples: Samples) -> str:
     """Return why there is no score, "" where there can be one."""
     counts = {id: int((samples.targets == id).sum()) for id in samples.classes}
     scarce = [f"{samples.names.get(id, f'class {id}')} has {n}" for id, n in counts.items() if n < FEWEST]
@@ -101,38 +126,37 @@ def _why_not(samples: Samples) -> str:
     return f"Not known yet: a score needs at least {FEWEST} annotated objects of each class, but {', '.join(scarce)}."
 
 
-def _predicted(training: Samples, testing: Samples, stop: Callable[[], bool]) -> NDArray[np.int64]:
-    """Return the class ids that a classifier trained on one part gives the other."""
+def _probabilities(
+    training: Samples, testing: Samples, classes: tuple[int, ...], stop: Callable[[], bool]
+) -> NDArray[np.float32]:
+    """Return the probabilities (n, number of classes) that a classifier trained on one part gives the other."""
     fitted = [event for event in fit(training, stop) if isinstance(event, Fitted)][-1]
     inputs = testing.inputs
     if not isinstance(fitted.classifier, Forest):
         assert isinstance(fitted.classifier.patches.sampling, tuple)
         inputs = center_crop(torch.from_numpy(inputs), fitted.classifier.patches.sampling).numpy()
     pieces = np.array_split(np.arange(len(inputs)), -(-len(inputs) // BATCH[testing.ndim]))
-    probabilities = np.concatenate([fitted.classifier.classify(inputs[piece]) for piece in pieces])
-    ids: NDArray[np.int64] = np.array(fitted.classifier.classes)[probabilities.argmax(axis=1)]
-    return ids
+    known = np.concatenate([fitted.classifier.classify(inputs[piece]) for piece in pieces])
+    probabilities = np.zeros((len(inputs), len(classes)), np.float32)  # a class that did not train has none
+    probabilities[:, np.searchsorted(classes, fitted.classifier.classes)] = known
+    return probabilities
 
 
-def _validation(samples: Samples, predicted: NDArray[np.int64], grouped: bool) -> Validation:
-    right = predicted == samples.targets
+def _unknown(samples: Samples, sentence: str) -> Validation:
+    table = pd.DataFrame(columns=["image", "object", "group", "fold", "truth", "predicted"])
+    return Validation(None, None, None, None, len(samples), sentence, table)
+
+
+def _validation(table: pd.DataFrame, apart: str) -> Validation:
+    right = table["predicted"] == table["truth"]
     interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    table = pd.DataFrame(
-        {
-            "image": samples.images,
-            "object": samples.objects,
-            "group": samples.groups,
-            "truth": samples.targets,
-            "predicted": predicted,
-        }
-    )
-    apart = "whole groups" if grouped else "single objects (the classes live in too few groups)"
+    because = "" if apart == "whole groups" else " (the classes live in too few groups)"
     return Validation(
         accuracy=float(right.mean()),
         low=float(interval.low),
         high=float(interval.high),
-        balanced=float(pd.Series(right).groupby(samples.targets).mean().mean()),
+        balanced=float(right.groupby(table["truth"]).mean().mean()),
         n=len(right),
-        says=f"Cross-validation on {len(right)} annotated objects, held out by {apart}.",
+        says=f"Cross-validation on {len(right)} annotated objects, held out by {apart}{because}.",
         table=table,
     )

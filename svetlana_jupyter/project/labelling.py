@@ -159,6 +159,21 @@ class Labelling:
         """Return every row of every log, as `core.annotations.log_table` does."""
         return log_table(self.logs)
 
+    def gestures(self) -> pd.Series[str]:
+        """Return the gesture that gave each object its class where it named others too, by ``(image, object)``.
+
+        Such objects are not independent of each other: a lasso takes neighbours, a selection what looks alike.
+        """
+        found: dict[ObjectId, str] = {}
+        for who, log in self.logs.items():
+            sizes = Counter(entry.gesture for entry in log.entries if entry.action == "label")
+            for entry in log.entries:
+                if entry.action == "label":
+                    name = f"{who} {entry.gesture}" if sizes[entry.gesture] > 1 else ""
+                    found |= dict.fromkeys(self._standing.today(entry.subject), name)
+        labels = self.label_table()
+        return labels.index.to_series().map(found).fillna("").astype("object")
+
     def rate(self) -> float:
         """Return a person's gestures a minute, by the median gap between the last fifty; NaN if that is not known."""
         by_hand = [entry for entry in self.book.log.entries[-50:] if entry.seconds is not None]

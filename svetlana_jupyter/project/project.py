@@ -136,6 +136,7 @@ class Project(Results):
             pairs={name: self.pair(name) for name in self.images},
             objects=self.objects,
             labels=labels["class_id"],
+            gestures=self._labelling.gestures(),
             classes=self.classes,
             settings=chosen.changed(threads=threads),
             folder=self._store.runs_folder,

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.samples import Gathering, Samples
     from svetlana_jupyter.learn.validate import Validation
 
-FOLDS = 4  # more cost time, fewer train on too little
-
 
 @dataclass(frozen=True)
 class LiveCurve:
@@ -49,6 +47,8 @@ class TrainingTask:
         Returns the object index of an image.
     labels : Series of int
         Class ids, indexed by ``(image, object)``.
+    gestures : Series of str
+        The gesture that named each of these objects among others, "" where it named it alone.
     classes : Classes
     settings : TrainingSettings
     folder : Path
@@ -58,13 +58,14 @@ class TrainingTask:
     pairs: Mapping[str, ImagePair]
     objects: Callable[[str], pd.DataFrame]
     labels: pd.Series[int]
+    gestures: pd.Series[str]
     classes: Classes
     settings: TrainingSettings
     folder: Path
 
     def gather(self, settings: TrainingSettings) -> Iterator[Gathering | Samples]:
         """Cut or measure the annotated objects."""
-        from svetlana_jupyter.learn.samples import gather
+        from svetlana_jupyter.learn.samples import Samples, gather
 
         parts = []
         for name, pair in self.pairs.items():
@@ -72,7 +73,8 @@ class TrainingTask:
                 objects = self.objects(name)
                 labels = self.labels.xs(name, level="image")
                 parts.append((pair, objects, labels[labels.index.isin(objects.index)]))
-        return gather(parts, settings, dict(zip(self.classes.ids, self.classes.names)))
+        for event in gather(parts, settings, dict(zip(self.classes.ids, self.classes.names))):
+            yield event.with_gestures(self.gestures) if isinstance(event, Samples) else event
 
     def measured(self) -> Samples:
         """Measure the annotated objects for a forest."""
@@ -156,9 +158,9 @@ def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterat
 def _validated(samples: Samples, text: str, stop: Stop) -> Generator[Progress, None, Validation]:
     from svetlana_jupyter.learn.validate import Fold, Validation, cross_validate
 
-    yield Progress(0, FOLDS, text)
+    yield Progress(0, 1, text)
     result: Validation | None = None
-    for event in cross_validate(samples, FOLDS, stop):
+    for event in cross_validate(samples, stop=stop):
         if isinstance(event, Fold):
             yield Progress(event.done, event.total, text)
         else:

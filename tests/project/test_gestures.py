@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
 
 ACROSS = {("P1_A1", 1): "dim", ("P2_A1", 4): "bright", ("P1_A1", 2): "bright"}
 
@@ -63,3 +65,26 @@ def test_if_one_object_is_not_there_nothing_is_written(project: Project, objects
     with pytest.raises(InputError, match="'nonsense'"):
         project.mark_each([("P1_A1", 1)], "nonsense")
     assert len(project.annotations()) == 0
+
+
+def test_the_project_knows_which_objects_were_named_together(project: Project) -> None:
+    project.annotate_each(ACROSS)
+    project.annotate("P1_A2", 7, "dim")
+    project.annotate("P1_A2", [8, 9], "bright")
+    project.annotate("P1_A1", 2, "dim")
+    found = project._labelling.gestures()
+    assert found["P1_A1", 1] == found["P2_A1", 4] != ""
+    assert found["P1_A2", 8] == found["P1_A2", 9] != found["P1_A1", 1]
+    assert found["P1_A2", 7] == found["P1_A1", 2] == "", "the last word is alone"
+    project.replace_mask("P1_A1", squares()[1].astype(np.int32) + 100)
+    assert project._labelling.gestures()["P1_A1", 101] == found["P2_A1", 4]
+
+
+def test_objects_named_together_are_held_out_together(project: Project) -> None:
+    for first in range(1, 9, 2):
+        project.annotate_each({("P1_A1", first): "dim", ("P1_A1", first + 1): "bright", ("P1_A1", first + 2): "dim"})
+    project.annotate("P1_A1", 9, "dim")
+    project.annotate("P1_A1", [10, 12], "bright")
+    project.train(architecture="forest", trees=5)
+    table = project.run().held_out().set_index("object")["fold"]
+    assert table[10] == table[12] and table[1] == table[2]
