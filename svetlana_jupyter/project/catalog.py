@@ -184,15 +184,16 @@ class Catalog:
             self._pairs[name] = self.open(entry, self._store.absolute(entry.mask), known=True)
         return self._pairs[name]
 
-    def objects(self, name: str, progress: Progress | None = None) -> pd.DataFrame:
+    def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
         """Return the object index of an image: kept in the project, built again if the mask is another next time.
 
-        Any thread may ask; of two that ask for the same image one finds the objects, and the other waits for a while.
+        Any thread may ask; of two that ask for the same image one finds the objects, and the other waits: for a while,
+        or with ``wait`` however long it takes.
         """
         entry = self.entry(name)
         if name not in self._tables:
             finding = self._finding.setdefault(name, threading.Lock())
-            if not finding.acquire(timeout=PATIENCE):
+            if not finding.acquire(timeout=-1 if wait else PATIENCE):
                 raise ProjectError(f"the objects of {name!r} are still being found; try again when that is done.")
             try:
                 if name not in self._tables:
@@ -214,7 +215,7 @@ class Catalog:
 
     def has_index(self, name: str) -> bool:
         """Whether `objects` would return at once."""
-        return self._store.objects_file(name).exists()
+        return name in self._tables or self._store.objects_file(name).exists()
 
     def open(self, entry: ImageEntry, mask: Source, known: bool = False) -> ImagePair:
         """Open an image with a mask, which may be another than its own; one that is known is not looked at again."""

@@ -137,9 +137,21 @@ class Collection(HasTraits):
         """Open an image with its mask, lazily."""
         return self._catalog.pair(name)
 
-    def objects(self, name: str, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
-        """Return the object index of an image (`core.objects.index_objects`), built on first use and kept."""
-        return self._catalog.objects(name, progress)
+    def objects(
+        self, name: str, progress: Callable[[int, int], None] | None = None, wait: bool = False
+    ) -> pd.DataFrame:
+        """Return the object index of an image (`core.objects.index_objects`), built on first use and kept.
+
+        Parameters
+        ----------
+        name : str
+        progress : callable, optional
+            Called with how many of how many steps are done.
+        wait : bool
+            Where another thread is finding the objects already, wait however long that takes, instead of an error
+            after some seconds.
+        """
+        return self._catalog.objects(name, progress, wait)
 
     @property
     def classes(self) -> Classes:

@@ -83,7 +83,7 @@ class Beside(HTML):
 
     def _pictures(self, question: Question) -> Answer:
         project, name, object = self._project, question.image, question.object
-        pair, row = project.pair(name), project.objects(name).loc[object]
+        pair, row = project.pair(name), project.objects(name, wait=True).loc[object]
         shown: list[tuple[bytes, str]] = []
         if pair.ndim == 3:
             sections = take_sections(pair.image, pair.mask, object, row, pair.spacing)

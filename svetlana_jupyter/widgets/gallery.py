@@ -16,6 +16,7 @@ from svetlana_jupyter.widgets.album import Album, usual_side
 from svetlana_jupyter.widgets.captions import Captions
 from svetlana_jupyter.widgets.commands import Command, CommandPanel
 from svetlana_jupyter.widgets.gallery_bar import LeafBar, LookBar, WantedBar
+from svetlana_jupyter.widgets.indexing import Indexing
 from svetlana_jupyter.widgets.page import PatchPage
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import ClassRows, count, heading, muted, no_images
@@ -29,6 +30,7 @@ SIZE = (484, 648)
 _SEED = 0
 _AT_ONCE = 10**8  # pixels of masks that are searched for objects without being asked
 _NONE = "Nothing is selected: click a patch, drag over several, or press Ctrl+A for all."
+_NO_SUCH = "No object is like this: choose other ones above."
 _TOO_EARLY = "That key came before the selection was on the screen, so it labelled nothing."
 
 Shown = tuple[str, int] | None
@@ -78,6 +80,7 @@ class GalleryPanel(CommandPanel):
         self._number = 0
         self._since = time.monotonic()
         self._captions = Captions(project)
+        self._indexing = Indexing(project, self.status)
         self.page = PatchPage(Album(project), SIZE, self._captions)
         self._count = self.page.grid.count
         self.bar = WantedBar(self.page, guarded(self.arrange, self.status))
@@ -147,17 +150,25 @@ class GalleryPanel(CommandPanel):
         self.looks.follow(deep=any(len(entry.shape) == 3 for entry in project.images.values()))
         self.bar.list(project.images, project.classes, all_first=self._quick())
         names = self.bar.images or tuple(project.images)
+        self._indexing.after(names, lambda: self._arrange(names), "They are shown then.")
+        if self._indexing.waits:
+            self._rows = self._rows[:0]
+            self.go(0)
+        self._follow()
+
+    def _arrange(self, names: tuple[str, ...]) -> None:
+        project = self.project
         objects = {name: project.objects(name) for name in names}
         self._table = gather(objects, {name: project.probabilities(name) for name in names}, project.labels())
         self._rows = arrange(self._table, self.bar.wanted(_SEED))
         self.go(0)
-        self._follow()
 
     def go(self, page: int) -> None:
         """Show another page; nothing of it is selected."""
         self._number = self.pages.nearest(page)
         side = usual_side(self._table)
-        words = "" if len(self._rows) else "No object is like this: choose other ones above."
+        none = "The objects are being found." if self._indexing.waits else _NO_SUCH
+        words = "" if len(self._rows) else none
         self.page.show(self._objects(self._number), side, self._objects(self._number + 1), words)
         self._since = time.monotonic()
         self._follow_selection()

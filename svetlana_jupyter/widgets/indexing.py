@@ -1,61 +1,137 @@
-"""The objects of a huge image are found beside the kernel's loop, while one looks around; a sentence says how far."""
+"""The objects of images are found beside the kernel's loop; what needs them is done when they are there, in its order.
+
+A sentence says how far it is, and the panel is usable meanwhile. Without a running loop (a script) nothing waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.pace import running_loop
+from svetlana_jupyter.widgets.panel import guarded
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
-    from svetlana_jupyter.widgets.opened import OpenImage
     from svetlana_jupyter.widgets.parts import Status
 
-_LARGE = 1 << 26  # pixels: the objects of anything smaller are found in a second or two, when they are first needed
+_LARGE = 1 << 24  # pixels: the objects of anything smaller are found in less than a second, when they are first needed
+_MEANWHILE = "You can look around meanwhile."
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Something that needs the objects of these images, with what a person is told until it is done."""
+
+    images: tuple[str, ...]
+    act: Callable[[], object]
+    words: str
 
 
 class Indexing:
-    """Finds the objects of large images ahead of the first that is selected by its number.
+    """Finds the objects of images, one image after the other, for whoever waits for them.
 
     Parameters
     ----------
     project : Project
     status : Status
+        Says how far it is, and what cannot be found.
     """
 
     def __init__(self, project: Project, status: Status) -> None:
         self._project, self._status = project, status
-        self._begun: set[str] = set()
+        self._tried: set[str] = set()
+        self._coming: deque[str] = deque()
+        self._waiting: deque[Waiting] = deque()
+        self._image = ""  # whose objects are being found
 
-    def begin(self, opened: OpenImage) -> None:
-        """Find the objects of an image, if that takes long and was not done yet; without a loop nothing happens."""
-        loop, name = running_loop(), opened.name
-        if loop is None or name in self._begun or opened.pair.mask.size < _LARGE or self._project.is_indexed(name):
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for objects."""
+        return bool(self._waiting)
+
+    def begin(self, image: str, pixels: int) -> None:
+        """Find the objects of a large image ahead of the first need, unless that was tried before."""
+        if running_loop() is not None and pixels >= _LARGE and image not in self._tried:
+            self._find([image])
+
+    def after(self, images: Iterable[str], act: Callable[[], object], words: str = _MEANWHILE) -> None:
+        """Do something that needs the objects of these images, at once if they are known, else when they are found.
+
+        Parameters
+        ----------
+        images : iterable of str
+        act : callable
+            Done behind all that waits already. Left out, with a sentence, if the objects cannot be found.
+        words : str
+            What to say of it meanwhile.
+        """
+        wanted = tuple(images)
+        missing = [name for name in wanted if not self._project.is_indexed(name)]
+        if running_loop() is None or not (missing or self._waiting):
+            act()
             return
-        self._begun.add(name)
-        threading.Thread(target=self._find, args=(name, loop), daemon=True, name="index").start()
+        self._waiting.append(Waiting(wanted, act, words))
+        self._find(missing)
+        self._say()
 
-    def _find(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+    def _find(self, images: Iterable[str]) -> None:
+        for name in images:
+            if name != self._image and name not in self._coming and not self._project.is_indexed(name):
+                self._coming.append(name)
+        self._next()
+
+    def _next(self) -> None:
+        if self._image or not self._coming or (loop := running_loop()) is None:
+            return
+        self._image = self._coming.popleft()
+        self._tried.add(self._image)
+        threading.Thread(target=self._run, args=(self._image, loop), daemon=True, name="index").start()
+
+    def _run(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         said = -1
 
         def progress(done: int, total: int) -> None:
             nonlocal said
             if (share := 100 * done // total) != said:
                 said = share
-                self._tell(loop, f"Finding the objects of {name}: {share} %. You can look around meanwhile.")
+                tell(self._say, f": {share} %.")
 
+        def tell(call: Callable[..., object], *arguments: object) -> None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(guarded(call, self._status), *arguments)
+
+        problem = ""
         try:
-            self._project.objects(name, progress)
-            self._tell(loop, "")
+            self._project.objects(name, progress, wait=True)
         except SvetlanaError as error:
-            self._tell(loop, str(error))
-        except OSError as error:
-            self._tell(loop, f"The objects of {name} cannot be found ({error}). Check that its mask is whole.")
+            problem = str(error)
+        except Exception as error:
+            logger.exception("the objects of %s cannot be found", name)
+            problem = f"The objects of {name} cannot be found ({error}). Check that its mask is whole."
+        tell(self._found, name, problem)
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, text: str) -> None:
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(self._status.say, text)
+    def _say(self, share: str = "") -> None:
+        name = self._image or next(iter(self._coming), "")
+        words = self._waiting[-1].words if self._waiting else _MEANWHILE
+        self._status.say(f"Finding the objects of {name}{share or ' …'} {words}" if name else "")
+
+    def _found(self, name: str, problem: str) -> None:
+        """Go on with what waited for an image; runs on the loop."""
+        self._image = ""
+        self._status.say("")
+        if problem:
+            self._waiting = deque(waiting for waiting in self._waiting if name not in waiting.images)
+            self._status.warn(problem)
+        while self._waiting and all(map(self._project.is_indexed, self._waiting[0].images)):
+            guarded(self._waiting.popleft().act, self._status)()
+        self._find(self._waiting[0].images if self._waiting else ())

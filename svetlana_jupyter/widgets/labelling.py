@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NO_OBJECT = "No object is chosen: click one, or press n for the next."
 TOO_EARLY = "That key came before the next object was on the screen, so it labelled nothing."
+_WRITTEN = "What you said is written then."
 _AHEAD = 3  # objects of the queue that are read while the one before is looked at
 
 
@@ -152,12 +153,8 @@ class LabellingPanel(CommandPanel):
 
     def label(self, name: str, object: ObjectId | None) -> None:
         """Give an object, or each that is selected, a class."""
-        if not self._means(object):
-            return
-        self.project.annotate(
-            object.image, self._meant(), name, source=self._source_for(object), seconds=self._seconds(object)
-        )
-        self._go_on(object)
+        if self._means(object):
+            self._record(object, partial(self.project.annotate, object.image, self._meant(), name))
 
     def _label_found(self, name: str) -> None:
         """Give the object that was on screen when a person began to look for a class that class."""
@@ -168,12 +165,8 @@ class LabellingPanel(CommandPanel):
         """Return the command that marks an object, or each selected, as skipped, ambiguous or badly segmented."""
 
         def act(object: ObjectId | None) -> None:
-            if not self._means(object):
-                return
-            self.project.mark(
-                object.image, self._meant(), mark, source=self._source_for(object), seconds=self._seconds(object)
-            )
-            self._go_on(object)
+            if self._means(object):
+                self._record(object, partial(self.project.mark, object.image, self._meant(), mark))
 
         return act
 
@@ -181,24 +174,42 @@ class LabellingPanel(CommandPanel):
         """Remove what was said of an object, or of each that is selected."""
         if not self._means(object):
             return
-        self.project.erase(object.image, self._meant(), source=self._source_for(object))
-        self.status.say(self.project.status)
+        erase = partial(self.project.erase, object.image, self._meant(), source=self._source_for(object))
+
+        def act() -> None:
+            erase()
+            self.status.say(self.project.status)
+
+        self.viewer.indexing.after([object.image], act, _WRITTEN)
 
     def undo(self, object: ObjectId | None = None) -> None:
         """Take back the last annotation, whatever is shown."""
-        self._revisit(self.project.undo(), "undo")
+        self.viewer.indexing.after((), lambda: self._revisit(self.project.undo(), "undo"), _WRITTEN)
 
     def redo(self, object: ObjectId | None = None) -> None:
         """Annotate again what was taken back last."""
-        self._revisit(self.project.redo(), "redo")
+        self.viewer.indexing.after((), lambda: self._revisit(self.project.redo(), "redo"), _WRITTEN)
 
     def next(self, object: ObjectId | None = None) -> None:
         """Take the next object of the queue."""
-        self._bring(self.queue.next(), "No object is left in the queue.")
+        # A queue that is made now looks at every image.
+        images = self.project.images if self._queue is None else ()
+        end = "No object is left in the queue."
+        self.viewer.indexing.after(images, lambda: self._bring(self.queue.next(), end), "The next object comes then.")
 
     def previous(self, object: ObjectId | None = None) -> None:
         """Go back to the object before."""
-        self._bring(self.queue.previous(), "This is the first object of the queue.")
+        self._bring(self._queue.previous() if self._queue else None, "This is the first object of the queue.")
+
+    def _record(self, object: ObjectId, write: Callable[..., None]) -> None:
+        """Write what a key said of an object, once its place is known; then go on."""
+        write = partial(write, source=self._source_for(object), seconds=self._seconds(object))
+
+        def act() -> None:
+            write()
+            self._go_on(object)
+
+        self.viewer.indexing.after([object.image], act, _WRITTEN)
 
     def _means(self, object: ObjectId | None) -> TypeGuard[ObjectId]:
         """Whether a key or button is meant for the object; else the status says why not.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.view import View
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.canvas import CanvasSurface
+    from svetlana_jupyter.widgets.indexing import Indexing
+    from svetlana_jupyter.widgets.shelf import Shelf
 
 Shown = tuple[str, int] | None
 
@@ -59,6 +61,7 @@ class Picking(traitlets.HasTraits):
         project: Project
         scene: Scene | None
         view: View
+        _shelf: Shelf
         _surface: CanvasSurface
         redraw: Callable[[], None]
 
@@ -66,6 +69,11 @@ class Picking(traitlets.HasTraits):
         self._selections = 0
         self._pick_callbacks: list[Callable[[str, int], Any]] = []
         super().__init__(*arguments, **options)
+
+    @property
+    def indexing(self) -> Indexing:
+        """Finds the objects of images, and does then what waited for them."""
+        return self._shelf.indexing
 
     @property
     def picked(self) -> Shown:
@@ -146,8 +154,15 @@ class Picking(traitlets.HasTraits):
         return was_open
 
     def _choose_inside(self, corners: tuple[Point, ...], extend: bool) -> None:
-        found = objects_inside(self.project.objects(self.image), corners, self._planes()).tolist()
-        self._choose([*self.selection, *found] if extend else found)
+        """Select the objects inside a region; if they must be found first, unless others are selected meanwhile."""
+        image, planes, before = self.image, self._planes(), self._selections
+
+        def choose() -> None:
+            if (self.image, self._selections) == (image, before):
+                found = objects_inside(self.project.objects(image), corners, planes).tolist()
+                self._choose([*self.selection, *found] if extend else found)
+
+        self.indexing.after([image], choose, "What you drew selects them then.")
 
     def _planes(self) -> Planes:
         if self.reach == "range":

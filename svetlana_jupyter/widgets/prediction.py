@@ -156,6 +156,10 @@ class PredictionPanel(LabellingPanel):
         if not (project.images and project.current_run):  # counting would have to look at every image, for little
             self.counts.value = muted("They come with the first prediction.")
             return
+        self.viewer.indexing.after(project.images, self._count)
+
+    def _count(self) -> None:
+        project = self.project
         counts = project.counts(by="image")
         totals = counts.groupby("class")["count"].sum()
         known = int(totals.sum())

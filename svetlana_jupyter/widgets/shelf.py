@@ -31,11 +31,12 @@ class Shelf:
     Attributes
     ----------
     cache : TileCache
+    indexing : Indexing
     """
 
     def __init__(self, project: Project, status: Status) -> None:
         self.cache = TileCache()
-        self._indexing = Indexing(project, status)
+        self.indexing = Indexing(project, status)
         self._project = project
         self._kept: dict[str, OpenImage] = {}
         self._by_hand: dict[object, Palette] = {}
@@ -44,7 +45,7 @@ class Shelf:
         """Return an image, opened now or kept from before, in the contrast that was last set for its like."""
         opened = self.kept(name) or OpenImage(self._project, name, self.cache)
         self.put(opened)
-        self._indexing.begin(opened)
+        self.indexing.begin(name, opened.pair.mask.size)
         opened.palette = self._by_hand.get(opened.automatic.kind, opened.automatic)
         return opened
 

@@ -69,7 +69,8 @@ def test_a_disk_that_fills_up_while_labelling(project: Project, monkeypatch: pyt
 
 def test_objects_are_found_on_a_full_disk_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svetlana_jupyter.project.store.os.replace", no_room)
-    assert len(project.objects("P1_A1")) == 12 and not project.is_indexed("P1_A1")
+    assert len(project.objects("P1_A1")) == 12 and project.is_indexed("P1_A1")
+    assert not Project(project.path).is_indexed("P1_A1")
 
 
 OTHER = """
