@@ -15,10 +15,9 @@ from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, Mark, Ob
 from svetlana_jupyter.core.classes import Classes
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.archive import unpack
-from svetlana_jupyter.project.catalog import Source
 from svetlana_jupyter.project.collection import Collection
 from svetlana_jupyter.project.labelling import Labelling, Told, default_annotator
-from svetlana_jupyter.project.replacement import FATES, in_words, read_steps, replace_mask, report_on
+from svetlana_jupyter.project.replacement import read_steps
 
 MARKS = ("ambiguous", "bad", "skip")
 
@@ -161,48 +160,6 @@ class Dataset(Collection):
         objects = dict.fromkeys(objects, 0)
         self._record("erase", objects, source)
         self.status = f"{_counted(objects)} {'has' if len(objects) == 1 else 'have'} no annotation any more"
-
-    def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
-        """Give an image another segmentation; annotations go over to the objects that took the place of theirs.
-
-        Nothing is deleted: the log stays as it is, with undo and redo, and so do the old mask and the predictions made
-        on it, which are of other objects and no longer shown. An object takes over an annotation that more than half
-        of it had, by the pixels it shares with old objects; of objects with different annotations that became one,
-        none does. Where the old mask can no longer be read (its file was overwritten), the boxes that are kept with
-        each annotation are compared instead.
-
-        Parameters
-        ----------
-        name : str
-        mask : path or array
-            Of the same shape. A file is read where it lies, an array is copied into the project.
-
-        Returns
-        -------
-        DataFrame
-            One row an annotated object, indexed by its old number: ``class``; ``fate`` ("kept", "moved" to another
-            number, "split" into several, "merged" with others, "lost"); ``new`` (the objects in its place); ``share``
-            (how much of it lies in them); ``carried`` (those of them that have its annotation now).
-
-        Raises
-        ------
-        InputError
-            If the mask cannot be used; then nothing has changed.
-        """
-        with self._lock:
-            self._check_idle()
-            names = dict(zip(self.classes.ids, self.classes.names))
-            before = in_words(self._labelling.labels, name, names)
-            ids = [ObjectId(name, object) for object in before]
-            logs = self._labelling.logs.values()
-            match = replace_mask(self._store, self._catalog, name, mask, ids, logs)
-            if match.changed:
-                self._read_again()
-            report = report_on(match, before, in_words(self._labelling.labels, name, names))
-        counts = report["fate"].value_counts()
-        said = ", ".join(f"{counts[fate]} {fate}" for fate in FATES if fate in counts)
-        self.status = f"{name} has a new mask. Annotated objects: {said or 'none'}"
-        return report
 
     def undo(self) -> bool:
         """Take back the last gesture; False if there is none."""

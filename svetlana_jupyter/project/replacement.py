@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +26,39 @@ from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.catalog import Catalog, FormerMask, ImageEntry, Source, to_zarr
 from svetlana_jupyter.project.store import Store, draft_of, replacing
 
+Found = tuple[Succession, Mapping[int, int], str]  # as of `Match`
+
 FATES = ("kept", "moved", "split", "merged", "lost")
 
 
 @dataclass(frozen=True)
 class Match:
-    """How the objects of a new mask were found again.
+    """How the objects of another mask follow those of the one that an image has.
 
-    ``old_size`` has the pixels of each old object that was looked for, or those of its box; ``by`` is "pixels" or
-    "boxes"; ``changed`` is False where the mask is the one that the image has already.
+    Attributes
+    ----------
+    entry : ImageEntry
+        Of the image.
+    step : Succession
+    old_size : mapping of int to int
+        The pixels of each old object that was looked for, or those of its box.
+    by : {"pixels", "boxes"}
+    mask, given : path or array, str
+        The other mask, and the fingerprint of the image with it.
+    opened : ImagePair or None
+        The image with it; None where it is the mask that the image has already.
+    objects : DataFrame
+        Its object index.
     """
 
+    entry: ImageEntry
     step: Succession
     old_size: Mapping[int, int]
     by: str
-    changed: bool = True
+    mask: Source
+    given: str
+    opened: ImagePair | None = None
+    objects: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def read_steps(store: Store, entries: Iterable[ImageEntry]) -> dict[str, list[Succession]]:
@@ -53,12 +71,10 @@ def read_steps(store: Store, entries: Iterable[ImageEntry]) -> dict[str, list[Su
     return steps
 
 
-def replace_mask(
+def match_mask(
     store: Store, catalog: Catalog, name: str, mask: Source, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
 ) -> Match:
-    """Give an image another mask and keep how the objects of the old one became its own.
-
-    Everything is read and matched before anything is written, and the change stands once ``project.json`` does.
+    """Read another mask of an image and match its objects with those of the one it has; nothing is written.
 
     Parameters
     ----------
@@ -67,57 +83,64 @@ def replace_mask(
     logs : iterable of AnnotationLog
         For the boxes of the annotated objects, where the old mask can no longer be read.
     """
-    store.check_writable()
     entry = catalog.entry(name)
     given = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
     if given == entry.fingerprint:
         same = pd.DataFrame([(id.object, id.object, 1) for id in labels], columns=LINK_COLUMNS)
-        return Match(Succession(same), dict.fromkeys(same["old"], 1), "pixels", changed=False)
+        return Match(entry, Succession(same), dict.fromkeys(same["old"], 1), "pixels", mask, given)
     opened = catalog.open(entry, mask)
     objects = index_objects(opened.mask)
-    match = _by_pixels(store, catalog, entry, opened) or _by_boxes(entry, objects, labels, logs)
+    found = _by_pixels(store, catalog, entry, opened)
+    step, sizes, by = found or _by_boxes(entry, objects, labels, logs)
+    return Match(entry, step, sizes, by, mask, given, opened, objects)
+
+
+def keep_mask(store: Store, catalog: Catalog, match: Match) -> None:
+    """Give the image the mask that was matched, and keep how the objects of the old one became its own.
+
+    The change stands once ``project.json`` does.
+    """
+    assert match.opened is not None
+    entry, mask = match.entry, match.mask
     number = entry.mask_number + 1
     if not isinstance(mask, str | os.PathLike):
-        mask = _keep_array(store, opened, number)
-    links = store.links_file(name, number)
+        mask = _keep_array(store, match.opened, number)
+    links = store.links_file(entry.name, number)
     links.parent.mkdir(exist_ok=True)
     with replacing(links) as beside:
         match.step.links.to_csv(beside, index=False)
     former = FormerMask(entry.mask, entry.fingerprint)
-    changed = replace(entry, mask=store.relative(Path(mask)), fingerprint=given, replaced=(*entry.replaced, former))
-    catalog.change(changed, objects)
-    return match
+    changed = replace(
+        entry, mask=store.relative(Path(mask)), fingerprint=match.given, replaced=(*entry.replaced, former)
+    )
+    catalog.change(changed, match.objects)
 
 
-def report_on(match: Match, before: Mapping[int, str], after: Mapping[int, str]) -> pd.DataFrame:
-    """Return what became of each annotated object of an image.
+def fates_of(match: Match, before: Mapping[int, str]) -> pd.DataFrame:
+    """Return what becomes of each annotated object of an image.
 
     Parameters
     ----------
-    before, after : mapping of int to str
-        What stood for the objects of the old mask and what stands for those of the new one: a class or a mark.
+    before : mapping of int to str
+        What stands for the objects of the old mask: a class or a mark.
 
     Returns
     -------
     DataFrame
         Indexed by ``object`` (its old number): ``class``, ``fate`` and ``new`` and ``share`` as `core.matching.fates`
-        gives them, ``carried`` (those of the new objects that took the annotation over). ``attrs["matched_by"]`` is
-        "pixels" or "boxes".
+        gives them. ``attrs["matched_by"]`` is "pixels" or "boxes".
     """
     table = fates(match.step, match.old_size, sorted(set(before) & set(match.old_size)))
     lost = sorted(set(before) - set(match.old_size))
     nowhere = pd.DataFrame({"fate": "lost", "new": [()] * len(lost), "share": 0.0}, index=pd.Index(lost, dtype="int64"))
     table = pd.concat([table, nowhere]).sort_index() if lost else table
     table.insert(0, "class", [before[old] for old in table.index])
-    table["carried"] = [
-        tuple(one for one in new if after.get(one) == said) for new, said in zip(table["new"], table["class"])
-    ]
     table.index.name = "object"
     table.attrs["matched_by"] = match.by
     return table
 
 
-def _by_pixels(store: Store, catalog: Catalog, entry: ImageEntry, opened: ImagePair) -> Match | None:
+def _by_pixels(store: Store, catalog: Catalog, entry: ImageEntry, opened: ImagePair) -> Found | None:
     """Match by overlap; None where the old mask is no longer what it was, or cannot be read."""
     file = store.absolute(entry.mask)
     try:
@@ -128,12 +151,12 @@ def _by_pixels(store: Store, catalog: Catalog, entry: ImageEntry, opened: ImageP
     except (OSError, InputError):
         return None
     sizes = pairs.groupby("old")["pixels"].sum()
-    return Match(Succession(link(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels")
+    return Succession(link(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
 
 
 def _by_boxes(
     entry: ImageEntry, objects: pd.DataFrame, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
-) -> Match:
+) -> Found:
     known = {e.subject: e.box for log in logs for e in log.entries if e.image == entry.name and e.box}
     columns = box_columns(len(entry.shape))
     found = {id.object: known.get(Subject(id.image, id.object, entry.mask_number)) for id in labels}
@@ -141,7 +164,7 @@ def _by_boxes(
     old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
     low, high = (old[columns[i : i + len(entry.shape)]].to_numpy() for i in (0, len(entry.shape)))
     sizes = np.prod(high - low, axis=1)
-    return Match(Succession(link_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes")
+    return Succession(link_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes"
 
 
 def _keep_array(store: Store, opened: ImagePair, number: int) -> Path:

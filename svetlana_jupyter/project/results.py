@@ -15,15 +15,15 @@ from svetlana_jupyter.core.results import class_map, merge_predictions, object_t
 from svetlana_jupyter.core.statistics import count_classes
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.catalog import Source
-from svetlana_jupyter.project.dataset import Dataset
 from svetlana_jupyter.project.evaluation import Evaluation, evaluate
 from svetlana_jupyter.project.export import export
+from svetlana_jupyter.project.masks import Masks
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.runs import Run, read_runs
 
 
-class Results(Dataset):
-    """A `Dataset` with its finished runs and all that can be read off them.
+class Results(Masks):
+    """A dataset with its finished runs and all that can be read off them.
 
     Attributes
     ----------

@@ -11,6 +11,7 @@ import tifffile
 
 from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project import replacement
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 from tests.project.test_dataset import bytes_of
@@ -64,6 +65,28 @@ def test_annotations_go_over_and_the_report_says_how(project: Project, wells: Pa
     assert said(project) == said(reopened(project)) == expected
     assert log.read_bytes() == before, "the log is not touched"
     assert "1 kept, 1 moved" in project.status
+
+
+def test_what_would_become_of_annotations_is_known_before_anything_changes(
+    project: Project, wells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotated(project)
+    project.objects("P1_A1")
+    file = wells / "masks" / "P1_A1_v2.tif"
+    tifffile.imwrite(file, squares(seed=1)[1])
+    assert project.check_mask("P1_A1", file)["fate"].eq("kept").all()
+    tifffile.imwrite(file, resegmented())
+    before = bytes_of(wells)
+    checked = project.check_mask("P1_A1", file)
+    assert bytes_of(wells) == before and said(project)[2] == "bright"
+
+    def again(*_: object) -> None:
+        raise AssertionError("it was read already")
+
+    with monkeypatch.context() as once:
+        once.setattr(replacement, "index_objects", again)
+        report = project.replace_mask("P1_A1", file)
+    assert report.drop(columns="carried").equals(checked) and report.loc[3, "carried"] == (30, 31)
 
 
 def test_undo_reaches_behind_a_new_mask_and_new_annotations_name_new_objects(project: Project) -> None:
