@@ -197,6 +197,10 @@ class Collection(HasTraits):
         """Return the folders that images and masks lie in, where nothing may be written."""
         return self._catalog.folders()
 
+    def mask_file(self, name: str) -> Path:
+        """Return where the mask of an image lies."""
+        return self._store.absolute(self._catalog.entry(name).mask)
+
     def save_zip(self, path: str | Path | None = None, *, arrays: bool = True) -> Path:
         """Write the project to one zip file, from which `from_zip` opens it again.
 

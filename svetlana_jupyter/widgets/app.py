@@ -6,10 +6,12 @@ from typing import Any
 
 from ipywidgets import HTML, Button, HBox, Tab, VBox
 
+from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation import AnnotationPanel
 from svetlana_jupyter.widgets.form import ProjectForm
 from svetlana_jupyter.widgets.gallery import GalleryPanel
+from svetlana_jupyter.widgets.images import ImagesPanel
 from svetlana_jupyter.widgets.panel import Panel, guarded
 from svetlana_jupyter.widgets.parts import Status, muted
 from svetlana_jupyter.widgets.prediction import PredictionPanel
@@ -17,11 +19,16 @@ from svetlana_jupyter.widgets.style import PANEL_WIDTH, style
 from svetlana_jupyter.widgets.training import TrainingPanel
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
+    ("Images", ImagesPanel),
     ("Annotate", AnnotationPanel),
     ("Gallery", GalleryPanel),
     ("Train", TrainingPanel),
     ("Predict and review", PredictionPanel),
 )
+
+
+def _button(text: str, icon: str, tooltip: str) -> Button:
+    return Button(description=text, icon=icon, tooltip=tooltip, layout={"width": "124px", "margin": "0"})
 
 
 class App(VBox):
@@ -54,21 +61,20 @@ class App(VBox):
     def _open(self, project: Project, left_out: str = "") -> None:
         self.project = project
         self.status = Status(hides=True)
-        self.save = Button(
-            description="Save as zip",
-            icon="file-archive-o",
-            tooltip="Everything but the images in one file, to download, keep or pass on",
-            layout={"width": "120px", "margin": "0 0 0 auto"},
-        )
+        self.save = _button("Save as zip", "file-archive-o", "All but the images, in one file to keep or pass on")
+        self.save.layout.margin = "0 4px 0 auto"
         self.save.on_click(guarded(lambda _: self._save(), self.status))
+        self.other = _button("Open another", "folder-open-o", "Another project, or one in a zip file")
+        self.other.on_click(guarded(lambda _: self._leave(), self.status))
         self.tab = Tab([VBox() for _ in _PANELS], titles=[title for title, _ in _PANELS])
         self.tab.observe(lambda _: self._fill(), "selected_index")
-        self.tab.selected_index = 0
+        # A project without images begins with them.
+        self.tab.selected_index = self.tab.titles.index("Annotate" if project.images else "Images")
         self._fill()
         name = HTML(muted(project.path.name), tooltip=str(project.path))
         self.children = (
             style(),
-            HBox([name, self.save], layout={"align_items": "center", "margin": "0 0 4px 0"}),
+            HBox([name, self.save, self.other], layout={"align_items": "center", "margin": "0 0 4px 0"}),
             self.status,
             self.tab,
         )
@@ -78,6 +84,15 @@ class App(VBox):
     def _save(self) -> None:
         file = self.project.save_zip()
         self.status.say(f"Saved in {file}. A right click on it in the file browser downloads it.")
+
+    def _leave(self) -> None:
+        """Ask for another project; this one stays on the disk as it is."""
+        if self.project.job is not None:
+            raise ProjectError(f"A {self.project.job.kind} is running: wait for it, or stop it, before you leave.")
+        for panel in self.panels.values():
+            panel.close()
+        self.panels, self.project = {}, None
+        self.children = (ProjectForm(self._open),)
 
     def _fill(self) -> None:
         """Make the panel of the open tab when it is first looked at, so that no unseen viewer draws."""

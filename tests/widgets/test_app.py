@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.widgets.app import App
 
 
-def test_four_panels_share_one_project(project):
+def opened(app, title):
+    """Open a tab as a click does, and return its panel."""
+    app.tab.selected_index = app.tab.titles.index(title)
+    return app.panels[title]
+
+
+def test_all_panels_share_one_project(project):
     app = App(project)
-    for position in range(4):
-        app.tab.selected_index = position
-    annotate, gallery, train, predict = app.panels.values()
-    assert all(panel.project is project for panel in (annotate, gallery, train, predict))
+    annotate, train = opened(app, "Annotate"), opened(app, "Train")
+    for title in app.tab.titles:
+        assert opened(app, title).project is project
     project.annotate("left", 1, "bright")
     assert "only bright has some" in train.readiness.value
     assert "1 annotated" in annotate.tally.value
@@ -19,7 +25,7 @@ def test_four_panels_share_one_project(project):
 def test_a_panel_is_made_when_its_tab_is_first_opened(project):
     app = App(project)
     assert list(app.panels) == ["Annotate"]
-    app.tab.selected_index = 3
+    opened(app, "Predict and review")
     assert list(app.panels) == ["Annotate", "Predict and review"]
 
 
@@ -28,9 +34,33 @@ def test_a_panel_that_cannot_be_made_says_why_and_is_made_once_it_can(project):
     good = file.read_text()
     file.write_text("{")
     app = App(project)
-    app.tab.selected_index = 2
-    assert "valid JSON" in app.tab.children[2].children[1].text
+    app.tab.selected_index = train = app.tab.titles.index("Train")
+    assert "valid JSON" in app.tab.children[train].children[1].text
     file.write_text(good)
-    app.tab.selected_index = 0
-    app.tab.selected_index = 2
-    assert "Train" in app.panels
+    opened(app, "Annotate")
+    assert opened(app, "Train").project is project
+
+
+def test_a_project_without_images_begins_with_them(empty, project):
+    assert list(App(empty).panels) == ["Images"]
+    assert list(App(project).panels) == ["Annotate"]
+
+
+def test_another_project_is_opened_from_the_app_but_not_under_a_running_job(project, tmp_path):
+    project.annotate("left", 1, "bright")
+    app = App(project)
+    app.save.click()
+    assert (tmp_path / "squares.svetlana.zip").exists() and "squares.svetlana.zip" in app.status.text
+    project.job = JobState("training")
+    app.other.click()
+    assert app.project is project and "A training is running" in app.status.text
+    project.job = None
+    app.other.click()
+    form = app.children[0]
+    form.folder.value = str(tmp_path / "squares.svetlana.zip")
+    form.begin.click()
+    assert "is there already" in form.status.text
+    project.path.rename(tmp_path / "away")
+    form.begin.click()
+    assert app.project is not project and app.project.label_of("left", 1).action == "label"
+    assert app.panels["Annotate"].project is app.project

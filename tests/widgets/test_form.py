@@ -29,8 +29,8 @@ def filled(files: Path) -> App:
     app = App()
     form = app.children[0]
     form.folder.value = str(files / "wells.svetlana")
-    form.images.value = f"{files}/{{well}}.tif"
-    form.masks.value = f"{files}/{{well}}_mask.tif"
+    form.fields.images.value = f"{files}/{{well}}.tif"
+    form.fields.masks.value = f"{files}/{{well}}_mask.tif"
     return app
 
 
@@ -41,11 +41,11 @@ def name_classes(form, *names: str) -> None:
 
 def test_the_form_lists_the_pairs_and_first_what_has_no_mask(files):
     form = filled(files).children[0]
-    assert "2 of 3 images can be used" in form.pairs.value
-    assert "A1_mask.tif" in form.pairs.value
-    assert "64 × 96" in form.pairs.value
-    assert "uint8" in form.pairs.value
-    assert form.pairs.value.index("No mask was found") < form.pairs.value.index("A1_mask.tif")
+    assert "2 of 3 images can be used" in form.fields.pairs.value
+    assert "A1_mask.tif" in form.fields.pairs.value
+    assert "64 × 96" in form.fields.pairs.value
+    assert "uint8" in form.fields.pairs.value
+    assert form.fields.pairs.value.index("No mask was found") < form.fields.pairs.value.index("A1_mask.tif")
 
 
 def test_files_that_do_not_fit_each_other_say_so_before_the_project_is_made(files):
@@ -53,8 +53,8 @@ def test_files_that_do_not_fit_each_other_say_so_before_the_project_is_made(file
     tifffile.imwrite(files / "A4.tif", squares(0)[0])
     (files / "A4_mask.tif").write_bytes(b"no picture")
     form = filled(files).children[0]
-    assert "image and mask must have the same shape" in form.pairs.value
-    assert "2 of 4 images can be used" in form.pairs.value
+    assert "image and mask must have the same shape" in form.fields.pairs.value
+    assert "2 of 4 images can be used" in form.fields.pairs.value
 
 
 def test_axes_that_no_file_says_are_asked_for_and_taken(files):
@@ -62,22 +62,22 @@ def test_axes_that_no_file_says_are_asked_for_and_taken(files):
     tifffile.imwrite(files / "A3.tif", [image, image], photometric="minisblack")
     tifffile.imwrite(files / "A3_mask.tif", squares(0)[1])
     form = filled(files).children[0]
-    form.images.value = f"{files}/A3.tif"
-    form.masks.value = f"{files}/A3_mask.tif"
-    form.axes.value = "zyx"
-    assert "say so" in form.pairs.value
-    form.axes.value = "cyx"
-    assert "2 channels, 64 × 96" in form.pairs.value
+    form.fields.images.value = f"{files}/A3.tif"
+    form.fields.masks.value = f"{files}/A3_mask.tif"
+    form.fields.axes.value = "zyx"
+    assert "say so" in form.fields.pairs.value
+    form.fields.axes.value = "cyx"
+    assert "2 channels, 64 × 96" in form.fields.pairs.value
 
 
 def test_the_pixel_size_is_told_where_a_file_says_it_and_asked_for_otherwise(files):
     form = filled(files).children[0]
-    note = form.children[7].children[1]
+    note = form.fields.spacing_note
     assert "do not say" in note.value
-    form.spacing.value = "0.5"
+    form.fields.spacing.value = "0.5"
     assert "0.5 × 0.5 µm" in note.value
-    form.spacing.value = "half"
-    assert "should be numbers" in form.pairs.value
+    form.fields.spacing.value = "half"
+    assert "should be numbers" in form.fields.pairs.value
 
 
 def test_the_form_opens_the_app_with_the_chosen_colours(files):
@@ -85,7 +85,7 @@ def test_the_form_opens_the_app_with_the_chosen_colours(files):
     form = app.children[0]
     name_classes(form, "active", "resting")
     form.classes.rows[0].picker.value = "#123456"
-    form.spacing.value = "0.5"
+    form.fields.spacing.value = "0.5"
     form.begin.click()
     assert app.tab in app.children
     assert list(app.project.images) == ["A1", "A2"]
@@ -144,11 +144,11 @@ def test_what_the_form_cannot_do_is_said_in_it(files):
     form.folder.value = str(files)
     form.begin.click()
     assert "holds no project.json" in form.status.text
-    form.images.value = "<b>*.tif"
+    form.fields.images.value = "<b>*.tif"
     form.begin.click()
     assert "where the masks lie" in form.status.text
-    form.masks.value = "*.tif"
-    assert "<b>" not in form.pairs.value
+    form.fields.masks.value = "*.tif"
+    assert "<b>" not in form.fields.pairs.value
     assert app.project is None
 
 
