@@ -147,7 +147,7 @@ def take_patch(
 
 
 def cut_patches(
-    pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings, margin: float = 1.0
+    pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings, margin: float | Sequence[float] = 1.0
 ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
     """Cut the patches of many objects, in the order of the image's blocks, each block read once.
 
@@ -158,7 +158,7 @@ def cut_patches(
         Rows of `core.objects.index_objects`.
     settings : PatchSettings
         With concrete size and sampling (`freeze_patches`).
-    margin : float
+    margin : float or one for each axis
         Widen the patches by at least this factor at the same resolution, for rotations; the middle stays the same.
 
     Yields
@@ -191,7 +191,9 @@ def cut_patches(
             yield labels[some], _finish(cut, own, geometry, settings, statistics)
 
 
-def patch_geometry(settings: PatchSettings, spacing: tuple[float, ...] | None, margin: float = 1.0) -> Geometry:
+def patch_geometry(
+    settings: PatchSettings, spacing: tuple[float, ...] | None, margin: float | Sequence[float] = 1.0
+) -> Geometry:
     """Work out which pixels of an image make a patch; an error where the settings are not concrete."""
     if not (isinstance(settings.size, tuple) and isinstance(settings.sampling, tuple)):
         raise PatchError("the patch size is still automatic; call freeze_patches with the objects first.")
@@ -199,10 +201,11 @@ def patch_geometry(settings: PatchSettings, spacing: tuple[float, ...] | None, m
         raise PatchError(f"size {settings.size} and sampling {settings.sampling} must name as many axes.")
     units = _units_per_pixel(settings, len(settings.size), spacing)
     step, shape, window, view = [], [], [], []
-    for size, sampling, unit in zip(settings.size, settings.sampling, units, strict=True):
+    margins = [margin] * len(units) if isinstance(margin, int | float) else margin
+    for size, sampling, unit, wider in zip(settings.size, settings.sampling, units, margins, strict=True):
         pixels = size / unit
         gap = pixels / sampling
-        more = math.ceil(sampling * (margin - 1) / 2 - 1e-9)
+        more = math.ceil(sampling * (wider - 1) / 2 - 1e-9)
         count = sampling + 2 * more
         if math.isclose(gap, 1.0, rel_tol=1e-6):
             gap, read_, seen = 1.0, count, sampling
@@ -225,7 +228,7 @@ def _finish(
 ) -> Floats:
     """Turn raw windows (n, C, *window) and their masks (n, *window) into patches."""
     pixels = normalize(pixels, own, geometry.view, settings, statistics)
-    hidden = _hidden_channels(pixels.shape[1], settings)
+    hidden = hidden_channels(pixels.shape[1], settings)
     if hidden:
         alone = pixels[:, -hidden:] * _widened(own, settings.dilation)[:, None]
         pixels = np.concatenate([pixels[:, :-hidden], alone], axis=1)
@@ -238,7 +241,7 @@ def _finish(
     return np.concatenate([pixels, own[:, None].astype(np.float32)], axis=1)
 
 
-def _hidden_channels(count: int, settings: PatchSettings) -> int:
+def hidden_channels(count: int, settings: PatchSettings) -> int:
     """Return how many channels, counted from the last, show nothing but the object."""
     if settings.context == "hide":
         return count

@@ -23,7 +23,6 @@ from svetlana_jupyter.learn.draws import Draws
 from svetlana_jupyter.learn.events import Batch, Epoch, Event, Fitted
 from svetlana_jupyter.learn.forest import fit_forest
 from svetlana_jupyter.learn.network import Network, choose_device, limit_threads
-from svetlana_jupyter.learn.pipeline import Pipeline
 from svetlana_jupyter.learn.samples import Samples, specify
 from svetlana_jupyter.learn.split import held_out
 
@@ -104,9 +103,8 @@ class _Training:
         self.network = self._build()
         self.draws = Draws(targets[self.training], samples.classes, settings)
         self.optimizer, self.schedule = _optimizer(self.network, settings, self.draws.steps)
-        masked = settings.patches.mask_channel
-        self.pipeline = Pipeline.from_settings(settings, samples.ndim)
-        self.augment = Augmenter(settings.augmentation, self.shape, masked, self.network.standardize.deviation.cpu())
+        standardize = self.network.standardize
+        self.augment = Augmenter(settings, standardize.mean, standardize.deviation)
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield batches and epochs until the last, or until ``stop`` says so, then what came of it."""
@@ -154,8 +152,6 @@ class _Training:
         """Take one step of the optimiser on these samples and return the loss."""
         self.network.train()
         patches = self.augment(self.patches[chosen], self.generator)
-        if self.pipeline is not None:
-            patches = self.pipeline(patches)
         logits = self.network(self._on_device(patches))
         loss = _loss(logits, self.targets[chosen].to(self.device), self.settings.loss)
         self.optimizer.zero_grad(set_to_none=True)

@@ -15,8 +15,8 @@ from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.architectures import LAYOUTS, SmallCNN, build_network
-from svetlana_jupyter.learn.augment import look, views
 from svetlana_jupyter.learn.classifier import Described, Specification, Tensors, write_classifier
+from svetlana_jupyter.learn.symmetry import look, views
 
 
 class Network(Described):
@@ -36,9 +36,7 @@ class Network(Described):
         self.device = choose_device(specification.settings.device)
         self.module = module.to(self.device).eval()
         settings = specification.settings
-        sampling = settings.patches.sampling
-        assert isinstance(sampling, tuple)
-        self._views = views(settings.augmentation, sampling, settings.views)
+        self._views = views(settings.augmentation, settings.patches, settings.views)
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         return cut_patches(pair, objects, self.patches)

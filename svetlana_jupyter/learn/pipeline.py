@@ -1,70 +1,110 @@
-"""An Albumentations pipeline, as the user wrote it down, applied to 2D training patches."""
+"""An Albumentations pipeline at work on training patches and volumes."""
 
 from __future__ import annotations
 
-import os
-from typing import Any, Self
+import random
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import SettingsError
+from svetlana_jupyter.learn.layout import Layout
 
-# Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+WHO = "augmentation.pipeline"
+
+Arrays = dict[str, NDArray[Any]]
 
 
 class Pipeline:
     """Applies a composed pipeline to each patch of a batch.
 
+    The pipeline sees an image of float32 from 0 to 1, as that library expects it: each channel of each patch is
+    stretched to that range before, and back after. With ``normalize="both"`` it sees an image twice, and does the same
+    to both. Transforms for images change all planes of a volume alike.
+
     Parameters
     ----------
     compose : albumentations.Compose
-    masked : bool
-        Whether the last channel is a mask, which the pipeline then moves but never recolours.
+        From `learn.pipeline_build.build`, which names the targets that are used here.
+    layout : Layout
     """
 
-    def __init__(self, compose: Any, masked: bool) -> None:
-        self._compose, self._masked = compose, masked
+    def __init__(self, compose: Any, layout: Layout) -> None:
+        self._compose, self._layout = compose, layout
 
-    @classmethod
-    def from_settings(cls, settings: TrainingSettings, ndim: int) -> Self | None:
-        """Build the pipeline that the settings name, None where there is none.
+    def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
+        """Return patches (n, C, [z,] y, x) of the same shape; the generator decides all that is random.
 
         Raises
         ------
         SettingsError
-            If Albumentations does not know the pipeline, or the patches are 3D.
+            If the pipeline fails, changes the shape, or makes values that are no numbers.
         """
-        description = settings.augmentation.pipeline
-        if description is None:
-            return None
-        if ndim != 2:
-            raise SettingsError("augmentation.pipeline works on 2D patches only; leave it out for volumes.")
-        import albumentations
+        seed = int(torch.randint(2**62, (), generator=generator))
+        # One state for all: transforms seeded one by one would all draw the same, and flip along both axes or none.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        shown = self._layout.shown(patches)
+        arrays = [
+            self._varied(patch, None if shown is None else shown[number, 0].cpu().numpy())
+            for number, patch in enumerate(patches.cpu().numpy())
+        ]
+        varied = torch.from_numpy(np.stack([patch for patch, _ in arrays])).to(patches.device)
+        if shown is not None:
+            shown = torch.from_numpy(np.stack([seen for _, seen in arrays]))[:, None].to(patches.device)
+        return self._layout.hide(varied, shown)
 
+    def _varied(
+        self, patch: NDArray[np.float32], shown: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return a patch (C, ...) varied, and where hidden channels then show anything (...)."""
+        layout, image = self._layout, patch[: self._layout.image]
+        axes = tuple(range(1, image.ndim))
+        least, most = image.min(axes, keepdims=True), image.max(axes, keepdims=True)
+        span = np.where(most > least, most - least, np.float32(1))
+        stretched = np.moveaxis((image - least) / span, 0, -1)
+        given = self._targets(stretched, patch[layout.image :].astype(np.uint8), shown)
+        names = [name for name in ("image", "volume", "again") if name in given]
         try:
-            compose = albumentations.from_dict(description)
-        except Exception as error:  # whatever a transform's constructor makes of the user's arguments
-            raise SettingsError(
-                "augmentation.pipeline must be a dictionary as albumentations.to_dict(pipeline) gives it, but "
-                f"Albumentations cannot read it: {error}."
-            ) from error
-        compose.set_random_seed(settings.seed)
-        return cls(compose, settings.patches.mask_channel)
+            result = self._compose(**{name: np.ascontiguousarray(array) for name, array in given.items()})
+        except Exception as error:  # whatever a transform makes of these patches
+            first = str(error).partition("\n")[0] or type(error).__name__
+            raise SettingsError(f"{WHO} fails on {_words(given[names[0]].shape)} of float32 ({first})") from error
+        for name in given:
+            if name != "images" and result[name].shape != given[name].shape:
+                shapes = _words(result[name].shape), _words(given[name].shape)
+                raise SettingsError(f"{WHO} makes {shapes[0]} of {shapes[1]}")
+        values = np.concatenate([result[name] for name in names], axis=-1)
+        if values.dtype != np.float32 or not np.isfinite(values).all():
+            raise SettingsError(f"{WHO} makes other values than finite ones of float32")
+        masks = [result[name][None] > 0 for name in ("mask", "mask3d") if name in given]
+        back = np.moveaxis(values, -1, 0) * span + least
+        return np.concatenate([back, *masks], dtype=np.float32), result.get("shown", np.empty(0)) > 0
 
-    def __call__(self, patches: Tensor) -> Tensor:
-        """Return patches (n, C, y, x) of the same shape."""
-        return torch.stack([self._one(patch) for patch in patches])
+    def _targets(
+        self, stretched: NDArray[np.float32], masks: NDArray[np.uint8], shown: NDArray[np.bool_] | None
+    ) -> Arrays:
+        """Return what the pipeline is given, by the names of its targets."""
+        volume = stretched.ndim == 4
+        copies = np.split(stretched, self._layout.copies, axis=-1)
+        targets: Arrays = {"volume" if volume else "image": copies[0]}
+        if len(copies) > 1:
+            targets["again"] = copies[1]
+        if volume:
+            targets["images"] = copies[0][:1]  # where some transforms look for shape and range, even of volumes
+        if self._layout.masked:
+            targets["mask3d" if volume else "mask"] = masks[0]
+        if shown is not None:
+            targets["shown"] = shown.astype(np.uint8)
+        return targets
 
-    def _one(self, patch: Tensor) -> Tensor:
-        colors = patch.shape[0] - self._masked
-        image = np.ascontiguousarray(patch[:colors].permute(1, 2, 0).numpy())
-        if self._masked:
-            result = self._compose(image=image, mask=np.ascontiguousarray(patch[-1].numpy()))
-            planes = [result["image"].reshape(*image.shape), result["mask"][..., None]]
-        else:
-            planes = [self._compose(image=image)["image"].reshape(*image.shape)]
-        return torch.from_numpy(np.concatenate(planes, axis=2).astype(np.float32)).permute(2, 0, 1)
+
+def _words(shape: tuple[int, ...]) -> str:
+    """Say a shape whose last axis holds the channels, or a mask's.
+
+    >>> _words((8, 6, 2))
+    '8 × 6 pixels with 2 channels'
+    """
+    return f"{' × '.join(map(str, shape[:-1]))} pixels with {shape[-1]} channel{'s' * (shape[-1] > 1)}"

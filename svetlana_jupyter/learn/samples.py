@@ -15,8 +15,9 @@ from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.patches import cut_patches, freeze_patches
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.learn.augment import margin_for
 from svetlana_jupyter.learn.classifier import Specification
+from svetlana_jupyter.learn.pipeline_build import pipeline_of
+from svetlana_jupyter.learn.warp import margin_for
 
 MOST_BYTES = 2 * 2**30
 SPATIAL_BLOCKS = 4  # an image without groups counts as 4 x 4 of them
@@ -124,14 +125,17 @@ def gather(
     InputError
         Before any pixel is read: if no object or only one class is annotated, images do not fit each other, or the
         patches would not fit into memory.
+    SettingsError
+        Before any pixel is read: if the augmentation pipeline cannot work on such patches.
     """
     parts = [part for part in parts if len(part[2])]
     _check_parts(parts)
     frozen = settings.changed(patches=_freeze(parts, settings))
     forest = settings.architecture == "forest"
-    margin = 1.0 if forest else margin_for(settings.augmentation, frozen.patches)
+    margin = () if forest else margin_for(settings.augmentation, frozen.patches)
     total = sum(len(classes) for _, _, classes in parts)
     if not forest:
+        pipeline_of(frozen, parts[0][0].ndim, len(parts[0][0].channels))
         _check_memory(total, len(parts[0][0].channels), frozen, margin)
     inputs, keys = [], []
     for number, (pair, objects, classes) in enumerate(parts):
@@ -188,10 +192,10 @@ def _freeze(parts: Sequence[Part], settings: TrainingSettings) -> PatchSettings:
     return freeze_patches(settings.patches, objects, classes, parts[0][0].spacing)
 
 
-def _check_memory(count: int, channels: int, settings: TrainingSettings, margin: float) -> None:
+def _check_memory(count: int, channels: int, settings: TrainingSettings, margin: tuple[float, ...]) -> None:
     sampling = settings.patches.sampling
     assert isinstance(sampling, tuple)
-    pixels = math.prod(side * margin for side in sampling)
+    pixels = math.prod(side * wider for side, wider in zip(sampling, margin, strict=True))
     needed = count * 4 * pixels * (channels * (2 if settings.patches.normalize == "both" else 1) + 1)
     if needed > MOST_BYTES:
         raise InputError(

@@ -7,15 +7,20 @@ import pytest
 import torch
 from scipy.ndimage import rotate
 
-from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings
-from svetlana_jupyter.learn.augment import Augmenter, center_crop, look, margin_for, views
+from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings, TrainingSettings
+from svetlana_jupyter.learn.augment import Augmenter, center_crop
+from svetlana_jupyter.learn.layout import Layout
+from svetlana_jupyter.learn.symmetry import matrices, symmetries
+from svetlana_jupyter.learn.warp import margin_for, rotations, warped
 
-NOTHING = {"flips": False, "rotation": "none", "brightness": 0.0, "noise": 0.0}
+NOTHING = AugmentSettings.none().model_dump()
 
 
-def augmented(patches: torch.Tensor, shape: tuple[int, ...], seed: int = 0, masked: bool = True, **values):
-    settings = AugmentSettings(**{**NOTHING, **values})
-    augment = Augmenter(settings, shape, masked, torch.ones(patches.shape[1]))
+def augmented(patches: torch.Tensor, shape: tuple[int, ...], seed: int = 0, masked: bool = True, cut=None, **values):
+    """Vary patches of which nothing is hidden, or cut as the patch settings ``cut`` say."""
+    found = {"size": tuple(map(float, shape)), "sampling": shape, "normalize": "percentile", "mask_channel": masked}
+    settings = TrainingSettings(patches={**found, **(cut or {})}, augmentation={**NOTHING, **values})
+    augment = Augmenter(settings, torch.zeros(patches.shape[1]), torch.ones(patches.shape[1]))
     return augment(patches, torch.Generator().manual_seed(seed))
 
 
@@ -28,7 +33,7 @@ def test_nothing_allowed_changes_nothing_but_the_margin():
     assert torch.equal(augmented(patches, (5, 5)), patches[:, :, 2:7, 2:7])
 
 
-@pytest.mark.parametrize("shape", [(6, 6), (4, 6, 6)])
+@pytest.mark.parametrize("shape", [(6, 6), (6, 8), (4, 6, 6)])
 @pytest.mark.parametrize("rotation", ["none", "right_angles"])
 def test_flips_and_quarter_turns_only_permute_pixels_and_move_mask_with_image(shape, rotation):
     image = numbered(16, 1, *shape)
@@ -37,6 +42,15 @@ def test_flips_and_quarter_turns_only_permute_pixels_and_move_mask_with_image(sh
     for before, after in zip(image, out[:, :1], strict=True):
         assert torch.equal(before.flatten().sort().values, after.flatten().sort().values)
     assert not torch.equal(out[:, :1], image)
+
+
+def test_every_allowed_view_is_drawn_about_equally_often():
+    patches = numbered(1, 1, 5, 5, 5).expand(4800, 1, 5, 5, 5)
+    out = augmented(patches, (5, 5, 5), masked=False, flips=True, rotation="right_angles", axes="all")
+    _, counts = out.flatten(1).unique(dim=0, return_counts=True)
+    assert len(counts) == 48
+    assert counts.min() > 60
+    assert counts.max() < 145
 
 
 def test_half_turns_keep_stripes_of_any_orientation():
@@ -53,16 +67,20 @@ def test_half_turns_keep_stripes_of_any_orientation():
 
 def test_turning_about_z_keeps_every_plane_and_about_all_axes_does_not():
     planes = torch.arange(6.0).view(1, 1, 6, 1, 1).expand(32, 1, 6, 6, 6)
-    assert torch.equal(augmented(planes, (6, 6, 6), masked=False, rotation="right_angles"), planes)
-    turned = augmented(planes, (6, 6, 6), masked=False, rotation="right_angles", axes="all")
-    assert not torch.equal(turned, planes)
-
-
-def test_a_share_of_zero_leaves_every_patch_as_it_lies():
-    patches = numbered(8, 2, 6, 6)
     for rotation in ("right_angles", "free"):
-        out = augmented(patches, (6, 6), flips=True, rotation=rotation, share=0.0)
-        torch.testing.assert_close(out, patches, atol=1e-3, rtol=1e-5)
+        torch.testing.assert_close(augmented(planes, (6, 6, 6), masked=False, rotation=rotation), planes)
+        turned = augmented(planes, (6, 6, 6), masked=False, rotation=rotation, axes="all")
+        assert (turned - planes).abs().max() > 1
+
+
+def test_a_share_of_zero_leaves_every_patch_as_it_lies_and_a_half_leaves_half():
+    patches = numbered(64, 2, 6, 6)
+    for rotation in ("right_angles", "free"):
+        out = augmented(patches, (6, 6), flips=True, rotation=rotation, scale=0.2, shift=0.3, share=0.0)
+        torch.testing.assert_close(out, patches, atol=1e-2, rtol=1e-5)
+        out = augmented(patches, (6, 6), rotation=rotation, scale=0.2, share=0.5)
+        same = torch.isclose(out, patches, atol=1e-2).flatten(1).all(dim=1)
+        assert 16 < same.sum() < 48
 
 
 def test_a_free_rotation_is_the_one_scipy_makes():
@@ -78,55 +96,136 @@ def test_a_free_rotation_is_the_one_scipy_makes():
 
 
 @pytest.mark.parametrize("axes", ["z", "all"])
-def test_free_rotations_in_3d_keep_a_ball_and_its_mask(axes):
-    grid = np.stack(np.meshgrid(*[np.arange(21) - 10] * 3, indexing="ij"))
-    distance = np.sqrt((grid**2).sum(axis=0))
+@pytest.mark.parametrize("steps", [(1, 1, 1), (2, 1, 1)])
+def test_free_rotations_in_3d_keep_a_ball_and_its_mask_however_far_apart_the_planes_are(axes, steps):
+    shape = tuple(15 // step for step in steps)
+    wide = tuple(2 * (11 // step) + side % 2 for side, step in zip(shape, steps, strict=True))
+    places = [(np.arange(side) - (side - 1) / 2) * step for side, step in zip(wide, steps, strict=True)]
+    distance = np.sqrt(sum(axis**2 for axis in np.meshgrid(*places, indexing="ij")))
     ball = torch.from_numpy(np.stack([np.exp(-((distance / 5) ** 2)), distance <= 6])).float()[None]
-    out = augmented(ball.repeat(4, 1, 1, 1, 1), (15, 15, 15), rotation="free", axes=axes)
-    expected = center_crop(ball, (15, 15, 15))
-    assert (out[:, 0] - expected[:, 0]).abs().max() < 0.05
+    cut = {"size": tuple(float(side * step) for side, step in zip(shape, steps, strict=True))}
+    out = augmented(ball.repeat(4, 1, 1, 1, 1), shape, rotation="free", axes=axes, cut=cut)
+    expected = center_crop(ball, shape)
+    assert (out[:, 0] - expected[:, 0]).abs().max() < 0.06
     assert set(out[:, 1].unique().tolist()) == {0.0, 1.0}
     assert (out[:, 1] != expected[:, 1]).float().mean() < 0.05
 
 
-def test_scaling_changes_the_area_of_the_mask_by_about_its_square():
+def test_rotations_are_rotations_and_drawn_evenly():
+    patches = PatchSettings(size=(12.0, 12.0, 12.0), sampling=(12, 12, 12))
+    turned = rotations(4000, patches, True, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(turned @ turned.transpose(1, 2), torch.eye(3).expand(4000, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(turned), torch.ones(4000))
+    # Each entry of an even rotation has mean 0 and variance 1/3.
+    assert turned.mean(dim=0).abs().max() < 0.05
+    assert (turned.var(dim=0) - 1 / 3).abs().max() < 0.03
+
+
+def test_the_geometry_between_pixels_agrees_with_that_of_whole_pixels():
+    patches = torch.rand(48, 3, 6, 6, 6)
+    every = symmetries(AugmentSettings(axes="all"), PatchSettings(size=(6.0,) * 3, sampling=(6,) * 3))
+    layout = Layout(image=2, copies=1, hidden=0, masked=True)
+    found = warped(patches, matrices(every), torch.zeros(48, 3), (6, 6, 6), layout)
+    for number, (order, signs) in enumerate(every):
+        turned = patches[number].permute(0, *(axis + 1 for axis in order))
+        turned = turned.flip([axis + 1 for axis, sign in enumerate(signs) if sign < 0])
+        torch.testing.assert_close(found[number], turned, atol=1e-5, rtol=0)
+
+
+def test_volumes_turned_plane_by_plane_are_those_turned_as_a_whole():
+    smooth = torch.nn.functional.interpolate(torch.rand(6, 3, 4, 4, 4), size=(10, 14, 14), mode="trilinear")
+    smooth[:, 2] = (smooth[:, 2] > 0.5).float()
+    layout = Layout(image=2, copies=2, hidden=1, masked=True)
+    cut = PatchSettings(size=(6.0, 8.0, 8.0), sampling=(6, 8, 8))
+    turned = rotations(6, cut, False, torch.Generator().manual_seed(0))
+    turned[::2, 0] *= -1
+    shifts = torch.tensor([[1.0, 0.5, -2.0]]).repeat(6, 1)
+    tilted = turned.clone()
+    tilted[:, 0, 1] = 1e-6  # not quite in the plane: the way of all other turns
+    planes, whole = (warped(smooth, each, shifts, (6, 8, 8), layout) for each in (turned, tilted))
+    torch.testing.assert_close(planes[:, :2], whole[:, :2], atol=1e-4, rtol=0)
+    assert (planes[:, 2] != whole[:, 2]).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("rotation", ["none", "right_angles", "free"])
+def test_scaling_changes_the_area_of_the_mask_by_about_its_square_and_still_turns(rotation):
     patch = torch.zeros(64, 2, 40, 40)
-    patch[:, 1, 12:28, 12:28] = 1
-    areas = augmented(patch, (28, 28), scale=0.3)[:, 1].sum(dim=(1, 2))
-    assert areas.min() > 256 / 1.35**2
-    assert areas.max() < 256 / 0.65**2
+    patch[:, 1, 12:28, 8:32] = 1
+    out = augmented(patch, (28, 28), scale=0.3, rotation=rotation)[:, 1]
+    areas = out.sum(dim=(1, 2))
+    assert areas.min() > 384 / 1.35**2
+    assert areas.max() < 384 / 0.65**2
     assert areas.max() / areas.min() > 1.5
+    upright = (out.amax(dim=2).sum(dim=1) > out.amax(dim=1).sum(dim=1)).float().mean()
+    assert upright == 0 if rotation == "none" else 0.2 < upright < 0.8
 
 
-def test_brightness_and_noise_never_touch_the_mask():
-    patches = torch.cat([torch.rand(8, 1, 9, 9), (torch.rand(8, 1, 9, 9) > 0.5).float()], dim=1)
-    out = augmented(patches, (9, 9), brightness=0.5, noise=0.5)
-    assert torch.equal(out[:, 1], patches[:, 1])
-    assert (out[:, 0] - patches[:, 0]).abs().mean() > 0.1
+@pytest.mark.parametrize("shape", [(20, 20), (8, 20, 20)])
+@pytest.mark.parametrize("scale", [0.0, 1e-6])
+def test_shifts_reach_their_share_of_the_field_of_view_and_move_image_and_mask_alike(shape, scale):
+    wider = tuple(side + 2 * side // 4 for side in shape)
+    patch = torch.zeros(200, 2, *wider)
+    patch[:, :, *(side // 2 for side in wider)] = 1
+    out = augmented(patch, shape, shift=0.25, scale=scale)
+    places = torch.stack([image.flatten().argmax() for image in out[:, 0]])
+    assert torch.equal(places, torch.stack([mask.flatten().argmax() for mask in out[:, 1]])) or scale
+    for axis, side in enumerate(shape):
+        along = np.array(np.unravel_index(places.numpy(), shape))[axis] - side // 2
+        assert along.min() == -(side // 4)
+        assert along.max() == side // 4
+    if not scale:
+        assert torch.equal(out.flatten(2).sum(dim=2), torch.ones(200, 2))
 
 
-@pytest.mark.parametrize(("shape", "count"), [((6, 6), 8), ((6, 8), 4), ((6, 6, 6), 16)])
-def test_views_are_all_different_and_begin_with_the_patch_itself(shape, count):
-    patch = numbered(1, 1, *shape)
-    chosen = views(AugmentSettings(flips=True, rotation="right_angles"), shape, limit=48)
-    assert len(chosen) == count
-    seen = [look(patch, view) for view in chosen]
-    assert torch.equal(seen[0], patch)
-    assert len({tuple(view.flatten().tolist()) + tuple(view.shape) for view in seen}) == count
+def test_a_shift_never_leaves_what_was_cut():
+    patches = numbered(32, 1, 10, 10)
+    out = augmented(patches, (8, 8), masked=False, shift=0.5)
+    for patch, seen in zip(patches, out, strict=True):
+        assert seen.min() >= patch.min()
+        assert seen.max() <= patch.max()
 
 
-def test_views_show_only_what_augmentation_allows():
-    assert views(AugmentSettings(**NOTHING), (6, 6), 8) == [(0, ())]
-    assert views(AugmentSettings(share=0.5), (6, 6), 8) == [(0, ())]
-    assert len(views(AugmentSettings(rotation="none"), (6, 6), 8)) == 4
-    assert len(views(AugmentSettings(flips=False, rotation="free"), (6, 6), 8)) == 4
-    assert views(AugmentSettings(flips=False, rotation="half_turns"), (6, 6), 8) == [(0, ()), (2, ())]
-    assert len(views(AugmentSettings(), (6, 6, 6), 5)) == 5
+@pytest.mark.parametrize("values", [{"rotation": "free"}, {"scale": 0.5}, {"rotation": "free", "axes": "all"}])
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 8)])
+def test_beyond_what_was_cut_hidden_channels_are_zero_and_others_are_reflected(values, shape):
+    patches = torch.ones(32, 3, *shape)
+    out = augmented(patches, shape, **values, cut={"normalize": "both"})
+    torch.testing.assert_close(out[:, 0], torch.ones_like(out[:, 0]))
+    beyond = out[:, 2] == 0
+    assert beyond.any()
+    torch.testing.assert_close(out[:, 1], 1 - beyond.float())
 
 
-def test_the_margin_is_what_rotation_and_scale_need():
-    keep = PatchSettings()
-    assert margin_for(AugmentSettings(rotation="right_angles"), keep) == 1.0
-    assert margin_for(AugmentSettings(rotation="free"), keep) == pytest.approx(2**0.5)
-    assert margin_for(AugmentSettings(rotation="none", scale=0.25), keep) == 1.25
-    assert margin_for(AugmentSettings(rotation="free"), PatchSettings(context="hide")) == 1.0
+def test_one_generator_decides_everything():
+    patches, settings = torch.rand(4, 3, 20, 20), {"flips": True, "rotation": "free", "scale": 0.2, "shift": 0.1}
+    settings |= {"brightness": 0.2, "gamma": 0.2, "color": 0.2, "noise": 0.1, "blur": 1.0, "share": 0.7}
+    first, second = (augmented(patches, (12, 12), seed=3, **settings) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, augmented(patches, (12, 12), seed=4, **settings))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(8, 8), (6, 8, 8)])
+@pytest.mark.parametrize("cut", [{}, {"normalize": "both"}, {"context": "hide"}], ids=str)
+@pytest.mark.parametrize("rotation", ["right_angles", "free"])
+def test_any_number_of_channels_and_a_batch_of_one_are_varied_and_come_out_whole(channels, shape, cut, rotation):
+    count = channels * (2 if "normalize" in cut else 1) + 1
+    patches = torch.rand(1, count, *(side + 4 for side in shape))
+    patches[:, -1] = (patches[:, -1] > 0.5).float()
+    values = {"flips": True, "rotation": rotation, "shift": 0.1, "brightness": 0.2, "gamma": 0.3, "color": 0.2}
+    out = augmented(patches, shape, cut=cut, noise=0.1, blur=1.0, **values)
+    assert out.shape == (1, count, *shape)
+    assert out.isfinite().all()
+    assert set(out[:, -1].unique().tolist()) <= {0.0, 1.0}
+
+
+def test_the_margin_is_what_rotation_scale_and_shift_need():
+    keep = PatchSettings(size=(20.0, 20.0), sampling=(10, 10))
+    assert margin_for(AugmentSettings(rotation="right_angles"), keep) == (1.0, 1.0)
+    assert margin_for(AugmentSettings(rotation="free"), keep) == pytest.approx((2**0.5, 2**0.5))
+    assert margin_for(AugmentSettings(rotation="none", scale=0.25, shift=0.1), keep) == pytest.approx((1.45, 1.45))
+    assert margin_for(AugmentSettings(rotation="free", scale=0.5), keep.changed(context="hide")) == (1.0, 1.0)
+    assert margin_for(AugmentSettings(shift=0.1), keep.changed(context="hide")) == (1.2, 1.2)
+    long = PatchSettings(size=(10.0, 30.0, 40.0), sampling=(10, 30, 40))
+    assert margin_for(AugmentSettings(rotation="free"), long) == pytest.approx((1.0, 50 / 30, 50 / 40))
+    assert margin_for(AugmentSettings(rotation="free", axes="all"), long)[0] == pytest.approx(17**0.5)

@@ -1,0 +1,157 @@
+"""Building an Albumentations pipeline from its dictionary, and trying it out before it may train anything."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from svetlana_jupyter.core.augment_settings import TRANSFORM
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.validated import unknown_key
+from svetlana_jupyter.errors import SettingsError
+from svetlana_jupyter.learn.layout import Layout
+from svetlana_jupyter.learn.pipeline import WHO, Pipeline
+
+# Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+TRIALS = 8  # and as many more for every transform, as some are chosen among others
+
+
+def pipeline_of(settings: TrainingSettings, ndim: int, colors: int) -> Pipeline | None:
+    """Return the pipeline that the settings name, None where there is none.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Where its patches are not concrete yet, the pipeline is tried on patches of 24 pixels a side.
+    ndim : 2 or 3
+    colors : int
+        Channels of the image.
+
+    Raises
+    ------
+    SettingsError
+        If Albumentations does not know a transform or its arguments, or the pipeline fails on such patches or changes
+        their shape.
+    """
+    description = settings.augmentation.pipeline
+    if description is None:
+        return None
+    patches = settings.patches
+    copies = 2 if patches.normalize == "both" else 1
+    layout = Layout.of(patches, copies * colors + patches.mask_channel)
+    sampling = patches.sampling if isinstance(patches.sampling, tuple) else (patches.sampling or 24,) * ndim
+    _try(description["transform"], layout, sampling)
+    return Pipeline(build(description["transform"], ndim), layout)
+
+
+def build(transform: Mapping[str, Any], ndim: int) -> Any:
+    """Return an `albumentations.Compose` of a serialised transform, with the targets that `Pipeline` uses.
+
+    Raises
+    ------
+    SettingsError
+        If a transform is not part of Albumentations (the nearest one is named), or its arguments are wrong.
+    """
+    import albumentations
+
+    whole: Mapping[str, Any] = transform if _name(transform) == "Compose" else {"transforms": [transform]}
+    compose = albumentations.Compose([_built(inner) for inner in whole["transforms"]], p=whole.get("p", 1.0))
+    volume = ndim == 3
+    compose.add_targets({"again": "volume" if volume else "image", "shown": "mask3d" if volume else "mask"})
+    return compose
+
+
+def _built(transform: Mapping[str, Any]) -> Any:
+    from albumentations.core.composition import BaseCompose
+    from albumentations.core.serialization import SERIALIZABLE_REGISTRY
+    from albumentations.core.transforms_interface import BasicTransform
+
+    # A program may have registered transforms of its own; those are not ours to make.
+    known = {
+        name: kind
+        for name, kind in SERIALIZABLE_REGISTRY.items()
+        if kind.__module__.startswith("albumentations.") and issubclass(kind, BaseCompose | BasicTransform)
+    }
+    name = _name(transform)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "see the list in its documentation."
+        raise SettingsError(f"{WHO}: there is no Albumentations transform {name!r}; {hint}")
+    values = {key: value for key, value in transform.items() if key != TRANSFORM}
+    if issubclass(known[name], BaseCompose):
+        values["transforms"] = [_built(inner) for inner in values.get("transforms", [])]
+    else:
+        values = {"p": 0.5, **values}  # as the library has it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about arguments, which are looked at below
+            made = known[name](**values)
+    except Exception as error:  # whatever a transform's constructor makes of the user's arguments
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise SettingsError(f"{WHO}: {name} cannot be made as it is written: {' '.join(lines[:3])}") from error
+    # The library passes over arguments it does not know. Some transforms serialise more than their constructors name.
+    names = {*inspect.signature(known[name]).parameters, *made.to_dict_private()}
+    unknown = next((key for key in values if key not in names), None)
+    if unknown is not None:
+        raise SettingsError(f"{WHO}: {unknown_key(unknown, sorted(names - {TRANSFORM}), f'argument of {name}')}")
+    return made
+
+
+def _try(transform: Mapping[str, Any], layout: Layout, shape: tuple[int, ...]) -> None:
+    """Apply the pipeline, each of its transforms for certain, to patches like those of a training."""
+    problem = _problem(transform, layout, shape)
+    if not problem:
+        return
+    for single in _leaves(transform):
+        alone = _problem(single, layout, shape)
+        if alone:
+            problem = f"{_name(single)} {alone}"
+            break
+    else:
+        problem = f"it {problem}"
+    raise SettingsError(
+        f"{WHO} must work on patches as they are and keep their shape, but {problem}. "
+        "Leave it out, or add what brings the shape back."
+    )
+
+
+def _problem(transform: Mapping[str, Any], layout: Layout, shape: tuple[int, ...]) -> str:
+    """Return what is wrong with a pipeline, "" where nothing is."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.rand(1, layout.image + layout.masked, *shape, generator=generator)
+    if layout.masked:
+        middle = torch.zeros(shape)
+        middle[tuple(slice(side // 4, side - side // 4) for side in shape)] = 1
+        patches[:, -1] = middle
+    pipeline = Pipeline(build(_certain(transform), len(shape)), layout)
+    try:
+        for _ in range(TRIALS + TRIALS * len(list(_leaves(transform)))):
+            pipeline(patches, generator)
+    except SettingsError as error:
+        return str(error).removeprefix(f"{WHO} ")
+    return ""
+
+
+def _certain(transform: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a transform that is applied every time, and all within it."""
+    inner = {"transforms": [_certain(each) for each in transform["transforms"]]} if "transforms" in transform else {}
+    return {**transform, "p": 1.0, **inner}
+
+
+def _leaves(transform: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if "transforms" not in transform:
+        yield transform
+    for inner in transform.get("transforms", []):
+        yield from _leaves(inner)
+
+
+def _name(transform: Mapping[str, Any]) -> str:
+    return str(transform[TRANSFORM]).removeprefix("albumentations.").rpartition(".")[2]

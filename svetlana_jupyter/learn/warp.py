@@ -1,0 +1,124 @@
+"""Turning patches by any angle, scaling and shifting them: the geometry that falls between pixels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings
+from svetlana_jupyter.learn.layout import Layout
+
+
+def margin_for(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[float, ...]:
+    """Return how much wider patches must be cut along each axis so that moving them leaves no empty corner.
+
+    In 3D the corners of a free rotation about any axis are left to the padding: they would nearly double memory again.
+
+    Parameters
+    ----------
+    patches : PatchSettings
+        With concrete size and sampling.
+    """
+    size = patches.size
+    assert isinstance(size, tuple)
+    wider = [1.0] * len(size)
+    if patches.context == "keep":  # what turns in from outside of a hidden context is zero anyway
+        turning = range(len(size)) if augmentation.axes == "all" else range(len(size) - 2, len(size))
+        if augmentation.rotation == "free":
+            for axis in turning:
+                longest = max(size[other] for other in turning if other != axis)
+                wider[axis] = math.hypot(size[axis], longest) / size[axis]
+        wider = [side * (1.0 + augmentation.scale) for side in wider]
+    return tuple(side + 2 * augmentation.shift for side in wider)
+
+
+def rotations(count: int, patches: PatchSettings, every_axis: bool, generator: torch.Generator) -> Tensor:
+    """Return random rotation matrices (count, ndim, ndim) for places ``([z,] y, x)`` in pixels of a patch.
+
+    They are rotations in the unit of the field of view, so that pixels which are longer along one axis stay so.
+    """
+    size, shape = patches.size, patches.sampling
+    assert isinstance(size, tuple)
+    assert isinstance(shape, tuple)
+    steps = torch.tensor([side / pixels for side, pixels in zip(size, shape, strict=True)])
+    turned = _about_any_axis(count, generator) if len(size) == 3 and every_axis else None
+    if turned is None:
+        turned = _in_the_plane(count, len(size), generator)
+    return turned * steps / steps[:, None]
+
+
+def warped(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
+    """Return patches (n, C, *shape), each taken through a matrix of its own from patches (n, C, *wider).
+
+    Parameters
+    ----------
+    matrices : Tensor of shape (n, ndim, ndim)
+        From a place in the patch that comes out, relative to its middle, to the place in the one that goes in.
+    shifts : Tensor of shape (n, ndim)
+        Added to that place, in pixels.
+
+    Notes
+    -----
+    Image channels are interpolated linearly and reflected beyond the border; what is hidden, and the mask, which takes
+    the nearest pixel, are zero there.
+    """
+    if len(shape) == 3 and torch.equal(matrices[:, 0].abs(), torch.eye(3)[0].expand(len(patches), 3)):
+        return _plane_by_plane(patches, matrices, shifts, shape, layout)
+    return _sampled(patches, _grid(matrices, shifts, tuple(patches.shape[2:]), shape).to(patches.device), layout)
+
+
+def _plane_by_plane(
+    patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: Layout
+) -> Tensor:
+    """Warp volumes whose planes stay planes as images with many channels, which is several times faster."""
+    count, channels, deep = patches.shape[:3]
+    forward = matrices[:, 0, 0:1].round().long()
+    planes = (torch.arange(shape[0]) - (shape[0] - 1) / 2) * forward + (shape[0] - 1) / 2
+    planes = planes.long() + (deep - shape[0]) // 2 + shifts[:, 0:1].round().long()
+    kept = patches[torch.arange(count)[:, None], :, planes].transpose(1, 2)  # (n, C, z, y, x)
+    grid = _grid(matrices[:, 1:, 1:], shifts[:, 1:], tuple(patches.shape[3:]), shape[1:]).to(patches.device)
+    flat = Layout(layout.image * shape[0], layout.copies, layout.hidden * shape[0], layout.masked)
+    return _sampled(kept.flatten(1, 2), grid, flat).view(count, channels, *shape)
+
+
+def _grid(matrices: Tensor, shifts: Tensor, wider: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    # affine_grid speaks of x, y(, z) in units of half a patch; the matrices of pixels along (z,) y, x.
+    into, out = torch.tensor(wider, dtype=torch.float32), torch.tensor(shape, dtype=torch.float32)
+    scaled = (matrices * out / into[:, None]).flip(1, 2)
+    moved = (2 * shifts / into).flip(1)
+    affine = torch.cat([scaled, moved[:, :, None]], dim=2)
+    return functional.affine_grid(affine, [len(matrices), 1, *shape], align_corners=False)
+
+
+def _sampled(patches: Tensor, grid: Tensor, layout: Layout) -> Tensor:
+    image = functional.grid_sample(patches[:, : layout.image], grid, padding_mode="reflection", align_corners=False)
+    parts = [image]
+    if layout.hidden:
+        inside = (grid.abs() <= 1).all(dim=-1).unsqueeze(1)
+        parts = [image[:, : -layout.hidden], image[:, -layout.hidden :] * inside]
+    if layout.masked:
+        mask = patches[:, layout.image :]
+        parts.append(functional.grid_sample(mask, grid, mode="nearest", padding_mode="zeros", align_corners=False))
+    return torch.cat(parts, dim=1)
+
+
+def _about_any_axis(count: int, generator: torch.Generator) -> Tensor:
+    """Return rotations drawn evenly: those of random unit quaternions (Shoemake, Graphics Gems III, 1992)."""
+    w, x, y, z = functional.normalize(torch.randn(count, 4, generator=generator), dim=1).unbind(1)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def _in_the_plane(count: int, ndim: int, generator: torch.Generator) -> Tensor:
+    angle = 2 * math.pi * torch.rand(count, generator=generator)
+    matrices = torch.eye(ndim).repeat(count, 1, 1)
+    matrices[:, -2, -2] = matrices[:, -1, -1] = angle.cos()
+    matrices[:, -2, -1], matrices[:, -1, -2] = angle.sin(), -angle.sin()
+    return matrices
