@@ -8,25 +8,27 @@ import numpy as np
 import pandas as pd
 from xarray import DataArray
 
-from svetlana_jupyter.core.patches import freeze_patches, patch_geometry, take_patch
+from svetlana_jupyter.core.patches import Floats, freeze_patches, patch_geometry, take_patch
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.settings import PatchSettings
+    from svetlana_jupyter.core.pairing import ImagePair
+    from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
     from svetlana_jupyter.project.project import Project
 
+MEASURED = 256  # objects whose deviation a preview of augmentation is in units of
 
-def patch_settings(project: Project, image: str) -> PatchSettings:
-    """Return the patch settings as a training that starts now would freeze them.
+
+def patch_settings(project: Project, image: str, settings: PatchSettings | None = None) -> PatchSettings:
+    """Return the patch settings, the project's by default, as a training that starts now would freeze them.
 
     Before there are annotations, a size that is automatic follows all objects of ``image``. Any thread may call this.
     """
-    settings = project.settings.patches
+    settings = settings or project.settings.patches
     pair = project.pair(image)
     if settings.is_frozen:
         return settings
-    with project._lock:
-        labels = project.labels().query("action == 'label'")["class_id"]
+    labels = _labels(project)
     names = list(labels.index.unique("image")) or [image]
     objects = pd.concat({name: project.objects(name) for name in names})
     return freeze_patches(settings, objects, labels if len(labels) else None, pair.spacing)
@@ -53,20 +55,101 @@ def seen_patch(project: Project, image: str, object: int, settings: PatchSetting
     InputError
         If the image has no such object.
     """
-    pair, objects = project.pair(image), project.objects(image)
-    if object not in objects.index:
-        raise InputError(f"{image} has no object {object}; it has {len(objects):,} objects.")
+    pair, row = project.pair(image), _row(project, image, object)
     axes = list("zyx"[-pair.ndim :])
-    center = objects.loc[object, axes].to_numpy(float)
+    center = row[axes].to_numpy(float)[0]
     pixels = take_patch(pair.image, pair.mask, center, settings, object)
     geometry = patch_geometry(settings, pair.spacing)
+    places = {
+        axis: first + step * np.arange(count)
+        for axis, first, step, count in zip(axes, geometry.origin(center), geometry.step, geometry.shape, strict=True)
+    }
+    return _named(pixels, pair, settings, "patch").assign_coords(places)
+
+
+def augmented_patches(
+    project: Project, image: str, object: int, settings: TrainingSettings | None = None, n: int = 8
+) -> DataArray:
+    """Return patches of an object varied as a training with these settings varies them.
+
+    Changes of light are in units of each channel's deviation over the annotated objects, of which at most 256 are
+    looked at; before there are any, over as many objects of the image.
+
+    Parameters
+    ----------
+    project : Project
+    image : str
+    object : int
+    settings : TrainingSettings, optional
+        The project's by default.
+    n : int
+
+    Returns
+    -------
+    DataArray of shape (n, C', [Z,] Y, X), float32
+        ``c`` names what each channel is, as for `seen_patch`. The settings that were used, patches concrete, are
+        ``attrs["settings"]`` as JSON.
+
+    Raises
+    ------
+    InputError
+        If the image has no such object.
+    SettingsError
+        If the augmentation pipeline cannot work on such patches.
+    """
+    from svetlana_jupyter.learn.varied import varied_patches
+
+    settings = settings or project.settings
+    row = _row(project, image, object)
+    frozen = settings.changed(patches=patch_settings(project, image, settings.patches))
+    labels = _labels(project)
+    known = labels.index if len(labels) else pd.MultiIndex.from_product([[image], project.objects(image).index])
+    some = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), MEASURED)).astype(int))]
+    tables = {str(name): project.objects(str(name)) for name in some.unique(0)}
+    beside = [
+        (project.pair(name), table[table.index.isin(some[some.get_level_values(0) == name].get_level_values(1))])
+        for name, table in tables.items()
+    ]
+    varied = varied_patches(project.pair(image), row, beside, frozen, n)
+    named = _named(varied, project.pair(image), frozen.patches, "augmented patches")
+    return named.assign_attrs(settings=frozen.to_json())
+
+
+def check_pipeline(project: Project, settings: TrainingSettings) -> None:
+    """Refuse an augmentation pipeline that the project's images cannot go through, before anything is cut.
+
+    Raises
+    ------
+    SettingsError
+        If Albumentations does not know a transform, or the pipeline fails on patches or changes their shape.
+    """
+    if settings.augmentation.pipeline is None:
+        return
+    from svetlana_jupyter.learn.pipeline_build import pipeline_of
+
+    kinds = {(len(entry.shape), len(entry.channels)) for entry in project.images.values()} or {(2, 3)}
+    for ndim, channels in kinds:
+        pipeline_of(settings, ndim, channels)
+
+
+def _labels(project: Project) -> pd.Series[int]:
+    with project._lock:
+        return project.labels().query("action == 'label'")["class_id"]
+
+
+def _row(project: Project, image: str, object: int) -> pd.DataFrame:
+    objects = project.objects(image)
+    if object not in objects.index:
+        raise InputError(f"{image} has no object {object}; it has {len(objects):,} objects.")
+    return objects.loc[[object]]
+
+
+def _named(pixels: Floats, pair: ImagePair, settings: PatchSettings, name: str) -> DataArray:
+    """Name the channels of patches (..., C', [z,] y, x)."""
     names = [*pair.channels]
     if settings.normalize == "both":
         names += [f"{name}, object alone" for name in pair.channels]
     if settings.mask_channel:
         names.append("mask")
-    places = {
-        axis: first + step * np.arange(count)
-        for axis, first, step, count in zip(axes, geometry.origin(center), geometry.step, geometry.shape, strict=True)
-    }
-    return DataArray(pixels, dims=("c", *axes), coords={"c": names, **places}, name="patch")
+    dims = ["n", "c", *"zyx"[-pair.ndim :]][-pixels.ndim :]
+    return DataArray(pixels, dims=dims, coords={"c": names}, name=name)

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 from traitlets import Any as AnyTrait
 
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.jobs import Foreground, Stop, Work, threads_for
+from svetlana_jupyter.project.patches import augmented_patches, check_pipeline
 from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
 from svetlana_jupyter.project.report import project_html
 from svetlana_jupyter.project.results import Results
@@ -75,7 +77,20 @@ class Project(Results):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
+        check_pipeline(self, settings)
         self._store.write_text(self._store.settings_file, settings.to_json() + "\n")
+
+    def preview_augmentation(
+        self, image: str, object: int, settings: TrainingSettings | None = None, n: int = 8
+    ) -> xr.DataArray:
+        """Return ``n`` patches of an object (n, channel, [z,] y, x), each varied as training varies it.
+
+        Parameters
+        ----------
+        settings : TrainingSettings, optional
+            The project's by default; its seed decides what is drawn.
+        """
+        return augmented_patches(self, image, object, settings, n)
 
     def readiness(self) -> str:
         """Return what is still missing before a training can start, as a sentence; "" when nothing is."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.samples import bright_foci_3d, grey_cells
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
+from svetlana_jupyter.errors import InputError, SettingsError
+from svetlana_jupyter.learn.augment import Augmenter
+from svetlana_jupyter.learn.fit import fit
+from svetlana_jupyter.learn.samples import gather_samples
 from svetlana_jupyter.project.patches import patch_settings, seen_patch
 from svetlana_jupyter.project.project import Project
 
@@ -49,6 +56,50 @@ def test_with_annotations_the_settings_are_those_that_a_training_freezes(cells):
     assert list(frozen.sampling) == list(run.settings["patches"]["sampling"])
 
 
+@pytest.mark.parametrize("rotation", ["right_angles", "free"])
+def test_previewed_patches_are_those_that_training_draws(cells, rotation):
+    objects = cells.objects("cells")
+    for object in objects.index[:8]:
+        cells.annotate("cells", int(object), "a" if object % 2 else "b")
+    settings = TrainingSettings(augmentation={"rotation": rotation, "color": 0.2, "blur": 0.5}, seed=3)
+    labels = cells.labels()["class_id"].droplevel("image")
+    samples = gather_samples([(cells.pair("cells"), objects, labels)], settings)
+    *_, fitted = fit(replace(samples, settings=samples.settings.changed(epochs=1, steps=1)))
+    standardize = fitted.classifier.module.standardize
+    drawn = torch.from_numpy(samples.inputs[[2]]).expand(8, *samples.inputs.shape[1:])
+    augment = Augmenter(samples.settings, standardize.mean, standardize.deviation)
+    expected = augment(drawn, torch.Generator().manual_seed(3))
+    found = cells.preview_augmentation("cells", int(samples.objects[2]), settings)
+    np.testing.assert_allclose(found.to_numpy(), expected.numpy(), atol=1e-5)
+    assert found.dims == ("n", "c", *"zyx"[-cells.pair("cells").ndim :])
+    assert found["c"].values[-1] == "mask"
+    assert TrainingSettings.from_json(found.attrs["settings"]) == samples.settings
+
+
+def test_without_augmentation_the_preview_shows_the_patch_itself_before_anything_is_annotated(cells):
+    object = int(cells.objects("cells").index[0])
+    cells.settings = TrainingSettings(augmentation=AugmentSettings.none())
+    found = cells.preview_augmentation("cells", object, n=3)
+    expected = seen_patch(cells, "cells", object, patch_settings(cells, "cells"))
+    assert found.sizes["n"] == 3
+    for patch in found.to_numpy():
+        np.testing.assert_allclose(patch, expected.to_numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_pipeline_is_tried_when_it_is_set_and_what_fails_is_not_kept(cells):
+    before = cells.settings
+    crop = {"transform": {"__class_fullname__": "RandomCrop", "height": 6, "width": 6, "p": 0.1}}
+    with pytest.raises(SettingsError, match="RandomCrop makes"):
+        cells.settings = before.changed(augmentation={"pipeline": crop})
+    assert cells.settings == before
+    flip = {"transform": {"__class_fullname__": "HorizontalFlip", "p": 1.0}}
+    cells.settings = before.changed(augmentation={"pipeline": flip})
+    assert cells.settings.augmentation.pipeline == flip
+    assert cells.preview_augmentation("cells", int(cells.objects("cells").index[0])).sizes["n"] == 8
+
+
 def test_an_object_that_is_not_there_is_refused(cells):
     with pytest.raises(InputError, match="cells has no object 9999"):
         seen_patch(cells, "cells", 9999, patch_settings(cells, "cells"))
+    with pytest.raises(InputError, match="cells has no object 9999"):
+        cells.preview_augmentation("cells", 9999)
