@@ -1,52 +1,44 @@
-"""Properties of objects for a forest: shape, brightness, texture and the ring around; nothing that tells where it lies.
+"""Measuring objects: shape, brightness, texture, surroundings and more, as `core.measures.table` lists.
 
-Lengths are in pixels. Columns, in this order:
-
-shape
-    ``size`` (voxels), ``extent`` (share of the box that is filled), ``axis_1`` ≥ ``axis_2`` (≥ ``axis_3``) (deviations
-    along the principal axes), ``elongation`` (last axis over first), ``surface`` (faces between the object and anything
-    else), ``compactness`` (surface over that of a cube of equal size), ``radius_mean``, ``radius_sd``, ``radius_max``
-    (distances from the centroid), ``roundness`` (size over the ball of the largest radius).
-brightness, for each channel
-    ``mean``, ``sd``, ``skew``, ``p0``, ``p5``, ``p25``, ``p50``, ``p75``, ``p95``, ``p100`` (percentiles),
-    ``concentration`` (mean radius weighted by brightness above the least, over the mean radius).
-ring, for each channel
-    ``ring_mean``, ``ring_sd`` of the pixels up to 5 px outside the object that belong to no other, ``contrast``
-    (mean minus ring), ``ratio`` (mean over ring).
-texture, for each channel
-    mean and deviation inside the object of ``gradient`` (magnitude) and ``blob`` (Laplacian) at scales of 1 and 2 px.
+Objects are visited block by block, each chunk of image and mask decoded once; what is held is the pixels under a
+block's objects and a stack of some of them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_gradient_magnitude, gaussian_laplace
-from skimage.segmentation import expand_labels
 
-from svetlana_jupyter.core.blocks import SIDES, block_sides, group_by_block, read
+from svetlana_jupyter.core.blocks import block_sides, group_by_block, last_axes
+from svetlana_jupyter.core.measure_settings import MeasureSettings
+from svetlana_jupyter.core.measures.brightness import Channel, brightness
+from svetlana_jupyter.core.measures.neighbours import Neighbours
+from svetlana_jupyter.core.measures.orientation import direction, texture_direction
+from svetlana_jupyter.core.measures.region import Floats, Region
+from svetlana_jupyter.core.measures.ring import ring
+from svetlana_jupyter.core.measures.shape import shape
+from svetlana_jupyter.core.measures.table import Column, columns
+from svetlana_jupyter.core.measures.texture import texture
 from svetlana_jupyter.core.normalize import finite
+from svetlana_jupyter.core.widening import widened
+from svetlana_jupyter.core.windows import Window, read_windows
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.pairing import ImagePair
 
-Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
-RING = 5
-SCALES = (1, 2)
-# As far as anything looks: another object may be as far from a ring's pixel as that is from its own, and scipy cuts its
-# kernels at four deviations.
-HALO = max(2 * RING, 4 * max(SCALES)) + 1
-PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+MOST_VOXELS = 1 << 22  # of an object's box; larger ones are measured on every second, third, ... pixel along each axis
+STACK_VOXELS = 1 << 18  # of the boxes of a stack, so that it stays in the processor's cache
+OUTSIDE = -1  # in masks: beyond the image
 
 
-def measure(pair: ImagePair, objects: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | None = None) -> Iterator[pd.DataFrame]:
     """Measure objects, block after block.
 
     Parameters
@@ -54,170 +46,222 @@ def measure(pair: ImagePair, objects: pd.DataFrame) -> Iterator[pd.DataFrame]:
     pair : ImagePair
     objects : DataFrame
         Rows of `core.objects.index_objects`.
+    settings : MeasureSettings, optional
+        Which groups are measured; all that ``groups`` names, whatever ``may_use`` says.
 
     Yields
     ------
     DataFrame
-        One row an object, index ``object``, float64 columns as this module's first lines list them. Every value is
-        finite; what cannot be computed (the ring of an object without surroundings) is 0.
+        One row an object, index ``object``, one float32 column for each of `core.measures.table.columns`, called by
+        its key. Lengths are in units of the finest side of a pixel (`length_unit`). What cannot be told is NaN: the
+        ring of an object without surroundings, the texture of a flat one. An object whose box holds more than four
+        million pixels is measured on an even selection of them.
     """
-    axes = "zyx"[-pair.ndim :]
-    centers = objects[list(axes)].to_numpy(float)
-    first = objects[[f"{axis}0" for axis in axes]].to_numpy(np.int64)
-    last = objects[[f"{axis}1" for axis in axes]].to_numpy(np.int64)
-    labels = objects.index.to_numpy(np.int64)
-    shape = np.array(pair.mask.shape)
-    for members in group_by_block(centers, block_sides(pair.image, pair.mask)):
-        low = np.maximum(first[members].min(axis=0) - HALO, 0)
-        high = np.minimum(last[members].max(axis=0) + HALO, shape)
-        pixels, mask = read(pair.image, low, high, "zeros"), read(pair.mask, low, high, "zeros")
-        # A file without chunks is read whole, but filtered in parts.
-        for some in group_by_block(centers[members], SIDES[pair.ndim]):
-            some = members[some]
-            begin = np.maximum(first[some].min(axis=0) - HALO, 0) - low
-            end = np.minimum(last[some].max(axis=0) + HALO, shape) - low
-            window = tuple(map(slice, begin, end))
-            yield _measured(pixels[(slice(None), *window)], mask[window], np.sort(labels[some]), pair.channels)
+    settings = settings or MeasureSettings()
+    found = columns(pair.ndim, len(pair.channels), settings.groups)
+    measuring = _Measuring(pair, objects, settings, found)
+    groups = list(measuring.groups())
+    windows = [window for _, window in groups]
+    pixels, masks = read_windows(pair.image, windows), read_windows(pair.mask, windows)
+    for (members, window), image, mask in zip(groups, pixels, masks, strict=True):
+        yield measuring.table(members, window, image, mask)
 
 
-def cut_features(pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield what `measure` yields as labels (n,) and values (n, features)."""
-    for table in measure(pair, objects):
-        yield table.index.to_numpy(np.int64), table.to_numpy(np.float32)
+def length_unit(pair: ImagePair) -> float | None:
+    """Return how many micrometres the finest side of a pixel is long, None where the spacing is not known."""
+    return min(pair.spacing) if pair.spacing else None
 
 
-@dataclass(frozen=True)
-class _Members:
-    """Pixels sorted by the object they belong to.
+def in_um(table: pd.DataFrame, found: Sequence[Column], channels: Sequence[str], unit: float | None) -> pd.DataFrame:
+    """Return what `measure` yields for people: columns called by channel and unit; in micrometres with ``unit``."""
+    factors = np.array([(unit or 1.0) ** column.measurement.power for column in found])
+    values = table[[column.key for column in found]].to_numpy(np.float64) * factors
+    names = [column.name(channels, unit is not None) for column in found]
+    return pd.DataFrame(values.astype(np.float32), table.index, names)
+
+
+def features(ndim: int, channels: int, settings: MeasureSettings) -> tuple[Column, ...]:
+    """Return the measurements of ``settings.groups`` that use no other evidence than ``settings.may_use``."""
+    return columns(ndim, channels, settings.groups, settings.may_use)
+
+
+def cut_features(
+    pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings, unit: Literal["px", "um"] = "px"
+) -> Iterator[tuple[Integers, NDArray[np.float32]]]:
+    """Yield what a forest sees of objects: labels (n,) and the `features` (n, m), 0 for what cannot be told.
 
     Parameters
     ----------
-    at : int array of shape (m,)
-        Flat positions in the block.
-    owner : int array of shape (m,)
-        Ascending positions in the list of objects.
-    counts, starts : int array of shape (n,)
+    unit : "px" or "um"
+        Of lengths; micrometres need an image with known spacing.
     """
-
-    at: NDArray[np.int64]
-    owner: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    starts: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, mask: NDArray[Any], labels: NDArray[np.int64]) -> _Members:
-        flat = mask.ravel()
-        at = np.flatnonzero(flat)
-        owner = np.minimum(np.searchsorted(labels, flat[at]), len(labels) - 1)
-        known = labels[owner] == flat[at]
-        at, owner = at[known], owner[known]
-        order = np.argsort(owner, kind="stable")
-        counts = np.bincount(owner, minlength=len(labels))
-        return cls(at[order], owner[order], counts, np.cumsum(counts) - counts)
-
-    def mean(self, values: Floats) -> Floats:
-        """Return the mean by object of one value a pixel, 0 where an object has no pixel."""
-        sums = np.bincount(self.owner, weights=values, minlength=len(self.counts))
-        return sums / np.maximum(self.counts, 1)
-
-    def deviation(self, values: Floats) -> Floats:
-        return np.sqrt(self.mean((values - self.mean(values)[self.owner]) ** 2))
-
-    def percentiles(self, values: Floats) -> Floats:
-        """Return (n, len(PERCENTILES)); every object must have a pixel."""
-        ordered = values[np.lexsort([values, self.owner])]
-        ranks = np.array(PERCENTILES) / 100 * (self.counts[:, None] - 1)
-        below = np.floor(ranks).astype(np.int64)
-        above = np.minimum(below + 1, self.counts[:, None] - 1)
-        lower, upper = ordered[self.starts[:, None] + below], ordered[self.starts[:, None] + above]
-        return np.asarray(lower + (upper - lower) * (ranks - below))
+    found = features(pair.ndim, len(pair.channels), settings)
+    scale = length_unit(pair) if unit == "um" else None
+    for table in measure(pair, objects, settings):
+        values = in_um(table, found, pair.channels, scale).to_numpy(np.float32)
+        yield table.index.to_numpy(np.int64), np.where(np.isnan(values), np.float32(0), values)
 
 
-def _measured(
-    pixels: NDArray[Any], mask: NDArray[Any], labels: NDArray[np.int64], channels: tuple[str, ...]
-) -> pd.DataFrame:
-    inside = _Members.of(mask, labels)
-    ring_mask = expand_labels(mask, RING)
-    ring_mask[mask != 0] = 0
-    ring = _Members.of(ring_mask, labels)
-    columns, radius = _shape(mask, inside)
-    for channel, plane in zip(channels, pixels, strict=True):
-        values = _brightness(finite(plane), inside, ring, radius)
-        columns |= {f"{channel}_{name}": value for name, value in values.items()}
-    return pd.DataFrame(columns, index=pd.Index(labels, name="object"))
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """Objects cut out in boxes of one shape: ``labels`` (n,), ``mask`` (n, *box), ``pixels`` (n, C, *box)."""
+
+    labels: Integers
+    mask: NDArray[Any]
+    pixels: NDArray[np.float32]
+
+    @property
+    def own(self) -> NDArray[np.bool_]:
+        own: NDArray[np.bool_] = self.mask == self.labels.reshape(-1, *(1 for _ in self.mask.shape[1:]))
+        return own
 
 
-def _shape(mask: NDArray[Any], inside: _Members) -> tuple[dict[str, Floats], Floats]:
-    """Return columns, and for every pixel its distance from the centroid."""
-    ndim, size = mask.ndim, inside.counts.astype(float)
-    positions = np.array(np.unravel_index(inside.at, mask.shape), float)
-    centered = np.array([axis - inside.mean(axis)[inside.owner] for axis in positions])
-    # A pixel is a little cube: its own second moment keeps flat objects from having no width.
-    covariance = np.array([[inside.mean(a * b) for b in centered] for a in centered]).transpose(2, 0, 1)
-    axes = np.sqrt(np.linalg.eigvalsh(covariance + np.eye(ndim) / 12))[:, ::-1]
-    boxes = [
-        np.maximum.reduceat(axis, inside.starts) - np.minimum.reduceat(axis, inside.starts) + 1 for axis in positions
-    ]
-    radius = np.sqrt((centered**2).sum(axis=0))
-    largest = np.maximum.reduceat(radius, inside.starts) + 0.5
-    ball = math.pi ** (ndim / 2) / math.gamma(ndim / 2 + 1)
-    surface = inside.mean(_faces(mask)[inside.at]) * size
-    columns = {"size": size, "extent": size / np.prod(boxes, axis=0)}
-    columns |= {f"axis_{number}": axes[:, number - 1] for number in range(1, ndim + 1)}
-    columns |= {
-        "elongation": axes[:, -1] / axes[:, 0],
-        "surface": surface,
-        "compactness": surface / (2 * ndim * size ** ((ndim - 1) / ndim)),
-        "radius_mean": inside.mean(radius),
-        "radius_sd": inside.deviation(radius),
-        "radius_max": largest,
-        "roundness": size / (ball * largest**ndim),
-    }
-    return columns, radius
+class _Measuring:
+    """The objects of one image, and what is measured of them."""
+
+    def __init__(
+        self, pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings, found: Sequence[Column]
+    ) -> None:
+        axes = "zyx"[-pair.ndim :]
+        self._pair, self._groups, self._columns = pair, set(settings.groups), found
+        self._labels = objects.index.to_numpy(np.int64)
+        self._centers = objects[list(axes)].to_numpy(float)
+        self._first = objects[[f"{axis}0" for axis in axes]].to_numpy(np.int64)
+        self._last = objects[[f"{axis}1" for axis in axes]].to_numpy(np.int64)
+        self._shape = np.array(pair.mask.shape)
+        spacing = np.array(pair.spacing or (1.0,) * pair.ndim)
+        self._step = spacing / spacing.min()
+        self._ring = settings.ring
+        self._strides = _strides(self._last - self._first)
+
+    def groups(self) -> Iterator[tuple[Integers, Window]]:
+        """Yield the objects to measure together, by position, and the part of the image to read for them."""
+        sides = np.array(block_sides(self._pair.image, self._pair.mask))
+        wide = ((self._last - self._first) > sides).any(axis=1) | (self._strides > 1)
+        ordinary = np.flatnonzero(~wide)
+        together = [ordinary[some] for some in group_by_block(self._centers[ordinary], tuple(sides))]
+        together += [np.array([one]) for one in np.flatnonzero(wide)]
+        together.sort(key=lambda members: tuple(self._centers[members[0]] // sides))
+        for members in together:
+            stride = int(self._strides[members[0]])
+            margin = self._reach(stride) * stride
+            low = np.maximum(self._first[members].min(axis=0) - margin, 0)
+            high = np.minimum(self._last[members].max(axis=0) + margin, self._shape)
+            yield members, Window(tuple(low.tolist()), tuple(high.tolist()), stride)
+
+    def table(self, members: Integers, window: Window, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
+        """Measure the objects of one window."""
+        found = []
+        low, stride = np.array(window.low), window.stride
+        first = -((low - self._first[members]) // stride)  # the first pixel read at or behind the box's first
+        last = -((low - self._last[members]) // stride)
+        for some in _alike(last - first):
+            found.append(self._measured(members[some], first[some], last[some], stride, image, mask))
+        return pd.concat(found) if len(found) > 1 else found[0]
+
+    def _measured(
+        self, members: Integers, first: Integers, last: Integers, stride: int, image: NDArray[Any], mask: NDArray[Any]
+    ) -> pd.DataFrame:
+        box = (last - first).max(axis=0)
+        step = tuple((self._step * stride).tolist())
+        inside = _cut(image, mask, self._labels[members], first, box)
+        region = Region(inside.own, step)
+        channels = [Channel(region, np.ascontiguousarray(plane)) for plane in np.moveaxis(inside.pixels, 1, 0)]
+        near = Neighbours.of(region) if "texture" in self._groups else None
+        found: dict[str, Floats] = {}
+        if "shape" in self._groups:
+            found |= shape(region)
+        if "orientation" in self._groups:
+            found |= direction(region)
+        if "position" in self._groups:
+            found |= self._position(members)
+        for number, channel in enumerate(channels):
+            if "intensity" in self._groups:
+                found |= _keyed(brightness(channel), number)
+            if near is not None:
+                found |= _keyed(texture(channel, near), number)
+            if "orientation" in self._groups:
+                found |= _keyed(texture_direction(channel), number)
+        if self._looks_around:
+            reach = self._reach(stride)
+            found |= self._around(
+                _cut(image, mask, self._labels[members], first - reach, box + 2 * reach), channels, step
+            )
+        keys = [column.key for column in self._columns]
+        values = np.stack([np.asarray(found[key], np.float32) for key in keys], axis=1)
+        return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), keys)
+
+    def _around(self, wide: _Stack, channels: list[Channel], step: tuple[float, ...]) -> dict[str, Floats]:
+        zone = widened(wide.own, tuple(max(self._ring, min(step)) / side for side in step)) & ~wide.own
+        around = Region(zone & (wide.mask == 0), step)
+        near = Neighbours.of(around) if "ring_texture" in self._groups else None
+        found = {"ring_covered": _share(zone & (wide.mask > 0), zone & (wide.mask >= 0))}
+        for number, channel in enumerate(channels):
+            outer = Channel(around, np.ascontiguousarray(wide.pixels[:, number]))
+            if "ring" in self._groups:
+                found |= _keyed(ring(channel, outer), number)
+            if near is not None:
+                found |= _keyed({f"ring_{name}": values for name, values in texture(outer, near).items()}, number)
+        return found
+
+    def _position(self, members: Integers) -> dict[str, Floats]:
+        centers = self._centers[members]
+        found = {
+            f"position_{axis}": place * step
+            for axis, place, step in zip("zyx"[-len(self._step) :], centers.T, self._step, strict=True)
+        }
+        nearest = np.minimum(centers + 0.5, self._shape - 0.5 - centers) * self._step
+        return found | {"border_distance": nearest[:, self._shape > 1].min(axis=1, initial=np.inf)}
+
+    @property
+    def _looks_around(self) -> bool:
+        return bool(self._groups & {"ring", "ring_texture"})
+
+    def _reach(self, stride: int) -> Integers:
+        """Return how many pixels that are read the ring is wide along each axis, 0 where there is none."""
+        if not self._looks_around:
+            return np.zeros(len(self._step), np.int64)
+        step = self._step * stride
+        reach: Integers = np.floor(max(self._ring, step.min()) / step + 1e-9).astype(np.int64)
+        return reach
 
 
-def _faces(mask: NDArray[Any]) -> Floats:
-    """Return, for each pixel, how many of its faces touch another label or the border; flat."""
-    faces = np.zeros(mask.shape)
-    for axis in range(mask.ndim):
-        padded = np.pad(mask, [(1, 1) if other == axis else (0, 0) for other in range(mask.ndim)])
-        differs = np.diff(padded, axis=axis) != 0
-        faces += np.take(differs, range(mask.shape[axis]), axis) + np.take(
-            differs, range(1, mask.shape[axis] + 1), axis
-        )
-    return faces.ravel()
+def _strides(sides: Integers) -> Integers:
+    """Return how many pixels to step along each axis so that a box (n, ndim) holds at most `MOST_VOXELS`."""
+    strides = np.ones(len(sides), np.int64)
+    while (large := np.prod(-(-sides // strides[:, None]), axis=1) > MOST_VOXELS).any():
+        strides[large] += 1
+    return strides
 
 
-def _brightness(plane: NDArray[np.float32], inside: _Members, ring: _Members, radius: Floats) -> dict[str, Floats]:
-    """Return the columns of one channel."""
-    values = plane.ravel()[inside.at].astype(float)
-    around = plane.ravel()[ring.at].astype(float)
-    mean, sd = inside.mean(values), inside.deviation(values)
-    percentiles = inside.percentiles(values)
-    above = values - percentiles[inside.owner, 0]
-    ring_mean = ring.mean(around)
-    columns = {
-        "mean": mean,
-        "sd": sd,
-        "skew": _over(inside.mean((values - mean[inside.owner]) ** 3), sd**3),
-        **{f"p{rank}": percentiles[:, number] for number, rank in enumerate(PERCENTILES)},
-        "concentration": _over(inside.mean(above * radius), inside.mean(above) * inside.mean(radius)),
-        "ring_mean": ring_mean,
-        "ring_sd": ring.deviation(around),
-        "contrast": np.where(ring.counts > 0, mean - ring_mean, 0.0),
-        "ratio": _over(mean, ring_mean),
-    }
-    for scale in SCALES:
-        for name, filtered in (
-            ("gradient", gaussian_gradient_magnitude(plane, scale)),
-            ("blob", gaussian_laplace(plane, scale)),
-        ):
-            here = filtered.ravel()[inside.at].astype(float)
-            columns[f"{name}_{scale}"], columns[f"{name}_{scale}_sd"] = inside.mean(here), inside.deviation(here)
-    return columns
+def _alike(sides: Integers) -> Iterator[Integers]:
+    """Yield the positions of boxes (n, ndim) of about the same shape, a stack of them at a time."""
+    quantum = np.maximum(2, 2 ** np.floor(np.log2(np.maximum(sides, 1)) - 2)).astype(np.int64)
+    rounded = -(-sides // quantum) * quantum
+    order = np.lexsort(rounded.T[::-1])
+    changes = np.flatnonzero((np.diff(rounded[order], axis=0) != 0).any(axis=1)) + 1
+    for some in np.split(order, changes):
+        count = max(1, STACK_VOXELS // int(rounded[some[0]].prod()))
+        yield from np.split(some, range(count, len(some), count))
 
 
-def _over(value: Floats, by: Floats) -> Floats:
-    """Return ``value / by``, 0 where that is undefined."""
-    small = np.abs(by) < 1e-9
-    return np.where(small, 0.0, value / np.where(small, 1.0, by))
+def _cut(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Stack:
+    """Cut boxes that begin at ``first`` (n, ndim) and may reach beyond what was read."""
+    shape = np.array(mask.shape)
+    masks = np.full((len(labels), *box), OUTSIDE, np.int64)
+    pixels = np.zeros((len(labels), len(image), *box), np.float32)
+    low, high = np.maximum(first, 0), np.minimum(first + box, shape)
+    for number, (begin, start, stop) in enumerate(zip(first, low, high, strict=True)):
+        there, here = last_axes(map(slice, start, stop)), last_axes(map(slice, start - begin, stop - begin))
+        masks[number][here] = mask[there]
+        pixels[number][here] = image[there]
+    return _Stack(labels, masks, finite(pixels))
+
+
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Floats:
+    count = [np.count_nonzero(pixels.reshape(len(pixels), -1), axis=1) for pixels in (part, whole)]
+    return np.where(count[1] > 0, count[0] / np.maximum(count[1], 1), np.nan)
+
+
+def _keyed(found: dict[str, Floats], channel: int) -> dict[str, Floats]:
+    return {f"{name}:{channel}": values for name, values in found.items()}

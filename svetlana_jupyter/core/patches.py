@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 from xarray import DataArray
 
 from svetlana_jupyter.core.blocks import block_sides, group_by_block, read
 from svetlana_jupyter.core.images import spacing_of
 from svetlana_jupyter.core.normalize import ImageStatistics, finite, image_statistics, normalize
 from svetlana_jupyter.core.settings import PatchSettings
+from svetlana_jupyter.core.widening import widened
 from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
@@ -230,7 +229,7 @@ def _finish(
     pixels = normalize(pixels, own, geometry.view, settings, statistics)
     hidden = hidden_channels(pixels.shape[1], settings)
     if hidden:
-        alone = pixels[:, -hidden:] * _widened(own, settings.dilation)[:, None]
+        alone = pixels[:, -hidden:] * widened(own, (settings.dilation,) * (own.ndim - 1))[:, None]
         pixels = np.concatenate([pixels[:, :-hidden], alone], axis=1)
     for axis, (step, count) in enumerate(zip(geometry.step, geometry.shape, strict=True)):
         if step != 1.0:
@@ -246,26 +245,6 @@ def hidden_channels(count: int, settings: PatchSettings) -> int:
     if settings.context == "hide":
         return count
     return count // 2 if settings.normalize == "both" else 0
-
-
-def _widened(own: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Dilate each mask of (n, *window) by a ball: rows of it, each as long as the ball is wide there.
-
-    Many times faster than a distance transform for the few pixels that are usual.
-    """
-    wide = own.copy()
-    rows: dict[int, NDArray[np.bool_]] = {}
-    for shift in itertools.product(range(-radius, radius + 1), repeat=own.ndim - 2):
-        left = radius**2 - sum(step**2 for step in shift)
-        if left < 0:
-            continue
-        reach = math.isqrt(left)
-        if reach not in rows:
-            rows[reach] = maximum_filter1d(own, 2 * reach + 1, axis=-1, mode="constant")
-        into = (slice(max(step, 0), max(side + step, 0)) for step, side in zip(shift, own.shape[1:]))
-        out_of = (slice(max(-step, 0), max(side - step, 0)) for step, side in zip(shift, own.shape[1:]))
-        wide[:, *into] |= rows[reach][:, *out_of]
-    return wide
 
 
 def _resampled(pixels: Floats, axis: int, step: float, count: int) -> Floats:

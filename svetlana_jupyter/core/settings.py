@@ -11,11 +11,20 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from svetlana_jupyter.core.augment_settings import AugmentSettings
+from svetlana_jupyter.core.measure_settings import MeasureSettings
 from svetlana_jupyter.core.patch_settings import PatchSettings
 from svetlana_jupyter.core.recipes import RECIPES
 from svetlana_jupyter.core.validated import Settings, merged, unknown_key
 
-__all__ = ["ARCHITECTURES", "RECIPES", "AugmentSettings", "PatchSettings", "Settings", "TrainingSettings"]
+__all__ = [
+    "ARCHITECTURES",
+    "RECIPES",
+    "AugmentSettings",
+    "MeasureSettings",
+    "PatchSettings",
+    "Settings",
+    "TrainingSettings",
+]
 
 ARCHITECTURES = ("small_cnn", "forest")
 
@@ -53,6 +62,8 @@ class TrainingSettings(Settings):
     views : int
         Predictions are averaged over up to this many mirrored and turned views, of those that augmentation allows;
         every view costs a prediction, and a trained network rarely gains by them.
+    measurements : MeasureSettings
+        What a forest measures of objects.
     trees : int
         Trees of the forest.
     threads : int, optional
@@ -79,6 +90,7 @@ class TrainingSettings(Settings):
     held_out_from: int = Field(default=400, ge=10)
     folds: int = Field(default=4, ge=2, le=20)
     views: int = Field(default=1, ge=1, le=48)
+    measurements: MeasureSettings = MeasureSettings()
     trees: int = Field(default=300, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

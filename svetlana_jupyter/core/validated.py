@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from svetlana_jupyter.errors import SettingsError
 
+NESTED = ("patches", "augmentation", "measurements")  # settings within settings
+
 
 class Settings(BaseModel):
     """Frozen settings that refuse unknown keys by name and speak in sentences.
@@ -71,7 +73,7 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     for key, change in changes.items():
         if isinstance(change, Settings):
             change = change.model_dump()
-        if key in ("patches", "augmentation") and isinstance(change, Mapping):
+        if key in NESTED and isinstance(change, Mapping):
             change = merged(result.get(key, {}), change)
         result[key] = change
     return result
@@ -89,7 +91,7 @@ def _in_words(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     # Members of a union appear in the location as type names; only field names mean something to the user.
     names = [str(part) for part in first["loc"] if isinstance(part, str) and part.isidentifier()]
-    name = ".".join(names[:2] if names[:1] in (["patches"], ["augmentation"]) else names[:1])
+    name = ".".join(names[: 2 if names and names[0] in NESTED else 1])
     if first["type"] == "value_error":
         return message
     return f"the setting {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}."

@@ -45,6 +45,10 @@ class Specification:
         With concrete patches.
     history : tuple of dict
         One entry an epoch: epoch, loss, score (None where nothing was held out).
+    features : tuple of str
+        Of a forest: the keys of its measurements (`core.measures.table`), in their order.
+    features_version : int
+        Of a forest: how they were measured then (`core.measures.table.VERSION`).
     """
 
     classes: tuple[int, ...]
@@ -53,6 +57,8 @@ class Specification:
     channels: tuple[str, ...]
     settings: TrainingSettings
     history: tuple[Mapping[str, Any], ...] = ()
+    features: tuple[str, ...] = ()
+    features_version: int = 0
 
     def check(self, pair: ImagePair) -> None:
         """Refuse an image that this classifier does not fit.
@@ -169,6 +175,8 @@ def write_classifier(folder: str | Path, kind: str, specification: Specification
         "channels": list(specification.channels),
         "settings": settings.model_dump(mode="json"),
         "history": [dict(entry) for entry in specification.history],
+        "features": list(specification.features),
+        "features_version": specification.features_version,
         "versions": _versions(),
     }
     weights, text = folder / f"{WEIGHTS}.part", folder / f"{DESCRIPTION}.part"
@@ -225,6 +233,8 @@ def _read_description(folder: Path) -> tuple[str, Specification]:
             channels=tuple(map(str, found["channels"])),
             settings=TrainingSettings(**found["settings"]),
             history=tuple(found["history"]),
+            features=tuple(found.get("features", ())),
+            features_version=int(found.get("features_version", 0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ClassifierError(f"{str(folder / DESCRIPTION)!r} does not describe a classifier: {error}.") from error

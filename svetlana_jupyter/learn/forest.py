@@ -6,7 +6,7 @@ Trained by scikit-learn; kept as the arrays of its trees, so that saving needs n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.measure import cut_features
+from svetlana_jupyter.core.measure import cut_features, features
+from svetlana_jupyter.core.measures.table import VERSION
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.classifier import Described, Specification, Tensors, write_classifier
@@ -72,7 +73,8 @@ class Forest(Described):
         self.trees = trees
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        return cut_features(pair, objects)
+        settings = self.specification.settings
+        return cut_features(pair, objects, settings.measurements, settings.patches.unit)
 
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         parts = [self.trees.probabilities(inputs[start : start + ROWS]) for start in range(0, len(inputs), ROWS)]
@@ -86,7 +88,11 @@ class Forest(Described):
 
     @classmethod
     def from_tensors(cls, specification: Specification, tensors: Tensors) -> Self:
-        """Build a forest from its saved arrays."""
+        """Build a forest from its saved arrays; refuse one that was trained on other measurements than today's."""
+        if (specification.features, specification.features_version) != _measured_now(specification):
+            raise ClassifierError(
+                "this forest was trained on measurements that another version of svetlana-jupyter took; train it again."
+            )
         try:
             return cls(specification, Trees(**tensors))
         except TypeError as error:
@@ -112,8 +118,10 @@ def fit_forest(samples: Samples) -> Forest:
         np.concatenate([np.where(side >= 0, side + root, -1) for side, root in zip(sides, roots, strict=True)])
         for sides in ([tree.children_left for tree in trees], [tree.children_right for tree in trees])
     )
+    specification = specify(samples, ())
+    keys, measured = _measured_now(specification)
     return Forest(
-        specify(samples, ()),
+        replace(specification, features=keys, features_version=measured),
         Trees(
             roots=roots.astype(np.int64),
             left=left.astype(np.int32),
@@ -123,3 +131,10 @@ def fit_forest(samples: Samples) -> Forest:
             value=np.concatenate([tree.value[:, 0, :] for tree in trees]),
         ),
     )
+
+
+def _measured_now(specification: Specification) -> tuple[tuple[str, ...], int]:
+    """Return the keys of a forest's measurements, and the version of measuring."""
+    settings = specification.settings.measurements
+    found = features(specification.ndim, len(specification.channels), settings)
+    return tuple(column.key for column in found), VERSION

@@ -140,7 +140,11 @@ def gather(
     inputs, keys = [], []
     for number, (pair, objects, classes) in enumerate(parts):
         chosen = objects.loc[classes.index]
-        pieces = cut_features(pair, chosen) if forest else cut_patches(pair, chosen, frozen.patches, margin)
+        pieces = (
+            cut_features(pair, chosen, frozen.measurements, frozen.patches.unit)
+            if forest
+            else cut_patches(pair, chosen, frozen.patches, margin)
+        )
         for labels, values in pieces:
             inputs.append(values)
             keys += [(number, label) for label in labels.tolist()]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
+from svetlana_jupyter.core.measures.table import columns
 from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import forest as forests
+from svetlana_jupyter.learn.classifier import DESCRIPTION, load_classifier
 from svetlana_jupyter.learn.forest import fit_forest
-from svetlana_jupyter.learn.samples import Samples
+from svetlana_jupyter.learn.samples import Samples, gather_samples
 
 
 def samples(count: int, classes: int, **values) -> Samples:
@@ -48,3 +53,25 @@ def test_probabilities_equal_those_of_scikit_learn_exactly(classes, weights, in_
 
 def test_no_objects_give_no_rows():
     assert fit_forest(samples(30, 3, trees=5)).classify(np.zeros((0, 12), np.float32)).shape == (0, 3)
+
+
+def test_a_forest_measures_what_its_settings_say_before_and_after_it_was_saved(discs, tmp_path):
+    settings = TrainingSettings(architecture="forest", trees=20, measurements={"groups": ["texture"], "ring": 3})
+    forest = fit_forest(gather_samples([discs], settings))
+    forest.save(tmp_path)
+    loaded = load_classifier(tmp_path)
+    assert loaded.specification.features == tuple(column.key for column in columns(2, 1, ["texture"]))
+    (_, before), (_, after) = (next(one.cut(*discs[:2])) for one in (forest, loaded))
+    np.testing.assert_array_equal(before, after)
+    assert before.shape[1] == len(loaded.specification.features)
+    np.testing.assert_array_equal(forest.classify(before), loaded.classify(after))
+
+
+def test_a_forest_of_other_measurements_is_refused_in_a_sentence(discs, tmp_path):
+    fit_forest(gather_samples([discs], TrainingSettings(architecture="forest", trees=5))).save(tmp_path)
+    file = tmp_path / DESCRIPTION
+    known = json.loads(file.read_text("utf-8"))
+    for change in ({"features": known["features"][1:]}, {"features_version": 0}):
+        file.write_text(json.dumps(known | change), "utf-8")
+        with pytest.raises(ClassifierError, match=r"measurements.*train it again"):
+            load_classifier(tmp_path)

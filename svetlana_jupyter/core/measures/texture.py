@@ -1,0 +1,81 @@
+"""How grey values follow each other in an object, whatever its brightness and however it is turned.
+
+All of it is computed on values standardised by the object's own pixels, and over all directions at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svetlana_jupyter.core.measures.bands import bands
+from svetlana_jupyter.core.measures.brightness import Channel
+from svetlana_jupyter.core.measures.neighbours import Neighbours
+from svetlana_jupyter.core.measures.patterns import patterns
+from svetlana_jupyter.core.measures.region import Floats, over
+from svetlana_jupyter.core.measures.table import DISTANCES, PARTS
+
+LEVELS = 8  # of grey, each half a deviation wide; the outer two take in all that is beyond
+
+
+def texture(channel: Channel, near: Neighbours) -> dict[str, Floats]:
+    """Return the group "texture" of the table, each of shape (n,)."""
+    found = cooccurrence(channel, near) | grain(channel, near) | patterns(channel) | bands(channel)
+    return {name: channel.unless_flat(values) for name, values in found.items()}
+
+
+def cooccurrence(channel: Channel, near: Neighbours) -> dict[str, Floats]:
+    """Return what pairs of pixels some distance apart have in common (Haralick et al., 1973)."""
+    region, levels = channel.region, quantized(channel.standard)
+    stack = near.spread(levels, LEVELS)  # one level more, for what is not the object's own
+    base = (region.owner * LEVELS + levels) * (LEVELS + 1)
+    found: dict[str, Floats] = {}
+    for distance in DISTANCES:
+        counts = np.zeros(len(region) * LEVELS * (LEVELS + 1), np.int64)
+        for shift in near.shifts(distance):
+            counts += np.bincount(base + stack[near.at + shift], minlength=len(counts))
+        pairs = counts.reshape(len(region), LEVELS, LEVELS + 1)[..., :LEVELS]
+        found |= {f"{name}_{distance}": values for name, values in _haralick(pairs).items()}
+    return found
+
+
+def quantized(standard: Floats) -> NDArray[np.uint8]:
+    """Return the grey level, 0 to LEVELS - 1, of each standardised value."""
+    levels: NDArray[np.uint8] = np.clip(np.floor(2 * standard) + LEVELS // 2, 0, LEVELS - 1).astype(np.uint8)
+    return levels
+
+
+def grain(channel: Channel, near: Neighbours) -> dict[str, Floats]:
+    """Return half the mean squared difference of pixels some part of the object's diameter apart.
+
+    Of a texture that is enlarged together with its object this stays the same.
+    """
+    region, values = channel.region, channel.standard.astype(np.float32)
+    stack = near.spread(values, 0)
+    found = {}
+    for part in PARTS:
+        total, count = np.zeros(len(region)), np.zeros(len(region))
+        for shifts in near.shifts_by_object(np.maximum(np.rint(region.diameter / part), 1)):
+            there = near.at + np.repeat(shifts, region.counts)
+            both = near.own[there]
+            squares = np.square(values - stack[there]) * both
+            total += region.total(squares) / 2
+            count += np.where(shifts > 0, region.total(both), 0)  # a step of 0 leads nowhere, and adds no difference
+        found[f"grain_{part}"] = over(total, count)
+    return found
+
+
+def _haralick(pairs: NDArray[np.int64]) -> dict[str, Floats]:
+    """Return measures of how often two levels meet, (n, LEVELS, LEVELS), in either order."""
+    both = pairs + pairs.transpose(0, 2, 1)
+    joint = over(both, both.sum(axis=(1, 2), keepdims=True))
+    i, j = np.indices((LEVELS, LEVELS))
+    mean = (joint * i).sum(axis=(1, 2), keepdims=True)
+    variance = (joint * (i - mean) ** 2).sum(axis=(1, 2))
+    together = (joint * (i - mean) * (j - mean)).sum(axis=(1, 2))
+    return {
+        "contrast": (joint * (i - j) ** 2).sum(axis=(1, 2)),
+        "correlation": over(together, variance),
+        "homogeneity": (joint / (1 + (i - j) ** 2)).sum(axis=(1, 2)),
+        "entropy": -(joint * np.log2(np.where(joint > 0, joint, 1))).sum(axis=(1, 2)),
+    }

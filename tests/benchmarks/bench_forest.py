@@ -1,0 +1,146 @@
+"""Balanced accuracy of the forest on objects it was not trained on, for generated and for real sets.
+
+`python -m tests.benchmarks.bench_forest [--data FOLDER] [--set NAME ...] [--draws 5] [--groups shape texture ...]
+[--may-use brightness ...]`
+
+Every object of a set is measured once; then labels are drawn, a forest trained on them and scored on all the others.
+Generated sets are those of `core.samples`, with as many labels as other tools were given. FOLDER adds the real sets as
+`bench_recipe` opens them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from svetlana_jupyter.core.measures.table import EVIDENCE, GROUPS
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.pairing import pair
+from svetlana_jupyter.core.samples import (
+    Sample,
+    bright_foci_3d,
+    draw_labels,
+    faint_foci,
+    grey_cells,
+    oriented_textures,
+    real_textures,
+    stripes,
+    tube_and_somites,
+)
+from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
+from svetlana_jupyter.learn.forest import fit_forest
+from svetlana_jupyter.learn.samples import Part, Samples, gather_samples
+from tests.benchmarks.bench_recipe import real_sets
+from tests.benchmarks.report import show
+
+# How to make each set, and how many labels are drawn.
+GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {
+    "grey cells": (lambda: grey_cells(0), 10),
+    "stripes (a)": (lambda: stripes(1, 1024, 500, 42), 45),
+    "oriented textures, 0 and 90 degrees": (lambda: oriented_textures(0), 45),
+    "oriented textures, 45 and 135 degrees": (lambda: oriented_textures(0, turn=45), 45),
+    "faint foci (d)": (lambda: faint_foci(4, 1024, 500, 42), 45),
+    "bright foci 3D (c)": (lambda: bright_foci_3d(3, (128, 256, 256), 400), 60),
+    "real textures, 45 labels": (lambda: real_textures(0), 45),
+    "real textures, 200 labels": (lambda: real_textures(0), 200),
+    "tube and somites": (lambda: tube_and_somites(0), 169),
+}
+
+
+def part_of(name: str, sample: Sample) -> Part:
+    """Return a sample as an image with all its classes."""
+    found = pair(name, sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
+    objects = index_objects(found.mask)
+    classes = pd.Series(sample.classes + 1, pd.RangeIndex(1, len(sample.classes) + 1))
+    return found, objects, classes.loc[classes.index.isin(objects.index)]
+
+
+def scored(known: Samples, training: np.ndarray, testing: np.ndarray, seed: int) -> float:
+    """Return the balanced accuracy on ``testing`` of a forest trained on ``training``, both positions."""
+    seeded = known.settings.changed(seed=seed)
+    forest = fit_forest(replace(known.subset(training), settings=seeded))
+    guesses = np.array(forest.classes)[forest.classify(known.inputs[testing]).argmax(axis=1)]
+    right = pd.Series(guesses == known.targets[testing])
+    return float(right.groupby(known.targets[testing]).mean().mean())
+
+
+def row(name: str, known: Samples, count: int, taken: float, scores: list[float]) -> dict[str, Any]:
+    return {
+        "set": name,
+        "labels": count,
+        "draws": len(scores),
+        "balanced accuracy": f"{np.mean(scores):.4f} ± {np.std(scores):.4f}",
+        "measurements": known.inputs.shape[1],
+        "objects": len(known),
+        "objects measured a processor second": round(len(known) / taken),
+    }
+
+
+def measured(parts: list[Part], settings: TrainingSettings) -> tuple[Samples, float]:
+    """Measure every object, and return the processor seconds that took."""
+    began = time.process_time()
+    known = gather_samples(parts, settings)
+    return known, time.process_time() - began
+
+
+def generated(name: str, settings: TrainingSettings, draws: int) -> dict[str, Any]:
+    make, count = GENERATED[name]
+    sample = make()
+    known, taken = measured([part_of(name, sample)], settings)
+    scores = []
+    for seed in range(draws):
+        labels = draw_labels(sample.mask, count, seed)
+        training = np.isin(known.objects, labels)
+        scores.append(scored(known, np.flatnonzero(training), np.flatnonzero(~training), seed))
+    return row(name, known, count, taken, scores)
+
+
+def real(name: str, folder: Path, settings: TrainingSettings, draws: int) -> dict[str, Any]:
+    found = real_sets(folder)[name]()
+    known, taken = measured(found.parts, settings)
+    position = {key: number for number, key in enumerate(zip(known.images.tolist(), known.objects.tolist()))}
+    scores = []
+    for seed in range(draws):
+        training, testing = (
+            np.array([position[one.name, label] for one, _, classes in parts for label in classes.index])
+            for parts in found.draw(seed)
+        )
+        scores.append(scored(known, training, testing, seed))
+    return row(name, known, len(training), taken, scores)
+
+
+def rows(arguments: argparse.Namespace, settings: TrainingSettings) -> Iterator[dict[str, Any]]:
+    makers: dict[str, Callable[[], dict[str, Any]]] = {
+        name: lambda name=name: generated(name, settings, arguments.draws) for name in GENERATED
+    }
+    if arguments.data:
+        for name in real_sets(arguments.data):
+            makers[name] = lambda name=name: real(name, arguments.data, settings, arguments.draws)
+    for name in arguments.set or makers:
+        found = makers[name]()
+        print(f"{name}: {found['balanced accuracy']}", file=sys.stderr)
+        yield found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--set", nargs="+")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=MeasureSettings().groups)
+    parser.add_argument("--may-use", nargs="*", choices=EVIDENCE, default=EVIDENCE)
+    arguments = parser.parse_args()
+    chosen = {"groups": arguments.groups, "may_use": arguments.may_use}
+    show("forest", list(rows(arguments, TrainingSettings(architecture="forest", measurements=chosen))))
+
+
+if __name__ == "__main__":
+    main()
