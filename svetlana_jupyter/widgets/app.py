@@ -28,7 +28,7 @@ _PANELS: tuple[tuple[str, type[Any]], ...] = (
 
 
 def _button(text: str, icon: str, tooltip: str) -> Button:
-    return Button(description=text, icon=icon, tooltip=tooltip, layout={"width": "124px", "margin": "0"})
+    return Button(description=text, icon=icon, tooltip=tooltip, layout={"width": "136px", "margin": "0"})
 
 
 class App(VBox):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SIZE = (484, 648)
 _SEED = 0
 _AT_ONCE = 10**8  # pixels of masks that are searched for objects without being asked
+_HINT = "Click a patch, drag over several or press Ctrl+A; then press the key of their class."
 _NONE = "Nothing is selected: click a patch, drag over several, or press Ctrl+A for all."
 _NO_SUCH = "No object is like this: choose other ones above."
 _TOO_EARLY = "That key came before the selection was on the screen, so it labelled nothing."
@@ -125,12 +126,8 @@ class GalleryPanel(CommandPanel):
         self.watch(self.arrange, "images_version")
         self.watch(self._follow, "annotations_version", "classes_version")
         self.watch(self._follow_predictions, "predictions_version", "current_run")
+        self.greet(_HINT if project.images else "")
         self.arrange()
-        self.greet(
-            "Click a patch, drag over several or press Ctrl+A; then press the key of their class."
-            if project.images
-            else ""
-        )
 
     @property
     def shown(self) -> Shown:
@@ -150,7 +147,7 @@ class GalleryPanel(CommandPanel):
         self.looks.follow(deep=any(len(entry.shape) == 3 for entry in project.images.values()))
         self.bar.list(project.images, project.classes, all_first=self._quick())
         names = self.bar.images or tuple(project.images)
-        self._indexing.after(names, lambda: self._arrange(names), "They are shown then.")
+        self._indexing.after(names, lambda: self._arrange(names), "They are shown then.", all=False)
         if self._indexing.waits:
             self._rows = self._rows[:0]
             self.go(0)
@@ -158,8 +155,8 @@ class GalleryPanel(CommandPanel):
 
     def _arrange(self, names: tuple[str, ...]) -> None:
         project = self.project
-        objects = {name: project.objects(name) for name in names}
-        self._table = gather(objects, {name: project.probabilities(name) for name in names}, project.labels())
+        objects = self._indexing.objects(names)
+        self._table = gather(objects, {name: project.probabilities(name) for name in objects}, project.labels())
         self._rows = arrange(self._table, self.bar.wanted(_SEED))
         self.go(0)
 

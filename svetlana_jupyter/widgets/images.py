@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
 _LISTED = 500
+_HINT = "More images can be added below, and an image can be given another mask: its annotations go over to it."
 
 
 class ImagesPanel(Panel):
@@ -41,18 +42,19 @@ class ImagesPanel(Panel):
             "Add images",
             icon="plus",
             tooltip="Add the images listed above; what the project has already stays as it is",
-            layout={"width": "150px"},
+            layout={"width": "150px", "margin": "0"},
         )
         self.mask = MaskForm(project, self.do, self.status)
         self.forms = Accordion(
             [VBox([self.fields, HBox([self.add])]), self.mask],
             titles=["Add images", "Give an image another mask"],
             selected_index=None if project.images else 0,
+            layout={"margin": "8px 0 4px 0"},
         )
         self.children = (self._style, heading("Images"), self.listing, self.forms, self.status)
         self.watch(self._follow, "images_version", "annotations_version")
         self._follow()
-        self.greet("" if project.images else "There are no images yet: say below where they lie.")
+        self.greet(_HINT if project.images else "There are no images yet: say below where they lie.")
 
     def _follow(self) -> None:
         project = self.project

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from svetlana_jupyter.errors import SvetlanaError
@@ -19,6 +19,8 @@ from svetlana_jupyter.widgets.pace import running_loop
 from svetlana_jupyter.widgets.panel import guarded
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.parts import Status
 
@@ -30,11 +32,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Waiting:
-    """Something that needs the objects of these images, with what a person is told until it is done."""
+    """Something that needs the objects of these images, of all or else of those where they can be found, with what a
+    person is told until it is done."""
 
     images: tuple[str, ...]
     act: Callable[[], object]
     words: str
+    all: bool
+
+    def without(self, image: str) -> Waiting | None:
+        """Return it without an image whose objects cannot be found, None where nothing can be done then."""
+        if image not in self.images:
+            return self
+        return None if self.all else replace(self, images=tuple(name for name in self.images if name != image))
 
 
 class Indexing:
@@ -64,23 +74,37 @@ class Indexing:
         if running_loop() is not None and pixels >= _LARGE and image not in self._tried:
             self._find([image])
 
-    def after(self, images: Iterable[str], act: Callable[[], object], words: str = _MEANWHILE) -> None:
+    def objects(self, images: Iterable[str]) -> dict[str, pd.DataFrame]:
+        """Return the objects of these images, without those where they cannot be found; the status says of which."""
+        found = {}
+        for name in images:
+            try:
+                found[name] = self._project.objects(name)
+            except (SvetlanaError, OSError) as error:
+                self._status.warn(_in_words(name, error))
+        return found
+
+    def after(
+        self, images: Iterable[str], act: Callable[[], object], words: str = _MEANWHILE, all: bool = True
+    ) -> None:
         """Do something that needs the objects of these images, at once if they are known, else when they are found.
 
         Parameters
         ----------
         images : iterable of str
         act : callable
-            Done behind all that waits already. Left out, with a sentence, if the objects cannot be found.
+            Done behind all that waits already.
         words : str
             What to say of it meanwhile.
+        all : bool
+            Leave it out, with a sentence, if the objects of one of the images cannot be found; else do it all the same.
         """
         wanted = tuple(images)
         missing = [name for name in wanted if not self._project.is_indexed(name)]
         if running_loop() is None or not (missing or self._waiting):
             act()
             return
-        self._waiting.append(Waiting(wanted, act, words))
+        self._waiting.append(Waiting(wanted, act, words, all))
         self._find(missing)
         self._say()
 
@@ -113,11 +137,8 @@ class Indexing:
         problem = ""
         try:
             self._project.objects(name, progress, wait=True)
-        except SvetlanaError as error:
-            problem = str(error)
         except Exception as error:
-            logger.exception("the objects of %s cannot be found", name)
-            problem = f"The objects of {name} cannot be found ({error}). Check that its mask is whole."
+            problem = _in_words(name, error)
         tell(self._found, name, problem)
 
     def _say(self, share: str = "") -> None:
@@ -130,8 +151,16 @@ class Indexing:
         self._image = ""
         self._status.say("")
         if problem:
-            self._waiting = deque(waiting for waiting in self._waiting if name not in waiting.images)
+            left = (waiting.without(name) for waiting in self._waiting)
+            self._waiting = deque(waiting for waiting in left if waiting is not None)
             self._status.warn(problem)
         while self._waiting and all(map(self._project.is_indexed, self._waiting[0].images)):
             guarded(self._waiting.popleft().act, self._status)()
         self._find(self._waiting[0].images if self._waiting else ())
+
+
+def _in_words(name: str, error: Exception) -> str:
+    if isinstance(error, SvetlanaError):
+        return str(error)
+    logger.error("the objects of %s cannot be found", name, exc_info=error)
+    return f"The objects of {name} cannot be found ({error}). Check that its mask is whole."

@@ -108,7 +108,7 @@ class LabellingPanel(CommandPanel):
     def queue(self) -> Queue:
         """The objects to come; made when it is first asked for, as it may have to look at every image."""
         if self._queue is None:
-            self._queue = self.project.queue(self._kind)
+            self._queue = self.project.queue(self._kind, images=self.viewer.indexing.objects(self.project.images))
         return self._queue
 
     def renew_queue(self) -> None:
@@ -194,8 +194,12 @@ class LabellingPanel(CommandPanel):
         """Take the next object of the queue."""
         # A queue that is made now looks at every image.
         images = self.project.images if self._queue is None else ()
-        end = "No object is left in the queue."
-        self.viewer.indexing.after(images, lambda: self._bring(self.queue.next(), end), "The next object comes then.")
+        self.viewer.indexing.after(
+            images,
+            lambda: self._bring(self.queue.next(), "No object is left in the queue."),
+            "The next object comes then.",
+            all=False,
+        )
 
     def previous(self, object: ObjectId | None = None) -> None:
         """Go back to the object before."""

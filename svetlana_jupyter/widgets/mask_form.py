@@ -67,7 +67,7 @@ class MaskForm(VBox):
         self.image = Dropdown(**field("Image"))
         self.path = Combobox(placeholder="masks/A1_again.tif", continuous_update=True, **field("New mask"))
         self.report = HTML(layout={"width": "100%", "margin": "2px 0 0 0"})
-        self.replace = Button(description="Replace the mask", icon="exchange", layout={"width": "150px"})
+        self.replace = Button(description="Replace the mask", icon="exchange", layout={"width": "170px", "margin": "0"})
         self.replace.on_click(lambda _: do(self._replace))
         self._now = note("")
         super().__init__(

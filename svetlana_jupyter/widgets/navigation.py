@@ -126,7 +126,7 @@ class Navigation:
         elif key in _PLANES:
             viewer.step_plane(_PLANES[key])
         elif key in _ZOOMS:
-            viewer.zoom(_ZOOMS[key])
+            viewer.magnify(_ZOOMS[key])
         elif key == "f":
             viewer.fit()
         elif key in _TOOLS:

@@ -64,6 +64,7 @@ class Picking(traitlets.HasTraits):
         _shelf: Shelf
         _surface: CanvasSurface
         redraw: Callable[[], None]
+        zoom: Callable[..., None]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._selections = 0
@@ -144,9 +145,13 @@ class Picking(traitlets.HasTraits):
     def ask_menu_for_selection(self) -> None:
         """Open the menu in the middle of what is selected."""
         if self.selection:
-            centers = self.project.objects(self.image).loc[list(self.selection), ["y", "x"]]
-            y, x = (float(middle) + 0.5 for middle in centers.mean())
-            self.menu = self.view.to_screen(y, x)
+            self.menu = self._middle()
+
+    def magnify(self, factor: float) -> None:
+        """Magnify about what is selected, where that is on the screen; else about the middle of the screen."""
+        about = self._middle() if self.selection and self.project.is_indexed(self.image) else None
+        seen = about is not None and all(0 <= at < end for at, end in zip(about, self.view.size))
+        self.zoom(factor, about if seen else None)
 
     def close_menu(self) -> bool:
         """Close the menu; return whether it was open."""
@@ -163,6 +168,12 @@ class Picking(traitlets.HasTraits):
                 self._choose([*self.selection, *found] if extend else found)
 
         self.indexing.after([image], choose, "What you drew selects them then.")
+
+    def _middle(self) -> Point:
+        """Return the middle of what is selected, as row and column of the screen."""
+        centers = self.project.objects(self.image).loc[list(self.selection), ["y", "x"]]
+        y, x = (float(middle) + 0.5 for middle in centers.mean())
+        return self.view.to_screen(y, x)
 
     def _planes(self) -> Planes:
         if self.reach == "range":

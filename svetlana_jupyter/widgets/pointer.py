@@ -17,7 +17,6 @@ _CSS = """
 .sv-viewer canvas { outline: none; cursor: crosshair; }
 .sv-viewer canvas:focus { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -1px; }
 .sv-viewer button:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -1px; }
-.sv-viewer .jupyter-button.mod-active { box-shadow: inset 0 -3px 0 var(--jp-brand-color1, #1976d2); }
 .sv-stage { position: relative; overflow: visible; }
 .sv-menu { position: absolute; z-index: 10; padding: 4px 0; border-radius: 4px;
   background: var(--jp-layout-color1, #fff); border: 1px solid var(--jp-border-color1, #bdbdbd);

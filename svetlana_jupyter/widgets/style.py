@@ -33,6 +33,7 @@ _CSS = """
 .svetlana .sv-swatch { display: inline-block; width: 11px; height: 11px; margin-right: 7px; border-radius: 2px;
   vertical-align: -1px; border: 1px solid rgba(0, 0, 0, .25); }
 .svetlana .sv-class-button { text-align: left; padding: 0 10px; overflow: hidden; text-overflow: ellipsis; }
+.svetlana .jupyter-button.mod-active { box-shadow: inset 0 -3px 0 var(--jp-brand-color1, #1976d2); }
 .svetlana .sv-chosen { box-shadow: inset 0 0 0 2px var(--jp-brand-color1, #1976d2); font-weight: 600; }
 .svetlana .sv-bar { display: inline-block; width: 64px; height: 9px; margin-right: 6px; border-radius: 2px;
   background: var(--jp-layout-color3, #ddd); vertical-align: 0; overflow: hidden; }
@@ -48,7 +49,8 @@ _CSS = """
 .svetlana .sv-beside { gap: 12px; }
 .svetlana .sv-beside figure { width: 110px; }
 .svetlana .sv-beside img { width: 110px; height: 110px; }
-.svetlana .sv-beside.sv-nothing { padding: 6px 0; }
+.svetlana .sv-beside.sv-nothing { display: flex; align-items: center; justify-content: center; height: 110px;
+  border: 1px dashed var(--jp-border-color2, #e0e0e0); border-radius: 4px; }
 .svetlana table.sv-table { border-collapse: collapse; font-size: 13px; margin: 0; color: inherit; }
 .svetlana table.sv-table th { font-weight: 600; text-align: left; padding: 3px 14px 3px 6px; white-space: nowrap;
   border-bottom: 1px solid var(--jp-border-color1, #bdbdbd); position: sticky; top: 0;

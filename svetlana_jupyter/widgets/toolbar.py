@@ -37,12 +37,12 @@ class Toolbar(VBox):
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self.images = Dropdown(tooltip="The image shown", layout={"width": "180px", "margin": "0 8px 0 0"})
+        self.images = Dropdown(tooltip="The image shown", layout={"width": "150px", "margin": "0 8px 0 0"})
         self.images.observe(lambda change: self._chosen(change["new"]), "value")
         self.overlay = Dropdown(
             options=OVERLAYS,
             tooltip="What the objects are coloured by",
-            layout={"width": "124px", "margin": "0 4px 0 8px"},
+            layout={"width": "116px", "margin": "0 4px 0 6px"},
         )
         self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=ICON)
         self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=ICON)
@@ -65,8 +65,8 @@ class Toolbar(VBox):
             [
                 self.images,
                 self._icon("expand", "The whole image (f)", viewer.fit),
-                self._icon("search-minus", "Smaller (-)", lambda: viewer.zoom(1 / 1.5)),
-                self._icon("search-plus", "Larger (+)", lambda: viewer.zoom(1.5)),
+                self._icon("search-minus", "Smaller (-)", lambda: viewer.magnify(1 / 1.5)),
+                self._icon("search-plus", "Larger (+)", lambda: viewer.magnify(1.5)),
                 self._icon("", "One image pixel on one screen pixel", viewer.zoom_to_pixels, "1:1"),
                 self.overlay,
                 self.outlines,

@@ -13,7 +13,7 @@ from svetlana_jupyter.widgets.panel import guarded
 if TYPE_CHECKING:
     from svetlana_jupyter.widgets.viewer import Viewer
 
-ICON = {"width": "32px", "padding": "0", "margin": "0 2px 0 0"}
+ICON = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
 _REACHES = (("on this plane", "plane"), ("on the planes", "range"), ("on all planes", "all"))
 
 
@@ -47,7 +47,7 @@ class Tools(HBox):
         )
         super().__init__(
             [self.box, self.lasso, self.adding, self.seen, self.none, self.menu],
-            layout={"margin": "2px 0", "flex": "0 0 auto"},
+            layout={"margin": "2px 0", "flex": "0 0 auto", "overflow": "visible"},
         )
         self.reach = Dropdown(
             options=_REACHES, description="Select", tooltip="The planes whose objects a box or a lasso selects"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,8 @@ import zarr
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation import AnnotationPanel
 from svetlana_jupyter.widgets.app import App
+from svetlana_jupyter.widgets.gallery import GalleryPanel
+from tests.project.test_faults import no_room
 from tests.widgets.conftest import squares
 
 
@@ -138,3 +143,66 @@ def test_a_mask_that_changed_on_the_disk_is_indexed_again(files, tmp_path):
     panel.viewer.show("left", 1)
     assert 24 not in again.objects("left").index
     assert np.array_equal(again.objects("left").index, np.arange(1, 24))
+
+
+def test_a_disk_that_is_full_takes_no_key_and_loses_none(panel, project, monkeypatch):
+    label(panel, "left", 1, "1")
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", no_room)
+        label(panel, "left", 2, "2")
+        assert "No space left on device" in panel.status.text and "sv-trouble" in panel.status.value
+        assert project.label_of("left", 2).action == "", "what is not on the disk is not shown"
+        panel.buttons["Undo"].click()
+        assert "No space left on device" in panel.status.text and project.label_of("left", 1).class_id == 1
+        panel.rows.row(1).picker.value = "#00ff00"
+        assert "No space left on device" in panel.status.text
+    label(panel, "left", 2, "2")
+    assert panel.status.text == "Object 2 in left is dark" and "sv-trouble" not in panel.status.value
+    assert Project(project.path).class_counts().to_dict() == {"bright": 1, "dark": 1}
+
+
+ELSEWHERE = """
+import sys
+from svetlana_jupyter.project.dataset import Dataset
+project = Dataset(sys.argv[1], annotator="ann")
+project.annotate("left", 7, "bright")
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def elsewhere(project):
+    """Another kernel that annotates as ann."""
+    command = [sys.executable, "-c", ELSEWHERE, str(project.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "open\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_kernel_of_the_same_annotator_looks_on_and_takes_over_when_the_first_ends(project, elsewhere):
+    panel = AnnotationPanel(Project(project.path, annotator="ann"))
+    assert "another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
+    label(panel, "left", 1, "1")
+    assert "another notebook is annotating" in panel.status.text
+    assert panel.project.class_counts().to_dict() == {"bright": 1, "dark": 0}, "it shows what the other said"
+    elsewhere.kill()
+    elsewhere.wait()
+    label(panel, "left", 1, "1")
+    assert panel.status.text == "Object 1 in left is bright" and "sv-trouble" not in panel.status.value
+    assert ">2<" in panel.rows.row(1).children[3].value
+
+
+def test_the_gallery_says_which_file_is_gone_and_labels_the_rest(files, tmp_path):
+    (tmp_path / "right.tif").unlink()
+    gallery = GalleryPanel(files)
+    assert "right.tif does not exist" in gallery.status.text and in_words(gallery.status.text)
+    gallery.bar.order.value = "position"
+    gallery.page.select(gallery.page.selection.of([0, 1]))
+    gallery.press("1", gallery.shown)
+    assert files.class_counts()["bright"] == 2
+    panel = AnnotationPanel(files)
+    panel.press("n", None)
+    assert panel.shown.image == "left", "the queue goes on with what there is"
+    assert "right.tif does not exist" in panel.viewer.status.text

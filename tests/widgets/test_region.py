@@ -449,3 +449,18 @@ def test_the_lasso_is_sent_as_a_line_and_gone_when_it_is_closed(viewer, monkeypa
 def test_every_key_of_the_tools_is_in_the_help(panel):
     for key in ("x", "l", "Shift", "Ctrl+A", "Escape", "Shift+F10"):
         assert f">{key}</kbd>" in panel.help.value
+
+
+def test_keys_and_buttons_magnify_about_the_selection_where_it_is_seen(viewer, project):
+    viewer.look(viewer.view.zoomed(3))
+    viewer.selected = 16  # a row above the middle, and to the right
+    before = viewer.view.to_screen(40.5, 56.5)
+    assert before != (viewer.view.size[0] / 2, viewer.view.size[1] / 2)
+    project.objects("left")
+    press(viewer, "+")
+    find(viewer, Button, "Larger (+)").click()
+    assert viewer.view.to_screen(40.5, 56.5) == pytest.approx(before)
+    viewer.unselect()
+    center = viewer.view.center
+    press(viewer, "+")
+    assert viewer.view.center == pytest.approx(center), "about the middle, where nothing is selected"
