@@ -18,7 +18,7 @@ def test_demo_runs_the_whole_method_and_says_what_came_of_it(
 ) -> None:
     assert main(["demo", str(tmp_path / "demo")]) == 0
     said = capsys.readouterr().out
-    accuracies = [float(found) for found in re.findall(r"accuracy ([\d.]+)% \(95 % interval", said)]
+    accuracies = [float(found) for found in re.findall(r"  accuracy ([\d.]+)% \(95 % interval", said)]
     assert len(accuracies) == 2 and min(accuracies) > 90, said
     assert all(name in said for name in ("RBC", "WBC", "platelet", "svetlana-jupyter lab", str(tmp_path / "demo")))
     table = pd.read_csv(tmp_path / "demo" / "results" / "objects.csv")

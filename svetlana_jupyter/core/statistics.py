@@ -1,13 +1,11 @@
-"""Honest numbers: counts, fractions and accuracies with the intervals that their sample size allows."""
+"""Honest numbers: counts and fractions with the intervals that their sample size allows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
 
@@ -32,59 +30,6 @@ class Proportion:
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.value:.1%} (95 % interval {low:.1%} to {high:.1%}, {self.k} of {self.n})" if self.n else "none"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How predictions compare with the truth.
-
-    Attributes
-    ----------
-    accuracy : Proportion
-    balanced_accuracy : float
-        The mean of the recalls of the classes that occur.
-    per_class : DataFrame
-        Indexed by class: ``n``, ``precision``, ``recall``, ``recall_low``, ``recall_high`` (Wilson's 95 % interval).
-    confusion : DataFrame
-        Counts; rows are the truth, columns the predictions.
-    """
-
-    accuracy: Proportion
-    balanced_accuracy: float
-    per_class: pd.DataFrame
-    confusion: pd.DataFrame
-
-
-def score(truth: ArrayLike, predicted: ArrayLike, names: Mapping[int, str]) -> Scores:
-    """Compare predicted class ids with true ones.
-
-    Parameters
-    ----------
-    truth, predicted : array of int, shape (n,)
-    names : mapping of class id to name
-        The classes, in the order of the tables.
-
-    >>> result = score([1, 1, 2, 2], [1, 2, 2, 2], {1: "resting", 2: "active"})
-    >>> result.accuracy.k, result.balanced_accuracy
-    (3, 0.75)
-    """
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
-    ids = list(names)
-    counts = np.array([[int(np.sum((truth == t) & (predicted == p))) for p in ids] for t in ids]).reshape(len(ids), -1)
-    labels = [names[id] for id in ids]
-    confusion = pd.DataFrame(counts, pd.Index(labels, name="class"), pd.Index(labels, name="predicted"))
-    rows = []
-    for i, name in enumerate(labels):
-        recall, precision = Proportion(counts[i, i], counts[i].sum()), Proportion(counts[i, i], counts[:, i].sum())
-        rows.append((name, recall.n, precision.value, recall.value, *recall.interval))
-    columns = ["class", "n", "precision", "recall", "recall_low", "recall_high"]
-    per_class = pd.DataFrame(rows, columns=columns).set_index("class")
-    return Scores(
-        accuracy=Proportion(int(np.trace(counts)), int(counts.sum())),
-        balanced_accuracy=float(per_class["recall"].mean()),
-        per_class=per_class,
-        confusion=confusion,
-    )
 
 
 def count_classes(table: pd.DataFrame, names: Sequence[str], by: Sequence[str] = ()) -> pd.DataFrame:

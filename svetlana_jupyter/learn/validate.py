@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
+from svetlana_jupyter.core.scores import score
 from svetlana_jupyter.learn.augment import center_crop
 from svetlana_jupyter.learn.events import Fitted
 from svetlana_jupyter.learn.fit import fit, never
@@ -37,8 +37,8 @@ class Validation:
     Parameters
     ----------
     accuracy, low, high : float or None
-        Share of right answers with its 95 % Wilson interval, which takes objects as independent; None where there are
-        too few annotations.
+        Share of right answers with its 95 % interval over groups (`core.scores.score`); None where there are too few
+        annotations.
     balanced : float or None
         Mean over classes of the share of right answers.
     n : int
@@ -148,15 +148,15 @@ def _unknown(samples: Samples, sentence: str) -> Validation:
 
 
 def _validation(table: pd.DataFrame, apart: str) -> Validation:
-    right = table["predicted"] == table["truth"]
-    interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    ids = table["truth"].unique().tolist()
+    found = score(table["truth"], table["predicted"], {id: str(id) for id in ids}, table["group"])
     because = "" if apart == "whole groups" else " (the classes live in too few groups)"
     return Validation(
-        accuracy=float(right.mean()),
-        low=float(interval.low),
-        high=float(interval.high),
-        balanced=float(right.groupby(table["truth"]).mean().mean()),
-        n=len(right),
-        says=f"Cross-validation on {len(right)} annotated objects, held out by {apart}{because}.",
+        accuracy=found.accuracy.value,
+        low=found.accuracy.low,
+        high=found.accuracy.high,
+        balanced=found.balanced_accuracy.value,
+        n=len(table),
+        says=f"Cross-validation on {len(table)} annotated objects, held out by {apart}{because}.",
         table=table,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from svetlana_jupyter.core.samples import blood_smear, blood_smear_classes
-from svetlana_jupyter.core.statistics import score
+from svetlana_jupyter.core.scores import score
 from svetlana_jupyter.project.project import Project
 
 ANNOTATIONS = 60
@@ -53,7 +53,8 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
         others = table[table["annotation"].isna()]
         names = dict(zip(project.classes.ids, project.classes.names))
         ids = {name: id for id, name in names.items()}
-        result = score([ids[truth[key]] for key in others.index], others["predicted"].map(ids), names)
+        true = [ids[truth[key]] for key in others.index]
+        result = score(true, others["predicted"].map(ids), names, others.index.get_level_values("image"))
         say(f"  accuracy {result.accuracy}")
         for name, row in result.per_class.iterrows():
             say(f"  {name:>9}: {row.recall:6.1%} found (95 % interval {row.recall_low:.0%} to {row.recall_high:.0%})")

@@ -2,47 +2,121 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from svetlana_jupyter.core.statistics import Scores, score
+import numpy as np
+import pandas as pd
+
+from svetlana_jupyter.core.calibration import AS_GIVEN, Calibration, Reliability, class_ids, reliability
+from svetlana_jupyter.core.results import merge_predictions
+from svetlana_jupyter.core.scores import Scores, score
+from svetlana_jupyter.project.evaluation_report import report_html, report_json, report_text
 from svetlana_jupyter.project.runs import Run
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.results import Results
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of a run's accuracy.
+    """What is known of a run's accuracy; printed as text, and as tables at the end of a notebook cell.
 
     Attributes
     ----------
+    run : str
     source : str
-        "cross-validation", or "not known yet".
+        "blind test set", "cross-validation", or "not known yet".
     text : str
         The report in a sentence or two.
     network, forest : Scores or None
-        Of the run's own classifier, and of the forest tried beside it on the same annotations.
+        Of the run's own classifier, and of the forest tried beside it on the same annotations: accuracy, balanced
+        accuracy and macro F1 with their intervals, tables by class, by group, and of confusions.
+    over : str
+        What the intervals are over: "12 groups (plate, well)", "16 regions of one image", "60 single objects".
+    reliability, uncalibrated : Reliability or None
+        How far the probabilities that prediction gives are from the shares that are right, and those that the
+        classifier gave before they were calibrated on other objects.
+    calibration : Calibration
+    left_out : mapping of str to int
+        How many objects are not scored since they are set aside, by mark.
     """
 
+    run: str
     source: str
     text: str
     network: Scores | None = None
     forest: Scores | None = None
+    over: str = ""
+    reliability: Reliability | None = None
+    uncalibrated: Reliability | None = None
+    calibration: Calibration = AS_GIVEN
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return self.text
+        return report_text(self)
+
+    def _repr_html_(self) -> str:
+        return report_html(self)
+
+    def to_json(self) -> str:
+        """Return the whole report as indented JSON; what is not known is null."""
+        return report_json(self)
 
 
-def evaluate(run: Run) -> Evaluation:
-    """Score what cross-validation predicted for annotated objects it was not trained on."""
-    scores: dict[str, Scores] = {}
-    for architecture in ("network", "forest"):
-        held_out = run.held_out(architecture)
-        if held_out is not None:
-            scores[architecture] = score(held_out["truth"], held_out["predicted"], run.classes)
-    own = scores.get("network")
+def evaluate(project: Results, run: Run) -> Evaluation:
+    """Score what was predicted for annotated objects that were held out."""
+    marks = project.mark_counts()
+    left_out = {mark: marks[mark] for mark in ("ambiguous", "bad")}
+    known = {name: run.held_out(name) for name in ("network", "forest")}
+    tables = {name: _merged(table, project) for name, table in known.items() if table is not None}
     stopped = " The training was stopped early." if run.stopped else ""
-    if own is None:
-        return Evaluation("not known yet", f"{run.note}{stopped}")
+    if "network" not in tables:
+        return Evaluation(run.name, "not known yet", f"{run.note}{stopped}", left_out=left_out)
+    names = {project.classes.by_id(id).id: project.classes.by_id(id).name for id in run.classes}
+    scores = {name: score(table["truth"], table["predicted"], names, table["group"]) for name, table in tables.items()}
+    own, table = scores["network"], tables["network"]
     text = f"Accuracy {own.accuracy}. {run.note}{stopped}"
     if "forest" in scores and run.settings["architecture"] != "forest":
         text += f" A random forest on measured properties reaches {scores['forest'].accuracy.value:.1%} on the same."
-    return Evaluation("cross-validation", text, own, scores.get("forest"))
+    right = (table["predicted"] == table["truth"]).to_numpy()
+    return Evaluation(
+        run=run.name,
+        source="cross-validation",
+        text=text,
+        network=own,
+        forest=scores.get("forest"),
+        over=_over(project, table),
+        reliability=_reliability(table, "p_", right),
+        uncalibrated=_reliability(table, "raw_", right),
+        calibration=run.calibration,
+        left_out=left_out,
+    )
+
+
+def _merged(table: pd.DataFrame, project: Results) -> pd.DataFrame:
+    """Return a held-out table in which merged classes are one."""
+    merged = project.classes.merged
+    if not merged or not class_ids(table):
+        return table
+    others = table.drop(columns=["predicted", *table.filter(regex="^p_")])
+    others["truth"] = others["truth"].replace(dict(merged))
+    return others.join(merge_predictions(table, merged).drop(columns="probability", errors="ignore"))
+
+
+def _reliability(table: pd.DataFrame, prefix: str, right: np.ndarray) -> Reliability | None:
+    columns = [f"{prefix}{id}" for id in class_ids(table, prefix)]
+    return reliability(table[columns].max(axis=1).to_numpy(float), right) if columns else None
+
+
+def _over(project: Results, table: pd.DataFrame) -> str:
+    """Say what the intervals are over."""
+    groups, images = table["group"].nunique(), table["image"].unique()
+    if groups == 1:
+        return f"{len(table):,} single objects"
+    if len(images) == 1:
+        return f"{groups} regions of one image"
+    entries = project.images
+    columns = dict.fromkeys(column for image in images if image in entries for column in entries[image].groups)
+    return f"{groups} groups ({', '.join(columns)})" if columns else f"{groups} images"

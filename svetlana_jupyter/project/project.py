@@ -191,7 +191,10 @@ class Project(Results):
         elif isinstance(event, Scored):
             self._runs[event.run.name] = event.run
             self.runs_version += 1
-            self.status = str(self.evaluate(event.run.name))
+            if not event.run.calibration.is_none:
+                self._predicted.clear()
+                self.predictions_version += 1
+            self.status = self.evaluate(event.run.name).text
         elif isinstance(event, ImagePredicted):
             self._predicted.pop((event.run, event.image), None)
             self.predictions_version += 1

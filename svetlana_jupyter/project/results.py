@@ -68,8 +68,8 @@ class Results(Masks):
         Returns
         -------
         DataFrame
-            Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each; empty before the
-            image was predicted.
+            Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each, calibrated where
+            the run has a calibration; empty before the image was predicted.
         """
         self._catalog.entry(image)
         if not (run or self.current_run):
@@ -82,7 +82,8 @@ class Results(Masks):
             table = pd.read_parquet(file) if file.exists() else _NOTHING_PREDICTED
             if table.attrs.get("mask", 0) != mask:  # its objects are those of another mask
                 table = _NOTHING_PREDICTED
-            self._predicted[seen] = known = merged, mask, merge_predictions(table, merged)
+            table = merge_predictions(chosen.calibration.apply(table), merged)
+            self._predicted[seen] = known = merged, mask, table
         return known[2]
 
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
@@ -118,7 +119,7 @@ class Results(Masks):
 
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return how good a run is, as far as it is known, with the source of the figure."""
-        return evaluate(self.run(run))
+        return evaluate(self, self.run(run))
 
     def explain(self, image: str, object: int, class_name: str | None = None) -> xr.Dataset:
         """Return the patch of an object as the classifier sees it, and where it looked (Grad-CAM).

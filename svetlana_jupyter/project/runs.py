@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from svetlana_jupyter.core.calibration import AS_GIVEN, Calibration, calibrate
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.store import draft_of, file_name, replacing
 
@@ -43,6 +44,8 @@ class Run:
         Whether it was stopped before its last epoch.
     note : str
         Where its score comes from, or why there is none.
+    calibration : Calibration
+        How its probabilities are corrected, as objects that were held out ask for it.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Run:
     seconds: float
     stopped: bool
     note: str
+    calibration: Calibration = AS_GIVEN
     path: Path = field(default=Path(), compare=False)
 
     def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
@@ -68,17 +72,30 @@ class Run:
         Returns
         -------
         DataFrame or None
-            Columns ``image``, ``object``, ``group``, ``truth``, ``predicted`` (class ids); None if there was none.
+            Columns ``image``, ``object``, ``group``, ``fold``, ``truth``, ``predicted`` (class ids) and
+            ``p_<class id>``, as `learn.validate.held_out_table` gives them; None if there was none. Those of the run's
+            own classifier are calibrated by what the other folds ask for; ``raw_<class id>`` is what it gave itself.
         """
         file = self.path / f"held_out_{architecture}.parquet"
         return pd.read_parquet(file) if file.exists() else None
 
     def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame]) -> Run:
-        """Keep what cross-validation predicted, by architecture, with a note on its source; return the run with it."""
-        for architecture, table in held_out.items():
+        """Keep what was predicted of objects held out, by architecture, with a note on its source.
+
+        Returns
+        -------
+        Run
+            The same with its score; its probabilities are calibrated from then on.
+        """
+        calibration, tables = self.calibration, dict(held_out)
+        if "network" in tables:
+            raw = tables["network"].filter(regex="^p_").rename(columns=lambda name: name.replace("p_", "raw_", 1))
+            calibration, calibrated = calibrate(tables["network"])
+            tables["network"] = calibrated.join(raw)
+        for architecture, table in tables.items():
             with replacing(self.path / f"held_out_{architecture}.parquet") as beside:
                 table.to_parquet(beside)
-        scored = replace(self, note=note)
+        scored = replace(self, note=note, calibration=calibration)
         with replacing(self.path / "run.json") as beside:
             beside.write_text(_to_json(scored), "utf-8")
         return scored
@@ -131,6 +148,8 @@ def _read_run(file: Path) -> Run:
     try:
         document = json.loads(file.read_text("utf-8"))
         document["classes"] = {int(id): name for id, name in document["classes"].items()}
-        return Run(name=file.parent.name, path=file.parent, **document)
+        calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})
+        calibration["bias"] = {int(id): value for id, value in calibration["bias"].items()}
+        return Run(name=file.parent.name, path=file.parent, calibration=Calibration(**calibration), **document)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ProjectError(f"the run in {file.parent} cannot be read ({error}); remove that folder.") from error

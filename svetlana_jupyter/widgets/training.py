@@ -18,7 +18,7 @@ from svetlana_jupyter.widgets.parts import JobBar, muted
 from svetlana_jupyter.widgets.runs import RunTable
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.statistics import Scores
+    from svetlana_jupyter.core.scores import Scores
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.runs import Run
 

@@ -1,31 +1,13 @@
-"""Counts, fractions and scores, against scikit-learn, a closed form and a naive loop."""
+"""Counts and fractions, against a closed form."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_score, recall_score
 
-from svetlana_jupyter.core.statistics import Proportion, count_classes, score
-
-
-def test_scores_are_those_of_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    truth, predicted = rng.integers(1, 4, 200), rng.integers(1, 4, 200)
-    result = score(truth, predicted, {1: "a", 2: "b", 3: "c"})
-    assert (result.confusion.to_numpy() == confusion_matrix(truth, predicted)).all()
-    assert result.accuracy.value == pytest.approx(np.mean(truth == predicted))
-    assert result.balanced_accuracy == pytest.approx(balanced_accuracy_score(truth, predicted))
-    np.testing.assert_allclose(result.per_class["recall"], recall_score(truth, predicted, average=None))
-    np.testing.assert_allclose(result.per_class["precision"], precision_score(truth, predicted, average=None))
-
-
-def test_a_class_that_does_not_occur_does_not_spoil_the_balanced_accuracy() -> None:
-    result = score([1, 1, 2, 2], [1, 2, 2, 2], {1: "a", 2: "b", 9: "never"})
-    assert result.balanced_accuracy == 0.75 and math.isnan(result.per_class.loc["never", "recall"])
+from svetlana_jupyter.core.statistics import Proportion, count_classes
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 5), (5, 5), (37, 100)])

@@ -1,0 +1,152 @@
+"""The report of a run: where its figures come from, what they are, and what they are not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.runs import Run, read_runs, writing_run
+
+NOTE = "Cross-validation on 240 annotated objects, held out by whole groups."
+
+
+def held_out(n: int = 240, temperature: float = 3.0, wells: int = 6) -> pd.DataFrame:
+    """What a classifier that is too sure of itself gave objects that were held out."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (n, 2))
+    truth = np.array([rng.choice([1, 2], p=p) for p in softmax(logits, axis=1)])
+    p = softmax(logits * temperature, axis=1).astype(np.float32)
+    well = np.arange(n) % wells
+    table = pd.DataFrame({"image": np.char.add("P1_A", well.astype(str)), "object": np.arange(n)})
+    table = table.assign(group=table["image"], fold=well % 3 + 1, truth=truth, predicted=p.argmax(1) + 1)
+    return table.assign(p_1=p[:, 0], p_2=p[:, 1])
+
+
+def run_of(project: Project, tables: dict[str, pd.DataFrame], note: str = NOTE) -> Run:
+    """Put a run with these scores into the project, without any training."""
+    unscored = Run(
+        name="",
+        finished="2026-01-01T09:00:00+00:00",
+        settings=TrainingSettings().model_dump(mode="json"),
+        classes={1: "dim", 2: "bright"},
+        labels={"dim": 60, "bright": 60},
+        annotations="0123456789abcdef",
+        history=[],
+        seconds=1.0,
+        stopped=False,
+        note="Not known yet: it was not scored.",
+    )
+    with writing_run(project._store.runs_folder) as (_, finish):
+        run = finish(unscored)
+    run = run.with_score(note, tables)
+    project._runs[run.name] = run
+    project.choose_run(run.name)
+    return run
+
+
+def test_the_report_names_its_source_and_gives_the_figures_of_scikit_learn(project: Project) -> None:
+    table = held_out()
+    run_of(project, {"network": table, "forest": table})
+    report = project.evaluate()
+    assert report.source == "cross-validation" and NOTE in report.text
+    found, truth, predicted = report.network, table["truth"], table["predicted"]
+    assert found.accuracy.value == pytest.approx(accuracy_score(truth, predicted))
+    assert found.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(truth, predicted))
+    assert found.macro_f1.value == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert list(found.by_group.index) == [f"P1_A{well}" for well in range(6)] and found.groups == 6
+
+
+def test_the_report_in_a_few_lines(project: Project) -> None:
+    project.mark("P1_A1", [1, 2], "ambiguous")
+    project.mark("P1_A1", 3, "bad")
+    run_of(project, {"network": held_out(), "forest": held_out()})
+    report = project.evaluate()
+    lines = str(report).splitlines()
+    assert lines[0].startswith("Run 0001, cross-validation. Accuracy ") and len(lines) == 7
+    assert "recall" in lines[2] and lines[2].lstrip().startswith("dim")
+    assert lines[4] == "Intervals are over 6 groups (plate, well)."
+    assert "temperature" in lines[5] and "exact ones would show" in lines[5]
+    assert lines[6] == "Set aside and not scored: 2 as ambiguous, 1 as bad."
+
+
+def test_one_group_is_scored_over_its_objects_and_says_so(project: Project) -> None:
+    run_of(project, {"network": held_out(wells=3).assign(group="all")})
+    assert "over 240 single objects, since all are of one group" in str(project.evaluate())
+
+
+def test_regions_and_grouping_columns_are_called_what_they_are(project: Project) -> None:
+    table = held_out(wells=4)
+    run_of(project, {"network": table.assign(image="P1_A1", group=table["image"])})
+    assert project.evaluate().over == "4 regions of one image"
+    run_of(project, {"network": table.assign(image=table["image"].replace({"P1_A0": "P1_A2"}))})
+    assert project.evaluate().over == "4 groups (plate, well)"
+
+
+def test_a_run_that_is_not_scored_gives_a_sentence_in_every_form(project: Project) -> None:
+    run = run_of(project, {}, note="Not known yet: a score needs at least 5 annotated objects of each class.")
+    report = project.evaluate()
+    assert report.source == "not known yet" and report.network is None and run.note in str(report)
+    assert "needs at least 5" in report._repr_html_() and json.loads(report.to_json())["network"] is None
+
+
+def test_names_are_escaped_in_html(project: Project) -> None:
+    project.rename_class("dim", "<script>dim</script>")
+    table = held_out()
+    run_of(project, {"network": table.assign(group="<b>" + table["group"])})
+    text = project.evaluate()._repr_html_()
+    assert "<script>" not in text and "<b>" not in text and "&lt;script&gt;" in text and "&lt;b&gt;P1_A0" in text
+
+
+def test_json_holds_every_figure_and_no_nan(project: Project) -> None:
+    project.add_class("never")
+    run_of(project, {"network": held_out()})
+    report = project.evaluate()
+    found = json.loads(report.to_json())
+    assert found["network"]["accuracy"]["value"] == report.network.accuracy.value
+    assert len(found["network"]["by_group"]) == 6 and found["forest"] is None
+    assert found["network"]["confusion"][0]["class"] == "dim"
+    assert found["reliability"]["error"] < found["uncalibrated"]["error"]
+
+
+def test_probabilities_are_calibrated_on_what_was_held_out_from_then_on(project: Project) -> None:
+    run = run_of(project, {"network": held_out()})
+    assert run.calibration.temperature > 1.3 and read_runs(project.path / "runs")["0001"] == run
+    raw = pd.DataFrame(
+        {"predicted": [2], "probability": [0.9], "p_1": [0.1], "p_2": [0.9]}, pd.Index([1], name="object")
+    )
+    run.write_predictions("P1_A1", raw)
+    shown = project.probabilities("P1_A1").loc[1]
+    odds = np.log(9) / run.calibration.temperature
+    assert shown["predicted"] == 2 and shown["p_2"] == pytest.approx(1 / (1 + np.exp(-odds)), rel=1e-4)
+    assert shown["probability"] == shown["p_2"]
+    assert project.predictions().loc[("P1_A1", 1), "probability"] == shown["probability"]
+
+
+def test_the_kept_table_holds_what_the_classifier_gave_beside_what_it_was_calibrated_to(project: Project) -> None:
+    table = held_out()
+    kept = run_of(project, {"network": table, "forest": table}).held_out()
+    np.testing.assert_array_equal(kept[["raw_1", "raw_2"]], table[["p_1", "p_2"]])
+    assert (kept["p_1"] != kept["raw_1"]).mean() > 0.6
+    np.testing.assert_allclose(kept[["p_1", "p_2"]].sum(axis=1), 1, atol=1e-6)
+    pd.testing.assert_frame_equal(project.run().held_out("forest"), table)
+
+
+def test_merged_classes_are_scored_as_one(project: Project) -> None:
+    table = held_out()
+    run_of(project, {"network": table})
+    project.add_class("other")
+    project.merge_classes("bright", into="dim")
+    report = project.evaluate()
+    assert report.network.accuracy.value == 1 and list(report.network.per_class.index) == ["dim"]
+
+
+def test_images_without_grouping_columns_are_called_images(project: Project) -> None:
+    run_of(project, {"network": held_out().assign(image=lambda table: "other " + table["image"])})
+    assert project.evaluate().over == "6 images"
