@@ -106,6 +106,14 @@ def test_the_tube_lies_in_the_middle_and_its_nuclei_are_drawn_out():
     assert np.median(lengths[sample.classes == 0]) > 1.5 > 1.1 > np.median(lengths[sample.classes == 1])
 
 
+def test_nuclei_of_equal_axes_are_as_round_in_the_tube_as_beside_it():
+    sample = samples.tube_and_somites(1, (32, 100, 256), 200, equal_axes=True)
+    nuclei = regionprops(sample.mask)
+    boxes = np.array([np.subtract(nucleus.bbox[3:], nucleus.bbox[:3]) for nucleus in nuclei])
+    lengths = boxes[:, 2] / boxes[:, 1]
+    assert np.allclose([np.median(lengths[sample.classes == number]) for number in (0, 1)], 1, atol=0.1)
+
+
 def test_a_well_does_not_depend_on_how_it_is_cut_into_blocks(tmp_path, monkeypatch):
     stored = []
     for block in (1000, 170):
@@ -126,6 +134,19 @@ def test_activated_cells_of_a_well_have_more_nuclei(tmp_path):
     nuclei = (image[:] == well.NUCLEUS[:, None, None]).all(0)
     dark = np.bincount(mask[:][nuclei], minlength=len(stored.classes) + 1)[1:]
     assert np.median(dark[stored.classes == 1]) > 2 * np.median(dark[stored.classes == 0])
+
+
+def test_wells_may_differ_in_stain_and_in_the_share_of_activated_cells(tmp_path):
+    shares, ground = [], []
+    for activated, stain in ((0.08, (1, 1, 1)), (0.5, (2, 1, 0.5))):
+        folder = tmp_path / str(activated)
+        folder.mkdir()
+        stored = samples.osteoclast_well(folder, 2, 500, 60, activated, stain)
+        shares.append(stored.classes.mean())
+        ground.append(np.where(zarr.open_array(stored.mask)[:] == 0, zarr.open_array(stored.image)[:], 0))
+    assert shares[0] < 0.2 < 0.35 < shares[1] < 0.65
+    absorbed = -np.log(np.array(ground)[:, :, ((0 < np.array(ground)) & (np.array(ground) < 255)).all((0, 1))] / 255)
+    assert np.allclose(np.median(absorbed[1] / absorbed[0], axis=1), (2, 1, 0.5), atol=0.05)
 
 
 def test_tiles_repeat_a_sample_with_fresh_labels(tmp_path):

@@ -16,7 +16,9 @@ TUBE_SHARE = 0.381
 BLOCK, BLOCK_GAP = 66, 9  # somites along y, pixels
 
 
-def tube_and_somites(seed: int, shape: tuple[int, int, int] = (64, 200, 256), count: int = 900) -> Sample:
+def tube_and_somites(
+    seed: int, shape: tuple[int, int, int] = (64, 200, 256), count: int = 900, equal_axes: bool = False
+) -> Sample:
     """Make a volume of nuclei: drawn out and fine-grained in a tube, round and coarse-grained in blocks beside it.
 
     Parameters
@@ -26,10 +28,14 @@ def tube_and_somites(seed: int, shape: tuple[int, int, int] = (64, 200, 256), co
         Planes, rows and columns. The paper's volume is ``(158, 232, 624)`` with 26,214 nuclei.
     count : int
         Number of nuclei asked; those that find no place are left out.
+    equal_axes : bool
+        Make the tube's nuclei round as well, so that within a nucleus only the grain tells.
     """
     rng = np.random.default_rng(seed)
     classes = (rng.random(count) >= TUBE_SHARE).astype(np.int64)
-    half_axes = HALF_AXES[classes] * rng.normal(1, 0.1, (count, 3)).clip(0.7, 1.3)
+    half_axes = HALF_AXES[np.ones_like(classes) if equal_axes else classes] * rng.normal(1, 0.1, (count, 3)).clip(
+        0.7, 1.3
+    )
     width = shape[2]
 
     def in_its_tissue(index: int, point: Point) -> bool:

@@ -32,7 +32,14 @@ BLOCK, CHUNK = 1000, 500
 Field = NDArray[np.float64]
 
 
-def osteoclast_well(folder: Path, seed: int = 0, size: int = 8000, count: int = 10_000) -> StoredSample:
+def osteoclast_well(
+    folder: Path,
+    seed: int = 0,
+    size: int = 8000,
+    count: int = 10_000,
+    activated: float = ACTIVATED_SHARE,
+    stain: tuple[float, float, float] = (1, 1, 1),
+) -> StoredSample:
     """Write a stained well: a few large, many-nucleated activated cells among small resting ones.
 
     Parameters
@@ -44,8 +51,13 @@ def osteoclast_well(folder: Path, seed: int = 0, size: int = 8000, count: int = 
         Side of the image, in pixels; the well's radius is 0.48 of it. 8000 takes about half a minute.
     count : int
         Number of cells asked; the few that find no place are left out.
+    activated : float
+        Probability of a cell to be an activated one.
+    stain : three floats
+        By how much more, or less, red, green and blue light are absorbed than usual (optical density), as by more dye,
+        another dye or a thicker layer.
     """
-    well = _Well(seed, size, count)
+    well = _Well(seed, size, count, activated, np.array(stain, float))
     places = {"image": ((3, size, size), ("c", "y", "x"), "uint8"), "mask": ((size, size), ("y", "x"), well.label_type)}
     stored = {
         name: zarr.create_array(
@@ -66,9 +78,9 @@ def osteoclast_well(folder: Path, seed: int = 0, size: int = 8000, count: int = 
 class _Well:
     """The cells of a well, largest first: a pixel belongs to the first cell that reaches it."""
 
-    def __init__(self, seed: int, size: int, count: int) -> None:
+    def __init__(self, seed: int, size: int, count: int, activated: float, stain: Field) -> None:
         rng = np.random.default_rng(seed)
-        classes = (rng.random(count) < ACTIVATED_SHARE).astype(np.int64)
+        classes = (rng.random(count) < activated).astype(np.int64)
         radii = np.take(RADIUS, classes) * np.exp(np.take(SPREAD, classes) * rng.standard_normal(count))
         order = np.argsort(-radii, kind="stable")
         classes, radii = classes[order], radii[order].clip(8, 110)
@@ -83,7 +95,7 @@ class _Well:
         self.labels = rng.permutation(placed.sum()) + 1
         self.light = rng.normal(0, 4, (9, 9))
         self.label_type = np.min_scalar_type(int(placed.sum()) + 256)  # 16 bits at least
-        self.seed, self.size = seed, size
+        self.seed, self.size, self.stain = seed, size, stain
 
     def paint(self, there: tuple[slice, slice]) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
         """Return image (3, rows, columns) and mask (rows, columns) of a block."""
@@ -98,6 +110,8 @@ class _Well:
         corner = np.array((rows[0], columns[0]))
         for index in self._reaching(corner, corner + mask.shape):
             self._paint_cell(index, self.centers[index] - corner, image, mask)
+        if (self.stain != 1).any():
+            image = 255 * (image.clip(1, 255) / 255) ** self.stain[:, None, None]
         return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
 
     def _weights(self, places: NDArray[np.int64]) -> Field:
