@@ -145,7 +145,8 @@ def test_wells_may_differ_in_stain_and_in_the_share_of_activated_cells(tmp_path)
         shares.append(stored.classes.mean())
         ground.append(np.where(zarr.open_array(stored.mask)[:] == 0, zarr.open_array(stored.image)[:], 0))
     assert shares[0] < 0.2 < 0.35 < shares[1] < 0.65
-    absorbed = -np.log(np.array(ground)[:, :, ((0 < np.array(ground)) & (np.array(ground) < 255)).all((0, 1))] / 255)
+    colors = np.array(ground)
+    absorbed = -np.log(colors[:, :, ((colors > 0) & (colors < 255)).all((0, 1))] / 255)
     assert np.allclose(np.median(absorbed[1] / absorbed[0], axis=1), (2, 1, 0.5), atol=0.05)
 
 
