@@ -89,6 +89,16 @@ def near_order(
             yield Candidate(image, int(labels[i]), f"{distance[i]:.0f} {unit} from object {object}")
 
 
+def drawn_order(objects: Sequence[ObjectId]) -> Iterator[Candidate]:
+    """Yield the objects of a test set in the order in which they were drawn, so that any first part is a random one.
+
+    >>> [c.reason for c in drawn_order([ObjectId("A1", 7), ObjectId("A2", 3)])]
+    ['1 of 2 of the test set', '2 of 2 of the test set']
+    """
+    for position, id in enumerate(objects, 1):
+        yield Candidate(*id, f"{position:,} of {len(objects):,} of the test set")
+
+
 def image_order(objects: Iterable[tuple[str, ArrayLike]]) -> Iterator[Candidate]:
     """Yield the objects of one image after the other, each by its number.
 

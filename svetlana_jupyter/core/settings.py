@@ -59,6 +59,9 @@ class TrainingSettings(Settings):
         ...once there are this many. With fewer, all train and the score comes from cross-validation.
     folds : int
         Parts that cross-validation holds out in turn: more take longer, fewer leave less to train on.
+    hold_out_by : tuple of str, optional
+        Grouping columns whose groups are held out whole, for example ``("patient",)``, or "image". None: all columns
+        together; the images where there are none; the regions of a single image.
     views : int
         Predictions are averaged over up to this many mirrored and turned views, of those that augmentation allows;
         every view costs a prediction, and a trained network rarely gains by them.
@@ -89,6 +92,7 @@ class TrainingSettings(Settings):
     held_out: float = Field(default=0.2, ge=0.0, le=0.5)
     held_out_from: int = Field(default=400, ge=10)
     folds: int = Field(default=4, ge=2, le=20)
+    hold_out_by: tuple[str, ...] | None = None
     views: int = Field(default=1, ge=1, le=48)
     measurements: MeasureSettings = MeasureSettings()
     trees: int = Field(default=300, ge=1, le=10_000)

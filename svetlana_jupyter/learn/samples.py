@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from svetlana_jupyter.core.grouping import group_names
 from svetlana_jupyter.core.measure import cut_features
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.patches import cut_patches, freeze_patches
@@ -20,7 +21,6 @@ from svetlana_jupyter.learn.pipeline_build import pipeline_of
 from svetlana_jupyter.learn.warp import margin_for
 
 MOST_BYTES = 2 * 2**30
-SPATIAL_BLOCKS = 4  # an image without groups counts as 4 x 4 of them
 
 Part = tuple[ImagePair, pd.DataFrame, pd.Series]
 
@@ -130,6 +130,10 @@ def gather(
     """
     parts = [part for part in parts if len(part[2])]
     _check_parts(parts)
+    groups = [
+        group_names(pair.name, pair.groups, objects, pair.mask.shape, len(parts) == 1, settings.hold_out_by)
+        for pair, objects, _ in parts
+    ]
     frozen = settings.changed(patches=_freeze(parts, settings))
     forest = settings.architecture == "forest"
     margin = () if forest else margin_for(settings.augmentation, frozen.patches)
@@ -151,7 +155,6 @@ def gather(
             yield Gathering(len(keys), total)
     # Block order follows the chunks of a file; training must not depend on how a file is stored.
     known = [classes.sort_index() for _, _, classes in parts]
-    groups = [_groups(pair, objects, sole=len(parts) == 1) for pair, objects, _ in parts]
     yield Samples(
         inputs=np.concatenate(inputs)[np.lexsort(np.array(keys).T[::-1])],
         targets=np.concatenate([classes.to_numpy(np.int64) for classes in known]),
@@ -207,22 +210,6 @@ def _check_memory(count: int, channels: int, settings: TrainingSettings, margin:
             f"{needed / 2**30:.1f} GiB of memory, more than {MOST_BYTES / 2**30:.0f}. "
             f"Give patches a smaller sampling, for example {max(8, min(sampling) // 2)}."
         )
-
-
-def _groups(pair: ImagePair, objects: pd.DataFrame, sole: bool) -> pd.Series:
-    """Return what each object belongs to: its grouping columns, else its image, else a region of it."""
-    if pair.groups:
-        name = " ".join(f"{column}={value}" for column, value in pair.groups.items())
-    else:
-        name = pair.name
-    if not sole:
-        return pd.Series(name, index=objects.index)
-    regions = [
-        (objects[axis] * SPATIAL_BLOCKS // size).astype(int).astype(str)
-        for axis, size in zip("yx", pair.mask.shape[-2:], strict=True)
-    ]
-    named: pd.Series = regions[0].str.cat(regions[1], sep=",").radd(f"{name} ")
-    return named
 
 
 def specify(samples: Samples, history: tuple[Mapping[str, object], ...]) -> Specification:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from svetlana_jupyter.core.calibration import AS_GIVEN, Calibration, Reliability, class_ids, reliability
 from svetlana_jupyter.core.results import merge_predictions
 from svetlana_jupyter.core.scores import Scores, score
+from svetlana_jupyter.project.blind_score import blind_table
 from svetlana_jupyter.project.evaluation_report import report_html, report_json, report_text
 from svetlana_jupyter.project.runs import Run
 
@@ -66,33 +68,53 @@ class Evaluation:
 
 
 def evaluate(project: Results, run: Run) -> Evaluation:
-    """Score what was predicted for annotated objects that were held out."""
-    marks = project.mark_counts()
-    left_out = {mark: marks[mark] for mark in ("ambiguous", "bad")}
+    """Score what was predicted of the test set once it is annotated, else of annotated objects that were held out."""
+    stopped = " The training was stopped early." if run.stopped else ""
+    blind, said = blind_table(project, run)
+    if blind is not None:
+        aside = Counter(project.test_set()["action"])
+        return _scored(project, run, "blind test set", {"network": blind}, f"{said}{stopped}", aside)
+    said = f" {said}" if said else ""
     known = {name: run.held_out(name) for name in ("network", "forest")}
     tables = {name: _merged(table, project) for name, table in known.items() if table is not None}
-    stopped = " The training was stopped early." if run.stopped else ""
+    aside = Counter(project.mark_counts())
     if "network" not in tables:
-        return Evaluation(run.name, "not known yet", f"{run.note}{stopped}", left_out=left_out)
-    names = {project.classes.by_id(id).id: project.classes.by_id(id).name for id in run.classes}
-    scores = {name: score(table["truth"], table["predicted"], names, table["group"]) for name, table in tables.items()}
-    own, table = scores["network"], tables["network"]
-    text = f"Accuracy {own.accuracy}. {run.note}{stopped}"
-    if "forest" in scores and run.settings["architecture"] != "forest":
-        text += f" A random forest on measured properties reaches {scores['forest'].accuracy.value:.1%} on the same."
+        return Evaluation(run.name, "not known yet", f"{run.note}{stopped}{said}", left_out=_left_out(aside))
+    found = _scored(project, run, "cross-validation", tables, f"{run.note}{stopped}", aside)
+    if found.forest is not None and run.settings["architecture"] != "forest":
+        said = f" A random forest on measured properties reaches {found.forest.accuracy.value:.1%} on the same.{said}"
+    return replace(found, text=found.text + said)
+
+
+def _scored(
+    project: Results, run: Run, source: str, tables: Mapping[str, pd.DataFrame], note: str, aside: Counter[str]
+) -> Evaluation:
+    """Return the report of tables of truth and prediction, by architecture."""
+    # A class that was added since the training is in nothing predicted, but may be in the truth.
+    ids = dict.fromkeys([*run.classes, *(id for table in tables.values() for id in table["truth"].unique().tolist())])
+    names = {project.classes.by_id(id).id: project.classes.by_id(id).name for id in ids}
+    scores = {
+        name: score(table["truth"], table["predicted"], names, table["group"], table.get("stands_for"))
+        for name, table in tables.items()
+    }
+    table = tables["network"]
     right = (table["predicted"] == table["truth"]).to_numpy()
     return Evaluation(
         run=run.name,
-        source="cross-validation",
-        text=text,
-        network=own,
+        source=source,
+        text=f"Accuracy {scores['network'].accuracy}. {note}",
+        network=scores["network"],
         forest=scores.get("forest"),
-        over=_over(project, table),
+        over=_over(project, table, run.settings.get("hold_out_by")),
         reliability=_reliability(table, "p_", right),
         uncalibrated=_reliability(table, "raw_", right),
         calibration=run.calibration,
-        left_out=left_out,
+        left_out=_left_out(aside),
     )
+
+
+def _left_out(marks: Counter[str]) -> dict[str, int]:
+    return {mark: marks[mark] for mark in ("ambiguous", "bad")}
 
 
 def _merged(table: pd.DataFrame, project: Results) -> pd.DataFrame:
@@ -110,7 +132,7 @@ def _reliability(table: pd.DataFrame, prefix: str, right: np.ndarray) -> Reliabi
     return reliability(table[columns].max(axis=1).to_numpy(float), right) if columns else None
 
 
-def _over(project: Results, table: pd.DataFrame) -> str:
+def _over(project: Results, table: pd.DataFrame, by: Sequence[str] | None) -> str:
     """Say what the intervals are over."""
     groups, images = table["group"].nunique(), table["image"].unique()
     if groups == 1:
@@ -118,5 +140,5 @@ def _over(project: Results, table: pd.DataFrame) -> str:
     if len(images) == 1:
         return f"{groups} regions of one image"
     entries = project.images
-    columns = dict.fromkeys(column for image in images if image in entries for column in entries[image].groups)
+    columns = by or dict.fromkeys(column for image in images if image in entries for column in entries[image].groups)
     return f"{groups} groups ({', '.join(columns)})" if columns else f"{groups} images"

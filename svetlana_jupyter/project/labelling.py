@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import Action, AnnotationLog, Entry, Label, ObjectId, log_table
+from svetlana_jupyter.core.annotations import Action, AnnotationLog, Entry, Label, ObjectId, Subject, log_table
 from svetlana_jupyter.core.objects import box_columns, center_columns
 from svetlana_jupyter.core.standing import Standing
 from svetlana_jupyter.core.succession import Succession
@@ -158,6 +158,10 @@ class Labelling:
     def table(self) -> pd.DataFrame:
         """Return every row of every log, as `core.annotations.log_table` does."""
         return log_table(self.logs)
+
+    def today(self, subject: Subject) -> list[ObjectId]:
+        """Return the objects of the masks of today that an object of an earlier mask became."""
+        return self._standing.today(subject)
 
     def gestures(self) -> pd.Series[str]:
         """Return the gesture that gave each object its class where it named others too, by ``(image, object)``.

@@ -94,7 +94,7 @@ class Project(Results):
 
     def readiness(self) -> str:
         """Return what is still missing before a training can start, as a sentence; "" when nothing is."""
-        return self._overwritten(self.images) or readiness(bool(self.images), self.class_counts())
+        return self._overwritten(self.images) or readiness(bool(self.images), self.training_counts())
 
     def train(self, settings: TrainingSettings | None = None, *, predict: bool = False, **changes: Any) -> Run:
         """Train a classifier on all annotations and wait for it.
@@ -146,7 +146,7 @@ class Project(Results):
         self._store.check_writable()
         chosen = (settings or self.settings).changed(**changes)
         threads = chosen.threads or threads
-        labels = self.labels().query("action == 'label'")
+        labels = self.training_labels()
         task = TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.objects,

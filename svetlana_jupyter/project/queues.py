@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.queue import Candidate, image_order, least_certain, near_order, random_order
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.core.queue import Candidate, drawn_order, image_order, least_certain, near_order, random_order
+from svetlana_jupyter.errors import InputError, ProjectError
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.results import Results
 
-KINDS = ("random", "uncertain", "near", "image")
+KINDS = ("random", "uncertain", "near", "image", "test")
 
 
 class Queue:
@@ -25,7 +25,7 @@ class Queue:
     Parameters
     ----------
     project : Results
-    kind : {"random", "uncertain", "near", "image"}
+    kind : {"random", "uncertain", "near", "image", "test"}
     seed : int
         Of the random order.
     images : sequence of str
@@ -45,6 +45,8 @@ class Queue:
     ) -> None:
         if kind not in KINDS:
             raise InputError(f"a queue is one of {', '.join(KINDS)}, got {kind!r}.")
+        if kind == "test" and not project.test_objects:
+            raise ProjectError("there is no test set yet; draw one with project.draw_test_set(100).")
         if (kind == "near") != (near is not None):
             raise InputError(
                 'a queue of near objects begins at one: give it, for example kind="near", near=("P1_A1", 17).'
@@ -87,7 +89,9 @@ class Queue:
         return self._drawn.popleft() if self._drawn else next(self._rest, None)
 
     def _is_open(self, candidate: Candidate) -> bool:
-        """Whether nothing is said of an object yet."""
+        """Whether nothing is said of an object yet, and this queue may bring it."""
+        if self._project.in_test_set(*candidate.id) != (self._kind == "test"):
+            return False
         return not self._project.label_of(*candidate.id).action
 
     def _begin(self) -> None:
@@ -105,6 +109,9 @@ class Queue:
             return near_order(image, project.objects(image), object, pair.spacing)
         if self._kind == "image":
             return image_order((name, project.objects(name).index.to_numpy()) for name in self._images)
+        if self._kind == "test":
+            chosen = set(self._images)
+            return drawn_order([id for id in project.test_objects if id.image in chosen])
         if self._kind == "random":
             return random_order({name: project.objects(name).index.to_numpy() for name in self._images}, self._seed)
         return least_certain(project.predictions(self._images))

@@ -14,15 +14,15 @@ from svetlana_jupyter.core.queue import least_certain
 from svetlana_jupyter.core.results import class_map, merge_predictions, object_table, probability_map
 from svetlana_jupyter.core.statistics import count_classes
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.blind import Blind
 from svetlana_jupyter.project.catalog import Source
 from svetlana_jupyter.project.evaluation import Evaluation, evaluate
 from svetlana_jupyter.project.export import export
-from svetlana_jupyter.project.masks import Masks
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.runs import Run, read_runs
 
 
-class Results(Masks):
+class Results(Blind):
     """A dataset with its finished runs and all that can be read off them.
 
     Attributes
@@ -40,6 +40,7 @@ class Results(Masks):
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         super().__init__(path, classes, annotator)
         self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
+        self._shown: dict[tuple[str, str], tuple[pd.DataFrame, frozenset[int], pd.DataFrame]] = {}
         self._runs = read_runs(self._store.runs_folder)
         chosen = str(self._store.read_document().get("current_run", ""))
         self.current_run = chosen if chosen in self._runs else max(self._runs, default="")
@@ -69,20 +70,29 @@ class Results(Masks):
         -------
         DataFrame
             Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each, calibrated where
-            the run has a calibration; empty before the image was predicted.
+            the run has a calibration; empty before the image was predicted. Objects of the test set are left out
+            before they are annotated.
         """
         self._catalog.entry(image)
         if not (run or self.current_run):
             return _NOTHING_PREDICTED
-        chosen = self.run(run)
-        seen, merged, mask = (chosen.name, image), self.classes.merged, self._catalog.entry(image).mask_number
+        table, hidden = self._all_probabilities(self.run(run), image), self.hidden(image)
+        if not hidden:
+            return table
+        seen = run or self.current_run, image
+        if seen not in self._shown or self._shown[seen][0] is not table or self._shown[seen][1] != hidden:
+            self._shown[seen] = table, hidden, table.drop(index=list(hidden), errors="ignore")
+        return self._shown[seen][2]
+
+    def _all_probabilities(self, run: Run, image: str) -> pd.DataFrame:
+        """Return what `probabilities` does, with what is hidden from people."""
+        seen, merged, mask = (run.name, image), self.classes.merged, self._catalog.entry(image).mask_number
         known = self._predicted.get(seen)
         if known is None or known[:2] != (merged, mask):
-            file = chosen.predictions_file(image)
-            table = pd.read_parquet(file) if file.exists() else _NOTHING_PREDICTED
-            if table.attrs.get("mask", 0) != mask:  # its objects are those of another mask
+            table = run.read_predictions(image)
+            if table is None or table.attrs.get("mask", 0) != mask:  # its objects are those of another mask
                 table = _NOTHING_PREDICTED
-            table = merge_predictions(chosen.calibration.apply(table), merged)
+            table = merge_predictions(run.calibration.apply(table), merged)
             self._predicted[seen] = known = merged, mask, table
         return known[2]
 
@@ -133,6 +143,10 @@ class Results(Masks):
         from svetlana_jupyter.learn.explain import explain
 
         class_id = self.classes.by_name(class_name).id if class_name else None
+        if object in self.hidden(image):
+            raise ProjectError(
+                f"object {object} of {image!r} belongs to the test set: annotate it first, so that nobody is led."
+            )
         return explain(self.pair(image), self.objects(image), object, load_classifier(self.run().path), class_id)
 
     def queue(
@@ -146,9 +160,9 @@ class Results(Masks):
 
         Parameters
         ----------
-        kind : {"random", "uncertain", "near", "image"}
-            Uniformly at random; the least certain first; those nearest to the object ``near``, in its image; or one
-            image after the other.
+        kind : {"random", "uncertain", "near", "image", "test"}
+            Uniformly at random; the least certain first; those nearest to the object ``near``, in its image; one image
+            after the other; or those of the test set, which no other queue brings.
         seed : int
             Of the random order.
         images : iterable of str, optional
@@ -172,6 +186,11 @@ class Results(Masks):
         report = super().replace_mask(name, mask)
         self.predictions_version += 1
         return report
+
+    def draw_test_set(self, n: int, per: Sequence[str] | str | None = None, seed: int = 0) -> pd.DataFrame:
+        drawn = super().draw_test_set(n, per, seed)
+        self.predictions_version += 1
+        return drawn
 
     def _object_table(self, name: str) -> pd.DataFrame:
         predictions = self.probabilities(name)

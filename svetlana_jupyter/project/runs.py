@@ -89,7 +89,7 @@ class Run:
         """
         calibration, tables = self.calibration, dict(held_out)
         if "network" in tables:
-            raw = tables["network"].filter(regex="^p_").rename(columns=lambda name: name.replace("p_", "raw_", 1))
+            raw = tables["network"].filter(regex="^p_").rename(columns=raw_name)
             calibration, calibrated = calibrate(tables["network"])
             tables["network"] = calibrated.join(raw)
         for architecture, table in tables.items():
@@ -103,12 +103,22 @@ class Run:
     def predictions_file(self, image: str) -> Path:
         return self.path / "predictions" / f"{file_name(image)}.parquet"
 
+    def read_predictions(self, image: str) -> pd.DataFrame | None:
+        """Return what `write_predictions` kept, None before the image was predicted."""
+        file = self.predictions_file(image)
+        return pd.read_parquet(file) if file.exists() else None
+
     def write_predictions(self, image: str, table: pd.DataFrame) -> None:
         """Keep the predictions of one image; written whole, so that a stop leaves none half done."""
         file = self.predictions_file(image)
         file.parent.mkdir(exist_ok=True)
         with replacing(file) as beside:
             table.to_parquet(beside)
+
+
+def raw_name(column: str) -> str:
+    """Return how a column ``p_<class id>`` is called with the values before calibration."""
+    return column.replace("p_", "raw_", 1)
 
 
 def read_runs(folder: Path) -> dict[str, Run]:

@@ -78,6 +78,10 @@ class Store:
     def runs_folder(self) -> Path:
         return self.path / "runs"
 
+    @property
+    def test_set_file(self) -> Path:
+        return self.path / "test_set.csv"
+
     def objects_file(self, image: str) -> Path:
         return self.path / "objects" / f"{file_name(image)}.parquet"
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from svetlana_jupyter.core.grouping import group_names
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.samples import Samples
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.learn.samples import Samples, gather_samples
 from svetlana_jupyter.learn.split import folds, held_out
 
 GESTURES = np.repeat([f"ann {number}" for number in range(10)], 4)
@@ -116,3 +121,32 @@ def test_nothing_is_held_out_where_a_class_would_be_missing_from_training():
 def test_what_is_held_out_while_training_is_never_half_of_it():
     found = samples(np.tile([1, 2], 20), np.repeat(["A", "B"], 20), held_out_from=20)
     assert held_out(found).sum() == 8
+
+
+def test_groups_may_be_made_by_some_columns_alone():
+    objects = pd.DataFrame({"y": [5.0, 95.0], "x": [5.0, 55.0]}, index=[3, 8])
+    columns = {"patient": "7", "well": "A1"}
+
+    def named(**options) -> list[str]:
+        return group_names("P7_A1", columns, objects, (100, 100), **options).tolist()
+
+    assert named(sole=False) == ["patient=7 well=A1"] * 2
+    assert named(sole=False, by=["patient"]) == ["patient=7"] * 2
+    assert named(sole=False, by=["image"]) == ["P7_A1"] * 2
+    assert named(sole=True) == ["patient=7 well=A1 0,0", "patient=7 well=A1 3,2"]
+    with pytest.raises(InputError, match="no column 'plate' to hold out by; choose among patient, well, image"):
+        named(sole=False, by=["plate"])
+
+
+def test_the_settings_say_which_columns_are_held_out_by(discs):
+    pair, objects, classes = discs
+    wells = [
+        replace(pair, name=f"{patient}_{well}", groups={"patient": patient, "well": well})
+        for patient in ("Ann", "Bob")
+        for well in ("A1", "A2")
+    ]
+    settings = TrainingSettings(architecture="forest", hold_out_by=["patient"])
+    found = gather_samples([(well, objects, classes) for well in wells], settings)
+    assert set(found.groups) == {"patient=Ann", "patient=Bob"}
+    with pytest.raises(InputError, match="'plate'"):
+        gather_samples([(well, objects, classes) for well in wells], settings.changed(hold_out_by=["plate"]))
