@@ -5,10 +5,11 @@ Importing this module loads no torch, so a project and its panels can show and e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from svetlana_jupyter.core.augment_settings import AugmentSettings
 from svetlana_jupyter.core.measure_settings import MeasureSettings
@@ -26,7 +27,15 @@ __all__ = [
     "TrainingSettings",
 ]
 
-ARCHITECTURES = ("small_cnn", "forest")
+# Of torchvision, for 2D images.
+PUBLISHED = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("densenet121", "densenet161", "densenet169", "densenet201"),
+    "alexnet",
+)
+ARCHITECTURES = ("small_cnn", *PUBLISHED, "forest")
+OWN = "own"  # a module of the user's, given as an object
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class TrainingSettings(Settings):
@@ -38,21 +47,40 @@ class TrainingSettings(Settings):
     ----------
     recipe : str
         One of `RECIPES`: the values of whatever is not given.
-    architecture : "small_cnn" or "forest"
+    architecture : str
+        One of `ARCHITECTURES`: "small_cnn" in 2D and 3D, a ResNet, DenseNet or AlexNet in 2D, or "forest". Or a
+        `torch.nn.Module` of one's own, by its import path ``"package.module:Name"``, whose module must be imported
+        already: settings alone import nothing; "own" where it was given as an object.
     depth, width : int
-        Blocks of the network, and channels of its first block; every block doubles them (the paper's Fig. 7).
+        Blocks of "small_cnn", and channels of its first block; every block doubles them (the paper's Fig. 7).
+    norm : "batch" or "group"
+        *group* normalises each patch by itself, without running averages.
+    pretrained : bool
+        Begin a published network with the weights its authors give, which are fetched from the internet once.
+    start_from : str, optional
+        Begin with the weights of an earlier run, by its name in the project or its folder, or of a ``.safetensors``
+        file; those whose shapes fit are taken, and what was not is said.
+    body : "train" or "frozen"
+        *frozen* trains the last layer alone.
+    body_rate : float, optional
+        Learning rate of all but the last layer; None is that of the rest.
     optimizer : "adamw" or "adam"
     betas : pair of float
         Adam's momenta.
-    schedule : "one_cycle", "step" or "constant"
-        *step* multiplies the learning rate by 0.1 every 100 epochs, as the paper does.
+    schedule : "one_cycle", "cosine", "step" or "constant"
+        *step* multiplies the learning rate by ``decay`` every ``decay_every`` epochs, by 0.1 every 100 in the paper.
+    patience : int, optional
+        End after so many epochs without a better score on what is held out, or a lower loss where nothing is.
     steps : int, optional
         Batches an epoch, whatever the number of annotations. None: as many as one pass over the patches takes.
     loss : str
-        All but "cross_entropy" compare probabilities with 0 and 1.
-    class_weights : "none", "softened", "balanced" or a number for each class id
+        "cross_entropy" and "binary_cross_entropy" compare logits, the others probabilities, with 0 and 1.
+    label_smoothing : float
+        Share of each wanted probability that is spread evenly over all classes.
+    class_weights : "none", "softened", "balanced" or a number for each class, by name or id
         How much more often the patches of a class are drawn: as often as they were annotated; by the root of that,
-        which helps rare classes without finding them everywhere; equally often.
+        which helps rare classes without finding them everywhere; equally often; or so many times as often as they were
+        annotated, once where a class is not named. A forest takes *softened* for *balanced*.
     held_out : float
         Share of the annotations kept aside to score each epoch, by whole groups...
     held_out_from : int
@@ -69,6 +97,10 @@ class TrainingSettings(Settings):
         What a forest measures of objects.
     trees : int
         Trees of the forest.
+    device : "auto", "cpu", "cuda" or "mps"
+        *auto* is a CUDA GPU where there is one, else an Apple GPU for 2D images, else the processor.
+    precision : "auto", "full" or "mixed"
+        *mixed* computes in 16 bits where that is safe; *auto* does so on a CUDA GPU alone.
     threads : int, optional
         torch threads; None leaves them as they are.
     """
@@ -78,16 +110,25 @@ class TrainingSettings(Settings):
     architecture: str = "small_cnn"
     depth: int = Field(default=3, ge=1, le=8)
     width: int = Field(default=16, ge=1, le=512)
+    norm: Literal["batch", "group"] = "batch"
+    pretrained: bool = False
+    start_from: str | None = Field(default=None, min_length=1)
+    body: Literal["train", "frozen"] = "train"
+    body_rate: float | None = Field(default=None, gt=0.0, le=10.0)
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = Field(default=0.005, gt=0.0, le=10.0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0.0)
-    schedule: Literal["one_cycle", "step", "constant"] = "one_cycle"
+    schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
+    decay: float = Field(default=0.1, gt=0.0, le=1.0)
+    decay_every: int = Field(default=100, ge=1)
     epochs: int = Field(default=40, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=10, ge=1)
     batch_size: int = Field(default=16, ge=1, le=4096)
     loss: Literal["cross_entropy", "binary_cross_entropy", "l1", "smooth_l1", "mse"] = "cross_entropy"
-    class_weights: Literal["none", "softened", "balanced"] | dict[int, float] = "softened"
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    class_weights: Literal["none", "softened", "balanced"] | dict[int | str, float] = "softened"
     augmentation: AugmentSettings = AugmentSettings()
     held_out: float = Field(default=0.2, ge=0.0, le=0.5)
     held_out_from: int = Field(default=400, ge=10)
@@ -98,6 +139,7 @@ class TrainingSettings(Settings):
     trees: int = Field(default=300, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "full", "mixed"] = "auto"
     threads: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
@@ -108,10 +150,18 @@ class TrainingSettings(Settings):
             raise ValueError(unknown_key(str(name), list(RECIPES), what="recipe"))
         return merged(RECIPES[name], values) if isinstance(values, Mapping) else values
 
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _numbers_are_ids(cls, value: Any) -> Any:
+        """Turn the text that JSON makes of ids back into numbers."""
+        if not isinstance(value, Mapping):
+            return value
+        return {int(key) if str(key).isdecimal() else key: weight for key, weight in value.items()}
+
     @model_validator(mode="after")
     def _values_are_usable(self) -> Self:
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}.")
+        if not (self.architecture in (*ARCHITECTURES, OWN) or _IMPORT_PATH.fullmatch(self.architecture)):
+            raise ValueError(unknown_key(self.architecture, list(ARCHITECTURES), what="architecture"))
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}.")
         if isinstance(self.class_weights, dict) and not all(weight > 0 for weight in self.class_weights.values()):

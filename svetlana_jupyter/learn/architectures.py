@@ -1,15 +1,13 @@
-"""Networks by name, built for any number of dimensions, channels and classes; all return logits."""
+"""The small network in 2D and 3D, and what every network is to training, saving and explaining."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-
-from svetlana_jupyter.core.settings import TrainingSettings
 
 CONVOLUTIONS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.Conv2d, 3: nn.Conv3d})
 NORMS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.BatchNorm2d, 3: nn.BatchNorm3d})
@@ -19,7 +17,36 @@ AVERAGE_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.AdaptiveA
 LAYOUTS: Mapping[int, torch.memory_format] = MappingProxyType({2: torch.channels_last, 3: torch.channels_last_3d})
 
 
-class SmallCNN(nn.Module):
+class Classifying(nn.Module):
+    """What training, saving and explaining need of a network, besides logits (n, classes) from its ``forward``.
+
+    Attributes
+    ----------
+    standardize : Standardize
+        Its first layer.
+    """
+
+    standardize: Standardize
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The layer that gives the logits, which also trains where the body is frozen."""
+        raise NotImplementedError
+
+    @property
+    def first_filters(self) -> str:
+        """The name of the weights that see the channels, "" where no convolution does."""
+        found = (name for name, layer in self.named_modules() if isinstance(layer, tuple(CONVOLUTIONS.values())))
+        return next((f"{name}.weight" for name in found), "")
+
+    @property
+    def last_features(self) -> nn.Module | None:
+        """The layer whose maps Grad-CAM looks at: the last convolution, where there is one."""
+        layers = [layer for layer in self.modules() if isinstance(layer, tuple(CONVOLUTIONS.values()))]
+        return layers[-1] if layers else None
+
+
+class SmallCNN(Classifying):
     """The light-weight encoder of the paper's Fig. 7, in 2D or 3D.
 
     Blocks of convolution, ReLU, batch normalisation and max pooling; every block halves the sides and doubles the
@@ -60,8 +87,12 @@ class SmallCNN(nn.Module):
         return logits
 
     @property
+    def last_layer(self) -> nn.Module:
+        return self.head
+
+    @property
     def last_features(self) -> nn.Module:
-        """The last layer before its map is halved once more: where Grad-CAM looks."""
+        """The last layer before its map is halved once more."""
         block = self.blocks[-1]
         assert isinstance(block, nn.Sequential)
         return block[2]
@@ -88,13 +119,3 @@ class Standardize(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         shape = (1, -1, *(1 for _ in patches.shape[2:]))
         return (patches - self.mean.view(shape)) / self.deviation.view(shape)
-
-
-def build_network(settings: TrainingSettings, ndim: int, channels: int, classes: int) -> SmallCNN:
-    """Build the network that the settings name, its weights drawn from the global torch generator."""
-    network = NETWORKS[settings.architecture](ndim, channels, classes, settings.depth, settings.width)
-    network.to(memory_format=LAYOUTS[ndim])  # type: ignore[call-overload]  # torch's stubs leave this keyword out
-    return network
-
-
-NETWORKS: Mapping[str, Callable[[int, int, int, int, int], SmallCNN]] = MappingProxyType({"small_cnn": SmallCNN})

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from safetensors.numpy import load_file, save_file
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
@@ -49,6 +52,8 @@ class Specification:
         Of a forest: the keys of its measurements (`core.measures.table`), in their order.
     features_version : int
         Of a forest: how they were measured then (`core.measures.table.VERSION`).
+    module : str
+        Where the architecture is "own": the class of the user's module, for reading only.
     """
 
     classes: tuple[int, ...]
@@ -59,6 +64,7 @@ class Specification:
     history: tuple[Mapping[str, Any], ...] = ()
     features: tuple[str, ...] = ()
     features_version: int = 0
+    module: str = ""
 
     def check(self, pair: ImagePair) -> None:
         """Refuse an image that this classifier does not fit.
@@ -168,6 +174,7 @@ def write_classifier(folder: str | Path, kind: str, specification: Specification
         "format": FORMAT,
         "kind": kind,
         "architecture": settings.architecture,
+        "module": specification.module,
         "classes": [
             {"id": id, "name": name} for id, name in zip(specification.classes, specification.class_names, strict=True)
         ],
@@ -186,31 +193,37 @@ def write_classifier(folder: str | Path, kind: str, specification: Specification
     os.replace(text, folder / DESCRIPTION)
 
 
-def load_classifier(folder: str | Path) -> Classifier:
+def load_classifier(folder: str | Path, network: Module | None = None) -> Classifier:
     """Read a classifier from the folder that its ``save`` wrote.
+
+    Parameters
+    ----------
+    network : Module, optional
+        The user's own, where it was trained as an object; its weights do not matter, and it is not written to.
 
     Raises
     ------
     ClassifierError
-        If the folder holds no classifier, a pickled model, or one of a newer format.
+        If the folder holds no classifier, a pickled model, or one of a newer format, or if its network is the user's
+        own and is not there.
     """
     # Reading a forest needs no torch, and neither kind needs the other.
     from svetlana_jupyter.learn.forest import Forest
     from svetlana_jupyter.learn.network import Network
 
     folder = Path(folder)
-    _refuse_pickles(folder)
-    kind, specification = _read_description(folder)
+    refuse_pickles(folder)
+    kind, specification = read_description(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ClassifierError(f"the weights {str(folder / WEIGHTS)!r} cannot be read: {error}.") from error
     if kind == "forest":
         return Forest.from_tensors(specification, tensors)
-    return Network.from_tensors(specification, tensors)
+    return Network.from_tensors(specification, tensors, network)
 
 
-def _read_description(folder: Path) -> tuple[str, Specification]:
+def read_description(folder: Path) -> tuple[str, Specification]:
     try:
         text = (folder / DESCRIPTION).read_text(encoding="utf-8")
     except OSError:
@@ -235,12 +248,13 @@ def _read_description(folder: Path) -> tuple[str, Specification]:
             history=tuple(found["history"]),
             features=tuple(found.get("features", ())),
             features_version=int(found.get("features_version", 0)),
+            module=str(found.get("module", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ClassifierError(f"{str(folder / DESCRIPTION)!r} does not describe a classifier: {error}.") from error
 
 
-def _refuse_pickles(path: Path) -> None:
+def refuse_pickles(path: Path) -> None:
     inside = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
     pickled = next((file for file in inside if file.suffix.lower() in PICKLES), None)
     if pickled is not None and not (path / WEIGHTS).is_file():

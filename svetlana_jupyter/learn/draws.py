@@ -3,11 +3,46 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import SettingsError
+
+
+def class_factors(targets: NDArray[np.int64], settings: TrainingSettings, names: Mapping[int, str]) -> dict[int, float]:
+    """Return by class id how many times as often as it was annotated a sample of that class counts.
+
+    Parameters
+    ----------
+    targets : integer array of shape (n,)
+        Class ids.
+    names : mapping of int to str
+        Class names, as far as they are known.
+
+    Raises
+    ------
+    SettingsError
+        If the class weights of the settings name a class that is not there.
+    """
+    ids, counts = np.unique(targets, return_counts=True)
+    weights = settings.class_weights
+    if not isinstance(weights, dict):
+        exponent = {"none": 0.0, "softened": -0.5, "balanced": -1.0}[weights]
+        return {int(id): float(count) ** exponent for id, count in zip(ids, counts, strict=True)}
+    known = {names.get(int(id), str(id)): int(id) for id in ids}
+    factors = dict.fromkeys(known.values(), 1.0)
+    for key, weight in weights.items():
+        # A name that looks like a number is a number after JSON.
+        id = key if key in factors else known.get(str(key))
+        if not isinstance(id, int):
+            shown = ", ".join(f"{name!r} ({id})" for name, id in known.items())
+            raise SettingsError(f"class_weights names {key!r}, but the annotated classes are {shown}.")
+        factors[id] = weight
+    return factors
 
 
 class Draws:
@@ -18,31 +53,26 @@ class Draws:
     Parameters
     ----------
     targets : integer array of shape (n,)
-        Positions in ``classes``.
-    classes : tuple of int
         Class ids.
     settings : TrainingSettings
         Its batch size, steps, class weights and seed.
+    names : mapping of int to str, optional
+        Class names, where class weights are given by name.
     """
 
-    def __init__(self, targets: NDArray[np.int64], classes: tuple[int, ...], settings: TrainingSettings) -> None:
+    def __init__(
+        self, targets: NDArray[np.int64], settings: TrainingSettings, names: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
         self._rng = np.random.default_rng(settings.seed)
-        self._members = [np.flatnonzero(targets == position) for position in range(len(classes))]
-        counts = np.array([len(members) for members in self._members], float)
-        weights = settings.class_weights
-        if weights == "balanced":
-            shares = (counts > 0).astype(float)
-        elif weights == "softened":
-            shares = np.sqrt(counts)
-        elif isinstance(weights, dict):
-            shares = counts * [weights.get(id, 1.0) for id in classes]
-        else:
-            shares = counts
+        factors = class_factors(targets, settings, names)
+        self._members = [np.flatnonzero(targets == id) for id in factors]
+        shares = np.array([factor * len(members) for factor, members in zip(factors.values(), self._members)])
         self._shares = shares / shares.sum()
         self._decks = [members[:0] for members in self._members]
         self._size = settings.batch_size
         self.steps = settings.steps or math.ceil(len(targets) / settings.batch_size)
         self._count = self.steps * self._size if settings.steps else len(targets)
+        self.smallest = self._count // self.steps
 
     def epoch(self) -> list[NDArray[np.int64]]:
         """Return the positions of the samples of each batch of one epoch."""

@@ -30,6 +30,13 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something the user should know, in a sentence; the training goes on, or ends with what it has."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Fitted:
     """The end of a training, or what there was when it was stopped.
 
@@ -42,7 +49,9 @@ class Fitted:
     n : int
         Number of objects trained on.
     stopped : bool
-        Whether it ended before its last epoch.
+        Whether it was stopped before its last epoch.
+    notes : tuple of str
+        The texts of all notes.
     """
 
     classifier: Classifier
@@ -50,6 +59,7 @@ class Fitted:
     score: float | None
     n: int
     stopped: bool
+    notes: tuple[str, ...] = ()
 
 
-Event = Batch | Epoch | Fitted
+Event = Batch | Epoch | Note | Fitted

@@ -93,13 +93,14 @@ def explain(
 
 def _cam(classifier: Network, patch: NDArray[np.float32], position: int, method: str) -> NDArray[np.float32]:
     """Return the map of one class on one patch, 0 to 1."""
+    layer = classifier.module.last_features
+    if layer is None:
+        raise ClassifierError("Grad-CAM needs a network with a convolution, but this one has none.")
     grad_cam = load_grad_cam()
     target = _Logit(position)
     inputs = torch.from_numpy(patch[None]).to(classifier.device, memory_format=LAYOUTS[classifier.ndim])
     # As a context manager it takes its hooks off the network again.
-    with grad_cam.__dict__[METHODS[method]](
-        model=classifier.module, target_layers=[classifier.module.last_features]
-    ) as cam:
+    with grad_cam.__dict__[METHODS[method]](model=classifier.module, target_layers=[layer]) as cam:
         result: NDArray[np.float32] = cam(input_tensor=inputs, targets=[target])[0]
     return np.nan_to_num(result)
 

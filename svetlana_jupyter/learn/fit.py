@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, StepLR
-from torch.optim.swa_utils import update_bn
+from torch import Tensor, nn
 
-from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
-from svetlana_jupyter.learn.architectures import LAYOUTS, SmallCNN, build_network
+from svetlana_jupyter.core.settings import OWN
+from svetlana_jupyter.errors import ClassifierError, InputError
+from svetlana_jupyter.learn.architectures import LAYOUTS
 from svetlana_jupyter.learn.augment import Augmenter, center_crop
-from svetlana_jupyter.learn.draws import Draws
-from svetlana_jupyter.learn.events import Batch, Epoch, Event, Fitted
+from svetlana_jupyter.learn.averages import settle
+from svetlana_jupyter.learn.best import Best, is_finite
+from svetlana_jupyter.learn.building import begin
+from svetlana_jupyter.learn.device import (
+    choose_device,
+    computing,
+    is_out_of_memory,
+    limit_threads,
+    mixed_precision,
+    repeatable,
+)
+from svetlana_jupyter.learn.draws import Draws, class_factors
+from svetlana_jupyter.learn.events import Batch, Epoch, Event, Fitted, Note
 from svetlana_jupyter.learn.forest import fit_forest
-from svetlana_jupyter.learn.network import Network, choose_device, limit_threads
+from svetlana_jupyter.learn.losses import build_loss
+from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.learn.optim import build_optimizer, build_schedule, freeze_body
 from svetlana_jupyter.learn.samples import Samples, specify
 from svetlana_jupyter.learn.split import held_out
 
 EVALUATION_BATCH = 64
+SETTLED = 256  # training patches that averages are taken from: more would change nothing but the time
+EVALUATING = 0.1  # share of the time that scoring what is held out may take
+DIVERGED = 10.0  # times the loss of guessing: what is worse has left the ground
 
 
 def never() -> bool:
@@ -34,7 +47,7 @@ def never() -> bool:
     return False
 
 
-def fit(samples: Samples, stop: Callable[[], bool] = never) -> Iterator[Event]:
+def fit(samples: Samples, stop: Callable[[], bool] = never, network: nn.Module | None = None) -> Iterator[Event]:
     """Train the classifier that the samples' settings describe.
 
     Parameters
@@ -44,35 +57,38 @@ def fit(samples: Samples, stop: Callable[[], bool] = never) -> Iterator[Event]:
     stop : callable
         Asked before every batch; once it returns True, training ends with the best classifier so far. Closing the
         generator ends it without one.
+    network : Module, optional
+        One of the user's own instead of the architecture of the settings: logits (n, classes) of patches
+        (n, channels, [z,] y, x). A copy is trained.
 
     Returns
     -------
-    iterator of Batch, Epoch and, last, Fitted
-        The same samples, settings, seed and torch threads on the same machine give the same weights.
+    iterator of Batch, Epoch, Note and, last, Fitted
+        The same samples, settings, seed and torch threads on the same machine give the same weights. Where memory runs
+        out, training begins again with half the batch size, once. Where it diverges, it ends with the best so far.
 
     Raises
     ------
     InputError
-        At once, if fewer than two classes have samples.
+        At once, if fewer than two classes have samples, or the network cannot be built, or not begin with the weights
+        that the settings name.
     SettingsError
-        At once, if a class weight names no class, or the augmentation pipeline cannot be built.
+        At once, if a setting does not fit the samples.
     ClassifierError
-        While training, if the loss is no longer a number.
+        While training, if it diverged before anything was learned, or memory ran out again.
     """
+    if network is not None:
+        samples = replace(samples, start=replace(samples.start, network=network))
+    if samples.start.network is not None:
+        samples = replace(samples, settings=samples.settings.changed(architecture=OWN))
     if len(samples.classes) < 2:
         raise InputError(
             "training needs objects of at least 2 classes, but only one class has any. Annotate another class."
         )
-    settings = samples.settings
-    if isinstance(settings.class_weights, dict):
-        unknown = sorted(set(settings.class_weights) - set(samples.classes))
-        if unknown:
-            raise SettingsError(
-                f"class_weights names the class id {unknown[0]}, but the classes are {samples.classes}."
-            )
-    if settings.architecture == "forest":
+    class_factors(samples.targets, samples.settings, samples.names)
+    if samples.settings.architecture == "forest":
         return _fit_forest(samples)
-    return _Training(samples).run(stop)
+    return _fit_network(samples, _Training(samples), stop)
 
 
 def _fit_forest(samples: Samples) -> Iterator[Event]:
@@ -83,102 +99,198 @@ def _fit_forest(samples: Samples) -> Iterator[Event]:
     yield Fitted(forest, (epoch,), None, len(samples), stopped=False)
 
 
+def _fit_network(samples: Samples, training: _Training, stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train, and where memory runs out begin again with half the batch size, once."""
+    size = samples.settings.batch_size
+    try:
+        yield from training.run(stop)
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        trouble = error.with_traceback(None)  # which would keep alive what filled the memory
+    del training
+    half = max(2, size // 2)
+    note = f"Memory ran out with batches of {size} patches; training began again with batches of {half}."
+    yield Note(note)
+    try:
+        smaller = replace(samples, settings=samples.settings.changed(batch_size=half))
+        yield from _Training(smaller, (note,)).run(stop)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ClassifierError(
+            f"memory ran out with batches of {size} patches, and again with {half}: {trouble}. Give patches a smaller "
+            'sampling, take a smaller network, or train with device="cpu".'
+        ) from error
+
+
 class _Training:
     """One training of a network: what its steps share, and the steps."""
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: Samples, notes: tuple[str, ...] = ()) -> None:
         settings = samples.settings
         if settings.threads:
             limit_threads(settings.threads)
         assert isinstance(settings.patches.sampling, tuple)
         self.samples, self.settings = samples, settings
         self.shape: tuple[int, ...] = settings.patches.sampling
-        self.device = choose_device(settings.device)
+        self.device = choose_device(settings.device, samples.ndim)
         self.patches = torch.from_numpy(samples.inputs)
-        targets = np.searchsorted(samples.classes, samples.targets)
-        self.targets = torch.from_numpy(targets)
+        self.targets = torch.from_numpy(np.searchsorted(samples.classes, samples.targets))
         out = held_out(samples)
         self.training, self.testing = np.flatnonzero(~out), np.flatnonzero(out)
+        self.draws = Draws(samples.targets[self.training], settings, samples.names)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.network = self._build()
-        self.draws = Draws(targets[self.training], samples.classes, settings)
-        self.optimizer, self.schedule = _optimizer(self.network, settings, self.draws.steps)
+        seen = center_crop(self.patches[self.training], self.shape)
+        self.network, told = begin(samples, seen, self.draws.smallest)
+        self.network.to(self.device)
+        self.notes = [*notes, *told]
+        self.loss = build_loss(settings)
+        self.frozen = freeze_body(self.network) if settings.body == "frozen" else []
+        self.optimizer = build_optimizer(self.network, settings)
+        self.schedule = build_schedule(self.optimizer, settings, self.draws.steps)
+        self.mixed = mixed_precision(settings.precision, self.device)
+        # Gradients of 16 bits with a short exponent vanish unless they are scaled up.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed is torch.float16)
         standardize = self.network.standardize
         self.augment = Augmenter(settings, standardize.mean, standardize.deviation)
+        # Of these weights: whether the averages are theirs, and their score.
+        self.settled = False
+        self.score: float | None = None
+        if self.frozen:
+            self._settle()
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield batches and epochs until the last, or until ``stop`` says so, then what came of it."""
-        settings, history = self.settings, list[Epoch]()
-        best: tuple[float, dict[str, Tensor]] | None = None
-        stopped = stop()
-        while not stopped and len(history) < settings.epochs:
+        settings, history, best = self.settings, list[Epoch](), Best(self.network)
+        yield from map(Note, self.notes)
+        worst, astray, ended = math.inf, 0, "stopped" if stop() else ""
+        while not ended and len(history) < settings.epochs:
             began, epoch, losses = time.monotonic(), len(history) + 1, list[float]()
             for batch, chosen in enumerate(self.draws.epoch(), start=1):
                 losses.append(self._step(self.training[chosen]))
                 if not math.isfinite(losses[-1]):
-                    raise ClassifierError(
-                        f"training diverged: the loss is no longer a number in epoch {epoch}. "
-                        f"Give a learning_rate below {settings.learning_rate:g}, or normalise the patches."
-                    )
-                yield Batch(epoch, settings.epochs, batch, self.draws.steps, losses[-1])
-                stopped = stop()
-                if stopped:
                     break
-            score = None
-            if len(self.testing) and not (stopped and history):
-                self._settle()
-                score = self._score()
-                if best is None or score >= best[0]:
-                    best = score, copy.deepcopy(self.network.state_dict())
-            history.append(
-                Epoch(epoch, settings.epochs, math.fsum(losses) / len(losses), score, time.monotonic() - began)
-            )
+                yield Batch(epoch, settings.epochs, batch, self.draws.steps, losses[-1])
+                if stop():
+                    ended = "stopped"
+                    break
+            loss = math.fsum(losses) / len(losses)
+            if not (math.isfinite(loss) and is_finite(self.network)):
+                ended = "diverged"
+                break
+            worst = min(worst, DIVERGED * max(losses[0], self._loss_of_guessing()))
+            astray = astray + 1 if loss > worst else 0
+            if self._is_due(epoch) and not (ended and history):
+                self._measure()
+            history.append(Epoch(epoch, settings.epochs, loss, self.score, time.monotonic() - began))
             yield history[-1]
-        if stopped and best is not None:
-            self.network.load_state_dict(best[1])
-        else:
-            self._settle()
-        score = (best[0] if stopped and best else self._score()) if len(self.testing) else None
-        yield Fitted(self._classifier(history), tuple(history), score, len(self.training), stopped)
+            if not astray:
+                best.offer(epoch, loss, self.score)
+            if ended:
+                break
+            if astray == 2 or (astray and epoch == settings.epochs):  # one epoch alone may come back
+                ended = "diverged"
+            elif settings.patience and epoch - best.improved >= settings.patience:
+                ended = "patience"
+        yield from self._end(ended, history, best)
 
-    def _build(self) -> SmallCNN:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.settings.seed)
-            network = build_network(self.settings, self.samples.ndim, self.patches.shape[1], len(self.samples.classes))
-        network.standardize.measure(center_crop(self.patches[self.training], self.shape))
-        return network.to(self.device)
+    def _end(self, ended: str, history: list[Epoch], best: Best) -> Iterator[Event]:
+        """Say how training ended, where that was not as planned, and yield the classifier."""
+        note = self._how_it_ended(ended, len(history), best)
+        if note:
+            self.notes.append(note)
+            yield Note(note)
+        # Stopped without a score, what was learned last is what was learned most.
+        if ended and (best.score is not None or (ended != "stopped" and history)):
+            best.restore()
+            self.settled, self.score = best.score is not None, best.score
+        self._measure()
+        yield Fitted(
+            classifier=self._classifier(history),
+            history=tuple(history),
+            score=self.score,
+            n=len(self.training),
+            stopped=ended == "stopped",
+            notes=tuple(self.notes),
+        )
+
+    def _how_it_ended(self, ended: str, done: int, best: Best) -> str:
+        """Return a sentence, "" where it was as planned; an error where nothing was learned."""
+        settings = self.settings
+        if ended == "patience":
+            return (
+                f"Nothing improved for {settings.patience} epochs: ended after {done} of {settings.epochs} with the "
+                f"network of epoch {best.epoch}."
+            )
+        if ended != "diverged":
+            return ""
+        advice = f"Give a learning_rate below {settings.learning_rate:g}, or normalise the patches."
+        what = f"training diverged after {done} epochs: its loss is far above that of guessing, or no number."
+        if not best.epoch:
+            raise ClassifierError(f"{what} {advice}")
+        return f"{what.capitalize()} The network of epoch {best.epoch} is kept. {advice}"
 
     def _step(self, chosen: NDArray[np.int64]) -> float:
         """Take one step of the optimiser on these samples and return the loss."""
+        self.settled, self.score = False, None
         self.network.train()
+        if self.frozen:
+            self.network.eval()
+            self.network.last_layer.train()
         patches = self.augment(self.patches[chosen], self.generator)
-        logits = self.network(self._on_device(patches))
-        loss = _loss(logits, self.targets[chosen].to(self.device), self.settings.loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        seed = int(torch.randint(2**31, (), generator=self.generator))
+        with repeatable(self.device, seed):
+            with computing(self.device, self.mixed):
+                logits = self.network(self._on_device(patches))
+            loss = self.loss(logits, self.targets[chosen].to(self.device))
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.schedule.step()
         return loss.item()
 
+    def _loss_of_guessing(self) -> float:
+        """Return the loss of giving every class the same probability."""
+        return self.loss(torch.zeros(1, len(self.samples.classes)), torch.zeros(1, dtype=torch.int64)).item()
+
+    def _is_due(self, epoch: int) -> bool:
+        """Tell whether to score this epoch: never so often that it takes much of the time, and the last one."""
+        if not len(self.testing):
+            return False
+        forward = min(len(self.training), SETTLED) + len(self.testing)
+        step = 3 * self.draws.steps * self.settings.batch_size  # backward costs about twice as much as forward
+        every = math.ceil(forward / (EVALUATING * step))
+        return epoch % every == 0 or epoch == self.settings.epochs
+
+    def _measure(self) -> None:
+        """Bring averages, and the score where something is held out, up to the weights as they are."""
+        self._settle()
+        if self.score is None and len(self.testing):
+            self.score = self._balanced_accuracy()
+
     def _settle(self) -> None:
         """Recompute the running averages of batch normalisation, which lag behind after a few steps."""
-        update_bn((self._plain(some) for some in _in_batches(self.training)), self.network)
+        if not self.settled:
+            some = np.linspace(0, len(self.training) - 1, min(len(self.training), SETTLED)).round().astype(int)
+            settle(self.network, (self._plain(part) for part in self._in_batches(self.training[some])))
+            self.settled = True
 
     @torch.inference_mode()
-    def _score(self) -> float:
-        """Return the balanced accuracy on what is held out."""
+    def _balanced_accuracy(self) -> float:
+        """Return the mean over classes of the share of what is held out that is right."""
         self.network.eval()
-        guesses = torch.cat([self.network(self._plain(some)).argmax(1).cpu() for some in _in_batches(self.testing)])
-        truth = self.targets[self.testing]
-        return float(
-            np.mean(
-                [
-                    (guesses[truth == k] == k).float().mean()
-                    for k in range(len(self.samples.classes))
-                    if (truth == k).any()
-                ]
-            )
+        guesses = torch.cat(
+            [self.network(self._plain(part)).argmax(1).cpu() for part in self._in_batches(self.testing)]
         )
+        truth, right = self.targets[self.testing].numpy(), (guesses == self.targets[self.testing]).numpy()
+        return float(np.mean([right[truth == position].mean() for position in np.unique(truth)]))
+
+    def _in_batches(self, chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        size = min(EVALUATION_BATCH, 4 * self.settings.batch_size)  # smaller where memory is short
+        return np.array_split(chosen, math.ceil(len(chosen) / size))
 
     def _plain(self, chosen: NDArray[np.int64]) -> Tensor:
         return self._on_device(center_crop(self.patches[chosen], self.shape))
@@ -187,39 +299,7 @@ class _Training:
         return patches.to(self.device, memory_format=LAYOUTS[self.samples.ndim])
 
     def _classifier(self, history: list[Epoch]) -> Network:
-        samples = self.samples
+        for weights in self.frozen:
+            weights.requires_grad_()  # Grad-CAM follows them
         entries = tuple({"epoch": e.epoch, "loss": e.loss, "score": e.score} for e in history)
-        return Network(specify(samples, entries), self.network)
-
-
-def _in_batches(chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return np.array_split(chosen, math.ceil(len(chosen) / EVALUATION_BATCH))
-
-
-def _loss(logits: Tensor, truth: Tensor, name: str) -> Tensor:
-    if name == "cross_entropy":
-        return functional.cross_entropy(logits, truth)
-    wanted = functional.one_hot(truth, logits.shape[1]).float()
-    if name == "binary_cross_entropy":
-        return functional.binary_cross_entropy_with_logits(logits, wanted)
-    compare = {"l1": functional.l1_loss, "smooth_l1": functional.smooth_l1_loss, "mse": functional.mse_loss}[name]
-    return compare(logits.softmax(dim=1), wanted)
-
-
-def _optimizer(network: SmallCNN, settings: TrainingSettings, steps: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.optimizer]
-    optimizer = kind(
-        network.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
-    schedules: dict[str, Callable[[], LRScheduler]] = {
-        "one_cycle": lambda: OneCycleLR(
-            # one step more than there are, because the schedule is stepped once after the last
-            optimizer,
-            settings.learning_rate,
-            total_steps=settings.epochs * steps + 1,
-            cycle_momentum=False,
-        ),
-        "step": lambda: StepLR(optimizer, step_size=100 * steps, gamma=0.1),
-        "constant": lambda: LambdaLR(optimizer, lambda step: 1.0),
-    }
-    return optimizer, schedules[settings.schedule]()
+        return Network(specify(self.samples, entries), self.network)

@@ -19,6 +19,7 @@ from svetlana_jupyter.core.measures.table import VERSION
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.classifier import Described, Specification, Tensors, write_classifier
+from svetlana_jupyter.learn.draws import class_factors
 from svetlana_jupyter.learn.samples import Samples, specify
 
 ROWS = 2048  # followed at a time: bounds the memory of one step through all trees
@@ -104,10 +105,9 @@ def fit_forest(samples: Samples) -> Forest:
     from sklearn.ensemble import RandomForestClassifier
 
     settings = samples.settings
-    weights = settings.class_weights
     model = RandomForestClassifier(
         n_estimators=settings.trees,
-        class_weight=weights if isinstance(weights, dict) else "balanced",
+        class_weight=_weights(samples),
         random_state=settings.seed,
         n_jobs=1,
     )
@@ -138,3 +138,11 @@ def _measured_now(specification: Specification) -> tuple[tuple[str, ...], int]:
     settings = specification.settings.measurements
     found = features(specification.ndim, len(specification.channels), settings)
     return tuple(column.key for column in found), VERSION
+
+
+def _weights(samples: Samples) -> dict[int, float] | str | None:
+    """Return class weights as scikit-learn wants them; each tree sees classes alike, unless they are off or by hand."""
+    weights = samples.settings.class_weights
+    if weights == "none":
+        return None
+    return "balanced" if isinstance(weights, str) else class_factors(samples.targets, samples.settings, samples.names)

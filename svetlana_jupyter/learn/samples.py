@@ -18,6 +18,7 @@ from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn.classifier import Specification
 from svetlana_jupyter.learn.pipeline_build import pipeline_of
+from svetlana_jupyter.learn.start import NOTHING, Start
 from svetlana_jupyter.learn.warp import margin_for
 
 MOST_BYTES = 2 * 2**30
@@ -45,6 +46,8 @@ class Samples:
         With concrete patches.
     gestures : str array of shape (n,)
         The gesture (a lasso, a selection in the gallery) that named each sample among others, "" where it was alone.
+    start : Start
+        What a network begins with, beside what the settings say.
     """
 
     inputs: NDArray[np.float32]
@@ -57,6 +60,7 @@ class Samples:
     channels: tuple[str, ...]
     settings: TrainingSettings
     gestures: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, str))
+    start: Start = NOTHING
 
     def __post_init__(self) -> None:
         if not len(self.gestures):
@@ -214,6 +218,7 @@ def _check_memory(count: int, channels: int, settings: TrainingSettings, margin:
 
 def specify(samples: Samples, history: tuple[Mapping[str, object], ...]) -> Specification:
     """Return the specification of a classifier trained on these samples."""
+    own = type(samples.start.network)
     return Specification(
         classes=samples.classes,
         class_names=tuple(samples.names.get(id, f"class {id}") for id in samples.classes),
@@ -221,4 +226,5 @@ def specify(samples: Samples, history: tuple[Mapping[str, object], ...]) -> Spec
         channels=samples.channels,
         settings=samples.settings,
         history=history,
+        module=f"{own.__module__}:{own.__qualname__}" if samples.start.network is not None else "",
     )

@@ -40,7 +40,7 @@ def predict_images(
     each image has, which is kept with its predictions: they are of the objects of that mask.
     """
     from svetlana_jupyter.learn.classifier import load_classifier
-    from svetlana_jupyter.learn.network import limit_threads
+    from svetlana_jupyter.learn.device import limit_threads
     from svetlana_jupyter.learn.predict import predict
 
     yield Progress(0, 1, "opening")

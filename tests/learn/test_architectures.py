@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from svetlana_jupyter.core.settings import ARCHITECTURES, TrainingSettings
-from svetlana_jupyter.learn.architectures import NETWORKS, SmallCNN, Standardize, build_network
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.learn.architectures import SmallCNN, Standardize
+from svetlana_jupyter.learn.building import build_network
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -43,7 +44,3 @@ def test_standardizing_leaves_a_flat_channel_as_it_is():
     out = layer(patches)
     assert torch.equal(out[0, 0], torch.zeros(4, 4))
     assert out[0, 1].std(correction=0) == pytest.approx(1.0)
-
-
-def test_every_architecture_that_settings_allow_can_be_built():
-    assert {*NETWORKS, "forest"} == set(ARCHITECTURES)

@@ -38,7 +38,8 @@ def samples(count: int, classes: int, **values) -> Samples:
 
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize(
-    ("weights", "in_sklearn"), [("balanced", "balanced"), ("softened", "balanced"), ({10: 3.0}, {10: 3.0})]
+    ("weights", "in_sklearn"),
+    [("none", None), ("balanced", "balanced"), ("softened", "balanced"), ({10: 3.0}, {10: 3.0})],
 )
 def test_probabilities_equal_those_of_scikit_learn_exactly(classes, weights, in_sklearn, monkeypatch):
     monkeypatch.setattr(forests, "ROWS", 64)  # so that many rows are followed in parts

@@ -1,0 +1,60 @@
+"""Batch normalisation's running averages: taken anew from the training patches, or done without.
+
+They lag behind after a few steps, so that a network that has learned predicts at chance as it is saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+MOST_GROUPS = 8
+
+Normalizing = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+
+
+def averaging(network: nn.Module) -> list[Normalizing]:
+    """Return the layers that keep running averages."""
+    return [layer for layer in network.modules() if isinstance(layer, BATCH_NORMS) and layer.track_running_stats]
+
+
+@torch.inference_mode()
+def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Recompute the running averages over these batches, and leave the network set to evaluation.
+
+    All else, such as dropout, is as in evaluation meanwhile.
+    """
+    network.eval()
+    layers = averaging(network)
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean over all batches
+        layer.train()
+    for batch in batches:
+        network(batch)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
+
+
+def without_averages(network: nn.Module) -> None:
+    """Replace batch normalisation by group normalisation, which treats each patch by itself; gain and offset stay."""
+    for parent, name, layer in list(_placed(network)):
+        if isinstance(layer, BATCH_NORMS):
+            grouped = nn.GroupNorm(math.gcd(MOST_GROUPS, layer.num_features), layer.num_features, eps=layer.eps)
+            if layer.affine:
+                grouped.load_state_dict({"weight": layer.weight.detach(), "bias": layer.bias.detach()})
+            setattr(parent, name, grouped)
+
+
+def _placed(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            yield parent, name, child

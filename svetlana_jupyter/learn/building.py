@@ -1,0 +1,165 @@
+"""The network that settings describe, whether it fits the patches, and the weights it begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from svetlana_jupyter.core.settings import OWN, PUBLISHED, TrainingSettings
+from svetlana_jupyter.errors import InputError, SettingsError
+from svetlana_jupyter.learn.architectures import LAYOUTS, Classifying, SmallCNN
+from svetlana_jupyter.learn.averages import without_averages
+from svetlana_jupyter.learn.published import Published, family_of, fetch_weights
+from svetlana_jupyter.learn.samples import Samples
+from svetlana_jupyter.learn.transfer import read_weights, take_weights
+from svetlana_jupyter.learn.userland import Own, build_own
+
+
+def build_network(
+    settings: TrainingSettings, ndim: int, channels: int, classes: int, own: nn.Module | None = None
+) -> Classifying:
+    """Build the network that the settings name, its weights drawn from the global torch generator.
+
+    Parameters
+    ----------
+    channels : int
+        Of the input, the mask channel included.
+    own : Module, optional
+        The user's own, which is copied; it stands in for the architecture, and is needed where that is "own".
+
+    Raises
+    ------
+    SettingsError
+        If the architecture does not exist in so many dimensions.
+    InputError
+        If a network of the user's own is not there or cannot be built.
+    """
+    name = settings.architecture
+    network: Classifying
+    if own is not None:
+        network = Own(own, channels)
+    elif name == OWN:
+        raise InputError("the network is a module of your own: give the object as well, network=….")
+    elif name in PUBLISHED:
+        if ndim != 2:
+            raise SettingsError(f'{name} is for 2D images only, but these are {ndim}D. Use architecture="small_cnn".')
+        network = Published(name, channels, classes)
+    elif ":" in name:
+        network = Own(build_own(name, ndim, channels, classes), channels)
+    else:
+        network = SmallCNN(ndim, channels, classes, settings.depth, settings.width)
+    if settings.norm == "group" and not isinstance(network, Own):
+        without_averages(network)
+    network.to(memory_format=LAYOUTS[ndim])  # type: ignore[call-overload]  # torch's stubs leave this keyword out
+    return network
+
+
+def begin(samples: Samples, patches: Tensor, smallest: int) -> tuple[Classifying, list[str]]:
+    """Build the network that a training begins with, drawn by the seed, with the weights that the settings name.
+
+    Parameters
+    ----------
+    patches : float32 of shape (n, C, [z,] y, x)
+        Those that train, as the network will see them.
+    smallest : int
+        Patches in the smallest batch.
+
+    Returns
+    -------
+    network : Classifying
+    told : list of str
+        What it took of weights that were named.
+
+    Raises
+    ------
+    SettingsError, InputError, ClassifierError
+        If the network cannot be built, does not fit the patches, or cannot begin with those weights.
+    """
+    settings, start, classes = samples.settings, samples.start, len(samples.classes)
+    channels, shape = patches.shape[1], tuple(patches.shape[2:])
+    check_sides(settings, shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = build_network(settings, samples.ndim, channels, classes, start.network)
+        if isinstance(network, Own):
+            check_output(network, channels, shape, classes)
+        if smallest == 1:
+            _check_batch_of_one(network, patches[:1])
+    told = []
+    rgb = len(samples.channels) == 3
+    if settings.pretrained:
+        if not isinstance(network, Published):
+            raise SettingsError(
+                f"pretrained weights exist for {PUBLISHED[0]} and other published networks, not for "
+                f"{settings.architecture!r}. Choose one of these, or name weights of your own in start_from."
+            )
+        told.append(
+            take_weights(network, fetch_weights(settings.architecture), f"the published {settings.architecture}", rgb)
+        )
+    if settings.start_from:
+        found, specification = read_weights(start.weights or Path(settings.start_from))
+        ids = (specification.classes, samples.classes) if specification else None
+        told.append(take_weights(network, found, settings.start_from, rgb, ids))
+    network.standardize.measure(patches)
+    return network, told
+
+
+@torch.no_grad()
+def _check_batch_of_one(network: nn.Module, patch: Tensor) -> None:
+    try:
+        network.train()(patch)
+    except ValueError as error:  # of batch normalisation, where a map is down to one pixel
+        raise SettingsError(
+            "this network cannot train on single patches, as its batch normalisation needs several. Give a batch_size "
+            'of at least 2, or norm="group".'
+        ) from error
+
+
+def check_sides(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
+    """Refuse patches of which nothing is left after the network's strides.
+
+    Raises
+    ------
+    SettingsError
+        With the sampling that the network needs.
+    """
+    name = settings.architecture
+    if name in PUBLISHED and min(shape) < (side := family_of(name).side):
+        needs, instead = f"{name} needs at least {side} along every side", "or another architecture"
+    elif name == "small_cnn" and max(shape) < (side := 2**settings.depth):
+        needs = f"{settings.depth} blocks halve them {settings.depth} times and need at least {side}"
+        instead = f"or a depth of at most {max(shape).bit_length() - 1}"
+    else:
+        return
+    raise SettingsError(
+        f"the patches have {' × '.join(map(str, shape))} pixels, but {needs}. "
+        f'Give patches={{"sampling": {side}}}, {instead}.'
+    )
+
+
+@torch.inference_mode()
+def check_output(network: Classifying, channels: int, shape: tuple[int, ...], classes: int) -> None:
+    """Refuse a network of the user's own that does not give one logit a class, before it trains.
+
+    Raises
+    ------
+    InputError
+        If it fails on patches of that shape, or gives something else.
+    """
+    network.eval()
+    patches = torch.zeros(2, channels, *shape).to(memory_format=LAYOUTS[len(shape)])
+    given = f"patches of shape {tuple(patches.shape)}"
+    try:
+        logits = network(patches)
+    except Exception as error:  # whatever the user's own code makes of them
+        raise InputError(f"your network fails on {given} (n, channels, …): {error}.") from error
+    shown = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shown != (2, classes):
+        raise InputError(
+            f"your network must give logits of shape {(2, classes)} for {given}, one for each of {classes} classes, "
+            f"but it gives {shown}. Change its last layer."
+        )
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise InputError("your network has no weights to train. Give one that has, with requires_grad=True.")

@@ -1,0 +1,56 @@
+"""How the weights follow the gradient: Adam, with a learning rate that changes as the schedule says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn, optim
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
+
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.learn.architectures import Classifying
+
+
+def freeze_body(network: Classifying) -> list[nn.Parameter]:
+    """Make all weights but those of the last layer stay as they are, and return those that would have trained."""
+    body = [weights for weights in _body(network) if weights.requires_grad]
+    for weights in body:
+        weights.requires_grad_(False)
+    return body
+
+
+def build_optimizer(network: Classifying, settings: TrainingSettings) -> optim.Optimizer:
+    """Return Adam, or AdamW with its decoupled weight decay, over all weights that train.
+
+    The body, where it trains, is the second group, with a rate of its own if the settings name one.
+    """
+    head = list(network.last_layer.parameters())
+    groups = [{"params": head, "lr": settings.learning_rate}]
+    body = [weights for weights in _body(network) if weights.requires_grad]
+    if body:
+        groups.append({"params": body, "lr": settings.body_rate or settings.learning_rate})
+    kind = optim.AdamW if settings.optimizer == "adamw" else optim.Adam
+    return kind(groups, betas=settings.betas, weight_decay=settings.weight_decay)
+
+
+def _body(network: Classifying) -> list[nn.Parameter]:
+    head = {id(weights) for weights in network.last_layer.parameters()}
+    return [weights for weights in network.parameters() if id(weights) not in head]
+
+
+def build_schedule(optimizer: optim.Optimizer, settings: TrainingSettings, steps: int) -> LRScheduler:
+    """Return the schedule of each group's rate, to be stepped once after every one of ``steps`` batches an epoch.
+
+    *one_cycle* rises to the rate over the first 30 % of all batches and falls to almost nothing along half cosines;
+    *cosine* falls from the rate to nothing; *step* is the paper's (section 4.1); *constant* stays.
+    """
+    total = settings.epochs * steps
+    rates = [group["lr"] for group in optimizer.param_groups]
+    schedules: dict[str, Callable[[], LRScheduler]] = {
+        # one step more than there are, because the schedule is stepped once after the last
+        "one_cycle": lambda: OneCycleLR(optimizer, rates, total_steps=total + 1, cycle_momentum=False),
+        "cosine": lambda: CosineAnnealingLR(optimizer, T_max=total),
+        "step": lambda: StepLR(optimizer, step_size=settings.decay_every * steps, gamma=settings.decay),
+        "constant": lambda: LambdaLR(optimizer, lambda step: 1.0),
+    }
+    return schedules[settings.schedule]()

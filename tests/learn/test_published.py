@@ -1,0 +1,166 @@
+"""The published 2D networks train on any number of channels, and begin with published weights where they are there."""
+
+from __future__ import annotations
+
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+
+from svetlana_jupyter.core.settings import PUBLISHED, TrainingSettings
+from svetlana_jupyter.errors import InputError, SettingsError
+from svetlana_jupyter.learn.building import build_network
+from svetlana_jupyter.learn.classifier import load_classifier
+from svetlana_jupyter.learn.explain import explain
+from svetlana_jupyter.learn.fit import fit
+from svetlana_jupyter.learn.published import Published, family_of
+from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.torchvision_loader import load_torchvision
+from tests.learn.conftest import two_classes
+from tests.learn.test_fit import QUICK, accuracy, trained
+
+FAMILIES = ["resnet18", "densenet121", "alexnet"]
+FEW = QUICK.changed(epochs=1, steps=2, batch_size=4, learning_rate=0.0001)
+
+
+def settings_for(name: str, **changes) -> TrainingSettings:
+    return FEW.changed(architecture=name, patches={"sampling": family_of(name).side}, **changes)
+
+
+def bundle(name: str):
+    return type(load_torchvision().models.get_model_weights(name).DEFAULT)
+
+
+def few(part, count: int = 4):
+    found, objects, classes = part
+    return found, objects, classes.groupby(classes).head(count)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_network_takes_any_number_of_channels_and_classes(name):
+    torch.manual_seed(0)
+    with torch.device("meta"):  # shapes alone: the largest have millions of weights
+        network = Published(name, channels=5, classes=7).eval()
+        logits = network(torch.zeros(2, 5, *[family_of(name).side] * 2))
+    assert logits.shape == (2, 7)
+    assert dict(network.named_parameters())[network.first_filters].shape[1] == 5
+    assert network.last_layer.out_features == 7
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_gives_the_same_weights_twice_and_comes_back_from_its_folder(discs, name, tmp_path):
+    samples = gather_samples([few(discs)], settings_for(name))
+    first, second = trained(samples), trained(samples)
+    for key, values in first.classifier.tensors().items():
+        np.testing.assert_array_equal(values, second.classifier.tensors()[key])
+    first.classifier.save(tmp_path)
+    _, inputs = next(first.classifier.cut(discs[0], discs[1][:5]))
+    np.testing.assert_allclose(load_classifier(tmp_path).classify(inputs), first.classifier.classify(inputs), atol=1e-5)
+    seen = explain(discs[0], discs[1], int(discs[2].index[0]), first.classifier)
+    assert 0 <= float(seen["cam"].min()) <= float(seen["cam"].max()) <= 1
+
+
+def test_a_resnet_learns_from_a_few_annotations(discs):
+    assert (
+        accuracy(
+            trained(gather_samples([few(discs)], settings_for("resnet18", epochs=3, steps=4, learning_rate=0.001))),
+            discs,
+        )
+        >= 0.9
+    )
+
+
+def test_a_grouped_resnet_keeps_no_averages(discs):
+    network = build_network(settings_for("resnet18", norm="group"), 2, 3, 2)
+    assert not any("running" in key for key in network.state_dict())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_patches_smaller_than_its_strides_are_refused_with_what_it_needs(discs, name):
+    side = family_of(name).side
+    samples = gather_samples([discs], settings_for(name).changed(patches={"sampling": side - 1}))
+    with pytest.raises(SettingsError, match=rf"{name} needs at least {side}.*\"sampling\": {side}"):
+        fit(samples)
+
+
+def test_volumes_are_refused(balls):
+    samples = gather_samples([balls], QUICK.changed(architecture="resnet18", patches={"sampling": 32}))
+    with pytest.raises(SettingsError, match=r"resnet18 is for 2D images only.*small_cnn"):
+        fit(samples)
+
+
+def published_weights(name: str) -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    return load_torchvision().models.get_model(name, weights=None).state_dict()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_published_weights_are_taken_and_the_rest_is_told(channels, monkeypatch):
+    asked = []
+
+    def fetch(self, **options):
+        asked.append(options)
+        return published_weights("resnet18")
+
+    monkeypatch.setattr(bundle("resnet18"), "get_state_dict", fetch)
+    part = few(two_classes(2, channels=channels))
+    samples = gather_samples([part], settings_for("resnet18", pretrained=True, body="frozen"))
+    fitted = trained(samples)
+    assert asked == [{"progress": False, "check_hash": True, "weights_only": True}]
+    (note,) = fitted.notes
+    assert "of the published resnet18; begun anew: body.fc.weight (1000 × 512 there, 2 × 512 here)" in note
+    weights, given = fitted.classifier.module.body.state_dict(), published_weights("resnet18")
+    assert torch.equal(weights["layer3.1.conv2.weight"], given["layer3.1.conv2.weight"])
+    # The same picture in every channel gives what it gave in red, green and blue.
+    torch.testing.assert_close(weights["conv1.weight"].sum(1), given["conv1.weight"].sum(1), rtol=1e-4, atol=1e-5)
+    if channels == 3:  # twice red, green and blue, then the mask
+        ratio = weights["conv1.weight"][:, :6] / given["conv1.weight"].repeat(1, 2, 1, 1)
+        torch.testing.assert_close(ratio, torch.full_like(ratio, 3 / 7))
+
+
+def test_the_old_names_of_a_densenet_are_understood(monkeypatch):
+    given = published_weights("densenet121")
+    old = {
+        key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2.") if "denselayer" in key else key: values
+        for key, values in given.items()
+    }
+    assert old.keys() != given.keys()
+    monkeypatch.setattr(bundle("densenet121"), "get_state_dict", lambda self, **options: old)
+    samples = gather_samples([few(two_classes(2))], settings_for("densenet121", pretrained=True, epochs=1, steps=1))
+    (note,) = trained(samples).notes
+    assert note.endswith(
+        "begun anew: body.classifier.weight (1000 × 1024 there, 2 × 1024 here), "
+        "body.classifier.bias (1000 there, 2 here)."
+    )
+
+
+def test_weights_that_cannot_be_fetched_are_a_sentence_before_training(discs, monkeypatch):
+    def offline(self, **options):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(bundle("resnet18"), "get_state_dict", offline)
+    samples = gather_samples([few(discs)], settings_for("resnet18", pretrained=True))
+    with pytest.raises(InputError, match=r"cannot be fetched from https://.*no route to host.*pretrained=False"):
+        fit(samples)
+
+
+def test_nothing_is_fetched_without_being_asked(discs, monkeypatch, tmp_path):
+    def fetch(self, **options):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr(bundle("resnet18"), "get_state_dict", fetch)
+    samples = gather_samples([few(discs)], settings_for("resnet18", epochs=1, steps=1))
+    fitted = trained(samples)
+    specification = fitted.classifier.specification
+    described = type(specification)(
+        **{**vars(specification), "settings": specification.settings.changed(pretrained=True)}
+    )
+    fitted.classifier.specification = described
+    fitted.classifier.save(tmp_path)
+    assert load_classifier(tmp_path).specification.settings.pretrained  # weights lie beside it already
+
+
+def test_pretrained_is_refused_where_nobody_published_any(discs):
+    with pytest.raises(SettingsError, match=r"not for 'small_cnn'.*start_from"):
+        fit(gather_samples([discs], QUICK.changed(pretrained=True)))
