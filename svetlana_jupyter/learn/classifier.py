@@ -264,9 +264,22 @@ def refuse_pickles(path: Path) -> None:
         )
 
 
+# Packages whose version may decide what a training finds.
+_DECIDING = (
+    "svetlana-jupyter",
+    "torch",
+    "torchvision",
+    "scikit-learn",
+    "scikit-image",
+    "albumentations",
+    "numpy",
+    "scipy",
+)
+
+
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for name in ("svetlana-jupyter", "torch", "scikit-learn", "numpy"):
+    for name in _DECIDING:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

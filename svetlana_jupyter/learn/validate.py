@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.scores import score
 from svetlana_jupyter.learn.augment import center_crop
+from svetlana_jupyter.learn.classifier import Classifier
 from svetlana_jupyter.learn.events import Fitted
 from svetlana_jupyter.learn.fit import fit, never
 from svetlana_jupyter.learn.forest import Forest
+from svetlana_jupyter.learn.network import Network
 from svetlana_jupyter.learn.predict import BATCH
 from svetlana_jupyter.learn.samples import Samples
 from svetlana_jupyter.learn.split import folds
@@ -47,6 +49,8 @@ class Validation:
         The source of the score, or why there is none.
     table : DataFrame
         One row an object, as `held_out_table` gives it.
+    parameters : int or None
+        Numbers that training finds in one of the networks; None for a forest.
     """
 
     accuracy: float | None
@@ -56,6 +60,7 @@ class Validation:
     n: int
     says: str
     table: pd.DataFrame
+    parameters: int | None = None
 
 
 def cross_validate(
@@ -83,16 +88,18 @@ def cross_validate(
     # A fold is what is held out; all the rest trains.
     samples = replace(samples, settings=samples.settings.changed(held_out=0.0))
     probabilities = np.zeros((len(samples), len(samples.classes)), np.float32)
-    number = np.zeros(len(samples), np.int64)
+    number, parameters = np.zeros(len(samples), np.int64), None
     for done, part in enumerate(parts, start=1):
         rest = np.setdiff1d(np.arange(len(samples)), part)
         number[part] = done
-        probabilities[part] = _probabilities(samples.subset(rest), samples.subset(part), samples.classes, stop)
+        classifier = [event for event in fit(samples.subset(rest), stop) if isinstance(event, Fitted)][-1].classifier
+        probabilities[part] = _probabilities(classifier, samples.subset(part), samples.classes)
+        parameters = _parameters(classifier)
         if stop():
             yield _unknown(samples, "Stopped before the score was known.")
             return
         yield Fold(done, len(parts))
-    yield _validation(held_out_table(samples, number, probabilities), apart)
+    yield _validation(held_out_table(samples, number, probabilities), apart, parameters)
 
 
 def held_out_table(samples: Samples, folds: NDArray[np.int64], probabilities: NDArray[np.float32]) -> pd.DataFrame:
@@ -126,20 +133,23 @@ def why_not(samples: Samples) -> str:
     return f"Not known yet: a score needs at least {FEWEST} annotated objects of each class, but {', '.join(scarce)}."
 
 
-def _probabilities(
-    training: Samples, testing: Samples, classes: tuple[int, ...], stop: Callable[[], bool]
-) -> NDArray[np.float32]:
-    """Return the probabilities (n, number of classes) that a classifier trained on one part gives the other."""
-    fitted = [event for event in fit(training, stop) if isinstance(event, Fitted)][-1]
+def _probabilities(classifier: Classifier, testing: Samples, classes: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the probabilities (n, number of classes) that a classifier gives samples which it was not trained on."""
     inputs = testing.inputs
-    if not isinstance(fitted.classifier, Forest):
-        assert isinstance(fitted.classifier.patches.sampling, tuple)
-        inputs = center_crop(torch.from_numpy(inputs), fitted.classifier.patches.sampling).numpy()
+    if not isinstance(classifier, Forest):
+        assert isinstance(classifier.patches.sampling, tuple)
+        inputs = center_crop(torch.from_numpy(inputs), classifier.patches.sampling).numpy()
     pieces = np.array_split(np.arange(len(inputs)), -(-len(inputs) // BATCH[testing.ndim]))
-    known = np.concatenate([fitted.classifier.classify(inputs[piece]) for piece in pieces])
+    known = np.concatenate([classifier.classify(inputs[piece]) for piece in pieces])
     probabilities = np.zeros((len(inputs), len(classes)), np.float32)  # a class that did not train has none
-    probabilities[:, np.searchsorted(classes, fitted.classifier.classes)] = known
+    probabilities[:, np.searchsorted(classes, classifier.classes)] = known
     return probabilities
+
+
+def _parameters(classifier: Classifier) -> int | None:
+    if not isinstance(classifier, Network):
+        return None
+    return sum(values.numel() for values in classifier.module.parameters())
 
 
 def _unknown(samples: Samples, sentence: str) -> Validation:
@@ -147,7 +157,7 @@ def _unknown(samples: Samples, sentence: str) -> Validation:
     return Validation(None, None, None, None, len(samples), sentence, table)
 
 
-def _validation(table: pd.DataFrame, apart: str) -> Validation:
+def _validation(table: pd.DataFrame, apart: str, parameters: int | None) -> Validation:
     ids = table["truth"].unique().tolist()
     found = score(table["truth"], table["predicted"], {id: str(id) for id in ids}, table["group"])
     because = "" if apart == "whole groups" else " (the classes live in too few groups)"
@@ -159,4 +169,5 @@ def _validation(table: pd.DataFrame, apart: str) -> Validation:
         n=len(table),
         says=f"Cross-validation on {len(table)} annotated objects, held out by {apart}{because}.",
         table=table,
+        parameters=parameters,
     )

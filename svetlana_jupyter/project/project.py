@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 from traitlets import Any as AnyTrait
 
@@ -21,6 +22,7 @@ from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
 from svetlana_jupyter.project.report import project_html
 from svetlana_jupyter.project.results import Results
 from svetlana_jupyter.project.runs import Run
+from svetlana_jupyter.project.sweep import TABLE_2, cells, sweep, sweep_table
 from svetlana_jupyter.project.training import LiveCurve, Scored, TrainingTask, readiness, train_run
 
 
@@ -130,6 +132,43 @@ class Project(Results):
         """Classify on a thread of its own, so that the notebook stays free."""
         self._jobs.start("prediction", self._prediction(images, run, threads_for("panel")))
 
+    def sweep(
+        self, settings: TrainingSettings | None = None, *, sampling: int | None = None, **values: Any
+    ) -> pd.DataFrame:
+        """Cross-validate every combination of some settings: the paper's Table 2 for one's own data.
+
+        Each cell is kept in the project as soon as it is known: Ctrl-C loses none that is done, and the same call goes
+        on with the rest. The test set is left alone. The best row of many is a little too good: its excess over the
+        others is partly luck.
+
+        Parameters
+        ----------
+        settings : TrainingSettings, optional
+            What the values change; by default the project's.
+        sampling : int, optional
+            Pixels a side that patches are resampled to, fewer to be done sooner.
+        **values
+            Settings; those given as lists are varied, the others hold for all. Without a list, as in the paper:
+            ``depth=[2, 3], width=[2, 4, 8, 16, 32, 64]``.
+
+        Returns
+        -------
+        DataFrame
+            One row a combination, the most accurate first, as `project.sweep.sweep_table` describes it.
+
+        Examples
+        --------
+        ``project.sweep(depth=[2, 3], width=[4, 16], epochs=20, sampling=24)``
+        """
+        if sampling is not None:
+            values["patches"] = {"sampling": sampling}
+        if not any(isinstance(value, list | range) for value in values.values()):
+            values = {**TABLE_2, **values}
+        task = self._task(settings, {}, threads_for("script"))
+        wanted = cells(task, values)
+        self._jobs.run("sweep", lambda stop: sweep(task, wanted, self._store.sweep_file, stop))
+        return sweep_table(wanted, self._store.sweep_file)
+
     def stop(self) -> None:
         """Ask the running job to finish with what it has: a training with its best network so far."""
         self._jobs.stop()
@@ -140,22 +179,8 @@ class Project(Results):
     def _training(
         self, settings: TrainingSettings | None, changes: Mapping[str, Any], predict: bool, threads: int
     ) -> Work:
-        missing = self.readiness()
-        if missing:
-            raise ProjectError(missing)
-        self._store.check_writable()
-        chosen = (settings or self.settings).changed(**changes)
-        threads = chosen.threads or threads
-        labels = self.training_labels()
-        task = TrainingTask(
-            pairs={name: self.pair(name) for name in self.images},
-            objects=self.objects,
-            labels=labels["class_id"],
-            gestures=self._labelling.gestures(),
-            classes=self.classes,
-            settings=chosen.changed(threads=threads),
-            folder=self._store.runs_folder,
-        )
+        task = self._task(settings, changes, threads)
+        threads = task.settings.threads or threads
         self.live = LiveCurve()
         masks = {name: entry.mask_number for name, entry in self.images.items()}
 
@@ -166,6 +191,22 @@ class Project(Results):
                     yield from predict_images(task.pairs, task.objects, event, threads, stop, masks)
 
         return work
+
+    def _task(self, settings: TrainingSettings | None, changes: Mapping[str, Any], threads: int) -> TrainingTask:
+        missing = self.readiness()
+        if missing:
+            raise ProjectError(missing)
+        self._store.check_writable()
+        chosen = (settings or self.settings).changed(**changes)
+        return TrainingTask(
+            pairs={name: self.pair(name) for name in self.images},
+            objects=self.objects,
+            labels=self.training_labels()["class_id"],
+            gestures=self._labelling.gestures(),
+            classes=self.classes,
+            settings=chosen.changed(threads=chosen.threads or threads),
+            folder=self._store.runs_folder,
+        )
 
     def _prediction(self, images: Iterable[str] | None, run: str | None, threads: int) -> Work:
         chosen = self.run(run)

@@ -16,6 +16,7 @@ from svetlana_jupyter.core.statistics import count_classes
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.blind import Blind
 from svetlana_jupyter.project.catalog import Source
+from svetlana_jupyter.project.comparison import compare_runs
 from svetlana_jupyter.project.evaluation import Evaluation, evaluate
 from svetlana_jupyter.project.export import export
 from svetlana_jupyter.project.queues import Queue
@@ -130,6 +131,20 @@ class Results(Blind):
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return how good a run is, as far as it is known, with the source of the figure."""
         return evaluate(self, self.run(run))
+
+    def compare_runs(self) -> pd.DataFrame:
+        """Return the finished runs side by side, the latest first.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by run: ``finished`` (UTC), ``recipe``, ``architecture``, ``may_use``, ``labels`` (annotations it
+            learned from), ``source`` of its score, ``accuracy`` with its 95 % interval ``low`` and ``high``,
+            ``balanced`` accuracy, accuracy of the ``forest`` tried beside it, ``epochs``, ``stopped``, ``seconds`` of
+            training, a digest of the ``annotations`` (the same for the same ones), and whether it is ``current``.
+            Scores of runs that learned from other annotations were measured on other objects.
+        """
+        return compare_runs(self)
 
     def explain(self, image: str, object: int, class_name: str | None = None) -> xr.Dataset:
         """Return the patch of an object as the classifier sees it, and where it looked (Grad-CAM).

@@ -61,6 +61,12 @@ class Run:
     calibration: Calibration = AS_GIVEN
     path: Path = field(default=Path(), compare=False)
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Python and the packages that it was trained with, by name; ``settings`` holds seed and threads."""
+        document = json.loads((self.path / "classifier.json").read_text("utf-8"))
+        return dict(document["versions"])
+
     def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
         """Return what cross-validation predicted for annotated objects it was not trained on.
 

@@ -79,6 +79,10 @@ class Store:
         return self.path / "runs"
 
     @property
+    def sweep_file(self) -> Path:
+        return self.path / "sweep.jsonl"
+
+    @property
     def test_set_file(self) -> Path:
         return self.path / "test_set.csv"
 

@@ -76,9 +76,9 @@ class TrainingTask:
         for event in gather(parts, settings, dict(zip(self.classes.ids, self.classes.names))):
             yield event.with_gestures(self.gestures) if isinstance(event, Samples) else event
 
-    def measured(self) -> Samples:
-        """Measure the annotated objects for a forest."""
-        *_, samples = self.gather(self.settings.changed(architecture="forest"))
+    def samples(self, settings: TrainingSettings) -> Samples:
+        """Return what `gather` ends with."""
+        *_, samples = self.gather(settings)
         return samples  # type: ignore[return-value]
 
 
@@ -150,7 +150,9 @@ def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterat
     own = yield from _validated(samples, "scoring on held-out annotations", stop)
     tables = {"network": own, "forest": own}
     if task.settings.architecture != "forest":
-        tables["forest"] = yield from _validated(task.measured(), "scoring a forest beside it", stop)
+        tables["forest"] = yield from _validated(
+            task.samples(task.settings.changed(architecture="forest")), "scoring a forest beside it", stop
+        )
     known = {name: result.table for name, result in tables.items() if result.accuracy is not None}
     yield Scored(run.with_score(own.says, known))
 
@@ -179,7 +181,7 @@ def _describe(task: TrainingTask, fitted: Fitted, seconds: float) -> Run:
         settings=fitted.classifier.specification.settings.model_dump(mode="json"),
         classes={id: names[id] for id in fitted.classifier.classes},
         labels={names[id]: int(counts[id]) for id in fitted.classifier.classes},
-        annotations=_digest(task.labels),
+        annotations=digest(task.labels),
         history=history,
         seconds=seconds,
         stopped=fitted.stopped,
@@ -187,7 +189,7 @@ def _describe(task: TrainingTask, fitted: Fitted, seconds: float) -> Run:
     )
 
 
-def _digest(labels: pd.Series[int]) -> str:
+def digest(labels: pd.Series[int]) -> str:
     """Return the same short text for the same labels, in whatever order they were given."""
     images, objects = (labels.index.get_level_values(level) for level in ("image", "object"))
     rows = sorted(zip(images, objects.tolist(), labels.tolist()))

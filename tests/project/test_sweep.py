@@ -1,0 +1,116 @@
+"""A sweep over settings keeps each cell as it is done, goes on where it was, and gives the paper's table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from svetlana_jupyter.errors import ProjectError, SettingsError
+from svetlana_jupyter.project import sweep as sweep_module
+from svetlana_jupyter.project.jobs import Progress
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.sweep import cells, read_rows, sweep, sweep_table
+from tests.project.conftest import CLASSES
+
+FAST = {"epochs": 2, "steps": 2, "threads": 1, "folds": 2, "sampling": 8}
+
+
+@pytest.fixture
+def annotated(project: Project) -> Project:
+    project.annotate_each({("P1_A1", n): CLASSES[1 - n % 2] for n in range(1, 13)})
+    return project
+
+
+def test_the_table_has_a_row_a_combination_as_the_papers_does(annotated: Project) -> None:
+    table = annotated.sweep(depth=[1, 2], width=[2, 4], **FAST)
+    assert set(zip(table["depth"], table["width"])) == {(1, 2), (1, 4), (2, 2), (2, 4)}
+    assert " ".join(table) == "depth width acc. dim acc. bright avg acc. accuracy low high parameters seconds"
+    assert table["avg acc."].is_monotonic_decreasing
+    assert (table["avg acc."] == (table["acc. dim"] + table["acc. bright"]) / 2).all()
+    sizes = table.set_index(["depth", "width"])["parameters"]
+    # Two channels of the image ("both") and the mask; convolution and bias, scale and shift, then the linear layer.
+    assert sizes[1, 2] == (3 * 9 + 1) * 2 + 2 * 2 + (2 + 1) * 2
+    assert (table["seconds"] > 0).all() and annotated.job is None and annotated.runs == []
+
+
+def test_a_cell_that_is_known_is_not_computed_again(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = annotated.sweep(width=[2, 4], **FAST)
+    computed = []
+    measured = sweep_module._measured
+    monkeypatch.setattr(sweep_module, "_measured", lambda *given: computed.append(given[1]) or measured(*given))
+    assert annotated.sweep(width=[2, 4], **FAST).equals(first) and computed == []
+    assert len(annotated.sweep(width=[2, 4, 6], **FAST)) == 3 and computed == ["width 6"]
+    annotated.annotate("P1_A2", 1, "dim")
+    annotated.sweep(width=[2], **FAST)
+    assert computed == ["width 6", "width 2"], "other annotations give another cell"
+
+
+def test_an_interruption_keeps_the_cells_that_are_done(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = sweep_module._measured
+
+    def interrupted(samples, text, place, stop):
+        if text == "width 4":
+            raise KeyboardInterrupt
+        return measured(samples, text, place, stop)
+
+    monkeypatch.setattr(sweep_module, "_measured", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        annotated.sweep(width=[2, 4], **FAST)
+    assert annotated.job is None and len(read_rows(annotated.path / "sweep.jsonl")) == 1
+    monkeypatch.setattr(sweep_module, "_measured", measured)
+    assert len(annotated.sweep(width=[2, 4], **FAST)) == 2
+
+
+def test_a_torn_last_line_costs_only_its_cell(annotated: Project) -> None:
+    annotated.sweep(width=[2, 4], **FAST)
+    file = annotated.path / "sweep.jsonl"
+    whole = file.read_text()
+    file.write_text(whole[:-40])
+    assert len(read_rows(file)) == 1
+    annotated.sweep(width=[2, 4], **FAST)
+    lines = file.read_text().splitlines()
+    assert len(read_rows(file)) == 2 and json.loads(lines[0]) and json.loads(lines[-1])
+
+
+def test_a_stop_leaves_out_the_cell_that_was_not_done(annotated: Project) -> None:
+    task = annotated._task(None, {}, 1)
+    wanted = cells(task, {"width": [2, 4], "epochs": 1, "steps": 1, "patches": {"sampling": 8}})
+    file, seen = annotated.path / "sweep.jsonl", list[Progress]()
+    for progress in sweep(task, wanted, file, stop=lambda: len(read_rows(file)) == 1):
+        seen.append(progress)
+    assert len(sweep_table(wanted, file)) == 1 and all(0 <= p.done <= p.total == 2 for p in seen)
+
+
+def test_patches_are_cut_once_for_cells_that_share_them(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = annotated._task(None, {}, 1)
+    cut = []
+    gather = type(task).gather
+    monkeypatch.setattr(type(task), "gather", lambda self, settings: cut.append(settings) or gather(self, settings))
+    quick = {"epochs": 1, "steps": 1, "folds": 2}
+    wanted = cells(task, {"width": [2, 4], "patches": [{"sampling": 8}, {"sampling": 12}], **quick})
+    list(sweep(task, wanted, annotated.path / "sweep.jsonl", stop=lambda: False))
+    assert len(cut) == 4, "the innermost list varies the patches"
+    wanted = cells(task, {"patches": [{"sampling": 8}, {"sampling": 12}], "width": [6, 8], **quick})
+    list(sweep(task, wanted, annotated.path / "sweep.jsonl", stop=lambda: False))
+    assert len(cut) == 6
+
+
+def test_without_a_list_it_is_the_table_of_the_paper(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("svetlana_jupyter.project.project.cells", lambda task, values: asked.append(values) or [])
+    annotated.sweep(epochs=3)
+    assert asked == [{"depth": [2, 3], "width": [2, 4, 8, 16, 32, 64], "epochs": 3}]
+
+
+def test_what_cannot_be_swept_is_said_before_anything_is_done(annotated: Project, project: Project) -> None:
+    with pytest.raises(SettingsError, match="did you mean 'width'"):
+        annotated.sweep(widht=[2, 4])
+    with pytest.raises(SettingsError):
+        annotated.sweep(depth=[2, 99])
+    for object in range(1, 13, 2):
+        project.erase("P1_A1", object)
+    project.annotate("P1_A1", 1, "dim")
+    with pytest.raises(ProjectError, match="at least 5 annotated objects of each class"):
+        project.sweep(width=[2], **FAST)
+    assert not (project.path / "sweep.jsonl").exists()
