@@ -13,6 +13,7 @@ from svetlana_jupyter import __version__
 from svetlana_jupyter.errors import SvetlanaError
 
 NOTEBOOK = "01_first_steps.ipynb"
+PROMPT = "--ServerApp.kernel_websocket_connection_class=svetlana_jupyter.connection.PromptConnection"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +50,7 @@ def open_lab(folder: Path, options: Sequence[str]) -> int:
     for notebook in sorted(_shipped_notebooks().glob("*.ipynb")):
         if not (notebooks / notebook.name).exists():
             shutil.copy(notebook, notebooks)
-    return subprocess.call([sys.executable, "-m", "jupyter", "lab", *options, str(notebooks / NOTEBOOK)])
+    return subprocess.call([sys.executable, "-m", "jupyter", "lab", PROMPT, *options, str(notebooks / NOTEBOOK)])
 
 
 def _shipped_notebooks() -> Path:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 
-from svetlana_jupyter.__main__ import main
+from svetlana_jupyter.__main__ import PROMPT, main
 
 
 def test_demo_runs_the_whole_method_and_says_what_came_of_it(
@@ -32,7 +35,7 @@ def test_lab_opens_the_first_notebook_and_keeps_what_was_written_in_it(
     monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
     notebook = tmp_path / "notebooks" / "01_first_steps.ipynb"
     assert main(["lab", str(tmp_path), "--no-browser"]) == 0
-    assert called == [[sys.executable, "-m", "jupyter", "lab", "--no-browser", str(notebook)]]
+    assert called == [[sys.executable, "-m", "jupyter", "lab", PROMPT, "--no-browser", str(notebook)]]
     assert (
         sorted(path.name for path in notebook.parent.iterdir())[0] == notebook.name
         and "sv.Project(" in notebook.read_text()
@@ -40,7 +43,19 @@ def test_lab_opens_the_first_notebook_and_keeps_what_was_written_in_it(
     notebook.write_text("my own work")
     monkeypatch.chdir(tmp_path)
     main(["lab", "--no-browser", "--port=9999"])
-    assert notebook.read_text() == "my own work" and called[-1][4:6] == ["--no-browser", "--port=9999"]
+    assert notebook.read_text() == "my own work" and called[-1][5:7] == ["--no-browser", "--port=9999"]
+
+
+def test_messages_of_a_kernel_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _, connection = PROMPT.partition("=")
+    assert name.removeprefix("--ServerApp.") in ServerApp.class_trait_names()
+    app = ServerApp(kernel_websocket_connection_class=connection)
+    asked: list[bool] = []
+    monkeypatch.setattr(KernelWebsocketHandler, "set_nodelay", lambda self, value: asked.append(value))
+    monkeypatch.setattr(ZMQChannelsWebsocketConnection, "connect", lambda self: "connected")
+    handler = KernelWebsocketHandler.__new__(KernelWebsocketHandler)
+    prompt = app.kernel_websocket_connection_class(websocket_handler=handler)
+    assert prompt.connect() == "connected" and asked == [True]
 
 
 def test_an_error_of_ours_is_a_sentence_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

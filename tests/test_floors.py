@@ -27,11 +27,13 @@ LOWEST_FLOOR = {
     "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors threading.Thread",
     "project": "traitlets asyncio filelock tqdm matplotlib dask.distributed distributed anndata",
     "widgets": "ipywidgets ipycanvas anywidget IPython",
+    "top": "jupyter_server",
 }
 START = {library: floor for floor, libraries in LOWEST_FLOOR.items() for library in libraries.split()}
 
 ONLY_IN = {
     "ipycanvas": "widgets/canvas.py",
+    "jupyter_server": "connection.py",
     "anywidget": "widgets/pointer.py",
     "torchvision": "learn/torchvision_loader.py",
     "pytorch_grad_cam": "learn/",

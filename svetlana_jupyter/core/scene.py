@@ -220,20 +220,27 @@ def scale_bar(scale: float, spacing: float | None, longest: float = 120.0) -> Sc
 
 
 def _frame(view: View, before: Scene | None) -> Frame:
-    """Keep the frame while it covers the view, else lay a new one that shares the view's raster."""
+    """Keep the frame while it covers the view, else lay a new one that shares the view's raster.
+
+    It has a margin when the image is being moved. Of a place that is shown anew only the screen is laid out, which is
+    twice as quick, and most such places are left before anybody moves them.
+    """
     height, width = view.device_size
-    if before is not None and before.view.dpr == view.dpr and before.frame.scale == view.device_scale:
+    scale, moving = view.device_scale, False
+    if before is not None and before.view.dpr == view.dpr and before.frame.scale == scale:
         top, left = _offset(before.frame, view)
         bottom, right = top + before.frame.size[0], left + before.frame.size[1]
         if top <= 0 and left <= 0 and bottom >= height and right >= width:
             return before.frame
-    scale = view.device_scale
-    margin = round(height * MARGIN), round(width * MARGIN)
-    origin = (
-        view.center[0] - (height / 2 + margin[0]) / scale,
-        view.center[1] - (width / 2 + margin[1]) / scale,
-    )
-    return Frame(origin, scale, (height + 2 * margin[0], width + 2 * margin[1]))
+        moving = top < height and left < width and bottom > 0 and right > 0
+    size = with_margin(view.device_size) if moving else view.device_size
+    origin = view.center[0] - size[0] / 2 / scale, view.center[1] - size[1] / 2 / scale
+    return Frame(origin, scale, size)
+
+
+def with_margin(size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of the largest frame for a screen of this size."""
+    return size[0] + 2 * round(size[0] * MARGIN), size[1] + 2 * round(size[1] * MARGIN)
 
 
 def _offset(frame: Frame, view: View) -> tuple[int, int]:

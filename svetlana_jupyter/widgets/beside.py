@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _TITLES = {"xy": "Plane (xy)", "xz": "Front (xz)", "zy": "Side (zy)", "maximum": "Brightest along z"}
 _EMPTY = "Select an object to see what a classifier will see of it."
-_DELAY = 0.12  # seconds: keys that follow each other quickly need no pictures in between
+_DELAY = 0.25  # seconds: keys that follow each other quickly need no pictures in between
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from ipycanvas.canvas import COMMANDS
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core import encode
-from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, CodeLayer, ImageLayer, Scene
+from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, CodeLayer, ImageLayer, Scene, with_margin
 from svetlana_jupyter.widgets.decoration import decorate
 
 IMAGE, OVERLAY, SELECTION, DECORATION = range(4)
@@ -183,9 +183,11 @@ class CanvasSurface(Surface):
         if (self.widget.height, self.widget.width) != (height, width):
             self.widget.height, self.widget.width = height, width
             self._painted, self._resized = None, True
-        if (self._buffers[0].height, self._buffers[0].width) != scene.frame.size:
+        # Large enough for a margin, needed or not: a canvas of another size is empty, and told of too late to be drawn on.
+        whole = with_margin(scene.view.device_size)
+        if (self._buffers[0].height, self._buffers[0].width) != whole:
             for buffer in self._buffers:
-                buffer.height, buffer.width = scene.frame.size
+                buffer.height, buffer.width = whole
             self._painted, self._resized = None, True
         self._dpr = scene.view.dpr
 

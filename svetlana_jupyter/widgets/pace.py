@@ -10,10 +10,17 @@ from collections.abc import Callable
 
 
 class Pace:
-    """Merges requests into one draw at a time; the next begins at least ``rest`` seconds after the END of the last.
+    """Merges requests into one draw at a time; the next begins at a distance from the END of the last.
 
     A mouse sends more moves than can be drawn. Counted from the start of a draw, a timer of a slow one would always be
     due, and the kernel would draw between any two messages and never catch up.
+
+    Parameters
+    ----------
+    draw : callable
+    rest : float
+        The longest distance, in seconds. What was quickly drawn here is quickly drawn in the browser too: after it
+        twice its own time is enough.
     """
 
     def __init__(self, draw: Callable[[], None], rest: float = 0.05) -> None:
@@ -35,17 +42,19 @@ class Pace:
 
     def _run(self) -> None:
         self._due = None
+        assert self._loop is not None
+        began = self._loop.time()
         try:
             self._draw()
         finally:
-            if self._loop is not None:
-                self._free_at = self._loop.time() + self._rest
+            ended = self._loop.time()
+            self._free_at = ended + min(self._rest, 2 * (ended - began))
 
 
 class Rest:
     """Calls ``act`` once nothing has happened for ``delay`` seconds."""
 
-    def __init__(self, act: Callable[[], None], delay: float = 0.15) -> None:
+    def __init__(self, act: Callable[[], None], delay: float = 0.11) -> None:
         self._act = act
         self._delay = delay
         self._due: asyncio.TimerHandle | None = None

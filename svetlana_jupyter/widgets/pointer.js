@@ -18,11 +18,11 @@ function render({ model, el }) {
     query.addEventListener("change", tellRatio, { once: true, signal });
   };
 
-  // What the frame on the screen shows, and the last click it knows of. This arrives before the pixels of the frame are
-  // decoded and drawn, so it counts only when the layer that is drawn last carries the frame's number.
+  // What the frame on the screen shows, and the last click it knows of. This arrives before the frame does, so it
+  // counts only when the layer that is drawn last carries the frame's number.
   const told = () => ({ shown: model.get("shown"), answered: model.get("answered"), frame: model.get("frame") });
   let layer = null;
-  const drawn = () => layer?.ctx?.lineDashOffset ?? Infinity;
+  const drawn = () => layer.ctx?.lineDashOffset ?? 0;
   const known = model.get("layer") ? model.widget_manager?.get_model(model.get("layer")) : undefined;
   known?.then((found) => (layer = found)).catch(() => {});
   let seen = told();
@@ -31,10 +31,11 @@ function render({ model, el }) {
     const next = told();
     const look = () => {
       if (signal.aborted) return;
-      if (drawn() < next.frame) requestAnimationFrame(look);
-      else requestAnimationFrame(() => (seen = next));
+      if (!layer) setTimeout(() => (seen = next), 150); // nothing tells when the picture is drawn: then surely later
+      else if (drawn() < next.frame) requestAnimationFrame(look);
+      else requestAnimationFrame(() => next.frame >= seen.frame && (seen = next)); // with this frame of the screen
     };
-    requestAnimationFrame(look);
+    look();
   };
 
   const attach = () => {

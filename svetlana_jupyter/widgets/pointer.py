@@ -64,7 +64,7 @@ class Pointer(anywidget.AnyWidget):
         super().__init__(layer=layer)
 
     def tell(self, shown: tuple[str, int] | None, frame: int = 0) -> None:
-        """Say which object the frame that was just sent shows."""
+        """Say which object a frame shows, that was sent or is about to be."""
         with self.hold_sync():
             self.shown = list(shown or ())
             self.frame = frame

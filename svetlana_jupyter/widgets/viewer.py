@@ -258,8 +258,9 @@ class Viewer(Picking, VBox):
                 # With a loop, what takes long is read beside it, and the picture is drawn again as the pieces come.
                 quick=running_loop() is not None,
             )
+        self._pointer.tell(self.picked, self._surface.frame + 1)  # first, as it is small and the picture is not
         self._surface.paint(scene, lossless=self._still)
-        self._tell_shown(self.picked)
+        self._surface.shown = self.picked
         self.scene = scene
         self._loader.want(scene.missing)
         if not scene.missing:

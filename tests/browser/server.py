@@ -13,6 +13,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from svetlana_jupyter.__main__ import PROMPT
+
 OPTIONS = [
     "--no-browser",
     "--allow-root",
@@ -30,14 +32,14 @@ SETTINGS = {
 
 
 class LabServer:
-    """A JupyterLab on a free port of this machine; `root` is the folder it shows."""
+    """A JupyterLab on a free port of this machine, with the options of ours; `root` is the folder it shows."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.log: list[str] = []
         self.url = ""
         _write_settings(Path(os.environ["JUPYTERLAB_SETTINGS_DIR"]))
-        command = [sys.executable, "-m", "jupyterlab", *OPTIONS, f"--ServerApp.root_dir={root}"]
+        command = [sys.executable, "-m", "jupyterlab", *OPTIONS, PROMPT, f"--ServerApp.root_dir={root}"]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
         self._announced = threading.Event()
         threading.Thread(target=self._read_log, daemon=True).start()

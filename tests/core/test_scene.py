@@ -50,10 +50,13 @@ def view(**changes):
 
 
 def test_the_image_layer_holds_the_pixels_of_its_box(image, mask):
-    layer = compose(image, mask, view(), GREY).image
-    box = layer.box
-    np.testing.assert_array_equal(layer.pixels, image.array.values[0, box.y0 : box.y1, box.x0 : box.x1])
-    assert (box.y0, box.x0, box.y1, box.x1) == (77, 90, 123, 150)  # the screen and a quarter of it on each side
+    still = compose(image, mask, view(), GREY)
+    moving = compose(image, mask, view().panned(1, 1), GREY, before=still)
+    around = (77, 89, 122, 150)  # of an image that is moved: the screen and a quarter of it on each side
+    for scene, edges in ((still, (85, 100, 115, 140)), (moving, around)):
+        box = scene.image.box
+        np.testing.assert_array_equal(scene.image.pixels, image.array.values[0, box.y0 : box.y1, box.x0 : box.x1])
+        assert (box.y0, box.x0, box.y1, box.x1) == edges
 
 
 @settings(max_examples=50)
@@ -100,17 +103,26 @@ def test_a_new_annotation_recolours_without_reading_a_pixel(image, mask):
 
 
 def test_dragging_within_the_margin_computes_nothing(image, mask):
-    before = compose(image, mask, view(), GREY, MARKS, selected=413)
-    after = compose(image, mask, view().panned(10, -12), GREY, MARKS, selected=413, before=before)
+    still = compose(image, mask, view(), GREY, MARKS, selected=413)
+    before = compose(image, mask, view().panned(1, 1), GREY, MARKS, selected=413, before=still)
+    after = compose(image, mask, view().panned(11, -11), GREY, MARKS, selected=413, before=before)
     assert (after.image, after.overlay, after.selection) == (before.image, before.overlay, before.selection)
     assert np.subtract(after.offset, before.offset).tolist() == [10, -12]
 
 
 def test_dragging_beyond_the_margin_lays_a_new_frame_round_the_view(image, mask):
-    before = compose(image, mask, view(), GREY, MARKS)
+    still = compose(image, mask, view(), GREY, MARKS)
+    before = compose(image, mask, view().panned(1, 1), GREY, MARKS, before=still)
     after = compose(image, mask, view().panned(30, 0), GREY, MARKS, before=before)
     assert after.frame != before.frame
-    assert after.offset == before.offset
+    assert after.offset == before.offset == (-15, -20)
+
+
+def test_a_place_shown_anew_is_laid_out_as_far_as_the_screen_reaches(image, mask):
+    still = compose(image, mask, view(), GREY, MARKS)
+    for elsewhere in (view().panned(70, 0), view().zoomed(1.1)):
+        scene = compose(image, mask, elsewhere, GREY, MARKS, before=still)
+        assert scene.frame.size == elsewhere.device_size and scene.offset == (0, 0)
 
 
 def test_another_zoom_plane_or_image_takes_nothing_over(image, mask):
@@ -147,9 +159,9 @@ def test_in_a_hurry_what_is_not_there_yet_is_named_and_the_picture_gets_better_w
     values = np.broadcast_to(np.arange(20_000, dtype=np.uint16) % 251, (1, 20_000, 20_000))
     image = Reader(xr.DataArray(values, dims=("c", "y", "x")))
     labels = Reader(xr.DataArray(np.broadcast_to(np.int32(7), (20_000, 20_000)), dims=("y", "x")))
-    near = View((9000.0, 9000.0), 0.2, (300, 400))
+    near = View((9000.0, 9000.0), 0.2, (600, 800))
     scene = compose(image, labels, near, GREY, quick=True)
-    assert not scene.image.pixels.any() and scene.object_at(150, 200) == 0
+    assert not scene.image.pixels.any() and scene.object_at(300, 400) == 0
     while scene.missing:
         scene.missing[0].load()
         later = compose(image, labels, near, GREY, before=scene, quick=True)

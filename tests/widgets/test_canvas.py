@@ -92,9 +92,10 @@ def test_outlines_and_image_lie_exactly_on_each_other(surface, page, pair, dpr):
 
 
 def test_dragging_sends_no_pixels_and_moves_the_picture(surface, page, scene, pair):
-    surface.paint(scene)
+    begun = compose(*pair, scene.view.panned(1, 1), GREY, RED, selected=151, before=scene)
+    surface.paint(begun)
     sent = len(page.pictures)
-    moved = compose(*pair, scene.view.panned(9, -7), GREY, RED, selected=151, before=scene)
+    moved = compose(*pair, scene.view.panned(9, -7), GREY, RED, selected=151, before=begun)
     surface.paint(moved)
     assert len(page.pictures) == sent
     np.testing.assert_array_equal(layer(surface, page, IMAGE)[..., 0], expected_image(moved, pair))

@@ -1,0 +1,348 @@
+"""How long a person waits in JupyterLab: from a key, a wheel or a mouse button to the picture, in a real browser.
+
+`python -m tests.benchmarks.bench_browser [--only NAME …]`. Every image is made here, in a temporary folder. Figures are
+of the page's clock, from the event in the page to the frame of the screen that shows the answer; fails beyond a limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import itertools
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from tests.benchmarks.bench_objects import discs
+from tests.benchmarks.browsing import WatchedPage, load, percentiles, watched_pages
+from tests.benchmarks.report import show
+
+CHUNK, PITCH, EDGE = 512, 76, 200
+LEVELS = 22  # an object's colour tells which it is: 22³ > 10,000
+COLUMNS = ("what", "median ms", "p95 ms", "worst ms", "least", "most", "reached")
+Row = dict[str, Any]
+Open = Callable[[str], WatchedPage]
+
+PROJECT = """\
+import svetlana_jupyter as sv
+project = sv.Project({folder!r} + "/{name}.svetlana", classes=["active", "resting", "other"])
+project.add("well", {folder!r} + "/image.zarr", {folder!r} + "/mask.zarr", axes={axes!r}, channels={channels})"""
+RGB = {"axes": "cyx", "channels": ["red", "green", "blue"]}
+
+
+def coded_well(folder: Path, side: int) -> int:
+    """Write a noisy RGB image with an object every 76 pixels, with cores of different colours; return how many."""
+    folder.mkdir(parents=True)
+    across = (side - 2 * EDGE) // PITCH
+    count = across**2
+    numbers = np.random.default_rng(5).permutation(count) + 1
+    cell = discs(PITCH, PITCH, np.uint16) > 0
+    core = np.hypot(*(np.mgrid[:PITCH, :PITCH] - PITCH / 2)) < 8
+    image = np.random.default_rng(1).integers(50, 66, (3, side, side), np.uint8)
+    mask = np.zeros((side, side), np.uint16)
+    for place, number in enumerate(numbers):
+        y, x = EDGE + PITCH * (place // across), EDGE + PITCH * (place % across)
+        mask[y : y + PITCH, x : x + PITCH][cell] = number
+        patch = image[:, y : y + PITCH, x : x + PITCH]
+        patch[:, cell] += 90
+        patch[:, core] = np.array(color_of(int(number)))[:, None]
+    for name, pixels in (("image", image), ("mask", mask)):
+        chunks = (1, CHUNK, CHUNK)[-pixels.ndim :]
+        zarr.create_array(folder / f"{name}.zarr", data=pixels, chunks=chunks)
+    return count
+
+
+def color_of(number: int) -> list[int]:
+    return [8 + 11 * (number // LEVELS**k % LEVELS) for k in range(3)]
+
+
+def number_of(color: list[float]) -> int:
+    return sum(round((value - 8) / 11) * LEVELS**k for k, value in enumerate(color))
+
+
+def keys(open_page: Open, home: Path) -> Iterator[Row]:
+    """Label what the queue brings, each key as soon as the next object has been seen."""
+    medians = []
+    for side, presses in ((1000, 45), (8000, 200)):
+        folder = home / f"keys-{side}"
+        count = coded_well(folder, side)
+        page = open_page(f"keys-{side}")
+        page.show(
+            [
+                PROJECT.format(folder=str(folder), name="keys", **RGB),
+                "panel = sv.AnnotationPanel(project)\npanel",
+            ],
+        )
+        page.canvas(1).click(position={"x": 5, "y": 5})
+        page.page.keyboard.press("n")
+        page.quiet()
+        start = page.drawings()[-1]
+        page.page.evaluate("start => { window.events.length = 0; window.drawings = [start]; }", start.tolist())
+        digits = [str(1 + press % 3) for press in range(presses)]
+        shown = [number_of(color) for color in page.type(digits)]
+        times, pressed = changes(page), page.events("keydown")
+        log = page.evaluate("project.annotations()[['object', 'class_id', 'action']].values.tolist()")
+        wanted = [[number, int(digit), "label"] for number, digit in zip(shown, digits, strict=True)]
+        wrong = [pair for pair in itertools.zip_longest(ast.literal_eval(log), wanted) if pair[0] != pair[1]]
+        assert not wrong, f"a key was lost, doubled, or labelled another object than was seen: {wrong}"
+        figures = percentiles(times)
+        medians.append(figures["median ms"])
+        name = f"{side}×{side}×3, {count:,} objects"
+        yield {"what": f"key → next object drawn, {name}", **figures, "most": 100, "reached": figures["p95 ms"]}
+        if presses >= 200:
+            rate = (presses - 1) / (pressed[-1] - pressed[0]) * 1000
+            what = f"keys a second, {presses} presses, each labelled what was seen, {name}"
+            yield {"what": what, "least": 10, "reached": round(rate, 1)}
+    yield {"what": "median on 8000² ÷ on 1000²", "most": 1.2, "reached": round(medians[1] / medians[0], 2)}
+
+
+def changes(page: WatchedPage) -> list[float]:
+    """Return the times from each key to the first drawing with another object in its middle."""
+    drawings = page.drawings()
+    numbers = np.array([number_of(color) for color in drawings[:, 1:]])
+    times = []
+    for pressed in page.events("keydown"):
+        behind = drawings[:, 0] >= pressed
+        before = numbers[~behind][-1] if (~behind).any() else -1
+        changed = behind & (numbers != before)
+        if changed.any():
+            times.append(float(drawings[changed, 0][0] - pressed))
+    return times
+
+
+def steps(open_page: Open, home: Path) -> Iterator[Row]:
+    """Pan by arrow keys and zoom by the wheel, each step once the picture stands still."""
+    folder = home / "keys-8000"
+    if not folder.exists():
+        coded_well(folder, 8000)
+    page = open_page("steps")
+    page.show(
+        [
+            PROJECT.format(folder=str(folder), name="steps", **RGB),
+            "from svetlana_jupyter.widgets.viewer import Viewer\nviewer = Viewer(project, (700, 1000))\nviewer",
+        ],
+    )
+    canvas = page.canvas(1)
+    canvas.click(position={"x": 5, "y": 5})
+    page.page.keyboard.press("n")
+    page.evaluate("viewer.show('well', 5000)")
+    ways = {"ArrowRight": [], "ArrowDown": [], "wheel in": [], "wheel out": []}
+    for _ in range(12):
+        for way, times in ways.items():
+            page.forget()
+            if way.startswith("wheel"):
+                canvas.hover(position={"x": 400, "y": 300})
+                page.forget()
+                page.page.mouse.wheel(0, -100 if way == "wheel in" else 100)
+                times.append(page.until_drawn("wheel"))
+            else:
+                page.page.keyboard.press(way)
+                times.append(page.until_drawn("keydown"))
+    for name, chosen in (("pan", ("ArrowRight", "ArrowDown")), ("zoom", ("wheel in", "wheel out"))):
+        figures = percentiles([t for way in chosen for t in ways[way]])
+        yield {
+            "what": f"{name} step → the last, lossless picture, 1000×700 of 8000×8000×3",
+            **figures,
+            "most": 200,
+            "reached": figures["p95 ms"],
+        }
+
+
+def recolour(open_page: Open, home: Path) -> Iterator[Row]:
+    """Label the selected object of a million."""
+    folder = home / "million"
+    folder.mkdir()
+    side, pitch = 16_000, 16
+    mask = np.roll(discs(side, pitch, np.uint32), pitch // 2, axis=(0, 1))  # every 16th pixel is one of an object
+    zarr.create_array(folder / "mask.zarr", data=mask, chunks=(1024, 1024))
+    image = zarr.create_array(folder / "image.zarr", shape=(side, side), chunks=(1024, 1024), dtype="u1")
+    for top in range(0, side, 1024):
+        rows = min(1024, side - top)
+        image[top : top + rows] = np.random.default_rng(top).integers(20, 200, (rows, side), np.uint8)
+    page = open_page("million")
+    page.show(
+        [
+            PROJECT.format(folder=str(folder), name="million", axes="yx", channels=["grey"]),
+            "objects = len(project.objects('well'))",
+            "panel = sv.AnnotationPanel(project)\npanel",
+        ],
+    )
+    assert page.evaluate("objects") == "1000000"
+    canvas = page.canvas(2)
+    for name, zoom in (("fitted", ""), ("zoomed in", "panel.viewer.show('well', 500_500)")):
+        if zoom:
+            page.evaluate(zoom)
+            page.wait_until("panel.viewer.scene.view == panel.viewer.view and not panel.viewer.scene.missing")
+            page.quiet()
+            page.page.wait_for_timeout(1000)
+        times = []
+        for press in range(20):
+            page.quiet()
+            if not zoom:
+                canvas.click(position={"x": 200 + 12 * press, "y": 260})
+            page.forget()
+            page.page.keyboard.press(str(1 + press % 3))
+            times.append(page.until_drawn("keydown"))
+        figures = percentiles(times)
+        what = f"key → recoloured, 1,000,000 objects in the table, {name}"
+        yield {"what": what, **figures, "most": 150, "reached": figures["p95 ms"]}
+    count = page.evaluate("len(project.annotations())")
+    assert int(count) == 40, f"{count} of 40 keys labelled an object"
+
+
+def lasso(open_page: Open, home: Path) -> Iterator[Row]:
+    """Draw a lasso round all objects, then label them."""
+    folder = home / "keys-8000"
+    if not folder.exists():
+        coded_well(folder, 8000)
+    page = open_page("lasso")
+    counting = "import os\nsync, syncs = os.fsync, []\nos.fsync = lambda file: (syncs.append(file), sync(file))[1]"
+    page.show(
+        [
+            PROJECT.format(folder=str(folder), name="lasso", **RGB) + "\n" + counting,
+            "objects = len(project.objects('well'))",
+            "panel = sv.AnnotationPanel(project)\npanel",
+        ],
+    )
+    canvas = page.canvas(2)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    selecting, labelling = [], []
+    for repeat in range(6):
+        canvas.click(position={"x": 5, "y": 5})
+        for key in ("Escape", "Escape", "l"):
+            page.page.keyboard.press(key)
+        page.forget()
+        angles = np.linspace(0, 2 * np.pi, 60)
+        across, down = box["width"] / 2 - 2, box["height"] / 2 - 2
+        for number, angle in enumerate(angles):
+            # a rounded square, which holds everything
+            x, y = (np.clip(1.6 * part, -1, 1) for part in (np.cos(angle), np.sin(angle)))
+            page.page.mouse.move(box["x"] + box["width"] / 2 + across * x, box["y"] + box["height"] / 2 + down * y)
+            if number == 0:
+                page.page.mouse.down()
+            page.page.evaluate("() => new Promise(requestAnimationFrame)")  # a hand is no faster than the screen
+        page.page.mouse.up()
+        selecting.append(page.until_drawn("mouseup"))
+        assert page.evaluate("len(panel.viewer.selection) == objects") == "True"
+        page.evaluate("syncs.clear()")
+        page.forget()
+        page.page.keyboard.press(str(1 + repeat % 3))
+        labelling.append(page.until_drawn("keydown"))
+        assert page.evaluate("len(syncs)") == "1"
+        assert page.evaluate("int(project.class_counts().sum()) == objects") == "True"
+    count = int(page.evaluate("objects"))
+    for what, times in (("button up → selected", selecting), ("key → on disk with one sync and recoloured", labelling)):
+        figures = percentiles(times)
+        yield {"what": f"lasso, {count:,} objects: {what}", **figures, "most": 500, "reached": figures["p95 ms"]}
+
+
+def gallery(open_page: Open, home: Path) -> Iterator[Row]:
+    """Leaf through pages of 60 patches that were not shown before."""
+    folder = home / "keys-8000"
+    if not folder.exists():
+        coded_well(folder, 8000)
+    page = open_page("gallery")
+    page.show(
+        [
+            PROJECT.format(folder=str(folder), name="gallery", **RGB),
+            "objects = len(project.objects('well'))",
+            "panel = sv.GalleryPanel(project)\npanel",
+        ],
+    )
+    page.quiet()
+    page.canvas(2).click(position={"x": 5, "y": 5})
+    count = int(page.evaluate("panel.page.grid.count"))
+    times = []
+    for _ in range(15):
+        page.forget()
+        page.page.keyboard.press("n")
+        times.append(page.until_drawn("keydown"))
+    figures = percentiles(times)
+    what = f"gallery: next page of {count} patches, 8000×8000×3"
+    yield {"what": what, **figures, "most": 400, "reached": figures["median ms"]}
+
+
+def opening(open_page: Open, home: Path) -> Iterator[Row]:
+    """Open a sparse Zarr of 20 GB."""
+    folder = home / "sparse"
+    folder.mkdir()
+    side = 100_000
+    zarr.create_array(folder / "image.zarr", shape=(2, side, side), chunks=(1, 1024, 1024), dtype="u1", fill_value=7)
+    mask = zarr.create_array(folder / "mask.zarr", shape=(side, side), chunks=(1024, 1024), dtype="u4")
+    mask[50_000:50_512, 50_000:50_512] = discs(512, 64, np.uint32)
+    page = open_page("opening")
+    page.show(
+        [PROJECT.format(folder=str(folder), name="sparse", axes="cyx", channels=["one", "two"]), "panel = 0", "1"]
+    )
+    before = page.kernel_mb()
+    started = page.page.evaluate(
+        """() => {
+          const cell = window.jupyterapp.shell.currentWidget.content.widgets[2];
+          cell.model.sharedModel.setSource("panel = sv.AnnotationPanel(project)\\npanel");
+          window.drawings.length = 0;
+          return performance.now();
+        }"""
+    )
+    page.run_cell(2)
+    page.page.wait_for_function("() => window.drawings.length > 0", timeout=60_000)
+    first = float(page.drawings()[0, 0]) - started
+    page.quiet()
+    grown = page.kernel_mb() - before
+    yield {"what": "sparse 20 GB Zarr: cell run → first picture, ms", "most": 2000, "reached": round(first)}
+    yield {"what": "sparse 20 GB Zarr: kernel grows by, MB", "most": 500, "reached": round(grown)}
+
+
+def redraws(open_page: Open, home: Path) -> Iterator[Row]:
+    """Redraw a thousand times, and see what the browser keeps."""
+    folder = home / "keys-8000"
+    if not folder.exists():
+        coded_well(folder, 8000)
+    page = open_page("redraws")
+    page.show([PROJECT.format(folder=str(folder), name="redraws", **RGB), "panel = sv.AnnotationPanel(project)\npanel"])
+    page.canvas(1).click(position={"x": 5, "y": 5})
+    page.page.keyboard.press("n")
+
+    def some(count: int) -> None:
+        for number in range(count):
+            frame = int(page.evaluate("panel.viewer._surface.frame"))
+            page.page.keyboard.press(("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp")[number // 12 % 4])
+            page.wait_until(f"panel.viewer._surface.frame > {frame}")
+
+    some(100)
+    page.page.wait_for_timeout(35_000)  # pictures are released half a minute after they were drawn
+    before = page.browser_mb()
+    some(1000)
+    page.page.wait_for_timeout(35_000)
+    grown = page.browser_mb() - before
+    yield {"what": "1,000 redraws: the browser grows by, MB", "most": 50, "reached": round(grown)}
+
+
+FIGURES = (keys, steps, recolour, lasso, gallery, opening, redraws)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    names = [figure.__name__ for figure in FIGURES]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    chosen = parser.parse_args().only
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder, watched_pages() as open_page:
+        for figure in FIGURES:
+            if figure.__name__ in chosen:
+                for row in figure(open_page, Path(folder)):
+                    print(row, file=sys.stderr, flush=True)
+                    rows.append({**dict.fromkeys(COLUMNS, ""), **row, "load": load()})
+    show("in the browser", rows)
+    slow = [row["what"] for row in rows if not (row["least"] or 0) <= row["reached"] <= (row["most"] or np.inf)]
+    if slow:
+        sys.exit(f"beyond the limit: {'; '.join(slow)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""A page of JupyterLab in Chromium that notes when each key goes down and when each picture has been drawn.
+
+The clock is the page's own. A picture counts as drawn when the browser begins the frame of the screen that shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import psutil
+from playwright.sync_api import Browser, sync_playwright
+
+import tests.conftest  # noqa: F401  (Jupyter folders of its own)
+from tests.browser import chromium
+from tests.browser.lab import LabPage
+from tests.browser.server import LabServer
+
+QUIET_MS = 600  # without a drawing: everything that was to come has come
+
+# The visible canvas is drawn to from the layers behind it, and from nowhere else.
+WATCH = """() => {
+  window.events = [];
+  window.drawings = [];
+  const draw = CanvasRenderingContext2D.prototype.drawImage;
+  CanvasRenderingContext2D.prototype.drawImage = function (...given) {
+    draw.apply(this, given);
+    const canvas = this.canvas;
+    if (!canvas.isConnected || !canvas.tabIndex && canvas.tabIndex !== 0) return;
+    requestAnimationFrame(() => {
+      const now = performance.now();
+      const { data } = this.getImageData(canvas.width / 2 - 4, canvas.height / 2 - 4, 8, 8);
+      const mean = (k) => data.filter((_, at) => at % 4 === k).reduce((sum, value) => sum + value, 0) / 64;
+      window.drawings.push([now, mean(0), mean(1), mean(2)]);
+    });
+  };
+  const note = (e) => e.target.tagName === "CANVAS" && window.events.push([performance.now(), e.type]);
+  for (const type of ["keydown", "wheel"]) window.addEventListener(type, note, { capture: true, passive: true });
+  // A drag may end outside of the canvas, and a button lies outside.
+  for (const type of ["mouseup", "click"])
+    window.addEventListener(type, () => window.events.push([performance.now(), type]), { capture: true });
+}"""
+QUIET = """(ms) => new Promise(resolve => {
+  const wait = () => {
+    const last = Math.max(window.events.at(-1)?.[0] ?? 0, window.drawings.at(-1)?.[0] ?? 0);
+    performance.now() - last > ms ? resolve(true) : setTimeout(wait, 20);
+  };
+  wait();
+})"""
+# Types as a person does who looks: the next key a given time after the last, but never before the middle of the picture
+# has another colour, nor before the frame of the screen with that picture has passed.
+TYPE = """async ([keys, pause, limit]) => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const canvas = document.activeElement;
+  const seen = [];
+  for (const key of keys) {
+    const before = window.drawings.at(-1);
+    seen.push(before.slice(1));
+    const pressed = performance.now();
+    canvas.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+    for (;;) {
+      await frame();
+      const last = window.drawings.at(-1);
+      const elapsed = performance.now() - pressed;
+      if (elapsed > limit) return seen;
+      if (elapsed >= pause && [1, 2, 3].some(k => Math.abs(last[k] - before[k]) > 5)) break;
+    }
+    await frame();
+  }
+  return seen;
+}"""
+
+
+class WatchedPage(LabPage):
+    """A page of JupyterLab that is timed."""
+
+    def show(self, cells: list[str], timeout: float = 300) -> None:
+        """Run these cells as a notebook; the last shows a panel."""
+        kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+        path = self.folder.parent / "benchmark.ipynb"
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": kernel}
+        )
+        nbformat.write(notebook, path)
+        self.open_notebook(path)
+        self.page.evaluate(WATCH)
+        self.run_all(timeout)
+
+    def forget(self) -> None:
+        """Forget the events and drawings so far, once all is quiet."""
+        self.quiet()
+        self.page.evaluate("() => { window.events.length = window.drawings.length = 0; }")
+
+    def quiet(self, milliseconds: float = QUIET_MS) -> None:
+        """Wait until nothing has been drawn for some time."""
+        self.page.evaluate(QUIET, milliseconds)
+
+    def events(self, kind: str) -> list[float]:
+        """Return when the events of a kind came, in milliseconds of the page's clock."""
+        return [at for at, type in self.page.evaluate("() => window.events") if type == kind]
+
+    def drawings(self) -> np.ndarray:
+        """Return when drawings came and the colour of the middle then: (n, 4)."""
+        return np.array(self.page.evaluate("() => window.drawings"), float).reshape(-1, 4)
+
+    def type(self, keys: list[str], pause: float = 0.0, limit: float = 3000) -> list[list[float]]:
+        """Type keys over the canvas, each when the picture has followed the one before and ``pause`` is over.
+
+        Returns
+        -------
+        list of (red, green, blue)
+            The middle of the picture as each key went down; shorter when it did not change within ``limit``.
+        """
+        return self.page.evaluate(TYPE, [keys, pause, limit])
+
+    def until_drawn(self, kind: str) -> float:
+        """Return the time from the last event of a kind to the last drawing behind it, once all is quiet."""
+        self.quiet()
+        self.evaluate("None")  # the kernel may still be at it
+        self.quiet()
+        began = self.events(kind)[-1]
+        behind = [at for at in self.drawings()[:, 0] if at >= began]
+        assert behind, f"nothing was drawn after the last {kind}"
+        return behind[-1] - began
+
+    def browser_mb(self) -> float:
+        """Return the memory of all processes of the browser that is theirs alone."""
+        processes = [p for p in psutil.process_iter(["name"]) if "chrom" in (p.info["name"] or "")]
+        total = 0
+        for process in processes:
+            try:
+                total += process.memory_full_info().uss
+            except psutil.NoSuchProcess:
+                continue
+        return total / 1e6
+
+    def kernel_mb(self) -> float:
+        """Return the resident memory of the kernel."""
+        return psutil.Process(int(self.evaluate("__import__('os').getpid()"))).memory_info().rss / 1e6
+
+
+@contextmanager
+def watched_pages() -> Iterator[Any]:
+    """Give a function that opens a page on a running JupyterLab."""
+    path = chromium.find()
+    if not path:
+        raise SystemExit("no Chromium: run `python -m tests.browser.chromium`")
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        server = LabServer(Path(home))
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        opened: list[WatchedPage] = []
+        try:
+            yield lambda name: opened.append(_opened(browser, server, name)) or opened[-1]
+        finally:
+            browser.close()
+            server.stop()
+
+
+def _opened(browser: Browser, server: LabServer, name: str) -> WatchedPage:
+    folder = server.root / name
+    folder.mkdir()
+    return WatchedPage(browser.new_context(viewport={"width": 1600, "height": 1000}).new_page(), server, folder)
+
+
+def percentiles(times: list[float]) -> dict[str, int]:
+    """Return median, 95th percentile and maximum, in whole milliseconds."""
+    return {
+        "median ms": round(float(np.median(times))),
+        "p95 ms": round(float(np.percentile(times, 95))),
+        "worst ms": round(max(times)),
+    }
+
+
+def load() -> float:
+    """Return how many processes wanted the cores in the last minute."""
+    return round(os.getloadavg()[0], 1)
