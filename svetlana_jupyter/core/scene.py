@@ -130,6 +130,7 @@ def compose(
     spacing: float | None = None,
     before: Scene | None = None,
     quick: bool = False,
+    moving: bool = False,
 ) -> Scene:
     """Compose what the screen shows.
 
@@ -158,12 +159,14 @@ def compose(
         The last scene; what has not changed is taken over.
     quick : bool
         Rather than read what takes long, show what is there already and say in ``missing`` what is not.
+    moving : bool
+        The image is being dragged: lay out a margin too, so that what comes next is there already.
 
     Returns
     -------
     Scene
     """
-    frame = _frame(view, before)
+    frame = _frame(view, before, moving)
     image_layer, image_missing = _image(image, frame, view.plane, palette, before, quick)
     cells_key, cells, mask_missing = _cells(mask, frame, view, before, quick)
     ink = DARK_INK if image_layer.bright else BRIGHT_INK
@@ -193,7 +196,7 @@ def compose(
 
 def ahead(image: Reader, mask: Reader, view: View) -> tuple[Piece, ...]:
     """Return what would have to be read to compose this view."""
-    frame = _frame(view, None)
+    frame = _frame(view, None, moving=False)
     stride = stride_for(frame.scale)
     return (
         *image.missing(_under(frame, image.shape), stride, view.plane),
@@ -219,20 +222,18 @@ def scale_bar(scale: float, spacing: float | None, longest: float = 120.0) -> Sc
     return ScaleBar(length / unit * scale, text)
 
 
-def _frame(view: View, before: Scene | None) -> Frame:
+def _frame(view: View, before: Scene | None, moving: bool) -> Frame:
     """Keep the frame while it covers the view, else lay a new one that shares the view's raster.
 
-    It has a margin when the image is being moved. Of a place that is shown anew only the screen is laid out, which is
-    twice as quick, and most such places are left before anybody moves them.
+    Without a margin it is there twice as soon, and most places are left before anybody drags them.
     """
     height, width = view.device_size
-    scale, moving = view.device_scale, False
+    scale = view.device_scale
     if before is not None and before.view.dpr == view.dpr and before.frame.scale == scale:
         top, left = _offset(before.frame, view)
         bottom, right = top + before.frame.size[0], left + before.frame.size[1]
         if top <= 0 and left <= 0 and bottom >= height and right >= width:
             return before.frame
-        moving = top < height and left < width and bottom > 0 and right > 0
     size = with_margin(view.device_size) if moving else view.device_size
     origin = view.center[0] - size[0] / 2 / scale, view.center[1] - size[1] / 2 / scale
     return Frame(origin, scale, size)

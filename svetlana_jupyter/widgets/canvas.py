@@ -183,7 +183,7 @@ class CanvasSurface(Surface):
         if (self.widget.height, self.widget.width) != (height, width):
             self.widget.height, self.widget.width = height, width
             self._painted, self._resized = None, True
-        # Large enough for a margin, needed or not: a canvas of another size is empty, and told of too late to be drawn on.
+        # With room for a margin, needed or not: of another size they would be empty, and it may be told too late.
         whole = with_margin(scene.view.device_size)
         if (self._buffers[0].height, self._buffers[0].width) != whole:
             for buffer in self._buffers:

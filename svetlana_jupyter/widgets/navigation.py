@@ -88,7 +88,7 @@ class Navigation:
         elif press.tool == "box":
             self._viewer.draw_box(press.view.to_image(press.row, press.column), row, column)
         else:
-            self._viewer.look(press.view.panned(down, right))
+            self._viewer.look(press.view.panned(down, right), moving=True)
 
     @_safe
     def released(self, row: float, column: float) -> None:

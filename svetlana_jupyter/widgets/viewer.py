@@ -90,7 +90,7 @@ class Viewer(Picking, VBox):
         self._coming: list[tuple[str, int]] = []
         self._hint: Hint | None = None
         self._field: Field | None = None
-        self._still = False
+        self._still = self._moving = False
         self._key_callbacks: list[Callable[[str, Shown], Any]] = []
         self._pace = Pace(guarded(self._draw, self.status))
         self._rest = Rest(self._sharpen)
@@ -157,9 +157,10 @@ class Viewer(Picking, VBox):
         """Give the keyboard to the picture."""
         self._surface.widget.focus()
 
-    def look(self, view: View) -> None:
-        """Show another part of the image."""
+    def look(self, view: View, moving: bool = False) -> None:
+        """Show another part of the image; it is ``moving`` while it is being dragged."""
         if self._opened is not None:
+            self._moving = moving
             self.view = view.bounded(self._opened.shape)
             self._loader.forgive()
             self.redraw()
@@ -257,6 +258,7 @@ class Viewer(Picking, VBox):
                 before=self.scene,
                 # With a loop, what takes long is read beside it, and the picture is drawn again as the pieces come.
                 quick=running_loop() is not None,
+                moving=self._moving,
             )
         self._pointer.tell(self.picked, self._surface.frame + 1)  # first, as it is small and the picture is not
         self._surface.paint(scene, lossless=self._still)
@@ -284,15 +286,11 @@ class Viewer(Picking, VBox):
         self._still = True
         self._pace.request()
 
-    def _tell_shown(self, shown: Shown) -> None:
-        """Say which object keys are meant for from now on, behind the frame that shows it."""
-        self._surface.shown = shown
-        self._pointer.tell(shown, self._surface.frame)
-
     def _open(self) -> None:
         self._opened = self._hint = self.scene = None
         self.selection = self.lasso = ()
-        self._tell_shown(None)
+        self._surface.shown = None
+        self._pointer.tell(None, self._surface.frame)
         self._surface.blank()
         if self.image:
             with self._reading():

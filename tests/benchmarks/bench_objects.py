@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import psutil
 import zarr
 from scipy import ndimage
 from skimage.measure import regionprops_table
@@ -86,15 +88,59 @@ def measured(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def huge(side: int, cell: int, folder: Path) -> dict[str, Any]:
+    """Time the index of a mask that is larger than memory should be, read from Zarr, and how much memory it takes."""
+    path, rows = folder / "huge.zarr", side // cell
+    mask = zarr.create_array(path, shape=(side, side), chunks=(BLOCK, BLOCK), dtype=np.uint32)
+    row = discs(rows * cell, cell, np.uint32)[:cell] > 0
+    places = np.arange(rows * cell) // cell
+    band = BLOCK * cell // np.gcd(BLOCK, cell)  # whole chunks and whole cells
+    for top in range(0, rows * cell, band):
+        numbers = np.arange(top, min(top + band, rows * cell)) // cell
+        inside = np.tile(row, (len(numbers) // cell, 1))
+        values = (numbers[:, None] * rows + places + 1).astype(np.uint32)
+        mask[top : top + len(numbers), : rows * cell] = np.where(inside, values, 0)
+    process, peak = psutil.Process(), [0]
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    before = process.memory_info().rss
+    watching = threading.Thread(target=watch)
+    watching.start()
+    clock = time.perf_counter()
+    table = index_objects(open_mask(path))
+    clock = time.perf_counter() - clock
+    stop.set()
+    watching.join()
+    return {
+        "mask": f"{side}² uint32 from Zarr",
+        "objects": len(table),
+        "threads": os.cpu_count(),
+        "seconds": round(clock, 1),
+        "grows by MB": round((peak[0] - before) / 1e6),
+    }
+
+
 def main() -> None:
     """Time small and large cells."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=4096, help="rows and columns of the mask")
-    side = parser.parse_args().side
+    parser.add_argument("--huge", type=int, nargs="*", default=[8000, 40_000], help="sides of masks read from Zarr")
+    options = parser.parse_args()
+    side = options.side
     with tempfile.TemporaryDirectory() as folder:
         small = measured(discs(side, 20, np.uint32), Path(folder))
         large = measured(discs(side, 60, np.uint16), Path(folder))
     show("object index", [*small, *large])
+    found = []
+    for side in options.huge:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(huge(side, 80, Path(folder)))
+    if found:
+        show("object index of whole files", found)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ The clock is the page's own. A picture counts as drawn when the browser begins t
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,17 +131,6 @@ class WatchedPage(LabPage):
         assert behind, f"nothing was drawn after the last {kind}"
         return behind[-1] - began
 
-    def browser_mb(self) -> float:
-        """Return the memory of all processes of the browser that is theirs alone."""
-        processes = [p for p in psutil.process_iter(["name"]) if "chrom" in (p.info["name"] or "")]
-        total = 0
-        for process in processes:
-            try:
-                total += process.memory_full_info().uss
-            except psutil.NoSuchProcess:
-                continue
-        return total / 1e6
-
     def kernel_mb(self) -> float:
         """Return the resident memory of the kernel."""
         return psutil.Process(int(self.evaluate("__import__('os').getpid()"))).memory_info().rss / 1e6
@@ -155,17 +146,51 @@ def watched_pages() -> Iterator[Any]:
         server = LabServer(Path(home))
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         opened: list[WatchedPage] = []
+
+        def open_page(name: str, other: Browser | None = None) -> WatchedPage:
+            context = other.contexts[0] if other else browser.new_context(viewport={"width": 1600, "height": 1000})
+            opened.append(WatchedPage(context.new_page(), server, server.root / name))
+            opened[-1].folder.mkdir()
+            return opened[-1]
+
+        open_page.visit = playwright.chromium.connect_over_cdp
+        open_page.path = path
         try:
-            yield lambda name: opened.append(_opened(browser, server, name)) or opened[-1]
+            yield open_page
         finally:
             browser.close()
             server.stop()
 
 
-def _opened(browser: Browser, server: LabServer, name: str) -> WatchedPage:
-    folder = server.root / name
-    folder.mkdir()
-    return WatchedPage(browser.new_context(viewport={"width": 1600, "height": 1000}).new_page(), server, folder)
+class Unwatched:
+    """A Chromium that Playwright only visits: as long as it is connected, it keeps every picture that a page loads.
+
+    Parameters
+    ----------
+    path : str
+        Of the browser.
+    folder : Path
+        Its profile.
+    """
+
+    def __init__(self, path: str, folder: Path) -> None:
+        options = ["--headless=new", "--no-sandbox", "--remote-debugging-port=0", f"--user-data-dir={folder}"]
+        self._process = subprocess.Popen([path, *options, "about:blank"], stderr=subprocess.PIPE, text=True)
+        for line in self._process.stderr or ():
+            if found := re.search(r"ws://\S+", line):
+                self.address = found[0]
+                return
+        raise RuntimeError("the browser has ended")
+
+    @property
+    def mb(self) -> float:
+        """The memory of all its processes that is theirs alone."""
+        processes = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        return sum(process.memory_full_info().uss for process in processes) / 1e6
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(15)
 
 
 def percentiles(times: list[float]) -> dict[str, int]:

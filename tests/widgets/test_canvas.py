@@ -92,7 +92,7 @@ def test_outlines_and_image_lie_exactly_on_each_other(surface, page, pair, dpr):
 
 
 def test_dragging_sends_no_pixels_and_moves_the_picture(surface, page, scene, pair):
-    begun = compose(*pair, scene.view.panned(1, 1), GREY, RED, selected=151, before=scene)
+    begun = compose(*pair, scene.view.panned(1, 1), GREY, RED, selected=151, before=scene, moving=True)
     surface.paint(begun)
     sent = len(page.pictures)
     moved = compose(*pair, scene.view.panned(9, -7), GREY, RED, selected=151, before=begun)
