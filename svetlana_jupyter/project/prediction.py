@@ -15,6 +15,7 @@ from svetlana_jupyter.project.runs import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,20 @@ def predict_images(
     threads: int,
     stop: Stop,
     masks: Mapping[str, int],
+    network: Module | None = None,
 ) -> Iterator[Progress | ImagePredicted]:
     """Predict images one after the other on so many torch threads; a stop keeps those that are done.
 
     Every image is checked against the classifier before the first one is predicted. ``masks`` says which of its masks
-    each image has, which is kept with its predictions: they are of the objects of that mask.
+    each image has, which is kept with its predictions: they are of the objects of that mask. ``network`` is the user's
+    own, where the run was trained with one that was given as an object.
     """
     from svetlana_jupyter.learn.classifier import load_classifier
     from svetlana_jupyter.learn.device import limit_threads
     from svetlana_jupyter.learn.predict import predict
 
     yield Progress(0, 1, "opening")
-    classifier = load_classifier(run.path)
+    classifier = load_classifier(run.path, network)
     limit_threads(threads)
     for pair in pairs.values():
         classifier.check(pair)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import xarray as xr
@@ -22,8 +22,12 @@ from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
 from svetlana_jupyter.project.report import project_html
 from svetlana_jupyter.project.results import Results
 from svetlana_jupyter.project.runs import Run
+from svetlana_jupyter.project.start import beginning
 from svetlana_jupyter.project.sweep import TABLE_2, cells, sweep, sweep_table
 from svetlana_jupyter.project.training import LiveCurve, Scored, TrainingTask, readiness, train_run
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 class Project(Results):
@@ -63,6 +67,7 @@ class Project(Results):
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         super().__init__(path, classes, annotator)
         self._jobs = Foreground(self)
+        self._network: Module | None = None  # of the training that runs, where it was given as an object
         if self._store.writable and not self._store.settings_file.exists():
             self.settings = TrainingSettings()
 
@@ -98,7 +103,14 @@ class Project(Results):
         """Return what is still missing before a training can start, as a sentence; "" when nothing is."""
         return self._overwritten(self.images) or readiness(bool(self.images), self.training_counts())
 
-    def train(self, settings: TrainingSettings | None = None, *, predict: bool = False, **changes: Any) -> Run:
+    def train(
+        self,
+        settings: TrainingSettings | None = None,
+        *,
+        predict: bool = False,
+        network: Module | None = None,
+        **changes: Any,
+    ) -> Run:
         """Train a classifier on all annotations and wait for it.
 
         Parameters
@@ -107,25 +119,41 @@ class Project(Results):
             For this run alone; by default the project's.
         predict : bool
             Classify every object of every image behind it.
+        network : torch.nn.Module, optional
+            One of your own instead of the architecture of the settings: logits (n, classes) of patches
+            (n, channels, [z,] y, x), the mask channel included. A copy is trained.
         **changes
-            Single settings to replace, for example ``epochs=50`` or ``patches={"size": 64}``.
+            Single settings to replace, for example ``epochs=50`` or ``patches={"size": 64}``. A network of your own
+            that is named here, ``architecture="package.module:Name"``, is imported.
 
         Returns
         -------
         Run
             Finished, and from now on `current_run`.
         """
-        self._jobs.run("training", self._training(settings, changes, predict, threads_for("script")))
+        self._jobs.run("training", self._training(settings, changes, predict, network, threads_for("script")))
         return self._runs[self.current_run]
 
     def start_training(
-        self, settings: TrainingSettings | None = None, *, predict: bool = False, **changes: Any
+        self,
+        settings: TrainingSettings | None = None,
+        *,
+        predict: bool = False,
+        network: Module | None = None,
+        **changes: Any,
     ) -> None:
         """Train on a thread of its own, so that the notebook stays free; `job`, `live` and `current_run` tell."""
-        self._jobs.start("training", self._training(settings, changes, predict, threads_for("panel")))
+        self._jobs.start("training", self._training(settings, changes, predict, network, threads_for("panel")))
 
-    def predict(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
-        """Classify every object of the images (all by default) and wait; Ctrl-C keeps the images that are done."""
+    def predict(
+        self, images: Iterable[str] | None = None, run: str | None = None, *, network: Module | None = None
+    ) -> None:
+        """Classify every object of the images (all by default) and wait; Ctrl-C keeps the images that are done.
+
+        ``network`` is your own, where the run was trained in an earlier session with one that was given as an object.
+        """
+        if network is not None:
+            self._networks[self.run(run).name] = network
         self._jobs.run("prediction", self._prediction(images, run, threads_for("script")))
 
     def start_prediction(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
@@ -177,35 +205,47 @@ class Project(Results):
         return project_html(self)
 
     def _training(
-        self, settings: TrainingSettings | None, changes: Mapping[str, Any], predict: bool, threads: int
+        self,
+        settings: TrainingSettings | None,
+        changes: Mapping[str, Any],
+        predict: bool,
+        network: Module | None,
+        threads: int,
     ) -> Work:
-        task = self._task(settings, changes, threads)
+        task = self._task(settings, changes, threads, network)
         threads = task.settings.threads or threads
-        self.live = LiveCurve()
+        self.live, self._network = LiveCurve(), network
         masks = {name: entry.mask_number for name, entry in self.images.items()}
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
                 yield event
                 if predict and isinstance(event, Run):
-                    yield from predict_images(task.pairs, task.objects, event, threads, stop, masks)
+                    yield from predict_images(task.pairs, task.objects, event, threads, stop, masks, network)
 
         return work
 
-    def _task(self, settings: TrainingSettings | None, changes: Mapping[str, Any], threads: int) -> TrainingTask:
+    def _task(
+        self,
+        settings: TrainingSettings | None,
+        changes: Mapping[str, Any],
+        threads: int,
+        network: Module | None = None,
+    ) -> TrainingTask:
         missing = self.readiness()
         if missing:
             raise ProjectError(missing)
         self._store.check_writable()
-        chosen = (settings or self.settings).changed(**changes)
+        begins = beginning(self.settings, settings, changes, network, self._runs)
         return TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.objects,
             labels=self.training_labels()["class_id"],
             gestures=self._labelling.gestures(),
             classes=self.classes,
-            settings=chosen.changed(threads=chosen.threads or threads),
+            settings=begins.settings.changed(threads=begins.settings.threads or threads),
             folder=self._store.runs_folder,
+            begins=begins,
         )
 
     def _prediction(self, images: Iterable[str] | None, run: str | None, threads: int) -> Work:
@@ -214,7 +254,8 @@ class Project(Results):
         self._store.check_writable()
         pairs = {name: self.pair(name) for name in names}
         masks = {name: entry.mask_number for name, entry in self.images.items()}
-        return lambda stop: predict_images(pairs, self.objects, chosen, threads, stop, masks)
+        own = self._networks.get(chosen.name)
+        return lambda stop: predict_images(pairs, self.objects, chosen, threads, stop, masks, own)
 
     def _check_idle(self) -> None:
         if self.job is not None:
@@ -226,9 +267,12 @@ class Project(Results):
             self.live = event
         elif isinstance(event, Run):
             self._runs[event.name] = event
+            if self._network is not None:
+                self._networks[event.name] = self._network
             self.runs_version += 1
             self._make_current(event)
-            self.status = f"Run {event.name} is trained on {sum(event.labels.values())} annotations"
+            trained = f"Run {event.name} is trained on {sum(event.labels.values())} annotations"
+            self.status = ". ".join([trained, *event.remarks])
         elif isinstance(event, Scored):
             self._runs[event.run.name] = event.run
             self.runs_version += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import xarray as xr
@@ -21,6 +22,9 @@ from svetlana_jupyter.project.evaluation import Evaluation, evaluate
 from svetlana_jupyter.project.export import export
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.runs import Run, read_runs
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 class Results(Blind):
@@ -43,6 +47,7 @@ class Results(Blind):
         self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
         self._shown: dict[tuple[str, str], tuple[pd.DataFrame, frozenset[int], pd.DataFrame]] = {}
         self._runs = read_runs(self._store.runs_folder)
+        self._networks: dict[str, Module] = {}  # of runs whose network was given as an object in this session
         chosen = str(self._store.read_document().get("current_run", ""))
         self.current_run = chosen if chosen in self._runs else max(self._runs, default="")
 
@@ -157,12 +162,19 @@ class Results(Blind):
         from svetlana_jupyter.learn.classifier import load_classifier
         from svetlana_jupyter.learn.explain import explain
 
+        run = self.run()
         class_id = self.classes.by_name(class_name).id if class_name else None
         if object in self.hidden(image):
             raise ProjectError(
                 f"object {object} of {image!r} belongs to the test set: annotate it first, so that nobody is led."
             )
-        return explain(self.pair(image), self.objects(image), object, load_classifier(self.run().path), class_id)
+        return explain(
+            self.pair(image),
+            self.objects(image),
+            object,
+            load_classifier(run.path, self._networks.get(run.name)),
+            class_id,
+        )
 
     def queue(
         self,

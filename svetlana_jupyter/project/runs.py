@@ -46,6 +46,8 @@ class Run:
         Where its score comes from, or why there is none.
     calibration : Calibration
         How its probabilities are corrected, as objects that were held out ask for it.
+    remarks : list of str
+        What else is to know of the training: what it began with, that memory ran out, or that it diverged.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Run:
     stopped: bool
     note: str
     calibration: Calibration = AS_GIVEN
+    remarks: list[str] = field(default_factory=list)
     path: Path = field(default=Path(), compare=False)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.runs import Run, writing_run
+from svetlana_jupyter.project.start import Beginning
 
 if TYPE_CHECKING:
     from svetlana_jupyter.learn.events import Epoch, Fitted
@@ -53,6 +54,8 @@ class TrainingTask:
     settings : TrainingSettings
     folder : Path
         Where runs are kept.
+    begins : Beginning, optional
+        What a network begins with, beside what the settings say.
     """
 
     pairs: Mapping[str, ImagePair]
@@ -62,6 +65,7 @@ class TrainingTask:
     classes: Classes
     settings: TrainingSettings
     folder: Path
+    begins: Beginning | None = None
 
     def gather(self, settings: TrainingSettings) -> Iterator[Gathering | Samples]:
         """Cut or measure the annotated objects."""
@@ -74,7 +78,16 @@ class TrainingTask:
                 labels = self.labels.xs(name, level="image")
                 parts.append((pair, objects, labels[labels.index.isin(objects.index)]))
         for event in gather(parts, settings, dict(zip(self.classes.ids, self.classes.names))):
-            yield event.with_gestures(self.gestures) if isinstance(event, Samples) else event
+            yield self._complete(event, settings) if isinstance(event, Samples) else event
+
+    def _complete(self, samples: Samples, settings: TrainingSettings) -> Samples:
+        """Add what is known of the samples beside their pixels, and for a network what it begins with."""
+        from svetlana_jupyter.learn.start import Start
+
+        samples = samples.with_gestures(self.gestures)
+        if self.begins is None or settings.architecture == "forest":
+            return samples
+        return replace(samples, start=Start(self.begins.network, self.begins.weights))
 
     def samples(self, settings: TrainingSettings) -> Samples:
         """Return what `gather` ends with."""
@@ -117,7 +130,7 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
     A stop keeps the best network so far, and leaves out what is not scored yet.
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
-    from svetlana_jupyter.learn.events import Batch, Epoch, Fitted
+    from svetlana_jupyter.learn.events import Batch, Epoch, Fitted, Note
     from svetlana_jupyter.learn.fit import fit
     from svetlana_jupyter.learn.samples import Gathering
 
@@ -135,6 +148,8 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
         elif isinstance(event, Epoch):
             curve = curve.grown(event)
             yield curve
+        elif isinstance(event, Note):
+            yield Progress(len(curve.epochs), task.settings.epochs, event.text)
         else:
             fitted = event
     assert isinstance(fitted, Fitted)
@@ -154,7 +169,10 @@ def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterat
             task.samples(task.settings.changed(architecture="forest")), "scoring a forest beside it", stop
         )
     known = {name: result.table for name, result in tables.items() if result.accuracy is not None}
-    yield Scored(run.with_score(own.says, known))
+    says = own.says
+    if own.accuracy is not None and task.begins is not None and task.begins.run:
+        says += f" It began with run {task.begins.run}, which may know some of them: the score may be too good."
+    yield Scored(run.with_score(says, known))
 
 
 def _validated(samples: Samples, text: str, stop: Stop) -> Generator[Progress, None, Validation]:
@@ -186,6 +204,7 @@ def _describe(task: TrainingTask, fitted: Fitted, seconds: float) -> Run:
         seconds=seconds,
         stopped=fitted.stopped,
         note="Not known yet: it was not scored.",
+        remarks=list(fitted.notes),
     )
 
 
