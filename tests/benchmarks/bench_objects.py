@@ -92,14 +92,12 @@ def huge(side: int, cell: int, folder: Path) -> dict[str, Any]:
     """Time the index of a mask that is larger than memory should be, read from Zarr, and how much memory it takes."""
     path, rows = folder / "huge.zarr", side // cell
     mask = zarr.create_array(path, shape=(side, side), chunks=(BLOCK, BLOCK), dtype=np.uint32)
-    row = discs(rows * cell, cell, np.uint32)[:cell] > 0
+    row = np.tile(discs(cell, cell, np.uint32) > 0, rows)
     places = np.arange(rows * cell) // cell
-    band = BLOCK * cell // np.gcd(BLOCK, cell)  # whole chunks and whole cells
-    for top in range(0, rows * cell, band):
-        numbers = np.arange(top, min(top + band, rows * cell)) // cell
-        inside = np.tile(row, (len(numbers) // cell, 1))
-        values = (numbers[:, None] * rows + places + 1).astype(np.uint32)
-        mask[top : top + len(numbers), : rows * cell] = np.where(inside, values, 0)
+    for top in range(0, rows * cell, BLOCK):
+        lines = np.arange(top, min(top + BLOCK, rows * cell))
+        numbers = (lines[:, None] // cell * rows + places + 1).astype(np.uint32)
+        mask[top : top + len(lines), : rows * cell] = np.where(row[lines % cell], numbers, 0)
     process, peak = psutil.Process(), [0]
     stop = threading.Event()
 
