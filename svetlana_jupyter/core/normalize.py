@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from xarray import DataArray
 
 from svetlana_jupyter.core.blocks import last_axes, read
-from svetlana_jupyter.core.settings import PatchSettings
+from svetlana_jupyter.core.patch_settings import PatchSettings
+from svetlana_jupyter.core.widening import widened
 
 Floats = NDArray[np.float32]
 
 LOW, HIGH = 1.0, 99.8
+TWICE = {"both": ("percentile", "object"), "both_raw": ("none", "object")}
 SAMPLED_PIXELS = 4_000_000
 SAMPLED_BLOCKS = 16
 
@@ -63,7 +65,7 @@ def normalize(
     ----------
     pixels : float32 of shape (n, C, [z,] y, x)
     own : bool of shape (n, [z,] y, x)
-        The pixels of the object itself.
+        The pixels of the object itself, without its rim.
     view : tuple of slice
         The field of view inside the patch: statistics are taken there, so that a margin changes nothing.
     image : ImageStatistics, optional
@@ -72,13 +74,17 @@ def normalize(
     how = settings.normalize
     if how == "none":
         return pixels
-    if how == "both":
-        parts = [
-            normalize(pixels, own, view, settings.changed(normalize=one), image) for one in ("percentile", "object")
-        ]
+    if how in TWICE:
+        parts = [normalize(pixels, own, view, settings.changed(normalize=one), image) for one in TWICE[how]]
         return np.concatenate(parts, axis=1)
-    if how == "object":
-        return _rescaled(pixels, *_object_statistics(pixels[last_axes(view)], own[last_axes(view)]))
+    if how in ("object", "apart"):
+        seen = last_axes(view)
+        alone = _rescaled(pixels, *_object_statistics(pixels[seen], own[seen]))
+        if how == "object":
+            return alone
+        assert settings.rim != "auto"
+        around = ~widened(own, (2 * settings.rim,) * len(view))
+        return np.where(own[:, None], alone, _rescaled(pixels, *_object_statistics(pixels[seen], around[seen])))
     axes = tuple(range(2, pixels.ndim))
     if how == "percentile" or settings.scope == "image":
         if image is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,16 +24,27 @@ class PatchSettings(Settings):
     sampling : None, int or tuple of int
         Pixels the field of view is resampled to. None keeps its own pixels, or for an *auto* size at most 48 a side
         in 2D and 24 in 3D.
+    view : "fixed" or "object"
+        *object* widens or narrows the field of view to each object's longest box side times ``margin``, so that small
+        and large objects fill their patches alike; ``size`` is then what an object of ``size / margin`` is given.
+        Pixels are picked, not averaged, and by themselves so few that hardly an object is enlarged: the grain of the
+        image, too, would tell how large an object is.
     context : "keep" or "hide"
         *hide* multiplies the patch by the object's mask, widened by ``dilation`` pixels, so that the surroundings
         cannot count (problem b of the paper, section 2.5).
+    rim : int or "auto"
+        Where the object is shown without its surroundings, or "apart" from them: pixels left out along its edge, on
+        either side, where the light of both mixes. More than 0 takes the place of ``dilation``. *auto* is 2, less if
+        that would leave little of most objects. Pixels of the patch where the view follows the object.
     mask_channel : bool
         Give the object's own mask as the last channel (the paper's default).
     normalize : str
         "none"; "minmax" and "max" (the paper's, section 4.1); "percentile", between the image's 1st and 99.8th
         percentile; "object", by mean and deviation of the object's own pixels; "both", every channel twice: the whole
         patch as by "percentile", then the object alone as by "object", so that brightness and surroundings may count
-        and faint texture is not drowned by them. Each channel on its own; what is flat becomes zeros.
+        and faint texture is not drowned by them; "both_raw", the same without "percentile", which tells of the whole
+        image; "apart", the object by its own pixels and the surroundings by theirs. Each channel on its own; what is
+        flat becomes zeros.
     scope : "patch" or "image"
         Where minimum and maximum are taken from.
     padding : "reflect" or "zeros"
@@ -44,10 +55,12 @@ class PatchSettings(Settings):
     unit: Literal["px", "um"] = "px"
     margin: float = Field(default=1.5, ge=1.0, le=10.0)
     sampling: int | tuple[int, ...] | None = None
+    view: Literal["fixed", "object"] = "fixed"
     context: Literal["keep", "hide"] = "keep"
     dilation: int = Field(default=2, ge=0, le=100)
+    rim: Literal["auto"] | Annotated[int, Field(ge=0, le=100)] = 0
     mask_channel: bool = True
-    normalize: Literal["none", "minmax", "max", "percentile", "object", "both"] = "both"
+    normalize: Literal["none", "minmax", "max", "percentile", "object", "both", "both_raw", "apart"] = "both"
     scope: Literal["patch", "image"] = "patch"
     padding: Literal["reflect", "zeros"] = "reflect"
 
@@ -66,5 +79,10 @@ class PatchSettings(Settings):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether size and sampling are concrete, one number an axis."""
-        return isinstance(self.size, tuple) and isinstance(self.sampling, tuple)
+        """Whether size, sampling and rim are concrete."""
+        return isinstance(self.size, tuple) and isinstance(self.sampling, tuple) and self.rim != "auto"
+
+    @property
+    def is_doubled(self) -> bool:
+        """Whether the patch shows every channel twice."""
+        return self.normalize in ("both", "both_raw")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,92 +12,21 @@ from numpy.typing import NDArray
 from xarray import DataArray
 
 from svetlana_jupyter.core.blocks import block_sides, group_by_block, read
+from svetlana_jupyter.core.geometry import Geometry, following_sizes, patch_geometry
 from svetlana_jupyter.core.images import spacing_of
 from svetlana_jupyter.core.normalize import ImageStatistics, finite, image_statistics, normalize
-from svetlana_jupyter.core.settings import PatchSettings
-from svetlana_jupyter.core.widening import widened
+from svetlana_jupyter.core.patch_settings import PatchSettings
+from svetlana_jupyter.core.widening import shrunk, widened
 from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.pairing import ImagePair
 
+Scalar = TypeVar("Scalar", np.float32, np.bool_)
 Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
 
-# Most pixels a side that an automatic field of view is sampled with: enough to tell cells, cheap on a laptop.
-AUTO_SAMPLING = {2: 48, 3: 24}
-LEAST_SIDE = 8
 PIECE_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where the pixels of a patch lie, relative to the pixel at its centre.
-
-    Parameters
-    ----------
-    step : tuple of float
-        Image pixels between neighbouring patch pixels, ``([z,] y, x)``.
-    shape : tuple of int
-        Patch pixels along each axis, margin included.
-    window : tuple of int
-        Image pixels read along each axis.
-    view : tuple of slice
-        The field of view (without margin) inside the window.
-    """
-
-    step: tuple[float, ...]
-    shape: tuple[int, ...]
-    window: tuple[int, ...]
-    view: tuple[slice, ...]
-
-    def starts(self, centers: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the first pixel of each window, so that its middle is nearest to the centre; both (n, ndim)."""
-        return np.floor(centers - (np.array(self.window) - 1) / 2 + 0.5).astype(np.int64)
-
-    def origin(self, center: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
-        """Return the position in the image of the patch's first pixel."""
-        start = self.starts(np.array([center], float))[0]
-        middle = start + (np.array(self.window) - 1) / 2
-        return tuple(middle - (np.array(self.shape) - 1) / 2 * self.step)
-
-
-def freeze_patches(
-    settings: PatchSettings,
-    objects: pd.DataFrame,
-    classes: pd.Series | None,
-    spacing: tuple[float, ...] | None,
-) -> PatchSettings:
-    """Return settings with a concrete size and sampling for every axis.
-
-    An automatic size is the longest box side with a margin: the 95th percentile of each class, and of these the
-    largest, so that a rare class of large objects is not cropped.
-
-    Parameters
-    ----------
-    objects : DataFrame
-        As `core.objects.index_objects` gives it; of several images, one below the other.
-    classes : Series, optional
-        Class of the annotated objects, on the index of ``objects``.
-    spacing : tuple of float, optional
-        Micrometres a pixel, ``([z,] y, x)``.
-    """
-    if settings.is_frozen:
-        return settings
-    axes = "zyx" if "z0" in objects else "yx"
-    units = _units_per_pixel(settings, len(axes), spacing)
-    size = settings.size
-    if size == "auto":
-        size = _auto_size(settings, objects, classes, axes, units)
-        limit = AUTO_SAMPLING[len(axes)]
-    else:
-        limit = 2**16
-    sides = _for_each_axis(size, len(axes), "size")
-    if settings.sampling is None:
-        # Equal steps along all axes, as fine as the finest axis.
-        sampling = tuple(max(4, min(limit, round(side / min(units)))) for side in sides)
-    else:
-        sampling = tuple(int(n) for n in _for_each_axis(settings.sampling, len(axes), "sampling"))
-    return settings.changed(size=tuple(float(side) for side in sides), sampling=sampling)
 
 
 def take_patch(
@@ -118,19 +46,20 @@ def take_patch(
     center : sequence of float
         Centre in pixels, ``([z,] y, x)``.
     settings : PatchSettings
-        With concrete size and sampling (`freeze_patches`).
+        Concrete (`core.geometry.freeze_patches`); where the view follows the object, with the size that
+        `core.geometry.settings_for` gives this one.
     object : int, optional
         Whose mask the last channel shows; by default the object under the centre.
 
     Returns
     -------
     float32 array of shape (C', *sampling)
-        C' is C (2 C with ``normalize="both"``), and one more with a mask channel, which is the last.
+        C' is C (2 C where ``settings.is_doubled``), and one more with a mask channel, which is the last.
 
     Raises
     ------
     PatchError
-        If ``center`` lies outside the image, or size and sampling are not concrete.
+        If ``center`` lies outside the image, or the settings are not concrete.
     """
     at = np.floor(np.array(center, float) + 0.5).astype(np.int64)
     if len(at) != mask.ndim or (at < 0).any() or (at >= mask.shape).any():
@@ -147,7 +76,7 @@ def take_patch(
 
 def cut_patches(
     pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings, margin: float | Sequence[float] = 1.0
-) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+) -> Iterator[tuple[Labels, Floats]]:
     """Cut the patches of many objects, in the order of the image's blocks, each block read once.
 
     Parameters
@@ -166,56 +95,88 @@ def cut_patches(
     patches : float32 of shape (n, C', *sampling)
         At most 32 MiB of image at a time; see `take_patch` for C'.
     """
-    geometry = patch_geometry(settings, pair.spacing, margin)
-    if len(geometry.shape) != pair.ndim:
-        raise PatchError(
-            f"the patch settings are for {len(geometry.shape)}D objects, but {pair.name!r} is {pair.ndim}D. "
-            'Give a size that fits, or size="auto".'
-        )
-    statistics = _statistics(pair.image, settings)
+    for labels, (patches,) in cut_each_way(pair, objects, [(settings, margin)]):
+        yield labels, patches
+
+
+def cut_each_way(
+    pair: ImagePair, objects: pd.DataFrame, ways: Sequence[tuple[PatchSettings, float | Sequence[float]]]
+) -> Iterator[tuple[Labels, list[Floats]]]:
+    """Cut the patches of many objects in several ways while reading each block once.
+
+    Parameters
+    ----------
+    ways : sequence of (settings, margin)
+        As `cut_patches` takes them.
+
+    Yields
+    ------
+    labels : int64 of shape (n,)
+    patches : list of float32 arrays, one a way
+    """
     centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
     labels = objects.index.to_numpy(np.int64)
-    starts = geometry.starts(centers)
-    window = np.array(geometry.window)
-    piece = max(1, PIECE_BYTES // (4 * pair.image.shape[0] * int(window.prod())))
+    cutting = [_Way.of(pair, objects, centers, settings, margin) for settings, margin in ways]
+    starts = np.min([way.starts for way in cutting], axis=0)
+    ends = np.max([way.starts + way.windows for way in cutting], axis=0)
+    largest = max(int(way.windows.prod(axis=1).max(initial=1)) for way in cutting)
+    piece = max(1, PIECE_BYTES // (4 * pair.image.shape[0] * largest))
+    # Padding may differ from way to way, and then the pixels do.
+    paddings = {way.settings.padding for way in cutting}
     for members in group_by_block(centers, block_sides(pair.image, pair.mask)):
-        low = starts[members].min(axis=0)
-        high = starts[members].max(axis=0) + window
-        pixels = read(pair.image, low, high, settings.padding)
+        low, high = starts[members].min(axis=0), ends[members].max(axis=0)
+        pixels = {padding: read(pair.image, low, high, padding) for padding in paddings}
         mask = read(pair.mask, low, high, "zeros")
         for some in np.split(members, range(piece, len(members), piece)):
-            places = tuple((starts[some] - low).T)
-            own = _windows(mask, geometry.window, places) == labels[some].reshape(-1, *(1 for _ in window))
-            cut = np.moveaxis(finite(_windows(pixels, geometry.window, places)), 1, 0)
-            yield labels[some], _finish(cut, own, geometry, settings, statistics)
+            yield labels[some], [way.cut(some, labels, pixels[way.settings.padding], mask, low) for way in cutting]
 
 
-def patch_geometry(
-    settings: PatchSettings, spacing: tuple[float, ...] | None, margin: float | Sequence[float] = 1.0
-) -> Geometry:
-    """Work out which pixels of an image make a patch; an error where the settings are not concrete."""
-    if not (isinstance(settings.size, tuple) and isinstance(settings.sampling, tuple)):
-        raise PatchError("the patch size is still automatic; call freeze_patches with the objects first.")
-    if len(settings.size) != len(settings.sampling):
-        raise PatchError(f"size {settings.size} and sampling {settings.sampling} must name as many axes.")
-    units = _units_per_pixel(settings, len(settings.size), spacing)
-    step, shape, window, view = [], [], [], []
-    margins = [margin] * len(units) if isinstance(margin, int | float) else margin
-    for size, sampling, unit, wider in zip(settings.size, settings.sampling, units, margins, strict=True):
-        pixels = size / unit
-        gap = pixels / sampling
-        more = math.ceil(sampling * (wider - 1) / 2 - 1e-9)
-        count = sampling + 2 * more
-        if math.isclose(gap, 1.0, rel_tol=1e-6):
-            gap, read_, seen = 1.0, count, sampling
-        else:
-            read_ = 2 * math.ceil((count - 1) / 2 * gap + max(1.0, gap)) + 1
-            seen = min(read_, 2 * math.floor(pixels / 2) + 1)
-        step.append(gap)
-        shape.append(count)
-        window.append(read_)
-        view.append(slice((read_ - seen) // 2, (read_ + seen) // 2))
-    return Geometry(tuple(step), tuple(shape), tuple(window), tuple(view))
+@dataclass(frozen=True)
+class _Way:
+    """One way to cut all objects: the geometries there are, and which is whose."""
+
+    settings: PatchSettings
+    statistics: ImageStatistics | None
+    geometries: list[Geometry]
+    whose: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    windows: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        pair: ImagePair,
+        objects: pd.DataFrame,
+        centers: NDArray[np.float64],
+        settings: PatchSettings,
+        margin: float | Sequence[float],
+    ) -> _Way:
+        sizes, whose = np.unique(following_sizes(settings, objects, pair.spacing), axis=0, return_inverse=True)
+        concrete = [settings.changed(size=tuple(map(float, size))) for size in sizes]
+        geometries = [patch_geometry(one, pair.spacing, margin) for one in concrete]
+        if len(settings.sampling) != pair.ndim:  # type: ignore[arg-type]  # patch_geometry has made sure
+            raise PatchError(
+                f"the patch settings are for {len(geometries[0].shape)}D objects, but {pair.name!r} is {pair.ndim}D. "
+                'Give a size that fits, or size="auto".'
+            )
+        windows = np.array([geometry.window for geometry in geometries], np.int64).reshape(-1, pair.ndim)[whose]
+        starts = np.empty_like(windows)
+        for number, geometry in enumerate(geometries):
+            starts[whose == number] = geometry.starts(centers[whose == number])
+        return cls(settings, _statistics(pair.image, settings), geometries, whose, starts, windows)
+
+    def cut(self, some: Labels, labels: Labels, pixels: NDArray[Any], mask: NDArray[Any], low: Labels) -> Floats:
+        """Return the patches of some objects (positions) from a block that begins at ``low``."""
+        parts, order = list[Floats](), list[Labels]()
+        for number in np.unique(self.whose[some]):
+            geometry = self.geometries[number]
+            chosen = np.flatnonzero(self.whose[some] == number)
+            places = tuple((self.starts[some[chosen]] - low).T)
+            own = _windows(mask, geometry.window, places) == labels[some[chosen]].reshape(-1, *(1 for _ in places))
+            raw = np.moveaxis(finite(_windows(pixels, geometry.window, places)), 1, 0)
+            parts.append(_finish(raw, own, geometry, self.settings, self.statistics))
+            order.append(chosen)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)[np.argsort(np.concatenate(order))]
 
 
 def _finish(
@@ -226,15 +187,31 @@ def _finish(
     statistics: ImageStatistics | None,
 ) -> Floats:
     """Turn raw windows (n, C, *window) and their masks (n, *window) into patches."""
-    pixels = normalize(pixels, own, geometry.view, settings, statistics)
+    if settings.rim == "auto":
+        raise PatchError("the rim is still automatic; call freeze_patches with the objects first.")
+    view, alone = geometry.view, own
+    if settings.view == "object":
+        pixels, alone, own = _picked(pixels, geometry), _picked(own, geometry), _averaged(own, geometry)
+        alone &= own
+        assert isinstance(settings.sampling, tuple)
+        view = tuple(
+            slice((count - seen) // 2, (count + seen) // 2) for count, seen in zip(geometry.shape, settings.sampling)
+        )
+    rim, dilation = ((width,) * len(geometry.step) for width in (settings.rim, settings.dilation))
+    inner = shrunk(alone, rim)
+    pixels = normalize(pixels, inner, view, settings, statistics)
     hidden = hidden_channels(pixels.shape[1], settings)
+    if settings.rim:
+        left_out = widened(inner, [2 * width for width in rim]) & ~inner
+        pixels = pixels * ~left_out[:, None]
     if hidden:
-        alone = pixels[:, -hidden:] * widened(own, (settings.dilation,) * (own.ndim - 1))[:, None]
-        pixels = np.concatenate([pixels[:, :-hidden], alone], axis=1)
-    for axis, (step, count) in enumerate(zip(geometry.step, geometry.shape, strict=True)):
-        if step != 1.0:
-            pixels = _resampled(pixels, axis + 2, step, count)
-            own = _nearest(own, axis + 1, step, count)
+        shown = inner if settings.rim else widened(alone, dilation)
+        pixels = np.concatenate([pixels[:, :-hidden], pixels[:, -hidden:] * shown[:, None]], axis=1)
+    if settings.view == "fixed":
+        for axis, (step, count) in enumerate(zip(geometry.step, geometry.shape, strict=True)):
+            if step != 1.0:
+                pixels = _resampled(pixels, axis + 2, step, count)
+                own = _nearest(own, axis + 1, step, count)
     if not settings.mask_channel:
         return np.ascontiguousarray(pixels)
     return np.concatenate([pixels, own[:, None].astype(np.float32)], axis=1)
@@ -244,7 +221,7 @@ def hidden_channels(count: int, settings: PatchSettings) -> int:
     """Return how many channels, counted from the last, show nothing but the object."""
     if settings.context == "hide":
         return count
-    return count // 2 if settings.normalize == "both" else 0
+    return count // 2 if settings.is_doubled else 0
 
 
 def _resampled(pixels: Floats, axis: int, step: float, count: int) -> Floats:
@@ -256,9 +233,26 @@ def _resampled(pixels: Floats, axis: int, step: float, count: int) -> Floats:
     return np.moveaxis(np.tensordot(pixels, weights, axes=(axis, 1)), -1, axis)
 
 
-def _nearest(own: NDArray[np.bool_], axis: int, step: float, count: int) -> NDArray[np.bool_]:
-    at = (np.arange(count) - (count - 1) / 2) * step + (own.shape[axis] - 1) / 2
-    nearest: NDArray[np.bool_] = own.take(np.floor(at + 0.5).astype(np.int64), axis=axis)
+def _picked(values: NDArray[Scalar], geometry: Geometry) -> NDArray[Scalar]:
+    """Sample the last axes of windows by taking the nearest pixel."""
+    first = values.ndim - len(geometry.step)
+    for axis, (step, count) in enumerate(zip(geometry.step, geometry.shape, strict=True), first):
+        if step != 1.0:
+            values = _nearest(values, axis, step, count)
+    return values
+
+
+def _averaged(own: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:
+    """Sample masks so that none gains or loses by where its picked pixels happen to lie."""
+    share = own.astype(np.float32)
+    for axis, (step, count) in enumerate(zip(geometry.step, geometry.shape, strict=True), 1):
+        share = _resampled(share, axis, step, count)
+    return share >= 0.5
+
+
+def _nearest(values: NDArray[Scalar], axis: int, step: float, count: int) -> NDArray[Scalar]:
+    at = (np.arange(count) - (count - 1) / 2) * step + (values.shape[axis] - 1) / 2
+    nearest: NDArray[Scalar] = np.take(values, np.floor(at + 0.5).astype(np.int64), axis=axis)
     return nearest
 
 
@@ -274,37 +268,3 @@ def _windows(block: NDArray[Any], window: tuple[int, ...], places: tuple[NDArray
 def _statistics(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
     by_image = settings.scope == "image" and settings.normalize in ("minmax", "max")
     return image_statistics(image) if by_image or settings.normalize in ("percentile", "both") else None
-
-
-def _auto_size(
-    settings: PatchSettings, objects: pd.DataFrame, classes: pd.Series | None, axes: str, units: tuple[float, ...]
-) -> float:
-    if objects.empty:
-        raise PatchError("an automatic patch size needs at least one object; the mask has none.")
-    sides = pd.DataFrame({axis: (objects[f"{axis}1"] - objects[f"{axis}0"]) * unit for axis, unit in zip(axes, units)})
-    longest = sides.max(axis=1)
-    known = None if classes is None else classes.reindex(longest.index)
-    if known is not None and known.notna().any():
-        side = float(longest.groupby(known).quantile(0.95).max())
-    else:
-        side = float(longest.quantile(0.95))
-    side = max(side * settings.margin, LEAST_SIDE * min(units))
-    return float(math.ceil(side)) if settings.unit == "px" else side
-
-
-def _units_per_pixel(settings: PatchSettings, ndim: int, spacing: tuple[float, ...] | None) -> tuple[float, ...]:
-    if settings.unit == "px":
-        return (1.0,) * ndim
-    if spacing is None:
-        raise PatchError(
-            "patch sizes in micrometres need an image with known spacing, but this one has none. Give spacing=(…) when "
-            'the image is added, or use unit="px".'
-        )
-    return tuple(spacing)
-
-
-def _for_each_axis(value: float | tuple[float, ...], ndim: int, name: str) -> tuple[float, ...]:
-    sides = value if isinstance(value, tuple) else (value,) * ndim
-    if len(sides) != ndim:
-        raise PatchError(f"{name} must be one number or {ndim} for a {ndim}D image, got {sides}.")
-    return tuple(sides)

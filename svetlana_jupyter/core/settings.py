@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from svetlana_jupyter.core.augment_settings import AugmentSettings
 from svetlana_jupyter.core.measure_settings import MeasureSettings
+from svetlana_jupyter.core.measures.table import EVIDENCE, Evidence
 from svetlana_jupyter.core.patch_settings import PatchSettings
 from svetlana_jupyter.core.recipes import RECIPES
 from svetlana_jupyter.core.validated import Settings, merged, unknown_key
@@ -47,6 +48,9 @@ class TrainingSettings(Settings):
     ----------
     recipe : str
         One of `RECIPES`: the values of whatever is not given.
+    may_use : set of "brightness", "orientation", "size" and "surroundings"
+        The evidence that may decide a class; all by default. What is left out cannot count, whatever the other
+        settings say (`core.may_use`).
     architecture : str
         One of `ARCHITECTURES`: "small_cnn" in 2D and 3D, a ResNet, DenseNet or AlexNet in 2D, or "forest". Or a
         `torch.nn.Module` of one's own, by its import path ``"package.module:Name"``, whose module must be imported
@@ -106,6 +110,7 @@ class TrainingSettings(Settings):
     """
 
     recipe: str = "default"
+    may_use: frozenset[Evidence] = frozenset(EVIDENCE)
     patches: PatchSettings = PatchSettings()
     architecture: str = "small_cnn"
     depth: int = Field(default=3, ge=1, le=8)
@@ -157,6 +162,10 @@ class TrainingSettings(Settings):
         if not isinstance(value, Mapping):
             return value
         return {int(key) if str(key).isdecimal() else key: weight for key, weight in value.items()}
+
+    @field_serializer("may_use", when_used="json")
+    def _in_order(self, may_use: frozenset[str]) -> list[str]:
+        return sorted(may_use)
 
     @model_validator(mode="after")
     def _values_are_usable(self) -> Self:

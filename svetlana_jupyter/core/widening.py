@@ -1,4 +1,4 @@
-"""Widening the masks of objects."""
+"""Widening and narrowing the masks of objects."""
 
 from __future__ import annotations
 
@@ -28,3 +28,11 @@ def widened(own: NDArray[np.bool_], reach: Sequence[float]) -> NDArray[np.bool_]
             np.minimum(distance[ahead], farther[behind], out=distance[ahead])
             np.minimum(distance[behind], farther[ahead], out=distance[behind])
     return distance <= 1 + 1e-5
+
+
+def shrunk(own: NDArray[np.bool_], reach: Sequence[float]) -> NDArray[np.bool_]:
+    """Narrow each mask by as much as `widened` widens it; one that nothing would be left of stays as it is."""
+    inner = ~widened(~own, reach)
+    gone = ~inner.any(axis=tuple(range(1, own.ndim)))
+    inner[gone] = own[gone]
+    return inner

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from xarray import Dataset
 
+from svetlana_jupyter.core.geometry import patch_geometry, settings_for
 from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.patches import patch_geometry, take_patch
+from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.architectures import LAYOUTS
 from svetlana_jupyter.learn.classifier import Classifier
@@ -65,12 +66,13 @@ def explain(
         raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     axes = list("zyx"[-pair.ndim :])
     center = np.asarray(objects.loc[object, axes], dtype=float)
-    patch = take_patch(pair.image, pair.mask, center, classifier.patches, object)
+    settings = settings_for(classifier.patches, objects, object, pair.spacing)
+    patch = take_patch(pair.image, pair.mask, center, settings, object)
     probabilities = classifier.classify(patch[None])[0]
     position = int(probabilities.argmax()) if class_id is None else classifier.classes.index(class_id)
-    raw = classifier.patches.changed(normalize="none", context="keep", mask_channel=True)
+    raw = settings.changed(normalize="none", context="keep", mask_channel=True)
     seen = take_patch(pair.image, pair.mask, center, raw, object)
-    geometry = patch_geometry(classifier.patches, pair.spacing)
+    geometry = patch_geometry(settings, pair.spacing)
     places = {
         axis: first + step * np.arange(count)
         for axis, first, step, count in zip(axes, geometry.origin(center), geometry.step, geometry.shape, strict=True)

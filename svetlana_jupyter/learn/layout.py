@@ -21,7 +21,7 @@ class Layout:
     image : int
         Channels that show the image, every copy counted.
     copies : int
-        How often each channel of the image is there: twice with ``normalize="both"``.
+        How often each channel of the image is there: twice where the patches are doubled.
     hidden : int
         How many of the image channels, counted from the last, show nothing but the object.
     masked : bool
@@ -37,7 +37,7 @@ class Layout:
     def of(cls, settings: PatchSettings, channels: int) -> Self:
         """Return the layout of patches with so many channels in all."""
         image = channels - settings.mask_channel
-        copies = 2 if settings.normalize == "both" else 1
+        copies = 2 if settings.is_doubled else 1
         return cls(image, copies, hidden_channels(image, settings), settings.mask_channel)
 
     @property

@@ -45,7 +45,7 @@ def pipeline_of(settings: TrainingSettings, ndim: int, colors: int) -> Pipeline 
     if description is None:
         return None
     patches = settings.patches
-    copies = 2 if patches.normalize == "both" else 1
+    copies = 2 if patches.is_doubled else 1
     layout = Layout.of(patches, copies * colors + patches.mask_channel)
     sampling = patches.sampling if isinstance(patches.sampling, tuple) else (patches.sampling or 24,) * ndim
     _try(description["transform"], layout, sampling)

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from svetlana_jupyter.core.geometry import freeze_patches
 from svetlana_jupyter.core.grouping import group_names
+from svetlana_jupyter.core.may_use import restricted
 from svetlana_jupyter.core.measure import cut_features
 from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.patches import cut_patches, freeze_patches
+from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn.classifier import Specification
@@ -134,6 +136,7 @@ def gather(
     """
     parts = [part for part in parts if len(part[2])]
     _check_parts(parts)
+    settings = restricted(settings)
     groups = [
         group_names(pair.name, pair.groups, objects, pair.mask.shape, len(parts) == 1, settings.hold_out_by)
         for pair, objects, _ in parts
@@ -207,7 +210,7 @@ def _check_memory(count: int, channels: int, settings: TrainingSettings, margin:
     sampling = settings.patches.sampling
     assert isinstance(sampling, tuple)
     pixels = math.prod(side * wider for side, wider in zip(sampling, margin, strict=True))
-    needed = count * 4 * pixels * (channels * (2 if settings.patches.normalize == "both" else 1) + 1)
+    needed = count * 4 * pixels * (channels * (2 if settings.patches.is_doubled else 1) + 1)
     if needed > MOST_BYTES:
         raise InputError(
             f"the {count} training patches of {' × '.join(map(str, sampling))} pixels would take "

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from xarray import DataArray
 
-from svetlana_jupyter.core.patches import Floats, freeze_patches, patch_geometry, take_patch
+from svetlana_jupyter.core.geometry import freeze_patches, patch_geometry, settings_for
+from svetlana_jupyter.core.may_use import restricted
+from svetlana_jupyter.core.patches import Floats, take_patch
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def patch_settings(project: Project, image: str, settings: PatchSettings | None 
 
     Before there are annotations, a size that is automatic follows all objects of ``image``. Any thread may call this.
     """
-    settings = settings or project.settings.patches
+    settings = settings or restricted(project.settings).patches
     pair = project.pair(image)
     if settings.is_frozen:
         return settings
@@ -58,6 +60,7 @@ def seen_patch(project: Project, image: str, object: int, settings: PatchSetting
     pair, row = project.pair(image), _row(project, image, object)
     axes = list("zyx"[-pair.ndim :])
     center = row[axes].to_numpy(float)[0]
+    settings = settings_for(settings, row, object, pair.spacing)
     pixels = take_patch(pair.image, pair.mask, center, settings, object)
     geometry = patch_geometry(settings, pair.spacing)
     places = {
@@ -99,7 +102,7 @@ def augmented_patches(
     """
     from svetlana_jupyter.learn.varied import varied_patches
 
-    settings = settings or project.settings
+    settings = restricted(settings or project.settings)
     row = _row(project, image, object)
     frozen = settings.changed(patches=patch_settings(project, image, settings.patches))
     labels = _labels(project)
@@ -147,7 +150,7 @@ def _row(project: Project, image: str, object: int) -> pd.DataFrame:
 def _named(pixels: Floats, pair: ImagePair, settings: PatchSettings, name: str) -> DataArray:
     """Name the channels of patches (..., C', [z,] y, x)."""
     names = [*pair.channels]
-    if settings.normalize == "both":
+    if settings.is_doubled:
         names += [f"{name}, object alone" for name in pair.channels]
     if settings.mask_channel:
         names.append("mask")

@@ -11,6 +11,7 @@ from skimage.segmentation import find_boundaries
 
 from svetlana_jupyter.core.contrast import Palette, Window, initial_palette, to_screen
 from svetlana_jupyter.core.encode import png
+from svetlana_jupyter.core.normalize import TWICE
 from svetlana_jupyter.core.render import halo
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 _SIDE = 288
 _STRENGTH = 0.65
 # What of a normalised patch is black and what is white: the same for every object, so that they can be compared.
-_WINDOWS: dict[str, Window] = {"minmax": (0, 1), "max": (0, 1), "percentile": (0, 1), "object": (-3, 3)}
+_WINDOWS: dict[str, Window] = {
+    **dict.fromkeys(("minmax", "max", "percentile"), (0, 1)),
+    **dict.fromkeys(("object", "apart"), (-3, 3)),
+}
 
 
 def section_picture(section: Section, palette: Palette) -> bytes:
@@ -57,9 +61,8 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Palett
     """
     flat = (patch[:, patch.sizes["z"] // 2] if "z" in patch.dims else patch).to_numpy()
     count = len(palette.channels)
-    parts = [(settings.normalize, "Classifier sees")]
-    if settings.normalize == "both":
-        parts = [("percentile", "Classifier sees"), ("object", "the object alone")]
+    ways = TWICE.get(settings.normalize, (settings.normalize,))
+    parts = zip(ways, ("Classifier sees", "the object alone"))
     shown = []
     for number, (how, caption) in enumerate(parts):
         colors = palette

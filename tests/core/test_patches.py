@@ -13,10 +13,11 @@ from xarray import DataArray
 
 from svetlana_jupyter.core import normalize
 from svetlana_jupyter.core.blocks import group_by_block, read
+from svetlana_jupyter.core.geometry import freeze_patches, patch_geometry
 from svetlana_jupyter.core.normalize import image_statistics
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, pair
-from svetlana_jupyter.core.patches import cut_patches, freeze_patches, patch_geometry, take_patch
+from svetlana_jupyter.core.patches import cut_patches, take_patch
 from svetlana_jupyter.core.settings import PatchSettings
 from svetlana_jupyter.errors import PatchError
 

@@ -38,7 +38,7 @@ def test_the_json_names_every_setting_with_its_default():
     [
         ({"epoch": 3}, ["'epoch'", "did you mean 'epochs'"]),
         ({"patches": {"normalise": "max"}}, ["'normalise'", "did you mean 'normalize'"]),
-        ({"zzz": 3}, ["'zzz'", "known are recipe, patches"]),
+        ({"zzz": 3}, ["'zzz'", "known are recipe, may_use"]),
         ({"width": 0}, ["'width'", "0", "greater than or equal to 1"]),
         ({"architecture": "resnet9000"}, ["'resnet9000'", "did you mean 'resnet"]),
         ({"architecture": "no such"}, ["known are small_cnn, resnet18, "]),

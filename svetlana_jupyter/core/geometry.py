@@ -1,0 +1,204 @@
+"""Which pixels of an image make a patch: its field of view, its sampling, and how both follow the objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from svetlana_jupyter.core.patch_settings import PatchSettings
+from svetlana_jupyter.errors import PatchError
+
+# Most pixels a side that an automatic field of view is sampled with: enough to tell cells, cheap on a laptop.
+AUTO_SAMPLING = {2: 48, 3: 24}
+LEAST_SIDE = 8
+# Where the view follows the object, a small one is picked from at every so many pixels, a large one at more.
+LEAST_FOLLOWING, COARSER = 12, 4 / 3
+# Light of an object and its surroundings mixes over about two pixels; narrower objects can spare less.
+WIDEST_RIM, SIDE_A_RIM = 2, 3.5
+NOT_CONCRETE = "the patch size is still automatic; call freeze_patches with the objects first."
+WIDEST_SCALE = 8.0  # a mask's largest mistakes shall not cost all memory
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the pixels of a patch lie, relative to the pixel at its centre.
+
+    Parameters
+    ----------
+    step : tuple of float
+        Image pixels between neighbouring patch pixels, ``([z,] y, x)``.
+    shape : tuple of int
+        Patch pixels along each axis, margin included.
+    window : tuple of int
+        Image pixels read along each axis.
+    view : tuple of slice
+        The field of view (without margin) inside the window.
+    """
+
+    step: tuple[float, ...]
+    shape: tuple[int, ...]
+    window: tuple[int, ...]
+    view: tuple[slice, ...]
+
+    def starts(self, centers: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the first pixel of each window, so that its middle is nearest to the centre; both (n, ndim)."""
+        return np.floor(centers - (np.array(self.window) - 1) / 2 + 0.5).astype(np.int64)
+
+    def origin(self, center: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
+        """Return the position in the image of the patch's first pixel."""
+        start = self.starts(np.array([center], float))[0]
+        middle = start + (np.array(self.window) - 1) / 2
+        return tuple(middle - (np.array(self.shape) - 1) / 2 * self.step)
+
+
+def freeze_patches(
+    settings: PatchSettings,
+    objects: pd.DataFrame,
+    classes: pd.Series | None,
+    spacing: tuple[float, ...] | None,
+) -> PatchSettings:
+    """Return settings with a concrete size and sampling for every axis.
+
+    An automatic size is the longest box side with a margin: the 95th percentile of each class, and of these the
+    largest, so that a rare class of large objects is not cropped.
+
+    Parameters
+    ----------
+    objects : DataFrame
+        As `core.objects.index_objects` gives it; of several images, one below the other.
+    classes : Series, optional
+        Class of the annotated objects, on the index of ``objects``.
+    spacing : tuple of float, optional
+        Micrometres a pixel, ``([z,] y, x)``.
+    """
+    if settings.is_frozen:
+        return settings
+    ndim = 3 if "z0" in objects else 2
+    units = units_per_pixel(settings, ndim, spacing)
+    limit = AUTO_SAMPLING[ndim] if settings.size == "auto" else 2**16
+    size = _auto_size(settings, objects, classes, units) if settings.size == "auto" else settings.size
+    sides = _for_each_axis(size, ndim, "size")
+    if settings.sampling is not None:
+        sampling = tuple(int(n) for n in _for_each_axis(settings.sampling, ndim, "sampling"))
+    elif settings.view == "object":
+        small = _sides(objects, units).max(axis=1).quantile(0.05) * settings.margin / min(units) / COARSER
+        sampling = tuple(max(LEAST_FOLLOWING, min(limit, round(small * side / max(sides)))) for side in sides)
+    else:
+        # Equal steps along all axes, as fine as the finest axis.
+        sampling = tuple(max(4, min(limit, round(side / min(units)))) for side in sides)
+    frozen = settings.changed(size=tuple(float(side) for side in sides), sampling=sampling)
+    return frozen.changed(rim=_auto_rim(frozen, objects, units)) if settings.rim == "auto" else frozen
+
+
+def patch_geometry(
+    settings: PatchSettings, spacing: tuple[float, ...] | None, margin: float | Sequence[float] = 1.0
+) -> Geometry:
+    """Work out which pixels of an image make a patch; an error where the settings are not concrete."""
+    if not (isinstance(settings.size, tuple) and isinstance(settings.sampling, tuple)):
+        raise PatchError(NOT_CONCRETE)
+    if len(settings.size) != len(settings.sampling):
+        raise PatchError(f"size {settings.size} and sampling {settings.sampling} must name as many axes.")
+    units = units_per_pixel(settings, len(settings.size), spacing)
+    step, shape, window, view = [], [], [], []
+    margins = [margin] * len(units) if isinstance(margin, int | float) else margin
+    for size, sampling, unit, wider in zip(settings.size, settings.sampling, units, margins, strict=True):
+        pixels = size / unit
+        gap = pixels / sampling
+        more = math.ceil(sampling * (wider - 1) / 2 - 1e-9)
+        count = sampling + 2 * more
+        if math.isclose(gap, 1.0, rel_tol=1e-6):
+            gap, read_, seen = 1.0, count, sampling
+        else:
+            read_ = 2 * math.ceil((count - 1) / 2 * gap + max(1.0, gap)) + 1
+            seen = min(read_, 2 * math.floor(pixels / 2) + 1)
+        step.append(gap)
+        shape.append(count)
+        window.append(read_)
+        view.append(slice((read_ - seen) // 2, (read_ + seen) // 2))
+    return Geometry(tuple(step), tuple(shape), tuple(window), tuple(view))
+
+
+def following_sizes(
+    settings: PatchSettings, objects: pd.DataFrame, spacing: tuple[float, ...] | None
+) -> NDArray[np.float64]:
+    """Return the field of view of each object, (n, ndim), in the unit of the settings.
+
+    Parameters
+    ----------
+    settings : PatchSettings
+        With a concrete size.
+    objects : DataFrame
+        Rows of `core.objects.index_objects`.
+    """
+    if not isinstance(settings.size, tuple):
+        raise PatchError(NOT_CONCRETE)
+    size = np.array(settings.size)
+    if settings.view == "fixed":
+        return np.broadcast_to(size, (len(objects), len(size)))
+    longest = _sides(objects, units_per_pixel(settings, len(size), spacing)).max(axis=1).to_numpy()
+    scale: NDArray[np.float64] = (longest * settings.margin / size.max()).clip(1 / WIDEST_SCALE, WIDEST_SCALE)
+    sizes: NDArray[np.float64] = scale[:, None] * size
+    return sizes
+
+
+def settings_for(
+    settings: PatchSettings, objects: pd.DataFrame, object: int, spacing: tuple[float, ...] | None
+) -> PatchSettings:
+    """Return the settings with the size that this object's view has, as `take_patch` and `patch_geometry` need them."""
+    (size,) = following_sizes(settings, objects.loc[[object]], spacing)
+    return settings.changed(size=tuple(map(float, size)))
+
+
+def _sides(objects: pd.DataFrame, units: tuple[float, ...]) -> pd.DataFrame:
+    """Return the sides of the boxes, one column an axis."""
+    axes = "zyx"[-len(units) :]
+    sides = {axis: (objects[f"{axis}1"] - objects[f"{axis}0"]) * unit for axis, unit in zip(axes, units, strict=True)}
+    return pd.DataFrame(sides)
+
+
+def _auto_rim(settings: PatchSettings, objects: pd.DataFrame, units: tuple[float, ...]) -> int:
+    """Return how wide a rim most objects can spare."""
+    sides = _sides(objects, (1.0,) * len(units))
+    if settings.view == "object":
+        assert isinstance(settings.sampling, tuple)
+        sides = sides.div(sides.max(axis=1), axis=0) * max(settings.sampling) / settings.margin
+    return int(min(WIDEST_RIM, sides.min(axis=1).median() // SIDE_A_RIM))
+
+
+def _auto_size(
+    settings: PatchSettings, objects: pd.DataFrame, classes: pd.Series | None, units: tuple[float, ...]
+) -> float:
+    if objects.empty:
+        raise PatchError("an automatic patch size needs at least one object; the mask has none.")
+    longest = _sides(objects, units).max(axis=1)
+    known = None if classes is None else classes.reindex(longest.index)
+    if known is not None and known.notna().any():
+        side = float(longest.groupby(known).quantile(0.95).max())
+    else:
+        side = float(longest.quantile(0.95))
+    side = max(side * settings.margin, LEAST_SIDE * min(units))
+    return float(math.ceil(side)) if settings.unit == "px" else side
+
+
+def units_per_pixel(settings: PatchSettings, ndim: int, spacing: tuple[float, ...] | None) -> tuple[float, ...]:
+    """Return how long a pixel is along each axis, in the unit of the settings."""
+    if settings.unit == "px":
+        return (1.0,) * ndim
+    if spacing is None:
+        raise PatchError(
+            "patch sizes in micrometres need an image with known spacing, but this one has none. Give spacing=(…) when "
+            'the image is added, or use unit="px".'
+        )
+    return tuple(spacing)
+
+
+def _for_each_axis(value: float | tuple[float, ...], ndim: int, name: str) -> tuple[float, ...]:
+    sides = value if isinstance(value, tuple) else (value,) * ndim
+    if len(sides) != ndim:
+        raise PatchError(f"{name} must be one number or {ndim} for a {ndim}D image, got {sides}.")
+    return tuple(sides)

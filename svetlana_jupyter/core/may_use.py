@@ -1,0 +1,73 @@
+"""What may count: the four kinds of evidence a person allows, and how settings keep out those that are not.
+
+surroundings
+    Not allowed: only the object's own pixels are shown, without a rim in which light from outside mixes, and only they
+    decide how they are normalised; nothing outside can change the patch.
+brightness
+    Not allowed: the object is standardised by its own pixels, and its surroundings by theirs, each channel on its own
+    (so colour goes too), without the rim, which would tell how bright one is beside the other. What is left is varied
+    while training.
+orientation
+    Not allowed: patches are mirrored and turned by any angle while training, in 3D about any axis.
+size
+    Not allowed: every object is shown as large as every other, and its size is varied while training. How large
+    neighbours look beside it belongs to its surroundings.
+
+What may count wins over single settings: `restricted` changes those that would let in more, and `said` names them.
+Settings that keep out more than is asked stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from svetlana_jupyter.core.measures.table import EVIDENCE
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.settings import TrainingSettings
+
+BRIGHTNESS, NOISE, SCALE = 0.3, 0.1, 0.3  # the least that training varies
+OWN = ("none", "object", "both_raw")  # normalisations that see nothing beyond the object where its context is hidden
+
+
+def restricted(settings: TrainingSettings) -> TrainingSettings:
+    """Return settings under which nothing counts but what ``settings.may_use`` allows; doing so twice changes nothing.
+
+    >>> from svetlana_jupyter.core.settings import TrainingSettings
+    >>> restricted(TrainingSettings(may_use=["brightness", "orientation", "size"])).patches.context
+    'hide'
+    """
+    patches: dict[str, Any] = {}
+    augmentation: dict[str, Any] = {}
+    given, varied, allowed = settings.patches, settings.augmentation, settings.may_use
+    alone = given.context == "hide"
+    if "surroundings" not in allowed:
+        alone = True
+        patches |= {"context": "hide", "dilation": 0, "rim": given.rim or "auto"}
+        if given.normalize not in OWN:
+            patches["normalize"] = "both_raw"
+    if "brightness" not in allowed:
+        patches |= {"normalize": "object" if alone else "apart", "rim": given.rim or "auto"}
+        augmentation |= {"brightness": max(varied.brightness, BRIGHTNESS), "noise": max(varied.noise, NOISE)}
+    if "orientation" not in allowed:
+        augmentation |= {"flips": True, "rotation": "free", "axes": "all", "share": 1.0}
+    if "size" not in allowed:
+        patches |= {"view": "object", "rim": given.rim or "auto"}
+        augmentation |= {"scale": max(varied.scale, SCALE), "share": 1.0}
+    measured = tuple(one for one in settings.measurements.may_use if one in allowed)
+    return settings.changed(patches=patches, augmentation=augmentation, measurements={"may_use": measured})
+
+
+def said(settings: TrainingSettings) -> str:
+    """Return a sentence about the settings that `restricted` changes, "" where it changes none."""
+    result = restricted(settings)
+    changes = [
+        f"{part}.{name} is {value!r} instead of {getattr(getattr(settings, part), name)!r}"
+        for part in ("patches", "augmentation")
+        for name, value in getattr(result, part)
+        if value != getattr(getattr(settings, part), name)
+    ]
+    if not changes:
+        return ""
+    kept_out = " and ".join(sorted(set(EVIDENCE) - settings.may_use))
+    return f"Because {kept_out} may not count, {', '.join(changes)}."

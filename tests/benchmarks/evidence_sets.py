@@ -1,0 +1,73 @@
+"""Generated sets in which one kind of evidence alone carries the class, and all others vary within each class.
+
+Objects are discs or balls, drawn out along one axis, with or without spots, on a background of their own, blurred as
+by an objective and with noise. In each set the two classes differ in one property by as much as it varies elsewhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from svetlana_jupyter.core.samples import Sample
+
+CARRIERS = ("brightness", "orientation", "size", "surroundings", "texture")
+CELL = {2: 36, 3: 26}
+RADII = {2: (7.0, 12.0), 3: (5.0, 8.0)}
+BLUR, NOISE = 0.7, 5.0
+
+
+def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -> Sample:
+    """Make a set whose classes differ in ``carrier`` alone.
+
+    Parameters
+    ----------
+    carrier : one of `CARRIERS`
+        "texture" is what is left when none of the four may count: a few bright spots, or none.
+    ndim : 2 or 3
+    count : int
+        Number of objects.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    cell = CELL[ndim]
+    sides = [int(np.ceil(count ** (1 / ndim)))] * ndim
+    image = np.full([side * cell for side in sides], 20.0)
+    mask = np.zeros(image.shape, np.uint16)
+    places = rng.permutation(int(np.prod(sides)))[:count]
+    classes = rng.integers(0, 2, count)
+    offsets = np.stack(np.meshgrid(*[np.arange(cell) - (cell - 1) / 2] * ndim, indexing="ij"))
+    for place in range(int(np.prod(sides))):
+        corner = np.array(np.unravel_index(place, sides)) * cell
+        there = tuple(slice(a, a + cell) for a in corner)
+        found = np.flatnonzero(places == place)
+        known = int(classes[found[0]]) if len(found) else None
+
+        def draw(name: str, low: float, high: float, known: int | None = known) -> float:
+            """Draw evenly, or for the carrier from the lower or the upper end."""
+            share = rng.random()
+            if name == carrier and known is not None:
+                share = 0.2 * share + 0.8 * known
+            return low + share * (high - low)
+
+        if known is None:
+            continue
+        shift = rng.uniform(-2, 2, ndim)
+        centered = offsets - shift.reshape(-1, *[1] * ndim)
+        axis = int(draw("orientation", 0, 2 - 1e-9))  # along rows or along columns
+        radius = draw("size", *RADII[ndim]) * np.where(np.arange(ndim) == ndim - 1 - axis, 1.0, 0.7)
+        inside = ((centered / radius.reshape(-1, *[1] * ndim)) ** 2).sum(0) <= 1
+        # The surroundings reach as far as the object is large, or they would tell how large that is.
+        image[there][(centered**2).sum(0) <= (1.6 * radius.max()) ** 2] = draw("surroundings", 20, 60)
+        level = draw("brightness", 90, 160)
+        own = np.full(inside.shape, level)
+        if draw("texture", 0, 2 - 1e-9) >= 1:
+            for spot in offsets[:, inside].T[rng.integers(0, inside.sum(), 4)]:
+                # As wide as the object is large: a spot of one width would tell how large that is.
+                distance = ((offsets - spot.reshape(-1, *[1] * ndim)) ** 2).sum(0) / (0.2 * radius.max()) ** 2
+                own += 0.5 * level * np.exp(-distance)
+            own += level - own[inside].mean()
+        image[there][inside] = own[inside]
+        mask[there][inside] = found[0] + 1
+    image = gaussian_filter(image, BLUR) + rng.normal(0, NOISE, image.shape)
+    return Sample(np.clip(np.rint(image), 0, 255).astype(np.uint8), mask, classes, ("first", "second"))

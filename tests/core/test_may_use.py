@@ -1,0 +1,151 @@
+"""What may not count changes no pixel that a classifier sees, whatever the other settings say."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation
+from xarray import DataArray
+
+from svetlana_jupyter.core.geometry import freeze_patches
+from svetlana_jupyter.core.may_use import restricted, said
+from svetlana_jupyter.core.measures.table import EVIDENCE, columns
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.core.patches import cut_patches
+from svetlana_jupyter.core.recipes import RECIPES
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import SettingsError
+
+
+def without(*evidence: str, **values) -> TrainingSettings:
+    return restricted(TrainingSettings(may_use=set(EVIDENCE) - set(evidence), **values))
+
+
+def scene(ndim: int = 2, enlarged: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """A textured object with a dent, a second one beside it, and noise."""
+    rng = np.random.default_rng(0)
+    shape = (33,) * ndim
+    grid = np.stack(np.meshgrid(*[np.arange(33) - 16] * ndim, indexing="ij"))
+    mask = ((grid**2).sum(0) <= 49).astype(np.uint16)
+    mask[(slice(9, 13),) * ndim] = 0
+    mask[(slice(28, 32),) * ndim] = 2
+    image = rng.normal(50, 8, shape) + 60 * (mask > 0) + 20 * rng.random(shape) * (mask == 1)
+    for axis in range(ndim):
+        image, mask = np.repeat(image, enlarged, axis), np.repeat(mask, enlarged, axis)
+    return image, mask
+
+
+def patch(image: np.ndarray, mask: np.ndarray, settings: TrainingSettings) -> np.ndarray:
+    dims = list("zyx"[-mask.ndim :])
+    found = ImagePair("x", DataArray(image[None], dims=["c", *dims]), DataArray(mask, dims=dims))
+    objects = index_objects(found.mask).loc[[1]]
+    frozen = freeze_patches(settings.patches, objects, None, None)
+    ((_, patches),) = cut_patches(found, objects, frozen)
+    return patches[0]
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("view", ["fixed", "object"])
+@pytest.mark.parametrize("sampling", [None, 17])
+@pytest.mark.parametrize("normalize", ["none", "minmax", "max", "percentile", "object", "both", "both_raw", "apart"])
+@pytest.mark.parametrize("scope", ["patch", "image"])
+def test_without_surroundings_the_patch_is_the_same_whatever_is_outside(ndim, view, sampling, normalize, scope):
+    image, mask = scene(ndim)
+    other = np.where(mask == 1, image, np.random.default_rng(1).normal(900, 300, image.shape))
+    given = {"normalize": normalize, "scope": scope, "view": view, "sampling": sampling, "dilation": 7}
+    settings = without("surroundings", patches=given)
+    seen = patch(image, mask, settings)
+    np.testing.assert_array_equal(patch(other, np.where(mask == 1, 1, 0), settings), seen)
+    assert np.ptp(seen[0]) > 0
+    # ... which is what the test would miss if it compared nothing: with its surroundings, the patch does change.
+    assert not np.array_equal(patch(other, mask, TrainingSettings(patches=given)), seen)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("left", [("surroundings",), ()])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_without_brightness_neither_gain_nor_offset_of_object_or_surroundings_changes_the_patch(ndim, left, recipe):
+    image, mask = scene(ndim)
+    settings = without("brightness", *{"surroundings"}.difference(left), recipe=recipe)
+    seen = patch(image, mask, settings)
+    relit = np.where(mask == 1, 3 * image - 40, 0.5 * image + 90)
+    np.testing.assert_allclose(patch(relit, mask, settings), seen, atol=1e-3)
+    assert np.ptp(seen[0]) > 1
+
+
+def test_without_brightness_the_light_that_mixes_along_the_edge_is_left_out():
+    image, mask = scene()
+    settings = without("brightness")
+    near = binary_dilation(mask == 1, iterations=1) & ~np.isin(mask, 1)
+    edge = (mask == 1) & binary_dilation(mask != 1, iterations=1)
+    mixed = np.where(near, image + 30, np.where(edge, image - 30, image))
+    np.testing.assert_allclose(patch(mixed, mask, settings), patch(image, mask, settings), atol=1e-4)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_without_size_an_enlarged_object_gives_the_same_patch(ndim):
+    settings = without("size", patches={"size": 24, "sampling": 13, "normalize": "none"})
+    seen, enlarged = (patch(*scene(ndim, factor), settings) for factor in (1, 3))
+    assert (seen == enlarged).mean() > 0.9
+    settings = without("size", "surroundings", patches={"sampling": 14})
+    alone, twice = (patch(*scene(ndim, factor), settings) for factor in (2, 4))
+    assert twice[-1].sum() == pytest.approx(alone[-1].sum(), rel=0.05)
+
+
+def test_without_size_objects_of_any_size_in_one_image_fill_their_patches_alike():
+    mask = np.zeros((200, 200), np.uint16)
+    for label, (center, radius) in enumerate([(30, 6), (80, 11), (150, 35)], 1):
+        rows, columns = np.mgrid[:200, :200]
+        mask[(rows - center) ** 2 + (columns - 100) ** 2 <= radius**2] = label
+    found = ImagePair("x", DataArray(mask[None] * 1.0, dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
+    objects = index_objects(found.mask)
+    frozen = freeze_patches(without("size").patches, objects, None, None)
+    cut = dict(zip(*[np.concatenate(part) for part in zip(*cut_patches(found, objects, frozen), strict=True)]))
+    shares = [cut[label][-1].mean() for label in (1, 2, 3)]
+    np.testing.assert_allclose(shares, np.pi / 4 / 1.5**2, rtol=0.2)  # a disc of few pixels fills less of its box
+
+
+def test_without_orientation_training_turns_by_any_angle_and_mirrors():
+    varied = without("orientation", recipe="oriented", augmentation={"share": 0.5}).augmentation
+    assert (varied.flips, varied.rotation, varied.axes, varied.share) == (True, "free", "all", 1.0)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_may_count_wins_and_restricting_twice_changes_nothing(recipe):
+    for evidence in [(), *((one,) for one in EVIDENCE), EVIDENCE]:
+        once = without(*evidence, recipe=recipe)
+        assert restricted(once) == once
+    assert without(recipe=recipe) == TrainingSettings(recipe=recipe)
+
+
+def test_stricter_settings_of_ones_own_stay():
+    strict = without("brightness", patches={"context": "hide", "rim": 5}, augmentation={"brightness": 0.8})
+    assert (strict.patches.context, strict.patches.rim, strict.patches.normalize) == ("hide", 5, "object")
+    assert strict.augmentation.brightness == 0.8
+
+
+@pytest.mark.parametrize("evidence", EVIDENCE)
+def test_a_forest_measures_nothing_that_uses_what_may_not_count(evidence):
+    used = [column.measurement.uses for column in columns(2, 1, may_use=without(evidence).measurements.may_use)]
+    assert used and not any(evidence in uses for uses in used)
+    narrower = without("size", measurements={"may_use": ["brightness", "size"]})
+    assert narrower.measurements.may_use == ("brightness",)
+
+
+def test_what_is_overruled_is_said():
+    settings = TrainingSettings(may_use=["brightness", "orientation", "size"])
+    assert "surroundings may not count" in said(settings)
+    assert "patches.context is 'hide' instead of 'keep'" in said(settings)
+    assert said(restricted(settings)) == said(TrainingSettings()) == ""
+
+
+def test_may_use_is_a_sorted_list_in_json_and_refuses_what_it_does_not_know():
+    settings = TrainingSettings(may_use={"size", "brightness"})
+    assert json.loads(settings.to_json())["may_use"] == ["brightness", "size"]
+    assert TrainingSettings.from_json(settings.to_json()) == settings
+    assert json.loads(TrainingSettings(may_use=[]).to_json())["may_use"] == []
+    with pytest.raises(SettingsError, match="may_use"):
+        TrainingSettings(may_use=["colour"])
