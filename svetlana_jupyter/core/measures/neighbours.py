@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.measures.contour import directions
-from svetlana_jupyter.core.measures.region import Floats, Offset, Region
+from svetlana_jupyter.core.measures.region import Offset, Region
 from svetlana_jupyter.core.measures.table import DISTANCES, PARTS
 
 
@@ -36,7 +36,7 @@ class Neighbours:
         box = tuple(side + margin for side, margin in zip(region.box, reach, strict=True))
         self._strides = tuple(math.prod(box[axis + 1 :]) for axis in range(region.ndim))
         # Steps may lead behind the last object, never before the first: the first part of an offset is positive.
-        self.own = np.zeros(len(region) * math.prod(box) + self._flat(reach), bool)
+        self.own = np.zeros(len(region) * math.prod(box) + self.flat(reach), bool)
         stack = self.own[: len(region) * math.prod(box)].reshape(len(region), *box)
         stack[(slice(None), *map(slice, region.box))] = region.own
         self.at = np.flatnonzero(self.own)
@@ -44,8 +44,8 @@ class Neighbours:
     @classmethod
     def of(cls, region: Region) -> Self:
         """Prepare for all the distances that a texture is measured at."""
-        longest = max(*DISTANCES, float(np.rint(region.diameter.max() / min(PARTS))))
-        return cls(region, tuple(math.ceil(longest / step) for step in region.step))
+        longest = max(*DISTANCES, float(region.diameter.max()) / min(PARTS))
+        return cls(region, tuple(math.floor(longest / step) + 1 for step in region.step))
 
     def spread(self, values: NDArray[Any], outside: float) -> NDArray[Any]:
         """Return values at ``region.at`` as a flat widened stack."""
@@ -55,16 +55,10 @@ class Neighbours:
 
     def shifts(self, distance: float) -> NDArray[np.int64]:
         """Return how far steps of a length, in all directions, lead in the flat stack."""
-        return np.array([self._flat(offset) for offset in offsets(self.region.step, distance)], np.int64)
+        return np.array([self.flat(offset) for offset in offsets(self.region.step, distance)], np.int64)
 
-    def shifts_by_object(self, distances: Floats) -> list[NDArray[np.int64]]:
-        """Return the same for one length an object: arrays (n,), 0 where an object has fewer directions than others."""
-        apart = {one: self.shifts(float(one)) for one in np.unique(distances)}
-        count = max(map(len, apart.values()), default=0)
-        padded = {one: np.pad(shifts, (0, count - len(shifts))) for one, shifts in apart.items()}
-        return list(np.array([padded[one] for one in distances]).reshape(-1, count).T)
-
-    def _flat(self, offset: Offset) -> int:
+    def flat(self, offset: Offset) -> int:
+        """Return how far a step leads in the flat stack."""
         return sum(part * stride for part, stride in zip(offset, self._strides, strict=True))
 
 

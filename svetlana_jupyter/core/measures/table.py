@@ -16,7 +16,7 @@ VERSION = 1
 
 QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 DISTANCES = (1, 2, 4)  # of the pixels whose grey levels are compared
-PARTS = (16, 8, 4)  # of an object's diameter, as other distances between pixels
+PARTS = (8, 4, 2)  # of an object's diameter, as other distances between pixels
 SCALES = (1, 2, 4)  # of the blurs that take away detail
 PATTERNS = 10  # kinds of local binary patterns with eight neighbours
 
@@ -168,7 +168,7 @@ _SHAPE = _of(
     ("solidity", "", "", "share of the pixels in its convex hull that are its own"),
     ("radius_max", "length", "size", "largest distance of a pixel from the centroid, and half a pixel"),
     ("radius_variation", "", "", "deviation of that distance over its mean; not known of a single pixel"),
-    ("roundness", "", "", "area or volume over that of the disc or ball of the largest radius"),
+    ("roundness", "", "size", "area or volume over that of the disc or ball of the largest radius"),
 )
 
 _QUANTILES = tuple(
@@ -187,7 +187,7 @@ _INTENSITY = _of(
     ("skewness", "", "", "of their distribution: above 0 where a few are bright"),
     ("kurtosis", "", "", "of their distribution, 0 for a normal one: above where it has long tails"),
     ("peak", "", "size", "largest less mean, in deviations"),
-    ("rim", "", "", "mean of the outermost pixels less that of all, in deviations"),
+    ("rim", "", "size", "mean of the outermost pixels less that of all, in deviations"),
     ("radial_trend", "", "", "correlation of brightness with the distance from the centroid: -1 for a bright middle"),
     (
         "concentration",
@@ -293,7 +293,7 @@ _ORIENTATION = [
 _POSITION = _of(
     "position",
     *(
-        (name, "length", "surroundings", f"place of its centroid along {axis} in the image")
+        (name, "length", "surroundings orientation", f"place of its centroid along {axis} in the image")
         for name, axis in (("3D position_z", "z"), ("position_y", "y"), ("position_x", "x"))
     ),
     ("border_distance", "length", "surroundings", "from its centroid to the nearest border of the image"),

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.measures.bands import bands
 from svetlana_jupyter.core.measures.brightness import Channel
+from svetlana_jupyter.core.measures.contour import directions
 from svetlana_jupyter.core.measures.neighbours import Neighbours
 from svetlana_jupyter.core.measures.patterns import patterns
-from svetlana_jupyter.core.measures.region import Floats, over
+from svetlana_jupyter.core.measures.region import Floats, Stack, over
 from svetlana_jupyter.core.measures.table import DISTANCES, PARTS
 
 LEVELS = 8  # of grey, each half a deviation wide; the outer two take in all that is beyond
@@ -50,19 +51,29 @@ def grain(channel: Channel, near: Neighbours) -> dict[str, Floats]:
 
     Of a texture that is enlarged together with its object this stays the same.
     """
-    region, values = channel.region, channel.standard.astype(np.float32)
+    region = channel.region
+    values = channel.standard.astype(np.float32)
     stack = near.spread(values, 0)
     found = {}
     for part in PARTS:
         total, count = np.zeros(len(region)), np.zeros(len(region))
-        for shifts in near.shifts_by_object(np.maximum(np.rint(region.diameter / part), 1)):
-            there = near.at + np.repeat(shifts, region.counts)
-            both = near.own[there]
-            squares = np.square(values - stack[there]) * both
-            total += region.total(squares) / 2
-            count += np.where(shifts > 0, region.total(both), 0)  # a step of 0 leads nowhere, and adds no difference
+        for direction in directions(region.ndim):
+            # Whole steps in this direction rarely make up the distance: what is found on both sides of it is mixed.
+            steps = region.diameter / part / np.linalg.norm(np.multiply(direction, region.step))
+            less = np.floor(steps)
+            here = [_difference(values, stack, near, near.flat(direction), less + more) for more in (0, 1)]
+            mixed = here[0] + (steps - less) * (here[1] - here[0])
+            total += np.nan_to_num(mixed)
+            count += ~np.isnan(mixed)
         found[f"grain_{part}"] = over(total, count)
     return found
+
+
+def _difference(values: Stack, stack: Stack, near: Neighbours, step: int, count: Floats) -> Floats:
+    """Return half the mean squared difference of pixels as many steps apart as ``count`` says (n,), NaN without any."""
+    there = near.at + np.repeat(step * count.astype(np.int64), near.region.counts)
+    both = near.own[there]
+    return over(near.region.total(np.square(values - stack[there]) * both) / 2, near.region.total(both))
 
 
 def _haralick(pairs: NDArray[np.int64]) -> dict[str, Floats]:
