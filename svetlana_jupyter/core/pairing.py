@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xarray import DataArray
 
@@ -16,6 +17,9 @@ from svetlana_jupyter.core.levels import Level
 from svetlana_jupyter.core.spacing import Spacing
 from svetlana_jupyter.errors import InputError
 
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.measure import Memory
+
 __all__ = ["ImagePair", "find_pairs", "open_pair", "pair"]
 
 
@@ -25,7 +29,7 @@ class ImagePair:
 
     ``image`` is ``(c, [z,] y, x)`` and ``mask`` ``([z,] y, x)``, both lazy; ``groups`` says what the image belongs to
     (plate, well, patient). ``levels`` and ``mask_levels`` are the resolutions that the screen reads, the finest first;
-    empty where only the arrays are there.
+    empty where only the arrays are there. ``memory`` keeps what is measured of the objects.
     """
 
     name: str
@@ -34,6 +38,7 @@ class ImagePair:
     groups: Mapping[str, str] = field(default_factory=dict)
     levels: tuple[Level, ...] = ()
     mask_levels: tuple[Level, ...] = ()
+    memory: Memory | None = field(default=None, compare=False, repr=False)
 
     @property
     def ndim(self) -> int:

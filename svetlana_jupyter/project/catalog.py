@@ -18,6 +18,7 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, open_pair, pair
 from svetlana_jupyter.core.readers import hdf5_file
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.measured import remembering
 from svetlana_jupyter.project.store import Store, draft_of, replacing
 
 PATIENCE = 5.0  # seconds to wait for objects that another thread is finding
@@ -178,10 +179,12 @@ class Catalog:
         return self.entries[name]
 
     def pair(self, name: str) -> ImagePair:
-        """Open an image with its mask, lazily."""
+        """Open an image with its mask, lazily; what is measured of its objects is kept in the project."""
         entry = self.entry(name)
         if name not in self._pairs:
-            self._pairs[name] = self.open(entry, self._store.absolute(entry.mask), known=True)
+            mask = self._store.absolute(entry.mask)
+            folder, files = self._store.measurements_folder(name), (self._paths(entry.image), mask)
+            self._pairs[name] = remembering(self.open(entry, mask, known=True), folder, self._store.writable, files)
         return self._pairs[name]
 
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:

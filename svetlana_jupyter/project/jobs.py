@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from svetlana_jupyter.errors import ProjectError
 
-Kind = Literal["training", "prediction", "sweep"]
+Kind = Literal["training", "prediction", "sweep", "measurement"]
 Stop = Callable[[], bool]
 Work = Callable[[Stop], Iterator[object]]  # given a function that tells whether to stop, the generator of events
 

@@ -17,6 +17,7 @@ from traitlets import Any as AnyTrait
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.jobs import Foreground, Stop, Work, threads_for
+from svetlana_jupyter.project.measurement import MEASURED, measure_images, measured_table, unmeasured
 from svetlana_jupyter.project.patches import augmented_patches, check_pipeline
 from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
 from svetlana_jupyter.project.report import project_html
@@ -159,6 +160,38 @@ class Project(Results):
     def start_prediction(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify on a thread of its own, so that the notebook stays free."""
         self._jobs.start("prediction", self._prediction(images, run, threads_for("panel")))
+
+    def measure(
+        self, images: Iterable[str] | None = None, groups: Iterable[str] = MEASURED, ring: float | None = None
+    ) -> pd.DataFrame:
+        """Measure every object of the images (all by default), each only once, and wait; Ctrl-C keeps what is done.
+
+        Parameters
+        ----------
+        images : iterable of str, optional
+        groups : iterable of str
+            Of "shape", "intensity", "texture", "ring" (brightness around the object), "ring_texture", "orientation"
+            and "position": all but "ring_texture" by default. `sv.describe_measurements()` says what is in them, in
+            which unit, and what it means.
+        ring : float, optional
+            Width of the ring around an object in pixels; by default that of the settings.
+
+        Returns
+        -------
+        DataFrame
+            `predictions`, and behind its columns one for each measurement: ``area_um2``, ``dna_mean``, ... Lengths,
+            areas and volumes are in micrometres where the spacing of an image is known, else in pixels and without
+            ``_um`` behind the name. NaN is what cannot be told of an object.
+        """
+        names = self._chosen(images)
+        chosen = self.settings.measurements
+        chosen = chosen.changed(groups=tuple(groups), ring=chosen.ring if ring is None else ring)
+        pairs = {name: self.pair(name) for name in names}
+        if any(unmeasured(pair, self.objects(name), chosen) for name, pair in pairs.items()):
+            self._jobs.run("measurement", lambda stop: measure_images(pairs, self.objects, chosen, stop))
+        table = self.predictions(names)
+        measured = pd.concat([measured_table(pair, self.objects(name), chosen) for name, pair in pairs.items()])
+        return table.join(measured, rsuffix="_measured")
 
     def sweep(
         self, settings: TrainingSettings | None = None, *, sampling: int | None = None, **values: Any

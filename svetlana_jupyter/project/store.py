@@ -89,6 +89,9 @@ class Store:
     def objects_file(self, image: str) -> Path:
         return self.path / "objects" / f"{file_name(image)}.parquet"
 
+    def measurements_folder(self, image: str) -> Path:
+        return self.path / "measurements" / file_name(image)
+
     def links_file(self, image: str, mask: int) -> Path:
         """Where it stands how the objects of the mask before became those of mask number ``mask``."""
         return self.path / "masks" / f"{file_name(image)}.{mask}.csv"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -10,9 +12,10 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels
 
 from svetlana_jupyter.core import blocks
-from svetlana_jupyter.core import measure as measuring
+from svetlana_jupyter.core import measure as remembering
 from svetlana_jupyter.core.measure import cut_features, features, in_um, length_unit, measure
 from svetlana_jupyter.core.measure_settings import MeasureSettings
+from svetlana_jupyter.core.measures import objects as measuring
 from svetlana_jupyter.core.measures.table import GROUPS, columns
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, pair
@@ -44,6 +47,17 @@ def measured(found: ImagePair, objects: pd.DataFrame | None = None, settings: Me
 
 def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(found, expected, rtol=1e-4, atol=1e-4)
+
+
+class Remembered(dict):
+    """A memory in a dictionary."""
+
+    def recall(self, key: str) -> pd.DataFrame:
+        return self.get(key, pd.DataFrame(index=pd.Index([], dtype="int64", name="object")))
+
+    def keep(self, key: str, table: pd.DataFrame) -> None:
+        assert not table.index.isin(self.recall(key).index).any()
+        self[key] = pd.concat([self.recall(key), table])
 
 
 @pytest.mark.parametrize(("shape", "spacing"), [((60, 70), (0.5, 0.5)), ((16, 30, 32), (2.0, 0.5, 0.5))])
@@ -191,3 +205,41 @@ def test_a_huge_object_is_measured_on_an_even_selection_of_its_pixels(monkeypatc
     for name in ("area", "axis_major", "axis_minor", "perimeter", "mean:0", "sd:0", "median:0", "position_y"):
         assert rough[name].item() == pytest.approx(exact[name].item(), rel=0.02), name
     assert rough["solidity"].item() == pytest.approx(1, abs=0.01)
+
+
+def test_what_is_remembered_is_not_measured_again_and_the_same(monkeypatch):
+    found = blobs((60, 70))
+    objects, expected = index_objects(found.mask), measured(found)
+    asked: list[tuple[set[str], int]] = []
+    measure_objects = remembering.measure_objects
+    monkeypatch.setattr(
+        remembering,
+        "measure_objects",
+        lambda pair, some, groups, ring: (
+            asked.append((set(groups), len(some))),
+            measure_objects(pair, some, groups, ring),
+        )[1],
+    )
+    with_memory = replace(found, memory=Remembered())
+    measured(with_memory, objects.iloc[:3], MeasureSettings(groups=("shape", "ring")))
+    measured(with_memory, objects.iloc[2:5], MeasureSettings(groups=("texture", "shape")))
+    same(measured(with_memory), expected)
+    same(measured(with_memory), expected)
+    seen = {group: sum(count for groups, count in asked if group in groups) for group in GROUPS}
+    assert seen == dict.fromkeys(GROUPS, len(objects))
+    measured(with_memory, objects, MeasureSettings(groups=("shape", "ring"), ring=3))
+    assert asked[-1] == ({"ring"}, len(objects))
+
+
+@pytest.mark.parametrize("kept_at_least", [1, 10_000])
+def test_what_was_measured_before_a_stop_is_kept(kept_at_least, monkeypatch):
+    monkeypatch.setitem(blocks.SIDES, 2, (20, 20))
+    monkeypatch.setattr(remembering, "KEPT_AT_LEAST", kept_at_least)
+    found = replace(blobs((60, 70), 20), memory=Remembered())
+    tables = measure(found, index_objects(found.mask), MeasureSettings())
+    done = pd.concat([next(tables), next(tables)])
+    tables.close()
+    same(
+        found.memory.recall("shape").sort_index(),
+        done[["area", *found.memory.recall("shape").columns[1:]]].sort_index(),
+    )

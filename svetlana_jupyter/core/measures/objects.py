@@ -1,0 +1,218 @@
+"""Cutting objects out of their image and measuring them, a group of measurements after the other.
+
+Objects are visited block by block, each chunk of image and mask decoded once; what is held is the pixels under a
+block's objects and a stack of some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from svetlana_jupyter.core.blocks import block_sides, group_by_block, last_axes
+from svetlana_jupyter.core.measures.brightness import Channel, brightness
+from svetlana_jupyter.core.measures.neighbours import Neighbours
+from svetlana_jupyter.core.measures.orientation import direction, texture_direction
+from svetlana_jupyter.core.measures.region import Floats, Region
+from svetlana_jupyter.core.measures.ring import ring
+from svetlana_jupyter.core.measures.shape import shape
+from svetlana_jupyter.core.measures.table import Column, columns
+from svetlana_jupyter.core.measures.texture import texture
+from svetlana_jupyter.core.normalize import finite
+from svetlana_jupyter.core.widening import widened
+from svetlana_jupyter.core.windows import Window, read_windows
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.pairing import ImagePair
+
+Integers = NDArray[np.int64]
+
+MOST_VOXELS = 1 << 22  # of an object's box; larger ones are measured on every second, third, ... pixel along each axis
+STACK_VOXELS = 1 << 18  # of the boxes of a stack, so that it stays in the processor's cache
+OUTSIDE = -1  # in masks: beyond the image
+
+
+def measure_objects(
+    pair: ImagePair, objects: pd.DataFrame, groups: Collection[str], ring: float
+) -> Iterator[pd.DataFrame]:
+    """Measure groups of the table of objects, block after block; see `core.measure.measure`.
+
+    Parameters
+    ----------
+    ring : float
+        Width of the ring around an object, in finest sides of a pixel.
+    """
+    measuring = _Measuring(pair, objects, groups, ring)
+    together = list(measuring.together())
+    windows = [window for _, window in together]
+    pixels, masks = read_windows(pair.image, windows), read_windows(pair.mask, windows)
+    for (members, window), image, mask in zip(together, pixels, masks, strict=True):
+        yield measuring.table(members, window, image, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """Objects cut out in boxes of one shape: ``labels`` (n,), ``mask`` (n, *box), ``pixels`` (n, C, *box)."""
+
+    labels: Integers
+    mask: NDArray[Any]
+    pixels: NDArray[np.float32]
+
+    @property
+    def own(self) -> NDArray[np.bool_]:
+        own: NDArray[np.bool_] = self.mask == self.labels.reshape(-1, *(1 for _ in self.mask.shape[1:]))
+        return own
+
+
+class _Measuring:
+    """The objects of one image, and what is measured of them."""
+
+    def __init__(self, pair: ImagePair, objects: pd.DataFrame, groups: Collection[str], ring: float) -> None:
+        axes = "zyx"[-pair.ndim :]
+        self._pair, self._groups, self._ring = pair, set(groups), ring
+        self._columns: Sequence[Column] = columns(pair.ndim, len(pair.channels), groups)
+        self._labels = objects.index.to_numpy(np.int64)
+        self._centers = objects[list(axes)].to_numpy(float)
+        self._first = objects[[f"{axis}0" for axis in axes]].to_numpy(np.int64)
+        self._last = objects[[f"{axis}1" for axis in axes]].to_numpy(np.int64)
+        self._shape = np.array(pair.mask.shape)
+        spacing = np.array(pair.spacing or (1.0,) * pair.ndim)
+        self._step = spacing / spacing.min()
+        self._strides = _strides(self._last - self._first)
+
+    def together(self) -> Iterator[tuple[Integers, Window]]:
+        """Yield the objects to measure together, by position, and the part of the image to read for them."""
+        sides = np.array(block_sides(self._pair.image, self._pair.mask))
+        wide = ((self._last - self._first) > sides).any(axis=1) | (self._strides > 1)
+        ordinary = np.flatnonzero(~wide)
+        found = [ordinary[some] for some in group_by_block(self._centers[ordinary], tuple(sides))]
+        found += [np.array([one]) for one in np.flatnonzero(wide)]
+        found.sort(key=lambda members: tuple(self._centers[members[0]] // sides))
+        for members in found:
+            stride = int(self._strides[members[0]])
+            margin = self._reach(stride) * stride
+            low = np.maximum(self._first[members].min(axis=0) - margin, 0)
+            high = np.minimum(self._last[members].max(axis=0) + margin, self._shape)
+            yield members, Window(tuple(low.tolist()), tuple(high.tolist()), stride)
+
+    def table(self, members: Integers, window: Window, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
+        """Measure the objects of one window."""
+        found = []
+        low, stride = np.array(window.low), window.stride
+        first = -((low - self._first[members]) // stride)  # the first pixel read at or behind the box's first
+        last = -((low - self._last[members]) // stride)
+        for some in _alike(last - first):
+            found.append(self._measured(members[some], first[some], last[some], stride, image, mask))
+        return pd.concat(found) if len(found) > 1 else found[0]
+
+    def _measured(
+        self, members: Integers, first: Integers, last: Integers, stride: int, image: NDArray[Any], mask: NDArray[Any]
+    ) -> pd.DataFrame:
+        box = (last - first).max(axis=0)
+        step = tuple((self._step * stride).tolist())
+        inside = _cut(image, mask, self._labels[members], first, box)
+        region = Region(inside.own, step)
+        channels = [Channel(region, np.ascontiguousarray(plane)) for plane in np.moveaxis(inside.pixels, 1, 0)]
+        near = Neighbours.of(region) if "texture" in self._groups else None
+        found: dict[str, Floats] = {}
+        if "shape" in self._groups:
+            found |= shape(region)
+        if "orientation" in self._groups:
+            found |= direction(region)
+        if "position" in self._groups:
+            found |= self._position(members)
+        for number, channel in enumerate(channels):
+            if "intensity" in self._groups:
+                found |= _keyed(brightness(channel), number)
+            if near is not None:
+                found |= _keyed(texture(channel, near), number)
+            if "orientation" in self._groups:
+                found |= _keyed(texture_direction(channel), number)
+        if self._looks_around:
+            reach = self._reach(stride)
+            found |= self._around(
+                _cut(image, mask, self._labels[members], first - reach, box + 2 * reach), channels, step
+            )
+        keys = [column.key for column in self._columns]
+        values = np.stack([np.asarray(found[key], np.float32) for key in keys], axis=1)
+        return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), keys)
+
+    def _around(self, wide: _Stack, channels: list[Channel], step: tuple[float, ...]) -> dict[str, Floats]:
+        zone = widened(wide.own, tuple(max(self._ring, min(step)) / side for side in step)) & ~wide.own
+        around = Region(zone & (wide.mask == 0), step)
+        near = Neighbours.of(around) if "ring_texture" in self._groups else None
+        found = {"ring_covered": _share(zone & (wide.mask > 0), zone & (wide.mask >= 0))}
+        for number, channel in enumerate(channels):
+            outer = Channel(around, np.ascontiguousarray(wide.pixels[:, number]))
+            if "ring" in self._groups:
+                found |= _keyed(ring(channel, outer), number)
+            if near is not None:
+                found |= _keyed({f"ring_{name}": values for name, values in texture(outer, near).items()}, number)
+        return found
+
+    def _position(self, members: Integers) -> dict[str, Floats]:
+        centers = self._centers[members]
+        found = {
+            f"position_{axis}": place * step
+            for axis, place, step in zip("zyx"[-len(self._step) :], centers.T, self._step, strict=True)
+        }
+        nearest = np.minimum(centers + 0.5, self._shape - 0.5 - centers) * self._step
+        return found | {"border_distance": nearest[:, self._shape > 1].min(axis=1, initial=np.inf)}
+
+    @property
+    def _looks_around(self) -> bool:
+        return bool(self._groups & {"ring", "ring_texture"})
+
+    def _reach(self, stride: int) -> Integers:
+        """Return how many pixels that are read the ring is wide along each axis, 0 where there is none."""
+        if not self._looks_around:
+            return np.zeros(len(self._step), np.int64)
+        step = self._step * stride
+        reach: Integers = np.floor(max(self._ring, step.min()) / step + 1e-9).astype(np.int64)
+        return reach
+
+
+def _strides(sides: Integers) -> Integers:
+    """Return how many pixels to step along each axis so that a box (n, ndim) holds at most `MOST_VOXELS`."""
+    strides = np.ones(len(sides), np.int64)
+    while (large := np.prod(-(-sides // strides[:, None]), axis=1) > MOST_VOXELS).any():
+        strides[large] += 1
+    return strides
+
+
+def _alike(sides: Integers) -> Iterator[Integers]:
+    """Yield the positions of boxes (n, ndim) of about the same shape, a stack of them at a time."""
+    quantum = np.maximum(2, 2 ** np.floor(np.log2(np.maximum(sides, 1)) - 2)).astype(np.int64)
+    rounded = -(-sides // quantum) * quantum
+    order = np.lexsort(rounded.T[::-1])
+    changes = np.flatnonzero((np.diff(rounded[order], axis=0) != 0).any(axis=1)) + 1
+    for some in np.split(order, changes):
+        count = max(1, STACK_VOXELS // int(rounded[some[0]].prod()))
+        yield from np.split(some, range(count, len(some), count))
+
+
+def _cut(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Stack:
+    """Cut boxes that begin at ``first`` (n, ndim) and may reach beyond what was read."""
+    shape = np.array(mask.shape)
+    masks = np.full((len(labels), *box), OUTSIDE, np.int64)
+    pixels = np.zeros((len(labels), len(image), *box), np.float32)
+    low, high = np.maximum(first, 0), np.minimum(first + box, shape)
+    for number, (begin, start, stop) in enumerate(zip(first, low, high, strict=True)):
+        there, here = last_axes(map(slice, start, stop)), last_axes(map(slice, start - begin, stop - begin))
+        masks[number][here] = mask[there]
+        pixels[number][here] = image[there]
+    return _Stack(labels, masks, finite(pixels))
+
+
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Floats:
+    count = [np.count_nonzero(pixels.reshape(len(pixels), -1), axis=1) for pixels in (part, whole)]
+    return np.where(count[1] > 0, count[0] / np.maximum(count[1], 1), np.nan)
+
+
+def _keyed(found: dict[str, Floats], channel: int) -> dict[str, Floats]:
+    return {f"{name}:{channel}": values for name, values in found.items()}

@@ -1,0 +1,100 @@
+"""What was measured of the objects of an image, kept in the project so that no object is measured twice.
+
+``measurements/<image>/<group>.parquet``, a row an object and a column a measurement by its key. Each file says which
+image and mask it is of, with their spacing, and in which version it was measured; whatever is of others counts as not
+there. It is a cache: it may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock
+
+from svetlana_jupyter.core.images import fingerprint
+from svetlana_jupyter.core.measures.table import VERSION
+from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.store import replacing
+
+
+class MeasuredFiles:
+    """The memory (`core.measure.Memory`) of one image; any thread and several kernels may use it.
+
+    Parameters
+    ----------
+    folder : Path
+    writable : bool
+        Where it is not, what is measured is known for as long as the project is open.
+    identity : callable
+        Returns what stands for image, mask and spacing; asked for once, when it is first needed. Where it raises an
+        `InputError`, because a file is gone, nothing is known, and reading the pixels will say so.
+    """
+
+    def __init__(self, folder: Path, writable: bool, identity: Callable[[], str]) -> None:
+        self._folder, self._writable, self._identity = folder, writable, identity
+        self._of = ""
+        self._tables: dict[str, pd.DataFrame] = {}
+        self._lock = threading.Lock()
+
+    def recall(self, key: str) -> pd.DataFrame:
+        with self._lock:
+            return self._known(key)
+
+    def keep(self, key: str, table: pd.DataFrame) -> None:
+        with self._lock:
+            self._tables[key] = _joined(self._known(key), table)
+            if self._writable and self._of:
+                with suppress(OSError):  # a full disk keeps nobody from looking
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    with FileLock(self._folder / ".measurements.lock"):
+                        self._tables[key] = _joined(self._read(key), self._tables[key])
+                        self._tables[key].attrs["of"] = self._of
+                        with replacing(self._file(key)) as beside:
+                            self._tables[key].to_parquet(beside)
+
+    def _known(self, key: str) -> pd.DataFrame:
+        if not self._of:
+            try:
+                self._of = f"{VERSION} {self._identity()}"
+            except InputError:
+                return _nothing()
+        if key not in self._tables:
+            self._tables[key] = self._read(key)
+        return self._tables[key]
+
+    def _file(self, key: str) -> Path:
+        return self._folder / f"{key}.parquet"
+
+    def _read(self, key: str) -> pd.DataFrame:
+        with suppress(OSError, ValueError):  # what cannot be read is measured again
+            table = pd.read_parquet(self._file(key))
+            if table.attrs.get("of") == self._of:
+                return table
+        return _nothing()
+
+
+def remembering(
+    pair: ImagePair, folder: Path, writable: bool, files: tuple[Path | tuple[Path, ...], Path]
+) -> ImagePair:
+    """Return an image that keeps what is measured of it in a folder; ``files`` are those of image and of mask."""
+
+    def identity() -> str:
+        return f"{fingerprint(files[0])} {fingerprint(files[1])} {pair.spacing}"
+
+    return replace(pair, memory=MeasuredFiles(folder, writable, identity))
+
+
+def _nothing() -> pd.DataFrame:
+    return pd.DataFrame(index=pd.Index([], dtype="int64", name="object"))
+
+
+def _joined(known: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    if known.empty:
+        return table.sort_index()
+    return pd.concat([known, table[~table.index.isin(known.index)]]).sort_index()

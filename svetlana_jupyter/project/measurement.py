@@ -1,0 +1,49 @@
+"""The measuring job, and its result as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pandas as pd
+
+from svetlana_jupyter.core.measure import in_um, length_unit, measure, memory_key
+from svetlana_jupyter.core.measure_settings import MeasureSettings
+from svetlana_jupyter.core.measures.table import columns
+from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.project.jobs import Progress, Stop
+
+MEASURED = ("shape", "intensity", "texture", "ring", "orientation", "position")
+
+
+def unmeasured(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> bool:
+    """Whether anything must still be measured of these objects."""
+    memory = pair.memory
+    known = (
+        [memory.recall(memory_key(group, settings.ring)).index for group in settings.groups]
+        if memory
+        else [objects.index[:0]]
+    )
+    return any(not objects.index.isin(index).all() for index in known)
+
+
+def measure_images(
+    pairs: Mapping[str, ImagePair], objects: Callable[[str], pd.DataFrame], settings: MeasureSettings, stop: Stop
+) -> Iterator[Progress]:
+    """Measure all objects of images into their memories; a stop keeps what is done."""
+    yield Progress(0, 1, "opening")
+    tables = {name: objects(name) for name in pairs}
+    total = sum(map(len, tables.values()))
+    done = 0
+    for name, pair in pairs.items():
+        for table in measure(pair, tables[name], settings):
+            done += len(table)
+            yield Progress(done, total, f"measuring {name}")
+            if stop():
+                return
+
+
+def measured_table(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> pd.DataFrame:
+    """Return what is measured of the objects of an image, for people: indexed by ``(image, object)``."""
+    found = columns(pair.ndim, len(pair.channels), settings.groups)
+    table = pd.concat(list(measure(pair, objects, settings))).loc[objects.index]
+    return pd.concat({pair.name: in_um(table, found, pair.channels, length_unit(pair))}, names=["image", "object"])

@@ -1,0 +1,167 @@
+"""Every object is measured once, for whatever it is needed, and comes with its class in one table."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from svetlana_jupyter.core import measure as measuring
+from svetlana_jupyter.project import project as projects
+from svetlana_jupyter.project.measured import MeasuredFiles
+from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
+from tests.project.test_loop import annotated
+
+FOREST = {"architecture": "forest", "trees": 10, "threads": 1}
+
+
+@pytest.fixture
+def seen(monkeypatch) -> Counter:
+    """Counts how often each group was measured of each object."""
+    counts: Counter = Counter()
+    measure_objects = measuring.measure_objects
+
+    def counting(pair, objects, groups, ring):
+        for table in measure_objects(pair, objects, groups, ring):
+            counts.update((pair.name, object, group) for object in table.index for group in groups)
+            yield table
+
+    monkeypatch.setattr(measuring, "measure_objects", counting)
+    return counts
+
+
+def test_the_table_has_a_row_an_object_with_its_class_and_its_measurements(project: Project) -> None:
+    annotated(project)
+    project.train(**FOREST)
+    table = project.measure(["P1_A1", "P2_A1"])
+    assert table.index.names == ["image", "object"] and len(table) == 24
+    pd.testing.assert_frame_equal(table[project.predictions().columns], project.predictions(["P1_A1", "P2_A1"]))
+    image, mask = squares(seed=3)
+    row = table.loc["P2_A1", 5]
+    assert row["area"] == 144 and row["extent"] == 1 and row["grey_mean"] == pytest.approx(image[mask == 5].mean())
+    assert np.isfinite(row["grey_ring_contrast"]) and row["position_x"] == row["x"]
+    assert project.job is None
+
+
+def test_lengths_are_micrometres_where_the_spacing_is_known(project: Project, wells: Path) -> None:
+    image, mask = squares()
+    project.add("scaled", image, mask, axes="yx", spacing=(0.5, 0.5))
+    assert (project.measure(["scaled"], groups=["shape"])["area_um2"] == 36).all()
+    both = project.measure(["scaled", "P1_A1"], groups=["shape"])
+    assert both["area_um2"].isna().sum() == both["area"].isna().sum() == 12
+
+
+def test_training_predicting_scoring_and_measuring_see_each_object_once(
+    project: Project, seen: Counter, wells: Path
+) -> None:
+    annotated(project, 10)
+    project.train(**FOREST)
+    assert set(object for _, object, _ in seen) == set(range(1, 11))
+    project.predict()
+    project.annotate("P1_A2", 3, "bright")
+    project.train(**FOREST, measurements={"groups": ["shape", "intensity", "orientation"]})
+    project.measure()
+    again = Project(wells / "cells.svetlana", annotator="bob")
+    again.measure()
+    again.train(**FOREST)
+    assert len(seen) == 36 * 6 and set(seen.values()) == {1}
+
+
+def test_the_forest_beside_a_network_uses_them_too(project: Project, seen: Counter) -> None:
+    project.measure(["P1_A1"])
+    seen.clear()
+    annotated(project, 10)
+    project.train(epochs=1, width=4, depth=1, threads=1)
+    assert not seen
+
+
+def test_a_forest_predicts_the_same_from_memory_and_from_pixels(project: Project, wells: Path) -> None:
+    annotated(project)
+    run = project.train(**FOREST)
+    project.predict()
+    kept = project.predictions()
+    for file in (wells / "cells.svetlana/measurements").rglob("*.parquet"):
+        file.unlink()
+    again = Project(wells / "cells.svetlana")
+    again.predict(run=run.name)
+    pd.testing.assert_frame_equal(again.predictions(), kept)
+
+
+def test_another_mask_or_another_image_is_measured_anew(project: Project, wells: Path, seen: Counter) -> None:
+    before = project.measure(["P1_A1"], groups=["shape", "intensity"])
+    image, mask = squares(seed=1)
+    mask[mask == 3] = 30
+    mask[7, 7:9] = 0
+    tifffile.imwrite(wells / "masks/new.tif", mask)
+    project.replace_mask("P1_A1", wells / "masks/new.tif")
+    after = project.measure(["P1_A1"], groups=["shape", "intensity"])
+    assert after.loc[("P1_A1", 1), "area"] == before.loc[("P1_A1", 1), "area"] - 2 and ("P1_A1", 30) in after.index
+    tifffile.imwrite(wells / "wells/P1_A1.tif", 255 - image)
+    brightened = Project(wells / "cells.svetlana").measure(["P1_A1"], groups=["intensity"])
+    np.testing.assert_allclose(brightened["grey_mean"], 255 - after["grey_mean"], rtol=1e-5)
+
+
+def test_ctrl_c_keeps_what_is_measured(project: Project, monkeypatch, seen: Counter) -> None:
+    handle = project._jobs._handle
+
+    def interrupted(event):
+        handle(event)
+        if getattr(event, "text", "") == "measuring P1_A2":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(project._jobs, "_handle", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        project.measure()
+    assert project.job is None
+    monkeypatch.undo()
+    assert len(project.pair("P1_A2").memory.recall("shape")) == 12
+    project.measure()
+    assert len(project.pair("P2_A1").memory.recall("shape")) == 12
+
+
+def test_known_measurements_need_no_job(project: Project, monkeypatch) -> None:
+    project.measure(["P1_A1"])
+    monkeypatch.setattr(projects, "measure_images", None)
+    assert len(project.measure(["P1_A1"])) == 12
+
+
+def test_a_project_that_cannot_be_written_to_measures_too(project: Project, wells: Path, seen: Counter) -> None:
+    folder = wells / "cells.svetlana"
+    project._store.writable = False
+    assert len(project.measure(["P1_A1"])) == 12
+    assert not (folder / "measurements").exists()
+    count = len(seen)
+    project.measure(["P1_A1"])
+    assert len(seen) == count and set(seen.values()) == {1}
+
+
+def test_a_broken_file_is_measured_again(project: Project, wells: Path) -> None:
+    before = project.measure(["P1_A1"])
+    for file in (wells / "cells.svetlana/measurements").rglob("*.parquet"):
+        file.write_bytes(b"torn")
+    pd.testing.assert_frame_equal(Project(wells / "cells.svetlana").measure(["P1_A1"]), before)
+
+
+def test_two_kernels_keep_what_each_of_them_measured(tmp_path: Path) -> None:
+    first, second = (MeasuredFiles(tmp_path / "one", True, lambda: "same") for _ in range(2))
+    rows = pd.DataFrame({"area": np.float32([1, 2, 3])}, pd.Index([5, 6, 7], name="object"))
+    assert first.recall("shape").empty and second.recall("shape").empty
+    first.keep("shape", rows.iloc[:2])
+    second.keep("shape", rows.iloc[1:])
+    pd.testing.assert_frame_equal(MeasuredFiles(tmp_path / "one", True, lambda: "same").recall("shape"), rows)
+    assert MeasuredFiles(tmp_path / "one", True, lambda: "other").recall("shape").empty
+
+
+def test_a_full_disk_keeps_nobody_from_measuring(project: Project, monkeypatch) -> None:
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    project.pair("P1_A1").memory.keep("shape", pd.DataFrame({"area": [1.0]}, pd.Index([1], name="object")))
+    assert len(project.pair("P1_A1").memory.recall("shape")) == 1
