@@ -37,6 +37,7 @@ class Augmenter:
         self.mean, self.deviation = mean.cpu(), deviation.cpu()
         self.pipeline = pipeline_of(settings, len(sampling), self.layout.colors)
         self._views = symmetries(settings.augmentation, settings.patches)
+        self._matrices = matrices(self._views)
 
     def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
         """Return varied patches (n, C, *shape) of patches (n, C, *wider); the generator decides all that is random."""
@@ -52,10 +53,10 @@ class Augmenter:
         if how.rotation != "free" and not how.scale:
             whole = None if shifts is None else shifts.round().long()
             return looked(patches, chosen, whole, self._views, self.shape)
-        through = matrices(self._views)[chosen]
+        through = self._matrices[chosen]
         if how.rotation == "free":
             turned = rotations(count, self.patches, how.axes == "all", generator) @ through
-            through = torch.where(moved[:, None, None], turned, through)
+            through = turned if how.share == 1 else torch.where(moved[:, None, None], turned, through)
         if how.scale:
             larger = how.scale * (2 * torch.rand(count, generator=generator) - 1)
             through = through * (1 + larger * moved)[:, None, None]

@@ -235,11 +235,12 @@ class _Training:
     def _step(self, chosen: NDArray[np.int64]) -> float:
         """Take one step of the optimiser on these samples and return the loss."""
         self.settled, self.score = False, None
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
         if self.frozen:
             self.network.eval()
             self.network.last_layer.train()
-        patches = self.augment(self.patches[chosen], self.generator)
+        patches = self.augment(self.patches.index_select(0, torch.from_numpy(chosen)), self.generator)
         seed = int(torch.randint(2**31, (), generator=self.generator))
         with repeatable(self.device, seed):
             with computing(self.device, self.mixed):

@@ -52,13 +52,14 @@ class Layout:
         """
         if not self.hidden:
             return None
-        shown = (patches[:, self.image - self.hidden : self.image] != 0).any(dim=1, keepdim=True)
-        return shown | (patches[:, self.image :] > 0) if self.masked else shown
+        shown = patches[:, -1:] != 0
+        for channel in range(self.image - self.hidden, patches.shape[1] - 1):  # faster than a reduction over so few
+            shown = shown.logical_or(patches[:, channel : channel + 1])
+        return shown
 
-    def hide(self, patches: Tensor, shown: Tensor | None) -> Tensor:
-        """Return patches whose hidden channels are zero wherever nothing is ``shown``."""
+    def joined(self, image: Tensor, shown: Tensor | None, masks: Tensor) -> Tensor:
+        """Return patches of image channels, those that are hidden zero wherever nothing is ``shown``, and masks."""
         if shown is None:
-            return patches
-        first = self.image - self.hidden
-        alone = torch.where(shown, patches[:, first : self.image], 0.0)
-        return torch.cat([patches[:, :first], alone, patches[:, self.image :]], dim=1)
+            return torch.cat([image, masks], dim=1)
+        alone = torch.where(shown, image[:, -self.hidden :], 0.0)
+        return torch.cat([image[:, : -self.hidden], alone, masks], dim=1)

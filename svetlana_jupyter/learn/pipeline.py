@@ -54,7 +54,7 @@ class Pipeline:
         varied = torch.from_numpy(np.stack([patch for patch, _ in arrays])).to(patches.device)
         if shown is not None:
             shown = torch.from_numpy(np.stack([seen for _, seen in arrays]))[:, None].to(patches.device)
-        return self._layout.hide(varied, shown)
+        return self._layout.joined(varied[:, : self._layout.image], shown, varied[:, self._layout.image :])
 
     def _varied(
         self, patch: NDArray[np.float32], shown: NDArray[np.bool_] | None

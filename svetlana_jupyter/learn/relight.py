@@ -32,42 +32,42 @@ def relit(
     how = augmentation
     if not any((how.blur, how.gamma, how.color, how.brightness, how.noise)):
         return patches
-    ones = (1,) * (patches.ndim - 2)
-    mean, deviation = (values[: layout.image].view(1, -1, *ones).to(patches.device) for values in (mean, deviation))
+    ones, by_copy = (1,) * (patches.ndim - 2), (layout.copies, layout.colors)
+    mean, deviation = (values[: layout.image].view(*by_copy, *ones).to(patches.device) for values in (mean, deviation))
     shown = layout.shown(patches)
-    image = patches[:, : layout.image]
+    image = patches[:, : layout.image].view(len(patches), *by_copy, *patches.shape[2:])
 
-    def draw(*shape: int) -> Tensor:
-        """Return numbers between -1 and 1, the same for both copies of a channel."""
-        drawn = 2 * torch.rand(len(patches), *shape, *ones, generator=generator) - 1
-        return drawn.repeat(1, layout.copies, *ones).to(patches.device)
+    def draw() -> Tensor:
+        """Return a number between -1 and 1 for each channel of each patch, the same for its copies."""
+        drawn = torch.rand(len(patches), 1, layout.colors, *ones, generator=generator)
+        return (2 * drawn - 1).to(patches.device)
 
     if how.blur:
         sigma = how.blur * torch.rand(len(patches), generator=generator).to(patches.device)
         image = _blurred(image, sigma, shown, layout)
     if how.gamma:
-        image = _bent(image, (1 + how.gamma) ** draw(layout.colors), shown, layout)
+        image = _bent(image, (1 + how.gamma) ** draw(), shown, layout)
     if how.color and layout.colors > 1:
-        image = image + deviation * _mixed((image - mean) / deviation, how.color, layout, generator)
+        image = image + deviation * _mixed((image - mean) / deviation, how.color, generator)
     if how.brightness:
-        gain, offset = 1 + how.brightness * draw(layout.colors), how.brightness * draw(layout.colors)
+        gain, offset = 1 + how.brightness * draw(), how.brightness * draw()
         image = image * gain + offset * deviation
     if how.noise:
-        image = image + how.noise * deviation * _noise(image, layout, generator)
-    return layout.hide(torch.cat([image, patches[:, layout.image :]], dim=1), shown)
+        image = torch.addcmul(image, _noise(image[:, :1], generator), how.noise * deviation)
+    return layout.joined(image.flatten(1, 2), shown, patches[:, layout.image :])
 
 
 def _blurred(image: Tensor, sigma: Tensor, shown: Tensor | None, layout: Layout) -> Tensor:
     """Blur each patch by a Gaussian of its own, in pixels; channels that are hidden only within what they show."""
-    smooth = _smoothed(image, sigma)
-    if shown is None:
-        return smooth
-    weight = _smoothed(shown.to(image.dtype), sigma).clamp(min=1e-6)
-    return torch.cat([smooth[:, : -layout.hidden], smooth[:, -layout.hidden :] / weight], dim=1)
+    smooth = _smoothed(image.flatten(1, 2), sigma)
+    if shown is not None:
+        weight = _smoothed(shown.to(image.dtype), sigma).clamp(min=1e-6)
+        smooth = torch.cat([smooth[:, : -layout.hidden], smooth[:, -layout.hidden :] / weight], dim=1)
+    return smooth.view(image.shape)
 
 
 def _smoothed(image: Tensor, sigma: Tensor) -> Tensor:
-    """Average along one axis after the other; weights add up to one, also at the border."""
+    """Average (n, C, [z,] y, x) along one axis after the other; weights add up to one, also at the border."""
     for axis in range(2, image.ndim):
         places = torch.arange(image.shape[axis], device=image.device)
         apart = (places - places[:, None]) / sigma.clamp(min=1e-3)[:, None, None]
@@ -75,30 +75,28 @@ def _smoothed(image: Tensor, sigma: Tensor) -> Tensor:
         weights = weights / weights.sum(dim=2, keepdim=True)
         flat = image.movedim(axis, 1)
         image = (weights @ flat.flatten(2)).view(flat.shape).movedim(1, axis)
-    return image
+    return image.contiguous()
 
 
 def _bent(image: Tensor, exponents: Tensor, shown: Tensor | None, layout: Layout) -> Tensor:
     """Apply a gamma curve between the least and the greatest value that each channel of each patch shows."""
-    axes = tuple(range(2, image.ndim))
-    least, most = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
+    flat = image.flatten(1, 2)
+    axes = tuple(range(2, flat.ndim))
+    low, high = flat, flat
     if shown is not None:
-        alone = image[:, -layout.hidden :]
-        extremes = (
-            torch.where(shown, alone, math.inf).amin(axes, keepdim=True),
-            torch.where(shown, alone, -math.inf).amax(axes, keepdim=True),
-        )
-        least, most = (
-            torch.cat([all_[:, : -layout.hidden], own], dim=1)
-            for all_, own in zip((least, most), extremes, strict=True)
-        )
-    flat = ~(most > least)
-    least, span = torch.where(flat, 0.0, least), torch.where(flat, 1.0, most - least)
+        seen, alone = flat[:, : -layout.hidden], flat[:, -layout.hidden :]
+        low, high = (torch.cat([seen, torch.where(shown, alone, far)], dim=1) for far in (math.inf, -math.inf))
+    least, most = (
+        values.view(*image.shape[:3], *(1 for _ in axes))
+        for values in (low.amin(axes, keepdim=True), high.amax(axes, keepdim=True))
+    )
+    varies = most > least
+    least, span = torch.where(varies, least, 0.0), torch.where(varies, most - least, 1.0)
     bent = least + span * ((image - least) / span).clamp(0, 1) ** exponents
-    return torch.where(flat, image, bent)
+    return torch.where(varies, bent, image)
 
 
-def _mixed(image: Tensor, amount: float, layout: Layout, generator: torch.Generator) -> Tensor:
+def _mixed(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
     """Return what each channel takes from the others, up to ``amount`` of each.
 
     A random matrix near the identity on the colours: to first order that is what a change of stain strengths does to
@@ -106,19 +104,16 @@ def _mixed(image: Tensor, amount: float, layout: Layout, generator: torch.Genera
     Varying colours so is what lets a network stand other laboratories' stains (Tellez et al. 2019,
     doi:10.1016/j.media.2019.101544).
     """
-    count, colors = len(image), layout.colors
+    count, colors = len(image), image.shape[2]
     matrices = amount * (2 * torch.rand(count, 1, colors, colors, generator=generator) - 1)
     matrices = (matrices * (1 - torch.eye(colors))).to(image.device)
-    return (matrices @ image.reshape(count, layout.copies, colors, -1)).view(image.shape)
+    return (matrices @ image.flatten(3)).view(image.shape)
 
 
-def _noise(image: Tensor, layout: Layout, generator: torch.Generator) -> Tensor:
-    """Return normal noise, the same in both copies of a channel."""
-    shape = (len(image), layout.colors, *image.shape[2:])
+def _noise(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Return normal noise in the shape of ``image``."""
     if image.device.type == "cpu":
-        drawn = torch.randn(shape, generator=generator)
-    else:
-        # A batch of noise is drawn where it is used; its seed still comes from the one generator.
-        own = torch.Generator(image.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        drawn = torch.randn(shape, generator=own, device=image.device)
-    return drawn.repeat(1, layout.copies, *(1 for _ in shape[2:]))
+        return torch.randn(image.shape, generator=generator)
+    # A batch of noise is drawn where it is used; its seed still comes from the one generator.
+    own = torch.Generator(image.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    return torch.randn(image.shape, generator=own, device=image.device)

@@ -85,20 +85,18 @@ def looked(
 
     Returns
     -------
-    Tensor of shape (n, C, *shape), channels last in memory
+    Tensor of shape (n, C, *shape)
     """
     wider = tuple(patches.shape[2:])
     firsts, steps = _walks(every, shape, wider)
     at = firsts[chosen]
     if shifts is not None:
         at = at + (shifts * torch.tensor(_strides(wider))).sum(dim=1)
-    at = at + torch.arange(len(patches)) * math.prod(wider)
+    along = steps[chosen]
     for axis, side in enumerate(shape):
-        along = steps[chosen, axis, None] * torch.arange(side)
-        at = at[..., None] + along.view(len(patches), *(1 for _ in range(axis)), side)
-    rows = patches.movedim(1, -1).reshape(-1, patches.shape[1])
-    seen = rows.index_select(0, at.flatten().to(patches.device))
-    return seen.view(len(patches), *shape, patches.shape[1]).movedim(-1, 1)
+        at = at[..., None] + (along[:, axis, None] * torch.arange(side)).view(-1, *(1,) * axis, side)
+    at = at.flatten(1).to(patches.device)[:, None].expand(-1, patches.shape[1], -1)
+    return patches.flatten(2).gather(2, at).view(len(patches), -1, *shape)
 
 
 def matrices(every: tuple[View, ...]) -> Tensor:

@@ -43,11 +43,12 @@ def rotations(count: int, patches: PatchSettings, every_axis: bool, generator: t
     size, shape = patches.size, patches.sampling
     assert isinstance(size, tuple)
     assert isinstance(shape, tuple)
-    steps = torch.tensor([side / pixels for side, pixels in zip(size, shape, strict=True)])
-    turned = _about_any_axis(count, generator) if len(size) == 3 and every_axis else None
-    if turned is None:
-        turned = _in_the_plane(count, len(size), generator)
-    return turned * steps / steps[:, None]
+    turned = _about_any_axis if len(size) == 3 and every_axis else _in_the_plane
+    steps = [side / pixels for side, pixels in zip(size, shape, strict=True)]
+    matrices = turned(count, len(size), generator)
+    if max(steps) == min(steps):
+        return matrices
+    return matrices * torch.tensor(steps) / torch.tensor(steps)[:, None]
 
 
 def warped(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
@@ -67,7 +68,7 @@ def warped(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, 
     """
     if len(shape) == 3 and torch.equal(matrices[:, 0].abs(), torch.eye(3)[0].expand(len(patches), 3)):
         return _plane_by_plane(patches, matrices, shifts, shape, layout)
-    return _sampled(patches, _grid(matrices, shifts, tuple(patches.shape[2:]), shape).to(patches.device), layout)
+    return _sampled(patches, matrices, shifts, shape, layout)
 
 
 def _plane_by_plane(
@@ -79,33 +80,45 @@ def _plane_by_plane(
     planes = (torch.arange(shape[0]) - (shape[0] - 1) / 2) * forward + (shape[0] - 1) / 2
     planes = planes.long() + (deep - shape[0]) // 2 + shifts[:, 0:1].round().long()
     kept = patches[torch.arange(count)[:, None], :, planes].transpose(1, 2)  # (n, C, z, y, x)
-    grid = _grid(matrices[:, 1:, 1:], shifts[:, 1:], tuple(patches.shape[3:]), shape[1:]).to(patches.device)
     flat = Layout(layout.image * shape[0], layout.copies, layout.hidden * shape[0], layout.masked)
-    return _sampled(kept.flatten(1, 2), grid, flat).view(count, channels, *shape)
+    warped = _sampled(kept.flatten(1, 2), matrices[:, 1:, 1:], shifts[:, 1:], shape[1:], flat)
+    return warped.view(count, channels, *shape)
 
 
-def _grid(matrices: Tensor, shifts: Tensor, wider: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-    # affine_grid speaks of x, y(, z) in units of half a patch; the matrices of pixels along (z,) y, x.
-    into, out = torch.tensor(wider, dtype=torch.float32), torch.tensor(shape, dtype=torch.float32)
-    scaled = (matrices * out / into[:, None]).flip(1, 2)
-    moved = (2 * shifts / into).flip(1)
-    affine = torch.cat([scaled, moved[:, :, None]], dim=2)
-    return functional.affine_grid(affine, [len(matrices), 1, *shape], align_corners=False)
+def _sampled(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
+    into = torch.tensor(patches.shape[2:], dtype=torch.float32)
+    reached = matrices.abs() @ ((torch.tensor(shape) - 1) / 2) + shifts.abs()
+    # Zeros are faster than reflection, and the same where nothing beyond the border is sampled.
+    seen = 0 if bool((reached <= (into - 1) / 2).all()) else layout.image - layout.hidden
+    grid = _grid(2 * matrices / into[:, None], 2 * shifts / into, shape).to(patches.device)
+    kinds = [
+        (patches[:, :seen], "bilinear", "reflection"),
+        (patches[:, seen : layout.image], "bilinear", "zeros"),
+        (patches[:, layout.image :], "nearest", "zeros"),
+    ]
+    return torch.cat(
+        [
+            functional.grid_sample(channels, grid, mode, padding, align_corners=False)
+            for channels, mode, padding in kinds
+            if channels.shape[1]
+        ],
+        dim=1,
+    )
 
 
-def _sampled(patches: Tensor, grid: Tensor, layout: Layout) -> Tensor:
-    image = functional.grid_sample(patches[:, : layout.image], grid, padding_mode="reflection", align_corners=False)
-    parts = [image]
-    if layout.hidden:
-        inside = (grid.abs() <= 1).all(dim=-1).unsqueeze(1)
-        parts = [image[:, : -layout.hidden], image[:, -layout.hidden :] * inside]
-    if layout.masked:
-        mask = patches[:, layout.image :]
-        parts.append(functional.grid_sample(mask, grid, mode="nearest", padding_mode="zeros", align_corners=False))
-    return torch.cat(parts, dim=1)
+def _grid(matrices: Tensor, shifts: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the places (n, *shape, ndim) that `grid_sample` asks for: along x, y(, z).
+
+    As its ``affine_grid``, but three times faster, by one sum an axis.
+    """
+    places = shifts.flip(1)
+    for axis, side in enumerate(shape):
+        along = matrices[:, :, axis, None].flip(1) * (torch.arange(side) - (side - 1) / 2)
+        places = places[..., None] + along.view(len(matrices), -1, *(1,) * axis, side)
+    return places.movedim(1, -1)
 
 
-def _about_any_axis(count: int, generator: torch.Generator) -> Tensor:
+def _about_any_axis(count: int, ndim: int, generator: torch.Generator) -> Tensor:
     """Return rotations drawn evenly: those of random unit quaternions (Shoemake, Graphics Gems III, 1992)."""
     w, x, y, z = functional.normalize(torch.randn(count, 4, generator=generator), dim=1).unbind(1)
     rows = [
@@ -118,7 +131,10 @@ def _about_any_axis(count: int, generator: torch.Generator) -> Tensor:
 
 def _in_the_plane(count: int, ndim: int, generator: torch.Generator) -> Tensor:
     angle = 2 * math.pi * torch.rand(count, generator=generator)
+    cos, sin = angle.cos(), angle.sin()
+    plane = torch.stack([cos, sin, -sin, cos], dim=1).view(count, 2, 2)
+    if ndim == 2:
+        return plane
     matrices = torch.eye(ndim).repeat(count, 1, 1)
-    matrices[:, -2, -2] = matrices[:, -1, -1] = angle.cos()
-    matrices[:, -2, -1], matrices[:, -1, -2] = angle.sin(), -angle.sin()
+    matrices[:, -2:, -2:] = plane
     return matrices
