@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.learn.classifier import Classifier
+from svetlana_jupyter.learn.familiar import ASKED, Familiar
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -35,16 +36,23 @@ class Predicted:
         One column a class, in the order of ``classifier.classes``.
     done, total : int
         Objects classified so far, these included, and in all.
+    unlike : float32 of shape (m,)
+        How far some of them are from all annotated objects (`learn.familiar`), those that were asked.
     """
 
     objects: Labels
     probabilities: Floats
     done: int
     total: int
+    unlike: Floats
 
 
 def predict(
-    pair: ImagePair, objects: pd.DataFrame, classifier: Classifier, batch_size: int | None = None
+    pair: ImagePair,
+    objects: pd.DataFrame,
+    classifier: Classifier,
+    batch_size: int | None = None,
+    familiar: Familiar | None = None,
 ) -> Iterator[Predicted]:
     """Classify objects, in the order of the image's blocks.
 
@@ -57,6 +65,8 @@ def predict(
         Rows of `core.objects.index_objects`.
     batch_size : int, optional
         Objects classified at a time; by default 64 in 2D and 8 in 3D.
+    familiar : Familiar, optional
+        What the classifier's training knew of how objects look; some of the image's are compared with it.
 
     Raises
     ------
@@ -64,17 +74,22 @@ def predict(
         At once, if the classifier does not fit the image.
     """
     classifier.check(pair)
-    return _predictions(pair, objects, classifier, batch_size or BATCH[pair.ndim])
+    return _predictions(pair, objects, classifier, batch_size or BATCH[pair.ndim], familiar)
 
 
 def _predictions(
-    pair: ImagePair, objects: pd.DataFrame, classifier: Classifier, batch_size: int
+    pair: ImagePair, objects: pd.DataFrame, classifier: Classifier, batch_size: int, familiar: Familiar | None
 ) -> Iterator[Predicted]:
-    done = 0
+    done, asked = 0, np.empty(0, np.int64)
+    if familiar is not None:
+        asked = np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:ASKED]
     for labels, inputs in _in_batches(_ahead(classifier.cut(pair, objects)), batch_size):
         probabilities = classifier.classify(inputs)
         done += len(labels)
-        yield Predicted(labels, probabilities, done, len(objects))
+        unlike, chosen = np.empty(0, np.float32), np.isin(labels, asked)
+        if familiar is not None and chosen.any():
+            unlike = familiar.unlike(inputs[chosen], classifier.patches.mask_channel)
+        yield Predicted(labels, probabilities, done, len(objects), unlike)
 
 
 def _in_batches(pieces: Iterator[Cut], size: int) -> Iterator[Cut]:

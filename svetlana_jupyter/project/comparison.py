@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
+from svetlana_jupyter.core.measures.table import EVIDENCE
+from svetlana_jupyter.project.evaluation import scored
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.results import Results
@@ -15,7 +19,7 @@ def compare_runs(project: Results) -> pd.DataFrame:
     """Return one row a run, the latest first; see `Results.compare_runs`."""
     rows = []
     for run in reversed(project.runs):
-        known = project.evaluate(run.name)
+        known = scored(project, run)
         accuracy = known.network.accuracy if known.network is not None else None
         rows.append(
             {
@@ -23,7 +27,7 @@ def compare_runs(project: Results) -> pd.DataFrame:
                 "finished": pd.Timestamp(run.finished),
                 "recipe": run.settings["recipe"],
                 "architecture": run.settings["architecture"],
-                "may_use": _listed(run.settings.get("may_use")),
+                "may_use": _listed(run.settings.get("may_use", EVIDENCE)),
                 "labels": sum(run.labels.values()),
                 "source": known.source,
                 "accuracy": accuracy.value if accuracy is not None else math.nan,
@@ -41,11 +45,9 @@ def compare_runs(project: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_COLUMNS).set_index("run")
 
 
-def _listed(may_use: object) -> str:
-    """Return what a classifier may use as words, "everything" where nothing was excluded."""
-    if isinstance(may_use, dict):
-        return ", ".join(name for name, ticked in may_use.items() if ticked) or "nothing"
-    return ", ".join(map(str, may_use)) if isinstance(may_use, list | tuple) else "everything"
+def _listed(may_use: Collection[str]) -> str:
+    """Return what a classifier may use as words."""
+    return "everything" if set(may_use) == set(EVIDENCE) else ", ".join(may_use) or "nothing but shape"
 
 
 _COLUMNS = [

@@ -43,6 +43,8 @@ class Evaluation:
     calibration : Calibration
     left_out : mapping of str to int
         How many objects are not scored since they are set aside, by mark.
+    images : DataFrame
+        Which images look unlike those annotated, as `Project.compare_images` says it.
     """
 
     run: str
@@ -55,6 +57,7 @@ class Evaluation:
     uncalibrated: Reliability | None = None
     calibration: Calibration = AS_GIVEN
     left_out: Mapping[str, int] = field(default_factory=dict)
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __str__(self) -> str:
         return report_text(self)
@@ -68,6 +71,11 @@ class Evaluation:
 
 
 def evaluate(project: Results, run: Run) -> Evaluation:
+    """Return all that is known of a run."""
+    return replace(scored(project, run), images=project.compare_images(run=run.name))
+
+
+def scored(project: Results, run: Run) -> Evaluation:
     """Score what was predicted of the test set once it is annotated, else of annotated objects that were held out."""
     stopped = " The training was stopped early." if run.stopped else ""
     blind, said = blind_table(project, run)
@@ -122,7 +130,8 @@ def _merged(table: pd.DataFrame, project: Results) -> pd.DataFrame:
     merged = project.classes.merged
     if not merged or not class_ids(table):
         return table
-    others = table.drop(columns=["predicted", *table.filter(regex="^p_")])
+    # What was given before calibration was given for the classes as they were.
+    others = table.drop(columns=["predicted", *table.filter(regex="^(p|raw)_")])
     others["truth"] = others["truth"].replace(dict(merged))
     return others.join(merge_predictions(table, merged).drop(columns="probability", errors="ignore"))
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.scores import Estimate, Scores
     from svetlana_jupyter.project.evaluation import Evaluation
 
+NAMED = 5  # images in a sentence
 SHOWN = 30  # rows of a table in HTML, which all are in the tables themselves
 _CELL = "padding:1px 10px 1px 0;text-align:left;white-space:nowrap"
 _MUTED = "color:var(--jp-ui-font-color2,#666)"
@@ -72,7 +73,18 @@ def _notes(report: Evaluation) -> list[str]:
     aside = [f"{count:,} as {mark}" for mark, count in report.left_out.items() if count]
     if aside:
         notes.append(f"Set aside and not scored: {', '.join(aside)}.")
+    if not report.images.empty and report.images["warn"].any():
+        notes.append(unlike_images(report.images))
     return notes
+
+
+def unlike_images(images: pd.DataFrame) -> str:
+    """Say which images look unlike those annotated, as `core.unlike.compare_images` found it."""
+    told = images[images["warn"]].sort_values("unlike", ascending=False)["unlike"]
+    names = [f"{image} ({share:.0%} of its objects)" for image, share in told.head(NAMED).items()]
+    more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+    verb = "An image looks" if len(told) == 1 else f"{len(told)} images look"
+    return f"{verb} unlike those annotated: {', '.join(names)}{more}. Annotate some objects there before trusting it."
 
 
 def _calibration(report: Evaluation) -> str:

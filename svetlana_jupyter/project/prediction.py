@@ -44,10 +44,11 @@ def predict_images(
     """
     from svetlana_jupyter.learn.classifier import load_classifier
     from svetlana_jupyter.learn.device import limit_threads
+    from svetlana_jupyter.learn.familiar import Familiar
     from svetlana_jupyter.learn.predict import predict
 
     yield Progress(0, 1, "opening")
-    classifier = load_classifier(run.path, network)
+    classifier, familiar = load_classifier(run.path, network), Familiar.load(run.path)
     limit_threads(threads)
     for pair in pairs.values():
         classifier.check(pair)
@@ -57,17 +58,19 @@ def predict_images(
     for name, pair in pairs.items():
         labels: list[NDArray[np.int64]] = []
         probabilities: list[NDArray[np.float32]] = []
+        unlike: list[NDArray[np.float32]] = []
         done = 0
-        for part in predict(pair, tables[name], classifier):
+        for part in predict(pair, tables[name], classifier, familiar=familiar):
             labels.append(part.objects)
             probabilities.append(part.probabilities)
+            unlike.append(part.unlike)
             done += len(part.objects)
             yield Progress(before + done, total, f"predicting {name}")
             if stop():
                 return
         before += len(tables[name])
         table = prediction_table(labels, probabilities, classifier.classes)
-        table.attrs["mask"] = masks[name]
+        table.attrs |= {"mask": masks[name], **_asked(unlike)}
         run.write_predictions(name, table)
         yield ImagePredicted(run.name, name, done)
 
@@ -82,3 +85,9 @@ def prediction_table(
     table.insert(0, "predicted", np.asarray(class_ids)[p.argmax(1)] if len(p) else np.empty(0, np.int64))
     table.insert(1, "probability", p.max(1) if len(p) else np.empty(0, np.float32))
     return table.sort_index()
+
+
+def _asked(unlike: list[NDArray[np.float32]]) -> dict[str, float]:
+    """Return of how many objects it is known how they look, and the share of them unlike all annotated ones."""
+    found = np.concatenate([*unlike, np.empty(0, np.float32)])
+    return {"asked": len(found), "unlike": float((found > 1).mean())} if len(found) else {}

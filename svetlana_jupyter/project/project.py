@@ -16,6 +16,7 @@ from traitlets import Any as AnyTrait
 
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
+from svetlana_jupyter.project.evaluation_report import unlike_images
 from svetlana_jupyter.project.jobs import Foreground, Stop, Work, threads_for
 from svetlana_jupyter.project.measurement import MEASURED, measure_images, measured_table, unmeasured
 from svetlana_jupyter.project.patches import augmented_patches, check_pipeline
@@ -316,4 +317,6 @@ class Project(Results):
         elif isinstance(event, ImagePredicted):
             self._predicted.pop((event.run, event.image), None)
             self.predictions_version += 1
-            self.status = f"{event.count:,} objects of {event.image} are predicted"
+            told = self.compare_images([event.image], event.run)
+            warning = f". {unlike_images(told)}" if told["warn"].any() else ""
+            self.status = f"{event.count:,} objects of {event.image} are predicted{warning}"

@@ -14,6 +14,7 @@ from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.queue import least_certain
 from svetlana_jupyter.core.results import class_map, merge_predictions, object_table, probability_map
 from svetlana_jupyter.core.statistics import count_classes
+from svetlana_jupyter.core.unlike import LeftOut, compare_images
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.blind import Blind
 from svetlana_jupyter.project.catalog import Source
@@ -136,6 +137,35 @@ class Results(Blind):
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return how good a run is, as far as it is known, with the source of the figure."""
         return evaluate(self, self.run(run))
+
+    def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
+        """Return how much of each predicted image looks unlike all annotated objects (`core.unlike.compare_images`).
+
+        Parameters
+        ----------
+        images : iterable of str, optional
+            All by default.
+        run : str, optional
+            The current one by default.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by image: ``asked`` (how many of its objects, at random), ``unlike`` (share of them; 5 % are
+            expected), ``annotated``, ``p``, and ``warn``, whether the image as a whole looks unlike those annotated:
+            then its predictions are not to be trusted before some of its objects are annotated too. Without rows where
+            too little was annotated to tell.
+        """
+        chosen, wanted = self.run(run), self._chosen(images)
+        counts = self.training_labels().groupby(level="image").size()
+        annotated = {str(image): int(count) for image, count in counts.items()}
+        entries = self.images
+        if chosen.left_out is None:
+            return compare_images(chosen.unlike_shares({}), annotated, LeftOut((), ()))
+        # The annotated images say what is usual, whichever are asked for.
+        masks = {name: entries[name].mask_number for name in dict.fromkeys([*wanted, *annotated])}
+        found = compare_images(chosen.unlike_shares(masks), annotated, chosen.left_out)
+        return found[found.index.isin(wanted)]
 
     def compare_runs(self) -> pd.DataFrame:
         """Return the finished runs side by side, the latest first.

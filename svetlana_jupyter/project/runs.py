@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow.parquet import read_schema
 
 from svetlana_jupyter.core.calibration import AS_GIVEN, Calibration, calibrate
+from svetlana_jupyter.core.unlike import LeftOut
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.store import draft_of, file_name, replacing
 
@@ -48,6 +50,8 @@ class Run:
         How its probabilities are corrected, as objects that were held out ask for it.
     remarks : list of str
         What else is to know of the training: what it began with, that memory ran out, or that it diverged.
+    left_out : LeftOut or None
+        How much of a group that was left out looks unlike the others; None where there was too little to tell.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Run:
     note: str
     calibration: Calibration = AS_GIVEN
     remarks: list[str] = field(default_factory=list)
+    left_out: LeftOut | None = None
     path: Path = field(default=Path(), compare=False)
 
     @property
@@ -117,6 +122,28 @@ class Run:
         file = self.predictions_file(image)
         return pd.read_parquet(file) if file.exists() else None
 
+    def unlike_shares(self, masks: Mapping[str, int]) -> pd.DataFrame:
+        """Return how much of each image looks unlike the annotated objects, without reading any predictions.
+
+        Parameters
+        ----------
+        masks : mapping of image name to int
+            The number of the mask that each image has now.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by image: ``asked`` (objects) and ``unlike`` (share of them); only images that are predicted.
+        """
+        rows = []
+        for image, mask in masks.items():
+            file = self.predictions_file(image)
+            if file.exists():
+                kept = json.loads((read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
+                if "unlike" in kept and kept.get("mask", 0) == mask:
+                    rows.append((image, kept["asked"], kept["unlike"]))
+        return pd.DataFrame(rows, columns=["image", "asked", "unlike"]).set_index("image")
+
     def write_predictions(self, image: str, table: pd.DataFrame) -> None:
         """Keep the predictions of one image; written whole, so that a stop leaves none half done."""
         file = self.predictions_file(image)
@@ -169,6 +196,8 @@ def _read_run(file: Path) -> Run:
         document["classes"] = {int(id): name for id, name in document["classes"].items()}
         calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})
         calibration["bias"] = {int(id): value for id, value in calibration["bias"].items()}
+        left_out = document.pop("left_out", None)
+        document["left_out"] = left_out and LeftOut(**{name: tuple(values) for name, values in left_out.items()})
         return Run(name=file.parent.name, path=file.parent, calibration=Calibration(**calibration), **document)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ProjectError(f"the run in {file.parent} cannot be read ({error}); remove that folder.") from error

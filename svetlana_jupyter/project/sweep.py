@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from svetlana_jupyter.core.may_use import restricted
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop
@@ -89,7 +90,7 @@ def sweep(task: TrainingTask, wanted: list[Cell], file: Path, stop: Stop) -> Ite
             continue
         if samples is None or _input(cell.settings) != before:
             samples, before = task.samples(cell.settings), _input(cell.settings)
-        frozen = cell.settings.changed(patches=samples.settings.patches)
+        frozen = restricted(cell.settings).changed(patches=samples.settings.patches)
         row = yield from _measured(replace(samples, settings=frozen), text, (number, len(wanted)), stop)
         if row is None:
             return

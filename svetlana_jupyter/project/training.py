@@ -21,6 +21,7 @@ from svetlana_jupyter.project.start import Beginning
 
 if TYPE_CHECKING:
     from svetlana_jupyter.learn.events import Epoch, Fitted
+    from svetlana_jupyter.learn.familiar import Familiar
     from svetlana_jupyter.learn.samples import Gathering, Samples
     from svetlana_jupyter.learn.validate import Validation
 
@@ -131,6 +132,7 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
     from svetlana_jupyter.learn.events import Batch, Epoch, Fitted, Note
+    from svetlana_jupyter.learn.familiar import learn_familiar
     from svetlana_jupyter.learn.fit import fit
     from svetlana_jupyter.learn.samples import Gathering
 
@@ -153,9 +155,12 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
         else:
             fitted = event
     assert isinstance(fitted, Fitted)
+    seconds, familiar = time.monotonic() - began, learn_familiar(samples)
     with writing_run(task.folder) as (folder, finish):
         fitted.classifier.save(folder)
-        run = finish(_describe(task, fitted, time.monotonic() - began))
+        if familiar is not None:
+            familiar.save(folder)
+        run = finish(_describe(task, fitted, familiar, seconds))
     yield run
     yield from _score(task, samples, run, stop)
 
@@ -189,7 +194,7 @@ def _validated(samples: Samples, text: str, stop: Stop) -> Generator[Progress, N
     return result
 
 
-def _describe(task: TrainingTask, fitted: Fitted, seconds: float) -> Run:
+def _describe(task: TrainingTask, fitted: Fitted, familiar: Familiar | None, seconds: float) -> Run:
     names = dict(zip(task.classes.ids, task.classes.names))
     counts = task.labels.value_counts()
     history = [{"epoch": e.epoch, "loss": e.loss, "score": e.score} for e in fitted.history]
@@ -205,6 +210,7 @@ def _describe(task: TrainingTask, fitted: Fitted, seconds: float) -> Run:
         stopped=fitted.stopped,
         note="Not known yet: it was not scored.",
         remarks=list(fitted.notes),
+        left_out=familiar.left_out if familiar is not None else None,
     )
 
 

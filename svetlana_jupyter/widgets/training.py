@@ -11,6 +11,7 @@ from ipywidgets import HTML, Accordion, BoundedIntText, Dropdown, HBox, Textarea
 
 from svetlana_jupyter.core.settings import RECIPES, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
+from svetlana_jupyter.project.evaluation import scored
 from svetlana_jupyter.widgets.curves import curves
 from svetlana_jupyter.widgets.pace import Pace
 from svetlana_jupyter.widgets.panel import Panel, guarded
@@ -146,7 +147,7 @@ class TrainingPanel(Panel):
     def _row(self, run: Run) -> tuple[str, ...]:
         """Return a run as cells of text, made once before and once after it is scored."""
         if (run.name, run.note) not in self._rows:
-            known = self.project.evaluate(run.name)
+            known = scored(self.project, run)
             self._rows[run.name, run.note] = (
                 run.name,
                 f"{datetime.fromisoformat(run.finished).astimezone():%Y-%m-%d %H:%M}",

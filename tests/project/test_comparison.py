@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 
 import pandas as pd
 import pytest
 
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES
 from tests.project.test_evaluation import held_out, run_of
@@ -29,6 +31,14 @@ def test_the_latest_run_comes_first_with_its_score(project: Project) -> None:
     assert row["forest"] == known.forest.accuracy.value and row["balanced"] == known.network.balanced_accuracy.value
     assert pd.isna(table.loc["0002", "accuracy"]) and table.loc["0002", "source"] == "not known yet"
     assert str(table["finished"].dt.tz) == "UTC"
+
+
+@pytest.mark.parametrize(("may_use", "said"), [(["size", "brightness"], "brightness, size"), ([], "nothing but shape")])
+def test_what_a_run_may_use_is_said_in_words(project: Project, may_use: list[str], said: str) -> None:
+    run = run_of(project, {})
+    settings = TrainingSettings(may_use=may_use).model_dump(mode="json")
+    project._runs[run.name] = replace(run, settings=settings)
+    assert project.compare_runs()["may_use"].tolist() == [said]
 
 
 def test_a_project_without_runs_has_an_empty_table(project: Project) -> None:

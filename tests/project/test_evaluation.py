@@ -13,7 +13,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import Run, read_runs, writing_run
+from tests.project.conftest import CLASSES, squares
 
+KNOWN = ("P1_A1", "P1_A2", "P2_A1")
 NOTE = "Cross-validation on 240 annotated objects, held out by whole groups."
 
 
@@ -150,3 +152,27 @@ def test_merged_classes_are_scored_as_one(project: Project) -> None:
 def test_images_without_grouping_columns_are_called_images(project: Project) -> None:
     run_of(project, {"network": held_out().assign(image=lambda table: "other " + table["image"])})
     assert project.evaluate().over == "6 images"
+
+
+def test_an_image_that_looks_unlike_those_annotated_is_told_of(project: Project) -> None:
+    image, mask = squares(seed=5)
+    noise = np.random.default_rng(0).normal(0, 60, image.shape)
+    project.add("new", *squares(seed=6))
+    project.add("odd", (image + noise).clip(0, 255).astype(np.uint8), mask)
+    project.annotate_each({(name, n): CLASSES[1 - n % 2] for name in KNOWN for n in range(1, 13)})
+    run = project.train(epochs=2, steps=2, width=4, depth=1, threads=1, patches={"size": 20, "sampling": 20})
+    assert run.left_out is not None and read_runs(project.path / "runs")[run.name].left_out == run.left_out
+    assert project.compare_images().empty, "nothing is predicted yet"
+    project.predict([*KNOWN, "new"])
+    assert "unlike" not in project.status
+    project.predict(["odd"])
+    assert "An image looks unlike those annotated: odd (" in project.status
+    table = project.compare_images()
+    assert table["warn"].to_dict() == {**dict.fromkeys([*KNOWN, "new"], False), "odd": True}
+    assert project.compare_images(["odd"]).equals(table.loc[["odd"]])
+    assert table["asked"].eq(12).all() and table.loc["odd", "unlike"] > 0.5
+    report = project.evaluate()
+    assert report.images.equals(table) and "unlike those annotated: odd" in str(report) + report._repr_html_()
+    assert json.loads(report.to_json())["images"][-1]["warn"] is True
+    project.annotate("odd", 1, "dim")
+    assert not project.compare_images()["warn"].any()

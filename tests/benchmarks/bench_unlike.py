@@ -1,0 +1,142 @@
+"""Which images are told of as unlike those annotated, on wells of osteoclast-like cells, and what asking costs.
+
+`python -m tests.benchmarks.bench_unlike [--wells 6] [--labels 20] [--new 8] [--size 1000]`; exits 1 where a well of the
+same kind is told of, or one of another stain, blurred, noisier or magnified is not.
+
+So many labels are taken from each of some wells; new wells are of the same kind, hold more activated cells, are darker
+(which normalisation takes back), or differ in a way that a classifier sees. The cost is the processor time of asking
+beside that of the default network, on the same patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import zarr
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, zoom
+
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.pairing import ImagePair, pair
+from svetlana_jupyter.core.patches import cut_patches
+from svetlana_jupyter.core.samples.well import osteoclast_well
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.unlike import compare_images
+from svetlana_jupyter.learn.familiar import Familiar, learn_familiar
+from svetlana_jupyter.learn.fit import fit
+from svetlana_jupyter.learn.samples import Part, gather_samples
+from tests.benchmarks.report import show
+
+SETTINGS = TrainingSettings(epochs=1, steps=1, threads=1, patches={"size": 96, "sampling": 32})
+Change = Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+
+
+def each(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Change:
+    return lambda image, mask: (np.stack([change(channel) for channel in image]), mask)
+
+
+def noisier(channel: NDArray[Any]) -> NDArray[Any]:
+    noise = np.random.default_rng(0).normal(0, 15, channel.shape)
+    return np.clip(channel + noise, 0, 255).astype(np.uint8)
+
+
+# What is different, how wells are made so, how they are changed, and whether they shall be told of.
+KINDS: dict[str, tuple[dict[str, Any], Change | None, bool]] = {
+    "same kind": ({}, None, False),
+    "40 % activated": ({"activated": 0.4}, None, False),
+    "darker": ({}, each(lambda channel: (channel * 0.6).astype(np.uint8)), False),
+    "other stain": ({"stain": (1.4, 1.0, 0.7)}, None, True),
+    "blurred": ({}, each(lambda channel: gaussian_filter(channel, 1.5)), True),
+    "noisier": ({}, each(noisier), True),
+    "magnified": ({}, lambda i, m: (np.stack([zoom(c, 1.5, order=1) for c in i]), zoom(m, 1.5, order=0)), True),
+}
+
+
+def well(seed: int, size: int, change: Change | None = None, **options: Any) -> Part:
+    with tempfile.TemporaryDirectory() as folder:
+        made = osteoclast_well(Path(folder), seed=seed, size=size, count=size * size // 7500, **options)
+        image, mask = zarr.open_array(made.image)[:], zarr.open_array(made.mask)[:]
+    if change is not None:
+        image, mask = change(image, mask)
+    found = pair(f"well {seed}", image, mask, axes="cyx")
+    objects = index_objects(found.mask)
+    return found, objects, pd.Series(made.classes[objects.index.to_numpy() - 1], objects.index)
+
+
+def annotated(part: Part, count: int, seed: int) -> Part:
+    """Return a third of activated cells and two of others, as a person would balance them."""
+    found, objects, classes = part
+    rng = np.random.default_rng(seed)
+    rare = classes.index[classes == classes.max()].to_numpy()
+    others = classes.index.difference(rare).to_numpy()
+    few = rng.permutation(rare)[: count // 3]
+    chosen = [*few, *rng.permutation(others)[: count - len(few)]]
+    return found, objects, classes.loc[chosen]
+
+
+def share(familiar: Familiar, found: ImagePair, objects: pd.DataFrame, settings: TrainingSettings) -> tuple[float, int]:
+    pieces = [familiar.unlike(patches, True) for _, patches in cut_patches(found, objects, settings.patches)]
+    unlike = np.concatenate(pieces)
+    return float((unlike > 1).mean()), len(unlike)
+
+
+def cost(familiar: Familiar, parts: list[Part], settings: TrainingSettings) -> dict[str, float]:
+    """Return milliseconds of processor time an object, of the network and of asking."""
+    *_, fitted = fit(gather_samples(parts, SETTINGS))
+    inputs = next(cut_patches(parts[0][0], parts[0][1], settings.patches))[1][:64]
+    taken = {}
+    for name, act in (("network", fitted.classifier.classify), ("asking", lambda some: familiar.unlike(some, True))):
+        act(inputs)
+        began = time.process_time()
+        for _ in range(10):
+            act(inputs)
+        taken[name] = (time.process_time() - began) / 10 / len(inputs) * 1000
+    return taken
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("--wells", 6), ("--labels", 20), ("--new", 8), ("--size", 1000)):
+        parser.add_argument(name, type=int, default=default)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    parts = [annotated(well(seed, given.size), given.labels, seed) for seed in range(given.wells)]
+    samples = gather_samples(parts, SETTINGS)
+    familiar = learn_familiar(samples)
+    assert familiar is not None
+    rows, right = [], []
+    for number, (kind, (options, change, expected)) in enumerate(KINDS.items(), start=1):
+        found = []
+        for seed in range(given.new):
+            image, objects, _ = well(100 * number + seed, given.size, change, **options)
+            found.append((f"{kind} {seed}", *share(familiar, image, objects, samples.settings)[::-1]))
+        table = pd.DataFrame(found, columns=["image", "asked", "unlike"]).set_index("image")
+        table = compare_images(table, {}, familiar.left_out)
+        right.append(bool((table["warn"] == expected).all()))
+        low, high = table["unlike"].min(), table["unlike"].max()
+        rows.append(
+            {
+                "wells": kind,
+                "told of": f"{int(table['warn'].sum())} of {len(table)}",
+                "expected": len(table) if expected else 0,
+                "objects unlike": f"{low:.0%} to {high:.0%}",
+                "p": f"{table['p'].min():.2g} to {table['p'].max():.2g}",
+            }
+        )
+    show("images told of as unlike those annotated", rows)
+    taken = cost(familiar, parts, samples.settings)
+    print(f"\nprocessor time an object: network {taken['network']:.2f} ms, asking {taken['asking']:.2f} ms")
+    return 0 if all(right) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

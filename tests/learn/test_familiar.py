@@ -1,0 +1,135 @@
+"""What objects look like is described without training, and a shift that a classifier sees is seen in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import gaussian_filter, zoom
+
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.pairing import pair
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.unlike import compare_images
+from svetlana_jupyter.learn.familiar import Familiar, described, learn_familiar
+from svetlana_jupyter.learn.fit import fit
+from svetlana_jupyter.learn.predict import predict
+from svetlana_jupyter.learn.samples import Samples, gather_samples
+from tests.learn.conftest import Part, two_classes
+
+SETTINGS = TrainingSettings(epochs=1, steps=1, width=2, depth=1, trees=5, patches={"size": 16, "sampling": 16})
+
+
+def wells(count: int = 4, **settings) -> Samples:
+    return gather_samples(
+        [two_classes(2, seed, name=f"well {seed}") for seed in range(count)], SETTINGS.changed(**settings)
+    )
+
+
+def changed(part: Part, kind: str) -> Part:
+    found, _, classes = part
+    image, mask = found.image.to_numpy(), found.mask.to_numpy()
+    if kind == "blurred":
+        image = gaussian_filter(image, (0, 2, 2))
+    if kind == "noisier":
+        image = image + np.random.default_rng(0).normal(0, 60, image.shape)
+    if kind == "magnified":
+        image, mask = zoom(image, (1, 2, 2), order=1), zoom(mask, 2, order=0)
+    if kind == "darker":
+        image = image * 0.4
+    other = pair("new", image.astype(np.float32), mask, axes="cyx", channels=["channel 1"])
+    return other, index_objects(other.mask), classes
+
+
+def share(familiar: Familiar, settings: TrainingSettings, part: Part) -> pd.DataFrame:
+    """Return the row of an image that no object is annotated of."""
+    *_, fitted = fit(wells(**{"architecture": settings.architecture}))
+    events = list(predict(part[0], part[1], fitted.classifier, familiar=familiar))
+    unlike = np.concatenate([event.unlike for event in events])
+    assert unlike.shape == (len(part[1]),) and unlike.dtype == np.float32
+    row = pd.DataFrame({"asked": [len(unlike)], "unlike": [(unlike > 1).mean()]}, pd.Index(["new"], name="image"))
+    return compare_images(row, {}, familiar.left_out)
+
+
+@pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
+@pytest.mark.parametrize(
+    ("kind", "told"), [("same", False), ("blurred", True), ("noisier", True), ("magnified", True), ("darker", False)]
+)
+def test_an_image_that_looks_different_to_the_classifier_is_told_of(architecture: str, kind: str, told: bool) -> None:
+    samples = wells(architecture=architecture)
+    familiar = learn_familiar(samples)
+    if architecture == "forest" and kind == "darker":
+        told = True  # what it measures is not normalised
+    row = share(familiar, samples.settings, changed(two_classes(2, 77), kind)).loc["new"]
+    assert row["warn"] == told, row.to_dict()
+
+
+def test_about_five_in_a_hundred_of_a_left_out_group_are_beyond() -> None:
+    left_out = learn_familiar(wells(6)).left_out
+    assert np.average(left_out.shares, weights=left_out.counts) == pytest.approx(0.05, abs=0.01)
+    assert len(left_out.shares) == 6 and sum(left_out.counts) == 6 * 49
+
+
+def test_a_patch_is_described_as_a_naive_loop_does() -> None:
+    rng = np.random.default_rng(0)
+    patch = rng.normal(size=(1, 3, 6, 7)).astype(np.float32)
+    patch[0, 2] = 0
+    patch[0, 2, 2:5, 1:4] = 1
+    inside = patch[0, 2] > 0.5
+    expected = []
+    for there in (inside, ~inside):
+        expected += [[channel[there].mean() for channel in patch[0, :2]]]
+        expected += [[np.log(channel[there].std()) for channel in patch[0, :2]]]
+    for order in (1, 2):
+        steps = [[np.diff(channel, order, axis) for axis in (0, 1)] for channel in patch[0, :2]]
+        expected += [[0.5 * np.log(sum((step**2).mean() for step in some)) for some in steps]]
+    edge = [np.abs(np.diff(inside.astype(int), axis=axis)).mean() for axis in (0, 1)]
+    expected += [[np.log(9 / 42)], [sum(edge)]]
+    np.testing.assert_allclose(described(patch, True)[0], np.concatenate(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 12, 12), (5, 2, 8, 8, 8)])
+def test_turning_and_mirroring_leave_the_description_as_it_is(shape) -> None:
+    patches = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    patches[:, -1] = patches[:, -1] > 0
+    before = described(patches, True)
+    turned = np.ascontiguousarray(np.rot90(patches, axes=(-2, -1))[..., ::-1])
+    np.testing.assert_allclose(described(turned, True), before, rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_kept_without_pickle_and_read_again(tmp_path) -> None:
+    familiar = learn_familiar(wells())
+    familiar.save(tmp_path)
+    again = Familiar.load(tmp_path)
+    patches = np.random.default_rng(0).normal(size=(9, 3, 16, 16)).astype(np.float32)
+    np.testing.assert_array_equal(again.unlike(patches, True), familiar.unlike(patches, True))
+    assert again.left_out == familiar.left_out
+    (tmp_path / "familiar.safetensors").write_bytes(b"torn")
+    assert Familiar.load(tmp_path) is None
+
+
+def test_flat_patches_and_few_annotations_tell_nothing() -> None:
+    samples = wells(1)
+    assert learn_familiar(replace(samples, inputs=np.zeros_like(samples.inputs))) is None
+    assert learn_familiar(samples.subset(np.arange(19))) is None
+
+
+def test_volumes_and_patches_without_a_mask_are_described_too() -> None:
+    samples = gather_samples([two_classes(3)], SETTINGS.changed(patches={"mask_channel": False, "sampling": 8}))
+    familiar = learn_familiar(samples)
+    assert familiar is not None and familiar.unlike(samples.inputs[:3, :, :8, :8, :8], False).shape == (3,)
+
+
+def test_of_an_image_with_many_objects_some_are_asked_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svetlana_jupyter.learn.predict.ASKED", 10)
+    *_, fitted = fit(wells(architecture="forest"))
+    found, objects, _ = two_classes(2, 5)
+    familiar = learn_familiar(wells(architecture="forest"))
+    runs = [
+        np.concatenate([event.unlike for event in predict(found, objects, fitted.classifier, size, familiar)])
+        for size in (7, 64)
+    ]
+    assert len(runs[0]) == len(runs[1]) == 10 and sorted(runs[0]) == sorted(runs[1])
+    assert all(not len(event.unlike) for event in predict(found, objects, fitted.classifier))
