@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,8 +16,9 @@ from svetlana_jupyter.core.geometry import freeze_patches
 from svetlana_jupyter.core.grouping import group_names
 from svetlana_jupyter.core.may_use import restricted
 from svetlana_jupyter.core.measure import cut_features
+from svetlana_jupyter.core.measure_settings import MeasureSettings
 from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.patches import cut_patches
+from svetlana_jupyter.core.patches import cut_each_way
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn.classifier import Specification
@@ -134,45 +137,104 @@ def gather(
     SettingsError
         Before any pixel is read: if the augmentation pipeline cannot work on such patches.
     """
+    for event in gather_each(parts, [settings], names):
+        yield event if isinstance(event, Gathering) else event[0]
+
+
+def gather_each(
+    parts: Iterable[Part], several: Sequence[TrainingSettings], names: Mapping[int, str] | None = None
+) -> Iterator[Gathering | list[Samples]]:
+    """Cut all annotated objects for several trainings, reading each block once for all networks.
+
+    Trainings that see the same patches share them, cut as wide as any of them needs. Parameters and errors are those of
+    `gather`; the last thing that is yielded holds the samples of each training.
+    """
     parts = [part for part in parts if len(part[2])]
     _check_parts(parts)
-    settings = restricted(settings)
-    groups = [
+    frozen = [settings.changed(patches=_freeze(parts, settings)) for settings in map(restricted, several)]
+    sources = _sources(parts, frozen)
+    done, total = 0, len(sources) * sum(len(classes) for _, _, classes in parts)
+    inputs = dict[Seen, NDArray[np.float32]]()
+    for source in sources:
+        pieces, keys = list[list[NDArray[np.float32]]](), list[tuple[int, int]]()
+        for number, (pair, objects, classes) in enumerate(parts):
+            for labels, each in source.cut(pair, objects.loc[classes.index]):
+                pieces.append(each)
+                keys += [(number, label) for label in labels.tolist()]
+                done += len(labels)
+                yield Gathering(done, total)
+        # Block order follows the chunks of a file; training must not depend on how a file is stored.
+        order = np.lexsort(np.array(keys).T[::-1])
+        inputs |= {seen: np.concatenate(one)[order] for seen, one in zip(source.seen, zip(*pieces), strict=True)}
+    known = [classes.sort_index() for _, _, classes in parts]
+    targets = np.concatenate([classes.to_numpy(np.int64) for classes in known])
+    images = np.repeat([pair.name for pair, _, _ in parts], [len(classes) for classes in known])
+    labels = np.concatenate([classes.index.to_numpy(np.int64) for classes in known])
+    channels = tuple(map(str, parts[0][0].channels))
+    yield [
+        Samples(
+            inputs=inputs[_seen(settings)],
+            targets=targets,
+            groups=_groups(parts, settings),
+            images=images,
+            objects=labels,
+            names=dict(names or {}),
+            ndim=parts[0][0].ndim,
+            channels=channels,
+            settings=settings,
+        )
+        for settings in frozen
+    ]
+
+
+Unit = Literal["px", "um"]
+Seen = PatchSettings | tuple[MeasureSettings, Unit]  # what decides the inputs of a training
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One pass over the images, which cuts the inputs of one training or of several."""
+
+    seen: list[Seen]
+    cut: Callable[[ImagePair, pd.DataFrame], Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]]
+
+
+def _seen(settings: TrainingSettings) -> Seen:
+    forest = settings.architecture == "forest"
+    return (settings.measurements, settings.patches.unit) if forest else settings.patches
+
+
+def _sources(parts: Sequence[Part], frozen: Sequence[TrainingSettings]) -> list[_Source]:
+    """Return the passes that all trainings together need, and make sure that what they cut fits."""
+    channels = len(parts[0][0].channels)
+    margins: dict[PatchSettings, tuple[float, ...]] = {}
+    for settings in frozen:
+        if settings.architecture != "forest":
+            pipeline_of(settings, parts[0][0].ndim, channels)
+            margin = margin_for(settings.augmentation, settings.patches)
+            margins[settings.patches] = tuple(map(max, margin, margins.get(settings.patches, margin)))
+    _check_memory(sum(len(classes) for _, _, classes in parts), channels, margins)
+    ways = list(margins.items())
+    sources = [_Source([*margins], lambda pair, objects: cut_each_way(pair, objects, ways))] if ways else []
+    for seen in dict.fromkeys(map(_seen, frozen)):
+        if isinstance(seen, tuple):
+            sources.append(_Source([seen], partial(_measured, seen)))
+    return sources
+
+
+def _measured(
+    seen: tuple[MeasureSettings, Unit], pair: ImagePair, objects: pd.DataFrame
+) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]:
+    for labels, values in cut_features(pair, objects, *seen):
+        yield labels, [values]
+
+
+def _groups(parts: Sequence[Part], settings: TrainingSettings) -> NDArray[np.str_]:
+    names = [
         group_names(pair.name, pair.groups, objects, pair.mask.shape, len(parts) == 1, settings.hold_out_by)
         for pair, objects, _ in parts
     ]
-    frozen = settings.changed(patches=_freeze(parts, settings))
-    forest = settings.architecture == "forest"
-    margin = () if forest else margin_for(settings.augmentation, frozen.patches)
-    total = sum(len(classes) for _, _, classes in parts)
-    if not forest:
-        pipeline_of(frozen, parts[0][0].ndim, len(parts[0][0].channels))
-        _check_memory(total, len(parts[0][0].channels), frozen, margin)
-    inputs, keys = [], []
-    for number, (pair, objects, classes) in enumerate(parts):
-        chosen = objects.loc[classes.index]
-        pieces = (
-            cut_features(pair, chosen, frozen.measurements, frozen.patches.unit)
-            if forest
-            else cut_patches(pair, chosen, frozen.patches, margin)
-        )
-        for labels, values in pieces:
-            inputs.append(values)
-            keys += [(number, label) for label in labels.tolist()]
-            yield Gathering(len(keys), total)
-    # Block order follows the chunks of a file; training must not depend on how a file is stored.
-    known = [classes.sort_index() for _, _, classes in parts]
-    yield Samples(
-        inputs=np.concatenate(inputs)[np.lexsort(np.array(keys).T[::-1])],
-        targets=np.concatenate([classes.to_numpy(np.int64) for classes in known]),
-        groups=np.concatenate([group.loc[classes.index] for group, classes in zip(groups, known, strict=True)]),
-        images=np.repeat([pair.name for pair, _, _ in parts], [len(classes) for classes in known]),
-        objects=np.concatenate([classes.index.to_numpy(np.int64) for classes in known]),
-        names=dict(names or {}),
-        ndim=parts[0][0].ndim,
-        channels=tuple(map(str, parts[0][0].channels)),
-        settings=frozen,
-    )
+    return np.concatenate([group.loc[part[2].sort_index().index] for group, part in zip(names, parts, strict=True)])
 
 
 def _check_parts(parts: Sequence[Part]) -> None:
@@ -206,16 +268,19 @@ def _freeze(parts: Sequence[Part], settings: TrainingSettings) -> PatchSettings:
     return freeze_patches(settings.patches, objects, classes, parts[0][0].spacing)
 
 
-def _check_memory(count: int, channels: int, settings: TrainingSettings, margin: tuple[float, ...]) -> None:
-    sampling = settings.patches.sampling
-    assert isinstance(sampling, tuple)
-    pixels = math.prod(side * wider for side, wider in zip(sampling, margin, strict=True))
-    needed = count * 4 * pixels * (channels * (2 if settings.patches.is_doubled else 1) + 1)
+def _check_memory(count: int, channels: int, margins: Mapping[PatchSettings, tuple[float, ...]]) -> None:
+    needed, sides = 0.0, list[int]()
+    for patches, margin in margins.items():
+        sampling = patches.sampling
+        assert isinstance(sampling, tuple)
+        pixels = math.prod(side * wider for side, wider in zip(sampling, margin, strict=True))
+        needed += count * 4 * pixels * (channels * (2 if patches.is_doubled else 1) + 1)
+        sides = sides or list(sampling)
     if needed > MOST_BYTES:
         raise InputError(
-            f"the {count} training patches of {' × '.join(map(str, sampling))} pixels would take "
+            f"the {count} training patches of {' × '.join(map(str, sides))} pixels would take "
             f"{needed / 2**30:.1f} GiB of memory, more than {MOST_BYTES / 2**30:.0f}. "
-            f"Give patches a smaller sampling, for example {max(8, min(sampling) // 2)}."
+            f"Give patches a smaller sampling, for example {max(8, min(sides) // 2)}."
         )
 
 

@@ -9,9 +9,10 @@ import torch
 
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
+from svetlana_jupyter.learn.augment import center_crop
 from svetlana_jupyter.learn.events import Batch, Epoch, Fitted
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import Gathering, Samples, gather, gather_samples
+from svetlana_jupyter.learn.samples import Gathering, Samples, gather, gather_each, gather_samples
 
 QUICK = TrainingSettings(epochs=6, steps=5, batch_size=8, depth=2, width=4, patches={"sampling": 12})
 
@@ -216,3 +217,24 @@ def test_augmentation_settings_reach_the_patches(discs):
     wide = gather_samples([discs], QUICK.changed(augmentation=AugmentSettings(rotation="free")))
     assert wide.inputs.shape[-1] > 12
     assert accuracy(trained(wide), discs) >= 0.95
+
+
+def test_several_trainings_gathered_together_see_what_each_would_see_alone(part):
+    several = [
+        QUICK,
+        QUICK.changed(augmentation={"rotation": "free"}),
+        QUICK.changed(patches={"context": "hide", "normalize": "object"}, augmentation={"rotation": "free"}),
+        QUICK.changed(architecture="forest"),
+    ]
+    *steps, together = gather_each([part], several)
+    assert (steps[-1].done, steps[-1].total) == (2 * len(part[2]), 2 * len(part[2]))
+    assert together[0].inputs is together[1].inputs
+    for settings, samples in zip(several, together, strict=True):
+        alone = gather_samples([part], settings)
+        assert samples.settings == alone.settings
+        np.testing.assert_array_equal(samples.targets, alone.targets)
+        seen, own = samples.inputs, alone.inputs
+        if settings.architecture != "forest":
+            shape = own.shape[2:]
+            seen = center_crop(torch.from_numpy(seen), shape).numpy()
+        np.testing.assert_allclose(seen, own, rtol=1e-5, atol=1e-5)
