@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.contrast import Palette, initial_palette, sample
-from svetlana_jupyter.core.images import is_rgb
-from svetlana_jupyter.core.regions import Reader
 from svetlana_jupyter.core.thumbnails import Cut, Depth, Thumbnail, take_thumbnails
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.widgets.pictures import usual_palette
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.core.contrast import Palette
     from svetlana_jupyter.core.pairing import ImagePair
     from svetlana_jupyter.project.project import Project
 
 _MARGIN, _LEAST = 1.3, 8.0  # around the 95th percentile of the objects' longest sides; image pixels
 _BYTES = 64 * 2**20
 
-Picture = tuple[Thumbnail, Palette]
+Picture = tuple[Thumbnail, "Palette"]
 
 
 def usual_side(table: pd.DataFrame) -> float:
@@ -137,8 +136,7 @@ class Album:
             return
         pair = self._pairs[name]
         if name not in self._palettes:
-            pixels = sample(Reader(pair.image, pair.levels))
-            self._palettes[name] = initial_palette(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
+            self._palettes[name] = usual_palette(pair)
         found = take_thumbnails(pair, self._project.objects(name).loc[wanted], cut)
         with self._lock:
             if self._pairs.get(name) is not pair:

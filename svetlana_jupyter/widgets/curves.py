@@ -34,7 +34,7 @@ def curves(epochs: Sequence[int], losses: Sequence[float], scores: Sequence[floa
     top = _round_up(max((value for _, value in loss), default=1.0))
     none = "small sets are scored by cross-validation at the end" if loss else ""
     return (
-        '<div style="display:flex;gap:16px">'
+        '<div style="display:flex;flex-wrap:wrap;gap:8px 16px">'
         + _plot("Loss", loss, last, top, _LOSS, "{:.3f}", "")
         + _plot("Score on held-out objects", score, last, 1.0, _SCORE, "{:.0%}", none)
         + "</div>"
@@ -63,7 +63,7 @@ def _plot(title: str, points: Sequence[Point], last: int, top: float, color: str
     else:
         parts.append(_text(_LEFT + across / 2, base - up / 4, otherwise, anchor="middle", opacity=0.7))
     return (
-        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg width="{WIDTH}" height="{HEIGHT}" style="max-width:100%" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{title}: {said}" fill="currentColor" font-size="11">{"".join(parts)}</svg>'
     )
 

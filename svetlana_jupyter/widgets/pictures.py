@@ -9,15 +9,18 @@ import cv2
 import numpy as np
 from skimage.segmentation import find_boundaries
 
-from svetlana_jupyter.core.contrast import Palette, Window, initial_palette, to_screen
+from svetlana_jupyter.core.contrast import Palette, Window, initial_palette, sample, to_screen
 from svetlana_jupyter.core.encode import png
 from svetlana_jupyter.core.normalize import TWICE
+from svetlana_jupyter.core.images import is_rgb
+from svetlana_jupyter.core.regions import Reader
 from svetlana_jupyter.core.render import halo
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from svetlana_jupyter.core.pairing import ImagePair
     from svetlana_jupyter.core.sections import Section
     from svetlana_jupyter.core.settings import PatchSettings
 
@@ -28,6 +31,12 @@ _WINDOWS: dict[str, Window] = {
     **dict.fromkeys(("minmax", "max", "percentile"), (0, 1)),
     **dict.fromkeys(("object", "apart"), (-3, 3)),
 }
+
+
+def usual_palette(pair: ImagePair) -> Palette:
+    """Return how an image is shown before anybody changes it."""
+    pixels = sample(Reader(pair.image, pair.levels))
+    return initial_palette(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
 
 def section_picture(section: Section, palette: Palette) -> bytes:

@@ -58,17 +58,46 @@ _CSS = """
 .svetlana table.sv-table td { text-align: left; padding: 3px 14px 3px 6px; vertical-align: top;
   border-bottom: 1px solid var(--jp-border-color2, #e0e0e0); }
 .svetlana table.sv-table .sv-number { text-align: right; }
+.svetlana table.sv-table .sv-nowrap { white-space: nowrap; }
 .svetlana table.sv-table tr.sv-current { background: var(--jp-layout-color2, #eee); font-weight: 600; }
-.svetlana .sv-side { display: flex; gap: 32px; align-items: flex-start; }
+.svetlana .sv-side { display: flex; flex-wrap: wrap; gap: 8px 32px; align-items: flex-start; }
+.svetlana .sv-side > div { max-width: 100%; }
 .svetlana .sv-side > div { max-height: 230px; overflow: auto; }
-.svetlana .sv-run { display: grid; grid-template-columns: 60px 150px 110px 80px 90px 90px; column-gap: 14px;
+.svetlana .sv-calm { padding: 12px 16px; font-size: 13px; }
+.svetlana .sv-run { display: grid; grid-template-columns: 50px 130px 90px 100px 60px 70px 60px minmax(60px, 1fr);
+  column-gap: 12px;
   font-size: 13px; line-height: 28px; font-variant-numeric: tabular-nums;
   border-bottom: 1px solid var(--jp-border-color2, #e0e0e0); }
 .svetlana .sv-run.sv-head, .svetlana .sv-run.sv-used { font-weight: 600; }
-.svetlana .sv-scores { display: flex; gap: 12px; }
-.svetlana .sv-score { flex: 1; padding: 8px 12px; border: 1px solid var(--jp-border-color2, #e0e0e0);
+.svetlana .sv-scores { display: flex; flex-wrap: wrap; gap: 12px; margin-bottom: 4px; }
+.svetlana .sv-score { flex: 1 1 240px; padding: 8px 12px; border: 1px solid var(--jp-border-color2, #e0e0e0);
   border-radius: 4px; }
 .svetlana .sv-score b { display: block; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.svetlana .sv-score span { line-height: 1.4; }
+.svetlana .sv-confusion { overflow: auto; max-width: 100%; }
+.svetlana table.sv-matrix { border-collapse: separate; border-spacing: 2px; font-size: 13px; }
+.svetlana table.sv-matrix caption { text-align: left; caption-side: bottom; padding-top: 4px; }
+.svetlana table.sv-matrix th { font-weight: 400; text-align: left; padding: 2px 8px; white-space: nowrap;
+  max-width: 120px; overflow: hidden; text-overflow: ellipsis; }
+.svetlana table.sv-matrix thead th { text-align: center; }
+.svetlana table.sv-matrix td { min-width: 64px; padding: 4px 8px; text-align: center; border-radius: 3px;
+  font-variant-numeric: tabular-nums; }
+.svetlana .sv-settings { display: block; column-width: 286px; column-gap: 28px; width: 100%; overflow: visible; }
+.svetlana .sv-settings > .sv-group { break-inside: avoid; display: inline-flex; width: 100%; overflow: visible; }
+.svetlana .sv-setting { flex: 0 0 auto; overflow: visible; }
+.svetlana .sv-setting .sv-name { display: block; font-size: 12px; line-height: 28px; overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; cursor: help; }
+.svetlana .sv-setting .sv-own { font-weight: 600; }
+.svetlana .sv-setting .sv-own::before { content: "• "; color: var(--jp-brand-color1, #1976d2); }
+.svetlana .sv-setting.sv-wrong input, .svetlana .sv-setting.sv-wrong textarea, .svetlana .sv-setting.sv-wrong select
+  { border-color: var(--jp-error-color1, #d32f2f); }
+.svetlana .widget-label-basic { display: flex; align-items: center; gap: 5px; }
+.svetlana .widget-label-basic input { margin: 0; }
+.svetlana .sv-code textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px; line-height: 1.4; }
+.svetlana .sv-pictures.sv-varied { flex-wrap: wrap; gap: 8px; }
+.svetlana .sv-pictures.sv-varied figure, .svetlana .sv-pictures.sv-varied img { width: 104px; }
+.svetlana .sv-pictures.sv-varied img { height: 104px; }
+.svetlana .sv-pictures.sv-varied figcaption { display: none; }
 .svetlana .sv-quiet { padding: 0; background: transparent; color: var(--jp-ui-font-color2, #616161); }
 .svetlana .sv-quiet:hover, .svetlana .sv-quiet:focus { color: var(--jp-ui-font-color1, #212121); }
 .svetlana .sv-editor { border: 1px solid var(--jp-border-color1, #bdbdbd); border-radius: 4px; }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.widgets.app import App
+from svetlana_jupyter.widgets.result import RunResult
 
 
 def opened(app, title):
@@ -29,14 +31,15 @@ def test_a_panel_is_made_when_its_tab_is_first_opened(project):
     assert list(app.panels) == ["Annotate", "Predict and review"]
 
 
-def test_a_panel_that_cannot_be_made_says_why_and_is_made_once_it_can(project):
-    file = project.path / "training.json"
-    good = file.read_text()
-    file.write_text("{")
+def test_a_panel_that_cannot_be_made_says_why_and_is_made_once_it_can(project, monkeypatch):
+    def broken(self):
+        raise ProjectError("the runs cannot be read; remove that folder.")
+
     app = App(project)
-    app.tab.selected_index = train = app.tab.titles.index("Train")
-    assert "valid JSON" in app.tab.children[train].children[1].text
-    file.write_text(good)
+    with monkeypatch.context() as fault:
+        fault.setattr(RunResult, "show", broken)
+        app.tab.selected_index = train = app.tab.titles.index("Train")
+    assert "remove that folder" in app.tab.children[train].children[1].text
     opened(app, "Annotate")
     assert opened(app, "Train").project is project
 

@@ -1,11 +1,21 @@
-"""The training panel: settings, a training on a thread, scores and runs."""
+"""The training panel: a training on a thread, its curves and scores, the runs, and what each state shows."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
+
 from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.training import TrainingPanel
+
+
+@pytest.fixture
+def quick(annotated):
+    """A project with annotations and settings that train in no time."""
+    annotated.settings = annotated.settings.changed(epochs=3, trees=20)
+    return annotated
 
 
 def test_what_is_missing_is_said_and_train_waits_for_it(project):
@@ -15,49 +25,43 @@ def test_what_is_missing_is_said_and_train_waits_for_it(project):
     project.annotate("left", 1, "bright")
     assert "only bright has some" in panel.readiness.value
     project.annotate("left", 2, "dark")
-    assert not panel.train.disabled
+    assert not panel.train.disabled and panel.readiness.layout.display == "none"
     assert project.readiness() == ""
 
 
-def test_the_fields_change_the_settings_of_the_project(project):
-    panel = TrainingPanel(project)
-    panel.epochs.value = 7
-    panel.seed.value = 3
-    assert (project.settings.epochs, project.settings.seed) == (7, 3)
-    assert json.loads(panel.json.value)["epochs"] == 7
-
-
-def test_the_json_changes_the_settings_as_soon_as_it_is_valid(project):
-    panel = TrainingPanel(project)
-    changed = json.loads(panel.json.value) | {"epochs": 11, "width": 8}
-    panel.json.value = json.dumps(changed)
-    assert (project.settings.width, panel.epochs.value) == (8, 11)
-    assert "valid" in panel.json_says.value
-
-
-def test_a_wrong_setting_is_named_below_the_json_and_changes_nothing(project):
-    panel = TrainingPanel(project)
-    panel.json.value = json.dumps(json.loads(panel.json.value) | {"epocs": 11})
-    assert "did you mean &#x27;epochs&#x27;?" in panel.json_says.value
-    panel.json.value = "{"
-    assert "valid JSON" in panel.json_says.value
-    assert project.settings == TrainingSettings()
-
-
-def test_train_runs_on_a_thread_and_ends_with_curve_scores_and_a_run(annotated, finish):
-    annotated.settings = annotated.settings.changed(epochs=3, trees=20)
+def test_before_the_first_training_it_says_so_and_shows_no_empty_curves(annotated):
     panel = TrainingPanel(annotated)
+    assert "Nothing is trained yet" in panel.result.cards.value
+    assert panel.curves.layout.display == "none" and panel.result.tables.value == ""
+    assert "There are none yet" in panel.runs.children[0].value
+
+
+def test_train_runs_on_a_thread_and_ends_with_curve_scores_and_a_run(quick, finish):
+    panel = TrainingPanel(quick)
     panel.train.click()
     assert panel.train.disabled
-    finish(annotated)
-    assert panel.status.text == annotated.status != ""
-    assert annotated.trouble == ""
-    assert "polyline" in panel.curves.value
-    assert "Random forest" in panel.scores.value
-    assert str(annotated.evaluate().network.accuracy) in panel.scores.value
+    finish(quick)
+    assert panel.status.text == quick.status != ""
+    assert quick.trouble == ""
+    assert "polyline" in panel.curves.value and panel.curves.layout.display is None
+    report = quick.evaluate()
+    for scores in (report.network, report.forest):
+        assert f"<b>{100 * scores.accuracy.value:.0f} %</b>" in panel.result.cards.value
+    assert "Random forest on measurements" in panel.result.cards.value
     assert not panel.train.disabled
     assert panel.runs.button("0001").icon == "dot-circle-o"
     assert panel.job.layout.visibility == "hidden"
+
+
+def test_the_confusion_matrix_tells_what_was_taken_for_what(trained):
+    panel = TrainingPanel(trained)
+    confusion = trained.evaluate().network.confusion
+    tables = panel.result.tables.value
+    for truth in confusion.index:
+        for predicted in confusion.columns:
+            count, total = confusion.loc[truth, predicted], confusion.loc[truth].sum()
+            assert f'title="{count} of {total} {truth} taken for {predicted}">' in tables
+    assert "Found (recall)" in tables
 
 
 def test_another_run_is_put_to_use_by_its_button(trained):
@@ -78,8 +82,82 @@ def test_a_training_that_cannot_start_says_why(project):
     assert project.job is None
 
 
-def test_a_second_panel_and_a_script_see_the_same_run(annotated):
-    panel, other = TrainingPanel(annotated), TrainingPanel(annotated)
-    annotated.train(epochs=2, trees=20)
-    assert panel.scores.value == other.scores.value
+def test_a_second_panel_and_a_script_see_the_same_run(quick):
+    panel, other = TrainingPanel(quick), TrainingPanel(quick)
+    quick.train(epochs=2)
+    assert panel.result.cards.value == other.result.cards.value
     assert panel.runs.button("0001").icon == "dot-circle-o"
+
+
+def test_train_uses_what_the_controls_say(quick, finish):
+    panel = TrainingPanel(quick)
+    panel.settings.form.fields["epochs"].control.value = 2
+    panel.settings.form.fields["width"].control.value = 4
+    panel.train.click()
+    finish(quick)
+    assert (quick.run().settings["epochs"], quick.run().settings["width"]) == (2, 4)
+    assert len(quick.run().history) == 2
+
+
+def test_settings_that_are_wrong_in_the_file_are_shown_and_can_be_mended_on_the_panel(quick):
+    file = quick.path / "training.json"
+    file.write_text('{"epocs": 3}')
+    panel = TrainingPanel(quick)
+    assert "did you mean &#x27;epochs&#x27;?" in panel.settings.json.says.value
+    panel.train.click()
+    assert "did you mean 'epochs'?" in panel.status.text and quick.job is None
+    panel.settings.json.text.value = '{"epochs": 3}'
+    panel.settings.json.apply.click()
+    assert quick.settings == TrainingSettings(epochs=3)
+    assert json.loads(file.read_text())["epochs"] == 3
+
+
+def test_eight_patches_of_the_object_annotated_last_are_shown_while_one_looks(quick):
+    panel = TrainingPanel(quick)
+    assert panel.preview.pictures.value == "", "nobody looks yet"
+    panel.unfold("Eight augmented patches")
+    assert panel.preview.pictures.value.count("<img") == 8
+    assert "Object 12 in left. To the classifier all of these are the same." in panel.preview.said.value
+    before = panel.preview.pictures.value
+    panel.settings.form.fields["augmentation.rotation"].control.value = "free"
+    assert panel.preview.pictures.value != before, "they follow the settings"
+    panel.preview.another.click()
+    assert "Object 1 in left" in panel.preview.said.value
+    quick.annotate("right", 5, "bright")
+    assert "Object 5 in right" in panel.preview.said.value or "Object" in panel.preview.said.value
+    panel.settings.json.text.value = TrainingSettings(
+        augmentation={"flips": False, "rotation": "none", "brightness": 0, "noise": 0}
+    ).to_json()
+    panel.settings.json.apply.click()
+    assert "Nothing is varied" in panel.preview.said.value
+
+
+def test_without_any_object_the_preview_says_what_to_do(empty):
+    panel = TrainingPanel(empty)
+    panel.unfold("Eight augmented patches")
+    assert "Annotate an object" in panel.preview.said.value and panel.preview.another.disabled
+
+
+def test_a_run_that_is_not_scored_says_so(quick, finish):
+    panel = TrainingPanel(quick)
+    panel.train.click()
+    panel.job.stop.click()
+    finish(quick)
+    if quick.current_run:
+        assert quick.evaluate().source == "not known yet"
+        assert "Not known yet" in panel.result.cards.value or "stopped" in panel.result.cards.value
+        assert panel.result.tables.value == ""
+
+
+def test_class_names_stay_text(tmp_path):
+    from tests.widgets.conftest import squares
+
+    names = ["<script>x</script>", '"quoted" & <b>']
+    project = Project(tmp_path / "names.svetlana", classes=names)
+    project.add("left", *squares(0), axes="yx")
+    for object in range(1, 13):
+        project.annotate("left", object, names[object % 2])
+    project.train(epochs=1, trees=20)
+    shown = TrainingPanel(project).result.tables.value
+    assert "<script>" not in shown and "<b>" not in shown
+    assert "&lt;script&gt;x&lt;/script&gt;" in shown and 'title="&lt;script&gt;' in shown
