@@ -11,8 +11,8 @@ from skimage.segmentation import find_boundaries
 
 from svetlana_jupyter.core.contrast import Palette, Window, initial_palette, sample, to_screen
 from svetlana_jupyter.core.encode import png
-from svetlana_jupyter.core.normalize import TWICE
 from svetlana_jupyter.core.images import is_rgb
+from svetlana_jupyter.core.normalize import TWICE
 from svetlana_jupyter.core.regions import Reader
 from svetlana_jupyter.core.render import halo
 

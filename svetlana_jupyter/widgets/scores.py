@@ -64,10 +64,8 @@ def by_class(scores: Scores, classes: Classes) -> str:
     colors = {info.name: info.color for info in classes}
     rows = []
     for name, row in scores.per_class.iterrows():
-        cells = [
-            f'<td class="sv-number">{int(row["n"]):,}</td>',
-            *(f'<td class="sv-nowrap">{_share(row, kind)}</td>' for kind in _KINDS),
-        ]
+        shares = (f'<td class="sv-nowrap">{_share(row, kind)}</td>' for kind in _KINDS)
+        cells = [f'<td class="sv-number">{int(row["n"]):,}</td>', *shares]
         rows.append(f'<tr><td class="sv-nowrap">{_named(str(name), colors)}</td>{"".join(cells)}</tr>')
     head = "".join(f"<th>{text}</th>" for text in ("Class", "Objects", "Found (recall)", "Right (precision)"))
     return f'<table class="sv-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -22,7 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("epochs", "patience", "steps", "batch_size", "optimizer", "learning_rate", "betas", "weight_decay"),
         *("schedule", "decay", "decay_every"),
     ),
-    "Validation": ("held_out", "held_out_from", "folds"),
+    "Validation": ("held_out", "held_out_from", "hold_out_by", "folds"),
     "Forest": ("trees", "measurements."),
     "Machine": ("seed", "device", "precision", "threads"),
 }

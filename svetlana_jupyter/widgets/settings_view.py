@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ipywidgets import ToggleButtons, VBox
+from ipywidgets import HTML, ToggleButtons, VBox
 
+from svetlana_jupyter.core.may_use import said
 from svetlana_jupyter.errors import SettingsError
 from svetlana_jupyter.widgets.file_watch import FileWatch
 from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.parts import muted
 from svetlana_jupyter.widgets.settings_form import SettingsForm
 from svetlana_jupyter.widgets.settings_json import SettingsJson
 
@@ -38,6 +40,8 @@ class SettingsView(VBox):
     json : SettingsJson
     view : ToggleButtons
         Which of them is seen.
+    because : HTML
+        Which settings give way to what may count.
     watch : FileWatch
         Looks whether ``training.json`` was changed by somebody else.
     """
@@ -55,7 +59,8 @@ class SettingsView(VBox):
         )
         self.view.observe(lambda _: self._choose(), "value")
         self.watch = FileWatch(project.path / "training.json", guarded(self.show, status))
-        super().__init__([self.view, self.form, self.json], layout={"width": "100%"})
+        self.because = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
+        super().__init__([self.view, self.because, self.form, self.json], layout={"width": "100%"})
         self._choose()
         self.show()
 
@@ -85,6 +90,8 @@ class SettingsView(VBox):
         changed, self.used = settings != self.used, settings
         if settings is not None:
             self.form.show(settings)
+            words = said(settings)
+            self.because.value, self.because.layout.display = muted(words), None if words else "none"
         elif problem:  # the text is where it can be mended
             self.view.value = JSON
             self._status.warn(problem)

@@ -64,7 +64,8 @@ _CSS = """
 .svetlana .sv-side > div { max-width: 100%; }
 .svetlana .sv-side > div { max-height: 230px; overflow: auto; }
 .svetlana .sv-calm { padding: 12px 16px; font-size: 13px; }
-.svetlana .sv-run { display: grid; grid-template-columns: 50px 130px 90px 100px 60px 70px 60px minmax(60px, 1fr);
+.svetlana .sv-run { display: grid;
+  grid-template-columns: 44px 126px minmax(100px, 2fr) minmax(90px, 2fr) 52px 62px 54px minmax(60px, 1fr);
   column-gap: 12px;
   font-size: 13px; line-height: 28px; font-variant-numeric: tabular-nums;
   border-bottom: 1px solid var(--jp-border-color2, #e0e0e0); }
@@ -98,6 +99,18 @@ _CSS = """
 .svetlana .sv-pictures.sv-varied figure, .svetlana .sv-pictures.sv-varied img { width: 104px; }
 .svetlana .sv-pictures.sv-varied img { height: 104px; }
 .svetlana .sv-pictures.sv-varied figcaption { display: none; }
+.svetlana .sv-run > span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.svetlana .sv-questions { padding: 2px 0 6px 0; }
+.svetlana .sv-question { position: relative; }
+.svetlana .sv-question .widget-checkbox { cursor: pointer; }
+.svetlana .sv-question .sv-card { display: none; position: absolute; z-index: 20; top: 28px; left: -8px;
+  width: max-content; max-width: 330px; padding: 8px 12px; border-radius: 4px;
+  background: var(--jp-layout-color1, #fff); border: 1px solid var(--jp-border-color1, #bdbdbd);
+  box-shadow: 0 3px 10px rgba(0, 0, 0, 0.35); }
+.svetlana .sv-question:hover .sv-card, .svetlana .sv-question:has(input:focus-visible) .sv-card { display: block; }
+.svetlana .sv-card p { margin: 3px 0 5px 0; font-size: 12px; line-height: 1.35; }
+.svetlana .sv-card img { width: 84px; height: 84px; border-radius: 3px; vertical-align: middle; }
+.svetlana .sv-card .sv-same { margin: 0 5px; font-weight: 600; }
 .svetlana .sv-quiet { padding: 0; background: transparent; color: var(--jp-ui-font-color2, #616161); }
 .svetlana .sv-quiet:hover, .svetlana .sv-quiet:focus { color: var(--jp-ui-font-color1, #212121); }
 .svetlana .sv-editor { border: 1px solid var(--jp-border-color1, #bdbdbd); border-radius: 4px; }

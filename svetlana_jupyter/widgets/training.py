@@ -9,6 +9,7 @@ from ipywidgets import HTML, Accordion, HBox
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.widgets.augmented import AugmentedPatches
 from svetlana_jupyter.widgets.curves import curves
+from svetlana_jupyter.widgets.evidence import Questions
 from svetlana_jupyter.widgets.pace import Pace
 from svetlana_jupyter.widgets.panel import Panel, guarded
 from svetlana_jupyter.widgets.parts import JobBar, muted
@@ -31,6 +32,8 @@ class TrainingPanel(Panel):
 
     Attributes
     ----------
+    questions : Questions
+        What may count.
     train : Button
     job : JobBar
     readiness : HTML
@@ -62,14 +65,16 @@ class TrainingPanel(Panel):
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
         self.result = RunResult(project)
         self.preview = AugmentedPatches(project)
-        self.runs = RunTable(choose=lambda name: self.do(project.choose_run, name))
+        self.runs = RunTable(project, choose=lambda name: self.do(project.choose_run, name))
         self.settings = SettingsView(project, self.status)
+        self.questions = Questions(project, lambda allowed: self.do(self._allow, allowed))
         titles = [_PREVIEW, _RUNS, _ADVANCED]
         self.more = Accordion(
             [self.preview, self.runs, self.settings], titles=titles, layout={"width": "100%", "margin": "6px 0 2px 0"}
         )
         self.children = (
             self._style,
+            self.questions,
             HBox(
                 [self.train, self.readiness, self.job],
                 layout={"width": "100%", "align_items": "center", "flex_flow": "row wrap"},
@@ -80,12 +85,15 @@ class TrainingPanel(Panel):
             self.status,
         )
         self.more.observe(guarded(lambda _: self._preview(), self.status), "selected_index")
-        self.settings.on_change(guarded(self._preview, self.status))
+        self.settings.on_change(guarded(self._follow_settings, self.status))
         self.watch(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
         self.watch(self._preview, "annotations_version", "images_version")
+        self.watch(self.questions.illustrate, "images_version")
         self.watch(lambda: self.job.show(project.job), "job")
         self.watch(self._pace.request, "live", "job")
         self.watch(self._show_runs, "current_run", "runs_version", "classes_version")
+        self._follow_settings()
+        self.questions.illustrate()
         self._show_readiness()
         self.job.show(project.job)
         self._show_runs()
@@ -98,6 +106,18 @@ class TrainingPanel(Panel):
     def close(self) -> None:
         self.settings.close()
         super().close()
+
+    def _allow(self, allowed: frozenset[str]) -> None:
+        """Let this evidence count, and no other."""
+        try:
+            self.settings.keep(self.project.settings.changed(may_use=allowed))
+        finally:
+            self._follow_settings()
+
+    def _follow_settings(self) -> None:
+        if self.settings.used:
+            self.questions.show(self.settings.used.may_use)
+        self._preview()
 
     def _show_readiness(self) -> None:
         project = self.project
@@ -127,8 +147,7 @@ class TrainingPanel(Panel):
             return 1
 
     def _show_runs(self) -> None:
-        project = self.project
-        self.runs.show(project, project.current_run)
+        self.runs.show()
         self.result.show()
         self._pace.request()
 

@@ -1,0 +1,137 @@
+"""The face of training: four questions about what may count, each explained by a card with pictures."""
+
+from __future__ import annotations
+
+import base64
+import html
+import logging
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from ipywidgets import HTML, Box, Checkbox, HBox
+
+from svetlana_jupyter.widgets.evidence_pictures import Example, built_in, example_of, pictures
+from svetlana_jupyter.widgets.latest import Latest
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
+
+# What is asked: the name of the evidence, the word on the box, what it may do ticked, and what happens unticked.
+QUESTIONS = (
+    (
+        "surroundings",
+        "Surroundings",
+        "What lies around an object may decide: its neighbours, the tissue it lies in.",
+        "Unticked, only the object itself is seen.",
+    ),
+    (
+        "brightness",
+        "Brightness",
+        "How bright an object is may decide, and its colour.",
+        "Unticked, these are the same to the classifier:",
+    ),
+    (
+        "orientation",
+        "Orientation",
+        "How an object is turned may decide: stripes up or across.",
+        "Unticked, these are the same to the classifier:",
+    ),
+    (
+        "size",
+        "Size",
+        "How large an object is may decide.",
+        "Unticked, these are the same to the classifier:",
+    ),
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Question(Box):
+    """A box to tick, with a card that opens while the mouse or the keyboard is on it.
+
+    Attributes
+    ----------
+    tick : Checkbox
+    card : HTML
+    """
+
+    def __init__(self, name: str, word: str, ticked: str, unticked: str) -> None:
+        self.name, self._said = name, (word, ticked, unticked)
+        self.tick = Checkbox(True, description=word, indent=False, layout={"width": "auto", "margin": "0"})
+        self.tick.tooltip = ticked
+        self.card = HTML(layout={"margin": "0"})
+        self.card.add_class("sv-card")
+        super().__init__([self.tick, self.card], layout={"overflow": "visible", "flex": "0 0 auto"})
+        self.add_class("sv-question")
+
+    def show(self, before: bytes, after: tuple[bytes, ...]) -> None:
+        """Draw the card."""
+        word, ticked, unticked = (html.escape(text) for text in self._said)
+        same = '<span class="sv-same">=</span>'.join(map(_image, after))
+        self.card.value = f"<h4>{word}</h4><p>{ticked}</p><div>{_image(before)}</div><p>{unticked}</p><div>{same}</div>"
+
+
+class Questions(HBox):
+    """The four boxes, all ticked at first.
+
+    Parameters
+    ----------
+    project : Project
+    changed : callable
+        Called with the evidence that may count when a person ticks or unticks a box.
+    """
+
+    def __init__(self, project: Project, changed: Callable[[frozenset[str]], None]) -> None:
+        self.questions = {question[0]: Question(*question) for question in QUESTIONS}
+        self._project, self._changed = project, changed
+        self._showing = False
+        self._latest: Latest[object] = Latest(self._draw, self._show)
+        title = HTML("<b>What may count?</b>", layout={"margin": "0 14px 0 0"})
+        super().__init__(
+            [title, *self.questions.values()],
+            layout={"align_items": "center", "flex_flow": "row wrap", "overflow": "visible", "grid_gap": "0 18px"},
+        )
+        self.add_class("sv-questions")
+        for question in self.questions.values():
+            question.tick.observe(self._ticked, "value")
+
+    @property
+    def ticked(self) -> frozenset[str]:
+        """The evidence that may count."""
+        return frozenset(name for name, question in self.questions.items() if question.tick.value)
+
+    def show(self, allowed: Collection[str]) -> None:
+        """Tick what may count; nobody is told."""
+        self._showing = True
+        try:
+            for name, question in self.questions.items():
+                question.tick.value = name in allowed
+        finally:
+            self._showing = False
+
+    def illustrate(self) -> None:
+        """Draw the cards with an object of the project, beside the kernel's loop."""
+        self._latest.ask(object())
+
+    def _ticked(self, _: Any) -> None:
+        if not self._showing:
+            self._changed(self.ticked)
+
+    def _draw(self, _: object) -> dict[str, tuple[bytes, tuple[bytes, ...]]]:
+        return {name: pictures(self._example(), name) for name in self.questions}
+
+    def _example(self) -> Example:
+        try:
+            return example_of(self._project)
+        except Exception:  # a card is no place for what is wrong with an image
+            logger.exception("no object of the project can be drawn")
+            return built_in()
+
+    def _show(self, drawn: dict[str, tuple[bytes, tuple[bytes, ...]]]) -> None:
+        for name, (before, after) in drawn.items():
+            self.questions[name].show(before, after)
+
+
+def _image(data: bytes) -> str:
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(data).decode("ascii")}">'
