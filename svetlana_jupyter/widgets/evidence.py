@@ -22,25 +22,25 @@ QUESTIONS = (
         "surroundings",
         "Surroundings",
         "What lies around an object may decide: its neighbours, the tissue it lies in.",
-        "Unticked, only the object itself is seen.",
+        "only the object itself is seen.",
     ),
     (
         "brightness",
         "Brightness",
         "How bright an object is may decide, and its colour.",
-        "Unticked, these are the same to the classifier:",
+        "these are the same to the classifier:",
     ),
     (
         "orientation",
         "Orientation",
         "How an object is turned may decide: stripes up or across.",
-        "Unticked, these are the same to the classifier:",
+        "these are the same to the classifier:",
     ),
     (
         "size",
         "Size",
         "How large an object is may decide.",
-        "Unticked, these are the same to the classifier:",
+        "these are the same to the classifier:",
     ),
 )
 
@@ -69,7 +69,8 @@ class Question(Box):
         """Draw the card."""
         word, ticked, unticked = (html.escape(text) for text in self._said)
         same = '<span class="sv-same">=</span>'.join(map(_image, after))
-        self.card.value = f"<h4>{word}</h4><p>{ticked}</p><div>{_image(before)}</div><p>{unticked}</p><div>{same}</div>"
+        row = f'{_image(before)}<span class="sv-same">→</span>{same}'
+        self.card.value = f'<h4>{word}</h4><p>{ticked} <b>Unticked</b>, {unticked}</p><div class="sv-row">{row}</div>'
 
 
 class Questions(HBox):
@@ -85,7 +86,7 @@ class Questions(HBox):
     def __init__(self, project: Project, changed: Callable[[frozenset[str]], None]) -> None:
         self.questions = {question[0]: Question(*question) for question in QUESTIONS}
         self._project, self._changed = project, changed
-        self._showing = False
+        self._showing = self._own = False
         self._latest: Latest[object] = Latest(self._draw, self._show)
         title = HTML("<b>What may count?</b>", layout={"margin": "0 14px 0 0"})
         super().__init__(
@@ -111,15 +112,17 @@ class Questions(HBox):
             self._showing = False
 
     def illustrate(self) -> None:
-        """Draw the cards with an object of the project, beside the kernel's loop."""
-        self._latest.ask(object())
+        """Draw the cards, beside the kernel's loop, unless they show an object of the project already."""
+        if not self._own:
+            self._latest.ask(object())
 
     def _ticked(self, _: Any) -> None:
         if not self._showing:
             self._changed(self.ticked)
 
-    def _draw(self, _: object) -> dict[str, tuple[bytes, tuple[bytes, ...]]]:
-        return {name: pictures(self._example(), name) for name in self.questions}
+    def _draw(self, _: object) -> tuple[bool, dict[str, tuple[bytes, tuple[bytes, ...]]]]:
+        example = self._example()
+        return example.own_image, {name: pictures(example, name) for name in self.questions}
 
     def _example(self) -> Example:
         try:
@@ -128,7 +131,8 @@ class Questions(HBox):
             logger.exception("no object of the project can be drawn")
             return built_in()
 
-    def _show(self, drawn: dict[str, tuple[bytes, tuple[bytes, ...]]]) -> None:
+    def _show(self, answer: tuple[bool, dict[str, tuple[bytes, tuple[bytes, ...]]]]) -> None:
+        self._own, drawn = answer
         for name, (before, after) in drawn.items():
             self.questions[name].show(before, after)
 

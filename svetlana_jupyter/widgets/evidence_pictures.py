@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -31,24 +31,26 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Example:
-    """An object with what lies around it: pixels of shape (n, n, 3), and where it is."""
+    """An object with what lies around it: pixels of shape (n, n, 3), where it is, and whether it is the project's."""
 
     pixels: Pixels
     own: NDArray[np.bool_]
+    own_image: bool = True
 
 
 def example_of(project: Project) -> Example:
-    """Return an annotated object of a project, else one of its first image, else one that comes with the package.
+    """Return an annotated object of a project, else one of an image, else one that comes with the package.
 
     May be called on any thread; of an image whose objects are not known yet, none is looked for.
     """
     labels = project.labels()
-    for name, object in labels[labels["action"] == "label"].index[-1:]:
-        return _example(project.pair(name), project.objects(name, wait=True).loc[[object]])
-    for name in project.images:
-        if project.is_indexed(name):
-            objects = project.objects(name)
-            return _example(project.pair(name), objects.loc[[objects["size"].idxmax()]])
+    known = labels[labels["action"] == "label"].index
+    for name in [*known.get_level_values("image")[-1:], *filter(project.is_indexed, project.images)]:
+        objects = project.objects(name, wait=True)
+        own = known[known.get_level_values("image") == name].get_level_values("object")
+        whole, told = ~objects["on_border"], objects.index.isin(own)
+        best = next(found for found in (whole & told, whole, objects["size"] > 0) if found.any())
+        return _example(project.pair(name), objects.loc[[objects["size"].where(best).idxmax()]])  # large shows most
     return built_in()
 
 
@@ -57,7 +59,7 @@ def built_in() -> Example:
     name, object = _SAMPLE
     folder = blood_smear()
     opened = open_pair(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.tif")
-    return _example(opened, index_objects(opened.mask).loc[[object]])
+    return replace(_example(opened, index_objects(opened.mask).loc[[object]]), own_image=False)
 
 
 def _example(opened: ImagePair, row: pd.DataFrame) -> Example:
@@ -65,7 +67,14 @@ def _example(opened: ImagePair, row: pd.DataFrame) -> Example:
     side = _AROUND * float(max(box["y1"] - box["y0"], box["x1"] - box["x0"]))
     (found,) = take_thumbnails(opened, row, Cut.of(side, _SIDE))
     shown = to_screen(found.values, usual_palette(opened))
-    return Example(np.repeat(shown[..., None], 3, axis=-1) if shown.ndim == 2 else shown, found.own)
+    colored = np.repeat(shown[..., None], 3, axis=-1) if shown.ndim == 2 else shown
+    rows, columns = found.inside
+    before, after = ((rows.start, columns.start), (len(shown) - rows.stop, len(shown) - columns.stop))
+    # Beyond the border of the image there is nothing: mirrored, it does not catch the eye.
+    filled = cv2.copyMakeBorder(
+        np.ascontiguousarray(colored[found.inside]), before[0], after[0], before[1], after[1], cv2.BORDER_REFLECT
+    )
+    return Example(filled.astype(np.uint8), found.own)
 
 
 def pictures(example: Example, evidence: str) -> tuple[bytes, tuple[bytes, ...]]:

@@ -65,7 +65,7 @@ _CSS = """
 .svetlana .sv-side > div { max-height: 230px; overflow: auto; }
 .svetlana .sv-calm { padding: 12px 16px; font-size: 13px; }
 .svetlana .sv-run { display: grid;
-  grid-template-columns: 44px 126px minmax(100px, 2fr) minmax(90px, 2fr) 52px 62px 54px minmax(60px, 1fr);
+  grid-template-columns: 44px 138px minmax(100px, 2fr) minmax(90px, 2fr) 52px 62px 54px minmax(60px, 1fr);
   column-gap: 12px;
   font-size: 13px; line-height: 28px; font-variant-numeric: tabular-nums;
   border-bottom: 1px solid var(--jp-border-color2, #e0e0e0); }
@@ -104,12 +104,13 @@ _CSS = """
 .svetlana .sv-question { position: relative; }
 .svetlana .sv-question .widget-checkbox { cursor: pointer; }
 .svetlana .sv-question .sv-card { display: none; position: absolute; z-index: 20; top: 28px; left: -8px;
-  width: max-content; max-width: 330px; padding: 8px 12px; border-radius: 4px;
+  width: 424px; box-sizing: content-box; padding: 8px 12px; border-radius: 4px;
   background: var(--jp-layout-color1, #fff); border: 1px solid var(--jp-border-color1, #bdbdbd);
   box-shadow: 0 3px 10px rgba(0, 0, 0, 0.35); }
 .svetlana .sv-question:hover .sv-card, .svetlana .sv-question:has(input:focus-visible) .sv-card { display: block; }
 .svetlana .sv-card p { margin: 3px 0 5px 0; font-size: 12px; line-height: 1.35; }
 .svetlana .sv-card img { width: 84px; height: 84px; border-radius: 3px; vertical-align: middle; }
+.svetlana .sv-card .sv-row { display: flex; align-items: center; }
 .svetlana .sv-card .sv-same { margin: 0 5px; font-weight: 600; }
 .svetlana .sv-quiet { padding: 0; background: transparent; color: var(--jp-ui-font-color2, #616161); }
 .svetlana .sv-quiet:hover, .svetlana .sv-quiet:focus { color: var(--jp-ui-font-color1, #212121); }

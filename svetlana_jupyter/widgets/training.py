@@ -88,7 +88,7 @@ class TrainingPanel(Panel):
         self.settings.on_change(guarded(self._follow_settings, self.status))
         self.watch(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
         self.watch(self._preview, "annotations_version", "images_version")
-        self.watch(self.questions.illustrate, "images_version")
+        self.watch(self.questions.illustrate, "images_version", "annotations_version")
         self.watch(lambda: self.job.show(project.job), "job")
         self.watch(self._pace.request, "live", "job")
         self.watch(self._show_runs, "current_run", "runs_version", "classes_version")

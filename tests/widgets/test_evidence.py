@@ -77,7 +77,7 @@ def test_each_card_explains_with_pictures_of_an_object_of_the_project(annotated)
         assert card.count("<img") == {"surroundings": 2}.get(name, 4)
         data = [base64.b64decode(found) for found in re.findall(r"base64,([^\"]+)", card)]
         assert data[0] == pictures(example_of(annotated), name)[0]
-        assert "Unticked" in card and question.tick.tooltip in card
+        assert "<b>Unticked</b>" in card and question.tick.tooltip in card
 
 
 def test_without_surroundings_only_the_object_is_left(example):
