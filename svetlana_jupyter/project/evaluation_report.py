@@ -37,7 +37,7 @@ def report_html(report: Evaluation) -> str:
         _table(["held out", "objects", "accuracy", "balanced"], _by_group(report.network)),
     ]
     flex = "display:flex;flex-wrap:wrap;gap:6px 32px;margin:6px 0"
-    notes = "".join(f'<div style="{_MUTED}">{escape(line)}</div>' for line in _notes(report))
+    notes = "".join(f'<div style="{_MUTED}">{escape(line)}</div>' for line in notes_of(report))
     return f'{lines}<div style="{flex}">{"".join(parts)}</div>{notes}'
 
 
@@ -49,16 +49,16 @@ def report_json(report: Evaluation) -> str:
 def _lines(report: Evaluation) -> list[str]:
     first = [f"Run {report.run}, {report.source}. {report.text}"]
     if report.network is None:
-        return first + _notes(report)
+        return first + notes_of(report)
     classes = [
         f"  {name}: recall {recall}, precision {precision} ({n} objects)"
         for name, n, recall, precision, _ in _by_class(report.network)
     ]
     others = f"Balanced accuracy {report.network.balanced_accuracy}, macro F1 {report.network.macro_f1}."
-    return [*first, others, *classes, *_notes(report)]
+    return [*first, others, *classes, *notes_of(report)]
 
 
-def _notes(report: Evaluation) -> list[str]:
+def notes_of(report: Evaluation) -> list[str]:
     """Return what must be known to read the figures."""
     notes = []
     if report.network is not None:

@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, VBox
 
+from svetlana_jupyter.errors import SvetlanaError
+from svetlana_jupyter.project.evaluation_report import notes_of
+from svetlana_jupyter.widgets.latest import Latest
 from svetlana_jupyter.widgets.parts import muted, side_by_side
 from svetlana_jupyter.widgets.scores import by_class, confusion, score_cards
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.project.evaluation import Evaluation
     from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.project.runs import Run
 
 _EMPTY = "Nothing is trained yet. After the first training, its score stands here beside a random forest's."
 
 
 class RunResult(VBox):
-    """The scores of the current run.
+    """The scores of the current run, computed beside the kernel's loop.
 
     Parameters
     ----------
@@ -24,29 +29,41 @@ class RunResult(VBox):
 
     Attributes
     ----------
-    cards, tables, note : HTML
+    cards, warning, tables, notes : HTML
     """
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self.cards = HTML(layout={"width": "100%", "margin": "0"})
-        self.tables = HTML(layout={"width": "100%", "margin": "4px 0 0 0"})
-        self.note = HTML(layout={"width": "100%", "margin": "0"})
-        super().__init__([self.cards, self.note, self.tables], layout={"width": "100%"})
+        self._latest: Latest[Run] = Latest(self._evaluated, self._draw, delay=0.0)
+        self.cards, self.warning, self.tables, self.notes = (HTML(layout=_WIDE) for _ in range(4))
+        super().__init__([self.cards, self.warning, self.tables, self.notes], layout={"width": "100%"})
 
     def show(self) -> None:
         """Bring the scores up to the project's current run."""
-        project = self._project
-        if not project.current_run:
-            self.cards.value = f'<div class="sv-empty sv-calm">{muted(_EMPTY)}</div>'
-            self.tables.value = self.note.value = ""
+        if self._project.current_run:
+            self._latest.ask(self._project.run())
             return
-        run, report = project.run(), project.evaluate()
+        self._latest.drop()
+        self.cards.value = f'<div class="sv-empty sv-calm">{muted(_EMPTY)}</div>'
+        self.warning.value = self.tables.value = self.notes.value = ""
+
+    def _evaluated(self, run: Run) -> tuple[Run, Evaluation | str]:
+        try:
+            return run, self._project.evaluate(run.name)
+        except SvetlanaError as error:
+            return run, str(error)
+
+    def _draw(self, answer: tuple[Run, Evaluation | str]) -> None:
+        run, report = answer
+        self.warning.value = self.tables.value = self.notes.value = ""
+        if isinstance(report, str):
+            self.cards.value = muted(report)
+            return
         self.cards.value = score_cards(report, forest_alone=run.settings["architecture"] == "forest")
-        if report.network is None:
-            self.tables.value = self.note.value = ""
-            return
-        self.note.value = muted(f"{run.note} Intervals are over {report.over}.")
-        self.tables.value = side_by_side(
-            confusion(report.network, project.classes), by_class(report.network, project.classes)
-        )
+        self.notes.value = "<br>".join(map(muted, [run.note, *notes_of(report)])) if report.network else ""
+        if report.network is not None:
+            classes = self._project.classes
+            self.tables.value = side_by_side(confusion(report.network, classes), by_class(report.network, classes))
+
+
+_WIDE = {"width": "100%", "margin": "2px 0"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, Button, HBox, VBox
 
 from svetlana_jupyter.core.may_use import EVIDENCE
+from svetlana_jupyter.project.evaluation import scored
 from svetlana_jupyter.widgets.latest import Latest
 from svetlana_jupyter.widgets.parts import duration, muted
 from svetlana_jupyter.widgets.scores import percent
@@ -86,7 +87,7 @@ class RunTable(VBox):
     def _score(self, runs: tuple[Run, ...]) -> dict[tuple[str, str], tuple[str, str]]:
         found = {}
         for run in runs:
-            known = self._project.evaluate(run.name)
+            known = scored(self._project, run)
             found[run.name, run.note] = _accuracy(known.network), _accuracy(known.forest)
         return found
 
