@@ -26,40 +26,54 @@ class Layout:
         How many of the image channels, counted from the last, show nothing but the object.
     masked : bool
         Whether the object's own mask follows as the last channel.
+    rimmed : bool
+        Whether a rim along the object's edge is left out of all that shows the image.
     """
 
     image: int
     copies: int
     hidden: int
     masked: bool
+    rimmed: bool = False
 
     @classmethod
     def of(cls, settings: PatchSettings, channels: int) -> Self:
         """Return the layout of patches with so many channels in all."""
         image = channels - settings.mask_channel
         copies = 2 if settings.is_doubled else 1
-        return cls(image, copies, hidden_channels(image, settings), settings.mask_channel)
+        hidden = hidden_channels(image, settings)
+        return cls(image, copies, hidden, settings.mask_channel, rimmed=settings.rim != 0)
 
     @property
     def colors(self) -> int:
         """Channels that the image itself has."""
         return self.image // self.copies
 
-    def shown(self, patches: Tensor) -> Tensor | None:
-        """Return where hidden channels show anything (n, 1, [z,] y, x), None where no channel is hidden.
+    def shown(self, patches: Tensor) -> tuple[Tensor | None, ...]:
+        """Return for each copy where it shows anything (n, 1, [z,] y, x), None where it shows all.
 
-        That is where one of them is not zero; a dark pixel inside the object's mask is shown too.
+        What is hidden or left out is zero in every channel. Inside the object's mask a zero is a dark pixel, unless a
+        rim was left out there.
         """
-        if not self.hidden:
-            return None
-        shown = patches[:, -1:] != 0
-        for channel in range(self.image - self.hidden, patches.shape[1] - 1):  # faster than a reduction over so few
-            shown = shown.logical_or(patches[:, channel : channel + 1])
-        return shown
+        image = patches[:, : self.image].chunk(self.copies, dim=1)
+        return tuple(
+            self._anything(copy, patches[:, -1:]) if self.rimmed or self._is_hidden(number) else None
+            for number, copy in enumerate(image)
+        )
 
-    def joined(self, image: Tensor, shown: Tensor | None, masks: Tensor) -> Tensor:
-        """Return patches of image channels, those that are hidden zero wherever nothing is ``shown``, and masks."""
-        if shown is None:
-            return torch.cat([image, masks], dim=1)
-        alone = torch.where(shown, image[:, -self.hidden :], 0.0)
-        return torch.cat([image[:, : -self.hidden], alone, masks], dim=1)
+    def joined(self, image: Tensor, shown: tuple[Tensor | None, ...], masks: Tensor) -> Tensor:
+        """Return patches of image channels, zero where their copy shows nothing, and masks."""
+        copies = [
+            copy if seen is None else torch.where(seen, copy, 0.0)
+            for copy, seen in zip(image.chunk(self.copies, dim=1), shown, strict=True)
+        ]
+        return torch.cat([*copies, masks], dim=1)
+
+    def _is_hidden(self, copy: int) -> bool:
+        return copy >= self.copies - self.hidden // self.colors
+
+    def _anything(self, copy: Tensor, last: Tensor) -> Tensor:
+        found = last != 0 if self.masked and not self.rimmed else copy[:, :1] != 0
+        for channel in range(self.colors):  # one by one is faster than a reduction over so few
+            found = found.logical_or(copy[:, channel : channel + 1])
+        return found

@@ -15,7 +15,7 @@ from svetlana_jupyter.learn.layout import Layout
 
 WHO = "augmentation.pipeline"
 
-Arrays = dict[str, NDArray[Any]]
+SHOWN = ("shown", "shown_again")  # targets that tell where each copy of the image shows anything
 
 
 class Pipeline:
@@ -46,20 +46,15 @@ class Pipeline:
         seed = int(torch.randint(2**62, (), generator=generator))
         # One state for all: transforms seeded one by one would all draw the same, and flip along both axes or none.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        shown = self._layout.shown(patches)
-        arrays = [
-            self._varied(patch, None if shown is None else shown[number, 0].cpu().numpy())
+        shown = [None if seen is None else seen[:, 0].cpu().numpy() for seen in self._layout.shown(patches)]
+        varied = [
+            self._varied(patch, [None if seen is None else seen[number] for seen in shown])
             for number, patch in enumerate(patches.cpu().numpy())
         ]
-        varied = torch.from_numpy(np.stack([patch for patch, _ in arrays])).to(patches.device)
-        if shown is not None:
-            shown = torch.from_numpy(np.stack([seen for _, seen in arrays]))[:, None].to(patches.device)
-        return self._layout.joined(varied[:, : self._layout.image], shown, varied[:, self._layout.image :])
+        return torch.from_numpy(np.stack(varied)).to(patches.device)
 
-    def _varied(
-        self, patch: NDArray[np.float32], shown: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return a patch (C, ...) varied, and where hidden channels then show anything (...)."""
+    def _varied(self, patch: NDArray[np.float32], shown: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
+        """Return a patch (C, ...) varied, zero where then nothing is shown."""
         layout, image = self._layout, patch[: self._layout.image]
         axes = tuple(range(1, image.ndim))
         least, most = image.min(axes, keepdims=True), image.max(axes, keepdims=True)
@@ -79,25 +74,23 @@ class Pipeline:
         values = np.concatenate([result[name] for name in names], axis=-1)
         if values.dtype != np.float32 or not np.isfinite(values).all():
             raise SettingsError(f"{WHO} makes other values than finite ones of float32")
+        back = np.split(np.moveaxis(values, -1, 0) * span + least, layout.copies)
+        seen = [copy * (result[target] > 0) if target in given else copy for target, copy in zip(SHOWN, back)]
         masks = [result[name][None] > 0 for name in ("mask", "mask3d") if name in given]
-        back = np.moveaxis(values, -1, 0) * span + least
-        return np.concatenate([back, *masks], dtype=np.float32), result.get("shown", np.empty(0)) > 0
+        return np.concatenate([*seen, *masks], dtype=np.float32)
 
     def _targets(
-        self, stretched: NDArray[np.float32], masks: NDArray[np.uint8], shown: NDArray[np.bool_] | None
-    ) -> Arrays:
+        self, stretched: NDArray[np.float32], masks: NDArray[np.uint8], shown: list[NDArray[np.bool_] | None]
+    ) -> dict[str, NDArray[Any]]:
         """Return what the pipeline is given, by the names of its targets."""
         volume = stretched.ndim == 4
         copies = np.split(stretched, self._layout.copies, axis=-1)
-        targets: Arrays = {"volume" if volume else "image": copies[0]}
-        if len(copies) > 1:
-            targets["again"] = copies[1]
+        targets = dict(zip(("volume" if volume else "image", "again"), copies))
         if volume:
             targets["images"] = copies[0][:1]  # where some transforms look for shape and range, even of volumes
         if self._layout.masked:
             targets["mask3d" if volume else "mask"] = masks[0]
-        if shown is not None:
-            targets["shown"] = shown.astype(np.uint8)
+        targets |= {target: seen.astype(np.uint8) for target, seen in zip(SHOWN, shown) if seen is not None}
         return targets
 
 

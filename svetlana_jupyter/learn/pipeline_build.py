@@ -16,7 +16,7 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.validated import unknown_key
 from svetlana_jupyter.errors import SettingsError
 from svetlana_jupyter.learn.layout import Layout
-from svetlana_jupyter.learn.pipeline import WHO, Pipeline
+from svetlana_jupyter.learn.pipeline import SHOWN, WHO, Pipeline
 
 # Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -65,7 +65,9 @@ def build(transform: Mapping[str, Any], ndim: int) -> Any:
     whole: Mapping[str, Any] = transform if _name(transform) == "Compose" else {"transforms": [transform]}
     compose = albumentations.Compose([_built(inner) for inner in whole["transforms"]], p=whole.get("p", 1.0))
     volume = ndim == 3
-    compose.add_targets({"again": "volume" if volume else "image", "shown": "mask3d" if volume else "mask"})
+    compose.add_targets(
+        {"again": "volume" if volume else "image"} | dict.fromkeys(SHOWN, "mask3d" if volume else "mask")
+    )
     return compose
 
 
@@ -74,11 +76,11 @@ def _built(transform: Mapping[str, Any]) -> Any:
     from albumentations.core.serialization import SERIALIZABLE_REGISTRY
     from albumentations.core.transforms_interface import BasicTransform
 
-    # A program may have registered transforms of its own; those are not ours to make.
+    # Transforms of other packages are registered too, under the names of their modules.
     known = {
         name: kind
         for name, kind in SERIALIZABLE_REGISTRY.items()
-        if kind.__module__.startswith("albumentations.") and issubclass(kind, BaseCompose | BasicTransform)
+        if "." not in name and issubclass(kind, BaseCompose | BasicTransform)
     }
     name = _name(transform)
     if name not in known:

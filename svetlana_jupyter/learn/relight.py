@@ -44,9 +44,9 @@ def relit(
 
     if how.blur:
         sigma = how.blur * torch.rand(len(patches), generator=generator).to(patches.device)
-        image = _blurred(image, sigma, shown, layout)
+        image = _blurred(image, sigma, shown)
     if how.gamma:
-        image = _bent(image, (1 + how.gamma) ** draw(), shown, layout)
+        image = _bent(image, (1 + how.gamma) ** draw(), shown)
     if how.color and layout.colors > 1:
         image = image + deviation * _mixed((image - mean) / deviation, how.color, generator)
     if how.brightness:
@@ -57,13 +57,13 @@ def relit(
     return layout.joined(image.flatten(1, 2), shown, patches[:, layout.image :])
 
 
-def _blurred(image: Tensor, sigma: Tensor, shown: Tensor | None, layout: Layout) -> Tensor:
-    """Blur each patch by a Gaussian of its own, in pixels; channels that are hidden only within what they show."""
-    smooth = _smoothed(image.flatten(1, 2), sigma)
-    if shown is not None:
-        weight = _smoothed(shown.to(image.dtype), sigma).clamp(min=1e-6)
-        smooth = torch.cat([smooth[:, : -layout.hidden], smooth[:, -layout.hidden :] / weight], dim=1)
-    return smooth.view(image.shape)
+def _blurred(image: Tensor, sigma: Tensor, shown: tuple[Tensor | None, ...]) -> Tensor:
+    """Blur each patch by a Gaussian of its own, in pixels; within what is shown, where something is hidden."""
+    copies = []
+    for copy, seen in zip(image.unbind(1), shown, strict=True):
+        smooth = _smoothed(copy, sigma)
+        copies.append(smooth if seen is None else smooth / _smoothed(seen.to(copy.dtype), sigma).clamp(min=1e-6))
+    return torch.stack(copies, dim=1)
 
 
 def _smoothed(image: Tensor, sigma: Tensor) -> Tensor:
@@ -75,25 +75,21 @@ def _smoothed(image: Tensor, sigma: Tensor) -> Tensor:
         weights = weights / weights.sum(dim=2, keepdim=True)
         flat = image.movedim(axis, 1)
         image = (weights @ flat.flatten(2)).view(flat.shape).movedim(1, axis)
-    return image.contiguous()
+    return image
 
 
-def _bent(image: Tensor, exponents: Tensor, shown: Tensor | None, layout: Layout) -> Tensor:
+def _bent(image: Tensor, exponents: Tensor, shown: tuple[Tensor | None, ...]) -> Tensor:
     """Apply a gamma curve between the least and the greatest value that each channel of each patch shows."""
-    flat = image.flatten(1, 2)
-    axes = tuple(range(2, flat.ndim))
-    low, high = flat, flat
-    if shown is not None:
-        seen, alone = flat[:, : -layout.hidden], flat[:, -layout.hidden :]
-        low, high = (torch.cat([seen, torch.where(shown, alone, far)], dim=1) for far in (math.inf, -math.inf))
-    least, most = (
-        values.view(*image.shape[:3], *(1 for _ in axes))
-        for values in (low.amin(axes, keepdim=True), high.amax(axes, keepdim=True))
-    )
-    varies = most > least
-    least, span = torch.where(varies, least, 0.0), torch.where(varies, most - least, 1.0)
-    bent = least + span * ((image - least) / span).clamp(0, 1) ** exponents
-    return torch.where(varies, bent, image)
+    copies = []
+    for copy, seen in zip(image.unbind(1), shown, strict=True):
+        axes = tuple(range(2, copy.ndim))
+        low, high = (copy if seen is None else torch.where(seen, copy, far) for far in (math.inf, -math.inf))
+        least, most = low.amin(axes, keepdim=True), high.amax(axes, keepdim=True)
+        varies = most > least
+        least, span = torch.where(varies, least, 0.0), torch.where(varies, most - least, 1.0)
+        bent = least + span * ((copy - least) / span).clamp(0, 1) ** exponents[:, 0]
+        copies.append(torch.where(varies, bent, copy))
+    return torch.stack(copies, dim=1)
 
 
 def _mixed(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:

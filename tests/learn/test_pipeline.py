@@ -16,6 +16,7 @@ from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.pipeline_build import pipeline_of
 from svetlana_jupyter.learn.samples import gather, gather_samples
 
+A = albumentations
 QUICK = TrainingSettings(epochs=2, steps=3, depth=2, width=4, patches={"sampling": 12})
 SHAPES = {2: (8, 8), 3: (6, 8, 8)}
 
@@ -108,6 +109,13 @@ def test_both_copies_of_a_channel_change_alike_and_what_is_hidden_stays_zero(ndi
     assert float((change[:, 0:2] - change[:, 2:4])[inside].abs().median()) < 1e-3
 
 
+def test_a_rim_that_was_left_out_stays_zero():
+    patches = masked_patches(2, channels=2)
+    patches[:, :2, 2:4] = 0
+    out = applied(patches, A.RandomBrightnessContrast(0.4, 0.4, p=1.0), A.VerticalFlip(p=1.0), rim=2, normalize="apart")
+    assert torch.equal(out[:, :2] == 0, patches[:, :2].flip(-2) == 0)
+
+
 def test_transforms_draw_independently_of_each_other_and_all_from_the_generator():
     patch = torch.arange(64.0).view(1, 1, 8, 8).expand(64, 1, 8, 8)
     flips = albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)
@@ -147,7 +155,6 @@ def test_a_single_transform_and_the_long_form_of_names_are_understood():
         torch.testing.assert_close(out, patches.flip(-1), atol=1e-5, rtol=0)
 
 
-A = albumentations
 REFUSED = [
     (2, 1, [A.RandomCrop(6, 6)], r"RandomCrop makes 6 × 6 pixels with 1 channel of 8 × 8 pixels with 1 channel"),
     (2, 3, [A.OneOf([A.NoOp(), A.RandomCrop(6, 6, p=0.01)], p=0.1)], "RandomCrop makes"),

@@ -52,6 +52,21 @@ def test_a_dark_pixel_of_the_object_is_not_taken_for_hidden(values):
     assert (out[:, 3:6, 6, 6] != 0).all()
 
 
+@pytest.mark.parametrize("values", EACH, ids=str)
+@pytest.mark.parametrize("hidden", [0, 3, 6])
+def test_the_rim_that_was_left_out_stays_zero(values, hidden):
+    layout = Layout(image=6, copies=2, hidden=hidden, masked=True, rimmed=True)
+    patches = random_patches(ONCE, count=8)
+    inner = torch.zeros(12, 12)
+    inner[4:8, 4:8] = 1
+    around = 1 - patches[0, -1]
+    copies = [patches[:, :3] * (inner if hidden > 3 * copy else inner + around) for copy in (1, 0)]
+    rimmed = torch.cat([*copies, patches[:, -1:]], dim=1)
+    out = lit(rimmed, layout, **values)
+    assert torch.equal(out == 0, rimmed == 0)
+    assert not torch.equal(out, rimmed)
+
+
 def test_a_layout_without_a_mask_still_knows_what_is_hidden():
     layout = Layout(image=2, copies=2, hidden=1, masked=False)
     patches = random_patches(TWICE)[:, [0, 3]]
