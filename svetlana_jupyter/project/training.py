@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.destroyed import FAR, destroyed
+from svetlana_jupyter.core.may_use import restricted
 from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.runs import Run, writing_run
 from svetlana_jupyter.project.start import Beginning
@@ -168,6 +170,7 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
 def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterator[Progress | Scored]:
     """Cross-validate the run's own settings, and the forest on the same annotations."""
     own = yield from _validated(samples, "scoring on held-out annotations", stop)
+    warning = yield from _warned(samples, own, stop)
     tables = {"network": own, "forest": own}
     if task.settings.architecture != "forest":
         tables["forest"] = yield from _validated(
@@ -177,7 +180,24 @@ def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterat
     says = own.says
     if own.accuracy is not None and task.begins is not None and task.begins.run:
         says += f" It began with run {task.begins.run}, which may know some of them: the score may be too good."
+    if warning:
+        says += f" {warning}"
     yield Scored(run.with_score(says, known))
+
+
+def _warned(samples: Samples, own: Validation, stop: Stop) -> Generator[Progress, None, str]:
+    """Say whether augmentation destroys the classes; where that may be, the same is scored without it.
+
+    What may not count stays varied.
+    """
+    settings = samples.settings
+    plain = restricted(settings.changed(augmentation=AugmentSettings.none()))
+    if own.accuracy is None or own.accuracy > 1 - FAR or settings.architecture == "forest":
+        return ""
+    if not settings.augmentation.varies or plain.augmentation == settings.augmentation:
+        return ""
+    without = yield from _validated(replace(samples, settings=plain), "scoring without augmentation", stop)
+    return destroyed(settings.augmentation, own.table, without.table) if without.accuracy is not None else ""
 
 
 def _validated(samples: Samples, text: str, stop: Stop) -> Generator[Progress, None, Validation]:
