@@ -4,7 +4,8 @@ Objects of one well are alike, so a score varies from well to well by more than 
 bootstrap draws whole groups and finds that variance. The usual percentiles of it would be too narrow for few groups,
 and of no width where nothing is wrong; so the variance is turned into the number of independent objects that would
 have it, and Wilson's interval is taken at that number, with Student's t for as many groups as there are (as Dean and
-Pagano, Journal of Survey Statistics and Methodology 3, 2015, do for surveys of clusters).
+Pagano, Journal of Survey Statistics and Methodology 3, 2015, do for surveys of clusters). The fewer objects a group
+has, the less it can add to the variance of independent ones, which is known: with one in each, t has no say.
 """
 
 from __future__ import annotations
@@ -62,11 +63,13 @@ def interval(value: float, deviation: float, n: float, groups: int) -> tuple[flo
     if not n or math.isnan(value):
         return math.nan, math.nan
     tail = (1 + CONFIDENCE) / 2
-    quantile = float(t.ppf(tail, groups - 1) if groups > 1 else norm.ppf(tail))
-    variance = deviation**2 * (groups / (groups - 1) if groups > 1 else 1.0)
+    square, variance = float(norm.ppf(tail)) ** 2, deviation**2
+    if groups > 1:
+        square += (float(t.ppf(tail, groups - 1)) ** 2 - square) * max(0.0, 1 - groups / n)
+        variance *= groups / (groups - 1)
     size = min(n, max(1.0, value * (1 - value) / variance)) if variance > 0 else n
-    widened = 1 + quantile**2 / size
-    center = (value + quantile**2 / (2 * size)) / widened
-    half = quantile / widened * math.sqrt(value * (1 - value) / size + quantile**2 / (4 * size**2))
+    widened = 1 + square / size
+    center = (value + square / (2 * size)) / widened
+    half = math.sqrt(square * (value * (1 - value) / size + square / (4 * size**2))) / widened
     # Rounding must not put the bound on the wrong side of a share of 0 or 1.
     return max(0.0, min(center - half, value)), min(1.0, max(center + half, value))

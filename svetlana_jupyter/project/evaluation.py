@@ -16,6 +16,7 @@ from svetlana_jupyter.core.scores import Scores, score
 from svetlana_jupyter.project.blind_score import blind_table
 from svetlana_jupyter.project.evaluation_report import report_html, report_json, report_text
 from svetlana_jupyter.project.runs import Run
+from svetlana_jupyter.project.training import digest
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.results import Results
@@ -43,6 +44,8 @@ class Evaluation:
     calibration : Calibration
     left_out : mapping of str to int
         How many objects are not scored since they are set aside, by mark.
+    outdated : bool
+        Whether there are other annotations now than the run learned from.
     images : DataFrame
         Which images look unlike those annotated, as `Project.compare_images` says it.
     """
@@ -57,6 +60,7 @@ class Evaluation:
     uncalibrated: Reliability | None = None
     calibration: Calibration = AS_GIVEN
     left_out: Mapping[str, int] = field(default_factory=dict)
+    outdated: bool = False
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __str__(self) -> str:
@@ -72,7 +76,8 @@ class Evaluation:
 
 def evaluate(project: Results, run: Run) -> Evaluation:
     """Return all that is known of a run."""
-    return replace(scored(project, run), images=project.compare_images(run=run.name))
+    outdated = run.annotations != digest(project.training_labels()["class_id"])
+    return replace(scored(project, run), outdated=outdated, images=project.compare_images(run=run.name))
 
 
 def scored(project: Results, run: Run) -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 NAMED = 5  # images in a sentence
 SHOWN = 30  # rows of a table in HTML, which all are in the tables themselves
-_CELL = "padding:1px 10px 1px 0;text-align:left;white-space:nowrap"
+_CELL = "padding:1px 0 1px 12px;white-space:nowrap"
 _MUTED = "color:var(--jp-ui-font-color2,#666)"
 
 
@@ -34,9 +35,9 @@ def report_html(report: Evaluation) -> str:
         _table(["", "share", "95 % interval"], _overall(report.network)),
         _table(["class", "objects", "recall", "precision", "F1"], _by_class(report.network)),
         _table(["truth \\ predicted", *report.network.confusion.columns], _confusion(report.network)),
-        _table(["held out", "objects", "accuracy", "balanced"], _by_group(report.network)),
+        _table(["group", "objects", "accuracy", "balanced"], _by_group(report.network)),
     ]
-    flex = "display:flex;flex-wrap:wrap;gap:6px 32px;margin:6px 0"
+    flex = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:6px 24px;margin:6px 0 6px -12px"
     notes = "".join(f'<div style="{_MUTED}">{escape(line)}</div>' for line in notes_of(report))
     return f'{lines}<div style="{flex}">{"".join(parts)}</div>{notes}'
 
@@ -73,6 +74,8 @@ def notes_of(report: Evaluation) -> list[str]:
     aside = [f"{count:,} as {mark}" for mark, count in report.left_out.items() if count]
     if aside:
         notes.append(f"Set aside and not scored: {', '.join(aside)}.")
+    if report.outdated:
+        notes.append("There are other annotations now than this run learned from.")
     if not report.images.empty and report.images["warn"].any():
         notes.append(unlike_images(report.images))
     return notes
@@ -140,11 +143,19 @@ def _percent(value: float) -> str:
 
 
 def _table(head: Sequence[object], rows: Iterable[Sequence[str]]) -> str:
-    heads = "".join(f'<th style="{_CELL};{_MUTED};font-weight:normal">{escape(str(text))}</th>' for text in head)
-    body = "".join(
-        "<tr>" + "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
+    def row(cells: Iterable[object], tag: str, style: str = "") -> str:
+        sides = itertools.chain(["left"], itertools.repeat("right"))
+        found = (
+            f'<{tag} style="{_CELL};text-align:{side}{style}">{escape(str(cell))}</{tag}>'
+            for cell, side in zip(cells, sides)
+        )
+        return f"<tr>{''.join(found)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    heads = row(head, "th", f";{_MUTED};font-weight:normal")
+    return (
+        f'<table style="border-collapse:collapse;font-size:inherit"><thead>{heads}</thead><tbody>{body}</tbody></table>'
     )
-    return f'<table style="border-collapse:collapse"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _plain(value: Any) -> Any:

@@ -26,13 +26,14 @@ from tests.benchmarks.report import show
 NAMES = {1: "a", 2: "b", 3: "c"}
 SHARES = np.array([0.5, 0.3, 0.2])
 RECALLS = {"easy": np.array([0.95, 0.9, 0.9]), "hard": np.array([0.8, 0.7, 0.55])}
-OBJECTS = 20  # in a group, on average
 WORST, MEAN = 0.90, 0.94
 
 
-def drawn(groups: int, recalls: NDArray[np.float64], alike: float, rng: np.random.Generator) -> tuple[Any, Any, Any]:
-    """Return truth, predictions and groups of objects, of one repeat."""
-    sizes = np.maximum(1, rng.poisson(rng.gamma(4, OBJECTS / 4, groups)))
+def drawn(
+    groups: int, objects: int, recalls: NDArray[np.float64], alike: float, rng: np.random.Generator
+) -> tuple[Any, Any, Any]:
+    """Return truth, predictions and groups of objects, of one repeat; ``objects`` are in a group on average."""
+    sizes = np.maximum(1, rng.poisson(rng.gamma(4, objects / 4, groups)))
     group = np.repeat(np.arange(groups), sizes)
     chances = np.tile(recalls, (groups, 1))
     if alike:
@@ -48,7 +49,7 @@ def percentiles(truth: Any, predicted: Any, group: Any, rng: np.random.Generator
     return tuple(np.percentile((drawn @ right) / (drawn @ np.bincount(group)), [2.5, 97.5]))
 
 
-def measured(groups: int, kind: str, alike: float, repeats: int) -> dict[str, Any]:
+def measured(groups: int, objects: int, kind: str, alike: float, repeats: int) -> dict[str, Any]:
     """Return one row: shares of the repeats in which each interval holds the truth, and the mean width of ours."""
     rng = np.random.default_rng(0)
     recalls = RECALLS[kind]
@@ -56,7 +57,7 @@ def measured(groups: int, kind: str, alike: float, repeats: int) -> dict[str, An
     held: dict[str, list[bool]] = {name: [] for name in ("naive", "percentiles", "accuracy", "balanced", "recall of c")}
     widths = []
     for _ in range(repeats):
-        truth, predicted, group = drawn(groups, recalls, alike, rng)
+        truth, predicted, group = drawn(groups, objects, recalls, alike, rng)
         found = score(truth, predicted, NAMES, group)
         naive = Proportion(int((truth == predicted).sum()), len(truth)).interval
         row = found.per_class.loc["c"]
@@ -71,6 +72,7 @@ def measured(groups: int, kind: str, alike: float, repeats: int) -> dict[str, An
         widths.append(found.accuracy.high - found.accuracy.low)
     return {
         "groups": groups,
+        "objects in each": objects,
         "classes": kind,
         "alike": alike,
         **{name: round(float(np.mean(values)), 3) for name, values in held.items()},
@@ -84,8 +86,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=400)
     repeats = parser.parse_args().repeats
     rows = [
-        measured(groups, kind, alike, repeats)
-        for groups, kind, alike in itertools.product((4, 8, 16, 40), RECALLS, (0.0, 0.05, 0.15))
+        measured(groups, objects, kind, alike, repeats)
+        for groups, objects, kind, alike in itertools.product((4, 8, 16, 40), (4, 20), RECALLS, (0.0, 0.05, 0.15))
     ]
     show("how often a 95 % interval holds the truth", rows)
     ours = np.array([[row[name] for name in ("accuracy", "balanced", "recall of c")] for row in rows])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, norm, t
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
 from svetlana_jupyter.core.bootstrap import interval, resampled
@@ -95,11 +95,20 @@ def test_groups_that_differ_make_the_interval_wider() -> None:
 
 def test_no_error_is_no_certainty() -> None:
     found = score([1] * 30 + [2] * 30, [1] * 30 + [2] * 30, NAMES, np.tile(np.arange(6), 10))
-    quantile = t.ppf(0.975, 5)
+    normal, student = norm.ppf(0.975) ** 2, t.ppf(0.975, 5) ** 2
+    square = [normal + (student - normal) * (1 - 6 / n) for n in (60, 30)]
     assert found.accuracy.value == found.accuracy.high == 1
-    assert found.accuracy.low == pytest.approx(60 / (60 + quantile**2))
+    assert found.accuracy.low == pytest.approx(60 / (60 + square[0]))
     assert found.balanced_accuracy.low == pytest.approx(found.accuracy.low), "two classes of thirty tell as much"
-    assert found.per_class.loc["a", "recall_low"] == pytest.approx(30 / (30 + quantile**2))
+    assert found.per_class.loc["a", "recall_low"] == pytest.approx(30 / (30 + square[1]))
+
+
+def test_groups_of_one_object_are_no_groups() -> None:
+    truth, predicted, _ = drawn(40)
+    alone = score(truth, predicted, NAMES, np.arange(40)).accuracy
+    assert (alone.low, alone.high) == pytest.approx(
+        binomtest(int((truth == predicted).sum()), 40).proportion_ci(method="wilson"), abs=0.01
+    )
 
 
 def test_a_class_of_one_group_has_the_interval_of_its_objects() -> None:

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import Run, read_runs, writing_run
+from svetlana_jupyter.project.training import digest
 from tests.project.conftest import CLASSES, squares
 
 KNOWN = ("P1_A1", "P1_A2", "P2_A1")
@@ -39,7 +40,7 @@ def run_of(project: Project, tables: dict[str, pd.DataFrame], note: str = NOTE) 
         settings=TrainingSettings().model_dump(mode="json"),
         classes={1: "dim", 2: "bright"},
         labels={"dim": 60, "bright": 60},
-        annotations="0123456789abcdef",
+        annotations=digest(project.training_labels()["class_id"]),
         history=[],
         seconds=1.0,
         stopped=False,
@@ -76,6 +77,13 @@ def test_the_report_in_a_few_lines(project: Project) -> None:
     assert lines[4] == "Intervals are over 6 groups (plate, well)."
     assert "temperature" in lines[5] and "exact ones would show" in lines[5]
     assert lines[6] == "Set aside and not scored: 2 as ambiguous, 1 as bad."
+
+
+def test_a_run_that_learned_from_other_annotations_says_so(project: Project) -> None:
+    run_of(project, {"network": held_out()})
+    assert not project.evaluate().outdated
+    project.annotate("P1_A1", 1, "dim")
+    assert project.evaluate().outdated and "other annotations now" in str(project.evaluate())
 
 
 def test_one_group_is_scored_over_its_objects_and_says_so(project: Project) -> None:
