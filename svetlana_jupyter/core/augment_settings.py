@@ -111,5 +111,6 @@ def _check_transform(transform: object) -> None:
         raise ValueError(
             f"augmentation.pipeline may only use transforms of Albumentations itself, got {name!r}. Leave it out."
         )
-    for inner in transform.get("transforms", []):
+    inside = transform.get("transforms", [])
+    for inner in inside if isinstance(inside, list | tuple) else [inside]:
         _check_transform(inner)

@@ -66,6 +66,7 @@ class Pipeline:
             result = self._compose(**{name: np.ascontiguousarray(array) for name, array in given.items()})
         except Exception as error:  # whatever a transform makes of these patches
             first = str(error).partition("\n")[0] or type(error).__name__
+            first = f"it asks for {first}" if isinstance(error, KeyError) else first
             raise SettingsError(f"{WHO} fails on {_words(given[names[0]].shape)} of float32 ({first})") from error
         for name in given:
             if name != "images" and result[name].shape != given[name].shape:

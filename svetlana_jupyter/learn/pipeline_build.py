@@ -21,6 +21,7 @@ from svetlana_jupyter.learn.pipeline import SHOWN, WHO, Pipeline
 # Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+ASSUMED = 24
 TRIALS = 8  # and as many more for every transform, as some are chosen among others
 
 
@@ -30,7 +31,7 @@ def pipeline_of(settings: TrainingSettings, ndim: int, colors: int) -> Pipeline 
     Parameters
     ----------
     settings : TrainingSettings
-        Where its patches are not concrete yet, the pipeline is tried on patches of 24 pixels a side.
+        Where the sampling of its patches is not known yet, the pipeline is tried on patches of 24 pixels a side.
     ndim : 2 or 3
     colors : int
         Channels of the image.
@@ -47,8 +48,16 @@ def pipeline_of(settings: TrainingSettings, ndim: int, colors: int) -> Pipeline 
     patches = settings.patches
     copies = 2 if patches.is_doubled else 1
     layout = Layout.of(patches, copies * colors + patches.mask_channel)
-    sampling = patches.sampling if isinstance(patches.sampling, tuple) else (patches.sampling or 24,) * ndim
-    _try(description["transform"], layout, sampling)
+    shape = patches.sampling if isinstance(patches.sampling, tuple) else (patches.sampling or ASSUMED,) * ndim
+    problem = _named_problem(description["transform"], layout, shape)
+    if problem:
+        assumed = (
+            "" if patches.sampling else f" Where it asks for a shape, give patches a sampling: {ASSUMED} is a guess."
+        )
+        raise SettingsError(
+            f"{WHO} must work on patches as they are and keep their shape, but {problem}. "
+            f"Leave it out, or add what brings the shape back.{assumed}"
+        )
     return Pipeline(build(description["transform"], ndim), layout)
 
 
@@ -63,7 +72,10 @@ def build(transform: Mapping[str, Any], ndim: int) -> Any:
     import albumentations
 
     whole: Mapping[str, Any] = transform if _name(transform) == "Compose" else {"transforms": [transform]}
-    compose = albumentations.Compose([_built(inner) for inner in whole["transforms"]], p=whole.get("p", 1.0))
+    share = whole.get("p", 1.0)
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise SettingsError(f"{WHO}: p of Compose must be from 0 to 1, got {share!r}.")
+    compose = albumentations.Compose([_built(inner) for inner in whole.get("transforms", [])], p=share)
     volume = ndim == 3
     compose.add_targets(
         {"again": "volume" if volume else "image"} | dict.fromkeys(SHOWN, "mask3d" if volume else "mask")
@@ -107,26 +119,17 @@ def _built(transform: Mapping[str, Any]) -> Any:
     return made
 
 
-def _try(transform: Mapping[str, Any], layout: Layout, shape: tuple[int, ...]) -> None:
-    """Apply the pipeline, each of its transforms for certain, to patches like those of a training."""
+def _named_problem(transform: Mapping[str, Any], layout: Layout, shape: tuple[int, ...]) -> str:
+    """Return what is wrong with a pipeline and, where that can be told, with which of its transforms."""
     problem = _problem(transform, layout, shape)
     if not problem:
-        return
-    for single in _leaves(transform):
-        alone = _problem(single, layout, shape)
-        if alone:
-            problem = f"{_name(single)} {alone}"
-            break
-    else:
-        problem = f"it {problem}"
-    raise SettingsError(
-        f"{WHO} must work on patches as they are and keep their shape, but {problem}. "
-        "Leave it out, or add what brings the shape back."
-    )
+        return ""
+    alone = ((_name(single), _problem(single, layout, shape)) for single in _leaves(transform))
+    return next((f"{name} {found}" for name, found in alone if found), f"it {problem}")
 
 
 def _problem(transform: Mapping[str, Any], layout: Layout, shape: tuple[int, ...]) -> str:
-    """Return what is wrong with a pipeline, "" where nothing is."""
+    """Apply a pipeline, all within it for certain, to patches, and return what is wrong, "" where nothing is."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.rand(1, layout.image + layout.masked, *shape, generator=generator)
     if layout.masked:

@@ -130,8 +130,12 @@ def check_pipeline(project: Project, settings: TrainingSettings) -> None:
         return
     from svetlana_jupyter.learn.pipeline_build import pipeline_of
 
-    kinds = {(len(entry.shape), len(entry.channels)) for entry in project.images.values()} or {(2, 3)}
-    for ndim, channels in kinds:
+    settings = restricted(settings)
+    kinds = {(len(entry.shape), len(entry.channels)): name for name, entry in project.images.items()} or {(2, 3): ""}
+    annotated = list(_labels(project).index.unique("image"))
+    for (ndim, channels), image in kinds.items():
+        if image and all(project.is_indexed(name) for name in annotated or [image]):  # how large patches are is known
+            settings = settings.changed(patches=patch_settings(project, image, settings.patches))
         pipeline_of(settings, ndim, channels)
 
 

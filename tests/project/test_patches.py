@@ -108,6 +108,26 @@ def test_a_pipeline_is_tried_when_it_is_set_and_what_fails_is_not_kept(cells):
     assert cells.preview_augmentation("cells", int(cells.objects("cells").index[0])).sizes["n"] == 8
 
 
+def test_a_pipeline_that_asks_for_the_shape_that_patches_will_have_is_welcome(cells):
+    settings = cells.settings
+    cells.objects("cells")
+    height, width = patch_settings(cells, "cells").sampling[-2:]
+    resize = {"transform": {"__class_fullname__": "Resize", "height": height, "width": width, "p": 1.0}}
+    cells.settings = settings.changed(augmentation={"pipeline": resize})
+    resize["transform"]["height"] += 1
+    with pytest.raises(SettingsError, match="Resize makes"):
+        cells.settings = settings.changed(augmentation={"pipeline": resize})
+
+
+def test_before_objects_are_found_a_pipeline_that_asks_for_a_shape_needs_a_sampling(tmp_path):
+    project = Project(tmp_path / "new.svetlana", classes=["a", "b"])
+    resize = {"transform": {"__class_fullname__": "Resize", "height": 30, "width": 30, "p": 1.0}}
+    settings = TrainingSettings(augmentation={"pipeline": resize})
+    with pytest.raises(SettingsError, match="give patches a sampling: 24 is a guess"):
+        project.settings = settings
+    project.settings = settings.changed(patches={"sampling": 30})
+
+
 def test_an_object_that_is_not_there_is_refused(cells):
     with pytest.raises(InputError, match="cells has no object 9999"):
         seen_patch(cells, "cells", 9999, patch_settings(cells, "cells"))
