@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.geometry import freeze_patches
 from svetlana_jupyter.core.grouping import group_names
+from svetlana_jupyter.core.holes import check_pixels
 from svetlana_jupyter.core.may_use import restricted
 from svetlana_jupyter.core.measure import cut_features
 from svetlana_jupyter.core.measure_settings import MeasureSettings
@@ -133,7 +134,7 @@ def gather(
     ------
     InputError
         Before any pixel is read: if no object or only one class is annotated, images do not fit each other, or the
-        patches would not fit into memory.
+        patches would not fit into memory. Before patches are cut: if objects have pixels that are no numbers.
     SettingsError
         Before any pixel is read: if the augmentation pipeline cannot work on such patches.
     """
@@ -153,6 +154,8 @@ def gather_each(
     _check_parts(parts)
     frozen = [settings.changed(patches=_freeze(parts, settings)) for settings in map(restricted, several)]
     sources = _sources(parts, frozen)
+    for pair, objects, classes in parts:
+        check_pixels(pair, objects.loc[classes.index])
     done, total = 0, len(sources) * sum(len(classes) for _, _, classes in parts)
     inputs = dict[Seen, NDArray[np.float32]]()
     for source in sources:
