@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
 
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.architectures import Classifying
+
+
+class _Light(optim.Optimizer):
+    """An optimiser whose first step does not load torch's compiler, in a second and with 80 MB, to tell it to stay out.
+
+    What torch wrapped for the compiler's sake is called as it is inside.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        inspect.unwrap(optim.Optimizer.add_param_group)(self, param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        inspect.unwrap(optim.Optimizer.zero_grad)(self, set_to_none)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        inspect.unwrap(super().step.__func__)(self, closure)  # type: ignore[attr-defined]
+
+
+class _Adam(_Light, optim.Adam):
+    pass
+
+
+class _AdamW(_Light, optim.AdamW):
+    pass
 
 
 def freeze_body(network: Classifying) -> list[nn.Parameter]:
@@ -29,7 +57,7 @@ def build_optimizer(network: Classifying, settings: TrainingSettings) -> optim.O
     body = [weights for weights in _body(network) if weights.requires_grad]
     if body:
         groups.append({"params": body, "lr": settings.body_rate or settings.learning_rate})
-    kind = optim.AdamW if settings.optimizer == "adamw" else optim.Adam
+    kind = _AdamW if settings.optimizer == "adamw" else _Adam
     # In one pass over the weights: with small networks a loop over them costs as much as the augmentation of a batch.
     return kind(groups, betas=settings.betas, weight_decay=settings.weight_decay, fused=head[0].device.type != "mps")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -86,6 +88,28 @@ def test_rate_momenta_and_weight_decay_reach_adam(name, kind):
             by.step()
     for name_, weights in ours.state_dict().items():
         torch.testing.assert_close(weights, plain.state_dict()[name_])
+
+
+def test_training_does_not_load_torchs_compiler():
+    code = """
+import sys, torch
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.learn.optim import build_optimizer, build_schedule
+from tests.learn.test_optim import network
+for name in ("adam", "adamw"):
+    settings = TrainingSettings(optimizer=name)
+    one = network()
+    optimizer = build_optimizer(one, settings)
+    schedule = build_schedule(optimizer, settings, 2)
+    before = one.head.weight.clone()
+    optimizer.zero_grad()
+    one(torch.ones(2, 1, 8, 8)).sum().backward()
+    optimizer.step()
+    schedule.step()
+    assert (one.head.weight != before).any()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
 
 
 def test_a_frozen_body_leaves_only_the_last_layer_to_train():
