@@ -151,3 +151,13 @@ def test_scores_do_not_depend_on_the_order_of_the_objects(rows) -> None:
         tables.append(score(truth, predicted, NAMES, groups))
     pd.testing.assert_frame_equal(tables[0].per_class, tables[1].per_class)
     assert str(tables[0].accuracy) == str(tables[1].accuracy)
+
+
+def test_the_interval_of_two_groups_is_that_of_the_closed_form() -> None:
+    """Shares of 50 % and 100 %: their variance, as of a sample of two, is that of three independent objects."""
+    deviation = np.sqrt(0.25**2 / 2)  # of the bootstrap, which divides by the number of groups
+    square = norm.ppf(0.975) ** 2
+    square += (t.ppf(0.975, 1) ** 2 - square) * (1 - 2 / 40)
+    center = (3 * 0.75 + square / 2) / (3 + square)
+    half = np.sqrt(square * (3 * 0.75 * 0.25 + square / 4)) / (3 + square)
+    assert interval(0.75, deviation, 40, 2) == pytest.approx((center - half, center + half))
