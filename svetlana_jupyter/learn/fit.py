@@ -87,16 +87,16 @@ def fit(samples: Samples, stop: Callable[[], bool] = never, network: nn.Module |
         )
     class_factors(samples.targets, samples.settings, samples.names)
     if samples.settings.architecture == "forest":
-        return _fit_forest(samples)
+        return _fit_forest(samples, stop)
     return _fit_network(samples, _Training(samples), stop)
 
 
-def _fit_forest(samples: Samples) -> Iterator[Event]:
+def _fit_forest(samples: Samples, stop: Callable[[], bool]) -> Iterator[Event]:
     began = time.monotonic()
-    forest = fit_forest(samples)
+    forest = fit_forest(samples, stop)
     epoch = Epoch(1, 1, 0.0, None, time.monotonic() - began)
     yield epoch
-    yield Fitted(forest, (epoch,), None, len(samples), stopped=False)
+    yield Fitted(forest, (epoch,), None, len(samples), stopped=len(forest.trees.roots) < samples.settings.trees)
 
 
 def _fit_network(samples: Samples, training: _Training, stop: Callable[[], bool]) -> Iterator[Event]:

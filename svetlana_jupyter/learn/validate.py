@@ -21,6 +21,7 @@ from svetlana_jupyter.learn.predict import BATCH
 from svetlana_jupyter.learn.samples import Samples
 from svetlana_jupyter.learn.split import folds
 
+STOPPED = "Stopped before the score was known."
 FEWEST = 5  # of each class: with fewer, the interval would say nothing
 
 
@@ -93,11 +94,11 @@ def cross_validate(
         rest = np.setdiff1d(np.arange(len(samples)), part)
         number[part] = done
         classifier = [event for event in fit(samples.subset(rest), stop) if isinstance(event, Fitted)][-1].classifier
+        if stop():
+            yield _unknown(samples, STOPPED)
+            return
         probabilities[part] = _probabilities(classifier, samples.subset(part), samples.classes)
         parameters = _parameters(classifier)
-        if stop():
-            yield _unknown(samples, "Stopped before the score was known.")
-            return
         yield Fold(done, len(parts))
     yield _validation(held_out_table(samples, number, probabilities), apart, parameters)
 

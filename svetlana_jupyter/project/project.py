@@ -26,7 +26,7 @@ from svetlana_jupyter.project.results import Results
 from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.start import beginning
 from svetlana_jupyter.project.sweep import TABLE_2, cells, sweep, sweep_table
-from svetlana_jupyter.project.training import LiveCurve, Scored, TrainingTask, readiness, train_run
+from svetlana_jupyter.project.training import Abandoned, LiveCurve, Scored, TrainingTask, readiness, train_run
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -314,6 +314,8 @@ class Project(Results):
                 self._predicted.clear()
                 self.predictions_version += 1
             self.status = self.evaluate(event.run.name).text
+        elif isinstance(event, Abandoned):
+            self.status = "Stopped before anything was trained."
         elif isinstance(event, ImagePredicted):
             self._predicted.pop((event.run, event.image), None)
             self.predictions_version += 1

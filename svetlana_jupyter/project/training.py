@@ -97,6 +97,17 @@ class TrainingTask:
         *_, samples = self.gather(settings)
         return samples  # type: ignore[return-value]
 
+    def measured(self, stop: Stop) -> Samples | None:
+        """Measure the annotated objects for a forest; None once it is to stop."""
+        from svetlana_jupyter.learn.samples import Samples
+
+        for event in self.gather(self.settings.changed(architecture="forest")):
+            if stop():
+                break
+            if isinstance(event, Samples):
+                return event
+        return None
+
 
 def readiness(has_images: bool, counts: pd.Series[int]) -> str:
     """Return what is missing before a training can start, as a sentence; "" when nothing is.
@@ -121,13 +132,18 @@ def readiness(has_images: bool, counts: pd.Series[int]) -> str:
 
 
 @dataclass(frozen=True)
+class Abandoned:
+    """It was stopped before there was anything to keep."""
+
+
+@dataclass(frozen=True)
 class Scored:
     """A run whose score is known by now, or why there is none."""
 
     run: Run
 
 
-def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve | Run | Scored]:
+def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve | Run | Scored | Abandoned]:
     """Train and keep the run, then score it: it can be used before its score is known.
 
     A stop keeps the best network so far, and leaves out what is not scored yet.
@@ -144,6 +160,9 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
             yield Progress(gathered.done, gathered.total, "cutting patches")
         else:
             samples = gathered
+        if stop():
+            yield Abandoned()
+            return
     assert samples is not None
     began, curve, fitted = time.monotonic(), LiveCurve(), None
     for event in fit(samples, stop):
@@ -157,7 +176,8 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
         else:
             fitted = event
     assert isinstance(fitted, Fitted)
-    seconds, familiar = time.monotonic() - began, learn_familiar(samples)
+    seconds = time.monotonic() - began
+    familiar = None if stop() else learn_familiar(samples)  # without it, no image is told to look unlike
     with writing_run(task.folder) as (folder, finish):
         fitted.classifier.save(folder)
         if familiar is not None:
@@ -169,13 +189,17 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
 
 def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterator[Progress | Scored]:
     """Cross-validate the run's own settings, and the forest on the same annotations."""
+    from svetlana_jupyter.learn.validate import STOPPED
+
+    if stop():
+        yield Scored(run.with_score(STOPPED, {}))
+        return
     own = yield from _validated(samples, "scoring on held-out annotations", stop)
     warning = yield from _warned(samples, own, stop)
     tables = {"network": own, "forest": own}
-    if task.settings.architecture != "forest":
-        tables["forest"] = yield from _validated(
-            task.samples(task.settings.changed(architecture="forest")), "scoring a forest beside it", stop
-        )
+    compared = task.settings.architecture != "forest" and not stop()
+    if compared and (measured := task.measured(stop)) is not None:
+        tables["forest"] = yield from _validated(measured, "scoring a forest beside it", stop)
     known = {name: result.table for name, result in tables.items() if result.accuracy is not None}
     says = own.says
     if own.accuracy is not None and task.begins is not None and task.begins.run:

@@ -13,6 +13,7 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import forest as forests
 from svetlana_jupyter.learn.classifier import DESCRIPTION, load_classifier
+from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.forest import fit_forest
 from svetlana_jupyter.learn.samples import Samples, gather_samples
 
@@ -43,6 +44,7 @@ def samples(count: int, classes: int, **values) -> Samples:
 )
 def test_probabilities_equal_those_of_scikit_learn_exactly(classes, weights, in_sklearn, monkeypatch):
     monkeypatch.setattr(forests, "ROWS", 64)  # so that many rows are followed in parts
+    monkeypatch.setattr(forests, "GROWN", 16)
     known = samples(150, classes, class_weights=weights, seed=3, trees=40)
     forest = fit_forest(known)
     reference = RandomForestClassifier(40, class_weight=in_sklearn, random_state=3).fit(known.inputs, known.targets)
@@ -50,6 +52,17 @@ def test_probabilities_equal_those_of_scikit_learn_exactly(classes, weights, in_
     assert forest.classes == tuple(reference.classes_)
     np.testing.assert_array_equal(forest.trees.probabilities(unknown), reference.predict_proba(unknown))
     np.testing.assert_allclose(forest.classify(unknown), reference.predict_proba(unknown), rtol=1e-6)
+
+
+def test_a_stop_keeps_the_trees_that_there_are(monkeypatch):
+    monkeypatch.setattr(forests, "GROWN", 16)
+    known = samples(150, 3, trees=40)
+    asked = iter([False, True])
+    events = list(fit(known, lambda: next(asked)))
+    whole = fit_forest(known)
+    assert events[-1].stopped and len(events[-1].classifier.trees.roots) == 32
+    assert np.array_equal(events[-1].classifier.trees.threshold, whole.trees.threshold[: whole.trees.roots[32]])
+    assert not list(fit(known))[-1].stopped
 
 
 def test_no_objects_give_no_rows():

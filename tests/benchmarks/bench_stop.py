@@ -1,0 +1,104 @@
+"""How long Stop takes: from the call to the end of the job, at many moments of a training on the panel's thread.
+
+`python -m tests.benchmarks.bench_stop [--most MS]`; exits 1 where a stop takes longer than that (200 ms). A training of
+each kind is stopped in each of its stages, half a stage after it began as far as that is known, and once at a random
+moment. What a browser adds is a message each way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import svetlana_jupyter as sv
+from svetlana_jupyter.core.samples import bright_foci_3d, faint_foci
+from tests.benchmarks.report import show
+
+LIMIT_MS = 200
+LABELS = {"2D": 45, "3D": 60, "2D, 600 labels": 600}
+
+
+def project_of(kind: str, folder: Path) -> sv.Project:
+    """A project with labels of two classes."""
+    sample = bright_foci_3d(0) if kind == "3D" else faint_foci(0)
+    project = sv.Project(folder / "stop.svetlana", classes=list(sample.names))
+    project.add("image", sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
+    project.settings = project.settings.changed(epochs=8, folds=2)  # how long a stage lasts does not matter
+    rng = np.random.default_rng(0)
+    for label in 1 + rng.permutation(len(sample.classes))[: LABELS[kind]]:
+        project.annotate("image", int(label), sample.names[sample.classes[label - 1]])
+    return project
+
+
+class Stopping:
+    """Trains on a thread and stops when a condition on the job holds."""
+
+    def __init__(self, project: sv.Project) -> None:
+        self.project = project
+
+    def run(self, when: Callable[[str, float], bool]) -> tuple[str, float] | None:
+        """Return the stage in which it was stopped, and the milliseconds until the job was over; None if it ended."""
+        asked, over, found = threading.Event(), threading.Event(), {}
+
+        def followed(change: dict) -> None:
+            job = change["new"]
+            if job is None:
+                found["over"] = time.perf_counter()
+                over.set()
+                asked.set()
+            elif not asked.is_set() and when(job.text, job.done / max(job.total, 1)):
+                found["stage"] = job.text
+                asked.set()
+
+        self.project.observe(followed, "job")
+        self.project.start_training()
+        asked.wait(600)
+        if "over" not in found:
+            found["asked"] = time.perf_counter()
+            self.project.stop()
+            over.wait(600)
+        self.project.unobserve(followed, "job")
+        return (found["stage"], 1000 * (found["over"] - found["asked"])) if "asked" in found else None
+
+
+def stages(project: sv.Project) -> list[str]:
+    """Return the texts of the stages, in their order."""
+    texts: dict[str, None] = {}
+    project.observe(lambda change: change["new"] and texts.setdefault(change["new"].text), "job")
+    project.start_training()
+    project._jobs.wait(600)
+    return [text for text in texts if text]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--most", type=float, default=LIMIT_MS)
+    parser.add_argument("--kinds", nargs="*", default=list(LABELS))
+    arguments = parser.parse_args()
+    rows, late = [], False
+    for kind in arguments.kinds:
+        with tempfile.TemporaryDirectory() as folder:
+            project = project_of(kind, Path(folder))
+            times: dict[str, list[float]] = defaultdict(list)
+            for stage in stages(project):
+                for share in (0.0, 0.5):
+                    found = Stopping(project).run(lambda text, done, s=stage, h=share: text == s and done >= h)
+                    if found is not None:
+                        times[found[0]].append(found[1])
+            for stage, milliseconds in times.items():
+                late |= max(milliseconds) > arguments.most
+                rows.append({"set": kind, "stage": stage, "ms, worst": round(max(milliseconds))})
+    show("stop", rows)
+    sys.exit(int(late))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Stop, in every stage of a training: it ends at once, keeps what there is, and says what is not known."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.training import TrainingTask
+
+
+@pytest.fixture
+def annotated(project: Project) -> Project:
+    for name in ("P1_A1", "P1_A2"):
+        project.annotate(name, [1, 3, 5, 7], "dim")
+        project.annotate(name, [2, 4, 6, 8], "bright")
+    project.settings = project.settings.changed(epochs=3, width=4, depth=2, threads=1, folds=2, trees=100)
+    return project
+
+
+def stop_in(project: Project, stage: str) -> None:
+    """Train, and stop as soon as a stage begins."""
+    begun = threading.Event()
+
+    def follow(change: dict) -> None:
+        if change["new"] and change["new"].text == stage and not begun.is_set():
+            begun.set()
+            project.stop()  # on the thread of the job, so that it cannot go on meanwhile
+
+    project.observe(follow, "job")
+    project.start_training()
+    project._jobs.wait(60)
+    project.unobserve(follow, "job")
+    assert begun.is_set() and project.job is None and project.trouble == ""
+
+
+@pytest.mark.parametrize("stage", ["starting", "cutting patches"])
+def test_before_there_is_a_network_nothing_is_kept_and_that_is_said(annotated: Project, stage: str) -> None:
+    stop_in(annotated, stage)
+    assert annotated.status == "Stopped before anything was trained."
+    assert annotated.runs == [] and not list(annotated._store.runs_folder.glob("*"))
+    assert annotated.train().name == "0001"
+
+
+@pytest.mark.parametrize("stage", ["training", "scoring on held-out annotations"])
+def test_a_network_is_kept_without_a_score_and_nothing_more_is_computed(
+    annotated: Project, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object) -> None:
+        raise AssertionError("a forest is measured after the stop")
+
+    monkeypatch.setattr(TrainingTask, "measured", measured)
+    stop_in(annotated, stage)
+    assert annotated.current_run == "0001" and annotated.run().stopped == (stage == "training")
+    assert annotated.evaluate().source == "not known yet" and "Stopped before the score" in annotated.run().note
+    annotated.predict(["P1_A1"])
+
+
+def test_a_score_that_is_known_is_kept_when_the_forest_is_stopped(annotated: Project) -> None:
+    stop_in(annotated, "scoring a forest beside it")
+    known = annotated.evaluate()
+    assert known.network is not None and known.forest is None
