@@ -187,7 +187,7 @@ class TrainingSettings(Settings):
         return cls(recipe=name).changed(**changes)
 
     def changed(self, **changes: Any) -> Self:
-        """Return these settings with some values replaced; another recipe begins anew with its own."""
+        """Return these settings with some values replaced; another recipe begins anew, within what may count."""
         if changes.get("recipe", self.recipe) != self.recipe:
-            return type(self)(recipe=changes.pop("recipe")).changed(**changes)
+            return type(self)(recipe=changes.pop("recipe"), may_use=self.may_use).changed(**changes)
         return super().changed(**changes)

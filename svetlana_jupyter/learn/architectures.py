@@ -24,9 +24,12 @@ class Classifying(nn.Module):
     ----------
     standardize : Standardize
         Its first layer.
+    draws : bool
+        Whether its layers may draw at random by themselves, as dropout does.
     """
 
     standardize: Standardize
+    draws = True
 
     @property
     def last_layer(self) -> nn.Module:
@@ -62,6 +65,8 @@ class SmallCNN(Classifying):
     depth, width : int
         Number of blocks, and channels of the first.
     """
+
+    draws = False
 
     def __init__(self, ndim: int, channels: int, classes: int, depth: int, width: int) -> None:
         super().__init__()

@@ -58,14 +58,19 @@ def computing(device: torch.device, mixed: torch.dtype | None) -> AbstractContex
 
 
 @contextmanager
-def repeatable(device: torch.device, seed: int) -> Iterator[None]:
-    """Draw what layers draw by themselves, such as dropout, from a seed, and leave the global random state alone."""
+def repeatable(device: torch.device, seed: int | None) -> Iterator[None]:
+    """Draw what layers draw by themselves, such as dropout, from a seed, and leave the global random state alone.
+
+    Without a seed that state is not touched: trainings side by side share it.
+    """
     cuda = device.type == "cuda"
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[device] if cuda else []))
-        torch.default_generator.manual_seed(seed)
+        if seed is not None:
+            stack.enter_context(torch.random.fork_rng(devices=[device] if cuda else []))
+            torch.default_generator.manual_seed(seed)
+            if cuda:
+                torch.cuda.manual_seed(seed)
         if cuda:
-            torch.cuda.manual_seed(seed)
             cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
             stack.enter_context(cudnn)
         yield

@@ -242,7 +242,7 @@ class _Training:
             self.network.last_layer.train()
         patches = self.augment(self.patches.index_select(0, torch.from_numpy(chosen)), self.generator)
         seed = int(torch.randint(2**31, (), generator=self.generator))
-        with repeatable(self.device, seed):
+        with repeatable(self.device, seed if self.network.draws else None):
             with computing(self.device, self.mixed):
                 logits = self.network(self._on_device(patches))
             loss = self.loss(logits, self.targets[chosen].to(self.device))

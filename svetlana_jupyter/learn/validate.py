@@ -97,7 +97,7 @@ def cross_validate(
         if stop():
             yield _unknown(samples, STOPPED)
             return
-        probabilities[part] = _probabilities(classifier, samples.subset(part), samples.classes)
+        probabilities[part] = predicted_probabilities(classifier, samples.subset(part), samples.classes)
         parameters = _parameters(classifier)
         yield Fold(done, len(parts))
     yield _validation(held_out_table(samples, number, probabilities), apart, parameters)
@@ -134,7 +134,7 @@ def why_not(samples: Samples) -> str:
     return f"Not known yet: a score needs at least {FEWEST} annotated objects of each class, but {', '.join(scarce)}."
 
 
-def _probabilities(classifier: Classifier, testing: Samples, classes: tuple[int, ...]) -> NDArray[np.float32]:
+def predicted_probabilities(classifier: Classifier, testing: Samples, classes: tuple[int, ...]) -> NDArray[np.float32]:
     """Return the probabilities (n, number of classes) that a classifier gives samples which it was not trained on."""
     inputs = testing.inputs
     if not isinstance(classifier, Forest):

@@ -74,6 +74,7 @@ def test_a_recipe_gives_what_is_not_given_and_another_one_begins_anew():
     mixed = TrainingSettings(recipe="object", patches={"dilation": 5})
     assert (mixed.patches.context, mixed.patches.dilation) == ("hide", 5)
     assert mixed.changed(recipe="oriented") == TrainingSettings.from_recipe("oriented")
+    assert mixed.changed(may_use=["size"]).changed(recipe="oriented").may_use == {"size"}
     assert mixed.changed(recipe="object", epochs=3).patches.dilation == 5
 
 

@@ -1,0 +1,54 @@
+"""The recipes that a search tries for given settings: what they leave open, within what may count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from svetlana_jupyter.core.may_use import restricted
+from svetlana_jupyter.core.recipes import CANDIDATES, DEFAULT
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.validated import Settings
+
+SMALL = "small_cnn"  # others take too long to be trained many times
+
+
+def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
+    """Return the settings of each recipe worth trying, by its name.
+
+    What differs from the defaults stays as it was set; only the rest is tried. Recipes that come to the same are tried
+    once, under the first name.
+
+    >>> list(candidates(TrainingSettings(may_use=["brightness", "size"])))
+    ['default', 'plain', 'texture', 'forest']
+    """
+    own = own_changes(settings)
+    names = CANDIDATES if settings.architecture == SMALL else (DEFAULT,)
+    found: dict[str, TrainingSettings] = {}
+    for name in names:
+        candidate = restricted(TrainingSettings(recipe=name).changed(**own))
+        if name == "wide" and not (candidate.patches.context == "keep" and candidate.patches.size == "auto"):
+            continue  # it would see nothing more
+        if not any(_same(candidate, other) for other in found.values()):
+            found[name] = candidate
+    return found
+
+
+def own_changes(settings: Settings) -> dict[str, Any]:
+    """Return what differs from the defaults, settings within settings key by key; recipes aside.
+
+    >>> own_changes(TrainingSettings(epochs=7, patches={"size": 40}))
+    {'patches': {'size': 40.0}, 'epochs': 7}
+    """
+    changes: dict[str, Any] = {}
+    for name, default in type(settings)():
+        value = getattr(settings, name)
+        if name == "recipe" or value == default:
+            continue
+        changes[name] = own_changes(value) if isinstance(value, Settings) else value
+    return changes
+
+
+def _same(one: TrainingSettings, other: TrainingSettings) -> bool:
+    """Tell whether two trainings are the same; a forest sees no patches."""
+    left_out = {"recipe", "patches", "augmentation"} if one.architecture == "forest" else {"recipe"}
+    return one.model_dump(exclude=left_out) == other.model_dump(exclude=left_out)

@@ -1,0 +1,96 @@
+"""How long a search for a recipe trains, decided before it starts: the clock then cannot change what it finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from svetlana_jupyter.core.settings import TrainingSettings
+
+# Seconds of one core (AMD EPYC) that search, final training and outer score may take together.
+BUDGET = {2: 50.0, 3: 200.0}
+# Those of one training step: a constant, per million values of the widest maps, and per million multiplications.
+STEP, MAPS, PRODUCTS = 0.002, 0.0135, 0.000009
+BACKWARD = 3  # times a forward pass, that included
+FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
+FIRST = 1 / 6  # of the steps, after which the others are left behind...
+FEWEST_FIRST = {2: 40, 3: 20}  # ...but not before so many
+FEWEST = {2: 60, 3: 40}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search will do.
+
+    Attributes
+    ----------
+    first, epochs : int
+        Epochs after which all but ``finalists`` networks are left behind, and of those that are not.
+    finalists : int
+        With as many candidates as finalists or fewer, none is left behind.
+    seconds : float
+        What it may take on one core.
+    """
+
+    first: int
+    epochs: int
+    finalists: int
+    seconds: float
+
+
+def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int, fixed: bool) -> Plan:
+    """Plan a search.
+
+    Parameters
+    ----------
+    networks : sequence of TrainingSettings
+        Candidates, with concrete patches.
+    n : int
+        Number of annotated objects.
+    channels : int
+        Of the image.
+    parts : int
+        Folds of the cross-validation.
+    fixed : bool
+        Whether the number of epochs was asked for, and must be kept.
+    """
+    ndim = len(networks[0].patches.sampling)  # type: ignore[arg-type]  # concrete, so a tuple
+    steps = networks[0].steps or math.ceil(n / networks[0].batch_size)
+    costs = [step_seconds(settings, channels) for settings in networks]
+    finalists = min(FINALISTS[ndim], len(networks))
+    looks = [n * cost / networks[0].batch_size / BACKWARD for cost in costs]
+
+    def seconds(first: int, epochs: int) -> float:
+        one = steps * max(costs)
+        found = parts * finalists * epochs * one + finalists * max(looks) + epochs * one
+        if len(networks) > finalists:
+            found += parts * first * steps * sum(costs) + sum(looks)
+        return found
+
+    def first_of(epochs: int) -> int:
+        return min(epochs, max(math.ceil(FEWEST_FIRST[ndim] / steps), round(epochs * FIRST)))
+
+    wanted = networks[0].epochs
+    epochs, least = wanted, min(wanted, math.ceil(FEWEST[ndim] / steps))
+    while not fixed and epochs > least and seconds(first_of(epochs), epochs) > BUDGET[ndim]:
+        epochs -= 1
+    first = first_of(epochs)
+    if first == epochs:  # so short that none need be left behind
+        finalists = len(networks)
+    return Plan(first, epochs, finalists, seconds(first, epochs))
+
+
+def step_seconds(settings: TrainingSettings, channels: int) -> float:
+    """Return what one training step of the small network takes on one core."""
+    sampling = settings.patches.sampling
+    assert isinstance(sampling, tuple)
+    ndim, pixels = len(sampling), math.prod(sampling)
+    into = channels * (2 if settings.patches.is_doubled else 1) + settings.patches.mask_channel
+    values, products = float(pixels * (into + settings.width)), 0.0
+    for level in range(settings.depth):
+        out = settings.width * 2**level
+        products += pixels / 2 ** (ndim * level) * 3**ndim * into * out
+        into = out
+    batch = settings.batch_size
+    return STEP + batch * (values * MAPS + products * BACKWARD * PRODUCTS) / 1e6

@@ -1,0 +1,245 @@
+"""Finding the recipe: candidates tried by grouped cross-validation, most of them for a few steps, a few to the end.
+
+All candidates hold out the same objects in the same folds. A short training of each tells which few are worth a whole
+one; forests, which are quick, are trained whole at once. The best at the end is chosen by `core.choice`, and so is the
+score that is reported: that of choosing, not that of the one that was chosen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from svetlana_jupyter.core.choice import chosen_by_others, merit, ranked
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import ClassifierError
+from svetlana_jupyter.learn.crew import Stop, run_each
+from svetlana_jupyter.learn.device import choose_device
+from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.fit import fit, never
+from svetlana_jupyter.learn.plan import Plan, plan
+from svetlana_jupyter.learn.samples import Samples
+from svetlana_jupyter.learn.split import Folds, folds
+from svetlana_jupyter.learn.validate import held_out_table, predicted_probabilities
+
+MOST = 1000  # objects that recipes are tried on; more would tell hardly more
+
+Floats = NDArray[np.float64]
+# Beginning a network draws its weights from the one global generator of torch.
+_beginning = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Searching:
+    """Progress, in epochs of training, and what is being tried."""
+
+    done: float
+    total: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate as far as it was trained.
+
+    Attributes
+    ----------
+    recipe : str
+    settings : TrainingSettings
+        With the epochs that it was trained for.
+    table : DataFrame
+        What it predicted of objects held out, as `learn.validate.held_out_table` gives it.
+    merit : float
+        By which it was chosen, or left behind (`core.choice.merit`).
+    finalist : bool
+        Whether it was trained to the end.
+    seconds : float
+        Of one core.
+    """
+
+    recipe: str
+    settings: TrainingSettings
+    table: pd.DataFrame
+    merit: float
+    finalist: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The end of a search.
+
+    Attributes
+    ----------
+    recipe : str
+    settings : TrainingSettings
+        Of the recipe that was chosen, with the epochs it is to be trained for.
+    outer : DataFrame
+        What was predicted of each fold by the candidate that the others chose.
+    own : DataFrame
+        What the chosen one predicted; its score is too good.
+    tried : tuple of Tried
+        The chosen one first, then as they were ranked.
+    apart : str
+        What was never divided between two folds, as `learn.split.Folds` says it.
+    """
+
+    recipe: str
+    settings: TrainingSettings
+    outer: pd.DataFrame
+    own: pd.DataFrame
+    tried: tuple[Tried, ...]
+    apart: str
+
+
+def search(
+    candidates: Mapping[str, Samples], fixed: bool = False, workers: int = 1, stop: Stop = never
+) -> Iterator[Searching | Found]:
+    """Find the best of several recipes.
+
+    Parameters
+    ----------
+    candidates : mapping of name to Samples
+        The same objects in the same order, each with the settings and inputs of one recipe; of equally good ones the
+        first is taken. At least five objects of each class (`learn.validate.why_not`).
+    fixed : bool
+        Whether the candidates' number of epochs is to be kept; by default there are as many as time allows.
+    workers : int
+        Trainings at a time, on a core each; what is found does not depend on it.
+    stop : callable
+        Asked before every batch; once it returns True, the search ends without a result.
+    """
+    first = next(iter(candidates.values()))
+    chosen = _some(first)
+    found = _Search({name: samples.subset(chosen) for name, samples in candidates.items()}, fixed)
+    if choose_device(first.settings.device, first.ndim).type != "cpu":
+        workers = 1
+    state = torch.get_rng_state()
+    try:
+        yield from found.run(workers, stop)
+    finally:
+        torch.set_rng_state(state)
+
+
+class _Search:
+    """One search: the folds, the plan, and what is known of each candidate so far."""
+
+    def __init__(self, candidates: Mapping[str, Samples], fixed: bool) -> None:
+        self.candidates = candidates
+        self.first = next(iter(candidates.values()))
+        settings = self.first.settings
+        self.folds: Folds = folds(self.first, settings.folds)
+        self.truth = np.searchsorted(self.first.classes, self.first.targets)
+        self.fold = np.zeros(len(self.first), np.int64)
+        for number, part in enumerate(self.folds.parts, start=1):
+            self.fold[part] = number
+        self.networks = [name for name, samples in candidates.items() if samples.settings.architecture != "forest"]
+        several = [candidates[name].settings for name in self.networks]
+        channels = len(self.first.channels)
+        self.plan: Plan = plan(several, len(self.first), channels, len(self.folds.parts), fixed)
+        self.known: dict[str, Floats] = {}
+        self.epochs: dict[str, int] = {}
+        self.seconds = dict.fromkeys(candidates, 0.0)
+        self.done, self.total = 0, len(self.folds.parts) * self.plan.finalists * self.plan.epochs
+        if len(self.networks) > self.plan.finalists:
+            self.total += len(self.folds.parts) * len(self.networks) * self.plan.first
+
+    def run(self, workers: int, stop: Stop) -> Iterator[Searching | Found]:
+        """Yield progress, and at the end what was found; nothing more once ``stop`` says so."""
+        forests = [name for name in self.candidates if name not in self.networks]
+        finalists, behind = self.networks, False
+        if len(self.networks) > self.plan.finalists:
+            yield from self._train([*self.networks, *forests], self.plan.first, "trying", workers, stop)
+            if stop():
+                return
+            short = {name: self.known[name] for name in self.networks}
+            finalists, behind = ranked(self.truth, short)[: self.plan.finalists], True
+        last = [name for name in self.networks if name in finalists]
+        yield from self._train([*last, *([] if behind else forests)], self.plan.epochs, "comparing", workers, stop)
+        if stop():
+            return
+        yield self._found([name for name in self.candidates if name in finalists or name in forests])
+
+    def _train(self, names: list[str], epochs: int, what: str, workers: int, stop: Stop) -> Iterator[Searching]:
+        """Train each candidate in each fold and keep what it predicts of the objects held out."""
+        parts = self.folds.parts
+        jobs = [(name, part) for part in parts for name in names]
+        tasks = [partial(self._held_out, name, part, epochs) for name, part in jobs]
+        gathered = {name: np.zeros((len(self.truth), len(self.first.classes))) for name in names}
+        for done, (number, (probabilities, seconds)) in enumerate(run_each(tasks, workers, stop), start=1):
+            name, part = jobs[number]
+            gathered[name][part] = probabilities
+            self.seconds[name] += seconds
+            self.done += epochs if name in self.networks else 0
+            yield Searching(self.done, self.total, f"{what} {len(names)} recipes: {done} of {len(jobs)} trainings")
+        if not stop():
+            self.known |= gathered
+            self.epochs |= dict.fromkeys(names, epochs)
+
+    def _held_out(self, name: str, part: NDArray[np.int64], epochs: int, stop: Stop) -> tuple[Floats, float]:
+        """Return what a candidate that trains on all but one part predicts of that part, and the time it took."""
+        began, samples = time.thread_time(), self.candidates[name]
+        settings = samples.settings.changed(epochs=epochs, held_out=0.0, threads=1)
+        training = replace(samples, settings=settings).subset(np.setdiff1d(np.arange(len(samples)), part))
+        uniform = np.full((len(part), len(samples.classes)), 1 / len(samples.classes))
+        try:
+            with _beginning:
+                events = fit(training, stop)
+            *_, last = events
+        except ClassifierError:  # it diverged before it learned anything
+            return uniform, time.thread_time() - began
+        assert isinstance(last, Fitted)
+        if stop():
+            return uniform, 0.0
+        found = predicted_probabilities(last.classifier, samples.subset(part), samples.classes)
+        return found.astype(np.float64), time.thread_time() - began
+
+    def _found(self, finalists: list[str]) -> Found:
+        known = {name: self.known[name] for name in finalists}
+        order = ranked(self.truth, known)
+        outer, _ = chosen_by_others(self.truth, self.fold, known)
+        behind = ranked(self.truth, {name: p for name, p in self.known.items() if name not in finalists})
+        tried = tuple(self._tried(name, name in finalists) for name in [*order, *behind])
+        return Found(
+            recipe=order[0],
+            settings=tried[0].settings,
+            outer=self._table(self.first, outer),
+            own=tried[0].table,
+            tried=tried,
+            apart=self.folds.apart,
+        )
+
+    def _tried(self, name: str, finalist: bool) -> Tried:
+        samples = self.candidates[name]
+        network = name in self.networks
+        return Tried(
+            recipe=name,
+            settings=samples.settings.changed(epochs=self.epochs[name]) if network else samples.settings,
+            table=self._table(samples, self.known[name]),
+            merit=merit(self.truth, self.known[name]),
+            finalist=finalist,
+            seconds=self.seconds[name],
+        )
+
+    def _table(self, samples: Samples, probabilities: Floats) -> pd.DataFrame:
+        return held_out_table(samples, self.fold, probabilities.astype(np.float32))
+
+
+def _some(samples: Samples) -> NDArray[np.int64]:
+    """Return which objects recipes are tried on: all, or as many of each class as its share allows."""
+    if len(samples) <= MOST:
+        return np.arange(len(samples))
+    rng = np.random.default_rng(samples.settings.seed)
+    chosen = [
+        rng.permutation(members)[: max(20, round(MOST * len(members) / len(samples)))]
+        for members in (np.flatnonzero(samples.targets == id) for id in samples.classes)
+    ]
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,52 @@
+"""A search tries what the settings leave open, and nothing that may not count."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from svetlana_jupyter.core.candidates import candidates, own_changes
+from svetlana_jupyter.core.may_use import restricted
+from svetlana_jupyter.core.measures.table import EVIDENCE
+from svetlana_jupyter.core.recipes import CANDIDATES
+from svetlana_jupyter.core.settings import TrainingSettings
+
+
+def test_with_everything_allowed_every_candidate_is_tried_and_one_does_not_augment():
+    tried = candidates(TrainingSettings())
+    assert tuple(tried) == CANDIDATES and len(CANDIDATES) <= 8
+    assert not tried["plain"].augmentation.varies
+    assert tried["forest"].architecture == "forest"
+
+
+@pytest.mark.parametrize("allowed", [set(some) for n in range(4) for some in itertools.combinations(EVIDENCE, n)])
+def test_no_candidate_lets_in_what_may_not_count(allowed):
+    tried = candidates(TrainingSettings(may_use=allowed))
+    assert next(iter(tried)) == "default" and list(tried)[-1] == "forest"
+    for settings in tried.values():
+        assert restricted(settings) == settings
+        assert settings.may_use == allowed
+    dumps = [settings.model_dump_json(exclude={"recipe"}) for settings in tried.values()]
+    assert len(set(dumps)) == len(dumps)
+
+
+def test_what_was_set_stays_in_every_candidate():
+    asked = TrainingSettings(epochs=7, seed=3, patches={"size": 40}, augmentation={"share": 0.5})
+    tried = candidates(asked)
+    for settings in tried.values():
+        assert (settings.epochs, settings.seed, settings.patches.size) == (7, 3, 40)
+        assert settings.augmentation.share == 0.5
+    assert "wide" not in tried  # a size that is set leaves nothing to widen
+    assert not {"object", "wide"} & set(candidates(TrainingSettings(patches={"context": "hide"})))
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "forest"])
+def test_another_architecture_is_trained_as_it_was_asked_for(architecture):
+    (settings,) = candidates(TrainingSettings(architecture=architecture)).values()
+    assert (settings.architecture, settings.recipe) == (architecture, "default")
+
+
+def test_what_is_as_by_default_is_no_change():
+    assert own_changes(TrainingSettings(recipe="default")) == {}
+    assert own_changes(TrainingSettings(recipe="object", width=8)) == {"patches": {"context": "hide"}, "width": 8}

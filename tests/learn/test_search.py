@@ -1,0 +1,183 @@
+"""A search finds the recipe that the classes need, in as many steps as were planned, whatever the clock says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from svetlana_jupyter.core.candidates import candidates
+from svetlana_jupyter.core.choice import chosen_by_others, merit
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.pairing import pair
+from svetlana_jupyter.core.samples import stripes
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import ClassifierError
+from svetlana_jupyter.learn import search as searching
+from svetlana_jupyter.learn.fit import never
+from svetlana_jupyter.learn.plan import BUDGET, FEWEST_FIRST, plan, step_seconds
+from svetlana_jupyter.learn.samples import Samples, gather_each
+from svetlana_jupyter.learn.search import Found, Searching, search
+
+QUICK = TrainingSettings(epochs=6, steps=6, depth=2, width=8, folds=2, trees=10, patches={"size": 34, "sampling": 17})
+SOME = ("default", "oriented", "free", "plain", "forest")
+
+
+def gathered(names: tuple[str, ...] = SOME) -> dict[str, Samples]:
+    """Discs that only the direction of their stripes tells apart, as some recipes see them."""
+    sample = stripes(0)
+    found = pair("stripes", sample.image, sample.mask, axes="yx")
+    classes = pd.Series(sample.classes + 1, index=np.arange(1, len(sample.classes) + 1))
+    tried = {name: settings for name, settings in candidates(QUICK).items() if name in names}
+    *_, several = gather_each([(found, index_objects(found.mask), classes)], list(tried.values()))
+    return dict(zip(tried, several, strict=True))
+
+
+def found_by(tried: dict[str, Samples], **how) -> Found:
+    (*_, last) = search(tried, fixed=True, **how)
+    assert isinstance(last, Found)
+    return last
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FEWEST_FIRST, 2, 12)
+        yield
+
+
+@pytest.fixture(scope="module")
+def found(_short: None) -> Found:
+    return found_by(gathered(), workers=2)
+
+
+def accuracy(table: pd.DataFrame) -> float:
+    return float((table["predicted"] == table["truth"]).mean())
+
+
+def test_stripes_are_told_apart_only_where_their_direction_is_kept(found):
+    assert found.recipe in ("oriented", "plain")
+    assert found.settings.augmentation.rotation in ("half_turns", "none")
+    assert accuracy(found.own) >= 0.85
+    by_name = {one.recipe: one for one in found.tried}
+    assert set(by_name) == set(SOME)
+    assert accuracy(by_name["free"].table) < 0.8
+    assert found.tried[0].recipe == found.recipe
+
+
+def test_the_others_are_left_behind_after_a_short_training(found):
+    finalists = [one for one in found.tried if one.finalist]
+    assert {one.settings.epochs for one in finalists if one.recipe != "forest"} == {QUICK.epochs}
+    (behind,) = [one for one in found.tried if not one.finalist]
+    assert len(finalists) == 4
+    assert behind.settings.epochs == 2
+
+
+def test_the_reported_score_is_that_of_choosing(found):
+    finalists = {one.recipe: one for one in found.tried if one.finalist}
+    known = {name: finalists[name].table[["p_1", "p_2"]].to_numpy(float) for name in SOME if name in finalists}
+    truth, folds = (found.outer["truth"] - 1).to_numpy(), found.outer["fold"].to_numpy()
+    expected, _ = chosen_by_others(truth, folds, known)
+    np.testing.assert_allclose(found.outer[["p_1", "p_2"]], expected, atol=1e-6)
+    for name, p in known.items():
+        assert finalists[name].merit == pytest.approx(merit(truth, p), abs=1e-6)
+
+
+def test_the_result_does_not_depend_on_how_many_train_at_a_time(found):
+    before = torch.get_rng_state()
+    again = found_by(gathered(), workers=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert again.recipe == found.recipe
+    for one, other in zip(found.tried, again.tried, strict=True):
+        assert one.recipe == other.recipe
+        pd.testing.assert_frame_equal(one.table, other.table)
+
+
+def test_progress_grows_to_its_total_and_says_what_is_tried():
+    *steps, _ = search(gathered(), fixed=True)
+    assert all(isinstance(step, Searching) for step in steps)
+    done = [step.done for step in steps]
+    assert done == sorted(done) and done[-1] == steps[-1].total
+    assert steps[0].text == "trying 5 recipes: 1 of 10 trainings"
+    assert steps[-1].text == "comparing 3 recipes: 6 of 6 trainings"
+
+
+def test_a_stop_ends_the_search_without_a_result():
+    assert list(search(gathered(), stop=lambda: True)) == []
+    seen = []
+    events = search(gathered(), fixed=True, stop=lambda: len(seen) >= 3)
+    seen.extend(iter(lambda: next(events, None), None))
+    assert all(isinstance(event, Searching) for event in seen) and len(seen) == 3
+
+
+def test_with_few_candidates_all_are_trained_to_the_end():
+    found = found_by(gathered(("default", "oriented", "forest")))
+    assert found.recipe == "oriented"
+    assert all(one.finalist for one in found.tried)
+
+
+def test_a_candidate_that_diverges_is_no_reason_to_give_up(monkeypatch):
+    tried = gathered(("default", "oriented", "plain"))
+
+    def broken(samples: Samples, stop=never):
+        if samples.settings.recipe == "oriented":
+            raise ClassifierError("training diverged")
+        return fit(samples, stop)
+
+    fit = searching.fit
+    monkeypatch.setattr(searching, "fit", broken)
+    found = found_by(tried)
+    by_name = {one.recipe: one for one in found.tried}
+    assert found.recipe == "plain"
+    np.testing.assert_allclose(by_name["oriented"].table[["p_1", "p_2"]], 0.5)
+
+
+def test_of_many_objects_some_of_each_class_are_tried(monkeypatch):
+    monkeypatch.setattr(searching, "MOST", 22)
+    tried = gathered()
+    first = tried["default"]
+    targets = np.where(np.arange(len(first)) < 21, 1, 2)
+    found = found_by({name: replace(tried[name], targets=targets) for name in ("default", "forest")})
+    counts = found.outer["truth"].value_counts()
+    assert counts[2] == 4 and counts[1] <= 20 < len(first)
+
+
+def settings_of(ndim: int, **changes) -> TrainingSettings:
+    sampling = (48, 48) if ndim == 2 else (24, 24, 24)
+    return TrainingSettings(patches={"size": sampling, "sampling": sampling}, **changes)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_plan_keeps_to_the_budget_and_grows_with_it(ndim, monkeypatch):
+    wide = plan([settings_of(ndim)] * 7, 45, 1, 4, fixed=False)
+    assert wide.seconds <= BUDGET[ndim]
+    assert 0 < wide.first < wide.epochs <= 40
+    few = plan([settings_of(ndim)] * 2, 45, 1, 4, fixed=False)
+    assert few.epochs > wide.epochs and few.finalists == 2
+    monkeypatch.setitem(BUDGET, ndim, 1e9)
+    assert plan([settings_of(ndim)] * 7, 45, 1, 4, fixed=False).epochs == 40
+    monkeypatch.setitem(BUDGET, ndim, 0.0)
+    assert plan([settings_of(ndim)] * 7, 45, 1, 4, fixed=False).epochs >= 4
+
+
+def test_a_short_training_leaves_none_behind():
+    short = plan([settings_of(2, epochs=1)] * 7, 45, 1, 4, fixed=True)
+    assert (short.first, short.epochs, short.finalists) == (1, 1, 7)
+
+
+def test_epochs_that_were_asked_for_are_kept():
+    assert plan([settings_of(3, epochs=500)] * 7, 45, 1, 4, fixed=True).epochs == 500
+
+
+def test_wider_networks_larger_patches_and_volumes_cost_more():
+    costs = [
+        step_seconds(settings_of(2, width=8), 1),
+        step_seconds(settings_of(2), 1),
+        step_seconds(settings_of(2), 4),
+        step_seconds(settings_of(3), 4),
+    ]
+    assert costs == sorted(costs) and costs[3] > 4 * costs[2]
