@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from svetlana_jupyter.core.classes import Classes
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.jobs import JobState
+from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.widgets.curves import curves
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import ClassRows, JobBar, Status, duration, table
@@ -50,11 +53,15 @@ def test_picking_a_colour_recolours_the_class(rows):
     assert rows.asked == [("resting", "#0000ff")]
 
 
-def test_no_text_becomes_markup(rows):
+def test_no_text_becomes_markup(rows, monkeypatch):
     classes = Classes().adding([NASTY])
-    status, runs = Status(), RunTable(choose=lambda name: None)
+    settings = {"recipe": "default", "architecture": NASTY}
+    run = Run("0001", "2026-01-01T00:00:00+00:00", settings, {}, {}, "", [], 1.0, stopped=False, note="")
+    unscored = SimpleNamespace(network=None, forest=None)
+    monkeypatch.setattr("svetlana_jupyter.widgets.runs.scored", lambda project, run: unscored)
+    status, runs = Status(), RunTable(SimpleNamespace(runs=[run], current_run="0001"), choose=lambda name: None)
     status.warn(NASTY)
-    runs.show([("0001", NASTY)], "0001")
+    runs.show()
     rows.show(classes, {})
     shown = status.value + table([NASTY], [[NASTY], [next(iter(classes))]]) + runs.children[1].children[1].value
     assert "<script" not in shown
