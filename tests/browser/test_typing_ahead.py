@@ -45,6 +45,10 @@ WATCH_KEYS = """() => {
     window.keysSeen.push([e.key, 36 * step(red) + 6 * step(green) + step(blue)]);
   }, { capture: true });
 }"""
+MIDDLE = """() => {
+  const canvas = document.querySelector("canvas[tabindex]");
+  return [...canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data].join();
+}"""
 TWO_FRAMES = "() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))"
 SENT_KEY = re.compile(rb'\{[^{}]*"event":\s*"key_pressed"[^{}]*\}')
 
@@ -77,8 +81,11 @@ def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path
     slow.run_all()
     canvas = slow.canvas(0)
     canvas.click(position={"x": 5, "y": 5})
+    before = slow.page.evaluate(MIDDLE)
     slow.page.keyboard.press("n")
+    slow.page.wait_for_function(f"before => ({MIDDLE})() !== before", arg=before)
     slow.wait_until("panel.viewer._pointer.shown and panel.viewer._surface.settled")
+    slow.page.evaluate(TWO_FRAMES)
     slow.page.evaluate(WATCH_KEYS)
     del sent[:]
     slow.line.seconds = ROUND_TRIP / 2
