@@ -54,7 +54,7 @@ class Pace:
 class Rest:
     """Calls ``act`` once nothing has happened for ``delay`` seconds."""
 
-    def __init__(self, act: Callable[[], None], delay: float = 0.09) -> None:
+    def __init__(self, act: Callable[[], None], delay: float = 0.11) -> None:
         self._act = act
         self._delay = delay
         self._due: asyncio.TimerHandle | None = None
