@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from svetlana_jupyter.core.settings import OWN, PUBLISHED, TrainingSettings
 from svetlana_jupyter.errors import InputError, SettingsError
 from svetlana_jupyter.learn.architectures import LAYOUTS, Classifying, SmallCNN
-from svetlana_jupyter.learn.averages import without_averages
+from svetlana_jupyter.learn.averages import averaging, without_averages
 from svetlana_jupyter.learn.published import Published, family_of, fetch_weights
 from svetlana_jupyter.learn.samples import Samples
 from svetlana_jupyter.learn.transfer import read_weights, take_weights
@@ -85,8 +85,11 @@ def begin(samples: Samples, patches: Tensor, smallest: int) -> tuple[Classifying
         network = build_network(settings, samples.ndim, channels, classes, start.network)
         if isinstance(network, Own):
             check_output(network, channels, shape, classes)
-        if smallest == 1:
-            _check_batch_of_one(network, patches[:1])
+    if smallest == 1 and averaging(network):
+        raise SettingsError(
+            "batch normalisation learns little from batches of a single patch, and nothing that holds for others. "
+            'Give a batch_size of at least 2, or norm="group".'
+        )
     told = []
     rgb = len(samples.channels) == 3
     if settings.pretrained:
@@ -104,17 +107,6 @@ def begin(samples: Samples, patches: Tensor, smallest: int) -> tuple[Classifying
         told.append(take_weights(network, found, settings.start_from, rgb, ids))
     network.standardize.measure(patches)
     return network, told
-
-
-@torch.no_grad()
-def _check_batch_of_one(network: nn.Module, patch: Tensor) -> None:
-    try:
-        network.train()(patch)
-    except ValueError as error:  # of batch normalisation, where a map is down to one pixel
-        raise SettingsError(
-            "this network cannot train on single patches, as its batch normalisation needs several. Give a batch_size "
-            'of at least 2, or norm="group".'
-        ) from error
 
 
 def check_sides(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
@@ -151,10 +143,11 @@ def check_output(network: Classifying, channels: int, shape: tuple[int, ...], cl
     network.eval()
     patches = torch.zeros(2, channels, *shape).to(memory_format=LAYOUTS[len(shape)])
     given = f"patches of shape {tuple(patches.shape)}"
+    hint = 'Channels are those of the image, twice with normalize="both", and then the object\'s mask.'
     try:
         logits = network(patches)
     except Exception as error:  # whatever the user's own code makes of them
-        raise InputError(f"your network fails on {given} (n, channels, …): {error}.") from error
+        raise InputError(f"your network fails on {given} (n, channels, …): {error}. {hint}") from error
     shown = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shown != (2, classes):
         raise InputError(

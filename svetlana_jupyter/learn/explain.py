@@ -101,6 +101,7 @@ def _cam(classifier: Network, patch: NDArray[np.float32], position: int, method:
     grad_cam = load_grad_cam()
     target = _Logit(position)
     inputs = torch.from_numpy(patch[None]).to(classifier.device, memory_format=LAYOUTS[classifier.ndim])
+    inputs.requires_grad_()  # so that gradients pass layers that were frozen
     # As a context manager it takes its hooks off the network again.
     with grad_cam.__dict__[METHODS[method]](model=classifier.module, target_layers=[layer]) as cam:
         result: NDArray[np.float32] = cam(input_tensor=inputs, targets=[target])[0]

@@ -147,7 +147,8 @@ class _Training:
         self.network.to(self.device)
         self.notes = [*notes, *told]
         self.loss = build_loss(settings)
-        self.frozen = freeze_body(self.network) if settings.body == "frozen" else []
+        if settings.body == "frozen":
+            freeze_body(self.network)
         self.optimizer = build_optimizer(self.network, settings)
         self.schedule = build_schedule(self.optimizer, settings, self.draws.steps)
         self.mixed = mixed_precision(settings.precision, self.device)
@@ -158,7 +159,7 @@ class _Training:
         # Of these weights: whether the averages are theirs, and their score.
         self.settled = False
         self.score: float | None = None
-        if self.frozen:
+        if settings.body == "frozen":
             self._settle()
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Event]:
@@ -237,7 +238,7 @@ class _Training:
         self.settled, self.score = False, None
         if not self.network.training:
             self.network.train()
-        if self.frozen:
+        if self.settings.body == "frozen":
             self.network.eval()
             self.network.last_layer.train()
         patches = self.augment(self.patches.index_select(0, torch.from_numpy(chosen)), self.generator)
@@ -300,7 +301,5 @@ class _Training:
         return patches.to(self.device, memory_format=LAYOUTS[self.samples.ndim])
 
     def _classifier(self, history: list[Epoch]) -> Network:
-        for weights in self.frozen:
-            weights.requires_grad_()  # Grad-CAM follows them
         entries = tuple({"epoch": e.epoch, "loss": e.loss, "score": e.score} for e in history)
         return Network(specify(self.samples, entries), self.network)

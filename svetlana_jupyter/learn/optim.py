@@ -39,12 +39,10 @@ class _AdamW(_Light, optim.AdamW):
     pass
 
 
-def freeze_body(network: Classifying) -> list[nn.Parameter]:
-    """Make all weights but those of the last layer stay as they are, and return those that would have trained."""
-    body = [weights for weights in _body(network) if weights.requires_grad]
-    for weights in body:
+def freeze_body(network: Classifying) -> None:
+    """Make all weights but those of the last layer stay as they are."""
+    for weights in _body(network):
         weights.requires_grad_(False)
-    return body
 
 
 def build_optimizer(network: Classifying, settings: TrainingSettings) -> optim.Optimizer:

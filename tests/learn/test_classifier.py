@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,3 +122,14 @@ def test_channels_in_another_order_and_unknown_spacing_are_refused():
 def test_a_device_that_is_not_there_is_refused(discs):
     with pytest.raises(ClassifierError, match='Use device="auto"'):
         train(discs, device="mps")
+
+
+def test_a_network_trained_on_a_device_that_is_not_here_computes_on_the_best_there_is(discs, tmp_path):
+    classifier = train(discs)
+    elsewhere = classifier.specification.settings.changed(device="mps")
+    classifier.specification = replace(classifier.specification, settings=elsewhere)
+    classifier.save(tmp_path)
+    loaded = load_classifier(tmp_path)
+    _, inputs = next(classifier.cut(*discs[:2]))
+    np.testing.assert_allclose(loaded.classify(inputs), classifier.classify(inputs), atol=1e-5)
+    assert loaded.specification.settings.device == "mps"

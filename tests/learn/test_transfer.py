@@ -8,7 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from svetlana_jupyter.errors import ClassifierError, InputError
+from svetlana_jupyter.learn import fit as fitting
+from svetlana_jupyter.learn.averages import averaging
 from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.explain import explain
 from svetlana_jupyter.learn.samples import gather_samples
 from svetlana_jupyter.learn.transfer import adapt_filters
 from tests.learn.conftest import two_classes
@@ -124,10 +127,25 @@ def test_a_frozen_body_stays_and_one_with_its_own_rate_moves_by_it(discs, tmp_pa
         assert (each["head.weight"] != before["head.weight"]).any()
 
 
+def test_the_layers_of_a_frozen_body_see_the_averages_of_all_patches_while_the_last_one_trains(discs, monkeypatch):
+    step, modes = fitting._Training._step, []
+
+    def watched(self, chosen):
+        loss = step(self, chosen)
+        modes.append((self.network.head.training, *(layer.training for layer in averaging(self.network))))
+        return loss
+
+    monkeypatch.setattr(fitting._Training, "_step", watched)
+    trained(gather_samples([discs], QUICK.changed(body="frozen", epochs=1, steps=2)))
+    trained(gather_samples([discs], QUICK.changed(epochs=1, steps=1)))
+    assert modes == [(True, False, False), (True, False, False), (True, True, True)]
+
+
 def test_a_frozen_network_can_still_be_trained_on_and_explained(discs):
     fitted = trained(gather_samples([discs], QUICK.changed(body="frozen", epochs=30, learning_rate=0.05)))
     assert accuracy(fitted, discs) >= 0.9
-    assert all(values.requires_grad for values in fitted.classifier.module.parameters())
+    seen = explain(discs[0], discs[1], int(discs[2].index[0]), fitted.classifier)
+    assert np.isfinite(seen["cam"]).all() and float(seen["cam"].max()) > 0.5
 
 
 def test_what_is_no_run_and_no_file_of_weights_is_refused_before_training(discs, tmp_path):
