@@ -16,13 +16,13 @@ from traitlets import Any as AnyTrait
 
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
+from svetlana_jupyter.project.analysis import Analysis
 from svetlana_jupyter.project.evaluation_report import unlike_images
 from svetlana_jupyter.project.jobs import Foreground, Stop, Work, threads_for
 from svetlana_jupyter.project.measurement import MEASURED, measure_images, measured_table, unmeasured
 from svetlana_jupyter.project.patches import augmented_patches, check_pipeline
 from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
 from svetlana_jupyter.project.report import project_html
-from svetlana_jupyter.project.results import Results
 from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.start import beginning
 from svetlana_jupyter.project.sweep import TABLE_2, cells, sweep, sweep_table
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-class Project(Results):
+class Project(Analysis):
     """Objects of images, what people say of them, and what classifiers make of that.
 
     Parameters

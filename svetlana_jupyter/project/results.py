@@ -13,12 +13,13 @@ from traitlets import Int, Unicode
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.queue import least_certain
 from svetlana_jupyter.core.results import class_map, merge_predictions, object_table, probability_map
-from svetlana_jupyter.core.statistics import count_classes
+from svetlana_jupyter.core.tables import Tabular
 from svetlana_jupyter.core.unlike import LeftOut, compare_images
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.blind import Blind
 from svetlana_jupyter.project.catalog import Source
 from svetlana_jupyter.project.comparison import compare_runs
+from svetlana_jupyter.project.counting import counts
 from svetlana_jupyter.project.evaluation import Evaluation, evaluate
 from svetlana_jupyter.project.export import export
 from svetlana_jupyter.project.queues import Queue
@@ -118,21 +119,37 @@ class Results(Blind):
         """Return the probability of the predicted class under each pixel, lazily; NaN where there is none."""
         return probability_map(self.pair(image).mask, self._object_table(image).droplevel("image"))
 
-    def counts(self, by: Sequence[str] | str = ()) -> pd.DataFrame:
-        """Count the objects of each class, by image or by grouping columns (`core.statistics.count_classes`).
+    def counts(
+        self,
+        by: Sequence[str] | str = (),
+        conditions: Tabular | None = None,
+        *,
+        exclude_border: bool = False,
+        size: tuple[float | None, float | None] = (None, None),
+    ) -> pd.DataFrame:
+        """Count the objects of each class, by image, grouping columns or conditions, with what was left out.
 
         Parameters
         ----------
         by : str or sequence of str
-            "image" or grouping columns, for example ``["plate", "well"]``; all objects together by default.
+            "image", grouping columns or condition columns, for example ``["plate", "well"]`` or "dose"; all objects
+            together by default.
+        conditions : path or DataFrame, optional
+            A CSV or table with one row a well (a plate and well, a patient, an image) and what was done to it
+            (`core.conditions.join_conditions`). Conditions that are the same throughout a group stand beside it.
+            Rows and images that find no partner are named in `status`; their conditions are missing.
+        exclude_border : bool
+            Whether to leave out objects that touch the border of their image.
+        size : tuple of float or None
+            Pixels (voxels) that an object must have at least, and at most: ``(50, None)`` leaves out small ones.
+
+        Returns
+        -------
+        DataFrame
+            Tidy, one row a group and class: ``count``, ``total``, ``fraction`` with its 95 % interval over objects
+            (``low``, ``high``), and ``left_out`` by reason (`core.statistics.count_classes`).
         """
-        by = [by] if isinstance(by, str) else list(by)
-        table = self.predictions().reset_index()
-        unknown = [column for column in by if column not in table]
-        if unknown:
-            groups = sorted({"image", *(group for entry in self.images.values() for group in entry.groups)})
-            raise InputError(f"there is no column {unknown[0]!r} to count by; choose among {', '.join(groups)}.")
-        return count_classes(table, self.classes.names, by)
+        return counts(self, by, conditions, exclude_border, size)
 
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return how good a run is, as far as it is known, with the source of the figure."""

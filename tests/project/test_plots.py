@@ -1,0 +1,100 @@
+"""Figures show what the tables say, in the colours of the classes."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from scipy.stats import t as student
+
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.project import Project
+from tests.project.test_counting import NAMES, said
+from tests.project.test_evaluation import held_out, run_of
+
+
+def drawn(figure: Figure) -> Figure:
+    figure.savefig("/dev/null" if sys.platform != "win32" else "nul", format="png")
+    return figure
+
+
+def test_every_replicate_is_a_point_with_its_mean_and_interval(project: Project) -> None:
+    said(project)
+    doses = pd.DataFrame({"image": NAMES, "dose": [0, 10, 10]})
+    figure = drawn(project.plot_counts("dose", doses))
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "10"]
+    shares = project.counts("image").set_index(["class", "image"])["fraction"]
+    groups: dict[str, list[np.ndarray]] = {}
+    for points in axes.collections:
+        if isinstance(points, PathCollection):
+            groups.setdefault(to_hex(points.get_facecolor()[0]), []).append(np.sort(points.get_offsets()[:, 1]))
+    assert set(groups) == {info.color for info in project.classes}
+    for info in project.classes:
+        low, high = groups[info.color]
+        np.testing.assert_allclose(low, shares[info.name, "P1_A1"])
+        np.testing.assert_allclose(high, sorted([shares[info.name, "P1_A2"], shares[info.name, "P2_A1"]]))
+    values = shares["dim"][["P1_A2", "P2_A1"]].to_numpy()
+    half = student.ppf(0.975, 1) * values.std(ddof=1) / np.sqrt(2)
+    lines = [segment for group in axes.collections for segment in getattr(group, "get_segments", list)()]
+    means = [segment[0, 1] for segment in lines if segment[0, 1] == segment[1, 1]]
+    assert any(np.isclose(mean, values.mean()) for mean in means)
+    upright = [segment[1, 1] for segment in lines if segment[0, 0] == segment[1, 0]]
+    assert any(np.isclose(end, min(1, values.mean() + half)) for end in upright)
+    assert "9 objects are left out" in figure.get_supxlabel()
+
+
+def test_an_image_shows_the_interval_over_its_objects(project: Project) -> None:
+    counts = said(project).counts("image")
+    figure = drawn(project.plot_counts("image", classes="bright"))
+    lines = [part.get_segments()[0] for part in figure.axes[0].collections if hasattr(part, "get_segments")]
+    expected = counts.loc[counts["class"] == "bright", ["low", "high"]].to_numpy()
+    np.testing.assert_allclose([line[:, 1] for line in lines[:3]], expected)
+
+
+def test_what_is_asked_for_is_checked(project: Project) -> None:
+    said(project)
+    with pytest.raises(InputError, match="no class 'purple'"):
+        project.plot_counts("image", classes="purple")
+    with pytest.raises(InputError, match="value is"):
+        project.plot_counts("image", value="area")
+    with pytest.raises(InputError, match="no column 'dose' to count by"):
+        project.plot_counts("dose")
+
+
+def test_counts_against_counts_with_a_colour_a_treatment(project: Project) -> None:
+    found = said(project).compare_counts(pd.DataFrame({"image": NAMES, "bright": [3, 6, 4], "drug": ["x", "y", "y"]}))
+    left, right = drawn(found.figure("drug")).axes
+    assert [text.get_text() for text in left.get_legend().get_texts()][:2] == ["x", "y"]
+    points = np.concatenate([group.get_offsets() for group in left.collections])
+    assert sorted(map(tuple, points.tolist())) == [(3, 3), (4, 4), (6, 5)]
+    heights = [line.get_ydata()[0] for line in right.lines]
+    np.testing.assert_allclose(sorted(heights), sorted([found.bias, *found.limits, 0]))
+    with pytest.raises(InputError, match="no column 'sex' to colour by"):
+        found.figure("sex")
+
+
+def test_the_gallery_shows_each_object_once_from_the_most_certain_on(project: Project) -> None:
+    run = run_of(project, {})
+    p = np.linspace(0.55, 0.99, 12, dtype=np.float32)
+    table = pd.DataFrame({"predicted": [1, 2] * 6, "probability": p}, pd.RangeIndex(1, 13, name="object"))
+    run.write_predictions("P1_A1", table.assign(p_1=np.where(table["predicted"] == 1, p, 1 - p), p_2=0.5))
+    project.annotate("P1_A1", 12, "bright")
+    figure = drawn(project.plot_gallery(2))
+    rows = np.array(figure.axes).reshape(4, 2)
+    words = [[axes.texts[0].get_text() for axes in row if axes.images] for row in rows]
+    expected = [[f"{p[i]:.0%}" for i in part] for part in ((10, 8), (0, 2), (9, 7), (1, 3))]
+    assert words == expected, "object 12 was annotated, so it is not shown"
+    assert rows[0, 0].get_title(loc="left") == "dim"
+
+
+def test_the_confusion_matrix_has_the_counts_of_the_report(project: Project) -> None:
+    run_of(project, {"network": held_out()})
+    (axes,) = drawn(project.plot_confusion()).axes
+    written = [int(text.get_text()) for text in axes.texts if "%" not in text.get_text()]
+    assert written == project.evaluate().network.confusion.to_numpy().ravel().tolist()
