@@ -224,7 +224,7 @@ def test_numbers_of_the_other_byte_order_are_turned(wrap):
 def test_an_array_file_of_python_objects_is_refused(tmp_path):
     np.save(tmp_path / "mask.npy", np.array([{}, {}]), allow_pickle=True)
 
-    with pytest.raises(InputError, match=r"mask\.npy cannot be read as an array"):
+    with pytest.raises(InputError, match=r"mask\.npy holds pickled objects"):
         open_mask(tmp_path / "mask.npy")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from svetlana_jupyter.core.formats.cellpose import holds_objects, read_seg
 from svetlana_jupyter.core.formats.guarded import Guarded
 from svetlana_jupyter.core.formats.stored import Stored, lazy
 from svetlana_jupyter.core.formats.unpacked import Whole, lazy_whole
@@ -53,7 +54,9 @@ class Npy:
 
 
 def read_npy(path: Path, stamp: str, cache: Path | None = None) -> Stored:
-    """Describe an ``.npy`` file from its header."""
+    """Describe an ``.npy`` file from its header, or the masks that Cellpose keeps in one."""
+    if holds_objects(path):
+        return read_seg(path, stamp, cache)
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
