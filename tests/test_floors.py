@@ -25,7 +25,7 @@ FLOORS = ["errors", "core", "learn", "project", "widgets", "top"]
 LOWEST_FLOOR = {
     "core": "numpy scipy PIL pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio PIL cv2 pydantic",
     "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors threading.Thread",
-    "project": "traitlets asyncio filelock tqdm matplotlib dask.distributed distributed anndata",
+    "project": "traitlets asyncio filelock tqdm matplotlib dask.distributed distributed anndata openpyxl",
     "widgets": "ipywidgets ipycanvas anywidget IPython",
     "top": "jupyter_server",
 }

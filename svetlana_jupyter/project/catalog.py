@@ -206,15 +206,14 @@ class Catalog:
                 finding.release()
         return self._tables[name]
 
-    def folders(self) -> set[Path]:
-        """Return the folders that images and masks lie in."""
-        files = [path for entry in self.entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
-        return {self._store.absolute(path).parent for path in files}
+    def files(self) -> list[Path]:
+        """Return the files, or folders of Zarr, that images and masks are read from."""
+        paths = [path for entry in self.entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
+        return [hdf5_file(path) or path for path in map(self._store.absolute, paths)]
 
     def missing(self) -> list[Path]:
         """Return the files of images and masks that are not where the project says."""
-        files = [path for entry in self.entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
-        return [path for path in map(self._store.absolute, files) if not (hdf5_file(path) or path).exists()]
+        return [path for path in self.files() if not path.exists()]
 
     def has_index(self, name: str) -> bool:
         """Whether `objects` would return at once."""

@@ -193,9 +193,9 @@ class Collection(HasTraits):
         """Whether `objects` would return at once."""
         return self._catalog.has_index(name)
 
-    def input_folders(self) -> set[Path]:
-        """Return the folders that images and masks lie in, where nothing may be written."""
-        return self._catalog.folders()
+    def input_files(self) -> list[Path]:
+        """Return the files, or folders of Zarr, that images and masks are read from; nothing is written there."""
+        return self._catalog.files()
 
     def mask_file(self, name: str) -> Path:
         """Return where the mask of an image lies."""

@@ -2,72 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tifffile
-
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.store import file_name, replacing
+from svetlana_jupyter.project.exports.geojson import write_geojson
+from svetlana_jupyter.project.exports.maps import write_imagej
+from svetlana_jupyter.project.exports.place import Place
+from svetlana_jupyter.project.exports.tables import write_csv, write_parquet
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.results import Results
+    from svetlana_jupyter.project.project import Project
 
 
-def export(project: Results, folder: Path, formats: Sequence[str]) -> list[Path]:
+@dataclass(frozen=True)
+class Format:
+    """One way to write results.
+
+    Attributes
+    ----------
+    words : str
+        What a person reads of it.
+    write : callable
+        Writes one file after the other and yields them.
+    check : callable
+        Raises what stands against it, before anything is written.
+    """
+
+    words: str
+    write: Callable[[Place], Iterator[Path]]
+    check: Callable[[Project], None] = lambda project: None
+
+
+FORMATS: Mapping[str, Format] = {
+    "csv": Format("Tables, as CSV", write_csv),
+    "parquet": Format("Tables, as Parquet", write_parquet),
+    "tiff": Format("Class maps, for ImageJ and Fiji", write_imagej),
+    "geojson": Format("Outlines with classes, for QuPath", write_geojson),
+}
+
+
+def export(project: Project, folder: Path, formats: Sequence[str]) -> list[Path]:
     """Write what `Results.predictions` and `Results.class_map` give.
 
     Parameters
     ----------
     folder : Path
-        Made if it is new; must not be one that inputs lie in.
+        Made if it is new; must not be one that inputs lie in, nor part of the project. Files of an earlier export there
+        are replaced, others are not.
     formats : sequence of str
-        "csv" and "parquet": the table of objects, and the counts by image. "tiff": one class map an image, with the
-        class codes of `Results.class_map`, in ImageJ's form.
+        Keys of `FORMATS`.
 
     Returns
     -------
     list of Path
-        The files written.
+        The files and folders written.
+
+    Raises
+    ------
+    InputError
+        If a format is not known.
+    ProjectError
+        If the folder is not for exports, or a file cannot be written; files are whole or not there.
     """
+    return list(exporting(project, folder, formats))
+
+
+def exporting(project: Project, folder: Path, formats: Sequence[str]) -> Iterator[Path]:
+    """Do what `export` does, and yield each file when it is written."""
     formats = [formats] if isinstance(formats, str) else list(formats)
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise InputError(f"formats are {', '.join(FORMATS)}; got {', '.join(map(repr, unknown)) or 'none'}.")
-    folder = folder.absolute()
-    if folder in project.input_folders():
-        raise ProjectError(f"{folder} holds images or masks of the project; export to a folder of its own.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return [file for name in formats for file in FORMATS[name](project, folder)]
-
-
-def _csv(project: Results, folder: Path) -> list[Path]:
-    objects, counts = folder / "objects.csv", folder / "counts.csv"
-    with replacing(objects) as beside:
-        project.predictions().to_csv(beside)
-    with replacing(counts) as beside:
-        project.counts(by="image").to_csv(beside, index=False)
-    return [objects, counts]
-
-
-def _parquet(project: Results, folder: Path) -> list[Path]:
-    file = folder / "objects.parquet"
-    with replacing(file) as beside:
-        project.predictions().to_parquet(beside)
-    return [file]
-
-
-def _tiff(project: Results, folder: Path) -> list[Path]:
-    files = []
-    for name in project.images:
-        file = folder / f"{file_name(name)}_classes.tif"
-        codes = project.class_map(name)
-        axes = "".join(map(str, codes.dims)).upper()
-        with replacing(file) as beside:
-            tifffile.imwrite(beside, codes.to_numpy(), imagej=True, metadata={"axes": axes}, compression="zlib")
-        files.append(file)
-    return files
-
-
-FORMATS: Mapping[str, Callable[[Results, Path], list[Path]]] = {"csv": _csv, "parquet": _parquet, "tiff": _tiff}
+    if not project.images:
+        raise ProjectError("the project has no images yet; add some with project.add_images(...).")
+    place = Place(project, folder)
+    for name in formats:
+        FORMATS[name].check(project)
+    try:
+        for name in formats:
+            yield from FORMATS[name].write(place)
+    except OSError as error:
+        raise ProjectError(
+            f"{place.now} could not be written ({error.strerror or error}); make room, or choose another folder, and "
+            "export again. What was written before it is whole."
+        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 import xarray as xr
@@ -27,6 +27,8 @@ from svetlana_jupyter.project.runs import Run, read_runs
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+    from svetlana_jupyter.project.project import Project
 
 
 class Results(Blind):
@@ -254,7 +256,7 @@ class Results(Blind):
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> list[Path]:
         """Write the results to a folder of their own and return the files (`project.export`)."""
-        return export(self, Path(folder), formats)
+        return export(cast("Project", self), Path(folder), formats)
 
     def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
         report = super().replace_mask(name, mask)

@@ -124,7 +124,7 @@ def test_the_ticked_formats_are_written(panel, tmp_path: Path):
     panel.export_form.folder.value = str(tmp_path / "results")
     panel.export_form.formats["tiff"].value = True
     panel.export_form.export.click()
-    assert {file.suffix for file in (tmp_path / "results").iterdir()} == {".csv", ".tif"}
+    assert {file.suffix for file in (tmp_path / "results").iterdir()} == {".csv", ".tif", ".json"}
     assert str(tmp_path / "results") in panel.status.text
 
 

@@ -1,0 +1,159 @@
+"""Where an export is written to: a folder of its own, in which every file appears whole or not at all.
+
+``export.json`` lists what was written there, by which project and from which run. Whatever else lies in the folder is
+somebody's, and is not replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.store import draft_of, file_name, replacing
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
+
+MANIFEST = "export.json"
+ZARR = ("zarr.json", ".zgroup", ".zarray")  # one of these lies in every folder of a Zarr
+LONGEST_NAME = 120  # bytes; most file systems take 255, with what is put before and behind
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # by Windows
+
+
+class Place:
+    """The folder of one export.
+
+    Parameters
+    ----------
+    project : Project
+    folder : Path
+        Made with the first file.
+
+    Attributes
+    ----------
+    names : dict of str to str
+        What each image is called in names of files.
+    now : str
+        The file that is being written, or was last.
+
+    Raises
+    ------
+    ProjectError
+        If the folder belongs to the project or to its images.
+    """
+
+    def __init__(self, project: Project, folder: Path) -> None:
+        self.project = project
+        self.folder = folder.absolute()
+        self.names = distinct_names(project.images)
+        self.now = str(self.folder)
+        self._check(self.folder)
+        self._manifest = self._read_manifest()
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give a path to write a file to, which gets its ``name`` in the folder when the block ends well."""
+        file = self._begin(name)
+        with replacing(file) as beside:
+            yield beside
+        self._keep(name)
+
+    @contextmanager
+    def writing_folder(self, name: str) -> Iterator[Path]:
+        """Give a new folder to write to, which takes the place of the one called ``name`` when the block ends well."""
+        folder = self._begin(name)
+        draft, old = draft_of(folder), draft_of(folder)
+        draft.mkdir()
+        try:
+            yield draft
+            if folder.exists():
+                folder.replace(old)
+            draft.replace(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+        self._keep(name)
+
+    def _begin(self, name: str) -> Path:
+        file = self.folder / name
+        self.now = str(file)
+        self._check(file.parent)
+        if file.exists() and name not in self._manifest["files"]:
+            raise ProjectError(
+                f"{file} is there already and is not of an export, so it stays as it is; export to a folder of its own."
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
+    def _keep(self, name: str) -> None:
+        project, files = self.project, self._manifest["files"]
+        self._manifest["files"] = sorted({*files, name})
+        self._manifest |= {
+            "project": project.path.name,
+            "run": project.current_run,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "classes": [{"code": info.id, "name": info.name, "color": info.color} for info in project.classes],
+            "images": self.names,
+        }
+        with replacing(self.folder / MANIFEST) as beside:
+            beside.write_text(json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    def _check(self, folder: Path) -> None:
+        folder, project = folder.resolve(), self.project.path.resolve()
+        if folder.is_relative_to(project):
+            raise ProjectError(
+                f"{folder} is part of the project {project.name}; export to a folder of its own, for example "
+                f"{project.with_name(f'{project.stem}_results')}."
+            )
+        inputs = {path.resolve() for path in self.project.input_files()}
+        within = any((part / mark).exists() for part in (folder, *folder.parents) for mark in ZARR)
+        if within or folder in {path.parent for path in inputs} or any(map(folder.is_relative_to, inputs)):
+            raise ProjectError(f"{folder} holds images or masks of the project; export to a folder of its own.")
+        if folder.exists() and not folder.is_dir():
+            raise ProjectError(f"{folder} is a file; export to a folder of its own.")
+
+    def _read_manifest(self) -> dict[str, Any]:
+        try:
+            known = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            return {**known, "files": [str(name) for name in known["files"]]}
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or of something else
+            return {"files": []}
+
+
+def distinct_names(names: Iterable[str]) -> Mapping[str, str]:
+    """Return names of files for names of any kind, which no file system takes for the same.
+
+    >>> dict(distinct_names(["A 1", "a 1", "x/y", "nul"]))
+    {'A 1': 'A 1', 'a 1': 'a 1 (2)', 'x/y': 'x%2Fy', 'nul': '_nul'}
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        stem = _short(file_name(name))
+        if stem.split(".")[0].casefold().rstrip() in RESERVED:
+            stem = f"_{stem}"
+        free, number = stem, 1
+        while _folded(free) in taken:
+            number += 1
+            free = f"{stem} ({number})"
+        taken.add(_folded(free))
+        found[name] = free
+    return found
+
+
+def _short(stem: str) -> str:
+    if len(stem) <= LONGEST_NAME:
+        return stem
+    return f"{stem[: LONGEST_NAME - 9]}-{blake2b(stem.encode(), digest_size=4).hexdigest()}"
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold().rstrip(" .")
