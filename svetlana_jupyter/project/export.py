@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.exports.geojson import write_geojson
-from svetlana_jupyter.project.exports.maps import write_imagej
+from svetlana_jupyter.project.exports.h5ad import check_anndata, write_anndata
+from svetlana_jupyter.project.exports.maps import check_imagej, write_imagej, write_masks, write_ome
+from svetlana_jupyter.project.exports.ngff import write_ngff
+from svetlana_jupyter.project.exports.patches import check_patches, write_patches
 from svetlana_jupyter.project.exports.place import Place
-from svetlana_jupyter.project.exports.tables import write_csv, write_parquet
+from svetlana_jupyter.project.exports.tables import check_excel, write_csv, write_excel, write_parquet
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -39,8 +42,14 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "csv": Format("Tables, as CSV", write_csv),
     "parquet": Format("Tables, as Parquet", write_parquet),
-    "tiff": Format("Class maps, for ImageJ and Fiji", write_imagej),
+    "excel": Format("Tables, as Excel", write_excel, check_excel),
+    "anndata": Format("Objects as AnnData, for scanpy and squidpy", write_anndata, check_anndata),
+    "tiff": Format("Class maps, for ImageJ and Fiji", write_imagej, check_imagej),
+    "ome-tiff": Format("Class maps, as OME-TIFF", write_ome),
+    "masks": Format("One mask a class", write_masks, check_imagej),
+    "ome-zarr": Format("Classes, objects and probabilities, as OME-Zarr", write_ngff),
     "geojson": Format("Outlines with classes, for QuPath", write_geojson),
+    "patches": Format("Annotated patches, a folder a class", write_patches, check_patches),
 }
 
 

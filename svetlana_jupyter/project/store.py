@@ -184,7 +184,7 @@ def replacing(file: Path) -> Iterator[Path]:
     beside = draft_of(file)
     try:
         yield beside
-        _sync(beside)
+        sync(beside)
         os.replace(beside, file)
     finally:
         beside.unlink(missing_ok=True)
@@ -201,7 +201,8 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex[:8]}")
 
 
-def _sync(file: Path) -> None:
+def sync(file: Path) -> None:
+    """Wait until a file is on the disk."""
     with file.open("rb+") as handle:
         os.fsync(handle.fileno())
 

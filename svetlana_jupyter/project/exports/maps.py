@@ -1,22 +1,169 @@
-"""Class maps: label images in which every pixel has the class of its object."""
+"""Class maps as TIFF: every pixel has the class of its object. Written in bands of rows, never whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tifffile
+from numpy.typing import NDArray
+from xarray import DataArray
+
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.exports.place import distinct_names
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.core.classes import Classes
     from svetlana_jupyter.project.exports.place import Place
+    from svetlana_jupyter.project.project import Project
+
+BAND_BYTES = 1 << 26  # of a map that are held at once
+STRIP_ROWS = 64
+TILE = 512
+MOST_IN_IMAGEJ = 2**31 - 1  # pixels of a plane
+UNKNOWN = (128, 128, 128)  # the colour of objects without a class
+
+
+def check_imagej(project: Project) -> None:
+    """Refuse planes that ImageJ cannot open."""
+    for name, entry in project.images.items():
+        rows, columns = entry.shape[-2:]
+        if rows * columns > MOST_IN_IMAGEJ:
+            raise ProjectError(
+                f"ImageJ opens planes of up to {MOST_IN_IMAGEJ:,} pixels, and {name!r} has {rows:,} × {columns:,}: "
+                'export "ome-tiff" or "ome-zarr" instead.'
+            )
 
 
 def write_imagej(place: Place) -> Iterator[Path]:
-    """Write one class map an image, with the codes of `Results.class_map`, in ImageJ's form."""
+    """Write one class map an image, with the codes of `Results.class_map`, in ImageJ's form and in colours."""
     for image, stem in place.names.items():
-        codes = place.project.class_map(image)
-        axes = "".join(map(str, codes.dims)).upper()
+        codes, spacing = place.project.class_map(image), place.project.pair(image).spacing
         with place.writing(f"{stem}_classes.tif") as beside:
-            tifffile.imwrite(beside, codes.to_numpy(), imagej=True, metadata={"axes": axes}, compression="zlib")
+            _write_imagej(beside, codes, spacing, _palette(place.project.classes, codes))
         yield place.folder / f"{stem}_classes.tif"
+
+
+def write_masks(place: Place) -> Iterator[Path]:
+    """Write one mask an image and class, 255 where the class is, else 0: ``class_masks/<image>/<class>.tif``."""
+    project = place.project
+    files = distinct_names(project.classes.names)
+    for image, stem in place.names.items():
+        codes, spacing = project.class_map(image), project.pair(image).spacing
+        for info in project.classes:
+            name = f"class_masks/{stem}/{files[info.name]}.tif"
+            with place.writing(name) as beside:
+                _write_imagej(beside, codes, spacing, edit=_only(info.id))
+            yield place.folder / name
+
+
+def write_ome(place: Place) -> Iterator[Path]:
+    """Write one class map an image as OME-TIFF in tiles; the annotation of the image names the codes."""
+    meanings = {str(info.id): info.name for info in place.project.classes}
+    for image, stem in place.names.items():
+        codes, spacing = place.project.class_map(image), place.project.pair(image).spacing
+        axes = "".join(map(str, codes.dims)).upper()
+        sizes = dict(zip(axes, spacing or ()))
+        side = {axis: min(TILE, -(-codes.sizes[axis.lower()] // 16) * 16) for axis in "YX"}
+        metadata = {
+            "axes": axes,
+            "Name": f"{image} classes",
+            "MapAnnotation": {**meanings, str(int(codes.attrs["flag_values"][-1])): "not predicted"},
+            **{f"PhysicalSize{axis}": size for axis, size in sizes.items()},
+            **{f"PhysicalSize{axis}Unit": "µm" for axis in sizes},
+        }
+        with place.writing(f"{stem}_classes.ome.tif") as beside:
+            tifffile.imwrite(
+                beside,
+                _tiles(codes, side["Y"], side["X"]),
+                shape=codes.shape,
+                dtype=codes.dtype,
+                ome=True,
+                bigtiff=codes.nbytes > 1 << 31,
+                tile=(side["Y"], side["X"]),
+                photometric="minisblack",
+                compression="zlib",
+                metadata=metadata,
+            )
+        yield place.folder / f"{stem}_classes.ome.tif"
+
+
+def bands(array: DataArray, rows: int) -> Iterator[NDArray[Any]]:
+    """Yield the pixels of a lazy image in bands of some multiple of ``rows``, plane after plane.
+
+    Parameters
+    ----------
+    array : DataArray of shape ([Z,] Y, X), backed by dask
+    rows : int
+        The last band of a plane may have any number of them.
+    """
+    data = array.data if array.ndim == 3 else array.data[None]
+    planes, height, width = data.shape
+    size = height * width * data.dtype.itemsize
+    depth = max(1, min(max(data.chunks[0]), BAND_BYTES // size))
+    many = -(-height // rows) * rows
+    if size > BAND_BYTES:
+        many = max(rows, max(max(data.chunks[1]), BAND_BYTES // (size // height)) // rows * rows)
+    for first in range(0, planes, depth):
+        for top in range(0, height, many):
+            yield from np.asarray(data[first : first + depth, top : top + many].compute())
+
+
+def _write_imagej(
+    file: Path,
+    codes: DataArray,
+    spacing: tuple[float, ...] | None,
+    palette: NDArray[np.uint16] | None = None,
+    edit: Callable[[NDArray[Any]], NDArray[Any]] = lambda codes: codes,
+) -> None:
+    dtype = edit(np.zeros(0, codes.dtype)).dtype
+    sizes = dict(zip(map(str, codes.dims), spacing or ()))
+    metadata: dict[str, Any] = {"axes": "".join(map(str, codes.dims)).upper()}
+    if sizes:
+        metadata |= {"unit": "um"} | ({"spacing": sizes["z"]} if "z" in sizes else {})
+    tifffile.imwrite(
+        file,
+        _strips(codes, edit),
+        shape=codes.shape,
+        dtype=dtype,
+        imagej=True,
+        byteorder=">",
+        photometric="minisblack" if palette is None else "palette",
+        colormap=palette,
+        rowsperstrip=STRIP_ROWS,
+        compression="zlib",
+        resolution=(1 / sizes["x"], 1 / sizes["y"]) if sizes else None,
+        metadata=metadata,
+    )
+
+
+def _strips(codes: DataArray, edit: Callable[[NDArray[Any]], NDArray[Any]]) -> Iterator[bytes]:
+    for band in bands(codes, STRIP_ROWS):
+        for top in range(0, len(band), STRIP_ROWS):
+            strip = edit(band[top : top + STRIP_ROWS])
+            yield zlib.compress(strip.astype(strip.dtype.newbyteorder(">"), copy=False).tobytes())
+
+
+def _tiles(codes: DataArray, rows: int, columns: int) -> Iterator[NDArray[Any]]:
+    for band in bands(codes, rows):
+        for top in range(0, len(band), rows):
+            for left in range(0, band.shape[1], columns):
+                yield band[top : top + rows, left : left + columns]
+
+
+def _only(code: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    return lambda codes: (codes == code).astype(np.uint8) * np.uint8(255)
+
+
+def _palette(classes: Classes, codes: DataArray) -> NDArray[np.uint16] | None:
+    """Return the colour of each code (3, 256), None where there are more codes than a palette has."""
+    if codes.dtype != np.uint8:
+        return None
+    colors = np.zeros((3, 256), np.uint16)
+    for info in classes:
+        colors[:, info.id] = list(bytes.fromhex(info.color[1:]))
+    colors[:, int(codes.attrs["flag_values"][-1])] = UNKNOWN
+    return colors * np.uint16(257)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.store import draft_of, file_name, replacing
+from svetlana_jupyter.project.store import draft_of, file_name, replacing, sync
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -74,6 +74,9 @@ class Place:
         draft.mkdir()
         try:
             yield draft
+            for file in draft.rglob("*"):
+                if file.is_file():
+                    sync(file)
             if folder.exists():
                 folder.replace(old)
             draft.replace(folder)

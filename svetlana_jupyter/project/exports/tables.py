@@ -1,4 +1,8 @@
-"""The tables: one row an object, the counts by image, and what was measured."""
+"""The tables: one row an object, the counts by image, and what was measured. As CSV, Parquet or Excel.
+
+A sheet of Excel has room for about a million objects, and 16 digits of a number. Text stays text there, also where it
+begins like a formula.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
+from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.exports.measured import known_measurements
 
 if TYPE_CHECKING:
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.worksheet._write_only import WriteOnlyWorksheet
+
     from svetlana_jupyter.project.exports.place import Place
     from svetlana_jupyter.project.project import Project
+
+EXCEL_ROWS = 1_048_576
+EXCEL_TEXT = 32_767  # characters of a cell
 
 
 def write_csv(place: Place) -> Iterator[Path]:
@@ -31,10 +43,58 @@ def write_parquet(place: Place) -> Iterator[Path]:
         yield place.folder / f"{name}.parquet"
 
 
+def check_excel(project: Project) -> None:
+    """Refuse more objects than a sheet of Excel has rows for."""
+    count = sum(len(project.objects(name)) for name in project.images)
+    if count >= EXCEL_ROWS:
+        raise ProjectError(
+            f"a sheet of Excel has room for {EXCEL_ROWS - 1:,} objects, and the project has {count:,}: "
+            'export "csv" or "parquet" instead.'
+        )
+
+
+def write_excel(place: Place) -> Iterator[Path]:
+    """Write ``results.xlsx`` with the same tables as sheets, row by row."""
+    from openpyxl import Workbook
+
+    with place.writing("results.xlsx") as beside:
+        book = Workbook(write_only=True)
+        for name, table in _tables(place.project):
+            _write_sheet(book.create_sheet(name), table.reset_index())
+        book.save(beside)
+    yield place.folder / "results.xlsx"
+
+
+def _write_sheet(sheet: WriteOnlyWorksheet, table: pd.DataFrame) -> None:
+    sheet.freeze_panes = "A2"
+    sheet.append([_cell(sheet, str(name)) for name in table])
+    columns = [_plain(table.iloc[:, number]) for number in range(table.shape[1])]
+    for row in zip(*columns, strict=True):
+        sheet.append([_cell(sheet, value) for value in row])
+
+
+def _plain(column: pd.Series) -> list[object]:
+    """Return values that Excel knows: None for what is missing, and a float32 without the digits that it never had."""
+    if column.dtype == np.float32:
+        return [float(f"{value:.9g}") if np.isfinite(value) else None for value in column.tolist()]
+    return column.astype("object").where(column.notna(), None).tolist()
+
+
+def _cell(sheet: WriteOnlyWorksheet, value: object) -> WriteOnlyCell | object:
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    if not isinstance(value, str):
+        return value
+    cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("\ufffd", value)[:EXCEL_TEXT])
+    cell.data_type = "s"  # never a formula
+    return cell
+
+
 def _tables(project: Project) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "objects", project.predictions()
     yield "counts", project.counts(by="image").set_index(["image", "class"])
     measured = {image: known_measurements(project, image) for image in project.images}
-    known = [table for table in measured.values() if len(table.columns)]
-    if known:
+    measured = {image: table for image, table in measured.items() if len(table.columns)}
+    if measured:
         yield "measurements", pd.concat(measured, names=["image"])

@@ -50,9 +50,12 @@ def test_a_file_of_somebody_else_stays(predicted: Project, tmp_path: Path) -> No
 def test_an_export_replaces_an_earlier_one_and_says_what_it_is_of(predicted: Project, tmp_path: Path) -> None:
     predicted.export(tmp_path / "results", list(FORMATS))
     before = set(everything(tmp_path / "results"))
-    predicted.annotate(NAMES[0], 9, "=bright <b>")
+    predicted.annotate(NAMES[0], 1, "=bright <b>")
     predicted.export(tmp_path / "results", list(FORMATS))
-    assert set(everything(tmp_path / "results")) == before
+    after = set(everything(tmp_path / "results"))
+    assert {name for name in after ^ before if not name.startswith("patches/")} == set()
+    moved = sorted(name.split("/")[1] for name in after ^ before)
+    assert moved == ["=bright %3Cb%3E", "dim"], "the patch is in the folder of its new class alone"
     about = json.loads((tmp_path / "results" / "export.json").read_text("utf-8"))
     assert about["project"] == "cells.svetlana" and about["run"] == predicted.current_run
     assert [(one["code"], one["name"]) for one in about["classes"]] == [(1, "dim"), (2, "=bright <b>")]
