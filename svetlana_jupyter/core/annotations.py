@@ -17,6 +17,7 @@ import pandas as pd
 
 Mark = Literal["label", "ambiguous", "bad", "skip"]
 Action = Literal["label", "erase", "skip", "ambiguous", "bad", "undo", "redo"]
+IMPORT = "import: "  # how the source of annotations that came from elsewhere begins
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 

@@ -10,6 +10,7 @@ from svetlana_jupyter.core.formats.ngff import read_zarr
 from svetlana_jupyter.core.formats.pictures import read_npy, read_picture
 from svetlana_jupyter.core.formats.stored import Stored
 from svetlana_jupyter.core.formats.tiff import read_tiff
+from svetlana_jupyter.core.geojson import is_geojson
 from svetlana_jupyter.errors import InputError
 
 SMALL_BYTES = 16 << 20
@@ -39,6 +40,11 @@ def read(path: Path, cache: Path | None = None, labels: bool = False) -> Stored:
     _refuse_missing(path)
     if path.is_dir():
         return read_zarr(path, labels)
+    if is_geojson(path):
+        raise InputError(
+            f"{path} holds outlines, not pixels, and does not say how large the image is: add it with its image, "
+            "project.add(name, image, mask), and they are drawn."
+        )
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(

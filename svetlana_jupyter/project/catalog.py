@@ -13,12 +13,14 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from svetlana_jupyter.core.images import fingerprint
+from svetlana_jupyter.core.geojson import is_geojson
+from svetlana_jupyter.core.images import fingerprint, open_image
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, open_pair, pair
 from svetlana_jupyter.core.readers import hdf5_file
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.measured import remembering
+from svetlana_jupyter.project.outlined import keep_outlines
 from svetlana_jupyter.project.store import Store, draft_of, replacing
 
 PATIENCE = 5.0  # seconds to wait for objects that another thread is finding
@@ -87,6 +89,8 @@ class Catalog:
     ----------
     overwritten : set of str
         Images whose mask was found to hold other objects than when it was indexed first.
+    notes : dict of str to str
+        What is to be said of images whose mask was drawn from outlines.
     """
 
     def __init__(self, store: Store) -> None:
@@ -96,6 +100,7 @@ class Catalog:
         self._tables: dict[str, pd.DataFrame] = {}
         self._finding: dict[str, threading.Lock] = {}
         self.overwritten: set[str] = set()
+        self.notes: dict[str, str] = {}
         self.reload()
 
     def reload(self) -> None:
@@ -139,7 +144,17 @@ class Catalog:
                 f"the project has another image named {name!r} already (or its file has changed since); "
                 "add this one under another name."
             )
-        opened = pair(name, image, mask, axes, spacing, channels, groups, cache=self._store.cache_folder)
+        outlines = mask if is_geojson(mask) else None
+        if outlines is not None:
+            opened_image = open_image(image, axes, spacing, channels, self._store.cache_folder)
+            mask, said = keep_outlines(self._store.arrays_folder(name), Path(outlines), opened_image)
+            self.notes[name] = f"{name}: {said}"
+        try:
+            opened = pair(name, image, mask, axes, spacing, channels, groups, cache=self._store.cache_folder)
+        except InputError:
+            if outlines is not None:
+                shutil.rmtree(self._store.arrays_folder(name), ignore_errors=True)
+            raise
         if not (_is_file(image) and _is_file(mask)):
             image, mask = self._keep_arrays(opened)
             axes = "".join(map(str, opened.image.dims))

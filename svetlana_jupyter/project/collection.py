@@ -75,7 +75,8 @@ class Collection(HasTraits):
         name : str
         image, mask : path or array
             Files are read lazily where they lie and never written to; arrays are copied into the project.
-            Several paths for the image are its channels.
+            Several paths for the image are its channels. Outlines as QuPath exports them (GeoJSON) are drawn as a mask
+            that is kept in the project; where they overlap the smaller one lies above, and `status` says so.
         axes : str, optional
             For images that do not say, for example ``"zyx"`` or ``"cyx"``.
         spacing : tuple of float, optional
@@ -86,6 +87,10 @@ class Collection(HasTraits):
         """
         entry = self._catalog.prepare(name, image, mask, axes, spacing, channels, groups)
         self._keep_images([entry])
+
+    def add_each(self, pairs: Mapping[str, tuple[Source, Source]]) -> None:
+        """Add images with their masks by name, all of them or none."""
+        self._keep_images([self._catalog.prepare(name, image, mask) for name, (image, mask) in pairs.items()])
 
     def add_images(
         self,
@@ -201,6 +206,11 @@ class Collection(HasTraits):
         """Return where the mask of an image lies."""
         return self._store.absolute(self._catalog.entry(name).mask)
 
+    def image_files(self, name: str) -> list[Path]:
+        """Return where the files of an image lie: one, or one a channel."""
+        image = self._catalog.entry(name).image
+        return [self._store.absolute(path) for path in (image if isinstance(image, tuple) else (image,))]
+
     def save_zip(self, path: str | Path | None = None, *, arrays: bool = True) -> Path:
         """Write the project to one zip file, from which `from_zip` opens it again.
 
@@ -229,6 +239,9 @@ class Collection(HasTraits):
         with self._lock:
             if self._catalog.keep(entries):
                 self.images_version += 1
+            drawn = [self._catalog.notes.pop(entry.name) for entry in entries if entry.name in self._catalog.notes]
+            if drawn:
+                self.status = " ".join(drawn)
 
     def _edit_classes(self, edit: Callable[[Classes], Classes], needs: int = 1) -> None:
         with self._lock:

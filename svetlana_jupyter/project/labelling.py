@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import Action, AnnotationLog, Entry, Label, ObjectId, Subject, log_table
+from svetlana_jupyter.core.annotations import IMPORT, Action, AnnotationLog, Entry, Label, ObjectId, Subject, log_table
 from svetlana_jupyter.core.objects import box_columns, center_columns
 from svetlana_jupyter.core.standing import Standing
 from svetlana_jupyter.core.succession import Succession
@@ -166,14 +166,16 @@ class Labelling:
     def gestures(self) -> pd.Series[str]:
         """Return the gesture that gave each object its class where it named others too, by ``(image, object)``.
 
-        Such objects are not independent of each other: a lasso takes neighbours, a selection what looks alike.
+        Such objects are not independent of each other: a lasso takes neighbours, a selection what looks alike. What
+        was imported in one go was said object by object elsewhere.
         """
         found: dict[ObjectId, str] = {}
         for who, log in self.logs.items():
             sizes = Counter(entry.gesture for entry in log.entries if entry.action == "label")
             for entry in log.entries:
                 if entry.action == "label":
-                    name = f"{who} {entry.gesture}" if sizes[entry.gesture] > 1 else ""
+                    together = sizes[entry.gesture] > 1 and not entry.source.startswith(IMPORT)
+                    name = f"{who} {entry.gesture}" if together else ""
                     found |= dict.fromkeys(self._standing.today(entry.subject), name)
         labels = self.label_table()
         return labels.index.to_series().map(found).fillna("").astype("object")

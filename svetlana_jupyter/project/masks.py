@@ -10,11 +10,11 @@ import pandas as pd
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.images import fingerprint
 from svetlana_jupyter.project.catalog import Source
-from svetlana_jupyter.project.dataset import Dataset
+from svetlana_jupyter.project.imports import Imports
 from svetlana_jupyter.project.replacement import FATES, Match, fates_of, in_words, keep_mask, match_mask
 
 
-class Masks(Dataset):
+class Masks(Imports):
     """A `Dataset` whose images can be given other masks."""
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:

@@ -1,0 +1,72 @@
+"""Outlines that become the mask of an image, kept in the project."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import zarr
+from xarray import DataArray
+
+from svetlana_jupyter.core.drawing import Drawn, draw
+from svetlana_jupyter.core.geojson import read_geojson
+from svetlana_jupyter.core.tables import listed
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.store import draft_of
+
+CHUNK = 512  # of which the tiles that are drawn are whole multiples
+
+
+def keep_outlines(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
+    """Draw the outlines of a file as a Zarr in a folder, whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Replaced where it is there already.
+    file : Path
+        GeoJSON (`core.geojson.read_geojson`).
+    image : DataArray
+        The image that they are of.
+
+    Returns
+    -------
+    mask : Path
+    said : str
+        How many there are, which overlap, and which are not to be seen.
+    """
+    found = read_geojson(file.expanduser())
+    shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
+    highest = max(one.number for one in found.shapes)
+    dtype = np.dtype(np.min_scalar_type(highest) if highest > 255 else np.uint16)
+    drawn, draft = Drawn(), draft_of(folder)
+    draft.mkdir(parents=True)
+    try:
+        chunks = tuple(min(CHUNK, side) for side in shape[-2:])
+        chunks = (1, *chunks) if len(shape) == 3 else chunks
+        mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=dtype, chunks=chunks, zarr_format=3)
+        for part, pixels in draw(found.shapes, shape, dtype, drawn):
+            mask[part] = pixels
+        if not drawn.seen:
+            raise InputError(
+                f"none of {len(found.shapes)} outlines in {file} covers a pixel of the image, which is "
+                f"{' × '.join(map(str, shape))}. Check that they belong together and are in pixels."
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    count = len({one.number for one in found.shapes})
+    return folder / "mask.zarr", _said(count, drawn, found.note, drawn.missing(found.shapes))
+
+
+def _said(count: int, drawn: Drawn, note: str, missing: list[int]) -> str:
+    parts = [f"{len(drawn.seen):,} of {count:,} outlines are objects"]
+    if drawn.overlapping:
+        parts.append(
+            f"{len(drawn.overlapping):,} of them overlap, in {drawn.overlap:,} pixels, where the smaller one lies above"
+        )
+    if missing:
+        parts.append(f"beyond the image, covered or smaller than a pixel: {listed(missing)}")
+    return "; ".join(parts) + "." + (f" {note}" if note else "")
