@@ -114,7 +114,10 @@ def draw(
             if len(here):
                 tile = _tile([ordered[place] for place in here], (top, left, bottom, right), dtype, drawn)
                 part = (slice(top, bottom), slice(left, right))
-                yield (part if len(shape) == 2 else (slice(int(plane), int(plane) + 1), *part)), tile
+                if len(shape) == 2:
+                    yield part, tile
+                else:
+                    yield (slice(int(plane), int(plane) + 1), *part), tile[None]
     drawn.overlapping.discard(0)
 
 

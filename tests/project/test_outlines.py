@@ -151,3 +151,15 @@ def test_a_large_mask_is_drawn_tile_by_tile(slide: Path, monkeypatch) -> None:
     np.testing.assert_array_equal(project.pair("slide").mask, mask)
     (stored,) = (slide / "new.svetlana").rglob("mask.zarr")
     assert zarr.open_array(stored).chunks == (8, 8)
+
+
+def test_of_our_own_file_the_prediction_is_taken_on_request_alone(slide: Path) -> None:
+    said = [{"predicted": "Tumor", "annotation": "Stroma"}, {"predicted": "Stroma"}]
+    features = [{**one, "properties": {**one["properties"], "metadata": m}} for one, m in zip(FEATURES, said)]
+    (slide / "slide.geojson").write_text(json.dumps(features), "utf-8")
+    project = Project(slide / "new.svetlana")
+    project.add("slide", slide / "slide.tif", slide / "slide.geojson")
+    project.import_annotations(slide / "slide.geojson")
+    assert classes_of(project) == {("slide", 1): "Stroma"}
+    project.import_annotations(slide / "slide.geojson", column="classification", overwrite=True)
+    assert classes_of(project) == {("slide", 1): "Tumor", ("slide", 2): "Stroma"}

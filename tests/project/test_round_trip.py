@@ -1,0 +1,83 @@
+"""What came in from QuPath and ilastik goes out again without loss, and comes in again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from skimage.measure import label
+
+from svetlana_jupyter.core.images import open_mask
+from svetlana_jupyter.project.project import Project
+from tests.project.test_imports import classes_of
+
+
+def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Ragged objects with holes, in parts that touch by corners, with gaps in their numbers."""
+    rng = np.random.default_rng(seed)
+    coarse = np.kron(rng.random([-(-side // 6) for side in shape]), np.ones((6,) * len(shape)))
+    noisy = coarse[tuple(map(slice, shape))] + rng.normal(0, 0.12, shape)
+    mask = label(noisy > 0.55, connectivity=len(shape)).astype(np.uint32)
+    mask[rng.random(shape) < 0.03] = 0
+    return mask * 3
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (4, 40, 50)])
+def test_masks_classes_and_colours_go_to_geojson_and_back_exactly(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    mask = blobs(shape, seed=len(shape))
+    image = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "slide.tif", image, metadata={"axes": "ZYX"[-len(shape) :]}, imagej=True)
+    first = Project(tmp_path / "first.svetlana", classes=["Tumor", "Stroma"])
+    first.recolor_class("Stroma", "#123456")
+    first.add("slide", tmp_path / "slide.tif", mask, axes="zyx"[-len(shape) :])
+    objects = first.objects("slide").index
+    first.annotate("slide", objects[::2], "Tumor")
+    first.annotate("slide", objects[1::3], "Stroma")
+    first.mark("slide", int(objects[4]), "bad")
+    (file,) = [one for one in first.export(tmp_path / "out", ["geojson"]) if one.suffix == ".geojson"]
+
+    second = Project(tmp_path / "second.svetlana")
+    second.add("slide", tmp_path / "slide.tif", file)
+    np.testing.assert_array_equal(second.pair("slide").mask, mask)
+    report = second.import_annotations(file)
+    assert classes_of(second) == classes_of(first)
+    assert not (report["outcome"] == "not found").any()
+    colors = {info.name: info.color for info in first.classes}
+    assert {info.name: info.color for info in second.classes} == colors
+
+    (again,) = [one for one in second.export(tmp_path / "again", ["geojson"]) if one.suffix == ".geojson"]
+    features = [json.loads(one.read_text("utf-8"))["features"] for one in (file, again)]
+    assert len(features[0]) == len(features[1]) > len(objects) / 2
+    for one, other in zip(*features):
+        assert one["geometry"] == other["geometry"] and one["id"] == other["id"]
+        assert one["properties"].get("classification") == other["properties"].get("classification")
+
+
+def test_an_ilastik_label_image_goes_out_again_with_the_same_objects(tmp_path: Path) -> None:
+    mask = blobs((60, 80), seed=5)
+    tifffile.imwrite(tmp_path / "slide.tif", (mask % 251).astype(np.uint8))
+    with h5py.File(tmp_path / "slide_Object Identities.h5", "w") as file:
+        file.create_dataset(
+            "exported_data", data=mask[None, None, ..., None], chunks=(1, 1, 20, 20, 1), compression="gzip"
+        )
+        tags = [{"key": axis, "typeFlags": 2, "resolution": 0, "description": ""} for axis in "tzyxc"]
+        file["exported_data"].attrs["axistags"] = json.dumps({"axes": tags})
+    project = Project(tmp_path / "new.svetlana", classes=["a", "b"])
+    project.add("slide", tmp_path / "slide.tif", tmp_path / "slide_Object Identities.h5")
+    np.testing.assert_array_equal(project.pair("slide").mask, mask)
+    assert project.objects("slide").index.tolist() == np.unique(mask)[1:].tolist()
+    project.annotate("slide", project.objects("slide").index[::2], "a")
+    project.annotate("slide", project.objects("slide").index[1::2], "b")
+    (file,) = project.export(tmp_path / "out", ["tiff"])
+    codes = open_mask(file).to_numpy()
+    classes = {object: {"a": 1, "b": 2}[word] for (_, object), word in classes_of(project).items()}
+    np.testing.assert_array_equal(codes, np.vectorize(lambda object: classes.get(object, 0))(mask))
+    said = classes_of(project)
+    project.undo()
+    project.undo()
+    project.import_annotations(file)
+    assert classes_of(project) == said
