@@ -11,6 +11,10 @@ class InputError(SvetlanaError, ValueError):
     """An image, a mask or an argument cannot be used as it is."""
 
 
+class DamagedError(InputError):
+    """A piece of a file cannot be read, though the file is there; other pieces may well be."""
+
+
 class PatchError(InputError):
     """A patch cannot be cut there or with these settings."""
 

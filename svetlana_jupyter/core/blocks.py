@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from xarray import DataArray
 
 # Small chunks are read in groups at least this wide: fewer, larger reads cost far less than many small ones.
 SIDES = {2: (1024, 1024), 3: (64, 256, 256)}
+MOST_PIXELS = 64 * 2**20  # under the objects of a part
 
 
 def block_sides(image: DataArray, mask: DataArray) -> tuple[int, ...]:
@@ -32,6 +34,38 @@ def group_by_block(points: NDArray[Any], sides: tuple[int, ...]) -> Iterator[NDA
     yield from np.split(order, changes)
 
 
+def group_into_parts(
+    points: NDArray[Any], sides: tuple[int, ...], least: int, most_pixels: int = MOST_PIXELS
+) -> Iterator[NDArray[np.int64]]:
+    """Yield, part after part, the positions in ``points`` (n, ndim) that lie in a few consecutive blocks.
+
+    A part ends with the block in which it reaches ``least`` points or ``most_pixels`` pixels.
+    """
+    most = max(1, most_pixels // math.prod(sides))
+    members: list[NDArray[np.int64]] = []
+    count = 0
+    for block in group_by_block(points, sides):
+        members.append(block)
+        count += len(block)
+        if count >= least or len(members) >= most:
+            yield np.concatenate(members)
+            members, count = [], 0
+    if members:
+        yield np.concatenate(members)
+
+
+def inside(
+    start: NDArray[np.int64], stop: NDArray[np.int64], shape: NDArray[np.int64], padding: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pixels ``[low, high)`` of an array that `read` needs for a window ``[start, stop)``."""
+    before, after = np.maximum(-start, 0), np.maximum(stop - shape, 0)
+    low, high = np.clip(start, 0, shape - 1), np.clip(stop, 1, shape)
+    if padding == "reflect":
+        low = np.where(after > 0, np.minimum(low, np.maximum(shape - 1 - after, 0)), low)
+        high = np.where(before > 0, np.maximum(high, np.minimum(before + 1, shape)), high)
+    return low, high
+
+
 def read(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int64], padding: str) -> NDArray[Any]:
     """Read the window ``[start, stop)`` of the last axes, which may reach beyond the array.
 
@@ -45,10 +79,7 @@ def read(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int64], pa
     """
     shape = np.array(array.shape[-len(start) :])
     before, after = np.maximum(-start, 0), np.maximum(stop - shape, 0)
-    low, high = np.clip(start, 0, shape - 1), np.clip(stop, 1, shape)
-    if padding == "reflect":
-        low = np.where(after > 0, np.minimum(low, np.maximum(shape - 1 - after, 0)), low)
-        high = np.where(before > 0, np.maximum(high, np.minimum(before + 1, shape)), high)
+    low, high = inside(start, stop, shape, padding)
     pixels = array.data[last_axes(map(slice, low, high))]
     if hasattr(pixels, "compute"):
         pixels = pixels.compute(scheduler="synchronous")

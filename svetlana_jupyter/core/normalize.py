@@ -11,6 +11,7 @@ from xarray import DataArray
 from svetlana_jupyter.core.blocks import last_axes, read
 from svetlana_jupyter.core.patch_settings import PatchSettings
 from svetlana_jupyter.core.widening import widened
+from svetlana_jupyter.errors import DamagedError
 
 Floats = NDArray[np.float32]
 
@@ -42,14 +43,21 @@ def image_statistics(image: DataArray) -> ImageStatistics:
     name = getattr(image.data, "name", None)  # dask names an array by its content
     if name in _known:
         return _known[name]
-    pixels = _sample(image)
+    pixels, whole = _sample(image)
     low, high = np.percentile(pixels, (LOW, HIGH), axis=1)
     statistics = ImageStatistics(
         pixels.min(axis=1), pixels.max(axis=1), low.astype(np.float32), high.astype(np.float32)
     )
-    if name is not None:
+    if name is not None and whole:
         _known[name] = statistics
     return statistics
+
+
+def keep_statistics(image: DataArray, statistics: ImageStatistics | None) -> None:
+    """Take what was measured elsewhere for the statistics of an image; None forgets them."""
+    _known.pop(image.data.name, None)
+    if statistics is not None:
+        _known[image.data.name] = statistics
 
 
 def normalize(
@@ -116,19 +124,28 @@ def _rescaled(pixels: Floats, offset: Floats, scale: Floats) -> Floats:
     return np.where(flat, np.float32(0), (pixels - offset) / np.where(flat, np.float32(1), scale))
 
 
-def _sample(image: DataArray) -> Floats:
-    """Return pixels of shape (C, n), float32."""
-    shape = np.array(image.shape[1:])
-    if shape.prod() <= SAMPLED_PIXELS:
-        pixels = read(image, np.zeros_like(shape), shape, "zeros")
-        return finite(pixels.reshape(len(pixels), -1))
+def _sample(image: DataArray) -> tuple[Floats, bool]:
+    """Return pixels of shape (C, n), float32, and whether all that were wanted could be read."""
+    shape, damaged = np.array(image.shape[1:]), False
     side = int((SAMPLED_PIXELS / SAMPLED_BLOCKS) ** (1 / len(shape)))
+    if shape.prod() <= SAMPLED_PIXELS:
+        try:
+            pixels = read(image, np.zeros_like(shape), shape, "zeros")
+            return finite(pixels.reshape(len(pixels), -1)), True
+        except DamagedError:
+            side, damaged = max(1, int(shape.max()) // SAMPLED_BLOCKS), True
     sides = np.minimum(side, shape)
     # Low-discrepancy places: evenly spread along every axis, without the lattice of a grid.
     places = (0.5 + np.outer(np.arange(1, SAMPLED_BLOCKS + 1), _IRRATIONALS[: len(shape)])) % 1.0
-    starts = np.floor(places * (shape - sides + 1)).astype(np.int64)
-    blocks = [read(image, start, start + sides, "zeros") for start in starts]
-    return finite(np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1))
+    blocks = []
+    for start in np.floor(places * (shape - sides + 1)).astype(np.int64):
+        try:
+            blocks.append(read(image, start, start + sides, "zeros"))
+        except DamagedError as error:
+            damage, damaged = error, True
+    if not blocks:
+        raise damage
+    return finite(np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)), not damaged
 
 
 _IRRATIONALS = np.sqrt([2.0, 3.0, 5.0])

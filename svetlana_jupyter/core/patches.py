@@ -11,12 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.blocks import block_sides, group_by_block, read
+from svetlana_jupyter.core.blocks import block_sides, group_by_block, inside, read
 from svetlana_jupyter.core.geometry import Geometry, following_sizes, patch_geometry
 from svetlana_jupyter.core.images import spacing_of
 from svetlana_jupyter.core.normalize import ImageStatistics, finite, image_statistics, normalize
 from svetlana_jupyter.core.patch_settings import PatchSettings
 from svetlana_jupyter.core.widening import shrunk, widened
+from svetlana_jupyter.core.windows import Window
 from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def take_patch(
     start = geometry.starts(np.array([center], float))
     own = read(mask, start[0], start[0] + geometry.window, "zeros") == object
     pixels = read(image, start[0], start[0] + geometry.window, settings.padding)
-    patches = _finish(finite(pixels)[None], own[None], geometry, settings, _statistics(image, settings))
+    patches = _finish(finite(pixels)[None], own[None], geometry, settings, statistics_for(image, settings))
     return np.ascontiguousarray(patches[0])
 
 
@@ -131,6 +132,17 @@ def cut_each_way(
             yield labels[some], [way.cut(some, labels, pixels[way.settings.padding], mask, low) for way in cutting]
 
 
+def patch_windows(pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings) -> list[Window]:
+    """Return the parts of an image, one a block, that `cut_patches` reads for some objects."""
+    centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
+    way = _Way.of(pair, objects, centers, settings, 1.0, statistics=False)
+    ends, shape, windows = way.starts + way.windows, np.array(pair.mask.shape), []
+    for members in group_by_block(centers, block_sides(pair.image, pair.mask)):
+        low, high = inside(way.starts[members].min(axis=0), ends[members].max(axis=0), shape, settings.padding)
+        windows.append(Window(tuple(low.tolist()), tuple(high.tolist())))
+    return windows
+
+
 @dataclass(frozen=True)
 class _Way:
     """One way to cut all objects: the geometries there are, and which is whose."""
@@ -150,6 +162,7 @@ class _Way:
         centers: NDArray[np.float64],
         settings: PatchSettings,
         margin: float | Sequence[float],
+        statistics: bool = True,
     ) -> _Way:
         sizes, whose = np.unique(following_sizes(settings, objects, pair.spacing), axis=0, return_inverse=True)
         concrete = [settings.changed(size=tuple(map(float, size))) for size in sizes]
@@ -163,7 +176,8 @@ class _Way:
         starts = np.empty_like(windows)
         for number, geometry in enumerate(geometries):
             starts[whose == number] = geometry.starts(centers[whose == number])
-        return cls(settings, _statistics(pair.image, settings), geometries, whose, starts, windows)
+        measured = statistics_for(pair.image, settings) if statistics else None
+        return cls(settings, measured, geometries, whose, starts, windows)
 
     def cut(self, some: Labels, labels: Labels, pixels: NDArray[Any], mask: NDArray[Any], low: Labels) -> Floats:
         """Return the patches of some objects (positions) from a block that begins at ``low``."""
@@ -265,6 +279,7 @@ def _windows(block: NDArray[Any], window: tuple[int, ...], places: tuple[NDArray
     return copies
 
 
-def _statistics(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
+def statistics_for(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
+    """Return the statistics of an image that its patches are normalised by, None where they are by none."""
     by_image = settings.scope == "image" and settings.normalize in ("minmax", "max")
     return image_statistics(image) if by_image or settings.normalize in ("percentile", "both") else None

@@ -52,7 +52,7 @@ def read_windows(array: DataArray, windows: Sequence[Window]) -> Iterator[NDArra
         for window in windows:
             yield np.asarray(array.data[last_axes(map(slice, window.low, window.high, _strides(window)))])
         return
-    chunks = _Chunks(array.data, [_chunks_under(array.data, window) for window in windows])
+    chunks = _Chunks(array.data, [blocks_under(array.data, window) for window in windows])
     for number, window in enumerate(windows):
         leading = array.shape[: array.ndim - len(window.low)]
         pixels = np.empty((*leading, *window.shape), array.dtype)
@@ -111,7 +111,8 @@ class _Chunks:
         return next(use for use in self._uses[chunk] if use >= number)
 
 
-def _chunks_under(data: da.Array, window: Window) -> list[Chunk]:
+def blocks_under(data: da.Array, window: Window) -> list[Chunk]:
+    """Return the numbers of the blocks of an array that lie under a window of its last axes."""
     spans = [range(count) for count in data.numblocks[: data.ndim - len(window.low)]]
     for sizes, low, high in zip(data.chunks[-len(window.low) :], window.low, window.high, strict=True):
         ends = np.cumsum(sizes)

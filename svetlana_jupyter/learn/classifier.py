@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
+from svetlana_jupyter.core.windows import Window
 from svetlana_jupyter.errors import ClassifierError
 
 if TYPE_CHECKING:
@@ -125,6 +126,20 @@ class Classifier(Protocol):
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield labels (n,) and inputs (n, ...) of the objects, block after block."""
+        ...
+
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+        """Return the parts of the image that `cut` reads for these objects."""
+        ...
+
+    def averaged(self) -> Classifier:
+        """Return one that averages over all mirrored and turned views that training declared equivalent.
+
+        Raises
+        ------
+        ClassifierError
+            If there are none.
+        """
         ...
 
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:

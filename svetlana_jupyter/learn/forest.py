@@ -15,8 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.measure import cut_features, features
+from svetlana_jupyter.core.measures.objects import measure_windows
 from svetlana_jupyter.core.measures.table import VERSION
 from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.core.windows import Window
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.classifier import Described, Specification, Tensors, write_classifier
 from svetlana_jupyter.learn.draws import class_factors
@@ -77,6 +79,16 @@ class Forest(Described):
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         settings = self.specification.settings
         return cut_features(pair, objects, settings.measurements, settings.patches.unit)
+
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+        measured = self.specification.settings.measurements
+        return measure_windows(pair, objects, measured.groups, measured.ring)
+
+    def averaged(self) -> Self:
+        raise ClassifierError(
+            "a forest measures objects rather than look at them, so there are no mirrored or turned views to average "
+            "over. Predict without average=True."
+        )
 
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         parts = [self.trees.probabilities(inputs[start : start + ROWS]) for start in range(0, len(inputs), ROWS)]

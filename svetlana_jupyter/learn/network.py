@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.patches import cut_patches
+from svetlana_jupyter.core.patches import cut_patches, patch_windows
 from svetlana_jupyter.core.settings import OWN
+from svetlana_jupyter.core.windows import Window
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.architectures import LAYOUTS, Classifying
 from svetlana_jupyter.learn.building import build_network
 from svetlana_jupyter.learn.classifier import Described, Specification, Tensors, write_classifier
 from svetlana_jupyter.learn.device import choose_device, computing, mixed_precision
-from svetlana_jupyter.learn.symmetry import look, views
+from svetlana_jupyter.learn.symmetry import View, look, symmetries, views
 
 
 class Network(Described):
@@ -33,20 +35,41 @@ class Network(Described):
         Set to evaluation and moved to the device.
     device : torch.device, optional
         By default that of the settings.
+    seen : sequence of View, optional
+        The views that predictions are averaged over; by default as many as the settings say.
     """
 
     kind = "network"
 
-    def __init__(self, specification: Specification, module: Classifying, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        specification: Specification,
+        module: Classifying,
+        device: torch.device | None = None,
+        seen: Sequence[View] | None = None,
+    ) -> None:
         self.specification = specification
         settings = specification.settings
         self.device = device or choose_device(settings.device, specification.ndim)
         self.module = module.to(self.device).eval()
         self._mixed = mixed_precision(settings.precision, self.device)
-        self._views = views(settings.augmentation, settings.patches, settings.views)
+        self._views = tuple(seen or views(settings.augmentation, settings.patches, settings.views))
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         return cut_patches(pair, objects, self.patches)
+
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+        return patch_windows(pair, objects, self.patches)
+
+    def averaged(self) -> Self:
+        settings = self.specification.settings
+        every = symmetries(settings.augmentation, settings.patches)
+        if settings.augmentation.share < 1 or len(every) == 1:
+            raise ClassifierError(
+                "this run was trained without flips and rotations of every patch, so how an object lies may count, and "
+                "a mirrored view may look like another class. Predict without average=True, or train with flips."
+            )
+        return type(self)(self.specification, self.module, self.device, every)
 
     @torch.inference_mode()
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,8 +108,19 @@ class Network(Described):
             raise ClassifierError(
                 f"the weights do not fit the network that is described beside them: {error}"
             ) from error
-        try:
-            device = choose_device(settings.device, ndim)
-        except ClassifierError:
-            device = choose_device("auto", ndim)
-        return cls(specification, module, device)
+        return cls(specification, module, _device_here(specification))
+
+    def __reduce__(self) -> tuple[Callable[..., Network], tuple[object, ...]]:
+        """Travel to another process, which may have other devices."""
+        return _arrived, (self.specification, copy.deepcopy(self.module).cpu(), self._views)
+
+
+def _arrived(specification: Specification, module: Classifying, seen: Sequence[View]) -> Network:
+    return Network(specification, module, _device_here(specification), seen)
+
+
+def _device_here(specification: Specification) -> torch.device:
+    try:
+        return choose_device(specification.settings.device, specification.ndim)
+    except ClassifierError:
+        return choose_device("auto", specification.ndim)

@@ -1,17 +1,24 @@
-"""Classifying the objects of an image while its next blocks are read."""
+"""Classifying the objects of an image while its next blocks are read.
+
+The objects of a few neighbouring blocks are a part: the unit that is kept, done again or sent to another machine. The
+batches of a part are the same whichever other parts are predicted, so its probabilities are, bit by bit.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from svetlana_jupyter.core.blocks import block_sides, group_into_parts
+from svetlana_jupyter.core.decoded import Block, Shelf, needed_blocks
 from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.errors import DamagedError
 from svetlana_jupyter.learn.classifier import Classifier
 from svetlana_jupyter.learn.familiar import ASKED, Familiar
 
@@ -20,7 +27,9 @@ Floats = NDArray[np.float32]
 Cut = tuple[Labels, Floats]
 
 BATCH = {2: 64, 3: 8}
-QUEUED = 4  # pieces cut ahead, each of at most some tens of megabytes
+# Objects of a part: about a second's work. What a forest measures is kept by many objects at a time.
+PART = {("network", 2): 1024, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
+QUEUED = 6  # batches cut ahead
 PATIENCE = 0.1  # seconds between two looks at whether reading shall stop
 
 
@@ -45,6 +54,21 @@ class Predicted:
     done: int
     total: int
     unlike: Floats
+
+
+@dataclass(frozen=True)
+class PartPredicted:
+    """All objects of a part are classified, but those that cannot be seen.
+
+    Parameters
+    ----------
+    part : int
+    failed : dict of int to str
+        Objects whose pixels do not decode, and why.
+    """
+
+    part: int
+    failed: Mapping[int, str]
 
 
 def predict(
@@ -72,24 +96,130 @@ def predict(
     ------
     ClassifierError
         At once, if the classifier does not fit the image.
+    DamagedError
+        If the pixels of an object do not decode.
     """
     classifier.check(pair)
-    return _predictions(pair, objects, classifier, batch_size or BATCH[pair.ndim], familiar)
+    parts = dict(enumerate(split_into_parts(pair, objects, classifier)))
+    return _all_or_nothing(predict_parts(pair, parts, classifier, batch_size, familiar))
 
 
-def _predictions(
-    pair: ImagePair, objects: pd.DataFrame, classifier: Classifier, batch_size: int, familiar: Familiar | None
-) -> Iterator[Predicted]:
-    done, asked = 0, np.empty(0, np.int64)
-    if familiar is not None:
-        asked = np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:ASKED]
-    for labels, inputs in _in_batches(_ahead(classifier.cut(pair, objects)), batch_size):
-        probabilities = classifier.classify(inputs)
-        done += len(labels)
-        unlike, chosen = np.empty(0, np.float32), np.isin(labels, asked)
-        if familiar is not None and chosen.any():
-            unlike = familiar.unlike(inputs[chosen], classifier.patches.mask_channel)
-        yield Predicted(labels, probabilities, done, len(objects), unlike)
+def predict_parts(
+    pair: ImagePair,
+    parts: Mapping[int, pd.DataFrame],
+    classifier: Classifier,
+    batch_size: int | None = None,
+    familiar: Familiar | None = None,
+    asked: Collection[int] | None = None,
+) -> Generator[Predicted | PartPredicted]:
+    """Classify the objects of some parts, each of the blocks under them decoded once.
+
+    Parameters
+    ----------
+    parts : mapping of int to DataFrame
+        Of those that `split_into_parts` gives, by number and in their order.
+    asked : collection of int, optional
+        Objects to compare with ``familiar``; by default `ask` of all that are given.
+
+    Yields
+    ------
+    Predicted
+        Batch after batch.
+    PartPredicted
+        Behind the last batch of each part.
+    """
+    total, done = sum(map(len, parts.values())), 0
+    if asked is None and familiar is not None and parts:
+        asked = ask(pd.concat(list(parts.values())))
+    for event in _ahead(_cut_parts(pair, parts, classifier, batch_size or BATCH[pair.ndim])):
+        if isinstance(event, PartPredicted):
+            yield event
+        else:
+            labels, inputs = event
+            done += len(labels)
+            probabilities = classifier.classify(inputs)
+            yield Predicted(labels, probabilities, done, total, _unlike(event, classifier, familiar, asked))
+
+
+def predict_part(
+    pair: ImagePair,
+    objects: pd.DataFrame,
+    classifier: Classifier,
+    familiar: Familiar | None = None,
+    asked: Collection[int] | None = None,
+) -> tuple[list[Predicted], PartPredicted]:
+    """Classify the objects of one part on the thread that calls: what `predict_parts` yields for it."""
+    failed: dict[int, str] = {}
+    found, done = [], 0
+    for batch in _in_batches(_readable(classifier, pair, objects, failed), BATCH[pair.ndim]):
+        done += len(batch[0])
+        unlike = _unlike(batch, classifier, familiar, asked)
+        found.append(Predicted(batch[0], classifier.classify(batch[1]), done, len(objects), unlike))
+    return found, PartPredicted(0, failed)
+
+
+def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classifier) -> list[pd.DataFrame]:
+    """Return the objects of an image part after part, each in the order of the image's blocks."""
+    centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
+    least = PART[classifier.kind, pair.ndim]
+    return [objects.iloc[some] for some in group_into_parts(centers, block_sides(pair.image, pair.mask), least)]
+
+
+def blocks_of_parts(pair: ImagePair, parts: Sequence[pd.DataFrame], classifier: Classifier) -> list[list[Block]]:
+    """Return for each part the blocks of the image and of its mask that cutting its objects reads."""
+    return [needed_blocks(pair, classifier.windows(pair, part)) for part in parts]
+
+
+def ask(objects: pd.DataFrame) -> Labels:
+    """Return the objects of an image that are compared with annotated ones."""
+    return np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:ASKED]
+
+
+def _all_or_nothing(events: Iterator[Predicted | PartPredicted]) -> Iterator[Predicted]:
+    for event in events:
+        if isinstance(event, Predicted):
+            yield event
+        elif event.failed:
+            raise DamagedError(next(iter(event.failed.values())))
+
+
+def _unlike(cut: Cut, classifier: Classifier, familiar: Familiar | None, asked: Collection[int] | None) -> Floats:
+    labels, inputs = cut
+    if familiar is None or asked is None:
+        return np.empty(0, np.float32)
+    chosen = np.isin(labels, np.fromiter(asked, np.int64, len(asked)))
+    if not chosen.any():
+        return np.empty(0, np.float32)
+    return familiar.unlike(inputs[chosen], classifier.patches.mask_channel)
+
+
+def _cut_parts(
+    pair: ImagePair, parts: Mapping[int, pd.DataFrame], classifier: Classifier, size: int
+) -> Iterator[Cut | PartPredicted]:
+    """Yield the batches of each part, and that it ends."""
+    shelf = Shelf(pair, blocks_of_parts(pair, list(parts.values()), classifier))
+    for position, (number, objects) in enumerate(parts.items()):
+        failed: dict[int, str] = {}
+        yield from _in_batches(_readable(classifier, shelf.pair, objects, failed), size)
+        shelf.finish(position)
+        yield PartPredicted(number, failed)
+
+
+def _readable(classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, failed: dict[int, str]) -> Iterator[Cut]:
+    """Yield what can be cut of some objects, and note the others in ``failed``: halves of halves are tried."""
+    cut: set[int] = set()
+    try:
+        for labels, inputs in classifier.cut(pair, objects):
+            yield labels, inputs
+            cut.update(labels.tolist())
+    except DamagedError as error:
+        rest = objects[~objects.index.isin(list(cut))]
+        if len(rest) == 1:
+            failed[int(rest.index[0])] = str(error)
+            return
+        middle = len(rest) // 2
+        for half in (rest.iloc[:middle], rest.iloc[middle:]):
+            yield from _readable(classifier, pair, half, failed)
 
 
 def _in_batches(pieces: Iterator[Cut], size: int) -> Iterator[Cut]:
@@ -109,15 +239,17 @@ def _in_batches(pieces: Iterator[Cut], size: int) -> Iterator[Cut]:
 
 
 def _joined(pieces: list[Cut]) -> Cut:
+    if len(pieces) == 1:
+        return pieces[0]
     return np.concatenate([labels for labels, _ in pieces]), np.concatenate([inputs for _, inputs in pieces])
 
 
-def _ahead(pieces: Iterator[Cut]) -> Iterator[Cut]:
+def _ahead(pieces: Iterator[Cut | PartPredicted]) -> Iterator[Cut | PartPredicted]:
     """Yield what ``pieces`` yields, taken ahead of time by a thread that ends when this generator does."""
-    ready: queue.Queue[Cut | BaseException | None] = queue.Queue(maxsize=QUEUED)
+    ready: queue.Queue[Cut | PartPredicted | BaseException | None] = queue.Queue(maxsize=QUEUED)
     closing = threading.Event()
 
-    def put(item: Cut | BaseException | None) -> None:
+    def put(item: Cut | PartPredicted | BaseException | None) -> None:
         while not closing.is_set():
             try:
                 return ready.put(item, timeout=PATIENCE)

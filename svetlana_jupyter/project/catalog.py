@@ -202,6 +202,13 @@ class Catalog:
             self._pairs[name] = remembering(self.open(entry, mask, known=True), folder, self._store.writable, files)
         return self._pairs[name]
 
+    def image_fingerprint(self, name: str) -> str:
+        """Return what changes when the pixels of an image do; an `InputError` where its file is gone."""
+        paths = [self._store.absolute(path) for path in _as_tuple(self.entry(name).image)]
+        if gone := [path for path in paths if not (hdf5_file(path) or path).exists()]:
+            raise InputError(f"{gone[0]} is gone. Bring it back, and go on where you were.")
+        return fingerprint(self._paths(self.entry(name).image))
+
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
         """Return the object index of an image: kept in the project, built again if the mask is another next time.
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -169,9 +169,10 @@ class Foreground:
     def run(self, kind: Kind, work: Work) -> None:
         """Do the work here, with a progress bar; what it raises is raised, Ctrl-C too."""
         self._claim(kind)
+        events = work(lambda: False)
         try:
             with tqdm(total=100, desc=kind, bar_format="{desc} {percentage:3.0f}% |{bar:30}| {remaining} left") as bar:
-                for event in work(lambda: False):
+                for event in events:
                     self._handle(event)
                     if isinstance(event, Progress):
                         bar.set_description_str(event.text, refresh=False)
@@ -179,6 +180,8 @@ class Foreground:
                 bar.set_description_str(f"{kind} done", refresh=False)
                 bar.update(100 - bar.n)
         finally:
+            if isinstance(events, Generator):  # its threads end now, not when the error is forgotten
+                events.close()
             self._finish(None)
 
     def stop(self) -> None:

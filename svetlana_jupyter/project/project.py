@@ -17,10 +17,10 @@ from traitlets import Any as AnyTrait
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.analysis import Analysis
-from svetlana_jupyter.project.evaluation_report import unlike_images
-from svetlana_jupyter.project.jobs import Foreground, Stop, Work, threads_for
+from svetlana_jupyter.project.jobs import Stop, Work, threads_for
 from svetlana_jupyter.project.measurement import MEASURED, measure_images, measured_table, unmeasured
 from svetlana_jupyter.project.patches import augmented_patches, check_pipeline
+from svetlana_jupyter.project.predicting import Predicting
 from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
 from svetlana_jupyter.project.report import project_html
 from svetlana_jupyter.project.runs import Run
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-class Project(Analysis):
+class Project(Predicting, Analysis):
     """Objects of images, what people say of them, and what classifiers make of that.
 
     Parameters
@@ -63,12 +63,10 @@ class Project(Analysis):
         If the folder cannot be made or is no project.
     """
 
-    job = AnyTrait(allow_none=True)
     live = AnyTrait(allow_none=True)
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         super().__init__(path, classes, annotator)
-        self._jobs = Foreground(self)
         self._network: Module | None = None  # of the training that runs, where it was given as an object
         if self._store.writable and not self._store.settings_file.exists():
             self.settings = TrainingSettings()
@@ -146,21 +144,6 @@ class Project(Analysis):
     ) -> None:
         """Train on a thread of its own, so that the notebook stays free; `job`, `live` and `current_run` tell."""
         self._jobs.start("training", self._training(settings, changes, predict, network, threads_for("panel")))
-
-    def predict(
-        self, images: Iterable[str] | None = None, run: str | None = None, *, network: Module | None = None
-    ) -> None:
-        """Classify every object of the images (all by default) and wait; Ctrl-C keeps the images that are done.
-
-        ``network`` is your own, where the run was trained in an earlier session with one that was given as an object.
-        """
-        if network is not None:
-            self._networks[self.run(run).name] = network
-        self._jobs.run("prediction", self._prediction(images, run, threads_for("script")))
-
-    def start_prediction(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
-        """Classify on a thread of its own, so that the notebook stays free."""
-        self._jobs.start("prediction", self._prediction(images, run, threads_for("panel")))
 
     def measure(
         self, images: Iterable[str] | None = None, groups: Iterable[str] = MEASURED, ring: float | None = None
@@ -249,13 +232,12 @@ class Project(Analysis):
         task = self._task(settings, changes, threads, network)
         threads = task.settings.threads or threads
         self.live, self._network = LiveCurve(), network
-        masks = {name: entry.mask_number for name, entry in self.images.items()}
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
                 yield event
                 if predict and isinstance(event, Run):
-                    yield from predict_images(task.pairs, task.objects, event, threads, stop, masks, network)
+                    yield from predict_images(self._predicting(list(task.pairs), event, threads, network), stop)
 
         return work
 
@@ -281,15 +263,6 @@ class Project(Analysis):
             folder=self._store.runs_folder,
             begins=begins,
         )
-
-    def _prediction(self, images: Iterable[str] | None, run: str | None, threads: int) -> Work:
-        chosen = self.run(run)
-        names = self._chosen(images)
-        self._store.check_writable()
-        pairs = {name: self.pair(name) for name in names}
-        masks = {name: entry.mask_number for name, entry in self.images.items()}
-        own = self._networks.get(chosen.name)
-        return lambda stop: predict_images(pairs, self.objects, chosen, threads, stop, masks, own)
 
     def _check_idle(self) -> None:
         if self.job is not None:
@@ -317,8 +290,4 @@ class Project(Analysis):
         elif isinstance(event, Abandoned):
             self.status = "Stopped before anything was trained."
         elif isinstance(event, ImagePredicted):
-            self._predicted.pop((event.run, event.image), None)
-            self.predictions_version += 1
-            told = self.compare_images([event.image], event.run)
-            warning = f". {unlike_images(told)}" if told["warn"].any() else ""
-            self.status = f"{event.count:,} objects of {event.image} are predicted{warning}"
+            self._take_predicted(event)

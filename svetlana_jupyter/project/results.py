@@ -113,6 +113,22 @@ class Results(Blind):
             raise ProjectError("the project has no images yet; add some with project.add_images(...).")
         return pd.concat(tables)
 
+    def failed(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
+        """Return the objects that a run could not see, because their pixels do not decode.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by ``(image, object)``: ``why``, a sentence. `predictions` shows them without a prediction;
+            `predict` tries them again.
+        """
+        rows = [
+            (name, int(object), str(why))
+            for name in self._chosen(images)
+            for object, why in self.run(run).predictions_attributes(name).get("failed", ())
+        ]
+        return pd.DataFrame(rows, columns=["image", "object", "why"]).set_index(["image", "object"])
+
     def class_map(self, image: str) -> xr.DataArray:
         """Return the class under each pixel of an image, lazily (`core.results.class_map`)."""
         return class_map(self.pair(image).mask, self._object_table(image).droplevel("image"), self.classes)

@@ -122,6 +122,13 @@ class Run:
         file = self.predictions_file(image)
         return pd.read_parquet(file) if file.exists() else None
 
+    def predictions_attributes(self, image: str) -> dict[str, Any]:
+        """Return what is kept beside the predictions of an image, without reading these; nothing if there are none."""
+        file = self.predictions_file(image)
+        if not file.exists():
+            return {}
+        return dict(json.loads((read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
+
     def unlike_shares(self, masks: Mapping[str, int]) -> pd.DataFrame:
         """Return how much of each image looks unlike the annotated objects, without reading any predictions.
 
@@ -137,11 +144,9 @@ class Run:
         """
         rows = []
         for image, mask in masks.items():
-            file = self.predictions_file(image)
-            if file.exists():
-                kept = json.loads((read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
-                if "unlike" in kept and kept.get("mask", 0) == mask:
-                    rows.append((image, kept["asked"], kept["unlike"]))
+            kept = self.predictions_attributes(image)
+            if "unlike" in kept and kept.get("mask", 0) == mask:
+                rows.append((image, kept["asked"], kept["unlike"]))
         return pd.DataFrame(rows, columns=["image", "asked", "unlike"]).set_index("image")
 
     def write_predictions(self, image: str, table: pd.DataFrame) -> None:

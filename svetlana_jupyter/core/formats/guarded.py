@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from svetlana_jupyter.core.formats.stored import Readable
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.errors import DamagedError, InputError
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Guarded:
         except (InputError, MemoryError):
             raise
         except Exception as error:  # each codec and storage has errors of its own
-            raise InputError(
+            raise DamagedError(
                 f"a piece of {self.path} cannot be read ({error}). It may be damaged or was changed: copy it again, "
                 "and go on where you were."
             ) from error

@@ -55,6 +55,11 @@ def measure_objects(
         yield measuring.table(members, window, image, mask)
 
 
+def measure_windows(pair: ImagePair, objects: pd.DataFrame, groups: Collection[str], ring: float) -> list[Window]:
+    """Return the parts of an image that `measure_objects` reads for some objects."""
+    return [window for _, window in _Measuring(pair, objects, groups, ring).together()]
+
+
 @dataclass(frozen=True, eq=False)
 class _Stack:
     """Objects cut out in boxes of one shape: ``labels`` (n,), ``mask`` (n, *box), ``pixels`` (n, C, *box)."""

@@ -1,0 +1,205 @@
+"""Predicting on a dask cluster: blocks are read by tasks of their own, and parts are classified where these lie.
+
+Whatever a task needs is the result of another task, so that the cluster itself does again what a worker that died had,
+and nothing else. A block is read once, however many parts share it; the classifier travels once to each worker.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import dask
+import pandas as pd
+
+from svetlana_jupyter.core.decoded import Block, Pixels, decode, through
+from svetlana_jupyter.core.normalize import ImageStatistics, keep_statistics
+from svetlana_jupyter.core.pairing import ImagePair
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.parts import PartTable, part_table
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from svetlana_jupyter.learn.classifier import Classifier
+    from svetlana_jupyter.learn.familiar import Familiar
+
+LOCAL = "local"
+PACKAGE = __name__.partition(".")[0]
+AHEAD = 2  # parts a thread that are given to the cluster at a time
+PATIENCE = 0.2  # seconds between two looks at whether to stop
+LARGE = "distributed.admin.large-graph-warning-threshold"
+
+
+def choose_client(given: Client | str | None) -> Client | None:
+    """Return the client to use: the one that is given, else the one that is active, None with "local".
+
+    Raises
+    ------
+    InputError
+        If it is no client, or workers of its cluster lack this package, or have it in another version.
+    """
+    if given == LOCAL:
+        return None
+    if given is None and "distributed" not in sys.modules:
+        return None
+    from distributed import Client, default_client
+
+    if given is None:
+        try:
+            given = default_client()
+        except ValueError:  # there is none
+            return None
+    if not isinstance(given, Client) or given.asynchronous:
+        raise InputError(
+            f'client must be a dask.distributed.Client that is not asynchronous, or "local", got {given!r}.'
+        )
+    _check_workers(given)
+    return given
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all tasks of an image need, besides pixels."""
+
+    pair: ImagePair
+    statistics: ImageStatistics | None
+    classifier: Classifier
+    familiar: Familiar | None
+    asked: frozenset[int] | None
+
+
+def predict_on_cluster(
+    client: Client,
+    pair: ImagePair,
+    parts: Mapping[int, pd.DataFrame],
+    classifier: Classifier,
+    familiar: Familiar | None,
+    asked: Collection[int] | None,
+    stop: Callable[[], bool],
+) -> Generator[tuple[int, PartTable]]:
+    """Predict the objects of some parts, and yield each part as soon as it is done.
+
+    Parameters
+    ----------
+    parts : mapping of int to DataFrame
+        Of those that `learn.predict.split_into_parts` gives, by number and in their order.
+    asked : collection of int, optional
+        Objects to compare with ``familiar``.
+    stop : callable
+        Once it returns True, nothing more is yielded, and what the cluster does for this is cancelled.
+
+    Raises
+    ------
+    InputError
+        If the cluster's workers cannot read the image, die again and again, or cannot be reached any more.
+    """
+    from distributed import CancelledError, KilledWorker, wait
+
+    from svetlana_jupyter.core.patches import statistics_for
+    from svetlana_jupyter.learn.predict import blocks_of_parts
+
+    plain = replace(pair, memory=None, levels=(), mask_levels=())
+    statistics = statistics_for(pair.image, classifier.patches) if classifier.kind == "network" else None
+    job = _Job(plain, statistics, classifier, familiar, None if asked is None else frozenset(map(int, asked)))
+    needs = dict(zip(parts, blocks_of_parts(pair, list(parts.values()), classifier), strict=True))
+    uses: dict[Block, int] = {}
+    for blocks in needs.values():
+        for block in blocks:
+            uses[block] = uses.get(block, 0) + 1
+    name = f"svetlana-{uuid4().hex[:12]}"
+    waiting = list(parts)[::-1]
+    running: dict[Future, int] = {}
+    pixels: dict[Block, Future] = {}
+    try:
+        with dask.config.set({LARGE: "10GB"}):  # weights of a large network are no mistake
+            given = client.submit(_given, job, key=f"{name}-job", pure=False)
+        while (waiting or running) and not stop():
+            most = AHEAD * max(1, sum(client.nthreads().values()))
+            while waiting and len(running) < most:
+                number = waiting.pop()
+                for block in needs[number]:
+                    if block not in pixels:
+                        pixels[block] = client.submit(
+                            _read, given, block, key=(f"{name}-read", *_flat(block)), pure=False
+                        )
+                under = [pixels[block] for block in needs[number]]
+                task = client.submit(
+                    _predict, given, parts[number], needs[number], under, key=(f"{name}-part", number), pure=False
+                )
+                running[task] = number
+            try:
+                done = wait(list(running), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                continue
+            for task in done:
+                number = running.pop(task)
+                yield number, task.result()
+                for block in needs[number]:
+                    uses[block] -= 1
+                    if not uses[block]:
+                        del pixels[block]
+    except KilledWorker as error:
+        raise InputError(
+            f"workers of the cluster died again and again over {pair.name} ({error.task}). They may have too little "
+            "memory: give each more, or fewer threads. What is done is kept."
+        ) from error
+    except CancelledError as error:
+        raise InputError(
+            f"the cluster gave up on {pair.name}: its scheduler may be gone. Start it again and predict again; "
+            "what is done is kept."
+        ) from error
+    finally:
+        if running:
+            client.cancel([*running, *pixels.values()])
+
+
+def _given(job: _Job) -> _Job:
+    return job
+
+
+def _read(job: _Job, block: Block) -> Pixels:
+    return decode(job.pair, block)
+
+
+def _predict(job: _Job, objects: pd.DataFrame, blocks: Sequence[Block], pixels: Sequence[Pixels]) -> PartTable:
+    from svetlana_jupyter.learn.device import limit_threads
+    from svetlana_jupyter.learn.predict import predict_part
+
+    limit_threads(1)  # a worker has as many tasks at a time as it has threads
+    if job.statistics is not None:
+        keep_statistics(job.pair.image, job.statistics)
+    known = dict(zip(blocks, pixels, strict=True))
+    pair = through(job.pair, lambda block: known[block] if block in known else decode(job.pair, block))
+    found, end = predict_part(pair, objects, job.classifier, job.familiar, job.asked)
+    return part_table(found, end, job.classifier.classes)
+
+
+def _flat(block: Block) -> tuple[str | int, ...]:
+    kind, number = block
+    return kind, *number
+
+
+def _check_workers(client: Client) -> None:
+    """Refuse a cluster whose workers cannot do the work."""
+
+    def version(package: str) -> str:  # inside a function, so that it travels without this package
+        import importlib
+
+        try:
+            return str(importlib.import_module(package).__version__)
+        except ImportError:
+            return ""
+
+    here = importlib.import_module(PACKAGE).__version__
+    for worker, there in client.run(version, PACKAGE).items():
+        if there != here:
+            found = f"has svetlana-jupyter {there}, this is {here}" if there else "has no svetlana-jupyter"
+            raise InputError(
+                f"the worker {worker} of the cluster {found}. Install the same version in the environment of the "
+                f'workers (pip install svetlana-jupyter=={here}), or predict with client="local".'
+            )
