@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,12 @@ def exporting(project: Project, folder: Path, formats: Sequence[str]) -> Iterato
             yield from FORMATS[name].write(place)
     except OSError as error:
         raise ProjectError(
-            f"{place.now} could not be written ({error.strerror or error}); make room, or choose another folder, and "
-            "export again. What was written before it is whole."
+            f"{place.now} could not be written ({_reason(error)}); make room, or choose another folder, and export "
+            "again. What was written before it is whole."
         ) from error
+
+
+def _reason(error: OSError) -> str:
+    """Return why a file could not be written; HDF5 says it amid much else."""
+    number = error.errno or next(iter(re.findall(r"errno = (\d+)", str(error))), None)
+    return error.strerror or (os.strerror(int(number)) if number else str(error).splitlines()[0])

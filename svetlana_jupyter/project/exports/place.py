@@ -10,7 +10,7 @@ import json
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -62,7 +62,7 @@ class Place:
     def writing(self, name: str) -> Iterator[Path]:
         """Give a path to write a file to, which gets its ``name`` in the folder when the block ends well."""
         file = self._begin(name)
-        with replacing(file) as beside:
+        with self._tidy(file), replacing(file) as beside:
             yield beside
         self._keep(name)
 
@@ -71,19 +71,33 @@ class Place:
         """Give a new folder to write to, which takes the place of the one called ``name`` when the block ends well."""
         folder = self._begin(name)
         draft, old = draft_of(folder), draft_of(folder)
-        draft.mkdir()
-        try:
-            yield draft
-            for file in draft.rglob("*"):
-                if file.is_file():
-                    sync(file)
-            if folder.exists():
-                folder.replace(old)
-            draft.replace(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+        with self._tidy(folder):
+            try:
+                draft.mkdir()
+                yield draft
+                for file in draft.rglob("*"):
+                    if file.is_file():
+                        sync(file)
+                if folder.exists():
+                    folder.replace(old)
+                draft.replace(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
         self._keep(name)
+
+    @contextmanager
+    def _tidy(self, file: Path) -> Iterator[None]:
+        """Remove the folders above a file that stay empty because it failed."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                for folder in file.parents:
+                    if not folder.is_relative_to(self.folder):
+                        break
+                    folder.rmdir()  # unless something is in it
+            raise
 
     def _begin(self, name: str) -> Path:
         file = self.folder / name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.export import FORMATS
+from svetlana_jupyter.project.export import FORMATS, _reason
 from svetlana_jupyter.project.exports.place import distinct_names
 from svetlana_jupyter.project.project import Project
 from tests.project.exports.conftest import NAMES
@@ -81,8 +81,17 @@ def test_a_full_disk_leaves_nothing_half_written(
         full.setattr(os, "fsync", no_room)
         with pytest.raises(ProjectError, match=r"No space left on device.*make room"):
             predicted.export(tmp_path / "results", [name])
-    assert everything(tmp_path / "results") == {}
+    assert not (tmp_path / "results").exists()
     assert predicted.export(tmp_path / "results", [name])
+
+
+def test_a_reason_that_a_library_hides_in_its_words_is_found() -> None:
+    hidden = OSError(
+        "Unable to write (file write failed: errno = 28, error message = 'No space left on device',\nbuf = 0)"
+    )
+    assert _reason(hidden) == os.strerror(28)
+    assert _reason(OSError(13, "Permission denied")) == "Permission denied"
+    assert _reason(OSError("odd\nand long")) == "odd"
 
 
 def test_names_of_files_are_safe_and_differ_where_letters_alone_would_not() -> None:
