@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,17 +101,13 @@ def draw(
     part, pixels
         Where in the mask, and what it holds there; tiles without an object are left out.
     """
-    sizes = [sum(map(_area, one.polygons)) for one in shapes]
-    ordered = [shapes[place] for place in np.argsort(sizes, kind="stable")[::-1] if shapes[place].polygons]
-    boxes = np.array([one.box for one in ordered], np.int64).reshape(-1, 4)
-    planes = np.array([one.plane for one in ordered], np.int64)
+    ordered, boxes, planes = _ordered(shapes)
     for plane in np.unique(planes) if len(shape) == 3 else [0]:
         if not 0 <= plane < (shape[0] if len(shape) == 3 else 1):
             continue
         for top, left in itertools.product(range(0, shape[-2], TILE), range(0, shape[-1], TILE)):
             bottom, right = min(top + TILE, shape[-2]), min(left + TILE, shape[-1])
-            meets = (boxes[:, 0] < bottom) & (boxes[:, 2] > top) & (boxes[:, 1] < right) & (boxes[:, 3] > left)
-            here = np.flatnonzero(meets & ((planes == plane) | (len(shape) == 2)))
+            here = np.flatnonzero(_meet(boxes, (top, left, bottom, right)) & ((planes == plane) | (len(shape) == 2)))
             if len(here):
                 tile = _tile([ordered[place] for place in here], (top, left, bottom, right), dtype, drawn)
                 part = (slice(top, bottom), slice(left, right))
@@ -119,6 +116,61 @@ def draw(
                 else:
                     yield (slice(int(plane), int(plane) + 1), *part), tile[None]
     drawn.overlapping.discard(0)
+
+
+class DrawnWhenRead:
+    """A mask of shapes that draws each part when it is asked for; as `core.formats.stored.Readable`.
+
+    Parameters
+    ----------
+    shapes : sequence of Shape
+    shape : tuple of int
+        ``([z,] y, x)``.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.dtype = fitting(shapes)
+        self._ordered, self._boxes, self._planes = _ordered(shapes)
+
+    def __getitem__(self, part: Any) -> NDArray[np.unsignedinteger]:
+        wanted = [
+            range(side)[one if isinstance(one, slice) else slice(one, one + 1 or None)]
+            for one, side in zip(part, self.shape)
+        ]
+        drawn = self._window([(min(one, default=0), max(one, default=-1) + 1) for one in wanted])
+        if any(one.step != 1 for one in wanted):
+            drawn = drawn[np.ix_(*(np.asarray(one) - min(one) for one in wanted))]
+        return drawn[tuple(slice(None) if isinstance(one, slice) else 0 for one in part)]
+
+    def _window(self, spans: list[tuple[int, int]]) -> NDArray[np.unsignedinteger]:
+        *first, rows, columns = spans
+        box = (rows[0], columns[0], rows[1], columns[1])
+        meets, planes = _meet(self._boxes, box), []
+        for plane in range(*first[0]) if first else [-1]:
+            here = np.flatnonzero(meets & (self._planes == plane) if first else meets)
+            planes.append(_tile([self._ordered[place] for place in here], box, self.dtype, Drawn()))
+        return np.stack(planes) if first else planes[0]
+
+
+def fitting(shapes: Sequence[Shape]) -> np.dtype[np.unsignedinteger]:
+    """Return the smallest dtype for their numbers, at least of 16 bits."""
+    highest = max(one.number for one in shapes)
+    return np.dtype(np.min_scalar_type(highest) if highest > 255 else np.uint16)
+
+
+def _ordered(shapes: Sequence[Shape]) -> tuple[list[Shape], NDArray[np.int64], NDArray[np.int64]]:
+    """Return shapes in the order in which they are drawn, the largest first, with their boxes and planes."""
+    sizes = [sum(map(_area, one.polygons)) for one in shapes]
+    ordered = [shapes[place] for place in np.argsort(sizes, kind="stable")[::-1] if shapes[place].polygons]
+    boxes = np.array([one.box for one in ordered], np.int64).reshape(-1, 4)
+    return ordered, boxes, np.array([one.plane for one in ordered], np.int64)
+
+
+def _meet(boxes: NDArray[np.int64], box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    top, left, bottom, right = box
+    meets = (boxes[:, 0] < bottom) & (boxes[:, 2] > top) & (boxes[:, 1] < right) & (boxes[:, 3] > left)
+    return np.asarray(meets, bool)
 
 
 def _tile(

@@ -1,4 +1,4 @@
-"""Tables as people bring them: a CSV of any delimiter or a DataFrame, with headers in usual spellings."""
+"""Tables as people bring them: a CSV of any delimiter, Excel or a DataFrame, with headers in usual spellings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
+from zipfile import BadZipFile
 
 import pandas as pd
 
@@ -14,6 +15,8 @@ from svetlana_jupyter.errors import InputError
 
 Tabular: TypeAlias = str | PathLike[str] | pd.DataFrame
 DELIMITERS = ",;\t|"
+EXCEL = (".xlsx", ".xlsm")
+_DECIMAL_COMMA = r"-?\d*,?\d+"
 
 
 def read_table(source: Tabular, what: str) -> pd.DataFrame:
@@ -22,7 +25,8 @@ def read_table(source: Tabular, what: str) -> pd.DataFrame:
     Parameters
     ----------
     source : path or DataFrame
-        A CSV with commas, semicolons, tabs or bars between its columns.
+        A CSV with commas, semicolons, tabs or bars between its columns (then its numbers may have decimal commas), or
+        the first sheet of an Excel file.
     what : str
         How errors call it: "a table of conditions".
 
@@ -35,7 +39,7 @@ def read_table(source: Tabular, what: str) -> pd.DataFrame:
         table, name = source.reset_index(level=[one for one in source.index.names if one is not None]), f"{what}"
     elif isinstance(source, str | PathLike):
         name = str(source)
-        table = _read_csv(Path(source).expanduser(), what)
+        table = _read_file(Path(source).expanduser(), what)
     else:
         raise InputError(f"{what} should be a CSV file or a DataFrame, got {type(source).__name__}.")
     table.columns = pd.Index([str(column).strip() for column in table.columns])
@@ -47,15 +51,21 @@ def read_table(source: Tabular, what: str) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _read_csv(path: Path, what: str) -> pd.DataFrame:
+def _read_file(path: Path, what: str) -> pd.DataFrame:
     try:
+        if path.suffix.casefold() in EXCEL:
+            return pd.read_excel(path, engine="openpyxl")
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
         delimiter = max(DELIMITERS, key=header.count)
-        return pd.read_csv(path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True)
+        for column in table.select_dtypes("object") if delimiter != "," else ():
+            if (values := table[column].dropna().astype(str)).str.fullmatch(_DECIMAL_COMMA).all() and len(values):
+                table[column] = table[column].astype(str).str.replace(",", ".").astype(float)
+        return table
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there; expected {what} as a CSV file.") from error
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+    except (OSError, ValueError, KeyError, BadZipFile) as error:  # pandas' own errors are ValueErrors
         raise InputError(
             f"{path} cannot be read as {what} ({error}). Save it as CSV in UTF-8, with one header line."
         ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from svetlana_jupyter.core.geojson import is_geojson
-from svetlana_jupyter.core.tables import Tabular
+from svetlana_jupyter.core.tables import EXCEL, Tabular
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.dataset import Dataset
 from svetlana_jupyter.project.importing.found import Found
@@ -18,7 +18,7 @@ from svetlana_jupyter.project.importing.svetlana import from_svetlana, labels_fi
 from svetlana_jupyter.project.importing.tables import from_table
 from svetlana_jupyter.project.importing.taking import refuse_nothing, take
 
-TABLES = (".csv", ".tsv", ".txt")
+TABLES = (".csv", ".tsv", ".txt", *EXCEL)
 
 
 class Imports(Dataset):
@@ -38,7 +38,7 @@ class Imports(Dataset):
         Parameters
         ----------
         source : path or DataFrame
-            A table (CSV or DataFrame) with a row an object: columns for its image, its number in the mask or its
+            A table (CSV, Excel or DataFrame) with a row an object: columns for its image, its number in the mask or its
             position (x, y and z in pixels, or in µm where that stands in the header), and its class, in usual
             spellings; ilastik's object tables are such. Outlines or points from QuPath (GeoJSON), for the objects that
             they share more than half with, or lie on. A class image (TIFF, HDF5, ...), in which each pixel has the

@@ -56,7 +56,8 @@ class Masks(Imports):
         ----------
         name : str
         mask : path or array
-            Of the same shape. A file is read where it lies, an array is copied into the project.
+            Of the same shape. A file is read where it lies, an array is copied into the project, outlines (GeoJSON) are
+            drawn there.
 
         Returns
         -------

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import zarr
 from xarray import DataArray
 
-from svetlana_jupyter.core.drawing import Drawn, draw
+from svetlana_jupyter.core.drawing import Drawn, DrawnWhenRead, draw, fitting
+from svetlana_jupyter.core.formats.stored import lazy
 from svetlana_jupyter.core.geojson import read_geojson
 from svetlana_jupyter.core.tables import listed
 from svetlana_jupyter.errors import InputError
@@ -38,8 +38,7 @@ def keep_outlines(folder: Path, file: Path, image: DataArray) -> tuple[Path, str
     """
     found = read_geojson(file.expanduser())
     shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
-    highest = max(one.number for one in found.shapes)
-    dtype = np.dtype(np.min_scalar_type(highest) if highest > 255 else np.uint16)
+    dtype = fitting(found.shapes)
     drawn, draft = Drawn(), draft_of(folder)
     draft.mkdir(parents=True)
     try:
@@ -59,6 +58,12 @@ def keep_outlines(folder: Path, file: Path, image: DataArray) -> tuple[Path, str
         shutil.rmtree(draft, ignore_errors=True)
     count = len({one.number for one in found.shapes})
     return folder / "mask.zarr", _said(count, drawn, found.note, drawn.missing(found.shapes))
+
+
+def outlined_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
+    """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is drawn when it is read."""
+    pixels = lazy(DrawnWhenRead(read_geojson(file.expanduser()).shapes, shape))
+    return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 
 
 def _said(count: int, drawn: Drawn, note: str, missing: list[int]) -> str:

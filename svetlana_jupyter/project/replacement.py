@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.annotations import AnnotationLog, Label, ObjectId, Subject
+from svetlana_jupyter.core.geojson import is_geojson
 from svetlana_jupyter.core.images import fingerprint
 from svetlana_jupyter.core.matching import fates, link, link_boxes, overlap
 from svetlana_jupyter.core.objects import box_columns, index_objects
@@ -24,6 +25,7 @@ from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.succession import LINK_COLUMNS, Succession
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.catalog import Catalog, FormerMask, ImageEntry, Source, to_zarr
+from svetlana_jupyter.project.outlined import outlined_mask
 from svetlana_jupyter.project.store import Store, draft_of, replacing
 
 Found = tuple[Succession, Mapping[int, int], str]  # as of `Match`
@@ -88,6 +90,8 @@ def match_mask(
     if given == entry.fingerprint:
         same = pd.DataFrame([(id.object, id.object, 1) for id in labels], columns=LINK_COLUMNS)
         return Match(entry, Succession(same), dict.fromkeys(same["old"], 1), "pixels", mask, given)
+    if is_geojson(mask):
+        mask = outlined_mask(Path(mask), entry.shape)
     opened = catalog.open(entry, mask)
     objects = index_objects(opened.mask)
     found = _by_pixels(store, catalog, entry, opened)

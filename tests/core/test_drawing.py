@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from skimage.draw import polygon2mask
 
 from svetlana_jupyter.core import drawing
-from svetlana_jupyter.core.drawing import Drawn, draw, enclosed
+from svetlana_jupyter.core.drawing import Drawn, DrawnWhenRead, draw, enclosed
+from svetlana_jupyter.core.formats.stored import lazy
 from svetlana_jupyter.core.geojson import Shape, read_geojson
 from svetlana_jupyter.errors import InputError
 
@@ -87,6 +88,19 @@ def test_planes_of_one_number_are_one_object() -> None:
         [square(2, 1, 1, 3, plane=1), square(2, 1, 1, 5, plane=2), square(8, 0, 0, 2, plane=9)], (4, 9, 9)
     )
     assert [(plane == 2).sum() for plane in mask] == [0, 9, 25, 0] and mask.max() == 2
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (4, 30, 40)])
+def test_any_part_of_a_mask_is_drawn_when_it_is_read(shape: tuple[int, ...]) -> None:
+    shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4) for n in range(1, 7)]
+    whole, _ = drawn_mask(shapes, shape)
+    source = DrawnWhenRead(shapes, shape)
+    mask = lazy(source)
+    for part in (np.s_[..., 3:17, 9:30], np.s_[..., 5:, 11], np.s_[..., 20:2:-3, ::5], np.s_[-1, ..., 30]):
+        np.testing.assert_array_equal(mask[part], whole[part])
+    everything = tuple(slice(None) for _ in shape)
+    assert source[everything].dtype == mask.dtype == np.uint16
+    np.testing.assert_array_equal(source[(*everything[:-2], slice(9, 2, -2), 12)], whole[..., 9:2:-2, 12])
 
 
 def feature(geometry: dict, **properties: object) -> dict:

@@ -120,6 +120,21 @@ def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(project: Project, 
         project.counts("well", table)
 
 
+def test_conditions_may_be_an_excel_file_or_have_decimal_commas(project: Project, doses, tmp_path: Path) -> None:
+    said(project)
+    doses["dose"] = [0, 1.5, 1.5]
+    doses.to_excel(tmp_path / "doses.xlsx", index=False)
+    doses.to_csv(tmp_path / "doses.csv", index=False, sep=";", decimal=",")
+    expected = project.counts("dose", doses)
+    for file in ("doses.xlsx", "doses.csv"):
+        pd.testing.assert_frame_equal(project.counts("dose", tmp_path / file), expected)
+    (tmp_path / "torn.xlsx").write_bytes((tmp_path / "doses.xlsx").read_bytes()[:900])
+    (tmp_path / "latin.csv").write_bytes("well;dosé\nA1;1\n".encode("latin1"))
+    for file in ("torn.xlsx", "latin.csv"):
+        with pytest.raises(InputError, match="Save it as CSV in UTF-8"):
+            project.counts("dose", tmp_path / file)
+
+
 def test_images_are_found_by_their_files_name(project: Project) -> None:
     table = pd.DataFrame({"File name": [f"{name}.tif" for name in NAMES], "dose": ["low", "low", "high"]})
     counts = said(project).counts("dose", table)

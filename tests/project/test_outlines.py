@@ -99,6 +99,24 @@ def test_classes_go_to_the_objects_of_another_mask_by_what_they_share(slide: Pat
     assert report["why"].tolist()[1] == "no object shares more than half with outline 2"
 
 
+@pytest.mark.parametrize("chunk", [8, 2048])
+def test_outlines_replace_a_mask_and_the_annotations_follow(slide: Path, chunk: int, monkeypatch) -> None:
+    from svetlana_jupyter.core.formats import stored
+
+    monkeypatch.setattr(stored, "BLOCK_PIXELS", chunk)
+    mask = np.zeros((30, 40), np.int32)
+    mask[2:12, 2:14], mask[3:13, 22:32] = 50, 70
+    project = Project(slide / "new.svetlana", classes=["a", "b"])
+    project.add("slide", slide / "slide.tif", mask, axes="yx")
+    project.annotate("slide", 50, "a")
+    project.annotate("slide", 70, "b")
+    assert project.check_mask("slide", slide / "slide.geojson")["new"].tolist() == [(1,), (3,)]
+    report = project.replace_mask("slide", slide / "slide.geojson")
+    assert report["fate"].tolist() == ["moved", "moved"]
+    np.testing.assert_array_equal(project.pair("slide").mask, expected())
+    assert classes_of(Project(slide / "new.svetlana")) == {("slide", 1): "a", ("slide", 3): "b"}
+
+
 def test_points_take_the_object_under_them(slide: Path) -> None:
     project = Project(slide / "new.svetlana")
     project.add("slide", slide / "slide.tif", expected(), axes="yx")
