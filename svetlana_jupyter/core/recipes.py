@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 DEFAULT = "default"
+AUTO = "auto"  # the best of those that are tried; before it is known, the values of the default one
 
 # What each recipe changes of the defaults. "default": whatever the patch shows may count, but not how it is turned.
 # "oriented": so may orientation, but no direction. "plain": whatever there is, as it lies. "free": turned by any angle.
@@ -42,3 +43,4 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 # Those that a search tries; of equally good ones it takes the first.
 CANDIDATES = (DEFAULT, "oriented", "free", "plain", "object", "texture", "wide", "forest")
+RECIPE_NAMES = (AUTO, *RECIPES)

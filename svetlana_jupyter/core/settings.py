@@ -15,7 +15,7 @@ from svetlana_jupyter.core.augment_settings import AugmentSettings
 from svetlana_jupyter.core.measure_settings import MeasureSettings
 from svetlana_jupyter.core.measures.table import EVIDENCE, Evidence
 from svetlana_jupyter.core.patch_settings import PatchSettings
-from svetlana_jupyter.core.recipes import RECIPES
+from svetlana_jupyter.core.recipes import AUTO, RECIPE_NAMES, RECIPES
 from svetlana_jupyter.core.validated import Settings, merged, unknown_key
 
 __all__ = [
@@ -42,12 +42,14 @@ _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 class TrainingSettings(Settings):
     """Everything that decides a training; the same settings, seed and threads give the same weights.
 
-    Covers section 4.1 of the paper. Defaults are the "default" recipe; others by `from_recipe`.
+    Covers section 4.1 of the paper. Defaults are those of the "default" recipe; others by `from_recipe`.
 
     Parameters
     ----------
     recipe : str
-        One of `RECIPES`: the values of whatever is not given.
+        One of `RECIPES`: the values of whatever is not given. "auto", the default: a project tries several of them
+        within what may count, keeps what is given, trains no longer than the planned time allows, and uses the best;
+        anywhere else its values are those of "default".
     may_use : set of "brightness", "orientation", "size" and "surroundings"
         The evidence that may decide a class; all by default. What is left out cannot count, whatever the other
         settings say (`core.may_use`).
@@ -109,7 +111,7 @@ class TrainingSettings(Settings):
         torch threads; None leaves them as they are.
     """
 
-    recipe: str = "default"
+    recipe: str = AUTO
     may_use: frozenset[Evidence] = frozenset(EVIDENCE)
     patches: PatchSettings = PatchSettings()
     architecture: str = "small_cnn"
@@ -150,10 +152,10 @@ class TrainingSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _begin_with_the_recipe(cls, values: Any) -> Any:
-        name = values.get("recipe", "default") if isinstance(values, Mapping) else "default"
-        if not isinstance(name, str) or name not in RECIPES:
-            raise ValueError(unknown_key(str(name), list(RECIPES), what="recipe"))
-        return merged(RECIPES[name], values) if isinstance(values, Mapping) else values
+        name = values.get("recipe", AUTO) if isinstance(values, Mapping) else AUTO
+        if not isinstance(name, str) or name not in RECIPE_NAMES:
+            raise ValueError(unknown_key(str(name), list(RECIPE_NAMES), what="recipe"))
+        return merged(RECIPES.get(name, {}), values) if isinstance(values, Mapping) else values
 
     @field_validator("class_weights", mode="before")
     @classmethod

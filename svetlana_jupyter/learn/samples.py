@@ -152,7 +152,7 @@ def gather_each(
     """
     parts = [part for part in parts if len(part[2])]
     _check_parts(parts)
-    frozen = [settings.changed(patches=_freeze(parts, settings)) for settings in map(restricted, several)]
+    frozen = _frozen(parts, several)
     sources = _sources(parts, frozen)
     for pair, objects, classes in parts:
         check_pixels(pair, objects.loc[classes.index])
@@ -190,6 +190,21 @@ def gather_each(
     ]
 
 
+def most_that_fit(parts: Iterable[Part], several: Sequence[TrainingSettings], size: int) -> int:
+    """Return the inputs of how many objects `gather_each` could hold in so many bytes; nothing is read.
+
+    Raises
+    ------
+    InputError
+        As `gather_each` does before any pixel is read.
+    """
+    parts = [part for part in parts if len(part[2])]
+    _check_parts(parts)
+    channels = len(parts[0][0].channels)
+    margins = _margins(_frozen(parts, several), parts[0][0].ndim, channels)
+    return int(size // max(1.0, _bytes_each(channels, margins)))
+
+
 Unit = Literal["px", "um"]
 Seen = PatchSettings | tuple[MeasureSettings, Unit]  # what decides the inputs of a training
 
@@ -210,12 +225,7 @@ def _seen(settings: TrainingSettings) -> Seen:
 def _sources(parts: Sequence[Part], frozen: Sequence[TrainingSettings]) -> list[_Source]:
     """Return the passes that all trainings together need, and make sure that what they cut fits."""
     channels = len(parts[0][0].channels)
-    margins: dict[PatchSettings, tuple[float, ...]] = {}
-    for settings in frozen:
-        if settings.architecture != "forest":
-            pipeline_of(settings, parts[0][0].ndim, channels)
-            margin = margin_for(settings.augmentation, settings.patches)
-            margins[settings.patches] = tuple(map(max, margin, margins.get(settings.patches, margin)))
+    margins = _margins(frozen, parts[0][0].ndim, channels)
     _check_memory(sum(len(classes) for _, _, classes in parts), channels, margins)
     ways = list(margins.items())
     sources = [_Source([*margins], lambda pair, objects: cut_each_way(pair, objects, ways))] if ways else []
@@ -223,6 +233,21 @@ def _sources(parts: Sequence[Part], frozen: Sequence[TrainingSettings]) -> list[
         if isinstance(seen, tuple):
             sources.append(_Source([seen], partial(_measured, seen)))
     return sources
+
+
+def _frozen(parts: Sequence[Part], several: Sequence[TrainingSettings]) -> list[TrainingSettings]:
+    return [settings.changed(patches=_freeze(parts, settings)) for settings in map(restricted, several)]
+
+
+def _margins(frozen: Sequence[TrainingSettings], ndim: int, channels: int) -> dict[PatchSettings, tuple[float, ...]]:
+    """Return the patches of all networks, with the widest margin that one of them needs."""
+    margins: dict[PatchSettings, tuple[float, ...]] = {}
+    for settings in frozen:
+        if settings.architecture != "forest":
+            pipeline_of(settings, ndim, channels)
+            margin = margin_for(settings.augmentation, settings.patches)
+            margins[settings.patches] = tuple(map(max, margin, margins.get(settings.patches, margin)))
+    return margins
 
 
 def _measured(
@@ -272,19 +297,25 @@ def _freeze(parts: Sequence[Part], settings: TrainingSettings) -> PatchSettings:
 
 
 def _check_memory(count: int, channels: int, margins: Mapping[PatchSettings, tuple[float, ...]]) -> None:
-    needed, sides = 0.0, list[int]()
-    for patches, margin in margins.items():
-        sampling = patches.sampling
-        assert isinstance(sampling, tuple)
-        pixels = math.prod(side * wider for side, wider in zip(sampling, margin, strict=True))
-        needed += count * 4 * pixels * (channels * (2 if patches.is_doubled else 1) + 1)
-        sides = sides or list(sampling)
+    needed = count * _bytes_each(channels, margins)
     if needed > MOST_BYTES:
+        sides = next(iter(margins)).sampling
+        assert isinstance(sides, tuple)
         raise InputError(
             f"the {count} training patches of {' × '.join(map(str, sides))} pixels would take "
             f"{needed / 2**30:.1f} GiB of memory, more than {MOST_BYTES / 2**30:.0f}. "
             f"Give patches a smaller sampling, for example {max(8, min(sides) // 2)}."
         )
+
+
+def _bytes_each(channels: int, margins: Mapping[PatchSettings, tuple[float, ...]]) -> float:
+    """Return how much memory all patches of one object take."""
+    needed = 0.0
+    for patches, margin in margins.items():
+        assert isinstance(patches.sampling, tuple)
+        pixels = math.prod(side * wider for side, wider in zip(patches.sampling, margin, strict=True))
+        needed += 4 * pixels * (channels * (2 if patches.is_doubled else 1) + 1)
+    return needed
 
 
 def specify(samples: Samples, history: tuple[Mapping[str, object], ...]) -> Specification:

@@ -118,7 +118,7 @@ def search(
         Asked before every batch; once it returns True, the search ends without a result.
     """
     first = next(iter(candidates.values()))
-    chosen = _some(first)
+    chosen = some_of(first.targets, first.settings.seed)
     found = _Search({name: samples.subset(chosen) for name, samples in candidates.items()}, fixed)
     if choose_device(first.settings.device, first.ndim).type != "cpu":
         workers = 1
@@ -233,13 +233,28 @@ class _Search:
         return held_out_table(samples, self.fold, probabilities.astype(np.float32))
 
 
-def _some(samples: Samples) -> NDArray[np.int64]:
-    """Return which objects recipes are tried on: all, or as many of each class as its share allows."""
-    if len(samples) <= MOST:
-        return np.arange(len(samples))
-    rng = np.random.default_rng(samples.settings.seed)
+def some_of(targets: NDArray[np.int64], seed: int, most: int | None = None) -> NDArray[np.int64]:
+    """Return which objects recipes are tried on: all, or as many of each class as its share allows.
+
+    Parameters
+    ----------
+    targets : int64 of shape (n,)
+        Class ids.
+    seed : int
+    most : int, optional
+        About so many are chosen, `MOST` by default; at least 20 of each class, if it has them.
+
+    Returns
+    -------
+    int64 of shape (m,)
+        Ascending positions.
+    """
+    most = MOST if most is None else most
+    if len(targets) <= most:
+        return np.arange(len(targets))
+    rng = np.random.default_rng(seed)
     chosen = [
-        rng.permutation(members)[: max(20, round(MOST * len(members) / len(samples)))]
-        for members in (np.flatnonzero(samples.targets == id) for id in samples.classes)
+        rng.permutation(members)[: max(20, round(most * len(members) / len(targets)))]
+        for members in (np.flatnonzero(targets == id) for id in np.unique(targets))
     ]
     return np.sort(np.concatenate(chosen))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -127,11 +127,21 @@ def held_out_table(samples: Samples, folds: NDArray[np.int64], probabilities: ND
 
 def why_not(samples: Samples) -> str:
     """Return why there is no score, "" where there can be one."""
-    counts = {id: int((samples.targets == id).sum()) for id in samples.classes}
-    scarce = [f"{samples.names.get(id, f'class {id}')} has {n}" for id, n in counts.items() if n < FEWEST]
-    if not scarce:
+    few = scarce(samples.targets, samples.names)
+    if not few:
         return ""
-    return f"Not known yet: a score needs at least {FEWEST} annotated objects of each class, but {', '.join(scarce)}."
+    return f"Not known yet: a score needs at least {FEWEST} annotated objects of each class, but {few}."
+
+
+def scarce(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
+    """Say which classes have too few annotated objects to hold some of them out, "" where none has.
+
+    >>> scarce(np.array([1] * 9 + [2] * 3), {1: "active", 2: "resting"})
+    'resting has 3'
+    """
+    ids, counts = np.unique(targets, return_counts=True)
+    few = [(id, n) for id, n in zip(ids.tolist(), counts.tolist()) if n < FEWEST]
+    return ", ".join(f"{names.get(id, f'class {id}')} has {n}" for id, n in few)
 
 
 def predicted_probabilities(classifier: Classifier, testing: Samples, classes: tuple[int, ...]) -> NDArray[np.float32]:
@@ -158,17 +168,22 @@ def _unknown(samples: Samples, sentence: str) -> Validation:
     return Validation(None, None, None, None, len(samples), sentence, table)
 
 
+def source_of(n: int, apart: str) -> str:
+    """Say where a score comes from, by how many objects were held out and what was never divided (`split.Folds`)."""
+    because = "" if apart == "whole groups" else " (the classes live in too few groups)"
+    return f"Cross-validation on {n} annotated objects, held out by {apart}{because}"
+
+
 def _validation(table: pd.DataFrame, apart: str, parameters: int | None) -> Validation:
     ids = table["truth"].unique().tolist()
     found = score(table["truth"], table["predicted"], {id: str(id) for id in ids}, table["group"])
-    because = "" if apart == "whole groups" else " (the classes live in too few groups)"
     return Validation(
         accuracy=found.accuracy.value,
         low=found.accuracy.low,
         high=found.accuracy.high,
         balanced=found.balanced_accuracy.value,
         n=len(table),
-        says=f"Cross-validation on {len(table)} annotated objects, held out by {apart}{because}.",
+        says=f"{source_of(len(table), apart)}.",
         table=table,
         parameters=parameters,
     )

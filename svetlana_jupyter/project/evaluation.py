@@ -48,6 +48,8 @@ class Evaluation:
         Whether there are other annotations now than the run learned from.
     images : DataFrame
         Which images look unlike those annotated, as `Project.compare_images` says it.
+    warning : str
+        That augmentation destroys the classes, or that they cannot be told apart; "" where nothing speaks for it.
     """
 
     run: str
@@ -62,6 +64,7 @@ class Evaluation:
     left_out: Mapping[str, int] = field(default_factory=dict)
     outdated: bool = False
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    warning: str = ""
 
     def __str__(self) -> str:
         return report_text(self)
@@ -77,7 +80,9 @@ class Evaluation:
 def evaluate(project: Results, run: Run) -> Evaluation:
     """Return all that is known of a run."""
     outdated = run.annotations != digest(project.training_labels()["class_id"])
-    return replace(scored(project, run), outdated=outdated, images=project.compare_images(run=run.name))
+    found, images = scored(project, run), project.compare_images(run=run.name)
+    text = f"{found.text} {run.warning}" if run.warning else found.text
+    return replace(found, text=text, outdated=outdated, images=images, warning=run.warning)
 
 
 def scored(project: Results, run: Run) -> Evaluation:

@@ -122,19 +122,21 @@ class Job:
 class Pace:
     """Estimates the time left of a job from its progress.
 
-    The first progress only starts the clock, so that what comes before it (opening files, the first import of torch)
-    does not spoil the estimate.
+    The first progress of each stage only starts the clock, so that what comes before it (opening files, the first
+    import of torch, a stage that is done) does not spoil the estimate. A stage begins where progress falls back.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._first: tuple[float, float] | None = None
+        self._last = 0.0
 
     def follow(self, state: JobState, progress: Progress) -> JobState:
         """Return ``state`` brought up to ``progress``, with the seconds left where they can be told."""
         now = self._clock()
-        if self._first is None or progress.done < self._first[1]:
+        if self._first is None or progress.done < self._last:
             self._first = now, progress.done
+        self._last = progress.done
         start, before = self._first
         advanced = progress.done - before
         left = (now - start) / advanced * (progress.total - progress.done) if advanced > 0 else None

@@ -7,6 +7,7 @@ to it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 import xarray as xr
 from traitlets import Any as AnyTrait
 
+from svetlana_jupyter.core.recipes import AUTO
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.analysis import Analysis
@@ -105,20 +107,27 @@ class Project(Predicting, Analysis):
 
     def train(
         self,
-        settings: TrainingSettings | None = None,
+        settings: TrainingSettings | Mapping[str, Any] | None = None,
         *,
         predict: bool = False,
+        search: bool = False,
         network: Module | None = None,
         **changes: Any,
     ) -> Run:
         """Train a classifier on all annotations and wait for it.
 
+        With the recipe "auto", which is the default, several recipes are tried within what may count
+        (`learn.search`), and the best is trained. It is used again by later trainings of the same settings and classes,
+        until there are twice as many annotations.
+
         Parameters
         ----------
         settings : TrainingSettings, optional
-            For this run alone; by default the project's.
+            For this run alone; by default the project's. ``run.settings`` of an earlier run trains the same again.
         predict : bool
             Classify every object of every image behind it.
+        search : bool
+            Try the recipes anew.
         network : torch.nn.Module, optional
             One of your own instead of the architecture of the settings: logits (n, classes) of patches
             (n, channels, [z,] y, x), the mask channel included. A copy is trained.
@@ -131,19 +140,22 @@ class Project(Predicting, Analysis):
         Run
             Finished, and from now on `current_run`.
         """
-        self._jobs.run("training", self._training(settings, changes, predict, network, threads_for("script")))
+        threads = threads_for("script")
+        self._jobs.run("training", self._training(settings, changes, predict, network, threads, search))
         return self._runs[self.current_run]
 
     def start_training(
         self,
-        settings: TrainingSettings | None = None,
+        settings: TrainingSettings | Mapping[str, Any] | None = None,
         *,
         predict: bool = False,
+        search: bool = False,
         network: Module | None = None,
         **changes: Any,
     ) -> None:
         """Train on a thread of its own, so that the notebook stays free; `job`, `live` and `current_run` tell."""
-        self._jobs.start("training", self._training(settings, changes, predict, network, threads_for("panel")))
+        threads = threads_for("panel")
+        self._jobs.start("training", self._training(settings, changes, predict, network, threads, search))
 
     def measure(
         self, images: Iterable[str] | None = None, groups: Iterable[str] = MEASURED, ring: float | None = None
@@ -223,13 +235,19 @@ class Project(Predicting, Analysis):
 
     def _training(
         self,
-        settings: TrainingSettings | None,
+        settings: TrainingSettings | Mapping[str, Any] | None,
         changes: Mapping[str, Any],
         predict: bool,
         network: Module | None,
         threads: int,
+        search: bool,
     ) -> Work:
-        task = self._task(settings, changes, threads, network)
+        given = TrainingSettings(**settings) if isinstance(settings, Mapping) else settings
+        task = replace(self._task(given, changes, threads, network), search=search)
+        if search and task.settings.recipe != AUTO:
+            raise ProjectError(
+                f'a search chooses the recipe, but the settings name "{task.settings.recipe}"; give recipe="auto".'
+            )
         threads = task.settings.threads or threads
         self.live, self._network = LiveCurve(), network
 
@@ -262,6 +280,7 @@ class Project(Predicting, Analysis):
             settings=begins.settings.changed(threads=begins.settings.threads or threads),
             folder=self._store.runs_folder,
             begins=begins,
+            runs=tuple(self.runs),
         )
 
     def _check_idle(self) -> None:
@@ -279,7 +298,9 @@ class Project(Predicting, Analysis):
             self.runs_version += 1
             self._make_current(event)
             trained = f"Run {event.name} is trained on {sum(event.labels.values())} annotations"
-            self.status = ". ".join([trained, *event.remarks])
+            self.status = ". ".join([trained, " ".join(filter(None, [event.choice, *event.remarks]))]).removesuffix(
+                ". "
+            )
         elif isinstance(event, Scored):
             self._runs[event.run.name] = event.run
             self.runs_version += 1

@@ -18,6 +18,7 @@ from svetlana_jupyter.core.calibration import AS_GIVEN, Calibration, calibrate
 from svetlana_jupyter.core.unlike import LeftOut
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.store import draft_of, file_name, replacing
+from svetlana_jupyter.project.tried import tried_table
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Run:
     history : list of dict
         One entry an epoch: ``epoch``, ``loss``, ``score`` (None where nothing was held out).
     seconds : float
-        From the first patch read to the trained network.
+        From the first patch read to the trained network, a search for its recipe included.
     stopped : bool
         Whether it was stopped before its last epoch.
     note : str
@@ -52,6 +53,10 @@ class Run:
         What else is to know of the training: what it began with, that memory ran out, or that it diverged.
     left_out : LeftOut or None
         How much of a group that was left out looks unlike the others; None where there was too little to tell.
+    choice : str
+        How its recipe came about; "" where the settings named it.
+    warning : str
+        That augmentation destroys the classes, or that they cannot be told apart; "" where nothing speaks for it.
     """
 
     name: str
@@ -67,6 +72,8 @@ class Run:
     calibration: Calibration = AS_GIVEN
     remarks: list[str] = field(default_factory=list)
     left_out: LeftOut | None = None
+    choice: str = ""
+    warning: str = ""
     path: Path = field(default=Path(), compare=False)
 
     @property
@@ -74,6 +81,20 @@ class Run:
         """Python and the packages that it was trained with, by name; ``settings`` holds seed and threads."""
         document = json.loads((self.path / "classifier.json").read_text("utf-8"))
         return dict(document["versions"])
+
+    def tried(self) -> pd.DataFrame:
+        """Return what was tried to find the recipe.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by recipe, the chosen one first, then as they were ranked: ``accuracy`` on held-out objects with
+            its 95 % interval ``low`` and ``high``, ``balanced`` accuracy and ``merit`` (by which it was ranked,
+            `core.choice.merit`), all of which are too good for the best of several; ``finalist``, whether it was
+            trained to the end; ``epochs`` of its training (missing for a forest), ``seconds`` of one core, and whether
+            it was ``chosen``. Empty where nothing was tried.
+        """
+        return tried_table(self.path)
 
     def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
         """Return what cross-validation predicted for annotated objects it was not trained on.
@@ -89,12 +110,13 @@ class Run:
             Columns ``image``, ``object``, ``group``, ``fold``, ``truth``, ``predicted`` (class ids) and
             ``p_<class id>``, as `learn.validate.held_out_table` gives them; None if there was none. Those of the run's
             own classifier are calibrated by what the other folds ask for; ``raw_<class id>`` is what it gave itself.
+            Where a search chose its recipe, each fold is predicted with the recipe that the other folds choose.
         """
         file = self.path / f"held_out_{architecture}.parquet"
         return pd.read_parquet(file) if file.exists() else None
 
-    def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame]) -> Run:
-        """Keep what was predicted of objects held out, by architecture, with a note on its source.
+    def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "") -> Run:
+        """Keep what was predicted of objects held out, by architecture, with a note on its source and a warning.
 
         Returns
         -------
@@ -109,7 +131,7 @@ class Run:
         for architecture, table in tables.items():
             with replacing(self.path / f"held_out_{architecture}.parquet") as beside:
                 table.to_parquet(beside)
-        scored = replace(self, note=note, calibration=calibration)
+        scored = replace(self, note=note, calibration=calibration, warning=warning)
         with replacing(self.path / "run.json") as beside:
             beside.write_text(_to_json(scored), "utf-8")
         return scored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,25 +19,33 @@ from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.runs import Run, writing_run
+from svetlana_jupyter.project.searching import Choice, choose
 from svetlana_jupyter.project.start import Beginning
+from svetlana_jupyter.project.tried import write_tried
 
 if TYPE_CHECKING:
     from svetlana_jupyter.learn.events import Epoch, Fitted
     from svetlana_jupyter.learn.familiar import Familiar
-    from svetlana_jupyter.learn.samples import Gathering, Samples
+    from svetlana_jupyter.learn.samples import Gathering, Part, Samples
+    from svetlana_jupyter.learn.search import Found
     from svetlana_jupyter.learn.validate import Validation
 
 
 @dataclass(frozen=True)
 class LiveCurve:
-    """The curve of a training so far, one value an epoch; a score is None where nothing is held out."""
+    """The curve of a training so far, one value an epoch; a score is None where nothing is held out.
+
+    ``total`` is the number of epochs planned, 0 before the first one is known.
+    """
 
     epochs: tuple[int, ...] = ()
     losses: tuple[float, ...] = ()
     scores: tuple[float | None, ...] = ()
+    total: int = 0
 
     def grown(self, epoch: Epoch) -> LiveCurve:
-        return LiveCurve((*self.epochs, epoch.epoch), (*self.losses, epoch.loss), (*self.scores, epoch.score))
+        scores = (*self.scores, epoch.score)
+        return LiveCurve((*self.epochs, epoch.epoch), (*self.losses, epoch.loss), scores, epoch.epochs)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,10 @@ class TrainingTask:
         Where runs are kept.
     begins : Beginning, optional
         What a network begins with, beside what the settings say.
+    search : bool
+        Look for the best recipe anew, where the settings leave it open.
+    runs : tuple of Run
+        Those of the project, in which the recipe may have been found before.
     """
 
     pairs: Mapping[str, ImagePair]
@@ -69,26 +81,39 @@ class TrainingTask:
     settings: TrainingSettings
     folder: Path
     begins: Beginning | None = None
+    search: bool = False
+    runs: tuple[Run, ...] = ()
 
-    def gather(self, settings: TrainingSettings) -> Iterator[Gathering | Samples]:
-        """Cut or measure the annotated objects."""
-        from svetlana_jupyter.learn.samples import Samples, gather
-
+    def parts(self) -> list[Part]:
+        """Return each annotated image with all its objects, and the classes of those that are annotated."""
         parts = []
         for name, pair in self.pairs.items():
             if name in self.labels.index.get_level_values("image"):
                 objects = self.objects(name)
                 labels = self.labels.xs(name, level="image")
                 parts.append((pair, objects, labels[labels.index.isin(objects.index)]))
-        for event in gather(parts, settings, dict(zip(self.classes.ids, self.classes.names))):
-            yield self._complete(event, settings) if isinstance(event, Samples) else event
+        return parts
 
-    def _complete(self, samples: Samples, settings: TrainingSettings) -> Samples:
+    def gather(self, settings: TrainingSettings) -> Iterator[Gathering | Samples]:
+        """Cut or measure the annotated objects."""
+        for event in self.gather_each([settings], self.parts()):
+            yield event[0] if isinstance(event, list) else event
+
+    def gather_each(
+        self, several: Sequence[TrainingSettings], parts: Sequence[Part]
+    ) -> Iterator[Gathering | list[Samples]]:
+        """Cut or measure objects for several trainings at once."""
+        from svetlana_jupyter.learn.samples import gather_each
+
+        for event in gather_each(parts, several, dict(zip(self.classes.ids, self.classes.names))):
+            yield [self._complete(samples) for samples in event] if isinstance(event, list) else event
+
+    def _complete(self, samples: Samples) -> Samples:
         """Add what is known of the samples beside their pixels, and for a network what it begins with."""
         from svetlana_jupyter.learn.start import Start
 
         samples = samples.with_gestures(self.gestures)
-        if self.begins is None or settings.architecture == "forest":
+        if self.begins is None or samples.settings.architecture == "forest":
             return samples
         return replace(samples, start=Start(self.begins.network, self.begins.weights))
 
@@ -144,9 +169,10 @@ class Scored:
 
 
 def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve | Run | Scored | Abandoned]:
-    """Train and keep the run, then score it: it can be used before its score is known.
+    """Settle the recipe, train and keep the run, then score it: it can be used before its score is known.
 
-    A stop keeps the best network so far, and leaves out what is not scored yet.
+    A stop before training leaves nothing. One while training keeps the best network so far, and leaves out what is not
+    scored yet.
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
     from svetlana_jupyter.learn.events import Batch, Epoch, Fitted, Note
@@ -154,6 +180,12 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
     from svetlana_jupyter.learn.fit import fit
     from svetlana_jupyter.learn.samples import Gathering
 
+    began = time.monotonic()
+    choice = yield from choose(task, stop)
+    if choice is None or stop():
+        yield Abandoned()
+        return
+    task = replace(task, settings=choice.settings)
     samples: Samples | None = None
     for gathered in task.gather(task.settings):
         if isinstance(gathered, Gathering):
@@ -164,7 +196,7 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
             yield Abandoned()
             return
     assert samples is not None
-    began, curve, fitted = time.monotonic(), LiveCurve(), None
+    curve, fitted = LiveCurve(), None
     for event in fit(samples, stop):
         if isinstance(event, Batch):
             yield Progress(event.epoch - 1 + event.batch / event.batches, event.epochs, "training")
@@ -182,12 +214,31 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
         fitted.classifier.save(folder)
         if familiar is not None:
             familiar.save(folder)
-        run = finish(_describe(task, fitted, familiar, seconds))
+        if choice.tried is not None:
+            write_tried(folder, choice.tried)
+        run = finish(_describe(task, choice, fitted, familiar, seconds))
     yield run
-    yield from _score(task, samples, run, stop)
+    if choice.found is not None and not run.stopped:
+        yield from _score_of_choosing(samples, choice.found, run, stop)
+    else:
+        yield from _score(task, samples, choice, run, stop)
 
 
-def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterator[Progress | Scored]:
+def _score_of_choosing(samples: Samples, found: Found, run: Run, stop: Stop) -> Iterator[Progress | Scored]:
+    """Score each part of the annotations with the recipe that the others choose, which the search knows already."""
+    from svetlana_jupyter.learn.validate import source_of
+
+    forest = next((one.table for one in found.tried if one.settings.architecture == "forest"), None)
+    plain = next((one for one in found.tried if one.settings.augmentation == _plain(samples.settings)), None)
+    warning = yield from _warned(samples, found.outer, stop, plain.table if plain is not None else None)
+    known = {"network": found.outer} | ({"forest": forest} if forest is not None else {})
+    says = (
+        f"{source_of(len(found.outer), found.apart)}; what is scored of each part is the recipe that the others choose."
+    )
+    yield Scored(run.with_score(says, known, warning))
+
+
+def _score(task: TrainingTask, samples: Samples, choice: Choice, run: Run, stop: Stop) -> Iterator[Progress | Scored]:
     """Cross-validate the run's own settings, and the forest on the same annotations."""
     from svetlana_jupyter.learn.validate import STOPPED
 
@@ -195,7 +246,7 @@ def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterat
         yield Scored(run.with_score(STOPPED, {}))
         return
     own = yield from _validated(samples, "scoring on held-out annotations", stop)
-    warning = yield from _warned(samples, own, stop)
+    warning = (yield from _warned(samples, own.table, stop)) if own.accuracy is not None else ""
     tables = {"network": own, "forest": own}
     compared = task.settings.architecture != "forest" and not stop()
     if compared and (measured := task.measured(stop)) is not None:
@@ -204,24 +255,35 @@ def _score(task: TrainingTask, samples: Samples, run: Run, stop: Stop) -> Iterat
     says = own.says
     if own.accuracy is not None and task.begins is not None and task.begins.run:
         says += f" It began with run {task.begins.run}, which may know some of them: the score may be too good."
-    if warning:
-        says += f" {warning}"
-    yield Scored(run.with_score(says, known))
+    elif own.accuracy is not None and choice.run:
+        says += f" Some of them chose the recipe in run {choice.run}: the score may be a little too good."
+    yield Scored(run.with_score(says, known, warning))
 
 
-def _warned(samples: Samples, own: Validation, stop: Stop) -> Generator[Progress, None, str]:
+def _warned(
+    samples: Samples, own: pd.DataFrame, stop: Stop, plain: pd.DataFrame | None = None
+) -> Generator[Progress, None, str]:
     """Say whether augmentation destroys the classes; where that may be, the same is scored without it.
 
-    What may not count stays varied.
+    What may not count stays varied. ``plain`` is what was predicted without augmentation, where that is known already.
     """
     settings = samples.settings
-    plain = restricted(settings.changed(augmentation=AugmentSettings.none()))
-    if own.accuracy is None or own.accuracy > 1 - FAR or settings.architecture == "forest":
+    if (own["predicted"] == own["truth"]).mean() > 1 - FAR or settings.architecture == "forest":
         return ""
-    if not settings.augmentation.varies or plain.augmentation == settings.augmentation:
+    if not settings.augmentation.varies or _plain(settings) == settings.augmentation:
         return ""
-    without = yield from _validated(replace(samples, settings=plain), "scoring without augmentation", stop)
-    return destroyed(settings.augmentation, own.table, without.table) if without.accuracy is not None else ""
+    if plain is None:
+        unvaried = replace(samples, settings=settings.changed(augmentation=_plain(settings)))
+        without = yield from _validated(unvaried, "scoring without augmentation", stop)
+        if without.accuracy is None:
+            return ""
+        plain = without.table
+    return destroyed(settings.augmentation, own, plain)
+
+
+def _plain(settings: TrainingSettings) -> AugmentSettings:
+    """Return the least augmentation that keeps out what may not count."""
+    return restricted(settings.changed(augmentation=AugmentSettings.none())).augmentation
 
 
 def _validated(samples: Samples, text: str, stop: Stop) -> Generator[Progress, None, Validation]:
@@ -238,7 +300,7 @@ def _validated(samples: Samples, text: str, stop: Stop) -> Generator[Progress, N
     return result
 
 
-def _describe(task: TrainingTask, fitted: Fitted, familiar: Familiar | None, seconds: float) -> Run:
+def _describe(task: TrainingTask, choice: Choice, fitted: Fitted, familiar: Familiar | None, seconds: float) -> Run:
     names = dict(zip(task.classes.ids, task.classes.names))
     counts = task.labels.value_counts()
     history = [{"epoch": e.epoch, "loss": e.loss, "score": e.score} for e in fitted.history]
@@ -255,6 +317,7 @@ def _describe(task: TrainingTask, fitted: Fitted, familiar: Familiar | None, sec
         note="Not known yet: it was not scored.",
         remarks=list(fitted.notes),
         left_out=familiar.left_out if familiar is not None else None,
+        choice=choice.says,
     )
 
 

@@ -1,7 +1,8 @@
-"""What the current run is worth: its scores beside the forest's, warnings, and what was taken for what."""
+"""What the current run is worth: its scores beside the forest's, warnings, what was taken for what, what was tried."""
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, VBox
@@ -11,6 +12,7 @@ from svetlana_jupyter.project.evaluation_report import notes_of
 from svetlana_jupyter.widgets.latest import Latest
 from svetlana_jupyter.widgets.parts import muted, side_by_side
 from svetlana_jupyter.widgets.scores import by_class, confusion, score_cards
+from svetlana_jupyter.widgets.tried import tried_card
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.evaluation import Evaluation
@@ -29,14 +31,15 @@ class RunResult(VBox):
 
     Attributes
     ----------
-    cards, warning, tables, notes : HTML
+    cards, warning, tables, tried, notes : HTML
     """
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._latest: Latest[Run] = Latest(self._evaluated, self._draw, delay=0.0)
-        self.cards, self.warning, self.tables, self.notes = (HTML(layout=_WIDE) for _ in range(4))
-        super().__init__([self.cards, self.warning, self.tables, self.notes], layout={"width": "100%"})
+        self.cards, self.warning, self.tables, self.tried, self.notes = (HTML(layout=_WIDE) for _ in range(5))
+        shown = [self.cards, self.warning, self.tables, self.tried, self.notes]
+        super().__init__(shown, layout={"width": "100%"})
 
     def show(self) -> None:
         """Bring the scores up to the project's current run."""
@@ -45,21 +48,28 @@ class RunResult(VBox):
             return
         self._latest.drop()
         self.cards.value = f'<div class="sv-empty sv-calm">{muted(_EMPTY)}</div>'
-        self.warning.value = self.tables.value = self.notes.value = ""
+        self._clear()
 
-    def _evaluated(self, run: Run) -> tuple[Run, Evaluation | str]:
+    def _clear(self) -> None:
+        self.warning.value = self.tables.value = self.tried.value = self.notes.value = ""
+
+    def _evaluated(self, run: Run) -> tuple[Run, Evaluation | str, str]:
         try:
-            return run, self._project.evaluate(run.name)
+            return run, self._project.evaluate(run.name), tried_card(run)
         except SvetlanaError as error:
-            return run, str(error)
+            return run, str(error), ""
 
-    def _draw(self, answer: tuple[Run, Evaluation | str]) -> None:
-        run, report = answer
-        self.warning.value = self.tables.value = self.notes.value = ""
+    def _draw(self, answer: tuple[Run, Evaluation | str, str]) -> None:
+        run, report, tried = answer
+        self._clear()
         if isinstance(report, str):
             self.cards.value = muted(report)
             return
         self.cards.value = score_cards(report, forest_alone=run.settings["architecture"] == "forest")
+        self.tried.value = tried
+        if report.warning:
+            said = html.escape(report.warning)
+            self.warning.value = f'<div class="sv-status sv-trouble" role="alert">{said}</div>'
         self.notes.value = "<br>".join(map(muted, [run.note, *notes_of(report)])) if report.network else ""
         if report.network is not None:
             classes = self._project.classes

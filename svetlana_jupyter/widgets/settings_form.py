@@ -8,14 +8,14 @@ from typing import Any
 
 from ipywidgets import HTML, VBox
 
-from svetlana_jupyter.core.recipes import RECIPES
+from svetlana_jupyter.core.recipes import RECIPE_NAMES
 from svetlana_jupyter.core.settings import ARCHITECTURES, TrainingSettings
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.parts import heading
 from svetlana_jupyter.widgets.setting_fields import SettingField
 from svetlana_jupyter.widgets.setting_words import grouped, leaves
 
-KNOWN: dict[str, Iterable[str]] = {"architecture": ARCHITECTURES, "recipe": RECIPES}
+KNOWN: dict[str, Iterable[str]] = {"architecture": ARCHITECTURES, "recipe": RECIPE_NAMES}
 ELSEWHERE = ("may_use",)  # on the face of the panel
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Accordion, HBox
 
+from svetlana_jupyter.core.recipes import AUTO
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.widgets.augmented import AugmentedPatches
 from svetlana_jupyter.widgets.curves import curves
@@ -35,6 +36,8 @@ class TrainingPanel(Panel):
     questions : Questions
         What may count.
     train : Button
+    search : Button
+        Shown where the recipe is chosen by a search and there was a training.
     job : JobBar
     readiness : HTML
         What is missing before a training can start.
@@ -60,6 +63,14 @@ class TrainingPanel(Panel):
             tooltip="Train on all annotations; the notebook stays free",
             layout={"width": "110px", "flex": "0 0 auto"},
         )
+        self.search = self.button(
+            lambda: project.start_training(search=True),
+            "Try recipes anew",
+            tooltip="Look for the best recipe once more, within what may count, and train it; "
+            "it happens by itself when there are twice as many annotations",
+            layout={"width": "140px", "flex": "0 0 auto"},
+        )
+        self.search.add_class("sv-quiet")
         self.job = JobBar(stop=lambda: self.do(project.stop))
         self.readiness = HTML(layout={"margin": "0 0 0 12px", "flex": "1 1 auto"})
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
@@ -76,7 +87,7 @@ class TrainingPanel(Panel):
             self._style,
             self.questions,
             HBox(
-                [self.train, self.readiness, self.job],
+                [self.train, self.search, self.readiness, self.job],
                 layout={"width": "100%", "align_items": "center", "flex_flow": "row wrap"},
             ),
             self.curves,
@@ -117,6 +128,7 @@ class TrainingPanel(Panel):
     def _follow_settings(self) -> None:
         if self.settings.used:
             self.questions.show(self.settings.used.may_use)
+        self._show_search()
         self._preview()
 
     def _show_readiness(self) -> None:
@@ -124,7 +136,11 @@ class TrainingPanel(Panel):
         missing, running = project.readiness(), project.job is not None
         self.readiness.value = muted(missing)
         self.readiness.layout.display = None if missing and not running else "none"
-        self.train.disabled = bool(missing) or running
+        self.train.disabled = self.search.disabled = bool(missing) or running
+
+    def _show_search(self) -> None:
+        chosen = self.settings.used is not None and self.settings.used.recipe == AUTO
+        self.search.layout.display = None if chosen and self.project.runs else "none"
 
     def _show_curves(self) -> None:
         project = self.project
@@ -132,7 +148,7 @@ class TrainingPanel(Panel):
         if training or not project.current_run:
             live = project.live
             epochs, losses, scores = (live.epochs, live.losses, live.scores) if live else ((), (), ())
-            total = self._epochs()
+            total = (live.total if live else 0) or self._epochs()
         else:
             history = project.run().history
             epochs, losses = [entry["epoch"] for entry in history], [entry["loss"] for entry in history]
@@ -149,6 +165,7 @@ class TrainingPanel(Panel):
     def _show_runs(self) -> None:
         self.runs.show()
         self.result.show()
+        self._show_search()
         self._pace.request()
 
     def _preview(self) -> None:

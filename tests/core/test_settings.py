@@ -8,11 +8,12 @@ import sys
 
 import pytest
 
-from svetlana_jupyter.core.settings import RECIPES, AugmentSettings, PatchSettings, TrainingSettings
+from svetlana_jupyter.core.recipes import RECIPE_NAMES
+from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", RECIPE_NAMES)
 def test_every_recipe_survives_json(name):
     settings = TrainingSettings.from_recipe(name)
     assert TrainingSettings.from_json(settings.to_json()) == settings
@@ -76,6 +77,12 @@ def test_a_recipe_gives_what_is_not_given_and_another_one_begins_anew():
     assert mixed.changed(recipe="oriented") == TrainingSettings.from_recipe("oriented")
     assert mixed.changed(may_use=["size"]).changed(recipe="oriented").may_use == {"size"}
     assert mixed.changed(recipe="object", epochs=3).patches.dilation == 5
+
+
+def test_by_default_the_recipe_is_searched_for_and_begins_with_the_values_of_the_default_one():
+    assert TrainingSettings().recipe == "auto"
+    found, usual = TrainingSettings().model_dump(), TrainingSettings(recipe="default").model_dump()
+    assert {name for name in found if found[name] != usual[name]} == {"recipe"}
 
 
 def test_changes_to_patches_keep_the_other_patch_settings():

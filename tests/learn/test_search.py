@@ -20,20 +20,23 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import search as searching
 from svetlana_jupyter.learn.fit import never
 from svetlana_jupyter.learn.plan import BUDGET, FEWEST_FIRST, plan, step_seconds
-from svetlana_jupyter.learn.samples import Samples, gather_each
+from svetlana_jupyter.learn.samples import Part, Samples, gather_each, most_that_fit
 from svetlana_jupyter.learn.search import Found, Searching, search
 
 QUICK = TrainingSettings(epochs=6, steps=6, depth=2, width=8, folds=2, trees=10, patches={"size": 34, "sampling": 17})
 SOME = ("default", "oriented", "free", "plain", "forest")
 
 
-def gathered(names: tuple[str, ...] = SOME) -> dict[str, Samples]:
-    """Discs that only the direction of their stripes tells apart, as some recipes see them."""
+def part() -> Part:
     sample = stripes(0)
     found = pair("stripes", sample.image, sample.mask, axes="yx")
-    classes = pd.Series(sample.classes + 1, index=np.arange(1, len(sample.classes) + 1))
+    return found, index_objects(found.mask), pd.Series(sample.classes + 1, index=np.arange(1, len(sample.classes) + 1))
+
+
+def gathered(names: tuple[str, ...] = SOME) -> dict[str, Samples]:
+    """Discs that only the direction of their stripes tells apart, as some recipes see them."""
     tried = {name: settings for name, settings in candidates(QUICK).items() if name in names}
-    *_, several = gather_each([(found, index_objects(found.mask), classes)], list(tried.values()))
+    *_, several = gather_each([part()], list(tried.values()))
     return dict(zip(tried, several, strict=True))
 
 
@@ -181,3 +184,13 @@ def test_wider_networks_larger_patches_and_volumes_cost_more():
         step_seconds(settings_of(3), 4),
     ]
     assert costs == sorted(costs) and costs[3] > 4 * costs[2]
+
+
+def test_as_many_objects_fit_as_their_patches_say():
+    tried = gathered()
+    several = [samples.settings for samples in tried.values()]
+    held = {samples.inputs.ctypes.data: samples.inputs for name, samples in tried.items() if name != "forest"}
+    each = sum(inputs.nbytes for inputs in held.values()) / len(tried["forest"])
+    assert most_that_fit([part()], several, 2**24) == pytest.approx(2**24 / each, rel=0.1)
+    forest = [tried["forest"].settings]
+    assert most_that_fit([part()], forest, 2**24) >= 2**24, "of a forest, nothing is cut"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, SettingsError
 from svetlana_jupyter.learn import fit as fitting
 from svetlana_jupyter.learn.best import Best
@@ -62,7 +63,9 @@ def test_only_full_memory_is_full_memory():
 
 @pytest.mark.parametrize("recipe", ["default", "paper"])
 def test_a_rate_that_diverges_at_once_ends_with_a_sentence(discs, recipe):
-    settings = QUICK.changed(recipe=recipe).changed(patches={"sampling": 12}, learning_rate=10.0, schedule="constant")
+    settings = TrainingSettings(recipe=recipe, epochs=6, steps=5, batch_size=8, depth=2, width=4).changed(
+        patches={"sampling": 12}, learning_rate=10.0, schedule="constant"
+    )
     with pytest.raises(ClassifierError, match=r"training diverged after \d+ epochs.*Give a learning_rate below 10"):
         list(fit(gather_samples([discs], settings)))
 

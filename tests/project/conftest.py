@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.project import Project
 
 CLASSES = ["dim", "bright"]
@@ -40,7 +41,8 @@ def wells(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(wells: Path) -> Project:
-    """The three wells as a project with two classes."""
+    """The three wells as a project with two classes and a given recipe: no search."""
     project = Project(wells / "cells.svetlana", classes=CLASSES, annotator="ann")
     project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
+    project.settings = TrainingSettings(recipe="default")
     return project

@@ -18,6 +18,7 @@ import tifffile
 import torch
 
 from svetlana_jupyter.core.samples import bright_foci_3d
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, ProjectError, SettingsError
 from svetlana_jupyter.project.jobs import JobState, threads_for
 from svetlana_jupyter.project.project import Project
@@ -304,7 +305,7 @@ def test_the_loop_in_3d_gives_a_class_map_of_planes_rows_and_columns(tmp_path: P
     project.add("volume", sample.image, sample.mask, spacing=(1.0, 0.5, 0.5))
     for label in range(1, 13):
         project.annotate("volume", label, project.classes.names[sample.classes[label - 1]])
-    project.train(epochs=2, width=4, depth=2, threads=1, patches={"sampling": 16})
+    project.train(recipe="default", epochs=2, width=4, depth=2, threads=1, patches={"sampling": 16})
     project.predict()
     codes = project.class_map("volume")
     assert codes.dims == ("z", "y", "x") and codes.shape == sample.mask.shape
@@ -323,7 +324,7 @@ def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_r
         f"project = Project({str(project.path)!r}, annotator='ann')\n"
         "project.observe(lambda change: print(len(change['new'].epochs), flush=True), 'live')\n"
         "project.annotate('P1_A2', 1, 'dim')\n"
-        "project.train(epochs=100_000, width=8, depth=2, threads=1)\n"
+        "project.train(recipe='default', epochs=100_000, width=8, depth=2, threads=1)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
@@ -343,6 +344,7 @@ def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_r
 
 def test_image_names_of_any_kind_reach_their_files(tmp_path: Path) -> None:
     project = Project(tmp_path / "odd.svetlana", classes=CLASSES)
+    project.settings = TrainingSettings(recipe="default")
     name = "plate 1/<b>µ</b> “A1”"
     project.add(name, *squares())
     for object in range(1, 9):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from svetlana_jupyter.core import candidates
 from svetlana_jupyter.core.samples import stripes
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.project import training
 from svetlana_jupyter.project.project import Project
 
-QUICK = {"epochs": 15, "steps": 8, "depth": 2, "width": 8, "trees": 10, "folds": 2, "patches": {"sampling": 20}}
+SMALL = {"epochs": 15, "steps": 8, "depth": 2, "width": 8, "trees": 10, "folds": 2, "patches": {"sampling": 20}}
+QUICK = {"recipe": "default", **SMALL}
 
 
 @pytest.fixture
@@ -22,7 +28,8 @@ def striped(tmp_path):
 
 
 def test_free_rotations_of_stripes_are_warned_of_with_the_score_without_them(striped):
-    striped.train(**QUICK, augmentation={"rotation": "free"})
+    run = striped.train(**QUICK, augmentation={"rotation": "free"})
+    assert run.warning == striped.evaluate().warning != "" and run.warning not in run.note
     assert "Augmentation destroys the classes: without it" in striped.evaluate().text
     assert "how objects are turned" in striped.evaluate().text
 
@@ -35,3 +42,28 @@ def test_half_turns_of_stripes_are_not_warned_of(striped):
 def test_what_may_not_count_is_not_warned_of(striped):
     striped.train(**QUICK, may_use=["surroundings", "brightness", "size"], augmentation={"brightness": 0, "noise": 0})
     assert "ugmentation" not in striped.evaluate().text
+
+
+def test_a_search_that_may_not_leave_out_the_rotations_is_warned_of_too(striped, monkeypatch):
+    monkeypatch.setattr(candidates, "CANDIDATES", ("default", "object"))
+    striped.train(**SMALL, augmentation={"rotation": "free"})
+    assert len(striped.run().tried()) == 2
+    assert "Augmentation destroys the classes: without it" in striped.run().warning
+
+
+def test_what_was_tried_without_augmentation_is_not_trained_once_more(striped, monkeypatch):
+    monkeypatch.setattr(training, "_validated", None)
+    samples = striped._task(TrainingSettings(**QUICK), {}, 1).samples(TrainingSettings(**QUICK))
+    truth = np.arange(len(samples)) % 2
+    right = pd.DataFrame({"image": samples.images, "object": samples.objects, "truth": truth, "predicted": truth})
+    wrong = right.assign(predicted=np.arange(len(samples)) // 2 % 2)
+    said = returned(training._warned(samples, wrong, lambda: False, right))
+    assert said.startswith(f"Augmentation destroys the classes: without it {len(samples)} of {len(samples)}")
+    assert returned(training._warned(samples, right, lambda: False, wrong)) == ""
+
+
+def returned(work):
+    """Return what a generator returns that yields nothing."""
+    with pytest.raises(StopIteration) as over:
+        next(work)
+    return over.value.value

@@ -98,7 +98,7 @@ def test_in_a_notebook_the_explanation_comes_beside_the_loop(trained_folder):
 
 
 def test_predicting_one_image_and_all(annotated, finish):
-    annotated.train(epochs=2, trees=20)
+    annotated.train(recipe="default", epochs=2, trees=20)
     panel = PredictionPanel(annotated)
     panel.viewer.show("right")
     panel.predict_image.click()
@@ -112,7 +112,7 @@ def test_predicting_one_image_and_all(annotated, finish):
 
 def test_retraining_counts_the_correction_in(panel, trained, finish):
     before = sum(trained.run().labels.values())
-    trained.settings = trained.settings.changed(epochs=2, trees=20)
+    trained.settings = trained.settings.changed(recipe="default", epochs=2, trees=20)
     panel.viewer.show("right", 3)
     press(panel, "1")
     panel.retrain.click()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
+from svetlana_jupyter.core import candidates
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.training import TrainingPanel
@@ -14,7 +17,7 @@ from svetlana_jupyter.widgets.training import TrainingPanel
 @pytest.fixture
 def quick(annotated):
     """A project with annotations and settings that train in no time."""
-    annotated.settings = annotated.settings.changed(epochs=3, trees=20)
+    annotated.settings = annotated.settings.changed(recipe="default", epochs=3, trees=20)
     return annotated
 
 
@@ -65,7 +68,7 @@ def test_the_confusion_matrix_tells_what_was_taken_for_what(trained):
 
 
 def test_another_run_is_put_to_use_by_its_button(trained):
-    trained.train(epochs=2, trees=20)
+    trained.train(recipe="default", epochs=2, trees=20)
     panel = TrainingPanel(trained)
     assert trained.current_run == "0002"
     panel.runs.button("0001").click()
@@ -149,6 +152,65 @@ def test_a_run_that_is_not_scored_says_so(quick, finish):
         assert panel.result.tables.value == ""
 
 
+@pytest.fixture
+def searched(annotated, monkeypatch):
+    """A project whose recipe was searched for."""
+    monkeypatch.setattr(candidates, "CANDIDATES", ("default", "plain", "forest"))
+    annotated.settings = TrainingSettings(epochs=2, steps=2, width=4, depth=1, folds=2, trees=10)
+    annotated.train()
+    return annotated
+
+
+def test_what_was_tried_stands_under_the_scores_and_the_chosen_one_is_marked(searched):
+    panel, run = TrainingPanel(searched), searched.run()
+    shown, tried = panel.result.tried.value, run.tried()
+    assert run.choice in shown and "the score above is that of choosing" in shown
+    rows = re.findall(r"<tr( class=\"sv-current\")?><td>(\w+)</td><td>([^<]*)</td>.*?<td>(\w*)</td></tr>", shown)
+    assert [row[1] for row in rows] == list(tried.index)
+    assert [row[2] for row in rows] == [f"{100 * value:.0f} %" for value in tried["accuracy"]]
+    assert [row[3] for row in rows if row[0]] == ["chosen"] and rows[0][1] == run.settings["recipe"]
+    assert "2 epochs" in shown and "<td>–</td>" in shown
+    assert panel.result.warning.value == ""
+
+
+def test_recipes_are_tried_anew_by_a_button(searched, finish):
+    panel = TrainingPanel(searched)
+    assert panel.search.layout.display is None
+    panel.train.click()
+    finish(searched)
+    assert "was chosen in run 0001" in panel.result.tried.value and "<table" not in panel.result.tried.value
+    panel.search.click()
+    assert panel.search.disabled
+    finish(searched)
+    assert not searched.run("0003").tried().empty and searched.current_run == "0003"
+    panel.settings.form.fields["recipe"].control.value = "plain"
+    assert panel.search.layout.display == "none"
+
+
+def test_before_a_search_there_is_nothing_to_try_anew(annotated, trained):
+    assert TrainingPanel(annotated).search.layout.display == "none"
+    assert TrainingPanel(trained).result.tried.value == "", "its settings name the recipe"
+
+
+def test_why_no_recipe_was_tried_and_a_warning_are_said_as_text(trained):
+    run = replace(trained.run(), choice="<script> default", warning="<b>Augmentation</b> destroys")
+    trained._runs[run.name] = run
+    result = TrainingPanel(trained).result
+    assert "&lt;script&gt; default" in result.tried.value and "<script" not in result.tried.value
+    assert "&lt;b&gt;Augmentation" in result.warning.value and 'role="alert"' in result.warning.value
+
+
+def test_names_in_a_file_of_what_was_tried_stay_text(searched):
+    file = searched.run().path / "tried.json"
+    document = json.loads(file.read_text())
+    document["tried"][1]["recipe"] = "<script>x</script>"
+    file.write_text(json.dumps(document))
+    shown = TrainingPanel(searched).result.tried.value
+    assert "<script" not in shown and "&lt;script&gt;x" in shown
+    file.write_text("[")
+    assert "remove that file" in TrainingPanel(searched).result.cards.value
+
+
 def test_class_names_stay_text(tmp_path):
     from tests.widgets.conftest import squares
 
@@ -157,7 +219,7 @@ def test_class_names_stay_text(tmp_path):
     project.add("left", *squares(0), axes="yx")
     for object in range(1, 13):
         project.annotate("left", object, names[object % 2])
-    project.train(epochs=1, trees=20)
+    project.train(recipe="default", epochs=1, trees=20)
     shown = TrainingPanel(project).result.tables.value
     assert "<script>" not in shown and "<b>" not in shown
     assert "&lt;script&gt;x&lt;/script&gt;" in shown and 'title="&lt;script&gt;' in shown

@@ -26,7 +26,7 @@ def one_thread():
 def new_project(folder: Path) -> Project:
     project = Project(folder, classes=["bright", "dark"], annotator="ann")
     project.add("left", *squares(0))
-    project.settings = project.settings.changed(**QUICK)
+    project.settings = project.settings.changed(recipe="default", **QUICK)
     return project
 
 
