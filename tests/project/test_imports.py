@@ -140,6 +140,17 @@ def test_positions_find_the_object_under_them(project: Project, wells: Path) -> 
         project.import_annotations(form.assign(Class=words), "scaled")
         assert classes_of(project) == truth
         project.undo()
+    single = np.arange(1, 21, dtype=np.uint16).reshape(4, 5)  # every pixel is an object
+    project.add("dense", np.zeros((4, 5), np.uint8), single, axes="yx", spacing=(0.5, 0.25))
+    y, x = np.divmod(np.arange(20.0), 5)
+    for form in (
+        pd.DataFrame({"y": y, "x": x}),
+        pd.DataFrame({"y um": y * 0.5, "x um": x * 0.25}),
+        pd.DataFrame({"Centroid X µm": (x + 0.5) * 0.25, "Centroid Y µm": (y + 0.5) * 0.5}),
+        pd.DataFrame({"Centroid X px": x, "Centroid Y px": y + 0.9}),
+    ):
+        assert project.import_annotations(form.assign(Class="dim"), "dense")["object"].tolist() == list(range(1, 21))
+        project.undo()
     beside = pd.DataFrame({"x": [0, 9, -5, 9e9, None], "y": [0, 9, 3, 3, 3], "class": "dim"})
     report = project.import_annotations(beside, "P1_A1")
     assert report["outcome"].tolist() == ["not found", "taken", "not found", "not found", "not found"]

@@ -39,14 +39,19 @@ def test_every_replicate_is_a_point_with_its_mean_and_interval(project: Project)
         low, high = groups[info.color]
         np.testing.assert_allclose(low, shares[info.name, "P1_A1"])
         np.testing.assert_allclose(high, sorted([shares[info.name, "P1_A2"], shares[info.name, "P2_A1"]]))
-    values = shares["dim"][["P1_A2", "P2_A1"]].to_numpy()
-    half = student.ppf(0.975, 1) * values.std(ddof=1) / np.sqrt(2)
-    lines = [segment for group in axes.collections for segment in getattr(group, "get_segments", list)()]
-    means = [segment[0, 1] for segment in lines if segment[0, 1] == segment[1, 1]]
-    assert any(np.isclose(mean, values.mean()) for mean in means)
-    upright = [segment[1, 1] for segment in lines if segment[0, 0] == segment[1, 0]]
-    assert any(np.isclose(end, min(1, values.mean() + half)) for end in upright)
     assert "9 objects are left out" in figure.get_supxlabel()
+
+
+def test_the_interval_is_students_over_the_replicates(project: Project) -> None:
+    counts = said(project).counts("image").set_index(["class", "image"])["count"]
+    figure = drawn(project.plot_counts(value="count"))
+    lines = [part.get_segments()[0] for part in figure.axes[0].collections if hasattr(part, "get_segments")]
+    for i, name in enumerate(("dim", "bright")):
+        mean, upright = lines[2 * i : 2 * i + 2]
+        values = counts[name].to_numpy(float)
+        half = student.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
+        np.testing.assert_allclose(mean[:, 1], values.mean())
+        np.testing.assert_allclose(upright[:, 1], [max(0, values.mean() - half), values.mean() + half])
 
 
 def test_an_image_shows_the_interval_over_its_objects(project: Project) -> None:
