@@ -41,7 +41,7 @@ def plot_counts(
     figure = new_figure(width, 4.2)
     axes = figure.subplots()
     pitch = 0.8 / len(shown) if shown else 0.8
-    for i, info in enumerate(shown):
+    for i, (info, name) in enumerate(zip(shown, shorten([info.name for info in shown]))):
         rows = table[table["class"] == info.name]
         for place, (_, group) in enumerate(groups.iterrows()):
             here = rows
@@ -49,7 +49,7 @@ def plot_counts(
                 wanted = group[column]
                 here = here[here[column].isna() if pd.isna(wanted) else here[column] == wanted]
             at = place + (i - (len(shown) - 1) / 2) * pitch
-            _draw(axes, at, here, value, 0.5 * pitch, info.color, bool(replicates), info.name if place == 0 else None)
+            _draw(axes, at, here, value, 0.5 * pitch, info.color, bool(replicates), name if place == 0 else None)
     axes.set_xticks(range(len(names)), names)
     if len(names) > 4 and max(map(len, names)) > LONG:
         axes.tick_params(axis="x", rotation=40)
@@ -66,11 +66,13 @@ def plot_counts(
     axes.set_ylim(-0.02 if value == "fraction" else -0.02 * top, min(1.02, top) if value == "fraction" else top)
     tidy(axes)
     if len(shown) > 1:
-        figure.legend(loc="outside upper center", ncols=len(shown), frameon=False)
+        longest = max(len(name) for name in shorten([info.name for info in shown]))
+        columns = max(1, int(width / (0.65 + 0.09 * longest)))
+        figure.legend(loc="outside upper center", ncols=min(len(shown), columns), frameon=False)
     elif shown:
         axes.set_title(shown[0].name, fontsize=11, color=INK)
     interval = "mean with its 95 % interval" if replicates else "95 % interval over objects"
-    points = f"a point: one {' '.join(replicates)}; " if replicates else ""
+    points = f"a point: one {' × '.join(replicates)}; " if replicates else ""
     left_out = int(table.loc[table["class"] == table["class"].iloc[0], "left_out"].sum())
     without = f"; {left_out:,} objects are left out" if left_out else ""
     figure.supxlabel(f"{points}{interval}{without}", fontsize=8.5, color=QUIET)
