@@ -29,6 +29,26 @@ def key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def row_keys(table: pd.DataFrame, known: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
+    """Return which columns say what a row is of, and the table without others that would say it again.
+
+    The name of an image says all, where it is one; else plate and well do, and a "name" is that of something else.
+
+    Parameters
+    ----------
+    table : DataFrame
+    known : DataFrame
+        The images with their grouping columns, and "image".
+    """
+    keys = key_columns(table, list(known.columns))
+    if "image" not in keys or len(keys) == 1:
+        return keys, table
+    named = _without_suffix(table[keys["image"]], known["image"]).isin(known["image"])
+    if not named.any():
+        return {group: column for group, column in keys.items() if group != "image"}, table
+    return {"image": keys["image"]}, table.drop(columns=[keys[group] for group in keys if group != "image"])
+
+
 def join_conditions(images: pd.DataFrame, conditions: Tabular) -> tuple[pd.DataFrame, str]:
     """Put the conditions of a table beside the images that they are of.
 
@@ -61,9 +81,7 @@ def join_conditions(images: pd.DataFrame, conditions: Tabular) -> tuple[pd.DataF
     """
     table = read_table(conditions, "a table of conditions")
     known = images.reset_index(names="image")
-    keys = key_columns(table, [*images.columns, "image"])
-    if "image" in keys and len(keys) > 1:  # a name says all, unless it is that of something else
-        del keys["image"]
+    keys, table = row_keys(table, known)
     if not keys:
         raise InputError(
             f"the table of conditions needs a column called like {listed(known.columns)}, to say which images each row "

@@ -114,7 +114,7 @@ def open_mask(
     """Open a mask lazily: integers, 0 for background, one number an object.
 
     Parameters and errors are those of `open_image`; three dimensions are always ``zyx``. Of an OME-Zarr image with a
-    ``labels`` group its one label image is taken.
+    ``labels`` group its one label image is taken, of Cellpose's ``*_seg.npy`` its masks.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from svetlana_jupyter.core.agreement import Agreement, agreement
-from svetlana_jupyter.core.conditions import key_columns, match_rows
+from svetlana_jupyter.core.conditions import match_rows, row_keys
 from svetlana_jupyter.core.tables import Tabular, column_like, listed, plain, read_table
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.counting import counts, images_with
@@ -96,7 +96,7 @@ def compare_counts(
         manual = pd.DataFrame({"image": list(manual), "count": list(manual.values())})
     table = read_table(manual, "a table of counts")
     images, _ = images_with(project, None)
-    keys = key_columns(table, [*images.columns, "image"])
+    keys, table = row_keys(table, images.reset_index(names="image"))
     if not keys:
         raise InputError(
             f"a table of counts needs a column called like {listed(['image', *images.columns])}, to say what was "

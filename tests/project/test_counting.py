@@ -141,6 +141,16 @@ def test_images_are_found_by_their_files_name(project: Project) -> None:
     assert counts.groupby("dose")["total"].first().to_dict() == {"low": 19, "high": 8}
 
 
+def test_the_name_of_an_image_says_all_and_that_of_a_drug_nothing(project: Project, doses: pd.DataFrame) -> None:
+    said(project)
+    expected = project.counts("dose", doses)[["dose", "class", "count"]]
+    named = doses.assign(image=NAMES).drop(columns="Plate")  # its wells alone would contradict each other
+    pd.testing.assert_frame_equal(project.counts("dose", named)[["dose", "class", "count"]], expected)
+    drugs = doses.assign(name=["none", "PDGF", "IL-1"])
+    found = project.counts("name", drugs)
+    assert found["name"].tolist() == ["IL-1", "IL-1", "PDGF", "PDGF", "none", "none"]
+
+
 def test_a_size_range_that_is_none_is_refused(project: Project) -> None:
     with pytest.raises(InputError, match="the least and the most pixels"):
         project.counts(size=(9, 3))

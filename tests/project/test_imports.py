@@ -62,7 +62,7 @@ def test_an_import_is_one_gesture_with_its_source_and_one_sync(project: Project,
     project.import_annotations(known)
     log = project.annotations()
     assert len(synced) == 1 and log["gesture"].nunique() == 1
-    assert set(log["source"]) == {"import: table DataFrame, column class"}
+    assert set(log["source"]) == {"import: DataFrame, column class"}
     assert (project._labelling.gestures() == "").all(), "they are held out one by one"
 
 

@@ -83,8 +83,8 @@ def from_table(project: Dataset, source: Tabular, image: str | None, column: str
             problem = "no object lies there"
         rows.append(Said(name, object, class_name, problem))
     tool = "ilastik table" if ilastik else "table"
-    called = file.name if file is not None else "DataFrame"
-    return Found(rows, f"{tool} {called}, column {class_column}")
+    called = f"{tool} {file.name}" if file is not None else "DataFrame"
+    return Found(rows, f"{called}, column {class_column}")
 
 
 def _columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | None]:
