@@ -11,7 +11,9 @@ from xarray import DataArray
 from svetlana_jupyter.core.geometry import freeze_patches, patch_geometry, settings_for
 from svetlana_jupyter.core.may_use import restricted
 from svetlana_jupyter.core.patches import Floats, take_patch
+from svetlana_jupyter.core.recipes import AUTO
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.searching import chosen_before
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.pairing import ImagePair
@@ -75,6 +77,8 @@ def augmented_patches(
 ) -> DataArray:
     """Return patches of an object varied as a training with these settings varies them.
 
+    Where they leave the recipe open, it is the one that was chosen last, else the default one.
+
     Changes of light are in units of each channel's deviation over the annotated objects, of which at most 256 are
     looked at; before there are any, over as many objects of the image.
 
@@ -102,10 +106,12 @@ def augmented_patches(
     """
     from svetlana_jupyter.learn.varied import varied_patches
 
-    settings = restricted(settings or project.settings)
+    settings, labels = settings or project.settings, _labels(project)
+    if settings.recipe == AUTO and (before := chosen_before(project.runs, settings, labels.unique().tolist())):
+        settings = before[1]
+    settings = restricted(settings)
     row = _row(project, image, object)
     frozen = settings.changed(patches=patch_settings(project, image, settings.patches))
-    labels = _labels(project)
     known = labels.index if len(labels) else pd.MultiIndex.from_product([[image], project.objects(image).index])
     some = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), MEASURED)).astype(int))]
     tables = {str(name): project.objects(str(name)) for name in some.unique(0)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from svetlana_jupyter.project.tried import document_of, last_search
 if TYPE_CHECKING:
     from svetlana_jupyter.learn.samples import Part, Samples
     from svetlana_jupyter.learn.search import Found
+    from svetlana_jupyter.project.runs import Run
     from svetlana_jupyter.project.training import TrainingTask
 
 GROWN = 2  # times as many annotations as the last search had ask for another
@@ -65,12 +66,10 @@ def choose(task: TrainingTask, stop: Stop) -> Generator[Progress, None, Choice |
         return Choice(recipes[DEFAULT], "" if forest else f"{_USED} with the architecture {SMALL} alone.")
     parts = task.parts()
     targets = np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]) if parts else np.empty(0, int)
-    known = None if task.search else last_search(task.runs, settings, np.unique(targets).tolist())
-    if known is not None:
-        run, tried = known
-        if tried["chosen"] in recipes and len(targets) < GROWN * sum(run.labels.values()):
-            chosen = _for(recipes[tried["chosen"]], tried.get("epochs"))
-            return Choice(chosen, f"Recipe {chosen.recipe} was chosen in run {run.name}.", run=run.name)
+    known = None if task.search else chosen_before(task.runs, settings, np.unique(targets).tolist())
+    if known is not None and len(targets) < GROWN * sum(known[0].labels.values()):
+        run, chosen = known
+        return Choice(chosen, f"Recipe {chosen.recipe} was chosen in run {run.name}.", run=run.name)
     from svetlana_jupyter.learn.validate import FEWEST, scarce
 
     few = scarce(targets, dict(zip(task.classes.ids, task.classes.names)))
@@ -79,6 +78,22 @@ def choose(task: TrainingTask, stop: Stop) -> Generator[Progress, None, Choice |
     if few:
         return Choice(recipes[DEFAULT], f"{_USED} from {FEWEST} annotated objects of each class on, but {few}.")
     return (yield from _searched(task, recipes, parts, stop))
+
+
+def chosen_before(
+    runs: Iterable[Run], settings: TrainingSettings, classes: Iterable[int]
+) -> tuple[Run, TrainingSettings] | None:
+    """Return what the last search for the same settings and classes chose, and its run; None if there was none.
+
+    >>> chosen_before([], TrainingSettings(), [1, 2]) is None
+    True
+    """
+    known = last_search(runs, settings, classes)
+    recipes = candidates(settings)
+    if known is None or known[1]["chosen"] not in recipes:
+        return None
+    run, tried = known
+    return run, _for(recipes[tried["chosen"]], tried.get("epochs"))
 
 
 def _searched(

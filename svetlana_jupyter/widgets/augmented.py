@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, Button, HBox, VBox
 
 from svetlana_jupyter.core.annotations import ObjectId
+from svetlana_jupyter.core.recipes import AUTO
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.latest import Latest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _COUNT = 8
 _NOTHING = "Annotate an object, or look at an image, and patches of it are shown here as training varies them."
 _SAME = "Nothing is varied: all patches are the object as it is."
+_TRIED = " So it is with the default recipe; training tries others too."
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ class AugmentedPatches(VBox):
                 return [ObjectId(name, int(object)) for object in self._project.objects(name).index[:_COUNT]]
         return []
 
-    def _answer(self, question: Question) -> tuple[Question, list[bytes] | str]:
+    def _answer(self, question: Question) -> tuple[Question, tuple[TrainingSettings, list[bytes]] | str]:
         try:
             return question, self._varied(question)
         except SvetlanaError as error:
@@ -92,20 +94,23 @@ class AugmentedPatches(VBox):
             logger.exception("object %s cannot be varied", question.object)
             return question, f"Object {question.object.object} of {question.object.image} cannot be shown ({error})."
 
-    def _varied(self, question: Question) -> list[bytes]:
+    def _varied(self, question: Question) -> tuple[TrainingSettings, list[bytes]]:
+        """Return the settings that were used, and the patches."""
         image, object = question.object
         patches = self._project.preview_augmentation(image, object, question.settings, _COUNT)
-        settings = TrainingSettings.from_json(patches.attrs["settings"]).patches
+        used = TrainingSettings.from_json(patches.attrs["settings"])
         palette = usual_palette(self._project.pair(image))
-        return [patch_pictures(patches[number], settings, palette)[0][0] for number in range(_COUNT)]
+        return used, [patch_pictures(patches[number], used.patches, palette)[0][0] for number in range(_COUNT)]
 
-    def _show(self, answer: tuple[Question, list[bytes] | str]) -> None:
+    def _show(self, answer: tuple[Question, tuple[TrainingSettings, list[bytes]] | str]) -> None:
         question, found = answer
         if isinstance(found, str):
             self.said.value, self.pictures.value = muted(found), ""
             return
-        varies = question.settings.augmentation.varies
-        said = "To the classifier all of these are the same." if varies else _SAME
+        used, pictures = found
+        said = "To the classifier all of these are the same." if used.augmentation.varies else _SAME
+        if question.settings.recipe == AUTO:
+            said += _TRIED if used.recipe == AUTO else f" So it is with {used.recipe}, the recipe that was chosen last."
         self.said.value = muted(f"Object {question.object.object} in {question.object.image}. {said}")
-        figures = "".join(picture(png, "") for png in found)
+        figures = "".join(picture(png, "") for png in pictures)
         self.pictures.value = f'<div class="sv-pictures sv-varied">{figures}</div>'

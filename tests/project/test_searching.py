@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from svetlana_jupyter.core import candidates
 from svetlana_jupyter.core.choice import chosen_by_others
 from svetlana_jupyter.core.recipes import CANDIDATES
 from svetlana_jupyter.core.samples import stripes
@@ -169,6 +170,14 @@ def test_recipes_are_tried_again(again: Project, monkeypatch: pytest.MonkeyPatch
         again.train(**how)
 
 
+def test_the_preview_of_augmentation_is_that_of_the_recipe_that_was_chosen(again: Project, tmp_path: Path) -> None:
+    shown = TrainingSettings.from_json(again.preview_augmentation("stripes", 1).attrs["settings"])
+    assert shown.recipe == again.run("0001").settings["recipe"]
+    assert shown.augmentation == TrainingSettings(recipe=shown.recipe).augmentation
+    new = annotate(striped(tmp_path), range(1, 5))
+    assert TrainingSettings.from_json(new.preview_augmentation("stripes", 1).attrs["settings"]).recipe == "auto"
+
+
 def test_a_search_on_request_needs_an_open_recipe(searched: Project) -> None:
     with pytest.raises(ProjectError, match='the settings name "oriented"; give recipe="auto"'):
         searched.train(search=True, recipe="oriented")
@@ -185,6 +194,22 @@ def test_too_few_labels_train_the_default_recipe_and_say_so(tmp_path: Path) -> N
     said = "The default recipe was used: others are compared from 5 annotated objects of each class on"
     assert run.choice == f"{said}, but vertical has 4."
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
+
+
+def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "CANDIDATES", ("default", "forest"))
+    project.settings = TrainingSettings(epochs=1, steps=1, depth=1, width=1, folds=2, trees=10, threads=1)
+    for name in ("P1_A1", "P1_A2"):
+        project.annotate(name, [1, 3, 5, 7], "dim")
+        project.annotate(name, [2, 4, 6, 8], "bright")
+    first, second = project.train(), project.train()
+    for run in (first, second):
+        assert (run.settings["recipe"], run.settings["architecture"]) == ("forest", "forest")
+    assert weights(project, "0001") == weights(project, "0002")
+    assert second.choice == "Recipe forest was chosen in run 0001."
+    assert project.evaluate("0001").network.accuracy.value == project.evaluate("0001").forest.accuracy.value == 1.0
+    project.predict(["P2_A1"])
+    assert project.predictions(["P2_A1"])["predicted"].tolist() == ["dim", "bright"] * 6
 
 
 @pytest.mark.parametrize(("how", "said"), [({"architecture": "forest"}, ""), ({"norm": "group"}, "tried")])

@@ -187,6 +187,15 @@ def test_recipes_are_tried_anew_by_a_button(searched, finish):
     assert panel.search.layout.display == "none"
 
 
+def test_the_preview_says_whose_augmentation_it_shows(searched):
+    panel, chosen = TrainingPanel(searched), searched.run().settings["recipe"]
+    panel.unfold("Eight augmented patches")
+    assert f"So it is with {chosen}, the recipe that was chosen last." in panel.preview.said.value
+    searched.settings = searched.settings.changed(width=6)
+    panel.settings.show()
+    assert "So it is with the default recipe; training tries others too." in panel.preview.said.value
+
+
 def test_before_a_search_there_is_nothing_to_try_anew(annotated, trained):
     assert TrainingPanel(annotated).search.layout.display == "none"
     assert TrainingPanel(trained).result.tried.value == "", "its settings name the recipe"
