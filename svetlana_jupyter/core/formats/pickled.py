@@ -19,7 +19,7 @@ import numpy as np
 
 from svetlana_jupyter.errors import InputError
 
-_NUMBERS = re.compile(r"[bBhHiIlLqQefdgFD?]|[biufc]\d{1,2}")
+_PLAIN = re.compile(r"[bBhHiIlLqQefdgFD?]|[biufc]\d{1,2}|[SU]\d{1,6}")  # numbers and text
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
@@ -178,15 +178,15 @@ def _built(called: Any, arguments: Any) -> Any:
         return Unread("a call")
     if (called.module, called.name) == ("numpy", "dtype"):
         code = str(arguments[0])
-        return _Unbuilt("dtype", code) if _NUMBERS.fullmatch(code) or code in ("O8", "O") else Unread(f"dtype {code}")
+        return _Unbuilt("dtype", code) if _PLAIN.fullmatch(code) or code in ("O8", "O") else Unread(f"dtype {code}")
     if called.module in _MULTIARRAY and called.name == "_reconstruct" and arguments[0] == _Name("numpy", "ndarray"):
         return _Unbuilt("array")
     if called.module in _MULTIARRAY and called.name == "scalar":
-        dtype, content = _finished_dtype(arguments[0]), arguments[1]
-        return np.frombuffer(content, dtype, 1)[0].item()
+        dtype, content = arguments[0], arguments[-1]
+        return np.frombuffer(content, dtype, 1)[0].item() if _is_plain(dtype) else Unread("a value of NumPy")
     if called.module in _NUMERIC and called.name == "_frombuffer":
         content, dtype, shape, order = arguments
-        return np.frombuffer(content, _finished_dtype(dtype)).reshape(shape, order=order)
+        return np.frombuffer(content, dtype).reshape(shape, order=order) if _is_plain(dtype) else Unread("an array")
     if (called.module, called.name) == ("_codecs", "encode"):
         return str(arguments[0]).encode("latin1")
     if (called.module, called.name) == ("collections", "OrderedDict"):
@@ -214,15 +214,13 @@ def _array(version: int, shape: tuple[int, ...], dtype: Any, fortran: bool, cont
         for i, one in enumerate(content):  # at once, NumPy would take lists apart
             values[i] = one
         return values.reshape(shape)
-    if not isinstance(dtype, np.dtype):
+    if not _is_plain(dtype):
         return Unread("an array")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _finished_dtype(value: Any) -> np.dtype[Any]:
-    if not isinstance(value, np.dtype) or value.hasobject:
-        raise ValueError("a number of an unknown kind")
-    return value
+def _is_plain(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and not dtype.hasobject
 
 
 def _settled(value: Any) -> Any:

@@ -65,6 +65,17 @@ def test_sets_paths_and_ordered_dictionaries_are_plain_too() -> None:
     assert read(nested)[0] == [1, 2] and read(bytearray(b"ab")) == b"ab"
 
 
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_text_of_numpy_is_read_and_what_is_not_plain_is_put_down(protocol: int) -> None:
+    times = np.array(["2024-01-01"], "M8[D]")
+    records = np.zeros(2, [("a", "i4"), ("b", "f8")])
+    value = {"name": np.str_("well"), "names": np.array(["a", "bc"]), "time": times[0], "times": times, "all": records}
+    found = read({**value, "row": records[0], "masks": np.arange(3)}, protocol)
+    assert found["name"] == "well" and found["names"].tolist() == ["a", "bc"]
+    assert all(isinstance(found[key], Unread) for key in ("time", "times", "all", "row"))
+    assert found["masks"].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("protocol", range(0, 6))
 def test_nothing_runs(protocol: int, tmp_path: Path) -> None:
     Runs.file = str(tmp_path / "ran")
