@@ -146,6 +146,19 @@ class Dataset(Collection):
         self._record("label", {object: ids[name] for object, name in classes.items()}, source, seconds)
         self.status = f"{_counted(classes)} {'is' if len(classes) == 1 else 'are'} {', '.join(sorted(ids))}"
 
+    def say_each(self, words: Mapping[tuple[str, int], str], source: str = "script") -> None:
+        """Give objects a class each, or set them aside as "ambiguous" or "bad", all in one gesture.
+
+        A class of such a name goes before the mark.
+        """
+        names = {info.name for info in self.classes.infos}
+        said: dict[Action, dict[tuple[str, int], int]] = {}
+        for id, word in words.items():
+            mark = word if word in MARKS and word not in names else None
+            action: Action = "label" if mark is None else _checked(mark)
+            said.setdefault(action, {})[id] = self.classes.by_name(word).id if mark is None else 0
+        self._record_each(said, source)
+
     def mark_each(
         self, objects: Iterable[tuple[str, int]], mark: str, source: str = "script", seconds: float | None = None
     ) -> None:
@@ -236,25 +249,33 @@ class Dataset(Collection):
         self, action: Action, class_ids: Mapping[tuple[str, int], int], source: str, seconds: float | None = None
     ) -> None:
         """Write one gesture; the images keep the order in which they are first named."""
-        by_image: dict[str, dict[int, int]] = {}
-        for (image, object), class_id in class_ids.items():
-            by_image.setdefault(image, {})[int(object)] = class_id
+        self._record_each({action: class_ids}, source, seconds)
+
+    def _record_each(
+        self, said: Mapping[Action, Mapping[tuple[str, int], int]], source: str, seconds: float | None = None
+    ) -> None:
+        """Write one gesture of which several things are said."""
+        by_action = {action: _by_image(class_ids) for action, class_ids in said.items()}
+        images = list(dict.fromkeys(image for by_image in by_action.values() for image in by_image))
         with self._lock:
-            for image in by_image:
+            for image in images:
                 if self._labelling.has_seen_later(image, self._catalog.entry(image).mask_number):
                     self._read_again()
                     raise ProjectError(
                         f"the mask of {image!r} was replaced since it was opened here, so nothing was written; "
                         "look at the new objects, then annotate again."
                     )
-            told = [
-                Told(image, ids, self.objects(image), self._catalog.entry(image).mask_number)
-                for image, ids in by_image.items()
-            ]
-            if self._catalog.overwritten and (problem := self._overwritten(by_image)):
+            told = {
+                action: [
+                    Told(image, ids, self.objects(image), self._catalog.entry(image).mask_number)
+                    for image, ids in by_image.items()
+                ]
+                for action, by_image in by_action.items()
+            }
+            if self._catalog.overwritten and (problem := self._overwritten(images)):
                 raise ProjectError(problem)
             known = self._labelling.book.trouble
-            self._labelling.record(action, told, source, seconds)
+            self._labelling.record(told, source, seconds)
         if self.trouble == known:  # it may be over: the disk has room, the other kernel let go
             self.trouble = self._labelling.book.trouble
 
@@ -290,6 +311,13 @@ class Dataset(Collection):
 def _ids(image: str, object: int | Iterable[int]) -> list[ObjectId]:
     objects = object if isinstance(object, Iterable) else [object]
     return [ObjectId(image, int(one)) for one in objects]
+
+
+def _by_image(class_ids: Mapping[tuple[str, int], int]) -> dict[str, dict[int, int]]:
+    found: dict[str, dict[int, int]] = {}
+    for (image, object), class_id in class_ids.items():
+        found.setdefault(image, {})[int(object)] = class_id
+    return found
 
 
 def _checked(mark: str) -> Mark:

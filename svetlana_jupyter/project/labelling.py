@@ -109,21 +109,21 @@ class Labelling:
         return self._table[2].copy()
 
     def record(
-        self, action: Action, told: Iterable[Told], source: str = "script", seconds: float | None = None
+        self, told: Mapping[Action, Iterable[Told]], source: str = "script", seconds: float | None = None
     ) -> None:
-        """Write one gesture, whose objects may be of several images.
+        """Write one gesture, whose objects may be of several images, and of which several things may be said.
 
         Raises
         ------
         InputError
             If one of the objects is not in the object index of its image.
         """
-        rows = [row for part in told for row in self._located(part)]
+        rows = [(action, *row) for action, parts in told.items() for part in parts for row in self._located(part)]
         self.book.hold()
         time, gesture, before = _now(), self.book.log.next_gesture, len(self.book.log.touched)
         self.book.append(
             Entry(time, action, gesture, image, object, class_id, center, box, source, seconds, mask)
-            for image, object, class_id, center, box, mask in rows
+            for action, image, object, class_id, center, box, mask in rows
         )
         self._note(before)
 

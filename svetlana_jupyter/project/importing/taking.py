@@ -96,20 +96,13 @@ def _outcome(
 
 
 def _write(project: Dataset, found: Found, chosen: Mapping[ObjectId, str]) -> None:
-    """Add the classes that are new, then annotate: one gesture for the classes, one for each mark."""
+    """Add the classes that are new, then annotate."""
     known = {info.name for info in project.classes.infos}
-    marks = set(ASIDE) - known
     for word in dict.fromkeys(chosen.values()):
-        if word not in known | marks:
+        if word not in known and word not in ASIDE:
             color = found.colors.get(word, "")
             project.add_class(word, check_color(color) if color else None)
-    source = f"{IMPORT}{found.source}"
-    labels = {(id.image, id.object): word for id, word in chosen.items() if word not in marks}
-    if labels:
-        project.annotate_each(labels, source)
-    for mark in sorted(marks):
-        if marked := [id for id, word in chosen.items() if word == mark]:
-            project.mark_each(marked, mark, source)
+    project.say_each({(id.image, id.object): word for id, word in chosen.items()}, f"{IMPORT}{found.source}")
 
 
 def _summary(report: pd.DataFrame, found: Found) -> str:
