@@ -7,6 +7,7 @@ and nothing else. A block is read once, however many parts share it; the classif
 from __future__ import annotations
 
 import importlib
+import queue
 import sys
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,7 +99,7 @@ def predict_on_cluster(
     InputError
         If the cluster's workers cannot read the image, die again and again, or cannot be reached any more.
     """
-    from distributed import CancelledError, KilledWorker, wait
+    from distributed import CancelledError, KilledWorker
 
     from svetlana_jupyter.core.patches import statistics_for
     from svetlana_jupyter.learn.predict import blocks_of_parts
@@ -114,6 +115,7 @@ def predict_on_cluster(
     name = f"svetlana-{uuid4().hex[:12]}"
     waiting = list(parts)[::-1]
     running: dict[Future, int] = {}
+    finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
     pixels: dict[Block, Future] = {}
     try:
         with dask.config.set({LARGE: "10GB"}):  # weights of a large network are no mistake
@@ -132,17 +134,17 @@ def predict_on_cluster(
                     _predict, given, parts[number], needs[number], under, key=(f"{name}-part", number), pure=False
                 )
                 running[task] = number
+                task.add_done_callback(finished.put)
             try:
-                done = wait(list(running), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
+                task = finished.get(timeout=PATIENCE)
+            except queue.Empty:
                 continue
-            for task in done:
-                number = running.pop(task)
-                yield number, task.result()
-                for block in needs[number]:
-                    uses[block] -= 1
-                    if not uses[block]:
-                        del pixels[block]
+            number = running.pop(task)
+            yield number, task.result()
+            for block in needs[number]:
+                uses[block] -= 1
+                if not uses[block]:
+                    del pixels[block]
     except KilledWorker as error:
         raise InputError(
             f"workers of the cluster died again and again over {pair.name} ({error.task}). They may have too little "
@@ -196,10 +198,12 @@ def _check_workers(client: Client) -> None:
             return ""
 
     here = importlib.import_module(PACKAGE).__version__
-    for worker, there in client.run(version, PACKAGE).items():
+    found = {"the scheduler": client.run_on_scheduler(version, PACKAGE)}
+    found |= {f"the worker {worker}": there for worker, there in client.run(version, PACKAGE).items()}
+    for who, there in found.items():
         if there != here:
-            found = f"has svetlana-jupyter {there}, this is {here}" if there else "has no svetlana-jupyter"
+            lacks = f"has svetlana-jupyter {there}, this is {here}" if there else "has no svetlana-jupyter"
             raise InputError(
-                f"the worker {worker} of the cluster {found}. Install the same version in the environment of the "
-                f'workers (pip install svetlana-jupyter=={here}), or predict with client="local".'
+                f"{who} of the cluster {lacks}. Install the same version in the environment of scheduler and workers "
+                f'(pip install svetlana-jupyter=={here}), or predict with client="local".'
             )
