@@ -1,4 +1,6 @@
-"""The command line: ``svetlana-jupyter demo`` runs the method on real images, ``lab`` opens the first notebook."""
+"""The command line: ``svetlana-jupyter demo`` runs the method on real images, ``lab`` opens the first notebook, and
+``predict`` classifies the objects of a project where nobody watches.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument("folder", nargs="?", default="svetlana_demo", type=Path, help="where results go [svetlana_demo]")
     lab = commands.add_parser("lab", help="open JupyterLab on the first notebook; its own options go behind")
     lab.add_argument("folder", nargs="?", default=".", type=Path, help="where the notebooks are put [here]")
+    predict = commands.add_parser("predict", help="classify all objects of a project and export the results")
+    predict.add_argument("project", type=Path, help="the project folder, with a trained classifier")
+    predict.add_argument("images", nargs="*", help="names of images [all]")
+    predict.add_argument("--out", required=True, type=Path, help="a folder of its own for the results")
+    predict.add_argument("--run", help="the training whose classifier is used [the current one]")
+    predict.add_argument(
+        "--formats", nargs="+", default=["csv"], help="what to export, as project.export names it [csv]"
+    )
+    predict.add_argument("--average", action="store_true", help="average over the views that the run was trained with")
     chosen, options = parser.parse_known_args(arguments)
     if options and chosen.command != "lab":
         parser.error(f"unknown options: {' '.join(options)}")
@@ -37,9 +48,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             run_demo(chosen.folder, print)
             return 0
+        if chosen.command == "predict":
+            from svetlana_jupyter.project.batch import predict_batch
+
+            return predict_batch(
+                chosen.project,
+                chosen.images,
+                chosen.out,
+                chosen.formats,
+                chosen.run,
+                chosen.average,
+                lambda sentence: print(sentence, file=sys.stderr),
+            )
         return open_lab(chosen.folder, options)
     except SvetlanaError as error:
         print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. What is done is kept: the same command goes on where it was.", file=sys.stderr)
         return 1
 
 

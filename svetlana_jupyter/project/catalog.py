@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from svetlana_jupyter.core.geojson import is_geojson
-from svetlana_jupyter.core.images import fingerprint, open_image
+from svetlana_jupyter.core.images import fingerprint, open_image, open_mask
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, open_pair, pair
 from svetlana_jupyter.core.readers import hdf5_file
@@ -187,6 +187,10 @@ class Catalog:
             document["images"][entry.name] = _to_json(entry)
         self.reload()
 
+    def leave_out(self, names: Collection[str]) -> None:
+        """Know nothing of some images, in this process alone and until the entries are read again."""
+        self.entries = {name: entry for name, entry in self.entries.items() if name not in names}
+
     def entry(self, name: str) -> ImageEntry:
         if name not in self.entries:
             names = ", ".join(map(repr, list(self.entries)[:8])) or "none yet"
@@ -259,7 +263,9 @@ class Catalog:
         known = pd.read_parquet(file) if file.exists() else None
         if known is not None and known.attrs.get("mask") == mask:
             return known
-        table = index_objects(self.pair(name).mask, progress)
+        entry = self.entry(name)  # the mask alone: its image may be gone
+        opened = open_mask(self._store.absolute(entry.mask), spacing=entry.spacing, cache=self._store.cache_folder)
+        table = index_objects(opened, progress)
         if known is None or known.equals(table):
             self._keep_index(name, table, mask)
         else:  # the index of the mask that was annotated stays, as the witness that this is another one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -85,6 +85,12 @@ class Predicting(Results):
     def start_prediction(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify on a thread of its own, so that the notebook stays free."""
         self._jobs.start("prediction", self._prediction(images, run, threads_for("panel")))
+
+    def leave_out(self, images: Collection[str]) -> None:
+        """Go on as if some images were not part of the project, until it is opened again; nothing is written."""
+        with self._lock:
+            self._catalog.leave_out(images)
+            self.images_version += 1
 
     def _prediction(
         self,

@@ -101,6 +101,20 @@ class _Plan:
         return sum(map(len, self.missing.values()))
 
 
+class ImagesFailedError(InputError):
+    """Some images could not be predicted; the others are.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Those that could not.
+    """
+
+    def __init__(self, sentence: str, images: tuple[str, ...]) -> None:
+        super().__init__(sentence)
+        self.images = images
+
+
 def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | ImagePredicted]:
     """Predict images one after the other; a stop keeps the parts that are done.
 
@@ -111,7 +125,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     ------
     ClassifierError
         At once, if the classifier does not fit an image.
-    InputError
+    ImagesFailedError
         At the end, if some images could not be predicted.
     """
     from svetlana_jupyter.learn.classifier import load_classifier
@@ -146,7 +160,9 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
         failed = {int(object): str(why) for object, why in table.attrs.get("failed", ())}
         yield ImagePredicted(task.run.name, name, len(table), failed, plan.changed)
     if troubles:
-        raise InputError(_sentence(troubles, len(task.images))) from next(iter(troubles.values()))
+        raise ImagesFailedError(_sentence(troubles, len(task.images)), tuple(troubles)) from next(
+            iter(troubles.values())
+        )
 
 
 def failed_objects(image: str, failed: Mapping[int, str]) -> str:
