@@ -7,19 +7,22 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.exports.findings import Findings
 from svetlana_jupyter.project.exports.geojson import write_geojson
 from svetlana_jupyter.project.exports.h5ad import check_anndata, write_anndata
 from svetlana_jupyter.project.exports.maps import check_imagej, write_imagej, write_masks, write_ome
 from svetlana_jupyter.project.exports.ngff import write_ngff
 from svetlana_jupyter.project.exports.patches import check_patches, write_patches
-from svetlana_jupyter.project.exports.place import Place
+from svetlana_jupyter.project.exports.place import Place, Stopped
 from svetlana_jupyter.project.exports.tables import check_excel, write_csv, write_excel, write_parquet
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
+
+NAMED = 4  # files that a person is told by name
 
 
 @dataclass(frozen=True)
@@ -34,72 +37,106 @@ class Format:
         Writes one file after the other and yields them.
     check : callable
         Raises what stands against it, before anything is written.
+    each : "project", "image" or "class"
+        What there is a file of.
     """
 
     words: str
-    write: Callable[[Place], Iterator[Path]]
-    check: Callable[[Project], None] = lambda project: None
+    write: Callable[[Place, Findings], Iterator[Path]]
+    check: Callable[[Findings], None] = lambda found: None
+    each: Literal["project", "image", "class"] = "project"
 
 
 FORMATS: Mapping[str, Format] = {
-    "csv": Format("Tables, as CSV", write_csv),
-    "parquet": Format("Tables, as Parquet", write_parquet),
-    "excel": Format("Tables, as Excel", write_excel, check_excel),
-    "anndata": Format("Objects as AnnData, for scanpy and squidpy", write_anndata, check_anndata),
-    "tiff": Format("Class maps, for ImageJ and Fiji", write_imagej, check_imagej),
-    "ome-tiff": Format("Class maps, as OME-TIFF", write_ome),
-    "masks": Format("One mask a class", write_masks, check_imagej),
-    "ome-zarr": Format("Classes, objects and probabilities, as OME-Zarr", write_ngff),
-    "geojson": Format("Outlines with classes, for QuPath", write_geojson),
-    "patches": Format("Annotated patches, a folder a class", write_patches, check_patches),
+    "csv": Format("CSV tables", write_csv),
+    "excel": Format("Excel table", write_excel, check_excel),
+    "parquet": Format("Parquet tables", write_parquet),
+    "anndata": Format("AnnData, for scanpy and squidpy", write_anndata, check_anndata),
+    "tiff": Format("Class maps, for ImageJ and Fiji", write_imagej, check_imagej, "image"),
+    "ome-tiff": Format("Class maps, as OME-TIFF", write_ome, each="image"),
+    "ome-zarr": Format("Class maps, as OME-Zarr", write_ngff, each="image"),
+    "masks": Format("One mask a class", write_masks, check_imagej, "class"),
+    "geojson": Format("Outlines, for QuPath", write_geojson, each="image"),
+    "patches": Format("Annotated patches", write_patches, check_patches),
 }
 
 
-def export(project: Project, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write what `Results.predictions` and `Results.class_map` give.
+class Export:
+    """Results to write: checked when it is made, written by `files`.
 
     Parameters
     ----------
+    project : Project
     folder : Path
-        Made if it is new; must not be one that inputs lie in, nor part of the project. Files of an earlier export there
-        are replaced, others are not.
     formats : sequence of str
         Keys of `FORMATS`.
 
-    Returns
-    -------
-    list of Path
-        The files and folders written.
+    Attributes
+    ----------
+    folder : Path
+    done : float
+        How much of it is done, from 0 to 1.
+    stopped : bool
 
     Raises
     ------
     InputError
         If a format is not known.
     ProjectError
-        If the folder is not for exports, or a file cannot be written; files are whole or not there.
+        If the folder is not for exports, or there is nothing to export.
     """
-    return list(exporting(project, folder, formats))
+
+    def __init__(self, project: Project, folder: Path, formats: Sequence[str]) -> None:
+        formats = [formats] if isinstance(formats, str) else list(formats)
+        unknown = [name for name in formats if name not in FORMATS]
+        if unknown or not formats:
+            raise InputError(f"formats are {', '.join(FORMATS)}; got {', '.join(map(repr, unknown)) or 'none'}.")
+        if not project.images:
+            raise ProjectError("the project has no images yet; add some with project.add_images(...).")
+        self._project, self._formats = project, formats
+        self._stop: Callable[[], bool] = lambda: False
+        self._place = Place(project, folder, lambda: self._stop())
+        self.folder, self.done, self.stopped = self._place.folder, 0.0, False
+
+    def files(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Path]:
+        """Write one file after the other, and yield each when it is whole."""
+        self._stop = stop
+        found = Findings.of(self._project)
+        for name in self._formats:
+            FORMATS[name].check(found)
+        self._place.describe(found)
+        try:
+            for number, name in enumerate(self._formats):
+                format = FORMATS[name]
+                many = len(found.images) * (len(found.classes) if format.each == "class" else 1)
+                for count, file in enumerate(format.write(self._place, found), 1):
+                    part = min(1.0, count / max(1, many)) if format.each != "project" else 0.5
+                    self.done = (number + part) / len(self._formats)
+                    yield file
+        except Stopped:
+            self.stopped = True
+        except OSError as error:
+            raise ProjectError(
+                f"{self._place.now} could not be written ({_reason(error)}); make room, or choose another folder, and "
+                "export again. What was written before it is whole."
+            ) from error
 
 
-def exporting(project: Project, folder: Path, formats: Sequence[str]) -> Iterator[Path]:
-    """Do what `export` does, and yield each file when it is written."""
-    formats = [formats] if isinstance(formats, str) else list(formats)
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise InputError(f"formats are {', '.join(FORMATS)}; got {', '.join(map(repr, unknown)) or 'none'}.")
-    if not project.images:
-        raise ProjectError("the project has no images yet; add some with project.add_images(...).")
-    place = Place(project, folder)
-    for name in formats:
-        FORMATS[name].check(project)
-    try:
-        for name in formats:
-            yield from FORMATS[name].write(place)
-    except OSError as error:
-        raise ProjectError(
-            f"{place.now} could not be written ({_reason(error)}); make room, or choose another folder, and export "
-            "again. What was written before it is whole."
-        ) from error
+@dataclass(frozen=True)
+class Written:
+    """The end of an export that ran beside the notebook."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    stopped: bool
+
+    @property
+    def text(self) -> str:
+        names = [file.relative_to(self.folder).as_posix() for file in self.files]
+        told = ", ".join(names if len(names) <= NAMED + 1 else [*names[:NAMED], f"and {len(names) - NAMED} more"])
+        if self.stopped:
+            return f"The export was stopped; whole in {self.folder}: {told or 'nothing'}"
+        return f"Written to {self.folder}: {told}"
 
 
 def _reason(error: OSError) -> str:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from svetlana_jupyter.errors import ProjectError
 
-Kind = Literal["training", "prediction", "sweep", "measurement"]
+Kind = Literal["training", "prediction", "sweep", "measurement", "export"]
 Stop = Callable[[], bool]
 Work = Callable[[Stop], Iterator[object]]  # given a function that tells whether to stop, the generator of events
 
@@ -42,6 +42,11 @@ class JobState:
     text: str = ""
     seconds_left: float | None = None
     stopping: bool = False
+
+    @property
+    def named(self) -> str:
+        """The kind with its article."""
+        return f"{'an' if self.kind == 'export' else 'a'} {self.kind}"
 
 
 def threads_for(kind: Literal["script", "panel"]) -> int:
@@ -200,7 +205,7 @@ class Foreground:
     def _claim(self, kind: Kind) -> None:
         with self._claiming:
             if self._host.job is not None:
-                raise ProjectError(f"a {self._host.job.kind} is running; wait for it or stop it with project.stop().")
+                raise ProjectError(f"{self._host.job.named} is running; wait for it or stop it with project.stop().")
             self._host.trouble = ""
             self._pace = Pace()
             self._host.job = JobState(kind)

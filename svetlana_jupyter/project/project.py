@@ -19,11 +19,11 @@ from svetlana_jupyter.core.recipes import AUTO
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.analysis import Analysis
+from svetlana_jupyter.project.exporting import Exporting
 from svetlana_jupyter.project.jobs import Stop, Work, threads_for
 from svetlana_jupyter.project.measurement import MEASURED, measure_images, measured_table, unmeasured
 from svetlana_jupyter.project.patches import augmented_patches, check_pipeline
-from svetlana_jupyter.project.predicting import Predicting
-from svetlana_jupyter.project.prediction import ImagePredicted, predict_images
+from svetlana_jupyter.project.prediction import predict_images
 from svetlana_jupyter.project.report import project_html
 from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.start import beginning
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-class Project(Predicting, Analysis):
+class Project(Exporting, Analysis):
     """Objects of images, what people say of them, and what classifiers make of that.
 
     Parameters
@@ -285,7 +285,7 @@ class Project(Predicting, Analysis):
 
     def _check_idle(self) -> None:
         if self.job is not None:
-            raise ProjectError(f"a {self.job.kind} reads these objects; wait for it or stop it with project.stop().")
+            raise ProjectError(f"{self.job.named} reads these objects; wait for it or stop it with project.stop().")
 
     def handle(self, event: object) -> None:
         """Take in one event of a job; only ever called by the owner."""
@@ -310,5 +310,5 @@ class Project(Predicting, Analysis):
             self.status = self.evaluate(event.run.name).text
         elif isinstance(event, Abandoned):
             self.status = "Stopped before anything was trained."
-        elif isinstance(event, ImagePredicted):
-            self._take_predicted(event)
+        else:
+            super().handle(event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import xarray as xr
@@ -21,15 +21,11 @@ from svetlana_jupyter.project.catalog import Source
 from svetlana_jupyter.project.comparison import compare_runs
 from svetlana_jupyter.project.counting import counts
 from svetlana_jupyter.project.evaluation import Evaluation, evaluate
-from svetlana_jupyter.project.export import export
-from svetlana_jupyter.project.exports.arrays import to_xarray
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.runs import Run, read_runs
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
-    from svetlana_jupyter.project.project import Project
 
 
 class Results(Blind):
@@ -137,13 +133,6 @@ class Results(Blind):
     def probability_map(self, image: str) -> xr.DataArray:
         """Return the probability of the predicted class under each pixel, lazily; NaN where there is none."""
         return probability_map(self.pair(image).mask, self._object_table(image).droplevel("image"))
-
-    def to_xarray(self, images: Iterable[str] | None = None) -> xr.Dataset:
-        """Return the table of objects as arrays with dims ``object`` and ``class`` (`core.object_dataset`).
-
-        What was measured already is in it too. Its ``to_netcdf("objects.nc")`` and ``to_zarr`` write it.
-        """
-        return to_xarray(cast("Project", self), self._chosen(images))
 
     def counts(
         self,
@@ -277,19 +266,6 @@ class Results(Blind):
         table = self.predictions()
         found = least_certain(table[table["annotation"].isna()])
         return [candidate.id for candidate, _ in zip(found, range(n))]
-
-    def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> list[Path]:
-        """Write the results to a folder of their own and return the files (`project.export`).
-
-        Parameters
-        ----------
-        folder : str or Path
-            Made if it is new. Not one that images or masks lie in.
-        formats : sequence of str
-            "csv", "parquet", "excel" (tables), "anndata" (for scanpy), "tiff" (class maps for ImageJ), "ome-tiff",
-            "masks" (one a class), "ome-zarr", "geojson" (outlines for QuPath), "patches" (those annotated).
-        """
-        return export(cast("Project", self), Path(folder), formats)
 
     def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
         report = super().replace_mask(name, mask)

@@ -88,7 +88,9 @@ class App(VBox):
     def _leave(self) -> None:
         """Ask for another project; this one stays on the disk as it is."""
         if self.project.job is not None:
-            raise ProjectError(f"A {self.project.job.kind} is running: wait for it, or stop it, before you leave.")
+            raise ProjectError(
+                f"{self.project.job.named.capitalize()} is running: wait for it, or stop it, before you leave."
+            )
         for panel in self.panels.values():
             panel.close()
         self.panels, self.project = {}, None

@@ -1,37 +1,51 @@
-"""The form to export: where to, in which formats."""
+"""The form to export: where to, in which formats, and what was written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from ipywidgets import Button, Checkbox, HBox, Text, VBox
 
+from svetlana_jupyter.widgets.parts import Status
+
 
 class ExportForm(VBox):
-    """A folder, a box to tick for each format, and a button.
+    """A folder, a box to tick for each format, a button, and a line that says what came of it.
 
     Parameters
     ----------
     folder : str
         Suggested.
-    formats : sequence of str
+    formats : mapping of str to str
+        What a person reads of each format; the first one is ticked.
     act : callable
         Called with the folder and the formats that are ticked.
+
+    Attributes
+    ----------
+    said : Status
+        Hidden as long as there is nothing to say.
     """
 
-    def __init__(self, folder: str, formats: Sequence[str], act: Callable[[str, list[str]], None]) -> None:
+    def __init__(self, folder: str, formats: Mapping[str, str], act: Callable[[str, list[str]], None]) -> None:
         self.folder = Text(value=folder, description="Folder", layout={"width": "640px"})
         self.folder.tooltip = "Made if it is new"
         self.formats = {
-            name: Checkbox(value=position == 0, description=name, indent=False, layout={"width": "130px"})
-            for position, name in enumerate(formats)
+            name: Checkbox(value=position == 0, description=words, indent=False, layout={"width": "276px"})
+            for position, (name, words) in enumerate(formats.items())
         }
         self.export = Button(
             description="Export", icon="download", tooltip="Write the results", layout={"width": "110px"}
         )
+        self.said = Status(hides=True)
         self.export.on_click(
             lambda _: act(self.folder.value, [name for name, box in self.formats.items() if box.value])
         )
         super().__init__(
-            [self.folder, HBox(list(self.formats.values()), layout={"flex_flow": "row wrap"}), self.export]
+            [
+                self.folder,
+                HBox(list(self.formats.values()), layout={"flex_flow": "row wrap"}),
+                self.export,
+                self.said,
+            ]
         )

@@ -76,10 +76,11 @@ class PredictionPanel(LabellingPanel):
         self.counts = HTML(layout={"width": "100%", "margin": "0"})
         self.export_form = ExportForm(
             str(project.path.with_name(f"{project.path.stem}_results")),
-            list(FORMATS),
+            {name: format.words for name, format in FORMATS.items()},
             lambda folder, formats: self.do(self._export, folder, formats),
         )
         self._wanted: Wanted = None, ""
+        self._last_job = ""  # of the job that runs, or ran last
         # Counting all images and explaining take longer than a keypress may: both wait until the keys rest.
         self._recount = Rest(guarded(self._show_counts, self.status), delay=0.6)
         self._reexplain = Rest(guarded(self._explain, self.status), delay=0.2)
@@ -106,6 +107,8 @@ class PredictionPanel(LabellingPanel):
         self.watch(
             self._recount.restart, "annotations_version", "classes_version", "images_version", "predictions_version"
         )
+        self.watch(self._show_exported, "exported")
+        self.watch(self._show_export_trouble, "trouble")
         self._show_job()
         self.show()
         self._show_counts()
@@ -148,6 +151,11 @@ class PredictionPanel(LabellingPanel):
         project = self.project
         self.job.show(project.job)
         free = project.job is None
+        if project.job is not None:
+            self._last_job = project.job.kind
+            if self._last_job == "export":
+                self.export_form.said.say(f"{project.job.text or 'exporting'} …")
+        self.export_form.export.disabled = not free
         self.predict_image.disabled = self.predict_all.disabled = not (free and project.current_run and project.images)
         self.retrain.disabled = not free or bool(project.readiness())
 
@@ -173,8 +181,19 @@ class PredictionPanel(LabellingPanel):
         )
 
     def _export(self, folder: str, formats: list[str]) -> None:
-        files = self.project.export(folder, formats)
-        self.status.say(f"{len(files)} files are written to {folder}.")
+        try:
+            self.project.start_export(folder, formats)
+        except SvetlanaError as error:  # said where the button is, too
+            self.export_form.said.warn(str(error))
+            raise
+
+    def _show_exported(self) -> None:
+        if self.project.exported is not None:
+            self.export_form.said.say(self.project.exported.text)
+
+    def _show_export_trouble(self) -> None:
+        if self._last_job == "export" and self.project.trouble:
+            self.export_form.said.warn(self.project.trouble)
 
     def _explain(self) -> None:
         """Show what the classifier sees and where it looked; computed beside the kernel's loop, so that keys go on."""

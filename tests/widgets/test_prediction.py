@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from svetlana_jupyter.project.export import FORMATS
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.prediction import PredictionPanel
 
@@ -120,18 +121,53 @@ def test_retraining_counts_the_correction_in(panel, trained, finish):
     assert sum(trained.run().labels.values()) == before + 1
 
 
-def test_the_ticked_formats_are_written(panel, tmp_path: Path):
-    panel.export_form.folder.value = str(tmp_path / "results")
-    panel.export_form.formats["tiff"].value = True
+def test_every_format_has_a_box_in_words(panel):
+    assert list(panel.export_form.formats) == list(FORMATS)
+    assert all(box.description == FORMATS[name].words for name, box in panel.export_form.formats.items())
+    assert [name for name, box in panel.export_form.formats.items() if box.value] == ["csv"]
+
+
+def test_the_ticked_formats_are_written_and_it_is_said_where(panel, trained, finish, tmp_path: Path):
+    panel.export_form.folder.value = str(tmp_path / "results <b>")
+    panel.export_form.formats["tiff"].value = panel.export_form.formats["geojson"].value = True
     panel.export_form.export.click()
-    assert {file.suffix for file in (tmp_path / "results").iterdir()} == {".csv", ".tif", ".json"}
-    assert str(tmp_path / "results") in panel.status.text
+    finish(trained)
+    names = {file.name for file in (tmp_path / "results <b>").iterdir()}
+    assert names >= {"objects.csv", "left_classes.tif", "right.geojson", "export.json"}
+    said = panel.export_form.said
+    assert said.text == panel.status.text == trained.exported.text
+    assert said.text.startswith(f"Written to {tmp_path / 'results <b>'}: objects.csv, counts.csv, ")
+    assert "<b>" not in said.value and "sv-trouble" not in said.value
+    assert not panel.export_form.export.disabled
 
 
 def test_exporting_nothing_is_refused_with_a_sentence(panel):
     panel.export_form.formats["csv"].value = False
     panel.export_form.export.click()
     assert "formats are csv" in panel.status.text
+    assert "sv-trouble" in panel.export_form.said.value
+
+
+def test_a_folder_of_the_project_is_refused_where_the_button_is(panel, trained):
+    panel.export_form.folder.value = str(trained.path)
+    panel.export_form.export.click()
+    assert "export to a folder of its own" in panel.export_form.said.text and trained.job is None
+
+
+def test_an_export_that_fails_says_why_and_the_next_one_works(panel, trained, finish, tmp_path: Path, monkeypatch):
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    panel.export_form.folder.value = str(tmp_path / "results")
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", no_room)
+        panel.export_form.export.click()
+        trained._jobs.wait(60)
+    assert "objects.csv could not be written (No space left on device)" in panel.export_form.said.text
+    assert "sv-trouble" in panel.export_form.said.value and not (tmp_path / "results").exists()
+    panel.export_form.export.click()
+    finish(trained)
+    assert panel.export_form.said.text.startswith("Written to")
 
 
 def test_the_annotation_panel_shows_a_correction(panel, trained):

@@ -18,23 +18,22 @@ import pandas as pd
 
 from svetlana_jupyter.core.classes import Classes
 from svetlana_jupyter.core.outlines import Outline, Polygon, object_outlines
-from svetlana_jupyter.project.exports.measured import known_measurements
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.project.exports.findings import Findings
     from svetlana_jupyter.project.exports.place import Place
-    from svetlana_jupyter.project.project import Project
 
 ANY_CHANNEL = -1
 
 
-def write_geojson(place: Place) -> Iterator[Path]:
+def write_geojson(place: Place, found: Findings) -> Iterator[Path]:
     """Write one file an image, feature by feature."""
     for image, stem in place.names.items():
-        pair, features = place.project.pair(image), _Features(place.project, image)
+        pair, features = found.pair(image), _Features(found, image)
         with place.writing(f"{stem}.geojson") as beside, beside.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
             between = "\n"
-            for outline in object_outlines(pair.mask, place.project.objects(image)):
+            for outline in place.watched(object_outlines(pair.mask, found.objects(image))):
                 feature = json.dumps(features.of(outline), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
                 file.write(between + feature)
                 between = ",\n"
@@ -45,13 +44,13 @@ def write_geojson(place: Place) -> Iterator[Path]:
 class _Features:
     """The features of one image."""
 
-    def __init__(self, project: Project, image: str) -> None:
-        table = project.predictions([image]).droplevel("image")
-        shown = ["probability", *(f"p_{name}" for name in project.classes.names if f"p_{name}" in table), "size"]
-        numbers = pd.concat([table[shown], known_measurements(project, image)], axis=1)
-        self._image, self._ndim = image, project.pair(image).ndim
-        self._classifications = _classifications(project.classes)
-        said = table[["class", "predicted", "annotation", "run", *project.images[image].groups]].astype("object")
+    def __init__(self, found: Findings, image: str) -> None:
+        table = found.of_image(image)
+        shown = ["probability", *(f"p_{name}" for name in found.classes.names if f"p_{name}" in table), "size"]
+        numbers = pd.concat([table[shown], found.measured(image)], axis=1)
+        self._image, self._ndim = image, found.pair(image).ndim
+        self._classifications = _classifications(found.classes)
+        said = table[["class", "predicted", "annotation", "run", *found.groups[image]]].astype("object")
         self._words, self._said = list(map(str, said)), said.where(said.notna(), None).to_numpy()
         self._names, self._numbers = list(map(str, numbers)), numbers.to_numpy(np.float64)
         self._row = {int(label): row for row, label in enumerate(table.index)}

@@ -12,14 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.exports.measured import known_measurements
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.project.exports.findings import Findings
     from svetlana_jupyter.project.exports.place import Place
-    from svetlana_jupyter.project.project import Project
 
 
-def check_anndata(project: Project) -> None:
+def check_anndata(found: Findings) -> None:
     """Refuse where the package is not installed."""
     if find_spec("anndata") is None:
         raise ProjectError(
@@ -27,7 +26,7 @@ def check_anndata(project: Project) -> None:
         )
 
 
-def write_anndata(place: Place) -> Iterator[Path]:
+def write_anndata(place: Place, found: Findings) -> Iterator[Path]:
     """Write ``objects.h5ad``.
 
     ``obs`` has the columns of `Results.predictions`, with image and object, and is indexed by ``image/object``. ``X``
@@ -37,15 +36,14 @@ def write_anndata(place: Place) -> Iterator[Path]:
     """
     from anndata import AnnData
 
-    project = place.project
-    table = project.predictions()
-    named = [name for name in project.classes.names if f"p_{name}" in table]
+    table = found.table
+    named = [name for name in found.classes.names if f"p_{name}" in table]
     probabilities = table[[f"p_{name}" for name in named]].to_numpy(np.float32)
-    measured = pd.concat([known_measurements(project, image) for image in project.images], join="inner")
+    measured = pd.concat([found.measured(image) for image in found.images], join="inner")
     x, names = (measured.to_numpy(np.float32), measured.columns) if measured.shape[1] else (probabilities, named)
-    spatial, unit = _places(project, table)
+    spatial, unit = _places(found)
     obs = table.reset_index()
-    obs["class"] = pd.Categorical(obs["class"], categories=list(project.classes.names))
+    obs["class"] = pd.Categorical(obs["class"], categories=list(found.classes.names))
     texts = obs.columns[obs.dtypes == "object"]
     obs = obs.astype(dict.fromkeys(texts, "category"))
     obs.index = pd.Index([f"{image}/{object}" for image, object in table.index])
@@ -56,9 +54,9 @@ def write_anndata(place: Place) -> Iterator[Path]:
         obsm={"spatial": spatial, "probabilities": probabilities},
         uns={
             "spatial_unit": unit,
-            "class_colors": [info.color for info in project.classes],
+            "class_colors": [info.color for info in found.classes],
             "classes": list(named),
-            "run": project.current_run,
+            "run": found.run,
         },
     )
     with place.writing("objects.h5ad") as beside:
@@ -66,14 +64,14 @@ def write_anndata(place: Place) -> Iterator[Path]:
     yield place.folder / "objects.h5ad"
 
 
-def _places(project: Project, table: pd.DataFrame) -> tuple[NDArray[np.float64], str]:
-    pairs = [project.pair(image) for image in project.images]
+def _places(found: Findings) -> tuple[NDArray[np.float64], str]:
+    pairs = [found.pair(image) for image in found.images]
     known = all(pair.spacing for pair in pairs)
     axes = "xyz"[: max(pair.ndim for pair in pairs)]
     places = []
     for pair in pairs:
         spacing = dict(zip("zyx"[-pair.ndim :], pair.spacing or ())) if known else {}
-        rows = table.loc[[pair.name]]
+        rows = found.of_image(pair.name)
         flat = [axis for axis in axes if axis not in "zyx"[-pair.ndim :]]  # a plane among volumes lies at 0
         places.append(rows.assign(**dict.fromkeys(flat, 0.0))[list(axes)] * [spacing.get(axis, 1.0) for axis in axes])
     return pd.concat(places).to_numpy(np.float64), "um" if known else "px"

@@ -17,8 +17,8 @@ from svetlana_jupyter.project.exports.place import distinct_names
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import Classes
+    from svetlana_jupyter.project.exports.findings import Findings
     from svetlana_jupyter.project.exports.place import Place
-    from svetlana_jupyter.project.project import Project
 
 BAND_BYTES = 1 << 26  # of a map that are held at once
 STRIP_ROWS = 64
@@ -27,10 +27,10 @@ MOST_IN_IMAGEJ = 2**31 - 1  # pixels of a plane
 UNKNOWN = (128, 128, 128)  # the colour of objects without a class
 
 
-def check_imagej(project: Project) -> None:
+def check_imagej(found: Findings) -> None:
     """Refuse planes that ImageJ cannot open."""
-    for name, entry in project.images.items():
-        rows, columns = entry.shape[-2:]
+    for name in found.images:
+        rows, columns = found.pair(name).mask.shape[-2:]
         if rows * columns > MOST_IN_IMAGEJ:
             raise ProjectError(
                 f"ImageJ opens planes of up to {MOST_IN_IMAGEJ:,} pixels, and {name!r} has {rows:,} × {columns:,}: "
@@ -38,33 +38,32 @@ def check_imagej(project: Project) -> None:
             )
 
 
-def write_imagej(place: Place) -> Iterator[Path]:
+def write_imagej(place: Place, found: Findings) -> Iterator[Path]:
     """Write one class map an image, with the codes of `Results.class_map`, in ImageJ's form and in colours."""
     for image, stem in place.names.items():
-        codes, spacing = place.project.class_map(image), place.project.pair(image).spacing
+        codes, spacing = found.class_map(image), found.pair(image).spacing
         with place.writing(f"{stem}_classes.tif") as beside:
-            _write_imagej(beside, codes, spacing, _palette(place.project.classes, codes))
+            _write_imagej(place, beside, codes, spacing, _palette(found.classes, codes))
         yield place.folder / f"{stem}_classes.tif"
 
 
-def write_masks(place: Place) -> Iterator[Path]:
+def write_masks(place: Place, found: Findings) -> Iterator[Path]:
     """Write one mask an image and class, 255 where the class is, else 0: ``class_masks/<image>/<class>.tif``."""
-    project = place.project
-    files = distinct_names(project.classes.names)
+    files = distinct_names(found.classes.names)
     for image, stem in place.names.items():
-        codes, spacing = project.class_map(image), project.pair(image).spacing
-        for info in project.classes:
+        codes, spacing = found.class_map(image), found.pair(image).spacing
+        for info in found.classes:
             name = f"class_masks/{stem}/{files[info.name]}.tif"
             with place.writing(name) as beside:
-                _write_imagej(beside, codes, spacing, edit=_only(info.id))
+                _write_imagej(place, beside, codes, spacing, edit=_only(info.id))
             yield place.folder / name
 
 
-def write_ome(place: Place) -> Iterator[Path]:
+def write_ome(place: Place, found: Findings) -> Iterator[Path]:
     """Write one class map an image as OME-TIFF in tiles; the annotation of the image names the codes."""
-    meanings = {str(info.id): info.name for info in place.project.classes}
+    meanings = {str(info.id): info.name for info in found.classes}
     for image, stem in place.names.items():
-        codes, spacing = place.project.class_map(image), place.project.pair(image).spacing
+        codes, spacing = found.class_map(image), found.pair(image).spacing
         axes = "".join(map(str, codes.dims)).upper()
         sizes = dict(zip(axes, spacing or ()))
         side = {axis: min(TILE, -(-codes.sizes[axis.lower()] // 16) * 16) for axis in "YX"}
@@ -78,7 +77,7 @@ def write_ome(place: Place) -> Iterator[Path]:
         with place.writing(f"{stem}_classes.ome.tif") as beside:
             tifffile.imwrite(
                 beside,
-                _tiles(codes, side["Y"], side["X"]),
+                _tiles(place.watched(bands(codes, side["Y"])), side["Y"], side["X"]),
                 shape=codes.shape,
                 dtype=codes.dtype,
                 ome=True,
@@ -113,6 +112,7 @@ def bands(array: DataArray, rows: int) -> Iterator[NDArray[Any]]:
 
 
 def _write_imagej(
+    place: Place,
     file: Path,
     codes: DataArray,
     spacing: tuple[float, ...] | None,
@@ -126,7 +126,7 @@ def _write_imagej(
         metadata |= {"unit": "um"} | ({"spacing": sizes["z"]} if "z" in sizes else {})
     tifffile.imwrite(
         file,
-        _strips(codes, edit),
+        _strips(place.watched(bands(codes, STRIP_ROWS)), edit),
         shape=codes.shape,
         dtype=dtype,
         imagej=True,
@@ -140,15 +140,15 @@ def _write_imagej(
     )
 
 
-def _strips(codes: DataArray, edit: Callable[[NDArray[Any]], NDArray[Any]]) -> Iterator[bytes]:
-    for band in bands(codes, STRIP_ROWS):
+def _strips(rows: Iterator[NDArray[Any]], edit: Callable[[NDArray[Any]], NDArray[Any]]) -> Iterator[bytes]:
+    for band in rows:
         for top in range(0, len(band), STRIP_ROWS):
             strip = edit(band[top : top + STRIP_ROWS])
             yield zlib.compress(strip.astype(strip.dtype.newbyteorder(">"), copy=False).tobytes())
 
 
-def _tiles(codes: DataArray, rows: int, columns: int) -> Iterator[NDArray[Any]]:
-    for band in bands(codes, rows):
+def _tiles(read: Iterator[NDArray[Any]], rows: int, columns: int) -> Iterator[NDArray[Any]]:
+    for band in read:
         for top in range(0, len(band), rows):
             for left in range(0, band.shape[1], columns):
                 yield band[top : top + rows, left : left + columns]

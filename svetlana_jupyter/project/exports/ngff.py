@@ -19,6 +19,7 @@ from svetlana_jupyter.core.blocks import SIDES
 from svetlana_jupyter.core.classes import Classes
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.project.exports.findings import Findings
     from svetlana_jupyter.project.exports.place import Place
 
 VERSION = "0.4"
@@ -28,31 +29,31 @@ UNKNOWN = [128, 128, 128, 255]
 Spacing = tuple[float, ...] | None
 
 
-def write_ngff(place: Place) -> Iterator[Path]:
+def write_ngff(place: Place, found: Findings) -> Iterator[Path]:
     """Write one ``<image>.ome.zarr`` an image."""
-    project = place.project
     for image, stem in place.names.items():
-        spacing, codes = project.pair(image).spacing, project.class_map(image)
-        table = project.predictions([image]).droplevel("image")
+        spacing, codes = found.pair(image).spacing, found.class_map(image)
+        table = found.of_image(image)
         with place.writing_folder(f"{stem}.ome.zarr") as draft:
             root = zarr.open_group(draft, mode="w", zarr_format=2)
-            _write(root, project.probability_map(image), spacing, f"{image}: probability")
+            _write(place, root, found.probability_map(image), spacing, f"{image}: probability")
             labels = root.create_group("labels", attributes={"labels": ["classes", "objects"]})
             classes = labels.create_group("classes")
-            _write(classes, codes, spacing, f"{image}: classes")
-            classes.attrs["image-label"] = _of_classes(project.classes, int(codes.attrs["flag_values"][-1]))
+            _write(place, classes, codes, spacing, f"{image}: classes")
+            classes.attrs["image-label"] = _of_classes(found.classes, int(codes.attrs["flag_values"][-1]))
             objects = labels.create_group("objects")
-            _write(objects, project.pair(image).mask, spacing, f"{image}: objects")
-            objects.attrs["image-label"] = _of_objects(project.classes, table)
+            _write(place, objects, found.pair(image).mask, spacing, f"{image}: objects")
+            objects.attrs["image-label"] = _of_objects(found.classes, table)
         yield place.folder / f"{stem}.ome.zarr"
 
 
-def _write(group: zarr.Group, array: DataArray, spacing: Spacing, name: str) -> None:
+def _write(place: Place, group: zarr.Group, array: DataArray, spacing: Spacing, name: str) -> None:
     """Write an array as the resolutions of a multiscale image, each computed from the one before."""
     axes = [str(dim) for dim in array.dims]
     steps, data = list(spacing or (1.0,) * array.ndim), array.data
     datasets: list[dict[str, Any]] = []
     while True:
+        place.check_stop()
         path = str(len(datasets))
         chunks = tuple(min(side, length) for side, length in zip(SIDES[array.ndim], data.shape))
         level = group.create_array(

@@ -25,67 +25,49 @@ from svetlana_jupyter.project.exports.place import distinct_names
 from svetlana_jupyter.project.patches import patch_settings
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.project.exports.findings import Findings
     from svetlana_jupyter.project.exports.place import Place
-    from svetlana_jupyter.project.project import Project
 
 FOLDER = "patches"
 TABLE = "patches.csv"
 IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
 
 
-def check_patches(project: Project) -> None:
+def check_patches(found: Findings) -> None:
     """Refuse where nothing is annotated."""
-    if _annotated(project).empty:
+    if found.annotated.empty:
         raise ProjectError("there are no annotated patches yet; annotate some objects, then export them.")
 
 
-def write_patches(place: Place) -> Iterator[Path]:
+def write_patches(place: Place, found: Findings) -> Iterator[Path]:
     """Write ``patches/<class>/<image>_<object>.png`` (or .tif), and ``patches/patches.csv``.
 
     The table has a row a patch: ``file``, ``class``, ``image``, ``object``, the patch's box in pixels of the image
     ``[z0,] y0, x0, [z1,] y1, x1`` (which may reach beyond it), ``test_set`` (whether the object is for scoring alone),
     and the grouping columns.
     """
-    project, labels = place.project, _annotated(place.project)
-    folders = distinct_names([TABLE, *project.classes.names])
+    folders = distinct_names([TABLE, *found.classes.names])
     rows: list[dict[str, Any]] = []
     with place.writing_folder(FOLDER) as draft:
-        for name in project.classes.names:
+        for name in found.classes.names:
             (draft / folders[name]).mkdir()
-        for image in labels.index.unique("image"):
-            classes = labels.xs(image, level="image")
-            groups = project.images[image].groups
-            for object, pixels, box in _cut(project, image, classes.index):
-                name = classes[object]
-                file = f"{folders[name]}/{place.names[image]}_{object}"
-                file = _write(draft, file, pixels)
-                test_set = project.in_test_set(image, object)
-                rows.append(
-                    {
-                        "file": file,
-                        "class": name,
-                        "image": image,
-                        "object": object,
-                        **box,
-                        "test_set": test_set,
-                        **groups,
-                    }
-                )
+        for image in found.images:
+            labels = found.annotated.loc[found.annotated.index.get_level_values("image") == image].droplevel("image")
+            said = {int(label): (str(name), bool(apart)) for label, name, apart in labels.itertuples()}
+            for object, pixels, box in place.watched(_cut(found, image, labels.index)):
+                name, test_set = said[object]
+                file = _write(draft, f"{folders[name]}/{place.names[image]}_{object}", pixels)
+                row = {"file": file, "class": name, "image": image, "object": object}
+                rows.append({**row, **box, "test_set": test_set, **found.groups[image]})
         table = pd.DataFrame(rows).sort_values(["image", "object"])
         table.to_csv(draft / TABLE, index=False, encoding="utf-8")
     yield place.folder / FOLDER
 
 
-def _annotated(project: Project) -> pd.Series[str]:
-    """Return the class of each annotated object, by ``(image, object)``."""
-    labels = project.labels().query("action == 'label'")["class"]
-    return labels[labels.index.get_level_values("image").isin(list(project.images))]
-
-
-def _cut(project: Project, image: str, labels: pd.Index) -> Iterator[tuple[int, NDArray[Any], dict[str, int]]]:
+def _cut(found: Findings, image: str, labels: pd.Index) -> Iterator[tuple[int, NDArray[Any], dict[str, int]]]:
     """Yield object, pixels (C, [z,] y, x) and box of each patch, block after block."""
-    pair, settings = project.pair(image), patch_settings(project, image)
-    objects = project.objects(image)
+    pair, settings = found.pair(image), patch_settings(found.project, image)
+    objects = found.objects(image)
     objects = objects[objects.index.isin(labels)]
     sides = following_sizes(settings, objects, pair.spacing) / units_per_pixel(settings, pair.ndim, pair.spacing)
     shapes = np.maximum(1, np.floor(sides + 0.5)).astype(np.int64)

@@ -9,23 +9,31 @@ from __future__ import annotations
 import json
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.store import draft_of, file_name, replacing, sync
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.project.exports.findings import Findings
     from svetlana_jupyter.project.project import Project
 
 MANIFEST = "export.json"
 ZARR = ("zarr.json", ".zgroup", ".zarray")  # one of these lies in every folder of a Zarr
 LONGEST_NAME = 120  # bytes; most file systems take 255, with what is put before and behind
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # by Windows
+
+
+Item = TypeVar("Item")
+
+
+class Stopped(Exception):
+    """A stop was asked for while a file was being written."""
 
 
 class Place:
@@ -36,6 +44,8 @@ class Place:
     project : Project
     folder : Path
         Made with the first file.
+    stop : callable
+        Tells whether to stop; a file that is not whole by then is left out.
 
     Attributes
     ----------
@@ -50,13 +60,33 @@ class Place:
         If the folder belongs to the project or to its images.
     """
 
-    def __init__(self, project: Project, folder: Path) -> None:
-        self.project = project
+    def __init__(self, project: Project, folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
+        self._project, self._stop = project, stop
         self.folder = folder.absolute()
         self.names = distinct_names(project.images)
         self.now = str(self.folder)
         self._check(self.folder)
         self._manifest = self._read_manifest()
+
+    def describe(self, found: Findings) -> None:
+        """Have ``export.json`` say what the files are of."""
+        self._manifest |= {
+            "project": self._project.path.name,
+            "run": found.run,
+            "classes": [{"code": info.id, "name": info.name, "color": info.color} for info in found.classes],
+            "images": dict(self.names),
+        }
+
+    def check_stop(self) -> None:
+        """Raise `Stopped` once a stop is asked for."""
+        if self._stop():
+            raise Stopped
+
+    def watched(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Pass items on until a stop is asked for, which raises `Stopped`."""
+        for item in items:
+            self.check_stop()
+            yield item
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -111,26 +141,19 @@ class Place:
         return file
 
     def _keep(self, name: str) -> None:
-        project, files = self.project, self._manifest["files"]
-        self._manifest["files"] = sorted({*files, name})
-        self._manifest |= {
-            "project": project.path.name,
-            "run": project.current_run,
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
-            "classes": [{"code": info.id, "name": info.name, "color": info.color} for info in project.classes],
-            "images": self.names,
-        }
+        self._manifest["files"] = sorted({*self._manifest["files"], name})
+        self._manifest["written"] = datetime.now(UTC).isoformat(timespec="seconds")
         with replacing(self.folder / MANIFEST) as beside:
             beside.write_text(json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     def _check(self, folder: Path) -> None:
-        folder, project = folder.resolve(), self.project.path.resolve()
+        folder, project = folder.resolve(), self._project.path.resolve()
         if folder.is_relative_to(project):
             raise ProjectError(
                 f"{folder} is part of the project {project.name}; export to a folder of its own, for example "
                 f"{project.with_name(f'{project.stem}_results')}."
             )
-        inputs = {path.resolve() for path in self.project.input_files()}
+        inputs = {path.resolve() for path in self._project.input_files()}
         within = any((part / mark).exists() for part in (folder, *folder.parents) for mark in ZARR)
         if within or folder in {path.parent for path in inputs} or any(map(folder.is_relative_to, inputs)):
             raise ProjectError(f"{folder} holds images or masks of the project; export to a folder of its own.")

@@ -14,38 +14,37 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.exports.measured import known_measurements
 
 if TYPE_CHECKING:
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.worksheet._write_only import WriteOnlyWorksheet
 
+    from svetlana_jupyter.project.exports.findings import Findings
     from svetlana_jupyter.project.exports.place import Place
-    from svetlana_jupyter.project.project import Project
 
 EXCEL_ROWS = 1_048_576
 EXCEL_TEXT = 32_767  # characters of a cell
 
 
-def write_csv(place: Place) -> Iterator[Path]:
+def write_csv(place: Place, found: Findings) -> Iterator[Path]:
     """Write ``objects.csv``, ``counts.csv`` and, once something was measured, ``measurements.csv``."""
-    for name, table in _tables(place.project):
+    for name, table in _tables(found):
         with place.writing(f"{name}.csv") as beside:
             table.to_csv(beside, encoding="utf-8")
         yield place.folder / f"{name}.csv"
 
 
-def write_parquet(place: Place) -> Iterator[Path]:
+def write_parquet(place: Place, found: Findings) -> Iterator[Path]:
     """Write the same tables as Parquet."""
-    for name, table in _tables(place.project):
+    for name, table in _tables(found):
         with place.writing(f"{name}.parquet") as beside:
             table.to_parquet(beside)
         yield place.folder / f"{name}.parquet"
 
 
-def check_excel(project: Project) -> None:
+def check_excel(found: Findings) -> None:
     """Refuse more objects than a sheet of Excel has rows for."""
-    count = sum(len(project.objects(name)) for name in project.images)
+    count = len(found.table)
     if count >= EXCEL_ROWS:
         raise ProjectError(
             f"a sheet of Excel has room for {EXCEL_ROWS - 1:,} objects, and the project has {count:,}: "
@@ -53,23 +52,23 @@ def check_excel(project: Project) -> None:
         )
 
 
-def write_excel(place: Place) -> Iterator[Path]:
+def write_excel(place: Place, found: Findings) -> Iterator[Path]:
     """Write ``results.xlsx`` with the same tables as sheets, row by row."""
     from openpyxl import Workbook
 
     with place.writing("results.xlsx") as beside:
         book = Workbook(write_only=True)
-        for name, table in _tables(place.project):
-            _write_sheet(book.create_sheet(name), table.reset_index())
+        for name, table in _tables(found):
+            _write_sheet(place, book.create_sheet(name), table.reset_index())
         book.save(beside)
     yield place.folder / "results.xlsx"
 
 
-def _write_sheet(sheet: WriteOnlyWorksheet, table: pd.DataFrame) -> None:
+def _write_sheet(place: Place, sheet: WriteOnlyWorksheet, table: pd.DataFrame) -> None:
     sheet.freeze_panes = "A2"
     sheet.append([_cell(sheet, str(name)) for name in table])
     columns = [_plain(table.iloc[:, number]) for number in range(table.shape[1])]
-    for row in zip(*columns, strict=True):
+    for row in place.watched(zip(*columns, strict=True)):
         sheet.append([_cell(sheet, value) for value in row])
 
 
@@ -91,10 +90,10 @@ def _cell(sheet: WriteOnlyWorksheet, value: object) -> WriteOnlyCell | object:
     return cell
 
 
-def _tables(project: Project) -> Iterator[tuple[str, pd.DataFrame]]:
-    yield "objects", project.predictions()
-    yield "counts", project.counts(by="image").set_index(["image", "class"])
-    measured = {image: known_measurements(project, image) for image in project.images}
+def _tables(found: Findings) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield "objects", found.table
+    yield "counts", found.counts().set_index(["image", "class"])
+    measured = {image: found.measured(image) for image in found.images}
     measured = {image: table for image, table in measured.items() if len(table.columns)}
     if measured:
         yield "measurements", pd.concat(measured, names=["image"])
