@@ -27,13 +27,18 @@ function render({ model, el }) {
   known?.then((found) => (layer = found)).catch(() => {});
   let seen = told();
   let clicked = 0;
+  const see = (next) => {
+    if (next.frame < seen.frame) return; // a later one has overtaken it
+    seen = next;
+    el.dataset.frame = next.frame;
+  };
   const follow = () => {
     const next = told();
     const look = () => {
       if (signal.aborted) return;
-      if (!layer) setTimeout(() => (seen = next), 150); // nothing tells when the picture is drawn: then surely later
+      if (!layer) setTimeout(() => see(next), 150); // nothing tells when the picture is drawn: then surely later
       else if (drawn() < next.frame) requestAnimationFrame(look);
-      else requestAnimationFrame(() => next.frame >= seen.frame && (seen = next)); // with this frame of the screen
+      else requestAnimationFrame(() => see(next)); // with this frame of the screen
     };
     look();
   };
@@ -134,6 +139,7 @@ function render({ model, el }) {
   model.on("change:shown", follow);
   model.on("change:answered", follow);
   model.on("change:frame", follow);
+  follow();
   attach();
   return () => {
     stop.abort();
