@@ -150,6 +150,13 @@ class LabPage:
         last = self.page.evaluate(WAIT_FOR_KERNEL, [f"bool({expression})", timeout * SECOND])
         assert last == "True", f"{expression} was not true within {timeout} s, but {last}"
 
+    def wait_until_drawn(self, canvas: Locator, pointer: str) -> None:
+        """Wait until a canvas shows the last frame that its pointer was told of, so that a key counts for it."""
+        viewer = "canvas.closest('.sv-viewer')"
+        drawn = f"([canvas, frame]) => {viewer}.querySelector('[data-frame]')?.dataset.frame >= frame"
+        frame = int(self.evaluate(f"{pointer}.frame"))
+        self.page.wait_for_function(drawn, arg=[canvas.element_handle(), frame], timeout=30 * SECOND)
+
     def pixels(self, shown: Locator) -> NDArray[np.uint8]:
         """Return what the browser shows of an element, as (rows, columns, 3)."""
         return iio.imread(shown.screenshot(), extension=".png")[..., :3]

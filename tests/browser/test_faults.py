@@ -25,13 +25,17 @@ project = sv.Project("blood.svetlana", classes={NAMES!r})
 added = project.add_images(f"{{blood}}/images/{{{{smear}}}}.png", masks=f"{{blood}}/masks/{{{{smear}}}}.tif")
 panel = sv.AnnotationPanel(project)"""
 BUSY = "from pathlib import Path\nwhile not Path('released').exists(): pass"
-SETTLED = "panel.viewer.scene.view == panel.viewer.view and panel.viewer._surface.settled"
+SETTLED = (
+    "panel.viewer.scene.view == panel.viewer.view and panel.viewer._surface.settled"
+    " and (panel.viewer.selected is None or panel.viewer._field is not None)"  # which frames what the classifier sees
+)
 CELLS_NOW = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)"
 
 
-def settled(lab: LabPage) -> None:
+def settled(lab: LabPage, *cells: int) -> None:
     lab.wait_until(SETTLED)
-    lab.page.evaluate(THREE_FRAMES)
+    for cell in cells:
+        lab.wait_until_drawn(lab.canvas(cell), "panel.viewer._pointer")
 
 
 def log(lab: LabPage) -> list[tuple[int, int]]:
@@ -41,8 +45,8 @@ def log(lab: LabPage) -> list[tuple[int, int]]:
     ]
 
 
-def shown(lab: LabPage) -> int:
-    settled(lab)
+def shown(lab: LabPage, *cells: int) -> int:
+    settled(lab, *cells)
     return int(lab.evaluate("panel.viewer.selected"))
 
 
@@ -55,15 +59,15 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     lab.canvas(2).click(position={"x": 5, "y": 5})
     lab.page.keyboard.press("n")
     lab.wait_until("panel.viewer.selected")
-    first = shown(lab)
+    first = shown(lab, 1, 2)
     assert np.array_equal(lab.pixels(lab.canvas(1))[5:-5, 5:-5], lab.pixels(lab.canvas(2))[5:-5, 5:-5])
     lab.page.keyboard.press("1")
     lab.wait_until("len(project.annotations()) == 1")
-    second = shown(lab)
+    second = shown(lab, 1, 2)
     lab.canvas(1).focus()
     lab.page.keyboard.press("2")
     lab.wait_until("len(project.annotations()) == 2")
-    third = shown(lab)
+    third = shown(lab, 1)
     assert log(lab) == [(first, 1), (second, 2)]
 
     # Names are text wherever they stand.
@@ -88,13 +92,13 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     assert log(lab)[2] == (third, 3)
 
     # The tab is reloaded behind a key: it is kept, and the panel goes on where it was.
-    fourth = shown(lab)
+    fourth = shown(lab, 1)
     lab.page.keyboard.press("4")
     lab.wait_until("len(project.annotations()) == 4")
     lab.reload()
     lab.run_cell(1)
     lab.canvas(1).scroll_into_view_if_needed()
-    fifth = shown(lab)
+    fifth = shown(lab, 1)
     assert len(np.unique(lab.pixels(lab.canvas(1)).reshape(-1, 3), axis=0)) > 1000, "the picture is back"
     lab.canvas(1).focus()
     lab.page.keyboard.press("5")

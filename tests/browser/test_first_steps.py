@@ -44,6 +44,7 @@ class Panel:
         self.lab.wait_until(
             f"{viewer}.scene is not None and {viewer}.scene.view == {viewer}.view and {viewer}._surface.settled"
         )
+        self.lab.wait_until_drawn(self.canvas, f"{viewer}._pointer")
 
     def place(self, image: str, object: int) -> dict[str, float]:
         """Return where the middle of an object is on the canvas, in CSS pixels."""
@@ -61,7 +62,6 @@ class Panel:
         shown = f"tuple({self.python}.viewer._pointer.shown)"
         self.lab.wait_until(f"{shown} not in ((), {before})")
         self.settled()
-        self.lab.page.evaluate(THREE_FRAMES)
         image, object = ast.literal_eval(self.lab.evaluate(shown))
         return image, object
 
@@ -202,5 +202,4 @@ def keep_picture(lab: LabPage, panel: Panel) -> None:
     panel.canvas.focus()
     lab.page.keyboard.press("f")
     panel.settled()
-    lab.page.evaluate(THREE_FRAMES)
     panel.output.locator(".svetlana").first.screenshot(path=lab.screenshot("annotation"))

@@ -7,7 +7,7 @@ import ast
 from playwright.sync_api import Locator, expect
 
 from tests.browser.lab import LabPage
-from tests.browser.test_first_steps import THREE_FRAMES, rgb
+from tests.browser.test_first_steps import rgb
 from tests.browser.test_harness import write_notebook
 
 PROJECT = """\
@@ -17,7 +17,10 @@ blood = sv.samples.blood_smear()
 project = sv.Project("blood.svetlana", classes=["RBC", "WBC", "platelet"])
 added = project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/masks/{{smear}}.tif")
 panel = GalleryPanel(project)"""
-DRAWN = "panel.page.sheet is not None and all(panel.page._album.pictures(panel.page._page(panel.page.objects)))"
+DRAWN = (
+    "panel.page.sheet is not None and len(panel.page.objects) > 0"
+    " and all(panel.page._album.pictures(panel.page._page(panel.page.objects)))"
+)
 SHOWN = "panel.page.sheet.chosen == panel.page.selection.chosen and panel.page._surface.settled"
 PAGE = "panel._number == {} and " + DRAWN
 
@@ -52,8 +55,13 @@ class Sheet:
 
     def selected(self, cells: list[int]) -> None:
         """Wait until these are selected, and seen to be."""
-        self.lab.wait_until(f"sorted(panel.page.selection.chosen) == {cells} and {SHOWN}")
-        self.lab.page.evaluate(THREE_FRAMES)
+        self.lab.wait_until(f"sorted(panel.page.selection.chosen) == {cells}")
+        self.settled()
+
+    def settled(self) -> None:
+        """Wait until what is on the screen is what the page means to show."""
+        self.lab.wait_until(SHOWN)
+        self.lab.wait_until_drawn(self.canvas, "panel.page._pointer")
 
     def frame(self, cell: int) -> tuple[int, ...]:
         """Return the colour that the browser shows in the middle of the upper edge of a patch."""
@@ -90,8 +98,7 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     keyboard.press("1")
     lab.wait_until("project.class_counts()['RBC'] == 10")
     assert lab.evaluate("project.annotations()['gesture'].nunique()") == "1"
-    lab.wait_until(SHOWN)
-    lab.page.evaluate(THREE_FRAMES)
+    sheet.settled()
     assert sheet.frame(4) == sheet.frame(20) == colors[0] != sheet.frame(5)
     mouse = lab.page.mouse
     mouse.move(*sheet.place(21))
@@ -145,13 +152,11 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     assert colors[1] != sheet.frame(1)
     keyboard.press("r")
     lab.wait_until("project.class_counts()['WBC'] == 3")
-    lab.wait_until(SHOWN)
-    lab.page.evaluate(THREE_FRAMES)
+    sheet.settled()
     assert sheet.frame(1) == colors[1]
     keyboard.press("p")
     lab.wait_until(PAGE.format(0))
-    lab.wait_until(SHOWN)
-    lab.page.evaluate(THREE_FRAMES)
+    sheet.settled()
     sheet.output.locator(".svetlana").first.screenshot(path=lab.screenshot("gallery"))
     assert lab.page.locator(".jp-Notebook .jp-Cell").count() == 3
     assert not [line for line in lab.console if "page error" in line]

@@ -100,11 +100,11 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     hand.drag((5, 5), (60, 70), (115, 115))
     lab.wait_until(SOME.format((1, 2, 7, 8)))
     expect(panel.output).to_contain_text("4 objects in well are selected")
+    panel.settled()
     keyboard.press("1")
     lab.wait_until("project.class_counts()['active'] == 4")
     assert lab.evaluate("project.annotations()['gesture'].nunique()") == "1"
     panel.settled()
-    page.evaluate(THREE_FRAMES)
     active, resting = map(rgb, ast.literal_eval(lab.evaluate("[c.color for c in project.classes]")))
     for object in (1, 2, 7, 8):
         assert active in hand.colors(object)
@@ -152,7 +152,6 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     expect(menu).to_be_hidden()
     page.wait_for_function(f"({FOCUSED})().startsWith('CANVAS')")
     panel.settled()
-    page.evaluate(THREE_FRAMES)
     assert resting in hand.colors(24)
 
     # Undo is one step; a key works with the menu open, Escape closes it; all that is seen.
@@ -177,7 +176,6 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
 
     # A halo is crisp: white and as wide as it should be in the screen's own pixels, with nothing in between.
     panel.settled()
-    page.evaluate(THREE_FRAMES)
     row, column = ast.literal_eval(lab.evaluate("panel.viewer.view.to_screen(75, 90)"))  # the upper side of object 8
     y, x = round(row * scale), round(column * scale)
     strip = list(map(tuple, lab.pixels(panel.canvas)[y - 5 * scale : y + 2 * scale, x].tolist()))
