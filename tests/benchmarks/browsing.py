@@ -188,7 +188,10 @@ class Unwatched:
         processes = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
         return sum(process.memory_full_info().uss for process in processes) / 1e6
 
-    def stop(self) -> None:
+    def __enter__(self) -> Unwatched:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._process.terminate()
         self._process.wait(15)
 
