@@ -32,6 +32,8 @@ class PatchSettings(Settings):
     context : "keep" or "hide"
         *hide* multiplies the patch by the object's mask, widened by ``dilation`` pixels, so that the surroundings
         cannot count (problem b of the paper, section 2.5).
+    dilation : int
+        How far beyond its mask a hidden context still shows the object, in pixels of the image.
     rim : int or "auto"
         Where the object is shown without its surroundings, or "apart" from them: pixels left out along its edge, on
         either side, where the light of both mixes. More than 0 takes the place of ``dilation``. *auto* is 2, less if

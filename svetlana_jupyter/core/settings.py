@@ -71,14 +71,27 @@ class TrainingSettings(Settings):
     body_rate : float, optional
         Learning rate of all but the last layer; None is that of the rest.
     optimizer : "adamw" or "adam"
+        *adamw* shrinks weights by themselves, *adam* adds ``weight_decay`` to their gradients.
+    learning_rate : float
+        How far one step goes; with "one_cycle" and "cosine" its largest value.
     betas : pair of float
         Adam's momenta.
+    weight_decay : float
+        How strongly weights are pulled towards zero.
     schedule : "one_cycle", "cosine", "step" or "constant"
         *step* multiplies the learning rate by ``decay`` every ``decay_every`` epochs, by 0.1 every 100 in the paper.
+    decay : float
+        Of the learning rate, at each of the steps that the schedule "step" makes.
+    decay_every : int
+        Epochs between two of these steps.
+    epochs : int
+        Rounds of training, after each of which loss and score are shown; the schedule spans them.
     patience : int, optional
         End after so many epochs without a better score on what is held out, or a lower loss where nothing is.
     steps : int, optional
         Batches an epoch, whatever the number of annotations. None: as many as one pass over the patches takes.
+    batch_size : int
+        Patches a step; halved once where the memory does not hold them.
     loss : str
         "cross_entropy" and "binary_cross_entropy" compare logits, the others probabilities, with 0 and 1.
     label_smoothing : float
@@ -103,6 +116,8 @@ class TrainingSettings(Settings):
         What a forest measures of objects.
     trees : int
         Trees of the forest.
+    seed : int
+        Of everything that is drawn at random: the same one gives the same weights.
     device : "auto", "cpu", "cuda" or "mps"
         *auto* is a CUDA GPU where there is one, else an Apple GPU for 2D images, else the processor.
     precision : "auto", "full" or "mixed"

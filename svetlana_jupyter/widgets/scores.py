@@ -68,7 +68,8 @@ def by_class(scores: Scores, classes: Classes) -> str:
         cells = [f'<td class="sv-number">{int(row["n"]):,}</td>', *shares]
         rows.append(f'<tr><td class="sv-nowrap">{_named(str(name), colors)}</td>{"".join(cells)}</tr>')
     head = "".join(f"<th>{text}</th>" for text in ("Class", "Objects", "Found (recall)", "Right (precision)"))
-    return f'<table class="sv-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    table = f'<table class="sv-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<div class="sv-confusion">{table}</div>'
 
 
 def percent(value: float) -> str:

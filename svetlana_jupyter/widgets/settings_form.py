@@ -16,7 +16,7 @@ from svetlana_jupyter.widgets.setting_fields import SettingField
 from svetlana_jupyter.widgets.setting_words import grouped, leaves
 
 KNOWN: dict[str, Iterable[str]] = {"architecture": ARCHITECTURES, "recipe": RECIPE_NAMES}
-ELSEWHERE = ("may_use",)  # on the face of the panel
+ELSEWHERE = ("may_use", "measurements.may_use")  # on the face of the panel
 
 
 class SettingsForm(VBox):

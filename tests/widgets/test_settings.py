@@ -132,6 +132,7 @@ def test_the_name_of_a_setting_says_what_its_documentation_says(view):
         in view.form.fields["patches.mask_channel"].label.value
     )
     assert "Blocks of" in view.form.fields["depth"].control.tooltip
+    assert all(leaf.text for leaf in leaves(TrainingSettings)), "every setting is explained"
 
 
 def test_json_is_checked_while_one_types_and_used_by_apply(view, project):

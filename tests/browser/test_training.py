@@ -1,0 +1,87 @@
+"""The training panel as a person uses it: a question unticked, a stop, a whole training, an earlier run chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from tests.browser.lab import LabPage
+from tests.browser.test_harness import write_notebook
+
+CELLS = [
+    """\
+import svetlana_jupyter as sv
+blood = sv.samples.blood_smear()
+project = sv.Project("blood.svetlana", classes=["RBC", "WBC", "platelet"])
+project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/masks/{{smear}}.tif")
+panel = sv.TrainingPanel(project)""",
+    "panel",
+    "for (image, object), name in list(sv.samples.blood_smear_classes().items())[:60]:\n"
+    "    project.annotate(image, object, name)",
+    """\
+mine = project.run()
+twin = project.train(sv.TrainingSettings.model_validate(mine.settings))
+same = [(run.path / "weights.safetensors").read_bytes() for run in (mine, twin)]
+assert same[0] == same[1]""",
+]
+
+
+def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_path: Path) -> None:
+    lab.open_notebook(write_notebook(tmp_path / "training.ipynb", CELLS))
+    lab.run_cell(0)
+    lab.run_cell(1)
+    output = lab.output(1)
+    train, stop = (output.get_by_role("button", name=name) for name in ("Train", "Stop"))
+    expect(train).to_be_disabled()
+    expect(output).to_contain_text("nothing is annotated yet")
+    lab.run_cell(2)
+    expect(train).to_be_enabled()
+
+    # What is unticked may not count, and is in the settings at once.
+    output.get_by_label("Brightness", exact=True).uncheck()
+    lab.wait_until("project.settings.may_use == {'surroundings', 'orientation', 'size'}")
+    output.get_by_text("Advanced: every setting").click()
+    recipe = output.locator(".sv-setting", has_text="Recipe").first.locator("input")
+    recipe.fill("default")
+    recipe.press("Enter")
+    lab.wait_until("project.settings.recipe == 'default'")
+    assert lab.evaluate("'brightness' in project.settings.may_use") == "False", "another recipe lets in no more"
+
+    # A stop keeps what is trained, and says so.
+    train.click()
+    lab.wait_until("project.live is not None and len(project.live.epochs) >= 2", timeout=120)
+    expect(output).to_contain_text("left")
+    expect(train).to_be_disabled()
+    stop.click()
+    lab.wait_until("project.job is None and project.current_run == '0001' and project.run().stopped", timeout=60)
+    expect(output).to_contain_text("stopped early")
+    expect(stop).to_be_hidden()
+    expect(train).to_be_enabled()
+
+    # A whole one: scores, confusion, the forest beside; its settings train the same weights again.
+    epochs = output.locator(".sv-setting", has_text="Epochs").first.locator("input")
+    epochs.fill("3")
+    epochs.press("Enter")
+    lab.wait_until("project.settings.epochs == 3")
+    train.click()
+    lab.wait_until("project.job is None and project.current_run == '0002'", timeout=300)
+    expect(output).to_contain_text("Random forest on measurements")
+    expect(output.locator(".sv-matrix")).to_contain_text("platelet")
+    assert lab.evaluate("sorted(project.run().settings['may_use'])") == "['orientation', 'size', 'surroundings']"
+    lab.screenshot("training-panel")
+    lab.run_cell(3, timeout=300)
+
+    # Refused settings are said where they are set, and change nothing.
+    rate = output.locator(".sv-setting", has_text="Learning rate").first.locator("input")
+    rate.fill("-1")
+    rate.press("Enter")
+    expect(output.get_by_role("alert").last).to_contain_text("learning_rate")
+    assert lab.evaluate("project.settings.learning_rate > 0") == "True"
+
+    # An earlier run is chosen again.
+    output.get_by_text("Earlier runs").click()
+    output.get_by_title("Use run 0001").click()
+    lab.wait_until("project.current_run == '0001'")
+    expect(output.get_by_title("Run 0001 is in use")).to_be_visible()
+    assert not [line for line in lab.console if "page error" in line]
