@@ -27,7 +27,8 @@ panel = sv.AnnotationPanel(project)"""
 BUSY = "from pathlib import Path\nwhile not Path('released').exists(): pass"
 SETTLED = (
     "panel.viewer.scene.view == panel.viewer.view and panel.viewer._surface.settled"
-    " and (panel.viewer.selected is None or panel.viewer._field is not None)"  # which frames what the classifier sees
+    " and panel.viewer._pointer.shown == list(panel.viewer.picked or ())"
+    " and (not panel.viewer.selected or panel.viewer._field is not None)"  # which frames what the classifier sees
 )
 CELLS_NOW = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)"
 

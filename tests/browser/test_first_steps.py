@@ -43,6 +43,7 @@ class Panel:
         viewer = f"{self.python}.viewer"
         self.lab.wait_until(
             f"{viewer}.scene is not None and {viewer}.scene.view == {viewer}.view and {viewer}._surface.settled"
+            f" and {viewer}._pointer.shown == list({viewer}.picked or ())"
         )
         self.lab.wait_until_drawn(self.canvas, f"{viewer}._pointer")
 
