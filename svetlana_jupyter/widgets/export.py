@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ipywidgets import Button, Checkbox, HBox, Text, VBox
 
+from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import Status
 
 
@@ -19,7 +20,7 @@ class ExportForm(VBox):
     formats : mapping of str to str
         What a person reads of each format; the first one is ticked.
     act : callable
-        Called with the folder and the formats that are ticked.
+        Called with the folder and the formats that are ticked; what it raises is shown.
 
     Attributes
     ----------
@@ -38,9 +39,9 @@ class ExportForm(VBox):
             description="Export", icon="download", tooltip="Write the results", layout={"width": "110px"}
         )
         self.said = Status(hides=True)
-        self.export.on_click(
-            lambda _: act(self.folder.value, [name for name, box in self.formats.items() if box.value])
-        )
+        # Unlike other buttons it leaves the keyboard where it is: the viewer, far above, would come back into sight.
+        self.export.on_click(guarded(lambda _: self._act(), self.said))
+        self._export = act
         super().__init__(
             [
                 self.folder,
@@ -49,3 +50,10 @@ class ExportForm(VBox):
                 self.said,
             ]
         )
+
+    def _act(self) -> None:
+        chosen = [name for name, box in self.formats.items() if box.value]
+        if chosen:
+            self._export(self.folder.value, chosen)
+        else:
+            self.said.warn("Tick what to export.")

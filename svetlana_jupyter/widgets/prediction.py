@@ -77,7 +77,7 @@ class PredictionPanel(LabellingPanel):
         self.export_form = ExportForm(
             str(project.path.with_name(f"{project.path.stem}_results")),
             {name: format.words for name, format in FORMATS.items()},
-            lambda folder, formats: self.do(self._export, folder, formats),
+            project.start_export,
         )
         self._wanted: Wanted = None, ""
         self._last_job = ""  # of the job that runs, or ran last
@@ -179,13 +179,6 @@ class PredictionPanel(LabellingPanel):
             table(["Class", "Objects", "Share (95 % interval)"], shares),
             table(["Image", *project.classes.names, "Without class"], images),
         )
-
-    def _export(self, folder: str, formats: list[str]) -> None:
-        try:
-            self.project.start_export(folder, formats)
-        except SvetlanaError as error:  # said where the button is, too
-            self.export_form.said.warn(str(error))
-            raise
 
     def _show_exported(self) -> None:
         if self.project.exported is not None:

@@ -144,7 +144,7 @@ def test_the_ticked_formats_are_written_and_it_is_said_where(panel, trained, fin
 def test_exporting_nothing_is_refused_with_a_sentence(panel):
     panel.export_form.formats["csv"].value = False
     panel.export_form.export.click()
-    assert "formats are csv" in panel.status.text
+    assert panel.export_form.said.text == "Tick what to export." and panel.project.job is None
     assert "sv-trouble" in panel.export_form.said.value
 
 

@@ -1,0 +1,46 @@
+"""The form to export in a browser: boxes ticked by mouse, files written beside the kernel, and what came of it."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.browser.lab import LabPage
+from tests.browser.test_harness import write_notebook
+
+PROJECT = """\
+import svetlana_jupyter as sv
+blood = sv.samples.blood_smear()
+project = sv.Project("blood.svetlana", classes=["RBC", "WBC", "platelet"])
+added = project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/masks/{{smear}}.tif")
+known = sv.samples.blood_smear_classes()
+for (image, label), name in list(known.items())[:30]:
+    project.annotate(image, label, name)
+panel = sv.PredictionPanel(project)"""
+
+
+def test_boxes_are_ticked_and_it_is_said_what_was_written_and_where(lab: LabPage, tmp_path) -> None:
+    lab.open_notebook(write_notebook(tmp_path / "export.ipynb", [PROJECT, "panel"]))
+    lab.run_all()
+    output = lab.output(1)
+    output.get_by_text("Export the results").click()
+    button = output.get_by_title("Write the results")
+    button.scroll_into_view_if_needed()
+    output.get_by_text("CSV tables").click()
+    button.click()
+    expect(output.locator(".sv-trouble").last).to_contain_text("Tick what to export")
+    output.get_by_text("Outlines, for QuPath").click()
+    output.get_by_text("Excel table").click()
+    lab.screenshot("export-chosen")
+    button.click()
+    expect(button).to_be_enabled(timeout=60_000)
+    expect(button).to_be_in_viewport()
+    said = output.get_by_text("Written to").last
+    expect(said).to_contain_text("blood_results: results.xlsx", timeout=60_000)
+    lab.screenshot("export-written")
+    names = {file.name for file in (lab.folder / "blood_results").iterdir()}
+    assert {
+        "results.xlsx",
+        "export.json",
+        "smear_01.geojson",
+        "smear_12.geojson",
+    } <= names and "objects.csv" not in names
