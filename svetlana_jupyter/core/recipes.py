@@ -9,10 +9,21 @@ from typing import Any
 DEFAULT = "default"
 AUTO = "auto"  # the best of those that are tried; before it is known, the values of the default one
 
-# What each recipe changes of the defaults. "default": whatever the patch shows may count, but not how it is turned.
-# "oriented": so may orientation, but no direction. "plain": whatever there is, as it lies. "free": turned by any angle.
-# "object": not the surroundings. "texture": neither the surroundings nor brightness. "wide": much of the surroundings.
-# "forest": what is measured of the objects. "paper": as the paper describes it (section 4.1, Fig. 7).
+# In the words of a person who sees which was chosen; what may not count stays varied whatever the recipe.
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        DEFAULT: "turned by right angles and mirrored",
+        "oriented": "turned by half turns alone",
+        "plain": "as it lies, nothing varied",
+        "free": "turned by any angle",
+        "object": "without the surroundings",
+        "texture": "without surroundings and brightness",
+        "wide": "with more of the surroundings",
+        "forest": "measurements, no network",
+        "paper": "as the paper describes it (section 4.1, Fig. 7)",
+    }
+)
+# What each recipe changes of the defaults.
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         DEFAULT: {},

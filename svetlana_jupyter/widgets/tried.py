@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from svetlana_jupyter.core.recipes import MEANINGS
 from svetlana_jupyter.widgets.parts import muted, table
 from svetlana_jupyter.widgets.scores import percent
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.runs import Run
 
-_HEAD = ("Recipe", "Held-out accuracy", "95 % interval", "Balanced", "Trained for", "")
+_HEAD = ("Recipe", "What is seen", "Held-out accuracy", "95 % interval", "Balanced", "Trained for", "")
 _TOO_GOOD = "Of several, the best owes a little to luck: the score above is that of choosing."
 
 
@@ -32,6 +33,7 @@ def tried_card(run: Run) -> str:
     rows = [
         (
             str(name),
+            MEANINGS.get(str(name), ""),
             percent(row["accuracy"]),
             f"{percent(row['low'])} to {percent(row['high'])}",
             percent(row["balanced"]),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from svetlana_jupyter.core.recipes import RECIPE_NAMES
+from svetlana_jupyter.core.recipes import MEANINGS, RECIPE_NAMES, RECIPES
 from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 
@@ -77,6 +77,10 @@ def test_a_recipe_gives_what_is_not_given_and_another_one_begins_anew():
     assert mixed.changed(recipe="oriented") == TrainingSettings.from_recipe("oriented")
     assert mixed.changed(may_use=["size"]).changed(recipe="oriented").may_use == {"size"}
     assert mixed.changed(recipe="object", epochs=3).patches.dilation == 5
+
+
+def test_every_recipe_says_what_it_is():
+    assert set(MEANINGS) == set(RECIPES)
 
 
 def test_by_default_the_recipe_is_searched_for_and_begins_with_the_values_of_the_default_one():

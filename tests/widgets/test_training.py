@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from svetlana_jupyter.core import candidates
+from svetlana_jupyter.core.recipes import MEANINGS
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.training import TrainingPanel
@@ -165,10 +166,13 @@ def test_what_was_tried_stands_under_the_scores_and_the_chosen_one_is_marked(sea
     panel, run = TrainingPanel(searched), searched.run()
     shown, tried = panel.result.tried.value, run.tried()
     assert run.choice in shown and "the score above is that of choosing" in shown
-    rows = re.findall(r"<tr( class=\"sv-current\")?><td>(\w+)</td><td>([^<]*)</td>.*?<td>(\w*)</td></tr>", shown)
+    rows = re.findall(
+        r"<tr( class=\"sv-current\")?><td>(\w+)</td><td>.*?</td><td>([^<]*)</td>.*?<td>(\w*)</td></tr>", shown
+    )
     assert [row[1] for row in rows] == list(tried.index)
     assert [row[2] for row in rows] == [f"{100 * value:.0f} %" for value in tried["accuracy"]]
     assert [row[3] for row in rows if row[0]] == ["chosen"] and rows[0][1] == run.settings["recipe"]
+    assert all(MEANINGS[name] in shown for name in tried.index)
     assert "2 epochs" in shown and "<td>–</td>" in shown
     assert panel.result.warning.value == ""
 
