@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.exports.findings import Findings
     from svetlana_jupyter.project.exports.place import Place
 
-BAND_BYTES = 1 << 26  # of a map that are held at once
+BAND_BYTES = 1 << 25  # of a map that are held at once
 STRIP_ROWS = 64
 TILE = 512
 MOST_IN_IMAGEJ = 2**31 - 1  # pixels of a plane

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import pandas as pd
 import zarr
+from numcodecs import Blosc
 from xarray import DataArray
 
 from svetlana_jupyter.core.blocks import SIDES
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.4"
 SMALL = 512  # a level whose rows and columns are no longer than this is the last
+COMPRESSOR = Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE)  # what every reader of version 0.4 decodes
 UNKNOWN = [128, 128, 128, 255]
 
 Spacing = tuple[float, ...] | None
@@ -34,7 +36,8 @@ def write_ngff(place: Place, found: Findings) -> Iterator[Path]:
     for image, stem in place.names.items():
         spacing, codes = found.pair(image).spacing, found.class_map(image)
         table = found.of_image(image)
-        with place.writing_folder(f"{stem}.ome.zarr") as draft:
+        compact = zarr.config.set({"json_indent": None})  # there may be a line or more for each object
+        with place.writing_folder(f"{stem}.ome.zarr") as draft, compact:
             root = zarr.open_group(draft, mode="w", zarr_format=2)
             _write(place, root, found.probability_map(image), spacing, f"{image}: probability")
             labels = root.create_group("labels", attributes={"labels": ["classes", "objects"]})
@@ -61,6 +64,7 @@ def _write(place: Place, group: zarr.Group, array: DataArray, spacing: Spacing, 
             shape=data.shape,
             dtype=data.dtype,
             chunks=chunks,
+            compressors=COMPRESSOR,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
         da.store(data.rechunk(chunks), level, lock=False)

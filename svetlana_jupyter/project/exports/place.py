@@ -1,7 +1,7 @@
 """Where an export is written to: a folder of its own, in which every file appears whole or not at all.
 
-``export.json`` lists what was written there, by which project and from which run. Whatever else lies in the folder is
-somebody's, and is not replaced.
+``export.json`` lists what was written there, by which project, when, and from which run. Whatever else lies in the
+folder is somebody's, and is not replaced.
 """
 
 from __future__ import annotations
@@ -65,14 +65,16 @@ class Place:
         self.folder = folder.absolute()
         self.names = distinct_names(project.images)
         self.now = str(self.folder)
+        self._inputs = {path.resolve() for path in project.input_files()}
         self._check(self.folder)
         self._manifest = self._read_manifest()
+        self._run = ""
 
     def describe(self, found: Findings) -> None:
         """Have ``export.json`` say what the files are of."""
+        self._run = found.run
         self._manifest |= {
             "project": self._project.path.name,
-            "run": found.run,
             "classes": [{"code": info.id, "name": info.name, "color": info.color} for info in found.classes],
             "images": dict(self.names),
         }
@@ -141,8 +143,8 @@ class Place:
         return file
 
     def _keep(self, name: str) -> None:
-        self._manifest["files"] = sorted({*self._manifest["files"], name})
-        self._manifest["written"] = datetime.now(UTC).isoformat(timespec="seconds")
+        written = {"run": self._run, "written": datetime.now(UTC).isoformat(timespec="seconds")}
+        self._manifest["files"] = dict(sorted({**self._manifest["files"], name: written}.items()))
         with replacing(self.folder / MANIFEST) as beside:
             beside.write_text(json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
@@ -153,9 +155,8 @@ class Place:
                 f"{folder} is part of the project {project.name}; export to a folder of its own, for example "
                 f"{project.with_name(f'{project.stem}_results')}."
             )
-        inputs = {path.resolve() for path in self._project.input_files()}
         within = any((part / mark).exists() for part in (folder, *folder.parents) for mark in ZARR)
-        if within or folder in {path.parent for path in inputs} or any(map(folder.is_relative_to, inputs)):
+        if within or folder in {path.parent for path in self._inputs} or any(map(folder.is_relative_to, self._inputs)):
             raise ProjectError(f"{folder} holds images or masks of the project; export to a folder of its own.")
         if folder.exists() and not folder.is_dir():
             raise ProjectError(f"{folder} is a file; export to a folder of its own.")
@@ -163,9 +164,9 @@ class Place:
     def _read_manifest(self) -> dict[str, Any]:
         try:
             known = json.loads((self.folder / MANIFEST).read_text("utf-8"))
-            return {**known, "files": [str(name) for name in known["files"]]}
+            return {**known, "files": dict(known["files"])}
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or of something else
-            return {"files": []}
+            return {"files": {}}
 
 
 def distinct_names(names: Iterable[str]) -> Mapping[str, str]:

@@ -57,9 +57,19 @@ def test_an_export_replaces_an_earlier_one_and_says_what_it_is_of(predicted: Pro
     moved = sorted(name.split("/")[1] for name in after ^ before)
     assert moved == ["=bright %3Cb%3E", "dim"], "the patch is in the folder of its new class alone"
     about = json.loads((tmp_path / "results" / "export.json").read_text("utf-8"))
-    assert about["project"] == "cells.svetlana" and about["run"] == predicted.current_run
+    assert about["project"] == "cells.svetlana"
+    assert {one["run"] for one in about["files"].values()} == {predicted.current_run}
     assert [(one["code"], one["name"]) for one in about["classes"]] == [(1, "dim"), (2, "=bright <b>")]
     assert set(about["images"]) == set(NAMES) and "objects.csv" in about["files"]
+
+
+def test_a_file_that_an_export_leaves_as_it_was_keeps_its_run(predicted: Project, tmp_path: Path) -> None:
+    predicted.export(tmp_path / "results", ["csv", "parquet"])
+    first = predicted.current_run
+    predicted.train(architecture="forest", trees=5)
+    predicted.export(tmp_path / "results", ["csv"])
+    about = json.loads((tmp_path / "results" / "export.json").read_text("utf-8"))["files"]
+    assert about["objects.parquet"]["run"] == first != about["objects.csv"]["run"] == predicted.current_run
 
 
 def test_a_format_that_is_not_known_is_refused_before_any_work(predicted: Project, tmp_path: Path) -> None:
