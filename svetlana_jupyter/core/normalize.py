@@ -66,6 +66,7 @@ def normalize(
     view: tuple[slice, ...],
     settings: PatchSettings,
     image: ImageStatistics | None,
+    out: Floats | None = None,
 ) -> Floats:
     """Return patches of shape (n, C', [z,] y, x) from raw ones.
 
@@ -78,21 +79,28 @@ def normalize(
         The field of view inside the patch: statistics are taken there, so that a margin changes nothing.
     image : ImageStatistics, optional
         Needed for "percentile" and "both", and for "minmax" and "max" with ``scope="image"``.
+    out : float32 of shape (n, C', [z,] y, x), optional
+        Where to write them.
     """
-    how = settings.normalize
+    how, channels = settings.normalize, pixels.shape[1]
+    if out is None:
+        out = np.empty((len(pixels), channels * (2 if how in TWICE else 1), *pixels.shape[2:]), np.float32)
     if how == "none":
-        return pixels
+        out[:] = pixels
+        return out
     if how in TWICE:
-        parts = [normalize(pixels, own, view, settings.changed(normalize=one), image) for one in TWICE[how]]
-        return np.concatenate(parts, axis=1)
+        for one, part in zip(TWICE[how], (out[:, :channels], out[:, channels:]), strict=True):
+            normalize(pixels, own, view, settings.changed(normalize=one), image, part)
+        return out
     if how in ("object", "apart"):
         seen = last_axes(view)
-        alone = _rescaled(pixels, *_object_statistics(pixels[seen], own[seen]))
-        if how == "object":
-            return alone
-        assert settings.rim != "auto"
-        around = ~widened(own, (2 * settings.rim,) * len(view))
-        return np.where(own[:, None], alone, _rescaled(pixels, *_object_statistics(pixels[seen], around[seen])))
+        _rescaled(pixels, *_object_statistics(pixels[seen], own[seen]), out)
+        if how == "apart":
+            assert settings.rim != "auto"
+            around = ~widened(own, (2 * settings.rim,) * len(view))
+            apart = _rescaled(pixels, *_object_statistics(pixels[seen], around[seen]), np.empty_like(out))
+            np.copyto(out, apart, where=~own[:, None])
+        return out
     axes = tuple(range(2, pixels.ndim))
     if how == "percentile" or settings.scope == "image":
         if image is None:
@@ -100,28 +108,36 @@ def normalize(
         low, high = (image.low, image.high) if how == "percentile" else (image.least, image.most)
         low, high = (values.reshape(1, -1, *(1 for _ in axes)) for values in (low, high))
     else:
-        seen = pixels[last_axes(view)]
-        low, high = seen.min(axis=axes, keepdims=True), seen.max(axis=axes, keepdims=True)
+        part = pixels[last_axes(view)]
+        low, high = part.min(axis=axes, keepdims=True), part.max(axis=axes, keepdims=True)
     if how == "max":
         low, high = np.zeros_like(high), np.abs(high)
-    return _rescaled(pixels, low, high - low)
+    return _rescaled(pixels, low, high - low, out)
 
 
 def _object_statistics(pixels: Floats, own: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Return mean and deviation, each (n, C, 1, ...), of the object's own pixels, or of all where it has none."""
-    axes = tuple(range(2, pixels.ndim))
-    empty = ~own.any(axis=tuple(range(1, own.ndim)), keepdims=True)
-    weights = (own | empty)[:, None].astype(np.float32)
-    count = weights.sum(axis=axes, keepdims=True)
-    mean = (pixels * weights).sum(axis=axes, keepdims=True) / count
-    variance = ((pixels - mean) ** 2 * weights).sum(axis=axes, keepdims=True) / count
-    return mean, np.sqrt(variance)
+    n, channels = pixels.shape[:2]
+    weights = own.reshape(n, -1).astype(np.float32)
+    weights[~weights.any(axis=1)] = 1
+    count = weights.sum(axis=1)[:, None]
+    values = pixels.reshape(n, channels, -1)
+    mean = (values @ weights[:, :, None])[..., 0] / count
+    values = values - mean[..., None]
+    mean += (correction := (values @ weights[:, :, None])[..., 0] / count)  # sums of large values are not exact
+    variance = np.einsum("ncp,ncp->nc", values * weights[:, None], values) / count - correction**2
+    shape = (n, channels, *(1 for _ in pixels.shape[2:]))
+    return mean.reshape(shape), np.sqrt(np.maximum(variance, 0)).reshape(shape)
 
 
-def _rescaled(pixels: Floats, offset: Floats, scale: Floats) -> Floats:
-    """Return ``(pixels - offset) / scale``, zeros where the scale is (nearly) zero beside the values."""
+def _rescaled(pixels: Floats, offset: Floats, scale: Floats, out: Floats) -> Floats:
+    """Write ``(pixels - offset) / scale`` to ``out``, zeros where the scale is (nearly) zero beside the values."""
     flat = scale <= 1e-6 * np.maximum(np.abs(offset), np.float32(1e-30))
-    return np.where(flat, np.float32(0), (pixels - offset) / np.where(flat, np.float32(1), scale))
+    np.subtract(pixels, offset, out=out)
+    np.divide(out, np.where(flat, np.float32(1), scale), out=out)
+    if flat.any():
+        np.copyto(out, np.float32(0), where=flat)
+    return out
 
 
 def _sample(image: DataArray) -> tuple[Floats, bool]:
@@ -153,4 +169,6 @@ _IRRATIONALS = np.sqrt([2.0, 3.0, 5.0])
 
 def finite(pixels: NDArray[np.generic]) -> Floats:
     """Return ``pixels`` as float32, zeros where they are not finite."""
+    if pixels.dtype.kind in "biu":
+        return pixels.astype(np.float32)
     return np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +28,7 @@ Scalar = TypeVar("Scalar", np.float32, np.bool_)
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
-PIECE_BYTES = 32 * 2**20
+PIECE_BYTES = 4 * 2**20  # small enough to stay in the processor's cache
 
 
 def take_patch(
@@ -94,7 +95,7 @@ def cut_patches(
     ------
     labels : int64 of shape (n,)
     patches : float32 of shape (n, C', *sampling)
-        At most 32 MiB of image at a time; see `take_patch` for C'.
+        At most 2 MiB of image at a time; see `take_patch` for C'.
     """
     for labels, (patches,) in cut_each_way(pair, objects, [(settings, margin)]):
         yield labels, patches
@@ -213,22 +214,30 @@ def _finish(
         )
     rim, dilation = ((width,) * len(geometry.step) for width in (settings.rim, settings.dilation))
     inner = shrunk(alone, rim)
-    pixels = normalize(pixels, inner, view, settings, statistics)
-    hidden = hidden_channels(pixels.shape[1], settings)
+    steps = geometry.step if settings.view == "fixed" else (1.0,) * len(view)
+    ready = all(step == 1.0 for step in steps)
+    channels = pixels.shape[1] * (2 if settings.is_doubled else 1)
+    patches = np.empty((len(pixels), channels + (ready and settings.mask_channel), *pixels.shape[2:]), np.float32)
+    image = normalize(pixels, inner, view, settings, statistics, patches[:, :channels])
     if settings.rim:
-        left_out = widened(inner, [2 * width for width in rim]) & ~inner
-        pixels = pixels * ~left_out[:, None]
-    if hidden:
-        shown = inner if settings.rim else widened(alone, dilation)
-        pixels = np.concatenate([pixels[:, :-hidden], pixels[:, -hidden:] * shown[:, None]], axis=1)
-    if settings.view == "fixed":
-        for axis, (step, count) in enumerate(zip(geometry.step, geometry.shape, strict=True)):
-            if step != 1.0:
-                pixels = _resampled(pixels, axis + 2, step, count)
-                own = _nearest(own, axis + 1, step, count)
+        image *= _factor(~(widened(inner, [2 * width for width in rim]) & ~inner))
+    if hidden := hidden_channels(channels, settings):
+        image[:, -hidden:] *= _factor(inner if settings.rim else widened(alone, dilation))
+    if ready:
+        if settings.mask_channel:
+            patches[:, -1] = own
+        return patches
+    image = _resampled(image, steps, geometry.shape)
     if not settings.mask_channel:
-        return np.ascontiguousarray(pixels)
-    return np.concatenate([pixels, own[:, None].astype(np.float32)], axis=1)
+        return image
+    for axis, (step, count) in enumerate(zip(steps, geometry.shape, strict=True), 1):
+        if step != 1.0:
+            own = _nearest(own, axis, step, count)
+    return np.concatenate([image, own[:, None].astype(np.float32)], axis=1)
+
+
+def _factor(shown: NDArray[np.bool_]) -> Floats:
+    return shown[:, None].astype(np.float32)
 
 
 def hidden_channels(count: int, settings: PatchSettings) -> int:
@@ -238,13 +247,26 @@ def hidden_channels(count: int, settings: PatchSettings) -> int:
     return count // 2 if settings.is_doubled else 0
 
 
-def _resampled(pixels: Floats, axis: int, step: float, count: int) -> Floats:
-    """Resample one axis by a triangle as wide as the step: linear when enlarging, averaging when reducing."""
-    at = (np.arange(count) - (count - 1) / 2) * step
-    here = np.arange(pixels.shape[axis]) - (pixels.shape[axis] - 1) / 2
-    weights = np.maximum(0.0, 1.0 - np.abs(here - at[:, None]) / max(1.0, step))
-    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return np.moveaxis(np.tensordot(pixels, weights, axes=(axis, 1)), -1, axis)
+def _resampled(pixels: Floats, steps: Sequence[float], shape: Sequence[int]) -> Floats:
+    """Resample the last axes by triangles as wide as the steps: linear when enlarging, averaging when reducing.
+
+    From the last axis to the first, each with all axes behind it as one, so that nothing is transposed.
+    """
+    first = pixels.ndim - len(shape)
+    for axis in range(pixels.ndim - 1, first - 1, -1):
+        step, count = steps[axis - first], shape[axis - first]
+        if step == 1.0:
+            continue
+        at = (np.arange(count) - (count - 1) / 2) * step
+        here = np.arange(pixels.shape[axis]) - (pixels.shape[axis] - 1) / 2
+        weights = np.maximum(0.0, 1.0 - np.abs(here - at[:, None]) / max(1.0, step))
+        weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        side, before, behind = pixels.shape[axis], pixels.shape[:axis], pixels.shape[axis + 1 :]
+        if behind:
+            pixels = (weights @ pixels.reshape(-1, side, math.prod(behind))).reshape(*before, count, *behind)
+        else:
+            pixels = (pixels.reshape(-1, side) @ weights.T).reshape(*before, count)
+    return pixels
 
 
 def _picked(values: NDArray[Scalar], geometry: Geometry) -> NDArray[Scalar]:
@@ -258,10 +280,7 @@ def _picked(values: NDArray[Scalar], geometry: Geometry) -> NDArray[Scalar]:
 
 def _averaged(own: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:
     """Sample masks so that none gains or loses by where its picked pixels happen to lie."""
-    share = own.astype(np.float32)
-    for axis, (step, count) in enumerate(zip(geometry.step, geometry.shape, strict=True), 1):
-        share = _resampled(share, axis, step, count)
-    return share >= 0.5
+    return _resampled(own.astype(np.float32), geometry.step, geometry.shape) >= 0.5
 
 
 def _nearest(values: NDArray[Scalar], axis: int, step: float, count: int) -> NDArray[Scalar]:

@@ -1,0 +1,234 @@
+"""Prediction from disk to Parquet beside the bare network's forward pass on the same patches in memory.
+
+`python -m tests.benchmarks.bench_predict [--cases well stripes foci cluster large] [--rounds 3] [--folder FOLDER]`;
+exits with 1 where a figure is missed. In each round the bare network goes over patches that are cut, in the same
+layout, type, batch and number of threads, and then the whole project predicts, so that whatever else the machine does
+slows down both; the ratio is the median of those of the rounds. One thread more cuts meanwhile. Figures of a second are
+of the best round, and so is processor time. With a folder, what is generated stays there for the next time.
+
+- well: 8000×8000×3 with 10,000 cells, 64 pixels; stripes: 4000² with 5,000 discs, 44 pixels (set b of
+  `core.samples.stripes_and_foci`); foci: set c tiled to 3,200 nuclei, a field of view of 44³ sampled by 24³.
+- cluster: the discs on a LocalCluster of two workers with a thread each, beside one worker.
+- large: 40,000² with 250,000 discs, uint32 mask; not by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import zarr
+from distributed import Client, LocalCluster
+
+from svetlana_jupyter.core.samples.sample import StoredSample
+from svetlana_jupyter.core.samples.stripes_and_foci import bright_foci_3d, stripes
+from svetlana_jupyter.core.samples.tiled import tiled
+from svetlana_jupyter.core.samples.well import osteoclast_well
+from svetlana_jupyter.learn.architectures import LAYOUTS
+from svetlana_jupyter.learn.classifier import load_classifier
+from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.learn.predict import BATCH
+from svetlana_jupyter.project.project import Project
+from tests.benchmarks.browsing import load
+from tests.benchmarks.report import show
+
+QUICK = {"recipe": "default", "epochs": 1, "steps": 1, "folds": 2, "trees": 1, "depth": 3, "width": 16}
+READY = {2: 1024, 3: 192}  # patches that the bare network goes over
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set and what is asked of it."""
+
+    make: Callable[[Path], StoredSample]
+    patches: dict[str, Any]
+    threads: tuple[int, ...]
+    slowest: float  # ratio of time to the bare forward pass
+    least: dict[int, float]  # objects a second, by threads
+    grows: float = np.inf  # MB
+
+
+def _tiles_of_discs(folder: Path) -> StoredSample:
+    """Set b's discs, 50 by 50 times 100 of them."""
+    sample = stripes(seed=2, size=800, count=100, step=54)
+    return tiled(sample, folder, 50, 50)
+
+
+def _stripes(folder: Path) -> StoredSample:
+    """Set b in chunks of 1000 pixels."""
+    sample = stripes(seed=2, size=4000, count=5000, step=54)
+    for name, array in (("image", sample.image), ("mask", sample.mask)):
+        zarr.create_array(folder / f"{name}.zarr", data=array, chunks=(1000, 1000), dimension_names=("y", "x"))
+    return StoredSample(folder / "image.zarr", folder / "mask.zarr", sample.classes, sample.names)
+
+
+CASES = {
+    "well": Case(lambda folder: osteoclast_well(folder), {"size": 64}, (1, 2), 1.25, {2: 1500}),
+    "stripes": Case(_stripes, {"size": 44}, (1,), np.inf, {1: 3 * 525}, 200),
+    "foci": Case(
+        lambda folder: tiled(bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), folder, 2, 4),
+        {"size": 44, "sampling": 24},
+        (1,),
+        1.25,
+        {1: 2 * 78},
+    ),
+    "large": Case(_tiles_of_discs, {"size": 44}, (1,), np.inf, {}, 1000),
+}
+
+
+def project_of(name: str, folder: Path) -> Project:
+    """Return a project with one image and a network that learned little, made or as it was left."""
+    case, place = CASES[name], folder / name
+    project_folder = place / "set.svetlana"
+    if not project_folder.exists():
+        place.mkdir(parents=True, exist_ok=True)
+        sample = case.make(place)
+        project = Project(project_folder, classes=sample.names, annotator="benchmark")
+        project.add("set", sample.image, sample.mask)
+        known = project.objects("set").index[:40]
+        for label in known:
+            project.annotate("set", int(label), sample.names[int(sample.classes[label - 1])])
+        project.train(**QUICK, patches=case.patches)
+    return Project(project_folder, annotator="benchmark")
+
+
+@contextmanager
+def watched() -> Iterator[dict[str, float]]:
+    """Measure wall and processor seconds, and by how many MB the memory of this process grows."""
+    gc.collect()
+    process, found = psutil.Process(), {"grows": 0.0}
+    stop, before = threading.Event(), process.memory_info().rss
+
+    def watch() -> None:
+        while not stop.wait(0.01):
+            found["grows"] = max(found["grows"], (process.memory_info().rss - before) / 1e6)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    wall, worked = time.perf_counter(), time.process_time()
+    try:
+        yield found
+    finally:
+        found |= {"wall": time.perf_counter() - wall, "worked": time.process_time() - worked}
+        stop.set()
+        watching.join()
+
+
+def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
+    """Return what goes over ready patches with the bare network, and tells the seconds an object."""
+    classifier, pair = load_classifier(project.run().path), project.pair("set")
+    assert isinstance(classifier, Network)
+    objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH[pair.ndim]
+    inputs = np.concatenate([inputs for _, inputs in classifier.cut(pair, objects)])
+    ready = [
+        torch.from_numpy(inputs[start : start + batch]).to(memory_format=LAYOUTS[pair.ndim])
+        for start in range(0, len(inputs), batch)
+    ]
+
+    @torch.inference_mode()
+    def go() -> dict[str, float]:
+        torch.set_num_threads(threads)
+        classifier.module(ready[0])
+        wall, worked, count = time.perf_counter(), time.process_time(), 0
+        while count < 2 * len(inputs):
+            for patches in ready:
+                classifier.module(patches)
+                count += len(patches)
+        return {"wall": (time.perf_counter() - wall) / count, "worked": (time.process_time() - worked) / count}
+
+    return go
+
+
+def measured(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
+    """Predict a set, and the bare network beside it."""
+    case, project = CASES[name], project_of(name, folder)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    count, bare = len(project.objects("set")), bare_pass(project, threads)
+    project.objects("set")
+    found = []
+    for _ in range(rounds):
+        alone = bare()
+        with watched() as ours:
+            project.predict(resume=False, client="local")
+        found.append({**{f"bare {key}": value for key, value in alone.items()}, **ours})
+    ratio, worked = (
+        float(np.median([one[key] / count / one[f"bare {key}"] for one in found])) for key in ("wall", "worked")
+    )
+    rate = count / min(one["wall"] for one in found)
+    grows = max(one["grows"] for one in found)
+    return {
+        "set": name,
+        "objects": count,
+        "torch threads": threads,
+        "objects a second": round(rate),
+        "bare, a second": round(1 / min(one["bare wall"] for one in found)),
+        "time ÷ bare (wall)": round(ratio, 2),
+        "time ÷ bare (processor)": round(worked, 2),
+        "µs an object (processor)": round(1e6 * min(one["worked"] for one in found) / count),
+        "grows by MB": round(grows),
+        "load": round(load(), 1),
+        "passes": bool(ratio <= case.slowest and rate >= case.least.get(threads, 0) and grows <= case.grows),
+    }
+
+
+def on_clusters(folder: Path) -> dict[str, Any]:
+    """Predict the discs on one worker and on two."""
+    project, seconds = project_of("stripes", folder), {}
+    for workers in (1, 2, 1, 2):
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            project.predict(resume=False, client=client)  # which imports torch there
+            began = time.perf_counter()
+            project.predict(resume=False, client=client)
+            seconds[workers] = min(seconds.get(workers, np.inf), time.perf_counter() - began)
+    faster = seconds[1] / seconds[2]
+    return {
+        "set": "stripes",
+        "one worker (s)": round(seconds[1], 2),
+        "two workers (s)": round(seconds[2], 2),
+        "times faster": round(faster, 2),
+        "load": round(load(), 1),
+        "passes": bool(faster >= 1.5),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--cases", nargs="+", choices=[*CASES, "cluster"], default=["well", "stripes", "foci", "cluster"]
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where generated sets stay")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (options.folder or Path(temporary)).absolute()
+        rows = [
+            measured(name, folder, threads, options.rounds)
+            for name in options.cases
+            if name != "cluster"
+            for threads in CASES[name].threads
+        ]
+        clusters = [on_clusters(folder)] if "cluster" in options.cases else []
+    for title, found in (("prediction", rows), ("prediction on a cluster", clusters)):
+        if found:
+            show(title, found)
+    return 0 if all(row["passes"] for row in [*rows, *clusters]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
