@@ -23,7 +23,7 @@ def widened(own: NDArray[np.bool_], reach: Sequence[float]) -> NDArray[np.bool_]
     steps = [math.floor(radius + 1e-6) for radius in reach]
     if not any(steps):
         return own.copy()
-    part = (slice(None), *_around(own.any(axis=0), steps))
+    part = (slice(None), *_around(np.asarray(own.any(axis=0)), steps))
     result = np.zeros_like(own)
     result[part] = _widened(np.ascontiguousarray(own[part]), reach, steps)
     return result
