@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.settings import TrainingSettings
 
 BRIGHTNESS, NOISE, SCALE = 0.3, 0.1, 0.3  # the least that training varies
+RIM, MIXED = 2, ("surroundings", "brightness", "size")  # pixels where light mixes, which tells of these
 OWN = ("none", "object", "both_raw")  # normalisations that see nothing beyond the object where its context is hidden
 
 
@@ -54,8 +55,10 @@ def restricted(settings: TrainingSettings) -> TrainingSettings:
     if "size" not in allowed:
         patches |= {"view": "object", "rim": given.rim or "auto"}
         augmentation |= {"scale": max(varied.scale, SCALE), "share": 1.0}
-    measured = tuple(one for one in settings.measurements.may_use if one in allowed)
-    return settings.changed(patches=patches, augmentation=augmentation, measurements={"may_use": measured})
+    measured: dict[str, Any] = {"may_use": tuple(one for one in settings.measurements.may_use if one in allowed)}
+    if not allowed.issuperset(MIXED):
+        measured["rim"] = max(settings.measurements.rim, RIM)
+    return settings.changed(patches=patches, augmentation=augmentation, measurements=measured)
 
 
 def said(settings: TrainingSettings) -> str:

@@ -34,9 +34,10 @@ class Memory(Protocol):
         ...
 
 
-def memory_key(group: str, ring: float) -> str:
-    """Return how a memory calls a group: one that looks around is another with another width of the ring."""
-    return f"{group}_{ring:g}px" if group.startswith("ring") else group
+def memory_key(group: str, settings: MeasureSettings) -> str:
+    """Return how a memory calls a group: with another ring or rim, what they change is another."""
+    key = f"{group}_{settings.ring:g}px" if group.startswith("ring") else group
+    return f"{key}_less_{settings.rim}px" if settings.rim and group not in ("shape", "position") else key
 
 
 def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | None = None) -> Iterator[pd.DataFrame]:
@@ -61,22 +62,21 @@ def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | 
     """
     settings = settings or MeasureSettings()
     if pair.memory is None:
-        yield from measure_objects(pair, objects, settings.groups, settings.ring)
+        yield from measure_objects(pair, objects, settings)
         return
     keys = [column.key for column in columns(pair.ndim, len(pair.channels), settings.groups)]
-    known = {group: pair.memory.recall(memory_key(group, settings.ring)) for group in settings.groups}
+    known = {group: pair.memory.recall(memory_key(group, settings)) for group in settings.groups}
     missing = pd.DataFrame({group: ~objects.index.isin(table.index) for group, table in known.items()}, objects.index)
     for pattern, rows in missing.groupby(list(known)):
         absent = [group for group, lacks in zip(known, pattern, strict=True) if lacks]
         there = [table for group, table in known.items() if group not in absent]
-        for table in _kept(pair, pair.memory, objects.loc[rows.index], absent, settings.ring):
+        for table in _kept(pair, pair.memory, objects.loc[rows.index], settings.changed(groups=tuple(absent))):
             yield pd.concat([table, *(one.loc[table.index] for one in there)], axis=1)[keys]
 
 
-def _kept(
-    pair: ImagePair, memory: Memory, objects: pd.DataFrame, groups: Sequence[str], ring: float
-) -> Iterator[pd.DataFrame]:
+def _kept(pair: ImagePair, memory: Memory, objects: pd.DataFrame, settings: MeasureSettings) -> Iterator[pd.DataFrame]:
     """Measure groups of some objects, and keep them."""
+    groups = settings.groups
     if not groups:
         yield objects[[]]
         return
@@ -87,11 +87,11 @@ def _kept(
         if fresh:
             table = pd.concat(fresh)
             for group in groups:
-                memory.keep(memory_key(group, ring), table[keys[group]])
+                memory.keep(memory_key(group, settings), table[keys[group]])
             fresh.clear()
 
     try:
-        for table in measure_objects(pair, objects, groups, ring):
+        for table in measure_objects(pair, objects, settings):
             fresh.append(table)
             if sum(map(len, fresh)) >= KEPT_AT_LEAST:
                 keep()

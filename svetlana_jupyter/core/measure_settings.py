@@ -21,8 +21,12 @@ class MeasureSettings(Settings):
         Of "surroundings", "brightness", "orientation" and "size": what uses any other evidence is left out.
     ring : float
         Width of the ring around an object, in pixels (the finest side of one, where they are no cubes).
+    rim : int
+        Pixels left out along the edge of an object, on either side, where its light and that of its surroundings mix:
+        in all but "shape" and "position". An object that nothing would be left of is measured whole.
     """
 
     groups: tuple[Group, ...] = ("shape", "intensity", "texture", "ring")
     may_use: tuple[Evidence, ...] = ("surroundings", "brightness", "orientation", "size")
     ring: float = Field(default=5.0, ge=1.0, le=100.0)
+    rim: int = Field(default=0, ge=0, le=20)

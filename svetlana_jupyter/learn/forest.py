@@ -81,8 +81,7 @@ class Forest(Described):
         return cut_features(pair, objects, settings.measurements, settings.patches.unit)
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
-        measured = self.specification.settings.measurements
-        return measure_windows(pair, objects, measured.groups, measured.ring)
+        return measure_windows(pair, objects, self.specification.settings.measurements)
 
     def averaged(self) -> Self:
         raise ClassifierError(

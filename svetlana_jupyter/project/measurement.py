@@ -19,7 +19,7 @@ def unmeasured(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings
     """Whether anything must still be measured of these objects."""
     memory = pair.memory
     known = (
-        [memory.recall(memory_key(group, settings.ring)).index for group in settings.groups]
+        [memory.recall(memory_key(group, settings)).index for group in settings.groups]
         if memory
         else [objects.index[:0]]
     )

@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import distance_transform_edt
 from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels
 
@@ -215,9 +216,9 @@ def test_what_is_remembered_is_not_measured_again_and_the_same(monkeypatch):
     monkeypatch.setattr(
         remembering,
         "measure_objects",
-        lambda pair, some, groups, ring: (
-            asked.append((set(groups), len(some))),
-            measure_objects(pair, some, groups, ring),
+        lambda pair, some, settings: (
+            asked.append((set(settings.groups), len(some))),
+            measure_objects(pair, some, settings),
         )[1],
     )
     with_memory = replace(found, memory=Remembered())
@@ -229,6 +230,8 @@ def test_what_is_remembered_is_not_measured_again_and_the_same(monkeypatch):
     assert seen == dict.fromkeys(GROUPS, len(objects))
     measured(with_memory, objects, MeasureSettings(groups=("shape", "ring"), ring=3))
     assert asked[-1] == ({"ring"}, len(objects))
+    measured(with_memory, objects, MeasureSettings(groups=("shape", "texture"), rim=1))
+    assert asked[-1] == ({"texture"}, len(objects)), "a rim changes no shape"
 
 
 @pytest.mark.parametrize("kept_at_least", [1, 10_000])
@@ -243,3 +246,25 @@ def test_what_was_measured_before_a_stop_is_kept(kept_at_least, monkeypatch):
         found.memory.recall("shape").sort_index(),
         done[["area", *found.memory.recall("shape").columns[1:]]].sort_index(),
     )
+
+
+@pytest.mark.parametrize("shape", [(60, 70), (20, 24, 28)])
+def test_a_rim_is_left_out_of_the_object_and_of_the_ring(shape):
+    found = blobs(shape, channels=1, seed=3)
+    settings = MeasureSettings(groups=("shape", "intensity", "ring"), ring=3, rim=2)
+    table, whole = measured(found, settings=settings), measured(found, settings=settings.changed(rim=0))
+    mask, image = found.mask.to_numpy(), found.image.to_numpy()[0]
+    left = 0
+    for label, row in table.iterrows():
+        own = np.pad(mask == label, 1)
+        inner = (distance_transform_edt(own) > 2)[(slice(1, -1),) * mask.ndim]
+        left += inner.any()
+        chosen = inner if inner.any() else mask == label
+        assert row["mean:0"] == pytest.approx(image[chosen].mean(), rel=1e-5)
+        distance = distance_transform_edt(mask != label)
+        # The ring is as far from the widened object as it would be from the object itself.
+        far = distance_transform_edt(distance > 2)
+        ring = image[(far > 0) & (far <= 3) & (mask == 0)]
+        assert row["ring_mean:0"] == pytest.approx(ring.mean(), rel=1e-5)
+    assert left > 5
+    assert table["area" if mask.ndim == 2 else "volume"].equals(whole["area" if mask.ndim == 2 else "volume"])

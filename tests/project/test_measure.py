@@ -27,9 +27,9 @@ def seen(monkeypatch) -> Counter:
     counts: Counter = Counter()
     measure_objects = measuring.measure_objects
 
-    def counting(pair, objects, groups, ring):
-        for table in measure_objects(pair, objects, groups, ring):
-            counts.update((pair.name, object, group) for object in table.index for group in groups)
+    def counting(pair, objects, settings):
+        for table in measure_objects(pair, objects, settings):
+            counts.update((pair.name, object, group) for object in table.index for group in settings.groups)
             yield table
 
     monkeypatch.setattr(measuring, "measure_objects", counting)

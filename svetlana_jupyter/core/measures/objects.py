@@ -6,7 +6,7 @@ block's objects and a stack of some of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.blocks import block_sides, group_by_block, last_axes
+from svetlana_jupyter.core.measure_settings import MeasureSettings
 from svetlana_jupyter.core.measures.brightness import Channel, brightness
 from svetlana_jupyter.core.measures.neighbours import Neighbours
 from svetlana_jupyter.core.measures.orientation import direction, texture_direction
@@ -24,7 +25,7 @@ from svetlana_jupyter.core.measures.shape import shape
 from svetlana_jupyter.core.measures.table import Column, columns
 from svetlana_jupyter.core.measures.texture import texture
 from svetlana_jupyter.core.normalize import finite
-from svetlana_jupyter.core.widening import widened
+from svetlana_jupyter.core.widening import shrunk, widened
 from svetlana_jupyter.core.windows import Window, read_windows
 
 if TYPE_CHECKING:
@@ -37,17 +38,9 @@ STACK_VOXELS = 1 << 18  # of the boxes of a stack, so that it stays in the proce
 OUTSIDE = -1  # in masks: beyond the image
 
 
-def measure_objects(
-    pair: ImagePair, objects: pd.DataFrame, groups: Collection[str], ring: float
-) -> Iterator[pd.DataFrame]:
-    """Measure groups of the table of objects, block after block; see `core.measure.measure`.
-
-    Parameters
-    ----------
-    ring : float
-        Width of the ring around an object, in finest sides of a pixel.
-    """
-    measuring = _Measuring(pair, objects, groups, ring)
+def measure_objects(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> Iterator[pd.DataFrame]:
+    """Measure ``settings.groups`` of the table of objects, block after block; see `core.measure.measure`."""
+    measuring = _Measuring(pair, objects, settings)
     together = list(measuring.together())
     windows = [window for _, window in together]
     pixels, masks = read_windows(pair.image, windows), read_windows(pair.mask, windows)
@@ -55,9 +48,9 @@ def measure_objects(
         yield measuring.table(members, window, image, mask)
 
 
-def measure_windows(pair: ImagePair, objects: pd.DataFrame, groups: Collection[str], ring: float) -> list[Window]:
+def measure_windows(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[Window]:
     """Return the parts of an image that `measure_objects` reads for some objects."""
-    return [window for _, window in _Measuring(pair, objects, groups, ring).together()]
+    return [window for _, window in _Measuring(pair, objects, settings).together()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +70,11 @@ class _Stack:
 class _Measuring:
     """The objects of one image, and what is measured of them."""
 
-    def __init__(self, pair: ImagePair, objects: pd.DataFrame, groups: Collection[str], ring: float) -> None:
+    def __init__(self, pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> None:
         axes = "zyx"[-pair.ndim :]
-        self._pair, self._groups, self._ring = pair, set(groups), ring
-        self._columns: Sequence[Column] = columns(pair.ndim, len(pair.channels), groups)
+        self._pair, self._groups = pair, set(settings.groups)
+        self._ring, self._rim = settings.ring, settings.rim
+        self._columns: Sequence[Column] = columns(pair.ndim, len(pair.channels), settings.groups)
         self._labels = objects.index.to_numpy(np.int64)
         self._centers = objects[list(axes)].to_numpy(float)
         self._first = objects[[f"{axis}0" for axis in axes]].to_numpy(np.int64)
@@ -122,8 +116,9 @@ class _Measuring:
         step = tuple((self._step * stride).tolist())
         inside = _cut(image, mask, self._labels[members], first, box)
         region = Region(inside.own, step)
-        channels = [Channel(region, np.ascontiguousarray(plane)) for plane in np.moveaxis(inside.pixels, 1, 0)]
-        near = Neighbours.of(region) if "texture" in self._groups else None
+        core = Region(_without_rim(inside.own, self._rim), step) if self._rim else region
+        channels = [Channel(core, np.ascontiguousarray(plane)) for plane in np.moveaxis(inside.pixels, 1, 0)]
+        near = Neighbours.of(core) if "texture" in self._groups else None
         found: dict[str, Floats] = {}
         if "shape" in self._groups:
             found |= shape(region)
@@ -148,7 +143,8 @@ class _Measuring:
         return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), keys)
 
     def _around(self, wide: _Stack, channels: list[Channel], step: tuple[float, ...]) -> dict[str, Floats]:
-        zone = widened(wide.own, tuple(max(self._ring, min(step)) / side for side in step)) & ~wide.own
+        near_by = widened(wide.own, (self._rim,) * len(step)) if self._rim else wide.own
+        zone = widened(near_by, tuple(max(self._ring, min(step)) / side for side in step)) & ~near_by
         around = Region(zone & (wide.mask == 0), step)
         near = Neighbours.of(around) if "ring_texture" in self._groups else None
         found = {"ring_covered": _share(zone & (wide.mask > 0), zone & (wide.mask >= 0))}
@@ -178,7 +174,7 @@ class _Measuring:
         if not self._looks_around:
             return np.zeros(len(self._step), np.int64)
         step = self._step * stride
-        reach: Integers = np.floor(max(self._ring, step.min()) / step + 1e-9).astype(np.int64)
+        reach: Integers = np.floor(max(self._ring, step.min()) / step + 1e-9).astype(np.int64) + self._rim
         return reach
 
 
@@ -212,6 +208,13 @@ def _cut(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integ
         masks[number][here] = mask[there]
         pixels[number][here] = image[there]
     return _Stack(labels, masks, finite(pixels))
+
+
+def _without_rim(own: NDArray[np.bool_], rim: int) -> NDArray[np.bool_]:
+    """Narrow the masks (n, *box) of objects that may touch the sides of their boxes."""
+    ndim = own.ndim - 1
+    wide = np.pad(own, [(0, 0), *[(1, 1)] * ndim])
+    return shrunk(wide, (rim,) * ndim)[last_axes([slice(1, -1)] * ndim)]
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Floats:

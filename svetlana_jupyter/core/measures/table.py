@@ -24,6 +24,7 @@ Evidence = Literal["surroundings", "brightness", "orientation", "size"]
 Group = Literal["shape", "intensity", "texture", "ring", "ring_texture", "orientation", "position"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
+FINE = {8: "size"}  # parts of a diameter: in small objects hardly a pixel
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Measurement:
     meaning : str
     uses : frozenset of str
         Which of `EVIDENCE` it uses. What does not use *surroundings* is computed from the object's own pixels alone;
-        what does not use *brightness* stays the same when all values are multiplied and shifted; what does not use
-        *orientation*, when everything is turned or mirrored; what does not use *size*, but for the coarseness of
-        pixels, when everything is enlarged.
+        what does not use *brightness* stays the same when all values of the object, or all around it, are multiplied
+        and shifted; what does not use *orientation*, when everything is turned or mirrored; what does not use *size*,
+        but for the coarseness of pixels, when everything is enlarged: a ring of so many pixels does.
     unit : str
         "" for shares and ratios, "length", "area", "volume", "intensity", "intensity × pixels" or "degrees".
     by_channel : bool
@@ -212,7 +213,12 @@ _TEXTURE = _of(
         )
     ),
     *(
-        (f"grain_{part}", "", "", f"half the mean squared difference of pixels 1/{part} of its diameter apart")
+        (
+            f"grain_{part}",
+            "",
+            FINE.get(part, ""),
+            f"half the mean squared difference of pixels 1/{part} of its diameter apart",
+        )
         for part in PARTS
     ),
     *(
@@ -240,18 +246,28 @@ _TEXTURE = _of(
 _RING = [
     *_of(
         "ring",
-        ("ring_covered", "", "surroundings", "share of the ring around it that other objects cover"),
+        ("ring_covered", "", "surroundings size", "share of the ring around it that other objects cover"),
     ),
     *_of(
         "ring",
-        ("ring_mean", "intensity", "surroundings brightness", "mean of the pixels around it that belong to no object"),
-        ("ring_sd", "intensity", "surroundings brightness", "their standard deviation"),
-        ("ring_median", "intensity", "surroundings brightness", "their median"),
-        ("ring_contrast", "intensity", "surroundings brightness", "mean of the object less mean of the ring"),
-        ("ring_ratio", "", "surroundings brightness", "mean of the object over mean of the ring"),
-        ("ring_step", "", "surroundings", "mean of the object less mean of the ring, in deviations of the object"),
-        ("ring_roughness", "", "surroundings", "deviation in the ring over that in the object"),
-        ("ring_skewness", "", "surroundings", "skewness of the pixels of the ring"),
+        (
+            "ring_mean",
+            "intensity",
+            "surroundings brightness size",
+            "mean of the pixels around it that belong to no object",
+        ),
+        ("ring_sd", "intensity", "surroundings brightness size", "their standard deviation"),
+        ("ring_median", "intensity", "surroundings brightness size", "their median"),
+        ("ring_contrast", "intensity", "surroundings brightness size", "mean of the object less mean of the ring"),
+        ("ring_ratio", "", "surroundings brightness size", "mean of the object over mean of the ring"),
+        (
+            "ring_step",
+            "",
+            "surroundings brightness size",
+            "mean of the object less mean of the ring, in deviations of the object",
+        ),
+        ("ring_roughness", "", "surroundings brightness size", "deviation in the ring over that in the object"),
+        ("ring_skewness", "", "surroundings size", "skewness of the pixels of the ring"),
         by_channel=True,
     ),
 ]
@@ -261,7 +277,7 @@ _RING_TEXTURE = [
         one,
         name=f"ring_{one.name}",
         group="ring_texture",
-        uses=one.uses | {"surroundings"},
+        uses=one.uses | {"surroundings", "size"},
         meaning=f"{one.meaning}; of the pixels around the object that belong to no object",
     )
     for one in _TEXTURE

@@ -26,7 +26,7 @@ def known_measurements(project: Project, image: str) -> pd.DataFrame:
     known = [
         group
         for group in MEASURED
-        if pair.memory and objects.index.isin(pair.memory.recall(memory_key(group, settings.ring)).index).all()
+        if pair.memory and objects.index.isin(pair.memory.recall(memory_key(group, settings)).index).all()
     ]
     if not known:
         return objects[[]]
