@@ -10,8 +10,9 @@ brightness
 orientation
     Not allowed: patches are mirrored and turned by any angle while training, in 3D about any axis.
 size
-    Not allowed: every object is shown as large as every other, and its size is varied while training. How large
-    neighbours look beside it belongs to its surroundings.
+    Not allowed: every object is shown as large as every other, and its size and sharpness are varied while training.
+    How large neighbours look beside it belongs to its surroundings. In objects of a few pixels across the coarseness
+    of the pixels goes on telling some of it, most of all in 3D.
 
 What may count wins over single settings: `restricted` changes those that would let in more, and `said` names them.
 Settings that keep out more than is asked stay as they are.
@@ -26,7 +27,7 @@ from svetlana_jupyter.core.measures.table import EVIDENCE
 if TYPE_CHECKING:
     from svetlana_jupyter.core.settings import TrainingSettings
 
-BRIGHTNESS, NOISE, SCALE = 0.3, 0.1, 0.3  # the least that training varies
+BRIGHTNESS, NOISE, SCALE, BLUR = 0.3, 0.1, 0.3, 0.7  # the least that training varies
 RIM, MIXED = 2, ("surroundings", "brightness", "size")  # pixels where light mixes, which tells of these
 OWN = ("none", "object", "both_raw")  # normalisations that see nothing beyond the object where its context is hidden
 
@@ -54,7 +55,7 @@ def restricted(settings: TrainingSettings) -> TrainingSettings:
         augmentation |= {"flips": True, "rotation": "free", "axes": "all", "share": 1.0}
     if "size" not in allowed:
         patches |= {"view": "object", "rim": given.rim or "auto"}
-        augmentation |= {"scale": max(varied.scale, SCALE), "share": 1.0}
+        augmentation |= {"scale": max(varied.scale, SCALE), "blur": max(varied.blur, BLUR), "share": 1.0}
     measured: dict[str, Any] = {"may_use": tuple(one for one in settings.measurements.may_use if one in allowed)}
     if not allowed.issuperset(MIXED):
         measured["rim"] = max(settings.measurements.rim, RIM)

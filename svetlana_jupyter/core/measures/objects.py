@@ -214,7 +214,8 @@ def _without_rim(own: NDArray[np.bool_], rim: int) -> NDArray[np.bool_]:
     """Narrow the masks (n, *box) of objects that may touch the sides of their boxes."""
     ndim = own.ndim - 1
     wide = np.pad(own, [(0, 0), *[(1, 1)] * ndim])
-    return shrunk(wide, (rim,) * ndim)[last_axes([slice(1, -1)] * ndim)]
+    narrow: NDArray[np.bool_] = shrunk(wide, (rim,) * ndim)[last_axes([slice(1, -1)] * ndim)]
+    return narrow
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Floats:
