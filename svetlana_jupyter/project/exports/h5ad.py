@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from svetlana_jupyter.errors import ProjectError
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from svetlana_jupyter.project.exports.findings import Findings
     from svetlana_jupyter.project.exports.place import Place
 
@@ -60,8 +63,18 @@ def write_anndata(place: Place, found: Findings) -> Iterator[Path]:
         },
     )
     with place.writing("objects.h5ad") as beside:
-        data.write_h5ad(beside, compression="gzip")
+        beside.write_bytes(_written(data))
     yield place.folder / "objects.h5ad"
+
+
+def _written(data: AnnData) -> bytes:
+    """Return the file. It is made in memory: on a full disk, the HDF5 library may take the kernel down with it."""
+    from anndata.io import write_elem
+
+    with h5py.File("objects.h5ad", "w", driver="core", backing_store=False) as file:
+        write_elem(file, "/", data, dataset_kwargs={"compression": "gzip"})
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 def _places(found: Findings) -> tuple[NDArray[np.float64], str]:

@@ -6,7 +6,9 @@ reader of the format takes. Coarser levels are every second pixel of the level b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.exports.place import Place
 
 VERSION = "0.4"
+THREADS = os.cpu_count() or 1
 SMALL = 512  # a level whose rows and columns are no longer than this is the last
 COMPRESSOR = Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE)  # what every reader of version 0.4 decodes
 UNKNOWN = [128, 128, 128, 255]
@@ -67,7 +70,8 @@ def _write(place: Place, group: zarr.Group, array: DataArray, spacing: Spacing, 
             compressors=COMPRESSOR,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
-        da.store(data.rechunk(chunks), level, lock=False)
+        with ThreadPoolExecutor(THREADS) as pool:  # where one fails, the others have ended before the folder is removed
+            da.store(data.rechunk(chunks), level, lock=False, scheduler="threads", pool=pool)
         datasets.append({"path": path, "coordinateTransformations": [{"type": "scale", "scale": list(steps)}]})
         if max(data.shape[-2:]) <= SMALL:
             break

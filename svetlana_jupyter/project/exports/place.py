@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -114,8 +115,8 @@ class Place:
                     folder.replace(old)
                 draft.replace(folder)
             finally:
-                shutil.rmtree(draft, ignore_errors=True)
-                shutil.rmtree(old, ignore_errors=True)
+                _remove(draft)
+                _remove(old)
         self._keep(name)
 
     @contextmanager
@@ -188,6 +189,14 @@ def distinct_names(names: Iterable[str]) -> Mapping[str, str]:
         taken.add(_folded(free))
         found[name] = free
     return found
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder for good: threads of zarr may still be at their last files, and would make it again."""
+    for _ in range(20):
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.1)
 
 
 def _short(stem: str) -> str:

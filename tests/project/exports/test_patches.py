@@ -50,6 +50,21 @@ def test_patches_of_two_channels_are_tiffs_with_the_pixels_of_the_image(predicte
     assert len(set(table["y1"] - table["y0"])) == 1
 
 
+@pytest.mark.parametrize("size", [15, 16])
+def test_patches_have_the_size_of_the_settings_and_the_object_in_the_middle(
+    predicted: Project, tmp_path: Path, size: int
+) -> None:
+    predicted.settings = predicted.settings.changed(patches={"size": size})
+    (folder,) = predicted.export(tmp_path / "results", ["patches"])
+    table = table_of(folder).set_index("object")
+    objects = predicted.objects(NAMES[0]).loc[table.index]
+    assert (objects["y"] % 0.5 != 0).any()
+    for axis in "yx":
+        assert (table[f"{axis}1"] - table[f"{axis}0"] == size).all()
+        middle = (table[f"{axis}0"] + table[f"{axis}1"] - 1) / 2
+        assert ((middle - objects[axis]).abs() <= 0.5).all()
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_patches_of_pictures_are_png(tmp_path: Path, dtype: type, channels: int) -> None:

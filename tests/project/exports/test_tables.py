@@ -11,6 +11,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
+from svetlana_jupyter.core.measure import measure
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.exports import tables
 from svetlana_jupyter.project.project import Project
@@ -58,6 +59,15 @@ def test_nothing_is_measured_for_an_export(predicted: Project, tmp_path: Path) -
     files = predicted.export(tmp_path / "results", ["csv"])
     found = pd.read_csv(files[-1])
     assert files[-1].name == "measurements.csv" and set(found["image"]) == set(NAMES)
+
+
+def test_what_is_measured_of_some_objects_alone_is_no_table(volume: Project, tmp_path: Path) -> None:
+    pair, objects = volume.pair("vol"), volume.objects("vol")
+    settings = volume.settings.measurements.changed(groups=("shape",))
+    assert len(pd.concat(measure(pair, objects.iloc[:3], settings))) == 3
+    assert [file.name for file in volume.export(tmp_path / "results")] == ["objects.csv", "counts.csv"]
+    assert len(pd.concat(measure(pair, objects, settings))) == 8
+    assert [file.name for file in volume.export(tmp_path / "results")][2:] == ["measurements.csv"]
 
 
 def test_a_class_that_begins_like_a_formula_is_text_in_excel(predicted: Project, tmp_path: Path) -> None:
