@@ -1,8 +1,8 @@
 """How long Stop takes: from the call to the end of the job, at many moments of a training on the panel's thread.
 
 `python -m tests.benchmarks.bench_stop [--most MS]`; exits 1 where a stop takes longer than that (200 ms). A training of
-each kind is stopped in each of its stages, half a stage after it began as far as that is known, and once at a random
-moment. What a browser adds is a message each way.
+each kind is stopped in each of its stages, half a stage after it began as far as that is known; so is the search for a
+recipe before it. What a browser adds is a message each way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import svetlana_jupyter as sv
+from svetlana_jupyter.core.recipes import AUTO
 from svetlana_jupyter.core.samples import bright_foci_3d, faint_foci
+from svetlana_jupyter.core.settings import TrainingSettings
 from tests.benchmarks.report import show
 
 LIMIT_MS = 200
@@ -31,7 +33,8 @@ def project_of(kind: str, folder: Path) -> sv.Project:
     sample = bright_foci_3d(0) if kind == "3D" else faint_foci(0)
     project = sv.Project(folder / "stop.svetlana", classes=list(sample.names))
     project.add("image", sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
-    project.settings = project.settings.changed(epochs=8, folds=2)  # how long a stage lasts does not matter
+    # How long a stage lasts does not matter.
+    project.settings = TrainingSettings(recipe="default", epochs=8, folds=2)
     rng = np.random.default_rng(0)
     for label in 1 + rng.permutation(len(sample.classes))[: LABELS[kind]]:
         project.annotate("image", int(label), sample.names[sample.classes[label - 1]])
@@ -55,11 +58,11 @@ class Stopping:
                 over.set()
                 asked.set()
             elif not asked.is_set() and when(job.text, job.done / max(job.total, 1)):
-                found["stage"] = job.text
+                found["stage"] = stage_of(job.text)
                 asked.set()
 
         self.project.observe(followed, "job")
-        self.project.start_training()
+        self.project.start_training(search=self.project.settings.recipe == AUTO)
         asked.wait(600)
         if "over" not in found:
             found["asked"] = time.perf_counter()
@@ -69,12 +72,18 @@ class Stopping:
         return (found["stage"], 1000 * (found["over"] - found["asked"])) if "asked" in found else None
 
 
+def stage_of(text: str) -> str:
+    """Return what a job does, without how much of it is done."""
+    return text.partition(":")[0]
+
+
 def stages(project: sv.Project) -> list[str]:
-    """Return the texts of the stages, in their order."""
+    """Return the stages of a training, in their order."""
     texts: dict[str, None] = {}
-    project.observe(lambda change: change["new"] and texts.setdefault(change["new"].text), "job")
+    project.observe(lambda change: change["new"] and texts.setdefault(stage_of(change["new"].text)), "job")
     project.start_training()
     project._jobs.wait(600)
+    project.unobserve_all("job")
     return [text for text in texts if text]
 
 
@@ -88,11 +97,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             project = project_of(kind, Path(folder))
             times: dict[str, list[float]] = defaultdict(list)
-            for stage in stages(project):
-                for share in (0.0, 0.5):
-                    found = Stopping(project).run(lambda text, done, s=stage, h=share: text == s and done >= h)
-                    if found is not None:
-                        times[found[0]].append(found[1])
+            given, searching = project.settings, TrainingSettings(epochs=8, folds=2)
+            moments = [(given, stage, share) for stage in stages(project) for share in (0.0, 0.5)]
+            moments += [(searching, "trying recipes", 0.0), (searching, "trying", 0.1), (searching, "comparing", 0.6)]
+            for settings, stage, share in moments:
+                project.settings = settings
+                found = Stopping(project).run(lambda text, done, s=stage, h=share: text.startswith(s) and done >= h)
+                if found is not None:
+                    times[found[0]].append(found[1])
             for stage, milliseconds in times.items():
                 late |= max(milliseconds) > arguments.most
                 rows.append({"set": kind, "stage": stage, "ms, worst": round(max(milliseconds))})
