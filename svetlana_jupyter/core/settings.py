@@ -35,6 +35,7 @@ PUBLISHED = (
     "alexnet",
 )
 ARCHITECTURES = ("small_cnn", *PUBLISHED, "forest")
+NO_RECIPES = ("may_use", "exclude_border", "size")  # what counts, whatever the recipe
 OWN = "own"  # a module of the user's, given as an object
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -53,6 +54,11 @@ class TrainingSettings(Settings):
     may_use : set of "brightness", "orientation", "size" and "surroundings"
         The evidence that may decide a class; all by default. What is left out cannot count, whatever the other
         settings say (`core.may_use`).
+    exclude_border : bool
+        Learn nothing from objects that touch the border of their image; they are predicted all the same.
+    size : pair of float or none, optional
+        Learn from objects of so many pixels (voxels) alone, at least and at most: (50, none) leaves out small ones.
+        None: of any size.
     architecture : str
         One of `ARCHITECTURES`: "small_cnn" in 2D and 3D, a ResNet, DenseNet or AlexNet in 2D, or "forest". Or a
         `torch.nn.Module` of one's own, by its import path ``"package.module:Name"``, whose module must be imported
@@ -128,6 +134,8 @@ class TrainingSettings(Settings):
 
     recipe: str = AUTO
     may_use: frozenset[Evidence] = frozenset(EVIDENCE)
+    exclude_border: bool = False
+    size: tuple[float | None, float | None] | None = None
     patches: PatchSettings = PatchSettings()
     architecture: str = "small_cnn"
     depth: int = Field(default=3, ge=1, le=8)
@@ -190,6 +198,11 @@ class TrainingSettings(Settings):
             raise ValueError(unknown_key(self.architecture, list(ARCHITECTURES), what="architecture"))
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}.")
+        low, high = self.size or (None, None)
+        if (low is not None and low < 0) or (high is not None and high < (low or 0)):
+            raise ValueError(
+                f"size should be the least and the most pixels of an object, (50, 2000) or (50, None), got {self.size}."
+            )
         if isinstance(self.class_weights, dict) and not all(weight > 0 for weight in self.class_weights.values()):
             raise ValueError(f"class_weights must be more than 0, got {self.class_weights}.")
         return self
@@ -206,5 +219,6 @@ class TrainingSettings(Settings):
     def changed(self, **changes: Any) -> Self:
         """Return these settings with some values replaced; another recipe begins anew, within what may count."""
         if changes.get("recipe", self.recipe) != self.recipe:
-            return type(self)(recipe=changes.pop("recipe"), may_use=self.may_use).changed(**changes)
+            kept = {name: getattr(self, name) for name in NO_RECIPES}
+            return type(self)(recipe=changes.pop("recipe"), **kept).changed(**changes)
         return super().changed(**changes)

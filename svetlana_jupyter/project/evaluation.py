@@ -15,6 +15,7 @@ from svetlana_jupyter.core.results import merge_predictions
 from svetlana_jupyter.core.scores import Scores, score
 from svetlana_jupyter.project.blind_score import blind_table
 from svetlana_jupyter.project.evaluation_report import report_html, report_json, report_text
+from svetlana_jupyter.project.examples import examples
 from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.training import digest
 
@@ -79,7 +80,8 @@ class Evaluation:
 
 def evaluate(project: Results, run: Run) -> Evaluation:
     """Return all that is known of a run."""
-    outdated = run.annotations != digest(project.training_labels()["class_id"])
+    labels, _ = examples(project, run.settings.get("exclude_border", False), run.settings.get("size"))
+    outdated = run.annotations != digest(labels["class_id"])
     found, images = scored(project, run), project.compare_images(run=run.name)
     text = f"{found.text} {run.warning}" if run.warning else found.text
     return replace(found, text=text, outdated=outdated, images=images, warning=run.warning)

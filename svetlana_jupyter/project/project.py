@@ -19,6 +19,7 @@ from svetlana_jupyter.core.recipes import AUTO
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.analysis import Analysis
+from svetlana_jupyter.project.examples import examples
 from svetlana_jupyter.project.exporting import Exporting
 from svetlana_jupyter.project.jobs import Stop, Work, threads_for
 from svetlana_jupyter.project.measurement import MEASURED, measure_images, measured_table, unmeasured
@@ -103,7 +104,10 @@ class Project(Exporting, Analysis):
 
     def readiness(self) -> str:
         """Return what is still missing before a training can start, as a sentence; "" when nothing is."""
-        return self._overwritten(self.images) or readiness(bool(self.images), self.training_counts())
+        try:
+            return self._missing(self.settings)
+        except SettingsError:  # which is said where they are shown
+            return self._missing(TrainingSettings())
 
     def train(
         self,
@@ -266,22 +270,31 @@ class Project(Exporting, Analysis):
         threads: int,
         network: Module | None = None,
     ) -> TrainingTask:
-        missing = self.readiness()
+        wanted = (settings or self.settings).changed(**changes)
+        missing = self._missing(wanted)
         if missing:
             raise ProjectError(missing)
         self._store.check_writable()
         begins = beginning(self.settings, settings, changes, network, self._runs)
+        labels, says = examples(self, wanted.exclude_border, wanted.size)
         return TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.objects,
-            labels=self.training_labels()["class_id"],
+            labels=labels["class_id"],
             gestures=self._labelling.gestures(),
             classes=self.classes,
             settings=begins.settings.changed(threads=begins.settings.threads or threads),
             folder=self._store.runs_folder,
             begins=begins,
             runs=tuple(self.runs),
+            says=says,
         )
+
+    def _missing(self, settings: TrainingSettings) -> str:
+        labels, says = examples(self, settings.exclude_border, settings.size)
+        counts = labels["class_id"].value_counts().reindex(self.classes.ids, fill_value=0)
+        named = counts.set_axis(self.classes.names)
+        return self._overwritten(self.images) or readiness(bool(self.images), named, says)
 
     def _check_idle(self) -> None:
         if self.job is not None:

@@ -71,6 +71,8 @@ class TrainingTask:
         Look for the best recipe anew, where the settings leave it open.
     runs : tuple of Run
         Those of the project, in which the recipe may have been found before.
+    says : str
+        Which annotations are left out; "" where none is.
     """
 
     pairs: Mapping[str, ImagePair]
@@ -83,6 +85,7 @@ class TrainingTask:
     begins: Beginning | None = None
     search: bool = False
     runs: tuple[Run, ...] = ()
+    says: str = ""
 
     def parts(self) -> list[Part]:
         """Return each annotated image with all its objects, and the classes of those that are annotated."""
@@ -134,13 +137,15 @@ class TrainingTask:
         return None
 
 
-def readiness(has_images: bool, counts: pd.Series[int]) -> str:
+def readiness(has_images: bool, counts: pd.Series[int], says: str = "") -> str:
     """Return what is missing before a training can start, as a sentence; "" when nothing is.
 
     Parameters
     ----------
     counts : Series of int
         Annotations of each class, by name.
+    says : str
+        Which others are left out.
     """
     if not has_images:
         return "There are no images yet: add some, then annotate."
@@ -148,11 +153,8 @@ def readiness(has_images: bool, counts: pd.Series[int]) -> str:
         return "Two classes are needed: add them, then annotate some objects of each."
     known = [str(name) for name in counts.index[counts > 0]]
     if len(known) < 2:
-        return (
-            f"At least 2 classes need examples; only {known[0]} has some."
-            if known
-            else ("At least 2 classes need examples; nothing is annotated yet.")
-        )
+        some = f"only {known[0]} has some" if known else "none has any" if says else "nothing is annotated yet"
+        return f"At least 2 classes need examples; {some}. {says}".strip()
     return ""
 
 
@@ -315,7 +317,7 @@ def _describe(task: TrainingTask, choice: Choice, fitted: Fitted, familiar: Fami
         seconds=seconds,
         stopped=fitted.stopped,
         note="Not known yet: it was not scored.",
-        remarks=list(fitted.notes),
+        remarks=[*filter(None, [task.says]), *fitted.notes],
         left_out=familiar.left_out if familiar is not None else None,
         choice=choice.says,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from svetlana_jupyter.widgets.setting_words import Leaf, choice
 
 _CONTROL = {"width": "auto", "flex": "1 1 0", "min_width": "0", "margin": "1px 0"}
 _NONE = type(None)
+_NOTHING = re.compile(r"(?<=,)\s*none\s*$|^\s*none\s*(?=,)", re.IGNORECASE)  # in a pair
 
 
 class SettingField(HBox):
@@ -130,6 +132,8 @@ def _text(annotation: Any) -> tuple[Any, Callable[[], Any], Callable[[Any], None
 def written(value: Any) -> str:
     """Return a value as a person would write it.
 
+    >>> written((50, None))
+    '50, none'
     >>> written((48, 32)), written(None), written("auto"), written({"1": 2.0})
     ('48, 32', '', 'auto', '{"1": 2.0}')
     """
@@ -138,7 +142,7 @@ def written(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple):
-        return ", ".join(map(written, value))
+        return ", ".join("none" if one is None else written(one) for one in value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value)
@@ -147,13 +151,13 @@ def written(value: Any) -> str:
 def read(text: str, optional: bool) -> Any:
     """Read what a person wrote: nothing, numbers with commas between them, JSON, or else a word.
 
-    >>> read("48, 32", False), read("", True), read("auto", False), read("0.5", False)
-    ([48, 32], None, 'auto', 0.5)
+    >>> read("48, 32", False), read("", True), read("auto", False), read("0.5", False), read("50, none", True)
+    ([48, 32], None, 'auto', 0.5, [50, None])
     """
     text = text.strip()
     if optional and text.lower() in ("", "none", "null"):
         return None
-    for candidate in (text, f"[{text}]"):
+    for candidate in (text, f"[{_NOTHING.sub('null', text)}]"):
         try:
             return json.loads(candidate)
         except json.JSONDecodeError:

@@ -14,6 +14,7 @@ from svetlana_jupyter.core.validated import NESTED, Settings
 # Which settings stand together; those that are not named stand under "More", so that none is forgotten.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Recipe": ("recipe",),
+    "Objects": ("exclude_border", "size"),
     "Patches": ("patches.",),
     "Augmentation": ("augmentation.",),
     "Network": ("architecture", "depth", "width", "norm", "pretrained", "start_from", "body", "body_rate", "views"),
@@ -27,7 +28,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Machine": ("seed", "device", "precision", "threads"),
 }
 MORE = "More"
-_NAMES = {"measurements.groups": "Measurements", "measurements.ring": "Ring width", "held_out_from": "Held out from"}
+_NAMES = {
+    "size": "Pixels",
+    "measurements.groups": "Measurements",
+    "measurements.ring": "Ring width",
+    "held_out_from": "Held out from",
+}
 _LETTERS = {"mse": "MSE", "l1": "L1", "um": "µm", "px": "px"}
 _ITEM = re.compile(r"^(?P<names>\w+(?:, \w+)*)(?: : (?P<kind>.+))?$")
 

@@ -129,6 +129,7 @@ class TrainingPanel(Panel):
         if self.settings.used:
             self.questions.show(self.settings.used.may_use)
         self._show_search()
+        self._show_readiness()
         self._preview()
 
     def _show_readiness(self) -> None:

@@ -27,6 +27,20 @@ def test_settings_with_tuples_and_class_weights_survive_json():
     assert TrainingSettings.from_json(settings.to_json()) == settings
 
 
+@pytest.mark.parametrize("size", [(50, None), (None, 9.5), (0, 0), None])
+def test_what_is_not_counted_survives_json_and_another_recipe(size):
+    settings = TrainingSettings(size=size, exclude_border=True)
+    assert TrainingSettings.from_json(settings.to_json()) == settings
+    other = settings.changed(recipe="paper")
+    assert (other.size, other.exclude_border) == (size, True) and other.optimizer == "adam"
+
+
+@pytest.mark.parametrize("size", [(9, 3), (-1, None), (None, -2)])
+def test_a_size_range_that_is_none_is_refused(size):
+    with pytest.raises(SettingsError, match="the least and the most pixels"):
+        TrainingSettings(size=size)
+
+
 def test_the_json_names_every_setting_with_its_default():
     written = json.loads(TrainingSettings().to_json())
     assert set(written) == set(TrainingSettings.model_fields)

@@ -135,6 +135,17 @@ def test_the_name_of_a_setting_says_what_its_documentation_says(view):
     assert all(leaf.text for leaf in leaves(TrainingSettings)), "every setting is explained"
 
 
+def test_a_size_range_is_written_as_a_pair_and_nothing_is_no_bound(view, project):
+    field = view.form.fields["size"]
+    for text, size in (("50, none", (50, None)), ("None,9.5", (None, 9.5)), ("", None)):
+        field.control.value = text
+        assert project.settings.size == size and view.form.says.layout.display == "none"
+    field.control.value = "9, 3"
+    assert "the least and the most pixels" in view.form.says.value and project.settings.size is None
+    view.form.fields["exclude_border"].control.value = True
+    assert project.settings.exclude_border
+
+
 def test_json_is_checked_while_one_types_and_used_by_apply(view, project):
     assert view.json.apply.disabled and "in use" in view.json.says.value
     changed = json.loads(view.json.text.value) | {"epochs": 11, "width": 8}
