@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ipywidgets import HTML, ColorPicker, HBox, Text
+from ipywidgets import HTML, ColorPicker, Dropdown, HBox, Text
 
 from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.widgets.class_editor import ClassEditor
@@ -16,6 +16,7 @@ from svetlana_jupyter.widgets.parts import count, heading, muted
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
+_SOURCES = [("At random", "random"), ("Test set", "test")]
 _MARKS = {"ambiguous": "ambiguous", "bad": "badly segmented", "skip": "skipped"}
 
 
@@ -25,6 +26,11 @@ class AnnotationPanel(LabellingPanel):
     Parameters
     ----------
     project : Project
+
+    Attributes
+    ----------
+    source : Dropdown
+        Where Next takes objects from; shown once a test set is drawn.
     """
 
     def __init__(self, project: Project) -> None:
@@ -49,6 +55,11 @@ class AnnotationPanel(LabellingPanel):
         self.new_name.on_msg(self._entered)
         self.add = self.button(self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"})
         self.tally = HTML(layout={"margin": "0", "min_height": "38px"})
+        self.source = Dropdown(options=_SOURCES, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 8px 0 0"})
+        self.source.tooltip = "Where Next takes objects from; those of the test set are scored alone, never trained on"
+        self.source.observe(lambda change: self.do(self._choose_source, change["new"]), "value")
+        self.answered = HTML(layout={"margin": "0", "flex": "1 1 0", "min_width": "0"})
+        self.test_set = HBox([self.source, self.answered], layout={"align_items": "center", "width": "100%"})
 
         empty, body = self.arrange(
             HBox([heading("Classes"), self.help_button], layout={"align_items": "center"}),
@@ -56,6 +67,7 @@ class AnnotationPanel(LabellingPanel):
             self.editor,
             HBox([self.new_color, self.new_name, self.add], layout={"width": "100%"}),
             heading("This object"),
+            self.test_set,
             self.grid(),
             self.tally,
             self.help,
@@ -63,6 +75,7 @@ class AnnotationPanel(LabellingPanel):
         self.children = (self._style, empty, body, self.status)
         self.watch(self.renew_queue, "images_version")
         self.watch(self._follow, "annotations_version", "classes_version", "images_version")
+        self.watch(self._show_test_set, "predictions_version")
         self._follow()
         hint = "Click an object, or press n for one drawn at random; then press the key of its class."
         self.greet(hint if project.images else "")
@@ -80,8 +93,27 @@ class AnnotationPanel(LabellingPanel):
         self.buttons["Undo"].disabled = not project.can_undo
         self.buttons["Redo"].disabled = not project.can_redo
         self.tally.value = "<br>".join(map(muted, self._tally(int(counts.sum()))))
+        self._show_test_set()
         self.editor.follow()
         self.show()
+
+    def _choose_source(self, kind: str) -> None:
+        self.choose_queue(kind)
+        self.status.say(
+            "Next brings the objects of the test set. What is predicted of them stays hidden until you have said what "
+            "they are."
+            if kind == "test"
+            else "Next brings objects drawn at random."
+        )
+
+    def _show_test_set(self) -> None:
+        """Offer the test set once there is one, and say how far it is annotated."""
+        actions = self.project.test_set()["action"]
+        answered = int(actions.isin(["label", "ambiguous", "bad"]).sum())
+        self.answered.value = muted(f"{answered:,} of {len(actions):,} annotated")
+        self.test_set.layout.display = None if len(actions) else "none"
+        if not len(actions):
+            self.source.value = "random"
 
     def _tally(self, total: int) -> tuple[str, str]:
         if not len(self.project.classes):

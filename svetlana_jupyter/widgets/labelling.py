@@ -115,6 +115,11 @@ class LabellingPanel(CommandPanel):
         """Start the queue again: there are other objects, or other predictions."""
         self._queue = self._candidate = None
 
+    def choose_queue(self, kind: str) -> None:
+        """Take the objects to come from another kind of queue, as `Project.queue` takes it."""
+        self._kind = kind
+        self.renew_queue()
+
     def focus(self) -> None:
         self.viewer.focus()
 

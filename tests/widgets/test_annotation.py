@@ -226,3 +226,52 @@ def test_a_closed_panel_no_longer_follows(panel, project):
     panel.close()
     project.add_class("late")
     assert len(panel.rows.lines.children) == 2
+
+
+def test_the_test_set_is_offered_once_it_is_drawn(panel, project):
+    assert panel.test_set.layout.display == "none"
+    project.draw_test_set(20)
+    assert panel.test_set.layout.display is None and "0 of 20 annotated" in panel.answered.value
+    press(panel, "n")
+    assert not project.in_test_set(*panel.shown), "what is drawn at random is trained on"
+
+
+def test_next_brings_the_test_set_and_it_is_counted(panel, project):
+    project.draw_test_set(20)
+    panel.source.value = "test"
+    assert "stays hidden" in panel.status.text
+    press(panel, "n")
+    seen = []
+    for key in "12ab" + "1" * 16:
+        seen.append(panel.shown)
+        press(panel, key)
+    assert seen == project.test_objects, "in the order in which they were drawn"
+    assert "20 of 20 annotated" in panel.answered.value and len(project.training_labels()) == 0
+    press(panel, "n")
+    assert "No object is left" in panel.status.text
+    press(panel, "u")
+    assert "19 of 20 annotated" in panel.answered.value and panel.shown == seen[-1]
+    panel.source.value = "random"
+    press(panel, "n")
+    assert not project.in_test_set(*panel.shown) and "drawn at random" in panel.status.text
+
+
+def test_a_skipped_object_of_the_test_set_is_not_annotated(panel, project):
+    project.draw_test_set(20)
+    panel.source.value = "test"
+    press(panel, "n")
+    press(panel, "s")
+    assert "0 of 20 annotated" in panel.answered.value and panel.shown == project.test_objects[1]
+
+
+def test_predictions_of_the_test_set_stay_hidden_while_the_panel_brings_it(trained):
+    trained.draw_test_set(20)
+    panel = AnnotationPanel(trained)
+    assert panel.test_set.layout.display is None
+    panel.source.value = "test"
+    press(panel, "n")
+    image, object = panel.shown
+    assert object not in trained.probabilities(image).index
+    press(panel, "1")
+    assert object in trained.probabilities(image).index and "1 of 20 annotated" in panel.answered.value
+    panel.close()
