@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BAND_BYTES = 1 << 25  # of a map that are held at once
 STRIP_ROWS = 64
 TILE = 512
+SMALL = 1024  # a level of OME-TIFF whose rows and columns are no longer than this is the last
+REDUCED = 1  # what TIFF calls a coarser level
 MOST_IN_IMAGEJ = 2**31 - 1  # pixels of a plane
 UNKNOWN = (128, 128, 128)  # the colour of objects without a class
 
@@ -60,13 +62,12 @@ def write_masks(place: Place, found: Findings) -> Iterator[Path]:
 
 
 def write_ome(place: Place, found: Findings) -> Iterator[Path]:
-    """Write one class map an image as OME-TIFF in tiles; the annotation of the image names the codes."""
+    """Write one class map an image as OME-TIFF, tiles and coarser levels; the image's annotation names the codes."""
     meanings = {str(info.id): info.name for info in found.classes}
     for image, stem in place.names.items():
         codes, spacing = found.class_map(image), found.pair(image).spacing
         axes = "".join(map(str, codes.dims)).upper()
         sizes = dict(zip(axes, spacing or ()))
-        side = {axis: min(TILE, -(-codes.sizes[axis.lower()] // 16) * 16) for axis in "YX"}
         metadata = {
             "axes": axes,
             "Name": f"{image} classes",
@@ -74,20 +75,36 @@ def write_ome(place: Place, found: Findings) -> Iterator[Path]:
             **{f"PhysicalSize{axis}": size for axis, size in sizes.items()},
             **{f"PhysicalSize{axis}Unit": "µm" for axis in sizes},
         }
-        with place.writing(f"{stem}_classes.ome.tif") as beside:
-            tifffile.imwrite(
-                beside,
-                _tiles(place.watched(bands(codes, side["Y"])), side["Y"], side["X"]),
-                shape=codes.shape,
-                dtype=codes.dtype,
-                ome=True,
-                bigtiff=codes.nbytes > 1 << 31,
-                tile=(side["Y"], side["X"]),
-                photometric="minisblack",
-                compression="zlib",
-                metadata=metadata,
-            )
+        first, *others = _levels(codes)
+        with (
+            place.writing(f"{stem}_classes.ome.tif") as beside,
+            tifffile.TiffWriter(beside, bigtiff=codes.nbytes > 1 << 31, ome=True) as tiff,
+        ):
+            _write_level(tiff, place, first, subifds=len(others), metadata=metadata)
+            for level in others:
+                _write_level(tiff, place, level, subfiletype=REDUCED)
         yield place.folder / f"{stem}_classes.ome.tif"
+
+
+def _levels(codes: DataArray) -> list[DataArray]:
+    """Return a map with its coarser levels: every second pixel of the level before, so that classes stay classes."""
+    levels = [codes]
+    while max(levels[-1].shape[-2:]) > SMALL:
+        levels.append(levels[-1][..., ::2, ::2])
+    return levels
+
+
+def _write_level(tiff: tifffile.TiffWriter, place: Place, codes: DataArray, **options: Any) -> None:
+    rows, columns = (min(TILE, -(-codes.sizes[axis] // 16) * 16) for axis in "yx")
+    tiff.write(
+        _tiles(place.watched(bands(codes, rows)), rows, columns),
+        shape=codes.shape,
+        dtype=codes.dtype,
+        tile=(rows, columns),
+        photometric="minisblack",
+        compression="zlib",
+        **options,
+    )
 
 
 def bands(array: DataArray, rows: int) -> Iterator[NDArray[Any]]:

@@ -66,10 +66,13 @@ def write_excel(place: Place, found: Findings) -> Iterator[Path]:
 
 def _write_sheet(place: Place, sheet: WriteOnlyWorksheet, table: pd.DataFrame) -> None:
     sheet.freeze_panes = "A2"
-    sheet.append([_cell(sheet, str(name)) for name in table])
     columns = [_plain(table.iloc[:, number]) for number in range(table.shape[1])]
-    for row in place.watched(zip(*columns, strict=True)):
-        sheet.append([_cell(sheet, value) for value in row])
+    try:
+        sheet.append([_cell(sheet, str(name)) for name in table])
+        for row in place.watched(zip(*columns, strict=True)):
+            sheet.append([_cell(sheet, value) for value in row])
+    finally:
+        sheet.close()
 
 
 def _plain(column: pd.Series) -> list[object]:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.export import Export
+from svetlana_jupyter.project.export import FORMATS, Export
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
 from tests.project.exports.conftest import NAMES
@@ -52,6 +52,16 @@ def test_a_stop_leaves_whole_files_alone(predicted: Project, tmp_path: Path) -> 
     assert export.stopped and len(files) == 1
     assert {file.name for file in (tmp_path / "results").iterdir()} == {files[0].name, "export.json"}
     assert len(asked) > 4, "it was asked in the middle of the second file"
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_every_format_can_be_stopped_in_the_middle_or_is_done_at_once(
+    predicted: Project, tmp_path: Path, name: str
+) -> None:
+    export = Export(predicted, tmp_path / "results", [name])
+    files = list(export.files(lambda: True))
+    assert export.stopped == (name not in ("csv", "parquet", "anndata"))
+    assert bool(files) != export.stopped and (tmp_path / "results").exists() != export.stopped
 
 
 def test_one_job_at_a_time(predicted: Project, tmp_path: Path) -> None:

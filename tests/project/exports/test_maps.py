@@ -68,6 +68,22 @@ def test_an_ome_tiff_names_its_codes(predicted: Project, tmp_path: Path) -> None
     assert {one["K"]: one["value"] for one in named} == {1: "dim", 2: "=bright <b>", 255: "not predicted"}
 
 
+def test_an_ome_tiff_has_coarser_levels_of_the_same_codes(
+    case: tuple[Project, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maps, "SMALL", 20)
+    monkeypatch.setattr(maps, "TILE", 16)
+    project, image = case
+    file = project.export(tmp_path / "results", ["ome-tiff"])[0]
+    codes = project.class_map(image).to_numpy()
+    with tifffile.TiffFile(file) as tiff:
+        (series,) = tiff.series
+        assert len(series.levels) == 3
+        for number, level in enumerate(series.levels):
+            np.testing.assert_array_equal(level.asarray(), codes[..., :: 2**number, :: 2**number])
+    np.testing.assert_array_equal(open_mask(file), codes)
+
+
 def test_a_mask_a_class_is_255_where_the_class_is(case: tuple[Project, str], tmp_path: Path) -> None:
     project, image = case
     files = project.export(tmp_path / "results", ["masks"])
