@@ -10,7 +10,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.blocks import last_axes, read
 from svetlana_jupyter.core.patch_settings import PatchSettings
-from svetlana_jupyter.core.widening import widened
+from svetlana_jupyter.core.widening import box_of, widened
 from svetlana_jupyter.errors import DamagedError
 
 Floats = NDArray[np.float32]
@@ -118,8 +118,12 @@ def normalize(
 def _object_statistics(pixels: Floats, own: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Return mean and deviation, each (n, C, 1, ...), of the object's own pixels, or of all where it has none."""
     n, channels = pixels.shape[:2]
+    empty = ~own.any(axis=tuple(range(1, own.ndim)))
+    if not empty.any():  # nothing beside the objects counts
+        part = last_axes(box_of(own, (0,) * (own.ndim - 1)))
+        pixels, own = pixels[part], own[part]
     weights = own.reshape(n, -1).astype(np.float32)
-    weights[~weights.any(axis=1)] = 1
+    weights[empty] = 1
     count = weights.sum(axis=1)[:, None]
     values = pixels.reshape(n, channels, -1)
     mean = (values @ weights[:, :, None])[..., 0] / count

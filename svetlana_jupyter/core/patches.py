@@ -12,12 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.blocks import block_sides, group_by_block, inside, read
+from svetlana_jupyter.core.blocks import block_sides, group_by_block, inside, last_axes, read
 from svetlana_jupyter.core.geometry import Geometry, following_sizes, patch_geometry
 from svetlana_jupyter.core.images import spacing_of
 from svetlana_jupyter.core.normalize import ImageStatistics, finite, image_statistics, normalize
 from svetlana_jupyter.core.patch_settings import PatchSettings
-from svetlana_jupyter.core.widening import shrunk, widened
+from svetlana_jupyter.core.widening import box_of, shrunk, widened
 from svetlana_jupyter.core.windows import Window
 from svetlana_jupyter.errors import PatchError
 
@@ -221,13 +221,21 @@ def _finish(
     image = normalize(pixels, inner, view, settings, statistics, patches[:, :channels])
     if settings.rim:
         image *= _factor(~(widened(inner, [2 * width for width in rim]) & ~inner))
-    if hidden := hidden_channels(channels, settings):
-        image[:, -hidden:] *= _factor(inner if settings.rim else widened(alone, dilation))
+    hidden = hidden_channels(channels, settings)
+    shown = inner if settings.rim or not hidden else widened(alone, dilation)
+    if hidden:
+        image[:, -hidden:] *= _factor(shown)
     if ready:
         if settings.mask_channel:
             patches[:, -1] = own
         return patches
-    image = _resampled(image, steps, geometry.shape)
+    box, visible = box_of(shown, (0,) * len(steps)), channels - hidden
+    parts = []
+    if visible:
+        parts.append(_resampled(image[:, :visible], steps, geometry.shape))
+    if hidden:  # zero beside the box
+        parts.append(_resampled(image[last_axes(box)][:, visible:], steps, geometry.shape, box, image.shape[2:]))
+    image = np.concatenate(parts, axis=1)
     if not settings.mask_channel:
         return image
     for axis, (step, count) in enumerate(zip(steps, geometry.shape, strict=True), 1):
@@ -247,25 +255,36 @@ def hidden_channels(count: int, settings: PatchSettings) -> int:
     return count // 2 if settings.is_doubled else 0
 
 
-def _resampled(pixels: Floats, steps: Sequence[float], shape: Sequence[int]) -> Floats:
+def _resampled(
+    pixels: Floats,
+    steps: Sequence[float],
+    shape: Sequence[int],
+    box: Sequence[slice] | None = None,
+    window: Sequence[int] | None = None,
+) -> Floats:
     """Resample the last axes by triangles as wide as the steps: linear when enlarging, averaging when reducing.
 
-    From the last axis to the first, each with all axes behind it as one, so that nothing is transposed.
+    From the last axis to the first, each with all axes behind it as one, so that nothing is transposed. Pixels may be
+    those of a ``box`` in a ``window``, which are zero beside it.
     """
     first = pixels.ndim - len(shape)
+    window = window or pixels.shape[first:]
     for axis in range(pixels.ndim - 1, first - 1, -1):
-        step, count = steps[axis - first], shape[axis - first]
-        if step == 1.0:
+        step, count, side = steps[axis - first], shape[axis - first], window[axis - first]
+        if step == 1.0 and box is None:
             continue
         at = (np.arange(count) - (count - 1) / 2) * step
-        here = np.arange(pixels.shape[axis]) - (pixels.shape[axis] - 1) / 2
+        here = np.arange(side) - (side - 1) / 2
         weights = np.maximum(0.0, 1.0 - np.abs(here - at[:, None]) / max(1.0, step))
         weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-        side, before, behind = pixels.shape[axis], pixels.shape[:axis], pixels.shape[axis + 1 :]
+        if box is not None:
+            weights = np.ascontiguousarray(weights[:, box[axis - first]])
+        before, behind = pixels.shape[:axis], pixels.shape[axis + 1 :]
         if behind:
-            pixels = (weights @ pixels.reshape(-1, side, math.prod(behind))).reshape(*before, count, *behind)
+            rows = pixels.reshape(math.prod(before), pixels.shape[axis], math.prod(behind))
+            pixels = (weights @ rows).reshape(*before, count, *behind)
         else:
-            pixels = (pixels.reshape(-1, side) @ weights.T).reshape(*before, count)
+            pixels = (pixels.reshape(math.prod(before), pixels.shape[axis]) @ weights.T).reshape(*before, count)
     return pixels
 
 

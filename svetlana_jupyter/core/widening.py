@@ -23,19 +23,19 @@ def widened(own: NDArray[np.bool_], reach: Sequence[float]) -> NDArray[np.bool_]
     steps = [math.floor(radius + 1e-6) for radius in reach]
     if not any(steps):
         return own.copy()
-    part = (slice(None), *_around(np.asarray(own.any(axis=0)), steps))
+    part = (slice(None), *box_of(own, steps))
     result = np.zeros_like(own)
     result[part] = _widened(np.ascontiguousarray(own[part]), reach, steps)
     return result
 
 
-def _around(seen: NDArray[np.bool_], steps: Sequence[int]) -> list[slice]:
-    """Return the box of what is seen ([z,] y, x), and some pixels more."""
-    box = []
-    for axis, step in enumerate(steps):
+def box_of(own: NDArray[np.bool_], more: Sequence[int]) -> tuple[slice, ...]:
+    """Return the box that holds all masks of (n, [z,] y, x), and so many pixels more on either side of each axis."""
+    seen, box = np.asarray(own.any(axis=0)), []
+    for axis, step in enumerate(more):
         places = np.flatnonzero(seen.any(axis=tuple(other for other in range(seen.ndim) if other != axis)))
         box.append(slice(max(int(places[0]) - step, 0), int(places[-1]) + step + 1) if len(places) else slice(0, 0))
-    return box
+    return tuple(box)
 
 
 def _widened(own: NDArray[np.bool_], reach: Sequence[float], steps: Sequence[int]) -> NDArray[np.bool_]:

@@ -131,6 +131,7 @@ def predict_parts(
     total, done = sum(map(len, parts.values())), 0
     if asked is None and familiar is not None and parts:
         asked = ask(pd.concat(list(parts.values())))
+    asked = None if asked is None else frozenset(map(int, asked))
     for event in _ahead(_cut_parts(pair, parts, classifier, batch_size or BATCH[pair.ndim])):
         if isinstance(event, PartPredicted):
             yield event
@@ -187,7 +188,7 @@ def _unlike(cut: Cut, classifier: Classifier, familiar: Familiar | None, asked: 
     labels, inputs = cut
     if familiar is None or asked is None:
         return np.empty(0, np.float32)
-    chosen = np.isin(labels, np.fromiter(asked, np.int64, len(asked)))
+    chosen = np.fromiter((label in asked for label in labels.tolist()), bool, len(labels))
     if not chosen.any():
         return np.empty(0, np.float32)
     return familiar.unlike(inputs[chosen], classifier.patches.mask_channel)
@@ -239,9 +240,13 @@ def _in_batches(pieces: Iterator[Cut], size: int) -> Iterator[Cut]:
 
 
 def _joined(pieces: list[Cut]) -> Cut:
-    if len(pieces) == 1:
-        return pieces[0]
-    return np.concatenate([labels for labels, _ in pieces]), np.concatenate([inputs for _, inputs in pieces])
+    """Return one batch; patches lie in memory as networks compute, with the channels last."""
+    labels = np.concatenate([labels for labels, _ in pieces])
+    if pieces[0][1].ndim == 2:
+        return labels, np.concatenate([inputs for _, inputs in pieces])
+    channels, *shape = pieces[0][1].shape[1:]
+    batch = np.moveaxis(np.empty((len(labels), *shape, channels), np.float32), -1, 1)
+    return labels, np.concatenate([inputs for _, inputs in pieces], out=batch)
 
 
 def _ahead(pieces: Iterator[Cut | PartPredicted]) -> Iterator[Cut | PartPredicted]:

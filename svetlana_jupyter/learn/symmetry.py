@@ -62,7 +62,8 @@ def look(patches: Tensor, view: View) -> Tensor:
     """Return patches (n, C, [z,] y, x) as one view shows them."""
     order, signs = view
     turned = patches.permute(0, 1, *(axis + 2 for axis in order))
-    return turned.flip([axis + 2 for axis, sign in enumerate(signs) if sign < 0])
+    mirrored = [axis + 2 for axis, sign in enumerate(signs) if sign < 0]
+    return turned.flip(mirrored) if mirrored else turned
 
 
 def looked(
