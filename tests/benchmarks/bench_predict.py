@@ -1,10 +1,11 @@
 """Prediction from disk to Parquet beside the bare network's forward pass on the same patches in memory.
 
-`python -m tests.benchmarks.bench_predict [--cases well stripes foci cluster large] [--rounds 3] [--folder FOLDER]`;
-exits with 1 where a figure is missed. In each round the bare network goes over patches that are cut, in the same
-layout, type, batch and number of threads, and then the whole project predicts, so that whatever else the machine does
-slows down both; the ratio is the median of those of the rounds. One thread more cuts meanwhile. Figures of a second are
-of the best round, and so is processor time. With a folder, what is generated stays there for the next time.
+`python -m tests.benchmarks.bench_predict [--cases well stripes foci cluster large] [--rounds 3] [--threads 1 2]
+[--folder FOLDER]`; exits with 1 where a figure is missed. In each round the bare network goes over patches that are
+cut, in the same layout, type, batch and number of threads, and then the whole project predicts, so that whatever else
+the machine does slows down both; the ratio is the median of those of the rounds. One thread more cuts meanwhile.
+Figures of a second are of the best round, and so is processor time. With a folder, what is generated stays there for
+the next time.
 
 - well: 8000×8000×3 with 10,000 cells, 64 pixels; stripes: 4000² with 5,000 discs, 44 pixels (set b of
   `core.samples.stripes_and_foci`); foci: set c tiled to 3,200 nuclei, a field of view of 44³ sampled by 24³.
@@ -213,6 +214,7 @@ def main() -> int:
         "--cases", nargs="+", choices=[*CASES, "cluster"], default=["well", "stripes", "foci", "cluster"]
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, nargs="+", help="torch threads, instead of those of the figures")
     parser.add_argument("--folder", type=Path, help="where generated sets stay")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -221,7 +223,7 @@ def main() -> int:
             measured(name, folder, threads, options.rounds)
             for name in options.cases
             if name != "cluster"
-            for threads in CASES[name].threads
+            for threads in options.threads or CASES[name].threads
         ]
         clusters = [on_clusters(folder)] if "cluster" in options.cases else []
     for title, found in (("prediction", rows), ("prediction on a cluster", clusters)):
