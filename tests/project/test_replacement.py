@@ -12,6 +12,7 @@ import tifffile
 from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project import replacement
+from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 from tests.project.test_dataset import bytes_of
@@ -184,7 +185,7 @@ def test_what_was_predicted_on_the_old_mask_is_not_shown_for_the_new_one(project
 
 
 def test_a_mask_is_not_replaced_under_a_running_job(project: Project) -> None:
-    project.job = type("Job", (), {"kind": "training"})()
+    project.job = JobState("training")
     with pytest.raises(ProjectError, match="a training reads these objects"):
         project.replace_mask("P1_A1", resegmented())
 
