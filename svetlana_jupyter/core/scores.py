@@ -112,6 +112,21 @@ def score(
     )
 
 
+def confusions(
+    truth: ArrayLike,
+    predicted: ArrayLike,
+    ids: list[int],
+    groups: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> tuple[Floats, Floats]:
+    """Return the confusion matrix, weighted, of shape (k, k), and those of the bootstrap, of shape (draws, k, k).
+
+    Parameters as of `score`; rows are the truth.
+    """
+    objects = _Objects.of(truth, predicted, ids, groups, weights)
+    return objects.confusion(objects.weight), objects.drawn()
+
+
 def measures(confusions: Floats) -> dict[str, Floats]:
     """Return the scores of confusion matrices.
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from svetlana_jupyter.core.conditions import join_conditions
-from svetlana_jupyter.core.statistics import LEFT_OUT, count_classes
+from svetlana_jupyter.core.statistics import LEFT_OUT, count_classes, why_left_out
 from svetlana_jupyter.core.tables import Tabular
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.corrected import CORRECTED, corrected_counts
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.results import Results
 
-COUNTED = ("class", "count", "total", "fraction", "low", "high", "left_out", *LEFT_OUT)
+COUNTED = ("class", "count", "total", "fraction", "low", "high", *CORRECTED, "left_out", *LEFT_OUT)
 
 
 def counts(
@@ -24,6 +25,7 @@ def counts(
     conditions: Tabular | None,
     exclude_border: bool,
     size: tuple[float | None, float | None],
+    corrected: bool = False,
 ) -> pd.DataFrame:
     """Return what `Results.counts` does."""
     by = [by] if isinstance(by, str) else list(by)
@@ -37,6 +39,12 @@ def counts(
     new = [column for column in images if column not in table]
     table = table.join(images[new], on="image")
     result = count_classes(table, project.classes.names, by, exclude_border, (low, high))
+    if corrected:
+        counted = table[why_left_out(table, exclude_border, (low, high)) == ""]
+        beyond, unseen = corrected_counts(project, counted, by)
+        result = result.merge(beyond, "left", on=[*by, "class"])
+        result = result[[*by, *(column for column in COUNTED if column in result)]]
+        said = " ".join(filter(None, [said, unseen]))
     beside = [str(column) for column in new if column not in by and _settled(table, by, str(column))]
     if beside:
         if by:

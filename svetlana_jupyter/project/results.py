@@ -141,6 +141,7 @@ class Results(Blind):
         *,
         exclude_border: bool = False,
         size: tuple[float | None, float | None] = (None, None),
+        corrected: bool = False,
     ) -> pd.DataFrame:
         """Count the objects of each class, by image, grouping columns or conditions, with what was left out.
 
@@ -157,14 +158,24 @@ class Results(Blind):
             Whether to leave out objects that touch the border of their image.
         size : tuple of float or None
             Pixels (voxels) that an object must have at least, and at most: ``(50, None)`` leaves out small ones.
+        corrected : bool
+            Whether to add counts that are freed from the classifier's mistakes by those it made on the test set
+            (`core.corrected`): annotated objects count as they are, the others as so many of each class as would be
+            predicted like this. Each class is taken to be recognised as well in every group as in the test set.
 
         Returns
         -------
         DataFrame
             Tidy, one row a group and class: ``count``, ``total``, ``fraction`` with its 95 % interval over objects
-            (``low``, ``high``), and ``left_out`` by reason (`core.statistics.count_classes`).
+            (``low``, ``high``), ``corrected`` with its own (``corrected_low``, ``corrected_high``) where it is asked
+            for, and ``left_out`` by reason (`core.statistics.count_classes`).
+
+        Raises
+        ------
+        ProjectError
+            If counts are to be corrected and there is no test set, or it does not say enough.
         """
-        return counts(self, by, conditions, exclude_border, size)
+        return counts(self, by, conditions, exclude_border, size, corrected)
 
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return how good a run is, as far as it is known, with the source of the figure."""
