@@ -93,7 +93,7 @@ def test_groups_that_differ_widen_the_interval() -> None:
     rng = np.random.default_rng(3)
     truth = np.tile([0, 1], 100)
     group = np.repeat(np.arange(8), 25)
-    wrong = rng.random(200) < np.where(group < 2, 0.35, 0.02)
+    wrong = rng.random(200) < np.where(group < 2, 0.6, 0.02)
     predicted = np.where(wrong, 1 - truth, truth)
     widths = []
     for groups in (None, group):
