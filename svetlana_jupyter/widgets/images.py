@@ -1,4 +1,4 @@
-"""The panel of the images: what a project holds, more images, another mask."""
+"""The panel of the images: what a project holds, more images, another mask, annotations from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Accordion, Button, HBox, VBox
 
+from svetlana_jupyter.widgets.import_form import ImportForm
 from svetlana_jupyter.widgets.mask_form import MaskForm
 from svetlana_jupyter.widgets.pair_fields import PairFields, left_out, numbers
 from svetlana_jupyter.widgets.panel import Panel
@@ -19,7 +20,7 @@ _HINT = "More images can be added below, and an image can be given another mask:
 
 
 class ImagesPanel(Panel):
-    """Lists the images of a project, adds some, and gives one another mask.
+    """Lists the images of a project, adds some, gives one another mask, and imports annotations.
 
     Parameters
     ----------
@@ -31,6 +32,7 @@ class ImagesPanel(Panel):
     fields : PairFields
     add : Button
     mask : MaskForm
+    importing : ImportForm
     """
 
     def __init__(self, project: Project) -> None:
@@ -45,9 +47,10 @@ class ImagesPanel(Panel):
             layout={"width": "150px", "margin": "0"},
         )
         self.mask = MaskForm(project, self.do, self.status)
+        self.importing = ImportForm(project)
         self.forms = Accordion(
-            [VBox([self.fields, HBox([self.add])]), self.mask],
-            titles=["Add images", "Give an image another mask"],
+            [VBox([self.fields, HBox([self.add])]), self.mask, self.importing],
+            titles=["Add images", "Give an image another mask", "Import annotations"],
             selected_index=None if project.images else 0,
             layout={"margin": "8px 0 4px 0"},
         )
@@ -74,6 +77,7 @@ class ImagesPanel(Panel):
         said = f"and {more:,} more" if more else ""
         self.listing.value = f'<div class="sv-pairs">{table(titles, rows)}{muted(said)}</div>' if rows else ""
         self.mask.follow()
+        self.importing.follow()
 
     def _add(self) -> None:
         question = self.fields.question
