@@ -99,6 +99,7 @@ class AnnotationPanel(LabellingPanel):
 
     def _choose_source(self, kind: str) -> None:
         self.choose_queue(kind)
+        self._show_test_set()
         self.status.say(
             "Next brings the objects of the test set. What is predicted of them stays hidden until you have said what "
             "they are."
@@ -110,7 +111,8 @@ class AnnotationPanel(LabellingPanel):
         """Offer the test set once there is one, and say how far it is annotated."""
         actions = self.project.test_set()["action"]
         answered = int(actions.isin(["label", "ambiguous", "bad"]).sum())
-        self.answered.value = muted(f"{answered:,} of {len(actions):,} annotated")
+        far = f"{answered:,} of {len(actions):,}"
+        self.answered.value = muted(f"{far} annotated" if self.source.value == "test" else f"Test set: {far}")
         self.test_set.layout.display = None if len(actions) else "none"
         if not len(actions):
             self.source.value = "random"

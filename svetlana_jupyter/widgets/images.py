@@ -47,7 +47,7 @@ class ImagesPanel(Panel):
             layout={"width": "150px", "margin": "0"},
         )
         self.mask = MaskForm(project, self.do, self.status)
-        self.importing = ImportForm(project)
+        self.importing = ImportForm(project, self.status)
         self.forms = Accordion(
             [VBox([self.fields, HBox([self.add])]), self.mask, self.importing],
             titles=["Add images", "Give an image another mask", "Import annotations"],

@@ -34,6 +34,8 @@ class ImportForm(VBox):
     Parameters
     ----------
     project : Project
+    status : Status
+        Of the panel, emptied where the form says what was done.
 
     Attributes
     ----------
@@ -48,8 +50,8 @@ class ImportForm(VBox):
         The rows of which nothing was taken.
     """
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, project: Project, status: Status) -> None:
+        self._project, self._status = project, status
         self._imported = 0  # annotations_version behind the last import
         self.path = Text(placeholder="cells.csv", **field("File"))
         self.image = Dropdown(**field("Image"))
@@ -112,7 +114,8 @@ class ImportForm(VBox):
             raise InputError(_here(str(error))) from error
         missed = report[~report["outcome"].isin(_FITS)]
         summary = _here(report.attrs["summary"])
-        (self.said.warn if len(missed) else self.said.say)(summary)
+        (self.said.say if report["outcome"].isin(_FITS).any() else self.said.warn)(summary)
+        self._status.say("")  # where the project says it in the words of a script
         self.missed.value = in_words(missed)
         self._imported = project.annotations_version if project.annotations_version != before else 0
         self.follow()
@@ -122,6 +125,7 @@ class ImportForm(VBox):
         self._project.undo()
         self.missed.value = ""
         self.said.say("The import is taken back.")
+        self._status.say("")
         self.follow()
 
 
@@ -131,7 +135,8 @@ def in_words(missed: pd.DataFrame) -> str:
         return ""
     first = missed.head(_LISTED)
     rows = [
-        (row["image"], int(row["object"]) or "–", row["class"] or "–", row["why"]) for row in first.to_dict("records")
+        (row["image"] or "–", int(row["object"]) or "–", row["class"] or "–", row["why"])
+        for row in first.to_dict("records")
     ]
     more = f"and {len(missed) - len(rows):,} more" if len(missed) > len(rows) else ""
     return f'<div class="sv-pairs">{table(["Image", "Object", "Class", "Not taken because"], rows)}{muted(more)}</div>'

@@ -231,7 +231,7 @@ def test_a_closed_panel_no_longer_follows(panel, project):
 def test_the_test_set_is_offered_once_it_is_drawn(panel, project):
     assert panel.test_set.layout.display == "none"
     project.draw_test_set(20)
-    assert panel.test_set.layout.display is None and "0 of 20 annotated" in panel.answered.value
+    assert panel.test_set.layout.display is None and "Test set: 0 of 20" in panel.answered.value
     press(panel, "n")
     assert not project.in_test_set(*panel.shown), "what is drawn at random is trained on"
 

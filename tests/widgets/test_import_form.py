@@ -35,7 +35,8 @@ def test_a_table_is_taken_in_and_what_was_not_found_is_listed(panel, project, tm
     assert "2 annotations are taken" in form.said.text and "tick the box above to take the new ones" in form.said.text
     assert form.missed.value.count("<tr>") == 4, "the head and three rows"
     assert "is bright here" in form.missed.value and "no object 99" in form.missed.value
-    assert "Annotated" in panel.listing.value and form.undo.layout.display is None
+    assert "sv-trouble" not in form.said.value and panel.status.text == "", "it is said once"
+    assert form.undo.layout.display is None
 
 
 def test_one_button_takes_all_of_it_back(panel, project, tmp_path):
@@ -122,5 +123,7 @@ def test_many_rows_that_were_not_found_are_cut_short(panel, tmp_path):
     form = panel.importing
     form.path.value = written(tmp_path, [("left", 100 + i, "dark") for i in range(40)])
     form.take.click()
-    assert form.missed.value.count("<tr>") == 13 and "and 28 more" in form.missed.value
+    assert (
+        "sv-trouble" in form.said.value and form.missed.value.count("<tr>") == 13 and "and 28 more" in form.missed.value
+    )
     assert form.undo.layout.display == "none", "nothing was taken"
