@@ -4,7 +4,8 @@ A classifier that takes a tenth of the many for the few finds too many of the fe
 each other is known from a test set; so the counts that would look as those predicted do can be solved for (Rogan and
 Gladen, American Journal of Epidemiology 107, 1978, for two classes; Forman, Data Mining and Knowledge Discovery 17,
 2008). It holds for groups with other proportions too, as long as each class is recognised as well in them as in the
-test set.
+test set. Where the hardest objects were annotated after the test set was drawn, those left are recognised better than
+it, and too much is corrected.
 
 The intervals hold what the test set leaves open, by bootstrap over its groups or objects, and what chance does in the
 group that is counted. A confusion that was never seen is not taken for impossible: each draw adds to it a chance of
