@@ -71,6 +71,9 @@ class PartPredicted:
     failed: Mapping[int, str]
 
 
+Ready = tuple[Cut, Floats] | PartPredicted  # a batch and how unlike some of it are, or the end of a part
+
+
 def predict(
     pair: ImagePair,
     objects: pd.DataFrame,
@@ -132,14 +135,14 @@ def predict_parts(
     if asked is None and familiar is not None and parts:
         asked = ask(pd.concat(list(parts.values())))
     asked = None if asked is None else frozenset(map(int, asked))
-    for event in _ahead(_cut_parts(pair, parts, classifier, batch_size or BATCH[pair.ndim])):
+    size = batch_size or BATCH[pair.ndim]
+    for event in _ahead(_cut_parts(pair, parts, classifier, size, familiar, asked)):
         if isinstance(event, PartPredicted):
             yield event
         else:
-            labels, inputs = event
+            (labels, inputs), unlike = event
             done += len(labels)
-            probabilities = classifier.classify(inputs)
-            yield Predicted(labels, probabilities, done, total, _unlike(event, classifier, familiar, asked))
+            yield Predicted(labels, classifier.classify(inputs), done, total, unlike)
 
 
 def predict_part(
@@ -195,13 +198,19 @@ def _unlike(cut: Cut, classifier: Classifier, familiar: Familiar | None, asked: 
 
 
 def _cut_parts(
-    pair: ImagePair, parts: Mapping[int, pd.DataFrame], classifier: Classifier, size: int
-) -> Iterator[Cut | PartPredicted]:
-    """Yield the batches of each part, and that it ends."""
+    pair: ImagePair,
+    parts: Mapping[int, pd.DataFrame],
+    classifier: Classifier,
+    size: int,
+    familiar: Familiar | None,
+    asked: Collection[int] | None,
+) -> Iterator[Ready]:
+    """Yield the batches of each part with how unlike some are, and that it ends."""
     shelf = Shelf(pair, blocks_of_parts(pair, list(parts.values()), classifier))
     for position, (number, objects) in enumerate(parts.items()):
         failed: dict[int, str] = {}
-        yield from _in_batches(_readable(classifier, shelf.pair, objects, failed), size)
+        for batch in _in_batches(_readable(classifier, shelf.pair, objects, failed), size):
+            yield batch, _unlike(batch, classifier, familiar, asked)
         shelf.finish(position)
         yield PartPredicted(number, failed)
 
@@ -249,12 +258,12 @@ def _joined(pieces: list[Cut]) -> Cut:
     return labels, np.concatenate([inputs for _, inputs in pieces], out=batch)
 
 
-def _ahead(pieces: Iterator[Cut | PartPredicted]) -> Iterator[Cut | PartPredicted]:
+def _ahead(pieces: Iterator[Ready]) -> Iterator[Ready]:
     """Yield what ``pieces`` yields, taken ahead of time by a thread that ends when this generator does."""
-    ready: queue.Queue[Cut | PartPredicted | BaseException | None] = queue.Queue(maxsize=QUEUED)
+    ready: queue.Queue[Ready | BaseException | None] = queue.Queue(maxsize=QUEUED)
     closing = threading.Event()
 
-    def put(item: Cut | PartPredicted | BaseException | None) -> None:
+    def put(item: Ready | BaseException | None) -> None:
         while not closing.is_set():
             try:
                 return ready.put(item, timeout=PATIENCE)
