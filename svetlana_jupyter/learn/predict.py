@@ -26,10 +26,10 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Cut = tuple[Labels, Floats]
 
-BATCH = {2: 64, 3: 8}
+BATCH = {2: 32, 3: 8}  # whose maps stay in the cache of a processor
 # Objects of a part: about a second's work. What a forest measures is kept by many objects at a time.
 PART = {("network", 2): 1024, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
-QUEUED = 6  # batches cut ahead
+QUEUED = 8  # batches cut ahead
 PATIENCE = 0.1  # seconds between two looks at whether reading shall stop
 
 
@@ -91,7 +91,7 @@ def predict(
     objects : DataFrame
         Rows of `core.objects.index_objects`.
     batch_size : int, optional
-        Objects classified at a time; by default 64 in 2D and 8 in 3D.
+        Objects classified at a time; by default 32 in 2D and 8 in 3D.
     familiar : Familiar, optional
         What the classifier's training knew of how objects look; some of the image's are compared with it.
 
