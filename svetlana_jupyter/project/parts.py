@@ -123,14 +123,12 @@ class ImageParts:
         return bool(self._kept().get("image", image) != image)
 
     def done(self) -> dict[int, int]:
-        """Return the parts that are there, each with how many objects it has."""
+        """Return the parts that are there, each with of how many objects it has predictions."""
         found = {}
         for file in self._folder.glob("*.parquet"):
             with suppress(OSError, ValueError):  # what cannot be read is predicted again
-                schema = read_schema(file)
-                kept = json.loads(schema.metadata[b"PANDAS_ATTRS"])
-                if not kept["failed"]:
-                    found[int(file.stem)] = int(kept["count"])
+                kept = json.loads(read_schema(file).metadata[b"PANDAS_ATTRS"])
+                found[int(file.stem)] = int(kept["count"])
         return found
 
     def start(self, resume: bool) -> None:
