@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.thumbnails import Cut, Depth, Thumbnail, take_thumbnails
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.pictures import usual_palette
 
 if TYPE_CHECKING:
@@ -42,15 +42,18 @@ class Page:
     objects : tuple of (str, int)
         Image names and object numbers.
     cuts : tuple of (str, Cut)
-        For each of the images.
+        For each of the images that can be opened.
     version : int
         Another one after a mask was replaced.
+    unopened : tuple of (str, str)
+        The other images, and what is wrong with each.
     """
 
     album: Album
     objects: tuple[tuple[str, int], ...]
     cuts: tuple[tuple[str, Cut], ...]
     version: int
+    unopened: tuple[tuple[str, str], ...] = ()
 
     def load(self) -> None:
         """Read what is missing; may be called on any thread."""
@@ -86,15 +89,19 @@ class Album:
             Screen pixels of a picture's side.
         depth : {"plane", "maximum"}
         """
-        cuts = []
+        cuts, unopened = [], []
         for name in dict.fromkeys(name for name, _ in objects):
-            pair = self._project.pair(name)
+            try:
+                pair = self._project.pair(name)
+            except SvetlanaError as error:
+                unopened.append((name, str(error)))
+                continue
             if self._pairs.get(name) is not pair:  # new, or its mask was replaced
                 self._forget(name)
                 self._version += name in self._pairs
                 self._pairs[name] = pair
             cuts.append((name, Cut.of(side * self._relative(pair), pixels, depth)))
-        return Page(self, tuple(objects), tuple(cuts), self._version)
+        return Page(self, tuple(objects), tuple(cuts), self._version, tuple(unopened))
 
     def pictures(self, page: Page) -> list[Picture | None]:
         """Return what is there of a page; None for what must be loaded, or could not be read."""
@@ -102,7 +109,7 @@ class Album:
         with self._lock:
             found: list[Picture | None] = []
             for name, object in page.objects:
-                thumbnail = self._kept.get((name, object, cuts[name]))
+                thumbnail = self._kept.get((name, object, cuts[name])) if name in cuts else None
                 if thumbnail is not None:
                     self._kept.move_to_end((name, object, cuts[name]))
                 found.append(None if thumbnail is None else (thumbnail, self._palettes[name]))
@@ -116,7 +123,7 @@ class Album:
         InputError
             If an image cannot be read; the thumbnails of the others are there all the same.
         """
-        unreadable: list[tuple[str, Exception]] = []
+        unreadable: list[tuple[str, Exception | str]] = list(page.unopened)
         gaps = [object for object, found in zip(page.objects, self.pictures(page)) if found is None]
         for name, cut in page.cuts:
             wanted = [object for image, object in gaps if image == name]
@@ -129,7 +136,7 @@ class Album:
             raise InputError(
                 f"{name} cannot be shown ({error}). Check that its files are whole and where they were; "
                 "nothing is lost, and other images can be shown."
-            ) from error
+            ) from (error if isinstance(error, Exception) else None)
 
     def _load(self, name: str, wanted: list[int], cut: Cut) -> None:
         if not wanted:
@@ -160,5 +167,5 @@ class Album:
 
     def _relative(self, pair: ImagePair) -> float:
         """Return how many pixels of an image are as long as one of the project's first."""
-        first = self._project.pair(next(iter(self._project.images))).spacing
+        first = next(iter(self._project.images.values())).spacing
         return first[-1] / pair.spacing[-1] if first and pair.spacing else 1.0

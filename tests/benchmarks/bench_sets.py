@@ -76,7 +76,7 @@ TRIALS = (
         "tube and somites without surroundings",
         lambda: tube_and_somites(seed=0, equal_axes=True),
         *(169, 0, 0.79, 300),
-        changes={"patches": FIELD, "may_use": ALONE},
+        changes={"may_use": ALONE},
     ),
     Trial("real textures, 45 labels", lambda: real_textures(seed=1), 45, 0, 0.70),
     Trial("real textures, 100 labels", lambda: real_textures(seed=1), 100, 0, 0.85),

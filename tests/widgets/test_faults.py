@@ -40,6 +40,12 @@ def files(tmp_path: Path) -> Project:
     return made
 
 
+def shown(gallery: GalleryPanel) -> list[bool]:
+    """Whether each patch of the page has a picture."""
+    page = gallery.page
+    return [picture is not None for picture in page._album.pictures(page._page(page.objects))]
+
+
 def label(panel: AnnotationPanel, image: str, object: int, key: str) -> None:
     panel.viewer.show(image, object)
     panel.viewer.press(key, (image, object))
@@ -197,12 +203,16 @@ def test_a_second_kernel_of_the_same_annotator_looks_on_and_takes_over_when_the_
 def test_the_gallery_says_which_file_is_gone_and_labels_the_rest(files, tmp_path):
     (tmp_path / "right.tif").unlink()
     gallery = GalleryPanel(files)
-    assert "right.tif does not exist" in gallery.status.text and in_words(gallery.status.text)
+    assert "right.tif does not exist" in gallery.page.status.text and in_words(gallery.page.status.text)
+    assert {name for (name, _), seen in zip(gallery.page.objects, shown(gallery), strict=True) if seen} == {"left"}
     gallery.bar.order.value = "position"
     gallery.page.select(gallery.page.selection.of([0, 1]))
     gallery.press("1", gallery.shown)
     assert files.class_counts()["bright"] == 2
     panel = AnnotationPanel(files)
-    panel.press("n", None)
+    while panel.viewer.image != "right":
+        panel.press("n", None)
+    assert "right.tif does not exist" in panel.viewer.status.text and panel.shown is None
+    while panel.viewer.image == "right":
+        panel.press("n", None)
     assert panel.shown.image == "left", "the queue goes on with what there is"
-    assert "right.tif does not exist" in panel.viewer.status.text
