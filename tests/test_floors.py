@@ -24,7 +24,7 @@ FLOORS = ["errors", "core", "learn", "project", "widgets", "top"]
 # A lock is welcome anywhere, as dask reads in threads; threads of our own begin where prediction reads ahead.
 LOWEST_FLOOR = {
     "core": "numpy scipy PIL pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio PIL cv2 pydantic",
-    "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors threading.Thread",
+    "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors threadpoolctl threading.Thread",
     "project": "traitlets asyncio filelock tqdm matplotlib dask.distributed distributed anndata openpyxl",
     "widgets": "ipywidgets ipycanvas anywidget IPython",
     "top": "jupyter_server",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from svetlana_jupyter.core.blocks import block_sides, group_into_parts
 from svetlana_jupyter.core.decoded import Block, Shelf, needed_blocks
@@ -136,13 +137,14 @@ def predict_parts(
         asked = ask(pd.concat(list(parts.values())))
     asked = None if asked is None else frozenset(map(int, asked))
     size = batch_size or BATCH[pair.ndim]
-    for event in _ahead(_cut_parts(pair, parts, classifier, size, familiar, asked)):
-        if isinstance(event, PartPredicted):
-            yield event
-        else:
-            (labels, inputs), unlike = event
-            done += len(labels)
-            yield Predicted(labels, classifier.classify(inputs), done, total, unlike)
+    with threadpool_limits(1, user_api="blas"):  # or the products of cutting take the network's cores
+        for event in _ahead(_cut_parts(pair, parts, classifier, size, familiar, asked)):
+            if isinstance(event, PartPredicted):
+                yield event
+            else:
+                (labels, inputs), unlike = event
+                done += len(labels)
+                yield Predicted(labels, classifier.classify(inputs), done, total, unlike)
 
 
 def predict_part(
