@@ -12,7 +12,7 @@ import sys
 from functools import cache
 from types import ModuleType
 
-import torch
+from torch import library as operators
 
 OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -42,9 +42,9 @@ def load_grad_cam() -> ModuleType:
 
 
 @cache
-def _declare_operators() -> torch.library.Library:
+def _declare_operators() -> operators.Library:
     """Declare the operators; the declarations live as long as the library object, which the cache keeps."""
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    declared = operators.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in OPERATORS:
-        library.define(schema)  # type: ignore[no-untyped-call]
-    return library
+        declared.define(schema)  # type: ignore[no-untyped-call]
+    return declared
