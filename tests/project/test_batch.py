@@ -14,17 +14,7 @@ import zarr
 from svetlana_jupyter.__main__ import main
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES, squares
-
-QUICK = {
-    "epochs": 1,
-    "steps": 2,
-    "width": 4,
-    "depth": 2,
-    "threads": 1,
-    "folds": 2,
-    "trees": 10,
-    "patches": {"size": 20},
-}
+from tests.project.test_resume import QUICK
 
 
 @pytest.fixture(scope="module")
