@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import dask
 import dask.array as da
 import numpy as np
+from dask.optimization import cull
 from numpy.typing import NDArray
 from xarray import DataArray
 
@@ -25,14 +27,28 @@ Pixels = NDArray[Any] | DamagedError  # of a block, or why it has none
 Fetch = Callable[[Block], Pixels]
 
 
-def decode(pair: ImagePair, block: Block) -> Pixels:
-    """Read one block, on the thread that asks."""
-    kind, number = block
-    array: DataArray = getattr(pair, kind)
-    try:
-        return np.asarray(array.data.blocks[number].compute(scheduler="synchronous"))
-    except DamagedError as error:
-        return error
+class Decoder:
+    """Reads single blocks of an image and of its mask, on the thread that asks.
+
+    Their graphs are optimised once; dask would do so again for each block, which takes longer than many a block.
+    """
+
+    def __init__(self, pair: ImagePair) -> None:
+        self._arrays = {}
+        for kind in ("image", "mask"):
+            (array,) = dask.optimize(getattr(pair, kind).data)
+            self._arrays[kind] = array.name, dict(array.__dask_graph__())
+
+    def __call__(self, block: Block) -> Pixels:
+        kind, number = block
+        name, graph = self._arrays[kind]
+        key = (name, *number)
+        needed, _ = cull(graph, [key])
+        try:
+            (pixels,) = dask.get(needed, [key])
+        except DamagedError as error:
+            return error
+        return np.asarray(pixels)
 
 
 def needed_blocks(pair: ImagePair, windows: Sequence[Window]) -> list[Block]:
@@ -68,7 +84,7 @@ class Shelf:
     """
 
     def __init__(self, pair: ImagePair, needs: Sequence[Sequence[Block]]) -> None:
-        self._source = pair
+        self._decode = Decoder(pair)
         self._needs = needs
         self._uses: dict[Block, list[int]] = {}
         for number, blocks in enumerate(needs):
@@ -80,7 +96,7 @@ class Shelf:
 
     def fetch(self, block: Block) -> Pixels:
         if block not in self._kept:
-            pixels = decode(self._source, block)
+            pixels = self._decode(block)
             while self._kept and sum(map(_size, self._kept.values())) + _size(pixels) > KEPT_BYTES:
                 del self._kept[max(self._kept, key=self._next_use)]
             self._kept[block] = pixels

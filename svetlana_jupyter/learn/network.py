@@ -21,7 +21,8 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.architectures import LAYOUTS, Classifying
 from svetlana_jupyter.learn.building import build_network
 from svetlana_jupyter.learn.classifier import Described, Specification, Tensors, write_classifier
-from svetlana_jupyter.learn.device import choose_device, computing, mixed_precision
+from svetlana_jupyter.learn.device import choose_device, computing, keep_freed_memory, mixed_precision
+from svetlana_jupyter.learn.packed import pack
 from svetlana_jupyter.learn.symmetry import View, look, symmetries, views
 
 
@@ -53,6 +54,8 @@ class Network(Described):
         self.device = device or choose_device(settings.device, specification.ndim)
         self.module = module.to(self.device).eval()
         self._mixed = mixed_precision(settings.precision, self.device)
+        keep_freed_memory()
+        self._forward = self.module if self._mixed else pack(self.module, self.device) or self.module
         self._views = tuple(seen or views(settings.augmentation, settings.patches, settings.views))
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -73,11 +76,13 @@ class Network(Described):
 
     @torch.inference_mode()
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        patches = torch.from_numpy(inputs).to(self.device, memory_format=LAYOUTS[self.ndim])
+        patches = torch.from_numpy(inputs).to(self.device)
+        if self._forward is self.module:
+            patches = patches.to(memory_format=LAYOUTS[self.ndim])
         total = torch.zeros(len(patches), len(self.classes), device=self.device)
         for view in self._views:
             with computing(self.device, self._mixed):
-                logits = self.module(look(patches, view))
+                logits = self._forward(look(patches, view))
             total += logits.float().softmax(dim=1)
         probabilities: NDArray[np.float32] = (total / len(self._views)).cpu().numpy()
         return probabilities

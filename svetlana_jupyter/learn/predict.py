@@ -28,8 +28,8 @@ Floats = NDArray[np.float32]
 Cut = tuple[Labels, Floats]
 
 BATCH = {2: 32, 3: 8}  # whose maps stay in the cache of a processor
-# Objects of a part: about a second's work. What a forest measures is kept by many objects at a time.
-PART = {("network", 2): 1024, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
+# Objects of a part: less than a second's work. What a forest measures is kept by many objects at a time.
+PART = {("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
 QUEUED = 8  # batches cut ahead
 PATIENCE = 0.1  # seconds between two looks at whether reading shall stop
 
@@ -251,13 +251,9 @@ def _in_batches(pieces: Iterator[Cut], size: int) -> Iterator[Cut]:
 
 
 def _joined(pieces: list[Cut]) -> Cut:
-    """Return one batch; patches lie in memory as networks compute, with the channels last."""
-    labels = np.concatenate([labels for labels, _ in pieces])
-    if pieces[0][1].ndim == 2:
-        return labels, np.concatenate([inputs for _, inputs in pieces])
-    channels, *shape = pieces[0][1].shape[1:]
-    batch = np.moveaxis(np.empty((len(labels), *shape, channels), np.float32), -1, 1)
-    return labels, np.concatenate([inputs for _, inputs in pieces], out=batch)
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate([labels for labels, _ in pieces]), np.concatenate([inputs for _, inputs in pieces])
 
 
 def _ahead(pieces: Iterator[Ready]) -> Iterator[Ready]:

@@ -11,13 +11,14 @@ import queue
 import sys
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import dask
 import pandas as pd
 
-from svetlana_jupyter.core.decoded import Block, Pixels, decode, through
+from svetlana_jupyter.core.decoded import Block, Decoder, Pixels, through
 from svetlana_jupyter.core.normalize import ImageStatistics, keep_statistics
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import InputError
@@ -72,6 +73,10 @@ class _Job:
     classifier: Classifier
     familiar: Familiar | None
     asked: frozenset[int] | None
+
+    @cached_property
+    def decode(self) -> Decoder:
+        return Decoder(self.pair)
 
 
 def predict_on_cluster(
@@ -165,7 +170,7 @@ def _given(job: _Job) -> _Job:
 
 
 def _read(job: _Job, block: Block) -> Pixels:
-    return decode(job.pair, block)
+    return job.decode(block)
 
 
 def _predict(job: _Job, objects: pd.DataFrame, blocks: Sequence[Block], pixels: Sequence[Pixels]) -> PartTable:
@@ -176,7 +181,7 @@ def _predict(job: _Job, objects: pd.DataFrame, blocks: Sequence[Block], pixels: 
     if job.statistics is not None:
         keep_statistics(job.pair.image, job.statistics)
     known = dict(zip(blocks, pixels, strict=True))
-    pair = through(job.pair, lambda block: known[block] if block in known else decode(job.pair, block))
+    pair = through(job.pair, lambda block: known[block] if block in known else job.decode(block))
     found, end = predict_part(pair, objects, job.classifier, job.familiar, job.asked)
     return part_table(found, end, job.classifier.classes)
 

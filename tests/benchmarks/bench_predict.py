@@ -2,14 +2,15 @@
 
 `python -m tests.benchmarks.bench_predict [--cases well stripes foci cluster large] [--rounds 3] [--threads 1 2]
 [--folder FOLDER]`; exits with 1 where a figure is missed. In each round the bare network goes over patches that are
-cut, in the same layout, type, batch and number of threads, and then the whole project predicts, so that whatever else
-the machine does slows down both; the ratio is the median of those of the rounds. One thread more cuts meanwhile.
-Figures of a second are of the best round, and so is processor time. With a folder, what is generated stays there for
-the next time.
+cut, in the same type, batch and number of threads, and then the whole project predicts, so that whatever else the
+machine does slows down both; the ratio is the median of those of the rounds. *Bare* is the network as torch has it, in
+torch's fastest layout; *packed*, beside it, is the form of it that predicts (`learn.packed`). One thread more cuts
+meanwhile. Figures of a second are of the best round, and so is processor time. With a folder, what is generated stays
+there for the next time.
 
 - well: 8000×8000×3 with 10,000 cells, 64 pixels; stripes: 4000² with 5,000 discs, 44 pixels (set b of
   `core.samples.stripes_and_foci`); foci: set c tiled to 3,200 nuclei, a field of view of 44³ sampled by 24³.
-- cluster: the discs on a LocalCluster of two workers with a thread each, beside one worker.
+- cluster: wells and foci on a LocalCluster of two workers with a thread each, beside one worker.
 - large: 40,000² with 250,000 discs, uint32 mask; not by default.
 """
 
@@ -41,12 +42,14 @@ from svetlana_jupyter.core.samples.well import osteoclast_well
 from svetlana_jupyter.learn.architectures import LAYOUTS
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.learn.packed import pack
 from svetlana_jupyter.learn.predict import BATCH
 from svetlana_jupyter.project.project import Project
 from tests.benchmarks.browsing import load
 from tests.benchmarks.report import show
 
 QUICK = {"recipe": "default", "epochs": 1, "steps": 1, "folds": 2, "trees": 1, "depth": 3, "width": 16}
+ON_CLUSTERS = ("well", "foci")
 READY = {2: 1024, 3: 192}  # patches that the bare network goes over
 
 
@@ -129,26 +132,34 @@ def watched() -> Iterator[dict[str, float]]:
 
 
 def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
-    """Return what goes over ready patches with the bare network, and tells the seconds an object."""
+    """Return what goes over ready patches with the network alone, in both forms, and tells the seconds an object."""
     classifier, pair = load_classifier(project.run().path), project.pair("set")
     assert isinstance(classifier, Network)
     objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH[pair.ndim]
     inputs = np.concatenate([inputs for _, inputs in classifier.cut(pair, objects)])
-    ready = [
-        torch.from_numpy(inputs[start : start + batch]).to(memory_format=LAYOUTS[pair.ndim])
-        for start in range(0, len(inputs), batch)
-    ]
+    plain = [torch.from_numpy(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
+    packed = pack(classifier.module, torch.device("cpu"))
+    forms = {
+        "bare": (classifier.module, [patches.to(memory_format=LAYOUTS[pair.ndim]) for patches in plain]),
+        "packed": (packed or classifier.module, plain),
+    }
 
     @torch.inference_mode()
     def go() -> dict[str, float]:
         torch.set_num_threads(threads)
-        classifier.module(ready[0])
-        wall, worked, count = time.perf_counter(), time.process_time(), 0
-        while count < 2 * len(inputs):
-            for patches in ready:
-                classifier.module(patches)
-                count += len(patches)
-        return {"wall": (time.perf_counter() - wall) / count, "worked": (time.process_time() - worked) / count}
+        found = {}
+        for name, (network, ready) in forms.items():
+            network(ready[0])
+            wall, worked, count = time.perf_counter(), time.process_time(), 0
+            while count < 2 * len(inputs):
+                for patches in ready:
+                    network(patches)
+                    count += len(patches)
+            found |= {
+                f"{name} wall": (time.perf_counter() - wall) / count,
+                f"{name} worked": (time.process_time() - worked) / count,
+            }
+        return found
 
     return go
 
@@ -164,9 +175,10 @@ def measured(name: str, folder: Path, threads: int, rounds: int) -> dict[str, An
         alone = bare()
         with watched() as ours:
             project.predict(resume=False, client="local")
-        found.append({**{f"bare {key}": value for key, value in alone.items()}, **ours})
-    ratio, worked = (
-        float(np.median([one[key] / count / one[f"bare {key}"] for one in found])) for key in ("wall", "worked")
+        found.append(alone | ours)
+    ratio, packed, worked = (
+        float(np.median([one[key] / count / one[f"{form} {key}"] for one in found]))
+        for form, key in (("bare", "wall"), ("packed", "wall"), ("bare", "worked"))
     )
     rate = count / min(one["wall"] for one in found)
     grows = max(one["grows"] for one in found)
@@ -177,6 +189,7 @@ def measured(name: str, folder: Path, threads: int, rounds: int) -> dict[str, An
         "objects a second": round(rate),
         "bare, a second": round(1 / min(one["bare wall"] for one in found)),
         "time ÷ bare (wall)": round(ratio, 2),
+        "time ÷ packed (wall)": round(packed, 2),
         "time ÷ bare (processor)": round(worked, 2),
         "µs an object (processor)": round(1e6 * min(one["worked"] for one in found) / count),
         "grows by MB": round(grows),
@@ -185,9 +198,9 @@ def measured(name: str, folder: Path, threads: int, rounds: int) -> dict[str, An
     }
 
 
-def on_clusters(folder: Path) -> dict[str, Any]:
-    """Predict the discs on one worker and on two."""
-    project, seconds = project_of("stripes", folder), {}
+def on_clusters(name: str, folder: Path) -> dict[str, Any]:
+    """Predict a set on one worker and on two."""
+    project, seconds = project_of(name, folder), {}
     for workers in (1, 2, 1, 2):
         with (
             LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
@@ -199,7 +212,7 @@ def on_clusters(folder: Path) -> dict[str, Any]:
             seconds[workers] = min(seconds.get(workers, np.inf), time.perf_counter() - began)
     faster = seconds[1] / seconds[2]
     return {
-        "set": "stripes",
+        "set": name,
         "one worker (s)": round(seconds[1], 2),
         "two workers (s)": round(seconds[2], 2),
         "times faster": round(faster, 2),
@@ -225,7 +238,7 @@ def main() -> int:
             if name != "cluster"
             for threads in options.threads or CASES[name].threads
         ]
-        clusters = [on_clusters(folder)] if "cluster" in options.cases else []
+        clusters = [on_clusters(name, folder) for name in ON_CLUSTERS] if "cluster" in options.cases else []
     for title, found in (("prediction", rows), ("prediction on a cluster", clusters)):
         if found:
             show(title, found)
