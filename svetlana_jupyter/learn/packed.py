@@ -16,9 +16,11 @@ POOLS = {2: torch.max_pool2d, 3: torch.max_pool3d}
 
 def pack(network: nn.Module, device: torch.device) -> Packed | None:
     """Return the packed form of a network as it is now, None where there is none for it or for the device."""
-    if isinstance(network, SmallCNN) and device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return Packed(network)
-    return None
+    if not isinstance(network, SmallCNN) or device.type != "cpu":
+        return None
+    if any(isinstance(layer, nn.GroupNorm) for layer in network.modules()):  # oneDNN has batch normalisation alone
+        return None
+    return Packed(network) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
 
 
 class Packed:

@@ -26,7 +26,6 @@ def test_memory_of_one_batch_is_used_again_by_the_next_as_a_worker_of_dask_would
     def faults(keep: str) -> int:
         code = PAGES_FAULTED.format(keep=keep)
         environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
-        found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        return int(found.stdout)
+        return int(subprocess.check_output([sys.executable, "-c", code], env=environment))
 
     assert faults("keep_freed_memory()") < faults("") / 2

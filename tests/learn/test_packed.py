@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.architectures import SmallCNN
+from svetlana_jupyter.learn.building import build_network
 from svetlana_jupyter.learn.packed import pack
 
 CPU = torch.device("cpu")
@@ -42,6 +44,8 @@ def test_packed_network_gives_the_logits_of_the_network(ndim, depth, width, side
 def test_other_networks_and_devices_have_no_packed_form():
     assert pack(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), CPU) is None
     assert pack(SmallCNN(2, 1, 2, 1, 1), torch.device("meta")) is None
+    grouped = build_network(TrainingSettings(norm="group"), 2, 1, 2)
+    assert isinstance(grouped, SmallCNN) and pack(grouped, CPU) is None
 
 
 def test_packed_network_does_not_follow_what_the_network_learns_later():
