@@ -6,6 +6,8 @@ from the first convolution to the last pooling, where torch would bring each bac
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class Packed:
 
     @torch.inference_mode()
     def __init__(self, network: SmallCNN) -> None:
-        self._head = nn.Sequential(network.pool, network.head)
+        self._head = copy.deepcopy(nn.Sequential(network.pool, network.head))
         mean, deviation = network.standardize.mean, network.standardize.deviation
         # Standardisation is a batch normalisation that neither scales nor shifts.
         self._standardize = _packed(torch.ones_like(mean), torch.zeros_like(mean), mean, deviation**2)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import queue
 import sys
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 import dask
@@ -104,65 +106,95 @@ def predict_on_cluster(
     InputError
         If the cluster's workers cannot read the image, die again and again, or cannot be reached any more.
     """
-    from distributed import CancelledError, KilledWorker
-
     from svetlana_jupyter.core.patches import statistics_for
     from svetlana_jupyter.learn.predict import blocks_of_parts
 
     plain = replace(pair, memory=None, levels=(), mask_levels=())
     statistics = statistics_for(pair.image, classifier.patches) if classifier.kind == "network" else None
     job = _Job(plain, statistics, classifier, familiar, None if asked is None else frozenset(map(int, asked)))
-    needs = dict(zip(parts, blocks_of_parts(pair, list(parts.values()), classifier), strict=True))
-    uses: dict[Block, int] = {}
-    for blocks in needs.values():
-        for block in blocks:
-            uses[block] = uses.get(block, 0) + 1
-    name = f"svetlana-{uuid4().hex[:12]}"
+    needs = blocks_of_parts(pair, list(parts.values()), classifier)
     waiting = list(parts)[::-1]
-    running: dict[Future, int] = {}
-    finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
-    pixels: dict[Block, Future] = {}
-    try:
-        with dask.config.set({LARGE: "10GB"}):  # weights of a large network are no mistake
-            given = client.submit(_given, job, key=f"{name}-job", pure=False)
-        while (waiting or running) and not stop():
+    with _in_words(pair.name), _Tasks(client, job, parts, needs) as tasks:
+        while (waiting or tasks.running) and not stop():
             most = AHEAD * max(1, sum(client.nthreads().values()))
-            while waiting and len(running) < most:
-                number = waiting.pop()
-                for block in needs[number]:
-                    if block not in pixels:
-                        pixels[block] = client.submit(
-                            _read, given, block, key=(f"{name}-read", *_flat(block)), pure=False
-                        )
-                under = [pixels[block] for block in needs[number]]
-                task = client.submit(
-                    _predict, given, parts[number], needs[number], under, key=(f"{name}-part", number), pure=False
-                )
-                running[task] = number
-                task.add_done_callback(finished.put)
-            try:
-                task = finished.get(timeout=PATIENCE)
-            except queue.Empty:
-                continue
-            number = running.pop(task)
-            yield number, task.result()
-            for block in needs[number]:
-                uses[block] -= 1
-                if not uses[block]:
-                    del pixels[block]
+            while waiting and len(tasks.running) < most:
+                tasks.begin(waiting.pop())
+            done = tasks.next_done()
+            if done is not None:
+                yield done
+
+
+class _Tasks:
+    """What the cluster has of one image: a task for each part that was begun, and one for each block under these.
+
+    A block is kept until the last part that needs it is done. Leaving the context cancels what is not done.
+    """
+
+    def __init__(
+        self, client: Client, job: _Job, parts: Mapping[int, pd.DataFrame], needs: Sequence[Sequence[Block]]
+    ) -> None:
+        self._client, self._parts = client, parts
+        self._needs = dict(zip(parts, needs, strict=True))
+        self._uses = Counter(block for blocks in needs for block in blocks)
+        self._pixels: dict[Block, Future] = {}
+        self._finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._name = f"svetlana-{uuid4().hex[:12]}"
+        self.running: dict[Future, int] = {}
+        with dask.config.set({LARGE: "10GB"}):  # weights of a large network are no mistake
+            self._job = client.submit(_given, job, key=f"{self._name}-job", pure=False)
+
+    def begin(self, number: int) -> None:
+        """Give the cluster a part, and the blocks under it that it was not given yet."""
+        blocks = self._needs[number]
+        for block in blocks:
+            if block not in self._pixels:
+                key = (f"{self._name}-read", *_flat(block))
+                self._pixels[block] = self._client.submit(_read, self._job, block, key=key, pure=False)
+        under = [self._pixels[block] for block in blocks]
+        key = (f"{self._name}-part", number)
+        task = self._client.submit(_predict, self._job, self._parts[number], blocks, under, key=key, pure=False)
+        self.running[task] = number
+        task.add_done_callback(self._finished.put)
+
+    def next_done(self) -> tuple[int, PartTable] | None:
+        """Return a part that is done, None where none is after a moment."""
+        try:
+            task = self._finished.get(timeout=PATIENCE)
+        except queue.Empty:
+            return None
+        number = self.running.pop(task)
+        table: PartTable = task.result()
+        for block in self._needs[number]:
+            self._uses[block] -= 1
+            if not self._uses[block]:
+                del self._pixels[block]
+        return number, table
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.running:
+            self._client.cancel([*self.running, *self._pixels.values()])
+
+
+@contextmanager
+def _in_words(image: str) -> Iterator[None]:
+    """Say in a sentence what became of the cluster."""
+    from distributed import CancelledError, KilledWorker
+
+    try:
+        yield
     except KilledWorker as error:
         raise InputError(
-            f"workers of the cluster died again and again over {pair.name} ({error.task}). They may have too little "
+            f"workers of the cluster died again and again over {image} ({error.task}). They may have too little "
             "memory: give each more, or fewer threads. What is done is kept."
         ) from error
     except CancelledError as error:
         raise InputError(
-            f"the cluster gave up on {pair.name}: its scheduler may be gone. Start it again and predict again; "
+            f"the cluster gave up on {image}: its scheduler may be gone. Start it again and predict again; "
             "what is done is kept."
         ) from error
-    finally:
-        if running:
-            client.cancel([*running, *pixels.values()])
 
 
 def _given(job: _Job) -> _Job:
