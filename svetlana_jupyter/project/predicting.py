@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +12,13 @@ from traitlets import Any as AnyTrait
 from svetlana_jupyter.project.cluster import choose_client
 from svetlana_jupyter.project.evaluation_report import unlike_images
 from svetlana_jupyter.project.jobs import Foreground, Work, threads_for
-from svetlana_jupyter.project.prediction import ImagePredicted, PredictionTask, failed_objects, predict_images
+from svetlana_jupyter.project.prediction import (
+    AllPredicted,
+    ImagePredicted,
+    PredictionTask,
+    failed_objects,
+    predict_images,
+)
 from svetlana_jupyter.project.results import Results
 from svetlana_jupyter.project.runs import Run
 
@@ -40,6 +46,8 @@ class Predicting(Results):
         """Take in one event of a job; only ever called by the owner."""
         if isinstance(event, ImagePredicted):
             self._take_predicted(event)
+        elif isinstance(event, AllPredicted):
+            self._tell(event.images)
 
     def predict(
         self,
@@ -116,13 +124,21 @@ class Predicting(Results):
     def _take_predicted(self, event: ImagePredicted) -> None:
         self._predicted.pop((event.run, event.image), None)
         self.predictions_version += 1
-        told = self.compare_images([event.image], event.run)
-        said = [f"{event.count:,} objects of {event.image} are predicted"]
-        if event.changed:
-            said.append(f"{event.image} has changed since it was predicted, so all of it was predicted anew")
-        if told["warn"].any():
-            said.append(unlike_images(told))
-        if event.failed:
-            self.trouble = failed_objects(event.image, event.failed)
-            said.append(self.trouble)
-        self.status = ". ".join(said)
+        self._tell((event,))
+
+    def _tell(self, events: Sequence[ImagePredicted]) -> None:
+        """Say what was predicted, and all that a person should know of it."""
+        where = events[0].image if len(events) == 1 else f"{len(events):,} images"
+        said = [f"{sum(event.count for event in events):,} objects of {where} are predicted"]
+        said += [
+            f"{event.image} has changed since it was predicted, so all of it was predicted anew"
+            for event in events
+            if event.changed
+        ]
+        compared = self.compare_images([event.image for event in events], events[0].run)
+        if compared["warn"].any():
+            said.append(unlike_images(compared))
+        failed = [failed_objects(event.image, event.failed) for event in events if event.failed]
+        if failed:
+            self.trouble = ". ".join(failed)
+        self.status = ". ".join([*said, *failed])

@@ -49,6 +49,13 @@ class ImagePredicted:
 
 
 @dataclass(frozen=True)
+class AllPredicted:
+    """Several images were predicted one after the other, and there are no more."""
+
+    images: tuple[ImagePredicted, ...]
+
+
+@dataclass(frozen=True)
 class PredictionTask:
     """What is to be predicted.
 
@@ -115,7 +122,7 @@ class ImagesFailedError(InputError):
         self.images = images
 
 
-def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | ImagePredicted]:
+def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | ImagePredicted | AllPredicted]:
     """Predict images one after the other; a stop keeps the parts that are done.
 
     Every image is checked against the classifier before the first one is predicted. One that is gone does not keep the
@@ -143,6 +150,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     plans = dict(_each(task.images, lambda name: _plan(task, name, classifier), troubles))
     total = sum(len(plan.objects) for plan in plans.values())
     pace = _Pace(total, total - sum(plan.count for plan in plans.values()))
+    predicted: list[ImagePredicted] = []
     for name, plan in plans.items():
         if plan.kept.is_whole() and task.resume:
             continue
@@ -158,7 +166,10 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
             continue
         table = plan.kept.merge(range(len(plan.parts)), {"mask": task.masks[name], "image": plan.fingerprint})
         failed = {int(object): str(why) for object, why in table.attrs.get("failed", ())}
-        yield ImagePredicted(task.run.name, name, len(table), failed, plan.changed)
+        predicted.append(ImagePredicted(task.run.name, name, len(table), failed, plan.changed))
+        yield predicted[-1]
+    if len(predicted) > 1:
+        yield AllPredicted(tuple(predicted))
     if troubles:
         raise ImagesFailedError(_sentence(troubles, len(task.images)), tuple(troubles)) from next(
             iter(troubles.values())

@@ -113,7 +113,7 @@ class PredictionPanel(LabellingPanel):
         self.show()
         self._show_counts()
         self.greet(
-            "Press n for the least certain object: Enter accepts its prediction, a digit corrects it."
+            "Predict, then press n for the least certain object: Enter accepts its prediction, a digit corrects it."
             if project.current_run
             else "Nothing is trained yet: annotate, train, then predict here."
         )

@@ -259,6 +259,16 @@ def test_an_image_that_has_changed_is_predicted_anew_and_that_is_said(trained, c
     np.testing.assert_array_equal(anew.probabilities("small"), again)
 
 
+def test_what_a_person_should_know_of_the_first_image_is_still_said_behind_the_last(trained, tmp_path):
+    trained.predict()
+    assert trained.status == f"{len(trained.predictions()):,} objects of 2 images are predicted"
+    for name in ("small", "large"):
+        image = tifffile.imread(tmp_path / f"{name}.tif")
+        tifffile.imwrite(tmp_path / f"{name}.tif", 255 - image, tile=(16, 16))
+    trained.predict()
+    assert all(f"{name} has changed since it was predicted" in trained.status for name in ("small", "large"))
+
+
 def test_parts_of_another_image_are_not_taken(trained, cut, tmp_path):
     def stop(change):
         if change["new"] and len(kept(trained)) >= 8:
