@@ -76,6 +76,16 @@ def computing(device: torch.device, mixed: torch.dtype | None) -> AbstractContex
     return nullcontext() if mixed is None else torch.autocast(device.type, mixed)
 
 
+def kept_on(device: torch.device, nbytes: int) -> torch.device:
+    """Return where patches of so many bytes stay while they train: on the device, so that they are varied there.
+
+    Where they would fill half of what is free on a CUDA GPU, on the processor, from which each batch travels.
+    """
+    if device.type == "cuda" and 2 * nbytes > torch.cuda.mem_get_info(device)[0]:
+        return torch.device("cpu")
+    return device
+
+
 @contextmanager
 def repeatable(device: torch.device, seed: int | None) -> Iterator[None]:
     """Draw what layers draw by themselves, such as dropout, from a seed, and leave the global random state alone.

@@ -23,6 +23,7 @@ from svetlana_jupyter.learn.device import (
     choose_device,
     computing,
     is_out_of_memory,
+    kept_on,
     limit_threads,
     mixed_precision,
     repeatable,
@@ -136,13 +137,14 @@ class _Training:
         self.samples, self.settings = samples, settings
         self.shape: tuple[int, ...] = settings.patches.sampling
         self.device = choose_device(settings.device, samples.ndim)
-        self.patches = torch.from_numpy(samples.inputs)
+        inputs = torch.from_numpy(samples.inputs)
+        self.patches = inputs.to(kept_on(self.device, samples.inputs.nbytes))
         self.targets = torch.from_numpy(np.searchsorted(samples.classes, samples.targets))
         out = held_out(samples)
         self.training, self.testing = np.flatnonzero(~out), np.flatnonzero(out)
         self.draws = Draws(samples.targets[self.training], settings, samples.names)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        seen = center_crop(self.patches[self.training], self.shape)
+        seen = center_crop(inputs[self.training], self.shape)
         self.network, told = begin(samples, seen, self.draws.smallest)
         self.network.to(self.device)
         self.notes = [*notes, *told]
@@ -241,7 +243,7 @@ class _Training:
         if self.settings.body == "frozen":
             self.network.eval()
             self.network.last_layer.train()
-        patches = self.augment(self.patches.index_select(0, torch.from_numpy(chosen)), self.generator)
+        patches = self.augment(self._some(chosen), self.generator)
         seed = int(torch.randint(2**31, (), generator=self.generator))
         with repeatable(self.device, seed if self.network.draws else None):
             with computing(self.device, self.mixed):
@@ -295,7 +297,10 @@ class _Training:
         return np.array_split(chosen, math.ceil(len(chosen) / size))
 
     def _plain(self, chosen: NDArray[np.int64]) -> Tensor:
-        return self._on_device(center_crop(self.patches[chosen], self.shape))
+        return self._on_device(center_crop(self._some(chosen), self.shape))
+
+    def _some(self, chosen: NDArray[np.int64]) -> Tensor:
+        return self.patches.index_select(0, torch.from_numpy(chosen).to(self.patches.device))
 
     def _on_device(self, patches: Tensor) -> Tensor:
         return patches.to(self.device, memory_format=LAYOUTS[self.samples.ndim])

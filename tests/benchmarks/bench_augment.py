@@ -62,16 +62,19 @@ def discs(count: int, ndim: int) -> Part:
     return found, index_objects(found.mask), pd.Series(classes[1:], index=np.arange(1, count + 1))
 
 
+def ready_batches(samples: Samples) -> list[torch.Tensor]:
+    """Return batches as the network gets them, of noise."""
+    settings, ndim, sampling = samples.settings, samples.ndim, samples.settings.patches.sampling
+    assert isinstance(sampling, tuple)
+    shape = (settings.batch_size, samples.inputs.shape[1], *sampling)
+    return [torch.randn(shape).to(memory_format=LAYOUTS[ndim]) for _ in range(READY)]
+
+
 def ready_steps(samples: Samples) -> Iterator[tuple[float, float]]:
     """Yield wall and processor seconds of forward and backward passes on ready batches."""
-    settings, ndim = samples.settings, samples.ndim
-    channels = samples.inputs.shape[1]
-    network = build_network(settings, ndim, channels, len(samples.classes)).train()
-    sampling = settings.patches.sampling
-    assert isinstance(sampling, tuple)
-    batches = [
-        torch.randn(settings.batch_size, channels, *sampling).to(memory_format=LAYOUTS[ndim]) for _ in range(READY)
-    ]
+    settings = samples.settings
+    network = build_network(settings, samples.ndim, samples.inputs.shape[1], len(samples.classes)).train()
+    batches = ready_batches(samples)
     truth = torch.arange(settings.batch_size) % len(samples.classes)
     for batch in itertools.cycle(batches):
         began, worked = time.perf_counter(), time.process_time()

@@ -1,0 +1,283 @@
+"""What computes on a CUDA GPU: that it works, repeats itself, agrees with the processor, and is not starved.
+
+`python -m tests.benchmarks.bench_gpu [--only NAME ...]`; exits 1 where a check fails, 2 where there is no CUDA GPU.
+Everything that trains is a project on generated sets (`core.samples`), as a script would use it. A check that raises
+fails, with its error as what was found, and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+import svetlana_jupyter as sv
+from svetlana_jupyter.core.samples import Sample, bright_foci_3d, draw_labels, stripes
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.learn.architectures import LAYOUTS
+from svetlana_jupyter.learn.building import build_network
+from svetlana_jupyter.learn.classifier import load_classifier
+from svetlana_jupyter.learn.device import computing, mixed_precision, repeatable
+from svetlana_jupyter.learn.events import Batch, Epoch, Fitted, Note
+from svetlana_jupyter.learn.explain import explain
+from svetlana_jupyter.learn.fit import fit
+from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.learn.samples import Samples, gather_samples
+from tests.benchmarks.bench_augment import CASES, FIELD, LEAST, discs, ready_batches
+from tests.benchmarks.bench_sets import annotate, rest
+from tests.benchmarks.report import show
+
+Row = dict[str, Any]
+QUICK: dict[str, Any] = {"folds": 2, "trees": 10}
+FOCI = {"recipe": "texture", "patches": {"size": 33, "sampling": 24}}
+CLOSE = 2e-3  # of probabilities: convolutions on a GPU round their inputs to 11 bits (TF32)
+ALIKE = 0.05  # of maps from 0 to 1
+STOPPED = 0.2  # seconds
+
+
+def _stripes() -> Sample:
+    return stripes(seed=1, size=1024, count=500, step=42)
+
+
+def _foci() -> Sample:
+    return bright_foci_3d(3, (128, 256, 256), 400)
+
+
+class Trained:
+    """A project with a set, trained as asked."""
+
+    def __init__(self, folder: Path, sample: Sample, labels: int, first: int) -> None:
+        self.names = [sample.names[number] for number in sample.classes]
+        self.project = sv.Project(folder / "set.svetlana", classes=sample.names)
+        self.project.add("set", sample.image, sample.mask, axes="zyx"[-sample.image.ndim :])
+        annotate(self.project, "set", draw_labels(sample.mask, labels, first), self.names)
+
+    def train(self, **values: Any) -> tuple[float, float]:
+        """Return the accuracy on the rest and the seconds of training."""
+        began = time.perf_counter()
+        self.project.train(**QUICK | values)
+        seconds = time.perf_counter() - began
+        self.project.predict()
+        return float(rest(self.project, "set", self.names).mean()), seconds
+
+    def weights(self) -> str:
+        return hashlib.sha256((self.project.run().path / "weights.safetensors").read_bytes()).hexdigest()
+
+    def network(self, device: str) -> Network:
+        """Return that of the last run, on a device."""
+        classifier = load_classifier(self.project.run().path)
+        assert isinstance(classifier, Network)
+        return Network(classifier.specification, classifier.module, torch.device(device))
+
+    def probabilities(self, device: str) -> NDArray[np.float32]:
+        """Return those of all objects, by the last run's network on a device."""
+        network = self.network(device)
+        cuts = network.cut(self.project.pair("set"), self.project.objects("set"))
+        return np.concatenate([network.classify(inputs) for _, inputs in cuts])
+
+
+def finds(make: Callable[[], Sample], labels: int, first: int, least: float, **values: Any) -> Callable[[Path], Row]:
+    """Train twice: the classes are found, and the weights are the same."""
+
+    def check(folder: Path) -> Row:
+        trained = Trained(folder, make(), labels, first)
+        accuracy, seconds = trained.train(device="cuda", **values)
+        weights = trained.weights()
+        _, again = trained.train(device="cuda", **values)
+        same = weights == trained.weights()
+        found = (
+            f"{100 * accuracy:.1f} % in {seconds:.1f} s, again in {again:.1f} s, {'same' if same else 'OTHER'} weights"
+        )
+        return {"found": found, "wanted": f"{100 * least:g} %, same weights", "passes": accuracy >= least and same}
+
+    return check
+
+
+def agrees(make: Callable[[], Sample], labels: int, first: int, **values: Any) -> Callable[[Path], Row]:
+    """Train on the processor, and predict there and on the GPU."""
+
+    def check(folder: Path) -> Row:
+        trained = Trained(folder, make(), labels, first)
+        trained.train(device="cpu", precision="full", **values)
+        here, there = trained.probabilities("cpu"), trained.probabilities("cuda")
+        apart = float(np.abs(here - there).max())
+        same = float((here.argmax(1) == there.argmax(1)).mean())
+        found = f"{apart:.1e} apart, {100 * same:.1f} % the same class"
+        return {"found": found, "wanted": f"{CLOSE:g}, 100 %", "passes": apart <= CLOSE and same == 1}
+
+    return check
+
+
+def halves_once(folder: Path) -> Row:
+    """Leave too little memory for a batch, but enough for half of it."""
+    part = discs(600, 2)
+    settings = TrainingSettings(
+        width=64, epochs=1, steps=2, batch_size=512, device="cuda", patches={"size": 96, "sampling": 96}
+    )
+    samples = gather_samples([part], settings)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    list(fit(samples))
+    needed = torch.cuda.max_memory_reserved()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.75 * needed / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        events = list(fit(samples))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    told = [event.text for event in events if isinstance(event, Note)]
+    fitted = events[-1]
+    assert isinstance(fitted, Fitted)
+    return {
+        "found": f"{needed / 1e9:.1f} GB; {' '.join(told)}",
+        "wanted": "one message, a network",
+        "passes": len(told) == 1 and "256" in told[0],
+    }
+
+
+def is_fed(name: str, ndim: int) -> Callable[[Path], Row]:
+    """Train beside the bare network on ready batches on the GPU."""
+
+    def check(folder: Path) -> Row:
+        field, pixels = FIELD[ndim]
+        settings = TrainingSettings(**CASES[name]).changed(
+            patches={"size": field, "sampling": pixels}, epochs=3, steps=None, held_out=0.0, device="cuda"
+        )
+        samples = gather_samples([discs(5400, ndim)], settings)
+        ours, last = [], time.perf_counter()
+        for event in fit(samples):
+            if isinstance(event, Batch):  # its loss was read, so the GPU is done
+                ours.append(time.perf_counter() - last)
+            if isinstance(event, Batch | Epoch):
+                last = time.perf_counter()
+        step, bare = float(np.median(ours[10:])), _bare_step(samples)
+        rate = settings.batch_size / step
+        found = f"{1e3 * step:.2f} ms a step, bare {1e3 * bare:.2f}, ratio {bare / step:.2f}; {rate:.0f} patches/s"
+        return {"found": found, "wanted": f"ratio {LEAST}", "passes": bare / step >= LEAST}
+
+    return check
+
+
+def _bare_step(samples: Samples) -> float:
+    """Return the seconds of a forward and backward pass on ready batches, in the same precision."""
+    settings, device = samples.settings, torch.device("cuda")
+    network = build_network(settings, samples.ndim, samples.inputs.shape[1], len(samples.classes)).train().to(device)
+    batches = [batch.to(device, memory_format=LAYOUTS[samples.ndim]) for batch in ready_batches(samples)]
+    truth = (torch.arange(settings.batch_size) % len(samples.classes)).to(device)
+    seconds = []
+    for number in range(100):
+        began = time.perf_counter()
+        network.zero_grad(set_to_none=True)
+        with repeatable(device, None):
+            with computing(device, mixed_precision(settings.precision, device)):
+                logits = network(batches[number % len(batches)])
+            functional.cross_entropy(logits, truth).backward()  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[20:]))
+
+
+def stops(folder: Path) -> Row:
+    """Ask a training to stop in its middle."""
+    asked: list[float] = []
+    settings = TrainingSettings(epochs=1000, device="cuda")
+    events = fit(gather_samples([discs(600, 2)], settings), lambda: bool(asked))
+    for number, event in enumerate(events):
+        if number == 50:
+            asked.append(time.perf_counter())
+        last = event
+    took = time.perf_counter() - asked[0]
+    assert isinstance(last, Fitted)
+    return {"found": f"{1e3 * took:.0f} ms", "wanted": f"{1e3 * STOPPED:.0f} ms", "passes": took <= STOPPED}
+
+
+def explains(folder: Path) -> Row:
+    """Explain an object by the same network on the processor and on the GPU."""
+    trained = Trained(folder, _stripes(), 45, 2)
+    trained.train(device="cuda", recipe="oriented")
+    pair, objects = trained.project.pair("set"), trained.project.objects("set")
+    maps = [explain(pair, objects, int(objects.index[0]), trained.network(device))["cam"] for device in ("cpu", "cuda")]
+    apart = float(np.abs(maps[0] - maps[1]).max())
+    return {"found": f"Grad-CAM {apart:.1e} apart", "wanted": f"{ALIKE:g}", "passes": apart <= ALIKE}
+
+
+def builds(architecture: str) -> Callable[[Path], Row]:
+    def check(folder: Path) -> Row:
+        trained = Trained(folder, _stripes(), 45, 2)
+        accuracy, seconds = trained.train(
+            device="cuda", recipe="oriented", architecture=architecture, epochs=20, patches={"sampling": 64}
+        )
+        return {
+            "found": f"{100 * accuracy:.1f} % in {seconds:.1f} s",
+            "wanted": "above chance (60 %)",
+            "passes": accuracy >= 0.6,
+        }
+
+    return check
+
+
+def predicts(folder: Path) -> Row:
+    sample = stripes(seed=2, size=4000, count=5000, step=54)
+    trained = Trained(folder, sample, 45, 2)
+    trained.train(device="cuda", recipe="default", epochs=2, patches={"size": 44})
+    began = time.perf_counter()
+    trained.project.predict(resume=False, client="local")
+    rate = 5000 / (time.perf_counter() - began)
+    return {"found": f"{rate:.0f} objects/s", "wanted": "1575 (processor alone)", "passes": rate >= 1575}
+
+
+CHECKS: dict[str, Callable[[Path], Row]] = {
+    "stripes, recipe given": finds(_stripes, 45, 2, 1.0, recipe="oriented"),
+    "stripes, 32 bits": finds(_stripes, 45, 2, 1.0, recipe="oriented", precision="full"),
+    "foci 3D, recipe given": finds(_foci, 60, 4, 0.98, **FOCI),
+    "stripes, auto": finds(_stripes, 45, 2, 1.0),
+    "foci 3D, auto": finds(_foci, 60, 4, 0.98),
+    "agrees in 2D": agrees(_stripes, 45, 2, recipe="oriented"),
+    "agrees in 3D": agrees(_foci, 60, 4, **FOCI),
+    "memory runs out": halves_once,
+    "stop": stops,
+    "explanation": explains,
+    "prediction": predicts,
+    "resnet18": builds("resnet18"),
+    "densenet121": builds("densenet121"),
+    "alexnet": builds("alexnet"),
+    **{f"fed: {name}, {ndim}D": is_fed(name, ndim) for ndim in (2, 3) for name in CASES},
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(CHECKS), default=list(CHECKS))
+    chosen = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("torch finds no CUDA GPU: nothing is checked.", file=sys.stderr)
+        return 2
+    rows = []
+    for name in chosen.only:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found = CHECKS[name](Path(folder))
+            except Exception as error:
+                traceback.print_exc()
+                found = {"found": f"{type(error).__name__}: {error}", "wanted": "", "passes": False}
+        rows.append({"check": name, **found, "seconds": round(time.perf_counter() - began, 1)})
+        print(rows[-1], file=sys.stderr, flush=True)
+    show(f"on {torch.cuda.get_device_name()}", rows)
+    return 0 if all(row["passes"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
