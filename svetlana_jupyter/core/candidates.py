@@ -28,6 +28,8 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
         candidate = restricted(TrainingSettings(recipe=name).changed(**own))
         if name == "wide" and not (candidate.patches.context == "keep" and candidate.patches.size == "auto"):
             continue  # it would see nothing more
+        if name == "grain" and "surroundings" in settings.may_use:
+            continue  # it takes its time, and where the surroundings may count, they or the whole object mostly tell
         if not any(_same(candidate, other) for other in found.values()):
             found[name] = candidate
     return found

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 BRIGHTNESS, NOISE, SCALE, BLUR = 0.3, 0.1, 0.3, 0.7  # the least that training varies
 RIM, MIXED = 2, ("surroundings", "brightness", "size")  # pixels where light mixes, which tells of these
-OWN = ("none", "object", "both_raw")  # normalisations that see nothing beyond the object where its context is hidden
+OWN = (
+    "none",
+    "object",
+    "both_raw",
+    "grain",
+)  # normalisations that see nothing beyond the object where its context is hidden
 
 
 def restricted(settings: TrainingSettings) -> TrainingSettings:
@@ -45,7 +50,9 @@ def restricted(settings: TrainingSettings) -> TrainingSettings:
     alone = given.context == "hide"
     if "surroundings" not in allowed:
         alone = True
-        patches |= {"context": "hide", "dilation": 0, "rim": given.rim or "auto"}
+        patches |= {"context": "hide", "dilation": 0}
+        if given.normalize != "grain":  # which takes away what mixes along the edge
+            patches["rim"] = given.rim or "auto"
         if given.normalize not in OWN:
             patches["normalize"] = "both_raw"
     if "brightness" not in allowed:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from xarray import DataArray
 
 from svetlana_jupyter.core.blocks import last_axes, read
+from svetlana_jupyter.core.grain import grain
 from svetlana_jupyter.core.patch_settings import PatchSettings
 from svetlana_jupyter.core.widening import box_of, widened
 from svetlana_jupyter.errors import DamagedError
@@ -91,6 +92,9 @@ def normalize(
     if how in TWICE:
         for one, part in zip(TWICE[how], (out[:, :channels], out[:, channels:]), strict=True):
             normalize(pixels, own, view, settings.changed(normalize=one), image, part)
+        return out
+    if how == "grain":
+        out[:] = grain(pixels, own, view)
         return out
     if how in ("object", "apart"):
         seen = last_axes(view)

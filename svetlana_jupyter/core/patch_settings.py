@@ -45,8 +45,9 @@ class PatchSettings(Settings):
         percentile; "object", by mean and deviation of the object's own pixels; "both", every channel twice: the whole
         patch as by "percentile", then the object alone as by "object", so that brightness and surroundings may count
         and faint texture is not drowned by them; "both_raw", the same without "percentile", which tells of the whole
-        image; "apart", the object by its own pixels and the surroundings by theirs. Each channel on its own; what is
-        flat becomes zeros.
+        image; "apart", the object by its own pixels and the surroundings by theirs; "grain", the object alone, without
+        what its outline explains, in units of its level (`core.grain`). Each channel on its own; what is flat becomes
+        zeros.
     scope : "patch" or "image"
         Where minimum and maximum are taken from.
     padding : "reflect" or "zeros"
@@ -62,7 +63,7 @@ class PatchSettings(Settings):
     dilation: int = Field(default=2, ge=0, le=100)
     rim: Literal["auto"] | Annotated[int, Field(ge=0, le=100)] = 0
     mask_channel: bool = True
-    normalize: Literal["none", "minmax", "max", "percentile", "object", "both", "both_raw", "apart"] = "both"
+    normalize: Literal["none", "minmax", "max", "percentile", "object", "both", "both_raw", "apart", "grain"] = "both"
     scope: Literal["patch", "image"] = "patch"
     padding: Literal["reflect", "zeros"] = "reflect"
 

@@ -250,7 +250,7 @@ def _factor(shown: NDArray[np.bool_]) -> Floats:
 
 def hidden_channels(count: int, settings: PatchSettings) -> int:
     """Return how many channels, counted from the last, show nothing but the object."""
-    if settings.context == "hide":
+    if settings.context == "hide" or settings.normalize == "grain":
         return count
     return count // 2 if settings.is_doubled else 0
 

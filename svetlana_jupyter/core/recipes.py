@@ -18,6 +18,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "free": "turned by any angle",
         "object": "without the surroundings",
         "texture": "without surroundings and brightness",
+        "grain": "without surroundings and outline, the faint texture inside alone",
         "wide": "with more of the surroundings",
         "forest": "measurements, no network",
         "paper": "as the paper describes it (section 4.1, Fig. 7)",
@@ -33,6 +34,10 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "object": {"patches": {"context": "hide"}},
         "texture": {
             "patches": {"context": "hide", "normalize": "object"},
+            "augmentation": {"rotation": "free", "axes": "all"},
+        },
+        "grain": {
+            "patches": {"context": "hide", "normalize": "grain"},
             "augmentation": {"rotation": "free", "axes": "all"},
         },
         "wide": {"patches": {"margin": 3.0}},
@@ -53,5 +58,5 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 # Those that a search tries; of equally good ones it takes the first.
-CANDIDATES = (DEFAULT, "oriented", "free", "plain", "object", "texture", "wide", "forest")
+CANDIDATES = (DEFAULT, "oriented", "free", "plain", "object", "texture", "grain", "wide", "forest")
 RECIPE_NAMES = (AUTO, *RECIPES)

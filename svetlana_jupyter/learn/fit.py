@@ -113,7 +113,6 @@ def _fit_network(samples: Samples, training: _Training, stop: Callable[[], bool]
     del training
     half = max(2, size // 2)
     note = f"Memory ran out with batches of {size} patches; training began again with batches of {half}."
-    yield Note(note)
     try:
         smaller = replace(samples, settings=samples.settings.changed(batch_size=half))
         yield from _Training(smaller, (note,)).run(stop)

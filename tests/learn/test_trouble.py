@@ -33,6 +33,7 @@ def test_full_memory_halves_the_batch_size_once_and_says_so(discs, failing, erro
     Failing.errors[:] = [error]
     note, *rest = fit(samples, network=failing)
     assert note == Note("Memory ran out with batches of 8 patches; training began again with batches of 4.")
+    assert not any(isinstance(event, Note) for event in rest)
     last = rest[-1]
     assert isinstance(last, Fitted) and last.notes == (note.text,)
     assert last.classifier.specification.settings.batch_size == 4
