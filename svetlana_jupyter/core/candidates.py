@@ -19,7 +19,7 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
     once, under the first name.
 
     >>> list(candidates(TrainingSettings(may_use=["brightness", "size"])))
-    ['default', 'plain', 'texture', 'forest']
+    ['default', 'plain', 'texture', 'grain', 'forest']
     """
     own = own_changes(settings)
     names = CANDIDATES if settings.architecture == SMALL else (DEFAULT,)
@@ -28,8 +28,8 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
         candidate = restricted(TrainingSettings(recipe=name).changed(**own))
         if name == "wide" and not (candidate.patches.context == "keep" and candidate.patches.size == "auto"):
             continue  # it would see nothing more
-        if name == "grain" and "surroundings" in settings.may_use:
-            continue  # it takes its time, and where the surroundings may count, they or the whole object mostly tell
+        if name == "grain" and ("surroundings" in settings.may_use or candidate.patches.normalize != "grain"):
+            continue  # it takes its time, and all else tells more
         if not any(_same(candidate, other) for other in found.values()):
             found[name] = candidate
     return found

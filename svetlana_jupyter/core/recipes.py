@@ -18,7 +18,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "free": "turned by any angle",
         "object": "without the surroundings",
         "texture": "without surroundings and brightness",
-        "grain": "without surroundings and outline, the faint texture inside alone",
+        "grain": "the faint texture inside alone, for small objects",
         "wide": "with more of the surroundings",
         "forest": "measurements, no network",
         "paper": "as the paper describes it (section 4.1, Fig. 7)",
@@ -36,9 +36,13 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "patches": {"context": "hide", "normalize": "object"},
             "augmentation": {"rotation": "free", "axes": "all"},
         },
-        "grain": {
+        "grain": {  # it is faint, so learning it takes many looks, and telling it several; it is local, so no depth
             "patches": {"context": "hide", "normalize": "grain"},
             "augmentation": {"rotation": "free", "axes": "all"},
+            "depth": 2,
+            "steps": 30,
+            "batch_size": 48,
+            "views": 48,
         },
         "wide": {"patches": {"margin": 3.0}},
         "forest": {"architecture": "forest"},

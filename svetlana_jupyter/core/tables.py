@@ -59,7 +59,7 @@ def _read_file(path: Path, what: str) -> pd.DataFrame:
             header = file.readline()
         delimiter = max(DELIMITERS, key=header.count)
         table = pd.read_csv(path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True)
-        for column in table.select_dtypes("object") if delimiter != "," else ():
+        for column in table.select_dtypes(exclude=["number", "bool"]) if delimiter != "," else ():
             if (values := table[column].dropna().astype(str)).str.fullmatch(_DECIMAL_COMMA).all() and len(values):
                 table[column] = table[column].astype(str).str.replace(",", ".").astype(float)
         return table

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from svetlana_jupyter.core.settings import TrainingSettings
 
-# Seconds of one core (AMD EPYC) that search, final training and outer score may take together.
-BUDGET = {2: 50.0, 3: 200.0}
+# Seconds of one core that search, final training and outer score may take together. An idle one (AMD EPYC) takes about
+# 0.6 of them, so two take about a third.
+BUDGET = {2: 50.0, 3: 340.0}
 # Those of one training step: a constant, per million values of the widest maps, and per million multiplications.
 STEP, MAPS, PRODUCTS = 0.002, 0.0135, 0.000009
+MOST = 1.0  # of it, that one network may take
 BACKWARD = 3  # times a forward pass, that included
 FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
 FIRST = 1 / 6  # of the steps, after which the others are left behind...
@@ -56,17 +58,17 @@ def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int
         Whether the number of epochs was asked for, and must be kept.
     """
     ndim = len(networks[0].patches.sampling)  # type: ignore[arg-type]  # concrete, so a tuple
-    steps = networks[0].steps or math.ceil(n / networks[0].batch_size)
-    costs = [step_seconds(settings, channels) for settings in networks]
+    epoch = [epoch_seconds(settings, n, channels) for settings in networks]
+    look = [n * _patch_seconds(settings, channels) * settings.views / BACKWARD for settings in networks]
     finalists = min(FINALISTS[ndim], len(networks))
-    looks = [n * cost / networks[0].batch_size / BACKWARD for cost in costs]
 
     def seconds(first: int, epochs: int) -> float:
-        one = steps * max(costs)
-        found = parts * finalists * epochs * one + finalists * max(looks) + epochs * one
+        found = parts * epochs * _dearest(epoch, finalists) + _dearest(look, finalists) + epochs * max(epoch)
         if len(networks) > finalists:
-            found += parts * first * steps * sum(costs) + sum(looks)
+            found += parts * first * sum(epoch) + sum(look)
         return found
+
+    steps = _steps(networks[0], n)
 
     def first_of(epochs: int) -> int:
         return min(epochs, max(math.ceil(FEWEST_FIRST[ndim] / steps), round(epochs * FIRST)))
@@ -79,6 +81,18 @@ def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int
     if first == epochs:  # so short that none need be left behind
         finalists = len(networks)
     return Plan(first, epochs, finalists, seconds(first, epochs))
+
+
+def is_affordable(settings: TrainingSettings, n: int, channels: int) -> bool:
+    """Tell whether a network that trains in every fold and once more leaves time for others."""
+    assert isinstance(settings.patches.sampling, tuple)
+    took = (settings.folds + 1) * settings.epochs * epoch_seconds(settings, n, channels)
+    return took <= MOST * BUDGET[len(settings.patches.sampling)]
+
+
+def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:
+    """Return what one epoch of the small network takes on one core."""
+    return _steps(settings, n) * step_seconds(settings, channels)
 
 
 def step_seconds(settings: TrainingSettings, channels: int) -> float:
@@ -94,3 +108,16 @@ def step_seconds(settings: TrainingSettings, channels: int) -> float:
         into = out
     batch = settings.batch_size
     return STEP + batch * (values * MAPS + products * BACKWARD * PRODUCTS) / 1e6
+
+
+def _steps(settings: TrainingSettings, n: int) -> int:
+    return settings.steps or math.ceil(n / settings.batch_size)
+
+
+def _patch_seconds(settings: TrainingSettings, channels: int) -> float:
+    return step_seconds(settings, channels) / settings.batch_size
+
+
+def _dearest(costs: Sequence[float], count: int) -> float:
+    """Return what those that cost most cost together."""
+    return sum(sorted(costs)[-count:])

@@ -25,7 +25,7 @@ from svetlana_jupyter.learn.crew import Stop, run_each
 from svetlana_jupyter.learn.device import choose_device
 from svetlana_jupyter.learn.events import Fitted
 from svetlana_jupyter.learn.fit import fit, never
-from svetlana_jupyter.learn.plan import Plan, plan
+from svetlana_jupyter.learn.plan import Plan, is_affordable, plan
 from svetlana_jupyter.learn.samples import Samples
 from svetlana_jupyter.learn.split import Folds, folds
 from svetlana_jupyter.learn.validate import held_out_table, predicted_probabilities
@@ -109,9 +109,11 @@ def search(
     ----------
     candidates : mapping of name to Samples
         The same objects in the same order, each with the settings and inputs of one recipe; of equally good ones the
-        first is taken. At least five objects of each class (`learn.validate.why_not`).
+        first is taken. At least five objects of each class (`learn.validate.why_not`). Networks that leave no time for
+        others are not tried, unless all are such.
     fixed : bool
-        Whether the candidates' number of epochs is to be kept; by default there are as many as time allows.
+        Whether the candidates' number of epochs is to be kept, and all are tried; by default there are as many as time
+        allows.
     workers : int
         Trainings at a time, on a core each; what is found does not depend on it.
     stop : callable
@@ -119,7 +121,8 @@ def search(
     """
     first = next(iter(candidates.values()))
     chosen = some_of(first.targets, first.settings.seed)
-    found = _Search({name: samples.subset(chosen) for name, samples in candidates.items()}, fixed)
+    some = {name: samples.subset(chosen) for name, samples in candidates.items()}
+    found = _Search(some if fixed else _affordable(some), fixed)
     if choose_device(first.settings.device, first.ndim).type != "cpu":
         workers = 1
     state = torch.get_rng_state()
@@ -127,6 +130,18 @@ def search(
         yield from found.run(workers, stop)
     finally:
         torch.set_rng_state(state)
+
+
+def _affordable(candidates: Mapping[str, Samples]) -> Mapping[str, Samples]:
+    """Leave out networks that take too long, where others remain."""
+    networks = {name for name, samples in candidates.items() if samples.settings.architecture != "forest"}
+    quick = {
+        name
+        for name in networks
+        if is_affordable(candidates[name].settings, len(candidates[name]), len(candidates[name].channels))
+    }
+    left_out = networks - quick if quick else set()
+    return {name: samples for name, samples in candidates.items() if name not in left_out}
 
 
 class _Search:

@@ -126,7 +126,7 @@ def _searched(
     chosen = _for(recipes[found.recipe], found.settings.epochs)
     return Choice(
         settings=chosen,
-        says=f"Recipe {found.recipe} was chosen of {len(recipes)} by {len(found.outer)} annotated objects.",
+        says=f"Recipe {found.recipe} was chosen of {len(found.tried)} by {len(found.outer)} annotated objects.",
         found=found,
         tried=document_of(task.settings, found, time.monotonic() - began),
     )

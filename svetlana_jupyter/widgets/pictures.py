@@ -30,6 +30,7 @@ _STRENGTH = 0.65
 _WINDOWS: dict[str, Window] = {
     **dict.fromkeys(("minmax", "max", "percentile"), (0, 1)),
     **dict.fromkeys(("object", "apart"), (-3, 3)),
+    "grain": (-0.3, 0.3),
 }
 
 

@@ -10,7 +10,8 @@ which a busy machine stretches; "processor seconds" are not, and two idle cores 
 "reported" is the score of choosing, "winner's own" that which cross-validation gave the recipe that was chosen.
 
 - stripes, faint foci: sets a and d of `core.samples`, 45 labels, the labels other tools were given for draw 0; 30 s.
-- bright foci: set c, a volume, 60 labels; 120 s.
+- oriented textures (at 0° and 90°), real textures: 45 labels; 30 s.
+- bright foci: set c, a volume, 60 labels; tube and somites, without surroundings: 169 labels; 120 s.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,17 @@ import numpy as np
 import pandas as pd
 import torch
 
+from svetlana_jupyter.core.may_use import restricted
 from svetlana_jupyter.core.recipes import CANDIDATES
-from svetlana_jupyter.core.samples import Sample, bright_foci_3d, faint_foci, stripes
+from svetlana_jupyter.core.samples import (
+    Sample,
+    bright_foci_3d,
+    faint_foci,
+    oriented_textures,
+    real_textures,
+    stripes,
+    tube_and_somites,
+)
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.events import Fitted
 from svetlana_jupyter.learn.fit import fit
@@ -53,6 +63,7 @@ class Trial:
     labels: int
     first: int
     seconds: float
+    changes: dict[str, Any] = field(default_factory=dict)
 
 
 TRIALS = {
@@ -60,7 +71,15 @@ TRIALS = {
     for trial in (
         Trial("stripes", lambda: stripes(seed=1, size=1024, count=500, step=42), 45, 2, 30.0),
         Trial("faint foci", lambda: faint_foci(seed=4, size=1024, count=500, step=42), 45, 5, 30.0),
+        Trial("oriented textures", lambda: oriented_textures(seed=1), 45, 0, 30.0),
+        Trial("real textures", lambda: real_textures(seed=1), 45, 0, 30.0),
         Trial("bright foci", lambda: bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), 60, 4, 120.0),
+        Trial(
+            "tube without surroundings",
+            lambda: tube_and_somites(seed=0, equal_axes=True),
+            *(169, 0, 120.0),
+            changes={"may_use": ["brightness", "orientation", "size"]},
+        ),
     )
 }
 
@@ -109,10 +128,12 @@ def measured(trial: Trial, draws: range, beside: Sequence[str], threads: int) ->
     single: dict[str, list[float]] = {name: [] for name in beside}
     for draw in draws:
         labels = drawn(sample, part[2], trial.labels, trial.first + draw)
-        found.append(searched(sample, part[2], labels, TrainingSettings(seed=draw, threads=threads)))
+        usual = TrainingSettings(seed=draw, threads=threads, **trial.changes)
+        found.append(searched(sample, part[2], labels, usual))
         print(f"{trial.name} draw {draw}: {found[-1]}", file=sys.stderr)
         for name in beside:
-            single[name].append(accuracy(part, labels, TrainingSettings(recipe=name, seed=draw, threads=threads)))
+            alone = restricted(TrainingSettings(recipe=name, seed=draw, threads=threads, **trial.changes))
+            single[name].append(accuracy(part, labels, alone))
             print(f"{trial.name} draw {draw}: {name} {single[name][-1]:.3f}", file=sys.stderr)
     mean = {name: float(np.mean([one[name] for one in found])) for name in found[0] if name != "recipe"}
     errors = np.array([one["reported"] - one["accuracy"] for one in found])

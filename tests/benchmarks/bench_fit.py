@@ -59,10 +59,10 @@ def part_of(sample: Sample) -> Part:
 
 
 def drawn(sample: Sample, classes: pd.Series, count: int, seed: int) -> list[int]:
-    """Draw labels until both classes are among them."""
+    """Draw labels until all classes are among them."""
     while True:
         labels = draw_labels(np.asarray(sample.mask), count, seed)
-        if classes.loc[labels].nunique() == 2:
+        if classes.loc[labels].nunique() == classes.nunique():
             return labels
         seed += 1000
 

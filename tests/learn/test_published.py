@@ -110,7 +110,7 @@ def test_published_weights_are_taken_and_the_rest_is_told(channels, monkeypatch)
     assert asked == [{"progress": False, "check_hash": True, "weights_only": True}]
     (note,) = fitted.notes
     assert "of the published resnet18; begun anew: body.fc.weight (1000 × 512 there, 2 × 512 here)" in note
-    weights, given = fitted.classifier.module.body.state_dict(), published_weights("resnet18")
+    weights, given = fitted.classifier.module.cpu().body.state_dict(), published_weights("resnet18")
     assert torch.equal(weights["layer3.1.conv2.weight"], given["layer3.1.conv2.weight"])
     # The same picture in every channel gives what it gave in red, green and blue.
     torch.testing.assert_close(weights["conv1.weight"].sum(1), given["conv1.weight"].sum(1), rtol=1e-4, atol=1e-5)

@@ -19,7 +19,7 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import search as searching
 from svetlana_jupyter.learn.fit import never
-from svetlana_jupyter.learn.plan import BUDGET, FEWEST_FIRST, plan, step_seconds
+from svetlana_jupyter.learn.plan import BUDGET, FEWEST_FIRST, epoch_seconds, plan, step_seconds
 from svetlana_jupyter.learn.samples import Part, Samples, gather_each, most_that_fit
 from svetlana_jupyter.learn.search import Found, Searching, search
 
@@ -174,6 +174,24 @@ def test_a_short_training_leaves_none_behind():
 
 def test_epochs_that_were_asked_for_are_kept():
     assert plan([settings_of(3, epochs=500)] * 7, 45, 1, 4, fixed=True).epochs == 500
+
+
+def test_steps_batches_and_views_of_each_candidate_count():
+    usual = plan([settings_of(3)] * 3, 45, 1, 4, fixed=True).seconds
+    for more, costs in (({"steps": 40}, 1.5), ({"batch_size": 64}, 1.5), ({"views": 48}, 1.01)):
+        assert plan([settings_of(3)] * 2 + [settings_of(3, **more)], 45, 1, 4, fixed=True).seconds > costs * usual
+
+
+@pytest.mark.parametrize(("fixed", "others"), [(False, True), (True, True), (False, False)])
+def test_a_network_that_leaves_no_time_for_others_is_not_tried_unless_there_are_none(fixed, others, monkeypatch):
+    tried = gathered(("default", "plain", "forest"))
+    slow = replace(tried["plain"], settings=tried["plain"].settings.changed(steps=30))
+    tried = {name: tried[name] for name in (("default", "forest") if others else ("forest",))} | {"plain": slow}
+    took = (QUICK.folds + 1) * QUICK.epochs * epoch_seconds(gathered(("default",))["default"].settings, 24, 1)
+    monkeypatch.setitem(BUDGET, 2, 2 * took)
+    *_, found = search(tried, fixed=fixed)
+    assert isinstance(found, Found)
+    assert {one.recipe for one in found.tried} == set(tried) - ({"plain"} if others and not fixed else set())
 
 
 def test_wider_networks_larger_patches_and_volumes_cost_more():

@@ -110,7 +110,7 @@ def test_a_users_own_state_dict_is_taken_by_its_own_names(discs, tmp_path):
     after = given(gather_samples([discs], settings), Plain(3, 2))
     assert after.notes[0].startswith("Began with 4 of 4 weights of ")
     for key, values in module.state_dict().items():
-        torch.testing.assert_close(weights(after)[f"body.{key}"], values)
+        torch.testing.assert_close(weights(after)[f"body.{key}"].cpu(), values)
 
 
 @pytest.mark.parametrize(("body", "moves"), [("train", True), ("frozen", False)])

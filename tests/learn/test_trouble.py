@@ -196,7 +196,7 @@ def test_mixed_precision_trains_and_saves_in_32_bits(part):
     fitted = trained(gather_samples([part], QUICK.changed(precision="mixed")))
     assert accuracy(fitted, part) >= 0.95
     assert {values.dtype for values in fitted.classifier.tensors().values()} == {np.dtype("f4"), np.dtype("i8")}
-    plain = trained(gather_samples([part], QUICK))
+    plain = trained(gather_samples([part], QUICK.changed(precision="full")))
     assert fitted.history[-1].loss != plain.history[-1].loss
 
 

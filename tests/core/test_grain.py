@@ -1,0 +1,95 @@
+"""The grain of an object is what its outline does not explain, and nothing that is outside."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from svetlana_jupyter.core.grain import BLURS, grain
+
+SIDE = {2: 21, 3: 15}
+
+
+def ball(ndim: int) -> np.ndarray:
+    """An ellipsoid (1, [z,] y, x) off the middle."""
+    places = np.meshgrid(*[np.arange(SIDE[ndim]) - SIDE[ndim] // 2 + 0.4] * ndim, indexing="ij")
+    return (sum((place / (4 + axis)) ** 2 for axis, place in enumerate(places)) <= 1)[None]
+
+
+def whole(ndim: int) -> tuple[slice, ...]:
+    return (slice(None),) * ndim
+
+
+def seen(own: np.ndarray, inside: float | np.ndarray, outside: float, blur: float) -> np.ndarray:
+    """What a microscope shows of an object and what lies around it: float32 (1, 1, [z,] y, x)."""
+    light = np.where(own, inside, outside)[0]
+    return gaussian_filter(light.astype(np.float64), blur, mode="nearest")[None, None].astype(np.float32)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("blur", [0.5, 0.8, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("outside", [10, 60, 300])
+def test_an_even_object_has_none_whatever_the_optics_and_the_surroundings(ndim, blur, outside):
+    own = ball(ndim)
+    found = grain(seen(own, 100, outside, blur), own, whole(ndim))[0, 0]
+    edge = np.ptp(seen(own, 100, outside, blur)[0, 0][own[0]]) / 100
+    assert edge > 0.05  # what is taken away is there
+    assert np.abs(found).max() < 0.1 * edge
+    assert (found[~own[0]] == 0).all()
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_texture_stays_and_the_surroundings_hardly_change_it(ndim):
+    own, rng = ball(ndim), np.random.default_rng(0)
+    texture = 10 * rng.standard_normal(own.shape)
+    dark, light = (grain(seen(own, 100 + texture, outside, 0.8), own, whole(ndim))[0, 0][own[0]] for outside in (0, 80))
+    plain = seen(own, texture, 0, 0.8)[0, 0][own[0]]
+    assert np.corrcoef(dark, plain)[0, 1] > 0.85
+    assert np.corrcoef(dark, light)[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_it_is_the_least_squares_residual_in_units_of_the_level_of_the_middle(ndim):
+    rng = np.random.default_rng(1)
+    own = np.concatenate([ball(ndim), np.roll(ball(ndim), 1, axis=1)])
+    pixels = rng.normal(500, 40, (2, 3, *own.shape[1:])).astype(np.float32)
+    found = grain(pixels, own, whole(ndim))
+    for object, mask in enumerate(own):
+        softened = [gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLURS]
+        explains = np.stack([np.ones(mask.sum()), *softened], axis=1)
+        middle = softened[-1] ** 4
+        for channel, values in enumerate(pixels[object]):
+            coefficients = np.linalg.lstsq(explains, values[mask].astype(float), rcond=None)[0]
+            level = np.average(values[mask], weights=middle)
+            np.testing.assert_allclose(
+                found[object, channel][mask], (values[mask] - explains @ coefficients) / level, atol=1e-6
+            )
+
+
+def test_gain_changes_nothing_nor_does_what_is_beside_the_object():
+    own, rng = ball(2), np.random.default_rng(2)
+    pixels = rng.normal(500, 40, (1, 1, *own.shape[1:])).astype(np.float32)
+    found = grain(pixels, own, whole(2))
+    np.testing.assert_allclose(grain(7 * pixels, own, whole(2)), found, atol=1e-6)
+    other = np.where(own[:, None], pixels, rng.normal(9e4, 1e4, pixels.shape)).astype(np.float32)
+    np.testing.assert_array_equal(grain(other, own, whole(2)), found)
+
+
+def test_a_margin_around_the_field_of_view_changes_nothing():
+    own, rng = ball(2), np.random.default_rng(3)
+    pixels = rng.normal(500, 40, (1, 1, *own.shape[1:])).astype(np.float32)
+    wider = [np.pad(array, [(0, 0)] * (array.ndim - 2) + [(5, 5)] * 2) for array in (pixels, own)]
+    wider[1][0, :3] = True  # of the same object, far outside
+    view = (slice(5, 5 + SIDE[2]),) * 2
+    np.testing.assert_allclose(grain(*wider, view)[..., *view], grain(pixels, own, whole(2)), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+@pytest.mark.parametrize("level", [0.0, -3.0, 1e-6, 6e4])
+def test_tiny_dark_and_negative_objects_give_finite_numbers(count, level):
+    own = np.zeros((1, 9, 9), bool)
+    own[0, 4, 3 : 3 + count] = True
+    pixels = (level + np.random.default_rng(4).normal(0, 1, (1, 1, 9, 9))).astype(np.float32)
+    found = grain(pixels, own, whole(2))
+    assert np.isfinite(found).all() and np.abs(found).max() < 5
