@@ -191,7 +191,7 @@ class Project(Exporting, Analysis):
             self._jobs.run("measurement", lambda stop: measure_images(pairs, self.objects, chosen, stop))
         table = self.predictions(names)
         measured = pd.concat([measured_table(pair, self.objects(name), chosen) for name, pair in pairs.items()])
-        return table.join(measured, rsuffix="_measured")
+        return table.merge(measured, how="left", left_index=True, right_index=True, suffixes=("", "_measured"))
 
     def sweep(
         self, settings: TrainingSettings | None = None, *, sampling: int | None = None, **values: Any

@@ -180,7 +180,7 @@ def test_objects_count_for_as_many_as_they_stand_for(project: Project) -> None:
     run = project.run()
     table = run.read_predictions("large")
     for id in wrong:
-        table.loc[id.object, ["p_1", "p_2"]] = table.loc[id.object, ["p_2", "p_1"]].to_numpy()
+        table.loc[id.object, ["p_1", "p_2"]] = table.loc[id.object, ["p_2", "p_1"]].to_numpy(copy=True)
         table.loc[id.object, "predicted"] = 3 - table.loc[id.object, "predicted"]
     run.write_predictions("large", table)
     project._predicted.clear()

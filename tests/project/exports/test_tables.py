@@ -29,10 +29,11 @@ def same(found: pd.DataFrame, table: pd.DataFrame, excel: bool = False) -> None:
             digits = 15 if excel and table[name].dtype == np.float64 else 17
             np.testing.assert_allclose(found[name].astype(table[name].dtype), table[name], rtol=10.0**-digits)
         else:
-            assert (
-                found[name].where(found[name].notna(), None).tolist()
-                == table[name].where(table[name].notna(), None).tolist()
-            )
+            pd.testing.assert_series_equal(known(found[name]), known(table[name]), check_index=False)
+
+
+def known(values: pd.Series) -> pd.Series:
+    return values.astype(object).where(values.notna(), None)
 
 
 @pytest.mark.parametrize("name", ["csv", "parquet", "excel"])
