@@ -13,7 +13,7 @@ from svetlana_jupyter.core.settings import TrainingSettings
 BUDGET = {2: 50.0, 3: 340.0}
 # Those of one training step: a constant, per million values of the widest maps, and per million multiplications.
 STEP, MAPS, PRODUCTS = 0.002, 0.0135, 0.000009
-MOST = 1.0  # of it, that one network may take
+DEAR = 2  # times as much as others cost, from which on a network must leave time for them
 BACKWARD = 3  # times a forward pass, that included
 FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
 FIRST = 1 / 6  # of the steps, after which the others are left behind...
@@ -83,11 +83,12 @@ def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int
     return Plan(first, epochs, finalists, seconds(first, epochs))
 
 
-def is_affordable(settings: TrainingSettings, n: int, channels: int) -> bool:
-    """Tell whether a network that trains in every fold and once more leaves time for others."""
+def is_affordable(settings: TrainingSettings, usual: TrainingSettings, n: int, channels: int) -> bool:
+    """Tell whether a network costs about as much as the usual one, or else trains in every fold and at last in time."""
     assert isinstance(settings.patches.sampling, tuple)
-    took = (settings.folds + 1) * settings.epochs * epoch_seconds(settings, n, channels)
-    return took <= MOST * BUDGET[len(settings.patches.sampling)]
+    one = epoch_seconds(settings, n, channels)
+    whole = (settings.folds + 1) * settings.epochs * one
+    return one <= DEAR * epoch_seconds(usual, n, channels) or whole <= BUDGET[len(settings.patches.sampling)]
 
 
 def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:

@@ -109,8 +109,8 @@ def search(
     ----------
     candidates : mapping of name to Samples
         The same objects in the same order, each with the settings and inputs of one recipe; of equally good ones the
-        first is taken. At least five objects of each class (`learn.validate.why_not`). Networks that leave no time for
-        others are not tried, unless all are such.
+        first is taken. At least five objects of each class (`learn.validate.why_not`). Networks that cost
+        much more than the first and leave no time for others are not tried.
     fixed : bool
         Whether the candidates' number of epochs is to be kept, and all are tried; by default there are as many as time
         allows.
@@ -133,15 +133,14 @@ def search(
 
 
 def _affordable(candidates: Mapping[str, Samples]) -> Mapping[str, Samples]:
-    """Leave out networks that take too long, where others remain."""
-    networks = {name for name, samples in candidates.items() if samples.settings.architecture != "forest"}
-    quick = {
-        name
-        for name in networks
-        if is_affordable(candidates[name].settings, len(candidates[name]), len(candidates[name].channels))
+    """Leave out networks that would take the time of the others."""
+    usual = next(iter(candidates.values())).settings
+    return {
+        name: samples
+        for name, samples in candidates.items()
+        if samples.settings.architecture == "forest"
+        or is_affordable(samples.settings, usual, len(samples), len(samples.channels))
     }
-    left_out = networks - quick if quick else set()
-    return {name: samples for name, samples in candidates.items() if name not in left_out}
 
 
 class _Search:

@@ -288,6 +288,7 @@ class Project(Exporting, Analysis):
             begins=begins,
             runs=tuple(self.runs),
             says=says,
+            workers=begins.settings.threads or threads_for("script"),
         )
 
     def _missing(self, settings: TrainingSettings) -> str:

@@ -116,7 +116,7 @@ def _searched(
     yield Progress(0, 1, "trying recipes")
     fixed = task.settings.epochs != TrainingSettings().epochs
     found: Found | None = None
-    for event in search(dict(zip(recipes, samples, strict=True)), fixed, task.settings.threads or 1, stop):
+    for event in search(dict(zip(recipes, samples, strict=True)), fixed, task.workers, stop):
         if isinstance(event, Searching):
             yield Progress(event.done, event.total, event.text)
         else:

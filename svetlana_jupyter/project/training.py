@@ -73,6 +73,8 @@ class TrainingTask:
         Those of the project, in which the recipe may have been found before.
     says : str
         Which annotations are left out; "" where none is.
+    workers : int
+        Trainings at a time while recipes are tried, on a core each; what is found does not depend on it.
     """
 
     pairs: Mapping[str, ImagePair]
@@ -86,6 +88,7 @@ class TrainingTask:
     search: bool = False
     runs: tuple[Run, ...] = ()
     says: str = ""
+    workers: int = 1
 
     def parts(self) -> list[Part]:
         """Return each annotated image with all its objects, and the classes of those that are annotated."""

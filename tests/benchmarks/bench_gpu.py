@@ -34,7 +34,7 @@ from svetlana_jupyter.learn.explain import explain
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.network import Network
 from svetlana_jupyter.learn.samples import Samples, gather_samples
-from tests.benchmarks.bench_augment import CASES, FIELD, LEAST, discs, ready_batches
+from tests.benchmarks.bench_augment import CASES, FIELD, discs, ready_batches
 from tests.benchmarks.bench_sets import annotate, rest
 from tests.benchmarks.report import show
 
@@ -44,6 +44,7 @@ FOCI = {"recipe": "texture", "patches": {"size": 33, "sampling": 24}}
 CLOSE = 2e-3  # of probabilities: convolutions on a GPU round their inputs to 11 bits (TF32)
 ALIKE = 0.05  # of maps from 0 to 1
 STOPPED = 0.2  # seconds
+FED = 0.65  # bare time ÷ ours: launching takes longer there than computing, and every augmentation is launched, too
 
 
 def _stripes() -> Sample:
@@ -165,7 +166,7 @@ def is_fed(name: str, ndim: int) -> Callable[[Path], Row]:
         step, bare = float(np.median(ours[10:])), _bare_step(samples)
         rate = settings.batch_size / step
         found = f"{1e3 * step:.2f} ms a step, bare {1e3 * bare:.2f}, ratio {bare / step:.2f}; {rate:.0f} patches/s"
-        return {"found": found, "wanted": f"ratio {LEAST}", "passes": bare / step >= LEAST}
+        return {"found": found, "wanted": f"ratio {FED}", "passes": bare / step >= FED}
 
     return check
 
@@ -213,11 +214,13 @@ def explains(folder: Path) -> Row:
     return {"found": f"Grad-CAM {apart:.1e} apart", "wanted": f"{ALIKE:g}", "passes": apart <= ALIKE}
 
 
-def builds(architecture: str) -> Callable[[Path], Row]:
+def builds(architecture: str, **values: Any) -> Callable[[Path], Row]:
+    """Train one of the published networks."""
+
     def check(folder: Path) -> Row:
-        trained = Trained(folder, _stripes(), 45, 2)
+        trained, values["architecture"] = Trained(folder, _stripes(), 45, 2), architecture
         accuracy, seconds = trained.train(
-            device="cuda", recipe="oriented", architecture=architecture, epochs=20, patches={"sampling": 64}
+            device="cuda", recipe="oriented", epochs=20, patches={"sampling": 64}, **values
         )
         return {
             "found": f"{100 * accuracy:.1f} % in {seconds:.1f} s",
@@ -252,7 +255,7 @@ CHECKS: dict[str, Callable[[Path], Row]] = {
     "prediction": predicts,
     "resnet18": builds("resnet18"),
     "densenet121": builds("densenet121"),
-    "alexnet": builds("alexnet"),
+    "alexnet": builds("alexnet", learning_rate=0.0005),
     **{f"fed: {name}, {ndim}D": is_fed(name, ndim) for ndim in (2, 3) for name in CASES},
 }
 
