@@ -18,7 +18,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "free": "turned by any angle",
         "object": "without the surroundings",
         "texture": "without surroundings and brightness",
-        "grain": "the faint texture inside alone, for small objects",
+        "grain": "the faint texture of small objects",
         "wide": "with more of the surroundings",
         "forest": "measurements, no network",
         "paper": "as the paper describes it (section 4.1, Fig. 7)",

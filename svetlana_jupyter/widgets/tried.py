@@ -38,7 +38,7 @@ def tried_card(run: Run) -> str:
             f"{percent(row['low'])} to {percent(row['high'])}",
             percent(row["balanced"]),
             "–" if pd.isna(row["epochs"]) else f"{row['epochs']} epochs",
-            "chosen" if row["chosen"] else "" if row["finalist"] else "left behind",
+            "chosen" if row["chosen"] else "" if row["finalist"] else "left\u00a0behind",
         )
         for name, row in tried.iterrows()
     ]
