@@ -29,7 +29,7 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
         if name == "wide" and not (candidate.patches.context == "keep" and candidate.patches.size == "auto"):
             continue  # it would see nothing more
         if name == "grain" and ("surroundings" in settings.may_use or candidate.patches.normalize != "grain"):
-            continue  # it takes its time, and all else tells more
+            continue  # it takes its time, and surroundings tell more; or it would see as the others do
         if not any(_same(candidate, other) for other in found.values()):
             found[name] = candidate
     return found

@@ -29,7 +29,7 @@ def grain(pixels: Floats, own: NDArray[np.bool_], view: tuple[slice, ...]) -> Fl
     pixels : float32 of shape (n, C, [z,] y, x)
     own : bool of shape (n, [z,] y, x)
     view : tuple of slice
-        The field of view inside the patch: what is fitted, so that a margin around it changes nothing.
+        The field of view inside the patch: what is blurred and fitted, so that a margin around it changes nothing.
 
     Returns
     -------
@@ -37,17 +37,17 @@ def grain(pixels: Floats, own: NDArray[np.bool_], view: tuple[slice, ...]) -> Fl
         The level is the mean of the object's middle, where least light is mixed in, or the deviation of the residuals
         where that is more.
     """
-    n, channels = pixels.shape[:2]
+    n, channels, seen = *pixels.shape[:2], last_axes(view)
+    margin = [(part.start, side - part.stop) for part, side in zip(view, own.shape[1:], strict=True)]
     blurred = [
-        gaussian_filter(own, (0, *(sigma,) * (own.ndim - 1)), output=np.float64, mode="nearest", truncate=3)
+        gaussian_filter(own[seen], (0, *(sigma,) * len(view)), output=np.float64, mode="nearest", truncate=3)
         for sigma in BLURS
     ]
+    wider = [np.pad(one, [(0, 0), *margin], mode="edge") for one in blurred]
     inside = own.reshape(n, 1, -1)
-    explains = np.stack([own, *blurred], axis=1).reshape(n, len(BLURS) + 1, -1) * inside
+    explains = np.stack([own, *wider], axis=1).reshape(n, len(BLURS) + 1, -1) * inside
     values = pixels.reshape(n, channels, -1) * inside.astype(np.float64)
-    fitted = np.zeros(own.shape, bool)
-    fitted[last_axes(view)] = own[last_axes(view)]
-    counted = fitted.reshape(n, 1, -1)
+    counted = np.pad(own[seen], [(0, 0), *margin]).reshape(n, 1, -1)
     fits = (explains * counted).swapaxes(1, 2)
     inverse = np.linalg.pinv(explains @ fits, rcond=SINGULAR, hermitian=True)
     residuals = values - values @ fits @ inverse @ explains

@@ -1,8 +1,9 @@
 """What may count: the four kinds of evidence a person allows, and how settings keep out those that are not.
 
 surroundings
-    Not allowed: only the object's own pixels are shown, without a rim in which light from outside mixes, and only they
-    decide how they are normalised; nothing outside can change the patch.
+    Not allowed: only the object's own pixels are shown, without a rim in which light from outside mixes, or without all
+    that their outline explains ("grain"), and only they decide how they are normalised; nothing outside can change the
+    patch.
 brightness
     Not allowed: the object is standardised by its own pixels, and its surroundings by theirs, each channel on its own
     (so colour goes too), without the rim, which would tell how bright one is beside the other. What is left is varied
@@ -29,12 +30,8 @@ if TYPE_CHECKING:
 
 BRIGHTNESS, NOISE, SCALE, BLUR = 0.3, 0.1, 0.3, 0.7  # the least that training varies
 RIM, MIXED = 2, ("surroundings", "brightness", "size")  # pixels where light mixes, which tells of these
-OWN = (
-    "none",
-    "object",
-    "both_raw",
-    "grain",
-)  # normalisations that see nothing beyond the object where its context is hidden
+# Normalisations that see nothing beyond the object where its context is hidden.
+OWN = ("none", "object", "both_raw", "grain")
 
 
 def restricted(settings: TrainingSettings) -> TrainingSettings:

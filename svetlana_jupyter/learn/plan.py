@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from svetlana_jupyter.core.settings import TrainingSettings
@@ -83,12 +83,29 @@ def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int
     return Plan(first, epochs, finalists, seconds(first, epochs))
 
 
-def is_affordable(settings: TrainingSettings, usual: TrainingSettings, n: int, channels: int) -> bool:
-    """Tell whether a network costs about as much as the usual one, or else trains in every fold and at last in time."""
-    assert isinstance(settings.patches.sampling, tuple)
-    one = epoch_seconds(settings, n, channels)
-    whole = (settings.folds + 1) * settings.epochs * one
-    return one <= DEAR * epoch_seconds(usual, n, channels) or whole <= BUDGET[len(settings.patches.sampling)]
+def affordable(candidates: Mapping[str, TrainingSettings], n: int, channels: int) -> list[str]:
+    """Return the names of candidates that a search has time for.
+
+    A network that costs much more than the first one must leave time for others: it trains in every fold and at last.
+
+    Parameters
+    ----------
+    candidates : mapping of name to TrainingSettings
+        With concrete patches. Forests are quick.
+    n, channels : int
+        As for `plan`.
+    """
+    first = epoch_seconds(next(iter(candidates.values())), n, channels)
+
+    def leaves_time(settings: TrainingSettings) -> bool:
+        assert isinstance(settings.patches.sampling, tuple)
+        one = epoch_seconds(settings, n, channels)
+        return (
+            one <= DEAR * first
+            or (settings.folds + 1) * settings.epochs * one <= BUDGET[len(settings.patches.sampling)]
+        )
+
+    return [name for name, one in candidates.items() if one.architecture == "forest" or leaves_time(one)]
 
 
 def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:

@@ -150,9 +150,8 @@ def gather_each(
     Trainings that see the same patches share them, cut as wide as any of them needs. Parameters and errors are those of
     `gather`; the last thing that is yielded holds the samples of each training.
     """
-    parts = [part for part in parts if len(part[2])]
-    _check_parts(parts)
-    frozen = _frozen(parts, several)
+    parts = _annotated(parts)
+    frozen = freeze(parts, several)
     sources = _sources(parts, frozen)
     for pair, objects, classes in parts:
         check_pixels(pair, objects.loc[classes.index])
@@ -190,6 +189,18 @@ def gather_each(
     ]
 
 
+def freeze(parts: Iterable[Part], several: Sequence[TrainingSettings]) -> list[TrainingSettings]:
+    """Return the settings of several trainings on these objects, with concrete patches; nothing is read.
+
+    Raises
+    ------
+    InputError
+        As `gather_each` does before any pixel is read.
+    """
+    parts = _annotated(parts)
+    return [settings.changed(patches=_freeze(parts, settings)) for settings in map(restricted, several)]
+
+
 def most_that_fit(parts: Iterable[Part], several: Sequence[TrainingSettings], size: int) -> int:
     """Return the inputs of how many objects `gather_each` could hold in so many bytes; nothing is read.
 
@@ -198,10 +209,9 @@ def most_that_fit(parts: Iterable[Part], several: Sequence[TrainingSettings], si
     InputError
         As `gather_each` does before any pixel is read.
     """
-    parts = [part for part in parts if len(part[2])]
-    _check_parts(parts)
+    parts = _annotated(parts)
     channels = len(parts[0][0].channels)
-    margins = _margins(_frozen(parts, several), parts[0][0].ndim, channels)
+    margins = _margins(freeze(parts, several), parts[0][0].ndim, channels)
     return int(size // max(1.0, _bytes_each(channels, margins)))
 
 
@@ -235,10 +245,6 @@ def _sources(parts: Sequence[Part], frozen: Sequence[TrainingSettings]) -> list[
     return sources
 
 
-def _frozen(parts: Sequence[Part], several: Sequence[TrainingSettings]) -> list[TrainingSettings]:
-    return [settings.changed(patches=_freeze(parts, settings)) for settings in map(restricted, several)]
-
-
 def _margins(frozen: Sequence[TrainingSettings], ndim: int, channels: int) -> dict[PatchSettings, tuple[float, ...]]:
     """Return the patches of all networks, with the widest margin that one of them needs."""
     margins: dict[PatchSettings, tuple[float, ...]] = {}
@@ -265,7 +271,9 @@ def _groups(parts: Sequence[Part], settings: TrainingSettings) -> NDArray[np.str
     return np.concatenate([group.loc[part[2].sort_index().index] for group, part in zip(names, parts, strict=True)])
 
 
-def _check_parts(parts: Sequence[Part]) -> None:
+def _annotated(parts: Iterable[Part]) -> list[Part]:
+    """Return the images with annotated objects, which can be trained on together."""
+    parts = [part for part in parts if len(part[2])]
     if not parts:
         raise InputError(
             "training needs annotated objects, but there are none yet. Annotate a few of each class first."
@@ -287,6 +295,7 @@ def _check_parts(parts: Sequence[Part]) -> None:
             raise InputError(
                 f"{pair.name!r} has no object {missing[0]}, which is annotated; its mask may have changed."
             )
+    return parts
 
 
 def _freeze(parts: Sequence[Part], settings: TrainingSettings) -> PatchSettings:

@@ -25,7 +25,7 @@ from svetlana_jupyter.learn.crew import Stop, run_each
 from svetlana_jupyter.learn.device import choose_device
 from svetlana_jupyter.learn.events import Fitted
 from svetlana_jupyter.learn.fit import fit, never
-from svetlana_jupyter.learn.plan import Plan, is_affordable, plan
+from svetlana_jupyter.learn.plan import Plan, plan
 from svetlana_jupyter.learn.samples import Samples
 from svetlana_jupyter.learn.split import Folds, folds
 from svetlana_jupyter.learn.validate import held_out_table, predicted_probabilities
@@ -109,11 +109,9 @@ def search(
     ----------
     candidates : mapping of name to Samples
         The same objects in the same order, each with the settings and inputs of one recipe; of equally good ones the
-        first is taken. At least five objects of each class (`learn.validate.why_not`). Networks that cost
-        much more than the first and leave no time for others are not tried.
+        first is taken. At least five objects of each class (`learn.validate.why_not`).
     fixed : bool
-        Whether the candidates' number of epochs is to be kept, and all are tried; by default there are as many as time
-        allows.
+        Whether the candidates' number of epochs is to be kept; by default there are as many as time allows.
     workers : int
         Trainings at a time, on a core each; what is found does not depend on it.
     stop : callable
@@ -121,8 +119,7 @@ def search(
     """
     first = next(iter(candidates.values()))
     chosen = some_of(first.targets, first.settings.seed)
-    some = {name: samples.subset(chosen) for name, samples in candidates.items()}
-    found = _Search(some if fixed else _affordable(some), fixed)
+    found = _Search({name: samples.subset(chosen) for name, samples in candidates.items()}, fixed)
     if choose_device(first.settings.device, first.ndim).type != "cpu":
         workers = 1
     state = torch.get_rng_state()
@@ -130,17 +127,6 @@ def search(
         yield from found.run(workers, stop)
     finally:
         torch.set_rng_state(state)
-
-
-def _affordable(candidates: Mapping[str, Samples]) -> Mapping[str, Samples]:
-    """Leave out networks that would take the time of the others."""
-    usual = next(iter(candidates.values())).settings
-    return {
-        name: samples
-        for name, samples in candidates.items()
-        if samples.settings.architecture == "forest"
-        or is_affordable(samples.settings, usual, len(samples), len(samples.channels))
-    }
 
 
 class _Search:

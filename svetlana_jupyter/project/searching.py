@@ -100,10 +100,16 @@ def _searched(
     task: TrainingTask, recipes: Mapping[str, TrainingSettings], parts: Sequence[Part], stop: Stop
 ) -> Generator[Progress, None, Choice | None]:
     """Try the recipes."""
-    from svetlana_jupyter.learn.samples import Gathering, most_that_fit
+    from svetlana_jupyter.learn.plan import affordable
+    from svetlana_jupyter.learn.samples import Gathering, freeze, most_that_fit
     from svetlana_jupyter.learn.search import MOST, Searching, search
 
-    began, settings = time.monotonic(), list(recipes.values())
+    began, fixed = time.monotonic(), task.settings.epochs != TrainingSettings().epochs
+    if not fixed:
+        frozen = dict(zip(recipes, freeze(parts, list(recipes.values())), strict=True))
+        n = min(MOST, sum(len(classes) for _, _, classes in parts))
+        recipes = {name: recipes[name] for name in affordable(frozen, n, len(parts[0][0].channels))}
+    settings = list(recipes.values())
     samples: list[Samples] = []
     few = _some(parts, min(MOST, most_that_fit(parts, settings, ROOM)), task.settings.seed)
     for gathered in task.gather_each(settings, few):
@@ -114,7 +120,6 @@ def _searched(
         if stop():
             return None
     yield Progress(0, 1, "trying recipes")
-    fixed = task.settings.epochs != TrainingSettings().epochs
     found: Found | None = None
     for event in search(dict(zip(recipes, samples, strict=True)), fixed, task.workers, stop):
         if isinstance(event, Searching):
@@ -126,7 +131,7 @@ def _searched(
     chosen = _for(recipes[found.recipe], found.settings.epochs)
     return Choice(
         settings=chosen,
-        says=f"Recipe {found.recipe} was chosen of {len(found.tried)} by {len(found.outer)} annotated objects.",
+        says=f"Recipe {found.recipe} was chosen of {len(recipes)} by {len(found.outer)} annotated objects.",
         found=found,
         tried=document_of(task.settings, found, time.monotonic() - began),
     )

@@ -30,6 +30,7 @@ from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.architectures import LAYOUTS
 from svetlana_jupyter.learn.building import build_network
+from svetlana_jupyter.learn.device import choose_device, computing, mixed_precision, repeatable
 from svetlana_jupyter.learn.events import Epoch
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.samples import Part, Samples, gather_samples
@@ -62,24 +63,26 @@ def discs(count: int, ndim: int) -> Part:
     return found, index_objects(found.mask), pd.Series(classes[1:], index=np.arange(1, count + 1))
 
 
-def ready_batches(samples: Samples) -> list[torch.Tensor]:
-    """Return batches as the network gets them, of noise."""
+def ready_steps(samples: Samples) -> Iterator[tuple[float, float]]:
+    """Yield wall and processor seconds of forward and backward passes on ready batches, where the settings train."""
     settings, ndim, sampling = samples.settings, samples.ndim, samples.settings.patches.sampling
     assert isinstance(sampling, tuple)
-    shape = (settings.batch_size, samples.inputs.shape[1], *sampling)
-    return [torch.randn(shape).to(memory_format=LAYOUTS[ndim]) for _ in range(READY)]
-
-
-def ready_steps(samples: Samples) -> Iterator[tuple[float, float]]:
-    """Yield wall and processor seconds of forward and backward passes on ready batches."""
-    settings = samples.settings
-    network = build_network(settings, samples.ndim, samples.inputs.shape[1], len(samples.classes)).train()
-    batches = ready_batches(samples)
-    truth = torch.arange(settings.batch_size) % len(samples.classes)
+    device = choose_device(settings.device, ndim)
+    mixed, channels = mixed_precision(settings.precision, device), samples.inputs.shape[1]
+    network = build_network(settings, ndim, channels, len(samples.classes)).train().to(device)
+    shape = (settings.batch_size, channels, *sampling)
+    batches = [torch.randn(shape).to(device, memory_format=LAYOUTS[ndim]) for _ in range(READY)]
+    truth = (torch.arange(settings.batch_size) % len(samples.classes)).to(device)
     for batch in itertools.cycle(batches):
         began, worked = time.perf_counter(), time.process_time()
         network.zero_grad(set_to_none=True)
-        functional.cross_entropy(network(batch), truth).backward()  # type: ignore[no-untyped-call]
+        with repeatable(device, None):
+            with computing(device, mixed):
+                logits = network(batch)
+            loss = functional.cross_entropy(logits, truth)
+            loss.backward()  # type: ignore[no-untyped-call]
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
         yield time.perf_counter() - began, time.process_time() - worked
 
 
@@ -98,11 +101,11 @@ def our_steps(samples: Samples) -> Iterator[tuple[float, float]]:
             return
 
 
-def measured(part: Part, name: str, threads: int) -> dict[str, Any]:
+def measured(part: Part, name: str, threads: int, device: str = "cpu") -> dict[str, Any]:
     settings = TrainingSettings(**CASES[name])
     field, pixels = FIELD[part[0].ndim]
     settings = settings.changed(
-        patches={"size": field, "sampling": pixels}, epochs=2, steps=None, held_out=0.0, threads=threads
+        patches={"size": field, "sampling": pixels}, epochs=2, steps=None, held_out=0.0, threads=threads, device=device
     )
     samples = gather_samples([part], settings)
     torch.set_num_threads(threads)

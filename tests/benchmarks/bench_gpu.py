@@ -20,21 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 import svetlana_jupyter as sv
 from svetlana_jupyter.core.samples import Sample, bright_foci_3d, draw_labels, stripes
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.architectures import LAYOUTS
-from svetlana_jupyter.learn.building import build_network
 from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.device import computing, mixed_precision, repeatable
-from svetlana_jupyter.learn.events import Batch, Epoch, Fitted, Note
+from svetlana_jupyter.learn.events import Fitted, Note
 from svetlana_jupyter.learn.explain import explain
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.network import Network
-from svetlana_jupyter.learn.samples import Samples, gather_samples
-from tests.benchmarks.bench_augment import CASES, FIELD, discs, ready_batches
+from svetlana_jupyter.learn.samples import gather_samples
+from tests.benchmarks.bench_augment import CASES, discs, measured
 from tests.benchmarks.bench_sets import annotate, rest
 from tests.benchmarks.report import show
 
@@ -152,42 +148,12 @@ def is_fed(name: str, ndim: int) -> Callable[[Path], Row]:
     """Train beside the bare network on ready batches on the GPU."""
 
     def check(folder: Path) -> Row:
-        field, pixels = FIELD[ndim]
-        settings = TrainingSettings(**CASES[name]).changed(
-            patches={"size": field, "sampling": pixels}, epochs=3, steps=None, held_out=0.0, device="cuda"
-        )
-        samples = gather_samples([discs(5400, ndim)], settings)
-        ours, last = [], time.perf_counter()
-        for event in fit(samples):
-            if isinstance(event, Batch):  # its loss was read, so the GPU is done
-                ours.append(time.perf_counter() - last)
-            if isinstance(event, Batch | Epoch):
-                last = time.perf_counter()
-        step, bare = float(np.median(ours[10:])), _bare_step(samples)
-        rate = settings.batch_size / step
-        found = f"{1e3 * step:.2f} ms a step, bare {1e3 * bare:.2f}, ratio {bare / step:.2f}; {rate:.0f} patches/s"
-        return {"found": found, "wanted": f"ratio {FED}", "passes": bare / step >= FED}
+        row = measured(discs(5400, ndim), name, torch.get_num_threads(), "cuda")
+        ratio = row["ratio (wall, median step)"]
+        found = f"{ratio:.2f}, {row['patches a second']} patches/s"
+        return {"found": found, "wanted": f"ratio {FED}", "passes": ratio >= FED}
 
     return check
-
-
-def _bare_step(samples: Samples) -> float:
-    """Return the seconds of a forward and backward pass on ready batches, in the same precision."""
-    settings, device = samples.settings, torch.device("cuda")
-    network = build_network(settings, samples.ndim, samples.inputs.shape[1], len(samples.classes)).train().to(device)
-    batches = [batch.to(device, memory_format=LAYOUTS[samples.ndim]) for batch in ready_batches(samples)]
-    truth = (torch.arange(settings.batch_size) % len(samples.classes)).to(device)
-    seconds = []
-    for number in range(100):
-        began = time.perf_counter()
-        network.zero_grad(set_to_none=True)
-        with repeatable(device, None):
-            with computing(device, mixed_precision(settings.precision, device)):
-                logits = network(batches[number % len(batches)])
-            functional.cross_entropy(logits, truth).backward()  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds[20:]))
 
 
 def stops(folder: Path) -> Row:

@@ -16,7 +16,7 @@ from svetlana_jupyter.core.measures.table import EVIDENCE, columns
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.patch_settings import PatchSettings
-from svetlana_jupyter.core.patches import cut_patches
+from svetlana_jupyter.core.patches import cut_patches, hidden_channels
 from svetlana_jupyter.core.recipes import RECIPES
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import SettingsError
@@ -136,6 +136,24 @@ def test_a_forest_measures_nothing_that_uses_what_may_not_count(evidence):
     assert used and not any(evidence in uses for uses in used)
     narrower = without("size", measurements={"may_use": ["brightness", "size"]})
     assert narrower.measurements.may_use == ("brightness",)
+
+
+def test_the_grain_needs_no_rim_against_the_surroundings_but_one_against_size():
+    assert without("surroundings", recipe="texture").patches.rim == "auto"
+    assert without("surroundings", recipe="grain").patches.rim == 0
+    assert without("surroundings", "size", recipe="grain").patches.rim == "auto"
+
+
+@pytest.mark.parametrize("normalize", get_args(PatchSettings.model_fields["normalize"].annotation))
+def test_channels_are_hidden_where_nothing_beside_the_object_is_shown(normalize):
+    image, mask = scene()
+    settings = TrainingSettings(
+        patches={"normalize": normalize, "rim": 2 if normalize == "apart" else 0, "dilation": 0}
+    )
+    channels = patch(image, mask, settings)[:-1]
+    shown = [bool(channel[0].any() or channel[-1].any()) for channel in channels]
+    hidden = hidden_channels(len(channels), settings.patches)
+    assert shown == [True] * (len(channels) - hidden) + [False] * hidden
 
 
 def test_what_is_overruled_is_said():

@@ -19,7 +19,7 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import search as searching
 from svetlana_jupyter.learn.fit import never
-from svetlana_jupyter.learn.plan import BUDGET, FEWEST_FIRST, epoch_seconds, plan, step_seconds
+from svetlana_jupyter.learn.plan import BUDGET, FEWEST_FIRST, affordable, plan, step_seconds
 from svetlana_jupyter.learn.samples import Part, Samples, gather_each, most_that_fit
 from svetlana_jupyter.learn.search import Found, Searching, search
 
@@ -182,17 +182,16 @@ def test_steps_batches_and_views_of_each_candidate_count():
         assert plan([settings_of(3)] * 2 + [settings_of(3, **more)], 45, 1, 4, fixed=True).seconds > costs * usual
 
 
-@pytest.mark.parametrize(("fixed", "first"), [(False, "default"), (True, "default"), (False, "plain")])
-def test_a_network_that_leaves_no_time_for_others_is_not_tried_unless_it_is_the_usual_one(fixed, first, monkeypatch):
-    tried = gathered(("default", "plain", "forest"))
-    tried["plain"] = replace(tried["plain"], settings=tried["plain"].settings.changed(steps=30))
-    usual = epoch_seconds(tried["default"].settings, len(tried["default"]), 1)
-    monkeypatch.setitem(BUDGET, 2, 2 * (QUICK.folds + 1) * QUICK.epochs * usual)
-    *_, found = search({first: tried[first]} | tried, fixed=fixed)
-    assert isinstance(found, Found)
-    assert {one.recipe for one in found.tried} == set(tried) - (
-        {"plain"} if first == "default" and not fixed else set()
-    )
+def test_a_network_that_leaves_no_time_for_others_is_not_affordable_unless_it_is_about_as_quick_as_the_first(
+    monkeypatch,
+):
+    usual, near, slow = settings_of(3), settings_of(3, steps=19), settings_of(3, steps=60)
+    forest = settings_of(3, architecture="forest")
+    tried = {"default": usual, "near": near, "slow": slow, "forest": forest}
+    for budget, names in ((1e9, [*tried]), (1e-9, ["default", "near", "forest"])):
+        monkeypatch.setitem(BUDGET, 3, budget)
+        assert affordable(tried, 45, 1) == names
+    assert affordable({"default": slow, "plain": slow}, 45, 1) == ["default", "plain"]
 
 
 def test_wider_networks_larger_patches_and_volumes_cost_more():

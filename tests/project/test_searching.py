@@ -23,6 +23,7 @@ from svetlana_jupyter.project import searching
 from svetlana_jupyter.project.jobs import JobState, Pace, Progress
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import read_runs
+from svetlana_jupyter.project.training import TrainingTask
 from svetlana_jupyter.project.tried import FILE
 from tests.project.test_stop import stop_in
 
@@ -194,6 +195,32 @@ def test_too_few_labels_train_the_default_recipe_and_say_so(tmp_path: Path) -> N
     said = "The default recipe was used: others are compared from 5 annotated objects of each class on"
     assert run.choice == f"{said}, but vertical has 4."
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
+
+
+@pytest.mark.parametrize(("epochs", "left_out"), [(40, {"plain", "free"}), (6, set())])
+def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epochs_are_given(
+    epochs: int, left_out: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, cut = [], []
+
+    def affordable(tried: dict[str, TrainingSettings], n: int, channels: int) -> list[str]:
+        asked.append((n, channels, {one.patches.is_frozen for one in tried.values()}))
+        return [name for name in tried if name not in left_out]
+
+    def gather_each(self, several, parts):
+        cut.append({settings.recipe for settings in several})
+        return gathering(self, several, parts)
+
+    gathering = TrainingTask.gather_each
+    monkeypatch.setattr(TrainingTask, "gather_each", gather_each)
+    monkeypatch.setattr(planning, "affordable", affordable)
+    project = annotate(striped(tmp_path), range(1, 25))
+    run = project.train(epochs=epochs, steps=1)
+    assert asked == ([(24, 1, {True})] if left_out else [])
+    usual = set(candidates.candidates(project.settings))
+    assert usual > left_out
+    assert set(run.tried().index) == cut[0] == usual - left_out
+    assert f"was chosen of {len(usual - left_out)} by 24" in run.choice
 
 
 def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
