@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,7 +25,7 @@ from svetlana_jupyter.learn.crew import Stop, run_each
 from svetlana_jupyter.learn.device import choose_device
 from svetlana_jupyter.learn.events import Fitted
 from svetlana_jupyter.learn.fit import fit, never
-from svetlana_jupyter.learn.plan import Plan, plan
+from svetlana_jupyter.learn.plan import Plan, epoch_seconds, plan
 from svetlana_jupyter.learn.samples import Samples
 from svetlana_jupyter.learn.split import Folds, folds
 from svetlana_jupyter.learn.validate import held_out_table, predicted_probabilities
@@ -39,10 +39,10 @@ _beginning = threading.Lock()
 
 @dataclass(frozen=True)
 class Searching:
-    """Progress, in epochs of training, and what is being tried."""
+    """Progress, in what trainings are expected to cost, and what is being tried."""
 
-    done: float
-    total: float
+    done: int
+    total: int
     text: str
 
 
@@ -148,9 +148,14 @@ class _Search:
         self.known: dict[str, Floats] = {}
         self.epochs: dict[str, int] = {}
         self.seconds = dict.fromkeys(candidates, 0.0)
-        self.done, self.total = 0, len(self.folds.parts) * self.plan.finalists * self.plan.epochs
+        self.costs = dict.fromkeys(candidates, 0)  # milliseconds an epoch; forests are quick
+        for name, one in zip(self.networks, several, strict=True):
+            self.costs[name] = max(1, round(1000 * epoch_seconds(one, len(self.first), channels)))
+        self.done = 0
+        dearest = sorted(self.networks, key=self.costs.__getitem__)[-self.plan.finalists :]
+        self.total = self._cost(dearest, self.plan.epochs)
         if len(self.networks) > self.plan.finalists:
-            self.total += len(self.folds.parts) * len(self.networks) * self.plan.first
+            self.total += self._cost(self.networks, self.plan.first)
 
     def run(self, workers: int, stop: Stop) -> Iterator[Searching | Found]:
         """Yield progress, and at the end what was found; nothing more once ``stop`` says so."""
@@ -162,6 +167,7 @@ class _Search:
                 return
             short = {name: self.known[name] for name in self.networks}
             finalists, behind = ranked(self.truth, short)[: self.plan.finalists], True
+            self.total = self.done + self._cost(finalists, self.plan.epochs)
         last = [name for name in self.networks if name in finalists]
         yield from self._train([*last, *([] if behind else forests)], self.plan.epochs, "comparing", workers, stop)
         if stop():
@@ -178,11 +184,15 @@ class _Search:
             name, part = jobs[number]
             gathered[name][part] = probabilities
             self.seconds[name] += seconds
-            self.done += epochs if name in self.networks else 0
+            self.done += epochs * self.costs[name]
             yield Searching(self.done, self.total, f"{what} {len(names)} recipes: {done} of {len(jobs)} trainings")
         if not stop():
             self.known |= gathered
             self.epochs |= dict.fromkeys(names, epochs)
+
+    def _cost(self, names: Iterable[str], epochs: int) -> int:
+        """Return what training these candidates in every fold is expected to cost."""
+        return len(self.folds.parts) * epochs * sum(self.costs[name] for name in names)
 
     def _held_out(self, name: str, part: NDArray[np.int64], epochs: int, stop: Stop) -> tuple[Floats, float]:
         """Return what a candidate that trains on all but one part predicts of that part, and the time it took."""

@@ -109,6 +109,21 @@ def test_progress_grows_to_its_total_and_says_what_is_tried():
     assert steps[-1].text == "comparing 3 recipes: 6 of 6 trainings"
 
 
+def test_progress_counts_what_each_training_costs():
+    tried = gathered(("default", "oriented", "free", "plain"))
+    dear = tried["plain"]
+    tried["plain"] = replace(dear, settings=dear.settings.changed(steps=10 * QUICK.steps))
+    *steps, last = search(tried, fixed=True)
+    shares = np.diff([0, *(step.done for step in steps)])
+    first = [shares[:4], shares[4:8]]  # both folds, in the order of the candidates
+    for default, oriented, free, plain in first:
+        assert default == oriented == free and plain == pytest.approx(10 * default, rel=0.1)
+    assert steps[-1].done == steps[-1].total
+    at_first, later = {step.total for step in steps[:8]}, {step.total for step in steps[8:]}
+    finalists = [one.recipe for one in last.tried if one.finalist]
+    assert (at_first == later) == ("plain" in finalists), "the dearest are expected to go on until the first round ends"
+
+
 def test_a_stop_ends_the_search_without_a_result():
     assert list(search(gathered(), stop=lambda: True)) == []
     seen = []
