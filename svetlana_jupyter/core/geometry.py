@@ -19,7 +19,7 @@ LEAST_SIDE = 8
 # Where the view follows the object, a small one is picked from at every so many pixels, a large one at more.
 LEAST_FOLLOWING, COARSER = 12, 4 / 3
 # Light of an object and its surroundings mixes over about two pixels; narrower objects can spare less.
-WIDEST_RIM, SIDE_A_RIM = 2, 3.5
+WIDEST_RIM, SIDE_A_RIM, RIM_FOLLOWING = 2, 3.5, 1
 NOT_CONCRETE = "the patch size is still automatic; call freeze_patches with the objects first."
 WIDEST_SCALE = 8.0  # a mask's largest mistakes shall not cost all memory
 
@@ -162,11 +162,10 @@ def _sides(objects: pd.DataFrame, units: tuple[float, ...]) -> pd.DataFrame:
 
 
 def _auto_rim(settings: PatchSettings, objects: pd.DataFrame, units: tuple[float, ...]) -> int:
-    """Return how wide a rim most objects can spare."""
-    sides = _sides(objects, (1.0,) * len(units))
+    """Return how wide a rim most objects can spare; where the view follows the object, none of it is left out."""
     if settings.view == "object":
-        assert isinstance(settings.sampling, tuple)
-        sides = sides.div(sides.max(axis=1), axis=0) * max(settings.sampling) / settings.margin
+        return RIM_FOLLOWING
+    sides = _sides(objects, (1.0,) * len(units))
     return int(min(WIDEST_RIM, sides.min(axis=1).median() // SIDE_A_RIM))
 
 

@@ -11,9 +11,9 @@ brightness
 orientation
     Not allowed: patches are mirrored and turned by any angle while training, in 3D about any axis.
 size
-    Not allowed: every object is shown as large as every other, and its size and sharpness are varied while training.
-    How large neighbours look beside it belongs to its surroundings. In objects of a few pixels across the coarseness
-    of the pixels goes on telling some of it, most of all in 3D.
+    Not allowed: every object is shown as large, as coarse and as sharp as every other, without its mask, whose corners
+    would tell; its size and sharpness are varied while training. How large neighbours look beside it belongs to its
+    surroundings. In objects of a few pixels across some of it may still be told, most of all where there is no noise.
 
 What may count wins over single settings: `restricted` changes those that would let in more, and `said` names them.
 Settings that keep out more than is asked stay as they are.
@@ -58,7 +58,7 @@ def restricted(settings: TrainingSettings) -> TrainingSettings:
     if "orientation" not in allowed:
         augmentation |= {"flips": True, "rotation": "free", "axes": "all", "share": 1.0}
     if "size" not in allowed:
-        patches |= {"view": "object", "rim": given.rim or "auto"}
+        patches |= {"view": "object", "rim": given.rim or "auto", "mask_channel": False}
         augmentation |= {"scale": max(varied.scale, SCALE), "blur": max(varied.blur, BLUR), "share": 1.0}
     measured: dict[str, Any] = {"may_use": tuple(one for one in settings.measurements.may_use if one in allowed)}
     if not allowed.issuperset(MIXED):

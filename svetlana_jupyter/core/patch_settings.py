@@ -27,8 +27,9 @@ class PatchSettings(Settings):
     view : "fixed" or "object"
         *object* widens or narrows the field of view to each object's longest box side times ``margin``, so that small
         and large objects fill their patches alike; ``size`` is then what an object of ``size / margin`` is given.
-        Pixels are picked, not averaged, and by themselves so few that hardly an object is enlarged: the grain of the
-        image, too, would tell how large an object is.
+        How coarse and how sharp an object is would tell its size, too: so pixels are picked, not averaged, and by
+        themselves so few that hardly an object is enlarged; the light that mixes along its edge is taken away
+        (`core.unmixing`); its outline is rounded.
     context : "keep" or "hide"
         *hide* multiplies the patch by the object's mask, widened by ``dilation`` pixels, so that the surroundings
         cannot count (problem b of the paper, section 2.5).
@@ -37,7 +38,8 @@ class PatchSettings(Settings):
     rim : int or "auto"
         Where the object is shown without its surroundings, or "apart" from them: pixels left out along its edge, on
         either side, where the light of both mixes. More than 0 takes the place of ``dilation``. *auto* is 2, less if
-        that would leave little of most objects. Pixels of the patch where the view follows the object.
+        that would leave little of most objects. Where the view follows the object, twice as many pixels of the patch
+        are left out around it, and none of its own; *auto* is then 1.
     mask_channel : bool
         Give the object's own mask as the last channel (the paper's default).
     normalize : str

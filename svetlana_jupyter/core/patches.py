@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from xarray import DataArray
 
+from svetlana_jupyter.core.alike import alike
 from svetlana_jupyter.core.blocks import block_sides, group_by_block, inside, last_axes, read
 from svetlana_jupyter.core.geometry import Geometry, following_sizes, patch_geometry
 from svetlana_jupyter.core.images import spacing_of
 from svetlana_jupyter.core.normalize import ImageStatistics, finite, image_statistics, normalize
 from svetlana_jupyter.core.patch_settings import PatchSettings
+from svetlana_jupyter.core.resampling import nearest, resampled
 from svetlana_jupyter.core.widening import box_of, shrunk, widened
 from svetlana_jupyter.core.windows import Window
 from svetlana_jupyter.errors import PatchError
@@ -24,7 +25,6 @@ from svetlana_jupyter.errors import PatchError
 if TYPE_CHECKING:
     from svetlana_jupyter.core.pairing import ImagePair
 
-Scalar = TypeVar("Scalar", np.float32, np.bool_)
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
@@ -205,15 +205,16 @@ def _finish(
     if settings.rim == "auto":
         raise PatchError("the rim is still automatic; call freeze_patches with the objects first.")
     view, alone = geometry.view, own
+    rim, dilation = ((width,) * len(geometry.step) for width in (settings.rim, settings.dilation))
     if settings.view == "object":
-        pixels, alone, own = _picked(pixels, geometry), _picked(own, geometry), _averaged(own, geometry)
-        alone &= own
         assert isinstance(settings.sampling, tuple)
         view = tuple(
             slice((count - seen) // 2, (count + seen) // 2) for count, seen in zip(geometry.shape, settings.sampling)
         )
-    rim, dilation = ((width,) * len(geometry.step) for width in (settings.rim, settings.dilation))
-    inner = shrunk(alone, rim)
+        pixels, own = alike(pixels, own, geometry)
+        inner = alone = own  # nothing is mixed into it any more
+    else:
+        inner = shrunk(alone, rim)
     steps = geometry.step if settings.view == "fixed" else (1.0,) * len(view)
     ready = all(step == 1.0 for step in steps)
     channels = pixels.shape[1] * (2 if settings.is_doubled else 1)
@@ -232,15 +233,15 @@ def _finish(
     box, visible = box_of(shown, (0,) * len(steps)), channels - hidden
     parts = []
     if visible:
-        parts.append(_resampled(image[:, :visible], steps, geometry.shape))
+        parts.append(resampled(image[:, :visible], steps, geometry.shape))
     if hidden:  # zero beside the box
-        parts.append(_resampled(image[last_axes(box)][:, visible:], steps, geometry.shape, box, image.shape[2:]))
+        parts.append(resampled(image[last_axes(box)][:, visible:], steps, geometry.shape, box, image.shape[2:]))
     image = np.concatenate(parts, axis=1)
     if not settings.mask_channel:
         return image
     for axis, (step, count) in enumerate(zip(steps, geometry.shape, strict=True), 1):
         if step != 1.0:
-            own = _nearest(own, axis, step, count)
+            own = nearest(own, axis, step, count)
     return np.concatenate([image, own[:, None].astype(np.float32)], axis=1)
 
 
@@ -253,59 +254,6 @@ def hidden_channels(count: int, settings: PatchSettings) -> int:
     if settings.context == "hide" or settings.normalize == "grain":
         return count
     return count // 2 if settings.is_doubled else 0
-
-
-def _resampled(
-    pixels: Floats,
-    steps: Sequence[float],
-    shape: Sequence[int],
-    box: Sequence[slice] | None = None,
-    window: Sequence[int] | None = None,
-) -> Floats:
-    """Resample the last axes by triangles as wide as the steps: linear when enlarging, averaging when reducing.
-
-    From the last axis to the first, each with all axes behind it as one, so that nothing is transposed. Pixels may be
-    those of a ``box`` in a ``window``, which are zero beside it.
-    """
-    first = pixels.ndim - len(shape)
-    window = window or pixels.shape[first:]
-    for axis in range(pixels.ndim - 1, first - 1, -1):
-        step, count, side = steps[axis - first], shape[axis - first], window[axis - first]
-        if step == 1.0 and box is None:
-            continue
-        at = (np.arange(count) - (count - 1) / 2) * step
-        here = np.arange(side) - (side - 1) / 2
-        weights = np.maximum(0.0, 1.0 - np.abs(here - at[:, None]) / max(1.0, step))
-        weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-        if box is not None:
-            weights = np.ascontiguousarray(weights[:, box[axis - first]])
-        before, behind = pixels.shape[:axis], pixels.shape[axis + 1 :]
-        if behind:
-            rows = pixels.reshape(math.prod(before), pixels.shape[axis], math.prod(behind))
-            pixels = (weights @ rows).reshape(*before, count, *behind)
-        else:
-            pixels = (pixels.reshape(math.prod(before), pixels.shape[axis]) @ weights.T).reshape(*before, count)
-    return pixels
-
-
-def _picked(values: NDArray[Scalar], geometry: Geometry) -> NDArray[Scalar]:
-    """Sample the last axes of windows by taking the nearest pixel."""
-    first = values.ndim - len(geometry.step)
-    for axis, (step, count) in enumerate(zip(geometry.step, geometry.shape, strict=True), first):
-        if step != 1.0:
-            values = _nearest(values, axis, step, count)
-    return values
-
-
-def _averaged(own: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:
-    """Sample masks so that none gains or loses by where its picked pixels happen to lie."""
-    return _resampled(own.astype(np.float32), geometry.step, geometry.shape) >= 0.5
-
-
-def _nearest(values: NDArray[Scalar], axis: int, step: float, count: int) -> NDArray[Scalar]:
-    at = (np.arange(count) - (count - 1) / 2) * step + (values.shape[axis] - 1) / 2
-    nearest: NDArray[Scalar] = np.take(values, np.floor(at + 0.5).astype(np.int64), axis=axis)
-    return nearest
 
 
 def _windows(block: NDArray[Any], window: tuple[int, ...], places: tuple[NDArray[np.int64], ...]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from svetlana_jupyter.core.samples import Sample
 
 CARRIERS = ("brightness", "orientation", "size", "surroundings", "texture")
-CELL = {2: 36, 3: 26}
+CELL = {2: 42, 3: 30}  # so far apart that large objects do not see their neighbours either
 RADII = {2: (7.0, 12.0), 3: (5.0, 8.0)}
 BLUR, NOISE = 0.7, 5.0
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from svetlana_jupyter.core.grain import BLURS, grain
+from svetlana_jupyter.core.grain import grain
+from svetlana_jupyter.core.unmixing import BLURS
 
 SIDE = {2: 21, 3: 15}
 
