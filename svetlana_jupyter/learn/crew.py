@@ -6,6 +6,7 @@ What each of them gives does not depend on how many there are, nor on the order 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -14,10 +15,13 @@ Result = TypeVar("Result")
 Stop = Callable[[], bool]
 
 PATIENCE = 0.05  # seconds between two looks at whether to stop
+BEAT = 1.0  # seconds without news, after which there is a beat
 
 
-def run_each(tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop) -> Iterator[tuple[int, Result]]:
-    """Run tasks and yield the number and the result of each as soon as it ends.
+def run_each(
+    tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
+) -> Iterator[tuple[int, Result] | None]:
+    """Run tasks and yield the number and the result of each as soon as it ends, and None about once a second.
 
     Parameters
     ----------
@@ -31,11 +35,16 @@ def run_each(tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
     closing = threading.Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="svetlana crew") as pool:
         running = {pool.submit(task, lambda: closing.is_set() or stop()): number for number, task in enumerate(tasks)}
+        last = time.monotonic()
         try:
             while running and not stop():
                 done, _ = wait(running, timeout=PATIENCE, return_when=FIRST_COMPLETED)
                 for future in sorted(done, key=running.__getitem__):
                     yield running.pop(future), future.result()
+                    last = time.monotonic()
+                if time.monotonic() - last >= BEAT:
+                    yield None
+                    last = time.monotonic()
         finally:
             closing.set()
             pool.shutdown(wait=True, cancel_futures=True)

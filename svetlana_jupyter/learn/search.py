@@ -23,7 +23,7 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.crew import Stop, run_each
 from svetlana_jupyter.learn.device import choose_device
-from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.events import Epoch, Fitted
 from svetlana_jupyter.learn.fit import fit, never
 from svetlana_jupyter.learn.plan import Plan, epoch_seconds, plan
 from svetlana_jupyter.learn.samples import Samples
@@ -129,6 +129,15 @@ def search(
         torch.set_rng_state(state)
 
 
+@dataclass
+class _Training:
+    """One candidate that holds out one part; ``epochs`` are those that it has come to."""
+
+    name: str
+    part: NDArray[np.int64]
+    epochs: int = 0
+
+
 class _Search:
     """One search: the folds, the plan, and what is known of each candidate so far."""
 
@@ -176,16 +185,19 @@ class _Search:
 
     def _train(self, names: list[str], epochs: int, what: str, workers: int, stop: Stop) -> Iterator[Searching]:
         """Train each candidate in each fold and keep what it predicts of the objects held out."""
-        parts = self.folds.parts
-        jobs = [(name, part) for part in parts for name in names]
-        tasks = [partial(self._held_out, name, part, epochs) for name, part in jobs]
+        jobs = [_Training(name, part) for part in self.folds.parts for name in names]
+        tasks = [partial(self._held_out, job, epochs) for job in jobs]
         gathered = {name: np.zeros((len(self.truth), len(self.first.classes))) for name in names}
-        for done, (number, (probabilities, seconds)) in enumerate(run_each(tasks, workers, stop), start=1):
-            name, part = jobs[number]
-            gathered[name][part] = probabilities
-            self.seconds[name] += seconds
-            self.done += epochs * self.costs[name]
-            yield Searching(self.done, self.total, f"{what} {len(names)} recipes: {done} of {len(jobs)} trainings")
+        ended, before = 0, self.done
+        for result in run_each(tasks, workers, stop):
+            if result is not None:
+                number, (probabilities, seconds) = result
+                job, ended = jobs[number], ended + 1
+                gathered[job.name][job.part] = probabilities
+                self.seconds[job.name] += seconds
+                job.epochs = epochs  # if it diverged, it had fewer
+            self.done = before + sum(job.epochs * self.costs[job.name] for job in jobs)
+            yield Searching(self.done, self.total, f"{what} {len(names)} recipes: {ended} of {len(jobs)} trainings")
         if not stop():
             self.known |= gathered
             self.epochs |= dict.fromkeys(names, epochs)
@@ -194,16 +206,18 @@ class _Search:
         """Return what training these candidates in every fold is expected to cost."""
         return len(self.folds.parts) * epochs * sum(self.costs[name] for name in names)
 
-    def _held_out(self, name: str, part: NDArray[np.int64], epochs: int, stop: Stop) -> tuple[Floats, float]:
+    def _held_out(self, job: _Training, epochs: int, stop: Stop) -> tuple[Floats, float]:
         """Return what a candidate that trains on all but one part predicts of that part, and the time it took."""
-        began, samples = time.thread_time(), self.candidates[name]
+        began, samples, part = time.thread_time(), self.candidates[job.name], job.part
         settings = samples.settings.changed(epochs=epochs, held_out=0.0, threads=1)
         training = replace(samples, settings=settings).subset(np.setdiff1d(np.arange(len(samples)), part))
         uniform = np.full((len(part), len(samples.classes)), 1 / len(samples.classes))
         try:
             with _beginning:
                 events = fit(training, stop)
-            *_, last = events
+            for last in events:  # the last is what came of it
+                if isinstance(last, Epoch):
+                    job.epochs = max(job.epochs, last.epoch)
         except ClassifierError:  # it diverged before it learned anything
             return uniform, time.thread_time() - began
         assert isinstance(last, Fitted)

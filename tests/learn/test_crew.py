@@ -6,8 +6,14 @@ import threading
 
 import pytest
 
+from svetlana_jupyter.learn import crew
 from svetlana_jupyter.learn.crew import run_each
 from svetlana_jupyter.learn.fit import never
+
+
+@pytest.fixture(autouse=True)
+def _without_beats(monkeypatch) -> None:
+    monkeypatch.setattr(crew, "BEAT", 1e9)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -57,3 +63,12 @@ def test_closing_ends_those_that_run():
     assert next(running) == (0, 1)
     running.close()
     assert not started.is_set() or ended.is_set()
+
+
+def test_beats_tell_that_time_goes_by_while_nothing_ends(monkeypatch):
+    monkeypatch.setattr(crew, "BEAT", 0.0)
+    beaten = threading.Event()
+    running = run_each([lambda stop: beaten.wait(60)], 1, never)
+    assert next(running) is None
+    beaten.set()
+    assert [result for result in running if result is not None] == [(0, True)]

@@ -17,6 +17,7 @@ from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.samples import stripes
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
+from svetlana_jupyter.learn import crew
 from svetlana_jupyter.learn import search as searching
 from svetlana_jupyter.learn.fit import never
 from svetlana_jupyter.learn.plan import BUDGET, FEWEST_FIRST, affordable, plan, step_seconds
@@ -50,6 +51,7 @@ def found_by(tried: dict[str, Samples], **how) -> Found:
 def _short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(FEWEST_FIRST, 2, 12)
+        patch.setattr(crew, "BEAT", 1e9)
         yield
 
 
@@ -122,6 +124,16 @@ def test_progress_counts_what_each_training_costs():
     at_first, later = {step.total for step in steps[:8]}, {step.total for step in steps[8:]}
     finalists = [one.recipe for one in last.tried if one.finalist]
     assert (at_first == later) == ("plain" in finalists), "the dearest are expected to go on until the first round ends"
+
+
+def test_progress_goes_on_within_a_training(monkeypatch):
+    monkeypatch.setattr(crew, "BEAT", 0.0)
+    monkeypatch.setattr(crew, "PATIENCE", 0.001)
+    *steps, last = search(gathered(("default", "oriented")), fixed=True)
+    done = [step.done for step in steps]
+    assert isinstance(last, Found) and done == sorted(done) and done[-1] == steps[-1].total
+    assert len(set(done)) > 4, "there are four trainings, of six epochs each"
+    assert steps[0].text == "comparing 2 recipes: 0 of 4 trainings"
 
 
 def test_a_stop_ends_the_search_without_a_result():
