@@ -82,7 +82,7 @@ def test_previewed_patches_are_those_that_training_draws(cells, values):
     found = cells.preview_augmentation("cells", int(samples.objects[2]), settings)
     np.testing.assert_allclose(found.to_numpy(), expected.numpy(), atol=2e-4)
     assert found.dims == ("n", "c", *"zyx"[-cells.pair("cells").ndim :])
-    assert found["c"].values[-1] == "mask"
+    assert (found["c"].values[-1] == "mask") == samples.settings.patches.mask_channel
     assert TrainingSettings.from_json(found.attrs["settings"]) == samples.settings
 
 
