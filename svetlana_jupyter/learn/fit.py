@@ -41,6 +41,7 @@ EVALUATION_BATCH = 64
 SETTLED = 256  # training patches that averages are taken from: more would change nothing but the time
 EVALUATING = 0.1  # share of the time that scoring what is held out may take
 DIVERGED = 10.0  # times the loss of guessing: what is worse has left the ground
+NOTHING = 0.97  # times the loss of guessing: what is no better has learned nothing
 
 
 def never() -> bool:
@@ -200,7 +201,7 @@ class _Training:
 
     def _end(self, ended: str, history: list[Epoch], best: Best) -> Iterator[Event]:
         """Say how training ended, where that was not as planned, and yield the classifier."""
-        note = self._how_it_ended(ended, len(history), best)
+        note = self._how_it_ended(ended, history, best)
         if note:
             self.notes.append(note)
             yield Note(note)
@@ -218,13 +219,19 @@ class _Training:
             notes=tuple(self.notes),
         )
 
-    def _how_it_ended(self, ended: str, done: int, best: Best) -> str:
-        """Return a sentence, "" where it was as planned; an error where nothing was learned."""
-        settings = self.settings
+    def _how_it_ended(self, ended: str, history: list[Epoch], best: Best) -> str:
+        """Return a sentence, "" where it was as planned; an error where it diverged before anything was learned."""
+        settings, done = self.settings, len(history)
         if ended == "patience":
             return (
                 f"Nothing improved for {settings.patience} epochs: ended after {done} of {settings.epochs} with the "
                 f"network of epoch {best.epoch}."
+            )
+        if not ended and history[-1].loss > NOTHING * self._loss_of_guessing():
+            return (
+                "Nothing was learned: even of the labels, the network tells no more than by guessing. Either nothing "
+                f"that may count tells the classes apart, or it needs another learning_rate than "
+                f"{settings.learning_rate:g}, mostly a lower one, or more epochs than {settings.epochs}."
             )
         if ended != "diverged":
             return ""

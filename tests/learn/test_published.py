@@ -108,7 +108,7 @@ def test_published_weights_are_taken_and_the_rest_is_told(channels, monkeypatch)
     samples = gather_samples([part], settings_for("resnet18", pretrained=True, body="frozen"))
     fitted = trained(samples)
     assert asked == [{"progress": False, "check_hash": True, "weights_only": True}]
-    (note,) = fitted.notes
+    note, *_ = fitted.notes
     assert "of the published resnet18; begun anew: body.fc.weight (1000 × 512 there, 2 × 512 here)" in note
     weights, given = fitted.classifier.module.cpu().body.state_dict(), published_weights("resnet18")
     assert torch.equal(weights["layer3.1.conv2.weight"], given["layer3.1.conv2.weight"])

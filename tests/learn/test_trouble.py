@@ -71,6 +71,16 @@ def test_a_rate_that_diverges_at_once_ends_with_a_sentence(discs, recipe):
         list(fit(gather_samples([discs], settings)))
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "l1", "smooth_l1", "mse"])
+@pytest.mark.parametrize(("learning_rate", "said"), [(1e-6, True), (0.01, False)])
+def test_that_nothing_was_learned_is_said(discs, loss, learning_rate, said):
+    samples = gather_samples([discs], QUICK.changed(loss=loss, learning_rate=learning_rate, schedule="constant"))
+    *_, last = fit(samples)
+    assert isinstance(last, Fitted)
+    assert [note.startswith("Nothing was learned") for note in last.notes] == [True] * said
+    assert all(f"another learning_rate than {learning_rate:g}" in note for note in last.notes)
+
+
 def diverging(monkeypatch, steps: range, value: float) -> None:
     """Make the loss of some steps something else."""
     step, count = fitting._Training._step, iter(range(1, 10**6))
