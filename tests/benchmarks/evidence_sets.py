@@ -1,7 +1,8 @@
 """Generated sets in which one kind of evidence alone carries the class, and all others vary within each class.
 
-Objects are discs or balls, drawn out along one axis, with or without spots, on a background of their own, blurred as
-by an objective and with noise. In each set the two classes differ in one property by as much as it varies elsewhere.
+Objects are discs or balls, more or less drawn out along one axis, with or without spots, on a background of their own,
+blurred as by an objective and with noise. In each set the two classes differ in one property by as much as it varies
+elsewhere.
 """
 
 from __future__ import annotations
@@ -55,17 +56,19 @@ def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -
         shift = rng.uniform(-2, 2, ndim)
         centered = offsets - shift.reshape(-1, *[1] * ndim)
         axis = int(draw("orientation", 0, 2 - 1e-9))  # along rows or along columns
-        radius = draw("size", *RADII[ndim]) * np.where(np.arange(ndim) == ndim - 1 - axis, 1.0, 0.7)
+        radius = draw("size", *RADII[ndim]) * np.where(np.arange(ndim) == ndim - 1 - axis, 1.0, rng.uniform(0.6, 0.8))
         inside = ((centered / radius.reshape(-1, *[1] * ndim)) ** 2).sum(0) <= 1
         # The surroundings reach as far as the object is large, or they would tell how large that is.
         image[there][(centered**2).sum(0) <= (1.6 * radius.max()) ** 2] = draw("surroundings", 20, 60)
         level = draw("brightness", 90, 160)
         own = np.full(inside.shape, level)
         if draw("texture", 0, 2 - 1e-9) >= 1:
+            # In the image a spot is as wide as its object is large, and as bright: what the blur adds is left out here.
+            wide = (0.2 * radius.max()) ** 2
+            sharp = wide - BLUR**2
             for spot in offsets[:, inside].T[rng.integers(0, inside.sum(), 4)]:
-                # As wide as the object is large: a spot of one width would tell how large that is.
-                distance = ((offsets - spot.reshape(-1, *[1] * ndim)) ** 2).sum(0) / (0.2 * radius.max()) ** 2
-                own += 0.5 * level * np.exp(-distance)
+                distance = ((offsets - spot.reshape(-1, *[1] * ndim)) ** 2).sum(0) / (2 * sharp)
+                own += 0.5 * level * (wide / sharp) ** (ndim / 2) * np.exp(-distance)
             own += level - own[inside].mean()
         image[there][inside] = own[inside]
         mask[there][inside] = found[0] + 1

@@ -24,7 +24,7 @@ Evidence = Literal["surroundings", "brightness", "orientation", "size"]
 Group = Literal["shape", "intensity", "texture", "ring", "ring_texture", "orientation", "position"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
-FINE = {8: "size"}  # parts of a diameter: in small objects hardly a pixel
+FINE = (8, 4)  # parts of a diameter: in small objects hardly a pixel
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Measurement:
         Which of `EVIDENCE` it uses. What does not use *surroundings* is computed from the object's own pixels alone;
         what does not use *brightness* stays the same when all values of the object, or all around it, are multiplied
         and shifted; what does not use *orientation*, when everything is turned or mirrored; what does not use *size*,
-        but for the coarseness of pixels, when everything is enlarged: a ring of so many pixels does.
+        but for the coarseness of pixels, when everything is enlarged: a ring of so many pixels uses it, and what
+        depends on how many pixels there are (the least of them, tails of their distribution, a surface of few voxels).
     unit : str
         "" for shares and ratios, "length", "area", "volume", "intensity", "intensity × pixels" or "degrees".
     by_channel : bool
@@ -161,11 +162,11 @@ _SHAPE = _of(
     ),
     ("2D eccentricity", "", "", "of that ellipse: 0 for a circle, towards 1 for a line"),
     ("elongation", "", "", "1 less the shortest over the longest axis: 0 if round, towards 1 if drawn out"),
-    ("3D flatness", "", "", "1 less the shortest over the middle axis: 0 for a rod, towards 1 for a sheet"),
+    ("3D flatness", "", "size", "1 less the shortest over the middle axis: 0 for a rod, towards 1 for a sheet"),
     ("2D perimeter", "length", "size", "length of the outline (Crofton, 4 directions)"),
     ("3D surface", "area", "size", "area of the surface (Crofton, 13 directions)"),
     ("2D form_factor", "", "", "4π area / perimeter²: 1 for a disc, less the more the outline winds"),
-    ("3D sphericity", "", "", "surface of the ball of the same volume over the surface: 1 for a ball"),
+    ("3D sphericity", "", "size", "surface of the ball of the same volume over the surface: 1 for a ball"),
     ("solidity", "", "", "share of the pixels in its convex hull that are its own"),
     ("radius_max", "length", "size", "largest distance of a pixel from the centroid, and half a pixel"),
     ("radius_variation", "", "", "deviation of that distance over its mean; not known of a single pixel"),
@@ -186,14 +187,14 @@ _INTENSITY = _of(
     *_QUANTILES,
     ("total", "intensity × pixels", "brightness size", "their sum"),
     ("skewness", "", "", "of their distribution: above 0 where a few are bright"),
-    ("kurtosis", "", "", "of their distribution, 0 for a normal one: above where it has long tails"),
+    ("kurtosis", "", "size", "of their distribution, 0 for a normal one: above where it has long tails"),
     ("peak", "", "size", "largest less mean, in deviations"),
     ("rim", "", "size", "mean of the outermost pixels less that of all, in deviations"),
     ("radial_trend", "", "", "correlation of brightness with the distance from the centroid: -1 for a bright middle"),
     (
         "concentration",
         "",
-        "",
+        "size",
         "mean distance from the centroid, weighted by brightness above the least, over the plain",
     ),
     ("center_shift", "", "size", "distance from the centroid to that weighted by brightness, over the mean radius"),
@@ -216,7 +217,7 @@ _TEXTURE = _of(
         (
             f"grain_{part}",
             "",
-            FINE.get(part, ""),
+            "size" if part in FINE else "",
             f"half the mean squared difference of pixels 1/{part} of its diameter apart",
         )
         for part in PARTS
