@@ -61,6 +61,7 @@ def freeze_patches(
     objects: pd.DataFrame,
     classes: pd.Series | None,
     spacing: tuple[float, ...] | None,
+    least: int = 1,
 ) -> PatchSettings:
     """Return settings with a concrete size and sampling for every axis.
 
@@ -75,6 +76,8 @@ def freeze_patches(
         Class of the annotated objects, on the index of ``objects``.
     spacing : tuple of float, optional
         Micrometres a pixel, ``([z,] y, x)``.
+    least : int
+        Patch pixels that a network needs along the longest side: a sampling that is not given is made so fine.
     """
     if settings.is_frozen:
         return settings
@@ -91,6 +94,8 @@ def freeze_patches(
     else:
         # Equal steps along all axes, as fine as the finest axis.
         sampling = tuple(max(4, min(limit, round(side / min(units)))) for side in sides)
+    if settings.sampling is None and max(sampling) < least:
+        sampling = tuple(round(side * least / max(sampling)) for side in sampling)
     frozen = settings.changed(size=tuple(float(side) for side in sides), sampling=sampling)
     return frozen.changed(rim=_auto_rim(frozen, objects, units)) if settings.rim == "auto" else frozen
 

@@ -23,7 +23,7 @@ class PatchSettings(Settings):
         How much wider than the longest object an *auto* size is.
     sampling : None, int or tuple of int
         Pixels the field of view is resampled to. None keeps its own pixels, or for an *auto* size at most 48 a side
-        in 2D and 24 in 3D.
+        in 2D and 24 in 3D; more where a network needs more.
     view : "fixed" or "object"
         *object* widens or narrows the field of view to each object's longest box side times ``margin``, so that small
         and large objects fill their patches alike; ``size`` is then what an object of ``size / margin`` is given.

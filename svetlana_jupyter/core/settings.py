@@ -28,7 +28,8 @@ __all__ = [
     "TrainingSettings",
 ]
 
-# Of torchvision, for 2D images.
+# Of torchvision, for 2D images, and the least side of a patch of each family.
+LEAST_SIDES = {"resnet": 32, "densenet": 32, "alexnet": 63}
 PUBLISHED = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("densenet121", "densenet161", "densenet169", "densenet201"),
@@ -216,6 +217,13 @@ class TrainingSettings(Settings):
         'adam'
         """
         return cls(recipe=name).changed(**changes)
+
+    @property
+    def least_side(self) -> int:
+        """Pixels that a patch needs along its sides, or nothing is left of it after the network's strides."""
+        if self.architecture == "small_cnn":
+            return 1 << self.depth
+        return next((side for family, side in LEAST_SIDES.items() if self.architecture.startswith(family)), 1)
 
     def changed(self, **changes: Any) -> Self:
         """Return these settings with some values replaced; another recipe begins anew, within what may count."""

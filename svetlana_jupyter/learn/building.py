@@ -11,7 +11,7 @@ from svetlana_jupyter.core.settings import OWN, PUBLISHED, TrainingSettings
 from svetlana_jupyter.errors import InputError, SettingsError
 from svetlana_jupyter.learn.architectures import LAYOUTS, Classifying, SmallCNN
 from svetlana_jupyter.learn.averages import averaging, without_averages
-from svetlana_jupyter.learn.published import Published, family_of, fetch_weights
+from svetlana_jupyter.learn.published import Published, fetch_weights
 from svetlana_jupyter.learn.samples import Samples
 from svetlana_jupyter.learn.transfer import read_weights, take_weights
 from svetlana_jupyter.learn.userland import Own, build_own
@@ -117,10 +117,10 @@ def check_sides(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
     SettingsError
         With the sampling that the network needs.
     """
-    name = settings.architecture
-    if name in PUBLISHED and min(shape) < (side := family_of(name).side):
+    name, side = settings.architecture, settings.least_side
+    if name in PUBLISHED and min(shape) < side:
         needs, instead = f"{name} needs at least {side} along every side", "or another architecture"
-    elif name == "small_cnn" and max(shape) < (side := 2**settings.depth):
+    elif name == "small_cnn" and max(shape) < side:
         needs = f"{settings.depth} blocks halve them {settings.depth} times and need at least {side}"
         instead = f"or a depth of at most {max(shape).bit_length() - 1}"
     else:

@@ -25,21 +25,18 @@ class Family:
     ----------
     first, features, last : str
         Names of the first convolution, of the layer whose maps Grad-CAM looks at, and of the layer that gives logits.
-    side : int
-        The least side of a patch, in pixels: with a smaller one nothing is left after the network's strides.
     """
 
     first: str
     features: str
     last: str
-    side: int
 
 
 _FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "resnet": Family("conv1", "layer4", "fc", 32),
-        "densenet": Family("features.conv0", "features.norm5", "classifier", 32),
-        "alexnet": Family("features.0", "features.10", "classifier.6", 63),
+        "resnet": Family("conv1", "layer4", "fc"),
+        "densenet": Family("features.conv0", "features.norm5", "classifier"),
+        "alexnet": Family("features.0", "features.10", "classifier.6"),
     }
 )
 

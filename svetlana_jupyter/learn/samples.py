@@ -302,7 +302,7 @@ def _freeze(parts: Sequence[Part], settings: TrainingSettings) -> PatchSettings:
     names = [str(number) for number in range(len(parts))]
     objects = pd.concat([objects for _, objects, _ in parts], keys=names)
     classes = pd.concat([classes for _, _, classes in parts], keys=names)
-    return freeze_patches(settings.patches, objects, classes, parts[0][0].spacing)
+    return freeze_patches(settings.patches, objects, classes, parts[0][0].spacing, settings.least_side)
 
 
 def _check_memory(count: int, channels: int, margins: Mapping[PatchSettings, tuple[float, ...]]) -> None:

@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 MEASURED = 256  # objects whose deviation a preview of augmentation is in units of
 
 
-def patch_settings(project: Project, image: str, settings: PatchSettings | None = None) -> PatchSettings:
-    """Return the patch settings, the project's by default, as a training that starts now would freeze them.
+def patch_settings(project: Project, image: str, settings: TrainingSettings | None = None) -> PatchSettings:
+    """Return the patches of settings, the project's by default, as a training that starts now would freeze them.
 
     Before there are annotations, a size that is automatic follows all objects of ``image``. Any thread may call this.
     """
-    settings = settings or restricted(project.settings).patches
+    settings = settings or restricted(project.settings)
     pair = project.pair(image)
-    if settings.is_frozen:
-        return settings
+    if settings.patches.is_frozen:
+        return settings.patches
     labels = _labels(project)
     names = list(labels.index.unique("image")) or [image]
     objects = pd.concat({name: project.objects(name) for name in names})
-    return freeze_patches(settings, objects, labels if len(labels) else None, pair.spacing)
+    known = labels if len(labels) else None
+    return freeze_patches(settings.patches, objects, known, pair.spacing, settings.least_side)
 
 
 def seen_patch(project: Project, image: str, object: int, settings: PatchSettings) -> DataArray:
@@ -111,7 +112,7 @@ def augmented_patches(
         settings = before[1]
     settings = restricted(settings)
     row = _row(project, image, object)
-    frozen = settings.changed(patches=patch_settings(project, image, settings.patches))
+    frozen = settings.changed(patches=patch_settings(project, image, settings))
     known = labels.index if len(labels) else pd.MultiIndex.from_product([[image], project.objects(image).index])
     some = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), MEASURED)).astype(int))]
     tables = {str(name): project.objects(str(name)) for name in some.unique(0)}
@@ -141,7 +142,7 @@ def check_pipeline(project: Project, settings: TrainingSettings) -> None:
     annotated = list(_labels(project).index.unique("image"))
     for (ndim, channels), image in kinds.items():
         if image and all(project.is_indexed(name) for name in annotated or [image]):  # how large patches are is known
-            settings = settings.changed(patches=patch_settings(project, image, settings.patches))
+            settings = settings.changed(patches=patch_settings(project, image, settings))
         pipeline_of(settings, ndim, channels)
 
 

@@ -251,6 +251,23 @@ def test_an_automatic_size_is_sampled_with_few_pixels_and_a_given_one_with_its_o
     assert freeze_patches(PatchSettings(size=200, sampling=20), objects, None, None).sampling == (20, 20)
 
 
+@pytest.mark.parametrize(
+    ("values", "sampling"),
+    [
+        ({}, (63, 63)),
+        ({"size": (20, 40)}, (32, 63)),
+        ({"size": 200}, (200, 200)),
+        ({"sampling": 20}, (20, 20)),
+        ({"view": "object"}, (63, 63)),
+    ],
+)
+def test_an_automatic_sampling_is_as_fine_as_a_network_needs(values, sampling):
+    settings = PatchSettings(**values)
+    found, usual = (freeze_patches(settings, boxes((60, 30)), None, None, least) for least in (63, 1))
+    assert found.sampling == sampling
+    assert found.size == usual.size
+
+
 def test_freezing_twice_changes_nothing():
     once = freeze_patches(PatchSettings(), boxes((20, 10)), None, None)
     assert once.is_frozen

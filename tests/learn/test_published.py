@@ -12,9 +12,10 @@ from svetlana_jupyter.core.settings import PUBLISHED, TrainingSettings
 from svetlana_jupyter.errors import InputError, SettingsError
 from svetlana_jupyter.learn.building import build_network
 from svetlana_jupyter.learn.classifier import load_classifier
+from svetlana_jupyter.learn.events import Fitted
 from svetlana_jupyter.learn.explain import explain
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.published import Published, family_of
+from svetlana_jupyter.learn.published import Published
 from svetlana_jupyter.learn.samples import gather_samples
 from svetlana_jupyter.learn.torchvision_loader import load_torchvision
 from tests.learn.conftest import two_classes
@@ -25,7 +26,8 @@ FEW = QUICK.changed(epochs=1, steps=2, batch_size=4, learning_rate=0.0001)
 
 
 def settings_for(name: str, **changes) -> TrainingSettings:
-    return FEW.changed(architecture=name, patches={"sampling": family_of(name).side}, **changes)
+    settings = FEW.changed(architecture=name, **changes)
+    return settings.changed(patches={"sampling": settings.least_side})
 
 
 def bundle(name: str):
@@ -42,7 +44,7 @@ def test_every_published_network_takes_any_number_of_channels_and_classes(name):
     torch.manual_seed(0)
     with torch.device("meta"):  # shapes alone: the largest have millions of weights
         network = Published(name, channels=5, classes=7).eval()
-        logits = network(torch.zeros(2, 5, *[family_of(name).side] * 2))
+        logits = network(torch.zeros(2, 5, *[QUICK.changed(architecture=name).least_side] * 2))
     assert logits.shape == (2, 7)
     assert dict(network.named_parameters())[network.first_filters].shape[1] == 5
     assert network.last_layer.out_features == 7
@@ -78,10 +80,22 @@ def test_a_grouped_resnet_keeps_no_averages(discs):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_patches_smaller_than_its_strides_are_refused_with_what_it_needs(discs, name):
-    side = family_of(name).side
-    samples = gather_samples([discs], settings_for(name).changed(patches={"sampling": side - 1}))
+    settings = settings_for(name)
+    side = settings.least_side
+    samples = gather_samples([discs], settings.changed(patches={"sampling": side - 1}))
     with pytest.raises(SettingsError, match=rf"{name} needs at least {side}.*\"sampling\": {side}"):
         fit(samples)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_patches_that_are_sampled_automatically_are_as_fine_as_it_needs(discs, name):
+    settings = settings_for(name).changed(patches={"sampling": None})
+    samples = gather_samples([discs], settings)
+    usual = gather_samples([discs], QUICK.changed(patches={"sampling": None})).settings.patches
+    assert samples.settings.patches.size == usual.size
+    assert samples.settings.patches.sampling == (settings.least_side,) * 2 != usual.sampling
+    *_, last = fit(samples)
+    assert isinstance(last, Fitted)
 
 
 def test_volumes_are_refused(balls):

@@ -56,6 +56,12 @@ def test_with_annotations_the_settings_are_those_that_a_training_freezes(cells):
     assert list(frozen.sampling) == list(run.settings["patches"]["sampling"])
 
 
+def test_a_network_that_needs_finer_patches_is_shown_them(cells):
+    deep = TrainingSettings(depth=6)
+    assert max(patch_settings(cells, "cells").sampling) < 64
+    assert max(patch_settings(cells, "cells", deep).sampling) == 64
+
+
 @pytest.mark.parametrize(
     "values",
     [
