@@ -41,7 +41,7 @@ EVALUATION_BATCH = 64
 SETTLED = 256  # training patches that averages are taken from: more would change nothing but the time
 EVALUATING = 0.1  # share of the time that scoring what is held out may take
 DIVERGED = 10.0  # times the loss of guessing: what is worse has left the ground
-NOTHING = 0.97  # times the loss of guessing: what is no better has learned nothing
+POOR, CHANCE = 0.9, 0.1  # times the loss of guessing, and above its accuracy: what is no better has learned nothing
 
 
 def never() -> bool:
@@ -227,10 +227,10 @@ class _Training:
                 f"Nothing improved for {settings.patience} epochs: ended after {done} of {settings.epochs} with the "
                 f"network of epoch {best.epoch}."
             )
-        if not ended and history[-1].loss > NOTHING * self._loss_of_guessing():
+        if not ended and self._is_guessing(history[-1].loss):
             return (
-                "Nothing was learned: even of the labels, the network tells no more than by guessing. Either nothing "
-                f"that may count tells the classes apart, or it needs another learning_rate than "
+                "Nothing was learned: even of the objects it trained on, the network tells no more than by guessing. "
+                "Either nothing that may count tells the classes apart, or it needs another learning_rate than "
                 f"{settings.learning_rate:g}, mostly a lower one, or more epochs than {settings.epochs}."
             )
         if ended != "diverged":
@@ -266,6 +266,13 @@ class _Training:
         """Return the loss of giving every class the same probability."""
         return self.loss(torch.zeros(1, len(self.samples.classes)), torch.zeros(1, dtype=torch.int64)).item()
 
+    def _is_guessing(self, loss: float) -> bool:
+        """Tell whether the network knows the classes no better than by guessing, of what it learned from."""
+        if loss < POOR * self._loss_of_guessing():
+            return False
+        self._settle()
+        return self._balanced_accuracy(self._some_seen()) < 1 / len(self.samples.classes) + CHANCE
+
     def _is_due(self, epoch: int) -> bool:
         """Tell whether to score this epoch: never so often that it takes much of the time, and the last one."""
         if not len(self.testing):
@@ -279,23 +286,26 @@ class _Training:
         """Bring averages, and the score where something is held out, up to the weights as they are."""
         self._settle()
         if self.score is None and len(self.testing):
-            self.score = self._balanced_accuracy()
+            self.score = self._balanced_accuracy(self.testing)
 
     def _settle(self) -> None:
         """Recompute the running averages of batch normalisation, which lag behind after a few steps."""
         if not self.settled:
-            some = np.linspace(0, len(self.training) - 1, min(len(self.training), SETTLED)).round().astype(int)
-            settle(self.network, (self._plain(part) for part in self._in_batches(self.training[some])))
+            settle(self.network, (self._plain(part) for part in self._in_batches(self._some_seen())))
             self.settled = True
 
+    def _some_seen(self) -> NDArray[np.int64]:
+        """Return some of the samples that it learns from, spread evenly."""
+        places = np.linspace(0, len(self.training) - 1, min(len(self.training), SETTLED)).round().astype(int)
+        chosen: NDArray[np.int64] = self.training[places]
+        return chosen
+
     @torch.inference_mode()
-    def _balanced_accuracy(self) -> float:
-        """Return the mean over classes of the share of what is held out that is right."""
+    def _balanced_accuracy(self, chosen: NDArray[np.int64]) -> float:
+        """Return the mean over classes of the share of these samples that is right."""
         self.network.eval()
-        guesses = torch.cat(
-            [self.network(self._plain(part)).argmax(1).cpu() for part in self._in_batches(self.testing)]
-        )
-        truth, right = self.targets[self.testing].numpy(), (guesses == self.targets[self.testing]).numpy()
+        guesses = torch.cat([self.network(self._plain(part)).argmax(1).cpu() for part in self._in_batches(chosen)])
+        truth, right = self.targets[chosen].numpy(), (guesses == self.targets[chosen]).numpy()
         return float(np.mean([right[truth == position].mean() for position in np.unique(truth)]))
 
     def _in_batches(self, chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -142,7 +142,7 @@ def test_the_old_names_of_a_densenet_are_understood(monkeypatch):
     assert old.keys() != given.keys()
     monkeypatch.setattr(bundle("densenet121"), "get_state_dict", lambda self, **options: old)
     samples = gather_samples([few(two_classes(2))], settings_for("densenet121", pretrained=True, epochs=1, steps=1))
-    (note,) = trained(samples).notes
+    note, *_ = trained(samples).notes
     assert note.endswith(
         "begun anew: body.classifier.weight (1000 × 1024 there, 2 × 1024 here), "
         "body.classifier.bias (1000 there, 2 here)."

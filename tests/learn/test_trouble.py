@@ -81,6 +81,13 @@ def test_that_nothing_was_learned_is_said(discs, loss, learning_rate, said):
     assert all(f"another learning_rate than {learning_rate:g}" in note for note in last.notes)
 
 
+def test_a_loss_near_that_of_guessing_is_not_all_that_tells_what_was_learned(discs):
+    samples = gather_samples([discs], QUICK.changed(label_smoothing=0.8))  # the least loss is 0.97 of that of guessing
+    *_, last = fit(samples)
+    assert last.history[-1].loss > 0.96 * np.log(2) and last.notes == ()
+    assert accuracy(last, discs) >= 0.95
+
+
 def diverging(monkeypatch, steps: range, value: float) -> None:
     """Make the loss of some steps something else."""
     step, count = fitting._Training._step, iter(range(1, 10**6))
@@ -227,7 +234,7 @@ def test_an_epoch_is_scored_once_however_it_ends(discs, epoch_count, monkeypatch
     measured = []
     score = fitting._Training._balanced_accuracy
     monkeypatch.setattr(
-        fitting._Training, "_balanced_accuracy", lambda self: measured.append(self.settled) or score(self)
+        fitting._Training, "_balanced_accuracy", lambda self, some: measured.append(self.settled) or score(self, some)
     )
     samples = with_settings(gather_samples([discs], QUICK), epochs=epoch_count, steps=25, held_out_from=20)
     events = list(fit(samples))
