@@ -64,16 +64,21 @@ class RunResult(VBox):
         self._clear()
         if isinstance(report, str):
             self.cards.value = muted(report)
+            self.notes.value = _lines(run.remarks)
             return
         self.cards.value = score_cards(report, forest_alone=run.settings["architecture"] == "forest")
         self.tried.value = tried
         if report.warning:
             said = html.escape(report.warning)
             self.warning.value = f'<div class="sv-status sv-trouble" role="alert">{said}</div>'
-        self.notes.value = "<br>".join(map(muted, [run.note, *notes_of(report)])) if report.network else ""
+        self.notes.value = _lines([*run.remarks, *([run.note, *notes_of(report)] if report.network else [])])
         if report.network is not None:
             classes = self._project.classes
             self.tables.value = side_by_side(confusion(report.network, classes), by_class(report.network, classes))
+
+
+def _lines(said: list[str]) -> str:
+    return "<br>".join(map(muted, said))
 
 
 _WIDE = {"width": "100%", "margin": "2px 0"}

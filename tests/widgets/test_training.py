@@ -205,12 +205,21 @@ def test_before_a_search_there_is_nothing_to_try_anew(annotated, trained):
     assert TrainingPanel(trained).result.tried.value == "", "its settings name the recipe"
 
 
-def test_why_no_recipe_was_tried_and_a_warning_are_said_as_text(trained):
-    run = replace(trained.run(), choice="<script> default", warning="<b>Augmentation</b> destroys")
+def test_why_no_recipe_was_tried_a_warning_and_remarks_are_said_as_text(trained):
+    texts = {"choice": "<script> default", "warning": "<b>Augmentation</b> destroys", "remarks": ["<i>Memory ran out"]}
+    run = replace(trained.run(), **texts)
     trained._runs[run.name] = run
     result = TrainingPanel(trained).result
     assert "&lt;script&gt; default" in result.tried.value and "<script" not in result.tried.value
     assert "&lt;b&gt;Augmentation" in result.warning.value and 'role="alert"' in result.warning.value
+    assert "&lt;i&gt;Memory ran out" in result.notes.value and "Cross-validation" in result.notes.value
+
+
+def test_remarks_stay_where_there_is_no_score(trained, monkeypatch):
+    trained._runs["0001"] = replace(trained.run(), remarks=["Memory ran out."])
+    unscored = replace(trained.evaluate(), network=None)
+    monkeypatch.setattr(trained, "evaluate", lambda run: unscored)
+    assert "Memory ran out" in TrainingPanel(trained).result.notes.value
 
 
 def test_names_in_a_file_of_what_was_tried_stay_text(searched):
