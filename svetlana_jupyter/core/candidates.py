@@ -16,13 +16,16 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
     """Return the settings of each recipe worth trying, by its name.
 
     What differs from the defaults stays as it was set; only the rest is tried. Recipes that come to the same are tried
-    once, under the first name.
+    once, under the first name. Where a field of view is given and no sampling, that becomes *auto*: as fine as there is
+    time for.
 
     >>> list(candidates(TrainingSettings(may_use=["brightness", "size"])))
     ['default', 'plain', 'texture', 'grain', 'forest']
     """
     own = own_changes(settings)
     names = CANDIDATES if settings.architecture == SMALL else (DEFAULT,)
+    if settings.architecture == SMALL and settings.patches.size != "auto" and settings.patches.sampling is None:
+        own["patches"] = own["patches"] | {"sampling": "auto"}
     found: dict[str, TrainingSettings] = {}
     for name in names:
         candidate = restricted(TrainingSettings(recipe=name).changed(**own))

@@ -15,6 +15,7 @@ from svetlana_jupyter.errors import PatchError
 
 # Most pixels a side that an automatic field of view is sampled with: enough to tell cells, cheap on a laptop.
 AUTO_SAMPLING = {2: 48, 3: 24}
+GIVEN_SAMPLING = {2: 96, 3: 24}  # and one that is given, where the sampling is left to find a recipe with
 LEAST_SIDE = 8
 # Where the view follows the object, a small one is picked from at every so many pixels, a large one at more.
 LEAST_FOLLOWING, COARSER = 12, 4 / 3
@@ -83,19 +84,8 @@ def freeze_patches(
         return settings
     ndim = 3 if "z0" in objects else 2
     units = units_per_pixel(settings, ndim, spacing)
-    limit = AUTO_SAMPLING[ndim] if settings.size == "auto" else 2**16
-    size = _auto_size(settings, objects, classes, units) if settings.size == "auto" else settings.size
-    sides = _for_each_axis(size, ndim, "size")
-    if settings.sampling is not None:
-        sampling = tuple(int(n) for n in _for_each_axis(settings.sampling, ndim, "sampling"))
-    elif settings.view == "object":
-        small = _sides(objects, units).max(axis=1).quantile(0.05) * settings.margin / min(units) / COARSER
-        sampling = tuple(max(LEAST_FOLLOWING, min(limit, round(small * side / max(sides)))) for side in sides)
-    else:
-        # Equal steps along all axes, as fine as the finest axis.
-        sampling = tuple(max(4, min(limit, round(side / min(units)))) for side in sides)
-    if settings.sampling is None and max(sampling) < least:
-        sampling = tuple(round(side * least / max(sampling)) for side in sampling)
+    sides = _field_of_view(settings, objects, classes, units)
+    sampling = _sampling(settings, objects, sides, units, least)
     frozen = settings.changed(size=tuple(float(side) for side in sides), sampling=sampling)
     return frozen.changed(rim=_auto_rim(frozen, objects, units)) if settings.rim == "auto" else frozen
 
@@ -157,6 +147,36 @@ def settings_for(
     """Return the settings with the size that this object's view has, as `take_patch` and `patch_geometry` need them."""
     (size,) = following_sizes(settings, objects.loc[[object]], spacing)
     return settings.changed(size=tuple(map(float, size)))
+
+
+def _field_of_view(
+    settings: PatchSettings, objects: pd.DataFrame, classes: pd.Series | None, units: tuple[float, ...]
+) -> tuple[float, ...]:
+    if settings.size == "auto":
+        return (_auto_size(settings, objects, classes, units),) * len(units)
+    sides = _for_each_axis(settings.size, len(units), "size")
+    if settings.sampling == "auto" and settings.context == "hide":  # there is nothing to see farther out
+        enough = _auto_size(settings, objects, classes, units)
+        return tuple(min(side, enough) for side in sides)
+    return sides
+
+
+def _sampling(
+    settings: PatchSettings, objects: pd.DataFrame, sides: Sequence[float], units: tuple[float, ...], least: int
+) -> tuple[int, ...]:
+    ndim, longest, smallest = len(units), max(sides) / min(units), 4
+    if isinstance(settings.sampling, int | tuple):
+        return tuple(int(n) for n in _for_each_axis(settings.sampling, ndim, "sampling"))
+    if settings.view == "object":
+        small = _sides(objects, units).max(axis=1).quantile(0.05) * settings.margin / min(units) / COARSER
+        longest, smallest = max(LEAST_FOLLOWING, float(small)), LEAST_FOLLOWING
+    if settings.size == "auto":
+        longest = min(longest, AUTO_SAMPLING[ndim])
+    elif settings.sampling == "auto":
+        longest = min(longest, GIVEN_SAMPLING[ndim])
+    longest = max(longest, least)
+    # Equal steps along all axes, by themselves as fine as the finest axis.
+    return tuple(max(smallest, round(longest * side / max(sides))) for side in sides)
 
 
 def _sides(objects: pd.DataFrame, units: tuple[float, ...]) -> pd.DataFrame:

@@ -21,9 +21,11 @@ class PatchSettings(Settings):
         Micrometres need an image with known spacing, and make anisotropic voxels isotropic.
     margin : float
         How much wider than the longest object an *auto* size is.
-    sampling : None, int or tuple of int
+    sampling : None, "auto", int or tuple of int
         Pixels the field of view is resampled to. None keeps its own pixels, or for an *auto* size at most 48 a side
-        in 2D and 24 in 3D; more where a network needs more.
+        in 2D and 24 in 3D; more where a network needs more. *auto* keeps no more than a search for a recipe has time
+        for of a size that is given, 96 a side in 2D and 24 in 3D, and where the context is hidden, no wider a field of
+        view than an *auto* size, which shows the same.
     view : "fixed" or "object"
         *object* widens or narrows the field of view to each object's longest box side times ``margin``, so that small
         and large objects fill their patches alike; ``size`` is then what an object of ``size / margin`` is given.
@@ -59,7 +61,7 @@ class PatchSettings(Settings):
     size: Literal["auto"] | float | tuple[float, ...] = "auto"
     unit: Literal["px", "um"] = "px"
     margin: float = Field(default=1.5, ge=1.0, le=10.0)
-    sampling: int | tuple[int, ...] | None = None
+    sampling: Literal["auto"] | int | tuple[int, ...] | None = None
     view: Literal["fixed", "object"] = "fixed"
     context: Literal["keep", "hide"] = "keep"
     dilation: int = Field(default=2, ge=0, le=100)

@@ -45,14 +45,16 @@ def pipeline_of(settings: TrainingSettings, ndim: int, colors: int) -> Pipeline 
     description = settings.augmentation.pipeline
     if description is None:
         return None
-    patches = settings.patches
+    patches, sampling = settings.patches, settings.patches.sampling
     copies = 2 if patches.is_doubled else 1
     layout = Layout.of(patches, copies * colors + patches.mask_channel)
-    shape = patches.sampling if isinstance(patches.sampling, tuple) else (patches.sampling or ASSUMED,) * ndim
+    shape = sampling if isinstance(sampling, tuple) else (sampling if isinstance(sampling, int) else ASSUMED,) * ndim
     problem = _named_problem(description["transform"], layout, shape)
     if problem:
         assumed = (
-            "" if patches.sampling else f" Where it asks for a shape, give patches a sampling: {ASSUMED} is a guess."
+            ""
+            if isinstance(sampling, int | tuple)
+            else f" Where it asks for a shape, give patches a sampling: {ASSUMED} is a guess."
         )
         raise SettingsError(
             f"{WHO} must work on patches as they are and keep their shape, but {problem}. "

@@ -44,6 +44,7 @@ def test_what_was_set_stays_in_every_candidate():
     for settings in tried.values():
         assert (settings.epochs, settings.seed, settings.patches.size) == (7, 3, 40)
         assert settings.augmentation.share == 0.5
+        assert settings.patches.sampling == "auto"
     assert "wide" not in tried  # a size that is set leaves nothing to widen
     assert not {"object", "wide"} & set(candidates(TrainingSettings(patches={"context": "hide"})))
 
@@ -52,6 +53,14 @@ def test_what_was_set_stays_in_every_candidate():
 def test_another_architecture_is_trained_as_it_was_asked_for(architecture):
     (settings,) = candidates(TrainingSettings(architecture=architecture)).values()
     assert (settings.architecture, settings.recipe) == (architecture, "default")
+
+
+def test_a_sampling_that_is_set_stays_and_one_architecture_alone_needs_none():
+    for settings in candidates(TrainingSettings(patches={"size": 40, "sampling": 40})).values():
+        assert settings.patches.sampling == 40
+    (alone,) = candidates(TrainingSettings(architecture="resnet18", patches={"size": 40})).values()
+    assert alone.patches.sampling is None
+    assert all(settings.patches.sampling is None for settings in candidates(TrainingSettings()).values())
 
 
 def test_what_is_as_by_default_is_no_change():

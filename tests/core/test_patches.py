@@ -252,6 +252,35 @@ def test_an_automatic_size_is_sampled_with_few_pixels_and_a_given_one_with_its_o
 
 
 @pytest.mark.parametrize(
+    ("values", "size", "sampling"),
+    [
+        ({"size": 90}, (90, 90), (90, 90)),
+        ({"size": 200}, (200, 200), (96, 96)),
+        ({"size": (50, 200)}, (50, 200), (24, 96)),
+        ({"size": 200, "context": "hide"}, (30, 30), (30, 30)),
+        ({"size": (20, 200), "context": "hide"}, (20, 30), (20, 30)),
+        ({"size": 20, "context": "hide"}, (20, 20), (20, 20)),
+        ({}, (30, 30), (30, 30)),
+        ({"size": 200, "view": "object"}, (200, 200), (22, 22)),
+    ],
+)
+def test_the_sampling_of_a_given_size_may_be_left_to_what_there_is_time_for(values, size, sampling):
+    found = freeze_patches(PatchSettings(sampling="auto", **values), boxes((20, 10)), None, None)
+    assert found.size == size and found.sampling == sampling
+
+
+def test_in_volumes_there_is_time_for_less():
+    objects = pd.DataFrame([{"z0": 0, "y0": 0, "x0": 0, "z1": 5, "y1": 10, "x1": 8}], index=[1])
+    objects[["z", "y", "x"]] = 0.0
+    how = PatchSettings(size=45, sampling="auto")
+    assert freeze_patches(how, objects, None, None).sampling == (24,) * 3
+    assert freeze_patches(how.changed(context="hide"), objects, None, None).size == (15.0,) * 3
+    flat = freeze_patches(how.changed(unit="um"), objects, None, (2.0, 1.0, 1.0))
+    assert flat.size == (45.0,) * 3 and flat.sampling == (24,) * 3
+    assert freeze_patches(PatchSettings(size=45), objects, None, None).sampling == (45,) * 3
+
+
+@pytest.mark.parametrize(
     ("values", "sampling"),
     [
         ({}, (63, 63)),
