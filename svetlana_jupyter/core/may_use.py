@@ -13,7 +13,8 @@ orientation
 size
     Not allowed: every object is shown as large, as coarse and as sharp as every other, without its mask, whose corners
     would tell; its size and sharpness are varied while training. How large neighbours look beside it belongs to its
-    surroundings. In objects of a few pixels across some of it may still be told, most of all where there is no noise.
+    surroundings. In objects of a few pixels across some of it may still be told, most of all where there is no noise,
+    or where a blur of the optics takes the detail of small objects alone.
 
 What may count wins over single settings: `restricted` changes those that would let in more, and `said` names them.
 Settings that keep out more than is asked stay as they are.
