@@ -132,7 +132,7 @@ def test_the_file_may_name_runs_alone_but_a_call_any_weights(project, tmp_path):
         with pytest.raises(ProjectError, match=r"a file may only name runs.*none yet.*give it to the call"):
             project.train(**call)
     run = project.train(**QUICK | STILL, start_from=place, network=Plain(3, 2))
-    assert run.remarks == [f"Began with 4 of 4 weights of {place}."]
+    assert run.remarks[0] == f"Began with 4 of 4 weights of {place}."
     found = tensors(project, run.name, Plain(3, 2))
     np.testing.assert_allclose(found["body.out.weight"], network.out.weight.detach(), atol=1e-6)
     with pytest.raises(InputError, match="there is no"):
