@@ -155,7 +155,7 @@ def _field_of_view(
     if settings.size == "auto":
         return (_auto_size(settings, objects, classes, units),) * len(units)
     sides = _for_each_axis(settings.size, len(units), "size")
-    if settings.sampling == "auto" and settings.context == "hide":  # there is nothing to see farther out
+    if settings.sampling == "auto" and settings.context == "hide":  # farther out is hardly anything to see
         enough = _auto_size(settings, objects, classes, units)
         return tuple(min(side, enough) for side in sides)
     return sides

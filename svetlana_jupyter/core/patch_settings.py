@@ -25,7 +25,7 @@ class PatchSettings(Settings):
         Pixels the field of view is resampled to. None keeps its own pixels, or for an *auto* size at most 48 a side
         in 2D and 24 in 3D; more where a network needs more. *auto* keeps no more than a search for a recipe has time
         for of a size that is given, 96 a side in 2D and 24 in 3D, and where the context is hidden, no wider a field of
-        view than an *auto* size, which shows the same.
+        view than an *auto* size.
     view : "fixed" or "object"
         *object* widens or narrows the field of view to each object's longest box side times ``margin``, so that small
         and large objects fill their patches alike; ``size`` is then what an object of ``size / margin`` is given.
