@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,8 +138,10 @@ def predict_parts(
         asked = ask(pd.concat(list(parts.values())))
     asked = None if asked is None else frozenset(map(int, asked))
     size = batch_size or BATCH[pair.ndim]
-    with threadpool_limits(1, user_api="blas"):  # or the products of cutting take the network's cores
-        for event in _ahead(_cut_parts(pair, parts, classifier, size, familiar, asked)):
+    cut = _cut_parts(pair, parts, classifier, size, familiar, asked)
+    # One thread for the products of cutting, or they take the network's cores.
+    with threadpool_limits(1, user_api="blas"), closing(_ahead(cut)) as events:
+        for event in events:
             if isinstance(event, PartPredicted):
                 yield event
             else:
@@ -181,12 +184,13 @@ def ask(objects: pd.DataFrame) -> Labels:
     return np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:ASKED]
 
 
-def _all_or_nothing(events: Iterator[Predicted | PartPredicted]) -> Iterator[Predicted]:
-    for event in events:
-        if isinstance(event, Predicted):
-            yield event
-        elif event.failed:
-            raise DamagedError(next(iter(event.failed.values())))
+def _all_or_nothing(events: Generator[Predicted | PartPredicted]) -> Iterator[Predicted]:
+    with closing(events):  # a traceback that is kept would keep it open, and its thread waiting
+        for event in events:
+            if isinstance(event, Predicted):
+                yield event
+            elif event.failed:
+                raise DamagedError(next(iter(event.failed.values())))
 
 
 def _unlike(cut: Cut, classifier: Classifier, familiar: Familiar | None, asked: Collection[int] | None) -> Floats:
@@ -256,13 +260,13 @@ def _joined(pieces: list[Cut]) -> Cut:
     return np.concatenate([labels for labels, _ in pieces]), np.concatenate([inputs for _, inputs in pieces])
 
 
-def _ahead(pieces: Iterator[Ready]) -> Iterator[Ready]:
+def _ahead(pieces: Iterator[Ready]) -> Generator[Ready]:
     """Yield what ``pieces`` yields, taken ahead of time by a thread that ends when this generator does."""
     ready: queue.Queue[Ready | BaseException | None] = queue.Queue(maxsize=QUEUED)
-    closing = threading.Event()
+    ending = threading.Event()
 
     def put(item: Ready | BaseException | None) -> None:
-        while not closing.is_set():
+        while not ending.is_set():
             try:
                 return ready.put(item, timeout=PATIENCE)
             except queue.Full:
@@ -272,7 +276,7 @@ def _ahead(pieces: Iterator[Ready]) -> Iterator[Ready]:
         try:
             for piece in pieces:
                 put(piece)
-                if closing.is_set():
+                if ending.is_set():
                     return
             put(None)
         except BaseException as error:  # raised again where the pieces are used
@@ -286,5 +290,5 @@ def _ahead(pieces: Iterator[Ready]) -> Iterator[Ready]:
                 raise item
             yield item
     finally:
-        closing.set()
+        ending.set()
         reader.join()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from svetlana_jupyter.core import blocks
 from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.errors import ClassifierError
+from svetlana_jupyter.errors import ClassifierError, DamagedError
+from svetlana_jupyter.learn import predict as predicting
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.predict import predict
 from svetlana_jupyter.learn.samples import gather_samples
@@ -30,6 +31,13 @@ def trained(request):
 
 def reading_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "cutting patches"]
+
+
+def in_small_blocks(pair, monkeypatch):
+    """Return the pair in more blocks than may wait to be classified."""
+    small = dict.fromkeys(pair.mask.dims, 12)
+    monkeypatch.setitem(blocks.SIDES, pair.ndim, (12,) * pair.ndim)
+    return type(pair)(pair.name, pair.image.chunk(small), pair.mask.chunk(small))
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,9 +69,7 @@ def test_a_forest_is_predicted_the_same_way(discs):
 
 def test_closing_the_generator_ends_the_reading_thread(trained, monkeypatch):
     pair, objects, classifier = trained
-    small = dict.fromkeys(pair.mask.dims, 12)
-    monkeypatch.setitem(blocks.SIDES, pair.ndim, (12,) * pair.ndim)  # more blocks than may wait to be classified
-    running = predict(type(pair)(pair.name, pair.image.chunk(small), pair.mask.chunk(small)), objects, classifier, 1)
+    running = predict(in_small_blocks(pair, monkeypatch), objects, classifier, 1)
     next(running)
     assert reading_threads()
     running.close()
@@ -80,6 +86,24 @@ def test_an_error_while_reading_arrives_where_predictions_are_used(trained):
     with pytest.raises(OSError, match="the disk is gone"):
         list(predict(type(pair)(pair.name, pair.image.copy(data=unreadable), pair.mask), objects, classifier))
     assert not reading_threads()
+
+
+def test_an_error_that_is_kept_keeps_no_thread_reading(trained, monkeypatch):
+    pair, objects, classifier = trained
+    pair = in_small_blocks(pair, monkeypatch)
+    monkeypatch.setattr(predicting, "PART", dict.fromkeys(predicting.PART, 1))
+    first = int(predicting.split_into_parts(pair, objects, classifier)[0].index[0])
+    cut = type(classifier).cut
+
+    def torn(self, pair, some):
+        if first in some.index:
+            raise DamagedError("a chunk is torn")
+        yield from cut(self, pair, some)
+
+    monkeypatch.setattr(type(classifier), "cut", torn)
+    with pytest.raises(DamagedError, match="torn") as caught:
+        list(predict(pair, objects, classifier, 1))
+    assert caught.tb and not reading_threads()
 
 
 def test_no_objects_give_no_predictions(trained):
