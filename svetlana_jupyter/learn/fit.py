@@ -40,6 +40,7 @@ from svetlana_jupyter.learn.split import held_out
 EVALUATION_BATCH = 64
 SETTLED = 256  # training patches that averages are taken from: more would change nothing but the time
 EVALUATING = 0.1  # share of the time that scoring what is held out may take
+VARIED = 2**20  # numbers varied at once: of small batches as many, for a call takes longer than what it does to one
 DIVERGED = 10.0  # times the loss of guessing: what is worse has left the ground
 POOR, CHANCE = 0.9, 0.1  # times the loss of guessing, and above its accuracy: what is no better has learned nothing
 
@@ -171,8 +172,8 @@ class _Training:
         worst, astray, ended = math.inf, 0, "stopped" if stop() else ""
         while not ended and len(history) < settings.epochs:
             began, epoch, losses = time.monotonic(), len(history) + 1, list[float]()
-            for batch, chosen in enumerate(self.draws.epoch(), start=1):
-                losses.append(self._step(self.training[chosen]))
+            for batch, (chosen, patches) in enumerate(self._varied(self.draws.epoch()), start=1):
+                losses.append(self._step(chosen, patches))
                 if not math.isfinite(losses[-1]):
                     break
                 yield Batch(epoch, settings.epochs, batch, self.draws.steps, losses[-1])
@@ -241,21 +242,30 @@ class _Training:
             raise ClassifierError(f"{what} {advice}")
         return f"{what.capitalize()} The network of epoch {best.epoch} is kept. {advice}"
 
-    def _step(self, chosen: NDArray[np.int64]) -> float:
-        """Take one step of the optimiser on these samples and return the loss."""
+    def _varied(self, batches: list[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield the samples of each batch and their patches, varied: those of several small batches at once."""
+        together = max(1, VARIED // (self.settings.batch_size * self.patches[0].numel()))
+        if self.augment.pipeline is not None:  # which goes patch by patch, so that a stop would wait for all
+            together = 1
+        for first in range(0, len(batches), together):
+            some = [self.training[chosen] for chosen in batches[first : first + together]]
+            patches = self._on_device(self.augment(self._some(np.concatenate(some)), self.generator))
+            yield from zip(some, torch.split(patches, [len(chosen) for chosen in some]), strict=True)
+
+    def _step(self, chosen: NDArray[np.int64], patches: Tensor) -> float:
+        """Take one step of the optimiser on varied patches of these samples and return the loss."""
         self.settled, self.score = False, None
         if not self.network.training:
             self.network.train()
         if self.settings.body == "frozen":
             self.network.eval()
             self.network.last_layer.train()
-        patches = self.augment(self._some(chosen), self.generator)
         seed = int(torch.randint(2**31, (), generator=self.generator))
         with repeatable(self.device, seed if self.network.draws else None):
             with computing(self.device, self.mixed):
-                logits = self.network(self._on_device(patches))
+                logits = self.network(patches)
             loss = self.loss(logits, self.targets[chosen].to(self.device))
-            self.optimizer.zero_grad(set_to_none=True)
+            self.network.zero_grad()
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()

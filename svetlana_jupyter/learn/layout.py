@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Self
 
 import torch
@@ -73,7 +74,8 @@ class Layout:
         return copy >= self.copies - self.hidden // self.colors
 
     def _anything(self, copy: Tensor, last: Tensor) -> Tensor:
-        found = last != 0 if self.masked and not self.rimmed else copy[:, :1] != 0
-        for channel in range(self.colors):  # one by one is faster than a reduction over so few
-            found = found.logical_or(copy[:, channel : channel + 1])
-        return found
+        shows = [copy[:, channel : channel + 1] for channel in range(self.colors)]
+        if self.masked and not self.rimmed:
+            shows.append(last)
+        # One by one is faster than a reduction over so few, and "or" of what is compared than "or" of numbers.
+        return reduce(Tensor.logical_or, (one != 0 for one in shows))

@@ -12,12 +12,6 @@ from svetlana_jupyter.core.settings import TrainingSettings
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-_OF_LOGITS: Mapping[str, Loss] = MappingProxyType(
-    {
-        "cross_entropy": functional.cross_entropy,
-        "binary_cross_entropy": functional.binary_cross_entropy_with_logits,
-    }
-)
 _OF_PROBABILITIES: Mapping[str, Loss] = MappingProxyType(
     {"l1": functional.l1_loss, "smooth_l1": functional.smooth_l1_loss, "mse": functional.mse_loss}
 )
@@ -34,10 +28,12 @@ def build_loss(settings: TrainingSettings) -> Loss:
 
     def loss(logits: Tensor, classes: Tensor) -> Tensor:
         logits = logits.float()  # 16 bits are too few for a loss
+        if name == "cross_entropy":
+            return functional.cross_entropy(logits, classes, label_smoothing=smoothing)
         wanted = functional.one_hot(classes, logits.shape[1]).to(logits)
         wanted = wanted * (1 - smoothing) + smoothing / logits.shape[1]
-        if name in _OF_LOGITS:
-            return _OF_LOGITS[name](logits, wanted)
+        if name == "binary_cross_entropy":
+            return functional.binary_cross_entropy_with_logits(logits, wanted)
         return _OF_PROBABILITIES[name](logits.softmax(dim=1), wanted)
 
     return loss

@@ -6,8 +6,9 @@ where a ratio is below 0.8.
 Grey discs, the field of view 96 pixels sampled to 48 (3D: 48 to 24), one epoch of a training with flips and rotations:
 drawing, augmentation, transfer, forward, backward and optimiser. After each of its steps the same network, in the same
 layout, type and batch, goes forward and backward on a ready tensor, so that whatever else the machine does slows down
-both. Ratios are bare time ÷ ours: of processor time over the whole epoch, and of the median wall time of a step. Other
-work on the machine can only lower either, so the better one counts. The paper's setting is flips and rotations alone;
+both. Ratios are bare time ÷ ours: of processor time over the whole epoch, and of the median wall time of 16 steps (not
+of one, as patches are varied for several at once). Other work on the machine can only lower either, so the better one
+counts. The paper's setting is flips and rotations alone;
 the default adds changes of light and noise, and its network is lighter.
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from svetlana_jupyter.core.objects import index_objects
@@ -39,6 +41,7 @@ from tests.benchmarks.report import show
 LEAST = 0.8
 CELL = {2: 40, 3: 20}
 FIELD = {2: (96, 48), 3: (48, 24)}
+TOGETHER = 16  # steps whose wall time is taken together
 READY = 8  # batches that the bare network goes round
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -116,7 +119,7 @@ def measured(part: Part, name: str, threads: int, device: str = "cpu") -> dict[s
     for ours_took, bare_took in zip(our_steps(samples), ready, strict=False):
         ours.append(ours_took)
         bare.append(bare_took)
-    wall = np.median(bare, axis=0)[0] / np.median(ours, axis=0)[0]
+    bare_wall, our_wall = (np.median(_summed(steps)) for steps in (bare, ours))
     worked = np.sum(bare, axis=0)[1] / np.sum(ours, axis=0)[1]
     return {
         "setting": name,
@@ -125,13 +128,19 @@ def measured(part: Part, name: str, threads: int, device: str = "cpu") -> dict[s
         "labels": len(samples),
         "batch": settings.batch_size,
         "steps": len(ours),
-        "patches a second": round(settings.batch_size / float(np.median(ours, axis=0)[0])),
+        "patches a second": round(TOGETHER * settings.batch_size / float(our_wall)),
         "bare step (ms, processor)": round(1e3 * float(np.mean(bare, axis=0)[1]), 2),
         "our step (ms, processor)": round(1e3 * float(np.mean(ours, axis=0)[1]), 2),
         "ratio (processor)": round(float(worked), 3),
-        "ratio (wall, median step)": round(float(wall), 3),
-        "passes": bool(max(worked, wall) >= LEAST),
+        "ratio (wall)": round(float(bare_wall / our_wall), 3),
+        "passes": bool(max(worked, bare_wall / our_wall) >= LEAST),
     }
+
+
+def _summed(steps: list[tuple[float, float]]) -> NDArray[np.float64]:
+    """Return the wall time of each `TOGETHER` steps."""
+    walls: NDArray[np.float64] = np.array(steps)[: len(steps) // TOGETHER * TOGETHER, 0]
+    return walls.reshape(-1, TOGETHER).sum(axis=1)
 
 
 def main() -> int:

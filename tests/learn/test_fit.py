@@ -9,7 +9,8 @@ import torch
 
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
-from svetlana_jupyter.learn.augment import center_crop
+from svetlana_jupyter.learn import fit as fitting
+from svetlana_jupyter.learn.augment import Augmenter, center_crop
 from svetlana_jupyter.learn.events import Batch, Epoch, Fitted
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.samples import Gathering, Samples, gather, gather_each, gather_samples
@@ -79,6 +80,32 @@ def test_how_a_file_is_chunked_does_not_change_what_is_trained(discs):
     one, other = (gather_samples([(pair, objects, classes)], QUICK) for pair in (found, chunked))
     np.testing.assert_array_equal(one.objects, other.objects)
     np.testing.assert_allclose(one.inputs, other.inputs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "calls"), [(None, [24, 16]), ({"transform": {"__class_fullname__": "NoOp", "p": 1.0}}, [8] * 5)]
+)
+def test_several_batches_are_varied_at_once_and_each_holds_its_samples(discs, monkeypatch, pipeline, calls):
+    still = {"flips": False, "rotation": "none", "brightness": 0.0, "noise": 0.0, "pipeline": pipeline}
+    samples = gather_samples([discs], QUICK.changed(augmentation=still, epochs=1))
+    monkeypatch.setattr(fitting, "VARIED", 3 * 8 * samples.inputs[0].size + 1)
+    steps, varied = [], []
+    step, call = fitting._Training._step, Augmenter.__call__
+
+    def watched(self, chosen, patches):
+        steps.append((samples.inputs[chosen], patches.numpy()))
+        return step(self, chosen, patches)
+
+    def counted(self, patches, generator):
+        varied.append(len(patches))
+        return call(self, patches, generator)
+
+    monkeypatch.setattr(fitting._Training, "_step", watched)
+    monkeypatch.setattr(Augmenter, "__call__", counted)
+    trained(samples)
+    assert varied == calls and len(steps) == 5
+    for wanted, got in steps:
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-6)  # a pipeline changes the unit, and back
 
 
 def test_events_count_batches_and_epochs_and_end_with_the_classifier(discs):

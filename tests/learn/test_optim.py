@@ -47,13 +47,13 @@ def test_decay_and_its_epochs_can_be_chosen():
 
 
 def test_cosine_falls_from_the_rate_to_nothing():
-    found = [rate for rate, _ in rates(schedule="cosine", learning_rate=0.1, epochs=5)]
+    found = [rate for (rate,) in rates(schedule="cosine", learning_rate=0.1, epochs=5)]
     wanted = [0.05 * (1 + math.cos(math.pi * step / 20)) for step in range(21)]
     assert found == pytest.approx(wanted, abs=1e-9)
 
 
 def test_one_cycle_rises_to_the_rate_and_falls_to_almost_nothing_at_the_last_step():
-    found = [rate for rate, _ in rates(schedule="one_cycle", learning_rate=0.1, epochs=10)]
+    found = [rate for (rate,) in rates(schedule="one_cycle", learning_rate=0.1, epochs=10)]
     peak = found.index(max(found))
     assert found[peak] == pytest.approx(0.1, rel=0.01) and found[0] == pytest.approx(0.1 / 25)
     assert peak == pytest.approx(0.3 * 40, abs=1)
@@ -62,7 +62,7 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_almost_nothing_at_the_last_ste
 
 
 def test_constant_stays():
-    assert {rate for rate, _ in rates(schedule="constant", learning_rate=0.1, epochs=3)} == {0.1}
+    assert {rate for (rate,) in rates(schedule="constant", learning_rate=0.1, epochs=3)} == {0.1}
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "constant"])
@@ -102,7 +102,7 @@ for name in ("adam", "adamw"):
     optimizer = build_optimizer(one, settings)
     schedule = build_schedule(optimizer, settings, 2)
     before = one.head.weight.clone()
-    optimizer.zero_grad()
+    one.zero_grad()
     one(torch.ones(2, 1, 8, 8)).sum().backward()
     optimizer.step()
     schedule.step()

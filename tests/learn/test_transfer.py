@@ -130,8 +130,8 @@ def test_a_frozen_body_stays_and_one_with_its_own_rate_moves_by_it(discs, tmp_pa
 def test_the_layers_of_a_frozen_body_see_the_averages_of_all_patches_while_the_last_one_trains(discs, monkeypatch):
     step, modes = fitting._Training._step, []
 
-    def watched(self, chosen):
-        loss = step(self, chosen)
+    def watched(self, chosen, patches):
+        loss = step(self, chosen, patches)
         modes.append((self.network.head.training, *(layer.training for layer in averaging(self.network))))
         return loss
 

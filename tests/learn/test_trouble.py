@@ -92,8 +92,8 @@ def diverging(monkeypatch, steps: range, value: float) -> None:
     """Make the loss of some steps something else."""
     step, count = fitting._Training._step, iter(range(1, 10**6))
 
-    def spoiled(self, chosen):
-        loss = step(self, chosen)
+    def spoiled(self, chosen, patches):
+        loss = step(self, chosen, patches)
         return value if next(count) in steps else loss
 
     monkeypatch.setattr(fitting._Training, "_step", spoiled)
@@ -132,8 +132,8 @@ def test_weights_that_are_no_numbers_are_never_kept(discs, monkeypatch):
     samples = with_settings(gather_samples([discs], QUICK), epochs=4)
     step, count = fitting._Training._step, iter(range(1, 100))
 
-    def spoiled(self, chosen):
-        loss = step(self, chosen)
+    def spoiled(self, chosen, patches):
+        loss = step(self, chosen, patches)
         if next(count) == 15:  # the last of epoch 3: its loss was still a number
             self.network.head.bias.data[0] = torch.nan
         return loss
