@@ -40,7 +40,7 @@ from svetlana_jupyter.learn.split import held_out
 EVALUATION_BATCH = 64
 SETTLED = 256  # training patches that averages are taken from: more would change nothing but the time
 EVALUATING = 0.1  # share of the time that scoring what is held out may take
-VARIED = 2**20  # numbers varied at once: of small batches as many, for a call takes longer than what it does to one
+VARIED = 2**20  # numbers varied at once, in as many small batches: one at a time they take half as long again
 DIVERGED = 10.0  # times the loss of guessing: what is worse has left the ground
 POOR, CHANCE = 0.9, 0.1  # times the loss of guessing, and above its accuracy: what is no better has learned nothing
 
@@ -245,8 +245,8 @@ class _Training:
     def _varied(self, batches: list[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield the samples of each batch and their patches, varied: those of several small batches at once."""
         together = max(1, VARIED // (self.settings.batch_size * self.patches[0].numel()))
-        if self.augment.pipeline is not None:  # which goes patch by patch, so that a stop would wait for all
-            together = 1
+        if self.augment.pipeline is not None:
+            together = 1  # it goes patch by patch, so that a stop would wait for all
         for first in range(0, len(batches), together):
             some = [self.training[chosen] for chosen in batches[first : first + together]]
             patches = self._on_device(self.augment(self._some(np.concatenate(some)), self.generator))

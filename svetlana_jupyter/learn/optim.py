@@ -45,16 +45,13 @@ def freeze_body(network: Classifying) -> None:
 def build_optimizer(network: Classifying, settings: TrainingSettings) -> optim.Optimizer:
     """Return Adam, or AdamW with its decoupled weight decay, over all weights that train.
 
-    The body is a second group where it trains at a rate of its own: of two groups a step costs twice as much.
+    Weights of one rate are one group: that of the last layer comes first, and the body's, if it has its own, second.
     """
     head = list(network.last_layer.parameters())
-    body = [weights for weights in _body(network) if weights.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": head, "lr": settings.learning_rate},
-        {"params": body, "lr": settings.body_rate},
-    ]
-    if not (body and settings.body_rate):
-        groups = [{"params": head + body, "lr": settings.learning_rate}]
+    by_rate = {settings.learning_rate: head}
+    if body := [weights for weights in _body(network) if weights.requires_grad]:
+        by_rate.setdefault(settings.body_rate or settings.learning_rate, []).extend(body)
+    groups = [{"params": weights, "lr": rate} for rate, weights in by_rate.items()]
     kind = _AdamW if settings.optimizer == "adamw" else _Adam
     # In one pass over the weights: with small networks a loop over them costs as much as the augmentation of a batch.
     return kind(groups, betas=settings.betas, weight_decay=settings.weight_decay, fused=head[0].device.type != "mps")

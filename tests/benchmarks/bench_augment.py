@@ -8,8 +8,8 @@ drawing, augmentation, transfer, forward, backward and optimiser. After each of 
 layout, type and batch, goes forward and backward on a ready tensor, so that whatever else the machine does slows down
 both. Ratios are bare time ÷ ours: of processor time over the whole epoch, and of the median wall time of 16 steps (not
 of one, as patches are varied for several at once). Other work on the machine can only lower either, so the better one
-counts. The paper's setting is flips and rotations alone;
-the default adds changes of light and noise, and its network is lighter.
+counts. The paper's setting is flips and rotations alone; the default adds changes of light and noise, and its network
+is lighter.
 """
 
 from __future__ import annotations

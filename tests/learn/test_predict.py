@@ -103,7 +103,7 @@ def test_an_error_that_is_kept_keeps_no_thread_reading(trained, monkeypatch):
     monkeypatch.setattr(type(classifier), "cut", torn)
     with pytest.raises(DamagedError, match="torn") as caught:
         list(predict(pair, objects, classifier, 1))
-    assert caught.tb and not reading_threads()
+    assert not reading_threads(), caught.value  # whose traceback is still there
 
 
 def test_no_objects_give_no_predictions(trained):
