@@ -10,7 +10,7 @@ from scipy.stats import linregress
 
 from svetlana_jupyter.errors import InputError
 
-NORMAL_95 = 1.96  # deviations of a normal distribution that hold 95 % of it, rounded as Bland and Altman do
+Z_95 = 1.96  # deviations of a normal distribution that hold 95 % of it, rounded as Bland and Altman do
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,5 @@ def agreement(x: ArrayLike, y: ArrayLike) -> Agreement:
     if np.ptp(reference) > 0:
         line = linregress(reference, other)
         slope, intercept, r2 = float(line.slope), float(line.intercept), float(line.rvalue**2)
-    limits = bias - NORMAL_95 * deviation, bias + NORMAL_95 * deviation
+    limits = bias - Z_95 * deviation, bias + Z_95 * deviation
     return Agreement(len(reference), slope, intercept, r2, bias, deviation, limits)

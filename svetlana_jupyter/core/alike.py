@@ -7,18 +7,20 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.blocks import last_axes
-from svetlana_jupyter.core.geometry import Geometry
+from svetlana_jupyter.core.blocks import index_last_axes
+from svetlana_jupyter.core.geometry import PatchGeometry
 from svetlana_jupyter.core.resampling import picked, resampled
-from svetlana_jupyter.core.unmixing import fit, softened, unexplained
+from svetlana_jupyter.core.unmixing import blur_masks, fit, unmixing_residual
 
 Floats = NDArray[np.float32]
 
-SMOOTH = 2.0  # patch pixels to either side, over which outlines are rounded: more than the pixels of small objects do
-THIN = 0.5  # of an object's volume at least is kept where that takes away more
+OUTLINE_SMOOTHING = (
+    2.0  # patch pixels to either side, over which outlines are rounded: more than the pixels of small objects do
+)
+MIN_KEPT_VOLUME = 0.5  # of an object's volume at least is kept where that takes away more
 
 
-def alike(pixels: Floats, own: NDArray[np.bool_], geometry: Geometry) -> tuple[Floats, NDArray[np.bool_]]:
+def alike(pixels: Floats, own: NDArray[np.bool_], geometry: PatchGeometry) -> tuple[Floats, NDArray[np.bool_]]:
     """Resample windows so that nothing but what they show tells how large an object was in the image.
 
     Pixels are picked, not averaged: noise stays what it was. The light that mixes in along the edge reaches equally far
@@ -37,14 +39,16 @@ def alike(pixels: Floats, own: NDArray[np.bool_], geometry: Geometry) -> tuple[F
         The objects. Where one fills a pixel that was not its own, it shows its level.
     """
     steps, shape = geometry.step, geometry.shape
-    soft = softened(own, geometry.view)
+    soft = blur_masks(own, geometry.view)
     # So many of its pixels are enough to fit a large object by.
-    some = last_axes(slice(seen.start, seen.stop, max(1, int(step / 2))) for seen, step in zip(geometry.view, steps))
+    some = index_last_axes(
+        slice(seen.start, seen.stop, max(1, int(step / 2))) for seen, step in zip(geometry.view, steps)
+    )
     coefficients, level = fit(pixels[some], own[some], soft[some])
-    rounded = resampled(own.astype(np.float32), steps, shape, wide=SMOOTH)
-    fills: NDArray[np.bool_] = rounded >= np.minimum(0.5, _least(rounded, own, THIN / math.prod(steps)))
+    rounded = resampled(own.astype(np.float32), steps, shape, wide=OUTLINE_SMOOTHING)
+    fills: NDArray[np.bool_] = rounded >= np.minimum(0.5, _least(rounded, own, MIN_KEPT_VOLUME / math.prod(steps)))
     pixels, soft, own = picked(pixels, steps, shape), picked(soft, steps, shape), picked(own, steps, shape)
-    alone = unexplained(pixels, own, soft, coefficients) + level.reshape(*level.shape, *(1 for _ in steps))
+    alone = unmixing_residual(pixels, own, soft, coefficients) + level.reshape(*level.shape, *(1 for _ in steps))
     return np.where((own | fills)[:, None], alone, pixels).astype(np.float32), fills
 
 

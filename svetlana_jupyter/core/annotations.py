@@ -4,7 +4,7 @@ A *gesture* is one key press, click or lasso, however many objects it names. Und
 that name a gesture: history is never rewritten, so the state is always the replay of the log.
 
 Every row speaks of an object by its number in the mask that was on screen. What was said of a mask that was replaced
-stays as it was said; `core.standing` carries it over to the objects of today.
+stays as it was said; `core.current_labels` carries it over to the objects of today.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple, get_args
 
 import pandas as pd
 
-Mark = Literal["label", "ambiguous", "bad", "skip"]
+LabelAction = Literal["label", "ambiguous", "bad", "skip"]
 Action = Literal["label", "erase", "skip", "ambiguous", "bad", "undo", "redo"]
-IMPORT = "import: "  # how the source of annotations that came from elsewhere begins
+IMPORT_SOURCE_PREFIX = "import: "  # how the source of annotations that came from elsewhere begins
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
@@ -28,7 +28,7 @@ class ObjectId(NamedTuple):
     object: int
 
 
-class Subject(NamedTuple):
+class VersionedObjectId(NamedTuple):
     """What a row speaks of: an object by its number in one of the masks that the image has had, counted from 0."""
 
     image: str
@@ -42,16 +42,16 @@ class Label(NamedTuple):
     ``action`` "" is nothing at all; "erase" is kept for objects of a later mask, so that nothing is carried over.
     """
 
-    action: Mark | Literal["erase", ""] = ""
+    action: LabelAction | Literal["erase", ""] = ""
     class_id: int = 0
 
 
 UNLABELED = Label()
-ERASED = Label("erase")
+ERASED_LABEL = Label("erase")
 
 
 @dataclass(frozen=True)
-class Entry:
+class AnnotationEvent:
     """One row of the log.
 
     Parameters
@@ -91,19 +91,19 @@ class Entry:
     mask: int = 0
 
     @property
-    def subject(self) -> Subject:
-        return Subject(self.image, self.object, self.mask)
+    def subject(self) -> VersionedObjectId:
+        return VersionedObjectId(self.image, self.object, self.mask)
 
 
 class AnnotationLog:
     """The entries of one annotator and the state they lead to.
 
     >>> log = AnnotationLog()
-    >>> log.append([Entry("2026-01-01T09:00:00.000Z", "label", 1, "well", 17, class_id=2)])
-    >>> log.label_of(Subject("well", 17)).class_id
+    >>> log.append([AnnotationEvent("2026-01-01T09:00:00.000Z", "label", 1, "well", 17, class_id=2)])
+    >>> log.label_of(VersionedObjectId("well", 17)).class_id
     2
-    >>> log.append([Entry("2026-01-01T09:00:01.000Z", "undo", log.undoable)])
-    >>> log.label_of(Subject("well", 17)).action
+    >>> log.append([AnnotationEvent("2026-01-01T09:00:01.000Z", "undo", log.edit_to_undo)])
+    >>> log.label_of(VersionedObjectId("well", 17)).action
     ''
 
     Attributes
@@ -117,37 +117,37 @@ class AnnotationLog:
         A number that no gesture has yet.
     """
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self.entries: list[Entry] = []
-        self.touched: list[Subject] = []
+    def __init__(self, entries: Iterable[AnnotationEvent] = ()) -> None:
+        self.entries: list[AnnotationEvent] = []
+        self.touched: list[VersionedObjectId] = []
         self.masks: dict[str, int] = {}
         self.next_gesture = 1
-        self._labels: dict[Subject, Label] = {}
-        self._gestures: dict[int, list[Entry]] = {}
-        self._before: dict[int, dict[Subject, Label]] = {}
+        self._labels: dict[VersionedObjectId, Label] = {}
+        self._gestures: dict[int, list[AnnotationEvent]] = {}
+        self._before: dict[int, dict[VersionedObjectId, Label]] = {}
         self._done: list[int] = []
         self._undone: list[int] = []
         self.append(entries)
 
     @property
-    def labels(self) -> Mapping[Subject, Label]:
+    def labels(self) -> Mapping[VersionedObjectId, Label]:
         """Everything that something was said of, in the order in which it was last said."""
         return self._labels
 
     @property
-    def undoable(self) -> int:
+    def edit_to_undo(self) -> int:
         """The gesture that undo would take back, 0 if there is none."""
         return self._done[-1] if self._done else 0
 
     @property
-    def redoable(self) -> int:
+    def edit_to_redo(self) -> int:
         """The gesture that redo would bring back, 0 if there is none."""
         return self._undone[-1] if self._undone else 0
 
-    def label_of(self, subject: Subject) -> Label:
+    def label_of(self, subject: VersionedObjectId) -> Label:
         return self._labels.get(subject, UNLABELED)
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Iterable[AnnotationEvent]) -> None:
         """Add rows and follow them. Rows of one gesture may arrive in one call or in several."""
         for entry in entries:
             self.entries.append(entry)
@@ -158,7 +158,7 @@ class AnnotationLog:
             else:
                 self._do(entry)
 
-    def _do(self, entry: Entry) -> None:
+    def _do(self, entry: AnnotationEvent) -> None:
         if entry.gesture not in self._gestures:
             self._gestures[entry.gesture] = []
             self._before[entry.gesture] = {}
@@ -171,21 +171,21 @@ class AnnotationLog:
         self._follow(entry)
 
     def _undo(self, gesture: int) -> None:
-        if gesture == self.undoable:
+        if gesture == self.edit_to_undo:
             self._undone.append(self._done.pop())
             for subject, label in self._before[gesture].items():
                 self._set(subject, label)
 
     def _redo(self, gesture: int) -> None:
-        if gesture == self.redoable:
+        if gesture == self.edit_to_redo:
             self._done.append(self._undone.pop())
             for entry in self._gestures[gesture]:
                 self._follow(entry)
 
-    def _follow(self, entry: Entry) -> None:
+    def _follow(self, entry: AnnotationEvent) -> None:
         subject = entry.subject
         if entry.action == "erase":
-            self._set(subject, ERASED if subject.mask else UNLABELED)
+            self._set(subject, ERASED_LABEL if subject.mask else UNLABELED)
         elif entry.action == "label":
             self._set(subject, Label("label", entry.class_id))
         elif entry.action == "skip":
@@ -194,20 +194,20 @@ class AnnotationLog:
         elif entry.action in ("ambiguous", "bad"):
             self._set(subject, Label(entry.action))
 
-    def _set(self, subject: Subject, label: Label) -> None:
+    def _set(self, subject: VersionedObjectId, label: Label) -> None:
         self._labels.pop(subject, None)
         if label != UNLABELED:
             self._labels[subject] = label
         self.touched.append(subject)
 
 
-def log_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
+def events_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
     """Return every row of every annotator's log as a table, with the annotator in the column ``who``.
 
     Returns
     -------
     DataFrame
-        One row an entry, in the order of time (UTC), with the fields of `Entry`; the centre as ``z``, ``y``, ``x``
+        One row an entry, in the order of time (UTC), with the fields of `AnnotationEvent`; the centre as ``z``, ``y``, ``x``
         (pixels, NaN where unknown) and the box as text.
     """
     rows = [

@@ -11,11 +11,11 @@ from xarray import DataArray
 
 from svetlana_jupyter.errors import InputError
 
-IMAGE_AXES = {2: ("yx",), 3: ("zyx", "cyx", "yxc"), 4: ("czyx", "zcyx", "zyxc")}
-MASK_AXES = {2: ("yx",), 3: ("zyx",)}
+IMAGE_AXIS_ORDERS = {2: ("yx",), 3: ("zyx", "cyx", "yxc"), 4: ("czyx", "zcyx", "zyxc")}
+MASK_AXIS_ORDERS = {2: ("yx",), 3: ("zyx",)}
 
 
-def image_axes(
+def resolve_image_axes(
     shape: Sequence[int],
     dtype: np.dtype[Any],
     said: str | None,
@@ -49,7 +49,7 @@ def image_axes(
         return _checked(said, shape, where)
     if dtype == np.uint8 and len(shape) in (3, 4) and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
         return "zyxs"[-len(shape) :]
-    possible = _possible(shape, IMAGE_AXES, where)
+    possible = _possible(shape, IMAGE_AXIS_ORDERS, where)
     if shape[-1] >= min(shape[:-1]):  # channels are never more than pixels are
         possible = tuple(axes for axes in possible if axes[-1] == "x")
     if like is not None:
@@ -64,7 +64,7 @@ def image_axes(
     )
 
 
-def mask_axes(shape: Sequence[int], said: str | None, asked: str | None, where: str) -> str:
+def resolve_mask_axes(shape: Sequence[int], said: str | None, asked: str | None, where: str) -> str:
     """One letter a dimension for a mask, whose three dimensions are always ``zyx`` where nothing says otherwise.
 
     A mask that is a series of times by its file counts as a volume: whether it is one shows beside its image.
@@ -75,7 +75,7 @@ def mask_axes(shape: Sequence[int], said: str | None, asked: str | None, where: 
         planes = "z" not in said and "t" in said and shape[said.index("t")] > 1
         axes = _checked(said.replace("t", "z") if planes else said, shape, where)
     else:
-        axes = _possible(shape, MASK_AXES, where)[0]
+        axes = _possible(shape, MASK_AXIS_ORDERS, where)[0]
     for axis, length in zip(axes, shape):
         if axis in "cs" and length > 1:
             raise InputError(
@@ -124,7 +124,7 @@ def _checked(axes: str, shape: Sequence[int], where: str) -> str:
     return axes
 
 
-def arranged(pixels: da.Array, axes: str) -> tuple[da.Array, str]:
+def to_standard_order(pixels: da.Array, axes: str) -> tuple[da.Array, str]:
     """Pixels and axes in the order ``(c)(z)yx``: a single time or plane is dropped, and so is transparency.
 
     The colour letter ``s`` becomes ``c``.
@@ -145,13 +145,13 @@ def arranged(pixels: da.Array, axes: str) -> tuple[da.Array, str]:
     return pixels, "".join(axes[i] for i in order)
 
 
-def said_by(array: DataArray) -> str | None:
+def axes_from_dims(array: DataArray) -> str | None:
     """Axes of a DataArray, where its dimensions carry the usual letters or are called ``channel``."""
     names = ["c" if str(dim).lower() in ("channel", "channels") else str(dim).lower() for dim in array.dims]
     axes = "".join(names)
     return axes if len(axes) == array.ndim and set(axes) <= set("tczyxs") else None
 
 
-def plain_words(shape: Sequence[int], axes: Sequence[object]) -> str:
+def format_shape(shape: Sequence[int], axes: Sequence[object]) -> str:
     """Shape with its axes for an error: ``(48, 240, 240) zyx``."""
     return f"{tuple(shape)} {''.join(map(str, axes))}"

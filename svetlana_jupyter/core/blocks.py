@@ -12,10 +12,10 @@ from xarray import DataArray
 
 # Small chunks are read in groups at least this wide: fewer, larger reads cost far less than many small ones.
 SIDES = {2: (1024, 1024), 3: (64, 256, 256)}
-MOST_PIXELS = 64 * 2**20  # under the objects of a part
+MAX_PIXELS_PER_PART = 64 * 2**20  # under the objects of a part
 
 
-def block_sides(image: DataArray, mask: DataArray) -> tuple[int, ...]:
+def processing_block_shape(image: DataArray, mask: DataArray) -> tuple[int, ...]:
     """Return the sides ``([z,] y, x)`` of the blocks to work in: whole chunks of the image, and not too small."""
     sides = []
     for dim, least in zip(mask.dims, SIDES[mask.ndim], strict=True):
@@ -34,14 +34,14 @@ def group_by_block(points: NDArray[Any], sides: tuple[int, ...]) -> Iterator[NDA
     yield from np.split(order, changes)
 
 
-def group_into_parts(
-    points: NDArray[Any], sides: tuple[int, ...], least: int, most_pixels: int = MOST_PIXELS
+def group_blocks_into_parts(
+    points: NDArray[Any], sides: tuple[int, ...], least: int, max_pixels: int = MAX_PIXELS_PER_PART
 ) -> Iterator[NDArray[np.int64]]:
     """Yield, part after part, the positions in ``points`` (n, ndim) that lie in a few consecutive blocks.
 
-    A part ends with the block in which it reaches ``least`` points or ``most_pixels`` pixels.
+    A part ends with the block in which it reaches ``least`` points or ``max_pixels`` pixels.
     """
-    most = max(1, most_pixels // math.prod(sides))
+    most = max(1, max_pixels // math.prod(sides))
     members: list[NDArray[np.int64]] = []
     count = 0
     for block in group_by_block(points, sides):
@@ -80,7 +80,7 @@ def read(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int64], pa
     shape = np.array(array.shape[-len(start) :])
     before, after = np.maximum(-start, 0), np.maximum(stop - shape, 0)
     low, high = inside(start, stop, shape, padding)
-    pixels = array.data[last_axes(map(slice, low, high))]
+    pixels = array.data[index_last_axes(map(slice, low, high))]
     if hasattr(pixels, "compute"):
         pixels = pixels.compute(scheduler="synchronous")
     pixels = np.asarray(pixels)
@@ -88,11 +88,11 @@ def read(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int64], pa
         beyond = [(0, 0)] * (pixels.ndim - len(start)) + list(zip(before, after, strict=True))
         pixels = np.pad(pixels, beyond, mode="reflect" if padding == "reflect" else "constant")
     first = start - (low - before)
-    inner: NDArray[Any] = pixels[last_axes(map(slice, first, first + stop - start))]
+    inner: NDArray[Any] = pixels[index_last_axes(map(slice, first, first + stop - start))]
     return inner
 
 
-def last_axes(window: Iterable[slice]) -> tuple[Any, ...]:
+def index_last_axes(window: Iterable[slice]) -> tuple[Any, ...]:
     """Return the index that applies a window to the last axes of an array."""
     return (..., *window)
 

@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 FEWEST = 50  # objects to fit a temperature...
-FEWEST_OF_CLASS = 10  # ...and of each class to fit a bias
+MIN_OBJECTS_PER_CLASS = 10  # ...and of each class to fit a bias
 SMALLEST = 1e-4  # probabilities below are taken for it: a forest gives 0, which no logarithm takes
 # How far, in logarithms, temperature and bias are expected to lie from none at all: holds them where few objects tell.
 USUAL = 1.0
@@ -45,7 +45,7 @@ class Calibration:
     bias: Mapping[int, float] = field(default_factory=dict)
 
     @property
-    def is_none(self) -> bool:
+    def is_identity(self) -> bool:
         """Whether it changes nothing."""
         return self.temperature == 1.0 and not any(self.bias.values())
 
@@ -59,7 +59,7 @@ class Calibration:
         {'predicted': [1], 'probability': [0.75], 'p_1': [0.75], 'p_2': [0.25]}
         """
         ids = class_ids(table)
-        if self.is_none or table.empty or not ids:
+        if self.is_identity or table.empty or not ids:
             return table
         columns = [f"p_{id}" for id in ids]
         parameters = np.array([np.log(self.temperature), *(self.bias.get(id, 0.0) for id in ids)])
@@ -72,7 +72,7 @@ class Calibration:
         return corrected
 
 
-AS_GIVEN = Calibration()
+NO_CALIBRATION = Calibration()
 
 
 def class_ids(table: pd.DataFrame, prefix: str = "p_") -> list[int]:
@@ -96,7 +96,7 @@ def calibrate(held_out: pd.DataFrame) -> tuple[Calibration, pd.DataFrame]:
         The same rows, each part of them as the calibration that the other parts ask for changes it.
     """
     if len(held_out) < FEWEST or "fold" not in held_out:
-        return AS_GIVEN, held_out
+        return NO_CALIBRATION, held_out
     parts = [_asked_for(held_out[held_out["fold"] != fold]).apply(part) for fold, part in held_out.groupby("fold")]
     return _asked_for(held_out), pd.concat(parts).loc[held_out.index]
 
@@ -105,7 +105,7 @@ def _asked_for(held_out: pd.DataFrame) -> Calibration:
     ids = class_ids(held_out)
     logits = _logits(held_out[[f"p_{id}" for id in ids]].to_numpy(float))
     truth, folds = np.searchsorted(ids, held_out["truth"]), held_out["fold"].to_numpy()
-    kinds = [False] if np.bincount(truth, minlength=len(ids)).min() < FEWEST_OF_CLASS else [False, True]
+    kinds = [False] if np.bincount(truth, minlength=len(ids)).min() < MIN_OBJECTS_PER_CLASS else [False, True]
     chosen, losses = np.zeros(len(ids) + 1), _losses(logits, truth)
     for with_bias in kinds:
         crossed = np.empty(len(truth))
@@ -136,7 +136,7 @@ class Reliability:
     """
 
     error: float
-    by_chance: float
+    expected_by_chance: float
     bins: pd.DataFrame
 
 

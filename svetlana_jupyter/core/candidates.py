@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from svetlana_jupyter.core.may_use import restricted
-from svetlana_jupyter.core.recipes import CANDIDATES, DEFAULT
+from svetlana_jupyter.core.may_use import restrict_to_allowed_cues
+from svetlana_jupyter.core.recipes import CANDIDATE_PRESETS, DEFAULT
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.validated import Settings
 
@@ -22,13 +22,13 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
     >>> list(candidates(TrainingSettings(may_use=["brightness", "size"])))
     ['default', 'plain', 'texture', 'grain', 'forest']
     """
-    own = own_changes(settings)
-    names = CANDIDATES if settings.architecture == SMALL else (DEFAULT,)
+    own = non_default_values(settings)
+    names = CANDIDATE_PRESETS if settings.architecture == SMALL else (DEFAULT,)
     if settings.architecture == SMALL and settings.patches.size != "auto" and settings.patches.sampling is None:
         own["patches"] = own["patches"] | {"sampling": "auto"}
     found: dict[str, TrainingSettings] = {}
     for name in names:
-        candidate = restricted(TrainingSettings(recipe=name).changed(**own))
+        candidate = restrict_to_allowed_cues(TrainingSettings(recipe=name).changed(**own))
         if name == "wide" and not (candidate.patches.context == "keep" and candidate.patches.size == "auto"):
             continue  # it would see nothing more
         if name == "grain" and ("surroundings" in settings.may_use or candidate.patches.normalize != "grain"):
@@ -38,10 +38,10 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
     return found
 
 
-def own_changes(settings: Settings) -> dict[str, Any]:
+def non_default_values(settings: Settings) -> dict[str, Any]:
     """Return what differs from the defaults, settings within settings key by key; recipes aside.
 
-    >>> own_changes(TrainingSettings(epochs=7, patches={"size": 40}))
+    >>> non_default_values(TrainingSettings(epochs=7, patches={"size": 40}))
     {'patches': {'size': 40.0}, 'epochs': 7}
     """
     changes: dict[str, Any] = {}
@@ -49,7 +49,7 @@ def own_changes(settings: Settings) -> dict[str, Any]:
         value = getattr(settings, name)
         if name == "recipe" or value == default:
             continue
-        changes[name] = own_changes(value) if isinstance(value, Settings) else value
+        changes[name] = non_default_values(value) if isinstance(value, Settings) else value
     return changes
 
 

@@ -56,7 +56,7 @@ def ranked(truth: Integers, candidates: Mapping[str, Floats]) -> list[str]:
     return sorted(candidates, key=lambda name: -merits[name])
 
 
-def chosen_by_others(truth: Integers, folds: Integers, candidates: Mapping[str, Floats]) -> tuple[Floats, list[str]]:
+def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, Floats]) -> tuple[Floats, list[str]]:
     """Return predictions for each fold by the candidate that the objects of all other folds choose.
 
     Parameters

@@ -53,17 +53,17 @@ class ClassInfo:
     into: int = 0
 
 
-class Classes:
+class ClassScheme:
     """An ordered, immutable set of classes, found by id or by name.
 
     A class that was merged into another is found as that other one, by its own id and name.
 
-    >>> classes = Classes().adding(["resting", "active"])
+    >>> classes = ClassScheme().adding(["resting", "active"])
     >>> classes.names
     ('resting', 'active')
     >>> classes.by_name("active").key
     '2'
-    >>> classes.merging("active", "resting").by_id(2).name
+    >>> classes.with_merged("active", "resting").by_id(2).name
     'resting'
 
     Attributes
@@ -86,7 +86,7 @@ class Classes:
         return len(self._standing)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Classes) and self.infos == other.infos
+        return isinstance(other, ClassScheme) and self.infos == other.infos
 
     def __hash__(self) -> int:
         return hash(self.infos)
@@ -122,11 +122,11 @@ class Classes:
             )
         return self._by_name[name]
 
-    def by_key(self, key: str) -> ClassInfo | None:
+    def by_shortcut(self, key: str) -> ClassInfo | None:
         """Return the class that this key labels with, if any."""
         return next((info for info in self if info.key and info.key == key), None)
 
-    def adding(self, names: Iterable[str], color: str | None = None) -> Classes:
+    def adding(self, names: Iterable[str], color: str | None = None) -> ClassScheme:
         """Return these classes and, behind them, those of ``names`` that are new; none is ever dropped.
 
         A class that was merged stays so: what is run again does not bring it back.
@@ -137,7 +137,7 @@ class Classes:
             raise InputError(f"class names must differ, but {', '.join(map(repr, twice))} was given more than once.")
         infos = list(self.infos)
         for name in names:
-            check_name(name)
+            check_class_name(name)
             if name in self._by_name:
                 continue
             infos.append(
@@ -148,28 +148,28 @@ class Classes:
                     key=_free_key(infos),
                 )
             )
-        return Classes(infos)
+        return ClassScheme(infos)
 
-    def renaming(self, old: str, new: str) -> Classes:
+    def with_renamed(self, old: str, new: str) -> ClassScheme:
         """Return these classes with one renamed; its id, colour and key stay."""
         info = self._own(old)
-        check_name(new)
+        check_class_name(new)
         if new != old and new in self._by_name:
             raise InputError(f"there is a class {new!r} already; choose another name.")
         return self._replacing(replace(info, name=new))
 
-    def recoloring(self, name: str, color: str) -> Classes:
+    def with_recolored(self, name: str, color: str) -> ClassScheme:
         """Return these classes with one in another colour."""
         return self._replacing(replace(self._own(name), color=check_color(color)))
 
-    def merging(self, name: str, into: str) -> Classes:
+    def with_merged(self, name: str, into: str) -> ClassScheme:
         """Return these classes with one that counts as another from now on; its key is free."""
         info, other = self._own(name), self.by_name(into)
         if info == other:
             raise InputError(f"{name!r} and {into!r} count as one class already; choose two that differ.")
         return self._replacing(replace(info, key="", into=other.id))
 
-    def splitting(self, name: str) -> Classes:
+    def with_unmerged(self, name: str) -> ClassScheme:
         """Return these classes with one that was merged standing for itself again."""
         info = next((info for info in self.infos if info.name == name and info.into), None)
         if info is None:
@@ -183,8 +183,8 @@ class Classes:
             raise InputError(f"{name!r} was merged into {info.name!r}; split it off first, or name that one.")
         return info
 
-    def _replacing(self, info: ClassInfo) -> Classes:
-        return Classes(info if old.id == info.id else old for old in self.infos)
+    def _replacing(self, info: ClassInfo) -> ClassScheme:
+        return ClassScheme(info if old.id == info.id else old for old in self.infos)
 
     def _listed(self) -> str:
         return ", ".join(map(repr, self.names)) or "none yet"
@@ -201,7 +201,7 @@ def _free_key(infos: Iterable[ClassInfo]) -> str:
     return next((key for key in KEYS if key not in taken), "")
 
 
-def check_name(name: str) -> None:
+def check_class_name(name: str) -> None:
     """Refuse what cannot name a class: anything but text, or text without a visible character."""
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"a class name must be text with at least one visible character, got {name!r}.")

@@ -8,28 +8,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.tables import Tabular, column_like, keys_of, listed, read_table
+from svetlana_jupyter.core.tables import TableSource, find_column, format_list, keys_of, read_table
 from svetlana_jupyter.errors import InputError
 
-STEM = ("image", "file", "filename", "imagename", "name")
+IMAGE_COLUMN_NAMES = ("image", "file", "filename", "imagename", "name")
 _SUFFIXES = ("", "id", "name", "no", "number", "s")
 
 
-def key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, str]:
+def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, str]:
     """Return which column of a table stands for which grouping column: ``{"well": "Well ID"}``.
 
     ``groups`` are the grouping columns of the project, "image" among them.
     """
     found: dict[str, str] = {}
     for group in groups:
-        spellings = STEM if group == "image" else [f"{group}{suffix}" for suffix in _SUFFIXES]
-        column = column_like(table, spellings)
+        spellings = IMAGE_COLUMN_NAMES if group == "image" else [f"{group}{suffix}" for suffix in _SUFFIXES]
+        column = find_column(table, spellings)
         if column is not None and column not in found.values():
             found[group] = column
     return found
 
 
-def row_keys(table: pd.DataFrame, known: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
+def choose_key_columns(table: pd.DataFrame, known: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
     """Return which columns say what a row is of, and the table without others that would say it again.
 
     The name of an image says all, where it is one; else plate and well do, and a "name" is that of something else.
@@ -40,7 +40,7 @@ def row_keys(table: pd.DataFrame, known: pd.DataFrame) -> tuple[dict[str, str], 
     known : DataFrame
         The images with their grouping columns, and "image".
     """
-    keys = key_columns(table, list(known.columns))
+    keys = find_key_columns(table, list(known.columns))
     if "image" not in keys or len(keys) == 1:
         return keys, table
     named = _without_suffix(table[keys["image"]], known["image"]).isin(known["image"])
@@ -49,7 +49,7 @@ def row_keys(table: pd.DataFrame, known: pd.DataFrame) -> tuple[dict[str, str], 
     return {"image": keys["image"]}, table.drop(columns=[keys[group] for group in keys if group != "image"])
 
 
-def join_conditions(images: pd.DataFrame, conditions: Tabular) -> tuple[pd.DataFrame, str]:
+def join_conditions(images: pd.DataFrame, conditions: TableSource) -> tuple[pd.DataFrame, str]:
     """Put the conditions of a table beside the images that they are of.
 
     Parameters
@@ -81,11 +81,11 @@ def join_conditions(images: pd.DataFrame, conditions: Tabular) -> tuple[pd.DataF
     """
     table = read_table(conditions, "a table of conditions")
     known = images.reset_index(names="image")
-    keys, table = row_keys(table, known)
+    keys, table = choose_key_columns(table, known)
     if not keys:
         raise InputError(
-            f"the table of conditions needs a column called like {listed(known.columns)}, to say which images each row "
-            f"is of; its columns are {listed(table.columns, 8)}."
+            f"the table of conditions needs a column called like {format_list(known.columns)}, to say which images each row "
+            f"is of; its columns are {format_list(table.columns, 8)}."
         )
     names = [column for column in table if column not in keys.values()]
     taken = [name for name in names if name in known.columns]
@@ -130,8 +130,8 @@ def match_rows(
     absent, unused = ~wanted.isin(given), ~given.isin(wanted)
     if absent.all():
         raise InputError(
-            f"no row of {what} fits an image: it names {listed(dict.fromkeys(map(_called, _rows(theirs))), 2)}, and "
-            f"the images are of {listed(dict.fromkeys(map(_called, _rows(mine))), 2)}."
+            f"no row of {what} fits an image: it names {format_list(dict.fromkeys(map(_called, _rows(theirs))), 2)}, and "
+            f"the images are of {format_list(dict.fromkeys(map(_called, _rows(mine))), 2)}."
         )
     rows = places.reindex(wanted, fill_value=-1).to_numpy(np.int64)
     return rows, _said(mine[absent], theirs[unused])
@@ -147,9 +147,9 @@ def _without_suffix(values: pd.Series[str], names: pd.Series[str]) -> pd.Series[
 def _said(absent: pd.DataFrame, unused: pd.DataFrame) -> str:
     parts = []
     if len(absent):
-        parts.append(f"no row is of {listed(dict.fromkeys(map(_called, _rows(absent))))}")
+        parts.append(f"no row is of {format_list(dict.fromkeys(map(_called, _rows(absent))))}")
     if len(unused):
-        parts.append(f"no image is of {listed(dict.fromkeys(map(_called, _rows(unused))))}, which have a row")
+        parts.append(f"no image is of {format_list(dict.fromkeys(map(_called, _rows(unused))))}, which have a row")
     return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "." if parts else ""
 
 

@@ -11,18 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.contrast import Palette, rgb_of, to_screen
+from svetlana_jupyter.core.contrast import DisplaySettings, rgb_of, to_screen
 from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.thumbnails import Thumbnail
 
-AROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#1b1b1b"}  # between the cells, quiet against what is in them
+GAP_COLORS = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#1b1b1b"}  # between the cells, quiet against what is in them
 _BRIGHT = 140
 _STRENGTH, _SOFT = 0.9, 0.7  # of outlines: how strong, and over how many pixels they fade
 _SHARP = 3.0  # screen pixels a sample: from here on magnified samples stay squares, as in the viewer
 
 
 @dataclass(frozen=True)
-class Grid:
+class GridLayout:
     """Cells of one size, row by row, in CSS pixels: a square picture with a line of words below it.
 
     Attributes
@@ -35,7 +35,7 @@ class Grid:
     line : int
         Height of the words.
 
-    >>> grid = Grid((484, 648), columns=10)
+    >>> grid = GridLayout((484, 648), columns=10)
     >>> grid.side, grid.rows, grid.count, grid.cell_at(*grid.corner(11)) == 11
     (57, 6, 60, True)
     """
@@ -79,7 +79,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Tile:
+class CellCaption:
     """What a cell says of its object.
 
     Attributes
@@ -93,7 +93,7 @@ class Tile:
     """
 
     color: str = ""
-    firm: bool = False
+    is_annotated: bool = False
     name: str = ""
     share: str = ""
 
@@ -123,20 +123,23 @@ class Sheet:
         A sentence in the middle, where there are no cells.
     """
 
-    grid: Grid
+    grid: GridLayout
     dpr: float
     key: Hashable
     pixels: NDArray[np.uint8]
     ink: str
-    tiles: tuple[Tile, ...]
+    tiles: tuple[CellCaption, ...]
     chosen: frozenset[int] = frozenset()
     cursor: int = -1
     hint: Hint | None = None
     words: str = ""
 
 
-def contact_sheet(
-    pictures: Sequence[tuple[Thumbnail, Palette] | None], grid: Grid, dpr: float = 1.0, outlines: bool = True
+def draw_thumbnail_grid(
+    pictures: Sequence[tuple[Thumbnail, DisplaySettings] | None],
+    grid: GridLayout,
+    dpr: float = 1.0,
+    outlines: bool = True,
 ) -> tuple[NDArray[np.uint8], str]:
     """Draw thumbnails into the cells of a page.
 
@@ -158,7 +161,7 @@ def contact_sheet(
     shown = {cell: (one[0], _colored(*one)) for cell, one in enumerate(pictures) if one is not None}
     seen = [np.median(picture[thumbnail.inside]) for thumbnail, picture in shown.values()]
     ink = DARK_INK if seen and np.median(seen) > _BRIGHT else BRIGHT_INK
-    ground = rgb_of(AROUND[ink])
+    ground = rgb_of(GAP_COLORS[ink])
     sheet = np.full((*(round(extent * dpr) for extent in grid.size), 3), ground, np.uint8)
     side = round(grid.side * dpr)
     for cell, (thumbnail, picture) in shown.items():
@@ -173,7 +176,7 @@ def contact_sheet(
     return sheet, ink
 
 
-def _colored(thumbnail: Thumbnail, palette: Palette) -> NDArray[np.uint8]:
+def _colored(thumbnail: Thumbnail, palette: DisplaySettings) -> NDArray[np.uint8]:
     picture = to_screen(thumbnail.values, palette)
     return np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else np.ascontiguousarray(picture)
 

@@ -18,7 +18,7 @@ from svetlana_jupyter.core.view import Box
 Window = tuple[float, float]
 
 # Told apart when blended additively; magenta and green also with red-green blindness.
-CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#ffffff")
+DEFAULT_CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#ffffff")
 LEFT_OUT = 0.2  # per cent
 _SAMPLED = 1024
 _SPOT, _SPOTS = 256, 3
@@ -49,7 +49,7 @@ class Channel:
 
 
 @dataclass(frozen=True)
-class Palette:
+class DisplaySettings:
     """How all channels of an image are shown.
 
     Attributes
@@ -67,23 +67,23 @@ class Palette:
         """Equal for images that can be shown alike."""
         return self.rgb, tuple(channel.name for channel in self.channels)
 
-    def windowed(self, position: int, window: Window) -> Palette:
+    def windowed(self, position: int, window: Window) -> DisplaySettings:
         """Return this palette with one channel's contrast changed (of every channel for a colour image)."""
         return self._changed(position, "window", window)
 
-    def bent(self, position: int, gamma: float) -> Palette:
+    def bent(self, position: int, gamma: float) -> DisplaySettings:
         """Return this palette with one channel's gamma changed (of every channel for a colour image)."""
         return self._changed(position, "gamma", gamma)
 
-    def colored(self, position: int, color: str) -> Palette:
+    def colored(self, position: int, color: str) -> DisplaySettings:
         """Return this palette with one channel in another colour, ``"#rrggbb"``."""
         return self._changed(position, "color", color)
 
-    def shown(self, position: int, visible: bool) -> Palette:
+    def shown(self, position: int, visible: bool) -> DisplaySettings:
         """Return this palette with one channel switched on or off."""
         return self._changed(position, "visible", visible)
 
-    def _changed(self, position: int, name: str, value: object) -> Palette:
+    def _changed(self, position: int, name: str, value: object) -> DisplaySettings:
         channels = [
             replace(channel, **{name: value}) if i == position or (self.rgb and name != "visible") else channel  # type: ignore[arg-type]
             for i, channel in enumerate(self.channels)
@@ -94,7 +94,7 @@ class Palette:
 def sample(image: Reader) -> NDArray[np.float32]:
     """Return some pixels of every channel, to choose a contrast by.
 
-    An image of which everything is soon read (`seen_whole`) is sampled as a whole; of any other a few places are read,
+    An image of which everything is soon read (`is_sampled_whole`) is sampled as a whole; of any other a few places are read,
     so that the cost does not grow with the image. The pixels of a coarse level are means, which hide how bright small
     things are, so a few places that look bright in it are read as well.
 
@@ -105,7 +105,7 @@ def sample(image: Reader) -> NDArray[np.float32]:
     whole, stride, planes = _overview(image)
     parts = []
     for plane in planes:
-        if not seen_whole(image):
+        if not is_sampled_whole(image):
             rows, columns = ([(2 * i + 1) * n // (2 * _SPOTS) for i in range(_SPOTS)] for n in image.shape)
             spots = list(itertools.product(rows, columns))
         else:
@@ -118,10 +118,10 @@ def sample(image: Reader) -> NDArray[np.float32]:
     return np.sort(pixels, axis=1)
 
 
-def seen_whole(image: Reader) -> bool:
+def is_sampled_whole(image: Reader) -> bool:
     """Whether `sample` would look at the whole image: it is small, has a small level, or was shown as a whole."""
     whole, stride, planes = _overview(image)
-    return all(image.is_quick(whole, stride, plane) for plane in planes)
+    return all(image.is_fast(whole, stride, plane) for plane in planes)
 
 
 def _overview(image: Reader) -> tuple[Box, int, list[int]]:
@@ -149,7 +149,7 @@ def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Box:
     return Box(y0, x0, y1, x1)
 
 
-def auto_window(pixels: NDArray[np.float32], left_out: float = LEFT_OUT) -> Window:
+def auto_contrast_limits(pixels: NDArray[np.float32], left_out: float = LEFT_OUT) -> Window:
     """Return the window that leaves out the darkest and the brightest per cent of some pixels; never an empty one.
 
     Where nearly all is background, that would leave out everything there is to see: then the window is that of all.
@@ -160,10 +160,10 @@ def auto_window(pixels: NDArray[np.float32], left_out: float = LEFT_OUT) -> Wind
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def initial_palette(names: list[str], rgb: bool, dtype: Any, pixels: NDArray[np.float32]) -> Palette:
+def initial_display_settings(names: list[str], rgb: bool, dtype: Any, pixels: NDArray[np.float32]) -> DisplaySettings:
     """Return how an image is shown at first.
 
-    8-bit colour images keep their true colours; everything else is stretched, as `auto_window` does.
+    8-bit colour images keep their true colours; everything else is stretched, as `auto_contrast_limits` does.
 
     Parameters
     ----------
@@ -175,13 +175,17 @@ def initial_palette(names: list[str], rgb: bool, dtype: Any, pixels: NDArray[np.
         From `sample`.
     """
     if rgb:
-        window = (0.0, 255.0) if np.dtype(dtype) == np.uint8 else (0.0, auto_window(pixels)[1])
-        return Palette(tuple(Channel(name, "#ffffff", window) for name in names), rgb=True)
-    colors = ["#ffffff"] if len(names) == 1 else [CHANNEL_COLORS[i % len(CHANNEL_COLORS)] for i in range(len(names))]
-    return Palette(tuple(Channel(n, c, auto_window(p)) for n, c, p in zip(names, colors, pixels)))
+        window = (0.0, 255.0) if np.dtype(dtype) == np.uint8 else (0.0, auto_contrast_limits(pixels)[1])
+        return DisplaySettings(tuple(Channel(name, "#ffffff", window) for name in names), rgb=True)
+    colors = (
+        ["#ffffff"]
+        if len(names) == 1
+        else [DEFAULT_CHANNEL_COLORS[i % len(DEFAULT_CHANNEL_COLORS)] for i in range(len(names))]
+    )
+    return DisplaySettings(tuple(Channel(n, c, auto_contrast_limits(p)) for n, c, p in zip(names, colors, pixels)))
 
 
-def to_screen(values: NDArray[Any], palette: Palette) -> NDArray[np.uint8]:
+def to_screen(values: NDArray[Any], palette: DisplaySettings) -> NDArray[np.uint8]:
     """Turn pixel values into what the screen shows.
 
     Parameters

@@ -24,11 +24,11 @@ from svetlana_jupyter.core.scores import confusions
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-APART = 0.1  # the least singular value of the rates with which classes can be told apart
+MIN_SINGULAR_VALUE = 0.1  # the least singular value of the rates with which classes can be told apart
 
 
 @dataclass(frozen=True)
-class Recognition:
+class ConfusionRates:
     """How often objects of each class are predicted as each.
 
     Attributes
@@ -47,19 +47,19 @@ class Recognition:
     known: NDArray[np.bool_]
 
     @property
-    def tells_apart(self) -> bool:
+    def is_invertible(self) -> bool:
         """Whether counts can be corrected: not where two classes are predicted alike."""
-        return bool(np.linalg.svd(self.rates, compute_uv=False).min() >= APART)
+        return bool(np.linalg.svd(self.rates, compute_uv=False).min() >= MIN_SINGULAR_VALUE)
 
 
-def recognition(
+def estimate_confusion_rates(
     truth: ArrayLike,
     predicted: ArrayLike,
     ids: list[int],
     groups: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     seed: int = 0,
-) -> Recognition:
+) -> ConfusionRates:
     """Learn from objects drawn at random how often each class is predicted as each.
 
     Parameters
@@ -79,10 +79,10 @@ def recognition(
     scale = np.size(truth) / found.sum() if found.any() else 1.0  # as many as were looked at
     unseen = np.random.default_rng(seed).gamma(1 / len(ids), size=drawn.shape)
     drawn = _rates(np.where(drawn.sum(axis=-1, keepdims=True) > 0, drawn * scale + unseen, 0), rates)
-    return Recognition(rates, drawn, known)
+    return ConfusionRates(rates, drawn, known)
 
 
-def correct(found: Recognition, predicted: ArrayLike, seed: int = 0) -> tuple[Floats, Floats, Floats]:
+def correct(found: ConfusionRates, predicted: ArrayLike, seed: int = 0) -> tuple[Floats, Floats, Floats]:
     """Return how many objects of each class there are where so many are predicted, with 95 % intervals.
 
     Parameters
@@ -97,7 +97,7 @@ def correct(found: Recognition, predicted: ArrayLike, seed: int = 0) -> tuple[Fl
         Numbers of objects, from 0 to the sum of those predicted; ``value`` adds up to it.
 
     >>> rates = np.array([[0.9, 0.1], [0.2, 0.8]])
-    >>> correct(Recognition(rates, rates[None], np.array([True, True])), [34, 66])[0].round(6)
+    >>> correct(ConfusionRates(rates, rates[None], np.array([True, True])), [34, 66])[0].round(6)
     array([20., 80.])
     """
     counts = np.asarray(predicted, np.int64)
@@ -122,7 +122,7 @@ def _rates(counts: Floats, otherwise: Floats) -> Floats:
 
 def _solved(rates: Floats, shares: Floats) -> Floats:
     """Return the shares of the classes that are predicted as these, the nearest that are none below 0."""
-    inverse = np.linalg.pinv(np.swapaxes(rates, -1, -2), rcond=APART / 2)
+    inverse = np.linalg.pinv(np.swapaxes(rates, -1, -2), rcond=MIN_SINGULAR_VALUE / 2)
     return _on_simplex((inverse @ shares[..., None])[..., 0])
 
 

@@ -13,7 +13,7 @@ from dask.optimization import cull
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.windows import Window, blocks_under
+from svetlana_jupyter.core.windows import Window, blocks_overlapping
 from svetlana_jupyter.errors import DamagedError
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ KEPT_BYTES = 384 * 2**20  # of decoded blocks of an image and its mask; beyond t
 Kind = Literal["image", "mask"]
 Block = tuple[Kind, tuple[int, ...]]  # of the image or of the mask, and its number along each axis
 Pixels = NDArray[Any] | DamagedError  # of a block, or why it has none
-Fetch = Callable[[Block], Pixels]
+FetchBlock = Callable[[Block], Pixels]
 
 
-class Decoder:
+class BlockDecoder:
     """Reads single blocks of an image and of its mask, on the thread that asks.
 
     Their graphs are optimised once; dask would do so again for each block, which takes longer than many a block.
@@ -51,16 +51,16 @@ class Decoder:
         return np.asarray(pixels)
 
 
-def needed_blocks(pair: ImagePair, windows: Sequence[Window]) -> list[Block]:
+def list_needed_blocks(pair: ImagePair, windows: Sequence[Window]) -> list[Block]:
     """Return the blocks of image and mask under some windows, in the order in which they are first needed."""
     found: dict[Block, None] = {}
     for window in windows:
-        found |= {("image", number): None for number in blocks_under(pair.image.data, window)}
-        found |= {("mask", number): None for number in blocks_under(pair.mask.data, window)}
+        found |= {("image", number): None for number in blocks_overlapping(pair.image.data, window)}
+        found |= {("mask", number): None for number in blocks_overlapping(pair.mask.data, window)}
     return list(found)
 
 
-def through(pair: ImagePair, fetch: Fetch) -> ImagePair:
+def through(pair: ImagePair, fetch: FetchBlock) -> ImagePair:
     """Return an image whose pixels, and those of its mask, come from ``fetch``; all else is the same.
 
     Reading a block that has no pixels raises what `fetch` gave instead.
@@ -84,7 +84,7 @@ class Shelf:
     """
 
     def __init__(self, pair: ImagePair, needs: Sequence[Sequence[Block]]) -> None:
-        self._decode = Decoder(pair)
+        self._decode = BlockDecoder(pair)
         self._needs = needs
         self._uses: dict[Block, list[int]] = {}
         for number, blocks in enumerate(needs):
@@ -118,7 +118,7 @@ class _Fetched:
 
     array: da.Array
     kind: Kind
-    fetch: Fetch
+    fetch: FetchBlock
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -147,7 +147,7 @@ class _Fetched:
         return pixels[tuple(inner)]
 
 
-def _lazy(array: DataArray, kind: Kind, fetch: Fetch) -> DataArray:
+def _lazy(array: DataArray, kind: Kind, fetch: FetchBlock) -> DataArray:
     data = array.data
     source = _Fetched(data, kind, fetch)
     # The same name: what is known of the array by its name holds for this one too.

@@ -11,13 +11,16 @@ from scipy.stats import binomtest
 
 from svetlana_jupyter.core.settings import AugmentSettings
 
-CERTAIN, FAR = 0.01, 0.1  # how unlikely a difference must be by chance, and how large, to be spoken of
-GUESSED = 0.05
-SHUFFLES = 1999
+MAX_P_VALUE, MIN_ACCURACY_LOSS = (
+    0.01,
+    0.1,
+)  # how unlikely a difference must be by chance, and how large, to be spoken of
+CHANCE_P_VALUE = 0.05
+N_PERMUTATIONS = 1999
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """Two classifiers on the same objects.
 
     Parameters
@@ -33,8 +36,8 @@ class Paired:
     n: int
     first: int
     second: int
-    only_first: int
-    only_second: int
+    only_first_correct: int
+    only_second_correct: int
 
     @property
     def p(self) -> float:
@@ -42,11 +45,11 @@ class Paired:
 
         By the exact test of McNemar (1947), which takes objects as independent.
         """
-        apart = self.only_first + self.only_second
-        return float(binomtest(self.only_first, apart).pvalue) if apart else 1.0
+        apart = self.only_first_correct + self.only_second_correct
+        return float(binomtest(self.only_first_correct, apart).pvalue) if apart else 1.0
 
 
-def compare(first: pd.DataFrame, second: pd.DataFrame) -> Paired:
+def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedComparison:
     """Compare two tables of predictions on the objects that both have.
 
     Parameters
@@ -56,13 +59,15 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> Paired:
     """
     both = first.merge(second, on=["image", "object"], suffixes=("_1", "_2"))
     one, other = (both[f"predicted_{n}"].to_numpy() == both[f"truth_{n}"].to_numpy() for n in (1, 2))
-    return Paired(len(both), int(one.sum()), int(other.sum()), int((one & ~other).sum()), int((other & ~one).sum()))
+    return PairedComparison(
+        len(both), int(one.sum()), int(other.sum()), int((one & ~other).sum()), int((other & ~one).sum())
+    )
 
 
-def chance_of(truth: ArrayLike, predicted: ArrayLike) -> float:
+def permutation_p_value(truth: ArrayLike, predicted: ArrayLike) -> float:
     """Return how likely guessing has a balanced accuracy at least as high: guesses are the predictions, shuffled.
 
-    >>> chance_of([1, 2] * 10, [1, 2] * 10)
+    >>> permutation_p_value([1, 2] * 10, [1, 2] * 10)
     0.0005
     """
     truth, predicted = np.asarray(truth), np.asarray(predicted)
@@ -70,8 +75,8 @@ def chance_of(truth: ArrayLike, predicted: ArrayLike) -> float:
     shares = (1 / counts / len(counts))[classes]  # of each right answer in the mean of the recalls
     found = (truth == predicted) @ shares
     rng = np.random.default_rng(0)
-    guessed = np.array([(truth == rng.permutation(predicted)) @ shares for _ in range(SHUFFLES)])
-    return float((1 + np.sum(guessed >= found - 1e-9)) / (1 + SHUFFLES))
+    guessed = np.array([(truth == rng.permutation(predicted)) @ shares for _ in range(N_PERMUTATIONS)])
+    return float((1 + np.sum(guessed >= found - 1e-9)) / (1 + N_PERMUTATIONS))
 
 
 def destroyed(augmentation: AugmentSettings, varied: pd.DataFrame, plain: pd.DataFrame | None = None) -> str:
@@ -98,16 +103,16 @@ def destroyed(augmentation: AugmentSettings, varied: pd.DataFrame, plain: pd.Dat
     what = _in_words(augmentation)
     if plain is not None:
         pair = compare(plain, varied)
-        if pair.n and pair.first - pair.second >= FAR * pair.n and pair.p < CERTAIN:
+        if pair.n and pair.first - pair.second >= MIN_ACCURACY_LOSS * pair.n and pair.p < MAX_P_VALUE:
             return (
                 f"Augmentation destroys the classes: without it {pair.first} of {pair.n} held-out objects are right, "
                 f"with it {pair.second} (p {_plain_p(pair.p)}). It varies {what}; leave out what tells classes apart."
             )
-    if chance_of(varied["truth"], varied["predicted"]) <= GUESSED:
+    if permutation_p_value(varied["truth"], varied["predicted"]) <= CHANCE_P_VALUE:
         return ""
     right = int((varied["truth"] == varied["predicted"]).sum())
     said = f"The score, {right} of {len(varied)} right, cannot be told from guessing"
-    if plain is not None and chance_of(plain["truth"], plain["predicted"]) > GUESSED:
+    if plain is not None and permutation_p_value(plain["truth"], plain["predicted"]) > CHANCE_P_VALUE:
         return (
             f"{said}, and neither can it without augmentation: patches may not show what tells the classes apart, or "
             "more annotations are needed."

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.geojson import Ring, Shape
+from svetlana_jupyter.core.geojson import PolygonObject, Ring
 
 TILE = 2048  # rows and columns of a mask that are drawn at a time
 
 
-def enclosed(polygons: Sequence[Sequence[Ring]], box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+def fill_polygons(polygons: Sequence[Sequence[Ring]], box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
     """Return which pixels of a box have their middle inside some polygons.
 
     A pixel is inside a polygon when a line from its middle to the left crosses its rings an odd number of times, so
@@ -25,7 +25,7 @@ def enclosed(polygons: Sequence[Sequence[Ring]], box: tuple[int, int, int, int])
     Parameters
     ----------
     polygons : sequence of sequence of float arrays of shape (n, 2)
-        As of `core.geojson.Shape`.
+        As of `core.geojson.PolygonObject`.
     box : tuple of int
         First row and column, and those behind the last.
 
@@ -36,7 +36,7 @@ def enclosed(polygons: Sequence[Sequence[Ring]], box: tuple[int, int, int, int])
     Examples
     --------
     >>> square = np.array([[0, 0], [0, 3], [3, 3], [3, 0.0]])
-    >>> enclosed([[square, square / 3 + 1]], (0, 0, 3, 3)).astype(int).tolist()
+    >>> fill_polygons([[square, square / 3 + 1]], (0, 0, 3, 3)).astype(int).tolist()
     [[1, 1, 1], [1, 0, 1], [1, 1, 1]]
     """
     y0, x0, y1, x1 = box
@@ -72,17 +72,17 @@ class Drawn:
         Those that have pixels in the mask.
     """
 
-    overlapping: set[int] = field(default_factory=set)
+    overlapping_labels: set[int] = field(default_factory=set)
     overlap: int = 0
     seen: set[int] = field(default_factory=set)
 
-    def missing(self, shapes: Sequence[Shape]) -> list[int]:
+    def missing(self, shapes: Sequence[PolygonObject]) -> list[int]:
         """Return the objects without a pixel: beyond the image, between pixels, or covered by others."""
         return sorted({shape.number for shape in shapes} - self.seen)
 
 
 def draw(
-    shapes: Sequence[Shape], shape: Sequence[int], dtype: np.dtype[np.unsignedinteger], drawn: Drawn
+    shapes: Sequence[PolygonObject], shape: Sequence[int], dtype: np.dtype[np.unsignedinteger], drawn: Drawn
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[np.unsignedinteger]]]:
     """Draw shapes into a mask, tile by tile; where they overlap the smaller one lies above.
 
@@ -115,11 +115,11 @@ def draw(
                     yield part, tile
                 else:
                     yield (slice(int(plane), int(plane) + 1), *part), tile[None]
-    drawn.overlapping.discard(0)
+    drawn.overlapping_labels.discard(0)
 
 
-class DrawnWhenRead:
-    """A mask of shapes that draws each part when it is asked for; as `core.formats.stored.Readable`.
+class LazyPolygonMask:
+    """A mask of shapes that draws each part when it is asked for; as `core.formats.stored.ArraySource`.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class DrawnWhenRead:
         ``([z,] y, x)``.
     """
 
-    def __init__(self, shapes: Sequence[Shape], shape: tuple[int, ...]) -> None:
+    def __init__(self, shapes: Sequence[PolygonObject], shape: tuple[int, ...]) -> None:
         self.shape = shape
         self.dtype = fitting(shapes)
         self._ordered, self._boxes, self._planes = _ordered(shapes)
@@ -153,13 +153,13 @@ class DrawnWhenRead:
         return np.stack(planes) if first else planes[0]
 
 
-def fitting(shapes: Sequence[Shape]) -> np.dtype[np.unsignedinteger]:
+def fitting(shapes: Sequence[PolygonObject]) -> np.dtype[np.unsignedinteger]:
     """Return the smallest dtype for their numbers, at least of 16 bits."""
     highest = max(one.number for one in shapes)
     return np.dtype(np.min_scalar_type(highest) if highest > 255 else np.uint16)
 
 
-def _ordered(shapes: Sequence[Shape]) -> tuple[list[Shape], NDArray[np.int64], NDArray[np.int64]]:
+def _ordered(shapes: Sequence[PolygonObject]) -> tuple[list[PolygonObject], NDArray[np.int64], NDArray[np.int64]]:
     """Return shapes in the order in which they are drawn, the largest first, with their boxes and planes."""
     sizes = [sum(map(_area, one.polygons)) for one in shapes]
     ordered = [shapes[place] for place in np.argsort(sizes, kind="stable")[::-1] if shapes[place].polygons]
@@ -174,20 +174,20 @@ def _meet(boxes: NDArray[np.int64], box: tuple[int, int, int, int]) -> NDArray[n
 
 
 def _tile(
-    shapes: Sequence[Shape], tile: tuple[int, int, int, int], dtype: np.dtype[np.unsignedinteger], drawn: Drawn
+    shapes: Sequence[PolygonObject], tile: tuple[int, int, int, int], dtype: np.dtype[np.unsignedinteger], drawn: Drawn
 ) -> NDArray[np.unsignedinteger]:
     top, left, bottom, right = tile
     pixels = np.zeros((bottom - top, right - left), dtype)
     for shape in shapes:
         y0, x0, y1, x1 = shape.box
         box = (max(y0, top), max(x0, left), min(y1, bottom), min(x1, right))
-        own = enclosed(shape.polygons, box)
+        own = fill_polygons(shape.polygons, box)
         window = pixels[box[0] - top : box[2] - top, box[1] - left : box[3] - left]
         under = window[own]
         other = (under != 0) & (under != shape.number)
         if other.any():
             drawn.overlap += int(other.sum())
-            drawn.overlapping |= {shape.number, *np.unique(under[other]).tolist()}
+            drawn.overlapping_labels |= {shape.number, *np.unique(under[other]).tolist()}
         window[own] = shape.number
     drawn.seen |= set(np.unique(pixels).tolist()) - {0}
     return pixels

@@ -24,7 +24,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return _encoded(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
-def palette_png(codes: NDArray[np.uint8], table: NDArray[np.uint8]) -> bytes:
+def indexed_png(codes: NDArray[np.uint8], table: NDArray[np.uint8]) -> bytes:
     """Encode pixels that are rows of a colour table.
 
     Written here since OpenCV writes no palettes; ten times faster and smaller than the same picture as RGBA.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from svetlana_jupyter.core.patterns import FilePattern, natural
+from svetlana_jupyter.core.patterns import FilePattern, natural_sort_key
 from svetlana_jupyter.errors import InputError
 
 CHANNEL = "channel"
@@ -59,13 +59,13 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
     for values in sorted(stacks, key=_natural_key):
         said, files, key = dict(zip(fields, values)), stacks[values], keys[values]
         found = masks_by_key.get(key, [])
-        channels = sorted({of[CHANNEL] for of in files.values() if CHANNEL in of}, key=natural)
+        channels = sorted({of[CHANNEL] for of in files.values() if CHANNEL in of}, key=natural_sort_key)
         problem = (
             _files_problem(files, channels, all_channels)
             or _mask_problem(found, mask_pattern.filled(said))
             or _sharing_problem(users[key], [field for field in fields if field not in shared])
         )
-        paths = sorted(files, key=lambda path: natural(files[path].get(CHANNEL, "")))
+        paths = sorted(files, key=lambda path: natural_sort_key(files[path].get(CHANNEL, "")))
         rows.append(
             {
                 "name": "_".join(values).replace("/", "_") or image_pattern.stem,
@@ -103,7 +103,7 @@ def _shared_out(images: FilePattern, masks: FilePattern) -> tuple[Files, Files]:
     for pattern, found, what in ((images, image_files, "image"), (masks, mask_files, "mask")):
         if not found:
             raise InputError(f"no {what} matches '{pattern.text}'. Relative patterns start at {Path.cwd()}.")
-    less = image_files if images.literal <= masks.literal else mask_files
+    less = image_files if images.literal_length <= masks.literal_length else mask_files
     for path in image_files.keys() & mask_files.keys():
         del less[path]
     if not less:
@@ -150,7 +150,7 @@ def _table(rows: list[dict[str, Any]], placeholders: Sequence[str]) -> pd.DataFr
 
 
 def _natural_key(values: Sequence[str]) -> list[list[tuple[int, int, str]]]:
-    return [natural(value) for value in values]
+    return [natural_sort_key(value) for value in values]
 
 
 def _listed(things: Any) -> str:

@@ -96,7 +96,7 @@ def arrange(table: pd.DataFrame, wanted: Wanted) -> NDArray[np.int64]:
     -------
     int64 array of shape (n,)
     """
-    shown_class = table["class_id"].where(table["action"] != "", table["predicted"]).to_numpy()
+    displayed_class = table["class_id"].where(table["action"] != "", table["predicted"]).to_numpy()
     keep = np.ones(len(table), bool)
     if wanted.images:
         keep &= table["image"].isin(wanted.images).to_numpy()
@@ -108,15 +108,15 @@ def arrange(table: pd.DataFrame, wanted: Wanted) -> NDArray[np.int64]:
         differs = (table["predicted"] != 0) & (table["predicted"] != table["class_id"])
         keep &= ((table["action"] == "label") & differs).to_numpy()
     if wanted.class_id:
-        keep &= shown_class == wanted.class_id
+        keep &= displayed_class == wanted.class_id
     rows = np.flatnonzero(keep)
     if wanted.order == "random":  # the same places in every selection of the same objects
         return rows[np.argsort(np.random.default_rng(wanted.seed).permutation(len(table))[rows])]
-    keys = [key[rows] for key in _keys(table, wanted.order, shown_class)]
+    keys = [key[rows] for key in _keys(table, wanted.order, displayed_class)]
     return rows[np.lexsort(keys[::-1])]
 
 
-def _keys(table: pd.DataFrame, order: Order, shown_class: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+def _keys(table: pd.DataFrame, order: Order, displayed_class: NDArray[np.int64]) -> list[NDArray[np.float64]]:
     """Return what to sort by, ascending, the first key first; NaN sorts last."""
     column = {name: table[name].to_numpy(float) for name in ("probability", "size", "y", "x", "z") if name in table}
     image = table["image"].cat.codes.to_numpy(float)
@@ -125,7 +125,7 @@ def _keys(table: pd.DataFrame, order: Order, shown_class: NDArray[np.int64]) -> 
     if order == "certain":
         return [-column["probability"]]
     if order == "class":
-        return [np.where(shown_class == 0, np.inf, shown_class), -column["probability"]]
+        return [np.where(displayed_class == 0, np.inf, displayed_class), -column["probability"]]
     if order in ("largest", "smallest"):
         return [column["size"] if order == "smallest" else -column["size"]]
     plane = [np.floor(column["z"])] if "z" in column else []
@@ -134,11 +134,11 @@ def _keys(table: pd.DataFrame, order: Order, shown_class: NDArray[np.int64]) -> 
 
 
 @dataclass(frozen=True)
-class Pages:
+class Pagination:
     """A number of places cut into pages.
 
-    >>> pages = Pages(total=130, size=60)
-    >>> pages.count, list(pages.places(2))[:3], pages.page_of(125), pages.nearest(9)
+    >>> pages = Pagination(total=130, size=60)
+    >>> pages.count, list(pages.places(2))[:3], pages.page_containing(125), pages.nearest(9)
     (3, [120, 121, 122], 2, 2)
     """
 
@@ -158,7 +158,7 @@ class Pages:
         """Return the places on a page."""
         return range(page * self.size, min((page + 1) * self.size, self.total))
 
-    def page_of(self, place: int) -> int:
+    def page_containing(self, place: int) -> int:
         return self.nearest(place // self.size)
 
 
@@ -174,7 +174,7 @@ class Selection:
     cursor : int
         Where it ends: what the arrow keys move. Both are -1 before any click.
 
-    >>> Selection().only(3).extended(5).chosen == {3, 4, 5}
+    >>> Selection().only(3).with_range(5).chosen == {3, 4, 5}
     True
     """
 
@@ -186,11 +186,11 @@ class Selection:
         """Select one cell alone."""
         return Selection(frozenset((cell,)), cell, cell)
 
-    def toggled(self, cell: int) -> Selection:
+    def with_toggled(self, cell: int) -> Selection:
         """Add one cell, or remove it when it is selected."""
         return Selection(self.chosen ^ {cell}, cell, cell)
 
-    def extended(self, cell: int, keep: bool = False) -> Selection:
+    def with_range(self, cell: int, keep: bool = False) -> Selection:
         """Select all from the anchor to a cell; with ``keep`` in addition to what is selected."""
         anchor = cell if self.anchor < 0 else self.anchor
         between = frozenset(range(min(anchor, cell), max(anchor, cell) + 1))

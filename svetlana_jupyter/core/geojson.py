@@ -17,13 +17,13 @@ from svetlana_jupyter.errors import InputError
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 OBJECTS = ("cell", "detection")  # of QuPath; its annotations are regions, unless there is nothing else
-FARTHEST = 2**31  # pixels
+MAX_COORDINATE = 2**31  # pixels
 
 Ring = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
+class PolygonObject:
     """One feature of a file.
 
     Attributes
@@ -58,10 +58,10 @@ class Shape:
 
 
 @dataclass(frozen=True, eq=False)
-class Shapes:
+class GeoJsonObjects:
     """The objects of a file, and a sentence about features that are none; "" where all are."""
 
-    shapes: tuple[Shape, ...]
+    shapes: tuple[PolygonObject, ...]
     note: str = ""
 
 
@@ -70,7 +70,7 @@ def is_geojson(source: object) -> bool:
     return isinstance(source, str | Path) and str(source).casefold().endswith(SUFFIXES)
 
 
-def read_geojson(path: Path) -> Shapes:
+def read_geojson(path: Path) -> GeoJsonObjects:
     """Read the objects of a GeoJSON file.
 
     QuPath's cells and detections are the objects of a file that has some; else its annotations are. Numbers are kept
@@ -104,7 +104,9 @@ def read_geojson(path: Path) -> Shapes:
     if not found:
         raise InputError(f"{path} holds no outline of an object. Export objects from QuPath as GeoJSON.")
     lines = len(shapes) - len(found)
-    return Shapes(found, f"{others} {lines} features are lines, which enclose nothing.".strip() if lines else others)
+    return GeoJsonObjects(
+        found, f"{others} {lines} features are lines, which enclose nothing.".strip() if lines else others
+    )
 
 
 def _document(path: Path) -> Any:
@@ -154,7 +156,7 @@ def _plane(feature: Mapping[str, Any]) -> int:
     return int(plane.get("z", 0)) if isinstance(plane, Mapping) else 0
 
 
-def _shape(feature: Mapping[str, Any], number: int, path: Path) -> Shape:
+def _shape(feature: Mapping[str, Any], number: int, path: Path) -> PolygonObject:
     geometry, properties = feature["geometry"] or {}, _properties(feature)
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
     try:
@@ -168,12 +170,12 @@ def _shape(feature: Mapping[str, Any], number: int, path: Path) -> Shape:
     name, color = _classification(properties.get("classification"))
     metadata = properties.get("metadata")
     said = {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else None
-    return Shape(number, rings, places, plane, name, color, said)
+    return PolygonObject(number, rings, places, plane, name, color, said)
 
 
 def _corners(points: Any) -> Ring:
     found = np.asarray([point[:2] for point in points], np.float64).reshape(-1, 2)[:, ::-1]
-    if not len(found) or not (np.abs(found) < FARTHEST).all():  # NaN is not either
+    if not len(found) or not (np.abs(found) < MAX_COORDINATE).all():  # NaN is not either
         raise ValueError("a corner is no place in an image")
     return found
 

@@ -14,19 +14,19 @@ from svetlana_jupyter.core.patch_settings import PatchSettings
 from svetlana_jupyter.errors import PatchError
 
 # Most pixels a side that an automatic field of view is sampled with: enough to tell cells, cheap on a laptop.
-AUTO_SAMPLING = {2: 48, 3: 24}
-GIVEN_SAMPLING = {2: 96, 3: 24}  # and one that is given, where the sampling is left to find a recipe with
-LEAST_SIDE = 8
+MAX_AUTO_SAMPLING = {2: 48, 3: 24}
+MAX_SAMPLING_OF_GIVEN_SIZE = {2: 96, 3: 24}  # and one that is given, where the sampling is left to find a recipe with
+MIN_SIDE = 8
 # Where the view follows the object, a small one is picked from at every so many pixels, a large one at more.
-LEAST_FOLLOWING, COARSER = 12, 4 / 3
+MIN_SAMPLING_OBJECT_VIEW, COARSENING_OBJECT_VIEW = 12, 4 / 3
 # Light of an object and its surroundings mixes over about two pixels; narrower objects can spare less.
-WIDEST_RIM, SIDE_A_RIM, RIM_FOLLOWING = 2, 3.5, 1
-NOT_CONCRETE = "the patch size is still automatic; call freeze_patches with the objects first."
-WIDEST_SCALE = 8.0  # a mask's largest mistakes shall not cost all memory
+MAX_RIM, SIDE_PER_RIM_PIXEL, RIM_OBJECT_VIEW = 2, 3.5, 1
+SIZE_IS_AUTOMATIC = "the patch size is still automatic; call freeze_patches with the objects first."
+MAX_VIEW_SCALE = 8.0  # a mask's largest mistakes shall not cost all memory
 
 
 @dataclass(frozen=True)
-class Geometry:
+class PatchGeometry:
     """Where the pixels of a patch lie, relative to the pixel at its centre.
 
     Parameters
@@ -57,7 +57,7 @@ class Geometry:
         return tuple(middle - (np.array(self.shape) - 1) / 2 * self.step)
 
 
-def freeze_patches(
+def resolve_patch_settings(
     settings: PatchSettings,
     objects: pd.DataFrame,
     classes: pd.Series | None,
@@ -92,10 +92,10 @@ def freeze_patches(
 
 def patch_geometry(
     settings: PatchSettings, spacing: tuple[float, ...] | None, margin: float | Sequence[float] = 1.0
-) -> Geometry:
+) -> PatchGeometry:
     """Work out which pixels of an image make a patch; an error where the settings are not concrete."""
     if not (isinstance(settings.size, tuple) and isinstance(settings.sampling, tuple)):
-        raise PatchError(NOT_CONCRETE)
+        raise PatchError(SIZE_IS_AUTOMATIC)
     if len(settings.size) != len(settings.sampling):
         raise PatchError(f"size {settings.size} and sampling {settings.sampling} must name as many axes.")
     units = units_per_pixel(settings, len(settings.size), spacing)
@@ -115,10 +115,10 @@ def patch_geometry(
         shape.append(count)
         window.append(read_)
         view.append(slice((read_ - seen) // 2, (read_ + seen) // 2))
-    return Geometry(tuple(step), tuple(shape), tuple(window), tuple(view))
+    return PatchGeometry(tuple(step), tuple(shape), tuple(window), tuple(view))
 
 
-def following_sizes(
+def view_size_per_object(
     settings: PatchSettings, objects: pd.DataFrame, spacing: tuple[float, ...] | None
 ) -> NDArray[np.float64]:
     """Return the field of view of each object, (n, ndim), in the unit of the settings.
@@ -131,21 +131,21 @@ def following_sizes(
         Rows of `core.objects.index_objects`.
     """
     if not isinstance(settings.size, tuple):
-        raise PatchError(NOT_CONCRETE)
+        raise PatchError(SIZE_IS_AUTOMATIC)
     size = np.array(settings.size)
     if settings.view == "fixed":
         return np.broadcast_to(size, (len(objects), len(size)))
     longest = _sides(objects, units_per_pixel(settings, len(size), spacing)).max(axis=1).to_numpy()
-    scale: NDArray[np.float64] = (longest * settings.margin / size.max()).clip(1 / WIDEST_SCALE, WIDEST_SCALE)
+    scale: NDArray[np.float64] = (longest * settings.margin / size.max()).clip(1 / MAX_VIEW_SCALE, MAX_VIEW_SCALE)
     sizes: NDArray[np.float64] = scale[:, None] * size
     return sizes
 
 
-def settings_for(
+def patch_settings_for_object(
     settings: PatchSettings, objects: pd.DataFrame, object: int, spacing: tuple[float, ...] | None
 ) -> PatchSettings:
     """Return the settings with the size that this object's view has, as `take_patch` and `patch_geometry` need them."""
-    (size,) = following_sizes(settings, objects.loc[[object]], spacing)
+    (size,) = view_size_per_object(settings, objects.loc[[object]], spacing)
     return settings.changed(size=tuple(map(float, size)))
 
 
@@ -168,12 +168,14 @@ def _sampling(
     if isinstance(settings.sampling, int | tuple):
         return tuple(int(n) for n in _for_each_axis(settings.sampling, ndim, "sampling"))
     if settings.view == "object":
-        small = _sides(objects, units).max(axis=1).quantile(0.05) * settings.margin / min(units) / COARSER
-        longest, smallest = max(LEAST_FOLLOWING, float(small)), LEAST_FOLLOWING
+        small = (
+            _sides(objects, units).max(axis=1).quantile(0.05) * settings.margin / min(units) / COARSENING_OBJECT_VIEW
+        )
+        longest, smallest = max(MIN_SAMPLING_OBJECT_VIEW, float(small)), MIN_SAMPLING_OBJECT_VIEW
     if settings.size == "auto":
-        longest = min(longest, AUTO_SAMPLING[ndim])
+        longest = min(longest, MAX_AUTO_SAMPLING[ndim])
     elif settings.sampling == "auto":
-        longest = min(longest, GIVEN_SAMPLING[ndim])
+        longest = min(longest, MAX_SAMPLING_OF_GIVEN_SIZE[ndim])
     longest = max(longest, least)
     # Equal steps along all axes, by themselves as fine as the finest axis.
     return tuple(max(smallest, round(longest * side / max(sides))) for side in sides)
@@ -189,9 +191,9 @@ def _sides(objects: pd.DataFrame, units: tuple[float, ...]) -> pd.DataFrame:
 def _auto_rim(settings: PatchSettings, objects: pd.DataFrame, units: tuple[float, ...]) -> int:
     """Return how wide a rim most objects can spare; where the view follows the object, none of it is left out."""
     if settings.view == "object":
-        return RIM_FOLLOWING
+        return RIM_OBJECT_VIEW
     sides = _sides(objects, (1.0,) * len(units))
-    return int(min(WIDEST_RIM, sides.min(axis=1).median() // SIDE_A_RIM))
+    return int(min(MAX_RIM, sides.min(axis=1).median() // SIDE_PER_RIM_PIXEL))
 
 
 def _auto_size(
@@ -205,7 +207,7 @@ def _auto_size(
         side = float(longest.groupby(known).quantile(0.95).max())
     else:
         side = float(longest.quantile(0.95))
-    side = max(side * settings.margin, LEAST_SIDE * min(units))
+    side = max(side * settings.margin, MIN_SIDE * min(units))
     return float(math.ceil(side)) if settings.unit == "px" else side
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.blocks import last_axes
-from svetlana_jupyter.core.unmixing import fit, softened, unexplained
+from svetlana_jupyter.core.blocks import index_last_axes
+from svetlana_jupyter.core.unmixing import blur_masks, fit, unmixing_residual
 
 Floats = NDArray[np.float32]
 
@@ -31,10 +31,10 @@ def grain(pixels: Floats, own: NDArray[np.bool_], view: tuple[slice, ...]) -> Fl
         The level is the mean of the object's middle, where least light is mixed in, or the deviation of the residuals
         where that is more.
     """
-    soft, counted = softened(own, view), np.zeros_like(own)
-    counted[last_axes(view)] = own[last_axes(view)]
+    soft, counted = blur_masks(own, view), np.zeros_like(own)
+    counted[index_last_axes(view)] = own[index_last_axes(view)]
     coefficients, level = fit(pixels, counted, soft)
-    residuals = unexplained(pixels, own, soft, coefficients)
+    residuals = unmixing_residual(pixels, own, soft, coefficients)
     n, channels, axes = *pixels.shape[:2], tuple(range(2, pixels.ndim))
     count = np.count_nonzero(counted, axis=tuple(range(1, own.ndim))).clip(1)
     spread = (np.sum(residuals**2, axis=axes, where=counted[:, None]) / count[:, None]) ** 0.5

@@ -11,12 +11,12 @@ from svetlana_jupyter.errors import InputError
 SPATIAL_BLOCKS = 4  # a single image counts as 4 x 4 regions
 
 
-def group_names(
+def name_groups(
     image: str,
     groups: Mapping[str, str],
     objects: pd.DataFrame,
     shape: Sequence[int],
-    sole: bool,
+    is_only_image: bool,
     by: Sequence[str] | None = None,
 ) -> pd.Series[str]:
     """Return the name of the group of each object of an image.
@@ -44,7 +44,7 @@ def group_names(
     --------
     >>> objects = pd.DataFrame({"y": [3.0], "x": [90.0]}, index=[7])
     >>> columns = {"plate": "P1", "well": "A1", "site": "3"}
-    >>> group_names("P1_A1_3", columns, objects, (100, 100), sole=False, by=["plate", "well"])
+    >>> name_groups("P1_A1_3", columns, objects, (100, 100), is_only_image=False, by=["plate", "well"])
     7    plate=P1 well=A1
     dtype: object
     """
@@ -57,7 +57,7 @@ def group_names(
     chosen = {column: known[column] for column in by} if by else dict(groups)
     name = " ".join(f"{column}={value}" for column, value in chosen.items()) if set(chosen) - {"image"} else image
     named = pd.Series(name, objects.index, "object")
-    if not sole:
+    if not is_only_image:
         return named
     for axis, size in zip("yx", shape[-2:], strict=True):
         named += (" " if axis == "y" else ",") + (objects[axis] * SPATIAL_BLOCKS // size).astype(int).astype(str)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.windows import Window, read_windows
+from svetlana_jupyter.core.windows import Window, read_regions
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NAMED = 5  # objects that the sentence names
 
 
-def check_pixels(pair: ImagePair, objects: pd.DataFrame) -> None:
+def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
     """Refuse objects with pixels of their own that are NaN or infinite; of integer images nothing is read.
 
     Around the objects such pixels are common, beyond the border of a registered image for example, and count as 0.
@@ -36,7 +36,7 @@ def check_pixels(pair: ImagePair, objects: pd.DataFrame) -> None:
     axes = "zyx"[-pair.ndim :]
     lows, highs = (objects[[f"{axis}{end}" for axis in axes]].to_numpy(np.int64).tolist() for end in (0, 1))
     windows = [Window(tuple(low), tuple(high)) for low, high in zip(lows, highs, strict=True)]
-    found = zip(objects.index, read_windows(pair.image, windows), read_windows(pair.mask, windows), strict=True)
+    found = zip(objects.index, read_regions(pair.image, windows), read_regions(pair.mask, windows), strict=True)
     holes = [str(label) for label, pixels, mask in found if not np.isfinite(pixels[:, mask == label]).all()]
     if holes:
         more = f" and {len(holes) - NAMED} more" if len(holes) > NAMED else ""

@@ -18,12 +18,18 @@ import numpy.typing as npt
 from dask.base import tokenize
 from xarray import DataArray, concat
 
-from svetlana_jupyter.core.axes import arranged, image_axes, mask_axes, plain_words, said_by
-from svetlana_jupyter.core.formats.stored import Stored, lazy
-from svetlana_jupyter.core.labels import refuse_not_integers
-from svetlana_jupyter.core.levels import Level, levels_of
-from svetlana_jupyter.core.readers import digest_of, read
-from svetlana_jupyter.core.spacing import Spacing, coordinates, sizes_given, step_of
+from svetlana_jupyter.core.axes import (
+    axes_from_dims,
+    format_shape,
+    resolve_image_axes,
+    resolve_mask_axes,
+    to_standard_order,
+)
+from svetlana_jupyter.core.formats.stored import OpenedFile, lazy
+from svetlana_jupyter.core.labels import check_integer
+from svetlana_jupyter.core.levels import PyramidLevel, pyramid_levels
+from svetlana_jupyter.core.readers import file_digest, read
+from svetlana_jupyter.core.spacing import Spacing, coordinates, parse_spacing, pixel_size_along
 from svetlana_jupyter.errors import InputError
 
 Array: TypeAlias = npt.NDArray[Any] | da.Array | DataArray
@@ -87,25 +93,25 @@ def open_image_levels(
     channels: Sequence[str] | None = None,
     cache: Path | None = None,
     like: Sequence[int] | None = None,
-) -> tuple[DataArray, tuple[Level, ...]]:
+) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
     """Open an image as `open_image` does, with the resolutions that its file holds, the finest first."""
     if isinstance(source, (tuple, list)):
         stack = _stacked(source, axes, spacing, channels, cache, like)
-        return stack, (Level.of(stack),)
+        return stack, (PyramidLevel.of(stack),)
     where = called(source, "image")
     stored = _stored(source, cache)
     if stored.pixels.dtype.kind not in "buif":
         raise InputError(
             f"{where} should hold real numbers, got {stored.pixels.dtype}. Save its magnitude or its parts."
         )
-    letters = image_axes(stored.pixels.shape, stored.pixels.dtype, stored.axes, axes, like, where)
-    pixels, dims = arranged(stored.pixels, letters)
+    letters = resolve_image_axes(stored.pixels.shape, stored.pixels.dtype, stored.axes, axes, like, where)
+    pixels, dims = to_standard_order(stored.pixels, letters)
     named = stored.channels if "s" not in letters or pixels.shape[0] != 3 else RGB
     if channels is not None and "c" not in dims:
         pixels, dims = pixels[None], f"c{dims}"
     names = _channel_names(pixels, dims, named, channels, where)
     opened = _described(pixels, dims, stored.spacing, spacing, where, names).rename("image")
-    return opened, levels_of(stored, letters, opened)
+    return opened, pyramid_levels(stored, letters, opened)
 
 
 def open_mask(
@@ -131,27 +137,27 @@ def open_mask(
 
 def open_mask_levels(
     source: Source, axes: str | None = None, spacing: Spacing | None = None, cache: Path | None = None
-) -> tuple[DataArray, tuple[Level, ...]]:
+) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
     """Open a mask as `open_mask` does, with the resolutions that its file holds, the finest first."""
     where = called(source, "mask")
     stored = _stored(source, cache, labels=True)
-    letters = mask_axes(stored.pixels.shape, stored.axes, axes, where)
-    pixels, dims = arranged(stored.pixels, letters)
+    letters = resolve_mask_axes(stored.pixels.shape, stored.axes, axes, where)
+    pixels, dims = to_standard_order(stored.pixels, letters)
     if dims.startswith("c"):
         pixels, dims = pixels[0], dims[1:]
-    refuse_not_integers(pixels, where)
+    check_integer(pixels, where)
     opened = _described(pixels, dims, stored.spacing, spacing, where).rename("mask")
-    return opened, levels_of(stored, letters, opened)
+    return opened, pyramid_levels(stored, letters, opened)
 
 
 def spacing_of(array: DataArray) -> tuple[float, ...] | None:
     """Pixel size ``([z,] y, x)`` in micrometres, from the coordinates; None where they do not say."""
-    sizes = [step_of(array, str(dim)) for dim in array.dims if dim != "c"]
+    sizes = [pixel_size_along(array, str(dim)) for dim in array.dims if dim != "c"]
     known = tuple(size for size in sizes if size is not None)
     return known if len(known) == len(sizes) else None
 
 
-def with_channels(image: DataArray) -> DataArray:
+def with_channel_axis(image: DataArray) -> DataArray:
     """The same image with ``c`` as its first dimension; a grey one gets a single channel called grey."""
     return image if "c" in image.dims else image.expand_dims(c=["grey"])
 
@@ -176,7 +182,7 @@ def fingerprint(source: Source | Sequence[Source]) -> str:
         text = " ".join(map(fingerprint, source)).encode()
     elif isinstance(source, (str, PathLike)):
         path = Path(source).expanduser()
-        text = path.name.encode() + digest_of(path)
+        text = path.name.encode() + file_digest(path)
     else:
         data = source.data if isinstance(source, DataArray) else source
         text = (data.name if isinstance(data, da.Array) else tokenize(np.asarray(data))).encode()
@@ -188,15 +194,15 @@ def called(source: Source, what: str) -> str:
     return str(source) if isinstance(source, (str, PathLike)) else f"the {what}"
 
 
-def _stored(source: Source, cache: Path | None, labels: bool = False) -> Stored:
+def _stored(source: Source, cache: Path | None, labels: bool = False) -> OpenedFile:
     if isinstance(source, (str, PathLike)):
         stored = read(Path(source).expanduser(), cache, labels)
     elif isinstance(source, DataArray):
         stored = _from_dataarray(source)
     elif isinstance(source, da.Array):
-        stored = Stored(source)
+        stored = OpenedFile(source)
     elif isinstance(source, np.ndarray):
-        stored = Stored(lazy(source))
+        stored = OpenedFile(lazy(source))
     else:
         raise InputError(f"expected a path, a NumPy or dask array or a DataArray, got {type(source).__name__}.")
     if stored.pixels.ndim < 2 or 0 in stored.pixels.shape:
@@ -207,16 +213,16 @@ def _stored(source: Source, cache: Path | None, labels: bool = False) -> Stored:
     return replace(stored, pixels=stored.pixels.astype(native))  # a copy only where the byte order is another
 
 
-def _from_dataarray(array: DataArray) -> Stored:
+def _from_dataarray(array: DataArray) -> OpenedFile:
     pixels = array.data if isinstance(array.data, da.Array) else lazy(np.asarray(array.data))
-    axes = said_by(array)
+    axes = axes_from_dims(array)
     if axes is None:
-        return Stored(pixels)
+        return OpenedFile(pixels)
     array = array.rename(dict(zip(array.dims, axes)))
-    steps = {axis: step_of(array, axis) for axis in "zyx" if axis in axes}
+    steps = {axis: pixel_size_along(array, axis) for axis in "zyx" if axis in axes}
     names = array["c"].values.tolist() if "c" in array.coords and array["c"].ndim == 1 else []
     spacing = {axis: step for axis, step in steps.items() if step is not None}
-    return Stored(pixels, axes, spacing, tuple(map(str, names)))
+    return OpenedFile(pixels, axes, spacing, tuple(map(str, names)))
 
 
 def _stacked(
@@ -233,12 +239,12 @@ def _stacked(
     names = channels or [f"channel {i}" for i in range(1, len(sources) + 1)]
     if len(names) != len(sources):
         raise InputError(f"{len(names)} channel names were given for {len(sources)} files: {', '.join(names)}.")
-    opened = [with_channels(open_image(source, axes, spacing, None, cache, like)) for source in sources]
+    opened = [with_channel_axis(open_image(source, axes, spacing, None, cache, like)) for source in sources]
     for source, image in zip(sources, opened):
         if image.sizes["c"] > 1 or image.shape != opened[0].shape:
             raise InputError(
-                f"{called(source, 'image')} is {plain_words(image.shape, image.dims)}; files that are stacked should "
-                f"have one channel each and the same shape, {plain_words(opened[0].shape, opened[0].dims)}."
+                f"{called(source, 'image')} is {format_shape(image.shape, image.dims)}; files that are stacked should "
+                f"have one channel each and the same shape, {format_shape(opened[0].shape, opened[0].dims)}."
             )
     stack = concat(opened, dim="c", join="override", combine_attrs="override")
     return stack.assign_coords(c=[str(name) for name in names])
@@ -270,7 +276,7 @@ def _described(
     channels: Sequence[str] | None = None,
 ) -> DataArray:
     spatial = dims.lstrip("c")
-    spacing = said if asked is None else sizes_given(asked, spatial, where)
+    spacing = said if asked is None else parse_spacing(asked, spatial, where)
     coords = coordinates(spatial, pixels.shape[-len(spatial) :], spacing)
     if channels is not None:
         coords["c"] = list(channels)

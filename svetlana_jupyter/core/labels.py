@@ -13,14 +13,14 @@ from xarray import DataArray
 
 from svetlana_jupyter.errors import InputError
 
-MOST_BLOCKS = 256
-NO_OBJECTS = (
+MAX_CHECKED_BLOCKS = 256
+NO_OBJECTS_MESSAGE = (
     "a mask needs at least one object, got only 0 (background). "
     "Check that this is the segmentation and that it found something."
 )
 
 
-def refuse_unlabelled(mask: DataArray) -> None:
+def check_is_label_image(mask: DataArray) -> None:
     """Refuse a mask without objects, or one that is only object or background.
 
     Blocks are read from the middle outwards until two different objects are seen, which in a real segmentation is the
@@ -34,21 +34,21 @@ def refuse_unlabelled(mask: DataArray) -> None:
     """
     pixels = da.asarray(mask.data)
     seen: set[int] = set()
-    for block in _from_the_middle(pixels)[:MOST_BLOCKS]:
+    for block in _from_the_middle(pixels)[:MAX_CHECKED_BLOCKS]:
         part = pixels.blocks[block].compute(scheduler="synchronous")
-        refuse_negative(part)
+        check_not_negative(part)
         seen |= {int(part.max()), int(part[part > 0].min(initial=part.max()))} - {0}
         if len(seen) > 1:
             return
         if seen and ndimage.label(part, np.ones((3,) * part.ndim))[1] > 1:
-            refuse_binary(seen.pop(), "in several pieces")
-    if not seen and pixels.npartitions <= MOST_BLOCKS:
-        raise InputError(NO_OBJECTS)
+            raise_binary_mask(seen.pop(), "in several pieces")
+    if not seen and pixels.npartitions <= MAX_CHECKED_BLOCKS:
+        raise InputError(NO_OBJECTS_MESSAGE)
     if seen == {255}:
-        refuse_binary(255, "alone")
+        raise_binary_mask(255, "alone")
 
 
-def refuse_not_integers(pixels: da.Array, where: str) -> None:
+def check_integer(pixels: da.Array, where: str) -> None:
     """Refuse pixels that cannot name objects; of floats one block is read, to say what they may be."""
     if pixels.dtype.kind in "ui":
         return
@@ -73,7 +73,7 @@ def refuse_not_integers(pixels: da.Array, where: str) -> None:
     )
 
 
-def refuse_negative(pixels: npt.NDArray[np.integer]) -> None:
+def check_not_negative(pixels: npt.NDArray[np.integer]) -> None:
     """Refuse numbers below 0."""
     if pixels.dtype.kind == "i" and pixels.size and (least := pixels.min()) < 0:
         raise InputError(
@@ -82,7 +82,7 @@ def refuse_negative(pixels: npt.NDArray[np.integer]) -> None:
         )
 
 
-def refuse_binary(number: int, how: str) -> None:
+def raise_binary_mask(number: int, how: str) -> None:
     """Refuse a mask whose only number stands for object, not for one of them."""
     raise InputError(
         f"a mask needs one number an object, got only {number}, {how}. This looks like a binary mask: number its "

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.formats.stored import Readable, Stored
+from svetlana_jupyter.core.formats.stored import ArraySource, OpenedFile
 
 
 @dataclass(frozen=True, eq=False)
-class Level:
+class PyramidLevel:
     """One resolution of an image or mask.
 
     Attributes
@@ -34,7 +34,7 @@ class Level:
         How many entries along ``c`` count: transparency does not.
     """
 
-    source: Readable
+    source: ArraySource
     axes: str
     dims: str
     channels: int = 1
@@ -63,7 +63,7 @@ class Level:
         )
 
 
-def levels_of(stored: Stored, letters: str, opened: DataArray) -> tuple[Level, ...]:
+def pyramid_levels(stored: OpenedFile, letters: str, opened: DataArray) -> tuple[PyramidLevel, ...]:
     """Return the levels of an image that was opened, the finest first; without any in its file, those of its array.
 
     Parameters
@@ -77,10 +77,10 @@ def levels_of(stored: Stored, letters: str, opened: DataArray) -> tuple[Level, .
     axes = letters.replace("s", "c")
     dims = "".join(str(dim) for dim in opened.dims if str(dim) in axes)  # a channel may have been named, not stored
     channels = opened.sizes.get("c", 1)
-    return tuple(Level(source, axes, dims, channels) for source in stored.levels) or (Level.of(opened),)
+    return tuple(PyramidLevel(source, axes, dims, channels) for source in stored.levels) or (PyramidLevel.of(opened),)
 
 
-def factor_between(fine: Level, coarse: Level) -> int:
+def downsampling_factor(fine: PyramidLevel, coarse: PyramidLevel) -> int:
     """Return how many rows and columns of the finer level one of the coarser stands for; 0 if that is no whole number.
 
     Writers round the size of a level up, down, or each time they halve it, hence the pixel of tolerance. Of the factors
@@ -93,7 +93,7 @@ def factor_between(fine: Level, coarse: Level) -> int:
     return 0
 
 
-def pyramid(levels: Sequence[Level]) -> list[tuple[int, Level]]:
+def pyramid(levels: Sequence[PyramidLevel]) -> list[tuple[int, PyramidLevel]]:
     """Return the levels that can stand for the first one, with their factors, ascending."""
-    found = {factor_between(levels[0], level): level for level in reversed(levels)}
+    found = {downsampling_factor(levels[0], level): level for level in reversed(levels)}
     return sorted((factor, level) for factor, level in found.items() if factor)

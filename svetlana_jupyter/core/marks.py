@@ -10,14 +10,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from svetlana_jupyter.core.annotations import Label
-from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.classes import ClassScheme
 
 # One byte a pixel addresses the colour table: 0 is transparent, each style takes a fill and a line.
-MOST_STYLES = 127
+MAX_STYLES = 127
 
 
 @dataclass(frozen=True)
-class Style:
+class ObjectStyle:
     """The look of an object.
 
     Attributes
@@ -35,12 +35,12 @@ class Style:
     fill: float = 0.0
 
 
-PLAIN = Style()
-SET_ASIDE = Style(bold=True)
+PLAIN = ObjectStyle()
+EXCLUDED_STYLE = ObjectStyle(bold=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Marks:
+class ObjectStyles:
     """The style of every object of one image.
 
     Later layers win: predictions first, then what ``said`` knows. It is asked for the objects that are seen, however
@@ -54,19 +54,19 @@ class Marks:
         The first is that of every object that no layer names.
     said : callable, optional
         Takes objects, shape (n,), and returns the position in ``styles`` of those that it knows, and perhaps of
-        others. It may change its mind: then these marks are `renewed`.
+        others. It may change its mind: then these marks are `with_key`.
     """
 
     key: Hashable = None
-    styles: tuple[Style, ...] = (PLAIN,)
+    styles: tuple[ObjectStyle, ...] = (PLAIN,)
     said: Callable[[NDArray[np.int64]], Mapping[int, int]] | None = None
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = field(default=())
 
-    def adding(self, objects: ArrayLike, styles: ArrayLike) -> Marks:
+    def adding(self, objects: ArrayLike, styles: ArrayLike) -> ObjectStyles:
         """Return marks that give ``objects``, shape (n,), the styles at these positions, shape (n,)."""
         return replace(self, _layers=(*self._layers, _sorted(objects, styles)))
 
-    def renewed(self, key: Hashable) -> Marks:
+    def with_key(self, key: Hashable) -> ObjectStyles:
         """Return the same marks with another key: ``said`` has changed."""
         return replace(self, key=key)
 
@@ -84,12 +84,12 @@ class Marks:
         return found
 
 
-def class_marks(
-    classes: Classes,
+def class_styles(
+    classes: ClassScheme,
     labels_of: Callable[[NDArray[np.int64]], Mapping[int, Label]],
     predicted: pd.Series | None = None,
     key: Hashable = None,
-) -> Marks:
+) -> ObjectStyles:
     """Return marks in the colours of the classes: bold and full for annotations, thin and pale for predictions.
 
     Parameters
@@ -102,9 +102,11 @@ def class_marks(
     key : hashable
         Equal for equal arguments and annotations.
     """
-    colors = list(dict.fromkeys(info.color for info in classes))[: (MOST_STYLES - 2) // 2]
-    styles = [PLAIN, SET_ASIDE]
-    styles += [style for color in colors for style in (Style(color, bold=True, fill=1.0), Style(color, fill=0.5))]
+    colors = list(dict.fromkeys(info.color for info in classes))[: (MAX_STYLES - 2) // 2]
+    styles = [PLAIN, EXCLUDED_STYLE]
+    styles += [
+        style for color in colors for style in (ObjectStyle(color, bold=True, fill=1.0), ObjectStyle(color, fill=0.5))
+    ]
     position = {info.id: 2 + 2 * colors.index(info.color) for info in classes if info.color in colors}
 
     def said(objects: NDArray[np.int64]) -> dict[int, int]:
@@ -114,7 +116,7 @@ def class_marks(
             if label.action in ("label", "ambiguous", "bad")
         }
 
-    marks = Marks(key, tuple(styles), said)
+    marks = ObjectStyles(key, tuple(styles), said)
     if predicted is not None:
         marks = marks.adding(predicted.index, predicted.map({i: p + 1 for i, p in position.items()}).fillna(0))
     return marks

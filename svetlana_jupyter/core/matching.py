@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from xarray import DataArray
 
-from svetlana_jupyter.core.blocks import block_sides, read
-from svetlana_jupyter.core.labels import refuse_negative
-from svetlana_jupyter.core.objects import box_columns
-from svetlana_jupyter.core.succession import LINK_COLUMNS, Succession
+from svetlana_jupyter.core.blocks import processing_block_shape, read
+from svetlana_jupyter.core.labels import check_not_negative
+from svetlana_jupyter.core.objects import bbox_columns
+from svetlana_jupyter.core.succession import LINK_COLUMNS, LabelMapping
 
-Fate = Literal["kept", "moved", "split", "merged", "lost"]
-SMALLEST_PART = 0.1  # of an old object; what is less is a crumb, not a part
-MERGE_ROWS = 1 << 18  # tables of pairs are merged once so many rows have piled up
+ObjectStatus = Literal["kept", "moved", "split", "merged", "lost"]
+MIN_PART_FRACTION = 0.1  # of an old object; what is less is a crumb, not a part
+MAX_PENDING_ROWS = 1 << 18  # tables of pairs are merged once so many rows have piled up
 
 
 def overlap(old: DataArray, new: DataArray) -> pd.DataFrame:
@@ -46,11 +46,11 @@ def overlap(old: DataArray, new: DataArray) -> pd.DataFrame:
     [[0, 5, 1], [1, 0, 1], [1, 5, 2]]
     """
     waiting, rows, merged = [_NO_PAIRS], 0, 0
-    for start, stop in _windows(new.shape, block_sides(old, new)):
+    for start, stop in _windows(new.shape, processing_block_shape(old, new)):
         pairs = _pairs(read(old, start, stop, "zeros"), read(new, start, stop, "zeros"))
         waiting.append(pairs)
         rows += len(pairs)
-        if rows >= max(MERGE_ROWS, 2 * merged):
+        if rows >= max(MAX_PENDING_ROWS, 2 * merged):
             waiting = [_merge(waiting)]
             rows = merged = len(waiting[0])
     return _merge(waiting)
@@ -73,16 +73,16 @@ def link(pairs: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Columns ``old``, ``new`` and ``pixels``.
     """
-    old_size, new_size = (pairs.groupby(side)["pixels"].sum() for side in ("old", "new"))
+    old_sizes, new_size = (pairs.groupby(side)["pixels"].sum() for side in ("old", "new"))
     met = pairs[(pairs["old"] > 0) & (pairs["new"] > 0)]
-    here, there = met["old"].map(old_size), met["new"].map(new_size)
+    here, there = met["old"].map(old_sizes), met["new"].map(new_size)
     same = 2 * met["pixels"] > here + there - met["pixels"]
-    part = (2 * met["pixels"] > np.minimum(here, there)) & (met["pixels"] >= SMALLEST_PART * here)
+    part = (2 * met["pixels"] > np.minimum(here, there)) & (met["pixels"] >= MIN_PART_FRACTION * here)
     alone = ~met["old"].isin(met.loc[same, "old"])
     return met[same | (part & alone)].reset_index(drop=True)
 
 
-def link_boxes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+def match_bounding_boxes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Link objects whose boxes share more than half of what they cover together, each to the best of them.
 
     This is what is left where the old mask can no longer be read: it finds objects that stayed in place, not their
@@ -93,7 +93,7 @@ def link_boxes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     old, new : DataFrame
         Indexed by object, with the box columns of `core.objects.index_objects`.
     """
-    columns = [column for column in box_columns(3) if column in new]
+    columns = [column for column in bbox_columns(3) if column in new]
     ndim = len(columns) // 2
     if old.empty or new.empty:
         return _NO_PAIRS
@@ -112,7 +112,7 @@ def link_boxes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     return found.drop_duplicates("old").sort_values("old", ignore_index=True)[LINK_COLUMNS]
 
 
-def fates(step: Succession, old_size: Mapping[int, int], objects: Collection[int]) -> pd.DataFrame:
+def object_statuses(step: LabelMapping, old_sizes: Mapping[int, int], objects: Collection[int]) -> pd.DataFrame:
     """Tell what became of objects when their mask was replaced.
 
     Parameters
@@ -134,12 +134,12 @@ def fates(step: Succession, old_size: Mapping[int, int], objects: Collection[int
     for old in objects:
         new = step.successors(old)
         pixels = sum(shared for one in new for before, shared in step.predecessors(one) if before == old)
-        rows.append((_fate(step, old, new), tuple(new), pixels / old_size[old] if new else 0.0))
+        rows.append((_fate(step, old, new), tuple(new), pixels / old_sizes[old] if new else 0.0))
     index = pd.Index(list(objects), name="old", dtype="int64")
     return pd.DataFrame(rows, index, ["fate", "new", "share"]).astype({"share": float})
 
 
-def _fate(step: Succession, old: int, new: list[int]) -> Fate:
+def _fate(step: LabelMapping, old: int, new: list[int]) -> ObjectStatus:
     if not new:
         return "lost"
     if len(new) > 1:
@@ -157,7 +157,7 @@ def _windows(shape: tuple[int, ...], sides: tuple[int, ...]) -> Iterator[tuple[N
 
 def _pairs(old: NDArray[np.integer], new: NDArray[np.integer]) -> pd.DataFrame:
     """Count the pairs of one block, by runs of neighbouring pixels that are alike."""
-    refuse_negative(new)
+    check_not_negative(new)
     before, after = old.reshape(-1), new.reshape(-1)
     edge = np.concatenate([[True], (before[1:] != before[:-1]) | (after[1:] != after[:-1])])
     begin = np.flatnonzero(edge[: before.size])

@@ -16,7 +16,7 @@ size
     surroundings. In objects of a few pixels across some of it may still be told, most of all where there is no noise,
     or where a blur of the optics takes the detail of small objects alone.
 
-What may count wins over single settings: `restricted` changes those that would let in more, and `said` names them.
+What may count wins over single settings: `restrict_to_allowed_cues` changes those that would let in more, and `said` names them.
 Settings that keep out more than is asked stay as they are.
 """
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from svetlana_jupyter.core.measures.table import EVIDENCE
+from svetlana_jupyter.core.measures.table import CUES
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.settings import TrainingSettings
@@ -35,11 +35,11 @@ RIM, MIXED = 2, ("surroundings", "brightness", "size")  # pixels where light mix
 OWN = ("none", "object", "both_raw", "grain")
 
 
-def restricted(settings: TrainingSettings) -> TrainingSettings:
+def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
     """Return settings under which nothing counts but what ``settings.may_use`` allows; doing so twice changes nothing.
 
     >>> from svetlana_jupyter.core.settings import TrainingSettings
-    >>> restricted(TrainingSettings(may_use=["brightness", "orientation", "size"])).patches.context
+    >>> restrict_to_allowed_cues(TrainingSettings(may_use=["brightness", "orientation", "size"])).patches.context
     'hide'
     """
     patches: dict[str, Any] = {}
@@ -68,8 +68,8 @@ def restricted(settings: TrainingSettings) -> TrainingSettings:
 
 
 def said(settings: TrainingSettings) -> str:
-    """Return a sentence about the settings that `restricted` changes, "" where it changes none."""
-    result = restricted(settings)
+    """Return a sentence about the settings that `restrict_to_allowed_cues` changes, "" where it changes none."""
+    result = restrict_to_allowed_cues(settings)
     changes = [
         f"{part}.{name} is {value!r} instead of {getattr(getattr(settings, part), name)!r}"
         for part in ("patches", "augmentation")
@@ -78,5 +78,5 @@ def said(settings: TrainingSettings) -> str:
     ]
     if not changes:
         return ""
-    kept_out = " and ".join(sorted(set(EVIDENCE) - settings.may_use))
+    kept_out = " and ".join(sorted(set(CUES) - settings.may_use))
     return f"Because {kept_out} may not count, {', '.join(changes)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from svetlana_jupyter.core.measures.table import Evidence, Group
+from svetlana_jupyter.core.measures.table import Cue, Group
 from svetlana_jupyter.core.validated import Settings
 
 
@@ -27,6 +27,6 @@ class MeasureSettings(Settings):
     """
 
     groups: tuple[Group, ...] = ("shape", "intensity", "texture", "ring")
-    may_use: tuple[Evidence, ...] = ("surroundings", "brightness", "orientation", "size")
+    may_use: tuple[Cue, ...] = ("surroundings", "brightness", "orientation", "size")
     ring: float = Field(default=5.0, ge=1.0, le=100.0)
     rim: int = Field(default=0, ge=0, le=20)

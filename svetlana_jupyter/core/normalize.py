@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.blocks import last_axes, read
+from svetlana_jupyter.core.blocks import index_last_axes, read
 from svetlana_jupyter.core.grain import grain
 from svetlana_jupyter.core.patch_settings import PatchSettings
-from svetlana_jupyter.core.widening import box_of, widened
+from svetlana_jupyter.core.widening import joint_bbox, widened
 from svetlana_jupyter.errors import DamagedError
 
 Floats = NDArray[np.float32]
@@ -54,7 +54,7 @@ def image_statistics(image: DataArray) -> ImageStatistics:
     return statistics
 
 
-def keep_statistics(image: DataArray, statistics: ImageStatistics | None) -> None:
+def set_image_statistics(image: DataArray, statistics: ImageStatistics | None) -> None:
     """Take what was measured elsewhere for the statistics of an image; None forgets them."""
     _known.pop(image.data.name, None)
     if statistics is not None:
@@ -97,7 +97,7 @@ def normalize(
         out[:] = grain(pixels, own, view)
         return out
     if how in ("object", "apart"):
-        seen = last_axes(view)
+        seen = index_last_axes(view)
         _rescaled(pixels, *_object_statistics(pixels[seen], own[seen]), out)
         if how == "apart":
             assert settings.rim != "auto"
@@ -112,7 +112,7 @@ def normalize(
         low, high = (image.low, image.high) if how == "percentile" else (image.least, image.most)
         low, high = (values.reshape(1, -1, *(1 for _ in axes)) for values in (low, high))
     else:
-        part = pixels[last_axes(view)]
+        part = pixels[index_last_axes(view)]
         low, high = part.min(axis=axes, keepdims=True), part.max(axis=axes, keepdims=True)
     if how == "max":
         low, high = np.zeros_like(high), np.abs(high)
@@ -124,7 +124,7 @@ def _object_statistics(pixels: Floats, own: NDArray[np.bool_]) -> tuple[Floats, 
     n, channels = pixels.shape[:2]
     empty = ~own.any(axis=tuple(range(1, own.ndim)))
     if not empty.any():  # nothing beside the objects counts
-        part = last_axes(box_of(own, (0,) * (own.ndim - 1)))
+        part = index_last_axes(joint_bbox(own, (0,) * (own.ndim - 1)))
         pixels, own = pixels[part], own[part]
     weights = own.reshape(n, -1).astype(np.float32)
     weights[empty] = 1
@@ -155,7 +155,7 @@ def _sample(image: DataArray) -> tuple[Floats, bool]:
     if shape.prod() <= SAMPLED_PIXELS:
         try:
             pixels = read(image, np.zeros_like(shape), shape, "zeros")
-            return finite(pixels.reshape(len(pixels), -1)), True
+            return to_finite_float32(pixels.reshape(len(pixels), -1)), True
         except DamagedError:
             side, damaged = max(1, int(shape.max()) // SAMPLED_BLOCKS), True
     sides = np.minimum(side, shape)
@@ -169,13 +169,13 @@ def _sample(image: DataArray) -> tuple[Floats, bool]:
             damage, damaged = error, True
     if not blocks:
         raise damage
-    return finite(np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)), not damaged
+    return to_finite_float32(np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)), not damaged
 
 
 _IRRATIONALS = np.sqrt([2.0, 3.0, 5.0])
 
 
-def finite(pixels: NDArray[np.generic]) -> Floats:
+def to_finite_float32(pixels: NDArray[np.generic]) -> Floats:
     """Return ``pixels`` as float32, zeros where they are not finite."""
     if pixels.dtype.kind in "biu":
         return pixels.astype(np.float32)

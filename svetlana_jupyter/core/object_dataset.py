@@ -10,12 +10,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.classes import ClassScheme
 
 
 def object_dataset(
     table: pd.DataFrame,
-    classes: Classes,
+    classes: ClassScheme,
     spacings: Mapping[str, Sequence[float] | None],
     measured: pd.DataFrame | None = None,
 ) -> xr.Dataset:

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import pandas as pd
 from xarray import DataArray
 
-from svetlana_jupyter.core.labels import NO_OBJECTS, refuse_binary, refuse_negative
+from svetlana_jupyter.core.labels import NO_OBJECTS_MESSAGE, check_not_negative, raise_binary_mask
 from svetlana_jupyter.errors import InputError
 
 SLAB_PIXELS = 1 << 20  # rows of a block are worked on in slabs of this size, which stay in the processor's cache
-MERGE_ROWS = 1 << 16  # block tables are merged once so many rows have piled up, or as many as were merged before
+MAX_PENDING_ROWS = 1 << 16  # block tables are merged once so many rows have piled up, or as many as were merged before
 
 Integers = npt.NDArray[np.int64]
 
@@ -42,14 +42,14 @@ class Tally:
     high: Integers
 
 
-def center_columns(ndim: int) -> list[str]:
+def centroid_columns(ndim: int) -> list[str]:
     """Names of the columns that hold an object's centroid: ``([z,] y, x)``."""
     return list("zyx"[-ndim:])
 
 
-def box_columns(ndim: int) -> list[str]:
+def bbox_columns(ndim: int) -> list[str]:
     """Names of the columns that hold an object's half-open box: ``([z0,] y0, x0, [z1,] y1, x1)``."""
-    return [f"{axis}{end}" for end in "01" for axis in center_columns(ndim)]
+    return [f"{axis}{end}" for end in "01" for axis in centroid_columns(ndim)]
 
 
 def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
@@ -86,16 +86,16 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     for done, total, tally in _block_tallies(da.asarray(mask.data)):
         waiting.append(tally)
         rows += tally.labels.size
-        if rows >= max(MERGE_ROWS, 2 * merged):
+        if rows >= max(MAX_PENDING_ROWS, 2 * merged):
             waiting = [_merge(waiting)]
             rows = merged = waiting[0].labels.size
         if progress is not None:
             progress(done, total)
     table = _frame(_merge(waiting), mask.shape)
     if table.empty:
-        raise InputError(NO_OBJECTS)
+        raise InputError(NO_OBJECTS_MESSAGE)
     if table.index.tolist() == [255]:
-        refuse_binary(255, "alone")
+        raise_binary_mask(255, "alone")
     return table
 
 
@@ -126,7 +126,7 @@ def _block_tallies(mask: da.Array) -> Iterator[tuple[int, int, Tally]]:
 
 def tally_block(pixels: npt.NDArray[np.integer], start: list[int]) -> Tally:
     """Tally the objects of one block whose first pixel lies at ``start`` in the mask."""
-    refuse_negative(pixels)
+    check_not_negative(pixels)
     lines = pixels.reshape(-1, pixels.shape[-1])
     step = max(1, SLAB_PIXELS // max(1, pixels.shape[-1]))
     return _merge([_tally_lines(lines, first, step, pixels.shape, start) for first in range(0, len(lines), step)])
@@ -179,7 +179,7 @@ def _frame(tally: Tally, shape: tuple[int, ...]) -> pd.DataFrame:
     ends = np.array(shape)[:, None]
     touches = ((tally.low == 0) | (tally.high == ends)) & (ends > 1)
     columns = {"size": size}
-    columns |= dict(zip(center_columns(ndim), tally.sums[1:] / size))
-    columns |= dict(zip(box_columns(ndim), [*tally.low, *tally.high]))
+    columns |= dict(zip(centroid_columns(ndim), tally.sums[1:] / size))
+    columns |= dict(zip(bbox_columns(ndim), [*tally.low, *tally.high]))
     columns |= {"on_border": touches.any(axis=0)}
     return pd.DataFrame(columns, index=pd.Index(tally.labels, name="object"))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from xarray import DataArray
 
-from svetlana_jupyter.core.blocks import block_sides, group_by_block
-from svetlana_jupyter.core.objects import box_columns, center_columns
-from svetlana_jupyter.core.windows import Window, read_windows
+from svetlana_jupyter.core.blocks import group_by_block, processing_block_shape
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
+from svetlana_jupyter.core.windows import Window, read_regions
 
 Ring = NDArray[np.int64]
 Polygon = list[Ring]
@@ -37,7 +37,7 @@ class Outline:
     polygons: list[Polygon]
 
 
-def object_outlines(mask: DataArray, objects: pd.DataFrame) -> Iterator[Outline]:
+def iter_object_outlines(mask: DataArray, objects: pd.DataFrame) -> Iterator[Outline]:
     """Outline every object of a mask, plane by plane, block after block.
 
     Parameters
@@ -54,10 +54,10 @@ def object_outlines(mask: DataArray, objects: pd.DataFrame) -> Iterator[Outline]
     """
     ndim = mask.ndim
     labels = objects.index.to_numpy(np.int64)
-    first, last = np.split(objects[box_columns(ndim)].to_numpy(np.int64), 2, axis=1)
-    together = list(_together(mask, objects[center_columns(ndim)].to_numpy(float), first, last))
+    first, last = np.split(objects[bbox_columns(ndim)].to_numpy(np.int64), 2, axis=1)
+    together = list(_together(mask, objects[centroid_columns(ndim)].to_numpy(float), first, last))
     windows = [Window(tuple(first[some].min(axis=0)), tuple(last[some].max(axis=0))) for some in together]
-    for some, window, pixels in zip(together, windows, read_windows(mask, windows), strict=True):
+    for some, window, pixels in zip(together, windows, read_regions(mask, windows), strict=True):
         low = np.array(window.low)
         for one in some:
             own = pixels[tuple(map(slice, first[one] - low, last[one] - low))] == labels[one]
@@ -136,7 +136,7 @@ def _rings(own: NDArray[np.bool_]) -> list[Ring]:
 
 def _together(mask: DataArray, centers: NDArray[np.float64], first: Ring, last: Ring) -> Iterator[NDArray[np.int64]]:
     """Yield the positions of objects to read together; one that is wider than a block is read alone."""
-    sides = block_sides(mask, mask)
+    sides = processing_block_shape(mask, mask)
     wide = ((last - first) > sides).any(axis=1)
     ordinary = np.flatnonzero(~wide)
     found = [ordinary[some] for some in group_by_block(centers[ordinary], sides)]

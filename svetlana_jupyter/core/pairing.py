@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from xarray import DataArray
 
-from svetlana_jupyter.core.axes import plain_words
+from svetlana_jupyter.core.axes import format_shape
 from svetlana_jupyter.core.finding import find_pairs
-from svetlana_jupyter.core.images import Source, open_image_levels, open_mask_levels, spacing_of, with_channels
-from svetlana_jupyter.core.labels import refuse_unlabelled
-from svetlana_jupyter.core.levels import Level
+from svetlana_jupyter.core.images import Source, open_image_levels, open_mask_levels, spacing_of, with_channel_axis
+from svetlana_jupyter.core.labels import check_is_label_image
+from svetlana_jupyter.core.levels import PyramidLevel
 from svetlana_jupyter.core.spacing import Spacing
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.measure import Memory
+    from svetlana_jupyter.core.measure import FeatureCache
 
 __all__ = ["ImagePair", "find_pairs", "open_pair", "pair"]
 
@@ -29,16 +29,16 @@ class ImagePair:
 
     ``image`` is ``(c, [z,] y, x)`` and ``mask`` ``([z,] y, x)``, both lazy; ``groups`` says what the image belongs to
     (plate, well, patient). ``levels`` and ``mask_levels`` are the resolutions that the screen reads, the finest first;
-    empty where only the arrays are there. ``memory`` keeps what is measured of the objects.
+    empty where only the arrays are there. ``feature_cache`` keeps what is measured of the objects.
     """
 
     name: str
     image: DataArray
     mask: DataArray
     groups: Mapping[str, str] = field(default_factory=dict)
-    levels: tuple[Level, ...] = ()
-    mask_levels: tuple[Level, ...] = ()
-    memory: Memory | None = field(default=None, compare=False, repr=False)
+    levels: tuple[PyramidLevel, ...] = ()
+    mask_levels: tuple[PyramidLevel, ...] = ()
+    feature_cache: FeatureCache | None = field(default=None, compare=False, repr=False)
 
     @property
     def ndim(self) -> int:
@@ -91,7 +91,7 @@ def pair(
     """
     opened = open_pair(name, image, mask, axes, spacing, channels, groups, cache)
     try:
-        refuse_unlabelled(opened.mask)
+        check_is_label_image(opened.mask)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return opened
@@ -117,7 +117,7 @@ def open_pair(
     found = spacing_of(opened) or spacing_of(opened_mask)
     if found and spacing_of(opened) is None:
         opened = opened.assign_coords({str(dim): opened_mask[dim] for dim in opened_mask.dims})
-    return ImagePair(name, with_channels(opened), opened_mask, dict(groups or {}), levels, mask_levels)
+    return ImagePair(name, with_channel_axis(opened), opened_mask, dict(groups or {}), levels, mask_levels)
 
 
 def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:
@@ -134,5 +134,5 @@ def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:
         hint = "One of them is turned: transpose it, or name the image's axes with `axes=`."
     raise InputError(
         "image and mask must have the same shape, got "
-        f"{plain_words(shape, spatial)} for the image and {plain_words(mask.shape, mask.dims)} for the mask. {hint}"
+        f"{format_shape(shape, spatial)} for the image and {format_shape(mask.shape, mask.dims)} for the mask. {hint}"
     )

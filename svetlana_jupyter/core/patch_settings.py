@@ -16,7 +16,7 @@ class PatchSettings(Settings):
     ----------
     size : "auto", number or tuple of numbers ``([z,] y, x)``
         The field of view, in ``unit``. *auto* is the longest box side times ``margin``; it becomes concrete
-        (`core.patches.freeze_patches`) when a training starts.
+        (`core.patches.resolve_patch_settings`) when a training starts.
     unit : "px" or "um"
         Micrometres need an image with known spacing, and make anisotropic voxels isotropic.
     margin : float
@@ -90,6 +90,6 @@ class PatchSettings(Settings):
         return isinstance(self.size, tuple) and isinstance(self.sampling, tuple) and self.rim != "auto"
 
     @property
-    def is_doubled(self) -> bool:
+    def has_doubled_channels(self) -> bool:
         """Whether the patch shows every channel twice."""
         return self.normalize in ("both", "both_raw")

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from xarray import DataArray
 
 from svetlana_jupyter.core.alike import alike
-from svetlana_jupyter.core.blocks import block_sides, group_by_block, inside, last_axes, read
-from svetlana_jupyter.core.geometry import Geometry, following_sizes, patch_geometry
+from svetlana_jupyter.core.blocks import group_by_block, index_last_axes, inside, processing_block_shape, read
+from svetlana_jupyter.core.geometry import PatchGeometry, patch_geometry, view_size_per_object
 from svetlana_jupyter.core.images import spacing_of
-from svetlana_jupyter.core.normalize import ImageStatistics, finite, image_statistics, normalize
+from svetlana_jupyter.core.normalize import ImageStatistics, image_statistics, normalize, to_finite_float32
 from svetlana_jupyter.core.patch_settings import PatchSettings
 from svetlana_jupyter.core.resampling import nearest, resampled
-from svetlana_jupyter.core.widening import box_of, shrunk, widened
+from svetlana_jupyter.core.widening import erode_masks, joint_bbox, widened
 from svetlana_jupyter.core.windows import Window
 from svetlana_jupyter.errors import PatchError
 
@@ -48,15 +48,15 @@ def take_patch(
     center : sequence of float
         Centre in pixels, ``([z,] y, x)``.
     settings : PatchSettings
-        Concrete (`core.geometry.freeze_patches`); where the view follows the object, with the size that
-        `core.geometry.settings_for` gives this one.
+        Concrete (`core.geometry.resolve_patch_settings`); where the view follows the object, with the size that
+        `core.geometry.patch_settings_for_object` gives this one.
     object : int, optional
         Whose mask the last channel shows; by default the object under the centre.
 
     Returns
     -------
     float32 array of shape (C', *sampling)
-        C' is C (2 C where ``settings.is_doubled``), and one more with a mask channel, which is the last.
+        C' is C (2 C where ``settings.has_doubled_channels``), and one more with a mask channel, which is the last.
 
     Raises
     ------
@@ -72,7 +72,9 @@ def take_patch(
     start = geometry.starts(np.array([center], float))
     own = read(mask, start[0], start[0] + geometry.window, "zeros") == object
     pixels = read(image, start[0], start[0] + geometry.window, settings.padding)
-    patches = _finish(finite(pixels)[None], own[None], geometry, settings, statistics_for(image, settings))
+    patches = _finish(
+        to_finite_float32(pixels)[None], own[None], geometry, settings, statistics_for_normalization(image, settings)
+    )
     return np.ascontiguousarray(patches[0])
 
 
@@ -87,7 +89,7 @@ def cut_patches(
     objects : DataFrame
         Rows of `core.objects.index_objects`.
     settings : PatchSettings
-        With concrete size and sampling (`freeze_patches`).
+        With concrete size and sampling (`resolve_patch_settings`).
     margin : float or one for each axis
         Widen the patches by at least this factor at the same resolution, for rotations; the middle stays the same.
 
@@ -97,11 +99,11 @@ def cut_patches(
     patches : float32 of shape (n, C', *sampling)
         At most 2 MiB of image at a time; see `take_patch` for C'.
     """
-    for labels, (patches,) in cut_each_way(pair, objects, [(settings, margin)]):
+    for labels, (patches,) in cut_patches_for_each(pair, objects, [(settings, margin)]):
         yield labels, patches
 
 
-def cut_each_way(
+def cut_patches_for_each(
     pair: ImagePair, objects: pd.DataFrame, ways: Sequence[tuple[PatchSettings, float | Sequence[float]]]
 ) -> Iterator[tuple[Labels, list[Floats]]]:
     """Cut the patches of many objects in several ways while reading each block once.
@@ -125,7 +127,7 @@ def cut_each_way(
     piece = max(1, PIECE_BYTES // (4 * pair.image.shape[0] * largest))
     # Padding may differ from way to way, and then the pixels do.
     paddings = {way.settings.padding for way in cutting}
-    for members in group_by_block(centers, block_sides(pair.image, pair.mask)):
+    for members in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
         low, high = starts[members].min(axis=0), ends[members].max(axis=0)
         pixels = {padding: read(pair.image, low, high, padding) for padding in paddings}
         mask = read(pair.mask, low, high, "zeros")
@@ -133,12 +135,12 @@ def cut_each_way(
             yield labels[some], [way.cut(some, labels, pixels[way.settings.padding], mask, low) for way in cutting]
 
 
-def patch_windows(pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings) -> list[Window]:
+def patch_regions(pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings) -> list[Window]:
     """Return the parts of an image, one a block, that `cut_patches` reads for some objects."""
     centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
     way = _Way.of(pair, objects, centers, settings, 1.0, statistics=False)
     ends, shape, windows = way.starts + way.windows, np.array(pair.mask.shape), []
-    for members in group_by_block(centers, block_sides(pair.image, pair.mask)):
+    for members in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
         low, high = inside(way.starts[members].min(axis=0), ends[members].max(axis=0), shape, settings.padding)
         windows.append(Window(tuple(low.tolist()), tuple(high.tolist())))
     return windows
@@ -150,7 +152,7 @@ class _Way:
 
     settings: PatchSettings
     statistics: ImageStatistics | None
-    geometries: list[Geometry]
+    geometries: list[PatchGeometry]
     whose: NDArray[np.int64]
     starts: NDArray[np.int64]
     windows: NDArray[np.int64]
@@ -165,7 +167,7 @@ class _Way:
         margin: float | Sequence[float],
         statistics: bool = True,
     ) -> _Way:
-        sizes, whose = np.unique(following_sizes(settings, objects, pair.spacing), axis=0, return_inverse=True)
+        sizes, whose = np.unique(view_size_per_object(settings, objects, pair.spacing), axis=0, return_inverse=True)
         concrete = [settings.changed(size=tuple(map(float, size))) for size in sizes]
         geometries = [patch_geometry(one, pair.spacing, margin) for one in concrete]
         if len(settings.sampling) != pair.ndim:  # type: ignore[arg-type]  # patch_geometry has made sure
@@ -177,7 +179,7 @@ class _Way:
         starts = np.empty_like(windows)
         for number, geometry in enumerate(geometries):
             starts[whose == number] = geometry.starts(centers[whose == number])
-        measured = statistics_for(pair.image, settings) if statistics else None
+        measured = statistics_for_normalization(pair.image, settings) if statistics else None
         return cls(settings, measured, geometries, whose, starts, windows)
 
     def cut(self, some: Labels, labels: Labels, pixels: NDArray[Any], mask: NDArray[Any], low: Labels) -> Floats:
@@ -188,7 +190,7 @@ class _Way:
             chosen = np.flatnonzero(self.whose[some] == number)
             places = tuple((self.starts[some[chosen]] - low).T)
             own = _windows(mask, geometry.window, places) == labels[some[chosen]].reshape(-1, *(1 for _ in places))
-            raw = np.moveaxis(finite(_windows(pixels, geometry.window, places)), 1, 0)
+            raw = np.moveaxis(to_finite_float32(_windows(pixels, geometry.window, places)), 1, 0)
             parts.append(_finish(raw, own, geometry, self.settings, self.statistics))
             order.append(chosen)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)[np.argsort(np.concatenate(order))]
@@ -197,7 +199,7 @@ class _Way:
 def _finish(
     pixels: Floats,
     own: NDArray[np.bool_],
-    geometry: Geometry,
+    geometry: PatchGeometry,
     settings: PatchSettings,
     statistics: ImageStatistics | None,
 ) -> Floats:
@@ -214,15 +216,15 @@ def _finish(
         pixels, own = alike(pixels, own, geometry)
         inner = alone = own  # nothing is mixed into it any more
     else:
-        inner = shrunk(alone, rim)
+        inner = erode_masks(alone, rim)
     steps = geometry.step if settings.view == "fixed" else (1.0,) * len(view)
     ready = all(step == 1.0 for step in steps)
-    channels = pixels.shape[1] * (2 if settings.is_doubled else 1)
+    channels = pixels.shape[1] * (2 if settings.has_doubled_channels else 1)
     patches = np.empty((len(pixels), channels + (ready and settings.mask_channel), *pixels.shape[2:]), np.float32)
     image = normalize(pixels, inner, view, settings, statistics, patches[:, :channels])
     if settings.rim:
         image *= _factor(~(widened(inner, [2 * width for width in rim]) & ~inner))
-    hidden = hidden_channels(channels, settings)
+    hidden = count_object_only_channels(channels, settings)
     shown = inner if settings.rim or not hidden else widened(alone, dilation)
     if hidden:
         image[:, -hidden:] *= _factor(shown)
@@ -230,12 +232,12 @@ def _finish(
         if settings.mask_channel:
             patches[:, -1] = own
         return patches
-    box, visible = box_of(shown, (0,) * len(steps)), channels - hidden
+    box, visible = joint_bbox(shown, (0,) * len(steps)), channels - hidden
     parts = []
     if visible:
         parts.append(resampled(image[:, :visible], steps, geometry.shape))
     if hidden:  # zero beside the box
-        parts.append(resampled(image[last_axes(box)][:, visible:], steps, geometry.shape, box, image.shape[2:]))
+        parts.append(resampled(image[index_last_axes(box)][:, visible:], steps, geometry.shape, box, image.shape[2:]))
     image = np.concatenate(parts, axis=1)
     if not settings.mask_channel:
         return image
@@ -249,11 +251,11 @@ def _factor(shown: NDArray[np.bool_]) -> Floats:
     return shown[:, None].astype(np.float32)
 
 
-def hidden_channels(count: int, settings: PatchSettings) -> int:
+def count_object_only_channels(count: int, settings: PatchSettings) -> int:
     """Return how many channels, counted from the last, show nothing but the object."""
     if settings.context == "hide" or settings.normalize == "grain":
         return count
-    return count // 2 if settings.is_doubled else 0
+    return count // 2 if settings.has_doubled_channels else 0
 
 
 def _windows(block: NDArray[Any], window: tuple[int, ...], places: tuple[NDArray[np.int64], ...]) -> NDArray[Any]:
@@ -265,7 +267,7 @@ def _windows(block: NDArray[Any], window: tuple[int, ...], places: tuple[NDArray
     return copies
 
 
-def statistics_for(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
+def statistics_for_normalization(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
     """Return the statistics of an image that its patches are normalised by, None where they are by none."""
     by_image = settings.scope == "image" and settings.normalize in ("minmax", "max")
     return image_statistics(image) if by_image or settings.normalize in ("percentile", "both") else None

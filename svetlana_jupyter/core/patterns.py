@@ -14,8 +14,8 @@ from pathlib import Path
 from svetlana_jupyter.core.readers import HDF5_SUFFIXES
 from svetlana_jupyter.errors import InputError
 
-TOKENS = re.compile(r"(\{[^{}]*\}|\*\*/|\*)")
-STAR = "star"  # what a `*` stands for is called "star 0", "star 1", …: no placeholder has a space in it
+PATTERN_TOKENS = re.compile(r"(\{[^{}]*\}|\*\*/|\*)")
+WILDCARD_FIELD = "star"  # what a `*` stands for is called "star 0", "star 1", …: no placeholder has a space in it
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FilePattern:
     def of(cls, pattern: str | PathLike[str]) -> FilePattern:
         """Pattern with forward slashes, its placeholders checked."""
         text = Path(str(pattern).replace("\\", "/")).expanduser().as_posix()
-        for token in TOKENS.findall(text):
+        for token in PATTERN_TOKENS.findall(text):
             if token.startswith("{") and not token[1:-1].isidentifier():
                 raise InputError(f"{token} in '{text}' should be a word in braces, such as {{well}}.")
         return cls(text)
@@ -41,28 +41,28 @@ class FilePattern:
     @cached_property
     def placeholders(self) -> tuple[str, ...]:
         """Words in braces, each once, in order."""
-        return tuple(dict.fromkeys(token[1:-1] for token in TOKENS.findall(self.text) if token.startswith("{")))
+        return tuple(dict.fromkeys(token[1:-1] for token in PATTERN_TOKENS.findall(self.text) if token.startswith("{")))
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
         """The placeholders; in a pattern without any, its stars."""
-        stars = TOKENS.findall(self.text).count("*")
-        return self.placeholders or tuple(f"{STAR} {i}" for i in range(stars))
+        stars = PATTERN_TOKENS.findall(self.text).count("*")
+        return self.placeholders or tuple(f"{WILDCARD_FIELD} {i}" for i in range(stars))
 
     @cached_property
-    def literal(self) -> int:
+    def literal_length(self) -> int:
         """How many characters are fixed: of two patterns that match one file, the one that says more is meant."""
-        return len(TOKENS.sub("", self.text))
+        return len(PATTERN_TOKENS.sub("", self.text))
 
     @cached_property
     def stem(self) -> str:
         """Name of the file without its suffix, placeholders and wildcards left out."""
-        return TOKENS.sub("", Path(self._file_and_inside()[0]).stem).strip(" _-.") or "image"
+        return PATTERN_TOKENS.sub("", Path(self._file_and_inside()[0]).stem).strip(" _-.") or "image"
 
     def find(self) -> dict[Path, dict[str, str]]:
         """Files that match, with the text that each field stands for."""
         file, inside = self._file_and_inside()
-        search = "".join(_as_glob(token) for token in TOKENS.split(file))
+        search = "".join(_as_glob(token) for token in PATTERN_TOKENS.split(file))
         paths = (Path(name, inside) for name in glob.iglob(search, recursive=True))
         return {path: said for path in paths if (said := self.match(path)) is not None}
 
@@ -76,10 +76,10 @@ class FilePattern:
         stars = itertools.count()
 
         def fill(token: re.Match[str]) -> str:
-            word = f"{STAR} {next(stars)}" if token[0] == "*" else token[0].strip("{}")
+            word = f"{WILDCARD_FIELD} {next(stars)}" if token[0] == "*" else token[0].strip("{}")
             return values.get(word, token[0])
 
-        return TOKENS.sub(fill, self.text)
+        return PATTERN_TOKENS.sub(fill, self.text)
 
     def _file_and_inside(self) -> tuple[str, str]:
         parts = self.text.split("/")
@@ -92,7 +92,7 @@ class FilePattern:
     def _regex(self) -> re.Pattern[str]:
         seen: dict[str, int] = {}
         regex = ""
-        for token in TOKENS.split(self.text):
+        for token in PATTERN_TOKENS.split(self.text):
             if token == "**/":
                 regex += "(?:.*/)?"
             elif token == "*":
@@ -110,9 +110,9 @@ class FilePattern:
 def _as_glob(token: str) -> str:
     if token.startswith("{"):
         return "*"
-    return token if TOKENS.fullmatch(token) else glob.escape(token)
+    return token if PATTERN_TOKENS.fullmatch(token) else glob.escape(token)
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
+def natural_sort_key(text: str) -> list[tuple[int, int, str]]:
     """Sort key that counts: ``w2`` before ``w10``."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]

@@ -55,17 +55,17 @@ def preview_pairs(
         except Exception as error:  # a broken file fails in its own way in every reader
             table.at[row, "problem"] = f"It cannot be read: {error}"
             continue
-        said[row] = {"shape": plain_shape(opened), "dtype": str(opened.image.dtype), "spacing": opened.spacing}
+        said[row] = {"shape": format_pair_shape(opened), "dtype": str(opened.image.dtype), "spacing": opened.spacing}
     return table.assign(
         **{column: pd.Series([said.get(row, {}).get(column) for row in table.index], dtype=object) for column in SAID}
     )
 
 
-def plain_shape(pair: ImagePair) -> str:
+def format_pair_shape(pair: ImagePair) -> str:
     """Say how large an image is.
 
     >>> import numpy as np
-    >>> plain_shape(open_pair("a", np.zeros((2, 30, 1200)), np.ones((30, 1200), int), axes="cyx"))
+    >>> format_pair_shape(open_pair("a", np.zeros((2, 30, 1200)), np.ones((30, 1200), int), axes="cyx"))
     '2 channels, 30 × 1,200'
     """
     sides = " × ".join(f"{side:,}" for side in pair.mask.shape)

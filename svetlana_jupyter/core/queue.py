@@ -14,11 +14,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.objects import center_columns
+from svetlana_jupyter.core.objects import centroid_columns
 from svetlana_jupyter.errors import InputError
 
 
-class Candidate(NamedTuple):
+class QueuedObject(NamedTuple):
     """An object that could be looked at next, and why."""
 
     image: str
@@ -30,7 +30,7 @@ class Candidate(NamedTuple):
         return ObjectId(self.image, self.object)
 
 
-def random_order(objects: Mapping[str, ArrayLike], seed: int = 0) -> Iterator[Candidate]:
+def random_order(objects: Mapping[str, ArrayLike], seed: int = 0) -> Iterator[QueuedObject]:
     """Yield every object once, uniformly at random over all images (paper, section 2.2).
 
     Parameters
@@ -47,10 +47,10 @@ def random_order(objects: Mapping[str, ArrayLike], seed: int = 0) -> Iterator[Ca
     image = np.repeat(np.arange(len(names)), [len(some) for some in labels])
     label = np.concatenate([*labels, np.empty(0, np.int64)])
     for i in np.random.default_rng(seed).permutation(len(label)):
-        yield Candidate(names[image[i]], int(label[i]), "drawn at random")
+        yield QueuedObject(names[image[i]], int(label[i]), "drawn at random")
 
 
-def least_certain(predictions: pd.DataFrame) -> Iterator[Candidate]:
+def uncertainty_order(predictions: pd.DataFrame) -> Iterator[QueuedObject]:
     """Yield predicted objects, the least probable first.
 
     Parameters
@@ -61,12 +61,12 @@ def least_certain(predictions: pd.DataFrame) -> Iterator[Candidate]:
     order = predictions["probability"].dropna().sort_values(kind="stable")
     images, labels = order.index.get_level_values("image"), order.index.get_level_values("object")
     for image, label, probability in zip(images, labels, order):
-        yield Candidate(str(image), int(label), f"predicted with {probability:.0%}")
+        yield QueuedObject(str(image), int(label), f"predicted with {probability:.0%}")
 
 
-def near_order(
+def distance_order(
     image: str, objects: pd.DataFrame, object: int, spacing: Sequence[float] | None = None
-) -> Iterator[Candidate]:
+) -> Iterator[QueuedObject]:
     """Yield the other objects of an image, the nearest to one of them first.
 
     Parameters
@@ -80,26 +80,26 @@ def near_order(
     """
     if object not in objects.index:
         raise InputError(f"image {image!r} has no object {object} to look near; choose another.")
-    columns = [column for column in center_columns(3) if column in objects]
+    columns = [column for column in centroid_columns(3) if column in objects]
     places = objects[columns].to_numpy(float) * (1.0 if spacing is None else np.asarray(spacing, float))
     distance = np.linalg.norm(places - places[objects.index.get_loc(object)], axis=1)
     labels, unit = objects.index.to_numpy(), "px" if spacing is None else "µm"
     for i in np.argsort(distance, kind="stable"):
         if labels[i] != object:
-            yield Candidate(image, int(labels[i]), f"{distance[i]:.0f} {unit} from object {object}")
+            yield QueuedObject(image, int(labels[i]), f"{distance[i]:.0f} {unit} from object {object}")
 
 
-def drawn_order(objects: Sequence[ObjectId]) -> Iterator[Candidate]:
+def test_set_order(objects: Sequence[ObjectId]) -> Iterator[QueuedObject]:
     """Yield the objects of a test set in the order in which they were drawn, so that any first part is a random one.
 
-    >>> [c.reason for c in drawn_order([ObjectId("A1", 7), ObjectId("A2", 3)])]
+    >>> [c.reason for c in test_set_order([ObjectId("A1", 7), ObjectId("A2", 3)])]
     ['1 of 2 of the test set', '2 of 2 of the test set']
     """
     for position, id in enumerate(objects, 1):
-        yield Candidate(*id, f"{position:,} of {len(objects):,} of the test set")
+        yield QueuedObject(*id, f"{position:,} of {len(objects):,} of the test set")
 
 
-def image_order(objects: Iterable[tuple[str, ArrayLike]]) -> Iterator[Candidate]:
+def image_order(objects: Iterable[tuple[str, ArrayLike]]) -> Iterator[QueuedObject]:
     """Yield the objects of one image after the other, each by its number.
 
     Parameters
@@ -113,4 +113,4 @@ def image_order(objects: Iterable[tuple[str, ArrayLike]]) -> Iterator[Candidate]
     for name, labels in objects:
         labels = np.sort(np.asarray(labels, np.int64))
         for position, label in enumerate(labels.tolist(), 1):
-            yield Candidate(name, label, f"{position:,} of {len(labels):,} in {name}")
+            yield QueuedObject(name, label, f"{position:,} of {len(labels):,} in {name}")

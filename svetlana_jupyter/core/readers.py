@@ -7,8 +7,8 @@ from pathlib import Path
 
 from svetlana_jupyter.core.formats.hdf5 import read_hdf5
 from svetlana_jupyter.core.formats.ngff import read_zarr
-from svetlana_jupyter.core.formats.pictures import read_npy, read_picture
-from svetlana_jupyter.core.formats.stored import Stored
+from svetlana_jupyter.core.formats.pictures import read_npy, read_png_or_jpeg
+from svetlana_jupyter.core.formats.stored import OpenedFile
 from svetlana_jupyter.core.formats.tiff import read_tiff
 from svetlana_jupyter.core.geojson import is_geojson
 from svetlana_jupyter.errors import InputError
@@ -17,12 +17,12 @@ SMALL_BYTES = 16 << 20
 HDF5_SUFFIXES = (".h5", ".hdf5")
 READERS = {
     **dict.fromkeys([".tif", ".tiff"], read_tiff),
-    **dict.fromkeys([".png", ".jpg", ".jpeg"], read_picture),
+    **dict.fromkeys([".png", ".jpg", ".jpeg"], read_png_or_jpeg),
     ".npy": read_npy,
 }
 
 
-def read(path: Path, cache: Path | None = None, labels: bool = False) -> Stored:
+def read(path: Path, cache: Path | None = None, labels: bool = False) -> OpenedFile:
     """Describe the image at ``path`` from its headers.
 
     Parameters
@@ -68,7 +68,7 @@ def stamp(file: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def digest_of(path: Path) -> bytes:
+def file_digest(path: Path) -> bytes:
     """Digest that changes when a file, or one in a folder, changes.
 
     Small ones go by their content, so that a copied project knows its images again; large ones by size and time of

@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 DEFAULT = "default"
-AUTO = "auto"  # the best of those that are tried; before it is known, the values of the default one
+AUTO_PRESET = "auto"  # the best of those that are tried; before it is known, the values of the default one
 
 # In the words of a person who sees which was chosen; what may not count stays varied whatever the recipe.
-MEANINGS: Mapping[str, str] = MappingProxyType(
+PRESET_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
         DEFAULT: "turned by right angles and mirrored",
         "oriented": "turned by half turns alone",
@@ -62,5 +62,5 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 # Those that a search tries; of equally good ones it takes the first.
-CANDIDATES = (DEFAULT, "oriented", "free", "plain", "object", "texture", "grain", "wide", "forest")
-RECIPE_NAMES = (AUTO, *RECIPES)
+CANDIDATE_PRESETS = (DEFAULT, "oriented", "free", "plain", "object", "texture", "grain", "wide", "forest")
+RECIPE_NAMES = (AUTO_PRESET, *RECIPES)

@@ -13,10 +13,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 Point = tuple[float, float]
-Planes = range | int | None
+PlaneSelection = range | int | None
 
 
-def box_corners(one: Point, other: Point) -> tuple[Point, ...]:
+def rectangle_corners(one: Point, other: Point) -> tuple[Point, ...]:
     """Return the corners of the box between two opposite ones."""
     return one, (one[0], other[1]), other, (other[0], one[1])
 
@@ -37,7 +37,7 @@ def inside(points: ArrayLike, corners: Sequence[Point]) -> NDArray[np.bool_]:
 
     Examples
     --------
-    >>> inside([(1, 1), (1, 5)], box_corners((0, 0), (4, 4))).tolist()
+    >>> inside([(1, 1), (1, 5)], rectangle_corners((0, 0), (4, 4))).tolist()
     [True, False]
     """
     place = np.asarray(points, float).reshape(-1, 2)
@@ -58,7 +58,9 @@ def inside(points: ArrayLike, corners: Sequence[Point]) -> NDArray[np.bool_]:
     return found
 
 
-def objects_inside(objects: pd.DataFrame, corners: Sequence[Point], planes: Planes = None) -> NDArray[np.int64]:
+def objects_in_polygon(
+    objects: pd.DataFrame, corners: Sequence[Point], planes: PlaneSelection = None
+) -> NDArray[np.int64]:
     """Return the objects whose centroid lies inside a closed line.
 
     Parameters

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.levels import Level, pyramid
+from svetlana_jupyter.core.levels import PyramidLevel, pyramid
 from svetlana_jupyter.core.tiles import TileCache
 from svetlana_jupyter.core.view import Box
 
@@ -122,11 +122,11 @@ class Reader:
         Shared among the images of a viewer.
     """
 
-    def __init__(self, array: DataArray, levels: Sequence[Level] = (), cache: TileCache | None = None) -> None:
+    def __init__(self, array: DataArray, levels: Sequence[PyramidLevel] = (), cache: TileCache | None = None) -> None:
         self.array = array
         self.shape: tuple[int, int] = (array.sizes["y"], array.sizes["x"])
         self.channels: int | None = array.sizes.get("c")
-        self._levels = pyramid(levels or (Level.of(array),))
+        self._levels = pyramid(levels or (PyramidLevel.of(array),))
         self._depth = array.sizes.get("z", 1)
         self._cache = TileCache() if cache is None else cache
 
@@ -156,7 +156,7 @@ class Reader:
         """Return how many rows and columns a pixel stands for in the level that serves this stride."""
         return self._level(stride)[0]
 
-    def is_quick(self, box: Box, stride: int = 1, plane: int = 0) -> bool:
+    def is_fast(self, box: Box, stride: int = 1, plane: int = 0) -> bool:
         """Whether `read` with these arguments would take no long time."""
         return not self._is_slow(self.missing(box, stride, plane))
 
@@ -187,7 +187,7 @@ class Reader:
             kept *= 2
         return kept
 
-    def _level(self, stride: int) -> tuple[int, Level]:
+    def _level(self, stride: int) -> tuple[int, PyramidLevel]:
         """Return the coarsest level that is fine enough, and its factor."""
         return max((entry for entry in self._levels if entry[0] <= stride), key=lambda entry: entry[0])
 

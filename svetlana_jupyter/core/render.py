@@ -1,7 +1,7 @@
 """Objects as pixels of the screen: where each object and its outline lie, and their colours through a lookup table.
 
-An outline is computed in device pixels, so that it is equally thin at every zoom. What depends on the zoom (`Cells`) is
-apart from what depends on a click (`color_codes`): recolouring is one lookup.
+An outline is computed in device pixels, so that it is equally thin at every zoom. What depends on the zoom (`ObjectRaster`) is
+apart from what depends on a click (`overlay_codes`): recolouring is one lookup.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svetlana_jupyter.core.contrast import rgb_of
-from svetlana_jupyter.core.marks import Marks
+from svetlana_jupyter.core.marks import ObjectStyles
 from svetlana_jupyter.core.regions import Region
 
 _INSIDE, _BOLD, _THIN = 0, 1, 2
@@ -47,7 +47,7 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class ObjectRaster:
     """Which object each device pixel shows, and whether it lies on the object's outline.
 
     Attributes
@@ -90,7 +90,7 @@ class Cells:
         return (self.codes >= first) & (self.codes <= first + 2)
 
 
-def cells_of(region: Region, frame: Frame, thin: int, bold: int) -> Cells:
+def rasterize_objects(region: Region, frame: Frame, thin: int, bold: int) -> ObjectRaster:
     """Lay a region of a mask over a frame, by nearest neighbour, and find the outlines.
 
     Parameters
@@ -107,7 +107,7 @@ def cells_of(region: Region, frame: Frame, thin: int, bold: int) -> Cells:
     wide = near | edges(codes, range(thin + 1, bold + 1))
     codes += near.view(np.uint8)
     codes += wide.view(np.uint8)
-    return Cells(codes, region.objects, (rows.start, columns.start))
+    return ObjectRaster(codes, region.objects, (rows.start, columns.start))
 
 
 def edges(index: NDArray[np.int32], steps: range) -> NDArray[np.bool_]:
@@ -123,7 +123,7 @@ def edges(index: NDArray[np.int32], steps: range) -> NDArray[np.bool_]:
     return edge
 
 
-def color_codes(cells: Cells, marks: Marks, outlines: bool = True) -> NDArray[np.uint8]:
+def overlay_codes(cells: ObjectRaster, marks: ObjectStyles, outlines: bool = True) -> NDArray[np.uint8]:
     """Return for each device pixel its row of the colour table: 0 transparent, ``2 s + 1`` the fill of style ``s``,
     ``2 s + 2`` its line."""
     style = marks.of(cells.objects).astype(np.uint8)
@@ -136,8 +136,8 @@ def color_codes(cells: Cells, marks: Marks, outlines: bool = True) -> NDArray[np
     return np.take(table.ravel(), cells.codes)  # type: ignore[no-any-return]
 
 
-def color_table(marks: Marks, opacity: float, ink: str, side: float = np.inf) -> NDArray[np.uint8]:
-    """Return red, green, blue and alpha of every code of `color_codes`, shape (1 + 2 * styles, 4).
+def overlay_color_table(marks: ObjectStyles, opacity: float, ink: str, side: float = np.inf) -> NDArray[np.uint8]:
+    """Return red, green, blue and alpha of every code of `overlay_codes`, shape (1 + 2 * styles, 4).
 
     Parameters
     ----------
@@ -173,7 +173,9 @@ def halo(shape: NDArray[np.bool_], inner: int, outer: int) -> NDArray[np.uint8]:
     return lines
 
 
-def halos(cells: Cells, objects: ArrayLike, inner: int, outer: int) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
+def halos(
+    cells: ObjectRaster, objects: ArrayLike, inner: int, outer: int
+) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
     """Return a `halo` round objects, and the row and column of its corner in the frame; None if none is there.
 
     Where two of them touch, their thin outlines are 1, so that each keeps a line of its own; of several, the inside is

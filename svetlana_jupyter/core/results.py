@@ -11,9 +11,9 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from svetlana_jupyter.core.annotations import Label, ObjectId
-from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.classes import ClassScheme
 
-DENSE_TABLE = 1 << 24  # labels up to here are looked up by position, larger ones by bisection
+MAX_DENSE_LABEL = 1 << 24  # labels up to here are looked up by position, larger ones by bisection
 
 
 def object_table(
@@ -22,7 +22,7 @@ def object_table(
     groups: Mapping[str, str],
     labels: Mapping[ObjectId, Label],
     predictions: pd.DataFrame | None,
-    classes: Classes,
+    classes: ClassScheme,
     run: str,
 ) -> pd.DataFrame:
     """Return one row for each object of an image: its class, where that comes from, and where the object lies.
@@ -95,7 +95,7 @@ def merge_predictions(predictions: pd.DataFrame, merged: Mapping[int, int]) -> p
     return pd.DataFrame(head | {f"p_{id}": column for id, column in summed.items()}, predictions.index)
 
 
-def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: Classes, name: str = "class") -> xr.DataArray:
+def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme, name: str = "class") -> xr.DataArray:
     """Return the class of the object under each pixel, computed chunk by chunk when it is asked for.
 
     Parameters
@@ -141,7 +141,7 @@ def lookup(
     """
     objects = np.asarray(objects, dtype=np.int64)
     highest = int(objects[-1]) if len(objects) else 0
-    if highest < DENSE_TABLE:
+    if highest < MAX_DENSE_LABEL:
         dense = np.full(highest + 2, background, values.dtype)
         dense[objects] = values
 

@@ -13,11 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.contrast import Palette, to_screen
-from svetlana_jupyter.core.marks import Marks
+from svetlana_jupyter.core.contrast import DisplaySettings, to_screen
+from svetlana_jupyter.core.marks import ObjectStyles
 from svetlana_jupyter.core.region_selection import Point
 from svetlana_jupyter.core.regions import Piece, Reader, stride_for
-from svetlana_jupyter.core.render import Cells, Frame, cells_of, color_codes, color_table, halos
+from svetlana_jupyter.core.render import (
+    Frame,
+    ObjectRaster,
+    halos,
+    overlay_codes,
+    overlay_color_table,
+    rasterize_objects,
+)
 from svetlana_jupyter.core.view import Box, View
 
 MARGIN = 0.25
@@ -40,7 +47,7 @@ class ImageLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class CodeLayer:
+class IndexedLayer:
     """A layer of few colours: ``codes`` of shape (h, w), rows of the RGBA ``table``, at ``offset`` in the frame."""
 
     key: Hashable
@@ -90,11 +97,11 @@ class Scene:
 
     view: View
     frame: Frame
-    cells_key: Hashable
-    cells: Cells
+    raster_key: Hashable
+    cells: ObjectRaster
     image: ImageLayer
-    overlay: CodeLayer | None
-    selection: CodeLayer | None
+    overlay: IndexedLayer | None
+    selection: IndexedLayer | None
     scale_bar: ScaleBar
     hint: Hint | None
     lasso: tuple[Point, ...]
@@ -118,8 +125,8 @@ def compose(
     image: Reader,
     mask: Reader,
     view: View,
-    palette: Palette,
-    marks: Marks | None = None,
+    palette: DisplaySettings,
+    marks: ObjectStyles | None = None,
     *,
     opacity: float = 0.25,
     outlines: bool = True,
@@ -168,23 +175,23 @@ def compose(
     """
     frame = _frame(view, before, moving)
     image_layer, image_missing = _image(image, frame, view.plane, palette, before, quick)
-    cells_key, cells, mask_missing = _cells(mask, frame, view, before, quick)
+    raster_key, cells, mask_missing = _cells(mask, frame, view, before, quick)
     ink = DARK_INK if image_layer.bright else BRIGHT_INK
     overlay = None
     if marks is not None:
-        key = (cells_key, marks.key, opacity, outlines, ink)
+        key = (raster_key, marks.key, opacity, outlines, ink)
         overlay = before.overlay if before is not None else None
         if overlay is None or overlay.key != key:
-            table = color_table(marks, opacity, ink, cells.side / view.dpr)
-            overlay = CodeLayer(key, color_codes(cells, marks, outlines), table, cells.offset)
+            table = overlay_color_table(marks, opacity, ink, cells.side / view.dpr)
+            overlay = IndexedLayer(key, overlay_codes(cells, marks, outlines), table, cells.offset)
     return Scene(
         view=view,
         frame=frame,
-        cells_key=cells_key,
+        raster_key=raster_key,
         cells=cells,
         image=image_layer,
         overlay=overlay,
-        selection=_selection(cells, cells_key, selected, view.dpr, before),
+        selection=_selection(cells, raster_key, selected, view.dpr, before),
         scale_bar=scale_bar(view.scale, spacing),
         hint=hint,
         lasso=lasso,
@@ -234,12 +241,12 @@ def _frame(view: View, before: Scene | None, moving: bool) -> Frame:
         bottom, right = top + before.frame.size[0], left + before.frame.size[1]
         if top <= 0 and left <= 0 and bottom >= height and right >= width:
             return before.frame
-    size = with_margin(view.device_size) if moving else view.device_size
+    size = size_with_margin(view.device_size) if moving else view.device_size
     origin = view.center[0] - size[0] / 2 / scale, view.center[1] - size[1] / 2 / scale
     return Frame(origin, scale, size)
 
 
-def with_margin(size: tuple[int, int]) -> tuple[int, int]:
+def size_with_margin(size: tuple[int, int]) -> tuple[int, int]:
     """Return height and width of the largest frame for a screen of this size."""
     return size[0] + 2 * round(size[0] * MARGIN), size[1] + 2 * round(size[1] * MARGIN)
 
@@ -253,7 +260,7 @@ def _offset(frame: Frame, view: View) -> tuple[int, int]:
 
 
 def _image(
-    reader: Reader, frame: Frame, plane: int, palette: Palette, before: Scene | None, quick: bool
+    reader: Reader, frame: Frame, plane: int, palette: DisplaySettings, before: Scene | None, quick: bool
 ) -> tuple[ImageLayer, tuple[Piece, ...]]:
     """Return the layer and what is missing in it."""
     wanted = _under(frame, reader.shape)
@@ -273,29 +280,29 @@ def _image(
 
 def _cells(
     reader: Reader, frame: Frame, view: View, before: Scene | None, quick: bool
-) -> tuple[Hashable, Cells, tuple[Piece, ...]]:
+) -> tuple[Hashable, ObjectRaster, tuple[Piece, ...]]:
     """Return the key, the cells and what is missing in them."""
     stride = stride_for(frame.scale)
-    if before is not None and before.cells_key == (reader, frame, view.plane, view.dpr, ()):
-        return before.cells_key, before.cells, ()
+    if before is not None and before.raster_key == (reader, frame, view.plane, view.dpr, ()):
+        return before.raster_key, before.cells, ()
     region = reader.read(_under(frame, reader.shape), stride, view.plane, quick)
     key = (reader, frame, view.plane, view.dpr, region.missing)
-    if before is not None and before.cells_key == key:
+    if before is not None and before.raster_key == key:
         return key, before.cells, region.missing
-    cells = cells_of(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(3 * view.dpr)))
+    cells = rasterize_objects(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(3 * view.dpr)))
     return key, cells, region.missing
 
 
 def _selection(
-    cells: Cells, cells_key: Hashable, selected: int | tuple[int, ...], dpr: float, before: Scene | None
-) -> CodeLayer | None:
+    cells: ObjectRaster, raster_key: Hashable, selected: int | tuple[int, ...], dpr: float, before: Scene | None
+) -> IndexedLayer | None:
     if not selected:
         return None
-    key = (cells_key, selected)
+    key = (raster_key, selected)
     if before is not None and before.selection is not None and before.selection.key == key:
         return before.selection
     found = halos(cells, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))
-    return CodeLayer(key, found[0], _SELECTION, found[1]) if found else None
+    return IndexedLayer(key, found[0], _SELECTION, found[1]) if found else None
 
 
 def _under(frame: Frame, shape: tuple[int, int]) -> Box:

@@ -86,7 +86,7 @@ def score(
     objects = _Objects.of(truth, predicted, list(names), groups, weights)
     found, drawn = measures(objects.confusion(objects.weight)), measures(objects.drawn())
     # Recalls are shares of the objects of a class, precisions of those predicted as it.
-    told = {"recall": objects.told_by(objects.truth), "precision": objects.told_by(objects.predicted)}
+    told = {"recall": objects.effective_sizes(objects.truth), "precision": objects.effective_sizes(objects.predicted)}
 
     def estimate(name: str, n: float) -> Estimate:
         value = float(found[name])
@@ -94,11 +94,11 @@ def score(
 
     labels = pd.Index(list(names.values()), name="class")
     counts = objects.confusion(np.ones(len(objects.truth))).astype(np.int64)
-    per_class = pd.DataFrame({"n": counts.sum(axis=1), "groups": objects.groups_of(objects.truth)}, labels)
+    per_class = pd.DataFrame({"n": counts.sum(axis=1), "groups": objects.groups_per_class(objects.truth)}, labels)
     for name, side in (("recall", objects.truth), ("precision", objects.predicted)):
         per_class[name] = found[name]
         deviations = map(_deviation, drawn[name].T)
-        bounds = map(interval, found[name].tolist(), deviations, told[name], objects.groups_of(side))
+        bounds = map(interval, found[name].tolist(), deviations, told[name], objects.groups_per_class(side))
         per_class[[f"{name}_low", f"{name}_high"]] = list(bounds)
     per_class["f1"] = found["f1"]
     return Scores(
@@ -223,10 +223,10 @@ class _Objects:
             rows = np.eye(size)[kinds[:, 0].astype(int)] * kinds[:, 1:]
         return resampled(rows, counts).reshape(-1, self.k, self.k)
 
-    def told_by(self, side: NDArray[np.int64]) -> list[float]:
+    def effective_sizes(self, side: NDArray[np.int64]) -> list[float]:
         return [_told(self.weight[side == place]) for place in range(self.k)]
 
-    def groups_of(self, side: NDArray[np.int64]) -> list[int]:
+    def groups_per_class(self, side: NDArray[np.int64]) -> list[int]:
         return [len(np.unique(self.group[side == place])) for place in range(self.k)]
 
     def by_group(self) -> pd.DataFrame:

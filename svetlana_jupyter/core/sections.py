@@ -19,7 +19,7 @@ _MOST = 128  # samples a side
 
 
 @dataclass(frozen=True, eq=False)
-class Section:
+class OrthoView:
     """A cut through a volume, or its projection.
 
     Attributes
@@ -37,9 +37,9 @@ class Section:
     size: tuple[float, float]
 
 
-def take_sections(
+def take_orthoviews(
     image: DataArray, mask: DataArray, object: int, row: pd.Series, spacing: Sequence[float] | None
-) -> dict[str, Section]:
+) -> dict[str, OrthoView]:
     """Cut a volume through the middle of an object.
 
     Parameters
@@ -71,10 +71,10 @@ def take_sections(
     z, y, x = halves
     deep, high, wide = (float((2 * half + 1) * step * size) for half, step, size in zip(halves, steps, sizes))
     return {
-        "xy": Section(values[:, z], own[z], (high, wide)),
-        "xz": Section(values[:, :, y], own[:, y], (deep, wide)),
-        "zy": Section(values[..., x].swapaxes(1, 2), own[..., x].T, (high, deep)),
-        "maximum": Section(values.max(axis=1), own.any(axis=0), (high, wide)),
+        "xy": OrthoView(values[:, z], own[z], (high, wide)),
+        "xz": OrthoView(values[:, :, y], own[:, y], (deep, wide)),
+        "zy": OrthoView(values[..., x].swapaxes(1, 2), own[..., x].T, (high, deep)),
+        "maximum": OrthoView(values.max(axis=1), own.any(axis=0), (high, wide)),
     }
 
 

@@ -13,10 +13,10 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 
 from svetlana_jupyter.core.augment_settings import AugmentSettings
 from svetlana_jupyter.core.measure_settings import MeasureSettings
-from svetlana_jupyter.core.measures.table import EVIDENCE, Evidence
+from svetlana_jupyter.core.measures.table import CUES, Cue
 from svetlana_jupyter.core.patch_settings import PatchSettings
-from svetlana_jupyter.core.recipes import AUTO, RECIPE_NAMES, RECIPES
-from svetlana_jupyter.core.validated import Settings, merged, unknown_key
+from svetlana_jupyter.core.recipes import AUTO_PRESET, RECIPE_NAMES, RECIPES
+from svetlana_jupyter.core.validated import Settings, merged, unknown_key_message
 
 __all__ = [
     "ARCHITECTURES",
@@ -29,13 +29,13 @@ __all__ = [
 ]
 
 # Of torchvision, for 2D images, and the least side of a patch of each family.
-LEAST_SIDES = {"resnet": 32, "densenet": 32, "alexnet": 63}
-PUBLISHED = (
+MIN_PATCH_SIDES = {"resnet": 32, "densenet": 32, "alexnet": 63}
+TORCHVISION_ARCHITECTURES = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("densenet121", "densenet161", "densenet169", "densenet201"),
     "alexnet",
 )
-ARCHITECTURES = ("small_cnn", *PUBLISHED, "forest")
+ARCHITECTURES = ("small_cnn", *TORCHVISION_ARCHITECTURES, "forest")
 NO_RECIPES = ("may_use", "exclude_border", "size")  # what counts, whatever the recipe
 OWN = "own"  # a module of the user's, given as an object
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -134,8 +134,8 @@ class TrainingSettings(Settings):
         torch threads; None leaves them as they are.
     """
 
-    recipe: str = AUTO
-    may_use: frozenset[Evidence] = frozenset(EVIDENCE)
+    recipe: str = AUTO_PRESET
+    may_use: frozenset[Cue] = frozenset(CUES)
     exclude_border: bool = False
     size: tuple[float | None, float | None] | None = None
     patches: PatchSettings = PatchSettings()
@@ -177,9 +177,9 @@ class TrainingSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _begin_with_the_recipe(cls, values: Any) -> Any:
-        name = values.get("recipe", AUTO) if isinstance(values, Mapping) else AUTO
+        name = values.get("recipe", AUTO_PRESET) if isinstance(values, Mapping) else AUTO_PRESET
         if not isinstance(name, str) or name not in RECIPE_NAMES:
-            raise ValueError(unknown_key(str(name), list(RECIPE_NAMES), what="recipe"))
+            raise ValueError(unknown_key_message(str(name), list(RECIPE_NAMES), what="recipe"))
         return merged(RECIPES.get(name, {}), values) if isinstance(values, Mapping) else values
 
     @field_validator("class_weights", mode="before")
@@ -197,7 +197,7 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _values_are_usable(self) -> Self:
         if not (self.architecture in (*ARCHITECTURES, OWN) or _IMPORT_PATH.fullmatch(self.architecture)):
-            raise ValueError(unknown_key(self.architecture, list(ARCHITECTURES), what="architecture"))
+            raise ValueError(unknown_key_message(self.architecture, list(ARCHITECTURES), what="architecture"))
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}.")
         low, high = self.size or (None, None)
@@ -219,11 +219,11 @@ class TrainingSettings(Settings):
         return cls(recipe=name).changed(**changes)
 
     @property
-    def least_side(self) -> int:
+    def min_patch_side(self) -> int:
         """Pixels that a patch needs along its sides, or nothing is left of it after the network's strides."""
         if self.architecture == "small_cnn":
             return 1 << self.depth
-        return next((side for family, side in LEAST_SIDES.items() if self.architecture.startswith(family)), 1)
+        return next((side for family, side in MIN_PATCH_SIDES.items() if self.architecture.startswith(family)), 1)
 
     def changed(self, **changes: Any) -> Self:
         """Return these settings with some values replaced; another recipe begins anew, within what may count."""

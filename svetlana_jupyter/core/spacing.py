@@ -9,24 +9,24 @@ from typing import Any, TypeAlias
 import numpy as np
 from xarray import DataArray
 
-from svetlana_jupyter.core.formats.units import micrometres
+from svetlana_jupyter.core.formats.units import to_micrometers
 from svetlana_jupyter.errors import InputError
 
 Spacing: TypeAlias = float | Sequence[float]
 
 
-def step_of(array: DataArray, axis: str) -> float | None:
+def pixel_size_along(array: DataArray, axis: str) -> float | None:
     """Pixel size along an axis whose coordinate is even and has a unit of length; None for others."""
     if axis not in array.coords:
         return None
     coordinate = array[axis]
     unit = coordinate.attrs.get("units")
     if coordinate.size == 1:
-        return micrometres(coordinate.attrs.get("spacing"), unit)
+        return to_micrometers(coordinate.attrs.get("spacing"), unit)
     steps = np.diff(coordinate.values.astype(float))
     if not np.allclose(steps, steps[0], rtol=1e-3, atol=0):
         return None
-    return micrometres(f"{steps[0]:.10g}", unit)  # without the rounding of the coordinates
+    return to_micrometers(f"{steps[0]:.10g}", unit)  # without the rounding of the coordinates
 
 
 def coordinates(axes: str, shape: Sequence[int], spacing: Mapping[str, float]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def coordinates(axes: str, shape: Sequence[int], spacing: Mapping[str, float]) -
     }
 
 
-def sizes_given(spacing: Spacing, axes: str, where: str) -> dict[str, float]:
+def parse_spacing(spacing: Spacing, axes: str, where: str) -> dict[str, float]:
     """Pixel size by axis, from one number for all axes or one for each."""
     sizes = [float(spacing)] * len(axes) if isinstance(spacing, (int, float)) else [float(size) for size in spacing]
     if len(sizes) != len(axes) or not all(math.isfinite(size) and size > 0 for size in sizes):

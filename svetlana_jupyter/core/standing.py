@@ -6,11 +6,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from svetlana_jupyter.core.annotations import ERASED, UNLABELED, AnnotationLog, Label, ObjectId, Subject
-from svetlana_jupyter.core.succession import Succession, follow
+from svetlana_jupyter.core.annotations import ERASED_LABEL, UNLABELED, AnnotationLog, Label, ObjectId, VersionedObjectId
+from svetlana_jupyter.core.succession import LabelMapping, follow
 
 
-class Standing:
+class CurrentLabels:
     """What several logs lead to, in the numbers of the masks that the images have now.
 
     Parameters
@@ -30,16 +30,16 @@ class Standing:
 
     Examples
     --------
-    >>> from svetlana_jupyter.core.annotations import Entry
-    >>> log = AnnotationLog([Entry("2026-01-01T09:00:00.000Z", "label", 1, "well", 17, class_id=2)])
-    >>> Standing([log], merged={2: 1}).labels
+    >>> from svetlana_jupyter.core.annotations import AnnotationEvent
+    >>> log = AnnotationLog([AnnotationEvent("2026-01-01T09:00:00.000Z", "label", 1, "well", 17, class_id=2)])
+    >>> CurrentLabels([log], merged={2: 1}).labels
     {ObjectId(image='well', object=17): Label(action='label', class_id=1)}
     """
 
     def __init__(
         self,
         logs: Iterable[AnnotationLog],
-        steps: Mapping[str, Sequence[Succession]] | None = None,
+        steps: Mapping[str, Sequence[LabelMapping]] | None = None,
         merged: Mapping[int, int] | None = None,
     ) -> None:
         self._logs = list(logs)
@@ -65,7 +65,7 @@ class Standing:
         self._catch_up()
         return self._counts
 
-    def today(self, subject: Subject) -> list[ObjectId]:
+    def current_objects(self, subject: VersionedObjectId) -> list[ObjectId]:
         """Return the objects of today that something said of ``subject`` is about."""
         image, object, mask = subject
         later = self._steps.get(image, ())[mask:]
@@ -79,13 +79,13 @@ class Standing:
                     self._read[i] += len(changed)
                     self._look_again(changed)
 
-    def _look_again(self, subjects: Iterable[Subject]) -> None:
+    def _look_again(self, object_ids: Iterable[VersionedObjectId]) -> None:
         self.version += 1
-        for subject in subjects:
+        for subject in object_ids:
             steps = self._steps.get(subject.image, ())
-            for id in self.today(subject):
+            for id in self.current_objects(subject):
                 said = [self._said(log, *id, steps) for log in self._logs]
-                self._set(id, said[0] if len(said) == 1 else agreed(said))
+                self._set(id, said[0] if len(said) == 1 else majority_label(said))
 
     def _set(self, id: ObjectId, label: Label) -> None:
         before = self._labels.pop(id, None)
@@ -95,25 +95,25 @@ class Standing:
             self._labels[id] = label
             self._counts[label] += 1
 
-    def _said(self, log: AnnotationLog, image: str, object: int, steps: Sequence[Succession]) -> Label:
+    def _said(self, log: AnnotationLog, image: str, object: int, steps: Sequence[LabelMapping]) -> Label:
         """Return what one person says of an object of today's mask."""
-        label = self._said_at(log, Subject(image, object, len(steps)), steps)
-        return UNLABELED if label == ERASED else label
+        label = self._said_at(log, VersionedObjectId(image, object, len(steps)), steps)
+        return UNLABELED if label == ERASED_LABEL else label
 
-    def _said_at(self, log: AnnotationLog, subject: Subject, steps: Sequence[Succession]) -> Label:
+    def _said_at(self, log: AnnotationLog, subject: VersionedObjectId, steps: Sequence[LabelMapping]) -> Label:
         said = log.label_of(subject)
         said = self._merged.get(said.class_id, said)
         if said.action not in ("", "skip") or not subject.mask:
             return said
         votes: dict[Label, int] = {}
         for old, pixels in steps[subject.mask - 1].predecessors(subject.object):
-            word = self._said_at(log, Subject(subject.image, old, subject.mask - 1), steps)
+            word = self._said_at(log, VersionedObjectId(subject.image, old, subject.mask - 1), steps)
             votes[word] = votes.get(word, 0) + pixels
         carried = next((label for label, pixels in votes.items() if 2 * pixels > sum(votes.values())), UNLABELED)
-        return said if carried in (UNLABELED, ERASED) else carried
+        return said if carried in (UNLABELED, ERASED_LABEL) else carried
 
 
-def agreed(said: Iterable[Label]) -> Label:
+def majority_label(said: Iterable[Label]) -> Label:
     """Return what several people say of an object together: the majority stands, a tie is left out.
 
     A person who skipped it, or said nothing, has no vote.

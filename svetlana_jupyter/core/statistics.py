@@ -65,7 +65,7 @@ def count_classes(
         Wilson's 95 % interval ``low`` and ``high``, and ``left_out`` (objects of the group that are not), as the sum of
         ``ambiguous``, ``bad``, ``border``, ``size`` and ``not_predicted``: each under the first reason that it has.
     """
-    reason = why_left_out(table, exclude_border, size)
+    reason = exclusion_reasons(table, exclude_border, size)
     rows = []
     groups = table.groupby(list(by), sort=True, observed=True, dropna=False) if by else [((), table)]
     for key, group in groups:
@@ -80,7 +80,7 @@ def count_classes(
     return pd.DataFrame(rows, columns=[*by, *columns])
 
 
-def why_left_out(
+def exclusion_reasons(
     table: pd.DataFrame, exclude_border: bool = False, size: tuple[float | None, float | None] = (None, None)
 ) -> pd.Series[str]:
     """Return why each object is not counted, one of `LEFT_OUT`; "" for those that are."""

@@ -15,7 +15,7 @@ import pandas as pd
 LINK_COLUMNS = ["old", "new", "pixels"]
 
 
-class Succession:
+class LabelMapping:
     """The links from one mask to the next.
 
     Parameters
@@ -24,7 +24,7 @@ class Succession:
         Columns ``old`` and ``new`` (object numbers) and ``pixels`` (how many they share), as `core.matching.link`
         gives them.
 
-    >>> step = Succession(pd.DataFrame([(7, 12, 90), (8, 12, 30), (8, 13, 40)], columns=LINK_COLUMNS))
+    >>> step = LabelMapping(pd.DataFrame([(7, 12, 90), (8, 12, 30), (8, 13, 40)], columns=LINK_COLUMNS))
     >>> step.successors(8), step.predecessors(12)
     ([12, 13], [(7, 90), (8, 30)])
     """
@@ -55,7 +55,7 @@ class Succession:
         return found
 
 
-def follow(object: int, steps: Sequence[Succession]) -> set[int]:
+def follow(object: int, steps: Sequence[LabelMapping]) -> set[int]:
     """Return what an object became over several masks."""
     numbers = {object}
     for step in steps:

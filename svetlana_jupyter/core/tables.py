@@ -13,13 +13,13 @@ import pandas as pd
 
 from svetlana_jupyter.errors import InputError
 
-Tabular: TypeAlias = str | PathLike[str] | pd.DataFrame
+TableSource: TypeAlias = str | PathLike[str] | pd.DataFrame
 DELIMITERS = ",;\t|"
-EXCEL = (".xlsx", ".xlsm")
+EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 _DECIMAL_COMMA = r"-?\d*,?\d+"
 
 
-def read_table(source: Tabular, what: str) -> pd.DataFrame:
+def read_table(source: TableSource, what: str) -> pd.DataFrame:
     """Return a table as a DataFrame with text headers; the index of a DataFrame becomes columns where it has names.
 
     Parameters
@@ -53,7 +53,7 @@ def read_table(source: Tabular, what: str) -> pd.DataFrame:
 
 def _read_file(path: Path, what: str) -> pd.DataFrame:
     try:
-        if path.suffix.casefold() in EXCEL:
+        if path.suffix.casefold() in EXCEL_SUFFIXES:
             return pd.read_excel(path, engine="openpyxl")
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
@@ -80,30 +80,30 @@ def plain(name: object) -> str:
     return "".join(c for c in str(name).casefold() if c.isalnum())
 
 
-def column_like(table: pd.DataFrame, names: Iterable[str]) -> str | None:
+def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
     """Return the column called by one of ``names`` in any spelling, the first of them first; None if there is none.
 
-    >>> column_like(pd.DataFrame({"Cell_ID": [1], "Class": ["a"]}), ["object", "cell id"])
+    >>> find_column(pd.DataFrame({"Cell_ID": [1], "Class": ["a"]}), ["object", "cell id"])
     'Cell_ID'
     """
     known = {plain(column): str(column) for column in reversed(table.columns.tolist())}
     return next((known[plain(name)] for name in names if plain(name) in known), None)
 
 
-def same_value(value: object) -> str:
+def normalize_value(value: object) -> str:
     """Return a value as it is compared: without case, outer blanks, and zeros before a number.
 
-    >>> same_value("A01"), same_value(" a1 "), same_value(1.0), same_value("1")
+    >>> normalize_value("A01"), normalize_value(" a1 "), normalize_value(1.0), normalize_value("1")
     ('a1', 'a1', '1', '1')
     """
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     return re.sub(r"\d+", lambda digits: digits[0].lstrip("0") or "0", text.strip().casefold())
 
 
-def listed(values: Iterable[object], most: int = 5) -> str:
+def format_list(values: Iterable[object], most: int = 5) -> str:
     """Return values as text, the first few of many.
 
-    >>> listed("abc", most=2)
+    >>> format_list("abc", most=2)
     'a, b and 1 more'
     """
     texts = [str(value) for value in values]
@@ -113,5 +113,5 @@ def listed(values: Iterable[object], most: int = 5) -> str:
 
 def keys_of(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
     """Return one text for each row that is equal for rows whose values in ``columns`` are the same."""
-    parts = [table[column].map(same_value) for column in columns]
+    parts = [table[column].map(normalize_value) for column in columns]
     return pd.Series(["\x1f".join(row) for row in zip(*parts)], table.index, "object")

@@ -18,13 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.blocks import last_axes
-from svetlana_jupyter.core.levels import Level
+from svetlana_jupyter.core.blocks import index_last_axes
+from svetlana_jupyter.core.levels import PyramidLevel
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.pairing import ImagePair
 
-Depth = Literal["plane", "maximum"]
+DepthMode = Literal["plane", "maximum"]
 
 _FINER = (
     2  # samples a screen pixel, at most: averaged on the way to the screen, they show no patterns that are not there
@@ -52,10 +52,10 @@ class Cut:
 
     step: int
     count: int
-    depth: Depth = "plane"
+    depth: DepthMode = "plane"
 
     @classmethod
-    def of(cls, side: float, pixels: int, depth: Depth = "plane") -> Cut:
+    def of(cls, side: float, pixels: int, depth: DepthMode = "plane") -> Cut:
         """Return the cut for a square of ``side`` image pixels that is shown on ``pixels`` screen pixels.
 
         >>> Cut.of(50, 60), Cut.of(600, 60)
@@ -130,11 +130,11 @@ class _Source:
     """Pixels to be read in parts: ``edges`` are those of its blocks along ``([z,] y, x)``."""
 
     data: da.Array
-    level: Level | None
+    level: PyramidLevel | None
     edges: tuple[Integers, ...]
 
     @classmethod
-    def of(cls, array: DataArray, levels: Sequence[Level], ndim: int) -> Self:
+    def of(cls, array: DataArray, levels: Sequence[PyramidLevel], ndim: int) -> Self:
         data = da.asarray(array.data)
         edges = tuple(np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks[-ndim:])
         return cls(data, levels[0] if levels and ndim == 2 else None, edges)
@@ -144,7 +144,7 @@ class _Source:
         window = tuple(slice(start, stop) for start, stop in zip(low, high))
         if self.level is not None:  # asked directly, the file answers in half the time that dask takes
             return self.level.read(window[0], window[1])
-        part: NDArray[Any] = self.data[last_axes(window)].compute(scheduler="synchronous")
+        part: NDArray[Any] = self.data[index_last_axes(window)].compute(scheduler="synchronous")
         return part
 
 
@@ -179,7 +179,7 @@ def _pieces(
         pixels = source.read(low, high)
         found = []
         for k, part, at in parts:
-            piece = look(pixels[last_axes(map(_within, at, low))], k)
+            piece = look(pixels[index_last_axes(map(_within, at, low))], k)
             found.append((k, part[-2], part[-1], over_planes.reduce(piece, axis=-3) if ndim == 3 else piece))
         return found
 

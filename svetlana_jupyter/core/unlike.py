@@ -17,11 +17,11 @@ import pandas as pd
 from scipy.stats import t
 
 # An image is told of when so much of it is unlike, five times what is expected, and chance alone is as improbable.
-LEAST_SHARE, LEVEL = 0.25, 0.05
+MIN_OUTLIER_SHARE, LEVEL = 0.25, 0.05
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class HeldOutGroups:
     """How groups look that were left out: the share of their objects beyond the limit, and how many these are.
 
     Parameters
@@ -46,7 +46,7 @@ class LeftOut:
 
         Examples
         --------
-        >>> wells = LeftOut((0.1, 0.05, 0.0, 0.0, 0.05, 0.1), (20,) * 6)
+        >>> wells = HeldOutGroups((0.1, 0.05, 0.0, 0.0, 0.05, 0.1), (20,) * 6)
         >>> round(wells.p_value(0.08, 130), 2), round(wells.p_value(0.92, 130), 4)
         (0.32, 0.0002)
         """
@@ -59,13 +59,13 @@ class LeftOut:
         return float(t.sf((math.asin(math.sqrt(share)) - middle) / error, max(1, groups - 1)))
 
 
-def compare_images(shares: pd.DataFrame, annotated: Mapping[str, int], left_out: LeftOut) -> pd.DataFrame:
+def compare_images(shares: pd.DataFrame, annotated: Mapping[str, int], left_out: HeldOutGroups) -> pd.DataFrame:
     """Return which images look unlike those annotated, as a whole.
 
     Parameters
     ----------
     shares : DataFrame
-        Indexed by image: ``asked`` (how many of its objects) and ``unlike`` (the share of them beyond the limit).
+        Indexed by image: ``asked`` (how many of its objects) and ``novelty`` (the share of them beyond the limit).
     annotated : mapping of image name to int
         How many objects of each image were learned from.
     left_out : LeftOut
@@ -73,12 +73,12 @@ def compare_images(shares: pd.DataFrame, annotated: Mapping[str, int], left_out:
     Returns
     -------
     DataFrame
-        The same with ``annotated``, ``p`` (`LeftOut.p_value`) and ``warn``; never of an image with annotations.
+        The same with ``annotated``, ``p`` (`HeldOutGroups.p_value`) and ``warn``; never of an image with annotations.
 
     Examples
     --------
-    >>> shares = pd.DataFrame({"asked": [90, 80], "unlike": [0.06, 0.7]}, pd.Index(["A1", "A2"], name="image"))
-    >>> compare_images(shares, {"A1": 30}, LeftOut((0.1, 0.0, 0.05), (10, 10, 20)))["warn"].to_dict()
+    >>> shares = pd.DataFrame({"asked": [90, 80], "novelty": [0.06, 0.7]}, pd.Index(["A1", "A2"], name="image"))
+    >>> compare_images(shares, {"A1": 30}, HeldOutGroups((0.1, 0.0, 0.05), (10, 10, 20)))["warn"].to_dict()
     {'A1': False, 'A2': True}
     """
     table = shares.copy()
@@ -87,5 +87,5 @@ def compare_images(shares: pd.DataFrame, annotated: Mapping[str, int], left_out:
     usual = float(np.average(known["unlike"], weights=known["asked"])) if len(known) else 0.0
     rows = zip(table["unlike"].tolist(), table["asked"].tolist())
     table["p"] = [left_out.p_value(share, n, usual) for share, n in rows]
-    table["warn"] = (table["annotated"] == 0) & (table["unlike"] >= LEAST_SHARE) & (table["p"] < LEVEL)
+    table["warn"] = (table["annotated"] == 0) & (table["unlike"] >= MIN_OUTLIER_SHARE) & (table["p"] < LEVEL)
     return table

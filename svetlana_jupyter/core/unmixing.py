@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from svetlana_jupyter.core.blocks import last_axes
-from svetlana_jupyter.core.widening import box_of
+from svetlana_jupyter.core.blocks import index_last_axes
+from svetlana_jupyter.core.widening import joint_bbox
 
-BLURS = (0.5, 1.0, 2.0)  # standard deviations, pixels
+BLUR_SIGMAS = (0.5, 1.0, 2.0)  # standard deviations, pixels
 REACH = 3  # deviations, beyond which a blur is cut off
 INNER = 4  # power of the softest blurred mask that weighs the middle of an object
 SINGULAR = 1e-9  # beside the greatest eigenvalue: an object of few pixels is explained in several ways
@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
-def softened(own: NDArray[np.bool_], view: tuple[slice, ...]) -> Floats:
+def blur_masks(own: NDArray[np.bool_], view: tuple[slice, ...]) -> Floats:
     """Return masks as each of the blurs shows them.
 
     Parameters
@@ -37,10 +37,10 @@ def softened(own: NDArray[np.bool_], view: tuple[slice, ...]) -> Floats:
     -------
     float32 of shape (n, len(BLURS), [z,] y, x)
     """
-    seen = own[last_axes(view)]
-    box = box_of(seen, (math.ceil(REACH * BLURS[-1]),) * len(view))  # beside it, masks stay zero
-    part, blurred = last_axes(box), np.zeros((len(own), len(BLURS), *seen.shape[1:]), np.float32)
-    for number, sigma in enumerate(BLURS):
+    seen = own[index_last_axes(view)]
+    box = joint_bbox(seen, (math.ceil(REACH * BLUR_SIGMAS[-1]),) * len(view))  # beside it, masks stay zero
+    part, blurred = index_last_axes(box), np.zeros((len(own), len(BLUR_SIGMAS), *seen.shape[1:]), np.float32)
+    for number, sigma in enumerate(BLUR_SIGMAS):
         sigmas = (0, *(sigma,) * len(view))
         blurred[:, number][part] = gaussian_filter(
             seen[part], sigmas, output=np.float32, mode="nearest", truncate=REACH
@@ -58,7 +58,7 @@ def fit(pixels: Floats, own: NDArray[np.bool_], soft: Floats) -> tuple[Doubles, 
     own : bool of shape (n, [z,] y, x)
         The pixels that are fitted.
     soft : float32 of shape (n, len(BLURS), [z,] y, x)
-        As `softened` gives it.
+        As `blur_masks` gives it.
 
     Returns
     -------
@@ -67,9 +67,9 @@ def fit(pixels: Floats, own: NDArray[np.bool_], soft: Floats) -> tuple[Doubles, 
         The mean of the object's middle, where least light is mixed in.
     """
     n, channels = pixels.shape[:2]
-    box = last_axes(box_of(own, (0,) * (own.ndim - 1)))
+    box = index_last_axes(joint_bbox(own, (0,) * (own.ndim - 1)))
     inside = own[box].reshape(n, 1, -1)
-    explains = np.concatenate([inside, soft[box].reshape(n, len(BLURS), -1)], axis=1, dtype=np.float64) * inside
+    explains = np.concatenate([inside, soft[box].reshape(n, len(BLUR_SIGMAS), -1)], axis=1, dtype=np.float64) * inside
     values = pixels[box].reshape(n, channels, -1) * inside.astype(np.float64)
     turned = explains.swapaxes(1, 2)
     coefficients = values @ turned @ np.linalg.pinv(explains @ turned, rcond=SINGULAR, hermitian=True)
@@ -78,7 +78,7 @@ def fit(pixels: Floats, own: NDArray[np.bool_], soft: Floats) -> tuple[Doubles, 
     return coefficients, level[..., 0]
 
 
-def unexplained(pixels: Floats, own: NDArray[np.bool_], soft: Floats, coefficients: Doubles) -> Doubles:
+def unmixing_residual(pixels: Floats, own: NDArray[np.bool_], soft: Floats, coefficients: Doubles) -> Doubles:
     """Return what is left of each object's pixels, (n, C, [z,] y, x), zero beside it; parameters as `fit` has them."""
     constant, blurs = coefficients[..., 0], coefficients[..., 1:]
     explained = (blurs @ soft.reshape(*soft.shape[:2], -1)).reshape(pixels.shape)

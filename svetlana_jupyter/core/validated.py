@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from svetlana_jupyter.errors import SettingsError
 
-NESTED = ("patches", "augmentation", "measurements")  # settings within settings
+NESTED_SETTINGS = ("patches", "augmentation", "measurements")  # settings within settings
 
 
 class Settings(BaseModel):
@@ -37,7 +37,7 @@ class Settings(BaseModel):
         if isinstance(values, Mapping):
             for key in values:
                 if key not in cls.model_fields:
-                    raise ValueError(unknown_key(str(key), list(cls.model_fields)))
+                    raise ValueError(unknown_key_message(str(key), list(cls.model_fields)))
         return values
 
     def changed(self, **changes: Any) -> Self:
@@ -73,13 +73,13 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     for key, change in changes.items():
         if isinstance(change, Settings):
             change = change.model_dump()
-        if key in NESTED and isinstance(change, Mapping):
+        if key in NESTED_SETTINGS and isinstance(change, Mapping):
             change = merged(result.get(key, {}), change)
         result[key] = change
     return result
 
 
-def unknown_key(key: str, known: list[str], what: str = "setting") -> str:
+def unknown_key_message(key: str, known: list[str], what: str = "setting") -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
     return f"there is no {what} {key!r}; {hint}"
@@ -91,7 +91,7 @@ def _in_words(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     # Members of a union appear in the location as type names; only field names mean something to the user.
     names = [str(part) for part in first["loc"] if isinstance(part, str) and part.isidentifier()]
-    name = ".".join(names[: 2 if names and names[0] in NESTED else 1])
+    name = ".".join(names[: 2 if names and names[0] in NESTED_SETTINGS else 1])
     if first["type"] == "value_error":
         return message
     return f"the setting {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}."

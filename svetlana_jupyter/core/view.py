@@ -105,7 +105,7 @@ class View:
         center = (y - (row - self.size[0] / 2) / scale, x - (column - self.size[1] / 2) / scale)
         return replace(self, center=center, scale=scale)
 
-    def bounded(self, shape: tuple[int, int]) -> View:
+    def clamped(self, shape: tuple[int, int]) -> View:
         """Return the nearest view that still shows some of an image of this shape (Y, X): its centre is on the image,
         and the image is not smaller than an eighth of what fits."""
         y, x = (min(max(middle, 0.0), float(extent)) for middle, extent in zip(self.center, shape))

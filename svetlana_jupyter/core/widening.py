@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIMIT = 1 + 1e-5  # of squared distances
-MOST_ROWS = 400  # that are brought together one by one
+MAX_JOINED_ROWS = 400  # that are brought together one by one
 
 
 def widened(own: NDArray[np.bool_], reach: Sequence[float]) -> NDArray[np.bool_]:
@@ -23,13 +23,13 @@ def widened(own: NDArray[np.bool_], reach: Sequence[float]) -> NDArray[np.bool_]
     steps = [math.floor(radius + 1e-6) for radius in reach]
     if not any(steps):
         return own.copy()
-    part = (slice(None), *box_of(own, steps))
+    part = (slice(None), *joint_bbox(own, steps))
     result = np.zeros_like(own)
     result[part] = _widened(np.ascontiguousarray(own[part]), reach, steps)
     return result
 
 
-def box_of(own: NDArray[np.bool_], more: Sequence[int]) -> tuple[slice, ...]:
+def joint_bbox(own: NDArray[np.bool_], more: Sequence[int]) -> tuple[slice, ...]:
     """Return the box that holds all masks of (n, [z,] y, x), and so many pixels more on either side of each axis."""
     seen, box = np.asarray(own.any(axis=0)), []
     for axis, step in enumerate(more):
@@ -40,7 +40,7 @@ def box_of(own: NDArray[np.bool_], more: Sequence[int]) -> tuple[slice, ...]:
 
 def _widened(own: NDArray[np.bool_], reach: Sequence[float], steps: Sequence[int]) -> NDArray[np.bool_]:
     rows = math.prod(2 * step + 1 for step in steps[:-1])
-    if rows > MOST_ROWS:
+    if rows > MAX_JOINED_ROWS:
         return _near(own, reach)
     wider = [own]
     for step in range(1, steps[-1] + 1):
@@ -81,7 +81,7 @@ def _near(own: NDArray[np.bool_], reach: Sequence[float]) -> NDArray[np.bool_]:
     return distance <= np.float32(LIMIT)
 
 
-def shrunk(own: NDArray[np.bool_], reach: Sequence[float]) -> NDArray[np.bool_]:
+def erode_masks(own: NDArray[np.bool_], reach: Sequence[float]) -> NDArray[np.bool_]:
     """Narrow each mask by as much as `widened` widens it; one that nothing would be left of stays as it is."""
     if max(reach) < 1:
         return own

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.blocks import last_axes
+from svetlana_jupyter.core.blocks import index_last_axes
 
 KEPT_BYTES = 512 * 2**20  # of decoded chunks that a later window needs; beyond this the one needed last is read again
 
@@ -32,7 +32,7 @@ class Window:
         return tuple(-(-(high - low) // self.stride) for low, high in zip(self.low, self.high, strict=True))
 
 
-def read_windows(array: DataArray, windows: Sequence[Window]) -> Iterator[NDArray[Any]]:
+def read_regions(array: DataArray, windows: Sequence[Window]) -> Iterator[NDArray[Any]]:
     """Read windows one after the other.
 
     A chunk that several windows share is decoded once and kept until the last of them, as long as what is kept stays
@@ -50,9 +50,9 @@ def read_windows(array: DataArray, windows: Sequence[Window]) -> Iterator[NDArra
     """
     if not isinstance(array.data, da.Array):
         for window in windows:
-            yield np.asarray(array.data[last_axes(map(slice, window.low, window.high, _strides(window)))])
+            yield np.asarray(array.data[index_last_axes(map(slice, window.low, window.high, _strides(window)))])
         return
-    chunks = _Chunks(array.data, [blocks_under(array.data, window) for window in windows])
+    chunks = _Chunks(array.data, [blocks_overlapping(array.data, window) for window in windows])
     for number, window in enumerate(windows):
         leading = array.shape[: array.ndim - len(window.low)]
         pixels = np.empty((*leading, *window.shape), array.dtype)
@@ -111,7 +111,7 @@ class _Chunks:
         return next(use for use in self._uses[chunk] if use >= number)
 
 
-def blocks_under(data: da.Array, window: Window) -> list[Chunk]:
+def blocks_overlapping(data: da.Array, window: Window) -> list[Chunk]:
     """Return the numbers of the blocks of an array that lie under a window of its last axes."""
     spans = [range(count) for count in data.numblocks[: data.ndim - len(window.low)]]
     for sizes, low, high in zip(data.chunks[-len(window.low) :], window.low, window.high, strict=True):

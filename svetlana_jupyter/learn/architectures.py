@@ -9,15 +9,15 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-CONVOLUTIONS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.Conv2d, 3: nn.Conv3d})
-NORMS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.BatchNorm2d, 3: nn.BatchNorm3d})
+CONV_LAYERS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.Conv2d, 3: nn.Conv3d})
+NORM_LAYERS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.BatchNorm2d, 3: nn.BatchNorm3d})
 MAX_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.MaxPool2d, 3: nn.MaxPool3d})
 AVERAGE_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d})
 # The layout of memory in which convolutions are fastest, on CPU and GPU alike.
 LAYOUTS: Mapping[int, torch.memory_format] = MappingProxyType({2: torch.channels_last, 3: torch.channels_last_3d})
 
 
-class Classifying(nn.Module):
+class ClassificationNetwork(nn.Module):
     """What training, saving and explaining need of a network, besides logits (n, classes) from its ``forward``.
 
     Attributes
@@ -37,19 +37,19 @@ class Classifying(nn.Module):
         raise NotImplementedError
 
     @property
-    def first_filters(self) -> str:
+    def first_conv_weight(self) -> str:
         """The name of the weights that see the channels, "" where no convolution does."""
-        found = (name for name, layer in self.named_modules() if isinstance(layer, tuple(CONVOLUTIONS.values())))
+        found = (name for name, layer in self.named_modules() if isinstance(layer, tuple(CONV_LAYERS.values())))
         return next((f"{name}.weight" for name in found), "")
 
     @property
-    def last_features(self) -> nn.Module | None:
+    def gradcam_layer(self) -> nn.Module | None:
         """The layer whose maps Grad-CAM looks at: the last convolution, where there is one."""
-        layers = [layer for layer in self.modules() if isinstance(layer, tuple(CONVOLUTIONS.values()))]
+        layers = [layer for layer in self.modules() if isinstance(layer, tuple(CONV_LAYERS.values()))]
         return layers[-1] if layers else None
 
 
-class SmallCNN(Classifying):
+class SmallCNN(ClassificationNetwork):
     """The light-weight encoder of the paper's Fig. 7, in 2D or 3D.
 
     Blocks of convolution, ReLU, batch normalisation and max pooling; every block halves the sides and doubles the
@@ -79,9 +79,9 @@ class SmallCNN(Classifying):
     @staticmethod
     def _block(ndim: int, into: int, out: int) -> nn.Sequential:
         return nn.Sequential(
-            CONVOLUTIONS[ndim](into, out, kernel_size=3, padding=1),
+            CONV_LAYERS[ndim](into, out, kernel_size=3, padding=1),
             nn.ReLU(),
-            NORMS[ndim](out),
+            NORM_LAYERS[ndim](out),
             # Rounding up lets a patch of any size through any number of blocks.
             MAX_POOLS[ndim](2, ceil_mode=True),
         )
@@ -96,7 +96,7 @@ class SmallCNN(Classifying):
         return self.head
 
     @property
-    def last_features(self) -> nn.Module:
+    def gradcam_layer(self) -> nn.Module:
         """The last layer before its map is halved once more."""
         block = self.blocks[-1]
         assert isinstance(block, nn.Sequential)

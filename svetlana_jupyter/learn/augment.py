@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.layout import Layout
-from svetlana_jupyter.learn.pipeline_build import pipeline_of
-from svetlana_jupyter.learn.relight import relit
+from svetlana_jupyter.learn.layout import PatchLayout
+from svetlana_jupyter.learn.pipeline_build import build_pipeline
+from svetlana_jupyter.learn.relight import augment_intensity
 from svetlana_jupyter.learn.symmetry import looked, matrices, symmetries
-from svetlana_jupyter.learn.warp import rotations, warped
+from svetlana_jupyter.learn.warp import random_rotations, warped
 
 
 class Augmenter:
@@ -33,16 +33,16 @@ class Augmenter:
         sampling = settings.patches.sampling
         assert isinstance(sampling, tuple)
         self.augmentation, self.patches, self.shape = settings.augmentation, settings.patches, sampling
-        self.layout = Layout.of(settings.patches, len(deviation))
+        self.layout = PatchLayout.of(settings.patches, len(deviation))
         self.mean, self.deviation = mean.cpu(), deviation.cpu()
-        self.pipeline = pipeline_of(settings, len(sampling), self.layout.colors)
+        self.pipeline = build_pipeline(settings, len(sampling), self.layout.colors)
         self._views = symmetries(settings.augmentation, settings.patches)
         self._matrices = matrices(self._views)
 
     def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
         """Return varied patches (n, C, *shape) of patches (n, C, *wider); the generator decides all that is random."""
         patches = self._moved(patches, generator)
-        patches = relit(patches, self.augmentation, self.layout, self.mean, self.deviation, generator)
+        patches = augment_intensity(patches, self.augmentation, self.layout, self.mean, self.deviation, generator)
         return patches if self.pipeline is None else self.pipeline(patches, generator)
 
     def _moved(self, patches: Tensor, generator: torch.Generator) -> Tensor:
@@ -55,7 +55,7 @@ class Augmenter:
             return looked(patches, chosen, whole, self._views, self.shape)
         through = self._matrices[chosen]
         if how.rotation == "free":
-            turned = rotations(count, self.patches, how.axes == "all", generator) @ through
+            turned = random_rotations(count, self.patches, how.axes == "all", generator) @ through
             through = turned if how.share == 1 else torch.where(moved[:, None, None], turned, through)
         if how.scale:
             larger = how.scale * (2 * torch.rand(count, generator=generator) - 1)

@@ -11,25 +11,25 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-MOST_GROUPS = 8
+BATCH_NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+MAX_GROUPS = 8
 
-Normalizing = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
-def averaging(network: nn.Module) -> list[Normalizing]:
+def batch_norm_layers(network: nn.Module) -> list[BatchNorm]:
     """Return the layers that keep running averages."""
-    return [layer for layer in network.modules() if isinstance(layer, BATCH_NORMS) and layer.track_running_stats]
+    return [layer for layer in network.modules() if isinstance(layer, BATCH_NORM_TYPES) and layer.track_running_stats]
 
 
 @torch.inference_mode()
-def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def update_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Recompute the running averages over these batches, and leave the network set to evaluation.
 
     All else, such as dropout, is as in evaluation meanwhile.
     """
     network.eval()
-    layers = averaging(network)
+    layers = batch_norm_layers(network)
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
@@ -44,11 +44,11 @@ def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.eval()
 
 
-def without_averages(network: nn.Module) -> None:
+def replace_batch_norm(network: nn.Module) -> None:
     """Replace batch normalisation by group normalisation, which treats each patch by itself; gain and offset stay."""
     for parent, name, layer in list(_placed(network)):
-        if isinstance(layer, BATCH_NORMS):
-            grouped = nn.GroupNorm(math.gcd(MOST_GROUPS, layer.num_features), layer.num_features, eps=layer.eps)
+        if isinstance(layer, BATCH_NORM_TYPES):
+            grouped = nn.GroupNorm(math.gcd(MAX_GROUPS, layer.num_features), layer.num_features, eps=layer.eps)
             if layer.affine:
                 grouped.load_state_dict({"weight": layer.weight.detach(), "bias": layer.bias.detach()})
             setattr(parent, name, grouped)

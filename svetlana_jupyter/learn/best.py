@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Best:
+class BestWeights:
     """Keeps the weights of the best epoch: by the score on what is held out where it is known, else by the loss.
 
     Attributes
@@ -25,14 +25,14 @@ class Best:
         self._network = network
         self._rank: tuple[bool, float] | None = None
         self._state: dict[str, Tensor] = {}
-        self.epoch, self.improved = 0, 0
+        self.epoch, self.last_improvement = 0, 0
         self.score: float | None = None
 
     def offer(self, epoch: int, loss: float, score: float | None) -> None:
         """Keep the weights as they are now if they are as good as the best; a score beats any loss."""
         rank = (score is not None, -loss if score is None else score)
         if self._rank is None or rank > self._rank:
-            self.improved = epoch
+            self.last_improvement = epoch
         if self._rank is None or rank >= self._rank:
             self._rank, self.epoch, self.score = rank, epoch, score
             self._state = copy.deepcopy(self._network.state_dict())
@@ -42,6 +42,6 @@ class Best:
         self._network.load_state_dict(self._state)
 
 
-def is_finite(network: nn.Module) -> bool:
+def has_finite_weights(network: nn.Module) -> bool:
     """Tell whether every weight is a number."""
     return all(bool(torch.isfinite(weights).all()) for weights in network.parameters())

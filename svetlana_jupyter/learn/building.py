@@ -7,19 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from svetlana_jupyter.core.settings import OWN, PUBLISHED, TrainingSettings
+from svetlana_jupyter.core.settings import OWN, TORCHVISION_ARCHITECTURES, TrainingSettings
 from svetlana_jupyter.errors import InputError, SettingsError
-from svetlana_jupyter.learn.architectures import LAYOUTS, Classifying, SmallCNN
-from svetlana_jupyter.learn.averages import averaging, without_averages
-from svetlana_jupyter.learn.published import Published, fetch_weights
-from svetlana_jupyter.learn.samples import Samples
-from svetlana_jupyter.learn.transfer import read_weights, take_weights
-from svetlana_jupyter.learn.userland import Own, build_own
+from svetlana_jupyter.learn.architectures import LAYOUTS, ClassificationNetwork, SmallCNN
+from svetlana_jupyter.learn.averages import batch_norm_layers, replace_batch_norm
+from svetlana_jupyter.learn.published import TorchvisionNetwork, download_weights
+from svetlana_jupyter.learn.samples import TrainingData
+from svetlana_jupyter.learn.transfer import copy_matching_weights, read_weights
+from svetlana_jupyter.learn.userland import UserNetwork, build_user_network
 
 
 def build_network(
     settings: TrainingSettings, ndim: int, channels: int, classes: int, own: nn.Module | None = None
-) -> Classifying:
+) -> ClassificationNetwork:
     """Build the network that the settings name, its weights drawn from the global torch generator.
 
     Parameters
@@ -37,26 +37,26 @@ def build_network(
         If a network of the user's own is not there or cannot be built.
     """
     name = settings.architecture
-    network: Classifying
+    network: ClassificationNetwork
     if own is not None:
-        network = Own(own, channels)
+        network = UserNetwork(own, channels)
     elif name == OWN:
         raise InputError("the network is a module of your own: give the object as well, network=….")
-    elif name in PUBLISHED:
+    elif name in TORCHVISION_ARCHITECTURES:
         if ndim != 2:
             raise SettingsError(f'{name} is for 2D images only, but these are {ndim}D. Use architecture="small_cnn".')
-        network = Published(name, channels, classes)
+        network = TorchvisionNetwork(name, channels, classes)
     elif ":" in name:
-        network = Own(build_own(name, ndim, channels, classes), channels)
+        network = UserNetwork(build_user_network(name, ndim, channels, classes), channels)
     else:
         network = SmallCNN(ndim, channels, classes, settings.depth, settings.width)
-    if settings.norm == "group" and not isinstance(network, Own):
-        without_averages(network)
+    if settings.norm == "group" and not isinstance(network, UserNetwork):
+        replace_batch_norm(network)
     network.to(memory_format=LAYOUTS[ndim])  # type: ignore[call-overload]  # torch's stubs leave this keyword out
     return network
 
 
-def begin(samples: Samples, patches: Tensor, smallest: int) -> tuple[Classifying, list[str]]:
+def begin(samples: TrainingData, patches: Tensor, smallest: int) -> tuple[ClassificationNetwork, list[str]]:
     """Build the network that a training begins with, drawn by the seed, with the weights that the settings name.
 
     Parameters
@@ -79,13 +79,13 @@ def begin(samples: Samples, patches: Tensor, smallest: int) -> tuple[Classifying
     """
     settings, start, classes = samples.settings, samples.start, len(samples.classes)
     channels, shape = patches.shape[1], tuple(patches.shape[2:])
-    check_sides(settings, shape)
+    check_patch_shape(settings, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = build_network(settings, samples.ndim, channels, classes, start.network)
-        if isinstance(network, Own):
-            check_output(network, channels, shape, classes)
-    if smallest == 1 and averaging(network):
+        if isinstance(network, UserNetwork):
+            check_logits(network, channels, shape, classes)
+    if smallest == 1 and batch_norm_layers(network):
         raise SettingsError(
             "batch normalisation learns little from batches of a single patch, and nothing that holds for others. "
             'Give a batch_size of at least 2, or norm="group".'
@@ -93,23 +93,25 @@ def begin(samples: Samples, patches: Tensor, smallest: int) -> tuple[Classifying
     told = []
     rgb = len(samples.channels) == 3
     if settings.pretrained:
-        if not isinstance(network, Published):
+        if not isinstance(network, TorchvisionNetwork):
             raise SettingsError(
-                f"pretrained weights exist for {PUBLISHED[0]} and other published networks, not for "
+                f"pretrained weights exist for {TORCHVISION_ARCHITECTURES[0]} and other published networks, not for "
                 f"{settings.architecture!r}. Choose one of these, or name weights of your own in start_from."
             )
         told.append(
-            take_weights(network, fetch_weights(settings.architecture), f"the published {settings.architecture}", rgb)
+            copy_matching_weights(
+                network, download_weights(settings.architecture), f"the published {settings.architecture}", rgb
+            )
         )
     if settings.start_from:
         found, specification = read_weights(start.weights or Path(settings.start_from))
         ids = (specification.classes, samples.classes) if specification else None
-        told.append(take_weights(network, found, settings.start_from, rgb, ids))
+        told.append(copy_matching_weights(network, found, settings.start_from, rgb, ids))
     network.standardize.measure(patches)
     return network, told
 
 
-def check_sides(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
+def check_patch_shape(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
     """Refuse patches of which nothing is left after the network's strides.
 
     Raises
@@ -117,8 +119,8 @@ def check_sides(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
     SettingsError
         With the sampling that the network needs.
     """
-    name, side = settings.architecture, settings.least_side
-    if name in PUBLISHED and min(shape) < side:
+    name, side = settings.architecture, settings.min_patch_side
+    if name in TORCHVISION_ARCHITECTURES and min(shape) < side:
         needs, instead = f"{name} needs at least {side} along every side", "or another architecture"
     elif name == "small_cnn" and max(shape) < side:
         needs = f"{settings.depth} blocks halve them {settings.depth} times and need at least {side}"
@@ -132,7 +134,7 @@ def check_sides(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
 
 
 @torch.inference_mode()
-def check_output(network: Classifying, channels: int, shape: tuple[int, ...], classes: int) -> None:
+def check_logits(network: ClassificationNetwork, channels: int, shape: tuple[int, ...], classes: int) -> None:
     """Refuse a network of the user's own that does not give one logit a class, before it trains.
 
     Raises

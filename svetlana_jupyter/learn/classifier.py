@@ -25,15 +25,15 @@ from svetlana_jupyter.errors import ClassifierError
 if TYPE_CHECKING:
     from torch.nn import Module
 
-FORMAT = 1
-WEIGHTS = "weights.safetensors"
-DESCRIPTION = "classifier.json"
-PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"})
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "weights.safetensors"
+SPEC_FILE = "classifier.json"
+PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"})
 Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Specification:
+class ClassifierSpec:
     """All there is to know of a classifier but its weights.
 
     Parameters
@@ -101,7 +101,7 @@ class Specification:
 class Classifier(Protocol):
     """Cuts what it needs to see of objects, and gives the probability of each class."""
 
-    specification: Specification
+    specification: ClassifierSpec
 
     @property
     def kind(self) -> str:
@@ -155,10 +155,10 @@ class Classifier(Protocol):
         ...
 
 
-class Described:
+class ClassifierBase:
     """The part of a classifier that follows from its specification."""
 
-    specification: Specification
+    specification: ClassifierSpec
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -180,13 +180,13 @@ class Described:
         self.specification.check(pair)
 
 
-def write_classifier(folder: str | Path, kind: str, specification: Specification, tensors: Tensors) -> None:
+def write_classifier(folder: str | Path, kind: str, specification: ClassifierSpec, tensors: Tensors) -> None:
     """Write a classifier's folder; each file beside its place first, the description last."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = specification.settings
     description = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "kind": kind,
         "architecture": settings.architecture,
         "module": specification.module,
@@ -201,11 +201,11 @@ def write_classifier(folder: str | Path, kind: str, specification: Specification
         "features_version": specification.features_version,
         "versions": _versions(),
     }
-    weights, text = folder / f"{WEIGHTS}.part", folder / f"{DESCRIPTION}.part"
+    weights, text = folder / f"{WEIGHTS_FILE}.part", folder / f"{SPEC_FILE}.part"
     save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, weights)
     text.write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
-    os.replace(weights, folder / WEIGHTS)
-    os.replace(text, folder / DESCRIPTION)
+    os.replace(weights, folder / WEIGHTS_FILE)
+    os.replace(text, folder / SPEC_FILE)
 
 
 def load_classifier(folder: str | Path, network: Module | None = None) -> Classifier:
@@ -223,38 +223,38 @@ def load_classifier(folder: str | Path, network: Module | None = None) -> Classi
         own and is not there.
     """
     # Reading a forest needs no torch, and neither kind needs the other.
-    from svetlana_jupyter.learn.forest import Forest
-    from svetlana_jupyter.learn.network import Network
+    from svetlana_jupyter.learn.forest import ForestClassifier
+    from svetlana_jupyter.learn.network import NetworkClassifier
 
     folder = Path(folder)
-    refuse_pickles(folder)
-    kind, specification = read_description(folder)
+    reject_pickles(folder)
+    kind, specification = read_classifier_spec(folder)
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
-        raise ClassifierError(f"the weights {str(folder / WEIGHTS)!r} cannot be read: {error}.") from error
+        raise ClassifierError(f"the weights {str(folder / WEIGHTS_FILE)!r} cannot be read: {error}.") from error
     if kind == "forest":
-        return Forest.from_tensors(specification, tensors)
-    return Network.from_tensors(specification, tensors, network)
+        return ForestClassifier.from_tensors(specification, tensors)
+    return NetworkClassifier.from_tensors(specification, tensors, network)
 
 
-def read_description(folder: Path) -> tuple[str, Specification]:
+def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
     try:
-        text = (folder / DESCRIPTION).read_text(encoding="utf-8")
+        text = (folder / SPEC_FILE).read_text(encoding="utf-8")
     except OSError:
         raise ClassifierError(
-            f"a classifier is a folder with {WEIGHTS} and {DESCRIPTION}, but {str(folder)!r} has no {DESCRIPTION}."
+            f"a classifier is a folder with {WEIGHTS_FILE} and {SPEC_FILE}, but {str(folder)!r} has no {SPEC_FILE}."
         ) from None
     try:
         found = json.loads(text)
-        if found["format"] > FORMAT:
+        if found["format"] > FORMAT_VERSION:
             raise ClassifierError(
-                f"{str(folder)!r} was written by a newer version (format {found['format']}, this one reads {FORMAT}). "
+                f"{str(folder)!r} was written by a newer version (format {found['format']}, this one reads {FORMAT_VERSION}). "
                 "Update svetlana-jupyter."
             )
         if found["kind"] not in ("forest", "network"):
             raise ClassifierError(f"{str(folder)!r} holds a classifier of unknown kind {found['kind']!r}.")
-        return found["kind"], Specification(
+        return found["kind"], ClassifierSpec(
             classes=tuple(int(entry["id"]) for entry in found["classes"]),
             class_names=tuple(str(entry["name"]) for entry in found["classes"]),
             ndim=int(found["ndim"]),
@@ -266,13 +266,13 @@ def read_description(folder: Path) -> tuple[str, Specification]:
             module=str(found.get("module", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ClassifierError(f"{str(folder / DESCRIPTION)!r} does not describe a classifier: {error}.") from error
+        raise ClassifierError(f"{str(folder / SPEC_FILE)!r} does not describe a classifier: {error}.") from error
 
 
-def refuse_pickles(path: Path) -> None:
+def reject_pickles(path: Path) -> None:
     inside = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
-    pickled = next((file for file in inside if file.suffix.lower() in PICKLES), None)
-    if pickled is not None and not (path / WEIGHTS).is_file():
+    pickled = next((file for file in inside if file.suffix.lower() in PICKLE_SUFFIXES), None)
+    if pickled is not None and not (path / WEIGHTS_FILE).is_file():
         raise ClassifierError(
             f"{str(pickled)!r} is a pickled model, and unpickling runs whatever code it holds. Load it yourself where "
             "you trust it, and save its weights with safetensors.torch.save_file(model.state_dict(), path)."

@@ -15,10 +15,10 @@ Result = TypeVar("Result")
 Stop = Callable[[], bool]
 
 PATIENCE = 0.05  # seconds between two looks at whether to stop
-BEAT = 1.0  # seconds without news, after which there is a beat
+HEARTBEAT_SECONDS = 1.0  # seconds without news, after which there is a beat
 
 
-def run_each(
+def run_in_threads(
     tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
 ) -> Iterator[tuple[int, Result] | None]:
     """Run tasks and yield the number and the result of each as soon as it ends, and None about once a second.
@@ -42,7 +42,7 @@ def run_each(
                 for future in sorted(done, key=running.__getitem__):
                     yield running.pop(future), future.result()
                     last = time.monotonic()
-                if time.monotonic() - last >= BEAT:
+                if time.monotonic() - last >= HEARTBEAT_SECONDS:
                     yield None
                     last = time.monotonic()
         finally:

@@ -11,8 +11,8 @@ import torch
 from svetlana_jupyter.errors import ClassifierError
 
 # By glibc's numbers, and the bytes of what is freed that it shall keep.
-M_TRIM_THRESHOLD, MOST_KEPT = -1, 2**27
-M_MMAP_THRESHOLD, MOST_OF_A_BLOCK = -3, 2**25
+M_TRIM_THRESHOLD, TRIM_BYTES = -1, 2**27
+M_MMAP_THRESHOLD, MMAP_BYTES = -3, 2**25
 # What torch says, in errors of no class of their own, when the memory of a processor or of an Apple GPU is full.
 _MEMORY_IS_FULL = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -33,8 +33,8 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another system's
         return
-    mallopt(M_MMAP_THRESHOLD, MOST_OF_A_BLOCK)
-    mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
+    mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+    mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
 def choose_device(name: str, ndim: int = 2) -> torch.device:
@@ -71,12 +71,12 @@ def mixed_precision(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16
 
 
-def computing(device: torch.device, mixed: torch.dtype | None) -> AbstractContextManager[object]:
+def autocast_context(device: torch.device, mixed: torch.dtype | None) -> AbstractContextManager[object]:
     """Return the context for forward passes: in 16 bits where that is safe, or as they are."""
     return nullcontext() if mixed is None else torch.autocast(device.type, mixed)
 
 
-def kept_on(device: torch.device, nbytes: int) -> torch.device:
+def storage_device(device: torch.device, nbytes: int) -> torch.device:
     """Return where patches of so many bytes stay while they train: on the device, so that they are varied there.
 
     Where they would fill half of what is free on a CUDA GPU, on the processor, from which each batch travels.
@@ -87,7 +87,7 @@ def kept_on(device: torch.device, nbytes: int) -> torch.device:
 
 
 @contextmanager
-def repeatable(device: torch.device, seed: int | None) -> Iterator[None]:
+def seeded_computation(device: torch.device, seed: int | None) -> Iterator[None]:
     """Draw what layers draw by themselves, such as dropout, from a seed, and leave the global random state alone.
 
     Without a seed that state is not touched: trainings side by side share it.

@@ -13,7 +13,9 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 
 
-def class_factors(targets: NDArray[np.int64], settings: TrainingSettings, names: Mapping[int, str]) -> dict[int, float]:
+def resolve_class_weights(
+    targets: NDArray[np.int64], settings: TrainingSettings, names: Mapping[int, str]
+) -> dict[int, float]:
     """Return by class id how many times as often as it was annotated a sample of that class counts.
 
     Parameters
@@ -45,7 +47,7 @@ def class_factors(targets: NDArray[np.int64], settings: TrainingSettings, names:
     return factors
 
 
-class Draws:
+class BalancedBatchSampler:
     """Deals samples out like decks of cards, one deck a class, each shuffled anew when it runs out.
 
     So every sample of a class is seen equally often, and a rare class as often as the class weights say.
@@ -64,7 +66,7 @@ class Draws:
         self, targets: NDArray[np.int64], settings: TrainingSettings, names: Mapping[int, str] = MappingProxyType({})
     ) -> None:
         self._rng = np.random.default_rng(settings.seed)
-        factors = class_factors(targets, settings, names)
+        factors = resolve_class_weights(targets, settings, names)
         self._members = [np.flatnonzero(targets == id) for id in factors]
         shares = np.array([factor * len(members) for factor, members in zip(factors.values(), self._members)])
         self._shares = shares / shares.sum()

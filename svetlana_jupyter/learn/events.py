@@ -30,14 +30,14 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Note:
+class TrainingNote:
     """Something the user should know, in a sentence; the training goes on, or ends with what it has."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """The end of a training, or what there was when it was stopped.
 
     Parameters
@@ -62,4 +62,4 @@ class Fitted:
     notes: tuple[str, ...] = ()
 
 
-Event = Batch | Epoch | Note | Fitted
+Event = Batch | Epoch | TrainingNote | FitResult

@@ -8,17 +8,17 @@ import torch
 from numpy.typing import NDArray
 from xarray import Dataset
 
-from svetlana_jupyter.core.geometry import patch_geometry, settings_for
+from svetlana_jupyter.core.geometry import patch_geometry, patch_settings_for_object
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.architectures import LAYOUTS
 from svetlana_jupyter.learn.classifier import Classifier
-from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.learn.network import NetworkClassifier
 from svetlana_jupyter.learn.torchvision_loader import load_grad_cam
 
 # Names of grad-cam's classes; these work in 2D and in 3D.
-METHODS = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM"}
+CAM_METHODS = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM"}
 
 
 def explain(
@@ -53,7 +53,7 @@ def explain(
     InputError
         If there is no such object, class or method.
     """
-    if not isinstance(classifier, Network):
+    if not isinstance(classifier, NetworkClassifier):
         raise ClassifierError(
             "Grad-CAM needs a network, but this classifier is a forest. Train the small network to see it."
         )
@@ -62,11 +62,11 @@ def explain(
         raise InputError(f"{pair.name!r} has no object {object}.")
     if class_id is not None and class_id not in classifier.classes:
         raise InputError(f"the classifier knows the class ids {classifier.classes}, not {class_id}.")
-    if method not in METHODS:
-        raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if method not in CAM_METHODS:
+        raise InputError(f"method must be one of {', '.join(CAM_METHODS)}, got {method!r}.")
     axes = list("zyx"[-pair.ndim :])
     center = np.asarray(objects.loc[object, axes], dtype=float)
-    settings = settings_for(classifier.patches, objects, object, pair.spacing)
+    settings = patch_settings_for_object(classifier.patches, objects, object, pair.spacing)
     patch = take_patch(pair.image, pair.mask, center, settings, object)
     probabilities = classifier.classify(patch[None])[0]
     position = int(probabilities.argmax()) if class_id is None else classifier.classes.index(class_id)
@@ -93,9 +93,9 @@ def explain(
     )
 
 
-def _cam(classifier: Network, patch: NDArray[np.float32], position: int, method: str) -> NDArray[np.float32]:
+def _cam(classifier: NetworkClassifier, patch: NDArray[np.float32], position: int, method: str) -> NDArray[np.float32]:
     """Return the map of one class on one patch, 0 to 1."""
-    layer = classifier.module.last_features
+    layer = classifier.module.gradcam_layer
     if layer is None:
         raise ClassifierError("Grad-CAM needs a network with a convolution, but this one has none.")
     grad_cam = load_grad_cam()
@@ -103,7 +103,7 @@ def _cam(classifier: Network, patch: NDArray[np.float32], position: int, method:
     inputs = torch.from_numpy(patch[None]).to(classifier.device, memory_format=LAYOUTS[classifier.ndim])
     inputs.requires_grad_()  # so that gradients pass layers that were frozen
     # As a context manager it takes its hooks off the network again.
-    with grad_cam.__dict__[METHODS[method]](model=classifier.module, target_layers=[layer]) as cam:
+    with grad_cam.__dict__[CAM_METHODS[method]](model=classifier.module, target_layers=[layer]) as cam:
         result: NDArray[np.float32] = cam(input_tensor=inputs, targets=[target])[0]
     return np.nan_to_num(result)
 

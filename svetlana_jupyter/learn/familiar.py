@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.covariance import LedoitWolf
 
-from svetlana_jupyter.core.unlike import LeftOut
+from svetlana_jupyter.core.unlike import HeldOutGroups
 from svetlana_jupyter.learn.augment import center_crop
-from svetlana_jupyter.learn.samples import Samples
+from svetlana_jupyter.learn.samples import TrainingData
 from svetlana_jupyter.learn.split import folds
 
 FILE = "familiar.safetensors"
@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Familiar:
+class ReferenceDistribution:
     """Where annotated objects lie among all that patches can show.
 
     Attributes
@@ -66,10 +66,10 @@ class Familiar:
     counts: Floats
 
     @property
-    def left_out(self) -> LeftOut:
-        return LeftOut(tuple(self.shares.tolist()), tuple(self.counts.astype(int).tolist()))
+    def left_out(self) -> HeldOutGroups:
+        return HeldOutGroups(tuple(self.shares.tolist()), tuple(self.counts.astype(int).tolist()))
 
-    def unlike(self, inputs: NDArray[np.float32], masked: bool) -> NDArray[np.float32]:
+    def novelty(self, inputs: NDArray[np.float32], masked: bool) -> NDArray[np.float32]:
         """Return how far objects (n,) are from all annotated ones; above 1, further than 95 % of those left out.
 
         Parameters
@@ -99,7 +99,7 @@ class Familiar:
             return None
 
 
-def learn_familiar(samples: Samples) -> Familiar | None:
+def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
     """Learn how annotated objects look, None where they are too few to tell."""
     if len(samples) < FEWEST:
         return None
@@ -120,7 +120,7 @@ def learn_familiar(samples: Samples) -> Familiar | None:
     counts = np.bincount(place, minlength=len(groups)).astype(float)
     found = _placed(numbers, samples.targets)
     shares = np.bincount(place, distances > limit, len(groups)) / counts
-    return Familiar(**{**vars(found), "limit": limit, "shares": shares, "counts": counts})
+    return ReferenceDistribution(**{**vars(found), "limit": limit, "shares": shares, "counts": counts})
 
 
 def described(inputs: NDArray[np.float32], masked: bool) -> Floats:
@@ -162,7 +162,7 @@ def _mean_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.einsum("ncp,ncp->nc", flat, flat) / flat.shape[2])
 
 
-def _placed(numbers: Floats, targets: NDArray[np.int64]) -> Familiar:
+def _placed(numbers: Floats, targets: NDArray[np.int64]) -> ReferenceDistribution:
     """Return where the classes lie, as yet without a limit."""
     kept = np.flatnonzero(numbers.std(axis=0) > SMALL)
     numbers = numbers[:, kept]
@@ -171,7 +171,7 @@ def _placed(numbers: Floats, targets: NDArray[np.int64]) -> Familiar:
     ids, place = np.unique(targets, return_inverse=True)
     classes = np.stack([usual[place == number].mean(axis=0) for number in range(len(ids))])
     precision = LedoitWolf(assume_centered=True).fit(usual - classes[place]).precision_
-    return Familiar(kept, center, scale, classes, precision, np.ones(1), np.empty(0), np.empty(0))
+    return ReferenceDistribution(kept, center, scale, classes, precision, np.ones(1), np.empty(0), np.empty(0))
 
 
 def _usual(numbers: Floats, center: Floats, scale: Floats) -> Floats:

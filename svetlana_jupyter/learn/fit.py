@@ -16,33 +16,38 @@ from svetlana_jupyter.core.settings import OWN
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.architectures import LAYOUTS
 from svetlana_jupyter.learn.augment import Augmenter, center_crop
-from svetlana_jupyter.learn.averages import settle
-from svetlana_jupyter.learn.best import Best, is_finite
+from svetlana_jupyter.learn.averages import update_batch_norm
+from svetlana_jupyter.learn.best import BestWeights, has_finite_weights
 from svetlana_jupyter.learn.building import begin
 from svetlana_jupyter.learn.device import (
+    autocast_context,
     choose_device,
-    computing,
     is_out_of_memory,
-    kept_on,
     limit_threads,
     mixed_precision,
-    repeatable,
+    seeded_computation,
+    storage_device,
 )
-from svetlana_jupyter.learn.draws import Draws, class_factors
-from svetlana_jupyter.learn.events import Batch, Epoch, Event, Fitted, Note
+from svetlana_jupyter.learn.draws import BalancedBatchSampler, resolve_class_weights
+from svetlana_jupyter.learn.events import Batch, Epoch, Event, FitResult, TrainingNote
 from svetlana_jupyter.learn.forest import fit_forest
 from svetlana_jupyter.learn.losses import build_loss
-from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.learn.network import NetworkClassifier
 from svetlana_jupyter.learn.optim import build_optimizer, build_schedule, freeze_body
-from svetlana_jupyter.learn.samples import Samples, specify
+from svetlana_jupyter.learn.samples import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.split import held_out
 
 EVALUATION_BATCH = 64
 SETTLED = 256  # training patches that averages are taken from: more would change nothing but the time
-EVALUATING = 0.1  # share of the time that scoring what is held out may take
-VARIED = 2**20  # numbers varied at once, in as many small batches: one at a time they take half as long again
-DIVERGED = 10.0  # times the loss of guessing: what is worse has left the ground
-POOR, CHANCE = 0.9, 0.1  # times the loss of guessing, and above its accuracy: what is no better has learned nothing
+MAX_EVALUATION_SHARE = 0.1  # share of the time that scoring what is held out may take
+MAX_AUGMENTED_VALUES = (
+    2**20
+)  # numbers varied at once, in as many small batches: one at a time they take half as long again
+DIVERGENCE_FACTOR = 10.0  # times the loss of guessing: what is worse has left the ground
+GUESSING_LOSS_FACTOR, CHANCE_MARGIN = (
+    0.9,
+    0.1,
+)  # times the loss of guessing, and above its accuracy: what is no better has learned nothing
 
 
 def never() -> bool:
@@ -50,13 +55,13 @@ def never() -> bool:
     return False
 
 
-def fit(samples: Samples, stop: Callable[[], bool] = never, network: nn.Module | None = None) -> Iterator[Event]:
+def fit(samples: TrainingData, stop: Callable[[], bool] = never, network: nn.Module | None = None) -> Iterator[Event]:
     """Train the classifier that the samples' settings describe.
 
     Parameters
     ----------
     samples : Samples
-        From `learn.samples.gather_samples`, which also holds the settings.
+        From `learn.samples.collect_training_data`, which also holds the settings.
     stop : callable
         Asked before every batch; once it returns True, training ends with the best classifier so far. Closing the
         generator ends it without one.
@@ -88,21 +93,21 @@ def fit(samples: Samples, stop: Callable[[], bool] = never, network: nn.Module |
         raise InputError(
             "training needs objects of at least 2 classes, but only one class has any. Annotate another class."
         )
-    class_factors(samples.targets, samples.settings, samples.names)
+    resolve_class_weights(samples.targets, samples.settings, samples.names)
     if samples.settings.architecture == "forest":
         return _fit_forest(samples, stop)
     return _fit_network(samples, _Training(samples), stop)
 
 
-def _fit_forest(samples: Samples, stop: Callable[[], bool]) -> Iterator[Event]:
+def _fit_forest(samples: TrainingData, stop: Callable[[], bool]) -> Iterator[Event]:
     began = time.monotonic()
     forest = fit_forest(samples, stop)
     epoch = Epoch(1, 1, 0.0, None, time.monotonic() - began)
     yield epoch
-    yield Fitted(forest, (epoch,), None, len(samples), stopped=len(forest.trees.roots) < samples.settings.trees)
+    yield FitResult(forest, (epoch,), None, len(samples), stopped=len(forest.trees.roots) < samples.settings.trees)
 
 
-def _fit_network(samples: Samples, training: _Training, stop: Callable[[], bool]) -> Iterator[Event]:
+def _fit_network(samples: TrainingData, training: _Training, stop: Callable[[], bool]) -> Iterator[Event]:
     """Train, and where memory runs out begin again with half the batch size, once."""
     size = samples.settings.batch_size
     try:
@@ -130,7 +135,7 @@ def _fit_network(samples: Samples, training: _Training, stop: Callable[[], bool]
 class _Training:
     """One training of a network: what its steps share, and the steps."""
 
-    def __init__(self, samples: Samples, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, samples: TrainingData, notes: tuple[str, ...] = ()) -> None:
         settings = samples.settings
         if settings.threads:
             limit_threads(settings.threads)
@@ -139,11 +144,11 @@ class _Training:
         self.shape: tuple[int, ...] = settings.patches.sampling
         self.device = choose_device(settings.device, samples.ndim)
         inputs = torch.from_numpy(samples.inputs)
-        self.patches = inputs.to(kept_on(self.device, samples.inputs.nbytes))
+        self.patches = inputs.to(storage_device(self.device, samples.inputs.nbytes))
         self.targets = torch.from_numpy(np.searchsorted(samples.classes, samples.targets))
         out = held_out(samples)
         self.training, self.testing = np.flatnonzero(~out), np.flatnonzero(out)
-        self.draws = Draws(samples.targets[self.training], settings, samples.names)
+        self.draws = BalancedBatchSampler(samples.targets[self.training], settings, samples.names)
         self.generator = torch.Generator().manual_seed(settings.seed)
         seen = center_crop(inputs[self.training], self.shape)
         self.network, told = begin(samples, seen, self.draws.smallest)
@@ -167,8 +172,8 @@ class _Training:
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield batches and epochs until the last, or until ``stop`` says so, then what came of it."""
-        settings, history, best = self.settings, list[Epoch](), Best(self.network)
-        yield from map(Note, self.notes)
+        settings, history, best = self.settings, list[Epoch](), BestWeights(self.network)
+        yield from map(TrainingNote, self.notes)
         worst, astray, ended = math.inf, 0, "stopped" if stop() else ""
         while not ended and len(history) < settings.epochs:
             began, epoch, losses = time.monotonic(), len(history) + 1, list[float]()
@@ -181,10 +186,10 @@ class _Training:
                     ended = "stopped"
                     break
             loss = math.fsum(losses) / len(losses)
-            if not (math.isfinite(loss) and is_finite(self.network)):
+            if not (math.isfinite(loss) and has_finite_weights(self.network)):
                 ended = "diverged"
                 break
-            worst = min(worst, DIVERGED * max(losses[0], self._loss_of_guessing()))
+            worst = min(worst, DIVERGENCE_FACTOR * max(losses[0], self._loss_of_guessing()))
             astray = astray + 1 if loss > worst else 0
             if self._is_due(epoch) and not (ended and history):
                 self._measure()
@@ -196,22 +201,22 @@ class _Training:
                 break
             if astray == 2 or (astray and epoch == settings.epochs):  # one epoch alone may come back
                 ended = "diverged"
-            elif settings.patience and epoch - best.improved >= settings.patience:
+            elif settings.patience and epoch - best.last_improvement >= settings.patience:
                 ended = "patience"
         yield from self._end(ended, history, best)
 
-    def _end(self, ended: str, history: list[Epoch], best: Best) -> Iterator[Event]:
+    def _end(self, ended: str, history: list[Epoch], best: BestWeights) -> Iterator[Event]:
         """Say how training ended, where that was not as planned, and yield the classifier."""
         note = self._how_it_ended(ended, history, best)
         if note:
             self.notes.append(note)
-            yield Note(note)
+            yield TrainingNote(note)
         # Stopped without a score, what was learned last is what was learned most.
         if ended and (best.score is not None or (ended != "stopped" and history)):
             best.restore()
             self.settled, self.score = best.score is not None, best.score
         self._measure()
-        yield Fitted(
+        yield FitResult(
             classifier=self._classifier(history),
             history=tuple(history),
             score=self.score,
@@ -220,7 +225,7 @@ class _Training:
             notes=tuple(self.notes),
         )
 
-    def _how_it_ended(self, ended: str, history: list[Epoch], best: Best) -> str:
+    def _how_it_ended(self, ended: str, history: list[Epoch], best: BestWeights) -> str:
         """Return a sentence, "" where it was as planned; an error where it diverged before anything was learned."""
         settings, done = self.settings, len(history)
         if ended == "patience":
@@ -244,7 +249,7 @@ class _Training:
 
     def _varied(self, batches: list[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield the samples of each batch and their patches, varied: those of several small batches at once."""
-        together = max(1, VARIED // (self.settings.batch_size * self.patches[0].numel()))
+        together = max(1, MAX_AUGMENTED_VALUES // (self.settings.batch_size * self.patches[0].numel()))
         if self.augment.pipeline is not None:
             together = 1  # it goes patch by patch, so that a stop would wait for all
         for first in range(0, len(batches), together):
@@ -261,8 +266,8 @@ class _Training:
             self.network.eval()
             self.network.last_layer.train()
         seed = int(torch.randint(2**31, (), generator=self.generator))
-        with repeatable(self.device, seed if self.network.draws else None):
-            with computing(self.device, self.mixed):
+        with seeded_computation(self.device, seed if self.network.draws else None):
+            with autocast_context(self.device, self.mixed):
                 logits = self.network(patches)
             loss = self.loss(logits, self.targets[chosen].to(self.device))
             self.network.zero_grad()
@@ -278,10 +283,10 @@ class _Training:
 
     def _is_guessing(self, loss: float) -> bool:
         """Tell whether the network knows the classes no better than by guessing, of what it learned from."""
-        if loss < POOR * self._loss_of_guessing():
+        if loss < GUESSING_LOSS_FACTOR * self._loss_of_guessing():
             return False
         self._settle()
-        return self._balanced_accuracy(self._some_seen()) < 1 / len(self.samples.classes) + CHANCE
+        return self._balanced_accuracy(self._some_seen()) < 1 / len(self.samples.classes) + CHANCE_MARGIN
 
     def _is_due(self, epoch: int) -> bool:
         """Tell whether to score this epoch: never so often that it takes much of the time, and the last one."""
@@ -289,7 +294,7 @@ class _Training:
             return False
         forward = min(len(self.training), SETTLED) + len(self.testing)
         step = 3 * self.draws.steps * self.settings.batch_size  # backward costs about twice as much as forward
-        every = math.ceil(forward / (EVALUATING * step))
+        every = math.ceil(forward / (MAX_EVALUATION_SHARE * step))
         return epoch % every == 0 or epoch == self.settings.epochs
 
     def _measure(self) -> None:
@@ -301,7 +306,7 @@ class _Training:
     def _settle(self) -> None:
         """Recompute the running averages of batch normalisation, which lag behind after a few steps."""
         if not self.settled:
-            settle(self.network, (self._plain(part) for part in self._in_batches(self._some_seen())))
+            update_batch_norm(self.network, (self._plain(part) for part in self._in_batches(self._some_seen())))
             self.settled = True
 
     def _some_seen(self) -> NDArray[np.int64]:
@@ -331,6 +336,6 @@ class _Training:
     def _on_device(self, patches: Tensor) -> Tensor:
         return patches.to(self.device, memory_format=LAYOUTS[self.samples.ndim])
 
-    def _classifier(self, history: list[Epoch]) -> Network:
+    def _classifier(self, history: list[Epoch]) -> NetworkClassifier:
         entries = tuple({"epoch": e.epoch, "loss": e.loss, "score": e.score} for e in history)
-        return Network(specify(self.samples, entries), self.network)
+        return NetworkClassifier(make_classifier_spec(self.samples, entries), self.network)

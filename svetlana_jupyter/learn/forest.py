@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.measure import cut_features, features
-from svetlana_jupyter.core.measures.objects import measure_windows
+from svetlana_jupyter.core.measure import features, iter_features
+from svetlana_jupyter.core.measures.objects import feature_regions
 from svetlana_jupyter.core.measures.table import VERSION
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.windows import Window
 from svetlana_jupyter.errors import ClassifierError
-from svetlana_jupyter.learn.classifier import Described, Specification, Tensors, write_classifier
-from svetlana_jupyter.learn.draws import class_factors
-from svetlana_jupyter.learn.samples import Samples, specify
+from svetlana_jupyter.learn.classifier import ClassifierBase, ClassifierSpec, Tensors, write_classifier
+from svetlana_jupyter.learn.draws import resolve_class_weights
+from svetlana_jupyter.learn.samples import TrainingData, make_classifier_spec
 
 GROWN = 50  # trees between two looks whether to stop: about a twentieth of a second for some hundred objects
 ROWS = 2048  # followed at a time: bounds the memory of one step through all trees
@@ -67,21 +67,21 @@ class Trees:
         return total / len(self.roots)
 
 
-class Forest(Described):
+class ForestClassifier(ClassifierBase):
     """Trees and their specification, as a classifier."""
 
     kind = "forest"
 
-    def __init__(self, specification: Specification, trees: Trees) -> None:
+    def __init__(self, specification: ClassifierSpec, trees: Trees) -> None:
         self.specification = specification
         self.trees = trees
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         settings = self.specification.settings
-        return cut_features(pair, objects, settings.measurements, settings.patches.unit)
+        return iter_features(pair, objects, settings.measurements, settings.patches.unit)
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
-        return measure_windows(pair, objects, self.specification.settings.measurements)
+        return feature_regions(pair, objects, self.specification.settings.measurements)
 
     def averaged(self) -> Self:
         raise ClassifierError(
@@ -100,7 +100,7 @@ class Forest(Described):
         write_classifier(folder, self.kind, self.specification, self.tensors())
 
     @classmethod
-    def from_tensors(cls, specification: Specification, tensors: Tensors) -> Self:
+    def from_tensors(cls, specification: ClassifierSpec, tensors: Tensors) -> Self:
         """Build a forest from its saved arrays; refuse one that was trained on other measurements than today's."""
         if (specification.features, specification.features_version) != _measured_now(specification):
             raise ClassifierError(
@@ -112,7 +112,7 @@ class Forest(Described):
             raise ClassifierError(f"the weights are not those of a forest: {error}.") from error
 
 
-def fit_forest(samples: Samples, stop: Callable[[], bool] | None = None) -> Forest:
+def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) -> ForestClassifier:
     """Train a balanced forest on measured properties (`core.measure`); a stop keeps the trees that there are."""
     from sklearn.ensemble import RandomForestClassifier
 
@@ -131,9 +131,9 @@ def fit_forest(samples: Samples, stop: Callable[[], bool] | None = None) -> Fore
         np.concatenate([np.where(side >= 0, side + root, -1) for side, root in zip(sides, roots, strict=True)])
         for sides in ([tree.children_left for tree in trees], [tree.children_right for tree in trees])
     )
-    specification = specify(samples, ())
+    specification = make_classifier_spec(samples, ())
     keys, measured = _measured_now(specification)
-    return Forest(
+    return ForestClassifier(
         replace(specification, features=keys, features_version=measured),
         Trees(
             roots=roots.astype(np.int64),
@@ -146,19 +146,19 @@ def fit_forest(samples: Samples, stop: Callable[[], bool] | None = None) -> Fore
     )
 
 
-def _measured_now(specification: Specification) -> tuple[tuple[str, ...], int]:
+def _measured_now(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:
     """Return the keys of a forest's measurements, and the version of measuring."""
     settings = specification.settings.measurements
     found = features(specification.ndim, len(specification.channels), settings)
     return tuple(column.key for column in found), VERSION
 
 
-def _weights(samples: Samples) -> dict[int, float] | None:
+def _weights(samples: TrainingData) -> dict[int, float] | None:
     """Return class weights as scikit-learn wants them; each tree sees classes alike, unless they are off or by hand."""
     weights = samples.settings.class_weights
     if weights == "none":
         return None
     if not isinstance(weights, str):
-        return class_factors(samples.targets, samples.settings, samples.names)
+        return resolve_class_weights(samples.targets, samples.settings, samples.names)
     classes, counts = np.unique(samples.targets, return_counts=True)
     return dict(zip(classes.tolist(), (len(samples) / (len(classes) * counts)).tolist(), strict=True))

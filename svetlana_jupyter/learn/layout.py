@@ -9,12 +9,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from svetlana_jupyter.core.patches import hidden_channels
+from svetlana_jupyter.core.patches import count_object_only_channels
 from svetlana_jupyter.core.settings import PatchSettings
 
 
 @dataclass(frozen=True)
-class Layout:
+class PatchLayout:
     """The channels of patches (n, C', [z,] y, x), in their order.
 
     Parameters
@@ -35,15 +35,15 @@ class Layout:
     copies: int
     hidden: int
     masked: bool
-    rimmed: bool = False
+    has_eroded_margin: bool = False
 
     @classmethod
     def of(cls, settings: PatchSettings, channels: int) -> Self:
         """Return the layout of patches with so many channels in all."""
         image = channels - settings.mask_channel
-        copies = 2 if settings.is_doubled else 1
-        hidden = hidden_channels(image, settings)
-        return cls(image, copies, hidden, settings.mask_channel, rimmed=settings.rim != 0)
+        copies = 2 if settings.has_doubled_channels else 1
+        hidden = count_object_only_channels(image, settings)
+        return cls(image, copies, hidden, settings.mask_channel, has_eroded_margin=settings.rim != 0)
 
     @property
     def colors(self) -> int:
@@ -58,11 +58,11 @@ class Layout:
         """
         image = patches[:, : self.image].chunk(self.copies, dim=1)
         return tuple(
-            self._anything(copy, patches[:, -1:]) if self.rimmed or self._is_hidden(number) else None
+            self._anything(copy, patches[:, -1:]) if self.has_eroded_margin or self._is_hidden(number) else None
             for number, copy in enumerate(image)
         )
 
-    def joined(self, image: Tensor, shown: tuple[Tensor | None, ...], masks: Tensor) -> Tensor:
+    def join_channels(self, image: Tensor, shown: tuple[Tensor | None, ...], masks: Tensor) -> Tensor:
         """Return patches of image channels, zero where their copy shows nothing, and masks."""
         copies = [
             copy if seen is None else torch.where(seen, copy, 0.0)
@@ -75,7 +75,7 @@ class Layout:
 
     def _anything(self, copy: Tensor, last: Tensor) -> Tensor:
         shows = [copy[:, channel : channel + 1] for channel in range(self.colors)]
-        if self.masked and not self.rimmed:
+        if self.masked and not self.has_eroded_margin:
             shows.append(last)
         # One by one is faster than a reduction over so few, and "or" of what is compared than "or" of numbers.
         return reduce(Tensor.logical_or, (one != 0 for one in shows))

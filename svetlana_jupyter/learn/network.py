@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.patches import cut_patches, patch_windows
+from svetlana_jupyter.core.patches import cut_patches, patch_regions
 from svetlana_jupyter.core.settings import OWN
 from svetlana_jupyter.core.windows import Window
 from svetlana_jupyter.errors import ClassifierError
-from svetlana_jupyter.learn.architectures import LAYOUTS, Classifying
+from svetlana_jupyter.learn.architectures import LAYOUTS, ClassificationNetwork
 from svetlana_jupyter.learn.building import build_network
-from svetlana_jupyter.learn.classifier import Described, Specification, Tensors, write_classifier
-from svetlana_jupyter.learn.device import choose_device, computing, keep_freed_memory, mixed_precision
+from svetlana_jupyter.learn.classifier import ClassifierBase, ClassifierSpec, Tensors, write_classifier
+from svetlana_jupyter.learn.device import autocast_context, choose_device, keep_freed_memory, mixed_precision
 from svetlana_jupyter.learn.packed import pack
 from svetlana_jupyter.learn.symmetry import View, look, symmetries, views
 
 
-class Network(Described):
+class NetworkClassifier(ClassifierBase):
     """A network and its specification.
 
     Parameters
@@ -44,8 +44,8 @@ class Network(Described):
 
     def __init__(
         self,
-        specification: Specification,
-        module: Classifying,
+        specification: ClassifierSpec,
+        module: ClassificationNetwork,
         device: torch.device | None = None,
         seen: Sequence[View] | None = None,
     ) -> None:
@@ -62,7 +62,7 @@ class Network(Described):
         return cut_patches(pair, objects, self.patches)
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
-        return patch_windows(pair, objects, self.patches)
+        return patch_regions(pair, objects, self.patches)
 
     def averaged(self) -> Self:
         settings = self.specification.settings
@@ -81,7 +81,7 @@ class Network(Described):
             patches = patches.to(memory_format=LAYOUTS[self.ndim])
         total = torch.zeros(len(patches), len(self.classes), device=self.device)
         for view in self._views:
-            with computing(self.device, self._mixed):
+            with autocast_context(self.device, self._mixed):
                 logits = self._forward(look(patches, view))
             total += logits.float().softmax(dim=1)
         probabilities: NDArray[np.float32] = (total / len(self._views)).cpu().numpy()
@@ -94,7 +94,7 @@ class Network(Described):
         write_classifier(folder, self.kind, self.specification, self.tensors())
 
     @classmethod
-    def from_tensors(cls, specification: Specification, tensors: Tensors, own: nn.Module | None = None) -> Self:
+    def from_tensors(cls, specification: ClassifierSpec, tensors: Tensors, own: nn.Module | None = None) -> Self:
         """Build the network that the specification describes, around the user's own where it is one, with its weights.
 
         A device that this machine lacks is replaced by the best it has.
@@ -115,16 +115,16 @@ class Network(Described):
             ) from error
         return cls(specification, module, _device_here(specification))
 
-    def __reduce__(self) -> tuple[Callable[..., Network], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., NetworkClassifier], tuple[object, ...]]:
         """Travel to another process, which may have other devices."""
         return _arrived, (self.specification, copy.deepcopy(self.module).cpu(), self._views)
 
 
-def _arrived(specification: Specification, module: Classifying, seen: Sequence[View]) -> Network:
-    return Network(specification, module, _device_here(specification), seen)
+def _arrived(specification: ClassifierSpec, module: ClassificationNetwork, seen: Sequence[View]) -> NetworkClassifier:
+    return NetworkClassifier(specification, module, _device_here(specification), seen)
 
 
-def _device_here(specification: Specification) -> torch.device:
+def _device_here(specification: ClassifierSpec) -> torch.device:
     try:
         return choose_device(specification.settings.device, specification.ndim)
     except ClassifierError:

@@ -11,10 +11,10 @@ from torch import nn, optim
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
 
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.architectures import Classifying
+from svetlana_jupyter.learn.architectures import ClassificationNetwork
 
 
-class _Light(optim.Optimizer):
+class _UncompiledOptimizer(optim.Optimizer):
     """An optimiser whose first step does not load torch's compiler, in a second and with 80 MB, to tell it to stay out.
 
     What torch wrapped for the compiler's sake is called as it is inside.
@@ -28,21 +28,21 @@ class _Light(optim.Optimizer):
         inspect.unwrap(super().step.__func__)(self, closure)  # type: ignore[attr-defined]
 
 
-class _Adam(_Light, optim.Adam):
+class _Adam(_UncompiledOptimizer, optim.Adam):
     pass
 
 
-class _AdamW(_Light, optim.AdamW):
+class _AdamW(_UncompiledOptimizer, optim.AdamW):
     pass
 
 
-def freeze_body(network: Classifying) -> None:
+def freeze_body(network: ClassificationNetwork) -> None:
     """Make all weights but those of the last layer stay as they are."""
     for weights in _body(network):
         weights.requires_grad_(False)
 
 
-def build_optimizer(network: Classifying, settings: TrainingSettings) -> optim.Optimizer:
+def build_optimizer(network: ClassificationNetwork, settings: TrainingSettings) -> optim.Optimizer:
     """Return Adam, or AdamW with its decoupled weight decay, over all weights that train.
 
     Weights of one rate are one group: that of the last layer comes first, and the body's, if it has its own, second.
@@ -57,7 +57,7 @@ def build_optimizer(network: Classifying, settings: TrainingSettings) -> optim.O
     return kind(groups, betas=settings.betas, weight_decay=settings.weight_decay, fused=head[0].device.type != "mps")
 
 
-def _body(network: Classifying) -> list[nn.Parameter]:
+def _body(network: ClassificationNetwork) -> list[nn.Parameter]:
     head = {id(weights) for weights in network.last_layer.parameters()}
     return [weights for weights in network.parameters() if id(weights) not in head]
 

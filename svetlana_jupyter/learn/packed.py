@@ -16,16 +16,16 @@ from svetlana_jupyter.learn.architectures import SmallCNN
 POOLS = {2: torch.max_pool2d, 3: torch.max_pool3d}
 
 
-def pack(network: nn.Module, device: torch.device) -> Packed | None:
+def pack(network: nn.Module, device: torch.device) -> OneDNNSmallCNN | None:
     """Return the packed form of a network as it is now, None where there is none for it or for the device."""
     if not isinstance(network, SmallCNN) or device.type != "cpu":
         return None
     if any(isinstance(layer, nn.GroupNorm) for layer in network.modules()):  # oneDNN has batch normalisation alone
         return None
-    return Packed(network) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
+    return OneDNNSmallCNN(network) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
 
 
-class Packed:
+class OneDNNSmallCNN:
     """A trained `SmallCNN` that gives its logits faster, and learns no more."""
 
     @torch.inference_mode()

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from svetlana_jupyter.errors import SettingsError
-from svetlana_jupyter.learn.layout import Layout
+from svetlana_jupyter.learn.layout import PatchLayout
 
-WHO = "augmentation.pipeline"
+SETTING_NAME = "augmentation.pipeline"
 
 SHOWN = ("shown", "shown_again")  # targets that tell where each copy of the image shows anything
 
 
-class Pipeline:
+class AlbumentationsPipeline:
     """Applies a composed pipeline to each patch of a batch.
 
     The pipeline sees an image of float32 from 0 to 1, as that library expects it: each channel of each patch is
@@ -28,11 +28,11 @@ class Pipeline:
     Parameters
     ----------
     compose : albumentations.Compose
-        From `learn.pipeline_build.build`, which names the targets that are used here.
+        From `learn.pipeline_build.build_compose`, which names the targets that are used here.
     layout : Layout
     """
 
-    def __init__(self, compose: Any, layout: Layout) -> None:
+    def __init__(self, compose: Any, layout: PatchLayout) -> None:
         self._compose, self._layout = compose, layout
 
     def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
@@ -67,14 +67,16 @@ class Pipeline:
         except Exception as error:  # whatever a transform makes of these patches
             first = str(error).partition("\n")[0] or type(error).__name__
             first = f"it asks for {first}" if isinstance(error, KeyError) else first
-            raise SettingsError(f"{WHO} fails on {_words(given[names[0]].shape)} of float32 ({first})") from error
+            raise SettingsError(
+                f"{SETTING_NAME} fails on {_words(given[names[0]].shape)} of float32 ({first})"
+            ) from error
         for name in given:
             if name != "images" and result[name].shape != given[name].shape:
                 shapes = _words(result[name].shape), _words(given[name].shape)
-                raise SettingsError(f"{WHO} makes {shapes[0]} of {shapes[1]}")
+                raise SettingsError(f"{SETTING_NAME} makes {shapes[0]} of {shapes[1]}")
         values = np.concatenate([result[name] for name in names], axis=-1)
         if values.dtype != np.float32 or not np.isfinite(values).all():
-            raise SettingsError(f"{WHO} makes other values than finite ones of float32")
+            raise SettingsError(f"{SETTING_NAME} makes other values than finite ones of float32")
         back = np.split(np.moveaxis(values, -1, 0) * span + least, layout.copies)
         seen = [copy * (result[target] > 0) if target in given else copy for target, copy in zip(SHOWN, back)]
         masks = [result[name][None] > 0 for name in ("mask", "mask3d") if name in given]

@@ -13,19 +13,19 @@ import torch
 
 from svetlana_jupyter.core.augment_settings import TRANSFORM
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.core.validated import unknown_key
+from svetlana_jupyter.core.validated import unknown_key_message
 from svetlana_jupyter.errors import SettingsError
-from svetlana_jupyter.learn.layout import Layout
-from svetlana_jupyter.learn.pipeline import SHOWN, WHO, Pipeline
+from svetlana_jupyter.learn.layout import PatchLayout
+from svetlana_jupyter.learn.pipeline import SETTING_NAME, SHOWN, AlbumentationsPipeline
 
 # Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-ASSUMED = 24
+DEFAULT_SAMPLING = 24
 TRIALS = 8  # and as many more for every transform, as some are chosen among others
 
 
-def pipeline_of(settings: TrainingSettings, ndim: int, colors: int) -> Pipeline | None:
+def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> AlbumentationsPipeline | None:
     """Return the pipeline that the settings name, None where there is none.
 
     Parameters
@@ -46,25 +46,29 @@ def pipeline_of(settings: TrainingSettings, ndim: int, colors: int) -> Pipeline 
     if description is None:
         return None
     patches, sampling = settings.patches, settings.patches.sampling
-    copies = 2 if patches.is_doubled else 1
-    layout = Layout.of(patches, copies * colors + patches.mask_channel)
-    shape = sampling if isinstance(sampling, tuple) else (sampling if isinstance(sampling, int) else ASSUMED,) * ndim
+    copies = 2 if patches.has_doubled_channels else 1
+    layout = PatchLayout.of(patches, copies * colors + patches.mask_channel)
+    shape = (
+        sampling
+        if isinstance(sampling, tuple)
+        else (sampling if isinstance(sampling, int) else DEFAULT_SAMPLING,) * ndim
+    )
     problem = _named_problem(description["transform"], layout, shape)
     if problem:
         assumed = (
             ""
             if isinstance(sampling, int | tuple)
-            else f" Where it asks for a shape, give patches a sampling: {ASSUMED} is a guess."
+            else f" Where it asks for a shape, give patches a sampling: {DEFAULT_SAMPLING} is a guess."
         )
         raise SettingsError(
-            f"{WHO} must work on patches as they are and keep their shape, but {problem}. "
+            f"{SETTING_NAME} must work on patches as they are and keep their shape, but {problem}. "
             f"Leave it out, or add what brings the shape back.{assumed}"
         )
-    return Pipeline(build(description["transform"], ndim), layout)
+    return AlbumentationsPipeline(build_compose(description["transform"], ndim), layout)
 
 
-def build(transform: Mapping[str, Any], ndim: int) -> Any:
-    """Return an `albumentations.Compose` of a serialised transform, with the targets that `Pipeline` uses.
+def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
+    """Return an `albumentations.Compose` of a serialised transform, with the targets that `AlbumentationsPipeline` uses.
 
     Raises
     ------
@@ -76,7 +80,7 @@ def build(transform: Mapping[str, Any], ndim: int) -> Any:
     whole: Mapping[str, Any] = transform if _name(transform) == "Compose" else {"transforms": [transform]}
     share = whole.get("p", 1.0)
     if not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise SettingsError(f"{WHO}: p of Compose must be from 0 to 1, got {share!r}.")
+        raise SettingsError(f"{SETTING_NAME}: p of Compose must be from 0 to 1, got {share!r}.")
     compose = albumentations.Compose([_built(inner) for inner in whole.get("transforms", [])], p=share)
     volume = ndim == 3
     compose.add_targets(
@@ -100,7 +104,7 @@ def _built(transform: Mapping[str, Any]) -> Any:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "see the list in its documentation."
-        raise SettingsError(f"{WHO}: there is no Albumentations transform {name!r}; {hint}")
+        raise SettingsError(f"{SETTING_NAME}: there is no Albumentations transform {name!r}; {hint}")
     values = {key: value for key, value in transform.items() if key != TRANSFORM}
     if issubclass(known[name], BaseCompose):
         values["transforms"] = [_built(inner) for inner in values.get("transforms", [])]
@@ -112,16 +116,18 @@ def _built(transform: Mapping[str, Any]) -> Any:
             made = known[name](**values)
     except Exception as error:  # whatever a transform's constructor makes of the user's arguments
         lines = [line.strip() for line in str(error).splitlines()]
-        raise SettingsError(f"{WHO}: {name} cannot be made as it is written: {' '.join(lines[:3])}") from error
+        raise SettingsError(f"{SETTING_NAME}: {name} cannot be made as it is written: {' '.join(lines[:3])}") from error
     # The library passes over arguments it does not know. Some transforms serialise more than their constructors name.
     names = {*inspect.signature(known[name]).parameters, *made.to_dict_private()}
     unknown = next((key for key in values if key not in names), None)
     if unknown is not None:
-        raise SettingsError(f"{WHO}: {unknown_key(unknown, sorted(names - {TRANSFORM}), f'argument of {name}')}")
+        raise SettingsError(
+            f"{SETTING_NAME}: {unknown_key_message(unknown, sorted(names - {TRANSFORM}), f'argument of {name}')}"
+        )
     return made
 
 
-def _named_problem(transform: Mapping[str, Any], layout: Layout, shape: tuple[int, ...]) -> str:
+def _named_problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
     """Return what is wrong with a pipeline and, where that can be told, with which of its transforms."""
     problem = _problem(transform, layout, shape)
     if not problem:
@@ -130,7 +136,7 @@ def _named_problem(transform: Mapping[str, Any], layout: Layout, shape: tuple[in
     return next((f"{name} {found}" for name, found in alone if found), f"it {problem}")
 
 
-def _problem(transform: Mapping[str, Any], layout: Layout, shape: tuple[int, ...]) -> str:
+def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
     """Apply a pipeline, all within it for certain, to patches, and return what is wrong, "" where nothing is."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.rand(1, layout.image + layout.masked, *shape, generator=generator)
@@ -138,12 +144,12 @@ def _problem(transform: Mapping[str, Any], layout: Layout, shape: tuple[int, ...
         middle = torch.zeros(shape)
         middle[tuple(slice(side // 4, side - side // 4) for side in shape)] = 1
         patches[:, -1] = middle
-    pipeline = Pipeline(build(_certain(transform), len(shape)), layout)
+    pipeline = AlbumentationsPipeline(build_compose(_certain(transform), len(shape)), layout)
     try:
         for _ in range(TRIALS + TRIALS * len(list(_leaves(transform)))):
             pipeline(patches, generator)
     except SettingsError as error:
-        return str(error).removeprefix(f"{WHO} ")
+        return str(error).removeprefix(f"{SETTING_NAME} ")
     return ""
 
 

@@ -10,19 +10,19 @@ from svetlana_jupyter.core.settings import TrainingSettings
 
 # Seconds of one core that search, final training and outer score may take together. An idle one (AMD EPYC) takes about
 # 0.6 of them, so two take about a third.
-BUDGET = {2: 50.0, 3: 340.0}
+BUDGET_SECONDS = {2: 50.0, 3: 340.0}
 # Those of one training step: a constant, per million values of the widest maps, and per million multiplications.
-STEP, MAPS, PRODUCTS = 0.002, 0.0135, 0.000009
-DEAR = 2  # times as much as others cost, from which on a network must leave time for them
-BACKWARD = 3  # times a forward pass, that included
-FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
-FIRST = 1 / 6  # of the steps, after which the others are left behind...
-FEWEST_FIRST = {2: 40, 3: 20}  # ...but not before so many
+STEP, SECONDS_PER_MAP, SECONDS_PER_PRODUCT = 0.002, 0.0135, 0.000009
+EXPENSIVE_FACTOR = 2  # times as much as others cost, from which on a network must leave time for them
+BACKWARD_FACTOR = 3  # times a forward pass, that included
+N_FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
+FIRST_ROUND_SHARE = 1 / 6  # of the steps, after which the others are left behind...
+MIN_FIRST_STEPS = {2: 40, 3: 20}  # ...but not before so many
 FEWEST = {2: 60, 3: 40}
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What a search will do.
 
     Attributes
@@ -41,7 +41,7 @@ class Plan:
     seconds: float
 
 
-def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int, fixed: bool) -> Plan:
+def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int, keep_epochs: bool) -> SearchPlan:
     """Plan a search.
 
     Parameters
@@ -59,8 +59,8 @@ def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int
     """
     ndim = len(networks[0].patches.sampling)  # type: ignore[arg-type]  # concrete, so a tuple
     epoch = [epoch_seconds(settings, n, channels) for settings in networks]
-    look = [n * _patch_seconds(settings, channels) * settings.views / BACKWARD for settings in networks]
-    finalists = min(FINALISTS[ndim], len(networks))
+    look = [n * _patch_seconds(settings, channels) * settings.views / BACKWARD_FACTOR for settings in networks]
+    finalists = min(N_FINALISTS[ndim], len(networks))
 
     def seconds(first: int, epochs: int) -> float:
         found = parts * epochs * _dearest(epoch, finalists) + _dearest(look, finalists) + epochs * max(epoch)
@@ -71,19 +71,19 @@ def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int
     steps = _steps(networks[0], n)
 
     def first_of(epochs: int) -> int:
-        return min(epochs, max(math.ceil(FEWEST_FIRST[ndim] / steps), round(epochs * FIRST)))
+        return min(epochs, max(math.ceil(MIN_FIRST_STEPS[ndim] / steps), round(epochs * FIRST_ROUND_SHARE)))
 
     wanted = networks[0].epochs
     epochs, least = wanted, min(wanted, math.ceil(FEWEST[ndim] / steps))
-    while not fixed and epochs > least and seconds(first_of(epochs), epochs) > BUDGET[ndim]:
+    while not keep_epochs and epochs > least and seconds(first_of(epochs), epochs) > BUDGET_SECONDS[ndim]:
         epochs -= 1
     first = first_of(epochs)
     if first == epochs:  # so short that none need be left behind
         finalists = len(networks)
-    return Plan(first, epochs, finalists, seconds(first, epochs))
+    return SearchPlan(first, epochs, finalists, seconds(first, epochs))
 
 
-def affordable(candidates: Mapping[str, TrainingSettings], n: int, channels: int) -> list[str]:
+def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, channels: int) -> list[str]:
     """Return the names of candidates that a search has time for.
 
     A network that costs much more than the first one must leave time for others: it trains in every fold and at last.
@@ -101,8 +101,8 @@ def affordable(candidates: Mapping[str, TrainingSettings], n: int, channels: int
         assert isinstance(settings.patches.sampling, tuple)
         one = epoch_seconds(settings, n, channels)
         return (
-            one <= DEAR * first
-            or (settings.folds + 1) * settings.epochs * one <= BUDGET[len(settings.patches.sampling)]
+            one <= EXPENSIVE_FACTOR * first
+            or (settings.folds + 1) * settings.epochs * one <= BUDGET_SECONDS[len(settings.patches.sampling)]
         )
 
     return [name for name, one in candidates.items() if one.architecture == "forest" or leaves_time(one)]
@@ -118,14 +118,14 @@ def step_seconds(settings: TrainingSettings, channels: int) -> float:
     sampling = settings.patches.sampling
     assert isinstance(sampling, tuple)
     ndim, pixels = len(sampling), math.prod(sampling)
-    into = channels * (2 if settings.patches.is_doubled else 1) + settings.patches.mask_channel
+    into = channels * (2 if settings.patches.has_doubled_channels else 1) + settings.patches.mask_channel
     values, products = float(pixels * (into + settings.width)), 0.0
     for level in range(settings.depth):
         out = settings.width * 2**level
         products += pixels / 2 ** (ndim * level) * 3**ndim * into * out
         into = out
     batch = settings.batch_size
-    return STEP + batch * (values * MAPS + products * BACKWARD * PRODUCTS) / 1e6
+    return STEP + batch * (values * SECONDS_PER_MAP + products * BACKWARD_FACTOR * SECONDS_PER_PRODUCT) / 1e6
 
 
 def _steps(settings: TrainingSettings, n: int) -> int:

@@ -17,26 +17,26 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from svetlana_jupyter.core.blocks import block_sides, group_into_parts
-from svetlana_jupyter.core.decoded import Block, Shelf, needed_blocks
+from svetlana_jupyter.core.blocks import group_blocks_into_parts, processing_block_shape
+from svetlana_jupyter.core.decoded import Block, Shelf, list_needed_blocks
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import DamagedError
 from svetlana_jupyter.learn.classifier import Classifier
-from svetlana_jupyter.learn.familiar import ASKED, Familiar
+from svetlana_jupyter.learn.familiar import ASKED, ReferenceDistribution
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Cut = tuple[Labels, Floats]
 
-BATCH = {2: 32, 3: 8}  # whose maps stay in the cache of a processor
+BATCH_SIZES = {2: 32, 3: 8}  # whose maps stay in the cache of a processor
 # Objects of a part: less than a second's work. What a forest measures is kept by many objects at a time.
 PART = {("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
-QUEUED = 8  # batches cut ahead
+MAX_QUEUED_BATCHES = 8  # batches cut ahead
 PATIENCE = 0.1  # seconds between two looks at whether reading shall stop
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictionBatch:
     """The classes of some objects.
 
     Parameters
@@ -48,18 +48,18 @@ class Predicted:
     done, total : int
         Objects classified so far, these included, and in all.
     unlike : float32 of shape (m,)
-        How far some of them are from all annotated objects (`learn.familiar`), those that were asked.
+        How far some of them are from all annotated objects (`learn.reference`), those that were asked.
     """
 
     objects: Labels
     probabilities: Floats
     done: int
     total: int
-    unlike: Floats
+    novelty: Floats
 
 
 @dataclass(frozen=True)
-class PartPredicted:
+class PartFinished:
     """All objects of a part are classified, but those that cannot be seen.
 
     Parameters
@@ -73,7 +73,7 @@ class PartPredicted:
     failed: Mapping[int, str]
 
 
-Ready = tuple[Cut, Floats] | PartPredicted  # a batch and how unlike some of it are, or the end of a part
+Ready = tuple[Cut, Floats] | PartFinished  # a batch and how unlike some of it are, or the end of a part
 
 
 def predict(
@@ -81,8 +81,8 @@ def predict(
     objects: pd.DataFrame,
     classifier: Classifier,
     batch_size: int | None = None,
-    familiar: Familiar | None = None,
-) -> Iterator[Predicted]:
+    reference: ReferenceDistribution | None = None,
+) -> Iterator[PredictionBatch]:
     """Classify objects, in the order of the image's blocks.
 
     One background thread reads and cuts while the classifier works; batches are filled across blocks. Closing the
@@ -106,7 +106,7 @@ def predict(
     """
     classifier.check(pair)
     parts = dict(enumerate(split_into_parts(pair, objects, classifier)))
-    return _all_or_nothing(predict_parts(pair, parts, classifier, batch_size, familiar))
+    return _all_or_nothing(predict_parts(pair, parts, classifier, batch_size, reference))
 
 
 def predict_parts(
@@ -114,9 +114,9 @@ def predict_parts(
     parts: Mapping[int, pd.DataFrame],
     classifier: Classifier,
     batch_size: int | None = None,
-    familiar: Familiar | None = None,
+    reference: ReferenceDistribution | None = None,
     asked: Collection[int] | None = None,
-) -> Generator[Predicted | PartPredicted]:
+) -> Generator[PredictionBatch | PartFinished]:
     """Classify the objects of some parts, each of the blocks under them decoded once.
 
     Parameters
@@ -124,7 +124,7 @@ def predict_parts(
     parts : mapping of int to DataFrame
         Of those that `split_into_parts` gives, by number and in their order.
     asked : collection of int, optional
-        Objects to compare with ``familiar``; by default `ask` of all that are given.
+        Objects to compare with ``reference``; by default `ask` of all that are given.
 
     Yields
     ------
@@ -134,49 +134,52 @@ def predict_parts(
         Behind the last batch of each part.
     """
     total, done = sum(map(len, parts.values())), 0
-    if asked is None and familiar is not None and parts:
+    if asked is None and reference is not None and parts:
         asked = ask(pd.concat(list(parts.values())))
     asked = None if asked is None else frozenset(map(int, asked))
-    size = batch_size or BATCH[pair.ndim]
-    cut = _cut_parts(pair, parts, classifier, size, familiar, asked)
+    size = batch_size or BATCH_SIZES[pair.ndim]
+    cut = _cut_parts(pair, parts, classifier, size, reference, asked)
     # One thread for the products of cutting, or they take the network's cores.
     with threadpool_limits(1, user_api="blas"), closing(_ahead(cut)) as events:
         for event in events:
-            if isinstance(event, PartPredicted):
+            if isinstance(event, PartFinished):
                 yield event
             else:
-                (labels, inputs), unlike = event
+                (labels, inputs), novelty = event
                 done += len(labels)
-                yield Predicted(labels, classifier.classify(inputs), done, total, unlike)
+                yield PredictionBatch(labels, classifier.classify(inputs), done, total, novelty)
 
 
 def predict_part(
     pair: ImagePair,
     objects: pd.DataFrame,
     classifier: Classifier,
-    familiar: Familiar | None = None,
+    reference: ReferenceDistribution | None = None,
     asked: Collection[int] | None = None,
-) -> tuple[list[Predicted], PartPredicted]:
+) -> tuple[list[PredictionBatch], PartFinished]:
     """Classify the objects of one part on the thread that calls: what `predict_parts` yields for it."""
     failed: dict[int, str] = {}
     found, done = [], 0
-    for batch in _in_batches(_readable(classifier, pair, objects, failed), BATCH[pair.ndim]):
+    for batch in _in_batches(_readable(classifier, pair, objects, failed), BATCH_SIZES[pair.ndim]):
         done += len(batch[0])
-        unlike = _unlike(batch, classifier, familiar, asked)
-        found.append(Predicted(batch[0], classifier.classify(batch[1]), done, len(objects), unlike))
-    return found, PartPredicted(0, failed)
+        novelty = _unlike(batch, classifier, reference, asked)
+        found.append(PredictionBatch(batch[0], classifier.classify(batch[1]), done, len(objects), novelty))
+    return found, PartFinished(0, failed)
 
 
 def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classifier) -> list[pd.DataFrame]:
     """Return the objects of an image part after part, each in the order of the image's blocks."""
     centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
     least = PART[classifier.kind, pair.ndim]
-    return [objects.iloc[some] for some in group_into_parts(centers, block_sides(pair.image, pair.mask), least)]
+    return [
+        objects.iloc[some]
+        for some in group_blocks_into_parts(centers, processing_block_shape(pair.image, pair.mask), least)
+    ]
 
 
-def blocks_of_parts(pair: ImagePair, parts: Sequence[pd.DataFrame], classifier: Classifier) -> list[list[Block]]:
+def blocks_per_part(pair: ImagePair, parts: Sequence[pd.DataFrame], classifier: Classifier) -> list[list[Block]]:
     """Return for each part the blocks of the image and of its mask that cutting its objects reads."""
-    return [needed_blocks(pair, classifier.windows(pair, part)) for part in parts]
+    return [list_needed_blocks(pair, classifier.windows(pair, part)) for part in parts]
 
 
 def ask(objects: pd.DataFrame) -> Labels:
@@ -184,23 +187,25 @@ def ask(objects: pd.DataFrame) -> Labels:
     return np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:ASKED]
 
 
-def _all_or_nothing(events: Generator[Predicted | PartPredicted]) -> Iterator[Predicted]:
+def _all_or_nothing(events: Generator[PredictionBatch | PartFinished]) -> Iterator[PredictionBatch]:
     with closing(events):  # a traceback that is kept would keep it open, and its thread waiting
         for event in events:
-            if isinstance(event, Predicted):
+            if isinstance(event, PredictionBatch):
                 yield event
             elif event.failed:
                 raise DamagedError(next(iter(event.failed.values())))
 
 
-def _unlike(cut: Cut, classifier: Classifier, familiar: Familiar | None, asked: Collection[int] | None) -> Floats:
+def _unlike(
+    cut: Cut, classifier: Classifier, reference: ReferenceDistribution | None, asked: Collection[int] | None
+) -> Floats:
     labels, inputs = cut
-    if familiar is None or asked is None:
+    if reference is None or asked is None:
         return np.empty(0, np.float32)
     chosen = np.fromiter((label in asked for label in labels.tolist()), bool, len(labels))
     if not chosen.any():
         return np.empty(0, np.float32)
-    return familiar.unlike(inputs[chosen], classifier.patches.mask_channel)
+    return reference.novelty(inputs[chosen], classifier.patches.mask_channel)
 
 
 def _cut_parts(
@@ -208,17 +213,17 @@ def _cut_parts(
     parts: Mapping[int, pd.DataFrame],
     classifier: Classifier,
     size: int,
-    familiar: Familiar | None,
+    reference: ReferenceDistribution | None,
     asked: Collection[int] | None,
 ) -> Iterator[Ready]:
     """Yield the batches of each part with how unlike some are, and that it ends."""
-    shelf = Shelf(pair, blocks_of_parts(pair, list(parts.values()), classifier))
+    shelf = Shelf(pair, blocks_per_part(pair, list(parts.values()), classifier))
     for position, (number, objects) in enumerate(parts.items()):
         failed: dict[int, str] = {}
         for batch in _in_batches(_readable(classifier, shelf.pair, objects, failed), size):
-            yield batch, _unlike(batch, classifier, familiar, asked)
+            yield batch, _unlike(batch, classifier, reference, asked)
         shelf.finish(position)
-        yield PartPredicted(number, failed)
+        yield PartFinished(number, failed)
 
 
 def _readable(classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, failed: dict[int, str]) -> Iterator[Cut]:
@@ -262,7 +267,7 @@ def _joined(pieces: list[Cut]) -> Cut:
 
 def _ahead(pieces: Iterator[Ready]) -> Generator[Ready]:
     """Yield what ``pieces`` yields, taken ahead of time by a thread that ends when this generator does."""
-    ready: queue.Queue[Ready | BaseException | None] = queue.Queue(maxsize=QUEUED)
+    ready: queue.Queue[Ready | BaseException | None] = queue.Queue(maxsize=MAX_QUEUED_BATCHES)
     ending = threading.Event()
 
     def put(item: Ready | BaseException | None) -> None:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.learn.architectures import Classifying, Standardize
+from svetlana_jupyter.learn.architectures import ClassificationNetwork, Standardize
 from svetlana_jupyter.learn.torchvision_loader import load_torchvision
 
 # The published DenseNets were trained by a version of torchvision that named "norm.1" what is "norm1" now.
@@ -18,7 +18,7 @@ _NUMBERED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
 
 
 @dataclass(frozen=True)
-class Family:
+class TorchvisionFamily:
     """What differs between the families.
 
     Parameters
@@ -32,22 +32,22 @@ class Family:
     last: str
 
 
-_FAMILIES: Mapping[str, Family] = MappingProxyType(
+_FAMILIES: Mapping[str, TorchvisionFamily] = MappingProxyType(
     {
-        "resnet": Family("conv1", "layer4", "fc"),
-        "densenet": Family("features.conv0", "features.norm5", "classifier"),
-        "alexnet": Family("features.0", "features.10", "classifier.6"),
+        "resnet": TorchvisionFamily("conv1", "layer4", "fc"),
+        "densenet": TorchvisionFamily("features.conv0", "features.norm5", "classifier"),
+        "alexnet": TorchvisionFamily("features.0", "features.10", "classifier.6"),
     }
 )
 
 
-class Published(Classifying):
+class TorchvisionNetwork(ClassificationNetwork):
     """A network of torchvision with its first layer for ``channels`` and its last for ``classes``.
 
     Parameters
     ----------
     name : str
-        One of `core.settings.PUBLISHED`.
+        One of `core.settings.TORCHVISION_ARCHITECTURES`.
     channels : int
         Of the input, the mask channel included.
     classes : int
@@ -55,7 +55,7 @@ class Published(Classifying):
 
     def __init__(self, name: str, channels: int, classes: int) -> None:
         super().__init__()
-        self._family = family_of(name)
+        self._family = get_family(name)
         self.standardize = Standardize(channels)
         self.body: nn.Module = load_torchvision().models.get_model(name, weights=None, num_classes=classes)
         first = self.body.get_submodule(self._family.first)
@@ -74,16 +74,16 @@ class Published(Classifying):
         return self.body.get_submodule(self._family.last)
 
     @property
-    def last_features(self) -> nn.Module:
+    def gradcam_layer(self) -> nn.Module:
         return self.body.get_submodule(self._family.features)
 
 
-def family_of(name: str) -> Family:
+def get_family(name: str) -> TorchvisionFamily:
     """Return the family of a network by its name."""
     return next(family for start, family in _FAMILIES.items() if name.startswith(start))
 
 
-def fetch_weights(name: str) -> dict[str, Tensor]:
+def download_weights(name: str) -> dict[str, Tensor]:
     """Return the weights that torchvision publishes for a network, from the internet or from what was fetched before.
 
     Raises

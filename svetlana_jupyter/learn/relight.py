@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from svetlana_jupyter.core.settings import AugmentSettings
-from svetlana_jupyter.learn.layout import Layout
+from svetlana_jupyter.learn.layout import PatchLayout
 
 
-def relit(
+def augment_intensity(
     patches: Tensor,
     augmentation: AugmentSettings,
-    layout: Layout,
+    layout: PatchLayout,
     mean: Tensor,
     deviation: Tensor,
     generator: torch.Generator,
@@ -54,7 +54,7 @@ def relit(
         image = image * gain + offset * deviation
     if how.noise:
         image = torch.addcmul(image, _noise(image[:, :1], generator), how.noise * deviation)
-    return layout.joined(image.flatten(1, 2), shown, patches[:, layout.image :])
+    return layout.join_channels(image.flatten(1, 2), shown, patches[:, layout.image :])
 
 
 def _blurred(image: Tensor, sigma: Tensor, shown: tuple[Tensor | None, ...]) -> Tensor:

@@ -12,28 +12,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.geometry import freeze_patches
-from svetlana_jupyter.core.grouping import group_names
-from svetlana_jupyter.core.holes import check_pixels
-from svetlana_jupyter.core.may_use import restricted
-from svetlana_jupyter.core.measure import cut_features
+from svetlana_jupyter.core.geometry import resolve_patch_settings
+from svetlana_jupyter.core.grouping import name_groups
+from svetlana_jupyter.core.holes import check_finite
+from svetlana_jupyter.core.may_use import restrict_to_allowed_cues
+from svetlana_jupyter.core.measure import iter_features
 from svetlana_jupyter.core.measure_settings import MeasureSettings
 from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.patches import cut_each_way
+from svetlana_jupyter.core.patches import cut_patches_for_each
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.learn.classifier import Specification
-from svetlana_jupyter.learn.pipeline_build import pipeline_of
-from svetlana_jupyter.learn.start import NOTHING, Start
-from svetlana_jupyter.learn.warp import margin_for
+from svetlana_jupyter.learn.classifier import ClassifierSpec
+from svetlana_jupyter.learn.pipeline_build import build_pipeline
+from svetlana_jupyter.learn.start import NOTHING, InitialWeights
+from svetlana_jupyter.learn.warp import augmentation_margin
 
-MOST_BYTES = 2 * 2**30
+MAX_BYTES = 2 * 2**30
 
 Part = tuple[ImagePair, pd.DataFrame, pd.Series]
 
 
 @dataclass(frozen=True)
-class Samples:
+class TrainingData:
     """What a classifier trains on.
 
     Parameters
@@ -66,7 +66,7 @@ class Samples:
     channels: tuple[str, ...]
     settings: TrainingSettings
     gestures: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, str))
-    start: Start = NOTHING
+    start: InitialWeights = NOTHING
 
     def __post_init__(self) -> None:
         if not len(self.gestures):
@@ -80,38 +80,38 @@ class Samples:
         """The class ids that occur, ascending."""
         return tuple(int(id) for id in np.unique(self.targets))
 
-    def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Samples:
+    def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> TrainingData:
         """Return some of the samples."""
         names = ("inputs", "targets", "groups", "images", "objects", "gestures")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
-    def with_gestures(self, gestures: pd.Series) -> Samples:
+    def with_gestures(self, gestures: pd.Series) -> TrainingData:
         """Return these samples with the gestures that named them, as text indexed by ``(image, object)``."""
         index = pd.MultiIndex.from_arrays([self.images, self.objects])
         return replace(self, gestures=gestures.reindex(index).fillna("").to_numpy(str))
 
 
 @dataclass(frozen=True)
-class Gathering:
+class CollectionProgress:
     """Progress: so many of the annotated objects are cut."""
 
     done: int
     total: int
 
 
-def gather_samples(
+def collect_training_data(
     parts: Iterable[Part], settings: TrainingSettings, names: Mapping[int, str] | None = None
-) -> Samples:
+) -> TrainingData:
     """Cut all annotated objects; see `gather`."""
     for event in gather(parts, settings, names):
-        if isinstance(event, Samples):
+        if isinstance(event, TrainingData):
             return event
     raise AssertionError("gather ends with Samples")
 
 
 def gather(
     parts: Iterable[Part], settings: TrainingSettings, names: Mapping[int, str] | None = None
-) -> Iterator[Gathering | Samples]:
+) -> Iterator[CollectionProgress | TrainingData]:
     """Cut all annotated objects once.
 
     Parameters
@@ -138,25 +138,25 @@ def gather(
     SettingsError
         Before any pixel is read: if the augmentation pipeline cannot work on such patches.
     """
-    for event in gather_each(parts, [settings], names):
-        yield event if isinstance(event, Gathering) else event[0]
+    for event in collect_for_each(parts, [settings], names):
+        yield event if isinstance(event, CollectionProgress) else event[0]
 
 
-def gather_each(
+def collect_for_each(
     parts: Iterable[Part], several: Sequence[TrainingSettings], names: Mapping[int, str] | None = None
-) -> Iterator[Gathering | list[Samples]]:
+) -> Iterator[CollectionProgress | list[TrainingData]]:
     """Cut all annotated objects for several trainings, reading each block once for all networks.
 
     Trainings that see the same patches share them, cut as wide as any of them needs. Parameters and errors are those of
     `gather`; the last thing that is yielded holds the samples of each training.
     """
     parts = _annotated(parts)
-    frozen = freeze(parts, several)
+    frozen = resolve_settings(parts, several)
     sources = _sources(parts, frozen)
     for pair, objects, classes in parts:
-        check_pixels(pair, objects.loc[classes.index])
+        check_finite(pair, objects.loc[classes.index])
     done, total = 0, len(sources) * sum(len(classes) for _, _, classes in parts)
-    inputs = dict[Seen, NDArray[np.float32]]()
+    inputs = dict[InputSettings, NDArray[np.float32]]()
     for source in sources:
         pieces, keys = list[list[NDArray[np.float32]]](), list[tuple[int, int]]()
         for number, (pair, objects, classes) in enumerate(parts):
@@ -164,7 +164,7 @@ def gather_each(
                 pieces.append(each)
                 keys += [(number, label) for label in labels.tolist()]
                 done += len(labels)
-                yield Gathering(done, total)
+                yield CollectionProgress(done, total)
         # Block order follows the chunks of a file; training must not depend on how a file is stored.
         order = np.lexsort(np.array(keys).T[::-1])
         inputs |= {seen: np.concatenate(one)[order] for seen, one in zip(source.seen, zip(*pieces), strict=True)}
@@ -174,7 +174,7 @@ def gather_each(
     labels = np.concatenate([classes.index.to_numpy(np.int64) for classes in known])
     channels = tuple(map(str, parts[0][0].channels))
     yield [
-        Samples(
+        TrainingData(
             inputs=inputs[_seen(settings)],
             targets=targets,
             groups=_groups(parts, settings),
@@ -189,45 +189,45 @@ def gather_each(
     ]
 
 
-def freeze(parts: Iterable[Part], several: Sequence[TrainingSettings]) -> list[TrainingSettings]:
+def resolve_settings(parts: Iterable[Part], several: Sequence[TrainingSettings]) -> list[TrainingSettings]:
     """Return the settings of several trainings on these objects, with concrete patches; nothing is read.
 
     Raises
     ------
     InputError
-        As `gather_each` does before any pixel is read.
+        As `collect_for_each` does before any pixel is read.
     """
     parts = _annotated(parts)
-    return [settings.changed(patches=_freeze(parts, settings)) for settings in map(restricted, several)]
+    return [settings.changed(patches=_freeze(parts, settings)) for settings in map(restrict_to_allowed_cues, several)]
 
 
-def most_that_fit(parts: Iterable[Part], several: Sequence[TrainingSettings], size: int) -> int:
-    """Return the inputs of how many objects `gather_each` could hold in so many bytes; nothing is read.
+def max_objects_in_memory(parts: Iterable[Part], several: Sequence[TrainingSettings], size: int) -> int:
+    """Return the inputs of how many objects `collect_for_each` could hold in so many bytes; nothing is read.
 
     Raises
     ------
     InputError
-        As `gather_each` does before any pixel is read.
+        As `collect_for_each` does before any pixel is read.
     """
     parts = _annotated(parts)
     channels = len(parts[0][0].channels)
-    margins = _margins(freeze(parts, several), parts[0][0].ndim, channels)
+    margins = _margins(resolve_settings(parts, several), parts[0][0].ndim, channels)
     return int(size // max(1.0, _bytes_each(channels, margins)))
 
 
 Unit = Literal["px", "um"]
-Seen = PatchSettings | tuple[MeasureSettings, Unit]  # what decides the inputs of a training
+InputSettings = PatchSettings | tuple[MeasureSettings, Unit]  # what decides the inputs of a training
 
 
 @dataclass(frozen=True)
 class _Source:
     """One pass over the images, which cuts the inputs of one training or of several."""
 
-    seen: list[Seen]
+    seen: list[InputSettings]
     cut: Callable[[ImagePair, pd.DataFrame], Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]]
 
 
-def _seen(settings: TrainingSettings) -> Seen:
+def _seen(settings: TrainingSettings) -> InputSettings:
     forest = settings.architecture == "forest"
     return (settings.measurements, settings.patches.unit) if forest else settings.patches
 
@@ -238,7 +238,7 @@ def _sources(parts: Sequence[Part], frozen: Sequence[TrainingSettings]) -> list[
     margins = _margins(frozen, parts[0][0].ndim, channels)
     _check_memory(sum(len(classes) for _, _, classes in parts), channels, margins)
     ways = list(margins.items())
-    sources = [_Source([*margins], lambda pair, objects: cut_each_way(pair, objects, ways))] if ways else []
+    sources = [_Source([*margins], lambda pair, objects: cut_patches_for_each(pair, objects, ways))] if ways else []
     for seen in dict.fromkeys(map(_seen, frozen)):
         if isinstance(seen, tuple):
             sources.append(_Source([seen], partial(_measured, seen)))
@@ -250,8 +250,8 @@ def _margins(frozen: Sequence[TrainingSettings], ndim: int, channels: int) -> di
     margins: dict[PatchSettings, tuple[float, ...]] = {}
     for settings in frozen:
         if settings.architecture != "forest":
-            pipeline_of(settings, ndim, channels)
-            margin = margin_for(settings.augmentation, settings.patches)
+            build_pipeline(settings, ndim, channels)
+            margin = augmentation_margin(settings.augmentation, settings.patches)
             margins[settings.patches] = tuple(map(max, margin, margins.get(settings.patches, margin)))
     return margins
 
@@ -259,13 +259,13 @@ def _margins(frozen: Sequence[TrainingSettings], ndim: int, channels: int) -> di
 def _measured(
     seen: tuple[MeasureSettings, Unit], pair: ImagePair, objects: pd.DataFrame
 ) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]:
-    for labels, values in cut_features(pair, objects, *seen):
+    for labels, values in iter_features(pair, objects, *seen):
         yield labels, [values]
 
 
 def _groups(parts: Sequence[Part], settings: TrainingSettings) -> NDArray[np.str_]:
     names = [
-        group_names(pair.name, pair.groups, objects, pair.mask.shape, len(parts) == 1, settings.hold_out_by)
+        name_groups(pair.name, pair.groups, objects, pair.mask.shape, len(parts) == 1, settings.hold_out_by)
         for pair, objects, _ in parts
     ]
     return np.concatenate([group.loc[part[2].sort_index().index] for group, part in zip(names, parts, strict=True)])
@@ -302,17 +302,17 @@ def _freeze(parts: Sequence[Part], settings: TrainingSettings) -> PatchSettings:
     names = [str(number) for number in range(len(parts))]
     objects = pd.concat([objects for _, objects, _ in parts], keys=names)
     classes = pd.concat([classes for _, _, classes in parts], keys=names)
-    return freeze_patches(settings.patches, objects, classes, parts[0][0].spacing, settings.least_side)
+    return resolve_patch_settings(settings.patches, objects, classes, parts[0][0].spacing, settings.min_patch_side)
 
 
 def _check_memory(count: int, channels: int, margins: Mapping[PatchSettings, tuple[float, ...]]) -> None:
     needed = count * _bytes_each(channels, margins)
-    if needed > MOST_BYTES:
+    if needed > MAX_BYTES:
         sides = next(iter(margins)).sampling
         assert isinstance(sides, tuple)
         raise InputError(
             f"the {count} training patches of {' × '.join(map(str, sides))} pixels would take "
-            f"{needed / 2**30:.1f} GiB of memory, more than {MOST_BYTES / 2**30:.0f}. "
+            f"{needed / 2**30:.1f} GiB of memory, more than {MAX_BYTES / 2**30:.0f}. "
             f"Give patches a smaller sampling, for example {max(8, min(sides) // 2)}."
         )
 
@@ -323,14 +323,14 @@ def _bytes_each(channels: int, margins: Mapping[PatchSettings, tuple[float, ...]
     for patches, margin in margins.items():
         assert isinstance(patches.sampling, tuple)
         pixels = math.prod(side * wider for side, wider in zip(patches.sampling, margin, strict=True))
-        needed += 4 * pixels * (channels * (2 if patches.is_doubled else 1) + 1)
+        needed += 4 * pixels * (channels * (2 if patches.has_doubled_channels else 1) + 1)
     return needed
 
 
-def specify(samples: Samples, history: tuple[Mapping[str, object], ...]) -> Specification:
+def make_classifier_spec(samples: TrainingData, history: tuple[Mapping[str, object], ...]) -> ClassifierSpec:
     """Return the specification of a classifier trained on these samples."""
     own = type(samples.start.network)
-    return Specification(
+    return ClassifierSpec(
         classes=samples.classes,
         class_names=tuple(samples.names.get(id, f"class {id}") for id in samples.classes),
         ndim=samples.ndim,

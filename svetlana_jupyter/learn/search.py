@@ -18,15 +18,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.choice import chosen_by_others, merit, ranked
+from svetlana_jupyter.core.choice import merit, nested_selection, ranked
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
-from svetlana_jupyter.learn.crew import Stop, run_each
+from svetlana_jupyter.learn.crew import Stop, run_in_threads
 from svetlana_jupyter.learn.device import choose_device
-from svetlana_jupyter.learn.events import Epoch, Fitted
+from svetlana_jupyter.learn.events import Epoch, FitResult
 from svetlana_jupyter.learn.fit import fit, never
-from svetlana_jupyter.learn.plan import Plan, epoch_seconds, plan
-from svetlana_jupyter.learn.samples import Samples
+from svetlana_jupyter.learn.plan import SearchPlan, epoch_seconds, plan
+from svetlana_jupyter.learn.samples import TrainingData
 from svetlana_jupyter.learn.split import Folds, folds
 from svetlana_jupyter.learn.validate import held_out_table, predicted_probabilities
 
@@ -38,7 +38,7 @@ _beginning = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Searching:
+class SearchProgress:
     """Progress, in what trainings are expected to cost, and what is being tried."""
 
     done: int
@@ -47,7 +47,7 @@ class Searching:
 
 
 @dataclass(frozen=True)
-class Tried:
+class CandidateResult:
     """One candidate as far as it was trained.
 
     Attributes
@@ -69,7 +69,7 @@ class Tried:
     settings: TrainingSettings
     table: pd.DataFrame
     merit: float
-    finalist: bool
+    is_finalist: bool
     seconds: float
 
 
@@ -96,20 +96,20 @@ class Found:
     settings: TrainingSettings
     outer: pd.DataFrame
     own: pd.DataFrame
-    tried: tuple[Tried, ...]
+    tried: tuple[CandidateResult, ...]
     apart: str
 
 
 def search(
-    candidates: Mapping[str, Samples], fixed: bool = False, workers: int = 1, stop: Stop = never
-) -> Iterator[Searching | Found]:
+    candidates: Mapping[str, TrainingData], keep_epochs: bool = False, workers: int = 1, stop: Stop = never
+) -> Iterator[SearchProgress | Found]:
     """Find the best of several recipes.
 
     Parameters
     ----------
     candidates : mapping of name to Samples
         The same objects in the same order, each with the settings and inputs of one recipe; of equally good ones the
-        first is taken. At least five objects of each class (`learn.validate.why_not`).
+        first is taken. At least five objects of each class (`learn.validate.reason_for_no_score`).
     fixed : bool
         Whether the candidates' number of epochs is to be kept; by default there are as many as time allows.
     workers : int
@@ -118,8 +118,8 @@ def search(
         Asked before every batch; once it returns True, the search ends without a result.
     """
     first = next(iter(candidates.values()))
-    chosen = some_of(first.targets, first.settings.seed)
-    found = _Search({name: samples.subset(chosen) for name, samples in candidates.items()}, fixed)
+    chosen = subsample_objects(first.targets, first.settings.seed)
+    found = _Search({name: samples.subset(chosen) for name, samples in candidates.items()}, keep_epochs)
     if choose_device(first.settings.device, first.ndim).type != "cpu":
         workers = 1
     state = torch.get_rng_state()
@@ -141,7 +141,7 @@ class _Training:
 class _Search:
     """One search: the folds, the plan, and what is known of each candidate so far."""
 
-    def __init__(self, candidates: Mapping[str, Samples], fixed: bool) -> None:
+    def __init__(self, candidates: Mapping[str, TrainingData], keep_epochs: bool) -> None:
         self.candidates = candidates
         self.first = next(iter(candidates.values()))
         settings = self.first.settings
@@ -153,7 +153,7 @@ class _Search:
         self.networks = [name for name, samples in candidates.items() if samples.settings.architecture != "forest"]
         several = [candidates[name].settings for name in self.networks]
         channels = len(self.first.channels)
-        self.plan: Plan = plan(several, len(self.first), channels, len(self.folds.parts), fixed)
+        self.plan: SearchPlan = plan(several, len(self.first), channels, len(self.folds.parts), keep_epochs)
         self.known: dict[str, Floats] = {}
         self.epochs: dict[str, int] = {}
         self.seconds = dict.fromkeys(candidates, 0.0)
@@ -166,7 +166,7 @@ class _Search:
         if len(self.networks) > self.plan.finalists:
             self.total += self._cost(self.networks, self.plan.first)
 
-    def run(self, workers: int, stop: Stop) -> Iterator[Searching | Found]:
+    def run(self, workers: int, stop: Stop) -> Iterator[SearchProgress | Found]:
         """Yield progress, and at the end what was found; nothing more once ``stop`` says so."""
         forests = [name for name in self.candidates if name not in self.networks]
         finalists, behind = self.networks, False
@@ -183,13 +183,13 @@ class _Search:
             return
         yield self._found([name for name in self.candidates if name in finalists or name in forests])
 
-    def _train(self, names: list[str], epochs: int, what: str, workers: int, stop: Stop) -> Iterator[Searching]:
+    def _train(self, names: list[str], epochs: int, what: str, workers: int, stop: Stop) -> Iterator[SearchProgress]:
         """Train each candidate in each fold and keep what it predicts of the objects held out."""
         jobs = [_Training(name, part) for part in self.folds.parts for name in names]
         tasks = [partial(self._held_out, job, epochs) for job in jobs]
         gathered = {name: np.zeros((len(self.truth), len(self.first.classes))) for name in names}
         ended, before = 0, self.done
-        for result in run_each(tasks, workers, stop):
+        for result in run_in_threads(tasks, workers, stop):
             if result is not None:
                 number, (probabilities, seconds) = result
                 job, ended = jobs[number], ended + 1
@@ -197,7 +197,9 @@ class _Search:
                 self.seconds[job.name] += seconds
                 job.epochs = epochs  # if it diverged, it had fewer
             self.done = before + sum(job.epochs * self.costs[job.name] for job in jobs)
-            yield Searching(self.done, self.total, f"{what} {len(names)} recipes: {ended} of {len(jobs)} trainings")
+            yield SearchProgress(
+                self.done, self.total, f"{what} {len(names)} recipes: {ended} of {len(jobs)} trainings"
+            )
         if not stop():
             self.known |= gathered
             self.epochs |= dict.fromkeys(names, epochs)
@@ -220,7 +222,7 @@ class _Search:
                     job.epochs = max(job.epochs, last.epoch)
         except ClassifierError:  # it diverged before it learned anything
             return uniform, time.thread_time() - began
-        assert isinstance(last, Fitted)
+        assert isinstance(last, FitResult)
         if stop():
             return uniform, 0.0
         found = predicted_probabilities(last.classifier, samples.subset(part), samples.classes)
@@ -229,7 +231,7 @@ class _Search:
     def _found(self, finalists: list[str]) -> Found:
         known = {name: self.known[name] for name in finalists}
         order = ranked(self.truth, known)
-        outer, _ = chosen_by_others(self.truth, self.fold, known)
+        outer, _ = nested_selection(self.truth, self.fold, known)
         behind = ranked(self.truth, {name: p for name, p in self.known.items() if name not in finalists})
         tried = tuple(self._tried(name, name in finalists) for name in [*order, *behind])
         return Found(
@@ -241,23 +243,23 @@ class _Search:
             apart=self.folds.apart,
         )
 
-    def _tried(self, name: str, finalist: bool) -> Tried:
+    def _tried(self, name: str, is_finalist: bool) -> CandidateResult:
         samples = self.candidates[name]
         network = name in self.networks
-        return Tried(
+        return CandidateResult(
             recipe=name,
             settings=samples.settings.changed(epochs=self.epochs[name]) if network else samples.settings,
             table=self._table(samples, self.known[name]),
             merit=merit(self.truth, self.known[name]),
-            finalist=finalist,
+            is_finalist=is_finalist,
             seconds=self.seconds[name],
         )
 
-    def _table(self, samples: Samples, probabilities: Floats) -> pd.DataFrame:
+    def _table(self, samples: TrainingData, probabilities: Floats) -> pd.DataFrame:
         return held_out_table(samples, self.fold, probabilities.astype(np.float32))
 
 
-def some_of(targets: NDArray[np.int64], seed: int, most: int | None = None) -> NDArray[np.int64]:
+def subsample_objects(targets: NDArray[np.int64], seed: int, most: int | None = None) -> NDArray[np.int64]:
     """Return which objects recipes are tried on: all, or as many of each class as its share allows.
 
     Parameters

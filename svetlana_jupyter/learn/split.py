@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from svetlana_jupyter.learn.samples import Samples
+from svetlana_jupyter.learn.samples import TrainingData
 
 ATTEMPTS = 10  # deals of the groups, of which the one that spreads the classes best is taken
 
@@ -31,7 +31,7 @@ class Folds(NamedTuple):
     apart: str
 
 
-def held_out(samples: Samples) -> NDArray[np.bool_]:
+def held_out(samples: TrainingData) -> NDArray[np.bool_]:
     """Return which samples are kept aside, none where there are too few.
 
     Whole groups are kept aside, about the share that the settings ask for, and every class stays in training.
@@ -40,15 +40,15 @@ def held_out(samples: Samples) -> NDArray[np.bool_]:
     if not settings.held_out or len(samples) < settings.held_out_from:
         return none
     chosen, count = none.copy(), round(1 / settings.held_out)
-    chosen[folds(samples, count, fewest=count).parts[0]] = True
+    chosen[folds(samples, count, min_parts=count).parts[0]] = True
     stays = set(samples.targets[~chosen].tolist()) == set(samples.classes)
     return chosen if stays and chosen.any() else none
 
 
-def folds(samples: Samples, count: int, fewest: int = 2) -> Folds:
+def folds(samples: TrainingData, count: int, min_parts: int = 2) -> Folds:
     """Split samples into up to ``count`` parts of similar classes; the same samples and seed give the same parts.
 
-    Groups stay whole, and with them the objects of one gesture, where each class lives in at least ``fewest`` of them;
+    Groups stay whole, and with them the objects of one gesture, where each class lives in at least ``min_parts`` of them;
     there are fewer parts where it lives in fewer than ``count``. Else gestures stay whole, else single objects are
     dealt out. Whatever part is held out, each class is among the rest, unless it has a single object.
 
@@ -59,7 +59,7 @@ def folds(samples: Samples, count: int, fewest: int = 2) -> Folds:
         At least 2.
     """
     for apart, units in _units(samples).items():
-        parts = max((_dealt(samples, some, count, fewest) for some in units), key=len)
+        parts = max((_dealt(samples, some, count, min_parts) for some in units), key=len)
         if parts:
             return Folds(parts, apart)
     count = min(count, int(np.unique(samples.targets, return_counts=True)[1].max()))
@@ -67,7 +67,7 @@ def folds(samples: Samples, count: int, fewest: int = 2) -> Folds:
     return Folds(_split(splitter, samples, None), "single objects")
 
 
-def _units(samples: Samples) -> dict[str, list[NDArray[np.int64]]]:
+def _units(samples: TrainingData) -> dict[str, list[NDArray[np.int64]]]:
     """Return what might stay whole, the best first: for each sample the number of its unit, in one or two ways."""
     groups = np.unique(samples.groups, return_inverse=True)[1]
     gestures = _numbered(samples.gestures)
@@ -92,10 +92,10 @@ def _joined(groups: NDArray[np.int64], gestures: NDArray[np.int64]) -> NDArray[n
     return np.asarray(units[groups], np.int64)
 
 
-def _dealt(samples: Samples, units: NDArray[np.int64], count: int, fewest: int) -> list[NDArray[np.int64]]:
+def _dealt(samples: TrainingData, units: NDArray[np.int64], count: int, min_parts: int) -> list[NDArray[np.int64]]:
     """Return parts of whole units, each class in as many of them as can be and never in one alone; none if not so."""
     count = min(count, *(len(np.unique(units[samples.targets == id])) for id in samples.classes))
-    if count < fewest:
+    if count < min_parts:
         return []
     best, most = list[NDArray[np.int64]](), 0
     for attempt in range(ATTEMPTS):
@@ -110,7 +110,7 @@ def _dealt(samples: Samples, units: NDArray[np.int64], count: int, fewest: int) 
 
 
 def _split(
-    splitter: StratifiedKFold | StratifiedGroupKFold, samples: Samples, units: ArrayLike | None
+    splitter: StratifiedKFold | StratifiedGroupKFold, samples: TrainingData, units: ArrayLike | None
 ) -> list[NDArray[np.int64]]:
     with warnings.catch_warnings():
         # A class with fewer members than folds is absent from some, which scoring takes into account.

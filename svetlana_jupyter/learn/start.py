@@ -9,7 +9,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialWeights:
     """A module of the user's, and where weights are.
 
     Parameters
@@ -24,4 +24,4 @@ class Start:
     weights: Path | None = None
 
 
-NOTHING = Start()
+NOTHING = InitialWeights()

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from svetlana_jupyter.errors import ClassifierError, InputError
-from svetlana_jupyter.learn.architectures import Classifying
-from svetlana_jupyter.learn.classifier import WEIGHTS, Specification, read_description, refuse_pickles
+from svetlana_jupyter.learn.architectures import ClassificationNetwork
+from svetlana_jupyter.learn.classifier import WEIGHTS_FILE, ClassifierSpec, read_classifier_spec, reject_pickles
 
 SAID = 3  # names of weights that are listed; more are counted
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], Specification | None]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
     """Read a run's folder, with its specification, or a file of weights.
 
     Raises
@@ -29,13 +29,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Specification | None]:
     """
     if not path.exists():
         raise InputError(f"start_from must be a run or a file of weights, but there is no {str(path)!r}.")
-    refuse_pickles(path)
+    reject_pickles(path)
     specification = None
     if path.is_dir():
-        kind, specification = read_description(path)
+        kind, specification = read_classifier_spec(path)
         if kind == "forest":
             raise ClassifierError(f"{str(path)!r} is a forest, which has no weights to start a network from.")
-        path = path / WEIGHTS
+        path = path / WEIGHTS_FILE
     try:
         return load_file(path), specification
     except (OSError, SafetensorError) as error:
@@ -43,8 +43,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Specification | None]:
 
 
 @torch.no_grad()
-def take_weights(
-    network: Classifying,
+def copy_matching_weights(
+    network: ClassificationNetwork,
     found: Mapping[str, Tensor],
     name: str,
     rgb: bool = False,
@@ -88,7 +88,7 @@ def take_weights(
         elif given is not None and given.shape == own.shape:
             own.copy_(given)
             taken += 1
-        elif given is not None and key == network.first_filters and _differ_in_channels(given, own):
+        elif given is not None and key == network.first_conv_weight and _differ_in_channels(given, own):
             own.copy_(adapt_filters(given, own.shape[1], rgb))
             taken += 1
         else:

@@ -14,7 +14,7 @@ import sys
 from torch import Tensor, nn
 
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.learn.architectures import Classifying, Standardize
+from svetlana_jupyter.learn.architectures import ClassificationNetwork, Standardize
 
 # What a class may ask for when it is built, by the names in use for it.
 _GIVEN = {
@@ -24,7 +24,7 @@ _GIVEN = {
 }
 
 
-class Own(Classifying):
+class UserNetwork(ClassificationNetwork):
     """A module of the user's behind the layer that standardises patches.
 
     Parameters
@@ -88,7 +88,7 @@ def find_network(path: str) -> type[nn.Module]:
     return found
 
 
-def build_own(path: str, ndim: int, channels: int, classes: int) -> nn.Module:
+def build_user_network(path: str, ndim: int, channels: int, classes: int) -> nn.Module:
     """Build a network from its class, giving it dimensions, channels and classes as far as it asks for them.
 
     Raises

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from svetlana_jupyter.core.scores import score
 from svetlana_jupyter.learn.augment import center_crop
 from svetlana_jupyter.learn.classifier import Classifier
-from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.events import FitResult
 from svetlana_jupyter.learn.fit import fit, never
-from svetlana_jupyter.learn.forest import Forest
-from svetlana_jupyter.learn.network import Network
-from svetlana_jupyter.learn.predict import BATCH
-from svetlana_jupyter.learn.samples import Samples
+from svetlana_jupyter.learn.forest import ForestClassifier
+from svetlana_jupyter.learn.network import NetworkClassifier
+from svetlana_jupyter.learn.predict import BATCH_SIZES
+from svetlana_jupyter.learn.samples import TrainingData
 from svetlana_jupyter.learn.split import folds
 
 STOPPED = "Stopped before the score was known."
@@ -26,7 +26,7 @@ FEWEST = 5  # of each class: with fewer, the interval would say nothing
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldProgress:
     """Progress: this many of the folds are trained and scored."""
 
     done: int
@@ -34,7 +34,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Validation:
+class CrossValidationResult:
     """What cross-validation found.
 
     Parameters
@@ -65,8 +65,8 @@ class Validation:
 
 
 def cross_validate(
-    samples: Samples, count: int | None = None, stop: Callable[[], bool] = never
-) -> Iterator[Fold | Validation]:
+    samples: TrainingData, count: int | None = None, stop: Callable[[], bool] = never
+) -> Iterator[FoldProgress | CrossValidationResult]:
     """Train on all folds but one and score that one, for each.
 
     Folds are whole groups (wells, patients, images, regions) where every class lives in at least two of them, so that
@@ -81,7 +81,7 @@ def cross_validate(
     stop : callable
         Asked before every batch; once it returns True, the result says that it was stopped.
     """
-    sentence = why_not(samples)
+    sentence = reason_for_no_score(samples)
     if sentence:
         yield _unknown(samples, sentence)
         return
@@ -93,17 +93,17 @@ def cross_validate(
     for done, part in enumerate(parts, start=1):
         rest = np.setdiff1d(np.arange(len(samples)), part)
         number[part] = done
-        classifier = [event for event in fit(samples.subset(rest), stop) if isinstance(event, Fitted)][-1].classifier
+        classifier = [event for event in fit(samples.subset(rest), stop) if isinstance(event, FitResult)][-1].classifier
         if stop():
             yield _unknown(samples, STOPPED)
             return
         probabilities[part] = predicted_probabilities(classifier, samples.subset(part), samples.classes)
         parameters = _parameters(classifier)
-        yield Fold(done, len(parts))
+        yield FoldProgress(done, len(parts))
     yield _validation(held_out_table(samples, number, probabilities), apart, parameters)
 
 
-def held_out_table(samples: Samples, folds: NDArray[np.int64], probabilities: NDArray[np.float32]) -> pd.DataFrame:
+def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilities: NDArray[np.float32]) -> pd.DataFrame:
     """Return what is known of objects that were held out, in the form that a run keeps it.
 
     Parameters
@@ -125,18 +125,18 @@ def held_out_table(samples: Samples, folds: NDArray[np.int64], probabilities: ND
     return pd.DataFrame(columns | {f"p_{id}": p for id, p in zip(samples.classes, probabilities.T, strict=True)})
 
 
-def why_not(samples: Samples) -> str:
+def reason_for_no_score(samples: TrainingData) -> str:
     """Return why there is no score, "" where there can be one."""
-    few = scarce(samples.targets, samples.names)
+    few = describe_scarce_classes(samples.targets, samples.names)
     if not few:
         return ""
     return f"Not known yet: a score needs at least {FEWEST} annotated objects of each class, but {few}."
 
 
-def scarce(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
+def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
     """Say which classes have too few annotated objects to hold some of them out, "" where none has.
 
-    >>> scarce(np.array([1] * 9 + [2] * 3), {1: "active", 2: "resting"})
+    >>> describe_scarce_classes(np.array([1] * 9 + [2] * 3), {1: "active", 2: "resting"})
     'resting has 3'
     """
     ids, counts = np.unique(targets, return_counts=True)
@@ -144,13 +144,15 @@ def scarce(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
     return ", ".join(f"{names.get(id, f'class {id}')} has {n}" for id, n in few)
 
 
-def predicted_probabilities(classifier: Classifier, testing: Samples, classes: tuple[int, ...]) -> NDArray[np.float32]:
+def predicted_probabilities(
+    classifier: Classifier, testing: TrainingData, classes: tuple[int, ...]
+) -> NDArray[np.float32]:
     """Return the probabilities (n, number of classes) that a classifier gives samples which it was not trained on."""
     inputs = testing.inputs
-    if not isinstance(classifier, Forest):
+    if not isinstance(classifier, ForestClassifier):
         assert isinstance(classifier.patches.sampling, tuple)
         inputs = center_crop(torch.from_numpy(inputs), classifier.patches.sampling).numpy()
-    pieces = np.array_split(np.arange(len(inputs)), -(-len(inputs) // BATCH[testing.ndim]))
+    pieces = np.array_split(np.arange(len(inputs)), -(-len(inputs) // BATCH_SIZES[testing.ndim]))
     known = np.concatenate([classifier.classify(inputs[piece]) for piece in pieces])
     probabilities = np.zeros((len(inputs), len(classes)), np.float32)  # a class that did not train has none
     probabilities[:, np.searchsorted(classes, classifier.classes)] = known
@@ -158,32 +160,32 @@ def predicted_probabilities(classifier: Classifier, testing: Samples, classes: t
 
 
 def _parameters(classifier: Classifier) -> int | None:
-    if not isinstance(classifier, Network):
+    if not isinstance(classifier, NetworkClassifier):
         return None
     return sum(values.numel() for values in classifier.module.parameters())
 
 
-def _unknown(samples: Samples, sentence: str) -> Validation:
+def _unknown(samples: TrainingData, sentence: str) -> CrossValidationResult:
     table = pd.DataFrame(columns=["image", "object", "group", "fold", "truth", "predicted"])
-    return Validation(None, None, None, None, len(samples), sentence, table)
+    return CrossValidationResult(None, None, None, None, len(samples), sentence, table)
 
 
-def source_of(n: int, apart: str) -> str:
+def describe_score_source(n: int, apart: str) -> str:
     """Say where a score comes from, by how many objects were held out and what was never divided (`split.Folds`)."""
     because = "" if apart == "whole groups" else " (the classes live in too few groups)"
     return f"Cross-validation on {n} annotated objects, held out by {apart}{because}"
 
 
-def _validation(table: pd.DataFrame, apart: str, parameters: int | None) -> Validation:
+def _validation(table: pd.DataFrame, apart: str, parameters: int | None) -> CrossValidationResult:
     ids = table["truth"].unique().tolist()
     found = score(table["truth"], table["predicted"], {id: str(id) for id in ids}, table["group"])
-    return Validation(
+    return CrossValidationResult(
         accuracy=found.accuracy.value,
         low=found.accuracy.low,
         high=found.accuracy.high,
         balanced=found.balanced_accuracy.value,
         n=len(table),
-        says=f"{source_of(len(table), apart)}.",
+        says=f"{describe_score_source(len(table), apart)}.",
         table=table,
         parameters=parameters,
     )

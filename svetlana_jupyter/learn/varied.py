@@ -14,10 +14,10 @@ from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.architectures import Standardize
 from svetlana_jupyter.learn.augment import Augmenter
-from svetlana_jupyter.learn.warp import margin_for
+from svetlana_jupyter.learn.warp import augmentation_margin
 
 
-def varied_patches(
+def augment_object(
     pair: ImagePair,
     row: pd.DataFrame,
     beside: Iterable[tuple[ImagePair, pd.DataFrame]],
@@ -34,7 +34,7 @@ def varied_patches(
     beside : iterable of (ImagePair, DataFrame)
         Objects to train on: brightness, colour and noise are in units of their channels' deviation.
     settings : TrainingSettings
-        With concrete patches (`core.patches.freeze_patches`). Its seed decides what is drawn.
+        With concrete patches (`core.patches.resolve_patch_settings`). Its seed decides what is drawn.
 
     Returns
     -------
@@ -50,7 +50,9 @@ def varied_patches(
     standardize = Standardize(cut[0].shape[1])
     standardize.measure(torch.from_numpy(np.concatenate(cut)))
     augment = Augmenter(settings, standardize.mean, standardize.deviation)
-    ((_, patch),) = cut_patches(pair, row, settings.patches, margin_for(settings.augmentation, settings.patches))
+    ((_, patch),) = cut_patches(
+        pair, row, settings.patches, augmentation_margin(settings.augmentation, settings.patches)
+    )
     generator = torch.Generator().manual_seed(settings.seed)
     varied: NDArray[np.float32] = augment(torch.from_numpy(patch).expand(n, *patch.shape[1:]), generator).numpy()
     return varied

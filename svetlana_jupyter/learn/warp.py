@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings
-from svetlana_jupyter.learn.layout import Layout
+from svetlana_jupyter.learn.layout import PatchLayout
 
 
-def margin_for(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[float, ...]:
+def augmentation_margin(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[float, ...]:
     """Return how much wider patches must be cut along each axis so that moving them leaves no empty corner.
 
     In 3D the corners of a free rotation about any axis are left to the padding: they would nearly double memory again.
@@ -35,7 +35,7 @@ def margin_for(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[f
     return tuple(side + 2 * augmentation.shift for side in wider)
 
 
-def rotations(count: int, patches: PatchSettings, every_axis: bool, generator: torch.Generator) -> Tensor:
+def random_rotations(count: int, patches: PatchSettings, every_axis: bool, generator: torch.Generator) -> Tensor:
     """Return random rotation matrices (count, ndim, ndim) for places ``([z,] y, x)`` in pixels of a patch.
 
     They are rotations in the unit of the field of view, so that pixels which are longer along one axis stay so.
@@ -51,7 +51,7 @@ def rotations(count: int, patches: PatchSettings, every_axis: bool, generator: t
     return matrices * torch.tensor(steps) / torch.tensor(steps)[:, None]
 
 
-def warped(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
+def warped(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout) -> Tensor:
     """Return patches (n, C, *shape), each taken through a matrix of its own from patches (n, C, *wider).
 
     Parameters
@@ -72,7 +72,7 @@ def warped(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, 
 
 
 def _plane_by_plane(
-    patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: Layout
+    patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout
 ) -> Tensor:
     """Warp volumes whose planes stay planes as images with many channels, which is several times faster."""
     count, channels, deep = patches.shape[:3]
@@ -80,12 +80,12 @@ def _plane_by_plane(
     planes = (torch.arange(shape[0]) - (shape[0] - 1) / 2) * forward + (shape[0] - 1) / 2
     planes = planes.long() + (deep - shape[0]) // 2 + shifts[:, 0:1].round().long()
     kept = patches[torch.arange(count)[:, None], :, planes].transpose(1, 2)  # (n, C, z, y, x)
-    flat = Layout(layout.image * shape[0], layout.copies, layout.hidden * shape[0], layout.masked)
+    flat = PatchLayout(layout.image * shape[0], layout.copies, layout.hidden * shape[0], layout.masked)
     warped = _sampled(kept.flatten(1, 2), matrices[:, 1:, 1:], shifts[:, 1:], shape[1:], flat)
     return warped.view(count, channels, *shape)
 
 
-def _sampled(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
+def _sampled(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout) -> Tensor:
     into = torch.tensor(patches.shape[2:], dtype=torch.float32)
     reached = matrices.abs() @ ((torch.tensor(shape) - 1) / 2) + shifts.abs()
     # Zeros are faster than reflection, and the same where nothing beyond the border is sampled.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from svetlana_jupyter.core.classes import Classes
-from svetlana_jupyter.core.tables import Tabular
+from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.core.tables import TableSource
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.counting import images_with
+from svetlana_jupyter.project.counting import images_with_conditions
 from svetlana_jupyter.project.manual import CountComparison, compare_counts
 from svetlana_jupyter.project.results import Results
 
@@ -23,7 +23,7 @@ class Analysis(Results):
 
     def compare_counts(
         self,
-        manual: Tabular | Mapping[str, float],
+        manual: TableSource | Mapping[str, float],
         class_name: str | None = None,
         *,
         exclude_border: bool = False,
@@ -60,7 +60,7 @@ class Analysis(Results):
     def plot_counts(
         self,
         by: Sequence[str] | str = (),
-        conditions: Tabular | None = None,
+        conditions: TableSource | None = None,
         *,
         replicates: Sequence[str] | str | None = None,
         classes: Sequence[str] | str | None = None,
@@ -96,7 +96,7 @@ class Analysis(Results):
         by = [by] if isinstance(by, str) else list(by)
         names = [classes] if isinstance(classes, str) else list(classes or self.classes.names)
         chosen = {self.classes.by_name(name).name for name in names}
-        images, _ = images_with(self, conditions)
+        images, _ = images_with_conditions(self, conditions)
         if replicates is None:
             own = sorted({column for entry in self.images.values() for column in entry.groups})
             points = [column for column in images.columns if column in own] or ["image"]
@@ -108,7 +108,7 @@ class Analysis(Results):
         table = self.counts([*by, *points], conditions, exclude_border=exclude_border, size=size)
         if not table["total"].any():
             raise ProjectError("nothing is counted yet: predict first with project.predict(), or annotate objects.")
-        shown = Classes(info for info in self.classes if info.name in chosen)
+        shown = ClassScheme(info for info in self.classes if info.name in chosen)
         return plot_counts(table[table["class"].isin(chosen)], by, points, shown, value)
 
     def plot_gallery(self, n: int = 8) -> Figure:

@@ -16,18 +16,18 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.store import DOCUMENT, Store, draft_of, replacing
+from svetlana_jupyter.project.store import DOCUMENT, ProjectFolder, atomic_write, draft_path
 
 _PASSING = re.compile(r"\..+\.([0-9a-f]{8}|lock)")  # drafts and locks
 
 
-def pack(store: Store, path: str | Path | None, arrays: bool) -> Path:
+def pack(store: ProjectFolder, path: str | Path | None, arrays: bool) -> Path:
     """Write the project to a zip file, whole or not at all, and return where it is."""
     name = f"{store.path.name}.zip"
     target = store.path.with_name(name) if path is None else Path(path).absolute()
     target = target / name if target.is_dir() else target
     try:
-        with replacing(target) as beside, zipfile.ZipFile(beside, "w", strict_timestamps=False) as archive:
+        with atomic_write(target) as beside, zipfile.ZipFile(beside, "w", strict_timestamps=False) as archive:
             archive.comment = str(store.path).encode()
             for file in _members(store, arrays):
                 if file not in (target, beside):
@@ -68,7 +68,7 @@ def unpack(file: Path, folder: str | Path | None) -> Path:
                 raise ProjectError(
                     f"{file} needs {needed / 1e9:.1f} GB, more than there is room for in {target.parent}."
                 )
-            draft = draft_of(target)
+            draft = draft_path(target)
             try:
                 for member in members:
                     _extract(archive, member, draft / PurePosixPath(member.filename).relative_to(top))
@@ -81,7 +81,7 @@ def unpack(file: Path, folder: str | Path | None) -> Path:
     return target
 
 
-def _members(store: Store, arrays: bool) -> Iterator[Path]:
+def _members(store: ProjectFolder, arrays: bool) -> Iterator[Path]:
     for folder, folders, files in os.walk(store.path):
         here = Path(folder)
         if here == store.path:
@@ -123,7 +123,7 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) ->
 
 def _find_images_again(draft: Path, target: Path, origin: Path) -> None:
     """Where a path is relative to where the project lay, and leads to a file from there alone, write it in full."""
-    store = Store(draft)
+    store = ProjectFolder(draft)
 
     def found(path: str) -> str:
         here, there = (Path(os.path.normpath(folder / path)) for folder in (target, origin))
@@ -131,7 +131,7 @@ def _find_images_again(draft: Path, target: Path, origin: Path) -> None:
             return path
         return str(there)
 
-    with store.editing_document() as document:
+    with store.edit_document() as document:
         for entry in document["images"].values():
             _change_paths(entry, found)
     (draft / ".project.lock").unlink(missing_ok=True)

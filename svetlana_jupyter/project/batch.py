@@ -7,12 +7,12 @@ from pathlib import Path
 
 from svetlana_jupyter.errors import ClassifierError, InputError, SvetlanaError
 from svetlana_jupyter.project.export import FORMATS
-from svetlana_jupyter.project.exports.place import Place
+from svetlana_jupyter.project.exports.place import OutputFolder
 from svetlana_jupyter.project.prediction import ImagesFailedError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.store import DOCUMENT
 
-RIGHT, FAILED, USAGE = 0, 1, 2
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def predict_batch(
@@ -59,10 +59,10 @@ def predict_batch(
         if unknown:
             raise InputError(f"formats are {', '.join(FORMATS)}; got {', '.join(map(repr, unknown))}.")
         project.current_run = project.run(run).name  # here alone: the project's own choice stays
-        Place(project, out)
+        OutputFolder(project, out)
     except SvetlanaError as error:
         say(str(error))
-        return USAGE
+        return EXIT_USAGE
     told: list[str] = []
     troubles: list[str] = []
     project.observe(lambda change: told.append(change["new"]), "status")
@@ -70,7 +70,7 @@ def predict_batch(
         project.predict(names, average=average)
     except ClassifierError as error:
         say(str(error))
-        return USAGE
+        return EXIT_USAGE
     except ImagesFailedError as error:
         troubles.append(str(error))
         project.leave_out(error.images)  # an export reads images
@@ -83,7 +83,7 @@ def predict_batch(
         troubles.append(str(error))
     for sentence in [*(f"{one}." for one in told), *troubles]:
         say(sentence)
-    return FAILED if troubles or len(project.failed(names)) else RIGHT
+    return EXIT_FAILED if troubles or len(project.failed(names)) else EXIT_OK
 
 
 def _opened(path: Path) -> Project:

@@ -12,7 +12,7 @@ import pandas as pd
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.masks import Masks
-from svetlana_jupyter.project.testset import FEWEST, Drawn, Pool, draw, keep_drawn, read_drawn
+from svetlana_jupyter.project.testset import FEWEST, Drawn, SamplingFrame, draw, read_test_set, write_test_set
 
 
 class Blind(Masks):
@@ -57,16 +57,16 @@ class Blind(Masks):
             known = self._drawn_before()
             if known is None:
                 drawn = draw(self._pools(columns), n, columns, seed)
-                if len(drawn.subjects) < FEWEST:
+                if len(drawn.object_ids) < FEWEST:
                     raise InputError(
-                        f"a test set of {len(drawn.subjects)} objects would say little; draw at least {FEWEST}, better "
+                        f"a test set of {len(drawn.object_ids)} objects would say little; draw at least {FEWEST}, better "
                         "100, which give an accuracy within some 6 %."
                     )
-                keep_drawn(self._store, drawn)
+                write_test_set(self._store, drawn)
                 self._drawn = drawn
             elif (known.n, known.per, known.seed) != (n, columns, seed):
                 raise ProjectError(
-                    f"a test set of {len(known.subjects)} objects was drawn already ({known.time[:10]}, n={known.n}, "
+                    f"a test set of {len(known.object_ids)} objects was drawn already ({known.time[:10]}, n={known.n}, "
                     f"seed={known.seed}), and a second one could be chosen by its result. To start over, which gives "
                     f"up what was kept apart, remove {self._store.test_set_file}."
                 )
@@ -122,7 +122,7 @@ class Blind(Masks):
 
     def _drawn_before(self) -> Drawn | None:
         if self._drawn is None:  # perhaps another notebook drew one meanwhile
-            self._drawn = read_drawn(self._store)
+            self._drawn = read_test_set(self._store)
         return self._drawn
 
     def _test_weights(self) -> Mapping[ObjectId, float]:
@@ -130,19 +130,19 @@ class Blind(Masks):
         drawn = self._drawn_before()
         if self._weights[0] is not self._steps or self._weights[1] is not drawn:
             found: dict[ObjectId, float] = {}
-            for subject, weight in zip(drawn.subjects, drawn.stands_for) if drawn else ():
+            for subject, weight in zip(drawn.object_ids, drawn.stands_for) if drawn else ():
                 if subject.image in self.images:
-                    found |= dict.fromkeys(self._labelling.today(subject), weight)
+                    found |= dict.fromkeys(self._labelling.current_objects(subject), weight)
             self._weights = self._steps, drawn, found
         return self._weights[2]
 
-    def _pools(self, per: tuple[str, ...]) -> list[list[Pool]]:
+    def _pools(self, per: tuple[str, ...]) -> list[list[SamplingFrame]]:
         """Return the objects that may be drawn, by the group of images that they are drawn from."""
         said: dict[str, list[int]] = {}
         for id, label in self._labelling.labels.items():
             if label.action != "skip":
                 said.setdefault(id.image, []).append(id.object)
-        groups: dict[tuple[str, ...], list[Pool]] = {}
+        groups: dict[tuple[str, ...], list[SamplingFrame]] = {}
         for name, entry in self.images.items():
             known = {**entry.groups, "image": name}
             unknown = [column for column in per if column not in known]
@@ -153,7 +153,7 @@ class Blind(Masks):
             free = self.objects(name).index.difference(said.get(name, [])).to_numpy(np.int64)
             if len(free):
                 group = groups.setdefault(tuple(known[column] for column in per), [])
-                group.append(Pool(name, entry.mask_number, free))
+                group.append(SamplingFrame(name, entry.mask_number, free))
         if not groups:
             raise ProjectError("there is no object without annotation to draw; add images first.")
         return list(groups.values())

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from svetlana_jupyter.core.grouping import group_names
+from svetlana_jupyter.core.grouping import name_groups
 from svetlana_jupyter.core.results import merge_predictions
-from svetlana_jupyter.project.runs import raw_name
-from svetlana_jupyter.project.testset import FEWEST, SHARE
+from svetlana_jupyter.project.runs import uncalibrated_column
+from svetlana_jupyter.project.testset import FEWEST, MIN_ANNOTATED_FRACTION
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.results import Results
     from svetlana_jupyter.project.runs import Run
 
 
-def blind_table(project: Results, run: Run) -> tuple[pd.DataFrame | None, str]:
+def test_set_predictions(project: Results, run: Run) -> tuple[pd.DataFrame | None, str]:
     """Return truth and prediction of the test set, and a sentence on it.
 
     Returns
@@ -33,8 +33,8 @@ def blind_table(project: Results, run: Run) -> tuple[pd.DataFrame | None, str]:
         return None, ""
     answered = known["action"].isin(["label", "ambiguous", "bad"]).sum()
     truth = known[known["action"] == "label"]
-    if answered < SHARE * len(known) or len(truth) < FEWEST:
-        needed = max(FEWEST, math.ceil(SHARE * len(known)))
+    if answered < MIN_ANNOTATED_FRACTION * len(known) or len(truth) < FEWEST:
+        needed = max(FEWEST, math.ceil(MIN_ANNOTATED_FRACTION * len(known)))
         return None, (
             f"The test set counts once {needed} of its {len(known)} objects are annotated; {answered} are "
             '(project.queue("test") brings the others).'
@@ -51,8 +51,8 @@ def blind_table(project: Results, run: Run) -> tuple[pd.DataFrame | None, str]:
         raw = merge_predictions(raw, project.classes.merged).loc[objects].filter(regex="^p_")
         entry = project.images[image]
         index, by = project.objects(image), run.settings.get("hold_out_by")
-        groups = group_names(image, entry.groups, index, entry.shape, len(images) == 1, by)
-        table = predicted.loc[objects].drop(columns="probability").join(raw.rename(columns=raw_name))
+        groups = name_groups(image, entry.groups, index, entry.shape, len(images) == 1, by)
+        table = predicted.loc[objects].drop(columns="probability").join(raw.rename(columns=uncalibrated_column))
         tables.append(table.assign(image=image, group=groups.loc[objects]).reset_index())
     found = pd.concat(tables, ignore_index=True)
     said = truth.loc[pd.MultiIndex.from_frame(found[["image", "object"]])]

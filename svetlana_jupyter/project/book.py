@@ -21,17 +21,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from svetlana_jupyter.core.annotations import ACTIONS, AnnotationLog, Entry
+from svetlana_jupyter.core.annotations import ACTIONS, AnnotationEvent, AnnotationLog
 from svetlana_jupyter.errors import ProjectError
 
 MASK = "mask"  # the action of a row that says which mask of an image the rows below it speak of
 COLUMNS = ["time", "action", "gesture", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
 
-_open_books: weakref.WeakValueDictionary[Path, AnnotationBook] = weakref.WeakValueDictionary()
+_open_files: weakref.WeakValueDictionary[Path, AnnotationFile] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
 
-class AnnotationBook:
+class AnnotationFile:
     """One annotator's file and the log it holds.
 
     Attributes
@@ -60,7 +60,7 @@ class AnnotationBook:
         """Call the bound method ``changed`` after every append, for as long as its owner lives."""
         self._listeners.append(weakref.WeakMethod(changed))
 
-    def hold(self) -> None:
+    def ensure_writable(self) -> None:
         """Make sure that the file can be written: again after it was gone, or after another kernel let go of it.
 
         Rows that another kernel wrote meanwhile are followed; rows that the file lost are written again.
@@ -70,7 +70,7 @@ class AnnotationBook:
         ProjectError
             If that cannot be; what was said before is still in the log.
         """
-        if self.holds_file():
+        if self.has_open_file():
             return
         if not self._may_write:
             raise ProjectError("the project is read-only, so annotations cannot be kept.")
@@ -93,7 +93,7 @@ class AnnotationBook:
             self.close()
             raise
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Iterable[AnnotationEvent]) -> None:
         """Write rows of one gesture with one sync, then follow them.
 
         Raises
@@ -111,7 +111,7 @@ class AnnotationBook:
         assert self._handle is not None
         end = self._handle.seek(0, os.SEEK_END)
         try:
-            if not self.holds_file():
+            if not self.has_open_file():
                 raise OSError(errno.ENOENT, "the file is gone")
             if self._handle.write(content) != len(content):
                 raise OSError(errno.ENOSPC, "no space left on the disk")
@@ -124,7 +124,7 @@ class AnnotationBook:
                 "make room or restore the folder, then annotate again."
             ) from error
 
-    def _follow(self, entries: list[Entry]) -> None:
+    def _follow(self, entries: list[AnnotationEvent]) -> None:
         self.log.append(entries)
         for listener in list(self._listeners):
             changed = listener()
@@ -133,7 +133,7 @@ class AnnotationBook:
             else:
                 changed()
 
-    def holds_file(self) -> bool:
+    def has_open_file(self) -> bool:
         """Whether what is open for writing is still the file of that name, not one deleted meanwhile."""
         try:
             return self._handle is not None and os.path.samestat(os.fstat(self._handle.fileno()), self.file.stat())
@@ -173,7 +173,7 @@ class AnnotationBook:
             self.close()
 
 
-def open_book(folder: Path, annotator: str, writable: bool = True) -> AnnotationBook:
+def open_annotation_file(folder: Path, annotator: str, writable: bool = True) -> AnnotationFile:
     """Open an annotator's file in ``folder``, or return the book that this kernel has open already."""
     if not re.fullmatch(r"[\w][\w .@-]*", annotator):
         raise ProjectError(
@@ -181,22 +181,24 @@ def open_book(folder: Path, annotator: str, writable: bool = True) -> Annotation
         )
     file = folder / f"{annotator}.csv"
     with _opening:
-        book = _open_books.get(file)
-        if book is not None and book.holds_file():
+        book = _open_files.get(file)
+        if book is not None and book.has_open_file():
             return book
         if book is not None:
             book.close()
-        book = AnnotationBook(file, writable)
-        _open_books[file] = book
+        book = AnnotationFile(file, writable)
+        _open_files[file] = book
         return book
 
 
-def read_logs(folder: Path, besides: Path) -> dict[str, AnnotationLog]:
+def read_other_logs(folder: Path, excluding_file: Path) -> dict[str, AnnotationLog]:
     """Read the logs of all other annotators of a project."""
-    return {file.stem: AnnotationLog(read_entries(file)) for file in sorted(folder.glob("*.csv")) if file != besides}
+    return {
+        file.stem: AnnotationLog(read_entries(file)) for file in sorted(folder.glob("*.csv")) if file != excluding_file
+    }
 
 
-def read_entries(file: Path) -> list[Entry]:
+def read_entries(file: Path) -> list[AnnotationEvent]:
     """Read an annotation file; a last line without its end is left out, a missing file is empty."""
     if not file.exists():
         return []
@@ -217,10 +219,10 @@ def read_entries(file: Path) -> list[Entry]:
     return entries
 
 
-def _to_entry(row: dict[str, str], mask: int) -> Entry:
+def _to_entry(row: dict[str, str], mask: int) -> AnnotationEvent:
     if row["action"] not in ACTIONS:
         raise ValueError(f"unknown action {row['action']!r}")
-    return Entry(
+    return AnnotationEvent(
         time=row["time"],
         action=row["action"],  # type: ignore[arg-type]
         gesture=int(row["gesture"]),
@@ -235,7 +237,7 @@ def _to_entry(row: dict[str, str], mask: int) -> Entry:
     )
 
 
-def _to_csv(entries: Iterable[Entry], masks: Mapping[str, int] | None = None) -> bytes:
+def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None = None) -> bytes:
     """Return rows to be written behind others; ``masks`` are those of the images that the rows before speak of."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -19,9 +19,9 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, open_pair, pair
 from svetlana_jupyter.core.readers import hdf5_file
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.measured import remembering
-from svetlana_jupyter.project.outlined import keep_outlines
-from svetlana_jupyter.project.store import Store, draft_of, replacing
+from svetlana_jupyter.project.measured import with_feature_cache
+from svetlana_jupyter.project.outlined import write_outline_mask
+from svetlana_jupyter.project.store import ProjectFolder, atomic_write, draft_path
 
 PATIENCE = 5.0  # seconds to wait for objects that another thread is finding
 
@@ -82,7 +82,7 @@ class ImageEntry:
         return len(self.replaced)
 
 
-class Catalog:
+class ImageCollection:
     """Adds, opens and indexes the images of the project in ``store``.
 
     Attributes
@@ -93,7 +93,7 @@ class Catalog:
         What is to be said of images whose mask was drawn from outlines.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ProjectFolder) -> None:
         self._store = store
         self.entries: dict[str, ImageEntry] = {}
         self._pairs: dict[str, ImagePair] = {}
@@ -147,7 +147,7 @@ class Catalog:
         outlines = mask if is_geojson(mask) else None
         if outlines is not None:
             opened_image = open_image(image, axes, spacing, channels, self._store.cache_folder)
-            mask, said = keep_outlines(self._store.arrays_folder(name), Path(outlines), opened_image)
+            mask, said = write_outline_mask(self._store.arrays_folder(name), Path(outlines), opened_image)
             self.notes[name] = f"{name}: {said}"
         try:
             opened = pair(name, image, mask, axes, spacing, channels, groups, cache=self._store.cache_folder)
@@ -175,7 +175,7 @@ class Catalog:
         """Write entries to ``project.json``; False if all of them stood there already."""
         new = [entry for entry in entries if entry.name not in self.entries]
         if new:
-            with self._store.editing_document() as document:
+            with self._store.edit_document() as document:
                 document["images"].update({entry.name: _to_json(entry) for entry in new})
             self.reload()
         return bool(new)
@@ -183,7 +183,7 @@ class Catalog:
     def change(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Write another mask of an image to ``project.json``, with the index of its objects."""
         self._keep_index(entry.name, objects, fingerprint(self._store.absolute(entry.mask)))
-        with self._store.editing_document(needs=2) as document:
+        with self._store.edit_document(needs=2) as document:
             document["images"][entry.name] = _to_json(entry)
         self.reload()
 
@@ -203,7 +203,9 @@ class Catalog:
         if name not in self._pairs:
             mask = self._store.absolute(entry.mask)
             folder, files = self._store.measurements_folder(name), (self._paths(entry.image), mask)
-            self._pairs[name] = remembering(self.open(entry, mask, known=True), folder, self._store.writable, files)
+            self._pairs[name] = with_feature_cache(
+                self.open(entry, mask, known=True), folder, self._store.writable, files
+            )
         return self._pairs[name]
 
     def image_fingerprint(self, name: str) -> str:
@@ -278,13 +280,13 @@ class Catalog:
             file = self._store.objects_file(name)
             with suppress(OSError):  # it is a cache: a full disk does not keep anybody from looking
                 file.parent.mkdir(exist_ok=True)
-                with replacing(file) as beside:
+                with atomic_write(file) as beside:
                     table.to_parquet(beside)
 
     def _keep_arrays(self, opened: ImagePair) -> tuple[Path, Path]:
         """Copy image and mask block by block into the project, whole or not at all."""
         folder = self._store.arrays_folder(opened.name)
-        draft = draft_of(folder)
+        draft = draft_path(folder)
         draft.mkdir(parents=True)
         try:
             for name, array in (("image.zarr", opened.image), ("mask.zarr", opened.mask)):

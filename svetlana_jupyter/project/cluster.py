@@ -20,17 +20,17 @@ from uuid import uuid4
 import dask
 import pandas as pd
 
-from svetlana_jupyter.core.decoded import Block, Decoder, Pixels, through
-from svetlana_jupyter.core.normalize import ImageStatistics, keep_statistics
+from svetlana_jupyter.core.decoded import Block, BlockDecoder, Pixels, through
+from svetlana_jupyter.core.normalize import ImageStatistics, set_image_statistics
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.parts import PartTable, part_table
+from svetlana_jupyter.project.parts import PartPredictions, merge_batches
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
     from svetlana_jupyter.learn.classifier import Classifier
-    from svetlana_jupyter.learn.familiar import Familiar
+    from svetlana_jupyter.learn.familiar import ReferenceDistribution
 
 LOCAL = "local"
 PACKAGE = __name__.partition(".")[0]
@@ -39,7 +39,7 @@ PATIENCE = 0.2  # seconds between two looks at whether to stop
 LARGE = "distributed.admin.large-graph-warning-threshold"
 
 
-def choose_client(given: Client | str | None) -> Client | None:
+def resolve_client(given: Client | str | None) -> Client | None:
     """Return the client to use: the one that is given, else the one that is active, None with "local".
 
     Raises
@@ -73,12 +73,12 @@ class _Job:
     pair: ImagePair
     statistics: ImageStatistics | None
     classifier: Classifier
-    familiar: Familiar | None
+    reference: ReferenceDistribution | None
     asked: frozenset[int] | None
 
     @cached_property
-    def decode(self) -> Decoder:
-        return Decoder(self.pair)
+    def decode(self) -> BlockDecoder:
+        return BlockDecoder(self.pair)
 
 
 def predict_on_cluster(
@@ -86,10 +86,10 @@ def predict_on_cluster(
     pair: ImagePair,
     parts: Mapping[int, pd.DataFrame],
     classifier: Classifier,
-    familiar: Familiar | None,
+    reference: ReferenceDistribution | None,
     asked: Collection[int] | None,
     stop: Callable[[], bool],
-) -> Generator[tuple[int, PartTable]]:
+) -> Generator[tuple[int, PartPredictions]]:
     """Predict the objects of some parts, and yield each part as soon as it is done.
 
     Parameters
@@ -97,7 +97,7 @@ def predict_on_cluster(
     parts : mapping of int to DataFrame
         Of those that `learn.predict.split_into_parts` gives, by number and in their order.
     asked : collection of int, optional
-        Objects to compare with ``familiar``.
+        Objects to compare with ``reference``.
     stop : callable
         Once it returns True, nothing more is yielded, and what the cluster does for this is cancelled.
 
@@ -106,20 +106,20 @@ def predict_on_cluster(
     InputError
         If the cluster's workers cannot read the image, die again and again, or cannot be reached any more.
     """
-    from svetlana_jupyter.core.patches import statistics_for
-    from svetlana_jupyter.learn.predict import blocks_of_parts
+    from svetlana_jupyter.core.patches import statistics_for_normalization
+    from svetlana_jupyter.learn.predict import blocks_per_part
 
-    plain = replace(pair, memory=None, levels=(), mask_levels=())
-    statistics = statistics_for(pair.image, classifier.patches) if classifier.kind == "network" else None
-    job = _Job(plain, statistics, classifier, familiar, None if asked is None else frozenset(map(int, asked)))
-    needs = blocks_of_parts(pair, list(parts.values()), classifier)
+    plain = replace(pair, feature_cache=None, levels=(), mask_levels=())
+    statistics = statistics_for_normalization(pair.image, classifier.patches) if classifier.kind == "network" else None
+    job = _Job(plain, statistics, classifier, reference, None if asked is None else frozenset(map(int, asked)))
+    needs = blocks_per_part(pair, list(parts.values()), classifier)
     waiting = list(parts)[::-1]
     with _in_words(pair.name), _Tasks(client, job, parts, needs) as tasks:
         while (waiting or tasks.running) and not stop():
             most = AHEAD * max(1, sum(client.nthreads().values()))
             while waiting and len(tasks.running) < most:
                 tasks.begin(waiting.pop())
-            done = tasks.next_done()
+            done = tasks.next_finished()
             if done is not None:
                 yield done
 
@@ -156,14 +156,14 @@ class _Tasks:
         self.running[task] = number
         task.add_done_callback(self._finished.put)
 
-    def next_done(self) -> tuple[int, PartTable] | None:
+    def next_finished(self) -> tuple[int, PartPredictions] | None:
         """Return a part that is done, None where none is after a moment."""
         try:
             task = self._finished.get(timeout=PATIENCE)
         except queue.Empty:
             return None
         number = self.running.pop(task)
-        table: PartTable = task.result()
+        table: PartPredictions = task.result()
         for block in self._needs[number]:
             self._uses[block] -= 1
             if not self._uses[block]:
@@ -205,17 +205,17 @@ def _read(job: _Job, block: Block) -> Pixels:
     return job.decode(block)
 
 
-def _predict(job: _Job, objects: pd.DataFrame, blocks: Sequence[Block], pixels: Sequence[Pixels]) -> PartTable:
+def _predict(job: _Job, objects: pd.DataFrame, blocks: Sequence[Block], pixels: Sequence[Pixels]) -> PartPredictions:
     from svetlana_jupyter.learn.device import limit_threads
     from svetlana_jupyter.learn.predict import predict_part
 
     limit_threads(1)  # a worker has as many tasks at a time as it has threads
     if job.statistics is not None:
-        keep_statistics(job.pair.image, job.statistics)
+        set_image_statistics(job.pair.image, job.statistics)
     known = dict(zip(blocks, pixels, strict=True))
     pair = through(job.pair, lambda block: known[block] if block in known else job.decode(block))
-    found, end = predict_part(pair, objects, job.classifier, job.familiar, job.asked)
-    return part_table(found, end, job.classifier.classes)
+    found, end = predict_part(pair, objects, job.classifier, job.reference, job.asked)
+    return merge_batches(found, end, job.classifier.classes)
 
 
 def _flat(block: Block) -> tuple[str | int, ...]:

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 from traitlets import HasTraits, Int, Unicode
 
-from svetlana_jupyter.core.classes import Classes, ClassInfo
+from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
 from svetlana_jupyter.core.finding import COLUMNS, find_pairs
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.project.archive import pack
-from svetlana_jupyter.project.catalog import Catalog, ImageEntry, Source
-from svetlana_jupyter.project.store import Store
+from svetlana_jupyter.project.catalog import ImageCollection, ImageEntry, Source
+from svetlana_jupyter.project.store import ProjectFolder
 
 
 class Collection(HasTraits):
@@ -49,9 +49,9 @@ class Collection(HasTraits):
         super().__init__()
         self.path = Path(path).absolute()
         self._lock = threading.RLock()
-        self._store = Store(self.path)
+        self._store = ProjectFolder(self.path)
         self._classes = _from_json(self._store.read_document()["classes"])
-        self._catalog = Catalog(self._store)
+        self._catalog = ImageCollection(self._store)
 
     @property
     def images(self) -> Mapping[str, ImageEntry]:
@@ -159,7 +159,7 @@ class Collection(HasTraits):
         return self._catalog.objects(name, progress, wait)
 
     @property
-    def classes(self) -> Classes:
+    def classes(self) -> ClassScheme:
         """The classes, with stable ids, names, colours and keys."""
         return self._classes
 
@@ -174,11 +174,11 @@ class Collection(HasTraits):
 
     def rename_class(self, old: str, new: str) -> None:
         """Rename a class; its annotations and predictions follow."""
-        self._edit_classes(lambda classes: classes.renaming(old, new))
+        self._edit_classes(lambda classes: classes.with_renamed(old, new))
 
     def recolor_class(self, name: str, color: str) -> None:
         """Give a class another colour, ``"#rrggbb"``."""
-        self._edit_classes(lambda classes: classes.recoloring(name, color))
+        self._edit_classes(lambda classes: classes.with_recolored(name, color))
 
     def merge_classes(self, name: str, into: str) -> None:
         """Count one class as another from now on: its annotations, predictions, and those still to come.
@@ -186,12 +186,12 @@ class Collection(HasTraits):
         Nothing that was said is rewritten: the class keeps its place in ``project.json`` with what it counts as, and
         `split_class` brings it back. Undo and redo, which are about objects, leave it alone.
         """
-        self._edit_classes(lambda classes: classes.merging(name, into), needs=2)
+        self._edit_classes(lambda classes: classes.with_merged(name, into), needs=2)
         self.status = f"{name} counts as {self.classes.by_name(into).name}"
 
     def split_class(self, name: str) -> None:
         """Take back that a class was merged into another: what was said with it is its own again."""
-        self._edit_classes(lambda classes: classes.splitting(name))
+        self._edit_classes(lambda classes: classes.with_unmerged(name))
         self.status = f"{name} is a class of its own again"
 
     def is_indexed(self, name: str) -> bool:
@@ -243,9 +243,9 @@ class Collection(HasTraits):
             if drawn:
                 self.status = " ".join(drawn)
 
-    def _edit_classes(self, edit: Callable[[Classes], Classes], needs: int = 1) -> None:
+    def _edit_classes(self, edit: Callable[[ClassScheme], ClassScheme], needs: int = 1) -> None:
         with self._lock:
-            with self._store.editing_document(needs) as document:
+            with self._store.edit_document(needs) as document:
                 classes = edit(_from_json(document["classes"]))
                 document["classes"] = [_to_json(info) for info in classes.infos]
             self._classes = classes
@@ -256,8 +256,8 @@ class Collection(HasTraits):
         """Bring what depends on classes and masks up to them."""
 
 
-def _from_json(infos: list[dict[str, Any]]) -> Classes:
-    return Classes(ClassInfo(**info) for info in infos)
+def _from_json(infos: list[dict[str, Any]]) -> ClassScheme:
+    return ClassScheme(ClassInfo(**info) for info in infos)
 
 
 def _to_json(info: ClassInfo) -> dict[str, Any]:

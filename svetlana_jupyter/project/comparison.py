@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from svetlana_jupyter.core.measures.table import EVIDENCE
+from svetlana_jupyter.core.measures.table import CUES
 from svetlana_jupyter.project.evaluation import scored
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def compare_runs(project: Results) -> pd.DataFrame:
                 "finished": pd.Timestamp(run.finished),
                 "recipe": run.settings["recipe"],
                 "architecture": run.settings["architecture"],
-                "may_use": _listed(run.settings.get("may_use", EVIDENCE)),
+                "may_use": _listed(run.settings.get("may_use", CUES)),
                 "labels": sum(run.labels.values()),
                 "source": known.source,
                 "accuracy": accuracy.value if accuracy is not None else math.nan,
@@ -47,7 +47,7 @@ def compare_runs(project: Results) -> pd.DataFrame:
 
 def _listed(may_use: Collection[str]) -> str:
     """Return what a classifier may use as words."""
-    return "everything" if set(may_use) == set(EVIDENCE) else ", ".join(may_use) or "nothing but shape"
+    return "everything" if set(may_use) == set(CUES) else ", ".join(may_use) or "nothing but shape"
 
 
 _COLUMNS = [

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.corrected import Recognition, correct, recognition
+from svetlana_jupyter.core.corrected import ConfusionRates, correct, estimate_confusion_rates
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.blind_score import blind_table
+from svetlana_jupyter.project.blind_score import test_set_predictions
 from svetlana_jupyter.project.testset import FEWEST
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.results import Results
 
-CORRECTED = ("corrected", "corrected_low", "corrected_high")
+CORRECTED_COLUMNS = ("corrected", "corrected_low", "corrected_high")
 
 
 def corrected_counts(project: Results, counted: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, str]:
@@ -30,7 +30,7 @@ def corrected_counts(project: Results, counted: pd.DataFrame, by: Sequence[str])
     Returns
     -------
     DataFrame
-        The columns ``by``, ``class`` and `CORRECTED`, one row a group and class.
+        The columns ``by``, ``class`` and `CORRECTED_COLUMNS`, one row a group and class.
     str
         What is to be said of classes that the test set has no object of.
 
@@ -50,12 +50,12 @@ def corrected_counts(project: Results, counted: pd.DataFrame, by: Sequence[str])
         )
         bounds = zip(*(certain + part for part in correct(found, guessed)))
         rows += [(*key, name, *values) for name, values in zip(names, bounds)]
-    return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED]), says
+    return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED_COLUMNS]), says
 
 
-def _recognition(project: Results, counted: pd.DataFrame) -> tuple[Recognition, str]:
+def _recognition(project: Results, counted: pd.DataFrame) -> tuple[ConfusionRates, str]:
     """Learn how the classes are recognised from what of the test set is counted."""
-    table, says = blind_table(project, project.run())
+    table, says = test_set_predictions(project, project.run())
     if table is None:
         raise ProjectError(
             f"Counts cannot be corrected yet. {says}"
@@ -71,8 +71,8 @@ def _recognition(project: Results, counted: pd.DataFrame) -> tuple[Recognition, 
             "are needed."
         )
     columns = table["truth"], table["predicted"], list(project.classes.ids), table["group"], table["stands_for"]
-    found = recognition(*columns)
-    if not found.tells_apart:
+    found = estimate_confusion_rates(*columns)
+    if not found.is_invertible:
         raise ProjectError(
             "Counts cannot be corrected: on the test set, objects of different classes are predicted alike too often. "
             "Annotate more, train again, and predict."

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from svetlana_jupyter.core.conditions import join_conditions
-from svetlana_jupyter.core.statistics import LEFT_OUT, count_classes, why_left_out
-from svetlana_jupyter.core.tables import Tabular
+from svetlana_jupyter.core.statistics import LEFT_OUT, count_classes, exclusion_reasons
+from svetlana_jupyter.core.tables import TableSource
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.corrected import CORRECTED, corrected_counts
+from svetlana_jupyter.project.corrected import CORRECTED_COLUMNS, corrected_counts
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.results import Results
 
-COUNTED = ("class", "count", "total", "fraction", "low", "high", *CORRECTED, "left_out", *LEFT_OUT)
+COUNT_COLUMNS = ("class", "count", "total", "fraction", "low", "high", *CORRECTED_COLUMNS, "left_out", *LEFT_OUT)
 
 
 def counts(
     project: Results,
     by: Sequence[str] | str,
-    conditions: Tabular | None,
+    conditions: TableSource | None,
     exclude_border: bool,
     size: tuple[float | None, float | None],
     corrected: bool = False,
@@ -30,7 +30,7 @@ def counts(
     """Return what `Results.counts` does."""
     by = [by] if isinstance(by, str) else list(by)
     low, high = _checked(size)
-    images, said = images_with(project, conditions)
+    images, said = images_with_conditions(project, conditions)
     choices = ["image", *images.columns]
     table = project.predictions().reset_index()
     unknown = [column for column in by if column not in table and column not in images]
@@ -40,10 +40,10 @@ def counts(
     table = table.join(images[new], on="image")
     result = count_classes(table, project.classes.names, by, exclude_border, (low, high))
     if corrected:
-        counted = table[why_left_out(table, exclude_border, (low, high)) == ""]
+        counted = table[exclusion_reasons(table, exclude_border, (low, high)) == ""]
         beyond, unseen = corrected_counts(project, counted, by)
         result = result.merge(beyond, "left", on=[*by, "class"])
-        result = result[[*by, *(column for column in COUNTED if column in result)]]
+        result = result[[*by, *(column for column in COUNT_COLUMNS if column in result)]]
         said = " ".join(filter(None, [said, unseen]))
     beside = [str(column) for column in new if column not in by and _settled(table, by, str(column))]
     if beside:
@@ -58,7 +58,7 @@ def counts(
     return result
 
 
-def images_with(project: Results, conditions: Tabular | None) -> tuple[pd.DataFrame, str]:
+def images_with_conditions(project: Results, conditions: TableSource | None) -> tuple[pd.DataFrame, str]:
     """Return one row an image: its grouping columns and conditions; and what is to be said of rows without partner."""
     entries = project.images
     index = pd.Index(list(entries), name="image", dtype="object")
@@ -66,7 +66,7 @@ def images_with(project: Results, conditions: Tabular | None) -> tuple[pd.DataFr
     if conditions is None:
         return images, ""
     found, said = join_conditions(images, conditions)
-    used = [column for column in found if column in COUNTED]
+    used = [column for column in found if column in COUNT_COLUMNS]
     if used:
         raise InputError(f"a condition cannot be called {used[0]!r}, as counts have such a column; rename it.")
     return images.join(found), said

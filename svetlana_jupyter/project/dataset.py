@@ -11,13 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from traitlets import Int
 
-from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, Mark, ObjectId
-from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, LabelAction, ObjectId
+from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.archive import unpack
 from svetlana_jupyter.project.collection import Collection
-from svetlana_jupyter.project.labelling import Labelling, Told, default_annotator
-from svetlana_jupyter.project.replacement import read_steps
+from svetlana_jupyter.project.labelling import Annotations, LabelBatch, default_annotator
+from svetlana_jupyter.project.replacement import read_label_mappings
 
 MARKS = ("ambiguous", "bad", "skip")
 
@@ -50,16 +50,16 @@ class Dataset(Collection):
     annotations_version = Int()
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
-        names = Classes().adding(classes or ()).names  # refuses a name used twice before any folder is made
+        names = ClassScheme().adding(classes or ()).names  # refuses a name used twice before any folder is made
         super().__init__(path)
-        self._labelling = Labelling(
+        self._labelling = Annotations(
             self._store.annotations_folder,
             annotator or default_annotator(),
             self._store.writable,
             self._annotations_changed,
         )
         self.trouble = self._labelling.book.trouble
-        self._steps = read_steps(self._store, self.images.values())
+        self._steps = read_label_mappings(self._store, self.images.values())
         self._follow()
         if self.classes.adding(names) != self.classes:
             self._edit_classes(lambda known: known.adding(names))
@@ -191,11 +191,11 @@ class Dataset(Collection):
 
     @property
     def can_undo(self) -> bool:
-        return bool(self._labelling.book.log.undoable)
+        return bool(self._labelling.book.log.edit_to_undo)
 
     @property
     def can_redo(self) -> bool:
-        return bool(self._labelling.book.log.redoable)
+        return bool(self._labelling.book.log.edit_to_redo)
 
     def label_of(self, image: str, object: int) -> Label:
         """Return what stands for an object: a class, a mark, or nothing (``action`` "")."""
@@ -239,7 +239,7 @@ class Dataset(Collection):
     def mark_counts(self) -> dict[str, int]:
         """Return how many objects are set aside, or were passed over, by mark."""
         counts = self._labelling.counts
-        return {mark: counts[Label(mark)] for mark in get_args(Mark) if mark != "label"}
+        return {mark: counts[Label(mark)] for mark in get_args(LabelAction) if mark != "label"}
 
     def rate(self) -> float:
         """Return how many annotations a minute are made at present, NaN if that is not known."""
@@ -259,7 +259,7 @@ class Dataset(Collection):
         images = list(dict.fromkeys(image for by_image in by_action.values() for image in by_image))
         with self._lock:
             for image in images:
-                if self._labelling.has_seen_later(image, self._catalog.entry(image).mask_number):
+                if self._labelling.has_annotated_later_mask(image, self._catalog.entry(image).mask_number):
                     self._read_again()
                     raise ProjectError(
                         f"the mask of {image!r} was replaced since it was opened here, so nothing was written; "
@@ -267,7 +267,7 @@ class Dataset(Collection):
                     )
             told = {
                 action: [
-                    Told(image, ids, self.objects(image), self._catalog.entry(image).mask_number)
+                    LabelBatch(image, ids, self.objects(image), self._catalog.entry(image).mask_number)
                     for image, ids in by_image.items()
                 ]
                 for action, by_image in by_action.items()
@@ -299,7 +299,7 @@ class Dataset(Collection):
     def _read_again(self) -> None:
         """Take in masks that were replaced, here or through another project object on this folder."""
         self._catalog.reload()
-        self._steps = read_steps(self._store, self.images.values())
+        self._steps = read_label_mappings(self._store, self.images.values())
         self._follow()
         self.images_version += 1
         self.annotations_version += 1
@@ -320,7 +320,7 @@ def _by_image(class_ids: Mapping[tuple[str, int], int]) -> dict[str, dict[int, i
     return found
 
 
-def _checked(mark: str) -> Mark:
+def _checked(mark: str) -> LabelAction:
     if mark not in MARKS:
         raise InputError(f"a mark is one of {', '.join(MARKS)}, got {mark!r}.")
     return mark  # type: ignore[return-value]

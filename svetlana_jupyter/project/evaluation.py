@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.calibration import AS_GIVEN, Calibration, Reliability, class_ids, reliability
+from svetlana_jupyter.core.calibration import NO_CALIBRATION, Calibration, Reliability, class_ids, reliability
 from svetlana_jupyter.core.results import merge_predictions
 from svetlana_jupyter.core.scores import Scores, score
-from svetlana_jupyter.project.blind_score import blind_table
+from svetlana_jupyter.project.blind_score import test_set_predictions
 from svetlana_jupyter.project.evaluation_report import report_html, report_json, report_text
-from svetlana_jupyter.project.examples import examples
+from svetlana_jupyter.project.examples import select_training_objects
 from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.training import digest
 
@@ -61,7 +61,7 @@ class Evaluation:
     over: str = ""
     reliability: Reliability | None = None
     uncalibrated: Reliability | None = None
-    calibration: Calibration = AS_GIVEN
+    calibration: Calibration = NO_CALIBRATION
     left_out: Mapping[str, int] = field(default_factory=dict)
     outdated: bool = False
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -80,7 +80,7 @@ class Evaluation:
 
 def evaluate(project: Results, run: Run) -> Evaluation:
     """Return all that is known of a run."""
-    labels, _ = examples(project, run.settings.get("exclude_border", False), run.settings.get("size"))
+    labels, _ = select_training_objects(project, run.settings.get("exclude_border", False), run.settings.get("size"))
     outdated = run.annotations != digest(labels["class_id"])
     found, images = scored(project, run), project.compare_images(run=run.name)
     text = f"{found.text} {run.warning}" if run.warning else found.text
@@ -90,7 +90,7 @@ def evaluate(project: Results, run: Run) -> Evaluation:
 def scored(project: Results, run: Run) -> Evaluation:
     """Score what was predicted of the test set once it is annotated, else of annotated objects that were held out."""
     stopped = " The training was stopped early." if run.stopped else ""
-    blind, said = blind_table(project, run)
+    blind, said = test_set_predictions(project, run)
     if blind is not None:
         aside = Counter(project.test_set()["action"])
         return _scored(project, run, "blind test set", {"network": blind}, f"{said}{stopped}", aside)

@@ -38,7 +38,7 @@ def report_html(report: Evaluation) -> str:
         _table(["group", "objects", "accuracy", "balanced"], _by_group(report.network)),
     ]
     flex = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:6px 24px;margin:6px 0 6px -12px"
-    notes = "".join(f'<div style="{_MUTED}">{escape(line)}</div>' for line in notes_of(report))
+    notes = "".join(f'<div style="{_MUTED}">{escape(line)}</div>' for line in report_notes(report))
     return f'{lines}<div style="{flex}">{"".join(parts)}</div>{notes}'
 
 
@@ -50,16 +50,16 @@ def report_json(report: Evaluation) -> str:
 def _lines(report: Evaluation) -> list[str]:
     first = [f"Run {report.run}, {report.source}. {report.text}"]
     if report.network is None:
-        return first + notes_of(report)
+        return first + report_notes(report)
     classes = [
         f"  {name}: recall {recall}, precision {precision} ({n} objects)"
         for name, n, recall, precision, _ in _by_class(report.network)
     ]
     others = f"Balanced accuracy {report.network.balanced_accuracy}, macro F1 {report.network.macro_f1}."
-    return [*first, others, *classes, *notes_of(report)]
+    return [*first, others, *classes, *report_notes(report)]
 
 
-def notes_of(report: Evaluation) -> list[str]:
+def report_notes(report: Evaluation) -> list[str]:
     """Return what must be known to read the figures."""
     notes = []
     if report.network is not None:
@@ -77,12 +77,12 @@ def notes_of(report: Evaluation) -> list[str]:
     if report.outdated:
         notes.append("There are other annotations now than this run learned from.")
     if not report.images.empty and report.images["warn"].any():
-        notes.append(unlike_images(report.images))
+        notes.append(outlying_images(report.images))
     return notes
 
 
-def unlike_images(images: pd.DataFrame) -> str:
-    """Say which images look unlike those annotated, as `core.unlike.compare_images` found it."""
+def outlying_images(images: pd.DataFrame) -> str:
+    """Say which images look unlike those annotated, as `core.novelty.compare_images` found it."""
     told = images[images["warn"]].sort_values("unlike", ascending=False)["unlike"]
     names = [f"{image} ({share:.0%} of its objects)" for image, share in told.head(NAMED).items()]
     more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
@@ -93,13 +93,15 @@ def unlike_images(images: pd.DataFrame) -> str:
 def _calibration(report: Evaluation) -> str:
     assert report.reliability is not None and report.uncalibrated is not None
     after, before = report.reliability, report.uncalibrated
-    by_chance = f"(exact ones would show {after.by_chance:.1%} with so few objects)"
-    if report.calibration.is_none:
-        return f"Probabilities are off by {after.error:.1%} on average {by_chance}, as the classifier gives them."
+    expected_by_chance = f"(exact ones would show {after.expected_by_chance:.1%} with so few objects)"
+    if report.calibration.is_identity:
+        return (
+            f"Probabilities are off by {after.error:.1%} on average {expected_by_chance}, as the classifier gives them."
+        )
     how = f"temperature {report.calibration.temperature:.2g}" + (" and bias" if report.calibration.bias else "")
     return (
         f"Probabilities are calibrated ({how}): on objects that this was not fitted on they are off by "
-        f"{after.error:.1%} on average {by_chance}, {before.error:.1%} before."
+        f"{after.error:.1%} on average {expected_by_chance}, {before.error:.1%} before."
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from svetlana_jupyter.core.statistics import why_left_out
+from svetlana_jupyter.core.statistics import exclusion_reasons
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.blind import Blind
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Size = tuple[float | None, float | None]
 
 
-def examples(project: Blind, exclude_border: bool, size: Size | None) -> tuple[pd.DataFrame, str]:
+def select_training_objects(project: Blind, exclude_border: bool, size: Size | None) -> tuple[pd.DataFrame, str]:
     """Return the rows of `Blind.training_labels` that a training learns from, and a sentence about the others.
 
     Parameters
@@ -39,7 +39,7 @@ def examples(project: Blind, exclude_border: bool, size: Size | None) -> tuple[p
     ]
     # Annotated they are; only where they lie and how large they are is asked.
     table = pd.concat(tables).loc[labels.index, ["on_border", "size"]].assign(**{"class": "any"})
-    reason = why_left_out(table, exclude_border, size or (None, None))
+    reason = exclusion_reasons(table, exclude_border, size or (None, None))
     border, other = (int((reason == why).sum()) for why in ("border", "size"))
     parts = [f"{border:,} at the border of their image"] * bool(border) + [f"{other:,} by their size"] * bool(other)
     return labels[reason == ""], f"Annotated objects left out of training: {' and '.join(parts)}." if parts else ""

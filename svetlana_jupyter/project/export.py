@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.exports.findings import Findings
+from svetlana_jupyter.project.exports.findings import ResultsSnapshot
 from svetlana_jupyter.project.exports.geojson import write_geojson
 from svetlana_jupyter.project.exports.h5ad import check_anndata, write_anndata
 from svetlana_jupyter.project.exports.maps import check_imagej, write_imagej, write_masks, write_ome
 from svetlana_jupyter.project.exports.ngff import write_ngff
 from svetlana_jupyter.project.exports.patches import check_patches, write_patches
-from svetlana_jupyter.project.exports.place import Place, Stopped
+from svetlana_jupyter.project.exports.place import ExportStopped, OutputFolder
 from svetlana_jupyter.project.exports.tables import check_excel, write_csv, write_excel, write_parquet
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NAMED = 4  # files that a person is told by name
 
 
 @dataclass(frozen=True)
-class Format:
+class ExportFormat:
     """One way to write results.
 
     Attributes
@@ -42,22 +42,22 @@ class Format:
     """
 
     words: str
-    write: Callable[[Place, Findings], Iterator[Path]]
-    check: Callable[[Findings], None] = lambda found: None
+    write: Callable[[OutputFolder, ResultsSnapshot], Iterator[Path]]
+    check: Callable[[ResultsSnapshot], None] = lambda found: None
     each: Literal["project", "image", "class"] = "project"
 
 
-FORMATS: Mapping[str, Format] = {
-    "csv": Format("CSV tables", write_csv),
-    "excel": Format("Excel table", write_excel, check_excel),
-    "parquet": Format("Parquet tables", write_parquet),
-    "anndata": Format("AnnData, for scanpy and squidpy", write_anndata, check_anndata),
-    "tiff": Format("Class maps, for ImageJ and Fiji", write_imagej, check_imagej, "image"),
-    "ome-tiff": Format("Class maps, as OME-TIFF", write_ome, each="image"),
-    "ome-zarr": Format("Class maps, as OME-Zarr", write_ngff, each="image"),
-    "masks": Format("One mask a class", write_masks, check_imagej, "class"),
-    "geojson": Format("Outlines, for QuPath", write_geojson, each="image"),
-    "patches": Format("Annotated patches", write_patches, check_patches),
+FORMATS: Mapping[str, ExportFormat] = {
+    "csv": ExportFormat("CSV tables", write_csv),
+    "excel": ExportFormat("Excel table", write_excel, check_excel),
+    "parquet": ExportFormat("Parquet tables", write_parquet),
+    "anndata": ExportFormat("AnnData, for scanpy and squidpy", write_anndata, check_anndata),
+    "tiff": ExportFormat("Class maps, for ImageJ and Fiji", write_imagej, check_imagej, "image"),
+    "ome-tiff": ExportFormat("Class maps, as OME-TIFF", write_ome, each="image"),
+    "ome-zarr": ExportFormat("Class maps, as OME-Zarr", write_ngff, each="image"),
+    "masks": ExportFormat("One mask a class", write_masks, check_imagej, "class"),
+    "geojson": ExportFormat("Outlines, for QuPath", write_geojson, each="image"),
+    "patches": ExportFormat("Annotated patches", write_patches, check_patches),
 }
 
 
@@ -95,13 +95,13 @@ class Export:
             raise ProjectError("the project has no images yet; add some with project.add_images(...).")
         self._project, self._formats = project, formats
         self._stop: Callable[[], bool] = lambda: False
-        self._place = Place(project, folder, lambda: self._stop())
+        self._place = OutputFolder(project, folder, lambda: self._stop())
         self.folder, self.done, self.stopped = self._place.folder, 0.0, False
 
     def files(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Path]:
         """Write one file after the other, and yield each when it is whole."""
         self._stop = stop
-        found = Findings.of(self._project)
+        found = ResultsSnapshot.of(self._project)
         for name in self._formats:
             FORMATS[name].check(found)
         self._place.describe(found)
@@ -113,7 +113,7 @@ class Export:
                     part = min(1.0, count / max(1, many)) if format.each != "project" else 0.5
                     self.done = (number + part) / len(self._formats)
                     yield file
-        except Stopped:
+        except ExportStopped:
             self.stopped = True
         except OSError as error:
             raise ProjectError(
@@ -123,7 +123,7 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Written:
+class ExportFinished:
     """The end of an export that ran beside the notebook."""
 
     folder: Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import xarray as xr
 from traitlets import Any as AnyTrait
 
-from svetlana_jupyter.project.export import Export, Written
+from svetlana_jupyter.project.export import Export, ExportFinished
 from svetlana_jupyter.project.exports.arrays import to_xarray
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.predicting import Predicting
@@ -31,7 +31,7 @@ class Exporting(Predicting):
 
     def handle(self, event: object) -> None:
         """Take in one event of a job; only ever called by the owner."""
-        if isinstance(event, Written):
+        if isinstance(event, ExportFinished):
             self.exported, self.status = event, event.text
         else:
             super().handle(event)
@@ -69,7 +69,7 @@ class Exporting(Predicting):
             for file in export.files(stop):
                 files.append(file)
                 yield Progress(export.done, 1, f"{file.name} is written")
-            yield Written(export.folder, tuple(files), export.stopped)
+            yield ExportFinished(export.folder, tuple(files), export.stopped)
 
         self._jobs.start("export", work)
 

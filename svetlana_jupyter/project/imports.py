@@ -8,17 +8,17 @@ from pathlib import Path
 import pandas as pd
 
 from svetlana_jupyter.core.geojson import is_geojson
-from svetlana_jupyter.core.tables import EXCEL, Tabular
+from svetlana_jupyter.core.tables import EXCEL_SUFFIXES, TableSource
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.dataset import Dataset
 from svetlana_jupyter.project.importing.found import Found
-from svetlana_jupyter.project.importing.maps import from_map
-from svetlana_jupyter.project.importing.outlines import from_geojson
-from svetlana_jupyter.project.importing.svetlana import from_svetlana, labels_file
-from svetlana_jupyter.project.importing.tables import from_table
-from svetlana_jupyter.project.importing.taking import refuse_nothing, take
+from svetlana_jupyter.project.importing.maps import read_class_image
+from svetlana_jupyter.project.importing.outlines import read_qupath
+from svetlana_jupyter.project.importing.svetlana import labels_file, read_napari_svetlana
+from svetlana_jupyter.project.importing.tables import read_class_table
+from svetlana_jupyter.project.importing.taking import check_not_empty, take
 
-TABLES = (".csv", ".tsv", ".txt", *EXCEL)
+TABLES = (".csv", ".tsv", ".txt", *EXCEL_SUFFIXES)
 
 
 class Imports(Dataset):
@@ -26,7 +26,7 @@ class Imports(Dataset):
 
     def import_annotations(
         self,
-        source: Tabular,
+        source: TableSource,
         image: str | None = None,
         *,
         column: str | None = None,
@@ -69,27 +69,27 @@ class Imports(Dataset):
         """
         self._store.check_writable()
         found = self._found(source, image, column, names)
-        refuse_nothing(found, source if isinstance(source, str | Path) else "the table")
+        check_not_empty(found, source if isinstance(source, str | Path) else "the table")
         return take(self, found, overwrite)
 
     def _found(
         self,
-        source: Tabular,
+        source: TableSource,
         image: str | None,
         column: str | None,
         names: Mapping[int, str] | Sequence[str] | None,
     ) -> Found:
         if isinstance(source, pd.DataFrame):
-            return from_table(self, source, image, column)
+            return read_class_table(self, source, image, column)
         if not isinstance(source, str | Path):
             raise InputError(f"annotations come from a file, a folder or a DataFrame, got {type(source).__name__}.")
         path = Path(source).expanduser()
         if (labels := labels_file(path)) is not None:
-            return from_svetlana(self, labels, names)
+            return read_napari_svetlana(self, labels, names)
         if path.suffix.casefold() in TABLES:
-            return from_table(self, path, image, column)
+            return read_class_table(self, path, image, column)
         if is_geojson(path):
-            return from_geojson(self, path, image, column)
+            return read_qupath(self, path, image, column)
         if names is not None and not isinstance(names, Mapping):
             names = dict(enumerate(names, 1))
-        return from_map(self, path, image, names)
+        return read_class_image(self, path, image, names)

@@ -49,7 +49,7 @@ class JobState:
         return f"{'an' if self.kind == 'export' else 'a'} {self.kind}"
 
 
-def threads_for(kind: Literal["script", "panel"]) -> int:
+def thread_count(kind: Literal["script", "panel"]) -> int:
     """Return how many threads a job computes with: a script takes all there are, a panel leaves one for the notebook.
 
     ``OMP_NUM_THREADS`` limits them, as it does for torch.
@@ -60,7 +60,7 @@ def threads_for(kind: Literal["script", "panel"]) -> int:
     return available if kind == "script" else max(1, available - 1)
 
 
-class Owner:
+class OwnerThread:
     """The thread and loop that made the project, the only place where its state changes."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Job:
         self,
         kind: Kind,
         work: Work,
-        owner: Owner,
+        owner: OwnerThread,
         handle: Callable[[object], None],
         finished: Callable[[Exception | None], None],
     ) -> None:
@@ -148,7 +148,7 @@ class Pace:
         return replace(state, done=progress.done, total=progress.total, text=progress.text, seconds_left=left)
 
 
-class Host(Protocol):
+class JobHost(Protocol):
     """Who a job works for: it shows the job's state and trouble, and takes in its events."""
 
     job: JobState | None
@@ -157,12 +157,12 @@ class Host(Protocol):
     def handle(self, event: object) -> None: ...
 
 
-class Foreground:
+class JobRunner:
     """Runs one job at a time for its host, and keeps the host's ``job`` and ``trouble`` up to date."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: JobHost) -> None:
         self._host = host
-        self._owner = Owner()
+        self._owner = OwnerThread()
         self._pace = Pace()
         self._thread: Job | None = None
         self._claiming = threading.Lock()

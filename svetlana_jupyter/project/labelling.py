@@ -14,12 +14,21 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import IMPORT, Action, AnnotationLog, Entry, Label, ObjectId, Subject, log_table
-from svetlana_jupyter.core.objects import box_columns, center_columns
-from svetlana_jupyter.core.standing import Standing
-from svetlana_jupyter.core.succession import Succession
+from svetlana_jupyter.core.annotations import (
+    IMPORT_SOURCE_PREFIX,
+    Action,
+    AnnotationEvent,
+    AnnotationLog,
+    Label,
+    ObjectId,
+    VersionedObjectId,
+    events_table,
+)
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
+from svetlana_jupyter.core.standing import CurrentLabels
+from svetlana_jupyter.core.succession import LabelMapping
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.book import open_book, read_logs
+from svetlana_jupyter.project.book import open_annotation_file, read_other_logs
 
 PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
 
@@ -27,7 +36,7 @@ _Row: TypeAlias = tuple[str, int, int, tuple[float, ...], tuple[int, ...], int]
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class LabelBatch:
     """What a gesture says of objects of one image.
 
     Attributes
@@ -47,7 +56,7 @@ class Told:
     mask: int
 
 
-class Labelling:
+class Annotations:
     """Writes the annotations of one person, and reads those of everybody.
 
     Parameters
@@ -66,19 +75,19 @@ class Labelling:
     """
 
     def __init__(self, folder: Path, annotator: str, writable: bool, changed: Callable[[], None]) -> None:
-        self.book = open_book(folder, annotator, writable)
+        self.book = open_annotation_file(folder, annotator, writable)
         self.annotator = annotator
         self.touched: list[ObjectId] = []
-        self._others = read_logs(folder, besides=self.book.file)
+        self._others = read_other_logs(folder, excluding_file=self.book.file)
         self.book.listen(changed)
         self._followed: tuple[object, ...] = ()
-        self._table: tuple[Standing, int, pd.DataFrame] | None = None
-        self._standing = Standing(())
+        self._table: tuple[CurrentLabels, int, pd.DataFrame] | None = None
+        self._standing = CurrentLabels(())
 
-    def follow(self, steps: Mapping[str, Sequence[Succession]], merged: Mapping[int, int]) -> None:
+    def follow(self, steps: Mapping[str, Sequence[LabelMapping]], merged: Mapping[int, int]) -> None:
         """Carry annotations over the masks that were replaced, and count classes as those they were merged into."""
         if (steps, merged) != self._followed:
-            self._standing = Standing(self.logs.values(), steps, merged)
+            self._standing = CurrentLabels(self.logs.values(), steps, merged)
             self._followed = steps, merged
 
     @property
@@ -97,19 +106,19 @@ class Labelling:
 
     def label_table(self) -> pd.DataFrame:
         """Return `labels` as a table, indexed by ``(image, object)``: ``action`` and ``class_id``."""
-        labels, standing = self.labels, self._standing
-        if self._table is None or self._table[:2] != (standing, standing.version):
+        labels, current_labels = self.labels, self._standing
+        if self._table is None or self._table[:2] != (current_labels, current_labels.version):
             images, objects = zip(*labels) if labels else ((), ())
             actions, ids = zip(*labels.values()) if labels else ((), ())
             index = pd.MultiIndex.from_arrays(
                 [pd.Series(images, dtype="object"), pd.Series(objects, dtype="int64")], names=["image", "object"]
             )
             table = pd.DataFrame({"action": pd.Series(actions, index, "object"), "class_id": list(ids)}, index)
-            self._table = standing, standing.version, table.astype({"class_id": "int64"})
+            self._table = current_labels, current_labels.version, table.astype({"class_id": "int64"})
         return self._table[2].copy()
 
     def record(
-        self, told: Mapping[Action, Iterable[Told]], source: str = "script", seconds: float | None = None
+        self, told: Mapping[Action, Iterable[LabelBatch]], source: str = "script", seconds: float | None = None
     ) -> None:
         """Write one gesture, whose objects may be of several images, and of which several things may be said.
 
@@ -119,15 +128,15 @@ class Labelling:
             If one of the objects is not in the object index of its image.
         """
         rows = [(action, *row) for action, parts in told.items() for part in parts for row in self._located(part)]
-        self.book.hold()
+        self.book.ensure_writable()
         time, gesture, before = _now(), self.book.log.next_gesture, len(self.book.log.touched)
         self.book.append(
-            Entry(time, action, gesture, image, object, class_id, center, box, source, seconds, mask)
+            AnnotationEvent(time, action, gesture, image, object, class_id, center, box, source, seconds, mask)
             for action, image, object, class_id, center, box, mask in rows
         )
         self._note(before)
 
-    def _located(self, told: Told) -> Iterator[_Row]:
+    def _located(self, told: LabelBatch) -> Iterator[_Row]:
         image, index, objects = told.image, told.index, list(told.class_ids)
         missing = [object for object in objects if object not in index.index]
         if missing:
@@ -136,32 +145,32 @@ class Labelling:
                 f"numbered {index.index.min()} to {index.index.max()}."
             )
         ndim = sum(column in index for column in ("z", "y", "x"))
-        centers = index.loc[objects, center_columns(ndim)].to_numpy(float).tolist()
-        boxes = index.loc[objects, box_columns(ndim)].to_numpy(int).tolist()
+        centers = index.loc[objects, centroid_columns(ndim)].to_numpy(float).tolist()
+        boxes = index.loc[objects, bbox_columns(ndim)].to_numpy(int).tolist()
         for object, center, box in zip(objects, centers, boxes):
             yield image, object, told.class_ids[object], tuple(center), tuple(box), told.mask
 
     def undo(self) -> bool:
         """Take back the last gesture; False if there is none."""
-        self.book.hold()
-        return self._step("undo", self.book.log.undoable)
+        self.book.ensure_writable()
+        return self._step("undo", self.book.log.edit_to_undo)
 
     def redo(self) -> bool:
         """Bring back the last gesture taken back; False if there is none."""
-        self.book.hold()
-        return self._step("redo", self.book.log.redoable)
+        self.book.ensure_writable()
+        return self._step("redo", self.book.log.edit_to_redo)
 
-    def has_seen_later(self, image: str, mask: int) -> bool:
+    def has_annotated_later_mask(self, image: str, mask: int) -> bool:
         """Whether this person spoke of a later mask of an image than this one."""
         return self.book.log.masks.get(image, 0) > mask
 
     def table(self) -> pd.DataFrame:
-        """Return every row of every log, as `core.annotations.log_table` does."""
-        return log_table(self.logs)
+        """Return every row of every log, as `core.annotations.events_table` does."""
+        return events_table(self.logs)
 
-    def today(self, subject: Subject) -> list[ObjectId]:
+    def current_objects(self, subject: VersionedObjectId) -> list[ObjectId]:
         """Return the objects of the masks of today that an object of an earlier mask became."""
-        return self._standing.today(subject)
+        return self._standing.current_objects(subject)
 
     def gestures(self) -> pd.Series[str]:
         """Return the gesture that gave each object its class where it named others too, by ``(image, object)``.
@@ -174,9 +183,9 @@ class Labelling:
             sizes = Counter(entry.gesture for entry in log.entries if entry.action == "label")
             for entry in log.entries:
                 if entry.action == "label":
-                    together = sizes[entry.gesture] > 1 and not entry.source.startswith(IMPORT)
+                    together = sizes[entry.gesture] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
                     name = f"{who} {entry.gesture}" if together else ""
-                    found |= dict.fromkeys(self._standing.today(entry.subject), name)
+                    found |= dict.fromkeys(self._standing.current_objects(entry.subject), name)
         labels = self.label_table()
         return labels.index.to_series().map(found).fillna("").astype("object")
 
@@ -191,13 +200,13 @@ class Labelling:
     def _step(self, action: Action, gesture: int) -> bool:
         if gesture:
             before = len(self.book.log.touched)
-            self.book.append([Entry(_now(), action, gesture)])
+            self.book.append([AnnotationEvent(_now(), action, gesture)])
             self._note(before)
         return bool(gesture)
 
     def _note(self, before: int) -> None:
-        subjects = self.book.log.touched[before:]
-        self.touched = [id for subject in subjects for id in self._standing.today(subject)]
+        object_ids = self.book.log.touched[before:]
+        self.touched = [id for subject in object_ids for id in self._standing.current_objects(subject)]
 
 
 def _now() -> str:

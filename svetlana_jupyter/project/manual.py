@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from svetlana_jupyter.core.agreement import Agreement, agreement
-from svetlana_jupyter.core.conditions import match_rows, row_keys
-from svetlana_jupyter.core.tables import Tabular, column_like, listed, plain, read_table
+from svetlana_jupyter.core.conditions import choose_key_columns, match_rows
+from svetlana_jupyter.core.tables import TableSource, find_column, format_list, plain, read_table
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.counting import counts, images_with
+from svetlana_jupyter.project.counting import counts, images_with_conditions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +86,7 @@ class CountComparison:
 
 def compare_counts(
     project: Results,
-    manual: Tabular | Mapping[str, float],
+    manual: TableSource | Mapping[str, float],
     class_name: str | None,
     exclude_border: bool,
     size: tuple[float | None, float | None],
@@ -95,12 +95,12 @@ def compare_counts(
     if isinstance(manual, Mapping):
         manual = pd.DataFrame({"image": list(manual), "count": list(manual.values())})
     table = read_table(manual, "a table of counts")
-    images, _ = images_with(project, None)
-    keys, table = row_keys(table, images.reset_index(names="image"))
+    images, _ = images_with_conditions(project, None)
+    keys, table = choose_key_columns(table, images.reset_index(names="image"))
     if not keys:
         raise InputError(
-            f"a table of counts needs a column called like {listed(['image', *images.columns])}, to say what was "
-            f"counted; its columns are {listed(table.columns, 8)}."
+            f"a table of counts needs a column called like {format_list(['image', *images.columns])}, to say what was "
+            f"counted; its columns are {format_list(table.columns, 8)}."
         )
     chosen, said = _one_class(project, table, list(keys.values()), class_name)
     known = images.reset_index(names="image")[list(keys)].drop_duplicates(ignore_index=True)
@@ -126,7 +126,7 @@ def _one_class(
     if class_name is not None:
         class_name = project.classes.by_name(class_name).name
     rest = table.drop(columns=keys)
-    label, spelled = column_like(rest, ("class", "class name", "label")), {plain(name): name for name in names}
+    label, spelled = find_column(rest, ("class", "class name", "label")), {plain(name): name for name in names}
     wide = {spelled[plain(column)]: str(column) for column in rest if plain(column) in spelled}
     if label is not None:
         asked = {name: name for name in dict.fromkeys(table[label].astype(str).str.strip())}
@@ -141,12 +141,12 @@ def _one_class(
             class_name = names[0]
         else:
             raise InputError(
-                f"counts are compared one class at a time; say which with class_name=, one of {listed(names)}."
+                f"counts are compared one class at a time; say which with class_name=, one of {format_list(names)}."
             )
     if label is None and class_name in wide:
         count: str | None = wide[class_name]
     else:
-        count = column_like(rest, COUNT)
+        count = find_column(rest, COUNT)
         if label is not None:
             if class_name not in said:
                 raise InputError(f"the table of counts has no row of the class {class_name!r}.")
@@ -158,7 +158,7 @@ def _one_class(
     if count is None:
         raise InputError(
             f"a table of counts needs a column called “count” or {class_name!r}; its columns are "
-            f"{listed(table.columns, 8)}."
+            f"{format_list(table.columns, 8)}."
         )
     values = pd.to_numeric(table[count], errors="coerce")
     bad = table[count][values.isna() & table[count].notna() | (values < 0)]

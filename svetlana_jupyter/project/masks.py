@@ -11,7 +11,7 @@ from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.images import fingerprint
 from svetlana_jupyter.project.catalog import Source
 from svetlana_jupyter.project.imports import Imports
-from svetlana_jupyter.project.replacement import FATES, Match, fates_of, in_words, keep_mask, match_mask
+from svetlana_jupyter.project.replacement import STATUSES, Match, in_words, match_masks, save_mask, status_table
 
 
 class Masks(Imports):
@@ -41,7 +41,7 @@ class Masks(Imports):
         InputError
             If the mask cannot be used.
         """
-        return fates_of(self._match(name, mask), self._said_in(name))
+        return status_table(self._match(name, mask), self._said_in(name))
 
     def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
         """Give an image another segmentation; annotations go over to the objects that took the place of theirs.
@@ -78,16 +78,16 @@ class Masks(Imports):
             before = self._said_in(name)
             match = self._match(name, mask)
             if match.opened is not None:
-                keep_mask(self._store, self._catalog, match)
+                save_mask(self._store, self._catalog, match)
                 self._matched = None
                 self._read_again()
-            report = fates_of(match, before)
+            report = status_table(match, before)
             after = self._said_in(name)
         report["carried"] = [
             tuple(one for one in new if after.get(one) == said) for new, said in zip(report["new"], report["class"])
         ]
         counts = report["fate"].value_counts()
-        said = ", ".join(f"{counts[fate]} {fate}" for fate in FATES if fate in counts)
+        said = ", ".join(f"{counts[fate]} {fate}" for fate in STATUSES if fate in counts)
         self.status = f"{name} has a new mask. Annotated objects: {said or 'none'}"
         return report
 
@@ -98,7 +98,7 @@ class Masks(Imports):
         if self._matched is None or self._matched[0] != key:
             ids = [ObjectId(name, object) for object in self._said_in(name)]
             logs = list(self._labelling.logs.values())
-            self._matched = key, match_mask(self._store, self._catalog, name, mask, ids, logs)
+            self._matched = key, match_masks(self._store, self._catalog, name, mask, ids, logs)
         return self._matched[1]
 
     def _said_in(self, name: str) -> dict[int, str]:

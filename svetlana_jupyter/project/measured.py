@@ -20,11 +20,11 @@ from svetlana_jupyter.core.images import fingerprint
 from svetlana_jupyter.core.measures.table import VERSION
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.store import replacing
+from svetlana_jupyter.project.store import atomic_write
 
 
-class MeasuredFiles:
-    """The memory (`core.measure.Memory`) of one image; any thread and several kernels may use it.
+class DiskFeatureCache:
+    """The memory (`core.measure.FeatureCache`) of one image; any thread and several kernels may use it.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class MeasuredFiles:
                     with FileLock(self._folder / ".measurements.lock"):
                         self._tables[key] = _joined(self._read(key), self._tables[key])
                         self._tables[key].attrs["of"] = self._of
-                        with replacing(self._file(key)) as beside:
+                        with atomic_write(self._file(key)) as beside:
                             self._tables[key].to_parquet(beside)
 
     def _known(self, key: str) -> pd.DataFrame:
@@ -79,7 +79,7 @@ class MeasuredFiles:
         return _nothing()
 
 
-def remembering(
+def with_feature_cache(
     pair: ImagePair, folder: Path, writable: bool, files: tuple[Path | tuple[Path, ...], Path]
 ) -> ImagePair:
     """Return an image that keeps what is measured of it in a folder; ``files`` are those of image and of mask."""
@@ -87,7 +87,7 @@ def remembering(
     def identity() -> str:
         return f"{fingerprint(files[0])} {fingerprint(files[1])} {pair.spacing}"
 
-    return replace(pair, memory=MeasuredFiles(folder, writable, identity))
+    return replace(pair, feature_cache=DiskFeatureCache(folder, writable, identity))
 
 
 def _nothing() -> pd.DataFrame:

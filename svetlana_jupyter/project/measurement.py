@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
-from svetlana_jupyter.core.measure import in_um, length_unit, measure, memory_key
+from svetlana_jupyter.core.measure import feature_cache_key, finest_pixel_size_um, in_um, measure
 from svetlana_jupyter.core.measure_settings import MeasureSettings
 from svetlana_jupyter.core.measures.table import columns
 from svetlana_jupyter.core.pairing import ImagePair
@@ -15,12 +15,12 @@ from svetlana_jupyter.project.jobs import Progress, Stop
 MEASURED = ("shape", "intensity", "texture", "ring", "orientation", "position")
 
 
-def unmeasured(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> bool:
+def needs_measuring(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> bool:
     """Whether anything must still be measured of these objects."""
-    memory = pair.memory
+    feature_cache = pair.feature_cache
     known = (
-        [memory.recall(memory_key(group, settings)).index for group in settings.groups]
-        if memory
+        [feature_cache.recall(feature_cache_key(group, settings)).index for group in settings.groups]
+        if feature_cache
         else [objects.index[:0]]
     )
     return any(not objects.index.isin(index).all() for index in known)
@@ -42,8 +42,10 @@ def measure_images(
                 return
 
 
-def measured_table(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> pd.DataFrame:
+def feature_table(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> pd.DataFrame:
     """Return what is measured of the objects of an image, for people: indexed by ``(image, object)``."""
     found = columns(pair.ndim, len(pair.channels), settings.groups)
     table = pd.concat(list(measure(pair, objects, settings))).loc[objects.index]
-    return pd.concat({pair.name: in_um(table, found, pair.channels, length_unit(pair))}, names=["image", "object"])
+    return pd.concat(
+        {pair.name: in_um(table, found, pair.channels, finest_pixel_size_um(pair))}, names=["image", "object"]
+    )

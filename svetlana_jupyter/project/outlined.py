@@ -8,17 +8,17 @@ from pathlib import Path
 import zarr
 from xarray import DataArray
 
-from svetlana_jupyter.core.drawing import Drawn, DrawnWhenRead, draw, fitting
+from svetlana_jupyter.core.drawing import Drawn, LazyPolygonMask, draw, fitting
 from svetlana_jupyter.core.formats.stored import lazy
 from svetlana_jupyter.core.geojson import read_geojson
-from svetlana_jupyter.core.tables import listed
+from svetlana_jupyter.core.tables import format_list
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.store import draft_of
+from svetlana_jupyter.project.store import draft_path
 
 CHUNK = 512  # of which the tiles that are drawn are whole multiples
 
 
-def keep_outlines(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
+def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
     """Draw the outlines of a file as a Zarr in a folder, whole or not at all.
 
     Parameters
@@ -39,7 +39,7 @@ def keep_outlines(folder: Path, file: Path, image: DataArray) -> tuple[Path, str
     found = read_geojson(file.expanduser())
     shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
     dtype = fitting(found.shapes)
-    drawn, draft = Drawn(), draft_of(folder)
+    drawn, draft = Drawn(), draft_path(folder)
     draft.mkdir(parents=True)
     try:
         chunks = tuple(min(CHUNK, side) for side in shape[-2:])
@@ -60,18 +60,18 @@ def keep_outlines(folder: Path, file: Path, image: DataArray) -> tuple[Path, str
     return folder / "mask.zarr", _said(count, drawn, found.note, drawn.missing(found.shapes))
 
 
-def outlined_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
+def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
     """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is drawn when it is read."""
-    pixels = lazy(DrawnWhenRead(read_geojson(file.expanduser()).shapes, shape))
+    pixels = lazy(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
     return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 
 
 def _said(count: int, drawn: Drawn, note: str, missing: list[int]) -> str:
     parts = [f"{len(drawn.seen):,} of {count:,} outlines are objects"]
-    if drawn.overlapping:
+    if drawn.overlapping_labels:
         parts.append(
-            f"{len(drawn.overlapping):,} of them overlap, in {drawn.overlap:,} pixels, where the smaller one lies above"
+            f"{len(drawn.overlapping_labels):,} of them overlap, in {drawn.overlap:,} pixels, where the smaller one lies above"
         )
     if missing:
-        parts.append(f"beyond the image, covered or smaller than a pixel: {listed(missing)}")
+        parts.append(f"beyond the image, covered or smaller than a pixel: {format_list(missing)}")
     return "; ".join(parts) + "." + (f" {note}" if note else "")

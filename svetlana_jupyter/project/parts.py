@@ -23,13 +23,13 @@ from pyarrow.parquet import read_schema
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.runs import Run
-from svetlana_jupyter.project.store import file_name, replacing
+from svetlana_jupyter.project.store import atomic_write, file_name
 
 VERSION = 1  # of how parts are split and batches filled
 
 
 @dataclass(frozen=True)
-class PartTable:
+class PartPredictions:
     """What was predicted of one part.
 
     Parameters
@@ -50,7 +50,7 @@ class PartTable:
 
 
 class Found(Protocol):
-    """What one batch found (`learn.predict.Predicted`)."""
+    """What one batch found (`learn.predict.PredictionBatch`)."""
 
     @property
     def objects(self) -> NDArray[np.int64]: ...
@@ -59,29 +59,29 @@ class Found(Protocol):
     def probabilities(self) -> NDArray[np.float32]: ...
 
     @property
-    def unlike(self) -> NDArray[np.float32]: ...
+    def novelty(self) -> NDArray[np.float32]: ...
 
 
-class End(Protocol):
-    """What is to say behind the last batch (`learn.predict.PartPredicted`)."""
+class PartSummary(Protocol):
+    """What is to say behind the last batch (`learn.predict.PartFinished`)."""
 
     @property
     def failed(self) -> Mapping[int, str]: ...
 
 
-def part_table(found: Sequence[Found], end: End, classes: Sequence[int]) -> PartTable:
+def merge_batches(found: Sequence[Found], end: PartSummary, classes: Sequence[int]) -> PartPredictions:
     """Return what the batches of a part found as one table."""
-    unlike = np.concatenate([np.empty(0, np.float32), *(one.unlike for one in found)])
-    return PartTable(
+    novelty = np.concatenate([np.empty(0, np.float32), *(one.novelty for one in found)])
+    return PartPredictions(
         objects=np.concatenate([np.empty(0, np.int64), *(one.objects for one in found)]),
         probabilities=np.concatenate([np.empty((0, len(classes)), np.float32), *(one.probabilities for one in found)]),
-        asked=len(unlike),
-        beyond=int((unlike > 1).sum()),
+        asked=len(novelty),
+        beyond=int((novelty > 1).sum()),
         failed=end.failed,
     )
 
 
-def key_of(image: str, mask: int, objects: pd.DataFrame, average: bool) -> str:
+def prediction_key(image: str, mask: int, objects: pd.DataFrame, average: bool) -> str:
     """Return what stands for all that decides predictions of an image, besides the run.
 
     Parameters
@@ -113,12 +113,12 @@ class ImageParts:
         self._run, self._image, self._key, self._classes = run, image, key, list(classes)
         self._folder = run.predictions_file(image).with_name(f"{file_name(image)}.{key}.parts")
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether all objects of the image are predicted as the key says."""
         kept = self._kept()
         return kept.get("key") == self._key and not kept.get("failed")
 
-    def are_of_another(self, image: str) -> bool:
+    def image_changed(self, image: str) -> bool:
         """Whether there are predictions, but of other pixels than those that a fingerprint stands for."""
         return bool(self._kept().get("image", image) != image)
 
@@ -138,14 +138,14 @@ class ImageParts:
             if of_this.fullmatch(folder.name) and not (resume and folder == self._folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def keep(self, number: int, part: PartTable) -> None:
+    def keep(self, number: int, part: PartPredictions) -> None:
         """Write one part, whole or not at all."""
         table = pd.DataFrame(part.probabilities, pd.Index(part.objects, name="object"), self._columns)
         failed = [[object, why] for object, why in sorted(part.failed.items())]
         table.attrs = {"count": len(table), "asked": part.asked, "beyond": part.beyond, "failed": failed}
         with _writing(self._image):
             self._folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self._folder / f"{number:06d}.parquet") as beside:
+            with atomic_write(self._folder / f"{number:06d}.parquet") as beside:
                 table.to_parquet(beside)
 
     def merge(self, numbers: Iterable[int], known: dict[str, Any]) -> pd.DataFrame:
@@ -194,11 +194,11 @@ def _writing(image: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FullError(
+        raise PredictionWriteError(
             f"the predictions of {image} could not be written ({error.strerror or error}). Make room or bring the "
             "folder back, and predict again: what is done is kept."
         ) from error
 
 
-class FullError(ProjectError):
+class PredictionWriteError(ProjectError):
     """Predictions cannot be kept, of this image or any other."""

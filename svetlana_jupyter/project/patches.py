@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from xarray import DataArray
 
-from svetlana_jupyter.core.geometry import freeze_patches, patch_geometry, settings_for
-from svetlana_jupyter.core.may_use import restricted
+from svetlana_jupyter.core.geometry import patch_geometry, patch_settings_for_object, resolve_patch_settings
+from svetlana_jupyter.core.may_use import restrict_to_allowed_cues
 from svetlana_jupyter.core.patches import Floats, take_patch
-from svetlana_jupyter.core.recipes import AUTO
+from svetlana_jupyter.core.recipes import AUTO_PRESET
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.searching import chosen_before
+from svetlana_jupyter.project.searching import previous_choice
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.pairing import ImagePair
@@ -28,7 +28,7 @@ def patch_settings(project: Project, image: str, settings: TrainingSettings | No
 
     Before there are annotations, a size that is automatic follows all objects of ``image``. Any thread may call this.
     """
-    settings = settings or restricted(project.settings)
+    settings = settings or restrict_to_allowed_cues(project.settings)
     pair = project.pair(image)
     if settings.patches.is_frozen:
         return settings.patches
@@ -36,10 +36,10 @@ def patch_settings(project: Project, image: str, settings: TrainingSettings | No
     names = list(labels.index.unique("image")) or [image]
     objects = pd.concat({name: project.objects(name) for name in names})
     known = labels if len(labels) else None
-    return freeze_patches(settings.patches, objects, known, pair.spacing, settings.least_side)
+    return resolve_patch_settings(settings.patches, objects, known, pair.spacing, settings.min_patch_side)
 
 
-def seen_patch(project: Project, image: str, object: int, settings: PatchSettings) -> DataArray:
+def classifier_patch(project: Project, image: str, object: int, settings: PatchSettings) -> DataArray:
     """Return the patch of an object exactly as a classifier with these settings sees it.
 
     Parameters
@@ -63,7 +63,7 @@ def seen_patch(project: Project, image: str, object: int, settings: PatchSetting
     pair, row = project.pair(image), _row(project, image, object)
     axes = list("zyx"[-pair.ndim :])
     center = row[axes].to_numpy(float)[0]
-    settings = settings_for(settings, row, object, pair.spacing)
+    settings = patch_settings_for_object(settings, row, object, pair.spacing)
     pixels = take_patch(pair.image, pair.mask, center, settings, object)
     geometry = patch_geometry(settings, pair.spacing)
     places = {
@@ -95,7 +95,7 @@ def augmented_patches(
     Returns
     -------
     DataArray of shape (n, C', [Z,] Y, X), float32
-        ``c`` names what each channel is, as for `seen_patch`. The settings that were used, patches concrete, are
+        ``c`` names what each channel is, as for `classifier_patch`. The settings that were used, patches concrete, are
         ``attrs["settings"]`` as JSON.
 
     Raises
@@ -105,12 +105,12 @@ def augmented_patches(
     SettingsError
         If the augmentation pipeline cannot work on such patches.
     """
-    from svetlana_jupyter.learn.varied import varied_patches
+    from svetlana_jupyter.learn.varied import augment_object
 
     settings, labels = settings or project.settings, _labels(project)
-    if settings.recipe == AUTO and (before := chosen_before(project.runs, settings, labels.unique().tolist())):
+    if settings.recipe == AUTO_PRESET and (before := previous_choice(project.runs, settings, labels.unique().tolist())):
         settings = before[1]
-    settings = restricted(settings)
+    settings = restrict_to_allowed_cues(settings)
     row = _row(project, image, object)
     frozen = settings.changed(patches=patch_settings(project, image, settings))
     known = labels.index if len(labels) else pd.MultiIndex.from_product([[image], project.objects(image).index])
@@ -120,7 +120,7 @@ def augmented_patches(
         (project.pair(name), table[table.index.isin(some[some.get_level_values(0) == name].get_level_values(1))])
         for name, table in tables.items()
     ]
-    varied = varied_patches(project.pair(image), row, beside, frozen, n)
+    varied = augment_object(project.pair(image), row, beside, frozen, n)
     named = _named(varied, project.pair(image), frozen.patches, "augmented patches")
     return named.assign_attrs(settings=frozen.to_json())
 
@@ -135,15 +135,15 @@ def check_pipeline(project: Project, settings: TrainingSettings) -> None:
     """
     if settings.augmentation.pipeline is None:
         return
-    from svetlana_jupyter.learn.pipeline_build import pipeline_of
+    from svetlana_jupyter.learn.pipeline_build import build_pipeline
 
-    settings = restricted(settings)
+    settings = restrict_to_allowed_cues(settings)
     kinds = {(len(entry.shape), len(entry.channels)): name for name, entry in project.images.items()} or {(2, 3): ""}
     annotated = list(_labels(project).index.unique("image"))
     for (ndim, channels), image in kinds.items():
         if image and all(project.is_indexed(name) for name in annotated or [image]):  # how large patches are is known
             settings = settings.changed(patches=patch_settings(project, image, settings))
-        pipeline_of(settings, ndim, channels)
+        build_pipeline(settings, ndim, channels)
 
 
 def _labels(project: Project) -> pd.Series[int]:
@@ -161,7 +161,7 @@ def _row(project: Project, image: str, object: int) -> pd.DataFrame:
 def _named(pixels: Floats, pair: ImagePair, settings: PatchSettings, name: str) -> DataArray:
     """Name the channels of patches (..., C', [z,] y, x)."""
     names = [*pair.channels]
-    if settings.is_doubled:
+    if settings.has_doubled_channels:
         names += [f"{name}, object alone" for name in pair.channels]
     if settings.mask_channel:
         names.append("mask")

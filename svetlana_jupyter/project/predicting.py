@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 from traitlets import Any as AnyTrait
 
-from svetlana_jupyter.project.cluster import choose_client
-from svetlana_jupyter.project.evaluation_report import unlike_images
-from svetlana_jupyter.project.jobs import Foreground, Work, threads_for
+from svetlana_jupyter.project.cluster import resolve_client
+from svetlana_jupyter.project.evaluation_report import outlying_images
+from svetlana_jupyter.project.jobs import JobRunner, Work, thread_count
 from svetlana_jupyter.project.prediction import (
     AllPredicted,
     ImagePredicted,
     PredictionTask,
-    failed_objects,
+    describe_failures,
     predict_images,
 )
 from svetlana_jupyter.project.results import Results
@@ -40,7 +40,7 @@ class Predicting(Results):
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         super().__init__(path, classes, annotator)
-        self._jobs = Foreground(self)
+        self._jobs = JobRunner(self)
 
     def handle(self, event: object) -> None:
         """Take in one event of a job; only ever called by the owner."""
@@ -88,11 +88,11 @@ class Predicting(Results):
         """
         if network is not None:
             self._networks[self.run(run).name] = network
-        self._jobs.run("prediction", self._prediction(images, run, threads_for("script"), client, resume, average))
+        self._jobs.run("prediction", self._prediction(images, run, thread_count("script"), client, resume, average))
 
     def start_prediction(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify on a thread of its own, so that the notebook stays free."""
-        self._jobs.start("prediction", self._prediction(images, run, threads_for("panel")))
+        self._jobs.start("prediction", self._prediction(images, run, thread_count("panel")))
 
     def leave_out(self, images: Collection[str]) -> None:
         """Go on as if some images were not part of the project, until it is opened again; nothing is written."""
@@ -112,7 +112,7 @@ class Predicting(Results):
         chosen, names = self.run(run), self._chosen(images)
         self._store.check_writable()
         task = self._predicting(names, chosen, threads, self._networks.get(chosen.name))
-        task = replace(task, client=choose_client(client), resume=resume, average=average)
+        task = replace(task, client=resolve_client(client), resume=resume, average=average)
         return lambda stop: predict_images(task, stop)
 
     def _predicting(self, names: list[str], run: Run, threads: int, network: Module | None) -> PredictionTask:
@@ -137,8 +137,8 @@ class Predicting(Results):
         ]
         compared = self.compare_images([event.image for event in events], events[0].run)
         if compared["warn"].any():
-            said.append(unlike_images(compared))
-        failed = [failed_objects(event.image, event.failed) for event in events if event.failed]
+            said.append(outlying_images(compared))
+        failed = [describe_failures(event.image, event.failed) for event in events if event.failed]
         if failed:
             self.trouble = ". ".join(failed)
         self.status = ". ".join([*said, *failed])

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from svetlana_jupyter.core.normalize import keep_statistics
+from svetlana_jupyter.core.normalize import set_image_statistics
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.project.jobs import Progress, Stop
-from svetlana_jupyter.project.parts import FullError, ImageParts, key_of, part_table
+from svetlana_jupyter.project.parts import ImageParts, PredictionWriteError, merge_batches, prediction_key
 from svetlana_jupyter.project.runs import Run
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from svetlana_jupyter.learn.classifier import Classifier
-    from svetlana_jupyter.learn.familiar import Familiar
+    from svetlana_jupyter.learn.familiar import ReferenceDistribution
 
 SETTLING = 0.5  # seconds before a rate is told
 
@@ -137,10 +137,10 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     """
     from svetlana_jupyter.learn.classifier import load_classifier
     from svetlana_jupyter.learn.device import limit_threads
-    from svetlana_jupyter.learn.familiar import Familiar
+    from svetlana_jupyter.learn.familiar import ReferenceDistribution
 
     yield Progress(0, 1, "opening")
-    classifier, familiar = load_classifier(task.run.path, task.network), Familiar.load(task.run.path)
+    classifier, reference = load_classifier(task.run.path, task.network), ReferenceDistribution.load(task.run.path)
     if task.average:
         classifier = classifier.averaged()
     limit_threads(task.threads)
@@ -152,14 +152,14 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     pace = _Pace(total, total - sum(plan.count for plan in plans.values()))
     predicted: list[ImagePredicted] = []
     for name, plan in plans.items():
-        if plan.kept.is_whole() and task.resume:
+        if plan.kept.is_complete() and task.resume:
             continue
         try:
-            for done in _predicted(task, plan, classifier, familiar, stop):
+            for done in _predicted(task, plan, classifier, reference, stop):
                 yield pace.after(done, name)
                 if stop():
                     return
-        except FullError:
+        except PredictionWriteError:
             raise
         except SvetlanaError as error:
             troubles[name] = error
@@ -176,7 +176,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
         )
 
 
-def failed_objects(image: str, failed: Mapping[int, str]) -> str:
+def describe_failures(image: str, failed: Mapping[int, str]) -> str:
     """Say how many objects have no prediction, and why."""
     why = next(iter(failed.values()))
     return f"{len(failed):,} objects of {image} could not be read and have no prediction: {why}"
@@ -200,42 +200,42 @@ def _plan(task: PredictionTask, name: str, classifier: Classifier) -> _Plan:
     from svetlana_jupyter.learn.predict import split_into_parts
 
     pair, objects, fingerprint = task.pair(name), task.objects(name), task.fingerprint(name)
-    key = key_of(fingerprint, task.masks[name], objects, task.average)
+    key = prediction_key(fingerprint, task.masks[name], objects, task.average)
     kept = ImageParts(task.run, name, key, classifier.classes)
-    if changed := kept.are_of_another(fingerprint):
-        keep_statistics(pair.image, None)
+    if changed := kept.image_changed(fingerprint):
+        set_image_statistics(pair.image, None)
     kept.start(task.resume)
     parts = split_into_parts(pair, objects, classifier)
     done = kept.done() if task.resume else {}
-    if task.resume and kept.is_whole():
+    if task.resume and kept.is_complete():
         done = {number: len(part) for number, part in enumerate(parts)}
     missing = {number: part for number, part in enumerate(parts) if done.get(number) != len(part)}
     return _Plan(pair, objects, fingerprint, kept, parts, missing, changed)
 
 
 def _predicted(
-    task: PredictionTask, plan: _Plan, classifier: Classifier, familiar: Familiar | None, stop: Stop
+    task: PredictionTask, plan: _Plan, classifier: Classifier, reference: ReferenceDistribution | None, stop: Stop
 ) -> Iterator[int]:
     """Predict what is missing of an image and keep it; yield how many objects each step has done."""
-    from svetlana_jupyter.learn.predict import PartPredicted, Predicted, ask, predict_parts
+    from svetlana_jupyter.learn.predict import PartFinished, PredictionBatch, ask, predict_parts
 
-    asked = None if familiar is None else ask(plan.objects)
+    asked = None if reference is None else ask(plan.objects)
     if not plan.missing:
         return
     if task.client is not None:
         from svetlana_jupyter.project.cluster import predict_on_cluster
 
-        parts = predict_on_cluster(task.client, plan.pair, plan.missing, classifier, familiar, asked, stop)
+        parts = predict_on_cluster(task.client, plan.pair, plan.missing, classifier, reference, asked, stop)
         with closing(parts):
             for number, part in parts:
                 plan.kept.keep(number, part)
                 yield len(plan.missing[number])
         return
-    waiting: list[Predicted] = []
-    with closing(predict_parts(plan.pair, plan.missing, classifier, None, familiar, asked)) as events:
+    waiting: list[PredictionBatch] = []
+    with closing(predict_parts(plan.pair, plan.missing, classifier, None, reference, asked)) as events:
         for event in events:
-            if isinstance(event, PartPredicted):
-                plan.kept.keep(event.part, part_table(waiting, event, classifier.classes))
+            if isinstance(event, PartFinished):
+                plan.kept.keep(event.part, merge_batches(waiting, event, classifier.classes))
                 waiting = []
                 yield len(event.failed)
             else:

@@ -15,21 +15,28 @@ import pandas as pd
 import xarray as xr
 from traitlets import Any as AnyTrait
 
-from svetlana_jupyter.core.recipes import AUTO
+from svetlana_jupyter.core.recipes import AUTO_PRESET
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.analysis import Analysis
-from svetlana_jupyter.project.examples import examples
+from svetlana_jupyter.project.examples import select_training_objects
 from svetlana_jupyter.project.exporting import Exporting
-from svetlana_jupyter.project.jobs import Stop, Work, threads_for
-from svetlana_jupyter.project.measurement import MEASURED, measure_images, measured_table, unmeasured
+from svetlana_jupyter.project.jobs import Stop, Work, thread_count
+from svetlana_jupyter.project.measurement import MEASURED, feature_table, measure_images, needs_measuring
 from svetlana_jupyter.project.patches import augmented_patches, check_pipeline
 from svetlana_jupyter.project.prediction import predict_images
-from svetlana_jupyter.project.report import project_html
+from svetlana_jupyter.project.report import project_report_html
 from svetlana_jupyter.project.runs import Run
-from svetlana_jupyter.project.start import beginning
-from svetlana_jupyter.project.sweep import TABLE_2, cells, sweep, sweep_table
-from svetlana_jupyter.project.training import Abandoned, LiveCurve, Scored, TrainingTask, readiness, train_run
+from svetlana_jupyter.project.start import resolve_training_setup
+from svetlana_jupyter.project.sweep import PAPER_GRID, cells, sweep, sweep_table
+from svetlana_jupyter.project.training import (
+    LearningCurve,
+    RunScored,
+    TrainingAbandoned,
+    TrainingTask,
+    readiness,
+    train_run,
+)
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -144,7 +151,7 @@ class Project(Exporting, Analysis):
         Run
             Finished, and from now on `current_run`.
         """
-        threads = threads_for("script")
+        threads = thread_count("script")
         self._jobs.run("training", self._training(settings, changes, predict, network, threads, search))
         return self._runs[self.current_run]
 
@@ -158,7 +165,7 @@ class Project(Exporting, Analysis):
         **changes: Any,
     ) -> None:
         """Train on a thread of its own, so that the notebook stays free; `job`, `live` and `current_run` tell."""
-        threads = threads_for("panel")
+        threads = thread_count("panel")
         self._jobs.start("training", self._training(settings, changes, predict, network, threads, search))
 
     def measure(
@@ -187,10 +194,10 @@ class Project(Exporting, Analysis):
         chosen = self.settings.measurements
         chosen = chosen.changed(groups=tuple(groups), ring=chosen.ring if ring is None else ring)
         pairs = {name: self.pair(name) for name in names}
-        if any(unmeasured(pair, self.objects(name), chosen) for name, pair in pairs.items()):
+        if any(needs_measuring(pair, self.objects(name), chosen) for name, pair in pairs.items()):
             self._jobs.run("measurement", lambda stop: measure_images(pairs, self.objects, chosen, stop))
         table = self.predictions(names)
-        measured = pd.concat([measured_table(pair, self.objects(name), chosen) for name, pair in pairs.items()])
+        measured = pd.concat([feature_table(pair, self.objects(name), chosen) for name, pair in pairs.items()])
         return table.merge(measured, how="left", left_index=True, right_index=True, suffixes=("", "_measured"))
 
     def sweep(
@@ -224,8 +231,8 @@ class Project(Exporting, Analysis):
         if sampling is not None:
             values["patches"] = {"sampling": sampling}
         if not any(isinstance(value, list | range) for value in values.values()):
-            values = {**TABLE_2, **values}
-        task = self._task(settings, {}, threads_for("script"))
+            values = {**PAPER_GRID, **values}
+        task = self._task(settings, {}, thread_count("script"))
         wanted = cells(task, values)
         self._jobs.run("sweep", lambda stop: sweep(task, wanted, self._store.sweep_file, stop))
         return sweep_table(wanted, self._store.sweep_file)
@@ -235,7 +242,7 @@ class Project(Exporting, Analysis):
         self._jobs.stop()
 
     def _repr_html_(self) -> str:
-        return project_html(self)
+        return project_report_html(self)
 
     def _training(
         self,
@@ -248,12 +255,12 @@ class Project(Exporting, Analysis):
     ) -> Work:
         given = TrainingSettings(**settings) if isinstance(settings, Mapping) else settings
         task = replace(self._task(given, changes, threads, network), search=search)
-        if search and task.settings.recipe != AUTO:
+        if search and task.settings.recipe != AUTO_PRESET:
             raise ProjectError(
                 f'a search chooses the recipe, but the settings name "{task.settings.recipe}"; give recipe="auto".'
             )
         threads = task.settings.threads or threads
-        self.live, self._network = LiveCurve(), network
+        self.live, self._network = LearningCurve(), network
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
@@ -275,8 +282,8 @@ class Project(Exporting, Analysis):
         if missing:
             raise ProjectError(missing)
         self._store.check_writable()
-        begins = beginning(self.settings, settings, changes, network, self._runs)
-        labels, says = examples(self, wanted.exclude_border, wanted.size)
+        begins = resolve_training_setup(self.settings, settings, changes, network, self._runs)
+        labels, says = select_training_objects(self, wanted.exclude_border, wanted.size)
         return TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.objects,
@@ -288,11 +295,11 @@ class Project(Exporting, Analysis):
             begins=begins,
             runs=tuple(self.runs),
             says=says,
-            workers=begins.settings.threads or threads_for("script"),
+            workers=begins.settings.threads or thread_count("script"),
         )
 
     def _missing(self, settings: TrainingSettings) -> str:
-        labels, says = examples(self, settings.exclude_border, settings.size)
+        labels, says = select_training_objects(self, settings.exclude_border, settings.size)
         counts = labels["class_id"].value_counts().reindex(self.classes.ids, fill_value=0)
         named = counts.set_axis(self.classes.names)
         return self._overwritten(self.images) or readiness(bool(self.images), named, says)
@@ -303,7 +310,7 @@ class Project(Exporting, Analysis):
 
     def handle(self, event: object) -> None:
         """Take in one event of a job; only ever called by the owner."""
-        if isinstance(event, LiveCurve):
+        if isinstance(event, LearningCurve):
             self.live = event
         elif isinstance(event, Run):
             self._runs[event.name] = event
@@ -315,14 +322,14 @@ class Project(Exporting, Analysis):
             self.status = ". ".join([trained, " ".join(filter(None, [event.choice, *event.remarks]))]).removesuffix(
                 ". "
             )
-        elif isinstance(event, Scored):
+        elif isinstance(event, RunScored):
             self._runs[event.run.name] = event.run
             self.runs_version += 1
-            if not event.run.calibration.is_none:
+            if not event.run.calibration.is_identity:
                 self._predicted.clear()
                 self.predictions_version += 1
             self.status = self.evaluate(event.run.name).text
-        elif isinstance(event, Abandoned):
+        elif isinstance(event, TrainingAbandoned):
             self.status = "Stopped before anything was trained."
         else:
             super().handle(event)

@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.queue import Candidate, drawn_order, image_order, least_certain, near_order, random_order
+from svetlana_jupyter.core.queue import (
+    QueuedObject,
+    distance_order,
+    image_order,
+    random_order,
+    test_set_order,
+    uncertainty_order,
+)
 from svetlana_jupyter.errors import InputError, ProjectError
 
 if TYPE_CHECKING:
@@ -35,9 +42,9 @@ class Queue:
     """
 
     _masks: list[int]
-    _seen: list[Candidate]
-    _drawn: deque[Candidate]
-    _rest: Iterator[Candidate]
+    _seen: list[QueuedObject]
+    _drawn: deque[QueuedObject]
+    _rest: Iterator[QueuedObject]
     _position: int
 
     def __init__(
@@ -55,7 +62,7 @@ class Queue:
         self._images = [near[0]] if near is not None else list(images)
         self._begin()
 
-    def next(self) -> Candidate | None:
+    def next(self) -> QueuedObject | None:
         """Return the next object: one stepped back from, else a new one without annotation; None at the end."""
         if self._masks != self._masks_now():
             self._begin()
@@ -69,14 +76,14 @@ class Queue:
                 return candidate
         return None
 
-    def ahead(self, n: int) -> list[Candidate]:
+    def ahead(self, n: int) -> list[QueuedObject]:
         """Return up to ``n`` objects that `next` will bring if nothing is said of them before."""
         while len(self._drawn) < n and (candidate := next(self._rest, None)) is not None:
             if self._is_open(candidate):
                 self._drawn.append(candidate)
         return [*self._seen[self._position :], *self._drawn][:n]
 
-    def previous(self) -> Candidate | None:
+    def previous(self) -> QueuedObject | None:
         """Return the object handed out before the last one, None at the beginning."""
         if self._masks != self._masks_now():
             self._begin()
@@ -85,10 +92,10 @@ class Queue:
         self._position -= 1
         return self._seen[self._position - 1]
 
-    def _draw(self) -> Candidate | None:
+    def _draw(self) -> QueuedObject | None:
         return self._drawn.popleft() if self._drawn else next(self._rest, None)
 
-    def _is_open(self, candidate: Candidate) -> bool:
+    def _is_open(self, candidate: QueuedObject) -> bool:
         """Whether nothing is said of an object yet, and this queue may bring it."""
         if self._project.in_test_set(*candidate.id) != (self._kind == "test"):
             return False
@@ -101,20 +108,20 @@ class Queue:
         self._position = 0
         self._rest = self._order()
 
-    def _order(self) -> Iterator[Candidate]:
+    def _order(self) -> Iterator[QueuedObject]:
         project = self._project
         if self._near is not None:
             image, object = ObjectId(*self._near)
             pair = project.pair(image)
-            return near_order(image, project.objects(image), object, pair.spacing)
+            return distance_order(image, project.objects(image), object, pair.spacing)
         if self._kind == "image":
             return image_order((name, project.objects(name).index.to_numpy()) for name in self._images)
         if self._kind == "test":
             chosen = set(self._images)
-            return drawn_order([id for id in project.test_objects if id.image in chosen])
+            return test_set_order([id for id in project.test_objects if id.image in chosen])
         if self._kind == "random":
             return random_order({name: project.objects(name).index.to_numpy() for name in self._images}, self._seed)
-        return least_certain(project.predictions(self._images))
+        return uncertainty_order(project.predictions(self._images))
 
     def _masks_now(self) -> list[int]:
         return [self._project.images[name].mask_number for name in self._images]

@@ -16,21 +16,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import AnnotationLog, Label, ObjectId, Subject
+from svetlana_jupyter.core.annotations import AnnotationLog, Label, ObjectId, VersionedObjectId
 from svetlana_jupyter.core.geojson import is_geojson
 from svetlana_jupyter.core.images import fingerprint
-from svetlana_jupyter.core.matching import fates, link, link_boxes, overlap
-from svetlana_jupyter.core.objects import box_columns, index_objects
+from svetlana_jupyter.core.matching import link, match_bounding_boxes, object_statuses, overlap
+from svetlana_jupyter.core.objects import bbox_columns, index_objects
 from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.succession import LINK_COLUMNS, Succession
+from svetlana_jupyter.core.succession import LINK_COLUMNS, LabelMapping
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.catalog import Catalog, FormerMask, ImageEntry, Source, to_zarr
-from svetlana_jupyter.project.outlined import outlined_mask
-from svetlana_jupyter.project.store import Store, draft_of, replacing
+from svetlana_jupyter.project.catalog import FormerMask, ImageCollection, ImageEntry, Source, to_zarr
+from svetlana_jupyter.project.outlined import lazy_outline_mask
+from svetlana_jupyter.project.store import ProjectFolder, atomic_write, draft_path
 
-Found = tuple[Succession, Mapping[int, int], str]  # as of `Match`
+Found = tuple[LabelMapping, Mapping[int, int], str]  # as of `Match`
 
-FATES = ("kept", "moved", "split", "merged", "lost")
+STATUSES = ("kept", "moved", "split", "merged", "lost")
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Match:
     """
 
     entry: ImageEntry
-    step: Succession
-    old_size: Mapping[int, int]
+    step: LabelMapping
+    old_sizes: Mapping[int, int]
     by: str
     mask: Source
     given: str
@@ -63,18 +63,23 @@ class Match:
     objects: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def read_steps(store: Store, entries: Iterable[ImageEntry]) -> dict[str, list[Succession]]:
+def read_label_mappings(store: ProjectFolder, entries: Iterable[ImageEntry]) -> dict[str, list[LabelMapping]]:
     """Read how the masks of each image replaced each other."""
     steps = {}
     for entry in entries:
         files = [store.links_file(entry.name, number) for number in range(1, entry.mask_number + 1)]
         if files:
-            steps[entry.name] = [Succession(_read_links(file)) for file in files]
+            steps[entry.name] = [LabelMapping(_read_links(file)) for file in files]
     return steps
 
 
-def match_mask(
-    store: Store, catalog: Catalog, name: str, mask: Source, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
+def match_masks(
+    store: ProjectFolder,
+    catalog: ImageCollection,
+    name: str,
+    mask: Source,
+    labels: Iterable[ObjectId],
+    logs: Iterable[AnnotationLog],
 ) -> Match:
     """Read another mask of an image and match its objects with those of the one it has; nothing is written.
 
@@ -89,9 +94,9 @@ def match_mask(
     given = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
     if given == entry.fingerprint:
         same = pd.DataFrame([(id.object, id.object, 1) for id in labels], columns=LINK_COLUMNS)
-        return Match(entry, Succession(same), dict.fromkeys(same["old"], 1), "pixels", mask, given)
+        return Match(entry, LabelMapping(same), dict.fromkeys(same["old"], 1), "pixels", mask, given)
     if is_geojson(mask):
-        mask = outlined_mask(Path(mask), entry.shape)
+        mask = lazy_outline_mask(Path(mask), entry.shape)
     opened = catalog.open(entry, mask)
     objects = index_objects(opened.mask)
     found = _by_pixels(store, catalog, entry, opened)
@@ -99,7 +104,7 @@ def match_mask(
     return Match(entry, step, sizes, by, mask, given, opened, objects)
 
 
-def keep_mask(store: Store, catalog: Catalog, match: Match) -> None:
+def save_mask(store: ProjectFolder, catalog: ImageCollection, match: Match) -> None:
     """Give the image the mask that was matched, and keep how the objects of the old one became its own.
 
     The change stands once ``project.json`` does.
@@ -111,7 +116,7 @@ def keep_mask(store: Store, catalog: Catalog, match: Match) -> None:
         mask = _keep_array(store, match.opened, number)
     links = store.links_file(entry.name, number)
     links.parent.mkdir(exist_ok=True)
-    with replacing(links) as beside:
+    with atomic_write(links) as beside:
         match.step.links.to_csv(beside, index=False)
     former = FormerMask(entry.mask, entry.fingerprint)
     changed = replace(
@@ -120,7 +125,7 @@ def keep_mask(store: Store, catalog: Catalog, match: Match) -> None:
     catalog.change(changed, match.objects)
 
 
-def fates_of(match: Match, before: Mapping[int, str]) -> pd.DataFrame:
+def status_table(match: Match, before: Mapping[int, str]) -> pd.DataFrame:
     """Return what becomes of each annotated object of an image.
 
     Parameters
@@ -131,11 +136,11 @@ def fates_of(match: Match, before: Mapping[int, str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by ``object`` (its old number): ``class``, ``fate`` and ``new`` and ``share`` as `core.matching.fates`
+        Indexed by ``object`` (its old number): ``class``, ``fate`` and ``new`` and ``share`` as `core.matching.object_statuses`
         gives them. ``attrs["matched_by"]`` is "pixels" or "boxes".
     """
-    table = fates(match.step, match.old_size, sorted(set(before) & set(match.old_size)))
-    lost = sorted(set(before) - set(match.old_size))
+    table = object_statuses(match.step, match.old_sizes, sorted(set(before) & set(match.old_sizes)))
+    lost = sorted(set(before) - set(match.old_sizes))
     nowhere = pd.DataFrame({"fate": "lost", "new": [()] * len(lost), "share": 0.0}, index=pd.Index(lost, dtype="int64"))
     table = pd.concat([table, nowhere]).sort_index() if lost else table
     table.insert(0, "class", [before[old] for old in table.index])
@@ -144,7 +149,7 @@ def fates_of(match: Match, before: Mapping[int, str]) -> pd.DataFrame:
     return table
 
 
-def _by_pixels(store: Store, catalog: Catalog, entry: ImageEntry, opened: ImagePair) -> Found | None:
+def _by_pixels(store: ProjectFolder, catalog: ImageCollection, entry: ImageEntry, opened: ImagePair) -> Found | None:
     """Match by overlap; None where the old mask is no longer what it was, or cannot be read."""
     file = store.absolute(entry.mask)
     try:
@@ -155,25 +160,25 @@ def _by_pixels(store: Store, catalog: Catalog, entry: ImageEntry, opened: ImageP
     except (OSError, InputError):
         return None
     sizes = pairs.groupby("old")["pixels"].sum()
-    return Succession(link(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
+    return LabelMapping(link(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
 
 
 def _by_boxes(
     entry: ImageEntry, objects: pd.DataFrame, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
 ) -> Found:
     known = {e.subject: e.box for log in logs for e in log.entries if e.image == entry.name and e.box}
-    columns = box_columns(len(entry.shape))
-    found = {id.object: known.get(Subject(id.image, id.object, entry.mask_number)) for id in labels}
+    columns = bbox_columns(len(entry.shape))
+    found = {id.object: known.get(VersionedObjectId(id.image, id.object, entry.mask_number)) for id in labels}
     boxes = {object: box for object, box in found.items() if box}
     old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
     low, high = (old[columns[i : i + len(entry.shape)]].to_numpy() for i in (0, len(entry.shape)))
     sizes = np.prod(high - low, axis=1)
-    return Succession(link_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes"
+    return LabelMapping(match_bounding_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes"
 
 
-def _keep_array(store: Store, opened: ImagePair, number: int) -> Path:
+def _keep_array(store: ProjectFolder, opened: ImagePair, number: int) -> Path:
     folder = store.arrays_folder(opened.name) / f"mask.{number}.zarr"
-    draft = draft_of(folder)
+    draft = draft_path(folder)
     draft.parent.mkdir(parents=True, exist_ok=True)
     try:
         to_zarr(opened.mask, draft)

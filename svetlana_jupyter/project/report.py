@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 SHOWN = 12
 
 
-def project_html(project: Project) -> str:
+def project_report_html(project: Project) -> str:
     """Return a table of the images, the annotations so far and the runs as HTML; all names are escaped."""
     labels = project.labels()
     annotated = labels.query("action == 'label'").groupby(level="image").size()

@@ -11,10 +11,10 @@ import xarray as xr
 from traitlets import Int, Unicode
 
 from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.queue import least_certain
+from svetlana_jupyter.core.queue import uncertainty_order
 from svetlana_jupyter.core.results import class_map, merge_predictions, object_table, probability_map
-from svetlana_jupyter.core.tables import Tabular
-from svetlana_jupyter.core.unlike import LeftOut, compare_images
+from svetlana_jupyter.core.tables import TableSource
+from svetlana_jupyter.core.unlike import HeldOutGroups, compare_images
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.blind import Blind
 from svetlana_jupyter.project.catalog import Source
@@ -137,7 +137,7 @@ class Results(Blind):
     def counts(
         self,
         by: Sequence[str] | str = (),
-        conditions: Tabular | None = None,
+        conditions: TableSource | None = None,
         *,
         exclude_border: bool = False,
         size: tuple[float | None, float | None] = (None, None),
@@ -182,7 +182,7 @@ class Results(Blind):
         return evaluate(self, self.run(run))
 
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
-        """Return how much of each predicted image looks unlike all annotated objects (`core.unlike.compare_images`).
+        """Return how much of each predicted image looks unlike all annotated objects (`core.novelty.compare_images`).
 
         Parameters
         ----------
@@ -194,7 +194,7 @@ class Results(Blind):
         Returns
         -------
         DataFrame
-            Indexed by image: ``asked`` (how many of its objects, at random), ``unlike`` (share of them; 5 % are
+            Indexed by image: ``asked`` (how many of its objects, at random), ``novelty`` (share of them; 5 % are
             expected), ``annotated``, ``p``, and ``warn``, whether the image as a whole looks unlike those annotated:
             then its predictions are not to be trusted before some of its objects are annotated too. Without rows where
             too little was annotated to tell.
@@ -204,10 +204,10 @@ class Results(Blind):
         annotated = {str(image): int(count) for image, count in counts.items()}
         entries = self.images
         if chosen.left_out is None:
-            return compare_images(chosen.unlike_shares({}), annotated, LeftOut((), ()))
+            return compare_images(chosen.outlier_fractions({}), annotated, HeldOutGroups((), ()))
         # The annotated images say what is usual, whichever are asked for.
         masks = {name: entries[name].mask_number for name in dict.fromkeys([*wanted, *annotated])}
-        found = compare_images(chosen.unlike_shares(masks), annotated, chosen.left_out)
+        found = compare_images(chosen.outlier_fractions(masks), annotated, chosen.left_out)
         return found[found.index.isin(wanted)]
 
     def compare_runs(self) -> pd.DataFrame:
@@ -275,7 +275,7 @@ class Results(Blind):
     def uncertain(self, n: int = 100) -> list[ObjectId]:
         """Return up to ``n`` objects without annotation, those predicted with the least probability first."""
         table = self.predictions()
-        found = least_certain(table[table["annotation"].isna()])
+        found = uncertainty_order(table[table["annotation"].isna()])
         return [candidate.id for candidate, _ in zip(found, range(n))]
 
     def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
@@ -308,7 +308,7 @@ class Results(Blind):
 
     def _make_current(self, run: Run) -> None:
         if self._store.writable:
-            with self._store.editing_document() as document:
+            with self._store.edit_document() as document:
                 document["current_run"] = run.name
         self.current_run = run.name
         self.predictions_version += 1

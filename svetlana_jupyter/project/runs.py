@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 from pyarrow.parquet import read_schema
 
-from svetlana_jupyter.core.calibration import AS_GIVEN, Calibration, calibrate
-from svetlana_jupyter.core.unlike import LeftOut
+from svetlana_jupyter.core.calibration import NO_CALIBRATION, Calibration, calibrate
+from svetlana_jupyter.core.unlike import HeldOutGroups
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.store import draft_of, file_name, replacing
-from svetlana_jupyter.project.tried import tried_table
+from svetlana_jupyter.project.store import atomic_write, draft_path, file_name
+from svetlana_jupyter.project.tried import search_results_table
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Run:
     seconds: float
     stopped: bool
     note: str
-    calibration: Calibration = AS_GIVEN
+    calibration: Calibration = NO_CALIBRATION
     remarks: list[str] = field(default_factory=list)
-    left_out: LeftOut | None = None
+    left_out: HeldOutGroups | None = None
     choice: str = ""
     warning: str = ""
     path: Path = field(default=Path(), compare=False)
@@ -90,11 +90,11 @@ class Run:
         DataFrame
             Indexed by recipe, the chosen one first, then as they were ranked: ``accuracy`` on held-out objects with
             its 95 % interval ``low`` and ``high``, ``balanced`` accuracy and ``merit`` (by which it was ranked,
-            `core.choice.merit`), all of which are too good for the best of several; ``finalist``, whether it was
+            `core.choice.merit`), all of which are too good for the best of several; ``is_finalist``, whether it was
             trained to the end; ``epochs`` of its training (missing for a forest), ``seconds`` of one core, and whether
             it was ``chosen``. Empty where nothing was tried.
         """
-        return tried_table(self.path)
+        return search_results_table(self.path)
 
     def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
         """Return what cross-validation predicted for annotated objects it was not trained on.
@@ -125,14 +125,14 @@ class Run:
         """
         calibration, tables = self.calibration, dict(held_out)
         if "network" in tables:
-            raw = tables["network"].filter(regex="^p_").rename(columns=raw_name)
+            raw = tables["network"].filter(regex="^p_").rename(columns=uncalibrated_column)
             calibration, calibrated = calibrate(tables["network"])
             tables["network"] = calibrated.join(raw)
         for architecture, table in tables.items():
-            with replacing(self.path / f"held_out_{architecture}.parquet") as beside:
+            with atomic_write(self.path / f"held_out_{architecture}.parquet") as beside:
                 table.to_parquet(beside)
         scored = replace(self, note=note, calibration=calibration, warning=warning)
-        with replacing(self.path / "run.json") as beside:
+        with atomic_write(self.path / "run.json") as beside:
             beside.write_text(_to_json(scored), "utf-8")
         return scored
 
@@ -151,7 +151,7 @@ class Run:
             return {}
         return dict(json.loads((read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
 
-    def unlike_shares(self, masks: Mapping[str, int]) -> pd.DataFrame:
+    def outlier_fractions(self, masks: Mapping[str, int]) -> pd.DataFrame:
         """Return how much of each image looks unlike the annotated objects, without reading any predictions.
 
         Parameters
@@ -162,7 +162,7 @@ class Run:
         Returns
         -------
         DataFrame
-            Indexed by image: ``asked`` (objects) and ``unlike`` (share of them); only images that are predicted.
+            Indexed by image: ``asked`` (objects) and ``novelty`` (share of them); only images that are predicted.
         """
         rows = []
         for image, mask in masks.items():
@@ -175,11 +175,11 @@ class Run:
         """Keep the predictions of one image; written whole, so that a stop leaves none half done."""
         file = self.predictions_file(image)
         file.parent.mkdir(exist_ok=True)
-        with replacing(file) as beside:
+        with atomic_write(file) as beside:
             table.to_parquet(beside)
 
 
-def raw_name(column: str) -> str:
+def uncalibrated_column(column: str) -> str:
     """Return how a column ``p_<class id>`` is called with the values before calibration."""
     return column.replace("p_", "raw_", 1)
 
@@ -190,12 +190,12 @@ def read_runs(folder: Path) -> dict[str, Run]:
 
 
 @contextmanager
-def writing_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
+def new_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
     """Give an empty folder to write a run's files to, and a function that makes the run stand.
 
     The folder gets its number and becomes visible only when that function is called.
     """
-    draft = draft_of(folder / "run")
+    draft = draft_path(folder / "run")
     draft.mkdir(parents=True)
 
     def finish(run: Run) -> Run:
@@ -224,7 +224,7 @@ def _read_run(file: Path) -> Run:
         calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})
         calibration["bias"] = {int(id): value for id, value in calibration["bias"].items()}
         left_out = document.pop("left_out", None)
-        document["left_out"] = left_out and LeftOut(**{name: tuple(values) for name, values in left_out.items()})
+        document["left_out"] = left_out and HeldOutGroups(**{name: tuple(values) for name, values in left_out.items()})
         return Run(name=file.parent.name, path=file.parent, calibration=Calibration(**calibration), **document)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ProjectError(f"the run in {file.parent} cannot be read ({error}); remove that folder.") from error

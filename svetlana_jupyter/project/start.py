@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class TrainingSetup:
     """The settings of a training, and what they cannot hold.
 
     Attributes
@@ -41,13 +41,13 @@ class Beginning:
     run: str = ""
 
 
-def beginning(
-    in_file: TrainingSettings,
+def resolve_training_setup(
+    stored_settings: TrainingSettings,
     given: TrainingSettings | None,
     changes: Mapping[str, Any],
     network: Module | None,
     runs: Mapping[str, Run],
-) -> Beginning:
+) -> TrainingSetup:
     """Put together what a call asks for and what the project's file says.
 
     Parameters
@@ -64,7 +64,7 @@ def beginning(
     ProjectError
         If the file names weights that are no run of this project.
     """
-    settings = (given or in_file).changed(**changes)
+    settings = (given or stored_settings).changed(**changes)
     if network is not None:
         settings = settings.changed(architecture=OWN)
     elif ":" in str(changes.get("architecture", "")):
@@ -73,12 +73,12 @@ def beginning(
         import_network(settings.architecture)
     name = settings.start_from
     if name is None:
-        return Beginning(settings, network)
+        return TrainingSetup(settings, network)
     if name in runs:
-        return Beginning(settings, network, runs[name].path, name)
-    if "start_from" not in changes and name == in_file.start_from:
+        return TrainingSetup(settings, network, runs[name].path, name)
+    if "start_from" not in changes and name == stored_settings.start_from:
         raise ProjectError(
             f"training.json says start_from={name!r}, but a file may only name runs of its project, which are "
             f"{', '.join(runs) or 'none yet'}. If you trust it, give it to the call: train(start_from={name!r})."
         )
-    return Beginning(settings, network, Path(name))
+    return TrainingSetup(settings, network, Path(name))

@@ -24,7 +24,7 @@ DOCUMENT = "project.json"
 FORMAT_VERSION = 2  # what this package reads; a project is of version 1 until it has a merged class or a replaced mask
 
 
-class Store:
+class ProjectFolder:
     """Paths and whole-file reads and writes of one project folder.
 
     Parameters
@@ -121,7 +121,7 @@ class Store:
         return dict(document)
 
     @contextmanager
-    def editing_document(self, needs: int = 1) -> Iterator[dict[str, Any]]:
+    def edit_document(self, needs: int = 1) -> Iterator[dict[str, Any]]:
         """Read ``project.json``, let the caller change it, write it back; one kernel at a time.
 
         Parameters
@@ -174,14 +174,14 @@ class Store:
         return Path(os.path.normpath(self.path / text))
 
     def _replace(self, file: Path, text: str) -> None:
-        with replacing(file) as beside:
+        with atomic_write(file) as beside:
             beside.write_text(text, "utf-8")
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """Give a path beside ``file`` to write to; it takes the place of ``file`` only when the block ends well."""
-    beside = draft_of(file)
+    beside = draft_path(file)
     try:
         yield beside
         sync(beside)
@@ -196,7 +196,7 @@ def file_name(name: str) -> str:
     return f"%2E{written[1:]}" if written.startswith(".") else written
 
 
-def draft_of(path: Path) -> Path:
+def draft_path(path: Path) -> Path:
     """Return a hidden name beside ``path``, free to write to until the draft takes its place."""
     return path.with_name(f".{path.name}.{uuid4().hex[:8]}")
 

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from svetlana_jupyter.core.may_use import restricted
+from svetlana_jupyter.core.may_use import restrict_to_allowed_cues
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.training import TrainingTask, digest
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.learn.samples import Samples
+    from svetlana_jupyter.learn.samples import TrainingData
 
-TABLE_2: Mapping[str, Any] = MappingProxyType({"depth": [2, 3], "width": [2, 4, 8, 16, 32, 64]})
+PAPER_GRID: Mapping[str, Any] = MappingProxyType({"depth": [2, 3], "width": [2, 4, 8, 16, 32, 64]})
 # Settings that say how to learn from patches or measurements, and nothing of these.
 _OF_TRAINING = {
     *("depth", "width", "optimizer", "learning_rate", "betas", "weight_decay", "schedule", "epochs", "steps"),
@@ -38,7 +38,7 @@ _OF_TRAINING = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepPoint:
     """One combination of settings.
 
     Attributes
@@ -56,7 +56,7 @@ class Cell:
     key: str
 
 
-def cells(task: TrainingTask, settings: Mapping[str, Any]) -> list[Cell]:
+def cells(task: TrainingTask, settings: Mapping[str, Any]) -> list[SweepPoint]:
     """Return every combination of the settings that are given as lists; the others hold for all.
 
     Raises
@@ -74,14 +74,14 @@ def cells(task: TrainingTask, settings: Mapping[str, Any]) -> list[Cell]:
         # What only decides the speed does not make a finished cell another one.
         document = cell.model_dump(mode="json", exclude={"threads", "device"})
         key = hashlib.sha256(json.dumps([labels, document], sort_keys=True).encode()).hexdigest()[:16]
-        found.append(Cell(chosen, cell, key))
+        found.append(SweepPoint(chosen, cell, key))
     return found
 
 
-def sweep(task: TrainingTask, wanted: list[Cell], file: Path, stop: Stop) -> Iterator[Progress]:
+def sweep(task: TrainingTask, wanted: list[SweepPoint], file: Path, stop: Stop) -> Iterator[Progress]:
     """Cross-validate every cell that ``file`` does not hold yet, and add it there as soon as it is known."""
     done = read_rows(file)
-    samples: Samples | None = None
+    samples: TrainingData | None = None
     before: dict[str, Any] = {}
     for number, cell in enumerate(wanted):
         text = ", ".join(f"{name} {value}" for name, value in cell.varied.items()) or "one cell"
@@ -90,14 +90,14 @@ def sweep(task: TrainingTask, wanted: list[Cell], file: Path, stop: Stop) -> Ite
             continue
         if samples is None or _input(cell.settings) != before:
             samples, before = task.samples(cell.settings), _input(cell.settings)
-        frozen = restricted(cell.settings).changed(patches=samples.settings.patches)
+        frozen = restrict_to_allowed_cues(cell.settings).changed(patches=samples.settings.patches)
         row = yield from _measured(replace(samples, settings=frozen), text, (number, len(wanted)), stop)
         if row is None:
             return
         _append(file, {"key": cell.key, "varied": cell.varied, **row})
 
 
-def sweep_table(wanted: list[Cell], file: Path) -> pd.DataFrame:
+def sweep_table(wanted: list[SweepPoint], file: Path) -> pd.DataFrame:
     """Return the cells that are done, the most accurate first.
 
     Returns
@@ -128,18 +128,18 @@ def read_rows(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _measured(
-    samples: Samples, text: str, place: tuple[int, int], stop: Stop
+    samples: TrainingData, text: str, place: tuple[int, int], stop: Stop
 ) -> Generator[Progress, None, dict[str, Any] | None]:
     """Cross-validate and return what is kept of it, None if it was stopped."""
-    from svetlana_jupyter.learn.validate import Fold, Validation, cross_validate
+    from svetlana_jupyter.learn.validate import CrossValidationResult, FoldProgress, cross_validate
 
     began, result = time.monotonic(), None
     for event in cross_validate(samples, stop=stop):
-        if isinstance(event, Fold):
+        if isinstance(event, FoldProgress):
             yield Progress(place[0] + event.done / event.total, place[1], text)
         else:
             result = event
-    assert isinstance(result, Validation)
+    assert isinstance(result, CrossValidationResult)
     if result.accuracy is None:
         if stop():
             return None

@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.annotations import Subject
+from svetlana_jupyter.core.annotations import VersionedObjectId
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.store import Store
+from svetlana_jupyter.project.store import ProjectFolder
 
 COLUMNS = ["drawn", "n", "per", "seed", "image", "object", "mask", "stands_for"]
 # What is needed before a figure is shown: so many classes given, and so much of the draw looked at, so that it is not
 # the easy ones alone.
-FEWEST, SHARE = 20, 0.8
+FEWEST, MIN_ANNOTATED_FRACTION = 20, 0.8
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Drawn:
     n: int
     per: tuple[str, ...]
     seed: int
-    subjects: tuple[Subject, ...]
+    object_ids: tuple[VersionedObjectId, ...]
     stands_for: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class SamplingFrame:
     """The objects of an image that may be drawn, by their numbers in one of its masks."""
 
     image: str
@@ -58,25 +58,25 @@ class Pool:
     objects: NDArray[np.int64]
 
 
-def draw(pools: Iterable[Sequence[Pool]], n: int, per: tuple[str, ...], seed: int) -> Drawn:
+def draw(pools: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[str, ...], seed: int) -> Drawn:
     """Draw ``n`` objects of each group of images uniformly at random, all of a group that has fewer.
 
     The same groups and seed give the same objects.
     """
     rng = np.random.default_rng(seed)
-    found: list[tuple[Subject, float]] = []
+    found: list[tuple[VersionedObjectId, float]] = []
     for group in pools:
         ends = np.cumsum([len(pool.objects) for pool in group])
         chosen = rng.permutation(int(ends[-1]))[:n].tolist()
         for place in chosen:
             pool = group[number := int(np.searchsorted(ends, place, side="right"))]
             object = int(pool.objects[place - int(ends[number]) + len(pool.objects)])
-            found.append((Subject(pool.image, object, pool.mask), int(ends[-1]) / len(chosen)))
-    subjects, weights = zip(*(found[place] for place in rng.permutation(len(found))))
-    return Drawn(datetime.now(UTC).isoformat(timespec="seconds"), n, per, seed, subjects, weights)
+            found.append((VersionedObjectId(pool.image, object, pool.mask), int(ends[-1]) / len(chosen)))
+    object_ids, weights = zip(*(found[place] for place in rng.permutation(len(found))))
+    return Drawn(datetime.now(UTC).isoformat(timespec="seconds"), n, per, seed, object_ids, weights)
 
 
-def read_drawn(store: Store) -> Drawn | None:
+def read_test_set(store: ProjectFolder) -> Drawn | None:
     """Read the test set of a project, None where none was drawn."""
     file = store.test_set_file
     if not file.exists():
@@ -89,18 +89,18 @@ def read_drawn(store: Store) -> Drawn | None:
             n=int(first["n"]),
             per=tuple(json.loads(first["per"])),
             seed=int(first["seed"]),
-            subjects=tuple(Subject(row["image"], int(row["object"]), int(row["mask"])) for row in rows),
+            object_ids=tuple(VersionedObjectId(row["image"], int(row["object"]), int(row["mask"])) for row in rows),
             stands_for=tuple(float(row["stands_for"]) for row in rows),
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise ProjectError(f"{file} is no test set ({error}); restore it, or remove it to do without one.") from error
 
 
-def keep_drawn(store: Store, drawn: Drawn) -> None:
+def write_test_set(store: ProjectFolder, drawn: Drawn) -> None:
     """Write a test set to its file, whole or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for subject, weight in zip(drawn.subjects, drawn.stands_for, strict=True):
+    for subject, weight in zip(drawn.object_ids, drawn.stands_for, strict=True):
         writer.writerow([drawn.time, drawn.n, json.dumps(drawn.per), drawn.seed, *subject, repr(weight)])
     store.write_text(store.test_set_file, text.getvalue())

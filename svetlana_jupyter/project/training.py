@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from svetlana_jupyter.core.classes import Classes
-from svetlana_jupyter.core.destroyed import FAR, destroyed
-from svetlana_jupyter.core.may_use import restricted
+from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.core.destroyed import MIN_ACCURACY_LOSS, destroyed
+from svetlana_jupyter.core.may_use import restrict_to_allowed_cues
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.project.jobs import Progress, Stop
-from svetlana_jupyter.project.runs import Run, writing_run
-from svetlana_jupyter.project.searching import Choice, choose
-from svetlana_jupyter.project.start import Beginning
-from svetlana_jupyter.project.tried import write_tried
+from svetlana_jupyter.project.runs import Run, new_run
+from svetlana_jupyter.project.searching import PresetChoice, choose
+from svetlana_jupyter.project.start import TrainingSetup
+from svetlana_jupyter.project.tried import write_search_record
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.learn.events import Epoch, Fitted
-    from svetlana_jupyter.learn.familiar import Familiar
-    from svetlana_jupyter.learn.samples import Gathering, Part, Samples
+    from svetlana_jupyter.learn.events import Epoch, FitResult
+    from svetlana_jupyter.learn.familiar import ReferenceDistribution
+    from svetlana_jupyter.learn.samples import CollectionProgress, Part, TrainingData
     from svetlana_jupyter.learn.search import Found
-    from svetlana_jupyter.learn.validate import Validation
+    from svetlana_jupyter.learn.validate import CrossValidationResult
 
 
 @dataclass(frozen=True)
-class LiveCurve:
+class LearningCurve:
     """The curve of a training so far, one value an epoch; a score is None where nothing is held out.
 
     ``total`` is the number of epochs planned, 0 before the first one is known.
@@ -43,9 +43,9 @@ class LiveCurve:
     scores: tuple[float | None, ...] = ()
     total: int = 0
 
-    def grown(self, epoch: Epoch) -> LiveCurve:
+    def grown(self, epoch: Epoch) -> LearningCurve:
         scores = (*self.scores, epoch.score)
-        return LiveCurve((*self.epochs, epoch.epoch), (*self.losses, epoch.loss), scores, epoch.epochs)
+        return LearningCurve((*self.epochs, epoch.epoch), (*self.losses, epoch.loss), scores, epoch.epochs)
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class TrainingTask:
     objects: Callable[[str], pd.DataFrame]
     labels: pd.Series[int]
     gestures: pd.Series[str]
-    classes: Classes
+    classes: ClassScheme
     settings: TrainingSettings
     folder: Path
-    begins: Beginning | None = None
+    begins: TrainingSetup | None = None
     search: bool = False
     runs: tuple[Run, ...] = ()
     says: str = ""
@@ -100,42 +100,42 @@ class TrainingTask:
                 parts.append((pair, objects, labels[labels.index.isin(objects.index)]))
         return parts
 
-    def gather(self, settings: TrainingSettings) -> Iterator[Gathering | Samples]:
+    def gather(self, settings: TrainingSettings) -> Iterator[CollectionProgress | TrainingData]:
         """Cut or measure the annotated objects."""
-        for event in self.gather_each([settings], self.parts()):
+        for event in self.collect_for_each([settings], self.parts()):
             yield event[0] if isinstance(event, list) else event
 
-    def gather_each(
+    def collect_for_each(
         self, several: Sequence[TrainingSettings], parts: Sequence[Part]
-    ) -> Iterator[Gathering | list[Samples]]:
+    ) -> Iterator[CollectionProgress | list[TrainingData]]:
         """Cut or measure objects for several trainings at once."""
-        from svetlana_jupyter.learn.samples import gather_each
+        from svetlana_jupyter.learn.samples import collect_for_each
 
-        for event in gather_each(parts, several, dict(zip(self.classes.ids, self.classes.names))):
+        for event in collect_for_each(parts, several, dict(zip(self.classes.ids, self.classes.names))):
             yield [self._complete(samples) for samples in event] if isinstance(event, list) else event
 
-    def _complete(self, samples: Samples) -> Samples:
+    def _complete(self, samples: TrainingData) -> TrainingData:
         """Add what is known of the samples beside their pixels, and for a network what it begins with."""
-        from svetlana_jupyter.learn.start import Start
+        from svetlana_jupyter.learn.start import InitialWeights
 
         samples = samples.with_gestures(self.gestures)
         if self.begins is None or samples.settings.architecture == "forest":
             return samples
-        return replace(samples, start=Start(self.begins.network, self.begins.weights))
+        return replace(samples, start=InitialWeights(self.begins.network, self.begins.weights))
 
-    def samples(self, settings: TrainingSettings) -> Samples:
+    def samples(self, settings: TrainingSettings) -> TrainingData:
         """Return what `gather` ends with."""
         *_, samples = self.gather(settings)
         return samples  # type: ignore[return-value]
 
-    def measured(self, stop: Stop) -> Samples | None:
+    def measured(self, stop: Stop) -> TrainingData | None:
         """Measure the annotated objects for a forest; None once it is to stop."""
-        from svetlana_jupyter.learn.samples import Samples
+        from svetlana_jupyter.learn.samples import TrainingData
 
         for event in self.gather(self.settings.changed(architecture="forest")):
             if stop():
                 break
-            if isinstance(event, Samples):
+            if isinstance(event, TrainingData):
                 return event
         return None
 
@@ -162,66 +162,68 @@ def readiness(has_images: bool, counts: pd.Series[int], says: str = "") -> str:
 
 
 @dataclass(frozen=True)
-class Abandoned:
+class TrainingAbandoned:
     """It was stopped before there was anything to keep."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class RunScored:
     """A run whose score is known by now, or why there is none."""
 
     run: Run
 
 
-def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve | Run | Scored | Abandoned]:
+def train_run(
+    task: TrainingTask, stop: Stop
+) -> Iterator[Progress | LearningCurve | Run | RunScored | TrainingAbandoned]:
     """Settle the recipe, train and keep the run, then score it: it can be used before its score is known.
 
     A stop before training leaves nothing. One while training keeps the best network so far, and leaves out what is not
     scored yet.
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
-    from svetlana_jupyter.learn.events import Batch, Epoch, Fitted, Note
-    from svetlana_jupyter.learn.familiar import learn_familiar
+    from svetlana_jupyter.learn.events import Batch, Epoch, FitResult, TrainingNote
+    from svetlana_jupyter.learn.familiar import fit_reference
     from svetlana_jupyter.learn.fit import fit
-    from svetlana_jupyter.learn.samples import Gathering
+    from svetlana_jupyter.learn.samples import CollectionProgress
 
     began = time.monotonic()
     choice = yield from choose(task, stop)
     if choice is None or stop():
-        yield Abandoned()
+        yield TrainingAbandoned()
         return
     task = replace(task, settings=choice.settings)
-    samples: Samples | None = None
+    samples: TrainingData | None = None
     for gathered in task.gather(task.settings):
-        if isinstance(gathered, Gathering):
+        if isinstance(gathered, CollectionProgress):
             yield Progress(gathered.done, gathered.total, "cutting patches")
         else:
             samples = gathered
         if stop():
-            yield Abandoned()
+            yield TrainingAbandoned()
             return
     assert samples is not None
-    curve, fitted = LiveCurve(), None
+    curve, fitted = LearningCurve(), None
     for event in fit(samples, stop):
         if isinstance(event, Batch):
             yield Progress(event.epoch - 1 + event.batch / event.batches, event.epochs, "training")
         elif isinstance(event, Epoch):
             curve = curve.grown(event)
             yield curve
-        elif isinstance(event, Note):
+        elif isinstance(event, TrainingNote):
             yield Progress(len(curve.epochs), task.settings.epochs, event.text)
         else:
             fitted = event
-    assert isinstance(fitted, Fitted)
+    assert isinstance(fitted, FitResult)
     seconds = time.monotonic() - began
-    familiar = None if stop() else learn_familiar(samples)  # without it, no image is told to look unlike
-    with writing_run(task.folder) as (folder, finish):
+    reference = None if stop() else fit_reference(samples)  # without it, no image is told to look unlike
+    with new_run(task.folder) as (folder, finish):
         fitted.classifier.save(folder)
-        if familiar is not None:
-            familiar.save(folder)
+        if reference is not None:
+            reference.save(folder)
         if choice.tried is not None:
-            write_tried(folder, choice.tried)
-        run = finish(_describe(task, choice, fitted, familiar, seconds))
+            write_search_record(folder, choice.tried)
+        run = finish(_describe(task, choice, fitted, reference, seconds))
     yield run
     if choice.found is not None and not run.stopped:
         yield from _score_of_choosing(samples, choice.found, run, stop)
@@ -229,26 +231,26 @@ def train_run(task: TrainingTask, stop: Stop) -> Iterator[Progress | LiveCurve |
         yield from _score(task, samples, choice, run, stop)
 
 
-def _score_of_choosing(samples: Samples, found: Found, run: Run, stop: Stop) -> Iterator[Progress | Scored]:
+def _score_of_choosing(samples: TrainingData, found: Found, run: Run, stop: Stop) -> Iterator[Progress | RunScored]:
     """Score each part of the annotations with the recipe that the others choose, which the search knows already."""
-    from svetlana_jupyter.learn.validate import source_of
+    from svetlana_jupyter.learn.validate import describe_score_source
 
     forest = next((one.table for one in found.tried if one.settings.architecture == "forest"), None)
     plain = next((one for one in found.tried if one.settings.augmentation == _plain(samples.settings)), None)
     warning = yield from _warned(samples, found.outer, stop, plain.table if plain is not None else None)
     known = {"network": found.outer} | ({"forest": forest} if forest is not None else {})
-    says = (
-        f"{source_of(len(found.outer), found.apart)}; what is scored of each part is the recipe that the others choose."
-    )
-    yield Scored(run.with_score(says, known, warning))
+    says = f"{describe_score_source(len(found.outer), found.apart)}; what is scored of each part is the recipe that the others choose."
+    yield RunScored(run.with_score(says, known, warning))
 
 
-def _score(task: TrainingTask, samples: Samples, choice: Choice, run: Run, stop: Stop) -> Iterator[Progress | Scored]:
+def _score(
+    task: TrainingTask, samples: TrainingData, choice: PresetChoice, run: Run, stop: Stop
+) -> Iterator[Progress | RunScored]:
     """Cross-validate the run's own settings, and the forest on the same annotations."""
     from svetlana_jupyter.learn.validate import STOPPED
 
     if stop():
-        yield Scored(run.with_score(STOPPED, {}))
+        yield RunScored(run.with_score(STOPPED, {}))
         return
     own = yield from _validated(samples, "scoring on held-out annotations", stop)
     warning = (yield from _warned(samples, own.table, stop)) if own.accuracy is not None else ""
@@ -262,18 +264,18 @@ def _score(task: TrainingTask, samples: Samples, choice: Choice, run: Run, stop:
         says += f" It began with run {task.begins.run}, which may know some of them: the score may be too good."
     elif own.accuracy is not None and choice.run:
         says += f" Some of them chose the recipe in run {choice.run}: the score may be a little too good."
-    yield Scored(run.with_score(says, known, warning))
+    yield RunScored(run.with_score(says, known, warning))
 
 
 def _warned(
-    samples: Samples, own: pd.DataFrame, stop: Stop, plain: pd.DataFrame | None = None
+    samples: TrainingData, own: pd.DataFrame, stop: Stop, plain: pd.DataFrame | None = None
 ) -> Generator[Progress, None, str]:
     """Say whether augmentation destroys the classes; where that may be, the same is scored without it.
 
     What may not count stays varied. ``plain`` is what was predicted without augmentation, where that is known already.
     """
     settings = samples.settings
-    if (own["predicted"] == own["truth"]).mean() > 1 - FAR or settings.architecture == "forest":
+    if (own["predicted"] == own["truth"]).mean() > 1 - MIN_ACCURACY_LOSS or settings.architecture == "forest":
         return ""
     if not settings.augmentation.varies or _plain(settings) == settings.augmentation:
         return ""
@@ -288,24 +290,26 @@ def _warned(
 
 def _plain(settings: TrainingSettings) -> AugmentSettings:
     """Return the least augmentation that keeps out what may not count."""
-    return restricted(settings.changed(augmentation=AugmentSettings.none())).augmentation
+    return restrict_to_allowed_cues(settings.changed(augmentation=AugmentSettings.none())).augmentation
 
 
-def _validated(samples: Samples, text: str, stop: Stop) -> Generator[Progress, None, Validation]:
-    from svetlana_jupyter.learn.validate import Fold, Validation, cross_validate
+def _validated(samples: TrainingData, text: str, stop: Stop) -> Generator[Progress, None, CrossValidationResult]:
+    from svetlana_jupyter.learn.validate import CrossValidationResult, FoldProgress, cross_validate
 
     yield Progress(0, 1, text)
-    result: Validation | None = None
+    result: CrossValidationResult | None = None
     for event in cross_validate(samples, stop=stop):
-        if isinstance(event, Fold):
+        if isinstance(event, FoldProgress):
             yield Progress(event.done, event.total, text)
         else:
             result = event
-    assert isinstance(result, Validation)
+    assert isinstance(result, CrossValidationResult)
     return result
 
 
-def _describe(task: TrainingTask, choice: Choice, fitted: Fitted, familiar: Familiar | None, seconds: float) -> Run:
+def _describe(
+    task: TrainingTask, choice: PresetChoice, fitted: FitResult, reference: ReferenceDistribution | None, seconds: float
+) -> Run:
     names = dict(zip(task.classes.ids, task.classes.names))
     counts = task.labels.value_counts()
     history = [{"epoch": e.epoch, "loss": e.loss, "score": e.score} for e in fitted.history]
@@ -321,7 +325,7 @@ def _describe(task: TrainingTask, choice: Choice, fitted: Fitted, familiar: Fami
         stopped=fitted.stopped,
         note="Not known yet: it was not scored.",
         remarks=[*filter(None, [task.says]), *fitted.notes],
-        left_out=familiar.left_out if familiar is not None else None,
+        left_out=reference.left_out if reference is not None else None,
         choice=choice.says,
     )
 

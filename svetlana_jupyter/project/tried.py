@@ -15,7 +15,7 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.learn.search import Found, Tried
+    from svetlana_jupyter.learn.search import CandidateResult, Found
     from svetlana_jupyter.project.runs import Run
 
 FILE = "tried.json"
@@ -24,16 +24,16 @@ ASIDE = frozenset({"seed", "device", "precision", "threads"})
 COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
 
 
-def asked_of(settings: TrainingSettings) -> dict[str, Any]:
+def search_key(settings: TrainingSettings) -> dict[str, Any]:
     """Return what a search is for: two with the same need be made but once."""
     found: dict[str, Any] = json.loads(settings.model_dump_json(exclude=set(ASIDE)))
     return found
 
 
-def document_of(asked: TrainingSettings, found: Found, seconds: float) -> dict[str, Any]:
+def search_record(asked: TrainingSettings, found: Found, seconds: float) -> dict[str, Any]:
     """Return what is kept of a search: what was asked, what was chosen, and one row a candidate."""
     return {
-        "asked": asked_of(asked),
+        "asked": search_key(asked),
         "chosen": found.recipe,
         "epochs": _epochs(found.tried[0]),
         "objects": len(found.outer),
@@ -43,13 +43,13 @@ def document_of(asked: TrainingSettings, found: Found, seconds: float) -> dict[s
     }
 
 
-def write_tried(folder: Path, document: Mapping[str, Any]) -> None:
+def write_search_record(folder: Path, document: Mapping[str, Any]) -> None:
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / FILE).write_text(text, "utf-8")
 
 
-def read_tried(folder: Path) -> dict[str, Any] | None:
-    """Return what `write_tried` kept, None where nothing was searched.
+def read_search_record(folder: Path) -> dict[str, Any] | None:
+    """Return what `write_search_record` kept, None where nothing was searched.
 
     Raises
     ------
@@ -67,9 +67,9 @@ def read_tried(folder: Path) -> dict[str, Any] | None:
         raise ProjectError(f"what was tried in {file} cannot be read ({error}); remove that file.") from error
 
 
-def tried_table(folder: Path) -> pd.DataFrame:
+def search_results_table(folder: Path) -> pd.DataFrame:
     """Return one row a candidate; see `Run.tried`."""
-    document = read_tried(folder)
+    document = read_search_record(folder)
     table = pd.DataFrame(document["tried"] if document else [], columns=_ALL).set_index("recipe")
     whole: dict[str, Any] = {"finalist": bool, "chosen": bool, "epochs": "Int64"}
     return table.astype({name: whole.get(name, float) for name in COLUMNS})
@@ -79,9 +79,9 @@ def last_search(
     runs: Iterable[Run], settings: TrainingSettings, classes: Iterable[int]
 ) -> tuple[Run, Mapping[str, Any]] | None:
     """Return the latest run that searched for the same settings and classes, with what it tried; None without one."""
-    asked, known = asked_of(settings), set(classes)
+    asked, known = search_key(settings), set(classes)
     for run in sorted(runs, key=lambda run: run.name, reverse=True):
-        document = read_tried(run.path) if set(run.classes) == known else None
+        document = read_search_record(run.path) if set(run.classes) == known else None
         if document is not None and document["asked"] == asked:
             return run, document
     return None
@@ -90,7 +90,7 @@ def last_search(
 _ALL = ["recipe", *COLUMNS]
 
 
-def _row(one: Tried, chosen: bool) -> dict[str, Any]:
+def _row(one: CandidateResult, chosen: bool) -> dict[str, Any]:
     table = one.table
     names = {id: str(id) for id in table["truth"].unique().tolist()}
     found = score(table["truth"], table["predicted"], names, table["group"])
@@ -100,12 +100,12 @@ def _row(one: Tried, chosen: bool) -> dict[str, Any]:
     return {
         "recipe": one.recipe,
         **{name: value if math.isfinite(value) else None for name, value in shares.items()},
-        "finalist": one.finalist,
+        "finalist": one.is_finalist,
         "epochs": _epochs(one),
         "seconds": round(one.seconds, 3),
         "chosen": chosen,
     }
 
 
-def _epochs(one: Tried) -> int | None:
+def _epochs(one: CandidateResult) -> int | None:
     return None if one.settings.architecture == "forest" else one.settings.epochs

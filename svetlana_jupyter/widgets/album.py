@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.thumbnails import Cut, Depth, Thumbnail, take_thumbnails
+from svetlana_jupyter.core.thumbnails import Cut, DepthMode, Thumbnail, take_thumbnails
 from svetlana_jupyter.errors import InputError, SvetlanaError
-from svetlana_jupyter.widgets.pictures import usual_palette
+from svetlana_jupyter.widgets.pictures import default_palette
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.contrast import Palette
+    from svetlana_jupyter.core.contrast import DisplaySettings
     from svetlana_jupyter.core.pairing import ImagePair
     from svetlana_jupyter.project.project import Project
 
 _MARGIN, _LEAST = 1.3, 8.0  # around the 95th percentile of the objects' longest sides; image pixels
 _BYTES = 64 * 2**20
 
-Picture = tuple[Thumbnail, "Palette"]
+Picture = tuple[Thumbnail, "DisplaySettings"]
 
 
-def usual_side(table: pd.DataFrame) -> float:
+def default_crop_side(table: pd.DataFrame) -> float:
     """Return the side of a square that holds nearly every object with something around it, in image pixels."""
     longest = np.maximum(table["y1"] - table["y0"], table["x1"] - table["x0"])
     return max(_LEAST, _MARGIN * float(longest.quantile(0.95))) if len(longest) else _LEAST
@@ -49,18 +49,18 @@ class Page:
         The other images, and what is wrong with each.
     """
 
-    album: Album
+    album: ThumbnailCache
     objects: tuple[tuple[str, int], ...]
     cuts: tuple[tuple[str, Cut], ...]
     version: int
-    unopened: tuple[tuple[str, str], ...] = ()
+    open_errors: tuple[tuple[str, str], ...] = ()
 
     def load(self) -> None:
         """Read what is missing; may be called on any thread."""
         self.album.load(self)
 
 
-class Album:
+class ThumbnailCache:
     """Thumbnails by object, and the contrast of their images; those not looked at for longest are dropped.
 
     Parameters
@@ -71,12 +71,12 @@ class Album:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._pairs: dict[str, ImagePair] = {}
-        self._palettes: dict[str, Palette] = {}
+        self._palettes: dict[str, DisplaySettings] = {}
         self._kept: OrderedDict[Hashable, Thumbnail] = OrderedDict()
         self._bytes = self._version = 0
         self._lock = threading.Lock()
 
-    def page(self, objects: list[tuple[str, int]], side: float, pixels: int, depth: Depth) -> Page:
+    def page(self, objects: list[tuple[str, int]], side: float, pixels: int, depth: DepthMode) -> Page:
         """Return the page of some objects, to be loaded if `pictures` has gaps.
 
         Parameters
@@ -89,19 +89,19 @@ class Album:
             Screen pixels of a picture's side.
         depth : {"plane", "maximum"}
         """
-        cuts, unopened = [], []
+        cuts, open_errors = [], []
         for name in dict.fromkeys(name for name, _ in objects):
             try:
                 pair = self._project.pair(name)
             except SvetlanaError as error:
-                unopened.append((name, str(error)))
+                open_errors.append((name, str(error)))
                 continue
             if self._pairs.get(name) is not pair:  # new, or its mask was replaced
                 self._forget(name)
                 self._version += name in self._pairs
                 self._pairs[name] = pair
             cuts.append((name, Cut.of(side * self._relative(pair), pixels, depth)))
-        return Page(self, tuple(objects), tuple(cuts), self._version, tuple(unopened))
+        return Page(self, tuple(objects), tuple(cuts), self._version, tuple(open_errors))
 
     def pictures(self, page: Page) -> list[Picture | None]:
         """Return what is there of a page; None for what must be loaded, or could not be read."""
@@ -123,7 +123,7 @@ class Album:
         InputError
             If an image cannot be read; the thumbnails of the others are there all the same.
         """
-        unreadable: list[tuple[str, Exception | str]] = list(page.unopened)
+        unreadable: list[tuple[str, Exception | str]] = list(page.open_errors)
         gaps = [object for object, found in zip(page.objects, self.pictures(page)) if found is None]
         for name, cut in page.cuts:
             wanted = [object for image, object in gaps if image == name]
@@ -143,7 +143,7 @@ class Album:
             return
         pair = self._pairs[name]
         if name not in self._palettes:
-            self._palettes[name] = usual_palette(pair)
+            self._palettes[name] = default_palette(pair)
         found = take_thumbnails(pair, self._project.objects(name).loc[wanted], cut)
         with self._lock:
             if self._pairs.get(name) is not pair:

@@ -10,7 +10,7 @@ from ipywidgets import HTML, ColorPicker, Dropdown, HBox, Text
 from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.widgets.class_editor import ClassEditor
 from svetlana_jupyter.widgets.commands import Command
-from svetlana_jupyter.widgets.labelling import LabellingPanel
+from svetlana_jupyter.widgets.labelling import LabelingPanel
 from svetlana_jupyter.widgets.parts import count, heading, muted
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _SOURCES = [("At random", "random"), ("Test set", "test")]
 _MARKS = {"ambiguous": "ambiguous", "bad": "badly segmented", "skip": "skipped"}
 
 
-class AnnotationPanel(LabellingPanel):
+class AnnotationPanel(LabelingPanel):
     """Annotate objects of a project, one keypress each.
 
     Parameters
@@ -44,10 +44,10 @@ class AnnotationPanel(LabellingPanel):
             Command(("n", " "), "Next", "chevron-right", "Next object, drawn at random", self.next),
             Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
             Command(("r",), "Redo", "repeat", "Bring it back again", self.redo),
-            Command(("s",), "Skip", "step-forward", "Pass over this object", self.marking("skip")),
+            Command(("s",), "Skip", "step-forward", "Pass over this object", self.mark_command("skip")),
             Command(("e", "Delete"), "Erase", "eraser", "Remove the annotation", self.erase),
-            Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.marking("ambiguous")),
-            Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong here", self.marking("bad")),
+            Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.mark_command("ambiguous")),
+            Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong here", self.mark_command("bad")),
         )
         self.new_color = ColorPicker(concise=True, layout={"width": "30px", "margin": "2px 4px 2px 0"})
         self.new_color.tooltip = "Colour of the new class"
@@ -73,12 +73,12 @@ class AnnotationPanel(LabellingPanel):
             self.help,
         )
         self.children = (self._style, empty, body, self.status)
-        self.watch(self.renew_queue, "images_version")
+        self.watch(self.reset_queue, "images_version")
         self.watch(self._follow, "annotations_version", "classes_version", "images_version")
         self.watch(self._show_test_set, "predictions_version")
         self._follow()
         hint = "Click an object, or press n for one drawn at random; then press the key of its class."
-        self.greet(hint if project.images else "")
+        self.show_hint(hint if project.images else "")
 
     def show(self) -> None:
         class_id = self.project.label_of(*self.one).class_id if self.one else 0

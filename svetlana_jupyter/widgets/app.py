@@ -9,11 +9,11 @@ from ipywidgets import HTML, Button, HBox, Tab, VBox
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation import AnnotationPanel
-from svetlana_jupyter.widgets.form import ProjectForm
+from svetlana_jupyter.widgets.form import NewProjectForm
 from svetlana_jupyter.widgets.gallery import GalleryPanel
 from svetlana_jupyter.widgets.images import ImagesPanel
 from svetlana_jupyter.widgets.panel import Panel, guarded
-from svetlana_jupyter.widgets.parts import Status, muted
+from svetlana_jupyter.widgets.parts import StatusLine, muted
 from svetlana_jupyter.widgets.prediction import PredictionPanel
 from svetlana_jupyter.widgets.style import PANEL_WIDTH, style
 from svetlana_jupyter.widgets.training import TrainingPanel
@@ -54,13 +54,13 @@ class App(VBox):
         self.project = project
         self.panels: dict[str, Panel] = {}
         if project is None:
-            self.children = (ProjectForm(self._open),)
+            self.children = (NewProjectForm(self._open),)
         else:
             self._open(project)
 
     def _open(self, project: Project, left_out: str = "") -> None:
         self.project = project
-        self.status = Status(hides=True)
+        self.status = StatusLine(hides=True)
         self.save = _button("Save as zip", "file-archive-o", "All but the images, in one file to keep or pass on")
         self.save.layout.margin = "0 4px 0 auto"
         self.save.on_click(guarded(lambda _: self._save(), self.status))
@@ -94,14 +94,14 @@ class App(VBox):
         for panel in self.panels.values():
             panel.close()
         self.panels, self.project = {}, None
-        self.children = (ProjectForm(self._open),)
+        self.children = (NewProjectForm(self._open),)
 
     def _fill(self) -> None:
         """Make the panel of the open tab when it is first looked at, so that no unseen viewer draws."""
         title, panel = _PANELS[self.tab.selected_index]
         if title in self.panels:
             return
-        page, status = self.tab.children[self.tab.selected_index], Status()
+        page, status = self.tab.children[self.tab.selected_index], StatusLine()
 
         def make() -> None:
             self.panels[title] = panel(self.project)

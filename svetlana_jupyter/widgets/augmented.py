@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, Button, HBox, VBox
 
 from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.recipes import AUTO
+from svetlana_jupyter.core.recipes import AUTO_PRESET
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.widgets.latest import Latest
+from svetlana_jupyter.widgets.latest import LatestQuestion
 from svetlana_jupyter.widgets.parts import muted, picture
-from svetlana_jupyter.widgets.pictures import patch_pictures, usual_palette
+from svetlana_jupyter.widgets.pictures import default_palette, patch_pictures
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -35,7 +35,7 @@ class Question:
     settings: TrainingSettings
 
 
-class AugmentedPatches(VBox):
+class AugmentationPreview(VBox):
     """Shows eight augmented patches of an object, made beside the kernel's loop.
 
     Parameters
@@ -50,7 +50,7 @@ class AugmentedPatches(VBox):
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._latest: Latest[Question] = Latest(self._answer, self._show)
+        self._latest: LatestQuestion[Question] = LatestQuestion(self._answer, self._show)
         self._turn = 0
         self.said = HTML(layout={"flex": "1 1 auto", "margin": "0"})
         self.another = Button(description="Another object", icon="random", layout={"width": "140px", "margin": "0"})
@@ -99,7 +99,7 @@ class AugmentedPatches(VBox):
         image, object = question.object
         patches = self._project.preview_augmentation(image, object, question.settings, _COUNT)
         used = TrainingSettings.from_json(patches.attrs["settings"])
-        palette = usual_palette(self._project.pair(image))
+        palette = default_palette(self._project.pair(image))
         return used, [patch_pictures(patches[number], used.patches, palette)[0][0] for number in range(_COUNT)]
 
     def _show(self, answer: tuple[Question, tuple[TrainingSettings, list[bytes]] | str]) -> None:
@@ -109,8 +109,12 @@ class AugmentedPatches(VBox):
             return
         used, pictures = found
         said = "To the classifier all of these are the same." if used.augmentation.varies else _SAME
-        if question.settings.recipe == AUTO:
-            said += _TRIED if used.recipe == AUTO else f" So it is with {used.recipe}, the recipe that was chosen last."
+        if question.settings.recipe == AUTO_PRESET:
+            said += (
+                _TRIED
+                if used.recipe == AUTO_PRESET
+                else f" So it is with {used.recipe}, the recipe that was chosen last."
+            )
         self.said.value = muted(f"Object {question.object.object} in {question.object.image}. {said}")
         figures = "".join(picture(png, "") for png in pictures)
         self.pictures.value = f'<div class="sv-pictures sv-varied">{figures}</div>'

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML
 
-from svetlana_jupyter.core.sections import take_sections
+from svetlana_jupyter.core.sections import take_orthoviews
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.project.patches import patch_settings, seen_patch
-from svetlana_jupyter.widgets.latest import Latest
+from svetlana_jupyter.project.patches import classifier_patch, patch_settings
+from svetlana_jupyter.widgets.latest import LatestQuestion
 from svetlana_jupyter.widgets.parts import muted, picture
 from svetlana_jupyter.widgets.pictures import patch_pictures, section_picture
 
 if TYPE_CHECKING:
     from xarray import DataArray
 
-    from svetlana_jupyter.core.contrast import Palette
+    from svetlana_jupyter.core.contrast import DisplaySettings
     from svetlana_jupyter.project.project import Project
 
 _TITLES = {"xy": "Plane (xy)", "xz": "Front (xz)", "zy": "Side (zy)", "maximum": "Brightest along z"}
@@ -37,7 +37,7 @@ class Question:
 
     image: str
     object: int
-    palette: Palette
+    palette: DisplaySettings
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Answer:
     field: Field
 
 
-class Beside(HTML):
+class ObjectDetails(HTML):
     """Pictures of one object, made off the kernel's loop once the keys rest.
 
     Parameters
@@ -61,10 +61,10 @@ class Beside(HTML):
     def __init__(self, project: Project, framed: Callable[[Field | None], None]) -> None:
         super().__init__(layout={"margin": "4px 0 0 0", "height": "134px", "width": "100%"})
         self._project, self._framed = project, framed
-        self._latest: Latest[Question] = Latest(self._answer, self._show, _DELAY)
+        self._latest: LatestQuestion[Question] = LatestQuestion(self._answer, self._show, _DELAY)
         self._said(_EMPTY)
 
-    def show(self, image: str, object: int, palette: Palette) -> None:
+    def show(self, image: str, object: int, palette: DisplaySettings) -> None:
         """Show an object; with 0 none."""
         if object:
             self._latest.ask(Question(image, object, palette))
@@ -86,10 +86,10 @@ class Beside(HTML):
         pair, row = project.pair(name), project.objects(name, wait=True).loc[object]
         shown: list[tuple[bytes, str]] = []
         if pair.ndim == 3:
-            sections = take_sections(pair.image, pair.mask, object, row, pair.spacing)
+            sections = take_orthoviews(pair.image, pair.mask, object, row, pair.spacing)
             shown += [(section_picture(section, question.palette), _TITLES[side]) for side, section in sections.items()]
         settings = patch_settings(project, name)
-        patch = seen_patch(project, name, object, settings)
+        patch = classifier_patch(project, name, object, settings)
         shown += patch_pictures(patch, settings, question.palette)[: 3 if pair.ndim == 2 else 1]
         return Answer(tuple(shown), _field(patch))
 

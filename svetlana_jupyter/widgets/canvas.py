@@ -19,7 +19,7 @@ from ipycanvas.canvas import COMMANDS
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core import encode
-from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, CodeLayer, ImageLayer, Scene, with_margin
+from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, ImageLayer, IndexedLayer, Scene, size_with_margin
 from svetlana_jupyter.widgets.decoration import decorate
 
 IMAGE, OVERLAY, SELECTION, DECORATION = range(4)
@@ -31,7 +31,7 @@ _AROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#141414"}  # beside the image, quie
 lock = threading.RLock()
 
 
-class Listener(Protocol):
+class InputListener(Protocol):
     """Who hears of the mouse and the keyboard; places are (row, column) in CSS pixels.
 
     ``picked`` tells which object the last click picked, whether a frame has shown it already or not. ``held`` names the
@@ -68,7 +68,7 @@ def drawing(manager: Any) -> Iterator[None]:
                 manager._commands_cache, manager._buffers_cache = [], []
 
 
-class Surface:
+class LayeredCanvas:
     """A canvas of fixed size and several layers, which tells of the mouse and the keys.
 
     Parameters
@@ -100,7 +100,7 @@ class Surface:
         self._repaint = repaint
         self.widget.on_client_ready(self._client_ready)
 
-    def listen(self, listener: Listener) -> None:
+    def listen(self, listener: InputListener) -> None:
         """Tell ``listener`` of the events that the canvas itself reports."""
 
         def place(x: float, y: float) -> tuple[float, float]:
@@ -112,7 +112,7 @@ class Surface:
         self.widget.on_mouse_out(lambda x, y: listener.left())
         self.widget.on_mouse_wheel(lambda dx, dy: listener.wheeled(dy))
         self.widget.on_key_down(
-            lambda key, shift, ctrl, meta: listener.key_pressed(chord(key, ctrl or meta, shift), self.shown)
+            lambda key, shift, ctrl, meta: listener.key_pressed(key_name(key, ctrl or meta, shift), self.shown)
         )
 
     def _sign(self) -> None:
@@ -132,13 +132,13 @@ class Surface:
         self._repaint()
 
 
-class CanvasSurface(Surface):
+class ImageCanvas(LayeredCanvas):
     """Shows the last scene painted.
 
     Parameters
     ----------
     size, repaint
-        As for `Surface`.
+        As for `LayeredCanvas`.
     """
 
     def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
@@ -184,7 +184,7 @@ class CanvasSurface(Surface):
             self.widget.height, self.widget.width = height, width
             self._painted, self._resized = None, True
         # With room for a margin, needed or not: of another size they would be empty, and it may be told too late.
-        whole = with_margin(scene.view.device_size)
+        whole = size_with_margin(scene.view.device_size)
         if (self._buffers[0].height, self._buffers[0].width) != whole:
             for buffer in self._buffers:
                 buffer.height, buffer.width = whole
@@ -229,7 +229,7 @@ class CanvasSurface(Surface):
 
     def _sharpen_image(self, scene: Scene) -> None:
         if self._lossy:
-            self._put_image(scene, visible_part(scene), encode.png)
+            self._put_image(scene, crop_to_visible(scene), encode.png)
             self._lossy = False
 
     def _put_image(self, scene: Scene, layer: ImageLayer, encoded: Callable[[NDArray[np.uint8]], bytes]) -> None:
@@ -243,10 +243,10 @@ class CanvasSurface(Surface):
         self._put(buffer, encoded(layer.pixels), 0, 0)
         buffer.reset_transform()
 
-    def _fill_codes(self, buffer: Canvas, layer: CodeLayer | None) -> None:
+    def _fill_codes(self, buffer: Canvas, layer: IndexedLayer | None) -> None:
         buffer.clear()
         if layer is not None and layer.codes.size:
-            self._put(buffer, encode.palette_png(layer.codes, layer.table), layer.offset[1], layer.offset[0])
+            self._put(buffer, encode.indexed_png(layer.codes, layer.table), layer.offset[1], layer.offset[0])
 
     def _forget(self) -> None:
         self._painted = None
@@ -261,7 +261,7 @@ def checked(picture: bytes) -> bytes:
     return picture
 
 
-def chord(key: str, control: bool, shift: bool = False) -> str:
+def key_name(key: str, control: bool, shift: bool = False) -> str:
     """Return the name of a key with what is held down: ``"Ctrl+z"`` (also for Command on a Mac), ``"Shift+ArrowUp"``.
 
     Of a key that writes a character, Shift has changed the character already.
@@ -270,7 +270,7 @@ def chord(key: str, control: bool, shift: bool = False) -> str:
     return "+".join([*held, key])
 
 
-def visible_part(scene: Scene) -> ImageLayer:
+def crop_to_visible(scene: Scene) -> ImageLayer:
     """Return the image layer cut to what is on the screen now, without the margin."""
     layer, view = scene.image, scene.view
     rows, columns = layer.pixels.shape[:2]
@@ -293,5 +293,5 @@ def _cells(low: float, high: float, start: int, stride: int, count: int) -> tupl
     return min(max(first, 0), count), min(max(last, 0), count)
 
 
-def _key(layer: CodeLayer | None) -> object:
+def _key(layer: IndexedLayer | None) -> object:
     return None if layer is None else layer.key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from svetlana_jupyter.core.contact import Tile
+from svetlana_jupyter.core.contact import CellCaption
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -31,19 +31,19 @@ class Captions:
             return 0, 0.0
         return int(table.at[object, "predicted"]), float(table.at[object, "probability"])
 
-    def tile(self, image: str, object: int) -> Tile:
+    def tile(self, image: str, object: int) -> CellCaption:
         """Return the frame and the words of a patch: the annotation, else the prediction."""
         label = self._project.label_of(image, object)
         if label.action == "label":
             info = self._project.classes.by_id(label.class_id)
-            return Tile(info.color, firm=True, name=info.name)
+            return CellCaption(info.color, is_annotated=True, name=info.name)
         if label.action in _SHORT:
-            return Tile(firm=True, name=_SHORT[label.action])
+            return CellCaption(is_annotated=True, name=_SHORT[label.action])
         class_id, probability = self.predicted(image, object)
         if not class_id:
-            return Tile()
+            return CellCaption()
         info = self._project.classes.by_id(class_id)
-        return Tile(info.color, name=info.name, share=f"{probability:.0%}")
+        return CellCaption(info.color, name=info.name, share=f"{probability:.0%}")
 
     def sentence(self, image: str, object: int) -> str:
         """Return all that is known: the object, the annotation and the prediction."""

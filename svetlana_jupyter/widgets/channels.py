@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import ColorPicker, Dropdown, FloatLogSlider, FloatRangeSlider, HBox, Label, ToggleButton, Widget
 
-from svetlana_jupyter.core.contrast import LEFT_OUT, auto_window
+from svetlana_jupyter.core.contrast import LEFT_OUT, auto_contrast_limits
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.contrast import Palette, Window
+    from svetlana_jupyter.core.contrast import DisplaySettings, Window
     from svetlana_jupyter.widgets.opened import OpenImage
 
 _STEPS = 500
@@ -18,7 +18,7 @@ _BY_HAND, _TRUE = "by hand", "as stored"
 _SHARES = {"all values": 0.0, "0.02 %": 0.02, f"{LEFT_OUT:g} %": LEFT_OUT, "1 %": 1.0, "5 %": 5.0}
 
 
-class ChannelRow(HBox):
+class ChannelControls(HBox):
     """The controls of one channel, or of all three of a colour image.
 
     Parameters
@@ -41,7 +41,7 @@ class ChannelRow(HBox):
     """
 
     def __init__(
-        self, opened: OpenImage, position: int, show: Callable[[Palette], None], done: Callable[[], None]
+        self, opened: OpenImage, position: int, show: Callable[[DisplaySettings], None], done: Callable[[], None]
     ) -> None:
         self._opened, self._position, self._show, self._done = opened, position, show, done
         self._windows = self._offered()
@@ -84,9 +84,9 @@ class ChannelRow(HBox):
     def _offered(self) -> dict[str, Window]:
         """Return the windows by their names."""
         pixels = self._opened.pixels[self._position]
-        windows = {name: auto_window(pixels, share) for name, share in _SHARES.items()}
-        automatic = self._opened.automatic.channels[self._position].window
-        return windows if automatic in windows.values() else {_TRUE: automatic, **windows}
+        windows = {name: auto_contrast_limits(pixels, share) for name, share in _SHARES.items()}
+        auto_palette = self._opened.auto_palette.channels[self._position].window
+        return windows if auto_palette in windows.values() else {_TRUE: auto_palette, **windows}
 
     def _name_of(self, window: Window) -> str:
         return next((name for name, offered in self._windows.items() if self._same(offered, window)), _BY_HAND)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Button, Dropdown, HBox, Text, VBox
 
-from svetlana_jupyter.widgets.parts import muted, swatch
+from svetlana_jupyter.widgets.parts import color_swatch, muted
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -84,7 +84,7 @@ class ClassEditor(VBox):
             self.hide()
             return
         info = classes.by_id(self._class_id)
-        self.title.value = f"{swatch(info.color)}<b>{html.escape(info.name)}</b>"
+        self.title.value = f"{color_swatch(info.color)}<b>{html.escape(info.name)}</b>"
         chosen = self.into.value
         others = [(other.name, other.id) for other in classes if other.id != info.id]
         self.into.options = [("merge into …", 0), *others]

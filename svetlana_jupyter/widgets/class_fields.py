@@ -12,11 +12,11 @@ from svetlana_jupyter.core.classes import PALETTE
 _EXAMPLES = ("active", "resting")
 
 
-class ClassField(HBox):
+class NewClassRow(HBox):
     """One class to be: its colour, its name, and a button that takes it out again."""
 
     def __init__(
-        self, color: str, placeholder: str, remove: Callable[[ClassField], None], entered: Callable[[], None]
+        self, color: str, placeholder: str, remove: Callable[[NewClassRow], None], entered: Callable[[], None]
     ) -> None:
         self.picker = ColorPicker(concise=True, value=color, layout={"width": "30px", "margin": "2px 6px 2px 0"})
         self.picker.tooltip = "Colour of this class"
@@ -28,7 +28,7 @@ class ClassField(HBox):
         super().__init__([self.picker, self.name, self.remove], layout={"align_items": "center"})
 
 
-class ClassFields(VBox):
+class NewClassRows(VBox):
     """Rows for the classes; Enter in one begins the next.
 
     Attributes
@@ -41,21 +41,21 @@ class ClassFields(VBox):
         self.add = Button(description="Add class", icon="plus", tooltip="One more class", layout={"width": "110px"})
         self.add.on_click(lambda _: self.extend())
         super().__init__(layout={"width": "auto"})
-        self._rows: tuple[ClassField, ...] = ()
+        self._rows: tuple[NewClassRow, ...] = ()
         for _ in _EXAMPLES:
             self.extend()
 
     @property
-    def rows(self) -> tuple[ClassField, ...]:
+    def rows(self) -> tuple[NewClassRow, ...]:
         return self._rows
 
-    def extend(self) -> ClassField:
+    def extend(self) -> NewClassRow:
         """Add an empty row."""
         taken = {row.picker.value for row in self._rows}
         color = next((color for color in PALETTE if color not in taken), PALETTE[len(self._rows) % len(PALETTE)])
         count = len(self._rows)
         placeholder = f"for example {_EXAMPLES[count]}" if count < len(_EXAMPLES) else "another class"
-        row = ClassField(color, placeholder, self._remove, self._entered)
+        row = NewClassRow(color, placeholder, self._remove, self._entered)
         self._lay(*self._rows, row)
         return row
 
@@ -67,7 +67,7 @@ class ClassFields(VBox):
         empty = next((row for row in self._rows if not row.name.value.strip()), None)
         (empty or self.extend()).name.focus()
 
-    def _remove(self, gone: ClassField) -> None:
+    def _remove(self, gone: NewClassRow) -> None:
         self._lay(*(row for row in self._rows if row is not gone))
         gone.close()
 

@@ -83,7 +83,7 @@ class CommandPanel(Panel):
         cells = "".join(f"<span>{keys}</span><span>{text}</span>" for keys, text in lines)
         self.help.value = f'<div class="sv-keys">{cells}</div>'
 
-    def follow_key(self, key: str, shown: Any) -> None:
+    def dispatch_key(self, key: str, shown: Any) -> None:
         """Do what the commands of a key do, or show the help."""
         if key == "?":
             self.toggle_help()

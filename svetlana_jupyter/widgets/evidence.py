@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Box, Checkbox, HBox
 
-from svetlana_jupyter.widgets.evidence_pictures import Example, built_in, example_of, pictures
-from svetlana_jupyter.widgets.latest import Latest
+from svetlana_jupyter.widgets.evidence_pictures import ExampleObject, builtin_example, find_example, pictures
+from svetlana_jupyter.widgets.latest import LatestQuestion
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
 # What is asked: the name of the evidence, the word on the box, what it may do ticked, and what happens unticked.
-QUESTIONS = (
+CUE_TEXTS = (
     (
         "surroundings",
         "Surroundings",
@@ -56,24 +56,24 @@ class Question(Box):
     card : HTML
     """
 
-    def __init__(self, name: str, word: str, ticked: str, unticked: str) -> None:
-        self.name, self._said = name, (word, ticked, unticked)
-        self.tick = Checkbox(True, description=word, indent=False, layout={"width": "auto", "margin": "0"})
-        self.tick.tooltip = ticked
+    def __init__(self, name: str, word: str, checked: str, unchecked: str) -> None:
+        self.name, self._said = name, (word, checked, unchecked)
+        self.checkbox = Checkbox(True, description=word, indent=False, layout={"width": "auto", "margin": "0"})
+        self.checkbox.tooltip = checked
         self.card = HTML(layout={"margin": "0"})
         self.card.add_class("sv-card")
-        super().__init__([self.tick, self.card], layout={"overflow": "visible", "flex": "0 0 auto"})
+        super().__init__([self.checkbox, self.card], layout={"overflow": "visible", "flex": "0 0 auto"})
         self.add_class("sv-question")
 
     def show(self, before: bytes, after: tuple[bytes, ...]) -> None:
         """Draw the card."""
-        word, ticked, unticked = (html.escape(text) for text in self._said)
+        word, checked, unchecked = (html.escape(text) for text in self._said)
         same = '<span class="sv-same">=</span>'.join(map(_image, after))
         row = f'{_image(before)}<span class="sv-same">→</span>{same}'
-        self.card.value = f'<h4>{word}</h4><p>{ticked} <b>Unticked</b>, {unticked}</p><div class="sv-row">{row}</div>'
+        self.card.value = f'<h4>{word}</h4><p>{checked} <b>Unticked</b>, {unchecked}</p><div class="sv-row">{row}</div>'
 
 
-class Questions(HBox):
+class CueCheckboxes(HBox):
     """The four boxes, all ticked at first.
 
     Parameters
@@ -84,10 +84,10 @@ class Questions(HBox):
     """
 
     def __init__(self, project: Project, changed: Callable[[frozenset[str]], None]) -> None:
-        self.questions = {question[0]: Question(*question) for question in QUESTIONS}
+        self.questions = {question[0]: Question(*question) for question in CUE_TEXTS}
         self._project, self._changed = project, changed
         self._showing = self._own = False
-        self._latest: Latest[object] = Latest(self._draw, self._show)
+        self._latest: LatestQuestion[object] = LatestQuestion(self._draw, self._show)
         title = HTML("<b>What may count?</b>", layout={"margin": "0 14px 0 0"})
         super().__init__(
             [title, *self.questions.values()],
@@ -95,41 +95,41 @@ class Questions(HBox):
         )
         self.add_class("sv-questions")
         for question in self.questions.values():
-            question.tick.observe(self._ticked, "value")
+            question.checkbox.observe(self._ticked, "value")
 
     @property
-    def ticked(self) -> frozenset[str]:
+    def checked(self) -> frozenset[str]:
         """The evidence that may count."""
-        return frozenset(name for name, question in self.questions.items() if question.tick.value)
+        return frozenset(name for name, question in self.questions.items() if question.checkbox.value)
 
     def show(self, allowed: Collection[str]) -> None:
         """Tick what may count; nobody is told."""
         self._showing = True
         try:
             for name, question in self.questions.items():
-                question.tick.value = name in allowed
+                question.checkbox.value = name in allowed
         finally:
             self._showing = False
 
-    def illustrate(self) -> None:
+    def draw_cards(self) -> None:
         """Draw the cards, beside the kernel's loop, unless they show an object of the project already."""
         if not self._own:
             self._latest.ask(object())
 
     def _ticked(self, _: Any) -> None:
         if not self._showing:
-            self._changed(self.ticked)
+            self._changed(self.checked)
 
     def _draw(self, _: object) -> tuple[bool, dict[str, tuple[bytes, tuple[bytes, ...]]]]:
         example = self._example()
         return example.own_image, {name: pictures(example, name) for name in self.questions}
 
-    def _example(self) -> Example:
+    def _example(self) -> ExampleObject:
         try:
-            return example_of(self._project)
+            return find_example(self._project)
         except Exception:  # a card is no place for what is wrong with an image
             logger.exception("no object of the project can be drawn")
-            return built_in()
+            return builtin_example()
 
     def _show(self, answer: tuple[bool, dict[str, tuple[bytes, tuple[bytes, ...]]]]) -> None:
         self._own, drawn = answer

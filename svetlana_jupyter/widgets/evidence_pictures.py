@@ -16,7 +16,7 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import pair as open_pair
 from svetlana_jupyter.core.samples import blood_smear
 from svetlana_jupyter.core.thumbnails import Cut, take_thumbnails
-from svetlana_jupyter.widgets.pictures import usual_palette
+from svetlana_jupyter.widgets.pictures import default_palette
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.pairing import ImagePair
@@ -30,7 +30,7 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleObject:
     """An object with what lies around it: pixels of shape (n, n, 3), where it is, and whether it is the project's."""
 
     pixels: Pixels
@@ -38,7 +38,7 @@ class Example:
     own_image: bool = True
 
 
-def example_of(project: Project) -> Example:
+def find_example(project: Project) -> ExampleObject:
     """Return an annotated object of a project, else one of an image, else one that comes with the package.
 
     May be called on any thread; of an image whose objects are not known yet, none is looked for.
@@ -51,10 +51,10 @@ def example_of(project: Project) -> Example:
         whole, told = ~objects["on_border"], objects.index.isin(own)
         best = next(found for found in (whole & told, whole, objects["size"] > 0) if found.any())
         return _example(project.pair(name), objects.loc[[objects["size"].where(best).idxmax()]])  # large shows most
-    return built_in()
+    return builtin_example()
 
 
-def built_in() -> Example:
+def builtin_example() -> ExampleObject:
     """Return a white blood cell."""
     name, object = _SAMPLE
     folder = blood_smear()
@@ -62,11 +62,11 @@ def built_in() -> Example:
     return replace(_example(opened, index_objects(opened.mask).loc[[object]]), own_image=False)
 
 
-def _example(opened: ImagePair, row: pd.DataFrame) -> Example:
+def _example(opened: ImagePair, row: pd.DataFrame) -> ExampleObject:
     box = row.iloc[0]
     side = _AROUND * float(max(box["y1"] - box["y0"], box["x1"] - box["x0"]))
     (found,) = take_thumbnails(opened, row, Cut.of(side, _SIDE))
-    shown = to_screen(found.values, usual_palette(opened))
+    shown = to_screen(found.values, default_palette(opened))
     colored = np.repeat(shown[..., None], 3, axis=-1) if shown.ndim == 2 else shown
     rows, columns = found.inside
     before, after = ((rows.start, columns.start), (len(shown) - rows.stop, len(shown) - columns.stop))
@@ -74,10 +74,10 @@ def _example(opened: ImagePair, row: pd.DataFrame) -> Example:
     filled = cv2.copyMakeBorder(
         np.ascontiguousarray(colored[found.inside]), before[0], after[0], before[1], after[1], cv2.BORDER_REFLECT
     )
-    return Example(filled.astype(np.uint8), found.own)
+    return ExampleObject(filled.astype(np.uint8), found.own)
 
 
-def pictures(example: Example, evidence: str) -> tuple[bytes, tuple[bytes, ...]]:
+def pictures(example: ExampleObject, evidence: str) -> tuple[bytes, tuple[bytes, ...]]:
     """Return PNGs of an object as it is, and of what is the same to a classifier that may not use ``evidence``."""
     own = cv2.resize(example.own.astype(np.uint8), (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST) > 0
     seen = cv2.resize(example.pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)

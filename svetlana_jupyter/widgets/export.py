@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from ipywidgets import Button, Checkbox, HBox, Text, VBox
 
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import Status
+from svetlana_jupyter.widgets.parts import StatusLine
 
 
 class ExportForm(VBox):
@@ -38,7 +38,7 @@ class ExportForm(VBox):
         self.export = Button(
             description="Export", icon="download", tooltip="Write the results", layout={"width": "110px"}
         )
-        self.said = Status(hides=True)
+        self.said = StatusLine(hides=True)
         # Unlike other buttons it leaves the keyboard where it is: the viewer, far above, would come back into sight.
         self.export.on_click(guarded(lambda _: self._act(), self.said))
         self._export = act

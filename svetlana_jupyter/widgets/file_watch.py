@@ -11,7 +11,7 @@ from svetlana_jupyter.widgets.pace import running_loop
 EVERY = 1.0  # seconds
 
 
-class FileWatch:
+class FileWatcher:
     """Calls ``act`` on the loop that made it, within a second of a change. Without a loop, `look` is all there is.
 
     Parameters

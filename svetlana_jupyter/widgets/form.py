@@ -8,16 +8,16 @@ from pathlib import Path
 from ipywidgets import HTML, Button, Combobox, HBox, VBox
 
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.class_fields import ClassFields
+from svetlana_jupyter.widgets.class_fields import NewClassRows
 from svetlana_jupyter.widgets.pair_fields import PairFields, field, left_out, line, numbers
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import Status, heading, muted
+from svetlana_jupyter.widgets.parts import StatusLine, heading, muted
 from svetlana_jupyter.widgets.style import PANEL_WIDTH, style
 
 _HINT = "Name a folder for the project, and say where the images and their masks lie."
 
 
-class ProjectForm(VBox):
+class NewProjectForm(VBox):
     """Asks for a project folder, where images and masks lie, and the classes; shows while one types which files pair.
 
     Parameters
@@ -37,13 +37,13 @@ class ProjectForm(VBox):
         super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH, "grid_gap": "4px"})
         self.add_class("svetlana")
         self._opened = opened
-        self.status = Status()
+        self.status = StatusLine()
         self.folder = Combobox(
             options=_projects_here(), placeholder="osteoclasts.svetlana", continuous_update=True, **field("Folder")
         )
         self._folder_note = HTML()
         self.fields = PairFields(self.status)
-        self.classes = ClassFields()
+        self.classes = NewClassRows()
         self.begin = Button(icon="folder-open", button_style="primary", layout={"width": "150px", "margin": "0"})
         self.begin.on_click(guarded(lambda _: self._open(), self.status))
         self.folder.observe(guarded(lambda _: self._follow_folder(), self.status), "value")

@@ -11,19 +11,19 @@ import numpy as np
 import pandas as pd
 from ipywidgets import HTML, HBox, VBox
 
-from svetlana_jupyter.core.gallery import Pages, arrange, gather
-from svetlana_jupyter.widgets.album import Album, usual_side
+from svetlana_jupyter.core.gallery import Pagination, arrange, gather
+from svetlana_jupyter.widgets.album import ThumbnailCache, default_crop_side
 from svetlana_jupyter.widgets.captions import Captions
 from svetlana_jupyter.widgets.commands import Command, CommandPanel
-from svetlana_jupyter.widgets.gallery_bar import LeafBar, LookBar, WantedBar
-from svetlana_jupyter.widgets.indexing import Indexing
-from svetlana_jupyter.widgets.page import PatchPage
+from svetlana_jupyter.widgets.gallery_bar import DisplayBar, FilterBar, PageBar
+from svetlana_jupyter.widgets.indexing import ObjectIndexer
+from svetlana_jupyter.widgets.page import PatchGrid
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import ClassRows, count, heading, muted, no_images
+from svetlana_jupyter.widgets.parts import ClassButtons, count, heading, muted, no_images_hint
 from svetlana_jupyter.widgets.style import SIDE_WIDTH
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.annotations import Mark, ObjectId
+    from svetlana_jupyter.core.annotations import LabelAction, ObjectId
     from svetlana_jupyter.project.project import Project
 
 SIZE = (484, 648)
@@ -34,7 +34,7 @@ _NONE = "Nothing is selected: click a patch, drag over several, or press Ctrl+A 
 _NO_SUCH = "No object is like this: choose other ones above."
 _TOO_EARLY = "That key came before the selection was on the screen, so it labelled nothing."
 
-Shown = tuple[str, int] | None
+SelectionId = tuple[str, int] | None
 
 
 class GalleryPanel(CommandPanel):
@@ -81,13 +81,13 @@ class GalleryPanel(CommandPanel):
         self._number = 0
         self._since = time.monotonic()
         self._captions = Captions(project)
-        self._indexing = Indexing(project, self.status)
-        self.page = PatchPage(Album(project), SIZE, self._captions)
+        self._indexing = ObjectIndexer(project, self.status)
+        self.page = PatchGrid(ThumbnailCache(project), SIZE, self._captions)
         self._count = self.page.grid.count
-        self.bar = WantedBar(self.page, guarded(self.arrange, self.status))
-        self.looks = LookBar(self.page)
-        self.leaves = LeafBar(self.page, guarded(self.go, self.status), self.looks)
-        self.rows = ClassRows(
+        self.bar = FilterBar(self.page, guarded(self.arrange, self.status))
+        self.display_bar = DisplayBar(self.page)
+        self.leaves = PageBar(self.page, guarded(self.go, self.status), self.display_bar)
+        self.rows = ClassButtons(
             act=lambda name: self.do(self.label, name, self.shown),
             recolor=lambda name, color: self.do(project.recolor_class, name, color),
             found=lambda name: self.do(self.label, name, self.shown),
@@ -97,9 +97,11 @@ class GalleryPanel(CommandPanel):
             Command(("e", "Delete"), "Erase", "eraser", "Remove the annotations", self.erase),
             Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
             Command(("r",), "Redo", "repeat", "Bring it back again", self.redo),
-            Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.marking("ambiguous")),
-            Command(("b",), "Bad segmentation", "chain-broken", "The outlines are wrong here", self.marking("bad")),
-            Command(("s",), "Skip", "step-forward", "Pass over the selection", self.marking("skip")),
+            Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.mark_command("ambiguous")),
+            Command(
+                ("b",), "Bad segmentation", "chain-broken", "The outlines are wrong here", self.mark_command("bad")
+            ),
+            Command(("s",), "Skip", "step-forward", "Pass over the selection", self.mark_command("skip")),
         )
         self.tally = HTML(layout={"margin": "0", "min_height": "38px"})
         self.chosen = HTML(layout={"margin": "0"})
@@ -117,38 +119,38 @@ class GalleryPanel(CommandPanel):
         )
         shown = VBox([self.bar, self.page, self.leaves], layout={"width": f"{SIZE[1]}px", "flex": "0 0 auto"})
         self.body = HBox([shown, column], layout={"width": "100%", "flex_flow": "row wrap"})
-        self.empty = no_images()
+        self.empty = no_images_hint()
         self.children = (self._style, self.empty, self.body, self.status)
         self.page.on_key(guarded(self.press, self.status))
-        self.page.on_turn(guarded(lambda pages: self.go(self._number + pages), self.status))
+        self.page.on_page_turn(guarded(lambda pages: self.go(self._number + pages), self.status))
         self.page.observe(guarded(lambda _: self._follow_selection(), self.status), "selection")
         self.page.observe(guarded(lambda _: self._resize(), self.status), "columns")
         self.watch(self.arrange, "images_version")
         self.watch(self._follow, "annotations_version", "classes_version")
         self.watch(self._follow_predictions, "predictions_version", "current_run")
-        self.greet(_HINT if project.images else "")
+        self.show_hint(_HINT if project.images else "")
         self.arrange()
 
     @property
-    def shown(self) -> Shown:
+    def shown(self) -> SelectionId:
         """The selection, by the number of its state; None when nothing is selected."""
         return self.page.picked
 
     @property
-    def pages(self) -> Pages:
+    def pages(self) -> Pagination:
         """How the gallery is cut into pages."""
-        return Pages(len(self._rows), self.page.grid.count)
+        return Pagination(len(self._rows), self.page.grid.count)
 
     def arrange(self) -> None:
         """Show what is wanted, with what is known of the objects now, from the first page on."""
         project = self.project
         self.empty.layout.display = "none" if project.images else "block"
         self.body.layout.display = "flex" if project.images else "none"
-        self.looks.follow(deep=any(len(entry.shape) == 3 for entry in project.images.values()))
-        self.bar.list(project.images, project.classes, all_first=self._quick())
+        self.display_bar.follow(deep=any(len(entry.shape) == 3 for entry in project.images.values()))
+        self.bar.list(project.images, project.classes, show_all_images=self._quick())
         names = self.bar.images or tuple(project.images)
         self._indexing.after(names, lambda: self._arrange(names), "They are shown then.", all=False)
-        if self._indexing.waits:
+        if self._indexing.is_waiting:
             self._rows = self._rows[:0]
             self.go(0)
         self._follow()
@@ -163,46 +165,46 @@ class GalleryPanel(CommandPanel):
     def go(self, page: int) -> None:
         """Show another page; nothing of it is selected."""
         self._number = self.pages.nearest(page)
-        side = usual_side(self._table)
-        none = "The objects are being found." if self._indexing.waits else _NO_SUCH
+        side = default_crop_side(self._table)
+        none = "The objects are being found." if self._indexing.is_waiting else _NO_SUCH
         words = "" if len(self._rows) else none
         self.page.show(self._objects(self._number), side, self._objects(self._number + 1), words)
         self._since = time.monotonic()
         self._follow_selection()
 
-    def press(self, key: str, shown: Shown) -> None:
+    def press(self, key: str, shown: SelectionId) -> None:
         """Follow a key that went down while ``shown`` was selected on the screen."""
         moves: dict[str, Callable[[], None]] = {
             "Ctrl+a": self.page.select_all,
             "i": self.page.select_inverse,
-            "Escape": self.page.unselect,
+            "Escape": self.page.clear_selection,
             **dict.fromkeys(("n", "PageDown", " "), lambda: self.go(self._number + 1)),
             **dict.fromkeys(("p", "PageUp"), lambda: self.go(self._number - 1)),
             "Home": lambda: self.go(0),
             "End": lambda: self.go(self.pages.count - 1),
-            "+": lambda: self.page.enlarge(1),
-            "=": lambda: self.page.enlarge(1),
-            "-": lambda: self.page.enlarge(-1),
-            "[": lambda: self.page.widen(-1),
-            "]": lambda: self.page.widen(1),
+            "+": lambda: self.page.change_patch_size(1),
+            "=": lambda: self.page.change_patch_size(1),
+            "-": lambda: self.page.change_patch_size(-1),
+            "[": lambda: self.page.change_field_of_view(-1),
+            "]": lambda: self.page.change_field_of_view(1),
             "o": lambda: self.page.set_trait("outlines", not self.page.outlines),
             "m": lambda: self.page.set_trait("depth", "plane" if self.page.depth == "maximum" else "maximum"),
             "g": self.arrange,
         }
-        info = self.project.classes.by_key(key)
+        info = self.project.classes.by_shortcut(key)
         if info:
             self.label(info.name, shown)
         elif key in moves:
             moves[key]()
         else:
-            self.follow_key(key, shown)
+            self.dispatch_key(key, shown)
 
-    def label(self, name: str, shown: Shown) -> None:
+    def label(self, name: str, shown: SelectionId) -> None:
         """Give all that is selected a class, in one gesture."""
         if self._means(shown):
             self._annotate(dict.fromkeys(self.page.selected, name))
 
-    def accept(self, shown: Shown) -> None:
+    def accept(self, shown: SelectionId) -> None:
         """Keep each prediction of the selection as an annotation, in one gesture."""
         if not self._means(shown):
             return
@@ -213,27 +215,27 @@ class GalleryPanel(CommandPanel):
         else:
             self.status.say("Nothing of the selection is predicted yet.")
 
-    def marking(self, mark: Mark) -> Callable[[Shown], None]:
+    def mark_command(self, mark: LabelAction) -> Callable[[SelectionId], None]:
         """Return the command that marks all that is selected as skipped, ambiguous or badly segmented."""
 
-        def act(shown: Shown) -> None:
+        def act(shown: SelectionId) -> None:
             if self._means(shown):
                 self.project.mark_each(self.page.selected, mark, source="gallery", seconds=self._seconds())
                 self.status.say(self.project.status)
 
         return act
 
-    def erase(self, shown: Shown) -> None:
+    def erase(self, shown: SelectionId) -> None:
         """Remove what was said of all that is selected."""
         if self._means(shown):
             self.project.erase_each(self.page.selected, source="gallery")
             self.status.say(self.project.status)
 
-    def undo(self, shown: Shown = None) -> None:
+    def undo(self, shown: SelectionId = None) -> None:
         """Take back the last gesture, whatever is selected, and select what it was about."""
         self._revisit(self.project.undo(), "undo")
 
-    def redo(self, shown: Shown = None) -> None:
+    def redo(self, shown: SelectionId = None) -> None:
         """Annotate again what was taken back last, and select it."""
         self._revisit(self.project.redo(), "redo")
 
@@ -248,7 +250,7 @@ class GalleryPanel(CommandPanel):
         self.project.annotate_each(classes, source="gallery", seconds=self._seconds())
         self.status.say(self.project.status)
 
-    def _means(self, shown: Shown) -> TypeGuard[tuple[str, int]]:
+    def _means(self, shown: SelectionId) -> TypeGuard[tuple[str, int]]:
         """Whether a key or button is meant for the selection; else the status says why not."""
         if shown is None or shown != self.shown:
             self.status.say(_TOO_EARLY if shown else _NONE)
@@ -277,11 +279,11 @@ class GalleryPanel(CommandPanel):
         here = pd.MultiIndex.from_arrays([table["image"].cat.codes, table["object"]])
         found = np.flatnonzero(here.isin(wanted)).tolist() if len(wanted) else []
         if found:
-            page = self.pages.page_of(found[0])
+            page = self.pages.page_containing(found[0])
             if page != self._number:
                 self.go(page)
             start = self.pages.places(page).start
-            cells = [place - start for place in found if self.pages.page_of(place) == page]
+            cells = [place - start for place in found if self.pages.page_containing(place) == page]
             self.page.select(self.page.selection.of(cells))
 
     def _objects(self, page: int) -> list[tuple[str, int]]:
@@ -295,7 +297,7 @@ class GalleryPanel(CommandPanel):
         """Keep the first patch of the page when there are more or fewer on one."""
         first = self._number * self._count
         self._count = self.page.grid.count
-        self.go(self.pages.page_of(first))
+        self.go(self.pages.page_containing(first))
 
     def _follow(self) -> None:
         """Bring counts, buttons and frames up to the project."""

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 from ipywidgets import BoundedIntText, Button, Dropdown, HBox, Label, ToggleButton
 from traitlets import link
 
-from svetlana_jupyter.core.gallery import Pages, Wanted
-from svetlana_jupyter.widgets.tools import ICON, icon_button
+from svetlana_jupyter.core.gallery import Pagination, Wanted
+from svetlana_jupyter.widgets.tools import ICON_LAYOUT, icon_button
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassInfo
-    from svetlana_jupyter.widgets.page import PatchPage
+    from svetlana_jupyter.widgets.page import PatchGrid
 
 ALL_IMAGES = "All images"
-_WHICH = (("All objects", "all"), ("Unlabelled", "unlabelled"), ("Annotated", "annotated"), ("Corrected", "corrected"))
+_FILTERS = (
+    ("All objects", "all"),
+    ("Unlabelled", "unlabelled"),
+    ("Annotated", "annotated"),
+    ("Corrected", "corrected"),
+)
 _ORDERS = (
     ("At random", "random"),
     ("By class", "class"),
@@ -28,7 +33,7 @@ _ORDERS = (
 )
 
 
-class WantedBar(HBox):
+class FilterBar(HBox):
     """What a gallery shows: which objects, of which class and image, in which order.
 
     Parameters
@@ -39,8 +44,8 @@ class WantedBar(HBox):
         Also when it is to be arranged again.
     """
 
-    def __init__(self, page: PatchPage, changed: Callable[[], None]) -> None:
-        self.which = _dropdown(_WHICH, "Which objects are shown", "112px")
+    def __init__(self, page: PatchGrid, changed: Callable[[], None]) -> None:
+        self.which = _dropdown(_FILTERS, "Which objects are shown", "112px")
         self.class_id = _dropdown([("Any class", 0)], "Only objects of this class, annotated or predicted", "124px")
         self.order = _dropdown(_ORDERS, "In which order", "150px")
         self.image = _dropdown([(ALL_IMAGES, "")], "Of which image", "124px")
@@ -80,7 +85,7 @@ class WantedBar(HBox):
         """Say how many objects are shown, on all pages."""
         self.found.value = f"{number:,} object{'' if number == 1 else 's'}"
 
-    def list(self, images: Iterable[str], classes: Iterable[ClassInfo], all_first: bool) -> None:
+    def list(self, images: Iterable[str], classes: Iterable[ClassInfo], show_all_images: bool) -> None:
         """Offer these images and classes.
 
         Parameters
@@ -94,7 +99,7 @@ class WantedBar(HBox):
         empty = len(self.image.options) == 1
         try:
             _offer(self.image, [(ALL_IMAGES, ""), *((name, name) for name in images)])
-            if empty and not all_first and len(self.image.options) > 1:
+            if empty and not show_all_images and len(self.image.options) > 1:
                 self.image.index = 1
             _offer(self.class_id, [("Any class", 0), *((info.name, info.id) for info in classes)])
         finally:
@@ -102,7 +107,7 @@ class WantedBar(HBox):
         self.image.layout.display = "" if len(self.image.options) > 2 else "none"
 
 
-class LookBar(HBox):
+class DisplayBar(HBox):
     """How patches are shown: how large, with how much around each object, with outlines; of a volume what.
 
     Parameters
@@ -110,10 +115,10 @@ class LookBar(HBox):
     page : PatchPage
     """
 
-    def __init__(self, page: PatchPage) -> None:
-        self.outlines = ToggleButton(page.outlines, icon="circle-o", tooltip="Outlines (o)", layout=ICON)
+    def __init__(self, page: PatchGrid) -> None:
+        self.outlines = ToggleButton(page.outlines, icon="circle-o", tooltip="Outlines (o)", layout=ICON_LAYOUT)
         link((page, "outlines"), (self.outlines, "value"))
-        self.depth = ToggleButton(icon="clone", tooltip="Brightest over an object's planes (m)", layout=ICON)
+        self.depth = ToggleButton(icon="clone", tooltip="Brightest over an object's planes (m)", layout=ICON_LAYOUT)
         link((page, "depth"), (self.depth, "value"), (lambda depth: depth == "maximum", _depth_of))
         for toggle in (self.outlines, self.depth):
             toggle.observe(lambda _: page.focus(), "value")
@@ -121,10 +126,14 @@ class LookBar(HBox):
             [
                 self.depth,
                 self.outlines,
-                icon_button(page, "compress", "Less around each object ([)", lambda: page.widen(-1)),
-                icon_button(page, "expand", "More around each object (])", lambda: page.widen(1)),
-                icon_button(page, "search-minus", "Smaller patches, more of them (-)", lambda: page.enlarge(-1)),
-                icon_button(page, "search-plus", "Larger patches, fewer of them (+)", lambda: page.enlarge(1)),
+                icon_button(page, "compress", "Less around each object ([)", lambda: page.change_field_of_view(-1)),
+                icon_button(page, "expand", "More around each object (])", lambda: page.change_field_of_view(1)),
+                icon_button(
+                    page, "search-minus", "Smaller patches, more of them (-)", lambda: page.change_patch_size(-1)
+                ),
+                icon_button(
+                    page, "search-plus", "Larger patches, fewer of them (+)", lambda: page.change_patch_size(1)
+                ),
             ],
             layout={"flex": "0 0 auto"},
         )
@@ -134,7 +143,7 @@ class LookBar(HBox):
         self.depth.layout.display = "" if deep else "none"
 
 
-class LeafBar(HBox):
+class PageBar(HBox):
     """Turns pages, and selects on the page shown.
 
     Parameters
@@ -146,7 +155,7 @@ class LeafBar(HBox):
         Shown at the end of the row.
     """
 
-    def __init__(self, page: PatchPage, go: Callable[[int], None], looks: LookBar) -> None:
+    def __init__(self, page: PatchGrid, go: Callable[[int], None], display_bar: DisplayBar) -> None:
         self.first = icon_button(page, "angle-double-left", "First page (Home)", lambda: go(0))
         self.previous = icon_button(page, "angle-left", "Previous page (p, Page Up)", lambda: go(self._shown - 1))
         self.number = BoundedIntText(1, min=1, max=1, tooltip="The page shown", layout={"width": "62px"})
@@ -155,7 +164,7 @@ class LeafBar(HBox):
         self.last = icon_button(page, "angle-double-right", "Last page (End)", lambda: go(self.number.max - 1))
         self.all = _text_button(page, "All", "Select all patches of this page (Ctrl+A)", page.select_all)
         self.inverse = _text_button(page, "Inverse", "Select the others of this page (i)", page.select_inverse)
-        self.none = _text_button(page, "None", "Select nothing (Escape)", page.unselect)
+        self.none = _text_button(page, "None", "Select nothing (Escape)", page.clear_selection)
         super().__init__(
             [
                 self.first,
@@ -169,7 +178,7 @@ class LeafBar(HBox):
                 self.inverse,
                 self.none,
                 _rest(),
-                looks,
+                display_bar,
             ],
             layout={"align_items": "center", "width": "100%", "margin": "4px 0 0 0"},
         )
@@ -182,7 +191,7 @@ class LeafBar(HBox):
 
         self.number.observe(typed, "value")
 
-    def follow(self, pages: Pages, shown: int, selected: int) -> None:
+    def follow(self, pages: Pagination, shown: int, selected: int) -> None:
         """Show which page is shown, and how many of its patches are selected."""
         self._shown = shown
         self.number.max, self.number.value = pages.count, shown + 1
@@ -214,7 +223,7 @@ def _offer(dropdown: Dropdown, options: list[tuple[str, object]]) -> None:
         dropdown.value = value if value in [one for _, one in options] else options[0][1]
 
 
-def _text_button(page: PatchPage, text: str, tooltip: str, act: Callable[[], None]) -> Button:
+def _text_button(page: PatchGrid, text: str, tooltip: str, act: Callable[[], None]) -> Button:
     button = icon_button(page, "", tooltip, act, text)
     button.layout = {"width": "auto", "padding": "0 10px", "margin": "0 2px 0 0"}
     return button

@@ -57,7 +57,7 @@ class ImagesPanel(Panel):
         self.children = (self._style, heading("Images"), self.listing, self.forms, self.status)
         self.watch(self._follow, "images_version", "annotations_version")
         self._follow()
-        self.greet(_HINT if project.images else "There are no images yet: say below where they lie.")
+        self.show_hint(_HINT if project.images else "There are no images yet: say below where they lie.")
 
     def _follow(self) -> None:
         project = self.project

@@ -11,7 +11,7 @@ from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Text, VBox
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.pair_fields import field, line, note
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import Status, muted, table
+from svetlana_jupyter.widgets.parts import StatusLine, muted, table
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -50,7 +50,7 @@ class ImportForm(VBox):
         The rows of which nothing was taken.
     """
 
-    def __init__(self, project: Project, status: Status) -> None:
+    def __init__(self, project: Project, status: StatusLine) -> None:
         self._project, self._status = project, status
         self._imported = 0  # annotations_version behind the last import
         self.path = Text(placeholder="cells.csv", **field("File"))
@@ -64,7 +64,7 @@ class ImportForm(VBox):
         self.take.tooltip = "Annotate as the file says, in one gesture"
         self.undo = Button(description="Take it back", icon="undo", layout={"width": "130px", "margin": "0 0 0 8px"})
         self.undo.tooltip = "Undo the import as a whole"
-        self.said = Status(hides=True)
+        self.said = StatusLine(hides=True)
         self.missed = HTML(layout={"width": "100%", "margin": "0"})
         self.take.on_click(guarded(lambda _: self._take(), self.said))
         self.undo.on_click(guarded(lambda _: self._undo(), self.said))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from svetlana_jupyter.project.project import Project
-    from svetlana_jupyter.widgets.parts import Status
+    from svetlana_jupyter.widgets.parts import StatusLine
 
 _LARGE = 1 << 24  # pixels: the objects of anything smaller are found in less than a second, when they are first needed
 _MEANWHILE = "You can look around meanwhile."
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingAction:
     """Something that needs the objects of these images, of all or else of those where they can be found, with what a
     person is told until it is done."""
 
@@ -40,14 +40,14 @@ class Waiting:
     words: str
     all: bool
 
-    def without(self, image: str) -> Waiting | None:
+    def without(self, image: str) -> PendingAction | None:
         """Return it without an image whose objects cannot be found, None where nothing can be done then."""
         if image not in self.images:
             return self
         return None if self.all else replace(self, images=tuple(name for name in self.images if name != image))
 
 
-class Indexing:
+class ObjectIndexer:
     """Finds the objects of images, one image after the other, for whoever waits for them.
 
     Parameters
@@ -57,15 +57,15 @@ class Indexing:
         Says how far it is, and what cannot be found.
     """
 
-    def __init__(self, project: Project, status: Status) -> None:
+    def __init__(self, project: Project, status: StatusLine) -> None:
         self._project, self._status = project, status
         self._tried: set[str] = set()
         self._coming: deque[str] = deque()
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[PendingAction] = deque()
         self._image = ""  # whose objects are being found
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether something waits for objects."""
         return bool(self._waiting)
 
@@ -104,7 +104,7 @@ class Indexing:
         if running_loop() is None or not (missing or self._waiting):
             act()
             return
-        self._waiting.append(Waiting(wanted, act, words, all))
+        self._waiting.append(PendingAction(wanted, act, words, all))
         self._find(missing)
         self._say()
 

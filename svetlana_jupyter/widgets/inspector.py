@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, VBox
 
-from svetlana_jupyter.widgets.parts import ClassRows, muted, picture, share, swatch
+from svetlana_jupyter.widgets.parts import ClassButtons, color_swatch, muted, picture, share
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from svetlana_jupyter.core.annotations import Label, ObjectId
-    from svetlana_jupyter.core.classes import Classes
+    from svetlana_jupyter.core.classes import ClassScheme
 
 _BLANK = '<figure><div class="sv-blank"></div><figcaption>{}</figcaption></figure>'
 
@@ -27,14 +27,14 @@ class Inspector(VBox):
         The buttons that correct; the probabilities are shown in them.
     """
 
-    def __init__(self, rows: ClassRows) -> None:
+    def __init__(self, rows: ClassButtons) -> None:
         self.rows = rows
         self.title = HTML(layout={"margin": "0", "min_height": "46px"})
         self.pictures = HTML(layout={"margin": "4px 0 0 0", "height": "182px"})
         super().__init__([self.title, rows, self.pictures], layout={"width": "100%"})
         self.show_pictures()
 
-    def show(self, object: ObjectId | None, predicted: pd.Series | None, label: Label, classes: Classes) -> None:
+    def show(self, object: ObjectId | None, predicted: pd.Series | None, label: Label, classes: ClassScheme) -> None:
         """Show what is predicted and annotated.
 
         Parameters
@@ -51,7 +51,7 @@ class Inspector(VBox):
             said = muted("not predicted yet")
         if predicted is not None:
             info = classes.by_id(int(predicted["predicted"]))
-            said = f"{swatch(info.color)}{html.escape(info.name)}, predicted with {predicted['probability']:.0%}"
+            said = f"{color_swatch(info.color)}{html.escape(info.name)}, predicted with {predicted['probability']:.0%}"
             details = {c.id: share(float(predicted.get(f"p_{c.id}", 0.0)), c.color) for c in classes}
         annotated = f" · annotated: {classes.by_id(label.class_id).name}" if label.class_id else ""
         name = f"Object {object.object} in {object.image}{annotated}" if object else "No object chosen"

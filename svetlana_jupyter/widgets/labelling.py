@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ipywidgets import HBox, VBox, Widget
 
-from svetlana_jupyter.core.annotations import Mark, ObjectId
+from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.commands import CommandPanel
 from svetlana_jupyter.widgets.menu import Item, ObjectMenu
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import ClassRows, no_images
+from svetlana_jupyter.widgets.parts import ClassButtons, no_images_hint
 from svetlana_jupyter.widgets.style import SIDE_WIDTH, VIEWER_SIZE
 from svetlana_jupyter.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.queue import Candidate
+    from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.queues import Queue
 
-NO_OBJECT = "No object is chosen: click one, or press n for the next."
-TOO_EARLY = "That key came before the next object was on the screen, so it labelled nothing."
+NO_OBJECT_SELECTED = "No object is chosen: click one, or press n for the next."
+KEY_IGNORED = "That key came before the next object was on the screen, so it labelled nothing."
 _WRITTEN = "What you said is written then."
 _AHEAD = 3  # objects of the queue that are read while the one before is looked at
 
 
-class LabellingPanel(CommandPanel):
+class LabelingPanel(CommandPanel):
     """A panel in which one key says what the object on screen is, or what all selected objects are, in one gesture.
 
     Every key event carries the object that was on screen when the key went down, so that typing ahead of a slow
@@ -75,7 +75,7 @@ class LabellingPanel(CommandPanel):
     ) -> None:
         super().__init__(project)
         self.viewer = Viewer(project, VIEWER_SIZE)
-        self.rows = ClassRows(
+        self.rows = ClassButtons(
             act=lambda name: self.do(self.label, name, self.shown),
             recolor=lambda name, color: self.do(project.recolor_class, name, color),
             edit=edit,
@@ -83,11 +83,11 @@ class LabellingPanel(CommandPanel):
         )
         self._kind, self._source, self._queue_source = queue, source, queue_source
         self._queue: Queue | None = None
-        self._candidate: Candidate | None = None
+        self._candidate: QueuedObject | None = None
         self._finding: ObjectId | None = None
         self._since = time.monotonic()
         self.viewer.on_key(guarded(self.press, self.status))
-        self.viewer.on_pick(guarded(self._picked, self.status))
+        self.viewer.on_select(guarded(self._picked, self.status))
         self.viewer.observe(guarded(lambda _: self.show(), self.status), ["image", "selected"])
         self.viewer.observe(guarded(self._selection_changed, self.status), "selection")
         self.menu = ObjectMenu(VIEWER_SIZE)
@@ -111,14 +111,14 @@ class LabellingPanel(CommandPanel):
             self._queue = self.project.queue(self._kind, images=self.viewer.indexing.objects(self.project.images))
         return self._queue
 
-    def renew_queue(self) -> None:
+    def reset_queue(self) -> None:
         """Start the queue again: there are other objects, or other predictions."""
         self._queue = self._candidate = None
 
     def choose_queue(self, kind: str) -> None:
         """Take the objects to come from another kind of queue, as `Project.queue` takes it."""
         self._kind = kind
-        self.renew_queue()
+        self.reset_queue()
 
     def focus(self) -> None:
         self.viewer.focus()
@@ -134,7 +134,7 @@ class LabellingPanel(CommandPanel):
         """Return the sentence that is shown while there are no images, and the viewer with these parts beside it."""
         column = VBox(side, layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px"})
         column.layout.grid_gap = "4px"
-        empty = no_images()
+        empty = no_images_hint()
         body = HBox([self.viewer, column], layout={"width": "100%", "flex_flow": "row wrap"})
 
         def choose() -> None:
@@ -148,13 +148,13 @@ class LabellingPanel(CommandPanel):
     def press(self, key: str, shown: tuple[str, int] | None) -> None:
         """Follow a key that went down while ``shown`` was on screen."""
         object = ObjectId(*shown) if shown else None
-        info = self.project.classes.by_key(key)
+        info = self.project.classes.by_shortcut(key)
         if info:
             self.label(info.name, object)
         if key == "/":
             self._finding = object
             self.rows.find.focus()
-        self.follow_key(key, object)
+        self.dispatch_key(key, object)
 
     def label(self, name: str, object: ObjectId | None) -> None:
         """Give an object, or each that is selected, a class."""
@@ -166,7 +166,7 @@ class LabellingPanel(CommandPanel):
         object, self._finding = self._finding or self.shown, None
         self.label(name, object)
 
-    def marking(self, mark: Mark) -> Callable[[ObjectId | None], None]:
+    def mark_command(self, mark: LabelAction) -> Callable[[ObjectId | None], None]:
         """Return the command that marks an object, or each selected, as skipped, ambiguous or badly segmented."""
 
         def act(object: ObjectId | None) -> None:
@@ -226,7 +226,7 @@ class LabellingPanel(CommandPanel):
         A key typed ahead carries the object before, which has its label already: it may mean neither.
         """
         if object is None or object != self.shown:
-            self.status.say(TOO_EARLY if object else NO_OBJECT)
+            self.status.say(KEY_IGNORED if object else NO_OBJECT_SELECTED)
             return False
         return True
 
@@ -239,7 +239,7 @@ class LabellingPanel(CommandPanel):
             self._since = time.monotonic()
             self.status.say(f"{self._selection_text()} are selected: a key or a class button labels all of them.")
         elif len(change["old"]) > 1:
-            self.status.say(NO_OBJECT)
+            self.status.say(NO_OBJECT_SELECTED)
 
     def _selection_text(self) -> str:
         one, several = self.viewer.selected, f"{len(self.viewer.selection):,} objects"
@@ -263,8 +263,8 @@ class LabellingPanel(CommandPanel):
         keys = {command.text: command.keys[0] for command in self.commands}
         classes = [item(c.name, c.key, partial(self.label, c.name), c.color) for c in self.project.classes]
         marks = [
-            item("Ambiguous", keys.get("Ambiguous", ""), self.marking("ambiguous")),
-            item("Bad segmentation", keys.get("Bad segmentation", ""), self.marking("bad")),
+            item("Ambiguous", keys.get("Ambiguous", ""), self.mark_command("ambiguous")),
+            item("Bad segmentation", keys.get("Bad segmentation", ""), self.mark_command("bad")),
             item("Erase", keys.get("Erase", ""), self.erase),
         ]
         self.menu.show_at(at, self._selection_text(), [*classes, *marks])
@@ -272,9 +272,9 @@ class LabellingPanel(CommandPanel):
     def _picked(self, image: str, object: int) -> None:
         self._candidate = None
         self._since = time.monotonic()
-        self.status.say(f"Object {object} in {image}." if object else NO_OBJECT)
+        self.status.say(f"Object {object} in {image}." if object else NO_OBJECT_SELECTED)
 
-    def _bring(self, candidate: Candidate | None, otherwise: str) -> None:
+    def _bring(self, candidate: QueuedObject | None, otherwise: str) -> None:
         if candidate is None:
             self.status.say(otherwise)
             return

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from svetlana_jupyter.widgets.pace import Rest, running_loop
+from svetlana_jupyter.widgets.pace import Debounce, running_loop
 
 Question = TypeVar("Question")
 
 
-class Latest(Generic[Question]):
+class LatestQuestion(Generic[Question]):
     """Asks once a person has stopped typing, one question at a time, and drops answers that nobody waits for any more.
 
     Without a running loop (a script, a test) the answer is there at once.
@@ -30,7 +30,7 @@ class Latest(Generic[Question]):
 
     def __init__(self, answer: Callable[[Question], Any], show: Callable[[Any], None], delay: float = 0.3) -> None:
         self._answer, self._show = answer, show
-        self._rest = Rest(self._begin, delay)
+        self._rest = Debounce(self._begin, delay)
         self._asked: Question | None = None
         self._busy = False
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from svetlana_jupyter.widgets.panel import guarded
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.widgets.page import PatchPage
+    from svetlana_jupyter.widgets.page import PatchGrid
 
 _LEFT = 0
 _NOTCH = 100.0  # of the wheel of most mice
@@ -19,16 +19,16 @@ _MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
 
 def _safe(method: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(method)
-    def call(self: Leafing, *args: Any) -> None:
+    def call(self: GridInteraction, *args: Any) -> None:
         guarded(method, self._page.status)(self, *args)
 
     return call
 
 
-class Leafing:
-    """A `canvas.Listener` that turns events into calls of the page."""
+class GridInteraction:
+    """A `canvas.InputListener` that turns events into calls of the page."""
 
-    def __init__(self, page: PatchPage) -> None:
+    def __init__(self, page: PatchGrid) -> None:
         self._page = page
         self._dragging = False
         self._turned = 0.0
@@ -40,15 +40,15 @@ class Leafing:
             return
         self._dragging = True
         if "Shift" in held:
-            self._page.select(selection.extended(cell, keep="Ctrl" in held))
+            self._page.select(selection.with_range(cell, keep="Ctrl" in held))
         else:
-            self._page.select(selection.toggled(cell) if held == "Ctrl" else selection.only(cell))
+            self._page.select(selection.with_toggled(cell) if held == "Ctrl" else selection.only(cell))
 
     @_safe
     def moved(self, row: float, column: float) -> None:
         cell, selection = self._page.cell_at(row, column), self._page.selection
         if self._dragging and cell >= 0 and cell != selection.cursor:
-            self._page.select(selection.extended(cell))
+            self._page.select(selection.with_range(cell))
         self._page.hover(row, column)
 
     @_safe

@@ -24,7 +24,7 @@ class Loadable(Hashable, Protocol):
         """Read it; called on a thread of its own."""
 
 
-class Loader:
+class BackgroundLoader:
     """Loads pieces on a few threads; everything else happens on the loop that asks.
 
     Parameters
@@ -32,11 +32,11 @@ class Loader:
     arrived : callable
         Called after each piece that was wanted.
     failed : callable
-        Called with the exception of a piece that could not be read. It is not tried again before `forgive`.
+        Called with the exception of a piece that could not be read. It is not tried again before `retry_failed`.
     """
 
-    def __init__(self, arrived: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        self._arrived, self._failed = arrived, failed
+    def __init__(self, on_loaded: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+        self._arrived, self._failed = on_loaded, failed
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="viewer")
         self._wanted: dict[Loadable, None] = {}
         self._expected: dict[Loadable, None] = {}
@@ -48,7 +48,7 @@ class Loader:
         """Whether something that is wanted is still to come."""
         return any(piece not in self._broken for piece in self._wanted)
 
-    def want(self, pieces: Iterable[Loadable]) -> None:
+    def load_visible(self, pieces: Iterable[Loadable]) -> None:
         """Load what the screen shows; what was wanted before no longer is, unless it is under way."""
         self._wanted = dict.fromkeys(pieces)
         self._begin()
@@ -62,7 +62,7 @@ class Loader:
             del self._expected[next(iter(self._expected))]
         self._begin()
 
-    def forgive(self) -> None:
+    def retry_failed(self) -> None:
         """Try again what could not be read."""
         self._broken.clear()
 

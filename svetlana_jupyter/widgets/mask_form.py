@@ -12,14 +12,14 @@ import pandas as pd
 from ipywidgets import HTML, Button, Combobox, Dropdown, HBox, VBox
 
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.widgets.latest import Latest
+from svetlana_jupyter.widgets.latest import LatestQuestion
 from svetlana_jupyter.widgets.pair_fields import field, line, note
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import muted, table
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
-    from svetlana_jupyter.widgets.parts import Status
+    from svetlana_jupyter.widgets.parts import StatusLine
 
 _KINDS = (".tif", ".tiff", ".png", ".npy", ".zarr", ".h5")
 _OFFERED, _NAMED = 100, 6
@@ -60,9 +60,9 @@ class MaskForm(VBox):
     replace : Button
     """
 
-    def __init__(self, project: Project, do: Callable[..., None], status: Status) -> None:
+    def __init__(self, project: Project, do: Callable[..., None], status: StatusLine) -> None:
         self._project, self._status = project, status
-        self._latest = Latest(self._look, guarded(self._show, status))
+        self._latest = LatestQuestion(self._look, guarded(self._show, status))
         self._checked: Question | None = None
         self.image = Dropdown(**field("Image"))
         self.path = Combobox(placeholder="masks/A1_again.tif", continuous_update=True, **field("New mask"))

@@ -28,7 +28,7 @@ _MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
 
 def _safe(method: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(method)
-    def call(self: Navigation, *args: Any) -> None:
+    def call(self: ViewerInteraction, *args: Any) -> None:
         guarded(method, self._viewer.status)(self, *args)
 
     return call
@@ -46,8 +46,8 @@ class _Press:
     tool: str
 
 
-class Navigation:
-    """A `canvas.Listener` that turns events into calls of the viewer."""
+class ViewerInteraction:
+    """A `canvas.InputListener` that turns events into calls of the viewer."""
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
@@ -66,7 +66,7 @@ class Navigation:
             self._press = _Press(row, column, button, viewer.view, extend, tool)
             self._dragged = False
         elif button == _RIGHT:
-            viewer.ask_menu(row, column)
+            viewer.open_menu_at(row, column)
 
     @_safe
     def moved(self, row: float, column: float) -> None:
@@ -94,9 +94,9 @@ class Navigation:
     def released(self, row: float, column: float) -> None:
         press, self._press = self._press, None
         if press is not None and self._dragged and press.tool != "move":
-            self._viewer.close_lasso(press.extend)
+            self._viewer.finish_lasso(press.extend)
         elif press is not None and press.button == _LEFT and not self._dragged:
-            self._viewer.pick(row, column, press.extend)
+            self._viewer.select_at(row, column, press.extend)
         self._viewer.redraw()  # the page waits for a frame that knows of this click
 
     def picked(self) -> tuple[str, int] | None:
@@ -106,7 +106,7 @@ class Navigation:
     def left(self) -> None:
         press, self._press, self._pointer = self._press, None, None
         if press is not None and self._dragged and press.tool != "move":
-            self._viewer.close_lasso(press.extend)  # the canvas alone does not tell where the button goes up
+            self._viewer.finish_lasso(press.extend)  # the canvas alone does not tell where the button goes up
         self._viewer.stop_hovering()
 
     @_safe
@@ -126,15 +126,15 @@ class Navigation:
         elif key in _PLANES:
             viewer.step_plane(_PLANES[key])
         elif key in _ZOOMS:
-            viewer.magnify(_ZOOMS[key])
+            viewer.zoom_on_selection(_ZOOMS[key])
         elif key == "f":
             viewer.fit()
         elif key in _TOOLS:
             viewer.tool = "move" if viewer.tool == _TOOLS[key] else _TOOLS[key]
         elif key == "Ctrl+a":
-            viewer.select_seen()
+            viewer.select_visible()
         elif key in _MENU:
-            viewer.ask_menu_for_selection()
+            viewer.open_menu_for_selection()
         elif key == "Escape":
             self._give_up(key, shown)
         elif key not in _MODIFIERS:
@@ -145,9 +145,9 @@ class Navigation:
         viewer = self._viewer
         if self._press is not None:
             self._press = None
-            viewer.drop_lasso()
+            viewer.cancel_lasso()
         elif viewer.selection:
-            viewer.unselect()
+            viewer.clear_selection()
         elif viewer.tool != "move":
             viewer.tool = "move"
         else:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svetlana_jupyter.core.contrast import initial_palette, sample, seen_whole
+from svetlana_jupyter.core.contrast import initial_display_settings, is_sampled_whole, sample
 from svetlana_jupyter.core.images import is_rgb
-from svetlana_jupyter.core.marks import Marks, class_marks
+from svetlana_jupyter.core.marks import ObjectStyles, class_styles
 from svetlana_jupyter.core.regions import Reader
 from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError
@@ -59,10 +59,10 @@ class OpenImage:
         self.planes: int = pair.mask.sizes.get("z", 1)
         self.spacing = pair.spacing[-1] if pair.spacing else None
         self._look_over()
-        self.palette = self.automatic
+        self.palette = self.auto_palette
         self._project = project
         self._predictions: tuple[int, pd.DataFrame] | None = None
-        self._marks: tuple[Hashable, Marks] | None = None
+        self._marks: tuple[Hashable, ObjectStyles] | None = None
         self._places: tuple[pd.DataFrame, float] | None = None
 
     @property
@@ -70,24 +70,24 @@ class OpenImage:
         """Rows and columns."""
         return self.image.shape
 
-    def refine(self) -> bool:
+    def refine_contrast(self) -> bool:
         """Choose the automatic contrast anew if by now the whole image has been seen; False if nothing changes.
 
         The few places that are read of a huge image at first may all be background.
         """
-        if self._whole or not seen_whole(self.image):
+        if self._whole or not is_sampled_whole(self.image):
             return False
-        before = self.automatic
+        before = self.auto_palette
         self._look_over()
         if self.palette == before:
-            self.palette = self.automatic
-        return self.automatic != before
+            self.palette = self.auto_palette
+        return self.auto_palette != before
 
     def _look_over(self) -> None:
         image = self.pair.image
-        self._whole = seen_whole(self.image)
+        self._whole = is_sampled_whole(self.image)
         self.pixels = sample(self.image)
-        self.automatic = initial_palette(list(self.pair.channels), is_rgb(image), image.dtype, self.pixels)
+        self.auto_palette = initial_display_settings(list(self.pair.channels), is_rgb(image), image.dtype, self.pixels)
 
     def predictions(self) -> pd.DataFrame:
         """Return what the current run predicted here, read once."""
@@ -96,7 +96,7 @@ class OpenImage:
             self._predictions = (version, self._project.probabilities(self.name))
         return self._predictions[1]
 
-    def marks(self, overlay: str) -> Marks | None:
+    def marks(self, overlay: str) -> ObjectStyles | None:
         """Return how the objects are marked by "annotations", "predictions" (annotations above them) or "off"."""
         if overlay == "off":
             return None
@@ -104,9 +104,9 @@ class OpenImage:
         base = (self.name, overlay, project.classes_version, project.predictions_version)
         if self._marks is None or self._marks[0] != base:
             predicted = self.predictions()["predicted"] if overlay == "predictions" else None
-            marks = class_marks(project.classes, lambda objects: project.labels_of(self.name, objects), predicted)
+            marks = class_styles(project.classes, lambda objects: project.labels_of(self.name, objects), predicted)
             self._marks = base, marks
-        return self._marks[1].renewed((*base, project.annotations_version))
+        return self._marks[1].with_key((*base, project.annotations_version))
 
     def describe(self, object: int, overlay: str) -> str:
         """Say what an object is: its number, and what a person or else the classifier says of it."""
@@ -123,7 +123,7 @@ class OpenImage:
             return f"object {object} · {name}? {row['probability']:.0%}"
         return f"object {object}"
 
-    def view_of(self, object: int, view: View, zoom: bool) -> View:
+    def view_centered_on(self, object: int, view: View, zoom: bool) -> View:
         """Return the view with an object in its middle, or near it at the image's border.
 
         Parameters

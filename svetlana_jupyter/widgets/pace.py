@@ -51,7 +51,7 @@ class Pace:
             self._free_at = ended + min(self._rest, 2 * (ended - began))
 
 
-class Rest:
+class Debounce:
     """Calls ``act`` once nothing has happened for ``delay`` seconds."""
 
     def __init__(self, act: Callable[[], None], delay: float = 0.11) -> None:

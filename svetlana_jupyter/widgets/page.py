@@ -8,28 +8,28 @@ from typing import Any
 import traitlets
 from ipywidgets import Box, VBox
 
-from svetlana_jupyter.core.contact import Grid, Sheet, contact_sheet
+from svetlana_jupyter.core.contact import GridLayout, Sheet, draw_thumbnail_grid
 from svetlana_jupyter.core.gallery import Selection
 from svetlana_jupyter.core.scene import Hint
-from svetlana_jupyter.core.thumbnails import Depth
-from svetlana_jupyter.widgets.album import Album, Page
+from svetlana_jupyter.core.thumbnails import DepthMode
+from svetlana_jupyter.widgets.album import Page, ThumbnailCache
 from svetlana_jupyter.widgets.captions import Captions
-from svetlana_jupyter.widgets.leafing import Leafing
-from svetlana_jupyter.widgets.loading import Loader
-from svetlana_jupyter.widgets.pace import Pace, Rest, running_loop
+from svetlana_jupyter.widgets.leafing import GridInteraction
+from svetlana_jupyter.widgets.loading import BackgroundLoader
+from svetlana_jupyter.widgets.pace import Debounce, Pace, running_loop
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import Status
+from svetlana_jupyter.widgets.parts import StatusLine
 from svetlana_jupyter.widgets.pointer import Pointer
-from svetlana_jupyter.widgets.sheet import SheetSurface
+from svetlana_jupyter.widgets.sheet import GridCanvas
 
 Objects = Sequence[tuple[str, int]]
-Shown = tuple[str, int] | None
+SelectionId = tuple[str, int] | None
 
 COLUMNS = (5, 6, 8, 10, 12, 15)
-FIELDS = tuple(2 ** (step / 2) for step in range(-3, 7))  # of what holds a usual object
+FIELDS_OF_VIEW = tuple(2 ** (step / 2) for step in range(-3, 7))  # of what holds a usual object
 
 
-class PatchPage(VBox):
+class PatchGrid(VBox):
     """Shows the patches of a page of objects; a click selects one, with Shift a range, with Ctrl one more.
 
     Parameters
@@ -59,10 +59,10 @@ class PatchPage(VBox):
     depth = traitlets.Enum(["plane", "maximum"], "plane")
     outlines = traitlets.Bool(True)
 
-    def __init__(self, album: Album, size: tuple[int, int], captions: Captions) -> None:
+    def __init__(self, album: ThumbnailCache, size: tuple[int, int], captions: Captions) -> None:
         super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
         self.add_class("sv-viewer")
-        self.status = Status(hides=True)
+        self.status = StatusLine(hides=True)
         self.objects: tuple[tuple[str, int], ...] = ()
         self.sheet: Sheet | None = None
         self.words = ""
@@ -72,15 +72,15 @@ class PatchPage(VBox):
         self._number = 0
         self._hint: Hint | None = None
         self._still = False
-        self._key_callbacks: list[Callable[[str, Shown], Any]] = []
+        self._key_callbacks: list[Callable[[str, SelectionId], Any]] = []
         self._turn_callbacks: list[Callable[[int], Any]] = []
         self._pace = Pace(guarded(self._draw, self.status))
-        self._rest = Rest(self._repaint_still)
-        self._loader = Loader(self._pace.request, guarded(self._say_unreadable, self.status))
-        self._surface = SheetSurface(size, self._pace.request)
+        self._rest = Debounce(self._repaint_still)
+        self._loader = BackgroundLoader(self._pace.request, guarded(self._say_unreadable, self.status))
+        self._surface = GridCanvas(size, self._pace.request)
         self._pointer = Pointer(self._surface.widget[-1].model_id)
         self.children = (Box([self._surface.widget]), self.status, self._pointer)
-        leafing = Leafing(self)
+        leafing = GridInteraction(self)
         self._surface.listen(leafing)
         self._pointer.listen(leafing)
         self._pointer.observe(guarded(lambda _: self.redraw(), self.status), "dpr")
@@ -88,11 +88,11 @@ class PatchPage(VBox):
         self.observe(guarded(self._select, self.status), "selection")
 
     @property
-    def grid(self) -> Grid:
-        return Grid(self._size, self.columns)
+    def grid(self) -> GridLayout:
+        return GridLayout(self._size, self.columns)
 
     @property
-    def picked(self) -> Shown:
+    def picked(self) -> SelectionId:
         """What keys are meant for: this state of page and selection, by a number that is never used again."""
         return ("selection", self._number) if self.selection.chosen else None
 
@@ -118,7 +118,7 @@ class PatchPage(VBox):
         self.objects, self._side, self._next, self.words = tuple(objects), side, tuple(following), words
         self._hint = None
         self.status.say("")
-        self._loader.forgive()
+        self._loader.retry_failed()
         self.select(Selection())
         self.redraw()
 
@@ -134,25 +134,25 @@ class PatchPage(VBox):
         """Select the patches of the page that are not selected, and those that are no longer."""
         self.select(self.selection.inverted(len(self.objects)))
 
-    def unselect(self) -> None:
+    def clear_selection(self) -> None:
         """Select nothing."""
         self.select(self.selection.of(()))
 
-    def enlarge(self, by: int) -> None:
+    def change_patch_size(self, by: int) -> None:
         """Show fewer and larger patches, or with -1 more and smaller ones."""
         at = COLUMNS.index(self.columns) - by
         self.columns = COLUMNS[min(max(at, 0), len(COLUMNS) - 1)]
 
-    def widen(self, by: int) -> None:
+    def change_field_of_view(self, by: int) -> None:
         """Show more around each object, or with -1 less."""
-        nearest = min(range(len(FIELDS)), key=lambda i: abs(FIELDS[i] - self.field))
-        self.field = FIELDS[min(max(nearest + by, 0), len(FIELDS) - 1)]
+        nearest = min(range(len(FIELDS_OF_VIEW)), key=lambda i: abs(FIELDS_OF_VIEW[i] - self.field))
+        self.field = FIELDS_OF_VIEW[min(max(nearest + by, 0), len(FIELDS_OF_VIEW) - 1)]
 
-    def on_key(self, act: Callable[[str, Shown], Any]) -> None:
+    def on_key(self, act: Callable[[str, SelectionId], Any]) -> None:
         """Call ``act(key, shown)`` for each key that does not move the selection; see `picked` for ``shown``."""
         self._key_callbacks.append(act)
 
-    def on_turn(self, act: Callable[[int], Any]) -> None:
+    def on_page_turn(self, act: Callable[[int], Any]) -> None:
         """Call ``act(pages)`` when the wheel turns pages."""
         self._turn_callbacks.append(act)
 
@@ -169,7 +169,7 @@ class PatchPage(VBox):
         cursor = self.selection.cursor
         cell = cursor + down * self.columns + right if cursor >= 0 else 0
         if 0 <= cell < len(self.objects):
-            self.select(self.selection.extended(cell) if extend else self.selection.only(cell))
+            self.select(self.selection.with_range(cell) if extend else self.selection.only(cell))
 
     def hover(self, row: float, column: float) -> None:
         """Say what the object under a point of the screen is."""
@@ -190,7 +190,7 @@ class PatchPage(VBox):
         cell = self.grid.cell_at(row, column)
         return cell if cell < len(self.objects) else -1
 
-    def press(self, key: str, shown: Shown) -> None:
+    def press(self, key: str, shown: SelectionId) -> None:
         """Pass a key on, with what was selected on the screen."""
         for act in self._key_callbacks:
             act(key, shown)
@@ -210,7 +210,7 @@ class PatchPage(VBox):
         self.redraw()
 
     def _page(self, objects: Objects) -> Page:
-        depth: Depth = self.depth
+        depth: DepthMode = self.depth
         pixels = round(self.grid.side * self._pointer.dpr)
         return self._album.page(list(objects), self._side * self.field, pixels, depth)
 
@@ -221,13 +221,13 @@ class PatchPage(VBox):
                 guarded(page.load, self.status)()
                 pictures = self._album.pictures(page)
             else:
-                self._loader.want([page])
+                self._loader.load_visible([page])
         elif self._next and running_loop() is not None:
             self._loader.expect([self._page(self._next)])
         key = (page, self.grid, dpr, self.outlines, tuple(picture is None for picture in pictures))
         before = self.sheet
         if before is None or before.key != key:
-            pixels, ink = contact_sheet(pictures, self.grid, dpr, self.outlines)
+            pixels, ink = draw_thumbnail_grid(pictures, self.grid, dpr, self.outlines)
         else:
             pixels, ink = before.pixels, before.ink
         self.sheet = Sheet(

@@ -12,9 +12,9 @@ from ipywidgets import HTML, HBox, Text, VBox
 
 from svetlana_jupyter.core.preview import preview_pairs
 from svetlana_jupyter.errors import InputError, SvetlanaError
-from svetlana_jupyter.widgets.latest import Latest
+from svetlana_jupyter.widgets.latest import LatestQuestion
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import Status, muted, table
+from svetlana_jupyter.widgets.parts import StatusLine, muted, table
 
 _FIXED = ("name", "image", "mask", "channels", "problem", "shape", "dtype", "spacing")
 _LISTED = 12
@@ -52,8 +52,8 @@ class PairFields(VBox):
     spacing_note : HTML
     """
 
-    def __init__(self, status: Status) -> None:
-        self._latest = Latest(_look, guarded(self._show, Status()))
+    def __init__(self, status: StatusLine) -> None:
+        self._latest = LatestQuestion(_look, guarded(self._show, StatusLine()))
         self.images = Text(placeholder="images/{well}.tif", **field("Images"))
         self.masks = Text(placeholder="masks/{well}_mask.tif", **field("Masks"))
         self.axes = Text(placeholder="as the files say", **field("Axes"))

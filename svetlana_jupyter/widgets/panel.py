@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import Button, VBox
 
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.widgets.parts import Status
+from svetlana_jupyter.widgets.parts import StatusLine
 from svetlana_jupyter.widgets.style import PANEL_WIDTH, style
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def guarded(act: Callable[..., object], status: Status) -> Callable[..., None]:
+def guarded(act: Callable[..., object], status: StatusLine) -> Callable[..., None]:
     """Return ``act`` as a callback whose exceptions are shown in ``status`` and logged.
 
     Without this they would be lost: a notebook shows nothing of an exception in a widget callback. An error of ours is
@@ -54,7 +54,7 @@ class Panel(VBox):
         super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH})
         self.add_class("svetlana")
         self.project = project
-        self.status = Status()
+        self.status = StatusLine()
         self._style = style()
         self._watching: list[tuple[Callable[[Any], None], list[str]]] = []
         self.watch(lambda: self.status.say(project.status), "status")
@@ -85,7 +85,7 @@ class Panel(VBox):
         guarded(act, self.status)(*args)
         self.focus()
 
-    def greet(self, hint: str) -> None:
+    def show_hint(self, hint: str) -> None:
         """Begin with what to do here, or with a problem that the project has already."""
         self.status.say(hint)
         self._warn()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.jobs import JobState
 
 
-class Status(HTML):
+class StatusLine(HTML):
     """One line that says what was just done, or what went wrong.
 
     Parameters
@@ -45,7 +45,7 @@ class Status(HTML):
         self.value = f'<div class="{look}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
 
 
-class ClassRow(HBox):
+class ClassButton(HBox):
     """One class: its colour, a button with its name, its key, and something said about it.
 
     Parameters
@@ -102,7 +102,7 @@ class ClassRow(HBox):
             self.edit.tooltip = f"Rename {info.name}, or merge it into another class"
 
 
-class ClassRows(VBox):
+class ClassButtons(VBox):
     """A row for each class, kept while classes are added, renamed and recoloured.
 
     Once keys no longer reach every class, a field finds one by its name.
@@ -110,7 +110,7 @@ class ClassRows(VBox):
     Parameters
     ----------
     act, recolor, edit : callable
-        As for `ClassRow`.
+        As for `ClassButton`.
     found : callable, optional
         Called with the name of a class that was found by typing; without it there is no such field.
 
@@ -139,7 +139,7 @@ class ClassRows(VBox):
         self._infos: list[ClassInfo] = []
         self._details: Mapping[int, str] = {}
         self._chosen = 0
-        self._rows: dict[int, ClassRow] = {}
+        self._rows: dict[int, ClassButton] = {}
 
     def show(self, classes: Iterable[ClassInfo], details: Mapping[int, str], chosen: int = 0) -> None:
         """Show the classes, what is said about each (HTML by class id), and which one the object has (0: none)."""
@@ -147,13 +147,13 @@ class ClassRows(VBox):
         if [info.id for info in self._infos] != list(self._rows):
             kept = self._rows
             self._rows = {
-                info.id: kept.get(info.id) or ClassRow(info, self._act, self._recolor, self._edit)
+                info.id: kept.get(info.id) or ClassButton(info, self._act, self._recolor, self._edit)
                 for info in self._infos
             }
             self.lines.children = tuple(self._rows.values())
         self._draw()
 
-    def row(self, class_id: int) -> ClassRow:
+    def row(self, class_id: int) -> ClassButton:
         """Return the row of a class."""
         return self._rows[class_id]
 
@@ -186,7 +186,7 @@ class ClassRows(VBox):
             )
 
 
-class JobBar(HBox):
+class JobProgress(HBox):
     """How far a job is, how long it will still take, and its Stop; holds its place when nothing runs."""
 
     def __init__(self, stop: Callable[[], None]) -> None:
@@ -212,16 +212,16 @@ class JobBar(HBox):
         self.layout.visibility = "hidden" if job is None else "visible"
         if job is not None:
             self.bar.value = job.done / job.total if job.total else 0.0
-            left = f" · {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+            left = f" · {format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
             said = "Stopping …" if job.stopping else f"{job.text}{left}"
             self.text.value = f'<div class="sv-line">{muted(said)}</div>'
             self.stop.disabled = job.stopping
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Say a time roughly, as one would aloud.
 
-    >>> duration(7.6), duration(200), duration(5400)
+    >>> format_duration(7.6), format_duration(200), format_duration(5400)
     ('8 s', '3 min', '1 h 30 min')
     """
     if seconds < 90:
@@ -240,7 +240,7 @@ def heading(text: str) -> HTML:
     return HTML(f"<h4>{html.escape(text)}</h4>", layout={"margin": "6px 0 0 0"})
 
 
-def no_images() -> HTML:
+def no_images_hint() -> HTML:
     """Return what is shown while a project has no images: how to add some."""
     said = (
         'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
@@ -266,7 +266,7 @@ def share(fraction: float, color: str) -> str:
     return f'<div class="sv-number">{bar}<span class="sv-percent">{width:.0f} %</span></div>'
 
 
-def swatch(color: str) -> str:
+def color_swatch(color: str) -> str:
     """Return a small square in a class's colour."""
     return f'<span class="sv-swatch" style="background:{html.escape(color)}"></span>'
 
@@ -304,7 +304,7 @@ def side_by_side(*parts: str) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, ClassInfo):
-        return f"<td>{swatch(value.color)}{html.escape(value.name)}</td>"
+        return f"<td>{color_swatch(value.color)}{html.escape(value.name)}</td>"
     if isinstance(value, int | float):
         text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
         return f'<td class="sv-number">{text}</td>'

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from svetlana_jupyter.core.region_selection import Planes, Point, box_corners, objects_inside
+from svetlana_jupyter.core.region_selection import PlaneSelection, Point, objects_in_polygon, rectangle_corners
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.scene import Scene
     from svetlana_jupyter.core.view import View
     from svetlana_jupyter.project.project import Project
-    from svetlana_jupyter.widgets.canvas import CanvasSurface
-    from svetlana_jupyter.widgets.indexing import Indexing
+    from svetlana_jupyter.widgets.canvas import ImageCanvas
+    from svetlana_jupyter.widgets.indexing import ObjectIndexer
     from svetlana_jupyter.widgets.shelf import Shelf
 
-Shown = tuple[str, int] | None
+SelectionId = tuple[str, int] | None
 
 _FINE = 2.0  # CSS pixels between two corners of a lasso
 
 
-class Picking(traitlets.HasTraits):
+class ViewerSelection(traitlets.HasTraits):
     """The part of a viewer that selects.
 
     Attributes
@@ -61,8 +61,8 @@ class Picking(traitlets.HasTraits):
         project: Project
         scene: Scene | None
         view: View
-        _shelf: Shelf
-        _surface: CanvasSurface
+        _open_images: Shelf
+        _surface: ImageCanvas
         redraw: Callable[[], None]
         zoom: Callable[..., None]
 
@@ -72,12 +72,12 @@ class Picking(traitlets.HasTraits):
         super().__init__(*arguments, **options)
 
     @property
-    def indexing(self) -> Indexing:
+    def indexing(self) -> ObjectIndexer:
         """Finds the objects of images, and does then what waited for them."""
-        return self._shelf.indexing
+        return self._open_images.indexing
 
     @property
-    def picked(self) -> Shown:
+    def picked(self) -> SelectionId:
         """What keys mean now, on the screen already or not; None for nothing.
 
         One object is ``(image, object)``; several are ``(image, -number)``, where the number counts selections, so
@@ -87,11 +87,11 @@ class Picking(traitlets.HasTraits):
             return self.image, -self._selections
         return (self.image, self.selected) if self.selected else None
 
-    def on_pick(self, act: Callable[[str, int], Any]) -> None:
+    def on_select(self, act: Callable[[str, int], Any]) -> None:
         """Call ``act(image, object)`` after one object or none was chosen; ``object`` is 0 on the background."""
         self._pick_callbacks.append(act)
 
-    def pick(self, row: float, column: float, extend: bool = False) -> None:
+    def select_at(self, row: float, column: float, extend: bool = False) -> None:
         """Select the object under a point of the screen; with ``extend``, add it to the selection or take it away."""
         if self.scene is None:
             return
@@ -102,39 +102,41 @@ class Picking(traitlets.HasTraits):
             self._choose({object} - {0})
 
     def draw_box(self, corner: Point, row: float, column: float) -> None:
-        """Draw a box from a point of the image to one of the screen; `close_lasso` selects what is inside."""
-        self._draw_lasso(box_corners(corner, self.view.to_image(row, column)))
+        """Draw a box from a point of the image to one of the screen; `finish_lasso` selects what is inside."""
+        self._draw_lasso(rectangle_corners(corner, self.view.to_image(row, column)))
 
     def draw_lasso(self, row: float, column: float) -> None:
-        """Lead the lasso on to a point of the screen; `close_lasso` selects what is inside."""
+        """Lead the lasso on to a point of the screen; `finish_lasso` selects what is inside."""
         if self.lasso:
             before = self.view.to_screen(*self.lasso[-1])
             if max(abs(row - before[0]), abs(column - before[1])) < _FINE:
                 return
         self._draw_lasso((*self.lasso, self.view.to_image(row, column)))
 
-    def close_lasso(self, extend: bool = False) -> None:
+    def finish_lasso(self, extend: bool = False) -> None:
         """Select every object whose centroid is inside what was drawn."""
         corners = self.lasso
-        self.drop_lasso()
+        self.cancel_lasso()
         if self.image and corners:
             self._choose_inside(corners, extend or self.adding)
 
-    def drop_lasso(self) -> None:
+    def cancel_lasso(self) -> None:
         """Draw no longer, and select nothing."""
         self._draw_lasso(())
 
-    def select_seen(self) -> None:
+    def select_visible(self) -> None:
         """Select every object whose centroid is on the screen."""
         if self.image:
             height, width = self.view.size
-            self._choose_inside(box_corners(self.view.to_image(0, 0), self.view.to_image(height, width)), extend=False)
+            self._choose_inside(
+                rectangle_corners(self.view.to_image(0, 0), self.view.to_image(height, width)), extend=False
+            )
 
-    def unselect(self) -> None:
+    def clear_selection(self) -> None:
         """Select nothing."""
         self._choose(())
 
-    def ask_menu(self, row: float, column: float) -> None:
+    def open_menu_at(self, row: float, column: float) -> None:
         """Open the menu at a point of the screen, for the object there; for several, if it is one of them."""
         object = self.scene.object_at(row, column) if self.scene is not None else 0
         if object and object not in self.selection:
@@ -142,12 +144,12 @@ class Picking(traitlets.HasTraits):
         if self.selection:
             self.menu = (row, column)
 
-    def ask_menu_for_selection(self) -> None:
+    def open_menu_for_selection(self) -> None:
         """Open the menu in the middle of what is selected."""
         if self.selection:
             self.menu = self._middle()
 
-    def magnify(self, factor: float) -> None:
+    def zoom_on_selection(self, factor: float) -> None:
         """Magnify about what is selected, where that is on the screen; else about the middle of the screen."""
         about = self._middle() if self.selection and self.project.is_indexed(self.image) else None
         seen = about is not None and all(0 <= at < end for at, end in zip(about, self.view.size))
@@ -164,7 +166,7 @@ class Picking(traitlets.HasTraits):
 
         def choose() -> None:
             if (self.image, self._selections) == (image, before):
-                found = objects_inside(self.project.objects(image), corners, planes).tolist()
+                found = objects_in_polygon(self.project.objects(image), corners, planes).tolist()
                 self._choose([*self.selection, *found] if extend else found)
 
         self.indexing.after([image], choose, "What you drew selects them then.")
@@ -175,7 +177,7 @@ class Picking(traitlets.HasTraits):
         y, x = (float(middle) + 0.5 for middle in centers.mean())
         return self.view.to_screen(y, x)
 
-    def _planes(self) -> Planes:
+    def _planes(self) -> PlaneSelection:
         if self.reach == "range":
             return range(self.span[0], self.span[1] + 1)
         return self.plane if self.reach == "plane" else None

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from skimage.segmentation import find_boundaries
 
-from svetlana_jupyter.core.contrast import Palette, Window, initial_palette, sample, to_screen
+from svetlana_jupyter.core.contrast import DisplaySettings, Window, initial_display_settings, sample, to_screen
 from svetlana_jupyter.core.encode import png
 from svetlana_jupyter.core.images import is_rgb
 from svetlana_jupyter.core.normalize import TWICE
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from svetlana_jupyter.core.pairing import ImagePair
-    from svetlana_jupyter.core.sections import Section
+    from svetlana_jupyter.core.sections import OrthoView
     from svetlana_jupyter.core.settings import PatchSettings
 
 _SIDE = 288
@@ -34,13 +34,13 @@ _WINDOWS: dict[str, Window] = {
 }
 
 
-def usual_palette(pair: ImagePair) -> Palette:
+def default_palette(pair: ImagePair) -> DisplaySettings:
     """Return how an image is shown before anybody changes it."""
     pixels = sample(Reader(pair.image, pair.levels))
-    return initial_palette(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
+    return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
 
-def section_picture(section: Section, palette: Palette) -> bytes:
+def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
     """Return a PNG of a cut through a volume, in the contrast of the viewer, with the object's outline.
 
     Samples that are not squares are stretched to the shape that they have in the volume.
@@ -52,13 +52,13 @@ def section_picture(section: Section, palette: Palette) -> bytes:
     return png(_ringed(seen, own))
 
 
-def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Palette) -> list[tuple[bytes, str]]:
+def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: DisplaySettings) -> list[tuple[bytes, str]]:
     """Return all that a classifier sees of an object: the patch, the object alone where it gets that too, and its mask.
 
     Parameters
     ----------
     patch : DataArray of shape (C', [Z,] Y, X)
-        From `project.patches.seen_patch`. A volume is shown by its middle plane.
+        From `project.patches.classifier_patch`. A volume is shown by its middle plane.
     settings : PatchSettings
         That it was cut with.
     palette : Palette
@@ -97,7 +97,9 @@ def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
     flat = explanation.max("z") if "z" in explanation.dims else explanation
     names = [str(name) for name in flat["c"].values] if "c" in flat.coords else [""] * flat.sizes["c"]
     pixels = flat["image"].transpose("c", "y", "x").to_numpy().astype(np.float32)
-    palette = initial_palette(names, names == ["red", "green", "blue"], pixels.dtype, pixels.reshape(len(pixels), -1))
+    palette = initial_display_settings(
+        names, names == ["red", "green", "blue"], pixels.dtype, pixels.reshape(len(pixels), -1)
+    )
     seen = _enlarged(to_screen(pixels, palette))
     if seen.ndim == 2:
         seen = np.repeat(seen[..., None], 3, axis=-1)

@@ -11,7 +11,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from svetlana_jupyter.widgets.canvas import Listener, chord
+from svetlana_jupyter.widgets.canvas import InputListener, key_name
 
 _CSS = """
 .sv-viewer canvas { outline: none; cursor: crosshair; }
@@ -70,7 +70,7 @@ class Pointer(anywidget.AnyWidget):
             self.frame = frame
             self.answered = self._clicked
 
-    def listen(self, listener: Listener) -> None:
+    def listen(self, listener: InputListener) -> None:
         """Tell ``listener`` of what the pointer and the keys do over the canvas."""
 
         def received(_: object, message: dict[str, Any], buffers: object) -> None:
@@ -88,7 +88,7 @@ class Pointer(anywidget.AnyWidget):
                     listener.wheeled(delta, (row, column))
                 case {"event": "key_pressed", "key": key, "control": control, "shown": shown}:
                     seen = listener.picked() if shown is None else (shown[0], shown[1]) if shown else None
-                    listener.key_pressed(chord(key, control, message.get("shift", False)), seen)
+                    listener.key_pressed(key_name(key, control, message.get("shift", False)), seen)
 
         self.on_msg(received)
 

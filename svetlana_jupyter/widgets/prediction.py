@@ -14,10 +14,10 @@ from svetlana_jupyter.project.export import FORMATS
 from svetlana_jupyter.widgets.commands import Command
 from svetlana_jupyter.widgets.export import ExportForm
 from svetlana_jupyter.widgets.inspector import Inspector
-from svetlana_jupyter.widgets.labelling import NO_OBJECT, LabellingPanel
-from svetlana_jupyter.widgets.pace import Rest
+from svetlana_jupyter.widgets.labelling import NO_OBJECT_SELECTED, LabelingPanel
+from svetlana_jupyter.widgets.pace import Debounce
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import JobBar, heading, muted, side_by_side, table
+from svetlana_jupyter.widgets.parts import JobProgress, heading, muted, side_by_side, table
 from svetlana_jupyter.widgets.pictures import explanation_pictures
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Wanted = tuple[ObjectId | None, str]
 
 
-class PredictionPanel(LabellingPanel):
+class PredictionPanel(LabelingPanel):
     """Predict, look, correct, retrain, export.
 
     Parameters
@@ -43,11 +43,11 @@ class PredictionPanel(LabellingPanel):
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
             Command(("n", " "), "Next", "chevron-right", "Next object, least certain first", self.next),
             Command(("Enter",), "Accept", "check", "Keep the prediction as an annotation", self.accept),
-            Command(("s",), "Skip", "step-forward", "Pass over this object", self.marking("skip")),
+            Command(("s",), "Skip", "step-forward", "Pass over this object", self.mark_command("skip")),
             Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
             Command(("r",), "Redo", "repeat", "Bring it back again", self.redo),
-            Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.marking("ambiguous")),
-            Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong here", self.marking("bad")),
+            Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.mark_command("ambiguous")),
+            Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong here", self.mark_command("bad")),
         )
         self.predict_image = self.button(
             lambda: project.start_prediction([self.viewer.image]),
@@ -71,7 +71,7 @@ class PredictionPanel(LabellingPanel):
             tooltip="Train again on all annotations, corrections included, and predict all images",
             layout={"width": "110px", "flex": "0 0 auto"},
         )
-        self.job = JobBar(stop=lambda: self.do(project.stop))
+        self.job = JobProgress(stop=lambda: self.do(project.stop))
         self.inspector = Inspector(self.rows)
         self.counts = HTML(layout={"width": "100%", "margin": "0"})
         self.export_form = ExportForm(
@@ -82,8 +82,8 @@ class PredictionPanel(LabellingPanel):
         self._wanted: Wanted = None, ""
         self._last_job = ""  # of the job that runs, or ran last
         # Counting all images and explaining take longer than a keypress may: both wait until the keys rest.
-        self._recount = Rest(guarded(self._show_counts, self.status), delay=0.6)
-        self._reexplain = Rest(guarded(self._explain, self.status), delay=0.2)
+        self._recount = Debounce(guarded(self._show_counts, self.status), delay=0.6)
+        self._reexplain = Debounce(guarded(self._explain, self.status), delay=0.2)
 
         empty, body = self.arrange(
             HBox([heading("Review"), self.help_button], layout={"align_items": "center"}),
@@ -102,7 +102,7 @@ class PredictionPanel(LabellingPanel):
             Accordion([self.export_form], titles=["Export the results"]),
         )
         self.watch(self._show_job, "job", "current_run", "annotations_version", "images_version")
-        self.watch(self.renew_queue, "predictions_version", "current_run", "images_version")
+        self.watch(self.reset_queue, "predictions_version", "current_run", "images_version")
         self.watch(self.show, "annotations_version", "classes_version", "predictions_version")
         self.watch(
             self._recount.restart, "annotations_version", "classes_version", "images_version", "predictions_version"
@@ -112,7 +112,7 @@ class PredictionPanel(LabellingPanel):
         self._show_job()
         self.show()
         self._show_counts()
-        self.greet(
+        self.show_hint(
             "Predict, then press n for the least certain object: Enter accepts its prediction, a digit corrects it."
             if project.current_run
             else "Nothing is trained yet: annotate, train, then predict here."
@@ -124,7 +124,7 @@ class PredictionPanel(LabellingPanel):
         if object is None or predicted is None:
             several = self.viewer.selection and not self.viewer.selected
             missing = "Accept predictions one by one." if several else "This object is not predicted yet."
-            self.status.say(NO_OBJECT if object is None else missing)
+            self.status.say(NO_OBJECT_SELECTED if object is None else missing)
             return
         self.label(self.project.classes.by_id(int(predicted["predicted"])).name, object)
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, VBox
 
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.project.evaluation_report import notes_of
-from svetlana_jupyter.widgets.latest import Latest
+from svetlana_jupyter.project.evaluation_report import report_notes
+from svetlana_jupyter.widgets.latest import LatestQuestion
 from svetlana_jupyter.widgets.parts import muted, side_by_side
 from svetlana_jupyter.widgets.scores import by_class, confusion, score_cards
-from svetlana_jupyter.widgets.tried import tried_card
+from svetlana_jupyter.widgets.tried import model_selection_card
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.evaluation import Evaluation
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _EMPTY = "Nothing is trained yet. After the first training, its score stands here beside a random forest's."
 
 
-class RunResult(VBox):
+class RunScores(VBox):
     """The scores of the current run, computed beside the kernel's loop.
 
     Parameters
@@ -36,7 +36,7 @@ class RunResult(VBox):
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._latest: Latest[Run] = Latest(self._evaluated, self._draw, delay=0.0)
+        self._latest: LatestQuestion[Run] = LatestQuestion(self._evaluated, self._draw, delay=0.0)
         self.cards, self.warning, self.tables, self.tried, self.notes = (HTML(layout=_WIDE) for _ in range(5))
         shown = [self.cards, self.warning, self.tables, self.tried, self.notes]
         super().__init__(shown, layout={"width": "100%"})
@@ -55,7 +55,7 @@ class RunResult(VBox):
 
     def _evaluated(self, run: Run) -> tuple[Run, Evaluation | str, str]:
         try:
-            return run, self._project.evaluate(run.name), tried_card(run)
+            return run, self._project.evaluate(run.name), model_selection_card(run)
         except SvetlanaError as error:
             return run, str(error), ""
 
@@ -66,12 +66,12 @@ class RunResult(VBox):
             self.cards.value = muted(report)
             self.notes.value = _lines(run.remarks)
             return
-        self.cards.value = score_cards(report, forest_alone=run.settings["architecture"] == "forest")
+        self.cards.value = score_cards(report, forest_only=run.settings["architecture"] == "forest")
         self.tried.value = tried
         if report.warning:
             said = html.escape(report.warning)
             self.warning.value = f'<div class="sv-status sv-trouble" role="alert">{said}</div>'
-        self.notes.value = _lines([*run.remarks, *([run.note, *notes_of(report)] if report.network else [])])
+        self.notes.value = _lines([*run.remarks, *([run.note, *report_notes(report)] if report.network else [])])
         if report.network is not None:
             classes = self._project.classes
             self.tables.value = side_by_side(confusion(report.network, classes), by_class(report.network, classes))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Button, HBox, VBox
 
-from svetlana_jupyter.core.may_use import EVIDENCE
+from svetlana_jupyter.core.may_use import CUES
 from svetlana_jupyter.project.evaluation import scored
-from svetlana_jupyter.widgets.latest import Latest
-from svetlana_jupyter.widgets.parts import duration, muted
+from svetlana_jupyter.widgets.latest import LatestQuestion
+from svetlana_jupyter.widgets.parts import format_duration, muted
 from svetlana_jupyter.widgets.scores import percent
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class RunTable(VBox):
         self._project, self._choose = project, choose
         self._rows: dict[str, tuple[Button, HTML]] = {}
         self._scores: dict[tuple[str, str], tuple[str, str]] = {}
-        self._latest: Latest[tuple[Run, ...]] = Latest(self._score, self._keep, delay=0.0)
+        self._latest: LatestQuestion[tuple[Run, ...]] = LatestQuestion(self._score, self._keep, delay=0.0)
         self._none = HTML(muted("There are none yet."))
         self._head = HBox(
             [
@@ -78,10 +78,10 @@ class RunTable(VBox):
             run.name,
             f"{datetime.fromisoformat(run.finished).astimezone():%Y-%m-%d %H:%M}",
             f"{run.settings['recipe']}, {run.settings['architecture']}",
-            _evidence(run.settings.get("may_use", EVIDENCE)),
+            _evidence(run.settings.get("may_use", CUES)),
             f"{sum(run.labels.values()):,}",
             *self._scores.get((run.name, run.note), ("…", "…")),
-            duration(run.seconds) + (" (stopped)" if run.stopped else ""),
+            format_duration(run.seconds) + (" (stopped)" if run.stopped else ""),
         )
 
     def _score(self, runs: tuple[Run, ...]) -> dict[tuple[str, str], tuple[str, str]]:
@@ -98,9 +98,9 @@ class RunTable(VBox):
 
 def _evidence(allowed: Sequence[str]) -> str:
     """Say what may count."""
-    if set(allowed) == set(EVIDENCE):
+    if set(allowed) == set(CUES):
         return "everything"
-    return ", ".join(name for name in EVIDENCE if name in allowed) or "shape alone"
+    return ", ".join(name for name in CUES if name in allowed) or "shape alone"
 
 
 def _accuracy(scores: Scores | None) -> str:

@@ -6,12 +6,12 @@ import html
 import math
 from typing import TYPE_CHECKING
 
-from svetlana_jupyter.widgets.parts import muted, swatch
+from svetlana_jupyter.widgets.parts import color_swatch, muted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from svetlana_jupyter.core.classes import Classes
+    from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.scores import Estimate, Scores
     from svetlana_jupyter.project.evaluation import Evaluation
 
@@ -19,7 +19,7 @@ _RIGHT, _WRONG = "var(--jp-brand-color1, #1976d2)", "var(--jp-error-color1, #d32
 _STRONG = 55  # percent of the colour behind a cell that holds a whole class
 
 
-def score_cards(report: Evaluation, forest_alone: bool = False) -> str:
+def score_cards(report: Evaluation, forest_only: bool = False) -> str:
     """Return the scores of a run's classifier and of the forest beside it.
 
     Parameters
@@ -30,15 +30,15 @@ def score_cards(report: Evaluation, forest_alone: bool = False) -> str:
     """
     if report.network is None:
         return muted(report.text)
-    cards = [("Random forest on measurements" if forest_alone else "This network", report.network)]
-    if not forest_alone:
+    cards = [("Random forest on measurements" if forest_only else "This network", report.network)]
+    if not forest_only:
         cards.append(("Random forest on measurements", report.forest))
     shown = "".join(_card(title, scores) for title, scores in cards)
-    advice = "" if forest_alone else _advice(report)
+    advice = "" if forest_only else _advice(report)
     return f'<div class="sv-scores">{shown}</div>{advice}'
 
 
-def confusion(scores: Scores, classes: Classes) -> str:
+def confusion(scores: Scores, classes: ClassScheme) -> str:
     """Return the confusion matrix: a row for each true class, coloured by the share of it that was taken for what."""
     colors = {info.name: info.color for info in classes}
     names = list(scores.confusion.columns)
@@ -59,7 +59,7 @@ def confusion(scores: Scores, classes: Classes) -> str:
     )
 
 
-def by_class(scores: Scores, classes: Classes) -> str:
+def by_class(scores: Scores, classes: ClassScheme) -> str:
     """Return recall and precision of each class, with their intervals."""
     colors = {info.name: info.color for info in classes}
     rows = []
@@ -129,7 +129,7 @@ def _told(truth: str, predicted: str, count: int, total: int) -> str:
 
 
 def _named(name: str, colors: dict[str, str]) -> str:
-    return f"{swatch(colors[name]) if name in colors else ''}{html.escape(name)}"
+    return f"{color_swatch(colors[name]) if name in colors else ''}{html.escape(name)}"
 
 
 def _attribute(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ipywidgets import HTML, Box, Checkbox, Combobox, Dropdown, FloatText, HBox, IntText, Text, Textarea
 
-from svetlana_jupyter.widgets.setting_words import Leaf, choice
+from svetlana_jupyter.widgets.setting_words import SettingInfo, choice
 
 _CONTROL = {"width": "auto", "flex": "1 1 0", "min_width": "0", "margin": "1px 0"}
 _NONE = type(None)
@@ -36,7 +36,7 @@ class SettingField(HBox):
         As the settings would take it.
     """
 
-    def __init__(self, leaf: Leaf, changed: Callable[[str, Any], None], known: Iterable[str] = ()) -> None:
+    def __init__(self, leaf: SettingInfo, changed: Callable[[str, Any], None], known: Iterable[str] = ()) -> None:
         self.leaf = leaf
         self.label = HTML(layout={"width": "112px", "flex": "0 0 auto", "margin": "1px 6px 1px 0"})
         self.control, self._read, self._write = _control(leaf.annotation, list(known))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from svetlana_jupyter.core.validated import NESTED, Settings
+from svetlana_jupyter.core.validated import NESTED_SETTINGS, Settings
 
 # Which settings stand together; those that are not named stand under "More", so that none is forgotten.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Forest": ("trees", "measurements."),
     "Machine": ("seed", "device", "precision", "threads"),
 }
-MORE = "More"
+OTHER_GROUP = "More"
 _NAMES = {
     "size": "Pixels",
     "measurements.groups": "Measurements",
@@ -39,7 +39,7 @@ _ITEM = re.compile(r"^(?P<names>\w+(?:, \w+)*)(?: : (?P<kind>.+))?$")
 
 
 @dataclass(frozen=True)
-class Leaf:
+class SettingInfo:
     """One setting.
 
     Attributes
@@ -59,27 +59,27 @@ class Leaf:
     def name(self) -> str:
         """The last part of the path in words.
 
-        >>> Leaf("batch_size", int, "").name
+        >>> SettingInfo("batch_size", int, "").name
         'Batch size'
         """
         words = _NAMES.get(self.path) or self.path.rpartition(".")[2].replace("_", " ")
         return words[:1].upper() + words[1:]
 
 
-def leaves(model: type[Settings], prefix: str = "") -> Iterator[Leaf]:
+def leaves(model: type[Settings], prefix: str = "") -> Iterator[SettingInfo]:
     """Yield every single setting of a model, in its order; settings within settings come one by one."""
-    said = documented(model)
+    said = parameter_docs(model)
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
-        if name in NESTED:
+        if name in NESTED_SETTINGS:
             yield from leaves(field.annotation, f"{path}.")  # type: ignore[arg-type]
         else:
-            yield Leaf(path, field.annotation, said.get(name, ""))
+            yield SettingInfo(path, field.annotation, said.get(name, ""))
 
 
-def grouped(found: list[Leaf]) -> dict[str, list[Leaf]]:
+def grouped(found: list[SettingInfo]) -> dict[str, list[SettingInfo]]:
     """Return settings by the title under which they stand."""
-    result: dict[str, list[Leaf]] = {title: [] for title in (*GROUPS, MORE)}
+    result: dict[str, list[SettingInfo]] = {title: [] for title in (*GROUPS, OTHER_GROUP)}
     for leaf in sorted(found, key=lambda leaf: _place(leaf.path)):  # sorted keeps the order of equals
         result[_place(leaf.path)[0]].append(leaf)
     return {title: group for title, group in result.items() if group}
@@ -91,11 +91,11 @@ def _place(path: str) -> tuple[str, int]:
         for position, name in enumerate(names):
             if path == name or (name.endswith(".") and path.startswith(name)):
                 return title, position
-    return MORE, 0
+    return OTHER_GROUP, 0
 
 
 @cache
-def documented(model: type[Settings]) -> dict[str, str]:
+def parameter_docs(model: type[Settings]) -> dict[str, str]:
     """Return what the docstring of a model says of each of its parameters, as plain text."""
     said: dict[str, str] = {}
     names: list[str] = []

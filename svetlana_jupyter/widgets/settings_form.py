@@ -16,7 +16,7 @@ from svetlana_jupyter.widgets.setting_fields import SettingField
 from svetlana_jupyter.widgets.setting_words import grouped, leaves
 
 KNOWN: dict[str, Iterable[str]] = {"architecture": ARCHITECTURES, "recipe": RECIPE_NAMES}
-ELSEWHERE = ("may_use", "measurements.may_use")  # on the face of the panel
+HIDDEN_SETTINGS = ("may_use", "measurements.may_use")  # on the face of the panel
 
 
 class SettingsForm(VBox):
@@ -40,7 +40,7 @@ class SettingsForm(VBox):
     def __init__(self, current: Callable[[], TrainingSettings], keep: Callable[[TrainingSettings], None]) -> None:
         self._current, self._keep = current, keep
         self.says = HTML(layout={"margin": "0", "display": "none"})
-        found = [leaf for leaf in leaves(TrainingSettings) if leaf.path not in ELSEWHERE]
+        found = [leaf for leaf in leaves(TrainingSettings) if leaf.path not in HIDDEN_SETTINGS]
         self.fields = {leaf.path: SettingField(leaf, self._change, KNOWN.get(leaf.path, ())) for leaf in found}
         groups = []
         for title, group in grouped(found).items():

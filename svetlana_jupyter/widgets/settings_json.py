@@ -16,7 +16,7 @@ _CHANGED = "Valid, but the settings in use have changed meanwhile: Revert shows 
 _SAME = "These settings are in use."
 
 
-class SettingsJson(VBox):
+class SettingsJsonEditor(VBox):
     """A text field with the settings, the sentence below it, and the buttons that use or drop what was written.
 
     Parameters

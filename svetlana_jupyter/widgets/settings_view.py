@@ -9,21 +9,21 @@ from ipywidgets import HTML, ToggleButtons, VBox
 
 from svetlana_jupyter.core.may_use import said
 from svetlana_jupyter.errors import SettingsError
-from svetlana_jupyter.widgets.file_watch import FileWatch
+from svetlana_jupyter.widgets.file_watch import FileWatcher
 from svetlana_jupyter.widgets.panel import guarded
 from svetlana_jupyter.widgets.parts import muted
 from svetlana_jupyter.widgets.settings_form import SettingsForm
-from svetlana_jupyter.widgets.settings_json import SettingsJson
+from svetlana_jupyter.widgets.settings_json import SettingsJsonEditor
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.settings import TrainingSettings
     from svetlana_jupyter.project.project import Project
-    from svetlana_jupyter.widgets.parts import Status
+    from svetlana_jupyter.widgets.parts import StatusLine
 
 FORM, JSON = "Controls", "JSON"
 
 
-class SettingsView(VBox):
+class SettingsEditor(VBox):
     """The settings of a project, to be looked at and changed.
 
     Parameters
@@ -46,19 +46,19 @@ class SettingsView(VBox):
         Looks whether ``training.json`` was changed by somebody else.
     """
 
-    def __init__(self, project: Project, status: Status) -> None:
+    def __init__(self, project: Project, status: StatusLine) -> None:
         self._project, self._status = project, status
         self._callbacks: list[Callable[[], object]] = []
         self.used: TrainingSettings | None = None
         self.form = SettingsForm(lambda: project.settings, self.keep)
-        self.json = SettingsJson(self.keep, lambda: self.show(drop=True))
+        self.json = SettingsJsonEditor(self.keep, lambda: self.show(drop=True))
         self.view = ToggleButtons(
             options=[FORM, JSON],
             tooltips=["A control for each setting", "All settings as text, as they stand in training.json"],
             style={"button_width": "96px"},
         )
         self.view.observe(lambda _: self._choose(), "value")
-        self.watch = FileWatch(project.path / "training.json", guarded(self.show, status))
+        self.watch = FileWatcher(project.path / "training.json", guarded(self.show, status))
         self.because = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
         super().__init__([self.view, self.because, self.form, self.json], layout={"width": "100%"})
         self._choose()

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from svetlana_jupyter.core import encode
-from svetlana_jupyter.core.contact import Sheet, Tile
+from svetlana_jupyter.core.contact import CellCaption, Sheet
 from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK
-from svetlana_jupyter.widgets.canvas import Surface, drawing, lock
+from svetlana_jupyter.widgets.canvas import LayeredCanvas, drawing, lock
 
 PICTURES, MARKS = range(2)
 _SMALL = 1 << 19  # pixels: up to this many a PNG is quick
@@ -24,13 +24,13 @@ _FIRM, _LIKELY = 4, 2  # CSS pixels of a frame
 _CHOSEN = {DARK_INK: "#0d47a1", BRIGHT_INK: "#ffffff"}
 
 
-class SheetSurface(Surface):
+class GridCanvas(LayeredCanvas):
     """Shows the last sheet painted.
 
     Parameters
     ----------
     size, repaint
-        As for `Surface`.
+        As for `LayeredCanvas`.
     """
 
     def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
@@ -107,20 +107,20 @@ def _encoded(sheet: Sheet) -> bytes:
     return encode.png(sheet.pixels) if small else encode.jpeg(sheet.pixels, _QUALITY)
 
 
-def _frame(layer: Any, tile: Tile, left: float, top: float, side: float) -> None:
-    width = _FIRM if tile.firm else _LIKELY
+def _frame(layer: Any, tile: CellCaption, left: float, top: float, side: float) -> None:
+    width = _FIRM if tile.is_annotated else _LIKELY
     if tile.color:
         layer.stroke_style, layer.line_width = tile.color, width
         layer.stroke_rect(left + width / 2, top + width / 2, side - width, side - width)
 
 
-def _words(layer: Any, tile: Tile, left: float, baseline: float, side: float, ink: str) -> None:
+def _words(layer: Any, tile: CellCaption, left: float, baseline: float, side: float, ink: str) -> None:
     layer.fill_style = ink
     if tile.share:
         layer.font, layer.text_align = _FONT, "right"
         layer.fill_text(tile.share, left + side, baseline)
     if tile.name:
-        layer.font, layer.text_align = _BOLD if tile.firm else _FONT, "left"
+        layer.font, layer.text_align = _BOLD if tile.is_annotated else _FONT, "left"
         width = side - (_LETTER * len(tile.share) + 4 if tile.share else 0)
         room = int(width / (_LETTER * _NARROWED))
         name = tile.name if len(tile.name) <= room else f"{tile.name[: max(1, room - 1)]}…"

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.scene import ahead
 from svetlana_jupyter.core.tiles import TileCache
-from svetlana_jupyter.widgets.indexing import Indexing
+from svetlana_jupyter.widgets.indexing import ObjectIndexer
 from svetlana_jupyter.widgets.opened import OpenImage
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.contrast import Palette
+    from svetlana_jupyter.core.contrast import DisplaySettings
     from svetlana_jupyter.core.regions import Piece
     from svetlana_jupyter.core.view import View
     from svetlana_jupyter.project.project import Project
-    from svetlana_jupyter.widgets.parts import Status
+    from svetlana_jupyter.widgets.parts import StatusLine
 
 _KEPT = 4  # a queue goes back and forth between images
 
@@ -34,19 +34,19 @@ class Shelf:
     indexing : Indexing
     """
 
-    def __init__(self, project: Project, status: Status) -> None:
+    def __init__(self, project: Project, status: StatusLine) -> None:
         self.cache = TileCache()
-        self.indexing = Indexing(project, status)
+        self.indexing = ObjectIndexer(project, status)
         self._project = project
         self._kept: dict[str, OpenImage] = {}
-        self._by_hand: dict[object, Palette] = {}
+        self._by_hand: dict[object, DisplaySettings] = {}
 
     def take(self, name: str) -> OpenImage:
         """Return an image, opened now or kept from before, in the contrast that was last set for its like."""
         opened = self.kept(name) or OpenImage(self._project, name, self.cache)
         self.put(opened)
         self.indexing.begin(name, opened.pair.mask.size)
-        opened.palette = self._by_hand.get(opened.automatic.kind, opened.automatic)
+        opened.palette = self._by_hand.get(opened.auto_palette.kind, opened.auto_palette)
         return opened
 
     def kept(self, name: str) -> OpenImage | None:
@@ -66,11 +66,11 @@ class Shelf:
         opened = self.kept(image)
         if opened is None or not self._project.is_indexed(image):
             return ()
-        return ahead(opened.image, opened.mask, opened.view_of(object, view, zoom=True))
+        return ahead(opened.image, opened.mask, opened.view_centered_on(object, view, zoom=True))
 
-    def set_by_hand(self, opened: OpenImage, palette: Palette) -> None:
+    def set_manual_palette(self, opened: OpenImage, palette: DisplaySettings) -> None:
         """Show an image, and those to come with the same channels, in this palette; the automatic one ends that."""
         opened.palette = palette
         self._by_hand[palette.kind] = palette
-        if palette == opened.automatic:
+        if palette == opened.auto_palette:
             del self._by_hand[palette.kind]

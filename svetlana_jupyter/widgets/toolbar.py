@@ -16,8 +16,8 @@ from ipywidgets import (
 )
 from traitlets import link
 
-from svetlana_jupyter.widgets.channels import ChannelRow
-from svetlana_jupyter.widgets.tools import ICON, Tools, icon_button
+from svetlana_jupyter.widgets.channels import ChannelControls
+from svetlana_jupyter.widgets.tools import ICON_LAYOUT, SelectionTools, icon_button
 
 if TYPE_CHECKING:
     from svetlana_jupyter.widgets.opened import OpenImage
@@ -44,8 +44,8 @@ class Toolbar(VBox):
             tooltip="What the objects are coloured by",
             layout={"width": "116px", "margin": "0 4px 0 6px"},
         )
-        self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=ICON)
-        self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=ICON)
+        self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=ICON_LAYOUT)
+        self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=ICON_LAYOUT)
         self.opacity = FloatSlider(
             min=0,
             max=1,
@@ -57,7 +57,7 @@ class Toolbar(VBox):
             layout={"width": "240px"},
         )
         self.plane = IntSlider(description="Plane", tooltip="Plane of the volume ([ and ])", layout={"width": "100%"})
-        self.tools = Tools(viewer)
+        self.tools = SelectionTools(viewer)
         self.channels = VBox()
         self._display = HBox([self.channels, self.opacity])
         self._display.layout = {"display": "none", "flex_flow": "row wrap", "align_items": "center"}
@@ -65,8 +65,8 @@ class Toolbar(VBox):
             [
                 self.images,
                 self._icon("expand", "The whole image (f)", viewer.fit),
-                self._icon("search-minus", "Smaller (-)", lambda: viewer.magnify(1 / 1.5)),
-                self._icon("search-plus", "Larger (+)", lambda: viewer.magnify(1.5)),
+                self._icon("search-minus", "Smaller (-)", lambda: viewer.zoom_on_selection(1 / 1.5)),
+                self._icon("search-plus", "Larger (+)", lambda: viewer.zoom_on_selection(1.5)),
                 self._icon("", "One image pixel on one screen pixel", viewer.zoom_to_pixels, "1:1"),
                 self.overlay,
                 self.outlines,
@@ -94,7 +94,7 @@ class Toolbar(VBox):
         viewer = self._viewer
         rows = 1 if opened.palette.rgb else len(opened.palette.channels)
         self.channels.children = [
-            ChannelRow(opened, position, viewer.show_as, viewer.focus) for position in range(rows)
+            ChannelControls(opened, position, viewer.set_palette, viewer.focus) for position in range(rows)
         ]
         self.plane.max = opened.planes - 1
         self.tools.follow(opened.planes)

@@ -13,11 +13,11 @@ from svetlana_jupyter.widgets.panel import guarded
 if TYPE_CHECKING:
     from svetlana_jupyter.widgets.viewer import Viewer
 
-ICON = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
+ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
 _REACHES = (("on this plane", "plane"), ("on the planes", "range"), ("on all planes", "all"))
 
 
-class Tools(HBox):
+class SelectionTools(HBox):
     """What the mouse and the keys select with, as buttons.
 
     Parameters
@@ -35,15 +35,15 @@ class Tools(HBox):
         self.box = self._toggle("object-group", "Box: drag round objects to select them (x)")
         self.lasso = self._toggle("pencil", "Lasso: drag a line round objects to select them (l)")
         self.adding = self._toggle("plus", "Add to the selection, or take one away (Shift)")
-        self.seen = icon_button(viewer, "th-large", "Select all objects on the screen (Ctrl+A)", viewer.select_seen)
-        self.none = icon_button(viewer, "times", "Select nothing (Escape)", viewer.unselect)
+        self.seen = icon_button(viewer, "th-large", "Select all objects on the screen (Ctrl+A)", viewer.select_visible)
+        self.none = icon_button(viewer, "times", "Select nothing (Escape)", viewer.clear_selection)
         # The menu has the keyboard when it is open.
         self.menu = icon_button(
             viewer,
             "bars",
             "What can be said of the selection (right click, Shift+F10)",
-            viewer.ask_menu_for_selection,
-            gives_back=False,
+            viewer.open_menu_for_selection,
+            refocus=False,
         )
         super().__init__(
             [self.box, self.lasso, self.adding, self.seen, self.none, self.menu],
@@ -84,22 +84,22 @@ class Tools(HBox):
         return changed
 
     def _toggle(self, icon: str, tooltip: str) -> ToggleButton:
-        button = ToggleButton(icon=icon, tooltip=tooltip, layout=ICON)
+        button = ToggleButton(icon=icon, tooltip=tooltip, layout=ICON_LAYOUT)
         button.observe(lambda _: self._viewer.focus(), "value")
         return button
 
 
 def icon_button(
-    viewer: Viewer, icon: str, tooltip: str, act: Callable[[], None], text: str = "", gives_back: bool = True
+    viewer: Viewer, icon: str, tooltip: str, act: Callable[[], None], text: str = "", refocus: bool = True
 ) -> Button:
     """Return a small button; after a click it gives the keyboard back to the picture, as JupyterLab's shortcuts would
     take the next key."""
-    button = Button(icon=icon, description=text, tooltip=tooltip, layout=ICON)
+    button = Button(icon=icon, description=text, tooltip=tooltip, layout=ICON_LAYOUT)
     safe = guarded(act, viewer.status)
 
     def clicked(_: Button) -> None:
         safe()
-        if gives_back:
+        if refocus:
             viewer.focus()
 
     button.on_click(clicked)

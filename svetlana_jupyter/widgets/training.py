@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Accordion, HBox
 
-from svetlana_jupyter.core.recipes import AUTO
+from svetlana_jupyter.core.recipes import AUTO_PRESET
 from svetlana_jupyter.errors import ProjectError, SettingsError
-from svetlana_jupyter.widgets.augmented import AugmentedPatches
+from svetlana_jupyter.widgets.augmented import AugmentationPreview
 from svetlana_jupyter.widgets.curves import curves
-from svetlana_jupyter.widgets.evidence import Questions
+from svetlana_jupyter.widgets.evidence import CueCheckboxes
 from svetlana_jupyter.widgets.pace import Pace
 from svetlana_jupyter.widgets.panel import Panel, guarded
-from svetlana_jupyter.widgets.parts import JobBar, muted
-from svetlana_jupyter.widgets.result import RunResult
+from svetlana_jupyter.widgets.parts import JobProgress, muted
+from svetlana_jupyter.widgets.result import RunScores
 from svetlana_jupyter.widgets.runs import RunTable
-from svetlana_jupyter.widgets.settings_view import SettingsView
+from svetlana_jupyter.widgets.settings_view import SettingsEditor
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -71,14 +71,14 @@ class TrainingPanel(Panel):
             layout={"width": "140px", "flex": "0 0 auto"},
         )
         self.search.add_class("sv-quiet")
-        self.job = JobBar(stop=lambda: self.do(project.stop))
+        self.job = JobProgress(stop=lambda: self.do(project.stop))
         self.readiness = HTML(layout={"margin": "0 0 0 12px", "flex": "1 1 auto"})
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
-        self.result = RunResult(project)
-        self.preview = AugmentedPatches(project)
+        self.result = RunScores(project)
+        self.preview = AugmentationPreview(project)
         self.runs = RunTable(project, choose=lambda name: self.do(project.choose_run, name))
-        self.settings = SettingsView(project, self.status)
-        self.questions = Questions(project, lambda allowed: self.do(self._allow, allowed))
+        self.settings = SettingsEditor(project, self.status)
+        self.questions = CueCheckboxes(project, lambda allowed: self.do(self._allow, allowed))
         titles = [_PREVIEW, _RUNS, _ADVANCED]
         self.more = Accordion(
             [self.preview, self.runs, self.settings], titles=titles, layout={"width": "100%", "margin": "6px 0 2px 0"}
@@ -99,18 +99,18 @@ class TrainingPanel(Panel):
         self.settings.on_change(guarded(self._follow_settings, self.status))
         self.watch(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
         self.watch(self._preview, "annotations_version", "images_version")
-        self.watch(self.questions.illustrate, "images_version", "annotations_version")
+        self.watch(self.questions.draw_cards, "images_version", "annotations_version")
         self.watch(lambda: self.job.show(project.job), "job")
         self.watch(self._pace.request, "live", "job")
         self.watch(self._show_runs, "current_run", "runs_version", "classes_version")
         self._follow_settings()
-        self.questions.illustrate()
+        self.questions.draw_cards()
         self._show_readiness()
         self.job.show(project.job)
         self._show_runs()
-        self.greet("Train learns from all annotations; the notebook stays free meanwhile.")
+        self.show_hint("Train learns from all annotations; the notebook stays free meanwhile.")
 
-    def unfold(self, title: str) -> None:
+    def open_section(self, title: str) -> None:
         """Open one of the sections by its title."""
         self.more.selected_index = self.more.titles.index(title)
 
@@ -140,7 +140,7 @@ class TrainingPanel(Panel):
         self.train.disabled = self.search.disabled = bool(missing) or running
 
     def _show_search(self) -> None:
-        chosen = self.settings.used is not None and self.settings.used.recipe == AUTO
+        chosen = self.settings.used is not None and self.settings.used.recipe == AUTO_PRESET
         self.search.layout.display = None if chosen and self.project.runs else "none"
 
     def _show_curves(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from svetlana_jupyter.core.recipes import MEANINGS
+from svetlana_jupyter.core.recipes import PRESET_DESCRIPTIONS
 from svetlana_jupyter.widgets.parts import muted, table
 from svetlana_jupyter.widgets.scores import percent
 
@@ -17,7 +17,7 @@ _HEAD = ("Recipe", "What is seen", "Held-out accuracy", "95 % interval", "Balanc
 _TOO_GOOD = "Of several, the best owes a little to luck: the score above is that of choosing."
 
 
-def tried_card(run: Run) -> str:
+def model_selection_card(run: Run) -> str:
     """Return how the recipe of a run came about, with one row for each that was tried; "" where it was named.
 
     Raises
@@ -33,7 +33,7 @@ def tried_card(run: Run) -> str:
     rows = [
         (
             str(name),
-            MEANINGS.get(str(name), ""),
+            PRESET_DESCRIPTIONS.get(str(name), ""),
             percent(row["accuracy"]),
             f"{percent(row['low'])} to {percent(row['high'])}",
             percent(row["balanced"]),

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 from ipywidgets import Box, VBox
 
-from svetlana_jupyter.core.contrast import Palette
+from svetlana_jupyter.core.contrast import DisplaySettings
 from svetlana_jupyter.core.scene import Hint, Scene, compose
 from svetlana_jupyter.core.tiles import MEMORY_MB
 from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError, SvetlanaError
-from svetlana_jupyter.widgets.beside import Beside, Field
-from svetlana_jupyter.widgets.canvas import CanvasSurface, lock
-from svetlana_jupyter.widgets.loading import Loader
-from svetlana_jupyter.widgets.navigation import Navigation
+from svetlana_jupyter.widgets.beside import Field, ObjectDetails
+from svetlana_jupyter.widgets.canvas import ImageCanvas, lock
+from svetlana_jupyter.widgets.loading import BackgroundLoader
+from svetlana_jupyter.widgets.navigation import ViewerInteraction
 from svetlana_jupyter.widgets.opened import OpenImage
-from svetlana_jupyter.widgets.pace import Pace, Rest, running_loop
+from svetlana_jupyter.widgets.pace import Debounce, Pace, running_loop
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import Status
-from svetlana_jupyter.widgets.picking import Picking, Shown
+from svetlana_jupyter.widgets.parts import StatusLine
+from svetlana_jupyter.widgets.picking import SelectionId, ViewerSelection
 from svetlana_jupyter.widgets.pointer import Pointer
 from svetlana_jupyter.widgets.shelf import Shelf
 from svetlana_jupyter.widgets.toolbar import Toolbar
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Viewer(Picking, VBox):
+class Viewer(ViewerSelection, VBox):
     """Shows one image of a project, its segmentation, annotations and predictions.
 
     A click picks an object, dragging moves the image, the wheel zooms; keys that do not move the view go to `on_key`.
-    How several objects are selected, `Picking` says.
+    How several objects are selected, `ViewerSelection` says.
 
     Parameters
     ----------
@@ -80,29 +80,29 @@ class Viewer(Picking, VBox):
         super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
         self.add_class("sv-viewer")
         self.project = project
-        self.status = Status(hides=True)
+        self.status = StatusLine(hides=True)
         self.scene: Scene | None = None
         self.view = View((0.0, 0.0), 1.0, size)
         self._opened: OpenImage | None = None
-        self._shelf = Shelf(project, self.status)
+        self._open_images = Shelf(project, self.status)
         self._watching: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
         self._unreadable = False
         self._coming: list[tuple[str, int]] = []
         self._hint: Hint | None = None
         self._field: Field | None = None
         self._still = self._moving = False
-        self._key_callbacks: list[Callable[[str, Shown], Any]] = []
+        self._key_callbacks: list[Callable[[str, SelectionId], Any]] = []
         self._pace = Pace(guarded(self._draw, self.status))
-        self._rest = Rest(self._sharpen)
-        self._loader = Loader(self._pace.request, guarded(self._say_unreadable, self.status))
-        self._surface = CanvasSurface(size, self._pace.request)
+        self._rest = Debounce(self._sharpen)
+        self._loader = BackgroundLoader(self._pace.request, guarded(self._say_unreadable, self.status))
+        self._surface = ImageCanvas(size, self._pace.request)
         self._pointer = Pointer(self._surface.widget[-1].model_id)
         self._toolbar = Toolbar(self)
         self.stage = Box([self._surface.widget])
         self.stage.add_class("sv-stage")
-        self.beside = Beside(project, guarded(self._frame, self.status))
+        self.beside = ObjectDetails(project, guarded(self._frame, self.status))
         self.children = (self._toolbar, self.stage, self._toolbar.plane, self.status, self.beside, self._pointer)
-        navigation = Navigation(self)
+        navigation = ViewerInteraction(self)
         self._surface.listen(navigation)
         self._pointer.listen(navigation)
         self._when(self._pointer, self._resolve, "dpr")
@@ -110,7 +110,7 @@ class Viewer(Picking, VBox):
         self._when(self, self._change_plane, "plane")
         self._when(self, self.redraw, "selection", "overlay", "opacity", "outlines")
         self._when(self, self._look_closer, "selected")
-        self._when(self, lambda: setattr(self._shelf.cache, "limit_mb", self.memory_mb), "memory_mb")
+        self._when(self, lambda: setattr(self._open_images.cache, "limit_mb", self.memory_mb), "memory_mb")
         self._when(project, self._list_images, "images_version")
         self._when(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
         self._list_images()
@@ -135,7 +135,7 @@ class Viewer(Picking, VBox):
         if self._opened is None or not object:
             self.selection = ()
             return
-        view = self._opened.view_of(object, self.view, zoom)
+        view = self._opened.view_centered_on(object, self.view, zoom)
         self.selected = object
         self.plane = view.plane
         self.look(view)
@@ -145,7 +145,7 @@ class Viewer(Picking, VBox):
         self._coming = list(objects)
         self._pace.request()
 
-    def on_key(self, act: Callable[[str, Shown], Any]) -> None:
+    def on_key(self, act: Callable[[str, SelectionId], Any]) -> None:
         """Call ``act(key, shown)`` for each key that does not move the view.
 
         ``shown`` is the `picked` of the screen on which the key was pressed: the ``(image, object)``, or None when no
@@ -161,8 +161,8 @@ class Viewer(Picking, VBox):
         """Show another part of the image; it is ``moving`` while it is being dragged."""
         if self._opened is not None:
             self._moving = moving
-            self.view = view.bounded(self._opened.shape)
-            self._loader.forgive()
+            self.view = view.clamped(self._opened.shape)
+            self._loader.retry_failed()
             self.redraw()
 
     def zoom(self, factor: float, about: tuple[float, float] | None = None) -> None:
@@ -183,10 +183,10 @@ class Viewer(Picking, VBox):
         if self._opened is not None:
             self.plane = min(max(self.plane + by, 0), self._opened.planes - 1)
 
-    def show_as(self, palette: Palette) -> None:
+    def set_palette(self, palette: DisplaySettings) -> None:
         """Show the image, and those to come with the same channels, with another contrast or other channels."""
         if self._opened is not None:
-            self._shelf.set_by_hand(self._opened, palette)
+            self._open_images.set_manual_palette(self._opened, palette)
             self.redraw()
             self._look_closer()
 
@@ -205,7 +205,7 @@ class Viewer(Picking, VBox):
             self._hint = None
             self.redraw()
 
-    def press(self, key: str, shown: Shown) -> None:
+    def press(self, key: str, shown: SelectionId) -> None:
         """Pass a key on, with the object that was on the screen."""
         for act in self._key_callbacks:
             act(key, shown)
@@ -264,7 +264,7 @@ class Viewer(Picking, VBox):
         self._surface.paint(scene, lossless=self._still)
         self._surface.shown = self.picked
         self.scene = scene
-        self._loader.want(scene.missing)
+        self._loader.load_visible(scene.missing)
         if not scene.missing:
             self._all_there(opened)
         if not self._loader.busy and not self._surface.settled:
@@ -275,12 +275,12 @@ class Viewer(Picking, VBox):
         if self._unreadable:
             self._unreadable = False
             self.status.say("")
-        if opened.refine():
+        if opened.refine_contrast():
             self._toolbar.follow(opened)
             self.redraw()
         coming, self._coming = self._coming, []
         for image, object in coming:
-            self._loader.expect(self._shelf.ahead(image, object, self.view))
+            self._loader.expect(self._open_images.ahead(image, object, self.view))
 
     def _sharpen(self) -> None:
         self._still = True
@@ -294,7 +294,7 @@ class Viewer(Picking, VBox):
         self._surface.blank()
         if self.image:
             with self._reading():
-                self._opened = self._shelf.take(self.image)
+                self._opened = self._open_images.take(self.image)
             self._toolbar.follow(self._opened)
             self.plane = self._opened.planes // 2
             self.fit()
@@ -304,7 +304,9 @@ class Viewer(Picking, VBox):
         self._toolbar.list_images(names, self.image)
         if self.image not in names:
             self.image = names[0] if names else ""
-        elif self._opened is not None and self._shelf.kept(self.image) is not self._opened:  # its mask was replaced
+        elif (
+            self._opened is not None and self._open_images.kept(self.image) is not self._opened
+        ):  # its mask was replaced
             self._open()
 
     def _change_plane(self) -> None:

@@ -32,10 +32,10 @@ from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.architectures import LAYOUTS
 from svetlana_jupyter.learn.building import build_network
-from svetlana_jupyter.learn.device import choose_device, computing, mixed_precision, repeatable
+from svetlana_jupyter.learn.device import autocast_context, choose_device, mixed_precision, seeded_computation
 from svetlana_jupyter.learn.events import Epoch
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import Part, Samples, gather_samples
+from svetlana_jupyter.learn.samples import Part, TrainingData, collect_training_data
 from tests.benchmarks.report import show
 
 LEAST = 0.8
@@ -66,7 +66,7 @@ def discs(count: int, ndim: int) -> Part:
     return found, index_objects(found.mask), pd.Series(classes[1:], index=np.arange(1, count + 1))
 
 
-def ready_steps(samples: Samples) -> Iterator[tuple[float, float]]:
+def ready_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
     """Yield wall and processor seconds of forward and backward passes on ready batches, where the settings train."""
     settings, ndim, sampling = samples.settings, samples.ndim, samples.settings.patches.sampling
     assert isinstance(sampling, tuple)
@@ -79,8 +79,8 @@ def ready_steps(samples: Samples) -> Iterator[tuple[float, float]]:
     for batch in itertools.cycle(batches):
         began, worked = time.perf_counter(), time.process_time()
         network.zero_grad(set_to_none=True)
-        with repeatable(device, None):
-            with computing(device, mixed):
+        with seeded_computation(device, None):
+            with autocast_context(device, mixed):
                 logits = network(batch)
             loss = functional.cross_entropy(logits, truth)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -89,7 +89,7 @@ def ready_steps(samples: Samples) -> Iterator[tuple[float, float]]:
         yield time.perf_counter() - began, time.process_time() - worked
 
 
-def our_steps(samples: Samples) -> Iterator[tuple[float, float]]:
+def our_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
     """Yield wall and processor seconds of each step of one epoch; the last one ends it too."""
     events = fit(samples)
     next(events)  # the first step also builds the network and takes the measure of the patches
@@ -110,7 +110,7 @@ def measured(part: Part, name: str, threads: int, device: str = "cpu") -> dict[s
     settings = settings.changed(
         patches={"size": field, "sampling": pixels}, epochs=2, steps=None, held_out=0.0, threads=threads, device=device
     )
-    samples = gather_samples([part], settings)
+    samples = collect_training_data([part], settings)
     torch.set_num_threads(threads)
     bare, ours = [], []
     ready = ready_steps(samples)

@@ -32,13 +32,13 @@ import pandas as pd
 import torch
 import zarr
 
-from svetlana_jupyter.core.may_use import restricted
-from svetlana_jupyter.core.recipes import CANDIDATES
+from svetlana_jupyter.core.may_use import restrict_to_allowed_cues
+from svetlana_jupyter.core.recipes import CANDIDATE_PRESETS
 from svetlana_jupyter.core.samples import (
     Sample,
     bright_foci_3d,
     faint_foci,
-    grey_cells,
+    gray_cells,
     oriented_textures,
     osteoclast_well,
     real_textures,
@@ -46,17 +46,17 @@ from svetlana_jupyter.core.samples import (
     tube_and_somites,
 )
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.events import FitResult
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.predict import predict
-from svetlana_jupyter.learn.samples import Part, gather_samples
+from svetlana_jupyter.learn.samples import Part, collect_training_data
 from svetlana_jupyter.project.project import Project
 from tests.benchmarks.bench_fit import drawn, part_of
 from tests.benchmarks.bench_sets import FIELD, WELL_CELLS, WELL_SIDE
 from tests.benchmarks.report import show
 
 SHORTFALL = 0.02
-BESIDE = (*CANDIDATES, "paper")
+BESIDE = (*CANDIDATE_PRESETS, "paper")
 TIMELY = {**FIELD, "sampling": "auto"}  # as a search samples it, for the single recipes too
 
 
@@ -86,7 +86,7 @@ TRIALS = {
         Trial("faint foci", lambda: faint_foci(seed=4, size=1024, count=500, step=42), 45, 5, 30.0),
         Trial("oriented textures", lambda: oriented_textures(seed=1), 45, 0, 30.0),
         Trial("real textures", lambda: real_textures(seed=1), 45, 0, 30.0),
-        Trial("grey cells", lambda: grey_cells(seed=1), 10, 1, 30.0),
+        Trial("grey cells", lambda: gray_cells(seed=1), 10, 1, 30.0),
         Trial("well", well, 200, 0, 30.0),
         Trial("bright foci", lambda: bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), 60, 4, 120.0),
         Trial("tube", lambda: tube_and_somites(seed=0), 169, 0, 120.0, changes={"patches": TIMELY}),
@@ -126,8 +126,8 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
 def accuracy(part: Part, labels: Sequence[int], settings: TrainingSettings) -> float:
     """Train a given recipe and return its accuracy on all other objects."""
     found, objects, classes = part
-    *_, last = fit(gather_samples([(found, objects, classes.loc[sorted(labels)])], settings))
-    assert isinstance(last, Fitted)
+    *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))
+    assert isinstance(last, FitResult)
     right = [
         np.array(last.classifier.classes)[event.probabilities.argmax(axis=1)] == classes.loc[event.objects]
         for event in predict(found, objects.drop(index=labels), last.classifier)
@@ -147,7 +147,7 @@ def measured(trial: Trial, draws: range, beside: Sequence[str], threads: int) ->
         found.append(searched(sample, part[2], labels, usual))
         print(f"{trial.name} draw {draw}: {found[-1]}", file=sys.stderr)
         for name in beside:
-            alone = restricted(TrainingSettings(recipe=name, seed=draw, threads=threads, **trial.changes))
+            alone = restrict_to_allowed_cues(TrainingSettings(recipe=name, seed=draw, threads=threads, **trial.changes))
             single[name].append(accuracy(part, labels, alone))
             print(f"{trial.name} draw {draw}: {name} {single[name][-1]:.3f}", file=sys.stderr)
     mean = {name: float(np.mean([one[name] for one in found])) for name in found[0] if name != "recipe"}

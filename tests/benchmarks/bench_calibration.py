@@ -48,8 +48,8 @@ def measured(n: int, kind: str, repeats: int) -> dict[str, Any]:
         correct = [(some["predicted"] == some["truth"]).to_numpy() for some in (table, crossed)]
         found = [reliability(some[COLUMNS].max(axis=1).to_numpy(), own) for some, own in zip((table, crossed), correct)]
         errors.append([one.error for one in found])
-        chances.append(found[1].by_chance)
-        changed.append(not calibration.is_none)
+        chances.append(found[1].expected_by_chance)
+        changed.append(not calibration.is_identity)
         right.append([own.mean() for own in correct])
     before, after = np.mean(errors, axis=0)
     return {

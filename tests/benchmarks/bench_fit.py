@@ -23,12 +23,12 @@ import torch
 
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import pair
-from svetlana_jupyter.core.samples import Sample, draw_labels, grey_cells, stripes
+from svetlana_jupyter.core.samples import Sample, draw_labels, gray_cells, stripes
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.events import FitResult
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.predict import predict
-from svetlana_jupyter.learn.samples import Part, gather_samples
+from svetlana_jupyter.learn.samples import Part, collect_training_data
 from tests.benchmarks.report import show
 
 
@@ -48,7 +48,7 @@ class Trial:
 GREY = {"epochs": 6, "patches": {"normalize": "percentile"}}  # brightness tells: no need to see each object's own
 TRIALS = (
     Trial("stripes", lambda: stripes(seed=1, size=1024, count=500, step=42), 45, 2, "oriented", {"epochs": 3}, 1.0),
-    Trial("grey cells", lambda: grey_cells(seed=1), 10, 1, "object", GREY, 2.0),
+    Trial("grey cells", lambda: gray_cells(seed=1), 10, 1, "object", GREY, 2.0),
 )
 
 
@@ -76,10 +76,10 @@ def measured(trial: Trial, draws: int) -> dict[str, Any]:
         labels = drawn(sample, classes, trial.labels, trial.first + draw)
         settings = TrainingSettings.from_recipe(trial.recipe, seed=draw, **trial.changes)
         began, busy = time.perf_counter(), time.process_time()
-        *_, last = fit(gather_samples([(found, objects, classes.loc[sorted(labels)])], settings))
+        *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))
         seconds.append(time.perf_counter() - began)
         worked.append(time.process_time() - busy)
-        assert isinstance(last, Fitted)
+        assert isinstance(last, FitResult)
         right = [
             np.array(last.classifier.classes)[part.probabilities.argmax(axis=1)] == classes.loc[part.objects]
             for part in predict(found, objects.drop(index=labels), last.classifier)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.measures.table import EVIDENCE, GROUPS
+from svetlana_jupyter.core.measures.table import CUES, GROUPS
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.samples import (
@@ -29,7 +29,7 @@ from svetlana_jupyter.core.samples import (
     bright_foci_3d,
     draw_labels,
     faint_foci,
-    grey_cells,
+    gray_cells,
     oriented_textures,
     real_textures,
     stripes,
@@ -37,13 +37,13 @@ from svetlana_jupyter.core.samples import (
 )
 from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
 from svetlana_jupyter.learn.forest import fit_forest
-from svetlana_jupyter.learn.samples import Part, Samples, gather_samples
+from svetlana_jupyter.learn.samples import Part, TrainingData, collect_training_data
 from tests.benchmarks.bench_recipe import real_sets
 from tests.benchmarks.report import show
 
 # How to make each set, and how many labels are drawn.
 GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {
-    "grey cells": (lambda: grey_cells(0), 10),
+    "grey cells": (lambda: gray_cells(0), 10),
     "stripes (a)": (lambda: stripes(1, 1024, 500, 42), 45),
     "oriented textures, 0 and 90 degrees": (lambda: oriented_textures(0), 45),
     "oriented textures, 45 and 135 degrees": (lambda: oriented_textures(0, turn=45), 45),
@@ -63,7 +63,7 @@ def part_of(name: str, sample: Sample) -> Part:
     return found, objects, classes.loc[classes.index.isin(objects.index)]
 
 
-def scored(known: Samples, training: np.ndarray, testing: np.ndarray, seed: int) -> float:
+def scored(known: TrainingData, training: np.ndarray, testing: np.ndarray, seed: int) -> float:
     """Return the balanced accuracy on ``testing`` of a forest trained on ``training``, both positions."""
     seeded = known.settings.changed(seed=seed)
     forest = fit_forest(replace(known.subset(training), settings=seeded))
@@ -72,7 +72,7 @@ def scored(known: Samples, training: np.ndarray, testing: np.ndarray, seed: int)
     return float(right.groupby(known.targets[testing]).mean().mean())
 
 
-def row(name: str, known: Samples, count: int, taken: float, scores: list[float]) -> dict[str, Any]:
+def row(name: str, known: TrainingData, count: int, taken: float, scores: list[float]) -> dict[str, Any]:
     return {
         "set": name,
         "labels": count,
@@ -84,10 +84,10 @@ def row(name: str, known: Samples, count: int, taken: float, scores: list[float]
     }
 
 
-def measured(parts: list[Part], settings: TrainingSettings) -> tuple[Samples, float]:
+def measured(parts: list[Part], settings: TrainingSettings) -> tuple[TrainingData, float]:
     """Measure every object, and return the processor seconds that took."""
     began = time.process_time()
-    known = gather_samples(parts, settings)
+    known = collect_training_data(parts, settings)
     return known, time.process_time() - began
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=MeasureSettings().groups)
-    parser.add_argument("--may-use", nargs="*", choices=EVIDENCE, default=EVIDENCE)
+    parser.add_argument("--may-use", nargs="*", choices=CUES, default=CUES)
     arguments = parser.parse_args()
     chosen = {"groups": arguments.groups, "may_use": arguments.may_use}
     show("forest", list(rows(arguments, TrainingSettings(architecture="forest", measurements=chosen))))

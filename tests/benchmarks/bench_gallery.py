@@ -21,15 +21,15 @@ import pandas as pd
 
 import svetlana_jupyter as sv
 from svetlana_jupyter.core import encode
-from svetlana_jupyter.core.contact import Grid, contact_sheet
-from svetlana_jupyter.core.gallery import Pages, Wanted, arrange, gather
+from svetlana_jupyter.core.contact import GridLayout, draw_thumbnail_grid
+from svetlana_jupyter.core.gallery import Pagination, Wanted, arrange, gather
 from svetlana_jupyter.core.thumbnails import THREADS
-from svetlana_jupyter.widgets.album import Album, usual_side
+from svetlana_jupyter.widgets.album import ThumbnailCache, default_crop_side
 from tests.benchmarks.report import show
 
 LIMIT_MS = 400
 PAGES = 15
-GRID = Grid((484, 648), columns=10)
+GRID = GridLayout((484, 648), columns=10)
 
 
 def milliseconds(work: Callable[[], object]) -> tuple[float, float]:
@@ -54,14 +54,14 @@ def page_times(project: sv.Project, order: str, dpr: float) -> list[tuple[float,
     objects = project.objects("well")
     table = gather({"well": objects}, {"well": project.probabilities("well")}, project.labels())
     rows = arrange(table, Wanted(order=order))  # type: ignore[arg-type]
-    album, pages = Album(project), Pages(len(rows), GRID.count)
+    album, pages = ThumbnailCache(project), Pagination(len(rows), GRID.count)
 
     def draw(number: int) -> None:
         labels = table["object"].to_numpy()[rows[pages.places(number)]]
         shown = [("well", int(label)) for label in labels]
-        page = album.page(shown, usual_side(table), round(GRID.side * dpr), "plane")
+        page = album.page(shown, default_crop_side(table), round(GRID.side * dpr), "plane")
         page.load()
-        encode.jpeg(contact_sheet(album.pictures(page), GRID, dpr)[0], 92)
+        encode.jpeg(draw_thumbnail_grid(album.pictures(page), GRID, dpr)[0], 92)
 
     draw(PAGES)  # the contrast of the image is chosen once
     return [milliseconds(lambda number=number: draw(number)) for number in range(PAGES)]  # type: ignore[misc]

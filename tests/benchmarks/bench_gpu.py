@@ -25,11 +25,11 @@ import svetlana_jupyter as sv
 from svetlana_jupyter.core.samples import Sample, bright_foci_3d, draw_labels, stripes
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.events import Fitted, Note
+from svetlana_jupyter.learn.events import FitResult, TrainingNote
 from svetlana_jupyter.learn.explain import explain
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.network import Network
-from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.network import NetworkClassifier
+from svetlana_jupyter.learn.samples import collect_training_data
 from tests.benchmarks.bench_augment import CASES, discs, measured
 from tests.benchmarks.bench_sets import annotate, rest
 from tests.benchmarks.report import show
@@ -71,11 +71,11 @@ class Trained:
     def weights(self) -> str:
         return hashlib.sha256((self.project.run().path / "weights.safetensors").read_bytes()).hexdigest()
 
-    def network(self, device: str) -> Network:
+    def network(self, device: str) -> NetworkClassifier:
         """Return that of the last run, on a device."""
         classifier = load_classifier(self.project.run().path)
-        assert isinstance(classifier, Network)
-        return Network(classifier.specification, classifier.module, torch.device(device))
+        assert isinstance(classifier, NetworkClassifier)
+        return NetworkClassifier(classifier.specification, classifier.module, torch.device(device))
 
     def probabilities(self, device: str) -> NDArray[np.float32]:
         """Return those of all objects, by the last run's network on a device."""
@@ -122,7 +122,7 @@ def halves_once(folder: Path) -> Row:
     settings = TrainingSettings(
         width=64, epochs=1, steps=2, batch_size=512, device="cuda", patches={"size": 96, "sampling": 96}
     )
-    samples = gather_samples([part], settings)
+    samples = collect_training_data([part], settings)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     list(fit(samples))
@@ -134,9 +134,9 @@ def halves_once(folder: Path) -> Row:
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
-    told = [event.text for event in events if isinstance(event, Note)]
+    told = [event.text for event in events if isinstance(event, TrainingNote)]
     fitted = events[-1]
-    assert isinstance(fitted, Fitted)
+    assert isinstance(fitted, FitResult)
     return {
         "found": f"{needed / 1e9:.1f} GB; {' '.join(told)}",
         "wanted": "one message, a network",
@@ -160,13 +160,13 @@ def stops(folder: Path) -> Row:
     """Ask a training to stop in its middle."""
     asked: list[float] = []
     settings = TrainingSettings(epochs=1000, device="cuda")
-    events = fit(gather_samples([discs(600, 2)], settings), lambda: bool(asked))
+    events = fit(collect_training_data([discs(600, 2)], settings), lambda: bool(asked))
     for number, event in enumerate(events):
         if number == 50:
             asked.append(time.perf_counter())
         last = event
     took = time.perf_counter() - asked[0]
-    assert isinstance(last, Fitted)
+    assert isinstance(last, FitResult)
     return {"found": f"{1e3 * took:.0f} ms", "wanted": f"{1e3 * STOPPED:.0f} ms", "passes": took <= STOPPED}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from svetlana_jupyter.core.measures.table import EVIDENCE
+from svetlana_jupyter.core.measures.table import CUES
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.recipes import RECIPES
@@ -48,8 +48,8 @@ def row(carrier: str, ndim: int, recipe: str, seeds: int) -> dict[str, Any]:
     """Score sets with everything ticked, and with each kind of evidence unticked."""
     scores = {}
     usual = TrainingSettings(recipe=recipe, measurements={"groups": TURNS} if carrier == "orientation" else {})
-    for name, unticked in {"all ticked": set[str](), **{f"without {one}": {one} for one in EVIDENCE}}.items():
-        may_use = set(EVIDENCE) - unticked
+    for name, unchecked in {"all ticked": set[str](), **{f"without {one}": {one} for one in CUES}}.items():
+        may_use = set(CUES) - unchecked
         several = [scored(carrier, ndim, usual.changed(seed=seed, may_use=may_use)) for seed in range(seeds)]
         print(f"{carrier} tells, {name}:", *(f"{one:.3f}" for one in several), file=sys.stderr)
         scores[name] = float(np.mean(several))

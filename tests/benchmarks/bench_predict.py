@@ -38,13 +38,13 @@ from distributed import Client, LocalCluster
 
 from svetlana_jupyter.core.samples.sample import StoredSample
 from svetlana_jupyter.core.samples.stripes_and_foci import bright_foci_3d, stripes
-from svetlana_jupyter.core.samples.tiled import tiled
+from svetlana_jupyter.core.samples.tiled import tile_sample
 from svetlana_jupyter.core.samples.well import osteoclast_well
 from svetlana_jupyter.learn.architectures import LAYOUTS
 from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.learn.network import NetworkClassifier
 from svetlana_jupyter.learn.packed import pack
-from svetlana_jupyter.learn.predict import BATCH
+from svetlana_jupyter.learn.predict import BATCH_SIZES
 from svetlana_jupyter.project.project import Project
 from tests.benchmarks.browsing import load
 from tests.benchmarks.report import show
@@ -70,7 +70,7 @@ class Case:
 def _tiles_of_discs(folder: Path, tiles: int) -> StoredSample:
     """Set b's discs, so many times along rows and columns a tile of 800 pixels with 100 of them."""
     sample = stripes(seed=2, size=800, count=100, step=54)
-    return tiled(sample, folder, tiles, tiles)
+    return tile_sample(sample, folder, tiles, tiles)
 
 
 def _stripes(folder: Path) -> StoredSample:
@@ -85,7 +85,7 @@ CASES = {
     "well": Case(lambda folder: osteoclast_well(folder), {"size": 64}, (1, 2), 1.25, {2: 1500}),
     "stripes": Case(_stripes, {"size": 44}, (1,), np.inf, {1: 3 * 525}, 200),
     "foci": Case(
-        lambda folder: tiled(bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), folder, 2, 4),
+        lambda folder: tile_sample(bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), folder, 2, 4),
         {"size": 44, "sampling": 24},
         (1,),
         1.25,
@@ -137,8 +137,8 @@ def watched() -> Iterator[dict[str, float]]:
 def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     """Return what goes over ready patches with the network alone, in both forms, and tells the seconds an object."""
     classifier, pair = load_classifier(project.run().path), project.pair("set")
-    assert isinstance(classifier, Network)
-    objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH[pair.ndim]
+    assert isinstance(classifier, NetworkClassifier)
+    objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH_SIZES[pair.ndim]
     inputs = np.concatenate([inputs for _, inputs in classifier.cut(pair, objects)])
     plain = [torch.from_numpy(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
     packed = pack(classifier.module, torch.device("cpu"))

@@ -26,10 +26,10 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, pair
 from svetlana_jupyter.core.settings import RECIPES, TrainingSettings
 from svetlana_jupyter.learn.classifier import Classifier
-from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.events import FitResult
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.predict import predict
-from svetlana_jupyter.learn.samples import Part, gather_samples
+from svetlana_jupyter.learn.samples import Part, collect_training_data
 from tests.benchmarks.report import show
 
 FEWEST = 3  # of each class among the labels drawn
@@ -139,8 +139,8 @@ def score(classifier: Classifier, parts: list[Part], balanced: bool) -> float:
 def trained(parts: list[Part], settings: TrainingSettings) -> tuple[Classifier, float, float]:
     """Return a classifier, the seconds from labels to it, and those of processor time, which tell of a busy machine."""
     began, worked = time.perf_counter(), time.process_time()
-    *_, last = fit(gather_samples(parts, settings))
-    assert isinstance(last, Fitted)
+    *_, last = fit(collect_training_data(parts, settings))
+    assert isinstance(last, FitResult)
     return last.classifier, time.perf_counter() - began, time.process_time() - worked
 
 

@@ -82,7 +82,7 @@ def measured(project: Project, repeats: int, dpr: float) -> list[dict[str, Any]]
     viewer._pointer.dpr = dpr
     selecting, labelling, syncs = [], [], set()
     for repeat in range(repeats):
-        viewer.unselect()
+        viewer.clear_selection()
         selecting.append(lasso(panel))
         expected = rgb(list(project.classes)[repeat % 2].color)
         with counting_syncs() as synced:

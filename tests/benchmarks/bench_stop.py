@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import svetlana_jupyter as sv
-from svetlana_jupyter.core.recipes import AUTO
+from svetlana_jupyter.core.recipes import AUTO_PRESET
 from svetlana_jupyter.core.samples import bright_foci_3d, faint_foci
 from svetlana_jupyter.core.settings import TrainingSettings
 from tests.benchmarks.report import show
@@ -62,7 +62,7 @@ class Stopping:
                 asked.set()
 
         self.project.observe(followed, "job")
-        self.project.start_training(search=self.project.settings.recipe == AUTO)
+        self.project.start_training(search=self.project.settings.recipe == AUTO_PRESET)
         asked.wait(600)
         if "over" not in found:
             found["asked"] = time.perf_counter()

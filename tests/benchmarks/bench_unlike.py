@@ -31,9 +31,9 @@ from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.samples.well import osteoclast_well
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.unlike import compare_images
-from svetlana_jupyter.learn.familiar import Familiar, learn_familiar
+from svetlana_jupyter.learn.familiar import ReferenceDistribution, fit_reference
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import Part, gather_samples
+from svetlana_jupyter.learn.samples import Part, collect_training_data
 from tests.benchmarks.report import show
 
 SETTINGS = TrainingSettings(epochs=1, steps=1, threads=1, patches={"size": 96, "sampling": 32})
@@ -83,18 +83,20 @@ def annotated(part: Part, count: int, seed: int) -> Part:
     return found, objects, classes.loc[chosen]
 
 
-def share(familiar: Familiar, found: ImagePair, objects: pd.DataFrame, settings: TrainingSettings) -> tuple[float, int]:
-    pieces = [familiar.unlike(patches, True) for _, patches in cut_patches(found, objects, settings.patches)]
-    unlike = np.concatenate(pieces)
-    return float((unlike > 1).mean()), len(unlike)
+def share(
+    reference: ReferenceDistribution, found: ImagePair, objects: pd.DataFrame, settings: TrainingSettings
+) -> tuple[float, int]:
+    pieces = [reference.novelty(patches, True) for _, patches in cut_patches(found, objects, settings.patches)]
+    novelty = np.concatenate(pieces)
+    return float((novelty > 1).mean()), len(novelty)
 
 
-def cost(familiar: Familiar, parts: list[Part], settings: TrainingSettings) -> dict[str, float]:
+def cost(reference: ReferenceDistribution, parts: list[Part], settings: TrainingSettings) -> dict[str, float]:
     """Return milliseconds of processor time an object, of the network and of asking."""
-    *_, fitted = fit(gather_samples(parts, SETTINGS))
+    *_, fitted = fit(collect_training_data(parts, SETTINGS))
     inputs = next(cut_patches(parts[0][0], parts[0][1], settings.patches))[1][:64]
     taken = {}
-    for name, act in (("network", fitted.classifier.classify), ("asking", lambda some: familiar.unlike(some, True))):
+    for name, act in (("network", fitted.classifier.classify), ("asking", lambda some: reference.novelty(some, True))):
         act(inputs)
         began = time.process_time()
         for _ in range(10):
@@ -110,17 +112,17 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     parts = [annotated(well(seed, given.size), given.labels, seed) for seed in range(given.wells)]
-    samples = gather_samples(parts, SETTINGS)
-    familiar = learn_familiar(samples)
-    assert familiar is not None
+    samples = collect_training_data(parts, SETTINGS)
+    reference = fit_reference(samples)
+    assert reference is not None
     rows, right = [], []
     for number, (kind, (options, change, expected)) in enumerate(KINDS.items(), start=1):
         found = []
         for seed in range(given.new):
             image, objects, _ = well(100 * number + seed, given.size, change, **options)
-            found.append((f"{kind} {seed}", *share(familiar, image, objects, samples.settings)[::-1]))
+            found.append((f"{kind} {seed}", *share(reference, image, objects, samples.settings)[::-1]))
         table = pd.DataFrame(found, columns=["image", "asked", "unlike"]).set_index("image")
-        table = compare_images(table, {}, familiar.left_out)
+        table = compare_images(table, {}, reference.left_out)
         right.append(bool((table["warn"] == expected).all()))
         low, high = table["unlike"].min(), table["unlike"].max()
         rows.append(
@@ -133,7 +135,7 @@ def main() -> int:
             }
         )
     show("images told of as unlike those annotated", rows)
-    taken = cost(familiar, parts, samples.settings)
+    taken = cost(reference, parts, samples.settings)
     print(f"\nprocessor time an object: network {taken['network']:.2f} ms, asking {taken['asking']:.2f} ms")
     return 0 if all(right) else 1
 

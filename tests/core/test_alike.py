@@ -10,7 +10,7 @@ from svetlana_jupyter.core.alike import alike
 from svetlana_jupyter.core.geometry import patch_geometry
 from svetlana_jupyter.core.patch_settings import PatchSettings
 from svetlana_jupyter.core.resampling import picked
-from svetlana_jupyter.core.unmixing import BLURS, fit, softened, unexplained
+from svetlana_jupyter.core.unmixing import BLUR_SIGMAS, blur_masks, fit, unmixing_residual
 
 COUNT = 14  # patch pixels a side
 
@@ -102,11 +102,11 @@ def test_noise_and_texture_stay(ndim):
 def test_the_fit_is_that_of_least_squares(ndim):
     own, view = balls(6.0, ndim, 2), tuple(slice(0, side) for side in geometry(6.0, ndim).window)
     pixels = np.random.default_rng(4).normal(500, 40, (2, 2, *own.shape[1:])).astype(np.float32)
-    soft = softened(own, view)
+    soft = blur_masks(own, view)
     coefficients, level = fit(pixels, own, soft)
-    left = unexplained(pixels, own, soft, coefficients)
+    left = unmixing_residual(pixels, own, soft, coefficients)
     for object, mask in enumerate(own):
-        blurred = [gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLURS]
+        blurred = [gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLUR_SIGMAS]
         explains = np.stack([np.ones(mask.sum()), *blurred], axis=1)
         for channel, values in enumerate(pixels[object].astype(float)):
             expected = values[mask] - explains @ np.linalg.lstsq(explains, values[mask], rcond=None)[0]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svetlana_jupyter.core.annotations import AnnotationLog, Entry, Label, Subject, log_table
+from svetlana_jupyter.core.annotations import AnnotationEvent, AnnotationLog, Label, VersionedObjectId, events_table
 
 TIME = "2026-01-01T09:00:00.000Z"
 objects = st.integers(1, 4)
@@ -24,14 +24,14 @@ steps = st.lists(
 
 def followed(log: AnnotationLog, action: str, on: list[int], class_id: int = 1) -> None:
     if action == "undo":
-        gesture = log.undoable
-        log.append([Entry(TIME, "undo", gesture)] if gesture else [])
+        gesture = log.edit_to_undo
+        log.append([AnnotationEvent(TIME, "undo", gesture)] if gesture else [])
     elif action == "redo":
-        gesture = log.redoable
-        log.append([Entry(TIME, "redo", gesture)] if gesture else [])
+        gesture = log.edit_to_redo
+        log.append([AnnotationEvent(TIME, "redo", gesture)] if gesture else [])
     else:
         gesture = log.next_gesture
-        log.append([Entry(TIME, action, gesture, "well", object, class_id) for object in on])
+        log.append([AnnotationEvent(TIME, action, gesture, "well", object, class_id) for object in on])
 
 
 class SlowModel:
@@ -68,8 +68,8 @@ def test_the_state_is_that_of_a_stack_of_whole_states(run: list[tuple[str, list[
         followed(log, action, on, class_id=number)
         model.follow(action, on, class_id=number)
         assert {subject.object: label for subject, label in log.labels.items()} == model.states[-1]
-    assert bool(log.undoable) == (len(model.states) > 1)
-    assert bool(log.redoable) == bool(model.undone)
+    assert bool(log.edit_to_undo) == (len(model.states) > 1)
+    assert bool(log.edit_to_redo) == bool(model.undone)
 
 
 @given(steps)
@@ -79,18 +79,24 @@ def test_reading_the_rows_again_gives_the_same_state(run: list[tuple[str, list[i
         followed(log, action, on)
     again = AnnotationLog(log.entries)
     assert again.labels == log.labels
-    assert (again.undoable, again.redoable, again.next_gesture) == (log.undoable, log.redoable, log.next_gesture)
+    assert (again.edit_to_undo, again.edit_to_redo, again.next_gesture) == (
+        log.edit_to_undo,
+        log.edit_to_redo,
+        log.next_gesture,
+    )
 
 
 def test_the_table_holds_every_row_of_everybody_in_the_order_of_time() -> None:
-    early = Entry("2026-01-01T09:00:00.000Z", "label", 1, "well", 7, 2, (3.0, 4.5), (1, 2, 6, 8), "panel", 1.25)
-    late = Entry("2026-01-01T09:00:09.000Z", "undo", 1)
-    table = log_table({"bo": AnnotationLog([late]), "ann": AnnotationLog([early])})
+    early = AnnotationEvent(
+        "2026-01-01T09:00:00.000Z", "label", 1, "well", 7, 2, (3.0, 4.5), (1, 2, 6, 8), "panel", 1.25
+    )
+    late = AnnotationEvent("2026-01-01T09:00:09.000Z", "undo", 1)
+    table = events_table({"bo": AnnotationLog([late]), "ann": AnnotationLog([early])})
     assert list(table["who"]) == ["ann", "bo"]
     first = table.iloc[0]
     assert (first["y"], first["x"], first["box"], first["seconds"]) == (3.0, 4.5, "1 2 6 8", 1.25)
     assert first["z"] != first["z"]  # NaN in 2D
-    assert str(table["time"].dtype).startswith("datetime64") and len(log_table({})) == 0
+    assert str(table["time"].dtype).startswith("datetime64") and len(events_table({})) == 0
 
 
 @pytest.mark.parametrize("mark", ["ambiguous", "bad"])
@@ -98,4 +104,4 @@ def test_a_mark_takes_the_place_of_a_class(mark: str) -> None:
     log = AnnotationLog()
     followed(log, "label", [1])
     followed(log, mark, [1])
-    assert log.label_of(Subject("well", 1)) == Label(mark)
+    assert log.label_of(VersionedObjectId("well", 1)) == Label(mark)

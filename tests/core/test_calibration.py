@@ -8,7 +8,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from svetlana_jupyter.core.calibration import AS_GIVEN, Calibration, calibrate, reliability
+from svetlana_jupyter.core.calibration import NO_CALIBRATION, Calibration, calibrate, reliability
 
 COLUMNS = ["p_1", "p_2", "p_3"]
 
@@ -56,7 +56,7 @@ def test_two_classes_are_calibrated_as_by_a_logistic_regression() -> None:
 
 
 def test_probabilities_that_are_right_stay_as_they_are() -> None:
-    changed = [not calibrate(held_out(120, seed=seed))[0].is_none for seed in range(20)]
+    changed = [not calibrate(held_out(120, seed=seed))[0].is_identity for seed in range(20)]
     assert sum(changed) <= 3
 
 
@@ -74,7 +74,7 @@ def test_each_part_is_calibrated_by_the_others_alone() -> None:
 def test_few_objects_are_not_calibrated() -> None:
     table = held_out(49, temperature=3.0)
     calibration, crossed = calibrate(table)
-    assert calibration.is_none and crossed is table
+    assert calibration.is_identity and crossed is table
 
 
 def test_a_class_of_few_objects_gets_no_bias() -> None:
@@ -97,7 +97,7 @@ def test_a_probability_of_zero_can_be_calibrated() -> None:
     expected = softmax(np.log([1, 1e-4, 1e-4]) / 2 + [0, 0.5, 0])
     np.testing.assert_allclose(row[["p_1", "p_2", "p_7"]].to_numpy(float), expected, rtol=1e-5)
     assert row["predicted"] == 1 and row["probability"] == row["p_1"]
-    assert AS_GIVEN.apply(table) is table
+    assert NO_CALIBRATION.apply(table) is table
 
 
 def test_the_error_of_probabilities_is_that_of_a_naive_loop() -> None:
@@ -109,11 +109,11 @@ def test_the_error_of_probabilities_is_that_of_a_naive_loop() -> None:
     for some in np.array_split(order, 10):
         error += len(some) / 150 * abs(right[some].mean() - probability[some].mean())
     assert found.error == pytest.approx(error) and found.bins["n"].sum() == 150
-    assert found.error > 0.15 > found.by_chance
+    assert found.error > 0.15 > found.expected_by_chance
 
 
 def test_exact_probabilities_show_the_error_that_chance_explains() -> None:
-    errors, chances = zip(*((found.error, found.by_chance) for found in map(_exact, range(40))))
+    errors, chances = zip(*((found.error, found.expected_by_chance) for found in map(_exact, range(40))))
     assert np.mean(errors) == pytest.approx(np.mean(chances), rel=0.15)
 
 

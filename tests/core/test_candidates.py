@@ -6,26 +6,26 @@ import itertools
 
 import pytest
 
-from svetlana_jupyter.core.candidates import candidates, own_changes
-from svetlana_jupyter.core.may_use import restricted
-from svetlana_jupyter.core.measures.table import EVIDENCE
-from svetlana_jupyter.core.recipes import CANDIDATES
+from svetlana_jupyter.core.candidates import candidates, non_default_values
+from svetlana_jupyter.core.may_use import restrict_to_allowed_cues
+from svetlana_jupyter.core.measures.table import CUES
+from svetlana_jupyter.core.recipes import CANDIDATE_PRESETS
 from svetlana_jupyter.core.settings import TrainingSettings
 
 
 def test_with_everything_allowed_every_candidate_is_tried_and_one_does_not_augment():
     tried = candidates(TrainingSettings())
-    assert [*tried] == [name for name in CANDIDATES if name != "grain"] and len(tried) <= 8
+    assert [*tried] == [name for name in CANDIDATE_PRESETS if name != "grain"] and len(tried) <= 8
     assert not tried["plain"].augmentation.varies
     assert tried["forest"].architecture == "forest"
 
 
-@pytest.mark.parametrize("allowed", [set(some) for n in range(4) for some in itertools.combinations(EVIDENCE, n)])
+@pytest.mark.parametrize("allowed", [set(some) for n in range(4) for some in itertools.combinations(CUES, n)])
 def test_no_candidate_lets_in_what_may_not_count(allowed):
     tried = candidates(TrainingSettings(may_use=allowed))
     assert next(iter(tried)) == "default" and list(tried)[-1] == "forest"
     for settings in tried.values():
-        assert restricted(settings) == settings
+        assert restrict_to_allowed_cues(settings) == settings
         assert settings.may_use == allowed
     dumps = [settings.model_dump_json(exclude={"recipe"}) for settings in tried.values()]
     assert len(set(dumps)) == len(dumps)
@@ -33,7 +33,7 @@ def test_no_candidate_lets_in_what_may_not_count(allowed):
 
 def test_the_grain_is_looked_for_where_the_surroundings_may_not_count_but_brightness_may():
     """Without the brightness it is no more than the texture: what is divided by the level tells of it."""
-    allowed = {some: "grain" in candidates(TrainingSettings(may_use=set(EVIDENCE) - {some})) for some in EVIDENCE}
+    allowed = {some: "grain" in candidates(TrainingSettings(may_use=set(CUES) - {some})) for some in CUES}
     assert allowed == {"surroundings": True, "brightness": False, "orientation": False, "size": False}
     assert "grain" not in candidates(TrainingSettings(may_use=["orientation", "size"]))
 
@@ -64,5 +64,8 @@ def test_a_sampling_that_is_set_stays_and_one_architecture_alone_needs_none():
 
 
 def test_what_is_as_by_default_is_no_change():
-    assert own_changes(TrainingSettings(recipe="default")) == {}
-    assert own_changes(TrainingSettings(recipe="object", width=8)) == {"patches": {"context": "hide"}, "width": 8}
+    assert non_default_values(TrainingSettings(recipe="default")) == {}
+    assert non_default_values(TrainingSettings(recipe="object", width=8)) == {
+        "patches": {"context": "hide"},
+        "width": 8,
+    }

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from sklearn.metrics import brier_score_loss
 
 from svetlana_jupyter.core import choice
-from svetlana_jupyter.core.choice import chosen_by_others, merit, ranked
+from svetlana_jupyter.core.choice import merit, nested_selection, ranked
 
 
 def sure(truth: np.ndarray, right: np.ndarray, share: float = 0.9) -> np.ndarray:
@@ -59,11 +59,11 @@ def test_of_equally_good_ones_the_first_is_taken_and_probabilities_of_zero_are_n
 def test_a_fold_is_predicted_by_the_candidate_that_the_others_choose():
     truth, folds = np.arange(40) % 2, np.repeat([1, 2, 3, 4], 10)
     one, other = sure(truth, folds != 1), sure(truth, folds == 1)
-    predicted, names = chosen_by_others(truth, folds, {"one": one, "other": other})
+    predicted, names = nested_selection(truth, folds, {"one": one, "other": other})
     assert names == ["one", "one", "one", "one"]
     np.testing.assert_array_equal(predicted, one)
     lucky = sure(truth, folds == 2)  # it is the best by its own fold alone
-    assert chosen_by_others(truth, folds, {"lucky": lucky, "one": one})[1][1] == "one"
+    assert nested_selection(truth, folds, {"lucky": lucky, "one": one})[1][1] == "one"
 
 
 def test_the_score_of_choosing_is_unbiased_where_that_of_the_chosen_one_is_not():
@@ -77,7 +77,7 @@ def test_the_score_of_choosing_is_unbiased_where_that_of_the_chosen_one_is_not()
         known = {
             str(n): np.where(np.arange(2) == truth[:, None], p[:, None], 1 - p[:, None]) for n, p in enumerate(shares.T)
         }
-        outer, _ = chosen_by_others(truth, folds, known)
+        outer, _ = nested_selection(truth, folds, known)
         tables = (outer, known[ranked(truth, known)[0]])
         missed.append([(p.argmax(1) == truth).mean() - accuracy for p in tables])
     bias, noise = np.mean(missed, axis=0), np.std(missed, axis=0) / np.sqrt(len(missed))

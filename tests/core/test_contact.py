@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svetlana_jupyter.core.contact import AROUND, Grid, contact_sheet
-from svetlana_jupyter.core.contrast import Channel, Palette, rgb_of
+from svetlana_jupyter.core.contact import GAP_COLORS, GridLayout, draw_thumbnail_grid
+from svetlana_jupyter.core.contrast import Channel, DisplaySettings, rgb_of
 from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK
 from svetlana_jupyter.core.thumbnails import Thumbnail
 
-GREY = Palette((Channel("grey", "#ffffff", (0, 255)),))
-GRID = Grid((200, 240), columns=3)
-GRIDS = st.builds(Grid, st.tuples(st.integers(120, 900), st.integers(200, 1200)), st.integers(1, 15), st.integers(0, 9))
+GREY = DisplaySettings((Channel("grey", "#ffffff", (0, 255)),))
+GRID = GridLayout((200, 240), columns=3)
+GRIDS = st.builds(
+    GridLayout, st.tuples(st.integers(120, 900), st.integers(200, 1200)), st.integers(1, 15), st.integers(0, 9)
+)
 
 
 def thumbnail(value, side=20, own=None, inside=None):
@@ -60,24 +62,24 @@ def test_beside_the_cells_there_is_none():
 
 @pytest.mark.parametrize("dpr", [1.0, 1.5, 2.0])
 def test_each_thumbnail_fills_its_cell_in_device_pixels(dpr):
-    pixels, _ = contact_sheet(grey(thumbnail(10), thumbnail(90), thumbnail(50)), GRID, dpr)
+    pixels, _ = draw_thumbnail_grid(grey(thumbnail(10), thumbnail(90), thumbnail(50)), GRID, dpr)
     assert pixels.shape == (round(200 * dpr), round(240 * dpr), 3)
     for number, value in enumerate((10, 90, 50)):
         assert (cell(pixels, GRID, number, dpr) == value).all()
-    assert (cell(pixels, GRID, 3, dpr) == rgb_of(AROUND[BRIGHT_INK])).all()
+    assert (cell(pixels, GRID, 3, dpr) == rgb_of(GAP_COLORS[BRIGHT_INK])).all()
 
 
 def test_the_ground_is_bright_around_bright_pictures_and_beyond_the_border_of_the_image():
     beside = thumbnail(250, inside=(slice(10, 20), slice(0, 20)))
-    pixels, ink = contact_sheet(grey(beside), GRID)
+    pixels, ink = draw_thumbnail_grid(grey(beside), GRID)
     assert ink == DARK_INK
     picture = cell(pixels, GRID, 0)
-    assert (picture[:20] == rgb_of(AROUND[DARK_INK])).all() and (picture[-20:] == 250).all()
+    assert (picture[:20] == rgb_of(GAP_COLORS[DARK_INK])).all() and (picture[-20:] == 250).all()
 
 
 def test_the_contrast_is_that_of_the_palette_of_each():
-    narrow = Palette((Channel("grey", "#ffffff", (0, 100)),))
-    pixels, _ = contact_sheet([(thumbnail(60), GREY), (thumbnail(60), narrow)], GRID)
+    narrow = DisplaySettings((Channel("grey", "#ffffff", (0, 100)),))
+    pixels, _ = draw_thumbnail_grid([(thumbnail(60), GREY), (thumbnail(60), narrow)], GRID)
     assert cell(pixels, GRID, 0)[5, 5, 0] == 60
     assert cell(pixels, GRID, 1)[5, 5, 0] == 153
 
@@ -85,8 +87,8 @@ def test_the_contrast_is_that_of_the_palette_of_each():
 def test_the_outline_lies_on_the_border_of_the_object_alone():
     own = np.zeros((20, 20), bool)
     own[5:15, 5:15] = True
-    plain, _ = contact_sheet(grey(thumbnail(30, own=own)), GRID, outlines=False)
-    drawn, ink = contact_sheet(grey(thumbnail(30, own=own)), GRID)
+    plain, _ = draw_thumbnail_grid(grey(thumbnail(30, own=own)), GRID, outlines=False)
+    drawn, ink = draw_thumbnail_grid(grey(thumbnail(30, own=own)), GRID)
     changed = (cell(drawn, GRID, 0) != cell(plain, GRID, 0)).any(axis=2)
     rows = np.flatnonzero(changed.any(axis=1))
     quarter = GRID.side / 4
@@ -96,11 +98,11 @@ def test_the_outline_lies_on_the_border_of_the_object_alone():
 
 
 def test_what_is_not_there_yet_leaves_its_place_empty():
-    pixels, ink = contact_sheet([None, (thumbnail(50), GREY)], GRID)
-    assert (cell(pixels, GRID, 0) == rgb_of(AROUND[ink])).all()
+    pixels, ink = draw_thumbnail_grid([None, (thumbnail(50), GREY)], GRID)
+    assert (cell(pixels, GRID, 0) == rgb_of(GAP_COLORS[ink])).all()
     assert (cell(pixels, GRID, 1) == 50).all()
 
 
 def test_a_page_without_objects_is_empty():
-    pixels, ink = contact_sheet([], GRID)
-    assert (pixels == rgb_of(AROUND[ink])).all()
+    pixels, ink = draw_thumbnail_grid([], GRID)
+    assert (pixels == rgb_of(GAP_COLORS[ink])).all()

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from svetlana_jupyter.core.contrast import (
     Channel,
-    Palette,
-    auto_window,
-    initial_palette,
+    DisplaySettings,
+    auto_contrast_limits,
+    initial_display_settings,
+    is_sampled_whole,
     sample,
-    seen_whole,
     to_screen,
     windowed,
 )
-from svetlana_jupyter.core.levels import Level
+from svetlana_jupyter.core.levels import PyramidLevel
 from svetlana_jupyter.core.regions import Reader
 from svetlana_jupyter.core.view import Box
 
@@ -44,31 +44,33 @@ def test_values_that_are_no_numbers_are_black():
 
 
 def test_the_automatic_window_leaves_out_the_extremes_and_is_never_empty():
-    assert auto_window(np.arange(1001, dtype=np.float32)) == pytest.approx((2, 998))
-    assert auto_window(np.arange(1001, dtype=np.float32), 5) == pytest.approx((50, 950))
-    assert auto_window(np.arange(1001, dtype=np.float32), 0) == (0, 1000)
-    low, high = auto_window(np.full(10, 7, np.float32))
+    assert auto_contrast_limits(np.arange(1001, dtype=np.float32)) == pytest.approx((2, 998))
+    assert auto_contrast_limits(np.arange(1001, dtype=np.float32), 5) == pytest.approx((50, 950))
+    assert auto_contrast_limits(np.arange(1001, dtype=np.float32), 0) == (0, 1000)
+    low, high = auto_contrast_limits(np.full(10, 7, np.float32))
     assert low < high
     sparse = np.zeros(10_000, np.float32)
     sparse[-3:] = 500
-    assert auto_window(sparse) == (0, 500)
+    assert auto_contrast_limits(sparse) == (0, 500)
 
 
 def test_an_8_bit_colour_image_keeps_its_colours():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)
-    palette = initial_palette(["red", "green", "blue"], True, pixels.dtype, pixels.reshape(3, -1).astype(np.float32))
+    palette = initial_display_settings(
+        ["red", "green", "blue"], True, pixels.dtype, pixels.reshape(3, -1).astype(np.float32)
+    )
     np.testing.assert_array_equal(to_screen(pixels, palette), np.moveaxis(pixels, 0, -1))
 
 
 def test_one_channel_is_grey():
     pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-    palette = Palette((Channel("dna", "#ffffff", (0, 255)),))
+    palette = DisplaySettings((Channel("dna", "#ffffff", (0, 255)),))
     np.testing.assert_array_equal(to_screen(pixels, palette), pixels[0])
 
 
 def test_channels_add_up_in_their_colours_and_can_be_switched_off():
     pixels = np.array([[[255, 0, 255]], [[0, 255, 255]]], np.uint8)
-    palette = Palette((Channel("a", "#00ff00", (0, 255)), Channel("b", "#ff00ff", (0, 255))))
+    palette = DisplaySettings((Channel("a", "#00ff00", (0, 255)), Channel("b", "#ff00ff", (0, 255))))
     np.testing.assert_array_equal(to_screen(pixels, palette), [[[0, 255, 0], [255, 0, 255], [255, 255, 255]]])
     np.testing.assert_array_equal(
         to_screen(pixels, palette.shown(0, False)), [[[0, 0, 0], [255, 0, 255], [255, 0, 255]]]
@@ -77,9 +79,9 @@ def test_channels_add_up_in_their_colours_and_can_be_switched_off():
 
 
 def test_the_contrast_of_a_colour_image_changes_all_its_channels():
-    palette = Palette(tuple(Channel(name, "#ffffff", (0, 255)) for name in "rgb"), rgb=True)
+    palette = DisplaySettings(tuple(Channel(name, "#ffffff", (0, 255)) for name in "rgb"), rgb=True)
     assert {channel.window for channel in palette.windowed(0, (10, 20)).channels} == {(10, 20)}
-    fluorescence = Palette(palette.channels)
+    fluorescence = DisplaySettings(palette.channels)
     assert [channel.window for channel in fluorescence.windowed(1, (10, 20)).channels] == [(0, 255), (10, 20), (0, 255)]
 
 
@@ -100,7 +102,7 @@ def test_gamma_bends_what_lies_between_black_and_white(dtype):
 
 
 def test_gamma_and_colour_of_a_channel_are_its_own():
-    palette = Palette((Channel("a", "#00ff00", (0, 255)), Channel("b", "#ff00ff", (0, 255))))
+    palette = DisplaySettings((Channel("a", "#00ff00", (0, 255)), Channel("b", "#ff00ff", (0, 255))))
     pixels = np.full((2, 1, 1), 64, np.uint8)
     changed = palette.bent(0, 2.0).colored(1, "#0000ff")
     assert to_screen(pixels, changed).tolist() == [[[0, 128, 64]]]
@@ -119,17 +121,17 @@ def test_the_contrast_of_a_pyramid_follows_what_is_seen_close_and_not_the_means_
     while levels[-1].shape[1] > 256:
         levels.append(levels[-1].reshape(1, len(levels[-1][0]) // 2, 2, -1, 2).mean((2, 4)).astype(np.uint16))
     arrays = [xr.DataArray(level, dims=("c", "y", "x")) for level in levels]
-    reader = Reader(arrays[0], [Level.of(array) for array in arrays])
+    reader = Reader(arrays[0], [PyramidLevel.of(array) for array in arrays])
     assert sample(reader).max() == 5000
 
 
 def test_a_huge_image_is_sampled_at_a_few_places_until_it_has_been_shown_as_a_whole():
     values = da.zeros((1, 50_000, 50_000), np.uint16, chunks=4096) + da.from_array(np.uint16(7))
     image = Reader(xr.DataArray(values, dims=("c", "y", "x")))
-    assert not seen_whole(image)
+    assert not is_sampled_whole(image)
     assert sample(image).shape[1] < 2**20
     assert image._cache.bytes < 20e6
     shown = Reader(xr.DataArray(np.broadcast_to(np.uint8(7), (1, 20_000, 20_000)), dims=("c", "y", "x")))
     shown.read(Box(0, 0, 20_000, 20_000), 32)
-    assert seen_whole(shown)
+    assert is_sampled_whole(shown)
     assert set(sample(shown).ravel()) == {7}

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from svetlana_jupyter.core.corrected import Recognition, correct, recognition
+from svetlana_jupyter.core.corrected import ConfusionRates, correct, estimate_confusion_rates
 
 RATES = np.array([[0.9, 0.1], [0.25, 0.75]])
 THREE = np.array([[0.8, 0.15, 0.05], [0.1, 0.85, 0.05], [0.1, 0.2, 0.7]])
 
 
-def exactly(rates: np.ndarray) -> Recognition:
-    return Recognition(rates, rates[None], np.ones(len(rates), bool))
+def exactly(rates: np.ndarray) -> ConfusionRates:
+    return ConfusionRates(rates, rates[None], np.ones(len(rates), bool))
 
 
 def seen(rng: np.random.Generator, rates: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -49,18 +49,20 @@ def test_rates_are_those_of_a_loop_and_weighted() -> None:
     expected = np.zeros((3, 3))
     for t, p, w in zip(truth, predicted, weights):
         expected[t, p] += w
-    found = recognition(truth + 4, predicted + 4, [4, 5, 6], weights=weights)
+    found = estimate_confusion_rates(truth + 4, predicted + 4, [4, 5, 6], weights=weights)
     assert found.rates == pytest.approx(expected / expected.sum(axis=1, keepdims=True)) and found.known.all()
     assert found.drawn.sum(axis=2) == pytest.approx(1) and found.drawn.std(axis=0).min() > 0
 
 
 def test_a_class_without_an_object_is_taken_as_recognised() -> None:
-    found = recognition([1, 1, 2, 2], [1, 2, 2, 2], [1, 2, 3])
+    found = estimate_confusion_rates([1, 1, 2, 2], [1, 2, 2, 2], [1, 2, 3])
     assert found.known.tolist() == [True, True, False] and found.rates[2].tolist() == [0, 0, 1]
 
 
 def test_classes_that_are_predicted_alike_cannot_be_corrected() -> None:
-    assert not recognition([1, 1, 2, 2], [1, 2, 1, 2], [1, 2]).tells_apart and exactly(RATES).tells_apart
+    assert (
+        not estimate_confusion_rates([1, 1, 2, 2], [1, 2, 1, 2], [1, 2]).is_invertible and exactly(RATES).is_invertible
+    )
 
 
 @pytest.mark.parametrize(("rates", "shares"), [(RATES, [0.15, 0.85]), (THREE, [0.1, 0.3, 0.6])])
@@ -70,7 +72,7 @@ def test_corrected_counts_are_unbiased_and_covered_where_raw_ones_are_not(rates,
     errors, raw, inside = np.zeros((draws, k)), np.zeros((draws, k)), np.zeros((draws, k))
     for i in range(draws):
         asked = rng.integers(0, k, 240)
-        found = recognition(asked, seen(rng, rates, asked), list(range(k)), seed=i)
+        found = estimate_confusion_rates(asked, seen(rng, rates, asked), list(range(k)), seed=i)
         truth = rng.choice(k, n, p=shares)
         true = np.bincount(truth, minlength=k)
         predicted = np.bincount(seen(rng, rates, truth), minlength=k)
@@ -83,7 +85,7 @@ def test_corrected_counts_are_unbiased_and_covered_where_raw_ones_are_not(rates,
 
 
 def test_what_was_never_seen_is_not_ruled_out() -> None:
-    found = recognition([0] * 30 + [1] * 30, [0] * 30 + [1] * 30, [0, 1])
+    found = estimate_confusion_rates([0] * 30 + [1] * 30, [0] * 30 + [1] * 30, [0, 1])
     value, low, high = correct(found, [100, 900])
     assert value.tolist() == [100, 900] and low[0] < 60, "up to a tenth of the others may be taken for it"
     assert high[0] >= 100
@@ -97,7 +99,7 @@ def test_groups_that_differ_widen_the_interval() -> None:
     predicted = np.where(wrong, 1 - truth, truth)
     widths = []
     for groups in (None, group):
-        _, low, high = correct(recognition(truth, predicted, [0, 1], groups), [3000, 7000])
+        _, low, high = correct(estimate_confusion_rates(truth, predicted, [0, 1], groups), [3000, 7000])
         widths.append(high[0] - low[0])
     assert widths[1] > 1.4 * widths[0]
 

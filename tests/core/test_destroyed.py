@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from svetlana_jupyter.core.destroyed import Paired, chance_of, compare, destroyed
+from svetlana_jupyter.core.destroyed import PairedComparison, compare, destroyed, permutation_p_value
 from svetlana_jupyter.core.settings import AugmentSettings
 
 FREE = AugmentSettings(rotation="free")
@@ -26,17 +26,21 @@ def guesses(seed: int, truth: np.ndarray, accuracy: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (5, 0), (7, 2), (3, 3), (1, 9)])
-def test_the_test_of_mcnemar_counts_all_ways_to_toss_a_coin(only_first, only_second):
-    tosses = list(itertools.product((0, 1), repeat=only_first + only_second))
-    middle = (only_first + only_second) / 2
-    extreme = [sum(toss) for toss in tosses if abs(sum(toss) - middle) >= abs(only_first - middle)]
-    assert Paired(100, 50, 50, only_first, only_second).p == pytest.approx(len(extreme) / len(tosses))
+def test_the_test_of_mcnemar_counts_all_ways_to_toss_a_coin(only_first_correct, only_second_correct):
+    tosses = list(itertools.product((0, 1), repeat=only_first_correct + only_second_correct))
+    middle = (only_first_correct + only_second_correct) / 2
+    extreme = [sum(toss) for toss in tosses if abs(sum(toss) - middle) >= abs(only_first_correct - middle)]
+    assert PairedComparison(100, 50, 50, only_first_correct, only_second_correct).p == pytest.approx(
+        len(extreme) / len(tosses)
+    )
 
 
 def test_only_objects_that_both_have_are_compared_whatever_their_order():
     first = table([1, 1, 2, 2, 1], [1, 2, 2, 2, 1])
     second = table([1, 1, 2, 2], [2, 2, 2, 1]).iloc[::-1]
-    assert compare(first, second) == Paired(n=4, first=3, second=1, only_first=2, only_second=0)
+    assert compare(first, second) == PairedComparison(
+        n=4, first=3, second=1, only_first_correct=2, only_second_correct=0
+    )
 
 
 def test_a_training_that_is_far_better_without_augmentation_is_said_with_counts_and_certainty():
@@ -76,7 +80,7 @@ def test_a_score_at_chance_asks_to_try_without_and_says_when_that_does_not_help(
 def test_the_majority_alone_is_guessing_however_high_its_accuracy():
     truth = np.repeat([1, 2], [90, 10])
     assert "90 of 100 right, cannot be told from guessing" in destroyed(FREE, table(truth, np.ones(100, int)))
-    assert chance_of(truth, np.ones(100, int)) == 1.0
+    assert permutation_p_value(truth, np.ones(100, int)) == 1.0
 
 
 def test_alarms_are_as_rare_as_they_claim_to_be():
@@ -87,7 +91,7 @@ def test_alarms_are_as_rare_as_they_claim_to_be():
         for seed in range(1, 120)
     ]
     assert np.mean(false) <= 0.02
-    chances = [chance_of(truth, guesses(seed, truth, 0.5)) for seed in range(120)]
+    chances = [permutation_p_value(truth, guesses(seed, truth, 0.5)) for seed in range(120)]
     assert 0.0 < np.mean(np.array(chances) <= 0.05) <= 0.12
 
 

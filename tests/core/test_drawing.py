@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from skimage.draw import polygon2mask
 
 from svetlana_jupyter.core import drawing
-from svetlana_jupyter.core.drawing import Drawn, DrawnWhenRead, draw, enclosed
+from svetlana_jupyter.core.drawing import Drawn, LazyPolygonMask, draw, fill_polygons
 from svetlana_jupyter.core.formats.stored import lazy
-from svetlana_jupyter.core.geojson import Shape, read_geojson
+from svetlana_jupyter.core.geojson import PolygonObject, read_geojson
 from svetlana_jupyter.errors import InputError
 
 BOX = (0, 0, 30, 40)
@@ -30,7 +30,7 @@ def ring(*corners: tuple[float, float]) -> np.ndarray:
 @given(st.lists(corner, min_size=3, max_size=9))
 def test_a_polygon_encloses_what_scikit_image_says(corners: list[tuple[float, float]]) -> None:
     outline = ring(*corners)
-    found = enclosed([[outline]], BOX)
+    found = fill_polygons([[outline]], BOX)
     expected = polygon2mask(BOX[2:], outline - 0.5)  # there, pixel (0, 0) has its middle at (0, 0)
     for row, column in np.argwhere(found != expected):  # only middles that lie on a side may differ
         point, ends = np.array([row, column]) + 0.5, np.roll(outline, -1, axis=0)
@@ -42,25 +42,25 @@ def test_a_polygon_encloses_what_scikit_image_says(corners: list[tuple[float, fl
 def test_each_pixel_between_two_polygons_belongs_to_one() -> None:
     middle = 7.5  # through the middles of pixels
     left, right = ring((2, 2), (2, middle), (9, middle), (9, 2)), ring((2, middle), (2, 20), (9, 20), (9, middle))
-    both = enclosed([[left]], BOX).astype(int) + enclosed([[right]], BOX)
+    both = fill_polygons([[left]], BOX).astype(int) + fill_polygons([[right]], BOX)
     assert both[2:9, 2:20].tolist() == np.ones((7, 18), int).tolist() and both.sum() == 7 * 18
 
 
 def test_holes_are_holes_and_parts_are_one() -> None:
     outer, hole = ring((1, 1), (1, 9), (9, 9), (9, 1)), ring((3, 3), (6, 3), (6, 6), (3, 6))
-    found = enclosed([[outer, hole], [ring((20, 20), (20, 22), (21, 22), (21, 20))]], BOX)
+    found = fill_polygons([[outer, hole], [ring((20, 20), (20, 22), (21, 22), (21, 20))]], BOX)
     expected = np.zeros(BOX[2:], bool)
     expected[1:9, 1:9], expected[3:6, 3:6], expected[20, 20:22] = True, False, True
     np.testing.assert_array_equal(found, expected)
 
 
-def square(number: int, y: float, x: float, side: float, plane: int = 0) -> Shape:
-    return Shape(
+def square(number: int, y: float, x: float, side: float, plane: int = 0) -> PolygonObject:
+    return PolygonObject(
         number, ((ring((y, x), (y, x + side), (y + side, x + side), (y + side, x)),),), np.empty((0, 2)), plane
     )
 
 
-def drawn_mask(shapes: list[Shape], shape: tuple[int, ...]) -> tuple[np.ndarray, Drawn]:
+def drawn_mask(shapes: list[PolygonObject], shape: tuple[int, ...]) -> tuple[np.ndarray, Drawn]:
     mask, drawn = np.zeros(shape, np.uint32), Drawn()
     for part, pixels in draw(shapes, shape, np.dtype(np.uint32), drawn):
         mask[part] = pixels
@@ -79,7 +79,7 @@ def test_of_overlapping_outlines_the_smaller_lies_above_and_all_is_said(monkeypa
     ]
     mask, drawn = drawn_mask(shapes, (20, 20))
     assert (mask[4:8, 4:8] == 3).all() and (mask == 7).sum() == 64 - 16 and (mask == 5).sum() == 36
-    assert drawn.overlapping == {3, 7} and drawn.overlap == 16
+    assert drawn.overlapping_labels == {3, 7} and drawn.overlap == 16
     assert drawn.missing(shapes) == [4, 9]
 
 
@@ -94,7 +94,7 @@ def test_planes_of_one_number_are_one_object() -> None:
 def test_any_part_of_a_mask_is_drawn_when_it_is_read(shape: tuple[int, ...]) -> None:
     shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4) for n in range(1, 7)]
     whole, _ = drawn_mask(shapes, shape)
-    source = DrawnWhenRead(shapes, shape)
+    source = LazyPolygonMask(shapes, shape)
     mask = lazy(source)
     for part in (np.s_[..., 3:17, 9:30], np.s_[..., 5:, 11], np.s_[..., 20:2:-3, ::5], np.s_[-1, ..., 30]):
         np.testing.assert_array_equal(mask[part], whole[part])

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from svetlana_jupyter.core.encode import jpeg, palette_png, png
+from svetlana_jupyter.core.encode import indexed_png, jpeg, png
 
 TABLE = np.random.default_rng(0).integers(0, 256, (7, 4), np.uint8)
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 6)))
 def test_a_palette_png_shows_the_colours_of_its_table(codes):
-    picture = iio.imread(palette_png(codes, TABLE), extension=".png", mode="RGBA")
+    picture = iio.imread(indexed_png(codes, TABLE), extension=".png", mode="RGBA")
     np.testing.assert_array_equal(picture, TABLE[codes])
 
 

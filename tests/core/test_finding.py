@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svetlana_jupyter.core.finding import find_pairs
-from svetlana_jupyter.core.patterns import FilePattern, natural
+from svetlana_jupyter.core.patterns import FilePattern, natural_sort_key
 from svetlana_jupyter.errors import InputError
 
 
@@ -211,4 +211,4 @@ def test_a_filled_pattern_is_read_back(plate, well):
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 10**6), unique=True))
 def test_natural_order_counts(numbers):
-    assert sorted((f"w{n}" for n in numbers), key=natural) == [f"w{n}" for n in sorted(numbers)]
+    assert sorted((f"w{n}" for n in numbers), key=natural_sort_key) == [f"w{n}" for n in sorted(numbers)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svetlana_jupyter.core.gallery import Pages, Selection, Wanted, arrange, gather
+from svetlana_jupyter.core.gallery import Pagination, Selection, Wanted, arrange, gather
 
 NOTHING_PREDICTED = pd.DataFrame({"predicted": [], "probability": []})
 CELLS = st.integers(0, 59)
@@ -103,15 +103,15 @@ def test_a_gallery_without_images_is_empty():
 
 @given(st.integers(0, 500), st.integers(1, 70))
 def test_pages_hold_every_place_once_in_order(total, size):
-    pages = Pages(total, size)
+    pages = Pagination(total, size)
     assert [place for page in range(pages.count) for place in pages.places(page)] == list(range(total))
-    assert all(pages.page_of(place) == page for page in range(pages.count) for place in pages.places(page))
+    assert all(pages.page_containing(place) == page for page in range(pages.count) for place in pages.places(page))
     assert pages.nearest(-5) == 0 and pages.nearest(10**6) == pages.count - 1
 
 
 @given(SELECTIONS, CELLS)
 def test_toggling_twice_changes_nothing(selection, cell):
-    assert selection.toggled(cell).toggled(cell).chosen == selection.chosen
+    assert selection.with_toggled(cell).with_toggled(cell).chosen == selection.chosen
 
 
 @given(SELECTIONS, st.integers(60, 80))
@@ -124,16 +124,16 @@ def test_inverting_twice_changes_nothing_and_once_leaves_nothing_in_common(selec
 
 @given(SELECTIONS, CELLS, CELLS)
 def test_a_range_holds_both_ends_and_all_between_from_either_side(selection, first, last):
-    chosen = selection.only(first).extended(last).chosen
+    chosen = selection.only(first).with_range(last).chosen
     assert chosen == set(range(min(first, last), max(first, last) + 1))
-    assert chosen == selection.only(last).extended(first).chosen
+    assert chosen == selection.only(last).with_range(first).chosen
 
 
 @given(SELECTIONS, CELLS, CELLS)
 def test_the_last_end_of_a_range_counts_and_its_beginning_stays(selection, passed, last):
-    assert selection.extended(passed).extended(last) == selection.extended(last) or selection.anchor < 0
-    assert selection.extended(last).extended(last) == selection.extended(last)
-    assert selection.extended(last, keep=True).chosen == selection.extended(last).chosen | selection.chosen
+    assert selection.with_range(passed).with_range(last) == selection.with_range(last) or selection.anchor < 0
+    assert selection.with_range(last).with_range(last) == selection.with_range(last)
+    assert selection.with_range(last, keep=True).chosen == selection.with_range(last).chosen | selection.chosen
 
 
 @given(SELECTIONS, st.integers(0, 60))

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from svetlana_jupyter.core.grain import grain
-from svetlana_jupyter.core.unmixing import BLURS
+from svetlana_jupyter.core.unmixing import BLUR_SIGMAS
 
 SIDE = {2: 21, 3: 15}
 
@@ -57,9 +57,11 @@ def test_it_is_the_least_squares_residual_in_units_of_the_level_of_the_middle(nd
     pixels = rng.normal(500, 40, (2, 3, *own.shape[1:])).astype(np.float32)
     found = grain(pixels, own, whole(ndim))
     for object, mask in enumerate(own):
-        softened = [gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLURS]
-        explains = np.stack([np.ones(mask.sum()), *softened], axis=1)
-        middle = softened[-1] ** 4
+        blur_masks = [
+            gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLUR_SIGMAS
+        ]
+        explains = np.stack([np.ones(mask.sum()), *blur_masks], axis=1)
+        middle = blur_masks[-1] ** 4
         for channel, values in enumerate(pixels[object]):
             coefficients = np.linalg.lstsq(explains, values[mask].astype(float), rcond=None)[0]
             level = np.average(values[mask], weights=middle)

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from svetlana_jupyter.core.holes import check_pixels
+from svetlana_jupyter.core.holes import check_finite
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.samples import collect_training_data
 
 
 def scene(dtype=np.float32, ndim: int = 2):
@@ -26,7 +26,7 @@ def scene(dtype=np.float32, ndim: int = 2):
 def checked(image: np.ndarray, mask: np.ndarray, labels: list[int] | None = None) -> None:
     found = pair("cells", image, mask, axes="c" + "zyx"[-mask.ndim :])
     objects = index_objects(found.mask)
-    check_pixels(found, objects if labels is None else objects.loc[labels])
+    check_finite(found, objects if labels is None else objects.loc[labels])
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -67,6 +67,6 @@ def test_training_refuses_them_with_image_and_object(architecture):
     objects = index_objects(found.mask)
     classes = pd.Series(np.arange(12) % 2, index=objects.index)
     with pytest.raises(InputError, match=r"'cells' .* objects 3\."):
-        gather_samples([(found, objects, classes)], TrainingSettings(architecture=architecture))
-    samples = gather_samples([(found, objects, classes.drop(3))], TrainingSettings(architecture=architecture))
+        collect_training_data([(found, objects, classes)], TrainingSettings(architecture=architecture))
+    samples = collect_training_data([(found, objects, classes.drop(3))], TrainingSettings(architecture=architecture))
     assert np.isfinite(samples.inputs).all()

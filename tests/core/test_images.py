@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from xarray import DataArray
 from xarray.testing import assert_identical
 
-from svetlana_jupyter.core.images import fingerprint, is_rgb, open_image, open_mask, spacing_of, with_channels
+from svetlana_jupyter.core.images import fingerprint, is_rgb, open_image, open_mask, spacing_of, with_channel_axis
 from svetlana_jupyter.errors import InputError
 
 RNG = np.random.default_rng(5)
@@ -111,8 +111,8 @@ def test_four_channels_of_a_measurement_stay_four():
 def test_with_channels_puts_one_grey_channel_before_a_grey_image():
     grey = open_image(np.zeros((30, 40)), spacing=0.5)
 
-    assert with_channels(grey).dims == ("c", "y", "x") and with_channels(grey).c.values.tolist() == ["grey"]
-    assert spacing_of(with_channels(grey)) == (0.5, 0.5)
+    assert with_channel_axis(grey).dims == ("c", "y", "x") and with_channel_axis(grey).c.values.tolist() == ["grey"]
+    assert spacing_of(with_channel_axis(grey)) == (0.5, 0.5)
     assert open_image(np.zeros((30, 40)), channels=["dna"]).c.values.tolist() == ["dna"]
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 import zarr
 
 from svetlana_jupyter.core.images import open_image_levels, open_mask_levels
-from svetlana_jupyter.core.levels import Level, factor_between, pyramid
+from svetlana_jupyter.core.levels import PyramidLevel, downsampling_factor, pyramid
 from svetlana_jupyter.core.pairing import open_pair
 from tests.core.formats.test_ngff import write_ome_zarr
 
@@ -89,6 +89,6 @@ def test_a_pair_has_the_levels_of_its_image_and_of_its_mask(tmp_path):
     ("shape", "factor"), [((500, 400), 2), ((501, 400), 2), ((100, 80), 10), ((700, 500), 0), ((500, 200), 0)]
 )
 def test_a_level_that_is_no_even_reduction_of_the_image_is_not_used(shape, factor):
-    fine, coarse = (Level.of(xr.DataArray(np.zeros(n, np.uint8), dims=("y", "x"))) for n in ((1001, 800), shape))
-    assert factor_between(fine, coarse) == factor
+    fine, coarse = (PyramidLevel.of(xr.DataArray(np.zeros(n, np.uint8), dims=("y", "x"))) for n in ((1001, 800), shape))
+    assert downsampling_factor(fine, coarse) == factor
     assert len(pyramid([fine, coarse])) == (2 if factor else 1)

@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as hnp
 from xarray import DataArray
 
 from svetlana_jupyter.core import blocks
-from svetlana_jupyter.core.matching import SMALLEST_PART, fates, link, link_boxes, overlap
+from svetlana_jupyter.core.matching import MIN_PART_FRACTION, link, match_bounding_boxes, object_statuses, overlap
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.succession import Succession
+from svetlana_jupyter.core.succession import LabelMapping
 
 
 def masks(shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
@@ -40,7 +40,7 @@ def counted(old: np.ndarray, new: np.ndarray) -> Counter[tuple[int, int]]:
 def test_overlap_is_that_of_every_pixel_whatever_the_blocks(both, old_chunk: int, new_chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "SIDES", {2: (2, 2), 3: (2, 2, 2)})
-        patch.setattr("svetlana_jupyter.core.matching.MERGE_ROWS", 3)
+        patch.setattr("svetlana_jupyter.core.matching.MAX_PENDING_ROWS", 3)
         table = overlap(lazy(both[0], old_chunk), lazy(both[1], new_chunk))
     found = {(old, new): pixels for old, new, pixels in table.to_numpy().tolist()}
     assert found == dict(counted(*both)) and len(table) == len(found)
@@ -54,7 +54,9 @@ def naive_links(old: np.ndarray, new: np.ndarray) -> set[tuple[int, int]]:
         same = {n for n, b in there.items() if len(a & b) > len(a | b) / 2}
         assert len(same) <= 1
         parts = {
-            n for n, b in there.items() if len(a & b) > min(len(a), len(b)) / 2 and len(a & b) >= SMALLEST_PART * len(a)
+            n
+            for n, b in there.items()
+            if len(a & b) > min(len(a), len(b)) / 2 and len(a & b) >= MIN_PART_FRACTION * len(a)
         }
         links |= {(o, n) for n in same or parts}
     return links
@@ -70,7 +72,7 @@ def told(old: list[int], new: list[int]) -> dict[int, tuple[str, tuple[int, ...]
     """What became of the objects of one row of pixels."""
     before, after = np.array([old], np.uint8), np.array([new], np.uint8)
     sizes = Counter(before.ravel().tolist())
-    table = fates(Succession(link(overlap(lazy(before), lazy(after)))), sizes, sorted(set(old) - {0}))
+    table = object_statuses(LabelMapping(link(overlap(lazy(before), lazy(after)))), sizes, sorted(set(old) - {0}))
     return {o: (fate, n, round(share, 2)) for o, fate, n, share in table.itertuples()}
 
 
@@ -110,7 +112,7 @@ def test_boxes_are_linked_as_a_look_at_every_pair_would(before, after) -> None:
         best = max(shares.values(), default=0)
         if best > 0.5:
             expected[o] = {n for n, share in shares.items() if share == best}
-    found = link_boxes(table(before), table(after))
+    found = match_bounding_boxes(table(before), table(after))
     assert sorted(found["old"]) == sorted(expected) and found["old"].is_unique
     assert all(new in expected[old] for old, new in zip(found["old"], found["new"]))
 
@@ -119,4 +121,4 @@ def test_boxes_of_volumes_are_linked_too() -> None:
     mask = np.zeros((6, 8, 8), np.uint8)
     mask[1:4, 1:5, 1:5], mask[4:6, 5:8, 5:8] = 3, 7
     old, new = index_objects(lazy(mask)), index_objects(lazy(np.where(mask > 0, mask + 10, 0).astype(np.uint8)))
-    assert link_boxes(old, new)[["old", "new"]].to_numpy().tolist() == [[3, 13], [7, 17]]
+    assert match_bounding_boxes(old, new)[["old", "new"]].to_numpy().tolist() == [[3, 13], [7, 17]]

@@ -10,20 +10,20 @@ import pytest
 from scipy.ndimage import binary_dilation, gaussian_filter
 from xarray import DataArray
 
-from svetlana_jupyter.core.geometry import freeze_patches
-from svetlana_jupyter.core.may_use import restricted, said
-from svetlana_jupyter.core.measures.table import EVIDENCE, columns
+from svetlana_jupyter.core.geometry import resolve_patch_settings
+from svetlana_jupyter.core.may_use import restrict_to_allowed_cues, said
+from svetlana_jupyter.core.measures.table import CUES, columns
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.patch_settings import PatchSettings
-from svetlana_jupyter.core.patches import cut_patches, hidden_channels
+from svetlana_jupyter.core.patches import count_object_only_channels, cut_patches
 from svetlana_jupyter.core.recipes import RECIPES
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 
 
 def without(*evidence: str, **values) -> TrainingSettings:
-    return restricted(TrainingSettings(may_use=set(EVIDENCE) - set(evidence), **values))
+    return restrict_to_allowed_cues(TrainingSettings(may_use=set(CUES) - set(evidence), **values))
 
 
 def scene(ndim: int = 2, enlarged: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +44,7 @@ def patch(image: np.ndarray, mask: np.ndarray, settings: TrainingSettings) -> np
     dims = list("zyx"[-mask.ndim :])
     found = ImagePair("x", DataArray(image[None], dims=["c", *dims]), DataArray(mask, dims=dims))
     objects = index_objects(found.mask).loc[[1]]
-    frozen = freeze_patches(settings.patches, objects, None, None)
+    frozen = resolve_patch_settings(settings.patches, objects, None, None)
     ((_, patches),) = cut_patches(found, objects, frozen)
     return patches[0]
 
@@ -74,8 +74,8 @@ def test_without_brightness_neither_gain_nor_offset_of_object_or_surroundings_ch
     image, mask = scene(ndim)
     settings = without("brightness", *{"surroundings"}.difference(left), recipe=recipe)
     seen = patch(image, mask, settings)
-    relit = np.where(mask == 1, 3 * image - 40, 0.5 * image + 90)
-    np.testing.assert_allclose(patch(relit, mask, settings), seen, atol=1e-3)
+    augment_intensity = np.where(mask == 1, 3 * image - 40, 0.5 * image + 90)
+    np.testing.assert_allclose(patch(augment_intensity, mask, settings), seen, atol=1e-3)
     assert np.ptp(seen[0]) > 1
 
 
@@ -127,7 +127,7 @@ def test_without_size_objects_of_any_size_in_one_image_fill_their_patches_alike(
         mask[(rows - center) ** 2 + (columns - 100) ** 2 <= radius**2] = label
     found = ImagePair("x", DataArray(mask[None] * 1.0, dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
     objects = index_objects(found.mask)
-    frozen = freeze_patches(PatchSettings(view="object", rim="auto"), objects, None, None)
+    frozen = resolve_patch_settings(PatchSettings(view="object", rim="auto"), objects, None, None)
     cut = dict(zip(*[np.concatenate(part) for part in zip(*cut_patches(found, objects, frozen), strict=True)]))
     shares = [cut[label][-1].mean() for label in (1, 2, 3)]
     np.testing.assert_allclose(shares, np.pi / 4 / 1.5**2, rtol=0.2)  # a disc of few pixels fills less of its box
@@ -140,9 +140,9 @@ def test_without_orientation_training_turns_by_any_angle_and_mirrors():
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_may_count_wins_and_restricting_twice_changes_nothing(recipe):
-    for evidence in [(), *((one,) for one in EVIDENCE), EVIDENCE]:
+    for evidence in [(), *((one,) for one in CUES), CUES]:
         once = without(*evidence, recipe=recipe)
-        assert restricted(once) == once
+        assert restrict_to_allowed_cues(once) == once
     assert without(recipe=recipe) == TrainingSettings(recipe=recipe)
 
 
@@ -152,7 +152,7 @@ def test_stricter_settings_of_ones_own_stay():
     assert strict.augmentation.brightness == 0.8
 
 
-@pytest.mark.parametrize("evidence", EVIDENCE)
+@pytest.mark.parametrize("evidence", CUES)
 def test_a_forest_measures_nothing_that_uses_what_may_not_count(evidence):
     used = [column.measurement.uses for column in columns(2, 1, may_use=without(evidence).measurements.may_use)]
     assert used and not any(evidence in uses for uses in used)
@@ -162,7 +162,7 @@ def test_a_forest_measures_nothing_that_uses_what_may_not_count(evidence):
 
 def test_without_size_no_mask_shows_its_corners():
     assert not without("size").patches.mask_channel
-    assert all(without(one).patches.mask_channel for one in EVIDENCE if one != "size")
+    assert all(without(one).patches.mask_channel for one in CUES if one != "size")
 
 
 def test_the_grain_needs_no_rim_against_the_surroundings_but_one_against_size():
@@ -179,7 +179,7 @@ def test_channels_are_hidden_where_nothing_beside_the_object_is_shown(normalize)
     )
     channels = patch(image, mask, settings)[:-1]
     shown = [bool(channel[0].any() or channel[-1].any()) for channel in channels]
-    hidden = hidden_channels(len(channels), settings.patches)
+    hidden = count_object_only_channels(len(channels), settings.patches)
     assert shown == [True] * (len(channels) - hidden) + [False] * hidden
 
 
@@ -187,7 +187,7 @@ def test_what_is_overruled_is_said():
     settings = TrainingSettings(may_use=["brightness", "orientation", "size"])
     assert "surroundings may not count" in said(settings)
     assert "patches.context is 'hide' instead of 'keep'" in said(settings)
-    assert said(restricted(settings)) == said(TrainingSettings()) == ""
+    assert said(restrict_to_allowed_cues(settings)) == said(TrainingSettings()) == ""
 
 
 def test_may_use_is_a_sorted_list_in_json_and_refuses_what_it_does_not_know():

@@ -14,7 +14,7 @@ from skimage.segmentation import expand_labels
 
 from svetlana_jupyter.core import blocks
 from svetlana_jupyter.core import measure as remembering
-from svetlana_jupyter.core.measure import cut_features, features, in_um, length_unit, measure
+from svetlana_jupyter.core.measure import features, finest_pixel_size_um, in_um, iter_features, measure
 from svetlana_jupyter.core.measure_settings import MeasureSettings
 from svetlana_jupyter.core.measures import objects as measuring
 from svetlana_jupyter.core.measures.table import GROUPS, columns
@@ -65,7 +65,7 @@ class Remembered(dict):
 def test_a_table_for_people_agrees_with_scikit_image_in_micrometres(shape, spacing):
     found = blobs(shape, spacing=spacing)
     chosen = columns(len(shape), 2)
-    table = in_um(measured(found), chosen, found.channels, length_unit(found))
+    table = in_um(measured(found), chosen, found.channels, finest_pixel_size_um(found))
     mask, image = np.asarray(found.mask), np.moveaxis(np.asarray(found.image), 0, -1)
     names = (
         "label",
@@ -95,7 +95,7 @@ def test_a_table_for_people_agrees_with_scikit_image_in_micrometres(shape, spaci
 
 def test_without_spacing_lengths_are_pixels():
     found = blobs((60, 70))
-    table = in_um(measured(found), columns(2, 2), found.channels, length_unit(found))
+    table = in_um(measured(found), columns(2, 2), found.channels, finest_pixel_size_um(found))
     np.testing.assert_array_equal(table["area"], index_objects(found.mask)["size"])
 
 
@@ -168,7 +168,7 @@ def test_features_of_single_pixels_flat_images_and_full_images_are_finite(settin
             np.arange(mask.size).reshape(1, *mask.shape),
         ):
             found = pair("tiny", image, mask, axes="c" + "zyx"[-mask.ndim :])
-            for _, values in cut_features(found, index_objects(found.mask), settings):
+            for _, values in iter_features(found, index_objects(found.mask), settings):
                 assert np.isfinite(values).all()
 
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_told_is_missing_in_the_table_and_zero_for_a_forest():
     objects = index_objects(found.mask)
     table = measured(found, objects, MeasureSettings())
     assert table["ring_mean:0"].isna().all() and table["ring_covered"].isna().all()
-    ((_, values),) = cut_features(found, objects, MeasureSettings())
+    ((_, values),) = iter_features(found, objects, MeasureSettings())
     keys = [column.key for column in features(2, 1, MeasureSettings())]
     np.testing.assert_array_equal(values, table[keys].fillna(0))
 
@@ -185,13 +185,13 @@ def test_what_cannot_be_told_is_missing_in_the_table_and_zero_for_a_forest():
 def test_a_forest_sees_lengths_in_the_unit_of_its_patches():
     found = blobs((60, 70), spacing=0.5)
     objects = index_objects(found.mask)
-    (labels, pixels), (_, micrometres) = (
-        next(cut_features(found, objects, MeasureSettings(), unit)) for unit in ("px", "um")
+    (labels, pixels), (_, to_micrometers) = (
+        next(iter_features(found, objects, MeasureSettings(), unit)) for unit in ("px", "um")
     )
     keys = [column.key for column in features(2, 2, MeasureSettings())]
     area = keys.index("area")
     np.testing.assert_allclose(pixels[:, area], objects.loc[labels, "size"])
-    np.testing.assert_allclose(micrometres[:, area], objects.loc[labels, "size"] / 4)
+    np.testing.assert_allclose(to_micrometers[:, area], objects.loc[labels, "size"] / 4)
     assert pixels.dtype == np.float32
 
 
@@ -201,7 +201,7 @@ def test_a_huge_object_is_measured_on_an_even_selection_of_its_pixels(monkeypatc
     image = (100 + 40 * np.sin(rows / 20) + columns_)[None].astype(np.float32)
     found = pair("huge", image, mask, axes="cyx")
     exact = measured(found)
-    monkeypatch.setattr(measuring, "MOST_VOXELS", 5000)
+    monkeypatch.setattr(measuring, "MAX_BOX_VOXELS", 5000)
     rough = measured(found)
     for name in ("area", "axis_major", "axis_minor", "perimeter", "mean:0", "sd:0", "median:0", "position_y"):
         assert rough[name].item() == pytest.approx(exact[name].item(), rel=0.02), name
@@ -221,7 +221,7 @@ def test_what_is_remembered_is_not_measured_again_and_the_same(monkeypatch):
             measure_objects(pair, some, settings),
         )[1],
     )
-    with_memory = replace(found, memory=Remembered())
+    with_memory = replace(found, feature_cache=Remembered())
     measured(with_memory, objects.iloc[:3], MeasureSettings(groups=("shape", "ring")))
     measured(with_memory, objects.iloc[2:5], MeasureSettings(groups=("texture", "shape")))
     same(measured(with_memory), expected)
@@ -237,14 +237,14 @@ def test_what_is_remembered_is_not_measured_again_and_the_same(monkeypatch):
 @pytest.mark.parametrize("kept_at_least", [1, 10_000])
 def test_what_was_measured_before_a_stop_is_kept(kept_at_least, monkeypatch):
     monkeypatch.setitem(blocks.SIDES, 2, (20, 20))
-    monkeypatch.setattr(remembering, "KEPT_AT_LEAST", kept_at_least)
-    found = replace(blobs((60, 70), 20), memory=Remembered())
+    monkeypatch.setattr(remembering, "CACHE_WRITE_BATCH", kept_at_least)
+    found = replace(blobs((60, 70), 20), feature_cache=Remembered())
     tables = measure(found, index_objects(found.mask), MeasureSettings())
     done = pd.concat([next(tables), next(tables)])
     tables.close()
     same(
-        found.memory.recall("shape").sort_index(),
-        done[["area", *found.memory.recall("shape").columns[1:]]].sort_index(),
+        found.feature_cache.recall("shape").sort_index(),
+        done[["area", *found.feature_cache.recall("shape").columns[1:]]].sort_index(),
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skimage.measure import regionprops_table
 from xarray import DataArray
 
-from svetlana_jupyter.core.objects import box_columns, center_columns, index_objects
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects
 from svetlana_jupyter.errors import InputError
 
 
@@ -42,9 +42,9 @@ def test_any_chunking_gives_what_scikit_image_gives_for_the_whole_array(case):
 
     assert table.index.tolist() == expected["label"].tolist()
     assert table["size"].tolist() == expected["num_pixels"].tolist()
-    for axis, name in enumerate(center_columns(ndim)):
+    for axis, name in enumerate(centroid_columns(ndim)):
         np.testing.assert_allclose(table[name], expected[f"centroid-{axis}"], rtol=1e-12)
-    for position, name in enumerate(box_columns(ndim)):
+    for position, name in enumerate(bbox_columns(ndim)):
         np.testing.assert_array_equal(table[name], expected[f"bbox-{position}"])
 
 

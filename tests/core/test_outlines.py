@@ -13,7 +13,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.blocks import SIDES
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.outlines import object_outlines, polygons
+from svetlana_jupyter.core.outlines import iter_object_outlines, polygons
 
 
 def geometry(found):
@@ -63,7 +63,7 @@ def test_objects_of_every_size_come_from_their_own_boxes_whatever_the_chunks(chu
     pixels = rng.integers(0, 4, (3, 40, 50)).astype(np.uint64) * 2**33  # three objects that lie everywhere
     pixels[:, 20:30, 20:40] = 7
     mask = DataArray(da.from_array(pixels, chunks=chunks), dims=("z", "y", "x"))
-    np.testing.assert_array_equal(filled(pixels.shape, object_outlines(mask, index_objects(mask))), pixels)
+    np.testing.assert_array_equal(filled(pixels.shape, iter_object_outlines(mask, index_objects(mask))), pixels)
 
 
 def test_an_object_wider_than_a_block_is_read_alone(monkeypatch):
@@ -74,4 +74,4 @@ def test_an_object_wider_than_a_block_is_read_alone(monkeypatch):
     for number, corner in enumerate(np.argwhere(pixels[:, :28] > 0), 10):
         pixels[tuple(corner)] = number
     mask = DataArray(da.from_array(pixels, chunks=8), dims=("y", "x"))
-    np.testing.assert_array_equal(filled(pixels.shape, object_outlines(mask, index_objects(mask))), pixels)
+    np.testing.assert_array_equal(filled(pixels.shape, iter_object_outlines(mask, index_objects(mask))), pixels)

@@ -13,7 +13,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.core import normalize
 from svetlana_jupyter.core.blocks import group_by_block, read
-from svetlana_jupyter.core.geometry import freeze_patches, patch_geometry
+from svetlana_jupyter.core.geometry import patch_geometry, resolve_patch_settings
 from svetlana_jupyter.core.normalize import image_statistics
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import ImagePair, pair
@@ -67,7 +67,7 @@ def by_hand(pair: ImagePair, center: np.ndarray, label: int, side: int, padding:
 def test_patches_of_any_chunking_are_those_cut_by_hand(seed, shape, side, chunks, padding):
     found = scene(seed, shape, channels=2, chunks=chunks)
     objects = index_objects(found.mask)
-    how = freeze_patches(PatchSettings(size=side, normalize="none", padding=padding), objects, None, None)
+    how = resolve_patch_settings(PatchSettings(size=side, normalize="none", padding=padding), objects, None, None)
     cut = cut_all(found, objects, how)
     assert sorted(cut) == objects.index.tolist()
     for label, patch in cut.items():
@@ -91,7 +91,7 @@ def test_a_margin_and_the_way_of_cutting_change_nothing(seed, chunks, normalize,
     found = scene(seed, (50, 60), chunks=chunks)
     objects = index_objects(found.mask)
     asked = PatchSettings(size=16, sampling=sampling, normalize=normalize, context=context, scope=scope)
-    how = freeze_patches(asked, objects, None, None)
+    how = resolve_patch_settings(asked, objects, None, None)
     wide = cut_all(found, objects, how, margin)
     for label, patch in wide.items():
         edge = (patch.shape[-1] - how.sampling[-1]) // 2
@@ -110,7 +110,7 @@ def one_disc(value: float = 50.0, background: float = 10.0) -> ImagePair:
 
 def patch_of(found: ImagePair, **values) -> np.ndarray:
     objects = index_objects(found.mask)
-    how = freeze_patches(PatchSettings(**{"size": 31, **values}), objects, None, None)
+    how = resolve_patch_settings(PatchSettings(**{"size": 31, **values}), objects, None, None)
     return take_patch(found.image, found.mask, (20.0, 20.0), how)
 
 
@@ -127,7 +127,7 @@ def test_each_normalization_of_a_bright_disc(normalize, inside, outside):
 def test_object_normalization_gives_the_own_pixels_mean_zero_and_deviation_one():
     found = scene(3, (60, 60))
     objects = index_objects(found.mask)
-    how = freeze_patches(PatchSettings(size=25, normalize="object"), objects, None, None)
+    how = resolve_patch_settings(PatchSettings(size=25, normalize="object"), objects, None, None)
     for patch in cut_all(found, objects[objects["size"] > 4], how).values():
         own = patch[0][patch[-1] > 0]
         assert own.mean() == pytest.approx(0.0, abs=1e-4)
@@ -138,7 +138,9 @@ def test_both_is_the_patch_by_percentiles_then_the_object_alone_by_its_own_pixel
     found = scene(3, (60, 60), channels=2)
     objects = index_objects(found.mask)
     parts = {
-        name: cut_all(found, objects, freeze_patches(PatchSettings(size=20, normalize=name), objects, None, None))
+        name: cut_all(
+            found, objects, resolve_patch_settings(PatchSettings(size=20, normalize=name), objects, None, None)
+        )
         for name in ("both", "percentile", "object")
     }
     for label, patch in parts["both"].items():
@@ -180,7 +182,7 @@ def test_widening_a_mask_in_3d_is_a_ball_about_each_of_its_voxels(dilation):
     found = scene(5, (16, 18, 20))
     objects = index_objects(found.mask)
     asked = PatchSettings(size=15, context="hide", dilation=dilation, normalize="none")
-    for patch in cut_all(found, objects, freeze_patches(asked, objects, None, None)).values():
+    for patch in cut_all(found, objects, resolve_patch_settings(asked, objects, None, None)).values():
         hidden = distance_transform_edt(patch[-1] == 0) > dilation
         assert (patch[0][hidden] == 0).all()
         assert (patch[0][~hidden] != 0).mean() > 0.5
@@ -191,9 +193,9 @@ def test_the_mask_channel_shows_only_the_object_itself():
     mask[10:20, 5:15], mask[10:20, 15:25] = 1, 2
     found = ImagePair("two", DataArray(np.ones((1, 30, 30)), dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
     objects = index_objects(found.mask)
-    cut = cut_all(found, objects, freeze_patches(PatchSettings(size=24), objects, None, None))
+    cut = cut_all(found, objects, resolve_patch_settings(PatchSettings(size=24), objects, None, None))
     assert cut[1][-1].sum() == cut[2][-1].sum() == 100
-    without = freeze_patches(PatchSettings(size=24, mask_channel=False, normalize="none"), objects, None, None)
+    without = resolve_patch_settings(PatchSettings(size=24, mask_channel=False, normalize="none"), objects, None, None)
     assert cut_all(found, objects, without)[1].shape == (1, 24, 24)
 
 
@@ -217,7 +219,7 @@ def test_micrometres_make_anisotropic_voxels_isotropic():
     ball = ((zz - 10) * 4) ** 2 + (yy - 30) ** 2 + (xx - 30) ** 2 <= 20**2
     found = pair("ball", ball.astype(np.float32), ball.astype(np.uint8), axes="zyx", spacing=(2.0, 0.5, 0.5))
     objects = index_objects(found.mask)
-    how = freeze_patches(PatchSettings(unit="um", normalize="none", sampling=24), objects, None, found.spacing)
+    how = resolve_patch_settings(PatchSettings(unit="um", normalize="none", sampling=24), objects, None, found.spacing)
     patch = next(cut_patches(found, objects, how))[1][0]
     assert patch.shape == (2, 24, 24, 24)
     spans = [np.ptp(np.nonzero(patch[-1].any(axis=others))[0]) for others in ((1, 2), (0, 2), (0, 1))]
@@ -227,7 +229,7 @@ def test_micrometres_make_anisotropic_voxels_isotropic():
 def test_micrometres_without_spacing_are_refused():
     found = one_disc()
     with pytest.raises(PatchError, match="spacing"):
-        freeze_patches(PatchSettings(unit="um"), index_objects(found.mask), None, None)
+        resolve_patch_settings(PatchSettings(unit="um"), index_objects(found.mask), None, None)
 
 
 def boxes(*sides: tuple[int, int]) -> pd.DataFrame:
@@ -239,16 +241,16 @@ def test_an_automatic_size_does_not_crop_a_rare_large_class():
     objects = boxes(*[(10, 8)] * 99, (40, 50))
     classes = pd.Series([1] * 99 + [2], index=objects.index)
     how = PatchSettings(margin=1.0)
-    assert freeze_patches(how, objects, None, None).size == (10.0, 10.0)
-    assert freeze_patches(how, objects, classes, None).size == (50.0, 50.0)
-    assert freeze_patches(how, objects, classes[:99], None).size == (10.0, 10.0)
+    assert resolve_patch_settings(how, objects, None, None).size == (10.0, 10.0)
+    assert resolve_patch_settings(how, objects, classes, None).size == (50.0, 50.0)
+    assert resolve_patch_settings(how, objects, classes[:99], None).size == (10.0, 10.0)
 
 
 def test_an_automatic_size_is_sampled_with_few_pixels_and_a_given_one_with_its_own():
     objects = boxes((200, 100))
-    assert freeze_patches(PatchSettings(), objects, None, None).sampling == (48, 48)
-    assert freeze_patches(PatchSettings(size=200), objects, None, None).sampling == (200, 200)
-    assert freeze_patches(PatchSettings(size=200, sampling=20), objects, None, None).sampling == (20, 20)
+    assert resolve_patch_settings(PatchSettings(), objects, None, None).sampling == (48, 48)
+    assert resolve_patch_settings(PatchSettings(size=200), objects, None, None).sampling == (200, 200)
+    assert resolve_patch_settings(PatchSettings(size=200, sampling=20), objects, None, None).sampling == (20, 20)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ def test_an_automatic_size_is_sampled_with_few_pixels_and_a_given_one_with_its_o
     ],
 )
 def test_the_sampling_of_a_given_size_may_be_left_to_what_there_is_time_for(values, size, sampling):
-    found = freeze_patches(PatchSettings(sampling="auto", **values), boxes((20, 10)), None, None)
+    found = resolve_patch_settings(PatchSettings(sampling="auto", **values), boxes((20, 10)), None, None)
     assert found.size == size and found.sampling == sampling
 
 
@@ -273,11 +275,11 @@ def test_in_volumes_there_is_time_for_less():
     objects = pd.DataFrame([{"z0": 0, "y0": 0, "x0": 0, "z1": 5, "y1": 10, "x1": 8}], index=[1])
     objects[["z", "y", "x"]] = 0.0
     how = PatchSettings(size=45, sampling="auto")
-    assert freeze_patches(how, objects, None, None).sampling == (24,) * 3
-    assert freeze_patches(how.changed(context="hide"), objects, None, None).size == (15.0,) * 3
-    flat = freeze_patches(how.changed(unit="um"), objects, None, (2.0, 1.0, 1.0))
+    assert resolve_patch_settings(how, objects, None, None).sampling == (24,) * 3
+    assert resolve_patch_settings(how.changed(context="hide"), objects, None, None).size == (15.0,) * 3
+    flat = resolve_patch_settings(how.changed(unit="um"), objects, None, (2.0, 1.0, 1.0))
     assert flat.size == (45.0,) * 3 and flat.sampling == (24,) * 3
-    assert freeze_patches(PatchSettings(size=45), objects, None, None).sampling == (45,) * 3
+    assert resolve_patch_settings(PatchSettings(size=45), objects, None, None).sampling == (45,) * 3
 
 
 @pytest.mark.parametrize(
@@ -292,15 +294,15 @@ def test_in_volumes_there_is_time_for_less():
 )
 def test_an_automatic_sampling_is_as_fine_as_a_network_needs(values, sampling):
     settings = PatchSettings(**values)
-    found, usual = (freeze_patches(settings, boxes((60, 30)), None, None, least) for least in (63, 1))
+    found, usual = (resolve_patch_settings(settings, boxes((60, 30)), None, None, least) for least in (63, 1))
     assert found.sampling == sampling
     assert found.size == usual.size
 
 
 def test_freezing_twice_changes_nothing():
-    once = freeze_patches(PatchSettings(), boxes((20, 10)), None, None)
+    once = resolve_patch_settings(PatchSettings(), boxes((20, 10)), None, None)
     assert once.is_frozen
-    assert freeze_patches(once, boxes((200, 100)), None, None) == once
+    assert resolve_patch_settings(once, boxes((200, 100)), None, None) == once
 
 
 def test_cutting_asks_for_concrete_sizes_the_right_dimensions_and_a_centre_inside():

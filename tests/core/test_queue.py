@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from svetlana_jupyter.core.queue import image_order, least_certain, near_order, random_order
+from svetlana_jupyter.core.queue import distance_order, image_order, random_order, uncertainty_order
 from svetlana_jupyter.errors import InputError
 
 OBJECTS = {"a": [1, 2, 5], "empty": [], "b": [9]}
@@ -33,7 +33,7 @@ def test_objects_of_large_and_of_small_images_come_first_equally_often() -> None
 
 def test_the_least_certain_comes_first_and_what_was_not_predicted_never() -> None:
     index = pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["image", "object"])
-    order = list(least_certain(pd.DataFrame({"probability": [0.9, np.nan, 0.51]}, index=index)))
+    order = list(uncertainty_order(pd.DataFrame({"probability": [0.9, np.nan, 0.51]}, index=index)))
     assert [candidate.id for candidate in order] == [("b", 1), ("a", 1)] and "51%" in order[0].reason
 
 
@@ -44,7 +44,7 @@ places = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, m
 def test_the_nearest_comes_first_and_every_other_object_once(centers, data) -> None:
     table = pd.DataFrame(centers, pd.RangeIndex(5, 5 + len(centers)), ["y", "x"], dtype=float)
     start = data.draw(st.sampled_from(list(table.index)))
-    order = list(near_order("a", table, start))
+    order = list(distance_order("a", table, start))
     assert sorted(candidate.object for candidate in order) == sorted(set(table.index) - {start})
     distances = [np.hypot(*(table.loc[candidate.object] - table.loc[start])) for candidate in order]
     assert distances == sorted(distances)
@@ -52,14 +52,14 @@ def test_the_nearest_comes_first_and_every_other_object_once(centers, data) -> N
 
 def test_planes_that_lie_far_apart_are_far_apart_where_the_spacing_is_known() -> None:
     table = pd.DataFrame({"z": [0.0, 1.0, 0.0], "y": [0.0, 0.0, 3.0], "x": [0.0, 0.0, 0.0]}, pd.Index([1, 2, 3]))
-    assert [candidate.object for candidate in near_order("a", table, 1)] == [2, 3]
-    order = list(near_order("a", table, 1, spacing=(5, 1, 1)))
+    assert [candidate.object for candidate in distance_order("a", table, 1)] == [2, 3]
+    order = list(distance_order("a", table, 1, spacing=(5, 1, 1)))
     assert [candidate.object for candidate in order] == [3, 2] and order[0].reason == "3 µm from object 1"
 
 
 def test_near_an_object_that_is_not_there_is_a_sentence() -> None:
     with pytest.raises(InputError, match="'a' has no object 9 to look near"):
-        next(near_order("a", pd.DataFrame({"y": [1.0], "x": [1.0]}, pd.Index([1])), 9))
+        next(distance_order("a", pd.DataFrame({"y": [1.0], "x": [1.0]}, pd.Index([1])), 9))
 
 
 def test_one_image_after_the_other_and_no_image_before_its_turn() -> None:

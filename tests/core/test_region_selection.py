@@ -10,7 +10,7 @@ from skimage.measure import points_in_poly
 from xarray import DataArray
 
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.region_selection import box_corners, inside, objects_inside
+from svetlana_jupyter.core.region_selection import inside, objects_in_polygon, rectangle_corners
 
 # Corners on whole numbers, points between them: no point lies on a line by accident of rounding.
 corner = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda c: (float(c[0]), float(c[1])))
@@ -35,7 +35,7 @@ stars = st.lists(
 def test_inside_a_box_is_between_its_sides(points, one, other):
     low, high = np.minimum(one, other), np.maximum(one, other)
     expected = ((points > low) & (points < high)).all(axis=1)
-    np.testing.assert_array_equal(inside(points, box_corners(one, other)), expected)
+    np.testing.assert_array_equal(inside(points, rectangle_corners(one, other)), expected)
 
 
 @given(places, stars)
@@ -69,7 +69,7 @@ def test_each_point_is_judged_for_itself(order, line):
 
 @given(places, st.integers(1, 39))
 def test_boxes_side_by_side_share_the_points_between_them(points, cut):
-    upper, lower = box_corners((-9, -9), (cut, 99)), box_corners((cut, -9), (99, 99))
+    upper, lower = rectangle_corners((-9, -9), (cut, 99)), rectangle_corners((cut, -9), (99, 99))
     assert (inside(points, upper) ^ inside(points, lower)).all()
 
 
@@ -79,14 +79,14 @@ def test_a_line_without_an_inside_holds_nothing(line):
 
 
 def test_no_points_are_no_answer():
-    assert inside(np.empty((0, 2)), box_corners((0, 0), (4, 4))).tolist() == []
+    assert inside(np.empty((0, 2)), rectangle_corners((0, 0), (4, 4))).tolist() == []
 
 
 def test_the_middle_of_the_first_pixel_is_half_a_pixel_from_the_corner():
     objects = index_objects(DataArray([[3, 0, 8]], dims=("y", "x")))
-    assert objects_inside(objects, box_corners((0.4, 0.4), (0.6, 0.6))).tolist() == [3]
-    assert objects_inside(objects, box_corners((0, 1), (1, 3))).tolist() == [8]
-    assert objects_inside(objects, box_corners((0, 0), (1, 3))).tolist() == [3, 8]
+    assert objects_in_polygon(objects, rectangle_corners((0.4, 0.4), (0.6, 0.6))).tolist() == [3]
+    assert objects_in_polygon(objects, rectangle_corners((0, 1), (1, 3))).tolist() == [8]
+    assert objects_in_polygon(objects, rectangle_corners((0, 0), (1, 3))).tolist() == [3, 8]
 
 
 @pytest.fixture
@@ -112,19 +112,21 @@ def volume():
     ],
 )
 def test_of_a_volume_what_a_plane_cuts_what_a_range_holds_or_all(volume, planes, expected):
-    assert objects_inside(volume, box_corners((0, 0), (4, 12)), planes).tolist() == expected
-    assert objects_inside(volume, box_corners((0, 0), (4, 8)), planes).tolist() == [o for o in expected if o < 3]
+    assert objects_in_polygon(volume, rectangle_corners((0, 0), (4, 12)), planes).tolist() == expected
+    assert objects_in_polygon(volume, rectangle_corners((0, 0), (4, 8)), planes).tolist() == [
+        o for o in expected if o < 3
+    ]
 
 
 @given(st.integers(0, 6))
 def test_every_object_of_a_volume_is_in_one_of_two_ranges(cut):
     mask = np.repeat(np.arange(1, 7, dtype=np.uint8), 2)[:, None, None] * np.ones((1, 3, 3), np.uint8)
     objects = index_objects(DataArray(mask, dims=("z", "y", "x")))
-    everywhere = box_corners((0, 0), (3, 3))
-    below, above = (objects_inside(objects, everywhere, some).tolist() for some in (range(0, cut), range(cut, 12)))
+    everywhere = rectangle_corners((0, 0), (3, 3))
+    below, above = (objects_in_polygon(objects, everywhere, some).tolist() for some in (range(0, cut), range(cut, 12)))
     assert sorted(below + above) == [1, 2, 3, 4, 5, 6]
 
 
 def test_an_image_has_no_planes_to_choose():
     objects = index_objects(DataArray([[3, 0, 8]], dims=("y", "x")))
-    assert objects_inside(objects, box_corners((0, 0), (1, 3)), planes=0).tolist() == [3, 8]
+    assert objects_in_polygon(objects, rectangle_corners((0, 0), (1, 3)), planes=0).tolist() == [3, 8]

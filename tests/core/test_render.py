@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from svetlana_jupyter.core.marks import Marks, Style
+from svetlana_jupyter.core.marks import ObjectStyle, ObjectStyles
 from svetlana_jupyter.core.regions import Region
-from svetlana_jupyter.core.render import Frame, cells_of, color_codes, color_table, halo, halos
+from svetlana_jupyter.core.render import Frame, halo, halos, overlay_codes, overlay_color_table, rasterize_objects
 from svetlana_jupyter.core.view import Box
 
-RED, PALE_BLUE = Style("#ff0000", bold=True, fill=1.0), Style("#0000ff", fill=0.5)
+RED, PALE_BLUE = ObjectStyle("#ff0000", bold=True, fill=1.0), ObjectStyle("#0000ff", fill=0.5)
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def nearest(labels, frame):
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 7])
 def test_a_thin_outline_is_the_inner_boundary_of_the_magnified_objects(labels, scale):
-    cells = cells_of(whole(labels), exactly(labels, scale), thin=1, bold=2)
-    codes = color_codes(cells, Marks(styles=(PALE_BLUE,)))
+    cells = rasterize_objects(whole(labels), exactly(labels, scale), thin=1, bold=2)
+    codes = overlay_codes(cells, ObjectStyles(styles=(PALE_BLUE,)))
     magnified = np.kron(labels, np.ones((scale, scale), int))
     np.testing.assert_array_equal(codes == 2, find_boundaries(magnified, mode="inner"))
     np.testing.assert_array_equal(codes > 0, magnified > 0)
@@ -62,16 +62,16 @@ def test_a_thin_outline_is_the_inner_boundary_of_the_magnified_objects(labels, s
 @pytest.mark.parametrize("scale", [0.37, 0.5, 1.3, 2.7])
 def test_a_thin_outline_fits_the_objects_at_any_zoom(labels, scale):
     frame = Frame((-3.3, 2.2), scale, (60, 80))
-    cells = cells_of(whole(labels), frame, thin=1, bold=2)
+    cells = rasterize_objects(whole(labels), frame, thin=1, bold=2)
     rows, columns = cells.codes.shape
     shown = nearest(labels, frame)[cells.offset[0] :, cells.offset[1] :][:rows, :columns]
-    codes = color_codes(cells, Marks(styles=(PALE_BLUE,)))
+    codes = overlay_codes(cells, ObjectStyles(styles=(PALE_BLUE,)))
     np.testing.assert_array_equal(codes == 2, find_boundaries(shown, mode="inner"))
 
 
 def test_a_bold_outline_is_as_thick_as_asked_and_stays_inside(labels):
-    cells = cells_of(whole(labels), exactly(labels, 8), thin=1, bold=3)
-    codes = color_codes(cells, Marks(styles=(RED,)))
+    cells = rasterize_objects(whole(labels), exactly(labels, 8), thin=1, bold=3)
+    codes = overlay_codes(cells, ObjectStyles(styles=(RED,)))
     magnified = np.kron(labels, np.ones((8, 8), int))
     for label in (5, 9, 1000):
         inside = magnified == label
@@ -89,7 +89,7 @@ def test_every_device_pixel_shows_the_object_of_its_middle(y, x, scale, stride):
     labels[2:4] = 0
     region = Region(labels, Box(0, 0, 8 * stride, 9 * stride), stride)
     frame = Frame((y, x), scale, (37, 41))
-    cells = cells_of(region, frame, thin=1, bold=2)
+    cells = rasterize_objects(region, frame, thin=1, bold=2)
     expected = nearest(np.kron(labels, np.ones((stride, stride), int)), frame)
     for row in range(0, 37, 6):
         for column in range(0, 41, 5):
@@ -97,7 +97,7 @@ def test_every_device_pixel_shows_the_object_of_its_middle(y, x, scale, stride):
 
 
 def test_the_nearest_object_within_reach_is_found(labels):
-    cells = cells_of(whole(labels), exactly(labels, 2), thin=1, bold=2)
+    cells = rasterize_objects(whole(labels), exactly(labels, 2), thin=1, bold=2)
     assert cells.at(2, 14) == 0
     assert cells.at(2, 14, reach=2) == 5
     assert cells.at(0, 59, reach=2) == 0
@@ -105,27 +105,27 @@ def test_the_nearest_object_within_reach_is_found(labels):
 
 
 def test_where_an_object_is_shown(labels):
-    cells = cells_of(whole(labels), exactly(labels, 1), thin=1, bold=2)
+    cells = rasterize_objects(whole(labels), exactly(labels, 1), thin=1, bold=2)
     for label in (5, 9, 1000, 4, 2000):
         np.testing.assert_array_equal(cells.where(label), labels == label)
 
 
 def test_recolouring_changes_the_object_and_nothing_else(labels):
-    cells = cells_of(whole(labels), exactly(labels, 3), thin=1, bold=3)
-    before = Marks(styles=(Style(), PALE_BLUE, RED)).adding([5, 9], [1, 1])
+    cells = rasterize_objects(whole(labels), exactly(labels, 3), thin=1, bold=3)
+    before = ObjectStyles(styles=(ObjectStyle(), PALE_BLUE, RED)).adding([5, 9], [1, 1])
     after = before.adding([9], [2])
-    changed = color_codes(cells, before) != color_codes(cells, after)
+    changed = overlay_codes(cells, before) != overlay_codes(cells, after)
     np.testing.assert_array_equal(changed, np.kron(labels == 9, np.ones((3, 3), bool)))
 
 
 def test_without_outlines_objects_are_filled_to_their_border(labels):
-    cells = cells_of(whole(labels), exactly(labels, 3), thin=1, bold=3)
-    codes = color_codes(cells, Marks(styles=(RED,)), outlines=False)
+    cells = rasterize_objects(whole(labels), exactly(labels, 3), thin=1, bold=3)
+    codes = overlay_codes(cells, ObjectStyles(styles=(RED,)), outlines=False)
     assert set(np.unique(codes)) == {0, 1}
 
 
 def test_the_colour_table_has_opaque_lines_and_tinted_fills():
-    table = color_table(Marks(styles=(Style(), RED, PALE_BLUE)), opacity=0.4, ink="#202020")
+    table = overlay_color_table(ObjectStyles(styles=(ObjectStyle(), RED, PALE_BLUE)), opacity=0.4, ink="#202020")
     assert table[0].tolist() == [0, 0, 0, 0]
     assert table[1, 3] == 0
     assert table[2, :3].tolist() == [0x20] * 3
@@ -136,11 +136,11 @@ def test_the_colour_table_has_opaque_lines_and_tinted_fills():
 
 
 def test_outlines_of_unknown_objects_fade_when_they_would_hide_them():
-    marks = Marks(styles=(Style(), RED))
-    alpha = [int(color_table(marks, 0.4, "#202020", side)[2, 3]) for side in (2, 6, 9, 40)]
+    marks = ObjectStyles(styles=(ObjectStyle(), RED))
+    alpha = [int(overlay_color_table(marks, 0.4, "#202020", side)[2, 3]) for side in (2, 6, 9, 40)]
     assert alpha[0] == 0
     assert alpha == sorted(alpha)
-    assert color_table(marks, 0.4, "#202020", side=2)[4, 3] == 255
+    assert overlay_color_table(marks, 0.4, "#202020", side=2)[4, 3] == 255
 
 
 def test_a_halo_lies_outside_of_its_shape():
@@ -168,7 +168,7 @@ def laid(cells, objects):
 
 
 def test_the_halo_of_one_object_leaves_its_inside_free(labels):
-    cells = cells_of(whole(labels), exactly(labels, 3), thin=1, bold=3)
+    cells = rasterize_objects(whole(labels), exactly(labels, 3), thin=1, bold=3)
     shown = laid(cells, (9,))
     np.testing.assert_array_equal(shown, halo(cells.where(9), 2, 1))
 
@@ -176,7 +176,7 @@ def test_the_halo_of_one_object_leaves_its_inside_free(labels):
 def test_several_objects_have_a_halo_each_and_a_line_between_those_that_touch():
     labels = np.zeros((12, 30), np.int32)
     labels[3:9, 3:8], labels[3:9, 8:13], labels[3:9, 20:26] = 5, 6, 7
-    cells = cells_of(whole(labels), exactly(labels, 4), thin=1, bold=3)
+    cells = rasterize_objects(whole(labels), exactly(labels, 4), thin=1, bold=3)
     shown = laid(cells, (5, 6, 7))
     chosen = np.kron(labels > 0, np.ones((4, 4), bool))
     np.testing.assert_array_equal(np.where(chosen, 0, shown), halo(chosen, 2, 1))
@@ -186,6 +186,6 @@ def test_several_objects_have_a_halo_each_and_a_line_between_those_that_touch():
 
 
 def test_objects_that_are_not_there_have_no_halo(labels):
-    cells = cells_of(whole(labels), exactly(labels, 1), thin=1, bold=2)
+    cells = rasterize_objects(whole(labels), exactly(labels, 1), thin=1, bold=2)
     assert halos(cells, (4, 2000), inner=2, outer=1) is None
     assert halos(cells, (), inner=2, outer=1) is None

@@ -9,10 +9,10 @@ import pytest
 import xarray as xr
 
 from svetlana_jupyter.core.annotations import Label, ObjectId
-from svetlana_jupyter.core.classes import Classes
-from svetlana_jupyter.core.results import DENSE_TABLE, class_map, object_table, probability_map
+from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.core.results import MAX_DENSE_LABEL, class_map, object_table, probability_map
 
-CLASSES = Classes().adding(["resting", "very active"])
+CLASSES = ClassScheme().adding(["resting", "very active"])
 
 
 def mask_of(labels: list[int], shape: tuple[int, ...] = (6, 8), seed: int = 0) -> xr.DataArray:
@@ -20,7 +20,7 @@ def mask_of(labels: list[int], shape: tuple[int, ...] = (6, 8), seed: int = 0) -
     return xr.DataArray(da.from_array(values, chunks=3), dims=("z", "y", "x")[-len(shape) :])
 
 
-@pytest.mark.parametrize("labels", [[1, 2, 3], [5, 70_000, 4_000_000_000], [1, DENSE_TABLE + 5]])
+@pytest.mark.parametrize("labels", [[1, 2, 3], [5, 70_000, 4_000_000_000], [1, MAX_DENSE_LABEL + 5]])
 @pytest.mark.parametrize("shape", [(6, 8), (4, 5, 6)])
 def test_a_class_map_holds_the_class_of_the_object_under_each_pixel(labels: list[int], shape: tuple[int, ...]) -> None:
     mask = mask_of(labels, shape)

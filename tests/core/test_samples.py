@@ -30,7 +30,7 @@ ARRAYS_OF_A_SEED = {
     "stripes": (lambda: samples.stripes(seed=1, size=1024, count=500, step=42), "bb8322821ede4512"),
     "bright_foci_3d": (lambda: samples.bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), "9677abdfd3d0ade4"),
     "faint_foci": (lambda: samples.faint_foci(seed=4, size=1024, count=500, step=42), "520422338715cf09"),
-    "grey_cells": (lambda: samples.grey_cells(1, 256, 15), "433a906954447cc9"),
+    "grey_cells": (lambda: samples.gray_cells(1, 256, 15), "433a906954447cc9"),
     "oriented_textures": (lambda: samples.oriented_textures(1, 300, 15), "a89c2a9d14f365c4"),
     "diagonal_textures": (lambda: samples.oriented_textures(1, 300, 15, turn=45), "c701c7d0c336541d"),
     "real_textures": (lambda: samples.real_textures(1, 300, 15), "924c4d2cc69df07d"),
@@ -50,7 +50,7 @@ def test_a_seed_gives_the_same_arrays_as_ever(name):
         samples.stripes,
         samples.faint_foci,
         samples.bright_foci_3d,
-        lambda seed: samples.grey_cells(seed, 300, 20),
+        lambda seed: samples.gray_cells(seed, 300, 20),
         lambda seed: samples.oriented_textures(seed, 400, 20),
         lambda seed: samples.real_textures(seed, 400, 20),
         lambda seed: samples.tube_and_somites(seed, (24, 80, 100), 60),
@@ -66,7 +66,7 @@ def test_labels_are_without_gaps_and_classes_have_names(make):
 
 
 def test_grey_cells_differ_in_brightness_alone():
-    sample = samples.grey_cells(1)
+    sample = samples.gray_cells(1)
     objects = regionprops(sample.mask, sample.image)
     means = np.array([cell.intensity_mean for cell in objects])
     assert np.array_equal(means > 122, sample.classes == 1)
@@ -152,7 +152,7 @@ def test_wells_may_differ_in_stain_and_in_the_share_of_activated_cells(tmp_path)
 
 def test_tiles_repeat_a_sample_with_fresh_labels(tmp_path):
     sample = samples.stripes(1)
-    stored = samples.tiled(sample, tmp_path, 2, 3)
+    stored = samples.tile_sample(sample, tmp_path, 2, 3)
     mask = zarr.open_array(stored.mask)[:]
     assert zarr.open_array(stored.image).shape == mask.shape == (512, 768)
     assert np.array_equal(zarr.open_array(stored.image)[256:, 512:], sample.image)

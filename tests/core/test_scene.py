@@ -10,14 +10,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svetlana_jupyter.core.contrast import Channel, Palette
-from svetlana_jupyter.core.marks import Marks, Style
+from svetlana_jupyter.core.contrast import Channel, DisplaySettings
+from svetlana_jupyter.core.marks import ObjectStyle, ObjectStyles
 from svetlana_jupyter.core.regions import Reader
 from svetlana_jupyter.core.scene import BRIGHT_INK, DARK_INK, Hint, ahead, compose, scale_bar
 from svetlana_jupyter.core.view import View
 
-GREY = Palette((Channel("grey", "#ffffff", (0, 255)),))
-MARKS = Marks(key="first", styles=(Style("#ff0000", fill=1.0),))
+GREY = DisplaySettings((Channel("grey", "#ffffff", (0, 255)),))
+MARKS = ObjectStyles(key="first", styles=(ObjectStyle("#ff0000", fill=1.0),))
 SIZE = (60, 80)
 
 
@@ -95,7 +95,7 @@ def test_the_same_arguments_give_the_same_scene(image, mask):
 def test_a_new_annotation_recolours_without_reading_a_pixel(image, mask):
     before = compose(image, mask, view(), GREY, MARKS)
     image.reads = mask.reads = 0
-    after = compose(image, mask, view(), GREY, Marks(key="second", styles=MARKS.styles), before=before)
+    after = compose(image, mask, view(), GREY, ObjectStyles(key="second", styles=MARKS.styles), before=before)
     assert image.reads == mask.reads == 0
     assert after.image is before.image
     assert after.cells is before.cells

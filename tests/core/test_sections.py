@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.sections import SIDES, take_sections
+from svetlana_jupyter.core.sections import SIDES, take_orthoviews
 from tests.core.test_regions import counted
 
 SHAPE = (80, 90, 100)
@@ -24,7 +24,7 @@ def volume(low, high, shape=SHAPE):
 
 def test_the_cuts_go_through_the_middle_of_the_object():
     image, mask, row = volume((38, 40, 50), (43, 49, 61))
-    sections = take_sections(image, mask, 7, row, None)
+    sections = take_orthoviews(image, mask, 7, row, None)
     assert tuple(sections) == SIDES
     z, y, x = 40, 44, 55
     values = image.values[0]
@@ -40,7 +40,7 @@ def test_the_cuts_go_through_the_middle_of_the_object():
 def test_a_projection_shows_the_brightest_voxel_and_the_whole_object():
     image, mask, row = volume((5, 40, 50), (9, 49, 61))
     image[0, 25, 44, 55] = 10**9
-    section = take_sections(image, mask, 7, row, None)["maximum"]
+    section = take_orthoviews(image, mask, 7, row, None)["maximum"]
     rows, columns = section.own.shape
     assert section.values[0, rows // 2, columns // 2] == 10**9
     assert section.own.sum() == 9 * 11
@@ -48,15 +48,15 @@ def test_a_projection_shows_the_brightest_voxel_and_the_whole_object():
 
 def test_beyond_the_volume_there_is_nothing():
     image, mask, row = volume((0, 0, 0), (3, 9, 11))
-    for section in take_sections(image, mask, 7, row, None).values():
+    for section in take_orthoviews(image, mask, 7, row, None).values():
         assert section.own.any()
-    assert take_sections(image, mask, 7, row, None)["xy"].values[0, 0].max() == 0
+    assert take_orthoviews(image, mask, 7, row, None)["xy"].values[0, 0].max() == 0
 
 
 @pytest.mark.parametrize("spacing", [(2.0, 0.5, 0.5), (1.0, 1.0, 1.0), (0.5, 1.0, 1.0)])
 def test_planes_that_lie_further_apart_are_drawn_so(spacing):
     image, mask, row = volume((15, 40, 50), (20, 49, 61))
-    sections = take_sections(image, mask, 7, row, spacing)
+    sections = take_orthoviews(image, mask, 7, row, spacing)
     for section in sections.values():
         assert section.size[0] == pytest.approx(section.size[1], rel=0.15)
     planes, columns = sections["xz"].own.shape
@@ -66,7 +66,7 @@ def test_planes_that_lie_further_apart_are_drawn_so(spacing):
 def test_of_a_huge_volume_no_more_is_read_than_lies_around_the_object():
     lazy, computed = counted(np.zeros((1, 64, 512, 512), np.uint8), (1, 16, 64, 64), ("c", "z", "y", "x"))
     _, mask, row = volume((30, 200, 200), (34, 220, 220), (64, 512, 512))
-    take_sections(lazy, mask, 7, row, None)
+    take_orthoviews(lazy, mask, 7, row, None)
     assert sum(computed) <= 4 * 3 * 3 * 16 * 64 * 64
 
 
@@ -74,6 +74,6 @@ def test_a_large_object_is_thinned():
     image, mask, row = volume((2, 5, 5), (38, 85, 95), SHAPE)
     wide = row.copy()
     wide["x1"] = 900
-    sections = take_sections(image, mask, 7, wide, None)
+    sections = take_orthoviews(image, mask, 7, wide, None)
     assert max(sections["xy"].own.shape) <= 130
     assert sections["xy"].own.any()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from svetlana_jupyter.core.recipes import MEANINGS, RECIPE_NAMES, RECIPES
+from svetlana_jupyter.core.recipes import PRESET_DESCRIPTIONS, RECIPE_NAMES, RECIPES
 from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 
@@ -94,7 +94,7 @@ def test_a_recipe_gives_what_is_not_given_and_another_one_begins_anew():
 
 
 def test_every_recipe_says_what_it_is():
-    assert set(MEANINGS) == set(RECIPES)
+    assert set(PRESET_DESCRIPTIONS) == set(RECIPES)
 
 
 def test_by_default_the_recipe_is_searched_for_and_begins_with_the_values_of_the_default_one():

@@ -58,11 +58,11 @@ def test_fitting_shows_the_whole_image(shape, size):
 
 @given(views, shapes)
 def test_the_image_never_leaves_the_screen(view, shape):
-    bounded = view.bounded(shape)
-    assert 0 <= bounded.center[0] <= shape[0]
-    assert 0 <= bounded.center[1] <= shape[1]
-    assert bounded.scale >= View.fitted(shape, view.size).scale / 8
-    assert bounded.bounded(shape) == bounded
+    clamped = view.clamped(shape)
+    assert 0 <= clamped.center[0] <= shape[0]
+    assert 0 <= clamped.center[1] <= shape[1]
+    assert clamped.scale >= View.fitted(shape, view.size).scale / 8
+    assert clamped.clamped(shape) == clamped
 
 
 @given(views, shapes)

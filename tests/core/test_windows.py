@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xarray import DataArray
 
 from svetlana_jupyter.core import windows
-from svetlana_jupyter.core.windows import Window, read_windows
+from svetlana_jupyter.core.windows import Window, read_regions
 
 
 class Counting:
@@ -45,7 +45,7 @@ def test_a_window_holds_the_pixels_of_its_part(data):
         high = tuple(data.draw(st.integers(start + 1, side)) for start, side in zip(low, (17, 23)))
         wanted.append(Window(low, high, data.draw(st.integers(1, 5))))
     for array in (DataArray(pixels), Counting(pixels).lazily(chunks)):
-        for window, found in zip(wanted, read_windows(array, wanted), strict=True):
+        for window, found in zip(wanted, read_regions(array, wanted), strict=True):
             np.testing.assert_array_equal(found, pixels[steps(window)])
             assert found.shape == (2, *window.shape)
 
@@ -55,7 +55,7 @@ WANTED = [Window((0, 0), (12, 12)), Window((8, 0), (20, 20), 3), Window((0, 8), 
 
 def test_every_chunk_is_decoded_once_however_many_windows_share_it():
     source = Counting(np.arange(400).reshape(1, 20, 20))
-    assert len(list(read_windows(source.lazily((1, 5, 5)), WANTED))) == 4
+    assert len(list(read_regions(source.lazily((1, 5, 5)), WANTED))) == 4
     assert len(source.reads) == 16 and set(source.reads.values()) == {1}
 
 
@@ -67,7 +67,7 @@ def test_what_is_kept_stays_within_its_bound(monkeypatch):
     monkeypatch.setattr(
         windows._Chunks, "release", lambda self, *a: (kept.append(len(self._kept)), release(self, *a))[1]
     )
-    for window, found in zip(WANTED, read_windows(source.lazily((1, 5, 5)), WANTED), strict=True):
+    for window, found in zip(WANTED, read_regions(source.lazily((1, 5, 5)), WANTED), strict=True):
         np.testing.assert_array_equal(found, source.pixels[steps(window)])
     assert max(kept) <= 3 and max(source.reads.values()) > 1
 
@@ -80,5 +80,5 @@ def test_a_large_window_keeps_one_chunk_at_a_time(stride, monkeypatch):
     monkeypatch.setattr(
         windows._Chunks, "release", lambda self, *a: (kept.append(len(self._kept)), release(self, *a))[1]
     )
-    next(read_windows(source.lazily((1, 5, 5)), [Window((0, 0), (20, 20), stride)]))
+    next(read_regions(source.lazily((1, 5, 5)), [Window((0, 0), (20, 20), stride)]))
     assert set(kept) == {1}

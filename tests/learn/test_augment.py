@@ -9,9 +9,9 @@ from scipy.ndimage import rotate
 
 from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings, TrainingSettings
 from svetlana_jupyter.learn.augment import Augmenter, center_crop
-from svetlana_jupyter.learn.layout import Layout
+from svetlana_jupyter.learn.layout import PatchLayout
 from svetlana_jupyter.learn.symmetry import matrices, symmetries
-from svetlana_jupyter.learn.warp import margin_for, rotations, warped
+from svetlana_jupyter.learn.warp import augmentation_margin, random_rotations, warped
 
 NOTHING = AugmentSettings.none().model_dump()
 
@@ -113,7 +113,7 @@ def test_free_rotations_in_3d_keep_a_ball_and_its_mask_however_far_apart_the_pla
 
 def test_rotations_are_rotations_and_drawn_evenly():
     patches = PatchSettings(size=(12.0, 12.0, 12.0), sampling=(12, 12, 12))
-    turned = rotations(4000, patches, True, torch.Generator().manual_seed(0))
+    turned = random_rotations(4000, patches, True, torch.Generator().manual_seed(0))
     torch.testing.assert_close(turned @ turned.transpose(1, 2), torch.eye(3).expand(4000, 3, 3), atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.linalg.det(turned), torch.ones(4000))
     # Each entry of an even rotation has mean 0 and variance 1/3.
@@ -124,7 +124,7 @@ def test_rotations_are_rotations_and_drawn_evenly():
 def test_the_geometry_between_pixels_agrees_with_that_of_whole_pixels():
     patches = torch.rand(48, 3, 6, 6, 6)
     every = symmetries(AugmentSettings(axes="all"), PatchSettings(size=(6.0,) * 3, sampling=(6,) * 3))
-    layout = Layout(image=2, copies=1, hidden=0, masked=True)
+    layout = PatchLayout(image=2, copies=1, hidden=0, masked=True)
     found = warped(patches, matrices(every), torch.zeros(48, 3), (6, 6, 6), layout)
     for number, (order, signs) in enumerate(every):
         turned = patches[number].permute(0, *(axis + 1 for axis in order))
@@ -135,9 +135,9 @@ def test_the_geometry_between_pixels_agrees_with_that_of_whole_pixels():
 def test_volumes_turned_plane_by_plane_are_those_turned_as_a_whole():
     smooth = torch.nn.functional.interpolate(torch.rand(6, 3, 4, 4, 4), size=(10, 14, 14), mode="trilinear")
     smooth[:, 2] = (smooth[:, 2] > 0.5).float()
-    layout = Layout(image=2, copies=2, hidden=1, masked=True)
+    layout = PatchLayout(image=2, copies=2, hidden=1, masked=True)
     cut = PatchSettings(size=(6.0, 8.0, 8.0), sampling=(6, 8, 8))
-    turned = rotations(6, cut, False, torch.Generator().manual_seed(0))
+    turned = random_rotations(6, cut, False, torch.Generator().manual_seed(0))
     turned[::2, 0] *= -1
     shifts = torch.tensor([[1.0, 0.5, -2.0]]).repeat(6, 1)
     tilted = turned.clone()
@@ -222,11 +222,13 @@ def test_any_number_of_channels_and_a_batch_of_one_are_varied_and_come_out_whole
 
 def test_the_margin_is_what_rotation_scale_and_shift_need():
     keep = PatchSettings(size=(20.0, 20.0), sampling=(10, 10))
-    assert margin_for(AugmentSettings(rotation="right_angles"), keep) == (1.0, 1.0)
-    assert margin_for(AugmentSettings(rotation="free"), keep) == pytest.approx((2**0.5, 2**0.5))
-    assert margin_for(AugmentSettings(rotation="none", scale=0.25, shift=0.1), keep) == pytest.approx((1.45, 1.45))
-    assert margin_for(AugmentSettings(rotation="free", scale=0.5), keep.changed(context="hide")) == (1.0, 1.0)
-    assert margin_for(AugmentSettings(shift=0.1), keep.changed(context="hide")) == (1.2, 1.2)
+    assert augmentation_margin(AugmentSettings(rotation="right_angles"), keep) == (1.0, 1.0)
+    assert augmentation_margin(AugmentSettings(rotation="free"), keep) == pytest.approx((2**0.5, 2**0.5))
+    assert augmentation_margin(AugmentSettings(rotation="none", scale=0.25, shift=0.1), keep) == pytest.approx(
+        (1.45, 1.45)
+    )
+    assert augmentation_margin(AugmentSettings(rotation="free", scale=0.5), keep.changed(context="hide")) == (1.0, 1.0)
+    assert augmentation_margin(AugmentSettings(shift=0.1), keep.changed(context="hide")) == (1.2, 1.2)
     long = PatchSettings(size=(10.0, 30.0, 40.0), sampling=(10, 30, 40))
-    assert margin_for(AugmentSettings(rotation="free"), long) == pytest.approx((1.0, 50 / 30, 50 / 40))
-    assert margin_for(AugmentSettings(rotation="free", axes="all"), long)[0] == pytest.approx(17**0.5)
+    assert augmentation_margin(AugmentSettings(rotation="free"), long) == pytest.approx((1.0, 50 / 30, 50 / 40))
+    assert augmentation_margin(AugmentSettings(rotation="free", axes="all"), long)[0] == pytest.approx(17**0.5)

@@ -12,10 +12,10 @@ import pytest
 from svetlana_jupyter.core.pairing import ImagePair, pair
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
-from svetlana_jupyter.learn.classifier import DESCRIPTION, WEIGHTS, load_classifier
-from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.classifier import SPEC_FILE, WEIGHTS_FILE, load_classifier
+from svetlana_jupyter.learn.events import FitResult
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.samples import collect_training_data
 from tests.learn.conftest import two_classes
 
 QUICK = TrainingSettings(epochs=2, steps=3, depth=2, width=4, trees=10, patches={"sampling": 12})
@@ -23,8 +23,8 @@ QUICK = TrainingSettings(epochs=2, steps=3, depth=2, width=4, trees=10, patches=
 
 def train(part, architecture: str = "small_cnn", **changes):
     settings = QUICK.changed(architecture=architecture, **changes)
-    *_, fitted = fit(gather_samples([part], settings, names={4: "dark", 7: "<b>bright</b>"}))
-    assert isinstance(fitted, Fitted)
+    *_, fitted = fit(collect_training_data([part], settings, names={4: "dark", 7: "<b>bright</b>"}))
+    assert isinstance(fitted, FitResult)
     return fitted.classifier
 
 
@@ -32,7 +32,7 @@ def train(part, architecture: str = "small_cnn", **changes):
 def test_a_saved_classifier_comes_back_with_everything_and_predicts_the_same(part, architecture, tmp_path):
     classifier = train(part, architecture)
     classifier.save(tmp_path / "run")
-    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [DESCRIPTION, WEIGHTS]
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [SPEC_FILE, WEIGHTS_FILE]
     loaded = load_classifier(tmp_path / "run")
     assert loaded.specification == classifier.specification
     assert loaded.kind == classifier.kind
@@ -42,7 +42,7 @@ def test_a_saved_classifier_comes_back_with_everything_and_predicts_the_same(par
 
 def test_the_description_reads_well_without_this_package(discs, tmp_path):
     train(discs).save(tmp_path)
-    found = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
+    found = json.loads((tmp_path / SPEC_FILE).read_text(encoding="utf-8"))
     assert found["kind"] == "network" and found["architecture"] == "small_cnn"
     assert found["classes"] == [{"id": 4, "name": "dark"}, {"id": 7, "name": "<b>bright</b>"}]
     assert found["ndim"] == 2 and found["channels"] == ["channel 1"]
@@ -72,7 +72,7 @@ def test_what_is_no_classifier_or_broken_or_newer_is_refused_in_words(discs, tmp
     with pytest.raises(ClassifierError, match=r"has no classifier\.json"):
         load_classifier(tmp_path / "nowhere")
     train(discs).save(tmp_path)
-    description, weights = tmp_path / DESCRIPTION, tmp_path / WEIGHTS
+    description, weights = tmp_path / SPEC_FILE, tmp_path / WEIGHTS_FILE
     text, saved = description.read_text(encoding="utf-8"), weights.read_bytes()
     for broken, word in (
         (text.replace('"format": 1', '"format": 2'), "newer version"),
@@ -94,7 +94,7 @@ def test_saving_again_over_a_folder_leaves_no_part_behind(discs, tmp_path):
     classifier = train(discs)
     classifier.save(tmp_path)
     classifier.save(tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == [DESCRIPTION, WEIGHTS]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [SPEC_FILE, WEIGHTS_FILE]
 
 
 def test_an_image_that_does_not_fit_is_refused_with_what_was_expected(discs, balls):

@@ -10,8 +10,8 @@ from svetlana_jupyter.core.destroyed import destroyed
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
-from svetlana_jupyter.learn.samples import Part, gather_samples
-from svetlana_jupyter.learn.validate import Validation, cross_validate
+from svetlana_jupyter.learn.samples import Part, collect_training_data
+from svetlana_jupyter.learn.validate import CrossValidationResult, cross_validate
 
 SETTINGS = TrainingSettings(
     epochs=8, steps=6, batch_size=16, depth=2, width=8, patches={"size": 14, "normalize": "object", "context": "hide"}
@@ -37,8 +37,8 @@ def stripes() -> Part:
 
 def held_out(part: Part, **augmentation) -> pd.DataFrame:
     values = {**AugmentSettings.none().model_dump(), **augmentation}
-    *_, last = cross_validate(gather_samples([part], SETTINGS.changed(augmentation=values)), 2)
-    assert isinstance(last, Validation)
+    *_, last = cross_validate(collect_training_data([part], SETTINGS.changed(augmentation=values)), 2)
+    assert isinstance(last, CrossValidationResult)
     return last.table
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from svetlana_jupyter.learn.device import kept_on
+from svetlana_jupyter.learn.device import storage_device
 
 PAGES_FAULTED = """
 import resource, torch
@@ -29,7 +29,7 @@ def test_memory_of_one_batch_is_used_again_by_the_next_as_a_worker_of_dask_would
     def faults(keep: str) -> int:
         code = PAGES_FAULTED.format(keep=keep)
         environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
-        return int(subprocess.check_output([sys.executable, "-c", code], env=environment))
+        return int(subprocess.check_logits([sys.executable, "-c", code], env=environment))
 
     assert faults("keep_freed_memory()") < faults("") / 2
 
@@ -37,5 +37,5 @@ def test_memory_of_one_batch_is_used_again_by_the_next_as_a_worker_of_dask_would
 @pytest.mark.parametrize(("nbytes", "where"), [(50, "cuda"), (51, "cpu")])
 def test_patches_stay_on_a_gpu_unless_they_fill_half_of_what_is_free(nbytes, where, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
-    assert kept_on(torch.device("cuda"), nbytes).type == where
-    assert [kept_on(torch.device(one), nbytes).type for one in ("cpu", "mps")] == ["cpu", "mps"]
+    assert storage_device(torch.device("cuda"), nbytes).type == where
+    assert [storage_device(torch.device(one), nbytes).type for one in ("cpu", "mps")] == ["cpu", "mps"]

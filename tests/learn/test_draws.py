@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.draws import Draws
+from svetlana_jupyter.learn.draws import BalancedBatchSampler
 
 TARGETS = np.repeat([3, 5, 8], [64, 16, 4])
 
 
 def counts(epochs: int = 200, **values) -> np.ndarray:
-    draws = Draws(TARGETS, TrainingSettings(**values))
+    draws = BalancedBatchSampler(TARGETS, TrainingSettings(**values))
     dealt = np.concatenate([batch for _ in range(epochs) for batch in draws.epoch()])
     return np.bincount(dealt, minlength=len(TARGETS))
 
@@ -39,7 +39,7 @@ def test_samples_of_a_class_are_drawn_equally_often():
 
 
 def test_without_steps_an_epoch_is_one_pass_over_the_samples():
-    draws = Draws(TARGETS, TrainingSettings(class_weights="none", steps=None, batch_size=16))
+    draws = BalancedBatchSampler(TARGETS, TrainingSettings(class_weights="none", steps=None, batch_size=16))
     batches = draws.epoch()
     assert len(batches) == draws.steps == 6
     assert sum(map(len, batches)) == len(TARGETS)
@@ -47,6 +47,6 @@ def test_without_steps_an_epoch_is_one_pass_over_the_samples():
 
 
 def test_the_same_seed_deals_the_same_batches():
-    first, second = (Draws(TARGETS, TrainingSettings(seed=4)) for _ in range(2))
+    first, second = (BalancedBatchSampler(TARGETS, TrainingSettings(seed=4)) for _ in range(2))
     for one, other in zip(first.epoch() + first.epoch(), second.epoch() + second.epoch(), strict=True):
         np.testing.assert_array_equal(one, other)

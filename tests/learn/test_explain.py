@@ -10,19 +10,19 @@ import pytest
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn import torchvision_loader
-from svetlana_jupyter.learn.explain import METHODS, explain
+from svetlana_jupyter.learn.explain import CAM_METHODS, explain
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.samples import collect_training_data
 
 QUICK = TrainingSettings(epochs=3, steps=5, depth=2, width=4, trees=10, patches={"sampling": 12})
 
 
 def classifier_of(part, **changes):
-    *_, fitted = fit(gather_samples([part], QUICK.changed(**changes)))
+    *_, fitted = fit(collect_training_data([part], QUICK.changed(**changes)))
     return fitted.classifier
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_the_map_lies_on_the_objects_patch_in_coordinates_of_the_image(part, method):
     found, objects, classes = part
     classifier = classifier_of(part, patches={"size": 14, "sampling": 14})

@@ -13,17 +13,17 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.unlike import compare_images
-from svetlana_jupyter.learn.familiar import Familiar, described, learn_familiar
+from svetlana_jupyter.learn.familiar import ReferenceDistribution, described, fit_reference
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.predict import predict
-from svetlana_jupyter.learn.samples import Samples, gather_samples
+from svetlana_jupyter.learn.samples import TrainingData, collect_training_data
 from tests.learn.conftest import Part, two_classes
 
 SETTINGS = TrainingSettings(epochs=1, steps=1, width=2, depth=1, trees=5, patches={"size": 16, "sampling": 16})
 
 
-def wells(count: int = 4, **settings) -> Samples:
-    return gather_samples(
+def wells(count: int = 4, **settings) -> TrainingData:
+    return collect_training_data(
         [two_classes(2, seed, name=f"well {seed}") for seed in range(count)], SETTINGS.changed(**settings)
     )
 
@@ -43,14 +43,14 @@ def changed(part: Part, kind: str) -> Part:
     return other, index_objects(other.mask), classes
 
 
-def share(familiar: Familiar, settings: TrainingSettings, part: Part) -> pd.DataFrame:
+def share(reference: ReferenceDistribution, settings: TrainingSettings, part: Part) -> pd.DataFrame:
     """Return the row of an image that no object is annotated of."""
     *_, fitted = fit(wells(**{"architecture": settings.architecture}))
-    events = list(predict(part[0], part[1], fitted.classifier, familiar=familiar))
-    unlike = np.concatenate([event.unlike for event in events])
-    assert unlike.shape == (len(part[1]),) and unlike.dtype == np.float32
-    row = pd.DataFrame({"asked": [len(unlike)], "unlike": [(unlike > 1).mean()]}, pd.Index(["new"], name="image"))
-    return compare_images(row, {}, familiar.left_out)
+    events = list(predict(part[0], part[1], fitted.classifier, reference=reference))
+    novelty = np.concatenate([event.novelty for event in events])
+    assert novelty.shape == (len(part[1]),) and novelty.dtype == np.float32
+    row = pd.DataFrame({"asked": [len(novelty)], "unlike": [(novelty > 1).mean()]}, pd.Index(["new"], name="image"))
+    return compare_images(row, {}, reference.left_out)
 
 
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
@@ -59,15 +59,15 @@ def share(familiar: Familiar, settings: TrainingSettings, part: Part) -> pd.Data
 )
 def test_an_image_that_looks_different_to_the_classifier_is_told_of(architecture: str, kind: str, told: bool) -> None:
     samples = wells(architecture=architecture)
-    familiar = learn_familiar(samples)
+    reference = fit_reference(samples)
     if architecture == "forest" and kind == "darker":
         told = True  # what it measures is not normalised
-    row = share(familiar, samples.settings, changed(two_classes(2, 77), kind)).loc["new"]
+    row = share(reference, samples.settings, changed(two_classes(2, 77), kind)).loc["new"]
     assert row["warn"] == told, row.to_dict()
 
 
 def test_about_five_in_a_hundred_of_a_left_out_group_are_beyond() -> None:
-    left_out = learn_familiar(wells(6)).left_out
+    left_out = fit_reference(wells(6)).left_out
     assert np.average(left_out.shares, weights=left_out.counts) == pytest.approx(0.05, abs=0.01)
     assert len(left_out.shares) == 6 and sum(left_out.counts) == 6 * 49
 
@@ -100,36 +100,36 @@ def test_turning_and_mirroring_leave_the_description_as_it_is(shape) -> None:
 
 
 def test_it_is_kept_without_pickle_and_read_again(tmp_path) -> None:
-    familiar = learn_familiar(wells())
-    familiar.save(tmp_path)
-    again = Familiar.load(tmp_path)
+    reference = fit_reference(wells())
+    reference.save(tmp_path)
+    again = ReferenceDistribution.load(tmp_path)
     patches = np.random.default_rng(0).normal(size=(9, 3, 16, 16)).astype(np.float32)
-    np.testing.assert_array_equal(again.unlike(patches, True), familiar.unlike(patches, True))
-    assert again.left_out == familiar.left_out
+    np.testing.assert_array_equal(again.novelty(patches, True), reference.novelty(patches, True))
+    assert again.left_out == reference.left_out
     (tmp_path / "familiar.safetensors").write_bytes(b"torn")
-    assert Familiar.load(tmp_path) is None
+    assert ReferenceDistribution.load(tmp_path) is None
 
 
 def test_flat_patches_and_few_annotations_tell_nothing() -> None:
     samples = wells(1)
-    assert learn_familiar(replace(samples, inputs=np.zeros_like(samples.inputs))) is None
-    assert learn_familiar(samples.subset(np.arange(19))) is None
+    assert fit_reference(replace(samples, inputs=np.zeros_like(samples.inputs))) is None
+    assert fit_reference(samples.subset(np.arange(19))) is None
 
 
 def test_volumes_and_patches_without_a_mask_are_described_too() -> None:
-    samples = gather_samples([two_classes(3)], SETTINGS.changed(patches={"mask_channel": False, "sampling": 8}))
-    familiar = learn_familiar(samples)
-    assert familiar is not None and familiar.unlike(samples.inputs[:3, :, :8, :8, :8], False).shape == (3,)
+    samples = collect_training_data([two_classes(3)], SETTINGS.changed(patches={"mask_channel": False, "sampling": 8}))
+    reference = fit_reference(samples)
+    assert reference is not None and reference.novelty(samples.inputs[:3, :, :8, :8, :8], False).shape == (3,)
 
 
 def test_of_an_image_with_many_objects_some_are_asked_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svetlana_jupyter.learn.predict.ASKED", 10)
     *_, fitted = fit(wells(architecture="forest"))
     found, objects, _ = two_classes(2, 5)
-    familiar = learn_familiar(wells(architecture="forest"))
+    reference = fit_reference(wells(architecture="forest"))
     runs = [
-        np.concatenate([event.unlike for event in predict(found, objects, fitted.classifier, size, familiar)])
+        np.concatenate([event.novelty for event in predict(found, objects, fitted.classifier, size, reference)])
         for size in (7, 64)
     ]
     assert len(runs[0]) == len(runs[1]) == 10 and sorted(runs[0]) == sorted(runs[1])
-    assert all(not len(event.unlike) for event in predict(found, objects, fitted.classifier))
+    assert all(not len(event.novelty) for event in predict(found, objects, fitted.classifier))

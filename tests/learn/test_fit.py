@@ -11,24 +11,30 @@ from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
 from svetlana_jupyter.learn import fit as fitting
 from svetlana_jupyter.learn.augment import Augmenter, center_crop
-from svetlana_jupyter.learn.events import Batch, Epoch, Fitted
+from svetlana_jupyter.learn.events import Batch, Epoch, FitResult
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import Gathering, Samples, gather, gather_each, gather_samples
+from svetlana_jupyter.learn.samples import (
+    CollectionProgress,
+    TrainingData,
+    collect_for_each,
+    collect_training_data,
+    gather,
+)
 
 QUICK = TrainingSettings(epochs=6, steps=5, batch_size=8, depth=2, width=4, patches={"sampling": 12})
 
 
-def trained(samples: Samples, **changes) -> Fitted:
+def trained(samples: TrainingData, **changes) -> FitResult:
     (*_, last) = fit(with_settings(samples, **changes))
-    assert isinstance(last, Fitted)
+    assert isinstance(last, FitResult)
     return last
 
 
-def with_settings(samples: Samples, **changes) -> Samples:
-    return Samples(**{**vars(samples), "settings": samples.settings.changed(**changes)})
+def with_settings(samples: TrainingData, **changes) -> TrainingData:
+    return TrainingData(**{**vars(samples), "settings": samples.settings.changed(**changes)})
 
 
-def accuracy(fitted: Fitted, part) -> float:
+def accuracy(fitted: FitResult, part) -> float:
     found, objects, classes = part
     right = [
         np.array(fitted.classifier.classes)[fitted.classifier.classify(inputs).argmax(axis=1)] == classes.loc[labels]
@@ -41,7 +47,7 @@ def accuracy(fitted: Fitted, part) -> float:
 def test_a_few_annotations_teach_either_classifier_to_tell_bright_from_dark(part, architecture):
     found, objects, classes = part
     few = classes.groupby(classes).head(5)
-    fitted = trained(gather_samples([(found, objects, few)], QUICK.changed(architecture=architecture, trees=30)))
+    fitted = trained(collect_training_data([(found, objects, few)], QUICK.changed(architecture=architecture, trees=30)))
     assert accuracy(fitted, part) >= 0.95
     assert fitted.n == 10
     assert fitted.classifier.classes == (4, 7)
@@ -50,24 +56,24 @@ def test_a_few_annotations_teach_either_classifier_to_tell_bright_from_dark(part
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "l1", "smooth_l1", "mse"])
 @pytest.mark.parametrize(("optimizer", "schedule"), [("adamw", "one_cycle"), ("adam", "step"), ("adam", "constant")])
 def test_every_loss_and_schedule_learns(discs, loss, optimizer, schedule):
-    fitted = trained(gather_samples([discs], QUICK), loss=loss, optimizer=optimizer, schedule=schedule)
+    fitted = trained(collect_training_data([discs], QUICK), loss=loss, optimizer=optimizer, schedule=schedule)
     assert accuracy(fitted, discs) >= 0.95
 
 
 @pytest.mark.parametrize("rotation", ["right_angles", "free"])
 def test_the_same_settings_and_seed_give_the_same_weights(part, rotation):
     settings = QUICK.changed(augmentation={"rotation": rotation, "scale": 0.1}, epochs=2)
-    first, second = (trained(gather_samples([part], settings)) for _ in range(2))
+    first, second = (trained(collect_training_data([part], settings)) for _ in range(2))
     for name, values in first.classifier.tensors().items():
         np.testing.assert_array_equal(values, second.classifier.tensors()[name])
-    other = trained(gather_samples([part], settings.changed(seed=1)))
+    other = trained(collect_training_data([part], settings.changed(seed=1)))
     assert any(
         (other.classifier.tensors()[name] != values).any() for name, values in first.classifier.tensors().items()
     )
 
 
 def test_training_leaves_the_global_random_state_and_the_samples_alone(discs):
-    samples = gather_samples([discs], QUICK)
+    samples = collect_training_data([discs], QUICK)
     before, inputs = torch.get_rng_state(), samples.inputs.copy()
     trained(samples)
     assert torch.equal(torch.get_rng_state(), before)
@@ -77,7 +83,7 @@ def test_training_leaves_the_global_random_state_and_the_samples_alone(discs):
 def test_how_a_file_is_chunked_does_not_change_what_is_trained(discs):
     found, objects, classes = discs
     chunked = type(found)(found.name, found.image.chunk({"y": 13, "x": 29}), found.mask.chunk({"y": 13, "x": 29}))
-    one, other = (gather_samples([(pair, objects, classes)], QUICK) for pair in (found, chunked))
+    one, other = (collect_training_data([(pair, objects, classes)], QUICK) for pair in (found, chunked))
     np.testing.assert_array_equal(one.objects, other.objects)
     np.testing.assert_allclose(one.inputs, other.inputs, atol=1e-5)
 
@@ -87,8 +93,8 @@ def test_how_a_file_is_chunked_does_not_change_what_is_trained(discs):
 )
 def test_several_batches_are_varied_at_once_and_each_holds_its_samples(discs, monkeypatch, pipeline, calls):
     still = {"flips": False, "rotation": "none", "brightness": 0.0, "noise": 0.0, "pipeline": pipeline}
-    samples = gather_samples([discs], QUICK.changed(augmentation=still, epochs=1))
-    monkeypatch.setattr(fitting, "VARIED", 3 * 8 * samples.inputs[0].size + 1)
+    samples = collect_training_data([discs], QUICK.changed(augmentation=still, epochs=1))
+    monkeypatch.setattr(fitting, "MAX_AUGMENTED_VALUES", 3 * 8 * samples.inputs[0].size + 1)
     steps, varied = [], []
     step, call = fitting._Training._step, Augmenter.__call__
 
@@ -109,21 +115,21 @@ def test_several_batches_are_varied_at_once_and_each_holds_its_samples(discs, mo
 
 
 def test_events_count_batches_and_epochs_and_end_with_the_classifier(discs):
-    events = list(fit(gather_samples([discs], QUICK)))
+    events = list(fit(collect_training_data([discs], QUICK)))
     batches = [(event.epoch, event.batch) for event in events if isinstance(event, Batch)]
     assert batches == [(epoch, batch) for epoch in range(1, 7) for batch in range(1, 6)]
     epochs = [event for event in events if isinstance(event, Epoch)]
     assert [event.epoch for event in epochs] == [1, 2, 3, 4, 5, 6]
     assert epochs[-1].loss < epochs[0].loss
     last = events[-1]
-    assert isinstance(last, Fitted)
+    assert isinstance(last, FitResult)
     assert not last.stopped
     assert last.history == tuple(epochs)
     assert [entry["loss"] for entry in last.classifier.specification.history] == [event.loss for event in epochs]
 
 
 def test_few_annotations_all_train_and_many_are_held_out_by_whole_groups(discs):
-    samples = gather_samples([discs], QUICK)
+    samples = collect_training_data([discs], QUICK)
     assert trained(samples).score is None
     fitted = trained(samples, held_out_from=20)
     assert fitted.n < len(samples)
@@ -142,45 +148,45 @@ def test_stopping_before_the_next_batch_gives_what_there_is(discs):
         asked.append(True)
         return len(asked) > 8
 
-    events = list(fit(gather_samples([discs], QUICK), stop))
+    events = list(fit(collect_training_data([discs], QUICK), stop))
     assert sum(isinstance(event, Batch) for event in events) == 8
     last = events[-1]
-    assert isinstance(last, Fitted) and last.stopped
+    assert isinstance(last, FitResult) and last.stopped
     assert [epoch.epoch for epoch in last.history] == [1, 2]
 
 
 def test_stopping_keeps_the_best_epoch_that_was_scored(discs):
-    samples = with_settings(gather_samples([discs], QUICK), held_out_from=20, epochs=20, steps=25)
+    samples = with_settings(collect_training_data([discs], QUICK), held_out_from=20, epochs=20, steps=25)
     epochs: list[Epoch] = []
     for event in fit(samples, stop=lambda: len(epochs) >= 4):
         if isinstance(event, Epoch):
             epochs.append(event)
-    assert isinstance(event, Fitted)
+    assert isinstance(event, FitResult)
     assert event.score == max(epoch.score for epoch in epochs[:4])
 
 
 def test_stopped_before_it_began_it_still_gives_a_usable_classifier(discs):
-    (last,) = fit(gather_samples([discs], QUICK), stop=lambda: True)
-    assert isinstance(last, Fitted) and last.stopped and last.history == ()
+    (last,) = fit(collect_training_data([discs], QUICK), stop=lambda: True)
+    assert isinstance(last, FitResult) and last.stopped and last.history == ()
     assert np.isfinite(last.classifier.classify(np.zeros((1, 3, 12, 12), np.float32))).all()
 
 
 def test_closing_the_generator_ends_training(discs):
-    running = fit(gather_samples([discs], QUICK))
+    running = fit(collect_training_data([discs], QUICK))
     assert isinstance(next(running), Batch)
     running.close()
     assert list(running) == []
 
 
 def test_a_loss_that_is_no_number_ends_training_with_a_sentence(discs):
-    samples = gather_samples([discs], QUICK)
+    samples = collect_training_data([discs], QUICK)
     samples.inputs[:] = np.inf
     with pytest.raises(ClassifierError, match="Give a learning_rate below"):
         list(fit(samples))
 
 
 def test_one_epoch_of_one_step_predicts_with_settled_averages(discs):
-    fitted = trained(gather_samples([discs], QUICK), epochs=1, steps=1)
+    fitted = trained(collect_training_data([discs], QUICK), epochs=1, steps=1)
     norm = fitted.classifier.module.blocks[0][2]
     assert (norm.running_mean != 0).any() and (norm.running_var != 1).any()
 
@@ -188,17 +194,17 @@ def test_one_epoch_of_one_step_predicts_with_settled_averages(discs):
 def test_one_class_or_none_is_refused_before_any_pixel_is_read(discs):
     found, objects, classes = discs
     with pytest.raises(InputError, match="none yet"):
-        gather_samples([(found, objects, classes[:0])], QUICK)
+        collect_training_data([(found, objects, classes[:0])], QUICK)
     with pytest.raises(InputError, match="only one class"):
-        gather_samples([(found, objects, classes[classes == 4])], QUICK)
-    samples = gather_samples([discs], QUICK)
+        collect_training_data([(found, objects, classes[classes == 4])], QUICK)
+    samples = collect_training_data([discs], QUICK)
     with pytest.raises(InputError, match="only one class"):
         fit(samples.subset(samples.targets == 4))
 
 
 def test_one_annotation_of_each_class_is_enough_to_train(discs):
     found, objects, classes = discs
-    fitted = trained(gather_samples([(found, objects, classes.groupby(classes).head(1))], QUICK), epochs=1)
+    fitted = trained(collect_training_data([(found, objects, classes.groupby(classes).head(1))], QUICK), epochs=1)
     assert fitted.n == 2
 
 
@@ -206,19 +212,19 @@ def test_an_annotation_of_an_object_that_is_gone_and_images_that_differ_are_refu
     found, objects, classes = discs
     gone = pd.concat([classes, pd.Series([4], index=[999])])
     with pytest.raises(InputError, match="no object 999"):
-        gather_samples([(found, objects, gone)], QUICK)
+        collect_training_data([(found, objects, gone)], QUICK)
     with pytest.raises(InputError, match="same dimensions and channels"):
-        gather_samples([discs, balls], QUICK)
+        collect_training_data([discs, balls], QUICK)
 
 
 def test_patches_that_do_not_fit_into_memory_are_refused_with_a_smaller_sampling(discs, monkeypatch):
-    monkeypatch.setattr("svetlana_jupyter.learn.samples.MOST_BYTES", 10_000)
+    monkeypatch.setattr("svetlana_jupyter.learn.samples.MAX_BYTES", 10_000)
     with pytest.raises(InputError, match="smaller sampling, for example 8"):
-        gather_samples([discs], QUICK)
+        collect_training_data([discs], QUICK)
 
 
 def test_class_weights_must_name_classes(discs):
-    samples = gather_samples([discs], QUICK, names={4: "dark", 7: "bright"})
+    samples = collect_training_data([discs], QUICK, names={4: "dark", 7: "bright"})
     for key in (99, "grey"):
         with pytest.raises(SettingsError, match=rf"{key!r}, but the annotated classes are 'dark' \(4\), 'bright'"):
             fit(with_settings(samples, class_weights={key: 2.0}))
@@ -226,9 +232,9 @@ def test_class_weights_must_name_classes(discs):
 
 def test_gathering_reports_progress_and_ends_with_samples_in_order_of_objects(discs):
     *steps, samples = gather([discs], QUICK)
-    assert all(isinstance(step, Gathering) for step in steps)
-    assert steps[-1] == Gathering(len(discs[2]), len(discs[2]))
-    assert isinstance(samples, Samples)
+    assert all(isinstance(step, CollectionProgress) for step in steps)
+    assert steps[-1] == CollectionProgress(len(discs[2]), len(discs[2]))
+    assert isinstance(samples, TrainingData)
     np.testing.assert_array_equal(samples.objects, discs[2].index)
     np.testing.assert_array_equal(samples.targets, discs[2])
 
@@ -236,12 +242,12 @@ def test_gathering_reports_progress_and_ends_with_samples_in_order_of_objects(di
 def test_groups_are_grouping_columns_else_images_else_regions(discs):
     found, objects, classes = discs
     other = type(found)("other", found.image, found.mask, {"plate": "P1", "well": "B2"})
-    assert set(gather_samples([(other, objects, classes), discs], QUICK).groups) == {"plate=P1 well=B2", "cells"}
-    assert len(set(gather_samples([discs], QUICK).groups)) == 16
+    assert set(collect_training_data([(other, objects, classes), discs], QUICK).groups) == {"plate=P1 well=B2", "cells"}
+    assert len(set(collect_training_data([discs], QUICK).groups)) == 16
 
 
 def test_augmentation_settings_reach_the_patches(discs):
-    wide = gather_samples([discs], QUICK.changed(augmentation=AugmentSettings(rotation="free")))
+    wide = collect_training_data([discs], QUICK.changed(augmentation=AugmentSettings(rotation="free")))
     assert wide.inputs.shape[-1] > 12
     assert accuracy(trained(wide), discs) >= 0.95
 
@@ -253,11 +259,11 @@ def test_several_trainings_gathered_together_see_what_each_would_see_alone(part)
         QUICK.changed(patches={"context": "hide", "normalize": "object"}, augmentation={"rotation": "free"}),
         QUICK.changed(architecture="forest"),
     ]
-    *steps, together = gather_each([part], several)
+    *steps, together = collect_for_each([part], several)
     assert (steps[-1].done, steps[-1].total) == (2 * len(part[2]), 2 * len(part[2]))
     assert together[0].inputs is together[1].inputs
     for settings, samples in zip(several, together, strict=True):
-        alone = gather_samples([part], settings)
+        alone = collect_training_data([part], settings)
         assert samples.settings == alone.settings
         np.testing.assert_array_equal(samples.targets, alone.targets)
         seen, own = samples.inputs, alone.inputs

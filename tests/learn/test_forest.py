@@ -12,19 +12,19 @@ from svetlana_jupyter.core.measures.table import columns
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import forest as forests
-from svetlana_jupyter.learn.classifier import DESCRIPTION, load_classifier
+from svetlana_jupyter.learn.classifier import SPEC_FILE, load_classifier
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.forest import fit_forest
-from svetlana_jupyter.learn.samples import Samples, gather_samples
+from svetlana_jupyter.learn.samples import TrainingData, collect_training_data
 
 
-def samples(count: int, classes: int, **values) -> Samples:
+def samples(count: int, classes: int, **values) -> TrainingData:
     rng = np.random.default_rng(count)
     targets = rng.integers(1, classes + 1, count) * 10
     inputs = rng.normal(size=(count, 12)).astype(np.float32)
     inputs[:, 0] += targets / 10
     nowhere = np.full(count, "")
-    return Samples(
+    return TrainingData(
         inputs=inputs,
         targets=targets,
         groups=nowhere,
@@ -71,7 +71,7 @@ def test_no_objects_give_no_rows():
 
 def test_a_forest_measures_what_its_settings_say_before_and_after_it_was_saved(discs, tmp_path):
     settings = TrainingSettings(architecture="forest", trees=20, measurements={"groups": ["texture"], "ring": 3})
-    forest = fit_forest(gather_samples([discs], settings))
+    forest = fit_forest(collect_training_data([discs], settings))
     forest.save(tmp_path)
     loaded = load_classifier(tmp_path)
     assert loaded.specification.features == tuple(column.key for column in columns(2, 1, ["texture"]))
@@ -82,8 +82,8 @@ def test_a_forest_measures_what_its_settings_say_before_and_after_it_was_saved(d
 
 
 def test_a_forest_of_other_measurements_is_refused_in_a_sentence(discs, tmp_path):
-    fit_forest(gather_samples([discs], TrainingSettings(architecture="forest", trees=5))).save(tmp_path)
-    file = tmp_path / DESCRIPTION
+    fit_forest(collect_training_data([discs], TrainingSettings(architecture="forest", trees=5))).save(tmp_path)
+    file = tmp_path / SPEC_FILE
     known = json.loads(file.read_text("utf-8"))
     for change in ({"features": known["features"][1:]}, {"features_version": 0}):
         file.write_text(json.dumps(known | change), "utf-8")

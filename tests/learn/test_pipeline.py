@@ -13,8 +13,8 @@ from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 from svetlana_jupyter.learn.augment import Augmenter
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.pipeline_build import pipeline_of
-from svetlana_jupyter.learn.samples import gather, gather_samples
+from svetlana_jupyter.learn.pipeline_build import build_pipeline
+from svetlana_jupyter.learn.samples import collect_training_data, gather
 
 A = albumentations
 QUICK = TrainingSettings(epochs=2, steps=3, depth=2, width=4, patches={"sampling": 12})
@@ -36,7 +36,7 @@ def applied(patches: torch.Tensor, *transforms, seed: int = 0, **patch_settings)
     settings = settings_of(*transforms, ndim=patches.ndim - 2, **patch_settings)
     copies = 2 if settings.patches.normalize == "both" else 1
     colors = (patches.shape[1] - settings.patches.mask_channel) // copies
-    pipeline = pipeline_of(settings, patches.ndim - 2, colors)
+    pipeline = build_pipeline(settings, patches.ndim - 2, colors)
     assert pipeline is not None
     return pipeline(patches, torch.Generator().manual_seed(seed))
 
@@ -141,7 +141,7 @@ def test_training_with_a_pipeline_survives_json_and_repeats_itself(request, name
     asked = described(albumentations.Affine(rotate=(-30, 30), p=0.9), albumentations.GaussNoise(p=0.5))
     settings = QUICK.changed(augmentation={"pipeline": asked})
     assert TrainingSettings.from_json(settings.to_json()) == settings
-    first, second = (list(fit(gather_samples([part], settings)))[-1].classifier.tensors() for _ in range(2))
+    first, second = (list(fit(collect_training_data([part], settings)))[-1].classifier.tensors() for _ in range(2))
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name])
 
@@ -151,7 +151,7 @@ def test_a_single_transform_and_the_long_form_of_names_are_understood():
     for name in ("HorizontalFlip", "albumentations.augmentations.geometric.transforms.HorizontalFlip"):
         described_ = {"transform": {"__class_fullname__": name, "p": 1.0}}
         settings = settings_of().changed(augmentation={"pipeline": described_})
-        out = pipeline_of(settings, 2, 2)(patches, torch.Generator())
+        out = build_pipeline(settings, 2, 2)(patches, torch.Generator())
         torch.testing.assert_close(out, patches.flip(-1), atol=1e-5, rtol=0)
 
 
@@ -172,7 +172,7 @@ REFUSED = [
 @pytest.mark.parametrize(("ndim", "channels", "transforms", "words"), REFUSED)
 def test_what_changes_the_shape_or_fails_is_refused_by_name(ndim, channels, transforms, words):
     with pytest.raises(SettingsError, match=words) as caught:
-        pipeline_of(settings_of(*transforms, ndim=ndim), ndim, channels)
+        build_pipeline(settings_of(*transforms, ndim=ndim), ndim, channels)
     assert "\n" not in str(caught.value)
 
 
@@ -219,7 +219,7 @@ class Mine(albumentations.HorizontalFlip):
 def test_nothing_outside_albumentations_is_ever_made(name):
     with pytest.raises(SettingsError, match=r"no Albumentations transform|transforms of Albumentations itself"):
         settings = settings_of().changed(augmentation={"pipeline": {"transform": {"__class_fullname__": name}}})
-        pipeline_of(settings, 2, 1)
+        build_pipeline(settings, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from svetlana_jupyter.errors import ClassifierError, DamagedError
 from svetlana_jupyter.learn import predict as predicting
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.predict import predict
-from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.samples import collect_training_data
 from tests.learn.conftest import two_classes
 
 QUICK = TrainingSettings(epochs=1, steps=2, depth=2, width=4, trees=10, patches={"sampling": 12})
@@ -25,7 +25,7 @@ QUICK = TrainingSettings(epochs=1, steps=2, depth=2, width=4, trees=10, patches=
 @pytest.fixture(scope="module", params=[2, 3], ids=["2D", "3D"])
 def trained(request):
     part = two_classes(request.param)
-    *_, fitted = fit(gather_samples([part], QUICK))
+    *_, fitted = fit(collect_training_data([part], QUICK))
     return part[0], part[1], fitted.classifier
 
 
@@ -62,7 +62,7 @@ def test_any_chunks_and_batch_size_predict_what_each_object_alone_gets(trained, 
 
 def test_a_forest_is_predicted_the_same_way(discs):
     pair, objects, _ = discs
-    *_, fitted = fit(gather_samples([discs], QUICK.changed(architecture="forest")))
+    *_, fitted = fit(collect_training_data([discs], QUICK.changed(architecture="forest")))
     events = list(predict(pair, objects, fitted.classifier, 10))
     assert sorted(np.concatenate([event.objects for event in events]).tolist()) == objects.index.tolist()
 

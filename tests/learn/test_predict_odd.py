@@ -16,7 +16,7 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn import predict as predicting
 from svetlana_jupyter.learn.fit import fit
 from svetlana_jupyter.learn.predict import predict
-from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.samples import collect_training_data
 from tests.core.test_windows import Counting
 
 SIDE = 16  # of blocks and chunks
@@ -47,8 +47,8 @@ def odd(request):
     size = FIELD if ndim == 2 else (8, FIELD, FIELD)
     settings = QUICK.changed(patches={"size": size, "sampling": size})
     classes = pd.Series([1, 2] * 3, index=LABELS)
-    *_, network = fit(gather_samples([(found, objects, classes)], settings))
-    *_, forest = fit(gather_samples([(found, objects, classes)], settings.changed(architecture="forest")))
+    *_, network = fit(collect_training_data([(found, objects, classes)], settings))
+    *_, forest = fit(collect_training_data([(found, objects, classes)], settings.changed(architecture="forest")))
     return image, mask, found, objects, network.classifier, forest.classifier
 
 

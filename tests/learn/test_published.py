@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from svetlana_jupyter.core.settings import PUBLISHED, TrainingSettings
+from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, TrainingSettings
 from svetlana_jupyter.errors import InputError, SettingsError
 from svetlana_jupyter.learn.building import build_network
 from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.events import FitResult
 from svetlana_jupyter.learn.explain import explain
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.published import Published
-from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.published import TorchvisionNetwork
+from svetlana_jupyter.learn.samples import collect_training_data
 from svetlana_jupyter.learn.torchvision_loader import load_torchvision
 from tests.learn.conftest import two_classes
 from tests.learn.test_fit import QUICK, accuracy, trained
@@ -25,9 +25,9 @@ FAMILIES = ["resnet18", "densenet121", "alexnet"]
 FEW = QUICK.changed(epochs=1, steps=2, batch_size=4, learning_rate=0.0001)
 
 
-def settings_for(name: str, **changes) -> TrainingSettings:
+def patch_settings_for_object(name: str, **changes) -> TrainingSettings:
     settings = FEW.changed(architecture=name, **changes)
-    return settings.changed(patches={"sampling": settings.least_side})
+    return settings.changed(patches={"sampling": settings.min_patch_side})
 
 
 def bundle(name: str):
@@ -39,20 +39,20 @@ def few(part, count: int = 4):
     return found, objects, classes.groupby(classes).head(count)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", TORCHVISION_ARCHITECTURES)
 def test_every_published_network_takes_any_number_of_channels_and_classes(name):
     torch.manual_seed(0)
     with torch.device("meta"):  # shapes alone: the largest have millions of weights
-        network = Published(name, channels=5, classes=7).eval()
-        logits = network(torch.zeros(2, 5, *[QUICK.changed(architecture=name).least_side] * 2))
+        network = TorchvisionNetwork(name, channels=5, classes=7).eval()
+        logits = network(torch.zeros(2, 5, *[QUICK.changed(architecture=name).min_patch_side] * 2))
     assert logits.shape == (2, 7)
-    assert dict(network.named_parameters())[network.first_filters].shape[1] == 5
+    assert dict(network.named_parameters())[network.first_conv_weight].shape[1] == 5
     assert network.last_layer.out_features == 7
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_gives_the_same_weights_twice_and_comes_back_from_its_folder(discs, name, tmp_path):
-    samples = gather_samples([few(discs)], settings_for(name))
+    samples = collect_training_data([few(discs)], patch_settings_for_object(name))
     first, second = trained(samples), trained(samples)
     for key, values in first.classifier.tensors().items():
         np.testing.assert_array_equal(values, second.classifier.tensors()[key])
@@ -66,7 +66,11 @@ def test_each_family_gives_the_same_weights_twice_and_comes_back_from_its_folder
 def test_a_resnet_learns_from_a_few_annotations(discs):
     assert (
         accuracy(
-            trained(gather_samples([few(discs)], settings_for("resnet18", epochs=3, steps=4, learning_rate=0.001))),
+            trained(
+                collect_training_data(
+                    [few(discs)], patch_settings_for_object("resnet18", epochs=3, steps=4, learning_rate=0.001)
+                )
+            ),
             discs,
         )
         >= 0.9
@@ -74,32 +78,32 @@ def test_a_resnet_learns_from_a_few_annotations(discs):
 
 
 def test_a_grouped_resnet_keeps_no_averages(discs):
-    network = build_network(settings_for("resnet18", norm="group"), 2, 3, 2)
+    network = build_network(patch_settings_for_object("resnet18", norm="group"), 2, 3, 2)
     assert not any("running" in key for key in network.state_dict())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_patches_smaller_than_its_strides_are_refused_with_what_it_needs(discs, name):
-    settings = settings_for(name)
-    side = settings.least_side
-    samples = gather_samples([discs], settings.changed(patches={"sampling": side - 1}))
+    settings = patch_settings_for_object(name)
+    side = settings.min_patch_side
+    samples = collect_training_data([discs], settings.changed(patches={"sampling": side - 1}))
     with pytest.raises(SettingsError, match=rf"{name} needs at least {side}.*\"sampling\": {side}"):
         fit(samples)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_patches_that_are_sampled_automatically_are_as_fine_as_it_needs(discs, name):
-    settings = settings_for(name).changed(patches={"sampling": None})
-    samples = gather_samples([discs], settings)
-    usual = gather_samples([discs], QUICK.changed(patches={"sampling": None})).settings.patches
+    settings = patch_settings_for_object(name).changed(patches={"sampling": None})
+    samples = collect_training_data([discs], settings)
+    usual = collect_training_data([discs], QUICK.changed(patches={"sampling": None})).settings.patches
     assert samples.settings.patches.size == usual.size
-    assert samples.settings.patches.sampling == (settings.least_side,) * 2 != usual.sampling
+    assert samples.settings.patches.sampling == (settings.min_patch_side,) * 2 != usual.sampling
     *_, last = fit(samples)
-    assert isinstance(last, Fitted)
+    assert isinstance(last, FitResult)
 
 
 def test_volumes_are_refused(balls):
-    samples = gather_samples([balls], QUICK.changed(architecture="resnet18", patches={"sampling": 32}))
+    samples = collect_training_data([balls], QUICK.changed(architecture="resnet18", patches={"sampling": 32}))
     with pytest.raises(SettingsError, match=r"resnet18 is for 2D images only.*small_cnn"):
         fit(samples)
 
@@ -119,7 +123,7 @@ def test_published_weights_are_taken_and_the_rest_is_told(channels, monkeypatch)
 
     monkeypatch.setattr(bundle("resnet18"), "get_state_dict", fetch)
     part = few(two_classes(2, channels=channels))
-    samples = gather_samples([part], settings_for("resnet18", pretrained=True, body="frozen"))
+    samples = collect_training_data([part], patch_settings_for_object("resnet18", pretrained=True, body="frozen"))
     fitted = trained(samples)
     assert asked == [{"progress": False, "check_hash": True, "weights_only": True}]
     note, *_ = fitted.notes
@@ -141,7 +145,9 @@ def test_the_old_names_of_a_densenet_are_understood(monkeypatch):
     }
     assert old.keys() != given.keys()
     monkeypatch.setattr(bundle("densenet121"), "get_state_dict", lambda self, **options: old)
-    samples = gather_samples([few(two_classes(2))], settings_for("densenet121", pretrained=True, epochs=1, steps=1))
+    samples = collect_training_data(
+        [few(two_classes(2))], patch_settings_for_object("densenet121", pretrained=True, epochs=1, steps=1)
+    )
     note, *_ = trained(samples).notes
     assert note.endswith(
         "begun anew: body.classifier.weight (1000 × 1024 there, 2 × 1024 here), "
@@ -154,7 +160,7 @@ def test_weights_that_cannot_be_fetched_are_a_sentence_before_training(discs, mo
         raise URLError("no route to host")
 
     monkeypatch.setattr(bundle("resnet18"), "get_state_dict", offline)
-    samples = gather_samples([few(discs)], settings_for("resnet18", pretrained=True))
+    samples = collect_training_data([few(discs)], patch_settings_for_object("resnet18", pretrained=True))
     with pytest.raises(InputError, match=r"cannot be fetched from https://.*no route to host.*pretrained=False"):
         fit(samples)
 
@@ -164,7 +170,7 @@ def test_nothing_is_fetched_without_being_asked(discs, monkeypatch, tmp_path):
         raise AssertionError("fetched")
 
     monkeypatch.setattr(bundle("resnet18"), "get_state_dict", fetch)
-    samples = gather_samples([few(discs)], settings_for("resnet18", epochs=1, steps=1))
+    samples = collect_training_data([few(discs)], patch_settings_for_object("resnet18", epochs=1, steps=1))
     fitted = trained(samples)
     specification = fitted.classifier.specification
     described = type(specification)(
@@ -177,4 +183,4 @@ def test_nothing_is_fetched_without_being_asked(discs, monkeypatch, tmp_path):
 
 def test_pretrained_is_refused_where_nobody_published_any(discs):
     with pytest.raises(SettingsError, match=r"not for 'small_cnn'.*start_from"):
-        fit(gather_samples([discs], QUICK.changed(pretrained=True)))
+        fit(collect_training_data([discs], QUICK.changed(pretrained=True)))

@@ -8,21 +8,25 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from svetlana_jupyter.core.settings import AugmentSettings
-from svetlana_jupyter.learn.layout import Layout
-from svetlana_jupyter.learn.relight import relit
+from svetlana_jupyter.learn.layout import PatchLayout
+from svetlana_jupyter.learn.relight import augment_intensity
 
-ONCE = Layout(image=3, copies=1, hidden=0, masked=True)
-TWICE = Layout(image=6, copies=2, hidden=3, masked=True)
+ONCE = PatchLayout(image=3, copies=1, hidden=0, masked=True)
+TWICE = PatchLayout(image=6, copies=2, hidden=3, masked=True)
 EACH = [{"brightness": 0.3}, {"gamma": 0.5}, {"color": 0.3}, {"noise": 0.2}, {"blur": 1.5}]
 
 
-def lit(patches: torch.Tensor, layout: Layout, mean: float = 0.0, deviation: float = 1.0, **values) -> torch.Tensor:
+def lit(
+    patches: torch.Tensor, layout: PatchLayout, mean: float = 0.0, deviation: float = 1.0, **values
+) -> torch.Tensor:
     settings = AugmentSettings(**{**AugmentSettings.none().model_dump(), **values})
     channels = torch.ones(patches.shape[1])
-    return relit(patches, settings, layout, mean * channels, deviation * channels, torch.Generator().manual_seed(0))
+    return augment_intensity(
+        patches, settings, layout, mean * channels, deviation * channels, torch.Generator().manual_seed(0)
+    )
 
 
-def random_patches(layout: Layout, count: int = 8, shape: tuple[int, ...] = (12, 12)) -> torch.Tensor:
+def random_patches(layout: PatchLayout, count: int = 8, shape: tuple[int, ...] = (12, 12)) -> torch.Tensor:
     """Return patches whose hidden channels show a disc, with a zero inside it."""
     patches = torch.rand(count, layout.image + 1, *shape, generator=torch.Generator().manual_seed(1)) + 0.5
     middle = torch.zeros(shape)
@@ -55,20 +59,20 @@ def test_a_dark_pixel_of_the_object_is_not_taken_for_hidden(values):
 @pytest.mark.parametrize("values", EACH, ids=str)
 @pytest.mark.parametrize("hidden", [0, 3, 6])
 def test_the_rim_that_was_left_out_stays_zero(values, hidden):
-    layout = Layout(image=6, copies=2, hidden=hidden, masked=True, rimmed=True)
+    layout = PatchLayout(image=6, copies=2, hidden=hidden, masked=True, has_eroded_margin=True)
     patches = random_patches(ONCE, count=8)
     inner = torch.zeros(12, 12)
     inner[4:8, 4:8] = 1
     around = 1 - patches[0, -1]
     copies = [patches[:, :3] * (inner if hidden > 3 * copy else inner + around) for copy in (1, 0)]
-    rimmed = torch.cat([*copies, patches[:, -1:]], dim=1)
-    out = lit(rimmed, layout, **values)
-    assert torch.equal(out == 0, rimmed == 0)
-    assert not torch.equal(out, rimmed)
+    has_eroded_margin = torch.cat([*copies, patches[:, -1:]], dim=1)
+    out = lit(has_eroded_margin, layout, **values)
+    assert torch.equal(out == 0, has_eroded_margin == 0)
+    assert not torch.equal(out, has_eroded_margin)
 
 
 def test_a_layout_without_a_mask_still_knows_what_is_hidden():
-    layout = Layout(image=2, copies=2, hidden=1, masked=False)
+    layout = PatchLayout(image=2, copies=2, hidden=1, masked=False)
     patches = random_patches(TWICE)[:, [0, 3]]
     out = lit(patches, layout, noise=0.5, blur=2.0)
     assert torch.equal(out[:, 1] == 0, patches[:, 1] == 0)
@@ -94,7 +98,7 @@ def test_brightness_is_a_gain_and_an_offset_of_each_channel_within_bounds():
 def test_both_copies_of_a_channel_change_alike(values):
     one = random_patches(ONCE)
     both = torch.cat([one[:, :3], one], dim=1)
-    out = lit(both, Layout(image=6, copies=2, hidden=0, masked=True), **values)
+    out = lit(both, PatchLayout(image=6, copies=2, hidden=0, masked=True), **values)
     torch.testing.assert_close(out[:, :3], out[:, 3:6])
 
 
@@ -137,7 +141,7 @@ def test_color_mixes_channels_linearly_about_the_mean_color():
 
 def test_color_does_nothing_where_there_is_one_channel():
     patches = random_patches(ONCE)[:, [0, 3]]
-    assert torch.equal(lit(patches, Layout(1, 1, 0, True), color=1.0), patches)
+    assert torch.equal(lit(patches, PatchLayout(1, 1, 0, True), color=1.0), patches)
 
 
 def test_noise_has_the_deviation_asked_for():
@@ -153,7 +157,7 @@ def test_blur_is_a_gaussian_no_wider_than_asked(shape):
     point = torch.zeros(16, 2, *shape)
     middle = tuple(side // 2 for side in shape)
     point[:, 0, *middle] = 1
-    out = lit(point, Layout(1, 1, 0, True), blur=2.0)[:, 0]
+    out = lit(point, PatchLayout(1, 1, 0, True), blur=2.0)[:, 0]
     widths = np.linspace(0.02, 2.0, 100)
     spread = np.stack([gaussian_filter(point[0, 0].numpy(), width, truncate=8) for width in widths])
     errors = np.abs(out.numpy()[:, None] - spread).reshape(16, 100, -1).max(axis=2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from svetlana_jupyter.core.candidates import candidates
-from svetlana_jupyter.core.choice import chosen_by_others, merit
+from svetlana_jupyter.core.choice import merit, nested_selection
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.samples import stripes
@@ -20,9 +20,9 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import crew
 from svetlana_jupyter.learn import search as searching
 from svetlana_jupyter.learn.fit import never
-from svetlana_jupyter.learn.plan import BUDGET, FEWEST_FIRST, affordable, plan, step_seconds
-from svetlana_jupyter.learn.samples import Part, Samples, gather_each, most_that_fit
-from svetlana_jupyter.learn.search import Found, Searching, search
+from svetlana_jupyter.learn.plan import BUDGET_SECONDS, MIN_FIRST_STEPS, affordable_candidates, plan, step_seconds
+from svetlana_jupyter.learn.samples import Part, TrainingData, collect_for_each, max_objects_in_memory
+from svetlana_jupyter.learn.search import Found, SearchProgress, search
 
 QUICK = TrainingSettings(epochs=6, steps=6, depth=2, width=8, folds=2, trees=10, patches={"size": 34, "sampling": 17})
 SOME = ("default", "oriented", "free", "plain", "forest")
@@ -34,15 +34,15 @@ def part() -> Part:
     return found, index_objects(found.mask), pd.Series(sample.classes + 1, index=np.arange(1, len(sample.classes) + 1))
 
 
-def gathered(names: tuple[str, ...] = SOME) -> dict[str, Samples]:
+def gathered(names: tuple[str, ...] = SOME) -> dict[str, TrainingData]:
     """Discs that only the direction of their stripes tells apart, as some recipes see them."""
     tried = {name: settings for name, settings in candidates(QUICK).items() if name in names}
-    *_, several = gather_each([part()], list(tried.values()))
+    *_, several = collect_for_each([part()], list(tried.values()))
     return dict(zip(tried, several, strict=True))
 
 
-def found_by(tried: dict[str, Samples], **how) -> Found:
-    (*_, last) = search(tried, fixed=True, **how)
+def found_by(tried: dict[str, TrainingData], **how) -> Found:
+    (*_, last) = search(tried, keep_epochs=True, **how)
     assert isinstance(last, Found)
     return last
 
@@ -50,8 +50,8 @@ def found_by(tried: dict[str, Samples], **how) -> Found:
 @pytest.fixture(scope="module", autouse=True)
 def _short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FEWEST_FIRST, 2, 12)
-        patch.setattr(crew, "BEAT", 1e9)
+        patch.setitem(MIN_FIRST_STEPS, 2, 12)
+        patch.setattr(crew, "HEARTBEAT_SECONDS", 1e9)
         yield
 
 
@@ -75,18 +75,18 @@ def test_stripes_are_told_apart_only_where_their_direction_is_kept(found):
 
 
 def test_the_others_are_left_behind_after_a_short_training(found):
-    finalists = [one for one in found.tried if one.finalist]
+    finalists = [one for one in found.tried if one.is_finalist]
     assert {one.settings.epochs for one in finalists if one.recipe != "forest"} == {QUICK.epochs}
-    (behind,) = [one for one in found.tried if not one.finalist]
+    (behind,) = [one for one in found.tried if not one.is_finalist]
     assert len(finalists) == 4
     assert behind.settings.epochs == 2
 
 
 def test_the_reported_score_is_that_of_choosing(found):
-    finalists = {one.recipe: one for one in found.tried if one.finalist}
+    finalists = {one.recipe: one for one in found.tried if one.is_finalist}
     known = {name: finalists[name].table[["p_1", "p_2"]].to_numpy(float) for name in SOME if name in finalists}
     truth, folds = (found.outer["truth"] - 1).to_numpy(), found.outer["fold"].to_numpy()
-    expected, _ = chosen_by_others(truth, folds, known)
+    expected, _ = nested_selection(truth, folds, known)
     np.testing.assert_allclose(found.outer[["p_1", "p_2"]], expected, atol=1e-6)
     for name, p in known.items():
         assert finalists[name].merit == pytest.approx(merit(truth, p), abs=1e-6)
@@ -103,8 +103,8 @@ def test_the_result_does_not_depend_on_how_many_train_at_a_time(found):
 
 
 def test_progress_grows_to_its_total_and_says_what_is_tried():
-    *steps, _ = search(gathered(), fixed=True)
-    assert all(isinstance(step, Searching) for step in steps)
+    *steps, _ = search(gathered(), keep_epochs=True)
+    assert all(isinstance(step, SearchProgress) for step in steps)
     done = [step.done for step in steps]
     assert done == sorted(done) and done[-1] == steps[-1].total
     assert steps[0].text == "trying 5 recipes: 1 of 10 trainings"
@@ -115,21 +115,21 @@ def test_progress_counts_what_each_training_costs():
     tried = gathered(("default", "oriented", "free", "plain"))
     dear = tried["plain"]
     tried["plain"] = replace(dear, settings=dear.settings.changed(steps=10 * QUICK.steps))
-    *steps, last = search(tried, fixed=True)
+    *steps, last = search(tried, keep_epochs=True)
     shares = np.diff([0, *(step.done for step in steps)])
     first = [shares[:4], shares[4:8]]  # both folds, in the order of the candidates
     for default, oriented, free, plain in first:
         assert default == oriented == free and plain == pytest.approx(10 * default, rel=0.1)
     assert steps[-1].done == steps[-1].total
     at_first, later = {step.total for step in steps[:8]}, {step.total for step in steps[8:]}
-    finalists = [one.recipe for one in last.tried if one.finalist]
+    finalists = [one.recipe for one in last.tried if one.is_finalist]
     assert (at_first == later) == ("plain" in finalists), "the dearest are expected to go on until the first round ends"
 
 
 def test_progress_goes_on_within_a_training(monkeypatch):
-    monkeypatch.setattr(crew, "BEAT", 0.0)
+    monkeypatch.setattr(crew, "HEARTBEAT_SECONDS", 0.0)
     monkeypatch.setattr(crew, "PATIENCE", 0.001)
-    *steps, last = search(gathered(("default", "oriented")), fixed=True)
+    *steps, last = search(gathered(("default", "oriented")), keep_epochs=True)
     done = [step.done for step in steps]
     assert isinstance(last, Found) and done == sorted(done) and done[-1] == steps[-1].total
     assert len(set(done)) > 4, "there are four trainings, of six epochs each"
@@ -139,21 +139,21 @@ def test_progress_goes_on_within_a_training(monkeypatch):
 def test_a_stop_ends_the_search_without_a_result():
     assert list(search(gathered(), stop=lambda: True)) == []
     seen = []
-    events = search(gathered(), fixed=True, stop=lambda: len(seen) >= 3)
+    events = search(gathered(), keep_epochs=True, stop=lambda: len(seen) >= 3)
     seen.extend(iter(lambda: next(events, None), None))
-    assert all(isinstance(event, Searching) for event in seen) and len(seen) == 3
+    assert all(isinstance(event, SearchProgress) for event in seen) and len(seen) == 3
 
 
 def test_with_few_candidates_all_are_trained_to_the_end():
     found = found_by(gathered(("default", "oriented", "forest")))
     assert found.recipe == "oriented"
-    assert all(one.finalist for one in found.tried)
+    assert all(one.is_finalist for one in found.tried)
 
 
 def test_a_candidate_that_diverges_is_no_reason_to_give_up(monkeypatch):
     tried = gathered(("default", "oriented", "plain"))
 
-    def broken(samples: Samples, stop=never):
+    def broken(samples: TrainingData, stop=never):
         if samples.settings.recipe == "oriented":
             raise ClassifierError("training diverged")
         return fit(samples, stop)
@@ -183,30 +183,30 @@ def settings_of(ndim: int, **changes) -> TrainingSettings:
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_plan_keeps_to_the_budget_and_grows_with_it(ndim, monkeypatch):
-    wide = plan([settings_of(ndim)] * 7, 45, 1, 4, fixed=False)
-    assert wide.seconds <= BUDGET[ndim]
+    wide = plan([settings_of(ndim)] * 7, 45, 1, 4, keep_epochs=False)
+    assert wide.seconds <= BUDGET_SECONDS[ndim]
     assert 0 < wide.first < wide.epochs <= 40
-    few = plan([settings_of(ndim)] * 2, 45, 1, 4, fixed=False)
+    few = plan([settings_of(ndim)] * 2, 45, 1, 4, keep_epochs=False)
     assert few.epochs > wide.epochs and few.finalists == 2
-    monkeypatch.setitem(BUDGET, ndim, 1e9)
-    assert plan([settings_of(ndim)] * 7, 45, 1, 4, fixed=False).epochs == 40
-    monkeypatch.setitem(BUDGET, ndim, 0.0)
-    assert plan([settings_of(ndim)] * 7, 45, 1, 4, fixed=False).epochs >= 4
+    monkeypatch.setitem(BUDGET_SECONDS, ndim, 1e9)
+    assert plan([settings_of(ndim)] * 7, 45, 1, 4, keep_epochs=False).epochs == 40
+    monkeypatch.setitem(BUDGET_SECONDS, ndim, 0.0)
+    assert plan([settings_of(ndim)] * 7, 45, 1, 4, keep_epochs=False).epochs >= 4
 
 
 def test_a_short_training_leaves_none_behind():
-    short = plan([settings_of(2, epochs=1)] * 7, 45, 1, 4, fixed=True)
+    short = plan([settings_of(2, epochs=1)] * 7, 45, 1, 4, keep_epochs=True)
     assert (short.first, short.epochs, short.finalists) == (1, 1, 7)
 
 
 def test_epochs_that_were_asked_for_are_kept():
-    assert plan([settings_of(3, epochs=500)] * 7, 45, 1, 4, fixed=True).epochs == 500
+    assert plan([settings_of(3, epochs=500)] * 7, 45, 1, 4, keep_epochs=True).epochs == 500
 
 
 def test_steps_batches_and_views_of_each_candidate_count():
-    usual = plan([settings_of(3)] * 3, 45, 1, 4, fixed=True).seconds
+    usual = plan([settings_of(3)] * 3, 45, 1, 4, keep_epochs=True).seconds
     for more, costs in (({"steps": 40}, 1.5), ({"batch_size": 64}, 1.5), ({"views": 48}, 1.01)):
-        assert plan([settings_of(3)] * 2 + [settings_of(3, **more)], 45, 1, 4, fixed=True).seconds > costs * usual
+        assert plan([settings_of(3)] * 2 + [settings_of(3, **more)], 45, 1, 4, keep_epochs=True).seconds > costs * usual
 
 
 def test_a_network_that_leaves_no_time_for_others_is_not_affordable_unless_it_is_about_as_quick_as_the_first(
@@ -216,9 +216,9 @@ def test_a_network_that_leaves_no_time_for_others_is_not_affordable_unless_it_is
     forest = settings_of(3, architecture="forest")
     tried = {"default": usual, "near": near, "slow": slow, "forest": forest}
     for budget, names in ((1e9, [*tried]), (1e-9, ["default", "near", "forest"])):
-        monkeypatch.setitem(BUDGET, 3, budget)
-        assert affordable(tried, 45, 1) == names
-    assert affordable({"default": slow, "plain": slow}, 45, 1) == ["default", "plain"]
+        monkeypatch.setitem(BUDGET_SECONDS, 3, budget)
+        assert affordable_candidates(tried, 45, 1) == names
+    assert affordable_candidates({"default": slow, "plain": slow}, 45, 1) == ["default", "plain"]
 
 
 def test_wider_networks_larger_patches_and_volumes_cost_more():
@@ -236,6 +236,6 @@ def test_as_many_objects_fit_as_their_patches_say():
     several = [samples.settings for samples in tried.values()]
     held = {samples.inputs.ctypes.data: samples.inputs for name, samples in tried.items() if name != "forest"}
     each = sum(inputs.nbytes for inputs in held.values()) / len(tried["forest"])
-    assert most_that_fit([part()], several, 2**24) == pytest.approx(2**24 / each, rel=0.1)
+    assert max_objects_in_memory([part()], several, 2**24) == pytest.approx(2**24 / each, rel=0.1)
     forest = [tried["forest"].settings]
-    assert most_that_fit([part()], forest, 2**24) >= 2**24, "of a forest, nothing is cut"
+    assert max_objects_in_memory([part()], forest, 2**24) >= 2**24, "of a forest, nothing is cut"

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svetlana_jupyter.core.grouping import group_names
+from svetlana_jupyter.core.grouping import name_groups
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.learn.samples import Samples, gather_samples
+from svetlana_jupyter.learn.samples import TrainingData, collect_training_data
 from svetlana_jupyter.learn.split import folds, held_out
 
 GESTURES = np.repeat([f"ann {number}" for number in range(10)], 4)
 
 
-def samples(targets, groups, gestures=None, **settings) -> Samples:
+def samples(targets, groups, gestures=None, **settings) -> TrainingData:
     n = len(targets)
-    return Samples(
+    return TrainingData(
         inputs=np.zeros((n, 1), np.float32),
         targets=np.asarray(targets, np.int64),
         groups=np.asarray(groups, str),
@@ -129,14 +129,14 @@ def test_groups_may_be_made_by_some_columns_alone():
     columns = {"patient": "7", "well": "A1"}
 
     def named(**options) -> list[str]:
-        return group_names("P7_A1", columns, objects, (100, 100), **options).tolist()
+        return name_groups("P7_A1", columns, objects, (100, 100), **options).tolist()
 
-    assert named(sole=False) == ["patient=7 well=A1"] * 2
-    assert named(sole=False, by=["patient"]) == ["patient=7"] * 2
-    assert named(sole=False, by=["image"]) == ["P7_A1"] * 2
-    assert named(sole=True) == ["patient=7 well=A1 0,0", "patient=7 well=A1 3,2"]
+    assert named(is_only_image=False) == ["patient=7 well=A1"] * 2
+    assert named(is_only_image=False, by=["patient"]) == ["patient=7"] * 2
+    assert named(is_only_image=False, by=["image"]) == ["P7_A1"] * 2
+    assert named(is_only_image=True) == ["patient=7 well=A1 0,0", "patient=7 well=A1 3,2"]
     with pytest.raises(InputError, match="no column 'plate' to hold out by; choose among patient, well, image"):
-        named(sole=False, by=["plate"])
+        named(is_only_image=False, by=["plate"])
 
 
 def test_the_settings_say_which_columns_are_held_out_by(discs):
@@ -147,7 +147,7 @@ def test_the_settings_say_which_columns_are_held_out_by(discs):
         for well in ("A1", "A2")
     ]
     settings = TrainingSettings(architecture="forest", hold_out_by=["patient"])
-    found = gather_samples([(well, objects, classes) for well in wells], settings)
+    found = collect_training_data([(well, objects, classes) for well in wells], settings)
     assert set(found.groups) == {"patient=Ann", "patient=Bob"}
     with pytest.raises(InputError, match="'plate'"):
-        gather_samples([(well, objects, classes) for well in wells], settings.changed(hold_out_by=["plate"]))
+        collect_training_data([(well, objects, classes) for well in wells], settings.changed(hold_out_by=["plate"]))

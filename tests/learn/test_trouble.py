@@ -9,11 +9,11 @@ import torch
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, SettingsError
 from svetlana_jupyter.learn import fit as fitting
-from svetlana_jupyter.learn.best import Best
+from svetlana_jupyter.learn.best import BestWeights
 from svetlana_jupyter.learn.device import choose_device, is_out_of_memory, mixed_precision
-from svetlana_jupyter.learn.events import Epoch, Fitted, Note
+from svetlana_jupyter.learn.events import Epoch, FitResult, TrainingNote
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.samples import collect_training_data
 from tests.learn.networks import Failing
 from tests.learn.test_fit import QUICK, accuracy, trained, with_settings
 
@@ -29,13 +29,13 @@ def failing(monkeypatch) -> Failing:
 
 @pytest.mark.parametrize("error", [FULL, CPU_FULL, MemoryError()], ids=["GPU", "CPU", "Python"])
 def test_full_memory_halves_the_batch_size_once_and_says_so(discs, failing, error):
-    samples = gather_samples([discs], QUICK)
+    samples = collect_training_data([discs], QUICK)
     Failing.errors[:] = [error]
     note, *rest = fit(samples, network=failing)
-    assert note == Note("Memory ran out with batches of 8 patches; training began again with batches of 4.")
-    assert not any(isinstance(event, Note) for event in rest)
+    assert note == TrainingNote("Memory ran out with batches of 8 patches; training began again with batches of 4.")
+    assert not any(isinstance(event, TrainingNote) for event in rest)
     last = rest[-1]
-    assert isinstance(last, Fitted) and last.notes == (note.text,)
+    assert isinstance(last, FitResult) and last.notes == (note.text,)
     assert last.classifier.specification.settings.batch_size == 4
     *_, plain = fit(with_settings(samples, batch_size=4), network=failing)
     for name, values in plain.classifier.tensors().items():
@@ -45,7 +45,7 @@ def test_full_memory_halves_the_batch_size_once_and_says_so(discs, failing, erro
 def test_memory_that_is_full_again_ends_with_a_sentence(discs, failing):
     Failing.errors[:] = [FULL, FULL]
     with pytest.raises(ClassifierError, match=r"batches of 8 patches, and again with 4: .*2\.00 GiB.*smaller"):
-        list(fit(gather_samples([discs], QUICK), network=failing))
+        list(fit(collect_training_data([discs], QUICK), network=failing))
     assert Failing.errors == []
 
 
@@ -53,7 +53,7 @@ def test_memory_that_is_full_again_ends_with_a_sentence(discs, failing):
 def test_no_other_error_is_taken_for_full_memory_or_swallowed(discs, failing, error):
     Failing.errors[:] = [error]
     with pytest.raises(type(error)) as caught:
-        list(fit(gather_samples([discs], QUICK), network=failing))
+        list(fit(collect_training_data([discs], QUICK), network=failing))
     assert caught.value is error
 
 
@@ -68,21 +68,23 @@ def test_a_rate_that_diverges_at_once_ends_with_a_sentence(discs, recipe):
         patches={"sampling": 12}, learning_rate=10.0, schedule="constant"
     )
     with pytest.raises(ClassifierError, match=r"training diverged after \d+ epochs.*Give a learning_rate below 10"):
-        list(fit(gather_samples([discs], settings)))
+        list(fit(collect_training_data([discs], settings)))
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "l1", "smooth_l1", "mse"])
 @pytest.mark.parametrize(("learning_rate", "said"), [(1e-6, True), (0.01, False)])
 def test_that_nothing_was_learned_is_said(discs, loss, learning_rate, said):
-    samples = gather_samples([discs], QUICK.changed(loss=loss, learning_rate=learning_rate, schedule="constant"))
+    samples = collect_training_data([discs], QUICK.changed(loss=loss, learning_rate=learning_rate, schedule="constant"))
     *_, last = fit(samples)
-    assert isinstance(last, Fitted)
+    assert isinstance(last, FitResult)
     assert [note.startswith("Nothing was learned") for note in last.notes] == [True] * said
     assert all(f"another learning_rate than {learning_rate:g}" in note for note in last.notes)
 
 
 def test_a_loss_near_that_of_guessing_is_not_all_that_tells_what_was_learned(discs):
-    samples = gather_samples([discs], QUICK.changed(label_smoothing=0.8))  # the least loss is 0.97 of that of guessing
+    samples = collect_training_data(
+        [discs], QUICK.changed(label_smoothing=0.8)
+    )  # the least loss is 0.97 of that of guessing
     *_, last = fit(samples)
     assert last.history[-1].loss > 0.96 * np.log(2) and last.notes == ()
     assert accuracy(last, discs) >= 0.95
@@ -102,11 +104,11 @@ def diverging(monkeypatch, steps: range, value: float) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
 @pytest.mark.parametrize("held_out_from", [20, 400])
 def test_a_later_divergence_keeps_the_best_so_far_and_says_so(discs, monkeypatch, value, held_out_from):
-    samples = with_settings(gather_samples([discs], QUICK), epochs=8, steps=25, held_out_from=held_out_from)
+    samples = with_settings(collect_training_data([discs], QUICK), epochs=8, steps=25, held_out_from=held_out_from)
     diverging(monkeypatch, range(4 * 25 + 3, 10**6), value)
     events = list(fit(samples))
     last, note = events[-1], events[-2]
-    assert isinstance(last, Fitted) and isinstance(note, Note)
+    assert isinstance(last, FitResult) and isinstance(note, TrainingNote)
     done = 6 if np.isfinite(value) else 4  # a loss that is a number gets a second chance
     assert note.text.startswith(f"Training diverged after {done} epochs:") and last.notes == (note.text,)
     assert "The network of epoch" in note.text and "epoch 5" not in note.text and "epoch 6" not in note.text
@@ -118,18 +120,18 @@ def test_a_later_divergence_keeps_the_best_so_far_and_says_so(discs, monkeypatch
 
 def test_one_epoch_that_goes_astray_and_comes_back_is_no_divergence(discs, monkeypatch):
     diverging(monkeypatch, range(11, 16), 1e6)
-    fitted = trained(gather_samples([discs], QUICK))
+    fitted = trained(collect_training_data([discs], QUICK))
     assert fitted.notes == () and len(fitted.history) == 6
 
 
 def test_a_last_epoch_that_goes_astray_is_not_what_is_kept(discs, monkeypatch):
     diverging(monkeypatch, range(26, 31), 1e6)
-    (note,) = trained(gather_samples([discs], QUICK)).notes
+    (note,) = trained(collect_training_data([discs], QUICK)).notes
     assert note.startswith("Training diverged after 6 epochs") and "network of epoch 5 is kept" in note
 
 
 def test_weights_that_are_no_numbers_are_never_kept(discs, monkeypatch):
-    samples = with_settings(gather_samples([discs], QUICK), epochs=4)
+    samples = with_settings(collect_training_data([discs], QUICK), epochs=4)
     step, count = fitting._Training._step, iter(range(1, 100))
 
     def spoiled(self, chosen, patches):
@@ -145,18 +147,18 @@ def test_weights_that_are_no_numbers_are_never_kept(discs, monkeypatch):
 
 
 def test_patience_ends_on_the_loss_where_nothing_is_held_out(discs):
-    samples = with_settings(gather_samples([discs], QUICK), epochs=500, patience=3, schedule="constant")
+    samples = with_settings(collect_training_data([discs], QUICK), epochs=500, patience=3, schedule="constant")
     *_, note, last = fit(samples)
     losses = [epoch.loss for epoch in last.history]
     assert len(losses) < 500 and not last.stopped
     assert int(np.argmin(losses)) == len(losses) - 4
-    assert note == Note(
+    assert note == TrainingNote(
         f"Nothing improved for 3 epochs: ended after {len(losses)} of 500 with the network of epoch {len(losses) - 3}."
     )
 
 
 def test_patience_ends_on_the_score_where_something_is_held_out_and_keeps_the_best(discs):
-    samples = with_settings(gather_samples([discs], QUICK), epochs=500, patience=3, steps=25, held_out_from=20)
+    samples = with_settings(collect_training_data([discs], QUICK), epochs=500, patience=3, steps=25, held_out_from=20)
     *_, note, last = fit(samples)
     scores = [epoch.score for epoch in last.history]
     assert int(np.argmax(scores)) == len(scores) - 4  # the first of the best: equals are no improvement
@@ -164,18 +166,18 @@ def test_patience_ends_on_the_score_where_something_is_held_out_and_keeps_the_be
 
 
 def test_without_patience_every_epoch_is_trained(discs):
-    assert len(trained(gather_samples([discs], QUICK), epochs=30).history) == 30
+    assert len(trained(collect_training_data([discs], QUICK), epochs=30).history) == 30
 
 
 def test_the_best_is_by_score_then_loss_and_the_later_of_equals():
     network = torch.nn.Linear(1, 1)
-    best, kept = Best(network), []
+    best, kept = BestWeights(network), []
     for epoch, (loss, score) in enumerate(
         [(1.0, None), (0.5, None), (0.7, None), (3.0, 0.6), (0.1, None), (2.0, 0.6)], 1
     ):
         network.bias.data[:] = epoch
         best.offer(epoch, loss, score)
-        kept.append((best.epoch, best.improved, best.score))
+        kept.append((best.epoch, best.last_improvement, best.score))
     assert kept == [(1, 1, None), (2, 2, None), (2, 2, None), (4, 4, 0.6), (4, 4, 0.6), (6, 4, 0.6)]
     network.bias.data[:] = 0
     best.restore()
@@ -183,7 +185,7 @@ def test_the_best_is_by_score_then_loss_and_the_later_of_equals():
 
 
 def test_batches_of_one_are_refused_where_normalisation_cannot_work(discs):
-    samples = gather_samples([discs], QUICK.changed(batch_size=1, steps=40))
+    samples = collect_training_data([discs], QUICK.changed(batch_size=1, steps=40))
     with pytest.raises(SettingsError, match='at least 2, or norm="group"'):
         fit(samples)
     assert accuracy(trained(samples, norm="group"), discs) >= 0.95
@@ -191,7 +193,7 @@ def test_batches_of_one_are_refused_where_normalisation_cannot_work(discs):
 
 @pytest.mark.parametrize("depth", [4, 8])
 def test_patches_smaller_than_the_small_networks_stride_are_refused_with_the_depth_that_works(discs, depth):
-    samples = gather_samples([discs], QUICK.changed(depth=depth))
+    samples = collect_training_data([discs], QUICK.changed(depth=depth))
     with pytest.raises(
         SettingsError, match=rf"12 × 12 pixels, but {depth} blocks .*need at least {2**depth}.*at most 3"
     ):
@@ -210,10 +212,10 @@ def test_mixed_precision_is_for_cuda_alone_unless_asked_for(monkeypatch):
 
 
 def test_mixed_precision_trains_and_saves_in_32_bits(part):
-    fitted = trained(gather_samples([part], QUICK.changed(precision="mixed")))
+    fitted = trained(collect_training_data([part], QUICK.changed(precision="mixed")))
     assert accuracy(fitted, part) >= 0.95
     assert {values.dtype for values in fitted.classifier.tensors().values()} == {np.dtype("f4"), np.dtype("i8")}
-    plain = trained(gather_samples([part], QUICK.changed(precision="full")))
+    plain = trained(collect_training_data([part], QUICK.changed(precision="full")))
     assert fitted.history[-1].loss != plain.history[-1].loss
 
 
@@ -236,7 +238,7 @@ def test_an_epoch_is_scored_once_however_it_ends(discs, epoch_count, monkeypatch
     monkeypatch.setattr(
         fitting._Training, "_balanced_accuracy", lambda self, some: measured.append(self.settled) or score(self, some)
     )
-    samples = with_settings(gather_samples([discs], QUICK), epochs=epoch_count, steps=25, held_out_from=20)
+    samples = with_settings(collect_training_data([discs], QUICK), epochs=epoch_count, steps=25, held_out_from=20)
     events = list(fit(samples))
     assert measured == [True] * epoch_count
     assert events[-1].score == [event for event in events if isinstance(event, Epoch)][-1].score

@@ -11,10 +11,10 @@ import torch
 
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.events import Fitted
+from svetlana_jupyter.learn.events import FitResult
 from svetlana_jupyter.learn.explain import explain
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import gather_samples
+from svetlana_jupyter.learn.samples import collect_training_data
 from svetlana_jupyter.learn.userland import find_network, import_network
 from tests.learn.networks import Flat, Plain
 from tests.learn.test_fit import QUICK, accuracy, trained
@@ -22,9 +22,9 @@ from tests.learn.test_fit import QUICK, accuracy, trained
 HERE = "tests.learn.networks"
 
 
-def given(samples, network) -> Fitted:
+def given(samples, network) -> FitResult:
     *_, last = fit(samples, network=network)
-    assert isinstance(last, Fitted)
+    assert isinstance(last, FitResult)
     return last
 
 
@@ -32,7 +32,7 @@ def test_a_module_given_as_an_object_learns_and_stays_as_it_was(part):
     found = part[0]
     module = Plain(3, 2, found.ndim)
     before = {name: values.clone() for name, values in module.state_dict().items()}
-    samples = gather_samples([part], QUICK.changed(epochs=12, learning_rate=0.03))
+    samples = collect_training_data([part], QUICK.changed(epochs=12, learning_rate=0.03))
     first, second = given(samples, module), given(samples, module)
     assert accuracy(first, part) >= 0.95
     assert first.classifier.specification.settings.architecture == "own"
@@ -43,14 +43,14 @@ def test_a_module_given_as_an_object_learns_and_stays_as_it_was(part):
 
 
 def test_an_import_path_builds_the_class_with_what_it_asks_for(part):
-    samples = gather_samples([part], QUICK.changed(architecture=f"{HERE}:Plain", epochs=12, learning_rate=0.03))
+    samples = collect_training_data([part], QUICK.changed(architecture=f"{HERE}:Plain", epochs=12, learning_rate=0.03))
     fitted = trained(samples)
     assert accuracy(fitted, part) >= 0.95
     assert fitted.classifier.module.body.layers[0].in_channels == samples.inputs.shape[1]
 
 
 def test_it_is_saved_and_comes_back_by_object_or_by_path(discs, tmp_path):
-    samples = gather_samples([discs], QUICK)
+    samples = collect_training_data([discs], QUICK)
     by_object, by_path = given(samples, Plain(3, 2)), trained(samples, architecture=f"{HERE}:Plain")
     _, inputs = next(by_object.classifier.cut(*discs[:2]))
     for name, fitted, network in (("object", by_object, Plain(3, 2)), ("path", by_path, None)):
@@ -61,7 +61,7 @@ def test_it_is_saved_and_comes_back_by_object_or_by_path(discs, tmp_path):
 
 
 def test_what_was_given_as_an_object_and_is_missing_or_another_is_asked_for_in_a_sentence(discs, tmp_path):
-    given(gather_samples([discs], QUICK), Plain(3, 2)).classifier.save(tmp_path)
+    given(collect_training_data([discs], QUICK), Plain(3, 2)).classifier.save(tmp_path)
     with pytest.raises(ClassifierError, match=rf"a {HERE}:Plain that was given as an object.*network=…"):
         load_classifier(tmp_path)
     with pytest.raises(ClassifierError, match="do not fit the network"):
@@ -98,7 +98,7 @@ def test_only_classes_of_modules_are_ever_built(path):
 
 
 def test_a_class_that_asks_for_more_is_refused_with_what_to_do(discs):
-    samples = gather_samples([discs], QUICK.changed(architecture=f"{HERE}:Demanding"))
+    samples = collect_training_data([discs], QUICK.changed(architecture=f"{HERE}:Demanding"))
     with pytest.raises(InputError, match=r"asks for 'mood'.*give the object"):
         fit(samples)
 
@@ -116,17 +116,17 @@ def test_a_class_that_asks_for_more_is_refused_with_what_to_do(discs):
 )
 def test_a_module_of_the_wrong_shape_is_refused_in_one_sentence_before_training(discs, module, words):
     with pytest.raises(InputError, match=words):
-        fit(gather_samples([discs], QUICK), network=module)
+        fit(collect_training_data([discs], QUICK), network=module)
 
 
 def test_a_module_that_was_given_as_own_but_is_not_there_is_asked_for(discs):
     with pytest.raises(InputError, match="give the object as well"):
-        fit(gather_samples([discs], QUICK.changed(architecture="own")))
+        fit(collect_training_data([discs], QUICK.changed(architecture="own")))
 
 
 def test_grad_cam_looks_at_its_last_convolution_or_says_that_there_is_none(discs):
     found, objects, classes = discs
-    samples = gather_samples([discs], QUICK.changed(epochs=1))
+    samples = collect_training_data([discs], QUICK.changed(epochs=1))
     seen = explain(found, objects, int(classes.index[0]), given(samples, Plain(3, 2)).classifier)
     assert np.isfinite(seen["cam"]).all()
     with pytest.raises(ClassifierError, match="needs a network with a convolution"):

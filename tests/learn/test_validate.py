@@ -9,17 +9,17 @@ import pytest
 
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import gather_samples
-from svetlana_jupyter.learn.validate import Fold, Validation, cross_validate
+from svetlana_jupyter.learn.samples import collect_training_data
+from svetlana_jupyter.learn.validate import CrossValidationResult, FoldProgress, cross_validate
 
 QUICK = TrainingSettings(epochs=4, steps=4, depth=2, width=4, trees=20, patches={"sampling": 12})
 
 
 @pytest.mark.parametrize("changes", [{}, {"architecture": "forest"}, {"augmentation": {"rotation": "free"}}])
 def test_the_score_of_an_easy_set_is_near_one_and_inside_its_interval(discs, changes):
-    *steps, result = cross_validate(gather_samples([discs], QUICK.changed(**changes)))
-    assert steps == [Fold(done, 4) for done in range(1, 5)]
-    assert isinstance(result, Validation)
+    *steps, result = cross_validate(collect_training_data([discs], QUICK.changed(**changes)))
+    assert steps == [FoldProgress(done, 4) for done in range(1, 5)]
+    assert isinstance(result, CrossValidationResult)
     assert result.accuracy >= 0.9 and result.balanced >= 0.9
     assert result.low < result.accuracy <= result.high <= 1
     assert result.n == len(result.table) == 49
@@ -32,7 +32,7 @@ def test_the_score_of_an_easy_set_is_near_one_and_inside_its_interval(discs, cha
 
 
 def test_labels_that_mean_nothing_score_near_chance(discs):
-    samples = gather_samples([discs], QUICK.changed(architecture="forest"))
+    samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
     shuffled = replace(samples, targets=np.random.default_rng(0).permutation(samples.targets))
     *_, result = cross_validate(shuffled)
     assert 0.2 < result.accuracy < 0.8
@@ -41,32 +41,32 @@ def test_labels_that_mean_nothing_score_near_chance(discs):
 def test_too_few_of_a_class_give_a_sentence_instead_of_a_number(discs):
     found, objects, classes = discs
     few = classes.groupby(classes).head(4)
-    samples = gather_samples([(found, objects, few)], QUICK, names={4: "dark", 7: "bright"})
+    samples = collect_training_data([(found, objects, few)], QUICK, names={4: "dark", 7: "bright"})
     (result,) = cross_validate(samples)
     assert (result.accuracy, result.low, result.high, result.balanced) == (None,) * 4
     assert "at least 5 annotated objects of each class, but dark has 4, bright has 4" in result.says
 
 
 def test_one_group_is_split_by_objects_and_the_result_says_so(discs):
-    samples = gather_samples([discs], QUICK.changed(architecture="forest"))
+    samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
     *_, result = cross_validate(replace(samples, groups=np.full(len(samples), "all")))
     assert "single objects" in result.says
 
 
 def test_a_stopped_cross_validation_gives_no_number(discs):
-    *_, result = cross_validate(gather_samples([discs], QUICK), stop=lambda: True)
+    *_, result = cross_validate(collect_training_data([discs], QUICK), stop=lambda: True)
     assert result.accuracy is None
     assert "Stopped" in result.says
 
 
 def test_the_settings_say_how_many_parts_are_held_out_in_turn(discs):
-    samples = gather_samples([discs], QUICK.changed(architecture="forest", folds=3))
+    samples = collect_training_data([discs], QUICK.changed(architecture="forest", folds=3))
     *steps, result = cross_validate(samples)
-    assert steps == [Fold(1, 3), Fold(2, 3), Fold(3, 3)] and result.table["fold"].nunique() == 3
+    assert steps == [FoldProgress(1, 3), FoldProgress(2, 3), FoldProgress(3, 3)] and result.table["fold"].nunique() == 3
 
 
 def test_objects_are_predicted_by_a_classifier_that_saw_nothing_of_their_part(discs):
-    samples = gather_samples([discs], QUICK.changed(architecture="forest"))
+    samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
     *_, result = cross_validate(samples)
     part = (result.table["fold"] == 2).to_numpy()
     *_, fitted = fit(samples.subset(~part))

@@ -23,13 +23,13 @@ from svetlana_jupyter.core.formats import stored
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn import predict as predicting
-from svetlana_jupyter.learn.familiar import learn_familiar
+from svetlana_jupyter.learn.familiar import fit_reference
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.network import Network, _arrived
+from svetlana_jupyter.learn.network import NetworkClassifier, _arrived
 from svetlana_jupyter.learn.predict import ask, predict_part, split_into_parts
-from svetlana_jupyter.learn.samples import gather_samples
-from svetlana_jupyter.project.cluster import choose_client, predict_on_cluster
-from svetlana_jupyter.project.parts import part_table
+from svetlana_jupyter.learn.samples import collect_training_data
+from svetlana_jupyter.project.cluster import predict_on_cluster, resolve_client
+from svetlana_jupyter.project.parts import merge_batches
 from svetlana_jupyter.project.project import Project
 from tests.learn.conftest import two_classes
 from tests.project.conftest import CLASSES, squares
@@ -65,7 +65,7 @@ class Noting:
         return da.from_array(self, chunks=chunks, name=False, meta=np.empty((0,) * self.ndim, self.dtype))
 
 
-class NotedNetwork(Network):
+class NotedNetwork(NetworkClassifier):
     """A network that notes its arrivals in other processes, and what it cuts there."""
 
     file: Path
@@ -112,26 +112,26 @@ def work(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An image in 16 blocks and some parts, which notes what is read of it, a classifier that notes what it cuts."""
     work_in_blocks_of(SIDE, client, monkeypatch)
     monkeypatch.setitem(predicting.PART, ("network", 2), 5)
-    samples = gather_samples([two_classes(2)], TrainingSettings(**QUICK, patches={"size": 12}))
+    samples = collect_training_data([two_classes(2)], TrainingSettings(**QUICK, patches={"size": 12}))
     *_, fitted = fit(samples)
     pair, objects, _ = two_classes(2)
     for kind in ("image", "mask"):
         array = getattr(pair, kind)
         pair = replace(
-            pair, **{kind: array.copy(data=Noting(np.asarray(array), tmp_path / kind).lazily(SIDE))}, memory=None
+            pair, **{kind: array.copy(data=Noting(np.asarray(array), tmp_path / kind).lazily(SIDE))}, feature_cache=None
         )
     network = NotedNetwork(fitted.classifier.specification, fitted.classifier.module)
     network.file = tmp_path / "network"
-    return pair, objects, network, learn_familiar(samples)
+    return pair, objects, network, fit_reference(samples)
 
 
-def locally(tmp_path, pair, objects, classifier, familiar):
+def locally(tmp_path, pair, objects, classifier, reference):
     """Return the parts, and what this process finds; nothing of that is noted."""
     parts = split_into_parts(pair, objects, classifier)
-    found = [predict_part(pair, part, classifier, familiar, ask(objects)) for part in parts]
+    found = [predict_part(pair, part, classifier, reference, ask(objects)) for part in parts]
     for name in ("image", "mask", "network"):
         (tmp_path / name).unlink()
-    return dict(enumerate(parts)), [part_table(*one, classifier.classes) for one in found]
+    return dict(enumerate(parts)), [merge_batches(*one, classifier.classes) for one in found]
 
 
 def assert_same(found, expected):
@@ -144,9 +144,9 @@ def assert_same(found, expected):
 
 def test_parts_are_the_same_blocks_are_read_once_and_the_classifier_travels_once_a_worker(client, work, tmp_path):
     parts, expected = locally(tmp_path, *work)
-    pair, objects, network, familiar = work
+    pair, objects, network, reference = work
     assert len(parts) >= 6 and sum(part.asked for part in expected) == len(objects)
-    found = dict(predict_on_cluster(client, pair, parts, network, familiar, ask(objects), lambda: False))
+    found = dict(predict_on_cluster(client, pair, parts, network, reference, ask(objects), lambda: False))
     assert_same(found, expected)
     for kind in ("image", "mask"):
         reads = noted(tmp_path / kind)
@@ -159,10 +159,10 @@ def test_parts_are_the_same_blocks_are_read_once_and_the_classifier_travels_once
 
 def test_a_worker_that_dies_costs_its_blocks_again_and_nothing_else(client, work, tmp_path):
     parts, expected = locally(tmp_path, *work)
-    pair, objects, network, familiar = work
+    pair, objects, network, reference = work
     pids = list(client.run(os.getpid).values())
     found = {}
-    for number, part in predict_on_cluster(client, pair, parts, network, familiar, ask(objects), lambda: False):
+    for number, part in predict_on_cluster(client, pair, parts, network, reference, ask(objects), lambda: False):
         found[number] = part
         if len(found) == 2:
             done = {f"cut {parts[known].index[0]}" for known in found}
@@ -177,10 +177,10 @@ def test_a_worker_that_dies_costs_its_blocks_again_and_nothing_else(client, work
 
 
 def test_a_stop_keeps_what_has_arrived_and_leaves_nothing_on_the_cluster(client, work):
-    pair, objects, network, familiar = work
+    pair, objects, network, reference = work
     parts = dict(enumerate(split_into_parts(pair, objects, network)))
     found: list[int] = []
-    for number, _ in predict_on_cluster(client, pair, parts, network, familiar, ask(objects), lambda: bool(found)):
+    for number, _ in predict_on_cluster(client, pair, parts, network, reference, ask(objects), lambda: bool(found)):
         found.append(number)
     assert len(found) == 1 < len(parts)
     client.sync(_until_empty, client)
@@ -228,11 +228,11 @@ def test_a_project_predicts_on_a_cluster_what_it_predicts_here(client, project, 
 
 
 def test_the_client_is_the_one_given_or_the_one_that_is_active(client):
-    assert choose_client(client) is client and choose_client(None) is None
+    assert resolve_client(client) is client and resolve_client(None) is None
     with client.as_current():
-        assert choose_client(None) is client and choose_client("local") is None
+        assert resolve_client(None) is client and resolve_client("local") is None
     with pytest.raises(InputError, match=r"must be a dask\.distributed\.Client"):
-        choose_client("tcp://10.0.0.1:8786")
+        resolve_client("tcp://10.0.0.1:8786")
 
 
 def test_a_cluster_without_the_package_or_with_another_version_is_one_sentence(client, monkeypatch):
@@ -246,7 +246,7 @@ def test_a_cluster_without_the_package_or_with_another_version_is_one_sentence(c
     monkeypatch.setitem(sys.modules, "svetlana_hidden", svetlana_jupyter)
     client.run(hide, None)
     with pytest.raises(InputError, match=r"of the cluster has no svetlana-jupyter\. Install the same"):
-        choose_client(client)
+        resolve_client(client)
     client.run(hide, "0.0.1")
     with pytest.raises(InputError, match=r"of the cluster has svetlana-jupyter 0\.0\.1, this is"):
-        choose_client(client)
+        resolve_client(client)

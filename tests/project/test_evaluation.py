@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.project.runs import Run, read_runs, writing_run
+from svetlana_jupyter.project.runs import Run, new_run, read_runs
 from svetlana_jupyter.project.training import digest
 from tests.project.conftest import CLASSES, squares
 
@@ -46,7 +46,7 @@ def run_of(project: Project, tables: dict[str, pd.DataFrame], note: str = NOTE) 
         stopped=False,
         note="Not known yet: it was not scored.",
     )
-    with writing_run(project._store.runs_folder) as (_, finish):
+    with new_run(project._store.runs_folder) as (_, finish):
         run = finish(unscored)
     run = run.with_score(note, tables)
     project._runs[run.name] = run

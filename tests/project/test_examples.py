@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.examples import examples
+from svetlana_jupyter.project.examples import select_training_objects
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 from tests.project.test_loop import QUICK, truth
@@ -17,10 +17,10 @@ def uneven(project: Project) -> Project:
     """Two more images: in each, objects of several sizes, one of them at the border, and all of them annotated."""
     for name, seed in (("odd", 5), ("even", 6)):
         image, mask = squares(seed=seed)
-        for label, shrunk in ((3, 6), (4, 9), (7, 8)):
+        for label, erode_masks in ((3, 6), (4, 9), (7, 8)):
             mask[mask == label] = 0
             row, column = divmod(label - 1, 4)
-            mask[row * 24 + 6 : row * 24 + 6 + shrunk, column * 24 + 6 : column * 24 + 18] = label
+            mask[row * 24 + 6 : row * 24 + 6 + erode_masks, column * 24 + 6 : column * 24 + 18] = label
         mask[:18, 6:18] = 1
         project.add(name, image, mask, axes="yx")
         for object in range(1, 13):
@@ -51,7 +51,7 @@ def naive(project: Project, border: bool, low: float, high: float) -> tuple[set,
 def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: bool, size) -> None:
     low, high = size or (None, None)
     left, at_border, other = naive(uneven, border, low or 0, high or np.inf)
-    labels, says = examples(uneven, border, size)
+    labels, says = select_training_objects(uneven, border, size)
     assert set(labels.index) == left and len(labels) == len(left) and at_border + other
     assert (f"{at_border} at the border" in says) == (at_border > 0)
     assert (f"{other} by their size" in says) == (other > 0)
@@ -61,7 +61,7 @@ def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: b
 
 def test_without_a_limit_all_are_examples(uneven: Project) -> None:
     for size in (None, (None, None)):
-        labels, says = examples(uneven, False, size)
+        labels, says = select_training_objects(uneven, False, size)
         assert len(labels) == 24 and says == ""
 
 

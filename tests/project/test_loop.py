@@ -20,7 +20,7 @@ import torch
 from svetlana_jupyter.core.samples import bright_foci_3d
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, ProjectError, SettingsError
-from svetlana_jupyter.project.jobs import JobState, threads_for
+from svetlana_jupyter.project.jobs import JobState, thread_count
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import read_runs
 from svetlana_jupyter.project.store import file_name
@@ -138,9 +138,9 @@ def test_a_script_computes_on_all_cores_and_a_panel_leaves_one_free(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert (threads_for("script"), threads_for("panel")) == (4, 3)
+    assert (thread_count("script"), thread_count("panel")) == (4, 3)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert (threads_for("script"), threads_for("panel")) == (2, 1)
+    assert (thread_count("script"), thread_count("panel")) == (2, 1)
     annotated(project)
     quick = {**QUICK, "threads": None}
     assert project.train(**quick).settings["threads"] == 2

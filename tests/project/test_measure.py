@@ -13,7 +13,7 @@ import tifffile
 
 from svetlana_jupyter.core import measure as measuring
 from svetlana_jupyter.project import project as projects
-from svetlana_jupyter.project.measured import MeasuredFiles
+from svetlana_jupyter.project.measured import DiskFeatureCache
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 from tests.project.test_loop import annotated
@@ -120,9 +120,9 @@ def test_ctrl_c_keeps_what_is_measured(project: Project, monkeypatch, seen: Coun
         project.measure()
     assert project.job is None
     monkeypatch.undo()
-    assert len(project.pair("P1_A2").memory.recall("shape")) == 12
+    assert len(project.pair("P1_A2").feature_cache.recall("shape")) == 12
     project.measure()
-    assert len(project.pair("P2_A1").memory.recall("shape")) == 12
+    assert len(project.pair("P2_A1").feature_cache.recall("shape")) == 12
 
 
 def test_known_measurements_need_no_job(project: Project, monkeypatch) -> None:
@@ -149,13 +149,13 @@ def test_a_broken_file_is_measured_again(project: Project, wells: Path) -> None:
 
 
 def test_two_kernels_keep_what_each_of_them_measured(tmp_path: Path) -> None:
-    first, second = (MeasuredFiles(tmp_path / "one", True, lambda: "same") for _ in range(2))
+    first, second = (DiskFeatureCache(tmp_path / "one", True, lambda: "same") for _ in range(2))
     rows = pd.DataFrame({"area": np.float32([1, 2, 3])}, pd.Index([5, 6, 7], name="object"))
     assert first.recall("shape").empty and second.recall("shape").empty
     first.keep("shape", rows.iloc[:2])
     second.keep("shape", rows.iloc[1:])
-    pd.testing.assert_frame_equal(MeasuredFiles(tmp_path / "one", True, lambda: "same").recall("shape"), rows)
-    assert MeasuredFiles(tmp_path / "one", True, lambda: "other").recall("shape").empty
+    pd.testing.assert_frame_equal(DiskFeatureCache(tmp_path / "one", True, lambda: "same").recall("shape"), rows)
+    assert DiskFeatureCache(tmp_path / "one", True, lambda: "other").recall("shape").empty
 
 
 def test_a_full_disk_keeps_nobody_from_measuring(project: Project, monkeypatch) -> None:
@@ -163,5 +163,5 @@ def test_a_full_disk_keeps_nobody_from_measuring(project: Project, monkeypatch) 
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
-    project.pair("P1_A1").memory.keep("shape", pd.DataFrame({"area": [1.0]}, pd.Index([1], name="object")))
-    assert len(project.pair("P1_A1").memory.recall("shape")) == 1
+    project.pair("P1_A1").feature_cache.keep("shape", pd.DataFrame({"area": [1.0]}, pd.Index([1], name="object")))
+    assert len(project.pair("P1_A1").feature_cache.recall("shape")) == 1

@@ -9,20 +9,20 @@ import pytest
 import torch
 
 from svetlana_jupyter.core.patches import cut_patches
-from svetlana_jupyter.core.samples import bright_foci_3d, grey_cells
+from svetlana_jupyter.core.samples import bright_foci_3d, gray_cells
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.errors import InputError, SettingsError
 from svetlana_jupyter.learn.augment import Augmenter
 from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import gather_samples
-from svetlana_jupyter.project.patches import patch_settings, seen_patch
+from svetlana_jupyter.learn.samples import collect_training_data
+from svetlana_jupyter.project.patches import classifier_patch, patch_settings
 from svetlana_jupyter.project.project import Project
 
 
 @pytest.fixture(params=["plane", "volume"])
 def cells(request, tmp_path):
     """A project with one image, nothing annotated."""
-    sample = grey_cells(0, size=300, count=30) if request.param == "plane" else bright_foci_3d(0)
+    sample = gray_cells(0, size=300, count=30) if request.param == "plane" else bright_foci_3d(0)
     made = Project(tmp_path / "cells.svetlana", classes=["a", "b"])
     made.add("cells", sample.image, sample.mask, axes="yx" if request.param == "plane" else "zyx")
     return made
@@ -38,7 +38,7 @@ def test_before_any_training_the_patch_is_what_a_training_would_cut(cells):
         for object, pixels in zip(labels, patches)
     }
     for object in objects.index[:5]:
-        patch = seen_patch(cells, "cells", int(object), settings)
+        patch = classifier_patch(cells, "cells", int(object), settings)
         np.testing.assert_allclose(patch.to_numpy(), cut[object], rtol=1e-5, atol=1e-5)
         assert patch["c"].values[-1] == "mask" and patch.sizes["c"] == len(cut[object])
         middle = objects.loc[object, ["y", "x"]].to_numpy(float)
@@ -79,7 +79,7 @@ def test_previewed_patches_are_those_that_training_draws(cells, values):
         cells.annotate("cells", int(object), "a" if object % 2 else "b")
     settings = TrainingSettings(**values, seed=3)
     labels = cells.labels()["class_id"].droplevel("image")
-    samples = gather_samples([(cells.pair("cells"), objects, labels)], settings)
+    samples = collect_training_data([(cells.pair("cells"), objects, labels)], settings)
     *_, fitted = fit(replace(samples, settings=samples.settings.changed(epochs=1, steps=1)))
     standardize = fitted.classifier.module.standardize
     drawn = torch.from_numpy(samples.inputs[[2]]).expand(8, *samples.inputs.shape[1:])
@@ -96,7 +96,7 @@ def test_without_augmentation_the_preview_shows_the_patch_itself_before_anything
     object = int(cells.objects("cells").index[0])
     cells.settings = TrainingSettings(augmentation=AugmentSettings.none())
     found = cells.preview_augmentation("cells", object, n=3)
-    expected = seen_patch(cells, "cells", object, patch_settings(cells, "cells"))
+    expected = classifier_patch(cells, "cells", object, patch_settings(cells, "cells"))
     assert found.sizes["n"] == 3
     for patch in found.to_numpy():
         np.testing.assert_allclose(patch, expected.to_numpy(), rtol=1e-5, atol=1e-5)
@@ -136,6 +136,6 @@ def test_before_objects_are_found_a_pipeline_that_asks_for_a_shape_needs_a_sampl
 
 def test_an_object_that_is_not_there_is_refused(cells):
     with pytest.raises(InputError, match="cells has no object 9999"):
-        seen_patch(cells, "cells", 9999, patch_settings(cells, "cells"))
+        classifier_patch(cells, "cells", 9999, patch_settings(cells, "cells"))
     with pytest.raises(InputError, match="cells has no object 9999"):
         cells.preview_augmentation("cells", 9999)

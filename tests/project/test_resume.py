@@ -22,7 +22,7 @@ from svetlana_jupyter.core import blocks
 from svetlana_jupyter.core.formats import stored
 from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.learn import predict
-from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.learn.network import NetworkClassifier
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES, squares
 
@@ -46,7 +46,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "BLOCK_PIXELS", SMALL_PARTS["pixels"])
     monkeypatch.setitem(blocks.SIDES, 2, SMALL_PARTS["sides"])
     monkeypatch.setitem(predict.PART, ("network", 2), SMALL_PARTS["least"])
-    monkeypatch.setattr(predict, "BATCH", {2: 2})
+    monkeypatch.setattr(predict, "BATCH_SIZES", {2: 2})
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +76,14 @@ def trained(made: Path, tmp_path: Path) -> Project:
 def cut(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     """How often each object was cut."""
     counted: Counter[int] = Counter()
-    original = Network.cut
+    original = NetworkClassifier.cut
 
     def counting(self, pair, objects):
         for labels, inputs in original(self, pair, objects):
             counted.update(labels.tolist())
             yield labels, inputs
 
-    monkeypatch.setattr(Network, "cut", counting)
+    monkeypatch.setattr(NetworkClassifier, "cut", counting)
     return counted
 
 

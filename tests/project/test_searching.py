@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from svetlana_jupyter.core import candidates
-from svetlana_jupyter.core.recipes import CANDIDATES
+from svetlana_jupyter.core.recipes import CANDIDATE_PRESETS
 from svetlana_jupyter.core.samples import stripes
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError
@@ -37,7 +37,7 @@ CLASSES = ["horizontal", "vertical"]
 def _short() -> Iterator[None]:
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(planning.FEWEST_FIRST, 2, 12)
+        patch.setitem(planning.MIN_FIRST_STEPS, 2, 12)
         yield
     torch.set_num_threads(before)
 
@@ -91,7 +91,7 @@ def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
     assert list(tried.columns) == [
         *("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
     ]
-    assert set(tried.index) <= set(CANDIDATES) and {"default", "oriented", "plain", "forest"} <= set(tried.index)
+    assert set(tried.index) <= set(CANDIDATE_PRESETS) and {"default", "oriented", "plain", "forest"} <= set(tried.index)
     assert tried.index[tried["chosen"]].tolist() == [run.settings["recipe"]] == [tried.index[0]]
     assert ((tried["low"] <= tried["accuracy"]) & (tried["accuracy"] <= tried["high"])).all()
     assert tried["finalist"].sum() == 4, "three networks and the forest"
@@ -203,17 +203,17 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
 ) -> None:
     asked, cut = [], []
 
-    def affordable(tried: dict[str, TrainingSettings], n: int, channels: int) -> list[str]:
+    def affordable_candidates(tried: dict[str, TrainingSettings], n: int, channels: int) -> list[str]:
         asked.append((n, channels, {one.patches.is_frozen for one in tried.values()}))
         return [name for name in tried if name not in left_out]
 
-    def gather_each(self, several, parts):
+    def collect_for_each(self, several, parts):
         cut.append({settings.recipe for settings in several})
         return gathering(self, several, parts)
 
-    gathering = TrainingTask.gather_each
-    monkeypatch.setattr(TrainingTask, "gather_each", gather_each)
-    monkeypatch.setattr(planning, "affordable", affordable)
+    gathering = TrainingTask.collect_for_each
+    monkeypatch.setattr(TrainingTask, "collect_for_each", collect_for_each)
+    monkeypatch.setattr(planning, "affordable_candidates", affordable_candidates)
     project = annotate(striped(tmp_path), range(1, 25))
     run = project.train(epochs=epochs, steps=1)
     assert asked == ([(24, 1, {True})] if left_out else [])
@@ -224,7 +224,7 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
 
 
 def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "CANDIDATES", ("default", "forest"))
+    monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "forest"))
     project.settings = TrainingSettings(epochs=1, steps=1, depth=1, width=1, folds=2, trees=10, threads=1)
     for name in ("P1_A1", "P1_A2"):
         project.annotate(name, [1, 3, 5, 7], "dim")

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import Run
-from svetlana_jupyter.project.testset import Pool, draw
+from svetlana_jupyter.project.testset import SamplingFrame, draw
 from tests.project.conftest import CLASSES, squares
 from tests.project.test_evaluation import held_out, run_of
 
@@ -45,28 +45,28 @@ def predicted(project: Project, wrong: int = 0) -> Run:
 
 
 def test_every_object_is_drawn_equally_often_and_never_twice() -> None:
-    pools = [[Pool("a", 0, np.array([3, 5])), Pool("b", 1, np.array([1, 2, 9]))]]
+    pools = [[SamplingFrame("a", 0, np.array([3, 5])), SamplingFrame("b", 1, np.array([1, 2, 9]))]]
     counts: Counter = Counter()
     for seed in range(1500):
         drawn = draw(pools, 2, (), seed)
-        assert len(set(drawn.subjects)) == 2 and drawn.stands_for == (2.5, 2.5)
-        counts.update(drawn.subjects)
+        assert len(set(drawn.object_ids)) == 2 and drawn.stands_for == (2.5, 2.5)
+        counts.update(drawn.object_ids)
     assert set(counts) == {("a", 3, 0), ("a", 5, 0), ("b", 1, 1), ("b", 2, 1), ("b", 9, 1)}
     assert chisquare(list(counts.values())).pvalue > 0.001
 
 
 def test_as_many_of_each_group_stand_for_all_of_it() -> None:
-    pools = [[Pool("a", 0, np.arange(1, 101))], [Pool("b", 0, np.arange(1, 4))]]
+    pools = [[SamplingFrame("a", 0, np.arange(1, 101))], [SamplingFrame("b", 0, np.arange(1, 4))]]
     drawn = draw(pools, 10, ("well",), 0)
     weights = {
-        image: {weight for subject, weight in zip(drawn.subjects, drawn.stands_for) if subject.image == image}
+        image: {weight for subject, weight in zip(drawn.object_ids, drawn.stands_for) if subject.image == image}
         for image in "ab"
     }
-    assert Counter(subject.image for subject in drawn.subjects) == {"a": 10, "b": 3} and weights == {
+    assert Counter(subject.image for subject in drawn.object_ids) == {"a": 10, "b": 3} and weights == {
         "a": {10.0},
         "b": {1.0},
     }
-    assert drawn.subjects[:10] != tuple(sorted(drawn.subjects)[:10]), "the order is random too"
+    assert drawn.object_ids[:10] != tuple(sorted(drawn.object_ids)[:10]), "the order is random too"
 
 
 def test_a_test_set_is_kept_and_drawn_once(project: Project) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.widgets.app import App
-from svetlana_jupyter.widgets.result import RunResult
+from svetlana_jupyter.widgets.result import RunScores
 
 
 def opened(app, title):
@@ -37,7 +37,7 @@ def test_a_panel_that_cannot_be_made_says_why_and_is_made_once_it_can(project, m
 
     app = App(project)
     with monkeypatch.context() as fault:
-        fault.setattr(RunResult, "show", broken)
+        fault.setattr(RunScores, "show", broken)
         app.tab.selected_index = train = app.tab.titles.index("Train")
     assert "remove that folder" in app.tab.children[train].children[1].text
     opened(app, "Annotate")

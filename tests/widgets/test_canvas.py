@@ -9,16 +9,16 @@ import pytest
 import xarray as xr
 from ipycanvas import Canvas, hold_canvas
 
-from svetlana_jupyter.core.contrast import Channel, Palette, to_screen
-from svetlana_jupyter.core.marks import Marks, Style
+from svetlana_jupyter.core.contrast import Channel, DisplaySettings, to_screen
+from svetlana_jupyter.core.marks import ObjectStyle, ObjectStyles
 from svetlana_jupyter.core.regions import Reader
 from svetlana_jupyter.core.scene import Hint, compose
 from svetlana_jupyter.core.view import View
-from svetlana_jupyter.widgets.canvas import DECORATION, IMAGE, OVERLAY, SELECTION, CanvasSurface, checked
+from svetlana_jupyter.widgets.canvas import DECORATION, IMAGE, OVERLAY, SELECTION, ImageCanvas, checked
 from tests.widgets.page import Page, listen
 
-GREY = Palette((Channel("grey", "#ffffff", (0, 255)),))
-RED = Marks(key="red", styles=(Style("#ff0000", bold=True, fill=1.0),))
+GREY = DisplaySettings((Channel("grey", "#ffffff", (0, 255)),))
+RED = ObjectStyles(key="red", styles=(ObjectStyle("#ff0000", bold=True, fill=1.0),))
 SIZE = (120, 160)
 JPEG, PNG = b"\xff\xd8", b"\x89PNG"
 
@@ -36,7 +36,7 @@ def page(pages):
 
 @pytest.fixture
 def surface():
-    return CanvasSurface(SIZE, repaint=lambda: None)
+    return ImageCanvas(SIZE, repaint=lambda: None)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_dragging_sends_no_pixels_and_moves_the_picture(surface, page, scene, pa
 def test_recolouring_sends_the_overlay_alone(surface, page, scene, pair):
     surface.paint(scene)
     sent = len(page.pictures)
-    blue = Marks(key="blue", styles=(Style("#0000ff", fill=1.0),))
+    blue = ObjectStyles(key="blue", styles=(ObjectStyle("#0000ff", fill=1.0),))
     surface.paint(compose(*pair, scene.view, GREY, blue, selected=151, before=scene))
     assert len(page.pictures) == sent + 1
     shown = layer(surface, page, OVERLAY)
@@ -130,7 +130,7 @@ def test_a_large_picture_is_jpeg_while_moving_and_png_when_still(surface, page):
     values = np.random.default_rng(0).integers(0, 120, (1, 900, 1200), np.uint8)
     labels = np.zeros((900, 1200), int)
     pair = Reader(xr.DataArray(values, dims=("c", "y", "x"))), Reader(xr.DataArray(labels, dims=("y", "x")))
-    surface = CanvasSurface((600, 800), repaint=lambda: None)
+    surface = ImageCanvas((600, 800), repaint=lambda: None)
     scene = compose(*pair, View((450.0, 600.0), 1.0, (600, 800)), GREY)
     surface.paint(scene)
     assert [picture[:2] for picture in page.pictures] == [JPEG]
@@ -151,7 +151,7 @@ def test_pixels_are_never_left_to_ipycanvas_to_encode(surface, page, scene, monk
 def test_after_an_exception_while_drawing_all_canvases_still_draw(surface, page, scene, monkeypatch):
     other = Canvas(width=10, height=10)
     with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
-        broken.setattr("svetlana_jupyter.core.encode.palette_png", lambda *_: 1 / 0)
+        broken.setattr("svetlana_jupyter.core.encode.indexed_png", lambda *_: 1 / 0)
         surface.paint(scene)
     assert page.messages == []
     other.fill_rect(1, 1, 2, 2)
@@ -174,7 +174,7 @@ def test_a_picture_that_is_not_whole_is_never_sent():
 
 
 def test_a_page_opened_later_shows_everything(pages, scene, pair):
-    surface = CanvasSurface(SIZE, repaint=lambda: surface.paint(scene))
+    surface = ImageCanvas(SIZE, repaint=lambda: surface.paint(scene))
     pages.append(Page())
     surface.paint(scene)
     pages[:] = [Page()]  # reloaded: it knows nothing of what was sent before
@@ -228,12 +228,12 @@ def test_a_blank_surface_shows_nothing_and_can_be_painted_again(surface, page, s
 def test_events_of_the_canvas_arrive_in_css_pixels_as_row_and_column(surface, page, pair):
     heard = []
 
-    class Listener:
+    class InputListener:
         def __getattr__(self, name):
             return lambda *arguments: heard.append((name, *arguments))
 
     surface.paint(compose(*pair, View((150.0, 200.0), 2.0, SIZE, dpr=2.0), GREY))
-    surface.listen(Listener())
+    surface.listen(InputListener())
     surface.shown = ("image", 7)
     fire = surface.widget._canvases[-1]._handle_frontend_event
     for event in ("mouse_move", "mouse_down", "mouse_up"):

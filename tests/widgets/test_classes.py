@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.widgets.annotation import AnnotationPanel
-from svetlana_jupyter.widgets.labelling import TOO_EARLY
-from svetlana_jupyter.widgets.parts import ClassRows
+from svetlana_jupyter.widgets.labelling import KEY_IGNORED
+from svetlana_jupyter.widgets.parts import ClassButtons
 
 STAGES = [f"stage {number}" for number in range(1, 17)]
 
@@ -102,8 +102,8 @@ def test_a_class_without_a_key_is_found_by_its_name(many, project):
 
 def test_enter_takes_the_class_that_begins_with_what_was_typed():
     found = []
-    rows = ClassRows(act=found.append, recolor=lambda *_: None, found=found.append)
-    rows.show(Classes().adding(["un-dead", "dead", *STAGES]), {})
+    rows = ClassButtons(act=found.append, recolor=lambda *_: None, found=found.append)
+    rows.show(ClassScheme().adding(["un-dead", "dead", *STAGES]), {})
     rows.find.value = "Dea"
     assert "⏎" in rows.row(2).children[2].value
     assert "⏎" not in rows.row(1).children[2].value
@@ -123,7 +123,7 @@ def test_a_class_looked_for_while_another_object_was_on_the_screen_labels_nothin
     many.press("/", ("left", 3))
     enter(many.rows.find, "stage 16")
     assert not project.labels().size
-    assert many.status.text == TOO_EARLY
+    assert many.status.text == KEY_IGNORED
     enter(many.rows.find, "stage 16")
     assert project.label_of("left", 4).class_id
 

@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_takes_no_key_and_loses_none(panel, project, monkeyp
     assert Project(project.path).class_counts().to_dict() == {"bright": 1, "dark": 1}
 
 
-ELSEWHERE = """
+HIDDEN_SETTINGS = """
 import sys
 from svetlana_jupyter.project.dataset import Dataset
 project = Dataset(sys.argv[1], annotator="ann")
@@ -180,7 +180,7 @@ sys.stdin.read()
 @pytest.fixture
 def elsewhere(project):
     """Another kernel that annotates as ann."""
-    command = [sys.executable, "-c", ELSEWHERE, str(project.path)]
+    command = [sys.executable, "-c", HIDDEN_SETTINGS, str(project.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "open\n"
         yield process

@@ -10,7 +10,7 @@ import tifffile
 
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.app import App
-from svetlana_jupyter.widgets.latest import Latest
+from svetlana_jupyter.widgets.latest import LatestQuestion
 from tests.widgets.conftest import squares
 
 
@@ -164,7 +164,7 @@ def test_only_the_answer_to_the_last_question_is_shown():
     shown = []
 
     async def typed() -> None:
-        latest = Latest(str.upper, shown.append, delay=0)
+        latest = LatestQuestion(str.upper, shown.append, delay=0)
         for text in ("a", "ab", "abc"):
             latest.ask(text)
         while not shown:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from svetlana_jupyter.core.contact import AROUND
+from svetlana_jupyter.core.contact import GAP_COLORS
 from svetlana_jupyter.core.contrast import rgb_of
-from svetlana_jupyter.core.levels import Level
+from svetlana_jupyter.core.levels import PyramidLevel
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.gallery import GalleryPanel
 from svetlana_jupyter.widgets.sheet import MARKS, PICTURES
@@ -75,7 +75,7 @@ def test_every_object_has_a_patch_with_itself_in_the_middle(panel):
     assert all(bright > dark + 20 for bright, dark in zip(middles[::2], middles[1::2])), (
         "odd objects are the bright ones"
     )
-    assert (cell_pixels(panel, 50) == rgb_of(AROUND[panel.page.sheet.ink])).all()
+    assert (cell_pixels(panel, 50) == rgb_of(GAP_COLORS[panel.page.sheet.ink])).all()
 
 
 def test_one_key_labels_what_is_selected_in_one_gesture(panel, project):
@@ -235,7 +235,7 @@ def test_more_is_shown_around_each_object_and_outlines_come_and_go(panel):
     with_outlines = panel.page.sheet.pixels
     press(panel, "o")
     without = panel.page.sheet.pixels
-    assert (with_outlines != without).any() and not panel.looks.outlines.value
+    assert (with_outlines != without).any() and not panel.display_bar.outlines.value
     press(panel, "]")
     assert panel.page.field > 1 and (panel.page.sheet.pixels != without).any()
 
@@ -271,10 +271,15 @@ def test_frames_show_annotations_and_predictions(trained):
     tiles = dict(zip(shown(panel), panel.page.sheet.tiles))
     bright = trained.classes.by_name("bright")
     annotated = tiles["left", 1]
-    assert (annotated.color, annotated.firm, annotated.name, annotated.share) == (bright.color, True, "bright", "")
+    assert (annotated.color, annotated.is_annotated, annotated.name, annotated.share) == (
+        bright.color,
+        True,
+        "bright",
+        "",
+    )
     row = trained.probabilities("right").loc[3]
     predicted = tiles["right", 3]
-    assert predicted.color == trained.classes.by_id(int(row["predicted"])).color and not predicted.firm
+    assert predicted.color == trained.classes.by_id(int(row["predicted"])).color and not predicted.is_annotated
     assert predicted.share == f"{row['probability']:.0%}"
     assert panel.page.sheet.tiles[0].color == bright.color, "the first class comes first"
     ordered(panel, "uncertain")
@@ -332,17 +337,17 @@ def test_without_images_the_panel_says_how_to_add_some(empty):
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_shown(panel, project, monkeypatch):
     (broken,) = project.pair("left").levels
-    whole = Level.read
+    whole = PyramidLevel.read
 
     def torn(self, *window):
         if self is broken:
             raise OSError("chunk 3 is torn")
         return whole(self, *window)
 
-    monkeypatch.setattr(Level, "read", torn)
+    monkeypatch.setattr(PyramidLevel, "read", torn)
     panel = ordered(GalleryPanel(project), "position")
     assert "left cannot be shown" in panel.page.status.text and "torn" in panel.page.status.text
-    ground = rgb_of(AROUND[panel.page.sheet.ink])
+    ground = rgb_of(GAP_COLORS[panel.page.sheet.ink])
     assert (cell_pixels(panel, 0) == ground).all() and not (cell_pixels(panel, 30) == ground).all()
     click(panel, 30)
     press(panel, "1")
@@ -365,10 +370,10 @@ def test_a_volume_is_shown_by_its_middle_plane_or_its_brightest_values(tmp_path)
     project = Project(tmp_path / "deep.svetlana", classes=["a"])
     project.add("deep", deep, np.stack([mask, mask, mask]), axes="zyx")
     panel = ordered(GalleryPanel(project), "position")
-    panel.looks.outlines.value = False
-    assert panel.looks.depth.layout.display == "" and not panel.looks.depth.value
+    panel.display_bar.outlines.value = False
+    assert panel.display_bar.depth.layout.display == "" and not panel.display_bar.depth.value
     middle = cell_pixels(panel, 0)
-    panel.looks.depth.value = True
+    panel.display_bar.depth.value = True
     assert panel.page.depth == "maximum"
     assert cell_pixels(panel, 0).mean() > middle.mean() + 10
     press(panel, "m")

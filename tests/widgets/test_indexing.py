@@ -79,7 +79,7 @@ async def until(condition):
 
 def draw_box(viewer, top, left, bottom, right):
     viewer.draw_box((top, left), *viewer.view.to_screen(bottom, right))
-    viewer.close_lasso()
+    viewer.finish_lasso()
 
 
 def test_a_lasso_before_the_objects_are_found_selects_when_they_are(project, slow):
@@ -104,10 +104,10 @@ def test_a_click_behind_a_lasso_that_waits_stands(project, slow):
         viewer = Viewer(project)
         await until(lambda: viewer.scene is not None and not viewer.scene.missing)
         draw_box(viewer, 0, 0, 16, 48)
-        viewer.pick(*viewer.view.to_screen(24, 24))
+        viewer.select_at(*viewer.view.to_screen(24, 24))
         assert viewer.selected == 8
         slow.set()
-        await until(lambda: not viewer.indexing.waits)
+        await until(lambda: not viewer.indexing.is_waiting)
         assert viewer.selection == (8,)
         viewer.close()
 
@@ -120,7 +120,7 @@ def test_what_was_said_before_the_objects_are_found_is_written_in_its_order(proj
         viewer = panel.viewer
         await until(lambda: viewer.scene is not None and not viewer.scene.missing)
         for at, key in (((8, 8), "1"), ((8, 24), "2"), ((8, 40), "1")):
-            viewer.pick(*viewer.view.to_screen(*at))
+            viewer.select_at(*viewer.view.to_screen(*at))
             viewer.press(key, viewer.picked)
         viewer.press("u", viewer.picked)
         assert len(project.annotations()) == 0 and viewer.status.text.endswith("What you said is written then.")
@@ -163,7 +163,7 @@ def test_objects_that_cannot_be_found_are_said_and_what_waited_is_left_out(proje
         draw_box(viewer, 0, 0, 16, 48)
         await until(lambda: "cannot be found" in viewer.status.text)
         assert "The objects of left cannot be found (it is torn)." in viewer.status.text
-        assert not viewer.indexing.waits and viewer.selection == ()
+        assert not viewer.indexing.is_waiting and viewer.selection == ()
         monkeypatch.undo()
         draw_box(viewer, 0, 0, 16, 48)
         await until(lambda: viewer.selection == (1, 2, 3))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.loading import Loader
+from svetlana_jupyter.widgets.loading import BackgroundLoader
 from svetlana_jupyter.widgets.viewer import Viewer
 
 
@@ -37,7 +37,7 @@ def run(scenario):
 
     async def inside():
         happened = asyncio.Event()
-        arrived, errors = [], []
+        on_loaded, errors = [], []
 
         def note(list_):
             def noted(*what):
@@ -46,14 +46,14 @@ def run(scenario):
 
             return noted
 
-        loader = Loader(note(arrived), note(errors))
+        loader = BackgroundLoader(note(on_loaded), note(errors))
 
         async def until(so):
             while not so():
                 happened.clear()
                 await asyncio.wait_for(happened.wait(), 30)
 
-        await scenario(loader, until, arrived, errors)
+        await scenario(loader, until, on_loaded, errors)
         loader.close()
 
     asyncio.run(inside())
@@ -62,12 +62,12 @@ def run(scenario):
 def test_what_the_screen_waits_for_comes_before_what_it_may_show_next():
     loaded, gate = [], threading.Event()
 
-    async def scenario(loader, until, arrived, errors):
-        loader.want([Part("first", loaded, gate), Part("second", loaded, gate)])
+    async def scenario(loader, until, on_loaded, errors):
+        loader.load_visible([Part("first", loaded, gate), Part("second", loaded, gate)])
         loader.expect([Part("next", loaded)])
-        loader.want([Part("third", loaded), Part("fourth", loaded), Part("fifth", loaded)])
+        loader.load_visible([Part("third", loaded), Part("fourth", loaded), Part("fifth", loaded)])
         gate.set()
-        await until(lambda: len(arrived) == 3)
+        await until(lambda: len(on_loaded) == 3)
         assert {"first", "second", "third", "fourth", "fifth"} <= set(loaded)
         # On two threads, "next" begins only when at least four of the five others have ended.
         assert "next" not in loaded[:4]
@@ -79,11 +79,11 @@ def test_what_the_screen_waits_for_comes_before_what_it_may_show_next():
 def test_what_is_not_wanted_any_more_is_not_loaded():
     loaded, gate = [], threading.Event()
 
-    async def scenario(loader, until, arrived, errors):
-        loader.want([Part(f"old {i}", loaded, gate) for i in range(5)])
-        loader.want([Part("new", loaded)])
+    async def scenario(loader, until, on_loaded, errors):
+        loader.load_visible([Part(f"old {i}", loaded, gate) for i in range(5)])
+        loader.load_visible([Part("new", loaded)])
         gate.set()
-        await until(lambda: arrived)
+        await until(lambda: on_loaded)
         assert "new" in loaded and set(loaded) <= {"old 0", "old 1", "new"}
 
     run(scenario)
@@ -93,13 +93,13 @@ def test_a_piece_that_cannot_be_read_is_reported_once_and_tried_again_when_asked
     loaded = []
     part = Part("broken", loaded, error=OSError("chunk 7"))
 
-    async def scenario(loader, until, arrived, errors):
-        loader.want([part])
+    async def scenario(loader, until, on_loaded, errors):
+        loader.load_visible([part])
         await until(lambda: errors)
         assert str(errors[0][0]) == "chunk 7" and not loader.busy
-        loader.want([part])
-        loader.forgive()
-        loader.want([part])
+        loader.load_visible([part])
+        loader.retry_failed()
+        loader.load_visible([part])
         await until(lambda: len(errors) == 2)
         assert loaded == ["broken"] * 2
 
@@ -108,8 +108,8 @@ def test_a_piece_that_cannot_be_read_is_reported_once_and_tried_again_when_asked
 
 def test_without_a_loop_nothing_is_read_behind_ones_back():
     loaded = []
-    loader = Loader(lambda: None, lambda error: None)
-    loader.want([Part("a", loaded)])
+    loader = BackgroundLoader(lambda: None, lambda error: None)
+    loader.load_visible([Part("a", loaded)])
     loader.expect([Part("b", loaded)])
     loader.close()
     assert loaded == []
@@ -172,13 +172,13 @@ def test_the_next_object_of_the_queue_is_read_before_it_is_shown(large):
         viewer.memory_mb = 100
         viewer.show("large", 5)
         await until(lambda: viewer.scene.selection is not None)
-        assert viewer._shelf.ahead("large", 88, viewer.view)
+        assert viewer._open_images.ahead("large", 88, viewer.view)
         viewer.prefetch([("large", 88), ("elsewhere", 1)])
         loop = asyncio.get_running_loop()
         end = loop.time() + 30
-        while viewer._shelf.ahead("large", 88, viewer.view) and loop.time() < end:
+        while viewer._open_images.ahead("large", 88, viewer.view) and loop.time() < end:
             await asyncio.wait_for(asyncio.shield(loop.run_in_executor(None, lambda: None)), 30)
-        assert not viewer._shelf.ahead("large", 88, viewer.view)
+        assert not viewer._open_images.ahead("large", 88, viewer.view)
         assert viewer.selected == 5
 
     in_a_loop(large, scenario)

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from svetlana_jupyter.widgets.pace import Pace, Rest
+from svetlana_jupyter.widgets.pace import Debounce, Pace
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -36,7 +36,7 @@ def loop():
 def test_without_a_loop_everything_happens_at_once():
     drawn = []
     Pace(lambda: drawn.append("drawn")).request()
-    Rest(lambda: drawn.append("rested")).restart()
+    Debounce(lambda: drawn.append("rested")).restart()
     assert drawn == ["drawn", "rested"]
 
 
@@ -128,7 +128,7 @@ def test_a_request_left_in_a_loop_that_ended_does_not_block_the_next_loop(loop):
 
 def test_rest_comes_once_after_the_last_motion(loop):
     rested = []
-    rest = Rest(lambda: rested.append(loop.time()), delay=0.15)
+    rest = Debounce(lambda: rested.append(loop.time()), delay=0.15)
 
     async def move():
         for _ in range(10):

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.widgets.curves import curves
 from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.parts import ClassRows, JobBar, Status, duration, table
+from svetlana_jupyter.widgets.parts import ClassButtons, JobProgress, StatusLine, format_duration, table
 from svetlana_jupyter.widgets.runs import RunTable
 
 NASTY = "<script>alert('x')</script> \"quoted\" & 🧬"
@@ -22,13 +22,13 @@ NASTY = "<script>alert('x')</script> \"quoted\" & 🧬"
 def rows():
     """Class rows that write down what is asked of them."""
     asked = []
-    made = ClassRows(act=asked.append, recolor=lambda *what: asked.append(what))
+    made = ClassButtons(act=asked.append, recolor=lambda *what: asked.append(what))
     made.asked = asked
     return made
 
 
 def test_a_class_button_names_its_class(rows):
-    classes = Classes().adding(["resting", "active"])
+    classes = ClassScheme().adding(["resting", "active"])
     rows.show(classes, {1: "12", 2: "3"}, chosen=2)
     rows.row(2).button.click()
     assert rows.asked == ["active"]
@@ -37,10 +37,10 @@ def test_a_class_button_names_its_class(rows):
 
 
 def test_rows_are_kept_while_classes_are_renamed_recoloured_and_added(rows):
-    classes = Classes().adding(["resting"])
+    classes = ClassScheme().adding(["resting"])
     rows.show(classes, {})
     row = rows.row(1)
-    rows.show(classes.renaming("resting", "quiet").recoloring("quiet", "#123456").adding(["active"]), {})
+    rows.show(classes.with_renamed("resting", "quiet").with_recolored("quiet", "#123456").adding(["active"]), {})
     assert rows.row(1) is row
     assert (row.button.description, row.picker.value) == ("quiet", "#123456")
     assert len(rows.lines.children) == 2
@@ -48,18 +48,18 @@ def test_rows_are_kept_while_classes_are_renamed_recoloured_and_added(rows):
 
 
 def test_picking_a_colour_recolours_the_class(rows):
-    rows.show(Classes().adding(["resting"]), {})
+    rows.show(ClassScheme().adding(["resting"]), {})
     rows.row(1).picker.value = "#0000ff"
     assert rows.asked == [("resting", "#0000ff")]
 
 
 def test_no_text_becomes_markup(rows, monkeypatch):
-    classes = Classes().adding([NASTY])
+    classes = ClassScheme().adding([NASTY])
     settings = {"recipe": "default", "architecture": NASTY}
     run = Run("0001", "2026-01-01T00:00:00+00:00", settings, {}, {}, "", [], 1.0, stopped=False, note="")
     unscored = SimpleNamespace(network=None, forest=None)
     monkeypatch.setattr("svetlana_jupyter.widgets.runs.scored", lambda project, run: unscored)
-    status, runs = Status(), RunTable(SimpleNamespace(runs=[run], current_run="0001"), choose=lambda name: None)
+    status, runs = StatusLine(), RunTable(SimpleNamespace(runs=[run], current_run="0001"), choose=lambda name: None)
     status.warn(NASTY)
     runs.show()
     rows.show(classes, {})
@@ -71,7 +71,7 @@ def test_no_text_becomes_markup(rows, monkeypatch):
 
 
 def test_an_expected_error_is_shown_as_its_sentence():
-    status = Status()
+    status = StatusLine()
 
     def refuse():
         raise InputError("masks must be integers.")
@@ -82,7 +82,7 @@ def test_an_expected_error_is_shown_as_its_sentence():
 
 
 def test_an_unexpected_error_is_shown_and_logged_with_its_traceback(caplog):
-    status = Status()
+    status = StatusLine()
 
     def fail():
         return 1 / 0
@@ -96,7 +96,7 @@ def test_an_unexpected_error_is_shown_and_logged_with_its_traceback(caplog):
 
 def test_the_job_bar_tells_progress_and_time_left_and_stops():
     stopped = []
-    bar = JobBar(stop=lambda: stopped.append(True))
+    bar = JobProgress(stop=lambda: stopped.append(True))
     assert bar.layout.visibility == "hidden"
     bar.show(JobState("training", done=3, total=12, text="epoch 3 of 12", seconds_left=200))
     assert bar.bar.value == 0.25
@@ -110,7 +110,7 @@ def test_the_job_bar_tells_progress_and_time_left_and_stops():
 
 
 def test_a_new_job_may_be_stopped_after_the_last_one_was():
-    bar = JobBar(stop=lambda: None)
+    bar = JobProgress(stop=lambda: None)
     bar.show(JobState("training"))
     bar.show(JobState("training", stopping=True))
     bar.show(None)
@@ -120,7 +120,7 @@ def test_a_new_job_may_be_stopped_after_the_last_one_was():
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (7200, "2 h 0 min")])
 def test_time_left_is_said_as_one_would_aloud(seconds, said):
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_the_loss_curve_falls_from_left_to_right_on_a_fixed_axis():

@@ -14,7 +14,7 @@ def heard():
 
 @pytest.fixture
 def pointer(heard):
-    class Listener:
+    class InputListener:
         def picked(self):
             return "smear", 9
 
@@ -22,7 +22,7 @@ def pointer(heard):
             return lambda *arguments: heard.append((name, *arguments))
 
     made = Pointer()
-    made.listen(Listener())
+    made.listen(InputListener())
     return made
 
 

@@ -9,7 +9,7 @@ import pytest
 from ipywidgets import Button, ToggleButton
 
 from svetlana_jupyter.widgets.annotation import AnnotationPanel
-from svetlana_jupyter.widgets.labelling import TOO_EARLY
+from svetlana_jupyter.widgets.labelling import KEY_IGNORED
 from svetlana_jupyter.widgets.prediction import PredictionPanel
 from svetlana_jupyter.widgets.viewer import Viewer
 from tests.widgets import page as pages
@@ -309,7 +309,7 @@ def test_a_key_typed_for_another_selection_labels_nothing(panel, project):
     assert panel.viewer._pointer.shown != before
     press(panel.viewer, "1", shown=before)
     assert project.labels().empty
-    assert panel.status.text == TOO_EARLY
+    assert panel.status.text == KEY_IGNORED
     panel.viewer.show("left", 3)
     press(panel.viewer, "1", shown=before)
     assert project.labels().empty
@@ -419,7 +419,7 @@ def test_what_a_menu_was_opened_for_is_what_it_labels(panel, project):
     panel.viewer.show("left", 4)
     late.act()
     assert project.labels().empty
-    assert panel.status.text == TOO_EARLY
+    assert panel.status.text == KEY_IGNORED
 
 
 def test_the_review_panel_corrects_a_selection_and_accepts_one_by_one(trained):
@@ -460,7 +460,7 @@ def test_keys_and_buttons_magnify_about_the_selection_where_it_is_seen(viewer, p
     press(viewer, "+")
     find(viewer, Button, "Larger (+)").click()
     assert viewer.view.to_screen(40.5, 56.5) == pytest.approx(before)
-    viewer.unselect()
+    viewer.clear_selection()
     center = viewer.view.center
     press(viewer, "+")
     assert viewer.view.center == pytest.approx(center), "about the middle, where nothing is selected"

@@ -10,15 +10,15 @@ from ipywidgets import Checkbox, Combobox, Dropdown, FloatText, IntText, Text, T
 
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.widgets import file_watch
-from svetlana_jupyter.widgets.parts import Status
-from svetlana_jupyter.widgets.setting_words import GROUPS, MORE, grouped, leaves
-from svetlana_jupyter.widgets.settings_form import ELSEWHERE
-from svetlana_jupyter.widgets.settings_view import JSON, SettingsView
+from svetlana_jupyter.widgets.parts import StatusLine
+from svetlana_jupyter.widgets.setting_words import GROUPS, OTHER_GROUP, grouped, leaves
+from svetlana_jupyter.widgets.settings_form import HIDDEN_SETTINGS
+from svetlana_jupyter.widgets.settings_view import JSON, SettingsEditor
 
 
 @pytest.fixture
 def view(project):
-    made = SettingsView(project, Status())
+    made = SettingsEditor(project, StatusLine())
     yield made
     made.close()
 
@@ -34,10 +34,10 @@ def flat(values: dict, prefix: str = "") -> dict:
 
 def test_every_setting_of_the_model_has_a_control_and_stands_in_a_group(view):
     paths = set(flat(TrainingSettings().model_dump()))
-    assert set(view.form.fields) == paths - set(ELSEWHERE)
-    groups = grouped([leaf for leaf in leaves(TrainingSettings) if leaf.path not in ELSEWHERE])
+    assert set(view.form.fields) == paths - set(HIDDEN_SETTINGS)
+    groups = grouped([leaf for leaf in leaves(TrainingSettings) if leaf.path not in HIDDEN_SETTINGS])
     assert sum(map(len, groups.values())) == len(view.form.fields)
-    assert MORE not in groups, f"settings without a group: {groups.get(MORE)}"
+    assert OTHER_GROUP not in groups, f"settings without a group: {groups.get(OTHER_GROUP)}"
     assert list(groups) == list(GROUPS)
 
 
@@ -206,7 +206,7 @@ def test_a_second_panel_follows_within_a_moment(project, monkeypatch):
     monkeypatch.setattr(file_watch, "EVERY", 0.01)
 
     async def change():
-        first, second = SettingsView(project, Status()), SettingsView(project, Status())
+        first, second = SettingsEditor(project, StatusLine()), SettingsEditor(project, StatusLine())
         followed = asyncio.Event()
         second.on_change(followed.set)
         first.form.fields["epochs"].control.value = 7
@@ -219,7 +219,7 @@ def test_a_second_panel_follows_within_a_moment(project, monkeypatch):
 
 
 def test_a_disk_that_is_full_is_said_and_nothing_changes(project, monkeypatch):
-    view = SettingsView(project, Status())
+    view = SettingsEditor(project, StatusLine())
 
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")

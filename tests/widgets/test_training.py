@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from svetlana_jupyter.core import candidates
-from svetlana_jupyter.core.recipes import MEANINGS
+from svetlana_jupyter.core.recipes import PRESET_DESCRIPTIONS
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.training import TrainingPanel
@@ -119,7 +119,7 @@ def test_settings_that_are_wrong_in_the_file_are_shown_and_can_be_mended_on_the_
 def test_eight_patches_of_the_object_annotated_last_are_shown_while_one_looks(quick):
     panel = TrainingPanel(quick)
     assert panel.preview.pictures.value == "", "nobody looks yet"
-    panel.unfold("Eight augmented patches")
+    panel.open_section("Eight augmented patches")
     assert panel.preview.pictures.value.count("<img") == 8
     assert "Object 12 in left. To the classifier all of these are the same." in panel.preview.said.value
     before = panel.preview.pictures.value
@@ -138,7 +138,7 @@ def test_eight_patches_of_the_object_annotated_last_are_shown_while_one_looks(qu
 
 def test_without_any_object_the_preview_says_what_to_do(empty):
     panel = TrainingPanel(empty)
-    panel.unfold("Eight augmented patches")
+    panel.open_section("Eight augmented patches")
     assert "Annotate an object" in panel.preview.said.value and panel.preview.another.disabled
 
 
@@ -156,7 +156,7 @@ def test_a_run_that_is_not_scored_says_so(quick, finish):
 @pytest.fixture
 def searched(annotated, monkeypatch):
     """A project whose recipe was searched for."""
-    monkeypatch.setattr(candidates, "CANDIDATES", ("default", "plain", "forest"))
+    monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "plain", "forest"))
     annotated.settings = TrainingSettings(epochs=2, steps=2, width=4, depth=1, folds=2, trees=10)
     annotated.train()
     return annotated
@@ -172,7 +172,7 @@ def test_what_was_tried_stands_under_the_scores_and_the_chosen_one_is_marked(sea
     assert [row[1] for row in rows] == list(tried.index)
     assert [row[2] for row in rows] == [f"{100 * value:.0f} %" for value in tried["accuracy"]]
     assert [row[3] for row in rows if row[0]] == ["chosen"] and rows[0][1] == run.settings["recipe"]
-    assert all(MEANINGS[name] in shown for name in tried.index)
+    assert all(PRESET_DESCRIPTIONS[name] in shown for name in tried.index)
     assert "2 epochs" in shown and "<td>–</td>" in shown
     assert panel.result.warning.value == ""
 
@@ -193,7 +193,7 @@ def test_recipes_are_tried_anew_by_a_button(searched, finish):
 
 def test_the_preview_says_whose_augmentation_it_shows(searched):
     panel, chosen = TrainingPanel(searched), searched.run().settings["recipe"]
-    panel.unfold("Eight augmented patches")
+    panel.open_section("Eight augmented patches")
     assert f"So it is with {chosen}, the recipe that was chosen last." in panel.preview.said.value
     searched.settings = searched.settings.changed(width=6)
     panel.settings.show()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ipywidgets import Button, ColorPicker, Dropdown, ToggleButton
 
-from svetlana_jupyter.core.contrast import Palette
+from svetlana_jupyter.core.contrast import DisplaySettings
 from svetlana_jupyter.core.view import View
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
@@ -67,7 +67,7 @@ def colors(viewer, object):
 
 def palette(viewer):
     """How the picture on the screen was coloured."""
-    return next(part for part in viewer.scene.image.key if isinstance(part, Palette))
+    return next(part for part in viewer.scene.image.key if isinstance(part, DisplaySettings))
 
 
 def rgb(color):
@@ -95,7 +95,7 @@ def test_a_project_without_images_shows_nothing_until_one_is_added(empty):
 @pytest.mark.parametrize("object", [1, 9, 24])
 def test_a_click_picks_the_object_under_it(viewer, object):
     picked = []
-    viewer.on_pick(lambda *what: picked.append(what))
+    viewer.on_select(lambda *what: picked.append(what))
     click(viewer, *middle(object))
     assert picked == [("left", object)]
     assert viewer.selected == object
@@ -104,7 +104,7 @@ def test_a_click_picks_the_object_under_it(viewer, object):
 
 def test_a_click_on_the_background_picks_nothing(viewer):
     picked = []
-    viewer.on_pick(lambda *what: picked.append(what))
+    viewer.on_select(lambda *what: picked.append(what))
     viewer.selected = 3
     click(viewer, 1, 1)
     assert picked == [("left", 0)]

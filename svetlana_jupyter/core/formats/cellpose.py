@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from svetlana_jupyter.core.formats.pickled import plain_values
-from svetlana_jupyter.core.formats.stored import Stored
-from svetlana_jupyter.core.formats.unpacked import Whole, lazy_whole
+from svetlana_jupyter.core.formats.pickled import load_plain_pickle
+from svetlana_jupyter.core.formats.stored import OpenedFile
+from svetlana_jupyter.core.formats.unpacked import UndividedFile, lazy_undivided
 from svetlana_jupyter.errors import InputError
 
 HOW = "Save the masks as TIFF in Cellpose (File, Save masks as PNG/tif) and take that file."
 
 
-def holds_objects(path: Path) -> bool:
+def is_pickled_npy(path: Path) -> bool:
     """Whether an ``.npy`` file holds pickled objects instead of numbers."""
     try:
         with path.open("rb") as file:
@@ -26,11 +26,11 @@ def holds_objects(path: Path) -> bool:
         return False
 
 
-def read_seg(path: Path, stamp: str, cache: Path | None = None) -> Stored:
+def read_cellpose_seg(path: Path, stamp: str, cache: Path | None = None) -> OpenedFile:
     """Describe the masks of a ``*_seg.npy``; nothing in the file is executed (`core.formats.pickled`)."""
     masks = _masks(path, stamp)
-    whole = Whole(path, stamp, masks.shape, masks.dtype, _Decode(stamp))
-    return Stored(lazy_whole(whole, cache), {2: "yx", 3: "zyx"}.get(masks.ndim))
+    whole = UndividedFile(path, stamp, masks.shape, masks.dtype, _Decode(stamp))
+    return OpenedFile(lazy_undivided(whole, cache), {2: "yx", 3: "zyx"}.get(masks.ndim))
 
 
 class _Decode:
@@ -54,7 +54,7 @@ def _masks(path: Path, stamp: str) -> npt.NDArray[Any]:
     try:
         with path.open("rb") as file:
             _dtype(file)
-            found = plain_values(file)
+            found = load_plain_pickle(file)
     except (OSError, ValueError) as error:  # an InputError is a ValueError
         raise InputError(f"{path} cannot be read: {error}. {HOW}") from error
     content = found.item() if isinstance(found, np.ndarray) and found.shape == () else found

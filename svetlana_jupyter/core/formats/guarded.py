@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from svetlana_jupyter.core.formats.stored import Readable
+from svetlana_jupyter.core.formats.stored import ArraySource
 from svetlana_jupyter.errors import DamagedError, InputError
 
 
 @dataclass(frozen=True)
-class Guarded:
+class ReadGuard:
     """The pixels of ``source``, which lie in the file or folder ``path``.
 
     Whether it is still there is seen before each reading: Zarr takes a chunk that is missing for an empty one, so a
     folder that was deleted would be read as background.
     """
 
-    source: Readable
+    source: ArraySource
     path: Path
 
     @property

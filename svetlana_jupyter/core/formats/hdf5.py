@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from svetlana_jupyter.core.formats.guarded import Guarded
-from svetlana_jupyter.core.formats.stored import Stored, lazy
-from svetlana_jupyter.core.formats.units import micrometres
+from svetlana_jupyter.core.formats.guarded import ReadGuard
+from svetlana_jupyter.core.formats.stored import OpenedFile, lazy
+from svetlana_jupyter.core.formats.units import to_micrometers
 from svetlana_jupyter.errors import InputError
 
 
@@ -33,7 +33,7 @@ class Dataset:
             return np.asarray(file[self.name][part])
 
 
-def read_hdf5(path: Path, stamp: str, inside: str = "") -> Stored:
+def read_hdf5(path: Path, stamp: str, inside: str = "") -> OpenedFile:
     """Describe the dataset ``inside`` an HDF5 file, or the only one there is."""
     try:
         file = h5py.File(path, "r")
@@ -45,7 +45,7 @@ def read_hdf5(path: Path, stamp: str, inside: str = "") -> Stored:
         dataset = _dataset(file, path, inside)
         axes = _axes(dataset)
         source = Dataset(path, stamp, dataset.name, dataset.shape, dataset.dtype)
-        return Stored(lazy(Guarded(source, path), dataset.chunks), axes, _spacing(dataset, axes))
+        return OpenedFile(lazy(ReadGuard(source, path), dataset.chunks), axes, _spacing(dataset, axes))
 
 
 def _dataset(file: h5py.File, path: Path, inside: str) -> h5py.Dataset:
@@ -83,5 +83,5 @@ def _spacing(dataset: h5py.Dataset, axes: str | None) -> Mapping[str, float]:
     sizes = np.ravel(dataset.attrs.get("element_size_um", ())).tolist()
     if len(sizes) != 3:
         return {}
-    known = {axis: micrometres(size, "um") for axis, size in zip("zyx", sizes)}
+    known = {axis: to_micrometers(size, "um") for axis, size in zip("zyx", sizes)}
     return {axis: size for axis, size in known.items() if size and (axes is None or axis in axes)}

@@ -9,13 +9,13 @@ from typing import Any
 import zarr
 from zarr.errors import BaseZarrError
 
-from svetlana_jupyter.core.formats.guarded import Guarded
-from svetlana_jupyter.core.formats.stored import Stored, lazy
-from svetlana_jupyter.core.formats.units import micrometres
+from svetlana_jupyter.core.formats.guarded import ReadGuard
+from svetlana_jupyter.core.formats.stored import OpenedFile, lazy
+from svetlana_jupyter.core.formats.units import to_micrometers
 from svetlana_jupyter.errors import InputError
 
 
-def read_zarr(path: Path, labels: bool = False) -> Stored:
+def read_zarr(path: Path, labels: bool = False) -> OpenedFile:
     """Describe a Zarr array or an OME-Zarr image.
 
     Parameters
@@ -41,11 +41,11 @@ def read_zarr(path: Path, labels: bool = False) -> Stored:
 
 
 def _only_label(group: zarr.Group, path: Path) -> str:
-    listed = _ome(group).get("labels") or sorted(group.keys())
-    if len(listed) != 1:
-        names = ", ".join(listed) or "none"
+    format_list = _ome(group).get("labels") or sorted(group.keys())
+    if len(format_list) != 1:
+        names = ", ".join(format_list) or "none"
         raise InputError(f"{path} should hold one label image, its labels are: {names}. Name one: '{path}/labels/...'.")
-    return str(listed[0])
+    return str(format_list[0])
 
 
 def _ome(group: zarr.Group) -> Mapping[str, Any]:
@@ -55,7 +55,7 @@ def _ome(group: zarr.Group) -> Mapping[str, Any]:
     return ome if isinstance(ome, Mapping) else attributes
 
 
-def _from_group(group: zarr.Group, path: Path) -> Stored:
+def _from_group(group: zarr.Group, path: Path) -> OpenedFile:
     ome = _ome(group)
     if not ome.get("multiscales"):
         names = sorted(name for name, _ in group.arrays())
@@ -75,14 +75,14 @@ def _from_group(group: zarr.Group, path: Path) -> Stored:
         for transformation in transformations:
             if transformation.get("type") == "scale":
                 scale = [size * factor for size, factor in zip(scale, transformation["scale"])]
-    sizes = {axis["name"].lower(): micrometres(size, axis.get("unit")) for axis, size in zip(axes, scale)}
-    return Stored(
-        lazy(Guarded(array, path), array.chunks),
+    sizes = {axis["name"].lower(): to_micrometers(size, axis.get("unit")) for axis, size in zip(axes, scale)}
+    return OpenedFile(
+        lazy(ReadGuard(array, path), array.chunks),
         letters if set(letters) <= set("tczyx") and len(letters) == array.ndim else None,
         {axis: size for axis, size in sizes.items() if size and axis in "zyx"},
         _channels(ome),
         [
-            Guarded(level, path)
+            ReadGuard(level, path)
             for part in image["datasets"]
             if isinstance(level := group.get(part["path"]), zarr.Array)
         ],
@@ -95,10 +95,10 @@ def _channels(ome: Mapping[str, Any]) -> Sequence[str]:
     return names if len(names) == len(channels) else ()
 
 
-def _from_array(array: zarr.Array, path: Path) -> Stored:
+def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
     """A bare array, whose axes are known where Zarr 3 or xarray named its dimensions."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")
-    source = Guarded(array, path)
-    return Stored(lazy(source, array.chunks), axes if known else None, levels=[source])
+    source = ReadGuard(array, path)
+    return OpenedFile(lazy(source, array.chunks), axes if known else None, levels=[source])

@@ -2,7 +2,7 @@
 
 A pickle is a program for a machine with a stack. The standard library's machine calls whatever the file names; this one
 only follows the instructions that build numbers, text, lists, tuples, sets, dictionaries and NumPy arrays of numbers.
-Whatever else a file names is put down as `Unread`, by its name, and never looked up. The instructions themselves are
+Whatever else a file names is put down as `UnsupportedValue`, by its name, and never looked up. The instructions themselves are
 decoded by ``pickletools``, which executes none.
 """
 
@@ -25,7 +25,7 @@ _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 
 @dataclass(frozen=True, eq=False)
-class Unread:
+class UnsupportedValue:
     """A value that only running what the file names would give."""
 
     name: str
@@ -50,7 +50,7 @@ class _Mark:
     pass
 
 
-def plain_values(stream: BinaryIO) -> Any:
+def load_plain_pickle(stream: BinaryIO) -> Any:
     """Return the value of a pickle as far as it is plain.
 
     Parameters
@@ -61,7 +61,7 @@ def plain_values(stream: BinaryIO) -> Any:
     Returns
     -------
     object
-        Numbers, text, bytes, lists, tuples, sets, dictionaries, read-only NumPy arrays, and `Unread` in place of
+        Numbers, text, bytes, lists, tuples, sets, dictionaries, read-only NumPy arrays, and `UnsupportedValue` in place of
         everything else.
 
     Raises
@@ -72,7 +72,7 @@ def plain_values(stream: BinaryIO) -> Any:
     Examples
     --------
     >>> import io
-    >>> plain_values(io.BytesIO(b"(dS'masks'" + bytes([10]) + b"(lI1" + bytes([10]) + b"as."))
+    >>> load_plain_pickle(io.BytesIO(b"(dS'masks'" + bytes([10]) + b"(lI1" + bytes([10]) + b"as."))
     {'masks': [1]}
     """
     machine = _Machine()
@@ -136,14 +136,14 @@ class _Machine:
         elif name == "DUP":
             stack.append(stack[-1])
         elif name == "PERSID":
-            stack.append(Unread("something kept elsewhere"))
+            stack.append(UnsupportedValue("something kept elsewhere"))
         elif name == "BINPERSID":
-            stack[-1] = Unread("something kept elsewhere")
+            stack[-1] = UnsupportedValue("something kept elsewhere")
         elif name in ("NEWOBJ_EX", "INST", "OBJ"):
             gone = self._since_mark() if name != "NEWOBJ_EX" else stack[-3:]
             if name == "NEWOBJ_EX":
                 del stack[-3:]
-            stack.append(Unread(str(gone[0] if gone else argument)))
+            stack.append(UnsupportedValue(str(gone[0] if gone else argument)))
         else:
             raise ValueError(f"the instruction {name} is not one of plain values")
 
@@ -175,18 +175,26 @@ class _Machine:
 def _built(called: Any, arguments: Any) -> Any:
     """Return what a call would give, of the few that only rearrange plain values."""
     if not isinstance(called, _Name):
-        return Unread("a call")
+        return UnsupportedValue("a call")
     if (called.module, called.name) == ("numpy", "dtype"):
         code = str(arguments[0])
-        return _Unbuilt("dtype", code) if _PLAIN.fullmatch(code) or code in ("O8", "O") else Unread(f"dtype {code}")
+        return (
+            _Unbuilt("dtype", code)
+            if _PLAIN.fullmatch(code) or code in ("O8", "O")
+            else UnsupportedValue(f"dtype {code}")
+        )
     if called.module in _MULTIARRAY and called.name == "_reconstruct" and arguments[0] == _Name("numpy", "ndarray"):
         return _Unbuilt("array")
     if called.module in _MULTIARRAY and called.name == "scalar":
         dtype, content = arguments[0], arguments[-1]
-        return np.frombuffer(content, dtype, 1)[0].item() if _is_plain(dtype) else Unread("a value of NumPy")
+        return np.frombuffer(content, dtype, 1)[0].item() if _is_plain(dtype) else UnsupportedValue("a value of NumPy")
     if called.module in _NUMERIC and called.name == "_frombuffer":
         content, dtype, shape, order = arguments
-        return np.frombuffer(content, dtype).reshape(shape, order=order) if _is_plain(dtype) else Unread("an array")
+        return (
+            np.frombuffer(content, dtype).reshape(shape, order=order)
+            if _is_plain(dtype)
+            else UnsupportedValue("an array")
+        )
     if (called.module, called.name) == ("_codecs", "encode"):
         return str(arguments[0]).encode("latin1")
     if (called.module, called.name) == ("collections", "OrderedDict"):
@@ -196,7 +204,7 @@ def _built(called: Any, arguments: Any) -> Any:
         return _COLLECTED[called.name](given)
     if called.module.startswith("pathlib") and called.name.endswith("Path"):
         return "/".join(map(str, arguments)).replace("//", "/")
-    return Unread(f"{called.module}.{called.name}")
+    return UnsupportedValue(f"{called.module}.{called.name}")
 
 
 def _dtype(code: str, state: Any) -> Any:
@@ -204,7 +212,7 @@ def _dtype(code: str, state: Any) -> Any:
     if code.startswith("O"):
         return np.dtype(object)
     if any(state[2:5]):
-        return Unread("a structured dtype")
+        return UnsupportedValue("a structured dtype")
     return np.dtype(code).newbyteorder(state[1] if state[1] in "<>" else "=")
 
 
@@ -215,7 +223,7 @@ def _array(version: int, shape: tuple[int, ...], dtype: Any, fortran: bool, cont
             values[i] = one
         return values.reshape(shape)
     if not _is_plain(dtype):
-        return Unread("an array")
+        return UnsupportedValue("an array")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -224,7 +232,7 @@ def _is_plain(dtype: Any) -> bool:
 
 
 def _settled(value: Any) -> Any:
-    return Unread(value.kind) if isinstance(value, _Unbuilt) else value
+    return UnsupportedValue(value.kind) if isinstance(value, _Unbuilt) else value
 
 
 _COLLECTED: Mapping[str, Callable[[list[Any]], Any]] = {

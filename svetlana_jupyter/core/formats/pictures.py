@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from svetlana_jupyter.core.formats.cellpose import holds_objects, read_seg
-from svetlana_jupyter.core.formats.guarded import Guarded
-from svetlana_jupyter.core.formats.stored import Stored, lazy
-from svetlana_jupyter.core.formats.unpacked import Whole, lazy_whole
+from svetlana_jupyter.core.formats.cellpose import is_pickled_npy, read_cellpose_seg
+from svetlana_jupyter.core.formats.guarded import ReadGuard
+from svetlana_jupyter.core.formats.stored import OpenedFile, lazy
+from svetlana_jupyter.core.formats.unpacked import UndividedFile, lazy_undivided
 from svetlana_jupyter.errors import InputError
 
 
-def read_picture(path: Path, stamp: str, cache: Path | None = None) -> Stored:
+def read_png_or_jpeg(path: Path, stamp: str, cache: Path | None = None) -> OpenedFile:
     """Describe a PNG or JPEG from its header."""
     try:
         header = iio.improps(path, plugin="pillow")
@@ -29,8 +29,8 @@ def read_picture(path: Path, stamp: str, cache: Path | None = None) -> Stored:
         raise InputError(
             f"{path} cannot be read as a picture ({reason}). Is it complete, and does it open elsewhere?"
         ) from error
-    whole = Whole(path, stamp, tuple(header.shape), np.dtype(header.dtype), _decode)
-    return Stored(lazy_whole(whole, cache), "yxs" if len(header.shape) == 3 else "yx")
+    whole = UndividedFile(path, stamp, tuple(header.shape), np.dtype(header.dtype), _decode)
+    return OpenedFile(lazy_undivided(whole, cache), "yxs" if len(header.shape) == 3 else "yx")
 
 
 def _decode(path: Path) -> npt.NDArray[Any]:
@@ -41,7 +41,7 @@ def _decode(path: Path) -> npt.NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Npy:
+class NpySource:
     """Pixels of an ``.npy`` file. ``stamp`` changes when the file does."""
 
     path: Path
@@ -53,12 +53,12 @@ class Npy:
         return np.array(np.load(self.path, mmap_mode="r")[part])
 
 
-def read_npy(path: Path, stamp: str, cache: Path | None = None) -> Stored:
+def read_npy(path: Path, stamp: str, cache: Path | None = None) -> OpenedFile:
     """Describe an ``.npy`` file from its header, or the masks that Cellpose keeps in one."""
-    if holds_objects(path):
-        return read_seg(path, stamp, cache)
+    if is_pickled_npy(path):
+        return read_cellpose_seg(path, stamp, cache)
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as an array ({error}). Save it again with `np.save`.") from error
-    return Stored(lazy(Guarded(Npy(path, stamp, array.shape, array.dtype), path)))
+    return OpenedFile(lazy(ReadGuard(NpySource(path, stamp, array.shape, array.dtype), path)))

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from dask.base import tokenize
 
 BLOCK_PIXELS = 1 << 21  # blocks grow to between half of this and all of it
-PLANE_WEIGHT = 4  # blocks of a volume are four times longer along rows and columns than along planes
+Z_BLOCK_WEIGHT = 4  # blocks of a volume are four times longer along rows and columns than along planes
 
 
-class Readable(Protocol):
+class ArraySource(Protocol):
     """Pixels that are read when indexed."""
 
     @property
@@ -31,7 +31,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
-class Stored:
+class OpenedFile:
     """Pixels as they lie in their file.
 
     ``axes`` has one letter a dimension (``t``, ``c``, ``z``, ``y``, ``x``, and ``s`` for the samples of a colour
@@ -44,10 +44,10 @@ class Stored:
     axes: str | None = None
     spacing: Mapping[str, float] = field(default_factory=dict)
     channels: Sequence[str] = ()
-    levels: Sequence[Readable] = ()
+    levels: Sequence[ArraySource] = ()
 
 
-def lazy(source: Readable, piece: Sequence[int] | None = None) -> da.Array:
+def lazy(source: ArraySource, piece: Sequence[int] | None = None) -> da.Array:
     """Dask array over ``source`` whose blocks are whole multiples of ``piece``, the unit that its storage decodes."""
     chunks = block_shape(source.shape, piece)
     # Arrays in memory are named at random: hashing gigabytes for a name would cost more than reading them.
@@ -75,7 +75,7 @@ def block_shape(shape: Sequence[int], piece: Sequence[int] | None = None) -> tup
     planar = range(ndim - 3, ndim - 1) if colour else range(ndim - 2, ndim)
     spatial = range(max(0, planar.start - 1), planar.stop)
     while growing := [axis for axis in spatial if block[axis] < shape[axis]]:
-        axis = min(growing, key=lambda axis: (block[axis] * (1 if axis in planar else PLANE_WEIGHT), -axis))
+        axis = min(growing, key=lambda axis: (block[axis] * (1 if axis in planar else Z_BLOCK_WEIGHT), -axis))
         grown = [*block]
         grown[axis] = min(2 * block[axis], shape[axis])
         if np.prod(grown, dtype=np.int64) > BLOCK_PIXELS:

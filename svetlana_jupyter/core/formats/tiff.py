@@ -15,17 +15,19 @@ import numpy.typing as npt
 import zarr
 from tifffile import TiffFile, TiffFileError, TiffPageSeries, imread, xml2dict
 
-from svetlana_jupyter.core.formats.guarded import Guarded
-from svetlana_jupyter.core.formats.stored import BLOCK_PIXELS, Stored, lazy
-from svetlana_jupyter.core.formats.units import micrometres
-from svetlana_jupyter.core.formats.unpacked import Whole, lazy_whole
+from svetlana_jupyter.core.formats.guarded import ReadGuard
+from svetlana_jupyter.core.formats.stored import BLOCK_PIXELS, OpenedFile, lazy
+from svetlana_jupyter.core.formats.units import to_micrometers
+from svetlana_jupyter.core.formats.unpacked import UndividedFile, lazy_undivided
 from svetlana_jupyter.errors import InputError
 
-PARSED_FILES = 32  # how many files keep their parsed headers; a stack of a thousand planes takes long to parse again
+MAX_PARSED_HEADERS = (
+    32  # how many files keep their parsed headers; a stack of a thousand planes takes long to parse again
+)
 
 
 @dataclass(frozen=True)
-class Bare:
+class UncompressedTiff:
     """Uncompressed pixels that lie in one piece from ``offset`` on. ``stamp`` changes when the file does."""
 
     path: Path
@@ -39,7 +41,7 @@ class Bare:
 
 
 @dataclass(frozen=True)
-class Segmented:
+class TiledTiff:
     """Pixels of one level in strips or tiles, each decoded on its own. ``stamp`` changes when the file does."""
 
     path: Path
@@ -56,13 +58,13 @@ class Segmented:
             store.close()  # closes the file; the store opens it again when it is next read
 
 
-@lru_cache(maxsize=PARSED_FILES)
+@lru_cache(maxsize=MAX_PARSED_HEADERS)
 def _parsed(path: Path, stamp: str, level: int) -> Any:
     with TiffFile(path) as tiff:
         return tiff.series[0].aszarr(level=level)
 
 
-def read_tiff(path: Path, stamp: str, cache: Path | None = None) -> Stored:
+def read_tiff(path: Path, stamp: str, cache: Path | None = None) -> OpenedFile:
     """Describe the first image of a TIFF; only its headers are read."""
     try:
         with TiffFile(path) as tiff:
@@ -70,7 +72,9 @@ def read_tiff(path: Path, stamp: str, cache: Path | None = None) -> Stored:
             _refuse_truncated(series, path)
             axes = _axes(series)
             spacing, channels = _described(tiff)
-            return Stored(_pixels(series, path, stamp, cache), axes, spacing, channels, _levels(series, path, stamp))
+            return OpenedFile(
+                _pixels(series, path, stamp, cache), axes, spacing, channels, _levels(series, path, stamp)
+            )
     except (TiffFileError, OSError, ValueError, IndexError, KeyError, SyntaxError) as error:
         if isinstance(error, InputError):
             raise
@@ -111,20 +115,20 @@ def _pixels(series: TiffPageSeries, path: Path, stamp: str, cache: Path | None) 
     dtype = np.dtype(series.dtype)
     if series.dataoffset is not None:
         stored = np.dtype(series.keyframe.parent.byteorder + dtype.char)
-        return lazy(Guarded(Bare(path, stamp, series.shape, stored, series.dataoffset), path))
-    source = Segmented(path, stamp, series.shape, dtype)
+        return lazy(ReadGuard(UncompressedTiff(path, stamp, series.shape, stored, series.dataoffset), path))
+    source = TiledTiff(path, stamp, series.shape, dtype)
     piece = zarr.open_array(_parsed(path, stamp, 0), mode="r").chunks
     if _undivided(piece):
-        return lazy_whole(Whole(path, stamp, series.shape, dtype, _decode), cache)
-    return lazy(Guarded(source, path), piece)
+        return lazy_undivided(UndividedFile(path, stamp, series.shape, dtype, _decode), cache)
+    return lazy(ReadGuard(source, path), piece)
 
 
-def _levels(series: TiffPageSeries, path: Path, stamp: str) -> list[Guarded]:
+def _levels(series: TiffPageSeries, path: Path, stamp: str) -> list[ReadGuard]:
     """The resolutions of a file that is stored in strips or tiles."""
     if series.dataoffset is not None or _undivided(zarr.open_array(_parsed(path, stamp, 0), mode="r").chunks):
         return []
     levels = enumerate(series.levels)
-    return [Guarded(Segmented(path, stamp, part.shape, np.dtype(part.dtype), i), path) for i, part in levels]
+    return [ReadGuard(TiledTiff(path, stamp, part.shape, np.dtype(part.dtype), i), path) for i, part in levels]
 
 
 def _undivided(piece: tuple[int, ...]) -> bool:
@@ -150,7 +154,7 @@ def _from_ome(text: str) -> tuple[Mapping[str, float], list[str]]:
     pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
     spacing = {}
     for axis in "zyx":
-        size = micrometres(
+        size = to_micrometers(
             pixels.get(f"PhysicalSize{axis.upper()}"), pixels.get(f"PhysicalSize{axis.upper()}Unit", "µm")
         )
         if size:
@@ -168,8 +172,8 @@ def _from_imagej(tiff: TiffFile) -> Mapping[str, float]:
     spacing = {}
     for axis, tag in (("y", "YResolution"), ("x", "XResolution")):
         pixels, per = tiff.pages[0].tags[tag].value if tag in tiff.pages[0].tags else (0, 1)
-        size = micrometres(per / pixels if pixels else None, unit)
+        size = to_micrometers(per / pixels if pixels else None, unit)
         if size:
             spacing[axis] = size
-    depth = micrometres(metadata.get("spacing"), unit)
+    depth = to_micrometers(metadata.get("spacing"), unit)
     return spacing | ({"z": depth} if depth else {})

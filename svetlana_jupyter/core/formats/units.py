@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-MICROMETRES = {
+UM_PER_UNIT = {
     **dict.fromkeys(
         ["um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres"], 1.0
     ),
@@ -15,9 +15,9 @@ MICROMETRES = {
 }
 
 
-def micrometres(length: object, unit: object) -> float | None:
+def to_micrometers(length: object, unit: object) -> float | None:
     """Length in micrometres, or None where it or its unit is missing, is not a length or is not positive."""
-    factor = MICROMETRES.get(str(unit).strip().lower())
+    factor = UM_PER_UNIT.get(str(unit).strip().lower())
     try:
         size = float(str(length))
     except ValueError:

@@ -16,14 +16,14 @@ import numpy.typing as npt
 import zarr
 from dask.base import tokenize
 
-from svetlana_jupyter.core.formats.guarded import Guarded
+from svetlana_jupyter.core.formats.guarded import ReadGuard
 from svetlana_jupyter.core.formats.stored import BLOCK_PIXELS, block_shape, lazy
 
 _unpacking = threading.Lock()  # two blocks that miss the cache together must not decode the file twice
 
 
 @dataclass(frozen=True)
-class Whole:
+class UndividedFile:
     """Pixels that ``decode(path)`` reads all at once. ``stamp`` changes when the file does."""
 
     path: Path
@@ -38,10 +38,10 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Unpacked:
+class UnpackedFile:
     """The same pixels through a Zarr in ``folder``, which the first reading writes."""
 
-    whole: Whole
+    whole: UndividedFile
     folder: Path
 
     @property
@@ -59,18 +59,18 @@ class Unpacked:
         return np.asarray(zarr.open_array(self.folder, mode="r")[part])
 
 
-def lazy_whole(whole: Whole, cache: Path | None) -> da.Array:
+def lazy_undivided(whole: UndividedFile, cache: Path | None) -> da.Array:
     """Dask array over a file that is decoded whole: in one block, or in several through a Zarr in ``cache``.
 
     An image no larger than a block gains nothing from the Zarr and does without.
     """
     if cache is None or np.prod(whole.shape, dtype=np.int64) <= BLOCK_PIXELS:
-        return lazy(Guarded(whole, whole.path), whole.shape)
-    unpacked = Unpacked(whole, cache / f"{whole.path.stem}-{tokenize(whole.path, whole.stamp)}.zarr")
-    return lazy(Guarded(unpacked, whole.path))
+        return lazy(ReadGuard(whole, whole.path), whole.shape)
+    unpacked = UnpackedFile(whole, cache / f"{whole.path.stem}-{tokenize(whole.path, whole.stamp)}.zarr")
+    return lazy(ReadGuard(unpacked, whole.path))
 
 
-def unpack(whole: Whole, folder: Path) -> None:
+def unpack(whole: UndividedFile, folder: Path) -> None:
     """Write the decoded pixels to a Zarr beside ``folder`` and move it there when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f"{folder.name}.{uuid4().hex}.part")

@@ -13,16 +13,16 @@ import numpy as np
 
 from svetlana_jupyter.core.measures.brightness import Channel
 from svetlana_jupyter.core.measures.region import Floats, Region, Stack, over
-from svetlana_jupyter.core.measures.table import SCALES
+from svetlana_jupyter.core.measures.table import BLUR_SCALES
 
 
 def bands(channel: Channel) -> dict[str, Floats]:
     """Return deviation, skewness and peak of the detail between each scale and the one before."""
     region = channel.region
-    finer, found = channel.standard, {}
-    for scale in SCALES:
-        coarser = region.of(blurred(region, channel.standard_stack, scale))
-        band = region.less_mean(finer - coarser)
+    finer, found = channel.standardized, {}
+    for scale in BLUR_SCALES:
+        coarser = region.of(blurred(region, channel.standardized_stack, scale))
+        band = region.subtract_mean(finer - coarser)
         deviation = np.sqrt(region.mean(band * band))
         found[f"detail_{scale}"] = deviation
         # Of one pixel, or where a blur changes nothing, only rounding would be left to describe.

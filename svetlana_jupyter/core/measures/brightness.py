@@ -47,24 +47,24 @@ class Channel:
         return ~(self.sd > FLAT * np.maximum(np.abs(self.mean), 1e-30))
 
     @cached_property
-    def standard(self) -> Floats:
+    def standardized(self) -> Floats:
         """The own pixels less their mean, over their deviation; zeros in flat objects."""
         scale = np.where(self.flat, np.inf, self.sd)
         return (self.values - self.mean[self.region.owner]) / scale[self.region.owner]
 
     @cached_property
-    def standard_stack(self) -> Stack:
+    def standardized_stack(self) -> Stack:
         """The same as a stack, with zeros around the objects."""
         stack = np.zeros(self.pixels.shape, np.float32)
-        stack.reshape(-1)[self.region.at] = self.standard
+        stack.reshape(-1)[self.region.at] = self.standardized
         return stack
 
     @cached_property
     def skewness(self) -> Floats:
-        z = self.standard
-        return self.unless_flat(self.region.mean(z * z * z))
+        z = self.standardized
+        return self.nan_if_flat(self.region.mean(z * z * z))
 
-    def unless_flat(self, values: Floats) -> Floats:
+    def nan_if_flat(self, values: Floats) -> Floats:
         return np.where(self.flat, np.nan, values)
 
     def quantiles(self, shares: NDArray[np.float64]) -> Floats:
@@ -85,7 +85,7 @@ class Channel:
 
 def brightness(channel: Channel) -> dict[str, Floats]:
     """Return the group "intensity" of the table, each of shape (n,)."""
-    region, z = channel.region, channel.standard
+    region, z = channel.region, channel.standardized
     shares = np.array([0.0, *QUANTILES.values(), 1.0])
     least, *quantiles, most = channel.quantiles(shares).T
     found = {
@@ -97,7 +97,7 @@ def brightness(channel: Channel) -> dict[str, Floats]:
         "total": region.total(channel.values),
     }
     radius = region.radius
-    far = region.less_mean(radius)
+    far = region.subtract_mean(radius)
     above = channel.values - least[region.owner]
     weight = region.total(above)
     center = [over(region.total(above * offset), weight) for offset in region.offsets]
@@ -111,4 +111,4 @@ def brightness(channel: Channel) -> dict[str, Floats]:
         "concentration": over(region.total(above * radius), weight * spread),
         "center_shift": over(np.sqrt(sum(place**2 for place in center)), spread),
     }
-    return found | {name: channel.unless_flat(values) for name, values in relative.items()}
+    return found | {name: channel.nan_if_flat(values) for name, values in relative.items()}

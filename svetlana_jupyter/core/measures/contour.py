@@ -17,7 +17,7 @@ from scipy.spatial import SphericalVoronoi
 from svetlana_jupyter.core.measures.region import Floats, Offset, Region, pairs
 
 
-def boundary(region: Region) -> Floats:
+def boundary_length(region: Region) -> Floats:
     """Return the length of each object's outline (2D), or the area of its surface (3D)."""
     total = np.zeros(len(region))
     for direction, weight in zip(directions(region.ndim), _weights(region.step), strict=True):

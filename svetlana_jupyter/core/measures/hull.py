@@ -18,7 +18,7 @@ CHORD = 3  # how far apart those rows are that decide whether one between them c
 EXACT, ROUGH = 1e-7, 1e-3  # by how much of a pixel a centre may lie outside: rounding alone, and for joggled corners
 
 
-def convex_counts(own: NDArray[np.bool_]) -> Floats:
+def convex_hull_sizes(own: NDArray[np.bool_]) -> Floats:
     """Return how many pixels the convex hull of each object of a stack (n, [z,] y, x) holds; NaN of one without any."""
     found = np.full(len(own), np.nan)
     some = own.any(axis=-1)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.measures.contour import directions
 from svetlana_jupyter.core.measures.region import Offset, Region
-from svetlana_jupyter.core.measures.table import DISTANCES, PARTS
+from svetlana_jupyter.core.measures.table import PARTS, PIXEL_DISTANCES
 
 
-class Neighbours:
+class PaddedStack:
     """A stack with a margin behind each axis, so that a step from an object's pixel never ends in another object.
 
     Parameters
@@ -44,7 +44,7 @@ class Neighbours:
     @classmethod
     def of(cls, region: Region) -> Self:
         """Prepare for all the distances that a texture is measured at."""
-        longest = max(*DISTANCES, float(region.diameter.max()) / min(PARTS))
+        longest = max(*PIXEL_DISTANCES, float(region.diameter.max()) / min(PARTS))
         return cls(region, tuple(math.floor(longest / step) + 1 for step in region.step))
 
     def spread(self, values: NDArray[Any], outside: float) -> NDArray[Any]:

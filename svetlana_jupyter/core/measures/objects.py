@@ -14,26 +14,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.blocks import block_sides, group_by_block, last_axes
+from svetlana_jupyter.core.blocks import group_by_block, index_last_axes, processing_block_shape
 from svetlana_jupyter.core.measure_settings import MeasureSettings
 from svetlana_jupyter.core.measures.brightness import Channel, brightness
-from svetlana_jupyter.core.measures.neighbours import Neighbours
-from svetlana_jupyter.core.measures.orientation import direction, texture_direction
+from svetlana_jupyter.core.measures.neighbours import PaddedStack
+from svetlana_jupyter.core.measures.orientation import direction, texture_orientation_features
 from svetlana_jupyter.core.measures.region import Floats, Region
 from svetlana_jupyter.core.measures.ring import ring
 from svetlana_jupyter.core.measures.shape import shape
-from svetlana_jupyter.core.measures.table import Column, columns
+from svetlana_jupyter.core.measures.table import FeatureColumn, columns
 from svetlana_jupyter.core.measures.texture import texture
-from svetlana_jupyter.core.normalize import finite
-from svetlana_jupyter.core.widening import shrunk, widened
-from svetlana_jupyter.core.windows import Window, read_windows
+from svetlana_jupyter.core.normalize import to_finite_float32
+from svetlana_jupyter.core.widening import erode_masks, widened
+from svetlana_jupyter.core.windows import Window, read_regions
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.pairing import ImagePair
 
 Integers = NDArray[np.int64]
 
-MOST_VOXELS = 1 << 22  # of an object's box; larger ones are measured on every second, third, ... pixel along each axis
+MAX_BOX_VOXELS = (
+    1 << 22
+)  # of an object's box; larger ones are measured on every second, third, ... pixel along each axis
 STACK_VOXELS = 1 << 18  # of the boxes of a stack, so that it stays in the processor's cache
 OUTSIDE = -1  # in masks: beyond the image
 
@@ -43,12 +45,12 @@ def measure_objects(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSet
     measuring = _Measuring(pair, objects, settings)
     together = list(measuring.together())
     windows = [window for _, window in together]
-    pixels, masks = read_windows(pair.image, windows), read_windows(pair.mask, windows)
+    pixels, masks = read_regions(pair.image, windows), read_regions(pair.mask, windows)
     for (members, window), image, mask in zip(together, pixels, masks, strict=True):
         yield measuring.table(members, window, image, mask)
 
 
-def measure_windows(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[Window]:
+def feature_regions(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[Window]:
     """Return the parts of an image that `measure_objects` reads for some objects."""
     return [window for _, window in _Measuring(pair, objects, settings).together()]
 
@@ -74,7 +76,7 @@ class _Measuring:
         axes = "zyx"[-pair.ndim :]
         self._pair, self._groups = pair, set(settings.groups)
         self._ring, self._rim = settings.ring, settings.rim
-        self._columns: Sequence[Column] = columns(pair.ndim, len(pair.channels), settings.groups)
+        self._columns: Sequence[FeatureColumn] = columns(pair.ndim, len(pair.channels), settings.groups)
         self._labels = objects.index.to_numpy(np.int64)
         self._centers = objects[list(axes)].to_numpy(float)
         self._first = objects[[f"{axis}0" for axis in axes]].to_numpy(np.int64)
@@ -86,7 +88,7 @@ class _Measuring:
 
     def together(self) -> Iterator[tuple[Integers, Window]]:
         """Yield the objects to measure together, by position, and the part of the image to read for them."""
-        sides = np.array(block_sides(self._pair.image, self._pair.mask))
+        sides = np.array(processing_block_shape(self._pair.image, self._pair.mask))
         wide = ((self._last - self._first) > sides).any(axis=1) | (self._strides > 1)
         ordinary = np.flatnonzero(~wide)
         found = [ordinary[some] for some in group_by_block(self._centers[ordinary], tuple(sides))]
@@ -118,7 +120,7 @@ class _Measuring:
         region = Region(inside.own, step)
         core = Region(_without_rim(inside.own, self._rim), step) if self._rim else region
         channels = [Channel(core, np.ascontiguousarray(plane)) for plane in np.moveaxis(inside.pixels, 1, 0)]
-        near = Neighbours.of(core) if "texture" in self._groups else None
+        near = PaddedStack.of(core) if "texture" in self._groups else None
         found: dict[str, Floats] = {}
         if "shape" in self._groups:
             found |= shape(region)
@@ -132,7 +134,7 @@ class _Measuring:
             if near is not None:
                 found |= _keyed(texture(channel, near), number)
             if "orientation" in self._groups:
-                found |= _keyed(texture_direction(channel), number)
+                found |= _keyed(texture_orientation_features(channel), number)
         if self._looks_around:
             reach = self._reach(stride)
             found |= self._around(
@@ -146,7 +148,7 @@ class _Measuring:
         near_by = widened(wide.own, (self._rim,) * len(step)) if self._rim else wide.own
         zone = widened(near_by, tuple(max(self._ring, min(step)) / side for side in step)) & ~near_by
         around = Region(zone & (wide.mask == 0), step)
-        near = Neighbours.of(around) if "ring_texture" in self._groups else None
+        near = PaddedStack.of(around) if "ring_texture" in self._groups else None
         found = {"ring_covered": _share(zone & (wide.mask > 0), zone & (wide.mask >= 0))}
         for number, channel in enumerate(channels):
             outer = Channel(around, np.ascontiguousarray(wide.pixels[:, number]))
@@ -179,9 +181,9 @@ class _Measuring:
 
 
 def _strides(sides: Integers) -> Integers:
-    """Return how many pixels to step along each axis so that a box (n, ndim) holds at most `MOST_VOXELS`."""
+    """Return how many pixels to step along each axis so that a box (n, ndim) holds at most `MAX_BOX_VOXELS`."""
     strides = np.ones(len(sides), np.int64)
-    while (large := np.prod(-(-sides // strides[:, None]), axis=1) > MOST_VOXELS).any():
+    while (large := np.prod(-(-sides // strides[:, None]), axis=1) > MAX_BOX_VOXELS).any():
         strides[large] += 1
     return strides
 
@@ -204,17 +206,17 @@ def _cut(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integ
     pixels = np.zeros((len(labels), len(image), *box), np.float32)
     low, high = np.maximum(first, 0), np.minimum(first + box, shape)
     for number, (begin, start, stop) in enumerate(zip(first, low, high, strict=True)):
-        there, here = last_axes(map(slice, start, stop)), last_axes(map(slice, start - begin, stop - begin))
+        there, here = index_last_axes(map(slice, start, stop)), index_last_axes(map(slice, start - begin, stop - begin))
         masks[number][here] = mask[there]
         pixels[number][here] = image[there]
-    return _Stack(labels, masks, finite(pixels))
+    return _Stack(labels, masks, to_finite_float32(pixels))
 
 
 def _without_rim(own: NDArray[np.bool_], rim: int) -> NDArray[np.bool_]:
     """Narrow the masks (n, *box) of objects that may touch the sides of their boxes."""
     ndim = own.ndim - 1
     wide = np.pad(own, [(0, 0), *[(1, 1)] * ndim])
-    narrow: NDArray[np.bool_] = shrunk(wide, (rim,) * ndim)[last_axes([slice(1, -1)] * ndim)]
+    narrow: NDArray[np.bool_] = erode_masks(wide, (rim,) * ndim)[index_last_axes([slice(1, -1)] * ndim)]
     return narrow
 
 

@@ -11,7 +11,7 @@ from svetlana_jupyter.core.measures.bands import blurred
 from svetlana_jupyter.core.measures.brightness import Channel
 from svetlana_jupyter.core.measures.region import Floats, Region, over
 from svetlana_jupyter.core.measures.shape import covariance
-from svetlana_jupyter.core.measures.table import SCALES
+from svetlana_jupyter.core.measures.table import BLUR_SCALES
 
 AXES = "zyx"
 
@@ -28,10 +28,10 @@ def direction(region: Region) -> dict[str, Floats]:
     return found
 
 
-def texture_direction(channel: Channel) -> dict[str, Floats]:
+def texture_orientation_features(channel: Channel) -> dict[str, Floats]:
     """Return what the group "orientation" says of one channel, each of shape (n,)."""
     region = channel.region
-    smooth = blurred(region, channel.standard_stack, SCALES[0]).reshape(-1)
+    smooth = blurred(region, channel.standardized_stack, BLUR_SCALES[0]).reshape(-1)
     inner = np.flatnonzero(region.inner(range(region.ndim)))
     strides = [side // channel.pixels.itemsize for side in channel.pixels.strides[1:]]
     slopes = [
@@ -48,7 +48,7 @@ def texture_direction(channel: Channel) -> dict[str, Floats]:
     spread = region.mean(region.radius)
     for axis, offset in zip(AXES[-region.ndim :], region.offsets, strict=True):
         found[f"shift_{axis}"] = over(region.total(above * offset), region.total(above) * spread)
-    return {name: channel.unless_flat(values) for name, values in found.items()}
+    return {name: channel.nan_if_flat(values) for name, values in found.items()}
 
 
 def _components(name: str, tensors: Floats) -> dict[str, Floats]:

@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.measures.brightness import Channel
 from svetlana_jupyter.core.measures.region import Floats, Region, over
-from svetlana_jupyter.core.measures.table import PATTERNS
+from svetlana_jupyter.core.measures.table import LBP_KINDS
 
-NEIGHBOURS = 8
+NEIGHBORS = 8
 EQUAL = 1e-4  # deviations by which a neighbour may be darker and still counts as equal: rounding decides nothing
-_CIRCLE = tuple((math.sin(turn * math.pi / 4), math.cos(turn * math.pi / 4)) for turn in range(NEIGHBOURS))
+_CIRCLE = tuple((math.sin(turn * math.pi / 4), math.cos(turn * math.pi / 4)) for turn in range(NEIGHBORS))
 
 
 def patterns(channel: Channel) -> dict[str, Floats]:
     """Return the share of each kind of pattern among the pixels whose neighbours are the object's own too."""
     region = channel.region
-    counts = np.zeros((len(region), PATTERNS))
+    counts = np.zeros((len(region), LBP_KINDS))
     for axes in planes(region.step):
         inside = np.flatnonzero(_surrounded(region, axes))
-        kinds = _kinds(channel.standard_stack, inside, axes)
+        kinds = _kinds(channel.standardized_stack, inside, axes)
         owner = inside // math.prod(region.box)
-        counts += np.bincount(owner * PATTERNS + kinds, minlength=counts.size).reshape(counts.shape)
+        counts += np.bincount(owner * LBP_KINDS + kinds, minlength=counts.size).reshape(counts.shape)
     shares = over(counts, counts.sum(axis=1, keepdims=True))
-    return {f"lbp_{kind}": shares[:, kind] for kind in range(PATTERNS)}
+    return {f"lbp_{kind}": shares[:, kind] for kind in range(LBP_KINDS)}
 
 
 def planes(step: tuple[float, ...]) -> list[tuple[int, int]]:
@@ -67,15 +67,15 @@ def _kinds(stack: NDArray[np.float32], inside: NDArray[np.int64], axes: tuple[in
     brighter = []
     for down, right in _CIRCLE:
         row, column = round(down), round(right)
-        neighbour = value[row, column]
+        neighbor = value[row, column]
         if row and column:  # between pixels, so that all eight lie on a circle
             part = abs(down)
-            neighbour = (
-                part * part * neighbour
+            neighbor = (
+                part * part * neighbor
                 + part * (1 - part) * (value[row, 0] + value[0, column])
                 + (1 - part) ** 2 * center
             )
-        brighter.append(neighbour >= center - EQUAL)
+        brighter.append(neighbor >= center - EQUAL)
     ring = np.array(brighter, np.int8)
     changes = np.count_nonzero(ring != np.roll(ring, 1, axis=0), axis=0)
-    return np.where(changes <= 2, ring.sum(axis=0, dtype=np.int64), PATTERNS - 1)
+    return np.where(changes <= 2, ring.sum(axis=0, dtype=np.int64), LBP_KINDS - 1)

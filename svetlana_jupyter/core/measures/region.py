@@ -85,7 +85,9 @@ class Region:
     def offsets(self) -> list[Floats]:
         """Distances of every pixel of ``at`` from the centroid along each axis."""
         places = np.unravel_index(self.at, self.own.shape)[1:]
-        return [self.less_mean(place.astype(np.float64) * step) for place, step in zip(places, self.step, strict=True)]
+        return [
+            self.subtract_mean(place.astype(np.float64) * step) for place, step in zip(places, self.step, strict=True)
+        ]
 
     @cached_property
     def rim(self) -> NDArray[np.bool_]:
@@ -107,7 +109,7 @@ class Region:
         """Return the mean over each object, NaN where it has no pixels."""
         return over(self.total(values), self.counts)
 
-    def less_mean(self, values: Floats) -> Floats:
+    def subtract_mean(self, values: Floats) -> Floats:
         return values - self.mean(values)[self.owner]
 
     def largest(self, values: Floats) -> Floats:

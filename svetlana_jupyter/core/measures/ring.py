@@ -17,7 +17,7 @@ def ring(channel: Channel, around: Channel) -> dict[str, Floats]:
         "ring_median": around.quantiles(np.array([0.5]))[:, 0],
         "ring_contrast": contrast,
         "ring_ratio": over(channel.mean, around.mean),
-        "ring_step": channel.unless_flat(over(contrast, channel.sd)),
-        "ring_roughness": channel.unless_flat(over(around.sd, channel.sd)),
+        "ring_step": channel.nan_if_flat(over(contrast, channel.sd)),
+        "ring_roughness": channel.nan_if_flat(over(around.sd, channel.sd)),
         "ring_skewness": around.skewness,
     }

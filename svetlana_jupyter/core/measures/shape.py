@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from svetlana_jupyter.core.measures.contour import boundary
-from svetlana_jupyter.core.measures.hull import convex_counts
+from svetlana_jupyter.core.measures.contour import boundary_length
+from svetlana_jupyter.core.measures.hull import convex_hull_sizes
 from svetlana_jupyter.core.measures.region import Floats, Region, over
 
 
@@ -16,7 +16,7 @@ def shape(region: Region) -> dict[str, Floats]:
     ndim = region.ndim
     size = region.size
     axes = axis_lengths(region)
-    edge = boundary(region)
+    edge = boundary_length(region)
     radius = region.radius
     spread = region.mean(radius)
     farthest = region.largest(radius) + math.prod(region.step) ** (1 / ndim) / 2
@@ -26,7 +26,7 @@ def shape(region: Region) -> dict[str, Floats]:
         "axis_major": axes[:, 0],
         "axis_minor": axes[:, -1],
         "elongation": 1 - axes[:, -1] / axes[:, 0],
-        "solidity": region.counts / convex_counts(region.own),
+        "solidity": region.counts / convex_hull_sizes(region.own),
         "radius_max": farthest,
         "radius_variation": over(np.sqrt(np.maximum(region.mean(radius**2) - spread**2, 0)), spread),
         "roundness": (region.diameter / (2 * farthest)) ** ndim,

@@ -15,16 +15,16 @@ import pandas as pd
 VERSION = 1
 
 QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
-DISTANCES = (1, 2, 4)  # of the pixels whose grey levels are compared
+PIXEL_DISTANCES = (1, 2, 4)  # of the pixels whose grey levels are compared
 PARTS = (8, 4, 2)  # of an object's diameter, as other distances between pixels
-SCALES = (1, 2, 4)  # of the blurs that take away detail
-PATTERNS = 10  # kinds of local binary patterns with eight neighbours
+BLUR_SCALES = (1, 2, 4)  # of the blurs that take away detail
+LBP_KINDS = 10  # kinds of local binary patterns with eight neighbours
 
-Evidence = Literal["surroundings", "brightness", "orientation", "size"]
+Cue = Literal["surroundings", "brightness", "orientation", "size"]
 Group = Literal["shape", "intensity", "texture", "ring", "ring_texture", "orientation", "position"]
 GROUPS: tuple[Group, ...] = get_args(Group)
-EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
-FINE = (8, 4)  # parts of a diameter: in small objects hardly a pixel
+CUES: tuple[Cue, ...] = get_args(Cue)
+FINE_FRACTIONS = (8, 4)  # parts of a diameter: in small objects hardly a pixel
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Measurement:
         One of `GROUPS`.
     meaning : str
     uses : frozenset of str
-        Which of `EVIDENCE` it uses. What does not use *surroundings* is computed from the object's own pixels alone;
+        Which of `CUES` it uses. What does not use *surroundings* is computed from the object's own pixels alone;
         what does not use *brightness* stays the same when all values of the object, or all around it, are multiplied
         and shifted; what does not use *orientation*, when everything is turned or mirrored; what does not use *size*,
         but for the coarseness of pixels, when everything is enlarged: a ring of so many pixels uses it, and what
@@ -54,7 +54,7 @@ class Measurement:
     name: str
     group: Group
     meaning: str
-    uses: frozenset[Evidence] = frozenset()
+    uses: frozenset[Cue] = frozenset()
     unit: str = ""
     by_channel: bool = False
     ndim: int | None = None
@@ -66,7 +66,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Column:
+class FeatureColumn:
     """A measurement of one channel, or of the mask (``channel`` None)."""
 
     measurement: Measurement
@@ -86,8 +86,8 @@ class Column:
 
 
 def columns(
-    ndim: int, channels: int, groups: Iterable[str] = GROUPS, may_use: Iterable[str] = EVIDENCE
-) -> tuple[Column, ...]:
+    ndim: int, channels: int, groups: Iterable[str] = GROUPS, may_use: Iterable[str] = CUES
+) -> tuple[FeatureColumn, ...]:
     """Return what is measured of an object, in the order of the table.
 
     Parameters
@@ -102,8 +102,8 @@ def columns(
     """
     groups, may_use = set(groups), set(may_use)
     chosen = [one for one in MEASUREMENTS if one.group in groups and one.uses <= may_use and one.ndim in (None, ndim)]
-    whole = [Column(one) for one in chosen if not one.by_channel]
-    return (*whole, *(Column(one, channel) for channel in range(channels) for one in chosen if one.by_channel))
+    whole = [FeatureColumn(one) for one in chosen if not one.by_channel]
+    return (*whole, *(FeatureColumn(one, channel) for channel in range(channels) for one in chosen if one.by_channel))
 
 
 def describe_measurements() -> pd.DataFrame:
@@ -127,7 +127,7 @@ def describe_measurements() -> pd.DataFrame:
             "name": one.name,
             "group": one.group,
             "unit": one.unit,
-            "uses": ", ".join(name for name in EVIDENCE if name in one.uses),
+            "uses": ", ".join(name for name in CUES if name in one.uses),
             "by_channel": one.by_channel,
             "images": f"{one.ndim}D" if one.ndim else "2D and 3D",
             "meaning": one.meaning,
@@ -142,7 +142,7 @@ def _of(group: Group, *entries: tuple[str, str, str, str], by_channel: bool = Fa
     found = []
     for name, unit, uses, meaning in entries:
         ndim = int(name[0]) if name[1:3] == "D " else None
-        evidence: frozenset[Evidence] = frozenset(uses.split())  # type: ignore[arg-type]
+        evidence: frozenset[Cue] = frozenset(uses.split())  # type: ignore[arg-type]
         found.append(Measurement(name[3:] if ndim else name, group, meaning, evidence, unit, by_channel, ndim))
     return found
 
@@ -205,7 +205,7 @@ _TEXTURE = _of(
     "texture",
     *(
         (f"{name}_{distance}", "", "size", f"{meaning}, of pixels about {distance} px apart (grey levels in common)")
-        for distance in DISTANCES
+        for distance in PIXEL_DISTANCES
         for name, meaning in (
             ("contrast", "mean squared difference of grey levels"),
             ("correlation", "correlation of grey levels"),
@@ -217,7 +217,7 @@ _TEXTURE = _of(
         (
             f"grain_{part}",
             "",
-            "size" if part in FINE else "",
+            "size" if part in FINE_FRACTIONS else "",
             f"half the mean squared difference of pixels 1/{part} of its diameter apart",
         )
         for part in PARTS
@@ -228,13 +228,13 @@ _TEXTURE = _of(
             "",
             "size",
             "share of its inner pixels with "
-            + (f"{kind} neighbours at least as bright, side by side" if kind < PATTERNS - 1 else "any other pattern"),
+            + (f"{kind} neighbours at least as bright, side by side" if kind < LBP_KINDS - 1 else "any other pattern"),
         )
-        for kind in range(PATTERNS)
+        for kind in range(LBP_KINDS)
     ),
     *(
         (f"{name}_{scale}", "", "size", f"{meaning} detail that a blur of {scale} px takes away, after the one before")
-        for scale in SCALES
+        for scale in BLUR_SCALES
         for name, meaning in (
             ("detail", "deviation of the"),
             ("detail_skewness", "skewness of the"),

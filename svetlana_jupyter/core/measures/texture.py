@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 from svetlana_jupyter.core.measures.bands import bands
 from svetlana_jupyter.core.measures.brightness import Channel
 from svetlana_jupyter.core.measures.contour import directions
-from svetlana_jupyter.core.measures.neighbours import Neighbours
+from svetlana_jupyter.core.measures.neighbours import PaddedStack
 from svetlana_jupyter.core.measures.patterns import patterns
 from svetlana_jupyter.core.measures.region import Floats, Stack, over
-from svetlana_jupyter.core.measures.table import DISTANCES, PARTS
+from svetlana_jupyter.core.measures.table import PARTS, PIXEL_DISTANCES
 
 LEVELS = 8  # of grey, each half a deviation wide; the outer two take in all that is beyond
 
 
-def texture(channel: Channel, near: Neighbours) -> dict[str, Floats]:
+def texture(channel: Channel, near: PaddedStack) -> dict[str, Floats]:
     """Return the group "texture" of the table, each of shape (n,)."""
-    found = cooccurrence(channel, near) | grain(channel, near) | patterns(channel) | bands(channel)
-    return {name: channel.unless_flat(values) for name, values in found.items()}
+    found = haralick_features(channel, near) | grain(channel, near) | patterns(channel) | bands(channel)
+    return {name: channel.nan_if_flat(values) for name, values in found.items()}
 
 
-def cooccurrence(channel: Channel, near: Neighbours) -> dict[str, Floats]:
+def haralick_features(channel: Channel, near: PaddedStack) -> dict[str, Floats]:
     """Return what pairs of pixels some distance apart have in common (Haralick et al., 1973)."""
-    region, levels = channel.region, quantized(channel.standard)
+    region, levels = channel.region, quantize_gray_levels(channel.standardized)
     stack = near.spread(levels, LEVELS)  # one level more, for what is not the object's own
     base = (region.owner * LEVELS + levels) * (LEVELS + 1)
     found: dict[str, Floats] = {}
-    for distance in DISTANCES:
+    for distance in PIXEL_DISTANCES:
         counts = np.zeros(len(region) * LEVELS * (LEVELS + 1), np.int64)
         for shift in near.shifts(distance):
             counts += np.bincount(base + stack[near.at + shift], minlength=len(counts))
@@ -40,19 +40,19 @@ def cooccurrence(channel: Channel, near: Neighbours) -> dict[str, Floats]:
     return found
 
 
-def quantized(standard: Floats) -> NDArray[np.uint8]:
+def quantize_gray_levels(standardized: Floats) -> NDArray[np.uint8]:
     """Return the grey level, 0 to LEVELS - 1, of each standardised value."""
-    levels: NDArray[np.uint8] = np.clip(np.floor(2 * standard) + LEVELS // 2, 0, LEVELS - 1).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.clip(np.floor(2 * standardized) + LEVELS // 2, 0, LEVELS - 1).astype(np.uint8)
     return levels
 
 
-def grain(channel: Channel, near: Neighbours) -> dict[str, Floats]:
+def grain(channel: Channel, near: PaddedStack) -> dict[str, Floats]:
     """Return half the mean squared difference of pixels some part of the object's diameter apart.
 
     Of a texture that is enlarged together with its object this stays the same.
     """
     region = channel.region
-    values = channel.standard.astype(np.float32)
+    values = channel.standardized.astype(np.float32)
     stack = near.spread(values, 0)
     found = {}
     for part in PARTS:
@@ -69,7 +69,7 @@ def grain(channel: Channel, near: Neighbours) -> dict[str, Floats]:
     return found
 
 
-def _difference(values: Stack, stack: Stack, near: Neighbours, step: int, count: Floats) -> Floats:
+def _difference(values: Stack, stack: Stack, near: PaddedStack, step: int, count: Floats) -> Floats:
     """Return half the mean squared difference of pixels as many steps apart as ``count`` says (n,), NaN without any."""
     there = near.at + np.repeat(step * count.astype(np.int64), near.region.counts)
     both = near.own[there]

@@ -1,10 +1,10 @@
 """Samples with known classes: made from a seed, or shipped with the package."""
 
-from svetlana_jupyter.core.samples.plane import grey_cells, oriented_textures, real_textures
+from svetlana_jupyter.core.samples.plane import gray_cells, oriented_textures, real_textures
 from svetlana_jupyter.core.samples.sample import Sample, StoredSample
 from svetlana_jupyter.core.samples.shipped import blood_smear, blood_smear_classes
 from svetlana_jupyter.core.samples.stripes_and_foci import bright_foci_3d, draw_labels, faint_foci, stripes
-from svetlana_jupyter.core.samples.tiled import tiled
+from svetlana_jupyter.core.samples.tiled import tile_sample
 from svetlana_jupyter.core.samples.tube import tube_and_somites
 from svetlana_jupyter.core.samples.well import osteoclast_well
 
@@ -16,11 +16,11 @@ __all__ = [
     "bright_foci_3d",
     "draw_labels",
     "faint_foci",
-    "grey_cells",
+    "gray_cells",
     "oriented_textures",
     "osteoclast_well",
     "real_textures",
     "stripes",
-    "tiled",
+    "tile_sample",
     "tube_and_somites",
 ]

@@ -18,8 +18,8 @@ def scatter(
     shape: tuple[int, ...],
     *,
     gap: float = 4,
-    closeness: float = 1,
-    tries: int = 40,
+    distance_factor: float = 1,
+    max_tries: int = 40,
     allowed: Callable[[int, Point], bool] = lambda index, point: True,
 ) -> NDArray[np.float64]:
     """Throw objects into an image one after another, each at a place that is still free.
@@ -48,14 +48,14 @@ def scatter(
     centers = np.full((len(radii), len(shape)), np.nan)
     steps = list(itertools.product((-1, 0, 1), repeat=len(shape)))
     for index, radius in enumerate(radii):
-        for _ in range(tries):
+        for _ in range(max_tries):
             point = rng.uniform(radius, np.array(shape) - radius)
             if not allowed(index, point):
                 continue
             here = tuple(int(place) for place in point // cell)
             near = [other for step in steps for other in thrown.get(tuple(map(sum, zip(here, step))), ())]
             apart = np.sqrt(((centers[near] - point) ** 2).sum(1))
-            if (apart >= closeness * (radii[near] + radius) + gap).all():
+            if (apart >= distance_factor * (radii[near] + radius) + gap).all():
                 centers[index] = point
                 thrown.setdefault(here, []).append(index)
                 break

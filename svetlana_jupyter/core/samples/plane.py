@@ -20,7 +20,7 @@ MEAN, DEVIATION = 128, 40  # of the texture in every disc
 Field = NDArray[np.float64]
 
 
-def grey_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
+def gray_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
     """Make ellipses of two brightnesses (means 100 and 150, noise 12) over a dark background.
 
     Parameters
@@ -59,7 +59,7 @@ def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float
     Parameters
     ----------
     seed, size, count
-        As in `grey_cells`.
+        As in `gray_cells`.
     turn : float
         Direction of the first class, in degrees.
     """
@@ -78,7 +78,7 @@ def real_textures(seed: int, size: int = 1400, count: int = 400) -> Sample:
     """Make discs of brick, grass and gravel, with the same distribution of grey values in every disc.
 
     The photographs are those inside scikit-image; discs are cut at random places and turned by quarters.
-    Parameters as in `grey_cells`.
+    Parameters as in `gray_cells`.
     """
     from skimage import data
 

@@ -11,7 +11,7 @@ import zarr
 from svetlana_jupyter.core.samples.sample import Sample, StoredSample
 
 
-def tiled(sample: Sample, folder: Path, rows: int, columns: int) -> StoredSample:
+def tile_sample(sample: Sample, folder: Path, rows: int, columns: int) -> StoredSample:
     """Repeat a sample along rows and columns; every copy of an object gets a label of its own.
 
     Parameters

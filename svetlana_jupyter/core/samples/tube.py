@@ -44,7 +44,7 @@ def tube_and_somites(
             return bool(aside < 0.13)
         return bool(0.19 <= aside <= 0.42 and point[1] % (BLOCK + BLOCK_GAP) < BLOCK)
 
-    centers = scatter(rng, half_axes.mean(1), shape, gap=1, tries=400, allowed=in_its_tissue)
+    centers = scatter(rng, half_axes.mean(1), shape, gap=1, max_tries=400, allowed=in_its_tissue)
     placed = np.flatnonzero(~np.isnan(centers[:, 0]))
     grains = [_grain(rng.standard_normal(shape), blur) for blur in GRAIN]
     volume = np.full(shape, 10.0)

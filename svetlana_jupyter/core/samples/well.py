@@ -89,7 +89,7 @@ class _Well:
         def in_the_well(index: int, point: Point) -> bool:
             return bool(np.hypot(*(point - middle)) <= 0.48 * size - radii[index])
 
-        centers = scatter(rng, radii, (size, size), gap=0, closeness=0.9, allowed=in_the_well)
+        centers = scatter(rng, radii, (size, size), gap=0, distance_factor=0.9, allowed=in_the_well)
         placed = ~np.isnan(centers[:, 0])
         self.centers, self.radii, self.classes = centers[placed], radii[placed], classes[placed]
         self.labels = rng.permutation(placed.sum()) + 1

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from svetlana_jupyter.core.object_dataset import object_dataset
-from svetlana_jupyter.project.exports.measured import known_measurements
+from svetlana_jupyter.project.exports.measured import cached_measurements
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def to_xarray(project: Project, images: Sequence[str]) -> xr.Dataset:
     """Return the objects of some images as `core.object_dataset` describes them."""
-    measured = {name: table for name in images if len((table := known_measurements(project, name)).columns)}
+    measured = {name: table for name in images if len((table := cached_measurements(project, name)).columns)}
     found = object_dataset(
         project.predictions(images),
         project.classes,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import xarray as xr
 
-from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.results import class_map, probability_map
 from svetlana_jupyter.core.statistics import count_classes
-from svetlana_jupyter.project.exports.measured import known_measurements
+from svetlana_jupyter.project.exports.measured import cached_measurements
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.pairing import ImagePair
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class ResultsSnapshot:
     """The results of a project.
 
     Attributes
@@ -40,12 +40,12 @@ class Findings:
     project: Project
     table: pd.DataFrame
     annotated: pd.DataFrame
-    classes: Classes
+    classes: ClassScheme
     run: str
     groups: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    def of(cls, project: Project) -> Findings:
+    def of(cls, project: Project) -> ResultsSnapshot:
         """Take down what stands now; any thread may call this, and annotating goes on."""
         images = project.images
         for image in images:
@@ -85,8 +85,8 @@ class Findings:
         return count_classes(self.table.reset_index(), self.classes.names, ["image"])
 
     def measured(self, image: str) -> pd.DataFrame:
-        """Return what is measured of the objects of an image (`known_measurements`)."""
-        return known_measurements(self.project, image)
+        """Return what is measured of the objects of an image (`cached_measurements`)."""
+        return cached_measurements(self.project, image)
 
     def class_map(self, image: str) -> xr.DataArray:
         """Return `Results.class_map`."""

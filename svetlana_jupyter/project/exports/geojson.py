@@ -16,24 +16,24 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.classes import Classes
-from svetlana_jupyter.core.outlines import Outline, Polygon, object_outlines
+from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.core.outlines import Outline, Polygon, iter_object_outlines
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.exports.findings import Findings
-    from svetlana_jupyter.project.exports.place import Place
+    from svetlana_jupyter.project.exports.findings import ResultsSnapshot
+    from svetlana_jupyter.project.exports.place import OutputFolder
 
 ANY_CHANNEL = -1
 
 
-def write_geojson(place: Place, found: Findings) -> Iterator[Path]:
+def write_geojson(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write one file an image, feature by feature."""
     for image, stem in place.names.items():
         pair, features = found.pair(image), _Features(found, image)
-        with place.writing(f"{stem}.geojson") as beside, beside.open("w", encoding="utf-8") as file:
+        with place.write_file(f"{stem}.geojson") as beside, beside.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
             between = "\n"
-            for outline in place.watched(object_outlines(pair.mask, found.objects(image))):
+            for outline in place.watched(iter_object_outlines(pair.mask, found.objects(image))):
                 feature = json.dumps(features.of(outline), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
                 file.write(between + feature)
                 between = ",\n"
@@ -44,7 +44,7 @@ def write_geojson(place: Place, found: Findings) -> Iterator[Path]:
 class _Features:
     """The features of one image."""
 
-    def __init__(self, found: Findings, image: str) -> None:
+    def __init__(self, found: ResultsSnapshot, image: str) -> None:
         table = found.of_image(image)
         shown = ["probability", *(f"p_{name}" for name in found.classes.names if f"p_{name}" in table), "size"]
         numbers = pd.concat([table[shown], found.measured(image)], axis=1)
@@ -87,7 +87,7 @@ def _coordinates(polygon: Polygon) -> list[list[list[int]]]:
     return [ring[:, ::-1].tolist() for ring in polygon]
 
 
-def _classifications(classes: Classes) -> Mapping[str, Mapping[str, Any]]:
+def _classifications(classes: ClassScheme) -> Mapping[str, Mapping[str, Any]]:
     return {info.name: {"name": info.name, "color": list(bytes.fromhex(info.color[1:]))} for info in classes}
 
 

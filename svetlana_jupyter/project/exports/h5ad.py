@@ -17,11 +17,11 @@ from svetlana_jupyter.errors import ProjectError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from svetlana_jupyter.project.exports.findings import Findings
-    from svetlana_jupyter.project.exports.place import Place
+    from svetlana_jupyter.project.exports.findings import ResultsSnapshot
+    from svetlana_jupyter.project.exports.place import OutputFolder
 
 
-def check_anndata(found: Findings) -> None:
+def check_anndata(found: ResultsSnapshot) -> None:
     """Refuse where the package is not installed."""
     if find_spec("anndata") is None:
         raise ProjectError(
@@ -29,7 +29,7 @@ def check_anndata(found: Findings) -> None:
         )
 
 
-def write_anndata(place: Place, found: Findings) -> Iterator[Path]:
+def write_anndata(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write ``objects.h5ad``.
 
     ``obs`` has the columns of `Results.predictions`, with image and object, and is indexed by ``image/object``. ``X``
@@ -62,7 +62,7 @@ def write_anndata(place: Place, found: Findings) -> Iterator[Path]:
             "run": found.run,
         },
     )
-    with place.writing("objects.h5ad") as beside:
+    with place.write_file("objects.h5ad") as beside:
         beside.write_bytes(_written(data))
     yield place.folder / "objects.h5ad"
 
@@ -77,7 +77,7 @@ def _written(data: AnnData) -> bytes:
         return bytes(file.id.get_file_image())
 
 
-def _places(found: Findings) -> tuple[NDArray[np.float64], str]:
+def _places(found: ResultsSnapshot) -> tuple[NDArray[np.float64], str]:
     pairs = [found.pair(image) for image in found.images]
     known = all(pair.spacing for pair in pairs)
     axes = "xyz"[: max(pair.ndim for pair in pairs)]

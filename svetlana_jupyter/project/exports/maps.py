@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from xarray import DataArray
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.exports.place import distinct_names
+from svetlana_jupyter.project.exports.place import unique_file_names
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.classes import Classes
-    from svetlana_jupyter.project.exports.findings import Findings
-    from svetlana_jupyter.project.exports.place import Place
+    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.project.exports.findings import ResultsSnapshot
+    from svetlana_jupyter.project.exports.place import OutputFolder
 
 BAND_BYTES = 1 << 25  # of a map that are held at once
 STRIP_ROWS = 64
@@ -29,7 +29,7 @@ MOST_IN_IMAGEJ = 2**31 - 1  # pixels of a plane
 UNKNOWN = (128, 128, 128)  # the colour of objects without a class
 
 
-def check_imagej(found: Findings) -> None:
+def check_imagej(found: ResultsSnapshot) -> None:
     """Refuse planes that ImageJ cannot open."""
     for name in found.images:
         rows, columns = found.pair(name).mask.shape[-2:]
@@ -40,28 +40,28 @@ def check_imagej(found: Findings) -> None:
             )
 
 
-def write_imagej(place: Place, found: Findings) -> Iterator[Path]:
+def write_imagej(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write one class map an image, with the codes of `Results.class_map`, in ImageJ's form and in colours."""
     for image, stem in place.names.items():
         codes, spacing = found.class_map(image), found.pair(image).spacing
-        with place.writing(f"{stem}_classes.tif") as beside:
+        with place.write_file(f"{stem}_classes.tif") as beside:
             _write_imagej(place, beside, codes, spacing, _palette(found.classes, codes))
         yield place.folder / f"{stem}_classes.tif"
 
 
-def write_masks(place: Place, found: Findings) -> Iterator[Path]:
+def write_masks(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write one mask an image and class, 255 where the class is, else 0: ``class_masks/<image>/<class>.tif``."""
-    files = distinct_names(found.classes.names)
+    files = unique_file_names(found.classes.names)
     for image, stem in place.names.items():
         codes, spacing = found.class_map(image), found.pair(image).spacing
         for info in found.classes:
             name = f"class_masks/{stem}/{files[info.name]}.tif"
-            with place.writing(name) as beside:
+            with place.write_file(name) as beside:
                 _write_imagej(place, beside, codes, spacing, edit=_only(info.id))
             yield place.folder / name
 
 
-def write_ome(place: Place, found: Findings) -> Iterator[Path]:
+def write_ome(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write one class map an image as OME-TIFF, tiles and coarser levels; the image's annotation names the codes."""
     meanings = {str(info.id): info.name for info in found.classes}
     for image, stem in place.names.items():
@@ -77,7 +77,7 @@ def write_ome(place: Place, found: Findings) -> Iterator[Path]:
         }
         first, *others = _levels(codes)
         with (
-            place.writing(f"{stem}_classes.ome.tif") as beside,
+            place.write_file(f"{stem}_classes.ome.tif") as beside,
             tifffile.TiffWriter(beside, bigtiff=codes.nbytes > 1 << 31, ome=True) as tiff,
         ):
             _write_level(tiff, place, first, subifds=len(others), metadata=metadata)
@@ -94,7 +94,7 @@ def _levels(codes: DataArray) -> list[DataArray]:
     return levels
 
 
-def _write_level(tiff: tifffile.TiffWriter, place: Place, codes: DataArray, **options: Any) -> None:
+def _write_level(tiff: tifffile.TiffWriter, place: OutputFolder, codes: DataArray, **options: Any) -> None:
     rows, columns = (min(TILE, -(-codes.sizes[axis] // 16) * 16) for axis in "yx")
     tiff.write(
         _tiles(place.watched(bands(codes, rows)), rows, columns),
@@ -129,7 +129,7 @@ def bands(array: DataArray, rows: int) -> Iterator[NDArray[Any]]:
 
 
 def _write_imagej(
-    place: Place,
+    place: OutputFolder,
     file: Path,
     codes: DataArray,
     spacing: tuple[float, ...] | None,
@@ -175,7 +175,7 @@ def _only(code: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
     return lambda codes: (codes == code).astype(np.uint8) * np.uint8(255)
 
 
-def _palette(classes: Classes, codes: DataArray) -> NDArray[np.uint16] | None:
+def _palette(classes: ClassScheme, codes: DataArray) -> NDArray[np.uint16] | None:
     """Return the colour of each code (3, 256), None where there are more codes than a palette has."""
     if codes.dtype != np.uint8:
         return None

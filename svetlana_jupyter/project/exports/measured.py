@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from svetlana_jupyter.core.measure import memory_key
-from svetlana_jupyter.project.measurement import MEASURED, measured_table
+from svetlana_jupyter.core.measure import feature_cache_key
+from svetlana_jupyter.project.measurement import MEASURED, feature_table
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
 
-def known_measurements(project: Project, image: str) -> pd.DataFrame:
+def cached_measurements(project: Project, image: str) -> pd.DataFrame:
     """Return what `Project.measure` has measured of all objects of an image, columns called and in units as there.
 
     Returns
@@ -26,8 +26,9 @@ def known_measurements(project: Project, image: str) -> pd.DataFrame:
     known = [
         group
         for group in MEASURED
-        if pair.memory and objects.index.isin(pair.memory.recall(memory_key(group, settings)).index).all()
+        if pair.feature_cache
+        and objects.index.isin(pair.feature_cache.recall(feature_cache_key(group, settings)).index).all()
     ]
     if not known:
         return objects[[]]
-    return measured_table(pair, objects, settings.changed(groups=tuple(known))).droplevel("image")
+    return feature_table(pair, objects, settings.changed(groups=tuple(known))).droplevel("image")

@@ -19,11 +19,11 @@ from numcodecs import Blosc
 from xarray import DataArray
 
 from svetlana_jupyter.core.blocks import SIDES
-from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.classes import ClassScheme
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.exports.findings import Findings
-    from svetlana_jupyter.project.exports.place import Place
+    from svetlana_jupyter.project.exports.findings import ResultsSnapshot
+    from svetlana_jupyter.project.exports.place import OutputFolder
 
 VERSION = "0.4"
 THREADS = os.cpu_count() or 1
@@ -34,13 +34,13 @@ UNKNOWN = [128, 128, 128, 255]
 Spacing = tuple[float, ...] | None
 
 
-def write_ngff(place: Place, found: Findings) -> Iterator[Path]:
+def write_ngff(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write one ``<image>.ome.zarr`` an image."""
     for image, stem in place.names.items():
         spacing, codes = found.pair(image).spacing, found.class_map(image)
         table = found.of_image(image)
         compact = zarr.config.set({"json_indent": None})  # there may be a line or more for each object
-        with place.writing_folder(f"{stem}.ome.zarr") as draft, compact:
+        with place.write_folder(f"{stem}.ome.zarr") as draft, compact:
             root = zarr.open_group(draft, mode="w", zarr_format=2)
             _write(place, root, found.probability_map(image), spacing, f"{image}: probability")
             labels = root.create_group("labels", attributes={"labels": ["classes", "objects"]})
@@ -53,13 +53,13 @@ def write_ngff(place: Place, found: Findings) -> Iterator[Path]:
         yield place.folder / f"{stem}.ome.zarr"
 
 
-def _write(place: Place, group: zarr.Group, array: DataArray, spacing: Spacing, name: str) -> None:
+def _write(place: OutputFolder, group: zarr.Group, array: DataArray, spacing: Spacing, name: str) -> None:
     """Write an array as the resolutions of a multiscale image, each computed from the one before."""
     axes = [str(dim) for dim in array.dims]
     steps, data = list(spacing or (1.0,) * array.ndim), array.data
     datasets: list[dict[str, Any]] = []
     while True:
-        place.check_stop()
+        place.raise_if_stopped()
         path = str(len(datasets))
         chunks = tuple(min(side, length) for side, length in zip(SIDES[array.ndim], data.shape))
         level = group.create_array(
@@ -89,7 +89,7 @@ def _write(place: Place, group: zarr.Group, array: DataArray, spacing: Spacing, 
     ]
 
 
-def _of_classes(classes: Classes, unknown: int) -> Mapping[str, Any]:
+def _of_classes(classes: ClassScheme, unknown: int) -> Mapping[str, Any]:
     named = [(info.id, info.name, _rgba(info.color)) for info in classes] + [(unknown, "not predicted", UNKNOWN)]
     return {
         "version": VERSION,
@@ -99,7 +99,7 @@ def _of_classes(classes: Classes, unknown: int) -> Mapping[str, Any]:
     }
 
 
-def _of_objects(classes: Classes, table: pd.DataFrame) -> Mapping[str, Any]:
+def _of_objects(classes: ClassScheme, table: pd.DataFrame) -> Mapping[str, Any]:
     colors = {info.name: _rgba(info.color) for info in classes}
     words = ["class", "predicted", "annotation"]
     said = table[words].astype("object").where(table[words].notna(), None).to_numpy()

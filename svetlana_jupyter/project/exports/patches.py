@@ -17,38 +17,38 @@ import pandas as pd
 import tifffile
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.blocks import block_sides, group_by_block, last_axes, read
-from svetlana_jupyter.core.geometry import following_sizes, units_per_pixel
-from svetlana_jupyter.core.objects import box_columns, center_columns
+from svetlana_jupyter.core.blocks import group_by_block, index_last_axes, processing_block_shape, read
+from svetlana_jupyter.core.geometry import units_per_pixel, view_size_per_object
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.exports.place import distinct_names
+from svetlana_jupyter.project.exports.place import unique_file_names
 from svetlana_jupyter.project.patches import patch_settings
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.exports.findings import Findings
-    from svetlana_jupyter.project.exports.place import Place
+    from svetlana_jupyter.project.exports.findings import ResultsSnapshot
+    from svetlana_jupyter.project.exports.place import OutputFolder
 
 FOLDER = "patches"
 TABLE = "patches.csv"
 IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
 
 
-def check_patches(found: Findings) -> None:
+def check_patches(found: ResultsSnapshot) -> None:
     """Refuse where nothing is annotated."""
     if found.annotated.empty:
         raise ProjectError("there are no annotated patches yet; annotate some objects, then export them.")
 
 
-def write_patches(place: Place, found: Findings) -> Iterator[Path]:
+def write_patches(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write ``patches/<class>/<image>_<object>.png`` (or .tif), and ``patches/patches.csv``.
 
     The table has a row a patch: ``file``, ``class``, ``image``, ``object``, the patch's box in pixels of the image
     ``[z0,] y0, x0, [z1,] y1, x1`` (which may reach beyond it), ``test_set`` (whether the object is for scoring alone),
     and the grouping columns.
     """
-    folders = distinct_names([TABLE, *found.classes.names])
+    folders = unique_file_names([TABLE, *found.classes.names])
     rows: list[dict[str, Any]] = []
-    with place.writing_folder(FOLDER) as draft:
+    with place.write_folder(FOLDER) as draft:
         for name in found.classes.names:
             (draft / folders[name]).mkdir()
         for image in found.images:
@@ -64,22 +64,22 @@ def write_patches(place: Place, found: Findings) -> Iterator[Path]:
     yield place.folder / FOLDER
 
 
-def _cut(found: Findings, image: str, labels: pd.Index) -> Iterator[tuple[int, NDArray[Any], dict[str, int]]]:
+def _cut(found: ResultsSnapshot, image: str, labels: pd.Index) -> Iterator[tuple[int, NDArray[Any], dict[str, int]]]:
     """Yield object, pixels (C, [z,] y, x) and box of each patch, block after block."""
     pair, settings = found.pair(image), patch_settings(found.project, image)
     objects = found.objects(image)
     objects = objects[objects.index.isin(labels)]
-    sides = following_sizes(settings, objects, pair.spacing) / units_per_pixel(settings, pair.ndim, pair.spacing)
+    sides = view_size_per_object(settings, objects, pair.spacing) / units_per_pixel(settings, pair.ndim, pair.spacing)
     shapes = np.maximum(1, np.floor(sides + 0.5)).astype(np.int64)
-    centers = objects[center_columns(pair.ndim)].to_numpy(float)
+    centers = objects[centroid_columns(pair.ndim)].to_numpy(float)
     starts = np.floor(centers - (shapes - 1) / 2 + 0.5).astype(np.int64)
     stops = starts + shapes
-    for some in group_by_block(centers, block_sides(pair.image, pair.mask)):
+    for some in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
         low = starts[some].min(axis=0)
         block = read(pair.image, low, stops[some].max(axis=0), settings.padding)
         for one in some:
-            pixels = block[last_axes(map(slice, starts[one] - low, stops[one] - low))]
-            box = dict(zip(box_columns(pair.ndim), map(int, (*starts[one], *stops[one])), strict=True))
+            pixels = block[index_last_axes(map(slice, starts[one] - low, stops[one] - low))]
+            box = dict(zip(bbox_columns(pair.ndim), map(int, (*starts[one], *stops[one])), strict=True))
             yield int(objects.index[one]), pixels, box
 
 

@@ -18,26 +18,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.store import draft_of, file_name, replacing, sync
+from svetlana_jupyter.project.store import atomic_write, draft_path, file_name, sync
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.exports.findings import Findings
+    from svetlana_jupyter.project.exports.findings import ResultsSnapshot
     from svetlana_jupyter.project.project import Project
 
 MANIFEST = "export.json"
 ZARR = ("zarr.json", ".zgroup", ".zarray")  # one of these lies in every folder of a Zarr
-LONGEST_NAME = 120  # bytes; most file systems take 255, with what is put before and behind
+MAX_NAME_BYTES = 120  # bytes; most file systems take 255, with what is put before and behind
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # by Windows
 
 
 Item = TypeVar("Item")
 
 
-class Stopped(Exception):
+class ExportStopped(Exception):
     """A stop was asked for while a file was being written."""
 
 
-class Place:
+class OutputFolder:
     """The folder of one export.
 
     Parameters
@@ -64,14 +64,14 @@ class Place:
     def __init__(self, project: Project, folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
         self._project, self._stop = project, stop
         self.folder = folder.absolute()
-        self.names = distinct_names(project.images)
+        self.names = unique_file_names(project.images)
         self.now = str(self.folder)
         self._inputs = {path.resolve() for path in project.input_files()}
         self._check(self.folder)
         self._manifest = self._read_manifest()
         self._run = ""
 
-    def describe(self, found: Findings) -> None:
+    def describe(self, found: ResultsSnapshot) -> None:
         """Have ``export.json`` say what the files are of."""
         self._run = found.run
         self._manifest |= {
@@ -80,30 +80,30 @@ class Place:
             "images": dict(self.names),
         }
 
-    def check_stop(self) -> None:
-        """Raise `Stopped` once a stop is asked for."""
+    def raise_if_stopped(self) -> None:
+        """Raise `ExportStopped` once a stop is asked for."""
         if self._stop():
-            raise Stopped
+            raise ExportStopped
 
     def watched(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Pass items on until a stop is asked for, which raises `Stopped`."""
+        """Pass items on until a stop is asked for, which raises `ExportStopped`."""
         for item in items:
-            self.check_stop()
+            self.raise_if_stopped()
             yield item
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
+    def write_file(self, name: str) -> Iterator[Path]:
         """Give a path to write a file to, which gets its ``name`` in the folder when the block ends well."""
         file = self._begin(name)
-        with self._tidy(file), replacing(file) as beside:
+        with self._tidy(file), atomic_write(file) as beside:
             yield beside
         self._keep(name)
 
     @contextmanager
-    def writing_folder(self, name: str) -> Iterator[Path]:
+    def write_folder(self, name: str) -> Iterator[Path]:
         """Give a new folder to write to, which takes the place of the one called ``name`` when the block ends well."""
         folder = self._begin(name)
-        draft, old = draft_of(folder), draft_of(folder)
+        draft, old = draft_path(folder), draft_path(folder)
         with self._tidy(folder):
             try:
                 draft.mkdir()
@@ -146,7 +146,7 @@ class Place:
     def _keep(self, name: str) -> None:
         written = {"run": self._run, "written": datetime.now(UTC).isoformat(timespec="seconds")}
         self._manifest["files"] = dict(sorted({**self._manifest["files"], name: written}.items()))
-        with replacing(self.folder / MANIFEST) as beside:
+        with atomic_write(self.folder / MANIFEST) as beside:
             beside.write_text(json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     def _check(self, folder: Path) -> None:
@@ -170,10 +170,10 @@ class Place:
             return {"files": {}}
 
 
-def distinct_names(names: Iterable[str]) -> Mapping[str, str]:
+def unique_file_names(names: Iterable[str]) -> Mapping[str, str]:
     """Return names of files for names of any kind, which no file system takes for the same.
 
-    >>> dict(distinct_names(["A 1", "a 1", "x/y", "nul"]))
+    >>> dict(unique_file_names(["A 1", "a 1", "x/y", "nul"]))
     {'A 1': 'A 1', 'a 1': 'a 1 (2)', 'x/y': 'x%2Fy', 'nul': '_nul'}
     """
     found: dict[str, str] = {}
@@ -200,9 +200,9 @@ def _remove(folder: Path) -> None:
 
 
 def _short(stem: str) -> str:
-    if len(stem) <= LONGEST_NAME:
+    if len(stem) <= MAX_NAME_BYTES:
         return stem
-    return f"{stem[: LONGEST_NAME - 9]}-{blake2b(stem.encode(), digest_size=4).hexdigest()}"
+    return f"{stem[: MAX_NAME_BYTES - 9]}-{blake2b(stem.encode(), digest_size=4).hexdigest()}"
 
 
 def _folded(name: str) -> str:

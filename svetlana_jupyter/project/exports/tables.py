@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.worksheet._write_only import WriteOnlyWorksheet
 
-    from svetlana_jupyter.project.exports.findings import Findings
-    from svetlana_jupyter.project.exports.place import Place
+    from svetlana_jupyter.project.exports.findings import ResultsSnapshot
+    from svetlana_jupyter.project.exports.place import OutputFolder
 
 EXCEL_ROWS = 1_048_576
 EXCEL_TEXT = 32_767  # characters of a cell
 
 
-def write_csv(place: Place, found: Findings) -> Iterator[Path]:
+def write_csv(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write ``objects.csv``, ``counts.csv`` and, once something was measured, ``measurements.csv``."""
     for name, table in _tables(found):
-        with place.writing(f"{name}.csv") as beside:
+        with place.write_file(f"{name}.csv") as beside:
             table.to_csv(beside, encoding="utf-8")
         yield place.folder / f"{name}.csv"
 
 
-def write_parquet(place: Place, found: Findings) -> Iterator[Path]:
+def write_parquet(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write the same tables as Parquet."""
     for name, table in _tables(found):
-        with place.writing(f"{name}.parquet") as beside:
+        with place.write_file(f"{name}.parquet") as beside:
             table.to_parquet(beside)
         yield place.folder / f"{name}.parquet"
 
 
-def check_excel(found: Findings) -> None:
+def check_excel(found: ResultsSnapshot) -> None:
     """Refuse more objects than a sheet of Excel has rows for."""
     count = len(found.table)
     if count >= EXCEL_ROWS:
@@ -52,11 +52,11 @@ def check_excel(found: Findings) -> None:
         )
 
 
-def write_excel(place: Place, found: Findings) -> Iterator[Path]:
+def write_excel(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write ``results.xlsx`` with the same tables as sheets, row by row."""
     from openpyxl import Workbook
 
-    with place.writing("results.xlsx") as beside:
+    with place.write_file("results.xlsx") as beside:
         book = Workbook(write_only=True)
         for name, table in _tables(found):
             _write_sheet(place, book.create_sheet(name), table.reset_index())
@@ -64,7 +64,7 @@ def write_excel(place: Place, found: Findings) -> Iterator[Path]:
     yield place.folder / "results.xlsx"
 
 
-def _write_sheet(place: Place, sheet: WriteOnlyWorksheet, table: pd.DataFrame) -> None:
+def _write_sheet(place: OutputFolder, sheet: WriteOnlyWorksheet, table: pd.DataFrame) -> None:
     sheet.freeze_panes = "A2"
     columns = [_plain(table.iloc[:, number]) for number in range(table.shape[1])]
     try:
@@ -93,7 +93,7 @@ def _cell(sheet: WriteOnlyWorksheet, value: object) -> WriteOnlyCell | object:
     return cell
 
 
-def _tables(found: Findings) -> Iterator[tuple[str, pd.DataFrame]]:
+def _tables(found: ResultsSnapshot) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "objects", found.table
     yield "counts", found.counts().set_index(["image", "class"])
     measured = {image: found.measured(image) for image in found.images}

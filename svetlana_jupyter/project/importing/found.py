@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.blocks import block_sides
-from svetlana_jupyter.core.tables import listed, same_value
-from svetlana_jupyter.core.windows import Window, read_windows
+from svetlana_jupyter.core.blocks import processing_block_shape
+from svetlana_jupyter.core.tables import format_list, normalize_value
+from svetlana_jupyter.core.windows import Window, read_regions
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.dataset import Dataset
 
 
-class Said(NamedTuple):
+class ImportedLabel(NamedTuple):
     """What a source says of one thing: its object (0 where none was found), class ("" for none), and what is wrong."""
 
     image: str
@@ -45,29 +45,29 @@ class Found:
     note : str
     """
 
-    rows: Sequence[Said]
+    rows: Sequence[ImportedLabel]
     source: str
     colors: Mapping[str, str] = field(default_factory=dict)
-    last_stands: bool = False
+    last_wins: bool = False
     note: str = ""
 
 
-def known_images(project: Dataset) -> Mapping[str, str]:
+def image_aliases(project: Dataset) -> Mapping[str, str]:
     """Return the project's images by all that they may be called: their names, and those of their files."""
     found: dict[str, set[str]] = {}
     for name, entry in project.images.items():
         paths = entry.image if isinstance(entry.image, tuple) else (entry.image,)
         files = [Path(path) for path in (*paths, entry.mask) if "arrays" not in Path(path).parts]
-        for called in {same_value(part) for path in files for part in (path.name, stem_of(path.name))}:
+        for called in {normalize_value(part) for path in files for part in (path.name, file_stem(path.name))}:
             found.setdefault(called, set()).add(name)
     by_file = {called: names.pop() for called, names in found.items() if len(names) == 1}
-    return by_file | {same_value(name): name for name in project.images} | {name: name for name in project.images}
+    return by_file | {normalize_value(name): name for name in project.images} | {name: name for name in project.images}
 
 
-def stem_of(name: str) -> str:
+def file_stem(name: str) -> str:
     """Return a file's name without folders and endings, as any system writes them.
 
-    >>> stem_of("C:\\\\plates\\\\P1_A1.ome.tif"), stem_of("P1_A1.geojson.gz")
+    >>> file_stem("C:\\\\plates\\\\P1_A1.ome.tif"), file_stem("P1_A1.geojson.gz")
     ('P1_A1', 'P1_A1')
     """
     stem = PureWindowsPath(name).name  # takes slashes of both kinds
@@ -77,36 +77,36 @@ def stem_of(name: str) -> str:
     return stem.removesuffix(".ome")
 
 
-def image_called(called: object, known: Mapping[str, str]) -> str:
+def find_image(called: object, known: Mapping[str, str]) -> str:
     """Return the image of that name or file; "" if there is none."""
     text = str(called)
-    tried = (text, same_value(text), same_value(PureWindowsPath(text).name), same_value(stem_of(text)))
+    tried = (text, normalize_value(text), normalize_value(PureWindowsPath(text).name), normalize_value(file_stem(text)))
     return next((known[one] for one in tried if one in known), "")
 
 
-def sole_image(project: Dataset, image: str | None, file: Path | None) -> str:
+def resolve_image(project: Dataset, image: str | None, file: Path | None) -> str:
     """Return the image that a source without image names is of: the one given, of the file's name, or the only one."""
     if image is not None:
         if image not in project.images:
-            raise InputError(f"the project has no image {image!r}; its images are {listed(project.images)}.")
+            raise InputError(f"the project has no image {image!r}; its images are {format_list(project.images)}.")
         return image
-    if file is not None and (named := _called_after(file.name, known_images(project))):
+    if file is not None and (named := _called_after(file.name, image_aliases(project))):
         return named
     if len(project.images) == 1:
         return next(iter(project.images))
     raise InputError(
         f"{file or 'the table'} does not say which image it is of: name it with image=, one of "
-        f"{listed(project.images) or 'none yet'}."
+        f"{format_list(project.images) or 'none yet'}."
     )
 
 
 def _called_after(file: str, known: Mapping[str, str]) -> str:
     """Return the image that a file is called after: exactly, or with something behind it ("P1_A1_table.csv")."""
-    if exact := image_called(file, known):
+    if exact := find_image(file, known):
         return exact
-    stem = same_value(stem_of(file))
-    begun = [one for one in map(same_value, known) if stem.startswith(one) and not stem[len(one) :][:1].isalnum()]
-    return image_called(max(begun, key=len), known) if begun else ""
+    stem = normalize_value(file_stem(file))
+    begun = [one for one in map(normalize_value, known) if stem.startswith(one) and not stem[len(one) :][:1].isalnum()]
+    return find_image(max(begun, key=len), known) if begun else ""
 
 
 def objects_at(project: Dataset, image: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -115,13 +115,13 @@ def objects_at(project: Dataset, image: str, places: NDArray[np.int64]) -> NDArr
     inside = ((places >= 0) & (places < mask.shape)).all(axis=1)
     found = np.zeros(len(places), np.int64)
     wanted = np.flatnonzero(inside)
-    order = wanted[in_blocks(places[wanted], block_sides(mask, mask))]
+    order = wanted[block_order(places[wanted], processing_block_shape(mask, mask))]
     windows = [Window(tuple(place), tuple(place + 1)) for place in places[order]]
-    for place, pixel in zip(order, read_windows(mask, windows)):
+    for place, pixel in zip(order, read_regions(mask, windows)):
         found[place] = int(pixel.item())
     return found
 
 
-def in_blocks(places: NDArray[np.int64], sides: Sequence[int]) -> NDArray[np.intp]:
+def block_order(places: NDArray[np.int64], sides: Sequence[int]) -> NDArray[np.intp]:
     """Return the order in which places are read block after block."""
     return np.lexsort((places // np.asarray(sides)).T[::-1]) if len(places) else np.empty(0, np.intp)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svetlana_jupyter.core.axes import plain_words
+from svetlana_jupyter.core.axes import format_shape
 from svetlana_jupyter.core.images import open_mask
 from svetlana_jupyter.core.matching import overlap
-from svetlana_jupyter.core.tables import listed
+from svetlana_jupyter.core.tables import format_list
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importing.found import Found, Said, sole_image
+from svetlana_jupyter.project.importing.found import Found, ImportedLabel, resolve_image
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.dataset import Dataset
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 UNKNOWN = (255, 65535)  # the code of objects without a class in the class maps of this package
 
 
-def from_map(project: Dataset, file: Path, image: str | None, names: Mapping[int, str] | None) -> Found:
+def read_class_image(project: Dataset, file: Path, image: str | None, names: Mapping[int, str] | None) -> Found:
     """Return the class of each object: the code of most of its pixels.
 
     ``names`` says what the codes mean; by default they are the ids of the project's classes, as in
     `Results.class_map`.
     """
-    name = sole_image(project, image, file)
+    name = resolve_image(project, image, file)
     codes, mask = open_mask(file), project.pair(name).mask
     if codes.shape != mask.shape:
         raise InputError(
-            f"{file} is {plain_words(codes.shape, codes.dims)}, and the mask of {name!r} is "
-            f"{plain_words(mask.shape, mask.dims)}; a class image has the shape of the mask."
+            f"{file} is {format_shape(codes.shape, codes.dims)}, and the mask of {name!r} is "
+            f"{format_shape(mask.shape, mask.dims)}; a class image has the shape of the mask."
         )
     pairs = overlap(mask, codes)
     pairs = pairs[pairs["old"] > 0].sort_values("pixels", ascending=False, kind="stable").drop_duplicates("old")
@@ -38,8 +38,10 @@ def from_map(project: Dataset, file: Path, image: str | None, names: Mapping[int
     unknown = sorted(set(pairs["new"]) - set(known) - {0} - (set(UNKNOWN) if names is None else set()))
     if unknown:
         raise InputError(
-            f"{file} has pixels of the value {listed(unknown)}, and it is not known which classes these are: say it "
+            f"{file} has pixels of the value {format_list(unknown)}, and it is not known which classes these are: say it "
             f'with names={{{unknown[0]}: "…"}}. If this is a mask, add it with project.add(name, image, mask).'
         )
-    rows = [Said(name, int(object), known.get(int(code), "")) for object, code in zip(pairs["old"], pairs["new"])]
+    rows = [
+        ImportedLabel(name, int(object), known.get(int(code), "")) for object, code in zip(pairs["old"], pairs["new"])
+    ]
     return Found(sorted(rows), f"class image {file.name}")

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svetlana_jupyter.core.blocks import block_sides
-from svetlana_jupyter.core.drawing import enclosed
-from svetlana_jupyter.core.geojson import Shape, read_geojson
-from svetlana_jupyter.core.windows import Window, read_windows
+from svetlana_jupyter.core.blocks import processing_block_shape
+from svetlana_jupyter.core.drawing import fill_polygons
+from svetlana_jupyter.core.geojson import PolygonObject, read_geojson
+from svetlana_jupyter.core.windows import Window, read_regions
 from svetlana_jupyter.project.importing.found import (
     Found,
-    Said,
-    image_called,
-    in_blocks,
-    known_images,
+    ImportedLabel,
+    block_order,
+    find_image,
+    image_aliases,
     objects_at,
-    sole_image,
+    resolve_image,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CLASSIFICATION = "classification"
 
 
-def from_geojson(project: Dataset, file: Path, image: str | None, column: str | None) -> Found:
+def read_qupath(project: Dataset, file: Path, image: str | None, column: str | None) -> Found:
     """Return what the outlines of a file say of the objects that they share more than half with; points of those under
     them.
 
@@ -36,11 +36,12 @@ def from_geojson(project: Dataset, file: Path, image: str | None, column: str | 
     unless ``column`` is "classification".
     """
     found = read_geojson(file)
-    named = image_called(
-        next((one.said["image"] for one in found.shapes if one.said and "image" in one.said), ""), known_images(project)
+    named = find_image(
+        next((one.said["image"] for one in found.shapes if one.said and "image" in one.said), ""),
+        image_aliases(project),
     )
-    name = sole_image(project, image or named or None, file)
-    outlines: dict[int, list[Shape]] = {}
+    name = resolve_image(project, image or named or None, file)
+    outlines: dict[int, list[PolygonObject]] = {}
     for shape in found.shapes:
         if shape.polygons:
             outlines.setdefault(shape.number, []).append(shape)
@@ -49,19 +50,19 @@ def from_geojson(project: Dataset, file: Path, image: str | None, column: str | 
     rows = []
     for number, shapes in outlines.items():
         problem = "" if partner[number] else f"no object shares more than half with outline {number}"
-        rows.append(Said(name, partner[number], _class(shapes[0], column), problem))
+        rows.append(ImportedLabel(name, partner[number], _class(shapes[0], column), problem))
     rows += _points(project, name, [shape for shape in found.shapes if not shape.polygons], column)
     return Found(rows, f"QuPath {file.name}", colors, note=found.note)
 
 
-def _class(shape: Shape, column: str | None) -> str:
+def _class(shape: PolygonObject, column: str | None) -> str:
     ours = shape.said is not None and ("predicted" in shape.said or "annotation" in shape.said)
     if ours and column != CLASSIFICATION:
         return (shape.said or {}).get("annotation", "")
     return shape.class_name
 
 
-def _partners(project: Dataset, image: str, outlines: dict[int, list[Shape]]) -> dict[int, int]:
+def _partners(project: Dataset, image: str, outlines: dict[int, list[PolygonObject]]) -> dict[int, int]:
     """Return the object that is more than half of what it and an outline cover together; 0 where there is none."""
     mask, objects = project.pair(image).mask, project.objects(image)
     extent = np.array(mask.shape[-2:])
@@ -75,12 +76,12 @@ def _partners(project: Dataset, image: str, outlines: dict[int, list[Shape]]) ->
     if mask.ndim == 3:
         low, high = np.c_[planes, low], np.c_[planes + 1, high]
     wanted = np.flatnonzero(there)
-    order = wanted[in_blocks(low[wanted], block_sides(mask, mask))]
+    order = wanted[block_order(low[wanted], processing_block_shape(mask, mask))]
     windows = [Window(tuple(low[i].tolist()), tuple(high[i].tolist())) for i in order]
-    for i, pixels in zip(order.tolist(), read_windows(mask, windows)):
+    for i, pixels in zip(order.tolist(), read_regions(mask, windows)):
         number, shape = parts[i]
         first, last = low[i, -2:].tolist(), high[i, -2:].tolist()
-        own = enclosed(shape.polygons, (*first, *last))
+        own = fill_polygons(shape.polygons, (*first, *last))
         covered[number] += int(own.sum())
         labels, counts = np.unique(pixels.reshape(own.shape)[own], return_counts=True)
         shared[number].update({int(label): int(count) for label, count in zip(labels, counts) if label})
@@ -93,7 +94,7 @@ def _partners(project: Dataset, image: str, outlines: dict[int, list[Shape]]) ->
     return found
 
 
-def _points(project: Dataset, image: str, shapes: list[Shape], column: str | None) -> list[Said]:
+def _points(project: Dataset, image: str, shapes: list[PolygonObject], column: str | None) -> list[ImportedLabel]:
     mask = project.pair(image).mask
     rows = []
     for shape in shapes:
@@ -101,5 +102,7 @@ def _points(project: Dataset, image: str, shapes: list[Shape], column: str | Non
         if mask.ndim == 3:
             places = np.c_[np.full(len(places), shape.plane), places]
         for object in objects_at(project, image, places).tolist():
-            rows.append(Said(image, object, _class(shape, column), "" if object else "no object lies under a point"))
+            rows.append(
+                ImportedLabel(image, object, _class(shape, column), "" if object else "no object lies under a point")
+            )
     return rows

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from svetlana_jupyter.core.formats.pickled import Unread, plain_values
-from svetlana_jupyter.core.tables import listed
+from svetlana_jupyter.core.formats.pickled import UnsupportedValue, load_plain_pickle
+from svetlana_jupyter.core.tables import format_list
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importing.found import Found, Said, stem_of
+from svetlana_jupyter.project.importing.found import Found, ImportedLabel, file_stem
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.dataset import Dataset
@@ -30,7 +30,7 @@ def labels_file(source: Path) -> Path | None:
     return source if source.is_file() and source.suffix == "" and zipfile.is_zipfile(source) else None
 
 
-def from_svetlana(project: Dataset, file: Path, names: Mapping[int, str] | Sequence[str] | None) -> Found:
+def read_napari_svetlana(project: Dataset, file: Path, names: Mapping[int, str] | Sequence[str] | None) -> Found:
     """Add the images that the project lacks, and return what was said of their objects.
 
     Parameters
@@ -47,13 +47,13 @@ def from_svetlana(project: Dataset, file: Path, names: Mapping[int, str] | Seque
     ]
     numbers = {int(number) for part in content["labels_list"] for number in part}
     if names is not None and (unnamed := sorted(numbers - set(called))):
-        raise InputError(f"the class numbers {listed(unnamed)} have no name; give names= one for each, from 0 on.")
+        raise InputError(f"the class numbers {format_list(unnamed)} have no name; give names= one for each, from 0 on.")
     rows = []
     images = _added(project, pairs)
     for name, properties, labels in zip(images, content["regionprops"], content["labels_list"]):
         for one, number in zip(properties, labels, strict=True):
-            rows.append(Said(name, int(one["label"]), called.get(int(number), f"class {int(number) + 1}")))
-    return Found(rows, f"napari-svetlana {folder.name}", last_stands=True)
+            rows.append(ImportedLabel(name, int(one["label"]), called.get(int(number), f"class {int(number) + 1}")))
+    return Found(rows, f"napari-svetlana {folder.name}", last_wins=True)
 
 
 def _content(file: Path) -> Mapping[str, Any]:
@@ -61,7 +61,7 @@ def _content(file: Path) -> Mapping[str, Any]:
         with zipfile.ZipFile(file) as packed:
             inside = next(name for name in packed.namelist() if name.endswith("data.pkl"))
             with packed.open(inside) as stream:
-                content = plain_values(stream)  # type: ignore[arg-type]
+                content = load_plain_pickle(stream)  # type: ignore[arg-type]
     except (OSError, zipfile.BadZipFile, StopIteration, InputError) as error:
         raise InputError(
             f"{file} cannot be read as labels of napari-svetlana ({error or 'no data.pkl in it'}). Open and save them "
@@ -71,14 +71,14 @@ def _content(file: Path) -> Mapping[str, Any]:
         key for key in KEYS if not isinstance(content, Mapping) or not isinstance(content.get(key), list | tuple)
     ]
     if missing:
-        raise InputError(f"{file} holds no labels of napari-svetlana: it has no list {listed(missing)}.")
+        raise InputError(f"{file} holds no labels of napari-svetlana: it has no list {format_list(missing)}.")
     lengths = {key: len(content[key]) for key in KEYS}
     if len(set(lengths.values())) > 1:
         raise InputError(f"{file} is not whole: its lists are of different lengths, {lengths}.")
     for properties, labels in zip(content["regionprops"], content["labels_list"]):
         if len(properties) != len(labels) or not all(isinstance(one, Mapping) and "label" in one for one in properties):
             raise InputError(f"{file} is not whole: its objects and their classes do not belong together.")
-        if any(isinstance(number, Unread) for number in labels):
+        if any(isinstance(number, UnsupportedValue) for number in labels):
             raise InputError(f"{file} holds class numbers of an unknown kind; save the labels again.")
     return dict(content)
 
@@ -96,6 +96,6 @@ def _place(folder: Path, kind: str, written: object) -> Path:
 def _added(project: Dataset, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
     """Return the names of images in the project; those that are new are added, all or none."""
     known = {file.resolve(): name for name in project.images for file in project.image_files(name)}
-    names = [known.get(image.resolve(), stem_of(image.name)) for image, _ in pairs]
+    names = [known.get(image.resolve(), file_stem(image.name)) for image, _ in pairs]
     project.add_each({name: pair for name, pair in zip(names, pairs) if pair[0].resolve() not in known})
     return names

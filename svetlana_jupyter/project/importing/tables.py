@@ -9,11 +9,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.geojson import FARTHEST
+from svetlana_jupyter.core.geojson import MAX_COORDINATE
 from svetlana_jupyter.core.images import spacing_of
-from svetlana_jupyter.core.tables import Tabular, column_like, listed, plain, read_table
+from svetlana_jupyter.core.tables import TableSource, find_column, format_list, plain, read_table
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importing.found import Found, Said, image_called, known_images, objects_at, sole_image
+from svetlana_jupyter.project.importing.found import (
+    Found,
+    ImportedLabel,
+    find_image,
+    image_aliases,
+    objects_at,
+    resolve_image,
+)
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.dataset import Dataset
@@ -40,7 +47,7 @@ CLASS = (
 )
 # How a place along an axis is called, whether it is in micrometres, and whether it counts from the corner of the first
 # pixel, as QuPath does, instead of its middle.
-PLACES = (
+POSITION_COLUMNS = (
     (("{0}", "center {0}", "centre {0}", "centroid {0}", "{0} center", "position {0}", "pos {0}"), False, False),
     (("centroid {0} px",), False, True),
     (("{0} µm", "{0} um", "center {0} um", "position {0} um"), True, False),
@@ -57,12 +64,12 @@ class _Place(NamedTuple):
     from_corner: bool
 
 
-def from_table(project: Dataset, source: Tabular, image: str | None, column: str | None) -> Found:
+def read_class_table(project: Dataset, source: TableSource, image: str | None, column: str | None) -> Found:
     """Return what a table says: a row an object, named by its number in the mask or by a place in it."""
     table = read_table(source, "a table of classes")
     file = None if isinstance(source, pd.DataFrame) else Path(source)
     class_column, object_column = _columns(table, column)
-    time = column_like(table, ("timestep", "time", "frame"))
+    time = find_column(table, ("timestep", "time", "frame"))
     ilastik = "labelimageoid" in map(plain, table)
     if time is not None and ilastik and table[time].nunique() > 1:
         raise InputError(
@@ -81,7 +88,7 @@ def from_table(project: Dataset, source: Tabular, image: str | None, column: str
             problem = f"the project has no image {given!r}"
         elif object_column is None and object == 0:
             problem = "no object lies there"
-        rows.append(Said(name, object, class_name, problem))
+        rows.append(ImportedLabel(name, object, class_name, problem))
     tool = "ilastik table" if ilastik else "table"
     called = f"{tool} {file.name}" if file is not None else "DataFrame"
     return Found(rows, f"{called}, column {class_column}")
@@ -89,15 +96,15 @@ def from_table(project: Dataset, source: Tabular, image: str | None, column: str
 
 def _columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | None]:
     """Return the columns of classes and of object numbers; None where positions must tell."""
-    names = listed(table.columns, 10)
-    if column is not None and (asked := column_like(table, [column])) is None:
+    names = format_list(table.columns, 10)
+    if column is not None and (asked := find_column(table, [column])) is None:
         raise InputError(f"the table has no column {column!r}; its columns are {names}.")
-    numbered = [one for name in OBJECT if (one := column_like(table, [name])) and _is_number(table[one])]
+    numbered = [one for name in OBJECT if (one := find_column(table, [name])) and _is_number(table[one])]
     object_column = next((one for one in numbered if column is None or one != asked), None)
     if column is not None:
         return str(asked), object_column
     rest = table.drop(columns=[object_column] if object_column else [])
-    said = [one for name in CLASS if (one := column_like(rest, [name]))]
+    said = [one for name in CLASS if (one := find_column(rest, [name]))]
     if not said:
         raise InputError(f"the table needs a column of classes, called “class” for example; its columns are {names}.")
     # A column in which a person could have said something, but did not, gives way to the next.
@@ -118,16 +125,16 @@ def _class(value: object, ilastik: bool = False) -> str:
 
 def _images(project: Dataset, table: pd.DataFrame, image: str | None, file: Path | None) -> tuple[list[str], list[str]]:
     """Return the image of each row ("" where it is unknown), and how the table calls it."""
-    column = column_like(table, IMAGE) if image is None else None
+    column = find_column(table, IMAGE) if image is None else None
     if column is None:
-        return [sole_image(project, image, file)] * len(table), [""] * len(table)
-    known = known_images(project)
+        return [resolve_image(project, image, file)] * len(table), [""] * len(table)
+    known = image_aliases(project)
     called = table[column].astype(str).tolist()
-    names = {text: image_called(text, known) for text in dict.fromkeys(called)}
+    names = {text: find_image(text, known) for text in dict.fromkeys(called)}
     if not any(names.values()):
         raise InputError(
-            f"no image of the table is in the project: it names {listed(names, 3)}, and the project has "
-            f"{listed(project.images, 3) or 'none yet'}."
+            f"no image of the table is in the project: it names {format_list(names, 3)}, and the project has "
+            f"{format_list(project.images, 3) or 'none yet'}."
         )
     return [names[text] for text in called], called
 
@@ -142,7 +149,7 @@ def _by_place(project: Dataset, table: pd.DataFrame, images: list[str]) -> NDArr
         if len(columns) < len(axes):
             raise InputError(
                 "the table needs a column of object numbers, called “object” for example, or positions in columns "
-                f"{listed(axes)}; its columns are {listed(table.columns, 10)}."
+                f"{format_list(axes)}; its columns are {format_list(table.columns, 10)}."
             )
         objects[rows] = _under(project, name, table.iloc[rows], columns)
     return objects
@@ -161,7 +168,7 @@ def _under(project: Dataset, name: str, table: pd.DataFrame, columns: list[_Plac
         values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
         values = values / spacing[i] if in_um and spacing else values
         places[:, i] = np.floor(values + (1e-6 if from_corner else 0.5))
-    objects, whole = np.zeros(len(table), np.int64), (np.abs(places) < FARTHEST).all(axis=1)
+    objects, whole = np.zeros(len(table), np.int64), (np.abs(places) < MAX_COORDINATE).all(axis=1)
     objects[whole] = objects_at(project, name, places[whole].astype(np.int64))
     return objects
 
@@ -173,7 +180,7 @@ def _place_column(table: pd.DataFrame, axis: str, ndim: int) -> _Place | None:
         f"centroid-{place}",
         f"Center of the object_{ndim - 1 - place}",
     )  # scikit-image begins with rows, ilastik not
-    for names, in_um, from_corner in (*PLACES, (more, False, False)):
-        if (column := column_like(table, [name.format(axis) for name in names])) is not None:
+    for names, in_um, from_corner in (*POSITION_COLUMNS, (more, False, False)):
+        if (column := find_column(table, [name.format(axis) for name in names])) is not None:
             return _Place(column, in_um, from_corner)
     return None

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import IMPORT, ObjectId
-from svetlana_jupyter.core.classes import check_color, check_name
-from svetlana_jupyter.core.tables import listed, plain
+from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, ObjectId
+from svetlana_jupyter.core.classes import check_class_name, check_color
+from svetlana_jupyter.core.tables import format_list, plain
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importing.found import Found, Said
+from svetlana_jupyter.project.importing.found import Found, ImportedLabel
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.dataset import Dataset
@@ -25,7 +25,7 @@ def take(project: Dataset, found: Found, overwrite: bool) -> pd.DataFrame:
     """Annotate objects as a source says, and return what became of each of its rows."""
     names = _names(project, found)
     checked = [_checked(project, row, names) for row in found.rows]
-    wanted = _wanted(checked, found.last_stands)
+    wanted = _wanted(checked, found.last_wins)
     outcomes: dict[ObjectId, tuple[str, str]] = {}
     chosen: dict[ObjectId, str] = {}
     for id, word in wanted.items():
@@ -57,14 +57,14 @@ def _names(project: Dataset, found: Found) -> Mapping[str, str]:
         if known is None and word.casefold() in ASIDE:
             known = word.casefold()
         elif known is None:
-            check_name(word)
+            check_class_name(word)
             if plain(word):
                 spelled[plain(word)] = word  # the next spelling of a new class is the same one
         names[word] = known or word
     return names
 
 
-def _checked(project: Dataset, row: Said, names: Mapping[str, str]) -> Said:
+def _checked(project: Dataset, row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
     word = names.get(row.class_name, "")
     if row.problem:
         return row._replace(class_name=word)
@@ -75,17 +75,17 @@ def _checked(project: Dataset, row: Said, names: Mapping[str, str]) -> Said:
     return row._replace(class_name=word)
 
 
-def _wanted(rows: list[Said], last_stands: bool) -> dict[ObjectId, str]:
+def _wanted(rows: list[ImportedLabel], last_wins: bool) -> dict[ObjectId, str]:
     """Return the class that each object is to have; none of one that is given two."""
     said: dict[ObjectId, list[str]] = {}
     for row in rows:
         if not row.problem:
             said.setdefault(ObjectId(row.image, row.object), []).append(row.class_name)
-    return {id: words[-1] for id, words in said.items() if last_stands or len(set(words)) == 1}
+    return {id: words[-1] for id, words in said.items() if last_wins or len(set(words)) == 1}
 
 
 def _outcome(
-    row: Said, wanted: Mapping[ObjectId, str], outcomes: Mapping[ObjectId, tuple[str, str]]
+    row: ImportedLabel, wanted: Mapping[ObjectId, str], outcomes: Mapping[ObjectId, tuple[str, str]]
 ) -> tuple[str, str]:
     id = ObjectId(row.image, row.object)
     if row.problem:
@@ -102,7 +102,9 @@ def _write(project: Dataset, found: Found, chosen: Mapping[ObjectId, str]) -> No
         if word not in known and word not in ASIDE:
             color = found.colors.get(word, "")
             project.add_class(word, check_color(color) if color else None)
-    project.say_each({(id.image, id.object): word for id, word in chosen.items()}, f"{IMPORT}{found.source}")
+    project.say_each(
+        {(id.image, id.object): word for id, word in chosen.items()}, f"{IMPORT_SOURCE_PREFIX}{found.source}"
+    )
 
 
 def _summary(report: pd.DataFrame, found: Found) -> str:
@@ -123,11 +125,11 @@ def _summary(report: pd.DataFrame, found: Found) -> str:
             said.append(f"{counts[outcome]:,} {words}")
     if counts["not found"]:
         why = report.loc[report["outcome"] == "not found", "why"]
-        said.append(f"{counts['not found']:,} found no object ({listed(dict.fromkeys(why), 2)})")
+        said.append(f"{counts['not found']:,} found no object ({format_list(dict.fromkeys(why), 2)})")
     return "; ".join(said) + "." + (f" {found.note}" if found.note else "")
 
 
-def refuse_nothing(found: Found, source: object) -> None:
+def check_not_empty(found: Found, source: object) -> None:
     """Refuse a source that says nothing of any object."""
     if not found.rows:
         raise InputError(f"{source} says nothing of any object.")

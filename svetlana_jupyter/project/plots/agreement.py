@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from svetlana_jupyter.core.tables import listed
+from svetlana_jupyter.core.tables import format_list
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.plots.style import COLORS, INK, MARKERS, QUIET, new_figure, tidy
+from svetlana_jupyter.project.plots.style import COLORS, INK, MARKERS, QUIET, new_figure, remove_frame
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.manual import CountComparison
@@ -20,7 +20,7 @@ def plot_agreement(comparison: CountComparison, by: str | None = None) -> Figure
     """Return what `CountComparison.figure` does."""
     table, found = comparison.table, comparison.agreement
     if by is not None and by not in table:
-        raise InputError(f"there is no column {by!r} to colour by; choose among {listed(table.columns, 8)}.")
+        raise InputError(f"there is no column {by!r} to colour by; choose among {format_list(table.columns, 8)}.")
     figure = new_figure(9.5, 4.4)
     left, right = figure.subplots(1, 2)
     _points(left, comparison, "manual", "counted", by)
@@ -51,7 +51,7 @@ def plot_agreement(comparison: CountComparison, by: str | None = None) -> Figure
     right.set_title("Differences, with their 95 % limits of agreement", fontsize=11)
     right.margins(x=0.16)
     for axes in (left, right):
-        tidy(axes)
+        remove_frame(axes)
     return figure
 
 

@@ -7,13 +7,13 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from svetlana_jupyter.core.classes import Classes
+from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.project.plots.style import INK, QUIET, dark, new_figure, shorten
 
 _BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#9ecae1", "#08519c"])
 
 
-def plot_confusion(confusion: pd.DataFrame, classes: Classes, title: str) -> Figure:
+def plot_confusion(confusion: pd.DataFrame, classes: ClassScheme, title: str) -> Figure:
     """Plot a confusion matrix: counts, shaded by the share of each row.
 
     Parameters

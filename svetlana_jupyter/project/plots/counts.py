@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy.stats import t as student
 
-from svetlana_jupyter.core.classes import Classes
-from svetlana_jupyter.project.plots.style import INK, QUIET, dark, new_figure, shorten, spread, tidy
+from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.project.plots.style import INK, QUIET, dark, new_figure, remove_frame, shorten, spread
 
 LONG = 6  # letters of a name that is written upright where there are many
 
 
 def plot_counts(
-    table: pd.DataFrame, by: Sequence[str], replicates: Sequence[str], classes: Classes, value: str
+    table: pd.DataFrame, by: Sequence[str], replicates: Sequence[str], classes: ClassScheme, value: str
 ) -> Figure:
     """Plot counts by group.
 
@@ -64,7 +64,7 @@ def plot_counts(
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     top = axes.get_ylim()[1]
     axes.set_ylim(-0.02 if value == "fraction" else -0.02 * top, min(1.02, top) if value == "fraction" else top)
-    tidy(axes)
+    remove_frame(axes)
     if len(shown) > 1:
         longest = max(len(name) for name in shorten([info.name for info in shown]))
         columns = max(1, int(width / (0.65 + 0.09 * longest)))

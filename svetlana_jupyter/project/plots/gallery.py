@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from svetlana_jupyter.core.contrast import Palette, initial_palette, sample, to_screen
+from svetlana_jupyter.core.contrast import DisplaySettings, initial_display_settings, sample, to_screen
 from svetlana_jupyter.core.images import is_rgb
 from svetlana_jupyter.core.pairing import ImagePair
 from svetlana_jupyter.core.regions import Reader
@@ -60,10 +60,10 @@ def _ends(rows: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return ordered.iloc[:n], least
 
 
-def _pictures(project: Results, wanted: pd.DataFrame) -> dict[tuple[str, int], tuple[Thumbnail, Palette]]:
+def _pictures(project: Results, wanted: pd.DataFrame) -> dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]]:
     sides = pd.concat([wanted["y1"] - wanted["y0"], wanted["x1"] - wanted["x0"]])
     cut = Cut.of(max(8.0, _ROOM * float(sides.quantile(0.9))), _PIXELS)
-    found: dict[tuple[str, int], tuple[Thumbnail, Palette]] = {}
+    found: dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]] = {}
     for image, rows in wanted.groupby(level="image", sort=False):
         pair = project.pair(str(image))
         palette = _palette(pair)
@@ -73,12 +73,12 @@ def _pictures(project: Results, wanted: pd.DataFrame) -> dict[tuple[str, int], t
     return found
 
 
-def _palette(pair: ImagePair) -> Palette:
+def _palette(pair: ImagePair) -> DisplaySettings:
     pixels = sample(Reader(pair.image, pair.levels))
-    return initial_palette(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
+    return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
 
-def _show(axes: Axes, seen: Thumbnail, palette: Palette, color: str, words: str) -> None:
+def _show(axes: Axes, seen: Thumbnail, palette: DisplaySettings, color: str, words: str) -> None:
     pixels = to_screen(seen.values, palette)
     shown = np.full((*pixels.shape[:2], 3), 255, np.uint8)  # white beyond the image
     shown[seen.inside] = pixels[seen.inside] if pixels.ndim == 3 else pixels[seen.inside][..., None]

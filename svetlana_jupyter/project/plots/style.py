@@ -20,7 +20,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def tidy(axes: Axes) -> None:
+def remove_frame(axes: Axes) -> None:
     """Take away what shows nothing."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svetlana_jupyter.core.formats.pickled import Unread, plain_values
+from svetlana_jupyter.core.formats.pickled import UnsupportedValue, load_plain_pickle
 from svetlana_jupyter.core.images import open_image, open_mask
 from svetlana_jupyter.errors import InputError
 
@@ -29,7 +29,7 @@ class Runs:
 
 
 def read(value: object, protocol: int = 4) -> object:
-    return plain_values(io.BytesIO(pickle.dumps(value, protocol)))
+    return load_plain_pickle(io.BytesIO(pickle.dumps(value, protocol)))
 
 
 plain = st.recursive(
@@ -72,7 +72,7 @@ def test_text_of_numpy_is_read_and_what_is_not_plain_is_put_down(protocol: int) 
     value = {"name": np.str_("well"), "names": np.array(["a", "bc"]), "time": times[0], "times": times, "all": records}
     found = read({**value, "row": records[0], "masks": np.arange(3)}, protocol)
     assert found["name"] == "well" and found["names"].tolist() == ["a", "bc"]
-    assert all(isinstance(found[key], Unread) for key in ("time", "times", "all", "row"))
+    assert all(isinstance(found[key], UnsupportedValue) for key in ("time", "times", "all", "row"))
     assert found["masks"].tolist() == [0, 1, 2]
 
 
@@ -80,7 +80,7 @@ def test_text_of_numpy_is_read_and_what_is_not_plain_is_put_down(protocol: int) 
 def test_nothing_runs(protocol: int, tmp_path: Path) -> None:
     Runs.file = str(tmp_path / "ran")
     found = read({"bad": Runs(), "good": 1}, protocol)
-    assert found["good"] == 1 and isinstance(found["bad"], Unread) and found["bad"].name.endswith("system")
+    assert found["good"] == 1 and isinstance(found["bad"], UnsupportedValue) and found["bad"].name.endswith("system")
     assert not Path(Runs.file).exists()
     pickle.loads(pickle.dumps(Runs(), protocol))
     assert Path(Runs.file).exists(), "it would have run"
@@ -89,13 +89,13 @@ def test_nothing_runs(protocol: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"\x80\x04", b"cos\nsystem\n", b"\x80\x04N", b"hello", b"t."])
 def test_what_is_no_pickle_is_refused(text: bytes) -> None:
     with pytest.raises(InputError):
-        plain_values(io.BytesIO(text))
+        load_plain_pickle(io.BytesIO(text))
 
 
 def test_an_array_larger_than_its_bytes_is_refused() -> None:
     text = pickle.dumps(np.arange(4, dtype=np.uint8), 2).replace(b"K\x04\x85", b"K\x09\x85")
     with pytest.raises(InputError, match="cannot reshape"):
-        plain_values(io.BytesIO(text))
+        load_plain_pickle(io.BytesIO(text))
 
 
 @given(st.binary(max_size=60))
@@ -103,7 +103,7 @@ def test_any_bytes_are_read_or_refused(text: bytes) -> None:
     whole = pickle.dumps({"masks": np.arange(3)}, 4)
     for mangled in (text, whole[: len(text)] + text, whole[:-20] + text + b"."):
         with contextlib.suppress(InputError):
-            plain_values(io.BytesIO(mangled))
+            load_plain_pickle(io.BytesIO(mangled))
 
 
 def seg(masks: np.ndarray, **others: object) -> dict:

@@ -74,7 +74,7 @@ def test_an_unpacking_that_fails_leaves_nothing_behind(tmp_path):
     def fail(path):
         raise OSError("no space left")
 
-    whole = unpacked.Whole(tmp_path / "a.png", "1", (9, 9), np.dtype(np.uint8), fail)
+    whole = unpacked.UndividedFile(tmp_path / "a.png", "1", (9, 9), np.dtype(np.uint8), fail)
     with pytest.raises(OSError, match="no space left"):
         unpacked.unpack(whole, tmp_path / "cache" / "a.zarr")
 
@@ -88,7 +88,7 @@ def test_of_two_that_unpack_together_both_succeed(tmp_path):
         together.wait(timeout=30)
         return LARGE
 
-    whole = unpacked.Whole(tmp_path / "a.png", "1", LARGE.shape, LARGE.dtype, decode)
+    whole = unpacked.UndividedFile(tmp_path / "a.png", "1", LARGE.shape, LARGE.dtype, decode)
     folder = tmp_path / "cache" / "a.zarr"
     other = threading.Thread(target=unpacked.unpack, args=(whole, folder))
     other.start()

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from svetlana_jupyter.core.measures.brightness import Channel
-from svetlana_jupyter.core.measures.neighbours import Neighbours
+from svetlana_jupyter.core.measures.neighbours import PaddedStack
 from svetlana_jupyter.core.measures.region import Region
 from svetlana_jupyter.core.measures.texture import texture
 
@@ -48,4 +48,4 @@ def channel(region: Region, seed: int = 0, blur: float = 1.0) -> Channel:
 
 
 def textures(found: Channel) -> dict[str, np.ndarray]:
-    return texture(found, Neighbours.of(found.region))
+    return texture(found, PaddedStack.of(found.region))

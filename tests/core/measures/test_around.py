@@ -11,7 +11,7 @@ from scipy.stats import skew
 from skimage.measure import regionprops
 
 from svetlana_jupyter.core.measures.brightness import Channel
-from svetlana_jupyter.core.measures.orientation import direction, texture_direction
+from svetlana_jupyter.core.measures.orientation import direction, texture_orientation_features
 from svetlana_jupyter.core.measures.region import Region
 from svetlana_jupyter.core.measures.ring import ring
 from svetlana_jupyter.core.widening import widened
@@ -81,7 +81,7 @@ def test_the_direction_of_a_texture_is_that_of_its_slopes():
     for turned in (0, 30, 90, 140):
         angle = math.radians(turned)
         wave = np.sin((rows * math.sin(angle) + columns * math.cos(angle)) / 2)
-        found = texture_direction(Channel(solid(40, 40), wave[None].astype(np.float32)))
+        found = texture_orientation_features(Channel(solid(40, 40), wave[None].astype(np.float32)))
         assert found["gradient_yy"][0] == pytest.approx(math.sin(angle) ** 2, abs=0.02)
         assert found["gradient_yx"][0] == pytest.approx(math.sin(angle) * math.cos(angle), abs=0.02)
 
@@ -89,11 +89,13 @@ def test_the_direction_of_a_texture_is_that_of_its_slopes():
 def test_slopes_across_long_pixels_are_not_taken_for_steep():
     planes, rows = np.arange(20)[:, None, None] * 2.0, np.arange(40)[:, None]
     wave = np.sin((planes + rows) / 3) + np.zeros((20, 40, 40))
-    found = texture_direction(Channel(solid(20, 40, 40, step=(2.0, 1.0, 1.0)), wave[None].astype(np.float32)))
+    found = texture_orientation_features(
+        Channel(solid(20, 40, 40, step=(2.0, 1.0, 1.0)), wave[None].astype(np.float32))
+    )
     assert found["gradient_zz"][0] == pytest.approx(0.5, abs=0.05) == found["gradient_zy"][0]
 
 
 def test_a_bright_side_moves_the_centroid_to_it():
     brighter = np.tile(np.arange(20, dtype=np.float32), (1, 20, 1))
-    found = texture_direction(Channel(solid(20, 20), brighter))
+    found = texture_orientation_features(Channel(solid(20, 20), brighter))
     assert found["shift_x"][0] > 0.3 and found["shift_y"][0] == pytest.approx(0, abs=1e-6)

@@ -9,8 +9,8 @@ import pytest
 from skimage.measure import perimeter_crofton, regionprops
 from skimage.morphology import convex_hull_image
 
-from svetlana_jupyter.core.measures.contour import boundary
-from svetlana_jupyter.core.measures.hull import convex_counts
+from svetlana_jupyter.core.measures.contour import boundary_length
+from svetlana_jupyter.core.measures.hull import convex_hull_sizes
 from svetlana_jupyter.core.measures.region import Region
 from svetlana_jupyter.core.measures.shape import shape
 from tests.core.measures.stacks import ball, objects, solid
@@ -43,7 +43,7 @@ def test_sizes_and_axes_agree_with_scikit_image_in_physical_units(step):
 def test_an_outline_is_as_long_as_scikit_image_finds_it():
     region = objects((24, 26))
     expected = [perimeter_crofton(np.pad(own, 2), directions=4) for own in region.own]
-    np.testing.assert_allclose(boundary(region), expected, rtol=1e-9)
+    np.testing.assert_allclose(boundary_length(region), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -66,14 +66,14 @@ def test_the_outline_of_a_turned_square_is_that_of_a_square(turned):
     along = rows * math.cos(angle) + columns * math.sin(angle)
     across = columns * math.cos(angle) - rows * math.sin(angle)
     own = (np.abs(along) <= 15) & (np.abs(across) <= 15)
-    assert boundary(Region(own[None], (1.0, 1.0)))[0] == pytest.approx(4 * 30, rel=0.07)
+    assert boundary_length(Region(own[None], (1.0, 1.0)))[0] == pytest.approx(4 * 30, rel=0.07)
 
 
 @pytest.mark.parametrize("sides", [(14, 16), (5, 40), (9, 14, 16), (4, 20, 7)])
 def test_the_convex_hull_holds_as_many_pixels_as_scikit_image_finds(sides):
     own = objects(sides, count=12).own
     expected = [convex_hull_image(one, offset_coordinates=False).sum() for one in own]
-    np.testing.assert_array_equal(convex_counts(own), expected)
+    np.testing.assert_array_equal(convex_hull_sizes(own), expected)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_the_convex_hull_holds_as_many_pixels_as_scikit_image_finds(sides):
 def test_a_slanted_line_and_a_slanted_plane_have_hulls_too(points, count):
     own = np.zeros((1, 5, 5, 5), bool)
     own[0][tuple(np.transpose(points))] = True
-    assert convex_counts(own)[0] == count
+    assert convex_hull_sizes(own)[0] == count
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (1, 9), (7, 1), (1, 1, 1), (1, 5, 6), (4, 1, 1)])

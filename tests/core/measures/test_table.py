@@ -7,7 +7,7 @@ import pytest
 
 from svetlana_jupyter.core.measure import features
 from svetlana_jupyter.core.measure_settings import MeasureSettings
-from svetlana_jupyter.core.measures.table import EVIDENCE, GROUPS, MEASUREMENTS, columns, describe_measurements
+from svetlana_jupyter.core.measures.table import CUES, GROUPS, MEASUREMENTS, columns, describe_measurements
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 
@@ -36,9 +36,9 @@ def test_a_forest_does_not_see_orientation_and_position_unless_it_is_asked_to():
     assert {"angle", "extent", "position_y", "gradient_yy:0"} <= asked and "area" not in asked
 
 
-@pytest.mark.parametrize("evidence", EVIDENCE)
+@pytest.mark.parametrize("evidence", CUES)
 def test_what_uses_evidence_that_may_not_count_is_left_out(evidence):
-    allowed = tuple(set(EVIDENCE) - {evidence})
+    allowed = tuple(set(CUES) - {evidence})
     kept = features(3, 1, MeasureSettings(groups=GROUPS, may_use=allowed))
     every = features(3, 1, MeasureSettings(groups=GROUPS))
     assert [column for column in every if evidence not in column.measurement.uses] == list(kept)

@@ -12,10 +12,10 @@ from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 from svetlana_jupyter.core.measures.bands import bands, blurred
 from svetlana_jupyter.core.measures.brightness import Channel
 from svetlana_jupyter.core.measures.contour import directions
-from svetlana_jupyter.core.measures.neighbours import Neighbours, offsets
+from svetlana_jupyter.core.measures.neighbours import PaddedStack, offsets
 from svetlana_jupyter.core.measures.patterns import patterns
 from svetlana_jupyter.core.measures.region import Region
-from svetlana_jupyter.core.measures.texture import cooccurrence, grain, quantized
+from svetlana_jupyter.core.measures.texture import grain, haralick_features, quantize_gray_levels
 from tests.core.measures.stacks import channel, objects, solid, textures
 
 
@@ -26,8 +26,8 @@ def grey(pixels: np.ndarray) -> Channel:
 
 def test_grey_levels_in_common_agree_with_scikit_image():
     pixels = channel(solid(20, 23))
-    found = cooccurrence(pixels, Neighbours.of(pixels.region))
-    levels = quantized(pixels.standard).reshape(20, 23)
+    found = haralick_features(pixels, PaddedStack.of(pixels.region))
+    levels = quantize_gray_levels(pixels.standardized).reshape(20, 23)
     angles = [0, math.pi / 4, math.pi / 2, 3 * math.pi / 4]
     counts = graycomatrix(levels, (1, 2, 4), angles, levels=8, symmetric=True).sum(axis=3, keepdims=True)
     matrix = counts / counts.sum(axis=(0, 1), keepdims=True)
@@ -69,10 +69,10 @@ def grain_by_pairs(own: np.ndarray, z: np.ndarray, step: tuple[float, ...], dist
 @pytest.mark.parametrize("step", [(1.0, 1.0), (1.0, 1.0, 1.0), (3.0, 1.0, 1.0)])
 def test_only_pairs_inside_the_object_count(step):
     pixels = channel(objects((6, 13, 14)[-len(step) :], step=step))
-    near = Neighbours.of(pixels.region)
-    found, grains = cooccurrence(pixels, near), grain(pixels, near)
+    near = PaddedStack.of(pixels.region)
+    found, grains = haralick_features(pixels, near), grain(pixels, near)
     for number, own in enumerate(pixels.region.own):
-        z = pixels.standard_stack[number]
+        z = pixels.standardized_stack[number]
         levels = np.clip(np.floor(2 * z) + 4, 0, 7)
         together = pairs_of(own, offsets(step, 2))
         expected = np.mean([(levels[a] - levels[b]) ** 2 for a, b in together])
@@ -111,22 +111,22 @@ def test_local_patterns_of_a_volume_are_those_of_its_planes_along_all_axes_of_eq
 @pytest.mark.parametrize("step", [(1.0, 1.0), (2.0, 1.0, 1.0)])
 def test_a_blur_is_the_weighted_mean_of_the_objects_own_pixels(step):
     pixels = channel(objects((6, 13, 14)[-len(step) :], count=2, step=step))
-    found = blurred(pixels.region, pixels.standard_stack, 2)
+    found = blurred(pixels.region, pixels.standardized_stack, 2)
     for number, own in enumerate(pixels.region.own):
         places = np.argwhere(own)
         for place in places[:: max(1, len(places) // 7)]:
             away = ((places - place) * np.array(step)) ** 2
             weights = np.exp(-away.sum(axis=1) / 8)
-            expected = (weights * pixels.standard_stack[number][own]).sum() / weights.sum()
+            expected = (weights * pixels.standardized_stack[number][own]).sum() / weights.sum()
             assert found[number][tuple(place)] == pytest.approx(expected, abs=1e-4)
 
 
 def test_detail_is_what_each_blur_takes_away():
     pixels = channel(objects((23, 24)))
     found = bands(pixels)
-    finer = pixels.standard_stack
+    finer = pixels.standardized_stack
     for scale in (1, 2, 4):
-        coarser = blurred(pixels.region, pixels.standard_stack, scale)
+        coarser = blurred(pixels.region, pixels.standardized_stack, scale)
         for number, own in enumerate(pixels.region.own):
             band = (finer - coarser)[number][own].astype(float)
             band -= band.mean()

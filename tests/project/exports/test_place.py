@@ -10,7 +10,7 @@ import pytest
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.export import FORMATS, _reason
-from svetlana_jupyter.project.exports.place import distinct_names
+from svetlana_jupyter.project.exports.place import unique_file_names
 from svetlana_jupyter.project.project import Project
 from tests.project.exports.conftest import NAMES
 
@@ -106,7 +106,7 @@ def test_a_reason_that_a_library_hides_in_its_words_is_found() -> None:
 
 def test_names_of_files_are_safe_and_differ_where_letters_alone_would_not() -> None:
     names = ["a", "A", "e\u0301", "\u00e9", "x/../y", "CON", "aux.tif", "..", "ä" * 200, "ä" * 201]
-    found = distinct_names(names)
+    found = unique_file_names(names)
     assert len({name.casefold() for name in found.values()}) == len(names)
     assert all(len(name.encode()) < 200 and not set(name) & set('/\\:*?"<>|') for name in found.values())
     assert not {name.split(".")[0].casefold() for name in found.values()} & {"con", "aux", ""}
