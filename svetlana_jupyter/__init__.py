@@ -19,28 +19,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Public words are resolved when they are first used, so that importing this package loads neither torch nor widgets.
 _HOMES = {
-    "AnnotationPanel": "widgets.annotation",
+    "AnnotationPanel": "widgets.annotation_panel",
     "App": "widgets.app",
     "ClassifierError": "errors",
     "Evaluation": "project.evaluation",
-    "GalleryPanel": "widgets.gallery",
+    "GalleryPanel": "widgets.gallery.gallery_panel",
     "InputError": "errors",
-    "MeasureSettings": "core.measure_settings",
+    "MeasureSettings": "core.settings",
     "PatchError": "errors",
     "PatchSettings": "core.settings",
-    "PredictionPanel": "widgets.prediction",
+    "PredictionPanel": "widgets.prediction_panel",
     "Project": "project.project",
     "ProjectError": "errors",
     "Run": "project.runs",
     "SettingsError": "errors",
     "SvetlanaError": "errors",
-    "TrainingPanel": "widgets.training",
+    "TrainingPanel": "widgets.training_panel",
     "TrainingSettings": "core.settings",
-    "describe_measurements": "core.measures.table",
-    "find_pairs": "core.finding",
-    "open_image": "core.images",
-    "open_mask": "core.images",
-    "samples": "core.samples",
+    "describe_measurements": "core.features.catalog",
+    "find_pairs": "core.io.file_pairs",
+    "open_image": "core.io.images",
+    "open_mask": "core.io.images",
+    "samples": "samples",
 }
 
 __all__ = ["__version__", *_HOMES]

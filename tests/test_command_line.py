@@ -13,7 +13,7 @@ from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 
-from svetlana_jupyter.__main__ import PROMPT, main
+from svetlana_jupyter.cli import PROMPT, main
 
 
 def test_demo_runs_the_whole_method_and_says_what_came_of_it(

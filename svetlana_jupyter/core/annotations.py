@@ -207,7 +207,8 @@ def events_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row an entry, in the order of time (UTC), with the fields of `AnnotationEvent`; the centre as ``z``, ``y``, ``x``
+        One row an entry, in the order of time (UTC), with the fields of `AnnotationEvent`; the centre as ``z``,
+        ``y``, ``x``
         (pixels, NaN where unknown) and the box as text.
     """
     rows = [

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from xarray import DataArray
 
-from svetlana_jupyter.core.labels import NO_OBJECTS_MESSAGE, check_not_negative, raise_binary_mask
+from svetlana_jupyter.core.io.mask_checks import NO_OBJECTS_MESSAGE, check_not_negative, raise_binary_mask
 from svetlana_jupyter.errors import InputError
 
 SLAB_PIXELS = 1 << 20  # rows of a block are worked on in slabs of this size, which stay in the processor's cache

@@ -1,29 +1,153 @@
-"""Cutting what a classifier sees of each object; training, prediction, preview and explanation all cut here."""
+"""Cutting what a classifier sees of each object; training, prediction, preview and explanation all cut here.
+
+Bringing windows of an image to the pixels of a patch.
+
+Showing small and large objects alike, where size may not count.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.alike import alike
-from svetlana_jupyter.core.blocks import group_by_block, index_last_axes, inside, processing_block_shape, read
-from svetlana_jupyter.core.geometry import PatchGeometry, patch_geometry, view_size_per_object
-from svetlana_jupyter.core.images import spacing_of
-from svetlana_jupyter.core.normalize import ImageStatistics, image_statistics, normalize, to_finite_float32
-from svetlana_jupyter.core.patch_settings import PatchSettings
-from svetlana_jupyter.core.resampling import nearest, resampled
-from svetlana_jupyter.core.widening import erode_masks, joint_bbox, widened
-from svetlana_jupyter.core.windows import Window
+from svetlana_jupyter.core.io.chunks import (
+    Window,
+    group_by_block,
+    index_last_axes,
+    inside,
+    processing_block_shape,
+    read,
+)
+from svetlana_jupyter.core.io.images import spacing_of
+from svetlana_jupyter.core.normalization import (
+    ImageStatistics,
+    blur_masks,
+    erode_masks,
+    fit,
+    image_statistics,
+    joint_bbox,
+    normalize,
+    to_finite_float32,
+    unmixing_residual,
+    widened,
+)
+from svetlana_jupyter.core.patch_geometry import PatchGeometry, patch_geometry, view_size_per_object
+from svetlana_jupyter.core.settings import PatchSettings
 from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.pairing import ImagePair
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+
+Scalar = TypeVar("Scalar", np.float32, np.bool_)
+
+
+def resampled(
+    pixels: Floats,
+    steps: Sequence[float],
+    shape: Sequence[int],
+    box: Sequence[slice] | None = None,
+    window: Sequence[int] | None = None,
+    wide: float = 1.0,
+) -> Floats:
+    """Resample the last axes by triangles as wide as the steps: linear when enlarging, averaging when reducing.
+
+    From the last axis to the first, each with all axes behind it as one, so that nothing is transposed. Pixels may be
+    those of a ``box`` in a ``window``, which are zero beside it. The triangles are ``wide`` times as wide as that.
+    """
+    first = pixels.ndim - len(shape)
+    window = window or pixels.shape[first:]
+    for axis in range(pixels.ndim - 1, first - 1, -1):
+        step, count, side = steps[axis - first], shape[axis - first], window[axis - first]
+        if step == wide == 1.0 and box is None:
+            continue
+        at = (np.arange(count) - (count - 1) / 2) * step
+        here = np.arange(side) - (side - 1) / 2
+        weights = np.maximum(0.0, 1.0 - np.abs(here - at[:, None]) / (wide * max(1.0, step)))
+        weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        if box is not None:
+            weights = np.ascontiguousarray(weights[:, box[axis - first]])
+        before, behind = pixels.shape[:axis], pixels.shape[axis + 1 :]
+        if behind:
+            rows = pixels.reshape(math.prod(before), pixels.shape[axis], math.prod(behind))
+            pixels = (weights @ rows).reshape(*before, count, *behind)
+        else:
+            pixels = (pixels.reshape(math.prod(before), pixels.shape[axis]) @ weights.T).reshape(*before, count)
+    return pixels
+
+
+def nearest(values: NDArray[Scalar], axis: int, step: float, count: int) -> NDArray[Scalar]:
+    """Resample one axis by taking the nearest pixel."""
+    taken: NDArray[Scalar] = np.take(values, _places(step, count, values.shape[axis]), axis=axis)
+    return taken
+
+
+def picked(values: NDArray[Scalar], steps: Sequence[float], shape: Sequence[int]) -> NDArray[Scalar]:
+    """Resample the last axes by taking the nearest pixel."""
+    sides = values.shape[values.ndim - len(shape) :]
+    places: Any = np.ix_(*(_places(*axis) for axis in zip(steps, shape, sides, strict=True)))
+    taken: NDArray[Scalar] = values[(..., *places)]
+    return taken
+
+
+def _places(step: float, count: int, side: int) -> NDArray[np.int64]:
+    at = (np.arange(count) - (count - 1) / 2) * step + (side - 1) / 2
+    whole: NDArray[np.int64] = np.floor(at + 0.5).astype(np.int64)
+    return whole
+
+
+OUTLINE_SMOOTHING = (
+    2.0  # patch pixels to either side, over which outlines are rounded: more than the pixels of small objects do
+)
+MIN_KEPT_VOLUME = 0.5  # of an object's volume at least is kept where that takes away more
+
+
+def alike(pixels: Floats, own: NDArray[np.bool_], geometry: PatchGeometry) -> tuple[Floats, NDArray[np.bool_]]:
+    """Resample windows so that nothing but what they show tells how large an object was in the image.
+
+    Pixels are picked, not averaged: noise stays what it was. The light that mixes in along the edge reaches equally far
+    in small and large objects, so it is taken away. Outlines are rounded, or their corners would be coarser in small
+    objects.
+
+    Parameters
+    ----------
+    pixels : float32 of shape (n, C, *window)
+    own : bool of shape (n, *window)
+
+    Returns
+    -------
+    float32 of shape (n, C, *shape)
+    bool of shape (n, *shape)
+        The objects. Where one fills a pixel that was not its own, it shows its level.
+    """
+    steps, shape = geometry.step, geometry.shape
+    soft = blur_masks(own, geometry.view)
+    # So many of its pixels are enough to fit a large object by.
+    some = index_last_axes(
+        slice(seen.start, seen.stop, max(1, int(step / 2))) for seen, step in zip(geometry.view, steps)
+    )
+    coefficients, level = fit(pixels[some], own[some], soft[some])
+    rounded = resampled(own.astype(np.float32), steps, shape, wide=OUTLINE_SMOOTHING)
+    fills: NDArray[np.bool_] = rounded >= np.minimum(0.5, _least(rounded, own, MIN_KEPT_VOLUME / math.prod(steps)))
+    pixels, soft, own = picked(pixels, steps, shape), picked(soft, steps, shape), picked(own, steps, shape)
+    alone = unmixing_residual(pixels, own, soft, coefficients) + level.reshape(*level.shape, *(1 for _ in steps))
+    return np.where((own | fills)[:, None], alone, pixels).astype(np.float32), fills
+
+
+def _least(rounded: Floats, own: NDArray[np.bool_], share: float) -> Floats:
+    """Return the value, (n, 1, ...), from which on an object fills this share of its pixels, more than 0."""
+    ranked = np.sort(rounded.reshape(len(rounded), -1), axis=1)
+    count = np.rint(share * np.count_nonzero(own, axis=tuple(range(1, own.ndim)))).astype(np.int64)
+    least = ranked[np.arange(len(rounded)), -count.clip(1, ranked.shape[1])]
+    whole: Floats = np.maximum(least, np.float32(1e-6)).reshape(-1, *(1 for _ in rounded.shape[1:]))
+    return whole
+
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -48,8 +172,8 @@ def take_patch(
     center : sequence of float
         Centre in pixels, ``([z,] y, x)``.
     settings : PatchSettings
-        Concrete (`core.geometry.resolve_patch_settings`); where the view follows the object, with the size that
-        `core.geometry.patch_settings_for_object` gives this one.
+        Concrete (`core.patch_geometry.resolve_patch_settings`); where the view follows the object, with the size that
+        `core.patch_geometry.patch_settings_for_object` gives this one.
     object : int, optional
         Whose mask the last channel shows; by default the object under the centre.
 

@@ -1,101 +1,44 @@
-"""What every classifier is to the rest of the package, and the folder it is saved in."""
+"""What every classifier is to the rest of the package, and the folder it is saved in.
+
+A trained network as a classifier.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from torch import nn
 
-from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
-from svetlana_jupyter.core.windows import Window
+from svetlana_jupyter.core.io.chunks import Window
+from svetlana_jupyter.core.io.image_pair import ImagePair
+from svetlana_jupyter.core.patches import cut_patches, patch_regions
+from svetlana_jupyter.core.settings import OWN, PatchSettings
 from svetlana_jupyter.errors import ClassifierError
+from svetlana_jupyter.learn.build import build_network
+from svetlana_jupyter.learn.device import autocast_context, choose_device, keep_freed_memory, mixed_precision
+from svetlana_jupyter.learn.networks import LAYOUTS, ClassificationNetwork, pack
+from svetlana_jupyter.learn.spatial import View, look, symmetries, views
+from svetlana_jupyter.learn.specification import (
+    WEIGHTS_FILE,
+    ClassifierBase,
+    ClassifierSpec,
+    Tensors,
+    read_classifier_spec,
+    reject_pickles,
+    write_classifier,
+)
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
-FORMAT_VERSION = 1
-WEIGHTS_FILE = "weights.safetensors"
-SPEC_FILE = "classifier.json"
-PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"})
-Tensors = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class ClassifierSpec:
-    """All there is to know of a classifier but its weights.
-
-    Parameters
-    ----------
-    classes : tuple of int
-        Class ids, in the order of the columns of probabilities.
-    class_names : tuple of str
-        Their names when it was trained; for reading only, a project's own names count.
-    ndim : 2 or 3
-    channels : tuple of str
-        Names of the image's channels.
-    settings : TrainingSettings
-        With concrete patches.
-    history : tuple of dict
-        One entry an epoch: epoch, loss, score (None where nothing was held out).
-    features : tuple of str
-        Of a forest: the keys of its measurements (`core.measures.table`), in their order.
-    features_version : int
-        Of a forest: how they were measured then (`core.measures.table.VERSION`).
-    module : str
-        Where the architecture is "own": the class of the user's module, for reading only.
-    """
-
-    classes: tuple[int, ...]
-    class_names: tuple[str, ...]
-    ndim: int
-    channels: tuple[str, ...]
-    settings: TrainingSettings
-    history: tuple[Mapping[str, Any], ...] = ()
-    features: tuple[str, ...] = ()
-    features_version: int = 0
-    module: str = ""
-
-    def check(self, pair: ImagePair) -> None:
-        """Refuse an image that this classifier does not fit.
-
-        Raises
-        ------
-        ClassifierError
-            If dimensions or channels differ, or the patches are in micrometres and the image has no spacing.
-        """
-        if pair.ndim != self.ndim:
-            raise ClassifierError(
-                f"this classifier was trained on {self.ndim}D images, but {pair.name!r} is {pair.ndim}D. "
-                f"Choose {self.ndim}D images, or train on images like this one."
-            )
-        channels = tuple(map(str, pair.channels))
-        if len(channels) != len(self.channels):
-            raise ClassifierError(
-                f"this classifier expects {len(self.channels)} channels ({', '.join(self.channels)}), but "
-                f"{pair.name!r} has {len(channels)} ({', '.join(channels)}). Give the channels it was trained on."
-            )
-        if channels != self.channels and set(channels) == set(self.channels):
-            raise ClassifierError(
-                f"this classifier expects the channels in the order {', '.join(self.channels)}, but {pair.name!r} has "
-                f"{', '.join(channels)}. Add the image with its channels in that order."
-            )
-        if self.settings.patches.unit == "um" and pair.spacing is None:
-            raise ClassifierError(
-                f"this classifier measures patches in micrometres, but {pair.name!r} has no known spacing. "
-                "Add the image with spacing=(…)."
-            )
 
 
 class Classifier(Protocol):
@@ -155,59 +98,6 @@ class Classifier(Protocol):
         ...
 
 
-class ClassifierBase:
-    """The part of a classifier that follows from its specification."""
-
-    specification: ClassifierSpec
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        return self.specification.classes
-
-    @property
-    def patches(self) -> PatchSettings:
-        return self.specification.settings.patches
-
-    @property
-    def ndim(self) -> int:
-        return self.specification.ndim
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        return self.specification.channels
-
-    def check(self, pair: ImagePair) -> None:
-        self.specification.check(pair)
-
-
-def write_classifier(folder: str | Path, kind: str, specification: ClassifierSpec, tensors: Tensors) -> None:
-    """Write a classifier's folder; each file beside its place first, the description last."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = specification.settings
-    description = {
-        "format": FORMAT_VERSION,
-        "kind": kind,
-        "architecture": settings.architecture,
-        "module": specification.module,
-        "classes": [
-            {"id": id, "name": name} for id, name in zip(specification.classes, specification.class_names, strict=True)
-        ],
-        "ndim": specification.ndim,
-        "channels": list(specification.channels),
-        "settings": settings.model_dump(mode="json"),
-        "history": [dict(entry) for entry in specification.history],
-        "features": list(specification.features),
-        "features_version": specification.features_version,
-        "versions": _versions(),
-    }
-    weights, text = folder / f"{WEIGHTS_FILE}.part", folder / f"{SPEC_FILE}.part"
-    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, weights)
-    text.write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
-    os.replace(weights, folder / WEIGHTS_FILE)
-    os.replace(text, folder / SPEC_FILE)
-
-
 def load_classifier(folder: str | Path, network: Module | None = None) -> Classifier:
     """Read a classifier from the folder that its ``save`` wrote.
 
@@ -224,7 +114,6 @@ def load_classifier(folder: str | Path, network: Module | None = None) -> Classi
     """
     # Reading a forest needs no torch, and neither kind needs the other.
     from svetlana_jupyter.learn.forest import ForestClassifier
-    from svetlana_jupyter.learn.network import NetworkClassifier
 
     folder = Path(folder)
     reject_pickles(folder)
@@ -238,65 +127,106 @@ def load_classifier(folder: str | Path, network: Module | None = None) -> Classi
     return NetworkClassifier.from_tensors(specification, tensors, network)
 
 
-def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
-    try:
-        text = (folder / SPEC_FILE).read_text(encoding="utf-8")
-    except OSError:
-        raise ClassifierError(
-            f"a classifier is a folder with {WEIGHTS_FILE} and {SPEC_FILE}, but {str(folder)!r} has no {SPEC_FILE}."
-        ) from None
-    try:
-        found = json.loads(text)
-        if found["format"] > FORMAT_VERSION:
+class NetworkClassifier(ClassifierBase):
+    """A network and its specification.
+
+    Parameters
+    ----------
+    specification : Specification
+    module : Classifying
+        Set to evaluation and moved to the device.
+    device : torch.device, optional
+        By default that of the settings.
+    seen : sequence of View, optional
+        The views that predictions are averaged over; by default as many as the settings say.
+    """
+
+    kind = "network"
+
+    def __init__(
+        self,
+        specification: ClassifierSpec,
+        module: ClassificationNetwork,
+        device: torch.device | None = None,
+        seen: Sequence[View] | None = None,
+    ) -> None:
+        self.specification = specification
+        settings = specification.settings
+        self.device = device or choose_device(settings.device, specification.ndim)
+        self.module = module.to(self.device).eval()
+        self._mixed = mixed_precision(settings.precision, self.device)
+        keep_freed_memory()
+        self._forward = self.module if self._mixed else pack(self.module, self.device) or self.module
+        self._views = tuple(seen or views(settings.augmentation, settings.patches, settings.views))
+
+    def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        return cut_patches(pair, objects, self.patches)
+
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+        return patch_regions(pair, objects, self.patches)
+
+    def averaged(self) -> Self:
+        settings = self.specification.settings
+        every = symmetries(settings.augmentation, settings.patches)
+        if settings.augmentation.share < 1 or len(every) == 1:
             raise ClassifierError(
-                f"{str(folder)!r} was written by a newer version (format {found['format']}, this one reads {FORMAT_VERSION}). "
-                "Update svetlana-jupyter."
+                "this run was trained without flips and rotations of every patch, so how an object lies may count, and "
+                "a mirrored view may look like another class. Predict without average=True, or train with flips."
             )
-        if found["kind"] not in ("forest", "network"):
-            raise ClassifierError(f"{str(folder)!r} holds a classifier of unknown kind {found['kind']!r}.")
-        return found["kind"], ClassifierSpec(
-            classes=tuple(int(entry["id"]) for entry in found["classes"]),
-            class_names=tuple(str(entry["name"]) for entry in found["classes"]),
-            ndim=int(found["ndim"]),
-            channels=tuple(map(str, found["channels"])),
-            settings=TrainingSettings(**found["settings"]),
-            history=tuple(found["history"]),
-            features=tuple(found.get("features", ())),
-            features_version=int(found.get("features_version", 0)),
-            module=str(found.get("module", "")),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ClassifierError(f"{str(folder / SPEC_FILE)!r} does not describe a classifier: {error}.") from error
+        return type(self)(self.specification, self.module, self.device, every)
 
+    @torch.inference_mode()
+    def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        patches = torch.from_numpy(inputs).to(self.device)
+        if self._forward is self.module:
+            patches = patches.to(memory_format=LAYOUTS[self.ndim])
+        total = torch.zeros(len(patches), len(self.classes), device=self.device)
+        for view in self._views:
+            with autocast_context(self.device, self._mixed):
+                logits = self._forward(look(patches, view))
+            total += logits.float().softmax(dim=1)
+        probabilities: NDArray[np.float32] = (total / len(self._views)).cpu().numpy()
+        return probabilities
 
-def reject_pickles(path: Path) -> None:
-    inside = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
-    pickled = next((file for file in inside if file.suffix.lower() in PICKLE_SUFFIXES), None)
-    if pickled is not None and not (path / WEIGHTS_FILE).is_file():
-        raise ClassifierError(
-            f"{str(pickled)!r} is a pickled model, and unpickling runs whatever code it holds. Load it yourself where "
-            "you trust it, and save its weights with safetensors.torch.save_file(model.state_dict(), path)."
-        )
+    def tensors(self) -> Tensors:
+        return {name: values.detach().cpu().contiguous().numpy() for name, values in self.module.state_dict().items()}
 
+    def save(self, folder: str | Path) -> None:
+        write_classifier(folder, self.kind, self.specification, self.tensors())
 
-# Packages whose version may decide what a training finds.
-_DECIDING = (
-    "svetlana-jupyter",
-    "torch",
-    "torchvision",
-    "scikit-learn",
-    "scikit-image",
-    "albumentations",
-    "numpy",
-    "scipy",
-)
+    @classmethod
+    def from_tensors(cls, specification: ClassifierSpec, tensors: Tensors, own: nn.Module | None = None) -> Self:
+        """Build the network that the specification describes, around the user's own where it is one, with its weights.
 
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _DECIDING:
+        A device that this machine lacks is replaced by the best it has.
+        """
+        settings, ndim = specification.settings, specification.ndim
+        if settings.architecture == OWN and own is None:
+            raise ClassifierError(
+                f"this classifier's network is a {specification.module} that was given as an object. "
+                "Give such an object again: network=…."
+            )
+        channels = len(tensors.get("standardize.mean", ()))
+        module = build_network(settings, ndim, channels, len(specification.classes), own)
         try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "unknown"
-    return versions
+            module.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in tensors.items()})
+        except RuntimeError as error:
+            raise ClassifierError(
+                f"the weights do not fit the network that is described beside them: {error}"
+            ) from error
+        return cls(specification, module, _device_here(specification))
+
+    def __reduce__(self) -> tuple[Callable[..., NetworkClassifier], tuple[object, ...]]:
+        """Travel to another process, which may have other devices."""
+        return _arrived, (self.specification, copy.deepcopy(self.module).cpu(), self._views)
+
+
+def _arrived(specification: ClassifierSpec, module: ClassificationNetwork, seen: Sequence[View]) -> NetworkClassifier:
+    return NetworkClassifier(specification, module, _device_here(specification), seen)
+
+
+def _device_here(specification: ClassifierSpec) -> torch.device:
+    try:
+        return choose_device(specification.settings.device, specification.ndim)
+    except ClassifierError:
+        return choose_device("auto", specification.ndim)

@@ -14,15 +14,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.measure import features, iter_features
-from svetlana_jupyter.core.measures.objects import feature_regions
-from svetlana_jupyter.core.measures.table import VERSION
-from svetlana_jupyter.core.pairing import ImagePair
-from svetlana_jupyter.core.windows import Window
+from svetlana_jupyter.core.features.catalog import VERSION
+from svetlana_jupyter.core.features.compute import feature_regions, features, iter_features
+from svetlana_jupyter.core.io.chunks import Window
+from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import ClassifierError
-from svetlana_jupyter.learn.classifier import ClassifierBase, ClassifierSpec, Tensors, write_classifier
-from svetlana_jupyter.learn.draws import resolve_class_weights
-from svetlana_jupyter.learn.samples import TrainingData, make_classifier_spec
+from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
+from svetlana_jupyter.learn.sampler import resolve_class_weights
+from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors, write_classifier
 
 GROWN = 50  # trees between two looks whether to stop: about a twentieth of a second for some hundred objects
 ROWS = 2048  # followed at a time: bounds the memory of one step through all trees
@@ -113,7 +112,8 @@ class ForestClassifier(ClassifierBase):
 
 
 def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) -> ForestClassifier:
-    """Train a balanced forest on measured properties (`core.measure`); a stop keeps the trees that there are."""
+    """Train a balanced forest on measured properties (`core.features.compute`); a stop keeps the trees that there
+    are."""
     from sklearn.ensemble import RandomForestClassifier
 
     settings = samples.settings

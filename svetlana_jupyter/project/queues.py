@@ -18,7 +18,7 @@ from svetlana_jupyter.core.queue import (
 from svetlana_jupyter.errors import InputError, ProjectError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.results import Results
+    from svetlana_jupyter.project.project import Results
 
 KINDS = ("random", "uncertain", "near", "image", "test")
 

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from svetlana_jupyter.core.may_use import restrict_to_allowed_cues
+from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop
-from svetlana_jupyter.project.training import TrainingTask, digest
+from svetlana_jupyter.project.training_job import TrainingTask, digest
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.learn.samples import TrainingData
+    from svetlana_jupyter.learn.dataset import TrainingData
 
 PAPER_GRID: Mapping[str, Any] = MappingProxyType({"depth": [2, 3], "width": [2, 4, 8, 16, 32, 64]})
 # Settings that say how to learn from patches or measurements, and nothing of these.
@@ -131,7 +131,7 @@ def _measured(
     samples: TrainingData, text: str, place: tuple[int, int], stop: Stop
 ) -> Generator[Progress, None, dict[str, Any] | None]:
     """Cross-validate and return what is kept of it, None if it was stopped."""
-    from svetlana_jupyter.learn.validate import CrossValidationResult, FoldProgress, cross_validate
+    from svetlana_jupyter.learn.cross_validation import CrossValidationResult, FoldProgress, cross_validate
 
     began, result = time.monotonic(), None
     for event in cross_validate(samples, stop=stop):

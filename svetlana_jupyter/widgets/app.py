@@ -8,15 +8,14 @@ from ipywidgets import HTML, Button, HBox, Tab, VBox
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.annotation import AnnotationPanel
-from svetlana_jupyter.widgets.form import NewProjectForm
-from svetlana_jupyter.widgets.gallery import GalleryPanel
-from svetlana_jupyter.widgets.images import ImagesPanel
-from svetlana_jupyter.widgets.panel import Panel, guarded
-from svetlana_jupyter.widgets.parts import StatusLine, muted
-from svetlana_jupyter.widgets.prediction import PredictionPanel
-from svetlana_jupyter.widgets.style import PANEL_WIDTH, style
-from svetlana_jupyter.widgets.training import TrainingPanel
+from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
+from svetlana_jupyter.widgets.components import StatusLine, muted
+from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
+from svetlana_jupyter.widgets.images_panel import ImagesPanel
+from svetlana_jupyter.widgets.new_project_form import NewProjectForm
+from svetlana_jupyter.widgets.panel import PANEL_WIDTH, Panel, guarded, style
+from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
+from svetlana_jupyter.widgets.training_panel import TrainingPanel
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
     ("Images", ImagesPanel),

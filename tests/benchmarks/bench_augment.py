@@ -27,15 +27,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from svetlana_jupyter.core.io.image_pair import pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.pairing import pair
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.architectures import LAYOUTS
-from svetlana_jupyter.learn.building import build_network
+from svetlana_jupyter.learn.build import build_network
+from svetlana_jupyter.learn.dataset import Part, TrainingData, collect_training_data
 from svetlana_jupyter.learn.device import autocast_context, choose_device, mixed_precision, seeded_computation
-from svetlana_jupyter.learn.events import Epoch
-from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import Part, TrainingData, collect_training_data
+from svetlana_jupyter.learn.networks import LAYOUTS
+from svetlana_jupyter.learn.training import Epoch, fit
 from tests.benchmarks.report import show
 
 LEAST = 0.8

@@ -9,7 +9,7 @@ Beside it each single recipe is trained on the same labels with all its epochs. 
 which a busy machine stretches; "processor seconds" are not, and two idle cores take a little more than half of them.
 "reported" is the score of choosing, "winner's own" that which cross-validation gave the recipe that was chosen.
 
-- stripes, faint foci: sets a and d of `core.samples`, 45 labels, the labels other tools were given for draw 0; 30 s.
+- stripes, faint foci: sets a and d of `samples`, 45 labels, the labels other tools were given for draw 0; 30 s.
 - oriented textures (at 0° and 90°), real textures: 45 labels; 30 s.
 - grey cells: 10 labels; well: 200 labels of one well; 30 s.
 - bright foci: set c, a volume, 60 labels; tube and somites, also without surroundings: 169 labels; 120 s.
@@ -32,9 +32,13 @@ import pandas as pd
 import torch
 import zarr
 
-from svetlana_jupyter.core.may_use import restrict_to_allowed_cues
-from svetlana_jupyter.core.recipes import CANDIDATE_PRESETS
-from svetlana_jupyter.core.samples import (
+from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
+from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, TrainingSettings
+from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.inference import predict
+from svetlana_jupyter.learn.training import FitResult, fit
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.samples import (
     Sample,
     bright_foci_3d,
     faint_foci,
@@ -45,12 +49,6 @@ from svetlana_jupyter.core.samples import (
     stripes,
     tube_and_somites,
 )
-from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.events import FitResult
-from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.predict import predict
-from svetlana_jupyter.learn.samples import Part, collect_training_data
-from svetlana_jupyter.project.project import Project
 from tests.benchmarks.bench_fit import drawn, part_of
 from tests.benchmarks.bench_sets import FIELD, WELL_CELLS, WELL_SIDE
 from tests.benchmarks.report import show

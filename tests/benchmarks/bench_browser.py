@@ -125,7 +125,7 @@ def steps(open_page: Open, home: Path) -> Iterator[Row]:
     page.show(
         [
             PROJECT.format(folder=str(folder), name="steps", **RGB),
-            "from svetlana_jupyter.widgets.viewer import Viewer\nviewer = Viewer(project, (700, 1000))\nviewer",
+            "from svetlana_jupyter.widgets.viewer.viewer import Viewer\nviewer = Viewer(project, (700, 1000))\nviewer",
         ],
     )
     canvas = page.canvas(1)

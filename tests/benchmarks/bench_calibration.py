@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from svetlana_jupyter.core.calibration import calibrate, reliability
+from svetlana_jupyter.core.stats.calibration import calibrate, reliability
 from tests.benchmarks.report import show
 
 KINDS = {"exact": (1.0, (0.0, 0.0, 0.0)), "too sure": (2.0, (0.0, 0.0, 0.0)), "biased too": (1.5, (0.8, -0.4, -0.4))}

@@ -4,7 +4,7 @@
 or takes longer than its limit. Each draw has other labels and another seed of the training; the first training of the
 process is told apart, because torch prepares itself then.
 
-- stripes (set a of `core.samples.stripes`, the labels other tools were given for draw 0): 45 labels, 100 %, 1 s.
+- stripes (set a of `samples.stripes`, the labels other tools were given for draw 0): 45 labels, 100 %, 1 s.
 - grey cells: 10 labels, 100 %, 2 s.
 """
 
@@ -21,14 +21,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from svetlana_jupyter.core.io.image_pair import pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.pairing import pair
-from svetlana_jupyter.core.samples import Sample, draw_labels, gray_cells, stripes
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.events import FitResult
-from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.predict import predict
-from svetlana_jupyter.learn.samples import Part, collect_training_data
+from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.inference import predict
+from svetlana_jupyter.learn.training import FitResult, fit
+from svetlana_jupyter.samples import Sample, draw_labels, gray_cells, stripes
 from tests.benchmarks.report import show
 
 

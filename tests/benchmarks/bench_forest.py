@@ -4,7 +4,7 @@
 [--may-use brightness ...]`
 
 Every object of a set is measured once; then labels are drawn, a forest trained on them and scored on all the others.
-Generated sets are those of `core.samples`, with as many labels as other tools were given. FOLDER adds the real sets as
+Generated sets are those of `samples`, with as many labels as other tools were given. FOLDER adds the real sets as
 `bench_recipe` opens them.
 """
 
@@ -21,10 +21,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.measures.table import CUES, GROUPS
+from svetlana_jupyter.core.features.catalog import CUES, GROUPS
+from svetlana_jupyter.core.io.image_pair import pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.pairing import pair
-from svetlana_jupyter.core.samples import (
+from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
+from svetlana_jupyter.learn.dataset import Part, TrainingData, collect_training_data
+from svetlana_jupyter.learn.forest import fit_forest
+from svetlana_jupyter.samples import (
     Sample,
     bright_foci_3d,
     draw_labels,
@@ -35,9 +38,6 @@ from svetlana_jupyter.core.samples import (
     stripes,
     tube_and_somites,
 )
-from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
-from svetlana_jupyter.learn.forest import fit_forest
-from svetlana_jupyter.learn.samples import Part, TrainingData, collect_training_data
 from tests.benchmarks.bench_recipe import real_sets
 from tests.benchmarks.report import show
 

@@ -20,11 +20,10 @@ import numpy as np
 import pandas as pd
 
 import svetlana_jupyter as sv
-from svetlana_jupyter.core import encode
-from svetlana_jupyter.core.contact import GridLayout, draw_thumbnail_grid
-from svetlana_jupyter.core.gallery import Pagination, Wanted, arrange, gather
-from svetlana_jupyter.core.thumbnails import THREADS
-from svetlana_jupyter.widgets.album import ThumbnailCache, default_crop_side
+from svetlana_jupyter.core.display import encode
+from svetlana_jupyter.core.display.selection import Pagination, Wanted, arrange, gather
+from svetlana_jupyter.core.display.thumbnails import THREADS, GridLayout, draw_thumbnail_grid
+from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache, default_crop_side
 from tests.benchmarks.report import show
 
 LIMIT_MS = 400

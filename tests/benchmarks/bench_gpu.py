@@ -1,7 +1,7 @@
 """What computes on a CUDA GPU: that it works, repeats itself, agrees with the processor, and is not starved.
 
 `python -m tests.benchmarks.bench_gpu [--only NAME ...]`; exits 1 where a check fails, 2 where there is no CUDA GPU.
-Everything that trains is a project on generated sets (`core.samples`), as a script would use it. A check that raises
+Everything that trains is a project on generated sets (`samples`), as a script would use it. A check that raises
 fails, with its error as what was found, and the others go on.
 """
 
@@ -22,14 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 import svetlana_jupyter as sv
-from svetlana_jupyter.core.samples import Sample, bright_foci_3d, draw_labels, stripes
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.events import FitResult, TrainingNote
-from svetlana_jupyter.learn.explain import explain
-from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.network import NetworkClassifier
-from svetlana_jupyter.learn.samples import collect_training_data
+from svetlana_jupyter.learn.classifier import NetworkClassifier, load_classifier
+from svetlana_jupyter.learn.dataset import collect_training_data
+from svetlana_jupyter.learn.gradcam import explain
+from svetlana_jupyter.learn.training import FitResult, TrainingNote, fit
+from svetlana_jupyter.samples import Sample, bright_foci_3d, draw_labels, stripes
 from tests.benchmarks.bench_augment import CASES, discs, measured
 from tests.benchmarks.bench_sets import annotate, rest
 from tests.benchmarks.report import show

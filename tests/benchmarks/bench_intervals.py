@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.scores import score
-from svetlana_jupyter.core.statistics import Proportion
+from svetlana_jupyter.core.stats.metrics import Proportion, score
 from tests.benchmarks.report import show
 
 NAMES = {1: "a", 2: "b", 3: "c"}

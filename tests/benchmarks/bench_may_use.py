@@ -18,11 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from svetlana_jupyter.core.measures.table import CUES
+from svetlana_jupyter.core.features.catalog import CUES
+from svetlana_jupyter.core.io.image_pair import pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.pairing import pair
-from svetlana_jupyter.core.recipes import RECIPES
-from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.settings import RECIPES, TrainingSettings
 from tests.benchmarks.bench_recipe import score, trained
 from tests.benchmarks.evidence_sets import CARRIERS, evidence_set
 from tests.benchmarks.report import show

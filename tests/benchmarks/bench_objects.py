@@ -23,7 +23,7 @@ from scipy import ndimage
 from skimage.measure import regionprops_table
 from xarray import DataArray
 
-from svetlana_jupyter.core.images import open_mask
+from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.core.objects import index_objects, tally_block
 from tests.benchmarks.report import show
 

@@ -4,12 +4,12 @@
 [--folder FOLDER]`; exits with 1 where a figure is missed. In each round the bare network goes over patches that are
 cut, in the same type, batch and number of threads, and then the whole project predicts, so that whatever else the
 machine does slows down both; the ratio is the median of those of the rounds. *Bare* is the network as torch has it, in
-torch's fastest layout; *packed*, beside it, is the form of it that predicts (`learn.packed`). One thread more cuts
+torch's fastest layout; *packed*, beside it, is the form of it that predicts (`learn.networks`). One thread more cuts
 meanwhile. Figures of a second are of the best round, and so is processor time. With a folder, what is generated stays
 there for the next time.
 
 - well: 8000×8000×3 with 10,000 cells, 64 pixels; stripes: 4000² with 5,000 discs, 44 pixels (set b of
-  `core.samples.stripes_and_foci`); foci: set c tiled to 3,200 nuclei, a field of view of 44³ sampled by 24³.
+  `samples.generated_2d`); foci: set c tiled to 3,200 nuclei, a field of view of 44³ sampled by 24³.
 - cluster: wells and foci on a LocalCluster of two workers with a thread each, beside one worker.
 - discs, large: 8000² with 10,000 discs and 40,000² with 250,000, uint32 masks; an object of the large image may cost a
   fifth more. Not by default.
@@ -36,16 +36,12 @@ import torch
 import zarr
 from distributed import Client, LocalCluster
 
-from svetlana_jupyter.core.samples.sample import StoredSample
-from svetlana_jupyter.core.samples.stripes_and_foci import bright_foci_3d, stripes
-from svetlana_jupyter.core.samples.tiled import tile_sample
-from svetlana_jupyter.core.samples.well import osteoclast_well
-from svetlana_jupyter.learn.architectures import LAYOUTS
-from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.network import NetworkClassifier
-from svetlana_jupyter.learn.packed import pack
-from svetlana_jupyter.learn.predict import BATCH_SIZES
+from svetlana_jupyter.learn.classifier import NetworkClassifier, load_classifier
+from svetlana_jupyter.learn.inference import BATCH_SIZES
+from svetlana_jupyter.learn.networks import LAYOUTS, pack
 from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.samples.generated_2d import bright_foci_3d, osteoclast_well, stripes
+from svetlana_jupyter.samples.sample import StoredSample, tile_sample
 from tests.benchmarks.browsing import load
 from tests.benchmarks.report import show
 

@@ -22,14 +22,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from svetlana_jupyter.core.io.image_pair import ImagePair, pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.pairing import ImagePair, pair
 from svetlana_jupyter.core.settings import RECIPES, TrainingSettings
 from svetlana_jupyter.learn.classifier import Classifier
-from svetlana_jupyter.learn.events import FitResult
-from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.predict import predict
-from svetlana_jupyter.learn.samples import Part, collect_training_data
+from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.inference import predict
+from svetlana_jupyter.learn.training import FitResult, fit
 from tests.benchmarks.report import show
 
 FEWEST = 3  # of each class among the labels drawn

@@ -23,7 +23,7 @@ import numpy as np
 import zarr
 
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.annotation import AnnotationPanel
+from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
 from tests.benchmarks.bench_objects import discs
 from tests.benchmarks.report import show
 

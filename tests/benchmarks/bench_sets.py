@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 import svetlana_jupyter as sv
-from svetlana_jupyter.core.samples import (
+from svetlana_jupyter.samples import (
     Sample,
     bright_foci_3d,
     draw_labels,

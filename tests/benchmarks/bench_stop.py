@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 import svetlana_jupyter as sv
-from svetlana_jupyter.core.recipes import AUTO_PRESET
-from svetlana_jupyter.core.samples import bright_foci_3d, faint_foci
-from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
+from svetlana_jupyter.samples import bright_foci_3d, faint_foci
 from tests.benchmarks.report import show
 
 LIMIT_MS = 200

@@ -25,15 +25,15 @@ import zarr
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
+from svetlana_jupyter.core.io.image_pair import ImagePair, pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.pairing import ImagePair, pair
 from svetlana_jupyter.core.patches import cut_patches
-from svetlana_jupyter.core.samples.well import osteoclast_well
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.core.unlike import compare_images
-from svetlana_jupyter.learn.familiar import ReferenceDistribution, fit_reference
-from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import Part, collect_training_data
+from svetlana_jupyter.core.stats.outliers import compare_images
+from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.novelty import ReferenceDistribution, fit_reference
+from svetlana_jupyter.learn.training import fit
+from svetlana_jupyter.samples.generated_2d import osteoclast_well
 from tests.benchmarks.report import show
 
 SETTINGS = TrainingSettings(epochs=1, steps=1, threads=1, patches={"size": 96, "sampling": 32})

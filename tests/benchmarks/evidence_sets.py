@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from svetlana_jupyter.core.samples import Sample
+from svetlana_jupyter.samples import Sample
 
 CARRIERS = ("brightness", "orientation", "size", "surroundings", "texture")
 CELL = {2: 42, 3: 30}  # so far apart that large objects do not see their neighbours either

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from svetlana_jupyter.__main__ import PROMPT
+from svetlana_jupyter.cli import PROMPT
 
 OPTIONS = [
     "--no-browser",

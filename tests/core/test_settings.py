@@ -8,8 +8,14 @@ import sys
 
 import pytest
 
-from svetlana_jupyter.core.recipes import PRESET_DESCRIPTIONS, RECIPE_NAMES, RECIPES
-from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings, TrainingSettings
+from svetlana_jupyter.core.settings import (
+    PRESET_DESCRIPTIONS,
+    RECIPE_NAMES,
+    RECIPES,
+    AugmentSettings,
+    PatchSettings,
+    TrainingSettings,
+)
 from svetlana_jupyter.errors import SettingsError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from svetlana_jupyter.core.io.image_pair import ImagePair, pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.pairing import ImagePair, pair
 
 Part = tuple[ImagePair, pd.DataFrame, pd.Series]
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from svetlana_jupyter.core.pairing import ImagePair, pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, pair
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
-from svetlana_jupyter.learn.classifier import SPEC_FILE, WEIGHTS_FILE, load_classifier
-from svetlana_jupyter.learn.events import FitResult
-from svetlana_jupyter.learn.fit import fit
-from svetlana_jupyter.learn.samples import collect_training_data
+from svetlana_jupyter.learn.classifier import load_classifier
+from svetlana_jupyter.learn.dataset import collect_training_data
+from svetlana_jupyter.learn.specification import SPEC_FILE, WEIGHTS_FILE
+from svetlana_jupyter.learn.training import FitResult, fit
 from tests.learn.conftest import two_classes
 
 QUICK = TrainingSettings(epochs=2, steps=3, depth=2, width=4, trees=10, patches={"sampling": 12})

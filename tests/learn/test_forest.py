@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from svetlana_jupyter.core.measures.table import columns
+from svetlana_jupyter.core.features.catalog import columns
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import forest as forests
-from svetlana_jupyter.learn.classifier import SPEC_FILE, load_classifier
-from svetlana_jupyter.learn.fit import fit
+from svetlana_jupyter.learn.classifier import load_classifier
+from svetlana_jupyter.learn.dataset import TrainingData, collect_training_data
 from svetlana_jupyter.learn.forest import fit_forest
-from svetlana_jupyter.learn.samples import TrainingData, collect_training_data
+from svetlana_jupyter.learn.specification import SPEC_FILE
+from svetlana_jupyter.learn.training import fit
 
 
 def samples(count: int, classes: int, **values) -> TrainingData:

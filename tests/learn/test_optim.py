@@ -1,4 +1,9 @@
-"""The optimiser and the learning rate do what their settings say."""
+"""Running averages are those of the patches they were taken from; group normalisation does without.
+
+Each loss is the one its name promises, by torch's own module or written out.
+
+The optimiser and the learning rate do what their settings say.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,135 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.architectures import SmallCNN
-from svetlana_jupyter.learn.optim import build_optimizer, build_schedule, freeze_body
+from svetlana_jupyter.learn.build import build_network
+from svetlana_jupyter.learn.networks import SmallCNN
+from svetlana_jupyter.learn.optim import (
+    batch_norm_layers,
+    build_loss,
+    build_optimizer,
+    build_schedule,
+    freeze_body,
+    replace_batch_norm,
+    update_batch_norm,
+)
+
+
+def network(ndim: int = 2, **values) -> nn.Module:
+    torch.manual_seed(0)
+    return build_network(TrainingSettings(depth=2, width=4, **values), ndim, 2, 3)
+
+
+def patches(count: int, seed: int = 0) -> torch.Tensor:
+    return 5 + 3 * torch.randn(count, 2, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_settled_averages_are_mean_and_variance_of_what_each_layer_sees():
+    one = network()
+    update_batch_norm(one, [patches(32)])
+    seen = one.blocks[0][:2](one.standardize(patches(32)))
+    first, second = batch_norm_layers(one)
+    torch.testing.assert_close(first.running_mean, seen.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(first.running_var, seen.var(dim=(0, 2, 3)))
+    deeper = one.blocks[1][:2](one.blocks[0](one.standardize(patches(32))))
+    torch.testing.assert_close(second.running_mean, deeper.mean(dim=(0, 2, 3)), rtol=2e-3, atol=1e-5)
+
+
+def test_settling_forgets_what_was_before_and_weighs_all_batches_alike():
+    one, other = network(), network()
+    update_batch_norm(one, [patches(8, seed=9)])
+    for each in (one, other):
+        update_batch_norm(each, [patches(8, seed=1), patches(8, seed=2)])
+    for name, values in one.state_dict().items():
+        assert torch.equal(values, other.state_dict()[name])
+    assert all(layer.momentum == 0.1 and not layer.training for layer in batch_norm_layers(one))
+
+
+def test_dropout_sleeps_while_averages_settle():
+    dropping = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(2))
+    update_batch_norm(dropping, [patches(16)])
+    torch.testing.assert_close(dropping[1].running_mean, patches(16).mean(dim=(0, 2, 3)))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_group_normalisation_has_no_averages_and_treats_each_patch_by_itself(ndim):
+    one = network(ndim, norm="group")
+    assert batch_norm_layers(one) == [] and batch_norm_layers(network(ndim)) != []
+    some = torch.randn(4, 2, *[8] * ndim)
+    one.train()
+    torch.testing.assert_close(one(some)[:1], one(some[:1]))
+    assert set(one.state_dict()) == {name for name in network(ndim).state_dict() if ".running_" not in name} - {
+        f"blocks.{block}.2.num_batches_tracked" for block in range(2)
+    }
+
+
+def test_gain_and_offset_survive_the_change_to_groups():
+    layers = nn.Sequential(nn.BatchNorm2d(6))
+    layers[0].weight.data[:], layers[0].bias.data[:] = torch.arange(6.0), torch.arange(6.0, 12.0)
+    replace_batch_norm(layers)
+    assert isinstance(layers[0], nn.GroupNorm) and layers[0].num_groups == 2
+    assert torch.equal(layers[0].weight, torch.arange(6.0)) and torch.equal(layers[0].bias, torch.arange(6.0, 12.0))
+
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 1.0, 4.0], [0.2, 0.1, 9.0]])
+CLASSES = torch.tensor([0, 2, 1, 2])
+
+
+def value(name: str, smoothing: float = 0.0) -> float:
+    return float(build_loss(TrainingSettings(loss=name, label_smoothing=smoothing))(LOGITS, CLASSES))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_cross_entropy_is_torchs_with_its_label_smoothing(smoothing):
+    reference = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)(LOGITS, CLASSES)
+    assert value("cross_entropy", smoothing) == pytest.approx(float(reference), rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy", "l1", "smooth_l1", "mse"])
+def test_every_loss_is_its_formula(name, smoothing):
+    total, count = 0.0, 0
+    for logits, right in zip(LOGITS.double().tolist(), CLASSES.tolist(), strict=True):
+        powers = [math.exp(logit) for logit in logits]
+        for position, logit in enumerate(logits):
+            p = powers[position] / sum(powers)
+            q = 1 / (1 + math.exp(-logit))
+            y = (1 - smoothing) * (position == right) + smoothing / 3
+            total += {
+                "cross_entropy": -y * math.log(p),
+                "binary_cross_entropy": -y * math.log(q) - (1 - y) * math.log(1 - q),
+                "l1": abs(p - y),
+                "smooth_l1": (p - y) ** 2 / 2,  # no difference of probabilities is above 1
+                "mse": (p - y) ** 2,
+            }[name]
+            count += 1
+    mean = total / (len(LOGITS) if name == "cross_entropy" else count)
+    assert value(name, smoothing) == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy", "l1", "smooth_l1", "mse"])
+def test_a_step_against_the_gradient_makes_the_loss_smaller(name):
+    loss = build_loss(TrainingSettings(loss=name))
+    logits = LOGITS.clone().requires_grad_()
+    loss(logits, CLASSES).backward()
+    assert loss(logits - 0.1 * logits.grad, CLASSES) < loss(logits, CLASSES)
+
+
+def test_logits_of_16_bits_are_compared_in_32():
+    loss = build_loss(TrainingSettings())
+    assert loss(LOGITS.bfloat16(), CLASSES).dtype == torch.float32
+    np.testing.assert_allclose(loss(LOGITS.bfloat16(), CLASSES), loss(LOGITS, CLASSES), rtol=0.02)
+
 
 STEPS = 4
 
 
-def network() -> SmallCNN:
+def network_optim() -> SmallCNN:
     torch.manual_seed(0)
     return SmallCNN(2, channels=1, classes=2, depth=1, width=2)
 
@@ -24,7 +147,7 @@ def network() -> SmallCNN:
 def rates(**values) -> list[list[float]]:
     """The learning rates of each group at every step, and once after the last."""
     settings = TrainingSettings(**values)
-    optimizer = build_optimizer(network(), settings)
+    optimizer = build_optimizer(network_optim(), settings)
     schedule = build_schedule(optimizer, settings, STEPS)
     found = []
     for _ in range(settings.epochs * STEPS + 1):
@@ -77,7 +200,7 @@ def test_rate_momenta_and_weight_decay_reach_adam(name, kind):
     settings = TrainingSettings(
         optimizer=name, learning_rate=0.02, betas=(0.8, 0.95), weight_decay=0.3, schedule="constant"
     )
-    ours, plain = network(), network()
+    ours, plain = network_optim(), network_optim()
     optimizer = build_optimizer(ours, settings)
     reference = kind(plain.parameters(), lr=0.02, betas=(0.8, 0.95), weight_decay=0.3)
     patches = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -113,7 +236,7 @@ sys.exit("torch._dynamo" in sys.modules)
 
 
 def test_a_frozen_body_leaves_only_the_last_layer_to_train():
-    one = network()
+    one = network_optim()
     freeze_body(one)
     (group,) = build_optimizer(one, TrainingSettings(body="frozen")).param_groups
     assert {id(weights) for weights in group["params"]} == {id(one.head.weight), id(one.head.bias)}

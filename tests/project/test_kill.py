@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svetlana_jupyter.project.book import read_entries
-from svetlana_jupyter.project.dataset import Dataset
+from svetlana_jupyter.project.annotation_store import read_entries
+from svetlana_jupyter.project.project import Dataset
 from tests.project.conftest import CLASSES
 
 KILLS = 50

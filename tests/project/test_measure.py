@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import tifffile
 
-from svetlana_jupyter.core import measure as measuring
+from svetlana_jupyter.core.features import compute as measuring
 from svetlana_jupyter.project import project as projects
-from svetlana_jupyter.project.measured import DiskFeatureCache
+from svetlana_jupyter.project.features import DiskFeatureCache
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
-from tests.project.test_loop import annotated
+from tests.project.test_whole_loop import annotated
 
 FOREST = {"architecture": "forest", "trees": 10, "threads": 1}
 

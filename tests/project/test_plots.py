@@ -14,7 +14,7 @@ from scipy.stats import t as student
 
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
-from tests.project.test_counting import NAMES, said
+from tests.project.test_counts import NAMES, said
 from tests.project.test_evaluation import held_out, run_of
 
 

@@ -11,9 +11,9 @@ import pytest
 import tifffile
 from skimage.measure import label
 
-from svetlana_jupyter.core.images import open_mask
+from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.project.project import Project
-from tests.project.test_imports import classes_of
+from tests.project.test_project import classes_of
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:

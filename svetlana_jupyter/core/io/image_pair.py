@@ -1,0 +1,219 @@
+"""An image with its mask: checked against each other before any work is done, and found by name (`find_pairs`).
+
+What two patterns would add to a project: the pairs they find, with what the headers of the first ones say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+from xarray import DataArray
+
+from svetlana_jupyter.core.io.file_pairs import find_pairs
+from svetlana_jupyter.core.io.images import (
+    Source,
+    Spacing,
+    format_shape,
+    open_image_levels,
+    open_mask_levels,
+    spacing_of,
+    with_channel_axis,
+)
+from svetlana_jupyter.core.io.mask_checks import check_is_label_image
+from svetlana_jupyter.core.io.pyramid import PyramidLevel
+from svetlana_jupyter.errors import InputError
+
+__all__ = ["ImagePair", "find_pairs", "open_pair", "pair"]
+
+
+class FeatureCache(Protocol):
+    """Where what was measured of the objects of one image is kept, by group (`feature_cache_key`)."""
+
+    def recall(self, key: str) -> pd.DataFrame:
+        """Return what is known of a group of measurements: `measure`'s columns, one row an object."""
+        ...
+
+    def keep(self, key: str, table: pd.DataFrame) -> None:
+        """Add objects of which this group was not known."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """An image and its mask, which fit each other.
+
+    ``image`` is ``(c, [z,] y, x)`` and ``mask`` ``([z,] y, x)``, both lazy; ``groups`` says what the image belongs to
+    (plate, well, patient). ``levels`` and ``mask_levels`` are the resolutions that the screen reads, the finest first;
+    empty where only the arrays are there. ``feature_cache`` keeps what is measured of the objects.
+    """
+
+    name: str
+    image: DataArray
+    mask: DataArray
+    groups: Mapping[str, str] = field(default_factory=dict)
+    levels: tuple[PyramidLevel, ...] = ()
+    mask_levels: tuple[PyramidLevel, ...] = ()
+    feature_cache: FeatureCache | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def ndim(self) -> int:
+        """2 for images, 3 for volumes."""
+        return len(self.mask.dims)
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Pixel size ``([z,] y, x)`` in micrometres, None where it is not known."""
+        return spacing_of(self.image)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channel names."""
+        return tuple(str(name) for name in self.image["c"].to_numpy())
+
+
+def pair(
+    name: str,
+    image: Source | Sequence[Source],
+    mask: Source,
+    axes: str | None = None,
+    spacing: Spacing | None = None,
+    channels: Sequence[str] | None = None,
+    groups: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+) -> ImagePair:
+    """Open an image and its mask and check that they fit.
+
+    Of the pixels only as many blocks of the mask are read as it takes to meet an object.
+
+    Parameters
+    ----------
+    name : str
+        What the image is called, also by errors.
+    image, mask, axes, spacing, channels, cache
+        As for `open_image` and `open_mask`; ``axes`` names those of the image. Axes that the image's file does not say
+        are taken from the shape of the mask.
+    groups : mapping of str to str, optional
+        What the image belongs to.
+
+    Returns
+    -------
+    ImagePair
+
+    Raises
+    ------
+    InputError
+        If either cannot be used, their shapes differ, or the mask has no objects or does not tell them apart.
+    """
+    opened = open_pair(name, image, mask, axes, spacing, channels, groups, cache)
+    try:
+        check_is_label_image(opened.mask)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    return opened
+
+
+def open_pair(
+    name: str,
+    image: Source | Sequence[Source],
+    mask: Source,
+    axes: str | None = None,
+    spacing: Spacing | None = None,
+    channels: Sequence[str] | None = None,
+    groups: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+) -> ImagePair:
+    """Open an image and its mask as `pair` does, but look at their headers alone: the mask may turn out empty."""
+    try:
+        opened_mask, mask_levels = open_mask_levels(mask, spacing=spacing, cache=cache)
+        opened, levels = open_image_levels(image, axes, spacing, channels, cache, like=opened_mask.shape)
+        _refuse_different_shapes(opened, opened_mask)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    found = spacing_of(opened) or spacing_of(opened_mask)
+    if found and spacing_of(opened) is None:
+        opened = opened.assign_coords({str(dim): opened_mask[dim] for dim in opened_mask.dims})
+    return ImagePair(name, with_channel_axis(opened), opened_mask, dict(groups or {}), levels, mask_levels)
+
+
+def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:
+    spatial = tuple(str(dim) for dim in image.dims if dim != "c")
+    shape = tuple(image.sizes[dim] for dim in spatial)
+    if shape == mask.shape:
+        return
+    hint = "Check that they belong together and have the same scale."
+    if mask.ndim == 2 and shape[-2:] == mask.shape:
+        hint = 'If the planes are channels, say so: `axes="cyx"`; a volume needs a mask of all its planes.'
+    elif mask.shape == (image.sizes.get("c"), *shape):
+        hint = 'If the channels are planes, say so: `axes="zyx"`.'
+    elif sorted(shape) == sorted(mask.shape):
+        hint = "One of them is turned: transpose it, or name the image's axes with `axes=`."
+    raise InputError(
+        "image and mask must have the same shape, got "
+        f"{format_shape(shape, spatial)} for the image and {format_shape(mask.shape, mask.dims)} for the mask. {hint}"
+    )
+
+
+SAID = ("shape", "dtype", "spacing")
+
+
+def preview_pairs(
+    images: str | PathLike[str],
+    masks: str | PathLike[str],
+    axes: str | None = None,
+    spacing: Spacing | None = None,
+    most: int = 12,
+) -> pd.DataFrame:
+    """Pair images with masks as `find_pairs` does, and look at the headers of the first ``most`` pairs.
+
+    Parameters
+    ----------
+    images, masks : str or path
+        Patterns.
+    axes, spacing
+        As for `open_image`.
+    most : int
+        How many pairs are opened; no pixel is read.
+
+    Returns
+    -------
+    DataFrame
+        What `find_pairs` returns, with ``shape`` (``"2 channels, 1,200 × 1,600"``), ``dtype`` and ``spacing`` (a tuple
+        in micrometres, or None) of the pairs that were opened; ``problem`` also says why files cannot be used together.
+
+    Raises
+    ------
+    InputError
+        If nothing matches a pattern, or the patterns have no placeholder in common.
+    """
+    table = find_pairs(images, masks).reset_index(drop=True)
+    said: dict[int, dict[str, object]] = {}
+    for row in table.index[table["problem"] == ""][:most]:
+        found = table.loc[row]
+        try:
+            opened = open_pair(found["name"], found["image"], found["mask"], axes, spacing, found["channels"])
+        except InputError as error:
+            table.at[row, "problem"] = str(error).removeprefix(f"{found['name']}: ")
+            continue
+        except Exception as error:  # a broken file fails in its own way in every reader
+            table.at[row, "problem"] = f"It cannot be read: {error}"
+            continue
+        said[row] = {"shape": format_pair_shape(opened), "dtype": str(opened.image.dtype), "spacing": opened.spacing}
+    return table.assign(
+        **{column: pd.Series([said.get(row, {}).get(column) for row in table.index], dtype=object) for column in SAID}
+    )
+
+
+def format_pair_shape(pair: ImagePair) -> str:
+    """Say how large an image is.
+
+    >>> import numpy as np
+    >>> format_pair_shape(open_pair("a", np.zeros((2, 30, 1200)), np.ones((30, 1200), int), axes="cyx"))
+    '2 channels, 30 × 1,200'
+    """
+    sides = " × ".join(f"{side:,}" for side in pair.mask.shape)
+    return f"{len(pair.channels)} channels, {sides}" if len(pair.channels) > 1 else sides

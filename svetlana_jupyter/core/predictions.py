@@ -1,0 +1,257 @@
+"""What was found, in the forms an analysis goes on with: one table of objects, and maps with the mask's shape.
+
+The table of objects as arrays with named dimensions, as xarray writes them to netCDF and Zarr.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from svetlana_jupyter.core.annotations import Label, ObjectId
+from svetlana_jupyter.core.classes import ClassScheme
+
+MAX_DENSE_LABEL = 1 << 24  # labels up to here are looked up by position, larger ones by bisection
+
+
+def object_table(
+    image: str,
+    objects: pd.DataFrame,
+    groups: Mapping[str, str],
+    labels: Mapping[ObjectId, Label],
+    predictions: pd.DataFrame | None,
+    classes: ClassScheme,
+    run: str,
+) -> pd.DataFrame:
+    """Return one row for each object of an image: its class, where that comes from, and where the object lies.
+
+    Parameters
+    ----------
+    objects : DataFrame
+        The object index.
+    predictions : DataFrame or None
+        Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by ``(image, object)``: ``class`` (the annotation where there is one, else the prediction; missing for
+        objects set aside as ambiguous or badly segmented), ``predicted``, ``annotation``, ``probability``, one
+        ``p_<class name>`` each, ``run``, size, centroid and box in pixels, ``on_border``, and the grouping columns.
+    """
+    names = {info.id: info.name for info in classes}
+    said = {id.object: label for id, label in labels.items() if id.image == image and label.action != "skip"}
+    words = {label: names.get(said[label].class_id, said[label].action) for label in said}
+    annotation = pd.Series(words, dtype="object").reindex(objects.index)
+    set_aside = [label for label in objects.index.intersection(list(said)) if said[label].action != "label"]
+    if predictions is None:
+        predictions = pd.DataFrame({"predicted": pd.Series(dtype=float), "probability": pd.Series(dtype=float)})
+    predictions = predictions.reindex(objects.index)
+    predicted = predictions["predicted"].map(names).astype("object")
+    table = pd.DataFrame({"class": annotation.where(annotation.notna(), predicted)})
+    table.loc[set_aside, "class"] = None
+    table["predicted"] = predicted
+    table["annotation"] = annotation
+    table["probability"] = predictions["probability"].astype("float32")
+    for info in classes:
+        if f"p_{info.id}" in predictions:
+            table[f"p_{info.name}"] = predictions[f"p_{info.id}"].astype("float32")
+    table["run"] = pd.Series(run, index=objects.index, dtype="object").where(predictions["predicted"].notna())
+    table = table.join(objects)
+    for group, value in groups.items():
+        table[group] = value
+    table.index = pd.MultiIndex.from_product([[image], objects.index], names=["image", "object"])
+    return table
+
+
+def merge_predictions(predictions: pd.DataFrame, merged: Mapping[int, int]) -> pd.DataFrame:
+    """Return predictions in which merged classes are one: their probabilities add up, and the largest sum wins.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each.
+    merged : mapping of int to int
+        The class that each merged class counts as.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"predicted": [1], "probability": [0.4], "p_1": [0.4], "p_2": [0.3], "p_3": [0.3]})
+    >>> merge_predictions(table, {3: 2}).to_dict("list")
+    {'predicted': [2], 'probability': [0.6], 'p_1': [0.4], 'p_2': [0.6]}
+    """
+    ids = [int(column.removeprefix("p_")) for column in map(str, predictions) if column.startswith("p_")]
+    if not set(ids) & set(merged):
+        return predictions
+    summed: dict[int, pd.Series[float]] = {}
+    for id in ids:
+        into = merged.get(id, id)
+        summed[into] = predictions[f"p_{id}"] + summed.get(into, 0)
+    p = np.stack([column.to_numpy() for column in summed.values()], axis=1)
+    best = p.argmax(axis=1) if len(p) else np.empty(0, np.int64)
+    head = {"predicted": np.array(list(summed))[best], "probability": p.max(axis=1, initial=0)}
+    return pd.DataFrame(head | {f"p_{id}": column for id, column in summed.items()}, predictions.index)
+
+
+def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme, name: str = "class") -> xr.DataArray:
+    """Return the class of the object under each pixel, computed chunk by chunk when it is asked for.
+
+    Parameters
+    ----------
+    mask : DataArray of shape ([Z,] Y, X), integer
+    table : DataFrame
+        Indexed by object, with a column ``class`` of class names (missing where there is none).
+
+    Returns
+    -------
+    DataArray
+        Shape and coordinates of the mask, lazy. 0 is background, a class has its stable id, and the highest code stands
+        for objects without a class; CF attributes ``flag_values`` and ``flag_meanings`` say so.
+    """
+    dtype = np.uint8 if max(classes.ids, default=0) < 255 else np.uint16
+    unknown = int(np.iinfo(dtype).max)
+    codes = table["class"].map({info.name: info.id for info in classes}).fillna(unknown).to_numpy(dtype)
+    result = lookup(mask, table.index.to_numpy(), codes, name)
+    result.attrs = {
+        "flag_values": np.array([0, *classes.ids, unknown], dtype),
+        "flag_meanings": " ".join(["background", *map(_flag, classes.names), "not_predicted"]),
+    }
+    return result
+
+
+def probability_map(mask: xr.DataArray, table: pd.DataFrame, name: str = "probability") -> xr.DataArray:
+    """Return the probability of the predicted class under each pixel: float32, NaN where nothing was predicted."""
+    return lookup(mask, table.index.to_numpy(), table["probability"].to_numpy(np.float32), name, background=np.nan)
+
+
+def lookup(
+    mask: xr.DataArray, objects: ArrayLike, values: NDArray[np.generic], name: str, background: float = 0
+) -> xr.DataArray:
+    """Replace each label of a mask by its object's value, lazily.
+
+    Parameters
+    ----------
+    mask : DataArray of shape ([Z,] Y, X), integer
+    objects : array of int, shape (n,)
+        Ascending labels.
+    values : array of shape (n,)
+        Their values; their dtype is the result's. Labels that are not among ``objects`` get ``background``.
+    """
+    objects = np.asarray(objects, dtype=np.int64)
+    highest = int(objects[-1]) if len(objects) else 0
+    if highest < MAX_DENSE_LABEL:
+        dense = np.full(highest + 2, background, values.dtype)
+        dense[objects] = values
+
+        def replace(block: NDArray[np.integer]) -> Any:
+            return dense[np.minimum(block, highest + 1)]
+    else:
+        keys = np.concatenate([objects, [np.iinfo(np.int64).max]])
+        sparse = np.concatenate([values, np.array([background], values.dtype)])
+
+        def replace(block: NDArray[np.integer]) -> Any:
+            wanted = block.astype(np.int64)
+            found = np.searchsorted(keys, wanted)
+            return np.where(keys[found] == wanted, sparse[found], sparse[-1])
+
+    data = mask.data.map_blocks(replace, dtype=values.dtype)
+    return xr.DataArray(data, coords=mask.coords, dims=mask.dims, name=name)
+
+
+def _flag(name: str) -> str:
+    return "_".join(name.split())  # CF separates meanings by blanks
+
+
+def object_dataset(
+    table: pd.DataFrame,
+    classes: ClassScheme,
+    spacings: Mapping[str, Sequence[float] | None],
+    measured: pd.DataFrame | None = None,
+) -> xr.Dataset:
+    """Return a table of objects as a Dataset.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `core.predictions.object_table` gives it, of one image or several.
+    classes : Classes
+    spacings : mapping of str to sequence of float or None
+        Micrometres a pixel of each image, ``([z,] y, x)``.
+    measured : DataFrame, optional
+        Measurements, on the index of ``table``; objects that are not there get NaN.
+
+    Returns
+    -------
+    Dataset
+        Dims ``object``, ``class``, ``axis`` (``[z,] y, x``) and, with ``measured``, ``measurement``. Coordinates of an
+        object are its ``image``, its ``label`` (its number in the mask) and the grouping columns; those of a class its
+        name, ``code`` and ``color``. Variables are ``probability`` (object, class), ``predicted``, ``annotation`` and
+        ``assigned`` (the column ``class`` of the table; "" where there is none), ``size`` (voxels), ``on_border``,
+        ``centroid``, ``box_start`` and ``box_stop`` (object, axis; pixels), and ``measured`` (object, measurement).
+        Where the spacing of all images is known, also ``centroid_um``, and ``area_um2`` or ``volume_um3``. What is not
+        known is NaN. `Dataset.set_xindex` selects by image and label: ``ds.set_xindex(["image", "label"])``.
+    """
+    axes = [axis for axis in "zyx" if axis in table]
+    image, label = (table.index.get_level_values(name) for name in ("image", "object"))
+    result = xr.Dataset(
+        {
+            "probability": (("object", "class"), _numbers(table, [f"p_{name}" for name in classes.names], np.float32)),
+            "predicted": ("object", _words(table["predicted"])),
+            "annotation": ("object", _words(table["annotation"])),
+            "assigned": ("object", _words(table["class"])),
+            "size": ("object", table["size"].to_numpy(np.int64), {"units": "voxels"}),
+            "on_border": ("object", table["on_border"].to_numpy(bool)),
+            "centroid": (("object", "axis"), _numbers(table, axes), {"units": "pixels"}),
+            "box_start": (("object", "axis"), _numbers(table, [f"{axis}0" for axis in axes]), {"units": "pixels"}),
+            "box_stop": (("object", "axis"), _numbers(table, [f"{axis}1" for axis in axes]), {"units": "pixels"}),
+        },
+        coords={
+            "class": np.array(classes.names, dtype=str),
+            "code": ("class", np.array(classes.ids, np.int64)),
+            "color": ("class", np.array([info.color for info in classes], dtype=str)),
+            "axis": np.array(axes, dtype=str),
+            "image": ("object", np.array(image, dtype=str)),
+            "label": ("object", label.to_numpy(np.int64)),
+            **{name: ("object", _words(table[name])) for name in _groups(table)},
+        },
+    )
+    if measured is not None:
+        names = np.array(measured.columns, dtype=str)
+        values = measured.reindex(table.index).to_numpy(np.float32)
+        result = result.assign_coords(measurement=names).assign(measured=(("object", "measurement"), values))
+    return result.assign(_physical(result, spacings)) if all(spacings[name] for name in image.unique()) else result
+
+
+def _physical(objects: xr.Dataset, spacings: Mapping[str, Sequence[float] | None]) -> dict[str, xr.DataArray]:
+    """Return places and sizes in micrometres."""
+    ndim = objects.sizes["axis"]
+    steps = {name: tuple(step or ()) for name, step in spacings.items()}
+    padded = {name: (*[math.nan] * (ndim - len(step)), *step) for name, step in steps.items()}
+    names = objects["image"].to_numpy().tolist()
+    step = xr.DataArray(np.array([padded[name] for name in names]).reshape(-1, ndim), dims=("object", "axis"))
+    found = {"centroid_um": (objects["centroid"] * step).assign_attrs(units="micrometer")}
+    if {len(steps[name]) for name in names} == {ndim}:
+        key, unit = {2: ("area_um2", "micrometer^2"), 3: ("volume_um3", "micrometer^3")}[ndim]
+        found[key] = (objects["size"] * step.prod("axis")).assign_attrs(units=unit)
+    return found
+
+
+def _numbers(table: pd.DataFrame, columns: Sequence[str], dtype: type = np.float64) -> NDArray[np.floating]:
+    found: NDArray[np.floating] = table.reindex(columns=list(columns)).to_numpy(dtype)
+    return found
+
+
+def _words(column: pd.Series) -> NDArray[np.str_]:
+    return np.array(column.astype("object").where(column.notna(), "").tolist(), dtype=str)
+
+
+def _groups(table: pd.DataFrame) -> list[str]:
+    """Return the grouping columns, which stand behind all others."""
+    names = [str(name) for name in table]
+    return names[names.index("on_border") + 1 :]

@@ -1,0 +1,268 @@
+"""An Albumentations pipeline at work on training patches and volumes.
+
+Building an Albumentations pipeline from its dictionary, and trying it out before it may train anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from svetlana_jupyter.core.settings import TRANSFORM, TrainingSettings, unknown_key_message
+from svetlana_jupyter.errors import SettingsError
+from svetlana_jupyter.learn.spatial import PatchLayout
+
+SETTING_NAME = "augmentation.pipeline"
+
+SHOWN = ("shown", "shown_again")  # targets that tell where each copy of the image shows anything
+
+
+class AlbumentationsPipeline:
+    """Applies a composed pipeline to each patch of a batch.
+
+    The pipeline sees an image of float32 from 0 to 1, as that library expects it: each channel of each patch is
+    stretched to that range before, and back after. With ``normalize="both"`` it sees an image twice, and does the same
+    to both. Transforms for images change all planes of a volume alike.
+
+    Parameters
+    ----------
+    compose : albumentations.Compose
+        From `learn.albumentations_adapter.build_compose`, which names the targets that are used here.
+    layout : Layout
+    """
+
+    def __init__(self, compose: Any, layout: PatchLayout) -> None:
+        self._compose, self._layout = compose, layout
+
+    def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
+        """Return patches (n, C, [z,] y, x) of the same shape; the generator decides all that is random.
+
+        Raises
+        ------
+        SettingsError
+            If the pipeline fails, changes the shape, or makes values that are no numbers.
+        """
+        seed = int(torch.randint(2**62, (), generator=generator))
+        # One state for all: transforms seeded one by one would all draw the same, and flip along both axes or none.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        shown = [None if seen is None else seen[:, 0].cpu().numpy() for seen in self._layout.shown(patches)]
+        varied = [
+            self._varied(patch, [None if seen is None else seen[number] for seen in shown])
+            for number, patch in enumerate(patches.cpu().numpy())
+        ]
+        return torch.from_numpy(np.stack(varied)).to(patches.device)
+
+    def _varied(self, patch: NDArray[np.float32], shown: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
+        """Return a patch (C, ...) varied, zero where then nothing is shown."""
+        layout, image = self._layout, patch[: self._layout.image]
+        axes = tuple(range(1, image.ndim))
+        least, most = image.min(axes, keepdims=True), image.max(axes, keepdims=True)
+        span = np.where(most > least, most - least, np.float32(1))
+        stretched = np.moveaxis((image - least) / span, 0, -1)
+        given = self._targets(stretched, patch[layout.image :].astype(np.uint8), shown)
+        names = [name for name in ("image", "volume", "again") if name in given]
+        try:
+            result = self._compose(**{name: np.ascontiguousarray(array) for name, array in given.items()})
+        except Exception as error:  # whatever a transform makes of these patches
+            first = str(error).partition("\n")[0] or type(error).__name__
+            first = f"it asks for {first}" if isinstance(error, KeyError) else first
+            raise SettingsError(
+                f"{SETTING_NAME} fails on {_words(given[names[0]].shape)} of float32 ({first})"
+            ) from error
+        for name in given:
+            if name != "images" and result[name].shape != given[name].shape:
+                shapes = _words(result[name].shape), _words(given[name].shape)
+                raise SettingsError(f"{SETTING_NAME} makes {shapes[0]} of {shapes[1]}")
+        values = np.concatenate([result[name] for name in names], axis=-1)
+        if values.dtype != np.float32 or not np.isfinite(values).all():
+            raise SettingsError(f"{SETTING_NAME} makes other values than finite ones of float32")
+        back = np.split(np.moveaxis(values, -1, 0) * span + least, layout.copies)
+        seen = [copy * (result[target] > 0) if target in given else copy for target, copy in zip(SHOWN, back)]
+        masks = [result[name][None] > 0 for name in ("mask", "mask3d") if name in given]
+        return np.concatenate([*seen, *masks], dtype=np.float32)
+
+    def _targets(
+        self, stretched: NDArray[np.float32], masks: NDArray[np.uint8], shown: list[NDArray[np.bool_] | None]
+    ) -> dict[str, NDArray[Any]]:
+        """Return what the pipeline is given, by the names of its targets."""
+        volume = stretched.ndim == 4
+        copies = np.split(stretched, self._layout.copies, axis=-1)
+        targets = dict(zip(("volume" if volume else "image", "again"), copies))
+        if volume:
+            targets["images"] = copies[0][:1]  # where some transforms look for shape and range, even of volumes
+        if self._layout.masked:
+            targets["mask3d" if volume else "mask"] = masks[0]
+        targets |= {target: seen.astype(np.uint8) for target, seen in zip(SHOWN, shown) if seen is not None}
+        return targets
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    """Say a shape whose last axis holds the channels, or a mask's.
+
+    >>> _words((8, 6, 2))
+    '8 × 6 pixels with 2 channels'
+    """
+    return f"{' × '.join(map(str, shape[:-1]))} pixels with {shape[-1]} channel{'s' * (shape[-1] > 1)}"
+
+
+# Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+DEFAULT_SAMPLING = 24
+TRIALS = 8  # and as many more for every transform, as some are chosen among others
+
+
+def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> AlbumentationsPipeline | None:
+    """Return the pipeline that the settings name, None where there is none.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Where the sampling of its patches is not known yet, the pipeline is tried on patches of 24 pixels a side.
+    ndim : 2 or 3
+    colors : int
+        Channels of the image.
+
+    Raises
+    ------
+    SettingsError
+        If Albumentations does not know a transform or its arguments, or the pipeline fails on such patches or changes
+        their shape.
+    """
+    description = settings.augmentation.pipeline
+    if description is None:
+        return None
+    patches, sampling = settings.patches, settings.patches.sampling
+    copies = 2 if patches.has_doubled_channels else 1
+    layout = PatchLayout.of(patches, copies * colors + patches.mask_channel)
+    shape = (
+        sampling
+        if isinstance(sampling, tuple)
+        else (sampling if isinstance(sampling, int) else DEFAULT_SAMPLING,) * ndim
+    )
+    problem = _named_problem(description["transform"], layout, shape)
+    if problem:
+        assumed = (
+            ""
+            if isinstance(sampling, int | tuple)
+            else f" Where it asks for a shape, give patches a sampling: {DEFAULT_SAMPLING} is a guess."
+        )
+        raise SettingsError(
+            f"{SETTING_NAME} must work on patches as they are and keep their shape, but {problem}. "
+            f"Leave it out, or add what brings the shape back.{assumed}"
+        )
+    return AlbumentationsPipeline(build_compose(description["transform"], ndim), layout)
+
+
+def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
+    """Return an `albumentations.Compose` of a serialised transform, with the targets that `AlbumentationsPipeline`
+    uses.
+
+    Raises
+    ------
+    SettingsError
+        If a transform is not part of Albumentations (the nearest one is named), or its arguments are wrong.
+    """
+    import albumentations
+
+    whole: Mapping[str, Any] = transform if _name(transform) == "Compose" else {"transforms": [transform]}
+    share = whole.get("p", 1.0)
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise SettingsError(f"{SETTING_NAME}: p of Compose must be from 0 to 1, got {share!r}.")
+    compose = albumentations.Compose([_built(inner) for inner in whole.get("transforms", [])], p=share)
+    volume = ndim == 3
+    compose.add_targets(
+        {"again": "volume" if volume else "image"} | dict.fromkeys(SHOWN, "mask3d" if volume else "mask")
+    )
+    return compose
+
+
+def _built(transform: Mapping[str, Any]) -> Any:
+    from albumentations.core.composition import BaseCompose
+    from albumentations.core.serialization import SERIALIZABLE_REGISTRY
+    from albumentations.core.transforms_interface import BasicTransform
+
+    # Transforms of other packages are registered too, under the names of their modules.
+    known = {
+        name: kind
+        for name, kind in SERIALIZABLE_REGISTRY.items()
+        if "." not in name and issubclass(kind, BaseCompose | BasicTransform)
+    }
+    name = _name(transform)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "see the list in its documentation."
+        raise SettingsError(f"{SETTING_NAME}: there is no Albumentations transform {name!r}; {hint}")
+    values = {key: value for key, value in transform.items() if key != TRANSFORM}
+    if issubclass(known[name], BaseCompose):
+        values["transforms"] = [_built(inner) for inner in values.get("transforms", [])]
+    else:
+        values = {"p": 0.5, **values}  # as the library has it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about arguments, which are looked at below
+            made = known[name](**values)
+    except Exception as error:  # whatever a transform's constructor makes of the user's arguments
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise SettingsError(f"{SETTING_NAME}: {name} cannot be made as it is written: {' '.join(lines[:3])}") from error
+    # The library passes over arguments it does not know. Some transforms serialise more than their constructors name.
+    names = {*inspect.signature(known[name]).parameters, *made.to_dict_private()}
+    unknown = next((key for key in values if key not in names), None)
+    if unknown is not None:
+        raise SettingsError(
+            f"{SETTING_NAME}: {unknown_key_message(unknown, sorted(names - {TRANSFORM}), f'argument of {name}')}"
+        )
+    return made
+
+
+def _named_problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
+    """Return what is wrong with a pipeline and, where that can be told, with which of its transforms."""
+    problem = _problem(transform, layout, shape)
+    if not problem:
+        return ""
+    alone = ((_name(single), _problem(single, layout, shape)) for single in _leaves(transform))
+    return next((f"{name} {found}" for name, found in alone if found), f"it {problem}")
+
+
+def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
+    """Apply a pipeline, all within it for certain, to patches, and return what is wrong, "" where nothing is."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.rand(1, layout.image + layout.masked, *shape, generator=generator)
+    if layout.masked:
+        middle = torch.zeros(shape)
+        middle[tuple(slice(side // 4, side - side // 4) for side in shape)] = 1
+        patches[:, -1] = middle
+    pipeline = AlbumentationsPipeline(build_compose(_certain(transform), len(shape)), layout)
+    try:
+        for _ in range(TRIALS + TRIALS * len(list(_leaves(transform)))):
+            pipeline(patches, generator)
+    except SettingsError as error:
+        return str(error).removeprefix(f"{SETTING_NAME} ")
+    return ""
+
+
+def _certain(transform: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a transform that is applied every time, and all within it."""
+    inner = {"transforms": [_certain(each) for each in transform["transforms"]]} if "transforms" in transform else {}
+    return {**transform, "p": 1.0, **inner}
+
+
+def _leaves(transform: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if "transforms" not in transform:
+        yield transform
+    for inner in transform.get("transforms", []):
+        yield from _leaves(inner)
+
+
+def _name(transform: Mapping[str, Any]) -> str:
+    return str(transform[TRANSFORM]).removeprefix("albumentations.").rpartition(".")[2]

@@ -1,0 +1,484 @@
+"""The annotation files: one a person, only ever appended to, synced before anything is acknowledged.
+
+One kernel writes an annotator's file at a time; projects opened twice in one kernel share the same book.
+
+A row with the action "mask" says that the rows below it number the image's objects as its mask of that number does (0
+is the first, 1 the one that replaced it): so a new segmentation changes no row.
+
+Who said what of which object: the annotator's own book, the books of others, and what they agree on.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import getpass
+import io
+import itertools
+import os
+import re
+import statistics
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from svetlana_jupyter.core.annotations import (
+    ACTIONS,
+    IMPORT_SOURCE_PREFIX,
+    Action,
+    AnnotationEvent,
+    AnnotationLog,
+    Label,
+    ObjectId,
+    VersionedObjectId,
+    events_table,
+)
+from svetlana_jupyter.core.consensus import CurrentLabels
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
+from svetlana_jupyter.core.relabeling import LabelMapping
+from svetlana_jupyter.errors import InputError, ProjectError
+
+MASK = "mask"  # the action of a row that says which mask of an image the rows below it speak of
+COLUMNS = ["time", "action", "gesture", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
+
+_open_files: weakref.WeakValueDictionary[Path, AnnotationFile] = weakref.WeakValueDictionary()
+_opening = threading.Lock()
+
+
+class AnnotationFile:
+    """One annotator's file and the log it holds.
+
+    Attributes
+    ----------
+    log : AnnotationLog
+    trouble : str
+        A sentence when something about the file deserves one: read-only here, or a torn line that was set aside.
+    """
+
+    def __init__(self, file: Path, writable: bool) -> None:
+        self.file = file
+        self.trouble = ""
+        self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._lock = FileLock(file.with_name(f".{file.stem}.lock"), thread_local=False)
+        self._handle: io.FileIO | None = None
+        self._may_write = writable
+        if writable:
+            self._open_for_writing()
+        self.log = AnnotationLog(read_entries(file))
+
+    @property
+    def writable(self) -> bool:
+        return self._handle is not None
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Call the bound method ``changed`` after every append, for as long as its owner lives."""
+        self._listeners.append(weakref.WeakMethod(changed))
+
+    def ensure_writable(self) -> None:
+        """Make sure that the file can be written: again after it was gone, or after another kernel let go of it.
+
+        Rows that another kernel wrote meanwhile are followed; rows that the file lost are written again.
+
+        Raises
+        ------
+        ProjectError
+            If that cannot be; what was said before is still in the log.
+        """
+        if self.has_open_file():
+            return
+        if not self._may_write:
+            raise ProjectError("the project is read-only, so annotations cannot be kept.")
+        self.close()
+        self._open_for_writing()
+        if self._handle is None:
+            raise ProjectError(self.trouble)
+        try:
+            written, known = read_entries(self.file), self.log.entries
+            ours, theirs = _to_csv(known), _to_csv(written)
+            if theirs.startswith(ours):
+                self._follow(written[len(known) :])
+            elif ours.startswith(theirs):
+                self._write(ours[len(theirs) :])
+            else:
+                raise ProjectError(
+                    f"{self.file} holds other annotations than were seen here; open the project again to use them."
+                )
+        except ProjectError:
+            self.close()
+            raise
+
+    def append(self, entries: Iterable[AnnotationEvent]) -> None:
+        """Write rows of one gesture with one sync, then follow them.
+
+        Raises
+        ------
+        ProjectError
+            If the file is read-only here or the disk refuses; then nothing has changed.
+        """
+        entries = list(entries)
+        if self._handle is None:
+            raise ProjectError(self.trouble or "the project is read-only, so annotations cannot be kept.")
+        self._write(_to_csv(entries, self.log.masks))
+        self._follow(entries)
+
+    def _write(self, content: bytes) -> None:
+        assert self._handle is not None
+        end = self._handle.seek(0, os.SEEK_END)
+        try:
+            if not self.has_open_file():
+                raise OSError(errno.ENOENT, "the file is gone")
+            if self._handle.write(content) != len(content):
+                raise OSError(errno.ENOSPC, "no space left on the disk")
+            os.fsync(self._handle.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                self._handle.truncate(end)
+            raise ProjectError(
+                f"the annotation could not be written to {self.file} ({error.strerror}); "
+                "make room or restore the folder, then annotate again."
+            ) from error
+
+    def _follow(self, entries: list[AnnotationEvent]) -> None:
+        self.log.append(entries)
+        for listener in list(self._listeners):
+            changed = listener()
+            if changed is None:
+                self._listeners.remove(listener)
+            else:
+                changed()
+
+    def has_open_file(self) -> bool:
+        """Whether what is open for writing is still the file of that name, not one deleted meanwhile."""
+        try:
+            return self._handle is not None and os.path.samestat(os.fstat(self._handle.fileno()), self.file.stat())
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go of the file, so that another kernel may write it."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+        self._lock.release()
+
+    def _open_for_writing(self) -> None:
+        try:
+            self.file.parent.mkdir(exist_ok=True)
+            self._lock.acquire(timeout=0)
+            self.trouble = _set_torn_line_aside(self.file)
+            self._handle = self.file.open("ab", buffering=0)
+            if self._handle.tell() == 0:
+                self._handle.write((",".join(COLUMNS) + "\n").encode())
+                os.fsync(self._handle.fileno())
+        except Timeout:
+            self.trouble = (
+                f"another notebook is annotating as {self.file.stem!r}, so this one only reads; shut its kernel down "
+                'and annotate again, or open the project under another name with annotator="...".'
+            )
+        except OSError as error:
+            self.close()
+            self.trouble = (
+                f"annotations cannot be written to {self.file} ({error.strerror}), so nothing new is kept; "
+                "make room or bring the folder back, then annotate again. Nothing that was annotated before is lost."
+            )
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:  # the constructor may have failed
+            self.close()
+
+
+def open_annotation_file(folder: Path, annotator: str, writable: bool = True) -> AnnotationFile:
+    """Open an annotator's file in ``folder``, or return the book that this kernel has open already."""
+    if not re.fullmatch(r"[\w][\w .@-]*", annotator):
+        raise ProjectError(
+            f"an annotator's name may hold letters, digits, blanks and . @ - _, got {annotator!r}; choose another."
+        )
+    file = folder / f"{annotator}.csv"
+    with _opening:
+        book = _open_files.get(file)
+        if book is not None and book.has_open_file():
+            return book
+        if book is not None:
+            book.close()
+        book = AnnotationFile(file, writable)
+        _open_files[file] = book
+        return book
+
+
+def read_other_logs(folder: Path, excluding_file: Path) -> dict[str, AnnotationLog]:
+    """Read the logs of all other annotators of a project."""
+    return {
+        file.stem: AnnotationLog(read_entries(file)) for file in sorted(folder.glob("*.csv")) if file != excluding_file
+    }
+
+
+def read_entries(file: Path) -> list[AnnotationEvent]:
+    """Read an annotation file; a last line without its end is left out, a missing file is empty."""
+    if not file.exists():
+        return []
+    whole, _, _ = file.read_text("utf-8").rpartition("\n")
+    entries, masks = [], dict[str, int]()
+    header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else ([],)
+    for number, cells in enumerate(rows, 2):
+        row = dict(zip(header, cells))
+        try:
+            if row["action"] == MASK:
+                masks[row["image"]] = int(row["object"])
+            else:
+                entries.append(_to_entry(row, masks.get(row["image"], 0)))
+        except (KeyError, ValueError, TypeError) as error:
+            raise ProjectError(
+                f"line {number} of {file} is no annotation ({error}); correct it or remove that line."
+            ) from error
+    return entries
+
+
+def _to_entry(row: dict[str, str], mask: int) -> AnnotationEvent:
+    if row["action"] not in ACTIONS:
+        raise ValueError(f"unknown action {row['action']!r}")
+    return AnnotationEvent(
+        time=row["time"],
+        action=row["action"],  # type: ignore[arg-type]
+        gesture=int(row["gesture"]),
+        image=row["image"],
+        object=int(row["object"]),
+        class_id=int(row["class_id"]),
+        center=tuple(float(row[axis]) for axis in "zyx" if row[axis]),
+        box=tuple(map(int, row["box"].split())),
+        source=row["source"],
+        seconds=float(row["seconds"]) if row["seconds"] else None,
+        mask=mask,
+    )
+
+
+def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None = None) -> bytes:
+    """Return rows to be written behind others; ``masks`` are those of the images that the rows before speak of."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    known = dict(masks or {})
+    for e in entries:
+        if e.mask != known.get(e.image, 0):
+            known[e.image] = e.mask
+            writer.writerow([e.time, MASK, 0, e.image, e.mask, *[""] * (len(COLUMNS) - 5)])
+        center = ["", "", "", *(f"{value:.2f}" for value in e.center)][-3:]
+        seconds = "" if e.seconds is None else f"{e.seconds:.2f}"
+        box = " ".join(map(str, e.box))
+        writer.writerow([e.time, e.action, e.gesture, e.image, e.object, e.class_id, *center, box, e.source, seconds])
+    return text.getvalue().encode()
+
+
+def _set_torn_line_aside(file: Path) -> str:
+    if not file.exists():
+        return ""
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) == len(content):
+        return ""
+    aside = file.with_suffix(".torn")
+    with aside.open("ab") as handle:
+        handle.write(content[len(whole) :] + b"\n")
+    os.truncate(file, len(whole))
+    return (
+        f"the last line of {file.name} was torn (a power cut?) and was set aside in {aside.name}; nothing else is lost."
+    )
+
+
+PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
+
+_Row: TypeAlias = tuple[str, int, int, tuple[float, ...], tuple[int, ...], int]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelBatch:
+    """What a gesture says of objects of one image.
+
+    Attributes
+    ----------
+    image : str
+    class_ids : mapping of int to int
+        The class given to each object; 0 for every action but "label".
+    index : DataFrame
+        The object index of the image.
+    mask : int
+        Which of the image's masks the index is of.
+    """
+
+    image: str
+    class_ids: Mapping[int, int]
+    index: pd.DataFrame
+    mask: int
+
+
+class Annotations:
+    """Writes the annotations of one person, and reads those of everybody.
+
+    Parameters
+    ----------
+    folder : Path
+        The project's annotations folder.
+    annotator : str
+    writable : bool
+    changed : callable
+        A bound method, called after every change.
+
+    Attributes
+    ----------
+    touched : list of ObjectId
+        The objects that this person's last gesture, undo or redo was about.
+    """
+
+    def __init__(self, folder: Path, annotator: str, writable: bool, changed: Callable[[], None]) -> None:
+        self.book = open_annotation_file(folder, annotator, writable)
+        self.annotator = annotator
+        self.touched: list[ObjectId] = []
+        self._others = read_other_logs(folder, excluding_file=self.book.file)
+        self.book.listen(changed)
+        self._followed: tuple[object, ...] = ()
+        self._table: tuple[CurrentLabels, int, pd.DataFrame] | None = None
+        self._standing = CurrentLabels(())
+
+    def follow(self, steps: Mapping[str, Sequence[LabelMapping]], merged: Mapping[int, int]) -> None:
+        """Carry annotations over the masks that were replaced, and count classes as those they were merged into."""
+        if (steps, merged) != self._followed:
+            self._standing = CurrentLabels(self.logs.values(), steps, merged)
+            self._followed = steps, merged
+
+    @property
+    def logs(self) -> dict[str, AnnotationLog]:
+        return {self.annotator: self.book.log, **self._others}
+
+    @property
+    def labels(self) -> Mapping[ObjectId, Label]:
+        """What stands for each object: the only annotator's word, or what the majority says."""
+        return self._standing.labels
+
+    @property
+    def counts(self) -> Counter[Label]:
+        """How many objects each label stands for."""
+        return self._standing.counts
+
+    def label_table(self) -> pd.DataFrame:
+        """Return `labels` as a table, indexed by ``(image, object)``: ``action`` and ``class_id``."""
+        labels, current_labels = self.labels, self._standing
+        if self._table is None or self._table[:2] != (current_labels, current_labels.version):
+            images, objects = zip(*labels) if labels else ((), ())
+            actions, ids = zip(*labels.values()) if labels else ((), ())
+            index = pd.MultiIndex.from_arrays(
+                [pd.Series(images, dtype="object"), pd.Series(objects, dtype="int64")], names=["image", "object"]
+            )
+            table = pd.DataFrame({"action": pd.Series(actions, index, "object"), "class_id": list(ids)}, index)
+            self._table = current_labels, current_labels.version, table.astype({"class_id": "int64"})
+        return self._table[2].copy()
+
+    def record(
+        self, told: Mapping[Action, Iterable[LabelBatch]], source: str = "script", seconds: float | None = None
+    ) -> None:
+        """Write one gesture, whose objects may be of several images, and of which several things may be said.
+
+        Raises
+        ------
+        InputError
+            If one of the objects is not in the object index of its image.
+        """
+        rows = [(action, *row) for action, parts in told.items() for part in parts for row in self._located(part)]
+        self.book.ensure_writable()
+        time, gesture, before = _now(), self.book.log.next_gesture, len(self.book.log.touched)
+        self.book.append(
+            AnnotationEvent(time, action, gesture, image, object, class_id, center, box, source, seconds, mask)
+            for action, image, object, class_id, center, box, mask in rows
+        )
+        self._note(before)
+
+    def _located(self, told: LabelBatch) -> Iterator[_Row]:
+        image, index, objects = told.image, told.index, list(told.class_ids)
+        missing = [object for object in objects if object not in index.index]
+        if missing:
+            raise InputError(
+                f"image {image!r} has no object {missing[0]}; it has {len(index):,} objects, "
+                f"numbered {index.index.min()} to {index.index.max()}."
+            )
+        ndim = sum(column in index for column in ("z", "y", "x"))
+        centers = index.loc[objects, centroid_columns(ndim)].to_numpy(float).tolist()
+        boxes = index.loc[objects, bbox_columns(ndim)].to_numpy(int).tolist()
+        for object, center, box in zip(objects, centers, boxes):
+            yield image, object, told.class_ids[object], tuple(center), tuple(box), told.mask
+
+    def undo(self) -> bool:
+        """Take back the last gesture; False if there is none."""
+        self.book.ensure_writable()
+        return self._step("undo", self.book.log.edit_to_undo)
+
+    def redo(self) -> bool:
+        """Bring back the last gesture taken back; False if there is none."""
+        self.book.ensure_writable()
+        return self._step("redo", self.book.log.edit_to_redo)
+
+    def has_annotated_later_mask(self, image: str, mask: int) -> bool:
+        """Whether this person spoke of a later mask of an image than this one."""
+        return self.book.log.masks.get(image, 0) > mask
+
+    def table(self) -> pd.DataFrame:
+        """Return every row of every log, as `core.annotations.events_table` does."""
+        return events_table(self.logs)
+
+    def current_objects(self, subject: VersionedObjectId) -> list[ObjectId]:
+        """Return the objects of the masks of today that an object of an earlier mask became."""
+        return self._standing.current_objects(subject)
+
+    def gestures(self) -> pd.Series[str]:
+        """Return the gesture that gave each object its class where it named others too, by ``(image, object)``.
+
+        Such objects are not independent of each other: a lasso takes neighbours, a selection what looks alike. What
+        was imported in one go was said object by object elsewhere.
+        """
+        found: dict[ObjectId, str] = {}
+        for who, log in self.logs.items():
+            sizes = Counter(entry.gesture for entry in log.entries if entry.action == "label")
+            for entry in log.entries:
+                if entry.action == "label":
+                    together = sizes[entry.gesture] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
+                    name = f"{who} {entry.gesture}" if together else ""
+                    found |= dict.fromkeys(self._standing.current_objects(entry.subject), name)
+        labels = self.label_table()
+        return labels.index.to_series().map(found).fillna("").astype("object")
+
+    def rate(self) -> float:
+        """Return a person's gestures a minute, by the median gap between the last fifty; NaN if that is not known."""
+        by_hand = [entry for entry in self.book.log.entries[-50:] if entry.seconds is not None]
+        times = [datetime.fromisoformat(entry.time) for entry in by_hand]
+        gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
+        gaps = [gap for gap in gaps if 0 < gap < PAUSE_SECONDS]
+        return 60 / statistics.median(gaps) if gaps else float("nan")
+
+    def _step(self, action: Action, gesture: int) -> bool:
+        if gesture:
+            before = len(self.book.log.touched)
+            self.book.append([AnnotationEvent(_now(), action, gesture)])
+            self._note(before)
+        return bool(gesture)
+
+    def _note(self, before: int) -> None:
+        object_ids = self.book.log.touched[before:]
+        self.touched = [id for subject in object_ids for id in self._standing.current_objects(subject)]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def default_annotator() -> str:
+    """Return the computer's user name as a file can bear it; "me" where there is none (a container)."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        return "me"
+    return "".join(c if c.isalnum() or c in ".@-_" else "_" for c in name).lstrip(".@-") or "me"

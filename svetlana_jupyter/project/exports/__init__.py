@@ -1,1 +1,0 @@
-"""The formats that results are written in, one idea a file."""

@@ -1,1 +1,0 @@
-"""Results as matplotlib figures: every function returns a `Figure` of its own, and none touches pyplot."""

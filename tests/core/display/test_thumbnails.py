@@ -1,0 +1,324 @@
+"""The page of a gallery: its cells, and the pixels in them.
+
+Cuts through an object of a volume: the right voxels, in the right shape, from few of the volume's.
+
+Thumbnails: the pixels around each object, whatever the blocks, and each block once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from xarray import DataArray
+
+from svetlana_jupyter.core.display.channels import Channel, DisplaySettings, rgb_of
+from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK
+from svetlana_jupyter.core.display.thumbnails import (
+    GAP_COLORS,
+    SIDES,
+    Cut,
+    GridLayout,
+    Thumbnail,
+    draw_thumbnail_grid,
+    take_orthoviews,
+    take_thumbnails,
+)
+from svetlana_jupyter.core.io.image_pair import ImagePair, pair
+from svetlana_jupyter.core.objects import index_objects
+from tests.core.display.test_tiles import counted
+
+GREY = DisplaySettings((Channel("grey", "#ffffff", (0, 255)),))
+GRID = GridLayout((200, 240), columns=3)
+GRIDS = st.builds(
+    GridLayout, st.tuples(st.integers(120, 900), st.integers(200, 1200)), st.integers(1, 15), st.integers(0, 9)
+)
+
+
+def thumbnail(value, side=20, own=None, inside=None):
+    inside = inside or (slice(0, side), slice(0, side))
+    values = np.zeros((1, side, side), np.uint8)
+    values[0][inside] = value
+    return Thumbnail(values, np.zeros((side, side), bool) if own is None else own, inside)
+
+
+def grey(*thumbnails):
+    return [(one, GREY) for one in thumbnails]
+
+
+def cell(pixels, grid, number, dpr=1.0):
+    top, left = (round(at * dpr) for at in grid.corner(number))
+    side = round(grid.side * dpr)
+    return pixels[top : top + side, left : left + side]
+
+
+@given(GRIDS)
+def test_cells_lie_on_the_screen_side_by_side_without_touching(grid):
+    corners = [grid.corner(number) for number in range(grid.columns)]
+    assert corners[0][1] >= grid.gap
+    assert all(b[1] - a[1] == grid.side + grid.gap for a, b in itertools.pairwise(corners))
+    assert corners[-1][1] + grid.side + grid.gap <= grid.size[1]
+    bottom = grid.corner(grid.count - 1)[0] + grid.side + grid.line
+    assert bottom <= grid.size[0] or grid.rows == 1
+
+
+@given(GRIDS, st.data())
+def test_every_point_of_a_picture_belongs_to_its_cell(grid, data):
+    number = data.draw(st.integers(0, grid.count - 1))
+    top, left = grid.corner(number)
+    down, right = (data.draw(st.floats(0, grid.side, exclude_max=True)) for _ in "yx")
+    assert grid.cell_at(top + down, left + right) == number
+
+
+def test_beside_the_cells_there_is_none():
+    assert GRID.cell_at(-5, 20) == GRID.cell_at(20, -5) == GRID.cell_at(20, 239.9) == GRID.cell_at(199, 20) == -1
+
+
+@pytest.mark.parametrize("dpr", [1.0, 1.5, 2.0])
+def test_each_thumbnail_fills_its_cell_in_device_pixels(dpr):
+    pixels, _ = draw_thumbnail_grid(grey(thumbnail(10), thumbnail(90), thumbnail(50)), GRID, dpr)
+    assert pixels.shape == (round(200 * dpr), round(240 * dpr), 3)
+    for number, value in enumerate((10, 90, 50)):
+        assert (cell(pixels, GRID, number, dpr) == value).all()
+    assert (cell(pixels, GRID, 3, dpr) == rgb_of(GAP_COLORS[BRIGHT_INK])).all()
+
+
+def test_the_ground_is_bright_around_bright_pictures_and_beyond_the_border_of_the_image():
+    beside = thumbnail(250, inside=(slice(10, 20), slice(0, 20)))
+    pixels, ink = draw_thumbnail_grid(grey(beside), GRID)
+    assert ink == DARK_INK
+    picture = cell(pixels, GRID, 0)
+    assert (picture[:20] == rgb_of(GAP_COLORS[DARK_INK])).all() and (picture[-20:] == 250).all()
+
+
+def test_the_contrast_is_that_of_the_palette_of_each():
+    narrow = DisplaySettings((Channel("grey", "#ffffff", (0, 100)),))
+    pixels, _ = draw_thumbnail_grid([(thumbnail(60), GREY), (thumbnail(60), narrow)], GRID)
+    assert cell(pixels, GRID, 0)[5, 5, 0] == 60
+    assert cell(pixels, GRID, 1)[5, 5, 0] == 153
+
+
+def test_the_outline_lies_on_the_border_of_the_object_alone():
+    own = np.zeros((20, 20), bool)
+    own[5:15, 5:15] = True
+    plain, _ = draw_thumbnail_grid(grey(thumbnail(30, own=own)), GRID, outlines=False)
+    drawn, ink = draw_thumbnail_grid(grey(thumbnail(30, own=own)), GRID)
+    changed = (cell(drawn, GRID, 0) != cell(plain, GRID, 0)).any(axis=2)
+    rows = np.flatnonzero(changed.any(axis=1))
+    quarter = GRID.side / 4
+    assert (rows[0], rows[-1]) == (pytest.approx(quarter, abs=1.5), pytest.approx(3 * quarter, abs=1.5))
+    assert not changed[GRID.side // 2 - 3 : GRID.side // 2 + 3, GRID.side // 2 - 3 : GRID.side // 2 + 3].any()
+    assert (cell(drawn, GRID, 0)[changed] > 30).all() and ink == BRIGHT_INK
+
+
+def test_what_is_not_there_yet_leaves_its_place_empty():
+    pixels, ink = draw_thumbnail_grid([None, (thumbnail(50), GREY)], GRID)
+    assert (cell(pixels, GRID, 0) == rgb_of(GAP_COLORS[ink])).all()
+    assert (cell(pixels, GRID, 1) == 50).all()
+
+
+def test_a_page_without_objects_is_empty():
+    pixels, ink = draw_thumbnail_grid([], GRID)
+    assert (pixels == rgb_of(GAP_COLORS[ink])).all()
+
+
+SHAPE = (80, 90, 100)
+
+
+def volume(low, high, shape=SHAPE):
+    """A volume whose voxels are all different, one object in it, and the object's row."""
+    mask = np.zeros(shape, np.uint16)
+    mask[tuple(map(slice, low, high))] = 7
+    image = np.arange(1, mask.size + 1).reshape(1, *shape)
+    labels = xr.DataArray(mask, dims=("z", "y", "x"))
+    return xr.DataArray(image, dims=("c", "z", "y", "x")), labels, index_objects(labels).loc[7]
+
+
+def test_the_cuts_go_through_the_middle_of_the_object():
+    image, mask, row = volume((38, 40, 50), (43, 49, 61))
+    sections = take_orthoviews(image, mask, 7, row, None)
+    assert tuple(sections) == SIDES
+    z, y, x = 40, 44, 55
+    values = image.values[0]
+    for side, voxel in (("xy", values[z, y, x]), ("xz", values[z, y, x]), ("zy", values[z, y, x])):
+        rows, columns = sections[side].own.shape
+        assert sections[side].values[0, rows // 2, columns // 2] == voxel
+        assert sections[side].own[rows // 2, columns // 2]
+    assert [int(sections[side].own.sum()) for side in ("xy", "xz", "zy")] == [9 * 11, 5 * 11, 9 * 5]
+    assert sections["xz"].values[0, 0].max() < sections["xz"].values[0, -1].min(), "planes go downwards"
+    assert sections["zy"].values[0, :, 0].max() < sections["zy"].values[0, :, -1].min(), "planes go to the right"
+
+
+def test_a_projection_shows_the_brightest_voxel_and_the_whole_object():
+    image, mask, row = volume((5, 40, 50), (9, 49, 61))
+    image[0, 25, 44, 55] = 10**9
+    section = take_orthoviews(image, mask, 7, row, None)["maximum"]
+    rows, columns = section.own.shape
+    assert section.values[0, rows // 2, columns // 2] == 10**9
+    assert section.own.sum() == 9 * 11
+
+
+def test_beyond_the_volume_there_is_nothing():
+    image, mask, row = volume((0, 0, 0), (3, 9, 11))
+    for section in take_orthoviews(image, mask, 7, row, None).values():
+        assert section.own.any()
+    assert take_orthoviews(image, mask, 7, row, None)["xy"].values[0, 0].max() == 0
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 0.5, 0.5), (1.0, 1.0, 1.0), (0.5, 1.0, 1.0)])
+def test_planes_that_lie_further_apart_are_drawn_so(spacing):
+    image, mask, row = volume((15, 40, 50), (20, 49, 61))
+    sections = take_orthoviews(image, mask, 7, row, spacing)
+    for section in sections.values():
+        assert section.size[0] == pytest.approx(section.size[1], rel=0.15)
+    planes, columns = sections["xz"].own.shape
+    assert columns / planes == pytest.approx(spacing[0] / spacing[2], rel=0.2)
+
+
+def test_of_a_huge_volume_no_more_is_read_than_lies_around_the_object():
+    lazy, computed = counted(np.zeros((1, 64, 512, 512), np.uint8), (1, 16, 64, 64), ("c", "z", "y", "x"))
+    _, mask, row = volume((30, 200, 200), (34, 220, 220), (64, 512, 512))
+    take_orthoviews(lazy, mask, 7, row, None)
+    assert sum(computed) <= 4 * 3 * 3 * 16 * 64 * 64
+
+
+def test_a_large_object_is_thinned():
+    image, mask, row = volume((2, 5, 5), (38, 85, 95), SHAPE)
+    wide = row.copy()
+    wide["x1"] = 900
+    sections = take_orthoviews(image, mask, 7, wide, None)
+    assert max(sections["xy"].own.shape) <= 130
+    assert sections["xy"].own.any()
+
+
+DIMS = {2: ("y", "x"), 3: ("z", "y", "x")}
+
+
+def lazy(pixels, chunks, dims):
+    return DataArray(da.from_array(pixels, chunks=chunks, name=False), dims=dims)
+
+
+def plane(image, mask):
+    return ImagePair("a", lazy(image, 8, ("c", "y", "x")), lazy(mask, 8, DIMS[2]))
+
+
+def scattered(shape, count, seed):
+    """A mask of small boxes, some of them at the border."""
+    random = np.random.default_rng(seed)
+    mask = np.zeros(shape, np.uint16)
+    for label in range(1, count + 1):
+        corner = [int(random.integers(0, side - 2)) for side in shape]
+        mask[tuple(slice(start, start + int(random.integers(1, 6))) for start in corner)] = label
+    return mask
+
+
+def expected(image, mask, row, label, cut):
+    """One thumbnail, sample by sample."""
+    reach = (cut.count - 1) / 2 * cut.step
+    rows, columns = (np.floor(row[axis] - reach + 0.5).astype(int) + cut.step * np.arange(cut.count) for axis in "yx")
+    planes = [round(row["z"])] if cut.depth == "plane" else range(int(row["z0"]), int(row["z1"]))
+    values = np.zeros((image.shape[0], cut.count, cut.count), image.dtype)
+    own = np.zeros((cut.count, cut.count), bool)
+    for i, y in enumerate(rows):
+        for j, x in enumerate(columns):
+            if 0 <= y < image.shape[-2] and 0 <= x < image.shape[-1]:
+                values[:, i, j] = image[:, planes, y, x].max(axis=1)
+                own[i, j] = (mask[planes, y, x] == label).any()
+    return values, own
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.tuples(st.integers(1, 7), st.integers(5, 40), st.integers(5, 40)),
+    st.integers(1, 3),
+    st.integers(1, 12),
+    st.sampled_from(["plane", "maximum"]),
+)
+def test_a_thumbnail_shows_the_samples_around_its_object_whatever_the_blocks(seed, chunks, step, count, depth):
+    mask = scattered((12, 37, 41), 8, seed)
+    image = np.random.default_rng(seed).integers(0, 1000, (2, *mask.shape), np.uint16)
+    objects = index_objects(DataArray(mask, dims=DIMS[3]))
+    cut = Cut(step, count, depth)
+    lazy_image = lazy(image, (1, *chunks), ("c", *DIMS[3]))
+    found = take_thumbnails(ImagePair("a", lazy_image, lazy(mask, chunks, DIMS[3])), objects, cut)
+    for thumbnail, (label, row) in zip(found, objects.iterrows(), strict=True):
+        values, own = expected(image, mask, row, label, cut)
+        np.testing.assert_array_equal(thumbnail.values, values)
+        np.testing.assert_array_equal(thumbnail.own, own)
+
+
+def test_a_plane_is_its_own_volume():
+    mask = scattered((40, 50), 6, seed=1)
+    image = np.random.default_rng(1).normal(size=(1, 40, 50)).astype(np.float32)
+    objects = index_objects(DataArray(mask, dims=DIMS[2]))
+    found = take_thumbnails(plane(image, mask), objects, Cut(1, 9))
+    for thumbnail, (label, row) in zip(found, objects.iterrows(), strict=True):
+        values, own = expected(image[:, None], mask[None], row.to_dict() | {"z": 0}, label, Cut(1, 9))
+        np.testing.assert_array_equal(thumbnail.values, values)
+        np.testing.assert_array_equal(thumbnail.own, own)
+
+
+def test_a_file_that_is_asked_directly_gives_the_same(tmp_path):
+    mask = scattered((90, 100), 30, seed=4)
+    image = np.random.default_rng(4).integers(0, 255, (90, 100, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "image.tif", image, photometric="rgb", tile=(32, 32))
+    tifffile.imwrite(tmp_path / "mask.tif", mask, tile=(32, 32))
+    stored = pair("a", tmp_path / "image.tif", tmp_path / "mask.tif")
+    assert stored.levels and stored.mask_levels
+    objects = index_objects(stored.mask)
+    direct = take_thumbnails(stored, objects, Cut(2, 13))
+    for one, other in zip(direct, take_thumbnails(plane(image.transpose(2, 0, 1), mask), objects, Cut(2, 13))):
+        np.testing.assert_array_equal(one.values, other.values)
+        np.testing.assert_array_equal(one.own, other.own)
+
+
+def test_what_lies_beyond_the_image_is_said():
+    mask = np.zeros((30, 30), np.uint8)
+    mask[:3, 14:17] = 5
+    objects = index_objects(DataArray(mask, dims=DIMS[2]))
+    (found,) = take_thumbnails(plane(np.full((1, 30, 30), -7.0), mask), objects, Cut(1, 11))
+    assert found.inside == (slice(4, 11), slice(0, 11))
+    assert (found.values[0, :4] == 0).all() and (found.values[0, 4:] == -7).all()
+
+
+@pytest.mark.parametrize("depth", ["plane", "maximum"])
+def test_each_block_is_read_once_for_a_whole_page(depth):
+    mask = scattered((12, 60, 60), 40, seed=3)
+    reads = Counter()
+
+    def counted(block, block_info=None, name=None):
+        reads[name, tuple(block_info[0]["chunk-location"])] += 1
+        return block
+
+    def watched(pixels, chunks, dims, name):
+        blocks = da.from_array(pixels, chunks=chunks, name=False)
+        return DataArray(blocks.map_blocks(counted, name=name, dtype=pixels.dtype, meta=pixels[:0]), dims=dims)
+
+    image = watched(mask[None].astype(np.uint8), (1, 4, 20, 20), ("c", *DIMS[3]), "image")
+    objects = index_objects(DataArray(mask, dims=DIMS[3]))
+    take_thumbnails(ImagePair("a", image, watched(mask, (4, 20, 20), DIMS[3], "mask")), objects, Cut(1, 15, depth))
+    assert reads and set(reads.values()) == {1}
+
+
+def test_booleans_and_missing_values_can_be_shown():
+    mask = np.zeros((20, 20), np.uint8)
+    mask[8:12, 8:12] = 1
+    objects = index_objects(DataArray(mask, dims=DIMS[2]))
+    (flags,) = take_thumbnails(plane((mask > 0)[None], mask), objects, Cut(1, 8))
+    assert flags.values.dtype == np.uint8 and flags.values.max() == 1
+    (found,) = take_thumbnails(plane(np.full((1, 20, 20), np.nan), mask), objects, Cut(1, 8))
+    assert np.isfinite(found.values).all()
+
+
+def test_no_object_makes_no_thumbnail():
+    mask = scattered((20, 20), 2, seed=0)
+    objects = index_objects(DataArray(mask, dims=DIMS[2])).iloc[:0]
+    assert take_thumbnails(plane(mask[None], mask), objects, Cut(1, 8)) == []

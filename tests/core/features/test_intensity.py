@@ -1,0 +1,70 @@
+"""Brightness agrees with NumPy's and SciPy's statistics of the object's own pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_erosion, generate_binary_structure
+from scipy.stats import kurtosis, pearsonr, skew
+
+from svetlana_jupyter.core.features.intensity import Channel, brightness
+from svetlana_jupyter.core.features.region import Region
+from tests.core.features.stacks import channel, objects, solid
+
+
+@pytest.mark.parametrize("step", [(1.0, 1.0), (2.0, 1.0, 1.0)])
+def test_brightness_agrees_with_numpy_and_scipy(step):
+    region = objects((9, 17, 19)[-len(step) :], step=step)
+    pixels = channel(region)
+    found = brightness(pixels)
+    cross = generate_binary_structure(len(step), 1)
+    for number, (own, plane) in enumerate(zip(region.own, pixels.pixels, strict=True)):
+        values = plane[own].astype(float)
+        places = np.argwhere(own) * np.array(step)
+        radius = np.linalg.norm(places - places.mean(axis=0), axis=1)
+        above = values - values.min()
+        moved = (places * above[:, None]).sum(axis=0) / above.sum() - places.mean(axis=0)
+        rim = own & ~binary_erosion(own, cross)
+        expected = {
+            "mean": values.mean(),
+            "sd": values.std(),
+            "min": values.min(),
+            "max": values.max(),
+            "p5": np.percentile(values, 5),
+            "p25": np.percentile(values, 25),
+            "median": np.median(values),
+            "p75": np.percentile(values, 75),
+            "p95": np.percentile(values, 95),
+            "total": values.sum(),
+            "skewness": skew(values),
+            "kurtosis": kurtosis(values),
+            "peak": (values.max() - values.mean()) / values.std(),
+            "rim": (plane[rim].mean(dtype=float) - values.mean()) / values.std(),
+            "radial_trend": pearsonr(values, radius)[0],
+            "concentration": (above * radius).sum() / above.sum() / radius.mean(),
+            "center_shift": np.linalg.norm(moved) / radius.mean(),
+        }
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            assert found[name][number] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_of_a_flat_object_only_its_brightness_is_known():
+    found = brightness(Channel(solid(4, 5), np.full((1, 4, 5), 7e4, np.float32)))
+    assert {name for name, values in found.items() if np.isnan(values[0])} == {
+        *("skewness", "kurtosis", "peak", "rim", "radial_trend", "concentration", "center_shift")
+    }
+    assert found["mean"][0] == found["p5"][0] == found["max"][0] == 7e4 and found["sd"][0] == 0
+
+
+def test_an_object_without_pixels_has_no_brightness():
+    nothing = Region(np.zeros((1, 3, 3), bool), (1.0, 1.0))
+    found = brightness(Channel(nothing, np.ones((1, 3, 3), np.float32)))
+    assert found.pop("total")[0] == 0
+    assert all(np.isnan(values[0]) for values in found.values())
+
+
+def test_large_values_keep_their_small_differences():
+    values = np.array([[[60000, 60001], [60002, 60003]]], np.float32)
+    found = brightness(Channel(solid(2, 2), values))
+    assert found["sd"][0] == pytest.approx(np.std([0, 1, 2, 3]))

@@ -1,0 +1,213 @@
+"""Images and masks are paired by what their names say, never by their order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svetlana_jupyter.core.io.file_pairs import FilePattern, find_pairs, natural_sort_key
+from svetlana_jupyter.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names):
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+def row(table: pd.DataFrame, name: str) -> pd.Series:
+    return table.set_index("name").loc[name]
+
+
+def test_placeholders_pair_name_and_group_in_natural_order(folder):
+    touch("wells/P1_B10.tif", "wells/P1_B2.tif", "masks/P1_B2_cp_masks.tif", "masks/P1_B10_cp_masks.tif")
+
+    table = find_pairs("wells/{plate}_{well}.tif", "masks/{plate}_{well}_cp_masks.tif")
+
+    assert list(table) == ["name", "image", "mask", "plate", "well", "channels", "problem"]
+    assert table["name"].tolist() == ["P1_B2", "P1_B10"]
+    assert row(table, "P1_B10")[["image", "mask", "plate", "well", "problem"]].tolist() == [
+        Path("wells/P1_B10.tif"),
+        Path("masks/P1_B10_cp_masks.tif"),
+        "P1",
+        "B10",
+        "",
+    ]
+
+
+def test_what_is_left_unpaired_is_a_row_that_names_the_expected_file(folder):
+    touch("w/A1.tif", "w/A2.tif", "m/A2.png", "m/A3.png")
+
+    table = find_pairs("w/{well}.tif", "m/{well}.png")
+
+    assert table["name"].tolist() == ["A1", "A2", "A3"]
+    assert row(table, "A1")["mask"] is None and "expected m/A1.png" in row(table, "A1")["problem"]
+    assert row(table, "A3")["image"] is None and "expected w/A3.tif" in row(table, "A3")["problem"]
+    assert row(table, "A3")["well"] == "A3" and row(table, "A3")["mask"] == Path("m/A3.png")
+
+
+def test_masks_beside_their_images_are_not_taken_for_images(folder):
+    touch("a.tif", "a_masks.tif", "b.tif", "b_masks.tif")
+
+    table = find_pairs("{well}.tif", "{well}_masks.tif")
+
+    assert table["name"].tolist() == ["a", "b"] and not table["problem"].any()
+
+
+def test_images_beside_their_masks_are_not_taken_for_masks(folder):
+    touch("a.tif", "a_raw.tif")
+
+    assert find_pairs("{well}_raw.tif", "{well}.tif")["mask"].tolist() == [Path("a.tif")]
+
+
+def test_a_channel_placeholder_stacks_files_in_natural_order_of_the_channels(folder):
+    touch("B2_c10.tif", "B2_c2.tif", "B3_c10.tif", "B3_c2.tif", "m/B2.tif", "m/B3.tif")
+
+    table = find_pairs("{well}_{channel}.tif", "m/{well}.tif")
+
+    assert row(table, "B2")["image"] == (Path("B2_c2.tif"), Path("B2_c10.tif"))
+    assert row(table, "B2")["channels"] == ("c2", "c10")
+    assert "channel" not in table and not table["problem"].any()
+
+
+def test_an_image_without_one_of_the_channels_is_a_problem(folder):
+    touch("B2_dapi.tif", "B2_gfp.tif", "B3_dapi.tif", "m/B2.tif", "m/B3.tif")
+
+    table = find_pairs("{well}_{channel}.tif", "m/{well}.tif")
+
+    assert row(table, "B2")["problem"] == ""
+    assert row(table, "B3")["problem"] == "It has the channels dapi; other images also have gfp."
+
+
+def test_two_files_for_one_image_are_a_problem(folder):
+    touch("w/A1.tif", "w/A1.tiff", "m/A1.tif")
+
+    assert "2 files match" in find_pairs("w/{well}.tif*", "m/{well}.tif")["problem"].item()
+
+
+def test_two_masks_for_one_image_are_a_problem(folder):
+    touch("w/A1.tif", "m/A1_x.tif", "m/A1_y.tif")
+
+    problem = find_pairs("w/{well}.tif", "m/{well}_*.tif")["problem"].item()
+
+    assert problem == "2 masks match: m/A1_x.tif, m/A1_y.tif. Keep one."
+
+
+def test_images_that_share_a_mask_are_a_problem_which_names_the_missing_placeholder(folder):
+    touch("w/A1_t1.tif", "w/A1_t2.tif", "w/A2_t1.tif", "m/A1.tif", "m/A2.tif")
+
+    table = find_pairs("w/{well}_{time}.tif", "m/{well}.tif")
+
+    assert row(table, "A2_t1")["problem"] == ""
+    assert "2 images share its mask: they differ in {time}" in row(table, "A1_t1")["problem"]
+
+
+def test_folders_can_be_placeholders(folder):
+    touch("P1/B2/raw.tif", "P2/B2/raw.tif", "seg/P1-B2.tif", "seg/P2-B2.tif")
+
+    table = find_pairs("{plate}/{well}/raw.tif", "seg/{plate}-{well}.tif")
+
+    assert table["name"].tolist() == ["P1_B2", "P2_B2"] and not table["problem"].any()
+
+
+def test_a_placeholder_that_comes_twice_stands_for_the_same_text(folder):
+    touch("P1/P1_B2.tif", "P1/P2_B2.tif", "seg/P1_B2.tif")
+
+    assert find_pairs("{plate}/{plate}_{well}.tif", "seg/{plate}_{well}.tif")["name"].tolist() == ["P1_B2"]
+
+
+def test_backslashes_separate_folders_too(folder):
+    touch("wells/A1.tif", "masks/A1.tif")
+
+    assert find_pairs(r"wells\{well}.tif", r"masks\{well}.tif")["image"].tolist() == [Path("wells/A1.tif")]
+
+
+def test_stars_pair_by_the_text_they_stand_for(folder):
+    touch("images/a.png", "images/b.png", "masks/b_mask.tif", "masks/a_mask.tif")
+
+    table = find_pairs("images/*.png", "masks/*_mask.tif")
+
+    assert list(table) == ["name", "image", "mask", "channels", "problem"]
+    assert row(table, "b")["mask"] == Path("masks/b_mask.tif")
+
+
+def test_two_plain_paths_are_one_pair_named_by_the_stem(folder):
+    touch("gfp.tif", "nuclei.png")
+
+    table = find_pairs("gfp.tif", Path("nuclei.png"))
+
+    assert table[["name", "image", "mask", "problem"]].to_numpy().tolist() == [
+        ["gfp", Path("gfp.tif"), Path("nuclei.png"), ""]
+    ]
+
+
+def test_a_single_image_with_channels_is_named_by_what_is_fixed(folder):
+    touch("well_dapi.tif", "well_gfp.tif", "nuclei.tif")
+
+    assert find_pairs("well_{channel}.tif", "nuclei.tif")["name"].tolist() == ["well"]
+
+
+def test_datasets_inside_hdf5_files_and_zarr_folders_are_found(folder):
+    touch("A1.h5", "B1.zarr/labels/nuclei/zarr.json")
+
+    assert find_pairs("{well}.h5/raw", "{well}.h5/seg")["mask"].tolist() == [Path("A1.h5/seg")]
+    assert find_pairs("{well}.zarr", "{well}.zarr/labels/nuclei")["name"].tolist() == ["B1"]
+
+
+def test_special_characters_in_names_mean_themselves(folder):
+    touch("a+b [1]/x.tif", "m (2)/x.tif")
+
+    assert find_pairs("a+b [1]/{well}.tif", "m (2)/{well}.tif")["problem"].tolist() == [""]
+
+
+def test_folders_below_are_searched_with_two_stars(folder):
+    touch("data/x/A1.tif", "data/A2.tif", "m/A1.tif", "m/A2.tif")
+
+    assert find_pairs("data/**/{well}.tif", "m/{well}.tif")["problem"].tolist() == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "sentence"),
+    [
+        ("none/{well}.tif", "m/{well}.tif", "no image matches 'none/{well}.tif'"),
+        ("w/{well}.tif", "none/{well}.tif", "no mask matches"),
+        ("w/{well}.tif", "w/{well}.tif", "match the same files"),
+        ("w/{well}.tif", "m/{plate}.tif", "no placeholder in common"),
+        ("w/{well}.tif", "m/A1.tif", "no placeholder in common"),
+        ("w/{name}.tif", "m/{name}.tif", "{name} is the name of a column"),
+        ("w/{my well}.tif", "m/{well}.tif", r"{my well} in 'w/{my well}.tif' should be a word"),
+    ],
+)
+def test_patterns_that_cannot_work_are_refused(folder, images, masks, sentence):
+    touch("w/A1.tif", "m/A1.tif")
+    with pytest.raises(InputError, match=sentence):
+        find_pairs(images, masks)
+
+
+names = st.text("abcXYZ019.+[]()-", min_size=1, max_size=6).filter(lambda text: not text.startswith("."))
+
+
+@settings(deadline=None)
+@given(plate=names, well=names)
+def test_a_filled_pattern_is_read_back(plate, well):
+    pattern = FilePattern.of("wells/{plate}_{well}.tif")
+
+    match = pattern.match(Path(pattern.filled({"plate": plate, "well": well})))
+
+    assert match == {"plate": plate, "well": well}
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 10**6), unique=True))
+def test_natural_order_counts(numbers):
+    assert sorted((f"w{n}" for n in numbers), key=natural_sort_key) == [f"w{n}" for n in sorted(numbers)]

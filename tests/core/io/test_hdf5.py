@@ -1,0 +1,75 @@
+"""HDF5 as ilastik and ImageJ write it."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from svetlana_jupyter.core.io.images import open_image, open_mask, spacing_of
+from svetlana_jupyter.errors import InputError
+
+RNG = np.random.default_rng(5)
+
+
+def axistags(axes):
+    return json.dumps({"axes": [{"key": axis, "typeFlags": 2, "resolution": 0, "description": ""} for axis in axes]})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "exported.h5"
+
+
+def test_the_only_dataset_of_an_ilastik_file_is_found_with_its_axes(path):
+    pixels = RNG.integers(0, 9, (1, 5, 60, 70, 2), np.uint16)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("exported_data", data=pixels, chunks=(1, 5, 20, 20, 2), compression="gzip")
+        file["exported_data"].attrs["axistags"] = axistags("tzyxc")
+        file["note"] = 3.0
+
+    image = open_image(path)
+
+    assert image.dims == ("c", "z", "y", "x")
+    np.testing.assert_array_equal(image, np.moveaxis(pixels[0], -1, 0))
+    np.testing.assert_array_equal(image[1, 2:4, 5:50, 33], pixels[0, 2:4, 5:50, 33, 1])
+
+
+def test_a_mask_loses_its_single_channel(path):
+    with h5py.File(path, "w") as file:
+        file["labels"] = np.ones((6, 7, 1), np.uint32)
+        file["labels"].attrs["axistags"] = axistags("yxc")
+
+    assert open_mask(path).dims == ("y", "x")
+
+
+def test_of_several_datasets_one_must_be_named(path):
+    with h5py.File(path, "w") as file:
+        file["raw"], file["seg/nuclei"] = np.zeros((6, 7)), np.ones((6, 7), int)
+
+    with pytest.raises(InputError, match=r"several images: raw, seg/nuclei\. Name one .*exported\.h5/raw'"):
+        open_image(path)
+    assert open_mask(path / "seg/nuclei").sum() == 42
+    with pytest.raises(InputError, match=r"no dataset 'seg/cells'. Images in it: raw, seg/nuclei"):
+        open_mask(path / "seg/cells")
+
+
+def test_element_size_gives_the_spacing(path):
+    with h5py.File(path, "w") as file:
+        file["raw"] = np.zeros((3, 6, 7))
+        file["raw"].attrs["element_size_um"] = [2.0, 0.5, 0.25]
+
+    assert spacing_of(open_image(path, axes="zyx")) == (2.0, 0.5, 0.25)
+
+
+def test_files_without_an_image_and_files_that_are_not_hdf5_are_refused(path):
+    with h5py.File(path, "w") as file:
+        file["table"] = np.zeros(3)
+    with pytest.raises(InputError, match="no dataset of two or more dimensions"):
+        open_image(path)
+
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"exported\.h5 cannot be read as HDF5"):
+        open_image(path)

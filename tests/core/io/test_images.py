@@ -1,0 +1,274 @@
+"""The gate: dims, coordinates, channels and refusals, whatever the source."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from xarray import DataArray
+from xarray.testing import assert_identical
+
+from svetlana_jupyter.core.io.images import fingerprint, is_rgb, open_image, open_mask, spacing_of, with_channel_axis
+from svetlana_jupyter.errors import InputError
+
+RNG = np.random.default_rng(5)
+
+
+def fail(block):
+    raise AssertionError("was computed")
+
+
+def test_nothing_is_computed_when_an_array_is_opened():
+    lazy = da.zeros((3, 90, 80), chunks=30, dtype=int).map_blocks(fail, dtype=int, meta=np.empty((0, 0, 0), int))
+
+    assert open_image(lazy, axes="zyx").shape == (3, 90, 80)
+    assert open_mask(lazy).dims == ("z", "y", "x")
+
+
+@settings(deadline=None)
+@given(st.permutations("czyx"), st.integers(2, 4))
+def test_any_order_of_the_axes_becomes_czyx(order, ndim):
+    axes = "".join(order) if ndim == 4 else "".join(axis for axis in order if axis in "cyx"[3 - ndim :])
+    sizes = {"c": 2, "z": 3, "y": 6, "x": 5}
+    pixels = np.arange(np.prod([sizes[axis] for axis in axes])).reshape([sizes[axis] for axis in axes])
+
+    image = open_image(pixels, axes=axes)
+
+    assert image.dims == tuple(axis for axis in "czyx" if axis in axes)
+    np.testing.assert_array_equal(image.transpose(*axes), pixels)
+
+
+@settings(deadline=None)
+@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 20), st.integers(2, 20))
+def test_spacing_is_read_back_from_the_coordinates_of_any_crop(rows, columns, start, length):
+    image = open_image(np.zeros((40, 40)), spacing=(rows, columns))[start : start + length, start : start + length]
+
+    assert spacing_of(image) == pytest.approx((rows, columns), rel=1e-6)
+    assert image.y.attrs["units"] == "micrometer"
+
+
+def test_one_number_is_the_spacing_of_all_axes_and_of_single_pixels():
+    assert spacing_of(open_image(np.zeros((1, 40)), spacing=0.325)) == (0.325, 0.325)
+
+
+def test_spacing_is_exact_where_it_is_given():
+    assert spacing_of(open_image(np.zeros((400, 400)), spacing=0.1)) == (0.1, 0.1)
+
+
+def test_without_spacing_there_are_no_coordinates():
+    image = open_image(np.zeros((4, 5)))
+
+    assert spacing_of(image) is None and not {"y", "x"} & set(image.coords)
+
+
+def test_an_opened_image_opens_as_itself():
+    image = open_image(np.zeros((2, 3, 8, 9)), axes="czyx", spacing=(2, 0.5, 0.25), channels=["a", "b"])
+
+    assert_identical(open_image(image), image)
+
+
+def test_dims_and_units_of_a_dataarray_are_honoured():
+    array = DataArray(
+        np.zeros((8, 9, 2)),
+        dims=("Y", "X", "channel"),
+        coords={"Y": ("Y", np.arange(8) * 500.0, {"units": "nm"}), "X": ("X", np.arange(9) * 250.0, {"units": "nm"})},
+    )
+
+    image = open_image(array)
+
+    assert image.dims == ("c", "y", "x") and spacing_of(image) == (0.5, 0.25)
+
+
+def test_coordinates_that_count_pixels_or_are_uneven_are_no_spacing():
+    counted = DataArray(np.zeros((3, 4)), dims=("y", "x"), coords={"y": range(3), "x": range(4)})
+    uneven = DataArray(np.zeros((1, 3)), dims=("y", "x"), coords={"x": ("x", [0.0, 1.0, 3.0], {"units": "um"})})
+
+    assert spacing_of(open_image(counted)) is None
+    assert spacing_of(open_image(uneven)) is None
+
+
+def test_colour_is_recognised_in_an_array_of_bytes_and_transparency_left_out():
+    pixels = RNG.integers(0, 256, (30, 40, 4), np.uint8)
+
+    image = open_image(pixels)
+
+    assert is_rgb(image) and image.c.values.tolist() == ["red", "green", "blue"]
+    np.testing.assert_array_equal(image, np.moveaxis(pixels[..., :3], -1, 0))
+    assert not is_rgb(image[:2]) and not is_rgb(image[0])
+
+
+def test_four_channels_of_a_measurement_stay_four():
+    image = open_image(np.zeros((30, 40, 4), np.uint16), axes="yxc")
+
+    assert image.c.values.tolist() == ["channel 1", "channel 2", "channel 3", "channel 4"]
+
+
+def test_with_channels_puts_one_grey_channel_before_a_grey_image():
+    grey = open_image(np.zeros((30, 40)), spacing=0.5)
+
+    assert with_channel_axis(grey).dims == ("c", "y", "x") and with_channel_axis(grey).c.values.tolist() == ["grey"]
+    assert spacing_of(with_channel_axis(grey)) == (0.5, 0.5)
+    assert open_image(np.zeros((30, 40)), channels=["dna"]).c.values.tolist() == ["dna"]
+
+
+def test_several_sources_are_stacked_as_channels():
+    planes = [RNG.random((6, 7)), RNG.random((6, 7))]
+
+    image = open_image(planes, channels=["dna", "actin"], spacing=0.5)
+
+    assert image.c.values.tolist() == ["dna", "actin"] and spacing_of(image) == (0.5, 0.5)
+    np.testing.assert_array_equal(image, planes)
+
+
+def test_sources_of_different_shape_are_not_stacked():
+    with pytest.raises(InputError, match=r"is \(1, 6, 8\) cyx; files that are stacked should have one channel each"):
+        open_image([np.zeros((6, 7)), np.zeros((6, 8))])
+
+
+def test_a_volume_of_one_plane_is_a_plane():
+    assert open_image(np.zeros((1, 6, 7)), axes="zyx").dims == ("y", "x")
+    assert open_mask(np.zeros((1, 6, 7), int)).dims == ("y", "x")
+
+
+def test_the_shape_of_the_mask_settles_what_the_dimensions_are():
+    assert open_image(np.zeros((6, 8, 9)), like=(6, 8, 9)).dims == ("z", "y", "x")
+    assert open_image(np.zeros((6, 8, 9)), like=(8, 9)).dims == ("c", "y", "x")
+    assert open_image(np.zeros((8, 9, 6)), like=(8, 9)).shape == (6, 8, 9)
+    assert open_image(np.zeros((4, 6, 8, 9)), like=(4, 8, 9)).shape == (6, 4, 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"source": np.zeros((5, 8, 9))}, r'does not say what its dimensions are\. Name them: `axes="zyx"`'),
+        ({"source": np.zeros((4, 4, 5, 8, 9))}, "has 5 dimensions"),
+        ({"source": np.zeros((8, 9)), "axes": "zyx"}, "names 3 dimensions, the image has 2"),
+        ({"source": np.zeros((8, 9)), "axes": "zx"}, "should name each dimension of the image once, with y and x"),
+        ({"source": np.zeros((8, 9, 2)), "axes": "yxq"}, '`axes="yxq"` should name'),
+        ({"source": np.zeros((8, 9, 2)), "axes": "yxx"}, '`axes="yxx"` should name'),
+        ({"source": np.zeros((7, 8, 9)), "axes": "tyx"}, "series of 7 times"),
+        ({"source": np.zeros((8, 9), complex)}, "should hold real numbers, got complex128"),
+        ({"source": np.zeros((8, 9), object)}, "should hold real numbers, got object"),
+        ({"source": np.zeros((8, 9)), "spacing": (1, 1, 1)}, r"2 positive numbers in micrometres, \(y, x\)"),
+        ({"source": np.zeros((8, 9)), "spacing": -1}, "positive numbers"),
+        ({"source": np.zeros((2, 8, 9)), "axes": "cyx", "channels": ["a"]}, "has 2 channels, got the names"),
+        ({"source": np.zeros((2, 8, 9)), "axes": "cyx", "channels": ["a", "a"]}, "Give each channel its own name"),
+        ({"source": [np.zeros((8, 9))], "channels": ["a", "b"]}, "2 channel names were given for 1 files"),
+        ({"source": []}, "expected one source a channel, got none"),
+        ({"source": np.zeros((0, 9))}, "expected rows and columns"),
+        ({"source": np.zeros(9)}, "expected rows and columns"),
+        ({"source": 3}, "expected a path, a NumPy or dask array or a DataArray, got int"),
+        ({"source": "nowhere.tif"}, "nowhere.tif does not exist. Relative paths start at"),
+        ({"source": "nowhere.h5/raw"}, "nowhere.h5 does not exist"),
+    ],
+)
+def test_images_that_cannot_be_used_are_refused_in_words(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        open_image(**arguments)
+
+
+def test_an_unknown_format_is_refused_with_those_that_are_known(tmp_path):
+    (tmp_path / "scan.czi").touch()
+
+    with pytest.raises(InputError, match=r"scan\.czi is of an unknown format\. TIFF, PNG.*bioio can convert"):
+        open_image(tmp_path / "scan.czi")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "sentence"),
+    [
+        (
+            np.array([[0, 0.97], [0.5, 0.25]], np.float32),
+            r"got float32 in the mask with values up to 0\.97\. This looks like a probability map: threshold and label",
+        ),
+        (np.array([[0.0, 3.0]]), r"with values up to 3\. If these are object numbers, save them as integers"),
+        (np.array([[np.nan, 3.0]]), "values up to 3.*probability map"),
+        (np.array([[True, False]]), r"the mask is boolean.*`skimage\.measure\.label\(mask\)`"),
+        (np.array([[1j, 0]]), "masks must be integers, got complex128"),
+        (np.ones((8, 9, 9, 9), int), "has 4 dimensions"),
+    ],
+)
+def test_masks_that_cannot_be_used_are_refused_in_words(pixels, sentence):
+    with pytest.raises(InputError, match=sentence):
+        open_mask(pixels)
+
+
+def test_a_mask_with_channels_is_refused():
+    with pytest.raises(InputError, match=r"has 3 channels \(axes yxc"):
+        open_mask(np.ones((8, 9, 3), int), axes="yxc")
+
+
+def test_an_array_file_is_read_in_part(tmp_path):
+    pixels = np.asfortranarray(RNG.integers(0, 9, (30, 40)))
+    np.save(tmp_path / "mask.npy", pixels)
+
+    mask = open_mask(str(tmp_path / "mask.npy"))
+
+    np.testing.assert_array_equal(mask, pixels)
+    np.testing.assert_array_equal(mask[3:5, ::7], pixels[3:5, ::7])
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, da.from_array, lambda pixels: DataArray(pixels, dims=("y", "x"))])
+def test_numbers_of_the_other_byte_order_are_turned(wrap):
+    image = open_image(wrap(np.arange(12, dtype=np.dtype(np.uint16).newbyteorder()).reshape(3, 4)))
+
+    assert image.dtype.isnative and image.values.dtype.isnative
+    np.testing.assert_array_equal(image, np.arange(12).reshape(3, 4))
+
+
+def test_an_array_file_of_python_objects_is_refused(tmp_path):
+    np.save(tmp_path / "mask.npy", np.array([{}, {}]), allow_pickle=True)
+
+    with pytest.raises(InputError, match=r"mask\.npy holds pickled objects"):
+        open_mask(tmp_path / "mask.npy")
+
+
+def test_the_fingerprint_of_a_file_stays_with_its_content_and_name(tmp_path):
+    path = tmp_path / "mask.npy"
+    np.save(path, np.ones((9, 9), int))
+    before = fingerprint(path)
+
+    os.utime(path, (1, 1))
+    (tmp_path / "copy").mkdir()
+    shutil.copy(path, tmp_path / "copy" / path.name)
+    assert fingerprint(path) == fingerprint(tmp_path / "copy" / path.name) == before
+
+    np.save(path, np.full((9, 9), 2))
+    assert fingerprint(path) != before
+
+
+def test_the_fingerprint_of_a_folder_changes_with_any_file_in_it(tmp_path):
+    (tmp_path / "a.zarr" / "c").mkdir(parents=True)
+    (tmp_path / "a.zarr" / "c" / "0").write_bytes(b"1")
+    before = fingerprint(tmp_path / "a.zarr")
+
+    (tmp_path / "a.zarr" / "c" / "0").write_bytes(b"2")
+
+    assert fingerprint(tmp_path / "a.zarr") != before
+
+
+def test_the_fingerprint_of_a_large_file_is_taken_without_reading_it(tmp_path):
+    with (tmp_path / "large.npy").open("wb") as file:
+        file.truncate(1 << 40)
+
+    before = fingerprint(tmp_path / "large.npy")
+    os.utime(tmp_path / "large.npy", (1, 1))
+
+    assert fingerprint(tmp_path / "large.npy") != before
+
+
+def test_the_fingerprint_of_a_lazy_array_computes_nothing():
+    lazy = da.zeros((9, 9), dtype=int).map_blocks(fail, dtype=int, meta=np.empty((0, 0), int))
+
+    assert fingerprint(lazy) == fingerprint(DataArray(lazy)) != fingerprint(lazy + 1)
+
+
+def test_the_fingerprint_of_several_files_depends_on_their_order():
+    first, second = np.zeros(3), np.ones(3)
+
+    assert fingerprint([first, second]) != fingerprint([second, first])

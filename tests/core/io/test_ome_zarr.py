@@ -1,0 +1,118 @@
+"""Zarr arrays and OME-Zarr images of both versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+
+from svetlana_jupyter.core.io.images import open_image, open_mask, spacing_of
+from svetlana_jupyter.errors import InputError
+
+RNG = np.random.default_rng(5)
+PIXELS = RNG.integers(0, 2**16, (1, 2, 5, 60, 70), np.uint16)
+
+
+def write_ome_zarr(path, version, pixels=PIXELS, names="tczyx", unit="micrometer"):
+    group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    for level, step in enumerate((1, 2)):
+        data = pixels[..., ::step, ::step]
+        array = group.create_array(
+            str(level), shape=data.shape, dtype=data.dtype, chunks=(1,) * (data.ndim - 2) + (32, 32)
+        )
+        array[...] = data
+    scale = {"t": 1.0, "c": 1.0, "z": 2000.0, "y": 500.0, "x": 250.0}
+    axes = [{"name": name, "unit": unit} if name in "zyx" else {"name": name} for name in names]
+    multiscales = [
+        {
+            "axes": axes,
+            "datasets": [
+                {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [scale[n] for n in names]}]},
+                {"path": "1", "coordinateTransformations": [{"type": "scale", "scale": [2 * scale[n] for n in names]}]},
+            ],
+            "coordinateTransformations": [{"type": "scale", "scale": [0.1] * len(names)}],
+        }
+    ]
+    ome = {"multiscales": multiscales}
+    if "c" in names:
+        ome["omero"] = {"channels": [{"label": "DAPI"}, {"label": "actin"}]}
+    group.attrs.update(ome if version == "0.4" else {"ome": {"version": version, **ome}})
+    return group
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_full_resolution_spacing_and_channel_names_of_an_image(tmp_path, version):
+    write_ome_zarr(tmp_path / "image.zarr", version, unit="nanometer")
+
+    image = open_image(tmp_path / "image.zarr")
+
+    assert image.dims == ("c", "z", "y", "x") and image.c.values.tolist() == ["DAPI", "actin"]
+    assert spacing_of(image) == pytest.approx((0.2, 0.05, 0.025))
+    np.testing.assert_array_equal(image, PIXELS[0])
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_mask_of_an_image_is_its_only_label_image(tmp_path, version):
+    path = tmp_path / "image.zarr"
+    write_ome_zarr(path, version)
+    labels = zarr.create_group(path / "labels", zarr_format=2 if version == "0.4" else 3)
+    labels.attrs.update({"labels": ["nuclei"]} if version == "0.4" else {"ome": {"labels": ["nuclei"]}})
+    write_ome_zarr(path / "labels" / "nuclei", version, PIXELS[0, 0] % 7, "zyx")
+
+    mask = open_mask(path)
+
+    assert mask.dims == ("z", "y", "x") and open_image(path).shape[1:] == mask.shape
+    np.testing.assert_array_equal(mask, PIXELS[0, 0] % 7)
+    np.testing.assert_array_equal(open_mask(path / "labels" / "nuclei"), mask)
+
+
+def test_of_several_label_images_one_must_be_named(tmp_path):
+    path = tmp_path / "image.zarr"
+    write_ome_zarr(path, "0.5")
+    for name in ("cells", "nuclei"):
+        write_ome_zarr(path / "labels" / name, "0.5", PIXELS[0, 0], "zyx")
+    zarr.create_group(path / "labels", zarr_format=3, attributes={"ome": {"labels": ["cells", "nuclei"]}})
+
+    with pytest.raises(InputError, match="its labels are: cells, nuclei"):
+        open_mask(path)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_bare_array_opens_in_blocks_of_whole_chunks(tmp_path, zarr_format):
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(5000, 3000), chunks=(100, 300), dtype=np.uint8, zarr_format=zarr_format
+    )
+    array[4000:, 7] = 3
+
+    image = open_image(tmp_path / "a.zarr")
+
+    assert all(size % 100 == 0 for size in image.chunks[0]) and all(size % 300 == 0 for size in image.chunks[1])
+    assert 2**19 < np.prod(image.data.chunksize) <= 2**21
+    assert int(image.sum()) == 3000
+
+
+def test_named_dimensions_of_a_bare_array_are_used(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(4, 9, 8), dtype=np.uint8, dimension_names=["z", "y", "x"])
+
+    assert open_image(tmp_path / "a.zarr").dims == ("z", "y", "x")
+
+
+def test_units_that_are_not_said_are_not_made_up(tmp_path):
+    write_ome_zarr(tmp_path / "image.zarr", "0.5", unit=None)
+
+    assert spacing_of(open_image(tmp_path / "image.zarr")) is None
+
+
+def test_a_group_without_an_image_is_refused_with_what_it_holds(tmp_path):
+    group = zarr.create_group(tmp_path / "a.zarr")
+    for name in ("first", "second"):
+        group.create_array(name, shape=(4, 4), dtype=np.uint8)
+
+    with pytest.raises(InputError, match="Zarr group but no image; it holds first, second"):
+        open_image(tmp_path / "a.zarr")
+    assert open_image(tmp_path / "a.zarr" / "first").shape == (4, 4)
+
+
+def test_a_folder_that_is_no_zarr_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read as Zarr"):
+        open_image(tmp_path)

@@ -1,0 +1,193 @@
+"""TIFF in its many forms: opened from the headers, read in parts, refused in words."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+
+from svetlana_jupyter.core.io.images import is_rgb, open_image, open_mask, spacing_of
+from svetlana_jupyter.errors import InputError
+
+RNG = np.random.default_rng(5)
+PLANE = RNG.integers(0, 2**16, (90, 70), np.uint16)
+VOLUME = RNG.integers(0, 2**16, (5, 90, 70), np.uint16)
+COLOUR = RNG.integers(0, 256, (90, 70, 3), np.uint8)
+
+LAYOUTS = {
+    "bare": {},
+    "bare, the other byte order": {"byteorder": ">"},
+    "strips": {"compression": "zlib", "rowsperstrip": 8},
+    "one strip": {"compression": "lzw", "rowsperstrip": 90},
+    "tiles": {"compression": "zlib", "tile": (32, 16), "predictor": True},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pixels", [PLANE, VOLUME], ids=["plane", "volume"])
+def test_every_layout_gives_the_same_pixels_whole_and_in_part(tmp_path, layout, pixels):
+    path = tmp_path / "mask.tif"
+    tifffile.imwrite(path, pixels, photometric="minisblack", **LAYOUTS[layout])
+
+    mask = open_mask(path)
+
+    assert mask.dims == ("z", "y", "x")[-pixels.ndim :] and mask.dtype == np.uint16 and mask.dtype.isnative
+    np.testing.assert_array_equal(mask, pixels)
+    np.testing.assert_array_equal(mask[..., 13:60, 21:22], pixels[..., 13:60, 21:22])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_file_stays_open_and_blocks_can_be_pickled(tmp_path, layout):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, PLANE, **LAYOUTS[layout])
+
+    image = open_image(path)
+    total = int(image.sum())
+    copy = pickle.loads(pickle.dumps(image))
+
+    assert str(path) not in [file.path for file in psutil.Process().open_files()]
+    assert int(copy.sum()) == total == PLANE.sum(dtype=np.int64)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"planarconfig": "separate"}, {"compression": "zlib", "tile": (32, 32)}],
+    ids=["bare", "planar", "tiles"],
+)
+def test_colour_becomes_three_named_channels(tmp_path, layout):
+    path = tmp_path / "image.tif"
+    pixels = np.moveaxis(COLOUR, -1, 0) if "planarconfig" in layout else COLOUR
+    tifffile.imwrite(path, pixels, photometric="rgb", **layout)
+
+    image = open_image(path)
+
+    assert image.dims == ("c", "y", "x") and is_rgb(image)
+    np.testing.assert_array_equal(image, np.moveaxis(COLOUR, -1, 0))
+
+
+def test_imagej_axes_and_spacing_are_known(tmp_path):
+    path = tmp_path / "image.tif"
+    pixels = RNG.integers(0, 2**16, (5, 2, 90, 70), np.uint16)
+    tifffile.imwrite(
+        path,
+        pixels,
+        imagej=True,
+        resolution=(1 / 0.25, 1 / 0.5),
+        metadata={"axes": "ZCYX", "spacing": 2.0, "unit": "um"},
+    )
+
+    image = open_image(path)
+
+    assert image.dims == ("c", "z", "y", "x")
+    assert spacing_of(image) == pytest.approx((2.0, 0.5, 0.25))
+    np.testing.assert_array_equal(image, np.moveaxis(pixels, 1, 0))
+
+
+def test_ome_axes_spacing_and_channel_names_are_known_and_a_single_time_is_dropped(tmp_path):
+    path = tmp_path / "image.ome.tif"
+    pixels = RNG.integers(0, 2**16, (1, 2, 5, 90, 70), np.uint16)
+    tifffile.imwrite(
+        path,
+        pixels,
+        metadata={
+            "axes": "TCZYX",
+            "PhysicalSizeX": 250,
+            "PhysicalSizeXUnit": "nm",
+            "PhysicalSizeY": 0.5,
+            "PhysicalSizeYUnit": "µm",
+            "PhysicalSizeZ": 2,
+            "PhysicalSizeZUnit": "µm",
+            "Channel": {"Name": ["DAPI", "actin"]},
+        },
+    )
+
+    image = open_image(path)
+
+    assert image.dims == ("c", "z", "y", "x") and image.c.values.tolist() == ["DAPI", "actin"]
+    assert spacing_of(image) == pytest.approx((2.0, 0.5, 0.25))
+    np.testing.assert_array_equal(image, pixels[0])
+
+
+def test_full_resolution_of_a_pyramid_is_opened(tmp_path):
+    path = tmp_path / "image.ome.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(PLANE, subifds=1, tile=(32, 32), compression="zlib", metadata={"axes": "YX"})
+        tiff.write(PLANE[::2, ::2], subfiletype=1, tile=(32, 32), compression="zlib")
+
+    np.testing.assert_array_equal(open_image(path), PLANE)
+
+
+def test_a_large_image_is_opened_without_reading_it(tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.memmap(path, shape=(40_000, 40_000), dtype=np.uint16).flush()  # a sparse file: 3 GB that take no room
+    before = psutil.Process().memory_info().rss
+
+    image = open_image(path)
+    corner = image[-3:, -3:].values
+
+    assert corner.shape == (3, 3) and image.data.npartitions > 100
+    assert psutil.Process().memory_info().rss - before < 300e6
+
+
+def test_planes_that_do_not_say_what_they_are_must_be_named(tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, VOLUME, photometric="minisblack", metadata=None)
+
+    with pytest.raises(InputError, match=r'image.tif has shape \(5, 90, 70\).*`axes="zyx"` or `axes="cyx"`'):
+        open_image(path)
+    assert open_image(path, axes="zyx").dims == ("z", "y", "x")
+    assert open_image(path, axes="cyx").dims == ("c", "y", "x")
+
+
+def test_a_series_of_times_is_refused_with_both_ways_out(tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, VOLUME, imagej=True, metadata={"axes": "TYX"})
+
+    with pytest.raises(InputError, match=r'series of 5 times.*`axes="zyx"`'):
+        open_image(path)
+    assert open_image(path, axes="zyx").dims == ("z", "y", "x")
+
+
+def test_several_images_in_one_file_are_refused(tmp_path):
+    path = tmp_path / "image.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        tiff.write(PLANE, metadata={"axes": "YX"})
+        tiff.write(PLANE, metadata={"axes": "YX"})
+
+    with pytest.raises(InputError, match="holds 2 images of the same shape, expected one"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.98])
+def test_a_file_that_is_cut_short_is_refused_when_it_is_opened(tmp_path, layout, kept):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, np.repeat(PLANE, 20, axis=0), **LAYOUTS[layout])
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+
+    with pytest.raises(InputError, match=r"image\.tif (is cut short|cannot be read|is a TIFF without)"):
+        open_image(path)
+
+
+def test_a_file_that_is_no_image_is_refused(tmp_path):
+    path = tmp_path / "image.tif"
+    path.write_text("well,count\nA1,7\n")
+
+    with pytest.raises(InputError, match=r"image\.tif cannot be read as TIFF"):
+        open_image(path)
+
+
+def test_inputs_are_never_written_to(tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, PLANE)
+    path.chmod(0o444)
+    before = path.read_bytes()
+
+    block = open_image(path).compute()
+    block[:] = 0
+
+    assert path.read_bytes() == before

@@ -1,0 +1,123 @@
+"""Calibration against known temperatures and biases, scikit-learn's logistic regression, and naive loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, calibrate, reliability
+
+COLUMNS = ["p_1", "p_2", "p_3"]
+
+
+def held_out(n: int, temperature: float = 1.0, bias: tuple[float, ...] = (0, 0, 0), seed: int = 0) -> pd.DataFrame:
+    """Objects whose probabilities are right after dividing the logits by ``temperature`` and adding ``bias``."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (n, len(bias)))
+    truth = np.array([rng.choice(len(bias), p=p) for p in softmax(logits, axis=1)])
+    p = softmax((logits - np.array(bias)) * temperature, axis=1)
+    fold = np.arange(n) % 12 % 4
+    table = pd.DataFrame({"fold": fold, "group": np.arange(n) % 12, "truth": truth + 1, "predicted": p.argmax(1) + 1})
+    return table.join(pd.DataFrame(p, columns=[f"p_{id}" for id in range(1, len(bias) + 1)]))
+
+
+def found_reliability(table: pd.DataFrame):
+    return reliability(table[COLUMNS].max(axis=1).to_numpy(), (table["predicted"] == table["truth"]).to_numpy())
+
+
+def test_a_temperature_is_found_and_leaves_every_class_as_it_is() -> None:
+    table = held_out(2000, temperature=2.0)
+    calibration, crossed = calibrate(table)
+    assert calibration.temperature == pytest.approx(2.0, rel=0.1) and not calibration.bias
+    assert (crossed["predicted"] == table["predicted"]).all()
+    assert (calibration.apply(table)["predicted"] == table["predicted"]).all()
+    assert found_reliability(crossed).error < 0.5 * found_reliability(table).error
+
+
+def test_a_bias_is_found_where_there_is_one_and_may_change_classes() -> None:
+    table = held_out(2000, 1.5, bias=(0.9, -0.5, -0.4))
+    calibration, crossed = calibrate(table)
+    assert list(calibration.bias) == [1, 2, 3]
+    np.testing.assert_allclose(list(calibration.bias.values()), [0.9, -0.5, -0.4], atol=0.15)
+    right = [(some["predicted"] == some["truth"]).mean() for some in (table, crossed)]
+    assert right[1] > right[0] + 0.02
+
+
+def test_two_classes_are_calibrated_as_by_a_logistic_regression() -> None:
+    table = held_out(3000, 1.7, bias=(0.5, -0.5))
+    calibration, _ = calibrate(table)
+    odds = np.log(table["p_2"] / table["p_1"]).to_numpy()[:, None]
+    model = LogisticRegression(C=np.inf).fit(odds, table["truth"])
+    assert 1 / calibration.temperature == pytest.approx(model.coef_[0, 0], rel=0.02)
+    assert calibration.bias[2] - calibration.bias[1] == pytest.approx(model.intercept_[0], abs=0.03)
+
+
+def test_probabilities_that_are_right_stay_as_they_are() -> None:
+    changed = [not calibrate(held_out(120, seed=seed))[0].is_identity for seed in range(20)]
+    assert sum(changed) <= 3
+
+
+def test_each_part_is_calibrated_by_the_others_alone() -> None:
+    table = held_out(400, temperature=2.5)
+    _, crossed = calibrate(table)
+    meddled = table.copy()
+    here = meddled["fold"] == 2
+    meddled.loc[here, "truth"] = meddled.loc[here, "predicted"] % 3 + 1
+    _, again = calibrate(meddled)
+    pd.testing.assert_frame_equal(again.loc[here, COLUMNS], crossed.loc[here, COLUMNS])
+    assert not again.loc[~here, COLUMNS].equals(crossed.loc[~here, COLUMNS])
+
+
+def test_few_objects_are_not_calibrated() -> None:
+    table = held_out(49, temperature=3.0)
+    calibration, crossed = calibrate(table)
+    assert calibration.is_identity and crossed is table
+
+
+def test_a_class_of_few_objects_gets_no_bias() -> None:
+    table = held_out(1000, 1.5, bias=(1.5, -0.8, -0.7))
+    rare = table["truth"] == 3
+    assert calibrate(table)[0].bias and not calibrate(table[~rare | (rare.cumsum() <= 9)])[0].bias
+
+
+def test_objects_that_are_all_right_do_not_make_it_sure_beyond_measure() -> None:
+    table = held_out(60)
+    table["truth"] = table["predicted"]
+    calibration, crossed = calibrate(table)
+    p = crossed[COLUMNS].max(axis=1)
+    assert 0.1 < calibration.temperature < 1 and 0.85 < p.mean() < 1 - 1 / 62
+
+
+def test_a_probability_of_zero_can_be_calibrated() -> None:
+    table = pd.DataFrame({"predicted": [1], "probability": [1.0], "p_1": [1.0], "p_2": [0.0], "p_7": [0.0]})
+    row = Calibration(2.0, {1: 0.0, 2: 0.5, 7: 0.0}).apply(table).iloc[0]
+    expected = softmax(np.log([1, 1e-4, 1e-4]) / 2 + [0, 0.5, 0])
+    np.testing.assert_allclose(row[["p_1", "p_2", "p_7"]].to_numpy(float), expected, rtol=1e-5)
+    assert row["predicted"] == 1 and row["probability"] == row["p_1"]
+    assert NO_CALIBRATION.apply(table) is table
+
+
+def test_the_error_of_probabilities_is_that_of_a_naive_loop() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0.4, 1, 150)
+    right = rng.random(150) < probability - 0.2
+    found = reliability(probability, right)
+    order, error = np.argsort(probability), 0.0
+    for some in np.array_split(order, 10):
+        error += len(some) / 150 * abs(right[some].mean() - probability[some].mean())
+    assert found.error == pytest.approx(error) and found.bins["n"].sum() == 150
+    assert found.error > 0.15 > found.expected_by_chance
+
+
+def test_exact_probabilities_show_the_error_that_chance_explains() -> None:
+    errors, chances = zip(*((found.error, found.expected_by_chance) for found in map(_exact, range(40))))
+    assert np.mean(errors) == pytest.approx(np.mean(chances), rel=0.15)
+
+
+def _exact(seed: int):
+    rng = np.random.default_rng(seed)
+    probability = rng.uniform(0.5, 1, 60)
+    return reliability(probability, rng.random(60) < probability, seed)

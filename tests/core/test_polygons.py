@@ -1,0 +1,236 @@
+"""Outlines become pixels exactly: against scikit-image, and back again from masks traced along their edges.
+
+Outlines are valid polygons and enclose the mask pixel for pixel, by the judgement of GEOS.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.draw import polygon2mask
+from xarray import DataArray
+
+from svetlana_jupyter.core import polygons as drawing
+from svetlana_jupyter.core.io.chunks import SIDES
+from svetlana_jupyter.core.io.geojson import PolygonObject, read_geojson
+from svetlana_jupyter.core.io.sources import lazy
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.polygons import Drawn, LazyPolygonMask, draw, fill_polygons, iter_object_outlines, polygons
+from svetlana_jupyter.errors import InputError
+
+BOX = (0, 0, 30, 40)
+corner = st.tuples(st.floats(-5, 35, width=32), st.floats(-5, 45, width=32))
+
+
+def ring(*corners: tuple[float, float]) -> np.ndarray:
+    return np.array(corners, float)
+
+
+@settings(max_examples=80)
+@given(st.lists(corner, min_size=3, max_size=9))
+def test_a_polygon_encloses_what_scikit_image_says(corners: list[tuple[float, float]]) -> None:
+    outline = ring(*corners)
+    found = fill_polygons([[outline]], BOX)
+    expected = polygon2mask(BOX[2:], outline - 0.5)  # there, pixel (0, 0) has its middle at (0, 0)
+    for row, column in np.argwhere(found != expected):  # only middles that lie on a side may differ
+        point, ends = np.array([row, column]) + 0.5, np.roll(outline, -1, axis=0)
+        way = ends - outline
+        share = ((point - outline) * way).sum(axis=1) / np.maximum((way**2).sum(axis=1), 1e-300)
+        assert np.linalg.norm(outline + np.clip(share, 0, 1)[:, None] * way - point, axis=1).min() < 1e-5
+
+
+def test_each_pixel_between_two_polygons_belongs_to_one() -> None:
+    middle = 7.5  # through the middles of pixels
+    left, right = ring((2, 2), (2, middle), (9, middle), (9, 2)), ring((2, middle), (2, 20), (9, 20), (9, middle))
+    both = fill_polygons([[left]], BOX).astype(int) + fill_polygons([[right]], BOX)
+    assert both[2:9, 2:20].tolist() == np.ones((7, 18), int).tolist() and both.sum() == 7 * 18
+
+
+def test_holes_are_holes_and_parts_are_one() -> None:
+    outer, hole = ring((1, 1), (1, 9), (9, 9), (9, 1)), ring((3, 3), (6, 3), (6, 6), (3, 6))
+    found = fill_polygons([[outer, hole], [ring((20, 20), (20, 22), (21, 22), (21, 20))]], BOX)
+    expected = np.zeros(BOX[2:], bool)
+    expected[1:9, 1:9], expected[3:6, 3:6], expected[20, 20:22] = True, False, True
+    np.testing.assert_array_equal(found, expected)
+
+
+def square(number: int, y: float, x: float, side: float, plane: int = 0) -> PolygonObject:
+    return PolygonObject(
+        number, ((ring((y, x), (y, x + side), (y + side, x + side), (y + side, x)),),), np.empty((0, 2)), plane
+    )
+
+
+def drawn_mask(shapes: list[PolygonObject], shape: tuple[int, ...]) -> tuple[np.ndarray, Drawn]:
+    mask, drawn = np.zeros(shape, np.uint32), Drawn()
+    for part, pixels in draw(shapes, shape, np.dtype(np.uint32), drawn):
+        mask[part] = pixels
+    return mask, drawn
+
+
+@pytest.mark.parametrize("tile", [5, 2048])
+def test_of_overlapping_outlines_the_smaller_lies_above_and_all_is_said(monkeypatch, tile: int) -> None:
+    monkeypatch.setattr(drawing, "TILE", tile)
+    shapes = [
+        square(3, 4, 4, 4),
+        square(7, 2, 2, 8),
+        square(9, 50, 50, 3),
+        square(4, 12.6, 3, 0.3),
+        square(5, 14, 14, 9),
+    ]
+    mask, drawn = drawn_mask(shapes, (20, 20))
+    assert (mask[4:8, 4:8] == 3).all() and (mask == 7).sum() == 64 - 16 and (mask == 5).sum() == 36
+    assert drawn.overlapping_labels == {3, 7} and drawn.overlap == 16
+    assert drawn.missing(shapes) == [4, 9]
+
+
+def test_planes_of_one_number_are_one_object() -> None:
+    mask, _ = drawn_mask(
+        [square(2, 1, 1, 3, plane=1), square(2, 1, 1, 5, plane=2), square(8, 0, 0, 2, plane=9)], (4, 9, 9)
+    )
+    assert [(plane == 2).sum() for plane in mask] == [0, 9, 25, 0] and mask.max() == 2
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (4, 30, 40)])
+def test_any_part_of_a_mask_is_drawn_when_it_is_read(shape: tuple[int, ...]) -> None:
+    shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4) for n in range(1, 7)]
+    whole, _ = drawn_mask(shapes, shape)
+    source = LazyPolygonMask(shapes, shape)
+    mask = lazy(source)
+    for part in (np.s_[..., 3:17, 9:30], np.s_[..., 5:, 11], np.s_[..., 20:2:-3, ::5], np.s_[-1, ..., 30]):
+        np.testing.assert_array_equal(mask[part], whole[part])
+    everything = tuple(slice(None) for _ in shape)
+    assert source[everything].dtype == mask.dtype == np.uint16
+    np.testing.assert_array_equal(source[(*everything[:-2], slice(9, 2, -2), 12)], whole[..., 9:2:-2, 12])
+
+
+def feature(geometry: dict, **properties: object) -> dict:
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+SQUARE = {"type": "Polygon", "coordinates": [[[1, 2], [5, 2], [5, 6], [1, 6], [1, 2]]]}
+
+
+def written(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content), "utf-8")
+    return path
+
+
+def test_classes_and_colours_in_all_forms_of_qupath(tmp_path: Path) -> None:
+    forms = [
+        {"name": "Tumor", "color": [200, 0, 10]},
+        {"name": "Stroma", "colorRGB": -3670016},
+        {"names": ["Tumor", "Positive"], "color": [1, 2, 3]},
+        "plain",
+        None,
+    ]
+    features = [feature(SQUARE, objectType="detection", classification=form) for form in forms]
+    found = read_geojson(written(tmp_path / "a.geojson", features)).shapes
+    assert [(one.class_name, one.color) for one in found] == [
+        ("Tumor", "#c8000a"),
+        ("Stroma", "#c80000"),
+        ("Tumor: Positive", "#010203"),
+        ("plain", ""),
+        ("", ""),
+    ]
+    assert [one.number for one in found] == [1, 2, 3, 4, 5] and found[0].box == (2, 1, 6, 5)
+    packed = tmp_path / "a.geojson.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "a.geojson").read_bytes()))
+    assert len(read_geojson(packed).shapes) == 5
+
+
+def test_cells_are_the_objects_and_regions_are_left_aside_and_said(tmp_path: Path) -> None:
+    features = [feature(SQUARE, objectType="annotation"), feature(SQUARE, objectType="cell", name="12")]
+    found = read_geojson(written(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features}))
+    assert [one.number for one in found.shapes] == [12] and found.note == "Left aside: 1 annotations."
+    only = read_geojson(written(tmp_path / "b.geojson", features[0]))
+    assert len(only.shapes) == 1 and only.note == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "cannot be read as GeoJSON"),
+        ('{"a": 1}', "is no GeoJSON of features"),
+        ('{"type": "FeatureCollection", "features": []}', "holds no outline"),
+        (json.dumps(feature({"type": "LineString", "coordinates": [[1, 2], [3, 4]]})), "holds no outline"),
+        (json.dumps(feature({"type": "Polygon", "coordinates": [[["a", 2], [3, 4]]]})), "broken outline"),
+        (json.dumps(feature({"type": "Polygon", "coordinates": [[[1], [3, 4]]]})), "broken outline"),
+        (json.dumps(feature({"type": "Polygon", "coordinates": 5})), "broken outline"),
+        (json.dumps(feature({"type": "Polygon", "coordinates": [[[1e300, 2], [3, 4]]]})), "no place in an image"),
+    ],
+)
+def test_what_is_no_geojson_of_objects_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
+    file = tmp_path / "a.geojson"
+    file.write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        read_geojson(file)
+
+
+def geometry(found):
+    return shapely.MultiPolygon([(outer[:, ::-1], [hole[:, ::-1] for hole in holes]) for outer, *holes in found])
+
+
+def filled(shape, outlines):
+    """Fill outlines as GEOS does: a pixel belongs to those that its middle lies in."""
+    mask = np.zeros(shape, np.int64)
+    y, x = np.indices(shape[-2:]) + 0.5
+    for outline in outlines:
+        plane = mask[outline.plane] if mask.ndim == 3 else mask
+        inside = shapely.contains_xy(geometry(outline.polygons), x, y)
+        assert not plane[inside].any()
+        plane[inside] = outline.object
+    return mask
+
+
+@settings(deadline=None, max_examples=300)
+@given(arrays(bool, st.tuples(st.integers(1, 8), st.integers(1, 8)), fill=st.booleans()))
+def test_any_mask_is_enclosed_exactly_by_valid_polygons(own):
+    found = polygons(own)
+    shape = geometry(found)
+    y, x = np.indices(own.shape) + 0.5
+    assert shape.is_valid, shapely.is_valid_reason(shape)
+    np.testing.assert_array_equal(shapely.contains_xy(shape, x, y), own)
+    assert shape.area == own.sum()
+    assert all(part.exterior.is_ccw for part in shape.geoms)
+    assert not any(hole.is_ccw for part in shape.geoms for hole in part.interiors)
+    for ring in (ring for polygon in found for ring in polygon):
+        sides = np.diff(ring, axis=0) != 0
+        assert (sides.sum(axis=1) == 1).all() and (sides[1:] != sides[:-1]).all(), "only corners, all of them needed"
+
+
+def test_a_ring_that_touches_itself_becomes_a_hole_and_an_island_a_part():
+    ring = np.ones((7, 7), bool)
+    ring[1:6, 1:6] = ring[6, 6] = False
+    ring[5, 5] = ring[3, 3] = True
+    found = polygons(ring)
+    assert [len(polygon) for polygon in found] == [2, 1]
+    assert geometry(found).is_valid and geometry(found).area == ring.sum()
+
+
+@pytest.mark.parametrize("chunks", [-1, 7, (2, 16, 30)])
+def test_objects_of_every_size_come_from_their_own_boxes_whatever_the_chunks(chunks):
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 4, (3, 40, 50)).astype(np.uint64) * 2**33  # three objects that lie everywhere
+    pixels[:, 20:30, 20:40] = 7
+    mask = DataArray(da.from_array(pixels, chunks=chunks), dims=("z", "y", "x"))
+    np.testing.assert_array_equal(filled(pixels.shape, iter_object_outlines(mask, index_objects(mask))), pixels)
+
+
+def test_an_object_wider_than_a_block_is_read_alone(monkeypatch):
+    monkeypatch.setitem(SIDES, 2, (8, 8))
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[:, 30] = 9
+    pixels[::4, ::4] = np.arange(1, 257).reshape(16, 16) % 8 + 1
+    for number, corner in enumerate(np.argwhere(pixels[:, :28] > 0), 10):
+        pixels[tuple(corner)] = number
+    mask = DataArray(da.from_array(pixels, chunks=8), dims=("y", "x"))
+    np.testing.assert_array_equal(filled(pixels.shape, iter_object_outlines(mask, index_objects(mask))), pixels)

@@ -1,0 +1,75 @@
+"""Cross-validation keeps groups together, gives an interval, and says when there is too little to score."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.learn.cross_validation import CrossValidationResult, FoldProgress, cross_validate
+from svetlana_jupyter.learn.dataset import collect_training_data
+from svetlana_jupyter.learn.training import fit
+
+QUICK = TrainingSettings(epochs=4, steps=4, depth=2, width=4, trees=20, patches={"sampling": 12})
+
+
+@pytest.mark.parametrize("changes", [{}, {"architecture": "forest"}, {"augmentation": {"rotation": "free"}}])
+def test_the_score_of_an_easy_set_is_near_one_and_inside_its_interval(discs, changes):
+    *steps, result = cross_validate(collect_training_data([discs], QUICK.changed(**changes)))
+    assert steps == [FoldProgress(done, 4) for done in range(1, 5)]
+    assert isinstance(result, CrossValidationResult)
+    assert result.accuracy >= 0.9 and result.balanced >= 0.9
+    assert result.low < result.accuracy <= result.high <= 1
+    assert result.n == len(result.table) == 49
+    table = result.table
+    assert (table["truth"] == table["predicted"]).mean() == result.accuracy
+    np.testing.assert_allclose(table[["p_4", "p_7"]].sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(np.where(table["p_4"] > table["p_7"], 4, 7), table["predicted"])
+    assert set(table["fold"]) == {1, 2, 3, 4}
+    assert "whole groups" in result.says
+
+
+def test_labels_that_mean_nothing_score_near_chance(discs):
+    samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
+    shuffled = replace(samples, targets=np.random.default_rng(0).permutation(samples.targets))
+    *_, result = cross_validate(shuffled)
+    assert 0.2 < result.accuracy < 0.8
+
+
+def test_too_few_of_a_class_give_a_sentence_instead_of_a_number(discs):
+    found, objects, classes = discs
+    few = classes.groupby(classes).head(4)
+    samples = collect_training_data([(found, objects, few)], QUICK, names={4: "dark", 7: "bright"})
+    (result,) = cross_validate(samples)
+    assert (result.accuracy, result.low, result.high, result.balanced) == (None,) * 4
+    assert "at least 5 annotated objects of each class, but dark has 4, bright has 4" in result.says
+
+
+def test_one_group_is_split_by_objects_and_the_result_says_so(discs):
+    samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
+    *_, result = cross_validate(replace(samples, groups=np.full(len(samples), "all")))
+    assert "single objects" in result.says
+
+
+def test_a_stopped_cross_validation_gives_no_number(discs):
+    *_, result = cross_validate(collect_training_data([discs], QUICK), stop=lambda: True)
+    assert result.accuracy is None
+    assert "Stopped" in result.says
+
+
+def test_the_settings_say_how_many_parts_are_held_out_in_turn(discs):
+    samples = collect_training_data([discs], QUICK.changed(architecture="forest", folds=3))
+    *steps, result = cross_validate(samples)
+    assert steps == [FoldProgress(1, 3), FoldProgress(2, 3), FoldProgress(3, 3)] and result.table["fold"].nunique() == 3
+
+
+def test_objects_are_predicted_by_a_classifier_that_saw_nothing_of_their_part(discs):
+    samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
+    *_, result = cross_validate(samples)
+    part = (result.table["fold"] == 2).to_numpy()
+    *_, fitted = fit(samples.subset(~part))
+    np.testing.assert_array_equal(
+        fitted.classifier.classify(samples.inputs[part]), result.table.loc[part, ["p_4", "p_7"]]
+    )

@@ -1,0 +1,118 @@
+"""Predicting in batches with a reading thread gives what predicting one object after the other gives."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from svetlana_jupyter.core.io import chunks as blocks
+from svetlana_jupyter.core.patches import take_patch
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import ClassifierError, DamagedError
+from svetlana_jupyter.learn import inference as predicting
+from svetlana_jupyter.learn.dataset import collect_training_data
+from svetlana_jupyter.learn.inference import predict
+from svetlana_jupyter.learn.training import fit
+from tests.learn.conftest import two_classes
+
+QUICK = TrainingSettings(epochs=1, steps=2, depth=2, width=4, trees=10, patches={"sampling": 12})
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["2D", "3D"])
+def trained(request):
+    part = two_classes(request.param)
+    *_, fitted = fit(collect_training_data([part], QUICK))
+    return part[0], part[1], fitted.classifier
+
+
+def reading_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "cutting patches"]
+
+
+def in_small_blocks(pair, monkeypatch):
+    """Return the pair in more blocks than may wait to be classified."""
+    small = dict.fromkeys(pair.mask.dims, 12)
+    monkeypatch.setitem(blocks.SIDES, pair.ndim, (12,) * pair.ndim)
+    return type(pair)(pair.name, pair.image.chunk(small), pair.mask.chunk(small))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chunks=st.integers(7, 60), batch=st.integers(1, 40))
+def test_any_chunks_and_batch_size_predict_what_each_object_alone_gets(trained, chunks, batch, monkeypatch):
+    pair, objects, classifier = trained
+    monkeypatch.setitem(blocks.SIDES, pair.ndim, (chunks,) * pair.ndim)
+    sides = dict.fromkeys(pair.mask.dims, chunks)
+    chunked = type(pair)(pair.name, pair.image.chunk(sides), pair.mask.chunk(sides))
+    done = 0
+    for event in predict(chunked, objects, classifier, batch):
+        assert len(event.objects) == min(batch, len(objects) - done)
+        done += len(event.objects)
+        assert (event.done, event.total) == (done, len(objects))
+        for label, probabilities in zip(event.objects, event.probabilities, strict=True):
+            center = objects.loc[label, list(map(str, pair.mask.dims))].to_numpy(float)
+            patch = take_patch(pair.image, pair.mask, center, classifier.patches, int(label))
+            np.testing.assert_allclose(probabilities, classifier.classify(patch[None])[0], atol=1e-5)
+    assert done == len(objects)
+    assert not reading_threads()
+
+
+def test_a_forest_is_predicted_the_same_way(discs):
+    pair, objects, _ = discs
+    *_, fitted = fit(collect_training_data([discs], QUICK.changed(architecture="forest")))
+    events = list(predict(pair, objects, fitted.classifier, 10))
+    assert sorted(np.concatenate([event.objects for event in events]).tolist()) == objects.index.tolist()
+
+
+def test_closing_the_generator_ends_the_reading_thread(trained, monkeypatch):
+    pair, objects, classifier = trained
+    running = predict(in_small_blocks(pair, monkeypatch), objects, classifier, 1)
+    next(running)
+    assert reading_threads()
+    running.close()
+    assert not reading_threads()
+
+
+def test_an_error_while_reading_arrives_where_predictions_are_used(trained):
+    pair, objects, classifier = trained
+
+    def broken(block: np.ndarray) -> np.ndarray:
+        raise OSError("the disk is gone")
+
+    unreadable = pair.image.data.map_blocks(broken, meta=np.zeros((0,) * pair.image.ndim, np.float32))
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(predict(type(pair)(pair.name, pair.image.copy(data=unreadable), pair.mask), objects, classifier))
+    assert not reading_threads()
+
+
+def test_an_error_that_is_kept_keeps_no_thread_reading(trained, monkeypatch):
+    pair, objects, classifier = trained
+    pair = in_small_blocks(pair, monkeypatch)
+    monkeypatch.setattr(predicting, "PART", dict.fromkeys(predicting.PART, 1))
+    first = int(predicting.split_into_parts(pair, objects, classifier)[0].index[0])
+    cut = type(classifier).cut
+
+    def torn(self, pair, some):
+        if first in some.index:
+            raise DamagedError("a chunk is torn")
+        yield from cut(self, pair, some)
+
+    monkeypatch.setattr(type(classifier), "cut", torn)
+    with pytest.raises(DamagedError, match="torn") as caught:
+        list(predict(pair, objects, classifier, 1))
+    assert not reading_threads(), caught.value  # whose traceback is still there
+
+
+def test_no_objects_give_no_predictions(trained):
+    pair, objects, classifier = trained
+    assert list(predict(pair, objects.iloc[:0], classifier)) == []
+
+
+def test_an_image_that_does_not_fit_is_refused_before_anything_is_read(trained):
+    _, _, classifier = trained
+    other = two_classes(5 - classifier.ndim)
+    with pytest.raises(ClassifierError, match="trained on"):
+        predict(other[0], other[1], classifier)

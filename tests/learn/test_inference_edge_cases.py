@@ -1,0 +1,128 @@
+"""Large objects, objects across many blocks and very large labels are seen as in the whole array."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+
+from svetlana_jupyter.core.io import chunks as blocks
+from svetlana_jupyter.core.io import chunks as decoded
+from svetlana_jupyter.core.io.image_pair import pair
+from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.learn import inference as predicting
+from svetlana_jupyter.learn.dataset import collect_training_data
+from svetlana_jupyter.learn.inference import predict
+from svetlana_jupyter.learn.training import fit
+from tests.core.io.test_chunks import Counting
+
+SIDE = 16  # of blocks and chunks
+FIELD = 40  # of view: wider than a block, and than most objects
+QUICK = TrainingSettings(
+    **{"epochs": 1, "steps": 2, "depth": 2, "width": 4, "trees": 5, "recipe": "plain"},
+    patches={"size": FIELD, "sampling": FIELD, "normalize": "minmax"},
+)
+LABELS = [3, 70_000, 2**31 + 5, 2**40 + 1, 2**62, 2**62 + 1]
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["2D", "3D"])
+def odd(request):
+    """A bar through many blocks, a frame around another object, dots at the corners, a large blob."""
+    ndim = request.param
+    shape = (9, 104, 97)[3 - ndim :]
+    mask = np.zeros(shape, np.uint64)
+    mask[..., 50:53, 1:96] = LABELS[0]
+    mask[..., 60:95, 20:55] = LABELS[1]
+    mask[..., 66:89, 26:49] = 0
+    mask[..., 74:80, 34:40] = LABELS[2]
+    mask[..., 0, 0] = LABELS[3]
+    mask[..., -1, -1] = LABELS[4]
+    mask[..., 3:45, 40:90] = LABELS[5]
+    image = np.random.default_rng(0).integers(0, 60_000, (2, *shape)).astype(np.uint16)
+    found = pair("odd", image, mask, axes="c" + "zyx"[-ndim:])
+    objects = index_objects(found.mask)
+    size = FIELD if ndim == 2 else (8, FIELD, FIELD)
+    settings = QUICK.changed(patches={"size": size, "sampling": size})
+    classes = pd.Series([1, 2] * 3, index=LABELS)
+    *_, network = fit(collect_training_data([(found, objects, classes)], settings))
+    *_, forest = fit(collect_training_data([(found, objects, classes)], settings.changed(architecture="forest")))
+    return image, mask, found, objects, network.classifier, forest.classifier
+
+
+def naive(image: np.ndarray, mask: np.ndarray, label: int, sides: tuple[int, ...]) -> np.ndarray:
+    """Cut from the whole padded array, scale each channel from 0 to 1, add the object's own mask."""
+    places = np.argwhere(mask == label)
+    first = np.floor(places.mean(axis=0) - (np.array(sides) - 1) / 2 + 0.5).astype(int)
+    margin = [(side, side) for side in sides]
+    window = tuple(slice(start + side, start + 2 * side) for start, side in zip(first, sides))
+    own = np.pad(mask == label, margin)[window]
+    channels = [np.pad(channel.astype(np.float64), margin, mode="reflect")[window] for channel in image]
+    scaled = [(channel - channel.min()) / (channel.max() - channel.min()) for channel in channels]
+    return np.stack([*scaled, own]).astype(np.float32)
+
+
+def in_small_chunks(found, monkeypatch):
+    """Return the same image with small chunks that count how often they are read."""
+    monkeypatch.setitem(blocks.SIDES, found.ndim, (SIDE,) * found.ndim)
+    counting = {kind: Counting(np.asarray(getattr(found, kind))) for kind in ("image", "mask")}
+    arrays = {}
+    for kind, source in counting.items():
+        chunks = (1,) * (source.ndim - found.ndim) + (SIDE,) * found.ndim
+        data = da.from_array(source, chunks=chunks, name=False, meta=np.empty((0,) * source.ndim, source.dtype))
+        arrays[kind] = getattr(found, kind).copy(data=data)
+    return replace(found, **arrays), counting
+
+
+@pytest.mark.parametrize("least", [1, 2, 100])
+def test_each_object_is_seen_as_in_the_whole_array_and_each_chunk_is_read_once(odd, least, monkeypatch):
+    image, mask, found, objects, network, _ = odd
+    for ndim in (2, 3):
+        monkeypatch.setitem(predicting.PART, ("network", ndim), least)
+    chunked, counting = in_small_chunks(found, monkeypatch)
+    events = list(predict(chunked, objects, network, 2))
+    labels = np.concatenate([event.objects for event in events])
+    assert sorted(labels.tolist()) == LABELS
+    for label, probabilities in zip(labels.tolist(), np.concatenate([event.probabilities for event in events])):
+        patch = naive(image, mask, label, tuple(map(int, network.patches.sampling)))
+        np.testing.assert_allclose(probabilities, network.classify(patch[None])[0], atol=2e-5)
+    for source in counting.values():
+        assert len(source.reads) > 10 and set(source.reads.values()) == {1}
+
+
+def test_within_less_memory_chunks_are_read_again_and_the_same_is_found(odd, monkeypatch):
+    _, _, found, objects, network, _ = odd
+    for ndim in (2, 3):
+        monkeypatch.setitem(predicting.PART, ("network", ndim), 1)
+    chunked, _ = in_small_chunks(found, monkeypatch)
+    whole = np.concatenate([event.probabilities for event in predict(chunked, objects, network)])
+    monkeypatch.setattr(decoded, "KEPT_BYTES", 3 * SIDE**found.ndim * 8)
+    kept = []
+    finish = decoded.Shelf.finish
+    monkeypatch.setattr(
+        decoded.Shelf,
+        "finish",
+        lambda self, number: (kept.append(sum(pixels.nbytes for pixels in self._kept.values())), finish(self, number)),
+    )
+    again, counting = in_small_chunks(found, monkeypatch)
+    np.testing.assert_array_equal(
+        np.concatenate([event.probabilities for event in predict(again, objects, network)]), whole
+    )
+    assert max(kept) <= decoded.KEPT_BYTES and max(counting["mask"].reads.values()) > 1
+
+
+def test_the_forest_goes_the_same_way(odd, monkeypatch):
+    _, _, found, objects, _, forest = odd
+    expected = {}
+    for event in predict(found, objects, forest):
+        expected |= dict(zip(event.objects.tolist(), event.probabilities))
+    for ndim in (2, 3):
+        monkeypatch.setitem(predicting.PART, ("forest", ndim), 1)
+    chunked, counting = in_small_chunks(found, monkeypatch)
+    for event in predict(chunked, objects, forest):
+        for label, probabilities in zip(event.objects.tolist(), event.probabilities):
+            np.testing.assert_allclose(probabilities, expected[label], atol=1e-6)
+    assert all(set(source.reads.values()) == {1} for source in counting.values())

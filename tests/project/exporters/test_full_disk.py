@@ -1,0 +1,47 @@
+"""A disk that fills up while a file is being written, for every format: one sentence, and nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from svetlana_jupyter.project.exporters import FORMATS
+
+# No file may grow beyond 100 bytes: what a format writes first is cut short, by the system and not by a mock.
+EXPORTS = """
+import resource, sys
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.export import FORMATS
+from svetlana_jupyter.project.project import Project
+project = Project(sys.argv[1], annotator="ann")
+project.predictions(), project.measure()
+import anndata, openpyxl, pyarrow.parquet
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for name in FORMATS:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        project.export(f"{sys.argv[2]}/{name}", [name])
+        said = "written"
+    except ProjectError as error:
+        said = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    print(name, said, sep=": ", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a system that cannot limit the size of files")
+def test_no_format_leaves_anything_behind(predicted_folder: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(predicted_folder, tmp_path / "data") / "cells.svetlana"
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-c", EXPORTS, str(project), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
+    said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert list(said) == list(FORMATS)
+    for name, sentence in said.items():
+        assert "could not be written (" in sentence and "large" in sentence and "make room" in sentence, name
+    assert list((tmp_path / "out").iterdir()) == []

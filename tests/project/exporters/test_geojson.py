@@ -1,0 +1,88 @@
+"""Outlines for QuPath: the form it reads, the classes and measurements of the table, and the mask pixel for pixel."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from shapely.geometry import shape
+
+from svetlana_jupyter.project.project import Project
+from tests.project.exporters.conftest import LARGEST, NAMES
+
+
+def strict(text: str) -> dict:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def features(file: Path) -> list[dict]:
+    collection = strict(file.read_text("utf-8"))
+    assert set(collection) == {"type", "features"} and collection["type"] == "FeatureCollection"
+    return collection["features"]
+
+
+def test_outlines_fill_to_the_mask_again(predicted: Project, tmp_path: Path) -> None:
+    files = predicted.export(tmp_path / "results", ["geojson"])
+    assert len({file.name.casefold() for file in files}) == len(NAMES)
+    for name, file in zip(NAMES, files):
+        mask = predicted.pair(name).mask.to_numpy()
+        y, x = np.indices(mask.shape) + 0.5
+        again = np.zeros_like(mask)
+        for feature in features(file):
+            geometry = shape(feature["geometry"])
+            assert geometry.is_valid
+            again[shapely.contains_xy(geometry, x, y)] = int(feature["properties"]["name"])
+        np.testing.assert_array_equal(again, mask)
+    kinds = {feature["properties"]["name"]: feature["geometry"]["type"] for feature in features(files[0])}
+    assert kinds["1"] == kinds["2"] == "MultiPolygon" and kinds[str(LARGEST)] == "Polygon"
+
+
+def test_features_have_the_classes_and_numbers_of_the_table(predicted: Project, tmp_path: Path) -> None:
+    predicted.measure(groups=["shape"])
+    file = predicted.export(tmp_path / "results", ["geojson"])[0]
+    table = predicted.predictions([NAMES[0]]).droplevel("image")
+    measured = predicted.measure([NAMES[0]], groups=["shape"]).droplevel("image")
+    found = {int(feature["properties"]["name"]): feature for feature in features(file)}
+    assert sorted(found) == table.index.tolist()
+    colors = {info.name: info.color for info in predicted.classes}
+    for label, row in table.iterrows():
+        properties = found[label]["properties"]
+        assert properties["objectType"] == "detection" and uuid.UUID(found[label]["id"])
+        if row["annotation"] == "ambiguous":
+            assert "classification" not in properties and properties["metadata"]["annotation"] == "ambiguous"
+        else:
+            assert properties["classification"]["name"] == row["class"]
+            assert bytes(properties["classification"]["color"]).hex() == colors[row["class"]][1:]
+        assert properties["metadata"]["predicted"] == row["predicted"]
+        assert properties["metadata"]["image"] == NAMES[0] and properties["metadata"]["plate"] == "P0"
+        for name in ("probability", "p_dim", "p_=bright <b>", "size"):
+            assert np.float32(properties["measurements"][name]) == np.float32(row[name])
+        assert np.float32(properties["measurements"]["area_um2"]) == measured.loc[label, "area_um2"]
+        assert properties["measurements"]["area_um2"] == pytest.approx(row["size"] * 0.125)
+    assert len({feature["id"] for feature in found.values()}) == len(found)
+
+
+def test_what_is_not_known_of_an_object_is_left_out(volume: Project, tmp_path: Path) -> None:
+    (file,) = volume.export(tmp_path / "results", ["geojson"])
+    properties = {feature["properties"]["name"]: feature["properties"] for feature in features(file)}
+    assert properties["2"]["classification"]["name"] == "bright" and "predicted" not in properties["2"]["metadata"]
+    assert "classification" not in properties["3"] and set(properties["3"]["measurements"]) == {"size"}
+
+
+def test_a_volume_is_outlined_plane_by_plane(volume: Project, tmp_path: Path) -> None:
+    (file,) = volume.export(tmp_path / "results", ["geojson"])
+    mask = volume.pair("vol").mask.to_numpy()
+    y, x = np.indices(mask.shape[1:]) + 0.5
+    again = np.zeros_like(mask)
+    for feature in features(file):
+        assert set(feature["geometry"]["plane"]) == {"c", "z", "t"}
+        inside = shapely.contains_xy(shape(feature["geometry"]), x, y)
+        again[feature["geometry"]["plane"]["z"]][inside] = int(feature["properties"]["name"])
+    np.testing.assert_array_equal(again, mask)

@@ -1,0 +1,106 @@
+"""OME-Zarr read by ome-zarr-py, and checked against the schema by ome-zarr-models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Label, Multiscales, Node, Reader
+from ome_zarr_models.v04 import Image, ImageLabel
+
+from svetlana_jupyter.core.io.images import open_mask, spacing_of
+from svetlana_jupyter.project.exporters import ome_zarr as ngff
+from svetlana_jupyter.project.project import Project
+from tests.project.exporters.conftest import LARGEST, NAMES
+
+
+def nodes(file: Path) -> dict[str, Node]:
+    found = Reader(parse_url(file))()
+    return {node.zarr.basename(): node for node in found if any(isinstance(spec, Multiscales) for spec in node.specs)}
+
+
+@pytest.fixture(params=["2D", "3D"])
+def case(request: pytest.FixtureRequest) -> tuple[Project, str]:
+    if request.param == "2D":
+        return request.getfixturevalue("predicted"), NAMES[0]
+    return request.getfixturevalue("volume"), "vol"
+
+
+def test_image_and_labels_are_read_with_scale_and_levels(
+    case: tuple[Project, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ngff, "SMALL", 20)
+    project, image = case
+    file = project.export(tmp_path / "results", ["ome-zarr"])[0]
+    found = nodes(file)
+    assert set(found) == {file.name, "classes", "objects"}
+    pair = project.pair(image)
+    expected = {
+        file.name: project.probability_map(image),
+        "classes": project.class_map(image),
+        "objects": pair.mask,
+    }
+    for name, array in expected.items():
+        node = found[name]
+        assert any(isinstance(spec, Label) for spec in node.specs) == (name != file.name)
+        assert [axis["name"] for axis in node.metadata["axes"]] == list(array.dims)
+        assert all(axis["unit"] == "micrometer" for axis in node.metadata["axes"])
+        assert len(node.data) == 3
+        for level, data in enumerate(node.data):
+            step = 2**level
+            np.testing.assert_array_equal(data, array[..., ::step, ::step])
+            (scale,) = node.metadata["coordinateTransformations"][level]
+            assert scale == {"type": "scale", "scale": [*pair.spacing[:-2], *(step * one for one in pair.spacing[-2:])]}
+
+
+def test_labels_have_the_colours_and_properties_of_classes_and_objects(predicted: Project, tmp_path: Path) -> None:
+    file = predicted.export(tmp_path / "results", ["ome-zarr"])[0]
+    found = nodes(file)
+    colors = {info.name: info.color for info in predicted.classes}
+    classes, objects = found["classes"].metadata, found["objects"].metadata
+    for info in predicted.classes:
+        assert classes["properties"][info.id] == {"class": info.name}
+        assert bytes(round(255 * part) for part in classes["color"][info.id][:3]).hex() == info.color[1:]
+    assert classes["properties"][255] == {"class": "not predicted"}
+    table = predicted.predictions([NAMES[0]]).droplevel("image")
+    assert sorted(objects["properties"]) == table.index.tolist() and LARGEST in table.index
+    for label, row in table.iterrows():
+        known = objects["properties"][label]
+        assert known["predicted"] == row["predicted"] and np.float32(known["probability"]) == row["probability"]
+        shown = bytes(round(255 * part) for part in objects["color"][label][:3]).hex()
+        if row["annotation"] == "ambiguous":
+            assert "class" not in known and shown == "808080"
+        else:
+            assert known["class"] == row["class"] and shown == colors[row["class"]][1:]
+
+
+def test_the_metadata_is_that_of_version_0_4(case: tuple[Project, str], tmp_path: Path) -> None:
+    file = case[0].export(tmp_path / "results", ["ome-zarr"])[0]
+    image = Image.from_zarr(zarr.open_group(file, mode="r"))
+    assert image.labels is not None and set(image.labels.attributes.labels) == {"classes", "objects"}
+    for name in ("classes", "objects"):
+        label = ImageLabel.from_zarr(zarr.open_group(file / "labels" / name, mode="r"))
+        assert label.attributes.image_label.source.image == "../../"
+
+
+def test_a_label_image_opens_as_a_mask_again(case: tuple[Project, str], tmp_path: Path) -> None:
+    project, image = case
+    file = project.export(tmp_path / "results", ["ome-zarr"])[0]
+    again = open_mask(file / "labels" / "objects")
+    np.testing.assert_array_equal(again, project.pair(image).mask)
+    assert spacing_of(again) == project.pair(image).spacing
+
+
+def test_an_export_that_fails_midway_leaves_the_earlier_one(
+    predicted: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = predicted.export(tmp_path / "results", ["ome-zarr"])[0]
+    before = {part: part.read_bytes() for part in file.rglob("*") if part.is_file()}
+    monkeypatch.setattr(ngff, "_of_objects", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predicted.export(tmp_path / "results", ["ome-zarr"])
+    assert {part: part.read_bytes() for part in file.rglob("*") if part.is_file()} == before
+    assert {part.name for part in file.parent.glob(".*")} == set()

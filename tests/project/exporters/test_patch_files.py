@@ -1,0 +1,119 @@
+"""Annotated patches: a folder a class, every file the image's own pixels in its own type, and a table of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.storage import file_name
+from tests.project.exporters.conftest import NAMES, flat
+
+
+def table_of(folder: Path) -> pd.DataFrame:
+    table = pd.read_csv(folder / "patches.csv")
+    files = {str(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file()}
+    assert files == {*table["file"], "patches.csv"}
+    return table
+
+
+def cropped(image: np.ndarray, row: pd.Series) -> np.ndarray:
+    """The part of an image (C, ..., y, x) under a patch, reflected beyond the border."""
+    axes = "zyx"[-(image.ndim - 1) :]
+    low, high = ([int(row[f"{axis}{end}"]) for axis in axes] for end in "01")
+    margin = [(max(0, -a), max(0, b - n)) for a, b, n in zip(low, high, image.shape[1:])]
+    wide = np.pad(image, [(0, 0), *margin], mode="reflect")
+    starts = [a + before for a, (before, _) in zip(low, margin)]
+    return wide[(slice(None), *(slice(a, a + y - x) for a, x, y in zip(starts, low, high)))]
+
+
+def test_patches_of_two_channels_are_tiffs_with_the_pixels_of_the_image(predicted: Project, tmp_path: Path) -> None:
+    (folder,) = predicted.export(tmp_path / "results", ["patches"])
+    table = table_of(folder)
+    assert {part.name for part in folder.iterdir()} == {"dim", file_name("=bright <b>"), "patches.csv"}
+    assert table["object"].tolist() == [1, 2, 3, 4, 5, 6] and set(table["image"]) == {NAMES[0]}
+    image = flat(0)[0]
+    for _, row in table.iterrows():
+        assert row["class"] == ["=bright <b>", "dim"][row["object"] % 2] and row["plate"] == "P0"
+        with tifffile.TiffFile(folder / row["file"]) as tiff:
+            assert tiff.is_imagej and tiff.series[0].axes == "CYX"
+            np.testing.assert_array_equal(tiff.asarray(), cropped(image, row))
+        center = predicted.objects(NAMES[0]).loc[row["object"]]
+        assert abs((row["y0"] + row["y1"] - 1) / 2 - center["y"]) <= 0.5
+    assert (table["y0"] < 0).any(), "the border is among them"
+    assert len(set(table["y1"] - table["y0"])) == 1
+
+
+@pytest.mark.parametrize("size", [15, 16])
+def test_patches_have_the_size_of_the_settings_and_the_object_in_the_middle(
+    predicted: Project, tmp_path: Path, size: int
+) -> None:
+    predicted.settings = predicted.settings.changed(patches={"size": size})
+    (folder,) = predicted.export(tmp_path / "results", ["patches"])
+    table = table_of(folder).set_index("object")
+    objects = predicted.objects(NAMES[0]).loc[table.index]
+    assert (objects["y"] % 0.5 != 0).any()
+    for axis in "yx":
+        assert (table[f"{axis}1"] - table[f"{axis}0"] == size).all()
+        middle = (table[f"{axis}0"] + table[f"{axis}1"] - 1) / 2
+        assert ((middle - objects[axis]).abs() <= 0.5).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_patches_of_pictures_are_png(tmp_path: Path, dtype: type, channels: int) -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:20, 10:20] = 1
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (channels, 40, 40)).astype(dtype)
+    project = Project(tmp_path / "p.svetlana", classes=["patches.csv"])
+    project.add("a", image, mask, "cyx")
+    project.annotate("a", 1, "patches.csv")
+    (folder,) = project.export(tmp_path / "results", ["patches"])
+    (row,) = [row for _, row in pd.read_csv(folder / "patches.csv").iterrows()]
+    assert row["file"] == "patches.csv (2)/a_1.png" and not row["test_set"]
+    expected = np.moveaxis(cropped(image, row), 0, -1).squeeze()
+    if (channels, dtype) == (3, np.uint16):  # Pillow keeps eight bits of these
+        import cv2
+
+        found = cv2.imread(str(folder / row["file"]), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    else:
+        with Image.open(folder / row["file"]) as picture:
+            found = np.asarray(picture)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_patches_of_a_volume_keep_all_planes_and_float_values(volume: Project, tmp_path: Path) -> None:
+    (folder,) = volume.export(tmp_path / "results", ["patches"])
+    image = volume.pair("vol").image.to_numpy()
+    table = table_of(folder)
+    assert len(table) == 2
+    for _, row in table.iterrows():
+        found = tifffile.imread(folder / row["file"])
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, cropped(image, row)[0])
+
+
+def test_objects_of_the_test_set_are_told_apart(
+    predicted: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svetlana_jupyter.project.project.FEWEST", 5)
+    drawn = predicted.draw_test_set(10).index
+    image, label = drawn[0]
+    predicted.annotate(image, label, "dim")
+    (folder,) = predicted.export(tmp_path / "results", ["patches"])
+    table = table_of(folder)
+    assert table[table["test_set"]][["image", "object"]].to_numpy().tolist() == [[image, label]] and len(table) == 7
+
+
+def test_without_annotations_there_is_nothing_to_write(volume: Project, tmp_path: Path) -> None:
+    volume.erase("vol", [1, 2])
+    with pytest.raises(ProjectError, match="no annotated patches yet"):
+        volume.export(tmp_path / "results", ["csv", "patches"])
+    assert not (tmp_path / "results").exists()

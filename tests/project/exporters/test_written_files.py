@@ -1,0 +1,72 @@
+"""An export beside the notebook: one moment's results whatever is annotated meanwhile, progress, and a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.exporters import FORMATS, Export
+from svetlana_jupyter.project.jobs import JobState
+from svetlana_jupyter.project.project import Project
+from tests.project.exporters.conftest import NAMES
+
+
+def test_it_is_told_how_far_it_is_and_what_was_written(predicted: Project, tmp_path: Path) -> None:
+    seen: list[tuple[float, str]] = []
+    predicted.observe(lambda change: change["new"] and seen.append((change["new"].done, change["new"].text)), "job")
+    predicted.start_export(tmp_path / "results", ["csv", "masks", "geojson"])
+    predicted._jobs.wait(60)
+    assert predicted.trouble == "" and predicted.job is None
+    parts = [done for done, _ in seen]
+    assert parts == sorted(parts) and parts[-1] == 1 and len(set(parts)) > 5
+    assert "objects.csv is written" in [text for _, text in seen]
+    written = predicted.exported
+    assert all(file.exists() for file in written.files) and len(written.files) == 3 + 4 + 2
+    assert predicted.status == written.text and "and 5 more" in written.text
+
+
+def test_all_files_agree_on_what_stood_when_it_began(predicted: Project, tmp_path: Path) -> None:
+    before = predicted.predictions()
+    files = Export(predicted, tmp_path / "results", ["csv", "excel"]).files()
+    next(files)
+    predicted.annotate(NAMES[1], 1, "=bright <b>")
+    last = list(files)[-1]
+    found = pd.read_excel(last, sheet_name="objects")["annotation"]
+    assert (
+        found.notna().sum() == before["annotation"].notna().sum() == predicted.predictions()["annotation"].count() - 1
+    )
+
+
+def test_a_stop_leaves_whole_files_alone(predicted: Project, tmp_path: Path) -> None:
+    asked = []
+
+    def stop() -> bool:
+        asked.append(len(list((tmp_path / "results").glob("*.geojson"))))
+        return asked[-1] == 1 and asked.count(1) > 3
+
+    export = Export(predicted, tmp_path / "results", ["geojson", "csv"])
+    files = list(export.files(stop))
+    assert export.stopped and len(files) == 1
+    assert {file.name for file in (tmp_path / "results").iterdir()} == {files[0].name, "export.json"}
+    assert len(asked) > 4, "it was asked in the middle of the second file"
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_every_format_can_be_stopped_in_the_middle_or_is_done_at_once(
+    predicted: Project, tmp_path: Path, name: str
+) -> None:
+    export = Export(predicted, tmp_path / "results", [name])
+    files = list(export.files(lambda: True))
+    assert export.stopped == (name not in ("csv", "parquet", "anndata"))
+    assert bool(files) != export.stopped and (tmp_path / "results").exists() != export.stopped
+
+
+def test_one_job_at_a_time(predicted: Project, tmp_path: Path) -> None:
+    predicted.job = JobState("export")
+    with pytest.raises(ProjectError, match="an export is running; wait for it"):
+        predicted.start_training()
+    with pytest.raises(ProjectError, match="an export is running; wait for it"):
+        predicted.start_export(tmp_path / "results")

@@ -1,0 +1,134 @@
+"""Blocks that do not decode and images that are gone cost their own objects and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from svetlana_jupyter.core.io import chunks as blocks
+from svetlana_jupyter.core.io import sources as stored
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.learn import inference as predict
+from svetlana_jupyter.project.project import Project
+from tests.project.conftest import CLASSES, squares
+
+SIZE = 20
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Forty squares in a Zarr with small chunks, and an image that stays whole; a network and a forest."""
+    folder = tmp_path_factory.mktemp("damage")
+    project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
+    for name, count in (("other", 8), ("large", 40)):
+        for kind, array in zip(("image", "mask"), squares(count, seed=3)):
+            zarr.create_array(folder / f"{name}_{kind}.zarr", data=array, chunks=(16, 16))
+        project.add(name, folder / f"{name}_image.zarr", folder / f"{name}_mask.zarr")
+    project.annotate("other", [1, 3], "dim")
+    project.annotate("other", [2, 4], "bright")
+    patches = {"size": SIZE, "normalize": "minmax"}
+    for architecture in ("forest", "small_cnn"):
+        quick = {"epochs": 1, "steps": 2, "width": 4, "depth": 2, "threads": 1, "folds": 2, "trees": 10}
+        project.train(architecture=architecture, patches=patches, **quick)
+    return folder
+
+
+@pytest.fixture
+def trained(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The same in several parts, for one test."""
+    monkeypatch.setattr(stored, "BLOCK_PIXELS", 256)
+    monkeypatch.setitem(blocks.SIDES, 2, (48, 48))
+    for kind in ("network", "forest"):
+        monkeypatch.setitem(predict.PART, (kind, 2), 8)
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Project(tmp_path / "cells.svetlana", annotator="ann")
+
+
+def spoil(chunk: Path) -> bytes:
+    before = chunk.read_bytes()
+    chunk.write_bytes(b"\x00" * len(before))
+    return before
+
+
+def touching(project: Project, row: int, column: int, reach: int) -> set[int]:
+    """Objects whose box, or field of view where there is no box to see, touches the chunk of 16 pixels."""
+    objects = project.objects("large")
+    found = set()
+    for label, o in objects.iterrows():
+        low, high = np.array([o.y0, o.x0]) - reach, np.array([o.y1, o.x1]) + reach
+        if (low < 16 * np.array([row + 1, column + 1])).all() and (high > 16 * np.array([row, column])).all():
+            found.add(int(label))
+    return found
+
+
+@pytest.mark.parametrize(("run", "kind", "reach"), [("0002", "image", 4), ("0002", "mask", 4), ("0001", "mask", 5)])
+def test_objects_under_a_block_that_does_not_decode_are_listed_and_the_rest_is_done(
+    trained, tmp_path, run, kind, reach
+):
+    trained.choose_run(run)
+    trained.predict(["large"])
+    before = trained.run().read_predictions("large")
+    trained.run().predictions_file("large").unlink()
+    shutil.rmtree(trained.path / "measurements", ignore_errors=True)
+    objects = trained.objects("large")
+    trained._catalog._pairs.clear()
+    chunk = tmp_path / f"large_{kind}.zarr" / "c" / "8" / "3"
+    whole = spoil(chunk)
+    trained._catalog._tables["large"] = objects  # found when the mask was whole
+    trained.predict()
+    expected = touching(trained, 8, 3, reach)
+    failed = trained.failed()
+    assert set(failed.index.get_level_values("object")) == expected and 0 < len(expected) < 10
+    assert set(failed.index.get_level_values("image")) == {"large"}
+    assert failed["why"].str.contains(f"a piece of .*large_{kind}.zarr cannot be read").all()
+    assert f"{len(expected)} objects of large could not be read and have no prediction" in trained.trouble
+    table = trained.predictions(["large"]).droplevel("image")
+    assert set(table.index[table["predicted"].isna()]) == expected
+    done = before.drop(index=list(expected))
+    np.testing.assert_allclose(trained.run().read_predictions("large"), done, atol=1e-5)
+    assert trained.predictions(["other"])["predicted"].notna().all()
+
+    chunk.write_bytes(whole)
+    trained.predict()
+    assert trained.failed().empty and trained.trouble == ""
+    after = trained.run().read_predictions("large")
+    np.testing.assert_array_equal(after, before)
+    folder = trained.run().predictions_file("large").parent
+    assert sorted(path.name for path in folder.iterdir()) == ["large.parquet", "other.parquet"]
+
+
+def test_an_image_that_is_gone_is_said_at_the_end_and_the_others_are_predicted(trained, tmp_path):
+    (tmp_path / "other_image.zarr").rename(tmp_path / "away")
+    with pytest.raises(
+        InputError, match=r"1 of 2 images could not be predicted\. The others.*other_image\.zarr does not exist"
+    ):
+        trained.predict()
+    assert trained.predictions(["large"])["predicted"].notna().all() and trained.job is None
+    with pytest.raises(InputError, match="the image could not be predicted"):
+        trained.predict(["other"])
+    (tmp_path / "away").rename(tmp_path / "other_image.zarr")
+    trained.predict()
+    assert trained.predictions()["predicted"].notna().all()
+
+
+def test_an_image_that_goes_while_it_is_predicted_keeps_what_was_done(trained, tmp_path):
+    away = False
+
+    def take_away(change):
+        nonlocal away
+        if not away and list(trained.run().path.glob("predictions/large.*.parts/*.parquet")):
+            (tmp_path / "large_image.zarr").rename(tmp_path / "away")
+            away = True
+
+    trained.observe(take_away, "job")
+    with pytest.raises(InputError, match=r"large_image\.zarr is gone"):
+        trained.predict()
+    assert trained.predictions(["other"])["predicted"].notna().all()
+    assert list(trained.run().path.glob("predictions/large.*.parts/*.parquet"))
+    (tmp_path / "away").rename(tmp_path / "large_image.zarr")
+    trained.predict()
+    assert trained.predictions()["predicted"].notna().all()

@@ -1,0 +1,234 @@
+"""A new segmentation: annotations go over to the objects in the place of theirs, and nothing is forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from svetlana_jupyter.core.annotations import Label
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project import mask_replacement as replacement
+from svetlana_jupyter.project.jobs import JobState
+from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
+from tests.project.test_project import bytes_of
+
+
+def resegmented() -> np.ndarray:
+    """The twelve squares again: 1 as it was, 2 another number, 3 in two parts, 4 and 8 as one, 5 not found."""
+    old, new = squares(seed=1)[1], squares(seed=1)[1].astype(np.int32)
+    rows, columns = np.indices(old.shape)
+    new[old == 2] = 102
+    new[(old == 3) & (columns < 60)] = 30
+    new[(old == 3) & (columns >= 60)] = 31
+    new[(columns >= 78) & (columns < 90) & (rows >= 6) & (rows < 42)] = 40
+    new[old == 5] = 0
+    return new
+
+
+def annotated(project: Project) -> Project:
+    project.annotate("P1_A1", [1, 3, 5], "dim")
+    project.annotate("P1_A1", [2, 4, 8], "bright")
+    return project
+
+
+def said(project: Project) -> dict[int, str]:
+    return {object: name for (_, object), name in project.labels()["class"].items()}
+
+
+def reopened(project: Project, annotator: str = "ann") -> Project:
+    project._labelling.book.close()
+    return Project(project.path, annotator=annotator)
+
+
+@pytest.mark.parametrize("overwritten", [False, True])
+def test_annotations_go_over_and_the_report_says_how(project: Project, wells: Path, overwritten: bool) -> None:
+    log = annotated(project)._labelling.book.file
+    before = log.read_bytes()
+    file = wells / "masks" / ("P1_A1.tif" if overwritten else "P1_A1_v2.tif")
+    tifffile.imwrite(file, resegmented())
+    report = project.replace_mask("P1_A1", file)
+    assert report["fate"].to_dict() == {
+        1: "kept",
+        2: "moved",
+        3: "lost" if overwritten else "split",
+        4: "lost" if overwritten else "merged",
+        5: "lost",
+        8: "lost" if overwritten else "merged",
+    }
+    assert report.attrs["matched_by"] == ("boxes" if overwritten else "pixels")
+    assert report.loc[2, "new"] == (102,) and report.loc[2, "share"] == 1 and report.loc[2, "carried"] == (102,)
+    expected = {1: "dim", 102: "bright"} | ({} if overwritten else {30: "dim", 31: "dim", 40: "bright"})
+    assert said(project) == said(reopened(project)) == expected
+    assert log.read_bytes() == before, "the log is not touched"
+    assert "1 kept, 1 moved" in project.status
+
+
+def test_what_would_become_of_annotations_is_known_before_anything_changes(
+    project: Project, wells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotated(project)
+    project.objects("P1_A1")
+    file = wells / "masks" / "P1_A1_v2.tif"
+    tifffile.imwrite(file, squares(seed=1)[1])
+    assert project.check_mask("P1_A1", file)["fate"].eq("kept").all()
+    tifffile.imwrite(file, resegmented())
+    before = bytes_of(wells)
+    checked = project.check_mask("P1_A1", file)
+    assert bytes_of(wells) == before and said(project)[2] == "bright"
+
+    def again(*_: object) -> None:
+        raise AssertionError("it was read already")
+
+    with monkeypatch.context() as once:
+        once.setattr(replacement, "index_objects", again)
+        report = project.replace_mask("P1_A1", file)
+    assert report.drop(columns="carried").equals(checked) and report.loc[3, "carried"] == (30, 31)
+
+
+def test_undo_reaches_behind_a_new_mask_and_new_annotations_name_new_objects(project: Project) -> None:
+    annotated(project).replace_mask("P1_A1", resegmented())
+    project.annotate("P1_A1", 102, "dim")
+    project.annotate("P1_A1", 6, "bright")
+    again = reopened(project)
+    assert said(again) == {1: "dim", 102: "dim", 30: "dim", 31: "dim", 40: "bright", 6: "bright"}
+    for _ in range(3):
+        again.undo()
+    assert said(again) == {1: "dim", 30: "dim", 31: "dim"}, "the gesture that said bright of 2, 4 and 8 is undone"
+    assert set(again.touched) == {("P1_A1", 102), ("P1_A1", 40)}
+    again.redo()
+    assert said(again)[102] == "bright"
+
+
+def test_an_annotation_that_came_along_can_be_erased(project: Project) -> None:
+    annotated(project).replace_mask("P1_A1", resegmented())
+    project.erase("P1_A1", 102)
+    assert project.label_of("P1_A1", 102) == Label() and 102 not in said(reopened(project))
+
+
+def test_what_others_said_goes_over_too_whenever_it_comes_in(project: Project) -> None:
+    other = Project(project.path, annotator="bo")
+    project.replace_mask("P1_A1", resegmented())
+    other.annotate("P1_A1", 2, "bright")  # bo's notebook still shows the old mask
+    assert said(reopened(project)) == {102: "bright"}
+    other = reopened(other, "bo")
+    other.annotate("P1_A1", 102, "dim")
+    assert said(reopened(project)) == {102: "dim"}
+
+
+def test_a_twin_with_the_old_mask_is_refused_once_the_new_one_was_annotated(project: Project) -> None:
+    twin = Project(project.path, annotator="ann")
+    project.replace_mask("P1_A1", resegmented())
+    project.annotate("P1_A1", 102, "dim")
+    seen = twin.images_version
+    with pytest.raises(ProjectError, match="mask of 'P1_A1' was replaced"):
+        twin.annotate("P1_A1", 2, "bright")
+    assert twin.images_version == seen + 1 and said(twin) == {102: "dim"}
+    twin.annotate("P1_A1", 30, "bright")
+    assert said(project) == {102: "dim", 30: "bright"}
+
+
+def test_the_same_mask_again_changes_nothing(project: Project, wells: Path) -> None:
+    annotated(project).objects("P1_A1")
+    before = bytes_of(project.path)
+    report = project.replace_mask("P1_A1", wells / "masks" / "P1_A1.tif")
+    assert set(report["fate"]) == {"kept"} and len(report) == 6 and bytes_of(project.path) == before
+
+
+def test_a_notebook_run_again_from_the_top_changes_nothing(project: Project, wells: Path) -> None:
+    annotated(project).replace_mask("P1_A1", resegmented())
+    project.replace_mask("P1_A1", resegmented())
+    before = said(project), project.images
+    project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
+    project.replace_mask("P1_A1", resegmented())
+    assert (said(project), project.images) == before
+
+
+def test_a_mask_may_be_replaced_again_and_by_the_old_one(project: Project, wells: Path) -> None:
+    annotated(project).replace_mask("P1_A1", resegmented())
+    report = project.replace_mask("P1_A1", wells / "masks" / "P1_A1.tif")
+    assert report.loc[102, "new"] == (2,) and report.loc[30, "fate"] == "merged"
+    assert said(reopened(project)) == {1: "dim", 2: "bright", 3: "dim", 4: "bright", 8: "bright"}
+    assert len(project.objects("P1_A1")) == 12
+
+
+@pytest.mark.parametrize(
+    ("mask", "problem"),
+    [
+        (np.ones((5, 5), int), "same shape"),
+        (np.zeros((72, 96)), "integers"),
+        (np.zeros((72, 96), int), "at least one object"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused_and_changes_nothing(project: Project, mask, problem: str) -> None:
+    annotated(project)
+    before = bytes_of(project.path)
+    with pytest.raises(InputError, match=problem):
+        project.replace_mask("P1_A1", mask)
+    assert bytes_of(project.path) == before
+
+
+def test_what_was_predicted_on_the_old_mask_is_not_shown_for_the_new_one(project: Project) -> None:
+    annotated(project).train(architecture="forest")
+    project.predict()
+    assert len(project.probabilities("P1_A1")) == 12
+    version = project.predictions_version
+    project.replace_mask("P1_A1", resegmented())
+    assert project.probabilities("P1_A1").empty and len(project.probabilities("P1_A2")) == 12
+    assert project.predictions_version > version
+    project.predict(["P1_A1"])
+    assert sorted(reopened(project).probabilities("P1_A1").index) == sorted(np.unique(resegmented())[1:])
+
+
+def test_a_mask_is_not_replaced_under_a_running_job(project: Project) -> None:
+    project.job = JobState("training")
+    with pytest.raises(ProjectError, match="a training reads these objects"):
+        project.replace_mask("P1_A1", resegmented())
+
+
+def test_links_that_are_missing_are_said_when_the_project_is_opened(project: Project) -> None:
+    annotated(project).replace_mask("P1_A1", resegmented())
+    (project.path / "masks" / "P1_A1.1.csv").unlink()
+    with pytest.raises(ProjectError, match="restore it from a backup"):
+        reopened(project)
+
+
+def test_the_table_of_everything_says_which_mask_a_row_speaks_of(project: Project) -> None:
+    annotated(project).replace_mask("P1_A1", resegmented())
+    project.annotate("P1_A1", 102, "dim")
+    table: pd.DataFrame = project.annotations()
+    assert table["mask"].tolist() == [0] * 6 + [1]
+
+
+def test_a_mask_that_was_overwritten_is_said_before_annotations_stand_for_other_objects(
+    project: Project, wells: Path
+) -> None:
+    annotated(project)._labelling.book.close()
+    file = wells / "masks" / "P1_A1.tif"
+    tifffile.imwrite(file, resegmented())
+    for _ in range(2):
+        again = Project(project.path, annotator="ann")
+        assert 102 in again.objects("P1_A1").index
+        with pytest.raises(ProjectError, match=r"overwritten since it was annotated: call project\.replace_mask"):
+            again.annotate("P1_A1", 102, "dim")
+        assert "overwritten" in again.readiness()
+        again.annotate("P1_A2", 1, "dim")
+        again._labelling.book.close()
+    again = Project(project.path, annotator="ann")
+    again.objects("P1_A1")
+    again.replace_mask("P1_A1", file)
+    again.annotate("P1_A1", 40, "dim")
+    assert said(again) == {1: "dim", 102: "bright", 40: "dim"}
+
+
+def test_a_mask_copied_to_another_time_is_the_same_mask(project: Project, wells: Path) -> None:
+    annotated(project)._labelling.book.close()
+    file = wells / "masks" / "P1_A1.tif"
+    tifffile.imwrite(file, tifffile.imread(file), compression="zlib")
+    again = Project(project.path, annotator="ann")
+    again.annotate("P1_A1", 12, "dim")
+    assert again.readiness() == ""

@@ -1,0 +1,69 @@
+"""A run says when its augmentation destroyed what tells the classes apart, and only then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from svetlana_jupyter.core import allowed_cues as candidates
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.project import training_job as training
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.samples import stripes
+
+SMALL = {"epochs": 15, "steps": 8, "depth": 2, "width": 8, "trees": 10, "folds": 2, "patches": {"sampling": 20}}
+QUICK = {"recipe": "default", **SMALL}
+
+
+@pytest.fixture
+def striped(tmp_path):
+    """A project whose classes differ by the direction of their stripes, all annotated."""
+    sample = stripes(0, size=360, count=60)
+    made = Project(tmp_path / "stripes.svetlana", classes=sample.names)
+    made.add("stripes", sample.image, sample.mask, axes="yx")
+    for object, name in sample.class_names().items():
+        made.annotate("stripes", object, name)
+    return made
+
+
+def test_free_rotations_of_stripes_are_warned_of_with_the_score_without_them(striped):
+    run = striped.train(**QUICK, augmentation={"rotation": "free"})
+    assert run.warning == striped.evaluate().warning != "" and run.warning not in run.note
+    assert "Augmentation destroys the classes: without it" in striped.evaluate().text
+    assert "how objects are turned" in striped.evaluate().text
+
+
+def test_half_turns_of_stripes_are_not_warned_of(striped):
+    striped.train(**QUICK, augmentation={"rotation": "half_turns"})
+    assert "ugmentation" not in striped.evaluate().text
+
+
+def test_what_may_not_count_is_not_warned_of(striped):
+    striped.train(**QUICK, may_use=["surroundings", "brightness", "size"], augmentation={"brightness": 0, "noise": 0})
+    assert "ugmentation" not in striped.evaluate().text
+
+
+def test_a_search_that_may_not_leave_out_the_rotations_is_warned_of_too(striped, monkeypatch):
+    monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "object"))
+    striped.train(**SMALL, augmentation={"rotation": "free"})
+    assert len(striped.run().tried()) == 2
+    assert "Augmentation destroys the classes: without it" in striped.run().warning
+
+
+def test_what_was_tried_without_augmentation_is_not_trained_once_more(striped, monkeypatch):
+    monkeypatch.setattr(training, "_validated", None)
+    samples = striped._task(TrainingSettings(**QUICK), {}, 1).samples(TrainingSettings(**QUICK))
+    truth = np.arange(len(samples)) % 2
+    right = pd.DataFrame({"image": samples.images, "object": samples.objects, "truth": truth, "predicted": truth})
+    wrong = right.assign(predicted=np.arange(len(samples)) // 2 % 2)
+    said = returned(training._warned(samples, wrong, lambda: False, right))
+    assert said.startswith(f"Augmentation destroys the classes: without it {len(samples)} of {len(samples)}")
+    assert returned(training._warned(samples, right, lambda: False, wrong)) == ""
+
+
+def returned(work):
+    """Return what a generator returns that yields nothing."""
+    with pytest.raises(StopIteration) as over:
+        next(work)
+    return over.value.value

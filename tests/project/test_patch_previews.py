@@ -1,0 +1,141 @@
+"""The patch that a person is shown is the one that a classifier is given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from svetlana_jupyter.core.patches import cut_patches
+from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
+from svetlana_jupyter.errors import InputError, SettingsError
+from svetlana_jupyter.learn.augmentation import Augmenter
+from svetlana_jupyter.learn.dataset import collect_training_data
+from svetlana_jupyter.learn.training import fit
+from svetlana_jupyter.project.patch_previews import classifier_patch, patch_settings
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.samples import bright_foci_3d, gray_cells
+
+
+@pytest.fixture(params=["plane", "volume"])
+def cells(request, tmp_path):
+    """A project with one image, nothing annotated."""
+    sample = gray_cells(0, size=300, count=30) if request.param == "plane" else bright_foci_3d(0)
+    made = Project(tmp_path / "cells.svetlana", classes=["a", "b"])
+    made.add("cells", sample.image, sample.mask, axes="yx" if request.param == "plane" else "zyx")
+    return made
+
+
+def test_before_any_training_the_patch_is_what_a_training_would_cut(cells):
+    settings = patch_settings(cells, "cells")
+    objects = cells.objects("cells")
+    assert settings.is_frozen
+    cut = {
+        object: pixels
+        for labels, patches in cut_patches(cells.pair("cells"), objects, settings)
+        for object, pixels in zip(labels, patches)
+    }
+    for object in objects.index[:5]:
+        patch = classifier_patch(cells, "cells", int(object), settings)
+        np.testing.assert_allclose(patch.to_numpy(), cut[object], rtol=1e-5, atol=1e-5)
+        assert patch["c"].values[-1] == "mask" and patch.sizes["c"] == len(cut[object])
+        middle = objects.loc[object, ["y", "x"]].to_numpy(float)
+        seen = [float((patch[axis][0] + patch[axis][-1]) / 2) for axis in "yx"]
+        assert np.abs(np.subtract(seen, middle)).max() <= 1
+
+
+def test_with_annotations_the_settings_are_those_that_a_training_freezes(cells):
+    objects = cells.objects("cells").index
+    for object in objects[:8]:
+        cells.annotate("cells", int(object), "a" if object % 2 else "b")
+    run = cells.train(architecture="forest", trees=10)
+    frozen = patch_settings(cells, "cells")
+    assert list(frozen.size) == list(run.settings["patches"]["size"])
+    assert list(frozen.sampling) == list(run.settings["patches"]["sampling"])
+
+
+def test_a_network_that_needs_finer_patches_is_shown_them(cells):
+    deep = TrainingSettings(depth=6)
+    assert max(patch_settings(cells, "cells").sampling) < 64
+    assert max(patch_settings(cells, "cells", deep).sampling) == 64
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"augmentation": {"color": 0.2, "blur": 0.5, "shift": 0.1}},
+        {"augmentation": {"rotation": "free", "gamma": 0.3}},
+        {"may_use": []},
+        {"may_use": ["surroundings"]},
+        {"augmentation": {"pipeline": {"transform": {"__class_fullname__": "Affine", "rotate": (-40, 40), "p": 0.8}}}},
+    ],
+    ids=str,
+)
+def test_previewed_patches_are_those_that_training_draws(cells, values):
+    objects = cells.objects("cells")
+    for object in objects.index[:8]:
+        cells.annotate("cells", int(object), "a" if object % 2 else "b")
+    settings = TrainingSettings(**values, seed=3)
+    labels = cells.labels()["class_id"].droplevel("image")
+    samples = collect_training_data([(cells.pair("cells"), objects, labels)], settings)
+    *_, fitted = fit(replace(samples, settings=samples.settings.changed(epochs=1, steps=1)))
+    standardize = fitted.classifier.module.standardize
+    drawn = torch.from_numpy(samples.inputs[[2]]).expand(8, *samples.inputs.shape[1:])
+    augment = Augmenter(samples.settings, standardize.mean, standardize.deviation)
+    expected = augment(drawn, torch.Generator().manual_seed(3))
+    found = cells.preview_augmentation("cells", int(samples.objects[2]), settings)
+    np.testing.assert_allclose(found.to_numpy(), expected.numpy(), atol=2e-4)
+    assert found.dims == ("n", "c", *"zyx"[-cells.pair("cells").ndim :])
+    assert (found["c"].values[-1] == "mask") == samples.settings.patches.mask_channel
+    assert TrainingSettings.from_json(found.attrs["settings"]) == samples.settings
+
+
+def test_without_augmentation_the_preview_shows_the_patch_itself_before_anything_is_annotated(cells):
+    object = int(cells.objects("cells").index[0])
+    cells.settings = TrainingSettings(augmentation=AugmentSettings.none())
+    found = cells.preview_augmentation("cells", object, n=3)
+    expected = classifier_patch(cells, "cells", object, patch_settings(cells, "cells"))
+    assert found.sizes["n"] == 3
+    for patch in found.to_numpy():
+        np.testing.assert_allclose(patch, expected.to_numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_pipeline_is_tried_when_it_is_set_and_what_fails_is_not_kept(cells):
+    before = cells.settings
+    crop = {"transform": {"__class_fullname__": "RandomCrop", "height": 6, "width": 6, "p": 0.1}}
+    with pytest.raises(SettingsError, match="RandomCrop makes"):
+        cells.settings = before.changed(augmentation={"pipeline": crop})
+    assert cells.settings == before
+    flip = {"transform": {"__class_fullname__": "HorizontalFlip", "p": 1.0}}
+    cells.settings = before.changed(augmentation={"pipeline": flip})
+    assert cells.settings.augmentation.pipeline == flip
+    assert cells.preview_augmentation("cells", int(cells.objects("cells").index[0])).sizes["n"] == 8
+
+
+def test_a_pipeline_that_asks_for_the_shape_that_patches_will_have_is_welcome(cells):
+    settings = cells.settings
+    cells.objects("cells")
+    height, width = patch_settings(cells, "cells").sampling[-2:]
+    resize = {"transform": {"__class_fullname__": "Resize", "height": height, "width": width, "p": 1.0}}
+    cells.settings = settings.changed(augmentation={"pipeline": resize})
+    resize["transform"]["height"] += 1
+    with pytest.raises(SettingsError, match="Resize makes"):
+        cells.settings = settings.changed(augmentation={"pipeline": resize})
+
+
+def test_before_objects_are_found_a_pipeline_that_asks_for_a_shape_needs_a_sampling(tmp_path):
+    project = Project(tmp_path / "new.svetlana", classes=["a", "b"])
+    resize = {"transform": {"__class_fullname__": "Resize", "height": 30, "width": 30, "p": 1.0}}
+    settings = TrainingSettings(augmentation={"pipeline": resize})
+    with pytest.raises(SettingsError, match="give patches a sampling: 24 is a guess"):
+        project.settings = settings
+    project.settings = settings.changed(patches={"sampling": 30})
+
+
+def test_an_object_that_is_not_there_is_refused(cells):
+    with pytest.raises(InputError, match="cells has no object 9999"):
+        classifier_patch(cells, "cells", 9999, patch_settings(cells, "cells"))
+    with pytest.raises(InputError, match="cells has no object 9999"):
+        cells.preview_augmentation("cells", 9999)

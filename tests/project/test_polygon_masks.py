@@ -1,0 +1,183 @@
+"""Outlines from QuPath become masks and annotations, pixel by pixel, and what cannot be is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from svetlana_jupyter.core.io.images import open_mask
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
+from tests.project.test_project import classes_of
+
+
+def ring(y0: float, x0: float, y1: float, x1: float) -> list[list[float]]:
+    """A rectangle as GeoJSON has it: x before y, closed."""
+    return [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+
+
+def detection(
+    coordinates: list, name: str = "", color: tuple[int, ...] = (0, 0, 0), kind: str = "Polygon", **more
+) -> dict:
+    properties = {"objectType": "detection", **more}
+    if name:
+        properties["classification"] = {"name": name, "color": list(color)}
+    return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
+
+
+FEATURES = [
+    detection([ring(2, 2, 12, 14), ring(5, 5, 8, 9)], "Tumor", (200, 0, 0)),
+    detection([[ring(20, 3, 24, 6)], [ring(26, 3, 28, 9)]], "Stroma", (0, 160, 0), "MultiPolygon"),
+    detection([ring(3, 20, 13, 30)], "Tumor", (200, 0, 0)),
+    detection([ring(9, 26, 16, 33)]),
+    {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring(0, 0, 30, 40)]},
+        "properties": {"objectType": "annotation"},
+    },
+]
+
+
+def expected() -> np.ndarray:
+    mask = np.zeros((30, 40), np.uint16)
+    mask[3:13, 20:30] = 3
+    mask[9:16, 26:33] = 4
+    mask[2:12, 2:14] = 1
+    mask[5:8, 5:9] = 0
+    mask[20:24, 3:6] = mask[26:28, 3:9] = 2
+    return mask
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    tifffile.imwrite(tmp_path / "slide.tif", np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8))
+    content = {"type": "FeatureCollection", "features": FEATURES}
+    (tmp_path / "slide.geojson").write_text(json.dumps(content), "utf-8")
+    return tmp_path
+
+
+def test_outlines_become_mask_and_annotations(slide: Path) -> None:
+    project = Project(slide / "new.svetlana")
+    project.add("slide", slide / "slide.tif", slide / "slide.geojson")
+    np.testing.assert_array_equal(project.pair("slide").mask, expected())
+    assert project.status == (
+        "slide: 4 of 4 outlines are objects; 2 of them overlap, in 16 pixels, where the smaller one lies above. "
+        "Left aside: 1 annotations."
+    )
+    report = project.import_annotations(slide / "slide.geojson")
+    assert classes_of(project) == {("slide", 1): "Tumor", ("slide", 2): "Stroma", ("slide", 3): "Tumor"}
+    assert report["outcome"].tolist() == ["taken", "taken", "taken", "no class"]
+    assert {info.name: info.color for info in project.classes} == {"Tumor": "#c80000", "Stroma": "#00a000"}
+    assert "taken from QuPath slide.geojson" in project.status
+    again = Project(slide / "new.svetlana")
+    again.add("slide", slide / "slide.tif", slide / "slide.geojson")
+    assert len(again.images) == 1 and again.status == ""
+    np.testing.assert_array_equal(again.pair("slide").mask, expected())
+
+
+def test_outlines_pair_with_images_by_pattern(slide: Path) -> None:
+    project = Project(slide / "new.svetlana")
+    table = project.add_images(slide / "{slide}.tif", masks=slide / "{slide}.geojson")
+    assert table["problem"].tolist() == [""] and project.status.startswith("slide: 4 of 4 outlines are objects")
+
+
+def test_classes_go_to_the_objects_of_another_mask_by_what_they_share(slide: Path) -> None:
+    mask = np.zeros((30, 40), np.int32)
+    mask[2:12, 2:14] = 50  # of the first outline, without its hole
+    mask[20:24, 3:6] = 60  # 12 of 24 pixels of the second: not more than half
+    mask[3:13, 22:32] = 70
+    project = Project(slide / "new.svetlana", classes=["tumor"])
+    project.add("slide", slide / "slide.tif", mask, axes="yx")
+    report = project.import_annotations(slide / "slide.geojson")
+    assert classes_of(project) == {("slide", 50): "tumor", ("slide", 70): "tumor"}, "spelled as here"
+    assert report["why"].tolist()[1] == "no object shares more than half with outline 2"
+
+
+@pytest.mark.parametrize("chunk", [8, 2048])
+def test_outlines_replace_a_mask_and_the_annotations_follow(slide: Path, chunk: int, monkeypatch) -> None:
+    from svetlana_jupyter.core.io import sources as stored
+
+    monkeypatch.setattr(stored, "BLOCK_PIXELS", chunk)
+    mask = np.zeros((30, 40), np.int32)
+    mask[2:12, 2:14], mask[3:13, 22:32] = 50, 70
+    project = Project(slide / "new.svetlana", classes=["a", "b"])
+    project.add("slide", slide / "slide.tif", mask, axes="yx")
+    project.annotate("slide", 50, "a")
+    project.annotate("slide", 70, "b")
+    assert project.check_mask("slide", slide / "slide.geojson")["new"].tolist() == [(1,), (3,)]
+    report = project.replace_mask("slide", slide / "slide.geojson")
+    assert report["fate"].tolist() == ["moved", "moved"]
+    np.testing.assert_array_equal(project.pair("slide").mask, expected())
+    assert classes_of(Project(slide / "new.svetlana")) == {("slide", 1): "a", ("slide", 3): "b"}
+
+
+def test_points_take_the_object_under_them(slide: Path) -> None:
+    project = Project(slide / "new.svetlana")
+    project.add("slide", slide / "slide.tif", expected(), axes="yx")
+    points = detection([[3.5, 2.5], [39, 29]], "clicked", (1, 2, 3), "MultiPoint")
+    (slide / "points.json").write_text(json.dumps([points, detection([20.0, 3.0], "clicked", kind="Point")]), "utf-8")
+    report = project.import_annotations(slide / "points.json")
+    assert classes_of(project) == {("slide", 1): "clicked", ("slide", 3): "clicked"}
+    assert report["why"].tolist() == ["", "no object lies under a point", ""]
+
+
+def test_numbers_are_kept_where_the_file_has_them(slide: Path) -> None:
+    features = [
+        {**one, "properties": {**one["properties"], "name": name}}
+        for one, name in zip(FEATURES, ["70000", "5", "9", "2"])
+    ]
+    (slide / "slide.geojson").write_text(json.dumps(features), "utf-8")
+    project = Project(slide / "new.svetlana")
+    project.add("slide", slide / "slide.tif", slide / "slide.geojson")
+    assert project.objects("slide").index.tolist() == [2, 5, 9, 70000]
+
+
+def test_outlines_that_cannot_be_drawn_are_refused_and_leave_nothing(slide: Path) -> None:
+    project = Project(slide / "new.svetlana")
+    far = [detection([ring(100, 100, 110, 110)])]
+    (slide / "far.geojson").write_text(json.dumps(far), "utf-8")
+    with pytest.raises(
+        InputError, match=r"none of 1 outlines in .*far\.geojson covers a pixel of the image, which is 30 × 40"
+    ):
+        project.add("slide", slide / "slide.tif", slide / "far.geojson")
+    with pytest.raises(InputError, match="does not exist"):
+        project.add("slide", slide / "slide.tif", slide / "nowhere.geojson")
+    with pytest.raises(InputError, match=r"holds outlines, not pixels"):
+        open_mask(slide / "slide.geojson")
+    assert not list((slide / "new.svetlana").rglob("*.zarr")) and not project.images
+
+
+def test_a_large_mask_is_drawn_tile_by_tile(slide: Path, monkeypatch) -> None:
+    image, mask = squares()
+    tifffile.imwrite(slide / "slide.tif", image)
+    boxes = [(row * 24 + 6, column * 24 + 6) for row in range(3) for column in range(4)]
+    features = [detection([ring(y, x, y + 12, x + 12)]) for y, x in boxes]
+    (slide / "slide.geojson").write_text(json.dumps(features), "utf-8")
+    from svetlana_jupyter.core import polygons as drawing
+    from svetlana_jupyter.project import image_collection as outlined
+
+    monkeypatch.setattr(drawing, "TILE", 16)
+    monkeypatch.setattr(outlined, "CHUNK", 8)
+    project = Project(slide / "new.svetlana")
+    project.add("slide", slide / "slide.tif", slide / "slide.geojson")
+    np.testing.assert_array_equal(project.pair("slide").mask, mask)
+    (stored,) = (slide / "new.svetlana").rglob("mask.zarr")
+    assert zarr.open_array(stored).chunks == (8, 8)
+
+
+def test_of_our_own_file_the_prediction_is_taken_on_request_alone(slide: Path) -> None:
+    said = [{"predicted": "Tumor", "annotation": "Stroma"}, {"predicted": "Stroma"}]
+    features = [{**one, "properties": {**one["properties"], "metadata": m}} for one, m in zip(FEATURES, said)]
+    (slide / "slide.geojson").write_text(json.dumps(features), "utf-8")
+    project = Project(slide / "new.svetlana")
+    project.add("slide", slide / "slide.tif", slide / "slide.geojson")
+    project.import_annotations(slide / "slide.geojson")
+    assert classes_of(project) == {("slide", 1): "Stroma"}
+    project.import_annotations(slide / "slide.geojson", column="classification", overwrite=True)
+    assert classes_of(project) == {("slide", 1): "Tumor", ("slide", 2): "Stroma"}

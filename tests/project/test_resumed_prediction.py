@@ -1,0 +1,337 @@
+"""A prediction that is interrupted at any moment goes on where it was, and ends with the very same file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from svetlana_jupyter.core.io import chunks as blocks
+from svetlana_jupyter.core.io import sources as stored
+from svetlana_jupyter.errors import ClassifierError, ProjectError
+from svetlana_jupyter.learn import inference as predict
+from svetlana_jupyter.learn.classifier import NetworkClassifier
+from svetlana_jupyter.project.project import Project
+from tests.project.conftest import CLASSES, squares
+
+COUNT, KILLS = 40, 5
+QUICK = {
+    "epochs": 1,
+    "steps": 2,
+    "width": 4,
+    "depth": 2,
+    "threads": 1,
+    "folds": 2,
+    "trees": 10,
+    "patches": {"size": 20},
+}
+SMALL_PARTS = {"pixels": 256, "sides": (24, 24), "least": 3}
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of four objects in a row of blocks."""
+    monkeypatch.setattr(stored, "BLOCK_PIXELS", SMALL_PARTS["pixels"])
+    monkeypatch.setitem(blocks.SIDES, 2, SMALL_PARTS["sides"])
+    monkeypatch.setitem(predict.PART, ("network", 2), SMALL_PARTS["least"])
+    monkeypatch.setattr(predict, "BATCH_SIZES", {2: 2})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """One image of forty squares and one of four; a hardly trained network."""
+    folder = tmp_path_factory.mktemp("resume")
+    project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
+    for name, count in (("large", COUNT), ("small", 4)):
+        image, mask = squares(count, seed=count)
+        tifffile.imwrite(folder / f"{name}.tif", image, tile=(16, 16))
+        tifffile.imwrite(folder / f"{name}_mask.tif", mask, tile=(16, 16))
+        project.add(name, folder / f"{name}.tif", folder / f"{name}_mask.tif")
+    project.annotate("large", [1, 3], "dim")
+    project.annotate("large", [2, 4], "bright")
+    project.train(**QUICK)
+    return folder
+
+
+@pytest.fixture
+def trained(made: Path, tmp_path: Path) -> Project:
+    """The same, in a dozen parts, for one test."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Project(tmp_path / "cells.svetlana", annotator="ann")
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """How often each object was cut."""
+    counted: Counter[int] = Counter()
+    original = NetworkClassifier.cut
+
+    def counting(self, pair, objects):
+        for labels, inputs in original(self, pair, objects):
+            counted.update(labels.tolist())
+            yield labels, inputs
+
+    monkeypatch.setattr(NetworkClassifier, "cut", counting)
+    return counted
+
+
+def whole(project: Project, image: str = "large") -> bytes:
+    """Predict without interruption, return the file, and forget it."""
+    project.predict([image])
+    file = project.run().predictions_file(image)
+    found = file.read_bytes()
+    shutil.rmtree(file.parent)
+    return found
+
+
+def kept(project: Project) -> set[int]:
+    """Objects of the parts that are on disk."""
+    import pandas as pd
+
+    files = project.run().path.glob("predictions/large.*.parts/*.parquet")
+    return {int(object) for file in files for object in pd.read_parquet(file).index}
+
+
+def test_ctrl_c_at_random_moments_and_again_gives_the_same_file_and_does_no_part_twice(trained, cut):
+    expected = whole(trained)
+    assert cut == Counter(range(1, COUNT + 1))
+    rng, interrupted = random.Random(0), 0
+    for _ in range(200):
+        finished = kept(trained)
+        cut.clear()
+        left = rng.randrange(1, 12)
+
+        def interrupt(change):
+            nonlocal left
+            left -= change["new"] is not None
+            if left < 0:
+                raise KeyboardInterrupt
+
+        trained.observe(interrupt, "job")
+        try:
+            trained.predict(["large"])
+        except KeyboardInterrupt:
+            interrupted += 1
+            assert trained.job is None
+            continue
+        finally:
+            trained.unobserve(interrupt, "job")
+            assert not finished & set(cut) and max(cut.values(), default=1) == 1
+            assert not [thread for thread in threading.enumerate() if thread.name == "cutting patches"]
+        break
+    assert interrupted >= 4
+    file = trained.run().predictions_file("large")
+    assert file.read_bytes() == expected and [path.name for path in file.parent.iterdir()] == ["large.parquet"]
+
+
+def test_stop_keeps_the_parts_that_are_done(trained, cut):
+    expected = whole(trained)
+    cut.clear()
+
+    def stop(change):
+        if change["new"] and len(kept(trained)) >= 8:
+            trained.stop()
+
+    trained.observe(stop, "job")
+    trained.start_prediction(["large"])
+    trained._jobs.wait(60)
+    trained.unobserve(stop, "job")
+    finished = kept(trained)
+    assert 8 <= len(finished) < COUNT and trained.trouble == ""
+    cut.clear()
+    trained.predict(["large"])
+    assert set(cut) == set(range(1, COUNT + 1)) - finished
+    assert trained.run().predictions_file("large").read_bytes() == expected
+
+
+FORKS = """
+import json, os, sys
+from svetlana_jupyter.core import blocks
+from svetlana_jupyter.core.formats import stored
+from svetlana_jupyter.learn import predict
+from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.project.project import Project
+
+path, small = json.loads(sys.stdin.readline())
+stored.BLOCK_PIXELS = small["pixels"]
+blocks.SIDES[2] = tuple(small["sides"])
+predict.PART["network", 2], predict.BATCH[2] = small["least"], 2
+original = Network.cut
+
+def counting(self, pair, objects):
+    for labels, inputs in original(self, pair, objects):
+        os.write(1, (json.dumps(labels.tolist()) + "\\n").encode())
+        yield labels, inputs
+
+Network.cut = counting
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        sys.stderr = open(os.devnull, "w")
+        Project(path).predict(["large"])
+        os._exit(0)
+    os.write(1, f"child {child}\\n".encode())
+    os.waitpid(child, 0)
+    os.write(1, b"over\\n")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_kills_at_random_moments_cost_only_the_parts_in_the_making(trained):
+    expected = whole(trained)
+    process = subprocess.Popen([sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin and process.stdout
+    process.stdin.write(json.dumps([str(trained.path), SMALL_PARTS]) + "\n")
+    rng, file, kills = random.Random(1), trained.run().predictions_file("large"), 0
+    while not file.exists():
+        finished, child, seen = kept(trained), 0, set()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        until = rng.randrange(1, 20)
+        for line in process.stdout:
+            if line == "over\n":
+                break
+            if line.startswith("child"):
+                child = int(line.split()[1])
+            else:
+                seen |= set(json.loads(line))
+            if child and len(seen) >= until and kills < KILLS:
+                time.sleep(rng.uniform(0, 0.01))
+                os.kill(child, signal.SIGKILL)
+                kills, until = kills + 1, COUNT + 1
+        assert not finished & seen, "what is done is not done again"
+    process.stdin.close()
+    process.stdout.close()
+    process.wait()
+    assert kills >= 3  # of those five, some may come too late
+    trained.predict(["large"])
+    assert file.read_bytes() == expected
+
+
+def test_what_is_predicted_is_left_out_until_it_is_stale(trained, cut):
+    trained.predict()
+    assert len(trained.predictions()) == COUNT + 4
+    cut.clear()
+    trained.predict()
+    assert not cut
+    trained.predict(["small"], resume=False)
+    assert cut == Counter([1, 2, 3, 4])
+    cut.clear()
+    trained.predict(["small"], average=True)
+    assert cut == Counter([1, 2, 3, 4]), "averaged predictions are others"
+
+
+def test_another_mask_makes_predictions_stale(trained, cut, tmp_path):
+    trained.predict()
+    _, mask = squares(4, seed=4)
+    mask[mask == 4] = 40
+    tifffile.imwrite(tmp_path / "other_mask.tif", mask)
+    trained.replace_mask("small", tmp_path / "other_mask.tif")
+    cut.clear()
+    trained.predict()
+    assert sorted(cut) == [1, 2, 3, 40] and trained.probabilities("small").index.tolist() == [1, 2, 3, 40]
+
+
+def test_an_image_that_has_changed_is_predicted_anew_and_that_is_said(trained, cut, tmp_path):
+    trained.predict()
+    before = trained.probabilities("small")
+    image, _ = squares(4, seed=77)
+    tifffile.imwrite(tmp_path / "small.tif", 255 - image, tile=(16, 16))
+    cut.clear()
+    trained.predict()
+    assert cut == Counter([1, 2, 3, 4]) and not trained.probabilities("small").equals(before)
+    assert "small has changed since it was predicted" in trained.status
+    anew = Project(trained.path, annotator="other")
+    again = trained.probabilities("small")
+    anew.predict(["small"], resume=False)
+    np.testing.assert_array_equal(anew.probabilities("small"), again)
+
+
+def test_what_a_person_should_know_of_the_first_image_is_still_said_behind_the_last(trained, tmp_path):
+    trained.predict()
+    assert trained.status == f"{len(trained.predictions()):,} objects of 2 images are predicted"
+    for name in ("small", "large"):
+        image = tifffile.imread(tmp_path / f"{name}.tif")
+        tifffile.imwrite(tmp_path / f"{name}.tif", 255 - image, tile=(16, 16))
+    trained.predict()
+    assert all(f"{name} has changed since it was predicted" in trained.status for name in ("small", "large"))
+
+
+def test_parts_of_another_image_are_not_taken(trained, cut, tmp_path):
+    def stop(change):
+        if change["new"] and len(kept(trained)) >= 8:
+            raise KeyboardInterrupt
+
+    trained.observe(stop, "job")
+    with pytest.raises(KeyboardInterrupt):
+        trained.predict(["large"])
+    trained.unobserve(stop, "job")
+    image, _ = squares(COUNT, seed=5)
+    tifffile.imwrite(tmp_path / "large.tif", image, tile=(16, 16))
+    cut.clear()
+    trained.predict(["large"])
+    assert cut == Counter(range(1, COUNT + 1))
+
+
+def test_a_full_disk_is_a_sentence_and_what_is_done_stays(trained, monkeypatch):
+    expected = whole(trained)
+    calls = 0
+    original = os.replace
+
+    def filling_up(*paths):
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise OSError(28, "No space left on device")
+        original(*paths)
+
+    with monkeypatch.context() as full:
+        full.setattr("svetlana_jupyter.project.storage.os.replace", filling_up)
+        with pytest.raises(ProjectError, match=r"could not be written \(No space left.*what is done is kept"):
+            trained.predict()
+    assert trained.job is None and 0 < len(kept(trained)) < COUNT
+    trained.predict(["large"])
+    assert trained.run().predictions_file("large").read_bytes() == expected
+
+
+def test_progress_tells_objects_a_second_and_the_time_left(trained, monkeypatch):
+    monkeypatch.setattr("svetlana_jupyter.project.prediction_job.SETTLING", 0)
+    told = []
+    trained.observe(lambda change: told.append(change["new"]), "job")
+    trained.predict()
+    texts = [state.text for state in told if state]
+    assert any("predicting large" in text and "objects a second" in text for text in texts)
+    assert any(state.seconds_left is not None and state.seconds_left > 0 for state in told if state)
+
+
+def test_averaging_is_the_mean_over_views_and_needs_a_run_trained_with_them(trained):
+    trained.predict(["small"], average=True)
+    averaged = trained.run().read_predictions("small")
+    from svetlana_jupyter.core.patches import take_patch
+    from svetlana_jupyter.learn.classifier import load_classifier
+
+    classifier, pair = load_classifier(trained.run().path), trained.pair("small")
+    for label, row in trained.objects("small").iterrows():
+        patch = take_patch(pair.image, pair.mask, row[["y", "x"]].to_numpy(float), classifier.patches, label)
+        turned = [np.rot90(patch, turns, axes=(1, 2)) for turns in range(4)]
+        eight = np.stack([*turned, *(np.flip(view, axis=2) for view in turned)]).copy()
+        mean = classifier.classify(eight).mean(axis=0)
+        np.testing.assert_allclose(averaged.loc[label].filter(like="p_"), mean, atol=1e-6)
+    trained.train(recipe="plain", **QUICK)
+    with pytest.raises(ClassifierError, match="trained without flips"):
+        trained.predict(average=True)
+    trained.train(architecture="forest", **QUICK)
+    with pytest.raises(ClassifierError, match="forest"):
+        trained.predict(average=True)

@@ -1,0 +1,266 @@
+"""A project as one file: everything comes back, nothing leaves its folder, and a file is whole or not there.
+
+The project folder: refused in a sentence where it cannot be used, and never half written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project import storage as archive
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.storage import ProjectFolder, atomic_write, file_name
+from tests.project.conftest import squares
+from tests.project.test_project import bytes_of
+
+
+@pytest.fixture
+def worked(project: Project) -> Project:
+    """A project with an image inside, annotations, a new mask, a merged class and predictions."""
+    project.add("inside", *squares(seed=9))
+    project.annotate("inside", range(1, 7, 2), "dim")
+    project.annotate("inside", range(2, 8, 2), "bright")
+    project.replace_mask("inside", squares()[1].astype(np.int32) * 10)
+    project.add_class("dull")
+    project.annotate("P1_A1", 3, "dull")
+    project.merge_classes("dull", "dim")
+    project.train(architecture="forest")
+    project.predict(["inside"])
+    return project
+
+
+def test_everything_comes_back(worked: Project, tmp_path: Path) -> None:
+    file = worked.save_zip()
+    assert file == worked.path.with_name("cells.svetlana.zip") and not (worked.path / "cells.svetlana.zip").exists()
+    again = Project.from_zip(file, tmp_path / "elsewhere" / "deep" / "copy.svetlana", annotator="ann")
+    assert again.trouble == ""
+    pd.testing.assert_frame_equal(again.labels(), worked.labels())
+    pd.testing.assert_frame_equal(again.annotations(), worked.annotations())
+    pd.testing.assert_frame_equal(again.predictions(["inside"]), worked.predictions(["inside"]))
+    assert again.classes == worked.classes and again.settings == worked.settings and again.runs == worked.runs
+    assert again.undo() and worked.labels().shape != again.labels().shape
+    np.testing.assert_array_equal(again.pair("P1_A1").image, worked.pair("P1_A1").image)
+    np.testing.assert_array_equal(again.pair("inside").mask, worked.pair("inside").mask)
+
+
+def test_locks_drafts_and_caches_stay_behind(worked: Project) -> None:
+    (worked.path / "cache").mkdir(exist_ok=True)
+    (worked.path / "cache" / "large").write_bytes(b"1")
+    (worked.path / ".project.json.0123abcd").write_bytes(b"{")
+    (worked.path / "link").symlink_to("/etc/hostname")
+    with zipfile.ZipFile(worked.save_zip()) as packed:
+        names = packed.namelist()
+    assert not [name for name in names if "cache" in name or ".lock" in name or "0123abcd" in name or "link" in name]
+    assert "cells.svetlana/annotations/ann.csv" in names and "cells.svetlana/masks/inside.1.csv" in names
+
+
+def test_arrays_may_be_left_out(worked: Project, tmp_path: Path) -> None:
+    file = worked.save_zip(tmp_path / "small.zip", arrays=False)
+    again = Project.from_zip(file, tmp_path / "small")
+    assert len(again.labels()) == len(worked.labels())
+    assert "2 files are not where the project says" in again.trouble
+
+
+def test_it_is_unpacked_beside_the_file_and_over_nothing(worked: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "mail"
+    folder.mkdir()
+    file = worked.save_zip(folder)
+    assert Project.from_zip(file, annotator="bo").path == folder / "cells.svetlana"
+    before = bytes_of(folder / "cells.svetlana")
+    with pytest.raises(ProjectError, match="is there already; open it with"):
+        Project.from_zip(file)
+    assert bytes_of(folder / "cells.svetlana") == before
+
+
+def test_a_folder_that_somebody_zipped_by_hand_opens_too(worked: Project, tmp_path: Path) -> None:
+    whole = shutil.make_archive(str(tmp_path / "flat"), "zip", worked.path)
+    assert len(Project.from_zip(whole, tmp_path / "flat", annotator="bo").labels()) == len(worked.labels())
+
+
+def crafted(file: Path, name: str, mode: int = 0) -> Path:
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("p/project.json", '{"format": 1, "classes": [], "images": {}}')
+        member = zipfile.ZipInfo(name)
+        member.external_attr = mode << 16
+        packed.writestr(member, "/etc")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("../evil", 0),
+        ("p/../../evil", 0),
+        ("/evil", 0),
+        ("p\\..\\..\\evil", 0),
+        ("C:\\evil", 0),
+        ("C:evil", 0),
+        ("p/annotations", stat.S_IFLNK | 0o777),
+    ],
+)
+def test_what_leads_out_of_the_folder_is_refused_before_anything_is_written(tmp_path: Path, name, mode) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    file = crafted(inside / "evil.zip", name, mode)
+    with pytest.raises(ProjectError, match="leads out of its folder; nothing was unpacked"):
+        Project.from_zip(file)
+    assert [path.name for path in tmp_path.rglob("*")] == ["inside", "evil.zip"]
+
+
+@pytest.mark.parametrize("content", [b"no zip", b""])
+def test_what_is_no_project_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ProjectError, match="cannot be unpacked"):
+        Project.from_zip(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as packed:
+        packed.writestr("readme.txt", "hello")
+    with pytest.raises(ProjectError, match="expected one project"):
+        Project.from_zip(tmp_path / "b.zip")
+    with pytest.raises(ProjectError, match=r"nowhere\.zip cannot be unpacked"):
+        Project.from_zip(tmp_path / "nowhere.zip")
+
+
+def test_a_torn_file_leaves_nothing_behind(worked: Project, tmp_path: Path) -> None:
+    content = bytearray(worked.save_zip().read_bytes())
+    at = content.index(b"cells.svetlana/annotations/ann.csv") + 60
+    content[at : at + 20] = bytes(20)
+    (tmp_path / "torn.zip").write_bytes(content)
+    with pytest.raises(ProjectError, match="cannot be unpacked"):
+        Project.from_zip(tmp_path / "torn.zip", tmp_path / "torn")
+    assert not [path for path in tmp_path.iterdir() if "torn" in path.name and path.suffix != ".zip"]
+
+
+def test_a_disk_that_fills_up_leaves_the_earlier_file(worked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = worked.save_zip()
+    before = file.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archive.zipfile.ZipFile, "write", full)
+    with pytest.raises(ProjectError, match="No space left on device"):
+        worked.save_zip()
+    assert file.read_bytes() == before and not [
+        path for path in file.parent.iterdir() if path.name.startswith(".cells")
+    ]
+
+
+def test_what_needs_more_room_than_there_is_is_refused_at_once(
+    worked: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = worked.save_zip()
+    monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
+    with pytest.raises(ProjectError, match="more than there is room for"):
+        Project.from_zip(file, tmp_path / "copy")
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Take the right to write from this process; the superuser, whom no mode stops, becomes nobody meanwhile."""
+    folder.chmod(0o555)
+    above = [
+        parent
+        for parent in folder.parents
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001
+    ]
+    for parent in above:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    superuser = os.geteuid() == 0
+    if superuser:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if superuser:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+def test_a_new_folder_becomes_a_project(tmp_path: Path) -> None:
+    store = ProjectFolder(tmp_path / "new" / "cells.svetlana")
+    assert json.loads(store.document_file.read_text()) == {"format": 1, "classes": [], "images": {}}
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ProjectError, match=r"holds no project\.json; choose another folder"):
+        ProjectFolder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    document = '{"format": 99, "news": true}'
+    (tmp_path / "project.json").write_text(document)
+    with pytest.raises(ProjectError, match=r"newer version .* pip install -U"):
+        ProjectFolder(tmp_path)
+    assert (tmp_path / "project.json").read_text() == document
+
+
+def test_a_broken_document_is_named(tmp_path: Path) -> None:
+    (tmp_path / "project.json").write_text('{"format": 1, ')
+    with pytest.raises(ProjectError, match=r"project\.json"):
+        ProjectFolder(tmp_path)
+
+
+def test_a_read_only_folder_takes_no_new_project(tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    with read_only(folder), pytest.raises(ProjectError, match="cannot be written to"):
+        ProjectFolder(folder / "cells.svetlana")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_read_only_project_opens_and_says_so_when_something_is_to_be_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "cells.svetlana"
+    ProjectFolder(folder)
+    with read_only(folder):
+        store = ProjectFolder(folder)
+        assert not store.writable
+        with pytest.raises(ProjectError, match="read-only"), store.edit_document():
+            pass
+        with pytest.raises(ProjectError, match="read-only"):
+            store.write_text(store.settings_file, "{}")
+
+
+def test_an_error_while_editing_changes_nothing(tmp_path: Path) -> None:
+    store = ProjectFolder(tmp_path / "p.svetlana")
+    before = store.document_file.read_bytes()
+    with pytest.raises(RuntimeError), store.edit_document() as document:
+        document["classes"] = ["half"]
+        raise RuntimeError
+    assert store.document_file.read_bytes() == before
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(file) as beside:
+        beside.write_text("half of the n")
+        raise RuntimeError
+    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_paths_beside_the_project_are_relative_and_others_absolute(tmp_path: Path) -> None:
+    store = ProjectFolder(tmp_path / "lab" / "p.svetlana")
+    beside, far = tmp_path / "lab" / "wells" / "a.tif", tmp_path / "elsewhere" / "a.tif"
+    assert store.relative(beside) == "../wells/a.tif" and store.absolute("../wells/a.tif") == beside
+    assert store.absolute(store.relative(far)) == far and Path(store.relative(far)).is_absolute()
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "P1_B2", "Zelle 7 µm", "a%2Fb", "con?", "."])
+def test_any_image_name_becomes_a_file_name_of_its_own(name: str) -> None:
+    written = file_name(name)
+    assert "/" not in written and written not in (".", "..") and "?" not in written
+    assert file_name(name + "x") != written

@@ -1,0 +1,364 @@
+"""The loop of a script: annotate, train, predict, correct, retrain, reopen; in 2D and in 3D."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import ClassifierError, ProjectError, SettingsError
+from svetlana_jupyter.project.jobs import JobState, thread_count
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.runs import read_runs
+from svetlana_jupyter.project.storage import file_name
+from svetlana_jupyter.samples import bright_foci_3d
+from tests.project.conftest import CLASSES, squares
+
+QUICK = {"epochs": 6, "width": 8, "depth": 2, "threads": 1}
+
+
+def truth(object: int) -> str:
+    return CLASSES[1 - object % 2]
+
+
+def annotated(project: Project, count: int = 8) -> Project:
+    for object in range(1, count + 1):
+        project.annotate("P1_A1", object, truth(object))
+    return project
+
+
+def weights(project: Project) -> bytes:
+    return (project.run().path / "weights.safetensors").read_bytes()
+
+
+def test_the_whole_loop_finds_the_bright_squares(project: Project) -> None:
+    annotated(project)
+    run = project.train(epochs=20, width=8, depth=2, threads=1)
+    project.predict()
+    table = project.predictions()
+    assert len(table) == 36 and (table["run"] == run.name).all()
+    assert (table["predicted"] == [truth(object) for object in table.index.get_level_values("object")]).mean() > 0.95
+    np.testing.assert_allclose(table[["p_dim", "p_bright"]].sum(axis=1), 1, atol=1e-5)
+    counts = project.counts(by=["plate", "well"])
+    assert counts["count"].sum() == 36 and counts.loc[counts["plate"] == "P2", "total"].tolist() == [12, 12]
+
+
+def test_the_class_map_is_lazy_and_holds_the_class_of_every_object(project: Project, wells: Path) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    project.predict(["P1_A2"])
+    codes = project.class_map("P1_A2")
+    mask = tifffile.imread(wells / "masks" / "P1_A2.tif")
+    ids = project.predictions(["P1_A2"]).droplevel("image")["class"].map({"dim": 1, "bright": 2}).to_dict()
+    assert isinstance(codes.data, da.Array)
+    np.testing.assert_array_equal(codes, np.vectorize(lambda label: ids.get(label, 0))(mask))
+    assert project.predictions(["P2_A1"])["class"].isna().all(), "that image was not predicted"
+
+
+def test_a_correction_enters_table_map_and_the_next_training(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    project.predict()
+    digest = project.run().annotations
+    wrong = "dim" if project.probabilities("P2_A1").loc[5, "predicted"] == 2 else "bright"
+    project.annotate("P2_A1", 5, wrong, source="correction")
+    assert project.predictions().loc[("P2_A1", 5), "class"] == wrong
+    assert project.train(**QUICK).labels == {"dim": 4 + (wrong == "dim"), "bright": 4 + (wrong == "bright")}
+    assert project.run().annotations != digest
+
+
+def test_reopening_shows_the_last_run_and_its_predictions(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    project.predict()
+    project._labelling.book.close()
+    again = Project(project.path, annotator="ann")
+    assert again.current_run == project.current_run == "0001"
+    pd.testing.assert_frame_equal(again.predictions(), project.predictions())
+
+
+def test_the_same_annotations_settings_and_seed_give_the_same_weights(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    first = weights(project)
+    project.train(**QUICK)
+    assert weights(project) == first and project.run().name == "0002"
+    project.train(**QUICK, seed=1)
+    assert weights(project) != first
+
+
+def test_a_thread_trains_the_same_weights_as_a_script(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    first = weights(project)
+    project.start_training(**QUICK)
+    assert isinstance(project.job, JobState)
+    project._jobs.wait(60)
+    assert project.job is None and project.trouble == "" and project.current_run == "0002"
+    assert weights(project) == first
+    assert project.live.epochs == tuple(range(1, 7)) and len(project.run().history) == 6
+
+
+def test_a_training_may_predict_behind_it(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK, predict=True)
+    assert project.predictions()["predicted"].notna().all()
+
+
+def test_a_run_can_be_used_before_its_score_is_known(project: Project) -> None:
+    for object in range(1, 13):
+        project.annotate("P1_A1", object, truth(object))
+    seen: list[tuple[bool, str]] = []
+
+    def look(change: object) -> None:
+        predicted = bool(project.predictions(["P2_A1"])["predicted"].notna().all())
+        seen.append((predicted, project.evaluate().source))
+
+    project.observe(look, "predictions_version")
+    project.train(**QUICK, predict=True)
+    assert seen[0] == (False, "not known yet") and seen[-1] == (True, "not known yet")
+    assert project.evaluate().source == "cross-validation"
+    assert read_runs(project.path / "runs")["0001"] == project.run(), "what is on disk knows the score too"
+
+
+def test_a_script_computes_on_all_cores_and_a_panel_leaves_one_free(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert (thread_count("script"), thread_count("panel")) == (4, 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert (thread_count("script"), thread_count("panel")) == (2, 1)
+    annotated(project)
+    quick = {**QUICK, "threads": None}
+    assert project.train(**quick).settings["threads"] == 2
+    project.start_training(**quick)
+    project._jobs.wait(60)
+    assert project.run("0002").settings["threads"] == 1
+
+
+def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
+    annotated(project)
+    reached = threading.Event()
+    project.observe(lambda change: reached.set() if change["new"] and len(change["new"].epochs) >= 2 else None, "live")
+    project.start_training(epochs=100_000, width=8, depth=2, threads=1)
+    assert reached.wait(60)
+    project.stop()
+    project._jobs.wait(30)
+    assert project.current_run == "0001" and 2 <= len(project.run().history) < 100_000
+    assert project.evaluate().source == "not known yet" and "stopped" in project.evaluate().text
+    project.predict(["P1_A1"])
+    assert project.predictions(["P1_A1"])["predicted"].notna().all()
+
+
+def test_one_job_at_a_time(project: Project) -> None:
+    annotated(project)
+    project.start_training(epochs=100_000, width=8, depth=2, threads=1)
+    with pytest.raises(ProjectError, match="a training is running"):
+        project.train()
+    project.annotate("P1_A1", 9, "dim")
+    project.stop()
+    project._jobs.wait(30)
+    assert project.job is None
+
+
+def test_trouble_on_the_thread_reaches_the_owner_and_the_project_goes_on(project: Project, wells: Path) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    image = tifffile.imread(wells / "wells" / "P2_A1.tif")
+    (wells / "wells" / "P2_A1.tif").unlink()
+    project.start_prediction()
+    project._jobs.wait(60)
+    assert "prediction" in project.trouble and "P2_A1" in project.trouble and project.job is None
+    tifffile.imwrite(wells / "wells" / "P2_A1.tif", image)
+    project.predict()
+    assert project.predictions()["predicted"].notna().all()
+
+
+def test_the_forest_goes_the_same_way(project: Project) -> None:
+    annotated(project)
+    project.train(architecture="forest")
+    project.predict()
+    table = project.predictions()
+    assert (table["predicted"] == [truth(object) for object in table.index.get_level_values("object")]).all()
+    with pytest.raises(ClassifierError, match="network"):
+        project.explain("P1_A1", 1)
+
+
+def test_earlier_runs_can_be_chosen_again(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    project.predict()
+    before = project.predictions()
+    project.train(**QUICK, seed=3)
+    assert project.predictions()["predicted"].isna().all()
+    project.choose_run("0001")
+    pd.testing.assert_frame_equal(project.predictions(), before)
+    project._labelling.book.close()
+    assert Project(project.path, annotator="ann").current_run == "0001"
+
+
+def test_the_score_names_its_source_and_stands_beside_the_forests(project: Project) -> None:
+    for name in project.images:
+        for object in range(1, 13):
+            project.annotate(name, object, truth(object))
+    project.train(epochs=20, width=8, depth=2, threads=1)
+    report = project.evaluate()
+    assert report.source == "cross-validation" and report.network is not None and report.forest is not None
+    assert report.network.accuracy.n == report.forest.accuracy.n == 36 and report.forest.accuracy.value > 0.9
+    held_out = project.run().held_out()
+    assert held_out is not None and len(held_out.drop_duplicates(["image", "object"])) == 36
+
+
+def test_too_few_annotations_give_a_sentence_instead_of_a_number(project: Project) -> None:
+    annotated(project, 2)
+    project.train(**QUICK)
+    report = project.evaluate()
+    assert report.network is None and report.source == "not known yet" and "annotat" in report.text
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "nothing is annotated yet"), (1, "only dim has some")])
+def test_what_is_missing_before_a_training_is_said(project: Project, count: int, said: str) -> None:
+    annotated(project, count)
+    assert said in project.readiness()
+    with pytest.raises(ProjectError, match=said):
+        project.train()
+    assert project.runs == []
+
+
+def test_settings_are_a_file_that_may_be_edited_and_typos_are_named(project: Project) -> None:
+    file = project.path / "training.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "epochs": 7}))
+    assert project.settings.epochs == 7
+    file.write_text(json.dumps({**settings, "epocs": 7}))
+    with pytest.raises(SettingsError, match="did you mean 'epochs'"):
+        _ = project.settings
+
+
+def test_a_classifier_refuses_an_image_it_does_not_fit_before_predicting_any(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    image, mask = squares()
+    project.add("colour", np.stack([image] * 3), mask, axes="cyx")
+    with pytest.raises(ClassifierError, match="channels"):
+        project.predict()
+    assert project.predictions()["predicted"].isna().all()
+
+
+def test_ctrl_c_keeps_the_images_that_are_done(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK)
+
+    def interrupt(change: object) -> None:
+        raise KeyboardInterrupt
+
+    project.observe(interrupt, "predictions_version")
+    with pytest.raises(KeyboardInterrupt):
+        project.predict()
+    project.unobserve_all("predictions_version")
+    assert project.job is None
+    assert project.predictions()["predicted"].notna().groupby("image").all().tolist() == [True, False, False]
+
+
+def test_results_are_written_to_a_folder_of_their_own(project: Project, tmp_path: Path, wells: Path) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    project.predict()
+    files = project.export(tmp_path / "results", ["csv", "parquet", "tiff"])
+    assert {file.name for file in files} >= {"objects.csv", "counts.csv", "objects.parquet", "P1_A1_classes.tif"}
+    assert len(pd.read_csv(tmp_path / "results" / "objects.csv")) == 36
+    written = pd.read_parquet(tmp_path / "results" / "objects.parquet")
+    same_type = written.astype(project.predictions().dtypes)  # text may come back as a type of its own
+    pd.testing.assert_frame_equal(same_type.fillna(np.nan), project.predictions().fillna(np.nan))
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "results" / "P1_A1_classes.tif"), project.class_map("P1_A1")
+    )
+    with pytest.raises(ProjectError, match="folder of its own"):
+        project.export(wells / "masks")
+
+
+def test_grad_cam_explains_an_object_on_its_patch(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    why = project.explain("P1_A1", 6)
+    row = project.objects("P1_A1").loc[6]
+    assert {"image", "mask", "cam"} <= set(why) and why["cam"].dims == ("y", "x")
+    assert float(why["cam"].min()) >= 0 and float(why["cam"].max()) <= 1
+    assert abs(float(why["y"].mean()) - row["y"]) < 1.5 and abs(float(why["x"].mean()) - row["x"]) < 1.5
+
+
+def test_the_loop_in_3d_gives_a_class_map_of_planes_rows_and_columns(tmp_path: Path) -> None:
+    sample = bright_foci_3d(seed=3, shape=(48, 96, 96), count=24)
+    project = Project(tmp_path / "nuclei.svetlana", classes=["plain", "foci"])
+    project.add("volume", sample.image, sample.mask, spacing=(1.0, 0.5, 0.5))
+    for label in range(1, 13):
+        project.annotate("volume", label, project.classes.names[sample.classes[label - 1]])
+    project.train(recipe="default", epochs=2, width=4, depth=2, threads=1, patches={"sampling": 16})
+    project.predict()
+    codes = project.class_map("volume")
+    assert codes.dims == ("z", "y", "x") and codes.shape == sample.mask.shape
+    assert float(codes["z"][1] - codes["z"][0]) == 1.0 and float(codes["x"][1] - codes["x"][0]) == 0.5
+    ids = project.predictions().droplevel("image")["class"].map({"plain": 1, "foci": 2})
+    np.testing.assert_array_equal(codes, np.concatenate([[0], ids])[sample.mask])
+    assert project.explain("volume", 3)["cam"].dims == ("z", "y", "x")
+
+
+def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_run(project: Project) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    project._labelling.book.close()
+    code = (
+        "from svetlana_jupyter.project.project import Project\n"
+        f"project = Project({str(project.path)!r}, annotator='ann')\n"
+        "project.observe(lambda change: print(len(change['new'].epochs), flush=True), 'live')\n"
+        "project.annotate('P1_A2', 1, 'dim')\n"
+        "project.train(recipe='default', epochs=100_000, width=8, depth=2, threads=1)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 3:
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    again = Project(project.path, annotator="ann")
+    assert again.current_run == "0001" and [run.name for run in again.runs] == ["0001"]
+    assert again.label_of("P1_A2", 1).action == "label" and len(again.labels()) == 9
+    again.train(**QUICK)
+    assert again.current_run == "0002"
+
+
+def test_image_names_of_any_kind_reach_their_files(tmp_path: Path) -> None:
+    project = Project(tmp_path / "odd.svetlana", classes=CLASSES)
+    project.settings = TrainingSettings(recipe="default")
+    name = "plate 1/<b>µ</b> “A1”"
+    project.add(name, *squares())
+    for object in range(1, 9):
+        project.annotate(name, object, truth(object))
+    project.train(**QUICK)
+    project.predict()
+    assert (project.run().path / "predictions" / f"{file_name(name)}.parquet").exists()
+    assert "<b>" not in project._repr_html_().replace("<b>odd.svetlana</b>", "")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

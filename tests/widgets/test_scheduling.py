@@ -1,0 +1,318 @@
+"""Reading beside the loop: what is wanted first, what is expected after it, what is broken not again and again.
+
+When things are drawn: merged, one at a time, with a rest after each; at once where there is no loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from dataclasses import dataclass, field
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Pace
+from svetlana_jupyter.widgets.viewer.viewer import Viewer
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece that notes when it is loaded, and may wait or fail."""
+
+    name: str
+    loaded: list = field(compare=False)
+    gate: threading.Event | None = field(default=None, compare=False)
+    error: Exception | None = field(default=None, compare=False)
+
+    def load(self):
+        if self.gate is not None:
+            assert self.gate.wait(30)
+        self.loaded.append(self.name)
+        if self.error is not None:
+            raise self.error
+
+
+def run(scenario):
+    """Run a scenario with a loader; it is given the loader and a way to wait until something is so."""
+
+    async def inside():
+        happened = asyncio.Event()
+        on_loaded, errors = [], []
+
+        def note(list_):
+            def noted(*what):
+                list_.append(what)
+                happened.set()
+
+            return noted
+
+        loader = BackgroundLoader(note(on_loaded), note(errors))
+
+        async def until(so):
+            while not so():
+                happened.clear()
+                await asyncio.wait_for(happened.wait(), 30)
+
+        await scenario(loader, until, on_loaded, errors)
+        loader.close()
+
+    asyncio.run(inside())
+
+
+def test_what_the_screen_waits_for_comes_before_what_it_may_show_next():
+    loaded, gate = [], threading.Event()
+
+    async def scenario(loader, until, on_loaded, errors):
+        loader.load_visible([Part("first", loaded, gate), Part("second", loaded, gate)])
+        loader.expect([Part("next", loaded)])
+        loader.load_visible([Part("third", loaded), Part("fourth", loaded), Part("fifth", loaded)])
+        gate.set()
+        await until(lambda: len(on_loaded) == 3)
+        assert {"first", "second", "third", "fourth", "fifth"} <= set(loaded)
+        # On two threads, "next" begins only when at least four of the five others have ended.
+        assert "next" not in loaded[:4]
+        assert not loader.busy
+
+    run(scenario)
+
+
+def test_what_is_not_wanted_any_more_is_not_loaded():
+    loaded, gate = [], threading.Event()
+
+    async def scenario(loader, until, on_loaded, errors):
+        loader.load_visible([Part(f"old {i}", loaded, gate) for i in range(5)])
+        loader.load_visible([Part("new", loaded)])
+        gate.set()
+        await until(lambda: on_loaded)
+        assert "new" in loaded and set(loaded) <= {"old 0", "old 1", "new"}
+
+    run(scenario)
+
+
+def test_a_piece_that_cannot_be_read_is_reported_once_and_tried_again_when_asked():
+    loaded = []
+    part = Part("broken", loaded, error=OSError("chunk 7"))
+
+    async def scenario(loader, until, on_loaded, errors):
+        loader.load_visible([part])
+        await until(lambda: errors)
+        assert str(errors[0][0]) == "chunk 7" and not loader.busy
+        loader.load_visible([part])
+        loader.retry_failed()
+        loader.load_visible([part])
+        await until(lambda: len(errors) == 2)
+        assert loaded == ["broken"] * 2
+
+    run(scenario)
+
+
+def test_without_a_loop_nothing_is_read_behind_ones_back():
+    loaded = []
+    loader = BackgroundLoader(lambda: None, lambda error: None)
+    loader.load_visible([Part("a", loaded)])
+    loader.expect([Part("b", loaded)])
+    loader.close()
+    assert loaded == []
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A project with an image that takes long to read as a whole."""
+    mask = np.zeros((3000, 3000), np.uint16)
+    for object in range(1, 101):
+        y, x = np.array(divmod(object - 1, 10)) * 300 + 100
+        mask[y : y + 60, x : x + 60] = object
+    made = Project(tmp_path / "large.svetlana", classes=["a"])
+    made.add("large", da.from_array(mask * np.uint16(3), chunks=500), da.from_array(mask, chunks=500), axes="yx")
+    made.objects("large")
+    return made
+
+
+def in_a_loop(project, scenario):
+    """Run a scenario in a loop; it is given a viewer and a way to wait for what the viewer draws."""
+
+    async def inside():
+        viewer = Viewer(project)
+        drawn = asyncio.Event()
+        paint = viewer._surface.paint
+
+        def painted(*arguments, **options):
+            paint(*arguments, **options)
+            asyncio.get_running_loop().call_soon(drawn.set)
+
+        viewer._surface.paint = painted
+
+        async def until(so):
+            while not so():
+                drawn.clear()
+                await asyncio.wait_for(drawn.wait(), 30)
+
+        await until(lambda: viewer.scene is not None)
+        await scenario(viewer, until)
+        viewer.close()
+
+    asyncio.run(inside())
+
+
+def test_a_large_image_is_drawn_at_once_and_filled_in_while_keys_are_heard(large):
+    async def scenario(viewer, until):
+        assert viewer.scene.missing and viewer.scene.object_at(*viewer.view.to_screen(130, 130)) == 0
+        await until(lambda: not viewer.scene.missing)
+        assert viewer.scene.image.pixels.max() == 255
+        assert viewer.scene.object_at(*viewer.view.to_screen(130, 130)) == 1
+        await until(lambda: viewer._surface.settled)
+
+    in_a_loop(large, scenario)
+
+
+def test_the_next_object_of_the_queue_is_read_before_it_is_shown(large):
+    async def scenario(viewer, until):
+        await until(lambda: not viewer.scene.missing)
+        viewer.memory_mb = 0  # forget what the whole image has brought
+        viewer.memory_mb = 100
+        viewer.show("large", 5)
+        await until(lambda: viewer.scene.selection is not None)
+        assert viewer._open_images.ahead("large", 88, viewer.view)
+        viewer.prefetch([("large", 88), ("elsewhere", 1)])
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 30
+        while viewer._open_images.ahead("large", 88, viewer.view) and loop.time() < end:
+            await asyncio.wait_for(asyncio.shield(loop.run_in_executor(None, lambda: None)), 30)
+        assert not viewer._open_images.ahead("large", 88, viewer.view)
+        assert viewer.selected == 5
+
+    in_a_loop(large, scenario)
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """A loop whose time passes only when it waits, so that no test depends on how busy the machine is."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+
+    def time(self):
+        return self.now
+
+    def _run_once(self):
+        if not self._ready and self._scheduled:
+            self.now = max(self.now, self._scheduled[0].when())
+        super()._run_once()
+
+
+@pytest.fixture
+def loop():
+    made = Clock()
+    yield made
+    made.close()
+
+
+def test_without_a_loop_everything_happens_at_once():
+    drawn = []
+    Pace(lambda: drawn.append("drawn")).request()
+    Debounce(lambda: drawn.append("rested")).restart()
+    assert drawn == ["drawn", "rested"]
+
+
+def test_many_requests_make_one_draw(loop):
+    drawn = []
+    pace = Pace(lambda: drawn.append(loop.time()))
+
+    async def ask():
+        for _ in range(100):
+            pace.request()
+        assert drawn == []
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(ask())
+    assert len(drawn) == 1
+
+
+def test_the_next_draw_begins_a_rest_after_the_end_of_the_last(loop):
+    spans = []
+
+    def slow():
+        start = loop.time()
+        loop.now += 0.2
+        spans.append((start, loop.time()))
+
+    pace = Pace(slow, rest=0.05)
+
+    async def move():
+        for _ in range(60):
+            pace.request()
+            await asyncio.sleep(1 / 60)
+
+    loop.run_until_complete(move())
+    assert len(spans) > 2
+    assert all(start - end >= 0.05 - 1e-9 for (_, end), (start, _) in itertools.pairwise(spans))
+
+
+def test_the_last_request_is_always_drawn(loop):
+    state, drawn = {"at": 0}, []
+    pace = Pace(lambda: drawn.append(state["at"]))
+
+    async def move():
+        for state["at"] in range(20):
+            pace.request()
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(move())
+    assert drawn[-1] == 19
+
+
+def test_a_draw_that_fails_does_not_stop_the_next(loop):
+    drawn = []
+
+    def draw():
+        drawn.append(loop.time())
+        if len(drawn) == 1:
+            raise ValueError("no")
+
+    pace = Pace(draw)
+    loop.set_exception_handler(lambda *_: None)
+
+    async def ask():
+        pace.request()
+        await asyncio.sleep(0.1)
+        pace.request()
+        await asyncio.sleep(0.1)
+
+    loop.run_until_complete(ask())
+    assert len(drawn) == 2
+
+
+def test_a_request_left_in_a_loop_that_ended_does_not_block_the_next_loop(loop):
+    drawn = []
+    pace = Pace(lambda: drawn.append(True))
+
+    async def ask(wait):
+        pace.request()
+        await asyncio.sleep(wait)
+
+    ended = Clock()
+    ended.run_until_complete(ask(0.02))
+    ended.run_until_complete(ask(0))
+    ended.close()
+    count = len(drawn)
+    loop.run_until_complete(ask(1))
+    assert len(drawn) == count + 1
+
+
+def test_rest_comes_once_after_the_last_motion(loop):
+    rested = []
+    rest = Debounce(lambda: rested.append(loop.time()), delay=0.15)
+
+    async def move():
+        for _ in range(10):
+            rest.restart()
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(move())
+    assert rested == pytest.approx([0.9 + 0.15])
