@@ -211,8 +211,8 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
     annotate_as_a_person_would(project, truth, ANNOTATIONS)
     say("Annotated: " + ", ".join(f"{count} {name}" for name, count in project.class_counts().items()) + ".")
 
-    # A given recipe, so that this takes seconds; left out, the best of eight is searched for.
-    network, forest = project.train(recipe="default"), project.train(architecture="forest")
+    # A given preset, so that this takes seconds; left out, the best of eight is searched for.
+    network, forest = project.train(preset="default"), project.train(architecture="forest")
     for title, run in (("A random forest on measured properties", forest), ("The small neural network", network)):
         project.choose_run(run.name)
         project.predict()

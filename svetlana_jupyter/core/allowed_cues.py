@@ -1,4 +1,4 @@
-"""The recipes that a search tries for given settings: what they leave open, within what may count.
+"""The presets that a search tries for given settings: what they leave open, within what may count.
 
 What may count: the four kinds of evidence a person allows, and how settings keep out those that are not.
 
@@ -87,9 +87,9 @@ SMALL = "small_cnn"  # others take too long to be trained many times
 
 
 def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
-    """Return the settings of each recipe worth trying, by its name.
+    """Return the settings of each preset worth trying, by its name.
 
-    What differs from the defaults stays as it was set; only the rest is tried. Recipes that come to the same are tried
+    What differs from the defaults stays as it was set; only the rest is tried. Presets that come to the same are tried
     once, under the first name. Where a field of view is given and no sampling, that becomes *auto*: as fine as there is
     time for.
 
@@ -102,7 +102,7 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
         own["patches"] = own["patches"] | {"sampling": "auto"}
     found: dict[str, TrainingSettings] = {}
     for name in names:
-        candidate = restrict_to_allowed_cues(TrainingSettings(recipe=name).changed(**own))
+        candidate = restrict_to_allowed_cues(TrainingSettings(preset=name).changed(**own))
         if name == "wide" and not (candidate.patches.context == "keep" and candidate.patches.size == "auto"):
             continue  # it would see nothing more
         if name == "grain" and ("surroundings" in settings.may_use or candidate.patches.normalize != "grain"):
@@ -113,7 +113,7 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
 
 
 def non_default_values(settings: Settings) -> dict[str, Any]:
-    """Return what differs from the defaults, settings within settings key by key; recipes aside.
+    """Return what differs from the defaults, settings within settings key by key; presets aside.
 
     >>> non_default_values(TrainingSettings(epochs=7, patches={"size": 40}))
     {'patches': {'size': 40.0}, 'epochs': 7}
@@ -121,7 +121,7 @@ def non_default_values(settings: Settings) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for name, default in type(settings)():
         value = getattr(settings, name)
-        if name == "recipe" or value == default:
+        if name == "preset" or value == default:
             continue
         changes[name] = non_default_values(value) if isinstance(value, Settings) else value
     return changes
@@ -129,5 +129,5 @@ def non_default_values(settings: Settings) -> dict[str, Any]:
 
 def _same(one: TrainingSettings, other: TrainingSettings) -> bool:
     """Tell whether two trainings are the same; a forest sees no patches."""
-    left_out = {"recipe", "patches", "augmentation"} if one.architecture == "forest" else {"recipe"}
+    left_out = {"preset", "patches", "augmentation"} if one.architecture == "forest" else {"preset"}
     return one.model_dump(exclude=left_out) == other.model_dump(exclude=left_out)

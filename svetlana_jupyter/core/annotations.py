@@ -1,7 +1,7 @@
 """What people said of objects: an append-only log, and the state it leads to.
 
-A *gesture* is one key press, click or lasso, however many objects it names. Undo and redo are entries of their own
-that name a gesture: history is never rewritten, so the state is always the replay of the log.
+A *edit* is one key press, click or lasso, however many objects it names. Undo and redo are entries of their own
+that name a edit: history is never rewritten, so the state is always the replay of the log.
 
 Every row speaks of an object by its number in the mask that was on screen. What was said of a mask that was replaced
 stays as it was said; `core.current_labels` carries it over to the objects of today.
@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple, get_args
 
 import pandas as pd
 
-LabelAction = Literal["label", "ambiguous", "bad", "skip"]
-Action = Literal["label", "erase", "skip", "ambiguous", "bad", "undo", "redo"]
+LabelAction = Literal["label", "ambiguous", "bad_segmentation", "skip"]
+Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "undo", "redo"]
 IMPORT_SOURCE_PREFIX = "import: "  # how the source of annotations that came from elsewhere begins
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -25,14 +25,14 @@ class ObjectId(NamedTuple):
     """An object, as it is known everywhere: the image's name and the object's integer in the mask."""
 
     image: str
-    object: int
+    label: int
 
 
 class VersionedObjectId(NamedTuple):
     """What a row speaks of: an object by its number in one of the masks that the image has had, counted from 0."""
 
     image: str
-    object: int
+    label: int
     mask: int = 0
 
 
@@ -60,8 +60,8 @@ class AnnotationEvent:
         UTC, ISO 8601 with milliseconds.
     action : str
         One of `ACTIONS`.
-    gesture : int
-        The gesture this row belongs to; for undo and redo, the gesture that is undone or done again.
+    edit : int
+        The edit this row belongs to; for undo and redo, the edit that is undone or done again.
     image, object : str, int
         Empty and 0 for undo and redo.
     class_id : int
@@ -80,9 +80,9 @@ class AnnotationEvent:
 
     time: str
     action: Action
-    gesture: int
+    edit: int
     image: str = ""
-    object: int = 0
+    label: int = 0
     class_id: int = 0
     center: tuple[float, ...] = ()
     box: tuple[int, ...] = ()
@@ -92,7 +92,7 @@ class AnnotationEvent:
 
     @property
     def subject(self) -> VersionedObjectId:
-        return VersionedObjectId(self.image, self.object, self.mask)
+        return VersionedObjectId(self.image, self.label, self.mask)
 
 
 class AnnotationLog:
@@ -113,15 +113,15 @@ class AnnotationLog:
         What changed, one change after the other: who keeps up with the log reads on from where it was.
     masks : dict of str to int
         The latest mask of each image that something was said of.
-    next_gesture : int
-        A number that no gesture has yet.
+    next_edit : int
+        A number that no edit has yet.
     """
 
     def __init__(self, entries: Iterable[AnnotationEvent] = ()) -> None:
         self.entries: list[AnnotationEvent] = []
         self.touched: list[VersionedObjectId] = []
         self.masks: dict[str, int] = {}
-        self.next_gesture = 1
+        self.next_edit = 1
         self._labels: dict[VersionedObjectId, Label] = {}
         self._gestures: dict[int, list[AnnotationEvent]] = {}
         self._before: dict[int, dict[VersionedObjectId, Label]] = {}
@@ -136,50 +136,50 @@ class AnnotationLog:
 
     @property
     def edit_to_undo(self) -> int:
-        """The gesture that undo would take back, 0 if there is none."""
+        """The edit that undo would take back, 0 if there is none."""
         return self._done[-1] if self._done else 0
 
     @property
     def edit_to_redo(self) -> int:
-        """The gesture that redo would bring back, 0 if there is none."""
+        """The edit that redo would bring back, 0 if there is none."""
         return self._undone[-1] if self._undone else 0
 
     def label_of(self, subject: VersionedObjectId) -> Label:
         return self._labels.get(subject, UNLABELED)
 
     def append(self, entries: Iterable[AnnotationEvent]) -> None:
-        """Add rows and follow them. Rows of one gesture may arrive in one call or in several."""
+        """Add rows and follow them. Rows of one edit may arrive in one call or in several."""
         for entry in entries:
             self.entries.append(entry)
             if entry.action == "undo":
-                self._undo(entry.gesture)
+                self._undo(entry.edit)
             elif entry.action == "redo":
-                self._redo(entry.gesture)
+                self._redo(entry.edit)
             else:
                 self._do(entry)
 
     def _do(self, entry: AnnotationEvent) -> None:
-        if entry.gesture not in self._gestures:
-            self._gestures[entry.gesture] = []
-            self._before[entry.gesture] = {}
-            self._done.append(entry.gesture)
+        if entry.edit not in self._gestures:
+            self._gestures[entry.edit] = []
+            self._before[entry.edit] = {}
+            self._done.append(entry.edit)
             self._undone.clear()
-            self.next_gesture = max(self.next_gesture, entry.gesture + 1)
+            self.next_edit = max(self.next_edit, entry.edit + 1)
         self.masks[entry.image] = max(entry.mask, self.masks.get(entry.image, 0))
-        self._gestures[entry.gesture].append(entry)
-        self._before[entry.gesture].setdefault(entry.subject, self.label_of(entry.subject))
+        self._gestures[entry.edit].append(entry)
+        self._before[entry.edit].setdefault(entry.subject, self.label_of(entry.subject))
         self._follow(entry)
 
-    def _undo(self, gesture: int) -> None:
-        if gesture == self.edit_to_undo:
+    def _undo(self, edit: int) -> None:
+        if edit == self.edit_to_undo:
             self._undone.append(self._done.pop())
-            for subject, label in self._before[gesture].items():
+            for subject, label in self._before[edit].items():
                 self._set(subject, label)
 
-    def _redo(self, gesture: int) -> None:
-        if gesture == self.edit_to_redo:
+    def _redo(self, edit: int) -> None:
+        if edit == self.edit_to_redo:
             self._done.append(self._undone.pop())
-            for entry in self._gestures[gesture]:
+            for entry in self._gestures[edit]:
                 self._follow(entry)
 
     def _follow(self, entry: AnnotationEvent) -> None:
@@ -191,7 +191,7 @@ class AnnotationLog:
         elif entry.action == "skip":
             if self.label_of(subject) == UNLABELED:  # passing over an object takes nothing from it
                 self._set(subject, Label("skip"))
-        elif entry.action in ("ambiguous", "bad"):
+        elif entry.action in ("ambiguous", "bad_segmentation"):
             self._set(subject, Label(entry.action))
 
     def _set(self, subject: VersionedObjectId, label: Label) -> None:
@@ -216,9 +216,9 @@ def events_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
             "time": entry.time,
             "who": who,
             "action": entry.action,
-            "gesture": entry.gesture,
+            "edit": entry.edit,
             "image": entry.image,
-            "object": entry.object,
+            "object": entry.label,
             "class_id": entry.class_id,
             **dict(zip("xyz", reversed(entry.center))),
             "box": " ".join(map(str, entry.box)),
@@ -233,7 +233,7 @@ def events_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
         "time",
         "who",
         "action",
-        "gesture",
+        "edit",
         "image",
         "object",
         "class_id",

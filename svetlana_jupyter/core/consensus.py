@@ -67,9 +67,9 @@ class CurrentLabels:
 
     def current_objects(self, subject: VersionedObjectId) -> list[ObjectId]:
         """Return the objects of today that something said of ``subject`` is about."""
-        image, object, mask = subject
+        image, label, mask = subject
         later = self._steps.get(image, ())[mask:]
-        return [ObjectId(image, number) for number in (follow(object, later) if later else (object,))]
+        return [ObjectId(image, number) for number in (follow(label, later) if later else (label,))]
 
     def _catch_up(self) -> None:
         with self._reading:
@@ -95,10 +95,10 @@ class CurrentLabels:
             self._labels[id] = label
             self._counts[label] += 1
 
-    def _said(self, log: AnnotationLog, image: str, object: int, steps: Sequence[LabelMapping]) -> Label:
+    def _said(self, log: AnnotationLog, image: str, label: int, steps: Sequence[LabelMapping]) -> Label:
         """Return what one person says of an object of today's mask."""
-        label = self._said_at(log, VersionedObjectId(image, object, len(steps)), steps)
-        return UNLABELED if label == ERASED_LABEL else label
+        annotation = self._said_at(log, VersionedObjectId(image, label, len(steps)), steps)
+        return UNLABELED if annotation == ERASED_LABEL else annotation
 
     def _said_at(self, log: AnnotationLog, subject: VersionedObjectId, steps: Sequence[LabelMapping]) -> Label:
         said = log.label_of(subject)
@@ -106,7 +106,7 @@ class CurrentLabels:
         if said.action not in ("", "skip") or not subject.mask:
             return said
         votes: dict[Label, int] = {}
-        for old, pixels in steps[subject.mask - 1].predecessors(subject.object):
+        for old, pixels in steps[subject.mask - 1].predecessors(subject.label):
             word = self._said_at(log, VersionedObjectId(subject.image, old, subject.mask - 1), steps)
             votes[word] = votes.get(word, 0) + pixels
         carried = next((label for label, pixels in votes.items() if 2 * pixels > sum(votes.values())), UNLABELED)

@@ -15,7 +15,7 @@ from svetlana_jupyter.errors import PatchError
 
 # Most pixels a side that an automatic field of view is sampled with: enough to tell cells, cheap on a laptop.
 MAX_AUTO_SAMPLING = {2: 48, 3: 24}
-MAX_SAMPLING_OF_GIVEN_SIZE = {2: 96, 3: 24}  # and one that is given, where the sampling is left to find a recipe with
+MAX_SAMPLING_OF_GIVEN_SIZE = {2: 96, 3: 24}  # and one that is given, where the sampling is left to find a preset with
 MIN_SIDE = 8
 # Where the view follows the object, a small one is picked from at every so many pixels, a large one at more.
 MIN_SAMPLING_OBJECT_VIEW, COARSENING_OBJECT_VIEW = 12, 4 / 3
@@ -142,10 +142,10 @@ def view_size_per_object(
 
 
 def patch_settings_for_object(
-    settings: PatchSettings, objects: pd.DataFrame, object: int, spacing: tuple[float, ...] | None
+    settings: PatchSettings, objects: pd.DataFrame, label: int, spacing: tuple[float, ...] | None
 ) -> PatchSettings:
     """Return the settings with the size that this object's view has, as `take_patch` and `patch_geometry` need them."""
-    (size,) = view_size_per_object(settings, objects.loc[[object]], spacing)
+    (size,) = view_size_per_object(settings, objects.loc[[label]], spacing)
     return settings.changed(size=tuple(map(float, size)))
 
 

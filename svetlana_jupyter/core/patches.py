@@ -160,7 +160,7 @@ def take_patch(
     mask: DataArray,
     center: Sequence[float] | NDArray[np.float64],
     settings: PatchSettings,
-    object: int | None = None,
+    label: int | None = None,
 ) -> Floats:
     """Cut one object-centred patch, padded where it leaves the image.
 
@@ -174,7 +174,7 @@ def take_patch(
     settings : PatchSettings
         Concrete (`core.patch_geometry.resolve_patch_settings`); where the view follows the object, with the size that
         `core.patch_geometry.patch_settings_for_object` gives this one.
-    object : int, optional
+    label : int, optional
         Whose mask the last channel shows; by default the object under the centre.
 
     Returns
@@ -190,11 +190,11 @@ def take_patch(
     at = np.floor(np.array(center, float) + 0.5).astype(np.int64)
     if len(at) != mask.ndim or (at < 0).any() or (at >= mask.shape).any():
         raise PatchError(f"a patch's centre must lie inside the image of shape {mask.shape}, got {tuple(center)}.")
-    if object is None:
-        object = int(read(mask, at, at + 1, "zeros").item())
+    if label is None:
+        label = int(read(mask, at, at + 1, "zeros").item())
     geometry = patch_geometry(settings, spacing_of(image))
     start = geometry.starts(np.array([center], float))
-    own = read(mask, start[0], start[0] + geometry.window, "zeros") == object
+    own = read(mask, start[0], start[0] + geometry.window, "zeros") == label
     pixels = read(image, start[0], start[0] + geometry.window, settings.padding)
     patches = _finish(
         to_finite_float32(pixels)[None], own[None], geometry, settings, statistics_for_normalization(image, settings)

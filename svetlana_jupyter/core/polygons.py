@@ -220,14 +220,14 @@ class Outline:
 
     Attributes
     ----------
-    object : int
+    label : int
     plane : int
         0 in 2D.
     polygons : list
         As `polygons` gives them, in corners of the whole mask.
     """
 
-    object: int
+    label: int
     plane: int
     polygons: list[Polygon]
 

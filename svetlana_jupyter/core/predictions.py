@@ -46,7 +46,7 @@ def object_table(
         ``p_<class name>`` each, ``run``, size, centroid and box in pixels, ``on_border``, and the grouping columns.
     """
     names = {info.id: info.name for info in classes}
-    said = {id.object: label for id, label in labels.items() if id.image == image and label.action != "skip"}
+    said = {id.label: label for id, label in labels.items() if id.image == image and label.action != "skip"}
     words = {label: names.get(said[label].class_id, said[label].action) for label in said}
     annotation = pd.Series(words, dtype="object").reindex(objects.index)
     set_aside = [label for label in objects.index.intersection(list(said)) if said[label].action != "label"]

@@ -22,12 +22,12 @@ class QueuedObject(NamedTuple):
     """An object that could be looked at next, and why."""
 
     image: str
-    object: int
+    label: int
     reason: str
 
     @property
     def id(self) -> ObjectId:
-        return ObjectId(self.image, self.object)
+        return ObjectId(self.image, self.label)
 
 
 def random_order(objects: Mapping[str, ArrayLike], seed: int = 0) -> Iterator[QueuedObject]:
@@ -65,7 +65,7 @@ def uncertainty_order(predictions: pd.DataFrame) -> Iterator[QueuedObject]:
 
 
 def distance_order(
-    image: str, objects: pd.DataFrame, object: int, spacing: Sequence[float] | None = None
+    image: str, objects: pd.DataFrame, label: int, spacing: Sequence[float] | None = None
 ) -> Iterator[QueuedObject]:
     """Yield the other objects of an image, the nearest to one of them first.
 
@@ -73,20 +73,20 @@ def distance_order(
     ----------
     objects : DataFrame
         The object index of the image.
-    object : int
+    label : int
         The one they are near to, by the distance of their centroids.
     spacing : sequence of float, optional
         Micrometres a pixel, ``([z,] y, x)``, so that planes that lie far apart count as such.
     """
-    if object not in objects.index:
-        raise InputError(f"image {image!r} has no object {object} to look near; choose another.")
+    if label not in objects.index:
+        raise InputError(f"image {image!r} has no object {label} to look near; choose another.")
     columns = [column for column in centroid_columns(3) if column in objects]
     places = objects[columns].to_numpy(float) * (1.0 if spacing is None else np.asarray(spacing, float))
-    distance = np.linalg.norm(places - places[objects.index.get_loc(object)], axis=1)
+    distance = np.linalg.norm(places - places[objects.index.get_loc(label)], axis=1)
     labels, unit = objects.index.to_numpy(), "px" if spacing is None else "µm"
     for i in np.argsort(distance, kind="stable"):
-        if labels[i] != object:
-            yield QueuedObject(image, int(labels[i]), f"{distance[i]:.0f} {unit} from object {object}")
+        if labels[i] != label:
+            yield QueuedObject(image, int(labels[i]), f"{distance[i]:.0f} {unit} from object {label}")
 
 
 def test_set_order(objects: Sequence[ObjectId]) -> Iterator[QueuedObject]:

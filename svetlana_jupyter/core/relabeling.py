@@ -68,9 +68,9 @@ class LabelMapping:
         return found
 
 
-def follow(object: int, steps: Sequence[LabelMapping]) -> set[int]:
+def follow(label: int, steps: Sequence[LabelMapping]) -> set[int]:
     """Return what an object became over several masks."""
-    numbers = {object}
+    numbers = {label}
     for step in steps:
         numbers = {new for old in numbers for new in step.successors(old)}
     return numbers

@@ -1,4 +1,4 @@
-"""Named recipes: what each changes of the default settings.
+"""Named presets: what each changes of the default settings.
 
 Settings as validated, frozen data that goes to JSON and back and says in a sentence what it refuses.
 
@@ -30,7 +30,7 @@ from svetlana_jupyter.errors import SettingsError
 DEFAULT = "default"
 AUTO_PRESET = "auto"  # the best of those that are tried; before it is known, the values of the default one
 
-# In the words of a person who sees which was chosen; what may not count stays varied whatever the recipe.
+# In the words of a person who sees which was chosen; what may not count stays varied whatever the preset.
 PRESET_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
         DEFAULT: "turned by right angles and mirrored",
@@ -45,8 +45,8 @@ PRESET_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "paper": "as the paper describes it (section 4.1, Fig. 7)",
     }
 )
-# What each recipe changes of the defaults.
-RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+# What each preset changes of the defaults.
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         DEFAULT: {},
         "oriented": {"augmentation": {"flips": False, "rotation": "half_turns"}},
@@ -84,7 +84,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 # Those that a search tries; of equally good ones it takes the first.
 CANDIDATE_PRESETS = (DEFAULT, "oriented", "free", "plain", "object", "texture", "grain", "wide", "forest")
-RECIPE_NAMES = (AUTO_PRESET, *RECIPES)
+PRESET_NAMES = (AUTO_PRESET, *PRESETS)
 
 
 NESTED_SETTINGS = ("patches", "augmentation", "measurements")  # settings within settings
@@ -187,7 +187,7 @@ class PatchSettings(Settings):
         How much wider than the longest object an *auto* size is.
     sampling : None, "auto", int or tuple of int
         Pixels the field of view is resampled to. None keeps its own pixels, or for an *auto* size at most 48 a side
-        in 2D and 24 in 3D; more where a network needs more. *auto* keeps no more than a search for a recipe has time
+        in 2D and 24 in 3D; more where a network needs more. *auto* keeps no more than a search for a preset has time
         for of a size that is given, 96 a side in 2D and 24 in 3D, and where the context is hidden, no wider a field of
         view than an *auto* size.
     view : "fixed" or "object"
@@ -392,7 +392,7 @@ class MeasureSettings(Settings):
 
 __all__ = [
     "ARCHITECTURES",
-    "RECIPES",
+    "PRESETS",
     "AugmentSettings",
     "MeasureSettings",
     "PatchSettings",
@@ -408,7 +408,7 @@ TORCHVISION_ARCHITECTURES = (
     "alexnet",
 )
 ARCHITECTURES = ("small_cnn", *TORCHVISION_ARCHITECTURES, "forest")
-NO_RECIPES = ("may_use", "exclude_border", "size")  # what counts, whatever the recipe
+PRESET_INDEPENDENT_FIELDS = ("may_use", "exclude_border", "size")  # what counts, whatever the preset
 OWN = "own"  # a module of the user's, given as an object
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -416,12 +416,12 @@ _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 class TrainingSettings(Settings):
     """Everything that decides a training; the same settings, seed and threads give the same weights.
 
-    Covers section 4.1 of the paper. Defaults are those of the "default" recipe; others by `from_recipe`.
+    Covers section 4.1 of the paper. Defaults are those of the "default" preset; others by `from_preset`.
 
     Parameters
     ----------
-    recipe : str
-        One of `RECIPES`: the values of whatever is not given. "auto", the default: a project tries several of them
+    preset : str
+        One of `PRESETS`: the values of whatever is not given. "auto", the default: a project tries several of them
         within what may count, keeps what is given, trains no longer than the planned time allows, and uses the best;
         anywhere else its values are those of "default".
     may_use : set of "brightness", "orientation", "size" and "surroundings"
@@ -506,7 +506,7 @@ class TrainingSettings(Settings):
         torch threads; None leaves them as they are.
     """
 
-    recipe: str = AUTO_PRESET
+    preset: str = AUTO_PRESET
     may_use: frozenset[Cue] = frozenset(CUES)
     exclude_border: bool = False
     size: tuple[float | None, float | None] | None = None
@@ -548,11 +548,13 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _begin_with_the_recipe(cls, values: Any) -> Any:
-        name = values.get("recipe", AUTO_PRESET) if isinstance(values, Mapping) else AUTO_PRESET
-        if not isinstance(name, str) or name not in RECIPE_NAMES:
-            raise ValueError(unknown_key_message(str(name), list(RECIPE_NAMES), what="recipe"))
-        return merged(RECIPES.get(name, {}), values) if isinstance(values, Mapping) else values
+    def _apply_preset(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "recipe" in values:  # the name that version 0.1.0 wrote
+            values = {"preset" if key == "recipe" else key: value for key, value in values.items()}
+        name = values.get("preset", AUTO_PRESET) if isinstance(values, Mapping) else AUTO_PRESET
+        if not isinstance(name, str) or name not in PRESET_NAMES:
+            raise ValueError(unknown_key_message(str(name), list(PRESET_NAMES), what="preset"))
+        return merged(PRESETS.get(name, {}), values) if isinstance(values, Mapping) else values
 
     @field_validator("class_weights", mode="before")
     @classmethod
@@ -582,13 +584,13 @@ class TrainingSettings(Settings):
         return self
 
     @classmethod
-    def from_recipe(cls, name: str, **changes: Any) -> Self:
-        """Return the settings of a named recipe, with some values replaced.
+    def from_preset(cls, name: str, **changes: Any) -> Self:
+        """Return the settings of a named preset, with some values replaced.
 
-        >>> TrainingSettings.from_recipe("paper", epochs=20).optimizer
+        >>> TrainingSettings.from_preset("paper", epochs=20).optimizer
         'adam'
         """
-        return cls(recipe=name).changed(**changes)
+        return cls(preset=name).changed(**changes)
 
     @property
     def min_patch_side(self) -> int:
@@ -598,8 +600,8 @@ class TrainingSettings(Settings):
         return next((side for family, side in MIN_PATCH_SIDES.items() if self.architecture.startswith(family)), 1)
 
     def changed(self, **changes: Any) -> Self:
-        """Return these settings with some values replaced; another recipe begins anew, within what may count."""
-        if changes.get("recipe", self.recipe) != self.recipe:
-            kept = {name: getattr(self, name) for name in NO_RECIPES}
-            return type(self)(recipe=changes.pop("recipe"), **kept).changed(**changes)
+        """Return these settings with some values replaced; another preset begins anew, within what may count."""
+        if changes.get("preset", self.preset) != self.preset:
+            kept = {name: getattr(self, name) for name in PRESET_INDEPENDENT_FIELDS}
+            return type(self)(preset=changes.pop("preset"), **kept).changed(**changes)
         return super().changed(**changes)

@@ -109,8 +109,8 @@ class TrainingData:
         Names of the classes, as far as they are known.
     settings : TrainingSettings
         With concrete patches.
-    gestures : str array of shape (n,)
-        The gesture (a lasso, a selection in the gallery) that named each sample among others, "" where it was alone.
+    edit_groups : str array of shape (n,)
+        The edit (a lasso, a selection in the gallery) that named each sample among others, "" where it was alone.
     start : Start
         What a network begins with, beside what the settings say.
     """
@@ -124,12 +124,12 @@ class TrainingData:
     ndim: int
     channels: tuple[str, ...]
     settings: TrainingSettings
-    gestures: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, str))
+    edit_groups: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, str))
     start: InitialWeights = NOTHING
 
     def __post_init__(self) -> None:
-        if not len(self.gestures):
-            object.__setattr__(self, "gestures", np.full(len(self.targets), ""))
+        if not len(self.edit_groups):
+            object.__setattr__(self, "edit_groups", np.full(len(self.targets), ""))
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -141,13 +141,13 @@ class TrainingData:
 
     def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> TrainingData:
         """Return some of the samples."""
-        names = ("inputs", "targets", "groups", "images", "objects", "gestures")
+        names = ("inputs", "targets", "groups", "images", "objects", "edit_groups")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
-    def with_gestures(self, gestures: pd.Series) -> TrainingData:
-        """Return these samples with the gestures that named them, as text indexed by ``(image, object)``."""
+    def with_edit_groups(self, edit_groups: pd.Series) -> TrainingData:
+        """Return these samples with the edit_groups that named them, as text indexed by ``(image, object)``."""
         index = pd.MultiIndex.from_arrays([self.images, self.objects])
-        return replace(self, gestures=gestures.reindex(index).fillna("").to_numpy(str))
+        return replace(self, edit_groups=edit_groups.reindex(index).fillna("").to_numpy(str))
 
 
 @dataclass(frozen=True)

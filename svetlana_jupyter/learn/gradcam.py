@@ -22,7 +22,7 @@ CAM_METHODS = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam":
 def explain(
     pair: ImagePair,
     objects: pd.DataFrame,
-    object: int,
+    label: int,
     classifier: Classifier,
     class_id: int | None = None,
     method: str = "gradcam",
@@ -31,7 +31,7 @@ def explain(
 
     Parameters
     ----------
-    object : int
+    label : int
         Its label, a row of ``objects``.
     class_id : int, optional
         The class to explain; by default the one predicted.
@@ -56,20 +56,20 @@ def explain(
             "Grad-CAM needs a network, but this classifier is a forest. Train the small network to see it."
         )
     classifier.check(pair)
-    if object not in objects.index:
-        raise InputError(f"{pair.name!r} has no object {object}.")
+    if label not in objects.index:
+        raise InputError(f"{pair.name!r} has no object {label}.")
     if class_id is not None and class_id not in classifier.classes:
         raise InputError(f"the classifier knows the class ids {classifier.classes}, not {class_id}.")
     if method not in CAM_METHODS:
         raise InputError(f"method must be one of {', '.join(CAM_METHODS)}, got {method!r}.")
     axes = list("zyx"[-pair.ndim :])
-    center = np.asarray(objects.loc[object, axes], dtype=float)
-    settings = patch_settings_for_object(classifier.patches, objects, object, pair.spacing)
-    patch = take_patch(pair.image, pair.mask, center, settings, object)
+    center = np.asarray(objects.loc[label, axes], dtype=float)
+    settings = patch_settings_for_object(classifier.patches, objects, label, pair.spacing)
+    patch = take_patch(pair.image, pair.mask, center, settings, label)
     probabilities = classifier.classify(patch[None])[0]
     position = int(probabilities.argmax()) if class_id is None else classifier.classes.index(class_id)
     raw = settings.changed(normalize="none", context="keep", mask_channel=True)
-    seen = take_patch(pair.image, pair.mask, center, raw, object)
+    seen = take_patch(pair.image, pair.mask, center, raw, label)
     geometry = patch_geometry(settings, pair.spacing)
     places = {
         axis: first + step * np.arange(count)
@@ -83,7 +83,7 @@ def explain(
         },
         coords={"c": list(pair.channels), **places},
         attrs={
-            "object": object,
+            "object": label,
             "class_id": classifier.classes[position],
             "probability": float(probabilities[position]),
             "method": method,

@@ -1,11 +1,11 @@
-"""Finding the recipe: candidates tried by grouped cross-validation, most of them for a few steps, a few to the end.
+"""Finding the preset: candidates tried by grouped cross-validation, most of them for a few steps, a few to the end.
 
 All candidates hold out the same objects in the same folds. A short training of each tells which few are worth a whole
 one; forests, which are quick, are trained whole at once. The best at the end is chosen by
 `core.stats.model_selection`, and so is the
 score that is reported: that of choosing, not that of the one that was chosen.
 
-How long a search for a recipe trains, decided before it starts: the clock then cannot change what it finds.
+How long a search for a preset trains, decided before it starts: the clock then cannot change what it finds.
 
 Several independent trainings at once, each on one core: many small networks train faster side by side than in turn.
 
@@ -209,7 +209,7 @@ def run_in_threads(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-MOST = 1000  # objects that recipes are tried on; more would tell hardly more
+MOST = 1000  # objects that presets are tried on; more would tell hardly more
 
 Floats = NDArray[np.float64]
 # Beginning a network draws its weights from the one global generator of torch.
@@ -231,7 +231,7 @@ class CandidateResult:
 
     Attributes
     ----------
-    recipe : str
+    preset : str
     settings : TrainingSettings
         With the epochs that it was trained for.
     table : DataFrame
@@ -244,7 +244,7 @@ class CandidateResult:
         Of one core.
     """
 
-    recipe: str
+    preset: str
     settings: TrainingSettings
     table: pd.DataFrame
     merit: float
@@ -258,9 +258,9 @@ class Found:
 
     Attributes
     ----------
-    recipe : str
+    preset : str
     settings : TrainingSettings
-        Of the recipe that was chosen, with the epochs it is to be trained for.
+        Of the preset that was chosen, with the epochs it is to be trained for.
     outer : DataFrame
         What was predicted of each fold by the candidate that the others chose.
     own : DataFrame
@@ -271,7 +271,7 @@ class Found:
         What was never divided between two folds, as `learn.splits.Folds` says it.
     """
 
-    recipe: str
+    preset: str
     settings: TrainingSettings
     outer: pd.DataFrame
     own: pd.DataFrame
@@ -282,12 +282,12 @@ class Found:
 def search(
     candidates: Mapping[str, TrainingData], keep_epochs: bool = False, workers: int = 1, stop: Stop = never
 ) -> Iterator[SearchProgress | Found]:
-    """Find the best of several recipes.
+    """Find the best of several presets.
 
     Parameters
     ----------
     candidates : mapping of name to Samples
-        The same objects in the same order, each with the settings and inputs of one recipe; of equally good ones the
+        The same objects in the same order, each with the settings and inputs of one preset; of equally good ones the
         first is taken. At least five objects of each class (`learn.cross_validation.reason_for_no_score`).
     fixed : bool
         Whether the candidates' number of epochs is to be kept; by default there are as many as time allows.
@@ -377,7 +377,7 @@ class _Search:
                 job.epochs = epochs  # if it diverged, it had fewer
             self.done = before + sum(job.epochs * self.costs[job.name] for job in jobs)
             yield SearchProgress(
-                self.done, self.total, f"{what} {len(names)} recipes: {ended} of {len(jobs)} trainings"
+                self.done, self.total, f"{what} {len(names)} presets: {ended} of {len(jobs)} trainings"
             )
         if not stop():
             self.known |= gathered
@@ -414,7 +414,7 @@ class _Search:
         behind = ranked(self.truth, {name: p for name, p in self.known.items() if name not in finalists})
         tried = tuple(self._tried(name, name in finalists) for name in [*order, *behind])
         return Found(
-            recipe=order[0],
+            preset=order[0],
             settings=tried[0].settings,
             outer=self._table(self.first, outer),
             own=tried[0].table,
@@ -426,7 +426,7 @@ class _Search:
         samples = self.candidates[name]
         network = name in self.networks
         return CandidateResult(
-            recipe=name,
+            preset=name,
             settings=samples.settings.changed(epochs=self.epochs[name]) if network else samples.settings,
             table=self._table(samples, self.known[name]),
             merit=merit(self.truth, self.known[name]),
@@ -439,7 +439,7 @@ class _Search:
 
 
 def subsample_objects(targets: NDArray[np.int64], seed: int, most: int | None = None) -> NDArray[np.int64]:
-    """Return which objects recipes are tried on: all, or as many of each class as its share allows.
+    """Return which objects presets are tried on: all, or as many of each class as its share allows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Keeping annotations apart for scoring: whole groups at a time, and never single objects of one gesture."""
+"""Keeping annotations apart for scoring: whole groups at a time, and never single objects of one edit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Folds(NamedTuple):
     parts : list of int64 array
         Positions of the samples; every sample is in one part.
     apart : str
-        What was never divided between two parts: "whole groups", "whole gestures" or "single objects".
+        What was never divided between two parts: "whole groups", "whole edits" or "single objects".
     """
 
     parts: list[NDArray[np.int64]]
@@ -48,9 +48,9 @@ def held_out(samples: TrainingData) -> NDArray[np.bool_]:
 def folds(samples: TrainingData, count: int, min_parts: int = 2) -> Folds:
     """Split samples into up to ``count`` parts of similar classes; the same samples and seed give the same parts.
 
-    Groups stay whole, and with them the objects of one gesture, where each class lives in at least ``min_parts`` of
+    Groups stay whole, and with them the objects of one edit, where each class lives in at least ``min_parts`` of
     them;
-    there are fewer parts where it lives in fewer than ``count``. Else gestures stay whole, else single objects are
+    there are fewer parts where it lives in fewer than ``count``. Else edit_groups stay whole, else single objects are
     dealt out. Whatever part is held out, each class is among the rest, unless it has a single object.
 
     Parameters
@@ -71,25 +71,25 @@ def folds(samples: TrainingData, count: int, min_parts: int = 2) -> Folds:
 def _units(samples: TrainingData) -> dict[str, list[NDArray[np.int64]]]:
     """Return what might stay whole, the best first: for each sample the number of its unit, in one or two ways."""
     groups = np.unique(samples.groups, return_inverse=True)[1]
-    gestures = _numbered(samples.gestures)
-    if len(np.unique(gestures)) == len(gestures):
+    edit_groups = _numbered(samples.edit_groups)
+    if len(np.unique(edit_groups)) == len(edit_groups):
         return {"whole groups": [groups]}
-    # One gesture through all groups would leave none apart: then they count as if there were no gestures.
-    return {"whole groups": [_joined(groups, gestures), groups], "whole gestures": [gestures]}
+    # One edit through all groups would leave none apart: then they count as if there were no edit_groups.
+    return {"whole groups": [_joined(groups, edit_groups), groups], "whole edits": [edit_groups]}
 
 
-def _numbered(gestures: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Return a number for each gesture; an object without one ("") is a unit of its own."""
-    named, numbers = gestures != "", np.arange(len(gestures))
-    numbers[named] = len(gestures) + np.unique(gestures[named], return_inverse=True)[1]
+def _numbered(edit_groups: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Return a number for each edit; an object without one ("") is a unit of its own."""
+    named, numbers = edit_groups != "", np.arange(len(edit_groups))
+    numbers[named] = len(edit_groups) + np.unique(edit_groups[named], return_inverse=True)[1]
     return np.asarray(np.unique(numbers, return_inverse=True)[1], np.int64)
 
 
-def _joined(groups: NDArray[np.int64], gestures: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return units that divide neither a group nor a gesture."""
+def _joined(groups: NDArray[np.int64], edit_groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return units that divide neither a group nor a edit."""
     count = groups.max() + 1
-    shape = (count + gestures.max() + 1,) * 2
-    _, units = connected_components(coo_array((np.ones(len(groups)), (groups, count + gestures)), shape), False)
+    shape = (count + edit_groups.max() + 1,) * 2
+    _, units = connected_components(coo_array((np.ones(len(groups)), (groups, count + edit_groups)), shape), False)
     return np.asarray(units[groups], np.int64)
 
 

@@ -48,7 +48,9 @@ from svetlana_jupyter.core.relabeling import LabelMapping
 from svetlana_jupyter.errors import InputError, ProjectError
 
 MASK = "mask"  # the action of a row that says which mask of an image the rows below it speak of
-COLUMNS = ["time", "action", "gesture", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
+COLUMNS = ["time", "action", "edit", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
+
+_RENAMED = {"gesture": "edit", "bad": "bad_segmentation"}  # a column and an action, as version 0.1.0 wrote them
 
 _open_files: weakref.WeakValueDictionary[Path, AnnotationFile] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
@@ -117,7 +119,7 @@ class AnnotationFile:
             raise
 
     def append(self, entries: Iterable[AnnotationEvent]) -> None:
-        """Write rows of one gesture with one sync, then follow them.
+        """Write rows of one edit with one sync, then follow them.
 
         Raises
         ------
@@ -229,7 +231,8 @@ def read_entries(file: Path) -> list[AnnotationEvent]:
     entries, masks = [], dict[str, int]()
     header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else ([],)
     for number, cells in enumerate(rows, 2):
-        row = dict(zip(header, cells))
+        row = {_RENAMED.get(name, name): cell for name, cell in zip(header, cells)}
+        row["action"] = _RENAMED.get(row.get("action", ""), row.get("action", ""))
         try:
             if row["action"] == MASK:
                 masks[row["image"]] = int(row["object"])
@@ -248,9 +251,9 @@ def _to_entry(row: dict[str, str], mask: int) -> AnnotationEvent:
     return AnnotationEvent(
         time=row["time"],
         action=row["action"],  # type: ignore[arg-type]
-        gesture=int(row["gesture"]),
+        edit=int(row["edit"]),
         image=row["image"],
-        object=int(row["object"]),
+        label=int(row["object"]),
         class_id=int(row["class_id"]),
         center=tuple(float(row[axis]) for axis in "zyx" if row[axis]),
         box=tuple(map(int, row["box"].split())),
@@ -272,7 +275,7 @@ def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None 
         center = ["", "", "", *(f"{value:.2f}" for value in e.center)][-3:]
         seconds = "" if e.seconds is None else f"{e.seconds:.2f}"
         box = " ".join(map(str, e.box))
-        writer.writerow([e.time, e.action, e.gesture, e.image, e.object, e.class_id, *center, box, e.source, seconds])
+        writer.writerow([e.time, e.action, e.edit, e.image, e.label, e.class_id, *center, box, e.source, seconds])
     return text.getvalue().encode()
 
 
@@ -299,7 +302,7 @@ _Row: TypeAlias = tuple[str, int, int, tuple[float, ...], tuple[int, ...], int]
 
 @dataclass(frozen=True, eq=False)
 class LabelBatch:
-    """What a gesture says of objects of one image.
+    """What a edit says of objects of one image.
 
     Attributes
     ----------
@@ -333,7 +336,7 @@ class Annotations:
     Attributes
     ----------
     touched : list of ObjectId
-        The objects that this person's last gesture, undo or redo was about.
+        The objects that this person's last edit, undo or redo was about.
     """
 
     def __init__(self, folder: Path, annotator: str, writable: bool, changed: Callable[[], None]) -> None:
@@ -382,7 +385,7 @@ class Annotations:
     def record(
         self, told: Mapping[Action, Iterable[LabelBatch]], source: str = "script", seconds: float | None = None
     ) -> None:
-        """Write one gesture, whose objects may be of several images, and of which several things may be said.
+        """Write one edit, whose objects may be of several images, and of which several things may be said.
 
         Raises
         ------
@@ -391,16 +394,16 @@ class Annotations:
         """
         rows = [(action, *row) for action, parts in told.items() for part in parts for row in self._located(part)]
         self.book.ensure_writable()
-        time, gesture, before = _now(), self.book.log.next_gesture, len(self.book.log.touched)
+        time, edit, before = _now(), self.book.log.next_edit, len(self.book.log.touched)
         self.book.append(
-            AnnotationEvent(time, action, gesture, image, object, class_id, center, box, source, seconds, mask)
-            for action, image, object, class_id, center, box, mask in rows
+            AnnotationEvent(time, action, edit, image, label, class_id, center, box, source, seconds, mask)
+            for action, image, label, class_id, center, box, mask in rows
         )
         self._note(before)
 
     def _located(self, told: LabelBatch) -> Iterator[_Row]:
         image, index, objects = told.image, told.index, list(told.class_ids)
-        missing = [object for object in objects if object not in index.index]
+        missing = [label for label in objects if label not in index.index]
         if missing:
             raise InputError(
                 f"image {image!r} has no object {missing[0]}; it has {len(index):,} objects, "
@@ -409,16 +412,16 @@ class Annotations:
         ndim = sum(column in index for column in ("z", "y", "x"))
         centers = index.loc[objects, centroid_columns(ndim)].to_numpy(float).tolist()
         boxes = index.loc[objects, bbox_columns(ndim)].to_numpy(int).tolist()
-        for object, center, box in zip(objects, centers, boxes):
-            yield image, object, told.class_ids[object], tuple(center), tuple(box), told.mask
+        for label, center, box in zip(objects, centers, boxes):
+            yield image, label, told.class_ids[label], tuple(center), tuple(box), told.mask
 
     def undo(self) -> bool:
-        """Take back the last gesture; False if there is none."""
+        """Take back the last edit; False if there is none."""
         self.book.ensure_writable()
         return self._step("undo", self.book.log.edit_to_undo)
 
     def redo(self) -> bool:
-        """Bring back the last gesture taken back; False if there is none."""
+        """Bring back the last edit taken back; False if there is none."""
         self.book.ensure_writable()
         return self._step("redo", self.book.log.edit_to_redo)
 
@@ -434,37 +437,37 @@ class Annotations:
         """Return the objects of the masks of today that an object of an earlier mask became."""
         return self._standing.current_objects(subject)
 
-    def gestures(self) -> pd.Series[str]:
-        """Return the gesture that gave each object its class where it named others too, by ``(image, object)``.
+    def edit_groups(self) -> pd.Series[str]:
+        """Return the edit that gave each object its class where it named others too, by ``(image, object)``.
 
         Such objects are not independent of each other: a lasso takes neighbours, a selection what looks alike. What
         was imported in one go was said object by object elsewhere.
         """
         found: dict[ObjectId, str] = {}
         for who, log in self.logs.items():
-            sizes = Counter(entry.gesture for entry in log.entries if entry.action == "label")
+            sizes = Counter(entry.edit for entry in log.entries if entry.action == "label")
             for entry in log.entries:
                 if entry.action == "label":
-                    together = sizes[entry.gesture] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
-                    name = f"{who} {entry.gesture}" if together else ""
+                    together = sizes[entry.edit] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
+                    name = f"{who} {entry.edit}" if together else ""
                     found |= dict.fromkeys(self._standing.current_objects(entry.subject), name)
         labels = self.label_table()
         return labels.index.to_series().map(found).fillna("").astype("object")
 
     def rate(self) -> float:
-        """Return a person's gestures a minute, by the median gap between the last fifty; NaN if that is not known."""
+        """Return the annotator's edits per minute, from the median gap between the last fifty; NaN if unknown."""
         by_hand = [entry for entry in self.book.log.entries[-50:] if entry.seconds is not None]
         times = [datetime.fromisoformat(entry.time) for entry in by_hand]
         gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
         gaps = [gap for gap in gaps if 0 < gap < PAUSE_SECONDS]
         return 60 / statistics.median(gaps) if gaps else float("nan")
 
-    def _step(self, action: Action, gesture: int) -> bool:
-        if gesture:
+    def _step(self, action: Action, edit: int) -> bool:
+        if edit:
             before = len(self.book.log.touched)
-            self.book.append([AnnotationEvent(_now(), action, gesture)])
+            self.book.append([AnnotationEvent(_now(), action, edit)])
             self._note(before)
-        return bool(gesture)
+        return bool(edit)
 
     def _note(self, before: int) -> None:
         object_ids = self.book.log.touched[before:]

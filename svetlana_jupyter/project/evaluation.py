@@ -49,7 +49,7 @@ def test_set_predictions(project: Results, run: Run) -> tuple[pd.DataFrame | Non
     known = project.test_set()
     if known.empty:
         return None, ""
-    answered = known["action"].isin(["label", "ambiguous", "bad"]).sum()
+    answered = known["action"].isin(["label", "ambiguous", "bad_segmentation"]).sum()
     truth = known[known["action"] == "label"]
     if answered < MIN_ANNOTATED_FRACTION * len(known) or len(truth) < FEWEST:
         needed = max(FEWEST, math.ceil(MIN_ANNOTATED_FRACTION * len(known)))
@@ -354,7 +354,7 @@ def _scored(
 
 
 def _left_out(marks: Counter[str]) -> dict[str, int]:
-    return {mark: marks[mark] for mark in ("ambiguous", "bad")}
+    return {mark: marks[mark] for mark in ("ambiguous", "bad_segmentation")}
 
 
 def _merged(table: pd.DataFrame, project: Results) -> pd.DataFrame:
@@ -395,7 +395,7 @@ def compare_runs(project: Results) -> pd.DataFrame:
             {
                 "run": run.name,
                 "finished": pd.Timestamp(run.finished),
-                "recipe": run.settings["recipe"],
+                "preset": run.settings["preset"],
                 "architecture": run.settings["architecture"],
                 "may_use": _listed(run.settings.get("may_use", CUES)),
                 "labels": sum(run.labels.values()),
@@ -424,7 +424,7 @@ _COLUMNS = [
     *(
         "run",
         "finished",
-        "recipe",
+        "preset",
         "architecture",
         "may_use",
         "labels",

@@ -105,7 +105,7 @@ def match_masks(
     entry = catalog.entry(name)
     given = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
     if given == entry.fingerprint:
-        same = pd.DataFrame([(id.object, id.object, 1) for id in labels], columns=LINK_COLUMNS)
+        same = pd.DataFrame([(id.label, id.label, 1) for id in labels], columns=LINK_COLUMNS)
         return Match(entry, LabelMapping(same), dict.fromkeys(same["old"], 1), "pixels", mask, given)
     if is_geojson(mask):
         mask = lazy_outline_mask(Path(mask), entry.shape)
@@ -181,8 +181,8 @@ def _by_boxes(
 ) -> Found:
     known = {e.subject: e.box for log in logs for e in log.entries if e.image == entry.name and e.box}
     columns = bbox_columns(len(entry.shape))
-    found = {id.object: known.get(VersionedObjectId(id.image, id.object, entry.mask_number)) for id in labels}
-    boxes = {object: box for object, box in found.items() if box}
+    found = {id.label: known.get(VersionedObjectId(id.image, id.label, entry.mask_number)) for id in labels}
+    boxes = {label: box for label, box in found.items() if box}
     old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
     low, high = (old[columns[i : i + len(entry.shape)]].to_numpy() for i in (0, len(entry.shape)))
     sizes = np.prod(high - low, axis=1)
@@ -215,7 +215,7 @@ def _read_links(file: Path) -> pd.DataFrame:
 def in_words(labels: Mapping[ObjectId, Label], image: str, names: Mapping[int, str]) -> dict[int, str]:
     """Return what stands for the objects of an image, as a class or a mark; what was only skipped is left out."""
     return {
-        id.object: names.get(label.class_id, label.action)
+        id.label: names.get(label.class_id, label.action)
         for id, label in labels.items()
         if id.image == image and label.action != "skip"
     }

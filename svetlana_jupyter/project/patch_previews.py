@@ -39,14 +39,14 @@ def patch_settings(project: Project, image: str, settings: TrainingSettings | No
     return resolve_patch_settings(settings.patches, objects, known, pair.spacing, settings.min_patch_side)
 
 
-def classifier_patch(project: Project, image: str, object: int, settings: PatchSettings) -> DataArray:
+def classifier_patch(project: Project, image: str, label: int, settings: PatchSettings) -> DataArray:
     """Return the patch of an object exactly as a classifier with these settings sees it.
 
     Parameters
     ----------
     project : Project
     image : str
-    object : int
+    label : int
     settings : PatchSettings
         Frozen (`patch_settings`).
 
@@ -60,11 +60,11 @@ def classifier_patch(project: Project, image: str, object: int, settings: PatchS
     InputError
         If the image has no such object.
     """
-    pair, row = project.pair(image), _row(project, image, object)
+    pair, row = project.pair(image), _row(project, image, label)
     axes = list("zyx"[-pair.ndim :])
     center = row[axes].to_numpy(float)[0]
-    settings = patch_settings_for_object(settings, row, object, pair.spacing)
-    pixels = take_patch(pair.image, pair.mask, center, settings, object)
+    settings = patch_settings_for_object(settings, row, label, pair.spacing)
+    pixels = take_patch(pair.image, pair.mask, center, settings, label)
     geometry = patch_geometry(settings, pair.spacing)
     places = {
         axis: first + step * np.arange(count)
@@ -74,11 +74,11 @@ def classifier_patch(project: Project, image: str, object: int, settings: PatchS
 
 
 def augmented_patches(
-    project: Project, image: str, object: int, settings: TrainingSettings | None = None, n: int = 8
+    project: Project, image: str, label: int, settings: TrainingSettings | None = None, n: int = 8
 ) -> DataArray:
     """Return patches of an object varied as a training with these settings varies them.
 
-    Where they leave the recipe open, it is the one that was chosen last, else the default one.
+    Where they leave the preset open, it is the one that was chosen last, else the default one.
 
     Changes of light are in units of each channel's deviation over the annotated objects, of which at most 256 are
     looked at; before there are any, over as many objects of the image.
@@ -87,7 +87,7 @@ def augmented_patches(
     ----------
     project : Project
     image : str
-    object : int
+    label : int
     settings : TrainingSettings, optional
         The project's by default.
     n : int
@@ -108,10 +108,10 @@ def augmented_patches(
     from svetlana_jupyter.learn.augmentation import augment_object
 
     settings, labels = settings or project.settings, _labels(project)
-    if settings.recipe == AUTO_PRESET and (before := previous_choice(project.runs, settings, labels.unique().tolist())):
+    if settings.preset == AUTO_PRESET and (before := previous_choice(project.runs, settings, labels.unique().tolist())):
         settings = before[1]
     settings = restrict_to_allowed_cues(settings)
-    row = _row(project, image, object)
+    row = _row(project, image, label)
     frozen = settings.changed(patches=patch_settings(project, image, settings))
     known = labels.index if len(labels) else pd.MultiIndex.from_product([[image], project.objects(image).index])
     some = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), MEASURED)).astype(int))]
@@ -151,11 +151,11 @@ def _labels(project: Project) -> pd.Series[int]:
         return project.labels().query("action == 'label'")["class_id"]
 
 
-def _row(project: Project, image: str, object: int) -> pd.DataFrame:
+def _row(project: Project, image: str, label: int) -> pd.DataFrame:
     objects = project.objects(image)
-    if object not in objects.index:
-        raise InputError(f"{image} has no object {object}; it has {len(objects):,} objects.")
-    return objects.loc[[object]]
+    if label not in objects.index:
+        raise InputError(f"{image} has no object {label}; it has {len(objects):,} objects.")
+    return objects.loc[[label]]
 
 
 def _named(pixels: Floats, pair: ImagePair, settings: PatchSettings, name: str) -> DataArray:

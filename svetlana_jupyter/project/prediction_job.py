@@ -165,7 +165,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
             troubles[name] = error
             continue
         table = plan.kept.merge(range(len(plan.parts)), {"mask": task.masks[name], "image": plan.fingerprint})
-        failed = {int(object): str(why) for object, why in table.attrs.get("failed", ())}
+        failed = {int(label): str(why) for label, why in table.attrs.get("failed", ())}
         predicted.append(ImagePredicted(task.run.name, name, len(table), failed, plan.changed))
         yield predicted[-1]
     if len(predicted) > 1:

@@ -141,7 +141,7 @@ class ImageParts:
     def keep(self, number: int, part: PartPredictions) -> None:
         """Write one part, whole or not at all."""
         table = pd.DataFrame(part.probabilities, pd.Index(part.objects, name="object"), self._columns)
-        failed = [[object, why] for object, why in sorted(part.failed.items())]
+        failed = [[label, why] for label, why in sorted(part.failed.items())]
         table.attrs = {"count": len(table), "asked": part.asked, "beyond": part.beyond, "failed": failed}
         with _writing(self._image):
             self._folder.mkdir(parents=True, exist_ok=True)

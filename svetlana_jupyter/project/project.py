@@ -350,7 +350,7 @@ def _to_json(info: ClassInfo) -> dict[str, Any]:
     return {key: value for key, value in vars(info).items() if key != "into" or value}
 
 
-MARKS = ("ambiguous", "bad", "skip")
+MARKS = ("ambiguous", "bad_segmentation", "skip")
 
 
 class Dataset(CollectionCollection):
@@ -427,58 +427,58 @@ class Dataset(CollectionCollection):
     def annotate(
         self,
         image: str,
-        object: int | Iterable[int],
+        label: int | Iterable[int],
         class_name: str,
         source: str = "script",
         seconds: float | None = None,
     ) -> None:
-        """Give one object, or several in one gesture, a class; on disk when this returns.
+        """Give one object, or several in one edit, a class; on disk when this returns.
 
         Parameters
         ----------
         image : str
-        object : int or iterable of int
+        label : int or iterable of int
         class_name : str
         source : str
             Where it comes from, for the log.
         seconds : float, optional
             How long the object had been looked at.
         """
-        self.annotate_each(dict.fromkeys(_ids(image, object), class_name), source, seconds)
+        self.annotate_each(dict.fromkeys(_ids(image, label), class_name), source, seconds)
 
-    def erase(self, image: str, object: int | Iterable[int], source: str = "script") -> None:
+    def erase(self, image: str, label: int | Iterable[int], source: str = "script") -> None:
         """Take back what was said of objects."""
-        self.erase_each(_ids(image, object), source)
+        self.erase_each(_ids(image, label), source)
 
     def mark(
         self,
         image: str,
-        object: int | Iterable[int],
+        label: int | Iterable[int],
         mark: str,
         source: str = "script",
         seconds: float | None = None,
     ) -> None:
-        """Set objects aside as "ambiguous" or "bad" (badly segmented), or pass over them with "skip".
+        """Set objects aside as "ambiguous" or "bad_segmentation" (badly segmented), or pass over them with "skip".
 
         What is set aside is neither trained on nor counted, and is reported as such.
         """
-        self.mark_each(_ids(image, object), mark, source, seconds)
+        self.mark_each(_ids(image, label), mark, source, seconds)
 
     def annotate_each(
         self, classes: Mapping[tuple[str, int], str], source: str = "script", seconds: float | None = None
     ) -> None:
-        """Give objects, of one image or of several, a class each, all in one gesture that one undo takes back.
+        """Give objects, of one image or of several, a class each, all in one edit that one undo takes back.
 
         Parameters
         ----------
         classes : mapping of (image, object) to class name
         """
         ids = {name: self.classes.by_name(name).id for name in set(classes.values())}
-        self._record("label", {object: ids[name] for object, name in classes.items()}, source, seconds)
+        self._record("label", {label: ids[name] for label, name in classes.items()}, source, seconds)
         self.status = f"{_counted(classes)} {'is' if len(classes) == 1 else 'are'} {', '.join(sorted(ids))}"
 
     def say_each(self, words: Mapping[tuple[str, int], str], source: str = "script") -> None:
-        """Give objects a class each, or set them aside as "ambiguous" or "bad", all in one gesture.
+        """Give objects a class each, or set them aside as "ambiguous" or "bad_segmentation", all in one edit.
 
         A class of such a name goes before the mark.
         """
@@ -493,25 +493,29 @@ class Dataset(CollectionCollection):
     def mark_each(
         self, objects: Iterable[tuple[str, int]], mark: str, source: str = "script", seconds: float | None = None
     ) -> None:
-        """Set objects, of one image or of several, aside in one gesture, as `mark` does with those of one image."""
+        """Set objects, of one image or of several, aside in one edit, as `mark` does with those of one image."""
         objects = dict.fromkeys(objects, 0)
         self._record(_checked(mark), objects, source, seconds)
-        said = {"ambiguous": "set aside as ambiguous", "bad": "set aside as badly segmented", "skip": "skipped"}
+        said = {
+            "ambiguous": "set aside as ambiguous",
+            "bad_segmentation": "set aside as badly segmented",
+            "skip": "skipped",
+        }
         self.status = f"{_counted(objects)} {'is' if len(objects) == 1 else 'are'} {said[mark]}"
 
     def erase_each(self, objects: Iterable[tuple[str, int]], source: str = "script") -> None:
-        """Take back what was said of objects, of one image or of several, in one gesture."""
+        """Take back what was said of objects, of one image or of several, in one edit."""
         objects = dict.fromkeys(objects, 0)
         self._record("erase", objects, source)
         self.status = f"{_counted(objects)} {'has' if len(objects) == 1 else 'have'} no annotation any more"
 
     def undo(self) -> bool:
-        """Take back the last gesture; False if there is none."""
+        """Take back the last edit; False if there is none."""
         with self._lock:
             return self._labelling.undo()
 
     def redo(self) -> bool:
-        """Bring back the last gesture that was taken back; False if there is none."""
+        """Bring back the last edit that was taken back; False if there is none."""
         with self._lock:
             return self._labelling.redo()
 
@@ -528,9 +532,9 @@ class Dataset(CollectionCollection):
     def can_redo(self) -> bool:
         return bool(self._labelling.book.log.edit_to_redo)
 
-    def label_of(self, image: str, object: int) -> Label:
+    def label_of(self, image: str, label: int) -> Label:
         """Return what stands for an object: a class, a mark, or nothing (``action`` "")."""
-        return self._labelling.labels.get(ObjectId(image, object), UNLABELED)
+        return self._labelling.labels.get(ObjectId(image, label), UNLABELED)
 
     def labels_of(self, image: str, objects: Sequence[int] | NDArray[np.integer]) -> dict[int, Label]:
         """Return what stands for these objects of an image, where something was said of them, and perhaps of others.
@@ -539,9 +543,9 @@ class Dataset(CollectionCollection):
         """
         labels = self._labelling.labels
         if len(labels) < len(objects):
-            return {subject.object: label for subject, label in labels.items() if subject.image == image}
-        asked = ((object, labels.get(ObjectId(image, object))) for object in map(int, objects))
-        return {object: label for object, label in asked if label is not None}
+            return {subject.label: annotation for subject, annotation in labels.items() if subject.image == image}
+        asked = ((label, labels.get(ObjectId(image, label))) for label in map(int, objects))
+        return {label: annotation for label, annotation in asked if annotation is not None}
 
     def labels(self) -> pd.DataFrame:
         """Return what stands for each object that something was said of.
@@ -549,8 +553,8 @@ class Dataset(CollectionCollection):
         Returns
         -------
         DataFrame
-            Indexed by ``(image, object)``: ``action`` ("label", "ambiguous", "bad" or "skip"), ``class_id`` (0 but for
-            "label"), ``class`` (its name).
+            Indexed by ``(image, object)``: ``action`` ("label", "ambiguous", "bad_segmentation" or "skip"),
+            ``class_id`` (0 but for "label"), ``class`` (its name).
         """
         table = self._labelling.label_table()
         names = dict(zip(self.classes.ids, self.classes.names))
@@ -579,13 +583,13 @@ class Dataset(CollectionCollection):
     def _record(
         self, action: Action, class_ids: Mapping[tuple[str, int], int], source: str, seconds: float | None = None
     ) -> None:
-        """Write one gesture; the images keep the order in which they are first named."""
+        """Write one edit; the images keep the order in which they are first named."""
         self._record_each({action: class_ids}, source, seconds)
 
     def _record_each(
         self, said: Mapping[Action, Mapping[tuple[str, int], int]], source: str, seconds: float | None = None
     ) -> None:
-        """Write one gesture of which several things are said."""
+        """Write one edit of which several things are said."""
         by_action = {action: _by_image(class_ids) for action, class_ids in said.items()}
         images = list(dict.fromkeys(image for by_image in by_action.values() for image in by_image))
         with self._lock:
@@ -639,15 +643,15 @@ class Dataset(CollectionCollection):
         """Refuse what cannot be done while a job reads the project."""
 
 
-def _ids(image: str, object: int | Iterable[int]) -> list[ObjectId]:
-    objects = object if isinstance(object, Iterable) else [object]
+def _ids(image: str, label: int | Iterable[int]) -> list[ObjectId]:
+    objects = label if isinstance(label, Iterable) else [label]
     return [ObjectId(image, int(one)) for one in objects]
 
 
 def _by_image(class_ids: Mapping[tuple[str, int], int]) -> dict[str, dict[int, int]]:
     found: dict[str, dict[int, int]] = {}
-    for (image, object), class_id in class_ids.items():
-        found.setdefault(image, {})[int(object)] = class_id
+    for (image, label), class_id in class_ids.items():
+        found.setdefault(image, {})[int(label)] = class_id
     return found
 
 
@@ -660,8 +664,8 @@ def _checked(mark: str) -> LabelAction:
 def _counted(objects: Mapping[tuple[str, int], object]) -> str:
     if len(objects) != 1:
         return f"{len(objects):,} objects"
-    image, object = next(iter(objects))
-    return f"Object {object} in {image}"
+    image, label = next(iter(objects))
+    return f"Object {label} in {image}"
 
 
 TABLES = (".csv", ".tsv", ".txt", *EXCEL_SUFFIXES)
@@ -679,7 +683,7 @@ class Imports(Dataset):
         names: Mapping[int, str] | Sequence[str] | None = None,
         overwrite: bool = False,
     ) -> pd.DataFrame:
-        """Annotate objects as a file or table says: all in one gesture, which one undo takes back.
+        """Annotate objects as a file or table says: all in one edit, which one undo takes back.
 
         Parameters
         ----------
@@ -823,7 +827,7 @@ class Masks(Imports):
         entry = self._catalog.entry(name)
         key = entry, fingerprint(mask), self.annotations_version
         if self._matched is None or self._matched[0] != key:
-            ids = [ObjectId(name, object) for object in self._said_in(name)]
+            ids = [ObjectId(name, label) for label in self._said_in(name)]
             logs = list(self._labelling.logs.values())
             self._matched = key, match_masks(self._store, self._catalog, name, mask, ids, logs)
         return self._matched[1]
@@ -844,7 +848,7 @@ class Blind(Masks):
     def draw_test_set(self, n: int, per: Sequence[str] | str | None = None, seed: int = 0) -> pd.DataFrame:
         """Draw objects at random that the accuracy is measured on, and nothing else.
 
-        They are never trained on, nor used to choose a recipe or to calibrate, whatever is said of them. What is
+        They are never trained on, nor used to choose a preset or to calibrate, whatever is said of them. What is
         predicted of them is not shown before a person has annotated them; ``project.queue("test")`` brings them, and
         once most are annotated, `evaluate` scores a run on them. They are drawn among the objects that nobody has
         annotated yet, as it is those that a classifier decides. Drawing again as before changes nothing.
@@ -918,14 +922,14 @@ class Blind(Masks):
         """The objects of the test set, in the order in which they were drawn, by their numbers of today."""
         return list(self._test_weights())
 
-    def in_test_set(self, image: str, object: int) -> bool:
+    def in_test_set(self, image: str, label: int) -> bool:
         """Whether an object is scored alone."""
-        return ObjectId(image, object) in self._test_weights()
+        return ObjectId(image, label) in self._test_weights()
 
     def hidden(self, image: str) -> frozenset[int]:
         """Return the objects of an image whose predictions are not shown: of the test set, and not annotated yet."""
         mine = [id for id in self._test_weights() if id.image == image]
-        return frozenset(id.object for id in mine if self.label_of(*id).action in ("", "skip"))
+        return frozenset(id.label for id in mine if self.label_of(*id).action in ("", "skip"))
 
     def training_labels(self) -> pd.DataFrame:
         """Return the rows of `labels` that a classifier may learn from: with a class, and not of the test set."""
@@ -960,7 +964,7 @@ class Blind(Masks):
         said: dict[str, list[int]] = {}
         for id, label in self._labelling.labels.items():
             if label.action != "skip":
-                said.setdefault(id.image, []).append(id.object)
+                said.setdefault(id.image, []).append(id.label)
         groups: dict[tuple[str, ...], list[SamplingFrame]] = {}
         for name, entry in self.images.items():
             known = {**entry.groups, "image": name}
@@ -1075,9 +1079,9 @@ class Results(Blind):
             `predict` tries them again.
         """
         rows = [
-            (name, int(object), str(why))
+            (name, int(label), str(why))
             for name in self._chosen(images)
-            for object, why in self.run(run).predictions_attributes(name).get("failed", ())
+            for label, why in self.run(run).predictions_attributes(name).get("failed", ())
         ]
         return pd.DataFrame(rows, columns=["image", "object", "why"]).set_index(["image", "object"])
 
@@ -1172,7 +1176,7 @@ class Results(Blind):
         Returns
         -------
         DataFrame
-            Indexed by run: ``finished`` (UTC), ``recipe``, ``architecture``, ``may_use``, ``labels`` (annotations it
+            Indexed by run: ``finished`` (UTC), ``preset``, ``architecture``, ``may_use``, ``labels`` (annotations it
             learned from), ``source`` of its score, ``accuracy`` with its 95 % interval ``low`` and ``high``,
             ``balanced`` accuracy, accuracy of the ``forest`` tried beside it, ``epochs``, ``stopped``, ``seconds`` of
             training, a digest of the ``annotations`` (the same for the same ones), and whether it is ``current``.
@@ -1180,7 +1184,7 @@ class Results(Blind):
         """
         return compare_runs(self)
 
-    def explain(self, image: str, object: int, class_name: str | None = None) -> xr.Dataset:
+    def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
         """Return the patch of an object as the classifier sees it, and where it looked (Grad-CAM).
 
         Parameters
@@ -1193,14 +1197,14 @@ class Results(Blind):
 
         run = self.run()
         class_id = self.classes.by_name(class_name).id if class_name else None
-        if object in self.hidden(image):
+        if label in self.hidden(image):
             raise ProjectError(
-                f"object {object} of {image!r} belongs to the test set: annotate it first, so that nobody is led."
+                f"object {label} of {image!r} belongs to the test set: annotate it first, so that nobody is led."
             )
         return explain(
             self.pair(image),
             self.objects(image),
-            object,
+            label,
             load_classifier(run.path, self._networks.get(run.name)),
             class_id,
         )
@@ -1637,7 +1641,7 @@ class Project(Exporting, Analysis):
         self._store.write_text(self._store.settings_file, settings.to_json() + "\n")
 
     def preview_augmentation(
-        self, image: str, object: int, settings: TrainingSettings | None = None, n: int = 8
+        self, image: str, label: int, settings: TrainingSettings | None = None, n: int = 8
     ) -> xr.DataArray:
         """Return ``n`` patches of an object (n, channel, [z,] y, x), each varied as training varies it.
 
@@ -1646,7 +1650,7 @@ class Project(Exporting, Analysis):
         settings : TrainingSettings, optional
             The project's by default; its seed decides what is drawn.
         """
-        return augmented_patches(self, image, object, settings, n)
+        return augmented_patches(self, image, label, settings, n)
 
     def readiness(self) -> str:
         """Return what is still missing before a training can start, as a sentence; "" when nothing is."""
@@ -1666,7 +1670,7 @@ class Project(Exporting, Analysis):
     ) -> Run:
         """Train a classifier on all annotations and wait for it.
 
-        With the recipe "auto", which is the default, several recipes are tried within what may count
+        With the preset "auto", which is the default, several presets are tried within what may count
         (`learn.preset_search`), and the best is trained. It is used again by later trainings of the same settings and
         classes,
         until there are twice as many annotations.
@@ -1678,7 +1682,7 @@ class Project(Exporting, Analysis):
         predict : bool
             Classify every object of every image behind it.
         search : bool
-            Try the recipes anew.
+            Try the presets anew.
         network : torch.nn.Module, optional
             One of your own instead of the architecture of the settings: logits (n, classes) of patches
             (n, channels, [z,] y, x), the mask channel included. A copy is trained.
@@ -1795,9 +1799,9 @@ class Project(Exporting, Analysis):
     ) -> Work:
         given = TrainingSettings(**settings) if isinstance(settings, Mapping) else settings
         task = replace(self._task(given, changes, threads, network), search=search)
-        if search and task.settings.recipe != AUTO_PRESET:
+        if search and task.settings.preset != AUTO_PRESET:
             raise ProjectError(
-                f'a search chooses the recipe, but the settings name "{task.settings.recipe}"; give recipe="auto".'
+                f'a search chooses the preset, but the settings name "{task.settings.preset}"; give preset="auto".'
             )
         threads = task.settings.threads or threads
         self.live, self._network = LearningCurve(), network
@@ -1828,7 +1832,7 @@ class Project(Exporting, Analysis):
             pairs={name: self.pair(name) for name in self.images},
             objects=self.objects,
             labels=labels["class_id"],
-            gestures=self._labelling.gestures(),
+            edit_groups=self._labelling.edit_groups(),
             classes=self.classes,
             settings=begins.settings.changed(threads=begins.settings.threads or threads),
             folder=self._store.runs_folder,

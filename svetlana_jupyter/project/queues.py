@@ -111,9 +111,9 @@ class Queue:
     def _order(self) -> Iterator[QueuedObject]:
         project = self._project
         if self._near is not None:
-            image, object = ObjectId(*self._near)
+            image, label = ObjectId(*self._near)
             pair = project.pair(image)
-            return distance_order(image, project.objects(image), object, pair.spacing)
+            return distance_order(image, project.objects(image), label, pair.spacing)
         if self._kind == "image":
             return image_order((name, project.objects(name).index.to_numpy()) for name in self._images)
         if self._kind == "test":

@@ -1,6 +1,6 @@
 """Finished trainings: one folder each, written whole; only its score and its predictions are added later.
 
-What a search for a recipe tried, kept as JSON in the folder of the run that came of it.
+What a search for a preset tried, kept as JSON in the folder of the run that came of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.preset_search import CandidateResult, Found
 
 FILE = "tried.json"
-# What neither decides which recipe is the best, nor asks for another search.
+# What neither decides which preset is the best, nor asks for another search.
 ASIDE = frozenset({"seed", "device", "precision", "threads"})
 COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
 
@@ -44,12 +44,12 @@ def search_record(asked: TrainingSettings, found: Found, seconds: float) -> dict
     """Return what is kept of a search: what was asked, what was chosen, and one row a candidate."""
     return {
         "asked": search_key(asked),
-        "chosen": found.recipe,
+        "chosen": found.preset,
         "epochs": _epochs(found.tried[0]),
         "objects": len(found.outer),
         "apart": found.apart,
         "seconds": round(seconds, 3),
-        "tried": [_row(one, chosen=one.recipe == found.recipe) for one in found.tried],
+        "tried": [_row(one, chosen=one.preset == found.preset) for one in found.tried],
     }
 
 
@@ -71,6 +71,9 @@ def read_search_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         document: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        for entry in (document["asked"], *document["tried"]):
+            if "recipe" in entry:  # the name that version 0.1.0 wrote
+                entry["preset"] = entry.pop("recipe")
         str(document["chosen"]), dict(document["asked"]), pd.DataFrame(document["tried"], columns=_ALL)
         return document
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -80,7 +83,7 @@ def read_search_record(folder: Path) -> dict[str, Any] | None:
 def search_results_table(folder: Path) -> pd.DataFrame:
     """Return one row a candidate; see `Run.tried`."""
     document = read_search_record(folder)
-    table = pd.DataFrame(document["tried"] if document else [], columns=_ALL).set_index("recipe")
+    table = pd.DataFrame(document["tried"] if document else [], columns=_ALL).set_index("preset")
     whole: dict[str, Any] = {"finalist": bool, "chosen": bool, "epochs": "Int64"}
     return table.astype({name: whole.get(name, float) for name in COLUMNS})
 
@@ -97,7 +100,7 @@ def last_search(
     return None
 
 
-_ALL = ["recipe", *COLUMNS]
+_ALL = ["preset", *COLUMNS]
 
 
 def _row(one: CandidateResult, chosen: bool) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def _row(one: CandidateResult, chosen: bool) -> dict[str, Any]:
     shares = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high}
     shares |= {"balanced": found.balanced_accuracy.value, "merit": one.merit}
     return {
-        "recipe": one.recipe,
+        "preset": one.preset,
         **{name: value if math.isfinite(value) else None for name, value in shares.items()},
         "finalist": one.is_finalist,
         "epochs": _epochs(one),
@@ -142,7 +145,7 @@ class Run:
     history : list of dict
         One entry an epoch: ``epoch``, ``loss``, ``score`` (None where nothing was held out).
     seconds : float
-        From the first patch read to the trained network, a search for its recipe included.
+        From the first patch read to the trained network, a search for its preset included.
     stopped : bool
         Whether it was stopped before its last epoch.
     note : str
@@ -154,7 +157,7 @@ class Run:
     left_out : LeftOut or None
         How much of a group that was left out looks unlike the others; None where there was too little to tell.
     choice : str
-        How its recipe came about; "" where the settings named it.
+        How its preset came about; "" where the settings named it.
     warning : str
         That augmentation destroys the classes, or that they cannot be told apart; "" where nothing speaks for it.
     """
@@ -183,12 +186,12 @@ class Run:
         return dict(document["versions"])
 
     def tried(self) -> pd.DataFrame:
-        """Return what was tried to find the recipe.
+        """Return what was tried to find the preset.
 
         Returns
         -------
         DataFrame
-            Indexed by recipe, the chosen one first, then as they were ranked: ``accuracy`` on held-out objects with
+            Indexed by preset, the chosen one first, then as they were ranked: ``accuracy`` on held-out objects with
             its 95 % interval ``low`` and ``high``, ``balanced`` accuracy and ``merit`` (by which it was ranked,
             `core.stats.model_selection.merit`), all of which are too good for the best of several; ``is_finalist``,
             whether it was
@@ -212,7 +215,7 @@ class Run:
             ``p_<class id>``, as `learn.cross_validation.held_out_table` gives them; None if there was none. Those of
             the run's
             own classifier are calibrated by what the other folds ask for; ``raw_<class id>`` is what it gave itself.
-            Where a search chose its recipe, each fold is predicted with the recipe that the other folds choose.
+            Where a search chose its preset, each fold is predicted with the preset that the other folds choose.
         """
         file = self.path / f"held_out_{architecture}.parquet"
         return pd.read_parquet(file) if file.exists() else None
@@ -323,6 +326,8 @@ def _read_run(file: Path) -> Run:
     try:
         document = json.loads(file.read_text("utf-8"))
         document["classes"] = {int(id): name for id, name in document["classes"].items()}
+        if "recipe" in document["settings"]:  # the name that version 0.1.0 wrote
+            document["settings"]["preset"] = document["settings"].pop("recipe")
         calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})
         calibration["bias"] = {int(id): value for id, value in calibration["bias"].items()}
         left_out = document.pop("left_out", None)

@@ -70,8 +70,8 @@ def draw(pools: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[str, ...],
         chosen = rng.permutation(int(ends[-1]))[:n].tolist()
         for place in chosen:
             pool = group[number := int(np.searchsorted(ends, place, side="right"))]
-            object = int(pool.objects[place - int(ends[number]) + len(pool.objects)])
-            found.append((VersionedObjectId(pool.image, object, pool.mask), int(ends[-1]) / len(chosen)))
+            label = int(pool.objects[place - int(ends[number]) + len(pool.objects)])
+            found.append((VersionedObjectId(pool.image, label, pool.mask), int(ends[-1]) / len(chosen)))
     object_ids, weights = zip(*(found[place] for place in rng.permutation(len(found))))
     return Drawn(datetime.now(UTC).isoformat(timespec="seconds"), n, per, seed, object_ids, weights)
 

@@ -1,6 +1,6 @@
 """The training job: patches, network, cross-validation, and the forest beside it, kept as one run.
 
-Which recipe a training uses where its settings leave that open: searched for, or as it was found before.
+Which preset a training uses where its settings leave that open: searched for, or as it was found before.
 
 What a training may begin with: a person's call may name code and files anywhere, the project's own file may not.
 
@@ -50,19 +50,19 @@ ROOM = 2**30  # bytes that the patches of all candidates may take together
 
 @dataclass(frozen=True)
 class PresetChoice:
-    """The settings of a training, with a recipe that is named.
+    """The settings of a training, with a preset that is named.
 
     Attributes
     ----------
     settings : TrainingSettings
     says : str
-        How the recipe came about; "" where the settings named it.
+        How the preset came about; "" where the settings named it.
     found : Found or None
         What a search found, where there was one.
     tried : mapping or None
         What is kept of it (`project.runs.search_record`).
     run : str
-        The earlier run in which the recipe was chosen, "" where it is none.
+        The earlier run in which the preset was chosen, "" where it is none.
     """
 
     settings: TrainingSettings
@@ -73,34 +73,34 @@ class PresetChoice:
 
 
 def choose(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetChoice | None]:
-    """Settle the recipe of a training, by a search where there was none yet or too little was known; None if stopped.
+    """Settle the preset of a training, by a search where there was none yet or too little was known; None if stopped.
 
-    What is stored of a recipe that was chosen before is its name and its number of epochs: patches follow the objects
+    What is stored of a preset that was chosen before is its name and its number of epochs: patches follow the objects
     that are annotated now.
     """
     settings = task.settings
-    if settings.recipe != AUTO_PRESET:
+    if settings.preset != AUTO_PRESET:
         return PresetChoice(settings)
-    recipes = candidates(settings)
+    presets = candidates(settings)
     if settings.start_from is not None:
-        return _as_begun(task, recipes)
-    if len(recipes) == 1:
+        return _as_begun(task, presets)
+    if len(presets) == 1:
         forest = settings.architecture == "forest"
-        return PresetChoice(recipes[DEFAULT], "" if forest else f"{_USED} with the architecture {SMALL} alone.")
+        return PresetChoice(presets[DEFAULT], "" if forest else f"{_USED} with the architecture {SMALL} alone.")
     parts = task.parts()
     targets = np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]) if parts else np.empty(0, int)
     known = None if task.search else previous_choice(task.runs, settings, np.unique(targets).tolist())
     if known is not None and len(targets) < GROWN * sum(known[0].labels.values()):
         run, chosen = known
-        return PresetChoice(chosen, f"Recipe {chosen.recipe} was chosen in run {run.name}.", run=run.name)
+        return PresetChoice(chosen, f"Preset {chosen.preset} was chosen in run {run.name}.", run=run.name)
     from svetlana_jupyter.learn.cross_validation import FEWEST, describe_scarce_classes
 
     few = describe_scarce_classes(targets, dict(zip(task.classes.ids, task.classes.names)))
     if len(np.unique(targets)) < 2:
-        return PresetChoice(recipes[DEFAULT])  # which refuses to train
+        return PresetChoice(presets[DEFAULT])  # which refuses to train
     if few:
-        return PresetChoice(recipes[DEFAULT], f"{_USED} from {FEWEST} annotated objects of each class on, but {few}.")
-    return (yield from _searched(task, recipes, parts, stop))
+        return PresetChoice(presets[DEFAULT], f"{_USED} from {FEWEST} annotated objects of each class on, but {few}.")
+    return (yield from _searched(task, presets, parts, stop))
 
 
 def previous_choice(
@@ -112,26 +112,26 @@ def previous_choice(
     True
     """
     known = last_search(runs, settings, classes)
-    recipes = candidates(settings)
-    if known is None or known[1]["chosen"] not in recipes:
+    presets = candidates(settings)
+    if known is None or known[1]["chosen"] not in presets:
         return None
     run, tried = known
-    return run, _for(recipes[tried["chosen"]], tried.get("epochs"))
+    return run, _for(presets[tried["chosen"]], tried.get("epochs"))
 
 
 def _searched(
-    task: TrainingTask, recipes: Mapping[str, TrainingSettings], parts: Sequence[Part], stop: Stop
+    task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[Part], stop: Stop
 ) -> Generator[Progress, None, PresetChoice | None]:
-    """Try the recipes."""
+    """Try the presets."""
     from svetlana_jupyter.learn.dataset import CollectionProgress, max_objects_in_memory, resolve_settings
     from svetlana_jupyter.learn.preset_search import MOST, SearchProgress, affordable_candidates, search
 
     began, keep_epochs = time.monotonic(), task.settings.epochs != TrainingSettings().epochs
     if not keep_epochs:
-        frozen = dict(zip(recipes, resolve_settings(parts, list(recipes.values())), strict=True))
+        frozen = dict(zip(presets, resolve_settings(parts, list(presets.values())), strict=True))
         n = min(MOST, sum(len(classes) for _, _, classes in parts))
-        recipes = {name: recipes[name] for name in affordable_candidates(frozen, n, len(parts[0][0].channels))}
-    settings = list(recipes.values())
+        presets = {name: presets[name] for name in affordable_candidates(frozen, n, len(parts[0][0].channels))}
+    settings = list(presets.values())
     samples: list[TrainingData] = []
     few = _some(parts, min(MOST, max_objects_in_memory(parts, settings, ROOM)), task.settings.seed)
     for gathered in task.collect_for_each(settings, few):
@@ -141,32 +141,32 @@ def _searched(
             samples = gathered
         if stop():
             return None
-    yield Progress(0, 1, "trying recipes")
+    yield Progress(0, 1, "trying presets")
     found: Found | None = None
-    for event in search(dict(zip(recipes, samples, strict=True)), keep_epochs, task.workers, stop):
+    for event in search(dict(zip(presets, samples, strict=True)), keep_epochs, task.workers, stop):
         if isinstance(event, SearchProgress):
             yield Progress(event.done, event.total, event.text)
         else:
             found = event
     if found is None:
         return None
-    chosen = _for(recipes[found.recipe], found.settings.epochs)
+    chosen = _for(presets[found.preset], found.settings.epochs)
     return PresetChoice(
         settings=chosen,
-        says=f"Recipe {found.recipe} was chosen of {len(recipes)} by {len(found.outer)} annotated objects.",
+        says=f"Preset {found.preset} was chosen of {len(presets)} by {len(found.outer)} annotated objects.",
         found=found,
         tried=search_record(task.settings, found, time.monotonic() - began),
     )
 
 
-def _as_begun(task: TrainingTask, recipes: Mapping[str, TrainingSettings]) -> PresetChoice:
-    """Return the recipe of the run that a training begins with: its weights fit no other, and know the answers."""
+def _as_begun(task: TrainingTask, presets: Mapping[str, TrainingSettings]) -> PresetChoice:
+    """Return the preset of the run that a training begins with: its weights fit no other, and know the answers."""
     name = task.begins.run if task.begins is not None else ""
-    recipe = next((run.settings["recipe"] for run in task.runs if run.name == name), DEFAULT)
-    settings = recipes.get(recipe, recipes[DEFAULT])
-    if not name or settings.architecture == "forest" or settings.recipe != recipe:
-        return PresetChoice(recipes[DEFAULT], f"{_USED} where training begins anew.")
-    return PresetChoice(settings, f"Recipe {recipe} is that of run {name}, with which training began.")
+    preset = next((run.settings["preset"] for run in task.runs if run.name == name), DEFAULT)
+    settings = presets.get(preset, presets[DEFAULT])
+    if not name or settings.architecture == "forest" or settings.preset != preset:
+        return PresetChoice(presets[DEFAULT], f"{_USED} where training begins anew.")
+    return PresetChoice(settings, f"Preset {preset} is that of run {name}, with which training began.")
 
 
 def _for(settings: TrainingSettings, epochs: int | None) -> TrainingSettings:
@@ -175,7 +175,7 @@ def _for(settings: TrainingSettings, epochs: int | None) -> TrainingSettings:
 
 
 def _some(parts: Sequence[Part], most: int, seed: int) -> list[Part]:
-    """Return the annotated objects that recipes are tried on."""
+    """Return the annotated objects that presets are tried on."""
     from svetlana_jupyter.learn.preset_search import subsample_objects
 
     chosen = subsample_objects(np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]), seed, most)
@@ -188,7 +188,7 @@ def _some(parts: Sequence[Part], most: int, seed: int) -> list[Part]:
     ]
 
 
-_USED = "The default recipe was used: others are compared"
+_USED = "The default preset was used: others are compared"
 
 
 @dataclass(frozen=True)
@@ -283,8 +283,8 @@ class TrainingTask:
         Returns the object index of an image.
     labels : Series of int
         Class ids, indexed by ``(image, object)``.
-    gestures : Series of str
-        The gesture that named each of these objects among others, "" where it named it alone.
+    edit_groups : Series of str
+        The edit that named each of these objects among others, "" where it named it alone.
     classes : Classes
     settings : TrainingSettings
     folder : Path
@@ -292,19 +292,19 @@ class TrainingTask:
     begins : Beginning, optional
         What a network begins with, beside what the settings say.
     search : bool
-        Look for the best recipe anew, where the settings leave it open.
+        Look for the best preset anew, where the settings leave it open.
     runs : tuple of Run
-        Those of the project, in which the recipe may have been found before.
+        Those of the project, in which the preset may have been found before.
     says : str
         Which annotations are left out; "" where none is.
     workers : int
-        Trainings at a time while recipes are tried, on a core each; what is found does not depend on it.
+        Trainings at a time while presets are tried, on a core each; what is found does not depend on it.
     """
 
     pairs: Mapping[str, ImagePair]
     objects: Callable[[str], pd.DataFrame]
     labels: pd.Series[int]
-    gestures: pd.Series[str]
+    edit_groups: pd.Series[str]
     classes: ClassScheme
     settings: TrainingSettings
     folder: Path
@@ -342,7 +342,7 @@ class TrainingTask:
         """Add what is known of the samples beside their pixels, and for a network what it begins with."""
         from svetlana_jupyter.learn.dataset import InitialWeights
 
-        samples = samples.with_gestures(self.gestures)
+        samples = samples.with_edit_groups(self.edit_groups)
         if self.begins is None or samples.settings.architecture == "forest":
             return samples
         return replace(samples, start=InitialWeights(self.begins.network, self.begins.weights))
@@ -400,7 +400,7 @@ class RunScored:
 def train_run(
     task: TrainingTask, stop: Stop
 ) -> Iterator[Progress | LearningCurve | Run | RunScored | TrainingAbandoned]:
-    """Settle the recipe, train and keep the run, then score it: it can be used before its score is known.
+    """Settle the preset, train and keep the run, then score it: it can be used before its score is known.
 
     A stop before training leaves nothing. One while training keeps the best network so far, and leaves out what is not
     scored yet.
@@ -455,7 +455,7 @@ def train_run(
 
 
 def _score_of_choosing(samples: TrainingData, found: Found, run: Run, stop: Stop) -> Iterator[Progress | RunScored]:
-    """Score each part of the annotations with the recipe that the others choose, which the search knows already."""
+    """Score each part of the annotations with the preset that the others choose, which the search knows already."""
     from svetlana_jupyter.learn.cross_validation import describe_score_source
 
     forest = next((one.table for one in found.tried if one.settings.architecture == "forest"), None)
@@ -463,7 +463,7 @@ def _score_of_choosing(samples: TrainingData, found: Found, run: Run, stop: Stop
     warning = yield from _warned(samples, found.outer, stop, plain.table if plain is not None else None)
     known = {"network": found.outer} | ({"forest": forest} if forest is not None else {})
     source = describe_score_source(len(found.outer), found.apart)
-    says = f"{source}; what is scored of each part is the recipe that the others choose."
+    says = f"{source}; what is scored of each part is the preset that the others choose."
     yield RunScored(run.with_score(says, known, warning))
 
 
@@ -487,7 +487,7 @@ def _score(
     if own.accuracy is not None and task.begins is not None and task.begins.run:
         says += f" It began with run {task.begins.run}, which may know some of them: the score may be too good."
     elif own.accuracy is not None and choice.run:
-        says += f" Some of them chose the recipe in run {choice.run}: the score may be a little too good."
+        says += f" Some of them chose the preset in run {choice.run}: the score may be a little too good."
     yield RunScored(run.with_score(says, known, warning))
 
 

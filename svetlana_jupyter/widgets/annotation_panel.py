@@ -144,7 +144,7 @@ class ClassEditor(VBox):
 
 
 _SOURCES = [("At random", "random"), ("Test set", "test")]
-_MARKS = {"ambiguous": "ambiguous", "bad": "badly segmented", "skip": "skipped"}
+_MARKS = {"ambiguous": "ambiguous", "bad_segmentation": "badly segmented", "skip": "skipped"}
 
 
 class AnnotationPanel(LabelingPanel):
@@ -174,7 +174,13 @@ class AnnotationPanel(LabelingPanel):
             Command(("s",), "Skip", "step-forward", "Pass over this object", self.mark_command("skip")),
             Command(("e", "Delete"), "Erase", "eraser", "Remove the annotation", self.erase),
             Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.mark_command("ambiguous")),
-            Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong here", self.mark_command("bad")),
+            Command(
+                ("b",),
+                "Bad segmentation",
+                "chain-broken",
+                "The outline is wrong here",
+                self.mark_command("bad_segmentation"),
+            ),
         )
         self.new_color = ColorPicker(concise=True, layout={"width": "30px", "margin": "2px 4px 2px 0"})
         self.new_color.tooltip = "Colour of the new class"
@@ -237,7 +243,7 @@ class AnnotationPanel(LabelingPanel):
     def _show_test_set(self) -> None:
         """Offer the test set once there is one, and say how far it is annotated."""
         actions = self.project.test_set()["action"]
-        answered = int(actions.isin(["label", "ambiguous", "bad"]).sum())
+        answered = int(actions.isin(["label", "ambiguous", "bad_segmentation"]).sum())
         far = f"{answered:,} of {len(actions):,}"
         self.answered.value = muted(f"{far} annotated" if self.source.value == "test" else f"Test set: {far}")
         self.test_set.layout.display = None if len(actions) else "none"

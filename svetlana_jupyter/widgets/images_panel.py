@@ -218,7 +218,7 @@ class ImportForm(VBox):
             description="Replace what is another class here", indent=False, layout={"margin": "0 0 0 116px"}
         )
         self.take = Button(description="Import", icon="sign-in", layout={"width": "110px", "margin": "0"})
-        self.take.tooltip = "Annotate as the file says, in one gesture"
+        self.take.tooltip = "Annotate as the file says, in one edit"
         self.undo = Button(description="Take it back", icon="undo", layout={"width": "130px", "margin": "0 0 0 8px"})
         self.undo.tooltip = "Undo the import as a whole"
         self.said = StatusLine(hides=True)

@@ -27,7 +27,7 @@ _AHEAD = 3  # objects of the queue that are read while the one before is looked 
 
 
 class LabelingPanel(CommandPanel):
-    """A panel in which one key says what the object on screen is, or what all selected objects are, in one gesture.
+    """A panel in which one key says what the object on screen is, or what all selected objects are, in one edit.
 
     Every key event carries the object that was on screen when the key went down, so that typing ahead of a slow
     connection never labels another one: such a key is refused. A label given to the object that the queue brought goes
@@ -145,55 +145,55 @@ class LabelingPanel(CommandPanel):
 
     def press(self, key: str, shown: tuple[str, int] | None) -> None:
         """Follow a key that went down while ``shown`` was on screen."""
-        object = ObjectId(*shown) if shown else None
+        label = ObjectId(*shown) if shown else None
         info = self.project.classes.by_shortcut(key)
         if info:
-            self.label(info.name, object)
+            self.label(info.name, label)
         if key == "/":
-            self._finding = object
+            self._finding = label
             self.rows.find.focus()
-        self.dispatch_key(key, object)
+        self.dispatch_key(key, label)
 
-    def label(self, name: str, object: ObjectId | None) -> None:
+    def label(self, name: str, object_id: ObjectId | None) -> None:
         """Give an object, or each that is selected, a class."""
-        if self._means(object):
-            self._record(object, partial(self.project.annotate, object.image, self._meant(), name))
+        if self._means(object_id):
+            self._record(object_id, partial(self.project.annotate, object_id.image, self._meant(), name))
 
     def _label_found(self, name: str) -> None:
         """Give the object that was on screen when a person began to look for a class that class."""
-        object, self._finding = self._finding or self.shown, None
-        self.label(name, object)
+        label, self._finding = self._finding or self.shown, None
+        self.label(name, label)
 
     def mark_command(self, mark: LabelAction) -> Callable[[ObjectId | None], None]:
         """Return the command that marks an object, or each selected, as skipped, ambiguous or badly segmented."""
 
-        def act(object: ObjectId | None) -> None:
-            if self._means(object):
-                self._record(object, partial(self.project.mark, object.image, self._meant(), mark))
+        def act(object_id: ObjectId | None) -> None:
+            if self._means(object_id):
+                self._record(object_id, partial(self.project.mark, object_id.image, self._meant(), mark))
 
         return act
 
-    def erase(self, object: ObjectId | None) -> None:
+    def erase(self, object_id: ObjectId | None) -> None:
         """Remove what was said of an object, or of each that is selected."""
-        if not self._means(object):
+        if not self._means(object_id):
             return
-        erase = partial(self.project.erase, object.image, self._meant(), source=self._source_for(object))
+        erase = partial(self.project.erase, object_id.image, self._meant(), source=self._source_for(object_id))
 
         def act() -> None:
             erase()
             self.status.say(self.project.status)
 
-        self.viewer.indexing.after([object.image], act, _WRITTEN)
+        self.viewer.indexing.after([object_id.image], act, _WRITTEN)
 
-    def undo(self, object: ObjectId | None = None) -> None:
+    def undo(self, object_id: ObjectId | None = None) -> None:
         """Take back the last annotation, whatever is shown."""
         self.viewer.indexing.after((), lambda: self._revisit(self.project.undo(), "undo"), _WRITTEN)
 
-    def redo(self, object: ObjectId | None = None) -> None:
+    def redo(self, object_id: ObjectId | None = None) -> None:
         """Annotate again what was taken back last."""
         self.viewer.indexing.after((), lambda: self._revisit(self.project.redo(), "redo"), _WRITTEN)
 
-    def next(self, object: ObjectId | None = None) -> None:
+    def next(self, object_id: ObjectId | None = None) -> None:
         """Take the next object of the queue."""
         # A queue that is made now looks at every image.
         images = self.project.images if self._queue is None else ()
@@ -204,27 +204,27 @@ class LabelingPanel(CommandPanel):
             all=False,
         )
 
-    def previous(self, object: ObjectId | None = None) -> None:
+    def previous(self, object_id: ObjectId | None = None) -> None:
         """Go back to the object before."""
         self._bring(self._queue.previous() if self._queue else None, "This is the first object of the queue.")
 
-    def _record(self, object: ObjectId, write: Callable[..., None]) -> None:
+    def _record(self, object_id: ObjectId, write: Callable[..., None]) -> None:
         """Write what a key said of an object, once its place is known; then go on."""
-        write = partial(write, source=self._source_for(object), seconds=self._seconds(object))
+        write = partial(write, source=self._source_for(object_id), seconds=self._seconds(object_id))
 
         def act() -> None:
             write()
-            self._go_on(object)
+            self._go_on(object_id)
 
-        self.viewer.indexing.after([object.image], act, _WRITTEN)
+        self.viewer.indexing.after([object_id.image], act, _WRITTEN)
 
-    def _means(self, object: ObjectId | None) -> TypeGuard[ObjectId]:
+    def _means(self, object_id: ObjectId | None) -> TypeGuard[ObjectId]:
         """Whether a key or button is meant for the object; else the status says why not.
 
         A key typed ahead carries the object before, which has its label already: it may mean neither.
         """
-        if object is None or object != self.shown:
-            self.status.say(KEY_IGNORED if object else NO_OBJECT_SELECTED)
+        if object_id is None or object_id != self.shown:
+            self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)
             return False
         return True
 
@@ -244,8 +244,8 @@ class LabelingPanel(CommandPanel):
         return f"{f'Object {one}' if one else several} in {self.viewer.image}"
 
     def _show_menu(self) -> None:
-        at, object = self.viewer.menu, self.shown
-        if at is None or object is None:
+        at, label = self.viewer.menu, self.shown
+        if at is None or label is None:
             if self.menu.is_open:
                 self.menu.hide()
                 self.focus()
@@ -254,7 +254,7 @@ class LabelingPanel(CommandPanel):
         def item(text: str, key: str, act: Callable[[ObjectId], None], color: str = "") -> Item:
             def chosen() -> None:
                 self.viewer.close_menu()
-                self.do(act, object)
+                self.do(act, label)
 
             return Item(text, key, chosen, color)
 
@@ -262,29 +262,29 @@ class LabelingPanel(CommandPanel):
         classes = [item(c.name, c.key, partial(self.label, c.name), c.color) for c in self.project.classes]
         marks = [
             item("Ambiguous", keys.get("Ambiguous", ""), self.mark_command("ambiguous")),
-            item("Bad segmentation", keys.get("Bad segmentation", ""), self.mark_command("bad")),
+            item("Bad segmentation", keys.get("Bad segmentation", ""), self.mark_command("bad_segmentation")),
             item("Erase", keys.get("Erase", ""), self.erase),
         ]
         self.menu.show_at(at, self._selection_text(), [*classes, *marks])
 
-    def _picked(self, image: str, object: int) -> None:
+    def _picked(self, image: str, label: int) -> None:
         self._candidate = None
         self._since = time.monotonic()
-        self.status.say(f"Object {object} in {image}." if object else NO_OBJECT_SELECTED)
+        self.status.say(f"Object {label} in {image}." if label else NO_OBJECT_SELECTED)
 
     def _bring(self, candidate: QueuedObject | None, otherwise: str) -> None:
         if candidate is None:
             self.status.say(otherwise)
             return
         self._candidate = candidate
-        self.viewer.show(candidate.image, candidate.object)
+        self.viewer.show(candidate.image, candidate.label)
         self.viewer.prefetch([coming.id for coming in self.queue.ahead(_AHEAD)])
         self._since = time.monotonic()
-        self.status.say(f"Object {candidate.object} in {candidate.image}, {candidate.reason}.")
+        self.status.say(f"Object {candidate.label} in {candidate.image}, {candidate.reason}.")
 
-    def _go_on(self, object: ObjectId) -> None:
+    def _go_on(self, object_id: ObjectId) -> None:
         """Take the next object if the queue brought this one; the status keeps saying what was done to this one."""
-        if self._is_candidate(object):
+        if self._is_candidate(object_id):
             self.next()
         self.status.say(self.project.status)
 
@@ -297,28 +297,28 @@ class LabelingPanel(CommandPanel):
         if not about:
             self.status.say(f"{said.capitalize()}: an object that the mask has no longer.")
             return
-        object = about[-1]
+        object_id = about[-1]
         if len(about) > 1:
-            self.viewer.image = object.image
-            self.viewer.selection = tuple(number for image, number in about if image == object.image)
+            self.viewer.image = object_id.image
+            self.viewer.selection = tuple(number for image, number in about if image == object_id.image)
             images = {image for image, _ in about}
-            where = object.image if len(images) == 1 else f"{len(images)} images"
+            where = object_id.image if len(images) == 1 else f"{len(images)} images"
             self.status.say(f"{said.capitalize()}: {len(about):,} objects in {where}.")
             return
-        if object != self.shown:
+        if object_id != self.shown:
             before = self.queue.previous() if self._candidate else None
-            if before and before.id != object:
+            if before and before.id != object_id:
                 self.queue.next()  # this was about another object: the queue stays where it is
                 before = None
             self._candidate = before
-            self.viewer.show(*object)
-        self.status.say(f"{said.capitalize()}: object {object.object} in {object.image}.")
+            self.viewer.show(*object_id)
+        self.status.say(f"{said.capitalize()}: object {object_id.label} in {object_id.image}.")
 
-    def _is_candidate(self, object: ObjectId) -> bool:
-        return self._candidate is not None and self._candidate.id == object
+    def _is_candidate(self, object_id: ObjectId) -> bool:
+        return self._candidate is not None and self._candidate.id == object_id
 
-    def _source_for(self, object: ObjectId) -> str:
-        return self._queue_source if self._is_candidate(object) else self._source
+    def _source_for(self, object_id: ObjectId) -> str:
+        return self._queue_source if self._is_candidate(object_id) else self._source
 
-    def _seconds(self, object: ObjectId) -> float | None:
-        return time.monotonic() - self._since if object == self.shown else None
+    def _seconds(self, object_id: ObjectId) -> float | None:
+        return time.monotonic() - self._since if object_id == self.shown else None

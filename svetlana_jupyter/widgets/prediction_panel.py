@@ -98,7 +98,13 @@ class PredictionPanel(LabelingPanel):
             Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
             Command(("r",), "Redo", "repeat", "Bring it back again", self.redo),
             Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.mark_command("ambiguous")),
-            Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong here", self.mark_command("bad")),
+            Command(
+                ("b",),
+                "Bad segmentation",
+                "chain-broken",
+                "The outline is wrong here",
+                self.mark_command("bad_segmentation"),
+            ),
         )
         self.predict_image = self.button(
             lambda: project.start_prediction([self.viewer.image]),
@@ -169,34 +175,34 @@ class PredictionPanel(LabelingPanel):
             else "Nothing is trained yet: annotate, train, then predict here."
         )
 
-    def accept(self, object: ObjectId | None) -> None:
+    def accept(self, object_id: ObjectId | None) -> None:
         """Keep the prediction of an object as its annotation."""
-        predicted = self._predicted(object)
-        if object is None or predicted is None:
+        predicted = self._predicted(object_id)
+        if object_id is None or predicted is None:
             several = self.viewer.selection and not self.viewer.selected
             missing = "Accept predictions one by one." if several else "This object is not predicted yet."
-            self.status.say(NO_OBJECT_SELECTED if object is None else missing)
+            self.status.say(NO_OBJECT_SELECTED if object_id is None else missing)
             return
-        self.label(self.project.classes.by_id(int(predicted["predicted"])).name, object)
+        self.label(self.project.classes.by_id(int(predicted["predicted"])).name, object_id)
 
     def show(self) -> None:
-        project, object = self.project, self.one
-        label = project.label_of(*object) if object else UNLABELED
-        self.inspector.show(object, self._predicted(object), label, project.classes)
+        project, object_id = self.project, self.one
+        label = project.label_of(*object_id) if object_id else UNLABELED
+        self.inspector.show(object_id, self._predicted(object_id), label, project.classes)
         self.buttons["Undo"].disabled = not project.can_undo
         self.buttons["Redo"].disabled = not project.can_redo
-        wanted = object, project.current_run
+        wanted = object_id, project.current_run
         if wanted != self._wanted:
             self._wanted = wanted
             self.inspector.show_pictures()
             self._reexplain.restart()
 
-    def _predicted(self, object: ObjectId | None) -> pd.Series | None:
+    def _predicted(self, object_id: ObjectId | None) -> pd.Series | None:
         """Return the row of `Project.probabilities` of an object, if it has one."""
-        if object is None:
+        if object_id is None:
             return None
-        table = self.project.probabilities(object.image)
-        return table.loc[object.object] if object.object in table.index else None
+        table = self.project.probabilities(object_id.image)
+        return table.loc[object_id.label] if object_id.label in table.index else None
 
     def _show_job(self) -> None:
         project = self.project
@@ -242,20 +248,20 @@ class PredictionPanel(LabelingPanel):
     def _explain(self) -> None:
         """Show what the classifier sees and where it looked; computed beside the kernel's loop, so that keys go on."""
         wanted = self._wanted
-        object, run = wanted
-        if object is None or not run:
+        label, run = wanted
+        if label is None or not run:
             return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # a script or a test: nothing to keep free
-            self._show_explanation(wanted, self._pictures(object))
+            self._show_explanation(wanted, self._pictures(label))
             return
-        pictures = loop.run_in_executor(None, self._pictures, object)
+        pictures = loop.run_in_executor(None, self._pictures, label)
         pictures.add_done_callback(guarded(lambda done: self._show_explanation(wanted, done.result()), self.status))
 
-    def _pictures(self, object: ObjectId) -> tuple[bytes, bytes] | SvetlanaError:
+    def _pictures(self, object_id: ObjectId) -> tuple[bytes, bytes] | SvetlanaError:
         try:
-            return explanation_pictures(self.project.explain(*object))
+            return explanation_pictures(self.project.explain(*object_id))
         except SvetlanaError as error:
             return error
 

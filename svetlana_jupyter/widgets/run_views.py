@@ -4,7 +4,7 @@ How good a run is, as HTML: the network beside the forest, what was taken for wh
 
 The table of runs: one row each, with a button that puts that run to use.
 
-What was tried to find a run's recipe, as HTML.
+What was tried to find a run's preset, as HTML.
 
 The live curves of a training as SVG: crisp at any zoom, a few kilobytes, no plotting library at work.
 """
@@ -155,12 +155,12 @@ def _attribute(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-_HEAD = ("Recipe", "What is seen", "Held-out accuracy", "95 % interval", "Balanced", "Trained for", "")
+_HEAD = ("Preset", "What is seen", "Held-out accuracy", "95 % interval", "Balanced", "Trained for", "")
 _TOO_GOOD = "Of several, the best owes a little to luck: the score above is that of choosing."
 
 
 def model_selection_card(run: Run) -> str:
-    """Return how the recipe of a run came about, with one row for each that was tried; "" where it was named.
+    """Return how the preset of a run came about, with one row for each that was tried; "" where it was named.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def _lines(said: list[str]) -> str:
 _WIDE = {"width": "100%", "margin": "2px 0"}
 
 
-_COLUMNS = ("Run", "Finished", "Recipe", "What may count", "Labels", "Network", "Forest", "Took")
+_COLUMNS = ("Run", "Finished", "Preset", "What may count", "Labels", "Network", "Forest", "Took")
 
 
 class RunTable(VBox):
@@ -310,7 +310,7 @@ class RunTable(VBox):
         return (
             run.name,
             f"{datetime.fromisoformat(run.finished).astimezone():%Y-%m-%d %H:%M}",
-            f"{run.settings['recipe']}, {run.settings['architecture']}",
+            f"{run.settings['preset']}, {run.settings['architecture']}",
             _evidence(run.settings.get("may_use", CUES)),
             f"{sum(run.labels.values()):,}",
             *self._scores.get((run.name, run.note), ("…", "…")),

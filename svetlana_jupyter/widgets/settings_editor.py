@@ -38,7 +38,7 @@ from ipywidgets import (
 )
 
 from svetlana_jupyter.core.allowed_cues import said
-from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, RECIPE_NAMES, Settings, TrainingSettings
+from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, Settings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
 from svetlana_jupyter.widgets.components import heading, muted
 from svetlana_jupyter.widgets.panel import guarded
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 # Which settings stand together; those that are not named stand under "More", so that none is forgotten.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Recipe": ("recipe",),
+    "Preset": ("preset",),
     "Objects": ("exclude_border", "size"),
     "Patches": ("patches.",),
     "Augmentation": ("augmentation.",),
@@ -218,7 +218,7 @@ class SettingField(HBox):
             self._showing = False
 
     def mark(self, own: bool, wrong: bool = False) -> None:
-        """Show whether the value is another than the recipe's, and whether it is refused."""
+        """Show whether the value is another than the preset's, and whether it is refused."""
         look = "sv-own" if own else ""
         said = html.escape(self.leaf.text, quote=True)
         self.label.value = f'<span class="sv-name {look}" title="{said}">{html.escape(self.leaf.name)}</span>'
@@ -326,7 +326,7 @@ def _inputs(control: Any) -> Sequence[Any]:
     return control.children if isinstance(control, Box) else [control]
 
 
-KNOWN: dict[str, Iterable[str]] = {"architecture": ARCHITECTURES, "recipe": RECIPE_NAMES}
+KNOWN: dict[str, Iterable[str]] = {"architecture": ARCHITECTURES, "preset": PRESET_NAMES}
 HIDDEN_SETTINGS = ("may_use", "measurements.may_use")  # on the face of the panel
 
 
@@ -363,8 +363,8 @@ class SettingsForm(VBox):
         super().__init__([columns, self.says], layout={"width": "100%"})
 
     def show(self, settings: TrainingSettings) -> None:
-        """Show settings, and which of them are others than their recipe's."""
-        values, usual = settings.model_dump(), TrainingSettings(recipe=settings.recipe).model_dump()
+        """Show settings, and which of them are others than their preset's."""
+        values, usual = settings.model_dump(), TrainingSettings(preset=settings.preset).model_dump()
         for path, field in self.fields.items():
             value = _at(values, path)
             field.show(value)

@@ -76,10 +76,10 @@ def find_example(project: Project) -> ExampleObject:
 
 def builtin_example() -> ExampleObject:
     """Return a white blood cell."""
-    name, object = _SAMPLE
+    name, label = _SAMPLE
     folder = blood_smear()
     opened = open_pair(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.tif")
-    return replace(_example(opened, index_objects(opened.mask).loc[[object]]), own_image=False)
+    return replace(_example(opened, index_objects(opened.mask).loc[[label]]), own_image=False)
 
 
 def _example(opened: ImagePair, row: pd.DataFrame) -> ExampleObject:
@@ -259,14 +259,14 @@ def _image(data: bytes) -> str:
 _COUNT = 8
 _NOTHING = "Annotate an object, or look at an image, and patches of it are shown here as training varies them."
 _SAME = "Nothing is varied: all patches are the object as it is."
-_TRIED = " So it is with the default recipe; training tries others too."
+_TRIED = " So it is with the default preset; training tries others too."
 
 
 @dataclass(frozen=True)
 class AugmentedQuestion:
     """Which object, varied by which settings."""
 
-    object: ObjectId
+    label: ObjectId
     settings: TrainingSettings
 
 
@@ -311,13 +311,13 @@ class AugmentationPreview(VBox):
     def _objects(self) -> list[ObjectId]:
         """Return the objects to choose from: those annotated, the last one first; else those of an indexed image."""
         labels = self._project.labels()
-        known = [ObjectId(str(image), int(object)) for image, object in labels[labels["action"] == "label"].index]
+        known = [ObjectId(str(image), int(label)) for image, label in labels[labels["action"] == "label"].index]
         if known:
             last = [id for id in self._project.touched if id in set(known)][-1:]
             return [*last, *(id for id in known if id not in last)]
         for name in self._project.images:
             if self._project.is_indexed(name):
-                return [ObjectId(name, int(object)) for object in self._project.objects(name).index[:_COUNT]]
+                return [ObjectId(name, int(label)) for label in self._project.objects(name).index[:_COUNT]]
         return []
 
     def _answer(
@@ -328,13 +328,13 @@ class AugmentationPreview(VBox):
         except SvetlanaError as error:
             return question, str(error)
         except Exception as error:
-            logger.exception("object %s cannot be varied", question.object)
-            return question, f"Object {question.object.object} of {question.object.image} cannot be shown ({error})."
+            logger.exception("object %s cannot be varied", question.label)
+            return question, f"Object {question.label.label} of {question.label.image} cannot be shown ({error})."
 
     def _varied(self, question: AugmentedQuestion) -> tuple[TrainingSettings, list[bytes]]:
         """Return the settings that were used, and the patches."""
-        image, object = question.object
-        patches = self._project.preview_augmentation(image, object, question.settings, _COUNT)
+        image, label = question.label
+        patches = self._project.preview_augmentation(image, label, question.settings, _COUNT)
         used = TrainingSettings.from_json(patches.attrs["settings"])
         palette = default_palette(self._project.pair(image))
         return used, [patch_pictures(patches[number], used.patches, palette)[0][0] for number in range(_COUNT)]
@@ -346,13 +346,13 @@ class AugmentationPreview(VBox):
             return
         used, pictures = found
         said = "To the classifier all of these are the same." if used.augmentation.varies else _SAME
-        if question.settings.recipe == AUTO_PRESET:
+        if question.settings.preset == AUTO_PRESET:
             said += (
                 _TRIED
-                if used.recipe == AUTO_PRESET
-                else f" So it is with {used.recipe}, the recipe that was chosen last."
+                if used.preset == AUTO_PRESET
+                else f" So it is with {used.preset}, the preset that was chosen last."
             )
-        self.said.value = muted(f"Object {question.object.object} in {question.object.image}. {said}")
+        self.said.value = muted(f"Object {question.label.label} in {question.label.image}. {said}")
         figures = "".join(picture(png, "") for png in pictures)
         self.pictures.value = f'<div class="sv-pictures sv-varied">{figures}</div>'
 
@@ -373,7 +373,7 @@ class TrainingPanel(Panel):
         What may count.
     train : Button
     search : Button
-        Shown where the recipe is chosen by a search and there was a training.
+        Shown where the preset is chosen by a search and there was a training.
     job : JobBar
     readiness : HTML
         What is missing before a training can start.
@@ -401,8 +401,8 @@ class TrainingPanel(Panel):
         )
         self.search = self.button(
             lambda: project.start_training(search=True),
-            "Try recipes anew",
-            tooltip="Look for the best recipe once more, within what may count, and train it; "
+            "Try presets anew",
+            tooltip="Look for the best preset once more, within what may count, and train it; "
             "it happens by itself when there are twice as many annotations",
             layout={"width": "140px", "flex": "0 0 auto"},
         )
@@ -476,7 +476,7 @@ class TrainingPanel(Panel):
         self.train.disabled = self.search.disabled = bool(missing) or running
 
     def _show_search(self) -> None:
-        chosen = self.settings.used is not None and self.settings.used.recipe == AUTO_PRESET
+        chosen = self.settings.used is not None and self.settings.used.preset == AUTO_PRESET
         self.search.layout.display = None if chosen and self.project.runs else "none"
 
     def _show_curves(self) -> None:

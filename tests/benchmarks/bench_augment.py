@@ -45,8 +45,8 @@ READY = 8  # batches that the bare network goes round
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
     "default, any angle": {"augmentation": {"rotation": "free"}},
-    "paper, right angles": {"recipe": "paper", "augmentation": {"rotation": "right_angles"}},
-    "paper, any angle": {"recipe": "paper", "augmentation": {"rotation": "free"}},
+    "paper, right angles": {"preset": "paper", "augmentation": {"rotation": "right_angles"}},
+    "paper, any angle": {"preset": "paper", "augmentation": {"rotation": "free"}},
 }
 
 

@@ -1,13 +1,13 @@
-"""What the recipe "auto" finds, how long that takes, and whether the score that it reports is true.
+"""What the preset "auto" finds, how long that takes, and whether the score that it reports is true.
 
 `python -m tests.benchmarks.bench_auto [--set NAME] [--draws 1] [--first 0] [--beside all|none|NAME ...] [--threads 2]`;
 exits 1 where search and final training take longer than the set's limit, or auto is on average more than 0.02 below the
-best single recipe, or below the paper's.
+best single preset, or below the paper's.
 
 Each draw has other labels and another seed. A project searches and trains; every other object tells the true accuracy.
-Beside it each single recipe is trained on the same labels with all its epochs. "seconds" are those of the clock,
+Beside it each single preset is trained on the same labels with all its epochs. "seconds" are those of the clock,
 which a busy machine stretches; "processor seconds" are not, and two idle cores take a little more than half of them.
-"reported" is the score of choosing, "winner's own" that which cross-validation gave the recipe that was chosen.
+"reported" is the score of choosing, "winner's own" that which cross-validation gave the preset that was chosen.
 
 - stripes, faint foci: sets a and d of `samples`, 45 labels, the labels other tools were given for draw 0; 30 s.
 - oriented textures (at 0° and 90°), real textures: 45 labels; 30 s.
@@ -55,7 +55,7 @@ from tests.benchmarks.report import show
 
 SHORTFALL = 0.02
 BESIDE = (*CANDIDATE_PRESETS, "paper")
-TIMELY = {**FIELD, "sampling": "auto"}  # as a search samples it, for the single recipes too
+TIMELY = {**FIELD, "sampling": "auto"}  # as a search samples it, for the single presets too
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
         tried = run.tried()
         known, chosen = project.evaluate().network, tried.loc[tried["chosen"], "accuracy"]
         return {
-            "recipe": run.settings["recipe"],
+            "preset": run.settings["preset"],
             "seconds": seconds,
             "worked": worked,
             "accuracy": float((table["predicted"] == classes.loc[table.index]).mean()),
@@ -122,7 +122,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
 
 
 def accuracy(part: Part, labels: Sequence[int], settings: TrainingSettings) -> float:
-    """Train a given recipe and return its accuracy on all other objects."""
+    """Train a given preset and return its accuracy on all other objects."""
     found, objects, classes = part
     *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))
     assert isinstance(last, FitResult)
@@ -145,10 +145,10 @@ def measured(trial: Trial, draws: range, beside: Sequence[str], threads: int) ->
         found.append(searched(sample, part[2], labels, usual))
         print(f"{trial.name} draw {draw}: {found[-1]}", file=sys.stderr)
         for name in beside:
-            alone = restrict_to_allowed_cues(TrainingSettings(recipe=name, seed=draw, threads=threads, **trial.changes))
+            alone = restrict_to_allowed_cues(TrainingSettings(preset=name, seed=draw, threads=threads, **trial.changes))
             single[name].append(accuracy(part, labels, alone))
             print(f"{trial.name} draw {draw}: {name} {single[name][-1]:.3f}", file=sys.stderr)
-    mean = {name: float(np.mean([one[name] for one in found])) for name in found[0] if name != "recipe"}
+    mean = {name: float(np.mean([one[name] for one in found])) for name in found[0] if name != "preset"}
     errors = np.array([one["reported"] - one["accuracy"] for one in found])
     best = max((name for name in single if name != "paper"), key=lambda name: np.mean(single[name]), default="")
     paper = float(np.mean(single["paper"])) if "paper" in single else None
@@ -157,7 +157,7 @@ def measured(trial: Trial, draws: range, beside: Sequence[str], threads: int) ->
         "set": trial.name,
         "labels": trial.labels,
         "draws": f"{draws.start} to {draws.stop - 1}",
-        "chosen": ", ".join(f"{name} {count}×" for name, count in Counter(one["recipe"] for one in found).items()),
+        "chosen": ", ".join(f"{name} {count}×" for name, count in Counter(one["preset"] for one in found).items()),
         "accuracy": round(mean["accuracy"], 4),
         "reported": round(mean["reported"], 4),
         "reported - true": f"{errors.mean():.4f} ± {errors.std():.4f}",
@@ -189,7 +189,7 @@ def main() -> int:
     draws = range(arguments.first, arguments.first + arguments.draws)
     trials = [TRIALS[arguments.set]] if arguments.set else TRIALS.values()
     rows = [measured(trial, draws, beside, arguments.threads) for trial in trials]
-    show("the recipe auto", rows)
+    show("the preset auto", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

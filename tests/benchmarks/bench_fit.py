@@ -33,13 +33,13 @@ from tests.benchmarks.report import show
 
 @dataclass(frozen=True)
 class Trial:
-    """A set with its labels, the recipe that is given, and how long a training may take."""
+    """A set with its labels, the preset that is given, and how long a training may take."""
 
     name: str
     make: Callable[[], Sample]
     labels: int
     first: int
-    recipe: str
+    preset: str
     changes: dict[str, Any]
     seconds: float
 
@@ -73,7 +73,7 @@ def measured(trial: Trial, draws: int) -> dict[str, Any]:
     accuracies, seconds, worked = [], [], []
     for draw in range(draws):
         labels = drawn(sample, classes, trial.labels, trial.first + draw)
-        settings = TrainingSettings.from_recipe(trial.recipe, seed=draw, **trial.changes)
+        settings = TrainingSettings.from_preset(trial.preset, seed=draw, **trial.changes)
         began, busy = time.perf_counter(), time.process_time()
         *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))
         seconds.append(time.perf_counter() - began)
@@ -86,7 +86,7 @@ def measured(trial: Trial, draws: int) -> dict[str, Any]:
         accuracies.append(float(np.concatenate(right).mean()))
     return {
         "set": trial.name,
-        "recipe": ", ".join([trial.recipe, *(f"{key} {value}" for key, value in trial.changes.items())]),
+        "preset": ", ".join([trial.preset, *(f"{key} {value}" for key, value in trial.changes.items())]),
         "labels": trial.labels,
         "draws": draws,
         "worst accuracy": min(accuracies),

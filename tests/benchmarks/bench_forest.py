@@ -5,7 +5,7 @@
 
 Every object of a set is measured once; then labels are drawn, a forest trained on them and scored on all the others.
 Generated sets are those of `samples`, with as many labels as other tools were given. FOLDER adds the real sets as
-`bench_recipe` opens them.
+`bench_preset` opens them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from svetlana_jupyter.samples import (
     stripes,
     tube_and_somites,
 )
-from tests.benchmarks.bench_recipe import real_sets
+from tests.benchmarks.bench_preset import real_sets
 from tests.benchmarks.report import show
 
 # How to make each set, and how many labels are drawn.

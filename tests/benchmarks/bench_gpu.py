@@ -34,7 +34,7 @@ from tests.benchmarks.report import show
 
 Row = dict[str, Any]
 QUICK: dict[str, Any] = {"folds": 2, "trees": 10}
-FOCI = {"recipe": "texture", "patches": {"size": 33, "sampling": 24}}
+FOCI = {"preset": "texture", "patches": {"size": 33, "sampling": 24}}
 CLOSE = 2e-3  # of probabilities: convolutions on a GPU round their inputs to 11 bits (TF32)
 ALIKE = 0.05  # of maps from 0 to 1
 STOPPED = 0.2  # seconds
@@ -171,7 +171,7 @@ def stops(folder: Path) -> Row:
 def explains(folder: Path) -> Row:
     """Explain an object by the same network on the processor and on the GPU."""
     trained = Trained(folder, _stripes(), 45, 2)
-    trained.train(device="cuda", recipe="oriented")
+    trained.train(device="cuda", preset="oriented")
     pair, objects = trained.project.pair("set"), trained.project.objects("set")
     maps = [explain(pair, objects, int(objects.index[0]), trained.network(device))["cam"] for device in ("cpu", "cuda")]
     apart = float(np.abs(maps[0] - maps[1]).max())
@@ -184,7 +184,7 @@ def builds(architecture: str, **values: Any) -> Callable[[Path], Row]:
     def check(folder: Path) -> Row:
         trained, values["architecture"] = Trained(folder, _stripes(), 45, 2), architecture
         accuracy, seconds = trained.train(
-            device="cuda", recipe="oriented", epochs=20, patches={"sampling": 64}, **values
+            device="cuda", preset="oriented", epochs=20, patches={"sampling": 64}, **values
         )
         return {
             "found": f"{100 * accuracy:.1f} % in {seconds:.1f} s",
@@ -198,7 +198,7 @@ def builds(architecture: str, **values: Any) -> Callable[[Path], Row]:
 def predicts(folder: Path) -> Row:
     sample = stripes(seed=2, size=4000, count=5000, step=54)
     trained = Trained(folder, sample, 45, 2)
-    trained.train(device="cuda", recipe="default", epochs=2, patches={"size": 44})
+    trained.train(device="cuda", preset="default", epochs=2, patches={"size": 44})
     began = time.perf_counter()
     trained.project.predict(resume=False, client="local")
     rate = 5000 / (time.perf_counter() - began)
@@ -206,12 +206,12 @@ def predicts(folder: Path) -> Row:
 
 
 CHECKS: dict[str, Callable[[Path], Row]] = {
-    "stripes, recipe given": finds(_stripes, 45, 2, 1.0, recipe="oriented"),
-    "stripes, 32 bits": finds(_stripes, 45, 2, 1.0, recipe="oriented", precision="full"),
-    "foci 3D, recipe given": finds(_foci, 60, 4, 0.98, **FOCI),
+    "stripes, preset given": finds(_stripes, 45, 2, 1.0, preset="oriented"),
+    "stripes, 32 bits": finds(_stripes, 45, 2, 1.0, preset="oriented", precision="full"),
+    "foci 3D, preset given": finds(_foci, 60, 4, 0.98, **FOCI),
     "stripes, auto": finds(_stripes, 45, 2, 1.0),
     "foci 3D, auto": finds(_foci, 60, 4, 0.98),
-    "agrees in 2D": agrees(_stripes, 45, 2, recipe="oriented"),
+    "agrees in 2D": agrees(_stripes, 45, 2, preset="oriented"),
     "agrees in 3D": agrees(_foci, 60, 4, **FOCI),
     "memory runs out": halves_once,
     "stop": stops,

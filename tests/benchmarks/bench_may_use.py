@@ -1,6 +1,6 @@
 """What unticking a question does: the score falls to chance where that evidence carries the class, and stays elsewhere.
 
-`python -m tests.benchmarks.bench_may_use [--ndim 2] [--architecture small_cnn] [--recipe NAME] [--seeds 1]`; exits 1
+`python -m tests.benchmarks.bench_may_use [--ndim 2] [--architecture small_cnn] [--preset NAME] [--seeds 1]`; exits 1
 where a score that should fall is above 0.65, or one that should stay is below 0.9. In each generated set
 (`evidence_sets`) one kind of evidence alone tells the two classes apart; 150 of its 300 objects are labelled, the
 others scored (balanced accuracy, chance 0.5, one standard deviation of it 0.04). Each seed is another set with other
@@ -21,8 +21,8 @@ import torch
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.io.image_pair import pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.settings import RECIPES, TrainingSettings
-from tests.benchmarks.bench_recipe import score, trained
+from svetlana_jupyter.core.settings import PRESETS, TrainingSettings
+from tests.benchmarks.bench_preset import score, trained
 from tests.benchmarks.evidence_sets import CARRIERS, evidence_set
 from tests.benchmarks.report import show
 
@@ -43,20 +43,20 @@ def scored(carrier: str, ndim: int, settings: TrainingSettings) -> float:
     return score(classifier, [(found, objects, classes.iloc[order[LABELS:]])], balanced=True)
 
 
-def row(carrier: str, ndim: int, recipe: str, seeds: int) -> dict[str, Any]:
+def row(carrier: str, ndim: int, preset: str, seeds: int) -> dict[str, Any]:
     """Score sets with everything ticked, and with each kind of evidence unticked."""
     scores = {}
-    usual = TrainingSettings(recipe=recipe, measurements={"groups": TURNS} if carrier == "orientation" else {})
+    usual = TrainingSettings(preset=preset, measurements={"groups": TURNS} if carrier == "orientation" else {})
     for name, unchecked in {"all ticked": set[str](), **{f"without {one}": {one} for one in CUES}}.items():
         may_use = set(CUES) - unchecked
         several = [scored(carrier, ndim, usual.changed(seed=seed, may_use=may_use)) for seed in range(seeds)]
         print(f"{carrier} tells, {name}:", *(f"{one:.3f}" for one in several), file=sys.stderr)
         scores[name] = float(np.mean(several))
-    judged = {name: score for name, score in scores.items() if recipe != "forest" or (carrier, name) not in HARDLY}
+    judged = {name: score for name, score in scores.items() if preset != "forest" or (carrier, name) not in HARDLY}
     right = [value <= FALLEN if name == f"without {carrier}" else value >= STAYED for name, value in judged.items()]
     return {
         "set": f"{carrier} tells, {ndim}D",
-        "recipe": recipe,
+        "preset": preset,
         "seeds": seeds,
         **{name: round(value, 3) for name, value in scores.items()},
         "passes": all(right),
@@ -67,15 +67,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ndim", type=int, choices=[2, 3], default=2)
     parser.add_argument("--architecture", choices=["small_cnn", "forest"], default="small_cnn")
-    parser.add_argument("--recipe", choices=RECIPES, help="by default one that sees what tells the classes apart")
+    parser.add_argument("--preset", choices=PRESETS, help="by default one that sees what tells the classes apart")
     parser.add_argument("--only", nargs="+", choices=CARRIERS, default=CARRIERS)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     usual = {carrier: "oriented" if carrier == "orientation" else "default" for carrier in CARRIERS}
-    recipes = dict.fromkeys(CARRIERS, "forest") if chosen.architecture == "forest" else usual
-    rows = [row(carrier, chosen.ndim, chosen.recipe or recipes[carrier], chosen.seeds) for carrier in chosen.only]
+    presets = dict.fromkeys(CARRIERS, "forest") if chosen.architecture == "forest" else usual
+    rows = [row(carrier, chosen.ndim, chosen.preset or presets[carrier], chosen.seeds) for carrier in chosen.only]
     show("what unticking a question does", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 

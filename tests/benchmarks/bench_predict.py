@@ -45,7 +45,7 @@ from svetlana_jupyter.samples.sample import StoredSample, tile_sample
 from tests.benchmarks.browsing import load
 from tests.benchmarks.report import show
 
-QUICK = {"recipe": "default", "epochs": 1, "steps": 1, "folds": 2, "trees": 1, "depth": 3, "width": 16}
+QUICK = {"preset": "default", "epochs": 1, "steps": 1, "folds": 2, "trees": 1, "depth": 3, "width": 16}
 COSTLIER = 1.2
 ON_CLUSTERS = ("well", "foci")
 READY = {2: 1024, 3: 192}  # patches that the bare network goes over

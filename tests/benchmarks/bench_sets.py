@@ -2,7 +2,7 @@
 
 `python -m tests.benchmarks.bench_sets [--only NAME ...] [--seeds 1] [--threads 2]`; exits 1 where a mean accuracy is
 below its figure or a training takes longer than its limit. Everything is as a script does it: a project, labels drawn
-at random, ``project.train()`` with the recipe "auto" (search, training and score), ``project.predict()``.
+at random, ``project.train()`` with the preset "auto" (search, training and score), ``project.predict()``.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def rest(project: sv.Project, image: str, names: Sequence[str]) -> pd.Series:
 def measured(trial: Trial, seeds: int) -> dict[str, Any]:
     sample = trial.make()
     names = [sample.names[number] for number in sample.classes]
-    scores, forests, seconds, recipes, reported = [], [], [], [], []
+    scores, forests, seconds, presets, reported = [], [], [], [], []
     for draw in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             project = sv.Project(Path(folder) / "set.svetlana", classes=sample.names)
@@ -125,12 +125,12 @@ def measured(trial: Trial, seeds: int) -> dict[str, Any]:
             reported.append(_reported(project))
             project.predict()
             scores.append(float(rest(project, "set", names).mean()))
-            recipes.append(run.settings["recipe"])
+            presets.append(run.settings["preset"])
             if trial.forest is not None:
-                project.train(recipe="forest", seed=draw)
+                project.train(preset="forest", seed=draw)
                 project.predict()
                 forests.append(float(rest(project, "set", names).mean()))
-        print(f"{trial.name} {draw}: {scores[-1]:.4f} by {recipes[-1]} in {seconds[-1]:.1f} s", file=sys.stderr)
+        print(f"{trial.name} {draw}: {scores[-1]:.4f} by {presets[-1]} in {seconds[-1]:.1f} s", file=sys.stderr)
     return {
         "set": trial.name,
         "labels": trial.labels,
@@ -142,7 +142,7 @@ def measured(trial: Trial, seeds: int) -> dict[str, Any]:
         "R²": "",
         "seconds": f"{np.mean(seconds):.1f}, at most {max(seconds):.1f}",
         "limit": trial.seconds or "",
-        "recipe": ", ".join(dict.fromkeys(recipes)),
+        "preset": ", ".join(dict.fromkeys(presets)),
         "passes": bool(
             np.mean(scores) >= trial.accuracy
             and max(seconds) <= (trial.seconds or np.inf)
@@ -153,7 +153,7 @@ def measured(trial: Trial, seeds: int) -> dict[str, Any]:
 
 def wells(seeds: int) -> dict[str, Any]:
     """Train on cells of three wells and count the activated ones of six others, of other stains and shares."""
-    scores, fits, seconds, recipes, reported = [], [], [], [], []
+    scores, fits, seconds, presets, reported = [], [], [], [], []
     for draw in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             project = sv.Project(Path(folder) / "wells.svetlana", classes=["activated", "resting"])
@@ -178,7 +178,7 @@ def wells(seeds: int) -> dict[str, Any]:
             found = [(project.predictions([image])["predicted"] == "activated").sum() for image in others]
             true = [names[image].count("activated") for image in others]
             fits.append(float(np.corrcoef(found, true)[0, 1] ** 2))
-            recipes.append(run.settings["recipe"])
+            presets.append(run.settings["preset"])
             print(f"{WELLS} {draw}: {scores[-1]:.4f}, counted {found}, true {true}", file=sys.stderr)
     return {
         "set": WELLS,
@@ -191,7 +191,7 @@ def wells(seeds: int) -> dict[str, Any]:
         "R²": _spread(fits),
         "seconds": f"{np.mean(seconds):.1f}, at most {max(seconds):.1f}",
         "limit": "",
-        "recipe": ", ".join(dict.fromkeys(recipes)),
+        "preset": ", ".join(dict.fromkeys(presets)),
         "passes": bool(np.mean(scores) >= ACCURACY and np.mean(fits) >= R_SQUARED),
     }
 

@@ -2,7 +2,7 @@
 
 `python -m tests.benchmarks.bench_stop [--most MS]`; exits 1 where a stop takes longer than that (200 ms). A training of
 each kind is stopped in each of its stages, half a stage after it began as far as that is known; so is the search for a
-recipe before it. What a browser adds is a message each way.
+preset before it. What a browser adds is a message each way.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def project_of(kind: str, folder: Path) -> sv.Project:
     project = sv.Project(folder / "stop.svetlana", classes=list(sample.names))
     project.add("image", sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
     # How long a stage lasts does not matter.
-    project.settings = TrainingSettings(recipe="default", epochs=8, folds=2)
+    project.settings = TrainingSettings(preset="default", epochs=8, folds=2)
     rng = np.random.default_rng(0)
     for label in 1 + rng.permutation(len(sample.classes))[: LABELS[kind]]:
         project.annotate("image", int(label), sample.names[sample.classes[label - 1]])
@@ -61,7 +61,7 @@ class Stopping:
                 asked.set()
 
         self.project.observe(followed, "job")
-        self.project.start_training(search=self.project.settings.recipe == AUTO_PRESET)
+        self.project.start_training(search=self.project.settings.preset == AUTO_PRESET)
         asked.wait(600)
         if "over" not in found:
             found["asked"] = time.perf_counter()
@@ -98,7 +98,7 @@ def main() -> None:
             times: dict[str, list[float]] = defaultdict(list)
             given, searching = project.settings, TrainingSettings(epochs=8, folds=2)
             moments = [(given, stage, share) for stage in stages(project) for share in (0.0, 0.5)]
-            moments += [(searching, "trying recipes", 0.0), (searching, "trying", 0.1), (searching, "comparing", 0.6)]
+            moments += [(searching, "trying presets", 0.0), (searching, "trying", 0.1), (searching, "comparing", 0.6)]
             for settings, stage, share in moments:
                 project.settings = settings
                 found = Stopping(project).run(lambda text, done, s=stage, h=share: text.startswith(s) and done >= h)

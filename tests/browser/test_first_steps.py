@@ -47,28 +47,28 @@ class Panel:
         )
         self.lab.wait_until_drawn(self.canvas, f"{viewer}._pointer")
 
-    def place(self, image: str, object: int) -> dict[str, float]:
+    def place(self, image: str, label: int) -> dict[str, float]:
         """Return where the middle of an object is on the canvas, in CSS pixels."""
         found = f"(lambda o: {self.python}.viewer.view.to_screen(o['y'] + 0.5, o['x'] + 0.5))"
-        y, x = json.loads(self.lab.evaluate(f"[*map(float, {found}(project.objects({image!r}).loc[{object}]))]"))
+        y, x = json.loads(self.lab.evaluate(f"[*map(float, {found}(project.objects({image!r}).loc[{label}]))]"))
         return {"x": x, "y": y}
 
-    def click(self, image: str, object: int) -> None:
+    def click(self, image: str, label: int) -> None:
         self.settled()
-        self.canvas.click(position=self.place(image, object))
-        self.lab.wait_until(f"{self.python}.viewer.selected == {object}")
+        self.canvas.click(position=self.place(image, label))
+        self.lab.wait_until(f"{self.python}.viewer.selected == {label}")
 
     def next_shown(self, before: tuple[str, int]) -> tuple[str, int]:
         """Wait until another object than ``before`` is on the screen, as a person would, and return it."""
         shown = f"tuple({self.python}.viewer._pointer.shown)"
         self.lab.wait_until(f"{shown} not in ((), {before})")
         self.settled()
-        image, object = ast.literal_eval(self.lab.evaluate(shown))
-        return image, object
+        image, label = ast.literal_eval(self.lab.evaluate(shown))
+        return image, label
 
-    def color_near(self, image: str, object: int, reach: int = 60) -> set[tuple[int, ...]]:
+    def color_near(self, image: str, label: int, reach: int = 60) -> set[tuple[int, ...]]:
         """Return the colours that the browser shows around an object."""
-        at = self.place(image, object)
+        at = self.place(image, label)
         pixels = self.lab.pixels(self.canvas)
         row, column = round(at["y"]), round(at["x"])
         part = pixels[max(row - reach, 0) : row + reach, max(column - reach, 0) : column + reach]
@@ -130,8 +130,8 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     # Train: the kernel answers meanwhile, and the curve grows.
     lab.run_cell(cell_of("TrainingPanel"))
     output = lab.output(cell_of("TrainingPanel"))
-    # A given recipe: what a search finds is no matter of browsers, and takes most of a minute.
-    lab.evaluate("setattr(project, 'settings', project.settings.changed(recipe='default'))")
+    # A given preset: what a search finds is no matter of browsers, and takes most of a minute.
+    lab.evaluate("setattr(project, 'settings', project.settings.changed(preset='default'))")
     output.get_by_role("button", name="Train").click()
     lab.wait_until("project.live is not None and len(project.live.epochs) >= 2", timeout=120)
     assert lab.evaluate("project.job is not None and 6 * 7", timeout=5) == "42", "the kernel is free while it trains"
@@ -152,28 +152,28 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     panel.output.get_by_role("button", name="Predict all images").click()
     lab.wait_until("project.job is None and project.predictions()['predicted'].notna().all()", timeout=300)
     image = lab.evaluate(f"{PREDICTION}.viewer.image")
-    object = int(
+    label = int(
         lab.evaluate(
             f"[o for i, o in project.predictions().query('annotation != annotation').index if i == {image!r}][0]"
         )
     )
-    predicted = int(lab.evaluate(f"project.probabilities({image!r}).loc[{object}, 'predicted']"))
+    predicted = int(lab.evaluate(f"project.probabilities({image!r}).loc[{label}, 'predicted']"))
     panel.settled()
-    assert rgb(colors[predicted - 1]) in panel.color_near(image, object), "the overlay shows the predicted class"
-    panel.click(image, object)
+    assert rgb(colors[predicted - 1]) in panel.color_near(image, label), "the overlay shows the predicted class"
+    panel.click(image, label)
     expect(panel.output.locator("img").nth(1)).to_be_visible(timeout=60_000)
     expect(panel.output).to_contain_text("Grad-CAM")
     lab.screenshot("prediction")
     other = predicted % 3 + 1
     lab.page.keyboard.press(str(other))
-    lab.wait_until(f"project.label_of({image!r}, {object}).class_id == {other}")
+    lab.wait_until(f"project.label_of({image!r}, {label}).class_id == {other}")
     panel.settled()
-    assert rgb(colors[other - 1]) in panel.color_near(image, object), "the correction is on the screen"
+    assert rgb(colors[other - 1]) in panel.color_near(image, label), "the correction is on the screen"
     last = log_rows(lab.folder)[-1]
     assert (last["source"], last["image"], last["object"], last["class_id"]) == (
         "correction",
         image,
-        str(object),
+        str(label),
         str(other),
     )
 

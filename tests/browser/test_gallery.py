@@ -97,7 +97,7 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     expect(sheet.output).to_contain_text(f"10 of {count} on this page")
     keyboard.press("1")
     lab.wait_until("project.class_counts()['RBC'] == 10")
-    assert lab.evaluate("project.annotations()['gesture'].nunique()") == "1"
+    assert lab.evaluate("project.annotations()['edit'].nunique()") == "1"
     sheet.settled()
     assert sheet.frame(4) == sheet.frame(20) == colors[0] != sheet.frame(5)
     mouse = lab.page.mouse
@@ -143,7 +143,7 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     lab.wait_until(PAGE.format(0))
     assert lab.evaluate("project.class_counts().sum()") == "13"
 
-    # Undo goes back to the page it is about, shows what it was, and takes a whole gesture back; redo brings it again.
+    # Undo goes back to the page it is about, shows what it was, and takes a whole edit back; redo brings it again.
     lab.canvas(1).focus()
     keyboard.press("u")
     lab.wait_until("project.class_counts().to_dict() == {'RBC': 10, 'WBC': 0, 'platelet': 0}")

@@ -70,11 +70,11 @@ class Hand:
             mouse.move(*place, steps=4)
         mouse.up()
 
-    def colors(self, object: int) -> set[tuple[int, ...]]:
+    def colors(self, label: int) -> set[tuple[int, ...]]:
         """Return the colours that the browser shows of an object."""
         shown = self.lab.pixels(self.panel.canvas)
         scale = shown.shape[1] / float(self.lab.evaluate("panel.viewer.view.size[1]"))
-        y, x = middle(object)
+        y, x = middle(label)
         place = "[*panel.viewer.view.to_screen({}, {})]".format
         top, left = ast.literal_eval(self.lab.evaluate(place(y - 15, x - 15)))
         bottom, right = ast.literal_eval(self.lab.evaluate(place(y + 15, x + 15)))
@@ -85,8 +85,8 @@ class Hand:
         self.lab.page.mouse.click(*self.at(y, x), button=button)  # type: ignore[arg-type]
 
 
-def middle(object: int) -> tuple[float, float]:
-    return 60 * ((object - 1) // 6) + 30.0, 60 * ((object - 1) % 6) + 30.0
+def middle(label: int) -> tuple[float, float]:
+    return 60 * ((label - 1) // 6) + 30.0, 60 * ((label - 1) % 6) + 30.0
 
 
 def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_menu(lab: LabPage) -> None:
@@ -95,7 +95,7 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     hand = Hand(lab, panel)
     panel.settled()
 
-    # A box by its button; one key labels all inside, with one gesture.
+    # A box by its button; one key labels all inside, with one edit.
     panel.output.get_by_title("Box:").click()
     hand.drag((5, 5), (60, 70), (115, 115))
     lab.wait_until(SOME.format((1, 2, 7, 8)))
@@ -103,11 +103,11 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     panel.settled()
     keyboard.press("1")
     lab.wait_until("project.class_counts()['active'] == 4")
-    assert lab.evaluate("project.annotations()['gesture'].nunique()") == "1"
+    assert lab.evaluate("project.annotations()['edit'].nunique()") == "1"
     panel.settled()
     active, resting = map(rgb, ast.literal_eval(lab.evaluate("[c.color for c in project.classes]")))
-    for object in (1, 2, 7, 8):
-        assert active in hand.colors(object)
+    for label in (1, 2, 7, 8):
+        assert active in hand.colors(label)
     assert active not in hand.colors(16)
 
     # A lasso by its key, drawn with a loose end that leaves the canvas; its line is seen while it is drawn.

@@ -42,11 +42,11 @@ def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_p
     output.get_by_label("Brightness", exact=True).uncheck()
     lab.wait_until("project.settings.may_use == {'surroundings', 'orientation', 'size'}")
     output.get_by_text("Advanced: every setting").click()
-    recipe = output.locator(".sv-setting", has_text="Recipe").first.locator("input")
-    recipe.fill("default")
-    recipe.press("Enter")
-    lab.wait_until("project.settings.recipe == 'default'")
-    assert lab.evaluate("'brightness' in project.settings.may_use") == "False", "another recipe lets in no more"
+    preset = output.locator(".sv-setting", has_text="Preset").first.locator("input")
+    preset.fill("default")
+    preset.press("Enter")
+    lab.wait_until("project.settings.preset == 'default'")
+    assert lab.evaluate("'brightness' in project.settings.may_use") == "False", "another preset lets in no more"
 
     # A stop keeps what is trained, and says so.
     train.click()

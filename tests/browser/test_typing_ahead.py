@@ -101,13 +101,13 @@ def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path
     assert [key for key, _ in seen] == [*digits, "?"]
     assert [key["key"] for key in sent] == [*digits, "?"], "the page sends every key once"
     meant = [key["shown"][1] for key in sent[:-1]]
-    first = {object: position for position, object in reversed(list(enumerate(meant)))}
+    first = {label: position for position, label in reversed(list(enumerate(meant)))}
     log = ast.literal_eval(slow.evaluate("project.annotations()[['object', 'class_id', 'action']].values.tolist()"))
-    assert log == [[object, int(digits[first[object]]), "label"] for object in dict.fromkeys(meant)], (
+    assert log == [[label, int(digits[first[label]]), "label"] for label in dict.fromkeys(meant)], (
         "of the keys for an object the first labels it, and those behind it nothing"
     )
-    for object, _, _ in log:
-        assert seen[first[object]][1] == object, "the object labelled is the one that the screen showed"
+    for label, _, _ in log:
+        assert seen[first[label]][1] == label, "the object labelled is the one that the screen showed"
     assert 5 < len(log) < KEYS / 2, "keys came faster than objects"
 
 

@@ -20,7 +20,7 @@ from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.patch_geometry import resolve_patch_settings
 from svetlana_jupyter.core.patches import count_object_only_channels, cut_patches
-from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, RECIPES, PatchSettings, TrainingSettings
+from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, PRESETS, PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 
 
@@ -38,7 +38,7 @@ def test_no_candidate_lets_in_what_may_not_count(allowed):
     for settings in tried.values():
         assert restrict_to_allowed_cues(settings) == settings
         assert settings.may_use == allowed
-    dumps = [settings.model_dump_json(exclude={"recipe"}) for settings in tried.values()]
+    dumps = [settings.model_dump_json(exclude={"preset"}) for settings in tried.values()]
     assert len(set(dumps)) == len(dumps)
 
 
@@ -63,7 +63,7 @@ def test_what_was_set_stays_in_every_candidate():
 @pytest.mark.parametrize("architecture", ["resnet18", "forest"])
 def test_another_architecture_is_trained_as_it_was_asked_for(architecture):
     (settings,) = candidates(TrainingSettings(architecture=architecture)).values()
-    assert (settings.architecture, settings.recipe) == (architecture, "default")
+    assert (settings.architecture, settings.preset) == (architecture, "default")
 
 
 def test_a_sampling_that_is_set_stays_and_one_architecture_alone_needs_none():
@@ -75,8 +75,8 @@ def test_a_sampling_that_is_set_stays_and_one_architecture_alone_needs_none():
 
 
 def test_what_is_as_by_default_is_no_change():
-    assert non_default_values(TrainingSettings(recipe="default")) == {}
-    assert non_default_values(TrainingSettings(recipe="object", width=8)) == {
+    assert non_default_values(TrainingSettings(preset="default")) == {}
+    assert non_default_values(TrainingSettings(preset="object", width=8)) == {
         "patches": {"context": "hide"},
         "width": 8,
     }
@@ -129,10 +129,10 @@ def test_without_surroundings_the_patch_is_the_same_whatever_is_outside(ndim, vi
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("left", [("surroundings",), ()])
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_without_brightness_neither_gain_nor_offset_of_object_or_surroundings_changes_the_patch(ndim, left, recipe):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_without_brightness_neither_gain_nor_offset_of_object_or_surroundings_changes_the_patch(ndim, left, preset):
     image, mask = scene(ndim)
-    settings = without("brightness", *{"surroundings"}.difference(left), recipe=recipe)
+    settings = without("brightness", *{"surroundings"}.difference(left), preset=preset)
     seen = patch(image, mask, settings)
     augment_intensity = np.where(mask == 1, 3 * image - 40, 0.5 * image + 90)
     np.testing.assert_allclose(patch(augment_intensity, mask, settings), seen, atol=1e-3)
@@ -194,16 +194,16 @@ def test_without_size_objects_of_any_size_in_one_image_fill_their_patches_alike(
 
 
 def test_without_orientation_training_turns_by_any_angle_and_mirrors():
-    varied = without("orientation", recipe="oriented", augmentation={"share": 0.5}).augmentation
+    varied = without("orientation", preset="oriented", augmentation={"share": 0.5}).augmentation
     assert (varied.flips, varied.rotation, varied.axes, varied.share) == (True, "free", "all", 1.0)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_what_may_count_wins_and_restricting_twice_changes_nothing(recipe):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_may_count_wins_and_restricting_twice_changes_nothing(preset):
     for evidence in [(), *((one,) for one in CUES), CUES]:
-        once = without(*evidence, recipe=recipe)
+        once = without(*evidence, preset=preset)
         assert restrict_to_allowed_cues(once) == once
-    assert without(recipe=recipe) == TrainingSettings(recipe=recipe)
+    assert without(preset=preset) == TrainingSettings(preset=preset)
 
 
 def test_stricter_settings_of_ones_own_stay():
@@ -226,9 +226,9 @@ def test_without_size_no_mask_shows_its_corners():
 
 
 def test_the_grain_needs_no_rim_against_the_surroundings_but_one_against_size():
-    assert without("surroundings", recipe="texture").patches.rim == "auto"
-    assert without("surroundings", recipe="grain").patches.rim == 0
-    assert without("surroundings", "size", recipe="grain").patches.rim == "auto"
+    assert without("surroundings", preset="texture").patches.rim == "auto"
+    assert without("surroundings", preset="grain").patches.rim == 0
+    assert without("surroundings", "size", preset="grain").patches.rim == "auto"
 
 
 @pytest.mark.parametrize("normalize", get_args(PatchSettings.model_fields["normalize"].annotation))

@@ -13,7 +13,8 @@ objects = st.integers(1, 4)
 steps = st.lists(
     st.one_of(
         st.tuples(
-            st.sampled_from(["label", "erase", "skip", "ambiguous", "bad"]), st.lists(objects, min_size=1, max_size=3)
+            st.sampled_from(["label", "erase", "skip", "ambiguous", "bad_segmentation"]),
+            st.lists(objects, min_size=1, max_size=3),
         ),
         st.just(("undo", [])),
         st.just(("redo", [])),
@@ -24,14 +25,14 @@ steps = st.lists(
 
 def followed(log: AnnotationLog, action: str, on: list[int], class_id: int = 1) -> None:
     if action == "undo":
-        gesture = log.edit_to_undo
-        log.append([AnnotationEvent(TIME, "undo", gesture)] if gesture else [])
+        edit = log.edit_to_undo
+        log.append([AnnotationEvent(TIME, "undo", edit)] if edit else [])
     elif action == "redo":
-        gesture = log.edit_to_redo
-        log.append([AnnotationEvent(TIME, "redo", gesture)] if gesture else [])
+        edit = log.edit_to_redo
+        log.append([AnnotationEvent(TIME, "redo", edit)] if edit else [])
     else:
-        gesture = log.next_gesture
-        log.append([AnnotationEvent(TIME, action, gesture, "well", object, class_id) for object in on])
+        edit = log.next_edit
+        log.append([AnnotationEvent(TIME, action, edit, "well", label, class_id) for label in on])
 
 
 class SlowModel:
@@ -50,13 +51,13 @@ class SlowModel:
                 self.states.append(self.undone.pop())
         else:
             state = dict(self.states[-1])
-            for object in on:
+            for label in on:
                 if action == "erase":
-                    state.pop(object, None)
+                    state.pop(label, None)
                 elif action == "label":
-                    state[object] = Label("label", class_id)
-                elif action != "skip" or object not in state:
-                    state[object] = Label(action)
+                    state[label] = Label("label", class_id)
+                elif action != "skip" or label not in state:
+                    state[label] = Label(action)
             self.states.append(state)
             self.undone.clear()
 
@@ -67,7 +68,7 @@ def test_the_state_is_that_of_a_stack_of_whole_states(run: list[tuple[str, list[
     for number, (action, on) in enumerate(run):
         followed(log, action, on, class_id=number)
         model.follow(action, on, class_id=number)
-        assert {subject.object: label for subject, label in log.labels.items()} == model.states[-1]
+        assert {subject.label: label for subject, label in log.labels.items()} == model.states[-1]
     assert bool(log.edit_to_undo) == (len(model.states) > 1)
     assert bool(log.edit_to_redo) == bool(model.undone)
 
@@ -79,10 +80,10 @@ def test_reading_the_rows_again_gives_the_same_state(run: list[tuple[str, list[i
         followed(log, action, on)
     again = AnnotationLog(log.entries)
     assert again.labels == log.labels
-    assert (again.edit_to_undo, again.edit_to_redo, again.next_gesture) == (
+    assert (again.edit_to_undo, again.edit_to_redo, again.next_edit) == (
         log.edit_to_undo,
         log.edit_to_redo,
-        log.next_gesture,
+        log.next_edit,
     )
 
 
@@ -99,7 +100,7 @@ def test_the_table_holds_every_row_of_everybody_in_the_order_of_time() -> None:
     assert str(table["time"].dtype).startswith("datetime64") and len(events_table({})) == 0
 
 
-@pytest.mark.parametrize("mark", ["ambiguous", "bad"])
+@pytest.mark.parametrize("mark", ["ambiguous", "bad_segmentation"])
 def test_a_mark_takes_the_place_of_a_class(mark: str) -> None:
     log = AnnotationLog()
     followed(log, "label", [1])

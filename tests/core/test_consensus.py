@@ -16,10 +16,10 @@ A, B, NOTHING = Label("label", 1), Label("label", 2), None
 
 
 def said(*rows: tuple[str, int, int, int]) -> AnnotationLog:
-    """A log of gestures (action, object, class, mask)."""
+    """A log of edit_groups (action, object, class, mask)."""
     return AnnotationLog(
-        AnnotationEvent(TIME, action, gesture, "well", object, class_id, mask=mask)  # type: ignore[arg-type]
-        for gesture, (action, object, class_id, mask) in enumerate(rows, 1)
+        AnnotationEvent(TIME, action, edit, "well", label, class_id, mask=mask)  # type: ignore[arg-type]
+        for edit, (action, label, class_id, mask) in enumerate(rows, 1)
     )
 
 
@@ -28,7 +28,7 @@ def step(*links: tuple[int, int, int]) -> LabelMapping:
 
 
 def stands(current_labels: CurrentLabels) -> dict[int, Label]:
-    return {id.object: label for id, label in current_labels.labels.items()}
+    return {id.label: label for id, label in current_labels.labels.items()}
 
 
 def test_the_majority_stands_and_a_tie_is_left_out() -> None:
@@ -62,7 +62,7 @@ def test_classes_that_count_as_one_do_not_outvote_each_other() -> None:
         ([("label", 7, 1, 0), ("erase", 9, 0, 1)], [(7, 9, 100)], 9, NOTHING),
         ([("label", 7, 1, 0), ("skip", 9, 0, 1)], [(7, 9, 100)], 9, A),
         ([("skip", 9, 0, 1)], [(7, 9, 100)], 9, Label("skip")),
-        ([("bad", 7, 0, 0)], [(7, 9, 100)], 9, Label("bad")),
+        ([("bad_segmentation", 7, 0, 0)], [(7, 9, 100)], 9, Label("bad_segmentation")),
     ],
 )
 def test_a_new_object_takes_over_what_more_than_half_of_it_was(rows, links, new, expected) -> None:
@@ -88,7 +88,7 @@ def test_undo_reaches_behind_a_new_mask() -> None:
 
 rows = st.tuples(
     st.integers(0, 1),
-    st.sampled_from(["label", "erase", "skip", "bad", "undo", "redo"]),
+    st.sampled_from(["label", "erase", "skip", "bad_segmentation", "undo", "redo"]),
     st.integers(1, 4),
     st.integers(1, 3),
     st.integers(0, 2),
@@ -101,13 +101,13 @@ def test_what_is_kept_up_to_date_is_what_a_fresh_look_gives(run, first, second) 
     logs = [AnnotationLog(), AnnotationLog()]
     known = ({"well": [step(*first), step(*second)]}, {3: 1})
     current_labels = CurrentLabels(logs, *known)
-    for who, action, object, class_id, mask in run:
+    for who, action, label, class_id, mask in run:
         log = logs[who]
         if action in ("undo", "redo"):
-            gesture = log.edit_to_undo if action == "undo" else log.edit_to_redo
-            log.append([AnnotationEvent(TIME, action, gesture)] if gesture else [])  # type: ignore[arg-type]
+            edit = log.edit_to_undo if action == "undo" else log.edit_to_redo
+            log.append([AnnotationEvent(TIME, action, edit)] if edit else [])  # type: ignore[arg-type]
         else:
-            log.append([AnnotationEvent(TIME, action, log.next_gesture, "well", object, class_id, mask=mask)])
+            log.append([AnnotationEvent(TIME, action, log.next_edit, "well", label, class_id, mask=mask)])
         fresh = CurrentLabels(logs, *known)
         assert current_labels.labels == fresh.labels
         assert +current_labels.counts == +fresh.counts

@@ -59,17 +59,17 @@ def test_it_is_the_least_squares_residual_in_units_of_the_level_of_the_middle(nd
     own = np.concatenate([ball(ndim), np.roll(ball(ndim), 1, axis=1)])
     pixels = rng.normal(500, 40, (2, 3, *own.shape[1:])).astype(np.float32)
     found = grain(pixels, own, whole(ndim))
-    for object, mask in enumerate(own):
+    for label, mask in enumerate(own):
         blur_masks = [
             gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLUR_SIGMAS
         ]
         explains = np.stack([np.ones(mask.sum()), *blur_masks], axis=1)
         middle = blur_masks[-1] ** 4
-        for channel, values in enumerate(pixels[object]):
+        for channel, values in enumerate(pixels[label]):
             coefficients = np.linalg.lstsq(explains, values[mask].astype(float), rcond=None)[0]
             level = np.average(values[mask], weights=middle)
             np.testing.assert_allclose(
-                found[object, channel][mask], (values[mask] - explains @ coefficients) / level, atol=1e-6
+                found[label, channel][mask], (values[mask] - explains @ coefficients) / level, atol=1e-6
             )
 
 

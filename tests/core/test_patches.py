@@ -117,14 +117,14 @@ def test_the_fit_is_that_of_least_squares(ndim):
     soft = blur_masks(own, view)
     coefficients, level = fit(pixels, own, soft)
     left = unmixing_residual(pixels, own, soft, coefficients)
-    for object, mask in enumerate(own):
+    for label, mask in enumerate(own):
         blurred = [gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLUR_SIGMAS]
         explains = np.stack([np.ones(mask.sum()), *blurred], axis=1)
-        for channel, values in enumerate(pixels[object].astype(float)):
+        for channel, values in enumerate(pixels[label].astype(float)):
             expected = values[mask] - explains @ np.linalg.lstsq(explains, values[mask], rcond=None)[0]
-            np.testing.assert_allclose(left[object, channel][mask], expected, atol=1e-2)
-            assert level[object, channel] == pytest.approx(np.average(values[mask], weights=blurred[-1] ** 4), rel=1e-5)
-        assert (left[object][:, ~mask] == 0).all()
+            np.testing.assert_allclose(left[label, channel][mask], expected, atol=1e-2)
+            assert level[label, channel] == pytest.approx(np.average(values[mask], weights=blurred[-1] ** 4), rel=1e-5)
+        assert (left[label][:, ~mask] == 0).all()
 
 
 def test_an_object_that_is_out_of_the_window_gives_what_was_picked():

@@ -187,7 +187,7 @@ def filled(shape, outlines):
         plane = mask[outline.plane] if mask.ndim == 3 else mask
         inside = shapely.contains_xy(geometry(outline.polygons), x, y)
         assert not plane[inside].any()
-        plane[inside] = outline.object
+        plane[inside] = outline.label
     return mask
 
 

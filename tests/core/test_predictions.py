@@ -62,7 +62,7 @@ def test_the_table_prefers_the_annotation_and_drops_what_was_set_aside() -> None
     )
     labels = {
         ObjectId("well", 4): Label("label", 2),
-        ObjectId("well", 6): Label("bad"),
+        ObjectId("well", 6): Label("bad_segmentation"),
         ObjectId("well", 2): Label("skip"),
         ObjectId("other", 2): Label("label", 2),
     }
@@ -74,7 +74,11 @@ def test_the_table_prefers_the_annotation_and_drops_what_was_set_aside() -> None
         8: None,
     }
     assert table.loc[4, "predicted"] == "resting" and table.loc[4, "annotation"] == "very active"
-    assert table.loc[6, "annotation"] == "bad" and pd.isna(table.loc[8, "run"]) and table.loc[2, "run"] == "0003"
+    assert (
+        table.loc[6, "annotation"] == "bad_segmentation"
+        and pd.isna(table.loc[8, "run"])
+        and table.loc[2, "run"] == "0003"
+    )
     assert (
         table.loc[2, "p_resting"] == pytest.approx(0.9)
         and (table["plate"] == "P1").all()

@@ -45,16 +45,16 @@ def test_the_nearest_comes_first_and_every_other_object_once(centers, data) -> N
     table = pd.DataFrame(centers, pd.RangeIndex(5, 5 + len(centers)), ["y", "x"], dtype=float)
     start = data.draw(st.sampled_from(list(table.index)))
     order = list(distance_order("a", table, start))
-    assert sorted(candidate.object for candidate in order) == sorted(set(table.index) - {start})
-    distances = [np.hypot(*(table.loc[candidate.object] - table.loc[start])) for candidate in order]
+    assert sorted(candidate.label for candidate in order) == sorted(set(table.index) - {start})
+    distances = [np.hypot(*(table.loc[candidate.label] - table.loc[start])) for candidate in order]
     assert distances == sorted(distances)
 
 
 def test_planes_that_lie_far_apart_are_far_apart_where_the_spacing_is_known() -> None:
     table = pd.DataFrame({"z": [0.0, 1.0, 0.0], "y": [0.0, 0.0, 3.0], "x": [0.0, 0.0, 0.0]}, pd.Index([1, 2, 3]))
-    assert [candidate.object for candidate in distance_order("a", table, 1)] == [2, 3]
+    assert [candidate.label for candidate in distance_order("a", table, 1)] == [2, 3]
     order = list(distance_order("a", table, 1, spacing=(5, 1, 1)))
-    assert [candidate.object for candidate in order] == [3, 2] and order[0].reason == "3 µm from object 1"
+    assert [candidate.label for candidate in order] == [3, 2] and order[0].reason == "3 µm from object 1"
 
 
 def test_near_an_object_that_is_not_there_is_a_sentence() -> None:

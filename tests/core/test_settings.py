@@ -10,8 +10,8 @@ import pytest
 
 from svetlana_jupyter.core.settings import (
     PRESET_DESCRIPTIONS,
-    RECIPE_NAMES,
-    RECIPES,
+    PRESET_NAMES,
+    PRESETS,
     AugmentSettings,
     PatchSettings,
     TrainingSettings,
@@ -19,11 +19,11 @@ from svetlana_jupyter.core.settings import (
 from svetlana_jupyter.errors import SettingsError
 
 
-@pytest.mark.parametrize("name", RECIPE_NAMES)
-def test_every_recipe_survives_json(name):
-    settings = TrainingSettings.from_recipe(name)
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_every_preset_survives_json(name):
+    settings = TrainingSettings.from_preset(name)
     assert TrainingSettings.from_json(settings.to_json()) == settings
-    assert settings.recipe == name
+    assert settings.preset == name
 
 
 def test_settings_with_tuples_and_class_weights_survive_json():
@@ -34,10 +34,10 @@ def test_settings_with_tuples_and_class_weights_survive_json():
 
 
 @pytest.mark.parametrize("size", [(50, None), (None, 9.5), (0, 0), None])
-def test_what_is_not_counted_survives_json_and_another_recipe(size):
+def test_what_is_not_counted_survives_json_and_another_preset(size):
     settings = TrainingSettings(size=size, exclude_border=True)
     assert TrainingSettings.from_json(settings.to_json()) == settings
-    other = settings.changed(recipe="paper")
+    other = settings.changed(preset="paper")
     assert (other.size, other.exclude_border) == (size, True) and other.optimizer == "adam"
 
 
@@ -59,7 +59,7 @@ def test_the_json_names_every_setting_with_its_default():
     [
         ({"epoch": 3}, ["'epoch'", "did you mean 'epochs'"]),
         ({"patches": {"normalise": "max"}}, ["'normalise'", "did you mean 'normalize'"]),
-        ({"zzz": 3}, ["'zzz'", "known are recipe, may_use"]),
+        ({"zzz": 3}, ["'zzz'", "known are preset, may_use"]),
         ({"width": 0}, ["'width'", "0", "greater than or equal to 1"]),
         ({"architecture": "resnet9000"}, ["'resnet9000'", "did you mean 'resnet"]),
         ({"architecture": "no such"}, ["known are small_cnn, resnet18, "]),
@@ -85,28 +85,28 @@ def test_json_edited_by_hand_is_refused_with_what_is_wrong(text, word):
         TrainingSettings.from_json(text)
 
 
-def test_an_unknown_recipe_is_refused_with_the_nearest_one():
+def test_an_unknown_preset_is_refused_with_the_nearest_one():
     with pytest.raises(SettingsError, match="did you mean 'default'"):
-        TrainingSettings.from_recipe("defualt")
+        TrainingSettings.from_preset("defualt")
 
 
-def test_a_recipe_gives_what_is_not_given_and_another_one_begins_anew():
-    assert TrainingSettings(recipe="texture", seed=3) == TrainingSettings.from_recipe("texture", seed=3)
-    mixed = TrainingSettings(recipe="object", patches={"dilation": 5})
+def test_a_preset_gives_what_is_not_given_and_another_one_begins_anew():
+    assert TrainingSettings(preset="texture", seed=3) == TrainingSettings.from_preset("texture", seed=3)
+    mixed = TrainingSettings(preset="object", patches={"dilation": 5})
     assert (mixed.patches.context, mixed.patches.dilation) == ("hide", 5)
-    assert mixed.changed(recipe="oriented") == TrainingSettings.from_recipe("oriented")
-    assert mixed.changed(may_use=["size"]).changed(recipe="oriented").may_use == {"size"}
-    assert mixed.changed(recipe="object", epochs=3).patches.dilation == 5
+    assert mixed.changed(preset="oriented") == TrainingSettings.from_preset("oriented")
+    assert mixed.changed(may_use=["size"]).changed(preset="oriented").may_use == {"size"}
+    assert mixed.changed(preset="object", epochs=3).patches.dilation == 5
 
 
-def test_every_recipe_says_what_it_is():
-    assert set(PRESET_DESCRIPTIONS) == set(RECIPES)
+def test_every_preset_says_what_it_is():
+    assert set(PRESET_DESCRIPTIONS) == set(PRESETS)
 
 
-def test_by_default_the_recipe_is_searched_for_and_begins_with_the_values_of_the_default_one():
-    assert TrainingSettings().recipe == "auto"
-    found, usual = TrainingSettings().model_dump(), TrainingSettings(recipe="default").model_dump()
-    assert {name for name in found if found[name] != usual[name]} == {"recipe"}
+def test_by_default_the_preset_is_searched_for_and_begins_with_the_values_of_the_default_one():
+    assert TrainingSettings().preset == "auto"
+    found, usual = TrainingSettings().model_dump(), TrainingSettings(preset="default").model_dump()
+    assert {name for name in found if found[name] != usual[name]} == {"preset"}
 
 
 def test_changes_to_patches_keep_the_other_patch_settings():

@@ -23,7 +23,7 @@ from tests.core.io.test_chunks import Counting
 SIDE = 16  # of blocks and chunks
 FIELD = 40  # of view: wider than a block, and than most objects
 QUICK = TrainingSettings(
-    **{"epochs": 1, "steps": 2, "depth": 2, "width": 4, "trees": 5, "recipe": "plain"},
+    **{"epochs": 1, "steps": 2, "depth": 2, "width": 4, "trees": 5, "preset": "plain"},
     patches={"size": FIELD, "sampling": FIELD, "normalize": "minmax"},
 )
 LABELS = [3, 70_000, 2**31 + 5, 2**40 + 1, 2**62, 2**62 + 1]

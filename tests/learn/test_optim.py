@@ -158,7 +158,7 @@ def rates(**values) -> list[list[float]]:
 
 
 def test_step_decay_is_a_tenth_every_hundred_epochs_as_in_the_paper():
-    found = rates(recipe="paper", epochs=250, steps=STEPS)
+    found = rates(preset="paper", epochs=250, steps=STEPS)
     for epoch, rate in ((0, 1e-3), (99, 1e-3), (100, 1e-4), (199, 1e-4), (200, 1e-5), (249, 1e-5)):
         for step in range(STEPS):
             assert found[epoch * STEPS + step][0] == pytest.approx(rate)

@@ -1,6 +1,6 @@
 """Tasks run side by side, and stop when they are told to or one of them fails.
 
-A search finds the recipe that the classes need, in as many steps as were planned, whatever the clock says.
+A search finds the preset that the classes need, in as many steps as were planned, whatever the clock says.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def part() -> Part:
 
 
 def gathered(names: tuple[str, ...] = SOME) -> dict[str, TrainingData]:
-    """Discs that only the direction of their stripes tells apart, as some recipes see them."""
+    """Discs that only the direction of their stripes tells apart, as some presets see them."""
     tried = {name: settings for name, settings in candidates(QUICK).items() if name in names}
     *_, several = collect_for_each([part()], list(tried.values()))
     return dict(zip(tried, several, strict=True))
@@ -142,25 +142,25 @@ def accuracy(table: pd.DataFrame) -> float:
 
 
 def test_stripes_are_told_apart_only_where_their_direction_is_kept(found):
-    assert found.recipe in ("oriented", "plain")
+    assert found.preset in ("oriented", "plain")
     assert found.settings.augmentation.rotation in ("half_turns", "none")
     assert accuracy(found.own) >= 0.85
-    by_name = {one.recipe: one for one in found.tried}
+    by_name = {one.preset: one for one in found.tried}
     assert set(by_name) == set(SOME)
     assert accuracy(by_name["free"].table) < 0.8
-    assert found.tried[0].recipe == found.recipe
+    assert found.tried[0].preset == found.preset
 
 
 def test_the_others_are_left_behind_after_a_short_training(found):
     finalists = [one for one in found.tried if one.is_finalist]
-    assert {one.settings.epochs for one in finalists if one.recipe != "forest"} == {QUICK.epochs}
+    assert {one.settings.epochs for one in finalists if one.preset != "forest"} == {QUICK.epochs}
     (behind,) = [one for one in found.tried if not one.is_finalist]
     assert len(finalists) == 4
     assert behind.settings.epochs == 2
 
 
 def test_the_reported_score_is_that_of_choosing(found):
-    finalists = {one.recipe: one for one in found.tried if one.is_finalist}
+    finalists = {one.preset: one for one in found.tried if one.is_finalist}
     known = {name: finalists[name].table[["p_1", "p_2"]].to_numpy(float) for name in SOME if name in finalists}
     truth, folds = (found.outer["truth"] - 1).to_numpy(), found.outer["fold"].to_numpy()
     expected, _ = nested_selection(truth, folds, known)
@@ -173,9 +173,9 @@ def test_the_result_does_not_depend_on_how_many_train_at_a_time(found):
     before = torch.get_rng_state()
     again = found_by(gathered(), workers=1)
     assert torch.equal(torch.get_rng_state(), before)
-    assert again.recipe == found.recipe
+    assert again.preset == found.preset
     for one, other in zip(found.tried, again.tried, strict=True):
-        assert one.recipe == other.recipe
+        assert one.preset == other.preset
         pd.testing.assert_frame_equal(one.table, other.table)
 
 
@@ -184,8 +184,8 @@ def test_progress_grows_to_its_total_and_says_what_is_tried():
     assert all(isinstance(step, SearchProgress) for step in steps)
     done = [step.done for step in steps]
     assert done == sorted(done) and done[-1] == steps[-1].total
-    assert steps[0].text == "trying 5 recipes: 1 of 10 trainings"
-    assert steps[-1].text == "comparing 3 recipes: 6 of 6 trainings"
+    assert steps[0].text == "trying 5 presets: 1 of 10 trainings"
+    assert steps[-1].text == "comparing 3 presets: 6 of 6 trainings"
 
 
 def test_progress_counts_what_each_training_costs():
@@ -199,7 +199,7 @@ def test_progress_counts_what_each_training_costs():
         assert default == oriented == free and plain == pytest.approx(10 * default, rel=0.1)
     assert steps[-1].done == steps[-1].total
     at_first, later = {step.total for step in steps[:8]}, {step.total for step in steps[8:]}
-    finalists = [one.recipe for one in last.tried if one.is_finalist]
+    finalists = [one.preset for one in last.tried if one.is_finalist]
     assert (at_first == later) == ("plain" in finalists), "the dearest are expected to go on until the first round ends"
 
 
@@ -210,7 +210,7 @@ def test_progress_goes_on_within_a_training(monkeypatch):
     done = [step.done for step in steps]
     assert isinstance(last, Found) and done == sorted(done) and done[-1] == steps[-1].total
     assert len(set(done)) > 4, "there are four trainings, of six epochs each"
-    assert steps[0].text == "comparing 2 recipes: 0 of 4 trainings"
+    assert steps[0].text == "comparing 2 presets: 0 of 4 trainings"
 
 
 def test_a_stop_ends_the_search_without_a_result():
@@ -223,7 +223,7 @@ def test_a_stop_ends_the_search_without_a_result():
 
 def test_with_few_candidates_all_are_trained_to_the_end():
     found = found_by(gathered(("default", "oriented", "forest")))
-    assert found.recipe == "oriented"
+    assert found.preset == "oriented"
     assert all(one.is_finalist for one in found.tried)
 
 
@@ -231,15 +231,15 @@ def test_a_candidate_that_diverges_is_no_reason_to_give_up(monkeypatch):
     tried = gathered(("default", "oriented", "plain"))
 
     def broken(samples: TrainingData, stop=never):
-        if samples.settings.recipe == "oriented":
+        if samples.settings.preset == "oriented":
             raise ClassifierError("training diverged")
         return fit(samples, stop)
 
     fit = searching.fit
     monkeypatch.setattr(searching, "fit", broken)
     found = found_by(tried)
-    by_name = {one.recipe: one for one in found.tried}
-    assert found.recipe == "plain"
+    by_name = {one.preset: one for one in found.tried}
+    assert found.preset == "plain"
     np.testing.assert_allclose(by_name["oriented"].table[["p_1", "p_2"]], 0.5)
 
 

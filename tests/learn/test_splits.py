@@ -1,4 +1,4 @@
-"""Parts keep groups and gestures whole, and every class among what trains."""
+"""Parts keep groups and edit_groups whole, and every class among what trains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from svetlana_jupyter.learn.splits import folds, held_out
 GESTURES = np.repeat([f"ann {number}" for number in range(10)], 4)
 
 
-def samples(targets, groups, gestures=None, **settings) -> TrainingData:
+def samples(targets, groups, edit_groups=None, **settings) -> TrainingData:
     n = len(targets)
     return TrainingData(
         inputs=np.zeros((n, 1), np.float32),
@@ -31,7 +31,7 @@ def samples(targets, groups, gestures=None, **settings) -> TrainingData:
         ndim=2,
         channels=("grey",),
         settings=TrainingSettings(**settings),
-        gestures=np.full(n, "") if gestures is None else np.asarray(gestures, str),
+        edit_groups=np.full(n, "") if edit_groups is None else np.asarray(edit_groups, str),
     )
 
 
@@ -48,16 +48,16 @@ labels = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 7), st.integers(0,
 
 @given(labels, st.integers(2, 6), st.integers(0, 3))
 def test_every_sample_is_in_one_part_and_every_class_among_the_rest(rows, count, seed):
-    targets, groups, gestures = zip(*rows)
-    found = samples(targets, groups, ["" if number > 9 else f"ann {number}" for number in gestures], seed=seed)
+    targets, groups, edit_groups = zip(*rows)
+    found = samples(targets, groups, ["" if number > 9 else f"ann {number}" for number in edit_groups], seed=seed)
     parts, apart = folds(found, count)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(found))) and min(map(len, parts)) > 0
     for part in parts:
         assert set(np.delete(found.targets, part)) == set(found.targets)
     if apart == "whole groups":
         assert not divided(found.groups, parts)
-    if apart == "whole gestures":
-        assert not divided(found.gestures, parts)
+    if apart == "whole edits":
+        assert not divided(found.edit_groups, parts)
     again = folds(found, count)
     assert all(np.array_equal(part, same) for part, same in zip(parts, again.parts, strict=True))
 
@@ -77,14 +77,14 @@ def test_three_wells_make_three_parts_rather_than_divided_wells():
 def test_objects_of_one_gesture_stay_together_where_there_is_one_group():
     found = samples(np.repeat(np.tile([1, 2], 5), 4), np.full(40, "all"), GESTURES)
     parts, apart = folds(found, 5)
-    assert apart == "whole gestures" and len(parts) == 5 and not divided(found.gestures, parts)
+    assert apart == "whole edits" and len(parts) == 5 and not divided(found.edit_groups, parts)
 
 
 @pytest.mark.parametrize("other", ["A1", "A3", "A6"])
 def test_a_gesture_over_two_wells_keeps_them_together(other):
     wells = np.repeat([f"A{number}" for number in range(8)], 5)
-    gestures = np.where(np.isin(wells, ["A0", other]), "ann 1", "")
-    parts, apart = folds(samples(np.tile([1, 2], 20), wells, gestures), 4)
+    edit_groups = np.where(np.isin(wells, ["A0", other]), "ann 1", "")
+    parts, apart = folds(samples(np.tile([1, 2], 20), wells, edit_groups), 4)
     assert apart == "whole groups" and not divided(wells, parts)
     assert any({"A0", other} <= set(wells[part]) for part in parts)
 

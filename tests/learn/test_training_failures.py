@@ -60,9 +60,9 @@ def test_only_full_memory_is_full_memory():
     assert not any(map(is_out_of_memory, (RuntimeError("size mismatch"), ValueError("out of memory"), OSError())))
 
 
-@pytest.mark.parametrize("recipe", ["default", "paper"])
-def test_a_rate_that_diverges_at_once_ends_with_a_sentence(discs, recipe):
-    settings = TrainingSettings(recipe=recipe, epochs=6, steps=5, batch_size=8, depth=2, width=4).changed(
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_rate_that_diverges_at_once_ends_with_a_sentence(discs, preset):
+    settings = TrainingSettings(preset=preset, epochs=6, steps=5, batch_size=8, depth=2, width=4).changed(
         patches={"sampling": 12}, learning_rate=10.0, schedule="constant"
     )
     with pytest.raises(ClassifierError, match=r"training diverged after \d+ epochs.*Give a learning_rate below 10"):

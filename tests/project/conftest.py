@@ -41,8 +41,8 @@ def wells(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(wells: Path) -> Project:
-    """The three wells as a project with two classes and a given recipe: no search."""
+    """The three wells as a project with two classes and a given preset: no search."""
     project = Project(wells / "cells.svetlana", classes=CLASSES, annotator="ann")
     project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
-    project.settings = TrainingSettings(recipe="default")
+    project.settings = TrainingSettings(preset="default")
     return project

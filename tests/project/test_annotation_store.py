@@ -24,8 +24,8 @@ from svetlana_jupyter.project.annotation_store import (
 TIME = "2026-01-01T09:00:00.000Z"
 
 
-def labelled(object: int, gesture: int = 1, class_id: int = 1, image: str = "well") -> AnnotationEvent:
-    return AnnotationEvent(TIME, "label", gesture, image, object, class_id, (1.5, 2.25), (0, 1, 4, 5), "panel", 0.5)
+def labelled(label: int, edit: int = 1, class_id: int = 1, image: str = "well") -> AnnotationEvent:
+    return AnnotationEvent(TIME, "label", edit, image, label, class_id, (1.5, 2.25), (0, 1, 4, 5), "panel", 0.5)
 
 
 def no_room(handle: int) -> None:
@@ -50,7 +50,7 @@ def test_any_printable_image_name_reads_back_the_same(tmp_path_factory: pytest.T
 def test_rows_that_hold_in_memory_hold_on_disk_at_once(tmp_path: Path) -> None:
     book = open_annotation_file(tmp_path, "ann")
     for number in range(1, 6):
-        book.append([labelled(number, gesture=number)])
+        book.append([labelled(number, edit=number)])
         assert len(read_entries(book.file)) == number
 
 
@@ -82,10 +82,10 @@ def test_a_torn_last_line_is_set_aside_with_a_sentence(tmp_path: Path) -> None:
     book.close()
     os.truncate(book.file, book.file.stat().st_size - 7)
     again = AnnotationFile(book.file, writable=True)
-    assert [entry.object for entry in again.log.entries] == [1] and "set aside" in again.trouble
+    assert [entry.label for entry in again.log.entries] == [1] and "set aside" in again.trouble
     assert b"label" in (tmp_path / "ann.torn").read_bytes()
-    again.append([labelled(3, gesture=2)])
-    assert [entry.object for entry in read_entries(book.file)] == [1, 3]
+    again.append([labelled(3, edit=2)])
+    assert [entry.label for entry in read_entries(book.file)] == [1, 3]
 
 
 def test_a_deleted_file_refuses_annotations_with_a_sentence(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_a_file_that_was_lost_is_written_again_with_all_that_was_said(tmp_path: 
     book.file.unlink()
     book.ensure_writable()
     assert book.file.read_bytes() == before
-    book.append([labelled(2, gesture=2)])
-    assert [entry.object for entry in read_entries(book.file)] == [1, 2]
+    book.append([labelled(2, edit=2)])
+    assert [entry.label for entry in read_entries(book.file)] == [1, 2]
 
 
 def test_a_folder_that_is_gone_is_a_sentence_and_usable_again_when_it_is_back(tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_a_folder_that_is_gone_is_a_sentence_and_usable_again_when_it_is_back(tm
         book.ensure_writable()
     shutil.move(tmp_path / "backup", tmp_path / "project")
     book.ensure_writable()
-    book.append([labelled(2, gesture=2)])
-    assert [entry.object for entry in read_entries(book.file)] == [1, 2]
+    book.append([labelled(2, edit=2)])
+    assert [entry.label for entry in read_entries(book.file)] == [1, 2]
 
 
 def test_a_file_that_came_back_with_other_annotations_is_left_alone(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_file_that_came_back_with_other_annotations_is_left_alone(tmp_path: Pa
     book.file.write_text(text.replace("well,1,", "well,5,"))
     with pytest.raises(ProjectError, match="other annotations than were seen here"):
         book.ensure_writable()
-    assert [entry.object for entry in read_entries(book.file)] == [5] and len(book.log.entries) == 1
+    assert [entry.label for entry in read_entries(book.file)] == [5] and len(book.log.entries) == 1
 
 
 def test_what_the_other_kernel_wrote_is_followed_when_it_lets_go(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_what_the_other_kernel_wrote_is_followed_when_it_lets_go(tmp_path: Path)
         other.ensure_writable()
     book.close()
     other.ensure_writable()
-    other.append([labelled(2, gesture=other.log.next_gesture)])
-    assert [(entry.gesture, entry.object) for entry in read_entries(book.file)] == [(1, 1), (2, 2)]
+    other.append([labelled(2, edit=other.log.next_edit)])
+    assert [(entry.edit, entry.label) for entry in read_entries(book.file)] == [(1, 1), (2, 2)]
     assert other.trouble == ""
 
 
@@ -175,11 +175,11 @@ def test_a_full_disk_leaves_the_file_and_the_log_as_they_were(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "fsync", no_room)
     with pytest.raises(ProjectError, match="No space left on device"):
-        book.append([labelled(2, gesture=2)])
+        book.append([labelled(2, edit=2)])
     monkeypatch.undo()
     assert book.file.read_bytes() == before and len(book.log.entries) == 1
-    book.append([labelled(3, gesture=2)])
-    assert [entry.object for entry in read_entries(book.file)] == [1, 3]
+    book.append([labelled(3, edit=2)])
+    assert [entry.label for entry in read_entries(book.file)] == [1, 3]
 
 
 def test_a_line_that_is_no_annotation_is_named(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def said(project: Project) -> Project:
         project.annotate(name, range(1, 5 + i), "bright")
         project.annotate(name, range(5 + i, 11), "dim")
     project.mark("P1_A1", 1, "ambiguous")
-    project.mark("P2_A1", [2, 3], "bad")
+    project.mark("P2_A1", [2, 3], "bad_segmentation")
     return project
 
 
@@ -121,7 +121,7 @@ def naive(project: Project, by: list[str], extra: dict[str, dict[str, object]], 
         known = {**project.images[image].groups, **extra[image], "image": image}
         key = tuple(known[column] for column in by)
         group = found.setdefault(key, dict.fromkeys(["bright", "dim", *LEFT_OUT], 0))
-        if row["annotation"] in ("ambiguous", "bad"):
+        if row["annotation"] in ("ambiguous", "bad_segmentation"):
             group[row["annotation"]] += 1
         elif border and row["on_border"]:
             group["border"] += 1
@@ -156,7 +156,7 @@ def test_counts_are_those_of_a_loop(project: Project, doses: pd.DataFrame, by: l
         }
         assert row["total"] == group["bright"] + group["dim"] and row["left_out"] == sum(group[why] for why in LEFT_OUT)
         assert row["fraction"] == group[row["class"]] / row["total"]
-    assert counts["border"].sum() and counts["bad"].sum() and counts["not_predicted"].sum()
+    assert counts["border"].sum() and counts["bad_segmentation"].sum() and counts["not_predicted"].sum()
     assert counts[["total", "left_out"]].sum(axis=1)[::2].sum() == 4 * 12
 
 

@@ -1,4 +1,4 @@
-"""One gesture may name objects of several images: written together, and taken back together."""
+"""One edit may name objects of several images: written together, and taken back together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_each_object_gets_its_class_in_one_gesture_that_one_undo_takes_back(proj
     project.annotate_each(ACROSS, source="gallery", seconds=1.5)
     assert said_of(project) == ACROSS
     log = project.annotations().query("source == 'gallery'")
-    assert len(log) == 3 and log["gesture"].nunique() == 1 and log["seconds"].eq(1.5).all()
+    assert len(log) == 3 and log["edit"].nunique() == 1 and log["seconds"].eq(1.5).all()
     assert project.annotations_version == version + 1, "one change, however many images"
     assert project.status == "3 objects are bright, dim"
     project.undo()
@@ -72,12 +72,12 @@ def test_the_project_knows_which_objects_were_named_together(project: Project) -
     project.annotate("P1_A2", 7, "dim")
     project.annotate("P1_A2", [8, 9], "bright")
     project.annotate("P1_A1", 2, "dim")
-    found = project._labelling.gestures()
+    found = project._labelling.edit_groups()
     assert found["P1_A1", 1] == found["P2_A1", 4] != ""
     assert found["P1_A2", 8] == found["P1_A2", 9] != found["P1_A1", 1]
     assert found["P1_A2", 7] == found["P1_A1", 2] == "", "the last word is alone"
     project.replace_mask("P1_A1", squares()[1].astype(np.int32) + 100)
-    assert project._labelling.gestures()["P1_A1", 101] == found["P2_A1", 4]
+    assert project._labelling.edit_groups()["P1_A1", 101] == found["P2_A1", 4]
 
 
 def test_objects_named_together_are_held_out_together(project: Project) -> None:

@@ -74,7 +74,7 @@ def test_the_report_names_its_source_and_gives_the_figures_of_scikit_learn(proje
 
 def test_the_report_in_a_few_lines(project: Project) -> None:
     project.mark("P1_A1", [1, 2], "ambiguous")
-    project.mark("P1_A1", 3, "bad")
+    project.mark("P1_A1", 3, "bad_segmentation")
     run_of(project, {"network": held_out(), "forest": held_out()})
     report = project.evaluate()
     lines = str(report).splitlines()

@@ -35,9 +35,9 @@ def label(path, seed):
     while True:
         objects = rng.choice(known, rng.choice([1, 1, 1, 1, 3, 3, 20, 100]), replace=False).tolist()
         name = project.classes.names[rng.integers(2)]
-        gesture = project._labelling.book.log.next_gesture
+        edit = project._labelling.book.log.next_edit
         project.annotate("well", objects, name)
-        os.write(1, (json.dumps([gesture, name, objects]) + "\\n").encode())
+        os.write(1, (json.dumps([edit, name, objects]) + "\\n").encode())
 
 for line in sys.stdin:
     path, seed = json.loads(line)
@@ -103,14 +103,14 @@ def test_fifty_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_pa
     for kill in range(KILLS):
         said = runs.killed_after(rng.uniform(0, LONGEST), kill)
         acknowledged += said
-        kept = {(entry.gesture, entry.object): entry.class_id for entry in read_entries(file)}
+        kept = {(entry.edit, entry.label): entry.class_id for entry in read_entries(file)}
         ids = {name: number for number, name in enumerate(CLASSES, 1)}
-        assert all(kept[gesture, object] == ids[name] for gesture, name, objects in said for object in objects)
+        assert all(kept[edit, label] == ids[name] for edit, name, objects in said for label in objects)
     runs.process.kill()
     runs.process.wait()
     assert len(acknowledged) > 2 * KILLS and max(len(objects) for *_, objects in acknowledged) == 100
     again = Dataset(project.path, annotator="ann")
-    rows = {(row.gesture, row.object): row.class_id for row in again._labelling.book.log.entries}
-    for gesture, name, objects in acknowledged:
-        assert {rows[gesture, object] for object in objects} == {again.classes.by_name(name).id}
+    rows = {(row.edit, row.label): row.class_id for row in again._labelling.book.log.entries}
+    for edit, name, objects in acknowledged:
+        assert {rows[edit, label] for label in objects} == {again.classes.by_name(name).id}
     assert again._labelling.book.writable, "the lock of a killed kernel is free"

@@ -37,7 +37,7 @@ def annotated(project: Project) -> Project:
 
 
 def said(project: Project) -> dict[int, str]:
-    return {object: name for (_, object), name in project.labels()["class"].items()}
+    return {label: name for (_, label), name in project.labels()["class"].items()}
 
 
 def reopened(project: Project, annotator: str = "ann") -> Project:
@@ -98,7 +98,7 @@ def test_undo_reaches_behind_a_new_mask_and_new_annotations_name_new_objects(pro
     assert said(again) == {1: "dim", 102: "dim", 30: "dim", 31: "dim", 40: "bright", 6: "bright"}
     for _ in range(3):
         again.undo()
-    assert said(again) == {1: "dim", 30: "dim", 31: "dim"}, "the gesture that said bright of 2, 4 and 8 is undone"
+    assert said(again) == {1: "dim", 30: "dim", 31: "dim"}, "the edit that said bright of 2, 4 and 8 is undone"
     assert set(again.touched) == {("P1_A1", 102), ("P1_A1", 40)}
     again.redo()
     assert said(again)[102] == "bright"

@@ -29,7 +29,7 @@ def seen(monkeypatch) -> Counter:
 
     def counting(pair, objects, settings):
         for table in measure_objects(pair, objects, settings):
-            counts.update((pair.name, object, group) for object in table.index for group in settings.groups)
+            counts.update((pair.name, label, group) for label in table.index for group in settings.groups)
             yield table
 
     monkeypatch.setattr(measuring, "measure_objects", counting)
@@ -62,7 +62,7 @@ def test_training_predicting_scoring_and_measuring_see_each_object_once(
 ) -> None:
     annotated(project, 10)
     project.train(**FOREST)
-    assert set(object for _, object, _ in seen) == set(range(1, 11))
+    assert set(label for _, label, _ in seen) == set(range(1, 11))
     project.predict()
     project.annotate("P1_A2", 3, "bright")
     project.train(**FOREST, measurements={"groups": ["shape", "intensity", "orientation"]})

@@ -13,7 +13,7 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples import stripes
 
 SMALL = {"epochs": 15, "steps": 8, "depth": 2, "width": 8, "trees": 10, "folds": 2, "patches": {"sampling": 20}}
-QUICK = {"recipe": "default", **SMALL}
+QUICK = {"preset": "default", **SMALL}
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def striped(tmp_path):
     sample = stripes(0, size=360, count=60)
     made = Project(tmp_path / "stripes.svetlana", classes=sample.names)
     made.add("stripes", sample.image, sample.mask, axes="yx")
-    for object, name in sample.class_names().items():
-        made.annotate("stripes", object, name)
+    for label, name in sample.class_names().items():
+        made.annotate("stripes", label, name)
     return made
 
 

@@ -33,23 +33,23 @@ def test_before_any_training_the_patch_is_what_a_training_would_cut(cells):
     objects = cells.objects("cells")
     assert settings.is_frozen
     cut = {
-        object: pixels
+        label: pixels
         for labels, patches in cut_patches(cells.pair("cells"), objects, settings)
-        for object, pixels in zip(labels, patches)
+        for label, pixels in zip(labels, patches)
     }
-    for object in objects.index[:5]:
-        patch = classifier_patch(cells, "cells", int(object), settings)
-        np.testing.assert_allclose(patch.to_numpy(), cut[object], rtol=1e-5, atol=1e-5)
-        assert patch["c"].values[-1] == "mask" and patch.sizes["c"] == len(cut[object])
-        middle = objects.loc[object, ["y", "x"]].to_numpy(float)
+    for label in objects.index[:5]:
+        patch = classifier_patch(cells, "cells", int(label), settings)
+        np.testing.assert_allclose(patch.to_numpy(), cut[label], rtol=1e-5, atol=1e-5)
+        assert patch["c"].values[-1] == "mask" and patch.sizes["c"] == len(cut[label])
+        middle = objects.loc[label, ["y", "x"]].to_numpy(float)
         seen = [float((patch[axis][0] + patch[axis][-1]) / 2) for axis in "yx"]
         assert np.abs(np.subtract(seen, middle)).max() <= 1
 
 
 def test_with_annotations_the_settings_are_those_that_a_training_freezes(cells):
     objects = cells.objects("cells").index
-    for object in objects[:8]:
-        cells.annotate("cells", int(object), "a" if object % 2 else "b")
+    for label in objects[:8]:
+        cells.annotate("cells", int(label), "a" if label % 2 else "b")
     run = cells.train(architecture="forest", trees=10)
     frozen = patch_settings(cells, "cells")
     assert list(frozen.size) == list(run.settings["patches"]["size"])
@@ -75,8 +75,8 @@ def test_a_network_that_needs_finer_patches_is_shown_them(cells):
 )
 def test_previewed_patches_are_those_that_training_draws(cells, values):
     objects = cells.objects("cells")
-    for object in objects.index[:8]:
-        cells.annotate("cells", int(object), "a" if object % 2 else "b")
+    for label in objects.index[:8]:
+        cells.annotate("cells", int(label), "a" if label % 2 else "b")
     settings = TrainingSettings(**values, seed=3)
     labels = cells.labels()["class_id"].droplevel("image")
     samples = collect_training_data([(cells.pair("cells"), objects, labels)], settings)
@@ -93,10 +93,10 @@ def test_previewed_patches_are_those_that_training_draws(cells, values):
 
 
 def test_without_augmentation_the_preview_shows_the_patch_itself_before_anything_is_annotated(cells):
-    object = int(cells.objects("cells").index[0])
+    label = int(cells.objects("cells").index[0])
     cells.settings = TrainingSettings(augmentation=AugmentSettings.none())
-    found = cells.preview_augmentation("cells", object, n=3)
-    expected = classifier_patch(cells, "cells", object, patch_settings(cells, "cells"))
+    found = cells.preview_augmentation("cells", label, n=3)
+    expected = classifier_patch(cells, "cells", label, patch_settings(cells, "cells"))
     assert found.sizes["n"] == 3
     for patch in found.to_numpy():
         np.testing.assert_allclose(patch, expected.to_numpy(), rtol=1e-5, atol=1e-5)

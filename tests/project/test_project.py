@@ -1,6 +1,6 @@
 """Images, classes and annotations of a project: kept, reopened, undone, and refused where they cannot be.
 
-What other tools and tables say of objects becomes annotations: in one gesture, and nothing over a person's word.
+What other tools and tables say of objects becomes annotations: in one edit, and nothing over a person's word.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ def test_the_index_is_built_again_when_the_mask_changes(project: Dataset, wells:
 def test_annotations_survive_reopening(project: Dataset) -> None:
     project.annotate("P1_A1", 3, "dim")
     project.annotate("P2_A1", [4, 6], "bright", source="panel", seconds=1.5)
-    project.mark("P1_A1", 5, "bad")
+    project.mark("P1_A1", 5, "bad_segmentation")
     again = reopened(project)
     pd.testing.assert_frame_equal(again.labels(), project.labels())
     assert again.class_counts().to_dict() == {"dim": 1, "bright": 2}
-    assert again.mark_counts() == {"ambiguous": 0, "bad": 1, "skip": 0}
-    assert again.label_of("P1_A1", 5) == Label("bad") and again.label_of("P1_A1", 1) == Label()
+    assert again.mark_counts() == {"ambiguous": 0, "bad_segmentation": 1, "skip": 0}
+    assert again.label_of("P1_A1", 5) == Label("bad_segmentation") and again.label_of("P1_A1", 1) == Label()
 
 
 def test_undo_after_reopening_restores_the_previous_class(project: Dataset) -> None:
@@ -270,7 +270,7 @@ def test_a_table_is_understood_with_usual_headers(project: Project, known: pd.Da
     assert classes_of(project) == {(NAMES[0], 1): "dim", (NAMES[1], 2): "bright", (NAMES[2], 3): "dim"}
     assert report["outcome"].tolist() == ["taken"] * 3
     assert project.status == report.attrs["summary"] and project.status.startswith("3 annotations are taken from ")
-    assert project.undo() and not classes_of(project), "it was one gesture"
+    assert project.undo() and not classes_of(project), "it was one edit"
 
 
 def test_an_import_is_one_gesture_with_its_source_and_one_sync(project: Project, known, monkeypatch) -> None:
@@ -282,15 +282,15 @@ def test_an_import_is_one_gesture_with_its_source_and_one_sync(project: Project,
     monkeypatch.setattr(book.os, "fsync", lambda handle: (synced.append(handle), fsync(handle)))
     project.import_annotations(known)
     log = project.annotations()
-    assert len(synced) == 1 and log["gesture"].nunique() == 1
+    assert len(synced) == 1 and log["edit"].nunique() == 1
     assert set(log["source"]) == {"import: DataFrame, column class"}
-    assert (project._labelling.gestures() == "").all(), "they are held out one by one"
+    assert (project._labelling.edit_groups() == "").all(), "they are held out one by one"
 
 
 def test_nothing_that_a_person_said_is_overwritten_in_silence(project: Project, known: pd.DataFrame) -> None:
     project.annotate("P1_A1", 1, "bright")
     project.annotate("P1_A2", 2, "bright")
-    project.mark("P2_A1", 3, "bad")
+    project.mark("P2_A1", 3, "bad_segmentation")
     report = project.import_annotations(known)
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
     assert report["why"].tolist() == ["is bright here", "", "is bad here"]
@@ -300,7 +300,7 @@ def test_nothing_that_a_person_said_is_overwritten_in_silence(project: Project, 
     assert report["outcome"].tolist() == ["taken", "known", "taken"] and "2 of them replace" in project.status
     assert classes_of(project) == {(NAMES[0], 1): "dim", (NAMES[1], 2): "bright", (NAMES[2], 3): "dim"}
     project.undo()
-    assert classes_of(project)["P2_A1", 3] == "bad"
+    assert classes_of(project)["P2_A1", 3] == "bad_segmentation"
 
 
 def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
@@ -313,7 +313,7 @@ def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
         ("P1_A1", 3, "bright"),
         ("P1_A1", 4, "new one"),
         ("P1_A1", 5, "Ambiguous"),
-        ("P1_A1", 6, "bad"),
+        ("P1_A1", 6, "bad_segmentation"),
         ("P1_A1", 1, "dim"),
     ]
     report = project.import_annotations(pd.DataFrame(rows, columns=["image", "object", "class"]))
@@ -336,10 +336,10 @@ def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
         ("P1_A1", 1): "dim",
         ("P1_A1", 4): "new one",
         ("P1_A1", 5): "ambiguous",
-        ("P1_A1", 6): "bad",
+        ("P1_A1", 6): "bad_segmentation",
     }
     assert project.classes.names == ("dim", "bright", "new one"), "the others are marks"
-    assert project.annotations()["gesture"].nunique() == 1
+    assert project.annotations()["edit"].nunique() == 1
     assert "4 annotations are taken" in project.status and "1 are given two classes" in project.status
 
 

@@ -21,8 +21,8 @@ def ids(queue, count: int = 100) -> list[tuple[str, int]]:
 def test_a_queue_resumes_where_it_was_and_never_repeats(project: Project, kind) -> None:
     whole = ids(project.queue(**kind))
     first = ids(project.queue(**kind), 5)
-    for image, object in first:
-        project.annotate(image, object, "dim")
+    for image, label in first:
+        project.annotate(image, label, "dim")
     project._labelling.book.close()
     again = Project(project.path, annotator="ann")
     assert first + ids(again.queue(**kind)) == whole and len(set(whole)) == len(whole)
@@ -31,7 +31,7 @@ def test_a_queue_resumes_where_it_was_and_never_repeats(project: Project, kind) 
 
 def test_near_objects_come_by_distance_with_the_reason(project: Project) -> None:
     first = project.queue("near", near=("P1_A1", 6)).next()
-    assert first.image == "P1_A1" and first.object in (2, 5, 7, 10) and first.reason == "24 px from object 6"
+    assert first.image == "P1_A1" and first.label in (2, 5, 7, 10) and first.reason == "24 px from object 6"
 
 
 def test_images_come_in_turn(project: Project) -> None:
@@ -52,7 +52,7 @@ def test_a_queue_goes_on_with_the_objects_of_a_new_mask(project: Project) -> Non
     mask = squares()[1].astype(np.int32)
     project.replace_mask("P1_A1", np.where(mask > 4, mask + 100, 0))
     assert queue.previous() is None
-    assert ids(queue) == [("P1_A1", object) for object in range(105, 113)]
+    assert ids(queue) == [("P1_A1", label) for label in range(105, 113)]
 
 
 def test_looking_ahead_changes_nothing_of_what_comes_and_passes_over_what_was_labelled_meanwhile(project):

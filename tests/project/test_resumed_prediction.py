@@ -101,7 +101,7 @@ def kept(project: Project) -> set[int]:
     import pandas as pd
 
     files = project.run().path.glob("predictions/large.*.parts/*.parquet")
-    return {int(object) for file in files for object in pd.read_parquet(file).index}
+    return {int(label) for file in files for label in pd.read_parquet(file).index}
 
 
 def test_ctrl_c_at_random_moments_and_again_gives_the_same_file_and_does_no_part_twice(trained, cut):
@@ -329,7 +329,7 @@ def test_averaging_is_the_mean_over_views_and_needs_a_run_trained_with_them(trai
         eight = np.stack([*turned, *(np.flip(view, axis=2) for view in turned)]).copy()
         mean = classifier.classify(eight).mean(axis=0)
         np.testing.assert_allclose(averaged.loc[label].filter(like="p_"), mean, atol=1e-6)
-    trained.train(recipe="plain", **QUICK)
+    trained.train(preset="plain", **QUICK)
     with pytest.raises(ClassifierError, match="trained without flips"):
         trained.predict(average=True)
     trained.train(architecture="forest", **QUICK)

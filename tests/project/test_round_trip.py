@@ -37,7 +37,7 @@ def test_masks_classes_and_colours_go_to_geojson_and_back_exactly(tmp_path: Path
     objects = first.objects("slide").index
     first.annotate("slide", objects[::2], "Tumor")
     first.annotate("slide", objects[1::3], "Stroma")
-    first.mark("slide", int(objects[4]), "bad")
+    first.mark("slide", int(objects[4]), "bad_segmentation")
     (file,) = [one for one in first.export(tmp_path / "out", ["geojson"]) if one.suffix == ".geojson"]
 
     second = Project(tmp_path / "second.svetlana")
@@ -74,8 +74,8 @@ def test_an_ilastik_label_image_goes_out_again_with_the_same_objects(tmp_path: P
     project.annotate("slide", project.objects("slide").index[1::2], "b")
     (file,) = project.export(tmp_path / "out", ["tiff"])
     codes = open_mask(file).to_numpy()
-    classes = {object: {"a": 1, "b": 2}[word] for (_, object), word in classes_of(project).items()}
-    np.testing.assert_array_equal(codes, np.vectorize(lambda object: classes.get(object, 0))(mask))
+    classes = {label: {"a": 1, "b": 2}[word] for (_, label), word in classes_of(project).items()}
+    np.testing.assert_array_equal(codes, np.vectorize(lambda label: classes.get(label, 0))(mask))
     said = classes_of(project)
     project.undo()
     project.undo()

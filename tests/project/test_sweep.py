@@ -108,8 +108,8 @@ def test_what_cannot_be_swept_is_said_before_anything_is_done(annotated: Project
         annotated.sweep(widht=[2, 4])
     with pytest.raises(SettingsError):
         annotated.sweep(depth=[2, 99])
-    for object in range(1, 13, 2):
-        project.erase("P1_A1", object)
+    for label in range(1, 13, 2):
+        project.erase("P1_A1", label)
     project.annotate("P1_A1", 1, "dim")
     with pytest.raises(ProjectError, match="at least 5 annotated objects of each class"):
         project.sweep(width=[2], **FAST)

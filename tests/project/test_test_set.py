@@ -20,13 +20,13 @@ from tests.project.test_evaluation import held_out, run_of
 N = 24
 
 
-def truth(object: int) -> str:
-    return CLASSES[1 - object % 2]
+def truth(label: int) -> str:
+    return CLASSES[1 - label % 2]
 
 
 def answered(project: Project, count: int = N) -> list[tuple[str, int]]:
     ids = project.test_objects[:count]
-    project.annotate_each({id: truth(id.object) for id in ids})
+    project.annotate_each({id: truth(id.label) for id in ids})
     return ids
 
 
@@ -36,7 +36,7 @@ def predicted(project: Project, wrong: int = 0) -> Run:
     missed = set(project.test_objects[:wrong])
     for image in project.images:
         objects = project.objects(image).index
-        bright = np.array([(object % 2 == 0) != ((image, object) in missed) for object in objects])
+        bright = np.array([(label % 2 == 0) != ((image, label) in missed) for label in objects])
         p = np.where(bright, 0.8, 0.2)
         table = pd.DataFrame({"predicted": 1 + bright, "probability": 0.8, "p_1": 1 - p, "p_2": p}, objects)
         run.write_predictions(image, table)
@@ -102,11 +102,11 @@ def test_what_is_said_of_the_test_set_is_never_trained_on(project: Project) -> N
     project.draw_test_set(20, seed=3)
     answered(project)
     assert "nothing is annotated" in project.readiness() and project.class_counts().sum() == 20
-    others = [(image, object) for image in project.images for object in range(1, 13)]
+    others = [(image, label) for image in project.images for label in range(1, 13)]
     others = [id for id in others if not project.in_test_set(*id)]
     project.annotate_each({id: truth(id[1]) for id in others})
     run = project.train(architecture="forest", trees=5)
-    assert run.labels == {name: sum(truth(object) == name for _, object in others) for name in CLASSES}
+    assert run.labels == {name: sum(truth(label) == name for _, label in others) for name in CLASSES}
     held = run.held_out()
     assert held is not None and set(zip(held["image"], held["object"])) == set(others)
     with_test = run.annotations
@@ -121,14 +121,14 @@ def test_predictions_of_the_test_set_are_hidden_until_a_person_spoke(project: Pr
     shown = project.predictions()
     assert shown.loc[[*project.test_objects], ["predicted", "class", "probability", "p_dim"]].isna().all(axis=None)
     assert shown["predicted"].notna().sum() == 36 - N
-    assert first.object not in project.probabilities(first.image).index
+    assert first.label not in project.probabilities(first.image).index
     assert not set(project.uncertain()) & set(project.test_objects)
     assert project.counts()["left_out"].iloc[0] == N
     with pytest.raises(ProjectError, match="belongs to the test set"):
         project.explain(*first)
     project.annotate(*first, "dim")
     project.mark(*second, "skip")
-    assert project.predictions().loc[first, "predicted"] == truth(first.object)
+    assert project.predictions().loc[first, "predicted"] == truth(first.label)
     assert pd.isna(project.predictions().loc[second, "predicted"])
 
 
@@ -154,7 +154,7 @@ def test_a_run_is_scored_on_the_test_set_once_it_is_annotated(project: Project) 
     answered(project)
     report = project.evaluate()
     assert report.source == "blind test set" and report.forest is None
-    said = [truth(object) for _, object in project.test_objects]
+    said = [truth(label) for _, label in project.test_objects]
     guess = project.predictions().loc[[*project.test_objects], "predicted"]
     assert report.network.accuracy.value == pytest.approx(accuracy_score(said, guess)) == pytest.approx(21 / 24)
     assert set(report.network.by_group.index) == {"plate=P1 well=A1", "plate=P1 well=A2", "plate=P2 well=A1"}
@@ -166,9 +166,13 @@ def test_what_is_set_aside_counts_as_looked_at_and_is_reported(project: Project)
     project.draw_test_set(N)
     predicted(project)
     answered(project)
-    project.mark_each(project.test_objects[:2], "bad")
+    project.mark_each(project.test_objects[:2], "bad_segmentation")
     report = project.evaluate()
-    assert report.source == "blind test set" and report.network.accuracy.n == 22 and report.left_out["bad"] == 2
+    assert (
+        report.source == "blind test set"
+        and report.network.accuracy.n == 22
+        and report.left_out["bad_segmentation"] == 2
+    )
 
 
 def test_objects_count_for_as_many_as_they_stand_for(project: Project) -> None:
@@ -180,8 +184,8 @@ def test_objects_count_for_as_many_as_they_stand_for(project: Project) -> None:
     run = project.run()
     table = run.read_predictions("large")
     for id in wrong:
-        table.loc[id.object, ["p_1", "p_2"]] = table.loc[id.object, ["p_2", "p_1"]].to_numpy(copy=True)
-        table.loc[id.object, "predicted"] = 3 - table.loc[id.object, "predicted"]
+        table.loc[id.label, ["p_1", "p_2"]] = table.loc[id.label, ["p_2", "p_1"]].to_numpy(copy=True)
+        table.loc[id.label, "predicted"] = 3 - table.loc[id.label, "predicted"]
     run.write_predictions("large", table)
     project._predicted.clear()
     assert project.evaluate().network.accuracy.value == pytest.approx(1 - 4 * (120 / 8) / (120 + 36))
@@ -209,7 +213,7 @@ def test_the_test_set_follows_its_objects_to_a_new_mask(project: Project) -> Non
     project.draw_test_set(N)
     before = project.test_objects
     project.replace_mask("P1_A1", squares()[1].astype(np.int32) + 100)
-    assert project.test_objects == [(image, object + 100 if image == "P1_A1" else object) for image, object in before]
+    assert project.test_objects == [(image, label + 100 if image == "P1_A1" else label) for image, label in before]
 
 
 def test_a_file_that_is_no_test_set_is_refused(project: Project) -> None:

@@ -1,6 +1,6 @@
 """What counts leave out by place or size, training leaves out too, and says so.
 
-A project finds the recipe that its classes need, keeps what it tried, reports the score of choosing, and goes on.
+A project finds the preset that its classes need, keeps what it tried, reports the score of choosing, and goes on.
 
 A network of one's own and weights of earlier runs through a project, which a stranger's file can't abuse.
 """
@@ -43,22 +43,22 @@ def uneven(project: Project) -> Project:
     """Two more images: in each, objects of several sizes, one of them at the border, and all of them annotated."""
     for name, seed in (("odd", 5), ("even", 6)):
         image, mask = squares(seed=seed)
-        for label, erode_masks in ((3, 6), (4, 9), (7, 8)):
-            mask[mask == label] = 0
-            row, column = divmod(label - 1, 4)
-            mask[row * 24 + 6 : row * 24 + 6 + erode_masks, column * 24 + 6 : column * 24 + 18] = label
+        for annotation, erode_masks in ((3, 6), (4, 9), (7, 8)):
+            mask[mask == annotation] = 0
+            row, column = divmod(annotation - 1, 4)
+            mask[row * 24 + 6 : row * 24 + 6 + erode_masks, column * 24 + 6 : column * 24 + 18] = annotation
         mask[:18, 6:18] = 1
         project.add(name, image, mask, axes="yx")
-        for object in range(1, 13):
-            project.annotate(name, object, truth(object))
+        for label in range(1, 13):
+            project.annotate(name, label, truth(label))
     return project
 
 
 def naive(project: Project, border: bool, low: float, high: float) -> tuple[set, int, int]:
     """Look at the pixels of each mask: who is left, how many are at the border, and how many of another size."""
     left, at_border, other = set(), 0, 0
-    for image, object in project.training_labels().index:
-        pixels = np.asarray(project.pair(image).mask) == object
+    for image, label in project.training_labels().index:
+        pixels = np.asarray(project.pair(image).mask) == label
         edge = np.ones_like(pixels)
         edge[1:-1, 1:-1] = False
         if border and (pixels & edge).any():
@@ -66,7 +66,7 @@ def naive(project: Project, border: bool, low: float, high: float) -> tuple[set,
         elif not low <= pixels.sum() <= high:
             other += 1
         else:
-            left.add((image, object))
+            left.add((image, label))
     return left, at_border, other
 
 
@@ -142,8 +142,8 @@ def striped(folder: Path) -> Project:
 
 def annotate(project: Project, objects: range) -> Project:
     known = stripes(0, size=300, count=40).class_names()
-    for object in objects:
-        project.annotate("stripes", object, known[object])
+    for label in objects:
+        project.annotate("stripes", label, known[label])
     return project
 
 
@@ -165,9 +165,9 @@ def weights(project: Project, run: str) -> bytes:
     return (project.run(run).path / "weights.safetensors").read_bytes()
 
 
-def test_the_recipe_that_keeps_the_direction_is_found_and_stored(searched: Project) -> None:
+def test_the_preset_that_keeps_the_direction_is_found_and_stored(searched: Project) -> None:
     run = searched.run("0001")
-    assert run.settings["recipe"] in ("oriented", "plain")
+    assert run.settings["preset"] in ("oriented", "plain")
     assert TrainingSettings(**run.settings).augmentation.rotation in ("half_turns", "none")
     stored = json.loads((run.path / "classifier.json").read_text())["settings"]
     assert (
@@ -175,7 +175,7 @@ def test_the_recipe_that_keeps_the_direction_is_found_and_stored(searched: Proje
         and stored["epochs"] == QUICK_SEARCHING.epochs
         and stored["patches"]["sampling"] == [17, 17]
     )
-    assert run.choice == f"Recipe {run.settings['recipe']} was chosen of {len(run.tried())} by 24 annotated objects."
+    assert run.choice == f"Preset {run.settings['preset']} was chosen of {len(run.tried())} by 24 annotated objects."
 
 
 def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
@@ -185,20 +185,20 @@ def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
         *("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
     ]
     assert set(tried.index) <= set(CANDIDATE_PRESETS) and {"default", "oriented", "plain", "forest"} <= set(tried.index)
-    assert tried.index[tried["chosen"]].tolist() == [run.settings["recipe"]] == [tried.index[0]]
+    assert tried.index[tried["chosen"]].tolist() == [run.settings["preset"]] == [tried.index[0]]
     assert ((tried["low"] <= tried["accuracy"]) & (tried["accuracy"] <= tried["high"])).all()
     assert tried["finalist"].sum() == 4, "three networks and the forest"
     assert pd.isna(tried.loc["forest", "epochs"])
     assert (tried.loc[tried["finalist"], "epochs"].dropna() == QUICK_SEARCHING.epochs).all()
     assert (tried.loc[~tried["finalist"], "epochs"] == 2).all(), "as short as the first round"
-    assert tried.loc["default", "accuracy"] < tried.loc[run.settings["recipe"], "accuracy"]
+    assert tried.loc["default", "accuracy"] < tried.loc[run.settings["preset"], "accuracy"]
     assert 0 < tried["seconds"].sum() <= run.seconds, "the time of a run counts its search, here on one core"
 
 
 def test_training_the_chosen_settings_again_gives_the_same_weights_to_the_byte(again: Project) -> None:
     run = again.train(again.run("0001").settings)
     assert weights(again, "0001") == weights(again, "0002") and run.settings == again.run("0001").settings
-    assert run.choice == "" and run.tried().empty, "these settings name their recipe"
+    assert run.choice == "" and run.tried().empty, "these settings name their preset"
 
 
 def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
@@ -224,32 +224,32 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
     assert right < run.tried()["accuracy"].max()
     report = project.evaluate()
     assert report.network.accuracy.value == pytest.approx(right)
-    assert report.source == "cross-validation" and "the recipe that the others choose" in report.text
+    assert report.source == "cross-validation" and "the preset that the others choose" in report.text
     names = [name for name in found.outer if name.startswith("p_")]
     raw = run.held_out()[[name.replace("p_", "raw_") for name in names]]
     np.testing.assert_allclose(raw, found.outer[names], atol=1e-6)
-    forest = next(one.table for one in found.tried if one.recipe == "forest")
+    forest = next(one.table for one in found.tried if one.preset == "forest")
     assert report.forest.accuracy.value == pytest.approx((forest["predicted"] == forest["truth"]).mean())
     assert run.tried().loc["forest", "accuracy"] == report.forest.accuracy.value
 
 
-def test_a_recipe_once_chosen_is_used_again(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_once_chosen_is_used_again(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_searched", no_search)
     run = again.train()
     assert run.settings == again.run("0001").settings and weights(again, "0001") == weights(again, "0002")
-    assert run.choice == f"Recipe {run.settings['recipe']} was chosen in run 0001." and run.tried().empty
-    assert "Some of them chose the recipe in run 0001: the score may be a little too good." in run.note
+    assert run.choice == f"Preset {run.settings['preset']} was chosen in run 0001." and run.tried().empty
+    assert "Some of them chose the preset in run 0001: the score may be a little too good." in run.note
     other = again.train(seed=3, device="cpu")
-    assert other.settings["recipe"] == run.settings["recipe"] and other.settings["seed"] == 3
+    assert other.settings["preset"] == run.settings["preset"] and other.settings["seed"] == 3
     assert weights(again, "0003") != weights(again, "0001")
 
 
 def no_search(*_: object) -> None:
-    raise AssertionError("recipes are tried")
+    raise AssertionError("presets are tried")
 
 
 @pytest.mark.parametrize("why", ["asked for", "other settings", "twice as many", "another class"])
-def test_recipes_are_tried_again(again: Project, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+def test_presets_are_tried_again(again: Project, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     monkeypatch.setattr(searching, "_searched", no_search)
     how = {"asked for": {"search": True}, "other settings": {"may_use": ["orientation", "brightness"]}}.get(why, {})
     if why == "another class":
@@ -260,32 +260,32 @@ def test_recipes_are_tried_again(again: Project, monkeypatch: pytest.MonkeyPatch
         annotate(again, range(25, 26))
         again.train()
         annotate(again, range(26, 27))
-    with pytest.raises(AssertionError, match="recipes are tried"):
+    with pytest.raises(AssertionError, match="presets are tried"):
         again.train(**how)
 
 
-def test_the_preview_of_augmentation_is_that_of_the_recipe_that_was_chosen(again: Project, tmp_path: Path) -> None:
+def test_the_preview_of_augmentation_is_that_of_the_preset_that_was_chosen(again: Project, tmp_path: Path) -> None:
     shown = TrainingSettings.from_json(again.preview_augmentation("stripes", 1).attrs["settings"])
-    assert shown.recipe == again.run("0001").settings["recipe"]
-    assert shown.augmentation == TrainingSettings(recipe=shown.recipe).augmentation
+    assert shown.preset == again.run("0001").settings["preset"]
+    assert shown.augmentation == TrainingSettings(preset=shown.preset).augmentation
     new = annotate(striped(tmp_path), range(1, 5))
-    assert TrainingSettings.from_json(new.preview_augmentation("stripes", 1).attrs["settings"]).recipe == "auto"
+    assert TrainingSettings.from_json(new.preview_augmentation("stripes", 1).attrs["settings"]).preset == "auto"
 
 
-def test_a_search_on_request_needs_an_open_recipe(searched: Project) -> None:
-    with pytest.raises(ProjectError, match='the settings name "oriented"; give recipe="auto"'):
-        searched.train(search=True, recipe="oriented")
+def test_a_search_on_request_needs_an_open_preset(searched: Project) -> None:
+    with pytest.raises(ProjectError, match='the settings name "oriented"; give preset="auto"'):
+        searched.train(search=True, preset="oriented")
     assert searched.job is None
 
 
-def test_too_few_labels_train_the_default_recipe_and_say_so(tmp_path: Path) -> None:
+def test_too_few_labels_train_the_default_preset_and_say_so(tmp_path: Path) -> None:
     project = striped(tmp_path)
     known = stripes(0, size=300, count=40).class_names()
     for name, count in zip(CLASSES, (6, 4), strict=True):
-        project.annotate("stripes", [object for object in known if known[object] == name][:count], name)
+        project.annotate("stripes", [label for label in known if known[label] == name][:count], name)
     run = project.train(epochs=1)
-    assert run.settings["recipe"] == "default" and run.tried().empty
-    said = "The default recipe was used: others are compared from 5 annotated objects of each class on"
+    assert run.settings["preset"] == "default" and run.tried().empty
+    said = "The default preset was used: others are compared from 5 annotated objects of each class on"
     assert run.choice == f"{said}, but vertical has 4."
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
 
@@ -301,7 +301,7 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
         return [name for name in tried if name not in left_out]
 
     def collect_for_each(self, several, parts):
-        cut.append({settings.recipe for settings in several})
+        cut.append({settings.preset for settings in several})
         return gathering(self, several, parts)
 
     gathering = TrainingTask.collect_for_each
@@ -324,9 +324,9 @@ def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch:
         project.annotate(name, [2, 4, 6, 8], "bright")
     first, second = project.train(), project.train()
     for run in (first, second):
-        assert (run.settings["recipe"], run.settings["architecture"]) == ("forest", "forest")
+        assert (run.settings["preset"], run.settings["architecture"]) == ("forest", "forest")
     assert weights(project, "0001") == weights(project, "0002")
-    assert second.choice == "Recipe forest was chosen in run 0001."
+    assert second.choice == "Preset forest was chosen in run 0001."
     assert project.evaluate("0001").network.accuracy.value == project.evaluate("0001").forest.accuracy.value == 1.0
     project.predict(["P2_A1"])
     assert project.predictions(["P2_A1"])["predicted"].tolist() == ["dim", "bright"] * 6
@@ -344,15 +344,15 @@ def test_there_is_nothing_to_choose_for_a_forest(
         assert again.train(**how).choice == ""
 
 
-def test_a_network_that_begins_with_a_run_keeps_its_recipe(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_begins_with_a_run_keeps_its_preset(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_searched", no_search)
     run = again.train(start_from="0001", epochs=1)
-    assert run.settings["recipe"] == again.run("0001").settings["recipe"]
-    assert run.choice == f"Recipe {run.settings['recipe']} is that of run 0001, with which training began."
+    assert run.settings["preset"] == again.run("0001").settings["preset"]
+    assert run.choice == f"Preset {run.settings['preset']} is that of run 0001, with which training began."
 
 
-@pytest.mark.parametrize("stage", ["cutting patches", "trying recipes"])
-def test_a_stop_before_the_recipe_is_found_leaves_no_run(tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize("stage", ["cutting patches", "trying presets"])
+def test_a_stop_before_the_preset_is_found_leaves_no_run(tmp_path: Path, stage: str) -> None:
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, stage)
     assert project.runs == [] and not list(project._store.runs_folder.glob("*"))
@@ -368,7 +368,7 @@ def test_a_stop_in_the_final_training_keeps_what_there_is_and_what_was_tried(
     assert run.stopped and not run.tried().empty
     assert project.evaluate().source == "not known yet" and "Stopped before the score" in run.note
     monkeypatch.setattr(searching, "_searched", no_search)
-    assert project.train().settings["recipe"] == run.settings["recipe"]
+    assert project.train().settings["preset"] == run.settings["preset"]
 
 
 def test_progress_tells_what_is_tried_and_the_time_left(tmp_path: Path) -> None:
@@ -378,9 +378,9 @@ def test_progress_tells_what_is_tried_and_the_time_left(tmp_path: Path) -> None:
     project.train()
     texts = [state.text for state in seen]
     trying = [state for state in seen if state.text.startswith(("trying ", "comparing "))]
-    assert trying[0].text == "trying recipes" and trying[0].seconds_left is None
+    assert trying[0].text == "trying presets" and trying[0].seconds_left is None
     assert all(state.seconds_left > 0 for state in trying if 0 < state.done < state.total)
-    assert texts.index("trying recipes") < texts.index("training")
+    assert texts.index("trying presets") < texts.index("training")
     assert project.live.total == QUICK_SEARCHING.epochs
 
 
@@ -415,11 +415,11 @@ def test_what_was_tried_and_cannot_be_read_is_named(again: Project) -> None:
     assert again.run("0001").tried().empty
 
 
-def test_an_unknown_recipe_in_the_file_is_searched_for_anew(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_preset_in_the_file_is_searched_for_anew(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     file = again.run("0001").path / FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chosen": "newer"}))
     monkeypatch.setattr(searching, "_searched", no_search)
-    with pytest.raises(AssertionError, match="recipes are tried"):
+    with pytest.raises(AssertionError, match="presets are tried"):
         again.train()
 
 

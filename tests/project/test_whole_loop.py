@@ -29,13 +29,13 @@ from tests.project.conftest import CLASSES, squares
 QUICK = {"epochs": 6, "width": 8, "depth": 2, "threads": 1}
 
 
-def truth(object: int) -> str:
-    return CLASSES[1 - object % 2]
+def truth(label: int) -> str:
+    return CLASSES[1 - label % 2]
 
 
 def annotated(project: Project, count: int = 8) -> Project:
-    for object in range(1, count + 1):
-        project.annotate("P1_A1", object, truth(object))
+    for label in range(1, count + 1):
+        project.annotate("P1_A1", label, truth(label))
     return project
 
 
@@ -49,7 +49,7 @@ def test_the_whole_loop_finds_the_bright_squares(project: Project) -> None:
     project.predict()
     table = project.predictions()
     assert len(table) == 36 and (table["run"] == run.name).all()
-    assert (table["predicted"] == [truth(object) for object in table.index.get_level_values("object")]).mean() > 0.95
+    assert (table["predicted"] == [truth(label) for label in table.index.get_level_values("object")]).mean() > 0.95
     np.testing.assert_allclose(table[["p_dim", "p_bright"]].sum(axis=1), 1, atol=1e-5)
     counts = project.counts(by=["plate", "well"])
     assert counts["count"].sum() == 36 and counts.loc[counts["plate"] == "P2", "total"].tolist() == [12, 12]
@@ -118,8 +118,8 @@ def test_a_training_may_predict_behind_it(project: Project) -> None:
 
 
 def test_a_run_can_be_used_before_its_score_is_known(project: Project) -> None:
-    for object in range(1, 13):
-        project.annotate("P1_A1", object, truth(object))
+    for label in range(1, 13):
+        project.annotate("P1_A1", label, truth(label))
     seen: list[tuple[bool, str]] = []
 
     def look(change: object) -> None:
@@ -192,7 +192,7 @@ def test_the_forest_goes_the_same_way(project: Project) -> None:
     project.train(architecture="forest")
     project.predict()
     table = project.predictions()
-    assert (table["predicted"] == [truth(object) for object in table.index.get_level_values("object")]).all()
+    assert (table["predicted"] == [truth(label) for label in table.index.get_level_values("object")]).all()
     with pytest.raises(ClassifierError, match="network"):
         project.explain("P1_A1", 1)
 
@@ -212,8 +212,8 @@ def test_earlier_runs_can_be_chosen_again(project: Project) -> None:
 
 def test_the_score_names_its_source_and_stands_beside_the_forests(project: Project) -> None:
     for name in project.images:
-        for object in range(1, 13):
-            project.annotate(name, object, truth(object))
+        for label in range(1, 13):
+            project.annotate(name, label, truth(label))
     project.train(epochs=20, width=8, depth=2, threads=1)
     report = project.evaluate()
     assert report.source == "cross-validation" and report.network is not None and report.forest is not None
@@ -306,7 +306,7 @@ def test_the_loop_in_3d_gives_a_class_map_of_planes_rows_and_columns(tmp_path: P
     project.add("volume", sample.image, sample.mask, spacing=(1.0, 0.5, 0.5))
     for label in range(1, 13):
         project.annotate("volume", label, project.classes.names[sample.classes[label - 1]])
-    project.train(recipe="default", epochs=2, width=4, depth=2, threads=1, patches={"sampling": 16})
+    project.train(preset="default", epochs=2, width=4, depth=2, threads=1, patches={"sampling": 16})
     project.predict()
     codes = project.class_map("volume")
     assert codes.dims == ("z", "y", "x") and codes.shape == sample.mask.shape
@@ -325,7 +325,7 @@ def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_r
         f"project = Project({str(project.path)!r}, annotator='ann')\n"
         "project.observe(lambda change: print(len(change['new'].epochs), flush=True), 'live')\n"
         "project.annotate('P1_A2', 1, 'dim')\n"
-        "project.train(recipe='default', epochs=100_000, width=8, depth=2, threads=1)\n"
+        "project.train(preset='default', epochs=100_000, width=8, depth=2, threads=1)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
@@ -345,11 +345,11 @@ def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_r
 
 def test_image_names_of_any_kind_reach_their_files(tmp_path: Path) -> None:
     project = Project(tmp_path / "odd.svetlana", classes=CLASSES)
-    project.settings = TrainingSettings(recipe="default")
+    project.settings = TrainingSettings(preset="default")
     name = "plate 1/<b>µ</b> “A1”"
     project.add(name, *squares())
-    for object in range(1, 9):
-        project.annotate(name, object, truth(object))
+    for label in range(1, 9):
+        project.annotate(name, label, truth(label))
     project.train(**QUICK)
     project.predict()
     assert (project.run().path / "predictions" / f"{file_name(name)}.parquet").exists()

@@ -53,7 +53,7 @@ def test_a_disk_that_fills_up_while_labelling(project: Project, monkeypatch: pyt
         full.setattr(os, "fsync", no_room)
         for change in (
             lambda: project.annotate("P1_A1", [3, 4], "bright"),
-            lambda: project.mark("P1_A1", 1, "bad"),
+            lambda: project.mark("P1_A1", 1, "bad_segmentation"),
             project.undo,
             lambda: project.merge_classes("dim", "bright"),
             lambda: project.add_class("new"),

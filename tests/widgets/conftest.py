@@ -58,7 +58,7 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made.add(name, *squares(seed), axes="yx")
     for label in range(1, 13):
         made.annotate("left", label, "bright" if label % 2 else "dark")
-    made.train(recipe="default", epochs=8, trees=20)
+    made.train(preset="default", epochs=8, trees=20)
     made.predict()
     return made.path
 

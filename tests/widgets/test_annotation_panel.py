@@ -20,9 +20,9 @@ def press(panel, key, shown=None):
     )
 
 
-def class_of(project, object, image="left"):
-    label = project.label_of(image, object)
-    return project.classes.by_id(label.class_id).name if label.class_id else label.action
+def class_of(project, label, image="left"):
+    annotation = project.label_of(image, label)
+    return project.classes.by_id(annotation.class_id).name if annotation.class_id else annotation.action
 
 
 def test_a_digit_gives_the_object_shown_its_class(panel, project):
@@ -45,8 +45,8 @@ def test_labels_from_the_queue_go_on_to_the_next_object(panel, project):
     press(panel, "1")
     second = panel.shown
     press(panel, "a")
-    assert class_of(project, first.object, first.image) == "bright"
-    assert class_of(project, second.object, second.image) == "ambiguous"
+    assert class_of(project, first.label, first.image) == "bright"
+    assert class_of(project, second.label, second.image) == "ambiguous"
     assert len({first, second, panel.shown}) == 3
     assert list(project.annotations()["source"]) == ["queue", "queue"]
     assert project.annotations()["seconds"].notna().all()
@@ -58,8 +58,8 @@ def test_typing_ahead_is_refused_and_labels_no_object(panel, project):
     press(panel, "1", shown=first)
     second = panel.shown
     press(panel, "2", shown=first)  # the page had not shown the second yet
-    assert class_of(project, first.object, first.image) == "bright"
-    assert class_of(project, second.object, second.image) == ""
+    assert class_of(project, first.label, first.image) == "bright"
+    assert class_of(project, second.label, second.image) == ""
     assert panel.shown == second and "before the next object was on the screen" in panel.status.text
 
 
@@ -97,9 +97,9 @@ def test_undo_shows_the_object_again_and_its_new_label_goes_on_where_one_was(pan
     second = panel.shown
     press(panel, "u")
     assert panel.shown == first
-    assert class_of(project, first.object, first.image) == ""
+    assert class_of(project, first.label, first.image) == ""
     press(panel, "2")
-    assert class_of(project, first.object, first.image) == "dark"
+    assert class_of(project, first.label, first.image) == "dark"
     assert panel.shown == second
 
 
@@ -116,7 +116,7 @@ def test_undo_of_a_clicked_object_leaves_the_queue_where_it_is(panel):
     assert panel.shown == before
 
 
-@pytest.mark.parametrize(("key", "action"), [("s", "skip"), ("a", "ambiguous"), ("b", "bad")])
+@pytest.mark.parametrize(("key", "action"), [("s", "skip"), ("a", "ambiguous"), ("b", "bad_segmentation")])
 def test_marks_are_kept_with_the_object(panel, project, key, action):
     panel.viewer.show("right", 3)
     press(panel, key)
@@ -198,7 +198,7 @@ def test_the_panel_and_a_script_write_the_same_log(panel, project, tmp_path):
     panel.viewer.show("left", 5)
     press(panel, "1")
     project.annotate("left", 5, "bright")
-    log = project.annotations().drop(columns=["time", "gesture", "source", "seconds"])
+    log = project.annotations().drop(columns=["time", "edit", "source", "seconds"])
     assert log.iloc[0].equals(log.iloc[1])
 
 
@@ -270,8 +270,8 @@ def test_predictions_of_the_test_set_stay_hidden_while_the_panel_brings_it(train
     assert panel.test_set.layout.display is None
     panel.source.value = "test"
     press(panel, "n")
-    image, object = panel.shown
-    assert object not in trained.probabilities(image).index
+    image, label = panel.shown
+    assert label not in trained.probabilities(image).index
     press(panel, "1")
-    assert object in trained.probabilities(image).index and "1 of 20 annotated" in panel.answered.value
+    assert label in trained.probabilities(image).index and "1 of 20 annotated" in panel.answered.value
     panel.close()

@@ -54,7 +54,7 @@ def test_picking_a_colour_recolours_the_class(rows):
 
 def test_no_text_becomes_markup(rows, monkeypatch):
     classes = ClassScheme().adding([NASTY])
-    settings = {"recipe": "default", "architecture": NASTY}
+    settings = {"preset": "default", "architecture": NASTY}
     run = Run("0001", "2026-01-01T00:00:00+00:00", settings, {}, {}, "", [], 1.0, stopped=False, note="")
     unscored = SimpleNamespace(network=None, forest=None)
     monkeypatch.setattr("svetlana_jupyter.widgets.run_views.scored", lambda project, run: unscored)

@@ -46,9 +46,9 @@ def shown(gallery: GalleryPanel) -> list[bool]:
     return [picture is not None for picture in page._album.pictures(page._page(page.objects))]
 
 
-def label(panel: AnnotationPanel, image: str, object: int, key: str) -> None:
-    panel.viewer.show(image, object)
-    panel.viewer.press(key, (image, object))
+def label(panel: AnnotationPanel, image: str, label: int, key: str) -> None:
+    panel.viewer.show(image, label)
+    panel.viewer.press(key, (image, label))
 
 
 def in_words(text: str) -> bool:
@@ -66,7 +66,7 @@ def test_a_project_folder_that_is_gone_takes_no_annotation_and_loses_none(panel,
     label(panel, "left", 3, "2")
     assert panel.status.text == "Object 3 in left is dark"
     reopened = Project(project.path)
-    assert [reopened.label_of("left", object).class_id for object in (1, 2, 3)] == [1, 0, 2]
+    assert [reopened.label_of("left", label).class_id for label in (1, 2, 3)] == [1, 0, 2]
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ def files(tmp_path: Path) -> Path:
 def panel(files: Path) -> ImagesPanel:
     project = Project(files / "wells.svetlana", classes=["bright", "dark"])
     project.add_images(f"{files}/{{well}}.tif", masks=f"{files}/{{well}}_mask.tif")
-    for object in range(1, 7):
-        project.annotate("A1", object, "bright" if object % 2 else "dark")
+    for label in range(1, 7):
+        project.annotate("A1", label, "bright" if label % 2 else "dark")
     return ImagesPanel(project)
 
 

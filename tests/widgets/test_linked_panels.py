@@ -26,7 +26,7 @@ def one_thread():
 def new_project(folder: Path) -> Project:
     project = Project(folder, classes=["bright", "dark"], annotator="ann")
     project.add("left", *squares(0))
-    project.settings = project.settings.changed(recipe="default", **QUICK)
+    project.settings = project.settings.changed(preset="default", **QUICK)
     return project
 
 
@@ -39,7 +39,7 @@ def test_a_panel_and_a_script_write_the_same_log_and_train_the_same_weights(tmp_
         shown = panel.shown
         candidate = queue.next()
         assert shown is not None and candidate is not None and shown == candidate.id
-        key = "1" if shown.object % 2 else "2"
+        key = "1" if shown.label % 2 else "2"
         panel.press("a" if step == 3 else key, shown)
         if step == 3:
             by_script.mark(*candidate.id, "ambiguous")
@@ -47,7 +47,7 @@ def test_a_panel_and_a_script_write_the_same_log_and_train_the_same_weights(tmp_
             by_script.annotate(*candidate.id, by_script.classes.names[int(key) - 1])
     panel.buttons["Undo"].click()
     by_script.undo()
-    columns = ["who", "action", "gesture", "image", "object", "class_id", "y", "x", "box"]
+    columns = ["who", "action", "edit", "image", "object", "class_id", "y", "x", "box"]
     mine, its = by_hand.annotations(), by_script.annotations()
     assert mine[columns].equals(its[columns]) and len(mine) == 9
     assert (

@@ -47,11 +47,11 @@ def test_the_queue_brings_the_least_certain_first(panel, trained):
 
 def test_a_digit_corrects_and_goes_on(panel, trained):
     press(panel, "n")
-    object = panel.shown
+    object_id = panel.shown
     press(panel, "2")
-    assert trained.label_of(*object).class_id == 2
+    assert trained.label_of(*object_id).class_id == 2
     assert trained.annotations()["source"].iloc[-1] == "correction"
-    assert panel.shown != object
+    assert panel.shown != object_id
 
 
 def test_enter_keeps_the_prediction_as_an_annotation(panel, trained):
@@ -99,7 +99,7 @@ def test_in_a_notebook_the_explanation_comes_beside_the_loop(trained_folder):
 
 
 def test_predicting_one_image_and_all(annotated, finish):
-    annotated.train(recipe="default", epochs=2, trees=20)
+    annotated.train(preset="default", epochs=2, trees=20)
     panel = PredictionPanel(annotated)
     panel.viewer.show("right")
     panel.predict_image.click()
@@ -113,7 +113,7 @@ def test_predicting_one_image_and_all(annotated, finish):
 
 def test_retraining_counts_the_correction_in(panel, trained, finish):
     before = sum(trained.run().labels.values())
-    trained.settings = trained.settings.changed(recipe="default", epochs=2, trees=20)
+    trained.settings = trained.settings.changed(preset="default", epochs=2, trees=20)
     panel.viewer.show("right", 3)
     press(panel, "1")
     panel.retrain.click()

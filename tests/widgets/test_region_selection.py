@@ -1,4 +1,4 @@
-"""Selecting several objects on the image, and saying something of all of them in one gesture."""
+"""Selecting several objects on the image, and saying something of all of them in one edit."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def right_click(viewer, y, x):
     click(viewer, y, x, button=2)
 
 
-def haloed(viewer, object):
+def haloed(viewer, label):
     """Whether the frame shows a line just outside of an object's box of 9 x 9 pixels."""
     layer = viewer.scene.selection
-    y, x = middle(object)
+    y, x = middle(label)
     row, column = viewer.view.to_screen(y - 4.5, x)
     top, left = viewer.scene.offset
     at = round(row) - top - 1 - layer.offset[0], round(column) - left - layer.offset[1]
@@ -210,7 +210,7 @@ def test_buttons_that_need_a_selection_are_off_without_one(viewer):
 def test_each_of_several_has_its_halo_and_nothing_else_has(viewer):
     viewer.selection = [3, 9, 3]
     assert viewer.selection == (3, 9)
-    assert [object for object in range(1, 25) if haloed(viewer, object)] == [3, 9]
+    assert [label for label in range(1, 25) if haloed(viewer, label)] == [3, 9]
 
 
 def test_one_selected_object_and_a_selection_of_one_are_the_same(viewer):
@@ -272,10 +272,10 @@ def test_a_key_labels_all_in_one_gesture_and_one_sync(panel, project, monkeypatc
     log = project.annotations()
     assert len(syncs) == 1
     assert list(log["object"]) == [1, 2, 7, 8]
-    assert log["gesture"].nunique() == log["time"].nunique() == 1
+    assert log["edit"].nunique() == log["time"].nunique() == 1
     assert set(log["action"]) == {"label"} and set(log["source"]) == {"panel"}
     bright = rgb(project.classes.by_name("bright").color)
-    assert [object for object in range(1, 25) if colors(panel.viewer, object) == {bright}] == [1, 2, 7, 8]
+    assert [label for label in range(1, 25) if colors(panel.viewer, label) == {bright}] == [1, 2, 7, 8]
     assert panel.viewer.selection == (1, 2, 7, 8), "it stays, to be corrected"
 
 
@@ -284,10 +284,10 @@ def test_a_class_button_a_mark_and_erasing_mean_all_that_is_selected(panel, proj
     panel.rows.row(2).button.click()
     assert set(project.labels()["class"]) == {"dark"} and len(project.labels()) == 3
     panel.buttons["Bad segmentation"].click()
-    assert set(project.labels()["action"]) == {"bad"}
+    assert set(project.labels()["action"]) == {"bad_segmentation"}
     panel.buttons["Erase"].click()
     assert project.labels().empty
-    assert project.annotations()["gesture"].tolist() == [1] * 3 + [2] * 3 + [3] * 3
+    assert project.annotations()["edit"].tolist() == [1] * 3 + [2] * 3 + [3] * 3
 
 
 def test_undo_takes_the_whole_gesture_back_and_shows_what_it_was_about(panel, project):
@@ -397,8 +397,8 @@ def test_a_click_elsewhere_and_the_wheel_close_the_menu(panel):
 
 
 @pytest.mark.parametrize("object", [1, 6, 19, 24])
-def test_the_menu_stays_inside_the_picture(panel, object):
-    right_click(panel.viewer, *middle(object))
+def test_the_menu_stays_inside_the_picture(panel, label):
+    right_click(panel.viewer, *middle(label))
     height, width = panel.viewer.view.size
     top, left, wide = (int(getattr(panel.menu.layout, name)[:-2]) for name in ("top", "left", "width"))
     assert top >= 0 and top + 26 * len(panel.menu.items) < height

@@ -123,9 +123,9 @@ def test_without_a_loop_nothing_is_read_behind_ones_back():
 def large(tmp_path):
     """A project with an image that takes long to read as a whole."""
     mask = np.zeros((3000, 3000), np.uint16)
-    for object in range(1, 101):
-        y, x = np.array(divmod(object - 1, 10)) * 300 + 100
-        mask[y : y + 60, x : x + 60] = object
+    for label in range(1, 101):
+        y, x = np.array(divmod(label - 1, 10)) * 300 + 100
+        mask[y : y + 60, x : x + 60] = label
     made = Project(tmp_path / "large.svetlana", classes=["a"])
     made.add("large", da.from_array(mask * np.uint16(3), chunks=500), da.from_array(mask, chunks=500), axes="yx")
     made.objects("large")

@@ -96,7 +96,7 @@ def test_a_control_changes_the_settings_of_the_project(view, project, path, valu
         found = getattr(found, name)
     assert found == kept
     assert flat(json.loads(view.json.text.value))[path] == json.loads(json.dumps(kept))
-    assert "sv-own" in view.form.fields[path].label.value, "it differs from the recipe, and is marked"
+    assert "sv-own" in view.form.fields[path].label.value, "it differs from the preset, and is marked"
     assert view.form.says.layout.display == "none"
 
 
@@ -105,7 +105,7 @@ def test_a_control_changes_the_settings_of_the_project(view, project, path, valu
     [
         ("epochs", 0, "epochs"),
         ("architecture", "fores", "forest"),
-        ("recipe", "textur", "did you mean 'texture'?"),
+        ("preset", "textur", "did you mean 'texture'?"),
         ("patches.size", "wide", "size"),
         ("patches.size", "1, 2, 3, 4", "size must be one number"),
         ("betas", "0.8", "betas"),
@@ -124,10 +124,10 @@ def test_what_cannot_be_is_said_below_the_controls_and_changes_nothing(view, pro
     assert project.settings == TrainingSettings(seed=5), "what was refused is gone"
 
 
-def test_another_recipe_begins_anew_with_its_own_values(view, project):
+def test_another_preset_begins_anew_with_its_own_values(view, project):
     view.form.fields["epochs"].control.value = 7
-    view.form.fields["recipe"].control.value = "paper"
-    assert project.settings == TrainingSettings.from_recipe("paper")
+    view.form.fields["preset"].control.value = "paper"
+    assert project.settings == TrainingSettings.from_preset("paper")
     assert view.form.fields["width"].value == 32
     assert "sv-own" not in view.form.fields["width"].label.value
 

@@ -150,7 +150,7 @@ def test_a_card_draws_all_the_same_when_an_image_is_gone(tmp_path, empty):
 @pytest.fixture
 def quick(annotated):
     """A project with annotations and settings that train in no time."""
-    annotated.settings = annotated.settings.changed(recipe="default", epochs=3, trees=20)
+    annotated.settings = annotated.settings.changed(preset="default", epochs=3, trees=20)
     return annotated
 
 
@@ -201,7 +201,7 @@ def test_the_confusion_matrix_tells_what_was_taken_for_what(trained):
 
 
 def test_another_run_is_put_to_use_by_its_button(trained):
-    trained.train(recipe="default", epochs=2, trees=20)
+    trained.train(preset="default", epochs=2, trees=20)
     panel = TrainingPanel(trained)
     assert trained.current_run == "0002"
     panel.runs.button("0001").click()
@@ -287,7 +287,7 @@ def test_a_run_that_is_not_scored_says_so(quick, finish):
 
 @pytest.fixture
 def searched(annotated, monkeypatch):
-    """A project whose recipe was searched for."""
+    """A project whose preset was searched for."""
     monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "plain", "forest"))
     annotated.settings = TrainingSettings(epochs=2, steps=2, width=4, depth=1, folds=2, trees=10)
     annotated.train()
@@ -303,13 +303,13 @@ def test_what_was_tried_stands_under_the_scores_and_the_chosen_one_is_marked(sea
     )
     assert [row[1] for row in rows] == list(tried.index)
     assert [row[2] for row in rows] == [f"{100 * value:.0f} %" for value in tried["accuracy"]]
-    assert [row[3] for row in rows if row[0]] == ["chosen"] and rows[0][1] == run.settings["recipe"]
+    assert [row[3] for row in rows if row[0]] == ["chosen"] and rows[0][1] == run.settings["preset"]
     assert all(PRESET_DESCRIPTIONS[name] in shown for name in tried.index)
     assert "2 epochs" in shown and "<td>–</td>" in shown
     assert panel.result.warning.value == ""
 
 
-def test_recipes_are_tried_anew_by_a_button(searched, finish):
+def test_presets_are_tried_anew_by_a_button(searched, finish):
     panel = TrainingPanel(searched)
     assert panel.search.layout.display is None
     panel.train.click()
@@ -319,25 +319,25 @@ def test_recipes_are_tried_anew_by_a_button(searched, finish):
     assert panel.search.disabled
     finish(searched)
     assert not searched.run("0003").tried().empty and searched.current_run == "0003"
-    panel.settings.form.fields["recipe"].control.value = "plain"
+    panel.settings.form.fields["preset"].control.value = "plain"
     assert panel.search.layout.display == "none"
 
 
 def test_the_preview_says_whose_augmentation_it_shows(searched):
-    panel, chosen = TrainingPanel(searched), searched.run().settings["recipe"]
+    panel, chosen = TrainingPanel(searched), searched.run().settings["preset"]
     panel.open_section("Eight augmented patches")
-    assert f"So it is with {chosen}, the recipe that was chosen last." in panel.preview.said.value
+    assert f"So it is with {chosen}, the preset that was chosen last." in panel.preview.said.value
     searched.settings = searched.settings.changed(width=6)
     panel.settings.show()
-    assert "So it is with the default recipe; training tries others too." in panel.preview.said.value
+    assert "So it is with the default preset; training tries others too." in panel.preview.said.value
 
 
 def test_before_a_search_there_is_nothing_to_try_anew(annotated, trained):
     assert TrainingPanel(annotated).search.layout.display == "none"
-    assert TrainingPanel(trained).result.tried.value == "", "its settings name the recipe"
+    assert TrainingPanel(trained).result.tried.value == "", "its settings name the preset"
 
 
-def test_why_no_recipe_was_tried_a_warning_and_remarks_are_said_as_text(trained):
+def test_why_no_preset_was_tried_a_warning_and_remarks_are_said_as_text(trained):
     texts = {"choice": "<script> default", "warning": "<b>Augmentation</b> destroys", "remarks": ["<i>Memory ran out"]}
     run = replace(trained.run(), **texts)
     trained._runs[run.name] = run
@@ -357,7 +357,7 @@ def test_remarks_stay_where_there_is_no_score(trained, monkeypatch):
 def test_names_in_a_file_of_what_was_tried_stay_text(searched):
     file = searched.run().path / "tried.json"
     document = json.loads(file.read_text())
-    document["tried"][1]["recipe"] = "<script>x</script>"
+    document["tried"][1]["preset"] = "<script>x</script>"
     file.write_text(json.dumps(document))
     shown = TrainingPanel(searched).result.tried.value
     assert "<script" not in shown and "&lt;script&gt;x" in shown
@@ -371,9 +371,9 @@ def test_class_names_stay_text(tmp_path):
     names = ["<script>x</script>", '"quoted" & <b>']
     project = Project(tmp_path / "names.svetlana", classes=names)
     project.add("left", *squares(0), axes="yx")
-    for object in range(1, 13):
-        project.annotate("left", object, names[object % 2])
-    project.train(recipe="default", epochs=1, trees=20)
+    for label in range(1, 13):
+        project.annotate("left", label, names[label % 2])
+    project.train(preset="default", epochs=1, trees=20)
     shown = TrainingPanel(project).result.tables.value
     assert "<script>" not in shown and "<b>" not in shown
     assert "&lt;script&gt;x&lt;/script&gt;" in shown and 'title="&lt;script&gt;' in shown

@@ -121,9 +121,9 @@ def class_styles(
 
     def said(objects: NDArray[np.int64]) -> dict[int, int]:
         return {
-            object: position.get(label.class_id, 1) if label.action == "label" else 1
-            for object, label in labels_of(objects).items()
-            if label.action in ("label", "ambiguous", "bad")
+            label: position.get(annotation.class_id, 1) if annotation.action == "label" else 1
+            for label, annotation in labels_of(objects).items()
+            if annotation.action in ("label", "ambiguous", "bad_segmentation")
         }
 
     marks = ObjectStyles(key, tuple(styles), said)
@@ -203,10 +203,10 @@ class ObjectRaster:
         nearest = np.argmin((rows + top - row) ** 2 + (columns + left - column) ** 2)
         return int(self.objects[near[rows[nearest], columns[nearest]] - 1])
 
-    def where(self, object: int) -> NDArray[np.bool_]:
+    def where(self, label: int) -> NDArray[np.bool_]:
         """Return which pixels show an object, shape (h, w)."""
-        position = int(np.searchsorted(self.objects, object))
-        if position == len(self.objects) or self.objects[position] != object:
+        position = int(np.searchsorted(self.objects, label))
+        if position == len(self.objects) or self.objects[position] != label:
             return np.zeros(self.codes.shape, bool)
         first = 3 * (position + 1)
         return (self.codes >= first) & (self.codes <= first + 2)

@@ -245,7 +245,7 @@ class OrthoView:
 
 
 def take_orthoviews(
-    image: DataArray, mask: DataArray, object: int, row: pd.Series, spacing: Sequence[float] | None
+    image: DataArray, mask: DataArray, label: int, row: pd.Series, spacing: Sequence[float] | None
 ) -> dict[str, OrthoView]:
     """Cut a volume through the middle of an object.
 
@@ -253,7 +253,7 @@ def take_orthoviews(
     ----------
     image : DataArray of shape (C, Z, Y, X)
     mask : DataArray of shape (Z, Y, X), integer
-    object : int
+    label : int
     row : Series
         Its row of `core.objects.index_objects`.
     spacing : sequence of float, optional
@@ -274,7 +274,7 @@ def take_orthoviews(
     halves = counts // steps // 2
     middle = np.clip([round(row[axis]) for axis in "zyx"], 0, np.array(mask.shape) - 1)
     places = [center + step * np.arange(-half, half + 1) for center, step, half in zip(middle, steps, halves)]
-    values, own = _at(image, places), _at(mask, places) == object
+    values, own = _at(image, places), _at(mask, places) == label
     z, y, x = halves
     deep, high, wide = (float((2 * half + 1) * step * size) for half, step, size in zip(halves, steps, sizes))
     return {

@@ -82,7 +82,7 @@ def interval(value: float, deviation: float, n: float, groups: int) -> tuple[flo
     return max(0.0, min(center - half, value)), min(1.0, max(center + half, value))
 
 
-LEFT_OUT = ("ambiguous", "bad", "border", "size", "not_predicted")
+LEFT_OUT = ("ambiguous", "bad_segmentation", "border", "size", "not_predicted")
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def exclusion_reasons(
     aside = table["annotation"] if "annotation" in table else pd.Series(None, table.index, "object")
     reasons = {
         "ambiguous": without & (aside == "ambiguous"),
-        "bad": without & (aside == "bad"),
+        "bad_segmentation": without & (aside == "bad_segmentation"),
         "border": table["on_border"].astype(bool) if exclude_border else pd.Series(False, table.index),
         "size": pd.Series(False, table.index)
         if low is None and high is None

@@ -48,7 +48,7 @@ def write_anndata(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]
     obs["class"] = pd.Categorical(obs["class"], categories=list(found.classes.names))
     texts = obs.columns[obs.dtypes == "object"]
     obs = obs.astype(dict.fromkeys(texts, "category"))
-    obs.index = pd.Index([f"{image}/{object}" for image, object in table.index])
+    obs.index = pd.Index([f"{image}/{label}" for image, label in table.index])
     data = AnnData(
         X=x,
         obs=obs,

@@ -55,19 +55,19 @@ class _Features:
         self._row = {int(label): row for row, label in enumerate(table.index)}
 
     def of(self, outline: Outline) -> Mapping[str, Any]:
-        row = self._row[outline.object]
+        row = self._row[outline.label]
         said = dict(zip(self._words, self._said[row]))
         name = said.pop("class")
         measured = {key: _short(n) for key, n in zip(self._names, self._numbers[row].tolist()) if np.isfinite(n)}
         metadata = {key: str(value) for key, value in {"image": self._image, **said}.items() if value is not None}
-        place = f"{self._image}/{outline.object}" + (f"/{outline.plane}" if self._ndim == 3 else "")
+        place = f"{self._image}/{outline.label}" + (f"/{outline.plane}" if self._ndim == 3 else "")
         return {
             "type": "Feature",
             "id": str(uuid5(NAMESPACE_URL, place)),
             "geometry": _geometry(outline, self._ndim),
             "properties": {
                 "objectType": "detection",
-                "name": str(outline.object),
+                "name": str(outline.label),
                 **({"classification": self._classifications[name]} if name else {}),
                 "measurements": measured,
                 "metadata": metadata,

@@ -52,11 +52,11 @@ def write_patches(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]
             (draft / folders[name]).mkdir()
         for image in found.images:
             labels = found.annotated.loc[found.annotated.index.get_level_values("image") == image].droplevel("image")
-            said = {int(label): (str(name), bool(apart)) for label, name, apart in labels.itertuples()}
-            for object, pixels, box in place.watched(_cut(found, image, labels.index)):
-                name, test_set = said[object]
-                file = _write(draft, f"{folders[name]}/{place.names[image]}_{object}", pixels)
-                row = {"file": file, "class": name, "image": image, "object": object}
+            said = {int(annotation): (str(name), bool(apart)) for annotation, name, apart in labels.itertuples()}
+            for label, pixels, box in place.watched(_cut(found, image, labels.index)):
+                name, test_set = said[label]
+                file = _write(draft, f"{folders[name]}/{place.names[image]}_{label}", pixels)
+                row = {"file": file, "class": name, "image": image, "object": label}
                 rows.append({**row, **box, "test_set": test_set, **found.groups[image]})
         table = pd.DataFrame(rows).sort_values(["image", "object"])
         table.to_csv(draft / TABLE, index=False, encoding="utf-8")

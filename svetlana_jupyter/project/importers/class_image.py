@@ -42,6 +42,6 @@ def read_class_image(project: Dataset, file: Path, image: str | None, names: Map
             f'with names={{{unknown[0]}: "…"}}. If this is a mask, add it with project.add(name, image, mask).'
         )
     rows = [
-        ImportedLabel(name, int(object), known.get(int(code), "")) for object, code in zip(pairs["old"], pairs["new"])
+        ImportedLabel(name, int(label), known.get(int(code), "")) for label, code in zip(pairs["old"], pairs["new"])
     ]
     return Found(sorted(rows), f"class image {file.name}")

@@ -1,6 +1,6 @@
 """What a source says of objects, before any of it is taken in; and how its images and places are found.
 
-Taking in what a source says: all in one gesture, and nothing over what somebody said here.
+Taking in what a source says: all in one edit, and nothing over what somebody said here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ImportedLabel(NamedTuple):
     """What a source says of one thing: its object (0 where none was found), class ("" for none), and what is wrong."""
 
     image: str
-    object: int
+    label: int
     class_name: str
     problem: str = ""
 
@@ -133,7 +133,7 @@ def block_order(places: NDArray[np.int64], sides: Sequence[int]) -> NDArray[np.i
     return np.lexsort((places // np.asarray(sides)).T[::-1]) if len(places) else np.empty(0, np.intp)
 
 
-ASIDE = ("ambiguous", "bad")
+ASIDE = ("ambiguous", "bad_segmentation")
 COLUMNS = ["image", "object", "class", "outcome", "why"]
 
 
@@ -170,8 +170,8 @@ def _names(project: Dataset, found: Found) -> Mapping[str, str]:
     names: dict[str, str] = {}
     for word in dict.fromkeys(row.class_name for row in found.rows if row.class_name):
         known = exact.get(word) or (spelled.get(plain(word)) if plain(word) else None)
-        if known is None and word.casefold() in ASIDE:
-            known = word.casefold()
+        if known is None and word.casefold() in (*ASIDE, "bad"):  # version 0.1.0 exported "bad"
+            known = "bad_segmentation" if word.casefold() == "bad" else word.casefold()
         elif known is None:
             check_class_name(word)
             if plain(word):
@@ -186,8 +186,8 @@ def _checked(project: Dataset, row: ImportedLabel, names: Mapping[str, str]) -> 
         return row._replace(class_name=word)
     if not word:
         return row._replace(problem="it has no class")
-    if row.object not in project.objects(row.image).index:
-        return row._replace(class_name=word, problem=f"the mask has no object {row.object}")
+    if row.label not in project.objects(row.image).index:
+        return row._replace(class_name=word, problem=f"the mask has no object {row.label}")
     return row._replace(class_name=word)
 
 
@@ -196,14 +196,14 @@ def _wanted(rows: list[ImportedLabel], last_wins: bool) -> dict[ObjectId, str]:
     said: dict[ObjectId, list[str]] = {}
     for row in rows:
         if not row.problem:
-            said.setdefault(ObjectId(row.image, row.object), []).append(row.class_name)
+            said.setdefault(ObjectId(row.image, row.label), []).append(row.class_name)
     return {id: words[-1] for id, words in said.items() if last_wins or len(set(words)) == 1}
 
 
 def _outcome(
     row: ImportedLabel, wanted: Mapping[ObjectId, str], outcomes: Mapping[ObjectId, tuple[str, str]]
 ) -> tuple[str, str]:
-    id = ObjectId(row.image, row.object)
+    id = ObjectId(row.image, row.label)
     if row.problem:
         return ("no class" if row.problem == "it has no class" else "not found"), row.problem
     if id not in wanted:
@@ -219,7 +219,7 @@ def _write(project: Dataset, found: Found, chosen: Mapping[ObjectId, str]) -> No
             color = found.colors.get(word, "")
             project.add_class(word, check_color(color) if color else None)
     project.say_each(
-        {(id.image, id.object): word for id, word in chosen.items()}, f"{IMPORT_SOURCE_PREFIX}{found.source}"
+        {(id.image, id.label): word for id, word in chosen.items()}, f"{IMPORT_SOURCE_PREFIX}{found.source}"
     )
 
 

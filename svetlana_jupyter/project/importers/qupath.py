@@ -100,8 +100,8 @@ def _points(project: Dataset, image: str, shapes: list[PolygonObject], column: s
         places = np.floor(shape.points).astype(np.int64)
         if mask.ndim == 3:
             places = np.c_[np.full(len(places), shape.plane), places]
-        for object in objects_at(project, image, places).tolist():
+        for label in objects_at(project, image, places).tolist():
             rows.append(
-                ImportedLabel(image, object, _class(shape, column), "" if object else "no object lies under a point")
+                ImportedLabel(image, label, _class(shape, column), "" if label else "no object lies under a point")
             )
     return rows

@@ -82,13 +82,13 @@ def read_class_table(project: Dataset, source: TableSource, image: str | None, c
     else:
         objects = _by_place(project, table, images)
     rows = []
-    for name, given, object, class_name in zip(images, unknown, objects.tolist(), classes):
+    for name, given, label, class_name in zip(images, unknown, objects.tolist(), classes):
         problem = ""
         if not name:
             problem = f"the project has no image {given!r}"
-        elif object_column is None and object == 0:
+        elif object_column is None and label == 0:
             problem = "no object lies there"
-        rows.append(ImportedLabel(name, object, class_name, problem))
+        rows.append(ImportedLabel(name, label, class_name, problem))
     tool = "ilastik table" if ilastik else "table"
     called = f"{tool} {file.name}" if file is not None else "DataFrame"
     return Found(rows, f"{called}, column {class_column}")

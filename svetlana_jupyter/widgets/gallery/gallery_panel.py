@@ -315,7 +315,11 @@ class GalleryPanel(CommandPanel):
             Command(("r",), "Redo", "repeat", "Bring it back again", self.redo),
             Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.mark_command("ambiguous")),
             Command(
-                ("b",), "Bad segmentation", "chain-broken", "The outlines are wrong here", self.mark_command("bad")
+                ("b",),
+                "Bad segmentation",
+                "chain-broken",
+                "The outlines are wrong here",
+                self.mark_command("bad_segmentation"),
             ),
             Command(("s",), "Skip", "step-forward", "Pass over the selection", self.mark_command("skip")),
         )
@@ -416,15 +420,15 @@ class GalleryPanel(CommandPanel):
             self.dispatch_key(key, shown)
 
     def label(self, name: str, shown: SelectionId) -> None:
-        """Give all that is selected a class, in one gesture."""
+        """Give all that is selected a class, in one edit."""
         if self._means(shown):
             self._annotate(dict.fromkeys(self.page.selected, name))
 
     def accept(self, shown: SelectionId) -> None:
-        """Keep each prediction of the selection as an annotation, in one gesture."""
+        """Keep each prediction of the selection as an annotation, in one edit."""
         if not self._means(shown):
             return
-        found = {(image, object): self._captions.predicted(image, object)[0] for image, object in self.page.selected}
+        found = {(image, label): self._captions.predicted(image, label)[0] for image, label in self.page.selected}
         classes = {id: self.project.classes.by_id(class_id).name for id, class_id in found.items() if class_id}
         if classes:
             self._annotate(classes)
@@ -448,7 +452,7 @@ class GalleryPanel(CommandPanel):
             self.status.say(self.project.status)
 
     def undo(self, shown: SelectionId = None) -> None:
-        """Take back the last gesture, whatever is selected, and select what it was about."""
+        """Take back the last edit, whatever is selected, and select what it was about."""
         self._revisit(self.project.undo(), "undo")
 
     def redo(self, shown: SelectionId = None) -> None:
@@ -483,15 +487,15 @@ class GalleryPanel(CommandPanel):
             return
         touched = self.project.touched
         self._select(touched)
-        (image, object), *more = touched
-        objects = f"{len(touched):,} objects" if more else f"object {object} in {image}"
+        (image, label), *more = touched
+        objects = f"{len(touched):,} objects" if more else f"object {label} in {image}"
         self.status.say(f"{said.capitalize()}: {objects}.")
 
     def _select(self, objects: list[ObjectId]) -> None:
         """Turn to the page of the first of some objects, and select those of them that are on it."""
         names = list(self._table["image"].cat.categories)
         table = self._table.iloc[self._rows]
-        wanted = pd.MultiIndex.from_tuples([(names.index(id.image), id.object) for id in objects if id.image in names])
+        wanted = pd.MultiIndex.from_tuples([(names.index(id.image), id.label) for id in objects if id.image in names])
         here = pd.MultiIndex.from_arrays([table["image"].cat.codes, table["object"]])
         found = np.flatnonzero(here.isin(wanted)).tolist() if len(wanted) else []
         if found:
@@ -507,7 +511,7 @@ class GalleryPanel(CommandPanel):
 
     def _objects_at(self, places: range) -> list[tuple[str, int]]:
         rows = self._table.iloc[self._rows[places.start : places.stop]]
-        return [(str(image), int(object)) for image, object in zip(rows["image"], rows["object"])]
+        return [(str(image), int(label)) for image, label in zip(rows["image"], rows["object"])]
 
     def _resize(self) -> None:
         """Keep the first patch of the page when there are more or fewer on one."""
@@ -526,7 +530,7 @@ class GalleryPanel(CommandPanel):
         self.buttons["Accept"].disabled = not project.current_run
         said = f"{int(counts.sum()):,} annotated"
         if not math.isnan(rate := project.rate()):
-            said += f" · {rate:.0f} gestures a minute"
+            said += f" · {rate:.0f} edits per minute"
         self.tally.value = muted(said if len(project.classes) else "Name the first class on the panel to annotate.")
         self.page.redraw()
 

@@ -238,8 +238,8 @@ class GridInteraction:
             self._page.press(key, shown)
 
 
-_SHORT = {"ambiguous": "ambiguous", "bad": "bad"}
-_LONG = {"ambiguous": "ambiguous", "bad": "bad segmentation", "skip": "skipped"}
+_SHORT = {"ambiguous": "ambiguous", "bad_segmentation": "bad_segmentation"}
+_LONG = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation", "skip": "skipped"}
 
 
 class Captions:
@@ -253,33 +253,37 @@ class Captions:
     def __init__(self, project: Project) -> None:
         self._project = project
 
-    def predicted(self, image: str, object: int) -> tuple[int, float]:
+    def predicted(self, image: str, label: int) -> tuple[int, float]:
         """Return class id and probability; 0 and 0.0 where nothing is predicted."""
         table = self._project.probabilities(image)
-        if object not in table.index:
+        if label not in table.index:
             return 0, 0.0
-        return int(table.at[object, "predicted"]), float(table.at[object, "probability"])
+        return int(table.at[label, "predicted"]), float(table.at[label, "probability"])
 
-    def tile(self, image: str, object: int) -> CellCaption:
+    def tile(self, image: str, label: int) -> CellCaption:
         """Return the frame and the words of a patch: the annotation, else the prediction."""
-        label = self._project.label_of(image, object)
-        if label.action == "label":
-            info = self._project.classes.by_id(label.class_id)
+        annotation = self._project.label_of(image, label)
+        if annotation.action == "label":
+            info = self._project.classes.by_id(annotation.class_id)
             return CellCaption(info.color, is_annotated=True, name=info.name)
-        if label.action in _SHORT:
-            return CellCaption(is_annotated=True, name=_SHORT[label.action])
-        class_id, probability = self.predicted(image, object)
+        if annotation.action in _SHORT:
+            return CellCaption(is_annotated=True, name=_SHORT[annotation.action])
+        class_id, probability = self.predicted(image, label)
         if not class_id:
             return CellCaption()
         info = self._project.classes.by_id(class_id)
         return CellCaption(info.color, name=info.name, share=f"{probability:.0%}")
 
-    def sentence(self, image: str, object: int) -> str:
+    def sentence(self, image: str, label: int) -> str:
         """Return all that is known: the object, the annotation and the prediction."""
-        words = [f"object {object} in {image}"]
-        label, (class_id, probability) = self._project.label_of(image, object), self.predicted(image, object)
-        if label.action:
-            words.append(self._project.classes.by_id(label.class_id).name if label.class_id else _LONG[label.action])
+        words = [f"object {label} in {image}"]
+        annotation, (class_id, probability) = self._project.label_of(image, label), self.predicted(image, label)
+        if annotation.action:
+            words.append(
+                self._project.classes.by_id(annotation.class_id).name
+                if annotation.class_id
+                else _LONG[annotation.action]
+            )
         if class_id:
             words.append(f"{self._project.classes.by_id(class_id).name}? {probability:.0%}")
         return " · ".join(words)
@@ -499,7 +503,7 @@ class PatchGrid(VBox):
             key=key,
             pixels=pixels,
             ink=ink,
-            tiles=tuple(self._captions.tile(*object) for object in self.objects),
+            tiles=tuple(self._captions.tile(*object_id) for object_id in self.objects),
             chosen=self.selection.chosen,
             cursor=self.selection.cursor,
             hint=self._hint,

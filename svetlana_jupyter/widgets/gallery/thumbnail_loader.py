@@ -108,10 +108,10 @@ class ThumbnailCache:
         cuts = dict(page.cuts)
         with self._lock:
             found: list[Picture | None] = []
-            for name, object in page.objects:
-                thumbnail = self._kept.get((name, object, cuts[name])) if name in cuts else None
+            for name, label in page.objects:
+                thumbnail = self._kept.get((name, label, cuts[name])) if name in cuts else None
                 if thumbnail is not None:
-                    self._kept.move_to_end((name, object, cuts[name]))
+                    self._kept.move_to_end((name, label, cuts[name]))
                 found.append(None if thumbnail is None else (thumbnail, self._palettes[name]))
             return found
 
@@ -124,9 +124,9 @@ class ThumbnailCache:
             If an image cannot be read; the thumbnails of the others are there all the same.
         """
         unreadable: list[tuple[str, Exception | str]] = list(page.open_errors)
-        gaps = [object for object, found in zip(page.objects, self.pictures(page)) if found is None]
+        gaps = [label for label, found in zip(page.objects, self.pictures(page)) if found is None]
         for name, cut in page.cuts:
-            wanted = [object for image, object in gaps if image == name]
+            wanted = [label for image, label in gaps if image == name]
             try:
                 self._load(name, wanted, cut)
             except Exception as error:
@@ -148,9 +148,9 @@ class ThumbnailCache:
         with self._lock:
             if self._pairs.get(name) is not pair:
                 return
-            for object, thumbnail in zip(wanted, found):
-                self._drop((name, object, cut))
-                self._kept[name, object, cut] = thumbnail
+            for label, thumbnail in zip(wanted, found):
+                self._drop((name, label, cut))
+                self._kept[name, label, cut] = thumbnail
                 self._bytes += thumbnail.nbytes
             while self._bytes > _BYTES and len(self._kept) > len(wanted):
                 self._drop(next(iter(self._kept)))

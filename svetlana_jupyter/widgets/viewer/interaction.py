@@ -106,11 +106,11 @@ class ViewerSelection(traitlets.HasTraits):
         """Select the object under a point of the screen; with ``extend``, add it to the selection or take it away."""
         if self.scene is None:
             return
-        object = self.scene.object_at(row, column)
+        label = self.scene.object_at(row, column)
         if extend or self.adding:
-            self._choose(set(self.selection) ^ {object} - {0})
+            self._choose(set(self.selection) ^ {label} - {0})
         else:
-            self._choose({object} - {0})
+            self._choose({label} - {0})
 
     def draw_box(self, corner: Point, row: float, column: float) -> None:
         """Draw a box from a point of the image to one of the screen; `finish_lasso` selects what is inside."""
@@ -149,9 +149,9 @@ class ViewerSelection(traitlets.HasTraits):
 
     def open_menu_at(self, row: float, column: float) -> None:
         """Open the menu at a point of the screen, for the object there; for several, if it is one of them."""
-        object = self.scene.object_at(row, column) if self.scene is not None else 0
-        if object and object not in self.selection:
-            self._choose([object])
+        label = self.scene.object_at(row, column) if self.scene is not None else 0
+        if label and label not in self.selection:
+            self._choose([label])
         if self.selection:
             self.menu = (row, column)
 
@@ -206,7 +206,7 @@ class ViewerSelection(traitlets.HasTraits):
 
     @traitlets.validate("selection")
     def _each_once(self, proposal: dict[str, Any]) -> tuple[int, ...]:
-        return tuple(sorted({int(object) for object in proposal["value"]}))
+        return tuple(sorted({int(label) for label in proposal["value"]}))
 
     @traitlets.observe("selection")
     def _follow_selection(self, change: dict[str, Any]) -> None:

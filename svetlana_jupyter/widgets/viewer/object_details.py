@@ -169,7 +169,7 @@ class Question:
     """Which object, in which contrast."""
 
     image: str
-    object: int
+    label: int
     palette: DisplaySettings
 
 
@@ -197,10 +197,10 @@ class ObjectDetails(HTML):
         self._latest: LatestQuestion[Question] = LatestQuestion(self._answer, self._show, _DELAY)
         self._said(_EMPTY)
 
-    def show(self, image: str, object: int, palette: DisplaySettings) -> None:
+    def show(self, image: str, label: int, palette: DisplaySettings) -> None:
         """Show an object; with 0 none."""
-        if object:
-            self._latest.ask(Question(image, object, palette))
+        if label:
+            self._latest.ask(Question(image, label, palette))
         else:
             self._latest.drop()
             self._said(_EMPTY)
@@ -211,18 +211,18 @@ class ObjectDetails(HTML):
         except SvetlanaError as error:
             return str(error)
         except Exception as error:
-            logger.exception("object %s of %s cannot be pictured", question.object, question.image)
-            return f"Object {question.object} cannot be shown here ({error})."
+            logger.exception("object %s of %s cannot be pictured", question.label, question.image)
+            return f"Object {question.label} cannot be shown here ({error})."
 
     def _pictures(self, question: Question) -> Answer:
-        project, name, object = self._project, question.image, question.object
-        pair, row = project.pair(name), project.objects(name, wait=True).loc[object]
+        project, name, label = self._project, question.image, question.label
+        pair, row = project.pair(name), project.objects(name, wait=True).loc[label]
         shown: list[tuple[bytes, str]] = []
         if pair.ndim == 3:
-            sections = take_orthoviews(pair.image, pair.mask, object, row, pair.spacing)
+            sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
             shown += [(section_picture(section, question.palette), _TITLES[side]) for side, section in sections.items()]
         settings = patch_settings(project, name)
-        patch = classifier_patch(project, name, object, settings)
+        patch = classifier_patch(project, name, label, settings)
         shown += patch_pictures(patch, settings, question.palette)[: 3 if pair.ndim == 2 else 1]
         return Answer(tuple(shown), _field(patch))
 
@@ -265,12 +265,12 @@ class Inspector(VBox):
         super().__init__([self.title, rows, self.pictures], layout={"width": "100%"})
         self.show_pictures()
 
-    def show(self, object: ObjectId | None, predicted: pd.Series | None, label: Label, classes: ClassScheme) -> None:
+    def show(self, object_id: ObjectId | None, predicted: pd.Series | None, label: Label, classes: ClassScheme) -> None:
         """Show what is predicted and annotated.
 
         Parameters
         ----------
-        object : ObjectId or None
+        label : ObjectId or None
         predicted : Series or None
             Its row of `Project.probabilities`; None where there is no prediction.
         label : Label
@@ -278,14 +278,14 @@ class Inspector(VBox):
         """
         details: dict[int, str] = {}
         said = muted("Click one, or press n for the least certain.")
-        if object is not None:
+        if object_id is not None:
             said = muted("not predicted yet")
         if predicted is not None:
             info = classes.by_id(int(predicted["predicted"]))
             said = f"{color_swatch(info.color)}{html.escape(info.name)}, predicted with {predicted['probability']:.0%}"
             details = {c.id: share(float(predicted.get(f"p_{c.id}", 0.0)), c.color) for c in classes}
         annotated = f" · annotated: {classes.by_id(label.class_id).name}" if label.class_id else ""
-        name = f"Object {object.object} in {object.image}{annotated}" if object else "No object chosen"
+        name = f"Object {object_id.label} in {object_id.image}{annotated}" if object_id else "No object chosen"
         self.title.value = f"<h4>{html.escape(name)}</h4>{said}"
         self.rows.show(classes, details, chosen=label.class_id)
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
 _SHARE, _MOST, _SCALE = 0.2, 0.6, 24.0  # of the screen: a usual object, a large one; screen pixels an image pixel
-_SAID = {"ambiguous": "ambiguous", "bad": "bad segmentation"}
+_SAID = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation"}
 
 
 class OpenImage:
@@ -128,36 +128,36 @@ class OpenImage:
             self._marks = base, marks
         return self._marks[1].with_key((*base, project.annotations_version))
 
-    def describe(self, object: int, overlay: str) -> str:
+    def describe(self, label: int, overlay: str) -> str:
         """Say what an object is: its number, and what a person or else the classifier says of it."""
-        label = self._project.label_of(self.name, object)
+        annotation = self._project.label_of(self.name, label)
         classes = self._project.classes
-        if label.action == "label":
-            return f"object {object} · {classes.by_id(label.class_id).name}"
-        if label.action in _SAID:
-            return f"object {object} · {_SAID[label.action]}"
+        if annotation.action == "label":
+            return f"object {label} · {classes.by_id(annotation.class_id).name}"
+        if annotation.action in _SAID:
+            return f"object {label} · {_SAID[annotation.action]}"
         predictions = self.predictions()
-        if overlay == "predictions" and object in predictions.index:
-            row = predictions.loc[object]
+        if overlay == "predictions" and label in predictions.index:
+            row = predictions.loc[label]
             name = classes.by_id(int(row["predicted"])).name
-            return f"object {object} · {name}? {row['probability']:.0%}"
-        return f"object {object}"
+            return f"object {label} · {name}? {row['probability']:.0%}"
+        return f"object {label}"
 
-    def view_centered_on(self, object: int, view: View, zoom: bool) -> View:
+    def view_centered_on(self, label: int, view: View, zoom: bool) -> View:
         """Return the view with an object in its middle, or near it at the image's border.
 
         Parameters
         ----------
-        object : int
+        label : int
         view : View
             Where to start from.
         zoom : bool
             Magnify so that the object and its surroundings are well seen.
         """
         table, usual = self._index()
-        if object not in table.index:
-            raise InputError(f"{self.name} has no object {object}; it has {len(table):,} objects.")
-        row = table.loc[object]
+        if label not in table.index:
+            raise InputError(f"{self.name} has no object {label}; it has {len(table):,} objects.")
+        row = table.loc[label]
         scale = view.scale
         if zoom:
             height, side = min(view.size), float(max(row["y1"] - row["y0"], row["x1"] - row["x0"]))
@@ -223,12 +223,12 @@ class Shelf:
         while len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
 
-    def ahead(self, image: str, object: int, view: View) -> tuple[Piece, ...]:
+    def ahead(self, image: str, label: int, view: View) -> tuple[Piece, ...]:
         """Return what would have to be read to bring an object into this view; nothing for images that are not open."""
         opened = self.kept(image)
         if opened is None or not self._project.is_indexed(image):
             return ()
-        return ahead(opened.image, opened.mask, opened.view_centered_on(object, view, zoom=True))
+        return ahead(opened.image, opened.mask, opened.view_centered_on(label, view, zoom=True))
 
     def set_manual_palette(self, opened: OpenImage, palette: DisplaySettings) -> None:
         """Show an image, and those to come with the same channels, in this palette; the automatic one ends that."""
@@ -321,13 +321,13 @@ class Viewer(ViewerSelection, VBox):
         self._when(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
         self._list_images()
 
-    def show(self, image: str, object: int = 0, zoom: bool = True) -> None:
+    def show(self, image: str, label: int = 0, zoom: bool = True) -> None:
         """Show an image and select an object of it.
 
         Parameters
         ----------
         image : str
-        object : int
+        label : int
             Brought to the middle of the screen, or near it at the image's border; with 0 the view stays as it is.
         zoom : bool
             Magnify so that the object and its surroundings are well seen.
@@ -338,11 +338,11 @@ class Viewer(ViewerSelection, VBox):
             If the image has no such object.
         """
         self.image = image
-        if self._opened is None or not object:
+        if self._opened is None or not label:
             self.selection = ()
             return
-        view = self._opened.view_centered_on(object, self.view, zoom)
-        self.selected = object
+        view = self._opened.view_centered_on(label, self.view, zoom)
+        self.selected = label
         self.plane = view.plane
         self.look(view)
 
@@ -398,11 +398,11 @@ class Viewer(ViewerSelection, VBox):
 
     def hover(self, row: float, column: float) -> None:
         """Name the object under a point of the screen."""
-        object = self.scene.object_at(row, column) if self.scene is not None else 0
-        if not object or self._opened is None:
+        label = self.scene.object_at(row, column) if self.scene is not None else 0
+        if not label or self._opened is None:
             self.stop_hovering()
             return
-        self._hint = Hint(self._opened.describe(object, self.overlay), (row, column))
+        self._hint = Hint(self._opened.describe(label, self.overlay), (row, column))
         self.redraw()
 
     def stop_hovering(self) -> None:
@@ -485,8 +485,8 @@ class Viewer(ViewerSelection, VBox):
             self._toolbar.follow(opened)
             self.redraw()
         coming, self._coming = self._coming, []
-        for image, object in coming:
-            self._loader.expect(self._open_images.ahead(image, object, self.view))
+        for image, label in coming:
+            self._loader.expect(self._open_images.ahead(image, label, self.view))
 
     def _sharpen(self) -> None:
         self._still = True

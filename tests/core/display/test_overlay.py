@@ -67,7 +67,7 @@ def test_annotations_are_bold_predictions_thin_and_paler():
 
 
 def test_what_is_set_aside_is_bold_without_a_colour_and_what_is_skipped_is_plain():
-    marks = class_styles(CLASSES, labels(_1=("ambiguous", 0), _2=("bad", 0), _3=("skip", 0)))
+    marks = class_styles(CLASSES, labels(_1=("ambiguous", 0), _2=("bad_segmentation", 0), _3=("skip", 0)))
     assert styles(marks, [1, 2, 3]) == [EXCLUDED_STYLE, EXCLUDED_STYLE, PLAIN]
 
 
@@ -94,7 +94,7 @@ def test_marks_ask_for_the_objects_seen_alone_and_are_renewed_when_the_answers_c
 
     def labels_of(objects):
         asked.append(objects.tolist())
-        return {object: answers[object] for object in objects.tolist() if object in answers}
+        return {label: answers[label] for label in objects.tolist() if label in answers}
 
     many = pd.Series(LONG.id, index=np.arange(1, 100_001))
     marks = class_styles(CLASSES, labels_of, many, key=1)

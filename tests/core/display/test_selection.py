@@ -48,17 +48,23 @@ def table():
     """In "a" 1 is annotated as predicted, 2 otherwise, 3 is set aside, 4 is skipped; nothing is known of "b"."""
     objects = {"a": index([1, 2, 3, 4], size=[40, 30, 20, 10]), "b": index([1, 7], size=[35, 5])}
     predicted = pd.DataFrame({"predicted": [1, 1, 2, 2], "probability": [0.9, 0.6, 0.8, 0.7]}, index=[1, 2, 3, 4])
-    said = [("a", 1, "label", 1), ("a", 2, "label", 2), ("a", 3, "bad", 0), ("a", 4, "skip", 0), ("b", 99, "label", 1)]
+    said = [
+        ("a", 1, "label", 1),
+        ("a", 2, "label", 2),
+        ("a", 3, "bad_segmentation", 0),
+        ("a", 4, "skip", 0),
+        ("b", 99, "label", 1),
+    ]
     return gather(objects, {"a": predicted, "b": NOTHING_PREDICTED}, labels(*said, ("gone", 5, "label", 1)))
 
 
 def ids(table, **wanted):
     rows = table.iloc[arrange(table, Wanted(**wanted))]
-    return [f"{image}{object}" for image, object in zip(rows["image"], rows["object"])]
+    return [f"{image}{label}" for image, label in zip(rows["image"], rows["object"])]
 
 
 def test_every_object_has_one_row_with_what_is_known_of_it(table):
-    assert list(table["action"]) == ["label", "label", "bad", "", "", ""]
+    assert list(table["action"]) == ["label", "label", "bad_segmentation", "", "", ""]
     assert list(table["class_id"]) == [1, 2, 0, 0, 0, 0]
     assert list(table["predicted"]) == [1, 1, 2, 2, 0, 0]
     assert np.isnan(table["probability"]).sum() == 2

@@ -79,8 +79,12 @@ def test_text_of_numpy_is_read_and_what_is_not_plain_is_put_down(protocol: int) 
 @pytest.mark.parametrize("protocol", range(0, 6))
 def test_nothing_runs(protocol: int, tmp_path: Path) -> None:
     Runs.file = str(tmp_path / "ran")
-    found = read({"bad": Runs(), "good": 1}, protocol)
-    assert found["good"] == 1 and isinstance(found["bad"], UnsupportedValue) and found["bad"].name.endswith("system")
+    found = read({"bad_segmentation": Runs(), "good": 1}, protocol)
+    assert (
+        found["good"] == 1
+        and isinstance(found["bad_segmentation"], UnsupportedValue)
+        and found["bad_segmentation"].name.endswith("system")
+    )
     assert not Path(Runs.file).exists()
     pickle.loads(pickle.dumps(Runs(), protocol))
     assert Path(Runs.file).exists(), "it would have run"

@@ -85,7 +85,7 @@ def test_one_key_labels_what_is_selected_in_one_gesture(panel, project):
     assert len(said(project)) == 28 and set(said(project).values()) == {"dark"}
     assert {image for image, _ in said(project)} == {"left", "right"}
     log = project.annotations()
-    assert log["gesture"].nunique() == 1 and set(log["source"]) == {"gallery"} and log["seconds"].notna().all()
+    assert log["edit"].nunique() == 1 and set(log["source"]) == {"gallery"} and log["seconds"].notna().all()
     assert panel.status.text == "28 objects are dark"
     assert selected(panel) == list(range(3, 31)), "another key would correct it"
 
@@ -188,12 +188,12 @@ def test_undo_and_redo_go_to_the_page_and_select_what_they_were_about(panel, pro
     assert panel.buttons["Undo"].disabled
     press(panel, "r")
     press(panel, "r")
-    assert said(project)[shown(panel)[0]] == "bad" and panel._number == 48 // per_page
+    assert said(project)[shown(panel)[0]] == "bad_segmentation" and panel._number == 48 // per_page
     press(panel, "r")
     assert panel.status.text == "Nothing is left to redo."
 
 
-@pytest.mark.parametrize(("key", "action"), [("s", "skip"), ("a", "ambiguous"), ("b", "bad")])
+@pytest.mark.parametrize(("key", "action"), [("s", "skip"), ("a", "ambiguous"), ("b", "bad_segmentation")])
 def test_marks_reach_all_that_is_selected(panel, project, key, action):
     click(panel, 20)
     click(panel, 26, held="Shift")
@@ -292,10 +292,10 @@ def test_accepting_keeps_each_prediction_in_one_gesture(trained):
     press(panel, "a", control=True)
     press(panel, "Enter")
     predicted = trained.probabilities("right")["predicted"].map(trained.classes.by_id)
-    assert {object: said(trained)["right", object] for object in predicted.index} == {
-        object: info.name for object, info in predicted.items()
+    assert {label: said(trained)["right", label] for label in predicted.index} == {
+        label: info.name for label, info in predicted.items()
     }
-    assert trained.annotations()["gesture"].iloc[-24:].nunique() == 1
+    assert trained.annotations()["edit"].iloc[-24:].nunique() == 1
 
 
 def test_without_predictions_there_is_nothing_to_accept(panel, project):

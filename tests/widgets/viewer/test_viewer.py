@@ -44,9 +44,9 @@ def press(viewer, key, control=False, shown=()):
     send(viewer, "key_pressed", key=key, control=control, shown=list(shown))
 
 
-def middle(object):
+def middle(label):
     """The middle of an object of the squares."""
-    return STEP * ((object - 1) // 6) + 8.5, STEP * ((object - 1) % 6) + 8.5
+    return STEP * ((label - 1) // 6) + 8.5, STEP * ((label - 1) % 6) + 8.5
 
 
 def find(viewer, kind, tooltip):
@@ -58,10 +58,10 @@ def find(viewer, kind, tooltip):
     return next(w for w in walk(viewer) if isinstance(w, kind) and (w.tooltip or "").startswith(tooltip))
 
 
-def colors(viewer, object):
+def colors(viewer, label):
     """The colours that the overlay gives an object."""
     overlay = viewer.scene.overlay
-    rgba = overlay.table[np.unique(overlay.codes[viewer.scene.cells.where(object)])]
+    rgba = overlay.table[np.unique(overlay.codes[viewer.scene.cells.where(label)])]
     return {tuple(int(value) for value in color[:3]) for color in rgba if color[3] == 255}
 
 
@@ -93,12 +93,12 @@ def test_a_project_without_images_shows_nothing_until_one_is_added(empty):
 
 
 @pytest.mark.parametrize("object", [1, 9, 24])
-def test_a_click_picks_the_object_under_it(viewer, object):
+def test_a_click_picks_the_object_under_it(viewer, label):
     picked = []
     viewer.on_select(lambda *what: picked.append(what))
-    click(viewer, *middle(object))
-    assert picked == [("left", object)]
-    assert viewer.selected == object
+    click(viewer, *middle(label))
+    assert picked == [("left", label)]
+    assert viewer.selected == label
     assert viewer.scene.selection is not None
 
 
@@ -165,8 +165,8 @@ def test_hovering_names_the_object_its_class_and_its_probability(trained):
     viewer = Viewer(trained)
     viewer.overlay = "predictions"
 
-    def hover(object):
-        row, column = viewer.view.to_screen(*middle(object))
+    def hover(label):
+        row, column = viewer.view.to_screen(*middle(label))
         send(viewer, "moved", row=row, column=column)
         return viewer.scene.hint.text
 
@@ -240,10 +240,10 @@ def test_showing_an_object_brings_it_to_the_middle_well_visible(viewer):
 
 
 @pytest.mark.parametrize("object", [1, 6, 19, 24])
-def test_an_object_at_the_border_is_on_the_screen_which_stays_on_the_image(viewer, object):
-    viewer.show("right", object)
+def test_an_object_at_the_border_is_on_the_screen_which_stays_on_the_image(viewer, label):
+    viewer.show("right", label)
     view = viewer.scene.view
-    assert viewer.scene.object_at(*view.to_screen(*middle(object)), reach=0) == object
+    assert viewer.scene.object_at(*view.to_screen(*middle(label)), reach=0) == label
     top, left = view.to_image(0, 0)
     bottom, right = view.to_image(*view.size)
     beside = max(-top, bottom - 64) / (bottom - top), max(-left, right - 96) / (right - left)

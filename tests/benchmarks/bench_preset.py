@@ -1,6 +1,6 @@
-"""Accuracy and time of a recipe beside the forest's, trained on the same drawn labels, on real sets.
+"""Accuracy and time of a preset beside the forest's, trained on the same drawn labels, on real sets.
 
-`python -m tests.benchmarks.bench_recipe --data FOLDER [--set NAME] [--draws 10] [--recipe NAME]`; exits 1 where the
+`python -m tests.benchmarks.bench_preset --data FOLDER [--set NAME] [--draws 10] [--preset NAME]`; exits 1 where the
 network's mean is more than 0.02 below the forest's, or a training takes more than 60 seconds.
 
 FOLDER holds the sets, each with images, label masks and tables of classes (columns ``label``, ``class``):
@@ -24,7 +24,7 @@ import torch
 
 from svetlana_jupyter.core.io.image_pair import ImagePair, pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.settings import RECIPES, TrainingSettings
+from svetlana_jupyter.core.settings import PRESETS, TrainingSettings
 from svetlana_jupyter.learn.classifier import Classifier
 from svetlana_jupyter.learn.dataset import Part, collect_training_data
 from svetlana_jupyter.learn.inference import predict
@@ -143,13 +143,13 @@ def trained(parts: list[Part], settings: TrainingSettings) -> tuple[Classifier, 
     return last.classifier, time.perf_counter() - began, time.process_time() - worked
 
 
-def measured(found: RealSet, draws: int, recipe: str) -> dict[str, Any]:
+def measured(found: RealSet, draws: int, preset: str) -> dict[str, Any]:
     """Return one row: means, deviations, and the longest training."""
     scores: dict[str, list[float]] = {"network": [], "forest": []}
     seconds, worked = [], []
     for seed in range(draws):
         training, scored = found.draw(seed)
-        settings = TrainingSettings.from_recipe(recipe, seed=seed)
+        settings = TrainingSettings.from_preset(preset, seed=seed)
         network, taken, own = trained(training, settings)
         seconds.append(taken)
         worked.append(own)
@@ -165,7 +165,7 @@ def measured(found: RealSet, draws: int, recipe: str) -> dict[str, Any]:
     return {
         "set": found.name,
         "score": "balanced accuracy" if found.balanced else "accuracy",
-        "recipe": recipe,
+        "preset": preset,
         "draws": draws,
         "network": f"{network.mean():.4f} ± {network.std():.4f}",
         "forest": f"{forest.mean():.4f} ± {forest.std():.4f}",
@@ -180,7 +180,7 @@ def measured(found: RealSet, draws: int, recipe: str) -> dict[str, Any]:
 def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     openers = real_sets(arguments.data)
     for name in [arguments.set] if arguments.set else openers:
-        yield measured(openers[name](), arguments.draws, arguments.recipe)
+        yield measured(openers[name](), arguments.draws, arguments.preset)
 
 
 def main() -> int:
@@ -188,7 +188,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--set", choices=list(real_sets(Path())))
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--recipe", choices=list(RECIPES), default="default")
+    parser.add_argument("--preset", choices=list(PRESETS), default="default")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
