@@ -280,7 +280,7 @@ def test_a_run_that_is_not_scored_says_so(quick, finish):
     panel.job.stop.click()
     finish(quick)
     if quick.current_run:
-        assert quick.evaluate().source == "not known yet"
+        assert quick.evaluate().source == "no estimate yet"
         assert "Not known yet" in panel.result.cards.value or "stopped" in panel.result.cards.value
         assert panel.result.tables.value == ""
 
