@@ -215,7 +215,7 @@ class RunScores(VBox):
         if self._project.current_run:
             self._latest.ask(self._project.run())
             return
-        self._latest.drop()
+        self._latest.cancel()
         self.cards.value = f'<div class="sv-empty sv-calm">{muted(_EMPTY)}</div>'
         self._clear()
 
@@ -296,7 +296,7 @@ class RunTable(VBox):
         if unknown := tuple(run for run in runs.values() if (run.name, run.note) not in self._scores):
             self._latest.ask(unknown)
 
-    def button(self, name: str) -> Button:
+    def make_button(self, name: str) -> Button:
         """Return the button of a run."""
         return self._rows[name][0]
 
