@@ -296,7 +296,7 @@ class RunTable(VBox):
         if unknown := tuple(run for run in runs.values() if (run.name, run.note) not in self._scores):
             self._latest.ask(unknown)
 
-    def make_button(self, name: str) -> Button:
+    def button(self, name: str) -> Button:
         """Return the button of a run."""
         return self._rows[name][0]
 
