@@ -427,7 +427,8 @@ def _stacked(
         if image.sizes["c"] > 1 or image.shape != opened[0].shape:
             raise InputError(
                 f"{describe_source(source, 'image')} is {format_shape(image.shape, image.dims)}; files that are "
-                f"stacked should have one channel each and the same shape, {format_shape(opened[0].shape, opened[0].dims)}."
+                f"stacked should have one channel each and the same shape, "
+                f"{format_shape(opened[0].shape, opened[0].dims)}."
             )
     stack = concat(opened, dim="c", join="override", combine_attrs="override")
     return stack.assign_coords(c=[str(name) for name in names])
