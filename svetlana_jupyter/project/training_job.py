@@ -5,10 +5,9 @@ Which preset a training uses where its settings leave that open: searched for, o
 What a training may begin with: a person's call may name code and files anywhere, the project's own file may not.
 
 A project can come from a stranger, so that opening it and pressing Train must import nothing and read nothing outside
-it. What ``training.json`` names is therefore followed only into this project's runs and into modules that the session
-has imported by itself.
+it. What ``training.json`` names is therefore followed only into this project's runs and modules already imported.
 
-Which annotated objects a training learns from: none at the border or of another size, where its settings say so.
+The selection of annotated objects by border and size.
 """
 
 from __future__ import annotations
@@ -81,8 +80,7 @@ class PresetChoice:
 def choose(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetChoice | None]:
     """Settle the preset of a training, by a search where there was none yet or too little was known; None if stopped.
 
-    What is stored of a preset that was chosen before is its name and its number of epochs: patches follow the objects
-    that are annotated now.
+    Of an earlier choice, name and number of epochs are used again; patches follow the current annotations.
     """
     settings = task.settings
     if settings.preset != AUTO_PRESET:
@@ -120,7 +118,6 @@ def previous_choice(
     """
     known = last_search(runs, settings, classes)
     presets = candidates(settings)
-    default = presets[DEFAULT_PRESET]
     if known is None or known[1]["chosen"] not in presets:
         return None
     run, tried = known
