@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_takes_no_key_and_loses_none(panel, project, monkeyp
 
 HIDDEN_SETTINGS = """
 import sys
-from svetlana_jupyter.project.dataset import Dataset
+from svetlana_jupyter.project.project import Dataset
 project = Dataset(sys.argv[1], annotator="ann")
 project.annotate("left", 7, "bright")
 print("open", flush=True)
