@@ -152,7 +152,9 @@ def line(one: Any, said: HTML) -> HBox:
 def _look(question: Question) -> pd.DataFrame | str:
     """Return what the patterns find, or a sentence why they find nothing."""
     try:
-        return preview_pairs(question.images, question.masks, question.axes, numbers(question.spacing), most=_LISTED)
+        return preview_pairs(
+            question.images, question.masks, question.axes, numbers(question.spacing), max_pairs=_LISTED
+        )
     except SvetlanaError as error:
         return str(error)
     except Exception as error:  # whatever a file system does: a half-typed path may lead anywhere

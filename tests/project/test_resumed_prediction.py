@@ -44,7 +44,7 @@ SMALL_PARTS = {"pixels": 256, "sides": (24, 24), "least": 3}
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of four objects in a row of blocks."""
     monkeypatch.setattr(stored, "BLOCK_PIXELS", SMALL_PARTS["pixels"])
-    monkeypatch.setitem(blocks.SIDES, 2, SMALL_PARTS["sides"])
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, SMALL_PARTS["sides"])
     monkeypatch.setitem(predict.PART, ("network", 2), SMALL_PARTS["least"])
     monkeypatch.setattr(predict, "BATCH_SIZES", {2: 2})
 
