@@ -186,7 +186,9 @@ class AnnotationPanel(LabelingPanel):
         self.new_color.tooltip = "Colour of the new class"
         self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 auto", "width": "auto", "margin": "2px 0"})
         self.new_name.on_msg(self._entered)
-        self.add = self.make_button(self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"})
+        self.add = self.make_button(
+            self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"}
+        )
         self.tally = HTML(layout={"margin": "0", "min_height": "38px"})
         self.source = Dropdown(options=_SOURCES, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 8px 0 0"})
         self.source.tooltip = "Where Next takes objects from; those of the test set are scored alone, never trained on"

@@ -257,7 +257,9 @@ class PredictionPanel(LabelingPanel):
             self._show_explanation(wanted, self._pictures(label))
             return
         pictures = loop.run_in_executor(None, self._pictures, label)
-        pictures.add_done_callback(catch_errors(lambda done: self._show_explanation(wanted, done.result()), self.status))
+        pictures.add_done_callback(
+            catch_errors(lambda done: self._show_explanation(wanted, done.result()), self.status)
+        )
 
     def _pictures(self, object_id: ObjectId) -> tuple[bytes, bytes] | SvetlanaError:
         try:
