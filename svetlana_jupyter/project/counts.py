@@ -20,7 +20,7 @@ from svetlana_jupyter.core.io.table_files import (
     format_list,
     join_conditions,
     match_rows,
-    plain,
+    normalize_header,
     read_table,
 )
 from svetlana_jupyter.core.stats.agreement import Agreement, agreement
@@ -360,14 +360,14 @@ def _manual_counts(
     classes: ClassScheme, table: pd.DataFrame, keys: list[str], class_name: str | None
 ) -> tuple[str, pd.DataFrame]:
     """Return the counted class, and the table with its counts in a column ``manual``."""
-    values, spelled = table.drop(columns=keys), {plain(name): name for name in classes.names}
+    values, spelled = table.drop(columns=keys), {normalize_header(name): name for name in classes.names}
     class_column = find_column(values, ("class", "class name", "label"))
     # One column per class (wide), or one column of classes and one of counts (long).
-    wide = {spelled[plain(column)]: str(column) for column in values if plain(column) in spelled}
+    wide = {spelled[normalize_header(column)]: str(column) for column in values if normalize_header(column) in spelled}
     present = wide
     if class_column is not None:
         texts = table[class_column].astype(str).str.strip()
-        present = {spelled.get(plain(text), text): text for text in dict.fromkeys(texts)}
+        present = {spelled.get(normalize_header(text), text): text for text in dict.fromkeys(texts)}
     if class_name is not None:
         class_name = classes.by_name(class_name).name
     else:

@@ -15,6 +15,7 @@ import pandas as pd
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.predictions import merge_predictions
+from svetlana_jupyter.core.settings import parse_allowed_cues
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, Reliability, class_ids, reliability
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.project.runs import Run, uncalibrated_column
@@ -278,7 +279,7 @@ def compare_runs(runs: Iterable[Run], score: Callable[[Run], Evaluation], curren
                 "finished": pd.Timestamp(run.finished),
                 "preset": run.settings["preset"],
                 "architecture": run.settings["architecture"],
-                "may_use": _describe_cues(run.settings.get("may_use", CUES)),
+                "may_use": _describe_cues(parse_allowed_cues(run.settings.get("may_use", CUES))),
                 "labels": sum(run.labels.values()),
                 "source": result.source,
                 "accuracy": accuracy.value if accuracy is not None else math.nan,
@@ -298,7 +299,7 @@ def compare_runs(runs: Iterable[Run], score: Callable[[Run], Evaluation], curren
 
 def _describe_cues(may_use: Collection[str]) -> str:
     """Return the allowed cues as text."""
-    return "everything" if set(may_use) == set(CUES) else ", ".join(may_use) or "nothing but shape"
+    return "everything" if set(may_use) == set(CUES) else ", ".join(sorted(may_use)) or "nothing but shape"
 
 
 _RUN_COLUMNS = [

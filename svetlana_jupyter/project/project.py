@@ -40,7 +40,7 @@ from traitlets import HasTraits, Int, Unicode
 
 from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, LabelAction, ObjectId
 from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
-from svetlana_jupyter.core.io.file_pairs import COLUMNS, find_pairs
+from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.io.table_files import TableSource
@@ -266,7 +266,7 @@ class CollectionCollection(HasTraits):
             If no pair can be used.
         """
         table = find_pairs(images, masks)
-        groups = [column for column in table if column not in COLUMNS]
+        groups = [column for column in table if column not in PAIR_COLUMNS]
         entries = []
         for row in table.index[table["problem"] == ""]:
             found = table.loc[row]

@@ -17,7 +17,7 @@ import pandas as pd
 import zarr
 from numcodecs import Blosc
 
-from svetlana_jupyter.core.io.chunks import SIDES
+from svetlana_jupyter.core.io.chunks import MIN_BLOCK_SHAPE
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -60,7 +60,7 @@ def _write_levels(output: OutputFolder, group: zarr.Group, array: DataArray, spa
     while True:
         output.raise_if_stopped()
         path = str(len(datasets))
-        chunks = tuple(min(side, length) for side, length in zip(SIDES[array.ndim], data.shape))
+        chunks = tuple(min(side, length) for side, length in zip(MIN_BLOCK_SHAPE[array.ndim], data.shape))
         level = group.create_array(
             path,
             shape=data.shape,

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, Label, ObjectId
 from svetlana_jupyter.core.classes import ClassInfo, check_class_name, check_color
-from svetlana_jupyter.core.io.chunks import Window, processing_block_shape, read_regions
-from svetlana_jupyter.core.io.table_files import format_list, normalize_value, plain
+from svetlana_jupyter.core.io.chunks import ArrayRegion, processing_block_shape, read_regions
+from svetlana_jupyter.core.io.table_files import format_list, normalize_value, normalize_header
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,16 +135,16 @@ def apply_import(
 def _match_class_names(classes: Classes, imported: ImportedLabels) -> Mapping[str, str]:
     """Return the project's name of each class of the source, which may be spelled differently."""
     exact = {info.name: classes.by_id(info.id).name for info in classes.infos}
-    spelled = {plain(name): target for name, target in exact.items()}
+    spelled = {normalize_header(name): target for name, target in exact.items()}
     names: dict[str, str] = {}
     for name in dict.fromkeys(row.class_name for row in imported.rows if row.class_name):
-        known = exact.get(name) or (spelled.get(plain(name)) if plain(name) else None)
+        known = exact.get(name) or (spelled.get(normalize_header(name)) if normalize_header(name) else None)
         if known is None and name.casefold() in (*FLAGS, "bad"):  # version 0.1.0 exported "bad"
             known = "bad_segmentation" if name.casefold() == "bad" else name.casefold()
         elif known is None:
             check_class_name(name)
-            if plain(name):
-                spelled[plain(name)] = name  # other spellings of a new class are the same class
+            if normalize_header(name):
+                spelled[normalize_header(name)] = name  # other spellings of a new class are the same class
         names[name] = known or name
     return names
 
@@ -266,7 +266,7 @@ def objects_at_points(images: ImageCollection, image: str, positions: NDArray[np
     labels = np.zeros(len(positions), np.int64)
     inside = np.flatnonzero(((positions >= 0) & (positions < mask.shape)).all(axis=1))
     order = inside[block_order(positions[inside], processing_block_shape(mask, mask))]
-    windows = [Window(tuple(position), tuple(position + 1)) for position in positions[order]]
+    windows = [ArrayRegion(tuple(position), tuple(position + 1)) for position in positions[order]]
     for row, pixel in zip(order, read_regions(mask, windows)):
         labels[row] = int(pixel.item())
     return labels

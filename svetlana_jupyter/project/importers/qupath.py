@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svetlana_jupyter.core.io.chunks import Window, processing_block_shape, read_regions
+from svetlana_jupyter.core.io.chunks import ArrayRegion, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.geojson import PolygonObject, read_geojson
 from svetlana_jupyter.core.polygons import fill_polygons
 from svetlana_jupyter.project.importers.imported_labels import (
@@ -35,13 +35,13 @@ def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
     ``request.column`` is "classification".
     """
     content, images = read_geojson(file), request.images
-    written = next((shape.said["image"] for shape in content.shapes if shape.said and "image" in shape.said), "")
+    written = next((shape.metadata["image"] for shape in content.shapes if shape.metadata and "image" in shape.metadata), "")
     name = resolve_image(images, request.image or find_image(written, image_aliases(images)) or None, file)
     outlines: dict[int, list[PolygonObject]] = {}
     rows = []
     for shape in content.shapes:
         if shape.polygons:
-            outlines.setdefault(shape.number, []).append(shape)
+            outlines.setdefault(shape.label, []).append(shape)
     partners = _match_objects(images, name, outlines)
     for number, shapes in outlines.items():
         problem = "" if partners[number] else f"no object overlaps with outline {number} by more than half"
@@ -54,9 +54,9 @@ def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
 
 
 def _class_name(shape: PolygonObject, column: str | None) -> str:
-    exported_here = shape.said is not None and ("predicted" in shape.said or "annotation" in shape.said)
+    exported_here = shape.metadata is not None and ("predicted" in shape.metadata or "annotation" in shape.metadata)
     if exported_here and column != CLASSIFICATION:
-        return (shape.said or {}).get("annotation", "")
+        return (shape.metadata or {}).get("annotation", "")
     return shape.class_name
 
 
@@ -65,14 +65,14 @@ def _match_objects(images: ImageCollection, image: str, outlines: dict[int, list
     mask, sizes = images.pair(image).mask, images.objects(image)["size"]
     extent = np.array(mask.shape[-2:])
     parts = [(number, shape) for number, shapes in outlines.items() for shape in shapes]
-    boxes = np.array([shape.box for _, shape in parts], np.int64).reshape(-1, 4)
+    boxes = np.array([shape.bbox for _, shape in parts], np.int64).reshape(-1, 4)
     low, high = np.clip(boxes[:, :2], 0, extent), np.clip(boxes[:, 2:], 0, extent)
     planes = np.array([shape.plane for _, shape in parts], np.int64)
     inside = np.flatnonzero((high > low).all(axis=1) & ((mask.ndim == 2) | (planes < mask.shape[0])))
     if mask.ndim == 3:
         low, high = np.c_[planes, low], np.c_[planes + 1, high]
     order = inside[block_order(low[inside], processing_block_shape(mask, mask))].tolist()
-    windows = [Window(tuple(low[i].tolist()), tuple(high[i].tolist())) for i in order]
+    windows = [ArrayRegion(tuple(low[i].tolist()), tuple(high[i].tolist())) for i in order]
     shared: dict[int, Counter[int]] = {number: Counter() for number in outlines}
     covered: Counter[int] = Counter()
     for i, pixels in zip(order, read_regions(mask, windows)):

@@ -15,7 +15,7 @@ from svetlana_jupyter.core.io.table_files import (
     EXCEL_SUFFIXES,
     find_column,
     format_list,
-    plain,
+    normalize_header,
     read_table,
 )
 from svetlana_jupyter.errors import InputError
@@ -74,7 +74,7 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
     file = None if isinstance(source, pd.DataFrame) else source
     class_column, object_column = _find_columns(table, request.column)
     time = find_column(table, ("timestep", "time", "frame"))
-    is_ilastik = "labelimageoid" in map(plain, table)
+    is_ilastik = "labelimageoid" in map(normalize_header, table)
     if time is not None and is_ilastik and table[time].nunique() > 1:
         raise InputError(
             f"The table contains {table[time].nunique()} time points, but the images of a project have one. Import one "
