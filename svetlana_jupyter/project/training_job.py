@@ -1,13 +1,8 @@
-"""The training job: patches, network, cross-validation, and the forest beside it, kept as one run.
+"""The training job: model selection, training, cross-validation and a forest for comparison, stored as one run.
 
-Which preset a training uses where its settings leave that open: searched for, or as it was found before.
-
-What a training may begin with: a person's call may name code and files anywhere, the project's own file may not.
-
-A project can come from a stranger, so that opening it and pressing Train must import nothing and read nothing outside
-it. What ``training.json`` names is therefore followed only into this project's runs and modules already imported.
-
-The selection of annotated objects by border and size.
+A project may come from a stranger, so opening it and pressing Train must not import code or read files outside it.
+Names in ``training.json`` are therefore resolved only to runs of the project and to modules already imported; a call
+of the user may name any code and file.
 """
 
 from __future__ import annotations

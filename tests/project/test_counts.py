@@ -74,7 +74,7 @@ def test_what_the_test_set_does_not_say_yet_is_said(more: Project) -> None:
 def test_only_what_is_counted_tells_and_too_little_of_it_is_said(more: Project) -> None:
     predicted(more, wrong=2)
     answered(more)
-    with pytest.raises(ProjectError, match="only 0 objects of the test set are among those counted. Count at least 20"):
+    with pytest.raises(ProjectError, match=r"only 0 objects of the test set are among those counted\. Count at least 20"):
         more.counts(corrected=True, size=(1000, None))
 
 
@@ -182,7 +182,7 @@ def test_rows_without_a_partner_are_named_and_lose_no_object(project: Project, d
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        (pd.DataFrame({"dose": [1]}), "has no column named like image, plate, well"),
+        (pd.DataFrame({"dose": [1]}), "needs a column called like image, plate, well"),
         (
             pd.DataFrame({"well": ["B7"], "dose": [1]}),
             "no row of the table of conditions fits .*: it names well B7",

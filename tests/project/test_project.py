@@ -1,23 +1,19 @@
-"""Images, classes and annotations of a project: kept, reopened, undone, and refused where they cannot be.
-"""
+"""Images, classes and annotations of a project: kept, reopened, undone, and refused where they cannot be."""
 
 from __future__ import annotations
 
 import gc
-import json
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-import torch
-from skimage.measure import regionprops, regionprops_table
+from skimage.measure import regionprops_table
 
 from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
-from svetlana_jupyter.project.project import Dataset, Project
+from svetlana_jupyter.project.project import Dataset
 from tests.project.conftest import CLASSES, squares
 
 

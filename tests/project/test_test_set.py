@@ -168,11 +168,7 @@ def test_what_is_set_aside_counts_as_looked_at_and_is_reported(project: Project)
     answered(project)
     project.mark_each(project.test_objects[:2], "bad_segmentation")
     report = project.evaluate()
-    assert (
-        report.source == "test set"
-        and report.network.accuracy.n == 22
-        and report.left_out["bad_segmentation"] == 2
-    )
+    assert report.source == "test set" and report.network.accuracy.n == 22 and report.left_out["bad_segmentation"] == 2
 
 
 def test_objects_count_for_as_many_as_they_stand_for(project: Project) -> None:

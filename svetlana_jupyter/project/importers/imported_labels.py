@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, Label, ObjectId
 from svetlana_jupyter.core.classes import ClassInfo, check_class_name, check_color
 from svetlana_jupyter.core.io.chunks import ArrayRegion, processing_block_shape, read_regions
-from svetlana_jupyter.core.io.table_files import format_list, normalize_value, normalize_header
+from svetlana_jupyter.core.io.table_files import format_list, normalize_header, normalize_value
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:

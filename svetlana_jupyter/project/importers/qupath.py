@@ -35,7 +35,9 @@ def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
     ``request.column`` is "classification".
     """
     content, images = read_geojson(file), request.images
-    written = next((shape.metadata["image"] for shape in content.shapes if shape.metadata and "image" in shape.metadata), "")
+    written = next(
+        (shape.metadata["image"] for shape in content.shapes if shape.metadata and "image" in shape.metadata), ""
+    )
     name = resolve_image(images, request.image or find_image(written, image_aliases(images)) or None, file)
     outlines: dict[int, list[PolygonObject]] = {}
     rows = []

@@ -16,7 +16,7 @@ def test_the_dataset_holds_the_table(predicted: Project) -> None:
     measured = predicted.measure(groups=["shape"])
     found, table = predicted.to_xarray(), predicted.predictions()
     assert dict(found.sizes) | {"measurement": 0} == {"object": 24, "class": 2, "axis": 2, "measurement": 0}
-    assert list(zip(found["image"].values, found["object"].values)) == table.index.tolist()
+    assert list(zip(found["image"].values, found["label"].values)) == table.index.tolist()
     assert found["class"].values.tolist() == ["dim", "=bright <b>"] and found["code"].values.tolist() == [1, 2]
     for i, name in enumerate(predicted.classes.names):
         np.testing.assert_array_equal(found["probability"][:, i], table[f"p_{name}"])
@@ -31,7 +31,7 @@ def test_the_dataset_holds_the_table(predicted: Project) -> None:
     np.testing.assert_allclose(found["measured"].sel(measurement="area_um2"), found["area_um2"], rtol=1e-6)
     assert set(measured) - set(table) <= set(found["measurement"].values)
     assert set(found["plate"].values) == {"P0", "P1"} and found.attrs["run"] == predicted.current_run
-    one = found.set_xindex(["image", "object"]).sel(image=NAMES[1], object=LARGEST)
+    one = found.set_xindex(["image", "label"]).sel(image=NAMES[1], label=LARGEST)
     assert one["predicted"] == table.loc[(NAMES[1], LARGEST), "predicted"]
 
 
@@ -71,5 +71,5 @@ def test_it_comes_back_from_a_file(predicted: Project, tmp_path: Path, form: str
 def test_netcdf_3_takes_it_where_numbers_are_small(volume: Project, tmp_path: Path) -> None:
     volume.to_xarray().to_netcdf(tmp_path / "objects.nc", engine="scipy")
     again = xr.load_dataset(tmp_path / "objects.nc", engine="scipy")
-    np.testing.assert_array_equal(again["object"], range(1, 9))
+    np.testing.assert_array_equal(again["label"], range(1, 9))
     assert again["annotation"].values.tolist()[:3] == ["dim", "bright", ""]
