@@ -157,7 +157,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loadable(Hashable, Protocol):
-    """Something to be read, such as `core.display.tiles.Piece`; equal ones are read once."""
+    """Something to be read, such as `core.display.tiles.TileGroup`; equal ones are read once."""
 
     def load(self) -> object:
         """Read it; called on a thread of its own."""

@@ -23,9 +23,9 @@ from ipywidgets import HTML, Accordion, Box, Button, Checkbox, HBox, VBox
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.display.channels import to_screen
+from svetlana_jupyter.core.display.channels import render_pixels
 from svetlana_jupyter.core.display.encode import png
-from svetlana_jupyter.core.display.thumbnails import Cut, take_thumbnails
+from svetlana_jupyter.core.display.thumbnails import ThumbnailSampling, take_thumbnails
 from svetlana_jupyter.core.io.image_pair import pair as open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
@@ -85,8 +85,8 @@ def builtin_example() -> ExampleObject:
 def _example(opened: ImagePair, row: pd.DataFrame) -> ExampleObject:
     box = row.iloc[0]
     side = _AROUND * float(max(box["y1"] - box["y0"], box["x1"] - box["x0"]))
-    (found,) = take_thumbnails(opened, row, Cut.of(side, _SIDE))
-    shown = to_screen(found.values, default_palette(opened))
+    (found,) = take_thumbnails(opened, row, ThumbnailSampling.of(side, _SIDE))
+    shown = render_pixels(found.values, default_palette(opened))
     colored = np.repeat(shown[..., None], 3, axis=-1) if shown.ndim == 2 else shown
     rows, columns = found.inside
     before, after = ((rows.start, columns.start), (len(shown) - rows.stop, len(shown) - columns.stop))
