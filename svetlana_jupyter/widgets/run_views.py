@@ -21,7 +21,7 @@ import pandas as pd
 from ipywidgets import HTML, Button, HBox, VBox
 
 from svetlana_jupyter.core.allowed_cues import CUES
-from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS
+from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cues
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.evaluation import report_notes, scored
 from svetlana_jupyter.widgets.components import color_swatch, format_duration, muted, side_by_side, table
@@ -311,7 +311,7 @@ class RunTable(VBox):
             run.name,
             f"{datetime.fromisoformat(run.finished).astimezone():%Y-%m-%d %H:%M}",
             f"{run.settings['preset']}, {run.settings['architecture']}",
-            _evidence(run.settings.get("may_use", CUES)),
+            _evidence(parse_allowed_cues(run.settings.get("may_use", CUES))),
             f"{sum(run.labels.values()):,}",
             *self._scores.get((run.name, run.note), ("…", "…")),
             format_duration(run.seconds) + (" (stopped)" if run.stopped else ""),

@@ -239,9 +239,9 @@ def test_settings_that_are_wrong_in_the_file_are_shown_and_can_be_mended_on_the_
     file = quick.path / "training.json"
     file.write_text('{"epocs": 3}')
     panel = TrainingPanel(quick)
-    assert "did you mean &#x27;epochs&#x27;?" in panel.settings.json.says.value
+    assert "Did you mean &#x27;epochs&#x27;?" in panel.settings.json.says.value
     panel.train.click()
-    assert "did you mean 'epochs'?" in panel.status.text and quick.job is None
+    assert "Did you mean 'epochs'?" in panel.status.text and quick.job is None
     panel.settings.json.text.value = '{"epochs": 3}'
     panel.settings.json.apply.click()
     assert quick.settings == TrainingSettings(epochs=3)
