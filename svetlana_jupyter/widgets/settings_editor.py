@@ -41,7 +41,7 @@ from svetlana_jupyter.core.allowed_cues import said
 from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, Settings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
 from svetlana_jupyter.widgets.components import heading, muted
-from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import FileWatcher
 
 if TYPE_CHECKING:
@@ -508,7 +508,7 @@ class SettingsEditor(VBox):
             style={"button_width": "96px"},
         )
         self.view.observe(lambda _: self._choose(), "value")
-        self.watch = FileWatcher(project.path / "training.json", guarded(self.show, status))
+        self.watch = FileWatcher(project.path / "training.json", catch_errors(self.show, status))
         self.because = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
         super().__init__([self.view, self.because, self.form, self.json], layout={"width": "100%"})
         self._choose()

@@ -32,9 +32,9 @@ from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.samples import blood_smear
 from svetlana_jupyter.widgets.components import JobProgress, muted, picture
-from svetlana_jupyter.widgets.panel import Panel, guarded
+from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.run_views import RunScores, RunTable, curves
-from svetlana_jupyter.widgets.scheduling import LatestQuestion, Pace
+from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
 from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.viewer.object_details import default_palette, patch_pictures
 
@@ -301,7 +301,7 @@ class AugmentationPreview(VBox):
         if objects:
             self._latest.ask(AugmentedQuestion(objects[self._turn % len(objects)], settings))
         else:
-            self._latest.drop()
+            self._latest.cancel()
             self.said.value, self.pictures.value = muted(_NOTHING), ""
 
     def _next(self) -> None:
@@ -390,8 +390,8 @@ class TrainingPanel(Panel):
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
-        self._pace = Pace(guarded(self._show_curves, self.status), rest=0.4)
-        self.train = self.button(
+        self._throttle = Throttle(catch_errors(self._show_curves, self.status), interval=0.4)
+        self.train = self.make_button(
             project.start_training,
             "Train",
             icon="play",
@@ -399,7 +399,7 @@ class TrainingPanel(Panel):
             tooltip="Train on all annotations; the notebook stays free",
             layout={"width": "110px", "flex": "0 0 auto"},
         )
-        self.search = self.button(
+        self.search = self.make_button(
             lambda: project.start_training(search=True),
             "Try presets anew",
             tooltip="Look for the best preset once more, within what may count, and train it; "
@@ -407,14 +407,14 @@ class TrainingPanel(Panel):
             layout={"width": "140px", "flex": "0 0 auto"},
         )
         self.search.add_class("sv-quiet")
-        self.job = JobProgress(stop=lambda: self.do(project.stop))
+        self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.readiness = HTML(layout={"margin": "0 0 0 12px", "flex": "1 1 auto"})
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
         self.result = RunScores(project)
         self.preview = AugmentationPreview(project)
-        self.runs = RunTable(project, choose=lambda name: self.do(project.choose_run, name))
+        self.runs = RunTable(project, choose=lambda name: self.run_action(project.choose_run, name))
         self.settings = SettingsEditor(project, self.status)
-        self.questions = CueCheckboxes(project, lambda allowed: self.do(self._allow, allowed))
+        self.questions = CueCheckboxes(project, lambda allowed: self.run_action(self._allow, allowed))
         titles = [_PREVIEW, _RUNS, _ADVANCED]
         self.more = Accordion(
             [self.preview, self.runs, self.settings], titles=titles, layout={"width": "100%", "margin": "6px 0 2px 0"}
@@ -431,14 +431,14 @@ class TrainingPanel(Panel):
             self.more,
             self.status,
         )
-        self.more.observe(guarded(lambda _: self._preview(), self.status), "selected_index")
-        self.settings.on_change(guarded(self._follow_settings, self.status))
-        self.watch(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
-        self.watch(self._preview, "annotations_version", "images_version")
-        self.watch(self.questions.draw_cards, "images_version", "annotations_version")
-        self.watch(lambda: self.job.show(project.job), "job")
-        self.watch(self._pace.request, "live", "job")
-        self.watch(self._show_runs, "current_run", "runs_version", "classes_version")
+        self.more.observe(catch_errors(lambda _: self._preview(), self.status), "selected_index")
+        self.settings.on_change(catch_errors(self._follow_settings, self.status))
+        self.observe_project(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
+        self.observe_project(self._preview, "annotations_version", "images_version")
+        self.observe_project(self.questions.draw_cards, "images_version", "annotations_version")
+        self.observe_project(lambda: self.job.show(project.job), "job")
+        self.observe_project(self._throttle.request, "live", "job")
+        self.observe_project(self._show_runs, "current_run", "runs_version", "classes_version")
         self._follow_settings()
         self.questions.draw_cards()
         self._show_readiness()
@@ -503,7 +503,7 @@ class TrainingPanel(Panel):
         self.runs.show()
         self.result.show()
         self._show_search()
-        self._pace.request()
+        self._throttle.request()
 
     def _preview(self) -> None:
         """Show augmented patches, while a person looks at them."""

@@ -195,12 +195,12 @@ def test_a_text_that_is_not_applied_survives_a_change_elsewhere(view, project):
 def test_a_file_edited_by_hand_is_followed(view, project):
     file = project.path / "training.json"
     file.write_text(file.read_text().replace('"epochs": 40', '"epochs": 12'))
-    view.watch.look()
+    view.watch.check()
     assert view.form.fields["epochs"].value == 12 and '"epochs": 12' in view.json.text.value
     changes = []
     view.on_change(lambda: changes.append(view.used))
     file.write_text(file.read_text().replace('"epochs"', '"epocs"'))
-    view.watch.look()
+    view.watch.check()
     assert view.view.value == JSON and "Did you mean &#x27;epochs&#x27;?" in view.json.says.value
     assert "training.json" in view._status.text and changes == [None]
     view.json.text.value = view.json.text.value.replace("epocs", "epochs")
@@ -209,7 +209,7 @@ def test_a_file_edited_by_hand_is_followed(view, project):
 
 
 def test_a_second_panel_follows_within_a_moment(project, monkeypatch):
-    monkeypatch.setattr(file_watch, "EVERY", 0.01)
+    monkeypatch.setattr(file_watch, "POLL_SECONDS", 0.01)
 
     async def change():
         first, second = SettingsEditor(project, StatusLine()), SettingsEditor(project, StatusLine())

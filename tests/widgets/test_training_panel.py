@@ -66,7 +66,7 @@ def test_the_boxes_follow_json_another_panel_and_the_file(project):
     panel.settings.json.text.value = TrainingSettings(may_use=["size", "orientation"]).to_json()
     panel.settings.json.apply.click()
     assert panel.questions.checked == {"size", "orientation"}
-    other.settings.watch.look()
+    other.settings.watch.check()
     assert other.questions.checked == {"size", "orientation"}
 
 
