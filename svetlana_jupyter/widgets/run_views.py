@@ -24,7 +24,7 @@ from svetlana_jupyter.core.allowed_cues import CUES
 from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.evaluation import report_notes, scored
-from svetlana_jupyter.widgets.components import color_swatch, format_duration, muted, side_by_side, table
+from svetlana_jupyter.widgets.components import color_swatch, format_duration, html_table, muted, side_by_side
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def model_selection_card(run: Run) -> str:
         for name, row in tried.iterrows()
     ]
     current = tried["chosen"].tolist().index(True) if tried["chosen"].any() else None
-    return f"{muted(run.choice)}<div>{table(_HEAD, rows, current)}</div>{muted(_TOO_GOOD)}"
+    return f"{muted(run.choice)}<div>{html_table(_HEAD, rows, current)}</div>{muted(_TOO_GOOD)}"
 
 
 _EMPTY = "Nothing is trained yet. After the first training, its score stands here beside a random forest's."

@@ -31,7 +31,7 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.samples import blood_smear
-from svetlana_jupyter.widgets.components import JobProgress, muted, picture
+from svetlana_jupyter.widgets.components import JobProgress, figure_html, muted
 from svetlana_jupyter.widgets.panel import Panel, guarded
 from svetlana_jupyter.widgets.run_views import RunScores, RunTable, curves
 from svetlana_jupyter.widgets.scheduling import LatestQuestion, Pace
@@ -353,7 +353,7 @@ class AugmentationPreview(VBox):
                 else f" So it is with {used.preset}, the preset that was chosen last."
             )
         self.said.value = muted(f"Object {question.label.label} in {question.label.image}. {said}")
-        figures = "".join(picture(png, "") for png in pictures)
+        figures = "".join(figure_html(png, "") for png in pictures)
         self.pictures.value = f'<div class="sv-pictures sv-varied">{figures}</div>'
 
 
