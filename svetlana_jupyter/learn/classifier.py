@@ -21,7 +21,7 @@ from torch import nn
 from svetlana_jupyter.core.io.chunks import Window
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.patches import cut_patches, patch_regions
-from svetlana_jupyter.core.settings import OWN, PatchSettings
+from svetlana_jupyter.core.settings import USER_ARCHITECTURE, PatchSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.build import build_network
 from svetlana_jupyter.learn.device import autocast_context, choose_device, keep_freed_memory, mixed_precision
@@ -201,7 +201,7 @@ class NetworkClassifier(ClassifierBase):
         A device that this machine lacks is replaced by the best it has.
         """
         settings, ndim = specification.settings, specification.ndim
-        if settings.architecture == OWN and own is None:
+        if settings.architecture == USER_ARCHITECTURE and own is None:
             raise ClassifierError(
                 f"this classifier's network is a {specification.module} that was given as an object. "
                 "Give such an object again: network=…."

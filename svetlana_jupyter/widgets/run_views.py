@@ -12,7 +12,7 @@ import pandas as pd
 from ipywidgets import HTML, Button, HBox, VBox
 
 from svetlana_jupyter.core.allowed_cues import CUES
-from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS
+from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cues
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.evaluation import report_notes, scored
 from svetlana_jupyter.widgets.components import (
@@ -292,7 +292,7 @@ class RunTable(VBox):
         return button, HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
 
     def _texts(self, run: Run) -> tuple[str, ...]:
-        allowed = run.settings.get("may_use", CUES)
+        allowed = parse_allowed_cues(run.settings.get("may_use", CUES))
         return (
             run.name,
             f"{datetime.fromisoformat(run.finished).astimezone():%Y-%m-%d %H:%M}",

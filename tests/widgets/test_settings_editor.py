@@ -105,11 +105,11 @@ def test_a_control_changes_the_settings_of_the_project(view, project, path, valu
     [
         ("epochs", 0, "epochs"),
         ("architecture", "fores", "forest"),
-        ("preset", "textur", "did you mean 'texture'?"),
+        ("preset", "textur", "Did you mean 'texture'?"),
         ("patches.size", "wide", "size"),
-        ("patches.size", "1, 2, 3, 4", "size must be one number"),
+        ("patches.size", "1, 2, 3, 4", "must be one number"),
         ("betas", "0.8", "betas"),
-        ("class_weights", '{"1": -1}', "class_weights must be more than 0"),
+        ("class_weights", '{"1": -1}', "must be more than 0"),
         ("augmentation.pipeline", '{"transform": 1}', "albumentations.to_dict"),
     ],
 )
@@ -147,7 +147,7 @@ def test_a_size_range_is_written_as_a_pair_and_nothing_is_no_bound(view, project
         field.control.value = text
         assert project.settings.size == size and view.form.says.layout.display == "none"
     field.control.value = "9, 3"
-    assert "the least and the most pixels" in view.form.says.value and project.settings.size is None
+    assert "the minimum and maximum pixels" in view.form.says.value and project.settings.size is None
     view.form.fields["exclude_border"].control.value = True
     assert project.settings.exclude_border
 
@@ -166,9 +166,9 @@ def test_json_is_checked_while_one_types_and_used_by_apply(view, project):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"epocs": 11}', "did you mean 'epochs'?"),
-        ('{"patches": {"contxt": "hide"}}', "did you mean 'context'?"),
-        ("{", "valid JSON, but line 1"),
+        ('{"epocs": 11}', "Did you mean 'epochs'?"),
+        ('{"patches": {"contxt": "hide"}}', "Did you mean 'context'?"),
+        ("{", "valid JSON at line 1"),
         ("[]", "JSON object in braces"),
         ('{"epochs": 0}', "epochs"),
     ],
@@ -201,7 +201,7 @@ def test_a_file_edited_by_hand_is_followed(view, project):
     view.on_change(lambda: changes.append(view.used))
     file.write_text(file.read_text().replace('"epochs"', '"epocs"'))
     view.watch.look()
-    assert view.view.value == JSON and "did you mean &#x27;epochs&#x27;?" in view.json.says.value
+    assert view.view.value == JSON and "Did you mean &#x27;epochs&#x27;?" in view.json.says.value
     assert "training.json" in view._status.text and changes == [None]
     view.json.text.value = view.json.text.value.replace("epocs", "epochs")
     view.json.apply.click()

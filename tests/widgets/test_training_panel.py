@@ -235,9 +235,9 @@ def test_an_invalid_settings_file_can_be_repaired_in_the_panel(quick):
     file = quick.path / "training.json"
     file.write_text('{"epocs": 3}')
     panel = TrainingPanel(quick)
-    assert "did you mean &#x27;epochs&#x27;?" in panel.settings.json.message.value
+    assert "Did you mean &#x27;epochs&#x27;?" in panel.settings.json.message.value
     panel.train.click()
-    assert "did you mean 'epochs'?" in panel.status.text and quick.job is None
+    assert "Did you mean 'epochs'?" in panel.status.text and quick.job is None
     panel.settings.json.text.value = '{"epochs": 3}'
     panel.settings.json.apply.click()
     assert quick.settings == TrainingSettings(epochs=3)

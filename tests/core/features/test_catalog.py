@@ -47,7 +47,7 @@ def test_what_uses_evidence_that_may_not_count_is_left_out(evidence):
 def test_settings_name_the_groups_there_are():
     with pytest.raises(SettingsError, match="'groups' cannot be 'shapes'"):
         TrainingSettings(measurements={"groups": ["shapes"]})
-    with pytest.raises(SettingsError, match="did you mean 'groups'"):
+    with pytest.raises(SettingsError, match="Did you mean 'groups'"):
         TrainingSettings(measurements={"group": ["shape"]})
     changed = TrainingSettings().changed(measurements={"ring": 8})
     assert changed.measurements.ring == 8 and changed.measurements.groups == MeasureSettings().groups
