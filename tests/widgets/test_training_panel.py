@@ -53,10 +53,10 @@ def test_clearing_a_box_excludes_the_cue_and_checking_allows_it_again(project, n
     panel = TrainingPanel(project)
     panel.cues.boxes[name].checkbox.value = False
     assert project.settings.may_use == ALL - {name}
-    assert f"Because {name} may not count" in panel.settings.because.value
+    assert f"Because {name} may not count" in panel.settings.cue_note.value
     panel.cues.boxes[name].checkbox.value = True
     assert project.settings == TrainingSettings()
-    assert panel.settings.because.layout.display == "none"
+    assert panel.settings.cue_note.layout.display == "none"
 
 
 def test_boxes_follow_the_json_editor_and_another_panel(project):
@@ -64,7 +64,7 @@ def test_boxes_follow_the_json_editor_and_another_panel(project):
     panel.settings.json.text.value = TrainingSettings(may_use=["size", "orientation"]).to_json()
     panel.settings.json.apply.click()
     assert panel.cues.checked == {"size", "orientation"}
-    other.settings.watch.look()
+    other.settings.file_watcher.look()
     assert other.cues.checked == {"size", "orientation"}
 
 
