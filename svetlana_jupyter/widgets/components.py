@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import HTML, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import ClassInfo
-from svetlana_jupyter.widgets.scheduling import Pace
+from svetlana_jupyter.widgets.scheduling import Throttle
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.jobs import JobState
@@ -205,7 +205,7 @@ class JobProgress(HBox):
         self.stop.on_click(lambda _: stop())
         self._job: JobState | None = None
         # A job may report many times per second; more than ten redraws per second would only load the browser.
-        self._pace = Pace(self._draw, rest=0.1)
+        self._throttle = Throttle(self._draw, interval=0.1)
         super().__init__(
             [self.bar, self.text, self.stop],
             layout={"flex": "1 1 auto", "min_width": "0", "align_items": "center", "visibility": "hidden"},
@@ -214,7 +214,7 @@ class JobProgress(HBox):
     def show(self, job: JobState | None) -> None:
         """Show the state of the project's job; hide everything if there is none."""
         self._job = job
-        self._pace.request()
+        self._throttle.request()
 
     def _draw(self) -> None:
         job = self._job

@@ -63,7 +63,7 @@ class RunScores(VBox):
         if self._project.current_run:
             self._latest.ask(self._project.run())
             return
-        self._latest.drop()
+        self._latest.cancel()
         self._clear()
         self.cards.value = f'<div class="sv-empty sv-calm">{muted(_NO_RUN)}</div>'
 

@@ -31,7 +31,7 @@ from svetlana_jupyter.core.allowed_cues import said
 from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, Settings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
 from svetlana_jupyter.widgets.components import error_html, heading, html_table, muted
-from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import FileWatcher
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class SettingsEditor(VBox):
             style={"button_width": "96px"},
         )
         self.view.observe(lambda _: self._show_view(), "value")
-        self.file_watcher = FileWatcher(project.path / "training.json", guarded(self.show, status))
+        self.file_watcher = FileWatcher(project.path / "training.json", catch_errors(self.show, status))
         self.cue_note = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
         super().__init__([self.view, self.cue_note, self.form, self.json], layout={"width": "100%"})
         self._show_view()

@@ -22,15 +22,15 @@ from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.display.channels import to_screen
 from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.thumbnails import Cut, take_thumbnails
-from svetlana_jupyter.core.io.image_pair import pair as open_pair
+from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.samples import blood_smear
 from svetlana_jupyter.widgets.components import JobProgress, figure_html, image_html, muted
-from svetlana_jupyter.widgets.panel import Panel, guarded
+from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.run_views import RunScores, RunTable, curves
-from svetlana_jupyter.widgets.scheduling import LatestQuestion, Pace
+from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
 from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.viewer.object_details import default_palette, patch_pictures
 
@@ -74,8 +74,8 @@ class TrainingPanel(Panel):
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
-        self._pace = Pace(guarded(self._show_curves, self.status), rest=0.4)
-        self.train = self.button(
+        self._throttle = Throttle(catch_errors(self._show_curves, self.status), interval=0.4)
+        self.train = self.make_button(
             project.start_training,
             "Train",
             icon="play",
@@ -83,21 +83,21 @@ class TrainingPanel(Panel):
             tooltip="Train on all annotations, in the background",
             layout={"width": "110px", "flex": "0 0 auto"},
         )
-        self.search = self.button(
+        self.search = self.make_button(
             lambda: project.start_training(search=True),
             "Search again",
             tooltip="Search for the best preset and train it. Repeated automatically once annotations have doubled.",
             layout={"width": "140px", "flex": "0 0 auto"},
         )
         self.search.add_class("sv-quiet")
-        self.job = JobProgress(stop=lambda: self.do(project.stop))
+        self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.readiness = HTML(layout={"margin": "0 0 0 12px", "flex": "1 1 auto"})
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
         self.result = RunScores(project)
         self.preview = AugmentationPreview(project)
-        self.runs = RunTable(project, choose=lambda name: self.do(project.choose_run, name))
+        self.runs = RunTable(project, choose=lambda name: self.run_action(project.choose_run, name))
         self.settings = SettingsEditor(project, self.status)
-        self.cues = CueCheckboxes(project, lambda allowed: self.do(self._allow, allowed))
+        self.cues = CueCheckboxes(project, lambda allowed: self.run_action(self._allow, allowed))
         self.more = Accordion(
             [self.preview, self.runs, self.settings],
             titles=[_PREVIEW, _RUNS, _SETTINGS],
@@ -108,14 +108,14 @@ class TrainingPanel(Panel):
             layout={"width": "100%", "align_items": "center", "flex_flow": "row wrap"},
         )
         self.children = (self._style, self.cues, buttons, self.curves, self.result, self.more, self.status)
-        self.more.observe(guarded(lambda _: self._show_preview(), self.status), "selected_index")
-        self.settings.on_change(guarded(self._follow_settings, self.status))
-        self.watch(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
-        self.watch(self._show_preview, "annotations_version", "images_version")
-        self.watch(self.cues.draw_cards, "images_version", "annotations_version")
-        self.watch(lambda: self.job.show(project.job), "job")
-        self.watch(self._pace.request, "live", "job")
-        self.watch(self._show_runs, "current_run", "runs_version", "classes_version")
+        self.more.observe(catch_errors(lambda _: self._show_preview(), self.status), "selected_index")
+        self.settings.on_change(catch_errors(self._follow_settings, self.status))
+        self.observe_project(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
+        self.observe_project(self._show_preview, "annotations_version", "images_version")
+        self.observe_project(self.cues.draw_cards, "images_version", "annotations_version")
+        self.observe_project(lambda: self.job.show(project.job), "job")
+        self.observe_project(self._throttle.request, "live", "job")
+        self.observe_project(self._show_runs, "current_run", "runs_version", "classes_version")
         self._follow_settings()
         self.cues.draw_cards()
         self.job.show(project.job)
@@ -179,7 +179,7 @@ class TrainingPanel(Panel):
         self.runs.show()
         self.result.show()
         self._show_search()
-        self._pace.request()
+        self._throttle.request()
 
     def _show_preview(self) -> None:
         """Show augmented patches, but only while that section is open: cutting patches takes time."""
@@ -340,7 +340,7 @@ def builtin_example() -> ExampleObject:
     """Return a white blood cell from the samples."""
     name, label = _SAMPLE
     folder = blood_smear()
-    opened = open_pair(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.tif")
+    opened = open_checked_pair(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.tif")
     return replace(_example(opened, index_objects(opened.mask).loc[[label]]), own_image=False)
 
 
@@ -433,7 +433,7 @@ class AugmentationPreview(VBox):
         if objects:
             self._latest.ask((objects[self._turn % len(objects)], settings))
         else:
-            self._latest.drop()
+            self._latest.cancel()
             self.message.value, self.pictures.value = muted(_NO_OBJECT), ""
 
     def _show_next(self) -> None:

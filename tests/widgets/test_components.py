@@ -11,7 +11,7 @@ from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.widgets.components import ClassButtons, JobProgress, StatusLine, format_duration, html_table
-from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.run_views import RunTable, curves
 
 NASTY = "<script>alert('x')</script> \"quoted\" & 🧬"
@@ -75,7 +75,7 @@ def test_an_expected_error_is_shown_as_its_sentence():
     def refuse():
         raise InputError("masks must be integers.")
 
-    guarded(refuse, status)()
+    catch_errors(refuse, status)()
     assert status.text == "masks must be integers."
     assert "sv-trouble" in status.value
 
@@ -86,7 +86,7 @@ def test_an_unexpected_error_is_shown_and_logged_with_its_traceback(caplog):
     def fail():
         return 1 / 0
 
-    guarded(fail, status)()
+    catch_errors(fail, status)()
     assert status.text.startswith("Something went wrong: ")
     assert "division by zero" in status.text
     assert "ZeroDivisionError" in caplog.text

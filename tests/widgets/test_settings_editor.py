@@ -189,12 +189,12 @@ def test_a_draft_survives_a_change_of_the_settings(editor, project):
 def test_changes_of_the_settings_file_are_shown(editor, project):
     file = project.path / "training.json"
     file.write_text(file.read_text().replace('"epochs": 40', '"epochs": 12'))
-    editor.file_watcher.look()
+    editor.file_watcher.check()
     assert editor.form.fields["epochs"].value == 12 and '"epochs": 12' in editor.json.text.value
     changes = []
     editor.on_change(lambda: changes.append(editor.used))
     file.write_text(file.read_text().replace('"epochs"', '"epocs"'))
-    editor.file_watcher.look()
+    editor.file_watcher.check()
     assert editor.view.value == JSON and "Did you mean &#x27;epochs&#x27;?" in editor.json.message.value
     assert "training.json" in editor._status.text and changes == [None]
     editor.json.text.value = editor.json.text.value.replace("epocs", "epochs")
@@ -203,7 +203,7 @@ def test_changes_of_the_settings_file_are_shown(editor, project):
 
 
 def test_a_second_panel_shows_the_change(project, monkeypatch):
-    monkeypatch.setattr(scheduling, "EVERY", 0.01)
+    monkeypatch.setattr(scheduling, "POLL_SECONDS", 0.01)
 
     async def change():
         first, second = SettingsEditor(project, StatusLine()), SettingsEditor(project, StatusLine())

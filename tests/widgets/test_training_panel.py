@@ -64,7 +64,7 @@ def test_boxes_follow_the_json_editor_and_another_panel(project):
     panel.settings.json.text.value = TrainingSettings(may_use=["size", "orientation"]).to_json()
     panel.settings.json.apply.click()
     assert panel.cues.checked == {"size", "orientation"}
-    other.settings.file_watcher.look()
+    other.settings.file_watcher.check()
     assert other.cues.checked == {"size", "orientation"}
 
 

@@ -202,7 +202,7 @@ class ObjectDetails(HTML):
         if label:
             self._latest.ask(Question(image, label, palette))
         else:
-            self._latest.drop()
+            self._latest.cancel()
             self._said(_EMPTY)
 
     def _answer(self, question: Question) -> Answer | str:
