@@ -16,7 +16,7 @@ from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, Togg
 from traitlets import link
 
 from svetlana_jupyter.core.display.selection import GalleryQuery, Pagination, build_gallery_table, filter_and_sort
-from svetlana_jupyter.widgets.components import ClassButtons, count, heading, muted, no_images_hint
+from svetlana_jupyter.widgets.components import ClassButtons, count_html, heading, muted, no_images_hint
 from svetlana_jupyter.widgets.gallery.grid import Captions, PatchGrid
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache, default_crop_side
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
@@ -306,7 +306,7 @@ class GalleryPanel(CommandPanel):
         self.rows = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
             recolor=lambda name, color: self.run_action(project.recolor_class, name, color),
-            found=lambda name: self.run_action(self.label, name, self.shown),
+            on_found=lambda name: self.run_action(self.label, name, self.shown),
         )
         self.set_commands(
             Command(("Enter",), "Accept", "check", "Keep each prediction as an annotation", self.accept),
@@ -525,7 +525,7 @@ class GalleryPanel(CommandPanel):
         """Bring counts, buttons and frames up to the project."""
         project = self.project
         counts = project.class_counts()
-        details = {info.id: count(int(counts[info.name])) for info in project.classes}
+        details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
         self.rows.show(project.classes, details)
         self.buttons["Undo"].disabled = not project.can_undo
         self.buttons["Redo"].disabled = not project.can_redo
