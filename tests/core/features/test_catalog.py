@@ -31,7 +31,9 @@ def test_columns_are_named_for_people_with_channel_and_unit(ndim):
 def test_a_forest_does_not_see_orientation_and_position_unless_it_is_asked_to():
     keys = {column.key for column in allowed_feature_columns(2, 1, MeasureSettings())}
     assert not {"angle", "extent", "position_y", "gradient_yy:0"} & keys
-    asked = {column.key for column in allowed_feature_columns(2, 1, MeasureSettings(groups=("orientation", "position")))}
+    asked = {
+        column.key for column in allowed_feature_columns(2, 1, MeasureSettings(groups=("orientation", "position")))
+    }
     assert {"angle", "extent", "position_y", "gradient_yy:0"} <= asked and "area" not in asked
 
 
