@@ -50,12 +50,12 @@ class DiskFeatureCache:
         self._tables: dict[str, pd.DataFrame] = {}
         self._lock = threading.Lock()
 
-    def recall(self, key: str) -> pd.DataFrame:
+    def get_features(self, key: str) -> pd.DataFrame:
         """Return the cached features of a group, indexed by object."""
         with self._lock:
             return self._get(key)
 
-    def keep(self, key: str, table: pd.DataFrame) -> None:
+    def add_features(self, key: str, table: pd.DataFrame) -> None:
         """Add features of a group; objects that are cached already keep theirs."""
         with self._lock:
             self._tables[key] = _append_new(self._get(key), table)
@@ -127,7 +127,7 @@ def needs_measuring(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSet
 def _is_cached(pair: ImagePair, objects: pd.DataFrame, group: str, settings: MeasureSettings) -> bool:
     if pair.feature_cache is None:
         return objects.empty
-    return bool(objects.index.isin(pair.feature_cache.recall(feature_cache_key(group, settings)).index).all())
+    return bool(objects.index.isin(pair.feature_cache.get_features(feature_cache_key(group, settings)).index).all())
 
 
 def measure_images(

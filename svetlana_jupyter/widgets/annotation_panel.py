@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import HTML, Button, ColorPicker, Dropdown, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import PALETTE
-from svetlana_jupyter.widgets.components import color_swatch, count, heading, muted
+from svetlana_jupyter.widgets.components import color_swatch, count_html, heading, muted
 from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.panel import Command
 
@@ -223,7 +223,7 @@ class AnnotationPanel(LabelingPanel):
         """Bring counts and buttons up to the project, then the rest."""
         project = self.project
         counts = project.class_counts()
-        self._details = {info.id: count(int(counts[info.name])) for info in project.classes}
+        self._details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
         self.new_color.value = PALETTE[len(project.classes) % len(PALETTE)]
         self.buttons["Undo"].disabled = not project.can_undo
         self.buttons["Redo"].disabled = not project.can_redo

@@ -18,7 +18,7 @@ import pandas as pd
 from ipywidgets import HTML, Accordion, Button, Checkbox, Combobox, Dropdown, HBox, Text, VBox
 
 from svetlana_jupyter.errors import InputError, SvetlanaError
-from svetlana_jupyter.widgets.components import StatusLine, heading, muted, table
+from svetlana_jupyter.widgets.components import StatusLine, heading, html_table, muted
 from svetlana_jupyter.widgets.new_project_form import PairFields, field, left_out, line, note, numbers
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
@@ -161,7 +161,7 @@ def in_words(report: pd.DataFrame, image: str) -> str:
             rows.append((len(objects), meaning, _listed(report.loc[objects])))
     said = f"{len(report):,} annotated object{'' if len(report) == 1 else 's'} of {image}:"
     boxes = f"<br>{muted(_BOXES)}" if report.attrs.get("matched_by") == "boxes" else ""
-    return f"{muted(said)}{table(['', 'Annotated objects', 'Which'], rows)}{boxes}"
+    return f"{muted(said)}{html_table(['', 'Annotated objects', 'Which'], rows)}{boxes}"
 
 
 def _listed(report: pd.DataFrame) -> str:
@@ -296,7 +296,8 @@ def in_words_import_form(missed: pd.DataFrame) -> str:
         for row in first.to_dict("records")
     ]
     more = f"and {len(missed) - len(rows):,} more" if len(missed) > len(rows) else ""
-    return f'<div class="sv-pairs">{table(["Image", "Object", "Class", "Not taken because"], rows)}{muted(more)}</div>'
+    listed = html_table(["Image", "Object", "Class", "Not taken because"], rows)
+    return f'<div class="sv-pairs">{listed}{muted(more)}</div>'
 
 
 def _here(sentence: str) -> str:
@@ -365,7 +366,7 @@ class ImagesPanel(Panel):
         titles = ["Name", *(group.capitalize() for group in groups), "Shape", "Type", "Objects", "Annotated", "Mask"]
         more = len(entries) - len(rows)
         said = f"and {more:,} more" if more else ""
-        self.listing.value = f'<div class="sv-pairs">{table(titles, rows)}{muted(said)}</div>' if rows else ""
+        self.listing.value = f'<div class="sv-pairs">{html_table(titles, rows)}{muted(said)}</div>' if rows else ""
         self.mask.follow()
         self.importing.follow()
 

@@ -77,7 +77,7 @@ class LabelingPanel(CommandPanel):
             act=lambda name: self.run_action(self.label, name, self.shown),
             recolor=lambda name, color: self.run_action(project.recolor_class, name, color),
             edit=edit,
-            found=lambda name: self.run_action(self._label_found, name),
+            on_found=lambda name: self.run_action(self._label_found, name),
         )
         self._kind, self._source, self._queue_source = queue, source, queue_source
         self._queue: Queue | None = None

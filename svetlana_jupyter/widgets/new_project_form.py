@@ -20,7 +20,7 @@ from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.core.io.image_pair import preview_pairs
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.components import StatusLine, heading, muted, table
+from svetlana_jupyter.widgets.components import StatusLine, heading, html_table, muted
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
@@ -176,7 +176,7 @@ def _listing(found: pd.DataFrame | str) -> str:
     if len(found) > len(shown):
         said += f" {len(shown)} are listed" + (", those with a problem first." if (~good).any() else ".")
     titles = ["", "Name", *(group.capitalize() for group in groups), "Shape", "Type", "Files", ""]
-    return muted(said) + table(titles, rows)
+    return muted(said) + html_table(titles, rows)
 
 
 def _said_of_spacing(found: pd.DataFrame | str) -> str:

@@ -15,7 +15,7 @@ from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
 from svetlana_jupyter.core.stats.metrics import Proportion
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.exporters import FORMATS
-from svetlana_jupyter.widgets.components import JobProgress, StatusLine, heading, muted, side_by_side, table
+from svetlana_jupyter.widgets.components import JobProgress, StatusLine, heading, html_table, muted, side_by_side
 from svetlana_jupyter.widgets.labeling import NO_OBJECT_SELECTED, LabelingPanel
 from svetlana_jupyter.widgets.panel import Command, catch_errors
 from svetlana_jupyter.widgets.scheduling import Debounce
@@ -233,8 +233,8 @@ class PredictionPanel(LabelingPanel):
         wide["without"] = counts.groupby("image")["left_out"].first()
         images = [(name, *map(int, row)) for name, row in zip(wide.index, wide.to_numpy())]
         self.counts.value = side_by_side(
-            table(["Class", "Objects", "Share (95 % interval)"], shares),
-            table(["Image", *project.classes.names, "Without class"], images),
+            html_table(["Class", "Objects", "Share (95 % interval)"], shares),
+            html_table(["Image", *project.classes.names, "Without class"], images),
         )
 
     def _show_exported(self) -> None:

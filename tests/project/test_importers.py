@@ -119,7 +119,7 @@ def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
     }
     assert project.classes.names == ("dim", "bright", "new one"), "the others are marks"
     assert project.annotations()["edit"].nunique() == 1
-    assert "Imported 4 annotations" in project.status and "1 are given two classes" in project.status
+    assert "Imported 4 annotations" in project.status and "1 have two classes" in project.status
 
 
 def test_positions_find_the_object_under_them(project: Project, wells: Path) -> None:

@@ -10,7 +10,7 @@ from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.runs import Run
-from svetlana_jupyter.widgets.components import ClassButtons, JobProgress, StatusLine, format_duration, table
+from svetlana_jupyter.widgets.components import ClassButtons, JobProgress, StatusLine, format_duration, html_table
 from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.run_views import RunTable, curves
 
@@ -62,7 +62,7 @@ def test_no_text_becomes_markup(rows):
     status.warn(NASTY)
     runs.show()
     rows.show(classes, {})
-    shown = status.value + table([NASTY], [[NASTY], [next(iter(classes))]]) + runs.children[1].children[1].value
+    shown = status.value + html_table([NASTY], [[NASTY], [next(iter(classes))]]) + runs.children[1].children[1].value
     assert "<script" not in shown
     assert shown.count("&lt;script&gt;") == 5
     assert "🧬" in shown
