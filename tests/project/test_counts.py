@@ -74,7 +74,9 @@ def test_what_the_test_set_does_not_say_yet_is_said(more: Project) -> None:
 def test_only_what_is_counted_tells_and_too_little_of_it_is_said(more: Project) -> None:
     predicted(more, wrong=2)
     answered(more)
-    with pytest.raises(ProjectError, match=r"only 0 objects of the test set are among those counted\. Count at least 20"):
+    with pytest.raises(
+        ProjectError, match=r"only 0 objects of the test set are among those counted\. Count at least 20"
+    ):
         more.counts(corrected=True, size=(1000, None))
 
 
