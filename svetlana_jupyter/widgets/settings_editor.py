@@ -37,7 +37,7 @@ from ipywidgets import (
     VBox,
 )
 
-from svetlana_jupyter.core.allowed_cues import said
+from svetlana_jupyter.core.allowed_cues import explain_restrictions
 from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, Settings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
 from svetlana_jupyter.widgets.components import heading, muted
@@ -540,7 +540,7 @@ class SettingsEditor(VBox):
         changed, self.used = settings != self.used, settings
         if settings is not None:
             self.form.show(settings)
-            words = said(settings)
+            words = explain_restrictions(settings)
             self.because.value, self.because.layout.display = muted(words), None if words else "none"
         elif problem:  # the text is where it can be mended
             self.view.value = JSON

@@ -14,7 +14,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from svetlana_jupyter.core import allowed_cues as candidates
+from svetlana_jupyter.core import allowed_cues
 from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, TrainingSettings
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.training_panel import (
@@ -288,7 +288,7 @@ def test_a_run_that_is_not_scored_says_so(quick, finish):
 @pytest.fixture
 def searched(annotated, monkeypatch):
     """A project whose preset was searched for."""
-    monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "plain", "forest"))
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "plain", "forest"))
     annotated.settings = TrainingSettings(epochs=2, steps=2, width=4, depth=1, folds=2, trees=10)
     annotated.train()
     return annotated
