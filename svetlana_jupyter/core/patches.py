@@ -30,13 +30,13 @@ from svetlana_jupyter.core.normalization import (
     ImageStatistics,
     blur_masks,
     erode_masks,
-    fit,
-    image_statistics,
+    fit_blurred_masks,
+    compute_image_statistics,
     joint_bbox,
     normalize,
     to_finite_float32,
     unmixing_residual,
-    widened,
+    dilate_masks,
 )
 from svetlana_jupyter.core.patch_geometry import PatchGeometry, patch_geometry, view_size_per_object
 from svetlana_jupyter.core.settings import PatchSettings
@@ -132,7 +132,7 @@ def alike(pixels: Floats, own: NDArray[np.bool_], geometry: PatchGeometry) -> tu
     some = index_last_axes(
         slice(seen.start, seen.stop, max(1, int(step / 2))) for seen, step in zip(geometry.view, steps)
     )
-    coefficients, level = fit(pixels[some], own[some], soft[some])
+    coefficients, level = fit_blurred_masks(pixels[some], own[some], soft[some])
     rounded = resampled(own.astype(np.float32), steps, shape, wide=OUTLINE_SMOOTHING)
     fills: NDArray[np.bool_] = rounded >= np.minimum(0.5, _least(rounded, own, MIN_KEPT_VOLUME / math.prod(steps)))
     pixels, soft, own = picked(pixels, steps, shape), picked(soft, steps, shape), picked(own, steps, shape)
@@ -347,9 +347,9 @@ def _finish(
     patches = np.empty((len(pixels), channels + (ready and settings.mask_channel), *pixels.shape[2:]), np.float32)
     image = normalize(pixels, inner, view, settings, statistics, patches[:, :channels])
     if settings.rim:
-        image *= _factor(~(widened(inner, [2 * width for width in rim]) & ~inner))
+        image *= _factor(~(dilate_masks(inner, [2 * width for width in rim]) & ~inner))
     hidden = count_object_only_channels(channels, settings)
-    shown = inner if settings.rim or not hidden else widened(alone, dilation)
+    shown = inner if settings.rim or not hidden else dilate_masks(alone, dilation)
     if hidden:
         image[:, -hidden:] *= _factor(shown)
     if ready:
@@ -394,4 +394,4 @@ def _windows(block: NDArray[Any], window: tuple[int, ...], places: tuple[NDArray
 def statistics_for_normalization(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
     """Return the statistics of an image that its patches are normalised by, None where they are by none."""
     by_image = settings.scope == "image" and settings.normalize in ("minmax", "max")
-    return image_statistics(image) if by_image or settings.normalize in ("percentile", "both") else None
+    return compute_image_statistics(image) if by_image or settings.normalize in ("percentile", "both") else None

@@ -17,7 +17,7 @@ from xarray import DataArray
 from svetlana_jupyter.core import normalization as normalize
 from svetlana_jupyter.core.io.chunks import group_by_block, read
 from svetlana_jupyter.core.io.image_pair import ImagePair, pair
-from svetlana_jupyter.core.normalization import BLUR_SIGMAS, blur_masks, fit, image_statistics, unmixing_residual
+from svetlana_jupyter.core.normalization import BLUR_SIGMAS, blur_masks, fit_blurred_masks, compute_image_statistics, unmixing_residual
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.patch_geometry import patch_geometry, resolve_patch_settings
 from svetlana_jupyter.core.patches import alike, cut_patches, picked, take_patch
@@ -115,7 +115,7 @@ def test_the_fit_is_that_of_least_squares(ndim):
     own, view = balls(6.0, ndim, 2), tuple(slice(0, side) for side in geometry(6.0, ndim).window)
     pixels = np.random.default_rng(4).normal(500, 40, (2, 2, *own.shape[1:])).astype(np.float32)
     soft = blur_masks(own, view)
-    coefficients, level = fit(pixels, own, soft)
+    coefficients, level = fit_blurred_masks(pixels, own, soft)
     left = unmixing_residual(pixels, own, soft, coefficients)
     for label, mask in enumerate(own):
         blurred = [gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLUR_SIGMAS]
@@ -459,9 +459,9 @@ def test_every_chunk_under_an_object_is_read_once_a_block():
 def test_statistics_of_a_large_image_are_those_of_a_bounded_sample(monkeypatch):
     rng = np.random.default_rng(0)
     image = DataArray(rng.normal(100, 10, (1, 400, 500)).astype(np.float32), dims=["c", "y", "x"])
-    whole = image_statistics(image)
+    whole = compute_image_statistics(image)
     monkeypatch.setattr(normalize, "SAMPLED_PIXELS", 20_000)
-    sampled = image_statistics(image)
+    sampled = compute_image_statistics(image)
     assert sampled.low[0] == pytest.approx(whole.low[0], abs=2.0)
     assert sampled.high[0] == pytest.approx(whole.high[0], abs=3.0)
     assert sampled != whole
