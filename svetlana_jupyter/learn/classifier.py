@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import nn
 
-from svetlana_jupyter.core.io.chunks import Window
+from svetlana_jupyter.core.io.chunks import ArrayRegion
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.patches import cut_patches, patch_regions
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE, PatchSettings
@@ -71,7 +71,7 @@ class Classifier(Protocol):
         """Yield labels (n,) and inputs (n, ...) of the objects, block after block."""
         ...
 
-    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
         """Return the parts of the image that `cut` reads for these objects."""
         ...
 
@@ -162,7 +162,7 @@ class NetworkClassifier(ClassifierBase):
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         return cut_patches(pair, objects, self.patches)
 
-    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
         return patch_regions(pair, objects, self.patches)
 
     def averaged(self) -> Self:

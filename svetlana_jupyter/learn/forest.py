@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import VERSION
 from svetlana_jupyter.core.features.compute import feature_regions, features, iter_features
-from svetlana_jupyter.core.io.chunks import Window
+from svetlana_jupyter.core.io.chunks import ArrayRegion
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
@@ -79,7 +79,7 @@ class ForestClassifier(ClassifierBase):
         settings = self.specification.settings
         return iter_features(pair, objects, settings.measurements, settings.patches.unit)
 
-    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
         return feature_regions(pair, objects, self.specification.settings.measurements)
 
     def averaged(self) -> Self:

@@ -186,7 +186,7 @@ class Reader:
         self.array = array
         self.shape: tuple[int, int] = (array.sizes["y"], array.sizes["x"])
         self.channels: int | None = array.sizes.get("c")
-        self._levels = pyramid(levels or (PyramidLevel.of(array),))
+        self._levels = pyramid(levels or (PyramidLevel.from_array(array),))
         self._depth = array.sizes.get("z", 1)
         self._cache = TileCache() if cache is None else cache
 

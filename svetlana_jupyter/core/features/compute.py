@@ -24,7 +24,7 @@ from svetlana_jupyter.core.features.region import Floats, Region
 from svetlana_jupyter.core.features.shape import shape
 from svetlana_jupyter.core.features.texture import PaddedStack, direction, texture, texture_orientation_features
 from svetlana_jupyter.core.io.chunks import (
-    Window,
+    ArrayRegion,
     group_by_block,
     index_last_axes,
     processing_block_shape,
@@ -55,7 +55,7 @@ def measure_objects(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSet
         yield measuring.table(members, window, image, mask)
 
 
-def feature_regions(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[Window]:
+def feature_regions(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[ArrayRegion]:
     """Return the parts of an image that `measure_objects` reads for some objects."""
     return [window for _, window in _Measuring(pair, objects, settings).together()]
 
@@ -91,7 +91,7 @@ class _Measuring:
         self._step = spacing / spacing.min()
         self._strides = _strides(self._last - self._first)
 
-    def together(self) -> Iterator[tuple[Integers, Window]]:
+    def together(self) -> Iterator[tuple[Integers, ArrayRegion]]:
         """Yield the objects to measure together, by position, and the part of the image to read for them."""
         sides = np.array(processing_block_shape(self._pair.image, self._pair.mask))
         wide = ((self._last - self._first) > sides).any(axis=1) | (self._strides > 1)
@@ -104,9 +104,9 @@ class _Measuring:
             margin = self._reach(stride) * stride
             low = np.maximum(self._first[members].min(axis=0) - margin, 0)
             high = np.minimum(self._last[members].max(axis=0) + margin, self._shape)
-            yield members, Window(tuple(low.tolist()), tuple(high.tolist()), stride)
+            yield members, ArrayRegion(tuple(low.tolist()), tuple(high.tolist()), stride)
 
-    def table(self, members: Integers, window: Window, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
+    def table(self, members: Integers, window: ArrayRegion, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
         """Measure the objects of one window."""
         found = []
         low, stride = np.array(window.low), window.stride

@@ -25,8 +25,8 @@ from svetlana_jupyter.core.display.selection import Selection
 from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, Sheet, draw_thumbnail_grid
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import Page, ThumbnailCache
-from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Pace, running_loop
+from svetlana_jupyter.widgets.panel import catch_errors
+from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Throttle, running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LayeredCanvas, drawing, lock
 from svetlana_jupyter.widgets.viewer.pointer import Pointer
 
@@ -178,7 +178,7 @@ _MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
 def _safe(method: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(method)
     def call(self: GridInteraction, *args: Any) -> None:
-        guarded(method, self._page.status)(self, *args)
+        catch_errors(method, self._page.status)(self, *args)
 
     return call
 
@@ -341,18 +341,18 @@ class PatchGrid(VBox):
         self._still = False
         self._key_callbacks: list[Callable[[str, SelectionId], Any]] = []
         self._turn_callbacks: list[Callable[[int], Any]] = []
-        self._pace = Pace(guarded(self._draw, self.status))
+        self._throttle = Throttle(catch_errors(self._draw, self.status))
         self._rest = Debounce(self._repaint_still)
-        self._loader = BackgroundLoader(self._pace.request, guarded(self._say_unreadable, self.status))
-        self._surface = GridCanvas(size, self._pace.request)
+        self._loader = BackgroundLoader(self._throttle.request, catch_errors(self._say_unreadable, self.status))
+        self._surface = GridCanvas(size, self._throttle.request)
         self._pointer = Pointer(self._surface.widget[-1].model_id)
         self.children = (Box([self._surface.widget]), self.status, self._pointer)
         leafing = GridInteraction(self)
         self._surface.listen(leafing)
         self._pointer.listen(leafing)
-        self._pointer.observe(guarded(lambda _: self.redraw(), self.status), "dpr")
-        self.observe(guarded(lambda _: self.redraw(), self.status), ["field", "depth", "outlines"])
-        self.observe(guarded(self._select, self.status), "selection")
+        self._pointer.observe(catch_errors(lambda _: self.redraw(), self.status), "dpr")
+        self.observe(catch_errors(lambda _: self.redraw(), self.status), ["field", "depth", "outlines"])
+        self.observe(catch_errors(self._select, self.status), "selection")
 
     @property
     def grid(self) -> GridLayout:
@@ -429,7 +429,7 @@ class PatchGrid(VBox):
 
     def redraw(self) -> None:
         """Bring the screen up to date, as soon as it can follow."""
-        self._pace.request()
+        self._throttle.request()
 
     def walk(self, down: int, right: int, extend: bool = False) -> None:
         """Select the patch beside the cursor, or with ``extend`` all from the anchor to it."""
@@ -485,12 +485,12 @@ class PatchGrid(VBox):
         page, dpr = self._page(self.objects), self._pointer.dpr
         if None in (pictures := self._album.pictures(page)):
             if running_loop() is None:
-                guarded(page.load, self.status)()
+                catch_errors(page.load, self.status)()
                 pictures = self._album.pictures(page)
             else:
                 self._loader.load_visible([page])
         elif self._next and running_loop() is not None:
-            self._loader.expect([self._page(self._next)])
+            self._loader.load_ahead([self._page(self._next)])
         key = (page, self.grid, dpr, self.outlines, tuple(picture is None for picture in pictures))
         before = self.sheet
         if before is None or before.key != key:
@@ -518,7 +518,7 @@ class PatchGrid(VBox):
 
     def _repaint_still(self) -> None:
         self._still = True
-        self._pace.request()
+        self._throttle.request()
 
     def _say_unreadable(self, error: Exception) -> None:
         raise error

@@ -27,7 +27,7 @@ from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.normalization import DOUBLED_NORMALIZATIONS
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.patch_previews import classifier_patch, patch_settings
-from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, muted, picture, share
+from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, figure_html, fraction_bar, muted
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class ObjectDetails(HTML):
         if label:
             self._latest.ask(Question(image, label, palette))
         else:
-            self._latest.drop()
+            self._latest.cancel()
             self._said(_EMPTY)
 
     def _answer(self, question: Question) -> Answer | str:
@@ -230,7 +230,7 @@ class ObjectDetails(HTML):
         if isinstance(answer, str):
             self._said(answer)
             return
-        figures = "".join(picture(png, caption) for png, caption in answer.pictures)
+        figures = "".join(figure_html(png, caption) for png, caption in answer.pictures)
         self.value = f'<div class="sv-pictures sv-beside">{figures}</div>'
         self._framed(answer.field)
 
@@ -283,7 +283,7 @@ class Inspector(VBox):
         if predicted is not None:
             info = classes.by_id(int(predicted["predicted"]))
             said = f"{color_swatch(info.color)}{html.escape(info.name)}, predicted with {predicted['probability']:.0%}"
-            details = {c.id: share(float(predicted.get(f"p_{c.id}", 0.0)), c.color) for c in classes}
+            details = {c.id: fraction_bar(float(predicted.get(f"p_{c.id}", 0.0)), c.color) for c in classes}
         annotated = f" · annotated: {classes.by_id(label.class_id).name}" if label.class_id else ""
         name = f"Object {object_id.label} in {object_id.image}{annotated}" if object_id else "No object chosen"
         self.title.value = f"<h4>{html.escape(name)}</h4>{said}"
@@ -291,6 +291,6 @@ class Inspector(VBox):
 
     def show_pictures(self, patch: bytes = b"", cam: bytes = b"", caption: str = "") -> None:
         """Show two PNGs side by side, or empty places of the same size."""
-        left = picture(patch, "What it sees") if patch else _BLANK.format(html.escape(caption))
-        right = picture(cam, "Where it looked (Grad-CAM)") if cam else _BLANK.format("&nbsp;")
+        left = figure_html(patch, "What it sees") if patch else _BLANK.format(html.escape(caption))
+        right = figure_html(cam, "Where it looked (Grad-CAM)") if cam else _BLANK.format("&nbsp;")
         self.pictures.value = f'<div class="sv-pictures">{left}{right}</div>'

@@ -26,8 +26,8 @@ from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
-from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Pace, running_loop
+from svetlana_jupyter.widgets.panel import catch_errors
+from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Throttle, running_loop
 from svetlana_jupyter.widgets.viewer.canvas import ImageCanvas, lock
 from svetlana_jupyter.widgets.viewer.interaction import SelectionId, ViewerInteraction, ViewerSelection
 from svetlana_jupyter.widgets.viewer.object_details import Field, ObjectDetails
@@ -298,15 +298,15 @@ class Viewer(ViewerSelection, VBox):
         self._field: Field | None = None
         self._still = self._moving = False
         self._key_callbacks: list[Callable[[str, SelectionId], Any]] = []
-        self._pace = Pace(guarded(self._draw, self.status))
+        self._throttle = Throttle(catch_errors(self._draw, self.status))
         self._rest = Debounce(self._sharpen)
-        self._loader = BackgroundLoader(self._pace.request, guarded(self._say_unreadable, self.status))
-        self._surface = ImageCanvas(size, self._pace.request)
+        self._loader = BackgroundLoader(self._throttle.request, catch_errors(self._say_unreadable, self.status))
+        self._surface = ImageCanvas(size, self._throttle.request)
         self._pointer = Pointer(self._surface.widget[-1].model_id)
         self._toolbar = Toolbar(self)
         self.stage = Box([self._surface.widget])
         self.stage.add_class("sv-stage")
-        self.beside = ObjectDetails(project, guarded(self._frame, self.status))
+        self.beside = ObjectDetails(project, catch_errors(self._frame, self.status))
         self.children = (self._toolbar, self.stage, self._toolbar.plane, self.status, self.beside, self._pointer)
         navigation = ViewerInteraction(self)
         self._surface.listen(navigation)
@@ -349,7 +349,7 @@ class Viewer(ViewerSelection, VBox):
     def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
         """Read what `show` would need of these ``(image, object)``, off the loop and once the screen is up to date."""
         self._coming = list(objects)
-        self._pace.request()
+        self._throttle.request()
 
     def on_key(self, act: Callable[[str, SelectionId], Any]) -> None:
         """Call ``act(key, shown)`` for each key that does not move the view.
@@ -419,7 +419,7 @@ class Viewer(ViewerSelection, VBox):
     def redraw(self) -> None:
         """Bring the screen up to date, as soon as it can follow."""
         self._still = False
-        self._pace.request()
+        self._throttle.request()
 
     def close(self) -> None:
         """Stop following the project, and remove the viewer."""
@@ -486,11 +486,11 @@ class Viewer(ViewerSelection, VBox):
             self.redraw()
         coming, self._coming = self._coming, []
         for image, label in coming:
-            self._loader.expect(self._open_images.ahead(image, label, self.view))
+            self._loader.load_ahead(self._open_images.ahead(image, label, self.view))
 
     def _sharpen(self) -> None:
         self._still = True
-        self._pace.request()
+        self._throttle.request()
 
     def _open(self) -> None:
         self._opened = self._hint = self.scene = None
@@ -547,7 +547,7 @@ class Viewer(ViewerSelection, VBox):
         ) from error
 
     def _when(self, source: traitlets.HasTraits, act: Callable[[], None], *names: str) -> None:
-        safe = guarded(act, self.status)
+        safe = catch_errors(act, self.status)
 
         def changed(change: Any) -> None:
             safe()

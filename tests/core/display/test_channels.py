@@ -121,7 +121,7 @@ def test_the_contrast_of_a_pyramid_follows_what_is_seen_close_and_not_the_means_
     while levels[-1].shape[1] > 256:
         levels.append(levels[-1].reshape(1, len(levels[-1][0]) // 2, 2, -1, 2).mean((2, 4)).astype(np.uint16))
     arrays = [xr.DataArray(level, dims=("c", "y", "x")) for level in levels]
-    reader = Reader(arrays[0], [PyramidLevel.of(array) for array in arrays])
+    reader = Reader(arrays[0], [PyramidLevel.from_array(array) for array in arrays])
     assert sample(reader).max() == 5000
 
 

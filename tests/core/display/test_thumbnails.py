@@ -31,7 +31,7 @@ from svetlana_jupyter.core.display.thumbnails import (
     take_orthoviews,
     take_thumbnails,
 )
-from svetlana_jupyter.core.io.image_pair import ImagePair, pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from tests.core.display.test_tiles import counted
 
@@ -271,7 +271,7 @@ def test_a_file_that_is_asked_directly_gives_the_same(tmp_path):
     image = np.random.default_rng(4).integers(0, 255, (90, 100, 3), np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", image, photometric="rgb", tile=(32, 32))
     tifffile.imwrite(tmp_path / "mask.tif", mask, tile=(32, 32))
-    stored = pair("a", tmp_path / "image.tif", tmp_path / "mask.tif")
+    stored = open_checked_pair("a", tmp_path / "image.tif", tmp_path / "mask.tif")
     assert stored.levels and stored.mask_levels
     objects = index_objects(stored.mask)
     direct = take_thumbnails(stored, objects, Cut(2, 13))

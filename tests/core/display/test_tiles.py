@@ -122,7 +122,7 @@ def test_a_region_is_read_from_the_coarsest_level_that_is_fine_enough(factors):
     values = np.random.default_rng(0).integers(0, 200, (5, 700, 900), np.uint8)
     arrays_ = [xr.DataArray(values[:, ::f, ::f], dims=("z", "y", "x")) for f in factors]
     image = arrays_[0].expand_dims("c")
-    reader = Reader(image, [PyramidLevel.of(array) for array in arrays_])
+    reader = Reader(image, [PyramidLevel.from_array(array) for array in arrays_])
     for stride in (1, 2, 4, 8):
         used = max(f for f in factors if f <= stride)
         region = reader.read(Box(100, 200, 600, 800), stride, plane=3)
@@ -139,7 +139,7 @@ def test_a_level_that_was_rounded_covers_the_whole_image(height, width, rounded)
     for _ in range(3):
         levels.append(np.full([int(rounded(side / 2)) for side in levels[-1].shape], 7, np.uint8))
     arrays_ = [xr.DataArray(level, dims=("y", "x")) for level in levels]
-    reader = Reader(arrays_[0], [PyramidLevel.of(array) for array in arrays_])
+    reader = Reader(arrays_[0], [PyramidLevel.from_array(array) for array in arrays_])
     for stride in (2, 4, 8):
         region = reader.read(Box(0, 0, height, width), stride)
         assert region.values.shape == (-(-height // stride), -(-width // stride))
@@ -149,7 +149,7 @@ def test_a_level_that_was_rounded_covers_the_whole_image(height, width, rounded)
 def test_a_plane_of_a_level_with_fewer_planes_is_the_one_at_the_same_depth():
     fine = xr.DataArray(np.arange(8)[:, None, None] * np.ones((1, 40, 40), int), dims=("z", "y", "x"))
     coarse = fine[::2, ::2, ::2]
-    reader = Reader(fine, [PyramidLevel.of(fine), PyramidLevel.of(coarse)])
+    reader = Reader(fine, [PyramidLevel.from_array(fine), PyramidLevel.of(coarse)])
     assert [reader.read(Box(0, 0, 40, 40), 2, plane).values[0, 0] for plane in range(8)] == [0, 0, 2, 2, 4, 4, 6, 6]
 
 

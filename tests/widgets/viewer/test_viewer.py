@@ -92,7 +92,7 @@ def test_a_project_without_images_shows_nothing_until_one_is_added(empty):
     assert viewer.status.text == ""
 
 
-@pytest.mark.parametrize("object", [1, 9, 24])
+@pytest.mark.parametrize("label", [1, 9, 24])
 def test_a_click_picks_the_object_under_it(viewer, label):
     picked = []
     viewer.on_select(lambda *what: picked.append(what))
@@ -239,7 +239,7 @@ def test_showing_an_object_brings_it_to_the_middle_well_visible(viewer):
     assert 0.15 * height < 9 * viewer.view.scale < 0.6 * height
 
 
-@pytest.mark.parametrize("object", [1, 6, 19, 24])
+@pytest.mark.parametrize("label", [1, 6, 19, 24])
 def test_an_object_at_the_border_is_on_the_screen_which_stays_on_the_image(viewer, label):
     viewer.show("right", label)
     view = viewer.scene.view
