@@ -68,7 +68,9 @@ def classifier_patch(project: Project, image: str, label: int, settings: PatchSe
     geometry = patch_geometry(settings, pair.spacing)
     places = {
         axis: first + step * np.arange(count)
-        for axis, first, step, count in zip(axes, geometry.origin(center), geometry.sampling_step, geometry.shape, strict=True)
+        for axis, first, step, count in zip(
+            axes, geometry.origin(center), geometry.sampling_step, geometry.shape, strict=True
+        )
     }
     return _named(pixels, pair, settings, "patch").assign_coords(places)
 

@@ -45,7 +45,10 @@ def test_a_uniform_object_has_no_residual_texture_in_any_optics_and_surroundings
 def test_texture_remains_and_hardly_depends_on_the_surroundings(ndim):
     masks, rng = ball(ndim), np.random.default_rng(0)
     texture = 10 * rng.standard_normal(masks.shape)
-    dark, light = (residual_texture(seen(masks, 100 + texture, outside, 0.8), masks, whole(ndim))[0, 0][masks[0]] for outside in (0, 80))
+    dark, light = (
+        residual_texture(seen(masks, 100 + texture, outside, 0.8), masks, whole(ndim))[0, 0][masks[0]]
+        for outside in (0, 80)
+    )
     plain = seen(masks, texture, 0, 0.8)[0, 0][masks[0]]
     assert np.corrcoef(dark, plain)[0, 1] > 0.85
     assert np.corrcoef(dark, light)[0, 1] > 0.98
@@ -58,9 +61,7 @@ def test_residual_texture_is_a_least_squares_residual_relative_to_the_middle(ndi
     pixels = rng.normal(500, 40, (2, 3, *masks.shape[1:])).astype(np.float32)
     found = residual_texture(pixels, masks, whole(ndim))
     for label, mask in enumerate(masks):
-        blurred = [
-            gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLUR_SIGMAS
-        ]
+        blurred = [gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLUR_SIGMAS]
         design = np.stack([np.ones(mask.sum()), *blurred], axis=1)
         middle = blurred[-1] ** 4
         for channel, values in enumerate(pixels[label]):
@@ -87,7 +88,9 @@ def test_a_margin_around_the_field_of_view_changes_nothing_even_for_larger_objec
     view = slice(5, 5 + SIDE[2]), slice(3, 3 + SIDE[2])
     found = residual_texture(pixels, masks, view)
     assert found[0, 0, 0, 5] != 0
-    np.testing.assert_allclose(found[..., *view], residual_texture(pixels[..., *view], masks[..., *view], whole(2)), atol=1e-6)
+    np.testing.assert_allclose(
+        found[..., *view], residual_texture(pixels[..., *view], masks[..., *view], whole(2)), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 4])
