@@ -150,7 +150,9 @@ def predict_on_cluster(
             }
             # In one graph, dask orders the reads of a part right before it, so that few blocks are in memory.
             tasks = [
-                predict(shared, parts[number], blocks, [pixels[block] for block in blocks], dask_key_name=(name, number))
+                predict(
+                    shared, parts[number], blocks, [pixels[block] for block in blocks], dask_key_name=(name, number)
+                )
                 for number, blocks in needed.items()
             ]
             running = dict(zip(client.compute(tasks), parts, strict=True))
