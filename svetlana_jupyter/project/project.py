@@ -47,7 +47,7 @@ from svetlana_jupyter.core.io.table_files import TableSource
 from svetlana_jupyter.core.predictions import class_map, merge_predictions, object_table, probability_map
 from svetlana_jupyter.core.queue import uncertainty_order
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
-from svetlana_jupyter.core.stats.outliers import HeldOutGroups, compare_images
+from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 from svetlana_jupyter.errors import InputError, ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.project.annotation_store import Annotations, LabelBatch, default_annotator
 from svetlana_jupyter.project.counts import (
@@ -1207,7 +1207,7 @@ class Results(Blind):
         return {name: entry.groups for name, entry in self.images.items()}
 
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
-        """Return how much of each predicted image looks unlike all annotated objects (`core.novelty.compare_images`).
+        """Return how much of each predicted image looks unlike all annotated objects.
 
         Parameters
         ----------
@@ -1229,10 +1229,10 @@ class Results(Blind):
         annotated = {str(image): int(count) for image, count in counts.items()}
         entries = self.images
         if chosen.left_out is None:
-            return compare_images(chosen.outlier_fractions({}), annotated, HeldOutGroups((), ()))
+            return flag_unfamiliar_images(chosen.outlier_fractions({}), annotated, HeldOutGroups((), ()))
         # The annotated images say what is usual, whichever are asked for.
         masks = {name: entries[name].mask_number for name in dict.fromkeys([*wanted, *annotated])}
-        found = compare_images(chosen.outlier_fractions(masks), annotated, chosen.left_out)
+        found = flag_unfamiliar_images(chosen.outlier_fractions(masks), annotated, chosen.left_out)
         return found[found.index.isin(wanted)]
 
     def compare_runs(self) -> pd.DataFrame:
