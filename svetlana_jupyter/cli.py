@@ -145,7 +145,7 @@ def predict_batch(
         unknown = [name for name in formats if name not in FORMATS]
         if unknown:
             raise InputError(f"formats are {', '.join(FORMATS)}; got {', '.join(map(repr, unknown))}.")
-        project.current_run = project.run(run).name  # here alone: the project's own choice stays
+        project.runs.choose(project.runs.get(run or None).name, keep=False)  # the choice in the project file stays
         OutputFolder(project, out)
     except SvetlanaError as error:
         say(str(error))
@@ -160,7 +160,7 @@ def predict_batch(
         return EXIT_USAGE
     except ImagesFailedError as error:
         troubles.append(str(error))
-        project.leave_out(error.images)  # an export reads images
+        project.images.leave_out(error.images)  # an export reads images
         names = [name for name in names if name not in error.images]
     except SvetlanaError as error:
         troubles.append(str(error))
@@ -185,7 +185,7 @@ ANNOTATIONS = 60
 def annotate_as_a_person_would(project: Project, truth: dict[tuple[str, int], str], count: int) -> None:
     """Label objects that the random queue hands out, by their known classes."""
     queue = project.queue("random", seed=0)
-    missing = count - int(project.class_counts().sum())
+    missing = count - int(project.annotations.class_counts().sum())
     for _ in tqdm(range(missing), desc="annotating", bar_format="{desc} {n_fmt} of {total_fmt} |{bar:30}|"):
         candidate = queue.next()
         if candidate is not None:
@@ -209,12 +209,12 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
     project.add_images(images / "images" / "{smear}.png", masks=images / "masks" / "{smear}.tif")
     say(f"{len(truth)} objects on {len(project.images)} stained blood smears: {', '.join(classes)}.")
     annotate_as_a_person_would(project, truth, ANNOTATIONS)
-    say("Annotated: " + ", ".join(f"{count} {name}" for name, count in project.class_counts().items()) + ".")
+    say("Annotated: " + ", ".join(f"{count} {name}" for name, count in project.annotations.class_counts().items()) + ".")
 
     # A given preset, so that this takes seconds; left out, the best of eight is searched for.
     network, forest = project.train(preset="default"), project.train(architecture="forest")
     for title, run in (("A random forest on measured properties", forest), ("The small neural network", network)):
-        project.choose_run(run.name)
+        project.runs.choose(run.name)
         project.predict()
         say("")
         say(f"{title}, trained in {run.seconds:.1f} s, on the objects nobody annotated:")

@@ -29,17 +29,17 @@ from svetlana_jupyter.core.stats.count_correction import ConfusionRates, correct
 from svetlana_jupyter.core.stats.metrics import LEFT_OUT, count_classes, exclusion_reasons
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.evaluation import test_set_predictions
-from svetlana_jupyter.project.test_set import FEWEST
+from svetlana_jupyter.project.test_set import MIN_ANNOTATED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from svetlana_jupyter.project.project import Results
+    from svetlana_jupyter.project.project import Project
 
 CORRECTED_COLUMNS = ("corrected", "corrected_low", "corrected_high")
 
 
-def corrected_counts(project: Results, counted: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def corrected_counts(project: Project, counted: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, str]:
     """Return how many objects of each class there are: those annotated, and those predicted as the test set corrects.
 
     Parameters
@@ -73,21 +73,21 @@ def corrected_counts(project: Results, counted: pd.DataFrame, by: Sequence[str])
     return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED_COLUMNS]), says
 
 
-def _recognition(project: Results, counted: pd.DataFrame) -> tuple[ConfusionRates, str]:
+def _recognition(project: Project, counted: pd.DataFrame) -> tuple[ConfusionRates, str]:
     """Learn how the classes are recognised from what of the test set is counted."""
-    table, says = test_set_predictions(project, project.run())
+    table, says = test_set_predictions(project, project.runs.current)
     if table is None:
         raise ProjectError(
             f"Counts cannot be corrected yet. {says}"
             if says
-            else "Counts are corrected by a test set, and there is none: draw one with project.draw_test_set(100) and "
+            else "Counts are corrected by a test set, and there is none: draw one with project.test_set.draw(100) and "
             'annotate it (project.queue("test") brings it).'
         )
     ids = pd.MultiIndex.from_frame(counted[["image", "object"]])
     table = table[pd.MultiIndex.from_frame(table[["image", "object"]]).isin(ids)]
-    if len(table) < FEWEST:
+    if len(table) < MIN_ANNOTATED:
         raise ProjectError(
-            f"Counts cannot be corrected: only {len(table)} objects of the test set are among those counted, {FEWEST} "
+            f"Counts cannot be corrected: only {len(table)} objects of the test set are among those counted, {MIN_ANNOTATED} "
             "are needed."
         )
     columns = table["truth"], table["predicted"], list(project.classes.ids), table["group"], table["stands_for"]
@@ -105,14 +105,14 @@ COUNT_COLUMNS = ("class", "count", "total", "fraction", "low", "high", *CORRECTE
 
 
 def counts(
-    project: Results,
+    project: Project,
     by: Sequence[str] | str,
     conditions: TableSource | None,
     exclude_border: bool,
     size: tuple[float | None, float | None],
     corrected: bool = False,
 ) -> pd.DataFrame:
-    """Return what `Results.counts` does."""
+    """Return what `Project.counts` does."""
     by = [by] if isinstance(by, str) else list(by)
     low, high = _checked(size)
     images, said = images_with_conditions(project, conditions)
@@ -143,7 +143,7 @@ def counts(
     return result
 
 
-def images_with_conditions(project: Results, conditions: TableSource | None) -> tuple[pd.DataFrame, str]:
+def images_with_conditions(project: Project, conditions: TableSource | None) -> tuple[pd.DataFrame, str]:
     """Return one row an image: its grouping columns and conditions; and what is to be said of rows without partner."""
     entries = project.images
     index = pd.Index(list(entries), name="image", dtype="object")
@@ -242,13 +242,13 @@ class CountComparison:
 
 
 def compare_counts(
-    project: Results,
+    project: Project,
     manual: TableSource | Mapping[str, float],
     class_name: str | None,
     exclude_border: bool,
     size: tuple[float | None, float | None],
 ) -> CountComparison:
-    """Return what `Analysis.compare_counts` does."""
+    """Return what `Project.compare_counts` does."""
     if isinstance(manual, Mapping):
         manual = pd.DataFrame({"image": list(manual), "count": list(manual.values())})
     table = read_table(manual, "a table of counts")
@@ -276,7 +276,7 @@ def compare_counts(
 
 
 def _one_class(
-    project: Results, table: pd.DataFrame, keys: list[str], class_name: str | None
+    project: Project, table: pd.DataFrame, keys: list[str], class_name: str | None
 ) -> tuple[str, pd.DataFrame]:
     """Return the class that was counted, and the table with its counts in a column ``manual``."""
     names = project.classes.names

@@ -27,15 +27,15 @@ from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, Reliability, class_ids, reliability
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.project.runs import Run, uncalibrated_column
-from svetlana_jupyter.project.test_set import FEWEST, MIN_ANNOTATED_FRACTION
+from svetlana_jupyter.project.test_set import MIN_ANNOTATED, MIN_ANNOTATED_FRACTION
 from svetlana_jupyter.project.training_job import digest, select_training_objects
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.stats.metrics import Estimate
-    from svetlana_jupyter.project.project import Results
+    from svetlana_jupyter.project.project import Project
 
 
-def test_set_predictions(project: Results, run: Run) -> tuple[pd.DataFrame | None, str]:
+def test_set_predictions(project: Project, run: Run) -> tuple[pd.DataFrame | None, str]:
     """Return truth and prediction of the test set, and a sentence on it.
 
     Returns
@@ -46,13 +46,13 @@ def test_set_predictions(project: Results, run: Run) -> tuple[pd.DataFrame | Non
     str
         What the objects are, or why there is no table; "" without a test set.
     """
-    known = project.test_set()
+    known = project.test_set.table()
     if known.empty:
         return None, ""
     answered = known["action"].isin(["label", "ambiguous", "bad_segmentation"]).sum()
     truth = known[known["action"] == "label"]
-    if answered < MIN_ANNOTATED_FRACTION * len(known) or len(truth) < FEWEST:
-        needed = max(FEWEST, math.ceil(MIN_ANNOTATED_FRACTION * len(known)))
+    if answered < MIN_ANNOTATED_FRACTION * len(known) or len(truth) < MIN_ANNOTATED:
+        needed = max(MIN_ANNOTATED, math.ceil(MIN_ANNOTATED_FRACTION * len(known)))
         return None, (
             f"The test set counts once {needed} of its {len(known)} objects are annotated; {answered} are "
             '(project.queue("test") brings the others).'
@@ -298,7 +298,7 @@ class Evaluation:
         return report_json(self)
 
 
-def evaluate(project: Results, run: Run) -> Evaluation:
+def evaluate(project: Project, run: Run) -> Evaluation:
     """Return all that is known of a run."""
     labels, _ = select_training_objects(project, run.settings.get("exclude_border", False), run.settings.get("size"))
     outdated = run.annotations != digest(labels["class_id"])
@@ -307,17 +307,17 @@ def evaluate(project: Results, run: Run) -> Evaluation:
     return replace(found, text=text, outdated=outdated, images=images, warning=run.warning)
 
 
-def scored(project: Results, run: Run) -> Evaluation:
+def scored(project: Project, run: Run) -> Evaluation:
     """Score what was predicted of the test set once it is annotated, else of annotated objects that were held out."""
     stopped = " The training was stopped early." if run.stopped else ""
     blind, said = test_set_predictions(project, run)
     if blind is not None:
-        aside = Counter(project.test_set()["action"])
+        aside = Counter(project.test_set.table()["action"])
         return _scored(project, run, "blind test set", {"network": blind}, f"{said}{stopped}", aside)
     said = f" {said}" if said else ""
     known = {name: run.held_out(name) for name in ("network", "forest")}
     tables = {name: _merged(table, project) for name, table in known.items() if table is not None}
-    aside = Counter(project.mark_counts())
+    aside = Counter(project.annotations.flag_counts())
     if "network" not in tables:
         return Evaluation(run.name, "not known yet", f"{run.note}{stopped}{said}", left_out=_left_out(aside))
     found = _scored(project, run, "cross-validation", tables, f"{run.note}{stopped}", aside)
@@ -327,7 +327,7 @@ def scored(project: Results, run: Run) -> Evaluation:
 
 
 def _scored(
-    project: Results, run: Run, source: str, tables: Mapping[str, pd.DataFrame], note: str, aside: Counter[str]
+    project: Project, run: Run, source: str, tables: Mapping[str, pd.DataFrame], note: str, aside: Counter[str]
 ) -> Evaluation:
     """Return the report of tables of truth and prediction, by architecture."""
     # A class that was added since the training is in nothing predicted, but may be in the truth.
@@ -357,7 +357,7 @@ def _left_out(marks: Counter[str]) -> dict[str, int]:
     return {mark: marks[mark] for mark in ("ambiguous", "bad_segmentation")}
 
 
-def _merged(table: pd.DataFrame, project: Results) -> pd.DataFrame:
+def _merged(table: pd.DataFrame, project: Project) -> pd.DataFrame:
     """Return a held-out table in which merged classes are one."""
     merged = project.classes.merged
     if not merged or not class_ids(table):
@@ -373,7 +373,7 @@ def _reliability(table: pd.DataFrame, prefix: str, right: np.ndarray) -> Reliabi
     return reliability(table[columns].max(axis=1).to_numpy(float), right) if columns else None
 
 
-def _over(project: Results, table: pd.DataFrame, by: Sequence[str] | None) -> str:
+def _over(project: Project, table: pd.DataFrame, by: Sequence[str] | None) -> str:
     """Say what the intervals are over."""
     groups, images = table["group"].nunique(), table["image"].unique()
     if groups == 1:
@@ -385,8 +385,8 @@ def _over(project: Results, table: pd.DataFrame, by: Sequence[str] | None) -> st
     return f"{groups} groups ({', '.join(columns)})" if columns else f"{groups} images"
 
 
-def compare_runs(project: Results) -> pd.DataFrame:
-    """Return one row a run, the latest first; see `Results.compare_runs`."""
+def compare_runs(project: Project) -> pd.DataFrame:
+    """Return one row a run, the latest first; see `Project.compare_runs`."""
     rows = []
     for run in reversed(project.runs):
         known = scored(project, run)

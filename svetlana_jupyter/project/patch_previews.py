@@ -141,13 +141,13 @@ def check_pipeline(project: Project, settings: TrainingSettings) -> None:
     kinds = {(len(entry.shape), len(entry.channels)): name for name, entry in project.images.items()} or {(2, 3): ""}
     annotated = list(_labels(project).index.unique("image"))
     for (ndim, channels), image in kinds.items():
-        if image and all(project.is_indexed(name) for name in annotated or [image]):  # how large patches are is known
+        if image and all(project.images.is_indexed(name) for name in annotated or [image]):  # how large patches are is known
             settings = settings.changed(patches=patch_settings(project, image, settings))
         build_pipeline(settings, ndim, channels)
 
 
 def _labels(project: Project) -> pd.Series[int]:
-    with project._lock:
+    with project._folder.lock:
         return project.labels().query("action == 'label'")["class_id"]
 
 

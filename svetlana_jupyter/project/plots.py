@@ -36,7 +36,7 @@ from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.counts import CountComparison
-    from svetlana_jupyter.project.project import Results
+    from svetlana_jupyter.project.project import Project
 
 INK, QUIET = "#333333", "#8a8a8a"
 MARKERS = "oD^svP*X"
@@ -194,7 +194,7 @@ def plot_counts(
     Parameters
     ----------
     table : DataFrame
-        As of `Results.counts`, by the columns of ``by`` and ``replicates``.
+        As of `Project.counts`, by the columns of ``by`` and ``replicates``.
     by : sequence of str
         What makes the groups along the axis; all are one group without.
     replicates : sequence of str
@@ -290,14 +290,14 @@ _PIXELS = 96  # samples along a picture's side, at most
 _ROOM = 1.4  # sides of a usual object that a picture shows
 
 
-def plot_gallery(project: Results, table: pd.DataFrame, n: int) -> Figure:
+def plot_gallery(project: Project, table: pd.DataFrame, n: int) -> Figure:
     """Plot the ``n`` most and least certain objects of each predicted class, each with its outline.
 
     Parameters
     ----------
-    project : Results
+    project : Project
     table : DataFrame
-        Rows of `Results.predictions` with a prediction.
+        Rows of `Project.predictions` with a prediction.
     n : int
     """
     shown = [info for info in project.classes if (table["predicted"] == info.name).any()]
@@ -327,7 +327,7 @@ def _ends(rows: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return ordered.iloc[:n], least
 
 
-def _pictures(project: Results, wanted: pd.DataFrame) -> dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]]:
+def _pictures(project: Project, wanted: pd.DataFrame) -> dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]]:
     sides = pd.concat([wanted["y1"] - wanted["y0"], wanted["x1"] - wanted["x0"]])
     cut = Cut.of(max(8.0, _ROOM * float(sides.quantile(0.9))), _PIXELS)
     found: dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]] = {}

@@ -18,7 +18,7 @@ from svetlana_jupyter.core.queue import (
 from svetlana_jupyter.errors import InputError, ProjectError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Results
+    from svetlana_jupyter.project.project import Project
 
 KINDS = ("random", "uncertain", "near", "image", "test")
 
@@ -31,7 +31,7 @@ class Queue:
 
     Parameters
     ----------
-    project : Results
+    project : Project
     kind : {"random", "uncertain", "near", "image", "test"}
     seed : int
         Of the random order.
@@ -48,12 +48,12 @@ class Queue:
     _position: int
 
     def __init__(
-        self, project: Results, kind: str, seed: int, images: Sequence[str], near: tuple[str, int] | None = None
+        self, project: Project, kind: str, seed: int, images: Sequence[str], near: tuple[str, int] | None = None
     ) -> None:
         if kind not in KINDS:
             raise InputError(f"a queue is one of {', '.join(KINDS)}, got {kind!r}.")
-        if kind == "test" and not project.test_objects:
-            raise ProjectError("there is no test set yet; draw one with project.draw_test_set(100).")
+        if kind == "test" and not project.test_set.objects:
+            raise ProjectError("there is no test set yet; draw one with project.test_set.draw(100).")
         if (kind == "near") != (near is not None):
             raise InputError(
                 'a queue of near objects begins at one: give it, for example kind="near", near=("P1_A1", 17).'
@@ -97,9 +97,9 @@ class Queue:
 
     def _is_open(self, candidate: QueuedObject) -> bool:
         """Whether nothing is said of an object yet, and this queue may bring it."""
-        if self._project.in_test_set(*candidate.id) != (self._kind == "test"):
+        if (candidate.id in self._project.test_set) != (self._kind == "test"):
             return False
-        return not self._project.label_of(*candidate.id).action
+        return not self._project.annotations.label_of(*candidate.id).action
 
     def _begin(self) -> None:
         self._masks = self._masks_now()
@@ -118,7 +118,7 @@ class Queue:
             return image_order((name, project.objects(name).index.to_numpy()) for name in self._images)
         if self._kind == "test":
             chosen = set(self._images)
-            return test_set_order([id for id in project.test_objects if id.image in chosen])
+            return test_set_order([id for id in project.test_set.objects if id.image in chosen])
         if self._kind == "random":
             return random_order({name: project.objects(name).index.to_numpy() for name in self._images}, self._seed)
         return uncertainty_order(project.predictions(self._images))

@@ -19,12 +19,12 @@ def project_report_html(project: Project) -> str:
     for name, entry in list(project.images.items())[:SHOWN]:
         shape = " × ".join(map(str, entry.shape))
         channels = ", ".join(entry.channels)
-        count = f"{len(project.objects(name)):,}" if project.is_indexed(name) else "not counted yet"
+        count = f"{len(project.objects(name)):,}" if project.images.is_indexed(name) else "not counted yet"
         rows.append((name, shape, entry.dtype, channels, count, str(annotated.get(name, 0))))
     head = "".join(f"<th>{text}</th>" for text in ("image", "shape", "dtype", "channels", "objects", "annotated"))
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     more = len(project.images) - SHOWN
-    counts = project.class_counts()
+    counts = project.annotations.class_counts()
     classes = " ".join(
         f'<span style="margin-right:1.2em"><span style="color:{info.color}">&#9632;</span> {escape(info.name)} '
         f"{counts[info.name]}</span>"

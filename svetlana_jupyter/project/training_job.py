@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
     from svetlana_jupyter.learn.preset_search import Found
     from svetlana_jupyter.learn.training import Epoch, FitResult
-    from svetlana_jupyter.project.project import Blind
+    from svetlana_jupyter.project.project import Project
 
 GROWN = 2  # times as many annotations as the last search had ask for another
 ROOM = 2**30  # bytes that the patches of all candidates may take together
@@ -564,8 +564,8 @@ def digest(labels: pd.Series[int]) -> str:
 Size = tuple[float | None, float | None]
 
 
-def select_training_objects(project: Blind, exclude_border: bool, size: Size | None) -> tuple[pd.DataFrame, str]:
-    """Return the rows of `Blind.training_labels` that a training learns from, and a sentence about the others.
+def select_training_objects(project: Project, exclude_border: bool, size: Size | None) -> tuple[pd.DataFrame, str]:
+    """Return the rows of `Project.training_labels` that a training learns from, and a sentence about the others.
 
     Parameters
     ----------
@@ -580,7 +580,7 @@ def select_training_objects(project: Blind, exclude_border: bool, size: Size | N
     says : str
         "" where none is left out.
     """
-    labels = project.training_labels()
+    labels = project.test_set.training_labels()
     if labels.empty or not (exclude_border or any(bound is not None for bound in size or ())):
         return labels, ""
     tables = [

@@ -88,7 +88,7 @@ class App(VBox):
         """Ask for another project; this one stays on the disk as it is."""
         if self.project.job is not None:
             raise ProjectError(
-                f"{self.project.job.named.capitalize()} is running: wait for it, or stop it, before you leave."
+                f"{self.project.job.with_article.capitalize()} is running: wait for it, or stop it, before you leave."
             )
         for panel in self.panels.values():
             panel.close()

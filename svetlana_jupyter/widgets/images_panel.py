@@ -101,7 +101,7 @@ class MaskForm(VBox):
         name = self.image.value
         if name is None:
             return
-        now = self._project.mask_file(name)
+        now = self._project.images.mask_file(name)
         self._now.value = muted(f"has {now.name}")
         self._now.tooltip = str(now)
         others = [file for file in sorted(now.parent.iterdir()) if file.suffix in _KINDS] if now.parent.is_dir() else []
@@ -358,10 +358,10 @@ class ImagesPanel(Panel):
         rows = []
         for name, entry in list(entries.items())[:_LISTED]:
             channels = f"{len(entry.channels)} channels, " if len(entry.channels) > 1 else ""
-            objects = len(project.objects(name)) if project.is_indexed(name) else "not counted yet"
+            objects = len(project.objects(name)) if project.images.is_indexed(name) else "not counted yet"
             said = [name, *(entry.groups.get(group, "") for group in groups)]
             shape = channels + " × ".join(map(str, entry.shape))
-            rows.append([*said, shape, entry.dtype, objects, int(annotated.get(name, 0)), project.mask_file(name).name])
+            rows.append([*said, shape, entry.dtype, objects, int(annotated.get(name, 0)), project.images.mask_file(name).name])
         titles = ["Name", *(group.capitalize() for group in groups), "Shape", "Type", "Objects", "Annotated", "Mask"]
         more = len(entries) - len(rows)
         said = f"and {more:,} more" if more else ""

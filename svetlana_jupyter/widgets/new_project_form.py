@@ -338,7 +338,7 @@ class NewProjectForm(VBox):
         project = Project.from_zip(path) if text.lower().endswith(".zip") else Project(path)
         for name, color in classes:
             if name not in project.classes.names:
-                project.add_class(name, color)
+                project.classes.add(name, color)
         problems = ""
         if question.images:
             spacing = numbers(question.spacing)

@@ -23,7 +23,7 @@ from ipywidgets import HTML, Button, HBox, VBox
 from svetlana_jupyter.core.allowed_cues import CUES
 from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.project.evaluation import report_notes, scored
+from svetlana_jupyter.project.evaluation import report_notes
 from svetlana_jupyter.widgets.components import color_swatch, format_duration, muted, side_by_side, table
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
@@ -213,7 +213,7 @@ class RunScores(VBox):
     def show(self) -> None:
         """Bring the scores up to the project's current run."""
         if self._project.current_run:
-            self._latest.ask(self._project.run())
+            self._latest.ask(self._project.runs.current)
             return
         self._latest.drop()
         self.cards.value = f'<div class="sv-empty sv-calm">{muted(_EMPTY)}</div>'
@@ -320,7 +320,7 @@ class RunTable(VBox):
     def _score(self, runs: tuple[Run, ...]) -> dict[tuple[str, str], tuple[str, str]]:
         found = {}
         for run in runs:
-            known = scored(self._project, run)
+            known = self._project.runs.score(run)
             found[run.name, run.note] = _accuracy(known.network), _accuracy(known.forest)
         return found
 

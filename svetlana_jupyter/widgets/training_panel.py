@@ -65,7 +65,7 @@ def find_example(project: Project) -> ExampleObject:
     """
     labels = project.labels()
     known = labels[labels["action"] == "label"].index
-    for name in [*known.get_level_values("image")[-1:], *filter(project.is_indexed, project.images)]:
+    for name in [*known.get_level_values("image")[-1:], *filter(project.images.is_indexed, project.images)]:
         objects = project.objects(name, wait=True)
         own = known[known.get_level_values("image") == name].get_level_values("object")
         whole, told = ~objects["on_border"], objects.index.isin(own)
@@ -313,10 +313,10 @@ class AugmentationPreview(VBox):
         labels = self._project.labels()
         known = [ObjectId(str(image), int(label)) for image, label in labels[labels["action"] == "label"].index]
         if known:
-            last = [id for id in self._project.touched if id in set(known)][-1:]
+            last = [id for id in self._project.annotations.last_edited if id in set(known)][-1:]
             return [*last, *(id for id in known if id not in last)]
         for name in self._project.images:
-            if self._project.is_indexed(name):
+            if self._project.images.is_indexed(name):
                 return [ObjectId(name, int(label)) for label in self._project.objects(name).index[:_COUNT]]
         return []
 
@@ -392,7 +392,7 @@ class TrainingPanel(Panel):
         super().__init__(project)
         self._pace = Pace(guarded(self._show_curves, self.status), rest=0.4)
         self.train = self.button(
-            project.start_training,
+            project.background.train,
             "Train",
             icon="play",
             button_style="primary",
@@ -400,7 +400,7 @@ class TrainingPanel(Panel):
             layout={"width": "110px", "flex": "0 0 auto"},
         )
         self.search = self.button(
-            lambda: project.start_training(search=True),
+            lambda: project.background.train(search=True),
             "Try presets anew",
             tooltip="Look for the best preset once more, within what may count, and train it; "
             "it happens by itself when there are twice as many annotations",
@@ -412,7 +412,7 @@ class TrainingPanel(Panel):
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
         self.result = RunScores(project)
         self.preview = AugmentationPreview(project)
-        self.runs = RunTable(project, choose=lambda name: self.do(project.choose_run, name))
+        self.runs = RunTable(project, choose=lambda name: self.do(project.runs.choose, name))
         self.settings = SettingsEditor(project, self.status)
         self.questions = CueCheckboxes(project, lambda allowed: self.do(self._allow, allowed))
         titles = [_PREVIEW, _RUNS, _ADVANCED]
@@ -437,7 +437,7 @@ class TrainingPanel(Panel):
         self.watch(self._preview, "annotations_version", "images_version")
         self.watch(self.questions.draw_cards, "images_version", "annotations_version")
         self.watch(lambda: self.job.show(project.job), "job")
-        self.watch(self._pace.request, "live", "job")
+        self.watch(self._pace.request, "training_curve", "job")
         self.watch(self._show_runs, "current_run", "runs_version", "classes_version")
         self._follow_settings()
         self.questions.draw_cards()
@@ -483,11 +483,11 @@ class TrainingPanel(Panel):
         project = self.project
         training = project.job is not None and project.job.kind == "training"
         if training or not project.current_run:
-            live = project.live
+            live = project.training_curve
             epochs, losses, scores = (live.epochs, live.losses, live.scores) if live else ((), (), ())
             total = (live.total if live else 0) or self._epochs()
         else:
-            history = project.run().history
+            history = project.runs.current.history
             epochs, losses = [entry["epoch"] for entry in history], [entry["loss"] for entry in history]
             scores, total = [entry.get("score") for entry in history], len(history)
         self.curves.layout.display = None if training or epochs else "none"

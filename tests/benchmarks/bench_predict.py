@@ -132,7 +132,7 @@ def watched() -> Iterator[dict[str, float]]:
 
 def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     """Return what goes over ready patches with the network alone, in both forms, and tells the seconds an object."""
-    classifier, pair = load_classifier(project.run().path), project.pair("set")
+    classifier, pair = load_classifier(project.runs.current.path), project.pair("set")
     assert isinstance(classifier, NetworkClassifier)
     objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH_SIZES[pair.ndim]
     inputs = np.concatenate([inputs for _, inputs in classifier.cut(pair, objects)])

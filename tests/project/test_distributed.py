@@ -209,7 +209,7 @@ def project(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
 def test_a_project_predicts_on_a_cluster_what_it_predicts_here(client, project, tmp_path, architecture):
     project.train(**QUICK, architecture=architecture, patches={"size": 20})
-    file = project.run().predictions_file("well")
+    file = project.runs.current.predictions_file("well")
     project.predict(client="local")
     expected = file.read_bytes()
     file.unlink()

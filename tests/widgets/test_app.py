@@ -65,5 +65,5 @@ def test_another_project_is_opened_from_the_app_but_not_under_a_running_job(proj
     assert "is there already" in form.status.text
     project.path.rename(tmp_path / "away")
     form.begin.click()
-    assert app.project is not project and app.project.label_of("left", 1).action == "label"
+    assert app.project is not project and app.project.annotations.label_of("left", 1).action == "label"
     assert app.panels["Annotate"].project is app.project

@@ -57,7 +57,7 @@ def test_no_text_becomes_markup(rows, monkeypatch):
     settings = {"preset": "default", "architecture": NASTY}
     run = Run("0001", "2026-01-01T00:00:00+00:00", settings, {}, {}, "", [], 1.0, stopped=False, note="")
     unscored = SimpleNamespace(network=None, forest=None)
-    monkeypatch.setattr("svetlana_jupyter.widgets.run_views.scored", lambda project, run: unscored)
+    monkeypatch.setattr("svetlana_jupyter.project.runs.RunStore.score", lambda runs, run: unscored)
     status, runs = StatusLine(), RunTable(SimpleNamespace(runs=[run], current_run="0001"), choose=lambda name: None)
     status.warn(NASTY)
     runs.show()

@@ -91,9 +91,9 @@ def test_what_would_become_of_annotations_is_said_before_the_mask_is_replaced(pa
         "<td>lie where the new mask has no object: what was said stays in the log</td><td>6</td>",
     ):
         assert row in said
-    assert project.label_of("A1", 2).class_id == 2, "nothing has changed yet"
+    assert project.annotations.label_of("A1", 2).class_id == 2, "nothing has changed yet"
     form.replace.click()
-    assert project.label_of("A1", 102).class_id == 2 and project.label_of("A1", 2).action == ""
+    assert project.annotations.label_of("A1", 102).class_id == 2 and project.annotations.label_of("A1", 2).action == ""
     assert panel.status.text == project.status
     assert panel.status.text.endswith("1 kept, 1 moved, 1 split, 2 merged, 1 lost")
     assert "2 → 102" in form.report.value and form.replace.disabled
@@ -136,9 +136,9 @@ def test_the_kernel_is_free_while_masks_are_compared(panel, files):
 
 def test_a_mask_is_not_replaced_under_a_running_job(panel, files, monkeypatch):
     panel.mask.path.value = str(files / "A1_again.tif")
-    monkeypatch.setattr(type(panel.project), "_check_idle", lambda self: self.run("none"))
+    monkeypatch.setattr(panel.project._jobs, "check_idle", lambda: panel.project.runs["none"])
     panel.mask.replace.click()
-    assert panel.project.images["A1"].mask_number == 0 and "there is no run" in panel.status.text
+    assert panel.project.images["A1"].mask_number == 0 and "There is no run" in panel.status.text
 
 
 def test_names_of_files_stay_text(empty, files):
@@ -184,7 +184,7 @@ def test_one_button_takes_all_of_it_back(panel_import_form, project, tmp_path):
     form.path.value = written(tmp_path, [("left", 1, "bright"), ("left", 3, "bright"), ("right", 3, "bright")])
     form.overwrite.value = True
     form.take.click()
-    assert project.class_counts().to_dict() == {"bright": 3, "dark": 0} and form.missed.value == ""
+    assert project.annotations.class_counts().to_dict() == {"bright": 3, "dark": 0} and form.missed.value == ""
     form.undo.click()
     assert project.labels()["class"].to_dict() == {("left", 1): "dark"}
     assert "taken back" in form.said.text and form.undo.layout.display == "none"

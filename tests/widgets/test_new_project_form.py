@@ -133,7 +133,7 @@ def test_a_project_is_saved_as_a_zip_and_opened_from_it(annotated, tmp_path):
     form.folder.value = str(found.rename(elsewhere / found.name))
     assert form.begin.description == "Unpack and open"
     form.begin.click()
-    assert again.project.class_counts().sum() == 12
+    assert again.project.annotations.class_counts().sum() == 12
 
 
 def test_what_the_form_cannot_do_is_said_in_it(files):

@@ -139,7 +139,7 @@ def test_a_card_draws_all_the_same_when_an_image_is_gone(tmp_path, empty):
     tifffile.imwrite(tmp_path / "a.tif", image)
     tifffile.imwrite(tmp_path / "m.tif", mask)
     empty.add("a", tmp_path / "a.tif", tmp_path / "m.tif")
-    empty.add_class("one")
+    empty.classes.add("one")
     empty.annotate("a", 1, "one")
     (tmp_path / "a.tif").unlink()
     again = type(empty)(empty.path)
@@ -231,8 +231,8 @@ def test_train_uses_what_the_controls_say(quick, finish):
     panel.settings.form.fields["width"].control.value = 4
     panel.train.click()
     finish(quick)
-    assert (quick.run().settings["epochs"], quick.run().settings["width"]) == (2, 4)
-    assert len(quick.run().history) == 2
+    assert (quick.runs.current.settings["epochs"], quick.runs.current.settings["width"]) == (2, 4)
+    assert len(quick.runs.current.history) == 2
 
 
 def test_settings_that_are_wrong_in_the_file_are_shown_and_can_be_mended_on_the_panel(quick):
@@ -295,7 +295,7 @@ def searched(annotated, monkeypatch):
 
 
 def test_what_was_tried_stands_under_the_scores_and_the_chosen_one_is_marked(searched):
-    panel, run = TrainingPanel(searched), searched.run()
+    panel, run = TrainingPanel(searched), searched.runs.current
     shown, tried = panel.result.tried.value, run.tried()
     assert run.choice in shown and "the score above is that of choosing" in shown
     rows = re.findall(
@@ -318,13 +318,13 @@ def test_presets_are_tried_anew_by_a_button(searched, finish):
     panel.search.click()
     assert panel.search.disabled
     finish(searched)
-    assert not searched.run("0003").tried().empty and searched.current_run == "0003"
+    assert not searched.runs["0003"].tried().empty and searched.current_run == "0003"
     panel.settings.form.fields["preset"].control.value = "plain"
     assert panel.search.layout.display == "none"
 
 
 def test_the_preview_says_whose_augmentation_it_shows(searched):
-    panel, chosen = TrainingPanel(searched), searched.run().settings["preset"]
+    panel, chosen = TrainingPanel(searched), searched.runs.current.settings["preset"]
     panel.open_section("Eight augmented patches")
     assert f"So it is with {chosen}, the preset that was chosen last." in panel.preview.said.value
     searched.settings = searched.settings.changed(width=6)
@@ -339,8 +339,8 @@ def test_before_a_search_there_is_nothing_to_try_anew(annotated, trained):
 
 def test_why_no_preset_was_tried_a_warning_and_remarks_are_said_as_text(trained):
     texts = {"choice": "<script> default", "warning": "<b>Augmentation</b> destroys", "remarks": ["<i>Memory ran out"]}
-    run = replace(trained.run(), **texts)
-    trained._runs[run.name] = run
+    run = replace(trained.runs.current, **texts)
+    trained.runs.add(run)
     result = TrainingPanel(trained).result
     assert "&lt;script&gt; default" in result.tried.value and "<script" not in result.tried.value
     assert "&lt;b&gt;Augmentation" in result.warning.value and 'role="alert"' in result.warning.value
@@ -348,14 +348,14 @@ def test_why_no_preset_was_tried_a_warning_and_remarks_are_said_as_text(trained)
 
 
 def test_remarks_stay_where_there_is_no_score(trained, monkeypatch):
-    trained._runs["0001"] = replace(trained.run(), remarks=["Memory ran out."])
+    trained.runs.update(replace(trained.runs.current, remarks=["Memory ran out."]))
     unscored = replace(trained.evaluate(), network=None)
     monkeypatch.setattr(trained, "evaluate", lambda run: unscored)
     assert "Memory ran out" in TrainingPanel(trained).result.notes.value
 
 
 def test_names_in_a_file_of_what_was_tried_stay_text(searched):
-    file = searched.run().path / "tried.json"
+    file = searched.runs.current.path / "tried.json"
     document = json.loads(file.read_text())
     document["tried"][1]["preset"] = "<script>x</script>"
     file.write_text(json.dumps(document))

@@ -31,7 +31,7 @@ def check_anndata(found: ResultsSnapshot) -> None:
 def write_anndata(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
     """Write ``objects.h5ad``.
 
-    ``obs`` has the columns of `Results.predictions`, with image and object, and is indexed by ``image/object``. ``X``
+    ``obs`` has the columns of `Project.predictions`, with image and object, and is indexed by ``image/object``. ``X``
     is what was measured of all objects of all images, or the probabilities of the classes where nothing was; these are
     in ``obsm["probabilities"]`` too. ``obsm["spatial"]`` holds ``x, y[, z]`` in ``uns["spatial_unit"]``: micrometres
     where all images have a spacing, else pixels. ``uns["class_colors"]`` are scanpy's.

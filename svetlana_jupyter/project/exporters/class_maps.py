@@ -40,7 +40,7 @@ def check_imagej(found: ResultsSnapshot) -> None:
 
 
 def write_imagej(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
-    """Write one class map an image, with the codes of `Results.class_map`, in ImageJ's form and in colours."""
+    """Write one class map an image, with the codes of `Project.class_map`, in ImageJ's form and in colours."""
     for image, stem in place.names.items():
         codes, spacing = found.class_map(image), found.pair(image).spacing
         with place.write_file(f"{stem}_classes.tif") as beside:

@@ -78,7 +78,7 @@ class OutputFolder:
         self.folder = folder.absolute()
         self.names = unique_file_names(project.images)
         self.now = str(self.folder)
-        self._inputs = {path.resolve() for path in project.input_files()}
+        self._inputs = {path.resolve() for path in project.images.files()}
         self._check(self.folder)
         self._manifest = self._read_manifest()
         self._run = ""
@@ -230,7 +230,7 @@ class ResultsSnapshot:
     project : Project
         For what stays as it is: images, masks and objects.
     table : DataFrame
-        `Results.predictions`.
+        `Project.predictions`.
     annotated : DataFrame
         Indexed by ``(image, object)``: ``class`` of each annotated object, and whether it is of the ``test_set``.
     classes : Classes
@@ -252,15 +252,15 @@ class ResultsSnapshot:
         images = project.images
         for image in images:
             project.objects(image, wait=True)
-        with project._lock:
+        with project._folder.lock:
             annotated = project.labels().query("action == 'label'")[["class"]]
             annotated = annotated[annotated.index.get_level_values("image").isin(list(images))]
-            apart = [project.in_test_set(str(image), int(one)) for image, one in annotated.index]
+            apart = [(str(image), int(one)) in project.test_set for image, one in annotated.index]
             return cls(
                 project,
                 project.predictions(list(images)),
                 annotated.assign(test_set=apart),
-                project.classes,
+                project.classes.scheme,
                 project.current_run,
                 {name: entry.groups for name, entry in images.items()},
             )
@@ -283,7 +283,7 @@ class ResultsSnapshot:
         return rows.droplevel("image")
 
     def counts(self) -> pd.DataFrame:
-        """Return `Results.counts` by image."""
+        """Return `Project.counts` by image."""
         return count_classes(self.table.reset_index(), self.classes.names, ["image"])
 
     def measured(self, image: str) -> pd.DataFrame:
@@ -291,11 +291,11 @@ class ResultsSnapshot:
         return cached_measurements(self.project, image)
 
     def class_map(self, image: str) -> xr.DataArray:
-        """Return `Results.class_map`."""
+        """Return `Project.class_map`."""
         return class_map(self.pair(image).mask, self.of_image(image), self.classes)
 
     def probability_map(self, image: str) -> xr.DataArray:
-        """Return `Results.probability_map`."""
+        """Return `Project.probability_map`."""
         return probability_map(self.pair(image).mask, self.of_image(image))
 
 
@@ -304,7 +304,7 @@ def to_xarray(project: Project, images: Sequence[str]) -> xr.Dataset:
     measured = {name: table for name in images if len((table := cached_measurements(project, name)).columns)}
     found = object_dataset(
         project.predictions(images),
-        project.classes,
+        project.classes.scheme,
         {name: project.pair(name).spacing for name in images},
         pd.concat(measured, names=["image"]) if measured else None,
     )

@@ -13,16 +13,16 @@ from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.importers.imported_labels import Found, ImportedLabel, resolve_image
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Dataset
+    from svetlana_jupyter.project.project import Project
 
 UNKNOWN = (255, 65535)  # the code of objects without a class in the class maps of this package
 
 
-def read_class_image(project: Dataset, file: Path, image: str | None, names: Mapping[int, str] | None) -> Found:
+def read_class_image(project: Project, file: Path, image: str | None, names: Mapping[int, str] | None) -> Found:
     """Return the class of each object: the code of most of its pixels.
 
     ``names`` says what the codes mean; by default they are the ids of the project's classes, as in
-    `Results.class_map`.
+    `Project.class_map`.
     """
     name = resolve_image(project, image, file)
     codes, mask = open_mask(file), project.pair(name).mask

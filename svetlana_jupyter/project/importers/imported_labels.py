@@ -22,7 +22,7 @@ from svetlana_jupyter.core.io.table_files import format_list, normalize_value, p
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Dataset
+    from svetlana_jupyter.project.project import Project
 
 
 class ImportedLabel(NamedTuple):
@@ -58,7 +58,7 @@ class Found:
     note: str = ""
 
 
-def image_aliases(project: Dataset) -> Mapping[str, str]:
+def image_aliases(project: Project) -> Mapping[str, str]:
     """Return the project's images by all that they may be called: their names, and those of their files."""
     found: dict[str, set[str]] = {}
     for name, entry in project.images.items():
@@ -90,7 +90,7 @@ def find_image(called: object, known: Mapping[str, str]) -> str:
     return next((known[one] for one in tried if one in known), "")
 
 
-def resolve_image(project: Dataset, image: str | None, file: Path | None) -> str:
+def resolve_image(project: Project, image: str | None, file: Path | None) -> str:
     """Return the image that a source without image names is of: the one given, of the file's name, or the only one."""
     if image is not None:
         if image not in project.images:
@@ -115,7 +115,7 @@ def _called_after(file: str, known: Mapping[str, str]) -> str:
     return find_image(max(begun, key=len), known) if begun else ""
 
 
-def objects_at(project: Dataset, image: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
+def objects_at(project: Project, image: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the object under each pixel (n, ndim); 0 on the background and beyond the image."""
     mask = project.pair(image).mask
     inside = ((places >= 0) & (places < mask.shape)).all(axis=1)
@@ -137,7 +137,7 @@ ASIDE = ("ambiguous", "bad_segmentation")
 COLUMNS = ["image", "object", "class", "outcome", "why"]
 
 
-def take(project: Dataset, found: Found, overwrite: bool) -> pd.DataFrame:
+def take(project: Project, found: Found, overwrite: bool) -> pd.DataFrame:
     """Annotate objects as a source says, and return what became of each of its rows."""
     names = _names(project, found)
     checked = [_checked(project, row, names) for row in found.rows]
@@ -145,7 +145,7 @@ def take(project: Dataset, found: Found, overwrite: bool) -> pd.DataFrame:
     outcomes: dict[ObjectId, tuple[str, str]] = {}
     chosen: dict[ObjectId, str] = {}
     for id, word in wanted.items():
-        stands = project.label_of(*id)
+        stands = project.annotations.label_of(*id)
         here = project.classes.by_id(stands.class_id).name if stands.action == "label" else stands.action
         if here == word:
             outcomes[id] = "known", ""
@@ -163,7 +163,7 @@ def take(project: Dataset, found: Found, overwrite: bool) -> pd.DataFrame:
     return report
 
 
-def _names(project: Dataset, found: Found) -> Mapping[str, str]:
+def _names(project: Project, found: Found) -> Mapping[str, str]:
     """Return how each class of the source is called here: as a class that there is, in any spelling, or as it is."""
     spelled = {plain(info.name): project.classes.by_id(info.id).name for info in project.classes.infos}
     exact = {info.name: project.classes.by_id(info.id).name for info in project.classes.infos}
@@ -180,7 +180,7 @@ def _names(project: Dataset, found: Found) -> Mapping[str, str]:
     return names
 
 
-def _checked(project: Dataset, row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
+def _checked(project: Project, row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
     word = names.get(row.class_name, "")
     if row.problem:
         return row._replace(class_name=word)
@@ -211,14 +211,14 @@ def _outcome(
     return outcomes[id] if wanted[id] == row.class_name else ("earlier", f"later it is given {wanted[id]}")
 
 
-def _write(project: Dataset, found: Found, chosen: Mapping[ObjectId, str]) -> None:
+def _write(project: Project, found: Found, chosen: Mapping[ObjectId, str]) -> None:
     """Add the classes that are new, then annotate."""
     known = {info.name for info in project.classes.infos}
     for word in dict.fromkeys(chosen.values()):
         if word not in known and word not in ASIDE:
             color = found.colors.get(word, "")
-            project.add_class(word, check_color(color) if color else None)
-    project.say_each(
+            project.classes.add(word, check_color(color) if color else None)
+    project.annotations.apply(
         {(id.image, id.label): word for id, word in chosen.items()}, f"{IMPORT_SOURCE_PREFIX}{found.source}"
     )
 

@@ -16,7 +16,7 @@ from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.importers.imported_labels import Found, ImportedLabel, file_stem
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Dataset
+    from svetlana_jupyter.project.project import Project
 
 LABELS = Path("Svetlana") / "labels"
 KEYS = ("image_path", "labels_path", "regionprops", "labels_list")
@@ -30,7 +30,7 @@ def labels_file(source: Path) -> Path | None:
     return source if source.is_file() and source.suffix == "" and zipfile.is_zipfile(source) else None
 
 
-def read_napari_svetlana(project: Dataset, file: Path, names: Mapping[int, str] | Sequence[str] | None) -> Found:
+def read_napari_svetlana(project: Project, file: Path, names: Mapping[int, str] | Sequence[str] | None) -> Found:
     """Add the images that the project lacks, and return what was said of their objects.
 
     Parameters
@@ -93,9 +93,9 @@ def _place(folder: Path, kind: str, written: object) -> Path:
     return found
 
 
-def _added(project: Dataset, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
+def _added(project: Project, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
     """Return the names of images in the project; those that are new are added, all or none."""
-    known = {file.resolve(): name for name in project.images for file in project.image_files(name)}
+    known = {file.resolve(): name for name in project.images for file in project.images.image_files(name)}
     names = [known.get(image.resolve(), file_stem(image.name)) for image, _ in pairs]
-    project.add_each({name: pair for name, pair in zip(names, pairs) if pair[0].resolve() not in known})
+    project.images.add_all({name: pair for name, pair in zip(names, pairs) if pair[0].resolve() not in known})
     return names

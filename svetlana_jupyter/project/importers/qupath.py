@@ -22,12 +22,12 @@ from svetlana_jupyter.project.importers.imported_labels import (
 )
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Dataset
+    from svetlana_jupyter.project.project import Project
 
 CLASSIFICATION = "classification"
 
 
-def read_qupath(project: Dataset, file: Path, image: str | None, column: str | None) -> Found:
+def read_qupath(project: Project, file: Path, image: str | None, column: str | None) -> Found:
     """Return what the outlines of a file say of the objects that they share more than half with; points of those under
     them.
 
@@ -61,7 +61,7 @@ def _class(shape: PolygonObject, column: str | None) -> str:
     return shape.class_name
 
 
-def _partners(project: Dataset, image: str, outlines: dict[int, list[PolygonObject]]) -> dict[int, int]:
+def _partners(project: Project, image: str, outlines: dict[int, list[PolygonObject]]) -> dict[int, int]:
     """Return the object that is more than half of what it and an outline cover together; 0 where there is none."""
     mask, objects = project.pair(image).mask, project.objects(image)
     extent = np.array(mask.shape[-2:])
@@ -93,7 +93,7 @@ def _partners(project: Dataset, image: str, outlines: dict[int, list[PolygonObje
     return found
 
 
-def _points(project: Dataset, image: str, shapes: list[PolygonObject], column: str | None) -> list[ImportedLabel]:
+def _points(project: Project, image: str, shapes: list[PolygonObject], column: str | None) -> list[ImportedLabel]:
     mask = project.pair(image).mask
     rows = []
     for shape in shapes:

@@ -23,7 +23,7 @@ from svetlana_jupyter.project.importers.imported_labels import (
 )
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Dataset
+    from svetlana_jupyter.project.project import Project
 
 IMAGE = ("image", "image name", "image file", "file name", "file", "filename")
 OBJECT = (
@@ -64,7 +64,7 @@ class _Place(NamedTuple):
     from_corner: bool
 
 
-def read_class_table(project: Dataset, source: TableSource, image: str | None, column: str | None) -> Found:
+def read_class_table(project: Project, source: TableSource, image: str | None, column: str | None) -> Found:
     """Return what a table says: a row an object, named by its number in the mask or by a place in it."""
     table = read_table(source, "a table of classes")
     file = None if isinstance(source, pd.DataFrame) else Path(source)
@@ -123,7 +123,7 @@ def _class(value: object, ilastik: bool = False) -> str:
     return "" if text.casefold() in NONE or (ilastik and text == "0") else text
 
 
-def _images(project: Dataset, table: pd.DataFrame, image: str | None, file: Path | None) -> tuple[list[str], list[str]]:
+def _images(project: Project, table: pd.DataFrame, image: str | None, file: Path | None) -> tuple[list[str], list[str]]:
     """Return the image of each row ("" where it is unknown), and how the table calls it."""
     column = find_column(table, IMAGE) if image is None else None
     if column is None:
@@ -139,7 +139,7 @@ def _images(project: Dataset, table: pd.DataFrame, image: str | None, file: Path
     return [names[text] for text in called], called
 
 
-def _by_place(project: Dataset, table: pd.DataFrame, images: list[str]) -> NDArray[np.int64]:
+def _by_place(project: Project, table: pd.DataFrame, images: list[str]) -> NDArray[np.int64]:
     objects = np.zeros(len(table), np.int64)
     of = pd.Series(images)
     for name in [one for one in dict.fromkeys(images) if one]:
@@ -155,7 +155,7 @@ def _by_place(project: Dataset, table: pd.DataFrame, images: list[str]) -> NDArr
     return objects
 
 
-def _under(project: Dataset, name: str, table: pd.DataFrame, columns: list[_Place]) -> NDArray[np.int64]:
+def _under(project: Project, name: str, table: pd.DataFrame, columns: list[_Place]) -> NDArray[np.int64]:
     """Return the object of an image that lies at the place of each row; 0 where there is none."""
     spacing = spacing_of(project.pair(name).image)
     if spacing is None and any(in_um for _, in_um, _ in columns):
