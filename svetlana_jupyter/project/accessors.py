@@ -97,7 +97,7 @@ class Plots:
         by = [by] if isinstance(by, str) else list(by)
         names = [classes] if isinstance(classes, str) else list(classes or project.classes.names)
         chosen = {project.classes.by_name(name).name for name in names}
-        images, _ = images_with_conditions(project, conditions)
+        images, _ = images_with_conditions(project.images.groups(), conditions)
         if replicates is None:
             grouping = {column for entry in project.images.values() for column in entry.groups}
             points = [column for column in images.columns if column in grouping] or ["image"]
@@ -123,7 +123,7 @@ class Plots:
         table = table[table["predicted"].notna() & table["annotation"].isna()]
         if table.empty:
             raise ProjectError("There are no predictions yet. Call project.predict() first.")
-        return plot_gallery(self._source, table, n)
+        return plot_gallery(self._source.pair, self._source.objects, self._source.classes.scheme, table, n)
 
     def confusion(self, run: str | None = None) -> Figure:
         """Plot the confusion matrix of a run, on the objects that `Project.evaluate` scores it on."""
@@ -170,9 +170,7 @@ class BackgroundJobs:
 
         ``project.training_curve`` shows the curve, and ``project.current_run`` changes once the run is finished.
         """
-        self._jobs.start(
-            "training", self._training(settings, changes, predict, network, thread_count("panel"), search)
-        )
+        self._jobs.start("training", self._training(settings, changes, predict, network, thread_count("panel"), search))
 
     def predict(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify the objects of images in the background, as `Project.predict` does."""

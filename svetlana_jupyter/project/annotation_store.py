@@ -39,7 +39,7 @@ from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.annotation_file import open_annotation_file, read_other_logs
 from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry
 from svetlana_jupyter.project.project_classes import ProjectClasses
-from svetlana_jupyter.project.storage import Notify, ProjectFolder
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
 
 FLAGS = ("ambiguous", "bad_segmentation", "skip")
 PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
@@ -98,7 +98,7 @@ class Annotations:
         annotator: str | None,
         images: ImageCollection,
         classes: ProjectClasses,
-        notify: Notify = Notify(),
+        notify: Notify = SILENT,
     ) -> None:
         self._folder, self._images, self._classes, self._notify = folder, images, classes, notify
         self.annotator = annotator or default_annotator()

@@ -18,18 +18,18 @@ import xarray as xr
 import zarr
 from xarray import DataArray
 
-from svetlana_jupyter.core.io.file_pairs import COLUMNS, find_pairs
+from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair, pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair, open_pair
 from svetlana_jupyter.core.io.images import fingerprint, open_image, open_mask
 from svetlana_jupyter.core.io.readers import hdf5_file
-from svetlana_jupyter.core.io.sources import lazy
+from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.polygons import Drawn, LazyPolygonMask, draw, fitting
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
-from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_write, draft_path
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_write, draft_path
 
 CHUNK = 512  # of which the tiles that are drawn are whole multiples
 
@@ -72,13 +72,13 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
         draft.replace(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    count = len({one.number for one in found.shapes})
+    count = len({one.label for one in found.shapes})
     return folder / "mask.zarr", _said(count, drawn, found.note, drawn.missing(found.shapes))
 
 
 def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
     """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is drawn when it is read."""
-    pixels = lazy(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
+    pixels = to_dask(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
     return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 
 
@@ -165,7 +165,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         Images whose mask file contains other objects than when it was first indexed.
     """
 
-    def __init__(self, folder: ProjectFolder, notify: Notify = Notify()) -> None:
+    def __init__(self, folder: ProjectFolder, notify: Notify = SILENT) -> None:
         self._folder, self._notify = folder, notify
         self._entries: dict[str, ImageEntry] = {}
         self._pairs: dict[str, ImagePair] = {}
@@ -202,6 +202,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
         names = [images] if isinstance(images, str) else list(images)
         return [self.entry(name).name for name in names]
 
+    def groups(self) -> dict[str, Mapping[str, str]]:
+        """Return the values of the grouping columns of each image."""
+        return {name: entry.groups for name, entry in self._entries.items()}
+
     def mask_numbers(self) -> dict[str, int]:
         """Return the number of the current mask of each image."""
         return {name: entry.mask_number for name, entry in self._entries.items()}
@@ -232,7 +236,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
     ) -> pd.DataFrame:
         """Add all images that match a pattern, as `Project.add_images` describes."""
         table = find_pairs(images, masks)
-        groups = [column for column in table if column not in COLUMNS]
+        groups = [column for column in table if column not in PAIR_COLUMNS]
         entries = []
         for row in table.index[table["problem"] == ""]:
             match = table.loc[row]
@@ -286,7 +290,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def open(self, entry: ImageEntry, mask: Source, checked: bool = False) -> ImagePair:
         """Open an image with any mask; the shapes are compared unless ``checked`` says that they match."""
-        return (open_pair if checked else pair)(
+        return (open_pair if checked else open_checked_pair)(
             entry.name,
             self._paths(entry.image),
             mask,
@@ -382,7 +386,9 @@ class ImageCollection(Mapping[str, ImageEntry]):
             mask, said = write_outline_mask(self._folder.arrays_folder(name), Path(outlines), opened_image)
             self._notes[name] = f"{name}: {said}"
         try:
-            opened = pair(name, image, mask, axes, spacing, channels, groups, cache=self._folder.cache_folder)
+            opened = open_checked_pair(
+                name, image, mask, axes, spacing, channels, groups, cache=self._folder.cache_folder
+            )
         except InputError:
             if outlines is not None:
                 shutil.rmtree(self._folder.arrays_folder(name), ignore_errors=True)

@@ -227,7 +227,9 @@ class JobRunner:
     def _claim(self, kind: JobKind) -> None:
         with self._claiming:
             if self.state is not None:
-                raise ProjectError(f"{self.state.with_article.capitalize()} is running. Wait for it, or call project.stop().")
+                raise ProjectError(
+                    f"{self.state.with_article.capitalize()} is running. Wait for it, or call project.stop()."
+                )
             self._report("")
             self._estimator = TimeEstimator()
             self._set(JobState(kind))

@@ -110,7 +110,8 @@ class MaskReplacement:
             report = status_table(match, before)
             after = self._labels_as_text(name)
         report["carried"] = [
-            tuple(label for label in new if after.get(label) == text) for new, text in zip(report["new"], report["class"])
+            tuple(label for label in new if after.get(label) == text)
+            for new, text in zip(report["new"], report["class"])
         ]
         counts = report["fate"].value_counts()
         listed = ", ".join(f"{counts[fate]} {fate}" for fate in STATUSES if fate in counts)
@@ -212,7 +213,9 @@ def status_table(match: MaskMatch, before: Mapping[int, str]) -> pd.DataFrame:
     return table
 
 
-def _match_by_pixels(folder: ProjectFolder, images: ImageCollection, entry: ImageEntry, opened: ImagePair) -> tuple[LabelMapping, Mapping[int, int], str] | None:
+def _match_by_pixels(
+    folder: ProjectFolder, images: ImageCollection, entry: ImageEntry, opened: ImagePair
+) -> tuple[LabelMapping, Mapping[int, int], str] | None:
     """Match by overlap; None where the old mask is no longer what it was, or cannot be read."""
     file = folder.absolute(entry.mask)
     try:

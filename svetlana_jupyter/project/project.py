@@ -25,15 +25,28 @@ from svetlana_jupyter.core.stats.outliers import HeldOutGroups, compare_images
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, object_ids
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, counts
+from svetlana_jupyter.project.counts import (
+    CountComparison,
+    compare_counts,
+    count_objects,
+    estimate_rates_on_test_set,
+)
 from svetlana_jupyter.project.distributed import resolve_client
-from svetlana_jupyter.project.evaluation import Evaluation, evaluate, outlying_images, scored
+from svetlana_jupyter.project.evaluation import (
+    Evaluation,
+    EvaluationData,
+    evaluate_run,
+    outlying_images,
+    score_run,
+    test_set_predictions,
+)
 from svetlana_jupyter.project.exporters import Export, ExportFinished
-from svetlana_jupyter.project.exporters.snapshot import to_xarray
-from svetlana_jupyter.project.features import MEASURED, feature_table, measure_images, needs_measuring
+from svetlana_jupyter.project.exporters.output_folder import OutputFolder
+from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot, to_xarray
+from svetlana_jupyter.project.features import DEFAULT_FEATURE_GROUPS, feature_table, measure_images, needs_measuring
 from svetlana_jupyter.project.image_collection import ImageCollection, Source
 from svetlana_jupyter.project.importers import read_imported_labels
-from svetlana_jupyter.project.importers.imported_labels import take
+from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
 from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
@@ -65,6 +78,8 @@ from svetlana_jupyter.project.training_job import (
 if TYPE_CHECKING:
     from distributed import Client
     from torch.nn import Module
+
+    from svetlana_jupyter.core.stats.count_correction import ConfusionRates
 
 
 class Project(HasTraits):
@@ -138,7 +153,7 @@ class Project(HasTraits):
         self.classes.on_edit = self.annotations.refresh
         self.trouble = self.annotations.file.trouble
         self.test_set = TestSet(self._folder, self.images, self.annotations, self.classes, notify)
-        self.runs = RunStore(self._folder, notify, self._show_run, lambda run: scored(self, run))
+        self.runs = RunStore(self._folder, notify, self._show_run, lambda run: score_run(run, self._evaluation_data()))
         self.current_run = self.runs.current_name
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report)
@@ -254,7 +269,9 @@ class Project(HasTraits):
         """Open an image with its mask, lazily."""
         return self.images.pair(name)
 
-    def objects(self, name: str, progress: Callable[[int, int], None] | None = None, wait: bool = False) -> pd.DataFrame:
+    def objects(
+        self, name: str, progress: Callable[[int, int], None] | None = None, wait: bool = False
+    ) -> pd.DataFrame:
         """Return the object table of an image (`core.objects.index_objects`), computed on first use and stored.
 
         Parameters
@@ -373,7 +390,11 @@ class Project(HasTraits):
             If the source cannot be used; nothing is changed then.
         """
         self._folder.check_writable()
-        return take(self, read_imported_labels(self, source, image, column, names), overwrite)
+        request = ImportRequest(self.images, self.classes.scheme, image, column, names)
+        labels = read_imported_labels(request, source)
+        report = apply_import(self.images, self.classes, self.annotations, labels, overwrite)
+        self.status = report.attrs["summary"]
+        return report
 
     def check_mask(self, name: str, mask: Source) -> pd.DataFrame:
         """Return what `replace_mask` would do to the annotations of an image, without changing anything.
@@ -438,7 +459,7 @@ class Project(HasTraits):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
-        check_pipeline(self, settings)
+        check_pipeline(self.images, self._labeled(), settings)
         self._folder.write_settings(settings)
 
     def preview_augmentation(
@@ -451,7 +472,8 @@ class Project(HasTraits):
         settings : TrainingSettings, optional
             Those of the project by default; their seed determines the random augmentation.
         """
-        return augmented_patches(self, image, label, settings, n)
+        settings = settings or self.settings
+        return augmented_patches(self.images, self._labeled(), self.runs, image, label, settings, n)
 
     def readiness(self) -> str:
         """Return what is missing before a training can start, as a sentence; "" if nothing is."""
@@ -541,7 +563,10 @@ class Project(HasTraits):
         self._jobs.run("prediction", self._prediction(images, run, thread_count("script"), client, resume, average))
 
     def measure(
-        self, images: Iterable[str] | None = None, groups: Iterable[str] = MEASURED, ring: float | None = None
+        self,
+        images: Iterable[str] | None = None,
+        groups: Iterable[str] = DEFAULT_FEATURE_GROUPS,
+        ring: float | None = None,
     ) -> pd.DataFrame:
         """Measure every object of the images (all by default) once, and wait; Ctrl-C keeps what is finished.
 
@@ -696,7 +721,17 @@ class Project(HasTraits):
         ProjectError
             If corrected counts are requested and there is no test set, or too little of it is annotated.
         """
-        return counts(self, by, conditions, exclude_border, size, corrected)
+
+        def estimate_rates(counted: pd.DataFrame) -> tuple[ConfusionRates, str]:
+            predictions, reason = test_set_predictions(self.runs.current, self._evaluation_data())
+            return estimate_rates_on_test_set(predictions, reason, counted, self.classes.scheme)
+
+        names, rates = self.classes.names, estimate_rates if corrected else None
+        table, remark = count_objects(
+            self.predictions(), self.images.groups(), names, by, conditions, exclude_border, size, rates
+        )
+        self.status = remark or self.status
+        return table
 
     def compare_counts(
         self,
@@ -730,13 +765,18 @@ class Project(HasTraits):
         InputError
             If no row of the table matches, or fewer than three do.
         """
-        comparison = compare_counts(self, manual, class_name, exclude_border, size)
+        comparison = compare_counts(
+            self.predictions(), self.images.groups(), self.classes.scheme, manual, class_name, exclude_border, size
+        )
         self.status = str(comparison)
         return comparison
 
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return the score of a run, with its source: the test set if it is annotated, else cross-validation."""
-        return evaluate(self, self.runs.get(run or None))
+        chosen = self.runs.get(run or None)
+        exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
+        labels, _ = self._training_objects(exclude_border, size)
+        return evaluate_run(chosen, self._evaluation_data(), labels, self.compare_images(run=chosen.name))
 
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
         """Test for each predicted image how many of its objects are unlike all annotated ones (`core.stats.outliers`).
@@ -810,7 +850,8 @@ class Project(HasTraits):
         near : (image, label), optional
             For "near".
         """
-        return Queue(self, kind, seed, self.images.chosen(images), near)
+        names = self.images.chosen(images)
+        return Queue(self.images, self.annotations, self.test_set, self.predictions, kind, seed, names, near)
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> list[Path]:
         """Write the current results to a folder of their own, and return the files.
@@ -832,17 +873,25 @@ class Project(HasTraits):
             If the folder cannot be used, a format cannot hold the results (before anything is written), or a file
             cannot be written; every file is written atomically.
         """
-        return list(Export(self, Path(folder), formats).files())
+        return list(self._prepare_export(folder, formats).files())
 
     def to_xarray(self, images: Iterable[str] | None = None) -> xr.Dataset:
         """Return the object table as a Dataset with dims ``object`` and ``class`` (`core.predictions`).
 
         It includes the measurements that were computed. ``to_netcdf("objects.nc")`` and ``to_zarr`` write it.
         """
-        return to_xarray(self, self.images.chosen(images))
+        return to_xarray(self._snapshot(self.images.chosen(images)))
 
     def _repr_html_(self) -> str:
-        return project_report_html(self)
+        return project_report_html(
+            self.path.name,
+            self.images,
+            self.labels(),
+            self.annotations.class_counts(),
+            self.classes.scheme,
+            self.current_run,
+            len(self.runs),
+        )
 
     def _bump(self, aspect: Aspect) -> None:
         name = f"{aspect}_version"
@@ -912,8 +961,47 @@ class Project(HasTraits):
             self.current_run,
         )
 
+    def _evaluation_data(self) -> EvaluationData:
+        return EvaluationData(
+            self.classes.scheme,
+            self.images.snapshot(),
+            self.annotations.flag_counts(),
+            self.test_set.table(),
+            self.images.objects,
+            self._all_probabilities,
+        )
+
+    def _snapshot(self, names: Sequence[str]) -> ResultsSnapshot:
+        """Return the present results; any thread may call this while annotating goes on."""
+        for name in names:
+            self.images.objects(name, wait=True)
+        with self._folder.lock:
+            labels = self.labels().query("action == 'label'")
+            labels = labels[labels.index.get_level_values("image").isin(names)]
+            test_set = [object_id in self.test_set for object_id in labels.index]
+            return ResultsSnapshot(
+                self.path.name,
+                self.images.pair,
+                self.images.objects,
+                self.settings,
+                self.predictions(names),
+                labels[["class", "class_id"]].assign(test_set=test_set),
+                self.classes.scheme,
+                self.current_run,
+                {name: self.images[name].groups for name in names},
+            )
+
+    def _labeled(self) -> pd.Series[int]:
+        with self._folder.lock:
+            return self.labels().query("action == 'label'")["class_id"]
+
+    def _training_objects(
+        self, exclude_border: bool, size: tuple[float | None, float | None] | None
+    ) -> tuple[pd.DataFrame, str]:
+        return select_training_objects(self.test_set.training_labels(), self.images.objects, exclude_border, size)
+
     def _missing(self, settings: TrainingSettings) -> str:
-        labels, says = select_training_objects(self, settings.exclude_border, settings.size)
+        labels, says = self._training_objects(settings.exclude_border, settings.size)
         counts = labels["class_id"].value_counts().reindex(self.classes.ids, fill_value=0)
         named = counts.set_axis(self.classes.names)
         return self.annotations.overwritten_message(self.images) or readiness(bool(self.images), named, says)
@@ -931,7 +1019,7 @@ class Project(HasTraits):
         self._folder.check_writable()
         runs = {run.name: run for run in self.runs}
         begins = resolve_training_setup(self.settings, settings, changes, network, runs)
-        labels, says = select_training_objects(self, wanted.exclude_border, wanted.size)
+        labels, says = self._training_objects(wanted.exclude_border, wanted.size)
         return TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.images.objects,
@@ -996,8 +1084,13 @@ class Project(HasTraits):
             names, run, threads, images.pair, images.objects, images.image_fingerprint, images.mask_numbers(), network
         )
 
+    def _prepare_export(self, folder: str | Path, formats: Sequence[str]) -> Export:
+        names = list(self.images)
+        output = OutputFolder(Path(folder), self.path, names, self.images.files())
+        return Export(lambda: self._snapshot(names), output, formats)
+
     def _export(self, folder: str | Path, formats: Sequence[str]) -> Work:
-        export = Export(self, Path(folder), formats)
+        export = self._prepare_export(folder, formats)
         self.last_export = None
 
         def work(stop: Stop) -> Iterator[object]:

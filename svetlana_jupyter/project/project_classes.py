@@ -7,7 +7,7 @@ from typing import Any
 
 from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.storage import Notify, ProjectFolder
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
 
 
 class ProjectClasses:
@@ -24,7 +24,7 @@ class ProjectClasses:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, folder: ProjectFolder, notify: Notify = Notify()) -> None:
+    def __init__(self, folder: ProjectFolder, notify: Notify = SILENT) -> None:
         self._folder, self._notify = folder, notify
         self._scheme = _from_json(folder.read_document()["classes"])
         self.on_edit: Callable[[], None] = lambda: None

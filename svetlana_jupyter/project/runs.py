@@ -20,12 +20,12 @@ from pyarrow.parquet import read_schema
 
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.predictions import merge_predictions
-from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.settings import TrainingSettings, parse_allowed_cues
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, calibrate
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_write, draft_path, file_name
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_write, draft_path, file_name
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -331,7 +331,7 @@ class RunStore(Sequence[Run]):
     def __init__(
         self,
         folder: ProjectFolder,
-        notify: Notify = Notify(),
+        notify: Notify = SILENT,
         show: Callable[[str], None] = lambda name: None,
         score: Callable[[Run], RunScore] | None = None,
     ) -> None:
@@ -372,7 +372,9 @@ class RunStore(Sequence[Run]):
         if not name:
             raise ProjectError("There is no trained classifier yet. Annotate some objects of each class, then train.")
         if name not in self._runs:
-            raise InputError(f"There is no run {name!r}. Choose one of the runs {', '.join(self._runs) or '(none yet)'}.")
+            raise InputError(
+                f"There is no run {name!r}. Choose one of the runs {', '.join(self._runs) or '(none yet)'}."
+            )
         return self._runs[name]
 
     def choose(self, name: str, *, keep: bool = True) -> None:
@@ -479,7 +481,7 @@ class RunStore(Sequence[Run]):
                     "finished": pd.Timestamp(run.finished),
                     "preset": run.settings["preset"],
                     "architecture": run.settings["architecture"],
-                    "may_use": _cues_as_text(run.settings.get("may_use", CUES)),
+                    "may_use": _cues_as_text(parse_allowed_cues(run.settings.get("may_use", CUES))),
                     "labels": sum(run.labels.values()),
                     "source": known.source,
                     "accuracy": accuracy.value if accuracy is not None else math.nan,
@@ -498,13 +500,28 @@ class RunStore(Sequence[Run]):
 
 
 def _cues_as_text(may_use: Collection[str]) -> str:
-    return "everything" if set(may_use) == set(CUES) else ", ".join(may_use) or "nothing but shape"
+    return "everything" if set(may_use) == set(CUES) else ", ".join(sorted(may_use)) or "nothing but shape"
 
 
-_COMPARED = (
-    "run finished preset architecture may_use labels source accuracy low high balanced forest epochs stopped seconds "
-    "annotations current"
-).split()
+_COMPARED = [
+    "run",
+    "finished",
+    "preset",
+    "architecture",
+    "may_use",
+    "labels",
+    "source",
+    "accuracy",
+    "low",
+    "high",
+    "balanced",
+    "forest",
+    "epochs",
+    "stopped",
+    "seconds",
+    "annotations",
+    "current",
+]
 
 NOTHING_PREDICTED = pd.DataFrame(
     {"predicted": pd.Series(dtype="int64"), "probability": pd.Series(dtype="float32")},

@@ -58,6 +58,9 @@ class Notify:
     trouble: Callable[[str, str | None], None] = lambda text, was: None
 
 
+SILENT = Notify()
+
+
 class ProjectFolder:
     """Paths and whole-file reads and writes of one project folder.
 

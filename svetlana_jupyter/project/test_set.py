@@ -22,7 +22,7 @@ from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.annotation_store import Annotations
 from svetlana_jupyter.project.image_collection import ImageCollection
 from svetlana_jupyter.project.project_classes import ProjectClasses
-from svetlana_jupyter.project.storage import Notify, ProjectFolder
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
 
 CSV_COLUMNS = ["drawn", "n", "per", "seed", "image", "object", "mask", "stands_for"]
 # An accuracy is reported from this number of labeled objects on, and once this fraction of the sample is annotated:
@@ -78,7 +78,7 @@ class TestSet:
         images: ImageCollection,
         annotations: Annotations,
         classes: ProjectClasses,
-        notify: Notify = Notify(),
+        notify: Notify = SILENT,
     ) -> None:
         self._folder, self._images, self._annotations = folder, images, annotations
         self._classes, self._notify = classes, notify
@@ -236,9 +236,7 @@ class TestSet:
         return list(groups.values())
 
 
-def draw_sample(
-    groups: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[str, ...], seed: int
-) -> TestSetSample:
+def draw_sample(groups: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[str, ...], seed: int) -> TestSetSample:
     """Draw ``n`` objects per group uniformly at random, or all objects of a smaller group.
 
     The same groups and seed give the same objects.

@@ -82,7 +82,9 @@ def test_the_project_knows_which_objects_were_named_together(project: Project) -
 
 def test_objects_named_together_are_held_out_together(project: Project) -> None:
     for first in range(1, 9, 2):
-        project.annotations.annotate_each({("P1_A1", first): "dim", ("P1_A1", first + 1): "bright", ("P1_A1", first + 2): "dim"})
+        project.annotations.annotate_each(
+            {("P1_A1", first): "dim", ("P1_A1", first + 1): "bright", ("P1_A1", first + 2): "dim"}
+        )
     project.annotate("P1_A1", 9, "dim")
     project.annotate("P1_A1", [10, 12], "bright")
     project.train(architecture="forest", trees=5)

@@ -49,7 +49,9 @@ def test_everything_comes_back(worked: Project, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again.labels(), worked.labels())
     pd.testing.assert_frame_equal(again.annotations.table(), worked.annotations.table())
     pd.testing.assert_frame_equal(again.predictions(["inside"]), worked.predictions(["inside"]))
-    assert again.classes == worked.classes and again.settings == worked.settings and list(again.runs) == list(worked.runs)
+    assert (
+        again.classes == worked.classes and again.settings == worked.settings and list(again.runs) == list(worked.runs)
+    )
     assert again.undo() and worked.labels().shape != again.labels().shape
     np.testing.assert_array_equal(again.pair("P1_A1").image, worked.pair("P1_A1").image)
     np.testing.assert_array_equal(again.pair("inside").mask, worked.pair("inside").mask)

@@ -90,7 +90,11 @@ def test_as_many_may_be_drawn_of_each_well(project: Project) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"n": 0}, "cannot have n=0 objects"), ({"n": 5}, "is too small"), ({"n": 9, "per": "patient"}, "no grouping column 'patient'")],
+    [
+        ({"n": 0}, "cannot have n=0 objects"),
+        ({"n": 5}, "is too small"),
+        ({"n": 9, "per": "patient"}, "no grouping column 'patient'"),
+    ],
 )
 def test_a_draw_that_cannot_be_says_why_and_keeps_nothing(project: Project, arguments, said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -103,7 +107,7 @@ def test_what_is_said_of_the_test_set_is_never_trained_on(project: Project) -> N
     answered(project)
     assert "nothing is annotated" in project.readiness() and project.annotations.class_counts().sum() == 20
     others = [(image, label) for image in project.images for label in range(1, 13)]
-    others = [id for id in others if not (id in project.test_set)]
+    others = [id for id in others if id not in project.test_set]
     project.annotations.annotate_each({id: truth(id[1]) for id in others})
     run = project.train(architecture="forest", trees=5)
     assert run.labels == {name: sum(truth(label) == name for _, label in others) for name in CLASSES}
@@ -153,7 +157,7 @@ def test_a_run_is_scored_on_the_test_set_once_it_is_annotated(project: Project) 
     assert early.source == "cross-validation" and "20 of its 24 objects are annotated; 19 are" in early.text
     answered(project)
     report = project.evaluate()
-    assert report.source == "blind test set" and report.forest is None
+    assert report.source == "test set" and report.forest is None
     said = [truth(label) for _, label in project.test_set.objects]
     guess = project.predictions().loc[[*project.test_set.objects], "predicted"]
     assert report.network.accuracy.value == pytest.approx(accuracy_score(said, guess)) == pytest.approx(21 / 24)
@@ -168,11 +172,7 @@ def test_what_is_set_aside_counts_as_looked_at_and_is_reported(project: Project)
     answered(project)
     project.annotations.flag_each(project.test_set.objects[:2], "bad_segmentation")
     report = project.evaluate()
-    assert (
-        report.source == "blind test set"
-        and report.network.accuracy.n == 22
-        and report.left_out["bad_segmentation"] == 2
-    )
+    assert report.source == "test set" and report.network.accuracy.n == 22 and report.left_out["bad_segmentation"] == 2
 
 
 def test_objects_count_for_as_many_as_they_stand_for(project: Project) -> None:

@@ -233,7 +233,7 @@ def test_the_test_set_is_offered_once_it_is_drawn(panel, project):
     project.test_set.draw(20)
     assert panel.test_set.layout.display is None and "Test set: 0 of 20" in panel.answered.value
     press(panel, "n")
-    assert not (panel.shown in project.test_set), "what is drawn at random is trained on"
+    assert panel.shown not in project.test_set, "what is drawn at random is trained on"
 
 
 def test_next_brings_the_test_set_and_it_is_counted(panel, project):
@@ -253,7 +253,7 @@ def test_next_brings_the_test_set_and_it_is_counted(panel, project):
     assert "19 of 20 annotated" in panel.answered.value and panel.shown == seen[-1]
     panel.source.value = "random"
     press(panel, "n")
-    assert not (panel.shown in project.test_set) and "drawn at random" in panel.status.text
+    assert panel.shown not in project.test_set and "drawn at random" in panel.status.text
 
 
 def test_a_skipped_object_of_the_test_set_is_not_annotated(panel, project):

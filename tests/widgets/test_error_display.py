@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_takes_no_key_and_loses_none(panel, project, monkeyp
     assert Project(project.path).annotations.class_counts().to_dict() == {"bright": 1, "dark": 1}
 
 
-HIDDEN_SETTINGS = """
+OTHER_KERNEL = """
 import sys
 from svetlana_jupyter.project.project import Project
 project = Project(sys.argv[1], annotator="ann")
@@ -180,7 +180,7 @@ sys.stdin.read()
 @pytest.fixture
 def elsewhere(project):
     """Another kernel that annotates as ann."""
-    command = [sys.executable, "-c", HIDDEN_SETTINGS, str(project.path)]
+    command = [sys.executable, "-c", OTHER_KERNEL, str(project.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "open\n"
         yield process
@@ -192,7 +192,9 @@ def test_a_second_kernel_of_the_same_annotator_looks_on_and_takes_over_when_the_
     assert "another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
     label(panel, "left", 1, "1")
     assert "another notebook is annotating" in panel.status.text
-    assert panel.project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 0}, "it shows what the other said"
+    assert panel.project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 0}, (
+        "it shows what the other said"
+    )
     elsewhere.kill()
     elsewhere.wait()
     label(panel, "left", 1, "1")

@@ -1,61 +1,47 @@
-"""Import of annotations from tables, class images, QuPath and napari-svetlana."""
+"""Import of labels from files and tables of other tools, one format per registry entry."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from svetlana_jupyter.core.io.geojson import is_geojson
-from svetlana_jupyter.core.io.table_files import EXCEL_SUFFIXES, TableSource
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importers.class_image import read_class_image
-from svetlana_jupyter.project.importers.imported_labels import Found, check_not_empty
-from svetlana_jupyter.project.importers.napari_svetlana import labels_file, read_napari_svetlana
-from svetlana_jupyter.project.importers.qupath import read_qupath
-from svetlana_jupyter.project.importers.tables import read_class_table
+from svetlana_jupyter.project.importers import class_image, napari_svetlana, qupath, tables
+from svetlana_jupyter.project.importers.imported_labels import ImportedLabels, ImportRequest
 
-if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Project
+Matches = Callable[[Path], bool]
+Read = Callable[[ImportRequest, Path], ImportedLabels]
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", *EXCEL_SUFFIXES)
-
-
-def read_imported_labels(
-    project: Project,
-    source: TableSource,
-    image: str | None,
-    column: str | None,
-    names: Mapping[int, str] | Sequence[str] | None,
-) -> Found:
-    """Read the labels of a source with the reader for its kind, as `Project.import_annotations` describes."""
-    found = _read(project, source, image, column, names)
-    check_not_empty(found, source if isinstance(source, str | Path) else "the table")
-    return found
+# The first format that matches a file reads it.
+FORMATS: tuple[tuple[Matches, Read], ...] = (
+    (napari_svetlana.is_napari_svetlana, napari_svetlana.read_napari_svetlana),
+    (tables.is_table, tables.read_class_table),
+    (is_geojson, qupath.read_qupath),
+    (lambda path: True, class_image.read_class_image),
+)
 
 
-def _read(
-    project: Project,
-    source: TableSource,
-    image: str | None,
-    column: str | None,
-    names: Mapping[int, str] | Sequence[str] | None,
-) -> Found:
+def read_imported_labels(request: ImportRequest, source: object) -> ImportedLabels:
+    """Read the labels of a file, folder or table, in whatever format it has.
+
+    Raises
+    ------
+    InputError
+        If the source cannot be read or contains no labels.
+    """
     if isinstance(source, pd.DataFrame):
-        return read_class_table(project, source, image, column)
-    if not isinstance(source, str | Path):
+        imported = tables.read_class_table(request, source)
+    elif isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        imported = next(read for matches, read in FORMATS if matches(path))(request, path)
+    else:
+        raise InputError(f"Cannot import annotations from {type(source).__name__}. Pass a file, folder or DataFrame.")
+    if not imported.rows:
         raise InputError(
-            f"Annotations cannot be imported from {type(source).__name__}. Pass a file, a folder or a DataFrame."
+            f"{source if isinstance(source, str | Path) else 'The table'} contains no object labels. "
+            "Choose another source."
         )
-    path = Path(source).expanduser()
-    if (labels := labels_file(path)) is not None:
-        return read_napari_svetlana(project, labels, names)
-    if path.suffix.casefold() in TABLE_SUFFIXES:
-        return read_class_table(project, path, image, column)
-    if is_geojson(path):
-        return read_qupath(project, path, image, column)
-    if names is not None and not isinstance(names, Mapping):
-        names = dict(enumerate(names, 1))
-    return read_class_image(project, path, image, names)
+    return imported
