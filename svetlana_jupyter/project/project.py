@@ -158,7 +158,7 @@ class Project(HasTraits):
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report)
         self.plot = Plots(self)
-        self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export)
+        self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
         self.classes.extend(names)
         if self._folder.writable and not self._folder.settings_file.exists():
             self.settings = TrainingSettings()
@@ -873,7 +873,7 @@ class Project(HasTraits):
             If the folder cannot be used, a format cannot hold the results (before anything is written), or a file
             cannot be written; every file is written atomically.
         """
-        return list(self._prepare_export(folder, formats).files())
+        return list(self._export(folder, formats).files())
 
     def to_xarray(self, images: Iterable[str] | None = None) -> xr.Dataset:
         """Return the object table as a Dataset with dims ``object`` and ``class`` (`core.predictions`).
@@ -1084,13 +1084,13 @@ class Project(HasTraits):
             names, run, threads, images.pair, images.objects, images.image_fingerprint, images.mask_numbers(), network
         )
 
-    def _prepare_export(self, folder: str | Path, formats: Sequence[str]) -> Export:
+    def _export(self, folder: str | Path, formats: Sequence[str]) -> Export:
         names = list(self.images)
         output = OutputFolder(Path(folder), self.path, names, self.images.files())
         return Export(lambda: self._snapshot(names), output, formats)
 
-    def _export(self, folder: str | Path, formats: Sequence[str]) -> Work:
-        export = self._prepare_export(folder, formats)
+    def _export_work(self, folder: str | Path, formats: Sequence[str]) -> Work:
+        export = self._export(folder, formats)
         self.last_export = None
 
         def work(stop: Stop) -> Iterator[object]:

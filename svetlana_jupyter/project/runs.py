@@ -99,7 +99,8 @@ def last_search(
     asked, known = search_key(settings), set(classes)
     for run in sorted(runs, key=lambda run: run.name, reverse=True):
         document = read_search_record(run.path) if set(run.classes) == known else None
-        if document is not None and document["asked"] == asked:
+        # Read as settings: an earlier version may have written the same values in another form.
+        if document is not None and search_key(TrainingSettings(**document["asked"])) == asked:
             return run, document
     return None
 

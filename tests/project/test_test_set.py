@@ -126,7 +126,7 @@ def test_predictions_of_the_test_set_are_hidden_until_a_person_spoke(project: Pr
     assert shown.loc[[*project.test_set.objects], ["predicted", "class", "probability", "p_dim"]].isna().all(axis=None)
     assert shown["predicted"].notna().sum() == 36 - N
     assert first.label not in project.probabilities(first.image).index
-    assert not {candidate.id for candidate in project.queue("uncertain").ahead(100)} & set(project.test_set.objects)
+    assert not {candidate.id for candidate in project.queue("uncertain").peek(100)} & set(project.test_set.objects)
     assert project.counts()["left_out"].iloc[0] == N
     with pytest.raises(ProjectError, match="belongs to the test set"):
         project.explain(*first)
