@@ -42,7 +42,7 @@ def test_a_chosen_object_shows_its_prediction_its_patch_and_where_the_network_lo
 
 def test_the_queue_brings_the_least_certain_first(panel, trained):
     press(panel, "n")
-    assert panel.shown == trained.queue("uncertain").ahead(1)[0].id
+    assert panel.shown == trained.queue("uncertain").peek(1)[0].id
 
 
 def test_a_digit_corrects_and_goes_on(panel, trained):
