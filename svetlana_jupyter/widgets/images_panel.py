@@ -267,11 +267,9 @@ _IMPORTED = ("taken", "known")  # outcomes of rows that hold an annotation of th
 _FROM_FILE = "from the file"
 # Messages of `Project.import_annotations` name its arguments; the user of the panel has the fields above instead.
 _PANEL_TERMS = {
-    r"(pass )?overwrite=True (takes the new ones|to replace them)": "check the box above to replace them",
-    r"name it with image=, one of": "choose it above, one of",
+    r"pass overwrite=True to replace them": "check the box above to replace them",
     r"Pass image=, one of": "Choose it above, one of",
-    r"with names=\{[^}]*\}": "under class names above",
-    r"give names= one": "enter one above",
+    r"Pass their names with names=\{[^}]*\}": "Enter their names above",
     r"Pass names=": "Enter class names above",
 }
 

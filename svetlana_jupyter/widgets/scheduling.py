@@ -151,7 +151,7 @@ class LatestQuestion(Generic[QuestionT]):
 
 
 class Loadable(Hashable, Protocol):
-    """Data to be read, such as `core.display.tiles.Piece`; equal pieces are read once."""
+    """Data to be read, such as `core.display.tiles.TileGroup`; equal groups are read once."""
 
     def load(self) -> object:
         """Read the data; called on a worker thread."""

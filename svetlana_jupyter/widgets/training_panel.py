@@ -19,9 +19,9 @@ from ipywidgets import HTML, Accordion, Box, Button, Checkbox, HBox, VBox
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.display.channels import to_screen
+from svetlana_jupyter.core.display.channels import render_pixels
 from svetlana_jupyter.core.display.encode import png
-from svetlana_jupyter.core.display.thumbnails import Cut, take_thumbnails
+from svetlana_jupyter.core.display.thumbnails import ThumbnailSampling, take_thumbnails
 from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
@@ -347,8 +347,8 @@ def builtin_example() -> ExampleObject:
 def _example(opened: ImagePair, row: pd.DataFrame) -> ExampleObject:
     box = row.iloc[0]
     side = _AROUND * float(max(box["y1"] - box["y0"], box["x1"] - box["x0"]))
-    (thumbnail,) = take_thumbnails(opened, row, Cut.of(side, _SIDE))
-    gray_or_rgb = to_screen(thumbnail.values, default_palette(opened))
+    (thumbnail,) = take_thumbnails(opened, row, ThumbnailSampling.of(side, _SIDE))
+    gray_or_rgb = render_pixels(thumbnail.values, default_palette(opened))
     rgb = np.repeat(gray_or_rgb[..., None], 3, axis=-1) if gray_or_rgb.ndim == 2 else gray_or_rgb
     rows, columns = thumbnail.inside
     # Beyond the border of the image, mirrored pixels distract less than a black bar.

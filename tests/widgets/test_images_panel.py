@@ -178,7 +178,7 @@ def test_a_table_is_imported_and_failed_rows_are_listed(import_panel, project, t
     form.path.value = write_table(tmp_path, [*rows, ("right", 4, "torn")])
     form.take.click()
     assert project.labels()["class"].to_dict() == {("left", 1): "bright", ("left", 2): "bright", ("right", 4): "torn"}
-    assert "2 annotations are taken" in form.message.text and "check the box above to replace them" in form.message.text
+    assert "Imported 2 annotations" in form.message.text and "check the box above to replace them" in form.message.text
     assert form.not_imported.value.count("<tr>") == 4, "the header and three rows"
     assert "is bright here" in form.not_imported.value and "no object 99" in form.not_imported.value
     assert "sv-trouble" not in form.message.value and import_panel.status.text == "", "the summary is shown once"
@@ -205,7 +205,7 @@ def test_the_import_cannot_be_undone_after_another_annotation(import_panel, proj
     project.annotate("left", 5, "dark")
     assert form.undo.layout.display == "none", "undo would remove the new annotation"
     form.take.click()
-    assert "the same here already" in form.message.text and form.undo.layout.display == "none"
+    assert "the same already" in form.message.text and form.undo.layout.display == "none"
 
 
 def test_image_and_class_column_can_be_chosen(import_panel, project, tmp_path):
@@ -213,7 +213,7 @@ def test_image_and_class_column_can_be_chosen(import_panel, project, tmp_path):
     assert [value for _, value in form.image.options] == ["", "left", "right"]
     form.path.value = write_table(tmp_path, [(7, "x", "dark")], columns=("object", "class", "second opinion"))
     form.take.click()
-    assert "choose it above, one of left, right" in form.message.text and "sv-trouble" in form.message.value
+    assert "Choose it above, one of left, right" in form.message.text and "sv-trouble" in form.message.value
     assert project.labels().empty
     form.image.value, form.column.value = "right", "second opinion"
     form.take.click()
@@ -227,7 +227,7 @@ def test_class_names_can_be_given_for_a_class_image(import_panel, project, tmp_p
     form.path.value = str(tmp_path / "left.tif")
     tifffile.imwrite(form.path.value, codes)
     form.take.click()
-    assert "under class names above. If" in form.message.text and project.labels().empty
+    assert "Enter their names above. If" in form.message.text and project.labels().empty
     form.names.value = "dark, b, c, d, e, f, bright"
     form.take.click()
     found = project.labels()["class"].to_dict()

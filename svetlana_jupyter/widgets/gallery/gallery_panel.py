@@ -15,7 +15,7 @@ import pandas as pd
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, ToggleButton, VBox
 from traitlets import link
 
-from svetlana_jupyter.core.display.selection import Pagination, Wanted, arrange, gather
+from svetlana_jupyter.core.display.selection import GalleryQuery, Pagination, build_gallery_table, filter_and_sort
 from svetlana_jupyter.widgets.components import ClassButtons, count_html, heading, muted, no_images_hint
 from svetlana_jupyter.widgets.gallery.grid import Captions, PatchGrid
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache, default_crop_side
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ALL_IMAGES = "All images"
 _FILTERS = (
     ("All objects", "all"),
-    ("Unlabelled", "unlabelled"),
+    ("Unlabeled", "unlabeled"),
     ("Annotated", "annotated"),
     ("Corrected", "corrected"),
 )
@@ -90,9 +90,9 @@ class FilterBar(HBox):
         """The chosen image; empty for all."""
         return (self.image.value,) if self.image.value else ()
 
-    def wanted(self, seed: int) -> Wanted:
+    def wanted(self, seed: int) -> GalleryQuery:
         """Return what is chosen."""
-        return Wanted(self.images, self.which.value, self.class_id.value, self.order.value, seed)
+        return GalleryQuery(self.images, self.which.value, self.class_id.value, self.order.value, seed)
 
     def count(self, number: int) -> None:
         """Say how many objects are shown, on all pages."""
@@ -292,7 +292,7 @@ class GalleryPanel(CommandPanel):
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
-        self._table = gather({}, {}, project.labels())
+        self._table = build_gallery_table({}, {}, project.labels())
         self._rows = np.empty(0, np.int64)
         self._number = 0
         self._since = time.monotonic()
@@ -378,8 +378,10 @@ class GalleryPanel(CommandPanel):
     def _arrange(self, names: tuple[str, ...]) -> None:
         project = self.project
         objects = self._indexing.objects(names)
-        self._table = gather(objects, {name: project.probabilities(name) for name in objects}, project.labels())
-        self._rows = arrange(self._table, self.bar.wanted(_SEED))
+        self._table = build_gallery_table(
+            objects, {name: project.probabilities(name) for name in objects}, project.labels()
+        )
+        self._rows = filter_and_sort(self._table, self.bar.wanted(_SEED))
         self.go(0)
 
     def go(self, page: int) -> None:

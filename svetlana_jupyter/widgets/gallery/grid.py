@@ -22,7 +22,7 @@ from ipywidgets import Box, VBox
 from svetlana_jupyter.core.display import encode
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.display.selection import Selection
-from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, Sheet, draw_thumbnail_grid
+from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import Page, ThumbnailCache
 from svetlana_jupyter.widgets.panel import catch_errors
@@ -55,7 +55,7 @@ class GridCanvas(LayeredCanvas):
 
     def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
         super().__init__(size, 2, repaint)
-        self._painted: Sheet | None = None
+        self._painted: GridScene | None = None
         self._resized = False
 
     @property
@@ -63,7 +63,7 @@ class GridCanvas(LayeredCanvas):
         """Whether painting the same sheet once more would improve nothing."""
         return not self._resized
 
-    def paint(self, sheet: Sheet, again: bool = False) -> None:
+    def paint(self, sheet: GridScene, again: bool = False) -> None:
         """Show a sheet.
 
         Parameters
@@ -84,7 +84,7 @@ class GridCanvas(LayeredCanvas):
                 self._sign()
             self._painted = sheet
 
-    def _fit(self, sheet: Sheet) -> None:
+    def _fit(self, sheet: GridScene) -> None:
         height, width = sheet.pixels.shape[:2]
         if (self.widget.height, self.widget.width) != (height, width):
             self.widget.height, self.widget.width = height, width
@@ -94,14 +94,14 @@ class GridCanvas(LayeredCanvas):
     def _forget(self) -> None:
         self._painted = None
 
-    def _mark(self, sheet: Sheet) -> None:
+    def _mark(self, sheet: GridScene) -> None:
         """Draw what is said of each cell, in CSS pixels."""
         layer, grid = self.widget[MARKS], sheet.grid
         layer.reset_transform()
         layer.clear()
         layer.scale(sheet.dpr)
         layer.text_baseline = "alphabetic"
-        for cell, tile in enumerate(sheet.tiles):
+        for cell, tile in enumerate(sheet.cell_captions):
             top, left = grid.corner(cell)
             _frame(layer, tile, left, top, grid.side)
             _words(layer, tile, left, top + grid.side + grid.line - 4, grid.side, sheet.ink)
@@ -115,14 +115,14 @@ class GridCanvas(LayeredCanvas):
             top, left = grid.corner(sheet.cursor)
             layer.line_width = 1
             layer.stroke_rect(left - 3.5, top - 3.5, grid.side + 7, grid.side + grid.line + 5)
-        if sheet.words:
+        if sheet.message:
             layer.font, layer.fill_style, layer.text_align = "14px system-ui, sans-serif", sheet.ink, "center"
-            layer.fill_text(sheet.words, grid.size[1] / 2, grid.size[0] / 2)
+            layer.fill_text(sheet.message, grid.size[1] / 2, grid.size[0] / 2)
         if sheet.hint is not None:
             _hint(layer, sheet)
 
 
-def _encoded(sheet: Sheet) -> bytes:
+def _encoded(sheet: GridScene) -> bytes:
     small = sheet.pixels.shape[0] * sheet.pixels.shape[1] <= _SMALL
     return encode.png(sheet.pixels) if small else encode.jpeg(sheet.pixels, _QUALITY)
 
@@ -156,7 +156,7 @@ def _check(layer: Any, x: float, y: float, ink: str) -> None:
     layer.stroke_style, layer.line_width = _CHOSEN[ink], 3
 
 
-def _hint(layer: Any, sheet: Sheet) -> None:
+def _hint(layer: Any, sheet: GridScene) -> None:
     """Write beside the pointer, on a ground of its own, so that it is read over any picture."""
     row, column = sheet.hint.at
     width = _LETTER * len(sheet.hint.text) + 14
@@ -331,7 +331,7 @@ class PatchGrid(VBox):
         self.add_class("sv-viewer")
         self.status = StatusLine(hides=True)
         self.objects: tuple[tuple[str, int], ...] = ()
-        self.sheet: Sheet | None = None
+        self.sheet: GridScene | None = None
         self.words = ""
         self._side = 1.0
         self._next: Objects = ()
@@ -497,17 +497,17 @@ class PatchGrid(VBox):
             pixels, ink = draw_thumbnail_grid(pictures, self.grid, dpr, self.outlines)
         else:
             pixels, ink = before.pixels, before.ink
-        self.sheet = Sheet(
+        self.sheet = GridScene(
             grid=self.grid,
             dpr=dpr,
             key=key,
             pixels=pixels,
             ink=ink,
-            tiles=tuple(self._captions.tile(*object_id) for object_id in self.objects),
+            cell_captions=tuple(self._captions.tile(*object_id) for object_id in self.objects),
             chosen=self.selection.chosen,
             cursor=self.selection.cursor,
             hint=self._hint,
-            words=self.words,
+            message=self.words,
         )
         self._surface.paint(self.sheet, again=self._still)
         self._still = False

@@ -22,7 +22,7 @@ from svetlana_jupyter.widgets.panel import catch_errors
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.display.scene import Scene
-    from svetlana_jupyter.core.display.viewport import View
+    from svetlana_jupyter.core.display.viewport import Viewport
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
     from svetlana_jupyter.widgets.viewer.canvas import ImageCanvas
@@ -71,7 +71,7 @@ class ViewerSelection(traitlets.HasTraits):
         plane: int
         project: Project
         scene: Scene | None
-        view: View
+        view: Viewport
         _open_images: Shelf
         _surface: ImageCanvas
         redraw: Callable[[], None]
@@ -249,7 +249,7 @@ class _Press:
     row: float
     column: float
     button: int
-    view: View
+    view: Viewport
     extend: bool
     tool: str
 

@@ -18,11 +18,17 @@ import numpy as np
 from ipywidgets import HTML, VBox
 from skimage.segmentation import find_boundaries
 
-from svetlana_jupyter.core.display.channels import DisplaySettings, Window, initial_display_settings, sample, to_screen
+from svetlana_jupyter.core.display.channels import (
+    ContrastLimits,
+    DisplaySettings,
+    initial_display_settings,
+    render_pixels,
+    sample_pixels,
+)
 from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.overlay import halo
 from svetlana_jupyter.core.display.thumbnails import take_orthoviews
-from svetlana_jupyter.core.display.tiles import Reader
+from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.normalization import TWICE
 from svetlana_jupyter.errors import SvetlanaError
@@ -46,7 +52,7 @@ if TYPE_CHECKING:
 _SIDE = 288
 _STRENGTH = 0.65
 # What of a normalised patch is black and what is white: the same for every object, so that they can be compared.
-_WINDOWS: dict[str, Window] = {
+_WINDOWS: dict[str, ContrastLimits] = {
     **dict.fromkeys(("minmax", "max", "percentile"), (0, 1)),
     **dict.fromkeys(("object", "apart"), (-3, 3)),
     "grain": (-0.3, 0.3),
@@ -55,7 +61,7 @@ _WINDOWS: dict[str, Window] = {
 
 def default_palette(pair: ImagePair) -> DisplaySettings:
     """Return how an image is shown before anybody changes it."""
-    pixels = sample(Reader(pair.image, pair.levels))
+    pixels = sample_pixels(TileReader(pair.image, pair.levels))
     return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
 
@@ -66,7 +72,7 @@ def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
     """
     scale = _SIDE / max(section.size)
     height, width = (max(1, round(side * scale)) for side in section.size)
-    seen = cv2.resize(to_screen(section.values, palette), (width, height), interpolation=cv2.INTER_NEAREST)
+    seen = cv2.resize(render_pixels(section.values, palette), (width, height), interpolation=cv2.INTER_NEAREST)
     own = cv2.resize(section.own.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
     return png(_ringed(seen, own))
 
@@ -96,9 +102,9 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
     for number, (how, caption) in enumerate(parts):
         colors = palette
         if how in _WINDOWS:
-            channels = [replace(c, window=_WINDOWS[how], visible=True, gamma=1.0) for c in palette.channels]
+            channels = [replace(c, contrast_limits=_WINDOWS[how], visible=True, gamma=1.0) for c in palette.channels]
             colors = replace(palette, channels=tuple(channels))
-        shown.append((png(_enlarged(to_screen(flat[number * count : (number + 1) * count], colors))), caption))
+        shown.append((png(_enlarged(render_pixels(flat[number * count : (number + 1) * count], colors))), caption))
     if settings.mask_channel:
         shown.append((png(_enlarged(np.rint(flat[-1] * 255).astype(np.uint8))), "and its mask"))
     return shown
@@ -119,7 +125,7 @@ def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
     palette = initial_display_settings(
         names, names == ["red", "green", "blue"], pixels.dtype, pixels.reshape(len(pixels), -1)
     )
-    seen = _enlarged(to_screen(pixels, palette))
+    seen = _enlarged(render_pixels(pixels, palette))
     if seen.ndim == 2:
         seen = np.repeat(seen[..., None], 3, axis=-1)
     edge = find_boundaries(_enlarged(flat["mask"].to_numpy() > 0), mode="thick")
@@ -221,8 +227,8 @@ class ObjectDetails(HTML):
         if pair.ndim == 3:
             sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
             shown += [(section_picture(section, question.palette), _TITLES[side]) for side, section in sections.items()]
-        settings = patch_settings(project, name)
-        patch = classifier_patch(project, name, label, settings)
+        settings = patch_settings(project._interim_images, project._labeled(), name, project.settings)
+        patch = classifier_patch(project._interim_images, name, label, settings)
         shown += patch_pictures(patch, settings, question.palette)[: 3 if pair.ndim == 2 else 1]
         return Answer(tuple(shown), _field(patch))
 

@@ -7,7 +7,7 @@ import pytest
 from ipywidgets import Button, ColorPicker, Dropdown, ToggleButton
 
 from svetlana_jupyter.core.display.channels import DisplaySettings
-from svetlana_jupyter.core.display.viewport import View
+from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
@@ -61,7 +61,7 @@ def find(viewer, kind, tooltip):
 def colors(viewer, label):
     """The colours that the overlay gives an object."""
     overlay = viewer.scene.overlay
-    rgba = overlay.table[np.unique(overlay.codes[viewer.scene.cells.where(label)])]
+    rgba = overlay.table[np.unique(overlay.codes[viewer.scene.raster.where(label)])]
     return {tuple(int(value) for value in color[:3]) for color in rgba if color[3] == 255}
 
 
@@ -76,7 +76,7 @@ def rgb(color):
 
 def test_the_first_image_is_shown_as_a_whole(viewer):
     assert viewer.image == "left"
-    assert viewer.view == View.fitted((64, 96), viewer.view.size)
+    assert viewer.view == Viewport.fitted((64, 96), viewer.view.size)
     assert viewer.scene.image.pixels.shape == (64, 96)
     assert viewer.status.text == ""
 
@@ -157,7 +157,7 @@ def test_a_trembling_hand_still_clicks(viewer):
 def test_the_wheel_zooms_about_the_pointer(viewer):
     point = viewer.view.to_image(100, 200)
     send(viewer, "wheeled", delta=-300, row=100, column=200)
-    assert viewer.view.scale == pytest.approx(2 * View.fitted((64, 96), viewer.view.size).scale)
+    assert viewer.view.scale == pytest.approx(2 * Viewport.fitted((64, 96), viewer.view.size).scale)
     assert viewer.view.to_image(100, 200) == pytest.approx(point)
 
 
@@ -397,12 +397,12 @@ def test_a_contrast_set_by_hand_holds_for_other_images_until_it_is_automatic_aga
     window = slider.value
     slider.value = (10, 90)
     viewer.show("right")
-    assert palette(viewer).channels[0].window == (10, 90)
+    assert palette(viewer).channels[0].contrast_limits == (10, 90)
     viewer.show("left")
     viewer._toolbar.channels.children[0].left_out.value = "0.2 %"
-    assert palette(viewer).channels[0].window == window
+    assert palette(viewer).channels[0].contrast_limits == window
     viewer.show("right")
-    assert palette(viewer).channels[0].window != (10, 90)
+    assert palette(viewer).channels[0].contrast_limits != (10, 90)
 
 
 def test_contrast_by_percentile_gamma_and_the_colour_of_a_channel_change_the_picture(project):
