@@ -45,7 +45,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of four objects in a row of blocks."""
     monkeypatch.setattr(stored, "BLOCK_PIXELS", SMALL_PARTS["pixels"])
     monkeypatch.setitem(blocks.SIDES, 2, SMALL_PARTS["sides"])
-    monkeypatch.setitem(predict.PART, ("network", 2), SMALL_PARTS["least"])
+    monkeypatch.setitem(predict.OBJECTS_PER_PART, ("network", 2), SMALL_PARTS["least"])
     monkeypatch.setattr(predict, "BATCH_SIZES", {2: 2})
 
 
@@ -160,22 +160,22 @@ FORKS = """
 import json, os, sys
 from svetlana_jupyter.core import blocks
 from svetlana_jupyter.core.formats import stored
-from svetlana_jupyter.learn import predict
-from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.learn import inference
+from svetlana_jupyter.learn.classifier import NetworkClassifier
 from svetlana_jupyter.project.project import Project
 
 path, small = json.loads(sys.stdin.readline())
 stored.BLOCK_PIXELS = small["pixels"]
 blocks.SIDES[2] = tuple(small["sides"])
-predict.PART["network", 2], predict.BATCH[2] = small["least"], 2
-original = Network.cut
+inference.OBJECTS_PER_PART["network", 2], inference.BATCH_SIZES[2] = small["least"], 2
+original = NetworkClassifier.cut
 
 def counting(self, pair, objects):
     for labels, inputs in original(self, pair, objects):
         os.write(1, (json.dumps(labels.tolist()) + "\\n").encode())
         yield labels, inputs
 
-Network.cut = counting
+NetworkClassifier.cut = counting
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
