@@ -28,7 +28,7 @@ from __future__ import annotations
 from typing import Any
 
 from svetlana_jupyter.core.features.catalog import CUES
-from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, DEFAULT, Settings, TrainingSettings
+from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, DEFAULT_PRESET, Settings, TrainingSettings
 
 BRIGHTNESS, NOISE, SCALE, BLUR = 0.3, 0.1, 0.3, 0.7  # the least that training varies
 RIM, MIXED = 2, ("surroundings", "brightness", "size")  # pixels where light mixes, which tells of these
@@ -62,7 +62,7 @@ def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
     if "size" not in allowed:
         patches |= {"view": "object", "rim": given.rim or "auto", "mask_channel": False}
         augmentation |= {"scale": max(varied.scale, SCALE), "blur": max(varied.blur, BLUR), "share": 1.0}
-    measured: dict[str, Any] = {"may_use": tuple(one for one in settings.measurements.may_use if one in allowed)}
+    measured: dict[str, Any] = {"may_use": settings.measurements.may_use & allowed}
     if not allowed.issuperset(MIXED):
         measured["rim"] = max(settings.measurements.rim, RIM)
     return settings.changed(patches=patches, augmentation=augmentation, measurements=measured)
@@ -97,7 +97,7 @@ def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
     ['default', 'plain', 'texture', 'grain', 'forest']
     """
     own = non_default_values(settings)
-    names = CANDIDATE_PRESETS if settings.architecture == SMALL else (DEFAULT,)
+    names = CANDIDATE_PRESETS if settings.architecture == SMALL else (DEFAULT_PRESET,)
     if settings.architecture == SMALL and settings.patches.size != "auto" and settings.patches.sampling is None:
         own["patches"] = own["patches"] | {"sampling": "auto"}
     found: dict[str, TrainingSettings] = {}

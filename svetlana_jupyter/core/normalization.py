@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from xarray import DataArray
 
-from svetlana_jupyter.core.io.chunks import index_last_axes, read
+from svetlana_jupyter.core.io.chunks import index_last_axes, read_padded
 from svetlana_jupyter.core.settings import PatchSettings
 from svetlana_jupyter.errors import DamagedError
 
@@ -350,7 +350,7 @@ def _sample(image: DataArray) -> tuple[Floats, bool]:
     side = int((SAMPLED_PIXELS / SAMPLED_BLOCKS) ** (1 / len(shape)))
     if shape.prod() <= SAMPLED_PIXELS:
         try:
-            pixels = read(image, np.zeros_like(shape), shape, "zeros")
+            pixels = read_padded(image, np.zeros_like(shape), shape, "zeros")
             return to_finite_float32(pixels.reshape(len(pixels), -1)), True
         except DamagedError:
             side, damaged = max(1, int(shape.max()) // SAMPLED_BLOCKS), True
@@ -360,7 +360,7 @@ def _sample(image: DataArray) -> tuple[Floats, bool]:
     blocks = []
     for start in np.floor(places * (shape - sides + 1)).astype(np.int64):
         try:
-            blocks.append(read(image, start, start + sides, "zeros"))
+            blocks.append(read_padded(image, start, start + sides, "zeros"))
         except DamagedError as error:
             damage, damaged = error, True
     if not blocks:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from xarray import DataArray
 
 from svetlana_jupyter.core.io.chunks import (
-    Window,
+    ArrayRegion,
     group_by_block,
     index_last_axes,
-    inside,
     processing_block_shape,
-    read,
+    read_padded,
+    readable_range,
 )
 from svetlana_jupyter.core.io.images import spacing_of
 from svetlana_jupyter.core.normalization import (
@@ -191,11 +191,11 @@ def take_patch(
     if len(at) != mask.ndim or (at < 0).any() or (at >= mask.shape).any():
         raise PatchError(f"a patch's centre must lie inside the image of shape {mask.shape}, got {tuple(center)}.")
     if label is None:
-        label = int(read(mask, at, at + 1, "zeros").item())
+        label = int(read_padded(mask, at, at + 1, "zeros").item())
     geometry = patch_geometry(settings, spacing_of(image))
     start = geometry.starts(np.array([center], float))
-    own = read(mask, start[0], start[0] + geometry.window, "zeros") == label
-    pixels = read(image, start[0], start[0] + geometry.window, settings.padding)
+    own = read_padded(mask, start[0], start[0] + geometry.window, "zeros") == label
+    pixels = read_padded(image, start[0], start[0] + geometry.window, settings.padding)
     patches = _finish(
         to_finite_float32(pixels)[None], own[None], geometry, settings, statistics_for_normalization(image, settings)
     )
@@ -253,20 +253,20 @@ def cut_patches_for_each(
     paddings = {way.settings.padding for way in cutting}
     for members in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
         low, high = starts[members].min(axis=0), ends[members].max(axis=0)
-        pixels = {padding: read(pair.image, low, high, padding) for padding in paddings}
-        mask = read(pair.mask, low, high, "zeros")
+        pixels = {padding: read_padded(pair.image, low, high, padding) for padding in paddings}
+        mask = read_padded(pair.mask, low, high, "zeros")
         for some in np.split(members, range(piece, len(members), piece)):
             yield labels[some], [way.cut(some, labels, pixels[way.settings.padding], mask, low) for way in cutting]
 
 
-def patch_regions(pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings) -> list[Window]:
+def patch_regions(pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings) -> list[ArrayRegion]:
     """Return the parts of an image, one a block, that `cut_patches` reads for some objects."""
     centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
     way = _Way.of(pair, objects, centers, settings, 1.0, statistics=False)
     ends, shape, windows = way.starts + way.windows, np.array(pair.mask.shape), []
     for members in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
-        low, high = inside(way.starts[members].min(axis=0), ends[members].max(axis=0), shape, settings.padding)
-        windows.append(Window(tuple(low.tolist()), tuple(high.tolist())))
+        low, high = readable_range(way.starts[members].min(axis=0), ends[members].max(axis=0), shape, settings.padding)
+        windows.append(ArrayRegion(tuple(low.tolist()), tuple(high.tolist())))
     return windows
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from xarray import DataArray
 
-from svetlana_jupyter.core.io.chunks import Window, group_by_block, processing_block_shape, read_regions
+from svetlana_jupyter.core.io.chunks import ArrayRegion, group_by_block, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.geojson import PolygonObject, Ring
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
 
@@ -86,7 +86,7 @@ class Drawn:
 
     def missing(self, shapes: Sequence[PolygonObject]) -> list[int]:
         """Return the objects without a pixel: beyond the image, between pixels, or covered by others."""
-        return sorted({shape.number for shape in shapes} - self.seen)
+        return sorted({shape.label for shape in shapes} - self.seen)
 
 
 def draw(
@@ -163,7 +163,7 @@ class LazyPolygonMask:
 
 def fitting(shapes: Sequence[PolygonObject]) -> np.dtype[np.unsignedinteger]:
     """Return the smallest dtype for their numbers, at least of 16 bits."""
-    highest = max(one.number for one in shapes)
+    highest = max(one.label for one in shapes)
     return np.dtype(np.min_scalar_type(highest) if highest > 255 else np.uint16)
 
 
@@ -171,7 +171,7 @@ def _ordered(shapes: Sequence[PolygonObject]) -> tuple[list[PolygonObject], NDAr
     """Return shapes in the order in which they are drawn, the largest first, with their boxes and planes."""
     sizes = [sum(map(_area, one.polygons)) for one in shapes]
     ordered = [shapes[place] for place in np.argsort(sizes, kind="stable")[::-1] if shapes[place].polygons]
-    boxes = np.array([one.box for one in ordered], np.int64).reshape(-1, 4)
+    boxes = np.array([one.bbox for one in ordered], np.int64).reshape(-1, 4)
     return ordered, boxes, np.array([one.plane for one in ordered], np.int64)
 
 
@@ -187,16 +187,16 @@ def _tile(
     top, left, bottom, right = tile
     pixels = np.zeros((bottom - top, right - left), dtype)
     for shape in shapes:
-        y0, x0, y1, x1 = shape.box
+        y0, x0, y1, x1 = shape.bbox
         box = (max(y0, top), max(x0, left), min(y1, bottom), min(x1, right))
         own = fill_polygons(shape.polygons, box)
         window = pixels[box[0] - top : box[2] - top, box[1] - left : box[3] - left]
         under = window[own]
-        other = (under != 0) & (under != shape.number)
+        other = (under != 0) & (under != shape.label)
         if other.any():
             drawn.overlap += int(other.sum())
-            drawn.overlapping_labels |= {shape.number, *np.unique(under[other]).tolist()}
-        window[own] = shape.number
+            drawn.overlapping_labels |= {shape.label, *np.unique(under[other]).tolist()}
+        window[own] = shape.label
     drawn.seen |= set(np.unique(pixels).tolist()) - {0}
     return pixels
 
@@ -251,7 +251,7 @@ def iter_object_outlines(mask: DataArray, objects: pd.DataFrame) -> Iterator[Out
     labels = objects.index.to_numpy(np.int64)
     first, last = np.split(objects[bbox_columns(ndim)].to_numpy(np.int64), 2, axis=1)
     together = list(_together(mask, objects[centroid_columns(ndim)].to_numpy(float), first, last))
-    windows = [Window(tuple(first[some].min(axis=0)), tuple(last[some].max(axis=0))) for some in together]
+    windows = [ArrayRegion(tuple(first[some].min(axis=0)), tuple(last[some].max(axis=0))) for some in together]
     for some, window, pixels in zip(together, windows, read_regions(mask, windows), strict=True):
         low = np.array(window.low)
         for one in some:

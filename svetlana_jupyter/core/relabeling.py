@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from xarray import DataArray
 
-from svetlana_jupyter.core.io.chunks import processing_block_shape, read
+from svetlana_jupyter.core.io.chunks import processing_block_shape, read_padded
 from svetlana_jupyter.core.io.mask_checks import check_not_negative
 from svetlana_jupyter.core.objects import bbox_columns
 
@@ -103,7 +103,7 @@ def overlap(old: DataArray, new: DataArray) -> pd.DataFrame:
     """
     waiting, rows, merged = [_NO_PAIRS], 0, 0
     for start, stop in _windows(new.shape, processing_block_shape(old, new)):
-        pairs = _pairs(read(old, start, stop, "zeros"), read(new, start, stop, "zeros"))
+        pairs = _pairs(read_padded(old, start, stop, "zeros"), read_padded(new, start, stop, "zeros"))
         waiting.append(pairs)
         rows += len(pairs)
         if rows >= max(MAX_PENDING_ROWS, 2 * merged):

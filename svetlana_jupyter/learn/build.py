@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from svetlana_jupyter.core.settings import OWN, TORCHVISION_ARCHITECTURES, TrainingSettings
+from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
 from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.networks import (
@@ -270,7 +270,7 @@ def build_network(
     network: ClassificationNetwork
     if own is not None:
         network = UserNetwork(own, channels)
-    elif name == OWN:
+    elif name == USER_ARCHITECTURE:
         raise InputError("the network is a module of your own: give the object as well, network=….")
     elif name in TORCHVISION_ARCHITECTURES:
         if ndim != 2:

@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import nn
 
-from svetlana_jupyter.core.io.chunks import Window
+from svetlana_jupyter.core.io.chunks import ArrayRegion
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.patches import cut_patches, patch_regions
-from svetlana_jupyter.core.settings import OWN, PatchSettings
+from svetlana_jupyter.core.settings import USER_ARCHITECTURE, PatchSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.build import build_network
 from svetlana_jupyter.learn.device import autocast_context, choose_device, keep_freed_memory, mixed_precision
@@ -71,7 +71,7 @@ class Classifier(Protocol):
         """Yield labels (n,) and inputs (n, ...) of the objects, block after block."""
         ...
 
-    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
         """Return the parts of the image that `cut` reads for these objects."""
         ...
 
@@ -162,7 +162,7 @@ class NetworkClassifier(ClassifierBase):
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         return cut_patches(pair, objects, self.patches)
 
-    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
         return patch_regions(pair, objects, self.patches)
 
     def with_test_time_augmentation(self) -> Self:
@@ -201,7 +201,7 @@ class NetworkClassifier(ClassifierBase):
         A device that this machine lacks is replaced by the best it has.
         """
         settings, ndim = specification.settings, specification.ndim
-        if settings.architecture == OWN and own is None:
+        if settings.architecture == USER_ARCHITECTURE and own is None:
             raise ClassifierError(
                 f"this classifier's network is a {specification.module} that was given as an object. "
                 "Give such an object again: network=…."

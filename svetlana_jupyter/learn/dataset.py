@@ -22,7 +22,7 @@ from torch import nn
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.features.compute import iter_features
 from svetlana_jupyter.core.groups import name_groups
-from svetlana_jupyter.core.io.chunks import Window, read_regions
+from svetlana_jupyter.core.io.chunks import ArrayRegion, read_regions
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.patch_geometry import resolve_patch_settings
 from svetlana_jupyter.core.patches import cut_patches_for_each
@@ -74,7 +74,7 @@ def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
         return
     axes = "zyx"[-pair.ndim :]
     lows, highs = (objects[[f"{axis}{end}" for axis in axes]].to_numpy(np.int64).tolist() for end in (0, 1))
-    windows = [Window(tuple(low), tuple(high)) for low, high in zip(lows, highs, strict=True)]
+    windows = [ArrayRegion(tuple(low), tuple(high)) for low, high in zip(lows, highs, strict=True)]
     found = zip(objects.index, read_regions(pair.image, windows), read_regions(pair.mask, windows), strict=True)
     holes = [str(label) for label, pixels, mask in found if not np.isfinite(pixels[:, mask == label]).all()]
     if holes:

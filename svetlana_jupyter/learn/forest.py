@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import VERSION
-from svetlana_jupyter.core.features.compute import feature_regions, features, iter_features
-from svetlana_jupyter.core.io.chunks import Window
+from svetlana_jupyter.core.features.compute import allowed_feature_columns, feature_regions, iter_features
+from svetlana_jupyter.core.io.chunks import ArrayRegion
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
@@ -79,7 +79,7 @@ class ForestClassifier(ClassifierBase):
         settings = self.specification.settings
         return iter_features(pair, objects, settings.measurements, settings.patches.unit)
 
-    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[Window]:
+    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
         return feature_regions(pair, objects, self.specification.settings.measurements)
 
     def with_test_time_augmentation(self) -> Self:
@@ -152,7 +152,7 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
 def _measured_now(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:
     """Return the keys of a forest's measurements, and the version of measuring."""
     settings = specification.settings.measurements
-    found = features(specification.ndim, len(specification.channels), settings)
+    found = allowed_feature_columns(specification.ndim, len(specification.channels), settings)
     return tuple(column.key for column in found), VERSION
 
 

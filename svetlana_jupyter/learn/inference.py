@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from svetlana_jupyter.core.io.chunks import (
-    Block,
-    Shelf,
+    BlockDecoder,
+    BlockKey,
+    ChunkCache,
     group_blocks_into_parts,
     list_needed_blocks,
     processing_block_shape,
+    with_fetched_blocks,
 )
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import DamagedError
@@ -182,7 +184,7 @@ def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classif
     ]
 
 
-def blocks_per_part(pair: ImagePair, parts: Sequence[pd.DataFrame], classifier: Classifier) -> list[list[Block]]:
+def blocks_per_part(pair: ImagePair, parts: Sequence[pd.DataFrame], classifier: Classifier) -> list[list[BlockKey]]:
     """Return for each part the blocks of the image and of its mask that cutting its objects reads."""
     return [list_needed_blocks(pair, classifier.windows(pair, part)) for part in parts]
 
@@ -222,12 +224,13 @@ def _cut_parts(
     asked: Collection[int] | None,
 ) -> Iterator[Ready]:
     """Yield the batches of each part with how unlike some are, and that it ends."""
-    shelf = Shelf(pair, blocks_per_part(pair, list(parts.values()), classifier))
+    cache = ChunkCache(BlockDecoder(pair), blocks_per_part(pair, list(parts.values()), classifier))
+    cached = with_fetched_blocks(pair, cache.fetch)
     for position, (number, objects) in enumerate(parts.items()):
         failed: dict[int, str] = {}
-        for batch in _in_batches(_readable(classifier, shelf.pair, objects, failed), size):
+        for batch in _in_batches(_readable(classifier, cached, objects, failed), size):
             yield batch, _unlike(batch, classifier, reference, asked)
-        shelf.finish(position)
+        cache.release(position)
         yield PartFinished(number, failed)
 
 

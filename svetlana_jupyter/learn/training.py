@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from svetlana_jupyter.core.settings import OWN
+from svetlana_jupyter.core.settings import USER_ARCHITECTURE
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.augmentation import Augmenter, center_crop
 from svetlana_jupyter.learn.build import init_network
@@ -190,7 +190,7 @@ def fit(
     if network is not None:
         samples = replace(samples, initial=replace(samples.initial, network=network))
     if samples.initial.network is not None:
-        samples = replace(samples, settings=samples.settings.changed(architecture=OWN))
+        samples = replace(samples, settings=samples.settings.changed(architecture=USER_ARCHITECTURE))
     if len(samples.classes) < 2:
         raise InputError(
             "training needs objects of at least 2 classes, but only one class has any. Annotate another class."

@@ -21,7 +21,7 @@ from svetlana_jupyter.core.io.table_files import (
     format_list,
     join_conditions,
     match_rows,
-    plain,
+    normalize_header,
     read_table,
 )
 from svetlana_jupyter.core.stats.agreement import Agreement, agreement
@@ -283,11 +283,14 @@ def _one_class(
     if class_name is not None:
         class_name = project.classes.by_name(class_name).name
     rest = table.drop(columns=keys)
-    label, spelled = find_column(rest, ("class", "class name", "label")), {plain(name): name for name in names}
-    wide = {spelled[plain(column)]: str(column) for column in rest if plain(column) in spelled}
+    label, spelled = (
+        find_column(rest, ("class", "class name", "label")),
+        {normalize_header(name): name for name in names},
+    )
+    wide = {spelled[normalize_header(column)]: str(column) for column in rest if normalize_header(column) in spelled}
     if label is not None:
         asked = {name: name for name in dict.fromkeys(table[label].astype(str).str.strip())}
-        said = {spelled.get(plain(name), name): name for name in asked}
+        said = {spelled.get(normalize_header(name), name): name for name in asked}
     else:
         said = wide
     if class_name is None:

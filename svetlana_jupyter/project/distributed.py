@@ -20,7 +20,7 @@ from uuid import uuid4
 import dask
 import pandas as pd
 
-from svetlana_jupyter.core.io.chunks import Block, BlockDecoder, Pixels, through
+from svetlana_jupyter.core.io.chunks import BlockDecoder, BlockKey, BlockPixels, with_fetched_blocks
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.normalization import ImageStatistics, set_image_statistics
 from svetlana_jupyter.errors import InputError
@@ -131,12 +131,12 @@ class _Tasks:
     """
 
     def __init__(
-        self, client: Client, job: _Job, parts: Mapping[int, pd.DataFrame], needs: Sequence[Sequence[Block]]
+        self, client: Client, job: _Job, parts: Mapping[int, pd.DataFrame], needs: Sequence[Sequence[BlockKey]]
     ) -> None:
         self._client, self._parts = client, parts
         self._needs = dict(zip(parts, needs, strict=True))
         self._uses = Counter(block for blocks in needs for block in blocks)
-        self._pixels: dict[Block, Future] = {}
+        self._pixels: dict[BlockKey, Future] = {}
         self._finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._name = f"svetlana-{uuid4().hex[:12]}"
         self.running: dict[Future, int] = {}
@@ -201,11 +201,13 @@ def _given(job: _Job) -> _Job:
     return job
 
 
-def _read(job: _Job, block: Block) -> Pixels:
+def _read(job: _Job, block: BlockKey) -> BlockPixels:
     return job.decode(block)
 
 
-def _predict(job: _Job, objects: pd.DataFrame, blocks: Sequence[Block], pixels: Sequence[Pixels]) -> PartPredictions:
+def _predict(
+    job: _Job, objects: pd.DataFrame, blocks: Sequence[BlockKey], pixels: Sequence[BlockPixels]
+) -> PartPredictions:
     from svetlana_jupyter.learn.device import limit_threads
     from svetlana_jupyter.learn.inference import predict_part
 
@@ -213,12 +215,12 @@ def _predict(job: _Job, objects: pd.DataFrame, blocks: Sequence[Block], pixels: 
     if job.statistics is not None:
         set_image_statistics(job.pair.image, job.statistics)
     known = dict(zip(blocks, pixels, strict=True))
-    pair = through(job.pair, lambda block: known[block] if block in known else job.decode(block))
+    pair = with_fetched_blocks(job.pair, lambda block: known[block] if block in known else job.decode(block))
     found, end = predict_part(pair, objects, job.classifier, job.reference, job.asked)
     return merge_batches(found, end, job.classifier.classes)
 
 
-def _flat(block: Block) -> tuple[str | int, ...]:
+def _flat(block: BlockKey) -> tuple[str | int, ...]:
     kind, number = block
     return kind, *number
 

@@ -24,6 +24,7 @@ import pandas as pd
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.predictions import merge_predictions
+from svetlana_jupyter.core.settings import parse_allowed_cues
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, Reliability, class_ids, reliability
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.project.runs import Run, uncalibrated_column
@@ -397,7 +398,7 @@ def compare_runs(project: Results) -> pd.DataFrame:
                 "finished": pd.Timestamp(run.finished),
                 "preset": run.settings["preset"],
                 "architecture": run.settings["architecture"],
-                "may_use": _listed(run.settings.get("may_use", CUES)),
+                "may_use": _listed(parse_allowed_cues(run.settings.get("may_use", CUES))),
                 "labels": sum(run.labels.values()),
                 "source": known.source,
                 "accuracy": accuracy.value if accuracy is not None else math.nan,
@@ -417,7 +418,7 @@ def compare_runs(project: Results) -> pd.DataFrame:
 
 def _listed(may_use: Collection[str]) -> str:
     """Return what a classifier may use as words."""
-    return "everything" if set(may_use) == set(CUES) else ", ".join(may_use) or "nothing but shape"
+    return "everything" if set(may_use) == set(CUES) else ", ".join(sorted(may_use)) or "nothing but shape"
 
 
 _COLUMNS = [

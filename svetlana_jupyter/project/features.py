@@ -53,11 +53,11 @@ class DiskFeatureCache:
         self._tables: dict[str, pd.DataFrame] = {}
         self._lock = threading.Lock()
 
-    def recall(self, key: str) -> pd.DataFrame:
+    def get_features(self, key: str) -> pd.DataFrame:
         with self._lock:
             return self._known(key)
 
-    def keep(self, key: str, table: pd.DataFrame) -> None:
+    def add_features(self, key: str, table: pd.DataFrame) -> None:
         with self._lock:
             self._tables[key] = _joined(self._known(key), table)
             if self._writable and self._of:
@@ -118,7 +118,7 @@ def needs_measuring(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSet
     """Whether anything must still be measured of these objects."""
     feature_cache = pair.feature_cache
     known = (
-        [feature_cache.recall(feature_cache_key(group, settings)).index for group in settings.groups]
+        [feature_cache.get_features(feature_cache_key(group, settings)).index for group in settings.groups]
         if feature_cache
         else [objects.index[:0]]
     )
@@ -164,7 +164,7 @@ def cached_measurements(project: Project, image: str) -> pd.DataFrame:
         group
         for group in MEASURED
         if pair.feature_cache
-        and objects.index.isin(pair.feature_cache.recall(feature_cache_key(group, settings)).index).all()
+        and objects.index.isin(pair.feature_cache.get_features(feature_cache_key(group, settings)).index).all()
     ]
     if not known:
         return objects[[]]

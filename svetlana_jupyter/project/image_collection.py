@@ -19,10 +19,10 @@ import zarr
 from xarray import DataArray
 
 from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair, pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair, open_pair
 from svetlana_jupyter.core.io.images import fingerprint, open_image, open_mask
 from svetlana_jupyter.core.io.readers import hdf5_file
-from svetlana_jupyter.core.io.sources import lazy
+from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.polygons import Drawn, LazyPolygonMask, draw, fitting
@@ -71,13 +71,13 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
         draft.replace(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    count = len({one.number for one in found.shapes})
+    count = len({one.label for one in found.shapes})
     return folder / "mask.zarr", _said(count, drawn, found.note, drawn.missing(found.shapes))
 
 
 def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
     """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is drawn when it is read."""
-    pixels = lazy(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
+    pixels = to_dask(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
     return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 
 
@@ -220,7 +220,9 @@ class ImageCollection:
             mask, said = write_outline_mask(self._store.arrays_folder(name), Path(outlines), opened_image)
             self.notes[name] = f"{name}: {said}"
         try:
-            opened = pair(name, image, mask, axes, spacing, channels, groups, cache=self._store.cache_folder)
+            opened = open_checked_pair(
+                name, image, mask, axes, spacing, channels, groups, cache=self._store.cache_folder
+            )
         except InputError:
             if outlines is not None:
                 shutil.rmtree(self._store.arrays_folder(name), ignore_errors=True)
@@ -319,7 +321,7 @@ class ImageCollection:
 
     def open(self, entry: ImageEntry, mask: Source, known: bool = False) -> ImagePair:
         """Open an image with a mask, which may be another than its own; one that is known is not looked at again."""
-        return (open_pair if known else pair)(
+        return (open_pair if known else open_checked_pair)(
             entry.name,
             self._paths(entry.image),
             mask,

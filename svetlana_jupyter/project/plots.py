@@ -26,9 +26,14 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from svetlana_jupyter.core.classes import ClassScheme
-from svetlana_jupyter.core.display.channels import DisplaySettings, initial_display_settings, sample, to_screen
-from svetlana_jupyter.core.display.thumbnails import Cut, Thumbnail, take_thumbnails
-from svetlana_jupyter.core.display.tiles import Reader
+from svetlana_jupyter.core.display.channels import (
+    DisplaySettings,
+    initial_display_settings,
+    render_pixels,
+    sample_pixels,
+)
+from svetlana_jupyter.core.display.thumbnails import Thumbnail, ThumbnailSampling, take_thumbnails
+from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.io.table_files import format_list
@@ -329,7 +334,7 @@ def _ends(rows: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _pictures(project: Results, wanted: pd.DataFrame) -> dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]]:
     sides = pd.concat([wanted["y1"] - wanted["y0"], wanted["x1"] - wanted["x0"]])
-    cut = Cut.of(max(8.0, _ROOM * float(sides.quantile(0.9))), _PIXELS)
+    cut = ThumbnailSampling.of(max(8.0, _ROOM * float(sides.quantile(0.9))), _PIXELS)
     found: dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]] = {}
     for image, rows in wanted.groupby(level="image", sort=False):
         pair = project.pair(str(image))
@@ -341,12 +346,12 @@ def _pictures(project: Results, wanted: pd.DataFrame) -> dict[tuple[str, int], t
 
 
 def _palette(pair: ImagePair) -> DisplaySettings:
-    pixels = sample(Reader(pair.image, pair.levels))
+    pixels = sample_pixels(TileReader(pair.image, pair.levels))
     return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
 
 def _show(axes: Axes, seen: Thumbnail, palette: DisplaySettings, color: str, words: str) -> None:
-    pixels = to_screen(seen.values, palette)
+    pixels = render_pixels(seen.values, palette)
     shown = np.full((*pixels.shape[:2], 3), 255, np.uint8)  # white beyond the image
     shown[seen.inside] = pixels[seen.inside] if pixels.ndim == 3 else pixels[seen.inside][..., None]
     axes.imshow(shown, interpolation="nearest")

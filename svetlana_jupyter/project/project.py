@@ -40,7 +40,7 @@ from traitlets import HasTraits, Int, Unicode
 
 from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, LabelAction, ObjectId
 from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
-from svetlana_jupyter.core.io.file_pairs import COLUMNS, find_pairs
+from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.images import fingerprint
@@ -204,7 +204,7 @@ class CollectionCollection(HasTraits):
             If no pair can be used.
         """
         table = find_pairs(images, masks)
-        groups = [column for column in table if column not in COLUMNS]
+        groups = [column for column in table if column not in PAIR_COLUMNS]
         entries = []
         for row in table.index[table["problem"] == ""]:
             found = table.loc[row]

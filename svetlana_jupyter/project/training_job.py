@@ -5,10 +5,9 @@ Which preset a training uses where its settings leave that open: searched for, o
 What a training may begin with: a person's call may name code and files anywhere, the project's own file may not.
 
 A project can come from a stranger, so that opening it and pressing Train must import nothing and read nothing outside
-it. What ``training.json`` names is therefore followed only into this project's runs and into modules that the session
-has imported by itself.
+it. What ``training.json`` names is therefore followed only into this project's runs and modules already imported.
 
-Which annotated objects a training learns from: none at the border or of another size, where its settings say so.
+The selection of annotated objects by border and size.
 """
 
 from __future__ import annotations
@@ -27,7 +26,13 @@ import pandas as pd
 from svetlana_jupyter.core.allowed_cues import SMALL, candidates, restrict_to_allowed_cues
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.io.image_pair import ImagePair
-from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT, OWN, AugmentSettings, TrainingSettings
+from svetlana_jupyter.core.settings import (
+    AUTO_PRESET,
+    DEFAULT_PRESET,
+    USER_ARCHITECTURE,
+    AugmentSettings,
+    TrainingSettings,
+)
 from svetlana_jupyter.core.stats.metrics import exclusion_reasons
 from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, destroyed
 from svetlana_jupyter.errors import ProjectError
@@ -75,18 +80,18 @@ class PresetChoice:
 def choose(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetChoice | None]:
     """Settle the preset of a training, by a search where there was none yet or too little was known; None if stopped.
 
-    What is stored of a preset that was chosen before is its name and its number of epochs: patches follow the objects
-    that are annotated now.
+    Of an earlier choice, name and number of epochs are used again; patches follow the current annotations.
     """
     settings = task.settings
     if settings.preset != AUTO_PRESET:
         return PresetChoice(settings)
     presets = candidates(settings)
+    default = presets[DEFAULT_PRESET]
     if settings.start_from is not None:
         return _as_begun(task, presets)
     if len(presets) == 1:
         forest = settings.architecture == "forest"
-        return PresetChoice(presets[DEFAULT], "" if forest else f"{_USED} with the architecture {SMALL} alone.")
+        return PresetChoice(default, "" if forest else f"{_USED} with the architecture {SMALL} alone.")
     parts = task.parts()
     targets = np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]) if parts else np.empty(0, int)
     known = None if task.search else previous_choice(task.runs, settings, np.unique(targets).tolist())
@@ -97,11 +102,9 @@ def choose(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetCh
 
     few = describe_scarce_classes(targets, dict(zip(task.classes.ids, task.classes.names)))
     if len(np.unique(targets)) < 2:
-        return PresetChoice(presets[DEFAULT])  # which refuses to train
+        return PresetChoice(default)  # which refuses to train
     if few:
-        return PresetChoice(
-            presets[DEFAULT], f"{_USED} from {MIN_PER_CLASS} annotated objects of each class on, but {few}."
-        )
+        return PresetChoice(default, f"{_USED} from {MIN_PER_CLASS} annotated objects of each class on, but {few}.")
     return (yield from _searched(task, presets, parts, stop))
 
 
@@ -164,10 +167,10 @@ def _searched(
 def _as_begun(task: TrainingTask, presets: Mapping[str, TrainingSettings]) -> PresetChoice:
     """Return the preset of the run that a training begins with: its weights fit no other, and know the answers."""
     name = task.begins.run if task.begins is not None else ""
-    preset = next((run.settings["preset"] for run in task.runs if run.name == name), DEFAULT)
-    settings = presets.get(preset, presets[DEFAULT])
+    preset = next((run.settings["preset"] for run in task.runs if run.name == name), DEFAULT_PRESET)
+    settings = presets.get(preset, presets[DEFAULT_PRESET])
     if not name or settings.architecture == "forest" or settings.preset != preset:
-        return PresetChoice(presets[DEFAULT], f"{_USED} where training begins anew.")
+        return PresetChoice(presets[DEFAULT_PRESET], f"{_USED} where training begins anew.")
     return PresetChoice(settings, f"Preset {preset} is that of run {name}, with which training began.")
 
 
@@ -239,7 +242,7 @@ def resolve_training_setup(
     """
     settings = (given or stored_settings).changed(**changes)
     if network is not None:
-        settings = settings.changed(architecture=OWN)
+        settings = settings.changed(architecture=USER_ARCHITECTURE)
     elif ":" in str(changes.get("architecture", "")):
         from svetlana_jupyter.learn.build import import_network
 

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from svetlana_jupyter.core.io.image_pair import pair
+from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.build import build_network
@@ -61,7 +61,7 @@ def discs(count: int, ndim: int) -> AnnotatedImage:
     mask = np.kron(numbers, ball) * (np.kron(numbers, np.ones_like(ball)) <= count)
     classes = np.r_[0, rng.permutation(count) % 2 + 1]
     image = rng.normal(100, 10, mask.shape).astype(np.float32) + 40 * classes[mask].astype(np.float32)
-    found = pair("discs", image, mask, axes="zyx"[-ndim:])
+    found = open_checked_pair("discs", image, mask, axes="zyx"[-ndim:])
     return found, index_objects(found.mask), pd.Series(classes[1:], index=np.arange(1, count + 1))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from svetlana_jupyter.core.io.image_pair import pair
+from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
@@ -52,7 +52,7 @@ TRIALS = (
 
 
 def part_of(sample: Sample) -> AnnotatedImage:
-    found = pair("set", sample.image, sample.mask)
+    found = open_checked_pair("set", sample.image, sample.mask)
     classes = pd.Series(np.asarray(sample.classes) + 1, index=np.arange(1, len(sample.classes) + 1))
     return found, index_objects(found.mask), classes
 

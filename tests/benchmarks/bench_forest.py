@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.features.catalog import CUES, GROUPS
-from svetlana_jupyter.core.io.image_pair import pair
+from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
 from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, collect_training_data
@@ -57,7 +57,7 @@ GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {
 
 def part_of(name: str, sample: Sample) -> AnnotatedImage:
     """Return a sample as an image with all its classes."""
-    found = pair(name, sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
+    found = open_checked_pair(name, sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
     objects = index_objects(found.mask)
     classes = pd.Series(sample.classes + 1, pd.RangeIndex(1, len(sample.classes) + 1))
     return found, objects, classes.loc[classes.index.isin(objects.index)]

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from svetlana_jupyter.core.io.image_pair import ImagePair, pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import PRESETS, TrainingSettings
 from svetlana_jupyter.learn.classifier import Classifier
@@ -106,12 +106,14 @@ def real_sets(folder: Path) -> dict[str, Callable[[], RealSet]]:
 def batch(folder: Path, suffix: str) -> list[AnnotatedImage]:
     """Open images, masks and classes that share their stems."""
     files = sorted((folder / "images").glob(f"*.{suffix}"))
-    pairs = [pair(file.stem, file, folder / "masks" / f"{file.stem}.tif", **axes_of(file)) for file in files]
+    pairs = [
+        open_checked_pair(file.stem, file, folder / "masks" / f"{file.stem}.tif", **axes_of(file)) for file in files
+    ]
     return with_classes(pairs, [folder / "classes" / f"{file.stem}.csv" for file in files])
 
 
 def single(folder: Path, image: str) -> list[AnnotatedImage]:
-    return with_classes([pair(folder.name, folder / image, folder / "mask.tif")], [folder / "classes.csv"])
+    return with_classes([open_checked_pair(folder.name, folder / image, folder / "mask.tif")], [folder / "classes.csv"])
 
 
 def axes_of(file: Path) -> dict[str, Any]:

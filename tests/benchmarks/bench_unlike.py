@@ -25,7 +25,7 @@ import zarr
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
-from svetlana_jupyter.core.io.image_pair import ImagePair, pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.settings import TrainingSettings
@@ -67,7 +67,7 @@ def well(seed: int, size: int, change: Change | None = None, **options: Any) -> 
         image, mask = zarr.open_array(made.image)[:], zarr.open_array(made.mask)[:]
     if change is not None:
         image, mask = change(image, mask)
-    found = pair(f"well {seed}", image, mask, axes="cyx")
+    found = open_checked_pair(f"well {seed}", image, mask, axes="cyx")
     objects = index_objects(found.mask)
     return found, objects, pd.Series(made.classes[objects.index.to_numpy() - 1], objects.index)
 

@@ -15,8 +15,8 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filt
 from xarray import DataArray
 
 from svetlana_jupyter.core import normalization as normalize
-from svetlana_jupyter.core.io.chunks import group_by_block, read
-from svetlana_jupyter.core.io.image_pair import ImagePair, pair
+from svetlana_jupyter.core.io.chunks import group_by_block, read_padded
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.normalization import BLUR_SIGMAS, blur_masks, fit, image_statistics, unmixing_residual
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.patch_geometry import patch_geometry, resolve_patch_settings
@@ -329,7 +329,9 @@ def test_reducing_averages_and_enlarging_keeps_a_flat_image_and_a_slope():
 def test_micrometres_make_anisotropic_voxels_isotropic():
     zz, yy, xx = np.mgrid[:20, :60, :60]
     ball = ((zz - 10) * 4) ** 2 + (yy - 30) ** 2 + (xx - 30) ** 2 <= 20**2
-    found = pair("ball", ball.astype(np.float32), ball.astype(np.uint8), axes="zyx", spacing=(2.0, 0.5, 0.5))
+    found = open_checked_pair(
+        "ball", ball.astype(np.float32), ball.astype(np.uint8), axes="zyx", spacing=(2.0, 0.5, 0.5)
+    )
     objects = index_objects(found.mask)
     how = resolve_patch_settings(PatchSettings(unit="um", normalize="none", sampling=24), objects, None, found.spacing)
     patch = next(cut_patches(found, objects, how))[1][0]
@@ -478,7 +480,7 @@ def test_reading_beyond_the_border_equals_padding_the_whole(length, start, width
         return
     array = DataArray(np.arange(1, length + 1), dims=["x"])
     padded = np.pad(array.values, 60, mode="reflect" if padding == "reflect" else "constant")
-    window = read(array, np.array([start]), np.array([start + width]), padding)
+    window = read_padded(array, np.array([start]), np.array([start + width]), padding)
     np.testing.assert_array_equal(window, padded[60 + start : 60 + start + width])
 
 

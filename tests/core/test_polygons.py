@@ -20,9 +20,9 @@ from skimage.draw import polygon2mask
 from xarray import DataArray
 
 from svetlana_jupyter.core import polygons as drawing
-from svetlana_jupyter.core.io.chunks import SIDES
+from svetlana_jupyter.core.io.chunks import MIN_BLOCK_SHAPE
 from svetlana_jupyter.core.io.geojson import PolygonObject, read_geojson
-from svetlana_jupyter.core.io.sources import lazy
+from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.polygons import Drawn, LazyPolygonMask, draw, fill_polygons, iter_object_outlines, polygons
 from svetlana_jupyter.errors import InputError
@@ -104,7 +104,7 @@ def test_any_part_of_a_mask_is_drawn_when_it_is_read(shape: tuple[int, ...]) -> 
     shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4) for n in range(1, 7)]
     whole, _ = drawn_mask(shapes, shape)
     source = LazyPolygonMask(shapes, shape)
-    mask = lazy(source)
+    mask = to_dask(source)
     for part in (np.s_[..., 3:17, 9:30], np.s_[..., 5:, 11], np.s_[..., 20:2:-3, ::5], np.s_[-1, ..., 30]):
         np.testing.assert_array_equal(mask[part], whole[part])
     everything = tuple(slice(None) for _ in shape)
@@ -141,7 +141,7 @@ def test_classes_and_colours_in_all_forms_of_qupath(tmp_path: Path) -> None:
         ("plain", ""),
         ("", ""),
     ]
-    assert [one.number for one in found] == [1, 2, 3, 4, 5] and found[0].box == (2, 1, 6, 5)
+    assert [one.label for one in found] == [1, 2, 3, 4, 5] and found[0].bbox == (2, 1, 6, 5)
     packed = tmp_path / "a.geojson.gz"
     packed.write_bytes(gzip.compress((tmp_path / "a.geojson").read_bytes()))
     assert len(read_geojson(packed).shapes) == 5
@@ -150,7 +150,7 @@ def test_classes_and_colours_in_all_forms_of_qupath(tmp_path: Path) -> None:
 def test_cells_are_the_objects_and_regions_are_left_aside_and_said(tmp_path: Path) -> None:
     features = [feature(SQUARE, objectType="annotation"), feature(SQUARE, objectType="cell", name="12")]
     found = read_geojson(written(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features}))
-    assert [one.number for one in found.shapes] == [12] and found.note == "Left aside: 1 annotations."
+    assert [one.label for one in found.shapes] == [12] and found.note == "Left aside: 1 annotations."
     only = read_geojson(written(tmp_path / "b.geojson", features[0]))
     assert len(only.shapes) == 1 and only.note == ""
 
@@ -226,7 +226,7 @@ def test_objects_of_every_size_come_from_their_own_boxes_whatever_the_chunks(chu
 
 
 def test_an_object_wider_than_a_block_is_read_alone(monkeypatch):
-    monkeypatch.setitem(SIDES, 2, (8, 8))
+    monkeypatch.setitem(MIN_BLOCK_SHAPE, 2, (8, 8))
     pixels = np.zeros((64, 64), np.uint8)
     pixels[:, 30] = 9
     pixels[::4, ::4] = np.arange(1, 257).reshape(16, 16) % 8 + 1

@@ -45,7 +45,7 @@ def counted(old: np.ndarray, new: np.ndarray) -> Counter[tuple[int, int]]:
 @given(two_masks, st.integers(1, 4), st.integers(1, 4))
 def test_overlap_is_that_of_every_pixel_whatever_the_blocks(both, old_chunk: int, new_chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "SIDES", {2: (2, 2), 3: (2, 2, 2)})
+        patch.setattr(blocks, "MIN_BLOCK_SHAPE", {2: (2, 2), 3: (2, 2, 2)})
         patch.setattr("svetlana_jupyter.core.relabeling.MAX_PENDING_ROWS", 3)
         table = overlap(lazy(both[0], old_chunk), lazy(both[1], new_chunk))
     found = {(old, new): pixels for old, new, pixels in table.to_numpy().tolist()}

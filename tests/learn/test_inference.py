@@ -36,7 +36,7 @@ def reading_threads() -> list[threading.Thread]:
 def in_small_blocks(pair, monkeypatch):
     """Return the pair in more blocks than may wait to be classified."""
     small = dict.fromkeys(pair.mask.dims, 12)
-    monkeypatch.setitem(blocks.SIDES, pair.ndim, (12,) * pair.ndim)
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, pair.ndim, (12,) * pair.ndim)
     return type(pair)(pair.name, pair.image.chunk(small), pair.mask.chunk(small))
 
 
@@ -44,7 +44,7 @@ def in_small_blocks(pair, monkeypatch):
 @given(chunks=st.integers(7, 60), batch=st.integers(1, 40))
 def test_any_chunks_and_batch_size_predict_what_each_object_alone_gets(trained, chunks, batch, monkeypatch):
     pair, objects, classifier = trained
-    monkeypatch.setitem(blocks.SIDES, pair.ndim, (chunks,) * pair.ndim)
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, pair.ndim, (chunks,) * pair.ndim)
     sides = dict.fromkeys(pair.mask.dims, chunks)
     chunked = type(pair)(pair.name, pair.image.chunk(sides), pair.mask.chunk(sides))
     done = 0

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from svetlana_jupyter.core.io import chunks as blocks
-from svetlana_jupyter.core.io import chunks as decoded
-from svetlana_jupyter.core.io.image_pair import pair
+from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn import inference as predicting
@@ -43,7 +42,7 @@ def odd(request):
     mask[..., -1, -1] = LABELS[4]
     mask[..., 3:45, 40:90] = LABELS[5]
     image = np.random.default_rng(0).integers(0, 60_000, (2, *shape)).astype(np.uint16)
-    found = pair("odd", image, mask, axes="c" + "zyx"[-ndim:])
+    found = open_checked_pair("odd", image, mask, axes="c" + "zyx"[-ndim:])
     objects = index_objects(found.mask)
     size = FIELD if ndim == 2 else (8, FIELD, FIELD)
     settings = QUICK.changed(patches={"size": size, "sampling": size})
@@ -67,7 +66,7 @@ def naive(image: np.ndarray, mask: np.ndarray, label: int, sides: tuple[int, ...
 
 def in_small_chunks(found, monkeypatch):
     """Return the same image with small chunks that count how often they are read."""
-    monkeypatch.setitem(blocks.SIDES, found.ndim, (SIDE,) * found.ndim)
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, found.ndim, (SIDE,) * found.ndim)
     counting = {kind: Counting(np.asarray(getattr(found, kind))) for kind in ("image", "mask")}
     arrays = {}
     for kind, source in counting.items():
@@ -99,19 +98,17 @@ def test_within_less_memory_chunks_are_read_again_and_the_same_is_found(odd, mon
         monkeypatch.setitem(predicting.OBJECTS_PER_PART, ("network", ndim), 1)
     chunked, _ = in_small_chunks(found, monkeypatch)
     whole = np.concatenate([event.probabilities for event in predict(chunked, objects, network)])
-    monkeypatch.setattr(decoded, "KEPT_BYTES_DECODED", 3 * SIDE**found.ndim * 8)
+    monkeypatch.setattr(blocks, "CACHE_BYTES", 3 * SIDE**found.ndim * 8)
     kept = []
-    finish = decoded.Shelf.finish
+    release = blocks.ChunkCache.release
     monkeypatch.setattr(
-        decoded.Shelf,
-        "finish",
-        lambda self, number: (kept.append(sum(pixels.nbytes for pixels in self._kept.values())), finish(self, number)),
+        blocks.ChunkCache, "release", lambda self, step: (kept.append(self.nbytes), release(self, step))[1]
     )
     again, counting = in_small_chunks(found, monkeypatch)
     np.testing.assert_array_equal(
         np.concatenate([event.probabilities for event in predict(again, objects, network)]), whole
     )
-    assert max(kept) <= decoded.KEPT_BYTES_DECODED and max(counting["mask"].reads.values()) > 1
+    assert max(kept) <= blocks.CACHE_BYTES and max(counting["mask"].reads.values()) > 1
 
 
 def test_the_forest_goes_the_same_way(odd, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from svetlana_jupyter.core.allowed_cues import candidates
-from svetlana_jupyter.core.io.image_pair import pair
+from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import merit, nested_selection
@@ -107,7 +107,7 @@ SOME = ("default", "oriented", "free", "plain", "forest")
 
 def part() -> AnnotatedImage:
     sample = stripes(0)
-    found = pair("stripes", sample.image, sample.mask, axes="yx")
+    found = open_checked_pair("stripes", sample.image, sample.mask, axes="yx")
     return found, index_objects(found.mask), pd.Series(sample.classes + 1, index=np.arange(1, len(sample.classes) + 1))
 
 

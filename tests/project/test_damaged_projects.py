@@ -41,7 +41,7 @@ def made(tmp_path_factory) -> Path:
 def trained(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The same in several parts, for one test."""
     monkeypatch.setattr(stored, "BLOCK_PIXELS", 256)
-    monkeypatch.setitem(blocks.SIDES, 2, (48, 48))
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (48, 48))
     for kind in ("network", "forest"):
         monkeypatch.setitem(predict.OBJECTS_PER_PART, (kind, 2), 8)
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)

@@ -101,9 +101,9 @@ def work_in_blocks_of(side: int, client: Client, monkeypatch: pytest.MonkeyPatch
     def there(side):
         from svetlana_jupyter.core.io import chunks as blocks
 
-        blocks.SIDES[2] = side, side
+        blocks.MIN_BLOCK_SHAPE[2] = side, side
 
-    monkeypatch.setitem(blocks.SIDES, 2, (side, side))
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (side, side))
     client.run(there, side)
 
 

@@ -82,7 +82,7 @@ def test_the_report_in_a_few_lines(project: Project) -> None:
     assert "recall" in lines[2] and lines[2].lstrip().startswith("dim")
     assert lines[4] == "Intervals are over 6 groups (plate, well)."
     assert "temperature" in lines[5] and "exact ones would show" in lines[5]
-    assert lines[6] == "Set aside and not scored: 2 as ambiguous, 1 as bad."
+    assert lines[6] == "Set aside and not scored: 2 as ambiguous, 1 as bad_segmentation."
 
 
 def test_a_run_that_learned_from_other_annotations_says_so(project: Project) -> None:

@@ -293,7 +293,7 @@ def test_nothing_that_a_person_said_is_overwritten_in_silence(project: Project, 
     project.mark("P2_A1", 3, "bad_segmentation")
     report = project.import_annotations(known)
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
-    assert report["why"].tolist() == ["is bright here", "", "is bad here"]
+    assert report["why"].tolist() == ["is bright here", "", "is bad_segmentation here"]
     assert "0 annotations are taken" in project.status and "2 are another class here" in project.status
     assert classes_of(project)["P1_A1", 1] == "bright" and len(project.annotations()) == 3
     report = project.import_annotations(known, overwrite=True)

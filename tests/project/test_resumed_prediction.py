@@ -44,7 +44,7 @@ SMALL_PARTS = {"pixels": 256, "sides": (24, 24), "least": 3}
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of four objects in a row of blocks."""
     monkeypatch.setattr(stored, "BLOCK_PIXELS", SMALL_PARTS["pixels"])
-    monkeypatch.setitem(blocks.SIDES, 2, SMALL_PARTS["sides"])
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, SMALL_PARTS["sides"])
     monkeypatch.setitem(predict.OBJECTS_PER_PART, ("network", 2), SMALL_PARTS["least"])
     monkeypatch.setattr(predict, "BATCH_SIZES", {2: 2})
 
@@ -158,17 +158,17 @@ def test_stop_keeps_the_parts_that_are_done(trained, cut):
 
 FORKS = """
 import json, os, sys
-from svetlana_jupyter.core import blocks
-from svetlana_jupyter.core.formats import stored
-from svetlana_jupyter.learn import inference
-from svetlana_jupyter.learn.classifier import NetworkClassifier
+from svetlana_jupyter.core.io import chunks as blocks
+from svetlana_jupyter.core.io import sources as stored
+from svetlana_jupyter.learn import inference as predict
+from svetlana_jupyter.learn.classifier import NetworkClassifier as Network
 from svetlana_jupyter.project.project import Project
 
 path, small = json.loads(sys.stdin.readline())
 stored.BLOCK_PIXELS = small["pixels"]
 blocks.SIDES[2] = tuple(small["sides"])
-inference.OBJECTS_PER_PART["network", 2], inference.BATCH_SIZES[2] = small["least"], 2
-original = NetworkClassifier.cut
+predict.OBJECTS_PER_PART["network", 2], predict.BATCH_SIZES[2] = small["least"], 2
+original = Network.cut
 
 def counting(self, pair, objects):
     for labels, inputs in original(self, pair, objects):

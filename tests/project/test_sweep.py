@@ -108,7 +108,7 @@ def test_without_a_list_it_is_the_table_of_the_paper(annotated: Project, monkeyp
 
 
 def test_what_cannot_be_swept_is_said_before_anything_is_done(annotated: Project, project: Project) -> None:
-    with pytest.raises(SettingsError, match="did you mean 'width'"):
+    with pytest.raises(SettingsError, match="Did you mean 'width'"):
         annotated.sweep(widht=[2, 4])
     with pytest.raises(SettingsError):
         annotated.sweep(depth=[2, 99])

@@ -209,7 +209,7 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
     def unlucky(*args, **how):
         """Search, and have choosing go wrong in the first fold, as it may where candidates are about as good."""
         for event in search(*args, **how):
-            if isinstance(event, search_module.Found):
+            if isinstance(event, search_module.SearchResult):
                 names, first = [name for name in event.outer if name.startswith("p_")], event.outer["fold"] == 1
                 outer = event.outer.assign(predicted=event.outer["predicted"].where(~first, 3 - event.outer["truth"]))
                 outer.loc[first, names] = np.eye(2, dtype=np.float32)[outer.loc[first, "predicted"] - 1]

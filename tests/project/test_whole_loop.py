@@ -244,7 +244,7 @@ def test_settings_are_a_file_that_may_be_edited_and_typos_are_named(project: Pro
     file.write_text(json.dumps({**settings, "epochs": 7}))
     assert project.settings.epochs == 7
     file.write_text(json.dumps({**settings, "epocs": 7}))
-    with pytest.raises(SettingsError, match="did you mean 'epochs'"):
+    with pytest.raises(SettingsError, match="Did you mean 'epochs'"):
         _ = project.settings
 
 

@@ -24,7 +24,7 @@ from svetlana_jupyter.core.features.region import Floats, Region
 from svetlana_jupyter.core.features.shape import shape
 from svetlana_jupyter.core.features.texture import PaddedStack, direction, texture, texture_orientation_features
 from svetlana_jupyter.core.io.chunks import (
-    Window,
+    ArrayRegion,
     group_by_block,
     index_last_axes,
     processing_block_shape,
@@ -55,7 +55,7 @@ def measure_objects(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSet
         yield measuring.table(members, window, image, mask)
 
 
-def feature_regions(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[Window]:
+def feature_regions(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[ArrayRegion]:
     """Return the parts of an image that `measure_objects` reads for some objects."""
     return [window for _, window in _Measuring(pair, objects, settings).together()]
 
@@ -91,7 +91,7 @@ class _Measuring:
         self._step = spacing / spacing.min()
         self._strides = _strides(self._last - self._first)
 
-    def together(self) -> Iterator[tuple[Integers, Window]]:
+    def together(self) -> Iterator[tuple[Integers, ArrayRegion]]:
         """Yield the objects to measure together, by position, and the part of the image to read for them."""
         sides = np.array(processing_block_shape(self._pair.image, self._pair.mask))
         wide = ((self._last - self._first) > sides).any(axis=1) | (self._strides > 1)
@@ -104,9 +104,9 @@ class _Measuring:
             margin = self._reach(stride) * stride
             low = np.maximum(self._first[members].min(axis=0) - margin, 0)
             high = np.minimum(self._last[members].max(axis=0) + margin, self._shape)
-            yield members, Window(tuple(low.tolist()), tuple(high.tolist()), stride)
+            yield members, ArrayRegion(tuple(low.tolist()), tuple(high.tolist()), stride)
 
-    def table(self, members: Integers, window: Window, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
+    def table(self, members: Integers, window: ArrayRegion, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
         """Measure the objects of one window."""
         found = []
         low, stride = np.array(window.low), window.stride
@@ -270,7 +270,7 @@ def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | 
         yield from measure_objects(pair, objects, settings)
         return
     keys = [column.key for column in columns(pair.ndim, len(pair.channels), settings.groups)]
-    known = {group: pair.feature_cache.recall(feature_cache_key(group, settings)) for group in settings.groups}
+    known = {group: pair.feature_cache.get_features(feature_cache_key(group, settings)) for group in settings.groups}
     missing = pd.DataFrame({group: ~objects.index.isin(table.index) for group, table in known.items()}, objects.index)
     for pattern, rows in missing.groupby(list(known)):
         absent = [group for group, lacks in zip(known, pattern, strict=True) if lacks]
@@ -294,7 +294,7 @@ def _kept(
         if fresh:
             table = pd.concat(fresh)
             for group in groups:
-                feature_cache.keep(feature_cache_key(group, settings), table[keys[group]])
+                feature_cache.add_features(feature_cache_key(group, settings), table[keys[group]])
             fresh.clear()
 
     try:
@@ -322,7 +322,7 @@ def in_um(
     return pd.DataFrame(values.astype(np.float32), table.index, names)
 
 
-def features(ndim: int, channels: int, settings: MeasureSettings) -> tuple[FeatureColumn, ...]:
+def allowed_feature_columns(ndim: int, channels: int, settings: MeasureSettings) -> tuple[FeatureColumn, ...]:
     """Return the measurements of ``settings.groups`` that use no other evidence than ``settings.may_use``."""
     return columns(ndim, channels, settings.groups, settings.may_use)
 
@@ -330,14 +330,14 @@ def features(ndim: int, channels: int, settings: MeasureSettings) -> tuple[Featu
 def iter_features(
     pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings, unit: Literal["px", "um"] = "px"
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield what a forest sees of objects: labels (n,) and the `features` (n, m), 0 for what cannot be told.
+    """Yield labels (n,) and allowed features (n, m) of objects, undefined values as 0.
 
     Parameters
     ----------
     unit : "px" or "um"
         Of lengths; micrometres need an image with known spacing.
     """
-    found = features(pair.ndim, len(pair.channels), settings)
+    found = allowed_feature_columns(pair.ndim, len(pair.channels), settings)
     scale = finest_pixel_size_um(pair) if unit == "um" else None
     for table in measure(pair, objects, settings):
         values = in_um(table, found, pair.channels, scale).to_numpy(np.float32)

@@ -78,7 +78,7 @@ class FilePattern:
         match = self._regex.fullmatch(path.as_posix())
         return dict(zip(self.fields, match.groups())) if match else None
 
-    def filled(self, values: Mapping[str, str]) -> str:
+    def fill_placeholders(self, values: Mapping[str, str]) -> str:
         """The path that these values make, with what they do not say left as it is."""
         stars = itertools.count()
 
@@ -126,9 +126,9 @@ def natural_sort_key(text: str) -> list[tuple[int, int, str]]:
 
 
 CHANNEL = "channel"
-COLUMNS = ("name", "image", "mask", "channels", "problem")
+PAIR_COLUMNS = ("name", "image", "mask", "channels", "problem")
 
-Files = Mapping[Path, Mapping[str, str]]  # what each placeholder stands for in each file
+MatchedFiles = Mapping[Path, Mapping[str, str]]  # what each placeholder stands for in each file
 
 
 def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.DataFrame:
@@ -174,7 +174,7 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
         channels = sorted({of[CHANNEL] for of in files.values() if CHANNEL in of}, key=natural_sort_key)
         problem = (
             _files_problem(files, channels, all_channels)
-            or _mask_problem(found, mask_pattern.filled(said))
+            or _mask_problem(found, mask_pattern.fill_placeholders(said))
             or _sharing_problem(users[key], [field for field in fields if field not in shared])
         )
         paths = sorted(files, key=lambda path: natural_sort_key(files[path].get(CHANNEL, "")))
@@ -190,13 +190,13 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
         )
     for key in sorted(masks_by_key.keys() - users.keys(), key=_natural_key):
         said = dict(zip(shared, key))
-        problem = f"No image was found for this mask, expected {image_pattern.filled(said)}."
+        problem = f"No image was found for this mask, expected {image_pattern.fill_placeholders(said)}."
         rows.append({"name": "_".join(key), "mask": masks_by_key[key][0], "problem": problem, **said})
     return _table(rows, [field for field in fields if field in image_pattern.placeholders])
 
 
 def _shared_fields(fields: Sequence[str], images: FilePattern, masks: FilePattern) -> list[str]:
-    if clash := {*images.placeholders} & {*COLUMNS}:
+    if clash := {*images.placeholders} & {*PAIR_COLUMNS}:
         raise InputError(
             f"{{{clash.pop()}}} is the name of a column of the result. Call the placeholder something else."
         )
@@ -209,7 +209,7 @@ def _shared_fields(fields: Sequence[str], images: FilePattern, masks: FilePatter
     return shared
 
 
-def _shared_out(images: FilePattern, masks: FilePattern) -> tuple[Files, Files]:
+def _shared_out(images: FilePattern, masks: FilePattern) -> tuple[MatchedFiles, MatchedFiles]:
     """Files of each pattern; those that match both go to the one that says more."""
     image_files, mask_files = images.find(), masks.find()
     for pattern, found, what in ((images, image_files, "image"), (masks, mask_files, "mask")):
@@ -223,14 +223,14 @@ def _shared_out(images: FilePattern, masks: FilePattern) -> tuple[Files, Files]:
     return image_files, mask_files
 
 
-def _grouped(files: Files, fields: Sequence[str]) -> dict[tuple[str, ...], dict[Path, Mapping[str, str]]]:
+def _grouped(files: MatchedFiles, fields: Sequence[str]) -> dict[tuple[str, ...], dict[Path, Mapping[str, str]]]:
     groups: dict[tuple[str, ...], dict[Path, Mapping[str, str]]] = defaultdict(dict)
     for path in sorted(files):
         groups[tuple(files[path][field] for field in fields)][path] = files[path]
     return groups
 
 
-def _files_problem(files: Files, channels: Sequence[str], all_channels: set[str]) -> str:
+def _files_problem(files: MatchedFiles, channels: Sequence[str], all_channels: set[str]) -> str:
     if len(files) > max(1, len(channels)):
         return f"{len(files)} files match where {max(1, len(channels))} was expected: {_listed(files)}. Keep one."
     if channels and (missing := all_channels.difference(channels)):

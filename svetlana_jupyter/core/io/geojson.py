@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from svetlana_jupyter.errors import InputError
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
-OBJECTS = ("cell", "detection")  # of QuPath; its annotations are regions, unless there is nothing else
+OBJECT_TYPES = ("cell", "detection")  # of QuPath; its annotations are regions, unless there is nothing else
 MAX_COORDINATE = 2**31  # pixels
 
 Ring = NDArray[np.float64]
@@ -41,16 +41,16 @@ class PolygonObject:
         Its metadata.
     """
 
-    number: int
+    label: int
     polygons: tuple[tuple[Ring, ...], ...]
     points: Ring
     plane: int = 0
     class_name: str = ""
     color: str = ""
-    said: Mapping[str, str] | None = None
+    metadata: Mapping[str, str] | None = None
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
+    def bbox(self) -> tuple[int, int, int, int]:
         """The pixels it may cover: first row and column, and those behind the last."""
         corners = np.concatenate([ring for rings in self.polygons for ring in rings] or [self.points])
         low, high = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int)
@@ -90,8 +90,8 @@ def read_geojson(path: Path) -> GeoJsonObjects:
     features = list(_features(_document(path), path))
     kinds = Counter(str(_properties(feature).get("objectType", "")).casefold() for feature in features)
     others = ""
-    if any(kind in kinds for kind in OBJECTS):
-        kept = [one for one in features if str(_properties(one).get("objectType", "")).casefold() in OBJECTS]
+    if any(kind in kinds for kind in OBJECT_TYPES):
+        kept = [one for one in features if str(_properties(one).get("objectType", "")).casefold() in OBJECT_TYPES]
         if len(kept) < len(features):
             rest = Counter(str(_properties(one).get("objectType", "other")) for one in features) - Counter(
                 str(_properties(one).get("objectType", "other")) for one in kept

@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, lazy, to_micrometers
+from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, to_dask, to_micrometers
 from svetlana_jupyter.errors import InputError
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Hdf5Source:
     """Pixels of one HDF5 dataset. ``stamp`` changes when the file does."""
 
     path: Path
@@ -42,8 +42,8 @@ def read_hdf5(path: Path, stamp: str, inside: str = "") -> OpenedFile:
     with file:
         dataset = _dataset(file, path, inside)
         axes = _axes(dataset)
-        source = Dataset(path, stamp, dataset.name, dataset.shape, dataset.dtype)
-        return OpenedFile(lazy(ReadGuard(source, path), dataset.chunks), axes, _spacing(dataset, axes))
+        source = Hdf5Source(path, stamp, dataset.name, dataset.shape, dataset.dtype)
+        return OpenedFile(to_dask(ReadGuard(source, path), dataset.chunks), axes, _spacing(dataset, axes))
 
 
 def _dataset(file: h5py.File, path: Path, inside: str) -> h5py.Dataset:

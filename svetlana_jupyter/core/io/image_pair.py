@@ -28,17 +28,17 @@ from svetlana_jupyter.core.io.mask_checks import check_is_label_image
 from svetlana_jupyter.core.io.pyramid import PyramidLevel
 from svetlana_jupyter.errors import InputError
 
-__all__ = ["ImagePair", "find_pairs", "open_pair", "pair"]
+__all__ = ["ImagePair", "find_pairs", "open_checked_pair", "open_pair"]
 
 
 class FeatureCache(Protocol):
     """Where what was measured of the objects of one image is kept, by group (`feature_cache_key`)."""
 
-    def recall(self, key: str) -> pd.DataFrame:
+    def get_features(self, key: str) -> pd.DataFrame:
         """Return what is known of a group of measurements: `measure`'s columns, one row an object."""
         ...
 
-    def keep(self, key: str, table: pd.DataFrame) -> None:
+    def add_features(self, key: str, table: pd.DataFrame) -> None:
         """Add objects of which this group was not known."""
         ...
 
@@ -76,7 +76,7 @@ class ImagePair:
         return tuple(str(name) for name in self.image["c"].to_numpy())
 
 
-def pair(
+def open_checked_pair(
     name: str,
     image: Source | Sequence[Source],
     mask: Source,
@@ -127,10 +127,10 @@ def open_pair(
     groups: Mapping[str, str] | None = None,
     cache: Path | None = None,
 ) -> ImagePair:
-    """Open an image and its mask as `pair` does, but look at their headers alone: the mask may turn out empty."""
+    """Open an image and its mask from their headers alone: the mask may turn out empty."""
     try:
         opened_mask, mask_levels = open_mask_levels(mask, spacing=spacing, cache=cache)
-        opened, levels = open_image_levels(image, axes, spacing, channels, cache, like=opened_mask.shape)
+        opened, levels = open_image_levels(image, axes, spacing, channels, cache, mask_shape=opened_mask.shape)
         _refuse_different_shapes(opened, opened_mask)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
@@ -158,7 +158,7 @@ def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:
     )
 
 
-SAID = ("shape", "dtype", "spacing")
+HEADER_COLUMNS = ("shape", "dtype", "spacing")
 
 
 def preview_pairs(
@@ -166,9 +166,9 @@ def preview_pairs(
     masks: str | PathLike[str],
     axes: str | None = None,
     spacing: Spacing | None = None,
-    most: int = 12,
+    max_pairs: int = 12,
 ) -> pd.DataFrame:
-    """Pair images with masks as `find_pairs` does, and look at the headers of the first ``most`` pairs.
+    """Pair images with masks as `find_pairs` does, and look at the headers of the first ``max_pairs`` pairs.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def preview_pairs(
         Patterns.
     axes, spacing
         As for `open_image`.
-    most : int
+    max_pairs : int
         How many pairs are opened; no pixel is read.
 
     Returns
@@ -192,7 +192,7 @@ def preview_pairs(
     """
     table = find_pairs(images, masks).reset_index(drop=True)
     said: dict[int, dict[str, object]] = {}
-    for row in table.index[table["problem"] == ""][:most]:
+    for row in table.index[table["problem"] == ""][:max_pairs]:
         found = table.loc[row]
         try:
             opened = open_pair(found["name"], found["image"], found["mask"], axes, spacing, found["channels"])
@@ -204,7 +204,10 @@ def preview_pairs(
             continue
         said[row] = {"shape": format_pair_shape(opened), "dtype": str(opened.image.dtype), "spacing": opened.spacing}
     return table.assign(
-        **{column: pd.Series([said.get(row, {}).get(column) for row in table.index], dtype=object) for column in SAID}
+        **{
+            column: pd.Series([said.get(row, {}).get(column) for row in table.index], dtype=object)
+            for column in HEADER_COLUMNS
+        }
     )
 
 

@@ -25,8 +25,8 @@ from xarray import DataArray, concat
 
 from svetlana_jupyter.core.io.mask_checks import check_integer
 from svetlana_jupyter.core.io.pyramid import PyramidLevel, pyramid_levels
-from svetlana_jupyter.core.io.readers import file_digest, read
-from svetlana_jupyter.core.io.sources import OpenedFile, lazy, to_micrometers
+from svetlana_jupyter.core.io.readers import file_digest, open_array_source
+from svetlana_jupyter.core.io.sources import OpenedFile, to_dask, to_micrometers
 from svetlana_jupyter.errors import InputError
 
 IMAGE_AXIS_ORDERS = {2: ("yx",), 3: ("zyx", "cyx", "yxc"), 4: ("czyx", "zcyx", "zyxc")}
@@ -38,7 +38,7 @@ def resolve_image_axes(
     dtype: np.dtype[Any],
     said: str | None,
     asked: str | None,
-    like: Sequence[int] | None,
+    mask_shape: Sequence[int] | None,
     where: str,
 ) -> str:
     """One letter a dimension for an image.
@@ -51,7 +51,7 @@ def resolve_image_axes(
         What the file says.
     asked : str, optional
         What the user says, which goes before.
-    like : tuple of int, optional
+    mask_shape : tuple of int, optional
         Shape ``([z,] y, x)`` of the mask that belongs to the image, which settles what else would be ambiguous.
     where : str
         How errors call the image.
@@ -70,8 +70,8 @@ def resolve_image_axes(
     possible = _possible(shape, IMAGE_AXIS_ORDERS, where)
     if shape[-1] >= min(shape[:-1]):  # channels are never more than pixels are
         possible = tuple(axes for axes in possible if axes[-1] == "x")
-    if like is not None:
-        fitting = tuple(axes for axes in possible if _spatial_shape(shape, axes) == tuple(like))
+    if mask_shape is not None:
+        fitting = tuple(axes for axes in possible if _spatial_shape(shape, axes) == tuple(mask_shape))
         possible = fitting or possible
     if len(possible) == 1:
         return possible[0]
@@ -227,7 +227,7 @@ def open_image(
     spacing: Spacing | None = None,
     channels: Sequence[str] | None = None,
     cache: Path | None = None,
-    like: Sequence[int] | None = None,
+    mask_shape: Sequence[int] | None = None,
 ) -> DataArray:
     """Open an image lazily.
 
@@ -245,7 +245,7 @@ def open_image(
         Channel names; otherwise what the file says.
     cache : Path, optional
         Folder for the unpacked copy of a large file that cannot be read in parts; made when it is first read.
-    like : tuple of int, optional
+    mask_shape : tuple of int, optional
         Shape ``([z,] y, x)`` of the mask that belongs to the image, which settles ambiguous axes.
 
     Returns
@@ -266,7 +266,7 @@ def open_image(
     >>> image.dims, spacing_of(image), image.c.values.tolist()
     (('c', 'y', 'x'), (0.5, 0.5), ['dna', 'actin'])
     """
-    return open_image_levels(source, axes, spacing, channels, cache, like)[0]
+    return open_image_levels(source, axes, spacing, channels, cache, mask_shape)[0]
 
 
 def open_image_levels(
@@ -275,19 +275,19 @@ def open_image_levels(
     spacing: Spacing | None = None,
     channels: Sequence[str] | None = None,
     cache: Path | None = None,
-    like: Sequence[int] | None = None,
+    mask_shape: Sequence[int] | None = None,
 ) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
     """Open an image as `open_image` does, with the resolutions that its file holds, the finest first."""
     if isinstance(source, (tuple, list)):
-        stack = _stacked(source, axes, spacing, channels, cache, like)
-        return stack, (PyramidLevel.of(stack),)
-    where = called(source, "image")
+        stack = _stacked(source, axes, spacing, channels, cache, mask_shape)
+        return stack, (PyramidLevel.from_array(stack),)
+    where = describe_source(source, "image")
     stored = _stored(source, cache)
     if stored.pixels.dtype.kind not in "buif":
         raise InputError(
             f"{where} should hold real numbers, got {stored.pixels.dtype}. Save its magnitude or its parts."
         )
-    letters = resolve_image_axes(stored.pixels.shape, stored.pixels.dtype, stored.axes, axes, like, where)
+    letters = resolve_image_axes(stored.pixels.shape, stored.pixels.dtype, stored.axes, axes, mask_shape, where)
     pixels, dims = to_standard_order(stored.pixels, letters)
     named = stored.channels if "s" not in letters or pixels.shape[0] != 3 else RGB
     if channels is not None and "c" not in dims:
@@ -322,7 +322,7 @@ def open_mask_levels(
     source: Source, axes: str | None = None, spacing: Spacing | None = None, cache: Path | None = None
 ) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
     """Open a mask as `open_mask` does, with the resolutions that its file holds, the finest first."""
-    where = called(source, "mask")
+    where = describe_source(source, "mask")
     stored = _stored(source, cache, labels=True)
     letters = resolve_mask_axes(stored.pixels.shape, stored.axes, axes, where)
     pixels, dims = to_standard_order(stored.pixels, letters)
@@ -372,32 +372,32 @@ def fingerprint(source: Source | Sequence[Source]) -> str:
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-def called(source: Source, what: str) -> str:
+def describe_source(source: Source, what: str) -> str:
     """How errors call a source: by its path, or as what it is."""
     return str(source) if isinstance(source, (str, PathLike)) else f"the {what}"
 
 
 def _stored(source: Source, cache: Path | None, labels: bool = False) -> OpenedFile:
     if isinstance(source, (str, PathLike)):
-        stored = read(Path(source).expanduser(), cache, labels)
+        stored = open_array_source(Path(source).expanduser(), cache, labels)
     elif isinstance(source, DataArray):
         stored = _from_dataarray(source)
     elif isinstance(source, da.Array):
         stored = OpenedFile(source)
     elif isinstance(source, np.ndarray):
-        stored = OpenedFile(lazy(source))
+        stored = OpenedFile(to_dask(source))
     else:
         raise InputError(f"expected a path, a NumPy or dask array or a DataArray, got {type(source).__name__}.")
     if stored.pixels.ndim < 2 or 0 in stored.pixels.shape:
         raise InputError(
-            f"{called(source, 'input')} has shape {stored.pixels.shape}, expected rows and columns of pixels."
+            f"{describe_source(source, 'input')} has shape {stored.pixels.shape}, expected rows and columns of pixels."
         )
     native = stored.pixels.dtype.newbyteorder("=")
     return replace(stored, pixels=stored.pixels.astype(native))  # a copy only where the byte order is another
 
 
 def _from_dataarray(array: DataArray) -> OpenedFile:
-    pixels = array.data if isinstance(array.data, da.Array) else lazy(np.asarray(array.data))
+    pixels = array.data if isinstance(array.data, da.Array) else to_dask(np.asarray(array.data))
     axes = axes_from_dims(array)
     if axes is None:
         return OpenedFile(pixels)
@@ -414,7 +414,7 @@ def _stacked(
     spacing: Spacing | None,
     channels: Sequence[str] | None,
     cache: Path | None,
-    like: Sequence[int] | None,
+    mask_shape: Sequence[int] | None,
 ) -> DataArray:
     """One file a channel, as one image."""
     if not sources:
@@ -422,12 +422,13 @@ def _stacked(
     names = channels or [f"channel {i}" for i in range(1, len(sources) + 1)]
     if len(names) != len(sources):
         raise InputError(f"{len(names)} channel names were given for {len(sources)} files: {', '.join(names)}.")
-    opened = [with_channel_axis(open_image(source, axes, spacing, None, cache, like)) for source in sources]
+    opened = [with_channel_axis(open_image(source, axes, spacing, None, cache, mask_shape)) for source in sources]
     for source, image in zip(sources, opened):
         if image.sizes["c"] > 1 or image.shape != opened[0].shape:
             raise InputError(
-                f"{called(source, 'image')} is {format_shape(image.shape, image.dims)}; files that are stacked should "
-                f"have one channel each and the same shape, {format_shape(opened[0].shape, opened[0].dims)}."
+                f"{describe_source(source, 'image')} is {format_shape(image.shape, image.dims)}; files that are "
+                f"stacked should have one channel each and the same shape, "
+                f"{format_shape(opened[0].shape, opened[0].dims)}."
             )
     stack = concat(opened, dim="c", join="override", combine_attrs="override")
     return stack.assign_coords(c=[str(name) for name in names])

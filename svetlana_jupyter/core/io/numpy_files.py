@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, UndividedFile, lazy, lazy_undivided
+from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, UndividedFile, to_dask, undivided_to_dask
 from svetlana_jupyter.errors import InputError
 
 _PLAIN = re.compile(r"[bBhHiIlLqQefdgFD?]|[biufc]\d{1,2}|[SU]\d{1,6}")  # numbers and text
@@ -279,7 +279,7 @@ _GATHERED: Mapping[str, Callable[[list[Any]], Any]] = {
 }
 
 
-HOW = "Save the masks as TIFF in Cellpose (File, Save masks as PNG/tif) and take that file."
+EXPORT_HINT = "Save the masks as TIFF in Cellpose (File, Save masks as PNG/tif) and take that file."
 
 
 def is_pickled_npy(path: Path) -> bool:
@@ -295,7 +295,7 @@ def read_cellpose_seg(path: Path, stamp: str, cache: Path | None = None) -> Open
     """Describe the masks of a ``*_seg.npy``; nothing in the file is executed (`core.io.numpy_files`)."""
     masks = _masks(path, stamp)
     whole = UndividedFile(path, stamp, masks.shape, masks.dtype, _Decode(stamp))
-    return OpenedFile(lazy_undivided(whole, cache), {2: "yx", 3: "zyx"}.get(masks.ndim))
+    return OpenedFile(undivided_to_dask(whole, cache), {2: "yx", 3: "zyx"}.get(masks.ndim))
 
 
 class _Decode:
@@ -321,7 +321,7 @@ def _masks(path: Path, stamp: str) -> npt.NDArray[Any]:
             _dtype(file)
             found = load_plain_pickle(file)
     except (OSError, ValueError) as error:  # an InputError is a ValueError
-        raise InputError(f"{path} cannot be read: {error}. {HOW}") from error
+        raise InputError(f"{path} cannot be read: {error}. {EXPORT_HINT}") from error
     content = found.item() if isinstance(found, np.ndarray) and found.shape == () else found
     if not isinstance(content, dict) or "masks" not in content:
         holds = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
@@ -331,7 +331,7 @@ def _masks(path: Path, stamp: str) -> npt.NDArray[Any]:
         )
     masks = content["masks"]
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "ui" or masks.ndim not in (2, 3):
-        raise InputError(f"the masks in {path} are no array of integers in two or three dimensions. {HOW}")
+        raise InputError(f"the masks in {path} are no array of integers in two or three dimensions. {EXPORT_HINT}")
     return masks
 
 
@@ -353,7 +353,7 @@ def read_png_or_jpeg(path: Path, stamp: str, cache: Path | None = None) -> Opene
             f"{path} cannot be read as a picture ({reason}). Is it complete, and does it open elsewhere?"
         ) from error
     whole = UndividedFile(path, stamp, tuple(header.shape), np.dtype(header.dtype), _decode)
-    return OpenedFile(lazy_undivided(whole, cache), "yxs" if len(header.shape) == 3 else "yx")
+    return OpenedFile(undivided_to_dask(whole, cache), "yxs" if len(header.shape) == 3 else "yx")
 
 
 def _decode(path: Path) -> npt.NDArray[Any]:
@@ -384,4 +384,4 @@ def read_npy(path: Path, stamp: str, cache: Path | None = None) -> OpenedFile:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as an array ({error}). Save it again with `np.save`.") from error
-    return OpenedFile(lazy(ReadGuard(NpySource(path, stamp, array.shape, array.dtype), path)))
+    return OpenedFile(to_dask(ReadGuard(NpySource(path, stamp, array.shape, array.dtype), path)))

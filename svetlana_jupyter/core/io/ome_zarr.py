@@ -9,7 +9,7 @@ from typing import Any
 import zarr
 from zarr.errors import BaseZarrError
 
-from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, lazy, to_micrometers
+from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, to_dask, to_micrometers
 from svetlana_jupyter.errors import InputError
 
 
@@ -75,7 +75,7 @@ def _from_group(group: zarr.Group, path: Path) -> OpenedFile:
                 scale = [size * factor for size, factor in zip(scale, transformation["scale"])]
     sizes = {axis["name"].lower(): to_micrometers(size, axis.get("unit")) for axis, size in zip(axes, scale)}
     return OpenedFile(
-        lazy(ReadGuard(array, path), array.chunks),
+        to_dask(ReadGuard(array, path), array.chunks),
         letters if set(letters) <= set("tczyx") and len(letters) == array.ndim else None,
         {axis: size for axis, size in sizes.items() if size and axis in "zyx"},
         _channels(ome),
@@ -99,4 +99,4 @@ def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")
     source = ReadGuard(array, path)
-    return OpenedFile(lazy(source, array.chunks), axes if known else None, levels=[source])
+    return OpenedFile(to_dask(source, array.chunks), axes if known else None, levels=[source])

@@ -40,7 +40,7 @@ class PyramidLevel:
     channels: int = 1
 
     @classmethod
-    def of(cls, array: DataArray) -> Self:
+    def from_array(cls, array: DataArray) -> Self:
         """Return the only level of an array in memory or of dask."""
         dims = "".join(map(str, array.dims))
         return cls(array.data, dims, dims, array.sizes.get("c", 1))
@@ -77,7 +77,9 @@ def pyramid_levels(stored: OpenedFile, letters: str, opened: DataArray) -> tuple
     axes = letters.replace("s", "c")
     dims = "".join(str(dim) for dim in opened.dims if str(dim) in axes)  # a channel may have been named, not stored
     channels = opened.sizes.get("c", 1)
-    return tuple(PyramidLevel(source, axes, dims, channels) for source in stored.levels) or (PyramidLevel.of(opened),)
+    return tuple(PyramidLevel(source, axes, dims, channels) for source in stored.levels) or (
+        PyramidLevel.from_array(opened),
+    )
 
 
 def downsampling_factor(fine: PyramidLevel, coarse: PyramidLevel) -> int:

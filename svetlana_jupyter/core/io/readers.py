@@ -22,7 +22,7 @@ READERS = {
 }
 
 
-def read(path: Path, cache: Path | None = None, labels: bool = False) -> OpenedFile:
+def open_array_source(path: Path, cache: Path | None = None, labels: bool = False) -> OpenedFile:
     """Describe the image at ``path`` from its headers.
 
     Parameters
@@ -36,7 +36,7 @@ def read(path: Path, cache: Path | None = None, labels: bool = False) -> OpenedF
     """
     if (file := hdf5_file(path)) is not None:
         _refuse_missing(file)
-        return read_hdf5(file, stamp(file), path.relative_to(file).as_posix().strip("."))
+        return read_hdf5(file, file_version(file), path.relative_to(file).as_posix().strip("."))
     _refuse_missing(path)
     if path.is_dir():
         return read_zarr(path, labels)
@@ -51,7 +51,7 @@ def read(path: Path, cache: Path | None = None, labels: bool = False) -> OpenedF
             f"{path} is of an unknown format. TIFF, PNG, JPEG, .npy, HDF5 and Zarr can be read; "
             "bioio can convert other microscope formats to OME-TIFF or OME-Zarr."
         )
-    return reader(path, stamp(path), cache)
+    return reader(path, file_version(path), cache)
 
 
 def hdf5_file(path: Path) -> Path | None:
@@ -62,7 +62,7 @@ def hdf5_file(path: Path) -> Path | None:
     return None
 
 
-def stamp(file: Path) -> str:
+def file_version(file: Path) -> str:
     """Text that changes when a file is written again: its size and time of change."""
     status = file.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
@@ -81,7 +81,7 @@ def file_digest(path: Path) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for file in files:
         digest.update(f"{file.relative_to(path.parent).as_posix()} {file.stat().st_size}".encode())
-        digest.update(file.read_bytes() if small else stamp(file).encode())
+        digest.update(file.read_bytes() if small else file_version(file).encode())
     return digest.digest()
 
 

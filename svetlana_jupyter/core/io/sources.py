@@ -61,7 +61,7 @@ class OpenedFile:
     levels: Sequence[ArraySource] = ()
 
 
-def lazy(source: ArraySource, piece: Sequence[int] | None = None) -> da.Array:
+def to_dask(source: ArraySource, piece: Sequence[int] | None = None) -> da.Array:
     """Dask array over ``source`` whose blocks are whole multiples of ``piece``, the unit that its storage decodes."""
     chunks = block_shape(source.shape, piece)
     # Arrays in memory are named at random: hashing gigabytes for a name would cost more than reading them.
@@ -169,22 +169,22 @@ class UnpackedFile:
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
         with _unpacking:
             if not self.folder.exists():
-                unpack(self.whole, self.folder)
+                unpack_to_zarr(self.whole, self.folder)
         return np.asarray(zarr.open_array(self.folder, mode="r")[part])
 
 
-def lazy_undivided(whole: UndividedFile, cache: Path | None) -> da.Array:
+def undivided_to_dask(whole: UndividedFile, cache: Path | None) -> da.Array:
     """Dask array over a file that is decoded whole: in one block, or in several through a Zarr in ``cache``.
 
     An image no larger than a block gains nothing from the Zarr and does without.
     """
     if cache is None or np.prod(whole.shape, dtype=np.int64) <= BLOCK_PIXELS:
-        return lazy(ReadGuard(whole, whole.path), whole.shape)
+        return to_dask(ReadGuard(whole, whole.path), whole.shape)
     unpacked = UnpackedFile(whole, cache / f"{whole.path.stem}-{tokenize(whole.path, whole.stamp)}.zarr")
-    return lazy(ReadGuard(unpacked, whole.path))
+    return to_dask(ReadGuard(unpacked, whole.path))
 
 
-def unpack(whole: UndividedFile, folder: Path) -> None:
+def unpack_to_zarr(whole: UndividedFile, folder: Path) -> None:
     """Write the decoded pixels to a Zarr beside ``folder`` and move it there when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f"{folder.name}.{uuid4().hex}.part")

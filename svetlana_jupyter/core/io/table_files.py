@@ -76,7 +76,7 @@ def _read_file(path: Path, what: str) -> pd.DataFrame:
         ) from error
 
 
-def plain(name: object) -> str:
+def normalize_header(name: object) -> str:
     """Return a header without case, blanks and signs.
 
     >>> plain("Label Image_OID"), plain("Class (name)")
@@ -91,8 +91,8 @@ def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
     >>> find_column(pd.DataFrame({"Cell_ID": [1], "Class": ["a"]}), ["object", "cell id"])
     'Cell_ID'
     """
-    known = {plain(column): str(column) for column in reversed(table.columns.tolist())}
-    return next((known[plain(name)] for name in names if plain(name) in known), None)
+    known = {normalize_header(column): str(column) for column in reversed(table.columns.tolist())}
+    return next((known[normalize_header(name)] for name in names if normalize_header(name) in known), None)
 
 
 def normalize_value(value: object) -> str:
@@ -116,7 +116,7 @@ def format_list(values: Iterable[object], most: int = 5) -> str:
     return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def keys_of(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
+def comparison_keys(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
     """Return one text for each row that is equal for rows whose values in ``columns`` are the same."""
     parts = [table[column].map(normalize_value) for column in columns]
     return pd.Series(["\x1f".join(row) for row in zip(*parts)], table.index, "object")
@@ -234,7 +234,7 @@ def match_rows(
     mine, theirs = known[list(keys)], table[list(keys.values())].set_axis(list(keys), axis=1)
     if "image" in keys:
         theirs["image"] = _without_suffix(theirs["image"], known["image"])
-    wanted, given = keys_of(mine, list(keys)), keys_of(theirs, list(keys))
+    wanted, given = comparison_keys(mine, list(keys)), comparison_keys(theirs, list(keys))
     if given.duplicated().any():
         row = theirs[given.duplicated()].iloc[0]
         raise InputError(f"{what} has two rows for {_called(row)}; keep one of them.")

@@ -20,9 +20,9 @@ from svetlana_jupyter.core.io.sources import (
     OpenedFile,
     ReadGuard,
     UndividedFile,
-    lazy,
-    lazy_undivided,
+    to_dask,
     to_micrometers,
+    undivided_to_dask,
 )
 from svetlana_jupyter.errors import InputError
 
@@ -120,12 +120,12 @@ def _pixels(series: TiffPageSeries, path: Path, stamp: str, cache: Path | None) 
     dtype = np.dtype(series.dtype)
     if series.dataoffset is not None:
         stored = np.dtype(series.keyframe.parent.byteorder + dtype.char)
-        return lazy(ReadGuard(UncompressedTiff(path, stamp, series.shape, stored, series.dataoffset), path))
+        return to_dask(ReadGuard(UncompressedTiff(path, stamp, series.shape, stored, series.dataoffset), path))
     source = TiledTiff(path, stamp, series.shape, dtype)
     piece = zarr.open_array(_parsed(path, stamp, 0), mode="r").chunks
     if _undivided(piece):
-        return lazy_undivided(UndividedFile(path, stamp, series.shape, dtype, _decode), cache)
-    return lazy(ReadGuard(source, path), piece)
+        return undivided_to_dask(UndividedFile(path, stamp, series.shape, dtype, _decode), cache)
+    return to_dask(ReadGuard(source, path), piece)
 
 
 def _levels(series: TiffPageSeries, path: Path, stamp: str) -> list[ReadGuard]:

@@ -19,7 +19,7 @@ from numcodecs import Blosc
 from xarray import DataArray
 
 from svetlana_jupyter.core.classes import ClassScheme
-from svetlana_jupyter.core.io.chunks import SIDES
+from svetlana_jupyter.core.io.chunks import MIN_BLOCK_SHAPE
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.exporters.snapshot import OutputFolder, ResultsSnapshot
@@ -60,7 +60,7 @@ def _write(place: OutputFolder, group: zarr.Group, array: DataArray, spacing: Sp
     while True:
         place.raise_if_stopped()
         path = str(len(datasets))
-        chunks = tuple(min(side, length) for side, length in zip(SIDES[array.ndim], data.shape))
+        chunks = tuple(min(side, length) for side, length in zip(MIN_BLOCK_SHAPE[array.ndim], data.shape))
         level = group.create_array(
             path,
             shape=data.shape,

@@ -17,7 +17,7 @@ import pandas as pd
 import tifffile
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.io.chunks import group_by_block, index_last_axes, processing_block_shape, read
+from svetlana_jupyter.core.io.chunks import group_by_block, index_last_axes, processing_block_shape, read_padded
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
 from svetlana_jupyter.core.patch_geometry import units_per_pixel, view_size_per_object
 from svetlana_jupyter.errors import ProjectError
@@ -75,7 +75,7 @@ def _cut(found: ResultsSnapshot, image: str, labels: pd.Index) -> Iterator[tuple
     stops = starts + shapes
     for some in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
         low = starts[some].min(axis=0)
-        block = read(pair.image, low, stops[some].max(axis=0), settings.padding)
+        block = read_padded(pair.image, low, stops[some].max(axis=0), settings.padding)
         for one in some:
             pixels = block[index_last_axes(map(slice, starts[one] - low, stops[one] - low))]
             box = dict(zip(bbox_columns(pair.ndim), map(int, (*starts[one], *stops[one])), strict=True))

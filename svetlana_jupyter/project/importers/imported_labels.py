@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, ObjectId
 from svetlana_jupyter.core.classes import check_class_name, check_color
-from svetlana_jupyter.core.io.chunks import Window, processing_block_shape, read_regions
-from svetlana_jupyter.core.io.table_files import format_list, normalize_value, plain
+from svetlana_jupyter.core.io.chunks import ArrayRegion, processing_block_shape, read_regions
+from svetlana_jupyter.core.io.table_files import format_list, normalize_header, normalize_value
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def objects_at(project: Dataset, image: str, places: NDArray[np.int64]) -> NDArr
     found = np.zeros(len(places), np.int64)
     wanted = np.flatnonzero(inside)
     order = wanted[block_order(places[wanted], processing_block_shape(mask, mask))]
-    windows = [Window(tuple(place), tuple(place + 1)) for place in places[order]]
+    windows = [ArrayRegion(tuple(place), tuple(place + 1)) for place in places[order]]
     for place, pixel in zip(order, read_regions(mask, windows)):
         found[place] = int(pixel.item())
     return found
@@ -165,17 +165,17 @@ def take(project: Dataset, found: Found, overwrite: bool) -> pd.DataFrame:
 
 def _names(project: Dataset, found: Found) -> Mapping[str, str]:
     """Return how each class of the source is called here: as a class that there is, in any spelling, or as it is."""
-    spelled = {plain(info.name): project.classes.by_id(info.id).name for info in project.classes.infos}
+    spelled = {normalize_header(info.name): project.classes.by_id(info.id).name for info in project.classes.infos}
     exact = {info.name: project.classes.by_id(info.id).name for info in project.classes.infos}
     names: dict[str, str] = {}
     for word in dict.fromkeys(row.class_name for row in found.rows if row.class_name):
-        known = exact.get(word) or (spelled.get(plain(word)) if plain(word) else None)
+        known = exact.get(word) or (spelled.get(normalize_header(word)) if normalize_header(word) else None)
         if known is None and word.casefold() in (*ASIDE, "bad"):  # version 0.1.0 exported "bad"
             known = "bad_segmentation" if word.casefold() == "bad" else word.casefold()
         elif known is None:
             check_class_name(word)
-            if plain(word):
-                spelled[plain(word)] = word  # the next spelling of a new class is the same one
+            if normalize_header(word):
+                spelled[normalize_header(word)] = word  # the next spelling of a new class is the same one
         names[word] = known or word
     return names
 

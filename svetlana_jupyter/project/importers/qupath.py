@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svetlana_jupyter.core.io.chunks import Window, processing_block_shape, read_regions
+from svetlana_jupyter.core.io.chunks import ArrayRegion, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.geojson import PolygonObject, read_geojson
 from svetlana_jupyter.core.polygons import fill_polygons
 from svetlana_jupyter.project.importers.imported_labels import (
@@ -36,14 +36,14 @@ def read_qupath(project: Dataset, file: Path, image: str | None, column: str | N
     """
     found = read_geojson(file)
     named = find_image(
-        next((one.said["image"] for one in found.shapes if one.said and "image" in one.said), ""),
+        next((one.metadata["image"] for one in found.shapes if one.metadata and "image" in one.metadata), ""),
         image_aliases(project),
     )
     name = resolve_image(project, image or named or None, file)
     outlines: dict[int, list[PolygonObject]] = {}
     for shape in found.shapes:
         if shape.polygons:
-            outlines.setdefault(shape.number, []).append(shape)
+            outlines.setdefault(shape.label, []).append(shape)
     partner = _partners(project, name, outlines)
     colors = {one.class_name: one.color for one in found.shapes if one.class_name and one.color}
     rows = []
@@ -55,9 +55,9 @@ def read_qupath(project: Dataset, file: Path, image: str | None, column: str | N
 
 
 def _class(shape: PolygonObject, column: str | None) -> str:
-    ours = shape.said is not None and ("predicted" in shape.said or "annotation" in shape.said)
+    ours = shape.metadata is not None and ("predicted" in shape.metadata or "annotation" in shape.metadata)
     if ours and column != CLASSIFICATION:
-        return (shape.said or {}).get("annotation", "")
+        return (shape.metadata or {}).get("annotation", "")
     return shape.class_name
 
 
@@ -68,7 +68,7 @@ def _partners(project: Dataset, image: str, outlines: dict[int, list[PolygonObje
     shared: dict[int, Counter[int]] = {number: Counter() for number in outlines}
     covered: Counter[int] = Counter()
     parts = [(number, shape) for number, shapes in outlines.items() for shape in shapes]
-    boxes = np.array([shape.box for _, shape in parts], np.int64).reshape(-1, 4)
+    boxes = np.array([shape.bbox for _, shape in parts], np.int64).reshape(-1, 4)
     low, high = np.clip(boxes[:, :2], 0, extent), np.clip(boxes[:, 2:], 0, extent)
     planes = np.array([shape.plane for _, shape in parts], np.int64)
     there = (high > low).all(axis=1) & ((mask.ndim == 2) | (planes < mask.shape[0]))
@@ -76,7 +76,7 @@ def _partners(project: Dataset, image: str, outlines: dict[int, list[PolygonObje
         low, high = np.c_[planes, low], np.c_[planes + 1, high]
     wanted = np.flatnonzero(there)
     order = wanted[block_order(low[wanted], processing_block_shape(mask, mask))]
-    windows = [Window(tuple(low[i].tolist()), tuple(high[i].tolist())) for i in order]
+    windows = [ArrayRegion(tuple(low[i].tolist()), tuple(high[i].tolist())) for i in order]
     for i, pixels in zip(order.tolist(), read_regions(mask, windows)):
         number, shape = parts[i]
         first, last = low[i, -2:].tolist(), high[i, -2:].tolist()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.io.geojson import MAX_COORDINATE
 from svetlana_jupyter.core.io.images import spacing_of
-from svetlana_jupyter.core.io.table_files import TableSource, find_column, format_list, plain, read_table
+from svetlana_jupyter.core.io.table_files import TableSource, find_column, format_list, normalize_header, read_table
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.importers.imported_labels import (
     Found,
@@ -70,7 +70,7 @@ def read_class_table(project: Dataset, source: TableSource, image: str | None, c
     file = None if isinstance(source, pd.DataFrame) else Path(source)
     class_column, object_column = _columns(table, column)
     time = find_column(table, ("timestep", "time", "frame"))
-    ilastik = "labelimageoid" in map(plain, table)
+    ilastik = "labelimageoid" in map(normalize_header, table)
     if time is not None and ilastik and table[time].nunique() > 1:
         raise InputError(
             f"the table is of {table[time].nunique()} times; a project's images have one: give one at a time."

@@ -15,9 +15,15 @@ from skimage.segmentation import expand_labels
 from svetlana_jupyter.core.features import compute as measuring
 from svetlana_jupyter.core.features import compute as remembering
 from svetlana_jupyter.core.features.catalog import GROUPS, columns
-from svetlana_jupyter.core.features.compute import features, finest_pixel_size_um, in_um, iter_features, measure
+from svetlana_jupyter.core.features.compute import (
+    allowed_feature_columns,
+    finest_pixel_size_um,
+    in_um,
+    iter_features,
+    measure,
+)
 from svetlana_jupyter.core.io import chunks as blocks
-from svetlana_jupyter.core.io.image_pair import ImagePair, pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import MeasureSettings
 from tests.core.io.test_chunks import Counting
@@ -38,7 +44,9 @@ def blobs(
     image = rng.normal(200, 30, (channels, *shape)).astype(np.float32) + 50 * (mask > 0)
     if chunks:
         image, mask = (da.from_array(array, chunks=chunks, name=False) for array in (image, mask))
-    return pair("blobs", image, mask, axes="c" + "zyx"[-len(shape) :], channels=["red", "green"][:channels], **given)
+    return open_checked_pair(
+        "blobs", image, mask, axes="c" + "zyx"[-len(shape) :], channels=["red", "green"][:channels], **given
+    )
 
 
 def measured(found: ImagePair, objects: pd.DataFrame | None = None, settings: MeasureSettings = ALL) -> pd.DataFrame:
@@ -53,12 +61,12 @@ def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 class Remembered(dict):
     """A memory in a dictionary."""
 
-    def recall(self, key: str) -> pd.DataFrame:
+    def get_features(self, key: str) -> pd.DataFrame:
         return self.get(key, pd.DataFrame(index=pd.Index([], dtype="int64", name="object")))
 
-    def keep(self, key: str, table: pd.DataFrame) -> None:
-        assert not table.index.isin(self.recall(key).index).any()
-        self[key] = pd.concat([self.recall(key), table])
+    def add_features(self, key: str, table: pd.DataFrame) -> None:
+        assert not table.index.isin(self.get_features(key).index).any()
+        self[key] = pd.concat([self.get_features(key), table])
 
 
 @pytest.mark.parametrize(("shape", "spacing"), [((60, 70), (0.5, 0.5)), ((16, 30, 32), (2.0, 0.5, 0.5))])
@@ -114,15 +122,15 @@ def test_the_ring_is_what_belongs_to_nothing_within_its_width(shape):
 @pytest.mark.parametrize(("shape", "chunks"), [((60, 70), 17), ((60, 70), 33), ((16, 30, 32), 9)])
 def test_chunks_change_nothing(shape, chunks, monkeypatch):
     whole = measured(blobs(shape))
-    monkeypatch.setitem(blocks.SIDES, len(shape), (chunks,) * len(shape))
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, len(shape), (chunks,) * len(shape))
     same(measured(blobs(shape, chunks)), whole)
 
 
 def test_every_chunk_of_image_and_mask_is_decoded_once(monkeypatch):
-    monkeypatch.setitem(blocks.SIDES, 2, (15, 15))
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (15, 15))
     found = blobs((60, 70))
     image, mask = Counting(np.asarray(found.image)), Counting(np.asarray(found.mask))
-    lazy = ImagePair("blobs", image.lazily((2, 15, 15)).assign_coords(c=["red", "green"]), mask.lazily((15, 15)))
+    lazy = ImagePair("blobs", image.to_lazy((2, 15, 15)).assign_coords(c=["red", "green"]), mask.to_lazy((15, 15)))
     same(measured(lazy, index_objects(found.mask)), measured(found))
     for source in (image, mask):
         assert len(source.reads) > 15 and set(source.reads.values()) == {1}
@@ -144,8 +152,8 @@ def test_an_object_at_the_border_is_measured_by_what_is_there():
     image = np.random.default_rng(0).normal(100, 20, (30, 30))
     mask = np.zeros((30, 30), np.uint8)
     mask[:9, 20:] = 7
-    cut = pair("cut", image, mask, axes="yx")
-    whole = pair("whole", np.pad(image, 9), np.pad(mask, 9), axes="yx")
+    cut = open_checked_pair("cut", image, mask, axes="yx")
+    whole = open_checked_pair("whole", np.pad(image, 9), np.pad(mask, 9), axes="yx")
     own = [column.key for column in columns(2, 1, ("shape", "intensity", "texture", "orientation"))]
     same(measured(cut)[own], measured(whole)[own])
     zone = np.zeros((30, 30), bool)
@@ -167,18 +175,18 @@ def test_features_of_single_pixels_flat_images_and_full_images_are_finite(settin
             np.full((1, *mask.shape), np.nan),
             np.arange(mask.size).reshape(1, *mask.shape),
         ):
-            found = pair("tiny", image, mask, axes="c" + "zyx"[-mask.ndim :])
+            found = open_checked_pair("tiny", image, mask, axes="c" + "zyx"[-mask.ndim :])
             for _, values in iter_features(found, index_objects(found.mask), settings):
                 assert np.isfinite(values).all()
 
 
 def test_what_cannot_be_told_is_missing_in_the_table_and_zero_for_a_forest():
-    found = pair("full", np.arange(25.0).reshape(1, 5, 5), np.ones((5, 5), np.uint8), axes="cyx")
+    found = open_checked_pair("full", np.arange(25.0).reshape(1, 5, 5), np.ones((5, 5), np.uint8), axes="cyx")
     objects = index_objects(found.mask)
     table = measured(found, objects, MeasureSettings())
     assert table["ring_mean:0"].isna().all() and table["ring_covered"].isna().all()
     ((_, values),) = iter_features(found, objects, MeasureSettings())
-    keys = [column.key for column in features(2, 1, MeasureSettings())]
+    keys = [column.key for column in allowed_feature_columns(2, 1, MeasureSettings())]
     np.testing.assert_array_equal(values, table[keys].fillna(0))
 
 
@@ -188,7 +196,7 @@ def test_a_forest_sees_lengths_in_the_unit_of_its_patches():
     (labels, pixels), (_, to_micrometers) = (
         next(iter_features(found, objects, MeasureSettings(), unit)) for unit in ("px", "um")
     )
-    keys = [column.key for column in features(2, 2, MeasureSettings())]
+    keys = [column.key for column in allowed_feature_columns(2, 2, MeasureSettings())]
     area = keys.index("area")
     np.testing.assert_allclose(pixels[:, area], objects.loc[labels, "size"])
     np.testing.assert_allclose(to_micrometers[:, area], objects.loc[labels, "size"] / 4)
@@ -199,7 +207,7 @@ def test_a_huge_object_is_measured_on_an_even_selection_of_its_pixels(monkeypatc
     rows, columns_ = np.mgrid[-100:101, -120:121]
     mask = ((rows / 90) ** 2 + (columns_ / 110) ** 2 <= 1).astype(np.uint8)
     image = (100 + 40 * np.sin(rows / 20) + columns_)[None].astype(np.float32)
-    found = pair("huge", image, mask, axes="cyx")
+    found = open_checked_pair("huge", image, mask, axes="cyx")
     exact = measured(found)
     monkeypatch.setattr(measuring, "MAX_BOX_VOXELS", 5000)
     rough = measured(found)
@@ -236,15 +244,15 @@ def test_what_is_remembered_is_not_measured_again_and_the_same(monkeypatch):
 
 @pytest.mark.parametrize("kept_at_least", [1, 10_000])
 def test_what_was_measured_before_a_stop_is_kept(kept_at_least, monkeypatch):
-    monkeypatch.setitem(blocks.SIDES, 2, (20, 20))
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (20, 20))
     monkeypatch.setattr(remembering, "CACHE_WRITE_BATCH", kept_at_least)
     found = replace(blobs((60, 70), 20), feature_cache=Remembered())
     tables = measure(found, index_objects(found.mask), MeasureSettings())
     done = pd.concat([next(tables), next(tables)])
     tables.close()
     same(
-        found.feature_cache.recall("shape").sort_index(),
-        done[["area", *found.feature_cache.recall("shape").columns[1:]]].sort_index(),
+        found.feature_cache.get_features("shape").sort_index(),
+        done[["area", *found.feature_cache.get_features("shape").columns[1:]]].sort_index(),
     )
 
 

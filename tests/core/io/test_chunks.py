@@ -1,4 +1,4 @@
-"""Windows hold what they should, and every chunk is decoded once."""
+"""Regions of lazy arrays: their pixels, and how often each chunk is decoded."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xarray import DataArray
 
-from svetlana_jupyter.core.io import chunks as windows
-from svetlana_jupyter.core.io.chunks import Window, read_regions
+from svetlana_jupyter.core.io import chunks
+from svetlana_jupyter.core.io.chunks import ArrayRegion, read_regions
 
 
 class Counting:
@@ -26,59 +26,95 @@ class Counting:
         self.reads[str(part)] += 1
         return self.pixels[part]
 
-    def lazily(self, chunks: tuple[int, ...]) -> DataArray:
+    def to_lazy(self, chunks: tuple[int, ...]) -> DataArray:
         meta = np.empty((0,) * self.ndim, self.dtype)
         return DataArray(da.from_array(self, chunks=chunks, name=False, meta=meta), dims=["c", "y", "x"][-self.ndim :])
 
 
-def steps(window: Window) -> tuple[slice, ...]:
-    return (..., *(slice(a, b, window.stride) for a, b in zip(window.low, window.high)))
+def steps(region: ArrayRegion) -> tuple[slice, ...]:
+    return (..., *(slice(a, b, region.stride) for a, b in zip(region.low, region.high)))
 
 
 @given(st.data())
-def test_a_window_holds_the_pixels_of_its_part(data):
+def test_a_region_holds_its_pixels(data):
     pixels = np.arange(2 * 17 * 23).reshape(2, 17, 23)
-    chunks = (1, data.draw(st.integers(1, 17)), data.draw(st.integers(1, 23)))
+    chunk_shape = (1, data.draw(st.integers(1, 17)), data.draw(st.integers(1, 23)))
     wanted = []
     for _ in range(data.draw(st.integers(1, 4))):
         low = tuple(data.draw(st.integers(0, side - 1)) for side in (17, 23))
         high = tuple(data.draw(st.integers(start + 1, side)) for start, side in zip(low, (17, 23)))
-        wanted.append(Window(low, high, data.draw(st.integers(1, 5))))
-    for array in (DataArray(pixels), Counting(pixels).lazily(chunks)):
-        for window, found in zip(wanted, read_regions(array, wanted), strict=True):
-            np.testing.assert_array_equal(found, pixels[steps(window)])
-            assert found.shape == (2, *window.shape)
+        wanted.append(ArrayRegion(low, high, data.draw(st.integers(1, 5))))
+    for array in (DataArray(pixels), Counting(pixels).to_lazy(chunk_shape)):
+        for region, found in zip(wanted, read_regions(array, wanted), strict=True):
+            np.testing.assert_array_equal(found, pixels[steps(region)])
+            assert found.shape == (2, *region.shape)
 
 
-WANTED = [Window((0, 0), (12, 12)), Window((8, 0), (20, 20), 3), Window((0, 8), (12, 20)), Window((15, 15), (16, 16))]
+REGIONS = [
+    ArrayRegion((0, 0), (12, 12)),
+    ArrayRegion((8, 0), (20, 20), 3),
+    ArrayRegion((0, 8), (12, 20)),
+    ArrayRegion((15, 15), (16, 16)),
+]
 
 
-def test_every_chunk_is_decoded_once_however_many_windows_share_it():
+def test_every_chunk_is_decoded_once_however_many_regions_share_it():
     source = Counting(np.arange(400).reshape(1, 20, 20))
-    assert len(list(read_regions(source.lazily((1, 5, 5)), WANTED))) == 4
+    assert len(list(read_regions(source.to_lazy((1, 5, 5)), REGIONS))) == 4
     assert len(source.reads) == 16 and set(source.reads.values()) == {1}
 
 
-def test_what_is_kept_stays_within_its_bound(monkeypatch):
-    source = Counting(np.arange(400).reshape(1, 20, 20))
-    monkeypatch.setattr(windows, "KEPT_BYTES", 3 * 25 * 8)
-    kept = []
-    release = windows._Chunks.release
+@pytest.fixture
+def kept(monkeypatch):
+    """Bytes that a cache holds whenever a chunk has been used."""
+    sizes = []
+    release = chunks.ChunkCache.release
     monkeypatch.setattr(
-        windows._Chunks, "release", lambda self, *a: (kept.append(len(self._kept)), release(self, *a))[1]
+        chunks.ChunkCache, "release", lambda self, step: (sizes.append(self.nbytes), release(self, step))
     )
-    for window, found in zip(WANTED, read_regions(source.lazily((1, 5, 5)), WANTED), strict=True):
-        np.testing.assert_array_equal(found, source.pixels[steps(window)])
-    assert max(kept) <= 3 and max(source.reads.values()) > 1
+    return sizes
+
+
+def test_the_cache_stays_within_its_bound(monkeypatch, kept):
+    source = Counting(np.arange(400).reshape(1, 20, 20))
+    monkeypatch.setattr(chunks, "CACHE_BYTES", 3 * 25 * 8)
+    for region, pixels in zip(REGIONS, read_regions(source.to_lazy((1, 5, 5)), REGIONS), strict=True):
+        np.testing.assert_array_equal(pixels, source.pixels[steps(region)])
+    assert max(kept) == chunks.CACHE_BYTES and max(source.reads.values()) > 1
 
 
 @pytest.mark.parametrize("stride", [1, 7])
-def test_a_large_window_keeps_one_chunk_at_a_time(stride, monkeypatch):
+def test_a_large_region_keeps_one_chunk_at_a_time(stride, kept):
     source = Counting(np.arange(400).reshape(1, 20, 20))
-    kept = []
-    release = windows._Chunks.release
-    monkeypatch.setattr(
-        windows._Chunks, "release", lambda self, *a: (kept.append(len(self._kept)), release(self, *a))[1]
-    )
-    next(read_regions(source.lazily((1, 5, 5)), [Window((0, 0), (20, 20), stride)]))
-    assert set(kept) == {1}
+    next(read_regions(source.to_lazy((1, 5, 5)), [ArrayRegion((0, 0), (20, 20), stride)]))
+    assert max(kept) <= 25 * 8
+
+
+@given(st.lists(st.lists(st.integers(0, 9), unique=True), max_size=12), st.integers(1, 5))
+def test_a_cache_returns_what_it_decodes_and_ends_empty(needs, room):
+    decoded = Counter()
+
+    def decode(key):
+        decoded[key] += 1
+        return np.full(4, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CACHE_BYTES", room * 32)
+        cache = chunks.ChunkCache(decode, needs)
+        for step, keys in enumerate(needs):
+            for key in keys:
+                assert cache.fetch(key)[0] == key and cache.nbytes <= room * 32
+            cache.release(step)
+    assert cache.nbytes == 0
+    if len(decoded) <= room:
+        assert set(decoded.values()) <= {1}
+
+
+def test_the_cache_drops_the_chunk_that_is_needed_last(monkeypatch):
+    monkeypatch.setattr(chunks, "CACHE_BYTES", 2 * 8)
+    decoded = []
+    cache = chunks.ChunkCache(lambda key: (decoded.append(key), np.zeros(1))[1], ["a", "b", "c", "a", "b"])
+    for step, key in enumerate("abcab"):
+        cache.fetch(key)
+        cache.release(step)
+    assert decoded == ["a", "b", "c", "b"]

@@ -202,7 +202,7 @@ names = st.text("abcXYZ019.+[]()-", min_size=1, max_size=6).filter(lambda text: 
 def test_a_filled_pattern_is_read_back(plate, well):
     pattern = FilePattern.of("wells/{plate}_{well}.tif")
 
-    match = pattern.match(Path(pattern.filled({"plate": plate, "well": well})))
+    match = pattern.match(Path(pattern.fill_placeholders({"plate": plate, "well": well})))
 
     assert match == {"plate": plate, "well": well}
 

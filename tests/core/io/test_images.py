@@ -136,10 +136,10 @@ def test_a_volume_of_one_plane_is_a_plane():
 
 
 def test_the_shape_of_the_mask_settles_what_the_dimensions_are():
-    assert open_image(np.zeros((6, 8, 9)), like=(6, 8, 9)).dims == ("z", "y", "x")
-    assert open_image(np.zeros((6, 8, 9)), like=(8, 9)).dims == ("c", "y", "x")
-    assert open_image(np.zeros((8, 9, 6)), like=(8, 9)).shape == (6, 8, 9)
-    assert open_image(np.zeros((4, 6, 8, 9)), like=(4, 8, 9)).shape == (6, 4, 8, 9)
+    assert open_image(np.zeros((6, 8, 9)), mask_shape=(6, 8, 9)).dims == ("z", "y", "x")
+    assert open_image(np.zeros((6, 8, 9)), mask_shape=(8, 9)).dims == ("c", "y", "x")
+    assert open_image(np.zeros((8, 9, 6)), mask_shape=(8, 9)).shape == (6, 8, 9)
+    assert open_image(np.zeros((4, 6, 8, 9)), mask_shape=(4, 8, 9)).shape == (6, 4, 8, 9)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_a_pair_has_the_levels_of_its_image_and_of_its_mask(tmp_path):
     ("shape", "factor"), [((500, 400), 2), ((501, 400), 2), ((100, 80), 10), ((700, 500), 0), ((500, 200), 0)]
 )
 def test_a_level_that_is_no_even_reduction_of_the_image_is_not_used(shape, factor):
-    fine, coarse = (PyramidLevel.of(xr.DataArray(np.zeros(n, np.uint8), dims=("y", "x"))) for n in ((1001, 800), shape))
+    fine, coarse = (
+        PyramidLevel.from_array(xr.DataArray(np.zeros(n, np.uint8), dims=("y", "x"))) for n in ((1001, 800), shape)
+    )
     assert downsampling_factor(fine, coarse) == factor
     assert len(pyramid([fine, coarse])) == (2 if factor else 1)

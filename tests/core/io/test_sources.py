@@ -87,7 +87,9 @@ LARGE = np.kron(RNG.integers(0, 256, (40, 50), np.uint8), np.ones((40, 50), np.u
 def test_a_large_picture_is_unpacked_when_it_is_first_read_and_only_once(tmp_path, monkeypatch):
     iio.imwrite(tmp_path / "a.png", LARGE)
     cache, written = tmp_path / "cache", []
-    monkeypatch.setattr(unpacked, "unpack", lambda *args, unpack=unpacked.unpack: written.append(unpack(*args)))
+    monkeypatch.setattr(
+        unpacked, "unpack_to_zarr", lambda *args, unpack=unpacked.unpack_to_zarr: written.append(unpack(*args))
+    )
 
     image = open_image(tmp_path / "a.png", cache=cache)
     assert not cache.exists() and image.data.npartitions > 1
@@ -142,7 +144,7 @@ def test_an_unpacking_that_fails_leaves_nothing_behind(tmp_path):
 
     whole = unpacked.UndividedFile(tmp_path / "a.png", "1", (9, 9), np.dtype(np.uint8), fail)
     with pytest.raises(OSError, match="no space left"):
-        unpacked.unpack(whole, tmp_path / "cache" / "a.zarr")
+        unpacked.unpack_to_zarr(whole, tmp_path / "cache" / "a.zarr")
 
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -156,9 +158,9 @@ def test_of_two_that_unpack_together_both_succeed(tmp_path):
 
     whole = unpacked.UndividedFile(tmp_path / "a.png", "1", LARGE.shape, LARGE.dtype, decode)
     folder = tmp_path / "cache" / "a.zarr"
-    other = threading.Thread(target=unpacked.unpack, args=(whole, folder))
+    other = threading.Thread(target=unpacked.unpack_to_zarr, args=(whole, folder))
     other.start()
-    unpacked.unpack(whole, folder)
+    unpacked.unpack_to_zarr(whole, folder)
     other.join()
 
     assert [path.name for path in folder.parent.iterdir()] == ["a.zarr"]

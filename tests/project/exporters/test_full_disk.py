@@ -16,7 +16,7 @@ from svetlana_jupyter.project.exporters import FORMATS
 EXPORTS = """
 import resource, sys
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.export import FORMATS
+from svetlana_jupyter.project.exporters import FORMATS
 from svetlana_jupyter.project.project import Project
 project = Project(sys.argv[1], annotator="ann")
 project.predictions(), project.measure()
