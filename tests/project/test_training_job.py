@@ -77,7 +77,7 @@ def naive(project: Project, border: bool, low: float, high: float) -> tuple[set,
 def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: bool, size) -> None:
     low, high = size or (None, None)
     left, at_border, other = naive(uneven, border, low or 0, high or np.inf)
-    labels, says = select_training_objects(uneven, border, size)
+    labels, says = select_training_objects(uneven.training_labels(), uneven.objects, border, size)
     assert set(labels.index) == left and len(labels) == len(left) and at_border + other
     assert (f"{at_border} at the border" in says) == (at_border > 0)
     assert (f"{other} by their size" in says) == (other > 0)
@@ -87,7 +87,7 @@ def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: b
 
 def test_without_a_limit_all_are_examples(uneven: Project) -> None:
     for size in (None, (None, None)):
-        labels, says = select_training_objects(uneven, False, size)
+        labels, says = select_training_objects(uneven.training_labels(), uneven.objects, False, size)
         assert len(labels) == 24 and says == ""
 
 
@@ -366,7 +366,7 @@ def test_a_stop_in_the_final_training_keeps_what_there_is_and_what_was_tried(
     stop_in(project, "training")
     run = project.run("0001")
     assert run.stopped and not run.tried().empty
-    assert project.evaluate().source == "not known yet" and "Stopped before the score" in run.note
+    assert project.evaluate().source == "no estimate yet" and "Stopped before the score" in run.note
     monkeypatch.setattr(searching, "_searched", no_search)
     assert project.train().settings["preset"] == run.settings["preset"]
 
