@@ -166,7 +166,7 @@ from svetlana_jupyter.project.project import Project
 
 path, small = json.loads(sys.stdin.readline())
 stored.BLOCK_PIXELS = small["pixels"]
-blocks.SIDES[2] = tuple(small["sides"])
+blocks.MIN_BLOCK_SHAPE[2] = tuple(small["sides"])
 predict.OBJECTS_PER_PART["network", 2], predict.BATCH_SIZES[2] = small["least"], 2
 original = Network.cut
 
