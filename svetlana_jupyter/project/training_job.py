@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.allowed_cues import SMALL, candidates, restrict_to_allowed_cues
+from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, restrict_to_allowed_cues
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.settings import (
@@ -79,13 +79,13 @@ def choose(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetCh
     settings = task.settings
     if settings.preset != AUTO_PRESET:
         return PresetChoice(settings)
-    presets = candidates(settings)
+    presets = candidate_presets(settings)
     default = presets[DEFAULT_PRESET]
     if settings.start_from is not None:
         return _as_begun(task, presets)
     if len(presets) == 1:
         forest = settings.architecture == "forest"
-        return PresetChoice(default, "" if forest else f"{_USED} with the architecture {SMALL} alone.")
+        return PresetChoice(default, "" if forest else f"{_USED} with the architecture {SMALL_CNN} alone.")
     parts = task.parts()
     targets = np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]) if parts else np.empty(0, int)
     known = None if task.search else previous_choice(task.runs, settings, np.unique(targets).tolist())
@@ -111,7 +111,7 @@ def previous_choice(
     True
     """
     known = last_search(runs, settings, classes)
-    presets = candidates(settings)
+    presets = candidate_presets(settings)
     if known is None or known[1]["chosen"] not in presets:
         return None
     run, tried = known

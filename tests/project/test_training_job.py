@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from svetlana_jupyter.core import allowed_cues as candidates
+from svetlana_jupyter.core import allowed_cues
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, ProjectError
 from svetlana_jupyter.learn import preset_search as planning
@@ -310,14 +310,14 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
     project = annotate(striped(tmp_path), range(1, 25))
     run = project.train(epochs=epochs, steps=1)
     assert asked == ([(24, 1, {True})] if left_out else [])
-    usual = set(candidates.candidates(project.settings))
+    usual = set(allowed_cues.candidate_presets(project.settings))
     assert usual > left_out
     assert set(run.tried().index) == cut[0] == usual - left_out
     assert f"was chosen of {len(usual - left_out)} by 24" in run.choice
 
 
 def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "forest"))
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "forest"))
     project.settings = TrainingSettings(epochs=1, steps=1, depth=1, width=1, folds=2, trees=10, threads=1)
     for name in ("P1_A1", "P1_A2"):
         project.annotate(name, [1, 3, 5, 7], "dim")
