@@ -453,9 +453,10 @@ def train_run(
         yield from _score(task, samples, choice, run, stop)
 
 
-def _score_of_choosing(
-    samples: TrainingData, found: SearchResult, run: Run, stop: Stop
-) -> Iterator[Progress | RunScored]:
+_Scoring = Iterator["Progress | RunScored"]
+
+
+def _score_of_choosing(samples: TrainingData, found: SearchResult, run: Run, stop: Stop) -> _Scoring:
     """Score each part of the annotations with the preset that the others choose, which the search knows already."""
     from svetlana_jupyter.learn.cross_validation import describe_score_source
 
@@ -468,9 +469,7 @@ def _score_of_choosing(
     yield RunScored(run.with_score(says, known, warning))
 
 
-def _score(
-    task: TrainingTask, samples: TrainingData, choice: PresetChoice, run: Run, stop: Stop
-) -> Iterator[Progress | RunScored]:
+def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, run: Run, stop: Stop) -> _Scoring:
     """Cross-validate the run's own settings, and the forest on the same annotations."""
     from svetlana_jupyter.learn.cross_validation import STOPPED_MESSAGE
 

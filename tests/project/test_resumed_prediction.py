@@ -175,7 +175,7 @@ def counting(self, pair, objects):
         os.write(1, (json.dumps(labels.tolist()) + "\\n").encode())
         yield labels, inputs
 
-NetworkClassifier.cut = counting
+Network.cut = counting
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -210,8 +210,9 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
         """Search, and have choosing go wrong in the first fold, as it may where candidates are about as good."""
         for event in search(*args, **how):
             if isinstance(event, search_module.SearchResult):
-                names, first = [name for name in event.nested_table if name.startswith("p_")], event.nested_table["fold"] == 1
-                outer = event.nested_table.assign(predicted=event.nested_table["predicted"].where(~first, 3 - event.nested_table["truth"]))
+                outer = event.nested_table.copy()
+                names, first = [name for name in outer if name.startswith("p_")], outer["fold"] == 1
+                outer["predicted"] = outer["predicted"].where(~first, 3 - outer["truth"])
                 outer.loc[first, names] = np.eye(2, dtype=np.float32)[outer.loc[first, "predicted"] - 1]
                 event = replace(event, nested_table=outer)
                 kept.append(event)
