@@ -209,25 +209,26 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
     def unlucky(*args, **how):
         """Search, and have choosing go wrong in the first fold, as it may where candidates are about as good."""
         for event in search(*args, **how):
-            if isinstance(event, search_module.Found):
-                names, first = [name for name in event.outer if name.startswith("p_")], event.outer["fold"] == 1
-                outer = event.outer.assign(predicted=event.outer["predicted"].where(~first, 3 - event.outer["truth"]))
+            if isinstance(event, search_module.SearchResult):
+                outer = event.nested_table.copy()
+                names, first = [name for name in outer if name.startswith("p_")], outer["fold"] == 1
+                outer["predicted"] = outer["predicted"].where(~first, 3 - outer["truth"])
                 outer.loc[first, names] = np.eye(2, dtype=np.float32)[outer.loc[first, "predicted"] - 1]
-                event = replace(event, outer=outer)
+                event = replace(event, nested_table=outer)
                 kept.append(event)
             yield event
 
     monkeypatch.setattr(search_module, "search", unlucky)
     project = annotate(striped(tmp_path), range(1, 25))
     run, (found,) = project.train(), kept
-    right = (found.outer["predicted"] == found.outer["truth"]).mean()
+    right = (found.nested_table["predicted"] == found.nested_table["truth"]).mean()
     assert right < run.tried()["accuracy"].max()
     report = project.evaluate()
     assert report.network.accuracy.value == pytest.approx(right)
     assert report.source == "cross-validation" and "the preset that the others choose" in report.text
-    names = [name for name in found.outer if name.startswith("p_")]
+    names = [name for name in found.nested_table if name.startswith("p_")]
     raw = run.held_out()[[name.replace("p_", "raw_") for name in names]]
-    np.testing.assert_allclose(raw, found.outer[names], atol=1e-6)
+    np.testing.assert_allclose(raw, found.nested_table[names], atol=1e-6)
     forest = next(one.table for one in found.tried if one.preset == "forest")
     assert report.forest.accuracy.value == pytest.approx((forest["predicted"] == forest["truth"]).mean())
     assert run.tried().loc["forest", "accuracy"] == report.forest.accuracy.value

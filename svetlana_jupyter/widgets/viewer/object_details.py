@@ -102,7 +102,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
     for number, (how, caption) in enumerate(parts):
         colors = palette
         if how in _WINDOWS:
-            channels = [replace(c, window=_WINDOWS[how], visible=True, gamma=1.0) for c in palette.channels]
+            channels = [replace(c, contrast_limits=_WINDOWS[how], visible=True, gamma=1.0) for c in palette.channels]
             colors = replace(palette, channels=tuple(channels))
         shown.append((png(_enlarged(render_pixels(flat[number * count : (number + 1) * count], colors))), caption))
     if settings.mask_channel:
