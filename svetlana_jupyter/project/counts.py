@@ -27,7 +27,7 @@ from svetlana_jupyter.core.stats.agreement import Agreement, agreement
 from svetlana_jupyter.core.stats.count_correction import ConfusionRates, estimate_confusion_rates, solve_counts
 from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS, count_classes, exclusion_reasons
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.test_set import FEWEST
+from svetlana_jupyter.project.test_set import MIN_ANNOTATED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -211,10 +211,10 @@ def estimate_rates_on_test_set(
         )
     ids = pd.MultiIndex.from_frame(counted[["image", "object"]])
     table = table[pd.MultiIndex.from_frame(table[["image", "object"]]).isin(ids)]
-    if len(table) < FEWEST:
+    if len(table) < MIN_ANNOTATED:
         raise ProjectError(
             f"Counts cannot be corrected: only {len(table)} objects of the test set are among those counted. Count at "
-            f"least {FEWEST} of them."
+            f"least {MIN_ANNOTATED} of them."
         )
     rates = estimate_confusion_rates(
         table["truth"], table["predicted"], list(classes.ids), table["group"], table["stands_for"]

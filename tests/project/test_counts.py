@@ -25,7 +25,7 @@ def more(project: Project) -> Project:
     """Four more images, so that most objects are predicted alone."""
     for i in range(4):
         project.add(f"more{i}", *squares(seed=10 + i), axes="yx", groups={"plate": "P3", "well": f"B{i}"})
-    project.draw_test_set(N, seed=2)
+    project.test_set.draw(N, seed=2)
     return project
 
 
@@ -34,7 +34,7 @@ def test_counts_are_those_of_the_closed_form(more: Project, by: tuple[str, ...])
     predicted(more, wrong=5)
     answered(more)
     table = more.predictions()
-    test = table.loc[more.test_objects]
+    test = table.loc[more.test_set.objects]
     sensitivity, specificity = (
         (test["predicted"][test["annotation"] == name] == name).mean() for name in ("bright", "dim")
     )
@@ -88,7 +88,7 @@ def test_a_run_that_guesses_cannot_be_corrected(more: Project) -> None:
 
 
 def test_a_class_that_the_test_set_lacks_is_named(more: Project) -> None:
-    more.add_class("torn")
+    more.classes.add("torn")
     predicted(more)
     answered(more)
     counts = more.counts(corrected=True).set_index("class")
@@ -104,8 +104,8 @@ def said(project: Project) -> Project:
     for i, name in enumerate(NAMES):
         project.annotate(name, range(1, 5 + i), "bright")
         project.annotate(name, range(5 + i, 11), "dim")
-    project.mark("P1_A1", 1, "ambiguous")
-    project.mark("P2_A1", [2, 3], "bad_segmentation")
+    project.flag("P1_A1", 1, "ambiguous")
+    project.flag("P2_A1", [2, 3], "bad_segmentation")
     return project
 
 
@@ -298,6 +298,6 @@ def test_rows_that_nobody_counted_are_said(project: Project, tmp_path: Path) -> 
 
 
 def test_before_anything_is_known_nothing_is_plotted(project: Project) -> None:
-    for plot in (project.plot_counts, project.plot_gallery, project.plot_confusion):
+    for plot in (project.plot.counts, project.plot.gallery, project.plot.confusion):
         with pytest.raises(ProjectError):
             plot()
