@@ -24,8 +24,8 @@ from svetlana_jupyter.core.io.table_files import (
     read_table,
 )
 from svetlana_jupyter.core.stats.agreement import Agreement, agreement
-from svetlana_jupyter.core.stats.count_correction import ConfusionRates, correct, estimate_confusion_rates
-from svetlana_jupyter.core.stats.metrics import LEFT_OUT, count_classes, exclusion_reasons
+from svetlana_jupyter.core.stats.count_correction import ConfusionRates, estimate_confusion_rates, solve_counts
+from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS, count_classes, exclusion_reasons
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.test_set import MIN_ANNOTATED
 
@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
 
 CORRECTED_COLUMNS = ("corrected", "corrected_low", "corrected_high")
-COUNT_COLUMNS = ("class", "count", "total", "fraction", "low", "high", *CORRECTED_COLUMNS, "left_out", *LEFT_OUT)
+COUNT_COLUMNS = (
+    "class",
+    "count",
+    "total",
+    "fraction",
+    "low",
+    "high",
+    *CORRECTED_COLUMNS,
+    "left_out",
+    *EXCLUSION_REASONS,
+)
 COUNT_COLUMN_NAMES = ("count", "manual", "manual count", "counted", "cells", "objects", "n", "number")
 
 Groups = Mapping[str, Mapping[str, str]]
@@ -160,7 +170,7 @@ def correct_counts(
             group["class"][chosen].value_counts().reindex(class_names, fill_value=0).to_numpy(np.int64)
             for chosen in (annotated, ~annotated)
         )
-        bounds = zip(*(certain + part for part in correct(rates, predicted)))
+        bounds = zip(*(certain + part for part in solve_counts(rates, predicted)))
         rows += [(*key, name, *values) for name, values in zip(class_names, bounds)]
     return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED_COLUMNS])
 
@@ -214,7 +224,7 @@ def estimate_rates_on_test_set(
             "Counts cannot be corrected: the classifier confuses two classes too often on the test set. Annotate more "
             "objects, train again and predict."
         )
-    missing = [name for name, present in zip(classes.names, rates.known) if not present]
+    missing = [name for name, present in zip(classes.names, rates.is_observed) if not present]
     remark = f"The test set has no object of {', '.join(missing)}: assumed to be always recognized." if missing else ""
     return rates, remark
 

@@ -127,7 +127,7 @@ def evaluate_run(run: Run, data: EvaluationData, labels: pd.DataFrame, images: p
     labels : DataFrame
         The present training objects, selected as for this run (``class_id``).
     images : DataFrame
-        Out-of-distribution test per image (`core.stats.outliers.compare_images`).
+        Out-of-distribution test per image (`core.stats.outliers.flag_unfamiliar_images`).
     """
     result = score_run(run, data)
     text = f"{result.text} {run.warning}" if run.warning else result.text
@@ -301,7 +301,7 @@ def _calibration_note(after: Reliability, before: Reliability, calibration: Cali
 
 
 def outlying_images(images: pd.DataFrame) -> str:
-    """Name the images that look unlike those annotated, see `core.stats.outliers.compare_images`."""
+    """Name the images that look unlike those annotated, see `core.stats.outliers.flag_unfamiliar_images`."""
     unlike = images[images["warn"]].sort_values("unlike", ascending=False)["unlike"]
     names = [f"{image} ({share:.0%} of its objects)" for image, share in unlike.head(MAX_IMAGES_NAMED).items()]
     more = f" and {len(unlike) - MAX_IMAGES_NAMED} more" if len(unlike) > MAX_IMAGES_NAMED else ""

@@ -21,7 +21,7 @@ from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.table_files import TableSource
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
-from svetlana_jupyter.core.stats.outliers import HeldOutGroups, compare_images
+from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, object_ids
@@ -800,11 +800,11 @@ class Project(HasTraits):
         counts = self.test_set.training_labels().groupby(level="image").size()
         annotated = {str(image): int(count) for image, count in counts.items()}
         if chosen.left_out is None:
-            return compare_images(chosen.outlier_fractions({}), annotated, HeldOutGroups((), ()))
+            return flag_unfamiliar_images(chosen.outlier_fractions({}), annotated, HeldOutGroups((), ()))
         # The annotated images define the reference, whichever images are requested.
         masks = self.images.mask_numbers()
         fractions = chosen.outlier_fractions({name: masks[name] for name in dict.fromkeys([*names, *annotated])})
-        table = compare_images(fractions, annotated, chosen.left_out)
+        table = flag_unfamiliar_images(fractions, annotated, chosen.left_out)
         return table[table.index.isin(names)]
 
     def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:

@@ -198,10 +198,9 @@ class Run:
         DataFrame
             Indexed by preset, the chosen one first, then as they were ranked: ``accuracy`` on held-out objects with
             its 95 % interval ``low`` and ``high``, ``balanced`` accuracy and ``merit`` (by which it was ranked,
-            `core.stats.model_selection.merit`), all of which are too good for the best of several; ``is_finalist``,
-            whether it was
-            trained to the end; ``epochs`` of its training (missing for a forest), ``seconds`` of one core, and whether
-            it was ``chosen``. Empty where nothing was tried.
+            `core.stats.model_selection.brier_skill`), all of which are too good for the best of several;
+            ``is_finalist``, whether it was trained to the end; ``epochs`` of its training (missing for a forest),
+            ``seconds`` of one core, and whether it was ``chosen``. Empty where nothing was tried.
         """
         return search_results_table(self.path)
 

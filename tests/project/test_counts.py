@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import linregress
 
 from svetlana_jupyter.core.stats.agreement import agreement
-from svetlana_jupyter.core.stats.metrics import LEFT_OUT
+from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
@@ -122,7 +122,7 @@ def naive(project: Project, by: list[str], extra: dict[str, dict[str, object]], 
     for (image, _), row in project.predictions().iterrows():
         known = {**project.images[image].groups, **extra[image], "image": image}
         key = tuple(known[column] for column in by)
-        group = found.setdefault(key, dict.fromkeys(["bright", "dim", *LEFT_OUT], 0))
+        group = found.setdefault(key, dict.fromkeys(["bright", "dim", *EXCLUSION_REASONS], 0))
         if row["annotation"] in ("ambiguous", "bad_segmentation"):
             group[row["annotation"]] += 1
         elif border and row["on_border"]:
@@ -153,10 +153,12 @@ def test_counts_are_those_of_a_loop(project: Project, doses: pd.DataFrame, by: l
     assert len(counts) == 2 * len(expected)
     for _, row in counts.iterrows():
         group = expected[tuple(row[column] for column in by)]
-        assert row["count"] == group[row["class"]] and {why: row[why] for why in LEFT_OUT} == {
-            why: group[why] for why in LEFT_OUT
+        assert row["count"] == group[row["class"]] and {why: row[why] for why in EXCLUSION_REASONS} == {
+            why: group[why] for why in EXCLUSION_REASONS
         }
-        assert row["total"] == group["bright"] + group["dim"] and row["left_out"] == sum(group[why] for why in LEFT_OUT)
+        assert row["total"] == group["bright"] + group["dim"] and row["left_out"] == sum(
+            group[why] for why in EXCLUSION_REASONS
+        )
         assert row["fraction"] == group[row["class"]] / row["total"]
     assert counts["border"].sum() and counts["bad_segmentation"].sum() and counts["not_predicted"].sum()
     assert counts[["total", "left_out"]].sum(axis=1)[::2].sum() == 4 * 12

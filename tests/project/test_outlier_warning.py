@@ -31,7 +31,7 @@ def test_free_rotations_of_stripes_are_warned_of_with_the_score_without_them(str
     run = striped.train(**QUICK, augmentation={"rotation": "free"})
     assert run.warning == striped.evaluate().warning != "" and run.warning not in run.note
     assert "Augmentation destroys the classes: without it" in striped.evaluate().text
-    assert "how objects are turned" in striped.evaluate().text
+    assert "rotation" in striped.evaluate().text
 
 
 def test_half_turns_of_stripes_are_not_warned_of(striped):
