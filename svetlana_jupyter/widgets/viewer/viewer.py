@@ -130,7 +130,7 @@ class OpenImage:
         if self._marks is None or self._marks[0] != base:
             predicted = self.predictions()["predicted"] if overlay == "predictions" else None
             marks = class_styles(
-                project.classes, lambda objects: project.annotations.labels_of(self.name, objects), predicted
+                project.classes.scheme, lambda objects: project.annotations.labels_of(self.name, objects), predicted
             )
             self._marks = base, marks
         return self._marks[1].with_key((*base, project.annotations_version))
