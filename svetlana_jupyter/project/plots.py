@@ -219,7 +219,9 @@ def plot_counts(
         for position, (_, group) in enumerate(groups.iterrows()):
             members = rows
             for column in by:
-                members = members[members[column].isna() if pd.isna(group[column]) else members[column] == group[column]]
+                members = members[
+                    members[column].isna() if pd.isna(group[column]) else members[column] == group[column]
+                ]
             x = position + (i - (len(infos) - 1) / 2) * pitch
             _draw_group(
                 axes, x, members, value, 0.5 * pitch, info.color, bool(replicates), label if position == 0 else None
