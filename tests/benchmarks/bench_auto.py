@@ -109,7 +109,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
         seconds, worked = time.perf_counter() - began, time.process_time() - busy
         project.predict()
         table = project.probabilities("set").drop(index=list(labels))
-        tried = run.tried()
+        tried = run.search_results()
         known, chosen = project.evaluate().network, tried.loc[tried["chosen"], "accuracy"]
         return {
             "preset": run.settings["preset"],

@@ -292,7 +292,7 @@ def searched(annotated, monkeypatch):
 
 def test_search_results_are_listed_and_the_chosen_preset_is_marked(searched):
     panel, run = TrainingPanel(searched), searched.runs.current
-    shown, tried = panel.result.search_results.value, run.tried()
+    shown, tried = panel.result.search_results.value, run.search_results()
     assert run.choice in shown and "(nested cross-validation)" in shown
     rows = re.findall(
         r"<tr( class=\"sv-current\")?><td>(\w+)</td><td>.*?</td><td>([^<]*)</td>.*?<td>(\w*)</td></tr>", shown
@@ -317,7 +317,7 @@ def test_search_again_searches_for_a_preset(searched, finish):
     panel.search.click()
     assert panel.search.disabled
     finish(searched)
-    assert not searched.runs["0003"].tried().empty and searched.current_run == "0003"
+    assert not searched.runs["0003"].search_results().empty and searched.current_run == "0003"
     panel.settings.form.fields["preset"].control.value = "plain"
     assert panel.search.layout.display == "none"
 
