@@ -19,8 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import FeatureColumn, columns
-from svetlana_jupyter.core.features.intensity import Channel, brightness, ring
-from svetlana_jupyter.core.features.region import Floats, Region
+from svetlana_jupyter.core.features.intensity import ObjectChannel, brightness, ring
+from svetlana_jupyter.core.features.region import Floats, ObjectStack
 from svetlana_jupyter.core.features.shape import shape
 from svetlana_jupyter.core.features.texture import PaddedStack, direction, texture, texture_orientation_features
 from svetlana_jupyter.core.io.chunks import (
@@ -122,9 +122,9 @@ class _Measuring:
         box = (last - first).max(axis=0)
         step = tuple((self._step * stride).tolist())
         inside = _cut(image, mask, self._labels[members], first, box)
-        region = Region(inside.own, step)
-        core = Region(_without_rim(inside.own, self._rim), step) if self._rim else region
-        channels = [Channel(core, np.ascontiguousarray(plane)) for plane in np.moveaxis(inside.pixels, 1, 0)]
+        region = ObjectStack(inside.own, step)
+        core = ObjectStack(_without_rim(inside.own, self._rim), step) if self._rim else region
+        channels = [ObjectChannel(core, np.ascontiguousarray(plane)) for plane in np.moveaxis(inside.pixels, 1, 0)]
         near = PaddedStack.of(core) if "texture" in self._groups else None
         found: dict[str, Floats] = {}
         if "shape" in self._groups:
@@ -149,14 +149,14 @@ class _Measuring:
         values = np.stack([np.asarray(found[key], np.float32) for key in keys], axis=1)
         return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), keys)
 
-    def _around(self, wide: _Stack, channels: list[Channel], step: tuple[float, ...]) -> dict[str, Floats]:
+    def _around(self, wide: _Stack, channels: list[ObjectChannel], step: tuple[float, ...]) -> dict[str, Floats]:
         near_by = widened(wide.own, (self._rim,) * len(step)) if self._rim else wide.own
         zone = widened(near_by, tuple(max(self._ring, min(step)) / side for side in step)) & ~near_by
-        around = Region(zone & (wide.mask == 0), step)
+        around = ObjectStack(zone & (wide.mask == 0), step)
         near = PaddedStack.of(around) if "ring_texture" in self._groups else None
         found = {"ring_covered": _share(zone & (wide.mask > 0), zone & (wide.mask >= 0))}
         for number, channel in enumerate(channels):
-            outer = Channel(around, np.ascontiguousarray(wide.pixels[:, number]))
+            outer = ObjectChannel(around, np.ascontiguousarray(wide.pixels[:, number]))
             if "ring" in self._groups:
                 found |= _keyed(ring(channel, outer), number)
             if near is not None:

@@ -75,9 +75,9 @@ def test_every_object_has_one_row_with_what_is_known_of_it(table):
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        ({"which": "unlabeled"}, ["a4", "b1", "b7"]),
-        ({"which": "annotated"}, ["a1", "a2", "a3"]),
-        ({"which": "corrected"}, ["a2"]),
+        ({"status": "unlabeled"}, ["a4", "b1", "b7"]),
+        ({"status": "annotated"}, ["a1", "a2", "a3"]),
+        ({"status": "corrected"}, ["a2"]),
         ({"class_id": 2}, ["a2", "a4"]),
         ({"images": ("b",)}, ["b1", "b7"]),
         ({"images": ("b",), "class_id": 1}, []),

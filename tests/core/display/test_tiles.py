@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from svetlana_jupyter.core.display.tiles import PlaneRegion, TileCache, TileReader, stride_for
+from svetlana_jupyter.core.display.tiles import PlaneRegion, TileReader, limit_cache, stride_for, tile_cache
 from svetlana_jupyter.core.display.viewport import PixelBox
 from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
@@ -91,7 +91,7 @@ def test_zooming_out_and_in_again_reads_nothing_twice():
 
 def test_in_a_hurry_coarser_values_stand_for_what_takes_long_to_read_and_zeros_where_there_are_none():
     values = np.broadcast_to(np.arange(20_000, dtype=np.uint16), (20_000, 20_000))
-    reader = TileReader(xr.DataArray(values, dims=("y", "x")), cache=TileCache(400))
+    reader = TileReader(xr.DataArray(values, dims=("y", "x")), cache=tile_cache(400))
     large = PixelBox(9000, 9000, 14_000, 14_000)
     nothing = reader.read(large, 2, allow_missing=True)
     assert nothing.missing and not nothing.values.any()
@@ -106,7 +106,7 @@ def test_in_a_hurry_coarser_values_stand_for_what_takes_long_to_read_and_zeros_w
 
 def test_what_is_kept_stays_within_the_bound_and_what_is_shown_does_not_depend_on_it():
     values = np.random.default_rng(0).integers(0, 200, (1, 3000, 4000), np.uint8)
-    cache = TileCache(1.5)
+    cache = tile_cache(1.5)
     reader = TileReader(xr.DataArray(values, dims=("c", "y", "x")), cache=cache)
     for box, stride in (
         (PixelBox(0, 0, 3000, 4000), 8),
@@ -116,9 +116,9 @@ def test_what_is_kept_stays_within_the_bound_and_what_is_shown_does_not_depend_o
         region = reader.read(box, stride)
         part = values[:, region.box.y0 : region.box.y1 : stride, region.box.x0 : region.box.x1 : stride]
         np.testing.assert_array_equal(region.values, part)
-        assert cache.bytes <= 1.5e6
-    cache.limit_mb = 0.1
-    assert cache.bytes <= 0.1e6
+        assert cache.total_weight <= 1.5e6
+    limit_cache(cache, 0.1)
+    assert cache.total_weight <= 0.1e6
 
 
 @pytest.mark.parametrize("factors", [(1, 2, 4), (1, 4, 16), (1, 3)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from svetlana_jupyter.core.features.intensity import Channel
-from svetlana_jupyter.core.features.region import Region
-from svetlana_jupyter.core.features.texture import PaddedStack, texture
+from svetlana_jupyter.core.features.intensity import ObjectChannel
+from svetlana_jupyter.core.features.region import ObjectStack
+from svetlana_jupyter.core.features.texture import PaddedStack, texture_features
 
 
 def blob(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -18,33 +18,33 @@ def blob(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return inside & (gaussian_filter(rng.standard_normal(shape), 1.5) > -0.25)
 
 
-def objects(shape: tuple[int, ...], count: int = 4, step: tuple[float, ...] | None = None) -> Region:
+def objects(shape: tuple[int, ...], count: int = 4, step: tuple[float, ...] | None = None) -> ObjectStack:
     own = np.array([blob(shape, seed) for seed in range(count)])
     assert own.reshape(count, -1).any(axis=1).all()
-    return Region(own, step or (1.0,) * len(shape))
+    return ObjectStack(own, step or (1.0,) * len(shape))
 
 
-def solid(*sides: int, step: tuple[float, ...] | None = None) -> Region:
+def solid(*sides: int, step: tuple[float, ...] | None = None) -> ObjectStack:
     """One object that fills its box."""
-    return Region(np.ones((1, *sides), bool), step or (1.0,) * len(sides))
+    return ObjectStack(np.ones((1, *sides), bool), step or (1.0,) * len(sides))
 
 
-def ball(radius: float, ndim: int, step: tuple[float, ...] | None = None) -> Region:
+def ball(radius: float, ndim: int, step: tuple[float, ...] | None = None) -> ObjectStack:
     """A disc or ball of a radius in units of length, sampled at pixels of the sides ``step``."""
     step = step or (1.0,) * ndim
     sides = [2 * int(np.ceil(radius / one)) + 3 for one in step]
     places = [(np.arange(side) - side / 2 + 0.2) * one for side, one in zip(sides, step)]
     grid = np.meshgrid(*places, indexing="ij")
-    return Region((sum(axis**2 for axis in grid) <= radius**2)[None], step)
+    return ObjectStack((sum(axis**2 for axis in grid) <= radius**2)[None], step)
 
 
-def channel(region: Region, seed: int = 0, blur: float = 1.0) -> Channel:
+def channel(region: ObjectStack, seed: int = 0, blur: float = 1.0) -> ObjectChannel:
     """Blurred noise over everything, also over what is not an object's own."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(region.own.shape)
     noise = gaussian_filter(noise, (0, *(blur,) * region.ndim)) if blur else noise
-    return Channel(region, (100 + 20 * noise).astype(np.float32))
+    return ObjectChannel(region, (100 + 20 * noise).astype(np.float32))
 
 
-def textures(found: Channel) -> dict[str, np.ndarray]:
-    return texture(found, PaddedStack.of(found.region))
+def textures(found: ObjectChannel) -> dict[str, np.ndarray]:
+    return texture_features(found, PaddedStack.of(found.region))

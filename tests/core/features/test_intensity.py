@@ -7,8 +7,8 @@ import pytest
 from scipy.ndimage import binary_erosion, generate_binary_structure
 from scipy.stats import kurtosis, pearsonr, skew
 
-from svetlana_jupyter.core.features.intensity import Channel, brightness
-from svetlana_jupyter.core.features.region import Region
+from svetlana_jupyter.core.features.intensity import ObjectChannel, intensity_features
+from svetlana_jupyter.core.features.region import ObjectStack
 from tests.core.features.stacks import channel, objects, solid
 
 
@@ -16,7 +16,7 @@ from tests.core.features.stacks import channel, objects, solid
 def test_brightness_agrees_with_numpy_and_scipy(step):
     region = objects((9, 17, 19)[-len(step) :], step=step)
     pixels = channel(region)
-    found = brightness(pixels)
+    found = intensity_features(pixels)
     cross = generate_binary_structure(len(step), 1)
     for number, (own, plane) in enumerate(zip(region.own, pixels.pixels, strict=True)):
         values = plane[own].astype(float)
@@ -50,7 +50,7 @@ def test_brightness_agrees_with_numpy_and_scipy(step):
 
 
 def test_of_a_flat_object_only_its_brightness_is_known():
-    found = brightness(Channel(solid(4, 5), np.full((1, 4, 5), 7e4, np.float32)))
+    found = intensity_features(ObjectChannel(solid(4, 5), np.full((1, 4, 5), 7e4, np.float32)))
     assert {name for name, values in found.items() if np.isnan(values[0])} == {
         *("skewness", "kurtosis", "peak", "rim", "radial_trend", "concentration", "center_shift")
     }
@@ -58,13 +58,13 @@ def test_of_a_flat_object_only_its_brightness_is_known():
 
 
 def test_an_object_without_pixels_has_no_brightness():
-    nothing = Region(np.zeros((1, 3, 3), bool), (1.0, 1.0))
-    found = brightness(Channel(nothing, np.ones((1, 3, 3), np.float32)))
+    nothing = ObjectStack(np.zeros((1, 3, 3), bool), (1.0, 1.0))
+    found = intensity_features(ObjectChannel(nothing, np.ones((1, 3, 3), np.float32)))
     assert found.pop("total")[0] == 0
     assert all(np.isnan(values[0]) for values in found.values())
 
 
 def test_large_values_keep_their_small_differences():
     values = np.array([[[60000, 60001], [60002, 60003]]], np.float32)
-    found = brightness(Channel(solid(2, 2), values))
+    found = intensity_features(ObjectChannel(solid(2, 2), values))
     assert found["sd"][0] == pytest.approx(np.std([0, 1, 2, 3]))

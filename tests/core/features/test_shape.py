@@ -9,8 +9,8 @@ import pytest
 from skimage.measure import perimeter_crofton, regionprops
 from skimage.morphology import convex_hull_image
 
-from svetlana_jupyter.core.features.region import Region
-from svetlana_jupyter.core.features.shape import boundary_length, convex_hull_sizes, shape
+from svetlana_jupyter.core.features.region import ObjectStack
+from svetlana_jupyter.core.features.shape import boundary_length, convex_hull_sizes, shape_features
 from tests.core.features.stacks import ball, objects, solid
 
 STEPS = [(1.0, 1.0), (1.0, 2.5), (1.0, 1.0, 1.0), (3.0, 1.0, 1.2)]
@@ -19,7 +19,7 @@ STEPS = [(1.0, 1.0), (1.0, 2.5), (1.0, 1.0, 1.0), (3.0, 1.0, 1.2)]
 @pytest.mark.parametrize("step", STEPS)
 def test_sizes_and_axes_agree_with_scikit_image_in_physical_units(step):
     region = objects((14, 24, 26)[-len(step) :], step=step)
-    found = shape(region)
+    found = shape_features(region)
     for number, own in enumerate(region.own):
         (known,) = regionprops(own.astype(int), spacing=step)
         assert found["area" if len(step) == 2 else "volume"][number] == pytest.approx(known.area)
@@ -46,7 +46,7 @@ def test_an_outline_is_as_long_as_scikit_image_finds_it():
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_ball_has_the_outline_and_the_measures_of_a_ball(step):
-    found = {name: values[0] for name, values in shape(ball(12.0, len(step), step)).items()}
+    found = {name: values[0] for name, values in shape_features(ball(12.0, len(step), step)).items()}
     length = 2 * math.pi * 12 if len(step) == 2 else 4 * math.pi * 144
     assert found["perimeter" if len(step) == 2 else "surface"] == pytest.approx(length, rel=0.03)
     assert found["form_factor" if len(step) == 2 else "sphericity"] == pytest.approx(1, abs=0.06)
@@ -64,7 +64,7 @@ def test_the_outline_of_a_turned_square_is_that_of_a_square(turned):
     along = rows * math.cos(angle) + columns * math.sin(angle)
     across = columns * math.cos(angle) - rows * math.sin(angle)
     own = (np.abs(along) <= 15) & (np.abs(across) <= 15)
-    assert boundary_length(Region(own[None], (1.0, 1.0)))[0] == pytest.approx(4 * 30, rel=0.07)
+    assert boundary_length(ObjectStack(own[None], (1.0, 1.0)))[0] == pytest.approx(4 * 30, rel=0.07)
 
 
 @pytest.mark.parametrize("sides", [(14, 16), (5, 40), (9, 14, 16), (4, 20, 7)])
@@ -85,7 +85,7 @@ def test_a_slanted_line_and_a_slanted_plane_have_hulls_too(points, count):
 
 @pytest.mark.parametrize("sides", [(1, 1), (1, 9), (7, 1), (1, 1, 1), (1, 5, 6), (4, 1, 1)])
 def test_flat_objects_and_single_pixels_have_finite_shapes_and_full_hulls(sides):
-    found = shape(solid(*sides))
+    found = shape_features(solid(*sides))
     assert found["solidity"][0] == pytest.approx(1)
     for name, values in found.items():
         if name == "radius_variation" and math.prod(sides) == 1:
@@ -95,7 +95,7 @@ def test_flat_objects_and_single_pixels_have_finite_shapes_and_full_hulls(sides)
 
 
 def test_a_brick_has_the_axes_of_a_brick():
-    found = shape(solid(3, 6, 12))
+    found = shape_features(solid(3, 6, 12))
     axes = [found[name][0] for name in ("axis_minor", "axis_middle", "axis_major")]
     np.testing.assert_allclose(axes, [2 * math.sqrt(5 / 12) * side for side in (3, 6, 12)])
     assert found["elongation"][0] == pytest.approx(1 - 3 / 12) and found["flatness"][0] == pytest.approx(1 - 3 / 6)
@@ -103,8 +103,8 @@ def test_a_brick_has_the_axes_of_a_brick():
 
 def test_what_else_is_in_the_stack_changes_nothing():
     region = objects((14, 24, 26))
-    whole = shape(region)
+    whole = shape_features(region)
     for number in range(len(region)):
-        alone = shape(Region(region.own[number : number + 1], region.step))
+        alone = shape_features(ObjectStack(region.own[number : number + 1], region.step))
         for name, values in alone.items():
             assert whole[name][number] == pytest.approx(values[0], nan_ok=True), name

@@ -10,9 +10,9 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import skew
 from skimage.measure import regionprops
 
-from svetlana_jupyter.core.features.intensity import Channel, ring
-from svetlana_jupyter.core.features.region import Region
-from svetlana_jupyter.core.features.texture import direction, texture_orientation_features
+from svetlana_jupyter.core.features.intensity import ObjectChannel, annulus_features
+from svetlana_jupyter.core.features.region import ObjectStack
+from svetlana_jupyter.core.features.texture import orientation_features, texture_orientation_features
 from svetlana_jupyter.core.normalization import widened
 from tests.core.features.stacks import channel, objects, solid
 
@@ -28,8 +28,8 @@ def test_a_widened_mask_is_what_lies_within_reach(reach):
 def test_the_ring_is_described_by_its_own_pixels_and_beside_the_object():
     region = objects((14, 15))
     inside = channel(region)
-    outside = Channel(Region(~region.own, region.step), inside.pixels)
-    found = ring(inside, outside)
+    outside = ObjectChannel(ObjectStack(~region.own, region.step), inside.pixels)
+    found = annulus_features(inside, outside)
     for number, own in enumerate(region.own):
         values, around = (inside.pixels[number][part].astype(float) for part in (own, ~own))
         expected = {
@@ -49,7 +49,7 @@ def test_the_ring_is_described_by_its_own_pixels_and_beside_the_object():
 
 def test_without_surroundings_nothing_is_known_of_a_ring():
     region = solid(4, 4)
-    found = ring(channel(region), Channel(Region(~region.own, region.step), channel(region).pixels))
+    found = annulus_features(channel(region), ObjectChannel(ObjectStack(~region.own, region.step), channel(region).pixels))
     assert all(np.isnan(values[0]) for values in found.values())
 
 
@@ -61,8 +61,8 @@ def test_the_angle_of_a_bar_is_the_one_it_was_drawn_with(turned):
         columns * math.cos(angle) + rows * math.sin(angle),
         columns * math.sin(angle) - rows * math.cos(angle),
     )
-    region = Region(((np.abs(along) < 35) & (np.abs(across) < 6))[None], (1.0, 1.0))
-    found = direction(region)
+    region = ObjectStack(((np.abs(along) < 35) & (np.abs(across) < 6))[None], (1.0, 1.0))
+    found = orientation_features(region)
     away = (found["angle"][0] - turned + 90) % 180 - 90
     assert away == pytest.approx(0, abs=1.5)
     assert found["shape_yy"][0] == pytest.approx(math.sin(angle) ** 2, abs=0.06)
@@ -72,7 +72,7 @@ def test_extent_agrees_with_scikit_image():
     for sides in ((14, 15), (6, 9, 10)):
         region = objects(sides)
         expected = [regionprops(own.astype(int))[0].extent for own in region.own]
-        np.testing.assert_allclose(direction(region)["extent"], expected)
+        np.testing.assert_allclose(orientation_features(region)["extent"], expected)
 
 
 def test_the_direction_of_a_texture_is_that_of_its_slopes():
@@ -80,7 +80,7 @@ def test_the_direction_of_a_texture_is_that_of_its_slopes():
     for turned in (0, 30, 90, 140):
         angle = math.radians(turned)
         wave = np.sin((rows * math.sin(angle) + columns * math.cos(angle)) / 2)
-        found = texture_orientation_features(Channel(solid(40, 40), wave[None].astype(np.float32)))
+        found = texture_orientation_features(ObjectChannel(solid(40, 40), wave[None].astype(np.float32)))
         assert found["gradient_yy"][0] == pytest.approx(math.sin(angle) ** 2, abs=0.02)
         assert found["gradient_yx"][0] == pytest.approx(math.sin(angle) * math.cos(angle), abs=0.02)
 
@@ -89,12 +89,12 @@ def test_slopes_across_long_pixels_are_not_taken_for_steep():
     planes, rows = np.arange(20)[:, None, None] * 2.0, np.arange(40)[:, None]
     wave = np.sin((planes + rows) / 3) + np.zeros((20, 40, 40))
     found = texture_orientation_features(
-        Channel(solid(20, 40, 40, step=(2.0, 1.0, 1.0)), wave[None].astype(np.float32))
+        ObjectChannel(solid(20, 40, 40, step=(2.0, 1.0, 1.0)), wave[None].astype(np.float32))
     )
     assert found["gradient_zz"][0] == pytest.approx(0.5, abs=0.05) == found["gradient_zy"][0]
 
 
 def test_a_bright_side_moves_the_centroid_to_it():
     brighter = np.tile(np.arange(20, dtype=np.float32), (1, 20, 1))
-    found = texture_orientation_features(Channel(solid(20, 20), brighter))
+    found = texture_orientation_features(ObjectChannel(solid(20, 20), brighter))
     assert found["shift_x"][0] > 0.3 and found["shift_y"][0] == pytest.approx(0, abs=1e-6)

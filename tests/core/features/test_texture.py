@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 
-from svetlana_jupyter.core.features.intensity import Channel
-from svetlana_jupyter.core.features.region import Region
+from svetlana_jupyter.core.features.intensity import ObjectChannel
+from svetlana_jupyter.core.features.region import ObjectStack
 from svetlana_jupyter.core.features.shape import directions
 from svetlana_jupyter.core.features.texture import (
     PaddedStack,
-    bands,
-    blurred,
-    grain,
+    detail_features,
+    blur_within_objects,
+    semivariance_features,
     haralick_features,
     offsets,
-    patterns,
+    lbp_features,
     quantize_gray_levels,
 )
 from tests.core.features.stacks import channel, objects, solid, textures
 
 
-def grey(pixels: np.ndarray) -> Channel:
+def grey(pixels: np.ndarray) -> ObjectChannel:
     """One object that fills its box."""
-    return Channel(solid(*pixels.shape), pixels.astype(np.float32)[None])
+    return ObjectChannel(solid(*pixels.shape), pixels.astype(np.float32)[None])
 
 
 def test_grey_levels_in_common_agree_with_scikit_image():
@@ -76,7 +76,7 @@ def grain_by_pairs(own: np.ndarray, z: np.ndarray, step: tuple[float, ...], dist
 def test_only_pairs_inside_the_object_count(step):
     pixels = channel(objects((6, 13, 14)[-len(step) :], step=step))
     near = PaddedStack.of(pixels.region)
-    found, grains = haralick_features(pixels, near), grain(pixels, near)
+    found, grains = haralick_features(pixels, near), semivariance_features(pixels, near)
     for number, own in enumerate(pixels.region.own):
         z = pixels.standardized_stack[number]
         levels = np.clip(np.floor(2 * z) + 4, 0, 7)
@@ -98,7 +98,7 @@ def test_local_patterns_agree_with_scikit_image():
     pixels = shuffled(17, 19)
     known = local_binary_pattern(pixels, 8, 1, method="uniform")[1:-1, 1:-1]
     expected = np.bincount(known.ravel().astype(int), minlength=10) / known.size
-    found = patterns(grey(pixels))
+    found = lbp_features(grey(pixels))
     np.testing.assert_allclose([found[f"lbp_{kind}"][0] for kind in range(10)], expected, atol=1e-9)
 
 
@@ -110,14 +110,14 @@ def test_local_patterns_of_a_volume_are_those_of_its_planes_along_all_axes_of_eq
             for plane in np.moveaxis(volume, axis, 0):
                 known = local_binary_pattern(plane, 8, 1, method="uniform")[1:-1, 1:-1]
                 counts += np.bincount(known.ravel().astype(int), minlength=10)
-        found = patterns(Channel(solid(7, 8, 9, step=step), volume[None].astype(np.float32)))
+        found = lbp_features(ObjectChannel(solid(7, 8, 9, step=step), volume[None].astype(np.float32)))
         np.testing.assert_allclose([found[f"lbp_{k}"][0] for k in range(10)], counts / counts.sum(), atol=1e-9)
 
 
 @pytest.mark.parametrize("step", [(1.0, 1.0), (2.0, 1.0, 1.0)])
 def test_a_blur_is_the_weighted_mean_of_the_objects_own_pixels(step):
     pixels = channel(objects((6, 13, 14)[-len(step) :], count=2, step=step))
-    found = blurred(pixels.region, pixels.standardized_stack, 2)
+    found = blur_within_objects(pixels.region, pixels.standardized_stack, 2)
     for number, own in enumerate(pixels.region.own):
         places = np.argwhere(own)
         for place in places[:: max(1, len(places) // 7)]:
@@ -129,10 +129,10 @@ def test_a_blur_is_the_weighted_mean_of_the_objects_own_pixels(step):
 
 def test_detail_is_what_each_blur_takes_away():
     pixels = channel(objects((23, 24)))
-    found = bands(pixels)
+    found = detail_features(pixels)
     finer = pixels.standardized_stack
     for scale in (1, 2, 4):
-        coarser = blurred(pixels.region, pixels.standardized_stack, scale)
+        coarser = blur_within_objects(pixels.region, pixels.standardized_stack, scale)
         for number, own in enumerate(pixels.region.own):
             band = (finer - coarser)[number][own].astype(float)
             band -= band.mean()
@@ -170,6 +170,6 @@ def test_what_else_is_in_the_stack_changes_nothing():
     whole = textures(pixels)
     for number in range(len(pixels.region)):
         one = slice(number, number + 1)
-        alone = textures(Channel(Region(pixels.region.own[one], pixels.region.step), pixels.pixels[one]))
+        alone = textures(ObjectChannel(ObjectStack(pixels.region.own[one], pixels.region.step), pixels.pixels[one]))
         for name, values in alone.items():
             assert whole[name][number] == pytest.approx(values[0], rel=1e-5, abs=1e-5), name
