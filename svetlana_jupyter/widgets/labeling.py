@@ -278,7 +278,7 @@ class LabelingPanel(CommandPanel):
             return
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.label)
-        self.viewer.prefetch([coming.id for coming in self.queue.ahead(_AHEAD)])
+        self.viewer.prefetch([coming.id for coming in self.queue.peek(_AHEAD)])
         self._since = time.monotonic()
         self.status.say(f"Object {candidate.label} in {candidate.image}, {candidate.reason}.")
 

@@ -133,7 +133,7 @@ class PredictionPanel(LabelingPanel):
         self.counts = HTML(layout={"width": "100%", "margin": "0"})
         self.export_form = ExportForm(
             str(project.path.with_name(f"{project.path.stem}_results")),
-            {name: format.words for name, format in FORMATS.items()},
+            {name: kind.title for name, kind in FORMATS.items()},
             project.start_export,
         )
         self._wanted: Wanted = None, ""

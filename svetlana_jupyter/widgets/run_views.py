@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from ipywidgets import HTML, Button, HBox, VBox
 
-from svetlana_jupyter.core.allowed_cues import CUES
+from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cues
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.project.evaluation import report_notes, scored
+from svetlana_jupyter.project.evaluation import report_notes
 from svetlana_jupyter.widgets.components import (
     Markup,
     color_swatch,
@@ -304,7 +304,7 @@ class RunTable(VBox):
         )
 
     def _score(self, runs: tuple[Run, ...]) -> dict[tuple[str, str], tuple[str, str]]:
-        reports = {(run.name, run.note): scored(self._project, run) for run in runs}
+        reports = {(run.name, run.note): self._project.score_run(run) for run in runs}
         return {key: (_accuracy(report.network), _accuracy(report.forest)) for key, report in reports.items()}
 
     def _add_scores(self, scores: dict[tuple[str, str], tuple[str, str]]) -> None:

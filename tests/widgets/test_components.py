@@ -52,13 +52,13 @@ def test_picking_a_colour_recolours_the_class(rows):
     assert rows.asked == [("resting", "#0000ff")]
 
 
-def test_no_text_becomes_markup(rows, monkeypatch):
+def test_no_text_becomes_markup(rows):
     classes = ClassScheme().adding([NASTY])
     settings = {"preset": "default", "architecture": NASTY}
     run = Run("0001", "2026-01-01T00:00:00+00:00", settings, {}, {}, "", [], 1.0, stopped=False, note="")
     unscored = SimpleNamespace(network=None, forest=None)
-    monkeypatch.setattr("svetlana_jupyter.widgets.run_views.scored", lambda project, run: unscored)
-    status, runs = StatusLine(), RunTable(SimpleNamespace(runs=[run], current_run="0001"), choose=lambda name: None)
+    project = SimpleNamespace(runs=[run], current_run="0001", score_run=lambda run: unscored)
+    status, runs = StatusLine(), RunTable(project, choose=lambda name: None)
     status.warn(NASTY)
     runs.show()
     rows.show(classes, {})

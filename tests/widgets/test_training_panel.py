@@ -276,7 +276,7 @@ def test_a_stopped_run_without_scores_shows_no_tables(quick, finish):
     panel.job.stop.click()
     finish(quick)
     if quick.current_run:
-        assert quick.evaluate().source == "not known yet"
+        assert quick.evaluate().source == "no estimate yet"
         assert "Not known yet" in panel.result.cards.value or "stopped" in panel.result.cards.value
         assert panel.result.tables.value == ""
 

@@ -30,7 +30,7 @@ from svetlana_jupyter.core.display.overlay import halo
 from svetlana_jupyter.core.display.thumbnails import take_orthoviews
 from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.io.images import is_rgb
-from svetlana_jupyter.core.normalization import TWICE
+from svetlana_jupyter.core.normalization import DOUBLED_NORMALIZATIONS
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.patch_previews import classifier_patch, patch_settings
 from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, figure_html, fraction_bar, muted
@@ -96,7 +96,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
     """
     flat = (patch[:, patch.sizes["z"] // 2] if "z" in patch.dims else patch).to_numpy()
     count = len(palette.channels)
-    ways = TWICE.get(settings.normalize, (settings.normalize,))
+    ways = DOUBLED_NORMALIZATIONS.get(settings.normalize, (settings.normalize,))
     parts = zip(ways, ("Classifier sees", "the object alone"))
     shown = []
     for number, (how, caption) in enumerate(parts):
@@ -227,8 +227,8 @@ class ObjectDetails(HTML):
         if pair.ndim == 3:
             sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
             shown += [(section_picture(section, question.palette), _TITLES[side]) for side, section in sections.items()]
-        settings = patch_settings(project, name)
-        patch = classifier_patch(project, name, label, settings)
+        settings = patch_settings(project._interim_images, project._labeled(), name, project.settings)
+        patch = classifier_patch(project._interim_images, name, label, settings)
         shown += patch_pictures(patch, settings, question.palette)[: 3 if pair.ndim == 2 else 1]
         return Answer(tuple(shown), _field(patch))
 

@@ -14,13 +14,13 @@ from svetlana_jupyter.core.features.region import ObjectStack
 from svetlana_jupyter.core.features.shape import directions
 from svetlana_jupyter.core.features.texture import (
     PaddedStack,
-    detail_features,
     blur_within_objects,
-    semivariance_features,
+    detail_features,
     haralick_features,
-    offsets,
     lbp_features,
+    offsets,
     quantize_gray_levels,
+    semivariance_features,
 )
 from tests.core.features.stacks import channel, objects, solid, textures
 
