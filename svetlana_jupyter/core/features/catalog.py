@@ -183,7 +183,7 @@ kurtosis      | |                    | size            | excess kurtosis of the 
 peak          | |                    | size            | (maximum - mean) / standard deviation
 rim           | |                    | size            | (mean of the outermost pixels - mean) / standard deviation
 radial_trend  | |                    |                 | correlation of brightness with distance from the centroid
-concentration | |                    | size            | mean distance from the centroid weighted by brightness / unweighted
+concentration | |                    | size            | brightness-weighted mean radius / mean radius
 center_shift  | |                    | size            | distance of the brightness-weighted centroid / mean radius
 """
 
