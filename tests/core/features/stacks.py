@@ -1,4 +1,4 @@
-"""Small objects as stacks, for tests of what is measured of them."""
+"""Stacks of small objects for tests of measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from svetlana_jupyter.core.features.texture import PaddedStack, texture_features
 
 
 def blob(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """One winding object with a hole or two, which need not touch the ends of its box."""
+    """Return an irregular object, possibly with holes, that need not touch the sides of its box."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*[np.linspace(-1, 1, side) for side in shape], indexing="ij")
     inside = sum(axis**2 for axis in grid) < 0.8
@@ -25,26 +25,26 @@ def objects(shape: tuple[int, ...], count: int = 4, step: tuple[float, ...] | No
 
 
 def solid(*sides: int, step: tuple[float, ...] | None = None) -> ObjectStack:
-    """One object that fills its box."""
+    """Return an object that fills its box."""
     return ObjectStack(np.ones((1, *sides), bool), step or (1.0,) * len(sides))
 
 
 def ball(radius: float, ndim: int, step: tuple[float, ...] | None = None) -> ObjectStack:
-    """A disc or ball of a radius in units of length, sampled at pixels of the sides ``step``."""
+    """Return a disk or ball of a radius in units of length, sampled by pixels of the sides ``step``."""
     step = step or (1.0,) * ndim
-    sides = [2 * int(np.ceil(radius / one)) + 3 for one in step]
-    places = [(np.arange(side) - side / 2 + 0.2) * one for side, one in zip(sides, step)]
+    sides = [2 * int(np.ceil(radius / side_length)) + 3 for side_length in step]
+    places = [(np.arange(side) - side / 2 + 0.2) * side_length for side, side_length in zip(sides, step)]
     grid = np.meshgrid(*places, indexing="ij")
     return ObjectStack((sum(axis**2 for axis in grid) <= radius**2)[None], step)
 
 
 def channel(region: ObjectStack, seed: int = 0, blur: float = 1.0) -> ObjectChannel:
-    """Blurred noise over everything, also over what is not an object's own."""
+    """Return a channel of blurred noise, inside and outside the objects."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(region.own.shape)
     noise = gaussian_filter(noise, (0, *(blur,) * region.ndim)) if blur else noise
     return ObjectChannel(region, (100 + 20 * noise).astype(np.float32))
 
 
-def textures(found: ObjectChannel) -> dict[str, np.ndarray]:
-    return texture_features(found, PaddedStack.of(found.region))
+def textures(object_channel: ObjectChannel) -> dict[str, np.ndarray]:
+    return texture_features(object_channel, PaddedStack.of(object_channel.region))
