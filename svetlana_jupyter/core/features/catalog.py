@@ -1,13 +1,17 @@
 """Catalog of all measurements: name, unit, meaning, and the cues that each uses.
 
+The measurements are listed in ``catalog.csv``, one line each; empty ``images`` mean 2D and 3D.
+
 A name never changes its meaning. If the numbers under an existing name change, increase `VERSION`, so that stored
 measurements are computed again. New measurements need no new version: a stored table that lacks them is completed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
@@ -136,158 +140,20 @@ def describe_measurements() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("name")
 
 
-def _parse(group: Group, by_channel: bool, table: str) -> list[Measurement]:
-    """Parse lines of ``name | images | unit | cues | meaning``; empty images mean 2D and 3D."""
-    measurements = []
-    for line in table.strip().splitlines():
-        name, images, unit, cues, meaning = (cell.strip() for cell in line.split("|"))
-        uses: frozenset[Cue] = frozenset(cues.split())  # type: ignore[arg-type]
-        ndim = int(images[0]) if images else None
-        measurements.append(Measurement(name, group, meaning, uses, unit, by_channel, ndim))
-    return measurements
+def _read_catalog() -> Iterator[Measurement]:
+    """Yield the measurements of ``catalog.csv``, and the texture measurements of the annulus derived from them."""
+    with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            group: Group = row["group"]  # type: ignore[assignment]
+            cues: frozenset[Cue] = frozenset(row["cues"].split())  # type: ignore[arg-type]
+            ndim = int(row["images"][0]) if row["images"] else None
+            m = Measurement(row["name"], group, row["meaning"], cues, row["unit"], row["by_channel"] == "yes", ndim)
+            yield m
+            if group == "texture":
+                meaning = f"{m.meaning}; of the background pixels in the annulus around the object"
+                uses = m.uses | {"surroundings", "size"}
+                yield replace(m, name=f"ring_{m.name}", group="ring_texture", uses=uses, meaning=meaning)
 
 
-_SHAPE = """
-area                | 2D | area   | size | area of the object
-volume              | 3D | volume | size | volume of the object
-equivalent_diameter |    | length | size | diameter of the disk or ball of the same area or volume
-axis_major          |    | length | size | longest axis of the ellipse or ellipsoid with the same second moments
-axis_middle         | 3D | length | size | middle axis of the ellipsoid with the same second moments
-axis_minor          |    | length | size | shortest axis of that ellipse or ellipsoid, at least that of a pixel
-eccentricity        | 2D |        |      | eccentricity of the ellipse: 0 for a circle, towards 1 for a line
-elongation          |    |        |      | 1 - shortest axis / longest axis: 0 if round, towards 1 if elongated
-flatness            | 3D |        | size | 1 - shortest axis / middle axis: 0 for a rod, towards 1 for a sheet
-perimeter           | 2D | length | size | length of the outline (Crofton, 4 directions)
-surface             | 3D | area   | size | area of the surface (Crofton, 13 directions)
-form_factor         | 2D |        |      | 4π area / perimeter²: 1 for a disk, less for a winding outline
-sphericity          | 3D |        | size | surface of the ball of the same volume / surface: 1 for a ball
-solidity            |    |        |      | pixels of the object / pixels of its convex hull
-radius_max          |    | length | size | largest distance of a pixel from the centroid, plus half a pixel
-radius_variation    |    |        |      | coefficient of variation of that distance; undefined for a single pixel
-roundness           |    |        | size | area or volume / that of the disk or ball of the largest radius
-"""
-
-_INTENSITY = """
-mean          | | intensity          | brightness      | mean of the object's pixels
-sd            | | intensity          | brightness      | standard deviation of the object's pixels
-min           | | intensity          | brightness size | minimum of the object's pixels
-max           | | intensity          | brightness size | maximum of the object's pixels
-p5            | | intensity          | brightness      | 5th percentile of the object's pixels
-p25           | | intensity          | brightness      | 25th percentile of the object's pixels
-median        | | intensity          | brightness      | median of the object's pixels
-p75           | | intensity          | brightness      | 75th percentile of the object's pixels
-p95           | | intensity          | brightness      | 95th percentile of the object's pixels
-total         | | intensity × pixels | brightness size | sum of the object's pixels
-skewness      | |                    |                 | skewness of the pixel values: above 0 if a few are bright
-kurtosis      | |                    | size            | excess kurtosis of the pixel values: above 0 for long tails
-peak          | |                    | size            | (maximum - mean) / standard deviation
-rim           | |                    | size            | (mean of the outermost pixels - mean) / standard deviation
-radial_trend  | |                    |                 | correlation of brightness with distance from the centroid
-concentration | |                    | size            | brightness-weighted mean radius / mean radius
-center_shift  | |                    | size            | distance of the brightness-weighted centroid / mean radius
-"""
-
-_TEXTURE = """
-contrast_1        | | | size | mean squared difference of gray levels 1 px apart (co-occurrence)
-correlation_1     | | | size | correlation of gray levels 1 px apart (co-occurrence)
-homogeneity_1     | | | size | mean of 1 / (1 + squared difference) of gray levels 1 px apart (co-occurrence)
-entropy_1         | | | size | entropy in bits of pairs of gray levels 1 px apart (co-occurrence)
-contrast_2        | | | size | mean squared difference of gray levels 2 px apart (co-occurrence)
-correlation_2     | | | size | correlation of gray levels 2 px apart (co-occurrence)
-homogeneity_2     | | | size | mean of 1 / (1 + squared difference) of gray levels 2 px apart (co-occurrence)
-entropy_2         | | | size | entropy in bits of pairs of gray levels 2 px apart (co-occurrence)
-contrast_4        | | | size | mean squared difference of gray levels 4 px apart (co-occurrence)
-correlation_4     | | | size | correlation of gray levels 4 px apart (co-occurrence)
-homogeneity_4     | | | size | mean of 1 / (1 + squared difference) of gray levels 4 px apart (co-occurrence)
-entropy_4         | | | size | entropy in bits of pairs of gray levels 4 px apart (co-occurrence)
-grain_8           | | | size | semivariance of pixels 1/8 of the object's diameter apart
-grain_4           | | | size | semivariance of pixels 1/4 of the object's diameter apart
-grain_2           | | |      | semivariance of pixels 1/2 of the object's diameter apart
-lbp_0             | | | size | share of inner pixels with no neighbor at least as bright (local binary patterns)
-lbp_1             | | | size | share of inner pixels with 1 neighbor at least as bright
-lbp_2             | | | size | share of inner pixels with 2 adjacent neighbors at least as bright
-lbp_3             | | | size | share of inner pixels with 3 adjacent neighbors at least as bright
-lbp_4             | | | size | share of inner pixels with 4 adjacent neighbors at least as bright
-lbp_5             | | | size | share of inner pixels with 5 adjacent neighbors at least as bright
-lbp_6             | | | size | share of inner pixels with 6 adjacent neighbors at least as bright
-lbp_7             | | | size | share of inner pixels with 7 adjacent neighbors at least as bright
-lbp_8             | | | size | share of inner pixels with all 8 neighbors at least as bright
-lbp_9             | | | size | share of inner pixels with any other pattern of brighter neighbors
-detail_1          | | | size | standard deviation of the detail removed by a blur of 1 px
-detail_skewness_1 | | | size | skewness of the detail removed by a blur of 1 px
-detail_peak_1     | | | size | maximum of the detail removed by a blur of 1 px / its sd
-detail_2          | | | size | standard deviation of the detail removed by a blur of 2 px after that of 1 px
-detail_skewness_2 | | | size | skewness of the detail removed by a blur of 2 px after that of 1 px
-detail_peak_2     | | | size | maximum of the detail removed by a blur of 2 px after that of 1 px / its sd
-detail_4          | | | size | standard deviation of the detail removed by a blur of 4 px after that of 2 px
-detail_skewness_4 | | | size | skewness of the detail removed by a blur of 4 px after that of 2 px
-detail_peak_4     | | | size | maximum of the detail removed by a blur of 4 px after that of 2 px / its sd
-"""
-
-_ANNULUS_OF_MASK = """
-ring_covered | | | surroundings size | share of the annulus around the object that other objects cover
-"""
-
-_ANNULUS = """
-ring_mean      | | intensity | surroundings brightness size | mean of the background pixels in the annulus
-ring_sd        | | intensity | surroundings brightness size | standard deviation of the background pixels in the annulus
-ring_median    | | intensity | surroundings brightness size | median of the background pixels in the annulus
-ring_contrast  | | intensity | surroundings brightness size | mean of the object - mean of the annulus
-ring_ratio     | |           | surroundings brightness size | mean of the object / mean of the annulus
-ring_step      | |           | surroundings brightness size | ring_contrast / standard deviation of the object
-ring_roughness | |           | surroundings brightness size | standard deviation of the annulus / that of the object
-ring_skewness  | |           | surroundings size            | skewness of the background pixels in the annulus
-"""
-
-_ORIENTATION_OF_MASK = """
-angle    | 2D | degrees | orientation | angle of the longest axis to the x axis, towards higher rows; 0 to 180
-extent   |    |         | orientation | object / its bounding box
-shape_zz | 3D |         | orientation | zz component of the second moments / their trace
-shape_zy | 3D |         | orientation | zy component of the second moments / their trace
-shape_zx | 3D |         | orientation | zx component of the second moments / their trace
-shape_yy |    |         | orientation | yy component of the second moments / their trace
-shape_yx |    |         | orientation | yx component of the second moments / their trace
-"""
-
-_ORIENTATION = """
-gradient_zz | 3D | | orientation      | zz component of the structure tensor / its trace
-gradient_zy | 3D | | orientation      | zy component of the structure tensor / its trace
-gradient_zx | 3D | | orientation      | zx component of the structure tensor / its trace
-gradient_yy |    | | orientation      | yy component of the structure tensor / its trace
-gradient_yx |    | | orientation      | yx component of the structure tensor / its trace
-shift_z     | 3D | | orientation size | brightness-weighted centroid - centroid along z / mean radius
-shift_y     |    | | orientation size | brightness-weighted centroid - centroid along y / mean radius
-shift_x     |    | | orientation size | brightness-weighted centroid - centroid along x / mean radius
-"""
-
-_POSITION = """
-position_z      | 3D | length | surroundings orientation | z of the centroid in the image
-position_y      |    | length | surroundings orientation | y of the centroid in the image
-position_x      |    | length | surroundings orientation | x of the centroid in the image
-border_distance |    | length | surroundings             | distance from the centroid to the nearest image border
-"""
-
-_TEXTURES = _parse("texture", True, _TEXTURE)
-_ANNULUS_TEXTURES = [
-    replace(
-        m,
-        name=f"ring_{m.name}",
-        group="ring_texture",
-        uses=m.uses | {"surroundings", "size"},
-        meaning=f"{m.meaning}; of the background pixels in the annulus around the object",
-    )
-    for m in _TEXTURES
-]
-
-# The order is that of the columns in tables and of the features that saved forests expect.
-MEASUREMENTS: tuple[Measurement, ...] = (
-    *_parse("shape", False, _SHAPE),
-    *_parse("intensity", True, _INTENSITY),
-    *_TEXTURES,
-    *_parse("ring", False, _ANNULUS_OF_MASK),
-    *_parse("ring", True, _ANNULUS),
-    *_ANNULUS_TEXTURES,
-    *_parse("orientation", False, _ORIENTATION_OF_MASK),
-    *_parse("orientation", True, _ORIENTATION),
-    *_parse("position", False, _POSITION),
-)
+# The order is that of the columns in tables, and of the features that saved forests expect.
+MEASUREMENTS: tuple[Measurement, ...] = tuple(sorted(_read_catalog(), key=lambda m: GROUPS.index(m.group)))
