@@ -133,7 +133,7 @@ def test_known_measurements_need_no_job(project: Project, monkeypatch) -> None:
 
 def test_a_project_that_cannot_be_written_to_measures_too(project: Project, wells: Path, seen: Counter) -> None:
     folder = wells / "cells.svetlana"
-    project._store.writable = False
+    project._folder.writable = False
     assert len(project.measure(["P1_A1"])) == 12
     assert not (folder / "measurements").exists()
     count = len(seen)

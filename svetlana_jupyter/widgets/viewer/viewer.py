@@ -129,13 +129,15 @@ class OpenImage:
         base = (self.name, overlay, project.classes_version, project.predictions_version)
         if self._marks is None or self._marks[0] != base:
             predicted = self.predictions()["predicted"] if overlay == "predictions" else None
-            marks = class_styles(project.classes, lambda objects: project.labels_of(self.name, objects), predicted)
+            marks = class_styles(
+                project.classes.scheme, lambda objects: project.annotations.labels_of(self.name, objects), predicted
+            )
             self._marks = base, marks
         return self._marks[1].with_key((*base, project.annotations_version))
 
     def describe(self, label: int, overlay: str) -> str:
         """Say what an object is: its number, and what a person or else the classifier says of it."""
-        annotation = self._project.label_of(self.name, label)
+        annotation = self._project.annotations.label_of(self.name, label)
         classes = self._project.classes
         if annotation.action == "label":
             return f"object {label} · {classes.by_id(annotation.class_id).name}"
@@ -231,7 +233,7 @@ class Shelf:
     def ahead(self, image: str, label: int, view: Viewport) -> tuple[TileGroup, ...]:
         """Return what would have to be read to bring an object into this view; nothing for images that are not open."""
         opened = self.kept(image)
-        if opened is None or not self._project.is_indexed(image):
+        if opened is None or not self._project.images.is_indexed(image):
             return ()
         return tiles_to_read(opened.image, opened.mask, opened.view_centered_on(label, view, zoom=True))
 
