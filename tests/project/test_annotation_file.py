@@ -71,7 +71,7 @@ def test_a_second_kernel_only_reads_and_says_why(tmp_path: Path) -> None:
     other = AnnotationFile(book.file, writable=True)
     assert not other.writable and "Another notebook is annotating as 'ann'" in other.trouble
     assert other.log.label_of(VersionedObjectId("well", 1)) == Label("label", 1)
-    with pytest.raises(ProjectError, match="another notebook"):
+    with pytest.raises(ProjectError, match="Another notebook"):
         other.append([labelled(2)])
     assert len(read_entries(book.file)) == 1
 
@@ -138,7 +138,7 @@ def test_what_the_other_kernel_wrote_is_followed_when_it_lets_go(tmp_path: Path)
     book = open_annotation_file(tmp_path, "ann")
     other = AnnotationFile(book.file, writable=True)
     book.append([labelled(1)])
-    with pytest.raises(ProjectError, match="another notebook"):
+    with pytest.raises(ProjectError, match="Another notebook"):
         other.ensure_writable()
     book.close()
     other.ensure_writable()
@@ -186,13 +186,13 @@ def test_a_line_that_is_no_annotation_is_named(tmp_path: Path) -> None:
     file = tmp_path / "ann.csv"
     open_annotation_file(tmp_path, "ann").append([labelled(1)])
     file.write_text(file.read_text() + "2026,dance,1,well,2,1,,,,,,\n")
-    with pytest.raises(ProjectError, match=r"line 3 of .*'dance'"):
+    with pytest.raises(ProjectError, match=r"Line 3 of .*'dance'"):
         read_entries(file)
 
 
 @pytest.mark.parametrize("name", ["", "../ann", "a/b", ".hidden"])
 def test_an_annotators_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ProjectError, match="annotator's name"):
+    with pytest.raises(ProjectError, match="Annotator name"):
         open_annotation_file(tmp_path, name)
 
 

@@ -125,7 +125,7 @@ def test_an_image_that_goes_while_it_is_predicted_keeps_what_was_done(trained, t
             away = True
 
     trained.observe(take_away, "job")
-    with pytest.raises(InputError, match=r"large_image\.zarr is missing"):
+    with pytest.raises(InputError, match=r"large_image\.zarr is gone"):
         trained.predict()
     assert trained.predictions(["other"])["predicted"].notna().all()
     assert list(trained.runs.current.path.glob("predictions/large.*.parts/*.parquet"))

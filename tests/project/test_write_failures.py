@@ -36,7 +36,7 @@ def test_a_project_folder_that_is_gone_and_comes_back(project: Project, tmp_path
         project.annotate("P1_A1", 3, "dim")
     with pytest.raises(ProjectError, match="estore the folder"):
         project.undo()
-    with pytest.raises(ProjectError, match="nothing has changed"):
+    with pytest.raises(ProjectError, match="nothing was changed"):
         project.classes.rename("dim", "dark")
     assert project.annotations.class_counts().to_dict() == {"dim": 1, "bright": 1}
     away.rename(project.path)
