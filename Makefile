@@ -1,5 +1,5 @@
-# `make demo` shows the method on real images, `make lab` opens the notebook, `make test` checks everything.
-# Needs Python 3.11 or newer and make; the rest is installed into .venv, once, from the pins in binder/constraints.txt.
+# `make demo` runs the method on real images, `make lab` opens the first notebook, `make test` runs all checks.
+# Needs Python 3.11 or newer and make. The rest is installed into .venv once, pinned by binder/constraints.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,14 +19,15 @@ lab: .venv/installed
 
 test: lint
 	$(BIN)/python -m tests.browser.chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20 $(ARGS)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/vulture
 
-# One benchmark, on images of your own: make bench BENCHMARKS=bench_objects ARGS="--data FOLDER"
+# One benchmark on your own images: make bench BENCHMARKS=bench_objects ARGS="--data FOLDER"
 bench: .venv/installed-test
 	set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m tests.benchmarks.$$benchmark $(ARGS); done
 
@@ -35,10 +36,10 @@ clean:
 	find svetlana_jupyter tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, got %d.%d: name \
-	another one, for example make PYTHON=python3.12" % sys.version_info[:2])'
-	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "A virtual environment could not be made with $(PYTHON): on Debian \
-	and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, got %d.%d. Name \
+	another one, for example: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot create a virtual environment. On Debian \
+	and Ubuntu, run: apt-get install python3-venv" >&2; exit 1; }
 
 .venv/installed: $(PINS) | $(BIN)/python
 	@echo "Installing the pinned environment into .venv (once, a few minutes)"

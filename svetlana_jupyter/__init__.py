@@ -1,4 +1,4 @@
-"""Classify segmented objects in JupyterLab: label a few dozen, train a small network, see all of them classified.
+"""Classification of segmented objects in JupyterLab: label a few dozen, train a small network, classify the rest.
 
 >>> import svetlana_jupyter as sv
 >>> sv.PatchSettings(size=64).context
@@ -13,12 +13,12 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Threads of torch that wait for each other sleep instead of spinning: with other work on the cores, two of them trained
-# a volume in 77 s instead of 175 s, for 31 s of processor time instead of 86 s. Read once, when torch is loaded.
+# Idle torch threads sleep instead of spinning. On busy cores, two threads then trained on a volume in 77 s instead of
+# 175 s, with 31 s instead of 86 s of processor time. OpenMP reads the variable once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Public words are resolved when they are first used, so that importing this package loads neither torch nor widgets.
-_HOMES = {
+# Public names are imported on first use, so that `import svetlana_jupyter` loads neither torch nor widgets.
+_MODULES = {
     "AnnotationPanel": "widgets.annotation_panel",
     "App": "widgets.app",
     "ClassifierError": "errors",
@@ -43,14 +43,14 @@ _HOMES = {
     "samples": "samples",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_HOMES[name]}")
-    return module if _HOMES[name].endswith(f".{name}") else getattr(module, name)
+    module = import_module(f"{__name__}.{_MODULES[name]}")
+    return module if _MODULES[name].endswith(f".{name}") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

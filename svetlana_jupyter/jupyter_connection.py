@@ -1,7 +1,7 @@
-"""The line from a Jupyter server to the browser, without its pauses; `svetlana-jupyter lab` puts it to use.
+"""Websocket connection of a kernel that sends small messages without delay; `svetlana-jupyter lab` uses it.
 
-Jupyter leaves TCP to gather small messages: each waits until the one before is confirmed, which a system may put off
-for 40 ms. A key that is answered in 30 ms then takes 70.
+Jupyter does not set TCP_NODELAY, so a small message waits until the previous one is acknowledged, which may take 40 ms
+(Nagle's algorithm with delayed acknowledgments). A key press that is answered in 30 ms then takes 70 ms.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 
 
 class PromptConnection(ZMQChannelsWebsocketConnection):
-    """Sends every message of a kernel at once."""
+    """Kernel connection with TCP_NODELAY set."""
 
     def connect(self) -> Any:
+        """Connect to the kernel and disable Nagle's algorithm on the websocket."""
         self.websocket_handler.set_nodelay(True)
         return super().connect()

@@ -1,4 +1,4 @@
-"""What all tests share: one thread for torch, and Jupyter folders of their own instead of the developer's."""
+"""Setup of all tests: one torch thread, separate Jupyter folders, and how tests are spread over two processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # A machine that is busy with something else makes no property false.
@@ -27,3 +28,18 @@ JUPYTER_FOLDERS = {
     )
 }
 os.environ.update(JUPYTER_FOLDERS)
+
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all browser tests, which share a JupyterLab; start with these.
+
+    Fixtures of a module, such as fitted networks, are then made once. Use with ``--dist loadgroup
+    --no-loadscope-reorder``.
+    """
+    browser = TESTS / "browser"
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("browser" if browser in item.path.parents else str(item.path)))
+    items.sort(key=lambda item: browser not in item.path.parents)

@@ -1,6 +1,6 @@
-"""The floors hold: imports go down only, each library enters where it may, nothing dangerous is called.
+"""Floors of the package: imports go down only, each library enters where it may, nothing dangerous is called.
 
-Contract: errors <- core <- learn <- project <- widgets. The walk also sees imports inside functions and those by name.
+Contract: errors <- core <- learn <- project <- widgets. Imports inside functions and by name are checked, too.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import pytest
 import svetlana_jupyter
 
 PACKAGE = Path(svetlana_jupyter.__file__).parent
-LONGEST_FILE = 600
+MAX_LINES = 600
+LONG_FILES = {"project/project.py"}  # every public verb with its docstring
 
 FLOORS = ["errors", "core", "samples", "learn", "project", "widgets", "top"]
 
-# The lowest floor that may import a library (longest dotted name wins). A library that is not here is refused.
-# A lock is welcome anywhere, as dask reads in threads; threads of our own begin where prediction reads ahead.
+# The lowest floor that may import a library (the longest dotted name counts). A library that is not listed is refused.
+# Locks are allowed everywhere, since dask reads in threads; the package starts threads from `learn` on, to read ahead.
 LOWEST_FLOOR = {
-    "core": "numpy scipy PIL pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio PIL cv2 pydantic",
+    "core": "numpy scipy PIL pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio cv2 pydantic "
+    "natsort zict yaozarrs",
     "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors threadpoolctl threading.Thread",
     "project": "traitlets asyncio filelock tqdm matplotlib dask.distributed distributed anndata openpyxl",
     "widgets": "ipywidgets ipycanvas anywidget IPython",
@@ -38,6 +40,11 @@ ONLY_IN = {
     "torchvision": "learn/networks.py",
     "pytorch_grad_cam": "learn/",
 }
+# Exceptions: one file may import a library of a higher floor, or a banned module.
+ALSO_IN = {
+    "sklearn": "core/stats/metrics.py",  # point estimates, imported inside functions
+    "pickle": "core/io/numpy_files.py",  # an Unpickler that resolves a few NumPy names and stubs all others
+}
 BANNED = {
     "matplotlib.pyplot": "pyplot keeps global state",
     "matplotlib.pylab": "pyplot keeps global state",
@@ -51,7 +58,7 @@ READS_PICKLES = {"read_pickle", "to_pickle"}
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[tuple[str, int, bool]]:
-    """Yield (dotted name, line, deferred) of every import; deferred ones do not run when the module is imported."""
+    """Yield dotted name, line, and whether the import is deferred (in a function or for typing) for every import."""
     for node, deferred in _walk(tree, deferred=False):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -91,28 +98,30 @@ def floor_of(path: PurePosixPath) -> str:
 
 
 def problems(relative: str, source: str) -> list[str]:
-    """Everything in one file of the package that breaks a rule, as sentences."""
+    """Return the violations of the rules in one file of the package, as sentences."""
     path = PurePosixPath(relative)
     floor = floor_of(path)
     tree = ast.parse(source)
     package = ".".join(["svetlana_jupyter", *path.parts[:-1]])
-    found = []
+    faults = []
     for name, line, deferred in imports(tree, package):
         for fault in _import_faults(name, floor, relative, deferred):
-            found.append(f"{relative}:{line}: imports {name}: {fault}")
+            faults.append(f"{relative}:{line}: imports {name}: {fault}")
     for node in ast.walk(tree):
         for fault in [*_danger(node, floor), *_pickle_faults(node)]:
-            found.append(f"{relative}:{node.lineno}: {fault}")
-    if (lines := source.count("\n")) > LONGEST_FILE and relative != "project/project.py":
-        found.append(f"{relative}: {lines} lines, more than {LONGEST_FILE}: is there a second idea in it?")
+            faults.append(f"{relative}:{node.lineno}: {fault}")
+    if (lines := source.count("\n")) > MAX_LINES and relative not in LONG_FILES:
+        faults.append(f"{relative}: {lines} lines, more than {MAX_LINES}: look for a second subject")
     if ast.get_docstring(tree) is None:
-        found.append(f"{relative}: starts without a sentence saying what it is for")
+        faults.append(f"{relative}: has no module docstring")
     if relative == f"{floor}/__init__.py" and floor != "samples" and len(tree.body) > 1:
-        found.append(f"{relative}: holds more than its docstring")
-    return found
+        faults.append(f"{relative}: holds more than its docstring")
+    return faults
 
 
 def _import_faults(name: str, floor: str, relative: str, deferred: bool) -> Iterator[str]:
+    if any(ALSO_IN.get(prefix) == relative for prefix in _prefixes(name)):
+        return
     for prefix in _prefixes(name):
         if prefix in BANNED and (name, relative) != ("pickle", PICKLE_READER):
             yield BANNED[prefix]
@@ -126,7 +135,7 @@ def _import_faults(name: str, floor: str, relative: str, deferred: bool) -> Iter
         if (floor, target) == ("project", "learn") and not deferred:
             yield "project imports learn only inside functions"
         if target not in FLOORS and floor != "top":
-            yield "a floor does not import the front door"
+            yield "a floor does not import the top-level package"
         return
     start = next((START[prefix] for prefix in _prefixes(name) if prefix in START), None)
     if start is None and root not in sys.stdlib_module_names:
@@ -150,11 +159,15 @@ def _danger(node: ast.AST, floor: str) -> Iterator[str]:
             yield f"{name} runs code from text"
         if name.split(".")[-1] in READS_PICKLES:
             yield "pickled data can run code"
-    if isinstance(node, ast.Call):
-        given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
-        if given.get("allow_pickle") is True:
+        if name in {"pickle.load", "pickle.loads"}:
             yield "pickled data can run code"
-        if _name(node.func) == "torch.load" and given.get("weights_only") is not True:
+    if isinstance(node, ast.ImportFrom) and node.module == "pickle":
+        yield "pickled data can run code"
+    if isinstance(node, ast.Call):
+        arguments = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+        if arguments.get("allow_pickle") is True:
+            yield "pickled data can run code"
+        if _name(node.func) == "torch.load" and arguments.get("weights_only") is not True:
             yield "torch.load needs weights_only=True"
 
 
@@ -171,7 +184,7 @@ def _pickle_faults(node: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_file_keeps_to_its_floor(path):
+def test_file_follows_the_rules(path):
     assert not problems(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8"))
 
 
@@ -187,13 +200,16 @@ BAD = [
         "learn lies above core",
     ),
     ("core/a.py", "import importlib\nimportlib.import_module('..learn.fit', __package__)", "learn lies above core"),
-    ("core/a.py", "import svetlana_jupyter as sv", "front door"),
+    ("core/a.py", "import svetlana_jupyter as sv", "top-level package"),
     ("core/a.py", "async def f():\n    import torch", "starts at learn"),
     ("core/a.py", "class A:\n    import asyncio", "starts at project"),
     ("core/a.py", "from threading import Thread", "starts at learn"),
     ("core/a.py", "import threading\nthreading.Thread(target=print)", "starts at learn"),
     ("core/a.py", "from dask import distributed", "starts at project"),
     ("core/a.py", "import requests", "not among the libraries"),
+    ("core/a.py", "from sklearn.metrics import f1_score", "starts at learn"),
+    ("core/io/numpy_files.py", "import pickle\npickle.load(file)", "can run code"),
+    ("core/io/numpy_files.py", "from pickle import loads", "can run code"),
     ("errors.py", "import numpy", "errors imports nothing"),
     ("errors.py", "import os", "errors imports nothing"),
     ("learn/a.py", "import traitlets", "starts at project"),
@@ -222,20 +238,22 @@ BAD = [
     ("widgets/app.py", "import ipycanvas", "only widgets/viewer/canvas.py may"),
     ("widgets/viewer/canvas.py", "from anywidget import AnyWidget", "only widgets/viewer/pointer.py may"),
     ("core/__init__.py", "from svetlana_jupyter.core import images", "holds more than its docstring"),
-    ("core/a.py", "\n" * (LONGEST_FILE + 1), f"more than {LONGEST_FILE}"),
+    ("core/a.py", "\n" * (MAX_LINES + 1), f"more than {MAX_LINES}"),
 ]
 
 
 @pytest.mark.parametrize(("relative", "source", "fault"), BAD)
-def test_a_broken_rule_is_seen(relative, source, fault):
+def test_a_violation_is_detected(relative, source, fault):
     assert any(fault in problem for problem in problems(relative, f'"""A file."""\n{source}\n'))
 
 
-def test_a_file_without_its_first_sentence_is_seen():
+def test_a_missing_module_docstring_is_detected():
     assert problems("core/a.py", "import numpy\n")
 
 
 GOOD = [
+    ("core/stats/metrics.py", "def f():\n    from sklearn.metrics import f1_score"),
+    ("core/io/numpy_files.py", "import pickle\nclass A(pickle.Unpickler): ..."),
     ("errors.py", "from __future__ import annotations"),
     ("core/a.py", "import re\nimport numpy as np\nfrom svetlana_jupyter.errors import InputError\nre.compile('a')"),
     ("core/a.py", "import threading\nlock = threading.Lock()"),
@@ -263,5 +281,5 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("relative", "source"), GOOD)
-def test_what_the_rules_allow_passes(relative, source):
+def test_allowed_code_passes(relative, source):
     assert problems(relative, f'"""A file."""\n{source}\n') == []

@@ -1,4 +1,4 @@
-"""Importing the package stays light, and every public word leads somewhere."""
+"""`import svetlana_jupyter` loads no heavy library, and every public name resolves."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ HEAVY = {
 
 
 def modules_after(statement: str) -> set[str]:
-    """Top-level names of all modules that a fresh interpreter holds after `statement`."""
+    """Return the top-level modules that a new interpreter has loaded after `statement`."""
     listing = f"{statement}\nimport sys\nsys.stdout.write(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
     return {name.partition(".")[0] for name in loaded.split()}
 
 
-def test_importing_the_package_loads_nothing_heavy():
+def test_importing_the_package_loads_no_heavy_library():
     assert not modules_after("import svetlana_jupyter") & HEAVY
 
 
-def test_the_check_sees_a_heavy_import():
+def test_the_check_detects_a_heavy_import():
     assert "numpy" in modules_after("import svetlana_jupyter, numpy") & HEAVY
 
 
-def test_a_project_is_reached_without_torch_or_canvas():
+def test_project_is_imported_without_torch_or_canvas():
     loaded = modules_after("import svetlana_jupyter as sv; sv.Project")
     assert not loaded & {"torch", "torchvision", "albumentations", "sklearn", "ipycanvas", "anywidget"}
 
 
-def test_every_public_word_resolves_and_is_listed():
+def test_every_public_name_resolves_and_is_listed():
     assert sorted(set(sv.__all__)) == sorted(sv.__all__)
     for name in sv.__all__:
         assert getattr(sv, name) is not None

@@ -1,4 +1,4 @@
-"""The pins are whole: what the project asks for is pinned, within its bounds, and Binder gets the same versions."""
+"""Every dependency is pinned within its bounds, and Binder installs the pinned versions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ def pins(name: str) -> dict[str, str]:
 
 def test_every_requirement_is_pinned_within_its_bounds():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    extras = project["optional-dependencies"].values()
+    required = [*project["dependencies"], *(name for extra in extras for name in extra)]
     pinned = pins("constraints.txt")
-    for requirement in map(Requirement, asked):
+    for requirement in map(Requirement, required):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
-def test_binder_gets_the_pinned_torch_built_for_the_processor():
+def test_binder_installs_the_pinned_torch_for_cpu():
     pinned = pins("constraints.txt")
     assert pins("requirements.txt") == {name: f"{pinned[name]}+cpu" for name in ("torch", "torchvision")}

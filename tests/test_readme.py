@@ -1,4 +1,4 @@
-"""What the README shows runs: its Python blocks one after another, as cells of one notebook in an empty folder."""
+"""The Python blocks of the README run one after another, as cells of one notebook in an empty folder."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def test_python_blocks_of_the_readme_run(tmp_path):
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
 
-def test_files_the_readme_links_to_exist():
+def test_linked_files_exist():
     links = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
     assert [link for link in links if not (README.parent / link).exists()] == []

@@ -33,7 +33,7 @@ class CurrentLabels:
     >>> from svetlana_jupyter.core.annotations import AnnotationEvent
     >>> log = AnnotationLog([AnnotationEvent("2026-01-01T09:00:00.000Z", "label", 1, "well", 17, class_id=2)])
     >>> CurrentLabels([log], merged={2: 1}).labels
-    {ObjectId(image='well', object=17): Label(action='label', class_id=1)}
+    {ObjectId(image='well', label=17): Label(action='label', class_id=1)}
     """
 
     def __init__(

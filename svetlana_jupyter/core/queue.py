@@ -39,7 +39,7 @@ def random_order(objects: Mapping[str, ArrayLike], seed: int = 0) -> Iterator[Qu
     seed : int
         The same objects and seed give the same order.
 
-    >>> [c.object for c in random_order({"well": [1, 2, 3]}, seed=0)]
+    >>> [c.label for c in random_order({"well": [1, 2, 3]}, seed=0)]
     [3, 1, 2]
     """
     names = list(objects)

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import VERSION
-from svetlana_jupyter.core.features.compute import feature_regions, features, iter_features
+from svetlana_jupyter.core.features.compute import allowed_feature_columns, feature_regions, iter_features
 from svetlana_jupyter.core.io.chunks import ArrayRegion
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import ClassifierError
@@ -149,7 +149,7 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
 def _measured_now(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:
     """Return the keys of a forest's measurements, and the version of measuring."""
     settings = specification.settings.measurements
-    found = features(specification.ndim, len(specification.channels), settings)
+    found = allowed_feature_columns(specification.ndim, len(specification.channels), settings)
     return tuple(column.key for column in found), VERSION
 
 

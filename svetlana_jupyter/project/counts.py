@@ -1,13 +1,12 @@
-"""Counts of the classes of a project, with the conditions of a table, and beside those of a person.
+"""Class counts per group: with conditions, corrected by the test set, and compared with manual counts.
 
-Counts of a project corrected by its test set, the only objects of which both prediction and truth are unbiased.
-
-The project's counts beside those of a person: the paper's Fig. 4 h, with Bland and Altman's differences.
+Corrected counts use the annotated test set, the only objects whose prediction and label are both unbiased. The
+comparison with manual counts is Fig. 4 h of the paper, with a Bland–Altman plot of the differences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,170 +27,230 @@ from svetlana_jupyter.core.stats.agreement import Agreement, agreement
 from svetlana_jupyter.core.stats.count_correction import ConfusionRates, correct, estimate_confusion_rates
 from svetlana_jupyter.core.stats.metrics import LEFT_OUT, count_classes, exclusion_reasons
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.evaluation import test_set_predictions
 from svetlana_jupyter.project.test_set import FEWEST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from svetlana_jupyter.project.project import Results
+    from svetlana_jupyter.core.classes import ClassScheme
 
 CORRECTED_COLUMNS = ("corrected", "corrected_low", "corrected_high")
+COUNT_COLUMNS = ("class", "count", "total", "fraction", "low", "high", *CORRECTED_COLUMNS, "left_out", *LEFT_OUT)
+COUNT_COLUMN_NAMES = ("count", "manual", "manual count", "counted", "cells", "objects", "n", "number")
+
+Groups = Mapping[str, Mapping[str, str]]
+Size = tuple[float | None, float | None]
+EstimateRates = Callable[[pd.DataFrame], tuple[ConfusionRates, str]]
 
 
-def corrected_counts(project: Results, counted: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, str]:
-    """Return how many objects of each class there are: those annotated, and those predicted as the test set corrects.
+def count_objects(
+    table: pd.DataFrame,
+    groups: Groups,
+    class_names: Sequence[str],
+    by: Sequence[str] | str = (),
+    conditions: TableSource | None = None,
+    exclude_border: bool = False,
+    size: Size = (None, None),
+    estimate_rates: EstimateRates | None = None,
+) -> tuple[pd.DataFrame, str]:
+    """Count the objects of each class, per image, grouping column or condition.
 
     Parameters
     ----------
+    table : DataFrame
+        Predictions, one row per object (`core.predictions.object_table`).
+    groups : mapping of image name to mapping
+        The grouping columns of each image.
+    class_names : sequence of str
+    by : str or sequence of str
+        "image", grouping columns or condition columns; all objects together by default.
+    conditions : path or DataFrame, optional
+        Conditions per image or well (`core.io.table_files.join_conditions`).
+    exclude_border : bool
+        Leave out objects that touch the border of their image.
+    size : tuple of float or None
+        Smallest and largest size of counted objects, in pixels (voxels).
+    estimate_rates : callable, optional
+        Returns the confusion rates of the counted objects and a remark (`estimate_rates_on_test_set`).
+        If given, corrected counts are added.
+
+    Returns
+    -------
+    counts : DataFrame
+        One row per group and class, see `Project.counts`.
+    remark : str
+        Rows and images without a match, and classes without test objects; "" if there are none.
+
+    Raises
+    ------
+    InputError
+        If a column does not exist, or ``size`` is not a range.
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    size = _check_size(size)
+    images, remark = images_with_conditions(groups, conditions)
+    table = table.reset_index()
+    unknown = [column for column in by if column not in table and column not in images]
+    if unknown:
+        choices = ", ".join(sorted(["image", *images.columns]))
+        raise InputError(f"There is no column {unknown[0]!r} to count by. Choose among {choices}.")
+    new = [str(column) for column in images if column not in table]
+    table = table.join(images[new], on="image")
+    counts = count_classes(table, class_names, by, exclude_border, size)
+    if estimate_rates is not None:
+        counted = table[exclusion_reasons(table, exclude_border, size) == ""]
+        rates, missing = estimate_rates(counted)
+        counts = counts.merge(correct_counts(rates, counted, by, class_names), "left", on=[*by, "class"])
+        counts = counts[[*by, *(column for column in COUNT_COLUMNS if column in counts)]]
+        remark = " ".join(filter(None, [remark, missing]))
+    # Conditions that are constant within each group stay beside it.
+    constant = [column for column in new if column not in by and _is_constant(table, by, column)]
+    if constant:
+        first = (table.drop_duplicates(by) if by else table.head(1))[[*by, *constant]]
+        counts = counts.merge(first, "left", on=by) if by else counts.merge(first, "cross")
+        counts = counts[[*by, *constant, *(column for column in counts if column not in (*by, *constant))]]
+    return counts, remark
+
+
+def images_with_conditions(groups: Groups, conditions: TableSource | None) -> tuple[pd.DataFrame, str]:
+    """Return the grouping columns and conditions of each image.
+
+    Returns
+    -------
+    images : DataFrame
+        One row per image.
+    remark : str
+        Rows and images without a match; "" if there are none.
+    """
+    index = pd.Index(list(groups), name="image", dtype="object")
+    images = pd.DataFrame([dict(columns) for columns in groups.values()], index)
+    if conditions is None:
+        return images, ""
+    joined, remark = join_conditions(images, conditions)
+    reserved = [column for column in joined if column in COUNT_COLUMNS]
+    if reserved:
+        raise InputError(f"The condition {reserved[0]!r} has the name of a column of the counts. Rename it.")
+    return images.join(joined), remark
+
+
+def correct_counts(
+    rates: ConfusionRates, counted: pd.DataFrame, by: Sequence[str], class_names: Sequence[str]
+) -> pd.DataFrame:
+    """Correct the number of predicted objects by the confusion rates of the test set.
+
+    Annotated objects count as annotated; the correction applies to the others.
+
+    Parameters
+    ----------
+    rates : ConfusionRates
     counted : DataFrame
-        The objects that are counted, with ``image``, ``object``, ``class``, ``annotation`` and the columns ``by``.
+        The counted objects, with ``class``, ``annotation`` and the columns ``by``.
+    by : sequence of str
+    class_names : sequence of str
 
     Returns
     -------
     DataFrame
-        The columns ``by``, ``class`` and `CORRECTED_COLUMNS`, one row a group and class.
-    str
-        What is to be said of classes that the test set has no object of.
+        The columns ``by``, ``class`` and `CORRECTED_COLUMNS`; one row per group and class.
+    """
+    rows = []
+    for key, group in counted.groupby(list(by), observed=True, dropna=False) if by else [((), counted)]:
+        annotated = group["annotation"].notna()
+        certain, predicted = (
+            group["class"][chosen].value_counts().reindex(class_names, fill_value=0).to_numpy(np.int64)
+            for chosen in (annotated, ~annotated)
+        )
+        bounds = zip(*(certain + part for part in correct(rates, predicted)))
+        rows += [(*key, name, *values) for name, values in zip(class_names, bounds)]
+    return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED_COLUMNS])
+
+
+def estimate_rates_on_test_set(
+    test_predictions: pd.DataFrame | None, reason: str, counted: pd.DataFrame, classes: ClassScheme
+) -> tuple[ConfusionRates, str]:
+    """Estimate how often each class is predicted as each other, from the test objects among those counted.
+
+    Parameters
+    ----------
+    test_predictions : DataFrame or None
+        See `project.evaluation.test_set_predictions`.
+    reason : str
+        Why there are no test predictions; "" without a test set.
+    counted : DataFrame
+        With ``image`` and ``object``.
+    classes : ClassScheme
+
+    Returns
+    -------
+    rates : ConfusionRates
+    remark : str
+        Classes without a test object; "" if there are none.
 
     Raises
     ------
     ProjectError
-        If there is no test set, or it does not say enough.
+        If there is no test set, or it does not determine the rates.
     """
-    found, says = _recognition(project, counted)
-    names = list(project.classes.names)
-    rows = []
-    for key, group in counted.groupby(list(by), observed=True, dropna=False) if by else [((), counted)]:
-        said = group["annotation"].notna()
-        certain, guessed = (
-            group["class"][which].value_counts().reindex(names, fill_value=0).to_numpy(np.int64)
-            for which in (said, ~said)
-        )
-        bounds = zip(*(certain + part for part in correct(found, guessed)))
-        rows += [(*key, name, *values) for name, values in zip(names, bounds)]
-    return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED_COLUMNS]), says
-
-
-def _recognition(project: Results, counted: pd.DataFrame) -> tuple[ConfusionRates, str]:
-    """Learn how the classes are recognised from what of the test set is counted."""
-    table, says = test_set_predictions(project, project.run())
+    table = test_predictions
     if table is None:
         raise ProjectError(
-            f"Counts cannot be corrected yet. {says}"
-            if says
-            else "Counts are corrected by a test set, and there is none: draw one with project.draw_test_set(100) and "
-            'annotate it (project.queue("test") brings it).'
+            f"Counts cannot be corrected yet. {reason}"
+            if reason
+            else "Counts cannot be corrected without a test set. Draw one with project.test_set.draw(100) and annotate "
+            'it with project.queue("test").'
         )
     ids = pd.MultiIndex.from_frame(counted[["image", "object"]])
     table = table[pd.MultiIndex.from_frame(table[["image", "object"]]).isin(ids)]
     if len(table) < FEWEST:
         raise ProjectError(
-            f"Counts cannot be corrected: only {len(table)} objects of the test set are among those counted, {FEWEST} "
-            "are needed."
+            f"Counts cannot be corrected: only {len(table)} objects of the test set are among those counted. Count at "
+            f"least {FEWEST} of them."
         )
-    columns = table["truth"], table["predicted"], list(project.classes.ids), table["group"], table["stands_for"]
-    found = estimate_confusion_rates(*columns)
-    if not found.is_invertible:
+    rates = estimate_confusion_rates(
+        table["truth"], table["predicted"], list(classes.ids), table["group"], table["stands_for"]
+    )
+    if not rates.is_invertible:
         raise ProjectError(
-            "Counts cannot be corrected: on the test set, objects of different classes are predicted alike too often. "
-            "Annotate more, train again, and predict."
+            "Counts cannot be corrected: the classifier confuses two classes too often on the test set. Annotate more "
+            "objects, train again and predict."
         )
-    missing = [name for name, known in zip(project.classes.names, found.known) if not known]
-    return found, f"The test set has no object of {', '.join(missing)}: taken as always recognised." if missing else ""
+    missing = [name for name, present in zip(classes.names, rates.known) if not present]
+    remark = f"The test set has no object of {', '.join(missing)}: assumed to be always recognized." if missing else ""
+    return rates, remark
 
 
-COUNT_COLUMNS = ("class", "count", "total", "fraction", "low", "high", *CORRECTED_COLUMNS, "left_out", *LEFT_OUT)
-
-
-def counts(
-    project: Results,
-    by: Sequence[str] | str,
-    conditions: TableSource | None,
-    exclude_border: bool,
-    size: tuple[float | None, float | None],
-    corrected: bool = False,
-) -> pd.DataFrame:
-    """Return what `Results.counts` does."""
-    by = [by] if isinstance(by, str) else list(by)
-    low, high = _checked(size)
-    images, said = images_with_conditions(project, conditions)
-    choices = ["image", *images.columns]
-    table = project.predictions().reset_index()
-    unknown = [column for column in by if column not in table and column not in images]
-    if unknown:
-        raise InputError(f"there is no column {unknown[0]!r} to count by; choose among {', '.join(sorted(choices))}.")
-    new = [column for column in images if column not in table]
-    table = table.join(images[new], on="image")
-    result = count_classes(table, project.classes.names, by, exclude_border, (low, high))
-    if corrected:
-        counted = table[exclusion_reasons(table, exclude_border, (low, high)) == ""]
-        beyond, unseen = corrected_counts(project, counted, by)
-        result = result.merge(beyond, "left", on=[*by, "class"])
-        result = result[[*by, *(column for column in COUNT_COLUMNS if column in result)]]
-        said = " ".join(filter(None, [said, unseen]))
-    beside = [str(column) for column in new if column not in by and _settled(table, by, str(column))]
-    if beside:
-        if by:
-            first = table.drop_duplicates(by).set_index(by)[beside]
-            result = result.merge(first, "left", left_on=by, right_index=True)
-        else:
-            result = result.assign(**{column: table[column].iloc[0] for column in beside})
-        result = result[[*by, *beside, *(column for column in result if column not in (*by, *beside))]]
-    if said:
-        project.status = said
-    return result
-
-
-def images_with_conditions(project: Results, conditions: TableSource | None) -> tuple[pd.DataFrame, str]:
-    """Return one row an image: its grouping columns and conditions; and what is to be said of rows without partner."""
-    entries = project.images
-    index = pd.Index(list(entries), name="image", dtype="object")
-    images = pd.DataFrame([dict(entry.groups) for entry in entries.values()], index)
-    if conditions is None:
-        return images, ""
-    found, said = join_conditions(images, conditions)
-    used = [column for column in found if column in COUNT_COLUMNS]
-    if used:
-        raise InputError(f"a condition cannot be called {used[0]!r}, as counts have such a column; rename it.")
-    return images.join(found), said
-
-
-def _checked(size: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+def _check_size(size: Size) -> Size:
     try:
         low, high = size
         if low is not None and high is not None and low > high:
             raise ValueError
     except (TypeError, ValueError):
         raise InputError(
-            f"size should be the least and the most pixels of an object, (50, 2000) or (50, None), got {size!r}."
+            f"size must be the smallest and the largest size in pixels, got {size!r}. Pass for example (50, 2000) or "
+            "(50, None)."
         ) from None
     return low, high
 
 
-def _settled(table: pd.DataFrame, by: Sequence[str], column: str) -> bool:
-    """Whether a column has one value in each group."""
-    if by:
-        return bool(table.groupby(list(by), dropna=False)[column].nunique(dropna=False).max() == 1)
-    return table[column].nunique(dropna=False) == 1
-
-
-COUNT = ("count", "manual", "manual count", "counted", "cells", "objects", "n", "number")
+def _is_constant(table: pd.DataFrame, by: Sequence[str], column: str) -> bool:
+    """Return whether a column has a single value in each group."""
+    groups = table.groupby(list(by), dropna=False)[column] if by else table[column]
+    return bool(np.max(groups.nunique(dropna=False)) == 1) if len(table) else False
 
 
 @dataclass(frozen=True)
 class CountComparison:
-    """Counts by a person and by the project, of one class.
+    """Manual counts and the project's counts of one class.
 
     Attributes
     ----------
     class_name : str
     table : DataFrame
-        One row a well (or image, ...): what it is called, whatever else the person's table says of it, ``manual``,
-        ``counted``, ``left_out`` (objects without a class, which the count lacks), ``difference`` and ``mean``.
+        One row per well (or image, ...): its name, other columns of the manual table, ``manual``, ``counted``,
+        ``left_out`` (objects without a class, missing from the count), ``difference`` and ``mean``.
     agreement : Agreement
     unmatched : str
-        A sentence about rows that found no partner; "" where all did.
+        A sentence about rows without a match; "" if all match.
     """
 
     class_name: str
@@ -201,18 +260,22 @@ class CountComparison:
 
     @property
     def n(self) -> int:
+        """The number of compared rows."""
         return self.agreement.n
 
     @property
     def slope(self) -> float:
+        """Slope of counted over manual."""
         return self.agreement.slope
 
     @property
     def intercept(self) -> float:
+        """Intercept of counted over manual."""
         return self.agreement.intercept
 
     @property
     def r2(self) -> float:
+        """Coefficient of determination."""
         return self.agreement.r2
 
     @property
@@ -229,101 +292,111 @@ class CountComparison:
         return f"{self.class_name}: {self.agreement}." + (f" {self.unmatched}" if self.unmatched else "")
 
     def figure(self, by: str | None = None) -> Figure:
-        """Return a matplotlib figure: counts against counts with their line, and differences with their limits.
+        """Plot counts against counts with their regression line, and differences with their limits.
 
         Parameters
         ----------
         by : str, optional
-            A column of ``table`` that colours and shapes the points, a treatment for example.
+            A column of ``table``, for example a treatment, that sets the color and marker of the points.
         """
         from svetlana_jupyter.project.plots import plot_agreement
 
-        return plot_agreement(self, by)
+        return plot_agreement(self.table, self.agreement, self.class_name, by)
 
 
 def compare_counts(
-    project: Results,
+    table: pd.DataFrame,
+    groups: Groups,
+    classes: ClassScheme,
     manual: TableSource | Mapping[str, float],
-    class_name: str | None,
-    exclude_border: bool,
-    size: tuple[float | None, float | None],
+    class_name: str | None = None,
+    exclude_border: bool = False,
+    size: Size = (None, None),
 ) -> CountComparison:
-    """Return what `Analysis.compare_counts` does."""
+    """Compare the counts of one class with manual counts.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Predictions, one row per object.
+    groups : mapping of image name to mapping
+        The grouping columns of each image.
+    classes : ClassScheme
+    manual, class_name
+        See `Project.compare_counts`.
+    exclude_border, size
+        See `count_objects`.
+
+    Raises
+    ------
+    InputError
+        If the manual table has no usable columns, or fewer than three rows match.
+    """
     if isinstance(manual, Mapping):
         manual = pd.DataFrame({"image": list(manual), "count": list(manual.values())})
-    table = read_table(manual, "a table of counts")
-    images, _ = images_with_conditions(project, None)
-    keys, table = choose_key_columns(table, images.reset_index(names="image"))
+    source = read_table(manual, "a table of counts")
+    images = images_with_conditions(groups, None)[0].reset_index(names="image")
+    keys, source = choose_key_columns(source, images)
     if not keys:
         raise InputError(
-            f"a table of counts needs a column called like {format_list(['image', *images.columns])}, to say what was "
-            f"counted; its columns are {format_list(table.columns, 8)}."
+            f"The table of counts has no column named like {format_list(images.columns)}; its columns are "
+            f"{format_list(source.columns, 8)}. Add such a column to identify each count."
         )
-    chosen, said = _one_class(project, table, list(keys.values()), class_name)
-    known = images.reset_index(names="image")[list(keys)].drop_duplicates(ignore_index=True)
-    partner, unmatched = match_rows(known, said, keys, "a table of counts")
-    found = counts(project, list(keys), None, exclude_border, size)
-    found = found[found["class"] == chosen].rename(columns={"count": "counted"})
-    others = [column for column in said if column not in (*keys.values(), *known, *found, "manual")]
-    table = known.assign(manual=said["manual"].reindex(partner).to_numpy())
-    for column in others:
-        table[column] = said[column].reindex(partner).to_numpy()
-    table = table[partner >= 0].merge(found[[*keys, "counted", "left_out"]], on=list(keys))
-    table["difference"] = table["counted"] - table["manual"]
-    table["mean"] = (table["counted"] + table["manual"]) / 2
-    ordered = [*keys, *others, "manual", "counted", "left_out", "difference", "mean"]
-    return CountComparison(chosen, table[ordered], agreement(table["manual"], table["counted"]), unmatched)
+    name, values = _manual_counts(classes, source, list(keys.values()), class_name)
+    known = images[list(keys)].drop_duplicates(ignore_index=True)
+    partner, unmatched = match_rows(known, values, keys, "a table of counts")
+    counts, _ = count_objects(table, groups, classes.names, list(keys), None, exclude_border, size)
+    counts = counts[counts["class"] == name].rename(columns={"count": "counted"})
+    others = [column for column in values if column not in (*keys.values(), *known, *counts, "manual")]
+    matched = known.assign(**{column: values[column].reindex(partner).to_numpy() for column in ("manual", *others)})
+    matched = matched[partner >= 0].merge(counts[[*keys, "counted", "left_out"]], on=list(keys))
+    matched["difference"] = matched["counted"] - matched["manual"]
+    matched["mean"] = (matched["counted"] + matched["manual"]) / 2
+    matched = matched[[*keys, *others, "manual", "counted", "left_out", "difference", "mean"]]
+    return CountComparison(name, matched, agreement(matched["manual"], matched["counted"]), unmatched)
 
 
-def _one_class(
-    project: Results, table: pd.DataFrame, keys: list[str], class_name: str | None
+def _manual_counts(
+    classes: ClassScheme, table: pd.DataFrame, keys: list[str], class_name: str | None
 ) -> tuple[str, pd.DataFrame]:
-    """Return the class that was counted, and the table with its counts in a column ``manual``."""
-    names = project.classes.names
+    """Return the counted class, and the table with its counts in a column ``manual``."""
+    values, spelled = table.drop(columns=keys), {normalize_header(name): name for name in classes.names}
+    class_column = find_column(values, ("class", "class name", "label"))
+    # One column per class (wide), or one column of classes and one of counts (long).
+    wide = {spelled[normalize_header(column)]: str(column) for column in values if normalize_header(column) in spelled}
+    present = wide
+    if class_column is not None:
+        texts = table[class_column].astype(str).str.strip()
+        present = {spelled.get(normalize_header(text), text): text for text in dict.fromkeys(texts)}
     if class_name is not None:
-        class_name = project.classes.by_name(class_name).name
-    rest = table.drop(columns=keys)
-    label, spelled = (
-        find_column(rest, ("class", "class name", "label")),
-        {normalize_header(name): name for name in names},
-    )
-    wide = {spelled[normalize_header(column)]: str(column) for column in rest if normalize_header(column) in spelled}
-    if label is not None:
-        asked = {name: name for name in dict.fromkeys(table[label].astype(str).str.strip())}
-        said = {spelled.get(normalize_header(name), name): name for name in asked}
+        class_name = classes.by_name(class_name).name
     else:
-        said = wide
-    if class_name is None:
-        known = [name for name in said if name in names]
-        if len(known) == 1:
-            class_name = known[0]
-        elif not said and len(names) == 1:
-            class_name = names[0]
-        else:
+        candidates = [name for name in present if name in classes.names] if present else list(classes.names)
+        if len(candidates) != 1:
             raise InputError(
-                f"counts are compared one class at a time; say which with class_name=, one of {format_list(names)}."
+                f"Counts are compared for one class at a time. Pass class_name=, one of {format_list(classes.names)}."
             )
-    if label is None and class_name in wide:
-        count: str | None = wide[class_name]
+        class_name = candidates[0]
+    if class_column is None:
+        column = wide.get(class_name) or find_column(values, COUNT_COLUMN_NAMES)
     else:
-        count = find_column(rest, COUNT)
-        if label is not None:
-            if class_name not in said:
-                raise InputError(f"the table of counts has no row of the class {class_name!r}.")
-            table = table[table[label].astype(str).str.strip() == said[class_name]]
-            rest = rest.drop(columns=[label])
-    if count is None:
-        numbers = [str(column) for column in rest if pd.api.types.is_numeric_dtype(rest[column])]
-        count = numbers[0] if len(numbers) == 1 else None
-    if count is None:
+        column = find_column(values, COUNT_COLUMN_NAMES)
+        if class_name not in present:
+            raise InputError(f"The table of counts has no row for the class {class_name!r}. Pass another class_name=.")
+        table = table[texts == present[class_name]]
+        values = values.drop(columns=[class_column])
+    if column is None:
+        numeric = [str(name) for name in values.select_dtypes("number")]
+        column = numeric[0] if len(numeric) == 1 else None
+    if column is None:
         raise InputError(
-            f"a table of counts needs a column called “count” or {class_name!r}; its columns are "
-            f"{format_list(table.columns, 8)}."
+            f"The table of counts has no column “count” or {class_name!r}; its columns are "
+            f"{format_list(table.columns, 8)}. Rename the column of counts."
         )
-    values = pd.to_numeric(table[count], errors="coerce")
-    bad = table[count][values.isna() & table[count].notna() | (values < 0)]
-    if len(bad):
-        raise InputError(f"counts are numbers of 0 or more; the column {count!r} has {bad.iloc[0]}.")
-    drop = [column for column in (count, label) if column is not None]
-    result = table.drop(columns=drop).assign(manual=values.astype(float))
+    counts = pd.to_numeric(table[column], errors="coerce")
+    invalid = table[column][counts.isna() & table[column].notna() | (counts < 0)]
+    if len(invalid):
+        raise InputError(f"The column {column!r} contains {invalid.iloc[0]}. Counts must be numbers of 0 or more.")
+    result = table.drop(columns=[name for name in (column, class_column) if name is not None])
+    result = result.assign(manual=counts.astype(float))
     return class_name, result[result["manual"].notna()].reset_index(drop=True)

@@ -1,12 +1,8 @@
-"""What was measured of the objects of an image, kept in the project so that no object is measured twice.
+"""On-disk cache of object features, so that no object is measured twice, and the measurement job.
 
-``measurements/<image>/<group>.parquet``, a row an object and a column a measurement by its key. Each file says which
-image and mask it is of, with their spacing, and in which version it was measured; whatever is of others counts as not
-there. It is a cache: it may be deleted at any time.
-
-The measuring job, and its result as a table for people.
-
-What is known of the objects beyond their predictions, without measuring anything anew.
+``measurements/<image>/<group>.parquet`` has one row per object and one column per feature key. Each file records the
+image, mask and spacing that it belongs to and the version of the feature code; files of others are ignored. The cache
+may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -23,58 +19,62 @@ from filelock import FileLock
 
 from svetlana_jupyter.core.features.catalog import VERSION, columns
 from svetlana_jupyter.core.features.compute import feature_cache_key, finest_pixel_size_um, in_um, measure
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.images import fingerprint
-from svetlana_jupyter.core.settings import MeasureSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.storage import atomic_write
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.settings import MeasureSettings
+
+DEFAULT_FEATURE_GROUPS = ("shape", "intensity", "texture", "ring", "orientation", "position")
 
 
 class DiskFeatureCache:
-    """The memory (`core.features.compute.FeatureCache`) of one image; any thread and several kernels may use it.
+    """Cached features of one image; safe to use from several threads and kernels.
 
     Parameters
     ----------
     folder : Path
     writable : bool
-        Where it is not, what is measured is known for as long as the project is open.
+        If False, features are cached in memory only.
     identity : callable
-        Returns what stands for image, mask and spacing; asked for once, when it is first needed. Where it raises an
-        `InputError`, because a file is gone, nothing is known, and reading the pixels will say so.
+        Returns a text that identifies image, mask and spacing; called once, when it is first needed. If it raises an
+        `InputError` because a file is missing, the cache stays empty, and reading the pixels raises the error.
     """
 
     def __init__(self, folder: Path, writable: bool, identity: Callable[[], str]) -> None:
         self._folder, self._writable, self._identity = folder, writable, identity
-        self._of = ""
+        self._version = ""
         self._tables: dict[str, pd.DataFrame] = {}
         self._lock = threading.Lock()
 
-    def recall(self, key: str) -> pd.DataFrame:
+    def get_features(self, key: str) -> pd.DataFrame:
+        """Return the cached features of a group, indexed by object."""
         with self._lock:
-            return self._known(key)
+            return self._get(key)
 
-    def keep(self, key: str, table: pd.DataFrame) -> None:
+    def add_features(self, key: str, table: pd.DataFrame) -> None:
+        """Add features of a group; objects that are cached already keep theirs."""
         with self._lock:
-            self._tables[key] = _joined(self._known(key), table)
-            if self._writable and self._of:
-                with suppress(OSError):  # a full disk keeps nobody from looking
+            self._tables[key] = _append_new(self._get(key), table)
+            if self._writable and self._version:
+                with suppress(OSError):  # a full disk must not interrupt the user
                     self._folder.mkdir(parents=True, exist_ok=True)
+                    # Another kernel may have written rows since this one read the file.
                     with FileLock(self._folder / ".measurements.lock"):
-                        self._tables[key] = _joined(self._read(key), self._tables[key])
-                        self._tables[key].attrs["of"] = self._of
-                        with atomic_write(self._file(key)) as beside:
-                            self._tables[key].to_parquet(beside)
+                        self._tables[key] = _append_new(self._read(key), self._tables[key])
+                        self._tables[key].attrs["of"] = self._version
+                        with atomic_write(self._file(key)) as draft:
+                            self._tables[key].to_parquet(draft)
 
-    def _known(self, key: str) -> pd.DataFrame:
-        if not self._of:
+    def _get(self, key: str) -> pd.DataFrame:
+        if not self._version:
             try:
-                self._of = f"{VERSION} {self._identity()}"
+                self._version = f"{VERSION} {self._identity()}"
             except InputError:
-                return _nothing()
+                return _empty_table()
         if key not in self._tables:
             self._tables[key] = self._read(key)
         return self._tables[key]
@@ -83,17 +83,26 @@ class DiskFeatureCache:
         return self._folder / f"{key}.parquet"
 
     def _read(self, key: str) -> pd.DataFrame:
-        with suppress(OSError, ValueError):  # what cannot be read is measured again
+        with suppress(OSError, ValueError):  # an unreadable file is measured again
             table = pd.read_parquet(self._file(key))
-            if table.attrs.get("of") == self._of:
+            if table.attrs.get("of") == self._version:
                 return table
-        return _nothing()
+        return _empty_table()
 
 
 def with_feature_cache(
     pair: ImagePair, folder: Path, writable: bool, files: tuple[Path | tuple[Path, ...], Path]
 ) -> ImagePair:
-    """Return an image that keeps what is measured of it in a folder; ``files`` are those of image and of mask."""
+    """Return an image pair that caches its features in a folder.
+
+    Parameters
+    ----------
+    pair : ImagePair
+    folder : Path
+    writable : bool
+    files : (Path or tuple of Path, Path)
+        Files of the image and of the mask.
+    """
 
     def identity() -> str:
         return f"{fingerprint(files[0])} {fingerprint(files[1])} {pair.spacing}"
@@ -101,38 +110,33 @@ def with_feature_cache(
     return replace(pair, feature_cache=DiskFeatureCache(folder, writable, identity))
 
 
-def _nothing() -> pd.DataFrame:
+def _empty_table() -> pd.DataFrame:
     return pd.DataFrame(index=pd.Index([], dtype="int64", name="object"))
 
 
-def _joined(known: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    if known.empty:
-        return table.sort_index()
-    return pd.concat([known, table[~table.index.isin(known.index)]]).sort_index()
-
-
-MEASURED = ("shape", "intensity", "texture", "ring", "orientation", "position")
+def _append_new(cached: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    new = table if cached.empty else pd.concat([cached, table[~table.index.isin(cached.index)]])
+    return new.sort_index()
 
 
 def needs_measuring(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> bool:
-    """Whether anything must still be measured of these objects."""
-    feature_cache = pair.feature_cache
-    known = (
-        [feature_cache.recall(feature_cache_key(group, settings)).index for group in settings.groups]
-        if feature_cache
-        else [objects.index[:0]]
-    )
-    return any(not objects.index.isin(index).all() for index in known)
+    """Return whether any feature of these objects is not cached yet."""
+    return any(not _is_cached(pair, objects, group, settings) for group in settings.groups)
+
+
+def _is_cached(pair: ImagePair, objects: pd.DataFrame, group: str, settings: MeasureSettings) -> bool:
+    if pair.feature_cache is None:
+        return objects.empty
+    return bool(objects.index.isin(pair.feature_cache.get_features(feature_cache_key(group, settings)).index).all())
 
 
 def measure_images(
     pairs: Mapping[str, ImagePair], objects: Callable[[str], pd.DataFrame], settings: MeasureSettings, stop: Stop
 ) -> Iterator[Progress]:
-    """Measure all objects of images into their memories; a stop keeps what is done."""
+    """Measure all objects of some images into their caches; a stop keeps what is finished."""
     yield Progress(0, 1, "opening")
     tables = {name: objects(name) for name in pairs}
-    total = sum(map(len, tables.values()))
-    done = 0
+    total, done = sum(map(len, tables.values())), 0
     for name, pair in pairs.items():
         for table in measure(pair, tables[name], settings):
             done += len(table)
@@ -142,30 +146,32 @@ def measure_images(
 
 
 def feature_table(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> pd.DataFrame:
-    """Return what is measured of the objects of an image, for people: indexed by ``(image, object)``."""
-    found = columns(pair.ndim, len(pair.channels), settings.groups)
-    table = pd.concat(list(measure(pair, objects, settings))).loc[objects.index]
-    return pd.concat(
-        {pair.name: in_um(table, found, pair.channels, finest_pixel_size_um(pair))}, names=["image", "object"]
-    )
-
-
-def cached_measurements(project: Project, image: str) -> pd.DataFrame:
-    """Return what `Project.measure` has measured of all objects of an image, columns called and in units as there.
+    """Return the features of the objects of an image with readable names and units.
 
     Returns
     -------
     DataFrame
-        Indexed by object; without columns where nothing was measured yet.
+        Indexed by ``(image, object)``.
     """
-    pair, objects = project.pair(image), project.objects(image)
-    settings = project.settings.measurements
-    known = [
+    names = columns(pair.ndim, len(pair.channels), settings.groups)
+    table = pd.concat(list(measure(pair, objects, settings))).loc[objects.index]
+    readable = in_um(table, names, pair.channels, finest_pixel_size_um(pair))
+    return pd.concat({pair.name: readable}, names=["image", "object"])
+
+
+def cached_measurements(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> pd.DataFrame:
+    """Return the feature groups that are cached for all objects of an image; nothing is measured.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by object, with the columns and units of `Project.measure`; without columns if nothing is cached.
+    """
+    groups = [
         group
-        for group in MEASURED
-        if pair.feature_cache
-        and objects.index.isin(pair.feature_cache.recall(feature_cache_key(group, settings)).index).all()
+        for group in DEFAULT_FEATURE_GROUPS
+        if pair.feature_cache is not None and _is_cached(pair, objects, group, settings)
     ]
-    if not known:
+    if not groups:
         return objects[[]]
-    return feature_table(pair, objects, settings.changed(groups=tuple(known))).droplevel("image")
+    return feature_table(pair, objects, settings.changed(groups=tuple(groups))).droplevel("image")

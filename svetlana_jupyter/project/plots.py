@@ -13,7 +13,7 @@ What the figures have in common.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,17 +26,21 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from svetlana_jupyter.core.classes import ClassScheme
-from svetlana_jupyter.core.display.channels import DisplaySettings, initial_display_settings, sample, to_screen
-from svetlana_jupyter.core.display.thumbnails import Cut, Thumbnail, take_thumbnails
-from svetlana_jupyter.core.display.tiles import Reader
+from svetlana_jupyter.core.display.channels import (
+    DisplaySettings,
+    initial_display_settings,
+    render_pixels,
+    sample_pixels,
+)
+from svetlana_jupyter.core.display.thumbnails import Thumbnail, ThumbnailSampling, take_thumbnails
+from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.counts import CountComparison
-    from svetlana_jupyter.project.project import Results
+    from svetlana_jupyter.core.stats.agreement import Agreement
 
 INK, QUIET = "#333333", "#8a8a8a"
 MARKERS = "oD^svP*X"
@@ -85,15 +89,14 @@ def shorten(names: Sequence[object], most: int = 24) -> list[str]:
     return [text if len(text) <= most else f"{text[:half]}…{text[-half:]}" for text in texts]
 
 
-def plot_agreement(comparison: CountComparison, by: str | None = None) -> Figure:
-    """Return what `CountComparison.figure` does."""
-    table, found = comparison.table, comparison.agreement
+def plot_agreement(table: pd.DataFrame, found: Agreement, class_name: str, by: str | None = None) -> Figure:
+    """Plot counts against counts, and their differences; see `CountComparison.figure`."""
     if by is not None and by not in table:
         raise InputError(f"there is no column {by!r} to colour by; choose among {format_list(table.columns, 8)}.")
     figure = new_figure(9.5, 4.4)
     left, right = figure.subplots(1, 2)
-    _points(left, comparison, "manual", "counted", by)
-    _points(right, comparison, "mean", "difference", by)
+    _points(left, table, "manual", "counted", by)
+    _points(right, table, "mean", "difference", by)
     top = 1.05 * max(table["manual"].max(), table["counted"].max(), 1)
     ends = np.array([0.0, top])
     left.plot(ends, ends, color=QUIET, lw=1, ls=(0, (4, 3)), zorder=1, label="equal")
@@ -102,7 +105,7 @@ def plot_agreement(comparison: CountComparison, by: str | None = None) -> Figure
         line = f"{found.slope:.3g} × manual {found.intercept:+.3g}"
         left.plot(ends, found.slope * ends + found.intercept, color=INK, lw=1.5, zorder=2, label=line)
     left.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="counted by hand", ylabel="counted by the classifier")
-    left.set_title(f"{comparison.class_name}: R² = {found.r2:.3f}, n = {found.n}", fontsize=11)
+    left.set_title(f"{class_name}: R² = {found.r2:.3f}, n = {found.n}", fontsize=11)
     left.legend(frameon=False, fontsize=9, loc="upper left")
     for value, style, text in (
         (found.bias, "-", f"bias {found.bias:+.3g}"),
@@ -124,8 +127,8 @@ def plot_agreement(comparison: CountComparison, by: str | None = None) -> Figure
     return figure
 
 
-def _points(axes: Axes, comparison: CountComparison, x: str, y: str, by: str | None) -> None:
-    groups = [("", comparison.table)] if by is None else list(comparison.table.groupby(by, dropna=False))
+def _points(axes: Axes, table: pd.DataFrame, x: str, y: str, by: str | None) -> None:
+    groups = [("", table)] if by is None else list(table.groupby(by, dropna=False))
     for i, (name, rows) in enumerate(groups):
         color = COLORS[i % len(COLORS)] if by else COLORS[3]
         axes.scatter(
@@ -290,20 +293,28 @@ _PIXELS = 96  # samples along a picture's side, at most
 _ROOM = 1.4  # sides of a usual object that a picture shows
 
 
-def plot_gallery(project: Results, table: pd.DataFrame, n: int) -> Figure:
+def plot_gallery(
+    pair: Callable[[str], ImagePair],
+    objects: Callable[[str], pd.DataFrame],
+    classes: ClassScheme,
+    table: pd.DataFrame,
+    n: int,
+) -> Figure:
     """Plot the ``n`` most and least certain objects of each predicted class, each with its outline.
 
     Parameters
     ----------
-    project : Results
+    pair, objects : callables
+        Return an image pair and its object table by image name.
+    classes : ClassScheme
     table : DataFrame
-        Rows of `Results.predictions` with a prediction.
+        Rows of `Project.predictions` with a prediction.
     n : int
     """
-    shown = [info for info in project.classes if (table["predicted"] == info.name).any()]
+    shown = [info for info in classes if (table["predicted"] == info.name).any()]
     chosen = {info.name: _ends(table[table["predicted"] == info.name], n) for info in shown}
     wanted = pd.concat([part for ends in chosen.values() for part in ends])
-    pictures = _pictures(project, wanted[~wanted.index.duplicated()])
+    pictures = _pictures(pair, objects, wanted[~wanted.index.duplicated()])
     figure = new_figure(1.5 + 0.95 * n, 0.4 + 1.17 * 2 * len(shown))
     grid = figure.subplots(2 * len(shown), n, squeeze=False)
     for i, info in enumerate(shown):
@@ -327,26 +338,28 @@ def _ends(rows: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return ordered.iloc[:n], least
 
 
-def _pictures(project: Results, wanted: pd.DataFrame) -> dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]]:
+def _pictures(
+    pair_of: Callable[[str], ImagePair], objects: Callable[[str], pd.DataFrame], wanted: pd.DataFrame
+) -> dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]]:
     sides = pd.concat([wanted["y1"] - wanted["y0"], wanted["x1"] - wanted["x0"]])
-    cut = Cut.of(max(8.0, _ROOM * float(sides.quantile(0.9))), _PIXELS)
+    cut = ThumbnailSampling.of(max(8.0, _ROOM * float(sides.quantile(0.9))), _PIXELS)
     found: dict[tuple[str, int], tuple[Thumbnail, DisplaySettings]] = {}
     for image, rows in wanted.groupby(level="image", sort=False):
-        pair = project.pair(str(image))
+        pair = pair_of(str(image))
         palette = _palette(pair)
-        objects = rows.index.get_level_values("object")
-        thumbnails = take_thumbnails(pair, project.objects(str(image)).loc[objects], cut)
-        found |= {(str(image), int(one)): (seen, palette) for one, seen in zip(objects, thumbnails)}
+        labels = rows.index.get_level_values("object")
+        thumbnails = take_thumbnails(pair, objects(str(image)).loc[labels], cut)
+        found |= {(str(image), int(label)): (seen, palette) for label, seen in zip(labels, thumbnails)}
     return found
 
 
 def _palette(pair: ImagePair) -> DisplaySettings:
-    pixels = sample(Reader(pair.image, pair.levels))
+    pixels = sample_pixels(TileReader(pair.image, pair.levels))
     return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
 
 def _show(axes: Axes, seen: Thumbnail, palette: DisplaySettings, color: str, words: str) -> None:
-    pixels = to_screen(seen.values, palette)
+    pixels = render_pixels(seen.values, palette)
     shown = np.full((*pixels.shape[:2], 3), 255, np.uint8)  # white beyond the image
     shown[seen.inside] = pixels[seen.inside] if pixels.ndim == 3 else pixels[seen.inside][..., None]
     axes.imshow(shown, interpolation="nearest")

@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -41,28 +41,39 @@ from traitlets import HasTraits, Int, Unicode
 from svetlana_jupyter.core.annotations import UNLABELED, Action, Label, LabelAction, ObjectId
 from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
-from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.images import fingerprint
-from svetlana_jupyter.core.io.table_files import EXCEL_SUFFIXES, TableSource
+from svetlana_jupyter.core.io.table_files import TableSource
 from svetlana_jupyter.core.predictions import class_map, merge_predictions, object_table, probability_map
 from svetlana_jupyter.core.queue import uncertainty_order
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, compare_images
 from svetlana_jupyter.errors import InputError, ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.project.annotation_store import Annotations, LabelBatch, default_annotator
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, counts, images_with_conditions
+from svetlana_jupyter.project.counts import (
+    CountComparison,
+    compare_counts,
+    count_objects,
+    estimate_rates_on_test_set,
+    images_with_conditions,
+)
 from svetlana_jupyter.project.distributed import resolve_client
-from svetlana_jupyter.project.evaluation import Evaluation, compare_runs, evaluate, outlying_images
+from svetlana_jupyter.project.evaluation import (
+    Evaluation,
+    EvaluationData,
+    compare_runs,
+    evaluate_run,
+    outlying_images,
+    score_run,
+    test_set_predictions,
+)
 from svetlana_jupyter.project.exporters import Export, ExportFinished
-from svetlana_jupyter.project.exporters.snapshot import to_xarray
-from svetlana_jupyter.project.features import MEASURED, feature_table, measure_images, needs_measuring
+from svetlana_jupyter.project.exporters.output_folder import OutputFolder
+from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot, to_xarray
+from svetlana_jupyter.project.features import DEFAULT_FEATURE_GROUPS, feature_table, measure_images, needs_measuring
 from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry, Source
-from svetlana_jupyter.project.importers.class_image import read_class_image
-from svetlana_jupyter.project.importers.imported_labels import Found, check_not_empty, take
-from svetlana_jupyter.project.importers.napari_svetlana import labels_file, read_napari_svetlana
-from svetlana_jupyter.project.importers.qupath import read_qupath
-from svetlana_jupyter.project.importers.tables import read_class_table
+from svetlana_jupyter.project.importers import read_imported_labels
+from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
 from svetlana_jupyter.project.jobs import JobRunner, Progress, Stop, Work, thread_count
 from svetlana_jupyter.project.mask_replacement import (
     STATUSES,
@@ -104,6 +115,53 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
+class _InterimImages(Mapping[str, ImageEntry]):
+    """Images of a project with all that functions need of them."""
+
+    def __init__(self, project: Any) -> None:
+        self._project = project
+        self.pair, self.objects, self.is_indexed = project.pair, project.objects, project.is_indexed
+        self.image_files, self.add_all, self.files = project.image_files, project.add_each, project.input_files
+
+    def __getitem__(self, name: str) -> ImageEntry:
+        return self._project._catalog.entries[name]  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._project._catalog.entries)
+
+    def __len__(self) -> int:
+        return len(self._project._catalog.entries)
+
+
+class _InterimClasses:
+    def __init__(self, project: Any) -> None:
+        self._project, self.add = project, project.add_class
+
+    @property
+    def infos(self) -> Sequence[ClassInfo]:
+        return self._project.classes.infos  # type: ignore[no-any-return]
+
+    def by_id(self, class_id: int) -> ClassInfo:
+        return self._project.classes.by_id(class_id)  # type: ignore[no-any-return]
+
+
+class _InterimAnnotations:
+    def __init__(self, project: Any) -> None:
+        self.label_of, self.apply = project.label_of, project.say_each
+
+
+class _InterimTestSet:
+    def __init__(self, project: Any) -> None:
+        self._project = project
+
+    @property
+    def objects(self) -> list[ObjectId]:
+        return self._project.test_objects  # type: ignore[no-any-return]
+
+    def __contains__(self, item: object) -> bool:
+        return self._project.in_test_set(*item)  # type: ignore[no-any-return, misc]
+
+
 class CollectionCollection(HasTraits):
     """Images with their objects, and classes to tell them apart by.
 
@@ -142,6 +200,10 @@ class CollectionCollection(HasTraits):
     def images(self) -> Mapping[str, ImageEntry]:
         """The images by name, in the order in which they were added."""
         return dict(self._catalog.entries)
+
+    @property
+    def _interim_images(self) -> _InterimImages:
+        return _InterimImages(self)
 
     def add(
         self,
@@ -668,9 +730,6 @@ def _counted(objects: Mapping[tuple[str, int], object]) -> str:
     return f"Object {label} in {image}"
 
 
-TABLES = (".csv", ".tsv", ".txt", *EXCEL_SUFFIXES)
-
-
 class Imports(Dataset):
     """A `Dataset` whose annotations may come from elsewhere."""
 
@@ -718,31 +777,12 @@ class Imports(Dataset):
             If the source cannot be used; then nothing has changed.
         """
         self._store.check_writable()
-        found = self._found(source, image, column, names)
-        check_not_empty(found, source if isinstance(source, str | Path) else "the table")
-        return take(self, found, overwrite)
-
-    def _found(
-        self,
-        source: TableSource,
-        image: str | None,
-        column: str | None,
-        names: Mapping[int, str] | Sequence[str] | None,
-    ) -> Found:
-        if isinstance(source, pd.DataFrame):
-            return read_class_table(self, source, image, column)
-        if not isinstance(source, str | Path):
-            raise InputError(f"annotations come from a file, a folder or a DataFrame, got {type(source).__name__}.")
-        path = Path(source).expanduser()
-        if (labels := labels_file(path)) is not None:
-            return read_napari_svetlana(self, labels, names)
-        if path.suffix.casefold() in TABLES:
-            return read_class_table(self, path, image, column)
-        if is_geojson(path):
-            return read_qupath(self, path, image, column)
-        if names is not None and not isinstance(names, Mapping):
-            names = dict(enumerate(names, 1))
-        return read_class_image(self, path, image, names)
+        images = self._interim_images
+        request = ImportRequest(images, self.classes, image, column, names)  # type: ignore[arg-type]
+        labels = read_imported_labels(request, source)
+        report = apply_import(images, _InterimClasses(self), _InterimAnnotations(self), labels, overwrite)  # type: ignore[arg-type]
+        self.status = report.attrs["summary"]
+        return report
 
 
 class Masks(Imports):
@@ -1135,11 +1175,36 @@ class Results(Blind):
         ProjectError
             If counts are to be corrected and there is no test set, or it does not say enough.
         """
-        return counts(self, by, conditions, exclude_border, size, corrected)
+
+        def estimate_rates(counted: pd.DataFrame) -> Any:
+            predictions, reason = test_set_predictions(self.run(), self._evaluation_data())
+            return estimate_rates_on_test_set(predictions, reason, counted, self.classes)
+
+        names, rates = self.classes.names, estimate_rates if corrected else None
+        table, remark = count_objects(
+            self.predictions(), self._groups(), names, by, conditions, exclude_border, size, rates
+        )
+        self.status = remark or self.status
+        return table
 
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return how good a run is, as far as it is known, with the source of the figure."""
-        return evaluate(self, self.run(run))
+        chosen = self.run(run)
+        exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
+        labels, _ = select_training_objects(self.training_labels(), self.objects, exclude_border, size)
+        return evaluate_run(chosen, self._evaluation_data(), labels, self.compare_images(run=chosen.name))
+
+    def _evaluation_data(self) -> EvaluationData:
+        return EvaluationData(
+            self.classes, self.images, self.mark_counts(), self.test_set(), self.objects, self._all_probabilities
+        )
+
+    def score_run(self, run: Run) -> Evaluation:
+        """Return the score of a run, without a comparison of images."""
+        return score_run(run, self._evaluation_data())
+
+    def _groups(self) -> dict[str, Mapping[str, str]]:
+        return {name: entry.groups for name, entry in self.images.items()}
 
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
         """Return how much of each predicted image looks unlike all annotated objects (`core.novelty.compare_images`).
@@ -1182,7 +1247,7 @@ class Results(Blind):
             training, a digest of the ``annotations`` (the same for the same ones), and whether it is ``current``.
             Scores of runs that learned from other annotations were measured on other objects.
         """
-        return compare_runs(self)
+        return compare_runs(self.runs, self.score_run, self.current_run)
 
     def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
         """Return the patch of an object as the classifier sees it, and where it looked (Grad-CAM).
@@ -1230,7 +1295,16 @@ class Results(Blind):
         near : (image, object), optional
             For "near".
         """
-        return Queue(self, kind, seed, self._chosen(images), near)
+        return Queue(
+            self._interim_images,  # type: ignore[arg-type]
+            _InterimAnnotations(self),
+            _InterimTestSet(self),
+            self.predictions,
+            kind,
+            seed,
+            self._chosen(images),
+            near,
+        )
 
     def uncertain(self, n: int = 100) -> list[ObjectId]:
         """Return up to ``n`` objects without annotation, those predicted with the least probability first."""
@@ -1318,7 +1392,9 @@ class Analysis(Results):
         InputError
             If no row of the table fits, or fewer than three do.
         """
-        found = compare_counts(self, manual, class_name, exclude_border, size)
+        found = compare_counts(
+            self.predictions(), self._groups(), self.classes, manual, class_name, exclude_border, size
+        )
         self.status = str(found)
         return found
 
@@ -1361,7 +1437,7 @@ class Analysis(Results):
         by = [by] if isinstance(by, str) else list(by)
         names = [classes] if isinstance(classes, str) else list(classes or self.classes.names)
         chosen = {self.classes.by_name(name).name for name in names}
-        images, _ = images_with_conditions(self, conditions)
+        images, _ = images_with_conditions(self._groups(), conditions)
         if replicates is None:
             own = sorted({column for entry in self.images.values() for column in entry.groups})
             points = [column for column in images.columns if column in own] or ["image"]
@@ -1389,7 +1465,7 @@ class Analysis(Results):
         table = table[table["predicted"].notna() & table["annotation"].isna()]
         if table.empty:
             raise ProjectError("nothing is predicted yet; call project.predict() first.")
-        return plot_gallery(self, table, n)
+        return plot_gallery(self.pair, self.objects, self.classes, table, n)
 
     def plot_confusion(self, run: str | None = None) -> Figure:
         """Plot which classes a run takes for which, on the objects that `evaluate` scores it by."""
@@ -1557,11 +1633,11 @@ class Exporting(Predicting):
             If the folder is not for exports, a format cannot hold the results (before anything is written), or a file
             cannot be written; every file is whole or not there.
         """
-        return list(Export(self._as_project(), Path(folder), formats).files())
+        return list(self._export(folder, formats).files())
 
     def start_export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> None:
         """Export on a thread of its own, so that the notebook stays free; `job` and `status` tell."""
-        export = Export(self._as_project(), Path(folder), formats)
+        export = self._export(folder, formats)
         self.exported = None
 
         def work(stop: Stop) -> Iterator[object]:
@@ -1579,10 +1655,32 @@ class Exporting(Predicting):
 
         What was measured already is in it too. Its ``to_netcdf("objects.nc")`` and ``to_zarr`` write it.
         """
-        return to_xarray(self._as_project(), self._chosen(images))
+        return to_xarray(self._snapshot(self._chosen(images)))
 
-    def _as_project(self) -> Project:
-        return cast("Project", self)
+    def _export(self, folder: str | Path, formats: Sequence[str]) -> Export:
+        names = list(self.images)
+        output = OutputFolder(Path(folder), self.path, names, self.input_files())
+        return Export(lambda: self._snapshot(names), output, formats)
+
+    def _snapshot(self, names: Sequence[str]) -> ResultsSnapshot:
+        """Return the present results; any thread may call this while annotating goes on."""
+        for name in names:
+            self.objects(name, wait=True)
+        with self._lock:
+            labels = self.labels().query("action == 'label'")
+            labels = labels[labels.index.get_level_values("image").isin(names)]
+            test_set = [self.in_test_set(str(image), int(label)) for image, label in labels.index]
+            return ResultsSnapshot(
+                self.path.name,
+                self.pair,
+                self.objects,
+                self.settings,  # type: ignore[attr-defined]
+                self.predictions(names),
+                labels[["class", "class_id"]].assign(test_set=test_set),
+                self.classes,
+                self.current_run,
+                {name: self.images[name].groups for name in names},
+            )
 
 
 class Project(Exporting, Analysis):
@@ -1637,7 +1735,7 @@ class Project(Exporting, Analysis):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
-        check_pipeline(self, settings)
+        check_pipeline(self._interim_images, self._labeled(), settings)  # type: ignore[arg-type]
         self._store.write_text(self._store.settings_file, settings.to_json() + "\n")
 
     def preview_augmentation(
@@ -1650,7 +1748,12 @@ class Project(Exporting, Analysis):
         settings : TrainingSettings, optional
             The project's by default; its seed decides what is drawn.
         """
-        return augmented_patches(self, image, label, settings, n)
+        images, settings = self._interim_images, settings or self.settings
+        return augmented_patches(images, self._labeled(), self.runs, image, label, settings, n)  # type: ignore[arg-type]
+
+    def _labeled(self) -> pd.Series[int]:
+        with self._lock:
+            return self.labels().query("action == 'label'")["class_id"]
 
     def readiness(self) -> str:
         """Return what is still missing before a training can start, as a sentence; "" when nothing is."""
@@ -1713,7 +1816,10 @@ class Project(Exporting, Analysis):
         self._jobs.start("training", self._training(settings, changes, predict, network, threads, search))
 
     def measure(
-        self, images: Iterable[str] | None = None, groups: Iterable[str] = MEASURED, ring: float | None = None
+        self,
+        images: Iterable[str] | None = None,
+        groups: Iterable[str] = DEFAULT_FEATURE_GROUPS,
+        ring: float | None = None,
     ) -> pd.DataFrame:
         """Measure every object of the images (all by default), each only once, and wait; Ctrl-C keeps what is done.
 
@@ -1786,7 +1892,15 @@ class Project(Exporting, Analysis):
         self._jobs.stop()
 
     def _repr_html_(self) -> str:
-        return project_report_html(self)
+        return project_report_html(
+            self.path.name,
+            self._interim_images,  # type: ignore[arg-type]
+            self.labels(),
+            self.class_counts(),
+            self.classes,
+            self.current_run,
+            len(self.runs),
+        )
 
     def _training(
         self,
@@ -1827,7 +1941,7 @@ class Project(Exporting, Analysis):
             raise ProjectError(missing)
         self._store.check_writable()
         begins = resolve_training_setup(self.settings, settings, changes, network, self._runs)
-        labels, says = select_training_objects(self, wanted.exclude_border, wanted.size)
+        labels, says = select_training_objects(self.training_labels(), self.objects, wanted.exclude_border, wanted.size)
         return TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.objects,
@@ -1843,7 +1957,9 @@ class Project(Exporting, Analysis):
         )
 
     def _missing(self, settings: TrainingSettings) -> str:
-        labels, says = select_training_objects(self, settings.exclude_border, settings.size)
+        labels, says = select_training_objects(
+            self.training_labels(), self.objects, settings.exclude_border, settings.size
+        )
         counts = labels["class_id"].value_counts().reindex(self.classes.ids, fill_value=0)
         named = counts.set_axis(self.classes.names)
         return self._overwritten(self.images) or readiness(bool(self.images), named, says)

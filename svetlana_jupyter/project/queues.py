@@ -1,12 +1,12 @@
-"""A queue over a project: hands out the next object that nobody has said anything of, and steps back."""
+"""Review queue: hands out unlabeled objects one by one, and steps back."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from svetlana_jupyter.core.annotations import ObjectId
+from svetlana_jupyter.core.annotations import Label, ObjectId
 from svetlana_jupyter.core.queue import (
     QueuedObject,
     distance_order,
@@ -18,27 +18,51 @@ from svetlana_jupyter.core.queue import (
 from svetlana_jupyter.errors import InputError, ProjectError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Results
+    import pandas as pd
 
-KINDS = ("random", "uncertain", "near", "image", "test")
+    from svetlana_jupyter.project.image_collection import ImageCollection
+
+QUEUE_KINDS = ("random", "uncertain", "near", "image", "test")
+
+
+class Labels(Protocol):
+    """Current labels of objects."""
+
+    def label_of(self, image: str, label: int) -> Label:
+        """Return the current label of an object."""
+
+
+class TestObjects(Protocol):
+    """Objects of the test set."""
+
+    @property
+    def objects(self) -> Sequence[ObjectId]:
+        """The objects in the order in which they were drawn."""
+
+    def __contains__(self, item: object) -> bool: ...
 
 
 class Queue:
-    """Objects to look at, one after the other.
+    """Objects to review, one after the other.
 
-    It resumes after a reopening, since what something was said of is passed over, and hands out nothing twice but what
-    was stepped back from. When a mask is replaced it begins again with the new objects.
+    Labeled objects are skipped, so a queue resumes where it was after a project is reopened. No object is handed out
+    twice except after a step back. The queue starts again when the mask of an image is replaced.
 
     Parameters
     ----------
-    project : Results
+    images : ImageCollection
+    annotations : Labels
+    test_set : TestObjects
+        Objects that only the queue "test" hands out.
+    predictions : callable
+        Returns the predictions of some images, one row per object.
     kind : {"random", "uncertain", "near", "image", "test"}
     seed : int
-        Of the random order.
-    images : sequence of str
-        The images whose objects are drawn.
+        Seed of the random order.
+    names : sequence of str
+        Images whose objects are reviewed.
     near : (image, object), optional
-        Where "near" begins.
+        Object at which the queue "near" starts.
     """
 
     _masks: list[int]
@@ -48,24 +72,33 @@ class Queue:
     _position: int
 
     def __init__(
-        self, project: Results, kind: str, seed: int, images: Sequence[str], near: tuple[str, int] | None = None
+        self,
+        images: ImageCollection,
+        annotations: Labels,
+        test_set: TestObjects,
+        predictions: Callable[[Sequence[str]], pd.DataFrame],
+        kind: str,
+        seed: int,
+        names: Sequence[str],
+        near: tuple[str, int] | None = None,
     ) -> None:
-        if kind not in KINDS:
-            raise InputError(f"a queue is one of {', '.join(KINDS)}, got {kind!r}.")
-        if kind == "test" and not project.test_objects:
-            raise ProjectError("there is no test set yet; draw one with project.draw_test_set(100).")
+        if kind not in QUEUE_KINDS:
+            raise InputError(f"There is no queue {kind!r}. Choose one of {', '.join(QUEUE_KINDS)}.")
+        if kind == "test" and not test_set.objects:
+            raise ProjectError("There is no test set yet. Draw one with project.test_set.draw(100).")
         if (kind == "near") != (near is not None):
             raise InputError(
-                'a queue of near objects begins at one: give it, for example kind="near", near=("P1_A1", 17).'
+                'The queue "near" and the object where it starts belong together. Pass both, for example kind="near", '
+                'near=("P1_A1", 17).'
             )
-        self._project, self._kind, self._seed, self._near = project, kind, seed, near
-        self._images = [near[0]] if near is not None else list(images)
+        self._images, self._annotations, self._test_set = images, annotations, test_set
+        self._predictions, self._kind, self._seed, self._near = predictions, kind, seed, near
+        self._names = [near[0]] if near is not None else list(names)
         self._begin()
 
     def next(self) -> QueuedObject | None:
-        """Return the next object: one stepped back from, else a new one without annotation; None at the end."""
-        if self._masks != self._masks_now():
-            self._begin()
+        """Return the next object after a step back, or a new unlabeled one; None at the end."""
+        self._begin_again_after_replacement()
         if self._position < len(self._seen):
             self._position += 1
             return self._seen[self._position - 1]
@@ -76,17 +109,16 @@ class Queue:
                 return candidate
         return None
 
-    def ahead(self, n: int) -> list[QueuedObject]:
-        """Return up to ``n`` objects that `next` will bring if nothing is said of them before."""
+    def peek(self, n: int) -> list[QueuedObject]:
+        """Return up to ``n`` objects that `next` will return if none of them is labeled meanwhile."""
         while len(self._drawn) < n and (candidate := next(self._rest, None)) is not None:
             if self._is_open(candidate):
                 self._drawn.append(candidate)
         return [*self._seen[self._position :], *self._drawn][:n]
 
     def previous(self) -> QueuedObject | None:
-        """Return the object handed out before the last one, None at the beginning."""
-        if self._masks != self._masks_now():
-            self._begin()
+        """Return the object before the last one, None at the beginning."""
+        self._begin_again_after_replacement()
         if self._position < 2:
             return None
         self._position -= 1
@@ -96,32 +128,32 @@ class Queue:
         return self._drawn.popleft() if self._drawn else next(self._rest, None)
 
     def _is_open(self, candidate: QueuedObject) -> bool:
-        """Whether nothing is said of an object yet, and this queue may bring it."""
-        if self._project.in_test_set(*candidate.id) != (self._kind == "test"):
+        """Return whether an object is unlabeled and belongs to this queue."""
+        if (candidate.id in self._test_set) != (self._kind == "test"):
             return False
-        return not self._project.label_of(*candidate.id).action
+        return not self._annotations.label_of(*candidate.id).action
+
+    def _begin_again_after_replacement(self) -> None:
+        if self._masks != self._mask_numbers():
+            self._begin()
 
     def _begin(self) -> None:
-        self._masks = self._masks_now()
-        self._seen = []
-        self._drawn = deque()
-        self._position = 0
+        self._masks = self._mask_numbers()
+        self._seen, self._drawn, self._position = [], deque(), 0
         self._rest = self._order()
 
     def _order(self) -> Iterator[QueuedObject]:
-        project = self._project
+        images = self._images
         if self._near is not None:
             image, label = ObjectId(*self._near)
-            pair = project.pair(image)
-            return distance_order(image, project.objects(image), label, pair.spacing)
+            return distance_order(image, images.objects(image), label, images.pair(image).spacing)
         if self._kind == "image":
-            return image_order((name, project.objects(name).index.to_numpy()) for name in self._images)
+            return image_order((name, images.objects(name).index.to_numpy()) for name in self._names)
         if self._kind == "test":
-            chosen = set(self._images)
-            return test_set_order([id for id in project.test_objects if id.image in chosen])
+            return test_set_order([item for item in self._test_set.objects if item.image in set(self._names)])
         if self._kind == "random":
-            return random_order({name: project.objects(name).index.to_numpy() for name in self._images}, self._seed)
-        return uncertainty_order(project.predictions(self._images))
+            return random_order({name: images.objects(name).index.to_numpy() for name in self._names}, self._seed)
+        return uncertainty_order(self._predictions(self._names))
 
-    def _masks_now(self) -> list[int]:
-        return [self._project.images[name].mask_number for name in self._images]
+    def _mask_numbers(self) -> list[int]:
+        return [self._images[name].mask_number for name in self._names]

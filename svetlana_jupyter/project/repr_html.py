@@ -1,4 +1,4 @@
-"""What a project looks like at the end of a notebook cell."""
+"""HTML summary of a project at the end of a notebook cell."""
 
 from __future__ import annotations
 
@@ -6,38 +6,57 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Project
+    import pandas as pd
 
-SHOWN = 12
+    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.project.image_collection import ImageCollection
+
+MAX_IMAGES_SHOWN = 12
 
 
-def project_report_html(project: Project) -> str:
-    """Return a table of the images, the annotations so far and the runs as HTML; all names are escaped."""
-    labels = project.labels()
+def project_report_html(
+    name: str,
+    images: ImageCollection,
+    labels: pd.DataFrame,
+    class_counts: pd.Series[int],
+    classes: ClassScheme,
+    current_run: str,
+    n_runs: int,
+) -> str:
+    """Return a table of images, annotations and runs as HTML; all names are escaped.
+
+    Parameters
+    ----------
+    name : str
+        Name of the project.
+    images : ImageCollection
+    labels : DataFrame
+        Current labels, indexed by ``(image, object)``.
+    class_counts : Series of int
+        Number of labeled objects, by class name.
+    classes : ClassScheme
+    current_run : str
+    n_runs : int
+    """
     annotated = labels.query("action == 'label'").groupby(level="image").size()
     rows = []
-    for name, entry in list(project.images.items())[:SHOWN]:
-        shape = " × ".join(map(str, entry.shape))
-        channels = ", ".join(entry.channels)
-        count = f"{len(project.objects(name)):,}" if project.is_indexed(name) else "not counted yet"
-        rows.append((name, shape, entry.dtype, channels, count, str(annotated.get(name, 0))))
+    for image, entry in list(images.items())[:MAX_IMAGES_SHOWN]:
+        shape, channels = " × ".join(map(str, entry.shape)), ", ".join(entry.channels)
+        count = f"{len(images.objects(image)):,}" if images.is_indexed(image) else "not counted yet"
+        rows.append((image, shape, entry.dtype, channels, count, str(annotated.get(image, 0))))
     head = "".join(f"<th>{text}</th>" for text in ("image", "shape", "dtype", "channels", "objects", "annotated"))
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    more = len(project.images) - SHOWN
-    counts = project.class_counts()
-    classes = " ".join(
-        f'<span style="margin-right:1.2em"><span style="color:{info.color}">&#9632;</span> {escape(info.name)} '
-        f"{counts[info.name]}</span>"
-        for info in project.classes
+    table = (
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else "<div>no images yet</div>"
     )
-    run = f"run {escape(project.current_run)} of {len(project.runs)}" if project.runs else "nothing trained yet"
+    more = len(images) - MAX_IMAGES_SHOWN
+    legend = " ".join(
+        f'<span style="margin-right:1.2em"><span style="color:{info.color}">&#9632;</span> {escape(info.name)} '
+        f"{class_counts[info.name]}</span>"
+        for info in classes
+    )
+    run = f"run {escape(current_run)} of {n_runs}" if n_runs else "nothing trained yet"
     return (
-        f"<div><b>{escape(project.path.name)}</b> &middot; {len(project.images)} images &middot; {run}</div>"
-        f"<div>{classes or 'no classes yet'}</div>"
-        + (
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            if rows
-            else "<div>no images yet</div>"
-        )
-        + (f"<div>and {more} more images</div>" if more > 0 else "")
+        f"<div><b>{escape(name)}</b> &middot; {len(images)} images &middot; {run}</div>"
+        f"<div>{legend or 'no classes yet'}</div>{table}" + (f"<div>and {more} more images</div>" if more > 0 else "")
     )

@@ -1,13 +1,8 @@
-"""The training job: patches, network, cross-validation, and the forest beside it, kept as one run.
+"""The training job: model selection, training, cross-validation and a forest for comparison, stored as one run.
 
-Which preset a training uses where its settings leave that open: searched for, or as it was found before.
-
-What a training may begin with: a person's call may name code and files anywhere, the project's own file may not.
-
-A project can come from a stranger, so that opening it and pressing Train must import nothing and read nothing outside
-it. What ``training.json`` names is therefore followed only into this project's runs and modules already imported.
-
-The selection of annotated objects by border and size.
+A project may come from a stranger, so opening it and pressing Train must not import code or read files outside it.
+Names in ``training.json`` are therefore resolved only to runs of the project and to modules already imported; a call
+of the user may name any code and file.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.allowed_cues import SMALL, candidates, restrict_to_allowed_cues
+from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, restrict_to_allowed_cues
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.settings import (
@@ -47,7 +42,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
     from svetlana_jupyter.learn.preset_search import Found
     from svetlana_jupyter.learn.training import Epoch, FitResult
-    from svetlana_jupyter.project.project import Blind
 
 GROWN = 2  # times as many annotations as the last search had ask for another
 ROOM = 2**30  # bytes that the patches of all candidates may take together
@@ -85,13 +79,13 @@ def choose(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetCh
     settings = task.settings
     if settings.preset != AUTO_PRESET:
         return PresetChoice(settings)
-    presets = candidates(settings)
+    presets = candidate_presets(settings)
     default = presets[DEFAULT_PRESET]
     if settings.start_from is not None:
         return _as_begun(task, presets)
     if len(presets) == 1:
         forest = settings.architecture == "forest"
-        return PresetChoice(default, "" if forest else f"{_USED} with the architecture {SMALL} alone.")
+        return PresetChoice(default, "" if forest else f"{_USED} with the architecture {SMALL_CNN} alone.")
     parts = task.parts()
     targets = np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]) if parts else np.empty(0, int)
     known = None if task.search else previous_choice(task.runs, settings, np.unique(targets).tolist())
@@ -117,7 +111,7 @@ def previous_choice(
     True
     """
     known = last_search(runs, settings, classes)
-    presets = candidates(settings)
+    presets = candidate_presets(settings)
     if known is None or known[1]["chosen"] not in presets:
         return None
     run, tried = known
@@ -569,11 +563,17 @@ def digest(labels: pd.Series[int]) -> str:
 Size = tuple[float | None, float | None]
 
 
-def select_training_objects(project: Blind, exclude_border: bool, size: Size | None) -> tuple[pd.DataFrame, str]:
-    """Return the rows of `Blind.training_labels` that a training learns from, and a sentence about the others.
+def select_training_objects(
+    labels: pd.DataFrame, objects: Callable[[str], pd.DataFrame], exclude_border: bool, size: Size | None
+) -> tuple[pd.DataFrame, str]:
+    """Select the labels that a training learns from.
 
     Parameters
     ----------
+    labels : DataFrame
+        Indexed by ``(image, object)``.
+    objects : callable
+        Returns the object table of an image.
     exclude_border : bool
         Whether objects that touch the border of their image are left out.
     size : tuple of float or None, optional
@@ -585,11 +585,10 @@ def select_training_objects(project: Blind, exclude_border: bool, size: Size | N
     says : str
         "" where none is left out.
     """
-    labels = project.training_labels()
     if labels.empty or not (exclude_border or any(bound is not None for bound in size or ())):
         return labels, ""
     tables = [
-        project.objects(str(image)).reindex(rows.index.get_level_values("object")).set_axis(rows.index)
+        objects(str(image)).reindex(rows.index.get_level_values("object")).set_axis(rows.index)
         for image, rows in labels.groupby(level="image", sort=False)
     ]
     # Annotated they are; only where they lie and how large they are is asked.

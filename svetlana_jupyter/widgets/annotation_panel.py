@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import HTML, Button, ColorPicker, Dropdown, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import PALETTE
-from svetlana_jupyter.widgets.components import color_swatch, count, heading, muted
+from svetlana_jupyter.widgets.components import color_swatch, count_html, heading, muted
 from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.panel import Command
 
@@ -31,25 +31,25 @@ class ClassEditor(VBox):
     ----------
     project : Project
     do : callable
-        Does what a button asks for, and shows what goes wrong (`Panel.do`).
+        Does what a button asks for, and shows what goes wrong (`Panel.run_action`).
     say : callable
         Shows what was done.
     """
 
-    def __init__(self, project: Project, do: Callable[..., None], say: Callable[[str], None]) -> None:
-        self._project, self._do, self._say = project, do, say
+    def __init__(self, project: Project, run_action: Callable[..., None], say: Callable[[str], None]) -> None:
+        self._project, self._run_action, self._say = project, run_action, say
         self._class_id = 0
         self.title = HTML(layout={"flex": "1 1 auto", "margin": "0"})
         self.done = Button(icon="times", tooltip="Close", layout={"width": "28px", "margin": "0"})
         self.done.add_class("sv-quiet")
-        self.done.on_click(lambda _: do(self.hide))
+        self.done.on_click(lambda _: run_action(self.hide))
         self.name = Text(layout=_FIELD)
         self.name.on_msg(self._entered)
         self.rename = Button(description="Rename", tooltip="Its annotations follow", layout=_BUTTON)
-        self.rename.on_click(lambda _: do(self._rename))
+        self.rename.on_click(lambda _: run_action(self._rename))
         self.into = Dropdown(tooltip="The class that takes over its annotations", layout=_FIELD)
         self.merge = Button(description="Merge", disabled=True, layout=_BUTTON)
-        self.merge.on_click(lambda _: do(self._merge))
+        self.merge.on_click(lambda _: run_action(self._merge))
         self.into.observe(lambda _: self._explain(), "value")
         self.note = HTML(layout={"margin": "0"})
         self.merged = VBox(layout={"width": "100%"})
@@ -111,7 +111,7 @@ class ClassEditor(VBox):
             self._project.split_class(name)
             self._say(self._project.status)
 
-        split.on_click(lambda _: self._do(act))
+        split.on_click(lambda _: self._run_action(act))
         said = HTML(muted(f"with {name}"), layout={"flex": "1 1 0", "margin": "0"})
         return HBox([said, split], layout={"align_items": "center"})
 
@@ -140,7 +140,7 @@ class ClassEditor(VBox):
 
     def _entered(self, _: Text, content: dict[str, Any], __: Any) -> None:
         if content.get("event") == "submit":  # the Enter key
-            self._do(self._rename)
+            self._run_action(self._rename)
 
 
 _SOURCES = [("At random", "random"), ("Test set", "test")]
@@ -164,9 +164,9 @@ class AnnotationPanel(LabelingPanel):
         super().__init__(
             project, queue="random", source="panel", queue_source="queue", edit=lambda name: self.editor.edit(name)
         )
-        self.editor = ClassEditor(project, self.do, self.status.say)
+        self.editor = ClassEditor(project, self.run_action, self.status.say)
         self._details: dict[int, str] = {}
-        self.offer(
+        self.set_commands(
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
             Command(("n", " "), "Next", "chevron-right", "Next object, drawn at random", self.next),
             Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
@@ -186,11 +186,13 @@ class AnnotationPanel(LabelingPanel):
         self.new_color.tooltip = "Colour of the new class"
         self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 auto", "width": "auto", "margin": "2px 0"})
         self.new_name.on_msg(self._entered)
-        self.add = self.button(self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"})
+        self.add = self.make_button(
+            self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"}
+        )
         self.tally = HTML(layout={"margin": "0", "min_height": "38px"})
         self.source = Dropdown(options=_SOURCES, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 8px 0 0"})
         self.source.tooltip = "Where Next takes objects from; those of the test set are scored alone, never trained on"
-        self.source.observe(lambda change: self.do(self._choose_source, change["new"]), "value")
+        self.source.observe(lambda change: self.run_action(self._choose_source, change["new"]), "value")
         self.answered = HTML(layout={"margin": "0", "flex": "1 1 0", "min_width": "0"})
         self.test_set = HBox([self.source, self.answered], layout={"align_items": "center", "width": "100%"})
 
@@ -206,9 +208,9 @@ class AnnotationPanel(LabelingPanel):
             self.help,
         )
         self.children = (self._style, empty, body, self.status)
-        self.watch(self.reset_queue, "images_version")
-        self.watch(self._follow, "annotations_version", "classes_version", "images_version")
-        self.watch(self._show_test_set, "predictions_version")
+        self.observe_project(self.reset_queue, "images_version")
+        self.observe_project(self._follow, "annotations_version", "classes_version", "images_version")
+        self.observe_project(self._show_test_set, "predictions_version")
         self._follow()
         hint = "Click an object, or press n for one drawn at random; then press the key of its class."
         self.show_hint(hint if project.images else "")
@@ -221,7 +223,7 @@ class AnnotationPanel(LabelingPanel):
         """Bring counts and buttons up to the project, then the rest."""
         project = self.project
         counts = project.class_counts()
-        self._details = {info.id: count(int(counts[info.name])) for info in project.classes}
+        self._details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
         self.new_color.value = PALETTE[len(project.classes) % len(PALETTE)]
         self.buttons["Undo"].disabled = not project.can_undo
         self.buttons["Redo"].disabled = not project.can_redo
@@ -266,4 +268,4 @@ class AnnotationPanel(LabelingPanel):
 
     def _entered(self, _: Text, content: dict[str, Any], __: Any) -> None:
         if content.get("event") == "submit":  # the Enter key
-            self.do(self._add_class)
+            self.run_action(self._add_class)

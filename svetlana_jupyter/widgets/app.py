@@ -13,7 +13,7 @@ from svetlana_jupyter.widgets.components import StatusLine, muted
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from svetlana_jupyter.widgets.images_panel import ImagesPanel
 from svetlana_jupyter.widgets.new_project_form import NewProjectForm
-from svetlana_jupyter.widgets.panel import PANEL_WIDTH, Panel, guarded, style
+from svetlana_jupyter.widgets.panel import PANEL_WIDTH, Panel, catch_errors, style_widget
 from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
 
@@ -62,9 +62,9 @@ class App(VBox):
         self.status = StatusLine(hides=True)
         self.save = _button("Save as zip", "file-archive-o", "All but the images, in one file to keep or pass on")
         self.save.layout.margin = "0 4px 0 auto"
-        self.save.on_click(guarded(lambda _: self._save(), self.status))
+        self.save.on_click(catch_errors(lambda _: self._save(), self.status))
         self.other = _button("Open another", "folder-open-o", "Another project, or one in a zip file")
-        self.other.on_click(guarded(lambda _: self._leave(), self.status))
+        self.other.on_click(catch_errors(lambda _: self._leave(), self.status))
         self.tab = Tab([VBox() for _ in _PANELS], titles=[title for title, _ in _PANELS])
         self.tab.observe(lambda _: self._fill(), "selected_index")
         # A project without images begins with them.
@@ -72,7 +72,7 @@ class App(VBox):
         self._fill()
         name = HTML(muted(project.path.name), tooltip=str(project.path))
         self.children = (
-            style(),
+            style_widget(),
             HBox([name, self.save, self.other], layout={"align_items": "center", "margin": "0 0 4px 0"}),
             self.status,
             self.tab,
@@ -106,5 +106,5 @@ class App(VBox):
             self.panels[title] = panel(self.project)
             page.children = (self.panels[title],)
 
-        page.children = (style(), status)  # stays when the panel cannot be made
-        guarded(make, status)()
+        page.children = (style_widget(), status)  # stays when the panel cannot be made
+        catch_errors(make, status)()

@@ -1,28 +1,33 @@
-"""The parts that several panels are put together from, and the small pieces of HTML they show."""
+"""Widgets shared by several panels, and helpers that return small pieces of HTML."""
 
 from __future__ import annotations
 
 import base64
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ipywidgets import HTML, Button, ColorPicker, FloatProgress, HBox, Text, VBox
+from ipywidgets import HTML, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import ClassInfo
-from svetlana_jupyter.widgets.scheduling import Pace
+from svetlana_jupyter.widgets.scheduling import Throttle
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.jobs import JobState
 
 
 class StatusLine(HTML):
-    """One line that says what was just done, or what went wrong.
+    """One line for the result of the last action, or for what went wrong.
 
     Parameters
     ----------
     hides : bool
-        Take no place while there is nothing to say.
+        Take no space while the line is empty.
+
+    Attributes
+    ----------
+    text : str
+        The message without markup.
     """
 
     def __init__(self, hides: bool = False) -> None:
@@ -32,21 +37,21 @@ class StatusLine(HTML):
         self.say("")
 
     def say(self, text: str) -> None:
-        """Show what was done."""
+        """Show the result of an action."""
         self._show(text, "sv-status")
 
     def warn(self, text: str) -> None:
         """Show what went wrong."""
         self._show(text, "sv-status sv-trouble")
 
-    def _show(self, text: str, look: str) -> None:
+    def _show(self, text: str, css_class: str) -> None:
         self.text = text
         self.layout.display = "none" if self._hides and not text else None
-        self.value = f'<div class="{look}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
+        self.value = f'<div class="{css_class}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
 
 
 class ClassButton(HBox):
-    """One class: its colour, a button with its name, its key, and something said about it.
+    """One class: its color, a button with its name, its key, and a detail such as a count.
 
     Parameters
     ----------
@@ -54,9 +59,9 @@ class ClassButton(HBox):
     act : callable
         Called with the class name when the button is pressed.
     recolor : callable
-        Called with the class name and ``"#rrggbb"`` when a person picks another colour.
+        Called with the class name and ``"#rrggbb"`` when the user picks another color.
     edit : callable, optional
-        Called with the class name when a person wants to rename or merge it.
+        Called with the class name when the user wants to rename or merge the class.
     """
 
     def __init__(
@@ -70,54 +75,53 @@ class ClassButton(HBox):
         self.picker = ColorPicker(concise=True, value=info.color, layout={"width": "30px", "margin": "2px 4px 2px 0"})
         self.button = Button(layout={"flex": "1 1 auto", "min_width": "60px", "margin": "2px 0"})
         self.button.add_class("sv-class-button")
+        self.button.on_click(lambda _: act(self.info.name))
         self._key = HTML(layout={"width": "26px", "margin": "2px 0 2px 6px"})
         self._detail = HTML(
             layout={"width": "auto", "min_width": "44px", "flex": "0 0 auto", "margin": "2px 0 2px 4px"}
         )
-        parts = [self.picker, self.button, self._key, self._detail]
+        self.edit = Button(icon="pencil", layout={"width": "24px", "flex": "0 0 auto", "margin": "2px 0 2px 4px"})
+        self.edit.add_class("sv-quiet")
+        children = [self.picker, self.button, self._key, self._detail]
         if edit is not None:
-            self.edit = Button(icon="pencil", layout={"width": "24px", "flex": "0 0 auto", "margin": "2px 0 2px 4px"})
-            self.edit.add_class("sv-quiet")
             self.edit.on_click(lambda _: edit(self.info.name))
-            parts.append(self.edit)
-        super().__init__(parts, layout={"width": "100%", "align_items": "center", "flex": "0 0 auto"})
-        self.button.on_click(lambda _: act(self.info.name))
-        # The picker also changes when the project recolours the class; only a person's choice is passed on.
+            children.append(self.edit)
+        super().__init__(children, layout={"width": "100%", "align_items": "center", "flex": "0 0 auto"})
+        # The picker also changes when the project recolors the class; only the user's choice is passed on.
         self.picker.observe(
             lambda change: recolor(self.info.name, change["new"]) if change["new"] != self.info.color else None, "value"
         )
 
     def show(self, info: ClassInfo, detail: str, chosen: bool, key: str, visible: bool) -> None:
-        """Update in place; ``detail`` is HTML, ``key`` the key that gives this class now."""
+        """Update in place; ``detail`` is HTML, ``key`` the key that assigns this class now."""
         self.info = info
         self.picker.value = info.color
-        self.picker.tooltip = f"Colour of {info.name}"
+        self.picker.tooltip = f"Color of {info.name}"
         self.button.description = info.name
         self.button.tooltip = f"{info.name} (key {info.key})" if info.key else info.name
+        self.edit.tooltip = f"Rename {info.name}, or merge it into another class"
         self._key.value = keycap(key) if key else ""
         self._detail.value = detail
         self.layout.display = None if visible else "none"
         (self.button.add_class if chosen else self.button.remove_class)("sv-chosen")
-        if len(self.children) > 4:
-            self.edit.tooltip = f"Rename {info.name}, or merge it into another class"
 
 
 class ClassButtons(VBox):
-    """A row for each class, kept while classes are added, renamed and recoloured.
+    """One row per class; rows are reused while classes are added, renamed and recolored.
 
-    Once keys no longer reach every class, a field finds one by its name.
+    A search field appears as soon as there are more classes than keys.
 
     Parameters
     ----------
     act, recolor, edit : callable
         As for `ClassButton`.
-    found : callable, optional
-        Called with the name of a class that was found by typing; without it there is no such field.
+    on_found : callable, optional
+        Called with the name of the class that the user searched for. Without it there is no search field.
 
     Attributes
     ----------
     find : Text
-        Enter in it takes the class whose row says so.
+        The search field; Enter takes the first match.
     lines : VBox
         The rows.
     """
@@ -127,28 +131,27 @@ class ClassButtons(VBox):
         act: Callable[[str], None],
         recolor: Callable[[str, str], None],
         edit: Callable[[str], None] | None = None,
-        found: Callable[[str], None] | None = None,
+        on_found: Callable[[str], None] | None = None,
     ) -> None:
         self.find = Text(placeholder="find a class …  press /", layout={"width": "100%", "margin": "2px 0"})
         self.find.add_class("sv-find")
         self.find.observe(lambda _: self._draw(), "value")
-        self.find.on_msg(lambda _, content, __: self._entered() if content.get("event") == "submit" else None)
+        on_enter(self.find, self._take_first_match)
         self.lines = VBox(layout={"width": "100%", "max_height": "368px", "overflow": "hidden auto"})
         super().__init__([self.find, self.lines], layout={"width": "100%"})
-        self._act, self._recolor, self._edit, self._found = act, recolor, edit, found
+        self._callbacks = act, recolor, edit
+        self._on_found = on_found
         self._infos: list[ClassInfo] = []
         self._details: Mapping[int, str] = {}
         self._chosen = 0
         self._rows: dict[int, ClassButton] = {}
 
     def show(self, classes: Iterable[ClassInfo], details: Mapping[int, str], chosen: int = 0) -> None:
-        """Show the classes, what is said about each (HTML by class id), and which one the object has (0: none)."""
+        """Show the classes, the detail of each (HTML by class id), and the class of the object (0: none)."""
         self._infos, self._details, self._chosen = list(classes), details, chosen
         if [info.id for info in self._infos] != list(self._rows):
-            kept = self._rows
             self._rows = {
-                info.id: kept.get(info.id) or ClassButton(info, self._act, self._recolor, self._edit)
-                for info in self._infos
+                info.id: self._rows.get(info.id) or ClassButton(info, *self._callbacks) for info in self._infos
             }
             self.lines.children = tuple(self._rows.values())
         self._draw()
@@ -158,54 +161,60 @@ class ClassButtons(VBox):
         return self._rows[class_id]
 
     def matches(self) -> list[ClassInfo]:
-        """Return the classes with the typed words in their names, those that begin with them first."""
+        """Return the classes whose names contain the typed text, those that start with it first."""
         typed = self.find.value.strip().casefold()
         names = [info for info in self._infos if typed in info.name.casefold()]
         return sorted(names, key=lambda info: not info.name.casefold().startswith(typed))
 
-    def _entered(self) -> None:
+    def _take_first_match(self) -> None:
         matches = self.matches()
-        if self._found is not None and matches and self.find.value.strip():
+        if self._on_found is not None and matches and self.find.value.strip():
             self.find.value = ""
-            self._found(matches[0].name)
+            self._on_found(matches[0].name)
 
     def _draw(self) -> None:
         searching, matches = bool(self.find.value.strip()), self.matches()
-        needed = self._found is not None and any(not info.key for info in self._infos)
+        needed = self._on_found is not None and any(not info.key for info in self._infos)
         self.find.layout.display = None if needed else "none"
         for info in self._infos:
-            key = info.key
-            if searching:
-                key = "⏎" if [info] == matches[:1] else ""
+            # While searching, the only key that assigns a class is Enter, for the first match.
+            first = "⏎" if [info] == matches[:1] else ""
             self._rows[info.id].show(
                 info,
                 self._details.get(info.id, ""),
                 chosen=info.id == self._chosen,
-                key=key,
+                key=first if searching else info.key,
                 visible=not searching or info in matches,
             )
 
 
 class JobProgress(HBox):
-    """How far a job is, how long it will still take, and its Stop; holds its place when nothing runs."""
+    """Progress bar of a job with the time left and a Stop button; keeps its space while no job runs.
+
+    Parameters
+    ----------
+    stop : callable
+        Called when the user presses Stop.
+    """
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self.bar = FloatProgress(min=0.0, max=1.0, layout={"width": "180px", "flex": "0 0 auto", "height": "18px"})
         self.text = HTML(layout={"flex": "1 1 0", "min_width": "0", "margin": "2px 8px"})
-        self.stop = Button(description="Stop", icon="stop", tooltip="Stop and keep what is done")
+        self.stop = Button(description="Stop", icon="stop", tooltip="Stop and keep the best result so far")
         self.stop.layout = {"width": "90px", "flex": "0 0 auto"}
         self.stop.on_click(lambda _: stop())
         self._job: JobState | None = None
-        self._pace = Pace(self._draw, rest=0.1)
+        # A job may report many times per second; more than ten redraws per second would only load the browser.
+        self._throttle = Throttle(self._draw, interval=0.1)
         super().__init__(
             [self.bar, self.text, self.stop],
             layout={"flex": "1 1 auto", "min_width": "0", "align_items": "center", "visibility": "hidden"},
         )
 
     def show(self, job: JobState | None) -> None:
-        """Show the state of the project's job, or nothing; not more often than a person can see."""
+        """Show the state of the project's job; hide everything if there is none."""
         self._job = job
-        self._pace.request()
+        self._throttle.request()
 
     def _draw(self) -> None:
         job = self._job
@@ -213,13 +222,35 @@ class JobProgress(HBox):
         if job is not None:
             self.bar.value = job.done / job.total if job.total else 0.0
             left = f" · {format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-            said = "Stopping …" if job.stopping else f"{job.text}{left}"
-            self.text.value = f'<div class="sv-line">{muted(said)}</div>'
+            message = "Stopping …" if job.stopping else f"{job.text}{left}"
+            self.text.value = f'<div class="sv-line">{muted(message)}</div>'
             self.stop.disabled = job.stopping
 
 
+def on_enter(field: Text, act: Callable[[], None]) -> None:
+    """Call ``act`` when the user presses Enter in a text field."""
+    field.on_msg(lambda _, content, __: act() if content.get("event") == "submit" else None)
+
+
+def set_options(dropdown: Dropdown, options: Sequence[Any]) -> None:
+    """Replace the options of a dropdown; keep the current value if it remains an option.
+
+    Parameters
+    ----------
+    dropdown : Dropdown
+    options : sequence of values, or of pairs (label, value)
+        The first becomes the value if the current one is gone.
+    """
+    if list(dropdown.options) == list(options):
+        return
+    value = dropdown.value
+    values = [option[1] if isinstance(option, tuple) else option for option in options]
+    dropdown.options = options
+    dropdown.value = value if value in values else next(iter(values), None)
+
+
 def format_duration(seconds: float) -> str:
-    """Say a time roughly, as one would aloud.
+    """Return a duration in words, rounded.
 
     >>> format_duration(7.6), format_duration(200), format_duration(5400)
     ('8 s', '3 min', '1 h 30 min')
@@ -231,7 +262,7 @@ def format_duration(seconds: float) -> str:
 
 
 def muted(text: str) -> str:
-    """Return text, escaped, in the quieter colour."""
+    """Return text, escaped, in the secondary color."""
     return f'<span class="sv-muted">{html.escape(text)}</span>'
 
 
@@ -240,13 +271,18 @@ def heading(text: str) -> HTML:
     return HTML(f"<h4>{html.escape(text)}</h4>", layout={"margin": "6px 0 0 0"})
 
 
+def error_html(problem: str) -> str:
+    """Return an error message that screen readers announce at once."""
+    return f'<div class="sv-status sv-trouble" role="alert">{html.escape(problem)}</div>'
+
+
 def no_images_hint() -> HTML:
-    """Return what is shown while a project has no images: how to add some."""
-    said = (
+    """Return the hint that a project without images shows: how to add some."""
+    hint = (
         'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
-        'masks="masks/{well}.tif")</code>, and they appear here.'
+        'masks="masks/{well}.tif")</code>.'
     )
-    return HTML(f'<div class="sv-empty">{said}</div>', layout={"width": "100%", "margin": "0"})
+    return HTML(f'<div class="sv-empty">{hint}</div>', layout={"width": "100%", "margin": "0"})
 
 
 def keycap(key: str) -> str:
@@ -254,58 +290,70 @@ def keycap(key: str) -> str:
     return f"<kbd>{html.escape(key)}</kbd>"
 
 
-def count(number: int) -> str:
-    """Return a number of objects, set so that columns line up."""
+def count_html(number: int) -> str:
+    """Return a number of objects, right-aligned in digits of equal width."""
     return f'<div class="sv-number">{number:,}</div>'
 
 
-def share(fraction: float, color: str) -> str:
-    """Return a fraction as a bar in the class's colour, with its percentage."""
+def fraction_bar(fraction: float, color: str) -> str:
+    """Return a fraction as a bar in the color of its class, with its percentage."""
     width = 100 * min(max(fraction, 0.0), 1.0)
     bar = f'<span class="sv-bar"><span style="width:{width:.1f}%;background:{html.escape(color)}"></span></span>'
     return f'<div class="sv-number">{bar}<span class="sv-percent">{width:.0f} %</span></div>'
 
 
 def color_swatch(color: str) -> str:
-    """Return a small square in a class's colour."""
+    """Return a small square in the color of a class."""
     return f'<span class="sv-swatch" style="background:{html.escape(color)}"></span>'
 
 
-def picture(png: bytes, caption: str) -> str:
-    """Return a PNG with its caption."""
+def image_html(png: bytes, text: str = "") -> str:
+    """Return a PNG as an ``<img>`` element with an alternative text."""
     data = base64.b64encode(png).decode("ascii")
-    text = html.escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}">'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]], current: int | None = None) -> str:
-    """Return an HTML table; every cell is escaped.
+def figure_html(png: bytes, caption: str) -> str:
+    """Return a PNG with its caption."""
+    return f"<figure>{image_html(png, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+class Markup(str):
+    """Text that is HTML already; `html_table` does not escape it."""
+
+    __slots__ = ()
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[object]], current: int | None = None) -> str:
+    """Return an HTML table; every cell but `Markup` is escaped.
 
     Parameters
     ----------
     header : sequence of str
     rows : iterable of sequences
-        Cells: text, numbers (aligned to the right), or a ``ClassInfo``, shown as its colour and name.
+        Cells: text, numbers (right-aligned), or a ``ClassInfo``, shown as its color and name.
     current : int, optional
-        Position of the row to bring out.
+        Position of the row to highlight.
     """
     head = "".join(f"<th>{html.escape(title)}</th>" for title in header)
     lines = []
     for position, row in enumerate(rows):
-        look = ' class="sv-current"' if position == current else ""
-        lines.append(f"<tr{look}>{''.join(map(_cell, row))}</tr>")
+        css_class = ' class="sv-current"' if position == current else ""
+        lines.append(f"<tr{css_class}>{''.join(map(_cell, row))}</tr>")
     return f'<table class="sv-table"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
 
-def side_by_side(*parts: str) -> str:
-    """Return pieces of HTML beside each other; what is higher than the rest scrolls on its own."""
-    return '<div class="sv-side">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
-
-
 def _cell(value: object) -> str:
+    if isinstance(value, Markup):
+        return f'<td class="sv-nowrap">{value}</td>'
     if isinstance(value, ClassInfo):
         return f"<td>{color_swatch(value.color)}{html.escape(value.name)}</td>"
     if isinstance(value, int | float):
         text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
         return f'<td class="sv-number">{text}</td>'
     return f"<td>{html.escape(str(value))}</td>"
+
+
+def side_by_side(*parts: str) -> str:
+    """Return pieces of HTML next to each other; each scrolls on its own if it is too high."""
+    return '<div class="sv-side">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"

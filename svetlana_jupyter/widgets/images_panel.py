@@ -18,9 +18,9 @@ import pandas as pd
 from ipywidgets import HTML, Accordion, Button, Checkbox, Combobox, Dropdown, HBox, Text, VBox
 
 from svetlana_jupyter.errors import InputError, SvetlanaError
-from svetlana_jupyter.widgets.components import StatusLine, heading, muted, table
+from svetlana_jupyter.widgets.components import StatusLine, heading, html_table, muted
 from svetlana_jupyter.widgets.new_project_form import PairFields, field, left_out, line, note, numbers
-from svetlana_jupyter.widgets.panel import Panel, guarded
+from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class MaskForm(VBox):
     ----------
     project : Project
     do : callable
-        Does what a button asks for, and shows what goes wrong (`Panel.do`).
+        Does what a button asks for, and shows what goes wrong (`Panel.run_action`).
     status : Status
 
     Attributes
@@ -65,15 +65,15 @@ class MaskForm(VBox):
     replace : Button
     """
 
-    def __init__(self, project: Project, do: Callable[..., None], status: StatusLine) -> None:
+    def __init__(self, project: Project, run_action: Callable[..., None], status: StatusLine) -> None:
         self._project, self._status = project, status
-        self._latest = LatestQuestion(self._look, guarded(self._show, status))
+        self._latest = LatestQuestion(self._look, catch_errors(self._show, status))
         self._checked: Question | None = None
         self.image = Dropdown(**field("Image"))
         self.path = Combobox(placeholder="masks/A1_again.tif", continuous_update=True, **field("New mask"))
         self.report = HTML(layout={"width": "100%", "margin": "2px 0 0 0"})
         self.replace = Button(description="Replace the mask", icon="exchange", layout={"width": "170px", "margin": "0"})
-        self.replace.on_click(lambda _: do(self._replace))
+        self.replace.on_click(lambda _: run_action(self._replace))
         self._now = note("")
         super().__init__(
             [
@@ -84,8 +84,8 @@ class MaskForm(VBox):
             ],
             layout={"width": "100%", "grid_gap": "4px"},
         )
-        self.image.observe(guarded(lambda _: self._choose(), status), "value")
-        self.path.observe(guarded(lambda _: self._ask(), status), "value")
+        self.image.observe(catch_errors(lambda _: self._choose(), status), "value")
+        self.path.observe(catch_errors(lambda _: self._ask(), status), "value")
         self.follow()
 
     def follow(self) -> None:
@@ -116,7 +116,7 @@ class MaskForm(VBox):
             self._say("Comparing …")
             self._latest.ask(Question(self.image.value, path))
         else:
-            self._latest.drop()
+            self._latest.cancel()
             self._say(_EMPTY)
 
     def _look(self, question: Question) -> tuple[Question, pd.DataFrame | str]:
@@ -161,7 +161,7 @@ def in_words(report: pd.DataFrame, image: str) -> str:
             rows.append((len(objects), meaning, _listed(report.loc[objects])))
     said = f"{len(report):,} annotated object{'' if len(report) == 1 else 's'} of {image}:"
     boxes = f"<br>{muted(_BOXES)}" if report.attrs.get("matched_by") == "boxes" else ""
-    return f"{muted(said)}{table(['', 'Annotated objects', 'Which'], rows)}{boxes}"
+    return f"{muted(said)}{html_table(['', 'Annotated objects', 'Which'], rows)}{boxes}"
 
 
 def _listed(report: pd.DataFrame) -> str:
@@ -223,8 +223,8 @@ class ImportForm(VBox):
         self.undo.tooltip = "Undo the import as a whole"
         self.said = StatusLine(hides=True)
         self.missed = HTML(layout={"width": "100%", "margin": "0"})
-        self.take.on_click(guarded(lambda _: self._take(), self.said))
-        self.undo.on_click(guarded(lambda _: self._undo(), self.said))
+        self.take.on_click(catch_errors(lambda _: self._take(), self.said))
+        self.undo.on_click(catch_errors(lambda _: self._undo(), self.said))
         kinds = "A table (CSV, Excel; ilastik's too), GeoJSON of QuPath, a class image, a napari-svetlana folder"
         super().__init__(
             [
@@ -296,7 +296,8 @@ def in_words_import_form(missed: pd.DataFrame) -> str:
         for row in first.to_dict("records")
     ]
     more = f"and {len(missed) - len(rows):,} more" if len(missed) > len(rows) else ""
-    return f'<div class="sv-pairs">{table(["Image", "Object", "Class", "Not taken because"], rows)}{muted(more)}</div>'
+    listed = html_table(["Image", "Object", "Class", "Not taken because"], rows)
+    return f'<div class="sv-pairs">{listed}{muted(more)}</div>'
 
 
 def _here(sentence: str) -> str:
@@ -329,14 +330,14 @@ class ImagesPanel(Panel):
         super().__init__(project)
         self.listing = HTML(layout={"width": "100%", "margin": "0"})
         self.fields = PairFields(self.status)
-        self.add: Button = self.button(
+        self.add: Button = self.make_button(
             self._add,
             "Add images",
             icon="plus",
             tooltip="Add the images listed above; what the project has already stays as it is",
             layout={"width": "150px", "margin": "0"},
         )
-        self.mask = MaskForm(project, self.do, self.status)
+        self.mask = MaskForm(project, self.run_action, self.status)
         self.importing = ImportForm(project, self.status)
         self.forms = Accordion(
             [VBox([self.fields, HBox([self.add])]), self.mask, self.importing],
@@ -345,7 +346,7 @@ class ImagesPanel(Panel):
             layout={"margin": "8px 0 4px 0"},
         )
         self.children = (self._style, heading("Images"), self.listing, self.forms, self.status)
-        self.watch(self._follow, "images_version", "annotations_version")
+        self.observe_project(self._follow, "images_version", "annotations_version")
         self._follow()
         self.show_hint(_HINT if project.images else "There are no images yet: say below where they lie.")
 
@@ -365,7 +366,7 @@ class ImagesPanel(Panel):
         titles = ["Name", *(group.capitalize() for group in groups), "Shape", "Type", "Objects", "Annotated", "Mask"]
         more = len(entries) - len(rows)
         said = f"and {more:,} more" if more else ""
-        self.listing.value = f'<div class="sv-pairs">{table(titles, rows)}{muted(said)}</div>' if rows else ""
+        self.listing.value = f'<div class="sv-pairs">{html_table(titles, rows)}{muted(said)}</div>' if rows else ""
         self.mask.follow()
         self.importing.follow()
 

@@ -11,7 +11,7 @@ from ipywidgets import HBox, VBox, Widget
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.components import ClassButtons, no_images_hint
-from svetlana_jupyter.widgets.panel import SIDE_WIDTH, VIEWER_SIZE, CommandPanel, guarded
+from svetlana_jupyter.widgets.panel import SIDE_WIDTH, VIEWER_SIZE, CommandPanel, catch_errors
 from svetlana_jupyter.widgets.viewer.toolbar import Item, ObjectMenu
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
@@ -74,23 +74,23 @@ class LabelingPanel(CommandPanel):
         super().__init__(project)
         self.viewer = Viewer(project, VIEWER_SIZE)
         self.rows = ClassButtons(
-            act=lambda name: self.do(self.label, name, self.shown),
-            recolor=lambda name, color: self.do(project.recolor_class, name, color),
+            act=lambda name: self.run_action(self.label, name, self.shown),
+            recolor=lambda name, color: self.run_action(project.recolor_class, name, color),
             edit=edit,
-            found=lambda name: self.do(self._label_found, name),
+            on_found=lambda name: self.run_action(self._label_found, name),
         )
         self._kind, self._source, self._queue_source = queue, source, queue_source
         self._queue: Queue | None = None
         self._candidate: QueuedObject | None = None
         self._finding: ObjectId | None = None
         self._since = time.monotonic()
-        self.viewer.on_key(guarded(self.press, self.status))
-        self.viewer.on_select(guarded(self._picked, self.status))
-        self.viewer.observe(guarded(lambda _: self.show(), self.status), ["image", "selected"])
-        self.viewer.observe(guarded(self._selection_changed, self.status), "selection")
+        self.viewer.on_key(catch_errors(self.press, self.status))
+        self.viewer.on_select(catch_errors(self._picked, self.status))
+        self.viewer.observe(catch_errors(lambda _: self.show(), self.status), ["image", "selected"])
+        self.viewer.observe(catch_errors(self._selection_changed, self.status), "selection")
         self.menu = ObjectMenu(VIEWER_SIZE)
         self.viewer.stage.children = (*self.viewer.stage.children, self.menu)
-        self.viewer.observe(guarded(lambda _: self._show_menu(), self.status), "menu")
+        self.viewer.observe(catch_errors(lambda _: self._show_menu(), self.status), "menu")
 
     @property
     def shown(self) -> ObjectId | None:
@@ -139,7 +139,7 @@ class LabelingPanel(CommandPanel):
             empty.layout.display = "none" if self.project.images else "block"
             body.layout.display = "flex" if self.project.images else "none"
 
-        self.watch(choose, "images_version")
+        self.observe_project(choose, "images_version")
         choose()
         return empty, body
 
@@ -254,7 +254,7 @@ class LabelingPanel(CommandPanel):
         def item(text: str, key: str, act: Callable[[ObjectId], None], color: str = "") -> Item:
             def chosen() -> None:
                 self.viewer.close_menu()
-                self.do(act, label)
+                self.run_action(act, label)
 
             return Item(text, key, chosen, color)
 
@@ -278,7 +278,7 @@ class LabelingPanel(CommandPanel):
             return
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.label)
-        self.viewer.prefetch([coming.id for coming in self.queue.ahead(_AHEAD)])
+        self.viewer.prefetch([coming.id for coming in self.queue.peek(_AHEAD)])
         self._since = time.monotonic()
         self.status.say(f"Object {candidate.label} in {candidate.image}, {candidate.reason}.")
 

@@ -20,8 +20,8 @@ from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.core.io.image_pair import preview_pairs
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.components import StatusLine, heading, muted, table
-from svetlana_jupyter.widgets.panel import PANEL_WIDTH, guarded, style
+from svetlana_jupyter.widgets.components import StatusLine, heading, html_table, muted
+from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 _FIXED = ("name", "image", "mask", "channels", "problem", "shape", "dtype", "spacing")
@@ -61,7 +61,7 @@ class PairFields(VBox):
     """
 
     def __init__(self, status: StatusLine) -> None:
-        self._latest = LatestQuestion(_look, guarded(self._show, StatusLine()))
+        self._latest = LatestQuestion(_look, catch_errors(self._show, StatusLine()))
         self.images = Text(placeholder="images/{well}.tif", **field("Images"))
         self.masks = Text(placeholder="masks/{well}_mask.tif", **field("Masks"))
         self.axes = Text(placeholder="as the files say", **field("Axes"))
@@ -80,7 +80,7 @@ class PairFields(VBox):
             layout={"width": "100%", "grid_gap": "4px"},
         )
         for one in (self.images, self.masks, self.axes, self.spacing):
-            one.observe(guarded(lambda _: self._ask(), status), "value")
+            one.observe(catch_errors(lambda _: self._ask(), status), "value")
         self._ask()
 
     @property
@@ -99,7 +99,7 @@ class PairFields(VBox):
         if question.images and question.masks:
             self._latest.ask(question)
         else:
-            self._latest.drop()
+            self._latest.cancel()
             self._show("The images found will be listed here.")
 
     def _show(self, found: pd.DataFrame | str) -> None:
@@ -176,7 +176,7 @@ def _listing(found: pd.DataFrame | str) -> str:
     if len(found) > len(shown):
         said += f" {len(shown)} are listed" + (", those with a problem first." if (~good).any() else ".")
     titles = ["", "Name", *(group.capitalize() for group in groups), "Shape", "Type", "Files", ""]
-    return muted(said) + table(titles, rows)
+    return muted(said) + html_table(titles, rows)
 
 
 def _said_of_spacing(found: pd.DataFrame | str) -> str:
@@ -299,10 +299,10 @@ class NewProjectForm(VBox):
         self.fields = PairFields(self.status)
         self.classes = NewClassRows()
         self.begin = Button(icon="folder-open", button_style="primary", layout={"width": "150px", "margin": "0"})
-        self.begin.on_click(guarded(lambda _: self._open(), self.status))
-        self.folder.observe(guarded(lambda _: self._follow_folder(), self.status), "value")
+        self.begin.on_click(catch_errors(lambda _: self._open(), self.status))
+        self.folder.observe(catch_errors(lambda _: self._follow_folder(), self.status), "value")
         self.children = (
-            style(),
+            style_widget(),
             heading("Project"),
             line(self.folder, self._folder_note),
             heading("Images and masks"),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class ObjectIndexer:
 
         def tell(call: Callable[..., object], *arguments: object) -> None:
             with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(guarded(call, self._status), *arguments)
+                loop.call_soon_threadsafe(catch_errors(call, self._status), *arguments)
 
         problem = ""
         try:
@@ -155,7 +155,7 @@ class ObjectIndexer:
             self._waiting = deque(waiting for waiting in left if waiting is not None)
             self._status.warn(problem)
         while self._waiting and all(map(self._project.is_indexed, self._waiting[0].images)):
-            guarded(self._waiting.popleft().act, self._status)()
+            catch_errors(self._waiting.popleft().act, self._status)()
         self._find(self._waiting[0].images if self._waiting else ())
 
 

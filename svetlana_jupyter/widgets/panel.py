@@ -142,7 +142,7 @@ _CSS = """
 """
 
 
-def style() -> Box:
+def style_widget() -> Box:
     """Return the invisible widget that each panel holds: the style sheet, and the guard of its keys."""
     return Box([HTML(f"<style>{_CSS}</style>"), KeyGuard()], layout={"display": "none"})
 
@@ -150,7 +150,7 @@ def style() -> Box:
 logger = logging.getLogger(__name__)
 
 
-def guarded(act: Callable[..., object], status: StatusLine) -> Callable[..., None]:
+def catch_errors(act: Callable[..., object], status: StatusLine) -> Callable[..., None]:
     """Return ``act`` as a callback whose exceptions are shown in ``status`` and logged.
 
     Without this they would be lost: a notebook shows nothing of an exception in a widget callback. An error of ours is
@@ -186,14 +186,14 @@ class Panel(VBox):
         self.add_class("svetlana")
         self.project = project
         self.status = StatusLine()
-        self._style = style()
+        self._style = style_widget()
         self._watching: list[tuple[Callable[[Any], None], list[str]]] = []
-        self.watch(lambda: self.status.say(project.status), "status")
-        self.watch(self._warn, "trouble")
+        self.observe_project(lambda: self.status.say(project.status), "status")
+        self.observe_project(self._warn, "trouble")
 
-    def watch(self, act: Callable[[], object], *names: str) -> None:
+    def observe_project(self, act: Callable[[], object], *names: str) -> None:
         """Call ``act`` whenever one of these traits of the project changes, until the panel is closed."""
-        safe = guarded(act, self.status)
+        safe = catch_errors(act, self.status)
 
         def changed(change: Any) -> None:
             safe()
@@ -201,19 +201,19 @@ class Panel(VBox):
         self.project.observe(changed, list(names))
         self._watching.append((changed, list(names)))
 
-    def button(self, act: Callable[[], object], description: str = "", *, tooltip: str, **options: Any) -> Button:
+    def make_button(self, act: Callable[[], object], description: str = "", *, tooltip: str, **options: Any) -> Button:
         """Return a button that calls ``act`` and then gives the keyboard back to the viewer."""
         made = Button(description=description, tooltip=tooltip, **options)
-        made.on_click(lambda _: self.do(act))
+        made.on_click(lambda _: self.run_action(act))
         return made
 
-    def do(self, act: Callable[..., object], *args: Any) -> None:
+    def run_action(self, act: Callable[..., object], *args: Any) -> None:
         """Do what a button asks for: exceptions go to the status line, and the keys go back to the viewer.
 
         A button keeps the keyboard after a click, where JupyterLab's own shortcuts would take the next key (``m`` would
         destroy the output of the cell).
         """
-        guarded(act, self.status)(*args)
+        catch_errors(act, self.status)(*args)
         self.focus()
 
     def show_hint(self, hint: str) -> None:
@@ -275,20 +275,20 @@ class CommandPanel(Panel):
         self.commands: tuple[Command, ...] = ()
         self.buttons: dict[str, Button] = {}
         self.help = HTML(layout={"display": "none", "margin": "4px 0 0 0"})
-        self.help_button = self.button(
+        self.help_button = self.make_button(
             self.toggle_help,
             icon="keyboard-o",
             tooltip="Show the keys (?)",
             layout={"width": "36px", "margin": "0 0 0 auto"},
         )
-        self.watch(self._list_keys, "classes_version")
+        self.observe_project(self._list_keys, "classes_version")
 
     @property
     def shown(self) -> Any:
         """What a button is meant for now; None for nothing."""
         return None
 
-    def offer(self, *commands: Command) -> None:
+    def set_commands(self, *commands: Command) -> None:
         """Give these commands a button and their keys, and list them in the help."""
         self.commands = commands
         self.buttons = {command.text: self._button_of(command) for command in commands}
@@ -321,7 +321,7 @@ class CommandPanel(Panel):
         self.help.layout.display = "block" if self.help.layout.display == "none" else "none"
 
     def _button_of(self, command: Command) -> Button:
-        return self.button(
+        return self.make_button(
             lambda: command.act(self.shown),
             command.text,
             icon=command.icon,

@@ -15,9 +15,9 @@ from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
 from svetlana_jupyter.core.stats.metrics import Proportion
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.exporters import FORMATS
-from svetlana_jupyter.widgets.components import JobProgress, StatusLine, heading, muted, side_by_side, table
+from svetlana_jupyter.widgets.components import JobProgress, StatusLine, heading, html_table, muted, side_by_side
 from svetlana_jupyter.widgets.labeling import NO_OBJECT_SELECTED, LabelingPanel
-from svetlana_jupyter.widgets.panel import Command, guarded
+from svetlana_jupyter.widgets.panel import Command, catch_errors
 from svetlana_jupyter.widgets.scheduling import Debounce
 from svetlana_jupyter.widgets.viewer.object_details import Inspector, explanation_pictures
 
@@ -57,7 +57,7 @@ class ExportForm(VBox):
         )
         self.said = StatusLine(hides=True)
         # Unlike other buttons it leaves the keyboard where it is: the viewer, far above, would come back into sight.
-        self.export.on_click(guarded(lambda _: self._act(), self.said))
+        self.export.on_click(catch_errors(lambda _: self._act(), self.said))
         self._export = act
         super().__init__(
             [
@@ -90,7 +90,7 @@ class PredictionPanel(LabelingPanel):
     def __init__(self, project: Project) -> None:
         super().__init__(project, queue="uncertain", source="correction", queue_source="correction")
         self.viewer.overlay = "predictions"
-        self.offer(
+        self.set_commands(
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
             Command(("n", " "), "Next", "chevron-right", "Next object, least certain first", self.next),
             Command(("Enter",), "Accept", "check", "Keep the prediction as an annotation", self.accept),
@@ -106,14 +106,14 @@ class PredictionPanel(LabelingPanel):
                 self.mark_command("bad_segmentation"),
             ),
         )
-        self.predict_image = self.button(
+        self.predict_image = self.make_button(
             lambda: project.start_prediction([self.viewer.image]),
             "Predict this image",
             icon="picture-o",
             tooltip="Classify every object of the image shown",
             layout={"width": "160px", "flex": "0 0 auto"},
         )
-        self.predict_all = self.button(
+        self.predict_all = self.make_button(
             project.start_prediction,
             "Predict all images",
             icon="th",
@@ -121,26 +121,26 @@ class PredictionPanel(LabelingPanel):
             tooltip="Classify every object of every image",
             layout={"width": "160px", "flex": "0 0 auto"},
         )
-        self.retrain = self.button(
+        self.retrain = self.make_button(
             lambda: project.start_training(predict=True),
             "Retrain",
             icon="refresh",
             tooltip="Train again on all annotations, corrections included, and predict all images",
             layout={"width": "110px", "flex": "0 0 auto"},
         )
-        self.job = JobProgress(stop=lambda: self.do(project.stop))
+        self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.inspector = Inspector(self.rows)
         self.counts = HTML(layout={"width": "100%", "margin": "0"})
         self.export_form = ExportForm(
             str(project.path.with_name(f"{project.path.stem}_results")),
-            {name: format.words for name, format in FORMATS.items()},
+            {name: kind.title for name, kind in FORMATS.items()},
             project.start_export,
         )
         self._wanted: Wanted = None, ""
         self._last_job = ""  # of the job that runs, or ran last
         # Counting all images and explaining take longer than a keypress may: both wait until the keys rest.
-        self._recount = Debounce(guarded(self._show_counts, self.status), delay=0.6)
-        self._reexplain = Debounce(guarded(self._explain, self.status), delay=0.2)
+        self._recount = Debounce(catch_errors(self._show_counts, self.status), delay=0.6)
+        self._reexplain = Debounce(catch_errors(self._explain, self.status), delay=0.2)
 
         empty, body = self.arrange(
             HBox([heading("Review"), self.help_button], layout={"align_items": "center"}),
@@ -158,14 +158,14 @@ class PredictionPanel(LabelingPanel):
             self.counts,
             Accordion([self.export_form], titles=["Export the results"]),
         )
-        self.watch(self._show_job, "job", "current_run", "annotations_version", "images_version")
-        self.watch(self.reset_queue, "predictions_version", "current_run", "images_version")
-        self.watch(self.show, "annotations_version", "classes_version", "predictions_version")
-        self.watch(
+        self.observe_project(self._show_job, "job", "current_run", "annotations_version", "images_version")
+        self.observe_project(self.reset_queue, "predictions_version", "current_run", "images_version")
+        self.observe_project(self.show, "annotations_version", "classes_version", "predictions_version")
+        self.observe_project(
             self._recount.restart, "annotations_version", "classes_version", "images_version", "predictions_version"
         )
-        self.watch(self._show_exported, "exported")
-        self.watch(self._show_export_trouble, "trouble")
+        self.observe_project(self._show_exported, "exported")
+        self.observe_project(self._show_export_trouble, "trouble")
         self._show_job()
         self.show()
         self._show_counts()
@@ -233,8 +233,8 @@ class PredictionPanel(LabelingPanel):
         wide["without"] = counts.groupby("image")["left_out"].first()
         images = [(name, *map(int, row)) for name, row in zip(wide.index, wide.to_numpy())]
         self.counts.value = side_by_side(
-            table(["Class", "Objects", "Share (95 % interval)"], shares),
-            table(["Image", *project.classes.names, "Without class"], images),
+            html_table(["Class", "Objects", "Share (95 % interval)"], shares),
+            html_table(["Image", *project.classes.names, "Without class"], images),
         )
 
     def _show_exported(self) -> None:
@@ -257,7 +257,9 @@ class PredictionPanel(LabelingPanel):
             self._show_explanation(wanted, self._pictures(label))
             return
         pictures = loop.run_in_executor(None, self._pictures, label)
-        pictures.add_done_callback(guarded(lambda done: self._show_explanation(wanted, done.result()), self.status))
+        pictures.add_done_callback(
+            catch_errors(lambda done: self._show_explanation(wanted, done.result()), self.status)
+        )
 
     def _pictures(self, object_id: ObjectId) -> tuple[bytes, bytes] | SvetlanaError:
         try:

@@ -1,12 +1,6 @@
-"""When to draw: not more often than the browser can follow, and once more when everything has come to rest.
+"""Scheduling of draws, questions, reads and file checks on the kernel's event loop.
 
-Without a running loop (a script, a test) everything happens at once.
-
-Answers that take a while, looked for off the kernel's thread; only the last question's is shown.
-
-Reading beside the kernel's loop: first what the screen waits for, then what it will probably show next.
-
-Notices that a file was changed by somebody else: an editor, another kernel, a person with a text field.
+Without a running loop (in a script or a test) draws and answers happen immediately.
 """
 
 from __future__ import annotations
@@ -21,34 +15,42 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+POLL_SECONDS = 1.0
+_LOADER_THREADS = 2
+_MAX_EXPECTED = 64  # pieces that wait to be read ahead; older ones are forgotten
 
-class Pace:
-    """Merges requests into one draw at a time; the next begins at a distance from the END of the last.
+logger = logging.getLogger(__name__)
 
-    A mouse sends more moves than can be drawn. Counted from the start of a draw, a timer of a slow one would always be
-    due, and the kernel would draw between any two messages and never catch up.
+QuestionT = TypeVar("QuestionT")
+
+
+class Throttle:
+    """Merging of requests into one draw at a time, with a pause after the END of each draw.
+
+    A mouse sends more moves than can be drawn. If the pause were counted from the start of a draw, the timer of a slow
+    draw would always be due: the kernel would draw between any two messages and never catch up.
 
     Parameters
     ----------
     draw : callable
-    rest : float
-        The longest distance, in seconds. What was quickly drawn here is quickly drawn in the browser too: after it
-        twice its own time is enough.
+    interval : float
+        Longest pause in seconds. After a quick draw the pause is twice the time that the draw took, because what is
+        drawn quickly here is drawn quickly in the browser too.
     """
 
-    def __init__(self, draw: Callable[[], None], rest: float = 0.05) -> None:
+    def __init__(self, draw: Callable[[], None], interval: float = 0.05) -> None:
         self._draw = draw
-        self._rest = rest
+        self._interval = interval
         self._free_at = 0.0
         self._due: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def request(self) -> None:
-        """Draw as soon as it is time."""
+        """Draw as soon as the pause after the last draw is over."""
         loop = running_loop()
         if loop is None:
             self._draw()
-        elif self._due is None or loop is not self._loop:
+        elif self._due is None or loop is not self._loop:  # a timer of a loop that ended never runs
             free_at = self._free_at if loop is self._loop else 0.0
             self._loop = loop
             self._due = loop.call_at(max(free_at, loop.time()), self._run)
@@ -61,11 +63,11 @@ class Pace:
             self._draw()
         finally:
             ended = self._loop.time()
-            self._free_at = ended + min(self._rest, 2 * (ended - began))
+            self._free_at = ended + min(self._interval, 2 * (ended - began))
 
 
 class Debounce:
-    """Calls ``act`` once nothing has happened for ``delay`` seconds."""
+    """Call of ``act`` once nothing has happened for ``delay`` seconds."""
 
     def __init__(self, act: Callable[[], None], delay: float = 0.11) -> None:
         self._act = act
@@ -73,7 +75,7 @@ class Debounce:
         self._due: asyncio.TimerHandle | None = None
 
     def restart(self) -> None:
-        """Something happened: wait anew."""
+        """Start the delay again."""
         loop = running_loop()
         if loop is None:
             self._act()
@@ -84,167 +86,160 @@ class Debounce:
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop of this thread, None outside of one."""
+    """Return the event loop that runs in this thread, or None."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
 
 
-Question = TypeVar("Question")
+class LatestQuestion(Generic[QuestionT]):
+    """Slow question that is answered on a thread; only the answer to the latest question is shown.
 
-
-class LatestQuestion(Generic[Question]):
-    """Asks once a person has stopped typing, one question at a time, and drops answers that nobody waits for any more.
-
-    Without a running loop (a script, a test) the answer is there at once.
+    One question is answered at a time, and only after the questions have paused for ``delay`` seconds. Answers to
+    superseded questions are dropped. Without a running loop the answer is shown immediately.
 
     Parameters
     ----------
     answer : callable
-        Takes the question; runs on a thread of its own.
+        Called with the question, on its own thread.
     show : callable
-        Takes the answer; runs on the thread and loop of whoever asked.
+        Called with the answer, on the thread and loop that asked.
     delay : float
-        Seconds without another question before one is looked into.
+        Seconds without another question before the question is answered.
     """
 
-    def __init__(self, answer: Callable[[Question], Any], show: Callable[[Any], None], delay: float = 0.3) -> None:
+    def __init__(self, answer: Callable[[QuestionT], Any], show: Callable[[Any], None], delay: float = 0.3) -> None:
         self._answer, self._show = answer, show
-        self._rest = Debounce(self._begin, delay)
-        self._asked: Question | None = None
+        self._debounce = Debounce(self._begin, delay)
+        self._latest: QuestionT | None = None
         self._busy = False
 
-    def ask(self, question: Question) -> None:
-        """Look into this question instead of those before."""
-        self._asked = question
-        self._rest.restart()
+    def ask(self, question: QuestionT) -> None:
+        """Answer this question instead of the previous ones."""
+        self._latest = question
+        self._debounce.restart()
 
-    def drop(self) -> None:
-        """Nothing is asked any more."""
-        self._asked = None
+    def cancel(self) -> None:
+        """Drop the question and its answer."""
+        self._latest = None
 
     def _begin(self) -> None:
-        question = self._asked
+        question = self._latest
         if question is None or self._busy:
-            return  # what is under way begins the next one when it ends
+            return  # `_end` begins the next question
         loop = running_loop()
         if loop is None:
-            self._asked = None
+            self._latest = None
             self._show(self._answer(question))
             return
         self._busy = True
-        threading.Thread(target=self._look, args=(question, loop), daemon=True).start()
+        threading.Thread(target=self._run, args=(question, loop), daemon=True).start()
 
-    def _look(self, question: Question, loop: asyncio.AbstractEventLoop) -> None:
-        found = self._answer(question)
-        with suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits any more
-            loop.call_soon_threadsafe(self._end, question, found)
+    def _run(self, question: QuestionT, loop: asyncio.AbstractEventLoop) -> None:
+        answer = self._answer(question)
+        with suppress(RuntimeError):  # the loop was closed in the meantime
+            loop.call_soon_threadsafe(self._end, question, answer)
 
-    def _end(self, question: Question, found: Any) -> None:
+    def _end(self, question: QuestionT, answer: Any) -> None:
         self._busy = False
-        if question is self._asked:
-            self._asked = None
-            self._show(found)
+        if question is self._latest:
+            self._latest = None
+            self._show(answer)
         else:
             self._begin()
 
 
-_THREADS = 2
-_AHEAD = 64  # pieces: what is expected and older than these is forgotten
-
-logger = logging.getLogger(__name__)
-
-
 class Loadable(Hashable, Protocol):
-    """Something to be read, such as `core.display.tiles.Piece`; equal ones are read once."""
+    """Data to be read, such as `core.display.tiles.TileGroup`; equal groups are read once."""
 
     def load(self) -> object:
-        """Read it; called on a thread of its own."""
+        """Read the data; called on a worker thread."""
 
 
 class BackgroundLoader:
-    """Loads pieces on a few threads; everything else happens on the loop that asks.
+    """Background reading: first what the screen shows, then what it will probably show next.
+
+    Pieces are read on a few threads; all callbacks run on the loop that requested them.
 
     Parameters
     ----------
-    arrived : callable
-        Called after each piece that was wanted.
-    failed : callable
-        Called with the exception of a piece that could not be read. It is not tried again before `retry_failed`.
+    on_loaded : callable
+        Called after each visible piece, readable or not.
+    on_error : callable
+        Called with the exception of a piece that could not be read. The piece is not read again before `retry_failed`.
     """
 
-    def __init__(self, on_loaded: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        self._arrived, self._failed = on_loaded, failed
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="viewer")
-        self._wanted: dict[Loadable, None] = {}
+    def __init__(self, on_loaded: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
+        self._on_loaded, self._on_error = on_loaded, on_error
+        self._pool = ThreadPoolExecutor(_LOADER_THREADS, thread_name_prefix="viewer")
+        self._visible: dict[Loadable, None] = {}  # dictionaries serve as ordered sets
         self._expected: dict[Loadable, None] = {}
         self._running: set[Loadable] = set()
-        self._broken: set[Loadable] = set()
+        self._failed: set[Loadable] = set()
 
     @property
     def busy(self) -> bool:
-        """Whether something that is wanted is still to come."""
-        return any(piece not in self._broken for piece in self._wanted)
+        """Whether a visible piece is still to be read."""
+        return any(piece not in self._failed for piece in self._visible)
 
     def load_visible(self, pieces: Iterable[Loadable]) -> None:
-        """Load what the screen shows; what was wanted before no longer is, unless it is under way."""
-        self._wanted = dict.fromkeys(pieces)
+        """Read what the screen shows; earlier requests are dropped unless they are being read already."""
+        self._visible = dict.fromkeys(pieces)
         self._begin()
 
-    def expect(self, pieces: Iterable[Loadable]) -> None:
-        """Load what may be shown next, when nothing is wanted."""
+    def load_ahead(self, pieces: Iterable[Loadable]) -> None:
+        """Read what may be shown next, once all visible pieces are read."""
         for piece in pieces:
             self._expected.pop(piece, None)
             self._expected[piece] = None
-        while len(self._expected) > _AHEAD:
+        while len(self._expected) > _MAX_EXPECTED:
             del self._expected[next(iter(self._expected))]
         self._begin()
 
     def retry_failed(self) -> None:
-        """Try again what could not be read."""
-        self._broken.clear()
+        """Allow pieces that could not be read to be read again."""
+        self._failed.clear()
 
     def close(self) -> None:
-        """Load nothing more."""
-        self._wanted, self._expected = {}, {}
+        """Stop reading."""
+        self._visible, self._expected = {}, {}
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self) -> None:
         loop = running_loop()
-        while loop is not None and len(self._running) < _THREADS and (piece := self._next()) is not None:
+        while loop is not None and len(self._running) < _LOADER_THREADS and (piece := self._next()) is not None:
             self._running.add(piece)
-            loop.run_in_executor(self._pool, piece.load).add_done_callback(partial(self._loaded, piece))
+            loop.run_in_executor(self._pool, piece.load).add_done_callback(partial(self._end, piece))
 
     def _next(self) -> Loadable | None:
-        for waiting in (self._wanted, self._expected):
+        for waiting in (self._visible, self._expected):
             for piece in waiting:
-                if piece not in self._running and piece not in self._broken:
+                if piece not in self._running and piece not in self._failed:
                     if waiting is self._expected:
                         del self._expected[piece]
                     return piece
         return None
 
-    def _loaded(self, piece: Loadable, done: asyncio.Future[object]) -> None:
+    def _end(self, piece: Loadable, done: asyncio.Future[object]) -> None:
         self._running.discard(piece)
-        wanted = piece in self._wanted
+        visible = piece in self._visible
         error = None if done.cancelled() else done.exception()
         if isinstance(error, Exception):
-            self._broken.add(piece)
+            self._failed.add(piece)
             logger.error("a part of an image cannot be read", exc_info=error)
-            self._failed(error)
-        elif wanted:
-            del self._wanted[piece]
+            self._on_error(error)
+        elif visible:
+            del self._visible[piece]
         self._begin()
-        if wanted:
-            self._arrived()
-
-
-EVERY = 1.0  # seconds
+        if visible:
+            self._on_loaded()
 
 
 class FileWatcher:
-    """Calls ``act`` on the loop that made it, within a second of a change. Without a loop, `look` is all there is.
+    """Call of ``act`` when a file changes on disk, for example through an editor or another kernel.
+
+    The file is checked once per second on the loop that made the watcher. Without a loop, call `check`.
 
     Parameters
     ----------
@@ -256,35 +251,35 @@ class FileWatcher:
         self._file, self._act = file, act
         self._loop = running_loop()
         self._due: asyncio.TimerHandle | None = None
-        self._seen = self._stamp()
+        self._last_stamp = self._stamp()
         self._wait()
 
-    def look(self) -> None:
-        """Call ``act`` if the file is another than last time."""
+    def check(self) -> None:
+        """Call ``act`` if the file has changed since the last check."""
         stamp = self._stamp()
-        if stamp != self._seen:
-            self._seen = stamp
+        if stamp != self._last_stamp:
+            self._last_stamp = stamp
             self._act()
 
     def close(self) -> None:
-        """Look no longer."""
+        """Stop watching the file."""
         if self._due is not None:
             self._due.cancel()
         self._loop = None
 
     def _wait(self) -> None:
         if self._loop is not None:
-            self._due = self._loop.call_later(EVERY, self._look_again)
+            self._due = self._loop.call_later(POLL_SECONDS, self._poll)
 
-    def _look_again(self) -> None:
+    def _poll(self) -> None:
         try:
-            self.look()
+            self.check()
         finally:
             self._wait()
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
-            found = self._file.stat()
+            status = self._file.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size
+        return status.st_mtime_ns, status.st_size

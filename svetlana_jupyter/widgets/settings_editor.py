@@ -1,29 +1,19 @@
-"""What a form says of settings: their groups, their names in words, and what their documentation says of each.
+"""Editor of the training settings: controls for the common ones, JSON for all of them.
 
-One setting as a control: made from its type, it shows a value and says what a person chose instead.
-
-Every setting of a training as a control, made from the model itself, so that none is forgotten.
-
-All settings as JSON, to be edited in place: checked while one types, used when one says so.
-
-All settings of a project, as controls or as JSON; both show the same, and follow the file edited by hand.
+Names and explanations come from the settings models themselves (`core.settings`), so that they cannot lag behind. Both
+views show the same settings and follow ``training.json`` when it is edited by hand or by another panel.
 """
 
 from __future__ import annotations
 
 import html
-import inspect
 import json
 import re
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from ipywidgets import (
     HTML,
-    Box,
     Button,
     Checkbox,
     Combobox,
@@ -37,463 +27,54 @@ from ipywidgets import (
     VBox,
 )
 
-from svetlana_jupyter.core.allowed_cues import said
+from svetlana_jupyter.core.allowed_cues import explain_restrictions
 from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, Settings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
-from svetlana_jupyter.widgets.components import heading, muted
-from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.components import error_html, heading, html_table, muted
+from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import FileWatcher
 
 if TYPE_CHECKING:
+    from ipywidgets import ValueWidget
+    from pydantic.fields import FieldInfo
+
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.components import StatusLine
 
-# Which settings stand together; those that are not named stand under "More", so that none is forgotten.
-GROUPS: dict[str, tuple[str, ...]] = {
+# Settings with a control, by the title of their group. "patches.size" is the size within the nested patch settings.
+CONTROLS: Mapping[str, tuple[str, ...]] = {
     "Preset": ("preset",),
     "Objects": ("exclude_border", "size"),
-    "Patches": ("patches.",),
-    "Augmentation": ("augmentation.",),
-    "Network": ("architecture", "depth", "width", "norm", "pretrained", "start_from", "body", "body_rate", "views"),
-    "Loss": ("loss", "label_smoothing", "class_weights"),
-    "Optimiser and schedule": (
-        *("epochs", "patience", "steps", "batch_size", "optimizer", "learning_rate", "betas", "weight_decay"),
-        *("schedule", "decay", "decay_every"),
-    ),
-    "Validation": ("held_out", "held_out_from", "hold_out_by", "folds"),
-    "Forest": ("trees", "measurements."),
-    "Machine": ("seed", "device", "precision", "threads"),
+    "Patches": ("patches.size", "patches.context", "patches.normalize"),
+    "Augmentation": ("augmentation.flips", "augmentation.rotation"),
+    "Training": ("architecture", "epochs", "learning_rate", "class_weights"),
+    "Machine": ("device", "seed"),
 }
-OTHER_GROUP = "More"
-_NAMES = {
-    "size": "Pixels",
-    "measurements.groups": "Measurements",
-    "measurements.ring": "Ring width",
-    "held_out_from": "Held out from",
-}
-_LETTERS = {"mse": "MSE", "l1": "L1", "um": "µm", "px": "px"}
-_ITEM = re.compile(r"^(?P<names>\w+(?:, \w+)*)(?: : (?P<kind>.+))?$")
-
-
-@dataclass(frozen=True)
-class SettingInfo:
-    """One setting.
-
-    Attributes
-    ----------
-    path : str
-        ``"epochs"``, or ``"patches.size"`` for a setting within settings.
-    annotation : type
-    text : str
-        What its documentation says.
-    """
-
-    path: str
-    annotation: Any
-    text: str
-
-    @property
-    def name(self) -> str:
-        """The last part of the path in words.
-
-        >>> SettingInfo("batch_size", int, "").name
-        'Batch size'
-        """
-        words = _NAMES.get(self.path) or self.path.rpartition(".")[2].replace("_", " ")
-        return words[:1].upper() + words[1:]
-
-
-def leaves(model: type[Settings], prefix: str = "") -> Iterator[SettingInfo]:
-    """Yield every single setting of a model, in its order; settings within settings come one by one."""
-    said = parameter_docs(model)
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
-        if name in NESTED_SETTINGS:
-            yield from leaves(field.annotation, f"{path}.")  # type: ignore[arg-type]
-        else:
-            yield SettingInfo(path, field.annotation, said.get(name, ""))
-
-
-def grouped(found: list[SettingInfo]) -> dict[str, list[SettingInfo]]:
-    """Return settings by the title under which they stand."""
-    result: dict[str, list[SettingInfo]] = {title: [] for title in (*GROUPS, OTHER_GROUP)}
-    for leaf in sorted(found, key=lambda leaf: _place(leaf.path)):  # sorted keeps the order of equals
-        result[_place(leaf.path)[0]].append(leaf)
-    return {title: group for title, group in result.items() if group}
-
-
-def _place(path: str) -> tuple[str, int]:
-    """Return the group of a setting, and where it stands in it."""
-    for title, names in GROUPS.items():
-        for position, name in enumerate(names):
-            if path == name or (name.endswith(".") and path.startswith(name)):
-                return title, position
-    return OTHER_GROUP, 0
-
-
-@cache
-def parameter_docs(model: type[Settings]) -> dict[str, str]:
-    """Return what the docstring of a model says of each of its parameters, as plain text."""
-    said: dict[str, str] = {}
-    names: list[str] = []
-    section = (inspect.getdoc(model) or "").partition("Parameters\n----------\n")[2]
-    for line in section.splitlines():
-        item = _ITEM.match(line)
-        if item:
-            names = item["names"].split(", ")
-            said |= dict.fromkeys(names, "")
-        elif line.startswith("    ") and names:
-            for name in names:
-                said[name] = f"{said[name]} {line.strip()}".strip()
-        elif line.strip():
-            break  # the next section
-    return {name: _plain(text) for name, text in said.items()}
-
-
-def choice(word: str) -> str:
-    """Return one of the words that a setting may be, as a person reads it.
-
-    >>> choice("one_cycle"), choice("mse")
-    ('one cycle', 'MSE')
-    """
-    return _LETTERS.get(word, word.replace("_", " "))
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\*(\w+)\*", r"\1", text.replace("``", "").replace("`", ""))
-
-
-_CONTROL = {"width": "auto", "flex": "1 1 0", "min_width": "0", "margin": "1px 0"}
-_NONE = type(None)
-_NOTHING = re.compile(r"(?<=,)\s*none\s*$|^\s*none\s*(?=,)", re.IGNORECASE)  # in a pair
-
-
-class SettingField(HBox):
-    """The name of a setting, with what it does as a tooltip, and its control.
-
-    Parameters
-    ----------
-    leaf : Leaf
-    changed : callable
-        Called with the path and the value that a person chose: plain data, checked by nobody yet.
-    known : iterable of str
-        Words to choose from where the type allows any text.
-
-    Attributes
-    ----------
-    control : Widget
-    value : object
-        As the settings would take it.
-    """
-
-    def __init__(self, leaf: SettingInfo, changed: Callable[[str, Any], None], known: Iterable[str] = ()) -> None:
-        self.leaf = leaf
-        self.label = HTML(layout={"width": "112px", "flex": "0 0 auto", "margin": "1px 6px 1px 0"})
-        self.control, self._read, self._write = _control(leaf.annotation, list(known))
-        self._showing = False
-        super().__init__([self.label, self.control], layout={"align_items": "center", "width": "100%"})
-        self.add_class("sv-setting")
-        if isinstance(self.control, Box):
-            self.layout.align_items = "flex-start"
-        self.mark(False)
-
-        def observed(_: object) -> None:
-            if not self._showing:
-                changed(leaf.path, self.value)
-
-        for one in _inputs(self.control):
-            one.tooltip = leaf.text
-            one.observe(observed, "value")
-
-    @property
-    def value(self) -> Any:
-        return self._read()
-
-    def show(self, value: Any) -> None:
-        """Show a value of the settings; nobody is told."""
-        self._showing = True
-        try:
-            self._write(value)
-        finally:
-            self._showing = False
-
-    def mark(self, own: bool, wrong: bool = False) -> None:
-        """Show whether the value is another than the preset's, and whether it is refused."""
-        look = "sv-own" if own else ""
-        said = html.escape(self.leaf.text, quote=True)
-        self.label.value = f'<span class="sv-name {look}" title="{said}">{html.escape(self.leaf.name)}</span>'
-        (self.add_class if wrong else self.remove_class)("sv-wrong")
-
-
-def _control(annotation: Any, known: Sequence[str]) -> tuple[Any, Callable[[], Any], Callable[[Any], None]]:
-    """Return a control for values of a type, with functions that read it and that write to it."""
-    if annotation is bool:
-        return _plain_setting_fields(Checkbox(indent=False, layout=_CONTROL))
-    if annotation is int:
-        return _plain_setting_fields(IntText(layout=_CONTROL))
-    if annotation is float:
-        return _plain_setting_fields(FloatText(layout=_CONTROL))
-    if annotation is str:
-        # No `continuous_update`: half a word is no value.
-        return _plain_setting_fields(
-            Combobox(options=list(known), ensure_option=False, continuous_update=False, layout=_CONTROL)
-        )
-    words = _words(annotation)
-    if words:
-        return _plain_setting_fields(Dropdown(options=[(choice(word), word) for word in words], layout=_CONTROL))
-    several = _words(next(iter(typing.get_args(annotation)), None))
-    if several and typing.get_origin(annotation) in (tuple, frozenset, set):
-        return _several(several)
-    return _text(annotation)
-
-
-def _plain_setting_fields(control: Any) -> tuple[Any, Callable[[], Any], Callable[[Any], None]]:
-    def write(value: Any) -> None:
-        control.value = value
-
-    return control, lambda: control.value, write
-
-
-def _several(words: Sequence[str]) -> tuple[Any, Callable[[], Any], Callable[[Any], None]]:
-    """Return a box to tick for each word of a set."""
-    boxes = {word: Checkbox(description=choice(word), indent=False, layout={"width": "auto"}) for word in words}
-    control = Box(list(boxes.values()), layout={**_CONTROL, "flex_flow": "row wrap", "grid_gap": "0 10px"})
-
-    def write(value: Any) -> None:
-        for word, box in boxes.items():
-            box.value = word in value
-
-    return control, lambda: [word for word, box in boxes.items() if box.value], write
-
-
-def _text(annotation: Any) -> tuple[Any, Callable[[], Any], Callable[[Any], None]]:
-    """Return a field for what has no control of its own: numbers, several numbers, a word, or JSON."""
-    optional = _NONE in typing.get_args(annotation)
-    is_document = optional and any(typing.get_origin(part) is dict for part in typing.get_args(annotation))
-    kind = Textarea if is_document else Text
-    control = kind(placeholder="none" if optional else "", continuous_update=False, layout=_CONTROL)
-    if kind is Textarea:
-        control.rows = 1
-
-    def write(value: Any) -> None:
-        control.value = written(value)
-
-    return control, lambda: read(control.value, optional), write
-
-
-def written(value: Any) -> str:
-    """Return a value as a person would write it.
-
-    >>> written((50, None))
-    '50, none'
-    >>> written((48, 32)), written(None), written("auto"), written({"1": 2.0})
-    ('48, 32', '', 'auto', '{"1": 2.0}')
-    """
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list | tuple):
-        return ", ".join("none" if one is None else written(one) for one in value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return json.dumps(value)
-
-
-def read(text: str, optional: bool) -> Any:
-    """Read what a person wrote: nothing, numbers with commas between them, JSON, or else a word.
-
-    >>> read("48, 32", False), read("", True), read("auto", False), read("0.5", False), read("50, none", True)
-    ([48, 32], None, 'auto', 0.5, [50, None])
-    """
-    text = text.strip()
-    if optional and text.lower() in ("", "none", "null"):
-        return None
-    for candidate in (text, f"[{_NOTHING.sub('null', text)}]"):
-        try:
-            return json.loads(candidate)
-        except json.JSONDecodeError:
-            continue
-    return text
-
-
-def _words(annotation: Any) -> tuple[str, ...]:
-    """Return the words that a type allows, where it allows nothing else."""
-    return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
-
-
-def _inputs(control: Any) -> Sequence[Any]:
-    return control.children if isinstance(control, Box) else [control]
-
-
-KNOWN: dict[str, Iterable[str]] = {"architecture": ARCHITECTURES, "preset": PRESET_NAMES}
-HIDDEN_SETTINGS = ("may_use", "measurements.may_use")  # on the face of the panel
-
-
-class SettingsForm(VBox):
-    """Controls for all settings, in groups.
-
-    Parameters
-    ----------
-    current : callable
-        Returns the settings that a change begins from.
-    keep : callable
-        Called with the changed settings. It may refuse them with a `SettingsError`.
-
-    Attributes
-    ----------
-    fields : dict of str to SettingField
-        By path, for example ``"patches.size"``.
-    says : HTML
-        What was refused.
-    """
-
-    def __init__(self, current: Callable[[], TrainingSettings], keep: Callable[[TrainingSettings], None]) -> None:
-        self._current, self._keep = current, keep
-        self.says = HTML(layout={"margin": "0", "display": "none"})
-        found = [leaf for leaf in leaves(TrainingSettings) if leaf.path not in HIDDEN_SETTINGS]
-        self.fields = {leaf.path: SettingField(leaf, self._change, KNOWN.get(leaf.path, ())) for leaf in found}
-        groups = []
-        for title, group in grouped(found).items():
-            box = VBox([heading(title), *(self.fields[leaf.path] for leaf in group)])
-            box.add_class("sv-group")
-            groups.append(box)
-        columns = VBox(groups)
-        columns.add_class("sv-settings")
-        super().__init__([columns, self.says], layout={"width": "100%"})
-
-    def show(self, settings: TrainingSettings) -> None:
-        """Show settings, and which of them are others than their preset's."""
-        values, usual = settings.model_dump(), TrainingSettings(preset=settings.preset).model_dump()
-        for path, field in self.fields.items():
-            value = _at(values, path)
-            field.show(value)
-            field.mark(own=value != _at(usual, path))
-        self._say("")
-
-    def _change(self, path: str, value: Any) -> None:
-        first, _, second = path.partition(".")
-        try:
-            self._keep(self._current().changed(**{first: {second: value} if second else value}))
-        except SvetlanaError as error:
-            self.fields[path].mark(own=True, wrong=True)
-            self._say(str(error))
-
-    def _say(self, problem: str) -> None:
-        self.says.value = f'<div class="sv-status sv-trouble" role="alert">{html.escape(problem)}</div>'
-        self.says.layout.display = None if problem else "none"
-
-
-def _at(values: Mapping[str, Any], path: str) -> Any:
-    for name in path.split("."):
-        values = values[name]
-    return values
-
-
-_VALID = "Valid: Apply puts these settings to use."
-_CHANGED = "Valid, but the settings in use have changed meanwhile: Revert shows those, Apply uses these."
-_SAME = "These settings are in use."
-
-
-class SettingsJsonEditor(VBox):
-    """A text field with the settings, the sentence below it, and the buttons that use or drop what was written.
-
-    Parameters
-    ----------
-    keep : callable
-        Called with the new settings. It may refuse them with a `SettingsError`.
-    revert : callable
-        Called to show the settings in use again.
-
-    Attributes
-    ----------
-    text : Textarea
-    says : HTML
-    apply, revert : Button
-    """
-
-    def __init__(self, keep: Callable[[TrainingSettings], None], revert: Callable[[], None]) -> None:
-        self._keep, self._revert = keep, revert
-        self._used = ""
-        self._elsewhere = False  # the settings in use were changed behind the text that is not applied yet
-        self.text = Textarea(rows=22, layout={"width": "auto", "margin": "0"})
-        self.text.add_class("sv-code")
-        self.text.tooltip = "Every setting; kept in training.json"
-        self.says = HTML(layout={"margin": "4px 0 0 0", "width": "100%"})
-        self.apply = Button(description="Apply", icon="check", tooltip="Use these settings", layout={"width": "100px"})
-        self.revert = Button(description="Revert", icon="undo", tooltip="Drop what was written here and not applied")
-        self.revert.layout = {"width": "100px"}
-        super().__init__(
-            [self.text, self.says, HBox([self.apply, self.revert], layout={"margin": "4px 0 0 0"})],
-            layout={"width": "100%"},
-        )
-        self.text.observe(lambda _: self._check(), "value")
-        self.apply.on_click(lambda _: self._apply())
-        self.revert.on_click(lambda _: revert())
-
-    def show(self, text: str, drop: bool = False) -> None:
-        """Show what is in use, as it stands in the file; what was written and not applied gives way with ``drop``."""
-        dirty = self.text.value.strip() != self._used
-        before, self._used = self._used, text.strip()
-        if drop or not dirty:
-            self._elsewhere, self.text.value = False, self._used
-        else:
-            self._elsewhere = self._elsewhere or self._used != before
-        self._check()
-
-    def _check(self) -> TrainingSettings | None:
-        """Say below the text whether it can be used."""
-        changed = self.text.value.strip() != self._used
-        self.revert.disabled = not changed
-        try:
-            settings = TrainingSettings.from_json(self.text.value)
-        except SettingsError as error:
-            self._refuse(error)
-            return None
-        self.apply.disabled = not changed
-        said = (_CHANGED if self._elsewhere else _VALID) if changed else _SAME
-        self.says.value = muted(said)
-        return settings
-
-    def _apply(self) -> None:
-        settings = self._check()
-        if settings is not None:
-            try:
-                self._keep(settings)
-            except SvetlanaError as error:
-                self._refuse(error)
-            else:
-                self._revert()
-
-    def _refuse(self, error: SvetlanaError) -> None:
-        self.apply.disabled = True
-        self.says.value = f'<div class="sv-status sv-trouble" role="alert">{html.escape(str(error))}</div>'
-
-
+SUGGESTIONS: Mapping[str, Sequence[str]] = {"architecture": ARCHITECTURES, "preset": PRESET_NAMES}
 FORM, JSON = "Controls", "JSON"
 
 
 class SettingsEditor(VBox):
-    """The settings of a project, to be looked at and changed.
+    """The settings of a project, to view and change as controls or as JSON.
 
     Parameters
     ----------
     project : Project
-    status : Status
-        Shows what goes wrong.
+    status : StatusLine
+        Shows errors that belong to neither view.
 
     Attributes
     ----------
     used : TrainingSettings or None
-        The settings in use; None while ``training.json`` cannot be used.
+        The settings in use; None while ``training.json`` is invalid.
     form : SettingsForm
-    json : SettingsJson
+    json : SettingsJsonEditor
     view : ToggleButtons
-        Which of them is seen.
-    because : HTML
-        Which settings give way to what may count.
-    watch : FileWatch
-        Looks whether ``training.json`` was changed by somebody else.
+        Switches between the two.
+    cue_note : HTML
+        The settings that are overridden because a cue is not allowed.
+    file_watcher : FileWatcher
+        Notices changes of ``training.json``.
     """
 
     def __init__(self, project: Project, status: StatusLine) -> None:
@@ -501,21 +82,21 @@ class SettingsEditor(VBox):
         self._callbacks: list[Callable[[], object]] = []
         self.used: TrainingSettings | None = None
         self.form = SettingsForm(lambda: project.settings, self.keep)
-        self.json = SettingsJsonEditor(self.keep, lambda: self.show(drop=True))
+        self.json = SettingsJsonEditor(self.keep, lambda: self.show(discard_draft=True))
         self.view = ToggleButtons(
             options=[FORM, JSON],
-            tooltips=["A control for each setting", "All settings as text, as they stand in training.json"],
+            tooltips=["The most common settings", "All settings as text, as stored in training.json"],
             style={"button_width": "96px"},
         )
-        self.view.observe(lambda _: self._choose(), "value")
-        self.watch = FileWatcher(project.path / "training.json", guarded(self.show, status))
-        self.because = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
-        super().__init__([self.view, self.because, self.form, self.json], layout={"width": "100%"})
-        self._choose()
+        self.view.observe(lambda _: self._show_view(), "value")
+        self.file_watcher = FileWatcher(project.path / "training.json", catch_errors(self.show, status))
+        self.cue_note = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
+        super().__init__([self.view, self.cue_note, self.form, self.json], layout={"width": "100%"})
+        self._show_view()
         self.show()
 
     def on_change(self, act: Callable[[], object]) -> None:
-        """Call ``act`` when other settings are in use."""
+        """Call ``act`` whenever the settings in use change."""
         self._callbacks.append(act)
 
     def keep(self, settings: TrainingSettings) -> None:
@@ -529,20 +110,23 @@ class SettingsEditor(VBox):
         self._project.settings = settings
         self.show()
 
-    def show(self, drop: bool = False) -> None:
-        """Show what is in use; with ``drop``, also in place of a text that was not applied."""
+    def show(self, discard_draft: bool = False) -> None:
+        """Show the settings in use; with ``discard_draft``, also in place of JSON that was not applied."""
         problem = ""
         try:
             settings = self._project.settings
         except SettingsError as error:
             settings, problem = None, str(error)
-        self.json.show(self._text(), drop)
+        file = self._project.path / "training.json"
+        # The raw text of the file, because an invalid file has no settings and is repaired here.
+        text = file.read_text("utf-8") if file.exists() else self._project.settings.to_json()
+        self.json.show(text, discard_draft)
         changed, self.used = settings != self.used, settings
         if settings is not None:
             self.form.show(settings)
-            words = said(settings)
-            self.because.value, self.because.layout.display = muted(words), None if words else "none"
-        elif problem:  # the text is where it can be mended
+            note = explain_restrictions(settings)
+            self.cue_note.value, self.cue_note.layout.display = muted(note), None if note else "none"
+        elif problem:
             self.view.value = JSON
             self._status.warn(problem)
         if changed:
@@ -550,13 +134,296 @@ class SettingsEditor(VBox):
                 act()
 
     def close(self) -> None:
-        self.watch.close()
+        """Stop watching the file, and remove the editor."""
+        self.file_watcher.close()
         super().close()
 
-    def _text(self) -> str:
-        file = self._project.path / "training.json"
-        return file.read_text("utf-8") if file.exists() else self._project.settings.to_json()
-
-    def _choose(self) -> None:
+    def _show_view(self) -> None:
         for part, name in ((self.form, FORM), (self.json, JSON)):
             part.layout.display = None if self.view.value == name else "none"
+
+
+class SettingsForm(VBox):
+    """Controls for the settings of `CONTROLS`, in groups.
+
+    Parameters
+    ----------
+    current : callable
+        Returns the settings that a change starts from.
+    keep : callable
+        Called with the changed settings. May refuse them with a `SettingsError`.
+
+    Attributes
+    ----------
+    fields : dict of str to SettingField
+        By path, for example ``"patches.size"``.
+    others : HTML
+        The settings that differ from the preset but have no control.
+    message : HTML
+        Why the last change was refused.
+    """
+
+    def __init__(self, current: Callable[[], TrainingSettings], keep: Callable[[TrainingSettings], None]) -> None:
+        self._current, self._keep = current, keep
+        self.others, self.message = (HTML(layout={"margin": "0", "display": "none"}) for _ in range(2))
+        self.fields = {path: SettingField(path, self._change) for paths in CONTROLS.values() for path in paths}
+        groups = VBox(
+            [VBox([heading(title), *(self.fields[path] for path in paths)]) for title, paths in CONTROLS.items()]
+        )
+        groups.add_class("sv-settings")
+        for group in groups.children:
+            group.add_class("sv-group")
+        super().__init__([groups, self.others, self.message], layout={"width": "100%"})
+
+    def show(self, settings: TrainingSettings) -> None:
+        """Show settings, and mark those that differ from their preset."""
+        values = settings.model_dump()
+        preset = TrainingSettings(preset=settings.preset, may_use=settings.may_use).model_dump()
+        changed = {path for path in setting_paths() if _value_at(values, path) != _value_at(preset, path)}
+        for path, field in self.fields.items():
+            field.show(_value_at(values, path))
+            field.mark(changed=path in changed)
+        others = ", ".join(path for path in setting_paths() if path in changed - set(self.fields))
+        self.others.value, self.others.layout.display = muted(f"Also changed: {others}."), None if others else "none"
+        self._show_message("")
+
+    def _change(self, path: str, value: Any) -> None:
+        first, _, second = path.partition(".")
+        try:
+            self._keep(self._current().changed(**{first: {second: value} if second else value}))
+        except SvetlanaError as error:
+            self.fields[path].mark(changed=True, invalid=True)
+            self._show_message(str(error))
+
+    def _show_message(self, problem: str) -> None:
+        self.message.value = error_html(problem)
+        self.message.layout.display = None if problem else "none"
+
+
+def _value_at(values: Mapping[str, Any], path: str) -> Any:
+    for name in path.split("."):
+        values = values[name]
+    return values
+
+
+class SettingField(HBox):
+    """The name of a setting, its explanation as a tooltip, and its control.
+
+    Parameters
+    ----------
+    path : str
+    changed : callable
+        Called with the path and the value that the user entered: plain data, not validated yet.
+
+    Attributes
+    ----------
+    control : ValueWidget
+    """
+
+    def __init__(self, path: str, changed: Callable[[str, Any], None]) -> None:
+        annotation = setting_field(path).annotation
+        self.label = HTML(layout={"width": "112px", "flex": "0 0 auto", "margin": "1px 6px 1px 0"})
+        self.control = _control(annotation, SUGGESTIONS.get(path, ()))
+        self.control.tooltip = explanation(path)
+        self._path, self._optional, self._showing = path, type(None) in get_args(annotation), False
+        super().__init__([self.label, self.control], layout={"align_items": "center", "width": "100%"})
+        self.add_class("sv-setting")
+        self.mark(False)
+        self.control.observe(lambda _: None if self._showing else changed(path, self.value), "value")
+
+    @property
+    def value(self) -> Any:
+        """The value as the settings accept it."""
+        return parse_value(self.control.value, self._optional) if self._is_text else self.control.value
+
+    def show(self, value: Any) -> None:
+        """Show a value, without calling ``changed``."""
+        self._showing = True
+        try:
+            self.control.value = format_value(value) if self._is_text else value
+        finally:
+            self._showing = False
+
+    def mark(self, changed: bool, invalid: bool = False) -> None:
+        """Mark a value that differs from its preset, or that was refused."""
+        css_class, title = "sv-own" if changed else "", html.escape(explanation(self._path))
+        name = html.escape(setting_name(self._path))
+        self.label.value = f'<span class="sv-name {css_class}" title="{title}">{name}</span>'
+        (self.add_class if invalid else self.remove_class)("sv-wrong")
+
+    @property
+    def _is_text(self) -> bool:
+        return type(self.control) is Text  # not isinstance: a Combobox is a Text, but holds its value as it is
+
+
+def _control(annotation: Any, suggestions: Sequence[str]) -> ValueWidget:
+    """Return a control for values of a type; a text field if there is no better one."""
+    layout = {"width": "auto", "flex": "1 1 0", "min_width": "0", "margin": "1px 0"}
+    if annotation is bool:
+        return Checkbox(indent=False, layout=layout)
+    if annotation is int:
+        return IntText(layout=layout)
+    if annotation is float:
+        return FloatText(layout=layout)
+    if get_origin(annotation) is Literal:
+        return Dropdown(options=[(choice_name(choice), choice) for choice in get_args(annotation)], layout=layout)
+    # Text is taken on Enter or when the field loses focus: a value that is half typed is not valid.
+    if annotation is str:
+        return Combobox(options=list(suggestions), ensure_option=False, continuous_update=False, layout=layout)
+    placeholder = "none" if type(None) in get_args(annotation) else ""
+    return Text(placeholder=placeholder, continuous_update=False, layout=layout)
+
+
+def setting_paths(model: type[Settings] = TrainingSettings, prefix: str = "") -> Iterator[str]:
+    """Yield the path of every setting, in the order of the model.
+
+    >>> [path for path in setting_paths() if path.startswith("patches.")][:2]
+    ['patches.size', 'patches.unit']
+    """
+    for name, field in model.model_fields.items():
+        if name in NESTED_SETTINGS:
+            yield from setting_paths(field.annotation, f"{name}.")  # type: ignore[arg-type]
+        else:
+            yield f"{prefix}{name}"
+
+
+def setting_field(path: str) -> FieldInfo:
+    """Return the pydantic field of a setting by its path."""
+    first, _, second = path.partition(".")
+    field = TrainingSettings.model_fields[first]
+    return field.annotation.model_fields[second] if second else field  # type: ignore[union-attr]
+
+
+def setting_name(path: str) -> str:
+    """Return the display name of a setting.
+
+    >>> setting_name("patches.normalize"), setting_name("class_weights")
+    ('Normalize', 'Class weights')
+    """
+    name = setting_field(path).title or path.rpartition(".")[2].replace("_", " ")
+    return name[:1].upper() + name[1:]
+
+
+def explanation(path: str) -> str:
+    """Return the documentation of a setting in one line."""
+    return " ".join((setting_field(path).description or "").split())
+
+
+def choice_name(choice: str) -> str:
+    """Return one of the values of a setting as displayed.
+
+    >>> choice_name("half_turns"), choice_name("cpu")
+    ('half turns', 'CPU')
+    """
+    return {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS"}.get(choice, choice.replace("_", " "))
+
+
+def format_value(value: Any) -> str:
+    """Return a value as text for an input field.
+
+    >>> format_value((50, None)), format_value((48.0, 32)), format_value(None), format_value({"1": 2.0})
+    ('50, none', '48, 32', '', '{"1": 2.0}')
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list | tuple):
+        return ", ".join(format_value(part) or "none" for part in value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else json.dumps(value)
+
+
+def parse_value(text: str, optional: bool) -> Any:
+    """Return the value of an input field: None, numbers separated by commas, JSON, or else the text.
+
+    >>> parse_value("48, 32", False), parse_value("", True), parse_value("auto", False), parse_value("50, none", True)
+    ([48, 32], None, 'auto', [50, None])
+    """
+    text = text.strip()
+    if optional and text.lower() in ("", "none", "null"):
+        return None
+    with_nulls = re.sub(r"(?<=,)\s*none\s*$|^\s*none\s*(?=,)", "null", text, flags=re.IGNORECASE)
+    for candidate in (text, f"[{with_nulls}]"):
+        try:
+            return json.loads(candidate)
+        except json.JSONDecodeError:
+            continue
+    return text
+
+
+_VALID = "Valid. Apply uses these settings."
+_CONFLICT = "Valid. The settings in use have changed: Revert or Apply."
+_IN_USE = "These settings are in use."
+
+
+class SettingsJsonEditor(VBox):
+    """All settings as JSON, validated while typing, with an explanation of each.
+
+    Parameters
+    ----------
+    keep : callable
+        Called with the new settings. May refuse them with a `SettingsError`.
+    revert : callable
+        Called to show the settings in use again.
+
+    Attributes
+    ----------
+    text : Textarea
+    message : HTML
+    apply, revert : Button
+    help : HTML
+        A folded table of all settings with their explanations.
+    """
+
+    def __init__(self, keep: Callable[[TrainingSettings], None], revert: Callable[[], None]) -> None:
+        self._keep, self._revert = keep, revert
+        self._used = ""
+        self._conflict = False  # the settings in use have changed since the draft was started
+        self.text = Textarea(rows=22, layout={"width": "auto", "margin": "0"})
+        self.text.add_class("sv-code")
+        self.text.tooltip = "All settings, as stored in training.json"
+        self.message = HTML(layout={"margin": "4px 0 0 0", "width": "100%"})
+        self.apply = Button(description="Apply", icon="check", tooltip="Use these settings", layout={"width": "100px"})
+        self.revert = Button(description="Revert", icon="undo", tooltip="Discard changes that were not applied")
+        self.revert.layout = {"width": "100px"}
+        table = html_table(["Setting", "Explanation"], [(path, explanation(path)) for path in setting_paths()])
+        self.help = HTML(f'<details><summary>All settings</summary><div class="sv-pairs">{table}</div></details>')
+        buttons = HBox([self.apply, self.revert], layout={"margin": "4px 0 0 0"})
+        super().__init__([self.text, self.message, buttons, self.help], layout={"width": "100%"})
+        self.text.observe(lambda _: self._check(), "value")
+        self.apply.on_click(lambda _: self._apply())
+        self.revert.on_click(lambda _: revert())
+
+    def show(self, text: str, discard_draft: bool = False) -> None:
+        """Show the settings in use, unless there is a draft; with ``discard_draft`` in any case."""
+        edited = self.text.value.strip() != self._used
+        before, self._used = self._used, text.strip()
+        if discard_draft or not edited:
+            self._conflict, self.text.value = False, self._used
+        else:
+            self._conflict = self._conflict or self._used != before
+        self._check()
+
+    def _check(self) -> TrainingSettings | None:
+        """Validate the text, and show the result below it."""
+        edited = self.text.value.strip() != self._used
+        self.revert.disabled = not edited
+        try:
+            settings = TrainingSettings.from_json(self.text.value)
+        except SettingsError as error:
+            self._refuse(error)
+            return None
+        self.apply.disabled = not edited
+        self.message.value = muted((_CONFLICT if self._conflict else _VALID) if edited else _IN_USE)
+        return settings
+
+    def _apply(self) -> None:
+        if (settings := self._check()) is not None:
+            try:
+                self._keep(settings)
+            except SvetlanaError as error:
+                self._refuse(error)
+            else:
+                self._revert()
+
+    def _refuse(self, error: SvetlanaError) -> None:
+        self.apply.disabled = True
+        self.message.value = error_html(str(error))

@@ -21,7 +21,7 @@ import pandas as pd
 
 import svetlana_jupyter as sv
 from svetlana_jupyter.core.display import encode
-from svetlana_jupyter.core.display.selection import Pagination, Wanted, arrange, gather
+from svetlana_jupyter.core.display.selection import GalleryQuery, Pagination, build_gallery_table, filter_and_sort
 from svetlana_jupyter.core.display.thumbnails import THREADS, GridLayout, draw_thumbnail_grid
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache, default_crop_side
 from tests.benchmarks.report import show
@@ -51,8 +51,8 @@ def well(folder: Path) -> sv.Project:
 def page_times(project: sv.Project, order: str, dpr: float) -> list[tuple[float, float]]:
     """Time pages that no album has seen."""
     objects = project.objects("well")
-    table = gather({"well": objects}, {"well": project.probabilities("well")}, project.labels())
-    rows = arrange(table, Wanted(order=order))  # type: ignore[arg-type]
+    table = build_gallery_table({"well": objects}, {"well": project.probabilities("well")}, project.labels())
+    rows = filter_and_sort(table, GalleryQuery(order=order))  # type: ignore[arg-type]
     album, pages = ThumbnailCache(project), Pagination(len(rows), GRID.count)
 
     def draw(number: int) -> None:
@@ -77,8 +77,8 @@ def arranging_times(count: int) -> dict[str, tuple[float, float]]:
     some = pd.MultiIndex.from_product([["well"], range(1, count // 10)], names=["image", "object"])
     labels = pd.DataFrame({"action": "label", "class_id": 1}, index=some)
     tables: list[pd.DataFrame] = []
-    gathering = milliseconds(lambda: tables.append(gather({"well": objects}, {"well": predicted}, labels)))
-    sorting = milliseconds(lambda: arrange(tables[0], Wanted(which="unlabelled", order="uncertain")))
+    gathering = milliseconds(lambda: tables.append(build_gallery_table({"well": objects}, {"well": predicted}, labels)))
+    sorting = milliseconds(lambda: filter_and_sort(tables[0], GalleryQuery(status="unlabeled", order="uncertain")))
     return {"gathered": gathering, "sorted": sorting}
 
 

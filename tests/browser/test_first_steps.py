@@ -141,7 +141,7 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     expect(output.locator("svg").first).to_be_visible()
     assert output.locator("svg").first.inner_html() != drawn, "the curve grows"
     lab.wait_until("project.job is None and project.current_run == '0001'", timeout=600)
-    expect(output).to_contain_text("Random forest on measurements")
+    expect(output).to_contain_text("Random forest on measured features")
     lab.screenshot("training")
     lab.run_cell(cell_of("project.evaluate()"))
     expect(lab.output(cell_of("project.evaluate()"))).to_contain_text("Accuracy")

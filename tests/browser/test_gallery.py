@@ -12,7 +12,7 @@ from tests.browser.test_harness import write_notebook
 
 PROJECT = """\
 import svetlana_jupyter as sv
-from svetlana_jupyter.widgets.gallery import GalleryPanel
+from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 blood = sv.samples.blood_smear()
 project = sv.Project("blood.svetlana", classes=["RBC", "WBC", "platelet"])
 added = project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/masks/{{smear}}.tif")

@@ -1,4 +1,4 @@
-"""The training panel as a person uses it: a question unticked, a stop, a whole training, an earlier run chosen."""
+"""Tests of the training panel in JupyterLab: cues, a stopped and a complete training, settings, an earlier run."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_p
     lab.run_cell(2)
     expect(train).to_be_enabled()
 
-    # What is unticked may not count, and is in the settings at once.
+    # A cleared cue is in the settings at once.
     output.get_by_label("Brightness", exact=True).uncheck()
     lab.wait_until("project.settings.may_use == {'surroundings', 'orientation', 'size'}")
-    output.get_by_text("Advanced: every setting").click()
+    output.get_by_text("Advanced settings").click()
     preset = output.locator(".sv-setting", has_text="Preset").first.locator("input")
     preset.fill("default")
     preset.press("Enter")
@@ -66,7 +66,7 @@ def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_p
     lab.wait_until("project.settings.epochs == 3")
     train.click()
     lab.wait_until("project.job is None and project.current_run == '0002'", timeout=300)
-    expect(output).to_contain_text("Random forest on measurements")
+    expect(output).to_contain_text("Random forest on measured features")
     expect(output.locator(".sv-matrix")).to_contain_text("platelet")
     assert lab.evaluate("project.run().settings['may_use']['brightness']") == "False"
     lab.screenshot("training-panel")

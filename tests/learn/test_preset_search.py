@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from svetlana_jupyter.core.allowed_cues import candidates
+from svetlana_jupyter.core.allowed_cues import candidate_presets
 from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
@@ -113,7 +113,7 @@ def part() -> Part:
 
 def gathered(names: tuple[str, ...] = SOME) -> dict[str, TrainingData]:
     """Discs that only the direction of their stripes tells apart, as some presets see them."""
-    tried = {name: settings for name, settings in candidates(QUICK).items() if name in names}
+    tried = {name: settings for name, settings in candidate_presets(QUICK).items() if name in names}
     *_, several = collect_for_each([part()], list(tried.values()))
     return dict(zip(tried, several, strict=True))
 

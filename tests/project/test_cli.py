@@ -44,7 +44,7 @@ def test_as_a_command_it_predicts_exports_and_reports_on_stderr(folder: Path) ->
     ended = subprocess.run([*command, "--formats", "csv", "parquet"], capture_output=True, text=True)
     assert ended.returncode == 0 and ended.stdout == "", ended.stderr
     assert "8 objects of one are predicted." in ended.stderr and "100%" in ended.stderr
-    assert f"files are written to {out}." in ended.stderr
+    assert f"files to {out}." in ended.stderr
     table = pd.read_csv(folder / "results" / "objects.csv")
     assert len(table) == 16 and table["predicted"].notna().all() and (table["run"] == 2).all()
     assert (folder / "results" / "objects.parquet").exists()
@@ -109,4 +109,4 @@ def test_ctrl_c_is_a_sentence(
 
     monkeypatch.setattr(Project, "predict", interrupt)
     assert main(["predict", str(folder / "cells.svetlana"), "--out", str(folder / "results")]) == 1
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_counts_are_those_of_the_closed_form(more: Project, by: tuple[str, ...])
 
 def test_without_a_test_set_a_sentence_says_how_to_get_one(project: Project) -> None:
     predicted(project)
-    with pytest.raises(ProjectError, match=r"there is none: draw one with project\.draw_test_set"):
+    with pytest.raises(ProjectError, match=r"without a test set\. Draw one with project\.test_set\.draw"):
         project.counts(corrected=True)
 
 
@@ -74,14 +74,16 @@ def test_what_the_test_set_does_not_say_yet_is_said(more: Project) -> None:
 def test_only_what_is_counted_tells_and_too_little_of_it_is_said(more: Project) -> None:
     predicted(more, wrong=2)
     answered(more)
-    with pytest.raises(ProjectError, match="only 0 objects of the test set are among those counted, 20 are needed"):
+    with pytest.raises(
+        ProjectError, match=r"only 0 objects of the test set are among those counted\. Count at least 20"
+    ):
         more.counts(corrected=True, size=(1000, None))
 
 
 def test_a_run_that_guesses_cannot_be_corrected(more: Project) -> None:
     predicted(more, wrong=12)
     answered(more)
-    with pytest.raises(ProjectError, match="predicted alike too often"):
+    with pytest.raises(ProjectError, match="confuses two classes too often"):
         more.counts(corrected=True)
 
 
@@ -90,7 +92,7 @@ def test_a_class_that_the_test_set_lacks_is_named(more: Project) -> None:
     predicted(more)
     answered(more)
     counts = more.counts(corrected=True).set_index("class")
-    assert more.status == "The test set has no object of torn: taken as always recognised."
+    assert more.status == "The test set has no object of torn: assumed to be always recognized."
     assert counts.loc["torn", "corrected"] == 0
 
 
@@ -188,7 +190,7 @@ def test_rows_without_a_partner_are_named_and_lose_no_object(project: Project, d
             "no row of the table of conditions fits .*: it names well B7",
         ),
         (pd.DataFrame({"well": ["A1", "A01"], "dose": [1, 2]}), "two rows for well A01"),
-        (pd.DataFrame({"well": ["A1"], "count": [1]}), "cannot be called 'count'"),
+        (pd.DataFrame({"well": ["A1"], "count": [1]}), "The condition 'count' has the name"),
         (pd.DataFrame({"well": []}), "has no rows"),
         ("nowhere.csv", "nowhere.csv is not there"),
         (3, "should be a CSV file or a DataFrame, got int"),
@@ -231,7 +233,7 @@ def test_the_name_of_an_image_says_all_and_that_of_a_drug_nothing(project: Proje
 
 
 def test_a_size_range_that_is_none_is_refused(project: Project) -> None:
-    with pytest.raises(InputError, match="the least and the most pixels"):
+    with pytest.raises(InputError, match="the smallest and the largest size"):
         project.counts(size=(9, 3))
 
 
@@ -274,11 +276,11 @@ def test_the_counts_of_a_person_are_compared_well_by_well(project: Project) -> N
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        ({"image": [*NAMES], "count": [1, 2, 3]}, "one class at a time; say which with class_name="),
-        ({"image": [*NAMES], "bright": [1, -2, 3]}, "numbers of 0 or more; the column 'bright' has -2"),
+        ({"image": [*NAMES], "count": [1, 2, 3]}, "one class at a time. Pass class_name="),
+        ({"image": [*NAMES], "bright": [1, -2, 3]}, "The column 'bright' contains -2"),
         ({"image": [*NAMES[:2]], "bright": [1, 2]}, "at least three pairs of counts, got 2"),
-        ({"bright": [1, 2]}, "needs a column called like image, plate, well"),
-        ({"image": [*NAMES], "class": ["bright"] * 3, "a": ["x"] * 3}, "needs a column called “count”"),
+        ({"bright": [1, 2]}, "has no column named like image, plate, well"),
+        ({"image": [*NAMES], "class": ["bright"] * 3, "a": ["x"] * 3}, "has no column “count”"),
     ],
 )
 def test_counts_that_cannot_be_compared_are_refused_in_a_sentence(project: Project, table: dict, sentence: str) -> None:

@@ -81,34 +81,34 @@ def test_the_report_in_a_few_lines(project: Project) -> None:
     assert lines[0].startswith("Run 0001, cross-validation. Accuracy ") and len(lines) == 7
     assert "recall" in lines[2] and lines[2].lstrip().startswith("dim")
     assert lines[4] == "Intervals are over 6 groups (plate, well)."
-    assert "temperature" in lines[5] and "exact ones would show" in lines[5]
-    assert lines[6] == "Set aside and not scored: 2 as ambiguous, 1 as bad."
+    assert "temperature" in lines[5] and "perfect calibration would show" in lines[5]
+    assert lines[6] == "Flagged and not scored: 2 as ambiguous, 1 as bad_segmentation."
 
 
 def test_a_run_that_learned_from_other_annotations_says_so(project: Project) -> None:
     run_of(project, {"network": held_out()})
     assert not project.evaluate().outdated
     project.annotate("P1_A1", 1, "dim")
-    assert project.evaluate().outdated and "other annotations now" in str(project.evaluate())
+    assert project.evaluate().outdated and "annotations have changed" in str(project.evaluate())
 
 
 def test_one_group_is_scored_over_its_objects_and_says_so(project: Project) -> None:
     run_of(project, {"network": held_out(wells=3).assign(group="all")})
-    assert "over 240 single objects, since all are of one group" in str(project.evaluate())
+    assert "over 240 single objects. All objects are from one group" in str(project.evaluate())
 
 
 def test_regions_and_grouping_columns_are_called_what_they_are(project: Project) -> None:
     table = held_out(wells=4)
     run_of(project, {"network": table.assign(image="P1_A1", group=table["image"])})
-    assert project.evaluate().over == "4 regions of one image"
+    assert project.evaluate().interval_unit == "4 regions of one image"
     run_of(project, {"network": table.assign(image=table["image"].replace({"P1_A0": "P1_A2"}))})
-    assert project.evaluate().over == "4 groups (plate, well)"
+    assert project.evaluate().interval_unit == "4 groups (plate, well)"
 
 
 def test_a_run_that_is_not_scored_gives_a_sentence_in_every_form(project: Project) -> None:
     run = run_of(project, {}, note="Not known yet: a score needs at least 5 annotated objects of each class.")
     report = project.evaluate()
-    assert report.source == "not known yet" and report.network is None and run.note in str(report)
+    assert report.source == "no estimate yet" and report.network is None and run.note in str(report)
     assert "needs at least 5" in report._repr_html_() and json.loads(report.to_json())["network"] is None
 
 
@@ -165,7 +165,7 @@ def test_merged_classes_are_scored_as_one(project: Project) -> None:
 
 def test_images_without_grouping_columns_are_called_images(project: Project) -> None:
     run_of(project, {"network": held_out().assign(image=lambda table: "other " + table["image"])})
-    assert project.evaluate().over == "6 images"
+    assert project.evaluate().interval_unit == "6 images"
 
 
 def test_an_image_that_looks_unlike_those_annotated_is_told_of(project: Project) -> None:
@@ -180,7 +180,7 @@ def test_an_image_that_looks_unlike_those_annotated_is_told_of(project: Project)
     project.predict([*KNOWN, "new"])
     assert "unlike" not in project.status
     project.predict(["odd"])
-    assert "An image looks unlike those annotated: odd (" in project.status
+    assert "1 image looks unlike those annotated: odd (" in project.status
     table = project.compare_images()
     assert table["warn"].to_dict() == {**dict.fromkeys([*KNOWN, "new"], False), "odd": True}
     assert project.compare_images(["odd"]).equals(table.loc[["odd"]])
@@ -205,7 +205,7 @@ def test_the_latest_run_comes_first_with_its_score(project: Project) -> None:
         known.network.accuracy.high,
     )
     assert row["forest"] == known.forest.accuracy.value and row["balanced"] == known.network.balanced_accuracy.value
-    assert pd.isna(table.loc["0002", "accuracy"]) and table.loc["0002", "source"] == "not known yet"
+    assert pd.isna(table.loc["0002", "accuracy"]) and table.loc["0002", "source"] == "no estimate yet"
     assert str(table["finished"].dt.tz) == "UTC"
 
 

@@ -25,7 +25,7 @@ LONGEST = 0.03  # seconds that a run lives after its first acknowledgement
 # One process imports everything; each labelling run is a fork of it, killed like a kernel and started again at once.
 FORKS = """
 import json, os, sys
-from svetlana_jupyter.project.dataset import Dataset
+from svetlana_jupyter.project.project import Dataset
 
 def label(path, seed):
     import numpy as np

@@ -120,9 +120,9 @@ def test_ctrl_c_keeps_what_is_measured(project: Project, monkeypatch, seen: Coun
         project.measure()
     assert project.job is None
     monkeypatch.undo()
-    assert len(project.pair("P1_A2").feature_cache.recall("shape")) == 12
+    assert len(project.pair("P1_A2").feature_cache.get_features("shape")) == 12
     project.measure()
-    assert len(project.pair("P2_A1").feature_cache.recall("shape")) == 12
+    assert len(project.pair("P2_A1").feature_cache.get_features("shape")) == 12
 
 
 def test_known_measurements_need_no_job(project: Project, monkeypatch) -> None:
@@ -151,11 +151,11 @@ def test_a_broken_file_is_measured_again(project: Project, wells: Path) -> None:
 def test_two_kernels_keep_what_each_of_them_measured(tmp_path: Path) -> None:
     first, second = (DiskFeatureCache(tmp_path / "one", True, lambda: "same") for _ in range(2))
     rows = pd.DataFrame({"area": np.float32([1, 2, 3])}, pd.Index([5, 6, 7], name="object"))
-    assert first.recall("shape").empty and second.recall("shape").empty
-    first.keep("shape", rows.iloc[:2])
-    second.keep("shape", rows.iloc[1:])
-    pd.testing.assert_frame_equal(DiskFeatureCache(tmp_path / "one", True, lambda: "same").recall("shape"), rows)
-    assert DiskFeatureCache(tmp_path / "one", True, lambda: "other").recall("shape").empty
+    assert first.get_features("shape").empty and second.get_features("shape").empty
+    first.add_features("shape", rows.iloc[:2])
+    second.add_features("shape", rows.iloc[1:])
+    pd.testing.assert_frame_equal(DiskFeatureCache(tmp_path / "one", True, lambda: "same").get_features("shape"), rows)
+    assert DiskFeatureCache(tmp_path / "one", True, lambda: "other").get_features("shape").empty
 
 
 def test_a_full_disk_keeps_nobody_from_measuring(project: Project, monkeypatch) -> None:
@@ -163,5 +163,7 @@ def test_a_full_disk_keeps_nobody_from_measuring(project: Project, monkeypatch) 
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
-    project.pair("P1_A1").feature_cache.keep("shape", pd.DataFrame({"area": [1.0]}, pd.Index([1], name="object")))
-    assert len(project.pair("P1_A1").feature_cache.recall("shape")) == 1
+    project.pair("P1_A1").feature_cache.add_features(
+        "shape", pd.DataFrame({"area": [1.0]}, pd.Index([1], name="object"))
+    )
+    assert len(project.pair("P1_A1").feature_cache.get_features("shape")) == 1

@@ -14,7 +14,7 @@ from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
-from tests.project.test_project import classes_of
+from tests.project.test_importers import classes_of
 
 
 def ring(y0: float, x0: float, y1: float, x1: float) -> list[list[float]]:

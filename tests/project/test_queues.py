@@ -40,9 +40,9 @@ def test_images_come_in_turn(project: Project) -> None:
 
 
 def test_a_queue_of_near_objects_needs_to_know_near_to_which(project: Project) -> None:
-    with pytest.raises(InputError, match="begins at one"):
+    with pytest.raises(InputError, match="belong together"):
         project.queue("near")
-    with pytest.raises(InputError, match="begins at one"):
+    with pytest.raises(InputError, match="belong together"):
         project.queue("random", near=("P1_A1", 6))
 
 
@@ -58,12 +58,12 @@ def test_a_queue_goes_on_with_the_objects_of_a_new_mask(project: Project) -> Non
 def test_looking_ahead_changes_nothing_of_what_comes_and_passes_over_what_was_labelled_meanwhile(project):
     whole = ids(project.queue())
     queue = project.queue()
-    assert [candidate.id for candidate in queue.ahead(3)] == whole[:3]
+    assert [candidate.id for candidate in queue.peek(3)] == whole[:3]
     assert queue.next().id == whole[0]
-    assert [candidate.id for candidate in queue.ahead(3)] == whole[1:4]
+    assert [candidate.id for candidate in queue.peek(3)] == whole[1:4]
     project.annotate(*whole[1], project.classes.names[0])
     assert queue.next().id == whole[2]
     queue.previous()
-    assert queue.ahead(2)[0].id == whole[2]
+    assert queue.peek(2)[0].id == whole[2]
     assert ids(queue)[1:] == whole[3:]
-    assert queue.ahead(2) == []
+    assert queue.peek(2) == []

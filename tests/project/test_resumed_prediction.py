@@ -158,16 +158,16 @@ def test_stop_keeps_the_parts_that_are_done(trained, cut):
 
 FORKS = """
 import json, os, sys
-from svetlana_jupyter.core import blocks
-from svetlana_jupyter.core.formats import stored
-from svetlana_jupyter.learn import predict
-from svetlana_jupyter.learn.network import Network
+from svetlana_jupyter.core.io import chunks as blocks
+from svetlana_jupyter.core.io import sources as stored
+from svetlana_jupyter.learn import inference as predict
+from svetlana_jupyter.learn.classifier import NetworkClassifier as Network
 from svetlana_jupyter.project.project import Project
 
 path, small = json.loads(sys.stdin.readline())
 stored.BLOCK_PIXELS = small["pixels"]
 blocks.SIDES[2] = tuple(small["sides"])
-predict.PART["network", 2], predict.BATCH[2] = small["least"], 2
+predict.PART["network", 2], predict.BATCH_SIZES[2] = small["least"], 2
 original = Network.cut
 
 def counting(self, pair, objects):

@@ -13,7 +13,7 @@ from skimage.measure import label
 
 from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.project.project import Project
-from tests.project.test_project import classes_of
+from tests.project.test_importers import classes_of
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:

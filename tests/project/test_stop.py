@@ -53,7 +53,7 @@ def test_a_network_is_kept_without_a_score_and_nothing_more_is_computed(
     monkeypatch.setattr(TrainingTask, "measured", measured)
     stop_in(annotated, stage)
     assert annotated.current_run == "0001" and annotated.run().stopped == (stage == "training")
-    assert annotated.evaluate().source == "not known yet" and "Stopped before the score" in annotated.run().note
+    assert annotated.evaluate().source == "no estimate yet" and "Stopped before the score" in annotated.run().note
     annotated.predict(["P1_A1"])
 
 

@@ -153,7 +153,7 @@ def test_a_run_is_scored_on_the_test_set_once_it_is_annotated(project: Project) 
     assert early.source == "cross-validation" and "20 of its 24 objects are annotated; 19 are" in early.text
     answered(project)
     report = project.evaluate()
-    assert report.source == "blind test set" and report.forest is None
+    assert report.source == "test set" and report.forest is None
     said = [truth(label) for _, label in project.test_objects]
     guess = project.predictions().loc[[*project.test_objects], "predicted"]
     assert report.network.accuracy.value == pytest.approx(accuracy_score(said, guess)) == pytest.approx(21 / 24)
@@ -168,11 +168,7 @@ def test_what_is_set_aside_counts_as_looked_at_and_is_reported(project: Project)
     answered(project)
     project.mark_each(project.test_objects[:2], "bad_segmentation")
     report = project.evaluate()
-    assert (
-        report.source == "blind test set"
-        and report.network.accuracy.n == 22
-        and report.left_out["bad_segmentation"] == 2
-    )
+    assert report.source == "test set" and report.network.accuracy.n == 22 and report.left_out["bad_segmentation"] == 2
 
 
 def test_objects_count_for_as_many_as_they_stand_for(project: Project) -> None:

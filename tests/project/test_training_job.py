@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from svetlana_jupyter.core import allowed_cues as candidates
+from svetlana_jupyter.core import allowed_cues
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, ProjectError
 from svetlana_jupyter.learn import preset_search as planning
@@ -77,7 +77,7 @@ def naive(project: Project, border: bool, low: float, high: float) -> tuple[set,
 def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: bool, size) -> None:
     low, high = size or (None, None)
     left, at_border, other = naive(uneven, border, low or 0, high or np.inf)
-    labels, says = select_training_objects(uneven, border, size)
+    labels, says = select_training_objects(uneven.training_labels(), uneven.objects, border, size)
     assert set(labels.index) == left and len(labels) == len(left) and at_border + other
     assert (f"{at_border} at the border" in says) == (at_border > 0)
     assert (f"{other} by their size" in says) == (other > 0)
@@ -87,7 +87,7 @@ def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: b
 
 def test_without_a_limit_all_are_examples(uneven: Project) -> None:
     for size in (None, (None, None)):
-        labels, says = select_training_objects(uneven, False, size)
+        labels, says = select_training_objects(uneven.training_labels(), uneven.objects, False, size)
         assert len(labels) == 24 and says == ""
 
 
@@ -310,14 +310,14 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
     project = annotate(striped(tmp_path), range(1, 25))
     run = project.train(epochs=epochs, steps=1)
     assert asked == ([(24, 1, {True})] if left_out else [])
-    usual = set(candidates.candidates(project.settings))
+    usual = set(allowed_cues.candidate_presets(project.settings))
     assert usual > left_out
     assert set(run.tried().index) == cut[0] == usual - left_out
     assert f"was chosen of {len(usual - left_out)} by 24" in run.choice
 
 
 def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "forest"))
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "forest"))
     project.settings = TrainingSettings(epochs=1, steps=1, depth=1, width=1, folds=2, trees=10, threads=1)
     for name in ("P1_A1", "P1_A2"):
         project.annotate(name, [1, 3, 5, 7], "dim")
@@ -366,7 +366,7 @@ def test_a_stop_in_the_final_training_keeps_what_there_is_and_what_was_tried(
     stop_in(project, "training")
     run = project.run("0001")
     assert run.stopped and not run.tried().empty
-    assert project.evaluate().source == "not known yet" and "Stopped before the score" in run.note
+    assert project.evaluate().source == "no estimate yet" and "Stopped before the score" in run.note
     monkeypatch.setattr(searching, "_searched", no_search)
     assert project.train().settings["preset"] == run.settings["preset"]
 

@@ -128,7 +128,7 @@ def test_a_run_can_be_used_before_its_score_is_known(project: Project) -> None:
 
     project.observe(look, "predictions_version")
     project.train(**QUICK, predict=True)
-    assert seen[0] == (False, "not known yet") and seen[-1] == (True, "not known yet")
+    assert seen[0] == (False, "no estimate yet") and seen[-1] == (True, "no estimate yet")
     assert project.evaluate().source == "cross-validation"
     assert read_runs(project.path / "runs")["0001"] == project.run(), "what is on disk knows the score too"
 
@@ -158,7 +158,7 @@ def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
     project.stop()
     project._jobs.wait(30)
     assert project.current_run == "0001" and 2 <= len(project.run().history) < 100_000
-    assert project.evaluate().source == "not known yet" and "stopped" in project.evaluate().text
+    assert project.evaluate().source == "no estimate yet" and "stopped" in project.evaluate().text
     project.predict(["P1_A1"])
     assert project.predictions(["P1_A1"])["predicted"].notna().all()
 
@@ -226,7 +226,7 @@ def test_too_few_annotations_give_a_sentence_instead_of_a_number(project: Projec
     annotated(project, 2)
     project.train(**QUICK)
     report = project.evaluate()
-    assert report.network is None and report.source == "not known yet" and "annotat" in report.text
+    assert report.network is None and report.source == "no estimate yet" and "annotat" in report.text
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "nothing is annotated yet"), (1, "only dim has some")])

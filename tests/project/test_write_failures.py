@@ -75,7 +75,7 @@ def test_objects_are_found_on_a_full_disk_too(project: Project, monkeypatch: pyt
 
 OTHER = """
 import sys
-from svetlana_jupyter.project.dataset import Dataset
+from svetlana_jupyter.project.project import Dataset
 project = Dataset(sys.argv[1], annotator="ann")
 project.annotate("P1_A1", [7, 8], "bright")
 print("open", flush=True)

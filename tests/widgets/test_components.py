@@ -10,8 +10,8 @@ from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.runs import Run
-from svetlana_jupyter.widgets.components import ClassButtons, JobProgress, StatusLine, format_duration, table
-from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.components import ClassButtons, JobProgress, StatusLine, format_duration, html_table
+from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.run_views import RunTable, curves
 
 NASTY = "<script>alert('x')</script> \"quoted\" & 🧬"
@@ -52,17 +52,17 @@ def test_picking_a_colour_recolours_the_class(rows):
     assert rows.asked == [("resting", "#0000ff")]
 
 
-def test_no_text_becomes_markup(rows, monkeypatch):
+def test_no_text_becomes_markup(rows):
     classes = ClassScheme().adding([NASTY])
     settings = {"preset": "default", "architecture": NASTY}
     run = Run("0001", "2026-01-01T00:00:00+00:00", settings, {}, {}, "", [], 1.0, stopped=False, note="")
     unscored = SimpleNamespace(network=None, forest=None)
-    monkeypatch.setattr("svetlana_jupyter.widgets.run_views.scored", lambda project, run: unscored)
-    status, runs = StatusLine(), RunTable(SimpleNamespace(runs=[run], current_run="0001"), choose=lambda name: None)
+    project = SimpleNamespace(runs=[run], current_run="0001", score_run=lambda run: unscored)
+    status, runs = StatusLine(), RunTable(project, choose=lambda name: None)
     status.warn(NASTY)
     runs.show()
     rows.show(classes, {})
-    shown = status.value + table([NASTY], [[NASTY], [next(iter(classes))]]) + runs.children[1].children[1].value
+    shown = status.value + html_table([NASTY], [[NASTY], [next(iter(classes))]]) + runs.children[1].children[1].value
     assert "<script" not in shown
     assert shown.count("&lt;script&gt;") == 5
     assert "🧬" in shown
@@ -75,7 +75,7 @@ def test_an_expected_error_is_shown_as_its_sentence():
     def refuse():
         raise InputError("masks must be integers.")
 
-    guarded(refuse, status)()
+    catch_errors(refuse, status)()
     assert status.text == "masks must be integers."
     assert "sv-trouble" in status.value
 
@@ -86,7 +86,7 @@ def test_an_unexpected_error_is_shown_and_logged_with_its_traceback(caplog):
     def fail():
         return 1 / 0
 
-    guarded(fail, status)()
+    catch_errors(fail, status)()
     assert status.text.startswith("Something went wrong: ")
     assert "division by zero" in status.text
     assert "ZeroDivisionError" in caplog.text

@@ -167,10 +167,10 @@ def test_a_disk_that_is_full_takes_no_key_and_loses_none(panel, project, monkeyp
     assert Project(project.path).class_counts().to_dict() == {"bright": 1, "dark": 1}
 
 
-HIDDEN_SETTINGS = """
+OTHER_KERNEL = """
 import sys
-from svetlana_jupyter.project.dataset import Dataset
-project = Dataset(sys.argv[1], annotator="ann")
+from svetlana_jupyter.project.project import Project
+project = Project(sys.argv[1], annotator="ann")
 project.annotate("left", 7, "bright")
 print("open", flush=True)
 sys.stdin.read()
@@ -180,7 +180,7 @@ sys.stdin.read()
 @pytest.fixture
 def elsewhere(project):
     """Another kernel that annotates as ann."""
-    command = [sys.executable, "-c", HIDDEN_SETTINGS, str(project.path)]
+    command = [sys.executable, "-c", OTHER_KERNEL, str(project.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "open\n"
         yield process

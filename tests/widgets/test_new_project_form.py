@@ -170,7 +170,7 @@ def test_only_the_answer_to_the_last_question_is_shown():
         while not shown:
             await asyncio.sleep(0)
         latest.ask("gone")
-        latest.drop()
+        latest.cancel()
         latest.ask("last")
         while len(shown) < 2:
             await asyncio.sleep(0)

@@ -123,7 +123,7 @@ def test_retraining_counts_the_correction_in(panel, trained, finish):
 
 def test_every_format_has_a_box_in_words(panel):
     assert list(panel.export_form.formats) == list(FORMATS)
-    assert all(box.description == FORMATS[name].words for name, box in panel.export_form.formats.items())
+    assert all(box.description == FORMATS[name].title for name, box in panel.export_form.formats.items())
     assert [name for name, box in panel.export_form.formats.items() if box.value] == ["csv"]
 
 
@@ -151,7 +151,7 @@ def test_exporting_nothing_is_refused_with_a_sentence(panel):
 def test_a_folder_of_the_project_is_refused_where_the_button_is(panel, trained):
     panel.export_form.folder.value = str(trained.path)
     panel.export_form.export.click()
-    assert "export to a folder of its own" in panel.export_form.said.text and trained.job is None
+    assert "Export to a folder of its own" in panel.export_form.said.text and trained.job is None
 
 
 def test_an_export_that_fails_says_why_and_the_next_one_works(panel, trained, finish, tmp_path: Path, monkeypatch):

@@ -396,7 +396,7 @@ def test_a_click_elsewhere_and_the_wheel_close_the_menu(panel):
     assert not panel.menu.is_open
 
 
-@pytest.mark.parametrize("object", [1, 6, 19, 24])
+@pytest.mark.parametrize("label", [1, 6, 19, 24])
 def test_the_menu_stays_inside_the_picture(panel, label):
     right_click(panel.viewer, *middle(label))
     height, width = panel.viewer.view.size

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Pace
+from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Throttle
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
 
@@ -68,7 +68,7 @@ def test_what_the_screen_waits_for_comes_before_what_it_may_show_next():
 
     async def scenario(loader, until, on_loaded, errors):
         loader.load_visible([Part("first", loaded, gate), Part("second", loaded, gate)])
-        loader.expect([Part("next", loaded)])
+        loader.load_ahead([Part("next", loaded)])
         loader.load_visible([Part("third", loaded), Part("fourth", loaded), Part("fifth", loaded)])
         gate.set()
         await until(lambda: len(on_loaded) == 3)
@@ -114,7 +114,7 @@ def test_without_a_loop_nothing_is_read_behind_ones_back():
     loaded = []
     loader = BackgroundLoader(lambda: None, lambda error: None)
     loader.load_visible([Part("a", loaded)])
-    loader.expect([Part("b", loaded)])
+    loader.load_ahead([Part("b", loaded)])
     loader.close()
     assert loaded == []
 
@@ -213,14 +213,14 @@ def loop():
 
 def test_without_a_loop_everything_happens_at_once():
     drawn = []
-    Pace(lambda: drawn.append("drawn")).request()
+    Throttle(lambda: drawn.append("drawn")).request()
     Debounce(lambda: drawn.append("rested")).restart()
     assert drawn == ["drawn", "rested"]
 
 
 def test_many_requests_make_one_draw(loop):
     drawn = []
-    pace = Pace(lambda: drawn.append(loop.time()))
+    pace = Throttle(lambda: drawn.append(loop.time()))
 
     async def ask():
         for _ in range(100):
@@ -240,7 +240,7 @@ def test_the_next_draw_begins_a_rest_after_the_end_of_the_last(loop):
         loop.now += 0.2
         spans.append((start, loop.time()))
 
-    pace = Pace(slow, rest=0.05)
+    pace = Throttle(slow, interval=0.05)
 
     async def move():
         for _ in range(60):
@@ -254,7 +254,7 @@ def test_the_next_draw_begins_a_rest_after_the_end_of_the_last(loop):
 
 def test_the_last_request_is_always_drawn(loop):
     state, drawn = {"at": 0}, []
-    pace = Pace(lambda: drawn.append(state["at"]))
+    pace = Throttle(lambda: drawn.append(state["at"]))
 
     async def move():
         for state["at"] in range(20):
@@ -274,7 +274,7 @@ def test_a_draw_that_fails_does_not_stop_the_next(loop):
         if len(drawn) == 1:
             raise ValueError("no")
 
-    pace = Pace(draw)
+    pace = Throttle(draw)
     loop.set_exception_handler(lambda *_: None)
 
     async def ask():
@@ -289,7 +289,7 @@ def test_a_draw_that_fails_does_not_stop_the_next(loop):
 
 def test_a_request_left_in_a_loop_that_ended_does_not_block_the_next_loop(loop):
     drawn = []
-    pace = Pace(lambda: drawn.append(True))
+    pace = Throttle(lambda: drawn.append(True))
 
     async def ask(wait):
         pace.request()

@@ -1,7 +1,4 @@
-"""The four questions: ticked boxes, cards with pictures, and settings that follow.
-
-The training panel: a training on a thread, its curves and scores, the runs, and what each state shows.
-"""
+"""Tests of the training panel: cue checkboxes, training in the background, curves, scores, runs and preview."""
 
 from __future__ import annotations
 
@@ -13,8 +10,9 @@ from dataclasses import replace
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import tifffile
 
-from svetlana_jupyter.core import allowed_cues as candidates
+from svetlana_jupyter.core import allowed_cues
 from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, TrainingSettings
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.training_panel import (
@@ -22,8 +20,8 @@ from svetlana_jupyter.widgets.training_panel import (
     ExampleObject,
     TrainingPanel,
     builtin_example,
+    cue_images,
     find_example,
-    pictures,
 )
 from tests.widgets.conftest import squares
 
@@ -32,7 +30,7 @@ ALL = frozenset({"surroundings", "brightness", "orientation", "size"})
 
 @pytest.fixture
 def example():
-    """A ramp of grey on a ground of another one, in the middle of the picture."""
+    """A gray ramp on a uniform background, in the middle of the picture."""
     pixels = np.full((84, 84, 3), 40, np.uint8)
     own = np.zeros((84, 84), bool)
     own[30:50, 36:60] = True
@@ -40,101 +38,99 @@ def example():
     return ExampleObject(pixels, own)
 
 
-def decoded(data: bytes) -> np.ndarray:
+def decode(data: bytes) -> np.ndarray:
     return iio.imread(data, mode="RGB").astype(int)
 
 
-def test_the_four_are_the_evidence_of_the_settings_and_ticked_at_first(project):
+def test_all_cues_are_allowed_at_first(project):
     panel = TrainingPanel(project)
-    assert {question[0] for question in CUE_TEXTS} == ALL == TrainingSettings().may_use
-    assert panel.questions.checked == ALL
+    assert {name for name, *_ in CUE_TEXTS} == ALL == TrainingSettings().may_use
+    assert panel.cues.checked == ALL
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_unticking_one_takes_it_out_of_the_settings_and_ticking_brings_it_back(project, name):
+def test_clearing_a_box_excludes_the_cue_and_checking_allows_it_again(project, name):
     panel = TrainingPanel(project)
-    panel.questions.questions[name].checkbox.value = False
+    panel.cues.boxes[name].checkbox.value = False
     assert project.settings.may_use == ALL - {name}
-    assert f"Because {name} may not count" in panel.settings.because.value
-    panel.questions.questions[name].checkbox.value = True
-    assert project.settings == TrainingSettings() and panel.settings.because.value == panel.settings.because.value
-    assert panel.settings.because.layout.display == "none"
+    assert f"Because {name} may not count" in panel.settings.cue_note.value
+    panel.cues.boxes[name].checkbox.value = True
+    assert project.settings == TrainingSettings()
+    assert panel.settings.cue_note.layout.display == "none"
 
 
-def test_the_boxes_follow_json_another_panel_and_the_file(project):
+def test_boxes_follow_the_json_editor_and_another_panel(project):
     panel, other = TrainingPanel(project), TrainingPanel(project)
     panel.settings.json.text.value = TrainingSettings(may_use=["size", "orientation"]).to_json()
     panel.settings.json.apply.click()
-    assert panel.questions.checked == {"size", "orientation"}
-    other.settings.watch.look()
-    assert other.questions.checked == {"size", "orientation"}
+    assert panel.cues.checked == {"size", "orientation"}
+    other.settings.file_watcher.check()
+    assert other.cues.checked == {"size", "orientation"}
 
 
-def test_a_box_that_cannot_be_kept_is_as_it_was(project, monkeypatch):
+def test_a_box_is_restored_if_the_settings_cannot_be_saved(project, monkeypatch):
     panel = TrainingPanel(project)
 
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("svetlana_jupyter.project.storage.os.replace", no_room)
-    panel.questions.questions["size"].checkbox.value = False
+    panel.cues.boxes["size"].checkbox.value = False
     assert "No space left" in panel.status.text
-    assert panel.questions.checked == ALL
+    assert panel.cues.checked == ALL
 
 
-def test_each_card_explains_with_pictures_of_an_object_of_the_project(annotated):
+def test_each_card_shows_pictures_of_an_object_of_the_project(annotated):
     panel = TrainingPanel(annotated)
-    for name, question in panel.questions.questions.items():
-        card = question.card.value
+    for name, box in panel.cues.boxes.items():
+        card = box.card.value
         assert card.count("<img") == {"surroundings": 2}.get(name, 4)
-        data = [base64.b64decode(found) for found in re.findall(r"base64,([^\"]+)", card)]
-        assert data[0] == pictures(find_example(annotated), name)[0]
-        assert "<b>Unticked</b>" in card and question.checkbox.tooltip in card
+        data = [base64.b64decode(text) for text in re.findall(r"base64,([^\"]+)", card)]
+        assert data[0] == cue_images(find_example(annotated), name)[0]
+        assert "<b>If cleared</b>" in card and box.checkbox.tooltip in card
 
 
-def test_without_surroundings_only_the_object_is_left(example):
-    before, (after,) = map_pictures(example, "surroundings")
+def test_surroundings_card_shows_the_object_alone(example):
+    before, (after,) = decode_images(example, "surroundings")
     assert (after[30:50, 36:60] == before[30:50, 36:60]).all()
     outside = np.ones((84, 84), bool)
     outside[30:50, 36:60] = False
     assert (after[outside] == 128).all()
 
 
-def test_without_brightness_dark_and_bright_are_the_same(example):
-    _, after = map_pictures(example, "brightness")
+def test_brightness_card_shows_dark_and_bright_gray_images(example):
+    _, after = decode_images(example, "brightness")
     means = [picture[30:50, 36:60].mean() for picture in after]
     assert means[0] < means[1] - 20 < means[2] - 40
-    assert all((picture == picture[..., :1]).all() for picture in after), "colour is brightness too"
+    assert all((picture == picture[..., :1]).all() for picture in after), "color is brightness per channel"
 
 
-def test_without_orientation_turned_and_mirrored_are_the_same(example):
-    before, after = map_pictures(example, "orientation")
+def test_orientation_card_shows_rotated_and_mirrored_images(example):
+    before, after = decode_images(example, "orientation")
     assert (after[-1] == before[:, ::-1]).all()
     assert not any((picture == before).all() for picture in after)
 
 
-def test_without_size_small_and_large_are_the_same(example):
-    before, after = map_pictures(example, "size")
+def test_size_card_shows_small_and_large_images(example):
+    before, after = decode_images(example, "size")
     sizes = [(picture[..., 0] > 90).sum() for picture in after]
     assert (after[1] == before).all() and sizes[0] < 0.5 * sizes[1] and sizes[2] > 2 * sizes[1]
 
 
-def map_pictures(example: ExampleObject, name: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    before, after = pictures(example, name)
-    return decoded(before), [decoded(one) for one in after]
+def decode_images(example: ExampleObject, name: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    before, after = cue_images(example, name)
+    return decode(before), [decode(image) for image in after]
 
 
-def test_an_object_that_comes_with_the_package_stands_in_where_there_is_none(empty, project):
-    stands_in = builtin_example().pixels
-    assert (find_example(empty).pixels == stands_in).all()
-    assert (find_example(project).pixels == stands_in).all(), "nothing is looked for only for a card"
+def test_a_sample_object_is_shown_while_the_project_has_none(empty, project):
+    sample = builtin_example().pixels
+    assert (find_example(empty).pixels == sample).all()
+    assert (find_example(project).pixels == sample).all(), "an explanation does not index images"
     project.objects("left")
-    assert find_example(project).pixels.shape != stands_in.shape or (find_example(project).pixels != stands_in).any()
+    assert find_example(project).pixels.shape != sample.shape or (find_example(project).pixels != sample).any()
 
 
-def test_a_card_draws_all_the_same_when_an_image_is_gone(tmp_path, empty):
-    import tifffile
-
+def test_cards_are_drawn_although_an_image_is_missing(tmp_path, empty):
     image, mask = squares(0)
     tifffile.imwrite(tmp_path / "a.tif", image)
     tifffile.imwrite(tmp_path / "m.tif", mask)
@@ -144,17 +140,17 @@ def test_a_card_draws_all_the_same_when_an_image_is_gone(tmp_path, empty):
     (tmp_path / "a.tif").unlink()
     again = type(empty)(empty.path)
     panel = TrainingPanel(again)
-    assert "<img" in panel.questions.questions["size"].card.value
+    assert "<img" in panel.cues.boxes["size"].card.value
 
 
 @pytest.fixture
 def quick(annotated):
-    """A project with annotations and settings that train in no time."""
+    """A project with annotations and settings that train fast."""
     annotated.settings = annotated.settings.changed(preset="default", epochs=3, trees=20)
     return annotated
 
 
-def test_what_is_missing_is_said_and_train_waits_for_it(project):
+def test_train_is_disabled_until_two_classes_are_annotated(project):
     panel = TrainingPanel(project)
     assert panel.train.disabled
     assert project.readiness() in panel.readiness.value
@@ -165,14 +161,14 @@ def test_what_is_missing_is_said_and_train_waits_for_it(project):
     assert project.readiness() == ""
 
 
-def test_before_the_first_training_it_says_so_and_shows_no_empty_curves(annotated):
+def test_no_curves_are_shown_before_the_first_training(annotated):
     panel = TrainingPanel(annotated)
-    assert "Nothing is trained yet" in panel.result.cards.value
+    assert "No classifier yet" in panel.result.cards.value
     assert panel.curves.layout.display == "none" and panel.result.tables.value == ""
-    assert "There are none yet" in panel.runs.children[0].value
+    assert "No runs yet" in panel.runs.children[0].value
 
 
-def test_train_runs_on_a_thread_and_ends_with_curve_scores_and_a_run(quick, finish):
+def test_train_runs_on_a_thread_and_adds_curves_scores_and_a_run(quick, finish):
     panel = TrainingPanel(quick)
     panel.train.click()
     assert panel.train.disabled
@@ -183,24 +179,24 @@ def test_train_runs_on_a_thread_and_ends_with_curve_scores_and_a_run(quick, fini
     report = quick.evaluate()
     for scores in (report.network, report.forest):
         assert f"<b>{100 * scores.accuracy.value:.0f} %</b>" in panel.result.cards.value
-    assert "Random forest on measurements" in panel.result.cards.value
+    assert "Random forest on measured features" in panel.result.cards.value
     assert not panel.train.disabled
     assert panel.runs.button("0001").icon == "dot-circle-o"
     assert panel.job.layout.visibility == "hidden"
 
 
-def test_the_confusion_matrix_tells_what_was_taken_for_what(trained):
+def test_the_confusion_matrix_has_a_tooltip_per_cell(trained):
     panel = TrainingPanel(trained)
     confusion = trained.evaluate().network.confusion
     tables = panel.result.tables.value
     for truth in confusion.index:
         for predicted in confusion.columns:
             count, total = confusion.loc[truth, predicted], confusion.loc[truth].sum()
-            assert f'title="{count} of {total} {truth} taken for {predicted}">' in tables
-    assert "Found (recall)" in tables
+            assert f'title="{count} of {total} {truth} predicted as {predicted}">' in tables
+    assert "<th>Recall</th><th>Precision</th>" in tables
 
 
-def test_another_run_is_put_to_use_by_its_button(trained):
+def test_the_button_of_a_run_selects_it(trained):
     trained.train(preset="default", epochs=2, trees=20)
     panel = TrainingPanel(trained)
     assert trained.current_run == "0002"
@@ -210,36 +206,36 @@ def test_another_run_is_put_to_use_by_its_button(trained):
     assert panel.runs.button("0002").icon == "circle-o"
 
 
-def test_a_training_that_cannot_start_says_why(project):
+def test_a_training_that_cannot_start_shows_the_reason(project):
     panel = TrainingPanel(project)
-    panel.train.disabled = False  # a click that was on its way already
+    panel.train.disabled = False  # as for a click that was sent before the button was disabled
     panel.train.click()
     assert panel.status.text == project.readiness()
     assert project.job is None
 
 
-def test_a_second_panel_and_a_script_see_the_same_run(quick):
+def test_two_panels_show_a_run_trained_by_a_script(quick):
     panel, other = TrainingPanel(quick), TrainingPanel(quick)
     quick.train(epochs=2)
     assert panel.result.cards.value == other.result.cards.value
     assert panel.runs.button("0001").icon == "dot-circle-o"
 
 
-def test_train_uses_what_the_controls_say(quick, finish):
+def test_training_uses_the_values_of_the_controls(quick, finish):
     panel = TrainingPanel(quick)
     panel.settings.form.fields["epochs"].control.value = 2
-    panel.settings.form.fields["width"].control.value = 4
+    panel.settings.form.fields["seed"].control.value = 4
     panel.train.click()
     finish(quick)
-    assert (quick.run().settings["epochs"], quick.run().settings["width"]) == (2, 4)
+    assert (quick.run().settings["epochs"], quick.run().settings["seed"]) == (2, 4)
     assert len(quick.run().history) == 2
 
 
-def test_settings_that_are_wrong_in_the_file_are_shown_and_can_be_mended_on_the_panel(quick):
+def test_an_invalid_settings_file_can_be_repaired_in_the_panel(quick):
     file = quick.path / "training.json"
     file.write_text('{"epocs": 3}')
     panel = TrainingPanel(quick)
-    assert "Did you mean &#x27;epochs&#x27;?" in panel.settings.json.says.value
+    assert "Did you mean &#x27;epochs&#x27;?" in panel.settings.json.message.value
     panel.train.click()
     assert "Did you mean 'epochs'?" in panel.status.text and quick.job is None
     panel.settings.json.text.value = '{"epochs": 3}'
@@ -248,56 +244,56 @@ def test_settings_that_are_wrong_in_the_file_are_shown_and_can_be_mended_on_the_
     assert json.loads(file.read_text())["epochs"] == 3
 
 
-def test_eight_patches_of_the_object_annotated_last_are_shown_while_one_looks(quick):
+def test_the_preview_shows_eight_patches_of_the_object_annotated_last(quick):
     panel = TrainingPanel(quick)
-    assert panel.preview.pictures.value == "", "nobody looks yet"
-    panel.open_section("Eight augmented patches")
+    assert panel.preview.pictures.value == "", "the section is closed"
+    panel.open_section("Augmentation preview")
     assert panel.preview.pictures.value.count("<img") == 8
-    assert "Object 12 in left. To the classifier all of these are the same." in panel.preview.said.value
+    assert "Object 12 in left. Training treats all of these patches as the same object." in panel.preview.message.value
     before = panel.preview.pictures.value
     panel.settings.form.fields["augmentation.rotation"].control.value = "free"
     assert panel.preview.pictures.value != before, "they follow the settings"
     panel.preview.another.click()
-    assert "Object 1 in left" in panel.preview.said.value
+    assert "Object 1 in left" in panel.preview.message.value
     quick.annotate("right", 5, "bright")
-    assert "Object 5 in right" in panel.preview.said.value or "Object" in panel.preview.said.value
+    assert "Object 1 in left" in panel.preview.message.value, "the second of the list: 5 in right comes first now"
     panel.settings.json.text.value = TrainingSettings(
         augmentation={"flips": False, "rotation": "none", "brightness": 0, "noise": 0}
     ).to_json()
     panel.settings.json.apply.click()
-    assert "Nothing is varied" in panel.preview.said.value
+    assert "Augmentation is off" in panel.preview.message.value
 
 
-def test_without_any_object_the_preview_says_what_to_do(empty):
+def test_without_objects_the_preview_asks_for_an_annotation(empty):
     panel = TrainingPanel(empty)
-    panel.open_section("Eight augmented patches")
-    assert "Annotate an object" in panel.preview.said.value and panel.preview.another.disabled
+    panel.open_section("Augmentation preview")
+    assert "Annotate an object" in panel.preview.message.value and panel.preview.another.disabled
 
 
-def test_a_run_that_is_not_scored_says_so(quick, finish):
+def test_a_stopped_run_without_scores_shows_no_tables(quick, finish):
     panel = TrainingPanel(quick)
     panel.train.click()
     panel.job.stop.click()
     finish(quick)
     if quick.current_run:
-        assert quick.evaluate().source == "not known yet"
+        assert quick.evaluate().source == "no estimate yet"
         assert "Not known yet" in panel.result.cards.value or "stopped" in panel.result.cards.value
         assert panel.result.tables.value == ""
 
 
 @pytest.fixture
 def searched(annotated, monkeypatch):
-    """A project whose preset was searched for."""
-    monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "plain", "forest"))
+    """A project whose preset was chosen by a search."""
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "plain", "forest"))
     annotated.settings = TrainingSettings(epochs=2, steps=2, width=4, depth=1, folds=2, trees=10)
     annotated.train()
     return annotated
 
 
-def test_what_was_tried_stands_under_the_scores_and_the_chosen_one_is_marked(searched):
+def test_search_results_are_listed_and_the_chosen_preset_is_marked(searched):
     panel, run = TrainingPanel(searched), searched.run()
-    shown, tried = panel.result.tried.value, run.tried()
-    assert run.choice in shown and "the score above is that of choosing" in shown
+    shown, tried = panel.result.search_results.value, run.tried()
+    assert run.choice in shown and "(nested cross-validation)" in shown
     rows = re.findall(
         r"<tr( class=\"sv-current\")?><td>(\w+)</td><td>.*?</td><td>([^<]*)</td>.*?<td>(\w*)</td></tr>", shown
     )
@@ -309,12 +305,15 @@ def test_what_was_tried_stands_under_the_scores_and_the_chosen_one_is_marked(sea
     assert panel.result.warning.value == ""
 
 
-def test_presets_are_tried_anew_by_a_button(searched, finish):
+def test_search_again_searches_for_a_preset(searched, finish):
     panel = TrainingPanel(searched)
     assert panel.search.layout.display is None
     panel.train.click()
     finish(searched)
-    assert "was chosen in run 0001" in panel.result.tried.value and "<table" not in panel.result.tried.value
+    assert (
+        "was chosen in run 0001" in panel.result.search_results.value
+        and "<table" not in panel.result.search_results.value
+    )
     panel.search.click()
     assert panel.search.disabled
     finish(searched)
@@ -323,51 +322,49 @@ def test_presets_are_tried_anew_by_a_button(searched, finish):
     assert panel.search.layout.display == "none"
 
 
-def test_the_preview_says_whose_augmentation_it_shows(searched):
+def test_the_preview_names_the_preset_it_shows(searched):
     panel, chosen = TrainingPanel(searched), searched.run().settings["preset"]
-    panel.open_section("Eight augmented patches")
-    assert f"So it is with {chosen}, the preset that was chosen last." in panel.preview.said.value
+    panel.open_section("Augmentation preview")
+    assert f"Shown for {chosen}, the preset chosen last." in panel.preview.message.value
     searched.settings = searched.settings.changed(width=6)
     panel.settings.show()
-    assert "So it is with the default preset; training tries others too." in panel.preview.said.value
+    assert "Shown for the default preset; the search also tries others." in panel.preview.message.value
 
 
-def test_before_a_search_there_is_nothing_to_try_anew(annotated, trained):
+def test_search_again_is_hidden_before_the_first_search(annotated, trained):
     assert TrainingPanel(annotated).search.layout.display == "none"
-    assert TrainingPanel(trained).result.tried.value == "", "its settings name the preset"
+    assert TrainingPanel(trained).result.search_results.value == "", "its settings name the preset"
 
 
-def test_why_no_preset_was_tried_a_warning_and_remarks_are_said_as_text(trained):
+def test_search_notes_warnings_and_remarks_are_escaped(trained):
     texts = {"choice": "<script> default", "warning": "<b>Augmentation</b> destroys", "remarks": ["<i>Memory ran out"]}
     run = replace(trained.run(), **texts)
     trained._runs[run.name] = run
     result = TrainingPanel(trained).result
-    assert "&lt;script&gt; default" in result.tried.value and "<script" not in result.tried.value
+    assert "&lt;script&gt; default" in result.search_results.value and "<script" not in result.search_results.value
     assert "&lt;b&gt;Augmentation" in result.warning.value and 'role="alert"' in result.warning.value
     assert "&lt;i&gt;Memory ran out" in result.notes.value and "Cross-validation" in result.notes.value
 
 
-def test_remarks_stay_where_there_is_no_score(trained, monkeypatch):
+def test_remarks_are_shown_without_scores(trained, monkeypatch):
     trained._runs["0001"] = replace(trained.run(), remarks=["Memory ran out."])
     unscored = replace(trained.evaluate(), network=None)
     monkeypatch.setattr(trained, "evaluate", lambda run: unscored)
     assert "Memory ran out" in TrainingPanel(trained).result.notes.value
 
 
-def test_names_in_a_file_of_what_was_tried_stay_text(searched):
+def test_preset_names_in_a_search_file_are_escaped(searched):
     file = searched.run().path / "tried.json"
     document = json.loads(file.read_text())
     document["tried"][1]["preset"] = "<script>x</script>"
     file.write_text(json.dumps(document))
-    shown = TrainingPanel(searched).result.tried.value
+    shown = TrainingPanel(searched).result.search_results.value
     assert "<script" not in shown and "&lt;script&gt;x" in shown
     file.write_text("[")
     assert "remove that file" in TrainingPanel(searched).result.cards.value
 
 
-def test_class_names_stay_text(tmp_path):
-    from tests.widgets.conftest import squares
-
+def test_class_names_are_escaped(tmp_path):
     names = ["<script>x</script>", '"quoted" & <b>']
     project = Project(tmp_path / "names.svetlana", classes=names)
     project.add("left", *squares(0), axes="yx")

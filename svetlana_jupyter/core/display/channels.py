@@ -12,21 +12,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.display.tiles import Reader, Region
-from svetlana_jupyter.core.display.viewport import Box
+from svetlana_jupyter.core.display.tiles import PlaneRegion, TileReader
+from svetlana_jupyter.core.display.viewport import PixelBox
 
-Window = tuple[float, float]
+ContrastLimits = tuple[float, float]
 
 # Told apart when blended additively; magenta and green also with red-green blindness.
 DEFAULT_CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#ffffff")
-LEFT_OUT = 0.2  # per cent
+CLIPPED_PERCENT = 0.2  # per cent
 _SAMPLED = 1024
 _SPOT, _SPOTS = 256, 3
 _BRIGHT = (0.98, 0.9995)  # share of the values that are darker
 
 
 @dataclass(frozen=True)
-class Channel:
+class ChannelDisplay:
     """How one channel is shown.
 
     Attributes
@@ -43,7 +43,7 @@ class Channel:
 
     name: str
     color: str
-    window: Window
+    contrast_limits: ContrastLimits
     visible: bool = True
     gamma: float = 1.0
 
@@ -59,28 +59,28 @@ class DisplaySettings:
         The channels are red, green and blue of one colour image and share the first one's window and gamma.
     """
 
-    channels: tuple[Channel, ...]
+    channels: tuple[ChannelDisplay, ...]
     rgb: bool = False
 
     @property
-    def kind(self) -> tuple[bool, tuple[str, ...]]:
+    def display_key(self) -> tuple[bool, tuple[str, ...]]:
         """Equal for images that can be shown alike."""
         return self.rgb, tuple(channel.name for channel in self.channels)
 
-    def windowed(self, position: int, window: Window) -> DisplaySettings:
-        """Return this palette with one channel's contrast changed (of every channel for a colour image)."""
-        return self._changed(position, "window", window)
+    def with_contrast_limits(self, position: int, contrast_limits: ContrastLimits) -> DisplaySettings:
+        """Return this display_settings with one channel's contrast changed (of every channel for a colour image)."""
+        return self._changed(position, "contrast_limits", contrast_limits)
 
-    def bent(self, position: int, gamma: float) -> DisplaySettings:
-        """Return this palette with one channel's gamma changed (of every channel for a colour image)."""
+    def with_gamma(self, position: int, gamma: float) -> DisplaySettings:
+        """Return this display_settings with one channel's gamma changed (of every channel for a colour image)."""
         return self._changed(position, "gamma", gamma)
 
-    def colored(self, position: int, color: str) -> DisplaySettings:
-        """Return this palette with one channel in another colour, ``"#rrggbb"``."""
+    def with_color(self, position: int, color: str) -> DisplaySettings:
+        """Return this display_settings with one channel in another colour, ``"#rrggbb"``."""
         return self._changed(position, "color", color)
 
-    def shown(self, position: int, visible: bool) -> DisplaySettings:
-        """Return this palette with one channel switched on or off."""
+    def with_visibility(self, position: int, visible: bool) -> DisplaySettings:
+        """Return this display_settings with one channel switched on or off."""
         return self._changed(position, "visible", visible)
 
     def _changed(self, position: int, name: str, value: object) -> DisplaySettings:
@@ -91,7 +91,7 @@ class DisplaySettings:
         return replace(self, channels=tuple(channels))
 
 
-def sample(image: Reader) -> NDArray[np.float32]:
+def sample_pixels(image: TileReader) -> NDArray[np.float32]:
     """Return some pixels of every channel, to choose a contrast by.
 
     An image of which everything is soon read (`is_sampled_whole`) is sampled as a whole; of any other a few places
@@ -119,20 +119,20 @@ def sample(image: Reader) -> NDArray[np.float32]:
     return np.sort(pixels, axis=1)
 
 
-def is_sampled_whole(image: Reader) -> bool:
-    """Whether `sample` would look at the whole image: it is small, has a small level, or was shown as a whole."""
+def is_sampled_whole(image: TileReader) -> bool:
+    """Return whether `sample_pixels` would read the whole image."""
     whole, stride, planes = _overview(image)
     return all(image.is_fast(whole, stride, plane) for plane in planes)
 
 
-def _overview(image: Reader) -> tuple[Box, int, list[int]]:
+def _overview(image: TileReader) -> tuple[PixelBox, int, list[int]]:
     """Return the box of an image, the stride at which it fits a small screen, and a few of its planes."""
     depth = image.array.sizes.get("z", 1)
     stride = 1 << max(0, math.ceil(math.log2(max(image.shape) / _SAMPLED)))
-    return Box(0, 0, *image.shape), stride, sorted({depth // 4, depth // 2, 3 * depth // 4})
+    return PixelBox(0, 0, *image.shape), stride, sorted({depth // 4, depth // 2, 3 * depth // 4})
 
 
-def _bright_spots(seen: Region) -> list[tuple[int, int]]:
+def _bright_spots(seen: PlaneRegion) -> list[tuple[int, int]]:
     """Return pixels (y, x) where a channel is rather bright, and where it is very bright."""
     spots = []
     for values in seen.values[:_SPOTS]:
@@ -143,19 +143,19 @@ def _bright_spots(seen: Region) -> list[tuple[int, int]]:
     return spots
 
 
-def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Box:
+def _around(spot: tuple[int, int], shape: tuple[int, int]) -> PixelBox:
     """Return a small box round a pixel, as far as it is on the image."""
     half = _SPOT // 2
     (y0, y1), (x0, x1) = ((max(0, at - half), min(n, at + half)) for at, n in zip(spot, shape))
-    return Box(y0, x0, y1, x1)
+    return PixelBox(y0, x0, y1, x1)
 
 
-def auto_contrast_limits(pixels: NDArray[np.float32], left_out: float = LEFT_OUT) -> Window:
+def auto_contrast_limits(pixels: NDArray[np.float32], clipped_percent: float = CLIPPED_PERCENT) -> ContrastLimits:
     """Return the window that leaves out the darkest and the brightest per cent of some pixels; never an empty one.
 
     Where nearly all is background, that would leave out everything there is to see: then the window is that of all.
     """
-    low, high = (float(value) for value in np.percentile(pixels, (left_out, 100 - left_out)))
+    low, high = (float(value) for value in np.percentile(pixels, (clipped_percent, 100 - clipped_percent)))
     if high <= low:
         low, high = float(pixels.min()), float(pixels.max())
     return (low, high) if high > low else (low, low + 1.0)
@@ -173,51 +173,57 @@ def initial_display_settings(names: list[str], rgb: bool, dtype: Any, pixels: ND
     rgb : bool
     dtype : dtype of the image
     pixels : array of shape (C, n)
-        From `sample`.
+        From `sample_pixels`.
     """
     if rgb:
         window = (0.0, 255.0) if np.dtype(dtype) == np.uint8 else (0.0, auto_contrast_limits(pixels)[1])
-        return DisplaySettings(tuple(Channel(name, "#ffffff", window) for name in names), rgb=True)
+        return DisplaySettings(tuple(ChannelDisplay(name, "#ffffff", window) for name in names), rgb=True)
     colors = (
         ["#ffffff"]
         if len(names) == 1
         else [DEFAULT_CHANNEL_COLORS[i % len(DEFAULT_CHANNEL_COLORS)] for i in range(len(names))]
     )
-    return DisplaySettings(tuple(Channel(n, c, auto_contrast_limits(p)) for n, c, p in zip(names, colors, pixels)))
+    return DisplaySettings(
+        tuple(ChannelDisplay(n, c, auto_contrast_limits(p)) for n, c, p in zip(names, colors, pixels))
+    )
 
 
-def to_screen(values: NDArray[Any], palette: DisplaySettings) -> NDArray[np.uint8]:
+def render_pixels(values: NDArray[Any], display_settings: DisplaySettings) -> NDArray[np.uint8]:
     """Turn pixel values into what the screen shows.
 
     Parameters
     ----------
     values : array of shape (C, h, w)
-    palette : Palette
+    display_settings : Palette
 
     Returns
     -------
     array of uint8, of shape (h, w) when all is grey, else (h, w, 3)
     """
-    if palette.rgb:
+    if display_settings.rgb:
         planes = [
-            windowed(v, c.window, c.gamma) if c.visible else np.zeros(v.shape, np.uint8)
-            for v, c in zip(values, palette.channels)
+            stretch_to_uint8(v, c.contrast_limits, c.gamma) if c.visible else np.zeros(v.shape, np.uint8)
+            for v, c in zip(values, display_settings.channels)
         ]
         return np.stack(planes, axis=-1)
-    shown = [(v, channel) for v, channel in zip(values, palette.channels) if channel.visible]
+    shown = [(v, channel) for v, channel in zip(values, display_settings.channels) if channel.visible]
     if not shown or not values.size:
         return np.zeros(values.shape[-2:], np.uint8)
     if len(shown) == 1 and shown[0][1].color == "#ffffff":
-        return windowed(shown[0][0], shown[0][1].window, shown[0][1].gamma)
+        return stretch_to_uint8(shown[0][0], shown[0][1].contrast_limits, shown[0][1].gamma)
     total = np.zeros((*values.shape[-2:], 3), np.uint8)
     for v, channel in shown:
         # One table a channel: 256 brightnesses of its colour, instead of three multiplications a pixel.
         ramp = ((np.arange(256)[:, None] * np.array(rgb_of(channel.color)) + 127) // 255).astype(np.uint8)
-        cv2.add(total, cv2.applyColorMap(windowed(v, channel.window, channel.gamma), ramp[:, None]), dst=total)
+        cv2.add(
+            total,
+            cv2.applyColorMap(stretch_to_uint8(v, channel.contrast_limits, channel.gamma), ramp[:, None]),
+            dst=total,
+        )
     return total
 
 
-def windowed(values: NDArray[Any], window: Window, gamma: float = 1.0) -> NDArray[np.uint8]:
+def stretch_to_uint8(values: NDArray[Any], window: ContrastLimits, gamma: float = 1.0) -> NDArray[np.uint8]:
     """Stretch values so that the window goes to 0 to 255; what lies outside is clipped, NaN is black.
 
     With ``gamma`` 1 that is linear; else the share of the window is raised to ``1 / gamma``.

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.display.channels import rgb_of
-from svetlana_jupyter.core.display.tiles import Region
+from svetlana_jupyter.core.display.tiles import PlaneRegion
 
 # One byte a pixel addresses the colour table: 0 is transparent, each style takes a fill and a line.
 MAX_STYLES = 127
@@ -59,32 +59,32 @@ class ObjectStyles:
     Attributes
     ----------
     key : hashable
-        Equal for equal marks, so that nothing is painted twice; for example version numbers.
+        Equal for equal object_styles, so that nothing is painted twice; for example version numbers.
     styles : tuple of Style
         The first is that of every object that no layer names.
     said : callable, optional
         Takes objects, shape (n,), and returns the position in ``styles`` of those that it knows, and perhaps of
-        others. It may change its mind: then these marks are `with_key`.
+        others. It may change its mind: then these object_styles are `with_key`.
     """
 
     key: Hashable = None
     styles: tuple[ObjectStyle, ...] = (PLAIN,)
-    said: Callable[[NDArray[np.int64]], Mapping[int, int]] | None = None
+    lookup: Callable[[NDArray[np.int64]], Mapping[int, int]] | None = None
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = field(default=())
 
-    def adding(self, objects: ArrayLike, styles: ArrayLike) -> ObjectStyles:
-        """Return marks that give ``objects``, shape (n,), the styles at these positions, shape (n,)."""
+    def with_layer(self, objects: ArrayLike, styles: ArrayLike) -> ObjectStyles:
+        """Return object_styles that give ``objects``, shape (n,), the styles at these positions, shape (n,)."""
         return replace(self, _layers=(*self._layers, _sorted(objects, styles)))
 
     def with_key(self, key: Hashable) -> ObjectStyles:
-        """Return the same marks with another key: ``said`` has changed."""
+        """Return the same object_styles with another key: ``said`` has changed."""
         return replace(self, key=key)
 
-    def of(self, objects: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def style_indices(self, objects: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the position in ``styles`` of each object; the cost follows ``objects``, not the image."""
         layers = self._layers
-        if self.said is not None:
-            said = self.said(objects)
+        if self.lookup is not None:
+            said = self.lookup(objects)
             layers = (*layers, _sorted(list(said), list(said.values())))
         found = np.zeros(len(objects), np.uint8)
         for labels, styles in layers:
@@ -100,7 +100,7 @@ def class_styles(
     predicted: pd.Series | None = None,
     key: Hashable = None,
 ) -> ObjectStyles:
-    """Return marks in the colours of the classes: bold and full for annotations, thin and pale for predictions.
+    """Return object_styles in the colours of the classes: bold and full for annotations, thin and pale for predictions.
 
     Parameters
     ----------
@@ -126,10 +126,12 @@ def class_styles(
             if annotation.action in ("label", "ambiguous", "bad_segmentation")
         }
 
-    marks = ObjectStyles(key, tuple(styles), said)
+    object_styles = ObjectStyles(key, tuple(styles), said)
     if predicted is not None:
-        marks = marks.adding(predicted.index, predicted.map({i: p + 1 for i, p in position.items()}).fillna(0))
-    return marks
+        object_styles = object_styles.with_layer(
+            predicted.index, predicted.map({i: p + 1 for i, p in position.items()}).fillna(0)
+        )
+    return object_styles
 
 
 def _sorted(objects: ArrayLike, styles: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -159,7 +161,7 @@ class Frame:
     scale: float
     size: tuple[int, int]
 
-    def lookup(self, axis: int, start: int, stride: int, count: int) -> tuple[slice, NDArray[np.intp]]:
+    def locate_cells(self, axis: int, start: int, stride: int, count: int) -> tuple[slice, NDArray[np.intp]]:
         """Return which device pixels along one axis lie on ``count`` cells of ``stride`` pixels from ``start``, and on
         which cell each lies."""
         middles = self.origin[axis] + (np.arange(self.size[axis]) + 0.5) / self.scale
@@ -212,7 +214,7 @@ class ObjectRaster:
         return (self.codes >= first) & (self.codes <= first + 2)
 
 
-def rasterize_objects(region: Region, frame: Frame, thin: int, bold: int) -> ObjectRaster:
+def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int) -> ObjectRaster:
     """Lay a region of a mask over a frame, by nearest neighbour, and find the outlines.
 
     Parameters
@@ -222,8 +224,8 @@ def rasterize_objects(region: Region, frame: Frame, thin: int, bold: int) -> Obj
     thin, bold : int
         Widths of the outlines in device pixels; they lie inside the objects.
     """
-    rows, row_cells = frame.lookup(0, region.box.y0, region.stride, region.values.shape[0])  # noqa: PD011
-    columns, column_cells = frame.lookup(1, region.box.x0, region.stride, region.values.shape[1])  # noqa: PD011
+    rows, row_cells = frame.locate_cells(0, region.box.y0, region.stride, region.values.shape[0])  # noqa: PD011
+    columns, column_cells = frame.locate_cells(1, region.box.x0, region.stride, region.values.shape[1])  # noqa: PD011
     codes = np.take(np.take(3 * region.index, row_cells, axis=0), column_cells, axis=1)
     near = edges(codes, range(1, thin + 1))
     wide = near | edges(codes, range(thin + 1, bold + 1))
@@ -245,11 +247,11 @@ def edges(index: NDArray[np.int32], steps: range) -> NDArray[np.bool_]:
     return edge
 
 
-def overlay_codes(cells: ObjectRaster, marks: ObjectStyles, outlines: bool = True) -> NDArray[np.uint8]:
+def overlay_codes(cells: ObjectRaster, object_styles: ObjectStyles, outlines: bool = True) -> NDArray[np.uint8]:
     """Return for each device pixel its row of the colour table: 0 transparent, ``2 s + 1`` the fill of style ``s``,
     ``2 s + 2`` its line."""
-    style = marks.of(cells.objects).astype(np.uint8)
-    bold = np.array([s.bold for s in marks.styles])[style]
+    style = object_styles.style_indices(cells.objects).astype(np.uint8)
+    bold = np.array([s.bold for s in object_styles.styles])[style]
     table = np.zeros((len(cells.objects) + 1, 3), np.uint8)
     fill, line = 2 * style + 1, 2 * style + 2
     table[1:, _INSIDE] = fill
@@ -258,12 +260,14 @@ def overlay_codes(cells: ObjectRaster, marks: ObjectStyles, outlines: bool = Tru
     return np.take(table.ravel(), cells.codes)  # type: ignore[no-any-return]
 
 
-def overlay_color_table(marks: ObjectStyles, opacity: float, ink: str, side: float = np.inf) -> NDArray[np.uint8]:
+def overlay_color_table(
+    object_styles: ObjectStyles, opacity: float, ink: str, side: float = np.inf
+) -> NDArray[np.uint8]:
     """Return red, green, blue and alpha of every code of `overlay_codes`, shape (1 + 2 * styles, 4).
 
     Parameters
     ----------
-    marks : Marks
+    object_styles : Marks
     opacity : float
         Of fills, 0 to 1.
     ink : str
@@ -273,8 +277,8 @@ def overlay_color_table(marks: ObjectStyles, opacity: float, ink: str, side: flo
         that these would hide them.
     """
     faint = round(230 * min(max((side - 4) / 8, 0.0), 1.0))
-    table = np.zeros((1 + 2 * len(marks.styles), 4), np.uint8)
-    for position, style in enumerate(marks.styles):
+    table = np.zeros((1 + 2 * len(object_styles.styles), 4), np.uint8)
+    for position, style in enumerate(object_styles.styles):
         table[2 * position + 1] = (*rgb_of(style.color or ink), round(255 * opacity * style.fill))
         table[2 * position + 2] = (*rgb_of(style.color or ink), 255 if style.color or style.bold else faint)
     return table

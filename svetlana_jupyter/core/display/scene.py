@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.display.channels import DisplaySettings, to_screen
+from svetlana_jupyter.core.display.channels import DisplaySettings, render_pixels
 from svetlana_jupyter.core.display.overlay import (
     Frame,
     ObjectRaster,
@@ -24,8 +24,8 @@ from svetlana_jupyter.core.display.overlay import (
     rasterize_objects,
 )
 from svetlana_jupyter.core.display.selection import Point
-from svetlana_jupyter.core.display.tiles import Piece, Reader, stride_for
-from svetlana_jupyter.core.display.viewport import Box, View
+from svetlana_jupyter.core.display.tiles import TileGroup, TileReader, stride_for
+from svetlana_jupyter.core.display.viewport import PixelBox, Viewport
 
 MARGIN = 0.25
 DARK_INK, BRIGHT_INK = "#202020", "#f4f4f4"
@@ -38,7 +38,7 @@ class ImageLayer:
 
     key: Hashable
     pixels: NDArray[np.uint8]
-    box: Box
+    box: PixelBox
 
     @property
     def bright(self) -> bool:
@@ -95,10 +95,10 @@ class Scene:
         What was left out as it takes long to read: when it is there, the same shows more.
     """
 
-    view: View
+    view: Viewport
     frame: Frame
     raster_key: Hashable
-    cells: ObjectRaster
+    raster: ObjectRaster
     image: ImageLayer
     overlay: IndexedLayer | None
     selection: IndexedLayer | None
@@ -107,7 +107,7 @@ class Scene:
     lasso: tuple[Point, ...]
     field: tuple[float, float, float, float] | None
     ink: str
-    missing: tuple[Piece, ...] = ()
+    missing: tuple[TileGroup, ...] = ()
 
     @property
     def offset(self) -> tuple[int, int]:
@@ -118,15 +118,15 @@ class Scene:
         """Return the object under a point of the screen, or the nearest within ``reach``, in CSS pixels; 0 for none."""
         dpr = self.view.dpr
         top, left = self.offset
-        return self.cells.at(math.floor(row * dpr) - top, math.floor(column * dpr) - left, round(reach * dpr))
+        return self.raster.at(math.floor(row * dpr) - top, math.floor(column * dpr) - left, round(reach * dpr))
 
 
 def compose(
-    image: Reader,
-    mask: Reader,
-    view: View,
-    palette: DisplaySettings,
-    marks: ObjectStyles | None = None,
+    image: TileReader,
+    mask: TileReader,
+    view: Viewport,
+    display_settings: DisplaySettings,
+    object_styles: ObjectStyles | None = None,
     *,
     opacity: float = 0.25,
     outlines: bool = True,
@@ -135,8 +135,8 @@ def compose(
     lasso: tuple[Point, ...] = (),
     field: tuple[float, float, float, float] | None = None,
     spacing: float | None = None,
-    before: Scene | None = None,
-    quick: bool = False,
+    previous: Scene | None = None,
+    allow_missing: bool = False,
     moving: bool = False,
 ) -> Scene:
     """Compose what the screen shows.
@@ -146,9 +146,9 @@ def compose(
     image : Reader of shape (C, [Z,] Y, X)
     mask : Reader of shape ([Z,] Y, X)
     view : View
-    palette : Palette
+    display_settings : Palette
         Contrast and colours of the channels.
-    marks : Marks, optional
+    object_styles : Marks, optional
         How the objects are coloured; without any, no overlay.
     opacity : float
         Of the objects' fill, 0 to 1.
@@ -173,25 +173,25 @@ def compose(
     -------
     Scene
     """
-    frame = _frame(view, before, moving)
-    image_layer, image_missing = _image(image, frame, view.plane, palette, before, quick)
-    raster_key, cells, mask_missing = _cells(mask, frame, view, before, quick)
+    frame = _frame(view, previous, moving)
+    image_layer, image_missing = _image(image, frame, view.plane, display_settings, previous, allow_missing)
+    raster_key, raster, mask_missing = _cells(mask, frame, view, previous, allow_missing)
     ink = DARK_INK if image_layer.bright else BRIGHT_INK
     overlay = None
-    if marks is not None:
-        key = (raster_key, marks.key, opacity, outlines, ink)
-        overlay = before.overlay if before is not None else None
+    if object_styles is not None:
+        key = (raster_key, object_styles.key, opacity, outlines, ink)
+        overlay = previous.overlay if previous is not None else None
         if overlay is None or overlay.key != key:
-            table = overlay_color_table(marks, opacity, ink, cells.side / view.dpr)
-            overlay = IndexedLayer(key, overlay_codes(cells, marks, outlines), table, cells.offset)
+            table = overlay_color_table(object_styles, opacity, ink, raster.side / view.dpr)
+            overlay = IndexedLayer(key, overlay_codes(raster, object_styles, outlines), table, raster.offset)
     return Scene(
         view=view,
         frame=frame,
         raster_key=raster_key,
-        cells=cells,
+        raster=raster,
         image=image_layer,
         overlay=overlay,
-        selection=_selection(cells, raster_key, selected, view.dpr, before),
+        selection=_selection(raster, raster_key, selected, view.dpr, previous),
         scale_bar=scale_bar(view.scale, spacing),
         hint=hint,
         lasso=lasso,
@@ -201,7 +201,7 @@ def compose(
     )
 
 
-def ahead(image: Reader, mask: Reader, view: View) -> tuple[Piece, ...]:
+def tiles_to_read(image: TileReader, mask: TileReader, view: Viewport) -> tuple[TileGroup, ...]:
     """Return what would have to be read to compose this view."""
     frame = _frame(view, None, moving=False)
     stride = stride_for(frame.scale)
@@ -229,18 +229,18 @@ def scale_bar(scale: float, spacing: float | None, longest: float = 120.0) -> Sc
     return ScaleBar(length / unit * scale, text)
 
 
-def _frame(view: View, before: Scene | None, moving: bool) -> Frame:
+def _frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame:
     """Keep the frame while it covers the view, else lay a new one that shares the view's raster.
 
     Without a margin it is there twice as soon, and most places are left before anybody drags them.
     """
     height, width = view.device_size
     scale = view.device_scale
-    if before is not None and before.view.dpr == view.dpr and before.frame.scale == scale:
-        top, left = _offset(before.frame, view)
-        bottom, right = top + before.frame.size[0], left + before.frame.size[1]
+    if previous is not None and previous.view.dpr == view.dpr and previous.frame.scale == scale:
+        top, left = _offset(previous.frame, view)
+        bottom, right = top + previous.frame.size[0], left + previous.frame.size[1]
         if top <= 0 and left <= 0 and bottom >= height and right >= width:
-            return before.frame
+            return previous.frame
     size = size_with_margin(view.device_size) if moving else view.device_size
     origin = view.center[0] - size[0] / 2 / scale, view.center[1] - size[1] / 2 / scale
     return Frame(origin, scale, size)
@@ -251,7 +251,7 @@ def size_with_margin(size: tuple[int, int]) -> tuple[int, int]:
     return size[0] + 2 * round(size[0] * MARGIN), size[1] + 2 * round(size[1] * MARGIN)
 
 
-def _offset(frame: Frame, view: View) -> tuple[int, int]:
+def _offset(frame: Frame, view: Viewport) -> tuple[int, int]:
     height, width = view.device_size
     return (
         round((frame.origin[0] - view.center[0]) * frame.scale + height / 2),
@@ -260,55 +260,60 @@ def _offset(frame: Frame, view: View) -> tuple[int, int]:
 
 
 def _image(
-    reader: Reader, frame: Frame, plane: int, palette: DisplaySettings, before: Scene | None, quick: bool
-) -> tuple[ImageLayer, tuple[Piece, ...]]:
+    reader: TileReader,
+    frame: Frame,
+    plane: int,
+    display_settings: DisplaySettings,
+    previous: Scene | None,
+    allow_missing: bool,
+) -> tuple[ImageLayer, tuple[TileGroup, ...]]:
     """Return the layer and what is missing in it."""
     wanted = _under(frame, reader.shape)
     stride = stride_for(frame.scale)
-    if before is not None and before.image.key == (reader, plane, wanted, stride, palette, ()):
-        return before.image, ()
-    region = reader.read(wanted, stride, plane, quick)
-    key = (reader, plane, wanted, stride, palette, region.missing)
-    if before is not None and before.image.key == key:
-        return before.image, region.missing
+    if previous is not None and previous.image.key == (reader, plane, wanted, stride, display_settings, ()):
+        return previous.image, ()
+    region = reader.read(wanted, stride, plane, allow_missing)
+    key = (reader, plane, wanted, stride, display_settings, region.missing)
+    if previous is not None and previous.image.key == key:
+        return previous.image, region.missing
     rows, columns = region.values.shape[1:]
-    box = Box(
+    box = PixelBox(
         region.box.y0, region.box.x0, region.box.y0 + rows * region.stride, region.box.x0 + columns * region.stride
     )
-    return ImageLayer(key, to_screen(region.values, palette), box), region.missing
+    return ImageLayer(key, render_pixels(region.values, display_settings), box), region.missing
 
 
 def _cells(
-    reader: Reader, frame: Frame, view: View, before: Scene | None, quick: bool
-) -> tuple[Hashable, ObjectRaster, tuple[Piece, ...]]:
+    reader: TileReader, frame: Frame, view: Viewport, previous: Scene | None, allow_missing: bool
+) -> tuple[Hashable, ObjectRaster, tuple[TileGroup, ...]]:
     """Return the key, the cells and what is missing in them."""
     stride = stride_for(frame.scale)
-    if before is not None and before.raster_key == (reader, frame, view.plane, view.dpr, ()):
-        return before.raster_key, before.cells, ()
-    region = reader.read(_under(frame, reader.shape), stride, view.plane, quick)
+    if previous is not None and previous.raster_key == (reader, frame, view.plane, view.dpr, ()):
+        return previous.raster_key, previous.raster, ()
+    region = reader.read(_under(frame, reader.shape), stride, view.plane, allow_missing)
     key = (reader, frame, view.plane, view.dpr, region.missing)
-    if before is not None and before.raster_key == key:
-        return key, before.cells, region.missing
-    cells = rasterize_objects(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(3 * view.dpr)))
-    return key, cells, region.missing
+    if previous is not None and previous.raster_key == key:
+        return key, previous.raster, region.missing
+    raster = rasterize_objects(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(3 * view.dpr)))
+    return key, raster, region.missing
 
 
 def _selection(
-    cells: ObjectRaster, raster_key: Hashable, selected: int | tuple[int, ...], dpr: float, before: Scene | None
+    raster: ObjectRaster, raster_key: Hashable, selected: int | tuple[int, ...], dpr: float, previous: Scene | None
 ) -> IndexedLayer | None:
     if not selected:
         return None
     key = (raster_key, selected)
-    if before is not None and before.selection is not None and before.selection.key == key:
-        return before.selection
-    found = halos(cells, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))
+    if previous is not None and previous.selection is not None and previous.selection.key == key:
+        return previous.selection
+    found = halos(raster, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))
     return IndexedLayer(key, found[0], _SELECTION, found[1]) if found else None
 
 
-def _under(frame: Frame, shape: tuple[int, int]) -> Box:
+def _under(frame: Frame, shape: tuple[int, int]) -> PixelBox:
     """Return the pixels of an image of this shape (Y, X) that lie under a frame."""
     low = [max(0, math.floor(start)) for start in frame.origin]
     high = [
         min(n, math.ceil(start + extent / frame.scale)) for start, extent, n in zip(frame.origin, frame.size, shape)
     ]
-    return Box(low[0], low[1], max(low[0], high[0]), max(low[1], high[1]))
+    return PixelBox(low[0], low[1], max(low[0], high[0]), max(low[1], high[1]))

@@ -19,21 +19,21 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 Order = Literal["random", "uncertain", "certain", "class", "largest", "smallest", "position"]
-Which = Literal["all", "unlabelled", "annotated", "corrected"]
+AnnotationStatus = Literal["all", "unlabeled", "annotated", "corrected"]
 
 _COLUMNS = ["object", "size", "y", "x", "y0", "x0", "y1", "x1", "predicted", "probability", "action", "class_id"]
 _BAND = 2.0  # times a usual object: in the order of position objects come in bands this high, as lines are read
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GalleryQuery:
     """What a gallery shows.
 
     Attributes
     ----------
     images : tuple of str
         Empty for all.
-    which : {"all", "unlabelled", "annotated", "corrected"}
+    which : {"all", "unlabeled", "annotated", "corrected"}
         "annotated" with a class or set aside; "corrected" with another class than the predicted one.
     class_id : int
         Only objects of this class, annotated or else predicted; 0 for every class.
@@ -45,13 +45,13 @@ class Wanted:
     """
 
     images: tuple[str, ...] = ()
-    which: Which = "all"
+    status: AnnotationStatus = "all"
     class_id: int = 0
     order: Order = "random"
     seed: int = 0
 
 
-def gather(
+def build_gallery_table(
     objects: Mapping[str, pd.DataFrame], predictions: Mapping[str, pd.DataFrame], labels: pd.DataFrame
 ) -> pd.DataFrame:
     """Return one row for each object of some images, as far as a gallery looks at it.
@@ -88,13 +88,13 @@ def gather(
     return table.assign(**numbers, probability=table["probability"].astype(float))
 
 
-def arrange(table: pd.DataFrame, wanted: Wanted) -> NDArray[np.int64]:
+def filter_and_sort(table: pd.DataFrame, wanted: GalleryQuery) -> NDArray[np.int64]:
     """Return the rows of a table that are wanted, in the order wanted; objects without probability come last.
 
     Parameters
     ----------
     table : DataFrame
-        From `gather`.
+        From `build_gallery_table`.
     wanted : Wanted
 
     Returns
@@ -105,11 +105,11 @@ def arrange(table: pd.DataFrame, wanted: Wanted) -> NDArray[np.int64]:
     keep = np.ones(len(table), bool)
     if wanted.images:
         keep &= table["image"].isin(wanted.images).to_numpy()
-    if wanted.which == "unlabelled":
+    if wanted.status == "unlabeled":
         keep &= (table["action"] == "").to_numpy()
-    elif wanted.which == "annotated":
+    elif wanted.status == "annotated":
         keep &= (table["action"] != "").to_numpy()
-    elif wanted.which == "corrected":
+    elif wanted.status == "corrected":
         differs = (table["predicted"] != 0) & (table["predicted"] != table["class_id"])
         keep &= ((table["action"] == "label") & differs).to_numpy()
     if wanted.class_id:
@@ -226,7 +226,7 @@ def rectangle_corners(one: Point, other: Point) -> tuple[Point, ...]:
     return one, (one[0], other[1]), other, (other[0], one[1])
 
 
-def inside(points: ArrayLike, corners: Sequence[Point]) -> NDArray[np.bool_]:
+def points_in_polygon(points: ArrayLike, corners: Sequence[Point]) -> NDArray[np.bool_]:
     """Return which points a closed line winds round.
 
     Parameters
@@ -242,7 +242,7 @@ def inside(points: ArrayLike, corners: Sequence[Point]) -> NDArray[np.bool_]:
 
     Examples
     --------
-    >>> inside([(1, 1), (1, 5)], rectangle_corners((0, 0), (4, 4))).tolist()
+    >>> points_in_polygon([(1, 1), (1, 5)], rectangle_corners((0, 0), (4, 4))).tolist()
     [True, False]
     """
     place = np.asarray(points, float).reshape(-1, 2)
@@ -289,5 +289,5 @@ def objects_in_polygon(
     elif isinstance(planes, range) and "z" in objects:
         near = ((objects["z"] + 0.5 >= planes.start) & (objects["z"] + 0.5 < planes.stop)).to_numpy()
     some = objects[near]
-    within = inside(some[["y", "x"]].to_numpy(float) + 0.5, corners)
+    within = points_in_polygon(some[["y", "x"]].to_numpy(float) + 0.5, corners)
     return np.sort(some.index.to_numpy(np.int64)[within])

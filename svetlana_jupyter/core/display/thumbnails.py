@@ -1,4 +1,4 @@
-"""Small pictures of objects, all at one scale: what of the image lies around each, and where the object is.
+"""Small thumbnails of objects, all at one scale: what of the image lies around each, and where the object is.
 
 Contract: however many objects are asked for, each block of the image and of the mask is visited once, and of a block no
 more is read than what lies between the objects in it. What is held is the thumbnails and a few blocks.
@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.display.channels import DisplaySettings, rgb_of, to_screen
+from svetlana_jupyter.core.display.channels import DisplaySettings, render_pixels, rgb_of
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.io.chunks import index_last_axes
 from svetlana_jupyter.core.io.pyramid import PyramidLevel
@@ -45,7 +45,7 @@ Piece = tuple[int, slice, slice, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Cut:
+class ThumbnailSampling:
     """What a thumbnail holds.
 
     Attributes
@@ -63,10 +63,10 @@ class Cut:
     depth: DepthMode = "plane"
 
     @classmethod
-    def of(cls, side: float, pixels: int, depth: DepthMode = "plane") -> Cut:
+    def of(cls, side: float, pixels: int, depth: DepthMode = "plane") -> ThumbnailSampling:
         """Return the cut for a square of ``side`` image pixels that is shown on ``pixels`` screen pixels.
 
-        >>> Cut.of(50, 60), Cut.of(600, 60)
+        >>> ThumbnailSampling.of(50, 60), ThumbnailSampling.of(600, 60)
         (Cut(step=1, count=50, depth='plane'), Cut(step=5, count=120, depth='plane'))
         """
         step = max(1, int(side / (_FINER * pixels)))
@@ -96,7 +96,7 @@ class Thumbnail:
         return self.values.nbytes + self.own.nbytes
 
 
-def take_thumbnails(pair: ImagePair, objects: pd.DataFrame, cut: Cut) -> list[Thumbnail]:
+def take_thumbnails(pair: ImagePair, objects: pd.DataFrame, cut: ThumbnailSampling) -> list[Thumbnail]:
     """Cut one thumbnail for each object, the object in its middle.
 
     Parameters
@@ -156,7 +156,7 @@ class _Source:
         return part
 
 
-def _samples(row: dict[Any, Any], shape: tuple[int, ...], cut: Cut) -> list[Integers]:
+def _samples(row: dict[Any, Any], shape: tuple[int, ...], cut: ThumbnailSampling) -> list[Integers]:
     """Return the planes, rows and columns of an object's samples; rows and columns may lie beyond the image."""
     reach = (cut.count - 1) / 2 * cut.step
     axes = [np.floor(row[axis] - reach + 0.5).astype(int) + cut.step * np.arange(cut.count) for axis in "yx"]
@@ -329,7 +329,7 @@ class GridLayout:
 
     @property
     def side(self) -> int:
-        """Side of the pictures."""
+        """Side of the thumbnails_with_display."""
         return (self.size[1] - self.gap) // self.columns - self.gap
 
     @property
@@ -381,7 +381,7 @@ class CellCaption:
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
+class GridScene:
     """One state of the gallery's screen.
 
     Attributes
@@ -410,15 +410,15 @@ class Sheet:
     key: Hashable
     pixels: NDArray[np.uint8]
     ink: str
-    tiles: tuple[CellCaption, ...]
+    cell_captions: tuple[CellCaption, ...]
     chosen: frozenset[int] = frozenset()
     cursor: int = -1
     hint: Hint | None = None
-    words: str = ""
+    message: str = ""
 
 
 def draw_thumbnail_grid(
-    pictures: Sequence[tuple[Thumbnail, DisplaySettings] | None],
+    thumbnails_with_display: Sequence[tuple[Thumbnail, DisplaySettings] | None],
     grid: GridLayout,
     dpr: float = 1.0,
     outlines: bool = True,
@@ -427,7 +427,7 @@ def draw_thumbnail_grid(
 
     Parameters
     ----------
-    pictures : sequence of (Thumbnail, Palette) or None
+    thumbnails_with_display : sequence of (Thumbnail, Palette) or None
         Each with its contrast and colours; None where a thumbnail is not there yet, or cannot be read.
     grid : Grid
     dpr : float
@@ -438,9 +438,9 @@ def draw_thumbnail_grid(
     -------
     pixels : array of uint8, shape (h, w, 3)
     ink : str
-        The colour for words between the pictures.
+        The colour for words between the thumbnails_with_display.
     """
-    shown = {cell: (one[0], _colored(*one)) for cell, one in enumerate(pictures) if one is not None}
+    shown = {cell: (one[0], _colored(*one)) for cell, one in enumerate(thumbnails_with_display) if one is not None}
     seen = [np.median(picture[thumbnail.inside]) for thumbnail, picture in shown.values()]
     ink = DARK_INK if seen and np.median(seen) > _BRIGHT else BRIGHT_INK
     ground = rgb_of(GAP_COLORS[ink])
@@ -458,8 +458,8 @@ def draw_thumbnail_grid(
     return sheet, ink
 
 
-def _colored(thumbnail: Thumbnail, palette: DisplaySettings) -> NDArray[np.uint8]:
-    picture = to_screen(thumbnail.values, palette)
+def _colored(thumbnail: Thumbnail, display_settings: DisplaySettings) -> NDArray[np.uint8]:
+    picture = render_pixels(thumbnail.values, display_settings)
     return np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else np.ascontiguousarray(picture)
 
 

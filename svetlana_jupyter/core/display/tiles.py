@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray
 
-from svetlana_jupyter.core.display.viewport import Box
+from svetlana_jupyter.core.display.viewport import PixelBox
 from svetlana_jupyter.core.io.pyramid import PyramidLevel, pyramid
 
 MEMORY_MB = 256
@@ -88,7 +88,7 @@ _SLOW = 1 << 22  # values: decoding more takes long enough that a coarse view is
 
 
 @dataclass(frozen=True)
-class Piece:
+class TileGroup:
     """Neighbouring tiles of one plane that are not there yet, and are decoded together.
 
     Attributes
@@ -101,7 +101,7 @@ class Piece:
         Half-open, counted in tiles.
     """
 
-    reader: Reader
+    reader: TileReader
     plane: int
     stride: int
     y0: int
@@ -115,7 +115,7 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
+class PlaneRegion:
     """Pixels of one plane, every ``stride``-th in each direction.
 
     Attributes
@@ -130,9 +130,9 @@ class Region:
     """
 
     values: NDArray[Any]
-    box: Box
+    box: PixelBox
     stride: int
-    missing: tuple[Piece, ...] = ()
+    missing: tuple[TileGroup, ...] = ()
 
     @cached_property
     def objects(self) -> NDArray[np.int64]:
@@ -169,7 +169,7 @@ def stride_for(device_scale: float) -> int:
     return 1 << max(0, math.floor(math.log2(1 / device_scale)))
 
 
-class Reader:
+class TileReader:
     """Reads regions of one image or mask and keeps what may be shown again.
 
     Parameters
@@ -190,7 +190,7 @@ class Reader:
         self._depth = array.sizes.get("z", 1)
         self._cache = TileCache() if cache is None else cache
 
-    def read(self, box: Box, stride: int = 1, plane: int = 0, quick: bool = False) -> Region:
+    def read(self, box: PixelBox, stride: int = 1, plane: int = 0, allow_missing: bool = False) -> PlaneRegion:
         """Return the region of ``box``, widened to whole cells.
 
         Parameters
@@ -206,7 +206,7 @@ class Reader:
         step = 1 << int(math.log2(stride // kept))
         missing = self._missing(box, kept, plane)
         found: dict[tuple[int, int], NDArray[Any]] = {}
-        if not (quick and self._is_slow(missing)):
+        if not (allow_missing and self._is_slow(missing)):
             for piece in missing:
                 found |= self.load(piece)
             missing = ()
@@ -216,18 +216,18 @@ class Reader:
         """Return how many rows and columns a pixel stands for in the level that serves this stride."""
         return self._level(stride)[0]
 
-    def is_fast(self, box: Box, stride: int = 1, plane: int = 0) -> bool:
+    def is_fast(self, box: PixelBox, stride: int = 1, plane: int = 0) -> bool:
         """Whether `read` with these arguments would take no long time."""
         return not self._is_slow(self.missing(box, stride, plane))
 
-    def missing(self, box: Box, stride: int = 1, plane: int = 0) -> tuple[Piece, ...]:
+    def missing(self, box: PixelBox, stride: int = 1, plane: int = 0) -> tuple[TileGroup, ...]:
         """Return what `read` would have to decode."""
         return self._missing(box, self._kept_stride(stride), plane)
 
-    def load(self, piece: Piece) -> dict[tuple[int, int], NDArray[Any]]:
+    def load(self, piece: TileGroup) -> dict[tuple[int, int], NDArray[Any]]:
         """Read the tiles of a piece, keep them, and return them by row and column of the grid of tiles."""
         side = _TILE * piece.stride
-        box = self._within(Box(piece.y0 * side, piece.x0 * side, piece.y1 * side, piece.x1 * side))
+        box = self._within(PixelBox(piece.y0 * side, piece.x0 * side, piece.y1 * side, piece.x1 * side))
         values = self._compute(box, piece.stride, piece.plane)
         tiles = {}
         for y in range(piece.y0, piece.y1):
@@ -251,7 +251,7 @@ class Reader:
         """Return the coarsest level that is fine enough, and its factor."""
         return max((entry for entry in self._levels if entry[0] <= stride), key=lambda entry: entry[0])
 
-    def _missing(self, box: Box, kept: int, plane: int) -> tuple[Piece, ...]:
+    def _missing(self, box: PixelBox, kept: int, plane: int) -> tuple[TileGroup, ...]:
         """Return the pieces that hold the tiles under a box that are not kept."""
         group = max(1, _PIECE // (_TILE * kept))
         pieces: dict[tuple[int, int], tuple[int, int, int, int]] = {}
@@ -259,9 +259,9 @@ class Reader:
             if (self, plane, kept, y, x) not in self._cache:
                 y0, x0, y1, x1 = pieces.get((y // group, x // group), (y, x, y + 1, x + 1))
                 pieces[y // group, x // group] = min(y0, y), min(x0, x), max(y1, y + 1), max(x1, x + 1)
-        return tuple(Piece(self, plane, kept, *extent) for extent in pieces.values())
+        return tuple(TileGroup(self, plane, kept, *extent) for extent in pieces.values())
 
-    def _is_slow(self, pieces: Sequence[Piece]) -> bool:
+    def _is_slow(self, pieces: Sequence[TileGroup]) -> bool:
         """Whether there is much to decode."""
         tiles = sum((piece.y1 - piece.y0) * (piece.x1 - piece.x0) for piece in pieces)
         side = _TILE * pieces[0].stride // self._level(pieces[0].stride)[0] if pieces else 0
@@ -270,13 +270,13 @@ class Reader:
 
     def _assembled(
         self,
-        box: Box,
+        box: PixelBox,
         kept: int,
         step: int,
         plane: int,
         found: dict[tuple[int, int], NDArray[Any]],
-        missing: tuple[Piece, ...],
-    ) -> Region:
+        missing: tuple[TileGroup, ...],
+    ) -> PlaneRegion:
         stride = kept * step
         whole = self._within(_snapped(box, stride))
         leading = () if self.channels is None else (self.channels,)
@@ -289,7 +289,7 @@ class Reader:
                 tile = self._coarser(kept, plane, y, x)
             if tile is not None:
                 _lay(tile, y * _TILE // step - whole.y0 // stride, x * _TILE // step - whole.x0 // stride, step, values)
-        return Region(values, whole, stride, missing)
+        return PlaneRegion(values, whole, stride, missing)
 
     def _coarser(self, kept: int, plane: int, y: int, x: int) -> NDArray[Any] | None:
         """Return a tile made of kept values of a larger stride, None if there are none."""
@@ -304,7 +304,7 @@ class Reader:
             factor *= 2
         return None
 
-    def _compute(self, box: Box, stride: int, plane: int) -> NDArray[Any]:
+    def _compute(self, box: PixelBox, stride: int, plane: int) -> NDArray[Any]:
         factor, level = self._level(stride)
         step = stride // factor
         rows = slice(box.y0 // factor, -(-box.y1 // factor), step)
@@ -320,11 +320,11 @@ class Reader:
             values = np.pad(values, around, "edge" if values.size else "empty")
         return values
 
-    def _within(self, box: Box) -> Box:
-        return Box(box.y0, box.x0, min(box.y1, self.shape[0]), min(box.x1, self.shape[1]))
+    def _within(self, box: PixelBox) -> PixelBox:
+        return PixelBox(box.y0, box.x0, min(box.y1, self.shape[0]), min(box.x1, self.shape[1]))
 
 
-def _tiles(box: Box, kept: int) -> Iterator[tuple[int, int]]:
+def _tiles(box: PixelBox, kept: int) -> Iterator[tuple[int, int]]:
     """Yield row and column of every tile under a box."""
     side = _TILE * kept
     for y in range(box.y0 // side, -(-box.y1 // side)):
@@ -340,9 +340,9 @@ def _lay(tile: NDArray[Any], top: int, left: int, step: int, values: NDArray[Any
     target[..., :rows, :columns] = thin[..., :rows, :columns]
 
 
-def _snapped(box: Box, stride: int) -> Box:
+def _snapped(box: PixelBox, stride: int) -> PixelBox:
     """Widen a box to whole cells."""
-    return Box(
+    return PixelBox(
         box.y0 // stride * stride,
         box.x0 // stride * stride,
         -(-box.y1 // stride) * stride,

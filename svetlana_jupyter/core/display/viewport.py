@@ -10,7 +10,7 @@ _BESIDE = 0.15  # of the screen
 
 
 @dataclass(frozen=True)
-class Box:
+class PixelBox:
     """A half-open rectangle of image pixels.
 
     Attributes
@@ -31,12 +31,12 @@ class Box:
     def width(self) -> int:
         return max(0, self.x1 - self.x0)
 
-    def contains(self, other: Box) -> bool:
+    def contains(self, other: PixelBox) -> bool:
         return self.y0 <= other.y0 and self.x0 <= other.x0 and self.y1 >= other.y1 and self.x1 >= other.x1
 
 
 @dataclass(frozen=True)
-class View:
+class Viewport:
     """A rectangle of screen over one plane of an image.
 
     The image plane is continuous: pixel (row, column) covers ``[row, row + 1) x [column, column + 1)``, so the middle
@@ -63,7 +63,7 @@ class View:
     plane: int = 0
 
     @classmethod
-    def fitted(cls, shape: tuple[int, int], size: tuple[int, int], dpr: float = 1.0, plane: int = 0) -> View:
+    def fitted(cls, shape: tuple[int, int], size: tuple[int, int], dpr: float = 1.0, plane: int = 0) -> Viewport:
         """Return the view that shows all of an image of this shape (Y, X)."""
         scale = min(size[0] / shape[0], size[1] / shape[1]) * _FIT_BORDER
         return cls((shape[0] / 2, shape[1] / 2), min(scale, MAX_SCALE), size, dpr, plane)
@@ -92,12 +92,12 @@ class View:
             self.center[1] + (column - self.size[1] / 2) / self.scale,
         )
 
-    def panned(self, rows: float, columns: float) -> View:
+    def panned(self, rows: float, columns: float) -> Viewport:
         """Return the view after the image was dragged by so many CSS pixels."""
         y, x = self.center
         return replace(self, center=(y - rows / self.scale, x - columns / self.scale))
 
-    def zoomed(self, factor: float, about: tuple[float, float] | None = None) -> View:
+    def zoomed(self, factor: float, about: tuple[float, float] | None = None) -> Viewport:
         """Return the view magnified by ``factor``; the image point under ``about`` (row, column) stays where it is."""
         row, column = about or (self.size[0] / 2, self.size[1] / 2)
         y, x = self.to_image(row, column)
@@ -105,14 +105,14 @@ class View:
         center = (y - (row - self.size[0] / 2) / scale, x - (column - self.size[1] / 2) / scale)
         return replace(self, center=center, scale=scale)
 
-    def clamped(self, shape: tuple[int, int]) -> View:
+    def clamped(self, shape: tuple[int, int]) -> Viewport:
         """Return the nearest view that still shows some of an image of this shape (Y, X): its centre is on the image,
         and the image is not smaller than an eighth of what fits."""
         y, x = (min(max(middle, 0.0), float(extent)) for middle, extent in zip(self.center, shape))
-        least = View.fitted(shape, self.size).scale / 8
+        least = Viewport.fitted(shape, self.size).scale / 8
         return replace(self, center=(y, x), scale=max(self.scale, least))
 
-    def framed(self, shape: tuple[int, int]) -> View:
+    def framed(self, shape: tuple[int, int]) -> Viewport:
         """Return the view moved so that little of the screen lies beside an image of this shape (Y, X)."""
         middles = []
         for middle, extent, screen in zip(self.center, shape, self.size):

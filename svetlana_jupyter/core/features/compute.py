@@ -30,7 +30,7 @@ from svetlana_jupyter.core.io.chunks import (
     processing_block_shape,
     read_regions,
 )
-from svetlana_jupyter.core.normalization import erode_masks, to_finite_float32, widened
+from svetlana_jupyter.core.normalization import dilate_masks, erode_masks, to_finite_float32
 from svetlana_jupyter.core.settings import MeasureSettings
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ class _Measuring:
         return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), keys)
 
     def _around(self, wide: _Stack, channels: list[Channel], step: tuple[float, ...]) -> dict[str, Floats]:
-        near_by = widened(wide.own, (self._rim,) * len(step)) if self._rim else wide.own
-        zone = widened(near_by, tuple(max(self._ring, min(step)) / side for side in step)) & ~near_by
+        near_by = dilate_masks(wide.own, (self._rim,) * len(step)) if self._rim else wide.own
+        zone = dilate_masks(near_by, tuple(max(self._ring, min(step)) / side for side in step)) & ~near_by
         around = Region(zone & (wide.mask == 0), step)
         near = PaddedStack.of(around) if "ring_texture" in self._groups else None
         found = {"ring_covered": _share(zone & (wide.mask > 0), zone & (wide.mask >= 0))}
@@ -270,7 +270,7 @@ def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | 
         yield from measure_objects(pair, objects, settings)
         return
     keys = [column.key for column in columns(pair.ndim, len(pair.channels), settings.groups)]
-    known = {group: pair.feature_cache.recall(feature_cache_key(group, settings)) for group in settings.groups}
+    known = {group: pair.feature_cache.get_features(feature_cache_key(group, settings)) for group in settings.groups}
     missing = pd.DataFrame({group: ~objects.index.isin(table.index) for group, table in known.items()}, objects.index)
     for pattern, rows in missing.groupby(list(known)):
         absent = [group for group, lacks in zip(known, pattern, strict=True) if lacks]
@@ -294,7 +294,7 @@ def _kept(
         if fresh:
             table = pd.concat(fresh)
             for group in groups:
-                feature_cache.keep(feature_cache_key(group, settings), table[keys[group]])
+                feature_cache.add_features(feature_cache_key(group, settings), table[keys[group]])
             fresh.clear()
 
     try:
@@ -322,7 +322,7 @@ def in_um(
     return pd.DataFrame(values.astype(np.float32), table.index, names)
 
 
-def features(ndim: int, channels: int, settings: MeasureSettings) -> tuple[FeatureColumn, ...]:
+def allowed_feature_columns(ndim: int, channels: int, settings: MeasureSettings) -> tuple[FeatureColumn, ...]:
     """Return the measurements of ``settings.groups`` that use no other evidence than ``settings.may_use``."""
     return columns(ndim, channels, settings.groups, settings.may_use)
 
@@ -330,14 +330,14 @@ def features(ndim: int, channels: int, settings: MeasureSettings) -> tuple[Featu
 def iter_features(
     pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings, unit: Literal["px", "um"] = "px"
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield what a forest sees of objects: labels (n,) and the `features` (n, m), 0 for what cannot be told.
+    """Yield labels (n,) and allowed features (n, m) of objects, undefined values as 0.
 
     Parameters
     ----------
     unit : "px" or "um"
         Of lengths; micrometres need an image with known spacing.
     """
-    found = features(pair.ndim, len(pair.channels), settings)
+    found = allowed_feature_columns(pair.ndim, len(pair.channels), settings)
     scale = finest_pixel_size_um(pair) if unit == "um" else None
     for table in measure(pair, objects, settings):
         values = in_um(table, found, pair.channels, scale).to_numpy(np.float32)

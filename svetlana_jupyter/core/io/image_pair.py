@@ -34,11 +34,11 @@ __all__ = ["ImagePair", "find_pairs", "open_checked_pair", "open_pair"]
 class FeatureCache(Protocol):
     """Where what was measured of the objects of one image is kept, by group (`feature_cache_key`)."""
 
-    def recall(self, key: str) -> pd.DataFrame:
+    def get_features(self, key: str) -> pd.DataFrame:
         """Return what is known of a group of measurements: `measure`'s columns, one row an object."""
         ...
 
-    def keep(self, key: str, table: pd.DataFrame) -> None:
+    def add_features(self, key: str, table: pd.DataFrame) -> None:
         """Add objects of which this group was not known."""
         ...
 

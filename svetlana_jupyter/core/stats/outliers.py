@@ -77,7 +77,7 @@ def compare_images(shares: pd.DataFrame, annotated: Mapping[str, int], left_out:
 
     Examples
     --------
-    >>> shares = pd.DataFrame({"asked": [90, 80], "novelty": [0.06, 0.7]}, pd.Index(["A1", "A2"], name="image"))
+    >>> shares = pd.DataFrame({"asked": [90, 80], "unlike": [0.06, 0.7]}, pd.Index(["A1", "A2"], name="image"))
     >>> compare_images(shares, {"A1": 30}, HeldOutGroups((0.1, 0.0, 0.05), (10, 10, 20)))["warn"].to_dict()
     {'A1': False, 'A2': True}
     """

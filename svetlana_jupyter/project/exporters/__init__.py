@@ -1,7 +1,4 @@
-"""The formats that results are written in, one idea a file.
-
-Results as files that other tools open, in a folder of their own.
-"""
+"""Export of results to files that other tools open, one format per registry entry."""
 
 from __future__ import annotations
 
@@ -10,57 +7,62 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.exporters.anndata import check_anndata, write_anndata
-from svetlana_jupyter.project.exporters.class_maps import check_imagej, write_imagej, write_masks, write_ome
-from svetlana_jupyter.project.exporters.geojson import write_geojson
-from svetlana_jupyter.project.exporters.ome_zarr import write_ngff
-from svetlana_jupyter.project.exporters.patch_files import check_patches, write_patches
-from svetlana_jupyter.project.exporters.snapshot import ExportStopped, OutputFolder, ResultsSnapshot
-from svetlana_jupyter.project.exporters.tables import check_excel, write_csv, write_excel, write_parquet
+from svetlana_jupyter.project.exporters import anndata, class_maps, geojson, ome_zarr, patch_files, tables
+from svetlana_jupyter.project.exporters.output_folder import ExportStopped, OutputFolder
+from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
 
-if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Project
-
-NAMED = 4  # files that a person is told by name
+MAX_FILES_NAMED = 4
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """One way to write results.
+    """A file format for results.
 
     Attributes
     ----------
-    words : str
-        What a person reads of it.
+    title : str
+        Name in the user interface.
     write : callable
-        Writes one file after the other and yields them.
+        Writes the files and yields each when it is complete.
     check : callable
-        Raises what stands against it, before anything is written.
-    each : "project", "image" or "class"
-        What there is a file of.
+        Raises an error if the format cannot hold the results; called before anything is written.
+    file_per : "project", "image" or "class"
+        One file per project, per image, or per image and class.
     """
 
-    words: str
+    title: str
     write: Callable[[OutputFolder, ResultsSnapshot], Iterator[Path]]
-    check: Callable[[ResultsSnapshot], None] = lambda found: None
-    each: Literal["project", "image", "class"] = "project"
+    check: Callable[[ResultsSnapshot], None] = lambda snapshot: None
+    file_per: Literal["project", "image", "class"] = "project"
 
 
 FORMATS: Mapping[str, ExportFormat] = {
-    "csv": ExportFormat("CSV tables", write_csv),
-    "excel": ExportFormat("Excel table", write_excel, check_excel),
-    "parquet": ExportFormat("Parquet tables", write_parquet),
-    "anndata": ExportFormat("AnnData, for scanpy and squidpy", write_anndata, check_anndata),
-    "tiff": ExportFormat("Class maps, for ImageJ and Fiji", write_imagej, check_imagej, "image"),
-    "ome-tiff": ExportFormat("Class maps, as OME-TIFF", write_ome, each="image"),
-    "ome-zarr": ExportFormat("Class maps, as OME-Zarr", write_ngff, each="image"),
-    "masks": ExportFormat("One mask a class", write_masks, check_imagej, "class"),
-    "geojson": ExportFormat("Outlines, for QuPath", write_geojson, each="image"),
-    "patches": ExportFormat("Annotated patches", write_patches, check_patches),
+    "csv": ExportFormat("CSV tables", tables.write_csv),
+    "excel": ExportFormat("Excel table", tables.write_excel, tables.check_excel),
+    "parquet": ExportFormat("Parquet tables", tables.write_parquet),
+    "anndata": ExportFormat("AnnData, for scanpy and squidpy", anndata.write_anndata, anndata.check_anndata),
+    "tiff": ExportFormat("Class maps, for ImageJ and Fiji", class_maps.write_imagej, class_maps.check_imagej, "image"),
+    "ome-tiff": ExportFormat("Class maps, as OME-TIFF", class_maps.write_ome_tiff, file_per="image"),
+    "ome-zarr": ExportFormat("Class maps, as OME-Zarr", ome_zarr.write_ome_zarr, file_per="image"),
+    "masks": ExportFormat("One mask per class", class_maps.write_masks, class_maps.check_imagej, "class"),
+    "geojson": ExportFormat("Outlines, for QuPath", geojson.write_geojson, file_per="image"),
+    "patches": ExportFormat("Annotated patches", patch_files.write_patches, patch_files.check_patches),
 }
+
+
+def check_formats(formats: Sequence[str] | str) -> list[str]:
+    """Return the formats as a list, or raise an error if one is unknown."""
+    names = [formats] if isinstance(formats, str) else list(formats)
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise InputError(
+            f"Unknown export format {', '.join(map(repr, unknown)) or '(none given)'}. "
+            f"Choose among {', '.join(FORMATS)}."
+        )
+    return names
 
 
 class Export:
@@ -68,8 +70,9 @@ class Export:
 
     Parameters
     ----------
-    project : Project
-    folder : Path
+    snapshot : callable
+        Returns the results as they are when the export starts.
+    output : OutputFolder
     formats : sequence of str
         Keys of `FORMATS`.
 
@@ -77,56 +80,53 @@ class Export:
     ----------
     folder : Path
     done : float
-        How much of it is done, from 0 to 1.
+        Finished fraction, from 0 to 1.
     stopped : bool
 
     Raises
     ------
     InputError
-        If a format is not known.
+        If a format is unknown.
     ProjectError
-        If the folder is not for exports, or there is nothing to export.
+        If there are no images.
     """
 
-    def __init__(self, project: Project, folder: Path, formats: Sequence[str]) -> None:
-        formats = [formats] if isinstance(formats, str) else list(formats)
-        unknown = [name for name in formats if name not in FORMATS]
-        if unknown or not formats:
-            raise InputError(f"formats are {', '.join(FORMATS)}; got {', '.join(map(repr, unknown)) or 'none'}.")
-        if not project.images:
-            raise ProjectError("the project has no images yet; add some with project.add_images(...).")
-        self._project, self._formats = project, formats
-        self._stop: Callable[[], bool] = lambda: False
-        self._place = OutputFolder(project, folder, lambda: self._stop())
-        self.folder, self.done, self.stopped = self._place.folder, 0.0, False
+    def __init__(
+        self, snapshot: Callable[[], ResultsSnapshot], output: OutputFolder, formats: Sequence[str] | str
+    ) -> None:
+        self._formats = check_formats(formats)
+        if not output.names:
+            raise ProjectError("The project has no images yet. Add some with project.add_images(...).")
+        self._snapshot, self._output = snapshot, output
+        self.folder, self.done, self.stopped = output.folder, 0.0, False
 
     def files(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Path]:
-        """Write one file after the other, and yield each when it is whole."""
-        self._stop = stop
-        found = ResultsSnapshot.of(self._project)
+        """Write one file after the other, and yield each when it is complete."""
+        output, snapshot = self._output, self._snapshot()
+        output.stop = stop
         for name in self._formats:
-            FORMATS[name].check(found)
-        self._place.describe(found)
+            FORMATS[name].check(snapshot)
+        output.record_contents(snapshot.name, snapshot.classes, snapshot.run)
         try:
             for number, name in enumerate(self._formats):
-                format = FORMATS[name]
-                many = len(found.images) * (len(found.classes) if format.each == "class" else 1)
-                for count, file in enumerate(format.write(self._place, found), 1):
-                    part = min(1.0, count / max(1, many)) if format.each != "project" else 0.5
+                kind = FORMATS[name]
+                expected = len(snapshot.images) * (len(snapshot.classes) if kind.file_per == "class" else 1)
+                for count, file in enumerate(kind.write(output, snapshot), 1):
+                    part = 0.5 if kind.file_per == "project" else min(1.0, count / max(1, expected))
                     self.done = (number + part) / len(self._formats)
                     yield file
         except ExportStopped:
             self.stopped = True
         except OSError as error:
             raise ProjectError(
-                f"{self._place.now} could not be written ({_reason(error)}); make room, or choose another folder, and "
-                "export again. What was written before it is whole."
+                f"{output.current_file} could not be written ({_reason(error)}). Free some space or choose another "
+                "folder, then export again. The files before it are complete."
             ) from error
 
 
 @dataclass(frozen=True)
 class ExportFinished:
-    """The end of an export that ran beside the notebook."""
+    """The end of a background export."""
 
     folder: Path
     files: tuple[Path, ...]
@@ -134,14 +134,16 @@ class ExportFinished:
 
     @property
     def text(self) -> str:
+        """The written files as a sentence."""
         names = [file.relative_to(self.folder).as_posix() for file in self.files]
-        told = ", ".join(names if len(names) <= NAMED + 1 else [*names[:NAMED], f"and {len(names) - NAMED} more"])
+        if len(names) > MAX_FILES_NAMED + 1:
+            names = [*names[:MAX_FILES_NAMED], f"and {len(names) - MAX_FILES_NAMED} more"]
         if self.stopped:
-            return f"The export was stopped; whole in {self.folder}: {told or 'nothing'}"
-        return f"Written to {self.folder}: {told}"
+            return f"Export stopped. Complete in {self.folder}: {', '.join(names) or 'nothing'}"
+        return f"Written to {self.folder}: {', '.join(names)}"
 
 
 def _reason(error: OSError) -> str:
-    """Return why a file could not be written; HDF5 says it amid much else."""
+    """Return why a file could not be written; HDF5 hides the error number in a long message."""
     number = error.errno or next(iter(re.findall(r"errno = (\d+)", str(error))), None)
     return error.strerror or (os.strerror(int(number)) if number else str(error).splitlines()[0])

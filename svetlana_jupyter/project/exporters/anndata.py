@@ -1,4 +1,4 @@
-"""All objects as AnnData, for scanpy and squidpy: what is known in ``obs``, numbers in ``X``, places in ``obsm``."""
+"""AnnData export, for scanpy and squidpy: features in ``X``, predictions in ``obs``, positions in ``obsm``."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from svetlana_jupyter.errors import ProjectError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from svetlana_jupyter.project.exporters.snapshot import OutputFolder, ResultsSnapshot
+    from svetlana_jupyter.project.exporters.output_folder import OutputFolder
+    from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
 
 
-def check_anndata(found: ResultsSnapshot) -> None:
-    """Refuse where the package is not installed."""
+def check_anndata(snapshot: ResultsSnapshot) -> None:
+    """Raise an error if the package anndata is not installed."""
     if find_spec("anndata") is None:
         raise ProjectError(
-            'this format needs the package anndata: pip install "svetlana-jupyter[anndata]", then again.'
+            'The package anndata is not installed. Run pip install "svetlana-jupyter[anndata]", then export again.'
         )
 
 
-def write_anndata(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
+def write_anndata(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
     """Write ``objects.h5ad``.
 
-    ``obs`` has the columns of `Results.predictions`, with image and object, and is indexed by ``image/object``. ``X``
-    is what was measured of all objects of all images, or the probabilities of the classes where nothing was; these are
-    in ``obsm["probabilities"]`` too. ``obsm["spatial"]`` holds ``x, y[, z]`` in ``uns["spatial_unit"]``: micrometres
-    where all images have a spacing, else pixels. ``uns["class_colors"]`` are scanpy's.
+    ``obs`` has the columns of `Project.predictions`, with image and object, and is indexed by ``image/object``. ``X``
+    holds the features that are measured for all objects of all images, or the class probabilities if there are none;
+    these are in ``obsm["probabilities"]`` too. ``obsm["spatial"]`` holds ``x, y[, z]`` in ``uns["spatial_unit"]``:
+    micrometers if the spacing of all images is known, otherwise pixels. ``uns["class_colors"]`` follows scanpy.
     """
     from anndata import AnnData
 
-    table = found.table
-    named = [name for name in found.classes.names if f"p_{name}" in table]
+    table, classes = snapshot.table, snapshot.classes
+    named = [name for name in classes.names if f"p_{name}" in table]
     probabilities = table[[f"p_{name}" for name in named]].to_numpy(np.float32)
-    measured = pd.concat([found.measured(image) for image in found.images], join="inner")
-    x, names = (measured.to_numpy(np.float32), measured.columns) if measured.shape[1] else (probabilities, named)
-    spatial, unit = _places(found)
+    features = pd.concat([snapshot.measurements(image) for image in snapshot.images], join="inner")
+    x, names = (features.to_numpy(np.float32), features.columns) if features.shape[1] else (probabilities, named)
+    spatial, unit = _positions(snapshot)
     obs = table.reset_index()
-    obs["class"] = pd.Categorical(obs["class"], categories=list(found.classes.names))
-    texts = obs.columns[obs.dtypes == "object"]
-    obs = obs.astype(dict.fromkeys(texts, "category"))
+    obs["class"] = pd.Categorical(obs["class"], categories=list(classes.names))
+    obs = obs.astype(dict.fromkeys(obs.columns[obs.dtypes == "object"], "category"))
     obs.index = pd.Index([f"{image}/{label}" for image, label in table.index])
     data = AnnData(
         X=x,
@@ -56,18 +56,18 @@ def write_anndata(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]
         obsm={"spatial": spatial, "probabilities": probabilities},
         uns={
             "spatial_unit": unit,
-            "class_colors": [info.color for info in found.classes],
-            "classes": list(named),
-            "run": found.run,
+            "class_colors": [info.color for info in classes],
+            "classes": named,
+            "run": snapshot.run,
         },
     )
-    with place.write_file("objects.h5ad") as beside:
-        beside.write_bytes(_written(data))
-    yield place.folder / "objects.h5ad"
+    with output.write_file("objects.h5ad") as draft:
+        draft.write_bytes(_encode(data))
+    yield output.folder / "objects.h5ad"
 
 
-def _written(data: AnnData) -> bytes:
-    """Return the file. It is made in memory: on a full disk, the HDF5 library may take the kernel down with it."""
+def _encode(data: AnnData) -> bytes:
+    """Return the file contents. They are built in memory because the HDF5 library may crash on a full disk."""
     from anndata.io import write_elem
 
     with h5py.File("objects.h5ad", "w", driver="core", backing_store=False) as file:
@@ -76,14 +76,15 @@ def _written(data: AnnData) -> bytes:
         return bytes(file.id.get_file_image())
 
 
-def _places(found: ResultsSnapshot) -> tuple[NDArray[np.float64], str]:
-    pairs = [found.pair(image) for image in found.images]
-    known = all(pair.spacing for pair in pairs)
-    axes = "xyz"[: max(pair.ndim for pair in pairs)]
-    places = []
+def _positions(snapshot: ResultsSnapshot) -> tuple[NDArray[np.float64], str]:
+    pairs = [snapshot.pair(image) for image in snapshot.images]
+    calibrated = all(pair.spacing for pair in pairs)
+    axes = list("xyz"[: max(pair.ndim for pair in pairs)])
+    positions = []
     for pair in pairs:
-        spacing = dict(zip("zyx"[-pair.ndim :], pair.spacing or ())) if known else {}
-        rows = found.of_image(pair.name)
-        flat = [axis for axis in axes if axis not in "zyx"[-pair.ndim :]]  # a plane among volumes lies at 0
-        places.append(rows.assign(**dict.fromkeys(flat, 0.0))[list(axes)] * [spacing.get(axis, 1.0) for axis in axes])
-    return pd.concat(places).to_numpy(np.float64), "um" if known else "px"
+        spacing = dict(zip("zyx"[-pair.ndim :], pair.spacing or ())) if calibrated else {}
+        rows = snapshot.rows_of_image(pair.name)
+        if "z" in axes and pair.ndim == 2:  # a plane among volumes lies at z = 0
+            rows = rows.assign(z=0.0)
+        positions.append(rows[axes] * [spacing.get(axis, 1.0) for axis in axes])
+    return pd.concat(positions).to_numpy(np.float64), "um" if calibrated else "px"

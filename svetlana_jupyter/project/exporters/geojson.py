@@ -1,8 +1,8 @@
-"""Outlines with classes and measurements, as the GeoJSON that QuPath exports and imports.
+"""GeoJSON export: outlines with classes and measurements, as QuPath exports and imports them.
 
-A ``FeatureCollection`` with one detection an object (in 3D: one an object and plane, with ``plane.z``), its outline in
-pixels ``(x, y)`` along pixel edges. ``name`` is the object's number in the mask, ``metadata`` says the image, what was
-predicted and what was annotated. GeoJSON has no number that is not one: what is not known of an object is left out.
+A ``FeatureCollection`` with one detection per object (in 3D: one per object and plane, with ``plane.z``); the outline
+is in pixels ``(x, y)`` along pixel edges. ``name`` is the label of the object in the mask; ``metadata`` holds the
+image, prediction and annotation. GeoJSON has no NaN, so missing values are left out.
 """
 
 from __future__ import annotations
@@ -16,80 +16,77 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.classes import ClassScheme
-from svetlana_jupyter.core.polygons import Outline, Polygon, iter_object_outlines
+from svetlana_jupyter.core.polygons import Outline, iter_object_outlines
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.exporters.snapshot import OutputFolder, ResultsSnapshot
+    from svetlana_jupyter.project.exporters.output_folder import OutputFolder
+    from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
 
 ANY_CHANNEL = -1
 
 
-def write_geojson(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
-    """Write one file an image, feature by feature."""
-    for image, stem in place.names.items():
-        pair, features = found.pair(image), _Features(found, image)
-        with place.write_file(f"{stem}.geojson") as beside, beside.open("w", encoding="utf-8") as file:
+def write_geojson(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
+    """Write one file per image, feature by feature."""
+    for image, stem in output.names.items():
+        make_feature = _FeatureMaker(snapshot, image)
+        outlines = iter_object_outlines(snapshot.pair(image).mask, snapshot.objects(image))
+        with output.write_file(f"{stem}.geojson") as draft, draft.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
-            between = "\n"
-            for outline in place.watched(iter_object_outlines(pair.mask, found.objects(image))):
-                feature = json.dumps(features.of(outline), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-                file.write(between + feature)
-                between = ",\n"
+            separator = "\n"
+            for outline in output.until_stopped(outlines):
+                feature = make_feature(outline)
+                text = json.dumps(feature, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+                file.write(separator + text)
+                separator = ",\n"
             file.write("\n]}\n")
-        yield place.folder / f"{stem}.geojson"
+        yield output.folder / f"{stem}.geojson"
 
 
-class _Features:
-    """The features of one image."""
+class _FeatureMaker:
+    """Makes the features of one image."""
 
-    def __init__(self, found: ResultsSnapshot, image: str) -> None:
-        table = found.of_image(image)
-        shown = ["probability", *(f"p_{name}" for name in found.classes.names if f"p_{name}" in table), "size"]
-        numbers = pd.concat([table[shown], found.measured(image)], axis=1)
-        self._image, self._ndim = image, found.pair(image).ndim
-        self._classifications = _classifications(found.classes)
-        said = table[["class", "predicted", "annotation", "run", *found.groups[image]]].astype("object")
-        self._words, self._said = list(map(str, said)), said.where(said.notna(), None).to_numpy()
-        self._names, self._numbers = list(map(str, numbers)), numbers.to_numpy(np.float64)
+    def __init__(self, snapshot: ResultsSnapshot, image: str) -> None:
+        table, classes = snapshot.rows_of_image(image), snapshot.classes
+        shown = ["probability", *(f"p_{name}" for name in classes.names if f"p_{name}" in table), "size"]
+        numbers = pd.concat([table[shown], snapshot.measurements(image)], axis=1)
+        texts = table[["class", "predicted", "annotation", "run", *snapshot.groups[image]]].astype("object")
+        self._image, self._ndim = image, snapshot.pair(image).ndim
+        self._classifications = {
+            info.name: {"name": info.name, "color": list(bytes.fromhex(info.color[1:]))} for info in classes
+        }
+        # Plain arrays: looking up rows of a DataFrame takes longer than all the rest.
+        self._text_names, self._texts = list(map(str, texts)), texts.where(texts.notna(), None).to_numpy()
+        self._number_names, self._numbers = list(map(str, numbers)), numbers.to_numpy(np.float64)
         self._row = {int(label): row for row, label in enumerate(table.index)}
 
-    def of(self, outline: Outline) -> Mapping[str, Any]:
+    def __call__(self, outline: Outline) -> Mapping[str, Any]:
         row = self._row[outline.label]
-        said = dict(zip(self._words, self._said[row]))
-        name = said.pop("class")
-        measured = {key: _short(n) for key, n in zip(self._names, self._numbers[row].tolist()) if np.isfinite(n)}
-        metadata = {key: str(value) for key, value in {"image": self._image, **said}.items() if value is not None}
-        place = f"{self._image}/{outline.label}" + (f"/{outline.plane}" if self._ndim == 3 else "")
+        texts = dict(zip(self._text_names, self._texts[row]))
+        name = texts.pop("class")
+        numbers = zip(self._number_names, self._numbers[row].tolist())
+        metadata = {key: str(value) for key, value in {"image": self._image, **texts}.items() if value is not None}
+        position = f"{self._image}/{outline.label}" + (f"/{outline.plane}" if self._ndim == 3 else "")
         return {
             "type": "Feature",
-            "id": str(uuid5(NAMESPACE_URL, place)),
+            "id": str(uuid5(NAMESPACE_URL, position)),
             "geometry": _geometry(outline, self._ndim),
             "properties": {
                 "objectType": "detection",
                 "name": str(outline.label),
                 **({"classification": self._classifications[name]} if name else {}),
-                "measurements": measured,
+                "measurements": {key: _short(number) for key, number in numbers if np.isfinite(number)},
                 "metadata": metadata,
             },
         }
 
 
 def _geometry(outline: Outline, ndim: int) -> dict[str, Any]:
-    parts = [_coordinates(polygon) for polygon in outline.polygons]
+    parts = [[ring[:, ::-1].tolist() for ring in polygon] for polygon in outline.polygons]
     kind, coordinates = ("Polygon", parts[0]) if len(parts) == 1 else ("MultiPolygon", parts)
     geometry: dict[str, Any] = {"type": kind, "coordinates": coordinates}
     return geometry | ({"plane": {"c": ANY_CHANNEL, "z": outline.plane, "t": 0}} if ndim == 3 else {})
 
 
-def _coordinates(polygon: Polygon) -> list[list[list[int]]]:
-    return [ring[:, ::-1].tolist() for ring in polygon]
-
-
-def _classifications(classes: ClassScheme) -> Mapping[str, Mapping[str, Any]]:
-    return {info.name: {"name": info.name, "color": list(bytes.fromhex(info.color[1:]))} for info in classes}
-
-
 def _short(number: float) -> float | int:
-    """Return a float32, or an integer, without the digits that it has only as a float64."""
+    """Return a float32 or an integer without the extra digits of its float64 form."""
     return int(number) if number.is_integer() else float(f"{number:.9g}")

@@ -1,7 +1,6 @@
-"""The tables: one row an object, the counts by image, and what was measured. As CSV, Parquet or Excel.
+"""Table exports: objects, counts per image, and measurements, as CSV, Parquet or Excel.
 
-A sheet of Excel has room for about a million objects, and 16 digits of a number. Text stays text there, also where it
-begins like a formula.
+A sheet of Excel holds about a million rows, and 16 digits per number. Text is never read as a formula.
 """
 
 from __future__ import annotations
@@ -19,69 +18,70 @@ if TYPE_CHECKING:
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.worksheet._write_only import WriteOnlyWorksheet
 
-    from svetlana_jupyter.project.exporters.snapshot import OutputFolder, ResultsSnapshot
+    from svetlana_jupyter.project.exporters.output_folder import OutputFolder
+    from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
 
 EXCEL_ROWS = 1_048_576
-EXCEL_TEXT = 32_767  # characters of a cell
+EXCEL_TEXT = 32_767  # characters per cell
 
 
-def write_csv(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
-    """Write ``objects.csv``, ``counts.csv`` and, once something was measured, ``measurements.csv``."""
-    for name, table in _tables(found):
-        with place.write_file(f"{name}.csv") as beside:
-            table.to_csv(beside, encoding="utf-8")
-        yield place.folder / f"{name}.csv"
+def write_csv(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
+    """Write ``objects.csv``, ``counts.csv`` and, if features are cached, ``measurements.csv``."""
+    for name, table in _tables(snapshot):
+        with output.write_file(f"{name}.csv") as draft:
+            table.to_csv(draft, encoding="utf-8")
+        yield output.folder / f"{name}.csv"
 
 
-def write_parquet(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
+def write_parquet(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
     """Write the same tables as Parquet."""
-    for name, table in _tables(found):
-        with place.write_file(f"{name}.parquet") as beside:
-            table.to_parquet(beside)
-        yield place.folder / f"{name}.parquet"
+    for name, table in _tables(snapshot):
+        with output.write_file(f"{name}.parquet") as draft:
+            table.to_parquet(draft)
+        yield output.folder / f"{name}.parquet"
 
 
-def check_excel(found: ResultsSnapshot) -> None:
-    """Refuse more objects than a sheet of Excel has rows for."""
-    count = len(found.table)
+def check_excel(snapshot: ResultsSnapshot) -> None:
+    """Raise an error if there are more objects than a sheet of Excel has rows."""
+    count = len(snapshot.table)
     if count >= EXCEL_ROWS:
         raise ProjectError(
-            f"a sheet of Excel has room for {EXCEL_ROWS - 1:,} objects, and the project has {count:,}: "
-            'export "csv" or "parquet" instead.'
+            f"The project has {count:,} objects, but a sheet of Excel has room for {EXCEL_ROWS - 1:,}. "
+            'Export "csv" or "parquet" instead.'
         )
 
 
-def write_excel(place: OutputFolder, found: ResultsSnapshot) -> Iterator[Path]:
+def write_excel(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
     """Write ``results.xlsx`` with the same tables as sheets, row by row."""
     from openpyxl import Workbook
 
-    with place.write_file("results.xlsx") as beside:
-        book = Workbook(write_only=True)
-        for name, table in _tables(found):
-            _write_sheet(place, book.create_sheet(name), table.reset_index())
-        book.save(beside)
-    yield place.folder / "results.xlsx"
+    with output.write_file("results.xlsx") as draft:
+        workbook = Workbook(write_only=True)
+        for name, table in _tables(snapshot):
+            _write_sheet(output, workbook.create_sheet(name), table.reset_index())
+        workbook.save(draft)
+    yield output.folder / "results.xlsx"
 
 
-def _write_sheet(place: OutputFolder, sheet: WriteOnlyWorksheet, table: pd.DataFrame) -> None:
+def _write_sheet(output: OutputFolder, sheet: WriteOnlyWorksheet, table: pd.DataFrame) -> None:
     sheet.freeze_panes = "A2"
-    columns = [_plain(table.iloc[:, number]) for number in range(table.shape[1])]
+    columns = [_excel_values(table.iloc[:, number]) for number in range(table.shape[1])]
     try:
-        sheet.append([_cell(sheet, str(name)) for name in table])
-        for row in place.watched(zip(*columns, strict=True)):
-            sheet.append([_cell(sheet, value) for value in row])
+        sheet.append([_excel_cell(sheet, str(name)) for name in table])
+        for row in output.until_stopped(zip(*columns, strict=True)):
+            sheet.append([_excel_cell(sheet, value) for value in row])
     finally:
         sheet.close()
 
 
-def _plain(column: pd.Series) -> list[object]:
-    """Return values that Excel knows: None for what is missing, and a float32 without the digits that it never had."""
+def _excel_values(column: pd.Series) -> list[object]:
+    """Return values for Excel: None for missing ones, and float32 without the extra digits of float64."""
     if column.dtype == np.float32:
         return [float(f"{value:.9g}") if np.isfinite(value) else None for value in column.tolist()]
     return column.astype("object").where(column.notna(), None).tolist()
 
 
-def _cell(sheet: WriteOnlyWorksheet, value: object) -> WriteOnlyCell | object:
+def _excel_cell(sheet: WriteOnlyWorksheet, value: object) -> WriteOnlyCell | object:
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
@@ -92,10 +92,9 @@ def _cell(sheet: WriteOnlyWorksheet, value: object) -> WriteOnlyCell | object:
     return cell
 
 
-def _tables(found: ResultsSnapshot) -> Iterator[tuple[str, pd.DataFrame]]:
-    yield "objects", found.table
-    yield "counts", found.counts().set_index(["image", "class"])
-    measured = {image: found.measured(image) for image in found.images}
-    measured = {image: table for image, table in measured.items() if len(table.columns)}
-    if measured:
-        yield "measurements", pd.concat(measured, names=["image"])
+def _tables(snapshot: ResultsSnapshot) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield "objects", snapshot.table
+    yield "counts", snapshot.counts().set_index(["image", "class"])
+    measurements = {image: table for image in snapshot.images if len((table := snapshot.measurements(image)).columns)}
+    if measurements:
+        yield "measurements", pd.concat(measurements, names=["image"])

@@ -1,7 +1,4 @@
-"""What a source says of objects, before any of it is taken in; and how its images and places are found.
-
-Taking in what a source says: all in one edit, and nothing over what somebody said here.
-"""
+"""Labels read from another tool, their images and objects, and their import as annotations."""
 
 from __future__ import annotations
 
@@ -9,24 +6,40 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, ObjectId
-from svetlana_jupyter.core.classes import check_class_name, check_color
+from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, Label, ObjectId
+from svetlana_jupyter.core.classes import ClassInfo, check_class_name, check_color
 from svetlana_jupyter.core.io.chunks import ArrayRegion, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.table_files import format_list, normalize_header, normalize_value
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Dataset
+    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.project.image_collection import ImageCollection
+
+FLAGS = ("ambiguous", "bad_segmentation")
+COLUMNS = ["image", "object", "class", "outcome", "why"]
+NO_CLASS = "it has no class"
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """Arguments of `Project.import_annotations`, with the data of the project that readers need."""
+
+    images: ImageCollection
+    classes: ClassScheme
+    image: str | None = None
+    column: str | None = None
+    names: Mapping[int, str] | Sequence[str] | None = None
 
 
 class ImportedLabel(NamedTuple):
-    """What a source says of one thing: its object (0 where none was found), class ("" for none), and what is wrong."""
+    """The label of one object: ``label`` is 0 if no object matches, ``class_name`` is "" if it has none."""
 
     image: str
     label: int
@@ -35,19 +48,19 @@ class ImportedLabel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
-    """All that a source says.
+class ImportedLabels:
+    """All labels of a source.
 
     Attributes
     ----------
-    rows : sequence of Said
+    rows : sequence of ImportedLabel
         In the order of the source.
     source : str
-        Where from, for the log: "ilastik table cells.csv".
+        Origin for the log: "ilastik table cells.csv".
     colors : mapping of str to str
         ``"#rrggbb"`` by class.
-    last_stands : bool
-        Whether what is said last of an object stands; else nothing is taken of one that is given two classes.
+    last_wins : bool
+        Whether the last of several labels of an object counts; otherwise contradicting labels are not imported.
     note : str
     """
 
@@ -58,194 +71,207 @@ class Found:
     note: str = ""
 
 
-def image_aliases(project: Dataset) -> Mapping[str, str]:
-    """Return the project's images by all that they may be called: their names, and those of their files."""
-    found: dict[str, set[str]] = {}
-    for name, entry in project.images.items():
-        paths = entry.image if isinstance(entry.image, tuple) else (entry.image,)
-        files = [Path(path) for path in (*paths, entry.mask) if "arrays" not in Path(path).parts]
-        for called in {normalize_value(part) for path in files for part in (path.name, file_stem(path.name))}:
-            found.setdefault(called, set()).add(name)
-    by_file = {called: names.pop() for called, names in found.items() if len(names) == 1}
-    return by_file | {normalize_value(name): name for name in project.images} | {name: name for name in project.images}
+class Classes(Protocol):
+    """Classes that can be extended."""
+
+    @property
+    def infos(self) -> Sequence[ClassInfo]:
+        """All classes, merged ones included."""
+
+    def by_id(self, class_id: int) -> ClassInfo:
+        """Return the class of an id, or the class that it was merged into."""
+
+    def add(self, name: str, color: str | None = None) -> None:
+        """Add a class."""
 
 
-def file_stem(name: str) -> str:
-    """Return a file's name without folders and endings, as any system writes them.
+class Annotations(Protocol):
+    """Annotations that can be read and extended."""
 
-    >>> file_stem("C:\\\\plates\\\\P1_A1.ome.tif"), file_stem("P1_A1.geojson.gz")
-    ('P1_A1', 'P1_A1')
+    def label_of(self, image: str, label: int) -> Label:
+        """Return the current label of an object."""
+
+    def apply(self, labels: Mapping[tuple[str, int], str], source: str) -> None:
+        """Label or flag objects in one edit."""
+
+
+def apply_import(
+    images: ImageCollection, classes: Classes, annotations: Annotations, imported: ImportedLabels, overwrite: bool
+) -> pd.DataFrame:
+    """Annotate objects with imported labels, all in one edit.
+
+    Returns
+    -------
+    DataFrame
+        One row per label of the source, see `Project.import_annotations`; ``attrs["summary"]`` is a sentence.
     """
-    stem = PureWindowsPath(name).name  # takes slashes of both kinds
-    for ending in (".gz", ".ome"):
-        stem = stem.removesuffix(ending) if ending == ".gz" else stem
-    stem = stem.rpartition(".")[0] or stem
-    return stem.removesuffix(".ome")
-
-
-def find_image(called: object, known: Mapping[str, str]) -> str:
-    """Return the image of that name or file; "" if there is none."""
-    text = str(called)
-    tried = (text, normalize_value(text), normalize_value(PureWindowsPath(text).name), normalize_value(file_stem(text)))
-    return next((known[one] for one in tried if one in known), "")
-
-
-def resolve_image(project: Dataset, image: str | None, file: Path | None) -> str:
-    """Return the image that a source without image names is of: the one given, of the file's name, or the only one."""
-    if image is not None:
-        if image not in project.images:
-            raise InputError(f"the project has no image {image!r}; its images are {format_list(project.images)}.")
-        return image
-    if file is not None and (named := _called_after(file.name, image_aliases(project))):
-        return named
-    if len(project.images) == 1:
-        return next(iter(project.images))
-    raise InputError(
-        f"{file or 'the table'} does not say which image it is of: name it with image=, one of "
-        f"{format_list(project.images) or 'none yet'}."
-    )
-
-
-def _called_after(file: str, known: Mapping[str, str]) -> str:
-    """Return the image that a file is called after: exactly, or with something behind it ("P1_A1_table.csv")."""
-    if exact := find_image(file, known):
-        return exact
-    stem = normalize_value(file_stem(file))
-    begun = [one for one in map(normalize_value, known) if stem.startswith(one) and not stem[len(one) :][:1].isalnum()]
-    return find_image(max(begun, key=len), known) if begun else ""
-
-
-def objects_at(project: Dataset, image: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the object under each pixel (n, ndim); 0 on the background and beyond the image."""
-    mask = project.pair(image).mask
-    inside = ((places >= 0) & (places < mask.shape)).all(axis=1)
-    found = np.zeros(len(places), np.int64)
-    wanted = np.flatnonzero(inside)
-    order = wanted[block_order(places[wanted], processing_block_shape(mask, mask))]
-    windows = [ArrayRegion(tuple(place), tuple(place + 1)) for place in places[order]]
-    for place, pixel in zip(order, read_regions(mask, windows)):
-        found[place] = int(pixel.item())
-    return found
-
-
-def block_order(places: NDArray[np.int64], sides: Sequence[int]) -> NDArray[np.intp]:
-    """Return the order in which places are read block after block."""
-    return np.lexsort((places // np.asarray(sides)).T[::-1]) if len(places) else np.empty(0, np.intp)
-
-
-ASIDE = ("ambiguous", "bad_segmentation")
-COLUMNS = ["image", "object", "class", "outcome", "why"]
-
-
-def take(project: Dataset, found: Found, overwrite: bool) -> pd.DataFrame:
-    """Annotate objects as a source says, and return what became of each of its rows."""
-    names = _names(project, found)
-    checked = [_checked(project, row, names) for row in found.rows]
-    wanted = _wanted(checked, found.last_wins)
+    names = _match_class_names(classes, imported)
+    rows = [_check_row(images, row, names) for row in imported.rows]
+    wanted = _consistent_labels(rows, imported.last_wins)
     outcomes: dict[ObjectId, tuple[str, str]] = {}
-    chosen: dict[ObjectId, str] = {}
-    for id, word in wanted.items():
-        stands = project.label_of(*id)
-        here = project.classes.by_id(stands.class_id).name if stands.action == "label" else stands.action
-        if here == word:
-            outcomes[id] = "known", ""
-        elif here in ("", "skip"):
-            outcomes[id], chosen[id] = ("taken", ""), word
-        elif overwrite:
-            outcomes[id], chosen[id] = ("taken", f"was {here}"), word
+    chosen: dict[tuple[str, int], str] = {}
+    for key, name in wanted.items():
+        label = annotations.label_of(*key)
+        present = classes.by_id(label.class_id).name if label.action == "label" else label.action
+        if present == name:
+            outcomes[key] = "known", ""
+        elif present not in ("", "skip") and not overwrite:
+            outcomes[key] = "differs", f"is {present} here"
         else:
-            outcomes[id] = "differs", f"is {here} here"
+            outcomes[key] = "taken", "" if present in ("", "skip") else f"was {present}"
+            chosen[tuple(key)] = name
     if chosen:
-        _write(project, found, chosen)
-    rows = [(*row[:3], *_outcome(row, wanted, outcomes)) for row in checked]
-    report = pd.DataFrame(rows, columns=COLUMNS)
-    report.attrs["summary"] = project.status = _summary(report, found)
+        known = {info.name for info in classes.infos}
+        for name in dict.fromkeys(chosen.values()):
+            if name not in known and name not in FLAGS:
+                color = imported.colors.get(name, "")
+                classes.add(name, check_color(color) if color else None)
+        annotations.apply(chosen, f"{IMPORT_SOURCE_PREFIX}{imported.source}")
+    report = pd.DataFrame([(*row[:3], *_outcome(row, wanted, outcomes)) for row in rows], columns=COLUMNS)
+    report.attrs["summary"] = _summary(report, imported)
     return report
 
 
-def _names(project: Dataset, found: Found) -> Mapping[str, str]:
-    """Return how each class of the source is called here: as a class that there is, in any spelling, or as it is."""
-    spelled = {normalize_header(info.name): project.classes.by_id(info.id).name for info in project.classes.infos}
-    exact = {info.name: project.classes.by_id(info.id).name for info in project.classes.infos}
+def _match_class_names(classes: Classes, imported: ImportedLabels) -> Mapping[str, str]:
+    """Return the project's name of each class of the source, which may be spelled differently."""
+    exact = {info.name: classes.by_id(info.id).name for info in classes.infos}
+    spelled = {normalize_header(name): target for name, target in exact.items()}
     names: dict[str, str] = {}
-    for word in dict.fromkeys(row.class_name for row in found.rows if row.class_name):
-        known = exact.get(word) or (spelled.get(normalize_header(word)) if normalize_header(word) else None)
-        if known is None and word.casefold() in (*ASIDE, "bad"):  # version 0.1.0 exported "bad"
-            known = "bad_segmentation" if word.casefold() == "bad" else word.casefold()
+    for name in dict.fromkeys(row.class_name for row in imported.rows if row.class_name):
+        known = exact.get(name) or (spelled.get(normalize_header(name)) if normalize_header(name) else None)
+        if known is None and name.casefold() in (*FLAGS, "bad"):  # version 0.1.0 exported "bad"
+            known = "bad_segmentation" if name.casefold() == "bad" else name.casefold()
         elif known is None:
-            check_class_name(word)
-            if normalize_header(word):
-                spelled[normalize_header(word)] = word  # the next spelling of a new class is the same one
-        names[word] = known or word
+            check_class_name(name)
+            if normalize_header(name):
+                spelled[normalize_header(name)] = name  # other spellings of a new class are the same class
+        names[name] = known or name
     return names
 
 
-def _checked(project: Dataset, row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
-    word = names.get(row.class_name, "")
+def _check_row(images: ImageCollection, row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
+    row = row._replace(class_name=names.get(row.class_name, ""))
     if row.problem:
-        return row._replace(class_name=word)
-    if not word:
-        return row._replace(problem="it has no class")
-    if row.label not in project.objects(row.image).index:
-        return row._replace(class_name=word, problem=f"the mask has no object {row.label}")
-    return row._replace(class_name=word)
+        return row
+    if not row.class_name:
+        return row._replace(problem=NO_CLASS)
+    if row.label not in images.objects(row.image).index:
+        return row._replace(problem=f"the mask has no object {row.label}")
+    return row
 
 
-def _wanted(rows: list[ImportedLabel], last_wins: bool) -> dict[ObjectId, str]:
-    """Return the class that each object is to have; none of one that is given two."""
-    said: dict[ObjectId, list[str]] = {}
+def _consistent_labels(rows: Sequence[ImportedLabel], last_wins: bool) -> dict[ObjectId, str]:
+    """Return the class of each object; objects with contradicting classes are left out."""
+    names: dict[ObjectId, list[str]] = {}
     for row in rows:
         if not row.problem:
-            said.setdefault(ObjectId(row.image, row.label), []).append(row.class_name)
-    return {id: words[-1] for id, words in said.items() if last_wins or len(set(words)) == 1}
+            names.setdefault(ObjectId(row.image, row.label), []).append(row.class_name)
+    return {key: given[-1] for key, given in names.items() if last_wins or len(set(given)) == 1}
 
 
 def _outcome(
     row: ImportedLabel, wanted: Mapping[ObjectId, str], outcomes: Mapping[ObjectId, tuple[str, str]]
 ) -> tuple[str, str]:
-    id = ObjectId(row.image, row.label)
+    key = ObjectId(row.image, row.label)
     if row.problem:
-        return ("no class" if row.problem == "it has no class" else "not found"), row.problem
-    if id not in wanted:
-        return "contradicts", "it is given two classes"
-    return outcomes[id] if wanted[id] == row.class_name else ("earlier", f"later it is given {wanted[id]}")
+        return ("no class" if row.problem == NO_CLASS else "not found"), row.problem
+    if key not in wanted:
+        return "contradicts", "it has two classes"
+    return outcomes[key] if wanted[key] == row.class_name else ("earlier", f"a later row is {wanted[key]}")
 
 
-def _write(project: Dataset, found: Found, chosen: Mapping[ObjectId, str]) -> None:
-    """Add the classes that are new, then annotate."""
-    known = {info.name for info in project.classes.infos}
-    for word in dict.fromkeys(chosen.values()):
-        if word not in known and word not in ASIDE:
-            color = found.colors.get(word, "")
-            project.add_class(word, check_color(color) if color else None)
-    project.say_each(
-        {(id.image, id.label): word for id, word in chosen.items()}, f"{IMPORT_SOURCE_PREFIX}{found.source}"
-    )
-
-
-def _summary(report: pd.DataFrame, found: Found) -> str:
+def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
     objects = report.drop_duplicates(["image", "object", "outcome"])
     counts = Counter(objects["outcome"]) | Counter(
         {kind: int((report["outcome"] == kind).sum()) for kind in ("no class", "not found")}
     )
-    said = [f"{counts['taken']:,} annotations are taken from {found.source}"]
+    parts = [f"Imported {counts['taken']:,} annotations from {imported.source}"]
     if changed := int(objects["why"].str.startswith("was ").sum()):
-        said.append(f"{changed:,} of them replace another one")
-    for outcome, words in (
-        ("known", "were the same here already"),
-        ("differs", "are another class here and were left as they are (overwrite=True takes the new ones)"),
-        ("contradicts", "are given two classes, so none was taken"),
+        parts.append(f"{changed:,} of them replace another one")
+    for outcome, text in (
+        ("known", "were the same already"),
+        ("differs", "have another class here and were left unchanged (pass overwrite=True to replace them)"),
+        ("contradicts", "have two classes in the source and were not imported"),
         ("no class", "have no class"),
     ):
         if counts[outcome]:
-            said.append(f"{counts[outcome]:,} {words}")
+            parts.append(f"{counts[outcome]:,} {text}")
     if counts["not found"]:
-        why = report.loc[report["outcome"] == "not found", "why"]
-        said.append(f"{counts['not found']:,} found no object ({format_list(dict.fromkeys(why), 2)})")
-    return "; ".join(said) + "." + (f" {found.note}" if found.note else "")
+        reasons = dict.fromkeys(report.loc[report["outcome"] == "not found", "why"])
+        parts.append(f"{counts['not found']:,} match no object ({format_list(reasons, 2)})")
+    return "; ".join(parts) + "." + (f" {imported.note}" if imported.note else "")
 
 
-def check_not_empty(found: Found, source: object) -> None:
-    """Refuse a source that says nothing of any object."""
-    if not found.rows:
-        raise InputError(f"{source} says nothing of any object.")
+def image_aliases(images: ImageCollection) -> Mapping[str, str]:
+    """Return the image of each alias: image names, and the names of their files."""
+    by_alias: dict[str, set[str]] = {}
+    for name, entry in images.items():
+        paths = entry.image if isinstance(entry.image, tuple) else (entry.image,)
+        files = [Path(path).name for path in (*paths, entry.mask) if "arrays" not in Path(path).parts]
+        for alias in {normalize_value(text) for file in files for text in (file, file_stem(file))}:
+            by_alias.setdefault(alias, set()).add(name)
+    by_file = {alias: names.pop() for alias, names in by_alias.items() if len(names) == 1}
+    return by_file | {normalize_value(name): name for name in images} | {name: name for name in images}
+
+
+def file_stem(name: str) -> str:
+    """Return a file name without folders and suffixes; accepts paths of any system.
+
+    >>> file_stem("C:\\\\plates\\\\P1_A1.ome.tif"), file_stem("P1_A1.geojson.gz")
+    ('P1_A1', 'P1_A1')
+    """
+    name = PureWindowsPath(name).name.removesuffix(".gz")  # splits at slashes of both kinds
+    return (name.rpartition(".")[0] or name).removesuffix(".ome")
+
+
+def find_image(name: object, aliases: Mapping[str, str]) -> str:
+    """Return the image of that name or file; "" if there is none."""
+    text = str(name)
+    candidates = (text, *map(normalize_value, (text, PureWindowsPath(text).name, file_stem(text))))
+    return next((aliases[candidate] for candidate in candidates if candidate in aliases), "")
+
+
+def resolve_image(images: ImageCollection, image: str | None, file: Path | None) -> str:
+    """Return the image of a source without image names: as given, by its file name, or the only image."""
+    if image is not None:
+        if image not in images:
+            raise InputError(f"The project has no image {image!r}. Choose among {format_list(images)}.")
+        return image
+    if file is not None and (name := _image_of_file(file.name, image_aliases(images))):
+        return name
+    if len(images) == 1:
+        return next(iter(images))
+    raise InputError(
+        f"{file or 'The table'} does not name its image. Pass image=, one of {format_list(images) or 'none yet'}."
+    )
+
+
+def _image_of_file(file: str, aliases: Mapping[str, str]) -> str:
+    """Return the image that a file is named after, exactly or with a suffix ("P1_A1_table.csv")."""
+    if exact := find_image(file, aliases):
+        return exact
+    stem = normalize_value(file_stem(file))
+    # "P1_A1" must not match "P1_A10": no letter or digit may follow.
+    prefixes = [
+        alias
+        for alias in map(normalize_value, aliases)
+        if stem.startswith(alias) and not stem[len(alias) :][:1].isalnum()
+    ]
+    return find_image(max(prefixes, key=len), aliases) if prefixes else ""
+
+
+def objects_at_points(images: ImageCollection, image: str, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the object at each pixel (n, ndim); 0 on the background and outside the image."""
+    mask = images.pair(image).mask
+    labels = np.zeros(len(positions), np.int64)
+    inside = np.flatnonzero(((positions >= 0) & (positions < mask.shape)).all(axis=1))
+    order = inside[block_order(positions[inside], processing_block_shape(mask, mask))]
+    windows = [ArrayRegion(tuple(position), tuple(position + 1)) for position in positions[order]]
+    for row, pixel in zip(order, read_regions(mask, windows)):
+        labels[row] = int(pixel.item())
+    return labels
+
+
+def block_order(positions: NDArray[np.int64], sides: Sequence[int]) -> NDArray[np.intp]:
+    """Return the order that reads positions block by block."""
+    return np.lexsort((positions // np.asarray(sides)).T[::-1]) if len(positions) else np.empty(0, np.intp)

@@ -1,6 +1,7 @@
-"""A project of the napari plugin Svetlana: its images and masks, and the labels in ``Svetlana/labels``.
+"""Projects of the napari plugin Svetlana: images, masks, and the labels in ``Svetlana/labels``.
 
-The labels are a pickled dictionary in a zip, as torch saves one. Nothing of it is executed (`core.io.numpy_files`).
+The labels are a pickled dictionary in a zip file, as torch saves it. No code in it is executed
+(`core.io.numpy_files`).
 """
 
 from __future__ import annotations
@@ -13,89 +14,101 @@ from typing import TYPE_CHECKING, Any
 from svetlana_jupyter.core.io.numpy_files import UnsupportedValue, load_plain_pickle
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importers.imported_labels import Found, ImportedLabel, file_stem
+from svetlana_jupyter.project.importers.imported_labels import (
+    ImportedLabel,
+    ImportedLabels,
+    ImportRequest,
+    file_stem,
+)
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Dataset
+    from svetlana_jupyter.project.image_collection import ImageCollection
 
 LABELS = Path("Svetlana") / "labels"
 KEYS = ("image_path", "labels_path", "regionprops", "labels_list")
 
 
-def labels_file(source: Path) -> Path | None:
-    """Return the labels that a folder or file of such a project leads to; None if it is none."""
-    for place in (source / LABELS, source / "labels"):
-        if place.is_file():
-            return place
+def is_napari_svetlana(source: Path) -> bool:
+    """Return whether a folder or file belongs to a project of the plugin."""
+    return _labels_file(source) is not None
+
+
+def _labels_file(source: Path) -> Path | None:
+    for file in (source / LABELS, source / "labels"):
+        if file.is_file():
+            return file
     return source if source.is_file() and source.suffix == "" and zipfile.is_zipfile(source) else None
 
 
-def read_napari_svetlana(project: Dataset, file: Path, names: Mapping[int, str] | Sequence[str] | None) -> Found:
-    """Add the images that the project lacks, and return what was said of their objects.
+def read_napari_svetlana(request: ImportRequest, source: Path) -> ImportedLabels:
+    """Return the labels of a project of the plugin; images that are missing here are added.
 
-    Parameters
-    ----------
-    names : mapping of int to str or sequence of str, optional
-        What the class numbers mean, from 0 on; "class 1", "class 2", ... by default.
+    ``request.names`` are the names of the class numbers, from 0 on; "class 1", "class 2", ... by default.
     """
-    content = _content(file)
+    file = _labels_file(source)
+    assert file is not None
+    content, names = _read_content(file), request.names
     folder = file.parent.parent if file.parent.name == "Svetlana" else file.parent
-    called = dict(enumerate(names)) if isinstance(names, Sequence) else dict(names or {})
+    classes = dict(names if isinstance(names, Mapping) else enumerate(names or ()))
     pairs = [
-        (_place(folder, "Images", image), _place(folder, "Masks", mask))
+        (_find_file(folder, "Images", image), _find_file(folder, "Masks", mask))
         for image, mask in zip(content["image_path"], content["labels_path"])
     ]
     numbers = {int(number) for part in content["labels_list"] for number in part}
-    if names is not None and (unnamed := sorted(numbers - set(called))):
-        raise InputError(f"the class numbers {format_list(unnamed)} have no name; give names= one for each, from 0 on.")
-    rows = []
-    images = _added(project, pairs)
-    for name, properties, labels in zip(images, content["regionprops"], content["labels_list"]):
-        for one, number in zip(properties, labels, strict=True):
-            rows.append(ImportedLabel(name, int(one["label"]), called.get(int(number), f"class {int(number) + 1}")))
-    return Found(rows, f"napari-svetlana {folder.name}", last_wins=True)
+    if names is not None and (unnamed := sorted(numbers - set(classes))):
+        raise InputError(f"The class numbers {format_list(unnamed)} have no name. Pass names= for each, from 0 on.")
+    images = _add_missing(request.images, pairs)
+    rows = [
+        ImportedLabel(image, int(properties["label"]), classes.get(int(number), f"class {int(number) + 1}"))
+        for image, objects, labels in zip(images, content["regionprops"], content["labels_list"])
+        for properties, number in zip(objects, labels, strict=True)
+    ]
+    return ImportedLabels(rows, f"napari-svetlana {folder.name}", last_wins=True)
 
 
-def _content(file: Path) -> Mapping[str, Any]:
+def _read_content(file: Path) -> Mapping[str, Any]:
     try:
-        with zipfile.ZipFile(file) as packed:
-            inside = next(name for name in packed.namelist() if name.endswith("data.pkl"))
-            with packed.open(inside) as stream:
+        with zipfile.ZipFile(file) as archive:
+            member = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            with archive.open(member) as stream:
                 content = load_plain_pickle(stream)  # type: ignore[arg-type]
     except (OSError, zipfile.BadZipFile, StopIteration, InputError) as error:
         raise InputError(
-            f"{file} cannot be read as labels of napari-svetlana ({error or 'no data.pkl in it'}). Open and save them "
-            "again with a current version of it."
+            f"{file} cannot be read as labels of napari-svetlana ({str(error) or 'it contains no data.pkl'}). Open and "
+            "save them with a current version of the plugin."
         ) from error
-    missing = [
-        key for key in KEYS if not isinstance(content, Mapping) or not isinstance(content.get(key), list | tuple)
-    ]
+    content = content if isinstance(content, Mapping) else {}
+    missing = [key for key in KEYS if not isinstance(content.get(key), list | tuple)]
     if missing:
-        raise InputError(f"{file} holds no labels of napari-svetlana: it has no list {format_list(missing)}.")
+        raise InputError(
+            f"{file} contains no labels of napari-svetlana: the list {format_list(missing)} is missing. Pass the "
+            "folder of the plugin's project."
+        )
     lengths = {key: len(content[key]) for key in KEYS}
-    if len(set(lengths.values())) > 1:
-        raise InputError(f"{file} is not whole: its lists are of different lengths, {lengths}.")
-    for properties, labels in zip(content["regionprops"], content["labels_list"]):
-        if len(properties) != len(labels) or not all(isinstance(one, Mapping) and "label" in one for one in properties):
-            raise InputError(f"{file} is not whole: its objects and their classes do not belong together.")
-        if any(isinstance(number, UnsupportedValue) for number in labels):
-            raise InputError(f"{file} holds class numbers of an unknown kind; save the labels again.")
+    problem = "" if len(set(lengths.values())) == 1 else f"its lists have different lengths, {lengths}"
+    for objects, labels in zip(content["regionprops"], content["labels_list"]):
+        if len(objects) != len(labels) or not all(isinstance(item, Mapping) and "label" in item for item in objects):
+            problem = problem or "its objects and classes do not match"
+        elif any(isinstance(number, UnsupportedValue) for number in labels):
+            problem = problem or "it contains class numbers of an unknown type"
+    if problem:
+        raise InputError(f"{file} is damaged: {problem}. Save the labels again in the plugin.")
     return dict(content)
 
 
-def _place(folder: Path, kind: str, written: object) -> Path:
-    """Return where a file is: where the labels say, or in the project's own folder."""
+def _find_file(folder: Path, kind: str, written: object) -> Path:
+    """Return a file at the path in the labels, or in the folder of the project."""
     name = PureWindowsPath(str(written)).name
-    tried = [Path(str(written)), folder / str(written), folder / kind / name]
-    found = next((path for path in tried if path.is_file()), None)
-    if found is None:
-        raise InputError(f"{name} is neither where the labels say, {written}, nor in {folder / kind}; put it there.")
-    return found
+    candidates = [Path(str(written)), folder / str(written), folder / kind / name]
+    file = next((path for path in candidates if path.is_file()), None)
+    if file is None:
+        raise InputError(f"{name} is neither at {written}, as the labels say, nor in {folder / kind}. Put it there.")
+    return file
 
 
-def _added(project: Dataset, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Return the names of images in the project; those that are new are added, all or none."""
-    known = {file.resolve(): name for name in project.images for file in project.image_files(name)}
+def _add_missing(images: ImageCollection, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
+    """Return the name of each image; those that are not in the project are added, all or none."""
+    known = {file.resolve(): name for name in images for file in images.image_files(name)}
     names = [known.get(image.resolve(), file_stem(image.name)) for image, _ in pairs]
-    project.add_each({name: pair for name, pair in zip(names, pairs) if pair[0].resolve() not in known})
+    images.add_all({name: pair for name, pair in zip(names, pairs) if pair[0].resolve() not in known})
     return names

@@ -1,4 +1,4 @@
-"""Tables of objects with their classes: any CSV, ilastik's object tables, QuPath's measurements, our own export."""
+"""Tables of objects with their classes: any CSV or Excel file, ilastik's, QuPath's and this package's own tables."""
 
 from __future__ import annotations
 
@@ -11,176 +11,181 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.io.geojson import MAX_COORDINATE
 from svetlana_jupyter.core.io.images import spacing_of
-from svetlana_jupyter.core.io.table_files import TableSource, find_column, format_list, normalize_header, read_table
+from svetlana_jupyter.core.io.table_files import (
+    EXCEL_SUFFIXES,
+    find_column,
+    format_list,
+    normalize_header,
+    read_table,
+)
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.importers.imported_labels import (
-    Found,
     ImportedLabel,
+    ImportedLabels,
+    ImportRequest,
     find_image,
     image_aliases,
-    objects_at,
+    objects_at_points,
     resolve_image,
 )
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Dataset
+    from svetlana_jupyter.project.image_collection import ImageCollection
 
-IMAGE = ("image", "image name", "image file", "file name", "file", "filename")
-OBJECT = (
+SUFFIXES = (".csv", ".tsv", ".txt", *EXCEL_SUFFIXES)
+IMAGE_NAMES = ("image", "image name", "image file", "file name", "file", "filename")
+OBJECT_NAMES = (
     *("object", "labelimage_oid", "object number", "object label", "label id", "mask id", "cell id", "nucleus id"),
     *("roi", "object id", "id", "number", "nr", "label", "name"),
 )
-# What a person said goes before what a classifier said.
-CLASS = (
+# Annotations come before predictions.
+CLASS_NAMES = (
     *("annotation", "user label", "class", "class name", "known class", "truth", "true class", "classification"),
-    *(
-        "cell type",
-        "phenotype",
-        "category",
-        "type",
-        "label",
-        "label name",
-        "predicted class",
-        "predicted",
-        "prediction",
-    ),
+    *("cell type", "phenotype", "category", "type", "label", "label name"),
+    *("predicted class", "predicted", "prediction"),
 )
-# How a place along an axis is called, whether it is in micrometres, and whether it counts from the corner of the first
-# pixel, as QuPath does, instead of its middle.
+# Names of a coordinate, whether it is in micrometers, and whether it counts from the corner of the first pixel, as in
+# QuPath, instead of its center.
 POSITION_COLUMNS = (
     (("{0}", "center {0}", "centre {0}", "centroid {0}", "{0} center", "position {0}", "pos {0}"), False, False),
     (("centroid {0} px",), False, True),
     (("{0} µm", "{0} um", "center {0} um", "position {0} um"), True, False),
     (("centroid {0} µm", "centroid {0} um"), True, True),
 )
-NONE = ("", "nan", "none", "-", "unlabelled", "unlabeled", "unclassified")
+NO_CLASS = ("", "nan", "none", "-", "unlabelled", "unlabeled", "unclassified")
 
 
-class _Place(NamedTuple):
-    """A column that says where objects lie along an axis."""
+class _Coordinate(NamedTuple):
+    """A column with the position of objects along an axis."""
 
     column: str
     in_um: bool
     from_corner: bool
 
 
-def read_class_table(project: Dataset, source: TableSource, image: str | None, column: str | None) -> Found:
-    """Return what a table says: a row an object, named by its number in the mask or by a place in it."""
+def is_table(path: Path) -> bool:
+    """Return whether a file is a table, by its suffix."""
+    return path.suffix.casefold() in SUFFIXES
+
+
+def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> ImportedLabels:
+    """Return the classes of a table with one row per object, identified by its label in the mask or by its position."""
     table = read_table(source, "a table of classes")
-    file = None if isinstance(source, pd.DataFrame) else Path(source)
-    class_column, object_column = _columns(table, column)
+    file = None if isinstance(source, pd.DataFrame) else source
+    class_column, object_column = _find_columns(table, request.column)
     time = find_column(table, ("timestep", "time", "frame"))
-    ilastik = "labelimageoid" in map(normalize_header, table)
-    if time is not None and ilastik and table[time].nunique() > 1:
+    is_ilastik = "labelimageoid" in map(normalize_header, table)
+    if time is not None and is_ilastik and table[time].nunique() > 1:
         raise InputError(
-            f"the table is of {table[time].nunique()} times; a project's images have one: give one at a time."
+            f"The table contains {table[time].nunique()} time points, but the images of a project have one. Import one "
+            "time point at a time."
         )
-    images, unknown = _images(project, table, image, file)
-    classes = [_class(value, ilastik) for value in table[class_column]]
+    names, written = _resolve_images(request, table, file)
     if object_column is not None:
         objects = pd.to_numeric(table[object_column]).fillna(0).astype("int64").to_numpy()
     else:
-        objects = _by_place(project, table, images)
+        objects = _objects_by_position(request.images, table, names)
     rows = []
-    for name, given, label, class_name in zip(images, unknown, objects.tolist(), classes):
+    for name, text, label, value in zip(names, written, objects.tolist(), table[class_column]):
         problem = ""
         if not name:
-            problem = f"the project has no image {given!r}"
+            problem = f"the project has no image {text!r}"
         elif object_column is None and label == 0:
             problem = "no object lies there"
-        rows.append(ImportedLabel(name, label, class_name, problem))
-    tool = "ilastik table" if ilastik else "table"
-    called = f"{tool} {file.name}" if file is not None else "DataFrame"
-    return Found(rows, f"{called}, column {class_column}")
+        rows.append(ImportedLabel(name, label, _class_name(value, is_ilastik), problem))
+    origin = f"{'ilastik table' if is_ilastik else 'table'} {file.name}" if file is not None else "DataFrame"
+    return ImportedLabels(rows, f"{origin}, column {class_column}")
 
 
-def _columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | None]:
-    """Return the columns of classes and of object numbers; None where positions must tell."""
+def _find_columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | None]:
+    """Return the columns of classes and of object labels; None if objects are identified by position."""
     names = format_list(table.columns, 10)
-    if column is not None and (asked := find_column(table, [column])) is None:
-        raise InputError(f"the table has no column {column!r}; its columns are {names}.")
-    numbered = [one for name in OBJECT if (one := find_column(table, [name])) and _is_number(table[one])]
-    object_column = next((one for one in numbered if column is None or one != asked), None)
-    if column is not None:
-        return str(asked), object_column
-    rest = table.drop(columns=[object_column] if object_column else [])
-    said = [one for name in CLASS if (one := find_column(rest, [name]))]
-    if not said:
-        raise InputError(f"the table needs a column of classes, called “class” for example; its columns are {names}.")
-    # A column in which a person could have said something, but did not, gives way to the next.
-    return next((one for one in said if any(map(_class, rest[one]))), said[0]), object_column
+    class_column = None if column is None else find_column(table, [column])
+    if column is not None and class_column is None:
+        raise InputError(f"The table has no column {column!r}. Choose among {names}.")
+    numbered = [found for name in OBJECT_NAMES if (found := find_column(table, [name])) and _is_integer(table[found])]
+    object_column = next((name for name in numbered if name != class_column), None)
+    if class_column is not None:
+        return class_column, object_column
+    others = table.drop(columns=[object_column] if object_column else [])
+    candidates = [found for name in CLASS_NAMES if (found := find_column(others, [name]))]
+    if not candidates:
+        raise InputError(
+            f"The table has no column of classes; its columns are {names}. Rename the column of classes to “class”."
+        )
+    # An empty column of annotations gives way to predictions.
+    return next((name for name in candidates if any(map(_class_name, others[name]))), candidates[0]), object_column
 
 
-def _is_number(values: pd.Series) -> bool:
+def _is_integer(values: pd.Series) -> bool:
     numbers = pd.to_numeric(values, errors="coerce")
     return bool(numbers.notna().any() and (numbers.notna() | values.isna()).all() and (numbers.dropna() % 1 == 0).all())
 
 
-def _class(value: object, ilastik: bool = False) -> str:
+def _class_name(value: object, is_ilastik: bool = False) -> str:
     if isinstance(value, float):
         value = "" if np.isnan(value) else int(value) if value.is_integer() else value
     text = "" if value is None else str(value).strip()
-    return "" if text.casefold() in NONE or (ilastik and text == "0") else text
+    return "" if text.casefold() in NO_CLASS or (is_ilastik and text == "0") else text
 
 
-def _images(project: Dataset, table: pd.DataFrame, image: str | None, file: Path | None) -> tuple[list[str], list[str]]:
-    """Return the image of each row ("" where it is unknown), and how the table calls it."""
-    column = find_column(table, IMAGE) if image is None else None
+def _resolve_images(request: ImportRequest, table: pd.DataFrame, file: Path | None) -> tuple[list[str], list[str]]:
+    """Return the image of each row ("" if there is none), and its name in the table."""
+    images = request.images
+    column = find_column(table, IMAGE_NAMES) if request.image is None else None
     if column is None:
-        return [resolve_image(project, image, file)] * len(table), [""] * len(table)
-    known = image_aliases(project)
-    called = table[column].astype(str).tolist()
-    names = {text: find_image(text, known) for text in dict.fromkeys(called)}
+        return [resolve_image(images, request.image, file)] * len(table), [""] * len(table)
+    aliases, written = image_aliases(images), table[column].astype(str).tolist()
+    names = {text: find_image(text, aliases) for text in dict.fromkeys(written)}
     if not any(names.values()):
         raise InputError(
-            f"no image of the table is in the project: it names {format_list(names, 3)}, and the project has "
-            f"{format_list(project.images, 3) or 'none yet'}."
+            f"No image of the table ({format_list(names, 3)}) is in the project, which has "
+            f"{format_list(images, 3) or 'no images yet'}. Add the images first, or pass image=."
         )
-    return [names[text] for text in called], called
+    return [names[text] for text in written], written
 
 
-def _by_place(project: Dataset, table: pd.DataFrame, images: list[str]) -> NDArray[np.int64]:
-    objects = np.zeros(len(table), np.int64)
-    of = pd.Series(images)
-    for name in [one for one in dict.fromkeys(images) if one]:
-        mask, rows = project.pair(name).mask, np.flatnonzero(of == name)
-        axes = [str(dim) for dim in mask.dims]
-        columns = [found for axis in axes if (found := _place_column(table, axis, len(axes)))]
+def _objects_by_position(images: ImageCollection, table: pd.DataFrame, names: list[str]) -> NDArray[np.int64]:
+    objects, image_of_row = np.zeros(len(table), np.int64), np.array(names, object)
+    for name in filter(None, dict.fromkeys(names)):
+        axes = [str(dim) for dim in images.pair(name).mask.dims]
+        columns = [found for axis in axes if (found := _coordinate_column(table, axis, len(axes)))]
         if len(columns) < len(axes):
             raise InputError(
-                "the table needs a column of object numbers, called “object” for example, or positions in columns "
-                f"{format_list(axes)}; its columns are {format_list(table.columns, 10)}."
+                f"The table has neither object labels nor positions; its columns are {format_list(table.columns, 10)}. "
+                f"Name the column of labels “object”, or the columns of positions {format_list(axes)}."
             )
-        objects[rows] = _under(project, name, table.iloc[rows], columns)
+        rows = np.flatnonzero(image_of_row == name)
+        objects[rows] = _objects_at_rows(images, name, table.iloc[rows], columns)
     return objects
 
 
-def _under(project: Dataset, name: str, table: pd.DataFrame, columns: list[_Place]) -> NDArray[np.int64]:
-    """Return the object of an image that lies at the place of each row; 0 where there is none."""
-    spacing = spacing_of(project.pair(name).image)
-    if spacing is None and any(in_um for _, in_um, _ in columns):
+def _objects_at_rows(
+    images: ImageCollection, name: str, table: pd.DataFrame, columns: list[_Coordinate]
+) -> NDArray[np.int64]:
+    """Return the object of an image at the position of each row; 0 if there is none."""
+    spacing = spacing_of(images.pair(name).image)
+    if spacing is None and any(column.in_um for column in columns):
         raise InputError(
-            f"the table gives positions in micrometres, and the pixel size of {name!r} is not known: add the image "
-            "with spacing=, or give positions in pixels."
+            f"The table contains positions in micrometers, but the pixel size of {name!r} is unknown. Add the image "
+            "with spacing=, or pass positions in pixels."
         )
-    places = np.empty((len(table), len(columns)))
+    positions = np.empty((len(table), len(columns)))
     for i, (column, in_um, from_corner) in enumerate(columns):
         values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
         values = values / spacing[i] if in_um and spacing else values
-        places[:, i] = np.floor(values + (1e-6 if from_corner else 0.5))
-    objects, whole = np.zeros(len(table), np.int64), (np.abs(places) < MAX_COORDINATE).all(axis=1)
-    objects[whole] = objects_at(project, name, places[whole].astype(np.int64))
+        positions[:, i] = np.floor(values + (1e-6 if from_corner else 0.5))
+    objects, valid = np.zeros(len(table), np.int64), (np.abs(positions) < MAX_COORDINATE).all(axis=1)
+    objects[valid] = objects_at_points(images, name, positions[valid].astype(np.int64))
     return objects
 
 
-def _place_column(table: pd.DataFrame, axis: str, ndim: int) -> _Place | None:
-    """Return the column that says where an object lies along an axis, and how."""
-    place = "zyx"[-ndim:].index(axis)
-    more = (
-        f"centroid-{place}",
-        f"Center of the object_{ndim - 1 - place}",
-    )  # scikit-image begins with rows, ilastik not
-    for names, in_um, from_corner in (*POSITION_COLUMNS, (more, False, False)):
+def _coordinate_column(table: pd.DataFrame, axis: str, ndim: int) -> _Coordinate | None:
+    """Return the column with the position along an axis."""
+    index = "zyx"[-ndim:].index(axis)
+    # scikit-image counts axes from rows, ilastik from columns.
+    numbered = (f"centroid-{index}", f"Center of the object_{ndim - 1 - index}")
+    for names, in_um, from_corner in (*POSITION_COLUMNS, (numbered, False, False)):
         if (column := find_column(table, [name.format(axis) for name in names])) is not None:
-            return _Place(column, in_um, from_corner)
+            return _Coordinate(column, in_um, from_corner)
     return None

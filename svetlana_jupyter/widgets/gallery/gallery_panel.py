@@ -15,12 +15,12 @@ import pandas as pd
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, ToggleButton, VBox
 from traitlets import link
 
-from svetlana_jupyter.core.display.selection import Pagination, Wanted, arrange, gather
-from svetlana_jupyter.widgets.components import ClassButtons, count, heading, muted, no_images_hint
+from svetlana_jupyter.core.display.selection import GalleryQuery, Pagination, build_gallery_table, filter_and_sort
+from svetlana_jupyter.widgets.components import ClassButtons, count_html, heading, muted, no_images_hint
 from svetlana_jupyter.widgets.gallery.grid import Captions, PatchGrid
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache, default_crop_side
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
-from svetlana_jupyter.widgets.panel import SIDE_WIDTH, Command, CommandPanel, guarded
+from svetlana_jupyter.widgets.panel import SIDE_WIDTH, Command, CommandPanel, catch_errors
 from svetlana_jupyter.widgets.viewer.interaction import ICON_LAYOUT, icon_button
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ALL_IMAGES = "All images"
 _FILTERS = (
     ("All objects", "all"),
-    ("Unlabelled", "unlabelled"),
+    ("Unlabeled", "unlabeled"),
     ("Annotated", "annotated"),
     ("Corrected", "corrected"),
 )
@@ -90,9 +90,9 @@ class FilterBar(HBox):
         """The chosen image; empty for all."""
         return (self.image.value,) if self.image.value else ()
 
-    def wanted(self, seed: int) -> Wanted:
+    def wanted(self, seed: int) -> GalleryQuery:
         """Return what is chosen."""
-        return Wanted(self.images, self.which.value, self.class_id.value, self.order.value, seed)
+        return GalleryQuery(self.images, self.which.value, self.class_id.value, self.order.value, seed)
 
     def count(self, number: int) -> None:
         """Say how many objects are shown, on all pages."""
@@ -292,7 +292,7 @@ class GalleryPanel(CommandPanel):
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
-        self._table = gather({}, {}, project.labels())
+        self._table = build_gallery_table({}, {}, project.labels())
         self._rows = np.empty(0, np.int64)
         self._number = 0
         self._since = time.monotonic()
@@ -300,15 +300,15 @@ class GalleryPanel(CommandPanel):
         self._indexing = ObjectIndexer(project, self.status)
         self.page = PatchGrid(ThumbnailCache(project), SIZE, self._captions)
         self._count = self.page.grid.count
-        self.bar = FilterBar(self.page, guarded(self.arrange, self.status))
+        self.bar = FilterBar(self.page, catch_errors(self.arrange, self.status))
         self.display_bar = DisplayBar(self.page)
-        self.leaves = PageBar(self.page, guarded(self.go, self.status), self.display_bar)
+        self.leaves = PageBar(self.page, catch_errors(self.go, self.status), self.display_bar)
         self.rows = ClassButtons(
-            act=lambda name: self.do(self.label, name, self.shown),
-            recolor=lambda name, color: self.do(project.recolor_class, name, color),
-            found=lambda name: self.do(self.label, name, self.shown),
+            act=lambda name: self.run_action(self.label, name, self.shown),
+            recolor=lambda name, color: self.run_action(project.recolor_class, name, color),
+            on_found=lambda name: self.run_action(self.label, name, self.shown),
         )
-        self.offer(
+        self.set_commands(
             Command(("Enter",), "Accept", "check", "Keep each prediction as an annotation", self.accept),
             Command(("e", "Delete"), "Erase", "eraser", "Remove the annotations", self.erase),
             Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
@@ -341,13 +341,13 @@ class GalleryPanel(CommandPanel):
         self.body = HBox([shown, column], layout={"width": "100%", "flex_flow": "row wrap"})
         self.empty = no_images_hint()
         self.children = (self._style, self.empty, self.body, self.status)
-        self.page.on_key(guarded(self.press, self.status))
-        self.page.on_page_turn(guarded(lambda pages: self.go(self._number + pages), self.status))
-        self.page.observe(guarded(lambda _: self._follow_selection(), self.status), "selection")
-        self.page.observe(guarded(lambda _: self._resize(), self.status), "columns")
-        self.watch(self.arrange, "images_version")
-        self.watch(self._follow, "annotations_version", "classes_version")
-        self.watch(self._follow_predictions, "predictions_version", "current_run")
+        self.page.on_key(catch_errors(self.press, self.status))
+        self.page.on_page_turn(catch_errors(lambda pages: self.go(self._number + pages), self.status))
+        self.page.observe(catch_errors(lambda _: self._follow_selection(), self.status), "selection")
+        self.page.observe(catch_errors(lambda _: self._resize(), self.status), "columns")
+        self.observe_project(self.arrange, "images_version")
+        self.observe_project(self._follow, "annotations_version", "classes_version")
+        self.observe_project(self._follow_predictions, "predictions_version", "current_run")
         self.show_hint(_HINT if project.images else "")
         self.arrange()
 
@@ -378,8 +378,10 @@ class GalleryPanel(CommandPanel):
     def _arrange(self, names: tuple[str, ...]) -> None:
         project = self.project
         objects = self._indexing.objects(names)
-        self._table = gather(objects, {name: project.probabilities(name) for name in objects}, project.labels())
-        self._rows = arrange(self._table, self.bar.wanted(_SEED))
+        self._table = build_gallery_table(
+            objects, {name: project.probabilities(name) for name in objects}, project.labels()
+        )
+        self._rows = filter_and_sort(self._table, self.bar.wanted(_SEED))
         self.go(0)
 
     def go(self, page: int) -> None:
@@ -523,7 +525,7 @@ class GalleryPanel(CommandPanel):
         """Bring counts, buttons and frames up to the project."""
         project = self.project
         counts = project.class_counts()
-        details = {info.id: count(int(counts[info.name])) for info in project.classes}
+        details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
         self.rows.show(project.classes, details)
         self.buttons["Undo"].disabled = not project.can_undo
         self.buttons["Redo"].disabled = not project.can_redo

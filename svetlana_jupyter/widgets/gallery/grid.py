@@ -22,11 +22,11 @@ from ipywidgets import Box, VBox
 from svetlana_jupyter.core.display import encode
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.display.selection import Selection
-from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, Sheet, draw_thumbnail_grid
+from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import Page, ThumbnailCache
-from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Pace, running_loop
+from svetlana_jupyter.widgets.panel import catch_errors
+from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Throttle, running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LayeredCanvas, drawing, lock
 from svetlana_jupyter.widgets.viewer.pointer import Pointer
 
@@ -55,7 +55,7 @@ class GridCanvas(LayeredCanvas):
 
     def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
         super().__init__(size, 2, repaint)
-        self._painted: Sheet | None = None
+        self._painted: GridScene | None = None
         self._resized = False
 
     @property
@@ -63,7 +63,7 @@ class GridCanvas(LayeredCanvas):
         """Whether painting the same sheet once more would improve nothing."""
         return not self._resized
 
-    def paint(self, sheet: Sheet, again: bool = False) -> None:
+    def paint(self, sheet: GridScene, again: bool = False) -> None:
         """Show a sheet.
 
         Parameters
@@ -84,7 +84,7 @@ class GridCanvas(LayeredCanvas):
                 self._sign()
             self._painted = sheet
 
-    def _fit(self, sheet: Sheet) -> None:
+    def _fit(self, sheet: GridScene) -> None:
         height, width = sheet.pixels.shape[:2]
         if (self.widget.height, self.widget.width) != (height, width):
             self.widget.height, self.widget.width = height, width
@@ -94,14 +94,14 @@ class GridCanvas(LayeredCanvas):
     def _forget(self) -> None:
         self._painted = None
 
-    def _mark(self, sheet: Sheet) -> None:
+    def _mark(self, sheet: GridScene) -> None:
         """Draw what is said of each cell, in CSS pixels."""
         layer, grid = self.widget[MARKS], sheet.grid
         layer.reset_transform()
         layer.clear()
         layer.scale(sheet.dpr)
         layer.text_baseline = "alphabetic"
-        for cell, tile in enumerate(sheet.tiles):
+        for cell, tile in enumerate(sheet.cell_captions):
             top, left = grid.corner(cell)
             _frame(layer, tile, left, top, grid.side)
             _words(layer, tile, left, top + grid.side + grid.line - 4, grid.side, sheet.ink)
@@ -115,14 +115,14 @@ class GridCanvas(LayeredCanvas):
             top, left = grid.corner(sheet.cursor)
             layer.line_width = 1
             layer.stroke_rect(left - 3.5, top - 3.5, grid.side + 7, grid.side + grid.line + 5)
-        if sheet.words:
+        if sheet.message:
             layer.font, layer.fill_style, layer.text_align = "14px system-ui, sans-serif", sheet.ink, "center"
-            layer.fill_text(sheet.words, grid.size[1] / 2, grid.size[0] / 2)
+            layer.fill_text(sheet.message, grid.size[1] / 2, grid.size[0] / 2)
         if sheet.hint is not None:
             _hint(layer, sheet)
 
 
-def _encoded(sheet: Sheet) -> bytes:
+def _encoded(sheet: GridScene) -> bytes:
     small = sheet.pixels.shape[0] * sheet.pixels.shape[1] <= _SMALL
     return encode.png(sheet.pixels) if small else encode.jpeg(sheet.pixels, _QUALITY)
 
@@ -156,7 +156,7 @@ def _check(layer: Any, x: float, y: float, ink: str) -> None:
     layer.stroke_style, layer.line_width = _CHOSEN[ink], 3
 
 
-def _hint(layer: Any, sheet: Sheet) -> None:
+def _hint(layer: Any, sheet: GridScene) -> None:
     """Write beside the pointer, on a ground of its own, so that it is read over any picture."""
     row, column = sheet.hint.at
     width = _LETTER * len(sheet.hint.text) + 14
@@ -178,7 +178,7 @@ _MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
 def _safe(method: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(method)
     def call(self: GridInteraction, *args: Any) -> None:
-        guarded(method, self._page.status)(self, *args)
+        catch_errors(method, self._page.status)(self, *args)
 
     return call
 
@@ -331,7 +331,7 @@ class PatchGrid(VBox):
         self.add_class("sv-viewer")
         self.status = StatusLine(hides=True)
         self.objects: tuple[tuple[str, int], ...] = ()
-        self.sheet: Sheet | None = None
+        self.sheet: GridScene | None = None
         self.words = ""
         self._side = 1.0
         self._next: Objects = ()
@@ -341,18 +341,18 @@ class PatchGrid(VBox):
         self._still = False
         self._key_callbacks: list[Callable[[str, SelectionId], Any]] = []
         self._turn_callbacks: list[Callable[[int], Any]] = []
-        self._pace = Pace(guarded(self._draw, self.status))
+        self._throttle = Throttle(catch_errors(self._draw, self.status))
         self._rest = Debounce(self._repaint_still)
-        self._loader = BackgroundLoader(self._pace.request, guarded(self._say_unreadable, self.status))
-        self._surface = GridCanvas(size, self._pace.request)
+        self._loader = BackgroundLoader(self._throttle.request, catch_errors(self._say_unreadable, self.status))
+        self._surface = GridCanvas(size, self._throttle.request)
         self._pointer = Pointer(self._surface.widget[-1].model_id)
         self.children = (Box([self._surface.widget]), self.status, self._pointer)
         leafing = GridInteraction(self)
         self._surface.listen(leafing)
         self._pointer.listen(leafing)
-        self._pointer.observe(guarded(lambda _: self.redraw(), self.status), "dpr")
-        self.observe(guarded(lambda _: self.redraw(), self.status), ["field", "depth", "outlines"])
-        self.observe(guarded(self._select, self.status), "selection")
+        self._pointer.observe(catch_errors(lambda _: self.redraw(), self.status), "dpr")
+        self.observe(catch_errors(lambda _: self.redraw(), self.status), ["field", "depth", "outlines"])
+        self.observe(catch_errors(self._select, self.status), "selection")
 
     @property
     def grid(self) -> GridLayout:
@@ -429,7 +429,7 @@ class PatchGrid(VBox):
 
     def redraw(self) -> None:
         """Bring the screen up to date, as soon as it can follow."""
-        self._pace.request()
+        self._throttle.request()
 
     def walk(self, down: int, right: int, extend: bool = False) -> None:
         """Select the patch beside the cursor, or with ``extend`` all from the anchor to it."""
@@ -485,29 +485,29 @@ class PatchGrid(VBox):
         page, dpr = self._page(self.objects), self._pointer.dpr
         if None in (pictures := self._album.pictures(page)):
             if running_loop() is None:
-                guarded(page.load, self.status)()
+                catch_errors(page.load, self.status)()
                 pictures = self._album.pictures(page)
             else:
                 self._loader.load_visible([page])
         elif self._next and running_loop() is not None:
-            self._loader.expect([self._page(self._next)])
+            self._loader.load_ahead([self._page(self._next)])
         key = (page, self.grid, dpr, self.outlines, tuple(picture is None for picture in pictures))
         before = self.sheet
         if before is None or before.key != key:
             pixels, ink = draw_thumbnail_grid(pictures, self.grid, dpr, self.outlines)
         else:
             pixels, ink = before.pixels, before.ink
-        self.sheet = Sheet(
+        self.sheet = GridScene(
             grid=self.grid,
             dpr=dpr,
             key=key,
             pixels=pixels,
             ink=ink,
-            tiles=tuple(self._captions.tile(*object_id) for object_id in self.objects),
+            cell_captions=tuple(self._captions.tile(*object_id) for object_id in self.objects),
             chosen=self.selection.chosen,
             cursor=self.selection.cursor,
             hint=self._hint,
-            words=self.words,
+            message=self.words,
         )
         self._surface.paint(self.sheet, again=self._still)
         self._still = False
@@ -518,7 +518,7 @@ class PatchGrid(VBox):
 
     def _repaint_still(self) -> None:
         self._still = True
-        self._pace.request()
+        self._throttle.request()
 
     def _say_unreadable(self, error: Exception) -> None:
         raise error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.display.thumbnails import Cut, DepthMode, Thumbnail, take_thumbnails
+from svetlana_jupyter.core.display.thumbnails import DepthMode, Thumbnail, ThumbnailSampling, take_thumbnails
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.viewer.object_details import default_palette
 
@@ -51,7 +51,7 @@ class Page:
 
     album: ThumbnailCache
     objects: tuple[tuple[str, int], ...]
-    cuts: tuple[tuple[str, Cut], ...]
+    cuts: tuple[tuple[str, ThumbnailSampling], ...]
     version: int
     open_errors: tuple[tuple[str, str], ...] = ()
 
@@ -100,7 +100,7 @@ class ThumbnailCache:
                 self._forget(name)
                 self._version += name in self._pairs
                 self._pairs[name] = pair
-            cuts.append((name, Cut.of(side * self._relative(pair), pixels, depth)))
+            cuts.append((name, ThumbnailSampling.of(side * self._relative(pair), pixels, depth)))
         return Page(self, tuple(objects), tuple(cuts), self._version, tuple(open_errors))
 
     def pictures(self, page: Page) -> list[Picture | None]:
@@ -138,7 +138,7 @@ class ThumbnailCache:
                 "nothing is lost, and other images can be shown."
             ) from (error if isinstance(error, Exception) else None)
 
-    def _load(self, name: str, wanted: list[int], cut: Cut) -> None:
+    def _load(self, name: str, wanted: list[int], cut: ThumbnailSampling) -> None:
         if not wanted:
             return
         pair = self._pairs[name]

@@ -30,7 +30,7 @@ from svetlana_jupyter.core.display.scene import (
     Scene,
     size_with_margin,
 )
-from svetlana_jupyter.core.display.viewport import View
+from svetlana_jupyter.core.display.viewport import Viewport
 
 _FONT = "12px system-ui, sans-serif"
 
@@ -64,7 +64,7 @@ def _scale_bar(layer: Any, scene: Scene) -> None:
     layer.fill_text(scene.scale_bar.text, right, bottom - 6)
 
 
-def _field(layer: Any, field: tuple[float, float, float, float], view: View) -> None:
+def _field(layer: Any, field: tuple[float, float, float, float], view: Viewport) -> None:
     """Draw the corners of a frame: they say what it holds and hide little of it."""
     (top, left), (bottom, right) = view.to_screen(*field[:2]), view.to_screen(*field[2:])
     arm = min(14.0, (right - left) / 3, (bottom - top) / 3)
@@ -89,7 +89,7 @@ def _lasso(layer: Any, scene: Scene) -> None:
     layer.set_line_dash([])
 
 
-def _hint(layer: Any, hint: Hint, view: View) -> None:
+def _hint(layer: Any, hint: Hint, view: Viewport) -> None:
     row, column = hint.at
     on_left = column > view.size[1] * 0.6  # so that the words never leave the picture
     x = column - 12 if on_left else column + 14

@@ -18,11 +18,11 @@ from ipywidgets import Button, Dropdown, HBox, IntRangeSlider, ToggleButton
 from traitlets import link
 
 from svetlana_jupyter.core.display.selection import PlaneSelection, Point, objects_in_polygon, rectangle_corners
-from svetlana_jupyter.widgets.panel import guarded
+from svetlana_jupyter.widgets.panel import catch_errors
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.display.scene import Scene
-    from svetlana_jupyter.core.display.viewport import View
+    from svetlana_jupyter.core.display.viewport import Viewport
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
     from svetlana_jupyter.widgets.viewer.canvas import ImageCanvas
@@ -71,7 +71,7 @@ class ViewerSelection(traitlets.HasTraits):
         plane: int
         project: Project
         scene: Scene | None
-        view: View
+        view: Viewport
         _open_images: Shelf
         _surface: ImageCanvas
         redraw: Callable[[], None]
@@ -237,7 +237,7 @@ _MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
 def _safe(method: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(method)
     def call(self: ViewerInteraction, *args: Any) -> None:
-        guarded(method, self._viewer.status)(self, *args)
+        catch_errors(method, self._viewer.status)(self, *args)
 
     return call
 
@@ -249,7 +249,7 @@ class _Press:
     row: float
     column: float
     button: int
-    view: View
+    view: Viewport
     extend: bool
     tool: str
 
@@ -444,7 +444,7 @@ def icon_button(
     """Return a small button; after a click it gives the keyboard back to the picture, as JupyterLab's shortcuts would
     take the next key."""
     button = Button(icon=icon, description=text, tooltip=tooltip, layout=ICON_LAYOUT)
-    safe = guarded(act, viewer.status)
+    safe = catch_errors(act, viewer.status)
 
     def clicked(_: Button) -> None:
         safe()

@@ -18,16 +18,22 @@ import numpy as np
 from ipywidgets import HTML, VBox
 from skimage.segmentation import find_boundaries
 
-from svetlana_jupyter.core.display.channels import DisplaySettings, Window, initial_display_settings, sample, to_screen
+from svetlana_jupyter.core.display.channels import (
+    ContrastLimits,
+    DisplaySettings,
+    initial_display_settings,
+    render_pixels,
+    sample_pixels,
+)
 from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.overlay import halo
 from svetlana_jupyter.core.display.thumbnails import take_orthoviews
-from svetlana_jupyter.core.display.tiles import Reader
+from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.io.images import is_rgb
-from svetlana_jupyter.core.normalization import TWICE
+from svetlana_jupyter.core.normalization import DOUBLED_NORMALIZATIONS
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.patch_previews import classifier_patch, patch_settings
-from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, muted, picture, share
+from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, figure_html, fraction_bar, muted
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
@@ -46,7 +52,7 @@ if TYPE_CHECKING:
 _SIDE = 288
 _STRENGTH = 0.65
 # What of a normalised patch is black and what is white: the same for every object, so that they can be compared.
-_WINDOWS: dict[str, Window] = {
+_WINDOWS: dict[str, ContrastLimits] = {
     **dict.fromkeys(("minmax", "max", "percentile"), (0, 1)),
     **dict.fromkeys(("object", "apart"), (-3, 3)),
     "grain": (-0.3, 0.3),
@@ -55,7 +61,7 @@ _WINDOWS: dict[str, Window] = {
 
 def default_palette(pair: ImagePair) -> DisplaySettings:
     """Return how an image is shown before anybody changes it."""
-    pixels = sample(Reader(pair.image, pair.levels))
+    pixels = sample_pixels(TileReader(pair.image, pair.levels))
     return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
 
@@ -66,7 +72,7 @@ def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
     """
     scale = _SIDE / max(section.size)
     height, width = (max(1, round(side * scale)) for side in section.size)
-    seen = cv2.resize(to_screen(section.values, palette), (width, height), interpolation=cv2.INTER_NEAREST)
+    seen = cv2.resize(render_pixels(section.values, palette), (width, height), interpolation=cv2.INTER_NEAREST)
     own = cv2.resize(section.own.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
     return png(_ringed(seen, own))
 
@@ -90,7 +96,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
     """
     flat = (patch[:, patch.sizes["z"] // 2] if "z" in patch.dims else patch).to_numpy()
     count = len(palette.channels)
-    ways = TWICE.get(settings.normalize, (settings.normalize,))
+    ways = DOUBLED_NORMALIZATIONS.get(settings.normalize, (settings.normalize,))
     parts = zip(ways, ("Classifier sees", "the object alone"))
     shown = []
     for number, (how, caption) in enumerate(parts):
@@ -98,7 +104,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
         if how in _WINDOWS:
             channels = [replace(c, window=_WINDOWS[how], visible=True, gamma=1.0) for c in palette.channels]
             colors = replace(palette, channels=tuple(channels))
-        shown.append((png(_enlarged(to_screen(flat[number * count : (number + 1) * count], colors))), caption))
+        shown.append((png(_enlarged(render_pixels(flat[number * count : (number + 1) * count], colors))), caption))
     if settings.mask_channel:
         shown.append((png(_enlarged(np.rint(flat[-1] * 255).astype(np.uint8))), "and its mask"))
     return shown
@@ -119,7 +125,7 @@ def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
     palette = initial_display_settings(
         names, names == ["red", "green", "blue"], pixels.dtype, pixels.reshape(len(pixels), -1)
     )
-    seen = _enlarged(to_screen(pixels, palette))
+    seen = _enlarged(render_pixels(pixels, palette))
     if seen.ndim == 2:
         seen = np.repeat(seen[..., None], 3, axis=-1)
     edge = find_boundaries(_enlarged(flat["mask"].to_numpy() > 0), mode="thick")
@@ -202,7 +208,7 @@ class ObjectDetails(HTML):
         if label:
             self._latest.ask(Question(image, label, palette))
         else:
-            self._latest.drop()
+            self._latest.cancel()
             self._said(_EMPTY)
 
     def _answer(self, question: Question) -> Answer | str:
@@ -221,8 +227,8 @@ class ObjectDetails(HTML):
         if pair.ndim == 3:
             sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
             shown += [(section_picture(section, question.palette), _TITLES[side]) for side, section in sections.items()]
-        settings = patch_settings(project, name)
-        patch = classifier_patch(project, name, label, settings)
+        settings = patch_settings(project._interim_images, project._labeled(), name, project.settings)
+        patch = classifier_patch(project._interim_images, name, label, settings)
         shown += patch_pictures(patch, settings, question.palette)[: 3 if pair.ndim == 2 else 1]
         return Answer(tuple(shown), _field(patch))
 
@@ -230,7 +236,7 @@ class ObjectDetails(HTML):
         if isinstance(answer, str):
             self._said(answer)
             return
-        figures = "".join(picture(png, caption) for png, caption in answer.pictures)
+        figures = "".join(figure_html(png, caption) for png, caption in answer.pictures)
         self.value = f'<div class="sv-pictures sv-beside">{figures}</div>'
         self._framed(answer.field)
 
@@ -283,7 +289,7 @@ class Inspector(VBox):
         if predicted is not None:
             info = classes.by_id(int(predicted["predicted"]))
             said = f"{color_swatch(info.color)}{html.escape(info.name)}, predicted with {predicted['probability']:.0%}"
-            details = {c.id: share(float(predicted.get(f"p_{c.id}", 0.0)), c.color) for c in classes}
+            details = {c.id: fraction_bar(float(predicted.get(f"p_{c.id}", 0.0)), c.color) for c in classes}
         annotated = f" · annotated: {classes.by_id(label.class_id).name}" if label.class_id else ""
         name = f"Object {object_id.label} in {object_id.image}{annotated}" if object_id else "No object chosen"
         self.title.value = f"<h4>{html.escape(name)}</h4>{said}"
@@ -291,6 +297,6 @@ class Inspector(VBox):
 
     def show_pictures(self, patch: bytes = b"", cam: bytes = b"", caption: str = "") -> None:
         """Show two PNGs side by side, or empty places of the same size."""
-        left = picture(patch, "What it sees") if patch else _BLANK.format(html.escape(caption))
-        right = picture(cam, "Where it looked (Grad-CAM)") if cam else _BLANK.format("&nbsp;")
+        left = figure_html(patch, "What it sees") if patch else _BLANK.format(html.escape(caption))
+        right = figure_html(cam, "Where it looked (Grad-CAM)") if cam else _BLANK.format("&nbsp;")
         self.pictures.value = f'<div class="sv-pictures">{left}{right}</div>'

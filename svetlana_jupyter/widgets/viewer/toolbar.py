@@ -30,17 +30,17 @@ from ipywidgets import (
 )
 from traitlets import link
 
-from svetlana_jupyter.core.display.channels import LEFT_OUT, auto_contrast_limits
+from svetlana_jupyter.core.display.channels import CLIPPED_PERCENT, auto_contrast_limits
 from svetlana_jupyter.widgets.components import keycap
 from svetlana_jupyter.widgets.viewer.interaction import ICON_LAYOUT, SelectionTools, icon_button
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.display.channels import DisplaySettings, Window
+    from svetlana_jupyter.core.display.channels import ContrastLimits, DisplaySettings
     from svetlana_jupyter.widgets.viewer.viewer import OpenImage, Viewer
 
 _STEPS = 500
 _BY_HAND, _TRUE = "by hand", "as stored"
-_SHARES = {"all values": 0.0, "0.02 %": 0.02, f"{LEFT_OUT:g} %": LEFT_OUT, "1 %": 1.0, "5 %": 5.0}
+_SHARES = {"all values": 0.0, "0.02 %": 0.02, f"{CLIPPED_PERCENT:g} %": CLIPPED_PERCENT, "1 %": 1.0, "5 %": 5.0}
 
 
 class ChannelControls(HBox):
@@ -71,11 +71,11 @@ class ChannelControls(HBox):
         self._opened, self._position, self._show, self._done = opened, position, show, done
         self._windows = self._offered()
         channel = opened.palette.channels[position]
-        low = min(0.0, *(window[0] for window in (*self._windows.values(), channel.window)))
-        high = max(window[1] for window in (*self._windows.values(), channel.window))
+        low = min(0.0, *(window[0] for window in (*self._windows.values(), channel.contrast_limits)))
+        high = max(window[1] for window in (*self._windows.values(), channel.contrast_limits))
         self._step = (high - low) / _STEPS
         self.window = FloatRangeSlider(
-            value=channel.window,
+            value=channel.contrast_limits,
             min=low,
             max=high,
             step=self._step,
@@ -85,7 +85,7 @@ class ChannelControls(HBox):
         )
         self.left_out = Dropdown(
             options=[*self._windows, _BY_HAND],
-            value=self._name_of(channel.window),
+            value=self._name_of(channel.contrast_limits),
             tooltip="Contrast by percentile: how much of the darkest and of the brightest pixels is left out",
             layout={"width": "92px"},
         )
@@ -104,27 +104,27 @@ class ChannelControls(HBox):
         super().__init__([*self._name(), self.window, self.left_out, self.gamma], layout={"align_items": "center"})
         self.window.observe(lambda change: self._set_window(change["new"]), "value")
         self.left_out.observe(lambda change: self._choose(change["new"]), "value")
-        self.gamma.observe(lambda change: self._show(opened.palette.bent(position, change["new"])), "value")
+        self.gamma.observe(lambda change: self._show(opened.palette.with_gamma(position, change["new"])), "value")
 
-    def _offered(self) -> dict[str, Window]:
+    def _offered(self) -> dict[str, ContrastLimits]:
         """Return the windows by their names."""
         pixels = self._opened.pixels[self._position]
         windows = {name: auto_contrast_limits(pixels, share) for name, share in _SHARES.items()}
-        auto_palette = self._opened.auto_palette.channels[self._position].window
+        auto_palette = self._opened.auto_palette.channels[self._position].contrast_limits
         return windows if auto_palette in windows.values() else {_TRUE: auto_palette, **windows}
 
-    def _name_of(self, window: Window) -> str:
+    def _name_of(self, window: ContrastLimits) -> str:
         return next((name for name, offered in self._windows.items() if self._same(offered, window)), _BY_HAND)
 
-    def _same(self, one: Window, other: Window) -> bool:
+    def _same(self, one: ContrastLimits, other: ContrastLimits) -> bool:
         """Whether two windows are the same to the slider, which the browser sets to whole steps."""
         return max(abs(a - b) for a, b in zip(one, other)) <= self._step
 
-    def _set_window(self, window: Window) -> None:
+    def _set_window(self, window: ContrastLimits) -> None:
         low, high = window
         self.left_out.value = self._name_of(window)
-        if high > low and not self._same(self._opened.palette.channels[self._position].window, window):
-            self._show(self._opened.palette.windowed(self._position, (low, high)))
+        if high > low and not self._same(self._opened.palette.channels[self._position].contrast_limits, window):
+            self._show(self._opened.palette.with_contrast_limits(self._position, (low, high)))
 
     def _choose(self, name: str) -> None:
         if name != _BY_HAND and not self._same(self._windows[name], self.window.value):
@@ -143,11 +143,13 @@ class ChannelControls(HBox):
         )
 
         def switched(change: dict[str, bool]) -> None:
-            self._show(self._opened.palette.shown(self._position, change["new"]))
+            self._show(self._opened.palette.with_visibility(self._position, change["new"]))
             self._done()
 
         switch.observe(switched, "value")
-        color.observe(lambda change: self._show(self._opened.palette.colored(self._position, change["new"])), "value")
+        color.observe(
+            lambda change: self._show(self._opened.palette.with_color(self._position, change["new"])), "value"
+        )
         return [color, switch]
 
 

@@ -17,17 +17,22 @@ import numpy as np
 import traitlets
 from ipywidgets import Box, VBox
 
-from svetlana_jupyter.core.display.channels import DisplaySettings, initial_display_settings, is_sampled_whole, sample
+from svetlana_jupyter.core.display.channels import (
+    DisplaySettings,
+    initial_display_settings,
+    is_sampled_whole,
+    sample_pixels,
+)
 from svetlana_jupyter.core.display.overlay import ObjectStyles, class_styles
-from svetlana_jupyter.core.display.scene import Hint, Scene, ahead, compose
-from svetlana_jupyter.core.display.tiles import MEMORY_MB, Reader, TileCache
-from svetlana_jupyter.core.display.viewport import View
+from svetlana_jupyter.core.display.scene import Hint, Scene, compose, tiles_to_read
+from svetlana_jupyter.core.display.tiles import MEMORY_MB, TileCache, TileReader
+from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
-from svetlana_jupyter.widgets.panel import guarded
-from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Pace, running_loop
+from svetlana_jupyter.widgets.panel import catch_errors
+from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Throttle, running_loop
 from svetlana_jupyter.widgets.viewer.canvas import ImageCanvas, lock
 from svetlana_jupyter.widgets.viewer.interaction import SelectionId, ViewerInteraction, ViewerSelection
 from svetlana_jupyter.widgets.viewer.object_details import Field, ObjectDetails
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from svetlana_jupyter.core.display.tiles import Piece
+    from svetlana_jupyter.core.display.tiles import TileGroup
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.project import Project
 
@@ -74,8 +79,8 @@ class OpenImage:
         self.pair: ImagePair = project.pair(name)
         pair = self.pair
         self.name = name
-        self.image = Reader(pair.image, pair.levels, cache)
-        self.mask = Reader(pair.mask, pair.mask_levels, cache)
+        self.image = TileReader(pair.image, pair.levels, cache)
+        self.mask = TileReader(pair.mask, pair.mask_levels, cache)
         self.planes: int = pair.mask.sizes.get("z", 1)
         self.spacing = pair.spacing[-1] if pair.spacing else None
         self._look_over()
@@ -106,7 +111,7 @@ class OpenImage:
     def _look_over(self) -> None:
         image = self.pair.image
         self._whole = is_sampled_whole(self.image)
-        self.pixels = sample(self.image)
+        self.pixels = sample_pixels(self.image)
         self.auto_palette = initial_display_settings(list(self.pair.channels), is_rgb(image), image.dtype, self.pixels)
 
     def predictions(self) -> pd.DataFrame:
@@ -143,7 +148,7 @@ class OpenImage:
             return f"object {label} · {name}? {row['probability']:.0%}"
         return f"object {label}"
 
-    def view_centered_on(self, label: int, view: View, zoom: bool) -> View:
+    def view_centered_on(self, label: int, view: Viewport, zoom: bool) -> Viewport:
         """Return the view with an object in its middle, or near it at the image's border.
 
         Parameters
@@ -162,7 +167,7 @@ class OpenImage:
         if zoom:
             height, side = min(view.size), float(max(row["y1"] - row["y0"], row["x1"] - row["x0"]))
             scale = min(_SHARE * height / usual, _MOST * height / side, _SCALE)
-            scale = max(scale, View.fitted(self.shape, view.size).scale)
+            scale = max(scale, Viewport.fitted(self.shape, view.size).scale)
         # Pixel (row, column) is a square whose middle is half a pixel further.
         center = float(row["y"]) + 0.5, float(row["x"]) + 0.5
         return replace(view, center=center, scale=scale, plane=round(row["z"]) if "z" in table else view.plane).framed(
@@ -208,7 +213,7 @@ class Shelf:
         opened = self.kept(name) or OpenImage(self._project, name, self.cache)
         self.put(opened)
         self.indexing.begin(name, opened.pair.mask.size)
-        opened.palette = self._by_hand.get(opened.auto_palette.kind, opened.auto_palette)
+        opened.palette = self._by_hand.get(opened.auto_palette.display_key, opened.auto_palette)
         return opened
 
     def kept(self, name: str) -> OpenImage | None:
@@ -223,19 +228,19 @@ class Shelf:
         while len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
 
-    def ahead(self, image: str, label: int, view: View) -> tuple[Piece, ...]:
+    def ahead(self, image: str, label: int, view: Viewport) -> tuple[TileGroup, ...]:
         """Return what would have to be read to bring an object into this view; nothing for images that are not open."""
         opened = self.kept(image)
         if opened is None or not self._project.is_indexed(image):
             return ()
-        return ahead(opened.image, opened.mask, opened.view_centered_on(label, view, zoom=True))
+        return tiles_to_read(opened.image, opened.mask, opened.view_centered_on(label, view, zoom=True))
 
     def set_manual_palette(self, opened: OpenImage, palette: DisplaySettings) -> None:
         """Show an image, and those to come with the same channels, in this palette; the automatic one ends that."""
         opened.palette = palette
-        self._by_hand[palette.kind] = palette
+        self._by_hand[palette.display_key] = palette
         if palette == opened.auto_palette:
-            del self._by_hand[palette.kind]
+            del self._by_hand[palette.display_key]
 
 
 logger = logging.getLogger(__name__)
@@ -288,7 +293,7 @@ class Viewer(ViewerSelection, VBox):
         self.project = project
         self.status = StatusLine(hides=True)
         self.scene: Scene | None = None
-        self.view = View((0.0, 0.0), 1.0, size)
+        self.view = Viewport((0.0, 0.0), 1.0, size)
         self._opened: OpenImage | None = None
         self._open_images = Shelf(project, self.status)
         self._watching: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
@@ -298,15 +303,15 @@ class Viewer(ViewerSelection, VBox):
         self._field: Field | None = None
         self._still = self._moving = False
         self._key_callbacks: list[Callable[[str, SelectionId], Any]] = []
-        self._pace = Pace(guarded(self._draw, self.status))
+        self._throttle = Throttle(catch_errors(self._draw, self.status))
         self._rest = Debounce(self._sharpen)
-        self._loader = BackgroundLoader(self._pace.request, guarded(self._say_unreadable, self.status))
-        self._surface = ImageCanvas(size, self._pace.request)
+        self._loader = BackgroundLoader(self._throttle.request, catch_errors(self._say_unreadable, self.status))
+        self._surface = ImageCanvas(size, self._throttle.request)
         self._pointer = Pointer(self._surface.widget[-1].model_id)
         self._toolbar = Toolbar(self)
         self.stage = Box([self._surface.widget])
         self.stage.add_class("sv-stage")
-        self.beside = ObjectDetails(project, guarded(self._frame, self.status))
+        self.beside = ObjectDetails(project, catch_errors(self._frame, self.status))
         self.children = (self._toolbar, self.stage, self._toolbar.plane, self.status, self.beside, self._pointer)
         navigation = ViewerInteraction(self)
         self._surface.listen(navigation)
@@ -349,7 +354,7 @@ class Viewer(ViewerSelection, VBox):
     def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
         """Read what `show` would need of these ``(image, object)``, off the loop and once the screen is up to date."""
         self._coming = list(objects)
-        self._pace.request()
+        self._throttle.request()
 
     def on_key(self, act: Callable[[str, SelectionId], Any]) -> None:
         """Call ``act(key, shown)`` for each key that does not move the view.
@@ -363,7 +368,7 @@ class Viewer(ViewerSelection, VBox):
         """Give the keyboard to the picture."""
         self._surface.widget.focus()
 
-    def look(self, view: View, moving: bool = False) -> None:
+    def look(self, view: Viewport, moving: bool = False) -> None:
         """Show another part of the image; it is ``moving`` while it is being dragged."""
         if self._opened is not None:
             self._moving = moving
@@ -382,7 +387,7 @@ class Viewer(ViewerSelection, VBox):
     def fit(self) -> None:
         """Show the whole image."""
         if self._opened is not None:
-            self.look(View.fitted(self._opened.shape, self.view.size, self.view.dpr, self.plane))
+            self.look(Viewport.fitted(self._opened.shape, self.view.size, self.view.dpr, self.plane))
 
     def step_plane(self, by: int) -> None:
         """Go up or down in a volume."""
@@ -419,7 +424,7 @@ class Viewer(ViewerSelection, VBox):
     def redraw(self) -> None:
         """Bring the screen up to date, as soon as it can follow."""
         self._still = False
-        self._pace.request()
+        self._throttle.request()
 
     def close(self) -> None:
         """Stop following the project, and remove the viewer."""
@@ -461,9 +466,9 @@ class Viewer(ViewerSelection, VBox):
                 lasso=self.lasso,
                 field=self._field,
                 spacing=opened.spacing,
-                before=self.scene,
+                previous=self.scene,
                 # With a loop, what takes long is read beside it, and the picture is drawn again as the pieces come.
-                quick=running_loop() is not None,
+                allow_missing=running_loop() is not None,
                 moving=self._moving,
             )
         self._pointer.tell(self.picked, self._surface.frame + 1)  # first, as it is small and the picture is not
@@ -486,11 +491,11 @@ class Viewer(ViewerSelection, VBox):
             self.redraw()
         coming, self._coming = self._coming, []
         for image, label in coming:
-            self._loader.expect(self._open_images.ahead(image, label, self.view))
+            self._loader.load_ahead(self._open_images.ahead(image, label, self.view))
 
     def _sharpen(self) -> None:
         self._still = True
-        self._pace.request()
+        self._throttle.request()
 
     def _open(self) -> None:
         self._opened = self._hint = self.scene = None
@@ -547,7 +552,7 @@ class Viewer(ViewerSelection, VBox):
         ) from error
 
     def _when(self, source: traitlets.HasTraits, act: Callable[[], None], *names: str) -> None:
-        safe = guarded(act, self.status)
+        safe = catch_errors(act, self.status)
 
         def changed(change: Any) -> None:
             safe()

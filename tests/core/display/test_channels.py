@@ -12,35 +12,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svetlana_jupyter.core.display.channels import (
-    Channel,
+    ChannelDisplay,
     DisplaySettings,
     auto_contrast_limits,
     initial_display_settings,
     is_sampled_whole,
-    sample,
-    to_screen,
-    windowed,
+    render_pixels,
+    sample_pixels,
+    stretch_to_uint8,
 )
-from svetlana_jupyter.core.display.tiles import Reader
-from svetlana_jupyter.core.display.viewport import Box
+from svetlana_jupyter.core.display.tiles import TileReader
+from svetlana_jupyter.core.display.viewport import PixelBox
 from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
 def test_a_window_is_stretched_to_black_and_white_and_clipped_outside(dtype):
     values = np.array([[0, 50, 90, 150, 200]], dtype)
-    np.testing.assert_array_equal(windowed(values, (50, 150)), [[0, 0, 102, 255, 255]])
+    np.testing.assert_array_equal(stretch_to_uint8(values, (50, 150)), [[0, 0, 102, 255, 255]])
 
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
 def test_integers_and_floats_of_the_same_value_look_the_same(low, width):
     values = np.arange(256, dtype=np.uint8)
-    same = windowed(values.astype(np.float64), (low, low + width))
-    assert np.abs(windowed(values, (low, low + width)).astype(int) - same).max() <= 1
+    same = stretch_to_uint8(values.astype(np.float64), (low, low + width))
+    assert np.abs(stretch_to_uint8(values, (low, low + width)).astype(int) - same).max() <= 1
 
 
 def test_values_that_are_no_numbers_are_black():
-    assert windowed(np.array([np.nan, 4.0]), (0, 10)).tolist() == [0, 102]
+    assert stretch_to_uint8(np.array([np.nan, 4.0]), (0, 10)).tolist() == [0, 102]
 
 
 def test_the_automatic_window_leaves_out_the_extremes_and_is_never_empty():
@@ -59,36 +59,40 @@ def test_an_8_bit_colour_image_keeps_its_colours():
     palette = initial_display_settings(
         ["red", "green", "blue"], True, pixels.dtype, pixels.reshape(3, -1).astype(np.float32)
     )
-    np.testing.assert_array_equal(to_screen(pixels, palette), np.moveaxis(pixels, 0, -1))
+    np.testing.assert_array_equal(render_pixels(pixels, palette), np.moveaxis(pixels, 0, -1))
 
 
 def test_one_channel_is_grey():
     pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-    palette = DisplaySettings((Channel("dna", "#ffffff", (0, 255)),))
-    np.testing.assert_array_equal(to_screen(pixels, palette), pixels[0])
+    palette = DisplaySettings((ChannelDisplay("dna", "#ffffff", (0, 255)),))
+    np.testing.assert_array_equal(render_pixels(pixels, palette), pixels[0])
 
 
 def test_channels_add_up_in_their_colours_and_can_be_switched_off():
     pixels = np.array([[[255, 0, 255]], [[0, 255, 255]]], np.uint8)
-    palette = DisplaySettings((Channel("a", "#00ff00", (0, 255)), Channel("b", "#ff00ff", (0, 255))))
-    np.testing.assert_array_equal(to_screen(pixels, palette), [[[0, 255, 0], [255, 0, 255], [255, 255, 255]]])
+    palette = DisplaySettings((ChannelDisplay("a", "#00ff00", (0, 255)), ChannelDisplay("b", "#ff00ff", (0, 255))))
+    np.testing.assert_array_equal(render_pixels(pixels, palette), [[[0, 255, 0], [255, 0, 255], [255, 255, 255]]])
     np.testing.assert_array_equal(
-        to_screen(pixels, palette.shown(0, False)), [[[0, 0, 0], [255, 0, 255], [255, 0, 255]]]
+        render_pixels(pixels, palette.with_visibility(0, False)), [[[0, 0, 0], [255, 0, 255], [255, 0, 255]]]
     )
-    assert not to_screen(pixels, palette.shown(0, False).shown(1, False)).any()
+    assert not render_pixels(pixels, palette.with_visibility(0, False).with_visibility(1, False)).any()
 
 
 def test_the_contrast_of_a_colour_image_changes_all_its_channels():
-    palette = DisplaySettings(tuple(Channel(name, "#ffffff", (0, 255)) for name in "rgb"), rgb=True)
-    assert {channel.window for channel in palette.windowed(0, (10, 20)).channels} == {(10, 20)}
+    palette = DisplaySettings(tuple(ChannelDisplay(name, "#ffffff", (0, 255)) for name in "rgb"), rgb=True)
+    assert {channel.contrast_limits for channel in palette.with_contrast_limits(0, (10, 20)).channels} == {(10, 20)}
     fluorescence = DisplaySettings(palette.channels)
-    assert [channel.window for channel in fluorescence.windowed(1, (10, 20)).channels] == [(0, 255), (10, 20), (0, 255)]
+    assert [channel.contrast_limits for channel in fluorescence.with_contrast_limits(1, (10, 20)).channels] == [
+        (0, 255),
+        (10, 20),
+        (0, 255),
+    ]
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (700, 900), (3000, 4000)])
 def test_a_sample_meets_dark_and_bright_pixels(shape):
     values = np.broadcast_to(np.linspace(0, 1000, shape[1]).astype(np.uint16), (1, *shape))
-    pixels = sample(Reader(xr.DataArray(values, dims=("c", "y", "x"))))
+    pixels = sample_pixels(TileReader(xr.DataArray(values, dims=("c", "y", "x"))))
     assert (np.diff(pixels) >= 0).all()
     assert pixels.shape[1] <= 2 * 1024**2
     assert pixels.min() <= 150 and pixels.max() >= 850
@@ -97,21 +101,21 @@ def test_a_sample_meets_dark_and_bright_pixels(shape):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_gamma_bends_what_lies_between_black_and_white(dtype):
     values = np.array([[0, 50, 100, 150, 200]], dtype)
-    np.testing.assert_array_equal(windowed(values, (50, 150), 2.0), [[0, 0, round(255 * 0.5**0.5), 255, 255]])
-    np.testing.assert_array_equal(windowed(values, (50, 150), 0.5), [[0, 0, round(255 * 0.25), 255, 255]])
+    np.testing.assert_array_equal(stretch_to_uint8(values, (50, 150), 2.0), [[0, 0, round(255 * 0.5**0.5), 255, 255]])
+    np.testing.assert_array_equal(stretch_to_uint8(values, (50, 150), 0.5), [[0, 0, round(255 * 0.25), 255, 255]])
 
 
 def test_gamma_and_colour_of_a_channel_are_its_own():
-    palette = DisplaySettings((Channel("a", "#00ff00", (0, 255)), Channel("b", "#ff00ff", (0, 255))))
+    palette = DisplaySettings((ChannelDisplay("a", "#00ff00", (0, 255)), ChannelDisplay("b", "#ff00ff", (0, 255))))
     pixels = np.full((2, 1, 1), 64, np.uint8)
-    changed = palette.bent(0, 2.0).colored(1, "#0000ff")
-    assert to_screen(pixels, changed).tolist() == [[[0, 128, 64]]]
-    true_colors = replace(palette, rgb=True).bent(1, 2.0)
+    changed = palette.with_gamma(0, 2.0).with_color(1, "#0000ff")
+    assert render_pixels(pixels, changed).tolist() == [[[0, 128, 64]]]
+    true_colors = replace(palette, rgb=True).with_gamma(1, 2.0)
     assert {channel.gamma for channel in true_colors.channels} == {2.0}
 
 
 def test_infinities_are_white_and_black():
-    assert windowed(np.array([np.inf, -np.inf, 5.0]), (0, 10)).tolist() == [255, 0, 128]
+    assert stretch_to_uint8(np.array([np.inf, -np.inf, 5.0]), (0, 10)).tolist() == [255, 0, 128]
 
 
 def test_the_contrast_of_a_pyramid_follows_what_is_seen_close_and_not_the_means_of_its_coarse_levels():
@@ -121,17 +125,17 @@ def test_the_contrast_of_a_pyramid_follows_what_is_seen_close_and_not_the_means_
     while levels[-1].shape[1] > 256:
         levels.append(levels[-1].reshape(1, len(levels[-1][0]) // 2, 2, -1, 2).mean((2, 4)).astype(np.uint16))
     arrays = [xr.DataArray(level, dims=("c", "y", "x")) for level in levels]
-    reader = Reader(arrays[0], [PyramidLevel.from_array(array) for array in arrays])
-    assert sample(reader).max() == 5000
+    reader = TileReader(arrays[0], [PyramidLevel.from_array(array) for array in arrays])
+    assert sample_pixels(reader).max() == 5000
 
 
 def test_a_huge_image_is_sampled_at_a_few_places_until_it_has_been_shown_as_a_whole():
     values = da.zeros((1, 50_000, 50_000), np.uint16, chunks=4096) + da.from_array(np.uint16(7))
-    image = Reader(xr.DataArray(values, dims=("c", "y", "x")))
+    image = TileReader(xr.DataArray(values, dims=("c", "y", "x")))
     assert not is_sampled_whole(image)
-    assert sample(image).shape[1] < 2**20
+    assert sample_pixels(image).shape[1] < 2**20
     assert image._cache.bytes < 20e6
-    shown = Reader(xr.DataArray(np.broadcast_to(np.uint8(7), (1, 20_000, 20_000)), dims=("c", "y", "x")))
-    shown.read(Box(0, 0, 20_000, 20_000), 32)
+    shown = TileReader(xr.DataArray(np.broadcast_to(np.uint8(7), (1, 20_000, 20_000)), dims=("c", "y", "x")))
+    shown.read(PixelBox(0, 0, 20_000, 20_000), 32)
     assert is_sampled_whole(shown)
-    assert set(sample(shown).ravel()) == {7}
+    assert set(sample_pixels(shown).ravel()) == {7}

@@ -31,8 +31,8 @@ from svetlana_jupyter.core.display.overlay import (
     overlay_color_table,
     rasterize_objects,
 )
-from svetlana_jupyter.core.display.tiles import Region
-from svetlana_jupyter.core.display.viewport import Box
+from svetlana_jupyter.core.display.tiles import PlaneRegion
+from svetlana_jupyter.core.display.viewport import PixelBox
 
 CLASSES = ClassScheme().adding(["round", "long"])
 ROUND, LONG = CLASSES.by_name("round"), CLASSES.by_name("long")
@@ -44,16 +44,16 @@ def labels(**rows):
 
 
 def styles(marks, objects):
-    return [marks.styles[i] for i in marks.of(np.array(objects))]
+    return [marks.styles[i] for i in marks.style_indices(np.array(objects))]
 
 
 @given(st.dictionaries(st.integers(1, 2**60), st.integers(0, 3)), st.lists(st.integers(1, 2**60)))
 def test_marks_find_every_object_and_leave_the_others_plain(said, asked):
-    marks = ObjectStyles(styles=tuple(ObjectStyle(fill=i / 10) for i in range(4))).adding(
+    marks = ObjectStyles(styles=tuple(ObjectStyle(fill=i / 10) for i in range(4))).with_layer(
         list(said), list(said.values())
     )
     objects = np.unique(np.array([*asked, *said], np.int64))
-    assert marks.of(objects).tolist() == [said.get(int(label), 0) for label in objects]
+    assert marks.style_indices(objects).tolist() == [said.get(int(label), 0) for label in objects]
 
 
 def test_annotations_are_bold_predictions_thin_and_paler():
@@ -120,7 +120,7 @@ def labels_render():
 
 
 def whole(labels_render):
-    return Region(labels_render, Box(0, 0, *labels_render.shape), 1)
+    return PlaneRegion(labels_render, PixelBox(0, 0, *labels_render.shape), 1)
 
 
 def exactly(labels_render, scale):
@@ -177,7 +177,7 @@ def test_a_bold_outline_is_as_thick_as_asked_and_stays_inside(labels_render):
 def test_every_device_pixel_shows_the_object_of_its_middle(y, x, scale, stride):
     labels = np.arange(1, 8 * 9 + 1).reshape(8, 9)
     labels[2:4] = 0
-    region = Region(labels, Box(0, 0, 8 * stride, 9 * stride), stride)
+    region = PlaneRegion(labels, PixelBox(0, 0, 8 * stride, 9 * stride), stride)
     frame = Frame((y, x), scale, (37, 41))
     cells = rasterize_objects(region, frame, thin=1, bold=2)
     expected = nearest(np.kron(labels, np.ones((stride, stride), int)), frame)
@@ -202,8 +202,8 @@ def test_where_an_object_is_shown(labels_render):
 
 def test_recolouring_changes_the_object_and_nothing_else(labels_render):
     cells = rasterize_objects(whole(labels_render), exactly(labels_render, 3), thin=1, bold=3)
-    before = ObjectStyles(styles=(ObjectStyle(), PALE_BLUE, RED)).adding([5, 9], [1, 1])
-    after = before.adding([9], [2])
+    before = ObjectStyles(styles=(ObjectStyle(), PALE_BLUE, RED)).with_layer([5, 9], [1, 1])
+    after = before.with_layer([9], [2])
     changed = overlay_codes(cells, before) != overlay_codes(cells, after)
     np.testing.assert_array_equal(changed, np.kron(labels_render == 9, np.ones((3, 3), bool)))
 

@@ -10,18 +10,18 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svetlana_jupyter.core.display.channels import Channel, DisplaySettings
+from svetlana_jupyter.core.display.channels import ChannelDisplay, DisplaySettings
 from svetlana_jupyter.core.display.overlay import ObjectStyle, ObjectStyles
-from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint, ahead, compose, scale_bar
-from svetlana_jupyter.core.display.tiles import Reader
-from svetlana_jupyter.core.display.viewport import View
+from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint, compose, scale_bar, tiles_to_read
+from svetlana_jupyter.core.display.tiles import TileReader
+from svetlana_jupyter.core.display.viewport import Viewport
 
-GREY = DisplaySettings((Channel("grey", "#ffffff", (0, 255)),))
+GREY = DisplaySettings((ChannelDisplay("grey", "#ffffff", (0, 255)),))
 MARKS = ObjectStyles(key="first", styles=(ObjectStyle("#ff0000", fill=1.0),))
 SIZE = (60, 80)
 
 
-class CountingReader(Reader):
+class CountingReader(TileReader):
     """A reader that counts what it reads."""
 
     reads = 0
@@ -46,12 +46,12 @@ def mask():
 
 
 def view(**changes):
-    return replace(View((100.0, 120.0), 2.0, SIZE), **changes)
+    return replace(Viewport((100.0, 120.0), 2.0, SIZE), **changes)
 
 
 def test_the_image_layer_holds_the_pixels_of_its_box(image, mask):
     still = compose(image, mask, view(), GREY)
-    moving = compose(image, mask, view().panned(1, 1), GREY, before=still, moving=True)
+    moving = compose(image, mask, view().panned(1, 1), GREY, previous=still, moving=True)
     around = (77, 89, 122, 150)  # of an image that is moved: the screen and a quarter of it on each side
     for scene, edges in ((still, (85, 100, 115, 140)), (moving, around)):
         box = scene.image.box
@@ -63,9 +63,9 @@ def test_the_image_layer_holds_the_pixels_of_its_box(image, mask):
 @given(y=st.floats(0, 300), x=st.floats(0, 400), scale=st.floats(0.1, 20), dpr=st.sampled_from([1.0, 1.5, 2.0]))
 def test_every_screen_pixel_shows_the_object_under_it(y, x, scale, dpr):
     labels = np.arange(1, 300 * 400 + 1).reshape(300, 400)
-    reader = Reader(xr.DataArray(labels[None], dims=("c", "y", "x")))
-    at = View((y, x), scale, SIZE, dpr)
-    scene = compose(reader, Reader(xr.DataArray(labels, dims=("y", "x"))), at, GREY)
+    reader = TileReader(xr.DataArray(labels[None], dims=("c", "y", "x")))
+    at = Viewport((y, x), scale, SIZE, dpr)
+    scene = compose(reader, TileReader(xr.DataArray(labels, dims=("y", "x"))), at, GREY)
     stride = scene.image.box.width // scene.image.pixels.shape[1]
     for row in range(3, 60, 13):
         for column in range(5, 80, 17):
@@ -93,54 +93,54 @@ def test_the_same_arguments_give_the_same_scene(image, mask):
 
 
 def test_a_new_annotation_recolours_without_reading_a_pixel(image, mask):
-    before = compose(image, mask, view(), GREY, MARKS)
+    previous = compose(image, mask, view(), GREY, MARKS)
     image.reads = mask.reads = 0
-    after = compose(image, mask, view(), GREY, ObjectStyles(key="second", styles=MARKS.styles), before=before)
+    after = compose(image, mask, view(), GREY, ObjectStyles(key="second", styles=MARKS.styles), previous=previous)
     assert image.reads == mask.reads == 0
-    assert after.image is before.image
-    assert after.cells is before.cells
-    assert after.overlay is not before.overlay
+    assert after.image is previous.image
+    assert after.raster is previous.raster
+    assert after.overlay is not previous.overlay
 
 
 def test_dragging_within_the_margin_computes_nothing(image, mask):
-    before = compose(image, mask, view(), GREY, MARKS, selected=413, moving=True)
-    after = compose(image, mask, view().panned(10, -12), GREY, MARKS, selected=413, before=before)
-    assert (after.image, after.overlay, after.selection) == (before.image, before.overlay, before.selection)
-    assert np.subtract(after.offset, before.offset).tolist() == [10, -12]
+    previous = compose(image, mask, view(), GREY, MARKS, selected=413, moving=True)
+    after = compose(image, mask, view().panned(10, -12), GREY, MARKS, selected=413, previous=previous)
+    assert (after.image, after.overlay, after.selection) == (previous.image, previous.overlay, previous.selection)
+    assert np.subtract(after.offset, previous.offset).tolist() == [10, -12]
 
 
 def test_dragging_beyond_the_margin_lays_a_new_frame_round_the_view(image, mask):
-    before = compose(image, mask, view(), GREY, MARKS, moving=True)
-    after = compose(image, mask, view().panned(30, 0), GREY, MARKS, before=before, moving=True)
-    assert after.frame != before.frame
-    assert after.offset == before.offset == (-15, -20)
+    previous = compose(image, mask, view(), GREY, MARKS, moving=True)
+    after = compose(image, mask, view().panned(30, 0), GREY, MARKS, previous=previous, moving=True)
+    assert after.frame != previous.frame
+    assert after.offset == previous.offset == (-15, -20)
 
 
 def test_a_place_shown_anew_is_laid_out_as_far_as_the_screen_reaches(image, mask):
     still = compose(image, mask, view(), GREY, MARKS)
     for elsewhere in (view().panned(5, 0), view().zoomed(1.1)):
-        scene = compose(image, mask, elsewhere, GREY, MARKS, before=still)
+        scene = compose(image, mask, elsewhere, GREY, MARKS, previous=still)
         assert scene.frame.size == elsewhere.device_size and scene.offset == (0, 0)
 
 
 def test_another_zoom_plane_or_image_takes_nothing_over(image, mask):
-    volume = Reader(xr.DataArray(np.zeros((1, 4, 300, 400), np.uint8), dims=("c", "z", "y", "x")))
-    labels = Reader(xr.DataArray(np.zeros((4, 300, 400), int), dims=("z", "y", "x")))
-    before = compose(volume, labels, view(), GREY, MARKS)
+    volume = TileReader(xr.DataArray(np.zeros((1, 4, 300, 400), np.uint8), dims=("c", "z", "y", "x")))
+    labels = TileReader(xr.DataArray(np.zeros((4, 300, 400), int), dims=("z", "y", "x")))
+    previous = compose(volume, labels, view(), GREY, MARKS)
     for after in (
-        compose(volume, labels, view().zoomed(1.5), GREY, MARKS, before=before),
-        compose(volume, labels, view(plane=1), GREY, MARKS, before=before),
-        compose(image, mask, view(), GREY, MARKS, before=before),
+        compose(volume, labels, view().zoomed(1.5), GREY, MARKS, previous=previous),
+        compose(volume, labels, view(plane=1), GREY, MARKS, previous=previous),
+        compose(image, mask, view(), GREY, MARKS, previous=previous),
     ):
-        assert after.cells is not before.cells
-        assert after.overlay is not before.overlay
+        assert after.raster is not previous.raster
+        assert after.overlay is not previous.overlay
 
 
 def test_the_plane_of_a_volume_is_shown():
     values = np.arange(5, dtype=np.uint8)[None, :, None, None] * np.ones((1, 1, 30, 40), np.uint8)
-    volume = Reader(xr.DataArray(values, dims=("c", "z", "y", "x")))
-    labels = Reader(xr.DataArray(values[0].astype(int), dims=("z", "y", "x")))
-    scene = compose(volume, labels, View.fitted((30, 40), SIZE, plane=3), GREY)
+    volume = TileReader(xr.DataArray(values, dims=("c", "z", "y", "x")))
+    labels = TileReader(xr.DataArray(values[0].astype(int), dims=("z", "y", "x")))
+    scene = compose(volume, labels, Viewport.fitted((30, 40), SIZE, plane=3), GREY)
     assert np.unique(scene.image.pixels).tolist() == [3]
     assert scene.object_at(30, 40) == 3
 
@@ -148,34 +148,34 @@ def test_the_plane_of_a_volume_is_shown():
 def test_what_is_read_is_bounded_by_the_screen_however_large_the_image():
     large = xr.DataArray(np.broadcast_to(np.uint8(7), (1, 200_000, 200_000)), dims=("c", "y", "x"))
     labels = xr.DataArray(np.broadcast_to(np.int32(7), (200_000, 200_000)), dims=("y", "x"))
-    scene = compose(Reader(large), Reader(labels), View.fitted((200_000, 200_000), SIZE), GREY)
+    scene = compose(TileReader(large), TileReader(labels), Viewport.fitted((200_000, 200_000), SIZE), GREY)
     assert scene.image.pixels.size <= 4 * 60 * 80
     assert scene.object_at(30, 40) == 7
 
 
 def test_in_a_hurry_what_is_not_there_yet_is_named_and_the_picture_gets_better_with_each_piece():
     values = np.broadcast_to(np.arange(20_000, dtype=np.uint16) % 251, (1, 20_000, 20_000))
-    image = Reader(xr.DataArray(values, dims=("c", "y", "x")))
-    labels = Reader(xr.DataArray(np.broadcast_to(np.int32(7), (20_000, 20_000)), dims=("y", "x")))
-    near = View((9000.0, 9000.0), 0.2, (600, 800))
-    scene = compose(image, labels, near, GREY, quick=True)
+    image = TileReader(xr.DataArray(values, dims=("c", "y", "x")))
+    labels = TileReader(xr.DataArray(np.broadcast_to(np.int32(7), (20_000, 20_000)), dims=("y", "x")))
+    near = Viewport((9000.0, 9000.0), 0.2, (600, 800))
+    scene = compose(image, labels, near, GREY, allow_missing=True)
     assert not scene.image.pixels.any() and scene.object_at(300, 400) == 0
     while scene.missing:
         scene.missing[0].load()
-        later = compose(image, labels, near, GREY, before=scene, quick=True)
+        later = compose(image, labels, near, GREY, previous=scene, allow_missing=True)
         assert len(later.missing) == len(scene.missing) - 1
-        assert compose(image, labels, near, GREY, before=later, quick=True).cells is later.cells
+        assert compose(image, labels, near, GREY, previous=later, allow_missing=True).raster is later.raster
         scene = later
     whole = compose(image, labels, near, GREY)
     np.testing.assert_array_equal(scene.image.pixels, whole.image.pixels)
-    np.testing.assert_array_equal(scene.cells.codes, whole.cells.codes)
+    np.testing.assert_array_equal(scene.raster.codes, whole.raster.codes)
 
 
 def test_what_was_read_ahead_is_not_missing_when_it_is_shown(image, mask):
-    pieces = ahead(image, mask, view())
+    pieces = tiles_to_read(image, mask, view())
     for piece in pieces:
         piece.load()
-    assert pieces and not ahead(image, mask, view())
+    assert pieces and not tiles_to_read(image, mask, view())
     image.reads = mask.reads = 0
     compose(image, mask, view(), GREY)
     assert image.reads == mask.reads == 0
@@ -188,7 +188,9 @@ def test_the_selection_is_a_line_round_the_object_alone(image, mask):
     rows, columns = layer.codes.shape
     shown[layer.offset[0] :, layer.offset[1] :][:rows, :columns] = layer.codes > 0
     inside = np.zeros(scene.frame.size, bool)
-    inside[scene.cells.offset[0] :, scene.cells.offset[1] :][: scene.cells.codes.shape[0], :] = scene.cells.where(413)
+    inside[scene.raster.offset[0] :, scene.raster.offset[1] :][: scene.raster.codes.shape[0], :] = scene.raster.where(
+        413
+    )
     assert shown.any()
     assert not (shown & inside).any()
 
@@ -206,15 +208,15 @@ def test_without_marks_there_is_no_overlay_but_objects_are_still_known(image, ma
 
 def test_ink_stands_out_from_the_image(mask):
     for value, ink in ((20, BRIGHT_INK), (230, DARK_INK)):
-        image = Reader(xr.DataArray(np.full((1, 300, 400), value, np.uint8), dims=("c", "y", "x")))
+        image = TileReader(xr.DataArray(np.full((1, 300, 400), value, np.uint8), dims=("c", "y", "x")))
         assert compose(image, mask, view(), GREY).ink == ink
 
 
 def test_a_hint_changes_nothing_else(image, mask):
-    before = compose(image, mask, view(), GREY, MARKS)
-    after = compose(image, mask, view(), GREY, MARKS, hint=Hint("17", (3, 4)), before=before)
+    previous = compose(image, mask, view(), GREY, MARKS)
+    after = compose(image, mask, view(), GREY, MARKS, hint=Hint("17", (3, 4)), previous=previous)
     assert after.hint == Hint("17", (3, 4))
-    assert (after.image, after.overlay) == (before.image, before.overlay)
+    assert (after.image, after.overlay) == (previous.image, previous.overlay)
 
 
 @given(st.floats(1e-4, 64), st.one_of(st.none(), st.floats(1e-3, 1e3)))

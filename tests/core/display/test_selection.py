@@ -14,13 +14,13 @@ from skimage.measure import points_in_poly
 from xarray import DataArray
 
 from svetlana_jupyter.core.display.selection import (
+    GalleryQuery,
     Pagination,
     Selection,
-    Wanted,
-    arrange,
-    gather,
-    inside,
+    build_gallery_table,
+    filter_and_sort,
     objects_in_polygon,
+    points_in_polygon,
     rectangle_corners,
 )
 from svetlana_jupyter.core.objects import index_objects
@@ -55,11 +55,13 @@ def table():
         ("a", 4, "skip", 0),
         ("b", 99, "label", 1),
     ]
-    return gather(objects, {"a": predicted, "b": NOTHING_PREDICTED}, labels(*said, ("gone", 5, "label", 1)))
+    return build_gallery_table(
+        objects, {"a": predicted, "b": NOTHING_PREDICTED}, labels(*said, ("gone", 5, "label", 1))
+    )
 
 
 def ids(table, **wanted):
-    rows = table.iloc[arrange(table, Wanted(**wanted))]
+    rows = table.iloc[filter_and_sort(table, GalleryQuery(**wanted))]
     return [f"{image}{label}" for image, label in zip(rows["image"], rows["object"])]
 
 
@@ -73,7 +75,7 @@ def test_every_object_has_one_row_with_what_is_known_of_it(table):
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        ({"which": "unlabelled"}, ["a4", "b1", "b7"]),
+        ({"which": "unlabeled"}, ["a4", "b1", "b7"]),
         ({"which": "annotated"}, ["a1", "a2", "a3"]),
         ({"which": "corrected"}, ["a2"]),
         ({"class_id": 2}, ["a2", "a4"]),
@@ -100,14 +102,14 @@ def test_a_gallery_is_sorted(table, order, expected):
 
 
 def test_objects_in_the_order_of_position_come_in_bands():
-    table = gather(
+    table = build_gallery_table(
         {"a": index([1, 2, 3], y=[30.0, 12.0, 8.0], x=[5.0, 50.0, 90.0])}, {"a": NOTHING_PREDICTED}, labels()
     )
     assert ids(table, order="position") == ["a2", "a3", "a1"]
 
 
 def test_planes_of_a_volume_come_one_after_the_other():
-    table = gather({"a": index([1, 2], z=[4.0, 1.0])}, {"a": NOTHING_PREDICTED}, labels())
+    table = build_gallery_table({"a": index([1, 2], z=[4.0, 1.0])}, {"a": NOTHING_PREDICTED}, labels())
     assert ids(table, order="position") == ["a2", "a1"]
 
 
@@ -115,11 +117,11 @@ def test_the_random_order_is_that_of_its_seed_and_the_same_under_any_filter(tabl
     assert ids(table, seed=3) == ids(table, seed=3)
     assert len({tuple(ids(table, seed=seed)) for seed in range(20)}) > 10
     everything = ids(table, seed=3)
-    assert ids(table, seed=3, which="unlabelled") == [id for id in everything if id in ("a4", "b1", "b7")]
+    assert ids(table, seed=3, status="unlabeled") == [id for id in everything if id in ("a4", "b1", "b7")]
 
 
 def test_a_gallery_without_images_is_empty():
-    assert arrange(gather({}, {}, labels()), Wanted()).tolist() == []
+    assert filter_and_sort(build_gallery_table({}, {}, labels()), GalleryQuery()).tolist() == []
 
 
 @given(st.integers(0, 500), st.integers(1, 70))
@@ -187,51 +189,51 @@ stars = st.lists(
 def test_inside_a_box_is_between_its_sides(points, one, other):
     low, high = np.minimum(one, other), np.maximum(one, other)
     expected = ((points > low) & (points < high)).all(axis=1)
-    np.testing.assert_array_equal(inside(points, rectangle_corners(one, other)), expected)
+    np.testing.assert_array_equal(points_in_polygon(points, rectangle_corners(one, other)), expected)
 
 
 @given(places, stars)
 def test_inside_a_line_that_does_not_cross_itself_is_what_scikit_image_says(points, line):
-    np.testing.assert_array_equal(inside(points, line), points_in_poly(points, line))
+    np.testing.assert_array_equal(points_in_polygon(points, line), points_in_poly(points, line))
 
 
 @given(places, lines, st.integers(0, 11))
 def test_neither_the_first_corner_nor_the_direction_matters(points, line, first):
-    expected = inside(points, line)
-    np.testing.assert_array_equal(inside(points, line[first:] + line[:first]), expected)
-    np.testing.assert_array_equal(inside(points, line[::-1]), expected)
+    expected = points_in_polygon(points, line)
+    np.testing.assert_array_equal(points_in_polygon(points, line[first:] + line[:first]), expected)
+    np.testing.assert_array_equal(points_in_polygon(points, line[::-1]), expected)
 
 
 @given(places, lines)
 def test_going_round_twice_changes_nothing(points, line):
-    np.testing.assert_array_equal(inside(points, line + line), inside(points, line))
+    np.testing.assert_array_equal(points_in_polygon(points, line + line), points_in_polygon(points, line))
 
 
 @given(places, lines, corner)
 def test_the_inside_moves_with_the_line(points, line, by):
     moved = [(y + by[0], x + by[1]) for y, x in line]
-    np.testing.assert_array_equal(inside(points + by, moved), inside(points, line))
+    np.testing.assert_array_equal(points_in_polygon(points + by, moved), points_in_polygon(points, line))
 
 
 @given(st.permutations(range(12)), lines)
 def test_each_point_is_judged_for_itself(order, line):
     points = np.random.default_rng(0).uniform(0, 40, (12, 2))
-    np.testing.assert_array_equal(inside(points[order], line), inside(points, line)[order])
+    np.testing.assert_array_equal(points_in_polygon(points[order], line), points_in_polygon(points, line)[order])
 
 
 @given(places, st.integers(1, 39))
 def test_boxes_side_by_side_share_the_points_between_them(points, cut):
     upper, lower = rectangle_corners((-9, -9), (cut, 99)), rectangle_corners((cut, -9), (99, 99))
-    assert (inside(points, upper) ^ inside(points, lower)).all()
+    assert (points_in_polygon(points, upper) ^ points_in_polygon(points, lower)).all()
 
 
 @pytest.mark.parametrize("line", [[], [(3.0, 3.0)], [(0.0, 0.0), (9.0, 9.0)]])
 def test_a_line_without_an_inside_holds_nothing(line):
-    assert not inside([(3.0, 3.0), (4.0, 5.0)], line).any()
+    assert not points_in_polygon([(3.0, 3.0), (4.0, 5.0)], line).any()
 
 
 def test_no_points_are_no_answer():
-    assert inside(np.empty((0, 2)), rectangle_corners((0, 0), (4, 4))).tolist() == []
+    assert points_in_polygon(np.empty((0, 2)), rectangle_corners((0, 0), (4, 4))).tolist() == []
 
 
 def test_the_middle_of_the_first_pixel_is_half_a_pixel_from_the_corner():

@@ -19,14 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xarray import DataArray
 
-from svetlana_jupyter.core.display.channels import Channel, DisplaySettings, rgb_of
+from svetlana_jupyter.core.display.channels import ChannelDisplay, DisplaySettings, rgb_of
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK
 from svetlana_jupyter.core.display.thumbnails import (
     GAP_COLORS,
     SIDES,
-    Cut,
     GridLayout,
     Thumbnail,
+    ThumbnailSampling,
     draw_thumbnail_grid,
     take_orthoviews,
     take_thumbnails,
@@ -35,7 +35,7 @@ from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from tests.core.display.test_tiles import counted
 
-GREY = DisplaySettings((Channel("grey", "#ffffff", (0, 255)),))
+GREY = DisplaySettings((ChannelDisplay("grey", "#ffffff", (0, 255)),))
 GRID = GridLayout((200, 240), columns=3)
 GRIDS = st.builds(
     GridLayout, st.tuples(st.integers(120, 900), st.integers(200, 1200)), st.integers(1, 15), st.integers(0, 9)
@@ -99,7 +99,7 @@ def test_the_ground_is_bright_around_bright_pictures_and_beyond_the_border_of_th
 
 
 def test_the_contrast_is_that_of_the_palette_of_each():
-    narrow = DisplaySettings((Channel("grey", "#ffffff", (0, 100)),))
+    narrow = DisplaySettings((ChannelDisplay("grey", "#ffffff", (0, 100)),))
     pixels, _ = draw_thumbnail_grid([(thumbnail(60), GREY), (thumbnail(60), narrow)], GRID)
     assert cell(pixels, GRID, 0)[5, 5, 0] == 60
     assert cell(pixels, GRID, 1)[5, 5, 0] == 153
@@ -246,7 +246,7 @@ def test_a_thumbnail_shows_the_samples_around_its_object_whatever_the_blocks(see
     mask = scattered((12, 37, 41), 8, seed)
     image = np.random.default_rng(seed).integers(0, 1000, (2, *mask.shape), np.uint16)
     objects = index_objects(DataArray(mask, dims=DIMS[3]))
-    cut = Cut(step, count, depth)
+    cut = ThumbnailSampling(step, count, depth)
     lazy_image = lazy(image, (1, *chunks), ("c", *DIMS[3]))
     found = take_thumbnails(ImagePair("a", lazy_image, lazy(mask, chunks, DIMS[3])), objects, cut)
     for thumbnail, (label, row) in zip(found, objects.iterrows(), strict=True):
@@ -259,9 +259,9 @@ def test_a_plane_is_its_own_volume():
     mask = scattered((40, 50), 6, seed=1)
     image = np.random.default_rng(1).normal(size=(1, 40, 50)).astype(np.float32)
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
-    found = take_thumbnails(plane(image, mask), objects, Cut(1, 9))
+    found = take_thumbnails(plane(image, mask), objects, ThumbnailSampling(1, 9))
     for thumbnail, (label, row) in zip(found, objects.iterrows(), strict=True):
-        values, own = expected(image[:, None], mask[None], row.to_dict() | {"z": 0}, label, Cut(1, 9))
+        values, own = expected(image[:, None], mask[None], row.to_dict() | {"z": 0}, label, ThumbnailSampling(1, 9))
         np.testing.assert_array_equal(thumbnail.values, values)
         np.testing.assert_array_equal(thumbnail.own, own)
 
@@ -274,8 +274,10 @@ def test_a_file_that_is_asked_directly_gives_the_same(tmp_path):
     stored = open_checked_pair("a", tmp_path / "image.tif", tmp_path / "mask.tif")
     assert stored.levels and stored.mask_levels
     objects = index_objects(stored.mask)
-    direct = take_thumbnails(stored, objects, Cut(2, 13))
-    for one, other in zip(direct, take_thumbnails(plane(image.transpose(2, 0, 1), mask), objects, Cut(2, 13))):
+    direct = take_thumbnails(stored, objects, ThumbnailSampling(2, 13))
+    for one, other in zip(
+        direct, take_thumbnails(plane(image.transpose(2, 0, 1), mask), objects, ThumbnailSampling(2, 13))
+    ):
         np.testing.assert_array_equal(one.values, other.values)
         np.testing.assert_array_equal(one.own, other.own)
 
@@ -284,7 +286,7 @@ def test_what_lies_beyond_the_image_is_said():
     mask = np.zeros((30, 30), np.uint8)
     mask[:3, 14:17] = 5
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
-    (found,) = take_thumbnails(plane(np.full((1, 30, 30), -7.0), mask), objects, Cut(1, 11))
+    (found,) = take_thumbnails(plane(np.full((1, 30, 30), -7.0), mask), objects, ThumbnailSampling(1, 11))
     assert found.inside == (slice(4, 11), slice(0, 11))
     assert (found.values[0, :4] == 0).all() and (found.values[0, 4:] == -7).all()
 
@@ -304,7 +306,9 @@ def test_each_block_is_read_once_for_a_whole_page(depth):
 
     image = watched(mask[None].astype(np.uint8), (1, 4, 20, 20), ("c", *DIMS[3]), "image")
     objects = index_objects(DataArray(mask, dims=DIMS[3]))
-    take_thumbnails(ImagePair("a", image, watched(mask, (4, 20, 20), DIMS[3], "mask")), objects, Cut(1, 15, depth))
+    take_thumbnails(
+        ImagePair("a", image, watched(mask, (4, 20, 20), DIMS[3], "mask")), objects, ThumbnailSampling(1, 15, depth)
+    )
     assert reads and set(reads.values()) == {1}
 
 
@@ -312,13 +316,13 @@ def test_booleans_and_missing_values_can_be_shown():
     mask = np.zeros((20, 20), np.uint8)
     mask[8:12, 8:12] = 1
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
-    (flags,) = take_thumbnails(plane((mask > 0)[None], mask), objects, Cut(1, 8))
+    (flags,) = take_thumbnails(plane((mask > 0)[None], mask), objects, ThumbnailSampling(1, 8))
     assert flags.values.dtype == np.uint8 and flags.values.max() == 1
-    (found,) = take_thumbnails(plane(np.full((1, 20, 20), np.nan), mask), objects, Cut(1, 8))
+    (found,) = take_thumbnails(plane(np.full((1, 20, 20), np.nan), mask), objects, ThumbnailSampling(1, 8))
     assert np.isfinite(found.values).all()
 
 
 def test_no_object_makes_no_thumbnail():
     mask = scattered((20, 20), 2, seed=0)
     objects = index_objects(DataArray(mask, dims=DIMS[2])).iloc[:0]
-    assert take_thumbnails(plane(mask[None], mask), objects, Cut(1, 8)) == []
+    assert take_thumbnails(plane(mask[None], mask), objects, ThumbnailSampling(1, 8)) == []

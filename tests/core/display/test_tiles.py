@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from svetlana_jupyter.core.display.tiles import Reader, Region, TileCache, stride_for
-from svetlana_jupyter.core.display.viewport import Box
+from svetlana_jupyter.core.display.tiles import PlaneRegion, TileCache, TileReader, stride_for
+from svetlana_jupyter.core.display.viewport import PixelBox
 from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
 
@@ -32,9 +32,9 @@ def test_each_value_of_a_region_lies_in_its_cell_and_the_region_covers_what_was_
     shape = data.draw(st.tuples(st.integers(1, 400), st.integers(1, 400)))
     stride = data.draw(st.sampled_from([1, 2, 4, 8]))
     y0, x0 = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
-    box = Box(y0, x0, data.draw(st.integers(y0 + 1, shape[0])), data.draw(st.integers(x0 + 1, shape[1])))
+    box = PixelBox(y0, x0, data.draw(st.integers(y0 + 1, shape[0])), data.draw(st.integers(x0 + 1, shape[1])))
     pixels = xr.DataArray(np.arange(shape[0] * shape[1]).reshape(shape), dims=("y", "x"))
-    region = Reader(pixels).read(box, stride)
+    region = TileReader(pixels).read(box, stride)
     row, column = np.divmod(region.values, shape[1])
     rows, columns = region.values.shape
     assert (row // stride == region.box.y0 // stride + np.arange(rows)[:, None]).all()
@@ -45,61 +45,61 @@ def test_each_value_of_a_region_lies_in_its_cell_and_the_region_covers_what_was_
 
 def test_zoomed_out_the_first_pixel_stands_for_its_cell_however_it_was_read():
     pixels = xr.DataArray(np.arange(16 * 16).reshape(16, 16), dims=("y", "x"))
-    fresh, kept = Reader(pixels), Reader(pixels)
-    kept.read(Box(0, 0, 16, 16))
+    fresh, kept = TileReader(pixels), TileReader(pixels)
+    kept.read(PixelBox(0, 0, 16, 16))
     for reader in (fresh, kept):
-        np.testing.assert_array_equal(reader.read(Box(0, 0, 16, 16), stride=4).values, pixels.values[::4, ::4])
+        np.testing.assert_array_equal(reader.read(PixelBox(0, 0, 16, 16), stride=4).values, pixels.values[::4, ::4])
 
 
 def test_only_the_chunks_under_the_screen_are_read():
     image, computed = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 256, 256), ("c", "y", "x"))
-    Reader(image).read(Box(1000, 1000, 1200, 1300))
+    TileReader(image).read(PixelBox(1000, 1000, 1200, 1300))
     assert sum(computed) <= 9 * 256 * 256
 
 
 def test_only_the_plane_shown_is_read():
     mask, computed = counted(np.zeros((20, 64, 64), np.uint8), (1, 64, 64), ("z", "y", "x"))
-    region = Reader(mask).read(Box(0, 0, 64, 64), plane=3)
+    region = TileReader(mask).read(PixelBox(0, 0, 64, 64), plane=3)
     assert region.values.shape == (64, 64)
     assert sum(computed) == 64 * 64
 
 
 def test_what_was_read_is_not_read_again():
     image, computed = counted(np.zeros((1, 1024, 1024), np.uint8), (1, 256, 256), ("c", "y", "x"))
-    reader = Reader(image)
-    reader.read(Box(300, 300, 500, 500))
+    reader = TileReader(image)
+    reader.read(PixelBox(300, 300, 500, 500))
     before = sum(computed)
-    assert reader.read(Box(310, 290, 490, 511)).box.contains(Box(310, 290, 490, 511))
+    assert reader.read(PixelBox(310, 290, 490, 511)).box.contains(PixelBox(310, 290, 490, 511))
     assert sum(computed) == before
 
 
 def test_zoomed_out_the_values_fit_the_screen():
     image, _ = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
-    region = Reader(image).read(Box(0, 0, 4096, 4096), stride_for(0.1))
+    region = TileReader(image).read(PixelBox(0, 0, 4096, 4096), stride_for(0.1))
     assert region.values.shape == (1, 512, 512)
 
 
 def test_zooming_out_and_in_again_reads_nothing_twice():
     image, computed = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
-    reader = Reader(image)
-    reader.read(Box(0, 0, 4096, 4096), 16)
+    reader = TileReader(image)
+    reader.read(PixelBox(0, 0, 4096, 4096), 16)
     before = sum(computed)
     for stride in (8, 4, 2, 32):
-        reader.read(Box(0, 0, 4096, 4096), stride)
+        reader.read(PixelBox(0, 0, 4096, 4096), stride)
     assert sum(computed) == before
 
 
 def test_in_a_hurry_coarser_values_stand_for_what_takes_long_to_read_and_zeros_where_there_are_none():
     values = np.broadcast_to(np.arange(20_000, dtype=np.uint16), (20_000, 20_000))
-    reader = Reader(xr.DataArray(values, dims=("y", "x")), cache=TileCache(400))
-    large = Box(9000, 9000, 14_000, 14_000)
-    nothing = reader.read(large, 2, quick=True)
+    reader = TileReader(xr.DataArray(values, dims=("y", "x")), cache=TileCache(400))
+    large = PixelBox(9000, 9000, 14_000, 14_000)
+    nothing = reader.read(large, 2, allow_missing=True)
     assert nothing.missing and not nothing.values.any()
-    reader.read(Box(0, 0, 20_000, 20_000), 16)
-    coarse = reader.read(large, 2, quick=True)
+    reader.read(PixelBox(0, 0, 20_000, 20_000), 16)
+    coarse = reader.read(large, 2, allow_missing=True)
     assert coarse.missing == nothing.missing
     assert (coarse.values[0] == (coarse.box.x0 + 2 * np.arange(coarse.values.shape[1])) // 4 * 4).all()
-    assert not reader.read(Box(9000, 9000, 9500, 9500), 1, quick=True).missing
+    assert not reader.read(PixelBox(9000, 9000, 9500, 9500), 1, allow_missing=True).missing
     right = reader.read(large, 2)
     assert not right.missing and (right.values[0] == right.box.x0 + 2 * np.arange(right.values.shape[1])).all()
 
@@ -107,8 +107,12 @@ def test_in_a_hurry_coarser_values_stand_for_what_takes_long_to_read_and_zeros_w
 def test_what_is_kept_stays_within_the_bound_and_what_is_shown_does_not_depend_on_it():
     values = np.random.default_rng(0).integers(0, 200, (1, 3000, 4000), np.uint8)
     cache = TileCache(1.5)
-    reader = Reader(xr.DataArray(values, dims=("c", "y", "x")), cache=cache)
-    for box, stride in ((Box(0, 0, 3000, 4000), 8), (Box(0, 0, 2000, 2000), 1), (Box(100, 200, 2900, 3800), 4)):
+    reader = TileReader(xr.DataArray(values, dims=("c", "y", "x")), cache=cache)
+    for box, stride in (
+        (PixelBox(0, 0, 3000, 4000), 8),
+        (PixelBox(0, 0, 2000, 2000), 1),
+        (PixelBox(100, 200, 2900, 3800), 4),
+    ):
         region = reader.read(box, stride)
         part = values[:, region.box.y0 : region.box.y1 : stride, region.box.x0 : region.box.x1 : stride]
         np.testing.assert_array_equal(region.values, part)
@@ -122,10 +126,10 @@ def test_a_region_is_read_from_the_coarsest_level_that_is_fine_enough(factors):
     values = np.random.default_rng(0).integers(0, 200, (5, 700, 900), np.uint8)
     arrays_ = [xr.DataArray(values[:, ::f, ::f], dims=("z", "y", "x")) for f in factors]
     image = arrays_[0].expand_dims("c")
-    reader = Reader(image, [PyramidLevel.from_array(array) for array in arrays_])
+    reader = TileReader(image, [PyramidLevel.from_array(array) for array in arrays_])
     for stride in (1, 2, 4, 8):
         used = max(f for f in factors if f <= stride)
-        region = reader.read(Box(100, 200, 600, 800), stride, plane=3)
+        region = reader.read(PixelBox(100, 200, 600, 800), stride, plane=3)
         assert used <= region.stride <= stride
         part = values[3, region.box.y0 : region.box.y1 : region.stride, region.box.x0 : region.box.x1 : region.stride]
         np.testing.assert_array_equal(region.values[0], part)
@@ -139,9 +143,9 @@ def test_a_level_that_was_rounded_covers_the_whole_image(height, width, rounded)
     for _ in range(3):
         levels.append(np.full([int(rounded(side / 2)) for side in levels[-1].shape], 7, np.uint8))
     arrays_ = [xr.DataArray(level, dims=("y", "x")) for level in levels]
-    reader = Reader(arrays_[0], [PyramidLevel.from_array(array) for array in arrays_])
+    reader = TileReader(arrays_[0], [PyramidLevel.from_array(array) for array in arrays_])
     for stride in (2, 4, 8):
-        region = reader.read(Box(0, 0, height, width), stride)
+        region = reader.read(PixelBox(0, 0, height, width), stride)
         assert region.values.shape == (-(-height // stride), -(-width // stride))
         assert (region.values == 7).all()
 
@@ -149,8 +153,17 @@ def test_a_level_that_was_rounded_covers_the_whole_image(height, width, rounded)
 def test_a_plane_of_a_level_with_fewer_planes_is_the_one_at_the_same_depth():
     fine = xr.DataArray(np.arange(8)[:, None, None] * np.ones((1, 40, 40), int), dims=("z", "y", "x"))
     coarse = fine[::2, ::2, ::2]
-    reader = Reader(fine, [PyramidLevel.from_array(fine), PyramidLevel.of(coarse)])
-    assert [reader.read(Box(0, 0, 40, 40), 2, plane).values[0, 0] for plane in range(8)] == [0, 0, 2, 2, 4, 4, 6, 6]
+    reader = TileReader(fine, [PyramidLevel.from_array(fine), PyramidLevel.from_array(coarse)])
+    assert [reader.read(PixelBox(0, 0, 40, 40), 2, plane).values[0, 0] for plane in range(8)] == [
+        0,
+        0,
+        2,
+        2,
+        4,
+        4,
+        6,
+        6,
+    ]
 
 
 @pytest.mark.parametrize(("scale", "stride"), [(8.0, 1), (1.0, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4)])
@@ -161,6 +174,6 @@ def test_the_stride_leaves_at_least_one_value_a_device_pixel(scale, stride):
 
 @given(arrays(np.int64, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([0, 3, 7, 2**40])))
 def test_objects_of_a_region_are_numbered_in_ascending_order(labels):
-    region = Region(labels, Box(0, 0, *labels.shape), 1)
+    region = PlaneRegion(labels, PixelBox(0, 0, *labels.shape), 1)
     np.testing.assert_array_equal(region.objects, np.setdiff1d(labels, [0]))
     np.testing.assert_array_equal(np.concatenate([[0], region.objects])[region.index], labels)

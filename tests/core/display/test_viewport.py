@@ -8,13 +8,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from svetlana_jupyter.core.display.viewport import MAX_SCALE, View
+from svetlana_jupyter.core.display.viewport import MAX_SCALE, Viewport
 
 coordinates = st.floats(-1e4, 1e4)
 sizes = st.tuples(st.integers(50, 2000), st.integers(50, 2000))
 shapes = st.tuples(st.integers(1, 20000), st.integers(1, 20000))
 views = st.builds(
-    View,
+    Viewport,
     center=st.tuples(coordinates, coordinates),
     scale=st.floats(0.01, MAX_SCALE),
     size=sizes,
@@ -47,7 +47,7 @@ def test_dragging_moves_the_image_with_the_pointer(view, rows, columns):
 
 @given(shapes, sizes)
 def test_fitting_shows_the_whole_image(shape, size):
-    view = View.fitted(shape, size)
+    view = Viewport.fitted(shape, size)
     assume(view.scale < MAX_SCALE)
     top, left = view.to_screen(0, 0)
     bottom, right = view.to_screen(*shape)
@@ -61,7 +61,7 @@ def test_the_image_never_leaves_the_screen(view, shape):
     clamped = view.clamped(shape)
     assert 0 <= clamped.center[0] <= shape[0]
     assert 0 <= clamped.center[1] <= shape[1]
-    assert clamped.scale >= View.fitted(shape, view.size).scale / 8
+    assert clamped.scale >= Viewport.fitted(shape, view.size).scale / 8
     assert clamped.clamped(shape) == clamped
 
 
@@ -75,17 +75,17 @@ def test_a_framed_view_has_little_of_the_screen_beside_the_image(view, shape):
 
 
 def test_framing_leaves_a_view_inside_the_image_as_it_is():
-    view = View((500.0, 500.0), 2.0, (400, 600))
+    view = Viewport((500.0, 500.0), 2.0, (400, 600))
     assert view.framed((1000, 1000)) == view
     assert replace(view, center=(990.0, 500.0)).framed((1000, 1000)).center == (930.0, 500.0)
 
 
 def test_the_middle_of_the_first_pixel_is_half_a_pixel_from_the_corner():
-    view = View((2.0, 3.0), 10.0, (40, 60))  # an image of 4 x 6 pixels, ten screen pixels each
+    view = Viewport((2.0, 3.0), 10.0, (40, 60))  # an image of 4 x 6 pixels, ten screen pixels each
     assert view.to_screen(0.5, 0.5) == (5.0, 5.0)
 
 
 def test_device_pixels_follow_the_pixel_ratio():
-    view = View((0.0, 0.0), 3.0, (100, 201), dpr=1.5)
+    view = Viewport((0.0, 0.0), 3.0, (100, 201), dpr=1.5)
     assert view.device_scale == 4.5
     assert view.device_size == (150, 302)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from svetlana_jupyter.core.features.catalog import CUES, GROUPS, MEASUREMENTS, columns, describe_measurements
-from svetlana_jupyter.core.features.compute import features
+from svetlana_jupyter.core.features.compute import allowed_feature_columns
 from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 
@@ -29,17 +29,19 @@ def test_columns_are_named_for_people_with_channel_and_unit(ndim):
 
 
 def test_a_forest_does_not_see_orientation_and_position_unless_it_is_asked_to():
-    keys = {column.key for column in features(2, 1, MeasureSettings())}
+    keys = {column.key for column in allowed_feature_columns(2, 1, MeasureSettings())}
     assert not {"angle", "extent", "position_y", "gradient_yy:0"} & keys
-    asked = {column.key for column in features(2, 1, MeasureSettings(groups=("orientation", "position")))}
+    asked = {
+        column.key for column in allowed_feature_columns(2, 1, MeasureSettings(groups=("orientation", "position")))
+    }
     assert {"angle", "extent", "position_y", "gradient_yy:0"} <= asked and "area" not in asked
 
 
 @pytest.mark.parametrize("evidence", CUES)
 def test_what_uses_evidence_that_may_not_count_is_left_out(evidence):
     allowed = tuple(set(CUES) - {evidence})
-    kept = features(3, 1, MeasureSettings(groups=GROUPS, may_use=allowed))
-    every = features(3, 1, MeasureSettings(groups=GROUPS))
+    kept = allowed_feature_columns(3, 1, MeasureSettings(groups=GROUPS, may_use=allowed))
+    every = allowed_feature_columns(3, 1, MeasureSettings(groups=GROUPS))
     assert [column for column in every if evidence not in column.measurement.uses] == list(kept)
     assert 0 < len(kept) < len(every)
 

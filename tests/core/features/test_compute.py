@@ -15,7 +15,13 @@ from skimage.segmentation import expand_labels
 from svetlana_jupyter.core.features import compute as measuring
 from svetlana_jupyter.core.features import compute as remembering
 from svetlana_jupyter.core.features.catalog import GROUPS, columns
-from svetlana_jupyter.core.features.compute import features, finest_pixel_size_um, in_um, iter_features, measure
+from svetlana_jupyter.core.features.compute import (
+    allowed_feature_columns,
+    finest_pixel_size_um,
+    in_um,
+    iter_features,
+    measure,
+)
 from svetlana_jupyter.core.io import chunks as blocks
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
@@ -55,12 +61,12 @@ def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 class Remembered(dict):
     """A memory in a dictionary."""
 
-    def recall(self, key: str) -> pd.DataFrame:
+    def get_features(self, key: str) -> pd.DataFrame:
         return self.get(key, pd.DataFrame(index=pd.Index([], dtype="int64", name="object")))
 
-    def keep(self, key: str, table: pd.DataFrame) -> None:
-        assert not table.index.isin(self.recall(key).index).any()
-        self[key] = pd.concat([self.recall(key), table])
+    def add_features(self, key: str, table: pd.DataFrame) -> None:
+        assert not table.index.isin(self.get_features(key).index).any()
+        self[key] = pd.concat([self.get_features(key), table])
 
 
 @pytest.mark.parametrize(("shape", "spacing"), [((60, 70), (0.5, 0.5)), ((16, 30, 32), (2.0, 0.5, 0.5))])
@@ -180,7 +186,7 @@ def test_what_cannot_be_told_is_missing_in_the_table_and_zero_for_a_forest():
     table = measured(found, objects, MeasureSettings())
     assert table["ring_mean:0"].isna().all() and table["ring_covered"].isna().all()
     ((_, values),) = iter_features(found, objects, MeasureSettings())
-    keys = [column.key for column in features(2, 1, MeasureSettings())]
+    keys = [column.key for column in allowed_feature_columns(2, 1, MeasureSettings())]
     np.testing.assert_array_equal(values, table[keys].fillna(0))
 
 
@@ -190,7 +196,7 @@ def test_a_forest_sees_lengths_in_the_unit_of_its_patches():
     (labels, pixels), (_, to_micrometers) = (
         next(iter_features(found, objects, MeasureSettings(), unit)) for unit in ("px", "um")
     )
-    keys = [column.key for column in features(2, 2, MeasureSettings())]
+    keys = [column.key for column in allowed_feature_columns(2, 2, MeasureSettings())]
     area = keys.index("area")
     np.testing.assert_allclose(pixels[:, area], objects.loc[labels, "size"])
     np.testing.assert_allclose(to_micrometers[:, area], objects.loc[labels, "size"] / 4)
@@ -245,8 +251,8 @@ def test_what_was_measured_before_a_stop_is_kept(kept_at_least, monkeypatch):
     done = pd.concat([next(tables), next(tables)])
     tables.close()
     same(
-        found.feature_cache.recall("shape").sort_index(),
-        done[["area", *found.feature_cache.recall("shape").columns[1:]]].sort_index(),
+        found.feature_cache.get_features("shape").sort_index(),
+        done[["area", *found.feature_cache.get_features("shape").columns[1:]]].sort_index(),
     )
 
 

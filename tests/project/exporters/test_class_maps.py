@@ -71,7 +71,7 @@ def test_an_ome_tiff_names_its_codes(predicted: Project, tmp_path: Path) -> None
 def test_an_ome_tiff_has_coarser_levels_of_the_same_codes(
     case: tuple[Project, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maps, "SMALL", 20)
+    monkeypatch.setattr(maps, "MAX_SMALLEST_LEVEL", 20)
     monkeypatch.setattr(maps, "TILE", 16)
     project, image = case
     file = project.export(tmp_path / "results", ["ome-tiff"])[0]
@@ -105,7 +105,7 @@ def test_bands_are_whole_multiples_in_order_and_no_larger_than_needed(
     monkeypatch.setattr(maps, "BAND_BYTES", bound)
     pixels = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
     array = DataArray(da.from_array(pixels, chunks=(2, 7, 9)[-len(shape) :]), dims=("z", "y", "x")[-len(shape) :])
-    found = list(maps.bands(array, 8))
+    found = list(maps.iter_bands(array, 8))
     np.testing.assert_array_equal(np.concatenate(found), pixels.reshape(-1, shape[-1]))
     assert max(band.nbytes for band in found) <= max(bound, 8 * 30 * 2)
 
@@ -113,8 +113,8 @@ def test_bands_are_whole_multiples_in_order_and_no_larger_than_needed(
 def test_a_plane_that_imagej_cannot_open_is_refused_before_any_work(
     predicted: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maps, "MOST_IN_IMAGEJ", 3000)
-    with pytest.raises(ProjectError, match=r"50 × 70: export \"ome-tiff\""):
+    monkeypatch.setattr(maps, "MAX_IMAGEJ_PIXELS", 3000)
+    with pytest.raises(ProjectError, match=r"50 × 70 pixels per plane.* Export \"ome-tiff\""):
         predicted.export(tmp_path / "results", ["csv", "tiff"])
     assert not (tmp_path / "results").exists()
     assert predicted.export(tmp_path / "results", ["ome-tiff"])

@@ -16,7 +16,7 @@ from svetlana_jupyter.project.exporters import FORMATS
 EXPORTS = """
 import resource, sys
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.export import FORMATS
+from svetlana_jupyter.project.exporters import FORMATS
 from svetlana_jupyter.project.project import Project
 project = Project(sys.argv[1], annotator="ann")
 project.predictions(), project.measure()
@@ -43,5 +43,5 @@ def test_no_format_leaves_anything_behind(predicted_folder: Path, tmp_path: Path
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert list(said) == list(FORMATS)
     for name, sentence in said.items():
-        assert "could not be written (" in sentence and "large" in sentence and "make room" in sentence, name
+        assert "could not be written (" in sentence and "large" in sentence and "Free some space" in sentence, name
     assert list((tmp_path / "out").iterdir()) == []

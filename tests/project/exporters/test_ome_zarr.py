@@ -12,7 +12,7 @@ from ome_zarr.reader import Label, Multiscales, Node, Reader
 from ome_zarr_models.v04 import Image, ImageLabel
 
 from svetlana_jupyter.core.io.images import open_mask, spacing_of
-from svetlana_jupyter.project.exporters import ome_zarr as ngff
+from svetlana_jupyter.project.exporters import ome_zarr
 from svetlana_jupyter.project.project import Project
 from tests.project.exporters.conftest import LARGEST, NAMES
 
@@ -32,7 +32,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Project, str]:
 def test_image_and_labels_are_read_with_scale_and_levels(
     case: tuple[Project, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ngff, "SMALL", 20)
+    monkeypatch.setattr(ome_zarr, "MAX_SMALLEST_LEVEL", 20)
     project, image = case
     file = project.export(tmp_path / "results", ["ome-zarr"])[0]
     found = nodes(file)
@@ -99,7 +99,7 @@ def test_an_export_that_fails_midway_leaves_the_earlier_one(
 ) -> None:
     file = predicted.export(tmp_path / "results", ["ome-zarr"])[0]
     before = {part: part.read_bytes() for part in file.rglob("*") if part.is_file()}
-    monkeypatch.setattr(ngff, "_of_objects", lambda *_: 1 / 0)
+    monkeypatch.setattr(ome_zarr, "_object_attributes", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         predicted.export(tmp_path / "results", ["ome-zarr"])
     assert {part: part.read_bytes() for part in file.rglob("*") if part.is_file()} == before

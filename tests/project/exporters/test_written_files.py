@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.exporters import FORMATS, Export
+from svetlana_jupyter.project.exporters import FORMATS
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
 from tests.project.exporters.conftest import NAMES
@@ -30,7 +30,7 @@ def test_it_is_told_how_far_it_is_and_what_was_written(predicted: Project, tmp_p
 
 def test_all_files_agree_on_what_stood_when_it_began(predicted: Project, tmp_path: Path) -> None:
     before = predicted.predictions()
-    files = Export(predicted, tmp_path / "results", ["csv", "excel"]).files()
+    files = predicted._export(tmp_path / "results", ["csv", "excel"]).files()
     next(files)
     predicted.annotate(NAMES[1], 1, "=bright <b>")
     last = list(files)[-1]
@@ -47,7 +47,7 @@ def test_a_stop_leaves_whole_files_alone(predicted: Project, tmp_path: Path) -> 
         asked.append(len(list((tmp_path / "results").glob("*.geojson"))))
         return asked[-1] == 1 and asked.count(1) > 3
 
-    export = Export(predicted, tmp_path / "results", ["geojson", "csv"])
+    export = predicted._export(tmp_path / "results", ["geojson", "csv"])
     files = list(export.files(stop))
     assert export.stopped and len(files) == 1
     assert {file.name for file in (tmp_path / "results").iterdir()} == {files[0].name, "export.json"}
@@ -58,7 +58,7 @@ def test_a_stop_leaves_whole_files_alone(predicted: Project, tmp_path: Path) -> 
 def test_every_format_can_be_stopped_in_the_middle_or_is_done_at_once(
     predicted: Project, tmp_path: Path, name: str
 ) -> None:
-    export = Export(predicted, tmp_path / "results", [name])
+    export = predicted._export(tmp_path / "results", [name])
     files = list(export.files(lambda: True))
     assert export.stopped == (name not in ("csv", "parquet", "anndata"))
     assert bool(files) != export.stopped and (tmp_path / "results").exists() != export.stopped

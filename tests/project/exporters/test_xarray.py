@@ -52,7 +52,7 @@ def test_without_a_spacing_there_are_no_micrometres(volume: Project) -> None:
     volume.add("flat", mask * 2, mask, "yx")
     found = volume.to_xarray()
     assert not [name for name in found if "um" in name]
-    last = found.isel(label=-1)
+    last = found.isel(object=-1)
     assert last["centroid"].values.tolist()[1:] == [2.5, 4.0] and np.isnan(last["centroid"][0])
 
 

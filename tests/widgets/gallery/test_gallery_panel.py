@@ -69,7 +69,7 @@ def cell_pixels(panel, cell):
 
 
 def test_every_object_has_a_patch_with_itself_in_the_middle(panel):
-    assert len(panel.page.sheet.tiles) == 48
+    assert len(panel.page.sheet.cell_captions) == 48
     assert shown(panel)[:3] == [("left", 1), ("left", 2), ("left", 3)]
     middles = [cell_pixels(panel, cell)[25:32, 25:32].mean() for cell in range(48)]
     assert all(bright > dark + 20 for bright, dark in zip(middles[::2], middles[1::2])), (
@@ -241,11 +241,11 @@ def test_more_is_shown_around_each_object_and_outlines_come_and_go(panel):
 
 
 def test_a_page_stays_as_it_is_while_it_is_annotated_and_is_arranged_again_on_demand(panel, project):
-    ordered(panel, "position", which="unlabelled")
+    ordered(panel, "position", which="unlabeled")
     click(panel, 0)
     press(panel, "1")
     assert shown(panel)[0] == ("left", 1)
-    assert panel.page.sheet.tiles[0].name == "bright"
+    assert panel.page.sheet.cell_captions[0].name == "bright"
     press(panel, "g")
     assert shown(panel)[0] == ("left", 2)
     panel.bar.which.value = "annotated"
@@ -268,7 +268,7 @@ def test_one_image_can_be_shown_alone(panel):
 
 def test_frames_show_annotations_and_predictions(trained):
     panel = ordered(GalleryPanel(trained), "class")
-    tiles = dict(zip(shown(panel), panel.page.sheet.tiles))
+    tiles = dict(zip(shown(panel), panel.page.sheet.cell_captions))
     bright = trained.classes.by_name("bright")
     annotated = tiles["left", 1]
     assert (annotated.color, annotated.is_annotated, annotated.name, annotated.share) == (
@@ -281,9 +281,9 @@ def test_frames_show_annotations_and_predictions(trained):
     predicted = tiles["right", 3]
     assert predicted.color == trained.classes.by_id(int(row["predicted"])).color and not predicted.is_annotated
     assert predicted.share == f"{row['probability']:.0%}"
-    assert panel.page.sheet.tiles[0].color == bright.color, "the first class comes first"
+    assert panel.page.sheet.cell_captions[0].color == bright.color, "the first class comes first"
     ordered(panel, "uncertain")
-    shares = [tile.share for tile in panel.page.sheet.tiles if tile.share]
+    shares = [tile.share for tile in panel.page.sheet.cell_captions if tile.share]
     assert shares == sorted(shares, key=lambda share: int(share[:-2] if share.endswith(" %") else share[:-1]))
 
 
@@ -315,15 +315,15 @@ def test_the_pointer_names_the_object(panel, project):
 
 def test_scripts_and_other_panels_are_followed(panel, project):
     project.annotate("left", 2, "dark")
-    assert panel.page.sheet.tiles[1].name == "dark"
+    assert panel.page.sheet.cell_captions[1].name == "dark"
     project.rename_class("dark", "dim")
     project.recolor_class("dim", "#123456")
-    assert panel.page.sheet.tiles[1].name == "dim" and panel.page.sheet.tiles[1].color == "#123456"
+    assert panel.page.sheet.cell_captions[1].name == "dim" and panel.page.sheet.cell_captions[1].color == "#123456"
     project.add("third", *squares(5), axes="yx")
     assert len(panel._rows) == 72
     panel.close()
     project.annotate("left", 3, "bright")
-    assert panel.page.sheet.tiles[2].name == ""
+    assert panel.page.sheet.cell_captions[2].name == ""
 
 
 def test_without_images_the_panel_says_how_to_add_some(empty):

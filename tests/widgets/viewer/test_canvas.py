@@ -9,15 +9,15 @@ import pytest
 import xarray as xr
 from ipycanvas import Canvas, hold_canvas
 
-from svetlana_jupyter.core.display.channels import Channel, DisplaySettings, to_screen
+from svetlana_jupyter.core.display.channels import ChannelDisplay, DisplaySettings, render_pixels
 from svetlana_jupyter.core.display.overlay import ObjectStyle, ObjectStyles
 from svetlana_jupyter.core.display.scene import Hint, compose
-from svetlana_jupyter.core.display.tiles import Reader
-from svetlana_jupyter.core.display.viewport import View
+from svetlana_jupyter.core.display.tiles import TileReader
+from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.widgets.viewer.canvas import DECORATION, IMAGE, OVERLAY, SELECTION, ImageCanvas, checked
 from tests.widgets.page import Page, listen
 
-GREY = DisplaySettings((Channel("grey", "#ffffff", (0, 255)),))
+GREY = DisplaySettings((ChannelDisplay("grey", "#ffffff", (0, 255)),))
 RED = ObjectStyles(key="red", styles=(ObjectStyle("#ff0000", bold=True, fill=1.0),))
 SIZE = (120, 160)
 JPEG, PNG = b"\xff\xd8", b"\x89PNG"
@@ -45,12 +45,12 @@ def pair():
     labels = 1 + (y // 20) * 20 + x // 20
     labels[(y % 20 > 13) | (x % 20 > 13)] = 0
     pixels = np.random.default_rng(0).integers(0, 120, (1, 300, 400), np.uint8)
-    return Reader(xr.DataArray(pixels, dims=("c", "y", "x"))), Reader(xr.DataArray(labels, dims=("y", "x")))
+    return TileReader(xr.DataArray(pixels, dims=("c", "y", "x"))), TileReader(xr.DataArray(labels, dims=("y", "x")))
 
 
 @pytest.fixture
 def scene(pair):
-    return compose(*pair, View((150.0, 200.0), 2.0, SIZE), GREY, RED, selected=151)
+    return compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE), GREY, RED, selected=151)
 
 
 def layer(surface, page, number):
@@ -72,7 +72,7 @@ def expected_image(scene, pair):
     columns = np.arange(width)[None] - scene.offset[1] + 0.5
     y = np.floor(scene.frame.origin[0] + rows / scene.frame.scale).astype(int)
     x = np.floor(scene.frame.origin[1] + columns / scene.frame.scale).astype(int)
-    return to_screen(pair[0].array.values, GREY)[y, x]
+    return render_pixels(pair[0].array.values, GREY)[y, x]
 
 
 def test_a_painted_scene_shows_the_pixels_of_the_image(surface, page, scene, pair):
@@ -83,8 +83,8 @@ def test_a_painted_scene_shows_the_pixels_of_the_image(surface, page, scene, pai
 
 @pytest.mark.parametrize("dpr", [1.0, 2.0])
 def test_outlines_and_image_lie_exactly_on_each_other(surface, page, pair, dpr):
-    image = Reader(xr.DataArray((pair[1].array.values[None] > 0).astype(np.uint8) * 100, dims=("c", "y", "x")))
-    scene = compose(image, pair[1], View((150.0, 200.0), 3.0, SIZE, dpr), GREY, RED)
+    image = TileReader(xr.DataArray((pair[1].array.values[None] > 0).astype(np.uint8) * 100, dims=("c", "y", "x")))
+    scene = compose(image, pair[1], Viewport((150.0, 200.0), 3.0, SIZE, dpr), GREY, RED)
     surface.paint(scene)
     objects = layer(surface, page, IMAGE)[..., 0] > 50
     marked = layer(surface, page, OVERLAY)[..., 3] > 0
@@ -129,9 +129,9 @@ def test_without_a_selection_its_layer_is_empty(surface, page, scene, pair):
 def test_a_large_picture_is_jpeg_while_moving_and_png_when_still(surface, page):
     values = np.random.default_rng(0).integers(0, 120, (1, 900, 1200), np.uint8)
     labels = np.zeros((900, 1200), int)
-    pair = Reader(xr.DataArray(values, dims=("c", "y", "x"))), Reader(xr.DataArray(labels, dims=("y", "x")))
+    pair = TileReader(xr.DataArray(values, dims=("c", "y", "x"))), TileReader(xr.DataArray(labels, dims=("y", "x")))
     surface = ImageCanvas((600, 800), repaint=lambda: None)
-    scene = compose(*pair, View((450.0, 600.0), 1.0, (600, 800)), GREY)
+    scene = compose(*pair, Viewport((450.0, 600.0), 1.0, (600, 800)), GREY)
     surface.paint(scene)
     assert [picture[:2] for picture in page.pictures] == [JPEG]
     assert not surface.settled
@@ -198,7 +198,7 @@ def test_each_paint_ends_on_another_canvas_than_a_full_repaint_begins_on(surface
 
 
 def test_a_sharp_screen_gets_its_own_pixels_while_the_layout_stays(surface, page, pair):
-    scene = compose(*pair, View((150.0, 200.0), 2.0, SIZE, dpr=2.0), GREY, RED)
+    scene = compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE, dpr=2.0), GREY, RED)
     surface.paint(scene)
     assert (surface.widget.height, surface.widget.width) == (240, 320)
     assert (surface.widget.layout.height, surface.widget.layout.width) == ("120px", "160px")
@@ -232,7 +232,7 @@ def test_events_of_the_canvas_arrive_in_css_pixels_as_row_and_column(surface, pa
         def __getattr__(self, name):
             return lambda *arguments: heard.append((name, *arguments))
 
-    surface.paint(compose(*pair, View((150.0, 200.0), 2.0, SIZE, dpr=2.0), GREY))
+    surface.paint(compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE, dpr=2.0), GREY))
     surface.listen(InputListener())
     surface.shown = ("image", 7)
     fire = surface.widget._canvases[-1]._handle_frontend_event

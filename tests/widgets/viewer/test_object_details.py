@@ -66,7 +66,7 @@ def test_a_volume_is_cut_from_three_sides_with_the_object_outlined(volume):
 def test_the_cuts_are_in_the_contrast_of_the_viewer(volume):
     viewer = Viewer(volume)
     viewer.show("volume", 1)
-    viewer.set_palette(viewer._opened.palette.windowed(0, (0, 400)))
+    viewer.set_palette(viewer._opened.palette.with_contrast_limits(0, (0, 400)))
     picture = next(iter(pictures(viewer).values()))
     assert picture[len(picture) // 2, len(picture) // 2].tolist() == [128] * 3
 

@@ -7,7 +7,7 @@ import pytest
 from ipywidgets import Button, ColorPicker, Dropdown, ToggleButton
 
 from svetlana_jupyter.core.display.channels import DisplaySettings
-from svetlana_jupyter.core.display.viewport import View
+from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
@@ -61,7 +61,7 @@ def find(viewer, kind, tooltip):
 def colors(viewer, label):
     """The colours that the overlay gives an object."""
     overlay = viewer.scene.overlay
-    rgba = overlay.table[np.unique(overlay.codes[viewer.scene.cells.where(label)])]
+    rgba = overlay.table[np.unique(overlay.codes[viewer.scene.raster.where(label)])]
     return {tuple(int(value) for value in color[:3]) for color in rgba if color[3] == 255}
 
 
@@ -76,7 +76,7 @@ def rgb(color):
 
 def test_the_first_image_is_shown_as_a_whole(viewer):
     assert viewer.image == "left"
-    assert viewer.view == View.fitted((64, 96), viewer.view.size)
+    assert viewer.view == Viewport.fitted((64, 96), viewer.view.size)
     assert viewer.scene.image.pixels.shape == (64, 96)
     assert viewer.status.text == ""
 
@@ -92,7 +92,7 @@ def test_a_project_without_images_shows_nothing_until_one_is_added(empty):
     assert viewer.status.text == ""
 
 
-@pytest.mark.parametrize("object", [1, 9, 24])
+@pytest.mark.parametrize("label", [1, 9, 24])
 def test_a_click_picks_the_object_under_it(viewer, label):
     picked = []
     viewer.on_select(lambda *what: picked.append(what))
@@ -157,7 +157,7 @@ def test_a_trembling_hand_still_clicks(viewer):
 def test_the_wheel_zooms_about_the_pointer(viewer):
     point = viewer.view.to_image(100, 200)
     send(viewer, "wheeled", delta=-300, row=100, column=200)
-    assert viewer.view.scale == pytest.approx(2 * View.fitted((64, 96), viewer.view.size).scale)
+    assert viewer.view.scale == pytest.approx(2 * Viewport.fitted((64, 96), viewer.view.size).scale)
     assert viewer.view.to_image(100, 200) == pytest.approx(point)
 
 
@@ -239,7 +239,7 @@ def test_showing_an_object_brings_it_to_the_middle_well_visible(viewer):
     assert 0.15 * height < 9 * viewer.view.scale < 0.6 * height
 
 
-@pytest.mark.parametrize("object", [1, 6, 19, 24])
+@pytest.mark.parametrize("label", [1, 6, 19, 24])
 def test_an_object_at_the_border_is_on_the_screen_which_stays_on_the_image(viewer, label):
     viewer.show("right", label)
     view = viewer.scene.view
@@ -397,12 +397,12 @@ def test_a_contrast_set_by_hand_holds_for_other_images_until_it_is_automatic_aga
     window = slider.value
     slider.value = (10, 90)
     viewer.show("right")
-    assert palette(viewer).channels[0].window == (10, 90)
+    assert palette(viewer).channels[0].contrast_limits == (10, 90)
     viewer.show("left")
     viewer._toolbar.channels.children[0].left_out.value = "0.2 %"
-    assert palette(viewer).channels[0].window == window
+    assert palette(viewer).channels[0].contrast_limits == window
     viewer.show("right")
-    assert palette(viewer).channels[0].window != (10, 90)
+    assert palette(viewer).channels[0].contrast_limits != (10, 90)
 
 
 def test_contrast_by_percentile_gamma_and_the_colour_of_a_channel_change_the_picture(project):

@@ -1,0 +1,211 @@
+"""Output folder of an export, in which every file appears complete or not at all.
+
+``export.json`` lists the exported files with project, time and run. Other files in the folder are never replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.storage import atomic_write, draft_path, file_name, sync
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.classes import ClassScheme
+
+MANIFEST = "export.json"
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")  # every folder of a Zarr contains one of these
+MAX_NAME_BYTES = 120  # most file systems allow 255, including prefix and suffix
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # on Windows
+
+Item = TypeVar("Item")
+
+
+class ExportStopped(Exception):
+    """The export was stopped while a file was being written."""
+
+
+class OutputFolder:
+    """The folder of one export.
+
+    Parameters
+    ----------
+    folder : Path
+        Created with the first file.
+    project_folder : Path
+    images : iterable of str
+        Names of the exported images.
+    inputs : iterable of Path
+        Files and Zarr folders of images and masks; nothing is written beside or into them.
+
+    Attributes
+    ----------
+    names : mapping of str to str
+        File name of each image.
+    current_file : str
+        The file that is being written, or the last one.
+    stop : callable
+        Returns whether to stop; a file that is incomplete by then is discarded.
+
+    Raises
+    ------
+    ProjectError
+        If the folder belongs to the project or to its images.
+    """
+
+    def __init__(self, folder: Path, project_folder: Path, images: Iterable[str], inputs: Iterable[Path]) -> None:
+        self.folder, self._project_folder = folder.absolute(), project_folder.resolve()
+        self.names = unique_file_names(images)
+        self.current_file = str(self.folder)
+        self.stop: Callable[[], bool] = lambda: False
+        self._inputs = {path.resolve() for path in inputs}
+        self._check(self.folder)
+        self._manifest = self._read_manifest()
+        self._run = ""
+
+    def record_contents(self, project: str, classes: ClassScheme, run: str) -> None:
+        """Set the project, classes and run that ``export.json`` records."""
+        self._run = run
+        self._manifest |= {
+            "project": project,
+            "classes": [{"code": info.id, "name": info.name, "color": info.color} for info in classes],
+            "images": dict(self.names),
+        }
+
+    def raise_if_stopped(self) -> None:
+        """Raise `ExportStopped` once the user has stopped the export."""
+        if self.stop():
+            raise ExportStopped
+
+    def until_stopped(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items; raise `ExportStopped` once the user has stopped the export."""
+        for item in items:
+            self.raise_if_stopped()
+            yield item
+
+    @contextmanager
+    def write_file(self, name: str) -> Iterator[Path]:
+        """Yield a path to write to, which is renamed to ``name`` when the block succeeds."""
+        file = self._begin(name)
+        with self._remove_empty_folders(file), atomic_write(file) as draft:
+            yield draft
+        self._record(name)
+
+    @contextmanager
+    def write_folder(self, name: str) -> Iterator[Path]:
+        """Yield a new folder, which replaces the one called ``name`` when the block succeeds."""
+        folder = self._begin(name)
+        draft, old = draft_path(folder), draft_path(folder)
+        with self._remove_empty_folders(folder):
+            try:
+                draft.mkdir()
+                yield draft
+                for file in draft.rglob("*"):
+                    if file.is_file():
+                        sync(file)
+                if folder.exists():
+                    folder.replace(old)
+                draft.replace(folder)
+            finally:
+                _remove(draft)
+                _remove(old)
+        self._record(name)
+
+    @contextmanager
+    def _remove_empty_folders(self, file: Path) -> Iterator[None]:
+        """Remove the folders above a file that remain empty because it failed."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # the folder is not empty
+                for folder in file.parents:
+                    if not folder.is_relative_to(self.folder):
+                        break
+                    folder.rmdir()
+            raise
+
+    def _begin(self, name: str) -> Path:
+        file = self.folder / name
+        self.current_file = str(file)
+        self._check(file.parent)
+        if file.exists() and name not in self._manifest["files"]:
+            raise ProjectError(
+                f"{file} exists already and does not come from an export. Export to a folder of its own."
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
+    def _record(self, name: str) -> None:
+        written = {"run": self._run, "written": datetime.now(UTC).isoformat(timespec="seconds")}
+        self._manifest["files"] = dict(sorted({**self._manifest["files"], name: written}.items()))
+        with atomic_write(self.folder / MANIFEST) as draft:
+            draft.write_text(json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    def _check(self, folder: Path) -> None:
+        folder, project = folder.resolve(), self._project_folder
+        if folder.is_relative_to(project):
+            raise ProjectError(
+                f"{folder} is part of the project {project.name}. Export to a folder of its own, for example "
+                f"{project.with_name(f'{project.stem}_results')}."
+            )
+        in_zarr = any((part / name).exists() for part in (folder, *folder.parents) for name in ZARR_FILES)
+        if in_zarr or folder in {path.parent for path in self._inputs} or any(map(folder.is_relative_to, self._inputs)):
+            raise ProjectError(f"{folder} contains images or masks of the project. Export to a folder of its own.")
+        if folder.exists() and not folder.is_dir():
+            raise ProjectError(f"{folder} is a file. Export to a folder of its own.")
+
+    def _read_manifest(self) -> dict[str, Any]:
+        try:
+            document = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            return {**document, "files": dict(document["files"])}
+        except (OSError, ValueError, KeyError, TypeError):  # missing, or of another program
+            return {"files": {}}
+
+
+def unique_file_names(names: Iterable[str]) -> Mapping[str, str]:
+    """Return file names for arbitrary names, distinct on every file system.
+
+    >>> dict(unique_file_names(["A 1", "a 1", "x/y", "nul"]))
+    {'A 1': 'A 1', 'a 1': 'a 1 (2)', 'x/y': 'x%2Fy', 'nul': '_nul'}
+    """
+    result: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        stem = _shorten(file_name(name))
+        if stem.split(".")[0].casefold().rstrip() in RESERVED:
+            stem = f"_{stem}"
+        free, number = stem, 1
+        while _fold(free) in taken:
+            number += 1
+            free = f"{stem} ({number})"
+        taken.add(_fold(free))
+        result[name] = free
+    return result
+
+
+def _shorten(stem: str) -> str:
+    if len(stem) <= MAX_NAME_BYTES:
+        return stem
+    return f"{stem[: MAX_NAME_BYTES - 9]}-{blake2b(stem.encode(), digest_size=4).hexdigest()}"
+
+
+def _fold(name: str) -> str:
+    """Return a name as a case-insensitive file system compares it."""
+    return unicodedata.normalize("NFC", name).casefold().rstrip(" .")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder; zarr's threads may still write their last files and create it again."""
+    for _ in range(20):
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.1)

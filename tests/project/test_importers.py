@@ -1,0 +1,346 @@
+"""Import of labels: one edit, and no annotation is overwritten without asking."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+from skimage.measure import regionprops
+
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
+
+NAMES = ("P1_A1", "P1_A2", "P2_A1")
+
+
+def classes_of(project: Project) -> dict[tuple[str, int], str]:
+    table = project.labels()
+    return table["class"].where(table["action"] == "label", table["action"]).to_dict()
+
+
+@pytest.fixture
+def known() -> pd.DataFrame:
+    return pd.DataFrame({"image": NAMES, "object": [1, 2, 3], "class": ["dim", "bright", "dim"]})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("image", "object", "class"),
+        ("Image Name", "Label", "Phenotype"),
+        ("FILE", "cell_ID", "label"),
+        ("filename", "labelimage_oid", "User Label"),
+    ],
+)
+def test_a_table_is_understood_with_usual_headers(project: Project, known: pd.DataFrame, headers, tmp_path) -> None:
+    table = known.set_axis(list(headers), axis=1)
+    table[headers[0]] = [f"C:\\data\\{name}.tif" for name in NAMES]
+    table[headers[2]] = ["Dim", " bright", "dim"]
+    file = tmp_path / "known.csv"
+    table.to_csv(file, sep="\t", index=False)
+    report = project.import_annotations(file)
+    assert classes_of(project) == {(NAMES[0], 1): "dim", (NAMES[1], 2): "bright", (NAMES[2], 3): "dim"}
+    assert report["outcome"].tolist() == ["taken"] * 3
+    assert project.status == report.attrs["summary"] and project.status.startswith("Imported 3 annotations from ")
+    assert project.undo() and not classes_of(project), "it was one edit"
+
+
+def test_an_import_is_one_gesture_with_its_source_and_one_sync(project: Project, known, monkeypatch) -> None:
+    from svetlana_jupyter.project import annotation_store as book
+
+    for name in NAMES:
+        project.objects(name)
+    synced, fsync = [], book.os.fsync
+    monkeypatch.setattr(book.os, "fsync", lambda handle: (synced.append(handle), fsync(handle)))
+    project.import_annotations(known)
+    log = project.annotations()
+    assert len(synced) == 1 and log["edit"].nunique() == 1
+    assert set(log["source"]) == {"import: DataFrame, column class"}
+    assert (project._labelling.edit_groups() == "").all(), "they are held out one by one"
+
+
+def test_nothing_that_a_person_said_is_overwritten_in_silence(project: Project, known: pd.DataFrame) -> None:
+    project.annotate("P1_A1", 1, "bright")
+    project.annotate("P1_A2", 2, "bright")
+    project.mark("P2_A1", 3, "bad_segmentation")
+    report = project.import_annotations(known)
+    assert report["outcome"].tolist() == ["differs", "known", "differs"]
+    assert report["why"].tolist() == ["is bright here", "", "is bad_segmentation here"]
+    assert "Imported 0 annotations" in project.status and "2 have another class here" in project.status
+    assert classes_of(project)["P1_A1", 1] == "bright" and len(project.annotations()) == 3
+    report = project.import_annotations(known, overwrite=True)
+    assert report["outcome"].tolist() == ["taken", "known", "taken"] and "2 of them replace" in project.status
+    assert classes_of(project) == {(NAMES[0], 1): "dim", (NAMES[1], 2): "bright", (NAMES[2], 3): "dim"}
+    project.undo()
+    assert classes_of(project)["P2_A1", 3] == "bad_segmentation"
+
+
+def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
+    rows = [
+        ("P1_A1", 1, "dim"),
+        ("P1_A1", 99, "dim"),
+        ("P9_X9", 1, "dim"),
+        ("P1_A1", 2, None),
+        ("P1_A1", 3, "dim"),
+        ("P1_A1", 3, "bright"),
+        ("P1_A1", 4, "new one"),
+        ("P1_A1", 5, "Ambiguous"),
+        ("P1_A1", 6, "bad_segmentation"),
+        ("P1_A1", 1, "dim"),
+    ]
+    report = project.import_annotations(pd.DataFrame(rows, columns=["image", "object", "class"]))
+    assert report["outcome"].tolist() == [
+        *(
+            "taken",
+            "not found",
+            "not found",
+            "no class",
+            "contradicts",
+            "contradicts",
+            "taken",
+            "taken",
+            "taken",
+            "taken",
+        )
+    ]
+    assert report["why"][1] == "the mask has no object 99" and report["why"][2] == "the project has no image 'P9_X9'"
+    assert classes_of(project) == {
+        ("P1_A1", 1): "dim",
+        ("P1_A1", 4): "new one",
+        ("P1_A1", 5): "ambiguous",
+        ("P1_A1", 6): "bad_segmentation",
+    }
+    assert project.classes.names == ("dim", "bright", "new one"), "the others are marks"
+    assert project.annotations()["edit"].nunique() == 1
+    assert "Imported 4 annotations" in project.status and "1 have two classes" in project.status
+
+
+def test_positions_find_the_object_under_them(project: Project, wells: Path) -> None:
+    image, mask = squares(seed=4)
+    project.add("scaled", image, mask, axes="yx", spacing=(0.5, 0.25))
+    props = regionprops(mask)
+    centers = np.array([one.centroid for one in props])
+    truth = {("scaled", one.label): "bright" if one.label % 2 == 0 else "dim" for one in props}
+    words = list(truth.values())
+    forms = [
+        pd.DataFrame({"y": centers[:, 0], "X": centers[:, 1]}),
+        pd.DataFrame({"centroid-0": centers[:, 0], "centroid-1": centers[:, 1]}),
+        pd.DataFrame({"Center of the object_0": centers[:, 1], "Center of the object_1": centers[:, 0]}),
+        pd.DataFrame({"y_um": centers[:, 0] * 0.5, "x_um": centers[:, 1] * 0.25}),
+        pd.DataFrame({"Centroid X µm": (centers[:, 1] + 0.5) * 0.25, "Centroid Y µm": (centers[:, 0] + 0.5) * 0.5}),
+        pd.DataFrame({"Centroid X px": centers[:, 1] + 0.5, "Centroid Y px": centers[:, 0] + 0.5}),
+    ]
+    for form in forms:
+        project.import_annotations(form.assign(Class=words), "scaled")
+        assert classes_of(project) == truth
+        project.undo()
+    single = np.arange(1, 21, dtype=np.uint16).reshape(4, 5)  # every pixel is an object
+    project.add("dense", np.zeros((4, 5), np.uint8), single, axes="yx", spacing=(0.5, 0.25))
+    y, x = np.divmod(np.arange(20.0), 5)
+    for form in (
+        pd.DataFrame({"y": y, "x": x}),
+        pd.DataFrame({"y um": y * 0.5, "x um": x * 0.25}),
+        pd.DataFrame({"Centroid X µm": (x + 0.5) * 0.25, "Centroid Y µm": (y + 0.5) * 0.5}),
+        pd.DataFrame({"Centroid X px": x, "Centroid Y px": y + 0.9}),
+    ):
+        assert project.import_annotations(form.assign(Class="dim"), "dense")["object"].tolist() == list(range(1, 21))
+        project.undo()
+    beside = pd.DataFrame({"x": [0, 9, -5, 9e9, None], "y": [0, 9, 3, 3, 3], "class": "dim"})
+    report = project.import_annotations(beside, "P1_A1")
+    assert report["outcome"].tolist() == ["not found", "taken", "not found", "not found", "not found"]
+    assert report["object"][1] == 1 and report["why"][0] == "no object lies there"
+    with pytest.raises(InputError, match="the pixel size of 'P1_A1' is unknown"):
+        project.import_annotations(forms[3].assign(Class=words), "P1_A1")
+
+
+def ilastik(tmp_path: Path) -> Path:
+    """An object table as ilastik exports it."""
+    table = pd.DataFrame(
+        {
+            "object_id": range(12),
+            "timestep": 0,
+            "labelimage_oid": range(1, 13),
+            "User Label": ["dim", "bright", *[""] * 10],
+            "Predicted Class": ["dim", "bright"] * 6,
+            "Probability of dim": 0.5,
+            "Center of the object_0": 1.0,
+            "Center of the object_1": 1.0,
+        }
+    )
+    file = tmp_path / "P1_A2_table.csv"
+    table.to_csv(file, index=False)
+    return file
+
+
+def test_of_ilastiks_table_a_persons_word_is_taken_and_the_prediction_on_request(project: Project, tmp_path) -> None:
+    file = ilastik(tmp_path)
+    project.import_annotations(file)
+    assert classes_of(project) == {("P1_A2", 1): "dim", ("P1_A2", 2): "bright"}, "the file's name says the image"
+    assert "ilastik table P1_A2_table.csv, column User Label" in project.status
+    project.import_annotations(file, column="predicted class")
+    assert classes_of(project) == {("P1_A2", n): "bright" if n % 2 == 0 else "dim" for n in range(1, 13)}
+    table = pd.read_csv(file).assign(timestep=[0, 1] * 6)
+    with pytest.raises(InputError, match="2 time points"):
+        project.import_annotations(table, "P1_A2")
+    unsaid = pd.read_csv(file).assign(**{"User Label": np.nan})
+    report = project.import_annotations(unsaid, "P2_A1")
+    assert (report["outcome"] == "taken").all() and "column Predicted Class" in project.status
+
+
+def test_a_class_image_gives_each_object_the_class_of_most_of_its_pixels(project: Project, wells: Path) -> None:
+    mask = tifffile.imread(wells / "masks/P1_A1.tif")
+    codes = np.where(mask == 0, 0, np.where(mask % 2 == 0, 2, 1)).astype(np.uint8)
+    codes[mask == 3] = 0
+    codes[6:8, 6:18] = 2
+    file = wells / "P1_A1_Object Predictions.h5"
+    with h5py.File(file, "w") as stored:
+        stored["exported_data"] = codes[None, ..., None]
+        axes = [{"key": axis, "typeFlags": 2, "resolution": 0, "description": ""} for axis in "tyxc"]
+        stored["exported_data"].attrs["axistags"] = json.dumps({"axes": axes})
+    report = project.import_annotations(file)
+    expected = {("P1_A1", n): "bright" if n % 2 == 0 else "dim" for n in range(1, 13) if n != 3}
+    assert classes_of(project) == expected and report.set_index("object").loc[3, "outcome"] == "no class"
+    project.undo()
+    project.import_annotations(file, names=["active", "resting"])
+    assert set(classes_of(project).values()) == {"active", "resting"}
+    with pytest.raises(InputError, match=r'the codes 2, .*names=\{2: "…"\}'):
+        project.import_annotations(file, names={1: "active"})
+    tifffile.imwrite(wells / "P1_A1_small.tif", codes[:5])
+    with pytest.raises(InputError, match="Pass a class image of the same shape"):
+        project.import_annotations(wells / "P1_A1_small.tif")
+
+
+def test_our_own_class_map_and_table_come_back(project: Project, wells: Path, tmp_path: Path) -> None:
+    project.annotate("P1_A1", range(1, 5), "bright")
+    project.annotate("P1_A1", range(5, 9), "dim")
+    project.mark("P1_A1", 9, "ambiguous")
+    said = classes_of(project)
+    files = project.export(tmp_path / "out", ["csv", "tiff"])
+    other = Project(tmp_path / "other.svetlana", classes=["dim", "bright"])
+    other.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
+    other.import_annotations(next(file for file in files if file.name == "objects.csv"))
+    assert classes_of(other) == said
+    other.undo()
+    assert not classes_of(other)
+    other.import_annotations(next(file for file in files if file.name.startswith("P1_A1")))
+    assert classes_of(other) == {id: word for id, word in said.items() if word != "ambiguous"}
+
+
+def test_tables_of_every_image_are_read_only_where_they_are_asked_for(project: Project) -> None:
+    with pytest.raises(InputError, match="does not name its image"):
+        project.import_annotations(pd.DataFrame({"object": [1], "class": ["dim"]}))
+    assert len(project.import_annotations(pd.DataFrame({"object": [1], "class": ["dim"]}), "P1_A2")) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"object": [1]}, "has no column of classes"),
+        ({"class": ["dim"]}, "neither object labels nor positions"),
+        ({"object": ["x"], "class": ["dim"]}, "neither object labels nor positions"),
+        (
+            {"image": ["elsewhere"], "object": [1], "class": ["a"]},
+            "No image of the table \\(elsewhere\\) is in the project",
+        ),
+        ({"object": [], "class": []}, "has no rows"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_before_anything(project: Project, table: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        project.import_annotations(pd.DataFrame(table), None if "image" in table else "P1_A1")
+    assert project.annotations().empty and project.classes.names == ("dim", "bright")
+
+
+def test_other_bad_sources_are_refused(project: Project, tmp_path: Path) -> None:
+    table = pd.DataFrame({"object": [1], "class": ["dim"]})
+    for source, sentence in (
+        (3, "from int"),
+        (tmp_path / "no.csv", "is not there"),
+        (tmp_path / "no.geojson", "not there"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            project.import_annotations(source, "P1_A1")
+    with pytest.raises(InputError, match="no image 'Z'"):
+        project.import_annotations(table, "Z")
+    with pytest.raises(InputError, match="no column 'kind'"):
+        project.import_annotations(table, "P1_A1", column="kind")
+    project._store.writable = False
+    with pytest.raises(ProjectError, match="read-only"):
+        project.import_annotations(table, "P1_A1")
+
+
+def svetlana(folder: Path, absolute: bool = False) -> Path:
+    """A project in the format of napari-svetlana, with labels as torch saves them."""
+    content: dict[str, list] = {"image_path": [], "labels_path": [], "regionprops": [], "labels_list": []}
+    for kind in ("Images", "Masks", "Svetlana"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for name, seed in (("one", 1), ("two", 2)):
+        image, mask = squares(seed=seed)
+        tifffile.imwrite(folder / f"Images/{name}.tif", image)
+        tifffile.imwrite(folder / f"Masks/{name}.tif", mask)
+        gone = Path("/somewhere/else") if absolute else Path()
+        content["image_path"].append(str(gone / f"Images/{name}.tif"))
+        content["labels_path"].append(str(gone / f"Masks/{name}.tif"))
+        props = [one for one in regionprops(mask) if one.label in (2, 5, 7)]
+        props.append(props[0])
+        known = [{"centroid": one.centroid, "coords": one.coords, "label": one.label} for one in props]
+        content["regionprops"].append(known)
+        content["labels_list"].append([np.int64(1), 0, 1, 0] if seed == 1 else [0, 0, 0, 1])
+    torch.save({**content, "patch_size": "24"}, folder / "Svetlana/labels")
+    return folder
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_napari_svetlana_project_comes_over_with_images_and_labels(tmp_path: Path, absolute: bool) -> None:
+    folder = svetlana(tmp_path / "old", absolute)
+    project = Project(tmp_path / "new.svetlana")
+    report = project.import_annotations(folder, names=["resting", "active"])
+    assert list(project.images) == ["one", "two"]
+    assert classes_of(project) == {
+        **{("one", 2): "resting", ("one", 5): "resting", ("one", 7): "active"},
+        **{("two", 2): "active", ("two", 5): "resting", ("two", 7): "resting"},
+    }, "of an object that is there twice, the last word stands"
+    assert report["outcome"].tolist() == [*["earlier", "taken", "taken", "taken"] * 2]
+    assert (
+        project.import_annotations(folder / "Svetlana/labels", names=["resting", "active"])["outcome"] != "taken"
+    ).all()
+    assert len(project.images) == 2
+    project.undo()
+    project.import_annotations(folder)
+    assert {"class 1", "class 2"} <= set(project.classes.names)
+
+
+def test_a_broken_napari_svetlana_project_is_refused_before_anything(tmp_path: Path) -> None:
+    folder = svetlana(tmp_path / "old")
+    project = Project(tmp_path / "new.svetlana")
+    with pytest.raises(InputError, match="The class numbers 1 have no name"):
+        project.import_annotations(folder, names=["resting"])
+    (folder / "Masks/two.tif").rename(folder / "hidden.tif")
+    with pytest.raises(InputError, match=r"two\.tif is neither at"):
+        project.import_annotations(folder)
+    assert not project.images and not project.classes
+    torch.save({"labels_list": [1]}, folder / "Svetlana/labels")
+    with pytest.raises(InputError, match="the list image_path, labels_path, regionprops"):
+        project.import_annotations(folder)
+
+
+def test_labels_that_would_run_something_run_nothing(tmp_path: Path) -> None:
+    import os
+
+    class Runs:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    folder = svetlana(tmp_path / "old")
+    content = torch.load(folder / "Svetlana/labels", weights_only=False)
+    torch.save({"first": Runs(), **content}, folder / "Svetlana/labels")
+    project = Project(tmp_path / "new.svetlana")
+    project.import_annotations(folder)
+    assert len(classes_of(project)) == 6 and not (tmp_path / "ran").exists()
