@@ -34,7 +34,7 @@ import zarr
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, TrainingSettings
-from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
 from svetlana_jupyter.project.project import Project
@@ -103,7 +103,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
     with tempfile.TemporaryDirectory() as folder:
         project = Project(Path(folder) / "auto.svetlana", classes=list(sample.names), annotator="bench")
         project.add("set", sample.image, sample.mask)
-        project.annotate_each({("set", label): sample.names[classes[label] - 1] for label in labels})
+        project.annotations.annotate_each({("set", label): sample.names[classes[label] - 1] for label in labels})
         began, busy = time.perf_counter(), time.process_time()
         run = project.train(settings)
         seconds, worked = time.perf_counter() - began, time.process_time() - busy
@@ -121,7 +121,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
         }
 
 
-def accuracy(part: Part, labels: Sequence[int], settings: TrainingSettings) -> float:
+def accuracy(part: AnnotatedImage, labels: Sequence[int], settings: TrainingSettings) -> float:
     """Train a given preset and return its accuracy on all other objects."""
     found, objects, classes = part
     *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))

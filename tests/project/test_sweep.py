@@ -18,7 +18,7 @@ FAST = {"epochs": 2, "steps": 2, "threads": 1, "folds": 2, "sampling": 8}
 
 @pytest.fixture
 def annotated(project: Project) -> Project:
-    project.annotate_each({("P1_A1", n): CLASSES[1 - n % 2] for n in range(1, 13)})
+    project.annotations.annotate_each({("P1_A1", n): CLASSES[1 - n % 2] for n in range(1, 13)})
     return project
 
 
@@ -31,7 +31,7 @@ def test_the_table_has_a_row_a_combination_as_the_papers_does(annotated: Project
     sizes = table.set_index(["depth", "width"])["parameters"]
     # Two channels of the image ("both") and the mask; convolution and bias, scale and shift, then the linear layer.
     assert sizes[1, 2] == (3 * 9 + 1) * 2 + 2 * 2 + (2 + 1) * 2
-    assert (table["seconds"] > 0).all() and annotated.job is None and annotated.runs == []
+    assert (table["seconds"] > 0).all() and annotated.job is None and not annotated.runs
 
 
 def test_a_cell_that_is_known_is_not_computed_again(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +85,12 @@ def test_a_stop_leaves_out_the_cell_that_was_not_done(annotated: Project) -> Non
 def test_patches_are_cut_once_for_cells_that_share_them(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     task = annotated._task(None, {}, 1)
     cut = []
-    gather = type(task).gather
-    monkeypatch.setattr(type(task), "gather", lambda self, settings: cut.append(settings) or gather(self, settings))
+    collect_with_progress = type(task).collect_with_progress
+    monkeypatch.setattr(
+        type(task),
+        "collect_with_progress",
+        lambda self, settings: cut.append(settings) or collect_with_progress(self, settings),
+    )
     quick = {"epochs": 1, "steps": 1, "folds": 2}
     wanted = cells(task, {"width": [2, 4], "patches": [{"sampling": 8}, {"sampling": 12}], **quick})
     list(sweep(task, wanted, annotated.path / "sweep.jsonl", stop=lambda: False))

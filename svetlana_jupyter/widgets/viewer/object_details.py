@@ -102,7 +102,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
     for number, (how, caption) in enumerate(parts):
         colors = palette
         if how in _WINDOWS:
-            channels = [replace(c, window=_WINDOWS[how], visible=True, gamma=1.0) for c in palette.channels]
+            channels = [replace(c, contrast_limits=_WINDOWS[how], visible=True, gamma=1.0) for c in palette.channels]
             colors = replace(palette, channels=tuple(channels))
         shown.append((png(_enlarged(render_pixels(flat[number * count : (number + 1) * count], colors))), caption))
     if settings.mask_channel:
@@ -227,8 +227,8 @@ class ObjectDetails(HTML):
         if pair.ndim == 3:
             sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
             shown += [(section_picture(section, question.palette), _TITLES[side]) for side, section in sections.items()]
-        settings = patch_settings(project._interim_images, project._labeled(), name, project.settings)
-        patch = classifier_patch(project._interim_images, name, label, settings)
+        settings = patch_settings(project.images, project._labeled(), name, project.settings)
+        patch = classifier_patch(project.images, name, label, settings)
         shown += patch_pictures(patch, settings, question.palette)[: 3 if pair.ndim == 2 else 1]
         return Answer(tuple(shown), _field(patch))
 
