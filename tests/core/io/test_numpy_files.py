@@ -121,7 +121,7 @@ HARMLESS = {"pickle.find_class", "object.__getattr__", "object.__setattr__", "sy
 
 
 def load_watched(text: bytes) -> object:
-    """Load a pickle; fail if it opens, imports, compiles or starts anything, or takes much more memory than its size."""
+    """Load a pickle; fail if it opens, imports or starts anything, or takes far more memory than its size."""
     global AUDITED
     tracemalloc.start()
     AUDITED = []
