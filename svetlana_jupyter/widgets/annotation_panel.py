@@ -217,7 +217,7 @@ class AnnotationPanel(LabelingPanel):
 
     def show(self) -> None:
         class_id = self.project.annotations.label_of(*self.one).class_id if self.one else 0
-        self.rows.show(self.project.classes, self._details, chosen=class_id)
+        self.rows.show(self.project.classes.scheme, self._details, chosen=class_id)
 
     def _follow(self) -> None:
         """Bring counts and buttons up to the project, then the rest."""

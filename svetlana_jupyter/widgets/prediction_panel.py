@@ -188,7 +188,7 @@ class PredictionPanel(LabelingPanel):
     def show(self) -> None:
         project, object_id = self.project, self.one
         label = project.annotations.label_of(*object_id) if object_id else UNLABELED
-        self.inspector.show(object_id, self._predicted(object_id), label, project.classes)
+        self.inspector.show(object_id, self._predicted(object_id), label, project.classes.scheme)
         self.buttons["Undo"].disabled = not project.annotations.can_undo
         self.buttons["Redo"].disabled = not project.annotations.can_redo
         wanted = object_id, project.current_run

@@ -90,7 +90,7 @@ class RunScores(VBox):
                 self.warning.value = error_html(report.warning)
             if report.network is not None:
                 notes += [run.note, *report_notes(report)]
-                classes = self._project.classes
+                classes = self._project.classes.scheme
                 self.tables.value = side_by_side(
                     confusion_table(report.network, classes), per_class_table(report.network, classes)
                 )

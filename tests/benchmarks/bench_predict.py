@@ -40,8 +40,7 @@ from svetlana_jupyter.learn.classifier import NetworkClassifier, load_classifier
 from svetlana_jupyter.learn.inference import BATCH_SIZES
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS, to_onednn
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.samples.generated_2d import bright_foci_3d, osteoclast_well, stripes
-from svetlana_jupyter.samples.sample import StoredSample, tile_sample
+from svetlana_jupyter.samples import StoredSample, bright_foci_3d, osteoclast_well, stripes, tile_sample
 from tests.benchmarks.browsing import load
 from tests.benchmarks.report import show
 

@@ -33,7 +33,7 @@ from svetlana_jupyter.core.stats.outliers import flag_unfamiliar_images
 from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.novelty import ReferenceDistribution, fit_reference
 from svetlana_jupyter.learn.training import fit
-from svetlana_jupyter.samples.generated_2d import osteoclast_well
+from svetlana_jupyter.samples import osteoclast_well
 from tests.benchmarks.report import show
 
 SETTINGS = TrainingSettings(epochs=1, steps=1, threads=1, patches={"size": 96, "sampling": 32})

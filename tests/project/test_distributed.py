@@ -237,7 +237,7 @@ def test_the_client_is_the_one_given_or_the_one_that_is_active(client):
     assert resolve_client(client) is client and resolve_client(None) is None
     with client.as_current():
         assert resolve_client(None) is client and resolve_client("local") is None
-    with pytest.raises(InputError, match=r"must be a dask\.distributed\.Client"):
+    with pytest.raises(InputError, match=r"must be a synchronous dask\.distributed\.Client"):
         resolve_client("tcp://10.0.0.1:8786")
 
 
@@ -254,5 +254,5 @@ def test_a_cluster_without_the_package_or_with_another_version_is_one_sentence(c
     with pytest.raises(InputError, match=r"of the cluster has no svetlana-jupyter\. Install the same"):
         resolve_client(client)
     client.run(hide, "0.0.1")
-    with pytest.raises(InputError, match=r"of the cluster has svetlana-jupyter 0\.0\.1, this is"):
+    with pytest.raises(InputError, match=r"of the cluster has svetlana-jupyter 0\.0\.1, but this is"):
         resolve_client(client)

@@ -73,10 +73,10 @@ def test_nothing_that_a_person_said_is_overwritten_in_silence(project: Project, 
     report = project.import_annotations(known)
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
     assert report["why"].tolist() == ["is bright here", "", "is bad_segmentation here"]
-    assert "Imported 0 annotations" in project.status and "2 have another class here" in project.status
+    assert "Imported 0 annotations" in project.status and "2 labeled differently here" in project.status
     assert classes_of(project)["P1_A1", 1] == "bright" and len(project.annotations.table()) == 3
     report = project.import_annotations(known, overwrite=True)
-    assert report["outcome"].tolist() == ["taken", "known", "taken"] and "2 of them replace" in project.status
+    assert report["outcome"].tolist() == ["taken", "known", "taken"] and "2 replaced" in project.status
     assert classes_of(project) == {(NAMES[0], 1): "dim", (NAMES[1], 2): "bright", (NAMES[2], 3): "dim"}
     project.undo()
     assert classes_of(project)["P2_A1", 3] == "bad_segmentation"
@@ -119,7 +119,7 @@ def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
     }
     assert project.classes.names == ("dim", "bright", "new one"), "the others are marks"
     assert project.annotations.table()["edit"].nunique() == 1
-    assert "Imported 4 annotations" in project.status and "1 have two classes" in project.status
+    assert "Imported 4 annotations" in project.status and "1 skipped because of two classes" in project.status
 
 
 def test_positions_find_the_object_under_them(project: Project, wells: Path) -> None:

@@ -80,7 +80,7 @@ def test_counts_against_counts_with_a_colour_a_treatment(project: Project) -> No
     assert sorted(map(tuple, points.tolist())) == [(3, 3), (4, 4), (6, 5)]
     heights = [line.get_ydata()[0] for line in right.lines]
     np.testing.assert_allclose(sorted(heights), sorted([found.bias, *found.limits, 0]))
-    with pytest.raises(InputError, match="no column 'sex' to colour by"):
+    with pytest.raises(InputError, match="no column 'sex' to color by"):
         found.figure("sex")
 
 

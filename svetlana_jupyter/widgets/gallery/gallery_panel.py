@@ -367,7 +367,7 @@ class GalleryPanel(CommandPanel):
         self.empty.layout.display = "none" if project.images else "block"
         self.body.layout.display = "flex" if project.images else "none"
         self.display_bar.follow(deep=any(len(entry.shape) == 3 for entry in project.images.values()))
-        self.bar.list(project.images, project.classes, show_all_images=self._quick())
+        self.bar.list(project.images, project.classes.scheme, show_all_images=self._quick())
         names = self.bar.images or tuple(project.images)
         self._indexing.after(names, lambda: self._arrange(names), "They are shown then.", all=False)
         if self._indexing.is_waiting:
@@ -526,7 +526,7 @@ class GalleryPanel(CommandPanel):
         project = self.project
         counts = project.annotations.class_counts()
         details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
-        self.rows.show(project.classes, details)
+        self.rows.show(project.classes.scheme, details)
         self.buttons["Undo"].disabled = not project.annotations.can_undo
         self.buttons["Redo"].disabled = not project.annotations.can_redo
         self.buttons["Accept"].disabled = not project.current_run

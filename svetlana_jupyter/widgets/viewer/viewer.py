@@ -25,7 +25,7 @@ from svetlana_jupyter.core.display.channels import (
 )
 from svetlana_jupyter.core.display.overlay import ObjectStyles, class_styles
 from svetlana_jupyter.core.display.scene import Hint, Scene, compose, tiles_to_read
-from svetlana_jupyter.core.display.tiles import MEMORY_MB, TileCache, TileReader
+from svetlana_jupyter.core.display.tiles import MEMORY_MB, TileCache, TileReader, limit_cache, tile_cache
 from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.errors import InputError, SvetlanaError
@@ -130,7 +130,7 @@ class OpenImage:
         if self._marks is None or self._marks[0] != base:
             predicted = self.predictions()["predicted"] if overlay == "predictions" else None
             marks = class_styles(
-                project.classes, lambda objects: project.annotations.labels_of(self.name, objects), predicted
+                project.classes.scheme, lambda objects: project.annotations.labels_of(self.name, objects), predicted
             )
             self._marks = base, marks
         return self._marks[1].with_key((*base, project.annotations_version))
@@ -204,7 +204,7 @@ class Shelf:
     """
 
     def __init__(self, project: Project, status: StatusLine) -> None:
-        self.cache = TileCache()
+        self.cache = tile_cache()
         self.indexing = ObjectIndexer(project, status)
         self._project = project
         self._kept: dict[str, OpenImage] = {}
@@ -323,7 +323,7 @@ class Viewer(ViewerSelection, VBox):
         self._when(self, self._change_plane, "plane")
         self._when(self, self.redraw, "selection", "overlay", "opacity", "outlines")
         self._when(self, self._look_closer, "selected")
-        self._when(self, lambda: setattr(self._open_images.cache, "limit_mb", self.memory_mb), "memory_mb")
+        self._when(self, lambda: limit_cache(self._open_images.cache, self.memory_mb), "memory_mb")
         self._when(project, self._list_images, "images_version")
         self._when(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
         self._list_images()

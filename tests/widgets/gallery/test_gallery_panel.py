@@ -254,7 +254,7 @@ def test_a_page_stays_as_it_is_while_it_is_annotated_and_is_arranged_again_on_de
 
 def test_where_nothing_is_like_that_the_gallery_says_so(panel):
     panel.bar.which.value = "annotated"
-    assert shown(panel) == [] and "choose other ones" in panel.page.sheet.words
+    assert shown(panel) == [] and "choose other ones" in panel.page.sheet.message
     for key in ("ArrowDown", "i", "n", "1"):
         press(panel, key)
     press(panel, "a", control=True)
