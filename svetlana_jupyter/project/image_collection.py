@@ -23,7 +23,7 @@ from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.polygons import Drawn, LazyPolygonMask, draw, fitting
+from svetlana_jupyter.core.polygons import LazyPolygonMask, RasterizationReport, rasterize, smallest_label_dtype
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
 from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_folder, atomic_write
@@ -106,7 +106,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._pairs: dict[str, ImagePair] = {}
         self._tables: dict[str, pd.DataFrame] = {}
         self._indexing: dict[str, threading.Lock] = {}
-        self._notes: dict[str, str] = {}  # about images whose mask was drawn from outlines, until they are saved
+        self._notes: dict[str, str] = {}  # about images whose mask was report from outlines, until they are saved
         self.overwritten: set[str] = set()
         self.reload()
 
@@ -419,25 +419,25 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     """
     outlines = read_geojson(file.expanduser())
     shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
-    dtype, drawn = fitting(outlines.shapes), Drawn()
+    dtype, report = smallest_label_dtype(outlines.shapes), RasterizationReport()
     chunks = (1,) * (len(shape) - 2) + tuple(min(CHUNK, side) for side in shape[-2:])
     with atomic_folder(folder) as draft:
         mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=dtype, chunks=chunks, zarr_format=3)
-        for part, pixels in draw(outlines.shapes, shape, dtype, drawn):
+        for part, pixels in rasterize(outlines.shapes, shape, dtype, report):
             mask[part] = pixels
-        if not drawn.seen:
+        if not report.drawn_labels:
             raise InputError(
                 f"None of {len(outlines.shapes)} outlines in {file} covers a pixel of the image, which is "
                 f"{' × '.join(map(str, shape))}. Check that they belong to this image and are in pixels."
             )
     count = len({polygon.label for polygon in outlines.shapes})
-    parts = [f"{len(drawn.seen):,} of {count:,} outlines are objects"]
-    if drawn.overlapping_labels:
+    parts = [f"{len(report.drawn_labels):,} of {count:,} outlines are objects"]
+    if report.overlapping_labels:
         parts.append(
-            f"{len(drawn.overlapping_labels):,} of them overlap, in {drawn.overlap:,} pixels, where the smaller one is "
+            f"{len(report.overlapping_labels):,} of them overlap, in {report.overlap_pixels:,} pixels, where the smaller one is "
             "on top"
         )
-    if missing := drawn.missing(outlines.shapes):
+    if missing := report.missing(outlines.shapes):
         parts.append(f"outside the image, covered or smaller than a pixel: {format_list(missing)}")
     return folder / "mask.zarr", "; ".join(parts) + "." + (f" {outlines.note}" if outlines.note else "")
 
