@@ -434,8 +434,8 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     parts = [f"{len(report.drawn_labels):,} of {count:,} outlines are objects"]
     if report.overlapping_labels:
         parts.append(
-            f"{len(report.overlapping_labels):,} of them overlap, in {report.overlap_pixels:,} pixels, where the smaller one is "
-            "on top"
+            f"{len(report.overlapping_labels):,} of them overlap, in {report.overlap_pixels:,} pixels, where the "
+            "smaller one is on top"
         )
     if missing := report.missing(outlines.shapes):
         parts.append(f"outside the image, covered or smaller than a pixel: {format_list(missing)}")
