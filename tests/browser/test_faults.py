@@ -26,9 +26,9 @@ added = project.add_images(f"{{blood}}/images/{{{{smear}}}}.png", masks=f"{{bloo
 panel = sv.AnnotationPanel(project)"""
 BUSY = "from pathlib import Path\nwhile not Path('released').exists(): pass"
 SETTLED = (
-    "panel.viewer.scene.view == panel.viewer.view and panel.viewer._surface.settled"
-    " and panel.viewer._pointer.shown == list(panel.viewer.picked or ())"
-    " and (not panel.viewer.selected or panel.viewer._field is not None)"  # which frames what the classifier sees
+    "panel.viewer.model.scene.view == panel.viewer.model.view and panel.viewer.screen.canvas.is_final"
+    " and panel.viewer.screen.pointer.shown == list(panel.viewer.model.selection_id or ())"
+    " and (not panel.viewer.model.selected or panel.viewer._field is not None)"  # which frames what the classifier sees
 )
 CELLS_NOW = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)"
 
@@ -36,7 +36,7 @@ CELLS_NOW = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cel
 def settled(lab: LabPage, *cells: int) -> None:
     lab.wait_until(SETTLED)
     for cell in cells:
-        lab.wait_until_drawn(lab.canvas(cell), "panel.viewer._pointer")
+        lab.wait_until_drawn(lab.canvas(cell), "panel.viewer.screen.pointer")
 
 
 def log(lab: LabPage) -> list[tuple[int, int]]:
@@ -48,7 +48,7 @@ def log(lab: LabPage) -> list[tuple[int, int]]:
 
 def shown(lab: LabPage, *cells: int) -> int:
     settled(lab, *cells)
-    return int(lab.evaluate("panel.viewer.selected"))
+    return int(lab.evaluate("panel.viewer.model.selected"))
 
 
 def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_path):
@@ -59,7 +59,7 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     # Twice on the page: both show the same, and either takes keys.
     lab.canvas(2).click(position={"x": 5, "y": 5})
     lab.page.keyboard.press("n")
-    lab.wait_until("panel.viewer.selected")
+    lab.wait_until("panel.viewer.model.selected")
     first = shown(lab, 1, 2)
     assert np.array_equal(lab.pixels(lab.canvas(1))[5:-5, 5:-5], lab.pixels(lab.canvas(2))[5:-5, 5:-5])
     lab.page.keyboard.press("1")

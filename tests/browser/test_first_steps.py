@@ -42,25 +42,25 @@ class Panel:
         """Wait until what is on the screen is what the viewer means to show, and sharp."""
         viewer = f"{self.python}.viewer"
         self.lab.wait_until(
-            f"{viewer}.scene is not None and {viewer}.scene.view == {viewer}.view and {viewer}._surface.settled"
-            f" and {viewer}._pointer.shown == list({viewer}.picked or ())"
+            f"{viewer}.model.scene is not None and {viewer}.model.scene.view == {viewer}.model.view and {viewer}.screen.canvas.is_final"
+            f" and {viewer}.screen.pointer.shown == list({viewer}.model.selection_id or ())"
         )
-        self.lab.wait_until_drawn(self.canvas, f"{viewer}._pointer")
+        self.lab.wait_until_drawn(self.canvas, f"{viewer}.screen.pointer")
 
     def place(self, image: str, label: int) -> dict[str, float]:
         """Return where the middle of an object is on the canvas, in CSS pixels."""
-        found = f"(lambda o: {self.python}.viewer.view.to_screen(o['y'] + 0.5, o['x'] + 0.5))"
+        found = f"(lambda o: {self.python}.viewer.model.view.to_screen(o['y'] + 0.5, o['x'] + 0.5))"
         y, x = json.loads(self.lab.evaluate(f"[*map(float, {found}(project.objects({image!r}).loc[{label}]))]"))
         return {"x": x, "y": y}
 
     def click(self, image: str, label: int) -> None:
         self.settled()
         self.canvas.click(position=self.place(image, label))
-        self.lab.wait_until(f"{self.python}.viewer.selected == {label}")
+        self.lab.wait_until(f"{self.python}.viewer.model.selected == {label}")
 
     def next_shown(self, before: tuple[str, int]) -> tuple[str, int]:
         """Wait until another object than ``before`` is on the screen, as a person would, and return it."""
-        shown = f"tuple({self.python}.viewer._pointer.shown)"
+        shown = f"tuple({self.python}.viewer.screen.pointer.shown)"
         self.lab.wait_until(f"{shown} not in ((), {before})")
         self.settled()
         image, label = ast.literal_eval(self.lab.evaluate(shown))
@@ -151,7 +151,7 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     panel = Panel(lab, cell_of("PredictionPanel"), PREDICTION)
     panel.output.get_by_role("button", name="Predict all images").click()
     lab.wait_until("project.job is None and project.predictions()['predicted'].notna().all()", timeout=300)
-    image = lab.evaluate(f"{PREDICTION}.viewer.image")
+    image = lab.evaluate(f"{PREDICTION}.viewer.model.image")
     label = int(
         lab.evaluate(
             f"[o for i, o in project.predictions().query('annotation != annotation').index if i == {image!r}][0]"

@@ -19,10 +19,10 @@ added = project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/mask
 panel = GalleryPanel(project)"""
 DRAWN = (
     "panel.page.sheet is not None and len(panel.page.objects) > 0"
-    " and all(panel.page._album.pictures(panel.page._page(panel.page.objects)))"
+    " and all(panel.page._thumbnail_cache.cached_thumbnails(panel.page._page(panel.page.objects)))"
 )
-SHOWN = "panel.page.sheet.chosen == panel.page.selection.chosen and panel.page._surface.settled"
-PAGE = "panel._number == {} and " + DRAWN
+SHOWN = "panel.page.sheet.chosen == panel.page.selection.chosen and panel.page.screen.canvas.is_final"
+PAGE = "panel._page_number == {} and " + DRAWN
 
 
 class Sheet:
@@ -61,7 +61,7 @@ class Sheet:
     def settled(self) -> None:
         """Wait until what is on the screen is what the page means to show."""
         self.lab.wait_until(SHOWN)
-        self.lab.wait_until_drawn(self.canvas, "panel.page._pointer")
+        self.lab.wait_until_drawn(self.canvas, "panel.page.screen.pointer")
 
     def frame(self, cell: int) -> tuple[int, ...]:
         """Return the colour that the browser shows in the middle of the upper edge of a patch."""

@@ -29,7 +29,7 @@ project.add("well", np.where(mask, 150, 40).astype(np.uint8), mask, axes="yx")""
     "panel = sv.AnnotationPanel(project)\npanel",
     "after = 1",
 ]
-NONE, SOME = "not panel.viewer.selection", "panel.viewer.selection == {}"
+NONE, SOME = "not panel.viewer.model.selection", "panel.viewer.model.selection == {}"
 FOCUSED = "() => document.activeElement.tagName + ' ' + document.activeElement.textContent"
 
 
@@ -56,7 +56,7 @@ class Hand:
         self.lab, self.panel = lab, panel
 
     def at(self, y: float, x: float) -> tuple[float, float]:
-        row, column = ast.literal_eval(self.lab.evaluate(f"panel.viewer.view.to_screen({y}, {x})"))
+        row, column = ast.literal_eval(self.lab.evaluate(f"panel.viewer.model.view.to_screen({y}, {x})"))
         box = self.panel.canvas.bounding_box()
         assert box is not None
         return box["x"] + column, box["y"] + row
@@ -73,9 +73,9 @@ class Hand:
     def colors(self, label: int) -> set[tuple[int, ...]]:
         """Return the colours that the browser shows of an object."""
         shown = self.lab.pixels(self.panel.canvas)
-        scale = shown.shape[1] / float(self.lab.evaluate("panel.viewer.view.size[1]"))
+        scale = shown.shape[1] / float(self.lab.evaluate("panel.viewer.model.view.size[1]"))
         y, x = middle(label)
-        place = "[*panel.viewer.view.to_screen({}, {})]".format
+        place = "[*panel.viewer.model.view.to_screen({}, {})]".format
         top, left = ast.literal_eval(self.lab.evaluate(place(y - 15, x - 15)))
         bottom, right = ast.literal_eval(self.lab.evaluate(place(y + 15, x + 15)))
         part = shown[round(top * scale) : round(bottom * scale), round(left * scale) : round(right * scale)]
@@ -120,10 +120,10 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     page.mouse.down()
     for corner in around[1:]:
         page.mouse.move(*hand.at(*corner), steps=5)
-    lab.wait_until("abs(panel.viewer.lasso[-1][1] - 185) < 2 and panel.viewer.scene.lasso == panel.viewer.lasso")
+    lab.wait_until("abs(panel.viewer.model.lasso[-1][1] - 185) < 2 and panel.viewer.model.scene.lasso == panel.viewer.model.lasso")
     page.evaluate(THREE_FRAMES)
-    row, column = ast.literal_eval(lab.evaluate("panel.viewer.view.to_screen(235, 240)"))
-    scale = int(lab.evaluate("int(panel.viewer._pointer.dpr)"))
+    row, column = ast.literal_eval(lab.evaluate("panel.viewer.model.view.to_screen(235, 240)"))
+    scale = int(lab.evaluate("int(panel.viewer.screen.pointer.dpr)"))
     y, x, reach = round(row * scale), round(column * scale), 40
     near = lab.pixels(panel.canvas)[y - 4 * scale : y + 5 * scale, x - reach : x + reach]
     assert near.max() > 150, "the line of the lasso is on the screen"
@@ -168,7 +168,7 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     page.wait_for_function(f"({FOCUSED})().startsWith('BUTTON')")
     keyboard.press("Escape")
     expect(menu).to_be_hidden()
-    assert lab.evaluate("panel.viewer.selection") == "(12,)"
+    assert lab.evaluate("panel.viewer.model.selection") == "(12,)"
     page.wait_for_function(f"({FOCUSED})().startsWith('CANVAS')")
     keyboard.press("Control+a")
     lab.wait_until(SOME.format(tuple(range(1, 25))))
@@ -176,7 +176,7 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
 
     # A halo is crisp: white and as wide as it should be in the screen's own pixels, with nothing in between.
     panel.settled()
-    row, column = ast.literal_eval(lab.evaluate("panel.viewer.view.to_screen(75, 90)"))  # the upper side of object 8
+    row, column = ast.literal_eval(lab.evaluate("panel.viewer.model.view.to_screen(75, 90)"))  # the upper side of object 8
     y, x = round(row * scale), round(column * scale)
     strip = list(map(tuple, lab.pixels(panel.canvas)[y - 5 * scale : y + 2 * scale, x].tolist()))
     assert strip.count((255, 255, 255)) == 2 * scale

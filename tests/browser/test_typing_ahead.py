@@ -84,7 +84,7 @@ def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path
     before = slow.page.evaluate(MIDDLE)
     slow.page.keyboard.press("n")
     slow.page.wait_for_function(f"before => ({MIDDLE})() !== before", arg=before)
-    slow.wait_until("panel.viewer._pointer.shown and panel.viewer._surface.settled")
+    slow.wait_until("panel.viewer.screen.pointer.shown and panel.viewer.screen.canvas.is_final")
     slow.page.evaluate(TWO_FRAMES)
     slow.page.evaluate(WATCH_KEYS)
     del sent[:]
@@ -95,7 +95,7 @@ def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path
         slow.page.keyboard.press(digit)
         slow.page.evaluate(TWO_FRAMES)
     slow.page.keyboard.press("?")  # comes behind all of them
-    slow.wait_until("panel.help.layout.display == 'block'")
+    slow.wait_until("panel.command_bar.help.layout.display == 'block'")
 
     seen = slow.page.evaluate("window.keysSeen")
     assert [key for key, _ in seen] == [*digits, "?"]

@@ -15,7 +15,7 @@ def panel(project):
 
 def press(panel, key, shown=None):
     """Type a key while an object is on screen: the one shown now, unless another was on the screen of a slow page."""
-    panel.viewer._pointer._handle_custom_msg(
+    panel.viewer.screen.pointer._handle_custom_msg(
         {"event": "key_pressed", "key": key, "control": False, "shown": list(shown or panel.shown or [])}, []
     )
 
@@ -35,12 +35,12 @@ def test_a_digit_gives_the_object_shown_its_class(panel, project):
 
 def test_a_click_on_a_class_button_does_the_same(panel, project):
     panel.viewer.show("left", 5)
-    panel.rows.row(1).button.click()
+    panel.class_buttons.row(1).button.click()
     assert class_of(project, 5) == "bright"
 
 
 def test_labels_from_the_queue_go_on_to_the_next_object(panel, project):
-    panel.buttons["Next"].click()
+    panel.command_bar.buttons["Next"].click()
     first = panel.shown
     press(panel, "1")
     second = panel.shown
@@ -60,14 +60,14 @@ def test_typing_ahead_is_refused_and_labels_no_object(panel, project):
     press(panel, "2", shown=first)  # the page had not shown the second yet
     assert class_of(project, first.label, first.image) == "bright"
     assert class_of(project, second.label, second.image) == ""
-    assert panel.shown == second and "before the next object was on the screen" in panel.status.text
+    assert panel.shown == second and "the next object was not displayed yet" in panel.status.text
 
 
 def test_previous_goes_back_and_next_comes_again(panel):
     for _ in range(3):
         press(panel, " ")
     third = panel.shown
-    panel.buttons["Previous"].click()
+    panel.command_bar.buttons["Previous"].click()
     assert panel.shown != third
     press(panel, "n")
     assert panel.shown == third
@@ -75,19 +75,19 @@ def test_previous_goes_back_and_next_comes_again(panel):
 
 def test_undo_and_redo_by_key_and_by_button(panel, project):
     panel.viewer.show("left", 5)
-    assert panel.buttons["Undo"].disabled
+    assert panel.command_bar.buttons["Undo"].disabled
     press(panel, "1")
     press(panel, "2")
     press(panel, "u")
     assert class_of(project, 5) == "bright"
-    panel.buttons["Undo"].click()
+    panel.command_bar.buttons["Undo"].click()
     assert class_of(project, 5) == ""
-    assert panel.buttons["Undo"].disabled
-    panel.buttons["Redo"].click()
+    assert panel.command_bar.buttons["Undo"].disabled
+    panel.command_bar.buttons["Redo"].click()
     press(panel, "r")
     assert class_of(project, 5) == "dark"
     press(panel, "r")
-    assert panel.status.text == "Nothing is left to redo."
+    assert panel.status.text == "Nothing to redo."
 
 
 def test_undo_shows_the_object_again_and_its_new_label_goes_on_where_one_was(panel, project):
@@ -138,13 +138,13 @@ def test_a_key_without_an_object_says_what_to_do(panel, project):
 
 
 def test_every_command_has_a_button_with_a_tooltip_and_a_line_in_the_help(panel):
-    for command in panel.commands:
-        assert command.tooltip in panel.buttons[command.text].tooltip
-        assert command.tooltip in panel.help.value
+    for command in panel.command_bar.commands:
+        assert command.tooltip in panel.command_bar.buttons[command.text].tooltip
+        assert command.tooltip in panel.command_bar.help.value
     press(panel, "?")
-    assert panel.help.layout.display == "block"
-    panel.help_button.click()
-    assert panel.help.layout.display == "none"
+    assert panel.command_bar.help.layout.display == "block"
+    panel.command_bar.help_button.click()
+    assert panel.command_bar.help.layout.display == "none"
 
 
 def test_counts_follow_each_annotation(panel):
@@ -152,9 +152,9 @@ def test_counts_follow_each_annotation(panel):
     press(panel, "1")
     panel.viewer.show("left", 6)
     press(panel, "b")
-    assert ">1<" in panel.rows.row(1).children[3].value
-    assert "1 annotated" in panel.tally.value
-    assert "1 badly segmented" in panel.tally.value
+    assert ">1<" in panel.class_buttons.row(1).children[3].value
+    assert "1 annotated" in panel.progress_text.value
+    assert "1 badly segmented" in panel.progress_text.value
 
 
 def test_a_class_is_added_by_the_field_and_used_at_once(panel, project):
@@ -178,7 +178,7 @@ def test_an_error_is_shown_and_the_panel_goes_on(panel, project):
 
 
 def test_recolouring_reaches_the_project(panel, project):
-    panel.rows.row(1).picker.value = "#00ff00"
+    panel.class_buttons.row(1).picker.value = "#00ff00"
     assert project.classes.by_name("bright").color == "#00ff00"
 
 
@@ -187,11 +187,11 @@ def test_two_panels_and_a_script_show_the_same(panel, project):
     panel.viewer.show("left", 5)
     other.viewer.show("left", 5)
     press(panel, "1")
-    assert "sv-chosen" in other.rows.row(1).button._dom_classes
+    assert "sv-chosen" in other.class_buttons.row(1).button._dom_classes
     project.annotate("left", 5, "dark")
-    assert "sv-chosen" in panel.rows.row(2).button._dom_classes
+    assert "sv-chosen" in panel.class_buttons.row(2).button._dom_classes
     press(other, "u")
-    assert "sv-chosen" in panel.rows.row(1).button._dom_classes
+    assert "sv-chosen" in panel.class_buttons.row(1).button._dom_classes
 
 
 def test_the_panel_and_a_script_write_the_same_log(panel, project, tmp_path):
@@ -209,8 +209,8 @@ def test_without_images_the_panel_says_how_to_add_some(empty):
     assert (sentence.layout.display, body.layout.display) == ("block", "none")
     empty.add("left", *squares(0), axes="yx")
     assert (sentence.layout.display, body.layout.display) == ("none", "flex")
-    assert panel.viewer.image == "left"
-    assert "Name the first class" in panel.tally.value
+    assert panel.viewer.model.image == "left"
+    assert "Name the first class" in panel.progress_text.value
 
 
 def test_a_problem_of_the_project_is_said_at_first_and_then_gives_way(project):
@@ -225,13 +225,13 @@ def test_a_problem_of_the_project_is_said_at_first_and_then_gives_way(project):
 def test_a_closed_panel_no_longer_follows(panel, project):
     panel.close()
     project.add_class("late")
-    assert len(panel.rows.lines.children) == 2
+    assert len(panel.class_buttons.lines.children) == 2
 
 
 def test_the_test_set_is_offered_once_it_is_drawn(panel, project):
     assert panel.test_set.layout.display == "none"
     project.draw_test_set(20)
-    assert panel.test_set.layout.display is None and "Test set: 0 of 20" in panel.answered.value
+    assert panel.test_set.layout.display is None and "Test set: 0 of 20" in panel.test_set_text.value
     press(panel, "n")
     assert not project.in_test_set(*panel.shown), "what is drawn at random is trained on"
 
@@ -239,18 +239,18 @@ def test_the_test_set_is_offered_once_it_is_drawn(panel, project):
 def test_next_brings_the_test_set_and_it_is_counted(panel, project):
     project.draw_test_set(20)
     panel.source.value = "test"
-    assert "stays hidden" in panel.status.text
+    assert "stay hidden" in panel.status.text
     press(panel, "n")
     seen = []
     for key in "12ab" + "1" * 16:
         seen.append(panel.shown)
         press(panel, key)
     assert seen == project.test_objects, "in the order in which they were drawn"
-    assert "20 of 20 annotated" in panel.answered.value and len(project.training_labels()) == 0
+    assert "20 of 20 annotated" in panel.test_set_text.value and len(project.training_labels()) == 0
     press(panel, "n")
     assert "No object is left" in panel.status.text
     press(panel, "u")
-    assert "19 of 20 annotated" in panel.answered.value and panel.shown == seen[-1]
+    assert "19 of 20 annotated" in panel.test_set_text.value and panel.shown == seen[-1]
     panel.source.value = "random"
     press(panel, "n")
     assert not project.in_test_set(*panel.shown) and "drawn at random" in panel.status.text
@@ -261,7 +261,7 @@ def test_a_skipped_object_of_the_test_set_is_not_annotated(panel, project):
     panel.source.value = "test"
     press(panel, "n")
     press(panel, "s")
-    assert "0 of 20 annotated" in panel.answered.value and panel.shown == project.test_objects[1]
+    assert "0 of 20 annotated" in panel.test_set_text.value and panel.shown == project.test_objects[1]
 
 
 def test_predictions_of_the_test_set_stay_hidden_while_the_panel_brings_it(trained):
@@ -273,5 +273,5 @@ def test_predictions_of_the_test_set_stay_hidden_while_the_panel_brings_it(train
     image, label = panel.shown
     assert label not in trained.probabilities(image).index
     press(panel, "1")
-    assert label in trained.probabilities(image).index and "1 of 20 annotated" in panel.answered.value
+    assert label in trained.probabilities(image).index and "1 of 20 annotated" in panel.test_set_text.value
     panel.close()

@@ -43,12 +43,12 @@ def files(tmp_path: Path) -> Project:
 def shown(gallery: GalleryPanel) -> list[bool]:
     """Whether each patch of the page has a picture."""
     page = gallery.page
-    return [picture is not None for picture in page._album.pictures(page._page(page.objects))]
+    return [picture is not None for picture in page._thumbnail_cache.cached_thumbnails(page._page(page.objects))]
 
 
 def label(panel: AnnotationPanel, image: str, label: int, key: str) -> None:
     panel.viewer.show(image, label)
-    panel.viewer.press(key, (image, label))
+    panel.viewer.screen.handle_key(key, (image, label))
 
 
 def in_words(text: str) -> bool:
@@ -72,11 +72,11 @@ def test_a_project_folder_that_is_gone_takes_no_annotation_and_loses_none(panel,
 @pytest.mark.parametrize(
     "act",
     [
-        lambda panel: panel.rows.row(1).edit.click() or panel.editor.rename.click(),
-        lambda panel: setattr(panel.rows.row(1).picker, "value", "#00ff00"),
+        lambda panel: panel.class_buttons.row(1).edit.click() or panel.editor.rename.click(),
+        lambda panel: setattr(panel.class_buttons.row(1).picker, "value", "#00ff00"),
         lambda panel: setattr(panel.new_name, "value", "late") or panel.add.click(),
-        lambda panel: panel.buttons["Undo"].click(),
-        lambda panel: panel.buttons["Next"].click(),
+        lambda panel: panel.command_bar.buttons["Undo"].click(),
+        lambda panel: panel.command_bar.buttons["Next"].click(),
     ],
     ids=["rename", "recolour", "add", "undo", "next"],
 )
@@ -123,10 +123,10 @@ def test_two_panels_over_one_project_agree_whichever_was_used(project):
     first, second = AnnotationPanel(project), AnnotationPanel(project)
     label(first, "left", 1, "1")
     label(second, "left", 2, "2")
-    first.viewer.press("u", None)
+    first.viewer.screen.handle_key("u", None)
     assert project.label_of("left", 2).action == ""
-    assert second.buttons["Redo"].disabled is first.buttons["Redo"].disabled is False
-    assert ">1<" in second.rows.row(1).children[3].value
+    assert second.command_bar.buttons["Redo"].disabled is first.command_bar.buttons["Redo"].disabled is False
+    assert ">1<" in second.class_buttons.row(1).children[3].value
 
 
 def test_the_app_opens_on_a_project_whose_images_are_all_gone(files, tmp_path):
@@ -158,9 +158,9 @@ def test_a_disk_that_is_full_takes_no_key_and_loses_none(panel, project, monkeyp
         label(panel, "left", 2, "2")
         assert "No space left on device" in panel.status.text and "sv-trouble" in panel.status.value
         assert project.label_of("left", 2).action == "", "what is not on the disk is not shown"
-        panel.buttons["Undo"].click()
+        panel.command_bar.buttons["Undo"].click()
         assert "No space left on device" in panel.status.text and project.label_of("left", 1).class_id == 1
-        panel.rows.row(1).picker.value = "#00ff00"
+        panel.class_buttons.row(1).picker.value = "#00ff00"
         assert "No space left on device" in panel.status.text
     label(panel, "left", 2, "2")
     assert panel.status.text == "Object 2 in left is dark" and "sv-trouble" not in panel.status.value
@@ -197,7 +197,7 @@ def test_a_second_kernel_of_the_same_annotator_looks_on_and_takes_over_when_the_
     elsewhere.wait()
     label(panel, "left", 1, "1")
     assert panel.status.text == "Object 1 in left is bright" and "sv-trouble" not in panel.status.value
-    assert ">2<" in panel.rows.row(1).children[3].value
+    assert ">2<" in panel.class_buttons.row(1).children[3].value
 
 
 def test_the_gallery_says_which_file_is_gone_and_labels_the_rest(files, tmp_path):
@@ -205,14 +205,14 @@ def test_the_gallery_says_which_file_is_gone_and_labels_the_rest(files, tmp_path
     gallery = GalleryPanel(files)
     assert "right.tif does not exist" in gallery.page.status.text and in_words(gallery.page.status.text)
     assert {name for (name, _), seen in zip(gallery.page.objects, shown(gallery), strict=True) if seen} == {"left"}
-    gallery.bar.order.value = "position"
+    gallery.filter_bar.order.value = "position"
     gallery.page.select(gallery.page.selection.of([0, 1]))
-    gallery.press("1", gallery.shown)
+    gallery.handle_key("1", gallery.shown)
     assert files.class_counts()["bright"] == 2
     panel = AnnotationPanel(files)
-    while panel.viewer.image != "right":
-        panel.press("n", None)
+    while panel.viewer.model.image != "right":
+        panel.handle_key("n", None)
     assert "right.tif does not exist" in panel.viewer.status.text and panel.shown is None
-    while panel.viewer.image == "right":
-        panel.press("n", None)
+    while panel.viewer.model.image == "right":
+        panel.handle_key("n", None)
     assert panel.shown.image == "left", "the queue goes on with what there is"

@@ -40,17 +40,17 @@ def test_the_picture_does_not_wait_for_the_objects_and_a_sentence_says_how_far_t
         viewer = Viewer(project)
         viewer.status.observe(note, "value")
         assert await asyncio.to_thread(begun.wait, 30)
-        while viewer.scene is None or not said:
+        while viewer.model.scene is None or not said:
             told.clear()
             await asyncio.sleep(0)
-        assert said == ["Finding the objects of left: 25 %. You can look around meanwhile."]
-        assert viewer.scene.object_at(*viewer.view.to_screen(8, 8)) == 1
+        assert said == ["Finding the objects of left: 25 %. You can keep browsing."]
+        assert viewer.model.scene.object_at(*viewer.model.view.to_screen(8, 8)) == 1
         go_on.set()
         while said[-1]:
             told.clear()
             await asyncio.wait_for(told.wait(), 30)
         viewer.show("left", 3)
-        assert viewer.selected == 3
+        assert viewer.model.selected == 3
 
     asyncio.run(look())
 
@@ -78,8 +78,8 @@ async def until(condition):
 
 
 def draw_box(viewer, top, left, bottom, right):
-    viewer.draw_box((top, left), *viewer.view.to_screen(bottom, right))
-    viewer.finish_lasso()
+    viewer.selector.draw_box((top, left), *viewer.model.view.to_screen(bottom, right))
+    viewer.selector.finish_lasso()
 
 
 def test_a_lasso_before_the_objects_are_found_selects_when_they_are(project, slow):
@@ -87,13 +87,13 @@ def test_a_lasso_before_the_objects_are_found_selects_when_they_are(project, slo
         panel = AnnotationPanel(project)
         viewer = panel.viewer
         draw_box(viewer, 0, 0, 16, 48)
-        assert viewer.selection == () and not project.is_indexed("left"), "nothing waits for it"
+        assert viewer.model.selection == () and not project.is_indexed("left"), "nothing waits for it"
         await until(lambda: "25 %" in viewer.status.text)
-        assert viewer.status.text == "Finding the objects of left: 25 %. What you drew selects them then."
+        assert viewer.status.text == "Finding the objects of left: 25 %. The region is selected afterwards."
         slow.set()
-        await until(lambda: viewer.selection)
-        assert viewer.selection == (1, 2, 3)
-        assert viewer.status.text == "" and "3 objects in left are selected" in panel.status.text
+        await until(lambda: viewer.model.selection)
+        assert viewer.model.selection == (1, 2, 3)
+        assert viewer.status.text == "" and "3 objects in left selected" in panel.status.text
         panel.close()
 
     asyncio.run(draw())
@@ -102,13 +102,13 @@ def test_a_lasso_before_the_objects_are_found_selects_when_they_are(project, slo
 def test_a_click_behind_a_lasso_that_waits_stands(project, slow):
     async def draw():
         viewer = Viewer(project)
-        await until(lambda: viewer.scene is not None and not viewer.scene.missing)
+        await until(lambda: viewer.model.scene is not None and not viewer.model.scene.missing)
         draw_box(viewer, 0, 0, 16, 48)
-        viewer.select_at(*viewer.view.to_screen(24, 24))
-        assert viewer.selected == 8
+        viewer.selector.select_at(*viewer.model.view.to_screen(24, 24))
+        assert viewer.model.selected == 8
         slow.set()
         await until(lambda: not viewer.indexing.is_waiting)
-        assert viewer.selection == (8,)
+        assert viewer.model.selection == (8,)
         viewer.close()
 
     asyncio.run(draw())
@@ -118,12 +118,12 @@ def test_what_was_said_before_the_objects_are_found_is_written_in_its_order(proj
     async def label():
         panel = AnnotationPanel(project)
         viewer = panel.viewer
-        await until(lambda: viewer.scene is not None and not viewer.scene.missing)
+        await until(lambda: viewer.model.scene is not None and not viewer.model.scene.missing)
         for at, key in (((8, 8), "1"), ((8, 24), "2"), ((8, 40), "1")):
-            viewer.select_at(*viewer.view.to_screen(*at))
-            viewer.press(key, viewer.picked)
-        viewer.press("u", viewer.picked)
-        assert len(project.annotations()) == 0 and viewer.status.text.endswith("What you said is written then.")
+            viewer.selector.select_at(*viewer.model.view.to_screen(*at))
+            viewer.screen.handle_key(key, viewer.model.selection_id)
+        viewer.screen.handle_key("u", viewer.model.selection_id)
+        assert len(project.annotations()) == 0 and viewer.status.text.endswith("Your annotation is saved afterwards.")
         slow.set()
         await until(lambda: len(project.annotations()) == 4)
         log = project.annotations()
@@ -138,13 +138,13 @@ def test_what_was_said_before_the_objects_are_found_is_written_in_its_order(proj
 def test_the_queue_and_the_gallery_come_when_the_objects_of_all_images_are_found(project, slow):
     async def take():
         panel, gallery = AnnotationPanel(project), GalleryPanel(project)
-        panel.press("n", None)
+        panel.handle_key("n", None)
         assert panel.shown is None
-        assert gallery.page.words == "The objects are being found." and not gallery.page.objects
-        await until(lambda: "The next object comes then." in panel.viewer.status.text)
+        assert gallery.page.message == "The objects are being indexed." and not gallery.page.objects
+        await until(lambda: "The next object is shown afterwards." in panel.viewer.status.text)
         slow.set()
         await until(lambda: panel.shown and gallery.page.objects)
-        assert len(gallery.page.objects) == 48 and gallery.page.words == ""
+        assert len(gallery.page.objects) == 48 and gallery.page.message == ""
         assert panel.shown in gallery.page.objects
         panel.close()
         gallery.close()
@@ -163,10 +163,10 @@ def test_objects_that_cannot_be_found_are_said_and_what_waited_is_left_out(proje
         draw_box(viewer, 0, 0, 16, 48)
         await until(lambda: "cannot be found" in viewer.status.text)
         assert "The objects of left cannot be found (it is torn)." in viewer.status.text
-        assert not viewer.indexing.is_waiting and viewer.selection == ()
+        assert not viewer.indexing.is_waiting and viewer.model.selection == ()
         monkeypatch.undo()
         draw_box(viewer, 0, 0, 16, 48)
-        await until(lambda: viewer.selection == (1, 2, 3))
+        await until(lambda: viewer.model.selection == (1, 2, 3))
         assert viewer.status.text == ""
         viewer.close()
 

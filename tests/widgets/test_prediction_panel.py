@@ -18,7 +18,7 @@ def panel(trained):
 
 
 def press(panel, key):
-    panel.viewer._pointer._handle_custom_msg(
+    panel.viewer.screen.pointer._handle_custom_msg(
         {"event": "key_pressed", "key": key, "control": False, "shown": list(panel.shown or [])}, []
     )
 
@@ -28,7 +28,7 @@ def test_before_a_training_nothing_can_be_predicted(project):
     assert panel.predict_all.disabled
     assert panel.predict_image.disabled
     assert panel.retrain.disabled
-    assert "first prediction" in panel.counts.value
+    assert "after the first prediction" in panel.counts.value
 
 
 def test_a_chosen_object_shows_its_prediction_its_patch_and_where_the_network_looked(panel, trained):
@@ -36,7 +36,7 @@ def test_a_chosen_object_shows_its_prediction_its_patch_and_where_the_network_lo
     predicted = trained.probabilities("right").loc[3]
     name = trained.classes.by_id(int(predicted["predicted"])).name
     assert f"{name}, predicted with {predicted['probability']:.0%}" in panel.inspector.title.value
-    assert f"{predicted['p_1']:.0%}".replace("%", " %") in panel.rows.row(1).children[3].value
+    assert f"{predicted['p_1']:.0%}".replace("%", " %") in panel.class_buttons.row(1).children[3].value
     assert panel.inspector.pictures.value.count("data:image/png;base64,") == 2
 
 
@@ -58,8 +58,8 @@ def test_enter_keeps_the_prediction_as_an_annotation(panel, trained):
     panel.viewer.show("right", 3)
     press(panel, "Enter")
     assert trained.label_of("right", 3).class_id == trained.probabilities("right").loc[3, "predicted"]
-    panel.buttons["Undo"].click()
-    panel.buttons["Accept"].click()
+    panel.command_bar.buttons["Undo"].click()
+    panel.command_bar.buttons["Accept"].click()
     assert trained.label_of("right", 3).action == "label"
 
 
@@ -134,7 +134,7 @@ def test_the_ticked_formats_are_written_and_it_is_said_where(panel, trained, fin
     finish(trained)
     names = {file.name for file in (tmp_path / "results <b>").iterdir()}
     assert names >= {"objects.csv", "left_classes.tif", "right.geojson", "export.json"}
-    said = panel.export_form.said
+    said = panel.export_form.result
     assert said.text == panel.status.text == trained.exported.text
     assert said.text.startswith(f"Written to {tmp_path / 'results <b>'}: objects.csv, counts.csv, ")
     assert "<b>" not in said.value and "sv-trouble" not in said.value
@@ -144,14 +144,14 @@ def test_the_ticked_formats_are_written_and_it_is_said_where(panel, trained, fin
 def test_exporting_nothing_is_refused_with_a_sentence(panel):
     panel.export_form.formats["csv"].value = False
     panel.export_form.export.click()
-    assert panel.export_form.said.text == "Tick what to export." and panel.project.job is None
-    assert "sv-trouble" in panel.export_form.said.value
+    assert panel.export_form.result.text == "No format is selected. Tick at least one." and panel.project.job is None
+    assert "sv-trouble" in panel.export_form.result.value
 
 
 def test_a_folder_of_the_project_is_refused_where_the_button_is(panel, trained):
     panel.export_form.folder.value = str(trained.path)
     panel.export_form.export.click()
-    assert "Export to a folder of its own" in panel.export_form.said.text and trained.job is None
+    assert "Export to a folder of its own" in panel.export_form.result.text and trained.job is None
 
 
 def test_an_export_that_fails_says_why_and_the_next_one_works(panel, trained, finish, tmp_path: Path, monkeypatch):
@@ -163,11 +163,11 @@ def test_an_export_that_fails_says_why_and_the_next_one_works(panel, trained, fi
         full.setattr("os.fsync", no_room)
         panel.export_form.export.click()
         trained._jobs.wait(60)
-    assert "objects.csv could not be written (No space left on device)" in panel.export_form.said.text
-    assert "sv-trouble" in panel.export_form.said.value and not (tmp_path / "results").exists()
+    assert "objects.csv could not be written (No space left on device)" in panel.export_form.result.text
+    assert "sv-trouble" in panel.export_form.result.value and not (tmp_path / "results").exists()
     panel.export_form.export.click()
     finish(trained)
-    assert panel.export_form.said.text.startswith("Written to")
+    assert panel.export_form.result.text.startswith("Written to")
 
 
 def test_the_annotation_panel_shows_a_correction(panel, trained):
@@ -177,4 +177,4 @@ def test_the_annotation_panel_shows_a_correction(panel, trained):
     other.viewer.show("right", 3)
     panel.viewer.show("right", 3)
     press(panel, "2")
-    assert "sv-chosen" in other.rows.row(2).button._dom_classes
+    assert "sv-chosen" in other.class_buttons.row(2).button._dom_classes

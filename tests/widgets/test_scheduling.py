@@ -138,20 +138,20 @@ def in_a_loop(project, scenario):
     async def inside():
         viewer = Viewer(project)
         drawn = asyncio.Event()
-        paint = viewer._surface.paint
+        paint = viewer.screen.canvas.paint
 
         def painted(*arguments, **options):
             paint(*arguments, **options)
             asyncio.get_running_loop().call_soon(drawn.set)
 
-        viewer._surface.paint = painted
+        viewer.screen.canvas.paint = painted
 
         async def until(so):
             while not so():
                 drawn.clear()
                 await asyncio.wait_for(drawn.wait(), 30)
 
-        await until(lambda: viewer.scene is not None)
+        await until(lambda: viewer.model.scene is not None)
         await scenario(viewer, until)
         viewer.close()
 
@@ -160,30 +160,30 @@ def in_a_loop(project, scenario):
 
 def test_a_large_image_is_drawn_at_once_and_filled_in_while_keys_are_heard(large):
     async def scenario(viewer, until):
-        assert viewer.scene.missing and viewer.scene.object_at(*viewer.view.to_screen(130, 130)) == 0
-        await until(lambda: not viewer.scene.missing)
-        assert viewer.scene.image.pixels.max() == 255
-        assert viewer.scene.object_at(*viewer.view.to_screen(130, 130)) == 1
-        await until(lambda: viewer._surface.settled)
+        assert viewer.model.scene.missing and viewer.model.scene.object_at(*viewer.model.view.to_screen(130, 130)) == 0
+        await until(lambda: not viewer.model.scene.missing)
+        assert viewer.model.scene.image.pixels.max() == 255
+        assert viewer.model.scene.object_at(*viewer.model.view.to_screen(130, 130)) == 1
+        await until(lambda: viewer.screen.canvas.is_final)
 
     in_a_loop(large, scenario)
 
 
 def test_the_next_object_of_the_queue_is_read_before_it_is_shown(large):
     async def scenario(viewer, until):
-        await until(lambda: not viewer.scene.missing)
+        await until(lambda: not viewer.model.scene.missing)
         viewer.memory_mb = 0  # forget what the whole image has brought
         viewer.memory_mb = 100
         viewer.show("large", 5)
-        await until(lambda: viewer.scene.selection is not None)
-        assert viewer._open_images.ahead("large", 88, viewer.view)
+        await until(lambda: viewer.model.scene.selection is not None)
+        assert viewer._open_images.pieces_ahead("large", 88, viewer.model.view)
         viewer.prefetch([("large", 88), ("elsewhere", 1)])
         loop = asyncio.get_running_loop()
         end = loop.time() + 30
-        while viewer._open_images.ahead("large", 88, viewer.view) and loop.time() < end:
+        while viewer._open_images.pieces_ahead("large", 88, viewer.model.view) and loop.time() < end:
             await asyncio.wait_for(asyncio.shield(loop.run_in_executor(None, lambda: None)), 30)
-        assert not viewer._open_images.ahead("large", 88, viewer.view)
-        assert viewer.selected == 5
+        assert not viewer._open_images.pieces_ahead("large", 88, viewer.model.view)
+        assert viewer.model.selected == 5
 
     in_a_loop(large, scenario)
 

@@ -14,7 +14,7 @@ from svetlana_jupyter.core.display.overlay import ObjectStyle, ObjectStyles
 from svetlana_jupyter.core.display.scene import Hint, compose
 from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.display.viewport import Viewport
-from svetlana_jupyter.widgets.viewer.canvas import DECORATION, IMAGE, OVERLAY, SELECTION, ImageCanvas, checked
+from svetlana_jupyter.widgets.viewer.canvas import DECORATION, IMAGE, OVERLAY, SELECTION, ImageCanvas, check_decodable
 from tests.widgets.page import Page, listen
 
 GREY = DisplaySettings((ChannelDisplay("grey", "#ffffff", (0, 255)),))
@@ -92,10 +92,10 @@ def test_outlines_and_image_lie_exactly_on_each_other(surface, page, pair, dpr):
 
 
 def test_dragging_sends_no_pixels_and_moves_the_picture(surface, page, scene, pair):
-    begun = compose(*pair, scene.view.panned(1, 1), GREY, RED, selected=151, before=scene, moving=True)
+    begun = compose(*pair, scene.view.panned(1, 1), GREY, RED, selected=151, previous=scene, moving=True)
     surface.paint(begun)
     sent = len(page.pictures)
-    moved = compose(*pair, scene.view.panned(9, -7), GREY, RED, selected=151, before=begun)
+    moved = compose(*pair, scene.view.panned(9, -7), GREY, RED, selected=151, previous=begun)
     surface.paint(moved)
     assert len(page.pictures) == sent
     np.testing.assert_array_equal(layer(surface, page, IMAGE)[..., 0], expected_image(moved, pair))
@@ -105,7 +105,7 @@ def test_recolouring_sends_the_overlay_alone(surface, page, scene, pair):
     surface.paint(scene)
     sent = len(page.pictures)
     blue = ObjectStyles(key="blue", styles=(ObjectStyle("#0000ff", fill=1.0),))
-    surface.paint(compose(*pair, scene.view, GREY, blue, selected=151, before=scene))
+    surface.paint(compose(*pair, scene.view, GREY, blue, selected=151, previous=scene))
     assert len(page.pictures) == sent + 1
     shown = layer(surface, page, OVERLAY)
     assert (shown[shown[..., 3] > 0][:, :3] == (0, 0, 255)).all()
@@ -122,7 +122,7 @@ def test_a_hint_redraws_the_decoration_alone(surface, page, scene, pair):
 def test_without_a_selection_its_layer_is_empty(surface, page, scene, pair):
     surface.paint(scene)
     assert layer(surface, page, SELECTION).any()
-    surface.paint(compose(*pair, scene.view, GREY, RED, before=scene))
+    surface.paint(compose(*pair, scene.view, GREY, RED, previous=scene))
     assert not layer(surface, page, SELECTION).any()
 
 
@@ -134,11 +134,11 @@ def test_a_large_picture_is_jpeg_while_moving_and_png_when_still(surface, page):
     scene = compose(*pair, Viewport((450.0, 600.0), 1.0, (600, 800)), GREY)
     surface.paint(scene)
     assert [picture[:2] for picture in page.pictures] == [JPEG]
-    assert not surface.settled
+    assert not surface.is_final
     surface.paint(scene, lossless=True)
     surface.paint(scene, lossless=True)
     assert [picture[:4] for picture in page.pictures if picture[:2] != JPEG] == [PNG]
-    assert surface.settled
+    assert surface.is_final
     np.testing.assert_array_equal(layer(surface, page, IMAGE)[..., 0], expected_image(scene, pair))
 
 
@@ -169,8 +169,8 @@ def test_inside_a_users_own_hold_canvas_everything_arrives_at_its_end(surface, p
 
 def test_a_picture_that_is_not_whole_is_never_sent():
     for picture in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a"):
-        with pytest.raises(ValueError, match="whole PNG or JPEG"):
-            checked(picture)
+        with pytest.raises(ValueError, match="complete PNG or JPEG"):
+            check_decodable(picture)
 
 
 def test_a_page_opened_later_shows_everything(pages, scene, pair):
@@ -209,17 +209,17 @@ def test_after_a_resize_the_still_picture_is_sent_once_more(surface, page, scene
     surface.paint(scene, lossless=True)
     sharp = compose(*pair, replace(scene.view, dpr=2.0), GREY, RED)
     surface.paint(sharp)
-    assert not surface.settled
+    assert not surface.is_final
     for canvas in (*surface._buffers, *surface.widget._canvases):
         page.pixels(canvas)[:] = 0  # the browser resized, and so cleared, a canvas only now
     surface.paint(sharp, lossless=True)
-    assert surface.settled
+    assert surface.is_final
     assert layer(surface, page, OVERLAY).any()
 
 
 def test_a_blank_surface_shows_nothing_and_can_be_painted_again(surface, page, scene):
     surface.paint(scene)
-    surface.blank()
+    surface.clear()
     assert not any(layer(surface, page, number).any() for number in (IMAGE, OVERLAY, SELECTION))
     surface.paint(scene)
     assert layer(surface, page, OVERLAY).any()
@@ -233,7 +233,7 @@ def test_events_of_the_canvas_arrive_in_css_pixels_as_row_and_column(surface, pa
             return lambda *arguments: heard.append((name, *arguments))
 
     surface.paint(compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE, dpr=2.0), GREY))
-    surface.listen(InputListener())
+    surface.add_listener(InputListener())
     surface.shown = ("image", 7)
     fire = surface.widget._canvases[-1]._handle_frontend_event
     for event in ("mouse_move", "mouse_down", "mouse_up"):
@@ -246,7 +246,7 @@ def test_events_of_the_canvas_arrive_in_css_pixels_as_row_and_column(surface, pa
         ("moved", 5, 10),
         ("pressed", 5, 10),
         ("released", 5, 10),
-        ("left",),
+        ("pointer_left",),
         ("wheeled", 120),
         ("key_pressed", "z", ("image", 7)),
         ("key_pressed", "Ctrl+z", ("image", 7)),

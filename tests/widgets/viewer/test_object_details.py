@@ -32,7 +32,7 @@ def volume(tmp_path):
 
 def pictures(viewer):
     """The pictures beside a viewer, by caption."""
-    found = re.findall(r'base64,([^"]+)"><figcaption>(.*?)<', viewer.beside.value)
+    found = re.findall(r'base64,([^"]+)"><figcaption>(.*?)<', viewer.object_details.value)
     return {
         html.unescape(caption): cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
         for data, caption in found
@@ -41,11 +41,11 @@ def pictures(viewer):
 
 def test_of_a_selected_object_all_is_shown_that_a_classifier_gets(project):
     viewer = Viewer(project)
-    assert pictures(viewer) == {} and "Select an object" in viewer.beside.value
+    assert pictures(viewer) == {} and "Select an object" in viewer.object_details.value
     viewer.show("left", 9)
     shown = pictures(viewer)
-    assert list(shown) == ["Classifier sees", "the object alone", "and its mask"]
-    mask = shown["and its mask"][..., 0]
+    assert list(shown) == ["Classifier input", "Object alone", "Mask"]
+    mask = shown["Mask"][..., 0]
     assert mask[len(mask) // 2, len(mask) // 2] == 255 and mask[0, 0] == 0
 
 
@@ -53,7 +53,7 @@ def test_a_volume_is_cut_from_three_sides_with_the_object_outlined(volume):
     viewer = Viewer(volume)
     viewer.show("volume", 1)
     shown = pictures(viewer)
-    assert list(shown) == ["Plane (xy)", "Front (xz)", "Side (zy)", "Brightest along z", "Classifier sees"]
+    assert list(shown) == ["Plane (xy)", "Front (xz)", "Side (zy)", "Maximum along z", "Classifier input"]
     for picture in list(shown.values())[:4]:
         height, width = picture.shape[:2]
         assert abs(height - width) < 0.1 * width, "cubes of the volume are squares on the screen"
@@ -74,12 +74,12 @@ def test_the_cuts_are_in_the_contrast_of_the_viewer(volume):
 def test_the_patch_is_framed_in_the_picture_until_nothing_is_selected(project):
     viewer = Viewer(project)
     viewer.show("left", 9)
-    top, left, bottom, right = viewer.scene.field
+    top, left, bottom, right = viewer.model.scene.field
     row = project.objects("left").loc[9]
     assert top < row["y0"] and left < row["x0"] and bottom > row["y1"] and right > row["x1"]
     assert (top + bottom) / 2 == pytest.approx(row["y"] + 0.5, abs=0.6)
-    viewer.selection = ()
-    assert viewer.scene.field is None
+    viewer.model.selection = ()
+    assert viewer.model.scene.field is None
     assert pictures(viewer) == {}
 
 
@@ -87,7 +87,7 @@ def test_the_frame_is_as_large_as_the_settings_say(project):
     project.settings = project.settings.changed(patches={"size": 30.0})
     viewer = Viewer(project)
     viewer.show("left", 9)
-    top, left, bottom, right = viewer.scene.field
+    top, left, bottom, right = viewer.model.scene.field
     assert (bottom - top, right - left) == (30, 30)
 
 
@@ -95,8 +95,8 @@ def test_what_cannot_be_pictured_is_said_beside_and_the_viewer_goes_on(project):
     project.settings = project.settings.changed(patches={"size": 8.0, "unit": "um"})
     viewer = Viewer(project)
     viewer.show("left", 9)
-    assert "need an image with known spacing" in viewer.beside.value
-    assert viewer.selected == 9 and viewer.scene.field is None
+    assert "need an image with known spacing" in viewer.object_details.value
+    assert viewer.model.selected == 9 and viewer.model.scene.field is None
     project.settings = project.settings.changed(patches={"unit": "px"})
     viewer.show("left", 10)
     assert len(pictures(viewer)) == 3
