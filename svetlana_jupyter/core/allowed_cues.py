@@ -1,26 +1,24 @@
-"""The presets that a search tries for given settings: what they leave open, within what may count.
+"""Allowed cues: the evidence that may decide a class, and the presets that a search compares within it.
 
-What may count: the four kinds of evidence a person allows, and how settings keep out those that are not.
+Cues that are not allowed are kept out as follows.
 
 surroundings
-    Not allowed: only the object's own pixels are shown, without a rim in which light from outside mixes, or without all
-    that their outline explains ("grain"), and only they decide how they are normalised; nothing outside can change the
-    patch.
+    Only the object's own pixels are shown and normalized, without the margin into which light from outside mixes, or
+    without everything that the outline explains ("grain"). Nothing outside the object can change the patch.
 brightness
-    Not allowed: the object is standardised by its own pixels, and its surroundings by theirs, each channel on its own
-    (so colour goes too), without the rim, which would tell how bright one is beside the other. What is left is varied
-    while training.
+    The object is standardized by its own pixels and its surroundings by theirs, each channel on its own (which removes
+    color too), without the margin between them, which would reveal their relative brightness. Training varies what
+    remains.
 orientation
-    Not allowed: patches are mirrored and turned by any angle while training, in 3D about any axis.
+    Training mirrors patches and rotates them by any angle, in 3D about any axis.
 size
-    Not allowed: every object is shown as large, as coarse and as sharp as every other, without its mask, whose corners
-    would tell; its size and sharpness are varied while training. How large neighbours look beside it belongs to its
-    surroundings. In objects of a few pixels across some of it may still be told, most of all where there is no noise,
-    or where a blur of the optics takes the detail of small objects alone.
+    Every object is shown equally large, coarse and sharp, and without its mask, whose corners would reveal the size;
+    training varies size and sharpness. The relative size of neighbors belongs to the surroundings. Objects a few pixels
+    wide may still reveal some of it, especially without noise, or where optical blur removes the detail of small
+    objects only.
 
-What may count wins over single settings: `restrict_to_allowed_cues` changes those that would let in more, and `said`
-names them.
-Settings that keep out more than is asked stay as they are.
+Allowed cues override single settings: `restrict_to_allowed_cues` changes those that would let in more, and
+`explain_restrictions` names them. Stricter settings stay as they are.
 """
 
 from __future__ import annotations
@@ -30,14 +28,19 @@ from typing import Any
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, DEFAULT_PRESET, Settings, TrainingSettings
 
-BRIGHTNESS, NOISE, SCALE, BLUR = 0.3, 0.1, 0.3, 0.7  # the least that training varies
-RIM, MIXED = 2, ("surroundings", "brightness", "size")  # pixels where light mixes, which tells of these
-# Normalisations that see nothing beyond the object where its context is hidden.
-OWN = ("none", "object", "both_raw", "grain")
+# Minimum augmentation that hides a cue.
+MIN_BRIGHTNESS, MIN_NOISE, MIN_SCALE, MIN_BLUR = 0.3, 0.1, 0.3, 0.7
+MIN_ERODED_MARGIN = 2  # pixels left out along the edge by a forest...
+CUES_IN_MARGIN = ("surroundings", "brightness", "size")  # ...where the mixed light reveals one of these
+# Normalizations that see nothing beyond an object whose context is hidden.
+OBJECT_ONLY_NORMALIZATIONS = ("none", "object", "both_raw", "grain")
+SMALL_CNN = "small_cnn"  # the only network that trains fast enough to compare presets
 
 
 def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
-    """Return settings under which nothing counts but what ``settings.may_use`` allows; doing so twice changes nothing.
+    """Return settings under which only the cues in ``settings.may_use`` count.
+
+    Restricting twice changes nothing.
 
     >>> from svetlana_jupyter.core.settings import TrainingSettings
     >>> restrict_to_allowed_cues(TrainingSettings(may_use=["brightness", "orientation", "size"])).patches.context
@@ -46,74 +49,75 @@ def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
     patches: dict[str, Any] = {}
     augmentation: dict[str, Any] = {}
     given, varied, allowed = settings.patches, settings.augmentation, settings.may_use
-    alone = given.context == "hide"
+    object_only = given.context == "hide"
     if "surroundings" not in allowed:
-        alone = True
+        object_only = True
+        # The dilation matters where the margin is 0: "auto" is 0 for objects about 3 pixels wide.
         patches |= {"context": "hide", "dilation": 0}
-        if given.normalize != "grain":  # which takes away what mixes along the edge
+        if given.normalize != "grain":  # which removes the mixed light itself
             patches["rim"] = given.rim or "auto"
-        if given.normalize not in OWN:
+        if given.normalize not in OBJECT_ONLY_NORMALIZATIONS:
             patches["normalize"] = "both_raw"
     if "brightness" not in allowed:
-        patches |= {"normalize": "object" if alone else "apart", "rim": given.rim or "auto"}
-        augmentation |= {"brightness": max(varied.brightness, BRIGHTNESS), "noise": max(varied.noise, NOISE)}
+        patches |= {"normalize": "object" if object_only else "apart", "rim": given.rim or "auto"}
+        augmentation |= {
+            "brightness": max(varied.brightness, MIN_BRIGHTNESS),
+            "noise": max(varied.noise, MIN_NOISE),
+        }
     if "orientation" not in allowed:
         augmentation |= {"flips": True, "rotation": "free", "axes": "all", "share": 1.0}
     if "size" not in allowed:
         patches |= {"view": "object", "rim": given.rim or "auto", "mask_channel": False}
-        augmentation |= {"scale": max(varied.scale, SCALE), "blur": max(varied.blur, BLUR), "share": 1.0}
-    measured: dict[str, Any] = {"may_use": settings.measurements.may_use & allowed}
-    if not allowed.issuperset(MIXED):
-        measured["rim"] = max(settings.measurements.rim, RIM)
-    return settings.changed(patches=patches, augmentation=augmentation, measurements=measured)
+        augmentation |= {"scale": max(varied.scale, MIN_SCALE), "blur": max(varied.blur, MIN_BLUR), "share": 1.0}
+    measurements: dict[str, Any] = {"may_use": settings.measurements.may_use & allowed}
+    if not allowed.issuperset(CUES_IN_MARGIN):
+        measurements["rim"] = max(settings.measurements.rim, MIN_ERODED_MARGIN)
+    return settings.changed(patches=patches, augmentation=augmentation, measurements=measurements)
 
 
-def said(settings: TrainingSettings) -> str:
-    """Return a sentence about the settings that `restrict_to_allowed_cues` changes, "" where it changes none."""
-    result = restrict_to_allowed_cues(settings)
+def explain_restrictions(settings: TrainingSettings) -> str:
+    """Return a sentence about the settings that allowed cues override, "" if there are none."""
+    restricted = restrict_to_allowed_cues(settings)
     changes = [
         f"{part}.{name} is {value!r} instead of {getattr(getattr(settings, part), name)!r}"
         for part in ("patches", "augmentation")
-        for name, value in getattr(result, part)
+        for name, value in getattr(restricted, part)
         if value != getattr(getattr(settings, part), name)
     ]
     if not changes:
         return ""
-    kept_out = " and ".join(sorted(set(CUES) - settings.may_use))
-    return f"Because {kept_out} may not count, {', '.join(changes)}."
+    forbidden = " and ".join(sorted(set(CUES) - settings.may_use))
+    return f"Because {forbidden} may not count, {', '.join(changes)}."
 
 
-SMALL = "small_cnn"  # others take too long to be trained many times
+def candidate_presets(settings: TrainingSettings) -> dict[str, TrainingSettings]:
+    """Return the settings of each preset that a search compares, by name.
 
+    Settings that differ from the defaults stay as they are in every candidate. Presets that lead to the same training
+    appear once, under the first name. Where a patch size is given without a sampling, the sampling becomes "auto": as
+    fine as a search has time for.
 
-def candidates(settings: TrainingSettings) -> dict[str, TrainingSettings]:
-    """Return the settings of each preset worth trying, by its name.
-
-    What differs from the defaults stays as it was set; only the rest is tried. Presets that come to the same are tried
-    once, under the first name. Where a field of view is given and no sampling, that becomes *auto*: as fine as there is
-    time for.
-
-    >>> list(candidates(TrainingSettings(may_use=["brightness", "size"])))
+    >>> list(candidate_presets(TrainingSettings(may_use=["brightness", "size"])))
     ['default', 'plain', 'texture', 'grain', 'forest']
     """
-    own = non_default_values(settings)
-    names = CANDIDATE_PRESETS if settings.architecture == SMALL else (DEFAULT_PRESET,)
-    if settings.architecture == SMALL and settings.patches.size != "auto" and settings.patches.sampling is None:
-        own["patches"] = own["patches"] | {"sampling": "auto"}
-    found: dict[str, TrainingSettings] = {}
+    given = non_default_values(settings)
+    names = CANDIDATE_PRESETS if settings.architecture == SMALL_CNN else (DEFAULT_PRESET,)
+    if settings.architecture == SMALL_CNN and settings.patches.size != "auto" and settings.patches.sampling is None:
+        given["patches"] = given["patches"] | {"sampling": "auto"}
+    candidates: dict[str, TrainingSettings] = {}
     for name in names:
-        candidate = restrict_to_allowed_cues(TrainingSettings(preset=name).changed(**own))
+        candidate = restrict_to_allowed_cues(TrainingSettings(preset=name).changed(**given))
         if name == "wide" and not (candidate.patches.context == "keep" and candidate.patches.size == "auto"):
-            continue  # it would see nothing more
+            continue  # it would show nothing more
         if name == "grain" and ("surroundings" in settings.may_use or candidate.patches.normalize != "grain"):
-            continue  # it takes its time, and surroundings tell more; or it would see as the others do
-        if not any(_same(candidate, other) for other in found.values()):
-            found[name] = candidate
-    return found
+            continue  # it is slow, and surroundings are more informative; or it would equal another candidate
+        if not any(_is_same_training(candidate, other) for other in candidates.values()):
+            candidates[name] = candidate
+    return candidates
 
 
 def non_default_values(settings: Settings) -> dict[str, Any]:
-    """Return what differs from the defaults, settings within settings key by key; presets aside.
+    """Return the values that differ from the defaults, without the preset; nested settings key by key.
 
     >>> non_default_values(TrainingSettings(epochs=7, patches={"size": 40}))
     {'patches': {'size': 40.0}, 'epochs': 7}
@@ -121,13 +125,11 @@ def non_default_values(settings: Settings) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for name, default in type(settings)():
         value = getattr(settings, name)
-        if name == "preset" or value == default:
-            continue
-        changes[name] = non_default_values(value) if isinstance(value, Settings) else value
+        if name != "preset" and value != default:
+            changes[name] = non_default_values(value) if isinstance(value, Settings) else value
     return changes
 
 
-def _same(one: TrainingSettings, other: TrainingSettings) -> bool:
-    """Tell whether two trainings are the same; a forest sees no patches."""
-    left_out = {"preset", "patches", "augmentation"} if one.architecture == "forest" else {"preset"}
-    return one.model_dump(exclude=left_out) == other.model_dump(exclude=left_out)
+def _is_same_training(first: TrainingSettings, second: TrainingSettings) -> bool:
+    ignored = {"preset", "patches", "augmentation"} if first.architecture == "forest" else {"preset"}
+    return first.model_dump(exclude=ignored) == second.model_dump(exclude=ignored)

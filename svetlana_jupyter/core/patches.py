@@ -1,8 +1,6 @@
-"""Cutting what a classifier sees of each object; training, prediction, preview and explanation all cut here.
+"""Extraction of object-centered patches, for training, prediction, preview and explanation alike.
 
-Bringing windows of an image to the pixels of a patch.
-
-Showing small and large objects alike, where size may not count.
+Where the object's size may not count, small and large objects are resampled to look equally large, coarse and sharp.
 """
 
 from __future__ import annotations
@@ -27,17 +25,20 @@ from svetlana_jupyter.core.io.chunks import (
 )
 from svetlana_jupyter.core.io.images import spacing_of
 from svetlana_jupyter.core.normalization import (
+    Bools,
+    Floats,
     ImageStatistics,
     blur_masks,
+    compute_image_statistics,
+    dilate_masks,
     erode_masks,
-    fit,
-    image_statistics,
+    fit_blurred_masks,
     joint_bbox,
     normalize,
     to_finite_float32,
     unmixing_residual,
-    widened,
 )
+from svetlana_jupyter.core.objects import centroid_columns
 from svetlana_jupyter.core.patch_geometry import PatchGeometry, patch_geometry, view_size_per_object
 from svetlana_jupyter.core.settings import PatchSettings
 from svetlana_jupyter.errors import PatchError
@@ -45,114 +46,13 @@ from svetlana_jupyter.errors import PatchError
 if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
+Labels = NDArray[np.int64]
 Scalar = TypeVar("Scalar", np.float32, np.bool_)
 
-
-def resampled(
-    pixels: Floats,
-    steps: Sequence[float],
-    shape: Sequence[int],
-    box: Sequence[slice] | None = None,
-    window: Sequence[int] | None = None,
-    wide: float = 1.0,
-) -> Floats:
-    """Resample the last axes by triangles as wide as the steps: linear when enlarging, averaging when reducing.
-
-    From the last axis to the first, each with all axes behind it as one, so that nothing is transposed. Pixels may be
-    those of a ``box`` in a ``window``, which are zero beside it. The triangles are ``wide`` times as wide as that.
-    """
-    first = pixels.ndim - len(shape)
-    window = window or pixels.shape[first:]
-    for axis in range(pixels.ndim - 1, first - 1, -1):
-        step, count, side = steps[axis - first], shape[axis - first], window[axis - first]
-        if step == wide == 1.0 and box is None:
-            continue
-        at = (np.arange(count) - (count - 1) / 2) * step
-        here = np.arange(side) - (side - 1) / 2
-        weights = np.maximum(0.0, 1.0 - np.abs(here - at[:, None]) / (wide * max(1.0, step)))
-        weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-        if box is not None:
-            weights = np.ascontiguousarray(weights[:, box[axis - first]])
-        before, behind = pixels.shape[:axis], pixels.shape[axis + 1 :]
-        if behind:
-            rows = pixels.reshape(math.prod(before), pixels.shape[axis], math.prod(behind))
-            pixels = (weights @ rows).reshape(*before, count, *behind)
-        else:
-            pixels = (pixels.reshape(math.prod(before), pixels.shape[axis]) @ weights.T).reshape(*before, count)
-    return pixels
-
-
-def nearest(values: NDArray[Scalar], axis: int, step: float, count: int) -> NDArray[Scalar]:
-    """Resample one axis by taking the nearest pixel."""
-    taken: NDArray[Scalar] = np.take(values, _places(step, count, values.shape[axis]), axis=axis)
-    return taken
-
-
-def picked(values: NDArray[Scalar], steps: Sequence[float], shape: Sequence[int]) -> NDArray[Scalar]:
-    """Resample the last axes by taking the nearest pixel."""
-    sides = values.shape[values.ndim - len(shape) :]
-    places: Any = np.ix_(*(_places(*axis) for axis in zip(steps, shape, sides, strict=True)))
-    taken: NDArray[Scalar] = values[(..., *places)]
-    return taken
-
-
-def _places(step: float, count: int, side: int) -> NDArray[np.int64]:
-    at = (np.arange(count) - (count - 1) / 2) * step + (side - 1) / 2
-    whole: NDArray[np.int64] = np.floor(at + 0.5).astype(np.int64)
-    return whole
-
-
-OUTLINE_SMOOTHING = (
-    2.0  # patch pixels to either side, over which outlines are rounded: more than the pixels of small objects do
-)
-MIN_KEPT_VOLUME = 0.5  # of an object's volume at least is kept where that takes away more
-
-
-def alike(pixels: Floats, own: NDArray[np.bool_], geometry: PatchGeometry) -> tuple[Floats, NDArray[np.bool_]]:
-    """Resample windows so that nothing but what they show tells how large an object was in the image.
-
-    Pixels are picked, not averaged: noise stays what it was. The light that mixes in along the edge reaches equally far
-    in small and large objects, so it is taken away. Outlines are rounded, or their corners would be coarser in small
-    objects.
-
-    Parameters
-    ----------
-    pixels : float32 of shape (n, C, *window)
-    own : bool of shape (n, *window)
-
-    Returns
-    -------
-    float32 of shape (n, C, *shape)
-    bool of shape (n, *shape)
-        The objects. Where one fills a pixel that was not its own, it shows its level.
-    """
-    steps, shape = geometry.step, geometry.shape
-    soft = blur_masks(own, geometry.view)
-    # So many of its pixels are enough to fit a large object by.
-    some = index_last_axes(
-        slice(seen.start, seen.stop, max(1, int(step / 2))) for seen, step in zip(geometry.view, steps)
-    )
-    coefficients, level = fit(pixels[some], own[some], soft[some])
-    rounded = resampled(own.astype(np.float32), steps, shape, wide=OUTLINE_SMOOTHING)
-    fills: NDArray[np.bool_] = rounded >= np.minimum(0.5, _least(rounded, own, MIN_KEPT_VOLUME / math.prod(steps)))
-    pixels, soft, own = picked(pixels, steps, shape), picked(soft, steps, shape), picked(own, steps, shape)
-    alone = unmixing_residual(pixels, own, soft, coefficients) + level.reshape(*level.shape, *(1 for _ in steps))
-    return np.where((own | fills)[:, None], alone, pixels).astype(np.float32), fills
-
-
-def _least(rounded: Floats, own: NDArray[np.bool_], share: float) -> Floats:
-    """Return the value, (n, 1, ...), from which on an object fills this share of its pixels, more than 0."""
-    ranked = np.sort(rounded.reshape(len(rounded), -1), axis=1)
-    count = np.rint(share * np.count_nonzero(own, axis=tuple(range(1, own.ndim)))).astype(np.int64)
-    least = ranked[np.arange(len(rounded)), -count.clip(1, ranked.shape[1])]
-    whole: Floats = np.maximum(least, np.float32(1e-6)).reshape(-1, *(1 for _ in rounded.shape[1:]))
-    return whole
-
-
-Floats = NDArray[np.float32]
-Labels = NDArray[np.int64]
-
-PIECE_BYTES = 4 * 2**20  # small enough to stay in the processor's cache
+MAX_PIECE_BYTES = 4 * 2**20  # small enough for the processor's cache
+# Patch pixels on either side over which outlines are rounded: more than the pixels of small objects do.
+OUTLINE_SMOOTHING = 2.0
+MIN_KEPT_VOLUME = 0.5  # fraction of an object's volume that rounding keeps at least
 
 
 def take_patch(
@@ -162,25 +62,25 @@ def take_patch(
     settings: PatchSettings,
     label: int | None = None,
 ) -> Floats:
-    """Cut one object-centred patch, padded where it leaves the image.
+    """Cut one object-centered patch, padded where it leaves the image.
 
     Parameters
     ----------
     image : DataArray of shape (C, [Z,] Y, X)
-        Lazily loaded is fine; only the chunks under the patch are read.
+        May be lazy; only the chunks under the patch are read.
     mask : DataArray of shape ([Z,] Y, X), integer
     center : sequence of float
-        Centre in pixels, ``([z,] y, x)``.
+        Center in pixels, ``([z,] y, x)``.
     settings : PatchSettings
-        Concrete (`core.patch_geometry.resolve_patch_settings`); where the view follows the object, with the size that
-        `core.patch_geometry.patch_settings_for_object` gives this one.
+        Concrete settings (`core.patch_geometry.resolve_patch_settings`); where the view follows the object, with the
+        size that `core.patch_geometry.patch_settings_for_object` returns for this object.
     label : int, optional
-        Whose mask the last channel shows; by default the object under the centre.
+        The object whose mask the last channel shows; by default the one under the center.
 
     Returns
     -------
     float32 array of shape (C', *sampling)
-        C' is C (2 C where ``settings.has_doubled_channels``), and one more with a mask channel, which is the last.
+        C' is C (2 C where ``settings.has_doubled_channels``), plus one for a mask channel, which is the last.
 
     Raises
     ------
@@ -189,23 +89,21 @@ def take_patch(
     """
     at = np.floor(np.array(center, float) + 0.5).astype(np.int64)
     if len(at) != mask.ndim or (at < 0).any() or (at >= mask.shape).any():
-        raise PatchError(f"a patch's centre must lie inside the image of shape {mask.shape}, got {tuple(center)}.")
+        raise PatchError(f"Patch center {tuple(center)} lies outside the image of shape {mask.shape}.")
     if label is None:
         label = int(read_padded(mask, at, at + 1, "zeros").item())
     geometry = patch_geometry(settings, spacing_of(image))
-    start = geometry.starts(np.array([center], float))
-    own = read_padded(mask, start[0], start[0] + geometry.window, "zeros") == label
-    pixels = read_padded(image, start[0], start[0] + geometry.window, settings.padding)
-    patches = _finish(
-        to_finite_float32(pixels)[None], own[None], geometry, settings, statistics_for_normalization(image, settings)
-    )
-    return np.ascontiguousarray(patches[0])
+    start = geometry.window_starts(np.array([center], float))[0]
+    masks = read_padded(mask, start, start + geometry.window, "zeros")[None] == label
+    pixels = to_finite_float32(read_padded(image, start, start + geometry.window, settings.padding))[None]
+    statistics = statistics_for_normalization(image, settings)
+    return np.ascontiguousarray(_finish_patches(pixels, masks, geometry, settings, statistics)[0])
 
 
 def cut_patches(
     pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings, margin: float | Sequence[float] = 1.0
 ) -> Iterator[tuple[Labels, Floats]]:
-    """Cut the patches of many objects, in the order of the image's blocks, each block read once.
+    """Cut the patches of many objects block by block, reading each block once.
 
     Parameters
     ----------
@@ -213,76 +111,95 @@ def cut_patches(
     objects : DataFrame
         Rows of `core.objects.index_objects`.
     settings : PatchSettings
-        With concrete size and sampling (`resolve_patch_settings`).
-    margin : float or one for each axis
-        Widen the patches by at least this factor at the same resolution, for rotations; the middle stays the same.
+        With concrete size and sampling (`core.patch_geometry.resolve_patch_settings`).
+    margin : float or one per axis
+        Enlarges the patches by at least this factor at the same resolution, for rotations; the middle stays the same.
 
     Yields
     ------
     labels : int64 of shape (n,)
     patches : float32 of shape (n, C', *sampling)
-        At most 2 MiB of image at a time; see `take_patch` for C'.
+        At most 4 MiB of image at a time; see `take_patch` for C'.
     """
     for labels, (patches,) in cut_patches_for_each(pair, objects, [(settings, margin)]):
         yield labels, patches
 
 
 def cut_patches_for_each(
-    pair: ImagePair, objects: pd.DataFrame, ways: Sequence[tuple[PatchSettings, float | Sequence[float]]]
+    pair: ImagePair,
+    objects: pd.DataFrame,
+    settings_and_margins: Sequence[tuple[PatchSettings, float | Sequence[float]]],
 ) -> Iterator[tuple[Labels, list[Floats]]]:
-    """Cut the patches of many objects in several ways while reading each block once.
+    """Cut the patches of many objects with several settings, reading each block once.
 
     Parameters
     ----------
-    ways : sequence of (settings, margin)
+    pair : ImagePair
+    objects : DataFrame
+    settings_and_margins : sequence of (settings, margin)
         As `cut_patches` takes them.
 
     Yields
     ------
     labels : int64 of shape (n,)
-    patches : list of float32 arrays, one a way
+    patches : list of float32 arrays
+        One array per settings.
     """
-    centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
+    centers = objects[centroid_columns(pair.ndim)].to_numpy(float)
     labels = objects.index.to_numpy(np.int64)
-    cutting = [_Way.of(pair, objects, centers, settings, margin) for settings, margin in ways]
-    starts = np.min([way.starts for way in cutting], axis=0)
-    ends = np.max([way.starts + way.windows for way in cutting], axis=0)
-    largest = max(int(way.windows.prod(axis=1).max(initial=1)) for way in cutting)
-    piece = max(1, PIECE_BYTES // (4 * pair.image.shape[0] * largest))
-    # Padding may differ from way to way, and then the pixels do.
-    paddings = {way.settings.padding for way in cutting}
+    cutters = [_PatchCutter.create(pair, objects, centers, *given) for given in settings_and_margins]
+    starts = np.min([cutter.starts for cutter in cutters], axis=0)
+    ends = np.max([cutter.starts + cutter.windows for cutter in cutters], axis=0)
+    largest = max(int(cutter.windows.prod(axis=1).max(initial=1)) for cutter in cutters)
+    piece = max(1, MAX_PIECE_BYTES // (4 * pair.image.shape[0] * largest))
+    paddings = {cutter.settings.padding for cutter in cutters}  # pixels differ with the padding
     for members in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
         low, high = starts[members].min(axis=0), ends[members].max(axis=0)
         pixels = {padding: read_padded(pair.image, low, high, padding) for padding in paddings}
         mask = read_padded(pair.mask, low, high, "zeros")
         for some in np.split(members, range(piece, len(members), piece)):
-            yield labels[some], [way.cut(some, labels, pixels[way.settings.padding], mask, low) for way in cutting]
+            yield labels[some], [cut.cut(some, labels, pixels[cut.settings.padding], mask, low) for cut in cutters]
 
 
 def patch_regions(pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings) -> list[ArrayRegion]:
-    """Return the parts of an image, one a block, that `cut_patches` reads for some objects."""
-    centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
-    way = _Way.of(pair, objects, centers, settings, 1.0, statistics=False)
-    ends, shape, windows = way.starts + way.windows, np.array(pair.mask.shape), []
+    """Return the regions of an image, one per block, that `cut_patches` reads for these objects."""
+    centers = objects[centroid_columns(pair.ndim)].to_numpy(float)
+    cutter = _PatchCutter.create(pair, objects, centers, settings, 1.0, statistics=False)
+    ends, shape, regions = cutter.starts + cutter.windows, np.array(pair.mask.shape), []
     for members in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
-        low, high = readable_range(way.starts[members].min(axis=0), ends[members].max(axis=0), shape, settings.padding)
-        windows.append(ArrayRegion(tuple(low.tolist()), tuple(high.tolist())))
-    return windows
+        start, stop = cutter.starts[members].min(axis=0), ends[members].max(axis=0)
+        low, high = readable_range(start, stop, shape, settings.padding)
+        regions.append(ArrayRegion(tuple(low.tolist()), tuple(high.tolist())))
+    return regions
+
+
+def count_object_only_channels(count: int, settings: PatchSettings) -> int:
+    """Return how many of the last channels show nothing but the object."""
+    if settings.context == "hide" or settings.normalize == "grain":
+        return count
+    return count // 2 if settings.has_doubled_channels else 0
+
+
+def statistics_for_normalization(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
+    """Return the statistics of an image that its normalization needs; None if it needs none."""
+    needs_extremes = settings.scope == "image" and settings.normalize in ("minmax", "max")
+    needs_percentiles = settings.normalize in ("percentile", "both")
+    return compute_image_statistics(image) if needs_extremes or needs_percentiles else None
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One way to cut all objects: the geometries there are, and which is whose."""
+class _PatchCutter:
+    """Settings applied to all objects: the distinct geometries, and the position of each object's geometry."""
 
     settings: PatchSettings
     statistics: ImageStatistics | None
     geometries: list[PatchGeometry]
-    whose: NDArray[np.int64]
+    geometry_of: NDArray[np.int64]
     starts: NDArray[np.int64]
     windows: NDArray[np.int64]
 
     @classmethod
-    def of(
+    def create(
         cls,
         pair: ImagePair,
         objects: pd.DataFrame,
@@ -290,108 +207,196 @@ class _Way:
         settings: PatchSettings,
         margin: float | Sequence[float],
         statistics: bool = True,
-    ) -> _Way:
-        sizes, whose = np.unique(view_size_per_object(settings, objects, pair.spacing), axis=0, return_inverse=True)
-        concrete = [settings.changed(size=tuple(map(float, size))) for size in sizes]
-        geometries = [patch_geometry(one, pair.spacing, margin) for one in concrete]
+    ) -> _PatchCutter:
+        sizes, geometry_of = np.unique(
+            view_size_per_object(settings, objects, pair.spacing), axis=0, return_inverse=True
+        )
+        geometries = [
+            patch_geometry(settings.changed(size=tuple(map(float, size))), pair.spacing, margin) for size in sizes
+        ]
         if len(settings.sampling) != pair.ndim:  # type: ignore[arg-type]  # patch_geometry has made sure
             raise PatchError(
-                f"the patch settings are for {len(geometries[0].shape)}D objects, but {pair.name!r} is {pair.ndim}D. "
+                f"The patch settings are for {len(geometries[0].shape)}D objects, but {pair.name!r} is {pair.ndim}D. "
                 'Give a size that fits, or size="auto".'
             )
-        windows = np.array([geometry.window for geometry in geometries], np.int64).reshape(-1, pair.ndim)[whose]
+        windows = np.array([geometry.window for geometry in geometries], np.int64).reshape(-1, pair.ndim)[geometry_of]
         starts = np.empty_like(windows)
-        for number, geometry in enumerate(geometries):
-            starts[whose == number] = geometry.starts(centers[whose == number])
-        measured = statistics_for_normalization(pair.image, settings) if statistics else None
-        return cls(settings, measured, geometries, whose, starts, windows)
+        for position, geometry in enumerate(geometries):
+            starts[geometry_of == position] = geometry.window_starts(centers[geometry_of == position])
+        image_statistics = statistics_for_normalization(pair.image, settings) if statistics else None
+        return cls(settings, image_statistics, geometries, geometry_of, starts, windows)
 
     def cut(self, some: Labels, labels: Labels, pixels: NDArray[Any], mask: NDArray[Any], low: Labels) -> Floats:
-        """Return the patches of some objects (positions) from a block that begins at ``low``."""
+        """Return the patches of the objects at the positions ``some`` from a block that begins at ``low``."""
         parts, order = list[Floats](), list[Labels]()
-        for number in np.unique(self.whose[some]):
-            geometry = self.geometries[number]
-            chosen = np.flatnonzero(self.whose[some] == number)
-            places = tuple((self.starts[some[chosen]] - low).T)
-            own = _windows(mask, geometry.window, places) == labels[some[chosen]].reshape(-1, *(1 for _ in places))
-            raw = np.moveaxis(to_finite_float32(_windows(pixels, geometry.window, places)), 1, 0)
-            parts.append(_finish(raw, own, geometry, self.settings, self.statistics))
+        for position in np.unique(self.geometry_of[some]):
+            geometry = self.geometries[position]
+            chosen = np.flatnonzero(self.geometry_of[some] == position)
+            starts = tuple((self.starts[some[chosen]] - low).T)
+            own_labels = labels[some[chosen]].reshape(-1, *(1 for _ in starts))
+            masks = _copy_windows(mask, geometry.window, starts) == own_labels
+            raw = np.moveaxis(to_finite_float32(_copy_windows(pixels, geometry.window, starts)), 1, 0)
+            parts.append(_finish_patches(raw, masks, geometry, self.settings, self.statistics))
             order.append(chosen)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)[np.argsort(np.concatenate(order))]
 
 
-def _finish(
+def _copy_windows(block: NDArray[Any], window: tuple[int, ...], starts: tuple[NDArray[np.int64], ...]) -> NDArray[Any]:
+    """Copy windows out of the last axes of a block, to shape (..., n, *window)."""
+    views = np.lib.stride_tricks.sliding_window_view(block, window, axis=tuple(range(-len(window), 0)))
+    copies: NDArray[Any] = views[(..., *starts, *(slice(None) for _ in window))]
+    return copies
+
+
+def _finish_patches(
     pixels: Floats,
-    own: NDArray[np.bool_],
+    masks: Bools,
     geometry: PatchGeometry,
     settings: PatchSettings,
     statistics: ImageStatistics | None,
 ) -> Floats:
     """Turn raw windows (n, C, *window) and their masks (n, *window) into patches."""
     if settings.rim == "auto":
-        raise PatchError("the rim is still automatic; call freeze_patches with the objects first.")
-    view, alone = geometry.view, own
-    rim, dilation = ((width,) * len(geometry.step) for width in (settings.rim, settings.dilation))
+        raise PatchError("The eroded margin is still automatic. Call resolve_patch_settings with the objects first.")
+    field_of_view, steps = geometry.field_of_view, geometry.sampling_step
+    margin, dilation = ((width,) * len(steps) for width in (settings.rim, settings.dilation))
     if settings.view == "object":
         assert isinstance(settings.sampling, tuple)
-        view = tuple(
+        field_of_view = tuple(
             slice((count - seen) // 2, (count + seen) // 2) for count, seen in zip(geometry.shape, settings.sampling)
         )
-        pixels, own = alike(pixels, own, geometry)
-        inner = alone = own  # nothing is mixed into it any more
+        pixels, masks = normalize_object_size(pixels, masks, geometry)
+        inner = masks  # no light is mixed in any more
+        steps = (1.0,) * len(steps)
     else:
-        inner = erode_masks(alone, rim)
-    steps = geometry.step if settings.view == "fixed" else (1.0,) * len(view)
-    ready = all(step == 1.0 for step in steps)
+        inner = erode_masks(masks, margin)
+    ready = all(step == 1.0 for step in steps)  # then patches are written in place, without resampling
     channels = pixels.shape[1] * (2 if settings.has_doubled_channels else 1)
     patches = np.empty((len(pixels), channels + (ready and settings.mask_channel), *pixels.shape[2:]), np.float32)
-    image = normalize(pixels, inner, view, settings, statistics, patches[:, :channels])
+    image = normalize(pixels, inner, field_of_view, settings, statistics, patches[:, :channels])
     if settings.rim:
-        image *= _factor(~(widened(inner, [2 * width for width in rim]) & ~inner))
+        image *= _as_factor(~(dilate_masks(inner, [2 * width for width in margin]) & ~inner))
     hidden = count_object_only_channels(channels, settings)
-    shown = inner if settings.rim or not hidden else widened(alone, dilation)
+    shown = inner if settings.rim or not hidden else dilate_masks(masks, dilation)
     if hidden:
-        image[:, -hidden:] *= _factor(shown)
+        image[:, -hidden:] *= _as_factor(shown)
     if ready:
         if settings.mask_channel:
-            patches[:, -1] = own
+            patches[:, -1] = masks
         return patches
-    box, visible = joint_bbox(shown, (0,) * len(steps)), channels - hidden
-    parts = []
+    parts, visible = [], channels - hidden
     if visible:
-        parts.append(resampled(image[:, :visible], steps, geometry.shape))
-    if hidden:  # zero beside the box
-        parts.append(resampled(image[index_last_axes(box)][:, visible:], steps, geometry.shape, box, image.shape[2:]))
-    image = np.concatenate(parts, axis=1)
-    if not settings.mask_channel:
-        return image
-    for axis, (step, count) in enumerate(zip(steps, geometry.shape, strict=True), 1):
-        if step != 1.0:
-            own = nearest(own, axis, step, count)
-    return np.concatenate([image, own[:, None].astype(np.float32)], axis=1)
+        parts.append(resample(image[:, :visible], steps, geometry.shape))
+    if hidden:  # zero outside the bounding box
+        bbox = joint_bbox(shown, (0,) * len(steps))
+        parts.append(resample(image[index_last_axes(bbox)][:, visible:], steps, geometry.shape, bbox, image.shape[2:]))
+    if settings.mask_channel:
+        parts.append(resample_nearest(masks, steps, geometry.shape)[:, None].astype(np.float32))
+    return np.concatenate(parts, axis=1)
 
 
-def _factor(shown: NDArray[np.bool_]) -> Floats:
+def _as_factor(shown: Bools) -> Floats:
     return shown[:, None].astype(np.float32)
 
 
-def count_object_only_channels(count: int, settings: PatchSettings) -> int:
-    """Return how many channels, counted from the last, show nothing but the object."""
-    if settings.context == "hide" or settings.normalize == "grain":
-        return count
-    return count // 2 if settings.has_doubled_channels else 0
+def resample(
+    pixels: Floats,
+    steps: Sequence[float],
+    shape: Sequence[int],
+    bbox: Sequence[slice] | None = None,
+    window: Sequence[int] | None = None,
+    smoothing: float = 1.0,
+) -> Floats:
+    """Resample the last axes with triangular weights: linear when enlarging, averaging when reducing.
+
+    Parameters
+    ----------
+    pixels : float32 of shape (..., *window)
+        Or the part of the window inside ``bbox``, outside which it is zero.
+    steps : sequence of float
+        Distance of the new pixels, which is also the width of the triangles.
+    shape : sequence of int
+        Number of new pixels per axis.
+    bbox : sequence of slice, optional
+    window : sequence of int, optional
+    smoothing : float
+        Factor by which the triangles are widened.
+
+    Returns
+    -------
+    float32 of shape (..., *shape)
+    """
+    first = pixels.ndim - len(shape)
+    window = window or pixels.shape[first:]
+    # From the last axis to the first, with all axes behind it as one, so that nothing is transposed.
+    for axis in range(pixels.ndim - 1, first - 1, -1):
+        step, count, side = steps[axis - first], shape[axis - first], window[axis - first]
+        if step == smoothing == 1.0 and bbox is None:
+            continue
+        at = (np.arange(count) - (count - 1) / 2) * step
+        here = np.arange(side) - (side - 1) / 2
+        weights = np.maximum(0.0, 1.0 - np.abs(here - at[:, None]) / (smoothing * max(1.0, step)))
+        weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        if bbox is not None:
+            weights = np.ascontiguousarray(weights[:, bbox[axis - first]])
+        before, behind = pixels.shape[:axis], pixels.shape[axis + 1 :]
+        if behind:
+            rows = pixels.reshape(math.prod(before), pixels.shape[axis], math.prod(behind))
+            pixels = (weights @ rows).reshape(*before, count, *behind)
+        else:
+            pixels = (pixels.reshape(-1, pixels.shape[axis]) @ weights.T).reshape(*before, count)
+    return pixels
 
 
-def _windows(block: NDArray[Any], window: tuple[int, ...], places: tuple[NDArray[np.int64], ...]) -> NDArray[Any]:
-    """Copy windows out of the last axes of a block: (..., n, *window)."""
-    leading = block.ndim - len(window)
-    leading_axes: tuple[Any, ...] = (slice(None),) * leading
-    views = np.lib.stride_tricks.sliding_window_view(block, window, axis=tuple(range(leading, block.ndim)))
-    copies: NDArray[Any] = views[leading_axes + places]
-    return copies
+def resample_nearest(values: NDArray[Scalar], steps: Sequence[float], shape: Sequence[int]) -> NDArray[Scalar]:
+    """Resample the last axes by taking the nearest pixel."""
+    positions = []
+    for step, count, side in zip(steps, shape, values.shape[values.ndim - len(shape) :], strict=True):
+        at = (np.arange(count) - (count - 1) / 2) * step + (side - 1) / 2
+        positions.append(np.floor(at + 0.5).astype(np.int64))
+    taken: NDArray[Scalar] = values[(..., *np.ix_(*positions))]
+    return taken
 
 
-def statistics_for_normalization(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
-    """Return the statistics of an image that its patches are normalised by, None where they are by none."""
-    by_image = settings.scope == "image" and settings.normalize in ("minmax", "max")
-    return image_statistics(image) if by_image or settings.normalize in ("percentile", "both") else None
+def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry) -> tuple[Floats, Bools]:
+    """Resample windows so that they do not reveal how large an object was in the image.
+
+    Pixels are picked instead of averaged, so that noise stays the same. Light that mixes in along the edge is removed,
+    since it reaches equally far in small and large objects. Outlines are rounded, since corners of pixels would be
+    coarser in small objects.
+
+    Parameters
+    ----------
+    pixels : float32 of shape (n, C, *window)
+    masks : bool of shape (n, *window)
+    geometry : PatchGeometry
+
+    Returns
+    -------
+    float32 of shape (n, C, *shape)
+    bool of shape (n, *shape)
+        The objects. Where one fills a pixel that was not its own, the pixel shows the object's brightness.
+    """
+    steps, shape = geometry.sampling_step, geometry.shape
+    blurred_masks = blur_masks(masks, geometry.field_of_view)
+    # A subset of its pixels suffices to fit a large object.
+    subset = index_last_axes(
+        slice(seen.start, seen.stop, max(1, int(step / 2))) for seen, step in zip(geometry.field_of_view, steps)
+    )
+    coefficients, level = fit_blurred_masks(pixels[subset], masks[subset], blurred_masks[subset])
+    rounded = resample(masks.astype(np.float32), steps, shape, smoothing=OUTLINE_SMOOTHING)
+    threshold = _fill_threshold(rounded, masks, MIN_KEPT_VOLUME / math.prod(steps))
+    fills: Bools = rounded >= np.minimum(0.5, threshold)
+    pixels, blurred_masks, masks = (resample_nearest(values, steps, shape) for values in (pixels, blurred_masks, masks))
+    own_light = unmixing_residual(pixels, masks, blurred_masks, coefficients)
+    own_light += level.reshape(*level.shape, *(1 for _ in steps))
+    return np.where((masks | fills)[:, None], own_light, pixels).astype(np.float32), fills
+
+
+def _fill_threshold(rounded: Floats, masks: Bools, fraction: float) -> Floats:
+    """Return the value above 0, (n, 1, ...), from which on an object fills this fraction of its pixels."""
+    ranked = np.sort(rounded.reshape(len(rounded), -1), axis=1)
+    count = np.rint(fraction * np.count_nonzero(masks, axis=tuple(range(1, masks.ndim)))).astype(np.int64)
+    threshold = ranked[np.arange(len(rounded)), -count.clip(1, ranked.shape[1])]
+    result: Floats = np.maximum(threshold, np.float32(1e-6)).reshape(-1, *(1 for _ in rounded.shape[1:]))
+    return result

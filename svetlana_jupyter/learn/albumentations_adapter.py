@@ -24,7 +24,7 @@ from svetlana_jupyter.learn.spatial import PatchLayout
 
 SETTING_NAME = "augmentation.pipeline"
 
-SHOWN = ("shown", "shown_again")  # targets that tell where each copy of the image shows anything
+CONTENT_TARGETS = ("shown", "shown_again")  # targets that tell where each copy of the image shows anything
 
 
 class AlbumentationsPipeline:
@@ -55,21 +55,23 @@ class AlbumentationsPipeline:
         seed = int(torch.randint(2**62, (), generator=generator))
         # One state for all: transforms seeded one by one would all draw the same, and flip along both axes or none.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        shown = [None if seen is None else seen[:, 0].cpu().numpy() for seen in self._layout.shown(patches)]
+        content_masks = [
+            None if seen is None else seen[:, 0].cpu().numpy() for seen in self._layout.content_masks(patches)
+        ]
         varied = [
-            self._varied(patch, [None if seen is None else seen[number] for seen in shown])
+            self._varied(patch, [None if seen is None else seen[number] for seen in content_masks])
             for number, patch in enumerate(patches.cpu().numpy())
         ]
         return torch.from_numpy(np.stack(varied)).to(patches.device)
 
-    def _varied(self, patch: NDArray[np.float32], shown: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
+    def _varied(self, patch: NDArray[np.float32], content_masks: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
         """Return a patch (C, ...) varied, zero where then nothing is shown."""
         layout, image = self._layout, patch[: self._layout.image]
         axes = tuple(range(1, image.ndim))
         least, most = image.min(axes, keepdims=True), image.max(axes, keepdims=True)
         span = np.where(most > least, most - least, np.float32(1))
         stretched = np.moveaxis((image - least) / span, 0, -1)
-        given = self._targets(stretched, patch[layout.image :].astype(np.uint8), shown)
+        given = self._targets(stretched, patch[layout.image :].astype(np.uint8), content_masks)
         names = [name for name in ("image", "volume", "again") if name in given]
         try:
             result = self._compose(**{name: np.ascontiguousarray(array) for name, array in given.items()})
@@ -87,12 +89,12 @@ class AlbumentationsPipeline:
         if values.dtype != np.float32 or not np.isfinite(values).all():
             raise SettingsError(f"{SETTING_NAME} makes other values than finite ones of float32")
         back = np.split(np.moveaxis(values, -1, 0) * span + least, layout.copies)
-        seen = [copy * (result[target] > 0) if target in given else copy for target, copy in zip(SHOWN, back)]
+        seen = [copy * (result[target] > 0) if target in given else copy for target, copy in zip(CONTENT_TARGETS, back)]
         masks = [result[name][None] > 0 for name in ("mask", "mask3d") if name in given]
         return np.concatenate([*seen, *masks], dtype=np.float32)
 
     def _targets(
-        self, stretched: NDArray[np.float32], masks: NDArray[np.uint8], shown: list[NDArray[np.bool_] | None]
+        self, stretched: NDArray[np.float32], masks: NDArray[np.uint8], content_masks: list[NDArray[np.bool_] | None]
     ) -> dict[str, NDArray[Any]]:
         """Return what the pipeline is given, by the names of its targets."""
         volume = stretched.ndim == 4
@@ -100,9 +102,11 @@ class AlbumentationsPipeline:
         targets = dict(zip(("volume" if volume else "image", "again"), copies))
         if volume:
             targets["images"] = copies[0][:1]  # where some transforms look for shape and range, even of volumes
-        if self._layout.masked:
+        if self._layout.has_mask:
             targets["mask3d" if volume else "mask"] = masks[0]
-        targets |= {target: seen.astype(np.uint8) for target, seen in zip(SHOWN, shown) if seen is not None}
+        targets |= {
+            target: seen.astype(np.uint8) for target, seen in zip(CONTENT_TARGETS, content_masks) if seen is not None
+        }
         return targets
 
 
@@ -119,7 +123,7 @@ def _words(shape: tuple[int, ...]) -> str:
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 DEFAULT_SAMPLING = 24
-TRIALS = 8  # and as many more for every transform, as some are chosen among others
+N_TRIALS = 8  # and as many more for every transform, as some are chosen among others
 
 
 def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> AlbumentationsPipeline | None:
@@ -144,7 +148,7 @@ def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> Albume
         return None
     patches, sampling = settings.patches, settings.patches.sampling
     copies = 2 if patches.has_doubled_channels else 1
-    layout = PatchLayout.of(patches, copies * colors + patches.mask_channel)
+    layout = PatchLayout.from_settings(patches, copies * colors + patches.mask_channel)
     shape = (
         sampling
         if isinstance(sampling, tuple)
@@ -182,7 +186,7 @@ def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
     compose = albumentations.Compose([_built(inner) for inner in whole.get("transforms", [])], p=share)
     volume = ndim == 3
     compose.add_targets(
-        {"again": "volume" if volume else "image"} | dict.fromkeys(SHOWN, "mask3d" if volume else "mask")
+        {"again": "volume" if volume else "image"} | dict.fromkeys(CONTENT_TARGETS, "mask3d" if volume else "mask")
     )
     return compose
 
@@ -237,14 +241,14 @@ def _named_problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tup
 def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
     """Apply a pipeline, all within it for certain, to patches, and return what is wrong, "" where nothing is."""
     generator = torch.Generator().manual_seed(0)
-    patches = torch.rand(1, layout.image + layout.masked, *shape, generator=generator)
-    if layout.masked:
+    patches = torch.rand(1, layout.image + layout.has_mask, *shape, generator=generator)
+    if layout.has_mask:
         middle = torch.zeros(shape)
         middle[tuple(slice(side // 4, side - side // 4) for side in shape)] = 1
         patches[:, -1] = middle
     pipeline = AlbumentationsPipeline(build_compose(_certain(transform), len(shape)), layout)
     try:
-        for _ in range(TRIALS + TRIALS * len(list(_leaves(transform)))):
+        for _ in range(N_TRIALS + N_TRIALS * len(list(_leaves(transform)))):
             pipeline(patches, generator)
     except SettingsError as error:
         return str(error).removeprefix(f"{SETTING_NAME} ")

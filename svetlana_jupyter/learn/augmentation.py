@@ -23,12 +23,12 @@ from svetlana_jupyter.learn.albumentations_adapter import build_pipeline
 from svetlana_jupyter.learn.networks import Standardize
 from svetlana_jupyter.learn.spatial import (
     PatchLayout,
+    apply_views,
     augmentation_margin,
-    looked,
-    matrices,
     random_rotations,
     symmetries,
-    warped,
+    view_matrices,
+    warp_patches,
 )
 
 
@@ -55,7 +55,7 @@ def augment_intensity(
         return patches
     ones, by_copy = (1,) * (patches.ndim - 2), (layout.copies, layout.colors)
     mean, deviation = (values[: layout.image].view(*by_copy, *ones).to(patches.device) for values in (mean, deviation))
-    shown = layout.shown(patches)
+    content_masks = layout.content_masks(patches)
     image = patches[:, : layout.image].view(len(patches), *by_copy, *patches.shape[2:])
 
     def draw() -> Tensor:
@@ -65,9 +65,9 @@ def augment_intensity(
 
     if how.blur:
         sigma = how.blur * torch.rand(len(patches), generator=generator).to(patches.device)
-        image = _blurred(image, sigma, shown)
+        image = _blurred(image, sigma, content_masks)
     if how.gamma:
-        image = _bent(image, (1 + how.gamma) ** draw(), shown)
+        image = _bent(image, (1 + how.gamma) ** draw(), content_masks)
     if how.color and layout.colors > 1:
         image = image + deviation * _mixed((image - mean) / deviation, how.color, generator)
     if how.brightness:
@@ -75,13 +75,13 @@ def augment_intensity(
         image = image * gain + offset * deviation
     if how.noise:
         image = torch.addcmul(image, _noise(image[:, :1], generator), how.noise * deviation)
-    return layout.join_channels(image.flatten(1, 2), shown, patches[:, layout.image :])
+    return layout.join_channels(image.flatten(1, 2), content_masks, patches[:, layout.image :])
 
 
-def _blurred(image: Tensor, sigma: Tensor, shown: tuple[Tensor | None, ...]) -> Tensor:
+def _blurred(image: Tensor, sigma: Tensor, content_masks: tuple[Tensor | None, ...]) -> Tensor:
     """Blur each patch by a Gaussian of its own, in pixels; within what is shown, where something is hidden."""
     copies = []
-    for copy, seen in zip(image.unbind(1), shown, strict=True):
+    for copy, seen in zip(image.unbind(1), content_masks, strict=True):
         smooth = _smoothed(copy, sigma)
         copies.append(smooth if seen is None else smooth / _smoothed(seen.to(copy.dtype), sigma).clamp(min=1e-6))
     return torch.stack(copies, dim=1)
@@ -99,10 +99,10 @@ def _smoothed(image: Tensor, sigma: Tensor) -> Tensor:
     return image
 
 
-def _bent(image: Tensor, exponents: Tensor, shown: tuple[Tensor | None, ...]) -> Tensor:
+def _bent(image: Tensor, exponents: Tensor, content_masks: tuple[Tensor | None, ...]) -> Tensor:
     """Apply a gamma curve between the least and the greatest value that each channel of each patch shows."""
     copies = []
-    for copy, seen in zip(image.unbind(1), shown, strict=True):
+    for copy, seen in zip(image.unbind(1), content_masks, strict=True):
         axes = tuple(range(2, copy.ndim))
         low, high = (copy if seen is None else torch.where(seen, copy, far) for far in (math.inf, -math.inf))
         least, most = low.amin(axes, keepdim=True), high.amax(axes, keepdim=True)
@@ -156,11 +156,11 @@ class Augmenter:
         sampling = settings.patches.sampling
         assert isinstance(sampling, tuple)
         self.augmentation, self.patches, self.shape = settings.augmentation, settings.patches, sampling
-        self.layout = PatchLayout.of(settings.patches, len(deviation))
+        self.layout = PatchLayout.from_settings(settings.patches, len(deviation))
         self.mean, self.deviation = mean.cpu(), deviation.cpu()
         self.pipeline = build_pipeline(settings, len(sampling), self.layout.colors)
         self._views = symmetries(settings.augmentation, settings.patches)
-        self._matrices = matrices(self._views)
+        self._matrices = view_matrices(self._views)
 
     def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
         """Return varied patches (n, C, *shape) of patches (n, C, *wider); the generator decides all that is random."""
@@ -175,7 +175,7 @@ class Augmenter:
         shifts = self._shifts(patches, moved, generator) if how.shift else None
         if how.rotation != "free" and not how.scale:
             whole = None if shifts is None else shifts.round().long()
-            return looked(patches, chosen, whole, self._views, self.shape)
+            return apply_views(patches, chosen, whole, self._views, self.shape)
         through = self._matrices[chosen]
         if how.rotation == "free":
             turned = random_rotations(count, self.patches, how.axes == "all", generator) @ through
@@ -185,7 +185,7 @@ class Augmenter:
             through = through * (1 + larger * moved)[:, None, None]
         if shifts is None:
             shifts = torch.zeros(count, len(self.shape))
-        return warped(patches, through, shifts, self.shape, self.layout)
+        return warp_patches(patches, through, shifts, self.shape, self.layout)
 
     def _shifts(self, patches: Tensor, moved: Tensor, generator: torch.Generator) -> Tensor:
         """Return by how many pixels each patch is shifted along each axis, within the margin that was cut."""

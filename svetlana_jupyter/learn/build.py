@@ -26,7 +26,7 @@ from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, USER_ARCHI
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
 from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.networks import (
-    LAYOUTS,
+    MEMORY_FORMATS,
     ClassificationNetwork,
     SmallCNN,
     Standardize,
@@ -282,11 +282,11 @@ def build_network(
         network = SmallCNN(ndim, channels, classes, settings.depth, settings.width)
     if settings.norm == "group" and not isinstance(network, UserNetwork):
         replace_batch_norm(network)
-    network.to(memory_format=LAYOUTS[ndim])  # type: ignore[call-overload]  # torch's stubs leave this keyword out
+    network.to(memory_format=MEMORY_FORMATS[ndim])  # type: ignore[call-overload]  # torch's stubs leave this keyword out
     return network
 
 
-def begin(samples: TrainingData, patches: Tensor, smallest: int) -> tuple[ClassificationNetwork, list[str]]:
+def init_network(samples: TrainingData, patches: Tensor, smallest: int) -> tuple[ClassificationNetwork, list[str]]:
     """Build the network that a training begins with, drawn by the seed, with the weights that the settings name.
 
     Parameters
@@ -307,7 +307,7 @@ def begin(samples: TrainingData, patches: Tensor, smallest: int) -> tuple[Classi
     SettingsError, InputError, ClassifierError
         If the network cannot be built, does not fit the patches, or cannot begin with those weights.
     """
-    settings, start, classes = samples.settings, samples.start, len(samples.classes)
+    settings, start, classes = samples.settings, samples.initial, len(samples.classes)
     channels, shape = patches.shape[1], tuple(patches.shape[2:])
     check_patch_shape(settings, shape)
     with torch.random.fork_rng(devices=[]):
@@ -373,7 +373,7 @@ def check_logits(network: ClassificationNetwork, channels: int, shape: tuple[int
         If it fails on patches of that shape, or gives something else.
     """
     network.eval()
-    patches = torch.zeros(2, channels, *shape).to(memory_format=LAYOUTS[len(shape)])
+    patches = torch.zeros(2, channels, *shape).to(memory_format=MEMORY_FORMATS[len(shape)])
     given = f"patches of shape {tuple(patches.shape)}"
     hint = 'Channels are those of the image, twice with normalize="both", and then the object\'s mask.'
     try:

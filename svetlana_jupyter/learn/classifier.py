@@ -25,8 +25,8 @@ from svetlana_jupyter.core.settings import USER_ARCHITECTURE, PatchSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.build import build_network
 from svetlana_jupyter.learn.device import autocast_context, choose_device, keep_freed_memory, mixed_precision
-from svetlana_jupyter.learn.networks import LAYOUTS, ClassificationNetwork, pack
-from svetlana_jupyter.learn.spatial import View, look, symmetries, views
+from svetlana_jupyter.learn.networks import MEMORY_FORMATS, ClassificationNetwork, to_onednn
+from svetlana_jupyter.learn.spatial import Symmetry, apply_view, averaging_views, symmetries
 from svetlana_jupyter.learn.specification import (
     WEIGHTS_FILE,
     ClassifierBase,
@@ -75,7 +75,7 @@ class Classifier(Protocol):
         """Return the parts of the image that `cut` reads for these objects."""
         ...
 
-    def averaged(self) -> Classifier:
+    def with_test_time_augmentation(self) -> Classifier:
         """Return one that averages over all mirrored and turned views that training declared equivalent.
 
         Raises
@@ -148,7 +148,7 @@ class NetworkClassifier(ClassifierBase):
         specification: ClassifierSpec,
         module: ClassificationNetwork,
         device: torch.device | None = None,
-        seen: Sequence[View] | None = None,
+        seen: Sequence[Symmetry] | None = None,
     ) -> None:
         self.specification = specification
         settings = specification.settings
@@ -156,8 +156,8 @@ class NetworkClassifier(ClassifierBase):
         self.module = module.to(self.device).eval()
         self._mixed = mixed_precision(settings.precision, self.device)
         keep_freed_memory()
-        self._forward = self.module if self._mixed else pack(self.module, self.device) or self.module
-        self._views = tuple(seen or views(settings.augmentation, settings.patches, settings.views))
+        self._forward = self.module if self._mixed else to_onednn(self.module, self.device) or self.module
+        self._views = tuple(seen or averaging_views(settings.augmentation, settings.patches, settings.views))
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         return cut_patches(pair, objects, self.patches)
@@ -165,7 +165,7 @@ class NetworkClassifier(ClassifierBase):
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
         return patch_regions(pair, objects, self.patches)
 
-    def averaged(self) -> Self:
+    def with_test_time_augmentation(self) -> Self:
         settings = self.specification.settings
         every = symmetries(settings.augmentation, settings.patches)
         if settings.augmentation.share < 1 or len(every) == 1:
@@ -179,11 +179,11 @@ class NetworkClassifier(ClassifierBase):
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         patches = torch.from_numpy(inputs).to(self.device)
         if self._forward is self.module:
-            patches = patches.to(memory_format=LAYOUTS[self.ndim])
+            patches = patches.to(memory_format=MEMORY_FORMATS[self.ndim])
         total = torch.zeros(len(patches), len(self.classes), device=self.device)
         for view in self._views:
             with autocast_context(self.device, self._mixed):
-                logits = self._forward(look(patches, view))
+                logits = self._forward(apply_view(patches, view))
             total += logits.float().softmax(dim=1)
         probabilities: NDArray[np.float32] = (total / len(self._views)).cpu().numpy()
         return probabilities
@@ -221,7 +221,9 @@ class NetworkClassifier(ClassifierBase):
         return _arrived, (self.specification, copy.deepcopy(self.module).cpu(), self._views)
 
 
-def _arrived(specification: ClassifierSpec, module: ClassificationNetwork, seen: Sequence[View]) -> NetworkClassifier:
+def _arrived(
+    specification: ClassifierSpec, module: ClassificationNetwork, seen: Sequence[Symmetry]
+) -> NetworkClassifier:
     return NetworkClassifier(specification, module, _device_here(specification), seen)
 
 

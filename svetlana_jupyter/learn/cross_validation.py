@@ -16,11 +16,11 @@ from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
 from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.forest import ForestClassifier
 from svetlana_jupyter.learn.inference import BATCH_SIZES
-from svetlana_jupyter.learn.splits import folds
-from svetlana_jupyter.learn.training import FitResult, fit, never
+from svetlana_jupyter.learn.splits import split_folds
+from svetlana_jupyter.learn.training import FitResult, fit, never_stop
 
-STOPPED = "Stopped before the score was known."
-FEWEST = 5  # of each class: with fewer, the interval would say nothing
+STOPPED_MESSAGE = "Stopped before the score was known."
+MIN_PER_CLASS = 5  # of each class: with fewer, the interval would say nothing
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class CrossValidationResult:
         Share of right answers with its 95 % interval over groups (`core.stats.metrics.score`); None where there are
         too few
         annotations.
-    balanced : float or None
+    balanced_accuracy : float or None
         Mean over classes of the share of right answers.
     n : int
         Number of annotated objects scored.
-    says : str
+    message : str
         The source of the score, or why there is none.
     table : DataFrame
         One row an object, as `held_out_table` gives it.
@@ -56,15 +56,15 @@ class CrossValidationResult:
     accuracy: float | None
     low: float | None
     high: float | None
-    balanced: float | None
+    balanced_accuracy: float | None
     n: int
-    says: str
+    message: str
     table: pd.DataFrame
     parameters: int | None = None
 
 
 def cross_validate(
-    samples: TrainingData, count: int | None = None, stop: Callable[[], bool] = never
+    samples: TrainingData, count: int | None = None, stop: Callable[[], bool] = never_stop
 ) -> Iterator[FoldProgress | CrossValidationResult]:
     """Train on all folds but one and score that one, for each.
 
@@ -84,7 +84,7 @@ def cross_validate(
     if sentence:
         yield _unknown(samples, sentence)
         return
-    parts, apart = folds(samples, count or samples.settings.folds)
+    parts, apart = split_folds(samples, count or samples.settings.folds)
     # A fold is what is held out; all the rest trains.
     samples = replace(samples, settings=samples.settings.changed(held_out=0.0))
     probabilities = np.zeros((len(samples), len(samples.classes)), np.float32)
@@ -94,7 +94,7 @@ def cross_validate(
         number[part] = done
         classifier = [event for event in fit(samples.subset(rest), stop) if isinstance(event, FitResult)][-1].classifier
         if stop():
-            yield _unknown(samples, STOPPED)
+            yield _unknown(samples, STOPPED_MESSAGE)
             return
         probabilities[part] = predicted_probabilities(classifier, samples.subset(part), samples.classes)
         parameters = _parameters(classifier)
@@ -129,7 +129,7 @@ def reason_for_no_score(samples: TrainingData) -> str:
     few = describe_scarce_classes(samples.targets, samples.names)
     if not few:
         return ""
-    return f"Not known yet: a score needs at least {FEWEST} annotated objects of each class, but {few}."
+    return f"Not known yet: a score needs at least {MIN_PER_CLASS} annotated objects of each class, but {few}."
 
 
 def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
@@ -139,7 +139,7 @@ def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]
     'resting has 3'
     """
     ids, counts = np.unique(targets, return_counts=True)
-    few = [(id, n) for id, n in zip(ids.tolist(), counts.tolist()) if n < FEWEST]
+    few = [(id, n) for id, n in zip(ids.tolist(), counts.tolist()) if n < MIN_PER_CLASS]
     return ", ".join(f"{names.get(id, f'class {id}')} has {n}" for id, n in few)
 
 
@@ -182,9 +182,9 @@ def _validation(table: pd.DataFrame, apart: str, parameters: int | None) -> Cros
         accuracy=found.accuracy.value,
         low=found.accuracy.low,
         high=found.accuracy.high,
-        balanced=found.balanced_accuracy.value,
+        balanced_accuracy=found.balanced_accuracy.value,
         n=len(table),
-        says=f"{describe_score_source(len(table), apart)}.",
+        message=f"{describe_score_source(len(table), apart)}.",
         table=table,
         parameters=parameters,
     )

@@ -49,7 +49,7 @@ class InitialWeights:
     weights: Path | None = None
 
 
-NOTHING = InitialWeights()
+NO_INITIAL_WEIGHTS = InitialWeights()
 
 
 NAMED = 5  # objects that the sentence names
@@ -88,7 +88,7 @@ def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
 
 MAX_BYTES = 2 * 2**30
 
-Part = tuple[ImagePair, pd.DataFrame, pd.Series]
+AnnotatedImage = tuple[ImagePair, pd.DataFrame, pd.Series]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class TrainingData:
     channels: tuple[str, ...]
     settings: TrainingSettings
     edit_groups: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, str))
-    start: InitialWeights = NOTHING
+    initial: InitialWeights = NO_INITIAL_WEIGHTS
 
     def __post_init__(self) -> None:
         if not len(self.edit_groups):
@@ -159,17 +159,17 @@ class CollectionProgress:
 
 
 def collect_training_data(
-    parts: Iterable[Part], settings: TrainingSettings, names: Mapping[int, str] | None = None
+    parts: Iterable[AnnotatedImage], settings: TrainingSettings, names: Mapping[int, str] | None = None
 ) -> TrainingData:
-    """Cut all annotated objects; see `gather`."""
-    for event in gather(parts, settings, names):
+    """Cut all annotated objects; see `collect_with_progress`."""
+    for event in collect_with_progress(parts, settings, names):
         if isinstance(event, TrainingData):
             return event
     raise AssertionError("gather ends with Samples")
 
 
-def gather(
-    parts: Iterable[Part], settings: TrainingSettings, names: Mapping[int, str] | None = None
+def collect_with_progress(
+    parts: Iterable[AnnotatedImage], settings: TrainingSettings, names: Mapping[int, str] | None = None
 ) -> Iterator[CollectionProgress | TrainingData]:
     """Cut all annotated objects once.
 
@@ -202,12 +202,12 @@ def gather(
 
 
 def collect_for_each(
-    parts: Iterable[Part], several: Sequence[TrainingSettings], names: Mapping[int, str] | None = None
+    parts: Iterable[AnnotatedImage], several: Sequence[TrainingSettings], names: Mapping[int, str] | None = None
 ) -> Iterator[CollectionProgress | list[TrainingData]]:
     """Cut all annotated objects for several trainings, reading each block once for all networks.
 
     Trainings that see the same patches share them, cut as wide as any of them needs. Parameters and errors are those of
-    `gather`; the last thing that is yielded holds the samples of each training.
+    `collect_with_progress`; the last thing that is yielded holds the samples of each training.
     """
     parts = _annotated(parts)
     frozen = resolve_settings(parts, several)
@@ -248,7 +248,7 @@ def collect_for_each(
     ]
 
 
-def resolve_settings(parts: Iterable[Part], several: Sequence[TrainingSettings]) -> list[TrainingSettings]:
+def resolve_settings(parts: Iterable[AnnotatedImage], several: Sequence[TrainingSettings]) -> list[TrainingSettings]:
     """Return the settings of several trainings on these objects, with concrete patches; nothing is read.
 
     Raises
@@ -260,7 +260,7 @@ def resolve_settings(parts: Iterable[Part], several: Sequence[TrainingSettings])
     return [settings.changed(patches=_freeze(parts, settings)) for settings in map(restrict_to_allowed_cues, several)]
 
 
-def max_objects_in_memory(parts: Iterable[Part], several: Sequence[TrainingSettings], size: int) -> int:
+def max_objects_in_memory(parts: Iterable[AnnotatedImage], several: Sequence[TrainingSettings], size: int) -> int:
     """Return the inputs of how many objects `collect_for_each` could hold in so many bytes; nothing is read.
 
     Raises
@@ -291,7 +291,7 @@ def _seen(settings: TrainingSettings) -> InputSettings:
     return (settings.measurements, settings.patches.unit) if forest else settings.patches
 
 
-def _sources(parts: Sequence[Part], frozen: Sequence[TrainingSettings]) -> list[_Source]:
+def _sources(parts: Sequence[AnnotatedImage], frozen: Sequence[TrainingSettings]) -> list[_Source]:
     """Return the passes that all trainings together need, and make sure that what they cut fits."""
     channels = len(parts[0][0].channels)
     margins = _margins(frozen, parts[0][0].ndim, channels)
@@ -322,7 +322,7 @@ def _measured(
         yield labels, [values]
 
 
-def _groups(parts: Sequence[Part], settings: TrainingSettings) -> NDArray[np.str_]:
+def _groups(parts: Sequence[AnnotatedImage], settings: TrainingSettings) -> NDArray[np.str_]:
     names = [
         name_groups(pair.name, pair.groups, objects, pair.mask.shape, len(parts) == 1, settings.hold_out_by)
         for pair, objects, _ in parts
@@ -330,7 +330,7 @@ def _groups(parts: Sequence[Part], settings: TrainingSettings) -> NDArray[np.str
     return np.concatenate([group.loc[part[2].sort_index().index] for group, part in zip(names, parts, strict=True)])
 
 
-def _annotated(parts: Iterable[Part]) -> list[Part]:
+def _annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
     """Return the images with annotated objects, which can be trained on together."""
     parts = [part for part in parts if len(part[2])]
     if not parts:
@@ -357,7 +357,7 @@ def _annotated(parts: Iterable[Part]) -> list[Part]:
     return parts
 
 
-def _freeze(parts: Sequence[Part], settings: TrainingSettings) -> PatchSettings:
+def _freeze(parts: Sequence[AnnotatedImage], settings: TrainingSettings) -> PatchSettings:
     names = [str(number) for number in range(len(parts))]
     objects = pd.concat([objects for _, objects, _ in parts], keys=names)
     classes = pd.concat([classes for _, _, classes in parts], keys=names)
@@ -388,7 +388,7 @@ def _bytes_each(channels: int, margins: Mapping[PatchSettings, tuple[float, ...]
 
 def make_classifier_spec(samples: TrainingData, history: tuple[Mapping[str, object], ...]) -> ClassifierSpec:
     """Return the specification of a classifier trained on these samples."""
-    own = type(samples.start.network)
+    own = type(samples.initial.network)
     return ClassifierSpec(
         classes=samples.classes,
         class_names=tuple(samples.names.get(id, f"class {id}") for id in samples.classes),
@@ -396,5 +396,5 @@ def make_classifier_spec(samples: TrainingData, history: tuple[Mapping[str, obje
         channels=samples.channels,
         settings=samples.settings,
         history=history,
-        module=f"{own.__module__}:{own.__qualname__}" if samples.start.network is not None else "",
+        module=f"{own.__module__}:{own.__qualname__}" if samples.initial.network is not None else "",
     )

@@ -23,8 +23,8 @@ from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.sampler import resolve_class_weights
 from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors, write_classifier
 
-GROWN = 50  # trees between two looks whether to stop: about a twentieth of a second for some hundred objects
-ROWS = 2048  # followed at a time: bounds the memory of one step through all trees
+TREES_PER_STEP = 50  # trees between two looks whether to stop: about a twentieth of a second for some hundred objects
+ROWS_PER_CHUNK = 2048  # followed at a time: bounds the memory of one step through all trees
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,17 @@ class ForestClassifier(ClassifierBase):
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
         return feature_regions(pair, objects, self.specification.settings.measurements)
 
-    def averaged(self) -> Self:
+    def with_test_time_augmentation(self) -> Self:
         raise ClassifierError(
             "a forest measures objects rather than look at them, so there are no mirrored or turned views to average "
             "over. Predict without average=True."
         )
 
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = [self.trees.probabilities(inputs[start : start + ROWS]) for start in range(0, len(inputs), ROWS)]
+        parts = [
+            self.trees.probabilities(inputs[start : start + ROWS_PER_CHUNK])
+            for start in range(0, len(inputs), ROWS_PER_CHUNK)
+        ]
         return np.concatenate([np.zeros((0, len(self.classes))), *parts]).astype(np.float32)
 
     def tensors(self) -> Tensors:
@@ -120,7 +123,7 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
     model = RandomForestClassifier(
         class_weight=_weights(samples), random_state=settings.seed, n_jobs=1, warm_start=True
     )
-    for count in [*range(GROWN, settings.trees, GROWN), settings.trees]:
+    for count in [*range(TREES_PER_STEP, settings.trees, TREES_PER_STEP), settings.trees]:
         model.n_estimators = count
         model.fit(samples.inputs, samples.targets)  # adds the trees that it would have had at once
         if stop is not None and stop():

@@ -13,7 +13,7 @@ from svetlana_jupyter.core.patch_geometry import patch_geometry, patch_settings_
 from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
-from svetlana_jupyter.learn.networks import LAYOUTS, load_grad_cam
+from svetlana_jupyter.learn.networks import MEMORY_FORMATS, load_grad_cam
 
 # Names of grad-cam's classes; these work in 2D and in 3D.
 CAM_METHODS = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM"}
@@ -73,7 +73,9 @@ def explain(
     geometry = patch_geometry(settings, pair.spacing)
     places = {
         axis: first + step * np.arange(count)
-        for axis, first, step, count in zip(axes, geometry.origin(center), geometry.step, geometry.shape, strict=True)
+        for axis, first, step, count in zip(
+            axes, geometry.origin(center), geometry.sampling_step, geometry.shape, strict=True
+        )
     }
     return Dataset(
         {
@@ -98,7 +100,7 @@ def _cam(classifier: NetworkClassifier, patch: NDArray[np.float32], position: in
         raise ClassifierError("Grad-CAM needs a network with a convolution, but this one has none.")
     grad_cam = load_grad_cam()
     target = _Logit(position)
-    inputs = torch.from_numpy(patch[None]).to(classifier.device, memory_format=LAYOUTS[classifier.ndim])
+    inputs = torch.from_numpy(patch[None]).to(classifier.device, memory_format=MEMORY_FORMATS[classifier.ndim])
     inputs.requires_grad_()  # so that gradients pass layers that were frozen
     # As a context manager it takes its hooks off the network again.
     with grad_cam.__dict__[CAM_METHODS[method]](model=classifier.module, target_layers=[layer]) as cam:

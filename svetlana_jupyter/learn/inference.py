@@ -29,7 +29,7 @@ from svetlana_jupyter.core.io.chunks import (
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import DamagedError
 from svetlana_jupyter.learn.classifier import Classifier
-from svetlana_jupyter.learn.novelty import ASKED, ReferenceDistribution
+from svetlana_jupyter.learn.novelty import MAX_COMPARED, ReferenceDistribution
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -37,9 +37,9 @@ Cut = tuple[Labels, Floats]
 
 BATCH_SIZES = {2: 32, 3: 8}  # whose maps stay in the cache of a processor
 # Objects of a part: less than a second's work. What a forest measures is kept by many objects at a time.
-PART = {("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
+OBJECTS_PER_PART = {("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
 MAX_QUEUED_BATCHES = 8  # batches cut ahead
-PATIENCE = 0.1  # seconds between two looks at whether reading shall stop
+POLL_SECONDS = 0.1  # seconds between two looks at whether reading shall stop
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def predict_parts(
     parts : mapping of int to DataFrame
         Of those that `split_into_parts` gives, by number and in their order.
     asked : collection of int, optional
-        Objects to compare with ``reference``; by default `ask` of all that are given.
+        Objects to compare with ``reference``; by default `sample_for_novelty` of all that are given.
 
     Yields
     ------
@@ -142,7 +142,7 @@ def predict_parts(
     """
     total, done = sum(map(len, parts.values())), 0
     if asked is None and reference is not None and parts:
-        asked = ask(pd.concat(list(parts.values())))
+        asked = sample_for_novelty(pd.concat(list(parts.values())))
     asked = None if asked is None else frozenset(map(int, asked))
     size = batch_size or BATCH_SIZES[pair.ndim]
     cut = _cut_parts(pair, parts, classifier, size, reference, asked)
@@ -177,7 +177,7 @@ def predict_part(
 def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classifier) -> list[pd.DataFrame]:
     """Return the objects of an image part after part, each in the order of the image's blocks."""
     centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
-    least = PART[classifier.kind, pair.ndim]
+    least = OBJECTS_PER_PART[classifier.kind, pair.ndim]
     return [
         objects.iloc[some]
         for some in group_blocks_into_parts(centers, processing_block_shape(pair.image, pair.mask), least)
@@ -189,9 +189,9 @@ def blocks_per_part(pair: ImagePair, parts: Sequence[pd.DataFrame], classifier: 
     return [list_needed_blocks(pair, classifier.windows(pair, part)) for part in parts]
 
 
-def ask(objects: pd.DataFrame) -> Labels:
+def sample_for_novelty(objects: pd.DataFrame) -> Labels:
     """Return the objects of an image that are compared with annotated ones."""
-    return np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:ASKED]
+    return np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:MAX_COMPARED]
 
 
 def _all_or_nothing(events: Generator[PredictionBatch | PartFinished]) -> Iterator[PredictionBatch]:
@@ -281,7 +281,7 @@ def _ahead(pieces: Iterator[Ready]) -> Generator[Ready]:
     def put(item: Ready | BaseException | None) -> None:
         while not ending.is_set():
             try:
-                return ready.put(item, timeout=PATIENCE)
+                return ready.put(item, timeout=POLL_SECONDS)
             except queue.Full:
                 continue
 

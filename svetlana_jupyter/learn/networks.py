@@ -37,7 +37,9 @@ NORM_LAYERS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.BatchNorm2d
 MAX_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.MaxPool2d, 3: nn.MaxPool3d})
 AVERAGE_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d})
 # The layout of memory in which convolutions are fastest, on CPU and GPU alike.
-LAYOUTS: Mapping[int, torch.memory_format] = MappingProxyType({2: torch.channels_last, 3: torch.channels_last_3d})
+MEMORY_FORMATS: Mapping[int, torch.memory_format] = MappingProxyType(
+    {2: torch.channels_last, 3: torch.channels_last_3d}
+)
 
 
 class ClassificationNetwork(nn.Module):
@@ -52,7 +54,7 @@ class ClassificationNetwork(nn.Module):
     """
 
     standardize: Standardize
-    draws = True
+    is_stochastic = True
 
     @property
     def last_layer(self) -> nn.Module:
@@ -89,7 +91,7 @@ class SmallCNN(ClassificationNetwork):
         Number of blocks, and channels of the first.
     """
 
-    draws = False
+    is_stochastic = False
 
     def __init__(self, ndim: int, channels: int, classes: int, depth: int, width: int) -> None:
         super().__init__()
@@ -277,7 +279,7 @@ def download_weights(name: str) -> dict[str, Tensor]:
 POOLS = {2: torch.max_pool2d, 3: torch.max_pool3d}
 
 
-def pack(network: nn.Module, device: torch.device) -> OneDNNSmallCNN | None:
+def to_onednn(network: nn.Module, device: torch.device) -> OneDNNSmallCNN | None:
     """Return the packed form of a network as it is now, None where there is none for it or for the device."""
     if not isinstance(network, SmallCNN) or device.type != "cpu":
         return None

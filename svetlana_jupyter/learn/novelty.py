@@ -24,14 +24,14 @@ from sklearn.covariance import LedoitWolf
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.learn.augmentation import center_crop
 from svetlana_jupyter.learn.dataset import TrainingData
-from svetlana_jupyter.learn.splits import folds
+from svetlana_jupyter.learn.splits import split_folds
 
-FILE = "familiar.safetensors"
-USUAL = 0.95  # of the objects that were left out lie within the limit
-FEWEST = 20  # annotated objects; with fewer, nothing can be said
-PARTS = 10  # left out in turn, at most
-ASKED = 400  # objects of an image, at random: more cost time and tell no more of the image
-SMALL = 1e-6
+REFERENCE_FILE = "familiar.safetensors"
+COVERAGE = 0.95  # of the objects that were left out lie within the limit
+MIN_OBJECTS = 20  # annotated objects; with fewer, nothing can be said
+N_FOLDS = 10  # left out in turn, at most
+MAX_COMPARED = 400  # objects of an image, at random: more cost time and tell no more of the image
+EPSILON = 1e-6
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class ReferenceDistribution:
     Attributes
     ----------
     kept : int64 of shape (d,)
-        The numbers of `described` that vary at all.
+        The numbers of `describe_patches` that vary at all.
     center, scale : float64 of shape (d,)
         What brings each of them to a usual size.
     classes : float64 of shape (k, d)
@@ -69,7 +69,7 @@ class ReferenceDistribution:
     def left_out(self) -> HeldOutGroups:
         return HeldOutGroups(tuple(self.shares.tolist()), tuple(self.counts.astype(int).tolist()))
 
-    def novelty(self, inputs: NDArray[np.float32], masked: bool) -> NDArray[np.float32]:
+    def novelty(self, inputs: NDArray[np.float32], has_mask: bool) -> NDArray[np.float32]:
         """Return how far objects (n,) are from all annotated ones; above 1, further than 95 % of those left out.
 
         Parameters
@@ -79,7 +79,7 @@ class ReferenceDistribution:
         masked : bool
             Whether the last channel is the object's own mask.
         """
-        return np.sqrt(self.distances(described(inputs, masked)) / self.limit).astype(np.float32)
+        return np.sqrt(self.distances(describe_patches(inputs, has_mask)) / self.limit).astype(np.float32)
 
     def distances(self, numbers: Floats) -> Floats:
         """Return the squared distances (n,) from the nearest class."""
@@ -87,13 +87,13 @@ class ReferenceDistribution:
         return np.asarray(np.einsum("nki,ij,nkj->nk", apart, self.precision, apart, optimize=True).min(axis=1))
 
     def save(self, folder: Path) -> None:
-        save_file({name: np.ascontiguousarray(values) for name, values in vars(self).items()}, folder / FILE)
+        save_file({name: np.ascontiguousarray(values) for name, values in vars(self).items()}, folder / REFERENCE_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
         """Read what `save` wrote; None where there is nothing of the kind."""
         try:
-            found = load_file(folder / FILE)
+            found = load_file(folder / REFERENCE_FILE)
             return cls(**{field.name: found[field.name] for field in fields(cls)})
         except (OSError, SafetensorError, KeyError):
             return None
@@ -101,21 +101,21 @@ class ReferenceDistribution:
 
 def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
     """Learn how annotated objects look, None where they are too few to tell."""
-    if len(samples) < FEWEST:
+    if len(samples) < MIN_OBJECTS:
         return None
     settings = samples.settings
     inputs = samples.inputs
     if inputs.ndim > 2:
         assert isinstance(settings.patches.sampling, tuple)
         inputs = center_crop(torch.from_numpy(inputs), settings.patches.sampling).numpy()
-    numbers = described(inputs, settings.patches.mask_channel)
-    if not (numbers.std(axis=0) > SMALL).any():
+    numbers = describe_patches(inputs, settings.patches.mask_channel)
+    if not (numbers.std(axis=0) > EPSILON).any():
         return None
     distances = np.empty(len(samples))
-    for part in folds(samples, PARTS).parts:
+    for part in split_folds(samples, N_FOLDS).parts:
         rest = np.setdiff1d(np.arange(len(samples)), part)
         distances[part] = _placed(numbers[rest], samples.targets[rest]).distances(numbers[part])
-    limit = np.quantile(distances, USUAL, keepdims=True)
+    limit = np.quantile(distances, COVERAGE, keepdims=True)
     groups, place = np.unique(samples.groups, return_inverse=True)
     counts = np.bincount(place, minlength=len(groups)).astype(float)
     found = _placed(numbers, samples.targets)
@@ -123,7 +123,7 @@ def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
     return ReferenceDistribution(**{**vars(found), "limit": limit, "shares": shares, "counts": counts})
 
 
-def described(inputs: NDArray[np.float32], masked: bool) -> Floats:
+def describe_patches(inputs: NDArray[np.float32], has_mask: bool) -> Floats:
     """Return a few numbers (n, d) on each patch (n, C, [z,] y, x): those that turning and mirroring leave as they are.
 
     For every channel of the image the mean and the logarithm of the deviation, inside the object and outside; the
@@ -132,27 +132,27 @@ def described(inputs: NDArray[np.float32], masked: bool) -> Floats:
     """
     if inputs.ndim == 2:
         return inputs.astype(np.float64)
-    image = inputs[:, :-1] if masked else inputs
+    image = inputs[:, :-1] if has_mask else inputs
     n, channels = image.shape[:2]
     axes = tuple(range(2, inputs.ndim))
     middle = image.mean(axis=axes, keepdims=True)  # taken off first: squares of large values are not exact
     image = image - middle
-    inside = inputs[:, -1:] > 0.5 if masked else np.ones_like(image[:, :1], bool)
-    weights = np.stack([inside, ~inside] if masked else [inside]).astype(np.float32).reshape(-1, n, inside[0].size, 1)
+    inside = inputs[:, -1:] > 0.5 if has_mask else np.ones_like(image[:, :1], bool)
+    weights = np.stack([inside, ~inside] if has_mask else [inside]).astype(np.float32).reshape(-1, n, inside[0].size, 1)
     weights /= np.maximum(weights.sum(axis=2, keepdims=True), 1)
     columns = []
     for weight in weights:
         mean, square = (power.reshape(n, channels, -1) @ weight for power in (image, image**2))
         columns += [
             mean[..., 0] + middle.reshape(n, channels),
-            0.5 * np.log(np.maximum(square - mean**2, 0) + SMALL)[..., 0],
+            0.5 * np.log(np.maximum(square - mean**2, 0) + EPSILON)[..., 0],
         ]
     gradients = [np.diff(image, axis=axis) for axis in axes]
     curvatures = [np.diff(gradient, axis=axis) for gradient, axis in zip(gradients, axes)]
-    columns += [0.5 * np.log(sum(map(_mean_square, steps)) + SMALL) for steps in (gradients, curvatures)]
-    if masked:
+    columns += [0.5 * np.log(sum(map(_mean_square, steps)) + EPSILON) for steps in (gradients, curvatures)]
+    if has_mask:
         edge = sum(np.diff(inside, axis=axis).mean(axis=axes) for axis in axes)
-        columns += [np.log(inside.mean(axis=axes) + SMALL), np.asarray(edge)]
+        columns += [np.log(inside.mean(axis=axes) + EPSILON), np.asarray(edge)]
     return np.concatenate(columns, axis=1).astype(np.float64)
 
 
@@ -164,7 +164,7 @@ def _mean_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _placed(numbers: Floats, targets: NDArray[np.int64]) -> ReferenceDistribution:
     """Return where the classes lie, as yet without a limit."""
-    kept = np.flatnonzero(numbers.std(axis=0) > SMALL)
+    kept = np.flatnonzero(numbers.std(axis=0) > EPSILON)
     numbers = numbers[:, kept]
     center, scale = numbers.mean(axis=0), numbers.std(axis=0)
     usual = _usual(numbers, center, scale)

@@ -34,8 +34,8 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
 from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.device import choose_device
-from svetlana_jupyter.learn.splits import Folds, folds
-from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never
+from svetlana_jupyter.learn.splits import Folds, split_folds
+from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
 
 # Seconds of one core that search, final training and outer score may take together. An idle one (AMD EPYC) takes about
 # 0.6 of them, so two take about a third.
@@ -64,13 +64,15 @@ class SearchPlan:
         What it may take on one core.
     """
 
-    first: int
+    first_round_epochs: int
     epochs: int
     finalists: int
     seconds: float
 
 
-def plan(networks: Sequence[TrainingSettings], n: int, channels: int, parts: int, keep_epochs: bool) -> SearchPlan:
+def plan_search(
+    networks: Sequence[TrainingSettings], n: int, channels: int, parts: int, keep_epochs: bool
+) -> SearchPlan:
     """Plan a search.
 
     Parameters
@@ -173,7 +175,7 @@ def _dearest(costs: Sequence[float], count: int) -> float:
 Result = TypeVar("Result")
 Stop = Callable[[], bool]
 
-PATIENCE = 0.05  # seconds between two looks at whether to stop
+POLL_SECONDS = 0.05  # seconds between two looks at whether to stop
 HEARTBEAT_SECONDS = 1.0  # seconds without news, after which there is a beat
 
 
@@ -197,7 +199,7 @@ def run_in_threads(
         last = time.monotonic()
         try:
             while running and not stop():
-                done, _ = wait(running, timeout=PATIENCE, return_when=FIRST_COMPLETED)
+                done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for future in sorted(done, key=running.__getitem__):
                     yield running.pop(future), future.result()
                     last = time.monotonic()
@@ -209,7 +211,7 @@ def run_in_threads(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-MOST = 1000  # objects that presets are tried on; more would tell hardly more
+MAX_SEARCH_OBJECTS = 1000  # objects that presets are tried on; more would tell hardly more
 
 Floats = NDArray[np.float64]
 # Beginning a network draws its weights from the one global generator of torch.
@@ -253,7 +255,7 @@ class CandidateResult:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The end of a search.
 
     Attributes
@@ -261,27 +263,27 @@ class Found:
     preset : str
     settings : TrainingSettings
         Of the preset that was chosen, with the epochs it is to be trained for.
-    outer : DataFrame
+    nested_table : DataFrame
         What was predicted of each fold by the candidate that the others chose.
-    own : DataFrame
+    chosen_table : DataFrame
         What the chosen one predicted; its score is too good.
-    tried : tuple of Tried
+    candidates : tuple of CandidateResult
         The chosen one first, then as they were ranked.
-    apart : str
+    kept_whole : str
         What was never divided between two folds, as `learn.splits.Folds` says it.
     """
 
     preset: str
     settings: TrainingSettings
-    outer: pd.DataFrame
-    own: pd.DataFrame
-    tried: tuple[CandidateResult, ...]
-    apart: str
+    nested_table: pd.DataFrame
+    chosen_table: pd.DataFrame
+    candidates: tuple[CandidateResult, ...]
+    kept_whole: str
 
 
 def search(
-    candidates: Mapping[str, TrainingData], keep_epochs: bool = False, workers: int = 1, stop: Stop = never
-) -> Iterator[SearchProgress | Found]:
+    candidates: Mapping[str, TrainingData], keep_epochs: bool = False, workers: int = 1, stop: Stop = never_stop
+) -> Iterator[SearchProgress | SearchResult]:
     """Find the best of several presets.
 
     Parameters
@@ -324,7 +326,7 @@ class _Search:
         self.candidates = candidates
         self.first = next(iter(candidates.values()))
         settings = self.first.settings
-        self.folds: Folds = folds(self.first, settings.folds)
+        self.folds: Folds = split_folds(self.first, settings.folds)
         self.truth = np.searchsorted(self.first.classes, self.first.targets)
         self.fold = np.zeros(len(self.first), np.int64)
         for number, part in enumerate(self.folds.parts, start=1):
@@ -332,7 +334,7 @@ class _Search:
         self.networks = [name for name, samples in candidates.items() if samples.settings.architecture != "forest"]
         several = [candidates[name].settings for name in self.networks]
         channels = len(self.first.channels)
-        self.plan: SearchPlan = plan(several, len(self.first), channels, len(self.folds.parts), keep_epochs)
+        self.plan: SearchPlan = plan_search(several, len(self.first), channels, len(self.folds.parts), keep_epochs)
         self.known: dict[str, Floats] = {}
         self.epochs: dict[str, int] = {}
         self.seconds = dict.fromkeys(candidates, 0.0)
@@ -343,14 +345,14 @@ class _Search:
         dearest = sorted(self.networks, key=self.costs.__getitem__)[-self.plan.finalists :]
         self.total = self._cost(dearest, self.plan.epochs)
         if len(self.networks) > self.plan.finalists:
-            self.total += self._cost(self.networks, self.plan.first)
+            self.total += self._cost(self.networks, self.plan.first_round_epochs)
 
-    def run(self, workers: int, stop: Stop) -> Iterator[SearchProgress | Found]:
+    def run(self, workers: int, stop: Stop) -> Iterator[SearchProgress | SearchResult]:
         """Yield progress, and at the end what was found; nothing more once ``stop`` says so."""
         forests = [name for name in self.candidates if name not in self.networks]
         finalists, behind = self.networks, False
         if len(self.networks) > self.plan.finalists:
-            yield from self._train([*self.networks, *forests], self.plan.first, "trying", workers, stop)
+            yield from self._train([*self.networks, *forests], self.plan.first_round_epochs, "trying", workers, stop)
             if stop():
                 return
             short = {name: self.known[name] for name in self.networks}
@@ -407,19 +409,19 @@ class _Search:
         found = predicted_probabilities(last.classifier, samples.subset(part), samples.classes)
         return found.astype(np.float64), time.thread_time() - began
 
-    def _found(self, finalists: list[str]) -> Found:
+    def _found(self, finalists: list[str]) -> SearchResult:
         known = {name: self.known[name] for name in finalists}
         order = ranked(self.truth, known)
         outer, _ = nested_selection(self.truth, self.fold, known)
         behind = ranked(self.truth, {name: p for name, p in self.known.items() if name not in finalists})
         tried = tuple(self._tried(name, name in finalists) for name in [*order, *behind])
-        return Found(
+        return SearchResult(
             preset=order[0],
             settings=tried[0].settings,
-            outer=self._table(self.first, outer),
-            own=tried[0].table,
-            tried=tried,
-            apart=self.folds.apart,
+            nested_table=self._table(self.first, outer),
+            chosen_table=tried[0].table,
+            candidates=tried,
+            kept_whole=self.folds.kept_whole,
         )
 
     def _tried(self, name: str, is_finalist: bool) -> CandidateResult:
@@ -447,14 +449,14 @@ def subsample_objects(targets: NDArray[np.int64], seed: int, most: int | None = 
         Class ids.
     seed : int
     most : int, optional
-        About so many are chosen, `MOST` by default; at least 20 of each class, if it has them.
+        About so many are chosen, `MAX_SEARCH_OBJECTS` by default; at least 20 of each class, if it has them.
 
     Returns
     -------
     int64 of shape (m,)
         Ascending positions.
     """
-    most = MOST if most is None else most
+    most = MAX_SEARCH_OBJECTS if most is None else most
     if len(targets) <= most:
         return np.arange(len(targets))
     rng = np.random.default_rng(seed)

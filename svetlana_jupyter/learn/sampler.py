@@ -74,7 +74,7 @@ class BalancedBatchSampler:
         self._size = settings.batch_size
         self.steps = settings.steps or math.ceil(len(targets) / settings.batch_size)
         self._count = self.steps * self._size if settings.steps else len(targets)
-        self.smallest = self._count // self.steps
+        self.smallest_batch = self._count // self.steps
 
     def epoch(self) -> list[NDArray[np.int64]]:
         """Return the positions of the samples of each batch of one epoch."""

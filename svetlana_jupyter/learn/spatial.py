@@ -43,11 +43,11 @@ class PatchLayout:
     image: int
     copies: int
     hidden: int
-    masked: bool
+    has_mask: bool
     has_eroded_margin: bool = False
 
     @classmethod
-    def of(cls, settings: PatchSettings, channels: int) -> Self:
+    def from_settings(cls, settings: PatchSettings, channels: int) -> Self:
         """Return the layout of patches with so many channels in all."""
         image = channels - settings.mask_channel
         copies = 2 if settings.has_doubled_channels else 1
@@ -59,7 +59,7 @@ class PatchLayout:
         """Channels that the image itself has."""
         return self.image // self.copies
 
-    def shown(self, patches: Tensor) -> tuple[Tensor | None, ...]:
+    def content_masks(self, patches: Tensor) -> tuple[Tensor | None, ...]:
         """Return for each copy where it shows anything (n, 1, [z,] y, x), None where it shows all.
 
         What is hidden or left out is zero in every channel. Inside the object's mask a zero is a dark pixel, unless a
@@ -71,11 +71,11 @@ class PatchLayout:
             for number, copy in enumerate(image)
         )
 
-    def join_channels(self, image: Tensor, shown: tuple[Tensor | None, ...], masks: Tensor) -> Tensor:
+    def join_channels(self, image: Tensor, content_masks: tuple[Tensor | None, ...], masks: Tensor) -> Tensor:
         """Return patches of image channels, zero where their copy shows nothing, and masks."""
         copies = [
             copy if seen is None else torch.where(seen, copy, 0.0)
-            for copy, seen in zip(image.chunk(self.copies, dim=1), shown, strict=True)
+            for copy, seen in zip(image.chunk(self.copies, dim=1), content_masks, strict=True)
         ]
         return torch.cat([*copies, masks], dim=1)
 
@@ -84,7 +84,7 @@ class PatchLayout:
 
     def _anything(self, copy: Tensor, last: Tensor) -> Tensor:
         shows = [copy[:, channel : channel + 1] for channel in range(self.colors)]
-        if self.masked and not self.has_eroded_margin:
+        if self.has_mask and not self.has_eroded_margin:
             shows.append(last)
         # One by one is faster than a reduction over so few, and "or" of what is compared than "or" of numbers.
         return reduce(Tensor.logical_or, (one != 0 for one in shows))
@@ -129,7 +129,9 @@ def random_rotations(count: int, patches: PatchSettings, every_axis: bool, gener
     return matrices * torch.tensor(steps) / torch.tensor(steps)[:, None]
 
 
-def warped(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout) -> Tensor:
+def warp_patches(
+    patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout
+) -> Tensor:
     """Return patches (n, C, *shape), each taken through a matrix of its own from patches (n, C, *wider).
 
     Parameters
@@ -158,7 +160,7 @@ def _plane_by_plane(
     planes = (torch.arange(shape[0]) - (shape[0] - 1) / 2) * forward + (shape[0] - 1) / 2
     planes = planes.long() + (deep - shape[0]) // 2 + shifts[:, 0:1].round().long()
     kept = patches[torch.arange(count)[:, None], :, planes].transpose(1, 2)  # (n, C, z, y, x)
-    flat = PatchLayout(layout.image * shape[0], layout.copies, layout.hidden * shape[0], layout.masked)
+    flat = PatchLayout(layout.image * shape[0], layout.copies, layout.hidden * shape[0], layout.has_mask)
     warped = _sampled(kept.flatten(1, 2), matrices[:, 1:, 1:], shifts[:, 1:], shape[1:], flat)
     return warped.view(count, channels, *shape)
 
@@ -219,10 +221,10 @@ def _in_the_plane(count: int, ndim: int, generator: torch.Generator) -> Tensor:
 
 
 # For every axis of the view, the axis of the patch that lies along it, and whether it runs forward (1) or back (-1).
-View = tuple[tuple[int, ...], tuple[int, ...]]
+Symmetry = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[View, ...]:
+def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[Symmetry, ...]:
     """Return all views of a patch that the settings make equal, the patch itself first.
 
     Parameters
@@ -257,7 +259,7 @@ def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[V
     return tuple(sorted(found, key=lambda view: (view != same, view[0], tuple(-sign for sign in view[1]))))
 
 
-def views(augmentation: AugmentSettings, patches: PatchSettings, limit: int) -> list[View]:
+def averaging_views(augmentation: AugmentSettings, patches: PatchSettings, limit: int) -> list[Symmetry]:
     """Return up to ``limit`` views, the patch itself first, that training has declared equivalent."""
     every = symmetries(augmentation, patches)
     if augmentation.share < 1:
@@ -265,7 +267,7 @@ def views(augmentation: AugmentSettings, patches: PatchSettings, limit: int) -> 
     return list(every[:: max(1, len(every) // limit)][:limit])
 
 
-def look(patches: Tensor, view: View) -> Tensor:
+def apply_view(patches: Tensor, view: Symmetry) -> Tensor:
     """Return patches (n, C, [z,] y, x) as one view shows them."""
     order, signs = view
     turned = patches.permute(0, 1, *(axis + 2 for axis in order))
@@ -273,8 +275,8 @@ def look(patches: Tensor, view: View) -> Tensor:
     return turned.flip(mirrored) if mirrored else turned
 
 
-def looked(
-    patches: Tensor, chosen: Tensor, shifts: Tensor | None, every: tuple[View, ...], shape: tuple[int, ...]
+def apply_views(
+    patches: Tensor, chosen: Tensor, shifts: Tensor | None, every: tuple[Symmetry, ...], shape: tuple[int, ...]
 ) -> Tensor:
     """Return each patch as a view of its own shows it, cut to ``shape``.
 
@@ -307,7 +309,7 @@ def looked(
     return patches.flatten(2).gather(2, at).view(len(patches), -1, *shape)
 
 
-def matrices(every: tuple[View, ...]) -> Tensor:
+def view_matrices(every: tuple[Symmetry, ...]) -> Tensor:
     """Return each view as a matrix (len(every), ndim, ndim) from places in the view to places in the patch."""
     ndim = len(every[0][0])
     found = torch.zeros(len(every), ndim, ndim)
@@ -318,7 +320,7 @@ def matrices(every: tuple[View, ...]) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _walks(every: tuple[View, ...], shape: tuple[int, ...], wider: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _walks(every: tuple[Symmetry, ...], shape: tuple[int, ...], wider: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return for every view the number of the pixel it begins at (v,), and its steps along each axis (v, ndim)."""
     strides = _strides(wider)
     firsts, steps = [], []
@@ -335,7 +337,7 @@ def _strides(shape: tuple[int, ...]) -> list[int]:
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-def _cube(ndim: int) -> list[View]:
+def _cube(ndim: int) -> list[Symmetry]:
     return [
         (order, signs)
         for order in itertools.permutations(range(ndim))
@@ -343,11 +345,11 @@ def _cube(ndim: int) -> list[View]:
     ]
 
 
-def _moves_only(view: View, axes: range) -> bool:
+def _moves_only(view: Symmetry, axes: range) -> bool:
     return all(view[0][axis] == axis and view[1][axis] == 1 for axis in range(len(view[0])) if axis not in axes)
 
 
-def _determinant(view: View) -> int:
+def _determinant(view: Symmetry) -> int:
     order, signs = view
     swaps = sum(a > b for a, b in itertools.combinations(order, 2))
     return math.prod(signs) * (-1 if swaps % 2 else 1)

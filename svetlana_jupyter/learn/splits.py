@@ -23,15 +23,15 @@ class Folds(NamedTuple):
     ----------
     parts : list of int64 array
         Positions of the samples; every sample is in one part.
-    apart : str
+    kept_whole : str
         What was never divided between two parts: "whole groups", "whole edits" or "single objects".
     """
 
     parts: list[NDArray[np.int64]]
-    apart: str
+    kept_whole: str
 
 
-def held_out(samples: TrainingData) -> NDArray[np.bool_]:
+def validation_mask(samples: TrainingData) -> NDArray[np.bool_]:
     """Return which samples are kept aside, none where there are too few.
 
     Whole groups are kept aside, about the share that the settings ask for, and every class stays in training.
@@ -40,12 +40,12 @@ def held_out(samples: TrainingData) -> NDArray[np.bool_]:
     if not settings.held_out or len(samples) < settings.held_out_from:
         return none
     chosen, count = none.copy(), round(1 / settings.held_out)
-    chosen[folds(samples, count, min_parts=count).parts[0]] = True
+    chosen[split_folds(samples, count, min_parts=count).parts[0]] = True
     stays = set(samples.targets[~chosen].tolist()) == set(samples.classes)
     return chosen if stays and chosen.any() else none
 
 
-def folds(samples: TrainingData, count: int, min_parts: int = 2) -> Folds:
+def split_folds(samples: TrainingData, count: int, min_parts: int = 2) -> Folds:
     """Split samples into up to ``count`` parts of similar classes; the same samples and seed give the same parts.
 
     Groups stay whole, and with them the objects of one edit, where each class lives in at least ``min_parts`` of

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.augmentation import Augmenter, center_crop
-from svetlana_jupyter.learn.build import begin
+from svetlana_jupyter.learn.build import init_network
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.device import (
@@ -34,10 +34,10 @@ from svetlana_jupyter.learn.device import (
     storage_device,
 )
 from svetlana_jupyter.learn.forest import fit_forest
-from svetlana_jupyter.learn.networks import LAYOUTS
+from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.optim import build_loss, build_optimizer, build_schedule, freeze_body, update_batch_norm
 from svetlana_jupyter.learn.sampler import BalancedBatchSampler, resolve_class_weights
-from svetlana_jupyter.learn.splits import held_out
+from svetlana_jupyter.learn.splits import validation_mask
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class BestWeights:
         self.epoch, self.last_improvement = 0, 0
         self.score: float | None = None
 
-    def offer(self, epoch: int, loss: float, score: float | None) -> None:
+    def update(self, epoch: int, loss: float, score: float | None) -> None:
         """Keep the weights as they are now if they are as good as the best; a score beats any loss."""
         rank = (score is not None, -loss if score is None else score)
         if self._rank is None or rank > self._rank:
@@ -138,7 +138,7 @@ def has_finite_weights(network: nn.Module) -> bool:
 
 
 EVALUATION_BATCH = 64
-SETTLED = 256  # training patches that averages are taken from: more would change nothing but the time
+MAX_BATCH_NORM_PATCHES = 256  # training patches that averages are taken from: more would change nothing but the time
 MAX_EVALUATION_SHARE = 0.1  # share of the time that scoring what is held out may take
 MAX_AUGMENTED_VALUES = (
     2**20
@@ -150,12 +150,14 @@ GUESSING_LOSS_FACTOR, CHANCE_MARGIN = (
 )  # times the loss of guessing, and above its accuracy: what is no better has learned nothing
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Never stop."""
     return False
 
 
-def fit(samples: TrainingData, stop: Callable[[], bool] = never, network: nn.Module | None = None) -> Iterator[Event]:
+def fit(
+    samples: TrainingData, stop: Callable[[], bool] = never_stop, network: nn.Module | None = None
+) -> Iterator[Event]:
     """Train the classifier that the samples' settings describe.
 
     Parameters
@@ -186,8 +188,8 @@ def fit(samples: TrainingData, stop: Callable[[], bool] = never, network: nn.Mod
         While training, if it diverged before anything was learned, or memory ran out again.
     """
     if network is not None:
-        samples = replace(samples, start=replace(samples.start, network=network))
-    if samples.start.network is not None:
+        samples = replace(samples, initial=replace(samples.initial, network=network))
+    if samples.initial.network is not None:
         samples = replace(samples, settings=samples.settings.changed(architecture=USER_ARCHITECTURE))
     if len(samples.classes) < 2:
         raise InputError(
@@ -196,7 +198,7 @@ def fit(samples: TrainingData, stop: Callable[[], bool] = never, network: nn.Mod
     resolve_class_weights(samples.targets, samples.settings, samples.names)
     if samples.settings.architecture == "forest":
         return _fit_forest(samples, stop)
-    return _fit_network(samples, _Training(samples), stop)
+    return _fit_network(samples, _NetworkTraining(samples), stop)
 
 
 def _fit_forest(samples: TrainingData, stop: Callable[[], bool]) -> Iterator[Event]:
@@ -207,7 +209,7 @@ def _fit_forest(samples: TrainingData, stop: Callable[[], bool]) -> Iterator[Eve
     yield FitResult(forest, (epoch,), None, len(samples), stopped=len(forest.trees.roots) < samples.settings.trees)
 
 
-def _fit_network(samples: TrainingData, training: _Training, stop: Callable[[], bool]) -> Iterator[Event]:
+def _fit_network(samples: TrainingData, training: _NetworkTraining, stop: Callable[[], bool]) -> Iterator[Event]:
     """Train, and where memory runs out begin again with half the batch size, once."""
     size = samples.settings.batch_size
     try:
@@ -222,7 +224,7 @@ def _fit_network(samples: TrainingData, training: _Training, stop: Callable[[], 
     note = f"Memory ran out with batches of {size} patches; training began again with batches of {half}."
     try:
         smaller = replace(samples, settings=samples.settings.changed(batch_size=half))
-        yield from _Training(smaller, (note,)).run(stop)
+        yield from _NetworkTraining(smaller, (note,)).run(stop)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -232,7 +234,7 @@ def _fit_network(samples: TrainingData, training: _Training, stop: Callable[[], 
         ) from error
 
 
-class _Training:
+class _NetworkTraining:
     """One training of a network: what its steps share, and the steps."""
 
     def __init__(self, samples: TrainingData, notes: tuple[str, ...] = ()) -> None:
@@ -246,26 +248,26 @@ class _Training:
         inputs = torch.from_numpy(samples.inputs)
         self.patches = inputs.to(storage_device(self.device, samples.inputs.nbytes))
         self.targets = torch.from_numpy(np.searchsorted(samples.classes, samples.targets))
-        out = held_out(samples)
+        out = validation_mask(samples)
         self.training, self.testing = np.flatnonzero(~out), np.flatnonzero(out)
-        self.draws = BalancedBatchSampler(samples.targets[self.training], settings, samples.names)
+        self.sampler = BalancedBatchSampler(samples.targets[self.training], settings, samples.names)
         self.generator = torch.Generator().manual_seed(settings.seed)
         seen = center_crop(inputs[self.training], self.shape)
-        self.network, told = begin(samples, seen, self.draws.smallest)
+        self.network, told = init_network(samples, seen, self.sampler.smallest_batch)
         self.network.to(self.device)
         self.notes = [*notes, *told]
         self.loss = build_loss(settings)
         if settings.body == "frozen":
             freeze_body(self.network)
         self.optimizer = build_optimizer(self.network, settings)
-        self.schedule = build_schedule(self.optimizer, settings, self.draws.steps)
+        self.schedule = build_schedule(self.optimizer, settings, self.sampler.steps)
         self.mixed = mixed_precision(settings.precision, self.device)
         # Gradients of 16 bits with a short exponent vanish unless they are scaled up.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed is torch.float16)
         standardize = self.network.standardize
         self.augment = Augmenter(settings, standardize.mean, standardize.deviation)
         # Of these weights: whether the averages are theirs, and their score.
-        self.settled = False
+        self.batch_norm_is_current = False
         self.score: float | None = None
         if settings.body == "frozen":
             self._settle()
@@ -277,11 +279,11 @@ class _Training:
         worst, astray, ended = math.inf, 0, "stopped" if stop() else ""
         while not ended and len(history) < settings.epochs:
             began, epoch, losses = time.monotonic(), len(history) + 1, list[float]()
-            for batch, (chosen, patches) in enumerate(self._varied(self.draws.epoch()), start=1):
+            for batch, (chosen, patches) in enumerate(self._varied(self.sampler.epoch()), start=1):
                 losses.append(self._step(chosen, patches))
                 if not math.isfinite(losses[-1]):
                     break
-                yield Batch(epoch, settings.epochs, batch, self.draws.steps, losses[-1])
+                yield Batch(epoch, settings.epochs, batch, self.sampler.steps, losses[-1])
                 if stop():
                     ended = "stopped"
                     break
@@ -296,7 +298,7 @@ class _Training:
             history.append(Epoch(epoch, settings.epochs, loss, self.score, time.monotonic() - began))
             yield history[-1]
             if not astray:
-                best.offer(epoch, loss, self.score)
+                best.update(epoch, loss, self.score)
             if ended:
                 break
             if astray == 2 or (astray and epoch == settings.epochs):  # one epoch alone may come back
@@ -314,7 +316,7 @@ class _Training:
         # Stopped without a score, what was learned last is what was learned most.
         if ended and (best.score is not None or (ended != "stopped" and history)):
             best.restore()
-            self.settled, self.score = best.score is not None, best.score
+            self.batch_norm_is_current, self.score = best.score is not None, best.score
         self._measure()
         yield FitResult(
             classifier=self._classifier(history),
@@ -359,14 +361,14 @@ class _Training:
 
     def _step(self, chosen: NDArray[np.int64], patches: Tensor) -> float:
         """Take one step of the optimiser on varied patches of these samples and return the loss."""
-        self.settled, self.score = False, None
+        self.batch_norm_is_current, self.score = False, None
         if not self.network.training:
             self.network.train()
         if self.settings.body == "frozen":
             self.network.eval()
             self.network.last_layer.train()
         seed = int(torch.randint(2**31, (), generator=self.generator))
-        with seeded_computation(self.device, seed if self.network.draws else None):
+        with seeded_computation(self.device, seed if self.network.is_stochastic else None):
             with autocast_context(self.device, self.mixed):
                 logits = self.network(patches)
             loss = self.loss(logits, self.targets[chosen].to(self.device))
@@ -392,8 +394,8 @@ class _Training:
         """Tell whether to score this epoch: never so often that it takes much of the time, and the last one."""
         if not len(self.testing):
             return False
-        forward = min(len(self.training), SETTLED) + len(self.testing)
-        step = 3 * self.draws.steps * self.settings.batch_size  # backward costs about twice as much as forward
+        forward = min(len(self.training), MAX_BATCH_NORM_PATCHES) + len(self.testing)
+        step = 3 * self.sampler.steps * self.settings.batch_size  # backward costs about twice as much as forward
         every = math.ceil(forward / (MAX_EVALUATION_SHARE * step))
         return epoch % every == 0 or epoch == self.settings.epochs
 
@@ -405,13 +407,15 @@ class _Training:
 
     def _settle(self) -> None:
         """Recompute the running averages of batch normalisation, which lag behind after a few steps."""
-        if not self.settled:
+        if not self.batch_norm_is_current:
             update_batch_norm(self.network, (self._plain(part) for part in self._in_batches(self._some_seen())))
-            self.settled = True
+            self.batch_norm_is_current = True
 
     def _some_seen(self) -> NDArray[np.int64]:
         """Return some of the samples that it learns from, spread evenly."""
-        places = np.linspace(0, len(self.training) - 1, min(len(self.training), SETTLED)).round().astype(int)
+        places = (
+            np.linspace(0, len(self.training) - 1, min(len(self.training), MAX_BATCH_NORM_PATCHES)).round().astype(int)
+        )
         chosen: NDArray[np.int64] = self.training[places]
         return chosen
 
@@ -434,7 +438,7 @@ class _Training:
         return self.patches.index_select(0, torch.from_numpy(chosen).to(self.patches.device))
 
     def _on_device(self, patches: Tensor) -> Tensor:
-        return patches.to(self.device, memory_format=LAYOUTS[self.samples.ndim])
+        return patches.to(self.device, memory_format=MEMORY_FORMATS[self.samples.ndim])
 
     def _classifier(self, history: list[Epoch]) -> NetworkClassifier:
         entries = tuple({"epoch": e.epoch, "loss": e.loss, "score": e.score} for e in history)

@@ -79,7 +79,9 @@ def classifier_patch(images: ImageCollection, image: str, label: int, settings: 
     geometry = patch_geometry(settings, pair.spacing)
     coordinates = {
         axis: first + step * np.arange(count)
-        for axis, first, step, count in zip(axes, geometry.origin(center), geometry.step, geometry.shape, strict=True)
+        for axis, first, step, count in zip(
+            axes, geometry.origin(center), geometry.sampling_step, geometry.shape, strict=True
+        )
     }
     return _with_channel_names(pixels, pair, settings, "patch").assign_coords(coordinates)
 

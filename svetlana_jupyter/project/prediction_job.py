@@ -142,7 +142,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     yield Progress(0, 1, "opening")
     classifier, reference = load_classifier(task.run.path, task.network), ReferenceDistribution.load(task.run.path)
     if task.average:
-        classifier = classifier.averaged()
+        classifier = classifier.with_test_time_augmentation()
     limit_threads(task.threads)
     troubles: dict[str, SvetlanaError] = {}
     for _, pair in _each(task.images, task.pair, troubles):
@@ -217,9 +217,9 @@ def _predicted(
     task: PredictionTask, plan: _Plan, classifier: Classifier, reference: ReferenceDistribution | None, stop: Stop
 ) -> Iterator[int]:
     """Predict what is missing of an image and keep it; yield how many objects each step has done."""
-    from svetlana_jupyter.learn.inference import PartFinished, PredictionBatch, ask, predict_parts
+    from svetlana_jupyter.learn.inference import PartFinished, PredictionBatch, predict_parts, sample_for_novelty
 
-    asked = None if reference is None else ask(plan.objects)
+    asked = None if reference is None else sample_for_novelty(plan.objects)
     if not plan.missing:
         return
     if task.client is not None:

@@ -26,7 +26,7 @@ from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.storage import atomic_write, draft_path, file_name
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.learn.preset_search import CandidateResult, Found
+    from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
 
 FILE = "tried.json"
 # What neither decides which preset is the best, nor asks for another search.
@@ -40,16 +40,16 @@ def search_key(settings: TrainingSettings) -> dict[str, Any]:
     return found
 
 
-def search_record(asked: TrainingSettings, found: Found, seconds: float) -> dict[str, Any]:
+def search_record(asked: TrainingSettings, found: SearchResult, seconds: float) -> dict[str, Any]:
     """Return what is kept of a search: what was asked, what was chosen, and one row a candidate."""
     return {
         "asked": search_key(asked),
         "chosen": found.preset,
-        "epochs": _epochs(found.tried[0]),
-        "objects": len(found.outer),
-        "apart": found.apart,
+        "epochs": _epochs(found.candidates[0]),
+        "objects": len(found.nested_table),
+        "apart": found.kept_whole,
         "seconds": round(seconds, 3),
-        "tried": [_row(one, chosen=one.preset == found.preset) for one in found.tried],
+        "tried": [_row(one, chosen=one.preset == found.preset) for one in found.candidates],
     }
 
 

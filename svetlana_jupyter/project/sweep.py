@@ -143,7 +143,7 @@ def _measured(
     if result.accuracy is None:
         if stop():
             return None
-        raise ProjectError(result.says)
+        raise ProjectError(result.message)
     right = (result.table["predicted"] == result.table["truth"]).groupby(result.table["truth"]).mean()
     return {
         "classes": {samples.names.get(id, f"class {id}"): share for id, share in zip(right.index.tolist(), right)},
@@ -153,7 +153,7 @@ def _measured(
         "parameters": result.parameters,
         "seconds": round(time.monotonic() - began, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "says": result.says,
+        "says": result.message,
     }
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.allowed_cues import SMALL, candidates, restrict_to_allowed_cues
+from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, restrict_to_allowed_cues
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.settings import (
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from svetlana_jupyter.learn.cross_validation import CrossValidationResult
-    from svetlana_jupyter.learn.dataset import CollectionProgress, Part, TrainingData
+    from svetlana_jupyter.learn.dataset import AnnotatedImage, CollectionProgress, TrainingData
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
-    from svetlana_jupyter.learn.preset_search import Found
+    from svetlana_jupyter.learn.preset_search import SearchResult
     from svetlana_jupyter.learn.training import Epoch, FitResult
 
 GROWN = 2  # times as many annotations as the last search had ask for another
@@ -66,7 +66,7 @@ class PresetChoice:
 
     settings: TrainingSettings
     says: str = ""
-    found: Found | None = None
+    found: SearchResult | None = None
     tried: Mapping[str, Any] | None = None
     run: str = ""
 
@@ -79,26 +79,26 @@ def choose(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetCh
     settings = task.settings
     if settings.preset != AUTO_PRESET:
         return PresetChoice(settings)
-    presets = candidates(settings)
+    presets = candidate_presets(settings)
     default = presets[DEFAULT_PRESET]
     if settings.start_from is not None:
         return _as_begun(task, presets)
     if len(presets) == 1:
         forest = settings.architecture == "forest"
-        return PresetChoice(default, "" if forest else f"{_USED} with the architecture {SMALL} alone.")
+        return PresetChoice(default, "" if forest else f"{_USED} with the architecture {SMALL_CNN} alone.")
     parts = task.parts()
     targets = np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]) if parts else np.empty(0, int)
     known = None if task.search else previous_choice(task.runs, settings, np.unique(targets).tolist())
     if known is not None and len(targets) < GROWN * sum(known[0].labels.values()):
         run, chosen = known
         return PresetChoice(chosen, f"Preset {chosen.preset} was chosen in run {run.name}.", run=run.name)
-    from svetlana_jupyter.learn.cross_validation import FEWEST, describe_scarce_classes
+    from svetlana_jupyter.learn.cross_validation import MIN_PER_CLASS, describe_scarce_classes
 
     few = describe_scarce_classes(targets, dict(zip(task.classes.ids, task.classes.names)))
     if len(np.unique(targets)) < 2:
         return PresetChoice(default)  # which refuses to train
     if few:
-        return PresetChoice(default, f"{_USED} from {FEWEST} annotated objects of each class on, but {few}.")
+        return PresetChoice(default, f"{_USED} from {MIN_PER_CLASS} annotated objects of each class on, but {few}.")
     return (yield from _searched(task, presets, parts, stop))
 
 
@@ -111,7 +111,7 @@ def previous_choice(
     True
     """
     known = last_search(runs, settings, classes)
-    presets = candidates(settings)
+    presets = candidate_presets(settings)
     if known is None or known[1]["chosen"] not in presets:
         return None
     run, tried = known
@@ -119,20 +119,20 @@ def previous_choice(
 
 
 def _searched(
-    task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[Part], stop: Stop
+    task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[AnnotatedImage], stop: Stop
 ) -> Generator[Progress, None, PresetChoice | None]:
     """Try the presets."""
     from svetlana_jupyter.learn.dataset import CollectionProgress, max_objects_in_memory, resolve_settings
-    from svetlana_jupyter.learn.preset_search import MOST, SearchProgress, affordable_candidates, search
+    from svetlana_jupyter.learn.preset_search import MAX_SEARCH_OBJECTS, SearchProgress, affordable_candidates, search
 
     began, keep_epochs = time.monotonic(), task.settings.epochs != TrainingSettings().epochs
     if not keep_epochs:
         frozen = dict(zip(presets, resolve_settings(parts, list(presets.values())), strict=True))
-        n = min(MOST, sum(len(classes) for _, _, classes in parts))
+        n = min(MAX_SEARCH_OBJECTS, sum(len(classes) for _, _, classes in parts))
         presets = {name: presets[name] for name in affordable_candidates(frozen, n, len(parts[0][0].channels))}
     settings = list(presets.values())
     samples: list[TrainingData] = []
-    few = _some(parts, min(MOST, max_objects_in_memory(parts, settings, ROOM)), task.settings.seed)
+    few = _some(parts, min(MAX_SEARCH_OBJECTS, max_objects_in_memory(parts, settings, ROOM)), task.settings.seed)
     for gathered in task.collect_for_each(settings, few):
         if isinstance(gathered, CollectionProgress):
             yield Progress(gathered.done, gathered.total, "cutting patches")
@@ -141,7 +141,7 @@ def _searched(
         if stop():
             return None
     yield Progress(0, 1, "trying presets")
-    found: Found | None = None
+    found: SearchResult | None = None
     for event in search(dict(zip(presets, samples, strict=True)), keep_epochs, task.workers, stop):
         if isinstance(event, SearchProgress):
             yield Progress(event.done, event.total, event.text)
@@ -152,7 +152,7 @@ def _searched(
     chosen = _for(presets[found.preset], found.settings.epochs)
     return PresetChoice(
         settings=chosen,
-        says=f"Preset {found.preset} was chosen of {len(presets)} by {len(found.outer)} annotated objects.",
+        says=f"Preset {found.preset} was chosen of {len(presets)} by {len(found.nested_table)} annotated objects.",
         found=found,
         tried=search_record(task.settings, found, time.monotonic() - began),
     )
@@ -173,7 +173,7 @@ def _for(settings: TrainingSettings, epochs: int | None) -> TrainingSettings:
     return settings if settings.architecture == "forest" or epochs is None else settings.changed(epochs=epochs)
 
 
-def _some(parts: Sequence[Part], most: int, seed: int) -> list[Part]:
+def _some(parts: Sequence[AnnotatedImage], most: int, seed: int) -> list[AnnotatedImage]:
     """Return the annotated objects that presets are tried on."""
     from svetlana_jupyter.learn.preset_search import subsample_objects
 
@@ -313,7 +313,7 @@ class TrainingTask:
     says: str = ""
     workers: int = 1
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[AnnotatedImage]:
         """Return each annotated image with all its objects, and the classes of those that are annotated."""
         parts = []
         for name, pair in self.pairs.items():
@@ -323,13 +323,13 @@ class TrainingTask:
                 parts.append((pair, objects, labels[labels.index.isin(objects.index)]))
         return parts
 
-    def gather(self, settings: TrainingSettings) -> Iterator[CollectionProgress | TrainingData]:
+    def collect_with_progress(self, settings: TrainingSettings) -> Iterator[CollectionProgress | TrainingData]:
         """Cut or measure the annotated objects."""
         for event in self.collect_for_each([settings], self.parts()):
             yield event[0] if isinstance(event, list) else event
 
     def collect_for_each(
-        self, several: Sequence[TrainingSettings], parts: Sequence[Part]
+        self, several: Sequence[TrainingSettings], parts: Sequence[AnnotatedImage]
     ) -> Iterator[CollectionProgress | list[TrainingData]]:
         """Cut or measure objects for several trainings at once."""
         from svetlana_jupyter.learn.dataset import collect_for_each
@@ -344,18 +344,18 @@ class TrainingTask:
         samples = samples.with_edit_groups(self.edit_groups)
         if self.begins is None or samples.settings.architecture == "forest":
             return samples
-        return replace(samples, start=InitialWeights(self.begins.network, self.begins.weights))
+        return replace(samples, initial=InitialWeights(self.begins.network, self.begins.weights))
 
     def samples(self, settings: TrainingSettings) -> TrainingData:
-        """Return what `gather` ends with."""
-        *_, samples = self.gather(settings)
+        """Return what `collect_with_progress` ends with."""
+        *_, samples = self.collect_with_progress(settings)
         return samples  # type: ignore[return-value]
 
     def measured(self, stop: Stop) -> TrainingData | None:
         """Measure the annotated objects for a forest; None once it is to stop."""
         from svetlana_jupyter.learn.dataset import TrainingData
 
-        for event in self.gather(self.settings.changed(architecture="forest")):
+        for event in self.collect_with_progress(self.settings.changed(architecture="forest")):
             if stop():
                 break
             if isinstance(event, TrainingData):
@@ -416,7 +416,7 @@ def train_run(
         return
     task = replace(task, settings=choice.settings)
     samples: TrainingData | None = None
-    for gathered in task.gather(task.settings):
+    for gathered in task.collect_with_progress(task.settings):
         if isinstance(gathered, CollectionProgress):
             yield Progress(gathered.done, gathered.total, "cutting patches")
         else:
@@ -453,27 +453,28 @@ def train_run(
         yield from _score(task, samples, choice, run, stop)
 
 
-def _score_of_choosing(samples: TrainingData, found: Found, run: Run, stop: Stop) -> Iterator[Progress | RunScored]:
+_Scoring = Iterator["Progress | RunScored"]
+
+
+def _score_of_choosing(samples: TrainingData, found: SearchResult, run: Run, stop: Stop) -> _Scoring:
     """Score each part of the annotations with the preset that the others choose, which the search knows already."""
     from svetlana_jupyter.learn.cross_validation import describe_score_source
 
-    forest = next((one.table for one in found.tried if one.settings.architecture == "forest"), None)
-    plain = next((one for one in found.tried if one.settings.augmentation == _plain(samples.settings)), None)
-    warning = yield from _warned(samples, found.outer, stop, plain.table if plain is not None else None)
-    known = {"network": found.outer} | ({"forest": forest} if forest is not None else {})
-    source = describe_score_source(len(found.outer), found.apart)
+    forest = next((one.table for one in found.candidates if one.settings.architecture == "forest"), None)
+    plain = next((one for one in found.candidates if one.settings.augmentation == _plain(samples.settings)), None)
+    warning = yield from _warned(samples, found.nested_table, stop, plain.table if plain is not None else None)
+    known = {"network": found.nested_table} | ({"forest": forest} if forest is not None else {})
+    source = describe_score_source(len(found.nested_table), found.kept_whole)
     says = f"{source}; what is scored of each part is the preset that the others choose."
     yield RunScored(run.with_score(says, known, warning))
 
 
-def _score(
-    task: TrainingTask, samples: TrainingData, choice: PresetChoice, run: Run, stop: Stop
-) -> Iterator[Progress | RunScored]:
+def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, run: Run, stop: Stop) -> _Scoring:
     """Cross-validate the run's own settings, and the forest on the same annotations."""
-    from svetlana_jupyter.learn.cross_validation import STOPPED
+    from svetlana_jupyter.learn.cross_validation import STOPPED_MESSAGE
 
     if stop():
-        yield RunScored(run.with_score(STOPPED, {}))
+        yield RunScored(run.with_score(STOPPED_MESSAGE, {}))
         return
     own = yield from _validated(samples, "scoring on held-out annotations", stop)
     warning = (yield from _warned(samples, own.table, stop)) if own.accuracy is not None else ""
@@ -482,7 +483,7 @@ def _score(
     if compared and (measured := task.measured(stop)) is not None:
         tables["forest"] = yield from _validated(measured, "scoring a forest beside it", stop)
     known = {name: result.table for name, result in tables.items() if result.accuracy is not None}
-    says = own.says
+    says = own.message
     if own.accuracy is not None and task.begins is not None and task.begins.run:
         says += f" It began with run {task.begins.run}, which may know some of them: the score may be too good."
     elif own.accuracy is not None and choice.run:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from ipywidgets import HTML, Button, HBox, VBox
 
-from svetlana_jupyter.core.allowed_cues import CUES
+from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cues
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.evaluation import report_notes

@@ -27,7 +27,7 @@ from ipywidgets import (
     VBox,
 )
 
-from svetlana_jupyter.core.allowed_cues import said
+from svetlana_jupyter.core.allowed_cues import explain_restrictions
 from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, Settings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
 from svetlana_jupyter.widgets.components import error_html, heading, html_table, muted
@@ -124,7 +124,7 @@ class SettingsEditor(VBox):
         changed, self.used = settings != self.used, settings
         if settings is not None:
             self.form.show(settings)
-            note = said(settings)
+            note = explain_restrictions(settings)
             self.cue_note.value, self.cue_note.layout.display = muted(note), None if note else "none"
         elif problem:
             self.view.value = JSON

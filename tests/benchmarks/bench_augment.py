@@ -31,9 +31,9 @@ from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.build import build_network
-from svetlana_jupyter.learn.dataset import Part, TrainingData, collect_training_data
+from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, collect_training_data
 from svetlana_jupyter.learn.device import autocast_context, choose_device, mixed_precision, seeded_computation
-from svetlana_jupyter.learn.networks import LAYOUTS
+from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.training import Epoch, fit
 from tests.benchmarks.report import show
 
@@ -50,7 +50,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def discs(count: int, ndim: int) -> Part:
+def discs(count: int, ndim: int) -> AnnotatedImage:
     """Return a lattice of bright and dark discs or balls."""
     rng, cell = np.random.default_rng(0), CELL[ndim]
     sides = [int(np.ceil(count ** (1 / ndim)))] * ndim
@@ -73,7 +73,7 @@ def ready_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
     mixed, channels = mixed_precision(settings.precision, device), samples.inputs.shape[1]
     network = build_network(settings, ndim, channels, len(samples.classes)).train().to(device)
     shape = (settings.batch_size, channels, *sampling)
-    batches = [torch.randn(shape).to(device, memory_format=LAYOUTS[ndim]) for _ in range(READY)]
+    batches = [torch.randn(shape).to(device, memory_format=MEMORY_FORMATS[ndim]) for _ in range(READY)]
     truth = (torch.arange(settings.batch_size) % len(samples.classes)).to(device)
     for batch in itertools.cycle(batches):
         began, worked = time.perf_counter(), time.process_time()
@@ -103,7 +103,7 @@ def our_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
             return
 
 
-def measured(part: Part, name: str, threads: int, device: str = "cpu") -> dict[str, Any]:
+def measured(part: AnnotatedImage, name: str, threads: int, device: str = "cpu") -> dict[str, Any]:
     settings = TrainingSettings(**CASES[name])
     field, pixels = FIELD[part[0].ndim]
     settings = settings.changed(

@@ -34,7 +34,7 @@ import zarr
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, TrainingSettings
-from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
 from svetlana_jupyter.project.project import Project
@@ -121,7 +121,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
         }
 
 
-def accuracy(part: Part, labels: Sequence[int], settings: TrainingSettings) -> float:
+def accuracy(part: AnnotatedImage, labels: Sequence[int], settings: TrainingSettings) -> float:
     """Train a given preset and return its accuracy on all other objects."""
     found, objects, classes = part
     *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))

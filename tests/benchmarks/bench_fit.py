@@ -24,7 +24,7 @@ import torch
 from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
 from svetlana_jupyter.samples import Sample, draw_labels, gray_cells, stripes
@@ -51,7 +51,7 @@ TRIALS = (
 )
 
 
-def part_of(sample: Sample) -> Part:
+def part_of(sample: Sample) -> AnnotatedImage:
     found = open_checked_pair("set", sample.image, sample.mask)
     classes = pd.Series(np.asarray(sample.classes) + 1, index=np.arange(1, len(sample.classes) + 1))
     return found, index_objects(found.mask), classes

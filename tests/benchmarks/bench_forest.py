@@ -25,7 +25,7 @@ from svetlana_jupyter.core.features.catalog import CUES, GROUPS
 from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
-from svetlana_jupyter.learn.dataset import Part, TrainingData, collect_training_data
+from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, collect_training_data
 from svetlana_jupyter.learn.forest import fit_forest
 from svetlana_jupyter.samples import (
     Sample,
@@ -55,7 +55,7 @@ GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {
 }
 
 
-def part_of(name: str, sample: Sample) -> Part:
+def part_of(name: str, sample: Sample) -> AnnotatedImage:
     """Return a sample as an image with all its classes."""
     found = open_checked_pair(name, sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
     objects = index_objects(found.mask)
@@ -84,7 +84,7 @@ def row(name: str, known: TrainingData, count: int, taken: float, scores: list[f
     }
 
 
-def measured(parts: list[Part], settings: TrainingSettings) -> tuple[TrainingData, float]:
+def measured(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[TrainingData, float]:
     """Measure every object, and return the processor seconds that took."""
     began = time.process_time()
     known = collect_training_data(parts, settings)

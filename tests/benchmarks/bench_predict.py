@@ -38,7 +38,7 @@ from distributed import Client, LocalCluster
 
 from svetlana_jupyter.learn.classifier import NetworkClassifier, load_classifier
 from svetlana_jupyter.learn.inference import BATCH_SIZES
-from svetlana_jupyter.learn.networks import LAYOUTS, pack
+from svetlana_jupyter.learn.networks import MEMORY_FORMATS, to_onednn
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples.generated_2d import bright_foci_3d, osteoclast_well, stripes
 from svetlana_jupyter.samples.sample import StoredSample, tile_sample
@@ -137,9 +137,9 @@ def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH_SIZES[pair.ndim]
     inputs = np.concatenate([inputs for _, inputs in classifier.cut(pair, objects)])
     plain = [torch.from_numpy(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
-    packed = pack(classifier.module, torch.device("cpu"))
+    packed = to_onednn(classifier.module, torch.device("cpu"))
     forms = {
-        "bare": (classifier.module, [patches.to(memory_format=LAYOUTS[pair.ndim]) for patches in plain]),
+        "bare": (classifier.module, [patches.to(memory_format=MEMORY_FORMATS[pair.ndim]) for patches in plain]),
         "packed": (packed or classifier.module, plain),
     }
 

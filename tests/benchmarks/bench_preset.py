@@ -26,7 +26,7 @@ from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import PRESETS, TrainingSettings
 from svetlana_jupyter.learn.classifier import Classifier
-from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
 from tests.benchmarks.report import show
@@ -44,13 +44,13 @@ class RealSet:
     """
 
     name: str
-    parts: list[Part]
+    parts: list[AnnotatedImage]
     count: int | None
     balanced: bool
     labels: Callable[[str, pd.DataFrame], pd.Series]
     scored: Callable[[str, pd.DataFrame], pd.Series]
 
-    def draw(self, seed: int) -> tuple[list[Part], list[Part]]:
+    def draw(self, seed: int) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
         """Return the parts to train on and to score; never the same objects."""
         pools = [self.labels(found.name, objects).loc[classes.index] for found, objects, classes in self.parts]
         keys = [(number, label) for number, pool in enumerate(pools) for label in pool.index[pool]]
@@ -103,7 +103,7 @@ def real_sets(folder: Path) -> dict[str, Callable[[], RealSet]]:
     }
 
 
-def batch(folder: Path, suffix: str) -> list[Part]:
+def batch(folder: Path, suffix: str) -> list[AnnotatedImage]:
     """Open images, masks and classes that share their stems."""
     files = sorted((folder / "images").glob(f"*.{suffix}"))
     pairs = [
@@ -112,7 +112,7 @@ def batch(folder: Path, suffix: str) -> list[Part]:
     return with_classes(pairs, [folder / "classes" / f"{file.stem}.csv" for file in files])
 
 
-def single(folder: Path, image: str) -> list[Part]:
+def single(folder: Path, image: str) -> list[AnnotatedImage]:
     return with_classes([open_checked_pair(folder.name, folder / image, folder / "mask.tif")], [folder / "classes.csv"])
 
 
@@ -120,14 +120,14 @@ def axes_of(file: Path) -> dict[str, Any]:
     return {"axes": "zyx"} if file.name.startswith("volume") else {}
 
 
-def with_classes(pairs: list[ImagePair], tables: list[Path]) -> list[Part]:
+def with_classes(pairs: list[ImagePair], tables: list[Path]) -> list[AnnotatedImage]:
     known = [pd.read_csv(table).set_index("label")["class"] for table in tables]
     names = sorted({name for table in known for name in table})
     ids = {name: number for number, name in enumerate(names, start=1)}
     return [(found, index_objects(found.mask), table.map(ids)) for found, table in zip(pairs, known, strict=True)]
 
 
-def score(classifier: Classifier, parts: list[Part], balanced: bool) -> float:
+def score(classifier: Classifier, parts: list[AnnotatedImage], balanced: bool) -> float:
     truth, guesses = [], []
     for found, objects, classes in parts:
         for event in predict(found, objects.loc[classes.index], classifier):
@@ -137,7 +137,7 @@ def score(classifier: Classifier, parts: list[Part], balanced: bool) -> float:
     return float(right.groupby(np.concatenate(truth)).mean().mean() if balanced else right.mean())
 
 
-def trained(parts: list[Part], settings: TrainingSettings) -> tuple[Classifier, float, float]:
+def trained(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[Classifier, float, float]:
     """Return a classifier, the seconds from labels to it, and those of processor time, which tell of a busy machine."""
     began, worked = time.perf_counter(), time.process_time()
     *_, last = fit(collect_training_data(parts, settings))

@@ -30,7 +30,7 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import compare_images
-from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.novelty import ReferenceDistribution, fit_reference
 from svetlana_jupyter.learn.training import fit
 from svetlana_jupyter.samples.generated_2d import osteoclast_well
@@ -61,7 +61,7 @@ KINDS: dict[str, tuple[dict[str, Any], Change | None, bool]] = {
 }
 
 
-def well(seed: int, size: int, change: Change | None = None, **options: Any) -> Part:
+def well(seed: int, size: int, change: Change | None = None, **options: Any) -> AnnotatedImage:
     with tempfile.TemporaryDirectory() as folder:
         made = osteoclast_well(Path(folder), seed=seed, size=size, count=size * size // 7500, **options)
         image, mask = zarr.open_array(made.image)[:], zarr.open_array(made.mask)[:]
@@ -72,7 +72,7 @@ def well(seed: int, size: int, change: Change | None = None, **options: Any) -> 
     return found, objects, pd.Series(made.classes[objects.index.to_numpy() - 1], objects.index)
 
 
-def annotated(part: Part, count: int, seed: int) -> Part:
+def annotated(part: AnnotatedImage, count: int, seed: int) -> AnnotatedImage:
     """Return a third of activated cells and two of others, as a person would balance them."""
     found, objects, classes = part
     rng = np.random.default_rng(seed)
@@ -91,7 +91,7 @@ def share(
     return float((novelty > 1).mean()), len(novelty)
 
 
-def cost(reference: ReferenceDistribution, parts: list[Part], settings: TrainingSettings) -> dict[str, float]:
+def cost(reference: ReferenceDistribution, parts: list[AnnotatedImage], settings: TrainingSettings) -> dict[str, float]:
     """Return milliseconds of processor time an object, of the network and of asking."""
     *_, fitted = fit(collect_training_data(parts, SETTINGS))
     inputs = next(cut_patches(parts[0][0], parts[0][1], settings.patches))[1][:64]

@@ -125,7 +125,7 @@ def test_the_keys_of_a_form_never_reach_jupyterlab(lab, tmp_path):
     assert lab.page.evaluate(CELLS_NOW) == before
     fields.nth(5).fill(NAMES[0])
     lab.screenshot("form")
-    form.get_by_role("button", name="Make project").click()
+    form.get_by_role("button", name="Create project").click()
     expect(form.locator("canvas[tabindex]")).to_be_visible(timeout=60_000)
     form.get_by_role("tab", name="Train").click()
     form.get_by_role("button", name="Save as zip").focus()

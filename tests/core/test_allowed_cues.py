@@ -1,7 +1,4 @@
-"""A search tries what the settings leave open, and nothing that may not count.
-
-What may not count changes no pixel that a classifier sees, whatever the other settings say.
-"""
+"""Allowed cues: restricted patches reveal no other cue, and a search compares no preset that would."""
 
 from __future__ import annotations
 
@@ -13,7 +10,12 @@ import pytest
 from scipy.ndimage import binary_dilation, gaussian_filter
 from xarray import DataArray
 
-from svetlana_jupyter.core.allowed_cues import candidates, non_default_values, restrict_to_allowed_cues, said
+from svetlana_jupyter.core.allowed_cues import (
+    candidate_presets,
+    explain_restrictions,
+    non_default_values,
+    restrict_to_allowed_cues,
+)
 from svetlana_jupyter.core.features.catalog import CUES, columns
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.objects import index_objects
@@ -22,17 +24,19 @@ from svetlana_jupyter.core.patches import count_object_only_channels, cut_patche
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, PRESETS, PatchSettings, TrainingSettings
 
 
-def test_with_everything_allowed_every_candidate_is_tried_and_one_does_not_augment():
-    tried = candidates(TrainingSettings())
-    assert [*tried] == [name for name in CANDIDATE_PRESETS if name != "grain"] and len(tried) <= 8
+def test_with_all_cues_every_candidate_is_compared_and_one_does_not_augment():
+    tried = candidate_presets(TrainingSettings())
+    assert [*tried] == [name for name in CANDIDATE_PRESETS if name != "grain"]
+    assert len(tried) <= 8
     assert not tried["plain"].augmentation.varies
     assert tried["forest"].architecture == "forest"
 
 
 @pytest.mark.parametrize("allowed", [set(some) for n in range(4) for some in itertools.combinations(CUES, n)])
-def test_no_candidate_lets_in_what_may_not_count(allowed):
-    tried = candidates(TrainingSettings(may_use=allowed))
-    assert next(iter(tried)) == "default" and list(tried)[-1] == "forest"
+def test_no_candidate_lets_in_a_forbidden_cue(allowed):
+    tried = candidate_presets(TrainingSettings(may_use=allowed))
+    assert next(iter(tried)) == "default"
+    assert list(tried)[-1] == "forest"
     for settings in tried.values():
         assert restrict_to_allowed_cues(settings) == settings
         assert settings.may_use == allowed
@@ -40,39 +44,39 @@ def test_no_candidate_lets_in_what_may_not_count(allowed):
     assert len(set(dumps)) == len(dumps)
 
 
-def test_the_grain_is_looked_for_where_the_surroundings_may_not_count_but_brightness_may():
-    """Without the brightness it is no more than the texture: what is divided by the level tells of it."""
-    allowed = {some: "grain" in candidates(TrainingSettings(may_use=set(CUES) - {some})) for some in CUES}
+def test_residual_texture_is_a_candidate_only_without_surroundings_but_with_brightness():
+    """Without brightness it would equal the preset "texture", since its division by the level reveals brightness."""
+    allowed = {cue: "grain" in candidate_presets(TrainingSettings(may_use=set(CUES) - {cue})) for cue in CUES}
     assert allowed == {"surroundings": True, "brightness": False, "orientation": False, "size": False}
-    assert "grain" not in candidates(TrainingSettings(may_use=["orientation", "size"]))
+    assert "grain" not in candidate_presets(TrainingSettings(may_use=["orientation", "size"]))
 
 
-def test_what_was_set_stays_in_every_candidate():
+def test_given_values_stay_in_every_candidate():
     asked = TrainingSettings(epochs=7, seed=3, patches={"size": 40}, augmentation={"share": 0.5})
-    tried = candidates(asked)
+    tried = candidate_presets(asked)
     for settings in tried.values():
         assert (settings.epochs, settings.seed, settings.patches.size) == (7, 3, 40)
         assert settings.augmentation.share == 0.5
         assert settings.patches.sampling == "auto"
-    assert "wide" not in tried  # a size that is set leaves nothing to widen
-    assert not {"object", "wide"} & set(candidates(TrainingSettings(patches={"context": "hide"})))
+    assert "wide" not in tried  # a given size leaves nothing to widen
+    assert not {"object", "wide"} & set(candidate_presets(TrainingSettings(patches={"context": "hide"})))
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "forest"])
-def test_another_architecture_is_trained_as_it_was_asked_for(architecture):
-    (settings,) = candidates(TrainingSettings(architecture=architecture)).values()
+def test_another_architecture_has_one_candidate(architecture):
+    (settings,) = candidate_presets(TrainingSettings(architecture=architecture)).values()
     assert (settings.architecture, settings.preset) == (architecture, "default")
 
 
-def test_a_sampling_that_is_set_stays_and_one_architecture_alone_needs_none():
-    for settings in candidates(TrainingSettings(patches={"size": 40, "sampling": 40})).values():
+def test_a_given_sampling_stays_and_other_architectures_need_none():
+    for settings in candidate_presets(TrainingSettings(patches={"size": 40, "sampling": 40})).values():
         assert settings.patches.sampling == 40
-    (alone,) = candidates(TrainingSettings(architecture="resnet18", patches={"size": 40})).values()
+    (alone,) = candidate_presets(TrainingSettings(architecture="resnet18", patches={"size": 40})).values()
     assert alone.patches.sampling is None
-    assert all(settings.patches.sampling is None for settings in candidates(TrainingSettings()).values())
+    assert all(settings.patches.sampling is None for settings in candidate_presets(TrainingSettings()).values())
 
 
-def test_what_is_as_by_default_is_no_change():
+def test_only_values_that_differ_from_the_defaults_are_listed():
     assert non_default_values(TrainingSettings(preset="default")) == {}
     assert non_default_values(TrainingSettings(preset="object", width=8)) == {
         "patches": {"context": "hide"},
@@ -80,12 +84,12 @@ def test_what_is_as_by_default_is_no_change():
     }
 
 
-def without(*evidence: str, **values) -> TrainingSettings:
-    return restrict_to_allowed_cues(TrainingSettings(may_use=set(CUES) - set(evidence), **values))
+def without(*cues: str, **values) -> TrainingSettings:
+    return restrict_to_allowed_cues(TrainingSettings(may_use=set(CUES) - set(cues), **values))
 
 
 def scene(ndim: int = 2, enlarged: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """A textured object with a dent, a second one beside it, and noise."""
+    """Return image and mask of a textured, dented object with a neighbor, in noise."""
     rng = np.random.default_rng(0)
     shape = (33,) * ndim
     grid = np.stack(np.meshgrid(*[np.arange(33) - 16] * ndim, indexing="ij"))
@@ -120,9 +124,21 @@ def test_without_surroundings_the_patch_is_the_same_whatever_is_outside(ndim, vi
     seen = patch(image, mask, settings)
     np.testing.assert_array_equal(patch(other, np.where(mask == 1, 1, 0), settings), seen)
     assert np.ptp(seen[0]) > 0
-    # ... which is what the test would miss if it compared nothing: with its surroundings, the patch does change.
+    # Control: with its surroundings, the patch does change.
     changes = not np.array_equal(patch(other, mask, TrainingSettings(patches=given)), seen)
-    assert changes or normalize == "grain"  # which shows the object alone in any case
+    assert changes or normalize == "grain"  # which always shows the object alone
+
+
+@pytest.mark.parametrize("normalize", ["both_raw", "object"])
+def test_without_surroundings_an_object_3_pixels_wide_is_not_dilated(normalize):
+    """Its automatic margin is 0, so nothing but the dilation decides how much of the surroundings is seen."""
+    mask = np.zeros((33, 33), np.uint16)
+    mask[15:18, 8:25] = 1
+    image = np.random.default_rng(0).normal(50, 8, mask.shape) + 60 * mask
+    settings = without("surroundings", patches={"normalize": normalize})
+    seen = patch(image, mask, settings)
+    np.testing.assert_array_equal(patch(np.where(mask, image, image + 90), mask, settings), seen)
+    assert np.ptp(seen[0]) > 0
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -132,12 +148,12 @@ def test_without_brightness_neither_gain_nor_offset_of_object_or_surroundings_ch
     image, mask = scene(ndim)
     settings = without("brightness", *{"surroundings"}.difference(left), preset=preset)
     seen = patch(image, mask, settings)
-    augment_intensity = np.where(mask == 1, 3 * image - 40, 0.5 * image + 90)
-    np.testing.assert_allclose(patch(augment_intensity, mask, settings), seen, atol=1e-3)
+    brighter = np.where(mask == 1, 3 * image - 40, 0.5 * image + 90)
+    np.testing.assert_allclose(patch(brighter, mask, settings), seen, atol=1e-3)
     assert np.ptp(seen[0]) > 1
 
 
-def test_without_brightness_the_light_that_mixes_along_the_edge_is_left_out():
+def test_without_brightness_the_mixed_light_along_the_edge_is_left_out():
     image, mask = scene()
     settings = without("brightness")
     near = binary_dilation(mask == 1, iterations=1) & ~np.isin(mask, 1)
@@ -148,20 +164,20 @@ def test_without_brightness_the_light_that_mixes_along_the_edge_is_left_out():
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("left", [("surroundings",), ()])
-def test_without_size_a_larger_object_seen_through_the_same_optics_gives_the_same_patch(ndim, left):
+def test_without_size_a_larger_object_in_the_same_optics_gives_the_same_patch(ndim, left):
     settings = without("size", *{"surroundings"}.difference(left), patches={"sampling": 14, "normalize": "none"})
     small, large = (patch(*through_optics(radius, ndim), settings)[0] for radius in (7.3, 14.6))
     shown = (small != 0) & (large != 0)
     assert np.abs(small - large)[shown].max() < 5  # of 80 between the object and what is around it
     assert ((small != 0) == (large != 0)).mean() > 0.8
-    # ... which says something: by the image alone, the edges of a small object are softer.
+    # Control: in a plain patch, the edges of a small object are softer.
     plain = PatchSettings(size=22.0, sampling=14, context="hide", dilation=0, normalize="none", mask_channel=False)
     soft = patch(*through_optics(7.3, ndim), TrainingSettings(patches=plain))[0]
     assert np.ptp(soft[soft != 0]) > 25
 
 
 def through_optics(radius: float, ndim: int) -> tuple[np.ndarray, np.ndarray]:
-    """An even ellipsoid on a dark ground, blurred as much however large it is."""
+    """Return image and mask of a uniform ellipsoid on a dark background, with the same blur at any size."""
     side = int(4 * radius)
     places = np.stack(np.meshgrid(*[np.arange(side) - side / 2] * ndim, indexing="ij"))
     stretch = np.r_[1.0, [0.8] * (ndim - 1)].reshape(-1, *[1] * ndim)
@@ -170,12 +186,13 @@ def through_optics(radius: float, ndim: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
-def test_without_size_thin_objects_are_not_lost(width):
+def test_without_size_thin_objects_stay_visible(width):
     mask = np.zeros((90, 90), np.uint16)
     mask[40 : 40 + width, 10:70] = 1
     shown = patch(mask * 50.0, mask, without("size", "surroundings", patches={"normalize": "none"}))[0] != 0
     across, along = shown.sum(axis=0).max(), shown.any(axis=0).sum()
-    assert 1 <= across <= 2 and along >= len(shown) / 1.5 / 1.5
+    assert 1 <= across <= 2
+    assert along >= len(shown) / 1.5 / 1.5
 
 
 def test_without_size_objects_of_any_size_in_one_image_fill_their_patches_alike():
@@ -188,49 +205,52 @@ def test_without_size_objects_of_any_size_in_one_image_fill_their_patches_alike(
     frozen = resolve_patch_settings(PatchSettings(view="object", rim="auto"), objects, None, None)
     cut = dict(zip(*[np.concatenate(part) for part in zip(*cut_patches(found, objects, frozen), strict=True)]))
     shares = [cut[label][-1].mean() for label in (1, 2, 3)]
-    np.testing.assert_allclose(shares, np.pi / 4 / 1.5**2, rtol=0.2)  # a disc of few pixels fills less of its box
+    np.testing.assert_allclose(
+        shares, np.pi / 4 / 1.5**2, rtol=0.2
+    )  # a disk of few pixels fills less of its bounding box
 
 
-def test_without_orientation_training_turns_by_any_angle_and_mirrors():
+def test_without_orientation_training_rotates_by_any_angle_and_mirrors():
     varied = without("orientation", preset="oriented", augmentation={"share": 0.5}).augmentation
     assert (varied.flips, varied.rotation, varied.axes, varied.share) == (True, "free", "all", 1.0)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_what_may_count_wins_and_restricting_twice_changes_nothing(preset):
-    for evidence in [(), *((one,) for one in CUES), CUES]:
-        once = without(*evidence, preset=preset)
+def test_restricting_twice_changes_nothing(preset):
+    for cues in [(), *((cue,) for cue in CUES), CUES]:
+        once = without(*cues, preset=preset)
         assert restrict_to_allowed_cues(once) == once
     assert without(preset=preset) == TrainingSettings(preset=preset)
 
 
-def test_stricter_settings_of_ones_own_stay():
+def test_stricter_settings_stay():
     strict = without("brightness", patches={"context": "hide", "rim": 5}, augmentation={"brightness": 0.8})
     assert (strict.patches.context, strict.patches.rim, strict.patches.normalize) == ("hide", 5, "object")
     assert strict.augmentation.brightness == 0.8
 
 
-@pytest.mark.parametrize("evidence", CUES)
-def test_a_forest_measures_nothing_that_uses_what_may_not_count(evidence):
-    used = [column.measurement.uses for column in columns(2, 1, may_use=without(evidence).measurements.may_use)]
-    assert used and not any(evidence in uses for uses in used)
+@pytest.mark.parametrize("cue", CUES)
+def test_a_forest_uses_no_measurement_of_a_forbidden_cue(cue):
+    used = [column.measurement.uses for column in columns(2, 1, may_use=without(cue).measurements.may_use)]
+    assert used
+    assert not any(cue in uses for uses in used)
     narrower = without("size", measurements={"may_use": ["brightness", "size"]})
     assert narrower.measurements.may_use == {"brightness"}
 
 
-def test_without_size_no_mask_shows_its_corners():
+def test_without_size_the_mask_is_not_shown():
     assert not without("size").patches.mask_channel
-    assert all(without(one).patches.mask_channel for one in CUES if one != "size")
+    assert all(without(cue).patches.mask_channel for cue in CUES if cue != "size")
 
 
-def test_the_grain_needs_no_rim_against_the_surroundings_but_one_against_size():
+def test_residual_texture_needs_an_eroded_margin_only_without_size():
     assert without("surroundings", preset="texture").patches.rim == "auto"
     assert without("surroundings", preset="grain").patches.rim == 0
     assert without("surroundings", "size", preset="grain").patches.rim == "auto"
 
 
 @pytest.mark.parametrize("normalize", get_args(PatchSettings.model_fields["normalize"].annotation))
-def test_channels_are_hidden_where_nothing_beside_the_object_is_shown(normalize):
+def test_object_only_channels_are_counted(normalize):
     image, mask = scene()
     settings = TrainingSettings(
         patches={"normalize": normalize, "rim": 2 if normalize == "apart" else 0, "dilation": 0}
@@ -241,8 +261,8 @@ def test_channels_are_hidden_where_nothing_beside_the_object_is_shown(normalize)
     assert shown == [True] * (len(channels) - hidden) + [False] * hidden
 
 
-def test_what_is_overruled_is_said():
+def test_overridden_settings_are_explained():
     settings = TrainingSettings(may_use=["brightness", "orientation", "size"])
-    assert "surroundings may not count" in said(settings)
-    assert "patches.context is 'hide' instead of 'keep'" in said(settings)
-    assert said(restrict_to_allowed_cues(settings)) == said(TrainingSettings()) == ""
+    assert "surroundings may not count" in explain_restrictions(settings)
+    assert "patches.context is 'hide' instead of 'keep'" in explain_restrictions(settings)
+    assert explain_restrictions(restrict_to_allowed_cues(settings)) == explain_restrictions(TrainingSettings()) == ""

@@ -1,7 +1,4 @@
-"""Small and large objects are shown alike: of as many pixels, as sharp, and with outlines as round.
-
-Patches are the same however the image is stored, and agree with cutting them by hand.
-"""
+"""Patch extraction: agreement with cutting by hand, sampling, normalization, and normalized object size."""
 
 from __future__ import annotations
 
@@ -14,17 +11,23 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 from xarray import DataArray
 
-from svetlana_jupyter.core import normalization as normalize
+from svetlana_jupyter.core import normalization
 from svetlana_jupyter.core.io.chunks import group_by_block, read_padded
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
-from svetlana_jupyter.core.normalization import BLUR_SIGMAS, blur_masks, fit, image_statistics, unmixing_residual
+from svetlana_jupyter.core.normalization import (
+    BLUR_SIGMAS,
+    blur_masks,
+    compute_image_statistics,
+    fit_blurred_masks,
+    unmixing_residual,
+)
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.patch_geometry import patch_geometry, resolve_patch_settings
-from svetlana_jupyter.core.patches import alike, cut_patches, picked, take_patch
+from svetlana_jupyter.core.patches import cut_patches, normalize_object_size, resample_nearest, take_patch
 from svetlana_jupyter.core.settings import PatchSettings
 from svetlana_jupyter.errors import PatchError
 
-COUNT = 14  # patch pixels a side
+COUNT = 14  # patch pixels per side
 
 
 def geometry(radius: float, ndim: int, margin: float = 1.0):
@@ -33,16 +36,16 @@ def geometry(radius: float, ndim: int, margin: float = 1.0):
 
 
 def balls(radius: float, ndim: int, count: int = 1, margin: float = 1.0) -> np.ndarray:
-    """Balls (count, *window) whose middles lie anywhere in the middle pixel."""
+    """Return balls (count, *window) whose centers lie anywhere in the middle pixel."""
     rng, side = np.random.default_rng(0), geometry(radius, ndim, margin).window[0]
-    middles = rng.uniform(-0.5, 0.5, (count, ndim)) + (side - 1) / 2
+    centers = rng.uniform(-0.5, 0.5, (count, ndim)) + (side - 1) / 2
     places = np.stack(np.meshgrid(*[np.arange(side)] * ndim, indexing="ij"))
-    distances = [((places - middle.reshape(-1, *[1] * ndim)) ** 2).sum(0) for middle in middles]
+    distances = [((places - middle.reshape(-1, *[1] * ndim)) ** 2).sum(0) for middle in centers]
     return np.array(distances) <= radius**2
 
 
 def light(own: np.ndarray, inside: float = 100.0, outside: float = 20.0, blur: float = 0.8) -> np.ndarray:
-    """What a microscope shows of even objects on even ground."""
+    """Return a blurred image of uniform objects on a uniform background."""
     shown = [gaussian_filter(np.where(one, inside, outside), blur, mode="nearest") for one in own]
     return np.array(shown, np.float32)[:, None]
 
@@ -50,17 +53,18 @@ def light(own: np.ndarray, inside: float = 100.0, outside: float = 20.0, blur: f
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("radius", [5.0, 8.0, 20.0])
 @pytest.mark.parametrize("blur", [0.5, 0.8, 1.3])
-def test_an_even_object_is_even_up_to_its_edge_whatever_its_size_and_the_optics(ndim, radius, blur):
+def test_a_uniform_object_is_uniform_up_to_its_edge_at_any_size_and_blur(ndim, radius, blur):
     own = balls(radius, ndim, 3)
-    pixels, fills = alike(light(own, blur=blur), own, geometry(radius, ndim))
+    pixels, fills = normalize_object_size(light(own, blur=blur), own, geometry(radius, ndim))
     shown = pixels[:, 0][fills]
-    assert np.ptp(shown) < 2.5 and 88 < shown.mean() < 101
-    assert np.ptp(light(own, blur=blur)[:, 0][own]) > 15, "there is something to take away"
+    assert np.ptp(shown) < 2.5
+    assert 88 < shown.mean() < 101
+    assert np.ptp(light(own, blur=blur)[:, 0][own]) > 15, "there is mixed light to remove"
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_small_and_large_objects_fill_as_many_pixels(ndim):
-    shares = [alike(light(own), own, geometry(radius, ndim))[1].mean() for radius, own in pairs(ndim)]
+def test_small_and_large_objects_fill_equally_many_pixels(ndim):
+    shares = [normalize_object_size(light(own), own, geometry(radius, ndim))[1].mean() for radius, own in pairs(ndim)]
     assert shares[0] == pytest.approx(shares[1], rel=0.06)
 
 
@@ -72,70 +76,78 @@ def test_corners_are_rounded_but_sides_stay():
     how = geometry(5.0, 3)
     own = np.zeros((1, *how.window), bool)
     own[0, *(slice(side // 2 - 5, side // 2 + 6) for side in how.window)] = True
-    fills, as_it_is = alike(light(own), own, how)[1][0], picked(own, how.step, how.shape)[0]
-    first, middle = np.argwhere(as_it_is)[0], COUNT // 2
-    assert as_it_is[*first] and not fills[*first]
-    np.testing.assert_array_equal(fills[middle, middle], as_it_is[middle, middle])
+    fills, unsmoothed = (
+        normalize_object_size(light(own), own, how)[1][0],
+        resample_nearest(own, how.sampling_step, how.shape)[0],
+    )
+    first, middle = np.argwhere(unsmoothed)[0], COUNT // 2
+    assert unsmoothed[*first]
+    assert not fills[*first]
+    np.testing.assert_array_equal(fills[middle, middle], unsmoothed[middle, middle])
 
 
-def test_what_is_beside_the_object_is_picked_as_it_is():
+def test_pixels_outside_the_object_are_picked_unchanged():
     own, how = balls(8.0, 2, 2), geometry(8.0, 2)
     pixels = np.random.default_rng(1).normal(100, 10, (2, 3, *own.shape[1:])).astype(np.float32)
-    found, fills = alike(pixels, own, how)
-    beside = np.repeat((~fills & ~picked(own, how.step, how.shape))[:, None], 3, axis=1)
-    np.testing.assert_array_equal(found[beside], picked(pixels, how.step, how.shape)[beside])
+    found, fills = normalize_object_size(pixels, own, how)
+    outside = np.repeat((~fills & ~resample_nearest(own, how.sampling_step, how.shape))[:, None], 3, axis=1)
+    np.testing.assert_array_equal(found[outside], resample_nearest(pixels, how.sampling_step, how.shape)[outside])
 
 
 @pytest.mark.parametrize("radius", [7.0, 40.0])
-def test_a_margin_changes_nothing(radius):
+def test_a_margin_changes_nothing_in_the_field_of_view(radius):
     narrow, wide = (balls(radius, 2, 2, margin) for margin in (1.0, 1.4))
     more = (wide.shape[1] - narrow.shape[1]) // 2
     noise = np.random.default_rng(2).normal(0, 5, (2, 1, *wide.shape[1:])).astype(np.float32)
     pixels = light(wide) + noise
     inner = (..., *[slice(more, more + narrow.shape[1])] * 2)
-    found, fills = alike(pixels[inner], wide[inner], geometry(radius, 2))
-    wider, more_fills = alike(pixels, wide, geometry(radius, 2, 1.4))
+    found, fills = normalize_object_size(pixels[inner], wide[inner], geometry(radius, 2))
+    wider, more_fills = normalize_object_size(pixels, wide, geometry(radius, 2, 1.4))
     seen = (..., *[slice((wider.shape[-1] - COUNT) // 2, (wider.shape[-1] + COUNT) // 2)] * 2)
     np.testing.assert_array_equal(more_fills[seen], fills)
     np.testing.assert_allclose(wider[seen], found, atol=1e-3)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_noise_and_texture_stay(ndim):
+def test_noise_and_texture_remain(ndim):
     own = balls(9.0, ndim)
     noise = np.random.default_rng(3).normal(0, 5, own.shape)[:, None].astype(np.float32)
     how = geometry(9.0, ndim)
-    found, fills = alike(light(own) + noise, own, how)
-    there = fills & picked(own, how.step, how.shape)
-    assert np.corrcoef(found[:, 0][there], picked(noise, how.step, how.shape)[:, 0][there])[0, 1] > 0.95
+    found, fills = normalize_object_size(light(own) + noise, own, how)
+    inside = fills & resample_nearest(own, how.sampling_step, how.shape)
+    assert (
+        np.corrcoef(found[:, 0][inside], resample_nearest(noise, how.sampling_step, how.shape)[:, 0][inside])[0, 1]
+        > 0.95
+    )
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_the_fit_is_that_of_least_squares(ndim):
+def test_blurred_masks_are_fitted_by_least_squares(ndim):
     own, view = balls(6.0, ndim, 2), tuple(slice(0, side) for side in geometry(6.0, ndim).window)
     pixels = np.random.default_rng(4).normal(500, 40, (2, 2, *own.shape[1:])).astype(np.float32)
     soft = blur_masks(own, view)
-    coefficients, level = fit(pixels, own, soft)
+    coefficients, level = fit_blurred_masks(pixels, own, soft)
     left = unmixing_residual(pixels, own, soft, coefficients)
     for label, mask in enumerate(own):
         blurred = [gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLUR_SIGMAS]
-        explains = np.stack([np.ones(mask.sum()), *blurred], axis=1)
+        design = np.stack([np.ones(mask.sum()), *blurred], axis=1)
         for channel, values in enumerate(pixels[label].astype(float)):
-            expected = values[mask] - explains @ np.linalg.lstsq(explains, values[mask], rcond=None)[0]
+            expected = values[mask] - design @ np.linalg.lstsq(design, values[mask], rcond=None)[0]
             np.testing.assert_allclose(left[label, channel][mask], expected, atol=1e-2)
             assert level[label, channel] == pytest.approx(np.average(values[mask], weights=blurred[-1] ** 4), rel=1e-5)
         assert (left[label][:, ~mask] == 0).all()
 
 
-def test_an_object_that_is_out_of_the_window_gives_what_was_picked():
+def test_an_object_outside_the_window_leaves_the_pixels_unchanged():
     how = geometry(6.0, 2)
     own, pixels = np.zeros((1, *how.window), bool), np.ones((1, 1, *how.window), np.float32)
-    found, fills = alike(pixels, own, how)
-    assert not fills.any() and (found == 1).all()
+    found, fills = normalize_object_size(pixels, own, how)
+    assert not fills.any()
+    assert (found == 1).all()
 
 
 def scene(seed: int, shape: tuple[int, ...], channels: int = 1, chunks: int | None = None) -> ImagePair:
-    """Boxes with random labels on noise."""
+    """Return rectangles with random labels on noise."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 4000, (channels, *shape)).astype(np.uint16)
     mask = np.zeros(shape, np.uint16)
@@ -176,7 +188,7 @@ def by_hand(pair: ImagePair, center: np.ndarray, label: int, side: int, padding:
     chunks=st.integers(3, 40),
     padding=st.sampled_from(["reflect", "zeros"]),
 )
-def test_patches_of_any_chunking_are_those_cut_by_hand(seed, shape, side, chunks, padding):
+def test_patches_of_any_chunking_equal_those_cut_by_hand(seed, shape, side, chunks, padding):
     found = scene(seed, shape, channels=2, chunks=chunks)
     objects = index_objects(found.mask)
     how = resolve_patch_settings(PatchSettings(size=side, normalize="none", padding=padding), objects, None, None)
@@ -199,7 +211,9 @@ def test_patches_of_any_chunking_are_those_cut_by_hand(seed, shape, side, chunks
     sampling=st.sampled_from([None, 7, 16, 30]),
     margin=st.sampled_from([1.0, 1.2, 1.5]),
 )
-def test_a_margin_and_the_way_of_cutting_change_nothing(seed, chunks, normalize, context, scope, sampling, margin):
+def test_neither_a_margin_nor_cutting_many_at_once_changes_a_patch(
+    seed, chunks, normalize, context, scope, sampling, margin
+):
     found = scene(seed, (50, 60), chunks=chunks)
     objects = index_objects(found.mask)
     asked = PatchSettings(size=16, sampling=sampling, normalize=normalize, context=context, scope=scope)
@@ -213,11 +227,11 @@ def test_a_margin_and_the_way_of_cutting_change_nothing(seed, chunks, normalize,
         assert alone.dtype == np.float32
 
 
-def one_disc(value: float = 50.0, background: float = 10.0) -> ImagePair:
+def one_disk(value: float = 50.0, background: float = 10.0) -> ImagePair:
     rows, columns = np.mgrid[:41, :41]
     mask = ((rows - 20) ** 2 + (columns - 20) ** 2 <= 64).astype(np.uint8)
     image = np.where(mask, value, background).astype(np.float32)
-    return ImagePair("disc", DataArray(image[None], dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
+    return ImagePair("disk", DataArray(image[None], dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
 
 
 def patch_of(found: ImagePair, **values) -> np.ndarray:
@@ -230,13 +244,13 @@ def patch_of(found: ImagePair, **values) -> np.ndarray:
     ("normalize", "inside", "outside"),
     [("none", 50.0, 10.0), ("minmax", 1.0, 0.0), ("max", 1.0, 0.2), ("percentile", 1.0, 0.0)],
 )
-def test_each_normalization_of_a_bright_disc(normalize, inside, outside):
-    patch = patch_of(one_disc(), normalize=normalize)
+def test_each_normalization_of_a_bright_disk(normalize, inside, outside):
+    patch = patch_of(one_disk(), normalize=normalize)
     assert patch[0, 15, 15] == pytest.approx(inside)
     assert patch[0, 0, 0] == pytest.approx(outside)
 
 
-def test_object_normalization_gives_the_own_pixels_mean_zero_and_deviation_one():
+def test_object_normalization_standardizes_the_objects_own_pixels():
     found = scene(3, (60, 60))
     objects = index_objects(found.mask)
     how = resolve_patch_settings(PatchSettings(size=25, normalize="object"), objects, None, None)
@@ -246,7 +260,7 @@ def test_object_normalization_gives_the_own_pixels_mean_zero_and_deviation_one()
         assert own.std() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_both_is_the_patch_by_percentiles_then_the_object_alone_by_its_own_pixels():
+def test_both_shows_the_patch_by_percentiles_and_the_object_by_its_own_pixels():
     found = scene(3, (60, 60), channels=2)
     objects = index_objects(found.mask)
     parts = {
@@ -267,20 +281,20 @@ def test_both_is_the_patch_by_percentiles_then_the_object_alone_by_its_own_pixel
 @pytest.mark.parametrize("normalize", ["minmax", "max", "percentile", "object", "both"])
 @pytest.mark.parametrize("value", [0.0, 123.0, 65535.0])
 def test_a_flat_patch_gives_zeros_or_ones_but_never_nan(normalize, scope, value):
-    patch = patch_of(one_disc(value, value), normalize=normalize, scope=scope)
+    patch = patch_of(one_disk(value, value), normalize=normalize, scope=scope)
     expected = 1.0 if normalize == "max" and value else 0.0
     np.testing.assert_array_equal(patch[:-1], expected)
 
 
-def test_pixels_that_are_not_numbers_become_zeros():
-    found = one_disc()
+def test_pixels_that_are_not_finite_become_zero():
+    found = one_disk()
     found.image[0, 20, 20] = np.nan
     assert np.isfinite(patch_of(found, normalize="object")).all()
 
 
 @pytest.mark.parametrize("dilation", [0, 1, 3, 40])
-def test_hidden_context_is_zero_outside_the_widened_mask(dilation):
-    found = one_disc(50.0, 10.0)
+def test_hidden_context_is_zero_outside_the_dilated_mask(dilation):
+    found = one_disk(50.0, 10.0)
     patch = patch_of(found, context="hide", dilation=dilation, normalize="none")
     own = patch[-1] > 0
     near = distance_transform_edt(~own) <= dilation
@@ -290,7 +304,7 @@ def test_hidden_context_is_zero_outside_the_widened_mask(dilation):
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 4])
-def test_widening_a_mask_in_3d_is_a_ball_about_each_of_its_voxels(dilation):
+def test_a_3d_mask_is_dilated_by_a_ball(dilation):
     found = scene(5, (16, 18, 20))
     objects = index_objects(found.mask)
     asked = PatchSettings(size=15, context="hide", dilation=dilation, normalize="none")
@@ -311,7 +325,7 @@ def test_the_mask_channel_shows_only_the_object_itself():
     assert cut_all(found, objects, without)[1].shape == (1, 24, 24)
 
 
-def test_reducing_averages_and_enlarging_keeps_a_flat_image_and_a_slope():
+def test_resampling_keeps_a_slope():
     slope = np.tile(np.arange(100.0), (100, 1)).astype(np.float32)
     mask = np.zeros((100, 100), np.uint8)
     mask[45:56, 45:56] = 1
@@ -326,7 +340,7 @@ def test_reducing_averages_and_enlarging_keeps_a_flat_image_and_a_slope():
         assert np.sqrt(patch[-1].sum()) == pytest.approx(11 / step, abs=1.0)
 
 
-def test_micrometres_make_anisotropic_voxels_isotropic():
+def test_micrometers_make_anisotropic_voxels_isotropic():
     zz, yy, xx = np.mgrid[:20, :60, :60]
     ball = ((zz - 10) * 4) ** 2 + (yy - 30) ** 2 + (xx - 30) ** 2 <= 20**2
     found = open_checked_pair(
@@ -340,9 +354,9 @@ def test_micrometres_make_anisotropic_voxels_isotropic():
     assert max(spans) - min(spans) <= 2
 
 
-def test_micrometres_without_spacing_are_refused():
-    found = one_disc()
-    with pytest.raises(PatchError, match="spacing"):
+def test_micrometers_without_pixel_size_are_refused():
+    found = one_disk()
+    with pytest.raises(PatchError, match="known pixel size"):
         resolve_patch_settings(PatchSettings(unit="um"), index_objects(found.mask), None, None)
 
 
@@ -360,7 +374,7 @@ def test_an_automatic_size_does_not_crop_a_rare_large_class():
     assert resolve_patch_settings(how, objects, classes[:99], None).size == (10.0, 10.0)
 
 
-def test_an_automatic_size_is_sampled_with_few_pixels_and_a_given_one_with_its_own():
+def test_an_automatic_size_is_sampled_coarsely_and_a_given_size_with_its_own_pixels():
     objects = boxes((200, 100))
     assert resolve_patch_settings(PatchSettings(), objects, None, None).sampling == (48, 48)
     assert resolve_patch_settings(PatchSettings(size=200), objects, None, None).sampling == (200, 200)
@@ -380,19 +394,19 @@ def test_an_automatic_size_is_sampled_with_few_pixels_and_a_given_one_with_its_o
         ({"size": 200, "view": "object"}, (200, 200), (22, 22)),
     ],
 )
-def test_the_sampling_of_a_given_size_may_be_left_to_what_there_is_time_for(values, size, sampling):
+def test_automatic_sampling_limits_a_given_size(values, size, sampling):
     found = resolve_patch_settings(PatchSettings(sampling="auto", **values), boxes((20, 10)), None, None)
-    assert found.size == size and found.sampling == sampling
+    assert (found.size, found.sampling) == (size, sampling)
 
 
-def test_in_volumes_there_is_time_for_less():
+def test_automatic_sampling_is_coarser_in_volumes():
     objects = pd.DataFrame([{"z0": 0, "y0": 0, "x0": 0, "z1": 5, "y1": 10, "x1": 8}], index=[1])
     objects[["z", "y", "x"]] = 0.0
     how = PatchSettings(size=45, sampling="auto")
     assert resolve_patch_settings(how, objects, None, None).sampling == (24,) * 3
     assert resolve_patch_settings(how.changed(context="hide"), objects, None, None).size == (15.0,) * 3
     flat = resolve_patch_settings(how.changed(unit="um"), objects, None, (2.0, 1.0, 1.0))
-    assert flat.size == (45.0,) * 3 and flat.sampling == (24,) * 3
+    assert (flat.size, flat.sampling) == ((45.0,) * 3, (24,) * 3)
     assert resolve_patch_settings(PatchSettings(size=45), objects, None, None).sampling == (45,) * 3
 
 
@@ -408,28 +422,28 @@ def test_in_volumes_there_is_time_for_less():
 )
 def test_an_automatic_sampling_is_as_fine_as_a_network_needs(values, sampling):
     settings = PatchSettings(**values)
-    found, usual = (resolve_patch_settings(settings, boxes((60, 30)), None, None, least) for least in (63, 1))
+    found, default = (resolve_patch_settings(settings, boxes((60, 30)), None, None, side) for side in (63, 1))
     assert found.sampling == sampling
-    assert found.size == usual.size
+    assert found.size == default.size
 
 
-def test_freezing_twice_changes_nothing():
+def test_resolving_twice_changes_nothing():
     once = resolve_patch_settings(PatchSettings(), boxes((20, 10)), None, None)
     assert once.is_frozen
     assert resolve_patch_settings(once, boxes((200, 100)), None, None) == once
 
 
-def test_cutting_asks_for_concrete_sizes_the_right_dimensions_and_a_centre_inside():
-    found = one_disc()
-    with pytest.raises(PatchError, match="freeze_patches"):
+def test_cutting_needs_concrete_settings_matching_dimensions_and_a_center_inside():
+    found = one_disk()
+    with pytest.raises(PatchError, match="Call resolve_patch_settings"):
         next(cut_patches(found, index_objects(found.mask), PatchSettings()))
-    with pytest.raises(PatchError, match="3D objects, but 'disc' is 2D"):
+    with pytest.raises(PatchError, match="3D objects, but 'disk' is 2D"):
         next(cut_patches(found, index_objects(found.mask), PatchSettings(size=(9.0,) * 3, sampling=(9,) * 3)))
-    with pytest.raises(PatchError, match="inside the image"):
+    with pytest.raises(PatchError, match=r"center \(50, 0\) lies outside the image of shape \(41, 41\)"):
         take_patch(found.image, found.mask, (50, 0), PatchSettings(size=(9.0, 9.0), sampling=(9, 9)))
 
 
-def test_origin_is_where_the_first_pixel_of_a_patch_lies():
+def test_the_origin_is_the_position_of_the_first_pixel():
     found = scene(1, (60, 60))
     how = PatchSettings(size=(15.0, 15.0), sampling=(15, 15), normalize="none")
     patch = take_patch(found.image, found.mask, (30.2, 29.7), how)
@@ -437,7 +451,7 @@ def test_origin_is_where_the_first_pixel_of_a_patch_lies():
     assert patch[0, 0, 0] == found.image[0, int(y), int(x)]
 
 
-def test_every_chunk_under_an_object_is_read_once_a_block():
+def test_every_chunk_under_an_object_is_read_once_per_block():
     reads = []
     image = np.zeros((1, 2048, 2048), np.uint8)
 
@@ -458,12 +472,12 @@ def test_every_chunk_under_an_object_is_read_once_a_block():
     assert sorted(reads) == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)]
 
 
-def test_statistics_of_a_large_image_are_those_of_a_bounded_sample(monkeypatch):
+def test_statistics_of_a_large_image_come_from_a_bounded_sample(monkeypatch):
     rng = np.random.default_rng(0)
     image = DataArray(rng.normal(100, 10, (1, 400, 500)).astype(np.float32), dims=["c", "y", "x"])
-    whole = image_statistics(image)
-    monkeypatch.setattr(normalize, "SAMPLED_PIXELS", 20_000)
-    sampled = image_statistics(image)
+    whole = compute_image_statistics(image)
+    monkeypatch.setattr(normalization, "SAMPLED_PIXELS", 20_000)
+    sampled = compute_image_statistics(image)
     assert sampled.low[0] == pytest.approx(whole.low[0], abs=2.0)
     assert sampled.high[0] == pytest.approx(whole.high[0], abs=3.0)
     assert sampled != whole

@@ -9,10 +9,10 @@ import pytest
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 
-Part = tuple[ImagePair, pd.DataFrame, pd.Series]
+AnnotatedImage = tuple[ImagePair, pd.DataFrame, pd.Series]
 
 
-def two_classes(ndim: int, seed: int = 0, channels: int = 1, name: str = "cells") -> Part:
+def two_classes(ndim: int, seed: int = 0, channels: int = 1, name: str = "cells") -> AnnotatedImage:
     """Balls on a lattice; those of class 7 are brighter than those of class 4."""
     rng = np.random.default_rng(seed)
     cell, radius = (16, 5) if ndim == 2 else (12, 3)
@@ -31,15 +31,15 @@ def two_classes(ndim: int, seed: int = 0, channels: int = 1, name: str = "cells"
 
 
 @pytest.fixture
-def discs() -> Part:
+def discs() -> AnnotatedImage:
     return two_classes(2)
 
 
 @pytest.fixture
-def balls() -> Part:
+def balls() -> AnnotatedImage:
     return two_classes(3)
 
 
 @pytest.fixture(params=[2, 3], ids=["2D", "3D"])
-def part(request) -> Part:
+def part(request) -> AnnotatedImage:
     return two_classes(request.param)

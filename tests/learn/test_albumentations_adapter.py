@@ -13,7 +13,7 @@ from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 from svetlana_jupyter.learn.albumentations_adapter import build_pipeline
 from svetlana_jupyter.learn.augmentation import Augmenter
-from svetlana_jupyter.learn.dataset import collect_training_data, gather
+from svetlana_jupyter.learn.dataset import collect_training_data, collect_with_progress
 from svetlana_jupyter.learn.training import fit
 
 A = albumentations
@@ -207,7 +207,7 @@ def test_what_brings_the_shape_back_is_welcome():
 def test_unknown_transforms_and_arguments_are_refused_before_anything_is_cut(discs, transform, words):
     settings = QUICK.changed(augmentation={"pipeline": {"transform": transform}})
     with pytest.raises(SettingsError, match=words) as caught:
-        next(gather([discs], settings))
+        next(collect_with_progress([discs], settings))
     assert "\n" not in str(caught.value)
 
 

@@ -15,18 +15,18 @@ from svetlana_jupyter.learn.augmentation import Augmenter, augment_intensity, ce
 from svetlana_jupyter.learn.spatial import (
     PatchLayout,
     augmentation_margin,
-    matrices,
     random_rotations,
     symmetries,
-    warped,
+    view_matrices,
+    warp_patches,
 )
 
 NOTHING = AugmentSettings.none().model_dump()
 
 
-def augmented(patches: torch.Tensor, shape: tuple[int, ...], seed: int = 0, masked: bool = True, cut=None, **values):
+def augmented(patches: torch.Tensor, shape: tuple[int, ...], seed: int = 0, has_mask: bool = True, cut=None, **values):
     """Vary patches of which nothing is hidden, or cut as the patch settings ``cut`` say."""
-    found = {"size": tuple(map(float, shape)), "sampling": shape, "normalize": "percentile", "mask_channel": masked}
+    found = {"size": tuple(map(float, shape)), "sampling": shape, "normalize": "percentile", "mask_channel": has_mask}
     settings = TrainingSettings(patches={**found, **(cut or {})}, augmentation={**NOTHING, **values})
     augment = Augmenter(settings, torch.zeros(patches.shape[1]), torch.ones(patches.shape[1]))
     return augment(patches, torch.Generator().manual_seed(seed))
@@ -54,7 +54,7 @@ def test_flips_and_quarter_turns_only_permute_pixels_and_move_mask_with_image(sh
 
 def test_every_allowed_view_is_drawn_about_equally_often():
     patches = numbered(1, 1, 5, 5, 5).expand(4800, 1, 5, 5, 5)
-    out = augmented(patches, (5, 5, 5), masked=False, flips=True, rotation="right_angles", axes="all")
+    out = augmented(patches, (5, 5, 5), has_mask=False, flips=True, rotation="right_angles", axes="all")
     _, counts = out.flatten(1).unique(dim=0, return_counts=True)
     assert len(counts) == 48
     assert counts.min() > 60
@@ -65,9 +65,9 @@ def test_half_turns_keep_stripes_of_any_orientation():
     rows, columns = np.mgrid[:9, :9]
     for along in (rows, rows + columns):
         stripes = torch.from_numpy(np.cos(along - along[4, 4])).float().expand(16, 1, 9, 9)
-        torch.testing.assert_close(augmented(stripes, (9, 9), masked=False, rotation="half_turns"), stripes)
+        torch.testing.assert_close(augmented(stripes, (9, 9), has_mask=False, rotation="half_turns"), stripes)
     patches = numbered(16, 1, 9, 9)
-    turned = augmented(patches, (9, 9), masked=False, rotation="half_turns")
+    turned = augmented(patches, (9, 9), has_mask=False, rotation="half_turns")
     same = (turned == patches).flatten(1).all(dim=1)
     assert 0 < same.sum() < 16
     assert torch.equal(turned[~same], patches[~same].flip(2, 3))
@@ -76,8 +76,8 @@ def test_half_turns_keep_stripes_of_any_orientation():
 def test_turning_about_z_keeps_every_plane_and_about_all_axes_does_not():
     planes = torch.arange(6.0).view(1, 1, 6, 1, 1).expand(32, 1, 6, 6, 6)
     for rotation in ("right_angles", "free"):
-        torch.testing.assert_close(augmented(planes, (6, 6, 6), masked=False, rotation=rotation), planes)
-        turned = augmented(planes, (6, 6, 6), masked=False, rotation=rotation, axes="all")
+        torch.testing.assert_close(augmented(planes, (6, 6, 6), has_mask=False, rotation=rotation), planes)
+        turned = augmented(planes, (6, 6, 6), has_mask=False, rotation=rotation, axes="all")
         assert (turned - planes).abs().max() > 1
 
 
@@ -95,7 +95,7 @@ def test_a_free_rotation_is_the_one_scipy_makes():
     rng = np.random.default_rng(0)
     smooth = torch.from_numpy(rng.normal(size=(1, 1, 8, 8))).float()
     patch = torch.nn.functional.interpolate(smooth, size=(41, 41), mode="bicubic")
-    out = augmented(patch, (21, 21), masked=False, rotation="free")
+    out = augmented(patch, (21, 21), has_mask=False, rotation="free")
     errors = []
     for angle in range(360):
         turned = rotate(patch[0, 0].numpy(), angle, reshape=False, order=1)[10:31, 10:31]
@@ -131,10 +131,10 @@ def test_rotations_are_rotations_and_drawn_evenly():
 
 def test_the_geometry_between_pixels_agrees_with_that_of_whole_pixels():
     patches = torch.rand(48, 3, 6, 6, 6)
-    every = symmetries(AugmentSettings(axes="all"), PatchSettings(size=(6.0,) * 3, sampling=(6,) * 3))
-    layout = PatchLayout(image=2, copies=1, hidden=0, masked=True)
-    found = warped(patches, matrices(every), torch.zeros(48, 3), (6, 6, 6), layout)
-    for number, (order, signs) in enumerate(every):
+    all_views = symmetries(AugmentSettings(axes="all"), PatchSettings(size=(6.0,) * 3, sampling=(6,) * 3))
+    layout = PatchLayout(image=2, copies=1, hidden=0, has_mask=True)
+    found = warp_patches(patches, view_matrices(all_views), torch.zeros(48, 3), (6, 6, 6), layout)
+    for number, (order, signs) in enumerate(all_views):
         turned = patches[number].permute(0, *(axis + 1 for axis in order))
         turned = turned.flip([axis + 1 for axis, sign in enumerate(signs) if sign < 0])
         torch.testing.assert_close(found[number], turned, atol=1e-5, rtol=0)
@@ -143,14 +143,14 @@ def test_the_geometry_between_pixels_agrees_with_that_of_whole_pixels():
 def test_volumes_turned_plane_by_plane_are_those_turned_as_a_whole():
     smooth = torch.nn.functional.interpolate(torch.rand(6, 3, 4, 4, 4), size=(10, 14, 14), mode="trilinear")
     smooth[:, 2] = (smooth[:, 2] > 0.5).float()
-    layout = PatchLayout(image=2, copies=2, hidden=1, masked=True)
+    layout = PatchLayout(image=2, copies=2, hidden=1, has_mask=True)
     cut = PatchSettings(size=(6.0, 8.0, 8.0), sampling=(6, 8, 8))
     turned = random_rotations(6, cut, False, torch.Generator().manual_seed(0))
     turned[::2, 0] *= -1
     shifts = torch.tensor([[1.0, 0.5, -2.0]]).repeat(6, 1)
     tilted = turned.clone()
     tilted[:, 0, 1] = 1e-6  # not quite in the plane: the way of all other turns
-    planes, whole = (warped(smooth, each, shifts, (6, 8, 8), layout) for each in (turned, tilted))
+    planes, whole = (warp_patches(smooth, each, shifts, (6, 8, 8), layout) for each in (turned, tilted))
     torch.testing.assert_close(planes[:, :2], whole[:, :2], atol=1e-4, rtol=0)
     assert (planes[:, 2] != whole[:, 2]).float().mean() < 0.01
 
@@ -187,7 +187,7 @@ def test_shifts_reach_their_share_of_the_field_of_view_and_move_image_and_mask_a
 
 def test_a_shift_never_leaves_what_was_cut():
     patches = numbered(32, 1, 10, 10)
-    out = augmented(patches, (8, 8), masked=False, shift=0.5)
+    out = augmented(patches, (8, 8), has_mask=False, shift=0.5)
     for patch, seen in zip(patches, out, strict=True):
         assert seen.min() >= patch.min()
         assert seen.max() <= patch.max()
@@ -242,8 +242,8 @@ def test_the_margin_is_what_rotation_scale_and_shift_need():
     assert augmentation_margin(AugmentSettings(rotation="free", axes="all"), long)[0] == pytest.approx(17**0.5)
 
 
-ONCE = PatchLayout(image=3, copies=1, hidden=0, masked=True)
-TWICE = PatchLayout(image=6, copies=2, hidden=3, masked=True)
+ONCE = PatchLayout(image=3, copies=1, hidden=0, has_mask=True)
+TWICE = PatchLayout(image=6, copies=2, hidden=3, has_mask=True)
 EACH = [{"brightness": 0.3}, {"gamma": 0.5}, {"color": 0.3}, {"noise": 0.2}, {"blur": 1.5}]
 
 
@@ -290,7 +290,7 @@ def test_a_dark_pixel_of_the_object_is_not_taken_for_hidden(values):
 @pytest.mark.parametrize("values", EACH, ids=str)
 @pytest.mark.parametrize("hidden", [0, 3, 6])
 def test_the_rim_that_was_left_out_stays_zero(values, hidden):
-    layout = PatchLayout(image=6, copies=2, hidden=hidden, masked=True, has_eroded_margin=True)
+    layout = PatchLayout(image=6, copies=2, hidden=hidden, has_mask=True, has_eroded_margin=True)
     patches = random_patches(ONCE, count=8)
     inner = torch.zeros(12, 12)
     inner[4:8, 4:8] = 1
@@ -303,7 +303,7 @@ def test_the_rim_that_was_left_out_stays_zero(values, hidden):
 
 
 def test_a_layout_without_a_mask_still_knows_what_is_hidden():
-    layout = PatchLayout(image=2, copies=2, hidden=1, masked=False)
+    layout = PatchLayout(image=2, copies=2, hidden=1, has_mask=False)
     patches = random_patches(TWICE)[:, [0, 3]]
     out = lit(patches, layout, noise=0.5, blur=2.0)
     assert torch.equal(out[:, 1] == 0, patches[:, 1] == 0)
@@ -329,7 +329,7 @@ def test_brightness_is_a_gain_and_an_offset_of_each_channel_within_bounds():
 def test_both_copies_of_a_channel_change_alike(values):
     one = random_patches(ONCE)
     both = torch.cat([one[:, :3], one], dim=1)
-    out = lit(both, PatchLayout(image=6, copies=2, hidden=0, masked=True), **values)
+    out = lit(both, PatchLayout(image=6, copies=2, hidden=0, has_mask=True), **values)
     torch.testing.assert_close(out[:, :3], out[:, 3:6])
 
 

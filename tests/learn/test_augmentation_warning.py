@@ -11,7 +11,7 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import destroyed
 from svetlana_jupyter.learn.cross_validation import CrossValidationResult, cross_validate
-from svetlana_jupyter.learn.dataset import Part, collect_training_data
+from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 
 SETTINGS = TrainingSettings(
     epochs=8, steps=6, batch_size=16, depth=2, width=8, patches={"size": 14, "normalize": "object", "context": "hide"}
@@ -19,7 +19,7 @@ SETTINGS = TrainingSettings(
 
 
 @pytest.fixture(scope="module")
-def stripes() -> Part:
+def stripes() -> AnnotatedImage:
     """Discs with stripes along rows or along columns, of any phase."""
     rng = np.random.default_rng(0)
     side, cell = 8, 16
@@ -35,7 +35,7 @@ def stripes() -> Part:
     return found, index_objects(found.mask), pd.Series(classes[1:], index=np.arange(1, side**2 + 1))
 
 
-def held_out(part: Part, **augmentation) -> pd.DataFrame:
+def held_out(part: AnnotatedImage, **augmentation) -> pd.DataFrame:
     values = {**AugmentSettings.none().model_dump(), **augmentation}
     *_, last = cross_validate(collect_training_data([part], SETTINGS.changed(augmentation=values)), 2)
     assert isinstance(last, CrossValidationResult)

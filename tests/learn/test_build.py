@@ -77,9 +77,9 @@ def test_what_was_given_as_an_object_and_is_missing_or_another_is_asked_for_in_a
 def test_settings_alone_import_nothing(tmp_path):
     (tmp_path / "strangers.py").write_text("raise SystemExit('imported')\n")
     code = (
-        "from svetlana_jupyter.learn.build import build_own\n"
+        "from svetlana_jupyter.learn.build import build_user_network\n"
         "from svetlana_jupyter.errors import InputError\n"
-        "try:\n    build_own('strangers:Net', 2, 1, 2)\n"
+        "try:\n    build_user_network('strangers:Net', 2, 1, 2)\n"
         "except InputError as error:\n    assert 'import strangers' in str(error)\n"
         "else:\n    raise AssertionError"
     )
@@ -250,14 +250,14 @@ def test_a_frozen_body_stays_and_one_with_its_own_rate_moves_by_it(discs, tmp_pa
 
 
 def test_the_layers_of_a_frozen_body_see_the_averages_of_all_patches_while_the_last_one_trains(discs, monkeypatch):
-    step, modes = fitting._Training._step, []
+    step, modes = fitting._NetworkTraining._step, []
 
     def watched(self, chosen, patches):
         loss = step(self, chosen, patches)
         modes.append((self.network.head.training, *(layer.training for layer in batch_norm_layers(self.network))))
         return loss
 
-    monkeypatch.setattr(fitting._Training, "_step", watched)
+    monkeypatch.setattr(fitting._NetworkTraining, "_step", watched)
     trained(collect_training_data([discs], QUICK.changed(body="frozen", epochs=1, steps=2)))
     trained(collect_training_data([discs], QUICK.changed(epochs=1, steps=1)))
     assert modes == [(True, False, False), (True, False, False), (True, True, True)]

@@ -20,7 +20,7 @@ def test_the_score_of_an_easy_set_is_near_one_and_inside_its_interval(discs, cha
     *steps, result = cross_validate(collect_training_data([discs], QUICK.changed(**changes)))
     assert steps == [FoldProgress(done, 4) for done in range(1, 5)]
     assert isinstance(result, CrossValidationResult)
-    assert result.accuracy >= 0.9 and result.balanced >= 0.9
+    assert result.accuracy >= 0.9 and result.balanced_accuracy >= 0.9
     assert result.low < result.accuracy <= result.high <= 1
     assert result.n == len(result.table) == 49
     table = result.table
@@ -28,7 +28,7 @@ def test_the_score_of_an_easy_set_is_near_one_and_inside_its_interval(discs, cha
     np.testing.assert_allclose(table[["p_4", "p_7"]].sum(axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(np.where(table["p_4"] > table["p_7"], 4, 7), table["predicted"])
     assert set(table["fold"]) == {1, 2, 3, 4}
-    assert "whole groups" in result.says
+    assert "whole groups" in result.message
 
 
 def test_labels_that_mean_nothing_score_near_chance(discs):
@@ -43,20 +43,20 @@ def test_too_few_of_a_class_give_a_sentence_instead_of_a_number(discs):
     few = classes.groupby(classes).head(4)
     samples = collect_training_data([(found, objects, few)], QUICK, names={4: "dark", 7: "bright"})
     (result,) = cross_validate(samples)
-    assert (result.accuracy, result.low, result.high, result.balanced) == (None,) * 4
-    assert "at least 5 annotated objects of each class, but dark has 4, bright has 4" in result.says
+    assert (result.accuracy, result.low, result.high, result.balanced_accuracy) == (None,) * 4
+    assert "at least 5 annotated objects of each class, but dark has 4, bright has 4" in result.message
 
 
 def test_one_group_is_split_by_objects_and_the_result_says_so(discs):
     samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
     *_, result = cross_validate(replace(samples, groups=np.full(len(samples), "all")))
-    assert "single objects" in result.says
+    assert "single objects" in result.message
 
 
 def test_a_stopped_cross_validation_gives_no_number(discs):
     *_, result = cross_validate(collect_training_data([discs], QUICK), stop=lambda: True)
     assert result.accuracy is None
-    assert "Stopped" in result.says
+    assert "Stopped" in result.message
 
 
 def test_the_settings_say_how_many_parts_are_held_out_in_turn(discs):

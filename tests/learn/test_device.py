@@ -29,7 +29,7 @@ def test_memory_of_one_batch_is_used_again_by_the_next_as_a_worker_of_dask_would
     def faults(keep: str) -> int:
         code = PAGES_FAULTED.format(keep=keep)
         environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
-        return int(subprocess.check_logits([sys.executable, "-c", code], env=environment))
+        return int(subprocess.check_output([sys.executable, "-c", code], env=environment))
 
     assert faults("keep_freed_memory()") < faults("") / 2
 

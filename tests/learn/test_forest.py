@@ -44,8 +44,8 @@ def samples(count: int, classes: int, **values) -> TrainingData:
     [("none", None), ("balanced", "balanced"), ("softened", "balanced"), ({10: 3.0}, {10: 3.0})],
 )
 def test_probabilities_equal_those_of_scikit_learn_exactly(classes, weights, in_sklearn, monkeypatch):
-    monkeypatch.setattr(forests, "ROWS", 64)  # so that many rows are followed in parts
-    monkeypatch.setattr(forests, "GROWN", 16)
+    monkeypatch.setattr(forests, "ROWS_PER_CHUNK", 64)  # so that many rows are followed in parts
+    monkeypatch.setattr(forests, "TREES_PER_STEP", 16)
     known = samples(150, classes, class_weights=weights, seed=3, trees=40)
     forest = fit_forest(known)
     reference = RandomForestClassifier(40, class_weight=in_sklearn, random_state=3).fit(known.inputs, known.targets)
@@ -56,7 +56,7 @@ def test_probabilities_equal_those_of_scikit_learn_exactly(classes, weights, in_
 
 
 def test_a_stop_keeps_the_trees_that_there_are(monkeypatch):
-    monkeypatch.setattr(forests, "GROWN", 16)
+    monkeypatch.setattr(forests, "TREES_PER_STEP", 16)
     known = samples(150, 3, trees=40)
     asked = iter([False, True])
     events = list(fit(known, lambda: next(asked)))

@@ -91,7 +91,7 @@ def test_an_error_while_reading_arrives_where_predictions_are_used(trained):
 def test_an_error_that_is_kept_keeps_no_thread_reading(trained, monkeypatch):
     pair, objects, classifier = trained
     pair = in_small_blocks(pair, monkeypatch)
-    monkeypatch.setattr(predicting, "PART", dict.fromkeys(predicting.PART, 1))
+    monkeypatch.setattr(predicting, "OBJECTS_PER_PART", dict.fromkeys(predicting.OBJECTS_PER_PART, 1))
     first = int(predicting.split_into_parts(pair, objects, classifier)[0].index[0])
     cut = type(classifier).cut
 

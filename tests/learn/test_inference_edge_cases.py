@@ -80,7 +80,7 @@ def in_small_chunks(found, monkeypatch):
 def test_each_object_is_seen_as_in_the_whole_array_and_each_chunk_is_read_once(odd, least, monkeypatch):
     image, mask, found, objects, network, _ = odd
     for ndim in (2, 3):
-        monkeypatch.setitem(predicting.PART, ("network", ndim), least)
+        monkeypatch.setitem(predicting.OBJECTS_PER_PART, ("network", ndim), least)
     chunked, counting = in_small_chunks(found, monkeypatch)
     events = list(predict(chunked, objects, network, 2))
     labels = np.concatenate([event.objects for event in events])
@@ -95,7 +95,7 @@ def test_each_object_is_seen_as_in_the_whole_array_and_each_chunk_is_read_once(o
 def test_within_less_memory_chunks_are_read_again_and_the_same_is_found(odd, monkeypatch):
     _, _, found, objects, network, _ = odd
     for ndim in (2, 3):
-        monkeypatch.setitem(predicting.PART, ("network", ndim), 1)
+        monkeypatch.setitem(predicting.OBJECTS_PER_PART, ("network", ndim), 1)
     chunked, _ = in_small_chunks(found, monkeypatch)
     whole = np.concatenate([event.probabilities for event in predict(chunked, objects, network)])
     monkeypatch.setattr(blocks, "CACHE_BYTES", 3 * SIDE**found.ndim * 8)
@@ -117,7 +117,7 @@ def test_the_forest_goes_the_same_way(odd, monkeypatch):
     for event in predict(found, objects, forest):
         expected |= dict(zip(event.objects.tolist(), event.probabilities))
     for ndim in (2, 3):
-        monkeypatch.setitem(predicting.PART, ("forest", ndim), 1)
+        monkeypatch.setitem(predicting.OBJECTS_PER_PART, ("forest", ndim), 1)
     chunked, counting = in_small_chunks(found, monkeypatch)
     for event in predict(chunked, objects, forest):
         for label, probabilities in zip(event.objects.tolist(), event.probabilities):

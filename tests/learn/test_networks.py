@@ -20,7 +20,7 @@ from svetlana_jupyter.learn.build import build_network
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.gradcam import explain
-from svetlana_jupyter.learn.networks import SmallCNN, Standardize, TorchvisionNetwork, load_torchvision, pack
+from svetlana_jupyter.learn.networks import SmallCNN, Standardize, TorchvisionNetwork, load_torchvision, to_onednn
 from svetlana_jupyter.learn.training import FitResult, fit
 from tests.learn.conftest import two_classes
 from tests.learn.test_training import QUICK, accuracy, trained
@@ -85,7 +85,7 @@ def test_packed_network_gives_the_logits_of_the_network(ndim, depth, width, side
     network = _trained(ndim, channels, depth, width)
     patches = 3 * torch.randn(n, channels, *[side] * ndim) + 1
     network.standardize.measure(patches)
-    packed = pack(network, CPU)
+    packed = to_onednn(network, CPU)
     with torch.inference_mode():
         torch.testing.assert_close(packed(patches), network(patches), rtol=1e-5, atol=1e-5)
         flipped = patches.flip(-1).transpose(-1, -2)
@@ -93,16 +93,16 @@ def test_packed_network_gives_the_logits_of_the_network(ndim, depth, width, side
 
 
 def test_other_networks_and_devices_have_no_packed_form():
-    assert pack(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), CPU) is None
-    assert pack(SmallCNN(2, 1, 2, 1, 1), torch.device("meta")) is None
+    assert to_onednn(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), CPU) is None
+    assert to_onednn(SmallCNN(2, 1, 2, 1, 1), torch.device("meta")) is None
     grouped = build_network(TrainingSettings(norm="group"), 2, 1, 2)
-    assert isinstance(grouped, SmallCNN) and pack(grouped, CPU) is None
+    assert isinstance(grouped, SmallCNN) and to_onednn(grouped, CPU) is None
 
 
 def test_packed_network_does_not_follow_what_the_network_learns_later():
     network = _trained(2, 1, 1, 4)
     patches = torch.randn(2, 1, 8, 8)
-    packed = pack(network, CPU)
+    packed = to_onednn(network, CPU)
     before = packed(patches)
     network.standardize.measure(9 * patches)
     with torch.no_grad():
@@ -158,7 +158,7 @@ def test_a_resnet_learns_from_a_few_annotations(discs):
         accuracy(
             trained(
                 collect_training_data(
-                    [few(discs)], patch_settings_for_object("resnet18", epochs=3, steps=4, learning_rate=0.001)
+                    [few(discs)], patch_settings_for_object("resnet18", epochs=4, steps=6, learning_rate=0.001)
                 )
             ),
             discs,

@@ -15,9 +15,9 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import compare_images
 from svetlana_jupyter.learn.dataset import TrainingData, collect_training_data
 from svetlana_jupyter.learn.inference import predict
-from svetlana_jupyter.learn.novelty import ReferenceDistribution, described, fit_reference
+from svetlana_jupyter.learn.novelty import ReferenceDistribution, describe_patches, fit_reference
 from svetlana_jupyter.learn.training import fit
-from tests.learn.conftest import Part, two_classes
+from tests.learn.conftest import AnnotatedImage, two_classes
 
 SETTINGS = TrainingSettings(epochs=1, steps=1, width=2, depth=1, trees=5, patches={"size": 16, "sampling": 16})
 
@@ -28,7 +28,7 @@ def wells(count: int = 4, **settings) -> TrainingData:
     )
 
 
-def changed(part: Part, kind: str) -> Part:
+def changed(part: AnnotatedImage, kind: str) -> AnnotatedImage:
     found, _, classes = part
     image, mask = found.image.to_numpy(), found.mask.to_numpy()
     if kind == "blurred":
@@ -43,7 +43,7 @@ def changed(part: Part, kind: str) -> Part:
     return other, index_objects(other.mask), classes
 
 
-def share(reference: ReferenceDistribution, settings: TrainingSettings, part: Part) -> pd.DataFrame:
+def share(reference: ReferenceDistribution, settings: TrainingSettings, part: AnnotatedImage) -> pd.DataFrame:
     """Return the row of an image that no object is annotated of."""
     *_, fitted = fit(wells(**{"architecture": settings.architecture}))
     events = list(predict(part[0], part[1], fitted.classifier, reference=reference))
@@ -87,16 +87,16 @@ def test_a_patch_is_described_as_a_naive_loop_does() -> None:
         expected += [[0.5 * np.log(sum((step**2).mean() for step in some)) for some in steps]]
     edge = [np.abs(np.diff(inside.astype(int), axis=axis)).mean() for axis in (0, 1)]
     expected += [[np.log(9 / 42)], [sum(edge)]]
-    np.testing.assert_allclose(described(patch, True)[0], np.concatenate(expected), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(describe_patches(patch, True)[0], np.concatenate(expected), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 12, 12), (5, 2, 8, 8, 8)])
 def test_turning_and_mirroring_leave_the_description_as_it_is(shape) -> None:
     patches = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     patches[:, -1] = patches[:, -1] > 0
-    before = described(patches, True)
+    before = describe_patches(patches, True)
     turned = np.ascontiguousarray(np.rot90(patches, axes=(-2, -1))[..., ::-1])
-    np.testing.assert_allclose(described(turned, True), before, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(describe_patches(turned, True), before, rtol=1e-4, atol=1e-5)
 
 
 def test_it_is_kept_without_pickle_and_read_again(tmp_path) -> None:
@@ -123,7 +123,7 @@ def test_volumes_and_patches_without_a_mask_are_described_too() -> None:
 
 
 def test_of_an_image_with_many_objects_some_are_asked_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svetlana_jupyter.learn.inference.ASKED", 10)
+    monkeypatch.setattr("svetlana_jupyter.learn.inference.MAX_COMPARED", 10)
     *_, fitted = fit(wells(architecture="forest"))
     found, objects, _ = two_classes(2, 5)
     reference = fit_reference(wells(architecture="forest"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings
-from svetlana_jupyter.learn.spatial import look, looked, matrices, symmetries, views
+from svetlana_jupyter.learn.spatial import apply_view, apply_views, averaging_views, symmetries, view_matrices
 
 NOTHING = AugmentSettings.none()
 EVERY = AugmentSettings(flips=True, rotation="right_angles", axes="all")
@@ -43,42 +43,42 @@ def numbered(count: int, channels: int, *shape: int) -> torch.Tensor:
     ],
 )
 def test_views_are_all_different_begin_with_the_patch_itself_and_are_a_group(shape, values, count):
-    every = symmetries(AugmentSettings(**values), patches_of(shape))
-    assert len(every) == count
+    all_views = symmetries(AugmentSettings(**values), patches_of(shape))
+    assert len(all_views) == count
     patch = numbered(1, 1, *shape)
-    seen = {tuple(look(patch, view).flatten().tolist()) for view in every}
+    seen = {tuple(apply_view(patch, view).flatten().tolist()) for view in all_views}
     assert len(seen) == count
-    assert torch.equal(look(patch, every[0]), patch)
-    for one, other in itertools.product(every, repeat=2):
-        assert tuple(look(look(patch, one), other).flatten().tolist()) in seen
+    assert torch.equal(apply_view(patch, all_views[0]), patch)
+    for one, other in itertools.product(all_views, repeat=2):
+        assert tuple(apply_view(apply_view(patch, one), other).flatten().tolist()) in seen
 
 
 def test_turns_without_flips_never_mirror():
-    every = symmetries(EVERY.changed(flips=False), patches_of((6, 6, 6)))
-    torch.testing.assert_close(torch.linalg.det(matrices(every)), torch.ones(24))
-    assert (torch.linalg.det(matrices(symmetries(EVERY, patches_of((6, 6, 6))))) < 0).sum() == 24
+    all_views = symmetries(EVERY.changed(flips=False), patches_of((6, 6, 6)))
+    torch.testing.assert_close(torch.linalg.det(view_matrices(all_views)), torch.ones(24))
+    assert (torch.linalg.det(view_matrices(symmetries(EVERY, patches_of((6, 6, 6))))) < 0).sum() == 24
 
 
 def test_axes_with_pixels_of_another_size_never_change_places():
-    every = symmetries(EVERY, patches_of((6, 6, 6), (12.0, 6.0, 6.0)))
-    assert len(every) == 16
-    assert {order[0] for order, _ in every} == {0}
+    all_views = symmetries(EVERY, patches_of((6, 6, 6), (12.0, 6.0, 6.0)))
+    assert len(all_views) == 16
+    assert {order[0] for order, _ in all_views} == {0}
 
 
 @pytest.mark.parametrize(("wider", "shape"), [((6, 6), (6, 6)), ((10, 8), (6, 6)), ((6, 8, 8), (4, 4, 4))])
 def test_many_patches_are_seen_at_once_as_one_by_one(wider, shape):
-    every = symmetries(EVERY, patches_of(shape))
-    patches = numbered(len(every), 3, *wider)
-    found = looked(patches, torch.arange(len(every)), None, every, shape)
+    all_views = symmetries(EVERY, patches_of(shape))
+    patches = numbered(len(all_views), 3, *wider)
+    found = apply_views(patches, torch.arange(len(all_views)), None, all_views, shape)
     middle = tuple(slice((wide - side) // 2, (wide + side) // 2) for wide, side in zip(wider, shape, strict=True))
-    for number, view in enumerate(every):
-        assert torch.equal(found[number], look(patches[number : number + 1, :, *middle], view)[0])
+    for number, view in enumerate(all_views):
+        assert torch.equal(found[number], apply_view(patches[number : number + 1, :, *middle], view)[0])
 
 
 def test_a_shift_looks_beside_the_middle():
     patches = numbered(2, 2, 8, 8)
-    every = symmetries(NOTHING, patches_of((4, 4)))
-    found = looked(patches, torch.zeros(2, dtype=torch.int64), torch.tensor([[2, -1], [0, 0]]), every, (4, 4))
+    all_views = symmetries(NOTHING, patches_of((4, 4)))
+    found = apply_views(patches, torch.zeros(2, dtype=torch.int64), torch.tensor([[2, -1], [0, 0]]), all_views, (4, 4))
     assert torch.equal(found[0], patches[0, :, 4:8, 1:5])
     assert torch.equal(found[1], patches[1, :, 2:6, 2:6])
 
@@ -86,10 +86,10 @@ def test_a_shift_looks_beside_the_middle():
 def test_predictions_are_averaged_over_what_was_allowed_alone():
     square, volume = patches_of((6, 6)), patches_of((6, 6, 6))
     same = ((0, 1), (1, 1))
-    assert views(NOTHING, square, 8) == [same]
-    assert views(EVERY.changed(share=0.5), square, 8) == [same]
-    assert views(AugmentSettings(flips=False, rotation="half_turns"), square, 8) == [same, ((0, 1), (-1, -1))]
-    assert all(order == (0, 1) for order, _ in views(AugmentSettings(rotation="none"), square, 8))
-    assert all(order[0] == 0 for order, _ in views(AugmentSettings(), volume, 48))
-    assert len(views(AugmentSettings(), volume, 5)) == 5
-    assert views(AugmentSettings(), volume, 5)[0] == ((0, 1, 2), (1, 1, 1))
+    assert averaging_views(NOTHING, square, 8) == [same]
+    assert averaging_views(EVERY.changed(share=0.5), square, 8) == [same]
+    assert averaging_views(AugmentSettings(flips=False, rotation="half_turns"), square, 8) == [same, ((0, 1), (-1, -1))]
+    assert all(order == (0, 1) for order, _ in averaging_views(AugmentSettings(rotation="none"), square, 8))
+    assert all(order[0] == 0 for order, _ in averaging_views(AugmentSettings(), volume, 48))
+    assert len(averaging_views(AugmentSettings(), volume, 5)) == 5
+    assert averaging_views(AugmentSettings(), volume, 5)[0] == ((0, 1, 2), (1, 1, 1))

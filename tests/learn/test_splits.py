@@ -14,7 +14,7 @@ from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn.dataset import TrainingData, collect_training_data
-from svetlana_jupyter.learn.splits import folds, held_out
+from svetlana_jupyter.learn.splits import split_folds, validation_mask
 
 GESTURES = np.repeat([f"ann {number}" for number in range(10)], 4)
 
@@ -50,7 +50,7 @@ labels = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 7), st.integers(0,
 def test_every_sample_is_in_one_part_and_every_class_among_the_rest(rows, count, seed):
     targets, groups, edit_groups = zip(*rows)
     found = samples(targets, groups, ["" if number > 9 else f"ann {number}" for number in edit_groups], seed=seed)
-    parts, apart = folds(found, count)
+    parts, apart = split_folds(found, count)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(found))) and min(map(len, parts)) > 0
     for part in parts:
         assert set(np.delete(found.targets, part)) == set(found.targets)
@@ -58,25 +58,25 @@ def test_every_sample_is_in_one_part_and_every_class_among_the_rest(rows, count,
         assert not divided(found.groups, parts)
     if apart == "whole edits":
         assert not divided(found.edit_groups, parts)
-    again = folds(found, count)
+    again = split_folds(found, count)
     assert all(np.array_equal(part, same) for part, same in zip(parts, again.parts, strict=True))
 
 
 def test_groups_are_never_divided_where_there_are_enough():
     found = samples(np.tile([1, 2], 20), np.repeat(np.arange(10), 4))
-    parts, apart = folds(found, 5)
+    parts, apart = split_folds(found, 5)
     assert apart == "whole groups" and len(parts) == 5 and not divided(found.groups, parts)
     assert all(set(found.targets[part]) == {1, 2} for part in parts)
 
 
 def test_three_wells_make_three_parts_rather_than_divided_wells():
-    parts, apart = folds(samples(np.tile([1, 2], 15), np.repeat(["A1", "A2", "A3"], 10)), 4)
+    parts, apart = split_folds(samples(np.tile([1, 2], 15), np.repeat(["A1", "A2", "A3"], 10)), 4)
     assert apart == "whole groups" and [len(part) for part in parts] == [10, 10, 10]
 
 
 def test_objects_of_one_gesture_stay_together_where_there_is_one_group():
     found = samples(np.repeat(np.tile([1, 2], 5), 4), np.full(40, "all"), GESTURES)
-    parts, apart = folds(found, 5)
+    parts, apart = split_folds(found, 5)
     assert apart == "whole edits" and len(parts) == 5 and not divided(found.edit_groups, parts)
 
 
@@ -84,19 +84,19 @@ def test_objects_of_one_gesture_stay_together_where_there_is_one_group():
 def test_a_gesture_over_two_wells_keeps_them_together(other):
     wells = np.repeat([f"A{number}" for number in range(8)], 5)
     edit_groups = np.where(np.isin(wells, ["A0", other]), "ann 1", "")
-    parts, apart = folds(samples(np.tile([1, 2], 20), wells, edit_groups), 4)
+    parts, apart = split_folds(samples(np.tile([1, 2], 20), wells, edit_groups), 4)
     assert apart == "whole groups" and not divided(wells, parts)
     assert any({"A0", other} <= set(wells[part]) for part in parts)
 
 
 def test_a_gesture_over_all_wells_leaves_the_wells_to_be_held_out():
     wells = np.repeat([f"A{number}" for number in range(8)], 5)
-    parts, apart = folds(samples(np.tile([1, 2], 20), wells, np.full(40, "ann 1")), 4)
+    parts, apart = split_folds(samples(np.tile([1, 2], 20), wells, np.full(40, "ann 1")), 4)
     assert apart == "whole groups" and len(parts) == 4 and not divided(wells, parts)
 
 
 def test_single_objects_are_dealt_out_where_nothing_else_leaves_every_class_to_train_on():
-    parts, apart = folds(samples(np.repeat([1, 2], 10), np.repeat(["A", "B"], 10)), 4)
+    parts, apart = split_folds(samples(np.repeat([1, 2], 10), np.repeat(["A", "B"], 10)), 4)
     assert apart == "single objects" and len(parts) == 4
 
 
@@ -105,23 +105,23 @@ def test_a_class_of_few_wells_is_never_missing_from_training(only):
     targets = np.tile([1, 2], 20)
     targets[only] = 3
     found = samples(targets, np.repeat(np.arange(10), 4))
-    parts, _ = folds(found, 4)
+    parts, _ = split_folds(found, 4)
     assert all(set(np.delete(targets, part)) == {1, 2, 3} for part in parts)
 
 
 def test_nothing_is_held_out_where_a_class_would_be_missing_from_training():
     groups = np.repeat(np.arange(10), 4)
     found = samples(np.tile([1, 2], 20), groups, held_out_from=20)
-    out = held_out(found)
+    out = validation_mask(found)
     assert 0 < out.sum() < 20 and not set(groups[out]) & set(groups[~out])
     alone = samples(np.where(np.arange(40) == np.flatnonzero(out)[0], 99, found.targets), groups, held_out_from=20)
-    assert set(alone.targets[~held_out(alone)]) >= {1, 2}
-    assert not held_out(samples(np.tile([1, 2], 20), groups)).any(), "there are too few"
+    assert set(alone.targets[~validation_mask(alone)]) >= {1, 2}
+    assert not validation_mask(samples(np.tile([1, 2], 20), groups)).any(), "there are too few"
 
 
 def test_what_is_held_out_while_training_is_never_half_of_it():
     found = samples(np.tile([1, 2], 20), np.repeat(["A", "B"], 20), held_out_from=20)
-    assert held_out(found).sum() == 8
+    assert validation_mask(found).sum() == 8
 
 
 def test_groups_may_be_made_by_some_columns_alone():

@@ -16,7 +16,7 @@ from svetlana_jupyter.learn.dataset import (
     TrainingData,
     collect_for_each,
     collect_training_data,
-    gather,
+    collect_with_progress,
 )
 from svetlana_jupyter.learn.training import Batch, Epoch, FitResult, fit
 
@@ -95,7 +95,7 @@ def test_several_batches_are_varied_at_once_and_each_holds_its_samples(discs, mo
     samples = collect_training_data([discs], QUICK.changed(augmentation=still, epochs=1))
     monkeypatch.setattr(fitting, "MAX_AUGMENTED_VALUES", 3 * 8 * samples.inputs[0].size + 1)
     steps, varied = [], []
-    step, call = fitting._Training._step, Augmenter.__call__
+    step, call = fitting._NetworkTraining._step, Augmenter.__call__
 
     def watched(self, chosen, patches):
         steps.append((samples.inputs[chosen], patches.numpy()))
@@ -105,7 +105,7 @@ def test_several_batches_are_varied_at_once_and_each_holds_its_samples(discs, mo
         varied.append(len(patches))
         return call(self, patches, generator)
 
-    monkeypatch.setattr(fitting._Training, "_step", watched)
+    monkeypatch.setattr(fitting._NetworkTraining, "_step", watched)
     monkeypatch.setattr(Augmenter, "__call__", counted)
     trained(samples)
     assert varied == calls and len(steps) == 5
@@ -230,7 +230,7 @@ def test_class_weights_must_name_classes(discs):
 
 
 def test_gathering_reports_progress_and_ends_with_samples_in_order_of_objects(discs):
-    *steps, samples = gather([discs], QUICK)
+    *steps, samples = collect_with_progress([discs], QUICK)
     assert all(isinstance(step, CollectionProgress) for step in steps)
     assert steps[-1] == CollectionProgress(len(discs[2]), len(discs[2]))
     assert isinstance(samples, TrainingData)

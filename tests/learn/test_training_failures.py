@@ -90,13 +90,13 @@ def test_a_loss_near_that_of_guessing_is_not_all_that_tells_what_was_learned(dis
 
 def diverging(monkeypatch, steps: range, value: float) -> None:
     """Make the loss of some steps something else."""
-    step, count = fitting._Training._step, iter(range(1, 10**6))
+    step, count = fitting._NetworkTraining._step, iter(range(1, 10**6))
 
     def spoiled(self, chosen, patches):
         loss = step(self, chosen, patches)
         return value if next(count) in steps else loss
 
-    monkeypatch.setattr(fitting._Training, "_step", spoiled)
+    monkeypatch.setattr(fitting._NetworkTraining, "_step", spoiled)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
@@ -130,7 +130,7 @@ def test_a_last_epoch_that_goes_astray_is_not_what_is_kept(discs, monkeypatch):
 
 def test_weights_that_are_no_numbers_are_never_kept(discs, monkeypatch):
     samples = with_settings(collect_training_data([discs], QUICK), epochs=4)
-    step, count = fitting._Training._step, iter(range(1, 100))
+    step, count = fitting._NetworkTraining._step, iter(range(1, 100))
 
     def spoiled(self, chosen, patches):
         loss = step(self, chosen, patches)
@@ -138,7 +138,7 @@ def test_weights_that_are_no_numbers_are_never_kept(discs, monkeypatch):
             self.network.head.bias.data[0] = torch.nan
         return loss
 
-    monkeypatch.setattr(fitting._Training, "_step", spoiled)
+    monkeypatch.setattr(fitting._NetworkTraining, "_step", spoiled)
     *_, note, last = fit(samples)
     assert "diverged after 2 epochs" in note.text
     assert all(np.isfinite(values).all() for values in last.classifier.tensors().values())
@@ -174,7 +174,7 @@ def test_the_best_is_by_score_then_loss_and_the_later_of_equals():
         [(1.0, None), (0.5, None), (0.7, None), (3.0, 0.6), (0.1, None), (2.0, 0.6)], 1
     ):
         network.bias.data[:] = epoch
-        best.offer(epoch, loss, score)
+        best.update(epoch, loss, score)
         kept.append((best.epoch, best.last_improvement, best.score))
     assert kept == [(1, 1, None), (2, 2, None), (2, 2, None), (4, 4, 0.6), (4, 4, 0.6), (6, 4, 0.6)]
     network.bias.data[:] = 0
@@ -232,9 +232,11 @@ def test_the_device_is_the_best_there_is(monkeypatch):
 @pytest.mark.parametrize("epoch_count", [1, 2])
 def test_an_epoch_is_scored_once_however_it_ends(discs, epoch_count, monkeypatch):
     measured = []
-    score = fitting._Training._balanced_accuracy
+    score = fitting._NetworkTraining._balanced_accuracy
     monkeypatch.setattr(
-        fitting._Training, "_balanced_accuracy", lambda self, some: measured.append(self.settled) or score(self, some)
+        fitting._NetworkTraining,
+        "_balanced_accuracy",
+        lambda self, some: measured.append(self.batch_norm_is_current) or score(self, some),
     )
     samples = with_settings(collect_training_data([discs], QUICK), epochs=epoch_count, steps=25, held_out_from=20)
     events = list(fit(samples))

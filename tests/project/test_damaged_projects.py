@@ -43,7 +43,7 @@ def trained(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proj
     monkeypatch.setattr(stored, "BLOCK_PIXELS", 256)
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (48, 48))
     for kind in ("network", "forest"):
-        monkeypatch.setitem(predict.PART, (kind, 2), 8)
+        monkeypatch.setitem(predict.OBJECTS_PER_PART, (kind, 2), 8)
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return Project(tmp_path / "cells.svetlana", annotator="ann")
 

@@ -25,7 +25,7 @@ from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn import inference as predicting
 from svetlana_jupyter.learn.classifier import NetworkClassifier, _arrived
 from svetlana_jupyter.learn.dataset import collect_training_data
-from svetlana_jupyter.learn.inference import ask, predict_part, split_into_parts
+from svetlana_jupyter.learn.inference import predict_part, sample_for_novelty, split_into_parts
 from svetlana_jupyter.learn.novelty import fit_reference
 from svetlana_jupyter.learn.training import fit
 from svetlana_jupyter.project.distributed import predict_on_cluster, resolve_client
@@ -111,7 +111,7 @@ def work_in_blocks_of(side: int, client: Client, monkeypatch: pytest.MonkeyPatch
 def work(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An image in 16 blocks and some parts, which notes what is read of it, a classifier that notes what it cuts."""
     work_in_blocks_of(SIDE, client, monkeypatch)
-    monkeypatch.setitem(predicting.PART, ("network", 2), 5)
+    monkeypatch.setitem(predicting.OBJECTS_PER_PART, ("network", 2), 5)
     samples = collect_training_data([two_classes(2)], TrainingSettings(**QUICK, patches={"size": 12}))
     *_, fitted = fit(samples)
     pair, objects, _ = two_classes(2)
@@ -128,7 +128,7 @@ def work(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def locally(tmp_path, pair, objects, classifier, reference):
     """Return the parts, and what this process finds; nothing of that is noted."""
     parts = split_into_parts(pair, objects, classifier)
-    found = [predict_part(pair, part, classifier, reference, ask(objects)) for part in parts]
+    found = [predict_part(pair, part, classifier, reference, sample_for_novelty(objects)) for part in parts]
     for name in ("image", "mask", "network"):
         (tmp_path / name).unlink()
     return dict(enumerate(parts)), [merge_batches(*one, classifier.classes) for one in found]
@@ -146,7 +146,9 @@ def test_parts_are_the_same_blocks_are_read_once_and_the_classifier_travels_once
     parts, expected = locally(tmp_path, *work)
     pair, objects, network, reference = work
     assert len(parts) >= 6 and sum(part.asked for part in expected) == len(objects)
-    found = dict(predict_on_cluster(client, pair, parts, network, reference, ask(objects), lambda: False))
+    found = dict(
+        predict_on_cluster(client, pair, parts, network, reference, sample_for_novelty(objects), lambda: False)
+    )
     assert_same(found, expected)
     for kind in ("image", "mask"):
         reads = noted(tmp_path / kind)
@@ -162,7 +164,9 @@ def test_a_worker_that_dies_costs_its_blocks_again_and_nothing_else(client, work
     pair, objects, network, reference = work
     pids = list(client.run(os.getpid).values())
     found = {}
-    for number, part in predict_on_cluster(client, pair, parts, network, reference, ask(objects), lambda: False):
+    for number, part in predict_on_cluster(
+        client, pair, parts, network, reference, sample_for_novelty(objects), lambda: False
+    ):
         found[number] = part
         if len(found) == 2:
             done = {f"cut {parts[known].index[0]}" for known in found}
@@ -180,7 +184,9 @@ def test_a_stop_keeps_what_has_arrived_and_leaves_nothing_on_the_cluster(client,
     pair, objects, network, reference = work
     parts = dict(enumerate(split_into_parts(pair, objects, network)))
     found: list[int] = []
-    for number, _ in predict_on_cluster(client, pair, parts, network, reference, ask(objects), lambda: bool(found)):
+    for number, _ in predict_on_cluster(
+        client, pair, parts, network, reference, sample_for_novelty(objects), lambda: bool(found)
+    ):
         found.append(number)
     assert len(found) == 1 < len(parts)
     client.sync(_until_empty, client)
@@ -196,7 +202,7 @@ def project(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setattr(stored, "BLOCK_PIXELS", 256)
     work_in_blocks_of(24, client, monkeypatch)
     for kind in ("network", "forest"):
-        monkeypatch.setitem(predicting.PART, (kind, 2), 4)
+        monkeypatch.setitem(predicting.OBJECTS_PER_PART, (kind, 2), 4)
     project = Project(tmp_path / "cells.svetlana", classes=CLASSES, annotator="ann")
     for kind, array in zip(("image", "mask"), squares(24, seed=1)):
         zarr.create_array(tmp_path / f"{kind}.zarr", data=array, chunks=(16, 16))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from svetlana_jupyter.core import allowed_cues as candidates
+from svetlana_jupyter.core import allowed_cues
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project import training_job as training
 from svetlana_jupyter.project.project import Project
@@ -45,7 +45,7 @@ def test_what_may_not_count_is_not_warned_of(striped):
 
 
 def test_a_search_that_may_not_leave_out_the_rotations_is_warned_of_too(striped, monkeypatch):
-    monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "object"))
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "object"))
     striped.train(**SMALL, augmentation={"rotation": "free"})
     assert len(striped.run().tried()) == 2
     assert "Augmentation destroys the classes: without it" in striped.run().warning

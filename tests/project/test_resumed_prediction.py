@@ -45,7 +45,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of four objects in a row of blocks."""
     monkeypatch.setattr(stored, "BLOCK_PIXELS", SMALL_PARTS["pixels"])
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, SMALL_PARTS["sides"])
-    monkeypatch.setitem(predict.PART, ("network", 2), SMALL_PARTS["least"])
+    monkeypatch.setitem(predict.OBJECTS_PER_PART, ("network", 2), SMALL_PARTS["least"])
     monkeypatch.setattr(predict, "BATCH_SIZES", {2: 2})
 
 
@@ -166,8 +166,8 @@ from svetlana_jupyter.project.project import Project
 
 path, small = json.loads(sys.stdin.readline())
 stored.BLOCK_PIXELS = small["pixels"]
-blocks.SIDES[2] = tuple(small["sides"])
-predict.PART["network", 2], predict.BATCH_SIZES[2] = small["least"], 2
+blocks.MIN_BLOCK_SHAPE[2] = tuple(small["sides"])
+predict.OBJECTS_PER_PART["network", 2], predict.BATCH_SIZES[2] = small["least"], 2
 original = Network.cut
 
 def counting(self, pair, objects):

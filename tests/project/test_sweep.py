@@ -85,8 +85,12 @@ def test_a_stop_leaves_out_the_cell_that_was_not_done(annotated: Project) -> Non
 def test_patches_are_cut_once_for_cells_that_share_them(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     task = annotated._task(None, {}, 1)
     cut = []
-    gather = type(task).gather
-    monkeypatch.setattr(type(task), "gather", lambda self, settings: cut.append(settings) or gather(self, settings))
+    collect_with_progress = type(task).collect_with_progress
+    monkeypatch.setattr(
+        type(task),
+        "collect_with_progress",
+        lambda self, settings: cut.append(settings) or collect_with_progress(self, settings),
+    )
     quick = {"epochs": 1, "steps": 1, "folds": 2}
     wanted = cells(task, {"width": [2, 4], "patches": [{"sampling": 8}, {"sampling": 12}], **quick})
     list(sweep(task, wanted, annotated.path / "sweep.jsonl", stop=lambda: False))

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from svetlana_jupyter.core import allowed_cues as candidates
+from svetlana_jupyter.core import allowed_cues
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, ProjectError
 from svetlana_jupyter.learn import preset_search as planning
@@ -209,25 +209,26 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
     def unlucky(*args, **how):
         """Search, and have choosing go wrong in the first fold, as it may where candidates are about as good."""
         for event in search(*args, **how):
-            if isinstance(event, search_module.Found):
-                names, first = [name for name in event.outer if name.startswith("p_")], event.outer["fold"] == 1
-                outer = event.outer.assign(predicted=event.outer["predicted"].where(~first, 3 - event.outer["truth"]))
+            if isinstance(event, search_module.SearchResult):
+                outer = event.nested_table.copy()
+                names, first = [name for name in outer if name.startswith("p_")], outer["fold"] == 1
+                outer["predicted"] = outer["predicted"].where(~first, 3 - outer["truth"])
                 outer.loc[first, names] = np.eye(2, dtype=np.float32)[outer.loc[first, "predicted"] - 1]
-                event = replace(event, outer=outer)
+                event = replace(event, nested_table=outer)
                 kept.append(event)
             yield event
 
     monkeypatch.setattr(search_module, "search", unlucky)
     project = annotate(striped(tmp_path), range(1, 25))
     run, (found,) = project.train(), kept
-    right = (found.outer["predicted"] == found.outer["truth"]).mean()
+    right = (found.nested_table["predicted"] == found.nested_table["truth"]).mean()
     assert right < run.tried()["accuracy"].max()
     report = project.evaluate()
     assert report.network.accuracy.value == pytest.approx(right)
     assert report.source == "cross-validation" and "the preset that the others choose" in report.text
-    names = [name for name in found.outer if name.startswith("p_")]
+    names = [name for name in found.nested_table if name.startswith("p_")]
     raw = run.held_out()[[name.replace("p_", "raw_") for name in names]]
-    np.testing.assert_allclose(raw, found.outer[names], atol=1e-6)
+    np.testing.assert_allclose(raw, found.nested_table[names], atol=1e-6)
     forest = next(one.table for one in found.tried if one.preset == "forest")
     assert report.forest.accuracy.value == pytest.approx((forest["predicted"] == forest["truth"]).mean())
     assert run.tried().loc["forest", "accuracy"] == report.forest.accuracy.value
@@ -310,14 +311,14 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
     project = annotate(striped(tmp_path), range(1, 25))
     run = project.train(epochs=epochs, steps=1)
     assert asked == ([(24, 1, {True})] if left_out else [])
-    usual = set(candidates.candidates(project.settings))
+    usual = set(allowed_cues.candidate_presets(project.settings))
     assert usual > left_out
     assert set(run.tried().index) == cut[0] == usual - left_out
     assert f"was chosen of {len(usual - left_out)} by 24" in run.choice
 
 
 def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "CANDIDATE_PRESETS", ("default", "forest"))
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "forest"))
     project.settings = TrainingSettings(epochs=1, steps=1, depth=1, width=1, folds=2, trees=10, threads=1)
     for name in ("P1_A1", "P1_A2"):
         project.annotate(name, [1, 3, 5, 7], "dim")

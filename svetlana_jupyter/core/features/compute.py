@@ -30,7 +30,7 @@ from svetlana_jupyter.core.io.chunks import (
     processing_block_shape,
     read_regions,
 )
-from svetlana_jupyter.core.normalization import erode_masks, to_finite_float32, widened
+from svetlana_jupyter.core.normalization import dilate_masks, erode_masks, to_finite_float32
 from svetlana_jupyter.core.settings import MeasureSettings
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ class _Measuring:
         return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), keys)
 
     def _around(self, wide: _Stack, channels: list[Channel], step: tuple[float, ...]) -> dict[str, Floats]:
-        near_by = widened(wide.own, (self._rim,) * len(step)) if self._rim else wide.own
-        zone = widened(near_by, tuple(max(self._ring, min(step)) / side for side in step)) & ~near_by
+        near_by = dilate_masks(wide.own, (self._rim,) * len(step)) if self._rim else wide.own
+        zone = dilate_masks(near_by, tuple(max(self._ring, min(step)) / side for side in step)) & ~near_by
         around = Region(zone & (wide.mask == 0), step)
         near = PaddedStack.of(around) if "ring_texture" in self._groups else None
         found = {"ring_covered": _share(zone & (wide.mask > 0), zone & (wide.mask >= 0))}

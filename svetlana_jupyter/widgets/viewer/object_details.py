@@ -25,7 +25,7 @@ from svetlana_jupyter.core.display.overlay import halo
 from svetlana_jupyter.core.display.thumbnails import take_orthoviews
 from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.io.images import is_rgb
-from svetlana_jupyter.core.normalization import TWICE
+from svetlana_jupyter.core.normalization import DOUBLED_NORMALIZATIONS
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.patch_previews import classifier_patch, patch_settings
 from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, figure_html, fraction_bar, muted
@@ -210,7 +210,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
     """
     flat = (patch[:, patch.sizes["z"] // 2] if "z" in patch.dims else patch).to_numpy()
     count = len(palette.channels)
-    normalizations = TWICE.get(settings.normalize, (settings.normalize,))
+    normalizations = DOUBLED_NORMALIZATIONS.get(settings.normalize, (settings.normalize,))
     images = []
     for number, (normalization, caption) in enumerate(zip(normalizations, ("Classifier input", "Object alone"))):
         colors = palette

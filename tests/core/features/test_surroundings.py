@@ -13,7 +13,7 @@ from skimage.measure import regionprops
 from svetlana_jupyter.core.features.intensity import Channel, ring
 from svetlana_jupyter.core.features.region import Region
 from svetlana_jupyter.core.features.texture import direction, texture_orientation_features
-from svetlana_jupyter.core.normalization import widened
+from svetlana_jupyter.core.normalization import dilate_masks
 from tests.core.features.stacks import channel, objects, solid
 
 
@@ -22,7 +22,7 @@ def test_a_widened_mask_is_what_lies_within_reach(reach):
     own = np.array([np.pad(one, 6) for one in objects((8, 9, 10)[-len(reach) :]).own])
     steps = [1 / radius if radius else 1e6 for radius in reach]
     expected = [distance_transform_edt(~one, sampling=steps) <= 1 + 1e-6 for one in own]
-    np.testing.assert_array_equal(widened(own, reach), expected)
+    np.testing.assert_array_equal(dilate_masks(own, reach), expected)
 
 
 def test_the_ring_is_described_by_its_own_pixels_and_beside_the_object():
