@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Button, ColorPicker, Dropdown, HBox, Text, VBox
@@ -15,6 +14,8 @@ from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.panel import Command, labeling_commands
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.project.project import Project
 

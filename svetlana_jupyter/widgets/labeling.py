@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -14,6 +13,8 @@ from svetlana_jupyter.widgets.viewer.toolbar import MenuItem, ObjectMenu
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.queues import Queue

@@ -5,11 +5,9 @@ The status line reports the progress, and the panel stays usable. Without a runn
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,6 +17,9 @@ from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
     import pandas as pd
 
     from svetlana_jupyter.project.project import Project

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +15,8 @@ from svetlana_jupyter.widgets.components import StatusLine, keycap, no_images_hi
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import traitlets
 
     from svetlana_jupyter.core.annotations import LabelAction
@@ -228,10 +229,18 @@ class Command:
 class LabelingActions(Protocol):
     """Actions that the labeling panels and the gallery share."""
 
-    def undo(self, shown: Any = None) -> None: ...
-    def redo(self, shown: Any = None) -> None: ...
-    def erase(self, shown: Any) -> None: ...
-    def flag_command(self, flag: LabelAction) -> Callable[[Any], None]: ...
+    def undo(self, shown: Any = None) -> None:
+        """Undo the last edit."""
+
+    def redo(self, shown: Any = None) -> None:
+        """Redo the edit that was undone last."""
+
+    def erase(self, shown: Any) -> None:
+        """Remove the annotations of the selection."""
+
+    def flag_command(self, flag: LabelAction) -> Callable[[Any], None]:
+        """Return the command that sets a flag on the selection."""
+        ...
 
 
 def labeling_commands(panel: LabelingActions, *names: str) -> list[Command]:

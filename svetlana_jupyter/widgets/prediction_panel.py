@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Accordion, Button, Checkbox, HBox, Text, VBox
@@ -18,6 +17,8 @@ from svetlana_jupyter.widgets.scheduling import Debounce, LatestQuestion
 from svetlana_jupyter.widgets.viewer.object_details import Inspector, explanation_pictures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import pandas as pd
 
     from svetlana_jupyter.project.project import Project

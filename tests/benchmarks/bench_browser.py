@@ -178,7 +178,9 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
     for name, zoom in (("fitted", ""), ("zoomed in", "panel.viewer.show('well', 500_500)")):
         if zoom:
             page.evaluate(zoom)
-            page.wait_until("panel.viewer.model.scene.view == panel.viewer.model.view and not panel.viewer.model.scene.missing")
+            page.wait_until(
+                "panel.viewer.model.scene.view == panel.viewer.model.view and not panel.viewer.model.scene.missing"
+            )
             page.quiet()
             page.page.wait_for_timeout(1000)
         times = []
@@ -321,7 +323,9 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
         time.sleep(1000 * PAUSE)
         grown = alone.mb - before
         (returned,) = (tab for tab in open_page.visit(alone.address).contexts[0].pages if "/lab" in tab.url)
-        drawn = int(WatchedPage(returned, page.server, page.folder).evaluate("panel.viewer.screen.canvas.frame")) - first
+        drawn = (
+            int(WatchedPage(returned, page.server, page.folder).evaluate("panel.viewer.screen.canvas.frame")) - first
+        )
     assert drawn > 1000 + WARM // 2, f"there were only {drawn} redraws"
     yield {"what": "1,000 redraws: the browser grows by, MB", "most": 50, "reached": round(grown)}
 

@@ -86,7 +86,9 @@ def measured(project: Project, repeats: int, dpr: float) -> list[dict[str, Any]]
         selecting.append(lasso(panel))
         expected = rgb(list(project.classes)[repeat % 2].color)
         with counting_syncs() as synced:
-            labelling.append(timed(lambda key=str(repeat % 2 + 1): viewer.screen.handle_key(key, viewer.model.selection_id)))
+            labelling.append(
+                timed(lambda key=str(repeat % 2 + 1): viewer.screen.handle_key(key, viewer.model.selection_id))
+            )
         syncs.add(len(synced))
         overlay = viewer.model.scene.overlay
         shown = overlay.table[np.unique(overlay.codes)]

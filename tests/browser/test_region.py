@@ -120,7 +120,9 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     page.mouse.down()
     for corner in around[1:]:
         page.mouse.move(*hand.at(*corner), steps=5)
-    lab.wait_until("abs(panel.viewer.model.lasso[-1][1] - 185) < 2 and panel.viewer.model.scene.lasso == panel.viewer.model.lasso")
+    lab.wait_until(
+        "abs(panel.viewer.model.lasso[-1][1] - 185) < 2 and panel.viewer.model.scene.lasso == panel.viewer.model.lasso"
+    )
     page.evaluate(THREE_FRAMES)
     row, column = ast.literal_eval(lab.evaluate("panel.viewer.model.view.to_screen(235, 240)"))
     scale = int(lab.evaluate("int(panel.viewer.screen.pointer.dpr)"))
@@ -176,7 +178,9 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
 
     # A halo is crisp: white and as wide as it should be in the screen's own pixels, with nothing in between.
     panel.settled()
-    row, column = ast.literal_eval(lab.evaluate("panel.viewer.model.view.to_screen(75, 90)"))  # the upper side of object 8
+    row, column = ast.literal_eval(
+        lab.evaluate("panel.viewer.model.view.to_screen(75, 90)")
+    )  # the upper side of object 8
     y, x = round(row * scale), round(column * scale)
     strip = list(map(tuple, lab.pixels(panel.canvas)[y - 5 * scale : y + 2 * scale, x].tolist()))
     assert strip.count((255, 255, 255)) == 2 * scale

@@ -244,7 +244,12 @@ def test_another_image_begins_without_a_selection(viewer):
 )
 def test_in_a_volume_this_plane_a_range_of_planes_or_all(volume, reach, plane, span, expected):
     viewer = Viewer(volume)
-    viewer.model.tool, viewer.model.plane_scope, viewer.model.plane_range, viewer.model.plane = "box", reach, span, plane
+    viewer.model.tool, viewer.model.plane_scope, viewer.model.plane_range, viewer.model.plane = (
+        "box",
+        reach,
+        span,
+        plane,
+    )
     drag(viewer, (0, 1), (5, 5), (12, 99))
     assert viewer.model.selection == expected
 
@@ -367,10 +372,14 @@ def test_the_menu_of_one_among_several_means_all_and_of_another_only_that(panel,
 
 @pytest.mark.parametrize("key", ["ContextMenu", "Shift+F10"])
 def test_the_menu_opens_by_key_and_by_button_beside_the_selection(panel, key):
-    panel.viewer.screen.pointer._handle_custom_msg({"event": "key_pressed", "key": key, "control": False, "shown": []}, [])
+    panel.viewer.screen.pointer._handle_custom_msg(
+        {"event": "key_pressed", "key": key, "control": False, "shown": []}, []
+    )
     assert not panel.menu.is_open, "there is nothing to say anything of"
     panel.viewer.show("left", 9)
-    panel.viewer.screen.pointer._handle_custom_msg({"event": "key_pressed", "key": key, "control": False, "shown": []}, [])
+    panel.viewer.screen.pointer._handle_custom_msg(
+        {"event": "key_pressed", "key": key, "control": False, "shown": []}, []
+    )
     assert panel.menu.is_open
     row, column = panel.viewer.model.view.to_screen(*middle(9))
     assert panel.viewer.model.menu == pytest.approx((row, column))

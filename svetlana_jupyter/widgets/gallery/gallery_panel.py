@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -29,6 +28,8 @@ from svetlana_jupyter.widgets.panel import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from svetlana_jupyter.core.annotations import LabelAction, ObjectId
     from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.project.project import Project
@@ -301,9 +302,9 @@ class GalleryPanel(Panel):
         """Show the page of the first of these objects, and select those of them that are on it."""
         names = list(self._table["image"].cat.categories)
         table = self._table.iloc[self._rows]
-        keys = pd.MultiIndex.from_tuples([(names.index(id.image), id.label) for id in objects if id.image in names])
+        keys = [(names.index(image), label) for image, label in objects if image in names]
         shown = pd.MultiIndex.from_arrays([table["image"].cat.codes, table["object"]])
-        places = np.flatnonzero(shown.isin(keys)).tolist() if len(keys) else []
+        places = np.flatnonzero(shown.isin(keys)).tolist() if keys else []
         if places:
             page = self.pages.page_containing(places[0])
             if page != self._page_number:

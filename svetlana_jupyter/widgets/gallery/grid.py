@@ -14,7 +14,6 @@ from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.display.selection import Selection
 from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
 from svetlana_jupyter.widgets.components import StatusLine
-from svetlana_jupyter.widgets.gallery.thumbnail_loader import GalleryPage, ThumbnailCache
 from svetlana_jupyter.widgets.panel import catch_errors, catch_method_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas, batch_drawing, canvas_lock
@@ -22,6 +21,7 @@ from svetlana_jupyter.widgets.viewer.interaction import Screen
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.widgets.gallery.thumbnail_loader import GalleryPage, ThumbnailCache
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
 
 Objects = Sequence[tuple[str, int]]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from svetlana_jupyter.core.display.thumbnails import DepthMode, Thumbnail, ThumbnailSampling, take_thumbnails
 from svetlana_jupyter.errors import SvetlanaError
@@ -17,6 +15,10 @@ from svetlana_jupyter.widgets.viewer.object_details import default_palette
 from svetlana_jupyter.widgets.viewer.open_images import unreadable_image
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    import pandas as pd
+
     from svetlana_jupyter.core.display.channels import DisplaySettings
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.project import Project

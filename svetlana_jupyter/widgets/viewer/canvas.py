@@ -8,14 +8,12 @@ reloaded shows everything again; images are sent as bytes encoded here, and only
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from ipycanvas import Canvas, MultiCanvas
 from ipycanvas.canvas import COMMANDS
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.display import encode
 from svetlana_jupyter.core.display.scene import (
@@ -27,7 +25,13 @@ from svetlana_jupyter.core.display.scene import (
     Scene,
     size_with_margin,
 )
-from svetlana_jupyter.core.display.viewport import Viewport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.display.viewport import Viewport
 
 LEFT, MIDDLE, RIGHT = 0, 1, 2  # mouse buttons
 MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
@@ -52,13 +56,26 @@ class InputListener(Protocol):
     no frame has shown it yet. ``key_pressed`` receives the selection that was on the screen when the key went down.
     """
 
-    def pressed(self, row: float, column: float, button: int = 0, modifiers: str = "") -> None: ...
-    def moved(self, row: float, column: float) -> None: ...
-    def released(self, row: float, column: float) -> None: ...
-    def pointer_left(self) -> None: ...
-    def wheeled(self, delta: float, at: tuple[float, float] | None = None) -> None: ...
-    def key_pressed(self, key: str, shown: tuple[str, int] | None) -> None: ...
-    def selection_id(self) -> tuple[str, int] | None: ...
+    def pressed(self, row: float, column: float, button: int = 0, modifiers: str = "") -> None:
+        """Handle a button that went down."""
+
+    def moved(self, row: float, column: float) -> None:
+        """Handle a move of the pointer."""
+
+    def released(self, row: float, column: float) -> None:
+        """Handle a button that went up."""
+
+    def pointer_left(self) -> None:
+        """Handle the pointer leaving the canvas."""
+
+    def wheeled(self, delta: float, at: tuple[float, float] | None = None) -> None:
+        """Handle a turn of the wheel."""
+
+    def key_pressed(self, key: str, shown: tuple[str, int] | None) -> None:
+        """Handle a key."""
+
+    def selection_id(self) -> tuple[str, int] | None:
+        """Return the current selection."""
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -15,6 +14,8 @@ from svetlana_jupyter.widgets.viewer.canvas import LEFT, MIDDLE, MODIFIERS, RIGH
 from svetlana_jupyter.widgets.viewer.pointer import Pointer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from svetlana_jupyter.core.display.viewport import Viewport
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.components import StatusLine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,6 +31,8 @@ from svetlana_jupyter.widgets.components import keycap
 from svetlana_jupyter.widgets.panel import ICON_LAYOUT, icon_button
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from svetlana_jupyter.core.display.channels import ContrastLimits, DisplaySettings
     from svetlana_jupyter.widgets.components import StatusLine
     from svetlana_jupyter.widgets.viewer.interaction import ObjectSelector

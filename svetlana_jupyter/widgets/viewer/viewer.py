@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,8 @@ from svetlana_jupyter.widgets.viewer.toolbar import Toolbar
 from svetlana_jupyter.widgets.viewer.viewer_model import ViewerModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from svetlana_jupyter.core.display.channels import DisplaySettings
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
