@@ -27,7 +27,7 @@ def test_boxes_are_ticked_and_it_is_said_what_was_written_and_where(lab: LabPage
     button.scroll_into_view_if_needed()
     output.get_by_text("CSV tables").click()
     button.click()
-    expect(output.locator(".sv-trouble").last).to_contain_text("Tick what to export")
+    expect(output.locator(".sv-trouble").last).to_contain_text("No format is selected")
     output.get_by_text("Outlines, for QuPath").click()
     output.get_by_text("Excel table").click()
     lab.screenshot("export-chosen")

@@ -89,7 +89,7 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     for key in "345":
         lab.page.keyboard.press(key)
     (lab.folder / "released").touch()
-    lab.wait_until("len(project.annotations()) == 3 and 'labelled nothing' in panel.status.text")
+    lab.wait_until("len(project.annotations()) == 3 and 'Key ignored' in panel.status.text")
     assert log(lab)[2] == (third, 3)
 
     # The tab is reloaded behind a key: it is kept, and the panel goes on where it was.

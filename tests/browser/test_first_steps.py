@@ -42,7 +42,8 @@ class Panel:
         """Wait until what is on the screen is what the viewer means to show, and sharp."""
         viewer = f"{self.python}.viewer"
         self.lab.wait_until(
-            f"{viewer}.model.scene is not None and {viewer}.model.scene.view == {viewer}.model.view and {viewer}.screen.canvas.is_final"
+            f"{viewer}.model.scene is not None and {viewer}.model.scene.view == {viewer}.model.view"
+            f" and {viewer}.screen.canvas.is_final"
             f" and {viewer}.screen.pointer.shown == list({viewer}.model.selection_id or ())"
         )
         self.lab.wait_until_drawn(self.canvas, f"{viewer}.screen.pointer")

@@ -123,7 +123,7 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     sheet.selected([])
     sheet.output.get_by_role("button", name="All", exact=True).click()
     sheet.selected(list(range(count)))
-    sheet.output.get_by_role("button", name="Inverse").click()
+    sheet.output.get_by_role("button", name="Invert").click()
     sheet.selected([])
     keyboard.press("m")  # a button has just been pressed: JupyterLab would turn the cell into Markdown
     expect(sheet.canvas).to_be_visible()

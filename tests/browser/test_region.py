@@ -99,7 +99,7 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     panel.output.get_by_title("Box:").click()
     hand.drag((5, 5), (60, 70), (115, 115))
     lab.wait_until(SOME.format((1, 2, 7, 8)))
-    expect(panel.output).to_contain_text("4 objects in well are selected")
+    expect(panel.output).to_contain_text("4 objects in well selected")
     panel.settled()
     keyboard.press("1")
     lab.wait_until("project.class_counts()['active'] == 4")

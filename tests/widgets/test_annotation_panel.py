@@ -1,4 +1,4 @@
-"""The annotation panel: press and type, then look at the project."""
+"""Annotation panel, tested through its keys and buttons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def panel(project):
 
 
 def press(panel, key, shown=None):
-    """Type a key while an object is on screen: the one shown now, unless another was on the screen of a slow page."""
+    """Type a key while an object is on the screen: the current one unless a slow page shows another."""
     panel.viewer.screen.pointer._handle_custom_msg(
         {"event": "key_pressed", "key": key, "control": False, "shown": list(shown or panel.shown or [])}, []
     )
@@ -25,11 +25,11 @@ def class_of(project, label, image="left"):
     return project.classes.by_id(annotation.class_id).name if annotation.class_id else annotation.action
 
 
-def test_a_digit_gives_the_object_shown_its_class(panel, project):
+def test_a_digit_labels_the_displayed_object(panel, project):
     panel.viewer.show("left", 5)
     press(panel, "2")
     assert class_of(project, 5) == "dark"
-    assert panel.shown == ("left", 5)  # it was not the queue that brought it
+    assert panel.shown == ("left", 5)  # selected by the user, not by the queue
     assert panel.status.text == project.status != ""
 
 
@@ -39,7 +39,7 @@ def test_a_click_on_a_class_button_does_the_same(panel, project):
     assert class_of(project, 5) == "bright"
 
 
-def test_labels_from_the_queue_go_on_to_the_next_object(panel, project):
+def test_labeling_an_object_of_the_queue_shows_the_next_one(panel, project):
     panel.command_bar.buttons["Next"].click()
     first = panel.shown
     press(panel, "1")
@@ -63,7 +63,7 @@ def test_typing_ahead_is_refused_and_labels_no_object(panel, project):
     assert panel.shown == second and "the next object was not displayed yet" in panel.status.text
 
 
-def test_previous_goes_back_and_next_comes_again(panel):
+def test_previous_goes_back_and_next_returns(panel):
     for _ in range(3):
         press(panel, " ")
     third = panel.shown
@@ -90,7 +90,7 @@ def test_undo_and_redo_by_key_and_by_button(panel, project):
     assert panel.status.text == "Nothing to redo."
 
 
-def test_undo_shows_the_object_again_and_its_new_label_goes_on_where_one_was(panel, project):
+def test_undo_shows_the_object_again_and_its_new_label_resumes_the_queue(panel, project):
     press(panel, "n")
     first = panel.shown
     press(panel, "1")
@@ -117,21 +117,21 @@ def test_undo_of_a_clicked_object_leaves_the_queue_where_it_is(panel):
 
 
 @pytest.mark.parametrize(("key", "action"), [("s", "skip"), ("a", "ambiguous"), ("b", "bad_segmentation")])
-def test_marks_are_kept_with_the_object(panel, project, key, action):
+def test_flags_are_saved_with_the_object(panel, project, key, action):
     panel.viewer.show("right", 3)
     press(panel, key)
     assert project.label_of("right", 3).action == action
 
 
 @pytest.mark.parametrize("key", ["e", "Delete"])
-def test_erasing_takes_the_annotation_away(panel, project, key):
+def test_erasing_removes_the_annotation(panel, project, key):
     panel.viewer.show("left", 5)
     press(panel, "1")
     press(panel, key)
     assert class_of(project, 5) == ""
 
 
-def test_a_key_without_an_object_says_what_to_do(panel, project):
+def test_a_key_without_a_selection_shows_what_to_do(panel, project):
     press(panel, "1")
     assert len(project.annotations()) == 0
     assert "click one" in panel.status.text
@@ -168,7 +168,7 @@ def test_a_class_is_added_by_the_field_and_used_at_once(panel, project):
     assert class_of(project, 5) == "broken"
 
 
-def test_an_error_is_shown_and_the_panel_goes_on(panel, project):
+def test_an_error_is_displayed_and_the_panel_goes_on(panel, project):
     panel.new_name.value = "   "
     panel.add.click()
     assert "visible character" in panel.status.text
@@ -177,7 +177,7 @@ def test_an_error_is_shown_and_the_panel_goes_on(panel, project):
     assert class_of(project, 5) == "bright"
 
 
-def test_recolouring_reaches_the_project(panel, project):
+def test_recoloring_reaches_the_project(panel, project):
     panel.class_buttons.row(1).picker.value = "#00ff00"
     assert project.classes.by_name("bright").color == "#00ff00"
 
@@ -202,7 +202,7 @@ def test_the_panel_and_a_script_write_the_same_log(panel, project, tmp_path):
     assert log.iloc[0].equals(log.iloc[1])
 
 
-def test_without_images_the_panel_says_how_to_add_some(empty):
+def test_without_images_the_panel_explains_how_to_add_some(empty):
     panel = AnnotationPanel(empty)
     _, sentence, body, _ = panel.children
     assert "add_images" in sentence.value
@@ -213,7 +213,7 @@ def test_without_images_the_panel_says_how_to_add_some(empty):
     assert "Name the first class" in panel.progress_text.value
 
 
-def test_a_problem_of_the_project_is_said_at_first_and_then_gives_way(project):
+def test_a_project_problem_is_displayed_until_the_first_action(project):
     project.trouble = "the last line was torn"
     panel = AnnotationPanel(project)
     assert panel.status.text == "the last line was torn"
@@ -222,7 +222,7 @@ def test_a_problem_of_the_project_is_said_at_first_and_then_gives_way(project):
     assert panel.status.text == project.status
 
 
-def test_a_closed_panel_no_longer_follows(panel, project):
+def test_a_closed_panel_no_longer_observes_the_project(panel, project):
     panel.close()
     project.add_class("late")
     assert len(panel.class_buttons.lines.children) == 2
@@ -233,10 +233,10 @@ def test_the_test_set_is_offered_once_it_is_drawn(panel, project):
     project.draw_test_set(20)
     assert panel.test_set.layout.display is None and "Test set: 0 of 20" in panel.test_set_text.value
     press(panel, "n")
-    assert not project.in_test_set(*panel.shown), "what is drawn at random is trained on"
+    assert not project.in_test_set(*panel.shown), "random objects are used for training"
 
 
-def test_next_brings_the_test_set_and_it_is_counted(panel, project):
+def test_next_shows_the_test_set_and_counts_it(panel, project):
     project.draw_test_set(20)
     panel.source.value = "test"
     assert "stay hidden" in panel.status.text
@@ -264,7 +264,7 @@ def test_a_skipped_object_of_the_test_set_is_not_annotated(panel, project):
     assert "0 of 20 annotated" in panel.test_set_text.value and panel.shown == project.test_objects[1]
 
 
-def test_predictions_of_the_test_set_stay_hidden_while_the_panel_brings_it(trained):
+def test_predictions_of_the_test_set_stay_hidden_until_annotated(trained):
     trained.draw_test_set(20)
     panel = AnnotationPanel(trained)
     assert panel.test_set.layout.display is None

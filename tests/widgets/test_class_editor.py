@@ -1,4 +1,4 @@
-"""Classes beside the viewer: renamed, merged, and found by name where there are more of them than keys."""
+"""Classes: renaming, merging, and finding by name if there are more classes than keys."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def test_a_class_is_merged_into_another_and_its_annotations_count_there(panel, p
     assert [row.info.name for row in panel.class_buttons.lines.children] == ["dark"]
     assert panel.editor.layout.display == "none"
     panel.class_buttons.row(2).edit.click()
-    said, split = panel.editor.merged.children[0].children
-    assert "bright" in said.value
+    text, split = panel.editor.merged.children[0].children
+    assert "bright" in text.value
     split.click()
     assert project.class_counts().to_dict() == {"bright": 1, "dark": 0}
     assert not panel.editor.merged.children
 
 
-def test_a_name_that_is_taken_is_refused_in_the_editor(panel, project):
+def test_an_existing_class_name_is_refused_in_the_editor(panel, project):
     panel.class_buttons.row(1).edit.click()
     enter(panel.editor.name, "dark")
     assert "there is a class 'dark' already" in panel.status.text
@@ -84,7 +84,7 @@ def test_the_pencil_pressed_again_closes_the_editor(panel):
     assert panel.editor.layout.display == "none"
 
 
-def test_keys_reach_a_few_classes_and_no_field_is_needed(panel):
+def test_with_few_classes_there_is_no_search_field(panel):
     assert panel.class_buttons.find.layout.display == "none"
 
 
@@ -100,7 +100,7 @@ def test_a_class_without_a_key_is_found_by_its_name(many, project):
     assert many.class_buttons.find.value == ""
 
 
-def test_enter_takes_the_class_that_begins_with_what_was_typed():
+def test_enter_takes_the_class_whose_name_starts_with_the_typed_text():
     found = []
     rows = ClassButtons(act=found.append, recolor=lambda *_: None, on_found=found.append)
     rows.show(ClassScheme().adding(["un-dead", "dead", *STAGES]), {})
@@ -111,14 +111,14 @@ def test_enter_takes_the_class_that_begins_with_what_was_typed():
     assert found == ["dead"]
 
 
-def test_a_name_that_no_class_has_labels_nothing(many, project):
+def test_an_unknown_class_name_labels_nothing(many, project):
     many.viewer.show("left", 3)
     enter(many.class_buttons.find, "nothing like it")
     enter(many.class_buttons.find, "  ")
     assert not project.labels().size
 
 
-def test_a_class_looked_for_while_another_object_was_on_the_screen_labels_nothing(many, project):
+def test_a_class_found_while_another_object_was_on_the_screen_labels_nothing(many, project):
     many.viewer.show("left", 4)
     many.handle_key("/", ("left", 3))
     enter(many.class_buttons.find, "stage 16")
@@ -128,7 +128,7 @@ def test_a_class_looked_for_while_another_object_was_on_the_screen_labels_nothin
     assert project.label_of("left", 4).class_id
 
 
-def test_the_help_lists_the_keys_that_stand_for_classes(panel, project):
+def test_the_help_lists_the_keys_of_the_classes(panel, project):
     assert panel.command_bar.help.value.startswith('<div class="sv-keys"><span><kbd>1</kbd> … <kbd>2</kbd></span>')
     for name in STAGES[:9]:
         project.add_class(name)

@@ -1,4 +1,4 @@
-"""What breaks under a panel: it says so in a sentence, loses nothing, and works again when it can."""
+"""Failures under a panel: they are explained, lose nothing, and end when their cause does."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def files(tmp_path: Path) -> Project:
 
 
 def shown(gallery: GalleryPanel) -> list[bool]:
-    """Whether each patch of the page has a picture."""
+    """Return whether each object of the page has a thumbnail."""
     page = gallery.page
     return [picture is not None for picture in page._thumbnail_cache.cached_thumbnails(page._page(page.objects))]
 
@@ -51,15 +51,15 @@ def label(panel: AnnotationPanel, image: str, label: int, key: str) -> None:
     panel.viewer.screen.handle_key(key, (image, label))
 
 
-def in_words(text: str) -> bool:
+def is_explained(text: str) -> bool:
     return bool(text) and "Something went wrong" not in text and "Errno" not in text
 
 
-def test_a_project_folder_that_is_gone_takes_no_annotation_and_loses_none(panel, project, tmp_path):
+def test_a_missing_project_folder_takes_no_annotation_and_loses_none(panel, project, tmp_path):
     label(panel, "left", 1, "1")
     away = project.path.rename(tmp_path / "away")
     label(panel, "left", 2, "2")
-    assert in_words(panel.status.text)
+    assert is_explained(panel.status.text)
     assert "sv-trouble" in panel.status.value
     assert project.label_of("left", 2).action == ""
     away.rename(project.path)
@@ -78,35 +78,35 @@ def test_a_project_folder_that_is_gone_takes_no_annotation_and_loses_none(panel,
         lambda panel: panel.command_bar.buttons["Undo"].click(),
         lambda panel: panel.command_bar.buttons["Next"].click(),
     ],
-    ids=["rename", "recolour", "add", "undo", "next"],
+    ids=["rename", "recolor", "add", "undo", "next"],
 )
-def test_whatever_is_asked_of_a_folder_that_is_gone_is_answered_in_words(panel, project, tmp_path, act, caplog):
+def test_actions_on_a_missing_project_folder_are_refused_with_a_message(panel, project, tmp_path, act, caplog):
     label(panel, "left", 1, "1")
     away = project.path.rename(tmp_path / "away")
     act(panel)
-    assert in_words(panel.status.text)
+    assert is_explained(panel.status.text)
     assert "Traceback" not in caplog.text
-    assert not project.path.exists(), "nothing is left in the way of the folder that comes back"
+    assert not project.path.exists(), "no new folder is created in its place"
     away.rename(project.path)
     label(panel, "left", 2, "1")
     assert project.label_of("left", 2).class_id == 1
     assert project.classes.names[:2] == ("bright", "dark")
 
 
-def test_an_image_deleted_after_it_was_opened_is_named_and_others_go_on(files, tmp_path):
+def test_a_deleted_image_is_named_and_the_others_still_work(files, tmp_path):
     panel = AnnotationPanel(files)
     label(panel, "left", 1, "1")
     (tmp_path / "right.tif").unlink()
     label(panel, "right", 1, "1")
     assert "right" in panel.viewer.status.text
-    assert in_words(panel.viewer.status.text)
+    assert is_explained(panel.viewer.status.text)
     label(panel, "left", 2, "2")
     assert panel.viewer.status.text == ""
     assert files.label_of("left", 1).class_id == 1
     assert files.label_of("left", 2).class_id == 2
 
 
-def test_a_block_that_does_not_decode_is_said_and_the_panel_goes_on(files, tmp_path):
+def test_a_corrupt_block_is_reported_and_the_panel_goes_on(files, tmp_path):
     panel = AnnotationPanel(files)
     files.objects("right")
     for chunk in (tmp_path / "right.zarr" / "c").rglob("*"):
@@ -119,7 +119,7 @@ def test_a_block_that_does_not_decode_is_said_and_the_panel_goes_on(files, tmp_p
     assert panel.viewer.status.text == ""
 
 
-def test_two_panels_over_one_project_agree_whichever_was_used(project):
+def test_two_panels_of_one_project_agree(project):
     first, second = AnnotationPanel(project), AnnotationPanel(project)
     label(first, "left", 1, "1")
     label(second, "left", 2, "2")
@@ -129,12 +129,12 @@ def test_two_panels_over_one_project_agree_whichever_was_used(project):
     assert ">1<" in second.class_buttons.row(1).children[3].value
 
 
-def test_the_app_opens_on_a_project_whose_images_are_all_gone(files, tmp_path):
+def test_the_app_opens_a_project_whose_images_are_all_missing(files, tmp_path):
     for file in tmp_path.glob("*.tif"):
         file.unlink()
     app = App(Project(files.path))
     panel = app.panels["Annotate"]
-    assert in_words(panel.viewer.status.text)
+    assert is_explained(panel.viewer.status.text)
     app.tab.selected_index = app.tab.titles.index("Predict and review")
     assert "Predict and review" in app.panels
 
@@ -151,13 +151,13 @@ def test_a_mask_that_changed_on_the_disk_is_indexed_again(files, tmp_path):
     assert np.array_equal(again.objects("left").index, np.arange(1, 24))
 
 
-def test_a_disk_that_is_full_takes_no_key_and_loses_none(panel, project, monkeypatch):
+def test_a_full_disk_takes_no_annotation_and_loses_none(panel, project, monkeypatch):
     label(panel, "left", 1, "1")
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", no_room)
         label(panel, "left", 2, "2")
         assert "No space left on device" in panel.status.text and "sv-trouble" in panel.status.value
-        assert project.label_of("left", 2).action == "", "what is not on the disk is not shown"
+        assert project.label_of("left", 2).action == "", "an annotation that is not saved is not displayed"
         panel.command_bar.buttons["Undo"].click()
         assert "No space left on device" in panel.status.text and project.label_of("left", 1).class_id == 1
         panel.class_buttons.row(1).picker.value = "#00ff00"
@@ -179,7 +179,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def elsewhere(project):
-    """Another kernel that annotates as ann."""
+    """Another kernel that annotates as 'ann'."""
     command = [sys.executable, "-c", OTHER_KERNEL, str(project.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "open\n"
@@ -187,12 +187,12 @@ def elsewhere(project):
         process.kill()
 
 
-def test_a_second_kernel_of_the_same_annotator_looks_on_and_takes_over_when_the_first_ends(project, elsewhere):
+def test_a_second_kernel_of_the_same_annotator_is_read_only_until_the_first_ends(project, elsewhere):
     panel = AnnotationPanel(Project(project.path, annotator="ann"))
     assert "another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
     label(panel, "left", 1, "1")
     assert "another notebook is annotating" in panel.status.text
-    assert panel.project.class_counts().to_dict() == {"bright": 1, "dark": 0}, "it shows what the other said"
+    assert panel.project.class_counts().to_dict() == {"bright": 1, "dark": 0}, "those of the other kernel"
     elsewhere.kill()
     elsewhere.wait()
     label(panel, "left", 1, "1")
@@ -200,10 +200,10 @@ def test_a_second_kernel_of_the_same_annotator_looks_on_and_takes_over_when_the_
     assert ">2<" in panel.class_buttons.row(1).children[3].value
 
 
-def test_the_gallery_says_which_file_is_gone_and_labels_the_rest(files, tmp_path):
+def test_the_gallery_names_the_missing_file_and_labels_the_rest(files, tmp_path):
     (tmp_path / "right.tif").unlink()
     gallery = GalleryPanel(files)
-    assert "right.tif does not exist" in gallery.page.status.text and in_words(gallery.page.status.text)
+    assert "right.tif does not exist" in gallery.page.status.text and is_explained(gallery.page.status.text)
     assert {name for (name, _), seen in zip(gallery.page.objects, shown(gallery), strict=True) if seen} == {"left"}
     gallery.filter_bar.order.value = "position"
     gallery.page.select(gallery.page.selection.of([0, 1]))
@@ -215,4 +215,4 @@ def test_the_gallery_says_which_file_is_gone_and_labels_the_rest(files, tmp_path
     assert "right.tif does not exist" in panel.viewer.status.text and panel.shown is None
     while panel.viewer.model.image == "right":
         panel.handle_key("n", None)
-    assert panel.shown.image == "left", "the queue goes on with what there is"
+    assert panel.shown.image == "left", "the queue continues with the other images"

@@ -1,4 +1,4 @@
-"""A panel and a script are twins: the same log but for time, source and seconds, and the same trained weights."""
+"""A panel and a script write the same log, except time, source and seconds, and train the same weights."""
 
 from __future__ import annotations
 

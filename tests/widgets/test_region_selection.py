@@ -1,4 +1,4 @@
-"""Selecting several objects on the image, and saying something of all of them in one edit."""
+"""Selection of several objects on the image, and labeling them in one edit."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def right_click(viewer, y, x):
 
 
 def haloed(viewer, label):
-    """Whether the frame shows a line just outside of an object's box of 9 x 9 pixels."""
+    """Return whether the frame shows a line just outside an object's bounding box of 9 x 9 pixels."""
     layer = viewer.model.scene.selection
     y, x = middle(label)
     row, column = viewer.model.view.to_screen(y - 4.5, x)
@@ -76,7 +76,7 @@ def test_a_box_selects_the_objects_whose_centroid_is_inside(viewer):
     assert viewer.model.lasso == viewer.model.scene.lasso == ()
 
 
-def test_a_lasso_selects_what_it_goes_round_and_shows_where_it_is(viewer):
+def test_a_lasso_is_displayed_and_selects_the_objects_inside(viewer):
     viewer.model.tool = "lasso"
     a, b, c = middle(1), middle(3), middle(15)
     drag(viewer, (a[0] - 3, a[1] - 3), (b[0] - 3, b[1] + 3), (c[0] + 3, c[1] + 3), release=False)
@@ -88,7 +88,7 @@ def test_a_lasso_selects_what_it_goes_round_and_shows_where_it_is(viewer):
 
 
 @pytest.mark.parametrize("tool", ["box", "lasso"])
-def test_with_a_tool_a_click_still_picks_and_the_middle_button_still_moves(viewer, tool):
+def test_with_a_tool_a_click_still_selects_and_the_middle_button_still_moves(viewer, tool):
     viewer.model.zoom(3)
     viewer.model.tool = tool
     click(viewer, *middle(9))
@@ -111,13 +111,13 @@ def test_zooming_in_the_middle_of_a_lasso_keeps_it_on_the_image(viewer):
     assert viewer.model.selection == (1, 2, 7, 8)
 
 
-def test_shift_click_adds_an_object_and_takes_it_away_again(viewer):
+def test_shift_click_adds_an_object_and_removes_it_again(viewer):
     click(viewer, *middle(3))
     shift_click(viewer, *middle(9))
     shift_click(viewer, *middle(20))
     assert viewer.model.selection == (3, 9, 20)
     shift_click(viewer, 1, 1)
-    assert viewer.model.selection == (3, 9, 20), "the background takes nothing away"
+    assert viewer.model.selection == (3, 9, 20), "the background removes nothing"
     shift_click(viewer, *middle(3))
     shift_click(viewer, *middle(20))
     assert (viewer.model.selection, viewer.model.selected) == ((9,), 9)
@@ -131,7 +131,7 @@ def test_shift_drag_adds_the_objects_in_a_box_with_any_tool(viewer):
     assert viewer.model.selection == (1, 2, 7, 8, 24)
 
 
-def test_the_button_that_adds_does_without_shift(viewer):
+def test_the_add_button_replaces_shift(viewer):
     find(viewer, ToggleButton, "Add to").value = True
     click(viewer, *middle(3))
     click(viewer, *middle(9))
@@ -140,7 +140,7 @@ def test_the_button_that_adds_does_without_shift(viewer):
     assert viewer.model.selection == (1, 2, 3, 7, 8, 9)
 
 
-def test_without_the_helper_box_and_adding_work_by_the_events_of_the_canvas(viewer):
+def test_without_the_pointer_helper_box_and_add_button_work_by_canvas_events(viewer):
     fire = viewer.screen.canvas.widget._canvases[-1]._handle_frontend_event
     find(viewer, ToggleButton, "Box").value = True
     for event, y, x in (("mouse_down", 1, 1), ("mouse_move", 15, 15), ("mouse_move", 30, 30), ("mouse_up", 30, 30)):
@@ -151,11 +151,11 @@ def test_without_the_helper_box_and_adding_work_by_the_events_of_the_canvas(view
         row, column = viewer.model.view.to_screen(y, x)
         fire(None, {"event": event, "x": column, "y": row}, [])
     assert viewer.model.selection == (16, 17, 18, 22, 23, 24), (
-        "leaving the canvas ends a box: where it is let go, nobody says"
+        "leaving the canvas ends a box, as the release outside is not reported"
     )
 
 
-def test_all_that_is_seen_is_selected_by_key_and_by_button(viewer):
+def test_all_visible_objects_are_selected_by_key_and_by_button(viewer):
     press(viewer, "a", control=True)
     assert viewer.model.selection == tuple(range(1, 25))
     press(viewer, "Escape")
@@ -166,7 +166,7 @@ def test_all_that_is_seen_is_selected_by_key_and_by_button(viewer):
     assert 0 < len(viewer.model.selection) < 24
 
 
-def test_escape_leaves_the_lasso_then_the_selection_then_the_tool_and_then_is_a_key_like_others(viewer):
+def test_escape_cancels_lasso_selection_and_tool_in_turn_and_is_then_passed_on(viewer):
     keys = []
     viewer.on_key(lambda key, shown: keys.append(key))
     click(viewer, *middle(5))
@@ -198,7 +198,7 @@ def test_keys_and_buttons_of_the_tools_follow_each_other(viewer):
     assert viewer.model.tool == "move"
 
 
-def test_buttons_that_need_a_selection_are_off_without_one(viewer):
+def test_buttons_that_need_a_selection_are_disabled_without_one(viewer):
     none = find(viewer, Button, "Clear the selection")
     assert none.disabled
     click(viewer, *middle(5))
@@ -207,7 +207,7 @@ def test_buttons_that_need_a_selection_are_off_without_one(viewer):
     assert viewer.model.selection == ()
 
 
-def test_each_of_several_has_its_halo_and_nothing_else_has(viewer):
+def test_each_selected_object_has_a_halo_and_no_other_has(viewer):
     viewer.model.selection = [3, 9, 3]
     assert viewer.model.selection == (3, 9)
     assert [label for label in range(1, 25) if haloed(viewer, label)] == [3, 9]
@@ -242,7 +242,7 @@ def test_another_image_begins_without_a_selection(viewer):
         ("all", 0, (0, 0), tuple(range(1, 10))),
     ],
 )
-def test_in_a_volume_this_plane_a_range_of_planes_or_all(volume, reach, plane, span, expected):
+def test_a_box_selects_from_the_plane_a_range_of_planes_or_all_planes(volume, reach, plane, span, expected):
     viewer = Viewer(volume)
     viewer.model.tool, viewer.model.plane_scope, viewer.model.plane_range, viewer.model.plane = (
         "box",
@@ -254,7 +254,7 @@ def test_in_a_volume_this_plane_a_range_of_planes_or_all(volume, reach, plane, s
     assert viewer.model.selection == expected
 
 
-def test_the_choice_of_planes_is_shown_for_a_volume_while_a_tool_is_in_use(viewer, volume):
+def test_the_choice_of_planes_is_displayed_for_a_volume_while_a_tool_is_active(viewer, volume):
     deep = Viewer(volume)
     tools = deep._toolbar.tools
     assert tools.planes.layout.display == "none"
@@ -267,7 +267,7 @@ def test_the_choice_of_planes_is_shown_for_a_volume_while_a_tool_is_in_use(viewe
     assert viewer._toolbar.tools.planes.layout.display == "none"
 
 
-def test_a_key_labels_all_in_one_gesture_and_one_sync(panel, project, monkeypatch):
+def test_a_key_labels_the_selection_in_one_edit_and_one_sync(panel, project, monkeypatch):
     panel.viewer.model.tool = "box"
     drag(panel.viewer, (1, 1), (30, 30))
     assert "4 objects in left selected" in panel.status.text
@@ -281,10 +281,10 @@ def test_a_key_labels_all_in_one_gesture_and_one_sync(panel, project, monkeypatc
     assert set(log["action"]) == {"label"} and set(log["source"]) == {"panel"}
     bright = rgb(project.classes.by_name("bright").color)
     assert [label for label in range(1, 25) if colors(panel.viewer, label) == {bright}] == [1, 2, 7, 8]
-    assert panel.viewer.model.selection == (1, 2, 7, 8), "it stays, to be corrected"
+    assert panel.viewer.model.selection == (1, 2, 7, 8), "the selection stays, to be corrected"
 
 
-def test_a_class_button_a_mark_and_erasing_mean_all_that_is_selected(panel, project):
+def test_class_buttons_flags_and_erasing_apply_to_the_whole_selection(panel, project):
     panel.viewer.model.selection = (3, 9, 20)
     panel.class_buttons.row(2).button.click()
     assert set(project.labels()["class"]) == {"dark"} and len(project.labels()) == 3
@@ -295,7 +295,7 @@ def test_a_class_button_a_mark_and_erasing_mean_all_that_is_selected(panel, proj
     assert project.annotations()["edit"].tolist() == [1] * 3 + [2] * 3 + [3] * 3
 
 
-def test_undo_takes_the_whole_gesture_back_and_shows_what_it_was_about(panel, project):
+def test_undo_reverts_the_whole_edit_and_shows_its_objects(panel, project):
     panel.viewer.model.selection = (3, 9, 20)
     press(panel.viewer, "1", shown=panel.shown)
     panel.viewer.show("right", 5)
@@ -320,7 +320,7 @@ def test_a_key_typed_for_another_selection_labels_nothing(panel, project):
     assert project.labels().empty
 
 
-def test_a_key_right_behind_a_lasso_means_what_it_selected(panel, project):
+def test_a_key_right_after_a_lasso_applies_to_its_selection(panel, project):
     panel.viewer.show("left", 24)
     panel.viewer.model.fit()
     panel.viewer.model.tool = "box"
@@ -329,7 +329,7 @@ def test_a_key_right_behind_a_lasso_means_what_it_selected(panel, project):
     assert project.labels().droplevel("image").index.tolist() == [1, 2, 7, 8]
 
 
-def test_a_region_does_not_move_the_queue_on(panel):
+def test_labeling_a_region_does_not_advance_the_queue(panel):
     press(panel.viewer, "n")
     panel.viewer.model.fit()
     panel.viewer.model.selection = (1, 2)
@@ -338,7 +338,7 @@ def test_a_region_does_not_move_the_queue_on(panel):
     assert set(panel.project.annotations()["source"]) == {"panel"}
 
 
-def test_a_right_click_opens_a_menu_with_the_classes_and_the_marks(panel, project):
+def test_a_right_click_opens_a_menu_with_the_classes_and_the_flags(panel, project):
     project.add_class("<b>odd</b>", "#123456")
     right_click(panel.viewer, *middle(9))
     menu = panel.menu
@@ -358,7 +358,7 @@ def test_a_right_click_opens_a_menu_with_the_classes_and_the_marks(panel, projec
     assert not menu.is_open
 
 
-def test_the_menu_of_one_among_several_means_all_and_of_another_only_that(panel, project):
+def test_the_menu_applies_to_the_selection_or_to_an_object_outside_of_it(panel, project):
     panel.viewer.model.selection = (3, 9, 20)
     right_click(panel.viewer, *middle(9))
     assert "3 objects in left" in panel.menu.children[0].value
@@ -371,11 +371,11 @@ def test_the_menu_of_one_among_several_means_all_and_of_another_only_that(panel,
 
 
 @pytest.mark.parametrize("key", ["ContextMenu", "Shift+F10"])
-def test_the_menu_opens_by_key_and_by_button_beside_the_selection(panel, key):
+def test_the_menu_opens_by_key_and_by_button_next_to_the_selection(panel, key):
     panel.viewer.screen.pointer._handle_custom_msg(
         {"event": "key_pressed", "key": key, "control": False, "shown": []}, []
     )
-    assert not panel.menu.is_open, "there is nothing to say anything of"
+    assert not panel.menu.is_open, "nothing is selected"
     panel.viewer.show("left", 9)
     panel.viewer.screen.pointer._handle_custom_msg(
         {"event": "key_pressed", "key": key, "control": False, "shown": []}, []
@@ -406,7 +406,7 @@ def test_a_click_elsewhere_and_the_wheel_close_the_menu(panel):
 
 
 @pytest.mark.parametrize("label", [1, 6, 19, 24])
-def test_the_menu_stays_inside_the_picture(panel, label):
+def test_the_menu_stays_inside_the_image_area(panel, label):
     right_click(panel.viewer, *middle(label))
     height, width = panel.viewer.model.view.size
     top, left, wide = (int(getattr(panel.menu.layout, name)[:-2]) for name in ("top", "left", "width"))
@@ -414,7 +414,7 @@ def test_the_menu_stays_inside_the_picture(panel, label):
     assert left >= 0 and left + wide <= width
 
 
-def test_a_menu_of_many_classes_is_not_higher_than_the_picture(panel, project):
+def test_a_menu_of_many_classes_is_not_higher_than_the_image_area(panel, project):
     for number in range(40):
         project.add_class(f"class {number}")
     right_click(panel.viewer, *middle(24))
@@ -422,7 +422,7 @@ def test_a_menu_of_many_classes_is_not_higher_than_the_picture(panel, project):
     assert int(panel.menu.layout.top[:-2]) + int(panel.menu.layout.max_height[:-2]) < panel.viewer.model.view.size[0]
 
 
-def test_what_a_menu_was_opened_for_is_what_it_labels(panel, project):
+def test_a_menu_item_never_labels_another_object_than_its_own(panel, project):
     right_click(panel.viewer, *middle(9))
     late = panel.menu.items[0]
     panel.viewer.show("left", 4)
@@ -443,14 +443,14 @@ def test_the_review_panel_corrects_a_selection_and_accepts_one_by_one(trained):
     assert list(zip(log["object"], log["source"])) == [(3, "correction"), (9, "correction")]
 
 
-def test_the_lasso_is_sent_as_a_line_and_gone_when_it_is_closed(viewer, monkeypatch):
+def test_the_lasso_is_sent_as_a_line_and_removed_when_it_is_closed(viewer, monkeypatch):
     page = pages.Page()
     pages.listen(monkeypatch).append(page)
     viewer.screen.canvas._client_ready()
     viewer.model.tool = "lasso"
     drag(viewer, (1, 1), (30, 30), (30, 1), release=False)
     assert [name for _, name, _ in page.messages[-1]].count("strokePolygon") == 2
-    assert not any(name == "putImageData" for _, name, _ in page.messages[-1]), "nothing is encoded while it is drawn"
+    assert not any(name == "putImageData" for _, name, _ in page.messages[-1]), "drawing the lasso sends no images"
     send(viewer, "released", row=0, column=0, time=1.0)
     assert "strokePolygon" not in [name for _, name, _ in page.messages[-1]]
 
@@ -460,7 +460,7 @@ def test_every_key_of_the_tools_is_in_the_help(panel):
         assert f">{key}</kbd>" in panel.command_bar.help.value
 
 
-def test_keys_and_buttons_magnify_about_the_selection_where_it_is_seen(viewer, project):
+def test_keys_and_buttons_zoom_about_the_visible_selection(viewer, project):
     viewer.model.set_view(viewer.model.view.zoomed(3))
     viewer.model.selected = 16  # a row above the middle, and to the right
     before = viewer.model.view.to_screen(40.5, 56.5)
@@ -472,4 +472,4 @@ def test_keys_and_buttons_magnify_about_the_selection_where_it_is_seen(viewer, p
     viewer.selector.clear_selection()
     center = viewer.model.view.center
     press(viewer, "+")
-    assert viewer.model.view.center == pytest.approx(center), "about the middle, where nothing is selected"
+    assert viewer.model.view.center == pytest.approx(center), "about the center without a selection"

@@ -1,4 +1,4 @@
-"""The helper's messages, as the browser sends them."""
+"""Messages of the pointer helper, as the browser sends them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_script_is_sent_with_the_widget():
     assert state["shown"] == []
 
 
-def test_a_frame_tells_which_click_it_knows_of_and_what_it_shows(pointer):
+def test_a_frame_reports_its_selection_and_the_last_click(pointer):
     pointer.set_shown(("smear", 7))
     assert (pointer.shown, pointer.click_time) == (["smear", 7], 0.0)
     pointer._handle_custom_msg({"event": "released", "row": 1, "column": 2, "time": 5.0}, [])

@@ -1,4 +1,4 @@
-"""The viewer, through its mouse, its keys and its controls; what it shows is the last scene."""
+"""Viewer, tested through mouse, keys and controls; the last scene is what it shows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def press(viewer, key, control=False, shown=()):
 
 
 def middle(label):
-    """The middle of an object of the squares."""
+    """Return the center of an object of the squares."""
     return STEP * ((label - 1) // 6) + 8.5, STEP * ((label - 1) % 6) + 8.5
 
 
@@ -59,14 +59,14 @@ def find(viewer, kind, tooltip):
 
 
 def colors(viewer, label):
-    """The colours that the overlay gives an object."""
+    """Return the colors of an object in the overlay."""
     overlay = viewer.model.scene.overlay
     rgba = overlay.table[np.unique(overlay.codes[viewer.model.scene.raster.where(label)])]
     return {tuple(int(value) for value in color[:3]) for color in rgba if color[3] == 255}
 
 
 def palette(viewer):
-    """How the picture on the screen was coloured."""
+    """Return the display settings of the image on the screen."""
     return next(part for part in viewer.model.scene.image.key if isinstance(part, DisplaySettings))
 
 
@@ -74,7 +74,7 @@ def rgb(color):
     return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def test_the_first_image_is_shown_as_a_whole(viewer):
+def test_the_first_image_is_shown_completely(viewer):
     assert viewer.model.image == "left"
     assert viewer.model.view == Viewport.fitted((64, 96), viewer.model.view.size)
     assert viewer.model.scene.image.pixels.shape == (64, 96)
@@ -93,35 +93,35 @@ def test_a_project_without_images_shows_nothing_until_one_is_added(empty):
 
 
 @pytest.mark.parametrize("label", [1, 9, 24])
-def test_a_click_picks_the_object_under_it(viewer, label):
-    picked = []
-    viewer.selector.on_select(lambda *what: picked.append(what))
+def test_a_click_selects_the_object_under_it(viewer, label):
+    selected = []
+    viewer.selector.on_select(lambda *event: selected.append(event))
     click(viewer, *middle(label))
-    assert picked == [("left", label)]
+    assert selected == [("left", label)]
     assert viewer.model.selected == label
     assert viewer.model.scene.selection is not None
 
 
-def test_a_click_on_the_background_picks_nothing(viewer):
-    picked = []
-    viewer.selector.on_select(lambda *what: picked.append(what))
+def test_a_click_on_the_background_selects_nothing(viewer):
+    selected = []
+    viewer.selector.on_select(lambda *event: selected.append(event))
     viewer.model.selected = 3
     click(viewer, 1, 1)
-    assert picked == [("left", 0)]
+    assert selected == [("left", 0)]
     assert viewer.model.selected == 0
 
 
-def test_the_right_button_picks_the_object_for_a_menu_and_nothing_on_the_background(viewer):
+def test_the_right_button_selects_the_object_of_the_menu_and_nothing_on_the_background(viewer):
     click(viewer, 1, 1, button=2)
     assert (viewer.model.selected, viewer.model.menu) == (0, None)
     click(viewer, *middle(3), button=2)
     assert (viewer.model.selected, viewer.model.menu) == (3, viewer.model.view.to_screen(*middle(3)))
 
 
-def test_without_the_helper_the_events_of_the_canvas_do_the_same(viewer):
+def test_without_the_pointer_helper_the_events_of_the_canvas_do_the_same(viewer):
     fire = viewer.screen.canvas.widget._canvases[-1]._handle_frontend_event
     keys = []
-    viewer.on_key(lambda *what: keys.append(what))
+    viewer.on_key(lambda *event: keys.append(event))
     row, column = viewer.model.view.to_screen(*middle(5))
     fire(None, {"event": "mouse_move", "x": column, "y": row}, [])
     fire(None, {"event": "mouse_down", "x": column, "y": row}, [])
@@ -135,7 +135,7 @@ def test_without_the_helper_the_events_of_the_canvas_do_the_same(viewer):
     assert viewer.model.view.to_image(row, column) == pytest.approx(point)
 
 
-def test_dragging_moves_the_image_and_picks_nothing(viewer):
+def test_dragging_moves_the_image_and_selects_nothing(viewer):
     viewer.model.zoom(4)
     before = viewer.model.view
     send(viewer, "pressed", row=200, column=300, button=0)
@@ -146,7 +146,7 @@ def test_dragging_moves_the_image_and_picks_nothing(viewer):
     assert viewer.model.selected == 0
 
 
-def test_a_trembling_hand_still_clicks(viewer):
+def test_a_small_move_during_a_click_still_selects(viewer):
     row, column = viewer.model.view.to_screen(*middle(4))
     send(viewer, "pressed", row=row, column=column, button=0)
     send(viewer, "moved", row=row + 2, column=column - 2)
@@ -180,7 +180,7 @@ def test_hovering_names_the_object_its_class_and_its_probability(trained):
     assert viewer.model.scene.hint is None
 
 
-def test_keys_that_move_the_view_are_kept_and_all_others_passed_on(viewer):
+def test_keys_that_move_the_view_are_handled_and_all_others_passed_on(viewer):
     keys = []
     viewer.on_key(lambda key, shown: keys.append(key))
     fitted = viewer.model.view
@@ -210,7 +210,7 @@ def test_a_key_carries_the_object_that_was_on_the_screen_not_the_one_that_is_com
     assert heard == [("1", ("left", 5)), ("2", ("left", 5))]
 
 
-def test_a_key_right_behind_a_click_means_the_object_clicked(viewer):
+def test_a_key_right_after_a_click_applies_to_the_clicked_object(viewer):
     heard = []
     viewer.on_key(lambda key, shown: heard.append(shown))
     viewer.show("left", 5)
@@ -220,10 +220,10 @@ def test_a_key_right_behind_a_click_means_the_object_clicked(viewer):
     send(viewer, "released", row=row, column=column, time=3.0)
     send(viewer, "key_pressed", key="1", control=False, shown=None)
     assert heard == [("left", 5)]
-    assert viewer.screen.pointer.click_time == 3.0, "the frame behind a click knows of it"
+    assert viewer.screen.pointer.click_time == 3.0, "the frame after a click accounts for it"
 
 
-def test_the_token_of_the_screen_follows_the_frame(viewer):
+def test_the_displayed_selection_follows_the_frame(viewer):
     assert viewer.screen.pointer.shown == []
     viewer.show("right", 7)
     assert viewer.screen.pointer.shown == ["right", 7]
@@ -231,7 +231,7 @@ def test_the_token_of_the_screen_follows_the_frame(viewer):
     assert viewer.screen.pointer.shown == []
 
 
-def test_showing_an_object_brings_it_to_the_middle_well_visible(viewer):
+def test_showing_an_object_centers_it_at_a_legible_size(viewer):
     viewer.show("right", 9)
     height, width = viewer.model.view.size
     assert (viewer.model.image, viewer.model.selected) == ("right", 9)
@@ -250,7 +250,7 @@ def test_an_object_at_the_border_is_on_the_screen_which_stays_on_the_image(viewe
     assert max(beside) <= 0.15 + 1e-9
 
 
-def test_an_object_larger_than_usual_is_shown_whole(project):
+def test_a_large_object_is_shown_completely(project):
     mask = np.zeros((400, 500), np.uint8)
     mask[50:200, 60:210] = 1
     for label in range(2, 5):
@@ -264,8 +264,8 @@ def test_an_object_larger_than_usual_is_shown_whole(project):
     assert 150 * viewer.model.view.scale < min(viewer.model.view.size)
 
 
-def test_an_object_that_is_not_there_is_refused_and_nothing_is_selected(viewer):
-    with pytest.raises(InputError, match="left has no object 77. Choose one of its 24 objects"):
+def test_a_missing_object_is_refused_and_nothing_is_selected(viewer):
+    with pytest.raises(InputError, match="left has no object 77"):
         viewer.show("left", 77)
     assert viewer.model.selected == 0
 
@@ -284,7 +284,7 @@ def test_showing_an_object_without_zooming_keeps_the_scale(viewer):
     assert viewer.model.view.scale == scale
 
 
-def test_an_annotation_recolours_the_object_at_once(viewer, project):
+def test_an_annotation_recolors_the_object_at_once(viewer, project):
     bright, dark = (rgb(info.color) for info in project.classes)
     project.annotate("left", 3, "bright")
     assert colors(viewer, 3) == {bright}
@@ -308,7 +308,7 @@ def test_predictions_are_shown_below_annotations(trained):
     assert colors(viewer, 20) == {by_id[other.id]}
 
 
-def test_the_overlay_can_be_switched_off_and_objects_can_still_be_picked(viewer):
+def test_objects_can_be_selected_without_an_overlay(viewer):
     viewer.model.overlay = "off"
     assert viewer.model.scene.overlay is None
     click(viewer, *middle(8))
@@ -338,7 +338,7 @@ def test_buttons_zoom_and_fit(viewer):
     assert viewer.model.view == fitted
 
 
-def test_every_button_says_what_it_does(viewer, volume):
+def test_every_button_has_a_tooltip(viewer, volume):
     def walk(widget):
         yield widget
         for child in getattr(widget, "children", ()):
@@ -392,7 +392,7 @@ def test_channels_can_be_switched_and_their_contrast_changed(project):
     assert viewer.model.scene.image.pixels[5, 30].tolist() == [255, 0, 255]
 
 
-def test_a_contrast_set_by_hand_holds_for_other_images_until_it_is_automatic_again(viewer):
+def test_manual_contrast_applies_to_other_images_until_it_is_automatic_again(viewer):
     slider = viewer._toolbar.channels.children[0].window
     window = slider.value
     slider.value = (10, 90)
@@ -405,7 +405,7 @@ def test_a_contrast_set_by_hand_holds_for_other_images_until_it_is_automatic_aga
     assert palette(viewer).channels[0].contrast_limits != (10, 90)
 
 
-def test_contrast_by_percentile_gamma_and_the_colour_of_a_channel_change_the_picture(project):
+def test_percentile_contrast_gamma_and_channel_color_change_the_image(project):
     values = np.stack([np.tile(np.arange(1000, dtype=np.float32), (30, 1)), np.zeros((30, 1000), np.float32)])
     project.add("cells", values, np.ones((30, 1000), np.uint8), axes="cyx", channels=["dna", "actin"])
     viewer = Viewer(project)
@@ -422,21 +422,21 @@ def test_contrast_by_percentile_gamma_and_the_colour_of_a_channel_change_the_pic
     assert viewer.model.scene.image.pixels[0, 250].tolist() == [128, 0, 0]
 
 
-def test_a_colour_image_is_shown_as_it_is_stored_until_its_contrast_is_changed(project):
-    colours = np.random.default_rng(0).integers(40, 200, (30, 40, 3), np.uint8)
-    project.add("smear", colours, np.ones((30, 40), np.uint8), axes="yxs")
+def test_an_rgb_image_is_shown_as_stored_until_its_contrast_is_changed(project):
+    colors = np.random.default_rng(0).integers(40, 200, (30, 40, 3), np.uint8)
+    project.add("smear", colors, np.ones((30, 40), np.uint8), axes="yxs")
     viewer = Viewer(project)
     viewer.show("smear")
-    np.testing.assert_array_equal(viewer.model.scene.image.pixels, colours)
+    np.testing.assert_array_equal(viewer.model.scene.image.pixels, colors)
     (row,) = viewer._toolbar.channels.children
     assert row.clipping.value == "as stored"
     row.window.value = (40, 200)
     assert viewer.model.scene.image.pixels.max() == round(255 * 159 / 160)
     row.clipping.value = "as stored"
-    np.testing.assert_array_equal(viewer.model.scene.image.pixels, colours)
+    np.testing.assert_array_equal(viewer.model.scene.image.pixels, colors)
 
 
-def test_an_image_whose_file_is_gone_says_so_and_the_others_still_work(project, tmp_path):
+def test_an_image_with_a_missing_file_is_reported_and_the_others_still_work(project, tmp_path):
     import tifffile
 
     for name, values in (("gone", np.zeros((40, 50), np.uint8)), ("mask", np.ones((40, 50), np.uint8))):
@@ -456,7 +456,7 @@ def test_an_image_whose_file_is_gone_says_so_and_the_others_still_work(project, 
     assert viewer.model.scene.object_at(*viewer.model.view.to_screen(*middle(3))) == 3
 
 
-def test_a_block_that_cannot_be_read_says_so_and_leaves_the_viewer_usable(viewer, project):
+def test_an_unreadable_block_is_reported_and_leaves_the_viewer_usable(viewer, project):
     broken = viewer._opened.image._compute
 
     def fail(*where):
@@ -474,7 +474,7 @@ def test_a_block_that_cannot_be_read_says_so_and_leaves_the_viewer_usable(viewer
     assert viewer.model.scene.view == viewer.model.view
 
 
-def test_an_exception_in_a_key_callback_is_shown_and_not_lost(viewer):
+def test_an_exception_in_a_key_callback_is_displayed(viewer):
     viewer.on_key(lambda key, shown: 1 / 0)
     press(viewer, "1")
     assert "ZeroDivisionError" in viewer.status.text
@@ -482,14 +482,14 @@ def test_an_exception_in_a_key_callback_is_shown_and_not_lost(viewer):
     assert viewer.model.selected == 2
 
 
-def test_a_sharp_screen_is_drawn_in_its_own_pixels(viewer):
+def test_a_high_resolution_screen_is_drawn_in_its_own_pixels(viewer):
     viewer.screen.pointer.dpr = 2.0
     assert viewer.model.scene.view.device_size == tuple(2 * n for n in viewer.model.view.size)
     click(viewer, *middle(10))
     assert viewer.model.selected == 10
 
 
-def test_a_closed_viewer_follows_the_project_no_more(viewer, project):
+def test_a_closed_viewer_no_longer_observes_the_project(viewer, project):
     scene = viewer.model.scene
     viewer.close()
     project.annotate("left", 3, "bright")
