@@ -224,23 +224,22 @@ class ImageCanvas(LayeredCanvas):
     def _draw(self, scene: Scene, before: Scene | None, lossless: bool) -> None:
         if lossless and self._resized:
             before, self._resized = None, False  # the browser may have resized a canvas after the last paint
-        moved = before is None or (before.frame, before.offset) != (scene.frame, scene.offset)
-        new_frame = before is None or before.frame != scene.frame
-        changed = {
-            IMAGE: new_frame or before.image.key != scene.image.key,
-            OVERLAY: new_frame or _key(before.overlay) != _key(scene.overlay),
-            SELECTION: new_frame or _key(before.selection) != _key(scene.selection),
-        }
-        sharpened = lossless and (changed[IMAGE] or self._lossy)
-        if changed[IMAGE]:
+        if before is None or before.frame != scene.frame:
+            moved, changed = True, set(_BUFFERED)
+        else:
+            moved = before.offset != scene.offset
+            keys = zip(_BUFFERED, _layer_keys(before), _layer_keys(scene))
+            changed = {number for number, old, new in keys if old != new}
+        sharpened = lossless and (IMAGE in changed or self._lossy)
+        if IMAGE in changed:
             self._fill_image(scene)
         if sharpened:
             self._sharpen_image(scene)
         for number, layer in ((OVERLAY, scene.overlay), (SELECTION, scene.selection)):
-            if changed[number]:
+            if number in changed:
                 self._fill_codes(self._buffers[number], layer)
         for number in _BUFFERED:
-            if moved or changed[number] or (number == IMAGE and sharpened):
+            if moved or number in changed or (number == IMAGE and sharpened):
                 self.widget[number].clear()
                 if number == IMAGE:
                     self.widget[number].fill_style = _BACKGROUND[scene.ink]
@@ -386,5 +385,5 @@ def _pixels_between(low: float, high: float, start: int, stride: int, count: int
     return min(max(first, 0), count), min(max(last, 0), count)
 
 
-def _key(layer: IndexedLayer | None) -> object:
-    return None if layer is None else layer.key
+def _layer_keys(scene: Scene) -> list[object]:
+    return [layer and layer.key for layer in (scene.image, scene.overlay, scene.selection)]

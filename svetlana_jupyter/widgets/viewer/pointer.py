@@ -41,7 +41,7 @@ class Pointer(anywidget.AnyWidget):
     _css = Path(__file__).with_name("pointer.css")
 
     dpr = traitlets.Float(1.0).tag(sync=True)
-    shown = traitlets.List().tag(sync=True)
+    shown: traitlets.List[Any] = traitlets.List().tag(sync=True)
     click_time = traitlets.Float(0.0).tag(sync=True)
     frame = traitlets.Int(0).tag(sync=True)
     layer = traitlets.Unicode().tag(sync=True)

@@ -72,7 +72,7 @@ class ViewerModel(traitlets.HasTraits):
     """
 
     image = traitlets.Unicode()
-    shape = traitlets.Tuple(default_value=None, allow_none=True)
+    shape = traitlets.Instance(tuple, allow_none=True)
     planes = traitlets.Int(1)
     plane = traitlets.Int(0)
     view = traitlets.Instance(Viewport)
@@ -84,11 +84,11 @@ class ViewerModel(traitlets.HasTraits):
     plane_scope = traitlets.Enum(["plane", "range", "all"], "plane")
     plane_range = traitlets.Tuple((0, 0))
     lasso = traitlets.Tuple()
-    menu = traitlets.Tuple(default_value=None, allow_none=True)
+    menu = traitlets.Instance(tuple, allow_none=True)
     overlay = traitlets.Enum(["annotations", "predictions", "off"], "annotations")
     opacity = traitlets.Float(0.25)
     outlines = traitlets.Bool(True)
-    hovered = traitlets.Tuple(default_value=None, allow_none=True)
+    hovered = traitlets.Instance(tuple, allow_none=True)
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.scene: Scene | None = None
@@ -138,7 +138,7 @@ class ViewerModel(traitlets.HasTraits):
 
     @traitlets.validate("plane")
     def _clip_plane(self, proposal: dict[str, Any]) -> int:
-        return min(max(proposal["value"], 0), self.planes - 1)
+        return min(max(int(proposal["value"]), 0), self.planes - 1)
 
     @traitlets.validate("selection")
     def _sort_selection(self, proposal: dict[str, Any]) -> tuple[int, ...]:
