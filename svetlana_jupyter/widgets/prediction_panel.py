@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ipywidgets import HTML, Accordion, Button, Checkbox, HBox, Text, VBox
 
@@ -155,7 +155,7 @@ class PredictionPanel(LabelingPanel):
         if object_id is None:
             return None
         table = self.project.probabilities(object_id.image)
-        return table.loc[object_id.label] if object_id.label in table.index else None
+        return cast("pd.Series", table.loc[object_id.label]) if object_id.label in table.index else None
 
     def _show_job(self) -> None:
         project, idle = self.project, self.project.job is None

@@ -481,6 +481,7 @@ class PageBar(HBox):
     """
 
     def __init__(self, page: PatchGrid, show_page: Callable[[int], None], display_bar: DisplayBar) -> None:
+        self._shown = 0
         button = partial(_page_button, page)
         self.first = button("angle-double-left", "First page (Home)", lambda: show_page(0))
         self.previous = button("angle-left", "Previous page (p, Page Up)", lambda: show_page(self._shown - 1))
@@ -499,7 +500,6 @@ class PageBar(HBox):
             [*turning, Label(layout={"width": "8px"}), *selecting, _spacer(), display_bar],
             layout={"align_items": "center", "width": "100%", "margin": "4px 0 0 0"},
         )
-        self._shown = 0
 
         def typed(change: dict[str, int]) -> None:
             if change["new"] - 1 != self._shown:

@@ -15,8 +15,6 @@ from svetlana_jupyter.widgets.viewer.object_details import default_palette
 from svetlana_jupyter.widgets.viewer.open_images import unreadable_image
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     import pandas as pd
 
     from svetlana_jupyter.core.display.channels import DisplaySettings
@@ -32,7 +30,7 @@ Picture = tuple[Thumbnail, "DisplaySettings"]
 def default_crop_side(table: pd.DataFrame) -> float:
     """Return the side, in image pixels, of a square that holds nearly every object with some margin."""
     longest = np.maximum(table["y1"] - table["y0"], table["x1"] - table["x0"])
-    return max(_MIN_SIDE, _MARGIN * float(longest.quantile(0.95))) if len(longest) else _MIN_SIDE
+    return max(_MIN_SIDE, _MARGIN * float(np.quantile(longest, 0.95))) if len(longest) else _MIN_SIDE
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class ThumbnailCache:
         self._project = project
         self._pairs: dict[str, ImagePair] = {}
         self._palettes: dict[str, DisplaySettings] = {}
-        self._thumbnails: OrderedDict[Hashable, Thumbnail] = OrderedDict()
+        self._thumbnails: OrderedDict[tuple[object, ...], Thumbnail] = OrderedDict()
         self._bytes = self._version = 0
         self._lock = threading.Lock()
 
@@ -137,8 +135,8 @@ class ThumbnailCache:
             except Exception as error:
                 errors.append((name, error))
         if errors:
-            name, error = errors[0]
-            raise unreadable_image(name, error) from (error if isinstance(error, Exception) else None)
+            name, problem = errors[0]
+            raise unreadable_image(name, problem) from (problem if isinstance(problem, Exception) else None)
 
     def _load(self, name: str, labels: list[int], cut: ThumbnailSampling) -> None:
         if not labels:
@@ -157,7 +155,7 @@ class ThumbnailCache:
             while self._bytes > _MAX_BYTES and len(self._thumbnails) > len(labels):
                 self._drop(next(iter(self._thumbnails)))
 
-    def _drop(self, key: Hashable) -> None:
+    def _drop(self, key: tuple[object, ...]) -> None:
         dropped = self._thumbnails.pop(key, None)
         self._bytes -= dropped.nbytes if dropped is not None else 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -99,7 +99,8 @@ class ObjectDetails(HTML):
 
     def _make_details(self, question: Question) -> Details:
         project, (image, label, palette) = self._project, question
-        pair, row = project.pair(image), project.objects(image, wait=True).loc[label]
+        pair = project.pair(image)
+        row = cast("pd.Series", project.objects(image, wait=True).loc[label])
         images: list[tuple[bytes, str]] = []
         if pair.ndim == 3:
             sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)

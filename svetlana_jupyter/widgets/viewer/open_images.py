@@ -133,7 +133,7 @@ class OpenImage:
             return f"object {label} · {_FLAG_TEXT[annotation.action]}"
         predictions = self.predictions()
         if overlay == "predictions" and label in predictions.index:
-            row = predictions.loc[label]
+            row = predictions.loc[label].to_dict()
             name = classes.by_id(int(row["predicted"])).name
             return f"object {label} · {name}? {row['probability']:.0%}"
         return f"object {label}"
@@ -160,7 +160,7 @@ class OpenImage:
                 f"{self.name} has no object {label}. Choose one of its {len(table):,} objects, listed by "
                 f"`project.objects({self.name!r})`."
             )
-        row = table.loc[label]
+        row = table.loc[label].to_dict()
         scale = view.scale
         if zoom:
             height, side = min(view.size), float(max(row["y1"] - row["y0"], row["x1"] - row["x0"]))
@@ -168,7 +168,7 @@ class OpenImage:
             scale = max(scale, Viewport.fitted(self.shape, view.size).scale)
         # The center of the pixel at (row, column) lies half a pixel further on the continuous image plane.
         center = float(row["y"]) + 0.5, float(row["x"]) + 0.5
-        plane = round(row["z"]) if "z" in table else view.plane
+        plane = round(row["z"]) if "z" in row else view.plane
         return replace(view, center=center, scale=scale, plane=plane).framed(self.shape)
 
     def _object_sizes(self) -> tuple[pd.DataFrame, float]:
@@ -176,7 +176,7 @@ class OpenImage:
         table = self._project.objects(self.name)
         if self._median_side is None or self._median_side[0] is not table:
             sides = np.maximum(table["y1"] - table["y0"], table["x1"] - table["x0"])
-            self._median_side = table, float(sides.median())
+            self._median_side = table, float(np.median(sides))
         return self._median_side
 
 

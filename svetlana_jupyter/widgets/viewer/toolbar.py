@@ -377,7 +377,7 @@ class ObjectMenu(VBox):
     @property
     def is_open(self) -> bool:
         """Whether the menu is displayed."""
-        return self.layout.display != "none"
+        return bool(self.layout.display != "none")
 
     def show_at(self, at: tuple[float, float], title: str, items: Sequence[MenuItem]) -> None:
         """Show items next to a point (row, column), and give the first one the keyboard focus."""
