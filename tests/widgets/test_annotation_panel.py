@@ -134,7 +134,7 @@ def test_erasing_removes_the_annotation(panel, project, key):
 def test_a_key_without_a_selection_shows_what_to_do(panel, project):
     press(panel, "1")
     assert len(project.annotations()) == 0
-    assert "click one" in panel.status.text
+    assert "Click an object" in panel.status.text
 
 
 def test_every_command_has_a_button_with_a_tooltip_and_a_line_in_the_help(panel):

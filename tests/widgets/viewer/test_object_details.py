@@ -92,7 +92,7 @@ def test_an_object_that_cannot_be_displayed_leaves_a_message_and_the_viewer_usab
     project.settings = project.settings.changed(patches={"size": 8.0, "unit": "um"})
     viewer = Viewer(project)
     viewer.show("left", 9)
-    assert "need an image with known spacing" in viewer.object_details.value
+    assert "need an image with known pixel size" in viewer.object_details.value
     assert viewer.model.selected == 9 and viewer.model.scene.field is None
     project.settings = project.settings.changed(patches={"unit": "px"})
     viewer.show("left", 10)
