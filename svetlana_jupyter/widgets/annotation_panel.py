@@ -91,13 +91,13 @@ class AnnotationPanel(LabelingPanel):
     def show(self) -> None:
         """Show the class of the selected object."""
         object_id = self.single_object
-        class_id = self.project.label_of(*object_id).class_id if object_id else 0
-        self.class_buttons.show(self.project.classes, self._counts, chosen=class_id)
+        class_id = self.project.annotations.label_of(*object_id).class_id if object_id else 0
+        self.class_buttons.show(self.project.classes.scheme, self._counts, chosen=class_id)
 
     def _refresh(self) -> None:
         """Update counts and buttons."""
         project = self.project
-        counts = project.class_counts()
+        counts = project.annotations.class_counts()
         self._counts = {info.id: count_html(int(counts[info.name])) for info in project.classes}
         self.new_color.value = PALETTE[len(project.classes) % len(PALETTE)]
         self.command_bar.show_history()
@@ -117,7 +117,7 @@ class AnnotationPanel(LabelingPanel):
 
     def _show_test_set(self) -> None:
         """Offer the test set once it is drawn, and show how much of it is annotated."""
-        actions = self.project.test_set()["action"]
+        actions = self.project.test_set.table()["action"]
         annotated = int(actions.isin(["label", "ambiguous", "bad_segmentation"]).sum())
         share = f"{annotated:,} of {len(actions):,}"
         self.test_set_text.value = muted(f"{share} annotated" if self.source.value == "test" else f"Test set: {share}")
@@ -128,14 +128,14 @@ class AnnotationPanel(LabelingPanel):
     def _progress(self, total: int) -> tuple[str, str]:
         if not len(self.project.classes):
             return "Name the first class above, for example “active”.", ""
-        rate = self.project.rate()
-        flags = self.project.mark_counts()
+        rate = self.project.annotations.rate()
+        flags = self.project.annotations.flag_counts()
         flagged = [f"{flags[flag]:,} {text}" for flag, text in _FLAG_TEXT.items() if flags[flag]]
         return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} per minute"), " · ".join(flagged)
 
     def _add_class(self) -> None:
         name = self.new_name.value.strip()
-        self.project.add_class(name, self.new_color.value)
+        self.project.classes.add(name, self.new_color.value)
         self.new_name.value = ""
         self.status.say(f"Added class {name}.")
 
@@ -230,7 +230,7 @@ class ClassEditor(VBox):
         )
 
         def act() -> None:
-            self._project.split_class(name)
+            self._project.classes.split(name)
             self._say(self._project.status)
 
         split.on_click(lambda _: self._run_action(act))
@@ -242,16 +242,16 @@ class ClassEditor(VBox):
         self.note.value = ""
         if self.into.value:
             name, into = self._info.name, self._project.classes.by_id(self.into.value).name
-            count = int(self._project.class_counts()[name])
+            count = int(self._project.annotations.class_counts()[name])
             self.note.value = muted(f"{count:,} annotated as {name} will count as {into}. The log keeps both names.")
 
     def _rename(self) -> None:
         old, new = self._info.name, self.name.value.strip()
-        self._project.rename_class(old, new)
+        self._project.classes.rename(old, new)
         self._say(f"Renamed class {old} to {new}.")
         self.hide()
 
     def _merge(self) -> None:
-        self._project.merge_classes(self._info.name, self._project.classes.by_id(self.into.value).name)
+        self._project.classes.merge(self._info.name, self._project.classes.by_id(self.into.value).name)
         self._say(self._project.status)
         self.hide()

@@ -73,7 +73,7 @@ class LabelingPanel(Panel):
         self.viewer = Viewer(project, VIEWER_SIZE)
         self.class_buttons = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
-            recolor=lambda name, color: self.run_action(project.recolor_class, name, color),
+            recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
             edit=edit,
             on_found=lambda name: self.run_action(self._label_found, name),
         )
@@ -154,7 +154,7 @@ class LabelingPanel(Panel):
 
         def act(object_id: ObjectId | None) -> None:
             if self._applies_to(object_id):
-                self._annotate(object_id, partial(self.project.mark, object_id.image, self._labels(), flag))
+                self._annotate(object_id, partial(self.project.flag, object_id.image, self._labels(), flag))
 
         return act
 
@@ -276,7 +276,7 @@ class LabelingPanel(Panel):
 
     def _revisit(self, done: bool, verb: str) -> None:
         """Show the objects of an edit that was undone or redone, at their place in the queue if they are the last."""
-        objects = self.project.touched
+        objects = self.project.annotations.last_edited
         if not done:
             self.status.say(f"Nothing to {verb}.")
         elif not objects:

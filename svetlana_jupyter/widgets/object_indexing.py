@@ -110,7 +110,7 @@ class ObjectIndexer:
             Drop the action, with an error message, if one of the images cannot be indexed; otherwise run it anyway.
         """
         names = tuple(images)
-        missing = [name for name in names if not self._project.is_indexed(name)]
+        missing = [name for name in names if not self._project.images.is_indexed(name)]
         if running_loop() is None or not (missing or self._pending):
             act()
             return
@@ -120,7 +120,7 @@ class ObjectIndexer:
 
     def _index(self, images: Iterable[str]) -> None:
         for name in images:
-            if name != self._image and name not in self._queue and not self._project.is_indexed(name):
+            if name != self._image and name not in self._queue and not self._project.images.is_indexed(name):
                 self._queue.append(name)
         self._next()
 
@@ -165,7 +165,7 @@ class ObjectIndexer:
             left = (pending.without(name) for pending in self._pending)
             self._pending = deque(pending for pending in left if pending is not None)
             self._status.warn(problem)
-        while self._pending and all(map(self._project.is_indexed, self._pending[0].images)):
+        while self._pending and all(map(self._project.images.is_indexed, self._pending[0].images)):
             catch_errors(self._pending.popleft().act, self._status)()
         self._index(self._pending[0].images if self._pending else ())
 

@@ -326,12 +326,12 @@ class CommandBar:
 
     def show_history(self) -> None:
         """Enable Undo and Redo if there is something to undo or redo."""
-        self.buttons["Undo"].disabled = not self._panel.project.can_undo
-        self.buttons["Redo"].disabled = not self._panel.project.can_redo
+        self.buttons["Undo"].disabled = not self._panel.project.annotations.can_undo
+        self.buttons["Redo"].disabled = not self._panel.project.annotations.can_redo
 
     def _list_keys(self) -> None:
         """Write the help, with the current keys of the classes."""
-        lines = class_keys(self._panel.project.classes, self._class_keys_help)
+        lines = class_keys(self._panel.project.classes.scheme, self._class_keys_help)
         lines += [
             (" ".join(keycap("Space" if key == " " else key) for key in command.keys), command.tooltip)
             for command in self.commands

@@ -49,14 +49,14 @@ class PredictionPanel(LabelingPanel):
             *labeling_commands(self, "Skip", "Undo", "Redo", "Ambiguous", "Bad segmentation"),
         )
         self.predict_image = self.make_button(
-            lambda: project.start_prediction([self.viewer.model.image]),
+            lambda: project.background.predict([self.viewer.model.image]),
             "Predict this image",
             icon="picture-o",
             tooltip="Classify every object of the displayed image",
             layout={"width": "160px", "flex": "0 0 auto"},
         )
         self.predict_all = self.make_button(
-            project.start_prediction,
+            project.background.predict,
             "Predict all images",
             icon="th",
             button_style="primary",
@@ -64,7 +64,7 @@ class PredictionPanel(LabelingPanel):
             layout={"width": "160px", "flex": "0 0 auto"},
         )
         self.retrain = self.make_button(
-            lambda: project.start_training(predict=True),
+            lambda: project.background.train(predict=True),
             "Retrain",
             icon="refresh",
             tooltip="Train again on all annotations including corrections, then predict all images",
@@ -76,7 +76,7 @@ class PredictionPanel(LabelingPanel):
         self.export_form = ExportForm(
             str(project.path.with_name(f"{project.path.stem}_results")),
             {name: exporter.title for name, exporter in FORMATS.items()},
-            project.start_export,
+            project.background.export,
         )
         self._question: Question = None, ""
         self._last_job = ""  # kind of the job that runs, or ran last
@@ -127,8 +127,8 @@ class PredictionPanel(LabelingPanel):
     def show(self) -> None:
         """Show the prediction of the selected object, and ask for its explanation."""
         project, object_id = self.project, self.single_object
-        label = project.label_of(*object_id) if object_id else UNLABELED
-        self.inspector.show(object_id, self._predicted(object_id), label, project.classes)
+        label = project.annotations.label_of(*object_id) if object_id else UNLABELED
+        self.inspector.show(object_id, self._predicted(object_id), label, project.classes.scheme)
         self.command_bar.show_history()
         question = object_id, project.current_run
         if question != self._question:
@@ -147,7 +147,7 @@ class PredictionPanel(LabelingPanel):
         observe(
             self._recount.restart, "annotations_version", "classes_version", "images_version", "predictions_version"
         )
-        observe(self._show_exported, "exported")
+        observe(self._show_exported, "last_export")
         observe(self._show_export_error, "trouble")
 
     def _predicted(self, object_id: ObjectId | None) -> pd.Series | None:
@@ -193,8 +193,8 @@ class PredictionPanel(LabelingPanel):
         )
 
     def _show_exported(self) -> None:
-        if self.project.exported is not None:
-            self.export_form.result.say(self.project.exported.text)
+        if self.project.last_export is not None:
+            self.export_form.result.say(self.project.last_export.text)
 
     def _show_export_error(self) -> None:
         if self._last_job == "export" and self.project.trouble:

@@ -61,7 +61,7 @@ class RunScores(VBox):
     def show(self) -> None:
         """Show the scores of the project's current run."""
         if self._project.current_run:
-            self._latest.ask(self._project.run())
+            self._latest.ask(self._project.runs.current)
             return
         self._latest.cancel()
         self._clear()
@@ -90,7 +90,7 @@ class RunScores(VBox):
                 self.warning.value = error_html(report.warning)
             if report.network is not None:
                 notes += [run.note, *report_notes(report)]
-                classes = self._project.classes
+                classes = self._project.classes.scheme
                 self.tables.value = side_by_side(
                     confusion_table(report.network, classes), per_class_table(report.network, classes)
                 )
@@ -304,7 +304,7 @@ class RunTable(VBox):
         )
 
     def _score(self, runs: tuple[Run, ...]) -> dict[tuple[str, str], tuple[str, str]]:
-        reports = {(run.name, run.note): self._project.score_run(run) for run in runs}
+        reports = {(run.name, run.note): self._project.runs.score(run) for run in runs}
         return {key: (_accuracy(report.network), _accuracy(report.forest)) for key, report in reports.items()}
 
     def _add_scores(self, scores: dict[tuple[str, str], tuple[str, str]]) -> None:

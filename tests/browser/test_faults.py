@@ -42,7 +42,7 @@ def settled(lab: LabPage, *cells: int) -> None:
 def log(lab: LabPage) -> list[tuple[int, int]]:
     return [
         tuple(row)
-        for row in ast.literal_eval(lab.evaluate("project.annotations()[['object', 'class_id']].values.tolist()"))
+        for row in ast.literal_eval(lab.evaluate("project.annotations.table()[['object', 'class_id']].values.tolist()"))
     ]
 
 
@@ -63,18 +63,18 @@ def test_a_panel_displayed_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp
     first = shown(lab, 1, 2)
     assert np.array_equal(lab.pixels(lab.canvas(1))[5:-5, 5:-5], lab.pixels(lab.canvas(2))[5:-5, 5:-5])
     lab.page.keyboard.press("1")
-    lab.wait_until("len(project.annotations()) == 1")
+    lab.wait_until("len(project.annotations.table()) == 1")
     second = shown(lab, 1, 2)
     lab.canvas(1).focus()
     lab.page.keyboard.press("2")
-    lab.wait_until("len(project.annotations()) == 2")
+    lab.wait_until("len(project.annotations.table()) == 2")
     third = shown(lab, 1)
     assert log(lab) == [(first, 1), (second, 2)]
 
     # Names are escaped everywhere.
     for name in NAMES:
         expect(lab.output(1).get_by_role("button", name=name, exact=True)).to_be_visible()
-    expect(lab.output(1).get_by_role("status").last).to_contain_text(f"is {NAMES[1]}")
+    expect(lab.output(1).get_by_role("status").last).to_contain_text(f"is labeled {NAMES[1]}")
     lab.output(1).get_by_title(f"Rename {NAMES[0]}").click()
     expect(lab.output(1).locator(".sv-editor b")).to_have_text(NAMES[0])
     lab.output(1).get_by_title(f"Rename {NAMES[0]}").click()
@@ -89,13 +89,13 @@ def test_a_panel_displayed_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp
     for key in "345":
         lab.page.keyboard.press(key)
     (lab.folder / "released").touch()
-    lab.wait_until("len(project.annotations()) == 3 and 'Key ignored' in panel.status.text")
+    lab.wait_until("len(project.annotations.table()) == 3 and 'Key ignored' in panel.status.text")
     assert log(lab)[2] == (third, 3)
 
     # The page is reloaded after a key: the label is kept, and the panel continues where it was.
     fourth = shown(lab, 1)
     lab.page.keyboard.press("4")
-    lab.wait_until("len(project.annotations()) == 4")
+    lab.wait_until("len(project.annotations.table()) == 4")
     lab.reload()
     lab.run_cell(1)
     lab.canvas(1).scroll_into_view_if_needed()
@@ -103,7 +103,7 @@ def test_a_panel_displayed_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp
     assert len(np.unique(lab.pixels(lab.canvas(1)).reshape(-1, 3), axis=0)) > 1000, "the image is back"
     lab.canvas(1).focus()
     lab.page.keyboard.press("5")
-    lab.wait_until("len(project.annotations()) == 5")
+    lab.wait_until("len(project.annotations.table()) == 5")
     assert log(lab)[3:] == [(fourth, 4), (fifth, 5)]
 
 

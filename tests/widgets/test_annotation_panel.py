@@ -21,7 +21,7 @@ def press(panel, key, shown=None):
 
 
 def class_of(project, label, image="left"):
-    annotation = project.label_of(image, label)
+    annotation = project.annotations.label_of(image, label)
     return project.classes.by_id(annotation.class_id).name if annotation.class_id else annotation.action
 
 
@@ -48,8 +48,8 @@ def test_labeling_an_object_of_the_queue_shows_the_next_one(panel, project):
     assert class_of(project, first.label, first.image) == "bright"
     assert class_of(project, second.label, second.image) == "ambiguous"
     assert len({first, second, panel.shown}) == 3
-    assert list(project.annotations()["source"]) == ["queue", "queue"]
-    assert project.annotations()["seconds"].notna().all()
+    assert list(project.annotations.table()["source"]) == ["queue", "queue"]
+    assert project.annotations.table()["seconds"].notna().all()
 
 
 def test_typing_ahead_is_refused_and_labels_no_object(panel, project):
@@ -120,7 +120,7 @@ def test_undo_of_a_clicked_object_leaves_the_queue_where_it_is(panel):
 def test_flags_are_saved_with_the_object(panel, project, key, action):
     panel.viewer.show("right", 3)
     press(panel, key)
-    assert project.label_of("right", 3).action == action
+    assert project.annotations.label_of("right", 3).action == action
 
 
 @pytest.mark.parametrize("key", ["e", "Delete"])
@@ -133,7 +133,7 @@ def test_erasing_removes_the_annotation(panel, project, key):
 
 def test_a_key_without_a_selection_shows_what_to_do(panel, project):
     press(panel, "1")
-    assert len(project.annotations()) == 0
+    assert len(project.annotations.table()) == 0
     assert "Click an object" in panel.status.text
 
 
@@ -198,7 +198,7 @@ def test_the_panel_and_a_script_write_the_same_log(panel, project, tmp_path):
     panel.viewer.show("left", 5)
     press(panel, "1")
     project.annotate("left", 5, "bright")
-    log = project.annotations().drop(columns=["time", "edit", "source", "seconds"])
+    log = project.annotations.table().drop(columns=["time", "edit", "source", "seconds"])
     assert log.iloc[0].equals(log.iloc[1])
 
 
@@ -224,20 +224,20 @@ def test_a_project_problem_is_displayed_until_the_first_action(project):
 
 def test_a_closed_panel_no_longer_observes_the_project(panel, project):
     panel.close()
-    project.add_class("late")
+    project.classes.add("late")
     assert len(panel.class_buttons.lines.children) == 2
 
 
 def test_the_test_set_is_offered_once_it_is_drawn(panel, project):
     assert panel.test_set.layout.display == "none"
-    project.draw_test_set(20)
+    project.test_set.draw(20)
     assert panel.test_set.layout.display is None and "Test set: 0 of 20" in panel.test_set_text.value
     press(panel, "n")
-    assert not project.in_test_set(*panel.shown), "random objects are used for training"
+    assert panel.shown not in project.test_set, "random objects are used for training"
 
 
 def test_next_shows_the_test_set_and_counts_it(panel, project):
-    project.draw_test_set(20)
+    project.test_set.draw(20)
     panel.source.value = "test"
     assert "stay hidden" in panel.status.text
     press(panel, "n")
@@ -245,27 +245,27 @@ def test_next_shows_the_test_set_and_counts_it(panel, project):
     for key in "12ab" + "1" * 16:
         seen.append(panel.shown)
         press(panel, key)
-    assert seen == project.test_objects, "in the order in which they were drawn"
-    assert "20 of 20 annotated" in panel.test_set_text.value and len(project.training_labels()) == 0
+    assert seen == project.test_set.objects, "in the order in which they were drawn"
+    assert "20 of 20 annotated" in panel.test_set_text.value and len(project.test_set.training_labels()) == 0
     press(panel, "n")
     assert "No object is left" in panel.status.text
     press(panel, "u")
     assert "19 of 20 annotated" in panel.test_set_text.value and panel.shown == seen[-1]
     panel.source.value = "random"
     press(panel, "n")
-    assert not project.in_test_set(*panel.shown) and "drawn at random" in panel.status.text
+    assert panel.shown not in project.test_set and "drawn at random" in panel.status.text
 
 
 def test_a_skipped_object_of_the_test_set_is_not_annotated(panel, project):
-    project.draw_test_set(20)
+    project.test_set.draw(20)
     panel.source.value = "test"
     press(panel, "n")
     press(panel, "s")
-    assert "0 of 20 annotated" in panel.test_set_text.value and panel.shown == project.test_objects[1]
+    assert "0 of 20 annotated" in panel.test_set_text.value and panel.shown == project.test_set.objects[1]
 
 
 def test_predictions_of_the_test_set_stay_hidden_until_annotated(trained):
-    trained.draw_test_set(20)
+    trained.test_set.draw(20)
     panel = AnnotationPanel(trained)
     assert panel.test_set.layout.display is None
     panel.source.value = "test"

@@ -65,5 +65,5 @@ def test_another_project_can_be_opened_unless_a_job_runs(project, tmp_path):
     assert "is there already" in form.status.text
     project.path.rename(tmp_path / "away")
     form.open_button.click()
-    assert app.project is not project and app.project.label_of("left", 1).action == "label"
+    assert app.project is not project and app.project.annotations.label_of("left", 1).action == "label"
     assert app.panels["Annotate"].project is app.project

@@ -61,12 +61,12 @@ def test_a_missing_project_folder_takes_no_annotation_and_loses_none(panel, proj
     label(panel, "left", 2, "2")
     assert is_explained(panel.status.text)
     assert "sv-trouble" in panel.status.value
-    assert project.label_of("left", 2).action == ""
+    assert project.annotations.label_of("left", 2).action == ""
     away.rename(project.path)
     label(panel, "left", 3, "2")
-    assert panel.status.text == "Object 3 in left is dark"
+    assert panel.status.text == "Object 3 in left is labeled dark."
     reopened = Project(project.path)
-    assert [reopened.label_of("left", label).class_id for label in (1, 2, 3)] == [1, 0, 2]
+    assert [reopened.annotations.label_of("left", label).class_id for label in (1, 2, 3)] == [1, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_actions_on_a_missing_project_folder_are_refused_with_a_message(panel, p
     assert not project.path.exists(), "no new folder is created in its place"
     away.rename(project.path)
     label(panel, "left", 2, "1")
-    assert project.label_of("left", 2).class_id == 1
+    assert project.annotations.label_of("left", 2).class_id == 1
     assert project.classes.names[:2] == ("bright", "dark")
 
 
@@ -102,8 +102,8 @@ def test_a_deleted_image_is_named_and_the_others_still_work(files, tmp_path):
     assert is_explained(panel.viewer.status.text)
     label(panel, "left", 2, "2")
     assert panel.viewer.status.text == ""
-    assert files.label_of("left", 1).class_id == 1
-    assert files.label_of("left", 2).class_id == 2
+    assert files.annotations.label_of("left", 1).class_id == 1
+    assert files.annotations.label_of("left", 2).class_id == 2
 
 
 def test_a_corrupt_block_is_reported_and_the_panel_goes_on(files, tmp_path):
@@ -115,7 +115,7 @@ def test_a_corrupt_block_is_reported_and_the_panel_goes_on(files, tmp_path):
     label(panel, "right", 1, "2")
     assert "right.zarr cannot be read" in panel.viewer.status.text
     label(panel, "left", 1, "2")
-    assert files.label_of("left", 1).class_id == 2
+    assert files.annotations.label_of("left", 1).class_id == 2
     assert panel.viewer.status.text == ""
 
 
@@ -124,7 +124,7 @@ def test_two_panels_of_one_project_agree(project):
     label(first, "left", 1, "1")
     label(second, "left", 2, "2")
     first.viewer.screen.handle_key("u", None)
-    assert project.label_of("left", 2).action == ""
+    assert project.annotations.label_of("left", 2).action == ""
     assert second.command_bar.buttons["Redo"].disabled is first.command_bar.buttons["Redo"].disabled is False
     assert ">1<" in second.class_buttons.row(1).children[3].value
 
@@ -157,14 +157,14 @@ def test_a_full_disk_takes_no_annotation_and_loses_none(panel, project, monkeypa
         full.setattr(os, "fsync", no_room)
         label(panel, "left", 2, "2")
         assert "No space left on device" in panel.status.text and "sv-trouble" in panel.status.value
-        assert project.label_of("left", 2).action == "", "an annotation that is not saved is not displayed"
+        assert project.annotations.label_of("left", 2).action == "", "an annotation that is not saved is not displayed"
         panel.command_bar.buttons["Undo"].click()
-        assert "No space left on device" in panel.status.text and project.label_of("left", 1).class_id == 1
+        assert "No space left on device" in panel.status.text and project.annotations.label_of("left", 1).class_id == 1
         panel.class_buttons.row(1).picker.value = "#00ff00"
         assert "No space left on device" in panel.status.text
     label(panel, "left", 2, "2")
-    assert panel.status.text == "Object 2 in left is dark" and "sv-trouble" not in panel.status.value
-    assert Project(project.path).class_counts().to_dict() == {"bright": 1, "dark": 1}
+    assert panel.status.text == "Object 2 in left is labeled dark." and "sv-trouble" not in panel.status.value
+    assert Project(project.path).annotations.class_counts().to_dict() == {"bright": 1, "dark": 1}
 
 
 OTHER_KERNEL = """
@@ -192,11 +192,11 @@ def test_a_second_kernel_of_the_same_annotator_is_read_only_until_the_first_ends
     assert "another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
     label(panel, "left", 1, "1")
     assert "another notebook is annotating" in panel.status.text
-    assert panel.project.class_counts().to_dict() == {"bright": 1, "dark": 0}, "those of the other kernel"
+    assert panel.project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 0}, "those of the other kernel"
     elsewhere.kill()
     elsewhere.wait()
     label(panel, "left", 1, "1")
-    assert panel.status.text == "Object 1 in left is bright" and "sv-trouble" not in panel.status.value
+    assert panel.status.text == "Object 1 in left is labeled bright." and "sv-trouble" not in panel.status.value
     assert ">2<" in panel.class_buttons.row(1).children[3].value
 
 
@@ -208,7 +208,7 @@ def test_the_gallery_names_the_missing_file_and_labels_the_rest(files, tmp_path)
     gallery.filter_bar.order.value = "position"
     gallery.page.select(gallery.page.selection.of([0, 1]))
     gallery.handle_key("1", gallery.shown)
-    assert files.class_counts()["bright"] == 2
+    assert files.annotations.class_counts()["bright"] == 2
     panel = AnnotationPanel(files)
     while panel.viewer.model.image != "right":
         panel.handle_key("n", None)

@@ -87,7 +87,9 @@ def test_a_lasso_drawn_before_indexing_selects_afterwards(project, slow):
         panel = AnnotationPanel(project)
         viewer = panel.viewer
         draw_box(viewer, 0, 0, 16, 48)
-        assert viewer.model.selection == () and not project.is_indexed("left"), "drawing does not wait for indexing"
+        assert viewer.model.selection == () and not project.images.is_indexed("left"), (
+            "drawing does not wait for indexing"
+        )
         await until(lambda: "25 %" in viewer.status.text)
         assert viewer.status.text == "Finding the objects of left: 25 %. The region is selected afterwards."
         slow.set()
@@ -123,13 +125,15 @@ def test_annotations_made_before_indexing_are_saved_in_their_order(project, slow
             viewer.selector.select_at(*viewer.model.view.to_screen(*at))
             viewer.screen.handle_key(key, viewer.model.selection_id)
         viewer.screen.handle_key("u", viewer.model.selection_id)
-        assert len(project.annotations()) == 0 and viewer.status.text.endswith("Your annotation is saved afterwards.")
+        assert len(project.annotations.table()) == 0 and viewer.status.text.endswith(
+            "Your annotation is saved afterwards."
+        )
         slow.set()
-        await until(lambda: len(project.annotations()) == 4)
-        log = project.annotations()
+        await until(lambda: len(project.annotations.table()) == 4)
+        log = project.annotations.table()
         assert list(log["action"]) == ["label", "label", "label", "undo"]
         assert list(log["object"][:3]) == [1, 2, 3]
-        assert project.class_counts().to_dict() == {"bright": 1, "dark": 1}
+        assert project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 1}
         panel.close()
 
     asyncio.run(label())
@@ -183,12 +187,12 @@ def test_asking_for_objects_that_another_thread_is_indexing_raises_an_error(proj
         return find(mask, progress)
 
     monkeypatch.setattr(catalog, "index_objects", slowly)
-    monkeypatch.setattr(catalog, "PATIENCE", 0.01)
+    monkeypatch.setattr(catalog, "LOCK_WAIT_SECONDS", 0.01)
     found = []
     thread = threading.Thread(target=lambda: found.append(project.objects("left")))
     thread.start()
     assert begun.wait(30)
-    with pytest.raises(ProjectError, match="objects of 'left' are still being found"):
+    with pytest.raises(ProjectError, match="objects of 'left' are still being indexed"):
         project.objects("left")
     go_on.set()
     thread.join(30)

@@ -42,25 +42,25 @@ def test_the_selected_object_shows_its_prediction_its_patch_and_its_grad_cam(pan
 
 def test_the_queue_shows_the_least_certain_object_first(panel, trained):
     press(panel, "n")
-    assert panel.shown == trained.uncertain(1)[0]
+    assert panel.shown == trained.queue("uncertain").peek(1)[0].id
 
 
 def test_a_digit_corrects_and_shows_the_next_object(panel, trained):
     press(panel, "n")
     object_id = panel.shown
     press(panel, "2")
-    assert trained.label_of(*object_id).class_id == 2
-    assert trained.annotations()["source"].iloc[-1] == "correction"
+    assert trained.annotations.label_of(*object_id).class_id == 2
+    assert trained.annotations.table()["source"].iloc[-1] == "correction"
     assert panel.shown != object_id
 
 
 def test_enter_keeps_the_prediction_as_an_annotation(panel, trained):
     panel.viewer.show("right", 3)
     press(panel, "Enter")
-    assert trained.label_of("right", 3).class_id == trained.probabilities("right").loc[3, "predicted"]
+    assert trained.annotations.label_of("right", 3).class_id == trained.probabilities("right").loc[3, "predicted"]
     panel.command_bar.buttons["Undo"].click()
     panel.command_bar.buttons["Accept"].click()
-    assert trained.label_of("right", 3).action == "label"
+    assert trained.annotations.label_of("right", 3).action == "label"
 
 
 def test_counts_per_class_and_image_follow_a_correction(panel, trained):
@@ -73,7 +73,7 @@ def test_counts_per_class_and_image_follow_a_correction(panel, trained):
 
 
 def test_class_names_are_escaped(panel, trained):
-    trained.add_class("<script>alert('x')</script> 🧬")
+    trained.classes.add("<script>alert('x')</script> 🧬")
     panel.viewer.show("right", 3)
     press(panel, "3")
     shown = panel.counts.value + panel.inspector.title.value + panel.status.value
@@ -112,13 +112,13 @@ def test_predicting_one_image_and_all(annotated, finish):
 
 
 def test_retraining_includes_the_correction(panel, trained, finish):
-    before = sum(trained.run().labels.values())
+    before = sum(trained.runs.current.labels.values())
     trained.settings = trained.settings.changed(preset="default", epochs=2, trees=20)
     panel.viewer.show("right", 3)
     press(panel, "1")
     panel.retrain.click()
     finish(trained)
-    assert sum(trained.run().labels.values()) == before + 1
+    assert sum(trained.runs.current.labels.values()) == before + 1
 
 
 def test_every_format_has_a_described_checkbox(panel):
@@ -135,7 +135,7 @@ def test_the_ticked_formats_are_written_and_their_folder_is_displayed(panel, tra
     names = {file.name for file in (tmp_path / "results <b>").iterdir()}
     assert names >= {"objects.csv", "left_classes.tif", "right.geojson", "export.json"}
     result = panel.export_form.result
-    assert result.text == panel.status.text == trained.exported.text
+    assert result.text == panel.status.text == trained.last_export.text
     assert result.text.startswith(f"Written to {tmp_path / 'results <b>'}: objects.csv, counts.csv, ")
     assert "<b>" not in result.value and "sv-trouble" not in result.value
     assert not panel.export_form.export.disabled

@@ -111,7 +111,7 @@ class GalleryPanel(Panel):
         label_selection = partial(self.run_action, lambda name: self.label(name, self.shown))
         self.class_buttons = ClassButtons(
             act=label_selection,
-            recolor=lambda name, color: self.run_action(project.recolor_class, name, color),
+            recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
             on_found=label_selection,
         )
         self.command_bar.set_commands(
@@ -159,7 +159,7 @@ class GalleryPanel(Panel):
         """Apply filters and order with the current labels and predictions, and show the first page."""
         project = self.project
         self.display_bar.refresh(has_volumes=any(len(entry.shape) == 3 for entry in project.images.values()))
-        self.filter_bar.list(project.images, project.classes, show_all_images=self._is_quickly_indexed())
+        self.filter_bar.list(project.images, project.classes.scheme, show_all_images=self._is_quickly_indexed())
         names = self.filter_bar.images or tuple(project.images)
         self._indexing.run_when_indexed(
             names, lambda: self._arrange(names), "The gallery is shown afterwards.", needs_all=False
@@ -214,7 +214,7 @@ class GalleryPanel(Panel):
 
         def act(shown: SelectionId) -> None:
             if self._applies_to(shown):
-                self.project.mark_each(self.page.selected, flag, source="gallery", seconds=self._seconds())
+                self.project.annotations.flag_each(self.page.selected, flag, source="gallery", seconds=self._seconds())
                 self.status.say(self.project.status)
 
         return act
@@ -222,7 +222,7 @@ class GalleryPanel(Panel):
     def erase(self, shown: SelectionId) -> None:
         """Remove the annotations of all selected objects."""
         if self._applies_to(shown):
-            self.project.erase_each(self.page.selected, source="gallery")
+            self.project.annotations.erase_each(self.page.selected, source="gallery")
             self.status.say(self.project.status)
 
     def undo(self, shown: SelectionId = None) -> None:
@@ -274,7 +274,7 @@ class GalleryPanel(Panel):
         self.show_page(self._page_number + pages)
 
     def _annotate(self, classes: dict[tuple[str, int], str]) -> None:
-        self.project.annotate_each(classes, source="gallery", seconds=self._seconds())
+        self.project.annotations.annotate_each(classes, source="gallery", seconds=self._seconds())
         self.status.say(self.project.status)
 
     def _applies_to(self, shown: SelectionId) -> TypeGuard[tuple[str, int]]:
@@ -292,7 +292,7 @@ class GalleryPanel(Panel):
         if not done:
             self.status.say(f"Nothing to {verb}.")
             return
-        objects = self.project.touched
+        objects = self.project.annotations.last_edited
         self._select(objects)
         (image, label), *more = objects
         text = f"{len(objects):,} objects" if more else f"object {label} in {image}"
@@ -326,13 +326,13 @@ class GalleryPanel(Panel):
     def _refresh(self) -> None:
         """Update counts, buttons and frames."""
         project = self.project
-        counts = project.class_counts()
+        counts = project.annotations.class_counts()
         details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
-        self.class_buttons.show(project.classes, details)
+        self.class_buttons.show(project.classes.scheme, details)
         self.command_bar.show_history()
         self.command_bar.buttons["Accept"].disabled = not project.current_run
         text = f"{int(counts.sum()):,} annotated"
-        if not math.isnan(rate := project.rate()):
+        if not math.isnan(rate := project.annotations.rate()):
             text += f" · {rate:.0f} edits per minute"
         if not len(project.classes):
             text = "Name the first class on the panel to annotate."
@@ -352,7 +352,7 @@ class GalleryPanel(Panel):
     def _is_quickly_indexed(self) -> bool:
         """Return whether indexing the objects of all images takes no noticeable time."""
         entries = self.project.images.items()
-        missing = [entry.shape for name, entry in entries if not self.project.is_indexed(name)]
+        missing = [entry.shape for name, entry in entries if not self.project.images.is_indexed(name)]
         return sum(map(math.prod, missing)) <= _INDEXED_AT_ONCE
 
 

@@ -382,7 +382,7 @@ class Captions:
 
     def caption(self, image: str, label: int) -> CellCaption:
         """Return the frame and caption of a cell: the annotation or, failing that, the prediction."""
-        annotation = self._project.label_of(image, label)
+        annotation = self._project.annotations.label_of(image, label)
         if annotation.action == "label":
             info = self._project.classes.by_id(annotation.class_id)
             return CellCaption(info.color, is_annotated=True, name=info.name)
@@ -397,7 +397,10 @@ class Captions:
     def hover_text(self, image: str, label: int) -> str:
         """Return the object, its annotation and its prediction in one line."""
         parts = [f"object {label} in {image}"]
-        annotation, (class_id, probability) = self._project.label_of(image, label), self.predicted(image, label)
+        annotation, (class_id, probability) = (
+            self._project.annotations.label_of(image, label),
+            self.predicted(image, label),
+        )
         classes = self._project.classes
         if annotation.class_id:
             parts.append(classes.by_id(annotation.class_id).name)

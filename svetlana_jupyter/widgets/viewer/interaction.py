@@ -199,7 +199,7 @@ class ObjectSelector:
     def zoom_on_selection(self, factor: float) -> None:
         """Zoom about the center of the selection if it is on the screen, else about the center of the screen."""
         model = self._model
-        about = self._selection_center() if model.selection and self._project.is_indexed(model.image) else None
+        about = self._selection_center() if model.selection and self._project.images.is_indexed(model.image) else None
         visible = about is not None and all(0 <= at < end for at, end in zip(about, model.view.size))
         model.zoom(factor, about if visible else None)
 

@@ -105,8 +105,8 @@ class ObjectDetails(HTML):
         if pair.ndim == 3:
             sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
             images += [(section_picture(section, palette), _SECTION_TITLES[side]) for side, section in sections.items()]
-        settings = patch_settings(project._interim_images, project._labeled(), image, project.settings)
-        patch = classifier_patch(project._interim_images, image, label, settings)
+        settings = patch_settings(project.images, project._labeled(), image, project.settings)
+        patch = classifier_patch(project.images, image, label, settings)
         images += patch_pictures(patch, settings, palette)[: 3 if pair.ndim == 2 else 1]
         return images, _field_of_view(patch)
 

@@ -15,7 +15,7 @@ from svetlana_jupyter.core.display.channels import (
 )
 from svetlana_jupyter.core.display.overlay import ObjectStyles, class_styles
 from svetlana_jupyter.core.display.scene import tiles_to_read
-from svetlana_jupyter.core.display.tiles import TileCache, TileReader
+from svetlana_jupyter.core.display.tiles import TileCache, TileReader, tile_cache
 from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.errors import InputError
@@ -119,13 +119,15 @@ class OpenImage:
         base = (self.name, overlay, project.classes_version, project.predictions_version)
         if self._styles is None or self._styles[0] != base:
             predicted = self.predictions()["predicted"] if overlay == "predictions" else None
-            styles = class_styles(project.classes, lambda objects: project.labels_of(self.name, objects), predicted)
+            styles = class_styles(
+                project.classes.scheme, lambda objects: project.annotations.labels_of(self.name, objects), predicted
+            )
             self._styles = base, styles
         return self._styles[1].with_key((*base, project.annotations_version))
 
     def describe(self, label: int, overlay: str) -> str:
         """Describe an object by its number and its annotation or, failing that, its prediction."""
-        annotation = self._project.label_of(self.name, label)
+        annotation = self._project.annotations.label_of(self.name, label)
         classes = self._project.classes
         if annotation.action == "label":
             return f"object {label} · {classes.by_id(annotation.class_id).name}"
@@ -195,7 +197,7 @@ class OpenImages:
     """
 
     def __init__(self, project: Project, indexing: ObjectIndexer) -> None:
-        self.cache = TileCache()
+        self.cache = tile_cache()
         self._indexing = indexing
         self._project = project
         self._open: dict[str, OpenImage] = {}
@@ -220,7 +222,7 @@ class OpenImages:
     def pieces_ahead(self, name: str, label: int, view: Viewport) -> tuple[TileGroup, ...]:
         """Return the pieces to read before an object can be displayed; none for images that are not open."""
         image = self.get_open(name)
-        if image is None or not self._project.is_indexed(name):
+        if image is None or not self._project.images.is_indexed(name):
             return ()
         return tiles_to_read(image.image, image.mask, image.view_centered_on(label, view, zoom=True))
 

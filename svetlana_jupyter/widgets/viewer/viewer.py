@@ -12,7 +12,7 @@ import traitlets
 from ipywidgets import Box, VBox
 
 from svetlana_jupyter.core.display.scene import Hint, compose
-from svetlana_jupyter.core.display.tiles import MEMORY_MB
+from svetlana_jupyter.core.display.tiles import MEMORY_MB, limit_cache
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
@@ -104,7 +104,7 @@ class Viewer(VBox):
         observe(model, self._change_view, "view_requests")
         observe(model, self.redraw, "selection", "overlay", "opacity", "outlines", "lasso", "hovered")
         observe(model, self._show_details, "selected")
-        observe(self, lambda: setattr(self._open_images.cache, "limit_mb", self.memory_mb), "memory_mb")
+        observe(self, lambda: limit_cache(self._open_images.cache, self.memory_mb), "memory_mb")
         observe(project, self._list_images, "images_version")
         observe(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
         self._list_images()

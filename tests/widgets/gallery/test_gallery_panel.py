@@ -82,9 +82,9 @@ def test_one_key_labels_the_selection_in_one_edit(panel, project):
     press(panel, "2")
     assert len(labels_of(project)) == 28 and set(labels_of(project).values()) == {"dark"}
     assert {image for image, _ in labels_of(project)} == {"left", "right"}
-    log = project.annotations()
+    log = project.annotations.table()
     assert log["edit"].nunique() == 1 and set(log["source"]) == {"gallery"} and log["seconds"].notna().all()
-    assert panel.status.text == "28 objects are dark"
+    assert panel.status.text == "28 objects are labeled dark."
     assert selected(panel) == list(range(3, 31)), "another key corrects the label"
 
 
@@ -293,7 +293,7 @@ def test_accepting_keeps_all_predictions_in_one_edit(trained):
     assert {label: labels_of(trained)["right", label] for label in predicted.index} == {
         label: info.name for label, info in predicted.items()
     }
-    assert trained.annotations()["edit"].iloc[-24:].nunique() == 1
+    assert trained.annotations.table()["edit"].iloc[-24:].nunique() == 1
 
 
 def test_without_predictions_there_is_nothing_to_accept(panel, project):
@@ -314,8 +314,8 @@ def test_the_pointer_names_the_object(panel, project):
 def test_the_gallery_follows_scripts_and_other_panels(panel, project):
     project.annotate("left", 2, "dark")
     assert panel.page.sheet.cell_captions[1].name == "dark"
-    project.rename_class("dark", "dim")
-    project.recolor_class("dim", "#123456")
+    project.classes.rename("dark", "dim")
+    project.classes.recolor("dim", "#123456")
     assert panel.page.sheet.cell_captions[1].name == "dim" and panel.page.sheet.cell_captions[1].color == "#123456"
     project.add("third", *squares(5), axes="yx")
     assert len(panel._rows) == 72
