@@ -103,7 +103,7 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     panel.click("smear_01", red)
     lab.page.keyboard.press("1")
     lab.wait_until(f"project.annotations.label_of('smear_01', {red}).class_id == 1")
-    expect(panel.output).to_contain_text(f"Object {red} in smear_01 is RBC")
+    expect(panel.output).to_contain_text(f"Object {red} in smear_01 is labeled RBC")
     panel.settled()
     assert rgb(colors[0]) in panel.color_near("smear_01", red), "its outline has the color of its class"
     lab.page.keyboard.press("n")

@@ -397,10 +397,8 @@ class Captions:
     def hover_text(self, image: str, label: int) -> str:
         """Return the object, its annotation and its prediction in one line."""
         parts = [f"object {label} in {image}"]
-        annotation, (class_id, probability) = (
-            self._project.annotations.label_of(image, label),
-            self.predicted(image, label),
-        )
+        annotation = self._project.annotations.label_of(image, label)
+        class_id, probability = self.predicted(image, label)
         classes = self._project.classes
         if annotation.class_id:
             parts.append(classes.by_id(annotation.class_id).name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,9 +120,8 @@ class OpenImage:
         base = (self.name, overlay, project.classes_version, project.predictions_version)
         if self._styles is None or self._styles[0] != base:
             predicted = self.predictions()["predicted"] if overlay == "predictions" else None
-            styles = class_styles(
-                project.classes.scheme, lambda objects: project.annotations.labels_of(self.name, objects), predicted
-            )
+            labels_of = partial(project.annotations.labels_of, self.name)
+            styles = class_styles(project.classes.scheme, labels_of, predicted)
             self._styles = base, styles
         return self._styles[1].with_key((*base, project.annotations_version))
 
