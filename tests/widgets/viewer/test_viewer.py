@@ -457,18 +457,18 @@ def test_an_image_with_a_missing_file_is_reported_and_the_others_still_work(proj
 
 
 def test_an_unreadable_block_is_reported_and_leaves_the_viewer_usable(viewer, project):
-    broken = viewer._opened.image._compute
+    broken = viewer._opened.image._decode
 
     def fail(*where):
         raise OSError("block 7 is damaged")
 
     viewer.memory_mb = 0
-    viewer._opened.image._compute = fail
+    viewer._opened.image._decode = fail
     viewer.model.zoom(5)
     assert "left cannot be shown (block 7 is damaged)" in viewer.status.text
     project.annotate("left", 3, "bright")
     assert project.annotations.label_of("left", 3).action == "label"
-    viewer._opened.image._compute = broken
+    viewer._opened.image._decode = broken
     viewer.model.fit()
     assert viewer.status.text == ""
     assert viewer.model.scene.view == viewer.model.view
