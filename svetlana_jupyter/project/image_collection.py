@@ -26,12 +26,12 @@ from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.polygons import Drawn, LazyPolygonMask, draw, fitting
+from svetlana_jupyter.core.polygons import LazyPolygonMask, RasterizationReport, rasterize, smallest_label_dtype
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
 from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_write, draft_path
 
-CHUNK = 512  # of which the tiles that are drawn are whole multiples
+CHUNK = 512  # of which the tiles that are report are whole multiples
 
 
 def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
@@ -54,16 +54,16 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     """
     found = read_geojson(file.expanduser())
     shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
-    dtype = fitting(found.shapes)
-    drawn, draft = Drawn(), draft_path(folder)
+    dtype = smallest_label_dtype(found.shapes)
+    report, draft = RasterizationReport(), draft_path(folder)
     draft.mkdir(parents=True)
     try:
         chunks = tuple(min(CHUNK, side) for side in shape[-2:])
         chunks = (1, *chunks) if len(shape) == 3 else chunks
         mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=dtype, chunks=chunks, zarr_format=3)
-        for part, pixels in draw(found.shapes, shape, dtype, drawn):
+        for part, pixels in rasterize(found.shapes, shape, dtype, report):
             mask[part] = pixels
-        if not drawn.seen:
+        if not report.drawn_labels:
             raise InputError(
                 f"none of {len(found.shapes)} outlines in {file} covers a pixel of the image, which is "
                 f"{' × '.join(map(str, shape))}. Check that they belong together and are in pixels."
@@ -73,20 +73,20 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     count = len({one.label for one in found.shapes})
-    return folder / "mask.zarr", _said(count, drawn, found.note, drawn.missing(found.shapes))
+    return folder / "mask.zarr", _said(count, report, found.note, report.missing(found.shapes))
 
 
 def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
-    """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is drawn when it is read."""
+    """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is report when it is read."""
     pixels = to_dask(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
     return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 
 
-def _said(count: int, drawn: Drawn, note: str, missing: list[int]) -> str:
-    parts = [f"{len(drawn.seen):,} of {count:,} outlines are objects"]
-    if drawn.overlapping_labels:
+def _said(count: int, report: RasterizationReport, note: str, missing: list[int]) -> str:
+    parts = [f"{len(report.drawn_labels):,} of {count:,} outlines are objects"]
+    if report.overlapping_labels:
         parts.append(
-            f"{len(drawn.overlapping_labels):,} of them overlap, in {drawn.overlap:,} pixels, where "
+            f"{len(report.overlapping_labels):,} of them overlap, in {report.overlap_pixels:,} pixels, where "
             f"the smaller one lies above"
         )
     if missing:
@@ -171,7 +171,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._pairs: dict[str, ImagePair] = {}
         self._tables: dict[str, pd.DataFrame] = {}
         self._indexing: dict[str, threading.Lock] = {}
-        self._notes: dict[str, str] = {}  # about images whose mask was drawn from outlines, until they are saved
+        self._notes: dict[str, str] = {}  # about images whose mask was report from outlines, until they are saved
         self.overwritten: set[str] = set()
         self.reload()
 

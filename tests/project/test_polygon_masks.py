@@ -148,7 +148,7 @@ def test_outlines_that_cannot_be_drawn_are_refused_and_leave_nothing(slide: Path
         project.add("slide", slide / "slide.tif", slide / "far.geojson")
     with pytest.raises(InputError, match="does not exist"):
         project.add("slide", slide / "slide.tif", slide / "nowhere.geojson")
-    with pytest.raises(InputError, match=r"holds outlines, not pixels"):
+    with pytest.raises(InputError, match=r"holds outlines instead of pixels"):
         open_mask(slide / "slide.geojson")
     assert not list((slide / "new.svetlana").rglob("*.zarr")) and not project.images
 
