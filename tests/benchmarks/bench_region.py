@@ -1,9 +1,8 @@
-"""How long a lasso over 10,000 objects takes: from the button that goes up to the selection, and from the key of a
-class to rows that are on the disk and objects in their colour.
+"""Time of a lasso around 10,000 objects, from mouse release to selection, and from key press to saved labels.
 
 `python -m tests.benchmarks.bench_region [--side 8000] [--across 100] [--repeats 9]`; in the kernel, without a browser:
-the pictures are encoded and sent to nobody. The first selection also builds the index of the objects. Milliseconds of
-the processor are given beside those of the clock, as other work on the machine disturbs them less.
+images are encoded but not sent. The first selection also builds the object table. Processor time is given next to wall
+time, since it depends less on other load.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ CORNERS = 400
 
 @contextmanager
 def counting_syncs() -> Iterator[list[int]]:
-    """Count the syncs to the disk meanwhile."""
+    """Count the syncs to disk within the context."""
     synced, sync = [], os.fsync
     os.fsync = lambda file: (synced.append(file), sync(file))[1]
     try:
@@ -43,7 +42,7 @@ def counting_syncs() -> Iterator[list[int]]:
 
 
 def made(folder: Path, side: int, across: int) -> Project:
-    """Return a project with one image of ``across`` x ``across`` objects, from Zarr."""
+    """Return a project with one image of ``across`` x ``across`` objects, stored as Zarr."""
     mask = discs(side, side // across, np.uint32)
     image = np.where(mask, 150, 20).astype(np.uint8) + np.random.default_rng(0).integers(0, 40, mask.shape, np.uint8)
     for name, pixels in (("image", image), ("mask", mask)):
