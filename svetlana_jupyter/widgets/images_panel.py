@@ -5,11 +5,9 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from ipywidgets import HTML, Accordion, Button, Checkbox, Combobox, Dropdown, HBox, Text, VBox
 
 from svetlana_jupyter.core.io.geojson import is_geojson
@@ -27,6 +25,8 @@ from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from collections.abc import Callable
     from svetlana_jupyter.project.project import Project
 
 logger = logging.getLogger(__name__)

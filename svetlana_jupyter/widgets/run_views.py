@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from svetlana_jupyter.widgets.components import (
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.stats.metrics import Estimate, Scores
     from svetlana_jupyter.project.evaluation import Evaluation

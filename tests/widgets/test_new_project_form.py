@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 import tifffile
@@ -12,6 +11,10 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 from tests.widgets.conftest import squares
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
