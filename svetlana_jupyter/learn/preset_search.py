@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.core.stats.model_selection import merit, nested_selection, ranked
+from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection, rank_candidates
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
 from svetlana_jupyter.learn.dataset import TrainingData
@@ -239,7 +239,7 @@ class CandidateResult:
     table : DataFrame
         What it predicted of objects held out, as `learn.cross_validation.held_out_table` gives it.
     merit : float
-        By which it was chosen, or left behind (`core.stats.model_selection.merit`).
+        By which it was chosen, or left behind (`core.stats.model_selection.brier_skill`).
     finalist : bool
         Whether it was trained to the end.
     seconds : float
@@ -356,7 +356,7 @@ class _Search:
             if stop():
                 return
             short = {name: self.known[name] for name in self.networks}
-            finalists, behind = ranked(self.truth, short)[: self.plan.finalists], True
+            finalists, behind = rank_candidates(self.truth, short)[: self.plan.finalists], True
             self.total = self.done + self._cost(finalists, self.plan.epochs)
         last = [name for name in self.networks if name in finalists]
         yield from self._train([*last, *([] if behind else forests)], self.plan.epochs, "comparing", workers, stop)
@@ -411,9 +411,9 @@ class _Search:
 
     def _found(self, finalists: list[str]) -> SearchResult:
         known = {name: self.known[name] for name in finalists}
-        order = ranked(self.truth, known)
+        order = rank_candidates(self.truth, known)
         outer, _ = nested_selection(self.truth, self.fold, known)
-        behind = ranked(self.truth, {name: p for name, p in self.known.items() if name not in finalists})
+        behind = rank_candidates(self.truth, {name: p for name, p in self.known.items() if name not in finalists})
         tried = tuple(self._tried(name, name in finalists) for name in [*order, *behind])
         return SearchResult(
             preset=order[0],
@@ -431,7 +431,7 @@ class _Search:
             preset=name,
             settings=samples.settings.changed(epochs=self.epochs[name]) if network else samples.settings,
             table=self._table(samples, self.known[name]),
-            merit=merit(self.truth, self.known[name]),
+            merit=brier_skill(self.truth, self.known[name]),
             is_finalist=is_finalist,
             seconds=self.seconds[name],
         )

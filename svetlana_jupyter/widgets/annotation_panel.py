@@ -108,7 +108,7 @@ class ClassEditor(VBox):
         split = Button(description="Split off", tooltip="A class of its own again, with what was said", layout=_BUTTON)
 
         def act() -> None:
-            self._project.split_class(name)
+            self._project.classes.split(name)
             self._say(self._project.status)
 
         split.on_click(lambda _: self._run_action(act))
@@ -121,20 +121,20 @@ class ClassEditor(VBox):
         if self.into.value:
             classes = self._project.classes
             name, into = classes.by_id(self._class_id).name, classes.by_id(self.into.value).name
-            count = int(self._project.class_counts()[name])
+            count = int(self._project.annotations.class_counts()[name])
             said = f"{count:,} annotated as {name} will count as {into}. The log keeps what was said."
             self.note.value = muted(said)
 
     def _rename(self) -> None:
         old, new = self._project.classes.by_id(self._class_id).name, self.name.value.strip()
-        self._project.rename_class(old, new)
+        self._project.classes.rename(old, new)
         self._say(f"{old} is called {new} now.")
         self.hide()
 
     def _merge(self) -> None:
         classes = self._project.classes
         name, into = classes.by_id(self._class_id).name, classes.by_id(self.into.value).name
-        self._project.merge_classes(name, into)
+        self._project.classes.merge(name, into)
         self._say(self._project.status)
         self.hide()
 
@@ -216,17 +216,17 @@ class AnnotationPanel(LabelingPanel):
         self.show_hint(hint if project.images else "")
 
     def show(self) -> None:
-        class_id = self.project.label_of(*self.one).class_id if self.one else 0
-        self.rows.show(self.project.classes, self._details, chosen=class_id)
+        class_id = self.project.annotations.label_of(*self.one).class_id if self.one else 0
+        self.rows.show(self.project.classes.scheme, self._details, chosen=class_id)
 
     def _follow(self) -> None:
         """Bring counts and buttons up to the project, then the rest."""
         project = self.project
-        counts = project.class_counts()
+        counts = project.annotations.class_counts()
         self._details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
         self.new_color.value = PALETTE[len(project.classes) % len(PALETTE)]
-        self.buttons["Undo"].disabled = not project.can_undo
-        self.buttons["Redo"].disabled = not project.can_redo
+        self.buttons["Undo"].disabled = not project.annotations.can_undo
+        self.buttons["Redo"].disabled = not project.annotations.can_redo
         self.tally.value = "<br>".join(map(muted, self._tally(int(counts.sum()))))
         self._show_test_set()
         self.editor.follow()
@@ -244,7 +244,7 @@ class AnnotationPanel(LabelingPanel):
 
     def _show_test_set(self) -> None:
         """Offer the test set once there is one, and say how far it is annotated."""
-        actions = self.project.test_set()["action"]
+        actions = self.project.test_set.table()["action"]
         answered = int(actions.isin(["label", "ambiguous", "bad_segmentation"]).sum())
         far = f"{answered:,} of {len(actions):,}"
         self.answered.value = muted(f"{far} annotated" if self.source.value == "test" else f"Test set: {far}")
@@ -255,14 +255,14 @@ class AnnotationPanel(LabelingPanel):
     def _tally(self, total: int) -> tuple[str, str]:
         if not len(self.project.classes):
             return "Name the first class above, for example “active”.", ""
-        rate = self.project.rate()
-        marks = self.project.mark_counts()
+        rate = self.project.annotations.rate()
+        marks = self.project.annotations.flag_counts()
         aside = [f"{marks[mark]:,} {said}" for mark, said in _MARKS.items() if marks[mark]]
         return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} a minute"), " · ".join(aside)
 
     def _add_class(self) -> None:
         name = self.new_name.value.strip()
-        self.project.add_class(name, self.new_color.value)
+        self.project.classes.add(name, self.new_color.value)
         self.new_name.value = ""
         self.status.say(f"Added the class {name}.")
 

@@ -95,7 +95,7 @@ class App(VBox):
         """Close the project, and show the form."""
         assert self.project is not None
         if (job := self.project.job) is not None:
-            raise ProjectError(f"{job.named.capitalize()} is running. Wait for it or stop it, then try again.")
+            raise ProjectError(f"{job.with_article.capitalize()} is running. Wait for it or stop it, then try again.")
         for panel in self.panels.values():
             panel.close()
         self.panels, self.project = {}, None

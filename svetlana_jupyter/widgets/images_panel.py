@@ -93,9 +93,9 @@ class ImagesPanel(Panel):
                     *(entry.groups.get(group, "") for group in groups),
                     channels + " × ".join(map(str, entry.shape)),
                     entry.dtype,
-                    len(project.objects(name)) if project.is_indexed(name) else "not counted yet",
+                    len(project.objects(name)) if project.images.is_indexed(name) else "not counted yet",
                     int(annotated.get(name, 0)),
-                    project.mask_file(name).name,
+                    project.images.mask_file(name).name,
                 ]
             )
         titles = ["Name", *(group.capitalize() for group in groups), "Shape", "Type", "Objects", "Annotated", "Mask"]
@@ -182,7 +182,7 @@ class MaskForm(VBox):
         """Offer the files in the folder of the current mask."""
         if self.image.value is None:
             return
-        current = self._project.mask_file(self.image.value)
+        current = self._project.images.mask_file(self.image.value)
         self._current_mask.value = muted(f"Current mask: {current.name}")
         self._current_mask.tooltip = str(current)
         files = sorted(filter(is_mask_file, current.parent.iterdir())) if current.parent.is_dir() else []

@@ -75,7 +75,7 @@ class LabelingPanel(CommandPanel):
         self.viewer = Viewer(project, VIEWER_SIZE)
         self.rows = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
-            recolor=lambda name, color: self.run_action(project.recolor_class, name, color),
+            recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
             edit=edit,
             on_found=lambda name: self.run_action(self._label_found, name),
         )
@@ -169,7 +169,7 @@ class LabelingPanel(CommandPanel):
 
         def act(object_id: ObjectId | None) -> None:
             if self._means(object_id):
-                self._record(object_id, partial(self.project.mark, object_id.image, self._meant(), mark))
+                self._record(object_id, partial(self.project.flag, object_id.image, self._meant(), mark))
 
         return act
 
@@ -293,7 +293,7 @@ class LabelingPanel(CommandPanel):
         if not done:
             self.status.say(f"Nothing is left to {said}.")
             return
-        about = self.project.touched
+        about = self.project.annotations.last_edited
         if not about:
             self.status.say(f"{said.capitalize()}: an object that the mask has no longer.")
             return

@@ -100,7 +100,7 @@ class NewProjectForm(VBox):
         project = Project.from_zip(path) if text.lower().endswith(".zip") else Project(path)
         for name, color in self.classes.entered_classes():
             if name not in project.classes.names:
-                project.add_class(name, color)
+                project.classes.add(name, color)
         self._opened(project, skipped_pairs_text(patterns.add_to(project)) if patterns.images else "")
 
 

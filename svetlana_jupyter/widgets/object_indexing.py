@@ -100,7 +100,7 @@ class ObjectIndexer:
             Leave it out, with a sentence, if the objects of one of the images cannot be found; else do it all the same.
         """
         wanted = tuple(images)
-        missing = [name for name in wanted if not self._project.is_indexed(name)]
+        missing = [name for name in wanted if not self._project.images.is_indexed(name)]
         if running_loop() is None or not (missing or self._waiting):
             act()
             return
@@ -110,7 +110,7 @@ class ObjectIndexer:
 
     def _find(self, images: Iterable[str]) -> None:
         for name in images:
-            if name != self._image and name not in self._coming and not self._project.is_indexed(name):
+            if name != self._image and name not in self._coming and not self._project.images.is_indexed(name):
                 self._coming.append(name)
         self._next()
 
@@ -154,7 +154,7 @@ class ObjectIndexer:
             left = (waiting.without(name) for waiting in self._waiting)
             self._waiting = deque(waiting for waiting in left if waiting is not None)
             self._status.warn(problem)
-        while self._waiting and all(map(self._project.is_indexed, self._waiting[0].images)):
+        while self._waiting and all(map(self._project.images.is_indexed, self._waiting[0].images)):
             catch_errors(self._waiting.popleft().act, self._status)()
         self._find(self._waiting[0].images if self._waiting else ())
 

@@ -296,7 +296,7 @@ class CommandPanel(Panel):
 
     def _list_keys(self) -> None:
         """Write the help, with the keys that the classes have now."""
-        lines = class_keys(self.project.classes, self.digits)
+        lines = class_keys(self.project.classes.scheme, self.digits)
         lines += [(" ".join(map(_named, command.keys)), command.tooltip) for command in self.commands]
         lines += [(" ".join(map(keycap, keys.split())), text) for keys, text in self.view_keys]
         lines.append((keycap("?"), "Show or hide these keys"))

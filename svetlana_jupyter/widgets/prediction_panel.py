@@ -107,14 +107,14 @@ class PredictionPanel(LabelingPanel):
             ),
         )
         self.predict_image = self.make_button(
-            lambda: project.start_prediction([self.viewer.image]),
+            lambda: project.background.predict([self.viewer.image]),
             "Predict this image",
             icon="picture-o",
             tooltip="Classify every object of the image shown",
             layout={"width": "160px", "flex": "0 0 auto"},
         )
         self.predict_all = self.make_button(
-            project.start_prediction,
+            project.background.predict,
             "Predict all images",
             icon="th",
             button_style="primary",
@@ -122,7 +122,7 @@ class PredictionPanel(LabelingPanel):
             layout={"width": "160px", "flex": "0 0 auto"},
         )
         self.retrain = self.make_button(
-            lambda: project.start_training(predict=True),
+            lambda: project.background.train(predict=True),
             "Retrain",
             icon="refresh",
             tooltip="Train again on all annotations, corrections included, and predict all images",
@@ -134,7 +134,7 @@ class PredictionPanel(LabelingPanel):
         self.export_form = ExportForm(
             str(project.path.with_name(f"{project.path.stem}_results")),
             {name: kind.title for name, kind in FORMATS.items()},
-            project.start_export,
+            project.background.export,
         )
         self._wanted: Wanted = None, ""
         self._last_job = ""  # of the job that runs, or ran last
@@ -164,7 +164,7 @@ class PredictionPanel(LabelingPanel):
         self.observe_project(
             self._recount.restart, "annotations_version", "classes_version", "images_version", "predictions_version"
         )
-        self.observe_project(self._show_exported, "exported")
+        self.observe_project(self._show_exported, "last_export")
         self.observe_project(self._show_export_trouble, "trouble")
         self._show_job()
         self.show()
@@ -187,10 +187,10 @@ class PredictionPanel(LabelingPanel):
 
     def show(self) -> None:
         project, object_id = self.project, self.one
-        label = project.label_of(*object_id) if object_id else UNLABELED
-        self.inspector.show(object_id, self._predicted(object_id), label, project.classes)
-        self.buttons["Undo"].disabled = not project.can_undo
-        self.buttons["Redo"].disabled = not project.can_redo
+        label = project.annotations.label_of(*object_id) if object_id else UNLABELED
+        self.inspector.show(object_id, self._predicted(object_id), label, project.classes.scheme)
+        self.buttons["Undo"].disabled = not project.annotations.can_undo
+        self.buttons["Redo"].disabled = not project.annotations.can_redo
         wanted = object_id, project.current_run
         if wanted != self._wanted:
             self._wanted = wanted
@@ -238,8 +238,8 @@ class PredictionPanel(LabelingPanel):
         )
 
     def _show_exported(self) -> None:
-        if self.project.exported is not None:
-            self.export_form.said.say(self.project.exported.text)
+        if self.project.last_export is not None:
+            self.export_form.said.say(self.project.last_export.text)
 
     def _show_export_trouble(self) -> None:
         if self._last_job == "export" and self.project.trouble:

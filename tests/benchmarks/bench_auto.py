@@ -103,7 +103,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
     with tempfile.TemporaryDirectory() as folder:
         project = Project(Path(folder) / "auto.svetlana", classes=list(sample.names), annotator="bench")
         project.add("set", sample.image, sample.mask)
-        project.annotate_each({("set", label): sample.names[classes[label] - 1] for label in labels})
+        project.annotations.annotate_each({("set", label): sample.names[classes[label] - 1] for label in labels})
         began, busy = time.perf_counter(), time.process_time()
         run = project.train(settings)
         seconds, worked = time.perf_counter() - began, time.process_time() - busy

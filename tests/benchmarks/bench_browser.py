@@ -87,7 +87,7 @@ def keys(open_page: Open, home: Path) -> Iterator[Row]:
         digits = [str(1 + press % 3) for press in range(presses)]
         shown = [number_of(color) for color in page.type(digits)]
         times, pressed = changes(page), page.events("keydown")
-        log = page.evaluate("project.annotations()[['object', 'class_id', 'action']].values.tolist()")
+        log = page.evaluate("project.annotations.table()[['object', 'class_id', 'action']].values.tolist()")
         wanted = [[number, int(digit), "label"] for number, digit in zip(shown, digits, strict=True)]
         wrong = [pair for pair in itertools.zip_longest(ast.literal_eval(log), wanted) if pair[0] != pair[1]]
         assert not wrong, f"a key was lost, doubled, or labelled another object than was seen: {wrong}"
@@ -192,7 +192,7 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
         figures = percentiles(times)
         what = f"key → recoloured, 1,000,000 objects in the table, {name}"
         yield {"what": what, **figures, "most": 150, "reached": figures["p95 ms"]}
-    count = page.evaluate("len(project.annotations())")
+    count = page.evaluate("len(project.annotations.table())")
     assert int(count) == 40, f"{count} of 40 keys labelled an object"
 
 
@@ -236,7 +236,7 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
         page.page.keyboard.press(str(1 + repeat % 3))
         labelling.append(page.until_drawn("keydown"))
         assert page.evaluate("len(syncs)") == "1"
-        assert page.evaluate("int(project.class_counts().sum()) == objects") == "True"
+        assert page.evaluate("int(project.annotations.class_counts().sum()) == objects") == "True"
     count = int(page.evaluate("objects"))
     for what, times in (("button up → selected", selecting), ("key → on disk with one sync and recoloured", labelling)):
         figures = percentiles(times)

@@ -67,11 +67,11 @@ class Trained:
         return float(rest(self.project, "set", self.names).mean()), seconds
 
     def weights(self) -> str:
-        return hashlib.sha256((self.project.run().path / "weights.safetensors").read_bytes()).hexdigest()
+        return hashlib.sha256((self.project.runs.current.path / "weights.safetensors").read_bytes()).hexdigest()
 
     def network(self, device: str) -> NetworkClassifier:
         """Return that of the last run, on a device."""
-        classifier = load_classifier(self.project.run().path)
+        classifier = load_classifier(self.project.runs.current.path)
         assert isinstance(classifier, NetworkClassifier)
         return NetworkClassifier(classifier.specification, classifier.module, torch.device(device))
 

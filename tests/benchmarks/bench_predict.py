@@ -40,8 +40,7 @@ from svetlana_jupyter.learn.classifier import NetworkClassifier, load_classifier
 from svetlana_jupyter.learn.inference import BATCH_SIZES
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS, to_onednn
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.samples.generated_2d import bright_foci_3d, osteoclast_well, stripes
-from svetlana_jupyter.samples.sample import StoredSample, tile_sample
+from svetlana_jupyter.samples import StoredSample, bright_foci_3d, osteoclast_well, stripes, tile_sample
 from tests.benchmarks.browsing import load
 from tests.benchmarks.report import show
 
@@ -132,7 +131,7 @@ def watched() -> Iterator[dict[str, float]]:
 
 def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     """Return what goes over ready patches with the network alone, in both forms, and tells the seconds an object."""
-    classifier, pair = load_classifier(project.run().path), project.pair("set")
+    classifier, pair = load_classifier(project.runs.current.path), project.pair("set")
     assert isinstance(classifier, NetworkClassifier)
     objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH_SIZES[pair.ndim]
     inputs = np.concatenate([inputs for _, inputs in classifier.cut(pair, objects)])

@@ -92,7 +92,7 @@ def measured(project: Project, repeats: int, dpr: float) -> list[dict[str, Any]]
         shown = overlay.table[np.unique(overlay.codes)]
         assert {tuple(map(int, color[:3])) for color in shown if color[3] == 255} == {expected}
     count = len(viewer.selection)
-    assert count == len(project.objects("well")) == int(project.class_counts().sum())
+    assert count == len(project.objects("well")) == int(project.annotations.class_counts().sum())
     screen = "{1} x {0}".format(*viewer.view.device_size)
     return [
         {

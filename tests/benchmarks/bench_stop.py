@@ -61,7 +61,7 @@ class Stopping:
                 asked.set()
 
         self.project.observe(followed, "job")
-        self.project.start_training(search=self.project.settings.preset == AUTO_PRESET)
+        self.project.background.train(search=self.project.settings.preset == AUTO_PRESET)
         asked.wait(600)
         if "over" not in found:
             found["asked"] = time.perf_counter()
@@ -80,7 +80,7 @@ def stages(project: sv.Project) -> list[str]:
     """Return the stages of a training, in their order."""
     texts: dict[str, None] = {}
     project.observe(lambda change: change["new"] and texts.setdefault(stage_of(change["new"].text)), "job")
-    project.start_training()
+    project.background.train()
     project._jobs.wait(600)
     project.unobserve_all("job")
     return [text for text in texts if text]

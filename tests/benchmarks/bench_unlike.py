@@ -29,11 +29,11 @@ from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.core.stats.outliers import compare_images
+from svetlana_jupyter.core.stats.outliers import flag_unfamiliar_images
 from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.novelty import ReferenceDistribution, fit_reference
 from svetlana_jupyter.learn.training import fit
-from svetlana_jupyter.samples.generated_2d import osteoclast_well
+from svetlana_jupyter.samples import osteoclast_well
 from tests.benchmarks.report import show
 
 SETTINGS = TrainingSettings(epochs=1, steps=1, threads=1, patches={"size": 96, "sampling": 32})
@@ -122,7 +122,7 @@ def main() -> int:
             image, objects, _ = well(100 * number + seed, given.size, change, **options)
             found.append((f"{kind} {seed}", *share(reference, image, objects, samples.settings)[::-1]))
         table = pd.DataFrame(found, columns=["image", "asked", "unlike"]).set_index("image")
-        table = compare_images(table, {}, reference.left_out)
+        table = flag_unfamiliar_images(table, {}, reference.left_out)
         right.append(bool((table["warn"] == expected).all()))
         low, high = table["unlike"].min(), table["unlike"].max()
         rows.append(

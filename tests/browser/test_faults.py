@@ -42,7 +42,7 @@ def settled(lab: LabPage, *cells: int) -> None:
 def log(lab: LabPage) -> list[tuple[int, int]]:
     return [
         tuple(row)
-        for row in ast.literal_eval(lab.evaluate("project.annotations()[['object', 'class_id']].values.tolist()"))
+        for row in ast.literal_eval(lab.evaluate("project.annotations.table()[['object', 'class_id']].values.tolist()"))
     ]
 
 
@@ -63,11 +63,11 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     first = shown(lab, 1, 2)
     assert np.array_equal(lab.pixels(lab.canvas(1))[5:-5, 5:-5], lab.pixels(lab.canvas(2))[5:-5, 5:-5])
     lab.page.keyboard.press("1")
-    lab.wait_until("len(project.annotations()) == 1")
+    lab.wait_until("len(project.annotations.table()) == 1")
     second = shown(lab, 1, 2)
     lab.canvas(1).focus()
     lab.page.keyboard.press("2")
-    lab.wait_until("len(project.annotations()) == 2")
+    lab.wait_until("len(project.annotations.table()) == 2")
     third = shown(lab, 1)
     assert log(lab) == [(first, 1), (second, 2)]
 
@@ -89,13 +89,13 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     for key in "345":
         lab.page.keyboard.press(key)
     (lab.folder / "released").touch()
-    lab.wait_until("len(project.annotations()) == 3 and 'labelled nothing' in panel.status.text")
+    lab.wait_until("len(project.annotations.table()) == 3 and 'labelled nothing' in panel.status.text")
     assert log(lab)[2] == (third, 3)
 
     # The tab is reloaded behind a key: it is kept, and the panel goes on where it was.
     fourth = shown(lab, 1)
     lab.page.keyboard.press("4")
-    lab.wait_until("len(project.annotations()) == 4")
+    lab.wait_until("len(project.annotations.table()) == 4")
     lab.reload()
     lab.run_cell(1)
     lab.canvas(1).scroll_into_view_if_needed()
@@ -103,7 +103,7 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     assert len(np.unique(lab.pixels(lab.canvas(1)).reshape(-1, 3), axis=0)) > 1000, "the picture is back"
     lab.canvas(1).focus()
     lab.page.keyboard.press("5")
-    lab.wait_until("len(project.annotations()) == 5")
+    lab.wait_until("len(project.annotations.table()) == 5")
     assert log(lab)[3:] == [(fourth, 4), (fifth, 5)]
 
 

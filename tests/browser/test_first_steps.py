@@ -101,7 +101,7 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     assert rgb(colors[0]) not in panel.color_near("smear_01", red), "nothing is coloured before it is annotated"
     panel.click("smear_01", red)
     lab.page.keyboard.press("1")
-    lab.wait_until(f"project.label_of('smear_01', {red}).class_id == 1")
+    lab.wait_until(f"project.annotations.label_of('smear_01', {red}).class_id == 1")
     expect(panel.output).to_contain_text(f"Object {red} in smear_01 is RBC")
     panel.settled()
     assert rgb(colors[0]) in panel.color_near("smear_01", red), "its outline has the colour of its class"
@@ -111,20 +111,20 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
         seen = panel.next_shown(seen)
         known = lab.evaluate(f"sv.samples.blood_smear_classes()[{seen}]")
         lab.page.keyboard.press(str(["RBC", "WBC", "platelet"].index(known) + 1))
-        lab.wait_until(f"project.class_counts().sum() == {count}")
+        lab.wait_until(f"project.annotations.class_counts().sum() == {count}")
     lab.page.keyboard.press("u")
-    lab.wait_until("project.class_counts().sum() == 10")
+    lab.wait_until("project.annotations.class_counts().sum() == 10")
     lab.page.keyboard.press("r")
-    lab.wait_until("project.class_counts().sum() == 11")
+    lab.wait_until("project.annotations.class_counts().sum() == 11")
     panel.output.get_by_role("button", name="Undo").click()
-    lab.wait_until("project.class_counts().sum() == 10")
+    lab.wait_until("project.annotations.class_counts().sum() == 10")
     lab.page.keyboard.press("m")  # with the focus on a button, JupyterLab would turn the cell into Markdown
     expect(panel.canvas).to_be_visible()
     rows = log_rows(lab.folder)
     assert [row["action"] for row in rows] == ["label"] * 11 + ["undo", "redo", "undo"]
     assert rows[0]["source"] == "panel" and {row["source"] for row in rows[1:11]} == {"queue"}
     lab.run_cell(cell_of("blood_smear_classes()"))
-    assert lab.evaluate("project.class_counts().sum()") == "60"
+    assert lab.evaluate("project.annotations.class_counts().sum()") == "60"
     keep_picture(lab, panel)
 
     # Train: the kernel answers meanwhile, and the curve grows.
@@ -133,11 +133,11 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     # A given preset: what a search finds is no matter of browsers, and takes most of a minute.
     lab.evaluate("setattr(project, 'settings', project.settings.changed(preset='default'))")
     output.get_by_role("button", name="Train").click()
-    lab.wait_until("project.live is not None and len(project.live.epochs) >= 2", timeout=120)
+    lab.wait_until("project.training_curve is not None and len(project.training_curve.epochs) >= 2", timeout=120)
     assert lab.evaluate("project.job is not None and 6 * 7", timeout=5) == "42", "the kernel is free while it trains"
     expect(output.locator("svg").first).to_contain_text("Loss")
     drawn = output.locator("svg").first.inner_html()
-    lab.wait_until("len(project.live.epochs) >= 8", timeout=120)
+    lab.wait_until("len(project.training_curve.epochs) >= 8", timeout=120)
     expect(output.locator("svg").first).to_be_visible()
     assert output.locator("svg").first.inner_html() != drawn, "the curve grows"
     lab.wait_until("project.job is None and project.current_run == '0001'", timeout=600)
@@ -166,7 +166,7 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     lab.screenshot("prediction")
     other = predicted % 3 + 1
     lab.page.keyboard.press(str(other))
-    lab.wait_until(f"project.label_of({image!r}, {label}).class_id == {other}")
+    lab.wait_until(f"project.annotations.label_of({image!r}, {label}).class_id == {other}")
     panel.settled()
     assert rgb(colors[other - 1]) in panel.color_near(image, label), "the correction is on the screen"
     last = log_rows(lab.folder)[-1]
@@ -181,7 +181,7 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     lab.evaluate("setattr(project, 'settings', project.settings.changed(epochs=2))")
     panel.output.get_by_role("button", name="Retrain").click()
     lab.wait_until("project.job is None and project.current_run == '0002'", timeout=300)
-    assert lab.evaluate("sum(project.run().labels.values())") == "61"
+    assert lab.evaluate("sum(project.runs.current.labels.values())") == "61"
 
     # The table, the counts and the map.
     for text in ("project.predictions().head()", "project.counts(", "project.class_map(", "project.export("):

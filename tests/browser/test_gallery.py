@@ -96,8 +96,8 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     sheet.selected([3, 4, *range(6, 13), 20])
     expect(sheet.output).to_contain_text(f"10 of {count} on this page")
     keyboard.press("1")
-    lab.wait_until("project.class_counts()['RBC'] == 10")
-    assert lab.evaluate("project.annotations()['edit'].nunique()") == "1"
+    lab.wait_until("project.annotations.class_counts()['RBC'] == 10")
+    assert lab.evaluate("project.annotations.table()['edit'].nunique()") == "1"
     sheet.settled()
     assert sheet.frame(4) == sheet.frame(20) == colors[0] != sheet.frame(5)
     mouse = lab.page.mouse
@@ -136,22 +136,22 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     sheet.click(2, "Shift")
     sheet.selected([0, 1, 2])
     sheet.output.get_by_role("button", name="WBC").click()
-    lab.wait_until("project.class_counts()['WBC'] == 3")
+    lab.wait_until("project.annotations.class_counts()['WBC'] == 3")
     assert lab.evaluate("tuple(project.labels().query('`class` == \"WBC\"').index.to_list())") == second
     mouse.move(*sheet.place(30))
     mouse.wheel(0, -120)
     lab.wait_until(PAGE.format(0))
-    assert lab.evaluate("project.class_counts().sum()") == "13"
+    assert lab.evaluate("project.annotations.class_counts().sum()") == "13"
 
     # Undo goes back to the page it is about, shows what it was, and takes a whole edit back; redo brings it again.
     lab.canvas(1).focus()
     keyboard.press("u")
-    lab.wait_until("project.class_counts().to_dict() == {'RBC': 10, 'WBC': 0, 'platelet': 0}")
+    lab.wait_until("project.annotations.class_counts().to_dict() == {'RBC': 10, 'WBC': 0, 'platelet': 0}")
     lab.wait_until(PAGE.format(1))
     sheet.selected([0, 1, 2])
     assert colors[1] != sheet.frame(1)
     keyboard.press("r")
-    lab.wait_until("project.class_counts()['WBC'] == 3")
+    lab.wait_until("project.annotations.class_counts()['WBC'] == 3")
     sheet.settled()
     assert sheet.frame(1) == colors[1]
     keyboard.press("p")

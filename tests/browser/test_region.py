@@ -102,8 +102,8 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     expect(panel.output).to_contain_text("4 objects in well are selected")
     panel.settled()
     keyboard.press("1")
-    lab.wait_until("project.class_counts()['active'] == 4")
-    assert lab.evaluate("project.annotations()['edit'].nunique()") == "1"
+    lab.wait_until("project.annotations.class_counts()['active'] == 4")
+    assert lab.evaluate("project.annotations.table()['edit'].nunique()") == "1"
     panel.settled()
     active, resting = map(rgb, ast.literal_eval(lab.evaluate("[c.color for c in project.classes]")))
     for label in (1, 2, 7, 8):
@@ -148,7 +148,7 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     keyboard.press("ArrowDown")
     assert page.evaluate(FOCUSED) == "BUTTON resting"
     keyboard.press("Enter")
-    lab.wait_until("project.class_counts()['resting'] == 4")
+    lab.wait_until("project.annotations.class_counts()['resting'] == 4")
     expect(menu).to_be_hidden()
     page.wait_for_function(f"({FOCUSED})().startsWith('CANVAS')")
     panel.settled()
@@ -156,11 +156,11 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
 
     # Undo is one step; a key works with the menu open, Escape closes it; all that is seen.
     keyboard.press("u")
-    lab.wait_until("project.class_counts()['resting'] == 0")
+    lab.wait_until("project.annotations.class_counts()['resting'] == 0")
     hand.click(*middle(12), button="right")
     expect(menu).to_contain_text("Object 12 in well")
     keyboard.press("2")
-    lab.wait_until("project.label_of('well', 12).class_id == 2")
+    lab.wait_until("project.annotations.label_of('well', 12).class_id == 2")
     expect(menu).to_be_hidden()
     page.wait_for_function(f"({FOCUSED})().startsWith('CANVAS')")
     keyboard.press("Shift+F10")

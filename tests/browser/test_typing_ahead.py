@@ -102,7 +102,9 @@ def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path
     assert [key["key"] for key in sent] == [*digits, "?"], "the page sends every key once"
     meant = [key["shown"][1] for key in sent[:-1]]
     first = {label: position for position, label in reversed(list(enumerate(meant)))}
-    log = ast.literal_eval(slow.evaluate("project.annotations()[['object', 'class_id', 'action']].values.tolist()"))
+    log = ast.literal_eval(
+        slow.evaluate("project.annotations.table()[['object', 'class_id', 'action']].values.tolist()")
+    )
     assert log == [[label, int(digits[first[label]]), "label"] for label in dict.fromkeys(meant)], (
         "of the keys for an object the first labels it, and those behind it nothing"
     )

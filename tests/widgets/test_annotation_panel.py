@@ -21,7 +21,7 @@ def press(panel, key, shown=None):
 
 
 def class_of(project, label, image="left"):
-    annotation = project.label_of(image, label)
+    annotation = project.annotations.label_of(image, label)
     return project.classes.by_id(annotation.class_id).name if annotation.class_id else annotation.action
 
 
@@ -48,8 +48,8 @@ def test_labels_from_the_queue_go_on_to_the_next_object(panel, project):
     assert class_of(project, first.label, first.image) == "bright"
     assert class_of(project, second.label, second.image) == "ambiguous"
     assert len({first, second, panel.shown}) == 3
-    assert list(project.annotations()["source"]) == ["queue", "queue"]
-    assert project.annotations()["seconds"].notna().all()
+    assert list(project.annotations.table()["source"]) == ["queue", "queue"]
+    assert project.annotations.table()["seconds"].notna().all()
 
 
 def test_typing_ahead_is_refused_and_labels_no_object(panel, project):
@@ -120,7 +120,7 @@ def test_undo_of_a_clicked_object_leaves_the_queue_where_it_is(panel):
 def test_marks_are_kept_with_the_object(panel, project, key, action):
     panel.viewer.show("right", 3)
     press(panel, key)
-    assert project.label_of("right", 3).action == action
+    assert project.annotations.label_of("right", 3).action == action
 
 
 @pytest.mark.parametrize("key", ["e", "Delete"])
@@ -133,7 +133,7 @@ def test_erasing_takes_the_annotation_away(panel, project, key):
 
 def test_a_key_without_an_object_says_what_to_do(panel, project):
     press(panel, "1")
-    assert len(project.annotations()) == 0
+    assert len(project.annotations.table()) == 0
     assert "click one" in panel.status.text
 
 
@@ -198,7 +198,7 @@ def test_the_panel_and_a_script_write_the_same_log(panel, project, tmp_path):
     panel.viewer.show("left", 5)
     press(panel, "1")
     project.annotate("left", 5, "bright")
-    log = project.annotations().drop(columns=["time", "edit", "source", "seconds"])
+    log = project.annotations.table().drop(columns=["time", "edit", "source", "seconds"])
     assert log.iloc[0].equals(log.iloc[1])
 
 
@@ -224,20 +224,20 @@ def test_a_problem_of_the_project_is_said_at_first_and_then_gives_way(project):
 
 def test_a_closed_panel_no_longer_follows(panel, project):
     panel.close()
-    project.add_class("late")
+    project.classes.add("late")
     assert len(panel.rows.lines.children) == 2
 
 
 def test_the_test_set_is_offered_once_it_is_drawn(panel, project):
     assert panel.test_set.layout.display == "none"
-    project.draw_test_set(20)
+    project.test_set.draw(20)
     assert panel.test_set.layout.display is None and "Test set: 0 of 20" in panel.answered.value
     press(panel, "n")
-    assert not project.in_test_set(*panel.shown), "what is drawn at random is trained on"
+    assert panel.shown not in project.test_set, "what is drawn at random is trained on"
 
 
 def test_next_brings_the_test_set_and_it_is_counted(panel, project):
-    project.draw_test_set(20)
+    project.test_set.draw(20)
     panel.source.value = "test"
     assert "stays hidden" in panel.status.text
     press(panel, "n")
@@ -245,27 +245,27 @@ def test_next_brings_the_test_set_and_it_is_counted(panel, project):
     for key in "12ab" + "1" * 16:
         seen.append(panel.shown)
         press(panel, key)
-    assert seen == project.test_objects, "in the order in which they were drawn"
-    assert "20 of 20 annotated" in panel.answered.value and len(project.training_labels()) == 0
+    assert seen == project.test_set.objects, "in the order in which they were drawn"
+    assert "20 of 20 annotated" in panel.answered.value and len(project.test_set.training_labels()) == 0
     press(panel, "n")
     assert "No object is left" in panel.status.text
     press(panel, "u")
     assert "19 of 20 annotated" in panel.answered.value and panel.shown == seen[-1]
     panel.source.value = "random"
     press(panel, "n")
-    assert not project.in_test_set(*panel.shown) and "drawn at random" in panel.status.text
+    assert panel.shown not in project.test_set and "drawn at random" in panel.status.text
 
 
 def test_a_skipped_object_of_the_test_set_is_not_annotated(panel, project):
-    project.draw_test_set(20)
+    project.test_set.draw(20)
     panel.source.value = "test"
     press(panel, "n")
     press(panel, "s")
-    assert "0 of 20 annotated" in panel.answered.value and panel.shown == project.test_objects[1]
+    assert "0 of 20 annotated" in panel.answered.value and panel.shown == project.test_set.objects[1]
 
 
 def test_predictions_of_the_test_set_stay_hidden_while_the_panel_brings_it(trained):
-    trained.draw_test_set(20)
+    trained.test_set.draw(20)
     panel = AnnotationPanel(trained)
     assert panel.test_set.layout.display is None
     panel.source.value = "test"

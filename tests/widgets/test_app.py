@@ -68,5 +68,5 @@ def test_another_project_can_be_opened_unless_a_job_runs(project, tmp_path):
     project.path.rename(tmp_path / "away")
     form.open_button.click()
     assert app.project is not project
-    assert app.project.label_of("left", 1).action == "label"
+    assert app.project.annotations.label_of("left", 1).action == "label"
     assert app.panels["Annotate"].project is app.project

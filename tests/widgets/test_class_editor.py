@@ -23,7 +23,7 @@ def panel(project):
 def many(project):
     """A panel with more classes than keys."""
     for name in STAGES:
-        project.add_class(name)
+        project.classes.add(name)
     made = AnnotationPanel(project)
     yield made
     made.close()
@@ -44,7 +44,7 @@ def test_the_pencil_renames_a_class(panel, project):
     assert panel.editor.layout.display != "none"
     enter(panel.editor.name, "very bright")
     assert project.classes.names == ("very bright", "dark")
-    assert project.label_of("left", 1).class_id == 1
+    assert project.annotations.label_of("left", 1).class_id == 1
     assert "bright is called very bright now" in panel.status.text
     assert panel.editor.layout.display == "none"
 
@@ -57,14 +57,14 @@ def test_a_class_is_merged_into_another_and_its_annotations_count_there(panel, p
     assert "1 annotated as bright will count as dark" in panel.editor.note.value
     panel.editor.merge.click()
     assert project.classes.names == ("dark",)
-    assert project.class_counts()["dark"] == 1
+    assert project.annotations.class_counts()["dark"] == 1
     assert [row.info.name for row in panel.rows.lines.children] == ["dark"]
     assert panel.editor.layout.display == "none"
     panel.rows.row(2).edit.click()
     said, split = panel.editor.merged.children[0].children
     assert "bright" in said.value
     split.click()
-    assert project.class_counts().to_dict() == {"bright": 1, "dark": 0}
+    assert project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 0}
     assert not panel.editor.merged.children
 
 
@@ -95,7 +95,7 @@ def test_a_class_without_a_key_is_found_by_its_name(many, project):
     many.rows.find.value = "16"
     assert visible(many) == ["stage 16"]
     enter(many.rows.find, "16")
-    assert project.classes.by_id(project.label_of("left", 3).class_id).name == "stage 16"
+    assert project.classes.by_id(project.annotations.label_of("left", 3).class_id).name == "stage 16"
     assert len(visible(many)) == 18
     assert many.rows.find.value == ""
 
@@ -125,16 +125,16 @@ def test_a_class_looked_for_while_another_object_was_on_the_screen_labels_nothin
     assert not project.labels().size
     assert many.status.text == KEY_IGNORED
     enter(many.rows.find, "stage 16")
-    assert project.label_of("left", 4).class_id
+    assert project.annotations.label_of("left", 4).class_id
 
 
 def test_the_help_lists_the_keys_that_stand_for_classes(panel, project):
     assert panel.help.value.startswith('<div class="sv-keys"><span><kbd>1</kbd> … <kbd>2</kbd></span>')
     for name in STAGES[:9]:
-        project.add_class(name)
+        project.classes.add(name)
     assert "<kbd>1</kbd> … <kbd>9</kbd> <kbd>0</kbd> <kbd>q</kbd></span>" in panel.help.value
     assert "Find a class" not in panel.help.value
     for name in STAGES[9:]:
-        project.add_class(name)
+        project.classes.add(name)
     assert "<kbd>k</kbd></span><span>the class of the object" in panel.help.value
     assert "<kbd>/</kbd> <kbd>⏎</kbd></span><span>Find a class by its name" in panel.help.value

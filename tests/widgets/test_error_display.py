@@ -61,12 +61,12 @@ def test_a_project_folder_that_is_gone_takes_no_annotation_and_loses_none(panel,
     label(panel, "left", 2, "2")
     assert in_words(panel.status.text)
     assert "sv-trouble" in panel.status.value
-    assert project.label_of("left", 2).action == ""
+    assert project.annotations.label_of("left", 2).action == ""
     away.rename(project.path)
     label(panel, "left", 3, "2")
-    assert panel.status.text == "Object 3 in left is dark"
+    assert panel.status.text == "Object 3 in left is labeled dark."
     reopened = Project(project.path)
-    assert [reopened.label_of("left", label).class_id for label in (1, 2, 3)] == [1, 0, 2]
+    assert [reopened.annotations.label_of("left", label).class_id for label in (1, 2, 3)] == [1, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_whatever_is_asked_of_a_folder_that_is_gone_is_answered_in_words(panel, 
     assert not project.path.exists(), "nothing is left in the way of the folder that comes back"
     away.rename(project.path)
     label(panel, "left", 2, "1")
-    assert project.label_of("left", 2).class_id == 1
+    assert project.annotations.label_of("left", 2).class_id == 1
     assert project.classes.names[:2] == ("bright", "dark")
 
 
@@ -102,8 +102,8 @@ def test_an_image_deleted_after_it_was_opened_is_named_and_others_go_on(files, t
     assert in_words(panel.viewer.status.text)
     label(panel, "left", 2, "2")
     assert panel.viewer.status.text == ""
-    assert files.label_of("left", 1).class_id == 1
-    assert files.label_of("left", 2).class_id == 2
+    assert files.annotations.label_of("left", 1).class_id == 1
+    assert files.annotations.label_of("left", 2).class_id == 2
 
 
 def test_a_block_that_does_not_decode_is_said_and_the_panel_goes_on(files, tmp_path):
@@ -115,7 +115,7 @@ def test_a_block_that_does_not_decode_is_said_and_the_panel_goes_on(files, tmp_p
     label(panel, "right", 1, "2")
     assert "right.zarr cannot be read" in panel.viewer.status.text
     label(panel, "left", 1, "2")
-    assert files.label_of("left", 1).class_id == 2
+    assert files.annotations.label_of("left", 1).class_id == 2
     assert panel.viewer.status.text == ""
 
 
@@ -124,7 +124,7 @@ def test_two_panels_over_one_project_agree_whichever_was_used(project):
     label(first, "left", 1, "1")
     label(second, "left", 2, "2")
     first.viewer.press("u", None)
-    assert project.label_of("left", 2).action == ""
+    assert project.annotations.label_of("left", 2).action == ""
     assert second.buttons["Redo"].disabled is first.buttons["Redo"].disabled is False
     assert ">1<" in second.rows.row(1).children[3].value
 
@@ -157,14 +157,14 @@ def test_a_disk_that_is_full_takes_no_key_and_loses_none(panel, project, monkeyp
         full.setattr(os, "fsync", no_room)
         label(panel, "left", 2, "2")
         assert "No space left on device" in panel.status.text and "sv-trouble" in panel.status.value
-        assert project.label_of("left", 2).action == "", "what is not on the disk is not shown"
+        assert project.annotations.label_of("left", 2).action == "", "what is not on the disk is not shown"
         panel.buttons["Undo"].click()
-        assert "No space left on device" in panel.status.text and project.label_of("left", 1).class_id == 1
+        assert "No space left on device" in panel.status.text and project.annotations.label_of("left", 1).class_id == 1
         panel.rows.row(1).picker.value = "#00ff00"
         assert "No space left on device" in panel.status.text
     label(panel, "left", 2, "2")
-    assert panel.status.text == "Object 2 in left is dark" and "sv-trouble" not in panel.status.value
-    assert Project(project.path).class_counts().to_dict() == {"bright": 1, "dark": 1}
+    assert panel.status.text == "Object 2 in left is labeled dark." and "sv-trouble" not in panel.status.value
+    assert Project(project.path).annotations.class_counts().to_dict() == {"bright": 1, "dark": 1}
 
 
 OTHER_KERNEL = """
@@ -192,11 +192,13 @@ def test_a_second_kernel_of_the_same_annotator_looks_on_and_takes_over_when_the_
     assert "another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
     label(panel, "left", 1, "1")
     assert "another notebook is annotating" in panel.status.text
-    assert panel.project.class_counts().to_dict() == {"bright": 1, "dark": 0}, "it shows what the other said"
+    assert panel.project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 0}, (
+        "it shows what the other said"
+    )
     elsewhere.kill()
     elsewhere.wait()
     label(panel, "left", 1, "1")
-    assert panel.status.text == "Object 1 in left is bright" and "sv-trouble" not in panel.status.value
+    assert panel.status.text == "Object 1 in left is labeled bright." and "sv-trouble" not in panel.status.value
     assert ">2<" in panel.rows.row(1).children[3].value
 
 
@@ -208,7 +210,7 @@ def test_the_gallery_says_which_file_is_gone_and_labels_the_rest(files, tmp_path
     gallery.bar.order.value = "position"
     gallery.page.select(gallery.page.selection.of([0, 1]))
     gallery.press("1", gallery.shown)
-    assert files.class_counts()["bright"] == 2
+    assert files.annotations.class_counts()["bright"] == 2
     panel = AnnotationPanel(files)
     while panel.viewer.image != "right":
         panel.press("n", None)

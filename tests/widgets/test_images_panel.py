@@ -91,10 +91,10 @@ def test_the_effect_on_annotations_is_shown_before_the_mask_is_replaced(panel, f
         "<td>No object there; the annotation stays in the log</td><td>6</td>",
     ):
         assert row in report
-    assert project.label_of("A1", 2).class_id == 2, "nothing has changed yet"
+    assert project.annotations.label_of("A1", 2).class_id == 2, "nothing has changed yet"
     form.replace.click()
-    assert project.label_of("A1", 102).class_id == 2
-    assert project.label_of("A1", 2).action == ""
+    assert project.annotations.label_of("A1", 102).class_id == 2
+    assert project.annotations.label_of("A1", 2).action == ""
     assert panel.status.text == project.status
     assert panel.status.text.endswith("1 kept, 1 moved, 1 split, 2 merged, 1 lost")
     assert "2 → 102" in form.report.value
@@ -152,10 +152,10 @@ def test_masks_are_compared_in_the_background(panel, files):
 
 def test_a_mask_is_not_replaced_while_a_job_runs(panel, files, monkeypatch):
     panel.mask.path.value = str(files / "A1_again.tif")
-    monkeypatch.setattr(type(panel.project), "_check_idle", lambda self: self.run("none"))
+    monkeypatch.setattr(panel.project._jobs, "check_idle", lambda: panel.project.runs["none"])
     panel.mask.replace.click()
     assert panel.project.images["A1"].mask_number == 0
-    assert "there is no run" in panel.status.text
+    assert "There is no run" in panel.status.text
 
 
 def test_file_names_are_escaped(empty, files):
@@ -204,7 +204,7 @@ def test_one_button_undoes_the_whole_import(import_panel, project, tmp_path):
     form.path.value = write_table(tmp_path, [("left", 1, "bright"), ("left", 3, "bright"), ("right", 3, "bright")])
     form.overwrite.value = True
     form.take.click()
-    assert project.class_counts().to_dict() == {"bright": 3, "dark": 0}
+    assert project.annotations.class_counts().to_dict() == {"bright": 3, "dark": 0}
     assert form.not_imported.value == ""
     form.undo.click()
     assert project.labels()["class"].to_dict() == {("left", 1): "dark"}

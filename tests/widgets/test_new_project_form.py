@@ -136,7 +136,7 @@ def test_a_project_is_saved_as_a_zip_and_opened_again(annotated, tmp_path):
     form.folder.value = str(file.rename(elsewhere / file.name))
     assert form.open_button.description == "Unpack and open"
     form.open_button.click()
-    assert again.project.class_counts().sum() == 12
+    assert again.project.annotations.class_counts().sum() == 12
 
 
 def test_invalid_entries_are_reported_in_the_form(files):

@@ -87,7 +87,7 @@ def test_a_lasso_before_the_objects_are_found_selects_when_they_are(project, slo
         panel = AnnotationPanel(project)
         viewer = panel.viewer
         draw_box(viewer, 0, 0, 16, 48)
-        assert viewer.selection == () and not project.is_indexed("left"), "nothing waits for it"
+        assert viewer.selection == () and not project.images.is_indexed("left"), "nothing waits for it"
         await until(lambda: "25 %" in viewer.status.text)
         assert viewer.status.text == "Finding the objects of left: 25 %. What you drew selects them then."
         slow.set()
@@ -123,13 +123,13 @@ def test_what_was_said_before_the_objects_are_found_is_written_in_its_order(proj
             viewer.select_at(*viewer.view.to_screen(*at))
             viewer.press(key, viewer.picked)
         viewer.press("u", viewer.picked)
-        assert len(project.annotations()) == 0 and viewer.status.text.endswith("What you said is written then.")
+        assert len(project.annotations.table()) == 0 and viewer.status.text.endswith("What you said is written then.")
         slow.set()
-        await until(lambda: len(project.annotations()) == 4)
-        log = project.annotations()
+        await until(lambda: len(project.annotations.table()) == 4)
+        log = project.annotations.table()
         assert list(log["action"]) == ["label", "label", "label", "undo"]
         assert list(log["object"][:3]) == [1, 2, 3]
-        assert project.class_counts().to_dict() == {"bright": 1, "dark": 1}
+        assert project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 1}
         panel.close()
 
     asyncio.run(label())
@@ -183,12 +183,12 @@ def test_who_asks_for_objects_that_another_thread_is_finding_is_told_so(project,
         return find(mask, progress)
 
     monkeypatch.setattr(catalog, "index_objects", slowly)
-    monkeypatch.setattr(catalog, "PATIENCE", 0.01)
+    monkeypatch.setattr(catalog, "LOCK_WAIT_SECONDS", 0.01)
     found = []
     thread = threading.Thread(target=lambda: found.append(project.objects("left")))
     thread.start()
     assert begun.wait(30)
-    with pytest.raises(ProjectError, match="objects of 'left' are still being found"):
+    with pytest.raises(ProjectError, match="objects of 'left' are still being indexed"):
         project.objects("left")
     go_on.set()
     thread.join(30)

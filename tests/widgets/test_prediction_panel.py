@@ -42,25 +42,25 @@ def test_a_chosen_object_shows_its_prediction_its_patch_and_where_the_network_lo
 
 def test_the_queue_brings_the_least_certain_first(panel, trained):
     press(panel, "n")
-    assert panel.shown == trained.uncertain(1)[0]
+    assert panel.shown == trained.queue("uncertain").peek(1)[0].id
 
 
 def test_a_digit_corrects_and_goes_on(panel, trained):
     press(panel, "n")
     object_id = panel.shown
     press(panel, "2")
-    assert trained.label_of(*object_id).class_id == 2
-    assert trained.annotations()["source"].iloc[-1] == "correction"
+    assert trained.annotations.label_of(*object_id).class_id == 2
+    assert trained.annotations.table()["source"].iloc[-1] == "correction"
     assert panel.shown != object_id
 
 
 def test_enter_keeps_the_prediction_as_an_annotation(panel, trained):
     panel.viewer.show("right", 3)
     press(panel, "Enter")
-    assert trained.label_of("right", 3).class_id == trained.probabilities("right").loc[3, "predicted"]
+    assert trained.annotations.label_of("right", 3).class_id == trained.probabilities("right").loc[3, "predicted"]
     panel.buttons["Undo"].click()
     panel.buttons["Accept"].click()
-    assert trained.label_of("right", 3).action == "label"
+    assert trained.annotations.label_of("right", 3).action == "label"
 
 
 def test_counts_by_class_and_image_follow_a_correction(panel, trained):
@@ -73,7 +73,7 @@ def test_counts_by_class_and_image_follow_a_correction(panel, trained):
 
 
 def test_class_names_stay_text(panel, trained):
-    trained.add_class("<script>alert('x')</script> 🧬")
+    trained.classes.add("<script>alert('x')</script> 🧬")
     panel.viewer.show("right", 3)
     press(panel, "3")
     shown = panel.counts.value + panel.inspector.title.value + panel.status.value
@@ -112,13 +112,13 @@ def test_predicting_one_image_and_all(annotated, finish):
 
 
 def test_retraining_counts_the_correction_in(panel, trained, finish):
-    before = sum(trained.run().labels.values())
+    before = sum(trained.runs.current.labels.values())
     trained.settings = trained.settings.changed(preset="default", epochs=2, trees=20)
     panel.viewer.show("right", 3)
     press(panel, "1")
     panel.retrain.click()
     finish(trained)
-    assert sum(trained.run().labels.values()) == before + 1
+    assert sum(trained.runs.current.labels.values()) == before + 1
 
 
 def test_every_format_has_a_box_in_words(panel):
@@ -135,7 +135,7 @@ def test_the_ticked_formats_are_written_and_it_is_said_where(panel, trained, fin
     names = {file.name for file in (tmp_path / "results <b>").iterdir()}
     assert names >= {"objects.csv", "left_classes.tif", "right.geojson", "export.json"}
     said = panel.export_form.said
-    assert said.text == panel.status.text == trained.exported.text
+    assert said.text == panel.status.text == trained.last_export.text
     assert said.text.startswith(f"Written to {tmp_path / 'results <b>'}: objects.csv, counts.csv, ")
     assert "<b>" not in said.value and "sv-trouble" not in said.value
     assert not panel.export_form.export.disabled

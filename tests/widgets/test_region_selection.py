@@ -33,7 +33,7 @@ def volume(empty):
     for n in range(1, 10):
         mask[n - 1 : n + 1, 4:8, 10 * n : 10 * n + 4] = n
     empty.add("volume", mask * 20, mask, axes="zyx")
-    empty.add_class("one")
+    empty.classes.add("one")
     return empty
 
 
@@ -269,7 +269,7 @@ def test_a_key_labels_all_in_one_gesture_and_one_sync(panel, project, monkeypatc
     syncs, sync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (syncs.append(file), sync(file)))
     press(panel.viewer, "1", shown=panel.shown)
-    log = project.annotations()
+    log = project.annotations.table()
     assert len(syncs) == 1
     assert list(log["object"]) == [1, 2, 7, 8]
     assert log["edit"].nunique() == log["time"].nunique() == 1
@@ -287,7 +287,7 @@ def test_a_class_button_a_mark_and_erasing_mean_all_that_is_selected(panel, proj
     assert set(project.labels()["action"]) == {"bad_segmentation"}
     panel.buttons["Erase"].click()
     assert project.labels().empty
-    assert project.annotations()["edit"].tolist() == [1] * 3 + [2] * 3 + [3] * 3
+    assert project.annotations.table()["edit"].tolist() == [1] * 3 + [2] * 3 + [3] * 3
 
 
 def test_undo_takes_the_whole_gesture_back_and_shows_what_it_was_about(panel, project):
@@ -330,11 +330,11 @@ def test_a_region_does_not_move_the_queue_on(panel):
     panel.viewer.selection = (1, 2)
     press(panel.viewer, "1", shown=panel.shown)
     assert panel.viewer.selection == (1, 2)
-    assert set(panel.project.annotations()["source"]) == {"panel"}
+    assert set(panel.project.annotations.table()["source"]) == {"panel"}
 
 
 def test_a_right_click_opens_a_menu_with_the_classes_and_the_marks(panel, project):
-    project.add_class("<b>odd</b>", "#123456")
+    project.classes.add("<b>odd</b>", "#123456")
     right_click(panel.viewer, *middle(9))
     menu = panel.menu
     assert menu.is_open
@@ -407,7 +407,7 @@ def test_the_menu_stays_inside_the_picture(panel, label):
 
 def test_a_menu_of_many_classes_is_not_higher_than_the_picture(panel, project):
     for number in range(40):
-        project.add_class(f"class {number}")
+        project.classes.add(f"class {number}")
     right_click(panel.viewer, *middle(24))
     assert len(panel.menu.items) == 45
     assert int(panel.menu.layout.top[:-2]) + int(panel.menu.layout.max_height[:-2]) < panel.viewer.view.size[0]
@@ -426,11 +426,11 @@ def test_the_review_panel_corrects_a_selection_and_accepts_one_by_one(trained):
     panel = PredictionPanel(trained)
     panel.viewer.show("right")
     panel.viewer.selection = (3, 9)
-    before = len(trained.annotations())
+    before = len(trained.annotations.table())
     press(panel.viewer, "Enter", shown=panel.shown)
     assert panel.status.text == "Accept predictions one by one."
     press(panel.viewer, "2", shown=panel.shown)
-    log = trained.annotations()[before:]
+    log = trained.annotations.table()[before:]
     assert list(zip(log["object"], log["source"])) == [(3, "correction"), (9, "correction")]
 
 

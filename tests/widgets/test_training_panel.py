@@ -138,7 +138,7 @@ def test_cards_are_drawn_although_an_image_is_missing(tmp_path, empty):
     tifffile.imwrite(tmp_path / "a.tif", image)
     tifffile.imwrite(tmp_path / "m.tif", mask)
     empty.add("a", tmp_path / "a.tif", tmp_path / "m.tif")
-    empty.add_class("one")
+    empty.classes.add("one")
     empty.annotate("a", 1, "one")
     (tmp_path / "a.tif").unlink()
     again = type(empty)(empty.path)
@@ -233,8 +233,8 @@ def test_training_uses_the_values_of_the_controls(quick, finish):
     panel.settings.form.fields["seed"].control.value = 4
     panel.train.click()
     finish(quick)
-    assert (quick.run().settings["epochs"], quick.run().settings["seed"]) == (2, 4)
-    assert len(quick.run().history) == 2
+    assert (quick.runs.current.settings["epochs"], quick.runs.current.settings["seed"]) == (2, 4)
+    assert len(quick.runs.current.history) == 2
 
 
 def test_an_invalid_settings_file_can_be_repaired_in_the_panel(quick):
@@ -299,7 +299,7 @@ def searched(annotated, monkeypatch):
 
 
 def test_search_results_are_listed_and_the_chosen_preset_is_marked(searched):
-    panel, run = TrainingPanel(searched), searched.run()
+    panel, run = TrainingPanel(searched), searched.runs.current
     shown, tried = panel.result.search_results.value, run.tried()
     assert run.choice in shown
     assert "(nested cross-validation)" in shown
@@ -326,14 +326,14 @@ def test_search_again_searches_for_a_preset(searched, finish):
     panel.search.click()
     assert panel.search.disabled
     finish(searched)
-    assert not searched.run("0003").tried().empty
+    assert not searched.runs["0003"].tried().empty
     assert searched.current_run == "0003"
     panel.settings.form.fields["preset"].control.value = "plain"
     assert panel.search.layout.display == "none"
 
 
 def test_the_preview_names_the_preset_it_shows(searched):
-    panel, chosen = TrainingPanel(searched), searched.run().settings["preset"]
+    panel, chosen = TrainingPanel(searched), searched.runs.current.settings["preset"]
     panel.open_section("Augmentation preview")
     assert f"Shown for {chosen}, the preset chosen last." in panel.preview.message.value
     searched.settings = searched.settings.changed(width=6)
@@ -348,8 +348,8 @@ def test_search_again_is_hidden_before_the_first_search(annotated, trained):
 
 def test_search_notes_warnings_and_remarks_are_escaped(trained):
     texts = {"choice": "<script> default", "warning": "<b>Augmentation</b> destroys", "remarks": ["<i>Memory ran out"]}
-    run = replace(trained.run(), **texts)
-    trained._runs[run.name] = run
+    run = replace(trained.runs.current, **texts)
+    trained.runs.add(run)
     result = TrainingPanel(trained).result
     assert "&lt;script&gt; default" in result.search_results.value
     assert "<script" not in result.search_results.value
@@ -360,14 +360,14 @@ def test_search_notes_warnings_and_remarks_are_escaped(trained):
 
 
 def test_remarks_are_shown_without_scores(trained, monkeypatch):
-    trained._runs["0001"] = replace(trained.run(), remarks=["Memory ran out."])
+    trained.runs.update(replace(trained.runs.current, remarks=["Memory ran out."]))
     unscored = replace(trained.evaluate(), network=None)
     monkeypatch.setattr(trained, "evaluate", lambda run: unscored)
     assert "Memory ran out" in TrainingPanel(trained).result.notes.value
 
 
 def test_preset_names_in_a_search_file_are_escaped(searched):
-    file = searched.run().path / "tried.json"
+    file = searched.runs.current.path / "tried.json"
     document = json.loads(file.read_text())
     document["tried"][1]["preset"] = "<script>x</script>"
     file.write_text(json.dumps(document))

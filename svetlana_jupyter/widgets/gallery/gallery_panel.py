@@ -305,7 +305,7 @@ class GalleryPanel(CommandPanel):
         self.leaves = PageBar(self.page, catch_errors(self.go, self.status), self.display_bar)
         self.rows = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
-            recolor=lambda name, color: self.run_action(project.recolor_class, name, color),
+            recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
             on_found=lambda name: self.run_action(self.label, name, self.shown),
         )
         self.set_commands(
@@ -367,7 +367,7 @@ class GalleryPanel(CommandPanel):
         self.empty.layout.display = "none" if project.images else "block"
         self.body.layout.display = "flex" if project.images else "none"
         self.display_bar.follow(deep=any(len(entry.shape) == 3 for entry in project.images.values()))
-        self.bar.list(project.images, project.classes, show_all_images=self._quick())
+        self.bar.list(project.images, project.classes.scheme, show_all_images=self._quick())
         names = self.bar.images or tuple(project.images)
         self._indexing.after(names, lambda: self._arrange(names), "They are shown then.", all=False)
         if self._indexing.is_waiting:
@@ -442,7 +442,7 @@ class GalleryPanel(CommandPanel):
 
         def act(shown: SelectionId) -> None:
             if self._means(shown):
-                self.project.mark_each(self.page.selected, mark, source="gallery", seconds=self._seconds())
+                self.project.annotations.flag_each(self.page.selected, mark, source="gallery", seconds=self._seconds())
                 self.status.say(self.project.status)
 
         return act
@@ -450,7 +450,7 @@ class GalleryPanel(CommandPanel):
     def erase(self, shown: SelectionId) -> None:
         """Remove what was said of all that is selected."""
         if self._means(shown):
-            self.project.erase_each(self.page.selected, source="gallery")
+            self.project.annotations.erase_each(self.page.selected, source="gallery")
             self.status.say(self.project.status)
 
     def undo(self, shown: SelectionId = None) -> None:
@@ -469,7 +469,7 @@ class GalleryPanel(CommandPanel):
         super().close()
 
     def _annotate(self, classes: dict[tuple[str, int], str]) -> None:
-        self.project.annotate_each(classes, source="gallery", seconds=self._seconds())
+        self.project.annotations.annotate_each(classes, source="gallery", seconds=self._seconds())
         self.status.say(self.project.status)
 
     def _means(self, shown: SelectionId) -> TypeGuard[tuple[str, int]]:
@@ -487,7 +487,7 @@ class GalleryPanel(CommandPanel):
         if not done:
             self.status.say(f"Nothing is left to {said}.")
             return
-        touched = self.project.touched
+        touched = self.project.annotations.last_edited
         self._select(touched)
         (image, label), *more = touched
         objects = f"{len(touched):,} objects" if more else f"object {label} in {image}"
@@ -524,14 +524,14 @@ class GalleryPanel(CommandPanel):
     def _follow(self) -> None:
         """Bring counts, buttons and frames up to the project."""
         project = self.project
-        counts = project.class_counts()
+        counts = project.annotations.class_counts()
         details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
-        self.rows.show(project.classes, details)
-        self.buttons["Undo"].disabled = not project.can_undo
-        self.buttons["Redo"].disabled = not project.can_redo
+        self.rows.show(project.classes.scheme, details)
+        self.buttons["Undo"].disabled = not project.annotations.can_undo
+        self.buttons["Redo"].disabled = not project.annotations.can_redo
         self.buttons["Accept"].disabled = not project.current_run
         said = f"{int(counts.sum()):,} annotated"
-        if not math.isnan(rate := project.rate()):
+        if not math.isnan(rate := project.annotations.rate()):
             said += f" · {rate:.0f} edits per minute"
         self.tally.value = muted(said if len(project.classes) else "Name the first class on the panel to annotate.")
         self.page.redraw()
@@ -549,5 +549,5 @@ class GalleryPanel(CommandPanel):
     def _quick(self) -> bool:
         """Whether finding the objects of all images takes no time to speak of."""
         entries = self.project.images.items()
-        unknown = [entry.shape for name, entry in entries if not self.project.is_indexed(name)]
+        unknown = [entry.shape for name, entry in entries if not self.project.images.is_indexed(name)]
         return sum(map(math.prod, unknown)) <= _AT_ONCE

@@ -262,7 +262,7 @@ class Captions:
 
     def tile(self, image: str, label: int) -> CellCaption:
         """Return the frame and the words of a patch: the annotation, else the prediction."""
-        annotation = self._project.label_of(image, label)
+        annotation = self._project.annotations.label_of(image, label)
         if annotation.action == "label":
             info = self._project.classes.by_id(annotation.class_id)
             return CellCaption(info.color, is_annotated=True, name=info.name)
@@ -277,7 +277,10 @@ class Captions:
     def sentence(self, image: str, label: int) -> str:
         """Return all that is known: the object, the annotation and the prediction."""
         words = [f"object {label} in {image}"]
-        annotation, (class_id, probability) = self._project.label_of(image, label), self.predicted(image, label)
+        annotation, (class_id, probability) = (
+            self._project.annotations.label_of(image, label),
+            self.predicted(image, label),
+        )
         if annotation.action:
             words.append(
                 self._project.classes.by_id(annotation.class_id).name

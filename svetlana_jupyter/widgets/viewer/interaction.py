@@ -162,7 +162,7 @@ class ViewerSelection(traitlets.HasTraits):
 
     def zoom_on_selection(self, factor: float) -> None:
         """Magnify about what is selected, where that is on the screen; else about the middle of the screen."""
-        about = self._middle() if self.selection and self.project.is_indexed(self.image) else None
+        about = self._middle() if self.selection and self.project.images.is_indexed(self.image) else None
         seen = about is not None and all(0 <= at < end for at, end in zip(about, self.view.size))
         self.zoom(factor, about if seen else None)
 

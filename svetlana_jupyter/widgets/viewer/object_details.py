@@ -227,8 +227,8 @@ class ObjectDetails(HTML):
         if pair.ndim == 3:
             sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
             shown += [(section_picture(section, question.palette), _TITLES[side]) for side, section in sections.items()]
-        settings = patch_settings(project._interim_images, project._labeled(), name, project.settings)
-        patch = classifier_patch(project._interim_images, name, label, settings)
+        settings = patch_settings(project.images, project._labeled(), name, project.settings)
+        patch = classifier_patch(project.images, name, label, settings)
         shown += patch_pictures(patch, settings, question.palette)[: 3 if pair.ndim == 2 else 1]
         return Answer(tuple(shown), _field(patch))
 

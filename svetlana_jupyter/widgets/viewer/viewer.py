@@ -25,7 +25,7 @@ from svetlana_jupyter.core.display.channels import (
 )
 from svetlana_jupyter.core.display.overlay import ObjectStyles, class_styles
 from svetlana_jupyter.core.display.scene import Hint, Scene, compose, tiles_to_read
-from svetlana_jupyter.core.display.tiles import MEMORY_MB, TileCache, TileReader
+from svetlana_jupyter.core.display.tiles import MEMORY_MB, TileCache, TileReader, limit_cache, tile_cache
 from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.errors import InputError, SvetlanaError
@@ -129,13 +129,15 @@ class OpenImage:
         base = (self.name, overlay, project.classes_version, project.predictions_version)
         if self._marks is None or self._marks[0] != base:
             predicted = self.predictions()["predicted"] if overlay == "predictions" else None
-            marks = class_styles(project.classes, lambda objects: project.labels_of(self.name, objects), predicted)
+            marks = class_styles(
+                project.classes.scheme, lambda objects: project.annotations.labels_of(self.name, objects), predicted
+            )
             self._marks = base, marks
         return self._marks[1].with_key((*base, project.annotations_version))
 
     def describe(self, label: int, overlay: str) -> str:
         """Say what an object is: its number, and what a person or else the classifier says of it."""
-        annotation = self._project.label_of(self.name, label)
+        annotation = self._project.annotations.label_of(self.name, label)
         classes = self._project.classes
         if annotation.action == "label":
             return f"object {label} · {classes.by_id(annotation.class_id).name}"
@@ -202,7 +204,7 @@ class Shelf:
     """
 
     def __init__(self, project: Project, status: StatusLine) -> None:
-        self.cache = TileCache()
+        self.cache = tile_cache()
         self.indexing = ObjectIndexer(project, status)
         self._project = project
         self._kept: dict[str, OpenImage] = {}
@@ -231,7 +233,7 @@ class Shelf:
     def ahead(self, image: str, label: int, view: Viewport) -> tuple[TileGroup, ...]:
         """Return what would have to be read to bring an object into this view; nothing for images that are not open."""
         opened = self.kept(image)
-        if opened is None or not self._project.is_indexed(image):
+        if opened is None or not self._project.images.is_indexed(image):
             return ()
         return tiles_to_read(opened.image, opened.mask, opened.view_centered_on(label, view, zoom=True))
 
@@ -321,7 +323,7 @@ class Viewer(ViewerSelection, VBox):
         self._when(self, self._change_plane, "plane")
         self._when(self, self.redraw, "selection", "overlay", "opacity", "outlines")
         self._when(self, self._look_closer, "selected")
-        self._when(self, lambda: setattr(self._open_images.cache, "limit_mb", self.memory_mb), "memory_mb")
+        self._when(self, lambda: limit_cache(self._open_images.cache, self.memory_mb), "memory_mb")
         self._when(project, self._list_images, "images_version")
         self._when(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
         self._list_images()

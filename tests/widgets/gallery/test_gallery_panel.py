@@ -84,9 +84,9 @@ def test_one_key_labels_what_is_selected_in_one_gesture(panel, project):
     press(panel, "2")
     assert len(said(project)) == 28 and set(said(project).values()) == {"dark"}
     assert {image for image, _ in said(project)} == {"left", "right"}
-    log = project.annotations()
+    log = project.annotations.table()
     assert log["edit"].nunique() == 1 and set(log["source"]) == {"gallery"} and log["seconds"].notna().all()
-    assert panel.status.text == "28 objects are dark"
+    assert panel.status.text == "28 objects are labeled dark."
     assert selected(panel) == list(range(3, 31)), "another key would correct it"
 
 
@@ -254,7 +254,7 @@ def test_a_page_stays_as_it_is_while_it_is_annotated_and_is_arranged_again_on_de
 
 def test_where_nothing_is_like_that_the_gallery_says_so(panel):
     panel.bar.which.value = "annotated"
-    assert shown(panel) == [] and "choose other ones" in panel.page.sheet.words
+    assert shown(panel) == [] and "choose other ones" in panel.page.sheet.message
     for key in ("ArrowDown", "i", "n", "1"):
         press(panel, key)
     press(panel, "a", control=True)
@@ -295,7 +295,7 @@ def test_accepting_keeps_each_prediction_in_one_gesture(trained):
     assert {label: said(trained)["right", label] for label in predicted.index} == {
         label: info.name for label, info in predicted.items()
     }
-    assert trained.annotations()["edit"].iloc[-24:].nunique() == 1
+    assert trained.annotations.table()["edit"].iloc[-24:].nunique() == 1
 
 
 def test_without_predictions_there_is_nothing_to_accept(panel, project):
@@ -316,8 +316,8 @@ def test_the_pointer_names_the_object(panel, project):
 def test_scripts_and_other_panels_are_followed(panel, project):
     project.annotate("left", 2, "dark")
     assert panel.page.sheet.cell_captions[1].name == "dark"
-    project.rename_class("dark", "dim")
-    project.recolor_class("dim", "#123456")
+    project.classes.rename("dark", "dim")
+    project.classes.recolor("dim", "#123456")
     assert panel.page.sheet.cell_captions[1].name == "dim" and panel.page.sheet.cell_captions[1].color == "#123456"
     project.add("third", *squares(5), axes="yx")
     assert len(panel._rows) == 72

@@ -92,10 +92,10 @@ def test_outlines_and_image_lie_exactly_on_each_other(surface, page, pair, dpr):
 
 
 def test_dragging_sends_no_pixels_and_moves_the_picture(surface, page, scene, pair):
-    begun = compose(*pair, scene.view.panned(1, 1), GREY, RED, selected=151, before=scene, moving=True)
+    begun = compose(*pair, scene.view.panned(1, 1), GREY, RED, selected=151, previous=scene, moving=True)
     surface.paint(begun)
     sent = len(page.pictures)
-    moved = compose(*pair, scene.view.panned(9, -7), GREY, RED, selected=151, before=begun)
+    moved = compose(*pair, scene.view.panned(9, -7), GREY, RED, selected=151, previous=begun)
     surface.paint(moved)
     assert len(page.pictures) == sent
     np.testing.assert_array_equal(layer(surface, page, IMAGE)[..., 0], expected_image(moved, pair))
@@ -105,7 +105,7 @@ def test_recolouring_sends_the_overlay_alone(surface, page, scene, pair):
     surface.paint(scene)
     sent = len(page.pictures)
     blue = ObjectStyles(key="blue", styles=(ObjectStyle("#0000ff", fill=1.0),))
-    surface.paint(compose(*pair, scene.view, GREY, blue, selected=151, before=scene))
+    surface.paint(compose(*pair, scene.view, GREY, blue, selected=151, previous=scene))
     assert len(page.pictures) == sent + 1
     shown = layer(surface, page, OVERLAY)
     assert (shown[shown[..., 3] > 0][:, :3] == (0, 0, 255)).all()
@@ -122,7 +122,7 @@ def test_a_hint_redraws_the_decoration_alone(surface, page, scene, pair):
 def test_without_a_selection_its_layer_is_empty(surface, page, scene, pair):
     surface.paint(scene)
     assert layer(surface, page, SELECTION).any()
-    surface.paint(compose(*pair, scene.view, GREY, RED, before=scene))
+    surface.paint(compose(*pair, scene.view, GREY, RED, previous=scene))
     assert not layer(surface, page, SELECTION).any()
 
 

@@ -174,7 +174,7 @@ def test_hovering_names_the_object_its_class_and_its_probability(trained):
     predicted = trained.probabilities("left").loc[20]
     name = trained.classes.by_id(int(predicted["predicted"])).name
     assert hover(20) == f"object 20 · {name}? {predicted['probability']:.0%}"
-    trained.mark("left", 20, "ambiguous")
+    trained.flag("left", 20, "ambiguous")
     assert hover(20) == "object 20 · ambiguous"
     send(viewer, "left")
     assert viewer.scene.hint is None
@@ -292,7 +292,7 @@ def test_an_annotation_recolours_the_object_at_once(viewer, project):
     assert colors(viewer, 3) == {dark}
     project.undo()
     assert colors(viewer, 3) == {bright}
-    project.recolor_class("bright", "#123456")
+    project.classes.recolor("bright", "#123456")
     assert colors(viewer, 3) == {rgb("#123456")}
 
 
@@ -467,7 +467,7 @@ def test_a_block_that_cannot_be_read_says_so_and_leaves_the_viewer_usable(viewer
     viewer.zoom(5)
     assert "left cannot be shown (block 7 is damaged)" in viewer.status.text
     project.annotate("left", 3, "bright")
-    assert project.label_of("left", 3).action == "label"
+    assert project.annotations.label_of("left", 3).action == "label"
     viewer._opened.image._compute = broken
     viewer.fit()
     assert viewer.status.text == ""
