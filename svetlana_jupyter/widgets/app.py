@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Button, HBox, Tab, VBox
 
@@ -17,8 +17,9 @@ from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Project
     from collections.abc import Callable
+
+    from svetlana_jupyter.project.project import Project
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
     ("Images", ImagesPanel),

@@ -13,6 +13,7 @@ from svetlana_jupyter.widgets.scheduling import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
     from svetlana_jupyter.project.jobs import JobState
 
 

@@ -9,7 +9,7 @@ import html
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from ipywidgets import HTML, Button, ColorPicker, Combobox, HBox, Text, VBox

@@ -27,6 +27,7 @@ from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.stats.metrics import Estimate, Scores
     from svetlana_jupyter.project.evaluation import Evaluation

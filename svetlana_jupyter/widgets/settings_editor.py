@@ -35,6 +35,7 @@ from svetlana_jupyter.widgets.scheduling import FileWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from ipywidgets import ValueWidget
     from pydantic.fields import FieldInfo
 

@@ -33,8 +33,10 @@ from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.viewer.object_details import default_palette, patch_pictures
 
 if TYPE_CHECKING:
-    import pandas as pd
     from collections.abc import Callable, Collection
+
+    import pandas as pd
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.project import Project
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 import tifffile
@@ -11,7 +12,6 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 from tests.widgets.conftest import squares
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
