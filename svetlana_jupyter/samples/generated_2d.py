@@ -290,7 +290,7 @@ class _Well:
         corner = np.array((rows[0], columns[0]))
         reach = MAX_OUTLINE * self.radii[:, None]
         overlaps = ((self.centers + reach >= corner) & (self.centers - reach < corner + mask.shape)).all(1)
-        for index in np.flatnonzero(overlaps):
+        for index in np.flatnonzero(overlaps).tolist():
             self._paint_cell(index, self.centers[index] - corner, image, mask)
         if (self.stain != 1).any():
             image = 255 * (image.clip(1, 255) / 255) ** self.stain[:, None, None]

@@ -21,7 +21,7 @@ def test_all_panels_share_one_project(project):
         assert open_tab(app, title).project is project
     project.annotate("left", 1, "bright")
     assert "only bright has some" in train.readiness.value
-    assert "1 annotated" in annotate.tally.value
+    assert "1 annotated" in annotate.progress_text.value
 
 
 def test_a_panel_is_created_when_its_tab_is_first_opened(project):

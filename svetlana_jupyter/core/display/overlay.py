@@ -219,7 +219,8 @@ class ObjectRaster:
         position = int(np.searchsorted(self.objects, label))
         if position == len(self.objects) or self.objects[position] != label:
             return np.zeros(self.codes.shape, bool)
-        return self.codes // 3 == position + 1
+        visible: NDArray[np.bool_] = self.codes // 3 == position + 1
+        return visible
 
 
 def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int) -> ObjectRaster:

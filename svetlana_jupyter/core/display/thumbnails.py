@@ -288,10 +288,10 @@ def take_orthoviews(
 def _read_voxels(array: DataArray, positions: list[Integers]) -> NDArray[Any]:
     """Return the voxels at evenly spaced positions along the last axes, 0 beyond the volume."""
     inside = [_slice_within(axis, extent) for axis, extent in zip(positions, array.shape[-3:])]
-    part = array.data[(..., *(_as_slice(axis[span]) for axis, span in zip(positions, inside)))]
+    part = array.data[index_last_axes(_as_slice(axis[span]) for axis, span in zip(positions, inside))]
     part = np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
     voxels = np.zeros((*array.shape[:-3], *map(len, positions)), part.dtype)
-    voxels[(..., *inside)] = part
+    voxels[index_last_axes(inside)] = part
     return voxels
 
 

@@ -28,6 +28,7 @@ Cue = Literal["surroundings", "brightness", "orientation", "size"]
 Group = Literal["shape", "intensity", "texture", "ring", "ring_texture", "orientation", "position"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 CUES: tuple[Cue, ...] = get_args(Cue)
+_ANNULUS_CUES: frozenset[Cue] = frozenset(("surroundings", "size"))
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _read_catalog() -> Iterator[Measurement]:
             yield m
             if group == "texture":
                 meaning = f"{m.meaning}; of the background pixels in the annulus around the object"
-                uses = m.uses | {"surroundings", "size"}
+                uses = m.uses | _ANNULUS_CUES
                 yield replace(m, name=f"ring_{m.name}", group="ring_texture", uses=uses, meaning=meaning)
 
 
