@@ -178,7 +178,9 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
     for name, zoom in (("fitted", ""), ("zoomed in", "panel.viewer.show('well', 500_500)")):
         if zoom:
             page.evaluate(zoom)
-            page.wait_until("panel.viewer.scene.view == panel.viewer.view and not panel.viewer.scene.missing")
+            page.wait_until(
+                "panel.viewer.model.scene.view == panel.viewer.model.view and not panel.viewer.model.scene.missing"
+            )
             page.quiet()
             page.page.wait_for_timeout(1000)
         times = []
@@ -230,7 +232,7 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
             page.page.evaluate("() => new Promise(requestAnimationFrame)")  # a hand is no faster than the screen
         page.page.mouse.up()
         selecting.append(page.until_drawn("mouseup"))
-        assert page.evaluate("len(panel.viewer.selection) == objects") == "True"
+        assert page.evaluate("len(panel.viewer.model.selection) == objects") == "True"
         page.evaluate("syncs.clear()")
         page.forget()
         page.page.keyboard.press(str(1 + repeat % 3))
@@ -313,7 +315,7 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
         page.canvas(1).click(position={"x": 5, "y": 5})
         page.page.keyboard.press("n")
         page.quiet()
-        first = int(page.evaluate("panel.viewer._surface.frame"))
+        first = int(page.evaluate("panel.viewer.screen.canvas.frame"))
         page.page.evaluate(PRESS_ARROWS, PAUSE * 1000)
         visitor.close()  # only leaves
         time.sleep(WARM * PAUSE)
@@ -321,7 +323,9 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
         time.sleep(1000 * PAUSE)
         grown = alone.mb - before
         (returned,) = (tab for tab in open_page.visit(alone.address).contexts[0].pages if "/lab" in tab.url)
-        drawn = int(WatchedPage(returned, page.server, page.folder).evaluate("panel.viewer._surface.frame")) - first
+        drawn = (
+            int(WatchedPage(returned, page.server, page.folder).evaluate("panel.viewer.screen.canvas.frame")) - first
+        )
     assert drawn > 1000 + WARM // 2, f"there were only {drawn} redraws"
     yield {"what": "1,000 redraws: the browser grows by, MB", "most": 50, "reached": round(grown)}
 

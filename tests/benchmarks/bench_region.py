@@ -63,11 +63,11 @@ def timed(act: Callable[[], object]) -> tuple[float, float]:
 
 def lasso(panel: AnnotationPanel) -> tuple[float, float]:
     """Draw a lasso round the whole image; return how long the selection takes from the button that goes up."""
-    height, width = panel.viewer.view.size
-    send = panel.viewer._pointer._handle_custom_msg
+    height, width = panel.viewer.model.view.size
+    send = panel.viewer.screen.pointer._handle_custom_msg
     angles = np.linspace(0, 2 * math.pi, CORNERS)
     points = [(height / 2 * (1 + 1.5 * math.sin(a)), width / 2 * (1 + 1.5 * math.cos(a))) for a in angles]
-    panel.viewer.tool = "lasso"
+    panel.viewer.model.tool = "lasso"
     send({"event": "pressed", "row": points[0][0], "column": points[0][1], "button": 0}, [])
     for row, column in points[1:]:
         send({"event": "moved", "row": row, "column": column}, [])
@@ -78,21 +78,23 @@ def measure_lasso(project: Project, repeats: int, dpr: float) -> list[dict[str, 
     """Select everything and label it, once with each class in turn."""
     panel = AnnotationPanel(project)
     viewer = panel.viewer
-    viewer._pointer.dpr = dpr
+    viewer.screen.pointer.dpr = dpr
     selecting, labelling, syncs = [], [], set()
     for repeat in range(repeats):
-        viewer.clear_selection()
+        viewer.selector.clear_selection()
         selecting.append(lasso(panel))
         expected = rgb(list(project.classes)[repeat % 2].color)
         with counting_syncs() as synced:
-            labelling.append(timed(lambda key=str(repeat % 2 + 1): viewer.press(key, viewer.picked)))
+            labelling.append(
+                timed(lambda key=str(repeat % 2 + 1): viewer.screen.handle_key(key, viewer.model.selection_id))
+            )
         syncs.add(len(synced))
-        overlay = viewer.scene.overlay
+        overlay = viewer.model.scene.overlay
         shown = overlay.table[np.unique(overlay.codes)]
         assert {tuple(map(int, color[:3])) for color in shown if color[3] == 255} == {expected}
-    count = len(viewer.selection)
+    count = len(viewer.model.selection)
     assert count == len(project.objects("well")) == int(project.annotations.class_counts().sum())
-    screen = "{1} x {0}".format(*viewer.view.device_size)
+    screen = "{1} x {0}".format(*viewer.model.view.device_size)
     return [
         {
             "what": what,
