@@ -210,7 +210,9 @@ def test_a_filled_pattern_is_read_back(plate, well):
 @pytest.mark.parametrize("separator", ["", "_", "-", "."])
 def test_images_are_in_natural_order(folder, separator):
     numbers = [1, 2, 9, 10, 11, 100, 101, 1000]
-    touch(*(f"w/A{separator}{number}.tif" for number in numbers), *(f"m/A{separator}{number}.tif" for number in numbers))
+    touch(
+        *(f"w/A{separator}{number}.tif" for number in numbers), *(f"m/A{separator}{number}.tif" for number in numbers)
+    )
 
     table = find_pairs("w/{well}.tif", "m/{well}.tif")
 
