@@ -34,16 +34,14 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
 from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.device import choose_device
+from svetlana_jupyter.learn.networks import ARCHITECTURES, BACKWARD_FACTOR
 from svetlana_jupyter.learn.splits import Folds, split_folds
 from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
 
 # Seconds of one core that search, final training and outer score may take together. An idle one (AMD EPYC) takes about
 # 0.6 of them, so two take about a third.
 BUDGET_SECONDS = {2: 50.0, 3: 340.0}
-# Those of one training step: a constant, per million values of the widest maps, and per million multiplications.
-STEP, SECONDS_PER_MAP, SECONDS_PER_PRODUCT = 0.002, 0.0135, 0.000009
 EXPENSIVE_FACTOR = 2  # times as much as others cost, from which on a network must leave time for them
-BACKWARD_FACTOR = 3  # times a forward pass, that included
 N_FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
 FIRST_ROUND_SHARE = 1 / 6  # of the steps, after which the others are left behind...
 MIN_FIRST_STEPS = {2: 40, 3: 20}  # ...but not before so many
@@ -145,18 +143,10 @@ def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:
 
 
 def step_seconds(settings: TrainingSettings, channels: int) -> float:
-    """Return what one training step of the small network takes on one core."""
-    sampling = settings.patches.sampling
-    assert isinstance(sampling, tuple)
-    ndim, pixels = len(sampling), math.prod(sampling)
-    into = channels * (2 if settings.patches.has_doubled_channels else 1) + settings.patches.mask_channel
-    values, products = float(pixels * (into + settings.width)), 0.0
-    for level in range(settings.depth):
-        out = settings.width * 2**level
-        products += pixels / 2 ** (ndim * level) * 3**ndim * into * out
-        into = out
-    batch = settings.batch_size
-    return STEP + batch * (values * SECONDS_PER_MAP + products * BACKWARD_FACTOR * SECONDS_PER_PRODUCT) / 1e6
+    """Return the time of one training step on one core, estimated for the architecture."""
+    estimate = ARCHITECTURES[settings.architecture].step_seconds
+    assert estimate is not None
+    return estimate(settings, channels)
 
 
 def _steps(settings: TrainingSettings, n: int) -> int:

@@ -30,7 +30,7 @@ def test_full_memory_halves_the_batch_size_once_and_says_so(discs, failing, erro
     samples = collect_training_data([discs], QUICK)
     Failing.errors[:] = [error]
     note, *rest = fit(samples, network=failing)
-    assert note == TrainingNote("Memory ran out with batches of 8 patches; training began again with batches of 4.")
+    assert note == TrainingNote("Memory ran out with batches of 8 patches; training started again with batches of 4.")
     assert not any(isinstance(event, TrainingNote) for event in rest)
     last = rest[-1]
     assert isinstance(last, FitResult) and last.notes == (note.text,)
@@ -65,7 +65,7 @@ def test_a_rate_that_diverges_at_once_ends_with_a_sentence(discs, preset):
     settings = TrainingSettings(preset=preset, epochs=6, steps=5, batch_size=8, depth=2, width=4).changed(
         patches={"sampling": 12}, learning_rate=10.0, schedule="constant"
     )
-    with pytest.raises(ClassifierError, match=r"training diverged after \d+ epochs.*Give a learning_rate below 10"):
+    with pytest.raises(ClassifierError, match=r"Training diverged after \d+ epochs.*Set a learning_rate below 10"):
         list(fit(collect_training_data([discs], settings)))
 
 
@@ -150,8 +150,9 @@ def test_patience_ends_on_the_loss_where_nothing_is_held_out(discs):
     losses = [epoch.loss for epoch in last.history]
     assert len(losses) < 500 and not last.stopped
     assert int(np.argmin(losses)) == len(losses) - 4
-    assert note == TrainingNote(
-        f"Nothing improved for 3 epochs: ended after {len(losses)} of 500 with the network of epoch {len(losses) - 3}."
+    assert note.text == (
+        f"No improvement for 3 epochs: training ended after {len(losses)} of 500 epochs with the network of epoch "
+        f"{len(losses) - 3}."
     )
 
 
@@ -160,7 +161,7 @@ def test_patience_ends_on_the_score_where_something_is_held_out_and_keeps_the_be
     *_, note, last = fit(samples)
     scores = [epoch.score for epoch in last.history]
     assert int(np.argmax(scores)) == len(scores) - 4  # the first of the best: equals are no improvement
-    assert last.score == max(scores) and "Nothing improved for 3 epochs" in note.text
+    assert last.score == max(scores) and "No improvement for 3 epochs" in note.text
 
 
 def test_without_patience_every_epoch_is_trained(discs):
@@ -218,15 +219,18 @@ def test_mixed_precision_trains_and_saves_in_32_bits(part):
 
 
 def test_the_device_is_the_best_there_is(monkeypatch):
-    for cuda, mps, ndim, wanted in (
-        (True, True, 2, "cuda"),
-        (False, True, 2, "mps"),
-        (False, True, 3, "cpu"),
-        (False, False, 2, "cpu"),
+    for accelerator, ndim, expected in (
+        ("cuda", 2, "cuda"),
+        ("cuda", 3, "cuda"),
+        ("mps", 2, "mps"),
+        ("mps", 3, "cpu"),
+        ("xpu", 2, "cpu"),
+        (None, 2, "cpu"),
     ):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
-        assert choose_device("auto", ndim).type == wanted
+        device = torch.device(accelerator) if accelerator else None
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda device=device: device is not None)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda device=device: device)
+        assert choose_device("auto", ndim).type == expected
 
 
 @pytest.mark.parametrize("epoch_count", [1, 2])

@@ -509,7 +509,7 @@ def test_a_run_begins_with_an_earlier_one_by_its_name_and_says_so(project):
     annotated(project)
     project.train(**QUICK)
     run = project.train(**QUICK | STILL, seed=3, start_from="0001")
-    assert run.settings["start_from"] == "0001" and run.remarks == ["Began with 14 of 14 weights of 0001."]
+    assert run.settings["start_from"] == "0001" and run.remarks == ["Started from 14 of 14 weights of 0001."]
     for name, values in tensors(project, "0001").items():
         if name.endswith(("weight", "bias")):
             np.testing.assert_allclose(tensors(project, "0002")[name], values, atol=1e-6)
@@ -539,7 +539,7 @@ def test_the_file_may_name_runs_alone_but_a_call_any_weights(project, tmp_path):
         with pytest.raises(ProjectError, match=r"a file may only name runs.*none yet.*give it to the call"):
             project.train(**call)
     run = project.train(**QUICK | STILL, start_from=place, network=Plain(3, 2))
-    assert run.remarks[0] == f"Began with 4 of 4 weights of {place}."
+    assert run.remarks[0] == f"Started from 4 of 4 weights of {place}."
     found = tensors(project, run.name, Plain(3, 2))
     np.testing.assert_allclose(found["body.out.weight"], network.out.weight.detach(), atol=1e-6)
     with pytest.raises(InputError, match="there is no"):
@@ -558,4 +558,4 @@ def test_what_training_had_to_say_is_shown(project):
     project.observe(lambda change: texts.append(project.job.text if project.job else ""), "job")
     run = project.train(**QUICK | {"epochs": 400}, patience=2, schedule="constant")
     (remark,) = run.remarks
-    assert remark.startswith("Nothing improved for 2 epochs") and remark in texts
+    assert remark.startswith("No improvement for 2 epochs") and remark in texts
