@@ -72,7 +72,7 @@ class AlbumentationsPipeline:
         least, most = image.min(axes, keepdims=True), image.max(axes, keepdims=True)
         span = np.where(most > least, most - least, np.float32(1))
         stretched = np.moveaxis((image - least) / span, 0, -1)
-        given = self._targets(stretched, patch[layout.image :].astype(np.uint8), content)
+        given = self._targets(stretched, patch[layout.image :].astype(np.uint8), content_masks)
         names = [name for name in ("image", "volume", "again") if name in given]
         try:
             result = self._compose(**{name: np.ascontiguousarray(array) for name, array in given.items()})
