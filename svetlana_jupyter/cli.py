@@ -24,7 +24,7 @@ from svetlana_jupyter.project.storage import DOCUMENT
 from svetlana_jupyter.samples import blood_smear, blood_smear_classes
 
 NOTEBOOK = "01_first_steps.ipynb"
-PROMPT = "--ServerApp.kernel_websocket_connection_class=svetlana_jupyter.connection.PromptConnection"
+PROMPT = "--ServerApp.kernel_websocket_connection_class=svetlana_jupyter.jupyter_connection.PromptConnection"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 DEMO_ANNOTATIONS = 60
 
@@ -136,8 +136,8 @@ def predict_batch(
         names = list(images) or list(project.images)
         project.failed(names, run)  # raises an error for unknown images or runs
         check_formats(formats)
-        project.current_run = project.run(run).name  # not saved: the project keeps its own choice
-        OutputFolder(out, project.path, names, project.input_files())
+        project.runs.choose(project.runs.get(run or None).name, keep=False)  # the project keeps its own choice
+        OutputFolder(out, project.path, names, project.images.files())
     except SvetlanaError as error:
         report_line(str(error))
         return EXIT_USAGE
@@ -151,7 +151,7 @@ def predict_batch(
         return EXIT_USAGE
     except ImagesFailedError as error:
         errors.append(str(error))
-        project.leave_out(error.images)  # their pixels cannot be exported either
+        project.images.leave_out(error.images)  # their pixels cannot be exported either
         names = [name for name in names if name not in error.images]
     except SvetlanaError as error:
         errors.append(str(error))
@@ -188,14 +188,16 @@ def run_demo(folder: Path, report_line: Callable[[str], None]) -> None:
     project.add_images(images / "images" / "{smear}.png", masks=images / "masks" / "{smear}.tif")
     report_line(f"{len(truth)} objects on {len(project.images)} stained blood smears: {', '.join(classes)}.")
     _annotate_random_objects(project, truth, DEMO_ANNOTATIONS)
-    report_line("Annotated: " + ", ".join(f"{count} {name}" for name, count in project.class_counts().items()) + ".")
+    report_line(
+        "Annotated: " + ", ".join(f"{count} {name}" for name, count in project.annotations.class_counts().items()) + "."
+    )
 
     # A fixed preset takes seconds; the default would search for the best one.
     network, forest = project.train(preset="default"), project.train(architecture="forest")
     names = dict(zip(project.classes.ids, project.classes.names))
     ids = {name: class_id for class_id, name in names.items()}
     for title, run in (("A random forest on object measurements", forest), ("The small neural network", network)):
-        project.choose_run(run.name)
+        project.runs.choose(run.name)
         project.predict()
         report_line("")
         report_line(f"{title}, trained in {run.seconds:.1f} s, on the objects without annotation:")
@@ -224,7 +226,7 @@ def run_demo(folder: Path, report_line: Callable[[str], None]) -> None:
 def _annotate_random_objects(project: Project, truth: dict[tuple[str, int], str], count: int) -> None:
     """Label objects of the random queue by their known classes, up to ``count`` in total."""
     queue = project.queue("random", seed=0)
-    missing = count - int(project.class_counts().sum())
+    missing = count - int(project.annotations.class_counts().sum())
     for _ in tqdm(range(missing), desc="annotating", bar_format="{desc} {n_fmt} of {total_fmt} |{bar:30}|"):
         candidate = queue.next()
         if candidate is not None:

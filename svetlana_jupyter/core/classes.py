@@ -118,7 +118,7 @@ class ClassScheme:
         if name not in self._by_name:
             raise InputError(
                 f"there is no class {name!r}; the classes are {self._listed()}. "
-                f"Add it with project.add_class({name!r})."
+                f"Add it with project.classes.add({name!r})."
             )
         return self._by_name[name]
 

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.core.stats.model_selection import merit, nested_selection, ranked
+from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection, rank_candidates
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
 from svetlana_jupyter.learn.dataset import TrainingData
@@ -77,7 +77,7 @@ class CandidateResult:
     table : DataFrame
         Held-out predictions; see `learn.cross_validation.held_out_table`.
     merit : float
-        Ranking criterion (`core.stats.model_selection.merit`).
+        Ranking criterion (`core.stats.model_selection.brier_skill`).
     is_finalist : bool
         True if it was trained to the end.
     seconds : float
@@ -365,7 +365,7 @@ class _Search:
             if stop():
                 return
             first_round = {name: self.probabilities[name] for name in self.networks}
-            best = ranked(self.truth, first_round)[: self.plan.finalists]
+            best = rank_candidates(self.truth, first_round)[: self.plan.finalists]
             finalists, forests = [name for name in self.networks if name in best], []
             self.total = self.done + self._cost(finalists, self.plan.epochs)
         yield from self._train([*finalists, *forests], self.plan.epochs, "comparing", workers, stop)
@@ -420,7 +420,7 @@ class _Search:
         final = {name: self.probabilities[name] for name in finalists}
         dropped = {name: p for name, p in self.probabilities.items() if name not in finalists}
         nested, _ = nested_selection(self.truth, self.fold, final)
-        order = [*ranked(self.truth, final), *ranked(self.truth, dropped)]
+        order = [*rank_candidates(self.truth, final), *rank_candidates(self.truth, dropped)]
         results = tuple(self._candidate_result(name, name in finalists) for name in order)
         return SearchResult(
             preset=order[0],
@@ -438,7 +438,7 @@ class _Search:
             preset=name,
             settings=samples.settings.changed(epochs=self.epochs[name]) if network else samples.settings,
             table=self._table(samples, self.probabilities[name]),
-            merit=merit(self.truth, self.probabilities[name]),
+            merit=brier_skill(self.truth, self.probabilities[name]),
             is_finalist=is_finalist,
             seconds=self.seconds[name],
         )

@@ -1,487 +1,439 @@
-"""The annotation files: one a person, only ever appended to, synced before anything is acknowledged.
+"""Annotations of a project: edits of the annotator, and the current label of every object.
 
-One kernel writes an annotator's file at a time; projects opened twice in one kernel share the same book.
-
-A row with the action "mask" says that the rows below it number the image's objects as its mask of that number does (0
-is the first, 1 the one that replaced it): so a new segmentation changes no row.
-
-Who said what of which object: the annotator's own book, the books of others, and what they agree on.
+The annotator's file is the only one that is written; those of other annotators are read when the project opens, and a
+majority vote over all of them gives the current labels (`core.consensus.CurrentLabels`).
 """
 
 from __future__ import annotations
 
-import csv
-import errno
 import getpass
-import io
 import itertools
-import os
-import re
 import statistics
-import threading
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import get_args
 
+import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import (
-    ACTIONS,
     IMPORT_SOURCE_PREFIX,
+    UNLABELED,
     Action,
     AnnotationEvent,
     AnnotationLog,
     Label,
+    LabelAction,
     ObjectId,
     VersionedObjectId,
     events_table,
 )
 from svetlana_jupyter.core.consensus import CurrentLabels
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
-from svetlana_jupyter.core.relabeling import LabelMapping
+from svetlana_jupyter.core.relabeling import LINK_COLUMNS, LabelMapping
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.annotation_file import open_annotation_file, read_other_logs
+from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry
+from svetlana_jupyter.project.project_classes import ProjectClasses
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
 
-MASK = "mask"  # the action of a row that says which mask of an image the rows below it speak of
-COLUMNS = ["time", "action", "edit", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
-
-_RENAMED = {"gesture": "edit", "bad": "bad_segmentation"}  # a column and an action, as version 0.1.0 wrote them
-
-_open_files: weakref.WeakValueDictionary[Path, AnnotationFile] = weakref.WeakValueDictionary()
-_opening = threading.Lock()
-
-
-class AnnotationFile:
-    """One annotator's file and the log it holds.
-
-    Attributes
-    ----------
-    log : AnnotationLog
-    trouble : str
-        A sentence when something about the file deserves one: read-only here, or a torn line that was set aside.
-    """
-
-    def __init__(self, file: Path, writable: bool) -> None:
-        self.file = file
-        self.trouble = ""
-        self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
-        self._lock = FileLock(file.with_name(f".{file.stem}.lock"), thread_local=False)
-        self._handle: io.FileIO | None = None
-        self._may_write = writable
-        if writable:
-            self._open_for_writing()
-        self.log = AnnotationLog(read_entries(file))
-
-    @property
-    def writable(self) -> bool:
-        return self._handle is not None
-
-    def listen(self, changed: Callable[[], None]) -> None:
-        """Call the bound method ``changed`` after every append, for as long as its owner lives."""
-        self._listeners.append(weakref.WeakMethod(changed))
-
-    def ensure_writable(self) -> None:
-        """Make sure that the file can be written: again after it was gone, or after another kernel let go of it.
-
-        Rows that another kernel wrote meanwhile are followed; rows that the file lost are written again.
-
-        Raises
-        ------
-        ProjectError
-            If that cannot be; what was said before is still in the log.
-        """
-        if self.has_open_file():
-            return
-        if not self._may_write:
-            raise ProjectError("the project is read-only, so annotations cannot be kept.")
-        self.close()
-        self._open_for_writing()
-        if self._handle is None:
-            raise ProjectError(self.trouble)
-        try:
-            written, known = read_entries(self.file), self.log.entries
-            ours, theirs = _to_csv(known), _to_csv(written)
-            if theirs.startswith(ours):
-                self._follow(written[len(known) :])
-            elif ours.startswith(theirs):
-                self._write(ours[len(theirs) :])
-            else:
-                raise ProjectError(
-                    f"{self.file} holds other annotations than were seen here; open the project again to use them."
-                )
-        except ProjectError:
-            self.close()
-            raise
-
-    def append(self, entries: Iterable[AnnotationEvent]) -> None:
-        """Write rows of one edit with one sync, then follow them.
-
-        Raises
-        ------
-        ProjectError
-            If the file is read-only here or the disk refuses; then nothing has changed.
-        """
-        entries = list(entries)
-        if self._handle is None:
-            raise ProjectError(self.trouble or "the project is read-only, so annotations cannot be kept.")
-        self._write(_to_csv(entries, self.log.masks))
-        self._follow(entries)
-
-    def _write(self, content: bytes) -> None:
-        assert self._handle is not None
-        end = self._handle.seek(0, os.SEEK_END)
-        try:
-            if not self.has_open_file():
-                raise OSError(errno.ENOENT, "the file is gone")
-            if self._handle.write(content) != len(content):
-                raise OSError(errno.ENOSPC, "no space left on the disk")
-            os.fsync(self._handle.fileno())
-        except OSError as error:
-            with suppress(OSError):
-                self._handle.truncate(end)
-            raise ProjectError(
-                f"the annotation could not be written to {self.file} ({error.strerror}); "
-                "make room or restore the folder, then annotate again."
-            ) from error
-
-    def _follow(self, entries: list[AnnotationEvent]) -> None:
-        self.log.append(entries)
-        for listener in list(self._listeners):
-            changed = listener()
-            if changed is None:
-                self._listeners.remove(listener)
-            else:
-                changed()
-
-    def has_open_file(self) -> bool:
-        """Whether what is open for writing is still the file of that name, not one deleted meanwhile."""
-        try:
-            return self._handle is not None and os.path.samestat(os.fstat(self._handle.fileno()), self.file.stat())
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        """Let go of the file, so that another kernel may write it."""
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
-        self._lock.release()
-
-    def _open_for_writing(self) -> None:
-        try:
-            self.file.parent.mkdir(exist_ok=True)
-            self._lock.acquire(timeout=0)
-            self.trouble = _set_torn_line_aside(self.file)
-            self._handle = self.file.open("ab", buffering=0)
-            if self._handle.tell() == 0:
-                self._handle.write((",".join(COLUMNS) + "\n").encode())
-                os.fsync(self._handle.fileno())
-        except Timeout:
-            self.trouble = (
-                f"another notebook is annotating as {self.file.stem!r}, so this one only reads; shut its kernel down "
-                'and annotate again, or open the project under another name with annotator="...".'
-            )
-        except OSError as error:
-            self.close()
-            self.trouble = (
-                f"annotations cannot be written to {self.file} ({error.strerror}), so nothing new is kept; "
-                "make room or bring the folder back, then annotate again. Nothing that was annotated before is lost."
-            )
-
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:  # the constructor may have failed
-            self.close()
-
-
-def open_annotation_file(folder: Path, annotator: str, writable: bool = True) -> AnnotationFile:
-    """Open an annotator's file in ``folder``, or return the book that this kernel has open already."""
-    if not re.fullmatch(r"[\w][\w .@-]*", annotator):
-        raise ProjectError(
-            f"an annotator's name may hold letters, digits, blanks and . @ - _, got {annotator!r}; choose another."
-        )
-    file = folder / f"{annotator}.csv"
-    with _opening:
-        book = _open_files.get(file)
-        if book is not None and book.has_open_file():
-            return book
-        if book is not None:
-            book.close()
-        book = AnnotationFile(file, writable)
-        _open_files[file] = book
-        return book
-
-
-def read_other_logs(folder: Path, excluding_file: Path) -> dict[str, AnnotationLog]:
-    """Read the logs of all other annotators of a project."""
-    return {
-        file.stem: AnnotationLog(read_entries(file)) for file in sorted(folder.glob("*.csv")) if file != excluding_file
-    }
-
-
-def read_entries(file: Path) -> list[AnnotationEvent]:
-    """Read an annotation file; a last line without its end is left out, a missing file is empty."""
-    if not file.exists():
-        return []
-    whole, _, _ = file.read_text("utf-8").rpartition("\n")
-    entries, masks = [], dict[str, int]()
-    header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else ([],)
-    for number, cells in enumerate(rows, 2):
-        row = {_RENAMED.get(name, name): cell for name, cell in zip(header, cells)}
-        row["action"] = _RENAMED.get(row.get("action", ""), row.get("action", ""))
-        try:
-            if row["action"] == MASK:
-                masks[row["image"]] = int(row["object"])
-            else:
-                entries.append(_to_entry(row, masks.get(row["image"], 0)))
-        except (KeyError, ValueError, TypeError) as error:
-            raise ProjectError(
-                f"line {number} of {file} is no annotation ({error}); correct it or remove that line."
-            ) from error
-    return entries
-
-
-def _to_entry(row: dict[str, str], mask: int) -> AnnotationEvent:
-    if row["action"] not in ACTIONS:
-        raise ValueError(f"unknown action {row['action']!r}")
-    return AnnotationEvent(
-        time=row["time"],
-        action=row["action"],  # type: ignore[arg-type]
-        edit=int(row["edit"]),
-        image=row["image"],
-        label=int(row["object"]),
-        class_id=int(row["class_id"]),
-        center=tuple(float(row[axis]) for axis in "zyx" if row[axis]),
-        box=tuple(map(int, row["box"].split())),
-        source=row["source"],
-        seconds=float(row["seconds"]) if row["seconds"] else None,
-        mask=mask,
-    )
-
-
-def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None = None) -> bytes:
-    """Return rows to be written behind others; ``masks`` are those of the images that the rows before speak of."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    known = dict(masks or {})
-    for e in entries:
-        if e.mask != known.get(e.image, 0):
-            known[e.image] = e.mask
-            writer.writerow([e.time, MASK, 0, e.image, e.mask, *[""] * (len(COLUMNS) - 5)])
-        center = ["", "", "", *(f"{value:.2f}" for value in e.center)][-3:]
-        seconds = "" if e.seconds is None else f"{e.seconds:.2f}"
-        box = " ".join(map(str, e.box))
-        writer.writerow([e.time, e.action, e.edit, e.image, e.label, e.class_id, *center, box, e.source, seconds])
-    return text.getvalue().encode()
-
-
-def _set_torn_line_aside(file: Path) -> str:
-    if not file.exists():
-        return ""
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) == len(content):
-        return ""
-    aside = file.with_suffix(".torn")
-    with aside.open("ab") as handle:
-        handle.write(content[len(whole) :] + b"\n")
-    os.truncate(file, len(whole))
-    return (
-        f"the last line of {file.name} was torn (a power cut?) and was set aside in {aside.name}; nothing else is lost."
-    )
-
-
+FLAGS = ("ambiguous", "bad_segmentation", "skip")
 PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
-
-_Row: TypeAlias = tuple[str, int, int, tuple[float, ...], tuple[int, ...], int]
+_FLAGGED = {"ambiguous": "flagged as ambiguous", "bad_segmentation": "flagged as badly segmented", "skip": "skipped"}
 
 
 @dataclass(frozen=True, eq=False)
 class LabelBatch:
-    """What a edit says of objects of one image.
+    """Part of an edit: labels of objects in one image.
 
     Attributes
     ----------
     image : str
     class_ids : mapping of int to int
-        The class given to each object; 0 for every action but "label".
-    index : DataFrame
-        The object index of the image.
+        Class id of each object; 0 for every action but "label".
+    objects : DataFrame
+        The object table of the image.
     mask : int
-        Which of the image's masks the index is of.
+        Number of the mask that the objects belong to.
     """
 
     image: str
     class_ids: Mapping[int, int]
-    index: pd.DataFrame
+    objects: pd.DataFrame
     mask: int
 
 
 class Annotations:
-    """Writes the annotations of one person, and reads those of everybody.
+    """Writer of one annotator's edits and reader of everyone's labels.
+
+    Edits are made on the thread that owns the project; any thread may read.
 
     Parameters
     ----------
-    folder : Path
-        The project's annotations folder.
-    annotator : str
-    writable : bool
-    changed : callable
-        A bound method, called after every change.
+    folder : ProjectFolder
+    annotator : str or None
+        The user name of the computer by default.
+    images : ImageCollection
+    classes : ProjectClasses
+    notify : Notify
 
     Attributes
     ----------
-    touched : list of ObjectId
-        The objects that this person's last edit, undo or redo was about.
+    annotator : str
+    file : AnnotationFile
+        The annotator's file, shared by all projects that this kernel opened on the folder.
+    mappings : dict of str to list of LabelMapping
+        Steps between the successive masks of each image; another dict after every change of a mask.
+    version : int
+        Number of changes since the project was opened.
     """
 
-    def __init__(self, folder: Path, annotator: str, writable: bool, changed: Callable[[], None]) -> None:
-        self.book = open_annotation_file(folder, annotator, writable)
-        self.annotator = annotator
-        self.touched: list[ObjectId] = []
-        self._others = read_other_logs(folder, excluding_file=self.book.file)
-        self.book.listen(changed)
-        self._followed: tuple[object, ...] = ()
+    def __init__(
+        self,
+        folder: ProjectFolder,
+        annotator: str | None,
+        images: ImageCollection,
+        classes: ProjectClasses,
+        notify: Notify = SILENT,
+    ) -> None:
+        self._folder, self._images, self._classes, self._notify = folder, images, classes, notify
+        self.annotator = annotator or default_annotator()
+        self.file = open_annotation_file(folder.annotations_folder, self.annotator, folder.writable)
+        self.file.add_listener(self._file_changed)
+        self.version = 0
+        self.mappings = read_label_mappings(folder, images.values())
+        self._others = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
+        self._last_edited: list[ObjectId] = []
         self._table: tuple[CurrentLabels, int, pd.DataFrame] | None = None
-        self._standing = CurrentLabels(())
-
-    def follow(self, steps: Mapping[str, Sequence[LabelMapping]], merged: Mapping[int, int]) -> None:
-        """Carry annotations over the masks that were replaced, and count classes as those they were merged into."""
-        if (steps, merged) != self._followed:
-            self._standing = CurrentLabels(self.logs.values(), steps, merged)
-            self._followed = steps, merged
+        self._carried_over: tuple[object, ...] = ()
+        self._current = CurrentLabels(())
+        self.refresh()
 
     @property
     def logs(self) -> dict[str, AnnotationLog]:
-        return {self.annotator: self.book.log, **self._others}
+        """The log of each annotator, by name."""
+        return {self.annotator: self.file.log, **self._others}
 
     @property
     def labels(self) -> Mapping[ObjectId, Label]:
-        """What stands for each object: the only annotator's word, or what the majority says."""
-        return self._standing.labels
+        """The current label of every object that has one: the majority vote of all annotators."""
+        return self._current.labels
 
     @property
     def counts(self) -> Counter[Label]:
-        """How many objects each label stands for."""
-        return self._standing.counts
+        """The number of objects with each label."""
+        return self._current.counts
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an edit to undo."""
+        return bool(self.file.log.edit_to_undo)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is an edit to redo."""
+        return bool(self.file.log.edit_to_redo)
+
+    @property
+    def last_edited(self) -> list[ObjectId]:
+        """The objects of this annotator's last edit, undo or redo."""
+        return list(self._last_edited)
+
+    def annotate_each(
+        self, classes: Mapping[tuple[str, int], str], source: str = "script", seconds: float | None = None
+    ) -> None:
+        """Label objects of one or several images in a single edit, which one undo reverts.
+
+        Parameters
+        ----------
+        classes : mapping of (image, label) to class name
+        source : str
+            Origin of the labels, for the log.
+        seconds : float, optional
+            Time that the object was displayed before it was labeled.
+        """
+        ids = {name: self._classes.by_name(name).id for name in set(classes.values())}
+        self._record({"label": {object_id: ids[name] for object_id, name in classes.items()}}, source, seconds)
+        self._notify.status(f"{_described(classes)} {_are(classes)} labeled {', '.join(sorted(ids))}.")
+
+    def flag_each(
+        self, objects: Iterable[tuple[str, int]], flag: str, source: str = "script", seconds: float | None = None
+    ) -> None:
+        """Flag objects of one or several images as "ambiguous", "bad_segmentation" or "skip", in a single edit."""
+        objects = dict.fromkeys(objects, 0)
+        self._record({_checked(flag): objects}, source, seconds)
+        self._notify.status(f"{_described(objects)} {_are(objects)} {_FLAGGED[flag]}.")
+
+    def erase_each(self, objects: Iterable[tuple[str, int]], source: str = "script") -> None:
+        """Remove the annotations of objects of one or several images in a single edit."""
+        objects = dict.fromkeys(objects, 0)
+        self._record({"erase": objects}, source)
+        self._notify.status(f"{_described(objects)} {_are(objects)} no longer annotated.")
+
+    def apply(self, labels: Mapping[tuple[str, int], str], source: str = "script") -> None:
+        """Give each object a class, or the flag "ambiguous" or "bad_segmentation", in a single edit.
+
+        A class of the same name takes precedence over a flag.
+        """
+        names = {info.name for info in self._classes.infos}
+        batches: dict[Action, dict[tuple[str, int], int]] = {}
+        for object_id, text in labels.items():
+            if text in FLAGS and text not in names:
+                batches.setdefault(_checked(text), {})[object_id] = 0
+            else:
+                batches.setdefault("label", {})[object_id] = self._classes.by_name(text).id
+        self._record(batches, source)
+
+    def undo(self) -> bool:
+        """Undo the last edit; return False if there is none."""
+        with self._folder.lock:
+            self.file.ensure_writable()
+            return self._step("undo", self.file.log.edit_to_undo)
+
+    def redo(self) -> bool:
+        """Redo the last undone edit; return False if there is none."""
+        with self._folder.lock:
+            self.file.ensure_writable()
+            return self._step("redo", self.file.log.edit_to_redo)
+
+    def label_of(self, image: str, label: int) -> Label:
+        """Return the current label of an object: a class, a flag, or no ``action`` ("")."""
+        return self.labels.get(ObjectId(image, label), UNLABELED)
+
+    def labels_of(self, image: str, objects: Sequence[int] | NDArray[np.integer]) -> dict[int, Label]:
+        """Return the labels of these objects of an image, and possibly of other objects of it.
+
+        The time is proportional to the number of objects or the number of labels, whichever is smaller.
+        """
+        labels = self.labels
+        if len(labels) < len(objects):
+            return {object_id.label: label for object_id, label in labels.items() if object_id.image == image}
+        pairs = ((number, labels.get(ObjectId(image, number))) for number in map(int, objects))
+        return {number: label for number, label in pairs if label is not None}
 
     def label_table(self) -> pd.DataFrame:
-        """Return `labels` as a table, indexed by ``(image, object)``: ``action`` and ``class_id``."""
-        labels, current_labels = self.labels, self._standing
-        if self._table is None or self._table[:2] != (current_labels, current_labels.version):
+        """Return the current labels as a table.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by ``(image, object)``: ``action`` ("label", "ambiguous", "bad_segmentation" or "skip"),
+            ``class_id`` (0 except for "label") and ``class`` (its name).
+        """
+        table = self._raw_table().copy()
+        names = dict(zip(self._classes.ids, self._classes.names))
+        table["class"] = table["class_id"].map(names).astype("object").where(table["class_id"] > 0, None)
+        return table
+
+    def table(self) -> pd.DataFrame:
+        """Return all logged events of all annotators in chronological order (`core.annotations.events_table`)."""
+        return events_table(self.logs)
+
+    def class_counts(self) -> pd.Series:
+        """Return the number of annotated objects per class, by name."""
+        counts = [self.counts[Label("label", info.id)] for info in self._classes]
+        index = pd.Index(self._classes.names, name="class", dtype="object")
+        return pd.Series(counts, index, "int64", "annotations")
+
+    def flag_counts(self) -> dict[str, int]:
+        """Return the number of flagged or skipped objects, by flag."""
+        return {flag: self.counts[Label(flag)] for flag in get_args(LabelAction) if flag != "label"}
+
+    def rate(self) -> float:
+        """Return the edits per minute, from the median gap between the last fifty; NaN if unknown."""
+        by_hand = [entry for entry in self.file.log.entries[-50:] if entry.seconds is not None]
+        times = [datetime.fromisoformat(entry.time) for entry in by_hand]
+        gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
+        gaps = [gap for gap in gaps if 0 < gap < PAUSE_SECONDS]
+        return 60 / statistics.median(gaps) if gaps else float("nan")
+
+    def edit_groups(self) -> pd.Series[str]:
+        """Return the edit that labeled each object together with others, by ``(image, object)``; "" if alone.
+
+        Objects of one edit are not independent: a lasso selects neighbors, a gallery selection similar objects. Cross-
+        validation keeps them in one fold. Imported objects were labeled one by one elsewhere, so they count as alone.
+        """
+        groups: dict[ObjectId, str] = {}
+        for annotator, log in self.logs.items():
+            sizes = Counter(entry.edit for entry in log.entries if entry.action == "label")
+            for entry in log.entries:
+                if entry.action == "label":
+                    together = sizes[entry.edit] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
+                    name = f"{annotator} {entry.edit}" if together else ""
+                    groups |= dict.fromkeys(self.current_objects(entry.subject), name)
+        return self._raw_table().index.to_series().map(groups).fillna("").astype("object")
+
+    def current_objects(self, object_id: VersionedObjectId) -> list[ObjectId]:
+        """Return the objects of the current mask that an object of an earlier mask became."""
+        return self._current.current_objects(object_id)
+
+    def overwritten_message(self, images: Iterable[str]) -> str:
+        """Return a sentence if the mask file of an annotated image has been overwritten, else ""."""
+        annotated = {object_id.image for log in self.logs.values() for object_id in log.labels}
+        for name in self._images.overwritten.intersection(images) & annotated:
+            return (
+                f"The mask file of {name!r} was overwritten after annotation. Call project.replace_mask({name!r}, "
+                f"{str(self._images.mask_file(name))!r}) to carry the annotations over to the new objects."
+            )
+        return ""
+
+    def refresh(self) -> None:
+        """Compute the current labels anew if masks were replaced or classes merged."""
+        merged = self._classes.merged
+        if (self.mappings, merged) != self._carried_over:
+            self._current = CurrentLabels(self.logs.values(), self.mappings, merged)
+            self._carried_over = self.mappings, merged
+
+    def reload_masks(self) -> None:
+        """Read the masks of the project again after one was replaced, here or through another project object."""
+        self._images.reload()
+        self.mappings = read_label_mappings(self._folder, self._images.values())
+        self.refresh()
+        self._notify.changed("images")
+        self._file_changed()
+
+    def _file_changed(self) -> None:
+        self.version += 1
+        self._notify.changed("annotations")
+
+    def _raw_table(self) -> pd.DataFrame:
+        labels, current = self.labels, self._current
+        if self._table is None or self._table[:2] != (current, current.version):
             images, objects = zip(*labels) if labels else ((), ())
             actions, ids = zip(*labels.values()) if labels else ((), ())
             index = pd.MultiIndex.from_arrays(
                 [pd.Series(images, dtype="object"), pd.Series(objects, dtype="int64")], names=["image", "object"]
             )
             table = pd.DataFrame({"action": pd.Series(actions, index, "object"), "class_id": list(ids)}, index)
-            self._table = current_labels, current_labels.version, table.astype({"class_id": "int64"})
-        return self._table[2].copy()
+            self._table = current, current.version, table.astype({"class_id": "int64"})
+        return self._table[2]
 
-    def record(
-        self, told: Mapping[Action, Iterable[LabelBatch]], source: str = "script", seconds: float | None = None
+    def _record(
+        self, batches: Mapping[Action, Mapping[tuple[str, int], int]], source: str, seconds: float | None = None
     ) -> None:
-        """Write one edit, whose objects may be of several images, and of which several things may be said.
-
-        Raises
-        ------
-        InputError
-            If one of the objects is not in the object index of its image.
-        """
-        rows = [(action, *row) for action, parts in told.items() for part in parts for row in self._located(part)]
-        self.book.ensure_writable()
-        time, edit, before = _now(), self.book.log.next_edit, len(self.book.log.touched)
-        self.book.append(
-            AnnotationEvent(time, action, edit, image, label, class_id, center, box, source, seconds, mask)
-            for action, image, label, class_id, center, box, mask in rows
-        )
-        self._note(before)
-
-    def _located(self, told: LabelBatch) -> Iterator[_Row]:
-        image, index, objects = told.image, told.index, list(told.class_ids)
-        missing = [label for label in objects if label not in index.index]
-        if missing:
-            raise InputError(
-                f"image {image!r} has no object {missing[0]}; it has {len(index):,} objects, "
-                f"numbered {index.index.min()} to {index.index.max()}."
+        """Write one edit; the images keep the order in which they are first named."""
+        by_action = {action: _by_image(class_ids) for action, class_ids in batches.items()}
+        images = list(dict.fromkeys(image for by_image in by_action.values() for image in by_image))
+        with self._folder.lock:
+            for image in images:
+                # Another project object on this folder has replaced the mask, so the labels mean other objects.
+                if self.file.log.masks.get(image, 0) > self._images.entry(image).mask_number:
+                    self.reload_masks()
+                    raise ProjectError(
+                        f"The mask of {image!r} was replaced in another window, so nothing was saved. "
+                        "Look at the new objects, then annotate again."
+                    )
+            located = [
+                (action, *row)
+                for action, by_image in by_action.items()
+                for image, ids in by_image.items()
+                for row in _located(
+                    LabelBatch(image, ids, self._images.objects(image), self._images.entry(image).mask_number)
+                )
+            ]
+            if self._images.overwritten and (problem := self.overwritten_message(images)):
+                raise ProjectError(problem)
+            trouble_before = self.file.trouble
+            self.file.ensure_writable()
+            time, edit, before = _now(), self.file.log.next_edit, len(self.file.log.touched)
+            self.file.append(
+                AnnotationEvent(time, action, edit, image, label, class_id, center, box, source, seconds, mask)
+                for action, image, label, class_id, center, box, mask in located
             )
-        ndim = sum(column in index for column in ("z", "y", "x"))
-        centers = index.loc[objects, centroid_columns(ndim)].to_numpy(float).tolist()
-        boxes = index.loc[objects, bbox_columns(ndim)].to_numpy(int).tolist()
-        for label, center, box in zip(objects, centers, boxes):
-            yield image, label, told.class_ids[label], tuple(center), tuple(box), told.mask
-
-    def undo(self) -> bool:
-        """Take back the last edit; False if there is none."""
-        self.book.ensure_writable()
-        return self._step("undo", self.book.log.edit_to_undo)
-
-    def redo(self) -> bool:
-        """Bring back the last edit taken back; False if there is none."""
-        self.book.ensure_writable()
-        return self._step("redo", self.book.log.edit_to_redo)
-
-    def has_annotated_later_mask(self, image: str, mask: int) -> bool:
-        """Whether this person spoke of a later mask of an image than this one."""
-        return self.book.log.masks.get(image, 0) > mask
-
-    def table(self) -> pd.DataFrame:
-        """Return every row of every log, as `core.annotations.events_table` does."""
-        return events_table(self.logs)
-
-    def current_objects(self, subject: VersionedObjectId) -> list[ObjectId]:
-        """Return the objects of the masks of today that an object of an earlier mask became."""
-        return self._standing.current_objects(subject)
-
-    def edit_groups(self) -> pd.Series[str]:
-        """Return the edit that gave each object its class where it named others too, by ``(image, object)``.
-
-        Such objects are not independent of each other: a lasso takes neighbours, a selection what looks alike. What
-        was imported in one go was said object by object elsewhere.
-        """
-        found: dict[ObjectId, str] = {}
-        for who, log in self.logs.items():
-            sizes = Counter(entry.edit for entry in log.entries if entry.action == "label")
-            for entry in log.entries:
-                if entry.action == "label":
-                    together = sizes[entry.edit] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
-                    name = f"{who} {entry.edit}" if together else ""
-                    found |= dict.fromkeys(self._standing.current_objects(entry.subject), name)
-        labels = self.label_table()
-        return labels.index.to_series().map(found).fillna("").astype("object")
-
-    def rate(self) -> float:
-        """Return the annotator's edits per minute, from the median gap between the last fifty; NaN if unknown."""
-        by_hand = [entry for entry in self.book.log.entries[-50:] if entry.seconds is not None]
-        times = [datetime.fromisoformat(entry.time) for entry in by_hand]
-        gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
-        gaps = [gap for gap in gaps if 0 < gap < PAUSE_SECONDS]
-        return 60 / statistics.median(gaps) if gaps else float("nan")
+            self._note_edited(before)
+        # Clears the message if the cause is gone: the disk has space again, or the other kernel released the file.
+        self._notify.trouble(self.file.trouble, trouble_before)
 
     def _step(self, action: Action, edit: int) -> bool:
         if edit:
-            before = len(self.book.log.touched)
-            self.book.append([AnnotationEvent(_now(), action, edit)])
-            self._note(before)
+            before = len(self.file.log.touched)
+            self.file.append([AnnotationEvent(_now(), action, edit)])
+            self._note_edited(before)
         return bool(edit)
 
-    def _note(self, before: int) -> None:
-        object_ids = self.book.log.touched[before:]
-        self.touched = [id for subject in object_ids for id in self._standing.current_objects(subject)]
+    def _note_edited(self, before: int) -> None:
+        edited = self.file.log.touched[before:]
+        self._last_edited = [current for object_id in edited for current in self.current_objects(object_id)]
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def read_label_mappings(folder: ProjectFolder, entries: Iterable[ImageEntry]) -> dict[str, list[LabelMapping]]:
+    """Read how the objects of the successive masks of each image correspond."""
+    mappings = {}
+    for entry in entries:
+        files = [folder.links_file(entry.name, number) for number in range(1, entry.mask_number + 1)]
+        if files:
+            mappings[entry.name] = [LabelMapping(_read_links(file)) for file in files]
+    return mappings
+
+
+def object_ids(image: str, label: int | Iterable[int]) -> list[ObjectId]:
+    """Return the ids of one or several objects of an image."""
+    labels = label if isinstance(label, Iterable) else [label]
+    return [ObjectId(image, int(number)) for number in labels]
 
 
 def default_annotator() -> str:
-    """Return the computer's user name as a file can bear it; "me" where there is none (a container)."""
+    """Return the user name of the computer as a valid file name; "me" if there is none (in a container)."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):
         return "me"
     return "".join(c if c.isalnum() or c in ".@-_" else "_" for c in name).lstrip(".@-") or "me"
+
+
+def _located(batch: LabelBatch) -> Iterator[tuple[str, int, int, tuple[float, ...], tuple[int, ...], int]]:
+    """Yield image, label, class id, center, bounding box and mask number of each object."""
+    objects, labels = batch.objects, list(batch.class_ids)
+    unknown = [label for label in labels if label not in objects.index]
+    if unknown:
+        raise InputError(
+            f"Image {batch.image!r} has no object {unknown[0]}. Choose one of its {len(objects):,} objects, "
+            f"numbered {objects.index.min()} to {objects.index.max()}."
+        )
+    ndim = sum(column in objects for column in "zyx")
+    centers = objects.loc[labels, centroid_columns(ndim)].to_numpy(float).tolist()
+    boxes = objects.loc[labels, bbox_columns(ndim)].to_numpy(int).tolist()
+    for label, center, box in zip(labels, centers, boxes):
+        yield batch.image, label, batch.class_ids[label], tuple(center), tuple(box), batch.mask
+
+
+def _by_image(class_ids: Mapping[tuple[str, int], int]) -> dict[str, dict[int, int]]:
+    by_image: dict[str, dict[int, int]] = {}
+    for (image, label), class_id in class_ids.items():
+        by_image.setdefault(image, {})[int(label)] = class_id
+    return by_image
+
+
+def _checked(flag: str) -> LabelAction:
+    if flag not in FLAGS:
+        raise InputError(f"Unknown flag {flag!r}. Use one of {', '.join(FLAGS)}.")
+    return flag  # type: ignore[return-value]
+
+
+def _described(objects: Mapping[tuple[str, int], object]) -> str:
+    if len(objects) != 1:
+        return f"{len(objects):,} objects"
+    image, label = next(iter(objects))
+    return f"Object {label} in {image}"
+
+
+def _are(objects: Mapping[tuple[str, int], object]) -> str:
+    return "is" if len(objects) == 1 else "are"
+
+
+def _read_links(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(file, usecols=LINK_COLUMNS, dtype="int64")
+    except (OSError, ValueError) as error:
+        raise ProjectError(
+            f"{file}, which links the objects of a new mask to the old ones, cannot be read ({error}). "
+            "Restore it from a backup; without it annotations would refer to the wrong objects."
+        ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -24,10 +24,10 @@ from svetlana_jupyter.core.io.table_files import (
     read_table,
 )
 from svetlana_jupyter.core.stats.agreement import Agreement, agreement
-from svetlana_jupyter.core.stats.count_correction import ConfusionRates, correct, estimate_confusion_rates
-from svetlana_jupyter.core.stats.metrics import LEFT_OUT, count_classes, exclusion_reasons
+from svetlana_jupyter.core.stats.count_correction import ConfusionRates, estimate_confusion_rates, solve_counts
+from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS, count_classes, exclusion_reasons
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.test_set import FEWEST
+from svetlana_jupyter.project.test_set import MIN_ANNOTATED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
 
 CORRECTED_COLUMNS = ("corrected", "corrected_low", "corrected_high")
-COUNT_COLUMNS = ("class", "count", "total", "fraction", "low", "high", *CORRECTED_COLUMNS, "left_out", *LEFT_OUT)
+COUNT_COLUMNS = (
+    "class",
+    "count",
+    "total",
+    "fraction",
+    "low",
+    "high",
+    *CORRECTED_COLUMNS,
+    "left_out",
+    *EXCLUSION_REASONS,
+)
 COUNT_COLUMN_NAMES = ("count", "manual", "manual count", "counted", "cells", "objects", "n", "number")
 
 Groups = Mapping[str, Mapping[str, str]]
@@ -160,7 +170,7 @@ def correct_counts(
             group["class"][chosen].value_counts().reindex(class_names, fill_value=0).to_numpy(np.int64)
             for chosen in (annotated, ~annotated)
         )
-        bounds = zip(*(certain + part for part in correct(rates, predicted)))
+        bounds = zip(*(certain + part for part in solve_counts(rates, predicted)))
         rows += [(*key, name, *values) for name, values in zip(class_names, bounds)]
     return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED_COLUMNS])
 
@@ -201,10 +211,10 @@ def estimate_rates_on_test_set(
         )
     ids = pd.MultiIndex.from_frame(counted[["image", "object"]])
     table = table[pd.MultiIndex.from_frame(table[["image", "object"]]).isin(ids)]
-    if len(table) < FEWEST:
+    if len(table) < MIN_ANNOTATED:
         raise ProjectError(
             f"Counts cannot be corrected: only {len(table)} objects of the test set are among those counted. Count at "
-            f"least {FEWEST} of them."
+            f"least {MIN_ANNOTATED} of them."
         )
     rates = estimate_confusion_rates(
         table["truth"], table["predicted"], list(classes.ids), table["group"], table["stands_for"]
@@ -214,7 +224,7 @@ def estimate_rates_on_test_set(
             "Counts cannot be corrected: the classifier confuses two classes too often on the test set. Annotate more "
             "objects, train again and predict."
         )
-    missing = [name for name, present in zip(classes.names, rates.known) if not present]
+    missing = [name for name, present in zip(classes.names, rates.is_observed) if not present]
     remark = f"The test set has no object of {', '.join(missing)}: assumed to be always recognized." if missing else ""
     return rates, remark
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.predictions import merge_predictions
-from svetlana_jupyter.core.settings import parse_allowed_cues
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, Reliability, class_ids, reliability
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.project.runs import Run, uncalibrated_column
-from svetlana_jupyter.project.test_set import FEWEST, MIN_ANNOTATED_FRACTION
+from svetlana_jupyter.project.test_set import MIN_ANNOTATED, MIN_ANNOTATED_FRACTION
 from svetlana_jupyter.project.training_job import digest
 
 if TYPE_CHECKING:
@@ -129,7 +127,7 @@ def evaluate_run(run: Run, data: EvaluationData, labels: pd.DataFrame, images: p
     labels : DataFrame
         The present training objects, selected as for this run (``class_id``).
     images : DataFrame
-        Out-of-distribution test per image (`core.stats.outliers.compare_images`).
+        Out-of-distribution test per image (`core.stats.outliers.flag_unfamiliar_images`).
     """
     result = score_run(run, data)
     text = f"{result.text} {run.warning}" if run.warning else result.text
@@ -174,8 +172,8 @@ def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame |
     answered = known["action"].isin(["label", *EXCLUDED]).sum()
     labeled = known[known["action"] == "label"]
     # Scoring before most are annotated would select the easy objects.
-    if answered < MIN_ANNOTATED_FRACTION * len(known) or len(labeled) < FEWEST:
-        needed = max(FEWEST, math.ceil(MIN_ANNOTATED_FRACTION * len(known)))
+    if answered < MIN_ANNOTATED_FRACTION * len(known) or len(labeled) < MIN_ANNOTATED:
+        needed = max(MIN_ANNOTATED, math.ceil(MIN_ANNOTATED_FRACTION * len(known)))
         return None, (
             f"The test set is used once {needed} of its {len(known)} objects are annotated; {answered} are so far. "
             'Annotate the others with project.queue("test").'
@@ -267,46 +265,6 @@ def _interval_unit(table: pd.DataFrame, entries: Mapping[str, ImageEntry], by: S
     return f"{n_groups} groups ({', '.join(columns)})" if columns else f"{n_groups} images"
 
 
-def compare_runs(runs: Iterable[Run], score: Callable[[Run], Evaluation], current: str) -> pd.DataFrame:
-    """Return one row per run, the latest first; see `Project.runs.compare`."""
-    rows = []
-    for run in reversed(list(runs)):
-        result = score(run)
-        accuracy = result.network.accuracy if result.network is not None else None
-        rows.append(
-            {
-                "run": run.name,
-                "finished": pd.Timestamp(run.finished),
-                "preset": run.settings["preset"],
-                "architecture": run.settings["architecture"],
-                "may_use": _describe_cues(parse_allowed_cues(run.settings.get("may_use", CUES))),
-                "labels": sum(run.labels.values()),
-                "source": result.source,
-                "accuracy": accuracy.value if accuracy is not None else math.nan,
-                "low": accuracy.low if accuracy is not None else math.nan,
-                "high": accuracy.high if accuracy is not None else math.nan,
-                "balanced": result.network.balanced_accuracy.value if result.network is not None else math.nan,
-                "forest": result.forest.accuracy.value if result.forest is not None else math.nan,
-                "epochs": len(run.history),
-                "stopped": run.stopped,
-                "seconds": run.seconds,
-                "annotations": run.annotations,
-                "current": run.name == current,
-            }
-        )
-    return pd.DataFrame(rows, columns=_RUN_COLUMNS).set_index("run")
-
-
-def _describe_cues(may_use: Collection[str]) -> str:
-    """Return the allowed cues as text."""
-    return "everything" if set(may_use) == set(CUES) else ", ".join(sorted(may_use)) or "nothing but shape"
-
-
-_RUN_COLUMNS = [
-    *("run", "finished", "preset", "architecture", "may_use", "labels", "source", "accuracy", "low", "high"),
-    *("balanced", "forest", "epochs", "stopped", "seconds", "annotations", "current"),
-]
-
 MAX_IMAGES_NAMED = 5
 MAX_ROWS_SHOWN = 30  # rows of a table in HTML
 _CELL = "padding:1px 0 1px 12px;white-space:nowrap"
@@ -343,7 +301,7 @@ def _calibration_note(after: Reliability, before: Reliability, calibration: Cali
 
 
 def outlying_images(images: pd.DataFrame) -> str:
-    """Name the images that look unlike those annotated, see `core.stats.outliers.compare_images`."""
+    """Name the images that look unlike those annotated, see `core.stats.outliers.flag_unfamiliar_images`."""
     unlike = images[images["warn"]].sort_values("unlike", ascending=False)["unlike"]
     names = [f"{image} ({share:.0%} of its objects)" for image, share in unlike.head(MAX_IMAGES_NAMED).items()]
     more = f" and {len(unlike) - MAX_IMAGES_NAMED} more" if len(unlike) > MAX_IMAGES_NAMED else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 from xarray import DataArray
 
+from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair, open_pair
 from svetlana_jupyter.core.io.images import fingerprint, open_image, open_mask
@@ -25,12 +26,12 @@ from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.polygons import Drawn, LazyPolygonMask, draw, fitting
-from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.core.polygons import LazyPolygonMask, RasterizationReport, rasterize, smallest_label_dtype
+from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
-from svetlana_jupyter.project.storage import ProjectFolder, atomic_write, draft_path
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_write, draft_path
 
-CHUNK = 512  # of which the tiles that are drawn are whole multiples
+CHUNK = 512  # of which the tiles that are report are whole multiples
 
 
 def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
@@ -53,16 +54,16 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     """
     found = read_geojson(file.expanduser())
     shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
-    dtype = fitting(found.shapes)
-    drawn, draft = Drawn(), draft_path(folder)
+    dtype = smallest_label_dtype(found.shapes)
+    report, draft = RasterizationReport(), draft_path(folder)
     draft.mkdir(parents=True)
     try:
         chunks = tuple(min(CHUNK, side) for side in shape[-2:])
         chunks = (1, *chunks) if len(shape) == 3 else chunks
         mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=dtype, chunks=chunks, zarr_format=3)
-        for part, pixels in draw(found.shapes, shape, dtype, drawn):
+        for part, pixels in rasterize(found.shapes, shape, dtype, report):
             mask[part] = pixels
-        if not drawn.seen:
+        if not report.drawn_labels:
             raise InputError(
                 f"none of {len(found.shapes)} outlines in {file} covers a pixel of the image, which is "
                 f"{' × '.join(map(str, shape))}. Check that they belong together and are in pixels."
@@ -72,20 +73,20 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     count = len({one.label for one in found.shapes})
-    return folder / "mask.zarr", _said(count, drawn, found.note, drawn.missing(found.shapes))
+    return folder / "mask.zarr", _said(count, report, found.note, report.missing(found.shapes))
 
 
 def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
-    """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is drawn when it is read."""
+    """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is report when it is read."""
     pixels = to_dask(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
     return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 
 
-def _said(count: int, drawn: Drawn, note: str, missing: list[int]) -> str:
-    parts = [f"{len(drawn.seen):,} of {count:,} outlines are objects"]
-    if drawn.overlapping_labels:
+def _said(count: int, report: RasterizationReport, note: str, missing: list[int]) -> str:
+    parts = [f"{len(report.drawn_labels):,} of {count:,} outlines are objects"]
+    if report.overlapping_labels:
         parts.append(
-            f"{len(drawn.overlapping_labels):,} of them overlap, in {drawn.overlap:,} pixels, where "
+            f"{len(report.overlapping_labels):,} of them overlap, in {report.overlap_pixels:,} pixels, where "
             f"the smaller one lies above"
         )
     if missing:
@@ -93,7 +94,7 @@ def _said(count: int, drawn: Drawn, note: str, missing: list[int]) -> str:
     return "; ".join(parts) + "." + (f" {note}" if note else "")
 
 
-PATIENCE = 5.0  # seconds to wait for objects that another thread is finding
+LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
 
 Progress = Callable[[int, int], None]
 Source = Any  # a path, several paths (one a channel), or an array
@@ -152,38 +153,203 @@ class ImageEntry:
         return len(self.replaced)
 
 
-class ImageCollection:
-    """Adds, opens and indexes the images of the project in ``store``.
+class ImageCollection(Mapping[str, ImageEntry]):
+    """Images of a project by name, in the order in which they were added, with their masks and object tables.
+
+    The entries are replaced as a whole and never changed in place; iterating captures those of that moment. A caller on
+    another thread, or one that needs the same images for a while, takes a `snapshot`.
 
     Attributes
     ----------
     overwritten : set of str
-        Images whose mask was found to hold other objects than when it was indexed first.
-    notes : dict of str to str
-        What is to be said of images whose mask was drawn from outlines.
+        Images whose mask file contains other objects than when it was first indexed.
     """
 
-    def __init__(self, store: ProjectFolder) -> None:
-        self._store = store
-        self.entries: dict[str, ImageEntry] = {}
+    def __init__(self, folder: ProjectFolder, notify: Notify = SILENT) -> None:
+        self._folder, self._notify = folder, notify
+        self._entries: dict[str, ImageEntry] = {}
         self._pairs: dict[str, ImagePair] = {}
         self._tables: dict[str, pd.DataFrame] = {}
-        self._finding: dict[str, threading.Lock] = {}
+        self._indexing: dict[str, threading.Lock] = {}
+        self._notes: dict[str, str] = {}  # about images whose mask was report from outlines, until they are saved
         self.overwritten: set[str] = set()
-        self.notes: dict[str, str] = {}
         self.reload()
+
+    def __getitem__(self, name: str) -> ImageEntry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def snapshot(self) -> dict[str, ImageEntry]:
+        """Return the entries of this moment, by name."""
+        return dict(self._entries)
+
+    def entry(self, name: str) -> ImageEntry:
+        """Return the entry of an image; raise an `InputError` that lists the images if there is none."""
+        if name not in self._entries:
+            names = ", ".join(map(repr, list(self._entries)[:8])) or "none yet"
+            raise InputError(f"The project has no image {name!r}. Choose one of its images: {names}.")
+        return self._entries[name]
+
+    def chosen(self, images: Iterable[str] | str | None) -> list[str]:
+        """Return the names of the chosen images, all by default; unknown ones raise an `InputError`."""
+        if images is None:
+            return list(self._entries)
+        names = [images] if isinstance(images, str) else list(images)
+        return [self.entry(name).name for name in names]
+
+    def groups(self) -> dict[str, Mapping[str, str]]:
+        """Return the values of the grouping columns of each image."""
+        return {name: entry.groups for name, entry in self._entries.items()}
+
+    def mask_numbers(self) -> dict[str, int]:
+        """Return the number of the current mask of each image."""
+        return {name: entry.mask_number for name, entry in self._entries.items()}
+
+    def add(
+        self,
+        name: str,
+        image: Source,
+        mask: Source,
+        axes: str | None = None,
+        spacing: tuple[float, ...] | None = None,
+        channels: Sequence[str] | None = None,
+        groups: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add an image with its mask, as `Project.add` describes."""
+        self._save([self._prepare(name, image, mask, axes, spacing, channels, groups)])
+
+    def add_all(self, pairs: Mapping[str, tuple[Source, Source]]) -> None:
+        """Add images with their masks by name, either all or none."""
+        self._save([self._prepare(name, image, mask) for name, (image, mask) in pairs.items()])
+
+    def add_matching(
+        self,
+        images: str | Path,
+        masks: str | Path,
+        axes: str | None = None,
+        spacing: tuple[float, ...] | None = None,
+    ) -> pd.DataFrame:
+        """Add all images that match a pattern, as `Project.add_images` describes."""
+        table = find_pairs(images, masks)
+        groups = [column for column in table if column not in PAIR_COLUMNS]
+        entries = []
+        for row in table.index[table["problem"] == ""]:
+            match = table.loc[row]
+            values: dict[str, str] = match[groups].to_dict()
+            try:
+                entries.append(
+                    self._prepare(
+                        match["name"], match["image"], match["mask"], axes, spacing, match["channels"], values
+                    )
+                )
+            except SvetlanaError as error:
+                table.loc[row, "problem"] = str(error)
+        if not entries:
+            problem = next(iter(table["problem"]), f"no file matches {images}")
+            raise InputError(f"None of {len(table)} images could be added: {problem}")
+        self._save(entries)
+        return table
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Ignore some images in this process until the project is opened again; nothing is written."""
+        with self._folder.lock:
+            self._entries = {name: entry for name, entry in self._entries.items() if name not in names}
+            self._notify.changed("images")
 
     def reload(self) -> None:
         """Read the entries again from ``project.json``."""
-        images = self._store.read_document()["images"]
-        before, self.entries = self.entries, {name: _from_json(name, entry) for name, entry in images.items()}
+        images = self._folder.read_document()["images"]
+        before, self._entries = self._entries, {name: _from_json(name, entry) for name, entry in images.items()}
         for name, entry in before.items():
-            if self.entries.get(name) != entry:
+            if self._entries.get(name) != entry:
                 self._pairs.pop(name, None)
                 self._tables.pop(name, None)
                 self.overwritten.discard(name)
 
-    def prepare(
+    def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
+        """Write an entry with another mask to ``project.json``, and the object table of that mask."""
+        self._write_table(entry.name, objects, fingerprint(self._folder.absolute(entry.mask)))
+        with self._folder.edit_document(min_version=2) as document:
+            document["images"][entry.name] = _to_json(entry)
+        self.reload()
+
+    def pair(self, name: str) -> ImagePair:
+        """Open an image with its mask, lazily; measurements of its objects are cached in the project."""
+        entry = self.entry(name)
+        if name not in self._pairs:
+            mask = self._folder.absolute(entry.mask)
+            folder, files = self._folder.measurements_folder(name), (self._paths(entry.image), mask)
+            opened = self.open(entry, mask, checked=True)
+            self._pairs[name] = with_feature_cache(opened, folder, self._folder.writable, files)
+        return self._pairs[name]
+
+    def open(self, entry: ImageEntry, mask: Source, checked: bool = False) -> ImagePair:
+        """Open an image with any mask; the shapes are compared unless ``checked`` says that they match."""
+        return (open_pair if checked else open_checked_pair)(
+            entry.name,
+            self._paths(entry.image),
+            mask,
+            entry.axes,
+            entry.spacing,
+            entry.channels or None,
+            entry.groups,
+            cache=self._folder.cache_folder,
+        )
+
+    def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
+        """Return the object table of an image (`core.objects.index_objects`).
+
+        It is stored in the project, and computed again if the mask has changed when the project is opened next. Any
+        thread may call this. If another thread is computing the same table, wait for it: a few seconds, or with
+        ``wait`` as long as it takes.
+        """
+        entry = self.entry(name)
+        if name not in self._tables:
+            indexing = self._indexing.setdefault(name, threading.Lock())
+            if not indexing.acquire(timeout=-1 if wait else LOCK_WAIT_SECONDS):
+                raise ProjectError(f"The objects of {name!r} are still being indexed. Try again when this is done.")
+            try:
+                if name not in self._tables:
+                    mask = fingerprint(self._folder.absolute(entry.mask))
+                    self._tables[name] = self._read_table(name, mask, progress)
+            finally:
+                indexing.release()
+        return self._tables[name]
+
+    def is_indexed(self, name: str) -> bool:
+        """Return whether `objects` would return at once."""
+        return name in self._tables or self._folder.objects_file(name).exists()
+
+    def image_fingerprint(self, name: str) -> str:
+        """Return what changes when the pixels of an image do; an `InputError` where its file is gone."""
+        paths = [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
+        if gone := [path for path in paths if not (hdf5_file(path) or path).exists()]:
+            raise InputError(f"{gone[0]} is gone. Bring it back, and go on where you were.")
+        return fingerprint(self._paths(self.entry(name).image))
+
+    def files(self) -> list[Path]:
+        """Return the files, or folders of Zarr, that images and masks are read from."""
+        paths = [path for entry in self._entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
+        return [hdf5_file(path) or path for path in map(self._folder.absolute, paths)]
+
+    def missing(self) -> list[Path]:
+        """Return the files of images and masks that are not where the project says."""
+        return [path for path in self.files() if not path.exists()]
+
+    def mask_file(self, name: str) -> Path:
+        """Return the path of the mask of an image."""
+        return self._folder.absolute(self.entry(name).mask)
+
+    def image_files(self, name: str) -> list[Path]:
+        """Return the paths of an image: one, or one per channel."""
+        return [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
+
+    def _prepare(
         self,
         name: str,
         image: Source,
@@ -204,9 +370,9 @@ class ImageCollection:
         """
         if not name or not name.isprintable():
             raise InputError(f"an image's name must be printable text, got {name!r}; give it another name.")
-        self._store.check_writable()
+        self._folder.check_writable()
         given = f"{fingerprint(image)} {fingerprint(mask)}"
-        known = self.entries.get(name)
+        known = self._entries.get(name)
         if known is not None:
             if given in (known.fingerprint, *(former.fingerprint for former in known.replaced)):
                 return known
@@ -216,24 +382,24 @@ class ImageCollection:
             )
         outlines = mask if is_geojson(mask) else None
         if outlines is not None:
-            opened_image = open_image(image, axes, spacing, channels, self._store.cache_folder)
-            mask, said = write_outline_mask(self._store.arrays_folder(name), Path(outlines), opened_image)
-            self.notes[name] = f"{name}: {said}"
+            opened_image = open_image(image, axes, spacing, channels, self._folder.cache_folder)
+            mask, said = write_outline_mask(self._folder.arrays_folder(name), Path(outlines), opened_image)
+            self._notes[name] = f"{name}: {said}"
         try:
             opened = open_checked_pair(
-                name, image, mask, axes, spacing, channels, groups, cache=self._store.cache_folder
+                name, image, mask, axes, spacing, channels, groups, cache=self._folder.cache_folder
             )
         except InputError:
             if outlines is not None:
-                shutil.rmtree(self._store.arrays_folder(name), ignore_errors=True)
+                shutil.rmtree(self._folder.arrays_folder(name), ignore_errors=True)
             raise
         if not (_is_file(image) and _is_file(mask)):
-            image, mask = self._keep_arrays(opened)
+            image, mask = self._copy_arrays(opened)
             axes = "".join(map(str, opened.image.dims))
         return ImageEntry(
             name=name,
-            image=self._written(image),
-            mask=self._store.relative(Path(mask)),
+            image=self._relative(image),
+            mask=self._folder.relative(Path(mask)),
             axes=axes,
             spacing=opened.spacing,
             channels=tuple(opened.channels),
@@ -243,121 +409,45 @@ class ImageCollection:
             fingerprint=given,
         )
 
-    def keep(self, entries: list[ImageEntry]) -> bool:
-        """Write entries to ``project.json``; False if all of them stood there already."""
-        new = [entry for entry in entries if entry.name not in self.entries]
-        if new:
-            with self._store.edit_document() as document:
-                document["images"].update({entry.name: _to_json(entry) for entry in new})
-            self.reload()
-        return bool(new)
+    def _save(self, entries: list[ImageEntry]) -> None:
+        """Write new entries to ``project.json``."""
+        with self._folder.lock:
+            new = {entry.name: _to_json(entry) for entry in entries if entry.name not in self._entries}
+            if new:
+                with self._folder.edit_document() as document:
+                    document["images"].update(new)
+                self.reload()
+                self._notify.changed("images")
+            notes = [self._notes.pop(entry.name) for entry in entries if entry.name in self._notes]
+            if notes:
+                self._notify.status(" ".join(notes))
 
-    def change(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
-        """Write another mask of an image to ``project.json``, with the index of its objects."""
-        self._keep_index(entry.name, objects, fingerprint(self._store.absolute(entry.mask)))
-        with self._store.edit_document(needs=2) as document:
-            document["images"][entry.name] = _to_json(entry)
-        self.reload()
-
-    def leave_out(self, names: Collection[str]) -> None:
-        """Know nothing of some images, in this process alone and until the entries are read again."""
-        self.entries = {name: entry for name, entry in self.entries.items() if name not in names}
-
-    def entry(self, name: str) -> ImageEntry:
-        if name not in self.entries:
-            names = ", ".join(map(repr, list(self.entries)[:8])) or "none yet"
-            raise InputError(f"the project has no image {name!r}; its images are {names}.")
-        return self.entries[name]
-
-    def pair(self, name: str) -> ImagePair:
-        """Open an image with its mask, lazily; what is measured of its objects is kept in the project."""
-        entry = self.entry(name)
-        if name not in self._pairs:
-            mask = self._store.absolute(entry.mask)
-            folder, files = self._store.measurements_folder(name), (self._paths(entry.image), mask)
-            self._pairs[name] = with_feature_cache(
-                self.open(entry, mask, known=True), folder, self._store.writable, files
-            )
-        return self._pairs[name]
-
-    def image_fingerprint(self, name: str) -> str:
-        """Return what changes when the pixels of an image do; an `InputError` where its file is gone."""
-        paths = [self._store.absolute(path) for path in _as_tuple(self.entry(name).image)]
-        if gone := [path for path in paths if not (hdf5_file(path) or path).exists()]:
-            raise InputError(f"{gone[0]} is gone. Bring it back, and go on where you were.")
-        return fingerprint(self._paths(self.entry(name).image))
-
-    def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
-        """Return the object index of an image: kept in the project, built again if the mask is another next time.
-
-        Any thread may ask; of two that ask for the same image one finds the objects, and the other waits: for a while,
-        or with ``wait`` however long it takes.
-        """
-        entry = self.entry(name)
-        if name not in self._tables:
-            finding = self._finding.setdefault(name, threading.Lock())
-            if not finding.acquire(timeout=-1 if wait else PATIENCE):
-                raise ProjectError(f"the objects of {name!r} are still being found; try again when that is done.")
-            try:
-                if name not in self._tables:
-                    mask = fingerprint(self._store.absolute(entry.mask))
-                    self._tables[name] = self._read_index(name, mask, progress)
-            finally:
-                finding.release()
-        return self._tables[name]
-
-    def files(self) -> list[Path]:
-        """Return the files, or folders of Zarr, that images and masks are read from."""
-        paths = [path for entry in self.entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
-        return [hdf5_file(path) or path for path in map(self._store.absolute, paths)]
-
-    def missing(self) -> list[Path]:
-        """Return the files of images and masks that are not where the project says."""
-        return [path for path in self.files() if not path.exists()]
-
-    def has_index(self, name: str) -> bool:
-        """Whether `objects` would return at once."""
-        return name in self._tables or self._store.objects_file(name).exists()
-
-    def open(self, entry: ImageEntry, mask: Source, known: bool = False) -> ImagePair:
-        """Open an image with a mask, which may be another than its own; one that is known is not looked at again."""
-        return (open_pair if known else open_checked_pair)(
-            entry.name,
-            self._paths(entry.image),
-            mask,
-            entry.axes,
-            entry.spacing,
-            entry.channels or None,
-            entry.groups,
-            cache=self._store.cache_folder,
-        )
-
-    def _read_index(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
-        file = self._store.objects_file(name)
+    def _read_table(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
+        file = self._folder.objects_file(name)
         known = pd.read_parquet(file) if file.exists() else None
         if known is not None and known.attrs.get("mask") == mask:
             return known
         entry = self.entry(name)  # the mask alone: its image may be gone
-        opened = open_mask(self._store.absolute(entry.mask), spacing=entry.spacing, cache=self._store.cache_folder)
+        opened = open_mask(self._folder.absolute(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
         table = index_objects(opened, progress)
         if known is None or known.equals(table):
-            self._keep_index(name, table, mask)
+            self._write_table(name, table, mask)
         else:  # the index of the mask that was annotated stays, as the witness that this is another one
             self.overwritten.add(name)
         return table
 
-    def _keep_index(self, name: str, table: pd.DataFrame, mask: str) -> None:
+    def _write_table(self, name: str, table: pd.DataFrame, mask: str) -> None:
         table.attrs["mask"] = mask
-        if self._store.writable:
-            file = self._store.objects_file(name)
+        if self._folder.writable:
+            file = self._folder.objects_file(name)
             with suppress(OSError):  # it is a cache: a full disk does not keep anybody from looking
                 file.parent.mkdir(exist_ok=True)
                 with atomic_write(file) as beside:
                     table.to_parquet(beside)
 
-    def _keep_arrays(self, opened: ImagePair) -> tuple[Path, Path]:
+    def _copy_arrays(self, opened: ImagePair) -> tuple[Path, Path]:
         """Copy image and mask block by block into the project, whole or not at all."""
-        folder = self._store.arrays_folder(opened.name)
+        folder = self._folder.arrays_folder(opened.name)
         draft = draft_path(folder)
         draft.mkdir(parents=True)
         try:
@@ -369,15 +459,15 @@ class ImageCollection:
             shutil.rmtree(draft, ignore_errors=True)
         return folder / "image.zarr", folder / "mask.zarr"
 
-    def _written(self, image: Source) -> str | tuple[str, ...]:
+    def _relative(self, image: Source) -> str | tuple[str, ...]:
         if isinstance(image, tuple | list):
-            return tuple(self._store.relative(Path(path)) for path in image)
-        return self._store.relative(Path(image))
+            return tuple(self._folder.relative(Path(path)) for path in image)
+        return self._folder.relative(Path(image))
 
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
         if isinstance(image, tuple):
-            return tuple(self._store.absolute(path) for path in image)
-        return self._store.absolute(image)
+            return tuple(self._folder.absolute(path) for path in image)
+        return self._folder.absolute(image)
 
 
 def _as_tuple(image: str | tuple[str, ...]) -> tuple[str, ...]:

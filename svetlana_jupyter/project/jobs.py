@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from tqdm.auto import tqdm
 
 from svetlana_jupyter.errors import ProjectError
 
-Kind = Literal["training", "prediction", "sweep", "measurement", "export"]
+JobKind = Literal["training", "prediction", "sweep", "measurement", "export"]
 Stop = Callable[[], bool]
 Work = Callable[[Stop], Iterator[object]]  # given a function that tells whether to stop, the generator of events
 
@@ -36,7 +36,7 @@ class Progress:
 class JobState:
     """What a panel shows of the running job; ``seconds_left`` is None until it can be told."""
 
-    kind: Kind
+    kind: JobKind
     done: float = 0
     total: float = 1
     text: str = ""
@@ -44,7 +44,7 @@ class JobState:
     stopping: bool = False
 
     @property
-    def named(self) -> str:
+    def with_article(self) -> str:
         """The kind with its article."""
         return f"{'an' if self.kind == 'export' else 'a'} {self.kind}"
 
@@ -93,7 +93,7 @@ class Job:
 
     def __init__(
         self,
-        kind: Kind,
+        kind: JobKind,
         work: Work,
         owner: OwnerThread,
         handle: Callable[[object], None],
@@ -124,7 +124,7 @@ class Job:
         self._owner.post(lambda: self._finished(trouble))
 
 
-class Pace:
+class TimeEstimator:
     """Estimates the time left of a job from its progress.
 
     The first progress of each stage only starts the clock, so that what comes before it (opening files, the first
@@ -136,7 +136,7 @@ class Pace:
         self._first: tuple[float, float] | None = None
         self._last = 0.0
 
-    def follow(self, state: JobState, progress: Progress) -> JobState:
+    def with_progress(self, state: JobState, progress: Progress) -> JobState:
         """Return ``state`` brought up to ``progress``, with the seconds left where they can be told."""
         now = self._clock()
         if self._first is None or progress.done < self._last:
@@ -148,32 +148,43 @@ class Pace:
         return replace(state, done=progress.done, total=progress.total, text=progress.text, seconds_left=left)
 
 
-class JobHost(Protocol):
-    """Who a job works for: it shows the job's state and trouble, and takes in its events."""
-
-    job: JobState | None
-    trouble: str
-
-    def handle(self, event: object) -> None: ...
-
-
 class JobRunner:
-    """Runs one job at a time for its host, and keeps the host's ``job`` and ``trouble`` up to date."""
+    """Runner of one job at a time.
 
-    def __init__(self, host: JobHost) -> None:
-        self._host = host
+    Parameters
+    ----------
+    handle : callable
+        Called with every event of a job but its progress, on the thread that made the runner.
+    show : callable
+        Called with the state of the job whenever it changes; None when it has ended.
+    report : callable
+        Called with the problem that ended a job, and with "" when a job starts.
+
+    Attributes
+    ----------
+    state : JobState or None
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[object], None],
+        show: Callable[[JobState | None], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._handle_event, self._show, self._report = handle, show, report
+        self.state: JobState | None = None
         self._owner = OwnerThread()
-        self._pace = Pace()
+        self._estimator = TimeEstimator()
         self._thread: Job | None = None
         self._claiming = threading.Lock()
 
-    def start(self, kind: Kind, work: Work) -> None:
+    def start(self, kind: JobKind, work: Work) -> None:
         """Do the work on a thread; returns at once."""
         self._claim(kind)
         self._thread = Job(kind, work, self._owner, self._handle, self._finish)
         self._thread.start()
 
-    def run(self, kind: Kind, work: Work) -> None:
+    def run(self, kind: JobKind, work: Work) -> None:
         """Do the work here, with a progress bar; what it raises is raised, Ctrl-C too."""
         self._claim(kind)
         events = work(lambda: False)
@@ -193,32 +204,45 @@ class JobRunner:
 
     def stop(self) -> None:
         """Ask the job on the thread to finish with what it has; returns at once."""
-        if self._thread is not None and self._host.job is not None:
+        if self._thread is not None and self.state is not None:
             self._thread.stop()
-            self._host.job = replace(self._host.job, stopping=True)
+            self._set(replace(self.state, stopping=True))
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the thread has ended. The events it posted to a running loop are handled later."""
         if self._thread is not None:
             self._thread.join(timeout)
 
-    def _claim(self, kind: Kind) -> None:
+    def check_idle(self) -> None:
+        """Raise a `ProjectError` if a job is reading the project."""
+        if self.state is not None:
+            raise ProjectError(
+                f"{self.state.with_article.capitalize()} is reading these objects. Wait for it, or call project.stop()."
+            )
+
+    def _set(self, state: JobState | None) -> None:
+        self.state = state
+        self._show(state)
+
+    def _claim(self, kind: JobKind) -> None:
         with self._claiming:
-            if self._host.job is not None:
-                raise ProjectError(f"{self._host.job.named} is running; wait for it or stop it with project.stop().")
-            self._host.trouble = ""
-            self._pace = Pace()
-            self._host.job = JobState(kind)
+            if self.state is not None:
+                raise ProjectError(
+                    f"{self.state.with_article.capitalize()} is running. Wait for it, or call project.stop()."
+                )
+            self._report("")
+            self._estimator = TimeEstimator()
+            self._set(JobState(kind))
 
     def _handle(self, event: object) -> None:
         if isinstance(event, Progress):
-            if self._host.job is not None:
-                self._host.job = self._pace.follow(self._host.job, event)
+            if self.state is not None:
+                self._set(self._estimator.with_progress(self.state, event))
         else:
-            self._host.handle(event)
+            self._handle_event(event)
 
     def _finish(self, trouble: Exception | None) -> None:
-        kind = self._host.job.kind if self._host.job is not None else "job"
-        self._host.job = None
+        kind = self.state.kind if self.state is not None else "job"
+        self._set(None)
         if trouble is not None:
-            self._host.trouble = f"The {kind} stopped: {trouble}"
+            self._report(f"The {kind} stopped: {trouble}")

@@ -1,22 +1,22 @@
-"""Replacing the mask of an image: its objects are matched with those of the old one, and the links are kept.
+"""Replacement of the mask of an image: objects are matched with those of the old mask, and the links are stored.
 
-The log of annotations is not touched. It says of which mask each row speaks, and the links (``masks/<image>.<n>.csv``:
-old object, new object, pixels they share) carry what was said over to the objects of today: one's own rows, those of
-other people, and those that an undo brings back.
+Annotation files stay as they are. Each of their rows refers to a numbered mask, and the links between successive masks
+(``masks/<image>.<n>.csv``: old object, new object, shared pixels) carry labels over to the current objects: those of
+all annotators, and those that an undo restores.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import AnnotationLog, Label, ObjectId, VersionedObjectId
+from svetlana_jupyter.core.annotations import AnnotationLog, ObjectId, VersionedObjectId
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.images import fingerprint
@@ -29,7 +29,8 @@ from svetlana_jupyter.core.relabeling import (
     object_statuses,
     overlap,
 )
-from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.annotation_store import Annotations
 from svetlana_jupyter.project.image_collection import (
     FormerMask,
     ImageCollection,
@@ -38,61 +39,111 @@ from svetlana_jupyter.project.image_collection import (
     lazy_outline_mask,
     to_zarr,
 )
+from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_write, draft_path
-
-Found = tuple[LabelMapping, Mapping[int, int], str]  # as of `Match`
 
 STATUSES = ("kept", "moved", "split", "merged", "lost")
 
 
 @dataclass(frozen=True)
-class Match:
-    """How the objects of another mask follow those of the one that an image has.
+class MaskMatch:
+    """Match of the objects of a new mask with those of the current mask of an image.
 
     Attributes
     ----------
     entry : ImageEntry
-        Of the image.
-    step : Succession
-    old_size : mapping of int to int
-        The pixels of each old object that was looked for, or those of its box.
-    by : {"pixels", "boxes"}
-    mask, given : path or array, str
-        The other mask, and the fingerprint of the image with it.
+    mapping : LabelMapping
+        Links of old to new objects.
+    old_sizes : mapping of int to int
+        Pixels of each old object, or of its bounding box.
+    matched_by : {"pixels", "boxes"}
+    mask : path or array
+        The new mask.
+    new_fingerprint : str
+        Fingerprint of the image with the new mask.
     opened : ImagePair or None
-        The image with it; None where it is the mask that the image has already.
+        The image with the new mask; None if the image has that mask already.
     objects : DataFrame
-        Its object index.
+        Object table of the new mask.
     """
 
     entry: ImageEntry
-    step: LabelMapping
+    mapping: LabelMapping
     old_sizes: Mapping[int, int]
-    by: str
+    matched_by: str
     mask: Source
-    given: str
+    new_fingerprint: str
     opened: ImagePair | None = None
     objects: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def read_label_mappings(store: ProjectFolder, entries: Iterable[ImageEntry]) -> dict[str, list[LabelMapping]]:
-    """Read how the masks of each image replaced each other."""
-    steps = {}
-    for entry in entries:
-        files = [store.links_file(entry.name, number) for number in range(1, entry.mask_number + 1)]
-        if files:
-            steps[entry.name] = [LabelMapping(_read_links(file)) for file in files]
-    return steps
+class MaskReplacement:
+    """Replacement of masks in a project, with a preview; the last match is remembered from preview to replacement."""
+
+    def __init__(
+        self, folder: ProjectFolder, images: ImageCollection, annotations: Annotations, classes: ProjectClasses
+    ) -> None:
+        self._folder, self._images, self._annotations, self._classes = folder, images, annotations, classes
+        self._match: tuple[Hashable, MaskMatch] | None = None
+
+    def preview(self, name: str, mask: Source) -> pd.DataFrame:
+        """Return what `replace` would do, as `Project.check_mask` describes; any thread may call this."""
+        return status_table(self._matched(name, mask), self._labels_as_text(name))
+
+    def replace(self, name: str, mask: Source) -> tuple[pd.DataFrame, str]:
+        """Replace the mask of an image, as `Project.replace_mask` describes.
+
+        Returns
+        -------
+        report : DataFrame
+        summary : str
+            One sentence for the status line.
+        """
+        with self._folder.lock:
+            self._folder.check_writable()
+            before = self._labels_as_text(name)
+            match = self._matched(name, mask)
+            if match.opened is not None:
+                save_mask(self._folder, self._images, match)
+                self._match = None
+                self._annotations.reload_masks()
+            report = status_table(match, before)
+            after = self._labels_as_text(name)
+        report["carried"] = [
+            tuple(label for label in new if after.get(label) == text)
+            for new, text in zip(report["new"], report["class"])
+        ]
+        counts = report["fate"].value_counts()
+        listed = ", ".join(f"{counts[fate]} {fate}" for fate in STATUSES if fate in counts)
+        return report, f"{name} has a new mask. Annotated objects: {listed or 'none'}"
+
+    def _matched(self, name: str, mask: Source) -> MaskMatch:
+        entry = self._images.entry(name)
+        key = entry, fingerprint(mask), self._annotations.version
+        if self._match is None or self._match[0] != key:
+            ids = [ObjectId(name, label) for label in self._labels_as_text(name)]
+            logs = list(self._annotations.logs.values())
+            self._match = key, match_masks(self._folder, self._images, name, mask, ids, logs)
+        return self._match[1]
+
+    def _labels_as_text(self, image: str) -> dict[int, str]:
+        """Return the class or flag of each annotated object of an image; skipped objects do not count."""
+        names = dict(zip(self._classes.ids, self._classes.names))
+        return {
+            object_id.label: names.get(label.class_id, label.action)
+            for object_id, label in dict(self._annotations.labels).items()
+            if object_id.image == image and label.action != "skip"
+        }
 
 
 def match_masks(
-    store: ProjectFolder,
-    catalog: ImageCollection,
+    folder: ProjectFolder,
+    images: ImageCollection,
     name: str,
     mask: Source,
     labels: Iterable[ObjectId],
     logs: Iterable[AnnotationLog],
-) -> Match:
+) -> MaskMatch:
     """Read another mask of an image and match its objects with those of the one it has; nothing is written.
 
     Parameters
@@ -102,21 +153,21 @@ def match_masks(
     logs : iterable of AnnotationLog
         For the boxes of the annotated objects, where the old mask can no longer be read.
     """
-    entry = catalog.entry(name)
+    entry = images.entry(name)
     given = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
     if given == entry.fingerprint:
         same = pd.DataFrame([(id.label, id.label, 1) for id in labels], columns=LINK_COLUMNS)
-        return Match(entry, LabelMapping(same), dict.fromkeys(same["old"], 1), "pixels", mask, given)
+        return MaskMatch(entry, LabelMapping(same), dict.fromkeys(same["old"], 1), "pixels", mask, given)
     if is_geojson(mask):
         mask = lazy_outline_mask(Path(mask), entry.shape)
-    opened = catalog.open(entry, mask)
+    opened = images.open(entry, mask)
     objects = index_objects(opened.mask)
-    found = _by_pixels(store, catalog, entry, opened)
-    step, sizes, by = found or _by_boxes(entry, objects, labels, logs)
-    return Match(entry, step, sizes, by, mask, given, opened, objects)
+    found = _match_by_pixels(folder, images, entry, opened)
+    step, sizes, by = found or _match_by_boxes(entry, objects, labels, logs)
+    return MaskMatch(entry, step, sizes, by, mask, given, opened, objects)
 
 
-def save_mask(store: ProjectFolder, catalog: ImageCollection, match: Match) -> None:
+def save_mask(folder: ProjectFolder, images: ImageCollection, match: MaskMatch) -> None:
     """Give the image the mask that was matched, and keep how the objects of the old one became its own.
 
     The change stands once ``project.json`` does.
@@ -125,19 +176,19 @@ def save_mask(store: ProjectFolder, catalog: ImageCollection, match: Match) -> N
     entry, mask = match.entry, match.mask
     number = entry.mask_number + 1
     if not isinstance(mask, str | os.PathLike):
-        mask = _keep_array(store, match.opened, number)
-    links = store.links_file(entry.name, number)
+        mask = _copy_array(folder, match.opened, number)
+    links = folder.links_file(entry.name, number)
     links.parent.mkdir(exist_ok=True)
     with atomic_write(links) as beside:
-        match.step.links.to_csv(beside, index=False)
+        match.mapping.links.to_csv(beside, index=False)
     former = FormerMask(entry.mask, entry.fingerprint)
     changed = replace(
-        entry, mask=store.relative(Path(mask)), fingerprint=match.given, replaced=(*entry.replaced, former)
+        entry, mask=folder.relative(Path(mask)), fingerprint=match.new_fingerprint, replaced=(*entry.replaced, former)
     )
-    catalog.change(changed, match.objects)
+    images.replace_entry(changed, match.objects)
 
 
-def status_table(match: Match, before: Mapping[int, str]) -> pd.DataFrame:
+def status_table(match: MaskMatch, before: Mapping[int, str]) -> pd.DataFrame:
     """Return what becomes of each annotated object of an image.
 
     Parameters
@@ -152,33 +203,35 @@ def status_table(match: Match, before: Mapping[int, str]) -> pd.DataFrame:
         `core.relabeling.object_statuses`
         gives them. ``attrs["matched_by"]`` is "pixels" or "boxes".
     """
-    table = object_statuses(match.step, match.old_sizes, sorted(set(before) & set(match.old_sizes)))
+    table = object_statuses(match.mapping, match.old_sizes, sorted(set(before) & set(match.old_sizes)))
     lost = sorted(set(before) - set(match.old_sizes))
     nowhere = pd.DataFrame({"fate": "lost", "new": [()] * len(lost), "share": 0.0}, index=pd.Index(lost, dtype="int64"))
     table = pd.concat([table, nowhere]).sort_index() if lost else table
     table.insert(0, "class", [before[old] for old in table.index])
     table.index.name = "object"
-    table.attrs["matched_by"] = match.by
+    table.attrs["matched_by"] = match.matched_by
     return table
 
 
-def _by_pixels(store: ProjectFolder, catalog: ImageCollection, entry: ImageEntry, opened: ImagePair) -> Found | None:
+def _match_by_pixels(
+    folder: ProjectFolder, images: ImageCollection, entry: ImageEntry, opened: ImagePair
+) -> tuple[LabelMapping, Mapping[int, int], str] | None:
     """Match by overlap; None where the old mask is no longer what it was, or cannot be read."""
-    file = store.absolute(entry.mask)
+    file = folder.absolute(entry.mask)
     try:
-        same = file.is_relative_to(store.path) or fingerprint(file) == entry.fingerprint.split()[1]
+        same = file.is_relative_to(folder.path) or fingerprint(file) == entry.fingerprint.split()[1]
         if not same:
             return None
-        pairs = overlap(catalog.pair(entry.name).mask, opened.mask)
+        pairs = overlap(images.pair(entry.name).mask, opened.mask)
     except (OSError, InputError):
         return None
     sizes = pairs.groupby("old")["pixels"].sum()
     return LabelMapping(link(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
 
 
-def _by_boxes(
+def _match_by_boxes(
     entry: ImageEntry, objects: pd.DataFrame, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
-) -> Found:
+) -> tuple[LabelMapping, Mapping[int, int], str]:
     known = {e.subject: e.box for log in logs for e in log.entries if e.image == entry.name and e.box}
     columns = bbox_columns(len(entry.shape))
     found = {id.label: known.get(VersionedObjectId(id.image, id.label, entry.mask_number)) for id in labels}
@@ -189,8 +242,8 @@ def _by_boxes(
     return LabelMapping(match_bounding_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes"
 
 
-def _keep_array(store: ProjectFolder, opened: ImagePair, number: int) -> Path:
-    folder = store.arrays_folder(opened.name) / f"mask.{number}.zarr"
+def _copy_array(project: ProjectFolder, opened: ImagePair, number: int) -> Path:
+    folder = project.arrays_folder(opened.name) / f"mask.{number}.zarr"
     draft = draft_path(folder)
     draft.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -200,22 +253,3 @@ def _keep_array(store: ProjectFolder, opened: ImagePair, number: int) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
-
-
-def _read_links(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(file, usecols=LINK_COLUMNS, dtype="int64")
-    except (OSError, ValueError) as error:
-        raise ProjectError(
-            f"{file} cannot be read ({error}), and it says how a new mask follows the old one; "
-            "restore it from a backup, so that annotations stand for the right objects."
-        ) from error
-
-
-def in_words(labels: Mapping[ObjectId, Label], image: str, names: Mapping[int, str]) -> dict[int, str]:
-    """Return what stands for the objects of an image, as a class or a mark; what was only skipped is left out."""
-    return {
-        id.label: names.get(label.class_id, label.action)
-        for id, label in labels.items()
-        if id.image == image and label.action != "skip"
-    }

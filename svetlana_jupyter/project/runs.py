@@ -1,6 +1,6 @@
-"""Finished trainings: one folder each, written whole; only its score and its predictions are added later.
+"""Finished runs of a project, their predictions, and the record of the model selection.
 
-What a search for a preset tried, kept as JSON in the folder of the run that came of it.
+Each run has a folder, which is written atomically; only its score and its predictions are added later.
 """
 
 from __future__ import annotations
@@ -9,23 +9,27 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import pandas as pd
 from pyarrow.parquet import read_schema
 
-from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.features.catalog import CUES
+from svetlana_jupyter.core.predictions import merge_predictions
+from svetlana_jupyter.core.settings import TrainingSettings, parse_allowed_cues
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, calibrate
-from svetlana_jupyter.core.stats.metrics import score
+from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
-from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.storage import atomic_write, draft_path, file_name
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_write, draft_path, file_name
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
 
 FILE = "tried.json"
@@ -95,7 +99,8 @@ def last_search(
     asked, known = search_key(settings), set(classes)
     for run in sorted(runs, key=lambda run: run.name, reverse=True):
         document = read_search_record(run.path) if set(run.classes) == known else None
-        if document is not None and document["asked"] == asked:
+        # Read as settings: an earlier version may have written the same values in another form.
+        if document is not None and search_key(TrainingSettings(**document["asked"])) == asked:
             return run, document
     return None
 
@@ -193,10 +198,9 @@ class Run:
         DataFrame
             Indexed by preset, the chosen one first, then as they were ranked: ``accuracy`` on held-out objects with
             its 95 % interval ``low`` and ``high``, ``balanced`` accuracy and ``merit`` (by which it was ranked,
-            `core.stats.model_selection.merit`), all of which are too good for the best of several; ``is_finalist``,
-            whether it was
-            trained to the end; ``epochs`` of its training (missing for a forest), ``seconds`` of one core, and whether
-            it was ``chosen``. Empty where nothing was tried.
+            `core.stats.model_selection.brier_skill`), all of which are too good for the best of several;
+            ``is_finalist``, whether it was trained to the end; ``epochs`` of its training (missing for a forest),
+            ``seconds`` of one core, and whether it was ``chosen``. Empty where nothing was tried.
         """
         return search_results_table(self.path)
 
@@ -282,6 +286,247 @@ class Run:
         file.parent.mkdir(exist_ok=True)
         with atomic_write(file) as beside:
             table.to_parquet(beside)
+
+
+class RunScore(Protocol):
+    """Score of a run with its source, as `project.evaluation` computes it."""
+
+    @property
+    def source(self) -> str:
+        """Source of the score: the test set, cross-validation, or none yet."""
+
+    @property
+    def text(self) -> str:
+        """The score as a sentence, or why there is none."""
+
+    @property
+    def network(self) -> Scores | None:
+        """Score of the run's own classifier."""
+
+    @property
+    def forest(self) -> Scores | None:
+        """Score of the random forest trained on the same annotations."""
+
+
+class RunStore(Sequence[Run]):
+    """Finished runs of a project, the oldest first, and their predictions.
+
+    ``runs[0]`` and ``runs["0001"]`` return a `Run`, and `current` the one whose results are shown.
+
+    Parameters
+    ----------
+    folder : ProjectFolder
+    notify : Notify
+    show : callable
+        Called with the name of the current run after it was chosen.
+    score : callable
+        Computes the score of a run from the test set or from cross-validation.
+
+    Attributes
+    ----------
+    current_name : str
+        "" before the first training.
+    """
+
+    def __init__(
+        self,
+        folder: ProjectFolder,
+        notify: Notify = SILENT,
+        show: Callable[[str], None] = lambda name: None,
+        score: Callable[[Run], RunScore] | None = None,
+    ) -> None:
+        self._folder, self._notify, self._show, self._score = folder, notify, show, score
+        self._runs = read_runs(folder.runs_folder)
+        self._networks: dict[str, Module] = {}  # of runs whose network was passed as an object in this session
+        self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
+        chosen = str(folder.read_document().get("current_run", ""))
+        self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(list(self._runs.values()))
+
+    def __contains__(self, run: object) -> bool:
+        return run in self._runs if isinstance(run, str) else run in self._runs.values()
+
+    @overload
+    def __getitem__(self, key: int | str) -> Run: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Run]: ...
+    def __getitem__(self, key: int | str | slice) -> Run | list[Run]:
+        return self.get(key) if isinstance(key, str) else list(self._runs.values())[key]
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} runs: {', '.join(self._runs) or 'none yet'}>"
+
+    @property
+    def current(self) -> Run:
+        """The run whose predictions, counts and maps are shown."""
+        return self.get(None)
+
+    def get(self, name: str | None) -> Run:
+        """Return a run by name, the current one by default."""
+        name = self.current_name if name is None else name
+        if not name:
+            raise ProjectError("There is no trained classifier yet. Annotate some objects of each class, then train.")
+        if name not in self._runs:
+            raise InputError(
+                f"There is no run {name!r}. Choose one of the runs {', '.join(self._runs) or '(none yet)'}."
+            )
+        return self._runs[name]
+
+    def choose(self, name: str, *, keep: bool = True) -> None:
+        """Make a run the current one; with ``keep``, also when the project is opened again."""
+        run = self.get(name)
+        if keep and self._folder.writable:
+            with self._folder.edit_document() as document:
+                document["current_run"] = run.name
+        self.current_name = run.name
+        self._show(run.name)
+
+    def add(self, run: Run, network: Module | None = None) -> None:
+        """Add a finished run, with its network if the user passed one as an object."""
+        self._runs[run.name] = run
+        if network is not None:
+            self._networks[run.name] = network
+        self._notify.changed("runs")
+
+    def update(self, run: Run) -> None:
+        """Replace a run by itself with a score; its predictions may be calibrated from now on."""
+        self._runs[run.name] = run
+        self._notify.changed("runs")
+        if not run.calibration.is_identity:
+            self.clear_cache()
+            self._notify.changed("predictions")
+
+    def network(self, name: str) -> Module | None:
+        """Return the network of a run if the user passed it as an object in this session."""
+        return self._networks.get(name)
+
+    def set_network(self, name: str, network: Module) -> None:
+        """Keep the network that the user passed for a run of an earlier session."""
+        self._networks[self[name].name] = network
+
+    def probabilities(self, run: Run, image: str, mask: int, merged: Mapping[int, int]) -> pd.DataFrame:
+        """Return the calibrated predictions of a run for all objects of an image, hidden ones included; cached.
+
+        Parameters
+        ----------
+        run : Run
+        image : str
+        mask : int
+            Number of the current mask: predictions for another mask do not apply.
+        merged : mapping of int to int
+            Class ids that count as other ones.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class. Empty before
+            the image is predicted.
+        """
+        known = self._predicted.get((run.name, image))
+        if known is None or known[:2] != (merged, mask):
+            table = run.read_predictions(image)
+            if table is None or table.attrs.get("mask", 0) != mask:
+                table = NOTHING_PREDICTED
+            table = merge_predictions(run.calibration.apply(table), merged)
+            self._predicted[run.name, image] = known = merged, mask, table
+        return known[2]
+
+    def forget_predictions(self, run_name: str, image: str) -> None:
+        """Read the predictions of an image again, since they were written anew."""
+        self._predicted.pop((run_name, image), None)
+        self._notify.changed("predictions")
+
+    def clear_cache(self) -> None:
+        """Read all predictions again when they are needed next."""
+        self._predicted.clear()
+
+    def failed(self, run: Run, images: Sequence[str]) -> pd.DataFrame:
+        """Return the objects that a run could not predict, as `Project.failed` describes."""
+        rows = [
+            (name, int(label), str(why))
+            for name in images
+            for label, why in run.predictions_attributes(name).get("failed", ())
+        ]
+        return pd.DataFrame(rows, columns=["image", "object", "why"]).set_index(["image", "object"])
+
+    def score(self, run: Run) -> RunScore:
+        """Return the score of a run: on the test set if it is annotated, else from cross-validation."""
+        assert self._score is not None
+        return self._score(run)
+
+    def compare(self) -> pd.DataFrame:
+        """Return a table of the finished runs, the latest first.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by run: ``finished`` (UTC), ``preset``, ``architecture``, ``may_use``, ``labels`` (number of
+            annotations trained on), ``source`` of the score, ``accuracy`` with its 95 % interval ``low`` and ``high``,
+            ``balanced`` accuracy, accuracy of the random ``forest`` on the same objects, ``epochs``, ``stopped``,
+            ``seconds`` of training, a digest of the ``annotations`` (equal for the same annotations), and whether it is
+            ``current``. Scores of runs with different annotations were measured on different objects.
+        """
+        rows = []
+        for run in reversed(self):
+            known = self.score(run)
+            accuracy = known.network.accuracy if known.network is not None else None
+            rows.append(
+                {
+                    "run": run.name,
+                    "finished": pd.Timestamp(run.finished),
+                    "preset": run.settings["preset"],
+                    "architecture": run.settings["architecture"],
+                    "may_use": _cues_as_text(parse_allowed_cues(run.settings.get("may_use", CUES))),
+                    "labels": sum(run.labels.values()),
+                    "source": known.source,
+                    "accuracy": accuracy.value if accuracy is not None else math.nan,
+                    "low": accuracy.low if accuracy is not None else math.nan,
+                    "high": accuracy.high if accuracy is not None else math.nan,
+                    "balanced": known.network.balanced_accuracy.value if known.network is not None else math.nan,
+                    "forest": known.forest.accuracy.value if known.forest is not None else math.nan,
+                    "epochs": len(run.history),
+                    "stopped": run.stopped,
+                    "seconds": run.seconds,
+                    "annotations": run.annotations,
+                    "current": run.name == self.current_name,
+                }
+            )
+        return pd.DataFrame(rows, columns=_COMPARED).set_index("run")
+
+
+def _cues_as_text(may_use: Collection[str]) -> str:
+    return "everything" if set(may_use) == set(CUES) else ", ".join(sorted(may_use)) or "nothing but shape"
+
+
+_COMPARED = [
+    "run",
+    "finished",
+    "preset",
+    "architecture",
+    "may_use",
+    "labels",
+    "source",
+    "accuracy",
+    "low",
+    "high",
+    "balanced",
+    "forest",
+    "epochs",
+    "stopped",
+    "seconds",
+    "annotations",
+    "current",
+]
+
+NOTHING_PREDICTED = pd.DataFrame(
+    {"predicted": pd.Series(dtype="int64"), "probability": pd.Series(dtype="float32")},
+    index=pd.Index([], dtype="int64", name="object"),
+)
 
 
 def uncalibrated_column(column: str) -> str:

@@ -16,21 +16,49 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 from uuid import uuid4
 
 from filelock import FileLock
 
-from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import ProjectError, SettingsError
 
 DOCUMENT = "project.json"
 FORMAT_VERSION = 2  # what this package reads; a project is of version 1 until it has a merged class or a replaced mask
+
+Aspect = Literal["classes", "images", "annotations", "predictions", "runs"]
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Callbacks through which a part of a project reports to the project; by default nothing happens.
+
+    Attributes
+    ----------
+    changed : callable
+        Called after one aspect of the project has changed.
+    status : callable
+        Called with a sentence about what was done.
+    trouble : callable
+        Called with a problem that no call could raise and, optionally, the previous problem: the new one then replaces
+        only that one.
+    """
+
+    changed: Callable[[Aspect], None] = lambda aspect: None
+    status: Callable[[str], None] = lambda text: None
+    trouble: Callable[[str, str | None], None] = lambda text, was: None
+
+
+SILENT = Notify()
 
 
 class ProjectFolder:
@@ -45,10 +73,18 @@ class ProjectFolder:
     ------
     ProjectError
         If the folder cannot be made, is not a project, or was written by a newer format version.
+
+    Attributes
+    ----------
+    writable : bool
+    lock : threading.RLock
+        Guards everything that changes images, classes, annotations or the test set together, and every read that needs
+        several of them to be consistent. Acquire it before the indexing locks of `ImageCollection`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lock = threading.RLock()
         if self.document_file.exists():
             self.read_document()
             self.writable = _can_write(path)
@@ -130,20 +166,33 @@ class ProjectFolder:
         return dict(document)
 
     @contextmanager
-    def edit_document(self, needs: int = 1) -> Iterator[dict[str, Any]]:
+    def edit_document(self, min_version: int = 1) -> Iterator[dict[str, Any]]:
         """Read ``project.json``, let the caller change it, write it back; one kernel at a time.
 
         Parameters
         ----------
-        needs : int
+        min_version : int
             The oldest format version that can tell what is written.
         """
         self.check_writable()
         with self._writing(self.document_file), FileLock(self.path / ".project.lock"):
             document = self.read_document()
             yield document
-            document["format"] = max(int(document["format"]), needs)
+            document["format"] = max(int(document["format"]), min_version)
             self._replace(self.document_file, _to_json(document))
+
+    def read_settings(self) -> TrainingSettings:
+        """Read ``training.json``, which may be edited by hand; the default settings if it does not exist."""
+        if not self.settings_file.exists():
+            return TrainingSettings()
+        try:
+            return TrainingSettings.from_json(self.settings_file.read_text("utf-8"))
+        except SettingsError as error:
+            raise SettingsError(f"{self.settings_file}: {error}") from error
+
+    def write_settings(self, settings: TrainingSettings) -> None:
+        """Write ``training.json``."""
+        self.write_text(self.settings_file, settings.to_json() + "\n")
 
     def write_text(self, file: Path, text: str) -> None:
         """Write a text file whole."""

@@ -1,29 +1,37 @@
-"""Objects drawn at random for scoring alone, kept in a file of the project from the moment they are drawn."""
+"""Held-out test set: objects drawn at random to measure the accuracy, and nothing else.
+
+The sample is written to a file of the project when it is drawn. Its objects are never trained on, and their predictions
+are hidden until they are annotated, so that no annotator is biased by them.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.annotations import VersionedObjectId
-from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.storage import ProjectFolder
+from svetlana_jupyter.core.annotations import ObjectId, VersionedObjectId
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.annotation_store import Annotations
+from svetlana_jupyter.project.image_collection import ImageCollection
+from svetlana_jupyter.project.project_classes import ProjectClasses
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
 
-COLUMNS = ["drawn", "n", "per", "seed", "image", "object", "mask", "stands_for"]
-# What is needed before a figure is shown: so many classes given, and so much of the draw looked at, so that it is not
-# the easy ones alone.
-FEWEST, MIN_ANNOTATED_FRACTION = 20, 0.8
+CSV_COLUMNS = ["drawn", "n", "per", "seed", "image", "object", "mask", "stands_for"]
+# An accuracy is reported from this number of labeled objects on, and once this fraction of the sample is annotated:
+# otherwise the objects that are easy to annotate would be overrepresented.
+MIN_ANNOTATED, MIN_ANNOTATED_FRACTION = 20, 0.8
 
 
 @dataclass(frozen=True)
-class Drawn:
+class TestSetSample:
     """A test set as it was drawn.
 
     Attributes
@@ -31,14 +39,14 @@ class Drawn:
     time : str
         UTC, ISO 8601.
     n : int
-        Objects asked for, in each group of ``per``.
+        Number of objects requested per group.
     per : tuple of str
-        Grouping columns; empty where all objects were drawn from together.
+        Grouping columns; empty if all objects were drawn together.
     seed : int
-    subjects : tuple of Subject
-        The objects, in random order, by their numbers in the mask of that time.
+    object_ids : tuple of VersionedObjectId
+        The objects in random order, numbered as in the mask of that time.
     stands_for : tuple of float
-        How many objects each stands for: those that could be drawn, by those that were.
+        Number of objects that each one represents: objects in its group per object drawn.
     """
 
     time: str
@@ -51,40 +59,211 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class SamplingFrame:
-    """The objects of an image that may be drawn, by their numbers in one of its masks."""
+    """Objects of an image that may be drawn, numbered as in one of its masks."""
 
     image: str
     mask: int
     objects: NDArray[np.int64]
 
 
-def draw(pools: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[str, ...], seed: int) -> Drawn:
-    """Draw ``n`` objects of each group of images uniformly at random, all of a group that has fewer.
+class TestSet:
+    """Test set of a project; empty until it is drawn.
+
+    Masks may be replaced after the draw: the objects are then those that took the place of the drawn ones.
+    """
+
+    def __init__(
+        self,
+        folder: ProjectFolder,
+        images: ImageCollection,
+        annotations: Annotations,
+        classes: ProjectClasses,
+        notify: Notify = SILENT,
+    ) -> None:
+        self._folder, self._images, self._annotations = folder, images, annotations
+        self._classes, self._notify = classes, notify
+        self._sample: TestSetSample | None = None
+        self._weights: tuple[object, TestSetSample | None, Mapping[ObjectId, float]] = None, None, {}
+        self._without_hidden: dict[tuple[str, str], tuple[pd.DataFrame, frozenset[int], pd.DataFrame]] = {}
+
+    def draw(self, n: int, per: Sequence[str] | str | None = None, seed: int = 0) -> pd.DataFrame:
+        """Draw objects at random to measure the accuracy on, and nothing else.
+
+        They are not used for training, model selection or calibration, whatever their labels. Their predictions are
+        hidden until they are annotated. ``project.queue("test")`` presents them; once most are annotated,
+        `Project.evaluate` scores a run on them. Only unlabeled objects are drawn, since these are what a classifier is
+        used for. Drawing again with the same arguments changes nothing.
+
+        Parameters
+        ----------
+        n : int
+            Number of objects, per group if ``per`` is given.
+        per : str or sequence of str, optional
+            "image" or grouping columns, for example "well": draw the same number from each. The objects are then
+            weighted by the number that each represents.
+        seed : int
+
+        Returns
+        -------
+        DataFrame
+            As returned by `table`.
+
+        Raises
+        ------
+        ProjectError
+            If another test set exists: drawing until the result pleases would bias the accuracy.
+        """
+        columns = (per,) if isinstance(per, str) else tuple(per or ())
+        if n < 1:
+            raise InputError(f"A test set cannot have n={n} objects. Draw at least {MIN_ANNOTATED}, better 100.")
+        with self._folder.lock:
+            existing = self._existing()
+            if existing is None:
+                sample = draw_sample(self._frames(columns), n, columns, seed)
+                if len(sample.object_ids) < MIN_ANNOTATED:
+                    raise InputError(
+                        f"A test set of {len(sample.object_ids)} objects is too small. Draw at least {MIN_ANNOTATED}; "
+                        "100 objects give the accuracy to within about 6 %."
+                    )
+                write_test_set(self._folder, sample)
+                self._sample = sample
+            elif (existing.n, existing.per, existing.seed) != (n, columns, seed):
+                raise ProjectError(
+                    f"A test set of {len(existing.object_ids)} objects exists already ({existing.time[:10]}, "
+                    f"n={existing.n}, seed={existing.seed}), and choosing among several would bias the accuracy. "
+                    f"To discard it and start over, remove {self._folder.test_set_file}."
+                )
+        self._notify.status(f"Test set of {len(self):,} objects drawn. Annotate it with the queue “test”.")
+        self._notify.changed("predictions")
+        return self.table()
+
+    def table(self) -> pd.DataFrame:
+        """Return the objects of the test set with their labels, in the order in which they were drawn.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by ``(image, object)``: ``stands_for`` (number of objects represented), ``action`` ("" if not
+            annotated) and ``class``. Without rows before a test set is drawn.
+        """
+        weights = self._object_weights()
+        labels = [self._annotations.label_of(*object_id) for object_id in weights]
+        names = dict(zip(self._classes.ids, self._classes.names))
+        index = pd.MultiIndex.from_tuples(list(weights), names=["image", "object"]) if weights else _NO_OBJECTS
+        columns = {
+            "stands_for": pd.Series(list(weights.values()), index, "float64"),
+            "action": pd.Series([label.action for label in labels], index, "object"),
+            "class": pd.Series([names.get(label.class_id) for label in labels], index, "object"),
+        }
+        return pd.DataFrame(columns, index)
+
+    @property
+    def objects(self) -> list[ObjectId]:
+        """The objects in the order in which they were drawn, numbered as in the current masks."""
+        return list(self._object_weights())
+
+    def __len__(self) -> int:
+        return len(self._object_weights())
+
+    def __contains__(self, object_id: object) -> bool:
+        return object_id in self._object_weights()
+
+    def hidden(self, image: str) -> frozenset[int]:
+        """Return the objects of an image that are in the test set and not annotated, so not shown with a prediction."""
+        return frozenset(
+            object_id.label
+            for object_id in self._object_weights()
+            if object_id.image == image and self._annotations.label_of(*object_id).action in ("", "skip")
+        )
+
+    def hide(self, table: pd.DataFrame, image: str, run: str) -> pd.DataFrame:
+        """Return the predictions of a run for an image without those of `hidden` objects.
+
+        The same table gives the same result object until the hidden objects change: the viewer compares by identity.
+        """
+        hidden, key = self.hidden(image), (run, image)
+        if not hidden:
+            return table
+        known = self._without_hidden.get(key)
+        if known is None or known[0] is not table or known[1] != hidden:
+            self._without_hidden[key] = known = table, hidden, table.drop(index=list(hidden), errors="ignore")
+        return known[2]
+
+    def training_labels(self) -> pd.DataFrame:
+        """Return the label table of the objects that a classifier may be trained on: with a class, not in the test set.
+
+        The columns are those of `Annotations.label_table`.
+        """
+        labels = self._annotations.label_table().query("action == 'label'")
+        return labels[~labels.index.isin(self.objects)] if len(self) else labels
+
+    def _existing(self) -> TestSetSample | None:
+        if self._sample is None:  # another kernel may have drawn one in the meantime
+            self._sample = read_test_set(self._folder)
+        return self._sample
+
+    def _object_weights(self) -> Mapping[ObjectId, float]:
+        """Return the number of objects that each object of the test set represents."""
+        sample, mappings = self._existing(), self._annotations.mappings
+        if self._weights[0] is not mappings or self._weights[1] is not sample:
+            weights: dict[ObjectId, float] = {}
+            for object_id, weight in zip(sample.object_ids, sample.stands_for) if sample else ():
+                if object_id.image in self._images:
+                    weights |= dict.fromkeys(self._annotations.current_objects(object_id), weight)
+            self._weights = mappings, sample, weights
+        return self._weights[2]
+
+    def _frames(self, per: tuple[str, ...]) -> list[list[SamplingFrame]]:
+        """Return the unlabeled objects, by the group of images that they are drawn from."""
+        labeled: dict[str, list[int]] = {}
+        for object_id, label in self._annotations.labels.items():
+            if label.action != "skip":
+                labeled.setdefault(object_id.image, []).append(object_id.label)
+        groups: dict[tuple[str, ...], list[SamplingFrame]] = {}
+        for name, entry in self._images.items():
+            values = {**entry.groups, "image": name}
+            unknown = [column for column in per if column not in values]
+            if unknown:
+                raise InputError(
+                    f"Image {name!r} has no grouping column {unknown[0]!r}. Use one of {', '.join(values)}."
+                )
+            free = self._images.objects(name).index.difference(labeled.get(name, [])).to_numpy(np.int64)
+            if len(free):
+                group = groups.setdefault(tuple(values[column] for column in per), [])
+                group.append(SamplingFrame(name, entry.mask_number, free))
+        if not groups:
+            raise ProjectError("There are no unlabeled objects to draw. Add images first.")
+        return list(groups.values())
+
+
+def draw_sample(groups: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[str, ...], seed: int) -> TestSetSample:
+    """Draw ``n`` objects per group uniformly at random, or all objects of a smaller group.
 
     The same groups and seed give the same objects.
     """
     rng = np.random.default_rng(seed)
-    found: list[tuple[VersionedObjectId, float]] = []
-    for group in pools:
-        ends = np.cumsum([len(pool.objects) for pool in group])
+    drawn: list[tuple[VersionedObjectId, float]] = []
+    for group in groups:
+        # Positions count through the objects of all images of the group; `ends` finds the image of a position.
+        ends = np.cumsum([len(frame.objects) for frame in group])
         chosen = rng.permutation(int(ends[-1]))[:n].tolist()
-        for place in chosen:
-            pool = group[number := int(np.searchsorted(ends, place, side="right"))]
-            label = int(pool.objects[place - int(ends[number]) + len(pool.objects)])
-            found.append((VersionedObjectId(pool.image, label, pool.mask), int(ends[-1]) / len(chosen)))
-    object_ids, weights = zip(*(found[place] for place in rng.permutation(len(found))))
-    return Drawn(datetime.now(UTC).isoformat(timespec="seconds"), n, per, seed, object_ids, weights)
+        for position in chosen:
+            frame = group[number := int(np.searchsorted(ends, position, side="right"))]
+            label = int(frame.objects[position - int(ends[number]) + len(frame.objects)])
+            drawn.append((VersionedObjectId(frame.image, label, frame.mask), int(ends[-1]) / len(chosen)))
+    object_ids, weights = zip(*(drawn[position] for position in rng.permutation(len(drawn))))
+    return TestSetSample(datetime.now(UTC).isoformat(timespec="seconds"), n, per, seed, object_ids, weights)
 
 
-def read_test_set(store: ProjectFolder) -> Drawn | None:
-    """Read the test set of a project, None where none was drawn."""
-    file = store.test_set_file
+def read_test_set(folder: ProjectFolder) -> TestSetSample | None:
+    """Read the test set of a project; return None if none was drawn."""
+    file = folder.test_set_file
     if not file.exists():
         return None
     rows = list(csv.DictReader(io.StringIO(file.read_text("utf-8"), newline="")))
     try:
         first = rows[0]
-        return Drawn(
+        return TestSetSample(
             time=first["drawn"],
             n=int(first["n"]),
             per=tuple(json.loads(first["per"])),
@@ -93,14 +272,21 @@ def read_test_set(store: ProjectFolder) -> Drawn | None:
             stands_for=tuple(float(row["stands_for"]) for row in rows),
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise ProjectError(f"{file} is no test set ({error}); restore it, or remove it to do without one.") from error
+        raise ProjectError(
+            f"{file} is not a valid test set ({error}). Restore it from a backup, or remove it to do without one."
+        ) from error
 
 
-def write_test_set(store: ProjectFolder, drawn: Drawn) -> None:
-    """Write a test set to its file, whole or not at all."""
+def write_test_set(folder: ProjectFolder, sample: TestSetSample) -> None:
+    """Write a test set to its file atomically."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for subject, weight in zip(drawn.object_ids, drawn.stands_for, strict=True):
-        writer.writerow([drawn.time, drawn.n, json.dumps(drawn.per), drawn.seed, *subject, repr(weight)])
-    store.write_text(store.test_set_file, text.getvalue())
+    writer.writerow(CSV_COLUMNS)
+    for object_id, weight in zip(sample.object_ids, sample.stands_for, strict=True):
+        writer.writerow([sample.time, sample.n, json.dumps(sample.per), sample.seed, *object_id, repr(weight)])
+    folder.write_text(folder.test_set_file, text.getvalue())
+
+
+_NO_OBJECTS = pd.MultiIndex.from_arrays(
+    [pd.Series([], dtype="object"), pd.Series([], dtype="int64")], names=["image", "object"]
+)

@@ -29,7 +29,7 @@ from svetlana_jupyter.core.settings import (
     TrainingSettings,
 )
 from svetlana_jupyter.core.stats.metrics import exclusion_reasons
-from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, destroyed
+from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.runs import Run, last_search, new_run, search_record, write_search_record
@@ -509,7 +509,7 @@ def _warned(
         if without.accuracy is None:
             return ""
         plain = without.table
-    return destroyed(settings.augmentation, own, plain)
+    return augmentation_warning(settings.augmentation, own, plain)
 
 
 def _plain(settings: TrainingSettings) -> AugmentSettings:

@@ -1,13 +1,12 @@
-"""The whole loop in tabs over one project; without a project, first a form that asks for images and classes."""
+"""The app: all panels over one project in tabs, or first the form that creates or opens a project."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Button, HBox, Tab, VBox
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
 from svetlana_jupyter.widgets.components import StatusLine, muted
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
@@ -16,6 +15,11 @@ from svetlana_jupyter.widgets.new_project_form import NewProjectForm
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, Panel, catch_errors, style_widget
 from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from svetlana_jupyter.project.project import Project
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
     ("Images", ImagesPanel),
@@ -26,12 +30,8 @@ _PANELS: tuple[tuple[str, type[Any]], ...] = (
 )
 
 
-def _button(text: str, icon: str, tooltip: str) -> Button:
-    return Button(description=text, icon=icon, tooltip=tooltip, layout={"width": "136px", "margin": "0"})
-
-
 class App(VBox):
-    """Annotate, train, predict and review, in one widget.
+    """Annotate, train, predict and review in one widget.
 
     Parameters
     ----------
@@ -44,7 +44,10 @@ class App(VBox):
         None while the form is shown.
     tab : Tab
     panels : dict of str to Panel
-        The panels that were opened so far, by the titles of their tabs.
+        The panels opened so far, by the titles of their tabs.
+    save, other : Button
+        Save the project as a zip file, open another project.
+    status : StatusLine
     """
 
     def __init__(self, project: Project | None = None) -> None:
@@ -57,19 +60,18 @@ class App(VBox):
         else:
             self._open(project)
 
-    def _open(self, project: Project, left_out: str = "") -> None:
+    def _open(self, project: Project, warning: str = "") -> None:
         self.project = project
         self.status = StatusLine(hides=True)
-        self.save = _button("Save as zip", "file-archive-o", "All but the images, in one file to keep or pass on")
+        self.save = self._make_button(
+            self._save, "Save as zip", "file-archive-o", "Everything but the images, in one file to archive or share"
+        )
         self.save.layout.margin = "0 4px 0 auto"
-        self.save.on_click(catch_errors(lambda _: self._save(), self.status))
-        self.other = _button("Open another", "folder-open-o", "Another project, or one in a zip file")
-        self.other.on_click(catch_errors(lambda _: self._leave(), self.status))
+        self.other = self._make_button(self._leave, "Open another", "folder-open-o", "Open or create another project")
         self.tab = Tab([VBox() for _ in _PANELS], titles=[title for title, _ in _PANELS])
-        self.tab.observe(lambda _: self._fill(), "selected_index")
-        # A project without images begins with them.
+        self.tab.observe(lambda _: self._fill_tab(), "selected_index")
         self.tab.selected_index = self.tab.titles.index("Annotate" if project.images else "Images")
-        self._fill()
+        self._fill_tab()
         name = HTML(muted(project.path.name), tooltip=str(project.path))
         self.children = (
             style_widget(),
@@ -77,26 +79,31 @@ class App(VBox):
             self.status,
             self.tab,
         )
-        if left_out:
-            self.status.warn(left_out)
+        if warning:
+            self.status.warn(warning)
+
+    def _make_button(self, act: Callable[[], None], text: str, icon: str, tooltip: str) -> Button:
+        button = Button(description=text, icon=icon, tooltip=tooltip, layout={"width": "136px", "margin": "0"})
+        button.on_click(catch_errors(lambda _: act(), self.status))
+        return button
 
     def _save(self) -> None:
+        assert self.project is not None
         file = self.project.save_zip()
-        self.status.say(f"Saved in {file}. A right click on it in the file browser downloads it.")
+        self.status.say(f"Saved {file}. To download it, right-click it in the file browser.")
 
     def _leave(self) -> None:
-        """Ask for another project; this one stays on the disk as it is."""
-        if self.project.job is not None:
-            raise ProjectError(
-                f"{self.project.job.named.capitalize()} is running: wait for it, or stop it, before you leave."
-            )
+        """Close the project, and show the form."""
+        assert self.project is not None
+        if (job := self.project.job) is not None:
+            raise ProjectError(f"{job.with_article.capitalize()} is running. Wait for it or stop it, then try again.")
         for panel in self.panels.values():
             panel.close()
         self.panels, self.project = {}, None
         self.children = (NewProjectForm(self._open),)
 
-    def _fill(self) -> None:
-        """Make the panel of the open tab when it is first looked at, so that no unseen viewer draws."""
+    def _fill_tab(self) -> None:
+        """Make the panel of the selected tab on its first visit, so that hidden viewers do not draw."""
         title, panel = _PANELS[self.tab.selected_index]
         if title in self.panels:
             return
@@ -106,5 +113,5 @@ class App(VBox):
             self.panels[title] = panel(self.project)
             page.children = (self.panels[title],)
 
-        page.children = (style_widget(), status)  # stays when the panel cannot be made
+        page.children = (style_widget(), status)  # replaced unless the panel raises an error
         catch_errors(make, status)()

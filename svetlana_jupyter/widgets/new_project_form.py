@@ -1,17 +1,15 @@
-"""The form that a project begins with: folder, images, masks, pixel size, classes; it shows at once what it finds.
+"""The form that opens or creates a project: folder, images, masks, pixel size and classes.
 
-Where images and masks lie: patterns, axes, pixel size; it shows at once which files pair, and what is wrong.
-
-The classes a project begins with: a name and a colour each, in rows that grow as they are filled.
+It lists the pairs of files that the patterns match while the user types, so that mistakes show before a project exists.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from ipywidgets import HTML, Button, ColorPicker, Combobox, HBox, Text, VBox
@@ -20,17 +18,101 @@ from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.core.io.image_pair import preview_pairs
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.components import StatusLine, heading, html_table, muted
+from svetlana_jupyter.widgets.components import StatusLine, heading, html_table, muted, on_enter
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
-_FIXED = ("name", "image", "mask", "channels", "problem", "shape", "dtype", "spacing")
-_LISTED = 12
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+class NewProjectForm(VBox):
+    """Form that asks for a project folder, patterns of images and masks, and classes.
+
+    Parameters
+    ----------
+    opened : callable
+        Called with the project, and a sentence on the pairs that were skipped ("" if none were).
+
+    Attributes
+    ----------
+    folder : Combobox
+    fields : PairFields
+    classes : NewClassRows
+    open_button : Button
+    status : StatusLine
+    """
+
+    def __init__(self, opened: Callable[[Project, str], None]) -> None:
+        super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH, "grid_gap": "4px"})
+        self.add_class("svetlana")
+        self._opened = opened
+        self.status = StatusLine()
+        self.folder = Combobox(
+            options=_projects_here(),
+            placeholder="osteoclasts.svetlana",
+            continuous_update=True,
+            **field_options("Folder"),
+        )
+        self._folder_note = HTML()
+        self.fields = PairFields(self.status)
+        self.classes = NewClassRows()
+        self.open_button = Button(icon="folder-open", button_style="primary", layout={"width": "150px", "margin": "0"})
+        self.open_button.on_click(catch_errors(lambda _: self._open(), self.status))
+        self.folder.observe(catch_errors(lambda _: self._describe_folder(), self.status), "value")
+        self.children = (
+            style_widget(),
+            heading("Project"),
+            field_row(self.folder, self._folder_note),
+            heading("Images and masks"),
+            self.fields,
+            heading("Classes"),
+            self.classes,
+            HBox([self.open_button], layout={"margin": "8px 0 4px 0"}),
+            self.status,
+        )
+        self._describe_folder()
+        self.status.say("Enter a project folder and the files of your images and masks.")
+
+    def _describe_folder(self) -> None:
+        """Show whether the folder is a new project, an existing one, or a zip file."""
+        text = self.folder.value.strip()
+        if text.lower().endswith(".zip"):
+            note, action = "Project in a zip file, unpacked into the same folder", "Unpack and open"
+        elif text and (Path(text).expanduser() / "project.json").is_file():
+            note, action = "Existing project", "Open"
+        else:
+            note, action = "New or existing project folder, or a zip file", "Create project"
+        self._folder_note.value = muted(note)
+        self.open_button.description, self.open_button.tooltip = action, note
+
+    def _open(self) -> None:
+        text = self.folder.value.strip()
+        if not text:
+            self.status.warn("Enter a project folder, for example osteoclasts.svetlana.")
+            return
+        patterns = self.fields.patterns
+        patterns.check()
+        self.status.say("Opening …")
+        path = Path(text).expanduser()
+        project = Project.from_zip(path) if text.lower().endswith(".zip") else Project(path)
+        for name, color in self.classes.entered_classes():
+            if name not in project.classes.names:
+                project.classes.add(name, color)
+        self._opened(project, skipped_pairs_text(patterns.add_to(project)) if patterns.images else "")
+
+
+def _projects_here() -> list[str]:
+    """Return the projects and zip files in the working folder."""
+    folders = [path.parent.name for path in Path().glob("*/project.json")]
+    return sorted([*folders, *(path.name for path in Path().glob("*.zip"))])
 
 
 @dataclass(frozen=True)
-class Question:
-    """What the fields say of images and masks."""
+class FilePatterns:
+    """The patterns of images and masks as entered, with axes and pixel size if the files do not state them."""
 
     images: str
     masks: str
@@ -38,20 +120,31 @@ class Question:
     spacing: str
 
     def check(self) -> None:
-        """Refuse one half of a pair, and a pixel size that is no number; nothing at all is no problem."""
+        """Refuse images without masks or vice versa, and an invalid pixel size; two empty fields are fine."""
         if bool(self.images) != bool(self.masks):
             missing = "masks" if self.images else "images"
-            raise InputError(f"Say where the {missing} lie, or leave both empty.")
-        numbers(self.spacing)
+            raise InputError(f"The {missing} are missing. Enter both images and masks, or leave both empty.")
+        parse_numbers(self.spacing)
+
+    def preview(self, max_pairs: int) -> pd.DataFrame:
+        """Return the pairs that match, as `core.io.image_pair.preview_pairs` does."""
+        return preview_pairs(self.images, self.masks, self.axes, parse_numbers(self.spacing), max_pairs=max_pairs)
+
+    def add_to(self, project: Project) -> pd.DataFrame:
+        """Add the pairs that match, as `Project.add_images` does."""
+        return project.add_images(self.images, self.masks, self.axes, parse_numbers(self.spacing))
+
+
+_SHOWN_PAIRS = 12
 
 
 class PairFields(VBox):
-    """Fields for the patterns of images and masks, and below them the files that pair.
+    """Fields for the patterns of images and masks, and a list of the files that pair.
 
     Parameters
     ----------
-    status : Status
-        Shows what goes wrong while one types.
+    status : StatusLine
+        Shows errors while the user types.
 
     Attributes
     ----------
@@ -61,76 +154,127 @@ class PairFields(VBox):
     """
 
     def __init__(self, status: StatusLine) -> None:
-        self._latest = LatestQuestion(_look, catch_errors(self._show, StatusLine()))
-        self.images = Text(placeholder="images/{well}.tif", **field("Images"))
-        self.masks = Text(placeholder="masks/{well}_mask.tif", **field("Masks"))
-        self.axes = Text(placeholder="as the files say", **field("Axes"))
-        self.spacing = Text(placeholder="as the files say", **field("Pixel size in µm"))
+        self._latest = LatestQuestion(_find_pairs, catch_errors(self._show, StatusLine()))
+        self.images = Text(placeholder="images/{well}.tif", **field_options("Images"))
+        self.masks = Text(placeholder="masks/{well}_mask.tif", **field_options("Masks"))
+        self.axes = Text(placeholder="from the files", **field_options("Axes"))
+        self.spacing = Text(placeholder="from the files", **field_options("Pixel size in µm"))
         self.spacing_note = HTML()
         self.pairs = HTML(layout={"width": "100%", "margin": "2px 0 0 0"})
-        axes = "Only where a file does not say: zyx for planes, cyx for channels, czyx for both"
+        self._inputs = (self.images, self.masks, self.axes, self.spacing)
         super().__init__(
             [
-                line(self.images, note("Braces stand for what differs: {plate}, {well}, {channel} …")),
-                line(self.masks, note("The same braces bring each image its mask")),
-                line(self.axes, note(axes)),
-                line(self.spacing, self.spacing_note),
+                field_row(self.images, field_note("Braces mark what varies: {plate}, {well}, {channel}, …")),
+                field_row(self.masks, field_note("The same braces match each mask to its image")),
+                field_row(self.axes, field_note("If missing in the files: zyx for planes, cyx for channels, czyx")),
+                field_row(self.spacing, self.spacing_note),
                 self.pairs,
             ],
             layout={"width": "100%", "grid_gap": "4px"},
         )
-        for one in (self.images, self.masks, self.axes, self.spacing):
-            one.observe(catch_errors(lambda _: self._ask(), status), "value")
+        for text in self._inputs:
+            text.observe(catch_errors(lambda _: self._ask(), status), "value")
         self._ask()
 
     @property
-    def question(self) -> Question:
-        return Question(
+    def patterns(self) -> FilePatterns:
+        """The patterns as entered."""
+        return FilePatterns(
             self.images.value.strip(), self.masks.value.strip(), self.axes.value.strip() or None, self.spacing.value
         )
 
     def clear(self) -> None:
         """Empty the fields."""
-        for one in (self.images, self.masks, self.axes, self.spacing):
-            one.value = ""
+        for text in self._inputs:
+            text.value = ""
 
     def _ask(self) -> None:
-        question = self.question
-        if question.images and question.masks:
-            self._latest.ask(question)
+        patterns = self.patterns
+        if patterns.images and patterns.masks:
+            self._latest.ask(patterns)
         else:
             self._latest.cancel()
-            self._show("The images found will be listed here.")
+            self._show("Matching files will be listed here.")
 
-    def _show(self, found: pd.DataFrame | str) -> None:
-        self.spacing_note.value = muted(_said_of_spacing(found))
-        self.pairs.value = f'<div class="sv-pairs">{_listing(found)}</div>'
+    def _show(self, pairs: pd.DataFrame | str) -> None:
+        self.spacing_note.value = muted(_spacing_text(pairs))
+        self.pairs.value = f'<div class="sv-pairs">{_pairs_html(pairs)}</div>'
 
 
-def left_out(added: pd.DataFrame) -> str:
-    """Return which of the pairs of `Project.add_images` were left out, and why, as a sentence; "" for none."""
+def _find_pairs(patterns: FilePatterns) -> pd.DataFrame | str:
+    """Return the pairs that match, or a sentence on what is wrong with the patterns."""
+    try:
+        return patterns.preview(_SHOWN_PAIRS)
+    except SvetlanaError as error:
+        return str(error)
+    except Exception as error:  # a path that is half typed may lead anywhere in a file system
+        logger.exception("%s cannot be searched", patterns)
+        return f"The files cannot be listed: {error}"
+
+
+def _pairs_html(pairs: pd.DataFrame | str) -> str:
+    """Return the pairs as HTML, those with a problem first."""
+    if isinstance(pairs, str):
+        return f'<div class="sv-empty">{html.escape(pairs)}</div>'
+    usable = pairs["problem"] == ""
+    # At most half of the rows show problems, so that the user also sees pairs that match.
+    shown = pd.concat([pairs[~usable].head(_SHOWN_PAIRS // 2), pairs[usable].head(_SHOWN_PAIRS)]).head(_SHOWN_PAIRS)
+    fixed = {"name", "image", "mask", "channels", "problem", "shape", "dtype", "spacing"}
+    groups = [column for column in pairs if column not in fixed]  # one per brace in the pattern
+    rows = []
+    for _, row in shown.iterrows():
+        files = " + ".join(_file_names(row[kind]) for kind in ("image", "mask") if row[kind])
+        status = "⚠" if row["problem"] else "✓"
+        values = [row["name"], *row[groups], row["shape"] or "", row["dtype"] or "", files]
+        rows.append([status, *values, row["problem"]])
+    summary = f"{int(usable.sum()):,} of {len(pairs):,} images can be used."
+    if len(pairs) > len(shown):
+        summary += f" Showing {len(shown)}" + (", problems first." if not usable.all() else ".")
+    titles = ["", "Name", *(group.capitalize() for group in groups), "Shape", "Type", "Files", ""]
+    return muted(summary) + html_table(titles, rows)
+
+
+def _file_names(paths: Any) -> str:
+    return ", ".join(Path(path).name for path in (paths if isinstance(paths, tuple) else (paths,)))
+
+
+def _spacing_text(pairs: pd.DataFrame | str) -> str:
+    opened = None if isinstance(pairs, str) else pairs[pairs["shape"].notna()]
+    if opened is None or opened.empty:
+        return "One number, or one per axis: z, y, x"
+    if opened["spacing"].isna().any():
+        return "Not in the files; without it, all lengths are in pixels"
+    sizes = {spacing for spacing in opened["spacing"] if spacing}
+    return "Differs between files" if len(sizes) > 1 else " × ".join(f"{size:.4g}" for size in sizes.pop()) + " µm"
+
+
+def skipped_pairs_text(added: pd.DataFrame) -> str:
+    """Return a sentence on the pairs that `Project.add_images` skipped, with the first reason; "" for none."""
     problems = added.loc[added["problem"] != ""]
-    if not len(problems):
+    if problems.empty:
         return ""
     first = problems.iloc[0]
     reason = first["problem"].removeprefix(f"{first['name']}: ")
-    return f"{len(problems):,} of {len(added):,} were left out. {first['name']}: {reason}"
+    return f"{len(problems):,} of {len(added):,} pairs were skipped. {first['name']}: {reason}"
 
 
-def numbers(text: str) -> tuple[float, ...] | float | None:
-    """Read one number, or one for each axis."""
-    words = text.replace(",", " ").replace("×", " ").split()
+def parse_numbers(text: str) -> tuple[float, ...] | float | None:
+    """Return one number, or one per axis; None for an empty text.
+
+    >>> parse_numbers("0.65"), parse_numbers("2 × 0.65, 0.65"), parse_numbers("")
+    (0.65, (2.0, 0.65, 0.65), None)
+    """
     try:
-        found = tuple(float(word) for word in words)
+        numbers = tuple(float(word) for word in text.replace(",", " ").replace("×", " ").split())
     except ValueError:
         raise InputError(
-            f"the pixel size should be numbers in micrometres, such as 0.65 or 2.0, 0.65, 0.65 (z, y, x), got {text!r}."
+            f"Pixel size {text!r} is not a number. Enter micrometers, such as 0.65, or 2.0, 0.65, 0.65 for z, y, x."
         ) from None
-    return (found[0] if len(found) == 1 else found) if found else None
+    return (numbers[0] if len(numbers) == 1 else numbers) if numbers else None
 
 
-def field(description: str) -> dict[str, Any]:
-    """Return how a field of a form looks."""
+def field_options(description: str) -> dict[str, Any]:
+    """Return the description and the style of an input field, as keyword arguments."""
     return {
         "description": description,
         "layout": {"width": "480px", "flex": "0 0 auto"},
@@ -138,217 +282,83 @@ def field(description: str) -> dict[str, Any]:
     }
 
 
-def note(text: str) -> HTML:
-    """Return what is said of a field."""
+def field_note(text: str) -> HTML:
+    """Return a note on an input field."""
     return HTML(muted(text))
 
 
-def line(one: Any, said: HTML) -> HBox:
-    """Return a field with what is said of it."""
-    said.layout = {"margin": "0 0 0 10px", "flex": "1 1 200px"}
-    return HBox([one, said], layout={"align_items": "center", "flex_flow": "row wrap"})
-
-
-def _look(question: Question) -> pd.DataFrame | str:
-    """Return what the patterns find, or a sentence why they find nothing."""
-    try:
-        return preview_pairs(
-            question.images, question.masks, question.axes, numbers(question.spacing), max_pairs=_LISTED
-        )
-    except SvetlanaError as error:
-        return str(error)
-    except Exception as error:  # whatever a file system does: a half-typed path may lead anywhere
-        return f"It could not be looked for: {error}"
-
-
-def _listing(found: pd.DataFrame | str) -> str:
-    """Return the pairs as HTML, those with a problem first."""
-    if isinstance(found, str):
-        return f'<div class="sv-empty">{html.escape(found)}</div>'
-    good = found["problem"] == ""
-    shown = pd.concat([found[~good].head(_LISTED // 2), found[good].head(_LISTED)]).head(_LISTED)
-    groups = [column for column in found if column not in _FIXED]
-    rows = []
-    for _, row in shown.iterrows():
-        said = [row["name"], *(row[group] for group in groups), row["shape"] or "", row["dtype"] or "", _files(row)]
-        rows.append(["⚠" if row["problem"] else "✓", *said, row["problem"]])
-    said = f"{int(good.sum()):,} of {len(found):,} images can be used."
-    if len(found) > len(shown):
-        said += f" {len(shown)} are listed" + (", those with a problem first." if (~good).any() else ".")
-    titles = ["", "Name", *(group.capitalize() for group in groups), "Shape", "Type", "Files", ""]
-    return muted(said) + html_table(titles, rows)
-
-
-def _said_of_spacing(found: pd.DataFrame | str) -> str:
-    if isinstance(found, str) or not found["shape"].notna().any():
-        return "One number, or one for each axis: z, y, x"
-    opened = found[found["shape"].notna()]
-    known = {spacing for spacing in opened["spacing"] if spacing}
-    if opened["spacing"].isna().any():
-        return "The files do not say: without it everything is in pixels"
-    if len(known) > 1:
-        return "The files differ"
-    return " × ".join(f"{size:.4g}" for size in known.pop()) + " µm"
-
-
-def _files(row: pd.Series) -> str:
-    """Return the names of a row's files as short text."""
-    names = [", ".join(Path(path).name for path in _tuple(row[what])) for what in ("image", "mask") if row[what]]
-    return " + ".join(names)
-
-
-def _tuple(paths: Any) -> tuple[Any, ...]:
-    return paths if isinstance(paths, tuple) else (paths,)
+def field_row(field: Any, note: HTML) -> HBox:
+    """Return an input field with the note to its right."""
+    note.layout = {"margin": "0 0 0 10px", "flex": "1 1 200px"}
+    return HBox([field, note], layout={"align_items": "center", "flex_flow": "row wrap"})
 
 
 _EXAMPLES = ("active", "resting")
 
 
+class NewClassRows(VBox):
+    """Rows for the names and colors of new classes; Enter in one moves on to the next empty row.
+
+    Attributes
+    ----------
+    rows : tuple of NewClassRow
+    add : Button
+    """
+
+    def __init__(self) -> None:
+        self.add = Button(description="Add class", icon="plus", tooltip="Add a row", layout={"width": "110px"})
+        self.add.on_click(lambda _: self.extend())
+        super().__init__(layout={"width": "auto"})
+        self.rows: tuple[NewClassRow, ...] = ()
+        for _ in _EXAMPLES:
+            self.extend()
+
+    def extend(self) -> NewClassRow:
+        """Add an empty row, and return it."""
+        used, count = {row.picker.value for row in self.rows}, len(self.rows)
+        color = next((color for color in PALETTE if color not in used), PALETTE[count % len(PALETTE)])
+        placeholder = f"for example {_EXAMPLES[count]}" if count < len(_EXAMPLES) else "another class"
+        row = NewClassRow(color, placeholder, self._remove, self._focus_next)
+        self._set_rows(*self.rows, row)
+        return row
+
+    def entered_classes(self) -> list[tuple[str, str]]:
+        """Return the name and color of every row that has a name."""
+        return [(row.name.value.strip(), row.picker.value) for row in self.rows if row.name.value.strip()]
+
+    def _focus_next(self) -> None:
+        empty = next((row for row in self.rows if not row.name.value.strip()), None)
+        (empty or self.extend()).name.focus()
+
+    def _remove(self, removed: NewClassRow) -> None:
+        self._set_rows(*(row for row in self.rows if row is not removed))
+        removed.close()
+
+    def _set_rows(self, *rows: NewClassRow) -> None:
+        self.rows = rows
+        self.children = (*rows, self.add)
+
+
 class NewClassRow(HBox):
-    """One class to be: its colour, its name, and a button that takes it out again."""
+    """Color and name of a new class, and a button that removes the row.
+
+    Parameters
+    ----------
+    color, placeholder : str
+    remove : callable
+        Called with the row when its button is pressed.
+    entered : callable
+        Called when the user presses Enter.
+    """
 
     def __init__(
         self, color: str, placeholder: str, remove: Callable[[NewClassRow], None], entered: Callable[[], None]
     ) -> None:
         self.picker = ColorPicker(concise=True, value=color, layout={"width": "30px", "margin": "2px 6px 2px 0"})
-        self.picker.tooltip = "Colour of this class"
+        self.picker.tooltip = "Color of this class"
         self.name = Text(placeholder=placeholder, layout={"width": "260px", "margin": "2px 0"})
-        self.name.on_msg(lambda _, content, __: entered() if content.get("event") == "submit" else None)
-        self.remove = Button(icon="times", tooltip="Leave this class out", layout={"width": "30px"})
+        on_enter(self.name, entered)
+        self.remove = Button(icon="times", tooltip="Remove this row", layout={"width": "30px"})
         self.remove.add_class("sv-quiet")
         self.remove.on_click(lambda _: remove(self))
         super().__init__([self.picker, self.name, self.remove], layout={"align_items": "center"})
-
-
-class NewClassRows(VBox):
-    """Rows for the classes; Enter in one begins the next.
-
-    Attributes
-    ----------
-    rows : tuple of ClassField
-    add : Button
-    """
-
-    def __init__(self) -> None:
-        self.add = Button(description="Add class", icon="plus", tooltip="One more class", layout={"width": "110px"})
-        self.add.on_click(lambda _: self.extend())
-        super().__init__(layout={"width": "auto"})
-        self._rows: tuple[NewClassRow, ...] = ()
-        for _ in _EXAMPLES:
-            self.extend()
-
-    @property
-    def rows(self) -> tuple[NewClassRow, ...]:
-        return self._rows
-
-    def extend(self) -> NewClassRow:
-        """Add an empty row."""
-        taken = {row.picker.value for row in self._rows}
-        color = next((color for color in PALETTE if color not in taken), PALETTE[len(self._rows) % len(PALETTE)])
-        count = len(self._rows)
-        placeholder = f"for example {_EXAMPLES[count]}" if count < len(_EXAMPLES) else "another class"
-        row = NewClassRow(color, placeholder, self._remove, self._entered)
-        self._lay(*self._rows, row)
-        return row
-
-    def chosen(self) -> list[tuple[str, str]]:
-        """Return the name and colour of every class that has a name."""
-        return [(row.name.value.strip(), row.picker.value) for row in self._rows if row.name.value.strip()]
-
-    def _entered(self) -> None:
-        empty = next((row for row in self._rows if not row.name.value.strip()), None)
-        (empty or self.extend()).name.focus()
-
-    def _remove(self, gone: NewClassRow) -> None:
-        self._lay(*(row for row in self._rows if row is not gone))
-        gone.close()
-
-    def _lay(self, *rows: Any) -> None:
-        self._rows = rows
-        self.children = (*rows, self.add)
-
-
-_HINT = "Name a folder for the project, and say where the images and their masks lie."
-
-
-class NewProjectForm(VBox):
-    """Asks for a project folder, where images and masks lie, and the classes; shows while one types which files pair.
-
-    Parameters
-    ----------
-    opened : callable
-        Called with the project, and a sentence that says what was left out ("" if nothing was).
-
-    Attributes
-    ----------
-    folder : Combobox
-    fields : PairFields
-    classes : ClassFields
-    begin : Button
-    """
-
-    def __init__(self, opened: Callable[[Project, str], None]) -> None:
-        super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH, "grid_gap": "4px"})
-        self.add_class("svetlana")
-        self._opened = opened
-        self.status = StatusLine()
-        self.folder = Combobox(
-            options=_projects_here(), placeholder="osteoclasts.svetlana", continuous_update=True, **field("Folder")
-        )
-        self._folder_note = HTML()
-        self.fields = PairFields(self.status)
-        self.classes = NewClassRows()
-        self.begin = Button(icon="folder-open", button_style="primary", layout={"width": "150px", "margin": "0"})
-        self.begin.on_click(catch_errors(lambda _: self._open(), self.status))
-        self.folder.observe(catch_errors(lambda _: self._follow_folder(), self.status), "value")
-        self.children = (
-            style_widget(),
-            heading("Project"),
-            line(self.folder, self._folder_note),
-            heading("Images and masks"),
-            self.fields,
-            heading("Classes"),
-            self.classes,
-            HBox([self.begin], layout={"margin": "8px 0 4px 0"}),
-            self.status,
-        )
-        self._follow_folder()
-        self.status.say(_HINT)
-
-    def _follow_folder(self) -> None:
-        """Say what will happen with the folder: a new project, one that is there, one out of a zip."""
-        text = self.folder.value.strip()
-        path = Path(text).expanduser()
-        if text.lower().endswith(".zip"):
-            said, verb = "A project in a zip file: it is unpacked beside it", "Unpack and open"
-        elif text and (path / "project.json").is_file():
-            said, verb = "This project is there: it opens where it was left", "Open"
-        else:
-            said, verb = "A folder for all that is yours; a project or its zip is opened again", "Make project"
-        self._folder_note.value = muted(said)
-        self.begin.description, self.begin.tooltip = verb, said
-
-    def _open(self) -> None:
-        text = self.folder.value.strip()
-        if not text:
-            self.status.warn("Name a folder for the project first, for example osteoclasts.svetlana.")
-            return
-        question, classes = self.fields.question, self.classes.chosen()
-        question.check()
-        self.status.say("Opening …")
-        path = Path(text).expanduser()
-        project = Project.from_zip(path) if text.lower().endswith(".zip") else Project(path)
-        for name, color in classes:
-            if name not in project.classes.names:
-                project.add_class(name, color)
-        problems = ""
-        if question.images:
-            spacing = numbers(question.spacing)
-            problems = left_out(project.add_images(question.images, question.masks, question.axes, spacing))
-        self._opened(project, problems)
-
-
-def _projects_here() -> list[str]:
-    """Return the projects and zip files in the working folder, to choose among."""
-    folders = [path.parent.name for path in Path().glob("*/project.json")]
-    return sorted([*folders, *(path.name for path in Path().glob("*.zip"))])

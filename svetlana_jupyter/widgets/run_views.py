@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,8 @@ from svetlana_jupyter.widgets.components import (
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.stats.metrics import Estimate, Scores
     from svetlana_jupyter.project.evaluation import Evaluation
@@ -61,7 +62,7 @@ class RunScores(VBox):
     def show(self) -> None:
         """Show the scores of the project's current run."""
         if self._project.current_run:
-            self._latest.ask(self._project.run())
+            self._latest.ask(self._project.runs.current)
             return
         self._latest.cancel()
         self._clear()
@@ -90,7 +91,7 @@ class RunScores(VBox):
                 self.warning.value = error_html(report.warning)
             if report.network is not None:
                 notes += [run.note, *report_notes(report)]
-                classes = self._project.classes
+                classes = self._project.classes.scheme
                 self.tables.value = side_by_side(
                     confusion_table(report.network, classes), per_class_table(report.network, classes)
                 )
@@ -227,7 +228,7 @@ def search_results_html(run: Run) -> str:
             str(name),
             PRESET_DESCRIPTIONS.get(str(name), ""),
             format_percent(row["accuracy"]),
-            f"{format_percent(row['low'])} to {format_percent(row['high'])}",
+            Markup(f"{format_percent(row['low'])} to {format_percent(row['high'])}"),
             format_percent(row["balanced"]),
             "–" if pd.isna(row["epochs"]) else f"{row['epochs']} epochs",
             "chosen" if row["chosen"] else "" if row["finalist"] else "dropped\u00a0early",
@@ -304,7 +305,7 @@ class RunTable(VBox):
         )
 
     def _score(self, runs: tuple[Run, ...]) -> dict[tuple[str, str], tuple[str, str]]:
-        reports = {(run.name, run.note): self._project.score_run(run) for run in runs}
+        reports = {(run.name, run.note): self._project.runs.score(run) for run in runs}
         return {key: (_accuracy(report.network), _accuracy(report.forest)) for key, report in reports.items()}
 
     def _add_scores(self, scores: dict[tuple[str, str], tuple[str, str]]) -> None:
@@ -321,7 +322,7 @@ def _row_html(texts: Sequence[str], css_class: str) -> str:
     return f'<div class="sv-run {css_class}">{cells}</div>'
 
 
-WIDTH, HEIGHT = 472, 176  # of one plot; two fit side by side into a panel
+WIDTH, HEIGHT = 440, 176  # of one plot; two fit side by side into a window of 1100 pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 26, 24  # margins of a plot
 _LOSS, _SCORE = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito, distinct to color-blind readers
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pandas as pd
 from ipywidgets import HTML, Accordion, Box, Button, Checkbox, HBox, VBox
 from numpy.typing import NDArray
 
@@ -35,6 +33,10 @@ from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.viewer.object_details import default_palette, patch_pictures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    import pandas as pd
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.project import Project
 
@@ -76,7 +78,7 @@ class TrainingPanel(Panel):
         super().__init__(project)
         self._throttle = Throttle(catch_errors(self._show_curves, self.status), interval=0.4)
         self.train = self.make_button(
-            project.start_training,
+            project.background.train,
             "Train",
             icon="play",
             button_style="primary",
@@ -84,7 +86,7 @@ class TrainingPanel(Panel):
             layout={"width": "110px", "flex": "0 0 auto"},
         )
         self.search = self.make_button(
-            lambda: project.start_training(search=True),
+            lambda: project.background.train(search=True),
             "Search again",
             tooltip="Search for the best preset and train it. Repeated automatically once annotations have doubled.",
             layout={"width": "140px", "flex": "0 0 auto"},
@@ -95,7 +97,7 @@ class TrainingPanel(Panel):
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
         self.result = RunScores(project)
         self.preview = AugmentationPreview(project)
-        self.runs = RunTable(project, choose=lambda name: self.run_action(project.choose_run, name))
+        self.runs = RunTable(project, choose=lambda name: self.run_action(project.runs.choose, name))
         self.settings = SettingsEditor(project, self.status)
         self.cues = CueCheckboxes(project, lambda allowed: self.run_action(self._allow, allowed))
         self.more = Accordion(
@@ -114,7 +116,7 @@ class TrainingPanel(Panel):
         self.observe_project(self._show_preview, "annotations_version", "images_version")
         self.observe_project(self.cues.draw_cards, "images_version", "annotations_version")
         self.observe_project(lambda: self.job.show(project.job), "job")
-        self.observe_project(self._throttle.request, "live", "job")
+        self.observe_project(self._throttle.request, "training_curve", "job")
         self.observe_project(self._show_runs, "current_run", "runs_version", "classes_version")
         self._follow_settings()
         self.cues.draw_cards()
@@ -159,11 +161,11 @@ class TrainingPanel(Panel):
         project = self.project
         training = project.job is not None and project.job.kind == "training"
         if training or not project.current_run:
-            live = project.live
+            live = project.training_curve
             epochs, losses, scores = (live.epochs, live.losses, live.scores) if live else ((), (), ())
             total = (live.total if live else 0) or self._planned_epochs()
         else:
-            history = project.run().history
+            history = project.runs.current.history
             epochs, losses = [entry["epoch"] for entry in history], [entry["loss"] for entry in history]
             scores, total = [entry.get("score") for entry in history], len(history)
         self.curves.layout.display = None if training or epochs else "none"
@@ -326,7 +328,7 @@ def find_example(project: Project) -> ExampleObject:
     """
     labels = project.labels()
     labeled = labels[labels["action"] == "label"].index
-    for name in [*labeled.get_level_values("image")[-1:], *filter(project.is_indexed, project.images)]:
+    for name in [*labeled.get_level_values("image")[-1:], *filter(project.images.is_indexed, project.images)]:
         objects = project.objects(name, wait=True)
         whole = ~objects["on_border"]
         annotated = objects.index.isin(labeled[labeled.get_level_values("image") == name].get_level_values("object"))
@@ -445,9 +447,9 @@ class AugmentationPreview(VBox):
         labels = self._project.labels()
         annotated = [ObjectId(str(image), int(label)) for image, label in labels[labels["action"] == "label"].index]
         if annotated:
-            last = [touched for touched in self._project.touched if touched in set(annotated)][-1:]
+            last = [touched for touched in self._project.annotations.last_edited if touched in set(annotated)][-1:]
             return list(dict.fromkeys([*last, *annotated]))
-        name = next(filter(self._project.is_indexed, self._project.images), None)
+        name = next(filter(self._project.images.is_indexed, self._project.images), None)
         return [ObjectId(name, int(label)) for label in self._project.objects(name).index[:_PATCHES]] if name else []
 
     def _answer(self, question: PreviewQuestion) -> PreviewAnswer:

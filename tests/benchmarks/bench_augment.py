@@ -1,15 +1,15 @@
-"""Speed of training beside the bare network's forward and backward pass on ready tensors.
+"""Training speed relative to the bare network's forward and backward pass on batches in memory.
 
-`python -m tests.benchmarks.bench_augment [--labels 5400] [--threads 1 2] [--ndim 2] [--cases NAME ...]`; exits 1
-where a ratio is below 0.8.
+`python -m tests.benchmarks.bench_augment [--labels 5400] [--threads 1 2] [--ndim 2] [--cases NAME ...]`; exit code 1 if
+a ratio is below 0.8.
 
-Grey discs, the field of view 96 pixels sampled to 48 (3D: 48 to 24), one epoch of a training with flips and rotations:
-drawing, augmentation, transfer, forward, backward and optimiser. After each of its steps the same network, in the same
-layout, type and batch, goes forward and backward on a ready tensor, so that whatever else the machine does slows down
-both. Ratios are bare time ÷ ours: of processor time over the whole epoch, and of the median wall time of 16 steps (not
-of one, as patches are varied for several at once). Other work on the machine can only lower either, so the better one
-counts. The paper's setting is flips and rotations alone; the default adds changes of light and noise, and its network
-is lighter.
+The set consists of gray disks; a field of view of 96 pixels is sampled at 48 (3D: 48 at 24). One epoch with flips and
+rotations is timed: sampling, augmentation, transfer, forward, backward and optimizer. After each step the same network,
+in the same layout, type and batch size, runs forward and backward on a batch in memory, so that other load on the
+machine slows down both. Ratios are bare time / training time: of processor time over the whole epoch, and of the median
+wall time of 16 steps (patches are augmented for several steps at once). Other load can only lower either, so the better
+one counts. The setting of the paper is flips and rotations only; the default adds intensity augmentation and noise, and
+its network is lighter.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def discs(count: int, ndim: int) -> AnnotatedImage:
-    """Return a lattice of bright and dark discs or balls."""
+    """Return a lattice of bright and dark disks or balls."""
     rng, cell = np.random.default_rng(0), CELL[ndim]
     sides = [int(np.ceil(count ** (1 / ndim)))] * ndim
     ball = (sum((axis - cell // 2) ** 2 for axis in np.ogrid[(slice(cell),) * ndim]) <= (cell // 3) ** 2).astype(
@@ -66,7 +66,7 @@ def discs(count: int, ndim: int) -> AnnotatedImage:
 
 
 def ready_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
-    """Yield wall and processor seconds of forward and backward passes on ready batches, where the settings train."""
+    """Yield wall and processor seconds of forward and backward passes on batches in memory, on the training device."""
     settings, ndim, sampling = samples.settings, samples.ndim, samples.settings.patches.sampling
     assert isinstance(sampling, tuple)
     device = choose_device(settings.device, ndim)
@@ -89,7 +89,7 @@ def ready_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
 
 
 def our_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
-    """Yield wall and processor seconds of each step of one epoch; the last one ends it too."""
+    """Yield wall and processor seconds of each training step of one epoch; the last includes the end of the epoch."""
     events = fit(samples)
     next(events)  # the first step also builds the network and takes the measure of the patches
     while True:
@@ -104,6 +104,7 @@ def our_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
 
 
 def measured(part: AnnotatedImage, name: str, threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Return one row: both ratios of one case."""
     settings = TrainingSettings(**CASES[name])
     field, pixels = FIELD[part[0].ndim]
     settings = settings.changed(
@@ -137,7 +138,7 @@ def measured(part: AnnotatedImage, name: str, threads: int, device: str = "cpu")
 
 
 def _summed(steps: list[tuple[float, float]]) -> NDArray[np.float64]:
-    """Return the wall time of each `TOGETHER` steps."""
+    """Return the wall time of each group of `TOGETHER` steps."""
     walls: NDArray[np.float64] = np.array(steps)[: len(steps) // TOGETHER * TOGETHER, 0]
     return walls.reshape(-1, TOGETHER).sum(axis=1)
 

@@ -1,17 +1,17 @@
-"""What the preset "auto" finds, how long that takes, and whether the score that it reports is true.
+"""Preset search ("auto"): the accuracy it reaches, its duration, and the bias of the score it reports.
 
 `python -m tests.benchmarks.bench_auto [--set NAME] [--draws 1] [--first 0] [--beside all|none|NAME ...] [--threads 2]`;
-exits 1 where search and final training take longer than the set's limit, or auto is on average more than 0.02 below the
-best single preset, or below the paper's.
+exit code 1 if search and final training exceed the time limit of the set, or if the mean accuracy is more than 0.02
+below that of the best single preset, or below that of the paper.
 
-Each draw has other labels and another seed. A project searches and trains; every other object tells the true accuracy.
-Beside it each single preset is trained on the same labels with all its epochs. "seconds" are those of the clock,
-which a busy machine stretches; "processor seconds" are not, and two idle cores take a little more than half of them.
-"reported" is the score of choosing, "winner's own" that which cross-validation gave the preset that was chosen.
+Each draw has other labels and another seed. A project searches and trains; the true accuracy is that on all other
+objects. For comparison each single preset is trained on the same labels with all its epochs. "seconds" are wall time;
+"processor seconds" do not depend on other load, and two idle cores take a little more than half of them. "reported" is
+the score after correction for the selection, "winner's own" the cross-validation score of the selected preset.
 
-- stripes, faint foci: sets a and d of `samples`, 45 labels, the labels other tools were given for draw 0; 30 s.
+- stripes, faint foci: sets a and d of `samples`, 45 labels (draw 0 has the labels given to other tools); 30 s.
 - oriented textures (at 0° and 90°), real textures: 45 labels; 30 s.
-- grey cells: 10 labels; well: 200 labels of one well; 30 s.
+- gray cells: 10 labels; well: 200 labels of one well; 30 s.
 - bright foci: set c, a volume, 60 labels; tube and somites, also without surroundings: 169 labels; 120 s.
 """
 
@@ -60,7 +60,7 @@ TIMELY = {**FIELD, "sampling": "auto"}  # as a search samples it, for the single
 
 @dataclass(frozen=True)
 class Trial:
-    """A set with its labels, and how long search and final training may take on two idle cores."""
+    """Set with its labels, and the time limit of search and final training on two idle cores."""
 
     name: str
     make: Callable[[], Sample]
@@ -71,6 +71,7 @@ class Trial:
 
 
 def well() -> Sample:
+    """Return a well as a sample in memory."""
     with tempfile.TemporaryDirectory() as folder:
         stored = osteoclast_well(Path(folder), 0, WELL_SIDE, WELL_CELLS)
         image, mask = (np.asarray(zarr.open_array(path, mode="r")[:]) for path in (stored.image, stored.mask))
@@ -99,11 +100,11 @@ TRIALS = {
 
 
 def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings: TrainingSettings) -> dict[str, Any]:
-    """Train with auto in a project and return what came of it."""
+    """Train with "auto" in a project and return the result."""
     with tempfile.TemporaryDirectory() as folder:
         project = Project(Path(folder) / "auto.svetlana", classes=list(sample.names), annotator="bench")
         project.add("set", sample.image, sample.mask)
-        project.annotate_each({("set", label): sample.names[classes[label] - 1] for label in labels})
+        project.annotations.annotate_each({("set", label): sample.names[classes[label] - 1] for label in labels})
         began, busy = time.perf_counter(), time.process_time()
         run = project.train(settings)
         seconds, worked = time.perf_counter() - began, time.process_time() - busy
@@ -122,7 +123,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
 
 
 def accuracy(part: AnnotatedImage, labels: Sequence[int], settings: TrainingSettings) -> float:
-    """Train a given preset and return its accuracy on all other objects."""
+    """Train a single preset and return its accuracy on all other objects."""
     found, objects, classes = part
     *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))
     assert isinstance(last, FitResult)
@@ -134,7 +135,7 @@ def accuracy(part: AnnotatedImage, labels: Sequence[int], settings: TrainingSett
 
 
 def measured(trial: Trial, draws: range, beside: Sequence[str], threads: int) -> dict[str, Any]:
-    """Return one row of means over draws."""
+    """Return one row: means over the draws."""
     sample = trial.make()
     part = part_of(sample)
     found: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
-"""How long a person waits in JupyterLab: from a key, a wheel or a mouse button to the picture, in a real browser.
+"""Response times in JupyterLab, from a key, wheel or mouse event to the drawn result, in a real browser.
 
-`python -m tests.benchmarks.bench_browser [--only NAME …]`. Every image is made here, in a temporary folder. Figures are
-of the page's clock, from the event in the page to the frame of the screen that shows the answer; fails beyond a limit.
+`python -m tests.benchmarks.bench_browser [--only NAME …]`. All images are generated in a temporary folder. Times are
+those of the page's clock, from the event to the screen frame that shows the result; exit code 1 beyond a limit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RGB = {"axes": "cyx", "channels": ["red", "green", "blue"]}
 
 
 def coded_well(folder: Path, side: int) -> int:
-    """Write a noisy RGB image with an object every 76 pixels, with cores of different colours; return how many."""
+    """Write a noisy RGB image with an object every 76 pixels, each with a unique core color; return their number."""
     folder.mkdir(parents=True)
     across = (side - 2 * EDGE) // PITCH
     count = across**2
@@ -67,7 +67,7 @@ def number_of(color: list[float]) -> int:
 
 
 def keys(open_page: Open, home: Path) -> Iterator[Row]:
-    """Label what the queue brings, each key as soon as the next object has been seen."""
+    """Label the objects of the queue, pressing each key as soon as the next object is displayed."""
     medians = []
     for side, presses in ((1000, 45), (8000, 200)):
         folder = home / f"keys-{side}"
@@ -87,7 +87,7 @@ def keys(open_page: Open, home: Path) -> Iterator[Row]:
         digits = [str(1 + press % 3) for press in range(presses)]
         shown = [number_of(color) for color in page.type(digits)]
         times, pressed = changes(page), page.events("keydown")
-        log = page.evaluate("project.annotations()[['object', 'class_id', 'action']].values.tolist()")
+        log = page.evaluate("project.annotations.table()[['object', 'class_id', 'action']].values.tolist()")
         wanted = [[number, int(digit), "label"] for number, digit in zip(shown, digits, strict=True)]
         wrong = [pair for pair in itertools.zip_longest(ast.literal_eval(log), wanted) if pair[0] != pair[1]]
         assert not wrong, f"a key was lost, doubled, or labelled another object than was seen: {wrong}"
@@ -103,7 +103,7 @@ def keys(open_page: Open, home: Path) -> Iterator[Row]:
 
 
 def changes(page: WatchedPage) -> list[float]:
-    """Return the times from each key to the first drawing with another object in its middle."""
+    """Return the times from each key to the first drawing with another object in its center."""
     drawings = page.drawings()
     numbers = np.array([number_of(color) for color in drawings[:, 1:]])
     times = []
@@ -117,7 +117,7 @@ def changes(page: WatchedPage) -> list[float]:
 
 
 def steps(open_page: Open, home: Path) -> Iterator[Row]:
-    """Pan by arrow keys and zoom by the wheel, each step once the picture stands still."""
+    """Pan by arrow keys and zoom by the wheel, each step after the view has settled."""
     folder = home / "keys-8000"
     if not folder.exists():
         coded_well(folder, 8000)
@@ -155,7 +155,7 @@ def steps(open_page: Open, home: Path) -> Iterator[Row]:
 
 
 def recolour(open_page: Open, home: Path) -> Iterator[Row]:
-    """Label the selected object of a million."""
+    """Label the selected object among a million."""
     folder = home / "million"
     folder.mkdir()
     side, pitch = 16_000, 16
@@ -178,7 +178,9 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
     for name, zoom in (("fitted", ""), ("zoomed in", "panel.viewer.show('well', 500_500)")):
         if zoom:
             page.evaluate(zoom)
-            page.wait_until("panel.viewer.scene.view == panel.viewer.view and not panel.viewer.scene.missing")
+            page.wait_until(
+                "panel.viewer.model.scene.view == panel.viewer.model.view and not panel.viewer.model.scene.missing"
+            )
             page.quiet()
             page.page.wait_for_timeout(1000)
         times = []
@@ -192,12 +194,12 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
         figures = percentiles(times)
         what = f"key → recoloured, 1,000,000 objects in the table, {name}"
         yield {"what": what, **figures, "most": 150, "reached": figures["p95 ms"]}
-    count = page.evaluate("len(project.annotations())")
+    count = page.evaluate("len(project.annotations.table())")
     assert int(count) == 40, f"{count} of 40 keys labelled an object"
 
 
 def lasso(open_page: Open, home: Path) -> Iterator[Row]:
-    """Draw a lasso round all objects, then label them."""
+    """Draw a lasso around all objects, then label them."""
     folder = home / "keys-8000"
     if not folder.exists():
         coded_well(folder, 8000)
@@ -230,13 +232,13 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
             page.page.evaluate("() => new Promise(requestAnimationFrame)")  # a hand is no faster than the screen
         page.page.mouse.up()
         selecting.append(page.until_drawn("mouseup"))
-        assert page.evaluate("len(panel.viewer.selection) == objects") == "True"
+        assert page.evaluate("len(panel.viewer.model.selection) == objects") == "True"
         page.evaluate("syncs.clear()")
         page.forget()
         page.page.keyboard.press(str(1 + repeat % 3))
         labelling.append(page.until_drawn("keydown"))
         assert page.evaluate("len(syncs)") == "1"
-        assert page.evaluate("int(project.class_counts().sum()) == objects") == "True"
+        assert page.evaluate("int(project.annotations.class_counts().sum()) == objects") == "True"
     count = int(page.evaluate("objects"))
     for what, times in (("button up → selected", selecting), ("key → on disk with one sync and recoloured", labelling)):
         figures = percentiles(times)
@@ -244,7 +246,7 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
 
 
 def gallery(open_page: Open, home: Path) -> Iterator[Row]:
-    """Leaf through pages of 60 patches that were not shown before."""
+    """Turn pages of 60 patches that were not displayed before."""
     folder = home / "keys-8000"
     if not folder.exists():
         coded_well(folder, 8000)
@@ -300,7 +302,7 @@ def opening(open_page: Open, home: Path) -> Iterator[Row]:
 
 
 def redraws(open_page: Open, home: Path) -> Iterator[Row]:
-    """Redraw a thousand times, and see what the browser keeps."""
+    """Redraw a thousand times, and measure the memory that the browser keeps."""
     folder = home / "keys-8000"
     if not folder.exists():
         coded_well(folder, 8000)
@@ -313,7 +315,7 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
         page.canvas(1).click(position={"x": 5, "y": 5})
         page.page.keyboard.press("n")
         page.quiet()
-        first = int(page.evaluate("panel.viewer._surface.frame"))
+        first = int(page.evaluate("panel.viewer.screen.canvas.frame"))
         page.page.evaluate(PRESS_ARROWS, PAUSE * 1000)
         visitor.close()  # only leaves
         time.sleep(WARM * PAUSE)
@@ -321,7 +323,9 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
         time.sleep(1000 * PAUSE)
         grown = alone.mb - before
         (returned,) = (tab for tab in open_page.visit(alone.address).contexts[0].pages if "/lab" in tab.url)
-        drawn = int(WatchedPage(returned, page.server, page.folder).evaluate("panel.viewer._surface.frame")) - first
+        drawn = (
+            int(WatchedPage(returned, page.server, page.folder).evaluate("panel.viewer.screen.canvas.frame")) - first
+        )
     assert drawn > 1000 + WARM // 2, f"there were only {drawn} redraws"
     yield {"what": "1,000 redraws: the browser grows by, MB", "most": 50, "reached": round(grown)}
 

@@ -1,11 +1,11 @@
-"""How far probabilities are off before and after calibration, on objects that it was not fitted on.
+"""Expected calibration error before and after calibration, on objects that calibration was not fitted on.
 
-`python -m tests.benchmarks.bench_calibration [--repeats 40]`; exits 1 where, from 200 objects on, calibrated
-probabilities are off by more than one and a half times what exact ones would show with as few objects, or where exact
-ones are changed in more than a tenth of the repeats.
+`python -m tests.benchmarks.bench_calibration [--repeats 40]`; exit code 1 if, from 200 objects on, the error of
+calibrated probabilities exceeds one and a half times that of exact ones for as few objects, or if exact ones are
+changed in more than a tenth of the repeats.
 
-Three classes, twelve groups in four folds; the logits are right after dividing them by a temperature and adding a bias,
-which a classifier that is too sure of itself, or was trained with class weights, needs.
+Three classes, twelve groups in four folds. The logits are exact after division by a temperature and addition of a bias,
+as for an overconfident classifier or one trained with class weights.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Time from call to trained network, patches cut included, and accuracy on all objects that were not labelled.
+"""Time from the call to the trained network, including cutting patches, and accuracy on all unlabeled objects.
 
-`python -m tests.benchmarks.bench_fit [--draws 5] [--threads 2]`; exits 1 where a training misses an object of the rest
-or takes longer than its limit. Each draw has other labels and another seed of the training; the first training of the
-process is told apart, because torch prepares itself then.
+`python -m tests.benchmarks.bench_fit [--draws 5] [--threads 2]`; exit code 1 if a training misclassifies any other
+object or exceeds its time limit. Each draw has other labels and another seed of the training. The first training of the
+process is reported separately, because torch initializes itself then.
 
-- stripes (set a of `samples.stripes`, the labels other tools were given for draw 0): 45 labels, 100 %, 1 s.
-- grey cells: 10 labels, 100 %, 2 s.
+- stripes (set a of `samples`, with the labels given to other tools for draw 0): 45 labels, 100 %, 1 s.
+- gray cells: 10 labels, 100 %, 2 s.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.benchmarks.report import show
 
 @dataclass(frozen=True)
 class Trial:
-    """A set with its labels, the preset that is given, and how long a training may take."""
+    """Set with its labels, its preset, and the time limit of a training."""
 
     name: str
     make: Callable[[], Sample]
@@ -58,7 +58,7 @@ def part_of(sample: Sample) -> AnnotatedImage:
 
 
 def drawn(sample: Sample, classes: pd.Series, count: int, seed: int) -> list[int]:
-    """Draw labels until all classes are among them."""
+    """Draw labels until they contain all classes."""
     while True:
         labels = draw_labels(np.asarray(sample.mask), count, seed)
         if classes.loc[labels].nunique() == classes.nunique():
@@ -67,7 +67,7 @@ def drawn(sample: Sample, classes: pd.Series, count: int, seed: int) -> list[int
 
 
 def measured(trial: Trial, draws: int) -> dict[str, Any]:
-    """Return one row: the worst accuracy and time, and the mean of processor time, of all draws."""
+    """Return one row: the worst accuracy and time, and the mean processor time, of all draws."""
     sample = trial.make()
     found, objects, classes = part_of(sample)
     accuracies, seconds, worked = [], [], []

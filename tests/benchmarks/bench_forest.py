@@ -1,11 +1,11 @@
-"""Balanced accuracy of the forest on objects it was not trained on, for generated and for real sets.
+"""Balanced accuracy of the forest on objects it was not trained on, for generated and real sets.
 
 `python -m tests.benchmarks.bench_forest [--data FOLDER] [--set NAME ...] [--draws 5] [--groups shape texture ...]
 [--may-use brightness ...]`
 
-Every object of a set is measured once; then labels are drawn, a forest trained on them and scored on all the others.
-Generated sets are those of `samples`, with as many labels as other tools were given. FOLDER adds the real sets as
-`bench_preset` opens them.
+Every object of a set is measured once; then labels are drawn, and a forest is trained on them and scored on all others.
+Generated sets are those of `samples`, with as many labels as other tools were given. FOLDER adds the real sets of
+`bench_preset`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def part_of(name: str, sample: Sample) -> AnnotatedImage:
 
 
 def scored(known: TrainingData, training: np.ndarray, testing: np.ndarray, seed: int) -> float:
-    """Return the balanced accuracy on ``testing`` of a forest trained on ``training``, both positions."""
+    """Return the balanced accuracy on the rows ``testing`` of a forest trained on the rows ``training``."""
     seeded = known.settings.changed(seed=seed)
     forest = fit_forest(replace(known.subset(training), settings=seeded))
     guesses = np.array(forest.classes)[forest.classify(known.inputs[testing]).argmax(axis=1)]
@@ -85,7 +85,7 @@ def row(name: str, known: TrainingData, count: int, taken: float, scores: list[f
 
 
 def measured(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[TrainingData, float]:
-    """Measure every object, and return the processor seconds that took."""
+    """Measure every object, and return the processor seconds it took."""
     began = time.process_time()
     known = collect_training_data(parts, settings)
     return known, time.process_time() - began

@@ -1,8 +1,8 @@
-"""How long a page of 60 patches takes, from an 8000×8000 Zarr of 10,000 cells; and to leaf through 100,000 objects.
+"""Time to show a page of 60 patches of an 8000×8000 Zarr with 10,000 cells, and to sort 100,000 objects.
 
-`python -m tests.benchmarks.bench_gallery [--folder FOLDER]`. A page is read, coloured, outlined and encoded for the
-screen; none was looked at before, and the operating system may still hold the file. The folder keeps the image for the
-next time. Fails beyond the limit.
+`python -m tests.benchmarks.bench_gallery [--folder FOLDER]`; exit code 1 beyond the limit. A page is read, colored,
+outlined and encoded for the screen; none was displayed before, but the operating system may have cached the file. The
+image stays in the folder for the next run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ GRID = GridLayout((484, 648), columns=10)
 
 
 def milliseconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Return the time by the clock and that of the processor, which other work on the machine disturbs less."""
+    """Return wall time and processor time in milliseconds; the latter depends less on other load."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     return 1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - processor)
 
 
 def well(folder: Path) -> sv.Project:
-    """A project with one well, made if it is not there yet."""
+    """Return a project with one well, generated if it does not exist yet."""
     if not (folder / "mask.zarr" / "zarr.json").exists():
         sv.samples.osteoclast_well(folder)
     project = sv.Project(folder / "well.svetlana", classes=["resting", "activated"])
@@ -49,7 +49,7 @@ def well(folder: Path) -> sv.Project:
 
 
 def page_times(project: sv.Project, order: str, dpr: float) -> list[tuple[float, float]]:
-    """Time pages that no album has seen."""
+    """Time pages that are not in the thumbnail cache."""
     objects = project.objects("well")
     table = build_gallery_table({"well": objects}, {"well": project.probabilities("well")}, project.labels())
     rows = filter_and_sort(table, GalleryQuery(order=order))  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ def page_times(project: sv.Project, order: str, dpr: float) -> list[tuple[float,
 
 
 def arranging_times(count: int) -> dict[str, tuple[float, float]]:
-    """Time what happens once when a gallery of many objects is arranged: gathering, and sorting by probability."""
+    """Time building and sorting the table of a gallery of many objects."""
     random = np.random.default_rng(0)
     index = pd.RangeIndex(1, count + 1, name="object")
     places = {axis: random.random(count) * 8000 for axis in "yx"}

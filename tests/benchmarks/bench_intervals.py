@@ -1,12 +1,12 @@
-"""How often a 95 % interval holds the truth, where objects of one group are alike.
+"""Coverage of 95 % confidence intervals when the objects of a group are correlated.
 
-`python -m tests.benchmarks.bench_intervals [--repeats 400]`; exits 1 where ours hold it in less than 90 % of the
-repeats of a row, or in less than 94 % on average.
+`python -m tests.benchmarks.bench_intervals [--repeats 400]`; exit code 1 if the coverage of the package's interval is
+below 90 % in a row, or below 94 % on average.
 
-Every repeat draws groups of unequal size, of three classes in unequal shares. In each group the chance that an object
-of a class is predicted rightly is drawn around the class's own, so that two objects of a group are correlated by
-``alike``. The truth is what infinitely many groups would show. Beside ours stand Wilson's interval of single objects,
-which most reports give, and the percentiles of the same bootstrap over groups.
+Every repeat draws groups of unequal size, of three classes with unequal shares. In each group the probability of a
+correct prediction is drawn around that of the class, so that two objects of a group are correlated by ``alike``. The
+true value is that of infinitely many groups. For comparison: the Wilson interval of independent objects, which most
+reports give, and the percentile interval of the same cluster bootstrap.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORST, MEAN = 0.90, 0.94
 def drawn(
     groups: int, objects: int, recalls: NDArray[np.float64], alike: float, rng: np.random.Generator
 ) -> tuple[Any, Any, Any]:
-    """Return truth, predictions and groups of objects, of one repeat; ``objects`` are in a group on average."""
+    """Return truth, predictions and groups of the objects of one repeat; ``objects`` per group on average."""
     sizes = np.maximum(1, rng.poisson(rng.gamma(4, objects / 4, groups)))
     group = np.repeat(np.arange(groups), sizes)
     chances = np.tile(recalls, (groups, 1))
@@ -49,7 +49,7 @@ def percentiles(truth: Any, predicted: Any, group: Any, rng: np.random.Generator
 
 
 def measured(groups: int, objects: int, kind: str, alike: float, repeats: int) -> dict[str, Any]:
-    """Return one row: shares of the repeats in which each interval holds the truth, and the mean width of ours."""
+    """Return one row: the coverage of each interval, and the mean width of the package's interval."""
     rng = np.random.default_rng(0)
     recalls = RECALLS[kind]
     accuracy, balanced = float(SHARES @ recalls), float(recalls.mean())

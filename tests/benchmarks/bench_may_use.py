@@ -1,11 +1,11 @@
-"""What unticking a question does: the score falls to chance where that evidence carries the class, and stays elsewhere.
+"""Effect of forbidding a cue: the score falls to chance if that cue carries the class, and stays otherwise.
 
-`python -m tests.benchmarks.bench_may_use [--ndim 2] [--architecture small_cnn] [--preset NAME] [--seeds 1]`; exits 1
-where a score that should fall is above 0.65, or one that should stay is below 0.9. In each generated set
-(`evidence_sets`) one kind of evidence alone tells the two classes apart; 150 of its 300 objects are labelled, the
-others scored (balanced accuracy, chance 0.5, one standard deviation of it 0.04). Each seed is another set with other
-labels; scores are means. A forest is asked to measure how objects are turned where that tells. It sees its surroundings
-by their brightness and in a ring of so many pixels, so without brightness or size it hardly sees them: not judged.
+`python -m tests.benchmarks.bench_may_use [--ndim 2] [--architecture small_cnn] [--preset NAME] [--seeds 1]`; exit code
+1 if a score that should fall is above 0.65, or one that should stay is below 0.9. In each generated set
+(`evidence_sets`) a single cue distinguishes the two classes; 150 of its 300 objects are labeled, the others scored
+(balanced accuracy, chance 0.5, standard deviation 0.04). Each seed is another set with other labels; scores are means.
+A forest measures orientation where it carries the class. It sees surroundings only by their brightness in an annulus of
+a width in pixels, so without brightness or size it hardly sees them; these cases are not judged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HARDLY = {("surroundings", "without brightness"), ("surroundings", "without size
 
 
 def scored(carrier: str, ndim: int, settings: TrainingSettings) -> float:
-    """Train on half of a set and return the balanced accuracy on the other."""
+    """Train on half of a set and return the balanced accuracy on the other half."""
     sample = evidence_set(carrier, ndim, COUNT, settings.seed)
     found = open_checked_pair(carrier, sample.image, sample.mask, axes="zyx"[-ndim:])
     classes = pd.Series(sample.classes + 1, index=np.arange(1, COUNT + 1))
@@ -44,7 +44,7 @@ def scored(carrier: str, ndim: int, settings: TrainingSettings) -> float:
 
 
 def row(carrier: str, ndim: int, preset: str, seeds: int) -> dict[str, Any]:
-    """Score sets with everything ticked, and with each kind of evidence unticked."""
+    """Score sets with all cues allowed, and with each cue forbidden."""
     scores = {}
     usual = TrainingSettings(preset=preset, measurements={"groups": TURNS} if carrier == "orientation" else {})
     for name, unchecked in {"all ticked": set[str](), **{f"without {one}": {one} for one in CUES}}.items():

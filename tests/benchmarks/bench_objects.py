@@ -1,7 +1,7 @@
-"""How fast the objects of a mask are found, beside scipy and scikit-image on the same mask in the same run.
+"""Speed of building the object table, compared with scipy and scikit-image on the same mask in the same run.
 
-`python -m tests.benchmarks.bench_objects [--side 4096]`; figures are megapixels a second by the clock, and a second of
-processor time, which other work on the machine disturbs less.
+`python -m tests.benchmarks.bench_objects [--side 4096]`; figures are megapixels per second of wall time, and per second
+of processor time, which depends less on other load.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BLOCK = 1024
 
 
 def discs(side: int, cell: int, dtype: type[np.integer]) -> np.ndarray:
-    """Mask with one disc in each square of ``cell`` pixels, numbered in a random order."""
+    """Return a mask with one disk in each square of ``cell`` pixels, labeled in random order."""
     place, offset = np.divmod(np.arange(side), cell)
     across = place[-1] + 1
     numbers = np.random.default_rng(0).permutation(across**2).astype(dtype) + dtype(1)
@@ -40,26 +40,26 @@ def discs(side: int, cell: int, dtype: type[np.integer]) -> np.ndarray:
 
 
 def tally_all(mask: np.ndarray) -> None:
-    """Tally block after block on this thread, without reading or merging."""
+    """Tally block by block on this thread, without reading or merging."""
     for row in range(0, len(mask), BLOCK):
         for column in range(0, len(mask), BLOCK):
             tally_block(mask[row : row + BLOCK, column : column + BLOCK], [row, column])
 
 
 def with_scipy(mask: np.ndarray) -> None:
-    """Find size, box and centroid the way scipy does."""
+    """Compute size, bounding box and centroid with scipy."""
     np.bincount(mask.ravel())
     ndimage.find_objects(mask)
     ndimage.center_of_mass(mask > 0, mask, np.arange(1, mask.max() + 1))
 
 
 def with_skimage(mask: np.ndarray) -> None:
-    """Find size, box and centroid the way scikit-image does."""
+    """Compute size, bounding box and centroid with scikit-image."""
     regionprops_table(mask, properties=["label", "num_pixels", "centroid", "bbox"])
 
 
 def measured(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
-    """Time every way on one mask."""
+    """Time all methods on one mask."""
     path = folder / f"{mask.dtype}.zarr"
     zarr.create_array(path, shape=mask.shape, chunks=(BLOCK, BLOCK), dtype=mask.dtype)[...] = mask
     lazy = DataArray(da.from_array(mask, chunks=BLOCK, name=False), dims=("y", "x"))
@@ -89,7 +89,7 @@ def measured(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
 
 
 def huge(side: int, cell: int, folder: Path) -> dict[str, Any]:
-    """Time the index of a mask that is larger than memory should be, read from Zarr, and how much memory it takes."""
+    """Time the object table of a mask larger than the memory limit, read from Zarr, and measure its memory."""
     path, rows = folder / "huge.zarr", side // cell
     mask = zarr.create_array(path, shape=(side, side), chunks=(BLOCK, BLOCK), dtype=np.uint32)
     row = np.tile(discs(cell, cell, np.uint32) > 0, rows)

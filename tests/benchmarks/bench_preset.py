@@ -1,11 +1,11 @@
-"""Accuracy and time of a preset beside the forest's, trained on the same drawn labels, on real sets.
+"""Accuracy and duration of a preset compared with the forest, trained on the same labels, on real sets.
 
-`python -m tests.benchmarks.bench_preset --data FOLDER [--set NAME] [--draws 10] [--preset NAME]`; exits 1 where the
-network's mean is more than 0.02 below the forest's, or a training takes more than 60 seconds.
+`python -m tests.benchmarks.bench_preset --data FOLDER [--set NAME] [--draws 10] [--preset NAME]`; exit code 1 if the
+mean of the network is more than 0.02 below that of the forest, or a training takes more than 60 seconds.
 
-FOLDER holds the sets, each with images, label masks and tables of classes (columns ``label``, ``class``):
+FOLDER contains the sets, each with images, label masks and tables of classes (columns ``label``, ``class``):
 ``blood_smear_2d`` (100 labels), ``ht29_mitosis_2d`` (100, balanced accuracy), ``hippocampus_3d`` (all of two volumes,
-scored on the third, which is turned) and ``foxo_translocation_2d`` (100 of the left half, scored on the right).
+scored on the third, which is rotated) and ``foxo_translocation_2d`` (100 of the left half, scored on the right).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RealSet:
     scored: Callable[[str, pd.DataFrame], pd.Series]
 
     def draw(self, seed: int) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
-        """Return the parts to train on and to score; never the same objects."""
+        """Return disjoint parts to train on and to score."""
         pools = [self.labels(found.name, objects).loc[classes.index] for found, objects, classes in self.parts]
         keys = [(number, label) for number, pool in enumerate(pools) for label in pool.index[pool]]
         classes = np.array([self.parts[number][2].loc[label] for number, label in keys])
@@ -76,7 +76,7 @@ def everything(name: str, objects: pd.DataFrame) -> pd.Series:
 
 
 def real_sets(folder: Path) -> dict[str, Callable[[], RealSet]]:
-    """Return how to open each set."""
+    """Return a function per set that opens it."""
     return {
         "blood_smear_2d": lambda: RealSet(
             "blood_smear_2d", batch(folder / "blood_smear_2d", "png"), 100, False, everything, everything
@@ -104,7 +104,7 @@ def real_sets(folder: Path) -> dict[str, Callable[[], RealSet]]:
 
 
 def batch(folder: Path, suffix: str) -> list[AnnotatedImage]:
-    """Open images, masks and classes that share their stems."""
+    """Open images, masks and classes with equal file stems."""
     files = sorted((folder / "images").glob(f"*.{suffix}"))
     pairs = [
         open_checked_pair(file.stem, file, folder / "masks" / f"{file.stem}.tif", **axes_of(file)) for file in files
@@ -138,7 +138,7 @@ def score(classifier: Classifier, parts: list[AnnotatedImage], balanced: bool) -
 
 
 def trained(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[Classifier, float, float]:
-    """Return a classifier, the seconds from labels to it, and those of processor time, which tell of a busy machine."""
+    """Return a classifier, and the wall and processor seconds of its training."""
     began, worked = time.perf_counter(), time.process_time()
     *_, last = fit(collect_training_data(parts, settings))
     assert isinstance(last, FitResult)
@@ -146,7 +146,7 @@ def trained(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[Cl
 
 
 def measured(found: RealSet, draws: int, preset: str) -> dict[str, Any]:
-    """Return one row: means, deviations, and the longest training."""
+    """Return one row: means, standard deviations, and the longest training."""
     scores: dict[str, list[float]] = {"network": [], "forest": []}
     seconds, worked = [], []
     for seed in range(draws):

@@ -1,9 +1,8 @@
-"""How long a lasso over 10,000 objects takes: from the button that goes up to the selection, and from the key of a
-class to rows that are on the disk and objects in their colour.
+"""Time of a lasso around 10,000 objects, from mouse release to selection, and from key press to saved labels.
 
 `python -m tests.benchmarks.bench_region [--side 8000] [--across 100] [--repeats 9]`; in the kernel, without a browser:
-the pictures are encoded and sent to nobody. The first selection also builds the index of the objects. Milliseconds of
-the processor are given beside those of the clock, as other work on the machine disturbs them less.
+images are encoded but not sent. The first selection also builds the object table. Processor time is given next to wall
+time, since it depends less on other load.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ CORNERS = 400
 
 @contextmanager
 def counting_syncs() -> Iterator[list[int]]:
-    """Count the syncs to the disk meanwhile."""
+    """Count the syncs to disk within the context."""
     synced, sync = [], os.fsync
     os.fsync = lambda file: (synced.append(file), sync(file))[1]
     try:
@@ -43,7 +42,7 @@ def counting_syncs() -> Iterator[list[int]]:
 
 
 def made(folder: Path, side: int, across: int) -> Project:
-    """Return a project with one image of ``across`` x ``across`` objects, from Zarr."""
+    """Return a project with one image of ``across`` x ``across`` objects, stored as Zarr."""
     mask = discs(side, side // across, np.uint32)
     image = np.where(mask, 150, 20).astype(np.uint8) + np.random.default_rng(0).integers(0, 40, mask.shape, np.uint8)
     for name, pixels in (("image", image), ("mask", mask)):
@@ -64,11 +63,11 @@ def timed(act: Callable[[], object]) -> tuple[float, float]:
 
 def lasso(panel: AnnotationPanel) -> tuple[float, float]:
     """Draw a lasso round the whole image; return how long the selection takes from the button that goes up."""
-    height, width = panel.viewer.view.size
-    send = panel.viewer._pointer._handle_custom_msg
+    height, width = panel.viewer.model.view.size
+    send = panel.viewer.screen.pointer._handle_custom_msg
     angles = np.linspace(0, 2 * math.pi, CORNERS)
     points = [(height / 2 * (1 + 1.5 * math.sin(a)), width / 2 * (1 + 1.5 * math.cos(a))) for a in angles]
-    panel.viewer.tool = "lasso"
+    panel.viewer.model.tool = "lasso"
     send({"event": "pressed", "row": points[0][0], "column": points[0][1], "button": 0}, [])
     for row, column in points[1:]:
         send({"event": "moved", "row": row, "column": column}, [])
@@ -79,21 +78,23 @@ def measured(project: Project, repeats: int, dpr: float) -> list[dict[str, Any]]
     """Select everything and label it, once with each class in turn."""
     panel = AnnotationPanel(project)
     viewer = panel.viewer
-    viewer._pointer.dpr = dpr
+    viewer.screen.pointer.dpr = dpr
     selecting, labelling, syncs = [], [], set()
     for repeat in range(repeats):
-        viewer.clear_selection()
+        viewer.selector.clear_selection()
         selecting.append(lasso(panel))
         expected = rgb(list(project.classes)[repeat % 2].color)
         with counting_syncs() as synced:
-            labelling.append(timed(lambda key=str(repeat % 2 + 1): viewer.press(key, viewer.picked)))
+            labelling.append(
+                timed(lambda key=str(repeat % 2 + 1): viewer.screen.handle_key(key, viewer.model.selection_id))
+            )
         syncs.add(len(synced))
-        overlay = viewer.scene.overlay
+        overlay = viewer.model.scene.overlay
         shown = overlay.table[np.unique(overlay.codes)]
         assert {tuple(map(int, color[:3])) for color in shown if color[3] == 255} == {expected}
-    count = len(viewer.selection)
-    assert count == len(project.objects("well")) == int(project.class_counts().sum())
-    screen = "{1} x {0}".format(*viewer.view.device_size)
+    count = len(viewer.model.selection)
+    assert count == len(project.objects("well")) == int(project.annotations.class_counts().sum())
+    screen = "{1} x {0}".format(*viewer.model.view.device_size)
     return [
         {
             "what": what,

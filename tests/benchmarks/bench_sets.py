@@ -1,8 +1,8 @@
-"""What training finds on generated sets: accuracy on all objects that were not labelled, and the seconds of a training.
+"""Accuracy of training on generated sets, on all objects that were not labeled, and its duration.
 
-`python -m tests.benchmarks.bench_sets [--only NAME ...] [--seeds 1] [--threads 2]`; exits 1 where a mean accuracy is
-below its figure or a training takes longer than its limit. Everything is as a script does it: a project, labels drawn
-at random, ``project.train()`` with the preset "auto" (search, training and score), ``project.predict()``.
+`python -m tests.benchmarks.bench_sets [--only NAME ...] [--seeds 1] [--threads 2]`; exit code 1 if a mean accuracy is
+below its required figure or a training exceeds its time limit. Everything is done as by a script: a project, labels
+drawn at random, ``project.train()`` with the preset "auto" (search, training and score), ``project.predict()``.
 """
 
 from __future__ import annotations
@@ -98,13 +98,13 @@ ACCURACY, R_SQUARED = 0.95, 0.96
 
 
 def annotate(project: sv.Project, image: str, labels: Sequence[int], names: Sequence[str]) -> None:
-    """Say the true class of each of these objects; ``names`` holds those of all objects, label 1 first."""
+    """Annotate these objects with their true classes; ``names`` lists the classes of all objects, from label 1."""
     for name in sorted(set(names)):
         project.annotate(image, [label for label in labels if names[label - 1] == name], name)
 
 
 def rest(project: sv.Project, image: str, names: Sequence[str]) -> pd.Series:
-    """Tell, for each object that was not labelled, whether its class was found."""
+    """Return for each unlabeled object whether its class was predicted correctly."""
     table = project.predictions([image]).droplevel("image")
     table = table[table["annotation"].isna()]
     return table["predicted"] == np.array(names)[table.index.to_numpy() - 1]
@@ -152,7 +152,7 @@ def measured(trial: Trial, seeds: int) -> dict[str, Any]:
 
 
 def wells(seeds: int) -> dict[str, Any]:
-    """Train on cells of three wells and count the activated ones of six others, of other stains and shares."""
+    """Train on cells of three wells and count activated cells in six others, of other stains and shares."""
     scores, fits, seconds, presets, reported = [], [], [], [], []
     for draw in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +197,7 @@ def wells(seeds: int) -> dict[str, Any]:
 
 
 def _reported(project: sv.Project) -> float:
-    """Return the accuracy that the project claims of its current run."""
+    """Return the accuracy that the project reports for its current run."""
     found = project.evaluate().network
     return found.accuracy.value if found else float("nan")
 

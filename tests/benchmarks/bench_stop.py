@@ -1,8 +1,8 @@
-"""How long Stop takes: from the call to the end of the job, at many moments of a training on the panel's thread.
+"""Response time of Stop, from the call to the end of the job, at many moments of a training in the background.
 
-`python -m tests.benchmarks.bench_stop [--most MS]`; exits 1 where a stop takes longer than that (200 ms). A training of
-each kind is stopped in each of its stages, half a stage after it began as far as that is known; so is the search for a
-preset before it. What a browser adds is a message each way.
+`python -m tests.benchmarks.bench_stop [--most MS]`; exit code 1 if a stop takes longer than this limit (200 ms). A
+training of each kind is stopped in each of its stages, halfway if the duration of the stage is known; so is the preset
+search before it. A browser adds one message in each direction.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LABELS = {"2D": 45, "3D": 60, "2D, 600 labels": 600}
 
 
 def project_of(kind: str, folder: Path) -> sv.Project:
-    """A project with labels of two classes."""
+    """Return a project with labels of two classes."""
     sample = bright_foci_3d(0) if kind == "3D" else faint_foci(0)
     project = sv.Project(folder / "stop.svetlana", classes=list(sample.names))
     project.add("image", sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
@@ -41,13 +41,13 @@ def project_of(kind: str, folder: Path) -> sv.Project:
 
 
 class Stopping:
-    """Trains on a thread and stops when a condition on the job holds."""
+    """Training on a thread that is stopped when a condition on the job holds."""
 
     def __init__(self, project: sv.Project) -> None:
         self.project = project
 
     def run(self, when: Callable[[str, float], bool]) -> tuple[str, float] | None:
-        """Return the stage in which it was stopped, and the milliseconds until the job was over; None if it ended."""
+        """Return the stage that was stopped and the milliseconds until the job ended; None if it had ended before."""
         asked, over, found = threading.Event(), threading.Event(), {}
 
         def followed(change: dict) -> None:
@@ -61,7 +61,7 @@ class Stopping:
                 asked.set()
 
         self.project.observe(followed, "job")
-        self.project.start_training(search=self.project.settings.preset == AUTO_PRESET)
+        self.project.background.train(search=self.project.settings.preset == AUTO_PRESET)
         asked.wait(600)
         if "over" not in found:
             found["asked"] = time.perf_counter()
@@ -72,15 +72,15 @@ class Stopping:
 
 
 def stage_of(text: str) -> str:
-    """Return what a job does, without how much of it is done."""
+    """Return the stage of a job, without its progress."""
     return text.partition(":")[0]
 
 
 def stages(project: sv.Project) -> list[str]:
-    """Return the stages of a training, in their order."""
+    """Return the stages of a training, in order."""
     texts: dict[str, None] = {}
     project.observe(lambda change: change["new"] and texts.setdefault(stage_of(change["new"].text)), "job")
-    project.start_training()
+    project.background.train()
     project._jobs.wait(600)
     project.unobserve_all("job")
     return [text for text in texts if text]

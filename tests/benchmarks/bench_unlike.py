@@ -1,11 +1,11 @@
-"""Which images are told of as unlike those annotated, on wells of osteoclast-like cells, and what asking costs.
+"""Out-of-distribution warnings of images: detection on wells of osteoclast-like cells, and cost of the test.
 
-`python -m tests.benchmarks.bench_unlike [--wells 6] [--labels 20] [--new 8] [--size 1000]`; exits 1 where a well of the
-same kind is told of, or one of another stain, blurred, noisier or magnified is not.
+`python -m tests.benchmarks.bench_unlike [--wells 6] [--labels 20] [--new 8] [--size 1000]`; exit code 1 if a well of
+the same kind is reported, or one of another stain, blurred, noisier or magnified is not.
 
-So many labels are taken from each of some wells; new wells are of the same kind, hold more activated cells, are darker
-(which normalisation takes back), or differ in a way that a classifier sees. The cost is the processor time of asking
-beside that of the default network, on the same patches.
+A number of labels is taken from each of several wells. New wells are of the same kind, contain more activated cells,
+are darker (which normalization compensates), or differ in a way that the classifier sees. The cost is the processor
+time of the test relative to that of the default network, on the same patches.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.core.stats.outliers import compare_images
+from svetlana_jupyter.core.stats.outliers import flag_unfamiliar_images
 from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.novelty import ReferenceDistribution, fit_reference
 from svetlana_jupyter.learn.training import fit
-from svetlana_jupyter.samples.generated_2d import osteoclast_well
+from svetlana_jupyter.samples import osteoclast_well
 from tests.benchmarks.report import show
 
 SETTINGS = TrainingSettings(epochs=1, steps=1, threads=1, patches={"size": 96, "sampling": 32})
@@ -73,7 +73,7 @@ def well(seed: int, size: int, change: Change | None = None, **options: Any) -> 
 
 
 def annotated(part: AnnotatedImage, count: int, seed: int) -> AnnotatedImage:
-    """Return a third of activated cells and two of others, as a person would balance them."""
+    """Return labels of one third activated and two thirds resting cells, a typical balance."""
     found, objects, classes = part
     rng = np.random.default_rng(seed)
     rare = classes.index[classes == classes.max()].to_numpy()
@@ -92,7 +92,7 @@ def share(
 
 
 def cost(reference: ReferenceDistribution, parts: list[AnnotatedImage], settings: TrainingSettings) -> dict[str, float]:
-    """Return milliseconds of processor time an object, of the network and of asking."""
+    """Return milliseconds of processor time per object, of the network and of the test."""
     *_, fitted = fit(collect_training_data(parts, SETTINGS))
     inputs = next(cut_patches(parts[0][0], parts[0][1], settings.patches))[1][:64]
     taken = {}
@@ -122,7 +122,7 @@ def main() -> int:
             image, objects, _ = well(100 * number + seed, given.size, change, **options)
             found.append((f"{kind} {seed}", *share(reference, image, objects, samples.settings)[::-1]))
         table = pd.DataFrame(found, columns=["image", "asked", "unlike"]).set_index("image")
-        table = compare_images(table, {}, reference.left_out)
+        table = flag_unfamiliar_images(table, {}, reference.left_out)
         right.append(bool((table["warn"] == expected).all()))
         low, high = table["unlike"].min(), table["unlike"].max()
         rows.append(

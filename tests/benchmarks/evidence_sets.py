@@ -1,8 +1,7 @@
-"""Generated sets in which one kind of evidence alone carries the class, and all others vary within each class.
+"""Generated sets in which a single cue carries the class, and all others vary within each class.
 
-Objects are discs or balls, more or less drawn out along one axis, with or without spots, on a background of their own,
-blurred as by an objective and with noise. In each set the two classes differ in one property by as much as it varies
-elsewhere.
+Objects are disks or balls, more or less elongated along one axis, with or without spots, each on its own background,
+with optical blur and noise. In each set the two classes differ in one property, by as much as it varies in the others.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -
         known = int(classes[found[0]]) if len(found) else None
 
         def draw(name: str, low: float, high: float, known: int | None = known) -> float:
-            """Draw evenly, or for the carrier from the lower or the upper end."""
+            """Draw uniformly, or for the carrier from the lower or the upper end."""
             share = rng.random()
             if name == carrier and known is not None:
                 share = 0.2 * share + 0.8 * known

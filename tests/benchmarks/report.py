@@ -1,4 +1,4 @@
-"""How a benchmark says what it measured: one line of JSON for programs, one Markdown table for people."""
+"""Report of a benchmark: one line of JSON for programs, and a Markdown table for readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on: processor, cores, threads asked for, versions."""
+    """Return the environment that the figures depend on: processor, cores, requested threads, versions."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -20,7 +20,7 @@ panel = sv.TrainingPanel(project)""",
     "for (image, object), name in list(sv.samples.blood_smear_classes().items())[:60]:\n"
     "    project.annotate(image, object, name)",
     """\
-mine = project.run()
+mine = project.runs.current
 twin = project.train(sv.TrainingSettings.model_validate(mine.settings))
 same = [(run.path / "weights.safetensors").read_bytes() for run in (mine, twin)]
 assert same[0] == same[1]""",
@@ -50,11 +50,11 @@ def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_p
 
     # A stop keeps what is trained, and says so.
     train.click()
-    lab.wait_until("project.live is not None and len(project.live.epochs) >= 2", timeout=120)
+    lab.wait_until("project.training_curve is not None and len(project.training_curve.epochs) >= 2", timeout=120)
     expect(output).to_contain_text("left")
     expect(train).to_be_disabled()
     stop.click()
-    lab.wait_until("project.job is None and project.current_run == '0001' and project.run().stopped", timeout=60)
+    lab.wait_until("project.job is None and project.current_run == '0001' and project.runs.current.stopped", timeout=60)
     expect(output).to_contain_text("stopped early")
     expect(stop).to_be_hidden()
     expect(train).to_be_enabled()
@@ -68,7 +68,7 @@ def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_p
     lab.wait_until("project.job is None and project.current_run == '0002'", timeout=300)
     expect(output).to_contain_text("Random forest on measured features")
     expect(output.locator(".sv-matrix")).to_contain_text("platelet")
-    assert lab.evaluate("project.run().settings['may_use']['brightness']") == "False"
+    assert lab.evaluate("project.runs.current.settings['may_use']['brightness']") == "False"
     lab.screenshot("training-panel")
     lab.run_cell(3, timeout=300)
 

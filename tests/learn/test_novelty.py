@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.core.stats.outliers import compare_images
+from svetlana_jupyter.core.stats.outliers import flag_unfamiliar_images
 from svetlana_jupyter.learn.dataset import TrainingData, collect_training_data
 from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.novelty import ReferenceDistribution, describe_patches, fit_reference
@@ -50,7 +50,7 @@ def share(reference: ReferenceDistribution, settings: TrainingSettings, part: An
     novelty = np.concatenate([event.novelty for event in events])
     assert novelty.shape == (len(part[1]),) and novelty.dtype == np.float32
     row = pd.DataFrame({"asked": [len(novelty)], "unlike": [(novelty > 1).mean()]}, pd.Index(["new"], name="image"))
-    return compare_images(row, {}, reference.left_out)
+    return flag_unfamiliar_images(row, {}, reference.left_out)
 
 
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])

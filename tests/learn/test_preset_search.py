@@ -18,7 +18,7 @@ from svetlana_jupyter.core.allowed_cues import candidate_presets
 from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.core.stats.model_selection import merit, nested_selection
+from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import preset_search as crew
 from svetlana_jupyter.learn import preset_search as searching
@@ -166,7 +166,7 @@ def test_the_reported_score_is_that_of_choosing(found):
     expected, _ = nested_selection(truth, folds, known)
     np.testing.assert_allclose(found.nested_table[["p_1", "p_2"]], expected, atol=1e-6)
     for name, p in known.items():
-        assert finalists[name].merit == pytest.approx(merit(truth, p), abs=1e-6)
+        assert finalists[name].merit == pytest.approx(brier_skill(truth, p), abs=1e-6)
 
 
 def test_the_result_does_not_depend_on_how_many_train_at_a_time(found):

@@ -81,10 +81,10 @@ def test_objects_that_cannot_be_read_are_a_failure(folder: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing.svetlana", "--out", "results"], "is no project folder"),
+        (["nothing.svetlana", "--out", "results"], "is not a project folder"),
         (["cells.svetlana", "three", "--out", "results"], "no image 'three'"),
         (["cells.svetlana", "--out", "results", "--run", "0009"], "no run '0009'"),
-        (["cells.svetlana", "--out", "results", "--formats", "word"], "formats are csv"),
+        (["cells.svetlana", "--out", "results", "--formats", "word"], "Unknown export format 'word'"),
         (["cells.svetlana", "--out", "data"], "data"),
         (["cells.svetlana"], "--out"),
     ],

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import linregress
 
 from svetlana_jupyter.core.stats.agreement import agreement
-from svetlana_jupyter.core.stats.metrics import LEFT_OUT
+from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
@@ -25,7 +25,7 @@ def more(project: Project) -> Project:
     """Four more images, so that most objects are predicted alone."""
     for i in range(4):
         project.add(f"more{i}", *squares(seed=10 + i), axes="yx", groups={"plate": "P3", "well": f"B{i}"})
-    project.draw_test_set(N, seed=2)
+    project.test_set.draw(N, seed=2)
     return project
 
 
@@ -34,7 +34,7 @@ def test_counts_are_those_of_the_closed_form(more: Project, by: tuple[str, ...])
     predicted(more, wrong=5)
     answered(more)
     table = more.predictions()
-    test = table.loc[more.test_objects]
+    test = table.loc[more.test_set.objects]
     sensitivity, specificity = (
         (test["predicted"][test["annotation"] == name] == name).mean() for name in ("bright", "dim")
     )
@@ -88,7 +88,7 @@ def test_a_run_that_guesses_cannot_be_corrected(more: Project) -> None:
 
 
 def test_a_class_that_the_test_set_lacks_is_named(more: Project) -> None:
-    more.add_class("torn")
+    more.classes.add("torn")
     predicted(more)
     answered(more)
     counts = more.counts(corrected=True).set_index("class")
@@ -104,8 +104,8 @@ def said(project: Project) -> Project:
     for i, name in enumerate(NAMES):
         project.annotate(name, range(1, 5 + i), "bright")
         project.annotate(name, range(5 + i, 11), "dim")
-    project.mark("P1_A1", 1, "ambiguous")
-    project.mark("P2_A1", [2, 3], "bad_segmentation")
+    project.flag("P1_A1", 1, "ambiguous")
+    project.flag("P2_A1", [2, 3], "bad_segmentation")
     return project
 
 
@@ -122,7 +122,7 @@ def naive(project: Project, by: list[str], extra: dict[str, dict[str, object]], 
     for (image, _), row in project.predictions().iterrows():
         known = {**project.images[image].groups, **extra[image], "image": image}
         key = tuple(known[column] for column in by)
-        group = found.setdefault(key, dict.fromkeys(["bright", "dim", *LEFT_OUT], 0))
+        group = found.setdefault(key, dict.fromkeys(["bright", "dim", *EXCLUSION_REASONS], 0))
         if row["annotation"] in ("ambiguous", "bad_segmentation"):
             group[row["annotation"]] += 1
         elif border and row["on_border"]:
@@ -153,10 +153,12 @@ def test_counts_are_those_of_a_loop(project: Project, doses: pd.DataFrame, by: l
     assert len(counts) == 2 * len(expected)
     for _, row in counts.iterrows():
         group = expected[tuple(row[column] for column in by)]
-        assert row["count"] == group[row["class"]] and {why: row[why] for why in LEFT_OUT} == {
-            why: group[why] for why in LEFT_OUT
+        assert row["count"] == group[row["class"]] and {why: row[why] for why in EXCLUSION_REASONS} == {
+            why: group[why] for why in EXCLUSION_REASONS
         }
-        assert row["total"] == group["bright"] + group["dim"] and row["left_out"] == sum(group[why] for why in LEFT_OUT)
+        assert row["total"] == group["bright"] + group["dim"] and row["left_out"] == sum(
+            group[why] for why in EXCLUSION_REASONS
+        )
         assert row["fraction"] == group[row["class"]] / row["total"]
     assert counts["border"].sum() and counts["bad_segmentation"].sum() and counts["not_predicted"].sum()
     assert counts[["total", "left_out"]].sum(axis=1)[::2].sum() == 4 * 12
@@ -296,6 +298,6 @@ def test_rows_that_nobody_counted_are_said(project: Project, tmp_path: Path) -> 
 
 
 def test_before_anything_is_known_nothing_is_plotted(project: Project) -> None:
-    for plot in (project.plot_counts, project.plot_gallery, project.plot_confusion):
+    for plot in (project.plot.counts, project.plot.gallery, project.plot.confusion):
         with pytest.raises(ProjectError):
             plot()

@@ -69,35 +69,35 @@ def touching(project: Project, row: int, column: int, reach: int) -> set[int]:
 def test_objects_under_a_block_that_does_not_decode_are_listed_and_the_rest_is_done(
     trained, tmp_path, run, kind, reach
 ):
-    trained.choose_run(run)
+    trained.runs.choose(run)
     trained.predict(["large"])
-    before = trained.run().read_predictions("large")
-    trained.run().predictions_file("large").unlink()
+    before = trained.runs.current.read_predictions("large")
+    trained.runs.current.predictions_file("large").unlink()
     shutil.rmtree(trained.path / "measurements", ignore_errors=True)
     objects = trained.objects("large")
-    trained._catalog._pairs.clear()
+    trained.images._pairs.clear()
     chunk = tmp_path / f"large_{kind}.zarr" / "c" / "8" / "3"
     whole = spoil(chunk)
-    trained._catalog._tables["large"] = objects  # found when the mask was whole
+    trained.images._tables["large"] = objects  # found when the mask was whole
     trained.predict()
     expected = touching(trained, 8, 3, reach)
     failed = trained.failed()
     assert set(failed.index.get_level_values("object")) == expected and 0 < len(expected) < 10
     assert set(failed.index.get_level_values("image")) == {"large"}
-    assert failed["why"].str.contains(f"a piece of .*large_{kind}.zarr cannot be read").all()
+    assert failed["why"].str.contains(f"A part of .*large_{kind}.zarr cannot be read").all()
     assert f"{len(expected)} objects of large could not be read and have no prediction" in trained.trouble
     table = trained.predictions(["large"]).droplevel("image")
     assert set(table.index[table["predicted"].isna()]) == expected
     done = before.drop(index=list(expected))
-    np.testing.assert_allclose(trained.run().read_predictions("large"), done, atol=1e-5)
+    np.testing.assert_allclose(trained.runs.current.read_predictions("large"), done, atol=1e-5)
     assert trained.predictions(["other"])["predicted"].notna().all()
 
     chunk.write_bytes(whole)
     trained.predict()
     assert trained.failed().empty and trained.trouble == ""
-    after = trained.run().read_predictions("large")
+    after = trained.runs.current.read_predictions("large")
     np.testing.assert_array_equal(after, before)
-    folder = trained.run().predictions_file("large").parent
+    folder = trained.runs.current.predictions_file("large").parent
     assert sorted(path.name for path in folder.iterdir()) == ["large.parquet", "other.parquet"]
 
 
@@ -120,7 +120,7 @@ def test_an_image_that_goes_while_it_is_predicted_keeps_what_was_done(trained, t
 
     def take_away(change):
         nonlocal away
-        if not away and list(trained.run().path.glob("predictions/large.*.parts/*.parquet")):
+        if not away and list(trained.runs.current.path.glob("predictions/large.*.parts/*.parquet")):
             (tmp_path / "large_image.zarr").rename(tmp_path / "away")
             away = True
 
@@ -128,7 +128,7 @@ def test_an_image_that_goes_while_it_is_predicted_keeps_what_was_done(trained, t
     with pytest.raises(InputError, match=r"large_image\.zarr is gone"):
         trained.predict()
     assert trained.predictions(["other"])["predicted"].notna().all()
-    assert list(trained.run().path.glob("predictions/large.*.parts/*.parquet"))
+    assert list(trained.runs.current.path.glob("predictions/large.*.parts/*.parquet"))
     (tmp_path / "away").rename(tmp_path / "large_image.zarr")
     trained.predict()
     assert trained.predictions()["predicted"].notna().all()

@@ -215,7 +215,7 @@ def project(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
 def test_a_project_predicts_on_a_cluster_what_it_predicts_here(client, project, tmp_path, architecture):
     project.train(**QUICK, architecture=architecture, patches={"size": 20})
-    file = project.run().predictions_file("well")
+    file = project.runs.current.predictions_file("well")
     project.predict(client="local")
     expected = file.read_bytes()
     file.unlink()
@@ -237,7 +237,7 @@ def test_the_client_is_the_one_given_or_the_one_that_is_active(client):
     assert resolve_client(client) is client and resolve_client(None) is None
     with client.as_current():
         assert resolve_client(None) is client and resolve_client("local") is None
-    with pytest.raises(InputError, match=r"must be a dask\.distributed\.Client"):
+    with pytest.raises(InputError, match=r"must be a synchronous dask\.distributed\.Client"):
         resolve_client("tcp://10.0.0.1:8786")
 
 
@@ -254,5 +254,5 @@ def test_a_cluster_without_the_package_or_with_another_version_is_one_sentence(c
     with pytest.raises(InputError, match=r"of the cluster has no svetlana-jupyter\. Install the same"):
         resolve_client(client)
     client.run(hide, "0.0.1")
-    with pytest.raises(InputError, match=r"of the cluster has svetlana-jupyter 0\.0\.1, this is"):
+    with pytest.raises(InputError, match=r"of the cluster has svetlana-jupyter 0\.0\.1, but this is"):
         resolve_client(client)

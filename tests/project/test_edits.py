@@ -19,12 +19,12 @@ def said_of(project: Project) -> dict[tuple[str, int], str]:
 def test_each_object_gets_its_class_in_one_gesture_that_one_undo_takes_back(project: Project) -> None:
     project.annotate("P1_A1", 2, "dim")
     version = project.annotations_version
-    project.annotate_each(ACROSS, source="gallery", seconds=1.5)
+    project.annotations.annotate_each(ACROSS, source="gallery", seconds=1.5)
     assert said_of(project) == ACROSS
-    log = project.annotations().query("source == 'gallery'")
+    log = project.annotations.table().query("source == 'gallery'")
     assert len(log) == 3 and log["edit"].nunique() == 1 and log["seconds"].eq(1.5).all()
     assert project.annotations_version == version + 1, "one change, however many images"
-    assert project.status == "3 objects are bright, dim"
+    assert project.status == "3 objects are labeled bright, dim."
     project.undo()
     assert said_of(project) == {("P1_A1", 2): "dim"}
     project.redo()
@@ -32,26 +32,26 @@ def test_each_object_gets_its_class_in_one_gesture_that_one_undo_takes_back(proj
 
 
 def test_objects_of_several_images_are_set_aside_and_erased_together(project: Project) -> None:
-    project.mark_each(ACROSS, "ambiguous")
+    project.annotations.flag_each(ACROSS, "ambiguous")
     assert said_of(project) == dict.fromkeys(ACROSS, "ambiguous")
-    assert project.status == "3 objects are set aside as ambiguous"
-    project.erase_each(ACROSS)
+    assert project.status == "3 objects are flagged as ambiguous."
+    project.annotations.erase_each(ACROSS)
     assert said_of(project) == {}
     project.undo()
     assert said_of(project) == dict.fromkeys(ACROSS, "ambiguous")
 
 
 def test_the_project_says_which_objects_the_last_gesture_was_about(project: Project) -> None:
-    assert project.touched == []
-    project.annotate_each(ACROSS)
-    assert sorted(project.touched) == sorted(ACROSS)
+    assert project.annotations.last_edited == []
+    project.annotations.annotate_each(ACROSS)
+    assert sorted(project.annotations.last_edited) == sorted(ACROSS)
     project.annotate("P1_A2", 7, "dim")
     project.undo()
-    assert project.touched == [("P1_A2", 7)]
+    assert project.annotations.last_edited == [("P1_A2", 7)]
     project.undo()
-    assert sorted(project.touched) == sorted(ACROSS)
+    assert sorted(project.annotations.last_edited) == sorted(ACROSS)
     project.redo()
-    assert sorted(project.touched) == sorted(ACROSS)
+    assert sorted(project.annotations.last_edited) == sorted(ACROSS)
 
 
 @pytest.mark.parametrize(
@@ -59,32 +59,34 @@ def test_the_project_says_which_objects_the_last_gesture_was_about(project: Proj
 )
 def test_if_one_object_is_not_there_nothing_is_written(project: Project, objects: dict[tuple[str, int], str]) -> None:
     with pytest.raises(InputError):
-        project.annotate_each(objects)
+        project.annotations.annotate_each(objects)
     with pytest.raises(InputError, match="'nonsense'"):
-        project.annotate_each({("P1_A1", 1): "nonsense"})
+        project.annotations.annotate_each({("P1_A1", 1): "nonsense"})
     with pytest.raises(InputError, match="'nonsense'"):
-        project.mark_each([("P1_A1", 1)], "nonsense")
-    assert len(project.annotations()) == 0
+        project.annotations.flag_each([("P1_A1", 1)], "nonsense")
+    assert len(project.annotations.table()) == 0
 
 
 def test_the_project_knows_which_objects_were_named_together(project: Project) -> None:
-    project.annotate_each(ACROSS)
+    project.annotations.annotate_each(ACROSS)
     project.annotate("P1_A2", 7, "dim")
     project.annotate("P1_A2", [8, 9], "bright")
     project.annotate("P1_A1", 2, "dim")
-    found = project._labelling.edit_groups()
+    found = project.annotations.edit_groups()
     assert found["P1_A1", 1] == found["P2_A1", 4] != ""
     assert found["P1_A2", 8] == found["P1_A2", 9] != found["P1_A1", 1]
     assert found["P1_A2", 7] == found["P1_A1", 2] == "", "the last word is alone"
     project.replace_mask("P1_A1", squares()[1].astype(np.int32) + 100)
-    assert project._labelling.edit_groups()["P1_A1", 101] == found["P2_A1", 4]
+    assert project.annotations.edit_groups()["P1_A1", 101] == found["P2_A1", 4]
 
 
 def test_objects_named_together_are_held_out_together(project: Project) -> None:
     for first in range(1, 9, 2):
-        project.annotate_each({("P1_A1", first): "dim", ("P1_A1", first + 1): "bright", ("P1_A1", first + 2): "dim"})
+        project.annotations.annotate_each(
+            {("P1_A1", first): "dim", ("P1_A1", first + 1): "bright", ("P1_A1", first + 2): "dim"}
+        )
     project.annotate("P1_A1", 9, "dim")
     project.annotate("P1_A1", [10, 12], "bright")
     project.train(architecture="forest", trees=5)
-    table = project.run().held_out().set_index("object")["fold"]
+    table = project.runs.current.held_out().set_index("object")["fold"]
     assert table[10] == table[12] and table[1] == table[2]

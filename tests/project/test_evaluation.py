@@ -46,17 +46,17 @@ def run_of(project: Project, tables: dict[str, pd.DataFrame], note: str = NOTE) 
         settings=TrainingSettings().model_dump(mode="json"),
         classes={1: "dim", 2: "bright"},
         labels={"dim": 60, "bright": 60},
-        annotations=digest(project.training_labels()["class_id"]),
+        annotations=digest(project.test_set.training_labels()["class_id"]),
         history=[],
         seconds=1.0,
         stopped=False,
         note="Not known yet: it was not scored.",
     )
-    with new_run(project._store.runs_folder) as (_, finish):
+    with new_run(project._folder.runs_folder) as (_, finish):
         run = finish(unscored)
     run = run.with_score(note, tables)
-    project._runs[run.name] = run
-    project.choose_run(run.name)
+    project.runs.add(run)
+    project.runs.choose(run.name)
     return run
 
 
@@ -73,8 +73,8 @@ def test_the_report_names_its_source_and_gives_the_figures_of_scikit_learn(proje
 
 
 def test_the_report_in_a_few_lines(project: Project) -> None:
-    project.mark("P1_A1", [1, 2], "ambiguous")
-    project.mark("P1_A1", 3, "bad_segmentation")
+    project.flag("P1_A1", [1, 2], "ambiguous")
+    project.flag("P1_A1", 3, "bad_segmentation")
     run_of(project, {"network": held_out(), "forest": held_out()})
     report = project.evaluate()
     lines = str(report).splitlines()
@@ -113,7 +113,7 @@ def test_a_run_that_is_not_scored_gives_a_sentence_in_every_form(project: Projec
 
 
 def test_names_are_escaped_in_html(project: Project) -> None:
-    project.rename_class("dim", "<script>dim</script>")
+    project.classes.rename("dim", "<script>dim</script>")
     table = held_out()
     run_of(project, {"network": table.assign(group="<b>" + table["group"])})
     text = project.evaluate()._repr_html_()
@@ -121,7 +121,7 @@ def test_names_are_escaped_in_html(project: Project) -> None:
 
 
 def test_json_holds_every_figure_and_no_nan(project: Project) -> None:
-    project.add_class("never")
+    project.classes.add("never")
     run_of(project, {"network": held_out()})
     report = project.evaluate()
     found = json.loads(report.to_json())
@@ -151,14 +151,14 @@ def test_the_kept_table_holds_what_the_classifier_gave_beside_what_it_was_calibr
     np.testing.assert_array_equal(kept[["raw_1", "raw_2"]], table[["p_1", "p_2"]])
     assert (kept["p_1"] != kept["raw_1"]).mean() > 0.6
     np.testing.assert_allclose(kept[["p_1", "p_2"]].sum(axis=1), 1, atol=1e-6)
-    pd.testing.assert_frame_equal(project.run().held_out("forest"), table)
+    pd.testing.assert_frame_equal(project.runs.current.held_out("forest"), table)
 
 
 def test_merged_classes_are_scored_as_one(project: Project) -> None:
     table = held_out()
     run_of(project, {"network": table})
-    project.add_class("other")
-    project.merge_classes("bright", into="dim")
+    project.classes.add("other")
+    project.classes.merge("bright", into="dim")
     report = project.evaluate()
     assert report.network.accuracy.value == 1 and list(report.network.per_class.index) == ["dim"]
 
@@ -173,7 +173,7 @@ def test_an_image_that_looks_unlike_those_annotated_is_told_of(project: Project)
     noise = np.random.default_rng(0).normal(0, 60, image.shape)
     project.add("new", *squares(seed=6))
     project.add("odd", (image + noise).clip(0, 255).astype(np.uint8), mask)
-    project.annotate_each({(name, n): CLASSES[1 - n % 2] for name in KNOWN for n in range(1, 13)})
+    project.annotations.annotate_each({(name, n): CLASSES[1 - n % 2] for name in KNOWN for n in range(1, 13)})
     run = project.train(epochs=2, steps=2, width=4, depth=1, threads=1, patches={"size": 20, "sampling": 20})
     assert run.left_out is not None and read_runs(project.path / "runs")[run.name].left_out == run.left_out
     assert project.compare_images().empty, "nothing is predicted yet"
@@ -195,7 +195,7 @@ def test_an_image_that_looks_unlike_those_annotated_is_told_of(project: Project)
 def test_the_latest_run_comes_first_with_its_score(project: Project) -> None:
     run_of(project, {"network": held_out(), "forest": held_out()})
     run_of(project, {}, note="Not known yet: it was not scored.")
-    table = project.compare_runs()
+    table = project.runs.compare()
     assert list(table.index) == ["0002", "0001"] and table["current"].tolist() == [True, False]
     row, known = table.loc["0001"], project.evaluate("0001")
     assert row["source"] == "cross-validation" and row["labels"] == 120 and row["may_use"] == "everything"
@@ -213,17 +213,17 @@ def test_the_latest_run_comes_first_with_its_score(project: Project) -> None:
 def test_what_a_run_may_use_is_said_in_words(project: Project, may_use: list[str], said: str) -> None:
     run = run_of(project, {})
     settings = TrainingSettings(may_use=may_use).model_dump(mode="json")
-    project._runs[run.name] = replace(run, settings=settings)
-    assert project.compare_runs()["may_use"].tolist() == [said]
+    project.runs.update(replace(run, settings=settings))
+    assert project.runs.compare()["may_use"].tolist() == [said]
 
 
 def test_a_project_without_runs_has_an_empty_table(project: Project) -> None:
-    assert project.compare_runs().empty and "accuracy" in project.compare_runs()
+    assert project.runs.compare().empty and "accuracy" in project.runs.compare()
 
 
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
 def test_a_run_keeps_all_that_decided_it(project: Project, architecture: str) -> None:
-    project.annotate_each({("P1_A1", n): CLASSES[1 - n % 2] for n in range(1, 9)})
+    project.annotations.annotate_each({("P1_A1", n): CLASSES[1 - n % 2] for n in range(1, 9)})
     changes = {"architecture": architecture, "epochs": 2, "steps": 2, "width": 2, "trees": 5, "seed": 11, "threads": 1}
     run = project.train(**changes)
     assert {name: run.settings[name] for name in changes} == changes

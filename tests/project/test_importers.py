@@ -53,30 +53,30 @@ def test_a_table_is_understood_with_usual_headers(project: Project, known: pd.Da
 
 
 def test_an_import_is_one_gesture_with_its_source_and_one_sync(project: Project, known, monkeypatch) -> None:
-    from svetlana_jupyter.project import annotation_store as book
+    from svetlana_jupyter.project import annotation_file as book
 
     for name in NAMES:
         project.objects(name)
     synced, fsync = [], book.os.fsync
     monkeypatch.setattr(book.os, "fsync", lambda handle: (synced.append(handle), fsync(handle)))
     project.import_annotations(known)
-    log = project.annotations()
+    log = project.annotations.table()
     assert len(synced) == 1 and log["edit"].nunique() == 1
     assert set(log["source"]) == {"import: DataFrame, column class"}
-    assert (project._labelling.edit_groups() == "").all(), "they are held out one by one"
+    assert (project.annotations.edit_groups() == "").all(), "they are held out one by one"
 
 
 def test_nothing_that_a_person_said_is_overwritten_in_silence(project: Project, known: pd.DataFrame) -> None:
     project.annotate("P1_A1", 1, "bright")
     project.annotate("P1_A2", 2, "bright")
-    project.mark("P2_A1", 3, "bad_segmentation")
+    project.flag("P2_A1", 3, "bad_segmentation")
     report = project.import_annotations(known)
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
     assert report["why"].tolist() == ["is bright here", "", "is bad_segmentation here"]
-    assert "Imported 0 annotations" in project.status and "2 have another class here" in project.status
-    assert classes_of(project)["P1_A1", 1] == "bright" and len(project.annotations()) == 3
+    assert "Imported 0 annotations" in project.status and "2 labeled differently here" in project.status
+    assert classes_of(project)["P1_A1", 1] == "bright" and len(project.annotations.table()) == 3
     report = project.import_annotations(known, overwrite=True)
-    assert report["outcome"].tolist() == ["taken", "known", "taken"] and "2 of them replace" in project.status
+    assert report["outcome"].tolist() == ["taken", "known", "taken"] and "2 replaced" in project.status
     assert classes_of(project) == {(NAMES[0], 1): "dim", (NAMES[1], 2): "bright", (NAMES[2], 3): "dim"}
     project.undo()
     assert classes_of(project)["P2_A1", 3] == "bad_segmentation"
@@ -118,8 +118,8 @@ def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
         ("P1_A1", 6): "bad_segmentation",
     }
     assert project.classes.names == ("dim", "bright", "new one"), "the others are marks"
-    assert project.annotations()["edit"].nunique() == 1
-    assert "Imported 4 annotations" in project.status and "1 have two classes" in project.status
+    assert project.annotations.table()["edit"].nunique() == 1
+    assert "Imported 4 annotations" in project.status and "1 skipped because of two classes" in project.status
 
 
 def test_positions_find_the_object_under_them(project: Project, wells: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_class_image_gives_each_object_the_class_of_most_of_its_pixels(project
 def test_our_own_class_map_and_table_come_back(project: Project, wells: Path, tmp_path: Path) -> None:
     project.annotate("P1_A1", range(1, 5), "bright")
     project.annotate("P1_A1", range(5, 9), "dim")
-    project.mark("P1_A1", 9, "ambiguous")
+    project.flag("P1_A1", 9, "ambiguous")
     said = classes_of(project)
     files = project.export(tmp_path / "out", ["csv", "tiff"])
     other = Project(tmp_path / "other.svetlana", classes=["dim", "bright"])
@@ -255,7 +255,7 @@ def test_tables_of_every_image_are_read_only_where_they_are_asked_for(project: P
 def test_a_table_that_cannot_be_used_is_refused_before_anything(project: Project, table: dict, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         project.import_annotations(pd.DataFrame(table), None if "image" in table else "P1_A1")
-    assert project.annotations().empty and project.classes.names == ("dim", "bright")
+    assert project.annotations.table().empty and project.classes.names == ("dim", "bright")
 
 
 def test_other_bad_sources_are_refused(project: Project, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_other_bad_sources_are_refused(project: Project, tmp_path: Path) -> None
         project.import_annotations(table, "Z")
     with pytest.raises(InputError, match="no column 'kind'"):
         project.import_annotations(table, "P1_A1", column="kind")
-    project._store.writable = False
+    project._folder.writable = False
     with pytest.raises(ProjectError, match="read-only"):
         project.import_annotations(table, "P1_A1")
 

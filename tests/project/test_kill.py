@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svetlana_jupyter.project.annotation_store import read_entries
-from svetlana_jupyter.project.project import Dataset
+from svetlana_jupyter.project.annotation_file import read_entries
+from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES
 
 KILLS = 50
@@ -25,17 +25,17 @@ LONGEST = 0.03  # seconds that a run lives after its first acknowledgement
 # One process imports everything; each labelling run is a fork of it, killed like a kernel and started again at once.
 FORKS = """
 import json, os, sys
-from svetlana_jupyter.project.project import Dataset
+from svetlana_jupyter.project.project import Project
 
 def label(path, seed):
     import numpy as np
     rng = np.random.default_rng(seed)
-    project = Dataset(path, annotator="ann")
+    project = Project(path, annotator="ann")
     known = project.objects("well").index.to_numpy()
     while True:
         objects = rng.choice(known, rng.choice([1, 1, 1, 1, 3, 3, 20, 100]), replace=False).tolist()
         name = project.classes.names[rng.integers(2)]
-        edit = project._labelling.book.log.next_edit
+        edit = project.annotations.file.log.next_edit
         project.annotate("well", objects, name)
         os.write(1, (json.dumps([edit, name, objects]) + "\\n").encode())
 
@@ -95,7 +95,7 @@ class Runs:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_fifty_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     mask = np.arange(1, 1001, dtype=np.uint16).reshape(25, 40).repeat(3, axis=0).repeat(3, axis=1)
-    project = Dataset(tmp_path / "p.svetlana", CLASSES, annotator="setup")
+    project = Project(tmp_path / "p.svetlana", CLASSES, annotator="setup")
     project.add("well", np.zeros(mask.shape, np.uint8), mask)
     project.objects("well")
     runs, rng, acknowledged = Runs(project.path), np.random.default_rng(0), []
@@ -109,8 +109,8 @@ def test_fifty_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_pa
     runs.process.kill()
     runs.process.wait()
     assert len(acknowledged) > 2 * KILLS and max(len(objects) for *_, objects in acknowledged) == 100
-    again = Dataset(project.path, annotator="ann")
-    rows = {(row.edit, row.label): row.class_id for row in again._labelling.book.log.entries}
+    again = Project(project.path, annotator="ann")
+    rows = {(row.edit, row.label): row.class_id for row in again.annotations.file.log.entries}
     for edit, name, objects in acknowledged:
         assert {rows[edit, label] for label in objects} == {again.classes.by_name(name).id}
-    assert again._labelling.book.writable, "the lock of a killed kernel is free"
+    assert again.annotations.file.writable, "the lock of a killed kernel is free"

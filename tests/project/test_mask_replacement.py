@@ -41,13 +41,13 @@ def said(project: Project) -> dict[int, str]:
 
 
 def reopened(project: Project, annotator: str = "ann") -> Project:
-    project._labelling.book.close()
+    project.annotations.file.close()
     return Project(project.path, annotator=annotator)
 
 
 @pytest.mark.parametrize("overwritten", [False, True])
 def test_annotations_go_over_and_the_report_says_how(project: Project, wells: Path, overwritten: bool) -> None:
-    log = annotated(project)._labelling.book.file
+    log = annotated(project).annotations.file.file
     before = log.read_bytes()
     file = wells / "masks" / ("P1_A1.tif" if overwritten else "P1_A1_v2.tif")
     tifffile.imwrite(file, resegmented())
@@ -99,7 +99,7 @@ def test_undo_reaches_behind_a_new_mask_and_new_annotations_name_new_objects(pro
     for _ in range(3):
         again.undo()
     assert said(again) == {1: "dim", 30: "dim", 31: "dim"}, "the edit that said bright of 2, 4 and 8 is undone"
-    assert set(again.touched) == {("P1_A1", 102), ("P1_A1", 40)}
+    assert set(again.annotations.last_edited) == {("P1_A1", 102), ("P1_A1", 40)}
     again.redo()
     assert said(again)[102] == "bright"
 
@@ -107,7 +107,7 @@ def test_undo_reaches_behind_a_new_mask_and_new_annotations_name_new_objects(pro
 def test_an_annotation_that_came_along_can_be_erased(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     project.erase("P1_A1", 102)
-    assert project.label_of("P1_A1", 102) == Label() and 102 not in said(reopened(project))
+    assert project.annotations.label_of("P1_A1", 102) == Label() and 102 not in said(reopened(project))
 
 
 def test_what_others_said_goes_over_too_whenever_it_comes_in(project: Project) -> None:
@@ -185,39 +185,39 @@ def test_what_was_predicted_on_the_old_mask_is_not_shown_for_the_new_one(project
 
 
 def test_a_mask_is_not_replaced_under_a_running_job(project: Project) -> None:
-    project.job = JobState("training")
-    with pytest.raises(ProjectError, match="a training reads these objects"):
+    project._jobs.state = JobState("training")
+    with pytest.raises(ProjectError, match="A training is reading these objects"):
         project.replace_mask("P1_A1", resegmented())
 
 
 def test_links_that_are_missing_are_said_when_the_project_is_opened(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     (project.path / "masks" / "P1_A1.1.csv").unlink()
-    with pytest.raises(ProjectError, match="restore it from a backup"):
+    with pytest.raises(ProjectError, match="Restore it from a backup"):
         reopened(project)
 
 
 def test_the_table_of_everything_says_which_mask_a_row_speaks_of(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     project.annotate("P1_A1", 102, "dim")
-    table: pd.DataFrame = project.annotations()
+    table: pd.DataFrame = project.annotations.table()
     assert table["mask"].tolist() == [0] * 6 + [1]
 
 
 def test_a_mask_that_was_overwritten_is_said_before_annotations_stand_for_other_objects(
     project: Project, wells: Path
 ) -> None:
-    annotated(project)._labelling.book.close()
+    annotated(project).annotations.file.close()
     file = wells / "masks" / "P1_A1.tif"
     tifffile.imwrite(file, resegmented())
     for _ in range(2):
         again = Project(project.path, annotator="ann")
         assert 102 in again.objects("P1_A1").index
-        with pytest.raises(ProjectError, match=r"overwritten since it was annotated: call project\.replace_mask"):
+        with pytest.raises(ProjectError, match=r"overwritten after annotation. Call project\.replace_mask"):
             again.annotate("P1_A1", 102, "dim")
         assert "overwritten" in again.readiness()
         again.annotate("P1_A2", 1, "dim")
-        again._labelling.book.close()
+        again.annotations.file.close()
     again = Project(project.path, annotator="ann")
     again.objects("P1_A1")
     again.replace_mask("P1_A1", file)
@@ -226,7 +226,7 @@ def test_a_mask_that_was_overwritten_is_said_before_annotations_stand_for_other_
 
 
 def test_a_mask_copied_to_another_time_is_the_same_mask(project: Project, wells: Path) -> None:
-    annotated(project)._labelling.book.close()
+    annotated(project).annotations.file.close()
     file = wells / "masks" / "P1_A1.tif"
     tifffile.imwrite(file, tifffile.imread(file), compression="zlib")
     again = Project(project.path, annotator="ann")

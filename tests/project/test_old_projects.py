@@ -43,7 +43,7 @@ def test_labels_of_all_annotators_and_masks_are_there(old: Project) -> None:
 
 def test_the_log_keeps_every_event(old: Project) -> None:
     before = expected("annotations")
-    table = old.annotations()
+    table = old.annotations.table()
     assert len(table) == len(before)
     assert list(table["action"]) == list(before["action"])
     assert list(table["edit"]) == list(before["edit"])
@@ -55,17 +55,17 @@ def test_undo_reaches_back_into_the_old_log(old: Project) -> None:
 
 
 def test_new_events_are_appended_under_the_old_header(old: Project) -> None:
-    old.mark("P2_A1", 9, "bad_segmentation")
-    old._labelling.book.close()
+    old.flag("P2_A1", 9, "bad_segmentation")
+    old.annotations.file.close()
     again = Project(old.path, annotator="ann")
-    assert again.label_of("P2_A1", 9).action == "bad_segmentation"
-    assert again.annotations().shape[0] == len(expected("annotations")) + 1
+    assert again.annotations.label_of("P2_A1", 9).action == "bad_segmentation"
+    assert again.annotations.table().shape[0] == len(expected("annotations")) + 1
 
 
 def test_runs_and_their_search_results_are_there(old: Project) -> None:
     assert [run.name for run in old.runs] == ["0001", "0002", "0003"] and old.current_run == "0003"
-    same(old.run("0003").tried(), expected("search", ["preset"]))
-    assert old.run("0003").settings["preset"] == "default"
+    same(old.runs["0003"].tried(), expected("search", ["preset"]))
+    assert old.runs["0003"].settings["preset"] == "default"
     assert old.settings.preset == "auto"
 
 

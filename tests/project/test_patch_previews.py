@@ -23,7 +23,7 @@ from svetlana_jupyter.samples import bright_foci_3d, gray_cells
 def patch_settings(project, image, settings=None):
     """Return the patch settings of a training of the project that starts now."""
     labels = project.labels().query("action == 'label'")["class_id"]
-    return resolve_settings(project._interim_images, labels, image, settings or project.settings)
+    return resolve_settings(project.images, labels, image, settings or project.settings)
 
 
 @pytest.fixture(params=["plane", "volume"])
@@ -45,7 +45,7 @@ def test_before_any_training_the_patch_is_what_a_training_would_cut(cells):
         for label, pixels in zip(labels, patches)
     }
     for label in objects.index[:5]:
-        patch = classifier_patch(cells._interim_images, "cells", int(label), settings)
+        patch = classifier_patch(cells.images, "cells", int(label), settings)
         np.testing.assert_allclose(patch.to_numpy(), cut[label], rtol=1e-5, atol=1e-5)
         assert patch["c"].values[-1] == "mask" and patch.sizes["c"] == len(cut[label])
         middle = objects.loc[label, ["y", "x"]].to_numpy(float)
@@ -103,7 +103,7 @@ def test_without_augmentation_the_preview_shows_the_patch_itself_before_anything
     label = int(cells.objects("cells").index[0])
     cells.settings = TrainingSettings(augmentation=AugmentSettings.none())
     found = cells.preview_augmentation("cells", label, n=3)
-    expected = classifier_patch(cells._interim_images, "cells", label, patch_settings(cells, "cells"))
+    expected = classifier_patch(cells.images, "cells", label, patch_settings(cells, "cells"))
     assert found.sizes["n"] == 3
     for patch in found.to_numpy():
         np.testing.assert_allclose(patch, expected.to_numpy(), rtol=1e-5, atol=1e-5)
@@ -143,6 +143,6 @@ def test_before_objects_are_found_a_pipeline_that_asks_for_a_shape_needs_a_sampl
 
 def test_an_object_that_is_not_there_is_refused(cells):
     with pytest.raises(InputError, match="'cells' has no object 9999"):
-        classifier_patch(cells._interim_images, "cells", 9999, patch_settings(cells, "cells"))
+        classifier_patch(cells.images, "cells", 9999, patch_settings(cells, "cells"))
     with pytest.raises(InputError, match="'cells' has no object 9999"):
         cells.preview_augmentation("cells", 9999)

@@ -26,7 +26,7 @@ def drawn(figure: Figure) -> Figure:
 def test_every_replicate_is_a_point_with_its_mean_and_interval(project: Project) -> None:
     said(project)
     doses = pd.DataFrame({"image": NAMES, "dose": [0, 10, 10]})
-    figure = drawn(project.plot_counts("dose", doses))
+    figure = drawn(project.plot.counts("dose", doses))
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "10"]
     shares = project.counts("image").set_index(["class", "image"])["fraction"]
@@ -44,7 +44,7 @@ def test_every_replicate_is_a_point_with_its_mean_and_interval(project: Project)
 
 def test_the_interval_is_students_over_the_replicates(project: Project) -> None:
     counts = said(project).counts("image").set_index(["class", "image"])["count"]
-    figure = drawn(project.plot_counts(value="count"))
+    figure = drawn(project.plot.counts(value="count"))
     lines = [part.get_segments()[0] for part in figure.axes[0].collections if hasattr(part, "get_segments")]
     for i, name in enumerate(("dim", "bright")):
         mean, upright = lines[2 * i : 2 * i + 2]
@@ -56,7 +56,7 @@ def test_the_interval_is_students_over_the_replicates(project: Project) -> None:
 
 def test_an_image_shows_the_interval_over_its_objects(project: Project) -> None:
     counts = said(project).counts("image")
-    figure = drawn(project.plot_counts("image", classes="bright"))
+    figure = drawn(project.plot.counts("image", classes="bright"))
     lines = [part.get_segments()[0] for part in figure.axes[0].collections if hasattr(part, "get_segments")]
     expected = counts.loc[counts["class"] == "bright", ["low", "high"]].to_numpy()
     np.testing.assert_allclose([line[:, 1] for line in lines[:3]], expected)
@@ -65,11 +65,11 @@ def test_an_image_shows_the_interval_over_its_objects(project: Project) -> None:
 def test_what_is_asked_for_is_checked(project: Project) -> None:
     said(project)
     with pytest.raises(InputError, match="no class 'purple'"):
-        project.plot_counts("image", classes="purple")
-    with pytest.raises(InputError, match="value is"):
-        project.plot_counts("image", value="area")
+        project.plot.counts("image", classes="purple")
+    with pytest.raises(InputError, match="Cannot plot value"):
+        project.plot.counts("image", value="area")
     with pytest.raises(InputError, match="no column 'dose' to count by"):
-        project.plot_counts("dose")
+        project.plot.counts("dose")
 
 
 def test_counts_against_counts_with_a_colour_a_treatment(project: Project) -> None:
@@ -80,7 +80,7 @@ def test_counts_against_counts_with_a_colour_a_treatment(project: Project) -> No
     assert sorted(map(tuple, points.tolist())) == [(3, 3), (4, 4), (6, 5)]
     heights = [line.get_ydata()[0] for line in right.lines]
     np.testing.assert_allclose(sorted(heights), sorted([found.bias, *found.limits, 0]))
-    with pytest.raises(InputError, match="no column 'sex' to colour by"):
+    with pytest.raises(InputError, match="no column 'sex' to color by"):
         found.figure("sex")
 
 
@@ -90,7 +90,7 @@ def test_the_gallery_shows_each_object_once_from_the_most_certain_on(project: Pr
     table = pd.DataFrame({"predicted": [1, 2] * 6, "probability": p}, pd.RangeIndex(1, 13, name="object"))
     run.write_predictions("P1_A1", table.assign(p_1=np.where(table["predicted"] == 1, p, 1 - p), p_2=0.5))
     project.annotate("P1_A1", 12, "bright")
-    figure = drawn(project.plot_gallery(2))
+    figure = drawn(project.plot.gallery(2))
     rows = np.array(figure.axes).reshape(4, 2)
     words = [[axes.texts[0].get_text() for axes in row if axes.images] for row in rows]
     expected = [[f"{p[i]:.0%}" for i in part] for part in ((10, 8), (0, 2), (9, 7), (1, 3))]
@@ -100,6 +100,6 @@ def test_the_gallery_shows_each_object_once_from_the_most_certain_on(project: Pr
 
 def test_the_confusion_matrix_has_the_counts_of_the_report(project: Project) -> None:
     run_of(project, {"network": held_out()})
-    (axes,) = drawn(project.plot_confusion()).axes
+    (axes,) = drawn(project.plot.confusion()).axes
     written = [int(text.get_text()) for text in axes.texts if "%" not in text.get_text()]
     assert written == project.evaluate().network.confusion.to_numpy().ravel().tolist()

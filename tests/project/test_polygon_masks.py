@@ -74,7 +74,7 @@ def test_outlines_become_mask_and_annotations(slide: Path) -> None:
     assert classes_of(project) == {("slide", 1): "Tumor", ("slide", 2): "Stroma", ("slide", 3): "Tumor"}
     assert report["outcome"].tolist() == ["taken", "taken", "taken", "no class"]
     assert {info.name: info.color for info in project.classes} == {"Tumor": "#c80000", "Stroma": "#00a000"}
-    assert "taken from QuPath slide.geojson" in project.status
+    assert "from QuPath slide.geojson" in project.status
     again = Project(slide / "new.svetlana")
     again.add("slide", slide / "slide.tif", slide / "slide.geojson")
     assert len(again.images) == 1 and again.status == ""
@@ -96,7 +96,7 @@ def test_classes_go_to_the_objects_of_another_mask_by_what_they_share(slide: Pat
     project.add("slide", slide / "slide.tif", mask, axes="yx")
     report = project.import_annotations(slide / "slide.geojson")
     assert classes_of(project) == {("slide", 50): "tumor", ("slide", 70): "tumor"}, "spelled as here"
-    assert report["why"].tolist()[1] == "no object shares more than half with outline 2"
+    assert report["why"].tolist()[1] == "no object overlaps with outline 2 by more than half"
 
 
 @pytest.mark.parametrize("chunk", [8, 2048])
@@ -148,7 +148,7 @@ def test_outlines_that_cannot_be_drawn_are_refused_and_leave_nothing(slide: Path
         project.add("slide", slide / "slide.tif", slide / "far.geojson")
     with pytest.raises(InputError, match="does not exist"):
         project.add("slide", slide / "slide.tif", slide / "nowhere.geojson")
-    with pytest.raises(InputError, match=r"holds outlines, not pixels"):
+    with pytest.raises(InputError, match=r"holds outlines instead of pixels"):
         open_mask(slide / "slide.geojson")
     assert not list((slide / "new.svetlana").rglob("*.zarr")) and not project.images
 

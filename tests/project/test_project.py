@@ -13,7 +13,7 @@ from skimage.measure import regionprops_table
 
 from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
-from svetlana_jupyter.project.project import Dataset
+from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES, squares
 
 
@@ -21,39 +21,39 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def reopened(project: Dataset) -> Dataset:
+def reopened(project: Project) -> Project:
     """The project as a kernel started anew would open it."""
-    project._labelling.book.close()
-    return Dataset(project.path, annotator="ann")
+    project.annotations.file.close()
+    return Project(project.path, annotator="ann")
 
 
-def test_images_are_added_by_pattern_with_their_groups(project: Dataset) -> None:
+def test_images_are_added_by_pattern_with_their_groups(project: Project) -> None:
     assert list(project.images) == ["P1_A1", "P1_A2", "P2_A1"]
     entry = project.images["P2_A1"]
     assert entry.groups == {"plate": "P2", "well": "A1"} and entry.shape == (72, 96) and entry.dtype == "uint8"
 
 
-def test_adding_the_same_again_changes_nothing(project: Dataset, wells: Path) -> None:
+def test_adding_the_same_again_changes_nothing(project: Project, wells: Path) -> None:
     before, version = bytes_of(project.path), project.images_version
     project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
     project.add("P1_A1", wells / "wells/P1_A1.tif", wells / "masks/P1_A1.tif")
     assert bytes_of(project.path) == before and project.images_version == version
 
 
-def test_what_is_left_unpaired_stands_in_the_table(project: Dataset, wells: Path) -> None:
+def test_what_is_left_unpaired_stands_in_the_table(project: Project, wells: Path) -> None:
     tifffile.imwrite(wells / "wells" / "P9_A9.tif", squares()[0])
     table = project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
     assert table.set_index("name")["problem"].ne("").to_dict()["P9_A9"] and "P9_A9" not in project.images
 
 
-def test_inputs_are_never_written_to(project: Dataset, wells: Path) -> None:
+def test_inputs_are_never_written_to(project: Project, wells: Path) -> None:
     before = {kind: bytes_of(wells / kind) for kind in ("wells", "masks")}
     project.objects("P1_A1")
     project.annotate("P1_A1", 3, "dim")
     assert {kind: bytes_of(wells / kind) for kind in ("wells", "masks")} == before
 
 
-def test_arrays_are_kept_in_the_project(project: Dataset) -> None:
+def test_arrays_are_kept_in_the_project(project: Project) -> None:
     image, mask = squares(seed=9)
     project.add("array", np.stack([image, image]), mask, axes="cyx", channels=["dna", "actin"], spacing=(0.5, 0.25))
     project.add("array", np.stack([image, image]), mask, axes="cyx", channels=["dna", "actin"], spacing=(0.5, 0.25))
@@ -63,12 +63,12 @@ def test_arrays_are_kept_in_the_project(project: Dataset) -> None:
     np.testing.assert_array_equal(again.mask.to_numpy(), mask)
 
 
-def test_another_image_cannot_take_a_name(project: Dataset) -> None:
+def test_another_image_cannot_take_a_name(project: Project) -> None:
     with pytest.raises(ProjectError, match="another image named 'P1_A1' already"):
         project.add("P1_A1", *squares(seed=5))
 
 
-def test_the_object_index_is_that_of_the_mask(project: Dataset, wells: Path) -> None:
+def test_the_object_index_is_that_of_the_mask(project: Project, wells: Path) -> None:
     properties = regionprops_table(
         tifffile.imread(wells / "masks" / "P1_A1.tif"), properties=["label", "centroid", "area"]
     )
@@ -78,7 +78,7 @@ def test_the_object_index_is_that_of_the_mask(project: Dataset, wells: Path) -> 
     np.testing.assert_array_equal(table["size"], properties["area"])
 
 
-def test_the_index_is_built_again_when_the_mask_changes(project: Dataset, wells: Path) -> None:
+def test_the_index_is_built_again_when_the_mask_changes(project: Project, wells: Path) -> None:
     assert len(project.objects("P1_A1")) == 12
     mask = tifffile.imread(wells / "masks" / "P1_A1.tif")
     mask[mask > 8] = 0
@@ -86,84 +86,89 @@ def test_the_index_is_built_again_when_the_mask_changes(project: Dataset, wells:
     assert len(reopened(project).objects("P1_A1")) == 8
 
 
-def test_annotations_survive_reopening(project: Dataset) -> None:
+def test_annotations_survive_reopening(project: Project) -> None:
     project.annotate("P1_A1", 3, "dim")
     project.annotate("P2_A1", [4, 6], "bright", source="panel", seconds=1.5)
-    project.mark("P1_A1", 5, "bad_segmentation")
+    project.flag("P1_A1", 5, "bad_segmentation")
     again = reopened(project)
     pd.testing.assert_frame_equal(again.labels(), project.labels())
-    assert again.class_counts().to_dict() == {"dim": 1, "bright": 2}
-    assert again.mark_counts() == {"ambiguous": 0, "bad_segmentation": 1, "skip": 0}
-    assert again.label_of("P1_A1", 5) == Label("bad_segmentation") and again.label_of("P1_A1", 1) == Label()
+    assert again.annotations.class_counts().to_dict() == {"dim": 1, "bright": 2}
+    assert again.annotations.flag_counts() == {"ambiguous": 0, "bad_segmentation": 1, "skip": 0}
+    assert (
+        again.annotations.label_of("P1_A1", 5) == Label("bad_segmentation")
+        and again.annotations.label_of("P1_A1", 1) == Label()
+    )
 
 
-def test_undo_after_reopening_restores_the_previous_class(project: Dataset) -> None:
+def test_undo_after_reopening_restores_the_previous_class(project: Project) -> None:
     project.annotate("P1_A1", 3, "dim")
     project.annotate("P1_A1", 3, "bright")
     again = reopened(project)
-    assert again.can_undo and again.undo()
-    assert again.label_of("P1_A1", 3).class_id == again.classes.by_name("dim").id
-    assert again.redo() and again.label_of("P1_A1", 3).class_id == again.classes.by_name("bright").id
-    assert not again.can_redo and not again.redo()
+    assert again.annotations.can_undo and again.undo()
+    assert again.annotations.label_of("P1_A1", 3).class_id == again.classes.by_name("dim").id
+    assert again.redo() and again.annotations.label_of("P1_A1", 3).class_id == again.classes.by_name("bright").id
+    assert not again.annotations.can_redo and not again.redo()
 
 
-def test_one_gesture_on_many_objects_is_one_undo(project: Dataset) -> None:
+def test_one_gesture_on_many_objects_is_one_undo(project: Project) -> None:
     project.annotate("P1_A1", range(1, 11), "dim")
     project.undo()
-    assert len(project.labels()) == 0 and len(project.annotations()) == 11
+    assert len(project.labels()) == 0 and len(project.annotations.table()) == 11
 
 
-def test_the_log_keeps_place_and_box(project: Dataset) -> None:
+def test_the_log_keeps_place_and_box(project: Project) -> None:
     project.annotate("P1_A1", 6, "bright", source="queue", seconds=0.75)
-    row = project.annotations().iloc[0]
+    row = project.annotations.table().iloc[0]
     assert (row["y"], row["x"], row["box"]) == (35.5, 35.5, "30 30 42 42")
     assert (row["who"], row["source"], row["seconds"]) == ("ann", "queue", 0.75)
 
 
-def test_renaming_a_class_rewrites_no_annotation(project: Dataset) -> None:
+def test_renaming_a_class_rewrites_no_annotation(project: Project) -> None:
     project.annotate("P1_A1", 3, "dim")
     before = (project.path / "annotations" / "ann.csv").read_bytes()
-    project.rename_class("dim", "resting")
+    project.classes.rename("dim", "resting")
     assert (project.path / "annotations" / "ann.csv").read_bytes() == before
     assert reopened(project).labels()["class"].tolist() == ["resting"]
 
 
-def test_reopening_with_other_classes_adds_them(project: Dataset) -> None:
-    project._labelling.book.close()
-    assert Dataset(project.path, classes=["dead", "dim"]).classes.names == ("dim", "bright", "dead")
+def test_reopening_with_other_classes_adds_them(project: Project) -> None:
+    project.annotations.file.close()
+    assert Project(project.path, classes=["dead", "dim"]).classes.names == ("dim", "bright", "dead")
 
 
-def test_a_cell_run_twice_shares_what_was_annotated(project: Dataset) -> None:
-    twin = Dataset(project.path, classes=CLASSES, annotator="ann")
+def test_a_cell_run_twice_shares_what_was_annotated(project: Project) -> None:
+    twin = Project(project.path, classes=CLASSES, annotator="ann")
     seen = twin.annotations_version
     project.annotate("P1_A1", 3, "dim")
     twin.annotate("P1_A1", 4, "bright")
-    assert project.class_counts().to_dict() == {"dim": 1, "bright": 1} and twin.annotations_version == seen + 2
+    assert (
+        project.annotations.class_counts().to_dict() == {"dim": 1, "bright": 1} and twin.annotations_version == seen + 2
+    )
     del twin
     gc.collect()
     project.annotate("P1_A1", 5, "dim")
 
 
-def test_two_people_annotate_one_project(project: Dataset) -> None:
+def test_two_people_annotate_one_project(project: Project) -> None:
     project.annotate("P1_A1", [1, 2], "dim")
-    other = Dataset(project.path, annotator="bo")
+    other = Project(project.path, annotator="bo")
     other.annotate("P1_A1", 2, "bright")
-    labels = Dataset(project.path, annotator="cy").labels()
+    labels = Project(project.path, annotator="cy").labels()
     assert labels["class"].to_dict() == {("P1_A1", 1): "dim"}, "where two disagree, nobody is right"
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda p: p.annotate("P1_A1", 99, "dim"), "has no object 99; it has 12 objects, numbered 1 to 12"),
-        (lambda p: p.annotate("P1_A9", 1, "dim"), "no image 'P1_A9'; its images are 'P1_A1'"),
+        (lambda p: p.annotate("P1_A1", 99, "dim"), "has no object 99. Choose one of its 12 objects, numbered 1 to 12"),
+        (lambda p: p.annotate("P1_A9", 1, "dim"), "no image 'P1_A9'. Choose one of its images: 'P1_A1'"),
         (lambda p: p.annotate("P1_A1", 1, "dimm"), "no class 'dimm'; the classes are 'dim', 'bright'"),
-        (lambda p: p.mark("P1_A1", 1, "ugly"), "a mark is one of"),
+        (lambda p: p.flag("P1_A1", 1, "ugly"), "Unknown flag 'ugly'. Use one of"),
         (lambda p: p.add("bad\nname", *squares()), "printable"),
-        (lambda p: p.rename_class("dim", "bright"), "already"),
+        (lambda p: p.classes.rename("dim", "bright"), "already"),
     ],
 )
-def test_what_cannot_be_is_refused_and_changes_nothing(project: Dataset, wrong, said: str) -> None:
+def test_what_cannot_be_is_refused_and_changes_nothing(project: Project, wrong, said: str) -> None:
     project.objects("P1_A1")
     before = bytes_of(project.path)
     with pytest.raises(SvetlanaError, match=said):
@@ -191,7 +196,7 @@ MASK = squares()[1]
     ],
 )
 def test_a_pair_that_does_not_fit_is_refused_and_changes_nothing(
-    project: Dataset, image: np.ndarray, mask: np.ndarray, said: str
+    project: Project, image: np.ndarray, mask: np.ndarray, said: str
 ) -> None:
     before = bytes_of(project.path)
     with pytest.raises(InputError, match=said):
@@ -201,7 +206,7 @@ def test_a_pair_that_does_not_fit_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("content", [b"this is no image", None])
 def test_a_file_that_cannot_be_read_is_refused_and_changes_nothing(
-    project: Dataset, wells: Path, content: bytes | None
+    project: Project, wells: Path, content: bytes | None
 ) -> None:
     file = wells / "wells" / "P1_A1.tif"
     broken = wells / "broken.tif"
@@ -212,14 +217,14 @@ def test_a_file_that_cannot_be_read_is_refused_and_changes_nothing(
     assert bytes_of(project.path) == before
 
 
-def test_70000_labels_with_gaps_are_fine(project: Dataset) -> None:
+def test_70000_labels_with_gaps_are_fine(project: Project) -> None:
     mask = _with_gaps_and_many_labels()
     project.add("many", np.zeros(mask.shape, np.uint8), mask)
     assert len(project.objects("many")) == 80_000 and project.objects("many").index[-1] == 5 + 3 * 79_999
     project.annotate("many", 5 + 3 * 79_999, "dim")
 
 
-def test_no_usable_pair_is_an_error_that_says_why(project: Dataset, wells: Path) -> None:
+def test_no_usable_pair_is_an_error_that_says_why(project: Project, wells: Path) -> None:
     with pytest.raises(InputError):
         project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "nowhere/{plate}_{well}.tif")
     with pytest.raises(InputError):
@@ -228,5 +233,5 @@ def test_no_usable_pair_is_an_error_that_says_why(project: Dataset, wells: Path)
 
 def test_a_class_name_used_twice_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than once"):
-        Dataset(tmp_path / "new.svetlana", classes=["a", "b", "a"])
+        Project(tmp_path / "new.svetlana", classes=["a", "b", "a"])
     assert not (tmp_path / "new.svetlana").exists()

@@ -23,7 +23,7 @@ def test_a_queue_resumes_where_it_was_and_never_repeats(project: Project, kind) 
     first = ids(project.queue(**kind), 5)
     for image, label in first:
         project.annotate(image, label, "dim")
-    project._labelling.book.close()
+    project.annotations.file.close()
     again = Project(project.path, annotator="ann")
     assert first + ids(again.queue(**kind)) == whole and len(set(whole)) == len(whole)
     assert len(whole) == (11 if "near" in kind else 36)

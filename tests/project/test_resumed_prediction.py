@@ -90,7 +90,7 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
 def whole(project: Project, image: str = "large") -> bytes:
     """Predict without interruption, return the file, and forget it."""
     project.predict([image])
-    file = project.run().predictions_file(image)
+    file = project.runs.current.predictions_file(image)
     found = file.read_bytes()
     shutil.rmtree(file.parent)
     return found
@@ -100,7 +100,7 @@ def kept(project: Project) -> set[int]:
     """Objects of the parts that are on disk."""
     import pandas as pd
 
-    files = project.run().path.glob("predictions/large.*.parts/*.parquet")
+    files = project.runs.current.path.glob("predictions/large.*.parts/*.parquet")
     return {int(label) for file in files for label in pd.read_parquet(file).index}
 
 
@@ -132,7 +132,7 @@ def test_ctrl_c_at_random_moments_and_again_gives_the_same_file_and_does_no_part
             assert not [thread for thread in threading.enumerate() if thread.name == "cutting patches"]
         break
     assert interrupted >= 4
-    file = trained.run().predictions_file("large")
+    file = trained.runs.current.predictions_file("large")
     assert file.read_bytes() == expected and [path.name for path in file.parent.iterdir()] == ["large.parquet"]
 
 
@@ -145,7 +145,7 @@ def test_stop_keeps_the_parts_that_are_done(trained, cut):
             trained.stop()
 
     trained.observe(stop, "job")
-    trained.start_prediction(["large"])
+    trained.background.predict(["large"])
     trained._jobs.wait(60)
     trained.unobserve(stop, "job")
     finished = kept(trained)
@@ -153,7 +153,7 @@ def test_stop_keeps_the_parts_that_are_done(trained, cut):
     cut.clear()
     trained.predict(["large"])
     assert set(cut) == set(range(1, COUNT + 1)) - finished
-    assert trained.run().predictions_file("large").read_bytes() == expected
+    assert trained.runs.current.predictions_file("large").read_bytes() == expected
 
 
 FORKS = """
@@ -194,7 +194,7 @@ def test_kills_at_random_moments_cost_only_the_parts_in_the_making(trained):
     process = subprocess.Popen([sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin and process.stdout
     process.stdin.write(json.dumps([str(trained.path), SMALL_PARTS]) + "\n")
-    rng, file, kills = random.Random(1), trained.run().predictions_file("large"), 0
+    rng, file, kills = random.Random(1), trained.runs.current.predictions_file("large"), 0
     while not file.exists():
         finished, child, seen = kept(trained), 0, set()
         process.stdin.write("go\n")
@@ -252,7 +252,7 @@ def test_an_image_that_has_changed_is_predicted_anew_and_that_is_said(trained, c
     cut.clear()
     trained.predict()
     assert cut == Counter([1, 2, 3, 4]) and not trained.probabilities("small").equals(before)
-    assert "small has changed since it was predicted" in trained.status
+    assert "small has changed and was predicted again" in trained.status
     anew = Project(trained.path, annotator="other")
     again = trained.probabilities("small")
     anew.predict(["small"], resume=False)
@@ -266,7 +266,7 @@ def test_what_a_person_should_know_of_the_first_image_is_still_said_behind_the_l
         image = tifffile.imread(tmp_path / f"{name}.tif")
         tifffile.imwrite(tmp_path / f"{name}.tif", 255 - image, tile=(16, 16))
     trained.predict()
-    assert all(f"{name} has changed since it was predicted" in trained.status for name in ("small", "large"))
+    assert all(f"{name} has changed and was predicted again" in trained.status for name in ("small", "large"))
 
 
 def test_parts_of_another_image_are_not_taken(trained, cut, tmp_path):
@@ -303,7 +303,7 @@ def test_a_full_disk_is_a_sentence_and_what_is_done_stays(trained, monkeypatch):
             trained.predict()
     assert trained.job is None and 0 < len(kept(trained)) < COUNT
     trained.predict(["large"])
-    assert trained.run().predictions_file("large").read_bytes() == expected
+    assert trained.runs.current.predictions_file("large").read_bytes() == expected
 
 
 def test_progress_tells_objects_a_second_and_the_time_left(trained, monkeypatch):
@@ -318,11 +318,11 @@ def test_progress_tells_objects_a_second_and_the_time_left(trained, monkeypatch)
 
 def test_averaging_is_the_mean_over_views_and_needs_a_run_trained_with_them(trained):
     trained.predict(["small"], average=True)
-    averaged = trained.run().read_predictions("small")
+    averaged = trained.runs.current.read_predictions("small")
     from svetlana_jupyter.core.patches import take_patch
     from svetlana_jupyter.learn.classifier import load_classifier
 
-    classifier, pair = load_classifier(trained.run().path), trained.pair("small")
+    classifier, pair = load_classifier(trained.runs.current.path), trained.pair("small")
     for label, row in trained.objects("small").iterrows():
         patch = take_patch(pair.image, pair.mask, row[["y", "x"]].to_numpy(float), classifier.patches, label)
         turned = [np.rot90(patch, turns, axes=(1, 2)) for turns in range(4)]

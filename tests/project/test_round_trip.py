@@ -32,12 +32,12 @@ def test_masks_classes_and_colours_go_to_geojson_and_back_exactly(tmp_path: Path
     image = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
     tifffile.imwrite(tmp_path / "slide.tif", image, metadata={"axes": "ZYX"[-len(shape) :]}, imagej=True)
     first = Project(tmp_path / "first.svetlana", classes=["Tumor", "Stroma"])
-    first.recolor_class("Stroma", "#123456")
+    first.classes.recolor("Stroma", "#123456")
     first.add("slide", tmp_path / "slide.tif", mask, axes="zyx"[-len(shape) :])
     objects = first.objects("slide").index
     first.annotate("slide", objects[::2], "Tumor")
     first.annotate("slide", objects[1::3], "Stroma")
-    first.mark("slide", int(objects[4]), "bad_segmentation")
+    first.flag("slide", int(objects[4]), "bad_segmentation")
     (file,) = [one for one in first.export(tmp_path / "out", ["geojson"]) if one.suffix == ".geojson"]
 
     second = Project(tmp_path / "second.svetlana")

@@ -29,7 +29,7 @@ def stop_in(project: Project, stage: str) -> None:
             project.stop()  # on the thread of the job, so that it cannot go on meanwhile
 
     project.observe(follow, "job")
-    project.start_training()
+    project.background.train()
     project._jobs.wait(60)
     project.unobserve(follow, "job")
     assert begun.is_set() and project.job is None and project.trouble == ""
@@ -39,7 +39,7 @@ def stop_in(project: Project, stage: str) -> None:
 def test_before_there_is_a_network_nothing_is_kept_and_that_is_said(annotated: Project, stage: str) -> None:
     stop_in(annotated, stage)
     assert annotated.status == "Stopped before anything was trained."
-    assert annotated.runs == [] and not list(annotated._store.runs_folder.glob("*"))
+    assert not annotated.runs and not list(annotated._folder.runs_folder.glob("*"))
     assert annotated.train().name == "0001"
 
 
@@ -52,8 +52,10 @@ def test_a_network_is_kept_without_a_score_and_nothing_more_is_computed(
 
     monkeypatch.setattr(TrainingTask, "measured", measured)
     stop_in(annotated, stage)
-    assert annotated.current_run == "0001" and annotated.run().stopped == (stage == "training")
-    assert annotated.evaluate().source == "no estimate yet" and "Stopped before the score" in annotated.run().note
+    assert annotated.current_run == "0001" and annotated.runs.current.stopped == (stage == "training")
+    assert (
+        annotated.evaluate().source == "no estimate yet" and "Stopped before the score" in annotated.runs.current.note
+    )
     annotated.predict(["P1_A1"])
 
 

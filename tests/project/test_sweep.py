@@ -18,7 +18,7 @@ FAST = {"epochs": 2, "steps": 2, "threads": 1, "folds": 2, "sampling": 8}
 
 @pytest.fixture
 def annotated(project: Project) -> Project:
-    project.annotate_each({("P1_A1", n): CLASSES[1 - n % 2] for n in range(1, 13)})
+    project.annotations.annotate_each({("P1_A1", n): CLASSES[1 - n % 2] for n in range(1, 13)})
     return project
 
 
@@ -31,7 +31,7 @@ def test_the_table_has_a_row_a_combination_as_the_papers_does(annotated: Project
     sizes = table.set_index(["depth", "width"])["parameters"]
     # Two channels of the image ("both") and the mask; convolution and bias, scale and shift, then the linear layer.
     assert sizes[1, 2] == (3 * 9 + 1) * 2 + 2 * 2 + (2 + 1) * 2
-    assert (table["seconds"] > 0).all() and annotated.job is None and annotated.runs == []
+    assert (table["seconds"] > 0).all() and annotated.job is None and not annotated.runs
 
 
 def test_a_cell_that_is_known_is_not_computed_again(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import Run
-from svetlana_jupyter.project.test_set import SamplingFrame, draw
+from svetlana_jupyter.project.test_set import SamplingFrame, draw_sample
 from tests.project.conftest import CLASSES, squares
 from tests.project.test_evaluation import held_out, run_of
 
@@ -25,22 +25,22 @@ def truth(label: int) -> str:
 
 
 def answered(project: Project, count: int = N) -> list[tuple[str, int]]:
-    ids = project.test_objects[:count]
-    project.annotate_each({id: truth(id.label) for id in ids})
+    ids = project.test_set.objects[:count]
+    project.annotations.annotate_each({id: truth(id.label) for id in ids})
     return ids
 
 
 def predicted(project: Project, wrong: int = 0) -> Run:
     """Put a run into the project whose predictions are right but for the first ``wrong`` of the test set."""
     run = run_of(project, {"network": held_out()})
-    missed = set(project.test_objects[:wrong])
+    missed = set(project.test_set.objects[:wrong])
     for image in project.images:
         objects = project.objects(image).index
         bright = np.array([(label % 2 == 0) != ((image, label) in missed) for label in objects])
         p = np.where(bright, 0.8, 0.2)
         table = pd.DataFrame({"predicted": 1 + bright, "probability": 0.8, "p_1": 1 - p, "p_2": p}, objects)
         run.write_predictions(image, table)
-    project._predicted.clear()
+    project.runs.clear_cache()
     return run
 
 
@@ -48,7 +48,7 @@ def test_every_object_is_drawn_equally_often_and_never_twice() -> None:
     pools = [[SamplingFrame("a", 0, np.array([3, 5])), SamplingFrame("b", 1, np.array([1, 2, 9]))]]
     counts: Counter = Counter()
     for seed in range(1500):
-        drawn = draw(pools, 2, (), seed)
+        drawn = draw_sample(pools, 2, (), seed)
         assert len(set(drawn.object_ids)) == 2 and drawn.stands_for == (2.5, 2.5)
         counts.update(drawn.object_ids)
     assert set(counts) == {("a", 3, 0), ("a", 5, 0), ("b", 1, 1), ("b", 2, 1), ("b", 9, 1)}
@@ -57,7 +57,7 @@ def test_every_object_is_drawn_equally_often_and_never_twice() -> None:
 
 def test_as_many_of_each_group_stand_for_all_of_it() -> None:
     pools = [[SamplingFrame("a", 0, np.arange(1, 101))], [SamplingFrame("b", 0, np.arange(1, 4))]]
-    drawn = draw(pools, 10, ("well",), 0)
+    drawn = draw_sample(pools, 10, ("well",), 0)
     weights = {
         image: {weight for subject, weight in zip(drawn.object_ids, drawn.stands_for) if subject.image == image}
         for image in "ab"
@@ -71,63 +71,67 @@ def test_as_many_of_each_group_stand_for_all_of_it() -> None:
 
 def test_a_test_set_is_kept_and_drawn_once(project: Project) -> None:
     project.annotate("P1_A1", [1, 2, 3], "dim")
-    table = project.draw_test_set(N, seed=3)
+    table = project.test_set.draw(N, seed=3)
     assert len(table) == N and table["stands_for"].eq(33 / N).all() and not table["action"].any()
-    assert not {("P1_A1", 1), ("P1_A1", 2), ("P1_A1", 3)} & set(project.test_objects), "they were annotated before"
-    project._labelling.book.close()
+    assert not {("P1_A1", 1), ("P1_A1", 2), ("P1_A1", 3)} & set(project.test_set.objects), "they were annotated before"
+    project.annotations.file.close()
     again = Project(project.path, annotator="ann")
-    pd.testing.assert_frame_equal(again.test_set(), table)
-    pd.testing.assert_frame_equal(again.draw_test_set(N, seed=3), table)
-    with pytest.raises(ProjectError, match="drawn already"):
-        again.draw_test_set(N, seed=4)
+    pd.testing.assert_frame_equal(again.test_set.table(), table)
+    pd.testing.assert_frame_equal(again.test_set.draw(N, seed=3), table)
+    with pytest.raises(ProjectError, match="exists already"):
+        again.test_set.draw(N, seed=4)
 
 
 def test_as_many_may_be_drawn_of_each_well(project: Project) -> None:
-    table = project.draw_test_set(10, per=["plate", "well"])
+    table = project.test_set.draw(10, per=["plate", "well"])
     assert table.groupby(level="image").size().to_dict() == dict.fromkeys(project.images, 10)
     assert table["stands_for"].eq(1.2).all()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"n": 0}, "needs objects"), ({"n": 5}, "would say little"), ({"n": 9, "per": "patient"}, "no column 'patient'")],
+    [
+        ({"n": 0}, "cannot have n=0 objects"),
+        ({"n": 5}, "is too small"),
+        ({"n": 9, "per": "patient"}, "no grouping column 'patient'"),
+    ],
 )
 def test_a_draw_that_cannot_be_says_why_and_keeps_nothing(project: Project, arguments, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        project.draw_test_set(**arguments)
-    assert project.test_set().empty and not (project.path / "test_set.csv").exists()
+        project.test_set.draw(**arguments)
+    assert project.test_set.table().empty and not (project.path / "test_set.csv").exists()
 
 
 def test_what_is_said_of_the_test_set_is_never_trained_on(project: Project) -> None:
-    project.draw_test_set(20, seed=3)
+    project.test_set.draw(20, seed=3)
     answered(project)
-    assert "nothing is annotated" in project.readiness() and project.class_counts().sum() == 20
+    assert "nothing is annotated" in project.readiness() and project.annotations.class_counts().sum() == 20
     others = [(image, label) for image in project.images for label in range(1, 13)]
-    others = [id for id in others if not project.in_test_set(*id)]
-    project.annotate_each({id: truth(id[1]) for id in others})
+    others = [id for id in others if id not in project.test_set]
+    project.annotations.annotate_each({id: truth(id[1]) for id in others})
     run = project.train(architecture="forest", trees=5)
     assert run.labels == {name: sum(truth(label) == name for _, label in others) for name in CLASSES}
     held = run.held_out()
     assert held is not None and set(zip(held["image"], held["object"])) == set(others)
     with_test = run.annotations
-    project.erase_each(project.test_objects)
+    project.annotations.erase_each(project.test_set.objects)
     assert project.train(architecture="forest", trees=5).annotations == with_test, "they were not among what it saw"
 
 
 def test_predictions_of_the_test_set_are_hidden_until_a_person_spoke(project: Project) -> None:
-    project.draw_test_set(N)
+    project.test_set.draw(N)
     predicted(project)
-    first, second = project.test_objects[:2]
+    first, second = project.test_set.objects[:2]
     shown = project.predictions()
-    assert shown.loc[[*project.test_objects], ["predicted", "class", "probability", "p_dim"]].isna().all(axis=None)
+    assert shown.loc[[*project.test_set.objects], ["predicted", "class", "probability", "p_dim"]].isna().all(axis=None)
     assert shown["predicted"].notna().sum() == 36 - N
     assert first.label not in project.probabilities(first.image).index
-    assert not set(project.uncertain()) & set(project.test_objects)
+    assert not {candidate.id for candidate in project.queue("uncertain").peek(100)} & set(project.test_set.objects)
     assert project.counts()["left_out"].iloc[0] == N
     with pytest.raises(ProjectError, match="belongs to the test set"):
         project.explain(*first)
     project.annotate(*first, "dim")
-    project.mark(*second, "skip")
+    project.flag(*second, "skip")
     assert project.predictions().loc[first, "predicted"] == truth(first.label)
     assert pd.isna(project.predictions().loc[second, "predicted"])
 
@@ -135,18 +139,18 @@ def test_predictions_of_the_test_set_are_hidden_until_a_person_spoke(project: Pr
 def test_the_queue_brings_the_test_set_as_drawn_and_no_other_queue_does(project: Project) -> None:
     with pytest.raises(ProjectError, match="no test set yet"):
         project.queue("test")
-    project.draw_test_set(N)
+    project.test_set.draw(N)
     queue = project.queue("test")
-    assert [queue.next().id for _ in range(3)] == project.test_objects[:3]
-    project.annotate(*project.test_objects[0], "dim")
-    assert project.queue("test").next().id == project.test_objects[1], "it resumes"
-    for kind in ({"kind": "random"}, {"kind": "image"}, {"kind": "near", "near": project.test_objects[0]}):
+    assert [queue.next().id for _ in range(3)] == project.test_set.objects[:3]
+    project.annotate(*project.test_set.objects[0], "dim")
+    assert project.queue("test").next().id == project.test_set.objects[1], "it resumes"
+    for kind in ({"kind": "random"}, {"kind": "image"}, {"kind": "near", "near": project.test_set.objects[0]}):
         brought = [candidate.id for candidate in iter(project.queue(**kind).next, None)]
-        assert brought and not set(brought) & set(project.test_objects)
+        assert brought and not set(brought) & set(project.test_set.objects)
 
 
 def test_a_run_is_scored_on_the_test_set_once_it_is_annotated(project: Project) -> None:
-    project.draw_test_set(N)
+    project.test_set.draw(N)
     predicted(project, wrong=3)
     answered(project, 19)
     early = project.evaluate()
@@ -154,8 +158,8 @@ def test_a_run_is_scored_on_the_test_set_once_it_is_annotated(project: Project) 
     answered(project)
     report = project.evaluate()
     assert report.source == "test set" and report.forest is None
-    said = [truth(label) for _, label in project.test_objects]
-    guess = project.predictions().loc[[*project.test_objects], "predicted"]
+    said = [truth(label) for _, label in project.test_set.objects]
+    guess = project.predictions().loc[[*project.test_set.objects], "predicted"]
     assert report.network.accuracy.value == pytest.approx(accuracy_score(said, guess)) == pytest.approx(21 / 24)
     assert set(report.network.by_group.index) == {"plate=P1 well=A1", "plate=P1 well=A2", "plate=P2 well=A1"}
     assert report.reliability.error != report.uncalibrated.error
@@ -163,32 +167,32 @@ def test_a_run_is_scored_on_the_test_set_once_it_is_annotated(project: Project) 
 
 
 def test_what_is_set_aside_counts_as_looked_at_and_is_reported(project: Project) -> None:
-    project.draw_test_set(N)
+    project.test_set.draw(N)
     predicted(project)
     answered(project)
-    project.mark_each(project.test_objects[:2], "bad_segmentation")
+    project.annotations.flag_each(project.test_set.objects[:2], "bad_segmentation")
     report = project.evaluate()
     assert report.source == "test set" and report.network.accuracy.n == 22 and report.left_out["bad_segmentation"] == 2
 
 
 def test_objects_count_for_as_many_as_they_stand_for(project: Project) -> None:
     project.add("large", *squares(count=120, seed=9), groups={"plate": "P3", "well": "A1"})
-    project.draw_test_set(8, per="image")
+    project.test_set.draw(8, per="image")
     predicted(project)
     answered(project, 99)
-    wrong = [id for id in project.test_objects if id.image == "large"][:4]
-    run = project.run()
+    wrong = [id for id in project.test_set.objects if id.image == "large"][:4]
+    run = project.runs.current
     table = run.read_predictions("large")
     for id in wrong:
         table.loc[id.label, ["p_1", "p_2"]] = table.loc[id.label, ["p_2", "p_1"]].to_numpy(copy=True)
         table.loc[id.label, "predicted"] = 3 - table.loc[id.label, "predicted"]
     run.write_predictions("large", table)
-    project._predicted.clear()
+    project.runs.clear_cache()
     assert project.evaluate().network.accuracy.value == pytest.approx(1 - 4 * (120 / 8) / (120 + 36))
 
 
 def test_an_annotated_test_set_that_is_not_predicted_says_what_to_do(project: Project) -> None:
-    project.draw_test_set(N)
+    project.test_set.draw(N)
     run_of(project, {"network": held_out()})
     answered(project)
     report = project.evaluate()
@@ -196,23 +200,23 @@ def test_an_annotated_test_set_that_is_not_predicted_says_what_to_do(project: Pr
 
 
 def test_a_class_that_came_after_the_training_counts_as_missed(project: Project) -> None:
-    project.draw_test_set(N)
+    project.test_set.draw(N)
     predicted(project)
     answered(project)
-    project.add_class("dividing")
-    project.annotate(*project.test_objects[0], "dividing")
+    project.classes.add("dividing")
+    project.annotate(*project.test_set.objects[0], "dividing")
     report = project.evaluate()
     assert report.network.per_class.loc["dividing", "recall"] == 0 and report.network.accuracy.value == 23 / 24
 
 
 def test_the_test_set_follows_its_objects_to_a_new_mask(project: Project) -> None:
-    project.draw_test_set(N)
-    before = project.test_objects
+    project.test_set.draw(N)
+    before = project.test_set.objects
     project.replace_mask("P1_A1", squares()[1].astype(np.int32) + 100)
-    assert project.test_objects == [(image, label + 100 if image == "P1_A1" else label) for image, label in before]
+    assert project.test_set.objects == [(image, label + 100 if image == "P1_A1" else label) for image, label in before]
 
 
 def test_a_file_that_is_no_test_set_is_refused(project: Project) -> None:
     (project.path / "test_set.csv").write_text("drawn,n\n2026,ten\n")
-    with pytest.raises(ProjectError, match="is no test set"):
-        project.test_set()
+    with pytest.raises(ProjectError, match="is not a valid test set"):
+        project.test_set.table()

@@ -27,7 +27,7 @@ from svetlana_jupyter.learn import preset_search as planning
 from svetlana_jupyter.learn import preset_search as search_module
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.project import training_job as searching
-from svetlana_jupyter.project.jobs import JobState, Pace, Progress
+from svetlana_jupyter.project.jobs import JobState, Progress, TimeEstimator
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import FILE, read_runs
 from svetlana_jupyter.project.training_job import TrainingTask, select_training_objects
@@ -57,7 +57,7 @@ def uneven(project: Project) -> Project:
 def naive(project: Project, border: bool, low: float, high: float) -> tuple[set, int, int]:
     """Look at the pixels of each mask: who is left, how many are at the border, and how many of another size."""
     left, at_border, other = set(), 0, 0
-    for image, label in project.training_labels().index:
+    for image, label in project.test_set.training_labels().index:
         pixels = np.asarray(project.pair(image).mask) == label
         edge = np.ones_like(pixels)
         edge[1:-1, 1:-1] = False
@@ -162,11 +162,11 @@ def again(searched: Project, tmp_path: Path) -> Project:
 
 
 def weights(project: Project, run: str) -> bytes:
-    return (project.run(run).path / "weights.safetensors").read_bytes()
+    return (project.runs[run].path / "weights.safetensors").read_bytes()
 
 
 def test_the_preset_that_keeps_the_direction_is_found_and_stored(searched: Project) -> None:
-    run = searched.run("0001")
+    run = searched.runs["0001"]
     assert run.settings["preset"] in ("oriented", "plain")
     assert TrainingSettings(**run.settings).augmentation.rotation in ("half_turns", "none")
     stored = json.loads((run.path / "classifier.json").read_text())["settings"]
@@ -180,7 +180,7 @@ def test_the_preset_that_keeps_the_direction_is_found_and_stored(searched: Proje
 
 def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
     tried = read_runs(searched.path / "runs")["0001"].tried()
-    run = searched.run("0001")
+    run = searched.runs["0001"]
     assert list(tried.columns) == [
         *("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
     ]
@@ -196,8 +196,8 @@ def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
 
 
 def test_training_the_chosen_settings_again_gives_the_same_weights_to_the_byte(again: Project) -> None:
-    run = again.train(again.run("0001").settings)
-    assert weights(again, "0001") == weights(again, "0002") and run.settings == again.run("0001").settings
+    run = again.train(again.runs["0001"].settings)
+    assert weights(again, "0001") == weights(again, "0002") and run.settings == again.runs["0001"].settings
     assert run.choice == "" and run.tried().empty, "these settings name their preset"
 
 
@@ -237,7 +237,7 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
 def test_a_preset_once_chosen_is_used_again(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_searched", no_search)
     run = again.train()
-    assert run.settings == again.run("0001").settings and weights(again, "0001") == weights(again, "0002")
+    assert run.settings == again.runs["0001"].settings and weights(again, "0001") == weights(again, "0002")
     assert run.choice == f"Preset {run.settings['preset']} was chosen in run 0001." and run.tried().empty
     assert "Some of them chose the preset in run 0001: the score may be a little too good." in run.note
     other = again.train(seed=3, device="cpu")
@@ -254,7 +254,7 @@ def test_presets_are_tried_again(again: Project, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(searching, "_searched", no_search)
     how = {"asked for": {"search": True}, "other settings": {"may_use": ["orientation", "brightness"]}}.get(why, {})
     if why == "another class":
-        again.add_class("neither")
+        again.classes.add("neither")
         again.annotate("stripes", [26, 27, 28, 29, 30], "neither")
     if why == "twice as many":
         monkeypatch.setattr(searching, "GROWN", 26 / 24)
@@ -267,7 +267,7 @@ def test_presets_are_tried_again(again: Project, monkeypatch: pytest.MonkeyPatch
 
 def test_the_preview_of_augmentation_is_that_of_the_preset_that_was_chosen(again: Project, tmp_path: Path) -> None:
     shown = TrainingSettings.from_json(again.preview_augmentation("stripes", 1).attrs["settings"])
-    assert shown.preset == again.run("0001").settings["preset"]
+    assert shown.preset == again.runs["0001"].settings["preset"]
     assert shown.augmentation == TrainingSettings(preset=shown.preset).augmentation
     new = annotate(striped(tmp_path), range(1, 5))
     assert TrainingSettings.from_json(new.preview_augmentation("stripes", 1).attrs["settings"]).preset == "auto"
@@ -348,7 +348,7 @@ def test_there_is_nothing_to_choose_for_a_forest(
 def test_a_network_that_begins_with_a_run_keeps_its_preset(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_searched", no_search)
     run = again.train(start_from="0001", epochs=1)
-    assert run.settings["preset"] == again.run("0001").settings["preset"]
+    assert run.settings["preset"] == again.runs["0001"].settings["preset"]
     assert run.choice == f"Preset {run.settings['preset']} is that of run 0001, with which training began."
 
 
@@ -356,7 +356,7 @@ def test_a_network_that_begins_with_a_run_keeps_its_preset(again: Project, monke
 def test_a_stop_before_the_preset_is_found_leaves_no_run(tmp_path: Path, stage: str) -> None:
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, stage)
-    assert project.runs == [] and not list(project._store.runs_folder.glob("*"))
+    assert not project.runs and not list(project._folder.runs_folder.glob("*"))
     assert project.status == "Stopped before anything was trained."
 
 
@@ -365,7 +365,7 @@ def test_a_stop_in_the_final_training_keeps_what_there_is_and_what_was_tried(
 ) -> None:
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, "training")
-    run = project.run("0001")
+    run = project.runs["0001"]
     assert run.stopped and not run.tried().empty
     assert project.evaluate().source == "no estimate yet" and "Stopped before the score" in run.note
     monkeypatch.setattr(searching, "_searched", no_search)
@@ -382,17 +382,17 @@ def test_progress_tells_what_is_tried_and_the_time_left(tmp_path: Path) -> None:
     assert trying[0].text == "trying presets" and trying[0].seconds_left is None
     assert all(state.seconds_left > 0 for state in trying if 0 < state.done < state.total)
     assert texts.index("trying presets") < texts.index("training")
-    assert project.live.total == QUICK_SEARCHING.epochs
+    assert project.training_curve.total == QUICK_SEARCHING.epochs
 
 
 def test_each_stage_starts_the_clock_anew() -> None:
     times = iter([0.0, 1.0, 100.0, 101.0])
-    pace, state = Pace(lambda: next(times)), JobState("training")
+    estimator, state = TimeEstimator(lambda: next(times)), JobState("training")
     for done in (0, 5):
-        state = pace.follow(state, Progress(done, 10, "first"))
+        state = estimator.with_progress(state, Progress(done, 10, "first"))
     assert state.seconds_left == pytest.approx(1.0)
     for done in (1, 2):
-        state = pace.follow(state, Progress(done, 10, "second"))
+        state = estimator.with_progress(state, Progress(done, 10, "second"))
     assert state.seconds_left == pytest.approx(8.0)
 
 
@@ -408,16 +408,16 @@ def test_many_annotations_are_tried_on_some_of_each_image(again: Project) -> Non
 
 
 def test_what_was_tried_and_cannot_be_read_is_named(again: Project) -> None:
-    file = again.run("0001").path / FILE
+    file = again.runs["0001"].path / FILE
     file.write_text("[")
     with pytest.raises(ProjectError, match=r"tried\.json cannot be read .* remove that file"):
         again.train()
     file.unlink()
-    assert again.run("0001").tried().empty
+    assert again.runs["0001"].tried().empty
 
 
 def test_an_unknown_preset_in_the_file_is_searched_for_anew(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = again.run("0001").path / FILE
+    file = again.runs["0001"].path / FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chosen": "newer"}))
     monkeypatch.setattr(searching, "_searched", no_search)
     with pytest.raises(AssertionError, match="presets are tried"):
@@ -429,13 +429,13 @@ STILL = {"learning_rate": 1e-12, "epochs": 1, "steps": 1}
 
 
 def tensors(project: Project, run: str, network: torch.nn.Module | None = None) -> dict[str, np.ndarray]:
-    return dict(load_classifier(project.run(run).path, network).tensors())
+    return dict(load_classifier(project.runs[run].path, network).tensors())
 
 
 def said_in_file(project: Project, **values) -> None:
     """Edit training.json by hand."""
-    settings = json.loads(project._store.settings_file.read_text())
-    project._store.settings_file.write_text(json.dumps(settings | values))
+    settings = json.loads(project._folder.settings_file.read_text())
+    project._folder.settings_file.write_text(json.dumps(settings | values))
 
 
 def test_a_network_given_as_an_object_trains_predicts_explains_and_is_asked_for_after_reopening(project):
@@ -446,7 +446,7 @@ def test_a_network_given_as_an_object_trains_predicts_explains_and_is_asked_for_
     assert project.predictions()["class"].notna().all()
     project.predict(["P1_A1"])
     assert project.explain("P1_A1", 1)["cam"].notnull().all()
-    project._labelling.book.close()
+    project.annotations.file.close()
     again = Project(project.path, annotator="ann")
     with pytest.raises(
         ClassifierError, match=r"networks:Plain that was given as an object\. Give such an object again"
@@ -465,9 +465,9 @@ def test_the_next_training_without_it_is_the_settings_own_again(project):
 
 def test_a_panel_trains_a_network_given_as_an_object_too(project):
     annotated(project)
-    project.start_training(**QUICK, network=Plain(3, 2))
+    project.background.train(**QUICK, network=Plain(3, 2))
     project._jobs.wait(60)
-    assert project.trouble == "" and project.run().settings["architecture"] == "own"
+    assert project.trouble == "" and project.runs.current.settings["architecture"] == "own"
 
 
 def test_a_path_that_the_call_names_is_imported_and_scored_with_the_same_architecture(project):
@@ -480,7 +480,7 @@ def test_a_path_that_the_call_names_is_imported_and_scored_with_the_same_archite
 def test_opening_and_training_a_strangers_project_imports_nothing_and_says_so(project, tmp_path):
     annotated(project)
     said_in_file(project, architecture="strangers:Net")
-    project._labelling.book.close()
+    project.annotations.file.close()
     (tmp_path / "strangers.py").write_text("raise SystemExit('a stranger ran code')\n")
     code = f"""
 import sys
@@ -513,9 +513,9 @@ def test_a_run_begins_with_an_earlier_one_by_its_name_and_says_so(project):
     for name, values in tensors(project, "0001").items():
         if name.endswith(("weight", "bias")):
             np.testing.assert_allclose(tensors(project, "0002")[name], values, atol=1e-6)
-    project._labelling.book.close()
+    project.annotations.file.close()
     again = Project(project.path, annotator="ann")
-    assert again.run("0002").remarks == run.remarks
+    assert again.runs["0002"].remarks == run.remarks
     said_in_file(again, start_from="0002")
     assert again.train(**QUICK).remarks[0].endswith("weights of 0002.")
 
@@ -523,9 +523,11 @@ def test_a_run_begins_with_an_earlier_one_by_its_name_and_says_so(project):
 def test_the_score_of_a_run_that_began_with_an_earlier_one_is_not_taken_for_granted(project):
     annotated(project, count=10)
     project.train(**QUICK)
-    assert "began with run" not in project.run().note
+    assert "began with run" not in project.runs.current.note
     project.train(**QUICK, start_from="0001")
-    assert "It began with run 0001, which may know some of them: the score may be too good." in project.run().note
+    assert (
+        "It began with run 0001, which may know some of them: the score may be too good." in project.runs.current.note
+    )
 
 
 def test_the_file_may_name_runs_alone_but_a_call_any_weights(project, tmp_path):
@@ -549,7 +551,7 @@ def test_the_file_may_name_runs_alone_but_a_call_any_weights(project, tmp_path):
 def test_a_forest_stands_beside_a_network_of_ones_own(project):
     annotated(project, count=10)
     project.train(**QUICK, network=Plain(3, 2))
-    assert project.run().held_out("forest") is not None and project.run().held_out("network") is not None
+    assert project.runs.current.held_out("forest") is not None and project.runs.current.held_out("network") is not None
 
 
 def test_what_training_had_to_say_is_shown(project):

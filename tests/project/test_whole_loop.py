@@ -40,7 +40,7 @@ def annotated(project: Project, count: int = 8) -> Project:
 
 
 def weights(project: Project) -> bytes:
-    return (project.run().path / "weights.safetensors").read_bytes()
+    return (project.runs.current.path / "weights.safetensors").read_bytes()
 
 
 def test_the_whole_loop_finds_the_bright_squares(project: Project) -> None:
@@ -71,19 +71,19 @@ def test_a_correction_enters_table_map_and_the_next_training(project: Project) -
     annotated(project)
     project.train(**QUICK)
     project.predict()
-    digest = project.run().annotations
+    digest = project.runs.current.annotations
     wrong = "dim" if project.probabilities("P2_A1").loc[5, "predicted"] == 2 else "bright"
     project.annotate("P2_A1", 5, wrong, source="correction")
     assert project.predictions().loc[("P2_A1", 5), "class"] == wrong
     assert project.train(**QUICK).labels == {"dim": 4 + (wrong == "dim"), "bright": 4 + (wrong == "bright")}
-    assert project.run().annotations != digest
+    assert project.runs.current.annotations != digest
 
 
 def test_reopening_shows_the_last_run_and_its_predictions(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
     project.predict()
-    project._labelling.book.close()
+    project.annotations.file.close()
     again = Project(project.path, annotator="ann")
     assert again.current_run == project.current_run == "0001"
     pd.testing.assert_frame_equal(again.predictions(), project.predictions())
@@ -94,7 +94,7 @@ def test_the_same_annotations_settings_and_seed_give_the_same_weights(project: P
     project.train(**QUICK)
     first = weights(project)
     project.train(**QUICK)
-    assert weights(project) == first and project.run().name == "0002"
+    assert weights(project) == first and project.runs.current.name == "0002"
     project.train(**QUICK, seed=1)
     assert weights(project) != first
 
@@ -103,12 +103,12 @@ def test_a_thread_trains_the_same_weights_as_a_script(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
     first = weights(project)
-    project.start_training(**QUICK)
+    project.background.train(**QUICK)
     assert isinstance(project.job, JobState)
     project._jobs.wait(60)
     assert project.job is None and project.trouble == "" and project.current_run == "0002"
     assert weights(project) == first
-    assert project.live.epochs == tuple(range(1, 7)) and len(project.run().history) == 6
+    assert project.training_curve.epochs == tuple(range(1, 7)) and len(project.runs.current.history) == 6
 
 
 def test_a_training_may_predict_behind_it(project: Project) -> None:
@@ -130,7 +130,7 @@ def test_a_run_can_be_used_before_its_score_is_known(project: Project) -> None:
     project.train(**QUICK, predict=True)
     assert seen[0] == (False, "no estimate yet") and seen[-1] == (True, "no estimate yet")
     assert project.evaluate().source == "cross-validation"
-    assert read_runs(project.path / "runs")["0001"] == project.run(), "what is on disk knows the score too"
+    assert read_runs(project.path / "runs")["0001"] == project.runs.current, "what is on disk knows the score too"
 
 
 def test_a_script_computes_on_all_cores_and_a_panel_leaves_one_free(
@@ -144,20 +144,22 @@ def test_a_script_computes_on_all_cores_and_a_panel_leaves_one_free(
     annotated(project)
     quick = {**QUICK, "threads": None}
     assert project.train(**quick).settings["threads"] == 2
-    project.start_training(**quick)
+    project.background.train(**quick)
     project._jobs.wait(60)
-    assert project.run("0002").settings["threads"] == 1
+    assert project.runs["0002"].settings["threads"] == 1
 
 
 def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
     annotated(project)
     reached = threading.Event()
-    project.observe(lambda change: reached.set() if change["new"] and len(change["new"].epochs) >= 2 else None, "live")
-    project.start_training(epochs=100_000, width=8, depth=2, threads=1)
+    project.observe(
+        lambda change: reached.set() if change["new"] and len(change["new"].epochs) >= 2 else None, "training_curve"
+    )
+    project.background.train(epochs=100_000, width=8, depth=2, threads=1)
     assert reached.wait(60)
     project.stop()
     project._jobs.wait(30)
-    assert project.current_run == "0001" and 2 <= len(project.run().history) < 100_000
+    assert project.current_run == "0001" and 2 <= len(project.runs.current.history) < 100_000
     assert project.evaluate().source == "no estimate yet" and "stopped" in project.evaluate().text
     project.predict(["P1_A1"])
     assert project.predictions(["P1_A1"])["predicted"].notna().all()
@@ -165,8 +167,8 @@ def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
 
 def test_one_job_at_a_time(project: Project) -> None:
     annotated(project)
-    project.start_training(epochs=100_000, width=8, depth=2, threads=1)
-    with pytest.raises(ProjectError, match="a training is running"):
+    project.background.train(epochs=100_000, width=8, depth=2, threads=1)
+    with pytest.raises(ProjectError, match="A training is running"):
         project.train()
     project.annotate("P1_A1", 9, "dim")
     project.stop()
@@ -179,7 +181,7 @@ def test_trouble_on_the_thread_reaches_the_owner_and_the_project_goes_on(project
     project.train(**QUICK)
     image = tifffile.imread(wells / "wells" / "P2_A1.tif")
     (wells / "wells" / "P2_A1.tif").unlink()
-    project.start_prediction()
+    project.background.predict()
     project._jobs.wait(60)
     assert "prediction" in project.trouble and "P2_A1" in project.trouble and project.job is None
     tifffile.imwrite(wells / "wells" / "P2_A1.tif", image)
@@ -204,9 +206,9 @@ def test_earlier_runs_can_be_chosen_again(project: Project) -> None:
     before = project.predictions()
     project.train(**QUICK, seed=3)
     assert project.predictions()["predicted"].isna().all()
-    project.choose_run("0001")
+    project.runs.choose("0001")
     pd.testing.assert_frame_equal(project.predictions(), before)
-    project._labelling.book.close()
+    project.annotations.file.close()
     assert Project(project.path, annotator="ann").current_run == "0001"
 
 
@@ -218,7 +220,7 @@ def test_the_score_names_its_source_and_stands_beside_the_forests(project: Proje
     report = project.evaluate()
     assert report.source == "cross-validation" and report.network is not None and report.forest is not None
     assert report.network.accuracy.n == report.forest.accuracy.n == 36 and report.forest.accuracy.value > 0.9
-    held_out = project.run().held_out()
+    held_out = project.runs.current.held_out()
     assert held_out is not None and len(held_out.drop_duplicates(["image", "object"])) == 36
 
 
@@ -235,7 +237,7 @@ def test_what_is_missing_before_a_training_is_said(project: Project, count: int,
     assert said in project.readiness()
     with pytest.raises(ProjectError, match=said):
         project.train()
-    assert project.runs == []
+    assert not project.runs
 
 
 def test_settings_are_a_file_that_may_be_edited_and_typos_are_named(project: Project) -> None:
@@ -319,11 +321,11 @@ def test_the_loop_in_3d_gives_a_class_map_of_planes_rows_and_columns(tmp_path: P
 def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_run(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
-    project._labelling.book.close()
+    project.annotations.file.close()
     code = (
         "from svetlana_jupyter.project.project import Project\n"
         f"project = Project({str(project.path)!r}, annotator='ann')\n"
-        "project.observe(lambda change: print(len(change['new'].epochs), flush=True), 'live')\n"
+        "project.observe(lambda change: print(len(change['new'].epochs), flush=True), 'training_curve')\n"
         "project.annotate('P1_A2', 1, 'dim')\n"
         "project.train(preset='default', epochs=100_000, width=8, depth=2, threads=1)\n"
     )
@@ -338,7 +340,7 @@ def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_r
     assert process.wait() == -signal.SIGKILL
     again = Project(project.path, annotator="ann")
     assert again.current_run == "0001" and [run.name for run in again.runs] == ["0001"]
-    assert again.label_of("P1_A2", 1).action == "label" and len(again.labels()) == 9
+    assert again.annotations.label_of("P1_A2", 1).action == "label" and len(again.labels()) == 9
     again.train(**QUICK)
     assert again.current_run == "0002"
 
@@ -352,7 +354,7 @@ def test_image_names_of_any_kind_reach_their_files(tmp_path: Path) -> None:
         project.annotate(name, label, truth(label))
     project.train(**QUICK)
     project.predict()
-    assert (project.run().path / "predictions" / f"{file_name(name)}.parquet").exists()
+    assert (project.runs.current.path / "predictions" / f"{file_name(name)}.parquet").exists()
     assert "<b>" not in project._repr_html_().replace("<b>odd.svetlana</b>", "")
 
 

@@ -37,13 +37,13 @@ def test_a_project_folder_that_is_gone_and_comes_back(project: Project, tmp_path
     with pytest.raises(ProjectError, match="bring the folder back"):
         project.undo()
     with pytest.raises(ProjectError, match="nothing has changed"):
-        project.rename_class("dim", "dark")
-    assert project.class_counts().to_dict() == {"dim": 1, "bright": 1}
+        project.classes.rename("dim", "dark")
+    assert project.annotations.class_counts().to_dict() == {"dim": 1, "bright": 1}
     away.rename(project.path)
     project.annotate("P1_A1", 3, "dim")
-    project.rename_class("dim", "dark")
-    project._labelling.book.close()
-    assert Project(project.path, annotator="ann").class_counts().to_dict() == {"dark": 2, "bright": 1}
+    project.classes.rename("dim", "dark")
+    project.annotations.file.close()
+    assert Project(project.path, annotator="ann").annotations.class_counts().to_dict() == {"dark": 2, "bright": 1}
 
 
 def test_a_disk_that_fills_up_while_labelling(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +53,10 @@ def test_a_disk_that_fills_up_while_labelling(project: Project, monkeypatch: pyt
         full.setattr(os, "fsync", no_room)
         for change in (
             lambda: project.annotate("P1_A1", [3, 4], "bright"),
-            lambda: project.mark("P1_A1", 1, "bad_segmentation"),
+            lambda: project.flag("P1_A1", 1, "bad_segmentation"),
             project.undo,
-            lambda: project.merge_classes("dim", "bright"),
-            lambda: project.add_class("new"),
+            lambda: project.classes.merge("dim", "bright"),
+            lambda: project.classes.add("new"),
             lambda: project.save_zip(),
         ):
             with pytest.raises(ProjectError, match="No space left on device"):
@@ -69,14 +69,14 @@ def test_a_disk_that_fills_up_while_labelling(project: Project, monkeypatch: pyt
 
 def test_objects_are_found_on_a_full_disk_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svetlana_jupyter.project.storage.os.replace", no_room)
-    assert len(project.objects("P1_A1")) == 12 and project.is_indexed("P1_A1")
-    assert not Project(project.path).is_indexed("P1_A1")
+    assert len(project.objects("P1_A1")) == 12 and project.images.is_indexed("P1_A1")
+    assert not Project(project.path).images.is_indexed("P1_A1")
 
 
 OTHER = """
 import sys
-from svetlana_jupyter.project.project import Dataset
-project = Dataset(sys.argv[1], annotator="ann")
+from svetlana_jupyter.project.project import Project
+project = Project(sys.argv[1], annotator="ann")
 project.annotate("P1_A1", [7, 8], "bright")
 print("open", flush=True)
 sys.stdin.read()
@@ -86,7 +86,7 @@ sys.stdin.read()
 @pytest.fixture
 def other_kernel(project: Project) -> Iterator[subprocess.Popen]:
     """Another kernel that annotates as the same person."""
-    project._labelling.book.close()
+    project.annotations.file.close()
     command = [sys.executable, "-c", OTHER, str(project.path)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "open\n"
@@ -105,13 +105,13 @@ def test_two_kernels_with_one_annotator(project: Project, other_kernel: subproce
         here.annotate("P1_A1", 1, "dim")
     with pytest.raises(ProjectError, match="another notebook is annotating"):
         here.undo()
-    assert here.class_counts().to_dict() == {"dim": 0, "bright": 2}, "it reads"
+    assert here.annotations.class_counts().to_dict() == {"dim": 0, "bright": 2}, "it reads"
     other_kernel.kill()
     other_kernel.wait()
     here.annotate("P1_A1", 1, "dim")
-    assert here.trouble == "" and here.class_counts().to_dict() == {"dim": 1, "bright": 2}
+    assert here.trouble == "" and here.annotations.class_counts().to_dict() == {"dim": 1, "bright": 2}
     assert here.undo() and here.undo(), "also what the other kernel said last"
-    assert here.class_counts().sum() == 0
+    assert here.annotations.class_counts().sum() == 0
 
 
 def test_an_image_that_is_deleted_after_opening(project: Project, wells: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_job_on_a_thread_says_what_file_is_gone(project: Project, wells: Path)
     project.train(architecture="forest")
     project.pair("P1_A2")
     (wells / "wells" / "P1_A2.tif").unlink()
-    project.start_prediction()
+    project.background.predict()
     project._jobs.wait(60)
     assert "P1_A2.tif is gone" in project.trouble and project.job is None
     project.annotate("P1_A1", 5, "dim")

@@ -1,9 +1,9 @@
-"""The form that a project begins with: it shows what it finds, says what is wrong, and becomes the app."""
+"""Tests of the form that creates or opens a project."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tifffile
@@ -13,10 +13,13 @@ from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 from tests.widgets.conftest import squares
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Two images with masks, and a third without."""
+    """Two images with masks, and a third without a mask."""
     for seed, name in enumerate(["A1", "A2"]):
         image, mask = squares(seed)
         tifffile.imwrite(tmp_path / f"{name}.tif", image)
@@ -25,7 +28,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def filled(files: Path) -> App:
+def fill_form(files: Path) -> App:
     app = App()
     form = app.children[0]
     form.folder.value = str(files / "wells.svetlana")
@@ -39,8 +42,8 @@ def name_classes(form, *names: str) -> None:
         row.name.value = name
 
 
-def test_the_form_lists_the_pairs_and_first_what_has_no_mask(files):
-    form = filled(files).children[0]
+def test_pairs_are_listed_and_problems_come_first(files):
+    form = fill_form(files).children[0]
     assert "2 of 3 images can be used" in form.fields.pairs.value
     assert "A1_mask.tif" in form.fields.pairs.value
     assert "64 × 96" in form.fields.pairs.value
@@ -48,20 +51,20 @@ def test_the_form_lists_the_pairs_and_first_what_has_no_mask(files):
     assert form.fields.pairs.value.index("No mask was found") < form.fields.pairs.value.index("A1_mask.tif")
 
 
-def test_files_that_do_not_fit_each_other_say_so_before_the_project_is_made(files):
+def test_mismatched_files_are_reported_before_the_project_exists(files):
     tifffile.imwrite(files / "A3_mask.tif", squares(0)[1][:50])
     tifffile.imwrite(files / "A4.tif", squares(0)[0])
     (files / "A4_mask.tif").write_bytes(b"no picture")
-    form = filled(files).children[0]
+    form = fill_form(files).children[0]
     assert "image and mask must have the same shape" in form.fields.pairs.value
     assert "2 of 4 images can be used" in form.fields.pairs.value
 
 
-def test_axes_that_no_file_says_are_asked_for_and_taken(files):
+def test_missing_axes_can_be_entered(files):
     image = squares(0)[0]
     tifffile.imwrite(files / "A3.tif", [image, image], photometric="minisblack")
     tifffile.imwrite(files / "A3_mask.tif", squares(0)[1])
-    form = filled(files).children[0]
+    form = fill_form(files).children[0]
     form.fields.images.value = f"{files}/A3.tif"
     form.fields.masks.value = f"{files}/A3_mask.tif"
     form.fields.axes.value = "zyx"
@@ -70,97 +73,97 @@ def test_axes_that_no_file_says_are_asked_for_and_taken(files):
     assert "2 channels, 64 × 96" in form.fields.pairs.value
 
 
-def test_the_pixel_size_is_told_where_a_file_says_it_and_asked_for_otherwise(files):
-    form = filled(files).children[0]
+def test_the_pixel_size_is_shown_or_can_be_entered(files):
+    form = fill_form(files).children[0]
     note = form.fields.spacing_note
-    assert "do not say" in note.value
+    assert "Not in the files" in note.value
     form.fields.spacing.value = "0.5"
     assert "0.5 × 0.5 µm" in note.value
     form.fields.spacing.value = "half"
-    assert "should be numbers" in form.fields.pairs.value
+    assert "is not a number" in form.fields.pairs.value
 
 
-def test_the_form_opens_the_app_with_the_chosen_colours(files):
-    app = filled(files)
+def test_the_form_opens_the_app_with_the_chosen_colors(files):
+    app = fill_form(files)
     form = app.children[0]
     name_classes(form, "active", "resting")
     form.classes.rows[0].picker.value = "#123456"
     form.fields.spacing.value = "0.5"
-    form.begin.click()
+    form.open_button.click()
     assert app.tab in app.children
     assert list(app.project.images) == ["A1", "A2"]
     assert app.project.images["A1"].spacing == (0.5, 0.5)
     assert app.project.classes.names == ("active", "resting")
     assert app.project.classes.by_name("active").color == "#123456"
-    assert "1 of 3 were left out. A3: No mask was found" in app.status.text
+    assert "1 of 3 pairs were skipped. A3: No mask was found" in app.status.text
 
 
-def test_an_example_in_a_field_is_no_class(files):
-    app = filled(files)
-    app.children[0].begin.click()
+def test_placeholders_are_not_classes(files):
+    app = fill_form(files)
+    app.children[0].open_button.click()
     assert app.project.classes.names == ()
 
 
-def test_rows_for_classes_come_and_go_and_keep_their_colours():
+def test_class_rows_are_added_and_removed_with_distinct_colors():
     fields = App().children[0].classes
     row = fields.extend()
     row.name.value = "third"
     fields.rows[0].remove.click()
     assert [kept is row for kept in fields.rows] == [False, True]
     assert len({kept.picker.value for kept in (*fields.rows, fields.extend())}) == 3
-    assert fields.chosen() == [("third", row.picker.value)]
+    assert fields.entered_classes() == [("third", row.picker.value)]
 
 
-def test_the_form_reopens_a_project_by_its_folder_alone(project):
+def test_an_existing_project_is_opened_by_its_folder(project):
     app = App()
     form = app.children[0]
     form.folder.value = str(project.path)
-    assert form.begin.description == "Open"
-    form.begin.click()
+    assert form.open_button.description == "Open"
+    form.open_button.click()
     assert list(app.project.images) == ["left", "right"]
     assert app.project.classes.names == ("bright", "dark")
 
 
-def test_a_project_is_saved_as_a_zip_and_opened_from_it(annotated, tmp_path):
+def test_a_project_is_saved_as_a_zip_and_opened_again(annotated, tmp_path):
     app = App(annotated)
     app.save.click()
-    (found,) = annotated.path.parent.glob("*.zip")
-    assert found.name in app.status.text
+    (file,) = annotated.path.parent.glob("*.zip")
+    assert file.name in app.status.text
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     again = App()
     form = again.children[0]
-    form.folder.value = str(found.rename(elsewhere / found.name))
-    assert form.begin.description == "Unpack and open"
-    form.begin.click()
-    assert again.project.class_counts().sum() == 12
+    form.folder.value = str(file.rename(elsewhere / file.name))
+    assert form.open_button.description == "Unpack and open"
+    form.open_button.click()
+    assert again.project.annotations.class_counts().sum() == 12
 
 
-def test_what_the_form_cannot_do_is_said_in_it(files):
+def test_invalid_entries_are_reported_in_the_form(files):
     app = App()
     form = app.children[0]
-    form.begin.click()
-    assert "Name a folder" in form.status.text
+    form.open_button.click()
+    assert "Enter a project folder" in form.status.text
     form.folder.value = str(files)
-    form.begin.click()
+    form.open_button.click()
     assert "holds no project.json" in form.status.text
     form.fields.images.value = "<b>*.tif"
-    form.begin.click()
-    assert "where the masks lie" in form.status.text
+    form.open_button.click()
+    assert "The masks are missing" in form.status.text
     form.fields.masks.value = "*.tif"
     assert "<b>" not in form.fields.pairs.value
     assert app.project is None
 
 
-def test_an_image_added_twice_is_no_problem(files):
-    filled(files).children[0].begin.click()
-    app = filled(files)
-    app.children[0].begin.click()
+def test_adding_the_same_images_again_changes_nothing(files):
+    fill_form(files).children[0].open_button.click()
+    app = fill_form(files)
+    app.children[0].open_button.click()
     assert len(app.project.images) == 2
     assert isinstance(app.project, Project)
 
 
-def test_only_the_answer_to_the_last_question_is_shown():
+def test_only_the_latest_answer_is_shown():
     shown = []
 
     async def typed() -> None:

@@ -1,7 +1,8 @@
-"""Whether two ways of counting agree: a line through them, and their differences (Bland and Altman)."""
+"""Agreement of two ways of counting: regression line and Bland–Altman limits."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,26 +11,26 @@ from scipy.stats import linregress
 
 from svetlana_jupyter.errors import InputError
 
-Z_95 = 1.96  # deviations of a normal distribution that hold 95 % of it, rounded as Bland and Altman do
+Z_95 = 1.96  # standard deviations that contain 95 % of a normal distribution, rounded as by Bland and Altman
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How ``y`` follows ``x``, of ``n`` pairs.
+    """Agreement of ``y`` with ``x`` over ``n`` pairs.
 
     Attributes
     ----------
     n : int
     slope, intercept : float
-        Of the least-squares line ``y = slope * x + intercept``; NaN where all ``x`` are the same.
+        Least-squares line ``y = slope * x + intercept``; NaN where all ``x`` are equal.
     r2 : float
-        Coefficient of determination of that line. It says how well one follows the other, not that they are equal.
+        Coefficient of determination of that line: how well one follows the other, not whether they are equal.
     bias : float
         Mean of ``y - x``.
     deviation : float
         Standard deviation of ``y - x`` (n - 1).
     limits : tuple of float
-        95 % limits of agreement: ``bias`` ∓ 1.96 ``deviation``. A further ``y - x`` is expected between them.
+        95 % limits of agreement, ``bias`` ∓ 1.96 ``deviation``, between which a further ``y - x`` is expected.
     """
 
     n: int
@@ -49,12 +50,12 @@ class Agreement:
 
 
 def agreement(x: ArrayLike, y: ArrayLike) -> Agreement:
-    """Compare two measurements of the same things.
+    """Compare two measurements of the same quantities.
 
     Parameters
     ----------
     x, y : array of float, shape (n,)
-        The reference, and what is compared with it.
+        The reference and the measurement compared with it.
 
     Raises
     ------
@@ -68,16 +69,16 @@ def agreement(x: ArrayLike, y: ArrayLike) -> Agreement:
 
     Examples
     --------
-    >>> found = agreement([10, 20, 30, 40], [11, 22, 31, 44])
-    >>> round(found.slope, 3), found.bias
+    >>> result = agreement([10, 20, 30, 40], [11, 22, 31, 44])
+    >>> round(result.slope, 3), result.bias
     (1.08, 2.0)
     """
     reference, other = np.asarray(x, float), np.asarray(y, float)
     if len(reference) < 3:
-        raise InputError(f"agreement needs at least three pairs of counts, got {len(reference)}.")
+        raise InputError(f"Agreement needs at least three pairs of counts, got {len(reference)}. Count more images.")
     difference = other - reference
     bias, deviation = float(difference.mean()), float(difference.std(ddof=1))
-    slope = intercept = r2 = float("nan")
+    slope = intercept = r2 = math.nan
     if np.ptp(reference) > 0:
         line = linregress(reference, other)
         slope, intercept, r2 = float(line.slope), float(line.intercept), float(line.rvalue**2)

@@ -1,15 +1,15 @@
-"""Counts of classes freed from what a classifier gets wrong, by how it did on objects drawn at random.
+"""Class counts corrected for the errors of a classifier (Rogan–Gladen).
 
-A classifier that takes a tenth of the many for the few finds too many of the few. How often it takes each class for
-each other is known from a test set; so the counts that would look as those predicted do can be solved for (Rogan and
-Gladen, American Journal of Epidemiology 107, 1978, for two classes; Forman, Data Mining and Knowledge Discovery 17,
-2008). It holds for groups with other proportions too, as long as each class is recognised as well in them as in the
-test set. Where the hardest objects were annotated after the test set was drawn, those left are recognised better than
-it, and too much is corrected.
+A classifier that takes a tenth of a frequent class for a rare one overestimates the rare one. A randomly drawn test set
+shows how often each class is predicted as each other; so the true counts can be solved for (Rogan and Gladen, American
+Journal of Epidemiology 107, 1978, for two classes; Forman, Data Mining and Knowledge Discovery 17, 2008). This holds
+for groups with other proportions too, as long as each class is recognized as well in them as in the test set. If the
+hardest objects were annotated after the test set was drawn, the remaining ones are recognized better, and the
+correction is too large.
 
-The intervals hold what the test set leaves open, by bootstrap over its groups or objects, and what chance does in the
-group that is counted. A confusion that was never seen is not taken for impossible: each draw adds to it a chance of
-what so few objects cannot rule out (the prior of Jeffreys).
+Intervals include the uncertainty of the test set, by bootstrap over its groups or objects, and chance in the counted
+group. A confusion that never occurred may still be possible: each bootstrap draw adds the probability that so few
+objects cannot rule out (Jeffreys prior).
 """
 
 from __future__ import annotations
@@ -19,36 +19,35 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from svetlana_jupyter.core.stats.metrics import confusions
+from svetlana_jupyter.core.stats.metrics import bootstrap_confusions
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
-MIN_SINGULAR_VALUE = 0.1  # the least singular value of the rates with which classes can be told apart
+MIN_SINGULAR_VALUE = 0.1  # of the rates; below, classes cannot be distinguished
 
 
 @dataclass(frozen=True)
 class ConfusionRates:
-    """How often objects of each class are predicted as each.
+    """Frequencies at which objects of each class are predicted as each class.
 
     Attributes
     ----------
     rates : float64 of shape (k, k)
-        Rows are the truth, columns the predictions; rows add up to 1. A class without an object is taken to be
-        recognised always.
-    drawn : float64 of shape (draws, k, k)
-        The same as it might have been.
-    known : bool of shape (k,)
-        Whether there were objects of a class.
+        Rows are the truth, columns the predictions; rows add up to 1. A class without objects counts as always
+        recognized.
+    bootstrap_rates : float64 of shape (draws, k, k)
+        The rates of each bootstrap draw.
+    is_observed : bool of shape (k,)
+        Whether a class has objects.
     """
 
     rates: Floats
-    drawn: Floats
-    known: NDArray[np.bool_]
+    bootstrap_rates: Floats
+    is_observed: NDArray[np.bool_]
 
     @property
     def is_invertible(self) -> bool:
-        """Whether counts can be corrected: not where two classes are predicted alike."""
+        """Whether counts can be corrected: not if two classes are predicted alike."""
         return bool(np.linalg.svd(self.rates, compute_uv=False).min() >= MIN_SINGULAR_VALUE)
 
 
@@ -60,7 +59,7 @@ def estimate_confusion_rates(
     weights: ArrayLike | None = None,
     seed: int = 0,
 ) -> ConfusionRates:
-    """Learn from objects drawn at random how often each class is predicted as each.
+    """Estimate from randomly drawn objects how often each class is predicted as each.
 
     Parameters
     ----------
@@ -69,67 +68,68 @@ def estimate_confusion_rates(
     ids : list of int
         The k classes.
     groups : array of str, shape (n,), optional
-        What objects have in common: the bootstrap is over groups, over objects where there is one.
+        Groups of similar objects, which the bootstrap draws; with a single group it draws objects.
     weights : array of float, shape (n,), optional
-        How many objects each stands for.
+        Number of objects that each object represents.
+    seed : int
     """
-    found, drawn = confusions(truth, predicted, ids, groups, weights)
-    known = found.sum(axis=1) > 0
-    rates = _rates(found, np.eye(len(ids)))
-    scale = np.size(truth) / found.sum() if found.any() else 1.0  # as many as were looked at
-    unseen = np.random.default_rng(seed).gamma(1 / len(ids), size=drawn.shape)
-    drawn = _rates(np.where(drawn.sum(axis=-1, keepdims=True) > 0, drawn * scale + unseen, 0), rates)
-    return ConfusionRates(rates, drawn, known)
+    counts, bootstrap = bootstrap_confusions(truth, predicted, ids, groups, weights)
+    rates = _row_shares(counts, np.eye(len(ids)))
+    scale = np.size(truth) / counts.sum() if counts.any() else 1.0  # weights to numbers of annotated objects
+    unseen = np.random.default_rng(seed).gamma(1 / len(ids), size=bootstrap.shape)
+    bootstrap = np.where(bootstrap.sum(axis=-1, keepdims=True) > 0, bootstrap * scale + unseen, 0)
+    return ConfusionRates(rates, _row_shares(bootstrap, rates), counts.sum(axis=1) > 0)
 
 
-def correct(found: ConfusionRates, predicted: ArrayLike, seed: int = 0) -> tuple[Floats, Floats, Floats]:
-    """Return how many objects of each class there are where so many are predicted, with 95 % intervals.
+def solve_counts(confusion_rates: ConfusionRates, predicted: ArrayLike, seed: int = 0) -> tuple[Floats, Floats, Floats]:
+    """Return corrected numbers of objects per class, with 95 % confidence intervals.
 
     Parameters
     ----------
-    found : Recognition
+    confusion_rates : ConfusionRates
     predicted : array of int, shape (k,)
         Objects predicted as each class.
+    seed : int
 
     Returns
     -------
     value, low, high : float64 of shape (k,)
-        Numbers of objects, from 0 to the sum of those predicted; ``value`` adds up to it.
+        Numbers of objects, from 0 to the sum of the predicted ones, to which ``value`` adds up.
 
     >>> rates = np.array([[0.9, 0.1], [0.2, 0.8]])
-    >>> correct(ConfusionRates(rates, rates[None], np.array([True, True])), [34, 66])[0].round(6)
+    >>> solve_counts(ConfusionRates(rates, rates[None], np.array([True, True])), [34, 66])[0].round(6)
     array([20., 80.])
     """
     counts = np.asarray(predicted, np.int64)
     total = int(counts.sum())
     if not total:
-        nothing = np.zeros(len(counts))
-        return nothing, nothing, nothing
-    value = _solved(found.rates, counts / total)
+        return np.zeros(len(counts)), np.zeros(len(counts)), np.zeros(len(counts))
+    rates, bootstrap_rates = confusion_rates.rates, confusion_rates.bootstrap_rates
+    value = _solve(rates, counts / total)
     rng = np.random.default_rng(seed)
-    true = np.diff(np.rint(np.cumsum(value) * total), prepend=0).astype(np.int64)  # whole, with the same sum
-    again = sum(rng.multinomial(n, row, len(found.drawn)) for n, row in zip(true.tolist(), found.rates))
-    moved = (again + (value * total - true) @ found.rates) / total
-    low, high = np.quantile(_solved(found.drawn, moved), [0.025, 0.975], axis=0)
+    true = np.diff(np.rint(np.cumsum(value) * total), prepend=0).astype(np.int64)  # integers with the same sum
+    simulated = sum(rng.multinomial(n, row, len(bootstrap_rates)) for n, row in zip(true.tolist(), rates))
+    simulated = (simulated + (value * total - true) @ rates) / total
+    low, high = np.quantile(_solve(bootstrap_rates, simulated), [0.025, 0.975], axis=0)
     return value * total, np.minimum(low, value) * total, np.maximum(high, value) * total
 
 
-def _rates(counts: Floats, otherwise: Floats) -> Floats:
-    """Return rows that add up to 1; those of ``otherwise`` where there is nothing."""
+def _row_shares(counts: Floats, default: Floats) -> Floats:
+    """Return rows scaled to a sum of 1; those of ``default`` where there are no counts."""
     sums = counts.sum(axis=-1, keepdims=True)
-    return np.asarray(np.where(sums > 0, counts / np.where(sums > 0, sums, 1), otherwise), np.float64)
+    return np.asarray(np.where(sums > 0, counts / np.where(sums > 0, sums, 1), default), np.float64)
 
 
-def _solved(rates: Floats, shares: Floats) -> Floats:
-    """Return the shares of the classes that are predicted as these, the nearest that are none below 0."""
+def _solve(rates: Floats, shares: Floats) -> Floats:
+    """Return the class shares that would be predicted as these, or the nearest without negative shares."""
     inverse = np.linalg.pinv(np.swapaxes(rates, -1, -2), rcond=MIN_SINGULAR_VALUE / 2)
-    return _on_simplex((inverse @ shares[..., None])[..., 0])
+    return _project_on_simplex((inverse @ shares[..., None])[..., 0])
 
 
-def _on_simplex(points: Floats) -> Floats:
+def _project_on_simplex(points: Floats) -> Floats:
     """Return the nearest points with coordinates of at least 0 that add up to 1 (Duchi et al., ICML 2008)."""
     descending = -np.sort(-points, axis=-1)
     excess = np.cumsum(descending, axis=-1) - 1
-    places = np.arange(1, points.shape[-1] + 1)
-    last = (descending * places > excess).sum(axis=-1, keepdims=True)
+    positions = np.arange(1, points.shape[-1] + 1)
+    last = (descending * positions > excess).sum(axis=-1, keepdims=True)
     return np.asarray(np.maximum(points - np.take_along_axis(excess, last - 1, axis=-1) / last, 0), np.float64)

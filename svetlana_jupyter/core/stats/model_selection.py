@@ -1,11 +1,9 @@
-"""Choosing among classifiers by what they predict of held-out objects, and how good a choice so made is.
+"""Model selection from held-out predictions, and the test whether augmentation destroys the classes.
 
-The score of the one that is chosen is too good: of several that are equally good it is the luckiest. So the choice is
-made again for every fold, by the objects of the others alone, and what is reported of a fold is what the classifier
-that they would have chosen predicts. That costs no training (Varma & Simon 2006 repeat the search in every fold;
-Tsamardinos et al. 2018 choose by bootstrap samples of the same predictions).
-
-Whether augmentation destroys what tells the classes apart: a sentence, from predictions of held-out objects.
+The score of the selected classifier is too good: among several equally good ones, the luckiest is selected. So the
+selection is repeated for every fold with the objects of the other folds only, and the score is that of the classifiers
+so selected (nested cross-validation). This needs no further training (Varma and Simon 2006 repeat the whole search in
+every fold; Tsamardinos et al. 2018 select by bootstrap samples of the same predictions).
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax
 from scipy.stats import binomtest
 
 from svetlana_jupyter.core.settings import AugmentSettings
@@ -23,17 +22,22 @@ from svetlana_jupyter.core.settings import AugmentSettings
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-SMALLEST = 1e-4  # a forest gives 0, of which there is no logarithm
+MIN_PROBABILITY = 1e-4  # forests predict 0, which has no logarithm
 TEMPERATURES = np.exp(np.linspace(-2.0, 2.0, 33))
-USUAL = 1.0  # how far from 1 a temperature is expected to be, as a logarithm: holds it where few objects tell
+LOG_TEMPERATURE_PRIOR = 1.0  # standard deviation of the logarithm, which decides where there are few objects
+
+# A difference is reported if it is significant at this level and at least so large.
+MAX_P_VALUE, MIN_ACCURACY_LOSS = 0.01, 0.1
+CHANCE_P_VALUE = 0.05
+N_PERMUTATIONS = 1999
 
 
-def merit(truth: Integers, probabilities: Floats) -> float:
-    """Return how good predictions are, from 0 to 1.
+def brier_skill(truth: Integers, probabilities: Floats) -> float:
+    """Return the quality of predictions, from 0 to 1.
 
-    One minus half the squared distance between probabilities and truth (Brier), a mean half over objects and half over
-    classes, after a temperature has made all classifiers equally sure of themselves: few objects tell much more by it
-    than by the share that is right.
+    One minus half the squared distance between probabilities and truth (Brier score), averaged half over objects and
+    half over classes, after temperature scaling has made all classifiers equally confident. With few objects, this is
+    much more informative than the accuracy.
 
     Parameters
     ----------
@@ -41,30 +45,29 @@ def merit(truth: Integers, probabilities: Floats) -> float:
         Columns of ``probabilities``.
     probabilities : float64 of shape (n, k)
 
-    >>> merit(np.array([0, 1]), np.array([[1.0, 0.0], [0.0, 1.0]])) > 0.99
+    >>> brier_skill(np.array([0, 1]), np.array([[1.0, 0.0], [0.0, 1.0]])) > 0.99
     True
     """
-    logits = np.log(np.maximum(probabilities, SMALLEST))
-    scaled = logits / TEMPERATURES[:, None, None]
-    scaled -= scaled.max(axis=2, keepdims=True)
-    scaled -= np.log(np.exp(scaled).sum(axis=2, keepdims=True))
-    counts = np.bincount(truth, minlength=probabilities.shape[1])
-    weights = 0.5 / len(truth) + 0.5 / ((counts > 0).sum() * counts[truth])
-    losses = -(scaled[:, np.arange(len(truth)), truth] * weights).sum(axis=1)
-    unusual = np.log(TEMPERATURES) ** 2 / (2 * USUAL**2) / len(truth)
-    p = np.exp(scaled[(losses + unusual).argmin()])
-    distance = ((p - np.eye(probabilities.shape[1])[truth]) ** 2).sum(axis=1)
+    n, k = probabilities.shape
+    logits = np.log(np.maximum(probabilities, MIN_PROBABILITY))
+    scaled = log_softmax(logits / TEMPERATURES[:, None, None], axis=2)
+    counts = np.bincount(truth, minlength=k)
+    weights = 0.5 / n + 0.5 / ((counts > 0).sum() * counts[truth])
+    losses = -(scaled[:, np.arange(n), truth] * weights).sum(axis=1)
+    penalty = np.log(TEMPERATURES) ** 2 / (2 * LOG_TEMPERATURE_PRIOR**2) / n
+    calibrated = np.exp(scaled[(losses + penalty).argmin()])
+    distance = ((calibrated - np.eye(k)[truth]) ** 2).sum(axis=1)
     return float(1 - (distance * weights).sum() / 2)
 
 
-def ranked(truth: Integers, candidates: Mapping[str, Floats]) -> list[str]:
-    """Return the names of candidates, the best first; of equally good ones the one that is named first."""
-    merits = {name: round(merit(truth, p), 6) for name, p in candidates.items()}
-    return sorted(candidates, key=lambda name: -merits[name])
+def rank_candidates(truth: Integers, candidates: Mapping[str, Floats]) -> list[str]:
+    """Return the names of candidates, the best first; equally good ones in their given order."""
+    skills = {name: round(brier_skill(truth, p), 6) for name, p in candidates.items()}
+    return sorted(candidates, key=lambda name: -skills[name])
 
 
 def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, Floats]) -> tuple[Floats, list[str]]:
-    """Return predictions for each fold by the candidate that the objects of all other folds choose.
+    """Return predictions for each fold by the candidate that the objects of all other folds select.
 
     Parameters
     ----------
@@ -76,37 +79,29 @@ def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, 
     -------
     probabilities : float64 of shape (n, k)
     names : list of str
-        Who was chosen for each fold, in the order of ``numpy.unique(folds)``.
+        The selected candidate per fold, in the order of ``numpy.unique(folds)``.
     """
     result, names = np.zeros_like(next(iter(candidates.values()))), []
     for fold in np.unique(folds):
         here = folds == fold
-        name = ranked(truth[~here], {name: p[~here] for name, p in candidates.items()})[0]
+        name = rank_candidates(truth[~here], {name: p[~here] for name, p in candidates.items()})[0]
         result[here] = candidates[name][here]
         names.append(name)
     return result, names
 
 
-MAX_P_VALUE, MIN_ACCURACY_LOSS = (
-    0.01,
-    0.1,
-)  # how unlikely a difference must be by chance, and how large, to be spoken of
-CHANCE_P_VALUE = 0.05
-N_PERMUTATIONS = 1999
-
-
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two classifiers on the same objects.
+    """Two classifiers compared on the same objects.
 
     Parameters
     ----------
     n : int
         Number of objects.
     first, second : int
-        How many each has right.
-    only_first, only_second : int
-        How many it alone has right.
+        Objects that each predicts correctly.
+    only_first_correct, only_second_correct : int
+        Objects that only one of them predicts correctly.
     """
 
     n: int
@@ -117,102 +112,98 @@ class PairedComparison:
 
     @property
     def p(self) -> float:
-        """How likely a difference at least as large is where both are equally good.
-
-        By the exact test of McNemar (1947), which takes objects as independent.
-        """
-        apart = self.only_first_correct + self.only_second_correct
-        return float(binomtest(self.only_first_correct, apart).pvalue) if apart else 1.0
+        """Two-sided p-value of the exact test of McNemar (1947), which takes objects as independent."""
+        discordant = self.only_first_correct + self.only_second_correct
+        return float(binomtest(self.only_first_correct, discordant).pvalue) if discordant else 1.0
 
 
-def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedComparison:
-    """Compare two tables of predictions on the objects that both have.
+def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> PairedComparison:
+    """Compare two tables of predictions on the objects that both contain.
 
     Parameters
     ----------
     first, second : DataFrame
-        One row an object: image, object, truth and predicted class id.
+        One row per object: image, object, truth and predicted class id.
     """
     both = first.merge(second, on=["image", "object"], suffixes=("_1", "_2"))
-    one, other = (both[f"predicted_{n}"].to_numpy() == both[f"truth_{n}"].to_numpy() for n in (1, 2))
-    return PairedComparison(
-        len(both), int(one.sum()), int(other.sum()), int((one & ~other).sum()), int((other & ~one).sum())
-    )
+    a, b = (both[f"predicted_{n}"].to_numpy() == both[f"truth_{n}"].to_numpy() for n in (1, 2))
+    return PairedComparison(len(both), int(a.sum()), int(b.sum()), int((a & ~b).sum()), int((b & ~a).sum()))
 
 
 def permutation_p_value(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Return how likely guessing has a balanced accuracy at least as high: guesses are the predictions, shuffled.
+    """Return the permutation p-value of the balanced accuracy: shuffled predictions are the null hypothesis.
 
     >>> permutation_p_value([1, 2] * 10, [1, 2] * 10)
     0.0005
     """
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     _, classes, counts = np.unique(truth, return_inverse=True, return_counts=True)
-    shares = (1 / counts / len(counts))[classes]  # of each right answer in the mean of the recalls
-    found = (truth == predicted) @ shares
+    shares = (1 / counts / len(counts))[classes]  # contribution of each correct object to the mean recall
+    observed = (truth == predicted) @ shares
     rng = np.random.default_rng(0)
-    guessed = np.array([(truth == rng.permutation(predicted)) @ shares for _ in range(N_PERMUTATIONS)])
-    return float((1 + np.sum(guessed >= found - 1e-9)) / (1 + N_PERMUTATIONS))
+    shuffled = np.array([(truth == rng.permutation(predicted)) @ shares for _ in range(N_PERMUTATIONS)])
+    return float((1 + np.sum(shuffled >= observed - 1e-9)) / (1 + N_PERMUTATIONS))
 
 
-def destroyed(augmentation: AugmentSettings, varied: pd.DataFrame, plain: pd.DataFrame | None = None) -> str:
-    """Say whether augmentation destroys the classes; "" where nothing speaks for it.
+def augmentation_warning(
+    augmentation: AugmentSettings, with_augmentation: pd.DataFrame, without_augmentation: pd.DataFrame | None = None
+) -> str:
+    """Return a warning if augmentation seems to destroy the classes, "" otherwise.
 
     Parameters
     ----------
     augmentation : AugmentSettings
-        That of the training.
-    varied : DataFrame
-        What it predicted for objects it was not trained on, one row an object: image, object, truth and predicted class
-        id.
-    plain : DataFrame, optional
+        Augmentation of the training.
+    with_augmentation : DataFrame
+        Its predictions for held-out objects, one row per object: image, object, truth and predicted class id.
+    without_augmentation : DataFrame, optional
         The same of a training without augmentation.
 
     Returns
     -------
     str
-        A warning where the plain training is far better, by at least a tenth of the objects and beyond doubt
-        (p < 0.01), or where the varied one cannot be told from guessing (p > 0.05).
+        A warning if the training without augmentation is better by at least a tenth of the objects (p < 0.01), or if
+        the training with augmentation is no better than chance (p > 0.05).
     """
-    if not augmentation.varies or varied.empty:
+    if not augmentation.varies or with_augmentation.empty:
         return ""
-    what = _in_words(augmentation)
-    if plain is not None:
-        pair = compare(plain, varied)
+    varied = _varied_properties(augmentation)
+    if without_augmentation is not None:
+        pair = compare_paired(without_augmentation, with_augmentation)
         if pair.n and pair.first - pair.second >= MIN_ACCURACY_LOSS * pair.n and pair.p < MAX_P_VALUE:
+            p = "p < 0.001" if pair.p < 0.001 else f"p = {pair.p:.3f}"
             return (
-                f"Augmentation destroys the classes: without it {pair.first} of {pair.n} held-out objects are right, "
-                f"with it {pair.second} (p {_plain_p(pair.p)}). It varies {what}; leave out what tells classes apart."
+                f"Augmentation destroys the classes: without it {pair.first} of {pair.n} held-out objects are correct, "
+                f"with it {pair.second} ({p}). It varies {varied}; turn off what distinguishes the classes."
             )
-    if permutation_p_value(varied["truth"], varied["predicted"]) <= CHANCE_P_VALUE:
+    if permutation_p_value(with_augmentation["truth"], with_augmentation["predicted"]) <= CHANCE_P_VALUE:
         return ""
-    right = int((varied["truth"] == varied["predicted"]).sum())
-    said = f"The score, {right} of {len(varied)} right, cannot be told from guessing"
-    if plain is not None and permutation_p_value(plain["truth"], plain["predicted"]) > CHANCE_P_VALUE:
-        return (
-            f"{said}, and neither can it without augmentation: patches may not show what tells the classes apart, or "
-            "more annotations are needed."
-        )
-    return f"{said}. Augmentation may destroy what tells the classes apart: it varies {what}. Try without."
+    n, correct = len(with_augmentation), int((with_augmentation["truth"] == with_augmentation["predicted"]).sum())
+    result = f"The score, {correct} of {n} held-out objects correct, is no better than chance"
+    if without_augmentation is not None:
+        p_value = permutation_p_value(without_augmentation["truth"], without_augmentation["predicted"])
+        if p_value > CHANCE_P_VALUE:
+            return (
+                f"{result}, nor is it without augmentation: patches may not show what distinguishes the classes, or "
+                "more annotations are needed."
+            )
+    return f"{result}. Augmentation may destroy the classes: it varies {varied}. Try training without it."
 
 
-def _in_words(augmentation: AugmentSettings) -> str:
-    """Say what is varied: "how objects are turned and mirrored, and their brightness"."""
-    moved = augmentation.share > 0
-    words = {
-        "how objects are turned": moved and augmentation.rotation != "none",
-        "how they are mirrored": moved and augmentation.flips,
-        "their size": moved and augmentation.scale > 0,
-        "where they lie": moved and augmentation.shift > 0,
+def _varied_properties(augmentation: AugmentSettings) -> str:
+    """Return the varied properties, such as "rotation, mirroring and brightness"."""
+    moves = augmentation.share > 0
+    properties = {
+        "rotation": moves and augmentation.rotation != "none",
+        "mirroring": moves and augmentation.flips,
+        "size": moves and augmentation.scale > 0,
+        "position": moves and augmentation.shift > 0,
         "brightness": augmentation.brightness > 0 or augmentation.gamma > 0,
         "color": augmentation.color > 0,
         "noise": augmentation.noise > 0,
         "sharpness": augmentation.blur > 0,
-        "what the Albumentations pipeline does": augmentation.pipeline is not None,
+        "the effect of the Albumentations pipeline": augmentation.pipeline is not None,
     }
-    said = [word for word, holds in words.items() if holds]
-    return " and ".join([", ".join(said[:-1]), said[-1]]) if len(said) > 1 else said[0]
-
-
-def _plain_p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    # An augmentation that is not listed above must not turn the warning into an error.
+    *first, last = [name for name, is_varied in properties.items() if is_varied] or ["other properties"]
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,9 +1,9 @@
-"""Whether an image looks unlike those that were annotated, by how many of its objects do.
+"""Out-of-distribution test per image, based on the fraction of outlying objects.
 
-Each object comes with its distance from the annotated ones, in units that 95 % of the objects of left-out groups
-(wells, images, regions) keep to. The share of an image's objects beyond is compared with the shares of these groups:
-how much they differ among themselves says how much a new one may (a prediction interval, on the scale of arcsine roots,
-where the variance of a share does not depend on it; Student's t for few groups).
+Each object has a distance from the annotated objects, in units of the distance below which 95 % of the objects of
+held-out groups (wells, images, regions) lie. The fraction of an image's objects beyond it is compared with the
+fractions of these groups, whose differences tell how much a new one may differ: by a prediction interval on the arcsine
+square root scale, where the variance of a fraction does not depend on the fraction, with Student's t for few groups.
 """
 
 from __future__ import annotations
@@ -16,33 +16,35 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-# An image is told of when so much of it is unlike, five times what is expected, and chance alone is as improbable.
+# An image is flagged if this fraction of its objects are outliers, five times the expected one, at this p-value.
 MIN_OUTLIER_SHARE, LEVEL = 0.25, 0.05
 
 
 @dataclass(frozen=True)
 class HeldOutGroups:
-    """How groups look that were left out: the share of their objects beyond the limit, and how many these are.
+    """Outlying objects of held-out groups.
 
     Parameters
     ----------
     shares : tuple of float
+        Fraction of outlying objects per group.
     counts : tuple of int
+        Number of objects per group.
     """
 
     shares: tuple[float, ...]
     counts: tuple[int, ...]
 
-    def p_value(self, share: float, n: int, usual: float = 0.0) -> float:
-        """Return how probable it is that one more such group shows at least this share, among ``n`` objects.
+    def p_value(self, share: float, n: int, baseline_share: float = 0.0) -> float:
+        """Return the probability that a further group of ``n`` objects has at least this fraction of outliers.
 
         Parameters
         ----------
         share : float
         n : int
-        usual : float
-            The share in the annotated images themselves, where that is more than in the groups: whoever annotates may
-            have chosen the clear objects.
+        baseline_share : float
+            Fraction in the annotated images themselves. It matters where it is larger than in the groups, because the
+            annotator may have chosen clear objects.
 
         Examples
         --------
@@ -51,41 +53,41 @@ class HeldOutGroups:
         (0.32, 0.0002)
         """
         counts, groups = np.asarray(self.counts, float), len(self.counts)
-        places = np.arcsin(np.sqrt(self.shares))
-        middle = math.asin(math.sqrt(max(usual, float(np.average(self.shares, weights=counts)))))
-        # What is left of the variance once that of counting is taken off.
-        between = max(0.0, float(places.var(ddof=1) - np.mean(1 / (4 * counts)))) if groups > 1 else 0.0
+        angles = np.arcsin(np.sqrt(self.shares))
+        mean = math.asin(math.sqrt(max(baseline_share, float(np.average(self.shares, weights=counts)))))
+        # Variance between groups: what remains after subtracting the binomial variance.
+        between = max(0.0, float(angles.var(ddof=1) - np.mean(1 / (4 * counts)))) if groups > 1 else 0.0
         error = math.sqrt(between * (1 + 1 / groups) + 1 / (4 * counts.sum()) + 1 / (4 * n))
-        return float(t.sf((math.asin(math.sqrt(share)) - middle) / error, max(1, groups - 1)))
+        return float(t.sf((math.asin(math.sqrt(share)) - mean) / error, max(1, groups - 1)))
 
 
-def compare_images(shares: pd.DataFrame, annotated: Mapping[str, int], left_out: HeldOutGroups) -> pd.DataFrame:
-    """Return which images look unlike those annotated, as a whole.
+def flag_unfamiliar_images(shares: pd.DataFrame, annotated: Mapping[str, int], groups: HeldOutGroups) -> pd.DataFrame:
+    """Flag images whose objects differ from the annotated ones.
 
     Parameters
     ----------
     shares : DataFrame
-        Indexed by image: ``asked`` (how many of its objects) and ``novelty`` (the share of them beyond the limit).
+        Indexed by image: ``asked`` (number of its objects) and ``unlike`` (fraction of outliers among them).
     annotated : mapping of image name to int
-        How many objects of each image were learned from.
-    left_out : LeftOut
+        Number of training objects per image.
+    groups : HeldOutGroups
 
     Returns
     -------
     DataFrame
-        The same with ``annotated``, ``p`` (`HeldOutGroups.p_value`) and ``warn``; never of an image with annotations.
+        The same with ``annotated``, ``p`` (`HeldOutGroups.p_value`) and ``warn``, which is never set for images with
+        annotations.
 
     Examples
     --------
     >>> shares = pd.DataFrame({"asked": [90, 80], "unlike": [0.06, 0.7]}, pd.Index(["A1", "A2"], name="image"))
-    >>> compare_images(shares, {"A1": 30}, HeldOutGroups((0.1, 0.0, 0.05), (10, 10, 20)))["warn"].to_dict()
+    >>> flag_unfamiliar_images(shares, {"A1": 30}, HeldOutGroups((0.1, 0.0, 0.05), (10, 10, 20)))["warn"].to_dict()
     {'A1': False, 'A2': True}
     """
     table = shares.copy()
     table["annotated"] = [int(annotated.get(image, 0)) for image in table.index]
     known = table[table["annotated"] > 0]
-    usual = float(np.average(known["unlike"], weights=known["asked"])) if len(known) else 0.0
-    rows = zip(table["unlike"].tolist(), table["asked"].tolist())
-    table["p"] = [left_out.p_value(share, n, usual) for share, n in rows]
+    baseline = float(np.average(known["unlike"], weights=known["asked"])) if len(known) else 0.0
+    table["p"] = [groups.p_value(*row, baseline) for row in zip(table["unlike"].tolist(), table["asked"].tolist())]
     table["warn"] = (table["annotated"] == 0) & (table["unlike"] >= MIN_OUTLIER_SHARE) & (table["p"] < LEVEL)
     return table

@@ -187,18 +187,18 @@ def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
     )
     parts = [f"Imported {counts['taken']:,} annotations from {imported.source}"]
     if changed := int(objects["why"].str.startswith("was ").sum()):
-        parts.append(f"{changed:,} of them replace another one")
+        parts.append(f"{changed:,} replaced another label")
     for outcome, text in (
-        ("known", "were the same already"),
-        ("differs", "have another class here and were left unchanged (pass overwrite=True to replace them)"),
-        ("contradicts", "have two classes in the source and were not imported"),
-        ("no class", "have no class"),
+        ("known", "unchanged"),
+        ("differs", "labeled differently here and kept (pass overwrite=True to replace)"),
+        ("contradicts", "skipped because of two classes in the source"),
+        ("no class", "without a class"),
     ):
         if counts[outcome]:
             parts.append(f"{counts[outcome]:,} {text}")
     if counts["not found"]:
         reasons = dict.fromkeys(report.loc[report["outcome"] == "not found", "why"])
-        parts.append(f"{counts['not found']:,} match no object ({format_list(reasons, 2)})")
+        parts.append(f"{counts['not found']:,} without a matching object ({format_list(reasons, 2)})")
     return "; ".join(parts) + "." + (f" {imported.note}" if imported.note else "")
 
 

@@ -14,7 +14,7 @@ COLUMNS = ["p_1", "p_2", "p_3"]
 
 
 def held_out(n: int, temperature: float = 1.0, bias: tuple[float, ...] = (0, 0, 0), seed: int = 0) -> pd.DataFrame:
-    """Objects whose probabilities are right after dividing the logits by ``temperature`` and adding ``bias``."""
+    """Return objects whose probabilities need this temperature and bias to be calibrated."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (n, len(bias)))
     truth = np.array([rng.choice(len(bias), p=p) for p in softmax(logits, axis=1)])
@@ -28,7 +28,7 @@ def found_reliability(table: pd.DataFrame):
     return reliability(table[COLUMNS].max(axis=1).to_numpy(), (table["predicted"] == table["truth"]).to_numpy())
 
 
-def test_a_temperature_is_found_and_leaves_every_class_as_it_is() -> None:
+def test_a_temperature_is_fitted_and_changes_no_class() -> None:
     table = held_out(2000, temperature=2.0)
     calibration, crossed = calibrate(table)
     assert calibration.temperature == pytest.approx(2.0, rel=0.1) and not calibration.bias
@@ -37,7 +37,7 @@ def test_a_temperature_is_found_and_leaves_every_class_as_it_is() -> None:
     assert found_reliability(crossed).error < 0.5 * found_reliability(table).error
 
 
-def test_a_bias_is_found_where_there_is_one_and_may_change_classes() -> None:
+def test_a_bias_is_fitted_and_may_change_classes() -> None:
     table = held_out(2000, 1.5, bias=(0.9, -0.5, -0.4))
     calibration, crossed = calibrate(table)
     assert list(calibration.bias) == [1, 2, 3]
@@ -46,7 +46,7 @@ def test_a_bias_is_found_where_there_is_one_and_may_change_classes() -> None:
     assert right[1] > right[0] + 0.02
 
 
-def test_two_classes_are_calibrated_as_by_a_logistic_regression() -> None:
+def test_two_classes_are_calibrated_as_by_logistic_regression() -> None:
     table = held_out(3000, 1.7, bias=(0.5, -0.5))
     calibration, _ = calibrate(table)
     odds = np.log(table["p_2"] / table["p_1"]).to_numpy()[:, None]
@@ -55,12 +55,12 @@ def test_two_classes_are_calibrated_as_by_a_logistic_regression() -> None:
     assert calibration.bias[2] - calibration.bias[1] == pytest.approx(model.intercept_[0], abs=0.03)
 
 
-def test_probabilities_that_are_right_stay_as_they_are() -> None:
+def test_calibrated_probabilities_stay_unchanged() -> None:
     changed = [not calibrate(held_out(120, seed=seed))[0].is_identity for seed in range(20)]
     assert sum(changed) <= 3
 
 
-def test_each_part_is_calibrated_by_the_others_alone() -> None:
+def test_each_fold_is_calibrated_by_the_other_folds() -> None:
     table = held_out(400, temperature=2.5)
     _, crossed = calibrate(table)
     meddled = table.copy()
@@ -83,7 +83,7 @@ def test_a_class_of_few_objects_gets_no_bias() -> None:
     assert calibrate(table)[0].bias and not calibrate(table[~rare | (rare.cumsum() <= 9)])[0].bias
 
 
-def test_objects_that_are_all_right_do_not_make_it_sure_beyond_measure() -> None:
+def test_correct_predictions_only_do_not_give_certainty() -> None:
     table = held_out(60)
     table["truth"] = table["predicted"]
     calibration, crossed = calibrate(table)
@@ -100,7 +100,7 @@ def test_a_probability_of_zero_can_be_calibrated() -> None:
     assert NO_CALIBRATION.apply(table) is table
 
 
-def test_the_error_of_probabilities_is_that_of_a_naive_loop() -> None:
+def test_the_calibration_error_equals_that_of_a_naive_loop() -> None:
     rng = np.random.default_rng(0)
     probability = rng.uniform(0.4, 1, 150)
     right = rng.random(150) < probability - 0.2
@@ -112,7 +112,7 @@ def test_the_error_of_probabilities_is_that_of_a_naive_loop() -> None:
     assert found.error > 0.15 > found.expected_by_chance
 
 
-def test_exact_probabilities_show_the_error_that_chance_explains() -> None:
+def test_exact_probabilities_have_the_error_expected_by_chance() -> None:
     errors, chances = zip(*((found.error, found.expected_by_chance) for found in map(_exact, range(40))))
     assert np.mean(errors) == pytest.approx(np.mean(chances), rel=0.15)
 

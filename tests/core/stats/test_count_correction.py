@@ -1,4 +1,4 @@
-"""Corrected counts against closed forms, least squares and simulated counts; the raw ones beside them are biased."""
+"""Corrected counts against closed forms, least squares and simulated counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from svetlana_jupyter.core.stats.count_correction import ConfusionRates, correct, estimate_confusion_rates
+from svetlana_jupyter.core.stats.count_correction import ConfusionRates, estimate_confusion_rates, solve_counts
 
 RATES = np.array([[0.9, 0.1], [0.25, 0.75]])
 THREE = np.array([[0.8, 0.15, 0.05], [0.1, 0.85, 0.05], [0.1, 0.2, 0.7]])
@@ -22,17 +22,17 @@ def seen(rng: np.random.Generator, rates: np.ndarray, truth: np.ndarray) -> np.n
 
 
 @pytest.mark.parametrize("first", [20, 55, 80])
-def test_two_classes_are_as_rogan_and_gladen_have_them(first: int) -> None:
+def test_two_classes_are_corrected_as_by_rogan_and_gladen(first: int) -> None:
     sensitivity, specificity = RATES[0, 0], RATES[1, 1]
     expected = 100 * ((first / 100 + specificity - 1) / (sensitivity + specificity - 1))
-    value, _, _ = correct(exactly(RATES), [first, 100 - first])
+    value, _, _ = solve_counts(exactly(RATES), [first, 100 - first])
     assert value == pytest.approx(np.clip([expected, 100 - expected], 0, 100))
 
 
 @pytest.mark.parametrize("predicted", [[30, 50, 20], [5, 90, 5], [100, 0, 0], [0, 0, 7]])
-def test_several_classes_are_the_least_squares_within_what_is_possible(predicted: list[int]) -> None:
-    """Where the solution is possible it is that of NumPy, else it stays possible and adds up."""
-    value, _, _ = correct(exactly(THREE), predicted)
+def test_several_classes_are_corrected_by_constrained_least_squares(predicted: list[int]) -> None:
+    """Compare with NumPy where the solution is possible, else with random possible ones."""
+    value, _, _ = solve_counts(exactly(THREE), predicted)
     solved = np.linalg.solve(THREE.T, predicted)
     assert value.sum() == pytest.approx(sum(predicted)) and (value >= 0).all()
     if (solved >= 0).all():
@@ -43,20 +43,20 @@ def test_several_classes_are_the_least_squares_within_what_is_possible(predicted
         assert np.linalg.norm(value - solved) <= np.linalg.norm(others - solved, axis=1).min()
 
 
-def test_rates_are_those_of_a_loop_and_weighted() -> None:
+def test_weighted_rates_equal_those_of_a_loop() -> None:
     rng = np.random.default_rng(1)
     truth, predicted, weights = rng.integers(0, 3, 60), rng.integers(0, 3, 60), rng.uniform(1, 9, 60)
     expected = np.zeros((3, 3))
     for t, p, w in zip(truth, predicted, weights):
         expected[t, p] += w
     found = estimate_confusion_rates(truth + 4, predicted + 4, [4, 5, 6], weights=weights)
-    assert found.rates == pytest.approx(expected / expected.sum(axis=1, keepdims=True)) and found.known.all()
-    assert found.drawn.sum(axis=2) == pytest.approx(1) and found.drawn.std(axis=0).min() > 0
+    assert found.rates == pytest.approx(expected / expected.sum(axis=1, keepdims=True)) and found.is_observed.all()
+    assert found.bootstrap_rates.sum(axis=2) == pytest.approx(1) and found.bootstrap_rates.std(axis=0).min() > 0
 
 
-def test_a_class_without_an_object_is_taken_as_recognised() -> None:
+def test_a_class_without_objects_counts_as_recognized() -> None:
     found = estimate_confusion_rates([1, 1, 2, 2], [1, 2, 2, 2], [1, 2, 3])
-    assert found.known.tolist() == [True, True, False] and found.rates[2].tolist() == [0, 0, 1]
+    assert found.is_observed.tolist() == [True, True, False] and found.rates[2].tolist() == [0, 0, 1]
 
 
 def test_classes_that_are_predicted_alike_cannot_be_corrected() -> None:
@@ -66,8 +66,8 @@ def test_classes_that_are_predicted_alike_cannot_be_corrected() -> None:
 
 
 @pytest.mark.parametrize(("rates", "shares"), [(RATES, [0.15, 0.85]), (THREE, [0.1, 0.3, 0.6])])
-def test_corrected_counts_are_unbiased_and_covered_where_raw_ones_are_not(rates, shares) -> None:
-    """Groups of other proportions than the test set, so that its precisions would not do."""
+def test_corrected_counts_are_unbiased_with_covering_intervals_unlike_raw_ones(rates, shares) -> None:
+    """Use other proportions than in the test set, so that its precisions would not suffice."""
     rng, n, k, draws = np.random.default_rng(7), 600, len(rates), 200
     errors, raw, inside = np.zeros((draws, k)), np.zeros((draws, k)), np.zeros((draws, k))
     for i in range(draws):
@@ -76,7 +76,7 @@ def test_corrected_counts_are_unbiased_and_covered_where_raw_ones_are_not(rates,
         truth = rng.choice(k, n, p=shares)
         true = np.bincount(truth, minlength=k)
         predicted = np.bincount(seen(rng, rates, truth), minlength=k)
-        value, low, high = correct(found, predicted, seed=i)
+        value, low, high = solve_counts(found, predicted, seed=i)
         errors[i], raw[i], inside[i] = value - true, predicted - true, (low <= true) & (true <= high)
     noise = errors.std(axis=0) / np.sqrt(draws)
     assert (abs(errors.mean(axis=0)) < 3.5 * noise).all()
@@ -84,14 +84,14 @@ def test_corrected_counts_are_unbiased_and_covered_where_raw_ones_are_not(rates,
     assert (inside.mean(axis=0) >= 0.9).all() and (inside.mean(axis=0) <= 0.99).all()
 
 
-def test_what_was_never_seen_is_not_ruled_out() -> None:
+def test_an_unobserved_confusion_is_not_ruled_out() -> None:
     found = estimate_confusion_rates([0] * 30 + [1] * 30, [0] * 30 + [1] * 30, [0, 1])
-    value, low, high = correct(found, [100, 900])
+    value, low, high = solve_counts(found, [100, 900])
     assert value.tolist() == [100, 900] and low[0] < 60, "up to a tenth of the others may be taken for it"
     assert high[0] >= 100
 
 
-def test_groups_that_differ_widen_the_interval() -> None:
+def test_differing_groups_widen_the_interval() -> None:
     rng = np.random.default_rng(3)
     truth = np.tile([0, 1], 100)
     group = np.repeat(np.arange(8), 25)
@@ -99,10 +99,10 @@ def test_groups_that_differ_widen_the_interval() -> None:
     predicted = np.where(wrong, 1 - truth, truth)
     widths = []
     for groups in (None, group):
-        _, low, high = correct(estimate_confusion_rates(truth, predicted, [0, 1], groups), [3000, 7000])
+        _, low, high = solve_counts(estimate_confusion_rates(truth, predicted, [0, 1], groups), [3000, 7000])
         widths.append(high[0] - low[0])
     assert widths[1] > 1.4 * widths[0]
 
 
-def test_nothing_predicted_is_nothing() -> None:
-    assert [part.tolist() for part in correct(exactly(RATES), [0, 0])] == [[0, 0]] * 3
+def test_no_predictions_give_zero_counts() -> None:
+    assert [part.tolist() for part in solve_counts(exactly(RATES), [0, 0])] == [[0, 0]] * 3

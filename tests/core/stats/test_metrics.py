@@ -1,7 +1,4 @@
-"""Scores against scikit-learn, their intervals against closed forms and naive loops.
-
-Counts and fractions, against a closed form.
-"""
+"""Scores against scikit-learn, intervals against closed forms and naive loops, and class counts."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
-from svetlana_jupyter.core.stats.metrics import Proportion, count_classes, interval, resampled, score
+from svetlana_jupyter.core.stats.metrics import Proportion, bootstrap_sums, count_classes, score, share_interval
 
 NAMES = {1: "a", 2: "b", 3: "c"}
 
@@ -28,7 +25,7 @@ def drawn(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_scores_are_those_of_scikit_learn(weighted: bool) -> None:
+def test_scores_equal_those_of_scikit_learn(weighted: bool) -> None:
     truth, predicted, groups = drawn()
     weights = np.random.default_rng(1).uniform(0.5, 3, len(truth)) if weighted else None
     given = {"sample_weight": weights}
@@ -53,18 +50,18 @@ def test_every_group_has_a_row_with_its_own_scores() -> None:
         assert row["low"] <= row["accuracy"] <= row["high"]
 
 
-def test_a_class_that_does_not_occur_does_not_spoil_the_balanced_accuracy() -> None:
+def test_a_class_that_does_not_occur_is_not_part_of_the_balanced_accuracy() -> None:
     result = score([1, 1, 2, 2], [1, 2, 2, 2], {1: "a", 2: "b", 9: "never"})
     assert result.balanced_accuracy.value == 0.75 and math.isnan(result.per_class.loc["never", "recall"])
     assert math.isnan(result.per_class.loc["never", "precision_low"])
 
 
-def test_nothing_to_compare_gives_no_number() -> None:
+def test_scores_without_objects_are_nan() -> None:
     result = score([], [], NAMES)
     assert str(result.accuracy) == "none" and math.isnan(result.macro_f1.low) and result.by_group.empty
 
 
-def test_without_groups_the_interval_of_the_accuracy_is_wilsons() -> None:
+def test_without_groups_the_interval_of_the_accuracy_is_that_of_wilson() -> None:
     truth, predicted, _ = drawn()
     found = score(truth, predicted, NAMES).accuracy
     wilson = binomtest(int((truth == predicted).sum()), 200).proportion_ci(method="wilson")
@@ -72,7 +69,7 @@ def test_without_groups_the_interval_of_the_accuracy_is_wilsons() -> None:
 
 
 def test_the_bootstrap_draws_whole_groups() -> None:
-    """Its deviation is that of a naive loop that picks groups with replacement and pools their objects."""
+    """Compare with a naive loop that picks groups with replacement and pools their objects."""
     truth, predicted, groups = drawn()
     names, rng = np.unique(groups), np.random.default_rng(5)
     accuracies = []
@@ -80,12 +77,12 @@ def test_the_bootstrap_draws_whole_groups() -> None:
         chosen = np.concatenate([np.flatnonzero(groups == name) for name in rng.choice(names, len(names))])
         accuracies.append((truth == predicted)[chosen].mean())
     deviation, value = np.std(accuracies), np.mean(truth == predicted)
-    expected = interval(value, deviation, 200, len(names))
+    expected = share_interval(value, deviation, 200, len(names))
     found = score(truth, predicted, NAMES, groups).accuracy
     assert (found.low, found.high) == pytest.approx(expected, abs=0.004)
 
 
-def test_groups_that_differ_make_the_interval_wider() -> None:
+def test_differing_groups_widen_the_interval() -> None:
     groups = np.repeat(np.arange(10), 20)
     truth = np.ones(200, int)
     apart = np.where(groups % 2 == 0, 1, np.where(np.arange(200) % 2 == 0, 1, 2))  # wells with 100 % and with 50 %
@@ -95,17 +92,19 @@ def test_groups_that_differ_make_the_interval_wider() -> None:
     assert widths[0].high - widths[0].low > 2 * (widths[1].high - widths[1].low)
 
 
-def test_no_error_is_no_certainty() -> None:
+def test_intervals_without_errors_have_a_width() -> None:
     found = score([1] * 30 + [2] * 30, [1] * 30 + [2] * 30, NAMES, np.tile(np.arange(6), 10))
     normal, student = norm.ppf(0.975) ** 2, t.ppf(0.975, 5) ** 2
     square = [normal + (student - normal) * (1 - 6 / n) for n in (60, 30)]
     assert found.accuracy.value == found.accuracy.high == 1
     assert found.accuracy.low == pytest.approx(60 / (60 + square[0]))
-    assert found.balanced_accuracy.low == pytest.approx(found.accuracy.low), "two classes of thirty tell as much"
+    assert found.balanced_accuracy.low == pytest.approx(found.accuracy.low), (
+        "two classes of thirty have the same effective size"
+    )
     assert found.per_class.loc["a", "recall_low"] == pytest.approx(30 / (30 + square[1]))
 
 
-def test_groups_of_one_object_are_no_groups() -> None:
+def test_groups_of_one_object_give_the_interval_of_single_objects() -> None:
     truth, predicted, _ = drawn(40)
     alone = score(truth, predicted, NAMES, np.arange(40)).accuracy
     assert (alone.low, alone.high) == pytest.approx(
@@ -113,7 +112,7 @@ def test_groups_of_one_object_are_no_groups() -> None:
     )
 
 
-def test_a_class_of_one_group_has_the_interval_of_its_objects() -> None:
+def test_a_class_in_one_group_has_the_interval_of_single_objects() -> None:
     truth = np.array([1] * 40 + [2] * 10)
     predicted = np.array([1] * 36 + [2] * 4 + [2] * 8 + [1] * 2)
     groups = np.array(["A", "B"] * 20 + ["A"] * 10)
@@ -122,15 +121,15 @@ def test_a_class_of_one_group_has_the_interval_of_its_objects() -> None:
     assert row["groups"] == 1 and (row["recall_low"], row["recall_high"]) == pytest.approx((wilson.low, wilson.high))
 
 
-def test_weights_that_differ_tell_less_than_as_many_objects() -> None:
+def test_unequal_weights_reduce_the_effective_sample_size() -> None:
     weights = np.where(np.arange(100) < 10, 10.0, 1.0)
     found = score(np.ones(100, int), np.ones(100, int), NAMES, weights=weights).accuracy
     effective = weights.sum() ** 2 / (weights**2).sum()
     assert found.low == pytest.approx(effective / (effective + 1.959964**2), abs=1e-6) and found.n == 100
 
 
-def test_resampling_sums_as_many_units_as_there_are() -> None:
-    sums = resampled(np.eye(3), np.array([2, 3, 5]), draws=4000)
+def test_the_bootstrap_sums_as_many_units_as_there_are() -> None:
+    sums = bootstrap_sums(np.eye(3), np.array([2, 3, 5]), draws=4000)
     assert (sums.sum(axis=1) == 10).all()
     np.testing.assert_allclose(sums.mean(axis=0), [2, 3, 5], atol=0.1)
     np.testing.assert_allclose(sums.var(axis=0), 10 * np.array([0.2 * 0.8, 0.3 * 0.7, 0.25]), rtol=0.1)
@@ -140,8 +139,8 @@ shares = st.floats(0, 1, allow_subnormal=False)
 
 
 @given(shares, st.floats(0, 0.5, allow_subnormal=False), st.floats(1, 1e5), st.integers(1, 50))
-def test_an_interval_holds_its_value_and_stays_between_0_and_1(value, deviation, n, groups) -> None:
-    low, high = interval(value, deviation, n, groups)
+def test_an_interval_contains_its_value_and_stays_between_0_and_1(value, deviation, n, groups) -> None:
+    low, high = share_interval(value, deviation, n, groups)
     assert 0 <= low <= value <= high <= 1
 
 
@@ -155,28 +154,28 @@ def test_scores_do_not_depend_on_the_order_of_the_objects(rows) -> None:
     assert str(tables[0].accuracy) == str(tables[1].accuracy)
 
 
-def test_the_interval_of_two_groups_is_that_of_the_closed_form() -> None:
-    """Shares of 50 % and 100 %: their variance, as of a sample of two, is that of three independent objects."""
+def test_the_interval_of_two_groups_has_a_closed_form() -> None:
+    """Shares of 50 % and 100 % have, as a sample of two, the variance of three independent objects."""
     deviation = np.sqrt(0.25**2 / 2)  # of the bootstrap, which divides by the number of groups
     square = norm.ppf(0.975) ** 2
     square += (t.ppf(0.975, 1) ** 2 - square) * (1 - 2 / 40)
     center = (3 * 0.75 + square / 2) / (3 + square)
     half = np.sqrt(square * (3 * 0.75 * 0.25 + square / 4)) / (3 + square)
-    assert interval(0.75, deviation, 40, 2) == pytest.approx((center - half, center + half))
+    assert share_interval(0.75, deviation, 40, 2) == pytest.approx((center - half, center + half))
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 5), (5, 5), (37, 100)])
-def test_the_interval_is_wilsons(k: int, n: int) -> None:
+def test_the_interval_of_a_proportion_is_that_of_wilson(k: int, n: int) -> None:
     z = 1.959963984540054
     center, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
     assert Proportion(k, n).interval == pytest.approx((center - half, center + half), abs=1e-9)
 
 
-def test_nothing_of_nothing_is_no_number() -> None:
+def test_a_proportion_of_no_objects_is_nan() -> None:
     assert math.isnan(Proportion(0, 0).value) and str(Proportion(0, 0)) == "none"
 
 
-def test_every_class_is_counted_in_every_group_and_what_has_none_is_left_out() -> None:
+def test_every_class_is_counted_in_every_group_and_unclassified_objects_are_excluded() -> None:
     table = pd.DataFrame({"well": ["A", "A", "A", "B"], "class": ["x", "x", None, "y"]})
     counts = count_classes(table, ["x", "y"], ["well"]).set_index(["well", "class"])
     assert counts["count"].to_dict() == {("A", "x"): 2, ("A", "y"): 0, ("B", "x"): 0, ("B", "y"): 1}

@@ -64,7 +64,7 @@ def predicted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label in (1, 3, 5):
         project.annotate(NAMES[0], label, "dim")
         project.annotate(NAMES[0], label + 1, "=bright <b>")
-    project.mark(NAMES[0], 7, "ambiguous")
+    project.flag(NAMES[0], 7, "ambiguous")
     project.train(architecture="forest", trees=20)
     project.predict()
     return folder

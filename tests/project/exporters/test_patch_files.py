@@ -103,8 +103,8 @@ def test_patches_of_a_volume_keep_all_planes_and_float_values(volume: Project, t
 def test_objects_of_the_test_set_are_told_apart(
     predicted: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("svetlana_jupyter.project.project.FEWEST", 5)
-    drawn = predicted.draw_test_set(10).index
+    monkeypatch.setattr("svetlana_jupyter.project.test_set.MIN_ANNOTATED", 5)
+    drawn = predicted.test_set.draw(10).index
     image, label = drawn[0]
     predicted.annotate(image, label, "dim")
     (folder,) = predicted.export(tmp_path / "results", ["patches"])

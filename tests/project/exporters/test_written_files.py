@@ -17,13 +17,13 @@ from tests.project.exporters.conftest import NAMES
 def test_it_is_told_how_far_it_is_and_what_was_written(predicted: Project, tmp_path: Path) -> None:
     seen: list[tuple[float, str]] = []
     predicted.observe(lambda change: change["new"] and seen.append((change["new"].done, change["new"].text)), "job")
-    predicted.start_export(tmp_path / "results", ["csv", "masks", "geojson"])
+    predicted.background.export(tmp_path / "results", ["csv", "masks", "geojson"])
     predicted._jobs.wait(60)
     assert predicted.trouble == "" and predicted.job is None
     parts = [done for done, _ in seen]
     assert parts == sorted(parts) and parts[-1] == 1 and len(set(parts)) > 5
     assert "objects.csv is written" in [text for _, text in seen]
-    written = predicted.exported
+    written = predicted.last_export
     assert all(file.exists() for file in written.files) and len(written.files) == 3 + 4 + 2
     assert predicted.status == written.text and "and 5 more" in written.text
 
@@ -65,8 +65,8 @@ def test_every_format_can_be_stopped_in_the_middle_or_is_done_at_once(
 
 
 def test_one_job_at_a_time(predicted: Project, tmp_path: Path) -> None:
-    predicted.job = JobState("export")
-    with pytest.raises(ProjectError, match="an export is running; wait for it"):
-        predicted.start_training()
-    with pytest.raises(ProjectError, match="an export is running; wait for it"):
-        predicted.start_export(tmp_path / "results")
+    predicted._jobs.state = JobState("export")
+    with pytest.raises(ProjectError, match=r"An export is running\. Wait for it"):
+        predicted.background.train()
+    with pytest.raises(ProjectError, match=r"An export is running\. Wait for it"):
+        predicted.background.export(tmp_path / "results")

@@ -1,0 +1,181 @@
+"""Plots and background jobs of a project: ``project.plot`` and ``project.background``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+import pandas as pd
+
+from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.core.io.image_pair import ImagePair
+from svetlana_jupyter.core.io.table_files import TableSource
+from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.counts import images_with_conditions
+from svetlana_jupyter.project.evaluation import Evaluation
+from svetlana_jupyter.project.image_collection import ImageCollection
+from svetlana_jupyter.project.jobs import JobRunner, Work, thread_count
+from svetlana_jupyter.project.project_classes import ProjectClasses
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.nn import Module
+
+Value = Literal["fraction", "count"]
+Size = tuple[float | None, float | None]
+
+
+class PlotSource(Protocol):
+    """Results that are plotted; a `Project` provides them."""
+
+    images: ImageCollection
+    classes: ProjectClasses
+
+    def pair(self, name: str) -> ImagePair: ...
+
+    def objects(self, name: str) -> pd.DataFrame: ...
+
+    def predictions(self) -> pd.DataFrame: ...
+
+    def evaluate(self, run: str | None = None) -> Evaluation: ...
+
+    def counts(
+        self,
+        by: Sequence[str] | str = (),
+        conditions: TableSource | None = None,
+        *,
+        exclude_border: bool = False,
+        size: Size = (None, None),
+    ) -> pd.DataFrame: ...
+
+
+class Plots:
+    """Figures of the results of a project."""
+
+    def __init__(self, source: PlotSource) -> None:
+        self._source = source
+
+    def counts(
+        self,
+        by: Sequence[str] | str = (),
+        conditions: TableSource | None = None,
+        *,
+        replicates: Sequence[str] | str | None = None,
+        classes: Sequence[str] | str | None = None,
+        value: Value = "fraction",
+        exclude_border: bool = False,
+        size: Size = (None, None),
+    ) -> Figure:
+        """Plot the class counts: one point per replicate, with their mean and its 95 % confidence interval.
+
+        Parameters
+        ----------
+        by : str or sequence of str
+            Groups along the axis, as for `Project.counts`: "dose", "image", ...
+        conditions : path or DataFrame, optional
+            As for `Project.counts`.
+        replicates : str or sequence of str, optional
+            Unit of a point: "well", "patient", ... By default all grouping columns, or the image if there are none. If
+            each group is a single image, the interval is over its objects.
+        classes : str or sequence of str, optional
+            Classes to show; all by default.
+        value : {"fraction", "count"}
+        exclude_border, size
+            As for `Project.counts`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from svetlana_jupyter.project.plots import plot_counts
+
+        if value not in get_args(Value):
+            raise InputError(f"Cannot plot value {value!r}. Use “fraction” or “count”.")
+        project = self._source
+        by = [by] if isinstance(by, str) else list(by)
+        names = [classes] if isinstance(classes, str) else list(classes or project.classes.names)
+        chosen = {project.classes.by_name(name).name for name in names}
+        images, _ = images_with_conditions(project.images.groups(), conditions)
+        if replicates is None:
+            grouping = {column for entry in project.images.values() for column in entry.groups}
+            points = [column for column in images.columns if column in grouping] or ["image"]
+        else:
+            points = [replicates] if isinstance(replicates, str) else list(replicates)
+        points = [column for column in points if column not in by and "image" not in by]
+        table = project.counts([*by, *points], conditions, exclude_border=exclude_border, size=size)
+        if not table["total"].any():
+            raise ProjectError("There is nothing to count yet. Call project.predict(), or annotate objects.")
+        shown = ClassScheme(info for info in project.classes if info.name in chosen)
+        return plot_counts(table[table["class"].isin(chosen)], by, points, shown, value)
+
+    def gallery(self, n: int = 8) -> Figure:
+        """Plot the ``n`` objects of each class with the highest and the lowest probability.
+
+        Annotated objects are left out. Each object is shown with its outline and probability.
+        """
+        from svetlana_jupyter.project.plots import plot_gallery
+
+        if n < 1:
+            raise InputError(f"A gallery cannot show n={n} objects. Show at least one object per class.")
+        table = self._source.predictions()
+        table = table[table["predicted"].notna() & table["annotation"].isna()]
+        if table.empty:
+            raise ProjectError("There are no predictions yet. Call project.predict() first.")
+        return plot_gallery(self._source.pair, self._source.objects, self._source.classes.scheme, table, n)
+
+    def confusion(self, run: str | None = None) -> Figure:
+        """Plot the confusion matrix of a run, on the objects that `Project.evaluate` scores it on."""
+        from svetlana_jupyter.project.plots import plot_confusion
+
+        report = self._source.evaluate(run)
+        if report.network is None:
+            raise ProjectError(f"Run {report.run} has no accuracy estimate yet: {report.text}")
+        title = f"run {report.run}, {report.source}: {report.network.accuracy.value:.1%} correct"
+        return plot_confusion(report.network.confusion, self._source.classes.scheme, title)
+
+
+class BackgroundJobs:
+    """Jobs on a thread of their own, so that the notebook stays responsive.
+
+    Each method returns at once; ``project.job`` shows the progress and ``project.stop()`` stops the job.
+
+    Parameters
+    ----------
+    jobs : JobRunner
+    training, prediction, export : callable
+        Make the work of a job from the arguments of the method.
+    """
+
+    def __init__(
+        self,
+        jobs: JobRunner,
+        training: Callable[..., Work],
+        prediction: Callable[..., Work],
+        export: Callable[..., Work],
+    ) -> None:
+        self._jobs, self._training, self._prediction, self._export = jobs, training, prediction, export
+
+    def train(
+        self,
+        settings: TrainingSettings | Mapping[str, Any] | None = None,
+        *,
+        predict: bool = False,
+        search: bool = False,
+        network: Module | None = None,
+        **changes: Any,
+    ) -> None:
+        """Train a classifier in the background, as `Project.train` does.
+
+        ``project.training_curve`` shows the curve, and ``project.current_run`` changes once the run is finished.
+        """
+        self._jobs.start("training", self._training(settings, changes, predict, network, thread_count("panel"), search))
+
+    def predict(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
+        """Classify the objects of images in the background, as `Project.predict` does."""
+        self._jobs.start("prediction", self._prediction(images, run, thread_count("panel")))
+
+    def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> None:
+        """Export the results in the background, as `Project.export` does; see ``project.last_export``."""
+        self._jobs.start("export", self._export(folder, formats))

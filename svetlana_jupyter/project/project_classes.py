@@ -1,0 +1,137 @@
+"""Classes of a project: the class scheme and the edits that are saved in ``project.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
+from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
+
+
+class ProjectClasses:
+    """Classes with stable ids, names, colors and keys; every edit is saved at once.
+
+    It reads like a `ClassScheme`. Whatever keeps the classes, compares them by identity or sends them to another
+    thread takes the frozen `scheme`.
+
+    Attributes
+    ----------
+    on_edit : callable
+        Called after every edit, inside the lock of the folder and before observers are notified.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, folder: ProjectFolder, notify: Notify = SILENT) -> None:
+        self._folder, self._notify = folder, notify
+        self._scheme = _from_json(folder.read_document()["classes"])
+        self.on_edit: Callable[[], None] = lambda: None
+
+    @property
+    def scheme(self) -> ClassScheme:
+        """The classes as a frozen value."""
+        return self._scheme
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids of the classes that are not merged into others."""
+        return self._scheme.ids
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes that are not merged into others."""
+        return self._scheme.names
+
+    @property
+    def infos(self) -> tuple[ClassInfo, ...]:
+        """All classes, those merged into others included."""
+        return self._scheme.infos
+
+    @property
+    def merged(self) -> Mapping[int, int]:
+        """The id of each merged class with the id that it counts as."""
+        return self._scheme.merged
+
+    def by_id(self, class_id: int) -> ClassInfo:
+        """Return the class with an id."""
+        return self._scheme.by_id(class_id)
+
+    def by_name(self, name: str) -> ClassInfo:
+        """Return the class with a name."""
+        return self._scheme.by_name(name)
+
+    def by_shortcut(self, key: str) -> ClassInfo | None:
+        """Return the class that a keyboard key stands for, if any."""
+        return self._scheme.by_shortcut(key)
+
+    def __iter__(self) -> Iterator[ClassInfo]:
+        return iter(self._scheme)
+
+    def __len__(self) -> int:
+        return len(self._scheme)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._scheme.names
+
+    def __eq__(self, other: object) -> bool:
+        return self._scheme == (other.scheme if isinstance(other, ProjectClasses) else other)
+
+    def __repr__(self) -> str:
+        return repr(self._scheme)
+
+    def add(self, name: str, color: str | None = None) -> None:
+        """Add a class; an existing class of that name stays as it is."""
+        if name in {info.name for info in self.infos if info.into}:
+            raise InputError(
+                f"Class {name!r} was merged into {self.by_name(name).name!r}. Separate it again with "
+                f"project.classes.split({name!r}), or choose another name."
+            )
+        self._edit(lambda scheme: scheme.adding([name], color))
+
+    def extend(self, names: Iterable[str]) -> None:
+        """Add classes that are new; nothing is written if none is."""
+        names = list(names)
+        if self._scheme.adding(names) != self._scheme:
+            self._edit(lambda scheme: scheme.adding(names))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a class; its annotations and predictions follow."""
+        self._edit(lambda scheme: scheme.with_renamed(old, new))
+
+    def recolor(self, name: str, color: str) -> None:
+        """Give a class another color, ``"#rrggbb"``."""
+        self._edit(lambda scheme: scheme.with_recolored(name, color))
+
+    def merge(self, name: str, into: str) -> None:
+        """Count a class as another one from now on, in annotations and predictions, past and future.
+
+        No annotation is rewritten: the merged class stays in ``project.json`` and `split` separates it again. Undo and
+        redo concern annotations of objects only, so they do not revert a merge.
+        """
+        self._edit(lambda scheme: scheme.with_merged(name, into), min_version=2)
+        self._notify.status(f"{name} counts as {self.by_name(into).name}.")
+
+    def split(self, name: str) -> None:
+        """Undo a merge: the annotations made with the class are its own again."""
+        self._edit(lambda scheme: scheme.with_unmerged(name))
+        self._notify.status(f"{name} is a separate class again.")
+
+    def _edit(self, edit: Callable[[ClassScheme], ClassScheme], min_version: int = 1) -> None:
+        with self._folder.lock:
+            with self._folder.edit_document(min_version) as document:
+                scheme = edit(_from_json(document["classes"]))
+                document["classes"] = [_to_json(info) for info in scheme.infos]
+            self._scheme = scheme
+            self.on_edit()
+        self._notify.changed("classes")
+
+
+def _from_json(infos: list[dict[str, Any]]) -> ClassScheme:
+    return ClassScheme(ClassInfo(**info) for info in infos)
+
+
+def _to_json(info: ClassInfo) -> dict[str, Any]:
+    """Return a class as written to ``project.json``; ``into`` is written for merged classes only."""
+    return {key: value for key, value in vars(info).items() if key != "into" or value}
