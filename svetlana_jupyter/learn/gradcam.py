@@ -76,7 +76,9 @@ def explain(
     geometry = patch_geometry(settings, pair.spacing)
     coordinates = {
         axis: first + step * np.arange(count)
-        for axis, first, step, count in zip(axes, geometry.origin(center), geometry.step, geometry.shape, strict=True)
+        for axis, first, step, count in zip(
+            axes, geometry.origin(center), geometry.sampling_step, geometry.shape, strict=True
+        )
     }
     return Dataset(
         {

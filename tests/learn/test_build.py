@@ -275,7 +275,7 @@ def test_what_is_no_run_and_no_file_of_weights_is_refused_before_training(discs,
     (tmp_path / "model.pth").write_bytes(b"pickle")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     for name, error, words in (
-        ("nowhere", InputError, "there is no "),
+        ("nowhere", InputError, "There is no "),
         ("forest", ClassifierError, "is a forest"),
         ("model.pth", ClassifierError, "pickled model"),
         ("broken.safetensors", ClassifierError, "cannot be read"),

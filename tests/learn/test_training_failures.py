@@ -116,6 +116,24 @@ def test_a_later_divergence_keeps_the_best_so_far_and_says_so(discs, monkeypatch
     assert last.score == (max(scores) if held_out_from == 20 else None)
 
 
+@pytest.mark.parametrize("held_out_from", [20, 400])
+def test_the_returned_network_has_the_weights_of_the_best_epoch(discs, monkeypatch, held_out_from):
+    samples = with_settings(collect_training_data([discs], QUICK), epochs=8, steps=25, held_out_from=held_out_from)
+    diverging(monkeypatch, range(4 * 25 + 1, 10**6), 1e6)
+    step, weights = fitting._NetworkTraining._step, []
+
+    def recorded(self, chosen, patches):
+        loss = step(self, chosen, patches)
+        weights.append(self.network.head.weight.detach().clone())
+        return loss
+
+    monkeypatch.setattr(fitting._NetworkTraining, "_step", recorded)
+    *_, last = fit(samples)
+    (best,) = [epoch for epoch in range(1, 5) if f"network of epoch {epoch} is kept" in last.notes[-1]]
+    head = last.classifier.module.head.weight
+    assert torch.equal(head, weights[25 * best - 1]) and not torch.equal(head, weights[-1])
+
+
 def test_one_epoch_that_goes_astray_and_comes_back_is_no_divergence(discs, monkeypatch):
     diverging(monkeypatch, range(11, 16), 1e6)
     fitted = trained(collect_training_data([discs], QUICK))
