@@ -142,7 +142,7 @@ def reason_for_no_score(samples: TrainingData) -> str:
     scarce = describe_scarce_classes(samples.targets, samples.names)
     if not scarce:
         return ""
-    return f"No score yet: at least {MIN_PER_CLASS} annotated objects of each class are needed, but {scarce}."
+    return f"No score yet: a score needs at least {MIN_PER_CLASS} annotated objects of each class, but {scarce}."
 
 
 def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
