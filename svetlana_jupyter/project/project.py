@@ -20,7 +20,7 @@ from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.table_files import TableSource
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
-from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
@@ -68,11 +68,15 @@ from svetlana_jupyter.project.training_job import (
     LearningCurve,
     RunScored,
     TrainingAbandoned,
+    train_run,
+    trained_message,
+)
+from svetlana_jupyter.project.training_task import (
     TrainingTask,
+    build_task,
     readiness,
     resolve_training_setup,
     select_training_objects,
-    train_run,
 )
 
 if TYPE_CHECKING:
@@ -919,7 +923,7 @@ class Project(HasTraits):
             case _Trained(run, network):
                 self.runs.add(run, network)
                 self.runs.choose(run.name)
-                self.status = _trained_message(run)
+                self.status = trained_message(run)
             case RunScored(run):
                 self.runs.update(run)
                 self.status = self.evaluate(run.name).text
@@ -1012,26 +1016,26 @@ class Project(HasTraits):
         changes: Mapping[str, Any],
         threads: int,
         network: Module | None = None,
+        search: bool = False,
     ) -> TrainingTask:
         wanted = (settings or self.settings).changed(**changes)
         if missing := self._missing(wanted):
             raise ProjectError(missing)
         self._folder.check_writable()
         runs = {run.name: run for run in self.runs}
-        begins = resolve_training_setup(self.settings, settings, changes, network, runs)
-        labels, says = self._training_objects(wanted.exclude_border, wanted.size)
-        return TrainingTask(
-            pairs={name: self.pair(name) for name in self.images},
-            objects=self.images.objects,
-            labels=labels["class_id"],
-            edit_groups=self.annotations.edit_groups(),
-            classes=self.classes.scheme,
-            settings=begins.settings.changed(threads=begins.settings.threads or threads),
-            folder=self._folder.runs_folder,
-            begins=begins,
-            runs=tuple(self.runs),
-            says=says,
-            workers=begins.settings.threads or thread_count("script"),
+        setup = resolve_training_setup(self.settings, settings, changes, network, runs)
+        labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
+        return build_task(
+            self.images,
+            labels,
+            explanation,
+            self.annotations.edit_groups(),
+            self.classes.scheme,
+            setup,
+            list(self.runs),
+            self._folder.runs_folder,
+            threads,
+            search,
         )
 
     def _training(
@@ -1044,11 +1048,7 @@ class Project(HasTraits):
         search: bool,
     ) -> Work:
         given = TrainingSettings(**settings) if isinstance(settings, Mapping) else settings
-        task = replace(self._task(given, changes, threads, network), search=search)
-        if search and task.settings.preset != AUTO_PRESET:
-            raise ProjectError(
-                f'Presets cannot be compared, since the settings name "{task.settings.preset}". Pass preset="auto".'
-            )
+        task = self._task(given, changes, threads, network, search)
         threads = task.settings.threads or threads
         self.training_curve = LearningCurve()
 
@@ -1110,8 +1110,3 @@ class _Trained:
 
     run: Run
     network: Module | None
-
-
-def _trained_message(run: Run) -> str:
-    trained = f"Run {run.name} is trained on {sum(run.labels.values())} annotations"
-    return ". ".join([trained, " ".join(filter(None, [run.choice, *run.remarks]))]).removesuffix(". ")

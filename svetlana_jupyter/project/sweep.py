@@ -24,7 +24,7 @@ from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop
-from svetlana_jupyter.project.training_job import TrainingTask, digest
+from svetlana_jupyter.project.training_task import TrainingTask, label_digest
 
 if TYPE_CHECKING:
     from svetlana_jupyter.learn.dataset import TrainingData
@@ -66,7 +66,7 @@ def cells(task: TrainingTask, settings: Mapping[str, Any]) -> list[SweepPoint]:
     """
     varied = {name: value for name, value in settings.items() if isinstance(value, list | range)}
     base = task.settings.changed(**{name: value for name, value in settings.items() if name not in varied})
-    labels = digest(task.labels)
+    labels = label_digest(task.labels)
     found = []
     for values in itertools.product(*varied.values()):
         chosen = dict(zip(varied, values))

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.project.training_job import TrainingTask
+from svetlana_jupyter.project.training_task import TrainingTask
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from svetlana_jupyter.project import training_job as searching
 from svetlana_jupyter.project.jobs import JobState, Progress, TimeEstimator
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import FILE, read_runs
-from svetlana_jupyter.project.training_job import TrainingTask, select_training_objects
+from svetlana_jupyter.project.training_task import TrainingTask, select_training_objects
 from svetlana_jupyter.samples import stripes
 from tests.learn.networks import Flat, Plain
 from tests.project.conftest import squares
@@ -175,7 +175,9 @@ def test_the_preset_that_keeps_the_direction_is_found_and_stored(searched: Proje
         and stored["epochs"] == QUICK_SEARCHING.epochs
         and stored["patches"]["sampling"] == [17, 17]
     )
-    assert run.choice == f"Preset {run.settings['preset']} was chosen of {len(run.tried())} by 24 annotated objects."
+    assert (
+        run.choice == f"Preset {run.settings['preset']} was selected among {len(run.tried())} by 24 annotated objects."
+    )
 
 
 def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
@@ -225,7 +227,7 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
     assert right < run.tried()["accuracy"].max()
     report = project.evaluate()
     assert report.network.accuracy.value == pytest.approx(right)
-    assert report.source == "cross-validation" and "the preset that the others choose" in report.text
+    assert report.source == "cross-validation" and "the preset selected on the other folds" in report.text
     names = [name for name in found.nested_table if name.startswith("p_")]
     raw = run.held_out()[[name.replace("p_", "raw_") for name in names]]
     np.testing.assert_allclose(raw, found.nested_table[names], atol=1e-6)
@@ -235,11 +237,11 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
 
 
 def test_a_preset_once_chosen_is_used_again(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     run = again.train()
     assert run.settings == again.runs["0001"].settings and weights(again, "0001") == weights(again, "0002")
-    assert run.choice == f"Preset {run.settings['preset']} was chosen in run 0001." and run.tried().empty
-    assert "Some of them chose the preset in run 0001: the score may be a little too good." in run.note
+    assert run.choice == f"Preset {run.settings['preset']} was selected in run 0001." and run.tried().empty
+    assert "The preset was selected in run 0001 on some of them: the score may be slightly too good." in run.note
     other = again.train(seed=3, device="cpu")
     assert other.settings["preset"] == run.settings["preset"] and other.settings["seed"] == 3
     assert weights(again, "0003") != weights(again, "0001")
@@ -251,13 +253,13 @@ def no_search(*_: object) -> None:
 
 @pytest.mark.parametrize("why", ["asked for", "other settings", "twice as many", "another class"])
 def test_presets_are_tried_again(again: Project, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     how = {"asked for": {"search": True}, "other settings": {"may_use": ["orientation", "brightness"]}}.get(why, {})
     if why == "another class":
         again.classes.add("neither")
         again.annotate("stripes", [26, 27, 28, 29, 30], "neither")
     if why == "twice as many":
-        monkeypatch.setattr(searching, "GROWN", 26 / 24)
+        monkeypatch.setattr(searching, "SEARCH_AGAIN_FACTOR", 26 / 24)
         annotate(again, range(25, 26))
         again.train()
         annotate(again, range(26, 27))
@@ -314,7 +316,7 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
     usual = set(allowed_cues.candidate_presets(project.settings))
     assert usual > left_out
     assert set(run.tried().index) == cut[0] == usual - left_out
-    assert f"was chosen of {len(usual - left_out)} by 24" in run.choice
+    assert f"was selected among {len(usual - left_out)} by 24" in run.choice
 
 
 def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +329,7 @@ def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch:
     for run in (first, second):
         assert (run.settings["preset"], run.settings["architecture"]) == ("forest", "forest")
     assert weights(project, "0001") == weights(project, "0002")
-    assert second.choice == "Preset forest was chosen in run 0001."
+    assert second.choice == "Preset forest was selected in run 0001."
     assert project.evaluate("0001").network.accuracy.value == project.evaluate("0001").forest.accuracy.value == 1.0
     project.predict(["P2_A1"])
     assert project.predictions(["P2_A1"])["predicted"].tolist() == ["dim", "bright"] * 6
@@ -337,7 +339,7 @@ def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch:
 def test_there_is_nothing_to_choose_for_a_forest(
     again: Project, monkeypatch: pytest.MonkeyPatch, how: dict, said: str
 ) -> None:
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     if said:
         with pytest.raises(AssertionError, match=said):
             again.train(**how)
@@ -346,7 +348,7 @@ def test_there_is_nothing_to_choose_for_a_forest(
 
 
 def test_a_network_that_begins_with_a_run_keeps_its_preset(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     run = again.train(start_from="0001", epochs=1)
     assert run.settings["preset"] == again.runs["0001"].settings["preset"]
     assert run.choice == f"Preset {run.settings['preset']} is that of run 0001, with which training began."
@@ -368,7 +370,7 @@ def test_a_stop_in_the_final_training_keeps_what_there_is_and_what_was_tried(
     run = project.runs["0001"]
     assert run.stopped and not run.tried().empty
     assert project.evaluate().source == "no estimate yet" and "Stopped before the score" in run.note
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     assert project.train().settings["preset"] == run.settings["preset"]
 
 
@@ -400,10 +402,10 @@ def test_many_annotations_are_tried_on_some_of_each_image(again: Project) -> Non
     parts = again._task(None, {}, 1).parts()
     pair, objects, classes = parts[0]
     several = [(pair, objects, classes.iloc[:10]), (pair, objects, classes.iloc[10:])]
-    few = searching._some(several, 8, seed=0)
+    few = searching._subsample(several, 8, seed=0)
     kept = pd.concat([part[2] for part in few])
     assert kept.index.is_unique and kept.equals(classes.loc[kept.index]) and len(few) == 2
-    assert len(searching._some(several, 24, seed=0)[1][2]) == 14
+    assert len(searching._subsample(several, 24, seed=0)[1][2]) == 14
     assert kept.value_counts().min() >= min(20, classes.value_counts().min())
 
 
@@ -419,7 +421,7 @@ def test_what_was_tried_and_cannot_be_read_is_named(again: Project) -> None:
 def test_an_unknown_preset_in_the_file_is_searched_for_anew(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     file = again.runs["0001"].path / FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chosen": "newer"}))
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     with pytest.raises(AssertionError, match="presets are tried"):
         again.train()
 
