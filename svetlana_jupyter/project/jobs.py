@@ -20,16 +20,21 @@ from svetlana_jupyter.errors import ProjectError
 
 JobKind = Literal["training", "prediction", "sweep", "measurement", "export"]
 Stop = Callable[[], bool]
+MIN_RATE_SECONDS = 0.5  # before a rate is shown
 Work = Callable[[Stop], Iterator[object]]  # given a function that tells whether to stop, the generator of events
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: ``done`` of ``total`` steps, and what it is doing."""
+    """Progress of a job: ``done`` of ``total`` steps, and what it is doing.
+
+    With a ``unit`` of the steps, for example "objects", the rate is shown too.
+    """
 
     done: float
     total: float
     text: str
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,27 +130,29 @@ class Job:
 
 
 class TimeEstimator:
-    """Estimates the time left of a job from its progress.
+    """Estimates the time left and the rate of a job from its progress.
 
-    The first progress of each stage only starts the clock, so that what comes before it (opening files, the first
-    import of torch, a stage that is done) does not spoil the estimate. A stage begins where progress falls back.
+    The first progress of each stage only starts the clock, so that earlier work (opening files, the first import of
+    torch, finished parts) does not bias the estimate. A stage begins if progress falls back or the total changes.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._first: tuple[float, float] | None = None
-        self._last = 0.0
+        self._last = 0.0, 0.0
 
     def with_progress(self, state: JobState, progress: Progress) -> JobState:
-        """Return ``state`` brought up to ``progress``, with the seconds left where they can be told."""
+        """Return the state after some progress, with the seconds left if they can be estimated."""
         now = self._clock()
-        if self._first is None or progress.done < self._last:
+        if self._first is None or progress.done < self._last[0] or progress.total != self._last[1]:
             self._first = now, progress.done
-        self._last = progress.done
-        start, before = self._first
-        advanced = progress.done - before
-        left = (now - start) / advanced * (progress.total - progress.done) if advanced > 0 else None
-        return replace(state, done=progress.done, total=progress.total, text=progress.text, seconds_left=left)
+        self._last = progress.done, progress.total
+        seconds, steps = now - self._first[0], progress.done - self._first[1]
+        left = seconds / steps * (progress.total - progress.done) if steps > 0 else None
+        text, rate = progress.text, steps / seconds if seconds > MIN_RATE_SECONDS else 0
+        if progress.unit and rate >= 1:
+            text += f", {rate:,.0f} {progress.unit} per second"
+        return replace(state, done=progress.done, total=progress.total, text=text, seconds_left=left)
 
 
 class JobRunner:
@@ -193,7 +200,7 @@ class JobRunner:
                 for event in events:
                     self._handle(event)
                     if isinstance(event, Progress):
-                        bar.set_description_str(event.text, refresh=False)
+                        bar.set_description_str(self.state.text if self.state else "", refresh=False)
                         bar.update(100 * event.done / max(event.total, 1) - bar.n)
                 bar.set_description_str(f"{kind} done", refresh=False)
                 bar.update(100 - bar.n)

@@ -36,7 +36,6 @@ from svetlana_jupyter.project.evaluation import (
     Evaluation,
     EvaluationData,
     evaluate_run,
-    outlying_images,
     score_run,
     test_set_predictions,
 )
@@ -54,15 +53,15 @@ from svetlana_jupyter.project.prediction_job import (
     AllPredicted,
     ImagePredicted,
     PredictionTask,
-    describe_failures,
     predict_images,
+    predicted_message,
 )
 from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
 from svetlana_jupyter.project.runs import NOTHING_PREDICTED, Run, RunStore
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder, pack, unpack
-from svetlana_jupyter.project.sweep import PAPER_GRID, cells, sweep, sweep_table
+from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
 from svetlana_jupyter.project.training_job import (
     LearningCurve,
@@ -633,7 +632,7 @@ class Project(HasTraits):
         if not any(isinstance(value, list | range) for value in values.values()):
             values = {**PAPER_GRID, **values}
         task = self._task(settings, {}, thread_count("script"))
-        points = cells(task, values)
+        points = sweep_points(task, values)
         self._jobs.run("sweep", lambda stop: sweep(task, points, self._folder.sweep_file, stop))
         return sweep_table(points, self._folder.sweep_file)
 
@@ -939,15 +938,8 @@ class Project(HasTraits):
 
     def _report_predicted(self, events: Sequence[ImagePredicted]) -> None:
         compared = self.compare_images([event.image for event in events], events[0].run)
-        failed = [describe_failures(event.image, event.failed) for event in events if event.failed]
-        if failed:
-            self.trouble = ". ".join(failed)
-        where = events[0].image if len(events) == 1 else f"{len(events):,} images"
-        parts = [f"{sum(event.count for event in events):,} objects of {where} are predicted"]
-        parts += [f"{event.image} has changed and was predicted again" for event in events if event.changed]
-        if compared["warn"].any():
-            parts.append(outlying_images(compared))
-        self.status = ". ".join([*parts, *failed])
+        self.status, trouble = predicted_message(events, compared)
+        self.trouble = trouble or self.trouble
 
     def _all_probabilities(self, run: Run, image: str) -> pd.DataFrame:
         """Return the predictions of a run for all objects of an image, hidden ones included."""

@@ -175,9 +175,7 @@ def test_the_preset_that_keeps_the_direction_is_found_and_stored(searched: Proje
         and stored["epochs"] == QUICK_SEARCHING.epochs
         and stored["patches"]["sampling"] == [17, 17]
     )
-    assert (
-        run.choice == f"Preset {run.settings['preset']} was selected among {len(run.tried())} by 24 annotated objects."
-    )
+    assert run.choice == f"Preset {run.settings['preset']} was selected among {len(run.tried())} on 24 objects."
 
 
 def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
@@ -288,7 +286,7 @@ def test_too_few_labels_train_the_default_preset_and_say_so(tmp_path: Path) -> N
         project.annotate("stripes", [label for label in known if known[label] == name][:count], name)
     run = project.train(epochs=1)
     assert run.settings["preset"] == "default" and run.tried().empty
-    said = "The default preset was used: others are compared from 5 annotated objects of each class on"
+    said = "The default preset was used: others are compared from 5 annotations per class on"
     assert run.choice == f"{said}, but vertical has 4."
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
 
@@ -316,7 +314,7 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
     usual = set(allowed_cues.candidate_presets(project.settings))
     assert usual > left_out
     assert set(run.tried().index) == cut[0] == usual - left_out
-    assert f"was selected among {len(usual - left_out)} by 24" in run.choice
+    assert f"was selected among {len(usual - left_out)} on 24" in run.choice
 
 
 def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +352,7 @@ def test_a_network_that_begins_with_a_run_keeps_its_preset(again: Project, monke
     assert run.choice == f"Preset {run.settings['preset']} is that of run 0001, with which training began."
 
 
-@pytest.mark.parametrize("stage", ["cutting patches", "trying presets"])
+@pytest.mark.parametrize("stage", ["cutting patches", "comparing presets"])
 def test_a_stop_before_the_preset_is_found_leaves_no_run(tmp_path: Path, stage: str) -> None:
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, stage)
@@ -381,9 +379,9 @@ def test_progress_tells_what_is_tried_and_the_time_left(tmp_path: Path) -> None:
     project.train()
     texts = [state.text for state in seen]
     trying = [state for state in seen if state.text.startswith(("trying ", "comparing "))]
-    assert trying[0].text == "trying presets" and trying[0].seconds_left is None
+    assert trying[0].text == "comparing presets" and trying[0].seconds_left is None
     assert all(state.seconds_left > 0 for state in trying if 0 < state.done < state.total)
-    assert texts.index("trying presets") < texts.index("training")
+    assert texts.index("comparing presets") < texts.index("training")
     assert project.training_curve.total == QUICK_SEARCHING.epochs
 
 
@@ -528,7 +526,8 @@ def test_the_score_of_a_run_that_began_with_an_earlier_one_is_not_taken_for_gran
     assert "began with run" not in project.runs.current.note
     project.train(**QUICK, start_from="0001")
     assert (
-        "It began with run 0001, which may know some of them: the score may be too good." in project.runs.current.note
+        "Training started from run 0001, which may have seen these objects: the score may be too good."
+        in project.runs.current.note
     )
 
 
