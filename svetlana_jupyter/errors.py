@@ -1,31 +1,31 @@
-"""What can go wrong, in the user's words: what was expected, what was got, what to try."""
+"""Exceptions of this package, with messages that state the problem and what to do about it."""
 
 from __future__ import annotations
 
 
 class SvetlanaError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class InputError(SvetlanaError, ValueError):
-    """An image, a mask or an argument cannot be used as it is."""
+    """Image, mask or argument that cannot be used."""
 
 
 class DamagedError(InputError):
-    """A piece of a file cannot be read, though the file is there; other pieces may well be."""
+    """Part of a file that cannot be read, though the file exists; other parts may be readable."""
 
 
 class PatchError(InputError):
-    """A patch cannot be cut there or with these settings."""
+    """Patch that cannot be cut at this place or with these settings."""
 
 
 class SettingsError(InputError):
-    """A setting is unknown, out of range or contradicts another."""
+    """Setting that is unknown, out of range or contradicts another."""
 
 
 class ClassifierError(SvetlanaError):
-    """A classifier cannot be read, or does not fit the image it is given."""
+    """Classifier that cannot be read, or does not fit the image."""
 
 
 class ProjectError(SvetlanaError):
-    """A project folder cannot be opened, or does not allow what was asked."""
+    """Project folder that cannot be opened, or request that the project does not allow."""

@@ -1,4 +1,4 @@
-"""Samples: the same seed gives the same arrays, and the classes differ in what the sample says they do."""
+"""Generated samples are reproducible, and their classes differ only in the documented property."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skimage.morphology import disk, erosion
 
 from svetlana_jupyter import samples
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.samples import generated_2d as well
+from svetlana_jupyter.samples import generated_2d
 
 
 def checksum(sample: samples.Sample) -> str:
@@ -26,11 +26,11 @@ def checksum(sample: samples.Sample) -> str:
 
 
 ARRAYS_OF_A_SEED = {
-    # The first three are those that other tools were timed on.
+    # Other tools were timed on the first three.
     "stripes": (lambda: samples.stripes(seed=1, size=1024, count=500, step=42), "bb8322821ede4512"),
     "bright_foci_3d": (lambda: samples.bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), "9677abdfd3d0ade4"),
     "faint_foci": (lambda: samples.faint_foci(seed=4, size=1024, count=500, step=42), "520422338715cf09"),
-    "grey_cells": (lambda: samples.gray_cells(1, 256, 15), "433a906954447cc9"),
+    "gray_cells": (lambda: samples.gray_cells(1, 256, 15), "433a906954447cc9"),
     "oriented_textures": (lambda: samples.oriented_textures(1, 300, 15), "a89c2a9d14f365c4"),
     "diagonal_textures": (lambda: samples.oriented_textures(1, 300, 15, turn=45), "c701c7d0c336541d"),
     "real_textures": (lambda: samples.real_textures(1, 300, 15), "924c4d2cc69df07d"),
@@ -39,7 +39,7 @@ ARRAYS_OF_A_SEED = {
 
 
 @pytest.mark.parametrize("name", ARRAYS_OF_A_SEED)
-def test_a_seed_gives_the_same_arrays_as_ever(name):
+def test_the_arrays_of_a_seed_never_change(name):
     make, expected = ARRAYS_OF_A_SEED[name]
     assert checksum(make()) == expected
 
@@ -56,7 +56,7 @@ def test_a_seed_gives_the_same_arrays_as_ever(name):
         lambda seed: samples.tube_and_somites(seed, (24, 80, 100), 60),
     ],
 )
-def test_labels_are_without_gaps_and_classes_have_names(make):
+def test_labels_have_no_gaps_and_classes_have_names(make):
     sample = make(7)
     assert sample.image.shape == sample.mask.shape
     assert np.array_equal(np.unique(sample.mask), np.arange(len(sample.classes) + 1))
@@ -65,7 +65,7 @@ def test_labels_are_without_gaps_and_classes_have_names(make):
     assert checksum(make(7)) == checksum(sample) != checksum(make(8))
 
 
-def test_grey_cells_differ_in_brightness_alone():
+def test_gray_cells_differ_only_in_brightness():
     sample = samples.gray_cells(1)
     objects = regionprops(sample.mask, sample.image)
     means = np.array([cell.intensity_mean for cell in objects])
@@ -75,7 +75,7 @@ def test_grey_cells_differ_in_brightness_alone():
 
 
 @pytest.mark.parametrize("turn", [0, 45])
-def test_oriented_textures_are_told_apart_by_their_gradients_alone(turn):
+def test_oriented_textures_differ_only_in_their_gradients(turn):
     sample = samples.oriented_textures(2, 700, 90, turn=turn)
     down, right = np.gradient(sample.image.astype(float))
     across = down * np.cos(np.radians(turn)) + right * np.sin(np.radians(turn))
@@ -88,7 +88,7 @@ def test_oriented_textures_are_told_apart_by_their_gradients_alone(turn):
         assert (ratio < 0) == (number == 1)
 
 
-def test_real_textures_have_the_same_grey_values_in_every_class():
+def test_real_textures_have_the_same_gray_values_in_every_class():
     sample = samples.real_textures(1, 500, 40)
     quartiles = [
         np.percentile(sample.image[sample.mask == label], (5, 25, 50, 75, 95)) for label in sample.class_names()
@@ -96,17 +96,17 @@ def test_real_textures_have_the_same_grey_values_in_every_class():
     assert np.ptp(quartiles, axis=0).max() <= 1
 
 
-def test_the_tube_lies_in_the_middle_and_its_nuclei_are_drawn_out():
+def test_the_tube_lies_in_the_middle_and_its_nuclei_are_elongated():
     sample = samples.tube_and_somites(1, (32, 100, 256), 200)
     nuclei = regionprops(sample.mask)
-    aside = np.array([abs(nucleus.centroid[2] / 256 - 0.5) for nucleus in nuclei])
-    assert aside[sample.classes == 0].max() < 0.15 < 0.18 < aside[sample.classes == 1].min()
+    from_axis = np.array([abs(nucleus.centroid[2] / 256 - 0.5) for nucleus in nuclei])
+    assert from_axis[sample.classes == 0].max() < 0.15 < 0.18 < from_axis[sample.classes == 1].min()
     boxes = np.array([np.subtract(nucleus.bbox[3:], nucleus.bbox[:3]) for nucleus in nuclei])
     lengths = boxes[:, 2] / boxes[:, 1]
     assert np.median(lengths[sample.classes == 0]) > 1.5 > 1.1 > np.median(lengths[sample.classes == 1])
 
 
-def test_nuclei_of_equal_axes_are_as_round_in_the_tube_as_beside_it():
+def test_with_equal_axes_nuclei_of_the_tube_are_as_round_as_those_of_somites():
     sample = samples.tube_and_somites(1, (32, 100, 256), 200, equal_axes=True)
     nuclei = regionprops(sample.mask)
     boxes = np.array([np.subtract(nucleus.bbox[3:], nucleus.bbox[:3]) for nucleus in nuclei])
@@ -114,10 +114,10 @@ def test_nuclei_of_equal_axes_are_as_round_in_the_tube_as_beside_it():
     assert np.allclose([np.median(lengths[sample.classes == number]) for number in (0, 1)], 1, atol=0.1)
 
 
-def test_a_well_does_not_depend_on_how_it_is_cut_into_blocks(tmp_path, monkeypatch):
+def test_a_well_does_not_depend_on_its_division_into_blocks(tmp_path, monkeypatch):
     stored = []
     for block in (1000, 170):
-        monkeypatch.setattr(well, "BLOCK", block)
+        monkeypatch.setattr(generated_2d, "BLOCK", block)
         (tmp_path / str(block)).mkdir()
         stored.append(samples.osteoclast_well(tmp_path / str(block), seed=3, size=500, count=40))
     whole, parts = (zarr.open_array(sample.mask)[:] for sample in stored)
@@ -131,26 +131,26 @@ def test_activated_cells_of_a_well_have_more_nuclei(tmp_path):
     stored = samples.osteoclast_well(tmp_path, seed=1, size=1000, count=150)
     image, mask = zarr.open_array(stored.image), zarr.open_array(stored.mask)
     assert image.metadata.dimension_names == ("c", "y", "x") and mask.dtype == np.uint16
-    nuclei = (image[:] == well.NUCLEUS[:, None, None]).all(0)
+    nuclei = (image[:] == generated_2d.NUCLEUS[:, None, None]).all(0)
     dark = np.bincount(mask[:][nuclei], minlength=len(stored.classes) + 1)[1:]
     assert np.median(dark[stored.classes == 1]) > 2 * np.median(dark[stored.classes == 0])
 
 
-def test_wells_may_differ_in_stain_and_in_the_share_of_activated_cells(tmp_path):
-    shares, ground = [], []
+def test_stain_and_share_of_activated_cells_of_a_well_can_be_set(tmp_path):
+    shares, background = [], []
     for activated, stain in ((0.08, (1, 1, 1)), (0.5, (2, 1, 0.5))):
         folder = tmp_path / str(activated)
         folder.mkdir()
         stored = samples.osteoclast_well(folder, 2, 500, 60, activated, stain)
         shares.append(stored.classes.mean())
-        ground.append(np.where(zarr.open_array(stored.mask)[:] == 0, zarr.open_array(stored.image)[:], 0))
+        background.append(np.where(zarr.open_array(stored.mask)[:] == 0, zarr.open_array(stored.image)[:], 0))
     assert shares[0] < 0.2 < 0.35 < shares[1] < 0.65
-    colors = np.array(ground)
+    colors = np.array(background)
     absorbed = -np.log(colors[:, :, ((colors > 0) & (colors < 255)).all((0, 1))] / 255)
     assert np.allclose(np.median(absorbed[1] / absorbed[0], axis=1), (2, 1, 0.5), atol=0.05)
 
 
-def test_tiles_repeat_a_sample_with_fresh_labels(tmp_path):
+def test_tiles_repeat_a_sample_with_new_labels(tmp_path):
     sample = samples.stripes(1)
     stored = samples.tile_sample(sample, tmp_path, 2, 3)
     mask = zarr.open_array(stored.mask)[:]
@@ -162,19 +162,19 @@ def test_tiles_repeat_a_sample_with_fresh_labels(tmp_path):
     assert stored.classes[mask[256 + row, 512 + column] - 1] == sample.classes[5 - 1]
 
 
-def test_drawn_labels_are_objects_drawn_once():
+def test_labels_are_drawn_without_replacement():
     sample = samples.stripes(seed=1)
     drawn = samples.draw_labels(sample.mask, 10, seed=2)
     assert len(set(drawn)) == 10
     assert set(drawn) <= set(np.unique(sample.mask)) - {0}
 
 
-def test_too_many_objects_are_refused_with_the_number_of_places():
-    with pytest.raises(InputError, match="36 places for objects, 37 were asked"):
+def test_too_many_objects_raise_an_error_with_the_possible_number():
+    with pytest.raises(InputError, match="room for 36 objects, but 37 were requested"):
         samples.stripes(seed=1, size=256, count=37)
 
 
-def test_shipped_smears_are_whole():
+def test_shipped_smears_are_complete():
     folder = samples.blood_smear()
     names = sorted(path.stem for path in (folder / "images").glob("*.png"))
     assert len(names) == 12

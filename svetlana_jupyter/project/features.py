@@ -18,7 +18,7 @@ import pandas as pd
 from filelock import FileLock
 
 from svetlana_jupyter.core.features.catalog import VERSION, columns
-from svetlana_jupyter.core.features.compute import feature_cache_key, finest_pixel_size_um, in_um, measure
+from svetlana_jupyter.core.features.compute import cached_features, finest_pixel_size_um, in_um, measure
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.jobs import Progress, Stop
@@ -115,7 +115,9 @@ def _empty_table() -> pd.DataFrame:
 
 
 def _append_new(cached: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    new = table if cached.empty else pd.concat([cached, table[~table.index.isin(cached.index)]])
+    """Add the rows of objects that are not cached; a cached table that lacks a measurement is replaced."""
+    lacks_columns = not set(table.columns) <= set(cached.columns)
+    new = table if cached.empty or lacks_columns else pd.concat([cached, table[~table.index.isin(cached.index)]])
     return new.sort_index()
 
 
@@ -125,9 +127,7 @@ def needs_measuring(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSet
 
 
 def _is_cached(pair: ImagePair, objects: pd.DataFrame, group: str, settings: MeasureSettings) -> bool:
-    if pair.feature_cache is None:
-        return objects.empty
-    return bool(objects.index.isin(pair.feature_cache.get_features(feature_cache_key(group, settings)).index).all())
+    return bool(objects.index.isin(cached_features(pair, group, settings).index).all())
 
 
 def measure_images(

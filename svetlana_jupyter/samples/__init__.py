@@ -1,8 +1,6 @@
-"""Samples with known classes: made from a seed, or shipped with the package."""
+"""Samples with known classes: generated from a seed, or shipped with the package."""
 
 from svetlana_jupyter.samples.generated_2d import (
-    bright_foci_3d,
-    draw_labels,
     faint_foci,
     gray_cells,
     oriented_textures,
@@ -10,8 +8,8 @@ from svetlana_jupyter.samples.generated_2d import (
     real_textures,
     stripes,
 )
-from svetlana_jupyter.samples.generated_3d import tube_and_somites
-from svetlana_jupyter.samples.sample import Sample, StoredSample, tile_sample
+from svetlana_jupyter.samples.generated_3d import bright_foci_3d, tube_and_somites
+from svetlana_jupyter.samples.sample import Sample, StoredSample, draw_labels, tile_sample
 from svetlana_jupyter.samples.shipped import blood_smear, blood_smear_classes
 
 __all__ = [

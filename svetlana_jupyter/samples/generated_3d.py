@@ -1,64 +1,112 @@
-"""A volume with a tube and somites on both sides: two tissues of nuclei, as in figure 5 of the Svetlana paper."""
+"""Generated volumes: bright foci in ellipsoids, and nuclei of a tube and somites (figure 5 of the Svetlana paper)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from svetlana_jupyter.samples.sample import Point, Sample, scatter, window
+from svetlana_jupyter.samples.sample import (
+    Field,
+    Point,
+    Points,
+    Sample,
+    crop_around,
+    cube_points,
+    draw_foci,
+    paint_on_lattice,
+    place_objects,
+)
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+    from numpy.typing import NDArray
 
 NAMES = ("tube", "somite")
-HALF_AXES = np.array([(2.6, 3.0, 5.2), (3.1, 3.9, 3.9)])  # of a nucleus, (z, y, x); the tube's are drawn out along x
-GRAIN = (1.0, 1.6)  # blur of the chromatin texture
-TUBE_SHARE = 0.381
-BLOCK, BLOCK_GAP = 66, 9  # somites along y, pixels
+# Half axes of a nucleus by class, (z, y, x), in pixels; those of the tube are elongated along x.
+HALF_AXES = np.array([(2.6, 3.0, 5.2), (3.1, 3.9, 3.9)])
+CHROMATIN_BLUR = (1.0, 1.6)  # pixels, by class
+TUBE_SHARE = 0.381  # of the nuclei
+SOMITE_LENGTH, SOMITE_GAP = 66, 9  # along y, pixels
 
 
-def tube_and_somites(
-    seed: int, shape: tuple[int, int, int] = (64, 200, 256), count: int = 900, equal_axes: bool = False
-) -> Sample:
-    """Make a volume of nuclei: drawn out and fine-grained in a tube, round and coarse-grained in blocks beside it.
+def bright_foci_3d(seed: int, shape: tuple[int, int, int] = (48, 96, 96), count: int = 16) -> Sample:
+    """Generate ellipsoids in a volume; one class has four bright foci, at equal mean.
 
     Parameters
     ----------
     seed : int
     shape : tuple of int
-        Planes, rows and columns. The paper's volume is ``(158, 232, 624)`` with 26,214 nuclei.
+        Planes, rows and columns of the volume.
     count : int
-        Number of nuclei asked; those that find no place are left out.
+        Number of objects.
+
+    Raises
+    ------
+    InputError
+        If the volume has no room for the objects.
+    """
+    rng = np.random.default_rng(seed)
+    return paint_on_lattice(rng, (600, 60), shape, count, (23, 1.5, 12), _ellipsoid, _bright_foci, ("plain", "foci"))
+
+
+def _ellipsoid(rng: Generator, center: Point) -> Points:
+    half_axes = rng.uniform(7, 10, 3)
+    points = cube_points(center, 12)
+    inside: NDArray[np.bool_] = (((points - center) / half_axes) ** 2).sum(1) <= 1
+    return points[inside]
+
+
+def _bright_foci(rng: Generator, points: Points, number: int) -> Field:
+    level = draw_foci(rng, points, 2000, 4 * number, height=1500, spread=6)
+    return level + rng.normal(0, 150, len(points))
+
+
+def tube_and_somites(
+    seed: int, shape: tuple[int, int, int] = (64, 200, 256), count: int = 900, equal_axes: bool = False
+) -> Sample:
+    """Generate a volume of nuclei: elongated and fine-textured in a tube, round and coarse-textured in somites.
+
+    Parameters
+    ----------
+    seed : int
+    shape : tuple of int
+        Planes, rows and columns. The volume of the paper is ``(158, 232, 624)`` with 26,214 nuclei.
+    count : int
+        Requested number of nuclei; those without a free position are left out.
     equal_axes : bool
-        Make the tube's nuclei round as well, so that within a nucleus only the grain tells.
+        Make the nuclei of the tube round as well, so that only the texture within a nucleus differs.
     """
     rng = np.random.default_rng(seed)
     classes = (rng.random(count) >= TUBE_SHARE).astype(np.int64)
-    half_axes = HALF_AXES[np.ones_like(classes) if equal_axes else classes] * rng.normal(1, 0.1, (count, 3)).clip(
-        0.7, 1.3
-    )
+    size_factors = rng.normal(1, 0.1, (count, 3)).clip(0.7, 1.3)
+    half_axes = HALF_AXES[np.ones_like(classes) if equal_axes else classes] * size_factors
     width = shape[2]
 
     def in_its_tissue(index: int, point: Point) -> bool:
-        aside = abs(point[2] - width / 2) / width
+        from_axis = abs(point[2] - width / 2) / width
         if classes[index] == 0:
-            return bool(aside < 0.13)
-        return bool(0.19 <= aside <= 0.42 and point[1] % (BLOCK + BLOCK_GAP) < BLOCK)
+            return bool(from_axis < 0.13)
+        return bool(0.19 <= from_axis <= 0.42 and point[1] % (SOMITE_LENGTH + SOMITE_GAP) < SOMITE_LENGTH)
 
-    centers = scatter(rng, half_axes.mean(1), shape, gap=1, max_tries=400, allowed=in_its_tissue)
+    centers = place_objects(rng, half_axes.mean(1), shape, gap=1, max_tries=400, allowed=in_its_tissue)
     placed = np.flatnonzero(~np.isnan(centers[:, 0]))
-    grains = [_grain(rng.standard_normal(shape), blur) for blur in GRAIN]
+    textures = [_blurred_noise(rng, shape, blur) for blur in CHROMATIN_BLUR]
     volume = np.full(shape, 10.0)
     mask = np.zeros(shape, np.uint16)
     for label, index in enumerate(placed, 1):
-        there, offsets = window(centers[index], half_axes[index].max(), shape)
+        crop, offsets = crop_around(centers[index], half_axes[index].max(), shape)
         distance = sum((offset / half) ** 2 for offset, half in zip(offsets, half_axes[index]))
-        inside = (distance <= 1) & (mask[there] == 0)
-        mask[there][inside] = label
-        volume[there][inside] = 105 + 18 * grains[classes[index]][there][inside]
+        inside = (distance <= 1) & (mask[crop] == 0)
+        mask[crop][inside] = label
+        volume[crop][inside] = 105 + 18 * textures[classes[index]][crop][inside]
+    # Optical blur, and light lost with depth.
     volume = gaussian_filter(volume, (1.1, 0.7, 0.7)) * np.linspace(1, 0.7, shape[0])[:, None, None]
     volume += rng.normal(0, 4, shape)
     return Sample(np.clip(np.rint(volume), 0, 255).astype(np.uint8), mask, classes[placed], NAMES)
 
 
-def _grain(noise: NDArray[np.float64], blur: float) -> NDArray[np.float64]:
-    smooth = gaussian_filter(noise, blur)
+def _blurred_noise(rng: Generator, shape: tuple[int, ...], blur: float) -> Field:
+    smooth = gaussian_filter(rng.standard_normal(shape), blur)
     return np.asarray(smooth / smooth.std())

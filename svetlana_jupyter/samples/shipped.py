@@ -1,4 +1,4 @@
-"""Real images that come with the package."""
+"""Real images that are shipped with the package."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 def blood_smear() -> Path:
     """Return the folder of twelve stained blood smears: red cells, white cells and platelets, with their classes.
 
-    ``images/NAME.png`` (RGB), ``masks/NAME.tif`` (uint16) and ``classes/NAME.csv`` (columns ``label,class``) belong
-    together; ``SOURCE.md`` says where they come from and under which licence. Nothing is downloaded.
+    It contains ``images/NAME.png`` (RGB), ``masks/NAME.tif`` (uint16) and ``classes/NAME.csv`` (columns
+    ``label,class``); ``SOURCE.md`` states source and license. Nothing is downloaded.
 
     Examples
     --------
@@ -31,8 +31,9 @@ def blood_smear_classes() -> dict[tuple[str, int], str]:
     >>> sorted(set(blood_smear_classes().values()))
     ['RBC', 'WBC', 'platelet']
     """
-    known = {}
-    for file in sorted((blood_smear() / "classes").glob("*.csv")):
-        table = pd.read_csv(file)
-        known.update({(file.stem, int(label)): str(name) for label, name in zip(table["label"], table["class"])})
-    return known
+    tables = {file.stem: pd.read_csv(file) for file in sorted((blood_smear() / "classes").glob("*.csv"))}
+    return {
+        (name, int(label)): str(class_name)
+        for name, table in tables.items()
+        for label, class_name in zip(table["label"], table["class"])
+    }

@@ -1,7 +1,4 @@
-"""Outlines become pixels exactly: against scikit-image, and back again from masks traced along their edges.
-
-Outlines are valid polygons and enclose the mask pixel for pixel, by the judgement of GEOS.
-"""
+"""Rasterization against scikit-image, tracing against GEOS, and reading of GeoJSON."""
 
 from __future__ import annotations
 
@@ -19,12 +16,19 @@ from hypothesis.extra.numpy import arrays
 from skimage.draw import polygon2mask
 from xarray import DataArray
 
-from svetlana_jupyter.core import polygons as drawing
+from svetlana_jupyter.core import polygons as polygons_module
 from svetlana_jupyter.core.io.chunks import MIN_BLOCK_SHAPE
 from svetlana_jupyter.core.io.geojson import PolygonObject, read_geojson
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.polygons import Drawn, LazyPolygonMask, draw, fill_polygons, iter_object_outlines, polygons
+from svetlana_jupyter.core.polygons import (
+    LazyPolygonMask,
+    RasterizationReport,
+    fill_polygons,
+    iter_object_outlines,
+    outline_polygons,
+    rasterize,
+)
 from svetlana_jupyter.errors import InputError
 
 BOX = (0, 0, 30, 40)
@@ -37,25 +41,25 @@ def ring(*corners: tuple[float, float]) -> np.ndarray:
 
 @settings(max_examples=80)
 @given(st.lists(corner, min_size=3, max_size=9))
-def test_a_polygon_encloses_what_scikit_image_says(corners: list[tuple[float, float]]) -> None:
+def test_filled_polygons_equal_those_of_scikit_image(corners: list[tuple[float, float]]) -> None:
     outline = ring(*corners)
     found = fill_polygons([[outline]], BOX)
-    expected = polygon2mask(BOX[2:], outline - 0.5)  # there, pixel (0, 0) has its middle at (0, 0)
-    for row, column in np.argwhere(found != expected):  # only middles that lie on a side may differ
+    expected = polygon2mask(BOX[2:], outline - 0.5)  # there, pixel (0, 0) has its center at (0, 0)
+    for row, column in np.argwhere(found != expected):  # only pixels with their center on a side may differ
         point, ends = np.array([row, column]) + 0.5, np.roll(outline, -1, axis=0)
         way = ends - outline
         share = ((point - outline) * way).sum(axis=1) / np.maximum((way**2).sum(axis=1), 1e-300)
         assert np.linalg.norm(outline + np.clip(share, 0, 1)[:, None] * way - point, axis=1).min() < 1e-5
 
 
-def test_each_pixel_between_two_polygons_belongs_to_one() -> None:
-    middle = 7.5  # through the middles of pixels
+def test_a_pixel_on_a_common_side_belongs_to_one_polygon() -> None:
+    middle = 7.5  # through the centers of pixels
     left, right = ring((2, 2), (2, middle), (9, middle), (9, 2)), ring((2, middle), (2, 20), (9, 20), (9, middle))
     both = fill_polygons([[left]], BOX).astype(int) + fill_polygons([[right]], BOX)
     assert both[2:9, 2:20].tolist() == np.ones((7, 18), int).tolist() and both.sum() == 7 * 18
 
 
-def test_holes_are_holes_and_parts_are_one() -> None:
+def test_polygons_may_have_holes_and_parts() -> None:
     outer, hole = ring((1, 1), (1, 9), (9, 9), (9, 1)), ring((3, 3), (6, 3), (6, 6), (3, 6))
     found = fill_polygons([[outer, hole], [ring((20, 20), (20, 22), (21, 22), (21, 20))]], BOX)
     expected = np.zeros(BOX[2:], bool)
@@ -69,16 +73,16 @@ def square(number: int, y: float, x: float, side: float, plane: int = 0) -> Poly
     )
 
 
-def drawn_mask(shapes: list[PolygonObject], shape: tuple[int, ...]) -> tuple[np.ndarray, Drawn]:
-    mask, drawn = np.zeros(shape, np.uint32), Drawn()
-    for part, pixels in draw(shapes, shape, np.dtype(np.uint32), drawn):
+def drawn_mask(shapes: list[PolygonObject], shape: tuple[int, ...]) -> tuple[np.ndarray, RasterizationReport]:
+    mask, report = np.zeros(shape, np.uint32), RasterizationReport()
+    for part, pixels in rasterize(shapes, shape, np.dtype(np.uint32), report):
         mask[part] = pixels
-    return mask, drawn
+    return mask, report
 
 
 @pytest.mark.parametrize("tile", [5, 2048])
-def test_of_overlapping_outlines_the_smaller_lies_above_and_all_is_said(monkeypatch, tile: int) -> None:
-    monkeypatch.setattr(drawing, "TILE", tile)
+def test_the_smaller_of_overlapping_polygons_is_on_top_and_overlaps_are_reported(monkeypatch, tile: int) -> None:
+    monkeypatch.setattr(polygons_module, "TILE_SIDE", tile)
     shapes = [
         square(3, 4, 4, 4),
         square(7, 2, 2, 8),
@@ -86,13 +90,13 @@ def test_of_overlapping_outlines_the_smaller_lies_above_and_all_is_said(monkeypa
         square(4, 12.6, 3, 0.3),
         square(5, 14, 14, 9),
     ]
-    mask, drawn = drawn_mask(shapes, (20, 20))
+    mask, report = drawn_mask(shapes, (20, 20))
     assert (mask[4:8, 4:8] == 3).all() and (mask == 7).sum() == 64 - 16 and (mask == 5).sum() == 36
-    assert drawn.overlapping_labels == {3, 7} and drawn.overlap == 16
-    assert drawn.missing(shapes) == [4, 9]
+    assert report.overlapping_labels == {3, 7} and report.overlap_pixels == 16
+    assert report.missing(shapes) == [4, 9]
 
 
-def test_planes_of_one_number_are_one_object() -> None:
+def test_polygons_of_one_label_are_one_object_across_planes() -> None:
     mask, _ = drawn_mask(
         [square(2, 1, 1, 3, plane=1), square(2, 1, 1, 5, plane=2), square(8, 0, 0, 2, plane=9)], (4, 9, 9)
     )
@@ -100,7 +104,7 @@ def test_planes_of_one_number_are_one_object() -> None:
 
 
 @pytest.mark.parametrize("shape", [(30, 40), (4, 30, 40)])
-def test_any_part_of_a_mask_is_drawn_when_it_is_read(shape: tuple[int, ...]) -> None:
+def test_parts_of_a_lazy_mask_are_drawn_when_they_are_read(shape: tuple[int, ...]) -> None:
     shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4) for n in range(1, 7)]
     whole, _ = drawn_mask(shapes, shape)
     source = LazyPolygonMask(shapes, shape)
@@ -124,7 +128,7 @@ def written(path: Path, content: object) -> Path:
     return path
 
 
-def test_classes_and_colours_in_all_forms_of_qupath(tmp_path: Path) -> None:
+def test_all_forms_of_qupath_classes_are_read(tmp_path: Path) -> None:
     forms = [
         {"name": "Tumor", "color": [200, 0, 10]},
         {"name": "Stroma", "colorRGB": -3670016},
@@ -147,7 +151,7 @@ def test_classes_and_colours_in_all_forms_of_qupath(tmp_path: Path) -> None:
     assert len(read_geojson(packed).shapes) == 5
 
 
-def test_cells_are_the_objects_and_regions_are_left_aside_and_said(tmp_path: Path) -> None:
+def test_cells_are_read_and_annotations_are_reported_as_skipped(tmp_path: Path) -> None:
     features = [feature(SQUARE, objectType="annotation"), feature(SQUARE, objectType="cell", name="12")]
     found = read_geojson(written(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features}))
     assert [one.label for one in found.shapes] == [12] and found.note == "Left aside: 1 annotations."
@@ -168,7 +172,7 @@ def test_cells_are_the_objects_and_regions_are_left_aside_and_said(tmp_path: Pat
         (json.dumps(feature({"type": "Polygon", "coordinates": [[[1e300, 2], [3, 4]]]})), "no place in an image"),
     ],
 )
-def test_what_is_no_geojson_of_objects_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
+def test_invalid_geojson_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
     file = tmp_path / "a.geojson"
     file.write_text(content)
     with pytest.raises(InputError, match=sentence):
@@ -180,7 +184,7 @@ def geometry(found):
 
 
 def filled(shape, outlines):
-    """Fill outlines as GEOS does: a pixel belongs to those that its middle lies in."""
+    """Fill outlines with GEOS: a pixel belongs to the polygon that contains its center."""
     mask = np.zeros(shape, np.int64)
     y, x = np.indices(shape[-2:]) + 0.5
     for outline in outlines:
@@ -193,8 +197,8 @@ def filled(shape, outlines):
 
 @settings(deadline=None, max_examples=300)
 @given(arrays(bool, st.tuples(st.integers(1, 8), st.integers(1, 8)), fill=st.booleans()))
-def test_any_mask_is_enclosed_exactly_by_valid_polygons(own):
-    found = polygons(own)
+def test_valid_polygons_enclose_any_mask_exactly(own):
+    found = outline_polygons(own)
     shape = geometry(found)
     y, x = np.indices(own.shape) + 0.5
     assert shape.is_valid, shapely.is_valid_reason(shape)
@@ -204,20 +208,20 @@ def test_any_mask_is_enclosed_exactly_by_valid_polygons(own):
     assert not any(hole.is_ccw for part in shape.geoms for hole in part.interiors)
     for ring in (ring for polygon in found for ring in polygon):
         sides = np.diff(ring, axis=0) != 0
-        assert (sides.sum(axis=1) == 1).all() and (sides[1:] != sides[:-1]).all(), "only corners, all of them needed"
+        assert (sides.sum(axis=1) == 1).all() and (sides[1:] != sides[:-1]).all(), "only necessary corners"
 
 
-def test_a_ring_that_touches_itself_becomes_a_hole_and_an_island_a_part():
+def test_a_ring_touching_itself_becomes_a_hole_and_an_island_a_part():
     ring = np.ones((7, 7), bool)
     ring[1:6, 1:6] = ring[6, 6] = False
     ring[5, 5] = ring[3, 3] = True
-    found = polygons(ring)
+    found = outline_polygons(ring)
     assert [len(polygon) for polygon in found] == [2, 1]
     assert geometry(found).is_valid and geometry(found).area == ring.sum()
 
 
 @pytest.mark.parametrize("chunks", [-1, 7, (2, 16, 30)])
-def test_objects_of_every_size_come_from_their_own_boxes_whatever_the_chunks(chunks):
+def test_objects_of_any_size_are_outlined_in_any_chunks(chunks):
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 4, (3, 40, 50)).astype(np.uint64) * 2**33  # three objects that lie everywhere
     pixels[:, 20:30, 20:40] = 7

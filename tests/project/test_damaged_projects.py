@@ -84,7 +84,7 @@ def test_objects_under_a_block_that_does_not_decode_are_listed_and_the_rest_is_d
     failed = trained.failed()
     assert set(failed.index.get_level_values("object")) == expected and 0 < len(expected) < 10
     assert set(failed.index.get_level_values("image")) == {"large"}
-    assert failed["why"].str.contains(f"a piece of .*large_{kind}.zarr cannot be read").all()
+    assert failed["why"].str.contains(f"A part of .*large_{kind}.zarr cannot be read").all()
     assert f"{len(expected)} objects of large could not be read and have no prediction" in trained.trouble
     table = trained.predictions(["large"]).droplevel("image")
     assert set(table.index[table["predicted"].isna()]) == expected

@@ -167,3 +167,12 @@ def test_a_full_disk_keeps_nobody_from_measuring(project: Project, monkeypatch) 
         "shape", pd.DataFrame({"area": [1.0]}, pd.Index([1], name="object"))
     )
     assert len(project.pair("P1_A1").feature_cache.get_features("shape")) == 1
+
+
+def test_a_measurement_added_to_a_group_is_computed_for_cached_objects(project: Project, wells: Path) -> None:
+    expected = project.measure(["P1_A1"], groups=["shape"])
+    file = wells / "cells.svetlana/measurements/P1_A1/shape.parquet"
+    pd.read_parquet(file).drop(columns="solidity").to_parquet(file)
+    reopened = Project(wells / "cells.svetlana")
+    pd.testing.assert_frame_equal(reopened.measure(["P1_A1"], groups=["shape"]), expected)
+    assert "solidity" in pd.read_parquet(file)

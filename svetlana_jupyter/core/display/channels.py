@@ -1,4 +1,4 @@
-"""How pixel values become screen colours: contrast windows by percentile, gamma, channel colours, and their blend."""
+"""Channel display: contrast limits by percentile, gamma, channel colors, and their additive blend."""
 
 from __future__ import annotations
 
@@ -6,39 +6,42 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from svetlana_jupyter.core.display.tiles import PlaneRegion, TileReader
 from svetlana_jupyter.core.display.viewport import PixelBox
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.display.tiles import PlaneRegion, TileReader
 
 ContrastLimits = tuple[float, float]
 
-# Told apart when blended additively; magenta and green also with red-green blindness.
+# Distinguishable when blended additively; magenta and green also with red-green color blindness.
 DEFAULT_CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#ffffff")
-CLIPPED_PERCENT = 0.2  # per cent
-_SAMPLED = 1024
-_SPOT, _SPOTS = 256, 3
-_BRIGHT = (0.98, 0.9995)  # share of the values that are darker
+CLIPPED_PERCENT = 0.2  # clipped at either end by the automatic contrast
+_OVERVIEW_SIDE = 1024
+_CROP_SIDE, _CROPS_PER_AXIS = 256, 3
+_BRIGHT_QUANTILES = (0.98, 0.9995)
 
 
 @dataclass(frozen=True)
 class ChannelDisplay:
-    """How one channel is shown.
+    """Display settings of one channel.
 
     Attributes
     ----------
     name : str
     color : str
         ``"#rrggbb"`` of the brightest value.
-    window : tuple of float
-        The values shown black and at full colour.
-    gamma : float
-        Above 1 brightens what is dark, below 1 darkens it.
+    contrast_limits : tuple of float
+        Values shown black and at full color.
     visible : bool
+    gamma : float
+        Above 1 brightens dark values, below 1 darkens them.
     """
 
     name: str
@@ -50,13 +53,13 @@ class ChannelDisplay:
 
 @dataclass(frozen=True)
 class DisplaySettings:
-    """How all channels of an image are shown.
+    """Display settings of all channels of an image.
 
     Attributes
     ----------
-    channels : tuple of Channel
+    channels : tuple of ChannelDisplay
     rgb : bool
-        The channels are red, green and blue of one colour image and share the first one's window and gamma.
+        The channels are red, green and blue of one color image and share contrast limits and gamma.
     """
 
     channels: tuple[ChannelDisplay, ...]
@@ -64,40 +67,40 @@ class DisplaySettings:
 
     @property
     def display_key(self) -> tuple[bool, tuple[str, ...]]:
-        """Equal for images that can be shown alike."""
+        """Key that is equal for images that can share display settings."""
         return self.rgb, tuple(channel.name for channel in self.channels)
 
     def with_contrast_limits(self, position: int, contrast_limits: ContrastLimits) -> DisplaySettings:
-        """Return this display_settings with one channel's contrast changed (of every channel for a colour image)."""
-        return self._changed(position, "contrast_limits", contrast_limits)
+        """Return a copy with other contrast limits of one channel (of all channels of a color image)."""
+        return self._changed(position, contrast_limits=contrast_limits)
 
     def with_gamma(self, position: int, gamma: float) -> DisplaySettings:
-        """Return this display_settings with one channel's gamma changed (of every channel for a colour image)."""
-        return self._changed(position, "gamma", gamma)
+        """Return a copy with another gamma of one channel (of all channels of a color image)."""
+        return self._changed(position, gamma=gamma)
 
     def with_color(self, position: int, color: str) -> DisplaySettings:
-        """Return this display_settings with one channel in another colour, ``"#rrggbb"``."""
-        return self._changed(position, "color", color)
+        """Return a copy with one channel in another color, ``"#rrggbb"``."""
+        return self._changed(position, color=color)
 
     def with_visibility(self, position: int, visible: bool) -> DisplaySettings:
-        """Return this display_settings with one channel switched on or off."""
-        return self._changed(position, "visible", visible)
+        """Return a copy with one channel switched on or off."""
+        return self._changed(position, visible=visible)
 
-    def _changed(self, position: int, name: str, value: object) -> DisplaySettings:
-        channels = [
-            replace(channel, **{name: value}) if i == position or (self.rgb and name != "visible") else channel  # type: ignore[arg-type]
+    def _changed(self, position: int, **change: Any) -> DisplaySettings:
+        all_channels = self.rgb and "visible" not in change
+        changed = (
+            replace(channel, **change) if all_channels or i == position else channel
             for i, channel in enumerate(self.channels)
-        ]
-        return replace(self, channels=tuple(channels))
+        )
+        return replace(self, channels=tuple(changed))
 
 
 def sample_pixels(image: TileReader) -> NDArray[np.float32]:
-    """Return some pixels of every channel, to choose a contrast by.
+    """Sample pixels of every channel, to choose the contrast from.
 
-    An image of which everything is soon read (`is_sampled_whole`) is sampled as a whole; of any other a few places
-    are read,
-    so that the cost does not grow with the image. The pixels of a coarse level are means, which hide how bright small
-    things are, so a few places that look bright in it are read as well.
+    A small image, or one with a small pyramid level, is sampled as a whole (`is_sampled_whole`). Of any other image a
+    few crops are read, so that the cost does not grow with the image. Pixels of a coarse level are means, which hide
+    the brightness of small objects, so a few crops around its brightest pixels are read at full resolution as well.
 
     Returns
     -------
@@ -106,54 +109,55 @@ def sample_pixels(image: TileReader) -> NDArray[np.float32]:
     whole, stride, planes = _overview(image)
     parts = []
     for plane in planes:
-        if not is_sampled_whole(image):
-            rows, columns = ([(2 * i + 1) * n // (2 * _SPOTS) for i in range(_SPOTS)] for n in image.shape)
-            spots = list(itertools.product(rows, columns))
+        if is_sampled_whole(image):
+            overview = image.read(whole, stride, plane)
+            parts.append(overview.values)
+            centers = _bright_points(overview) if image.factor(stride) > 1 else []
         else:
-            seen = image.read(whole, stride, plane)
-            parts.append(seen.values)
-            spots = _bright_spots(seen) if image.factor(stride) > 1 else []
-        parts += [image.read(_around(spot, image.shape), 1, plane).values for spot in spots]
+            steps = [2 * i + 1 for i in range(_CROPS_PER_AXIS)]
+            rows, columns = ([step * n // (2 * _CROPS_PER_AXIS) for step in steps] for n in image.shape)
+            centers = list(itertools.product(rows, columns))
+        parts += [image.read(_crop_around(center, image.shape), 1, plane).values for center in centers]
     pixels = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).astype(np.float32)
     pixels[~np.isfinite(pixels)] = 0
     return np.sort(pixels, axis=1)
 
 
 def is_sampled_whole(image: TileReader) -> bool:
-    """Return whether `sample_pixels` would read the whole image."""
+    """Return whether `sample_pixels` reads the whole image: small, with a small level, or displayed before."""
     whole, stride, planes = _overview(image)
     return all(image.is_fast(whole, stride, plane) for plane in planes)
 
 
 def _overview(image: TileReader) -> tuple[PixelBox, int, list[int]]:
-    """Return the box of an image, the stride at which it fits a small screen, and a few of its planes."""
+    """Return the box of an image, the stride at which it fits a small screen, and up to three of its planes."""
     depth = image.array.sizes.get("z", 1)
-    stride = 1 << max(0, math.ceil(math.log2(max(image.shape) / _SAMPLED)))
+    stride = 1 << max(0, math.ceil(math.log2(max(image.shape) / _OVERVIEW_SIDE)))
     return PixelBox(0, 0, *image.shape), stride, sorted({depth // 4, depth // 2, 3 * depth // 4})
 
 
-def _bright_spots(seen: PlaneRegion) -> list[tuple[int, int]]:
-    """Return pixels (y, x) where a channel is rather bright, and where it is very bright."""
-    spots = []
-    for values in seen.values[:_SPOTS]:
+def _bright_points(region: PlaneRegion) -> list[tuple[int, int]]:
+    """Return pixels (y, x) at high quantiles of each of the first channels."""
+    points = []
+    for values in region.values[:_CROPS_PER_AXIS]:
         order = np.argsort(values, axis=None)
-        for share in _BRIGHT:
-            row, column = divmod(int(order[int(share * (len(order) - 1))]), values.shape[1])
-            spots.append((seen.box.y0 + row * seen.stride, seen.box.x0 + column * seen.stride))
-    return spots
+        for quantile in _BRIGHT_QUANTILES:
+            row, column = divmod(int(order[int(quantile * (len(order) - 1))]), values.shape[1])
+            points.append((region.box.y0 + row * region.stride, region.box.x0 + column * region.stride))
+    return points
 
 
-def _around(spot: tuple[int, int], shape: tuple[int, int]) -> PixelBox:
-    """Return a small box round a pixel, as far as it is on the image."""
-    half = _SPOT // 2
-    (y0, y1), (x0, x1) = ((max(0, at - half), min(n, at + half)) for at, n in zip(spot, shape))
+def _crop_around(center: tuple[int, int], shape: tuple[int, int]) -> PixelBox:
+    """Return a small box around a pixel, clipped to the image."""
+    half = _CROP_SIDE // 2
+    (y0, y1), (x0, x1) = ((max(0, middle - half), min(n, middle + half)) for middle, n in zip(center, shape))
     return PixelBox(y0, x0, y1, x1)
 
 
 def auto_contrast_limits(pixels: NDArray[np.float32], clipped_percent: float = CLIPPED_PERCENT) -> ContrastLimits:
-    """Return the window that leaves out the darkest and the brightest per cent of some pixels; never an empty one.
+    """Return limits that clip this percentage of the pixels at either end; the limits always differ.
 
-    Where nearly all is background, that would leave out everything there is to see: then the window is that of all.
+    If both percentiles are equal, as in an image that is nearly all background, the limits are the extremes.
     """
     low, high = (float(value) for value in np.percentile(pixels, (clipped_percent, 100 - clipped_percent)))
     if high <= low:
@@ -162,79 +166,84 @@ def auto_contrast_limits(pixels: NDArray[np.float32], clipped_percent: float = C
 
 
 def initial_display_settings(names: list[str], rgb: bool, dtype: Any, pixels: NDArray[np.float32]) -> DisplaySettings:
-    """Return how an image is shown at first.
+    """Return the display settings with which an image opens.
 
-    8-bit colour images keep their true colours; everything else is stretched, as `auto_contrast_limits` does.
+    8-bit color images keep their true colors; all others are stretched by `auto_contrast_limits`.
 
     Parameters
     ----------
     names : list of str
-        The channels.
+        Channel names.
     rgb : bool
     dtype : dtype of the image
     pixels : array of shape (C, n)
         From `sample_pixels`.
     """
     if rgb:
-        window = (0.0, 255.0) if np.dtype(dtype) == np.uint8 else (0.0, auto_contrast_limits(pixels)[1])
-        return DisplaySettings(tuple(ChannelDisplay(name, "#ffffff", window) for name in names), rgb=True)
-    colors = (
-        ["#ffffff"]
-        if len(names) == 1
-        else [DEFAULT_CHANNEL_COLORS[i % len(DEFAULT_CHANNEL_COLORS)] for i in range(len(names))]
-    )
-    return DisplaySettings(
-        tuple(ChannelDisplay(n, c, auto_contrast_limits(p)) for n, c, p in zip(names, colors, pixels))
-    )
+        limits = (0.0, 255.0) if np.dtype(dtype) == np.uint8 else (0.0, auto_contrast_limits(pixels)[1])
+        return DisplaySettings(tuple(ChannelDisplay(name, "#ffffff", limits) for name in names), rgb=True)
+    colors = itertools.cycle(DEFAULT_CHANNEL_COLORS) if len(names) > 1 else ["#ffffff"]
+    channels = (ChannelDisplay(n, c, auto_contrast_limits(p)) for n, c, p in zip(names, colors, pixels))
+    return DisplaySettings(tuple(channels))
 
 
 def render_pixels(values: NDArray[Any], display_settings: DisplaySettings) -> NDArray[np.uint8]:
-    """Turn pixel values into what the screen shows.
+    """Convert pixel values to screen colors.
 
     Parameters
     ----------
     values : array of shape (C, h, w)
-    display_settings : Palette
+    display_settings : DisplaySettings
 
     Returns
     -------
-    array of uint8, of shape (h, w) when all is grey, else (h, w, 3)
+    array of uint8, shape (h, w) if the result is gray, else (h, w, 3)
     """
+
+    def render(plane: NDArray[Any], channel: ChannelDisplay) -> NDArray[np.uint8]:
+        return stretch_to_uint8(plane, channel.contrast_limits, channel.gamma)
+
+    channels = list(zip(values, display_settings.channels))
     if display_settings.rgb:
-        planes = [
-            stretch_to_uint8(v, c.contrast_limits, c.gamma) if c.visible else np.zeros(v.shape, np.uint8)
-            for v, c in zip(values, display_settings.channels)
-        ]
-        return np.stack(planes, axis=-1)
-    shown = [(v, channel) for v, channel in zip(values, display_settings.channels) if channel.visible]
-    if not shown or not values.size:
+        return np.stack([render(v, c) if c.visible else np.zeros(v.shape, np.uint8) for v, c in channels], axis=-1)
+    visible = [(plane, channel) for plane, channel in channels if channel.visible]
+    if not visible or not values.size:
         return np.zeros(values.shape[-2:], np.uint8)
-    if len(shown) == 1 and shown[0][1].color == "#ffffff":
-        return stretch_to_uint8(shown[0][0], shown[0][1].contrast_limits, shown[0][1].gamma)
+    if len(visible) == 1 and visible[0][1].color == "#ffffff":
+        return render(*visible[0])
     total = np.zeros((*values.shape[-2:], 3), np.uint8)
-    for v, channel in shown:
-        # One table a channel: 256 brightnesses of its colour, instead of three multiplications a pixel.
+    for plane, channel in visible:
+        # One table per channel (256 brightnesses of its color) replaces three multiplications per pixel.
         ramp = ((np.arange(256)[:, None] * np.array(rgb_of(channel.color)) + 127) // 255).astype(np.uint8)
-        cv2.add(
-            total,
-            cv2.applyColorMap(stretch_to_uint8(v, channel.contrast_limits, channel.gamma), ramp[:, None]),
-            dst=total,
-        )
+        cv2.add(total, cv2.applyColorMap(render(plane, channel), ramp[:, None]), dst=total)
     return total
 
 
-def stretch_to_uint8(values: NDArray[Any], window: ContrastLimits, gamma: float = 1.0) -> NDArray[np.uint8]:
-    """Stretch values so that the window goes to 0 to 255; what lies outside is clipped, NaN is black.
+def stretch_to_uint8(values: NDArray[Any], limits: ContrastLimits, gamma: float = 1.0) -> NDArray[np.uint8]:
+    """Map contrast limits to 0 and 255; clip values beyond them, and show NaN as black.
 
-    With ``gamma`` 1 that is linear; else the share of the window is raised to ``1 / gamma``.
+    The mapping is linear for ``gamma`` 1; otherwise the relative value is raised to ``1 / gamma``.
     """
-    low, high = window
-    if values.dtype in (np.uint8, np.uint16):
-        table = _table(np.iinfo(values.dtype).max, low, high, gamma)
-        if values.dtype == np.uint8:
-            return np.asarray(cv2.LUT(np.ascontiguousarray(values), table))  # ten times as fast as take
-        return np.asarray(np.take(table, values))
-    return _stretched(values.astype(np.float32), low, high, gamma)
+    low, high = limits
+    if values.dtype not in (np.uint8, np.uint16):
+        return _stretch(values.astype(np.float32), low, high, gamma)
+    table = _stretch_table(np.iinfo(values.dtype).max, low, high, gamma)
+    if values.dtype == np.uint8:
+        return np.asarray(cv2.LUT(np.ascontiguousarray(values), table))  # ten times as fast as take
+    return np.asarray(np.take(table, values))
+
+
+@lru_cache(maxsize=32)
+def _stretch_table(max_value: int, low: float, high: float, gamma: float) -> NDArray[np.uint8]:
+    return _stretch(np.arange(max_value + 1), low, high, gamma)
+
+
+def _stretch(values: NDArray[Any], low: float, high: float, gamma: float) -> NDArray[np.uint8]:
+    relative = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0.0, 1.0)
+    pixels: NDArray[np.uint8] = np.rint(relative ** (1 / gamma) * 255 if gamma != 1 else relative * 255).astype(
+        np.uint8
+    )
+    return pixels
 
 
 def rgb_of(color: str) -> tuple[int, int, int]:
@@ -244,14 +253,3 @@ def rgb_of(color: str) -> tuple[int, int, int]:
     (255, 128, 0)
     """
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
-
-
-@lru_cache(maxsize=32)
-def _table(most: int, low: float, high: float, gamma: float) -> NDArray[np.uint8]:
-    return _stretched(np.arange(most + 1), low, high, gamma)
-
-
-def _stretched(values: NDArray[Any], low: float, high: float, gamma: float) -> NDArray[np.uint8]:
-    share = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0.0, 1.0)
-    bytes_: NDArray[np.uint8] = np.rint(share ** (1 / gamma) * 255 if gamma != 1 else share * 255).astype(np.uint8)
-    return bytes_

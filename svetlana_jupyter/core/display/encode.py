@@ -1,61 +1,60 @@
-"""Pixels as the bytes of a picture: JPEG while something moves, PNG when it stands still, palette PNG for classes."""
+"""Image encoding for the browser: JPEG while the view moves, PNG when it rests, palette PNG for label overlays."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from typing import Any
+import io
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# zlib.Z_RLE, since overlays are long runs of equal codes. An overlay of 800 x 600 pixels takes 2.6 ms and 23 kB; with
+# Pillow's default level 6.4 ms and 22 kB; by zlib level 1 without Pillow 1.5 ms and 38 kB, whose additional 15 kB cost
+# more than a millisecond on any connection slower than 100 Mbit/s.
+_RUN_LENGTHS = {"compress_level": 1, "compress_type": 3}
 
 
 def jpeg(pixels: NDArray[np.uint8], quality: int = 88) -> bytes:
-    """Encode grey (h, w) or RGB (h, w, 3) pixels with loss, in a few milliseconds."""
+    """Encode gray (h, w) or RGB (h, w, 3) pixels as JPEG, lossy but fast.
+
+    Colors are stored at full resolution (4:4:4), since subsampling would blur the borders of small objects.
+    """
     full_color = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    return _encoded(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, *full_color])
+    return _encode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, *full_color])
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode grey (h, w) or RGB (h, w, 3) pixels without loss, at the fastest level."""
-    return _encoded(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    """Encode gray (h, w) or RGB (h, w, 3) pixels as PNG at the fastest level."""
+    return _encode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
 def indexed_png(codes: NDArray[np.uint8], table: NDArray[np.uint8]) -> bytes:
-    """Encode pixels that are rows of a colour table.
+    """Encode pixels that are rows of a color table as palette PNG.
 
-    Written here since OpenCV writes no palettes; ten times faster and smaller than the same picture as RGBA.
+    Ten times faster and smaller than the same pixels as RGBA. Pillow writes it, since OpenCV writes no palettes.
 
     Parameters
     ----------
     codes : array of uint8, shape (h, w)
     table : array of uint8, shape (n, 4)
-        Red, green, blue and alpha, at most 256 rows.
+        Red, green, blue and alpha of each code; at most 256 rows.
     """
-    height, width = codes.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter: 0, none
-    rows[:, 1:] = codes
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    chunks = [
-        (b"IHDR", header),
-        (b"PLTE", table[:, :3].tobytes()),
-        (b"tRNS", table[:, 3].tobytes()),
-        (b"IDAT", zlib.compress(rows.data, 1)),
-        (b"IEND", b""),
-    ]
-    return _PNG + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )
+    image = Image.fromarray(codes)
+    image.putpalette(table[:, :3].tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG", transparency=table[:, 3].tobytes(), **_RUN_LENGTHS)
+    return file.getvalue()
 
 
-def _encoded(extension: str, pixels: NDArray[np.uint8], options: list[Any]) -> bytes:
+def _encode(extension: str, pixels: NDArray[np.uint8], options: list[Any]) -> bytes:
     if pixels.dtype != np.uint8:
-        raise TypeError(f"a picture is made of uint8, got {pixels.dtype}")
+        raise TypeError(f"Pixels must be uint8, got {pixels.dtype}.")
     ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(extension, ordered, options)
-    if not done:
-        raise ValueError(f"pixels of shape {pixels.shape} could not be encoded as {extension}")
+    encoded, data = cv2.imencode(extension, ordered, options)
+    if not encoded:
+        raise ValueError(f"Pixels of shape {pixels.shape} cannot be encoded as {extension}.")
     return bytes(data)

@@ -1,43 +1,48 @@
-"""Objects as pixels of the screen: where each object and its outline lie, and their colours through a lookup table.
+"""Object overlay: the pixels of each object and its outline on the screen, and their colors through a lookup table.
 
-An outline is computed in device pixels, so that it is equally thin at every zoom. What depends on the zoom
-(`ObjectRaster`) is
-apart from what depends on a click (`overlay_codes`): recolouring is one lookup.
-
-How objects are marked on the screen: a few styles, and which of them each object has.
+Outlines are computed in device pixels, so that they are equally thin at every zoom. The zoom-dependent part
+(`ObjectRaster`) is separate from the part that a label changes (`overlay_codes`): recoloring is one table lookup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 
-from svetlana_jupyter.core.annotations import Label
-from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.display.channels import rgb_of
-from svetlana_jupyter.core.display.tiles import PlaneRegion
 
-# One byte a pixel addresses the colour table: 0 is transparent, each style takes a fill and a line.
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+
+    from svetlana_jupyter.core.annotations import Label
+    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.core.display.tiles import PlaneRegion
+
+# One byte per pixel addresses the color table: 0 is transparent, each style takes one row for fill and one for line.
 MAX_STYLES = 127
+
+# Zones of an object, in the order in which they add up: inside; bold outline without the thin one; thin outline.
+_INSIDE, _BOLD, _THIN = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class ObjectStyle:
-    """The look of an object.
+    """Appearance of an object.
 
     Attributes
     ----------
     color : str
-        ``"#rrggbb"``; empty for the neutral ink, dark on bright images and bright on dark ones.
+        ``"#rrggbb"``; empty for the neutral ink, which is dark on bright images and bright on dark ones.
     bold : bool
-        A thick outline: a person said so. A thin one: nobody did, or a classifier.
+        Draw a thick outline, as for annotations, instead of a thin one, as for predictions.
     fill : float
-        How strongly the inside is tinted, 0 to 1, relative to the overlay's opacity.
+        Strength of the tint, 0 to 1, relative to the opacity of the overlay.
     """
 
     color: str = ""
@@ -51,20 +56,20 @@ EXCLUDED_STYLE = ObjectStyle(bold=True)
 
 @dataclass(frozen=True, eq=False)
 class ObjectStyles:
-    """The style of every object of one image.
+    """Styles of all objects of one image.
 
-    Later layers win: predictions first, then what ``said`` knows. It is asked for the objects that are seen, however
-    many the image has.
+    Later layers win, and ``lookup`` wins over all of them. Only the visible objects are looked up, however many the
+    image has.
 
     Attributes
     ----------
     key : hashable
-        Equal for equal object_styles, so that nothing is painted twice; for example version numbers.
-    styles : tuple of Style
-        The first is that of every object that no layer names.
-    said : callable, optional
-        Takes objects, shape (n,), and returns the position in ``styles`` of those that it knows, and perhaps of
-        others. It may change its mind: then these object_styles are `with_key`.
+        Equal for equal styles, so that nothing is painted twice; for example version numbers.
+    styles : tuple of ObjectStyle
+        The first is that of objects without any other.
+    lookup : callable, optional
+        Takes labels, shape (n,), and returns a mapping from label to position in ``styles``; it may leave out some of
+        the labels and contain others. If its results change, replace the key by `with_key`.
     """
 
     key: Hashable = None
@@ -72,26 +77,32 @@ class ObjectStyles:
     lookup: Callable[[NDArray[np.int64]], Mapping[int, int]] | None = None
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = field(default=())
 
-    def with_layer(self, objects: ArrayLike, styles: ArrayLike) -> ObjectStyles:
-        """Return object_styles that give ``objects``, shape (n,), the styles at these positions, shape (n,)."""
-        return replace(self, _layers=(*self._layers, _sorted(objects, styles)))
+    def with_layer(self, labels: ArrayLike, styles: ArrayLike) -> ObjectStyles:
+        """Return a copy that gives ``labels``, shape (n,), the styles at these positions, shape (n,)."""
+        return replace(self, _layers=(*self._layers, _sorted_layer(labels, styles)))
 
     def with_key(self, key: Hashable) -> ObjectStyles:
-        """Return the same object_styles with another key: ``said`` has changed."""
+        """Return a copy with another key, after the results of ``lookup`` have changed."""
         return replace(self, key=key)
 
-    def style_indices(self, objects: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the position in ``styles`` of each object; the cost follows ``objects``, not the image."""
+    def style_indices(self, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the position in ``styles`` of each label; the cost depends on ``labels``, not on the image."""
         layers = self._layers
         if self.lookup is not None:
-            said = self.lookup(objects)
-            layers = (*layers, _sorted(list(said), list(said.values())))
-        found = np.zeros(len(objects), np.uint8)
-        for labels, styles in layers:
-            if len(labels):
-                at = np.minimum(np.searchsorted(labels, objects), len(labels) - 1)
-                found = np.where(labels[at] == objects, styles[at], found)
-        return found
+            looked_up = self.lookup(labels)
+            layers = (*layers, _sorted_layer(list(looked_up), list(looked_up.values())))
+        indices = np.zeros(len(labels), np.uint8)
+        for layer_labels, styles in layers:
+            if len(layer_labels):
+                at = np.minimum(np.searchsorted(layer_labels, labels), len(layer_labels) - 1)
+                indices = np.where(layer_labels[at] == labels, styles[at], indices)
+        return indices
+
+
+def _sorted_layer(labels: ArrayLike, styles: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    labels = np.asarray(labels, np.int64)
+    order = np.argsort(labels, kind="stable")
+    return labels[order], np.asarray(styles, np.uint8)[order]
 
 
 def class_styles(
@@ -100,59 +111,48 @@ def class_styles(
     predicted: pd.Series | None = None,
     key: Hashable = None,
 ) -> ObjectStyles:
-    """Return object_styles in the colours of the classes: bold and full for annotations, thin and pale for predictions.
+    """Return styles in the class colors: bold and full for annotations, thin and pale for predictions.
 
     Parameters
     ----------
-    classes : Classes
+    classes : ClassScheme
     labels_of : callable
-        Takes objects, shape (n,), and returns what is annotated of them, and perhaps of others.
+        Takes object labels, shape (n,), and returns the annotations of those that have one, and possibly of others.
     predicted : Series, optional
-        Class id by object.
+        Class id, indexed by object label.
     key : hashable
         Equal for equal arguments and annotations.
     """
     colors = list(dict.fromkeys(info.color for info in classes))[: (MAX_STYLES - 2) // 2]
     styles = [PLAIN, EXCLUDED_STYLE]
-    styles += [
-        style for color in colors for style in (ObjectStyle(color, bold=True, fill=1.0), ObjectStyle(color, fill=0.5))
-    ]
+    for color in colors:
+        styles += [ObjectStyle(color, bold=True, fill=1.0), ObjectStyle(color, fill=0.5)]
     position = {info.id: 2 + 2 * colors.index(info.color) for info in classes if info.color in colors}
 
-    def said(objects: NDArray[np.int64]) -> dict[int, int]:
+    def lookup(labels: NDArray[np.int64]) -> dict[int, int]:
         return {
             label: position.get(annotation.class_id, 1) if annotation.action == "label" else 1
-            for label, annotation in labels_of(objects).items()
+            for label, annotation in labels_of(labels).items()
             if annotation.action in ("label", "ambiguous", "bad_segmentation")
         }
 
-    object_styles = ObjectStyles(key, tuple(styles), said)
-    if predicted is not None:
-        object_styles = object_styles.with_layer(
-            predicted.index, predicted.map({i: p + 1 for i, p in position.items()}).fillna(0)
-        )
-    return object_styles
-
-
-def _sorted(objects: ArrayLike, styles: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    labels = np.asarray(objects, np.int64)
-    order = np.argsort(labels, kind="stable")
-    return labels[order], np.asarray(styles, np.uint8)[order]
-
-
-_INSIDE, _BOLD, _THIN = 0, 1, 2
+    object_styles = ObjectStyles(key, tuple(styles), lookup)
+    if predicted is None:
+        return object_styles
+    thin = {class_id: bold + 1 for class_id, bold in position.items()}
+    return object_styles.with_layer(predicted.index, predicted.map(thin).fillna(0))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A raster of device pixels laid over an image plane: the screen and a margin, or a part of it.
+    """Raster of device pixels over an image plane: the screen with a margin, or a part of it.
 
     Attributes
     ----------
     origin : tuple of float
-        The image point (y, x) at the top left corner.
+        Image point (y, x) at the top left corner.
     scale : float
-        Device pixels an image pixel.
+        Device pixels per image pixel.
     size : tuple of int
         Height and width in device pixels.
     """
@@ -162,25 +162,39 @@ class Frame:
     size: tuple[int, int]
 
     def locate_cells(self, axis: int, start: int, stride: int, count: int) -> tuple[slice, NDArray[np.intp]]:
-        """Return which device pixels along one axis lie on ``count`` cells of ``stride`` pixels from ``start``, and on
-        which cell each lies."""
-        middles = self.origin[axis] + (np.arange(self.size[axis]) + 0.5) / self.scale
-        cell = np.floor((middles - start) / stride).astype(np.intp)
+        """Find the cells under the device pixels along one axis.
+
+        Parameters
+        ----------
+        axis : int
+            0 for rows, 1 for columns.
+        start, stride, count : int
+            First image pixel, width in image pixels, and number of the cells.
+
+        Returns
+        -------
+        pixels : slice
+            The device pixels that lie on any cell.
+        cells : array of int
+            The number of the cell under each of these.
+        """
+        centers = self.origin[axis] + (np.arange(self.size[axis]) + 0.5) / self.scale
+        cell = np.floor((centers - start) / stride).astype(np.intp)
         first, last = np.searchsorted(cell, [0, count])
         return slice(int(first), int(last)), cell[first:last]
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectRaster:
-    """Which object each device pixel shows, and whether it lies on the object's outline.
+    """Object and zone (inside, outline) of each device pixel.
 
     Attributes
     ----------
     codes : array of int32, shape (h, w)
-        ``3 * index + zone``: index 0 is the background, else 1 + the position in ``objects``; zone 0 inside, 2 on a
-        thin outline, 1 on the rest of a bold one.
+        ``3 * index + zone``: index 0 is the background, else 1 + the position in ``objects``; zone 0 is inside, 2 the
+        thin outline, 1 the rest of the bold outline.
     objects : array of int64, shape (n,)
-        Ascending.
+        Labels, ascending.
     offset : tuple of int
         Row and column of the array's corner in its frame.
     """
@@ -191,7 +205,7 @@ class ObjectRaster:
 
     @property
     def side(self) -> float:
-        """Return the side of a square as large as a usual object, in device pixels."""
+        """Side of a square of the mean visible area of an object, in device pixels."""
         return float(np.sqrt(np.count_nonzero(self.codes > 2) / max(1, len(self.objects))))
 
     def at(self, row: int, column: int, reach: int = 0) -> int:
@@ -206,58 +220,61 @@ class ObjectRaster:
         return int(self.objects[near[rows[nearest], columns[nearest]] - 1])
 
     def where(self, label: int) -> NDArray[np.bool_]:
-        """Return which pixels show an object, shape (h, w)."""
+        """Return a mask of the pixels that show an object, shape (h, w)."""
         position = int(np.searchsorted(self.objects, label))
         if position == len(self.objects) or self.objects[position] != label:
             return np.zeros(self.codes.shape, bool)
-        first = 3 * (position + 1)
-        return (self.codes >= first) & (self.codes <= first + 2)
+        visible: NDArray[np.bool_] = self.codes // 3 == position + 1
+        return visible
 
 
 def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int) -> ObjectRaster:
-    """Lay a region of a mask over a frame, by nearest neighbour, and find the outlines.
+    """Resample a mask region to a frame by nearest neighbor, and draw the outlines.
 
     Parameters
     ----------
-    region : Region of a mask
+    region : PlaneRegion of a mask
     frame : Frame
     thin, bold : int
         Widths of the outlines in device pixels; they lie inside the objects.
     """
-    rows, row_cells = frame.locate_cells(0, region.box.y0, region.stride, region.values.shape[0])  # noqa: PD011
-    columns, column_cells = frame.locate_cells(1, region.box.x0, region.stride, region.values.shape[1])  # noqa: PD011
+    height, width = region.index.shape
+    rows, row_cells = frame.locate_cells(0, region.box.y0, region.stride, height)
+    columns, column_cells = frame.locate_cells(1, region.box.x0, region.stride, width)
     codes = np.take(np.take(3 * region.index, row_cells, axis=0), column_cells, axis=1)
-    near = edges(codes, range(1, thin + 1))
-    wide = near | edges(codes, range(thin + 1, bold + 1))
+    near = find_edges(codes, range(1, thin + 1))
+    wide = near | find_edges(codes, range(thin + 1, bold + 1))
     codes += near.view(np.uint8)
     codes += wide.view(np.uint8)
     return ObjectRaster(codes, region.objects, (rows.start, columns.start))
 
 
-def edges(index: NDArray[np.int32], steps: range) -> NDArray[np.bool_]:
-    """Return the pixels that differ from one that is so many steps away along its row or its column, shape (h, w)."""
-    edge = np.zeros(index.shape, bool)
-    for step in steps:
-        across = index[:, step:] != index[:, :-step]
-        down = index[step:] != index[:-step]
-        edge[:, step:] |= across
-        edge[:, :-step] |= across
-        edge[step:] |= down
-        edge[:-step] |= down
-    return edge
+def find_edges(index: NDArray[np.int32], distances: range) -> NDArray[np.bool_]:
+    """Return the pixels that differ from a pixel at one of these distances along row or column, shape (h, w)."""
+    edges = np.zeros(index.shape, bool)
+    for distance in distances:
+        across = index[:, distance:] != index[:, :-distance]
+        down = index[distance:] != index[:-distance]
+        edges[:, distance:] |= across
+        edges[:, :-distance] |= across
+        edges[distance:] |= down
+        edges[:-distance] |= down
+    return edges
 
 
-def overlay_codes(cells: ObjectRaster, object_styles: ObjectStyles, outlines: bool = True) -> NDArray[np.uint8]:
-    """Return for each device pixel its row of the colour table: 0 transparent, ``2 s + 1`` the fill of style ``s``,
-    ``2 s + 2`` its line."""
-    style = object_styles.style_indices(cells.objects).astype(np.uint8)
+def overlay_codes(raster: ObjectRaster, object_styles: ObjectStyles, outlines: bool = True) -> NDArray[np.uint8]:
+    """Return the row of the color table for each device pixel.
+
+    Row 0 is transparent, ``2 s + 1`` the fill of style ``s``, and ``2 s + 2`` its line.
+    """
+    style = object_styles.style_indices(raster.objects)
     bold = np.array([s.bold for s in object_styles.styles])[style]
-    table = np.zeros((len(cells.objects) + 1, 3), np.uint8)
     fill, line = 2 * style + 1, 2 * style + 2
+    table = np.zeros((len(raster.objects) + 1, 3), np.uint8)
     table[1:, _INSIDE] = fill
     table[1:, _THIN] = line if outlines else fill
     table[1:, _BOLD] = np.where(bold, line, fill) if outlines else fill
-    return np.take(table.ravel(), cells.codes)  # type: ignore[no-any-return]
+    return np.take(table.ravel(), raster.codes)  # type: ignore[no-any-return]
 
 
 def overlay_color_table(
@@ -267,25 +284,26 @@ def overlay_color_table(
 
     Parameters
     ----------
-    object_styles : Marks
+    object_styles : ObjectStyles
     opacity : float
-        Of fills, 0 to 1.
+        Opacity of fills, 0 to 1.
     ink : str
-        The neutral colour.
+        The neutral color.
     side : float
-        Of a usual object, in CSS pixels. The outlines of objects that nothing is known of fade when they get so small
-        that these would hide them.
+        Side of an average object, in CSS pixels. The neutral outlines of objects without a class fade below 12 pixels,
+        where they would hide the objects.
     """
     faint = round(230 * min(max((side - 4) / 8, 0.0), 1.0))
     table = np.zeros((1 + 2 * len(object_styles.styles), 4), np.uint8)
     for position, style in enumerate(object_styles.styles):
-        table[2 * position + 1] = (*rgb_of(style.color or ink), round(255 * opacity * style.fill))
-        table[2 * position + 2] = (*rgb_of(style.color or ink), 255 if style.color or style.bold else faint)
+        color = rgb_of(style.color or ink)
+        table[2 * position + 1] = (*color, round(255 * opacity * style.fill))
+        table[2 * position + 2] = (*color, 255 if style.color or style.bold else faint)
     return table
 
 
 def halo(shape: NDArray[np.bool_], inner: int, outer: int) -> NDArray[np.uint8]:
-    """Return a double line around a shape: 1 on the line next to it, 2 on the one around that, 0 elsewhere.
+    """Return a double line around a shape: 1 on the line next to it, 2 on the line around that, 0 elsewhere.
 
     Parameters
     ----------
@@ -293,24 +311,24 @@ def halo(shape: NDArray[np.bool_], inner: int, outer: int) -> NDArray[np.uint8]:
     inner, outer : int
         Widths of the two lines in pixels.
     """
-    near, far = (cv2.dilate(shape.view(np.uint8), _disc(radius)) for radius in (inner, inner + outer))
+    near, far = (cv2.dilate(shape.view(np.uint8), _disk(radius)) for radius in (inner, inner + outer))
     lines: NDArray[np.uint8] = far * np.uint8(2) - near
     lines[shape] = 0
     return lines
 
 
 def halos(
-    cells: ObjectRaster, objects: ArrayLike, inner: int, outer: int
+    raster: ObjectRaster, objects: ArrayLike, inner: int, outer: int
 ) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
-    """Return a `halo` round objects, and the row and column of its corner in the frame; None if none is there.
+    """Return a `halo` around objects and its corner (row, column) in the frame; None if no object is visible.
 
-    Where two of them touch, their thin outlines are 1, so that each keeps a line of its own; of several, the inside is
-    3, up to the outlines. The cost follows the pixels, not the number of objects.
+    Where two objects touch, their thin outlines are 1, so that each keeps its own line. With more than one object,
+    the inside is 3, up to the outlines. The cost depends on the number of pixels, not of objects.
     """
-    chosen = np.isin(cells.objects, objects)
+    chosen = np.isin(raster.objects, objects)
     zones = np.zeros((len(chosen) + 1, 3), np.uint8)
-    zones[1:][chosen] = (3, 1, 2)  # inside, on the rest of a bold outline, on a thin one
-    shape = np.take(zones.ravel(), cells.codes)
+    zones[1:][chosen] = (3, 1, 2)  # inside, bold outline, thin outline
+    shape = np.take(zones.ravel(), raster.codes)
     rows, columns = np.flatnonzero(shape.any(axis=1)), np.flatnonzero(shape.any(axis=0))
     if len(rows) == 0:
         return None
@@ -318,13 +336,13 @@ def halos(
     shape = np.pad(shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], border)
     lines = halo(shape > 0, inner, outer)
     if np.size(objects) > 1:
-        deep = cv2.erode((shape > 0).view(np.uint8), _disc(outer)) > 0
+        deep = cv2.erode((shape > 0).view(np.uint8), _disk(outer)) > 0
         lines[shape == 3] = 3
         lines[deep & (shape == 2)] = 1
-    return lines, (cells.offset[0] + int(rows[0]) - border, cells.offset[1] + int(columns[0]) - border)
+    return lines, (raster.offset[0] + int(rows[0]) - border, raster.offset[1] + int(columns[0]) - border)
 
 
-def _disc(radius: int) -> NDArray[np.uint8]:
-    """Return the pixels that are at most ``radius`` away from the one in the middle."""
+def _disk(radius: int) -> NDArray[np.uint8]:
+    """Return the footprint of a disk, shape (2 * radius + 1, 2 * radius + 1)."""
     steps = np.arange(-radius, radius + 1)
     return (steps[:, None] ** 2 + steps**2 <= radius**2).astype(np.uint8)

@@ -1,17 +1,17 @@
-"""What a viewer shows, as a value: `compose` is pure, and whoever paints only compares one scene with the one before.
+"""Scene: the content of the viewer's screen, as a value.
 
-Each layer says in its ``key`` what it was made from. A layer with the key of the scene before is taken over from it, so
-that a click recolours without reading pixels again, and dragging computes nothing until the margin is used up.
+`compose` is pure; the canvas only paints the difference between two scenes. The ``key`` of a layer states what it was
+made from, and a layer with the key of the previous scene is reused. So a label recolors without reading pixels again,
+and dragging computes nothing until the margin is used up.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.display.channels import DisplaySettings, render_pixels
 from svetlana_jupyter.core.display.overlay import (
@@ -23,18 +23,25 @@ from svetlana_jupyter.core.display.overlay import (
     overlay_color_table,
     rasterize_objects,
 )
-from svetlana_jupyter.core.display.selection import Point
 from svetlana_jupyter.core.display.tiles import TileGroup, TileReader, stride_for
 from svetlana_jupyter.core.display.viewport import PixelBox, Viewport
 
-MARGIN = 0.25
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.display.selection import Point
+
+MARGIN = 0.25  # of the screen, on each side
 DARK_INK, BRIGHT_INK = "#202020", "#f4f4f4"
-_SELECTION = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255], [255, 255, 255, 36]], np.uint8)
+_BRIGHT = 140  # median gray level above which the ink is dark
+_SELECTION_COLORS = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255], [255, 255, 255, 36]], np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageLayer:
-    """The image: ``pixels`` of shape (h, w) or (h, w, 3), uint8, that stand for ``box`` of the image plane."""
+    """Image pixels, shape (h, w) or (h, w, 3), uint8, stretched over ``box`` of the image plane."""
 
     key: Hashable
     pixels: NDArray[np.uint8]
@@ -42,13 +49,13 @@ class ImageLayer:
 
     @property
     def bright(self) -> bool:
-        """Whether what is drawn over it should be dark."""
-        return bool(np.median(self.pixels[::8, ::8]) > 140) if self.pixels.size else False
+        """Whether drawings over the image should be dark."""
+        return bool(np.median(self.pixels[::8, ::8]) > _BRIGHT) if self.pixels.size else False
 
 
 @dataclass(frozen=True, eq=False)
 class IndexedLayer:
-    """A layer of few colours: ``codes`` of shape (h, w), rows of the RGBA ``table``, at ``offset`` in the frame."""
+    """Layer of few colors: ``codes`` of shape (h, w), rows of the RGBA ``table``, at ``offset`` in the frame."""
 
     key: Hashable
     codes: NDArray[np.uint8]
@@ -58,7 +65,7 @@ class IndexedLayer:
 
 @dataclass(frozen=True)
 class ScaleBar:
-    """``length`` in CSS pixels, and what that is in the image."""
+    """Length of the scale bar in CSS pixels, and its caption."""
 
     length: float
     text: str
@@ -66,7 +73,7 @@ class ScaleBar:
 
 @dataclass(frozen=True)
 class Hint:
-    """Words beside the pointer, which is at (row, column) in CSS pixels."""
+    """Text next to the pointer, which is at (row, column) in CSS pixels."""
 
     text: str
     at: tuple[float, float]
@@ -78,21 +85,23 @@ class Scene:
 
     Attributes
     ----------
-    view : View
+    view : Viewport
     frame : Frame
-        The raster that the layers fill: the view when it was made, and a margin around.
-    cells : Cells
-        Which object each device pixel of the frame shows.
+        Raster that the layers fill: the view at the time it was made, plus a margin.
+    raster_key : hashable
+    raster : ObjectRaster
+        Object under each device pixel of the frame.
     image, overlay, selection : layer or None
-    scale_bar, hint : or None
+    scale_bar : ScaleBar
+    hint : Hint or None
     lasso : tuple of (y, x)
-        Corners of the box or lasso that is being drawn, as points of the image.
+        Corners of the box or lasso being drawn, as image points.
     field : tuple of float or None
-        Top, left, bottom and right edge, in points of the image, of what is framed.
+        Top, left, bottom and right edge of the framed field of view, in image points.
     ink : str
-        The colour of what is written over the image.
-    missing : tuple of Piece
-        What was left out as it takes long to read: when it is there, the same shows more.
+        Color of text over the image.
+    missing : tuple of TileGroup
+        Tiles left out because reading them takes long; composing again after they are loaded shows them.
     """
 
     view: Viewport
@@ -111,11 +120,11 @@ class Scene:
 
     @property
     def offset(self) -> tuple[int, int]:
-        """Row and column of the frame's corner on the screen, in device pixels; negative inside the margin."""
-        return _offset(self.frame, self.view)
+        """Row and column of the frame's corner on the screen, in device pixels; negative within the margin."""
+        return _frame_offset(self.frame, self.view)
 
     def object_at(self, row: float, column: float, reach: float = 3.0) -> int:
-        """Return the object under a point of the screen, or the nearest within ``reach``, in CSS pixels; 0 for none."""
+        """Return the object under a screen point, else the nearest within ``reach`` CSS pixels, else 0."""
         dpr = self.view.dpr
         top, left = self.offset
         return self.raster.at(math.floor(row * dpr) - top, math.floor(column * dpr) - left, round(reach * dpr))
@@ -139,43 +148,43 @@ def compose(
     allow_missing: bool = False,
     moving: bool = False,
 ) -> Scene:
-    """Compose what the screen shows.
+    """Compose the content of the screen.
 
     Parameters
     ----------
-    image : Reader of shape (C, [Z,] Y, X)
-    mask : Reader of shape ([Z,] Y, X)
-    view : View
-    display_settings : Palette
-        Contrast and colours of the channels.
-    object_styles : Marks, optional
-        How the objects are coloured; without any, no overlay.
+    image : TileReader of shape (C, [Z,] Y, X)
+    mask : TileReader of shape ([Z,] Y, X)
+    view : Viewport
+    display_settings : DisplaySettings
+        Contrast and colors of the channels.
+    object_styles : ObjectStyles, optional
+        Colors of the objects; None for no overlay.
     opacity : float
-        Of the objects' fill, 0 to 1.
+        Opacity of the objects' fill, 0 to 1.
     outlines : bool
     selected : int or tuple of int
-        The selected object or objects, 0 or () for none.
+        Selected objects; 0 or () for none.
     hint : Hint, optional
     lasso : tuple of (y, x)
-        What is being drawn round objects, in points of the image.
+        Box or lasso being drawn, in image points.
     field : tuple of float, optional
-        Top, left, bottom and right edge of a part of the image that is framed.
+        Top, left, bottom and right edge of a part of the image to frame.
     spacing : float, optional
-        Micrometres a pixel in a row, for the scale bar.
-    before : Scene, optional
-        The last scene; what has not changed is taken over.
-    quick : bool
-        Rather than read what takes long, show what is there already and say in ``missing`` what is not.
+        Micrometers per pixel along a row, for the scale bar.
+    previous : Scene, optional
+        Last scene; unchanged layers are reused.
+    allow_missing : bool
+        Show what is cached instead of reading tiles that take long, and list those in ``missing``.
     moving : bool
-        The image is being dragged: lay out a margin too, so that what comes next is there already.
+        The image is being dragged: lay out a margin too, so that the next view is already there.
 
     Returns
     -------
     Scene
     """
-    frame = _frame(view, previous, moving)
-    image_layer, image_missing = _image(image, frame, view.plane, display_settings, previous, allow_missing)
-    raster_key, raster, mask_missing = _cells(mask, frame, view, previous, allow_missing)
+    frame = _choose_frame(view, previous, moving)
+    image_layer, image_missing = _compose_image(image, frame, view.plane, display_settings, previous, allow_missing)
+    raster_key, raster, mask_missing = _compose_raster(mask, frame, view, previous, allow_missing)
     ink = DARK_INK if image_layer.bright else BRIGHT_INK
     overlay = None
     if object_styles is not None:
@@ -191,7 +200,7 @@ def compose(
         raster=raster,
         image=image_layer,
         overlay=overlay,
-        selection=_selection(raster, raster_key, selected, view.dpr, previous),
+        selection=_compose_selection(raster, raster_key, selected, view.dpr, previous),
         scale_bar=scale_bar(view.scale, spacing),
         hint=hint,
         lasso=lasso,
@@ -202,17 +211,18 @@ def compose(
 
 
 def tiles_to_read(image: TileReader, mask: TileReader, view: Viewport) -> tuple[TileGroup, ...]:
-    """Return what would have to be read to compose this view."""
-    frame = _frame(view, None, moving=False)
+    """Return the tiles that composing this view would read."""
+    frame = _choose_frame(view, None, moving=False)
     stride = stride_for(frame.scale)
-    return (
-        *image.missing(_under(frame, image.shape), stride, view.plane),
-        *mask.missing(_under(frame, mask.shape), stride, view.plane),
+    return tuple(
+        group
+        for reader in (image, mask)
+        for group in reader.missing(_box_under(frame, reader.shape), stride, view.plane)
     )
 
 
-def scale_bar(scale: float, spacing: float | None, longest: float = 120.0) -> ScaleBar:
-    """Return the bar of a round length that is at most ``longest`` CSS pixels long.
+def scale_bar(scale: float, spacing: float | None, max_length: float = 120.0) -> ScaleBar:
+    """Return the longest scale bar of a round length (1, 2 or 5 times a power of ten) up to ``max_length`` CSS pixels.
 
     >>> scale_bar(scale=2.0, spacing=0.5).text
     '20 µm'
@@ -220,24 +230,29 @@ def scale_bar(scale: float, spacing: float | None, longest: float = 120.0) -> Sc
     '50 px'
     """
     unit = spacing or 1.0
-    most = longest / scale * unit
-    decade = 10.0 ** math.floor(math.log10(most))
-    length = next(step * decade for step in (5, 2, 1) if step * decade <= most * (1 + 1e-9))
+    longest = max_length / scale * unit
+    decade = 10.0 ** math.floor(math.log10(longest))
+    length = next(step * decade for step in (5, 2, 1) if step * decade <= longest * (1 + 1e-9))
     if spacing is None and length < 1:
         length = 1.0
     text = f"{length / 1000:g} mm" if spacing and length >= 1000 else f"{length:g} {'µm' if spacing else 'px'}"
     return ScaleBar(length / unit * scale, text)
 
 
-def _frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame:
-    """Keep the frame while it covers the view, else lay a new one that shares the view's raster.
+def size_with_margin(size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of the largest frame for a screen of this size."""
+    return size[0] + 2 * round(size[0] * MARGIN), size[1] + 2 * round(size[1] * MARGIN)
 
-    Without a margin it is there twice as soon, and most places are left before anybody drags them.
+
+def _choose_frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame:
+    """Keep the frame while it covers the view, else make one whose pixels coincide with those of the view.
+
+    A frame without margin takes half the time, and most places are left again before they are dragged.
     """
     height, width = view.device_size
     scale = view.device_scale
     if previous is not None and previous.view.dpr == view.dpr and previous.frame.scale == scale:
-        top, left = _offset(previous.frame, view)
+        top, left = _frame_offset(previous.frame, view)
         bottom, right = top + previous.frame.size[0], left + previous.frame.size[1]
         if top <= 0 and left <= 0 and bottom >= height and right >= width:
             return previous.frame
@@ -246,12 +261,7 @@ def _frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame:
     return Frame(origin, scale, size)
 
 
-def size_with_margin(size: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of the largest frame for a screen of this size."""
-    return size[0] + 2 * round(size[0] * MARGIN), size[1] + 2 * round(size[1] * MARGIN)
-
-
-def _offset(frame: Frame, view: Viewport) -> tuple[int, int]:
+def _frame_offset(frame: Frame, view: Viewport) -> tuple[int, int]:
     height, width = view.device_size
     return (
         round((frame.origin[0] - view.center[0]) * frame.scale + height / 2),
@@ -259,7 +269,16 @@ def _offset(frame: Frame, view: Viewport) -> tuple[int, int]:
     )
 
 
-def _image(
+def _box_under(frame: Frame, shape: tuple[int, int]) -> PixelBox:
+    """Return the pixels of an image of shape (Y, X) under a frame."""
+    low = [max(0, math.floor(start)) for start in frame.origin]
+    high = [
+        min(n, math.ceil(start + extent / frame.scale)) for start, extent, n in zip(frame.origin, frame.size, shape)
+    ]
+    return PixelBox(low[0], low[1], max(low[0], high[0]), max(low[1], high[1]))
+
+
+def _compose_image(
     reader: TileReader,
     frame: Frame,
     plane: int,
@@ -267,38 +286,37 @@ def _image(
     previous: Scene | None,
     allow_missing: bool,
 ) -> tuple[ImageLayer, tuple[TileGroup, ...]]:
-    """Return the layer and what is missing in it."""
-    wanted = _under(frame, reader.shape)
+    """Return the image layer and its missing tiles."""
+    box = _box_under(frame, reader.shape)
     stride = stride_for(frame.scale)
-    if previous is not None and previous.image.key == (reader, plane, wanted, stride, display_settings, ()):
+    key = (reader, plane, box, stride, display_settings)
+    if previous is not None and previous.image.key == (*key, ()):
         return previous.image, ()
-    region = reader.read(wanted, stride, plane, allow_missing)
-    key = (reader, plane, wanted, stride, display_settings, region.missing)
-    if previous is not None and previous.image.key == key:
+    region = reader.read(box, stride, plane, allow_missing)
+    if previous is not None and previous.image.key == (*key, region.missing):
         return previous.image, region.missing
+    y0, x0 = region.box.y0, region.box.x0
     rows, columns = region.values.shape[1:]
-    box = PixelBox(
-        region.box.y0, region.box.x0, region.box.y0 + rows * region.stride, region.box.x0 + columns * region.stride
-    )
-    return ImageLayer(key, render_pixels(region.values, display_settings), box), region.missing
+    covered = PixelBox(y0, x0, y0 + rows * region.stride, x0 + columns * region.stride)
+    layer = ImageLayer((*key, region.missing), render_pixels(region.values, display_settings), covered)
+    return layer, region.missing
 
 
-def _cells(
+def _compose_raster(
     reader: TileReader, frame: Frame, view: Viewport, previous: Scene | None, allow_missing: bool
 ) -> tuple[Hashable, ObjectRaster, tuple[TileGroup, ...]]:
-    """Return the key, the cells and what is missing in them."""
-    stride = stride_for(frame.scale)
-    if previous is not None and previous.raster_key == (reader, frame, view.plane, view.dpr, ()):
+    """Return the key of the object raster, the raster, and its missing tiles."""
+    key = (reader, frame, view.plane, view.dpr)
+    if previous is not None and previous.raster_key == (*key, ()):
         return previous.raster_key, previous.raster, ()
-    region = reader.read(_under(frame, reader.shape), stride, view.plane, allow_missing)
-    key = (reader, frame, view.plane, view.dpr, region.missing)
-    if previous is not None and previous.raster_key == key:
-        return key, previous.raster, region.missing
+    region = reader.read(_box_under(frame, reader.shape), stride_for(frame.scale), view.plane, allow_missing)
+    if previous is not None and previous.raster_key == (*key, region.missing):
+        return previous.raster_key, previous.raster, region.missing
     raster = rasterize_objects(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(3 * view.dpr)))
-    return key, raster, region.missing
+    return (*key, region.missing), raster, region.missing
 
 
-def _selection(
+def _compose_selection(
     raster: ObjectRaster, raster_key: Hashable, selected: int | tuple[int, ...], dpr: float, previous: Scene | None
 ) -> IndexedLayer | None:
     if not selected:
@@ -306,14 +324,5 @@ def _selection(
     key = (raster_key, selected)
     if previous is not None and previous.selection is not None and previous.selection.key == key:
         return previous.selection
-    found = halos(raster, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))
-    return IndexedLayer(key, found[0], _SELECTION, found[1]) if found else None
-
-
-def _under(frame: Frame, shape: tuple[int, int]) -> PixelBox:
-    """Return the pixels of an image of this shape (Y, X) that lie under a frame."""
-    low = [max(0, math.floor(start)) for start in frame.origin]
-    high = [
-        min(n, math.ceil(start + extent / frame.scale)) for start, extent, n in zip(frame.origin, frame.size, shape)
-    ]
-    return PixelBox(low[0], low[1], max(low[0], high[0]), max(low[1], high[1]))
+    lines = halos(raster, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))
+    return IndexedLayer(key, lines[0], _SELECTION_COLORS, lines[1]) if lines else None

@@ -1,47 +1,47 @@
-"""Which objects a gallery shows, on which page, in which order, and which are selected: values and pure functions.
+"""Gallery contents, paging and selection, and the selection of objects by box or lasso: values and pure functions.
 
-A gallery is arranged when it is asked for and stays so: what is annotated meanwhile keeps its place under the hand.
-
-Which objects a box or a lasso holds: those whose centroid lies inside.
-
-A lasso closes itself, may cross itself and may go round twice: inside is every point that the line winds round, so that
-a careless loop leaves no hole.
+A gallery is arranged on demand and then stays as it is: objects annotated meanwhile do not move away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
 
 Order = Literal["random", "uncertain", "certain", "class", "largest", "smallest", "position"]
 AnnotationStatus = Literal["all", "unlabeled", "annotated", "corrected"]
+Point = tuple[float, float]
+PlaneSelection = range | int | None
 
 _COLUMNS = ["object", "size", "y", "x", "y0", "x0", "y1", "x1", "predicted", "probability", "action", "class_id"]
-_BAND = 2.0  # times a usual object: in the order of position objects come in bands this high, as lines are read
+_BAND = 2.0  # median object heights; in the order of position, objects are read in lines of this height
 
 
 @dataclass(frozen=True)
 class GalleryQuery:
-    """What a gallery shows.
+    """Objects to show in a gallery, and their order.
 
     Attributes
     ----------
     images : tuple of str
         Empty for all.
-    which : {"all", "unlabeled", "annotated", "corrected"}
-        "annotated" with a class or set aside; "corrected" with another class than the predicted one.
+    status : {"all", "unlabeled", "annotated", "corrected"}
+        "annotated" with a class or a flag; "corrected" with another class than the predicted one.
     class_id : int
-        Only objects of this class, annotated or else predicted; 0 for every class.
+        Show only objects of this class, annotated or else predicted; 0 for every class.
     order : str
-        "random"; "uncertain" or "certain", the least or most probable first; "class", and in it the most probable
+        "random"; "uncertain" or "certain", the least or most probable first; "class", and within it the most probable
         first; "largest" or "smallest" first; "position" in the images.
     seed : int
-        Of the random order.
+        Seed of the random order.
     """
 
     images: tuple[str, ...] = ()
@@ -54,77 +54,78 @@ class GalleryQuery:
 def build_gallery_table(
     objects: Mapping[str, pd.DataFrame], predictions: Mapping[str, pd.DataFrame], labels: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return one row for each object of some images, as far as a gallery looks at it.
+    """Join objects, predictions and annotations into one row per object.
 
     Parameters
     ----------
     objects : mapping of image name to DataFrame
-        Object indexes.
+        Object tables.
     predictions : mapping of image name to DataFrame
         Indexed by object: ``predicted`` (class id) and ``probability``; may be empty.
     labels : DataFrame
-        Indexed by ``(image, object)``: ``action`` and ``class_id``, as annotated.
+        Annotations, indexed by ``(image, object)``: ``action`` and ``class_id``.
 
     Returns
     -------
     DataFrame
-        ``image`` (categorical, in the order given), ``object``, the centre and box in pixels, ``size``; ``predicted``
-        (class id, 0 for none), ``probability`` (NaN for none); ``action`` ("" for none, a skipped object has none) and
-        ``class_id``, as annotated.
+        ``image`` (categorical, in the order given), ``object``, center and bounding box in pixels, ``size``;
+        ``predicted`` (class id, 0 for none), ``probability`` (NaN for none); ``action`` ("" for none, also for skipped
+        objects) and ``class_id`` of the annotation.
     """
-    said = labels.loc[labels["action"] != "skip", ["action", "class_id"]]
-    of_image = {str(name): rows.droplevel(0) for name, rows in said.groupby(level="image")}
-    nothing = said.iloc[:0].droplevel(0)
-    known = {name: predictions[name][["predicted", "probability"]] for name in objects}
-    tables = [
-        index.join(known[name]).join(of_image.get(name, nothing)).rename_axis("object").reset_index()
-        for name, index in objects.items()
-    ]
-    codes = np.repeat(np.arange(len(tables)), [len(one) for one in tables])
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_COLUMNS)
+    annotated = labels.loc[labels["action"] != "skip", ["action", "class_id"]]
+    by_image = {str(name): rows.droplevel(0) for name, rows in annotated.groupby(level="image")}
+    none = annotated.iloc[:0].droplevel(0)
+    tables = {
+        name: table.join(predictions[name][["predicted", "probability"]]).join(by_image.get(name, none))
+        for name, table in objects.items()
+    }
+    rows = [table.rename_axis("object").reset_index() for table in tables.values()]
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=_COLUMNS)
+    codes = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
     table["image"] = pd.Categorical.from_codes(codes, pd.Index(list(objects), dtype=object))
     table["action"] = table["action"].astype(object).where(table["action"].notna(), "")
-    numbers = {name: table[name].astype(float).fillna(0).astype(np.int64) for name in ("predicted", "class_id")}
-    return table.assign(**numbers, probability=table["probability"].astype(float))
+    class_ids = {name: table[name].astype(float).fillna(0).astype(np.int64) for name in ("predicted", "class_id")}
+    return table.assign(**class_ids, probability=table["probability"].astype(float))
 
 
-def filter_and_sort(table: pd.DataFrame, wanted: GalleryQuery) -> NDArray[np.int64]:
-    """Return the rows of a table that are wanted, in the order wanted; objects without probability come last.
+def filter_and_sort(table: pd.DataFrame, query: GalleryQuery) -> NDArray[np.int64]:
+    """Return the row numbers of the objects to show, in order; objects without a probability come last.
 
     Parameters
     ----------
     table : DataFrame
         From `build_gallery_table`.
-    wanted : Wanted
+    query : GalleryQuery
 
     Returns
     -------
     int64 array of shape (n,)
     """
-    displayed_class = table["class_id"].where(table["action"] != "", table["predicted"]).to_numpy()
-    keep = np.ones(len(table), bool)
-    if wanted.images:
-        keep &= table["image"].isin(wanted.images).to_numpy()
-    if wanted.status == "unlabeled":
-        keep &= (table["action"] == "").to_numpy()
-    elif wanted.status == "annotated":
-        keep &= (table["action"] != "").to_numpy()
-    elif wanted.status == "corrected":
+    annotated = table["action"] != ""
+    displayed_class = table["class_id"].where(annotated, table["predicted"]).to_numpy()
+    chosen = pd.Series(True, table.index)
+    if query.images:
+        chosen &= table["image"].isin(query.images)
+    if query.status == "unlabeled":
+        chosen &= ~annotated
+    elif query.status == "annotated":
+        chosen &= annotated
+    elif query.status == "corrected":
         differs = (table["predicted"] != 0) & (table["predicted"] != table["class_id"])
-        keep &= ((table["action"] == "label") & differs).to_numpy()
-    if wanted.class_id:
-        keep &= displayed_class == wanted.class_id
-    rows = np.flatnonzero(keep)
-    if wanted.order == "random":  # the same places in every selection of the same objects
-        return rows[np.argsort(np.random.default_rng(wanted.seed).permutation(len(table))[rows])]
-    keys = [key[rows] for key in _keys(table, wanted.order, displayed_class)]
+        chosen &= (table["action"] == "label") & differs
+    if query.class_id:
+        chosen &= displayed_class == query.class_id
+    rows = np.flatnonzero(chosen)
+    if query.order == "random":
+        # One permutation of the whole table, so that a filter does not change the order of the objects it leaves.
+        return rows[np.argsort(np.random.default_rng(query.seed).permutation(len(table))[rows])]
+    keys = [key[rows] for key in _sort_keys(table, query.order, displayed_class)]
     return rows[np.lexsort(keys[::-1])]
 
 
-def _keys(table: pd.DataFrame, order: Order, displayed_class: NDArray[np.int64]) -> list[NDArray[np.float64]]:
-    """Return what to sort by, ascending, the first key first; NaN sorts last."""
+def _sort_keys(table: pd.DataFrame, order: Order, displayed_class: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+    """Return ascending sort keys, the most significant first; NaN sorts last."""
     column = {name: table[name].to_numpy(float) for name in ("probability", "size", "y", "x", "z") if name in table}
-    image = table["image"].cat.codes.to_numpy(float)
     if order == "uncertain":
         return [column["probability"]]
     if order == "certain":
@@ -135,12 +136,12 @@ def _keys(table: pd.DataFrame, order: Order, displayed_class: NDArray[np.int64])
         return [column["size"] if order == "smallest" else -column["size"]]
     plane = [np.floor(column["z"])] if "z" in column else []
     band = _BAND * float((table["y1"] - table["y0"]).median())
-    return [image, *plane, column["y"] // band, column["x"]]
+    return [table["image"].cat.codes.to_numpy(float), *plane, column["y"] // band, column["x"]]
 
 
 @dataclass(frozen=True)
 class Pagination:
-    """A number of places cut into pages.
+    """Positions divided into pages.
 
     >>> pages = Pagination(total=130, size=60)
     >>> pages.count, list(pages.places(2))[:3], pages.page_containing(125), pages.nearest(9)
@@ -152,7 +153,7 @@ class Pagination:
 
     @property
     def count(self) -> int:
-        """How many pages there are; an empty gallery has one."""
+        """Number of pages; an empty gallery has one."""
         return max(1, -(-self.total // self.size))
 
     def nearest(self, page: int) -> int:
@@ -160,24 +161,25 @@ class Pagination:
         return min(max(page, 0), self.count - 1)
 
     def places(self, page: int) -> range:
-        """Return the places on a page."""
+        """Return the positions on a page."""
         return range(page * self.size, min((page + 1) * self.size, self.total))
 
     def page_containing(self, place: int) -> int:
+        """Return the page of a position."""
         return self.nearest(place // self.size)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which cells of a page are selected.
+    """Selected cells of a page.
 
     Attributes
     ----------
     chosen : frozenset of int
     anchor : int
-        Where a range begins: the cell that was clicked last.
+        Cell where a range begins: the one that was clicked last.
     cursor : int
-        Where it ends: what the arrow keys move. Both are -1 before any click.
+        Cell where it ends: the one that the arrow keys move. Both are -1 before any click.
 
     >>> Selection().only(3).with_range(5).chosen == {3, 4, 5}
     True
@@ -192,49 +194,47 @@ class Selection:
         return Selection(frozenset((cell,)), cell, cell)
 
     def with_toggled(self, cell: int) -> Selection:
-        """Add one cell, or remove it when it is selected."""
+        """Add one cell, or remove it if it is selected."""
         return Selection(self.chosen ^ {cell}, cell, cell)
 
     def with_range(self, cell: int, keep: bool = False) -> Selection:
-        """Select all from the anchor to a cell; with ``keep`` in addition to what is selected."""
+        """Select all cells from the anchor to ``cell``; with ``keep``, in addition to the selected ones."""
         anchor = cell if self.anchor < 0 else self.anchor
         between = frozenset(range(min(anchor, cell), max(anchor, cell) + 1))
         return Selection(between | self.chosen if keep else between, anchor, cell)
 
     def of(self, cells: Iterable[int]) -> Selection:
-        """Select these cells and no other."""
-        return Selection(frozenset(cells), self.anchor, self.cursor)
+        """Select exactly these cells."""
+        return replace(self, chosen=frozenset(cells))
 
     def inverted(self, count: int) -> Selection:
         """Select those of the first ``count`` cells that are not selected now."""
-        return Selection(frozenset(range(count)) - self.chosen, self.anchor, self.cursor)
+        return self.of(frozenset(range(count)) - self.chosen)
 
     def within(self, count: int) -> Selection:
-        """Return what is left of it on a page of ``count`` cells."""
+        """Restrict the selection to a page of ``count`` cells."""
         last = count - 1
-        return Selection(
-            frozenset(cell for cell in self.chosen if cell <= last), min(self.anchor, last), min(self.cursor, last)
-        )
+        chosen = frozenset(cell for cell in self.chosen if cell <= last)
+        return Selection(chosen, min(self.anchor, last), min(self.cursor, last))
 
 
-Point = tuple[float, float]
-PlaneSelection = range | int | None
-
-
-def rectangle_corners(one: Point, other: Point) -> tuple[Point, ...]:
+def rectangle_corners(first: Point, opposite: Point) -> tuple[Point, ...]:
     """Return the corners of the box between two opposite ones."""
-    return one, (one[0], other[1]), other, (other[0], one[1])
+    return first, (first[0], opposite[1]), opposite, (opposite[0], first[1])
 
 
 def points_in_polygon(points: ArrayLike, corners: Sequence[Point]) -> NDArray[np.bool_]:
-    """Return which points a closed line winds round.
+    """Return which points a closed polygon winds around.
+
+    The polygon may cross itself or go around twice: a point is inside if its winding number is not zero, so that a
+    careless lasso leaves no hole. `skimage.measure.points_in_poly` and OpenCV use the even-odd rule, which would.
 
     Parameters
     ----------
     points : array of shape (n, 2)
         As (y, x).
     corners : sequence of (y, x)
-        The line goes from each to the next, and from the last to the first.
+        Consecutive corners; the last is connected to the first.
 
     Returns
     -------
@@ -245,49 +245,48 @@ def points_in_polygon(points: ArrayLike, corners: Sequence[Point]) -> NDArray[np
     >>> points_in_polygon([(1, 1), (1, 5)], rectangle_corners((0, 0), (4, 4))).tolist()
     [True, False]
     """
-    place = np.asarray(points, float).reshape(-1, 2)
-    order = np.argsort(place[:, 0], kind="stable")
-    y, x = place[order].T
-    line = np.asarray(corners, float).reshape(-1, 2)
-    starts, ends = line, np.roll(line, -1, axis=0)
-    # A side is met by the points between its ends in y; counted at its lower end alone, a corner is not met twice.
-    met = np.searchsorted(y, np.stack([starts[:, 0], ends[:, 0]]))
-    turns = np.zeros(len(y), np.int64)
-    for (y0, x0), (y1, x1), first, last in zip(starts, ends, *met):
+    points = np.asarray(points, float).reshape(-1, 2)
+    order = np.argsort(points[:, 0], kind="stable")
+    y, x = points[order].T
+    starts = np.asarray(corners, float).reshape(-1, 2)
+    ends = np.roll(starts, -1, axis=0)
+    # Each side counts for the points between its ends in y. Including only its lower end counts no corner twice.
+    ranges = np.searchsorted(y, np.stack([starts[:, 0], ends[:, 0]]))
+    winding = np.zeros(len(y), np.int64)
+    for (y0, x0), (y1, x1), first, last in zip(starts, ends, *ranges):
         if first != last:
             low, high = min(first, last), max(first, last)
             crossing = x0 + (y[low:high] - y0) * ((x1 - x0) / (y1 - y0))
-            turns[low:high] += np.where(x[low:high] < crossing, np.sign(last - first), 0)
-    found = np.empty(len(y), bool)
-    found[order] = turns != 0
-    return found
+            winding[low:high] += np.where(x[low:high] < crossing, np.sign(last - first), 0)
+    inside = np.empty(len(y), bool)
+    inside[order] = winding != 0
+    return inside
 
 
 def objects_in_polygon(
     objects: pd.DataFrame, corners: Sequence[Point], planes: PlaneSelection = None
 ) -> NDArray[np.int64]:
-    """Return the objects whose centroid lies inside a closed line.
+    """Return the objects whose centroid lies inside a closed polygon.
 
     Parameters
     ----------
     objects : DataFrame
-        The object index, as `core.objects.index_objects` makes it.
+        Object table, from `core.objects.index_objects`.
     corners : sequence of (y, x)
-        Points of the image plane, in which the middle of the first pixel is at (0.5, 0.5).
+        Points of the image plane, in which the center of the first pixel is at (0.5, 0.5).
     planes : int, range or None
-        Of a volume: those that one plane cuts, since that is what a person sees there; those whose centroid lies in a
-        range of planes, so that ranges side by side share no object; or all.
+        For volumes: a plane selects the objects that it cuts, as they are visible there; a range of planes selects the
+        objects whose centroid lies in it, so that adjacent ranges share no object; None selects from all planes.
 
     Returns
     -------
     array of int64, shape (n,)
-        Ascending.
+        Labels, ascending.
     """
-    near = np.ones(len(objects), bool)
     if isinstance(planes, int) and "z" in objects:
-        near = ((objects["z0"] <= planes) & (planes < objects["z1"])).to_numpy()
+        objects = objects[(objects["z0"] <= planes) & (planes < objects["z1"])]
     elif isinstance(planes, range) and "z" in objects:
-        near = ((objects["z"] + 0.5 >= planes.start) & (objects["z"] + 0.5 < planes.stop)).to_numpy()
-    some = objects[near]
-    within = points_in_polygon(some[["y", "x"]].to_numpy(float) + 0.5, corners)
-    return np.sort(some.index.to_numpy(np.int64)[within])
+        middle = objects["z"] + 0.5
+        objects = objects[(middle >= planes.start) & (middle < planes.stop)]
+    inside = points_in_polygon(objects[["y", "x"]].to_numpy(float) + 0.5, corners)
+    return np.sort(objects.index.to_numpy(np.int64)[inside])

@@ -1,104 +1,65 @@
-"""Reading of lazy images for the screen: the visible region only, from the level that fits, and kept.
+"""Tile reading for the screen: the visible region only, from the pyramid level that fits, cached in memory.
 
-Contract: what is read and kept is bounded, never by the image. An image without a pyramid gets its levels on the fly:
-its blocks must be decoded whole, so somewhat more is kept of them than the screen can show at the moment, and coarser
-views are taken from that.
-
-What was read for the screen and is kept: tiles of decoded pixels, the latest used, within a bound of memory.
+What is read and cached is bounded, whatever the size of the image. An image without a pyramid gets coarse levels on
+the fly: its blocks must be decoded whole anyway, so somewhat more of them is cached than the screen can show, and
+coarser views are taken from the cache.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xarray import DataArray
+from zict import LRU
 
 from svetlana_jupyter.core.display.viewport import PixelBox
 from svetlana_jupyter.core.io.pyramid import PyramidLevel, pyramid
 
+if TYPE_CHECKING:
+    from xarray import DataArray
+
 MEMORY_MB = 256
 
+_TILE = 256  # values per side
+_GROUP = 4096  # pixels per side of what is decoded at once in the background
+_OVERVIEW = 4  # a whole plane is cached at the finest resolution that fits into this fraction of the memory
+_SLOW = 1 << 22  # values; decoding more takes so long that a coarse view is welcome meanwhile
 
-class TileCache:
-    """Tiles by key; those not used for longest are dropped when they take more than the bound.
+TileCache = LRU[Hashable, NDArray[Any]]
 
-    Tiles are stored by background threads and read by the one that draws.
 
-    Parameters
-    ----------
-    limit_mb : float
-        In megabytes (10**6 bytes).
+def tile_cache(limit_mb: float = MEMORY_MB) -> TileCache:
+    """Return a cache of decoded tiles that drops the least recently used beyond ``limit_mb`` megabytes (10**6 bytes).
+
+    It is thread-safe: background threads store tiles while the screen reads them. A lookup takes about
+    2 µs, of the 0.23 ms in which 900 x 1200 cached pixels are read.
     """
-
-    def __init__(self, limit_mb: float = MEMORY_MB) -> None:
-        self._tiles: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
-        self._lock = threading.Lock()
-        self._limit = limit_mb
-        self.bytes = 0
-
-    @property
-    def limit_mb(self) -> float:
-        """The bound; lowering it drops tiles at once."""
-        return self._limit
-
-    @limit_mb.setter
-    def limit_mb(self, limit_mb: float) -> None:
-        with self._lock:
-            self._limit = limit_mb
-            self._shrink()
-
-    def __contains__(self, key: Hashable) -> bool:
-        with self._lock:
-            return key in self._tiles
-
-    def get(self, key: Hashable) -> NDArray[Any] | None:
-        """Return a tile, which from now on is the last used; None if it is not kept."""
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
-
-    def keep(self, key: Hashable, tile: NDArray[Any]) -> None:
-        """Keep a tile, which must own its pixels."""
-        with self._lock:
-            known = self._tiles.pop(key, None)
-            self.bytes += tile.nbytes - (known.nbytes if known is not None else 0)
-            self._tiles[key] = tile
-            self._shrink()
-
-    def _shrink(self) -> None:
-        while self.bytes > self._limit * 10**6 and self._tiles:
-            _, dropped = self._tiles.popitem(last=False)
-            self.bytes -= dropped.nbytes
+    return LRU(limit_mb * 10**6, {}, weight=lambda _, tile: tile.nbytes)
 
 
-_TILE = 256  # values a side
-_PIECE = 4096  # pixels a side of what is decoded at once in the background
-_OVERVIEW = 4  # a whole plane is kept as finely as fits into this part of the memory
-_SLOW = 1 << 22  # values: decoding more takes long enough that a coarse view is welcome meanwhile
+def limit_cache(cache: TileCache, limit_mb: float) -> None:
+    """Change the memory limit of a tile cache; a lower limit drops tiles at once."""
+    cache.n = limit_mb * 10**6
+    cache.evict_until_below_target()
 
 
 @dataclass(frozen=True)
 class TileGroup:
-    """Neighbouring tiles of one plane that are not there yet, and are decoded together.
+    """Neighboring tiles of one plane that are not cached yet, and are decoded together.
 
     Attributes
     ----------
-    reader : Reader
+    reader : TileReader
     plane : int
     stride : int
-        Of the values that are kept.
+        Stride of the cached values.
     y0, x0, y1, x1 : int
-        Half-open, counted in tiles.
+        Half-open range, counted in tiles.
     """
 
     reader: TileReader
@@ -110,7 +71,7 @@ class TileGroup:
     x1: int
 
     def load(self) -> None:
-        """Read and keep the tiles; may be called on any thread."""
+        """Read and cache the tiles, on any thread."""
         self.reader.load(self)
 
 
@@ -121,12 +82,12 @@ class PlaneRegion:
     Attributes
     ----------
     values : array of shape (C, h, w) for an image, (h, w) for a mask
-        Each is the first pixel of a cell of ``stride`` x ``stride`` pixels and stands for it.
-    box : Box
-        The image pixels that the cells cover; the last ones may be cut off by the image's border.
+        Each is the first pixel of a cell of ``stride`` x ``stride`` pixels and represents it.
+    box : PixelBox
+        Image pixels that the cells cover; the last cells may be cut off by the image border.
     stride : int
-    missing : tuple of Piece
-        What is not read yet: coarser values stand there, or zeros.
+    missing : tuple of TileGroup
+        Tiles not read yet: coarser values stand in for them, or zeros.
     """
 
     values: NDArray[Any]
@@ -134,12 +95,12 @@ class PlaneRegion:
     stride: int
     missing: tuple[TileGroup, ...] = ()
 
-    @cached_property
+    @property
     def objects(self) -> NDArray[np.int64]:
-        """The labels in a region of a mask, ascending, shape (n,); the background is not among them."""
+        """Labels in a region of a mask, ascending, shape (n,); without the background."""
         return self._numbered[0]
 
-    @cached_property
+    @property
     def index(self) -> NDArray[np.int32]:
         """For each pixel of a mask, shape (h, w): 0 on the background, else 1 + the position in ``objects``."""
         return self._numbered[1]
@@ -161,7 +122,7 @@ class PlaneRegion:
 
 
 def stride_for(device_scale: float) -> int:
-    """Return the largest power of two that still leaves at least one value a device pixel.
+    """Return the largest power of two that leaves at least one value per device pixel.
 
     >>> [stride_for(scale) for scale in (3.0, 1.0, 0.4, 0.25, 0.01)]
     [1, 1, 2, 4, 64]
@@ -170,14 +131,14 @@ def stride_for(device_scale: float) -> int:
 
 
 class TileReader:
-    """Reads regions of one image or mask and keeps what may be shown again.
+    """Reader of regions of one image or mask that caches what may be shown again.
 
     Parameters
     ----------
-    array : DataArray of shape ((C), (Z), Y, X)
-        Lazy is fine.
-    levels : sequence of Level, optional
-        The resolutions that can be read, the finest first.
+    array : DataArray of shape ([C,] [Z,] Y, X)
+        May be lazy.
+    levels : sequence of PyramidLevel, optional
+        Available resolutions, the finest first.
     cache : TileCache, optional
         Shared among the images of a viewer.
     """
@@ -188,114 +149,107 @@ class TileReader:
         self.channels: int | None = array.sizes.get("c")
         self._levels = pyramid(levels or (PyramidLevel.from_array(array),))
         self._depth = array.sizes.get("z", 1)
-        self._cache = TileCache() if cache is None else cache
+        self._cache = tile_cache() if cache is None else cache
 
     def read(self, box: PixelBox, stride: int = 1, plane: int = 0, allow_missing: bool = False) -> PlaneRegion:
         """Return the region of ``box``, widened to whole cells.
 
         Parameters
         ----------
-        box : Box
+        box : PixelBox
         stride : int
-            The largest that will do, a power of two.
+            Coarsest stride that is fine enough, a power of two.
         plane : int
-        quick : bool
-            What would take long to read may be missing: coarser values stand there if some are kept, else zeros.
+        allow_missing : bool
+            Do not read tiles that take long: use coarser cached values instead, else zeros.
         """
-        kept = self._kept_stride(stride)
-        step = 1 << int(math.log2(stride // kept))
-        missing = self._missing(box, kept, plane)
-        found: dict[tuple[int, int], NDArray[Any]] = {}
+        cached_stride = self._cached_stride(stride)
+        step = 1 << int(math.log2(stride // cached_stride))
+        missing = self._missing(box, cached_stride, plane)
+        loaded: dict[tuple[int, int], NDArray[Any]] = {}
         if not (allow_missing and self._is_slow(missing)):
-            for piece in missing:
-                found |= self.load(piece)
+            for group in missing:
+                loaded |= self.load(group)
             missing = ()
-        return self._assembled(box, kept, step, plane, found, missing)
+
+        whole = self._clip(_snap(box, cached_stride * step))
+        height, width = (-(-side // (cached_stride * step)) for side in (whole.height, whole.width))
+        values = np.zeros((*(() if self.channels is None else (self.channels,)), height, width), self.array.dtype)
+        top, left = whole.y0 // (cached_stride * step), whole.x0 // (cached_stride * step)
+        for y, x in _tiles_under(whole, cached_stride):
+            # Tiles just loaded are used directly: a small cache may have dropped them again.
+            tile = loaded.get((y, x))
+            if tile is None:
+                tile = self._cache.get((self, plane, cached_stride, y, x))
+            if tile is None:
+                tile = self._coarser_tile(cached_stride, plane, y, x)
+            if tile is not None:
+                _paste(tile, y * _TILE // step - top, x * _TILE // step - left, step, values)
+        return PlaneRegion(values, whole, cached_stride * step, missing)
 
     def factor(self, stride: int) -> int:
-        """Return how many rows and columns a pixel stands for in the level that serves this stride."""
+        """Return the downsampling factor of the pyramid level that serves this stride."""
         return self._level(stride)[0]
 
     def is_fast(self, box: PixelBox, stride: int = 1, plane: int = 0) -> bool:
-        """Whether `read` with these arguments would take no long time."""
+        """Return whether `read` with these arguments is fast."""
         return not self._is_slow(self.missing(box, stride, plane))
 
     def missing(self, box: PixelBox, stride: int = 1, plane: int = 0) -> tuple[TileGroup, ...]:
-        """Return what `read` would have to decode."""
-        return self._missing(box, self._kept_stride(stride), plane)
+        """Return the tiles that `read` would have to decode."""
+        return self._missing(box, self._cached_stride(stride), plane)
 
-    def load(self, piece: TileGroup) -> dict[tuple[int, int], NDArray[Any]]:
-        """Read the tiles of a piece, keep them, and return them by row and column of the grid of tiles."""
-        side = _TILE * piece.stride
-        box = self._within(PixelBox(piece.y0 * side, piece.x0 * side, piece.y1 * side, piece.x1 * side))
-        values = self._compute(box, piece.stride, piece.plane)
+    def load(self, group: TileGroup) -> dict[tuple[int, int], NDArray[Any]]:
+        """Read and cache the tiles of a group, and return them by row and column in the grid of tiles."""
+        side = _TILE * group.stride
+        box = self._clip(PixelBox(group.y0 * side, group.x0 * side, group.y1 * side, group.x1 * side))
+        values = self._decode(box, group.stride, group.plane)
         tiles = {}
-        for y in range(piece.y0, piece.y1):
-            for x in range(piece.x0, piece.x1):
-                top, left = (y - piece.y0) * _TILE, (x - piece.x0) * _TILE
+        for y in range(group.y0, group.y1):
+            for x in range(group.x0, group.x1):
+                top, left = (y - group.y0) * _TILE, (x - group.x0) * _TILE
+                # A copy, since a view would keep the whole group in memory.
                 tile = values[..., top : top + _TILE, left : left + _TILE].copy()
                 tiles[y, x] = tile
-                self._cache.keep((self, piece.plane, piece.stride, y, x), tile)
+                self._cache[self, group.plane, group.stride, y, x] = tile
         return tiles
 
-    def _kept_stride(self, stride: int) -> int:
-        """Return the stride of the tiles that values of this stride are taken from."""
-        kept = self._level(stride)[0]
+    def _cached_stride(self, stride: int) -> int:
+        """Return the stride of the cached tiles from which values of this stride are taken."""
+        cached = self.factor(stride)
         item = self.array.dtype.itemsize * (self.channels or 1)
-        most = self._cache.limit_mb * 10**6 / _OVERVIEW / item
-        while kept * 2 <= stride and self.shape[0] * self.shape[1] / kept**2 > most:
-            kept *= 2
-        return kept
+        max_values = self._cache.n / _OVERVIEW / item
+        while cached * 2 <= stride and self.shape[0] * self.shape[1] / cached**2 > max_values:
+            cached *= 2
+        return cached
 
     def _level(self, stride: int) -> tuple[int, PyramidLevel]:
         """Return the coarsest level that is fine enough, and its factor."""
         return max((entry for entry in self._levels if entry[0] <= stride), key=lambda entry: entry[0])
 
-    def _missing(self, box: PixelBox, kept: int, plane: int) -> tuple[TileGroup, ...]:
-        """Return the pieces that hold the tiles under a box that are not kept."""
-        group = max(1, _PIECE // (_TILE * kept))
-        pieces: dict[tuple[int, int], tuple[int, int, int, int]] = {}
-        for y, x in _tiles(box, kept):
-            if (self, plane, kept, y, x) not in self._cache:
-                y0, x0, y1, x1 = pieces.get((y // group, x // group), (y, x, y + 1, x + 1))
-                pieces[y // group, x // group] = min(y0, y), min(x0, x), max(y1, y + 1), max(x1, x + 1)
-        return tuple(TileGroup(self, plane, kept, *extent) for extent in pieces.values())
+    def _missing(self, box: PixelBox, cached_stride: int, plane: int) -> tuple[TileGroup, ...]:
+        """Return the tiles under a box that are not cached, in groups."""
+        per_group = max(1, _GROUP // (_TILE * cached_stride))
+        groups: dict[tuple[int, int], tuple[int, int, int, int]] = {}
+        for y, x in _tiles_under(box, cached_stride):
+            if (self, plane, cached_stride, y, x) not in self._cache:
+                at = y // per_group, x // per_group
+                y0, x0, y1, x1 = groups.get(at, (y, x, y + 1, x + 1))
+                groups[at] = min(y0, y), min(x0, x), max(y1, y + 1), max(x1, x + 1)
+        return tuple(TileGroup(self, plane, cached_stride, *extent) for extent in groups.values())
 
-    def _is_slow(self, pieces: Sequence[TileGroup]) -> bool:
-        """Whether there is much to decode."""
-        tiles = sum((piece.y1 - piece.y0) * (piece.x1 - piece.x0) for piece in pieces)
-        side = _TILE * pieces[0].stride // self._level(pieces[0].stride)[0] if pieces else 0
-        least = min(side**2, self.shape[0] * self.shape[1])  # of an image that is smaller than a tile
-        return tiles * least * (self.channels or 1) > _SLOW
+    def _is_slow(self, groups: Sequence[TileGroup]) -> bool:
+        """Return whether decoding these tiles takes noticeably long."""
+        tiles = sum((group.y1 - group.y0) * (group.x1 - group.x0) for group in groups)
+        side = _TILE * groups[0].stride // self.factor(groups[0].stride) if groups else 0
+        tile_values = min(side**2, self.shape[0] * self.shape[1])  # the image may be smaller than a tile
+        return tiles * tile_values * (self.channels or 1) > _SLOW
 
-    def _assembled(
-        self,
-        box: PixelBox,
-        kept: int,
-        step: int,
-        plane: int,
-        found: dict[tuple[int, int], NDArray[Any]],
-        missing: tuple[TileGroup, ...],
-    ) -> PlaneRegion:
-        stride = kept * step
-        whole = self._within(_snapped(box, stride))
-        leading = () if self.channels is None else (self.channels,)
-        values = np.zeros((*leading, -(-whole.height // stride), -(-whole.width // stride)), self.array.dtype)
-        for y, x in _tiles(whole, kept):
-            tile = found.get((y, x))
-            if tile is None:
-                tile = self._cache.get((self, plane, kept, y, x))
-            if tile is None:
-                tile = self._coarser(kept, plane, y, x)
-            if tile is not None:
-                _lay(tile, y * _TILE // step - whole.y0 // stride, x * _TILE // step - whole.x0 // stride, step, values)
-        return PlaneRegion(values, whole, stride, missing)
-
-    def _coarser(self, kept: int, plane: int, y: int, x: int) -> NDArray[Any] | None:
-        """Return a tile made of kept values of a larger stride, None if there are none."""
+    def _coarser_tile(self, stride: int, plane: int, y: int, x: int) -> NDArray[Any] | None:
+        """Return a tile enlarged from cached values of a larger stride, None if there are none."""
         factor = 2
-        while kept * factor * _TILE < 2 * max(self.shape):
-            coarse = self._cache.get((self, plane, kept * factor, y // factor, x // factor))
+        while stride * factor * _TILE < 2 * max(self.shape):
+            coarse = self._cache.get((self, plane, stride * factor, y // factor, x // factor))
             if coarse is not None and factor <= _TILE:
                 side = _TILE // factor
                 top, left = y % factor * side, x % factor * side
@@ -304,7 +258,7 @@ class TileReader:
             factor *= 2
         return None
 
-    def _compute(self, box: PixelBox, stride: int, plane: int) -> NDArray[Any]:
+    def _decode(self, box: PixelBox, stride: int, plane: int) -> NDArray[Any]:
         factor, level = self._level(stride)
         step = stride // factor
         rows = slice(box.y0 // factor, -(-box.y1 // factor), step)
@@ -313,38 +267,35 @@ class TileReader:
         values = level.read(rows, columns, min(plane * depth // self._depth, depth - 1))
         if self.channels is not None and values.ndim == 2:
             values = values[None]
-        # A level may have been rounded down by its writer: its last pixels then stand for what lies beyond, too.
+        # A writer may have rounded the size of a level down: its last pixels then represent those beyond, too.
         short = -(-box.height // stride) - values.shape[-2], -(-box.width // stride) - values.shape[-1]
         if max(short) > 0:
-            around = [(0, 0)] * (values.ndim - 2) + [(0, max(0, n)) for n in short]
-            values = np.pad(values, around, "edge" if values.size else "empty")
+            padding = [(0, 0)] * (values.ndim - 2) + [(0, max(0, n)) for n in short]
+            values = np.pad(values, padding, "edge" if values.size else "empty")
         return values
 
-    def _within(self, box: PixelBox) -> PixelBox:
+    def _clip(self, box: PixelBox) -> PixelBox:
         return PixelBox(box.y0, box.x0, min(box.y1, self.shape[0]), min(box.x1, self.shape[1]))
 
 
-def _tiles(box: PixelBox, kept: int) -> Iterator[tuple[int, int]]:
+def _tiles_under(box: PixelBox, stride: int) -> Iterator[tuple[int, int]]:
     """Yield row and column of every tile under a box."""
-    side = _TILE * kept
+    side = _TILE * stride
     for y in range(box.y0 // side, -(-box.y1 // side)):
         for x in range(box.x0 // side, -(-box.x1 // side)):
             yield y, x
 
 
-def _lay(tile: NDArray[Any], top: int, left: int, step: int, values: NDArray[Any]) -> None:
-    """Copy every ``step``-th value of a tile to where it belongs, as far as that is inside."""
+def _paste(tile: NDArray[Any], top: int, left: int, step: int, values: NDArray[Any]) -> None:
+    """Copy every ``step``-th value of a tile to its position in ``values``, clipped to its shape."""
     thin = tile[..., max(0, -top) * step :: step, max(0, -left) * step :: step]
     target = values[..., max(0, top) :, max(0, left) :]
     rows, columns = min(thin.shape[-2], target.shape[-2]), min(thin.shape[-1], target.shape[-1])
     target[..., :rows, :columns] = thin[..., :rows, :columns]
 
 
-def _snapped(box: PixelBox, stride: int) -> PixelBox:
+def _snap(box: PixelBox, stride: int) -> PixelBox:
     """Widen a box to whole cells."""
-    return PixelBox(
-        box.y0 // stride * stride,
-        box.x0 // stride * stride,
-        -(-box.y1 // stride) * stride,
-        -(-box.x1 // stride) * stride,
-    )
+    low_y, low_x = (start // stride * stride for start in (box.y0, box.x0))
+    high_y, high_x = (-(-stop // stride) * stride for stop in (box.y1, box.x1))
+    return PixelBox(low_y, low_x, high_y, high_x)

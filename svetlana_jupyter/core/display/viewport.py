@@ -1,22 +1,18 @@
-"""What part of an image the screen shows: the one place where image pixels and screen pixels are converted."""
+"""Viewport geometry: the only place where image and screen coordinates are converted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 MAX_SCALE = 64.0
-_FIT_BORDER = 0.96
-_BESIDE = 0.15  # of the screen
+_MIN_SCALE = 1e-4
+_FIT_MARGIN = 0.96  # share of the screen that a fitted image fills
+_MAX_EMPTY = 0.15  # share of the screen that a framed view leaves empty at an image border
 
 
 @dataclass(frozen=True)
 class PixelBox:
-    """A half-open rectangle of image pixels.
-
-    Attributes
-    ----------
-    y0, x0, y1, x1 : int
-    """
+    """Half-open rectangle of image pixels: rows ``y0`` to ``y1``, columns ``x0`` to ``x1``."""
 
     y0: int
     x0: int
@@ -25,35 +21,38 @@ class PixelBox:
 
     @property
     def height(self) -> int:
+        """Number of rows."""
         return max(0, self.y1 - self.y0)
 
     @property
     def width(self) -> int:
+        """Number of columns."""
         return max(0, self.x1 - self.x0)
 
     def contains(self, other: PixelBox) -> bool:
+        """Return whether another box lies inside this one."""
         return self.y0 <= other.y0 and self.x0 <= other.x0 and self.y1 >= other.y1 and self.x1 >= other.x1
 
 
 @dataclass(frozen=True)
 class Viewport:
-    """A rectangle of screen over one plane of an image.
+    """Screen rectangle over one plane of an image.
 
-    The image plane is continuous: pixel (row, column) covers ``[row, row + 1) x [column, column + 1)``, so the middle
+    The image plane is continuous: pixel (row, column) covers ``[row, row + 1) x [column, column + 1)``, so the center
     of the first pixel is at (0.5, 0.5).
 
     Attributes
     ----------
     center : tuple of float
-        The image point (y, x), in pixels, in the middle of the screen.
+        Image point (y, x), in pixels, at the center of the screen.
     scale : float
-        Screen pixels (CSS) an image pixel.
+        Screen pixels (CSS) per image pixel.
     size : tuple of int
         Height and width of the screen, in CSS pixels.
     dpr : float
-        Device pixels a CSS pixel.
+        Device pixels per CSS pixel.
     plane : int
-        The plane shown of a volume; 0 in 2D.
+        Displayed plane of a volume; 0 in 2D.
     """
 
     center: tuple[float, float]
@@ -64,13 +63,13 @@ class Viewport:
 
     @classmethod
     def fitted(cls, shape: tuple[int, int], size: tuple[int, int], dpr: float = 1.0, plane: int = 0) -> Viewport:
-        """Return the view that shows all of an image of this shape (Y, X)."""
-        scale = min(size[0] / shape[0], size[1] / shape[1]) * _FIT_BORDER
+        """Return the viewport that shows a whole image of shape (Y, X)."""
+        scale = min(size[0] / shape[0], size[1] / shape[1]) * _FIT_MARGIN
         return cls((shape[0] / 2, shape[1] / 2), min(scale, MAX_SCALE), size, dpr, plane)
 
     @property
     def device_scale(self) -> float:
-        """Device pixels an image pixel."""
+        """Device pixels per image pixel."""
         return self.scale * self.dpr
 
     @property
@@ -79,7 +78,7 @@ class Viewport:
         return round(self.size[0] * self.dpr), round(self.size[1] * self.dpr)
 
     def to_screen(self, y: float, x: float) -> tuple[float, float]:
-        """Return where an image point is on the screen: (row, column) in CSS pixels from its top left corner."""
+        """Return the screen point (row, column) of an image point, in CSS pixels from the top left corner."""
         return (
             self.size[0] / 2 + (y - self.center[0]) * self.scale,
             self.size[1] / 2 + (x - self.center[1]) * self.scale,
@@ -93,29 +92,31 @@ class Viewport:
         )
 
     def panned(self, rows: float, columns: float) -> Viewport:
-        """Return the view after the image was dragged by so many CSS pixels."""
+        """Return the viewport after the image was dragged by this many CSS pixels."""
         y, x = self.center
         return replace(self, center=(y - rows / self.scale, x - columns / self.scale))
 
     def zoomed(self, factor: float, about: tuple[float, float] | None = None) -> Viewport:
-        """Return the view magnified by ``factor``; the image point under ``about`` (row, column) stays where it is."""
+        """Return the viewport magnified by ``factor`` about a fixed screen point (row, column), else the center."""
         row, column = about or (self.size[0] / 2, self.size[1] / 2)
         y, x = self.to_image(row, column)
-        scale = min(max(self.scale * factor, 1e-4), MAX_SCALE)
+        scale = min(max(self.scale * factor, _MIN_SCALE), MAX_SCALE)
         center = (y - (row - self.size[0] / 2) / scale, x - (column - self.size[1] / 2) / scale)
         return replace(self, center=center, scale=scale)
 
     def clamped(self, shape: tuple[int, int]) -> Viewport:
-        """Return the nearest view that still shows some of an image of this shape (Y, X): its centre is on the image,
-        and the image is not smaller than an eighth of what fits."""
-        y, x = (min(max(middle, 0.0), float(extent)) for middle, extent in zip(self.center, shape))
-        least = Viewport.fitted(shape, self.size).scale / 8
-        return replace(self, center=(y, x), scale=max(self.scale, least))
+        """Return the nearest viewport that still shows part of an image of shape (Y, X).
+
+        Its center lies on the image, and its scale is at least an eighth of that of the fitted view.
+        """
+        y, x = (min(max(center, 0.0), float(extent)) for center, extent in zip(self.center, shape))
+        min_scale = Viewport.fitted(shape, self.size).scale / 8
+        return replace(self, center=(y, x), scale=max(self.scale, min_scale))
 
     def framed(self, shape: tuple[int, int]) -> Viewport:
-        """Return the view moved so that little of the screen lies beside an image of this shape (Y, X)."""
-        middles = []
-        for middle, extent, screen in zip(self.center, shape, self.size):
-            least = screen * (0.5 - _BESIDE) / self.scale
-            middles.append(min(max(middle, least), extent - least) if 2 * least < extent else extent / 2)
-        return replace(self, center=(middles[0], middles[1]))
+        """Return the viewport moved so that little of the screen lies outside an image of shape (Y, X)."""
+        centers = []
+        for center, extent, screen in zip(self.center, shape, self.size):
+            margin = screen * (0.5 - _MAX_EMPTY) / self.scale
+            centers.append(min(max(center, margin), extent - margin) if 2 * margin < extent else extent / 2)
+        return replace(self, center=(centers[0], centers[1]))

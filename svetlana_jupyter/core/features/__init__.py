@@ -1,2 +1,4 @@
-"""What is measured of objects, one group of measurements a file; `core.features.compute` reads the pixels and asks
-each."""
+"""Object features: shape, intensity, texture, surroundings, orientation and position, computed for stacks of objects.
+
+`catalog` lists all measurements; `compute` reads the pixels and calls the modules that measure them.
+"""

@@ -1,16 +1,11 @@
-"""Cutting objects out of their image and measuring them, a group of measurements after the other.
+"""Measurement of objects: reads the pixels block by block and computes the features of `core.features.catalog`.
 
-Objects are visited block by block, each chunk of image and mask decoded once; what is held is the pixels under a
-block's objects and a stack of some of them.
-
-Measuring objects as `core.features.catalog` lists, each of them once.
-
-Where an image brings a memory, what was measured before is taken from there, and what is new is kept in it.
+Each chunk of image and mask is decoded once; only the pixels under a block's objects and one stack of objects are held
+in memory. If an image has a feature cache, cached features are reused, and new ones are added to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,10 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import FeatureColumn, columns
-from svetlana_jupyter.core.features.intensity import Channel, brightness, ring
-from svetlana_jupyter.core.features.region import Floats, Region
-from svetlana_jupyter.core.features.shape import shape
-from svetlana_jupyter.core.features.texture import PaddedStack, direction, texture, texture_orientation_features
+from svetlana_jupyter.core.features.intensity import ObjectChannel, annulus_features, intensity_features
+from svetlana_jupyter.core.features.region import Floats, ObjectStack
+from svetlana_jupyter.core.features.shape import shape_features
+from svetlana_jupyter.core.features.texture import (
+    PaddedStack,
+    orientation_features,
+    texture_features,
+    texture_orientation_features,
+)
 from svetlana_jupyter.core.io.chunks import (
     ArrayRegion,
     group_by_block,
@@ -34,35 +34,177 @@ from svetlana_jupyter.core.normalization import dilate_masks, erode_masks, to_fi
 from svetlana_jupyter.core.settings import MeasureSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from svetlana_jupyter.core.io.image_pair import FeatureCache, ImagePair
 
 Integers = NDArray[np.int64]
 
-MAX_BOX_VOXELS = (
-    1 << 22
-)  # of an object's box; larger ones are measured on every second, third, ... pixel along each axis
-STACK_VOXELS = 1 << 18  # of the boxes of a stack, so that it stays in the processor's cache
-OUTSIDE = -1  # in masks: beyond the image
+# Larger bounding boxes are measured on every second, third, ... pixel along each axis.
+MAX_BOX_VOXELS = 1 << 22
+STACK_VOXELS = 1 << 18  # in the boxes of a stack, so that it stays in the processor's cache
+CACHE_WRITE_BATCH = 10_000  # objects measured between two writes to the cache
+OUTSIDE = -1  # mask value beyond the image
+
+
+def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | None = None) -> Iterator[pd.DataFrame]:
+    """Measure objects, block by block.
+
+    Parameters
+    ----------
+    pair : ImagePair
+        With a ``feature_cache``, only missing features are measured, and added to it, even if this generator is closed
+        early.
+    objects : DataFrame
+        Rows of `core.objects.index_objects`.
+    settings : MeasureSettings, optional
+        ``groups`` selects the groups to measure; ``may_use`` is ignored.
+
+    Yields
+    ------
+    DataFrame
+        One row per object, index ``object``, one float32 column per entry of `core.features.catalog.columns`, named by
+        its key. Lengths are in units of the finest side of a pixel (`finest_pixel_size_um`). Undefined values are NaN:
+        the annulus of an object without surroundings, the texture of a constant one. Objects whose bounding box holds
+        more than `MAX_BOX_VOXELS` pixels are subsampled evenly.
+    """
+    settings = settings or MeasureSettings()
+    if pair.feature_cache is None:
+        yield from measure_objects(pair, objects, settings)
+        return
+    keys = [column.key for column in columns(pair.ndim, len(pair.channels), settings.groups)]
+    cached = {group: cached_features(pair, group, settings) for group in settings.groups}
+    missing = pd.DataFrame({group: ~objects.index.isin(table.index) for group, table in cached.items()}, objects.index)
+    # Objects that lack the same groups are measured together.
+    for pattern, rows in missing.groupby(list(cached)):
+        absent = tuple(group for group, lacks in zip(cached, pattern, strict=True) if lacks)
+        present = [table for group, table in cached.items() if group not in absent]
+        absent_settings = settings.changed(groups=absent)
+        for table in _measure_into_cache(pair, pair.feature_cache, objects.loc[rows.index], absent_settings):
+            yield pd.concat([table, *(features.loc[table.index] for features in present)], axis=1)[keys]
+
+
+def cached_features(pair: ImagePair, group: str, settings: MeasureSettings) -> pd.DataFrame:
+    """Return the cached features of a group, indexed by object.
+
+    The table is empty if the image has no cache, or if a cached table lacks a measurement that was added to the group
+    since it was written.
+    """
+    keys = _group_keys(pair, group)
+    if pair.feature_cache is not None:
+        table = pair.feature_cache.get_features(feature_cache_key(group, settings))
+        if set(keys) <= set(table.columns):
+            return table
+    return pd.DataFrame(index=pd.Index([], dtype="int64", name="object"), columns=keys, dtype=np.float32)
+
+
+def feature_cache_key(group: str, settings: MeasureSettings) -> str:
+    """Return the name of a group in the cache, which contains the settings that change its values."""
+    key = f"{group}_{settings.ring:g}px" if group.startswith("ring") else group
+    return f"{key}_less_{settings.rim}px" if settings.rim and group not in ("shape", "position") else key
+
+
+def _group_keys(pair: ImagePair, group: str) -> list[str]:
+    return [column.key for column in columns(pair.ndim, len(pair.channels), [group])]
+
+
+def _measure_into_cache(
+    pair: ImagePair, cache: FeatureCache, objects: pd.DataFrame, settings: MeasureSettings
+) -> Iterator[pd.DataFrame]:
+    """Measure groups of some objects, and add them to the cache."""
+    if not settings.groups:
+        yield objects[[]]
+        return
+    unsaved: list[pd.DataFrame] = []
+
+    def flush() -> None:
+        if unsaved:
+            table = pd.concat(unsaved)
+            for group in settings.groups:
+                cache.add_features(feature_cache_key(group, settings), table[_group_keys(pair, group)])
+            unsaved.clear()
+
+    try:
+        for table in measure_objects(pair, objects, settings):
+            unsaved.append(table)
+            if sum(map(len, unsaved)) >= CACHE_WRITE_BATCH:
+                flush()
+            yield table
+    finally:  # also after a stop, or an error in a later block
+        flush()
+
+
+def finest_pixel_size_um(pair: ImagePair) -> float | None:
+    """Return the shortest side of a pixel in micrometers, None without spacing."""
+    return min(pair.spacing) if pair.spacing else None
+
+
+def in_um(
+    table: pd.DataFrame, feature_columns: Sequence[FeatureColumn], channels: Sequence[str], unit: float | None
+) -> pd.DataFrame:
+    """Convert a table of `measure` to named columns, in micrometers if ``unit`` is the pixel size.
+
+    Parameters
+    ----------
+    table : DataFrame
+    feature_columns : sequence of FeatureColumn
+        Columns to return.
+    channels : sequence of str
+        Channel names.
+    unit : float or None
+        Micrometers per unit of length; None keeps pixels.
+    """
+    factors = np.array([(unit or 1.0) ** column.measurement.power for column in feature_columns])
+    values = table[[column.key for column in feature_columns]].to_numpy(np.float64) * factors
+    names = [column.name(channels, unit is not None) for column in feature_columns]
+    return pd.DataFrame(values.astype(np.float32), table.index, names)
+
+
+def allowed_feature_columns(ndim: int, channels: int, settings: MeasureSettings) -> tuple[FeatureColumn, ...]:
+    """Return the measurements of ``settings.groups`` that use only the allowed cues ``settings.may_use``."""
+    return columns(ndim, channels, settings.groups, settings.may_use)
+
+
+def iter_features(
+    pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings, unit: Literal["px", "um"] = "px"
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield labels (n,) and the features (n, m) that a forest uses, with 0 for undefined values.
+
+    Parameters
+    ----------
+    pair : ImagePair
+    objects : DataFrame
+        Rows of `core.objects.index_objects`.
+    settings : MeasureSettings
+        Selects the `allowed_feature_columns`.
+    unit : "px" or "um"
+        Unit of length; micrometers need an image with spacing.
+    """
+    feature_columns = allowed_feature_columns(pair.ndim, len(pair.channels), settings)
+    pixel_size = finest_pixel_size_um(pair) if unit == "um" else None
+    for table in measure(pair, objects, settings):
+        values = in_um(table, feature_columns, pair.channels, pixel_size).to_numpy(np.float32)
+        yield table.index.to_numpy(np.int64), np.where(np.isnan(values), np.float32(0), values)
 
 
 def measure_objects(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> Iterator[pd.DataFrame]:
-    """Measure ``settings.groups`` of the table of objects, block after block; see `core.features.compute.measure`."""
-    measuring = _Measuring(pair, objects, settings)
-    together = list(measuring.together())
-    windows = [window for _, window in together]
-    pixels, masks = read_regions(pair.image, windows), read_regions(pair.mask, windows)
-    for (members, window), image, mask in zip(together, pixels, masks, strict=True):
-        yield measuring.table(members, window, image, mask)
+    """Measure ``settings.groups`` of objects, block by block, without a cache; see `measure`."""
+    measurer = _Measurer(pair, objects, settings)
+    batches = list(measurer.batches())
+    regions = [region for _, region in batches]
+    pixels, masks = read_regions(pair.image, regions), read_regions(pair.mask, regions)
+    for (members, region), image, mask in zip(batches, pixels, masks, strict=True):
+        yield measurer.measure(members, region, image, mask)
 
 
 def feature_regions(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[ArrayRegion]:
-    """Return the parts of an image that `measure_objects` reads for some objects."""
-    return [window for _, window in _Measuring(pair, objects, settings).together()]
+    """Return the parts of an image that `measure_objects` reads."""
+    return [region for _, region in _Measurer(pair, objects, settings).batches()]
 
 
 @dataclass(frozen=True, eq=False)
-class _Stack:
-    """Objects cut out in boxes of one shape: ``labels`` (n,), ``mask`` (n, *box), ``pixels`` (n, C, *box)."""
+class _Crops:
+    """Objects cropped to boxes of one shape: ``labels`` (n,), ``mask`` (n, *box), ``pixels`` (n, C, *box)."""
 
     labels: Integers
     mask: NDArray[Any]
@@ -70,18 +212,19 @@ class _Stack:
 
     @property
     def own(self) -> NDArray[np.bool_]:
+        """Masks of the objects, (n, *box)."""
         own: NDArray[np.bool_] = self.mask == self.labels.reshape(-1, *(1 for _ in self.mask.shape[1:]))
         return own
 
 
-class _Measuring:
-    """The objects of one image, and what is measured of them."""
+class _Measurer:
+    """Objects of one image, and the settings to measure them with."""
 
     def __init__(self, pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> None:
         axes = "zyx"[-pair.ndim :]
         self._pair, self._groups = pair, set(settings.groups)
-        self._ring, self._rim = settings.ring, settings.rim
-        self._columns: Sequence[FeatureColumn] = columns(pair.ndim, len(pair.channels), settings.groups)
+        self._annulus_width, self._margin = settings.ring, settings.rim
+        self._keys = [column.key for column in columns(pair.ndim, len(pair.channels), settings.groups)]
         self._labels = objects.index.to_numpy(np.int64)
         self._centers = objects[list(axes)].to_numpy(float)
         self._first = objects[[f"{axis}0" for axis in axes]].to_numpy(np.int64)
@@ -89,256 +232,147 @@ class _Measuring:
         self._shape = np.array(pair.mask.shape)
         spacing = np.array(pair.spacing or (1.0,) * pair.ndim)
         self._step = spacing / spacing.min()
-        self._strides = _strides(self._last - self._first)
+        self._strides = _choose_strides(self._last - self._first)
 
-    def together(self) -> Iterator[tuple[Integers, ArrayRegion]]:
-        """Yield the objects to measure together, by position, and the part of the image to read for them."""
-        sides = np.array(processing_block_shape(self._pair.image, self._pair.mask))
-        wide = ((self._last - self._first) > sides).any(axis=1) | (self._strides > 1)
-        ordinary = np.flatnonzero(~wide)
-        found = [ordinary[some] for some in group_by_block(self._centers[ordinary], tuple(sides))]
-        found += [np.array([one]) for one in np.flatnonzero(wide)]
-        found.sort(key=lambda members: tuple(self._centers[members[0]] // sides))
-        for members in found:
+    def batches(self) -> Iterator[tuple[Integers, ArrayRegion]]:
+        """Yield row numbers of objects to measure together, and the region of the image to read for them."""
+        block = np.array(processing_block_shape(self._pair.image, self._pair.mask))
+        large = ((self._last - self._first) > block).any(axis=1) | (self._strides > 1)
+        ordinary = np.flatnonzero(~large)
+        batches = [ordinary[members] for members in group_by_block(self._centers[ordinary], tuple(block))]
+        batches += [np.array([number]) for number in np.flatnonzero(large)]
+        batches.sort(key=lambda members: tuple(self._centers[members[0]] // block))  # chunks are then read in order
+        for members in batches:
             stride = int(self._strides[members[0]])
             margin = self._reach(stride) * stride
             low = np.maximum(self._first[members].min(axis=0) - margin, 0)
             high = np.minimum(self._last[members].max(axis=0) + margin, self._shape)
             yield members, ArrayRegion(tuple(low.tolist()), tuple(high.tolist()), stride)
 
-    def table(self, members: Integers, window: ArrayRegion, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
-        """Measure the objects of one window."""
-        found = []
-        low, stride = np.array(window.low), window.stride
-        first = -((low - self._first[members]) // stride)  # the first pixel read at or behind the box's first
+    def measure(self, members: Integers, region: ArrayRegion, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
+        """Measure the objects of one region that was read."""
+        low, stride = np.array(region.low), region.stride
+        first = -((low - self._first[members]) // stride)  # the first pixel read within the bounding box
         last = -((low - self._last[members]) // stride)
-        for some in _alike(last - first):
-            found.append(self._measured(members[some], first[some], last[some], stride, image, mask))
-        return pd.concat(found) if len(found) > 1 else found[0]
+        tables = [
+            self._measure_stack(members[stack], first[stack], last[stack], stride, image, mask)
+            for stack in _group_by_size(last - first)
+        ]
+        return pd.concat(tables) if len(tables) > 1 else tables[0]
 
-    def _measured(
+    def _measure_stack(
         self, members: Integers, first: Integers, last: Integers, stride: int, image: NDArray[Any], mask: NDArray[Any]
     ) -> pd.DataFrame:
         box = (last - first).max(axis=0)
         step = tuple((self._step * stride).tolist())
-        inside = _cut(image, mask, self._labels[members], first, box)
-        region = Region(inside.own, step)
-        core = Region(_without_rim(inside.own, self._rim), step) if self._rim else region
-        channels = [Channel(core, np.ascontiguousarray(plane)) for plane in np.moveaxis(inside.pixels, 1, 0)]
-        near = PaddedStack.of(core) if "texture" in self._groups else None
-        found: dict[str, Floats] = {}
+        crops = _crop(image, mask, self._labels[members], first, box)
+        region = ObjectStack(crops.own, step)
+        core = ObjectStack(_erode_in_boxes(crops.own, self._margin), step) if self._margin else region
+        channels = [ObjectChannel(core, np.ascontiguousarray(plane)) for plane in np.moveaxis(crops.pixels, 1, 0)]
+        features: dict[str, Floats] = {}
         if "shape" in self._groups:
-            found |= shape(region)
+            features |= shape_features(region)
         if "orientation" in self._groups:
-            found |= direction(region)
+            features |= orientation_features(region)
         if "position" in self._groups:
-            found |= self._position(members)
+            features |= self._position_features(members)
+        padded = PaddedStack.of(core) if "texture" in self._groups else None
         for number, channel in enumerate(channels):
             if "intensity" in self._groups:
-                found |= _keyed(brightness(channel), number)
-            if near is not None:
-                found |= _keyed(texture(channel, near), number)
+                features |= _with_channel(intensity_features(channel), number)
+            if padded is not None:
+                features |= _with_channel(texture_features(channel, padded), number)
             if "orientation" in self._groups:
-                found |= _keyed(texture_orientation_features(channel), number)
-        if self._looks_around:
+                features |= _with_channel(texture_orientation_features(channel), number)
+        if self._needs_annulus:
             reach = self._reach(stride)
-            found |= self._around(
-                _cut(image, mask, self._labels[members], first - reach, box + 2 * reach), channels, step
-            )
-        keys = [column.key for column in self._columns]
-        values = np.stack([np.asarray(found[key], np.float32) for key in keys], axis=1)
-        return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), keys)
+            wide = _crop(image, mask, self._labels[members], first - reach, box + 2 * reach)
+            features |= self._annulus_features(wide, channels, step)
+        values = np.stack([np.asarray(features[key], np.float32) for key in self._keys], axis=1)
+        return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), self._keys)
 
-    def _around(self, wide: _Stack, channels: list[Channel], step: tuple[float, ...]) -> dict[str, Floats]:
-        near_by = dilate_masks(wide.own, (self._rim,) * len(step)) if self._rim else wide.own
-        zone = dilate_masks(near_by, tuple(max(self._ring, min(step)) / side for side in step)) & ~near_by
-        around = Region(zone & (wide.mask == 0), step)
-        near = PaddedStack.of(around) if "ring_texture" in self._groups else None
-        found = {"ring_covered": _share(zone & (wide.mask > 0), zone & (wide.mask >= 0))}
+    def _annulus_features(
+        self, crops: _Crops, channels: list[ObjectChannel], step: tuple[float, ...]
+    ) -> dict[str, Floats]:
+        inner = dilate_masks(crops.own, (self._margin,) * len(step)) if self._margin else crops.own
+        width = max(self._annulus_width, min(step))
+        zone = dilate_masks(inner, tuple(width / side for side in step)) & ~inner
+        annulus = ObjectStack(zone & (crops.mask == 0), step)
+        padded = PaddedStack.of(annulus) if "ring_texture" in self._groups else None
+        features = {"ring_covered": _share(zone & (crops.mask > 0), zone & (crops.mask != OUTSIDE))}
         for number, channel in enumerate(channels):
-            outer = Channel(around, np.ascontiguousarray(wide.pixels[:, number]))
+            outer = ObjectChannel(annulus, np.ascontiguousarray(crops.pixels[:, number]))
             if "ring" in self._groups:
-                found |= _keyed(ring(channel, outer), number)
-            if near is not None:
-                found |= _keyed({f"ring_{name}": values for name, values in texture(outer, near).items()}, number)
-        return found
+                features |= _with_channel(annulus_features(channel, outer), number)
+            if padded is not None:
+                textures = texture_features(outer, padded)
+                features |= _with_channel({f"ring_{name}": values for name, values in textures.items()}, number)
+        return features
 
-    def _position(self, members: Integers) -> dict[str, Floats]:
+    def _position_features(self, members: Integers) -> dict[str, Floats]:
         centers = self._centers[members]
-        found = {
-            f"position_{axis}": place * step
-            for axis, place, step in zip("zyx"[-len(self._step) :], centers.T, self._step, strict=True)
-        }
-        nearest = np.minimum(centers + 0.5, self._shape - 0.5 - centers) * self._step
-        return found | {"border_distance": nearest[:, self._shape > 1].min(axis=1, initial=np.inf)}
+        features = {f"position_{axis}": x for axis, x in zip("zyx"[-len(self._step) :], (centers * self._step).T)}
+        distances = np.minimum(centers + 0.5, self._shape - 0.5 - centers) * self._step
+        # A single plane has no border along z.
+        return features | {"border_distance": distances[:, self._shape > 1].min(axis=1, initial=np.inf)}
 
     @property
-    def _looks_around(self) -> bool:
+    def _needs_annulus(self) -> bool:
         return bool(self._groups & {"ring", "ring_texture"})
 
     def _reach(self, stride: int) -> Integers:
-        """Return how many pixels that are read the ring is wide along each axis, 0 where there is none."""
-        if not self._looks_around:
+        """Return by how many pixels read the annulus exceeds the bounding box along each axis; 0 without annulus."""
+        if not self._needs_annulus:
             return np.zeros(len(self._step), np.int64)
         step = self._step * stride
-        reach: Integers = np.floor(max(self._ring, step.min()) / step + 1e-9).astype(np.int64) + self._rim
+        reach: Integers = np.floor(max(self._annulus_width, step.min()) / step + 1e-9).astype(np.int64) + self._margin
         return reach
 
 
-def _strides(sides: Integers) -> Integers:
-    """Return how many pixels to step along each axis so that a box (n, ndim) holds at most `MAX_BOX_VOXELS`."""
+def _choose_strides(sides: Integers) -> Integers:
+    """Return the strides at which boxes of these sides (n, ndim) hold at most `MAX_BOX_VOXELS`."""
     strides = np.ones(len(sides), np.int64)
     while (large := np.prod(-(-sides // strides[:, None]), axis=1) > MAX_BOX_VOXELS).any():
         strides[large] += 1
     return strides
 
 
-def _alike(sides: Integers) -> Iterator[Integers]:
-    """Yield the positions of boxes (n, ndim) of about the same shape, a stack of them at a time."""
+def _group_by_size(sides: Integers) -> Iterator[Integers]:
+    """Yield the row numbers of boxes (n, ndim) of about the same shape, one stack at a time."""
     quantum = np.maximum(2, 2 ** np.floor(np.log2(np.maximum(sides, 1)) - 2)).astype(np.int64)
     rounded = -(-sides // quantum) * quantum
     order = np.lexsort(rounded.T[::-1])
     changes = np.flatnonzero((np.diff(rounded[order], axis=0) != 0).any(axis=1)) + 1
-    for some in np.split(order, changes):
-        count = max(1, STACK_VOXELS // int(rounded[some[0]].prod()))
-        yield from np.split(some, range(count, len(some), count))
+    for members in np.split(order, changes):
+        count = max(1, STACK_VOXELS // int(rounded[members[0]].prod()))
+        yield from np.split(members, range(count, len(members), count))
 
 
-def _cut(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Stack:
-    """Cut boxes that begin at ``first`` (n, ndim) and may reach beyond what was read."""
-    shape = np.array(mask.shape)
+def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Crops:
+    """Crop boxes that begin at ``first`` (n, ndim) and may extend beyond the pixels that were read."""
     masks = np.full((len(labels), *box), OUTSIDE, np.int64)
     pixels = np.zeros((len(labels), len(image), *box), np.float32)
-    low, high = np.maximum(first, 0), np.minimum(first + box, shape)
-    for number, (begin, start, stop) in enumerate(zip(first, low, high, strict=True)):
-        there, here = index_last_axes(map(slice, start, stop)), index_last_axes(map(slice, start - begin, stop - begin))
-        masks[number][here] = mask[there]
-        pixels[number][here] = image[there]
-    return _Stack(labels, masks, to_finite_float32(pixels))
+    low, high = np.maximum(first, 0), np.minimum(first + box, mask.shape)
+    for number, (origin, start, stop) in enumerate(zip(first, low, high, strict=True)):
+        source = index_last_axes(map(slice, start, stop))
+        target = index_last_axes(map(slice, start - origin, stop - origin))
+        masks[number][target] = mask[source]
+        pixels[number][target] = image[source]
+    return _Crops(labels, masks, to_finite_float32(pixels))
 
 
-def _without_rim(own: NDArray[np.bool_], rim: int) -> NDArray[np.bool_]:
-    """Narrow the masks (n, *box) of objects that may touch the sides of their boxes."""
+def _erode_in_boxes(own: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
+    """Erode masks (n, *box) of objects that may touch the sides of their boxes."""
     ndim = own.ndim - 1
-    wide = np.pad(own, [(0, 0), *[(1, 1)] * ndim])
-    narrow: NDArray[np.bool_] = erode_masks(wide, (rim,) * ndim)[index_last_axes([slice(1, -1)] * ndim)]
-    return narrow
+    padded = np.pad(own, [(0, 0), *[(1, 1)] * ndim])
+    eroded: NDArray[np.bool_] = erode_masks(padded, (margin,) * ndim)[index_last_axes([slice(1, -1)] * ndim)]
+    return eroded
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Floats:
-    count = [np.count_nonzero(pixels.reshape(len(pixels), -1), axis=1) for pixels in (part, whole)]
-    return np.where(count[1] > 0, count[0] / np.maximum(count[1], 1), np.nan)
+    counts, totals = (np.count_nonzero(pixels.reshape(len(pixels), -1), axis=1) for pixels in (part, whole))
+    return np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
 
 
-def _keyed(found: dict[str, Floats], channel: int) -> dict[str, Floats]:
-    return {f"{name}:{channel}": values for name, values in found.items()}
-
-
-CACHE_WRITE_BATCH = 10_000  # objects measured before they are kept, unless there are no more
-
-
-def feature_cache_key(group: str, settings: MeasureSettings) -> str:
-    """Return how a memory calls a group: with another ring or rim, what they change is another."""
-    key = f"{group}_{settings.ring:g}px" if group.startswith("ring") else group
-    return f"{key}_less_{settings.rim}px" if settings.rim and group not in ("shape", "position") else key
-
-
-def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | None = None) -> Iterator[pd.DataFrame]:
-    """Measure objects, block after block.
-
-    Parameters
-    ----------
-    pair : ImagePair
-        With a ``feature_cache``, only what is not in it is measured, and it is kept there, also when this generator
-        is closed.
-    objects : DataFrame
-        Rows of `core.objects.index_objects`.
-    settings : MeasureSettings, optional
-        Which groups are measured; all that ``groups`` names, whatever ``may_use`` says.
-
-    Yields
-    ------
-    DataFrame
-        One row an object, index ``object``, one float32 column for each of `core.features.catalog.columns`, called by
-        its key. Lengths are in units of the finest side of a pixel (`finest_pixel_size_um`). What cannot be told is
-        NaN: the
-        ring of an object without surroundings, the texture of a flat one. An object whose box holds more than four
-        million pixels is measured on an even selection of them.
-    """
-    settings = settings or MeasureSettings()
-    if pair.feature_cache is None:
-        yield from measure_objects(pair, objects, settings)
-        return
-    keys = [column.key for column in columns(pair.ndim, len(pair.channels), settings.groups)]
-    known = {group: pair.feature_cache.get_features(feature_cache_key(group, settings)) for group in settings.groups}
-    missing = pd.DataFrame({group: ~objects.index.isin(table.index) for group, table in known.items()}, objects.index)
-    for pattern, rows in missing.groupby(list(known)):
-        absent = [group for group, lacks in zip(known, pattern, strict=True) if lacks]
-        there = [table for group, table in known.items() if group not in absent]
-        for table in _kept(pair, pair.feature_cache, objects.loc[rows.index], settings.changed(groups=tuple(absent))):
-            yield pd.concat([table, *(one.loc[table.index] for one in there)], axis=1)[keys]
-
-
-def _kept(
-    pair: ImagePair, feature_cache: FeatureCache, objects: pd.DataFrame, settings: MeasureSettings
-) -> Iterator[pd.DataFrame]:
-    """Measure groups of some objects, and keep them."""
-    groups = settings.groups
-    if not groups:
-        yield objects[[]]
-        return
-    keys = {group: [c.key for c in columns(pair.ndim, len(pair.channels), [group])] for group in groups}
-    fresh: list[pd.DataFrame] = []
-
-    def keep() -> None:
-        if fresh:
-            table = pd.concat(fresh)
-            for group in groups:
-                feature_cache.add_features(feature_cache_key(group, settings), table[keys[group]])
-            fresh.clear()
-
-    try:
-        for table in measure_objects(pair, objects, settings):
-            fresh.append(table)
-            if sum(map(len, fresh)) >= CACHE_WRITE_BATCH:
-                keep()
-            yield table
-    finally:  # also of a stop, or of an error in a later block
-        keep()
-
-
-def finest_pixel_size_um(pair: ImagePair) -> float | None:
-    """Return how many micrometres the finest side of a pixel is long, None where the spacing is not known."""
-    return min(pair.spacing) if pair.spacing else None
-
-
-def in_um(
-    table: pd.DataFrame, found: Sequence[FeatureColumn], channels: Sequence[str], unit: float | None
-) -> pd.DataFrame:
-    """Return what `measure` yields for people: columns called by channel and unit; in micrometres with ``unit``."""
-    factors = np.array([(unit or 1.0) ** column.measurement.power for column in found])
-    values = table[[column.key for column in found]].to_numpy(np.float64) * factors
-    names = [column.name(channels, unit is not None) for column in found]
-    return pd.DataFrame(values.astype(np.float32), table.index, names)
-
-
-def allowed_feature_columns(ndim: int, channels: int, settings: MeasureSettings) -> tuple[FeatureColumn, ...]:
-    """Return the measurements of ``settings.groups`` that use no other evidence than ``settings.may_use``."""
-    return columns(ndim, channels, settings.groups, settings.may_use)
-
-
-def iter_features(
-    pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings, unit: Literal["px", "um"] = "px"
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield labels (n,) and allowed features (n, m) of objects, undefined values as 0.
-
-    Parameters
-    ----------
-    unit : "px" or "um"
-        Of lengths; micrometres need an image with known spacing.
-    """
-    found = allowed_feature_columns(pair.ndim, len(pair.channels), settings)
-    scale = finest_pixel_size_um(pair) if unit == "um" else None
-    for table in measure(pair, objects, settings):
-        values = in_um(table, found, pair.channels, scale).to_numpy(np.float32)
-        yield table.index.to_numpy(np.int64), np.where(np.isnan(values), np.float32(0), values)
+def _with_channel(features: dict[str, Floats], channel: int) -> dict[str, Floats]:
+    return {f"{name}:{channel}": values for name, values in features.items()}

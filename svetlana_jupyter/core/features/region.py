@@ -1,7 +1,7 @@
-"""Some objects cut out side by side, and sums over the pixels of each.
+"""Stacks of objects, and reductions over the pixels of each.
 
-Everything that is measured is computed on such a stack: an object sees its own pixels and nothing else, so its
-neighbours, the blocks of a file and the other objects of the stack cannot change a number.
+All measurements are computed on such stacks: an object contributes its own pixels and nothing else, so that its
+neighbors, the blocks of a file and the other objects of the stack cannot change a number.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Offset = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
-    """Which pixels belong to each of n objects, every object in a box of its own; boxes are of one shape.
+class ObjectStack:
+    """Masks of n objects, each in a box of its own; all boxes have the same shape.
 
     Parameters
     ----------
     own : bool of shape (n, [z,] y, x)
     step : tuple of float
-        Length of a pixel along ``([z,] y, x)``; the shortest one is 1 unless the image was read in steps.
+        Length of a pixel along ``([z,] y, x)``; the shortest is 1 unless the image was subsampled.
     """
 
     own: NDArray[np.bool_]
@@ -38,20 +38,22 @@ class Region:
 
     @property
     def ndim(self) -> int:
+        """2 or 3."""
         return len(self.step)
 
     @property
     def box(self) -> tuple[int, ...]:
+        """Shape of the boxes."""
         return self.own.shape[1:]
 
     @cached_property
     def at(self) -> NDArray[np.int64]:
-        """Flat positions in the stack of all pixels that belong to an object, those of one after those of another."""
+        """Flat positions in the stack of all object pixels, object by object."""
         return np.flatnonzero(self.own)
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """Pixels of each object, (n,)."""
+        """Pixels per object, (n,)."""
         counts: NDArray[np.int64] = np.count_nonzero(self.own.reshape(len(self), -1), axis=1)
         return counts
 
@@ -62,36 +64,35 @@ class Region:
 
     @cached_property
     def diameter(self) -> Floats:
-        """Diameter of the disc or ball of the same size as each object, (n,)."""
+        """Diameter of the disk or ball of the same size as each object, (n,)."""
         unit_ball = math.pi ** (self.ndim / 2) / math.gamma(self.ndim / 2 + 1)
         diameter: Floats = 2 * (self.size / unit_ball) ** (1 / self.ndim)
         return diameter
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
+        """Position in ``at`` of the first pixel of each object, (n,)."""
         return np.cumsum(self.counts) - self.counts
 
     @cached_property
     def owner(self) -> NDArray[np.int64]:
-        """Number of the object that each pixel of ``at`` belongs to."""
+        """Number of the object of each pixel of ``at``."""
         return np.repeat(np.arange(len(self)), self.counts)
 
     @cached_property
     def radius(self) -> Floats:
-        """Distance of every pixel of ``at`` from the centroid of its object."""
+        """Distance of each pixel of ``at`` from the centroid of its object."""
         return np.sqrt(sum(offset**2 for offset in self.offsets))
 
     @cached_property
     def offsets(self) -> list[Floats]:
-        """Distances of every pixel of ``at`` from the centroid along each axis."""
-        places = np.unravel_index(self.at, self.own.shape)[1:]
-        return [
-            self.subtract_mean(place.astype(np.float64) * step) for place, step in zip(places, self.step, strict=True)
-        ]
+        """Distances of each pixel of ``at`` from the centroid along each axis."""
+        positions = np.unravel_index(self.at, self.own.shape)[1:]
+        return [self.subtract_mean(axis.astype(np.float64) * step) for axis, step in zip(positions, self.step)]
 
     @cached_property
     def rim(self) -> NDArray[np.bool_]:
-        """Which pixels of ``at`` have a face that another object, the background or the image's border touches."""
+        """Whether each pixel of ``at`` shares a face with another object, the background or the image border."""
         return ~self.inner(range(self.ndim)).reshape(-1)[self.at]
 
     def of(self, stack: NDArray[Any]) -> Floats:
@@ -100,45 +101,46 @@ class Region:
 
     def total(self, values: Floats) -> Floats:
         """Return the sum over each object of values at ``at``."""
-        sums, some = np.zeros(len(self)), self.counts > 0
-        if len(values):
-            sums[some] = np.add.reduceat(values, self.starts[some])
-        return sums
+        return self._reduce(np.add, values, 0.0)
 
     def mean(self, values: Floats) -> Floats:
-        """Return the mean over each object, NaN where it has no pixels."""
-        return over(self.total(values), self.counts)
+        """Return the mean over each object, NaN if it has no pixels."""
+        return safe_divide(self.total(values), self.counts)
 
     def subtract_mean(self, values: Floats) -> Floats:
+        """Return values at ``at`` less the mean of their object."""
         return values - self.mean(values)[self.owner]
 
     def largest(self, values: Floats) -> Floats:
-        """Return the largest value in each object, NaN where it has no pixels."""
-        found, some = np.full(len(self), np.nan), self.counts > 0
+        """Return the maximum over each object, NaN if it has no pixels."""
+        return self._reduce(np.maximum, values, np.nan)
+
+    def _reduce(self, ufunc: np.ufunc, values: Floats, empty: float) -> Floats:
+        reduced, nonempty = np.full(len(self), empty), self.counts > 0
         if len(values):
-            found[some] = np.maximum.reduceat(values, self.starts[some])
-        return found
+            reduced[nonempty] = ufunc.reduceat(values, self.starts[nonempty])
+        return reduced
 
     def inner(self, axes: Any) -> NDArray[np.bool_]:
-        """Return which pixels of the stack are an object's own together with both neighbours along some axes."""
+        """Return the object pixels of the stack whose two neighbors along each of ``axes`` are in the object, too."""
         inner = self.own.copy()
         for axis in axes:
             offset = tuple(int(other == axis) for other in range(self.ndim))
-            for there, here in (pairs(offset), pairs(offset)[::-1]):
-                together = np.zeros_like(inner)
-                together[there] = self.own[here]
-                inner &= together
+            for there, here in (shifted_views(offset), shifted_views(offset)[::-1]):
+                neighbor = np.zeros_like(inner)
+                neighbor[there] = self.own[here]
+                inner &= neighbor
         return inner
 
 
-def pairs(offset: Offset) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return two parts of a stack, an offset apart: where the first holds a pixel, the second holds its partner."""
+def shifted_views(offset: Offset) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return indices of two parts of a stack that are an offset apart: of pixels, and of their partners."""
     first = (slice(None), *(slice(max(-step, 0), -step if step > 0 else None) for step in offset))
     second = (slice(None), *(slice(max(step, 0), step if step < 0 else None) for step in offset))
     return first, second
 
 
-def over(value: Any, by: Any) -> Floats:
+def safe_divide(value: Any, by: Any) -> Floats:
     """Return ``value / by``, NaN where that is undefined."""
     by = np.asarray(by, float)
     small = np.abs(by) < 1e-12

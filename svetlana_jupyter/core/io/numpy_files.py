@@ -1,24 +1,19 @@
-"""PNG and JPEG, which are decoded whole, and NumPy's own ``.npy``, which is read in place.
+"""PNG, JPEG and NumPy's ``.npy`` files, including the pickled ``*_seg.npy`` files of Cellpose.
 
-What Cellpose saves beside an image: ``*_seg.npy``, a pickled dictionary of which the masks are read.
-
-The plain values of a pickle, without unpickling it: nothing that a file says can run.
-
-A pickle is a program for a machine with a stack. The standard library's machine calls whatever the file names; this one
-only follows the instructions that build numbers, text, lists, tuples, sets, dictionaries and NumPy arrays of numbers.
-Whatever else a file names is put down as `UnsupportedValue`, by its name, and never looked up. The instructions
-themselves are
-decoded by ``pickletools``, which executes none.
+PNG and JPEG are decoded whole, ``.npy`` is read in place. Pickles are read by `load_plain_pickle`, which calls none of
+the functions that they name.
 """
 
 from __future__ import annotations
 
+import io
+import math
+import pickle
 import pickletools
 import re
-import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,348 +22,60 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, UndividedFile, to_dask, undivided_to_dask
+from svetlana_jupyter.core.io.sources import (
+    OpenedFile,
+    ReadGuard,
+    UndividedFile,
+    file_version,
+    to_dask,
+    undivided_to_dask,
+)
 from svetlana_jupyter.errors import InputError
 
-_PLAIN = re.compile(r"[bBhHiIlLqQefdgFD?]|[biufc]\d{1,2}|[SU]\d{1,6}")  # numbers and text
-_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
-
-
-@dataclass(frozen=True, eq=False)
-class UnsupportedValue:
-    """A value that only running what the file names would give."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class _Name:
-    module: str
-    name: str
-
-
-@dataclass(eq=False)
-class _Unbuilt:
-    """A dtype or an array that waits for its contents, and where the machine remembers it."""
-
-    kind: str
-    code: str = ""
-    remembered: list[int] = field(default_factory=list)
-
-
-class _Mark:
-    pass
-
-
-def load_plain_pickle(stream: BinaryIO) -> Any:
-    """Return the value of a pickle as far as it is plain.
-
-    Parameters
-    ----------
-    stream : binary file
-        At the beginning of the pickle.
-
-    Returns
-    -------
-    object
-        Numbers, text, bytes, lists, tuples, sets, dictionaries, read-only NumPy arrays, and `UnsupportedValue` in
-        place of
-        everything else.
-
-    Raises
-    ------
-    InputError
-        If it is no pickle, or is cut short.
-
-    Examples
-    --------
-    >>> import io
-    >>> load_plain_pickle(io.BytesIO(b"(dS'masks'" + bytes([10]) + b"(lI1" + bytes([10]) + b"as."))
-    {'masks': [1]}
-    """
-    machine = _Machine()
-    try:
-        for opcode, argument, _ in pickletools.genops(stream):
-            if opcode.name == "STOP":
-                return _settled(machine.stack.pop())
-            machine.step(opcode.name, argument)
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error) as error:
-        raise InputError(f"it is no pickle of plain values, or is cut short ({error})") from error
-    raise InputError("it is cut short")
-
-
-class _Machine:
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-
-    def step(self, name: str, argument: Any) -> None:
-        stack = self.stack
-        if name in _PUSHED:
-            stack.append(argument)
-        elif name in _MADE:
-            stack.append(_MADE[name]())
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            place = len(self.memo) if name == "MEMOIZE" else int(argument)
-            self.memo[place] = stack[-1]
-            if isinstance(stack[-1], _Unbuilt):
-                stack[-1].remembered.append(place)
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(self.memo[int(argument)])
-        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            count = int(name[-1])
-            stack[-count:] = [tuple(stack[-count:])]
-        elif name in ("TUPLE", "LIST", "DICT", "FROZENSET"):
-            stack.append(_GATHERED[name](self._since_mark()))
-        elif name in ("APPEND", "SETITEM"):
-            count = 1 if name == "APPEND" else 2
-            items = stack[-count:]
-            del stack[-count:]
-            self._add(items)
-        elif name in ("APPENDS", "SETITEMS", "ADDITEMS"):
-            self._add(self._since_mark())
-        elif name == "GLOBAL":
-            module, _, thing = str(argument).partition(" ")
-            stack.append(_Name(module, thing))
-        elif name == "STACK_GLOBAL":
-            stack[-2:] = [_Name(str(stack[-2]), str(stack[-1]))]
-        elif name in ("REDUCE", "NEWOBJ"):
-            called, arguments = stack[-2:]
-            stack[-2:] = [_built(called, arguments)]
-        elif name == "BUILD":
-            state = stack.pop()
-            self._fill(state)
-        elif name in ("PROTO", "FRAME"):
-            pass
-        elif name == "POP":
-            stack.pop()
-        elif name == "POP_MARK":
-            self._since_mark()
-        elif name == "DUP":
-            stack.append(stack[-1])
-        elif name == "PERSID":
-            stack.append(UnsupportedValue("something kept elsewhere"))
-        elif name == "BINPERSID":
-            stack[-1] = UnsupportedValue("something kept elsewhere")
-        elif name in ("NEWOBJ_EX", "INST", "OBJ"):
-            gone = self._since_mark() if name != "NEWOBJ_EX" else stack[-3:]
-            if name == "NEWOBJ_EX":
-                del stack[-3:]
-            stack.append(UnsupportedValue(str(gone[0] if gone else argument)))
-        else:
-            raise ValueError(f"the instruction {name} is not one of plain values")
-
-    def _since_mark(self) -> list[Any]:
-        place = max(i for i, value in enumerate(self.stack) if isinstance(value, _Mark))
-        items = self.stack[place + 1 :]
-        del self.stack[place:]
-        return items
-
-    def _add(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if isinstance(target, dict):
-            target.update(zip(items[::2], items[1::2], strict=True))
-        elif isinstance(target, list):
-            target.extend(items)
-        elif isinstance(target, set):
-            target.update(items)
-
-    def _fill(self, state: Any) -> None:
-        """Give what is on top its state; what is no dtype or array has none that is read."""
-        waiting = self.stack[-1]
-        if isinstance(waiting, _Unbuilt):
-            value = _dtype_pickled(waiting.code, state) if waiting.kind == "dtype" else _array(*state)
-            self.stack[-1] = value
-            for place in waiting.remembered:
-                self.memo[place] = value
-
-
-def _built(called: Any, arguments: Any) -> Any:
-    """Return what a call would give, of the few that only rearrange plain values."""
-    if not isinstance(called, _Name):
-        return UnsupportedValue("a call")
-    if (called.module, called.name) == ("numpy", "dtype"):
-        code = str(arguments[0])
-        return (
-            _Unbuilt("dtype", code)
-            if _PLAIN.fullmatch(code) or code in ("O8", "O")
-            else UnsupportedValue(f"dtype {code}")
-        )
-    if called.module in _MULTIARRAY and called.name == "_reconstruct" and arguments[0] == _Name("numpy", "ndarray"):
-        return _Unbuilt("array")
-    if called.module in _MULTIARRAY and called.name == "scalar":
-        dtype, content = arguments[0], arguments[-1]
-        return np.frombuffer(content, dtype, 1)[0].item() if _is_plain(dtype) else UnsupportedValue("a value of NumPy")
-    if called.module in _NUMERIC and called.name == "_frombuffer":
-        content, dtype, shape, order = arguments
-        return (
-            np.frombuffer(content, dtype).reshape(shape, order=order)
-            if _is_plain(dtype)
-            else UnsupportedValue("an array")
-        )
-    if (called.module, called.name) == ("_codecs", "encode"):
-        return str(arguments[0]).encode("latin1")
-    if (called.module, called.name) == ("collections", "OrderedDict"):
-        return dict(*arguments)
-    if called.module in ("builtins", "__builtin__") and called.name in _COLLECTED:
-        given: list[Any] = list(*arguments)  # a number, which would ask for so much memory, is refused by this
-        return _COLLECTED[called.name](given)
-    if called.module.startswith("pathlib") and called.name.endswith("Path"):
-        return "/".join(map(str, arguments)).replace("//", "/")
-    return UnsupportedValue(f"{called.module}.{called.name}")
-
-
-def _dtype_pickled(code: str, state: Any) -> Any:
-    """Return a dtype of numbers in its byte order; fields and subarrays are not read."""
-    if code.startswith("O"):
-        return np.dtype(object)
-    if any(state[2:5]):
-        return UnsupportedValue("a structured dtype")
-    return np.dtype(code).newbyteorder(state[1] if state[1] in "<>" else "=")
-
-
-def _array(version: int, shape: tuple[int, ...], dtype: Any, fortran: bool, content: Any) -> Any:
-    if isinstance(dtype, np.dtype) and dtype.hasobject:
-        values = np.empty(len(content), object)
-        for i, one in enumerate(content):  # at once, NumPy would take lists apart
-            values[i] = one
-        return values.reshape(shape)
-    if not _is_plain(dtype):
-        return UnsupportedValue("an array")
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _is_plain(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype) and not dtype.hasobject
-
-
-def _settled(value: Any) -> Any:
-    return UnsupportedValue(value.kind) if isinstance(value, _Unbuilt) else value
-
-
-_COLLECTED: Mapping[str, Callable[[list[Any]], Any]] = {
-    "set": set,
-    "frozenset": frozenset,
-    "list": list,
-    "bytes": bytes,
-    "bytearray": bytes,
+CELLPOSE_HINT = "Save the masks as TIFF in Cellpose (File > Save masks as PNG/tif) and add that file instead."
+MAX_PICKLE_BYTES = 16 * 2**30
+MAX_GROWTH = 16  # bytes built per byte of a pickle: a pickled list of small integers needs 4
+MAX_NAMES = 10_000  # of functions and classes; each becomes a class of its own, which takes about 1 kB
+COLLECTIONS: Mapping[str, Callable[[Any], Any]] = {
+    "builtins.set": set,
+    "builtins.frozenset": frozenset,
+    "builtins.list": list,
+    "builtins.bytes": bytes,
+    "builtins.bytearray": bytes,
+    "_codecs.encode": bytes,
+    "collections.OrderedDict": dict,
 }
-_PUSHED = frozenset(
-    [
-        *("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-        *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-    ]
-)
-_MADE: Mapping[str, Callable[[], Any]] = {
-    "MARK": _Mark,
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_SET": set,
-}
-_GATHERED: Mapping[str, Callable[[list[Any]], Any]] = {
-    "TUPLE": tuple,
-    "LIST": list,
-    "DICT": lambda items: dict(zip(items[::2], items[1::2], strict=True)),
-    "FROZENSET": frozenset,
-}
+PLAIN_DTYPE = re.compile(r"[bBhHiIlLqQefdgFD?]|[biufc]\d{1,2}|[SU]\d{1,6}")  # numbers and text
 
 
-EXPORT_HINT = "Save the masks as TIFF in Cellpose (File, Save masks as PNG/tif) and take that file."
-
-
-def is_pickled_npy(path: Path) -> bool:
-    """Whether an ``.npy`` file holds pickled objects instead of numbers."""
-    try:
-        with path.open("rb") as file:
-            return _dtype(file).hasobject
-    except (OSError, ValueError, EOFError):
-        return False
-
-
-def read_cellpose_seg(path: Path, stamp: str, cache: Path | None = None) -> OpenedFile:
-    """Describe the masks of a ``*_seg.npy``; nothing in the file is executed (`core.io.numpy_files`)."""
-    masks = _masks(path, stamp)
-    whole = UndividedFile(path, stamp, masks.shape, masks.dtype, _Decode(stamp))
-    return OpenedFile(undivided_to_dask(whole, cache), {2: "yx", 3: "zyx"}.get(masks.ndim))
-
-
-class _Decode:
-    """Reads the masks again, once they have been forgotten. ``stamp`` changes when the file does."""
-
-    def __init__(self, stamp: str) -> None:
-        self.stamp = stamp
-
-    def __call__(self, path: Path) -> npt.NDArray[Any]:
-        return _masks(path, self.stamp)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Decode) and self.stamp == other.stamp
-
-    def __hash__(self) -> int:
-        return hash(self.stamp)
-
-
-@lru_cache(maxsize=1)
-def _masks(path: Path, stamp: str) -> npt.NDArray[Any]:
-    try:
-        with path.open("rb") as file:
-            _dtype(file)
-            found = load_plain_pickle(file)
-    except (OSError, ValueError) as error:  # an InputError is a ValueError
-        raise InputError(f"{path} cannot be read: {error}. {EXPORT_HINT}") from error
-    content = found.item() if isinstance(found, np.ndarray) and found.shape == () else found
-    if not isinstance(content, dict) or "masks" not in content:
-        holds = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise InputError(
-            f"{path} holds pickled objects ({holds}), and no “masks” of Cellpose among them. "
-            "Save numbers alone with `np.save`, or the masks as TIFF."
-        )
-    masks = content["masks"]
-    if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "ui" or masks.ndim not in (2, 3):
-        raise InputError(f"the masks in {path} are no array of integers in two or three dimensions. {EXPORT_HINT}")
-    return masks
-
-
-def _dtype(file: Any) -> np.dtype[Any]:
-    version = np.lib.format.read_magic(file)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return np.dtype(reader(file)[2])
-
-
-def read_png_or_jpeg(path: Path, stamp: str, cache: Path | None = None) -> OpenedFile:
+def read_png_or_jpeg(path: Path, cache: Path | None = None) -> OpenedFile:
     """Describe a PNG or JPEG from its header."""
     try:
         header = iio.improps(path, plugin="pillow")
     except (OSError, ValueError, SyntaxError) as error:
         reason = error.__cause__ or error
         if isinstance(reason, Image.DecompressionBombError):
-            raise InputError(f"{path} is too large for a picture. Save it as TIFF with tiles, or as Zarr.") from error
+            raise InputError(f"{path} is too large for PNG or JPEG. Save it as tiled TIFF or as Zarr.") from error
         raise InputError(
-            f"{path} cannot be read as a picture ({reason}). Is it complete, and does it open elsewhere?"
+            f"{path} cannot be read as PNG or JPEG ({reason}). Check that the file is complete and opens elsewhere."
         ) from error
-    whole = UndividedFile(path, stamp, tuple(header.shape), np.dtype(header.dtype), _decode)
-    return OpenedFile(undivided_to_dask(whole, cache), "yxs" if len(header.shape) == 3 else "yx")
+    undivided = UndividedFile(path, file_version(path), tuple(header.shape), np.dtype(header.dtype), _decode_picture)
+    return OpenedFile(undivided_to_dask(undivided, cache), "yxs" if len(header.shape) == 3 else "yx")
 
 
-def _decode(path: Path) -> npt.NDArray[Any]:
+def _decode_picture(path: Path) -> npt.NDArray[Any]:
     try:
         return np.asarray(iio.imread(path, plugin="pillow"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path} cannot be decoded ({error}). It may be cut short: copy it again.") from error
+        raise InputError(f"{path} cannot be decoded ({error}). It may be incomplete: copy it again.") from error
 
 
 @dataclass(frozen=True)
 class NpySource:
-    """Pixels of an ``.npy`` file. ``stamp`` changes when the file does."""
+    """Pixels of an ``.npy`` file. ``file_version`` changes when the file does."""
 
     path: Path
-    stamp: str
+    file_version: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -376,12 +83,301 @@ class NpySource:
         return np.array(np.load(self.path, mmap_mode="r")[part])
 
 
-def read_npy(path: Path, stamp: str, cache: Path | None = None) -> OpenedFile:
-    """Describe an ``.npy`` file from its header, or the masks that Cellpose keeps in one."""
-    if is_pickled_npy(path):
-        return read_cellpose_seg(path, stamp, cache)
+def read_npy(path: Path, cache: Path | None = None) -> OpenedFile:
+    """Describe an ``.npy`` file from its header, or the masks of a ``*_seg.npy`` file of Cellpose."""
+    if _is_pickled(path):
+        masks = _decode_masks(path)
+        undivided = UndividedFile(path, file_version(path), masks.shape, masks.dtype, _decode_masks)
+        return OpenedFile(undivided_to_dask(undivided, cache), "zyx"[-masks.ndim :])
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as an array ({error}). Save it again with `np.save`.") from error
-    return OpenedFile(to_dask(ReadGuard(NpySource(path, stamp, array.shape, array.dtype), path)))
+    return OpenedFile(to_dask(ReadGuard(NpySource(path, file_version(path), array.shape, array.dtype), path)))
+
+
+def _is_pickled(path: Path) -> bool:
+    """Return whether an ``.npy`` file holds pickled objects instead of numbers."""
+    try:
+        with path.open("rb") as file:
+            return _read_dtype(file).hasobject
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def _read_dtype(file: BinaryIO) -> np.dtype[Any]:
+    """Read the header of an ``.npy`` file, and return the dtype that it states."""
+    version = np.lib.format.read_magic(file)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return np.dtype(reader(file)[2])
+
+
+def _decode_masks(path: Path) -> npt.NDArray[Any]:
+    return _cached_masks(path, file_version(path))
+
+
+@lru_cache(maxsize=1)  # the masks of the file that is read at the moment: it is decoded whole for each block
+def _cached_masks(path: Path, file_version: str) -> npt.NDArray[Any]:
+    try:
+        with path.open("rb") as file:
+            _read_dtype(file)
+            content = load_plain_pickle(file)
+    except (OSError, ValueError) as error:  # an InputError is a ValueError
+        raise InputError(f"{path} cannot be read: {error}. {CELLPOSE_HINT}") from error
+    if isinstance(content, np.ndarray) and content.shape == ():
+        content = content.item()
+    if not isinstance(content, dict) or "masks" not in content:
+        keys = ", ".join(key for key in content if isinstance(key, str)) if isinstance(content, dict) else ""
+        raise InputError(
+            f"{path} holds pickled objects ({keys or type(content).__name__}), and no “masks” of Cellpose among them. "
+            "Save numbers alone with `np.save`, or the masks as TIFF."
+        )
+    masks = content["masks"]
+    if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "ui" or masks.ndim not in (2, 3):
+        raise InputError(f"The masks in {path} are no array of integers in two or three dimensions. {CELLPOSE_HINT}")
+    return np.asarray(masks)
+
+
+class UnsupportedValue:
+    """Placeholder for a value that only running the code that a pickle names would give.
+
+    It takes the place of the class or function in the pickle: it can be called and filled, and ignores it.
+    """
+
+    name = "persistent object"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Ignore the arguments."""
+        return super().__new__(cls)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> UnsupportedValue:
+        return self
+
+    def _ignore(self, *args: Any) -> None:
+        pass
+
+    # Without a `__setstate__` of its own, unpickling would set any attribute that the file names.
+    __setstate__ = __setitem__ = append = extend = add = _ignore
+
+
+def load_plain_pickle(stream: BinaryIO) -> Any:
+    """Return the plain values of a pickle without running anything that it names.
+
+    A pickle is a program that may call any function. Here `pickle.Unpickler` is given constructors for NumPy arrays
+    of numbers and for collections, and `UnsupportedValue` for every other name, which is not looked up. What a file
+    makes this take in memory is bounded by its size; how long hashing its keys takes is not.
+
+    Parameters
+    ----------
+    stream : seekable binary file
+        At the beginning of the pickle.
+
+    Returns
+    -------
+    object
+        Numbers, text, bytes, lists, tuples, sets, dictionaries, read-only NumPy arrays, and `UnsupportedValue` in
+        place of everything else.
+
+    Raises
+    ------
+    InputError
+        If it is no pickle, is incomplete, or claims to be larger than it is.
+
+    Examples
+    --------
+    >>> load_plain_pickle(io.BytesIO(pickle.dumps({"masks": [1]})))
+    {'masks': [1]}
+    """
+    start = stream.tell()
+    size = stream.seek(0, io.SEEK_END) - start
+    try:
+        if size > MAX_PICKLE_BYTES:
+            raise ValueError(f"{size:,} bytes are more than {MAX_PICKLE_BYTES:,}")
+        stream.seek(start)
+        _check_instructions(stream, size)
+        stream.seek(start)
+        return _PlainUnpickler(stream, size).load()
+    except Exception as error:  # each instruction fails in its own way if its operands are wrong
+        raise InputError(f"it is no pickle of plain values, or is incomplete ({error!r:.200})") from error
+
+
+def _check_instructions(stream: BinaryIO, size: int) -> None:
+    """Refuse lengths and positions beyond the file, for which `pickle.Unpickler` would reserve memory at once."""
+    argument: Any
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        # The unpickler keeps values by position in a table that grows to twice the largest position.
+        largest = {"PUT": number, "BINPUT": number, "LONG_BINPUT": number, "FRAME": size}.get(opcode.name)
+        if largest is not None and not 0 <= int(argument) <= largest:
+            raise ValueError(f"{opcode.name} {argument} in a file of {size} bytes")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        super().__init__(stream, encoding="latin1")  # NumPy arrays of Python 2 are text
+        self._build = _Builder(MAX_GROWTH * size)
+        self._named: dict[str, Any] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a constructor of plain values, or a class of its own for any other name."""
+        path = f"{module.replace('__builtin__', 'builtins').replace('numpy.core.', 'numpy._core.')}.{name}"
+        if path not in self._named:
+            if len(self._named) >= MAX_NAMES:
+                raise ValueError(f"more than {MAX_NAMES} functions and classes")
+            function = self._build.constructor(path)
+            self._named[path] = (
+                type("UnsupportedValue", (UnsupportedValue,), {"name": path})
+                if function is None
+                else _Constructor(function)
+            )
+        return self._named[path]
+
+    def persistent_load(self, pid: Any) -> UnsupportedValue:
+        """Return a placeholder for an object that is stored elsewhere."""
+        return UnsupportedValue()
+
+
+class _Builder:
+    """Constructors of plain values, which together take no more than ``bytes_left`` bytes of memory.
+
+    They do not refer to the unpickler: it keeps all values of the file, and would outlive its use in a cycle.
+    """
+
+    def __init__(self, bytes_left: int) -> None:
+        self._bytes_left = bytes_left
+
+    def spend(self, nbytes: int) -> None:
+        """Refuse a file that repeats its contents until they fill the memory."""
+        self._bytes_left -= nbytes
+        if self._bytes_left < 0:
+            raise ValueError(f"its values take more than {MAX_GROWTH} times the size of the file")
+
+    def constructor(self, path: str) -> Callable[..., Any] | None:
+        """Return the function that stands for a class or function of the pickle."""
+        if path in COLLECTIONS:
+            return partial(self._collect, COLLECTIONS[path])
+        if path.startswith("pathlib.") and path.endswith("Path"):
+            return _join_path
+        return {
+            "numpy.dtype": _PickledDtype.from_code,
+            "numpy._core.multiarray._reconstruct": self._start_array,
+            "numpy._core.multiarray.scalar": self._build_scalar,
+            "numpy._core.numeric._frombuffer": self._build_from_buffer,
+        }.get(path)
+
+    def _collect(self, kind: Callable[[Any], Any], items: Any = (), *_: Any) -> Any:
+        if isinstance(items, str) and kind is bytes:
+            items = items.encode("latin1")  # the form of bytes in protocol 2
+        if not isinstance(items, list | tuple | set | frozenset | dict | bytes | bytearray):
+            raise TypeError(f"a collection of {type(items).__name__}")  # `bytes(10**12)` would fill the memory
+        self.spend(len(items) * (1 if kind is bytes else 8))
+        return kind(items)
+
+    def _start_array(self, kind: Any, *_: Any) -> Any:
+        return _PickledArray.start(self) if getattr(kind, "name", "") == "numpy.ndarray" else UnsupportedValue()
+
+    def _build_scalar(self, dtype: Any, content: Any = b"") -> Any:
+        if not isinstance(dtype, _PickledDtype) or dtype.dtype.hasobject:
+            return UnsupportedValue()
+        return np.frombuffer(_to_bytes(content), dtype.dtype, 1)[0].item()
+
+    def _build_from_buffer(self, content: Any, dtype: Any, shape: Any, order: Any) -> Any:
+        array = _PickledArray.start(self)
+        array.__setstate__((1, shape, dtype, order == "F", content))
+        return array
+
+
+class _Constructor:
+    """A function that a pickle may call, but not change: a function itself would accept attributes."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise TypeError("a function has no state")
+
+
+class _PickledDtype(UnsupportedValue):
+    """A dtype of numbers, text or objects whose byte order follows."""
+
+    name = "dtype"
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def from_code(cls, code: Any, *_: Any) -> UnsupportedValue:
+        text = code if isinstance(code, str) else ""
+        if not PLAIN_DTYPE.fullmatch(text) and text not in ("O8", "O"):
+            return UnsupportedValue()
+        found: _PickledDtype = cls()
+        found.dtype = np.dtype("O" if text.startswith("O") else text)
+        return found
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *structure = state
+        if any(structure[:3]):
+            raise TypeError("a structured dtype")
+        self.dtype = self.dtype.newbyteorder(order if order in ("<", ">") else "=")
+
+
+class _PickledArray(np.ndarray[Any, Any]):
+    """An array that waits for its contents and checks them: NumPy itself trusts the shape that a pickle states."""
+
+    builder: _Builder
+
+    @classmethod
+    def start(cls, builder: _Builder) -> _PickledArray:
+        array = np.empty(0, np.uint8).view(cls)
+        array.builder = builder
+        return array
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        if not isinstance(dtype, _PickledDtype):
+            self.__class__ = _UnsupportedArray
+            del self.builder
+            return
+        count = math.prod(shape)
+        if (
+            not all(isinstance(side, int) and side >= 0 for side in shape)
+            or math.prod(max(1, n) for n in shape) > 2**62
+        ):
+            raise ValueError(f"shape {shape!r:.100}")
+        if dtype.dtype.hasobject:
+            values, expected = content, count
+            if not isinstance(content, list):
+                raise TypeError("an array of objects without a list")
+        else:
+            values, expected = _to_bytes(content), count * dtype.dtype.itemsize
+        if len(values) != expected:
+            raise ValueError(f"an array of shape {shape} with {len(values)} instead of {expected} bytes or objects")
+        self.builder.spend(count * dtype.dtype.itemsize)
+        super().__setstate__((1, shape, dtype.dtype, bool(fortran), values))
+        self.flags.writeable = False
+        del self.builder
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError("an array is read-only")  # NumPy would expand nested lists without bound
+
+
+class _UnsupportedArray(UnsupportedValue, _PickledArray):
+    """An array of anything but numbers and text, such as a structured one."""
+
+    name = "array"
+
+
+def _to_bytes(content: Any) -> bytes:
+    if isinstance(content, str):
+        return content.encode("latin1")
+    if not isinstance(content, bytes | bytearray):
+        raise TypeError(f"an array from {type(content).__name__}")
+    return bytes(content)
+
+
+def _join_path(*parts: Any) -> str:
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError("a path of anything but text")
+    return "/".join(parts).replace("//", "/")

@@ -1,16 +1,58 @@
-"""Zarr arrays (version 2 and 3) and OME-Zarr images (0.4 and 0.5): resolutions, axes, spacing, channels, labels."""
+"""Zarr arrays (version 2 and 3) and OME-Zarr images: resolutions, axes, spacing, channels and labels.
+
+The models below read what this package needs from versions 0.1 to 0.5 of the metadata. The models of yaozarrs are not
+used for reading, because they refuse many files in use, such as images with a channel axis after ``z``, axes without a
+type, channels without a display window, and everything before version 0.4.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import zarr
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from zarr.errors import BaseZarrError
 
 from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, to_dask, to_micrometers
 from svetlana_jupyter.errors import InputError
+
+
+class _Axis(BaseModel):
+    name: Annotated[str, BeforeValidator(lambda name: str(name).lower())]
+    unit: str | None = None
+
+
+class _Transformation(BaseModel):
+    type: str = ""
+    scale: list[float] | None = None
+
+
+class _Dataset(BaseModel):
+    path: str
+    coordinateTransformations: list[_Transformation] | None = None
+
+
+class _Multiscale(BaseModel):
+    # Version 0.3 has only the names of the axes.
+    axes: list[Annotated[_Axis, BeforeValidator(lambda axis: {"name": axis} if isinstance(axis, str) else axis)]] = []
+    datasets: Annotated[list[_Dataset], Field(min_length=1)]
+    coordinateTransformations: list[_Transformation] | None = None
+
+
+class _Channel(BaseModel):
+    label: Any = None
+
+
+class _Omero(BaseModel):
+    channels: list[_Channel] = []
+
+
+class _Image(BaseModel):
+    multiscales: list[_Multiscale] = []
+    omero: _Omero | None = None
+    labels: list[str] | None = None
 
 
 def read_zarr(path: Path, labels: bool = False) -> OpenedFile:
@@ -21,7 +63,7 @@ def read_zarr(path: Path, labels: bool = False) -> OpenedFile:
     path : Path
         Folder of an array, an OME-Zarr image, or a group that holds nothing but one array.
     labels : bool
-        Whether a mask is wanted: where an image has a ``labels`` group with one label image, that one is taken.
+        Whether to open the mask of an image: the one label image in its ``labels`` group, if it has such a group.
     """
     try:
         node = zarr.open(path, mode="r")
@@ -29,73 +71,86 @@ def read_zarr(path: Path, labels: bool = False) -> OpenedFile:
         raise InputError(
             f"{path} cannot be read as Zarr ({error}). Give the folder of an array or an image."
         ) from error
-    if isinstance(node, zarr.Array):
-        return _from_array(node, path)
-    if labels and isinstance(group := node.get("labels"), zarr.Group):
-        node = group[_only_label(group, path)]
-        if isinstance(node, zarr.Array):
-            return _from_array(node, path)
-    return _from_group(node, path)
+    if labels and isinstance(node, zarr.Group) and isinstance(group := node.get("labels"), zarr.Group):
+        name = _only_label(group, path)
+        node, path = _member(group, name, path / "labels"), path / "labels" / name
+    return _from_array(node, path) if isinstance(node, zarr.Array) else _from_group(node, path)
 
 
 def _only_label(group: zarr.Group, path: Path) -> str:
-    format_list = _ome(group).get("labels") or sorted(group.keys())
-    if len(format_list) != 1:
-        names = ", ".join(format_list) or "none"
-        raise InputError(f"{path} should hold one label image, its labels are: {names}. Name one: '{path}/labels/...'.")
-    return str(format_list[0])
+    names = _metadata(group, path / "labels").labels or sorted(group.keys())
+    if len(names) != 1:
+        raise InputError(
+            f"{path} has {len(names)} label images ({', '.join(names) or 'none'}), expected one. "
+            f"Name the one to open: '{path}/labels/...'."
+        )
+    return names[0]
 
 
-def _ome(group: zarr.Group) -> Mapping[str, Any]:
-    """OME metadata: under ``ome`` from version 0.5 on, at the top before."""
+def _metadata(group: zarr.Group, path: Path) -> _Image:
+    """Return the OME metadata: under ``ome`` since version 0.5, at the top before."""
     attributes = dict(group.attrs)
     ome = attributes.get("ome")
-    return ome if isinstance(ome, Mapping) else attributes
+    try:
+        return _Image.model_validate(ome if isinstance(ome, Mapping) else attributes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"The OME-Zarr metadata of {path} are invalid at {place}: {first['msg']}. "
+            "Write the image again, or give the path of one array in it."
+        ) from error
+
+
+def _member(group: zarr.Group, name: str, path: Path) -> zarr.Array | zarr.Group:
+    node = group.get(name)
+    if node is None:
+        raise InputError(f"The metadata of {path} name '{name}', which is not in it. Copy the whole image again.")
+    return node
 
 
 def _from_group(group: zarr.Group, path: Path) -> OpenedFile:
-    ome = _ome(group)
-    if not ome.get("multiscales"):
+    metadata = _metadata(group, path)
+    if not metadata.multiscales:
         names = sorted(name for name, _ in group.arrays())
         if len(names) == 1:
             return _from_array(group[names[0]], path)
-        inside = ", ".join(sorted(group.keys())) or "nothing"
-        raise InputError(
-            f"{path} is a Zarr group but no image; it holds {inside}. Give the path of one array or image."
-        )
-    image = ome["multiscales"][0]
-    level = image["datasets"][0]
-    array = group[level["path"]]
-    axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in image.get("axes", ())]
-    letters = "".join(str(axis["name"]).lower() for axis in axes)
-    scale = [1.0] * array.ndim
-    for transformations in (level.get("coordinateTransformations", ()), image.get("coordinateTransformations", ())):
-        for transformation in transformations:
-            if transformation.get("type") == "scale":
-                scale = [size * factor for size, factor in zip(scale, transformation["scale"])]
-    sizes = {axis["name"].lower(): to_micrometers(size, axis.get("unit")) for axis, size in zip(axes, scale)}
+        content = ", ".join(sorted(group.keys())) or "nothing"
+        raise InputError(f"{path} is a Zarr group but no image; it holds {content}. Give the path of one of them.")
+    image = metadata.multiscales[0]
+    array = _member(group, image.datasets[0].path, path)
+    if not isinstance(array, zarr.Array):
+        raise InputError(f"'{image.datasets[0].path}' in {path} is a group, expected the array of the image.")
+    axes = "".join(axis.name for axis in image.axes)
+    channels = [str(channel.label) for channel in metadata.omero.channels if channel.label] if metadata.omero else []
+    stored = [group.get(dataset.path) for dataset in image.datasets]
     return OpenedFile(
         to_dask(ReadGuard(array, path), array.chunks),
-        letters if set(letters) <= set("tczyx") and len(letters) == array.ndim else None,
-        {axis: size for axis, size in sizes.items() if size and axis in "zyx"},
-        _channels(ome),
-        [
-            ReadGuard(level, path)
-            for part in image["datasets"]
-            if isinstance(level := group.get(part["path"]), zarr.Array)
-        ],
+        axes if set(axes) <= set("tczyx") and len(axes) == array.ndim else None,
+        _spacing(image),
+        channels if metadata.omero and len(channels) == len(metadata.omero.channels) else (),
+        [ReadGuard(level, path) for level in stored if isinstance(level, zarr.Array)],
     )
 
 
-def _channels(ome: Mapping[str, Any]) -> Sequence[str]:
-    channels = ome.get("omero", {}).get("channels", ())
-    names = [str(channel["label"]) for channel in channels if channel.get("label")]
-    return names if len(names) == len(channels) else ()
+def _spacing(image: _Multiscale) -> Mapping[str, float]:
+    """Return the micrometers per pixel of the axes whose unit is stated."""
+    scale = [1.0] * len(image.axes)
+    for transformations in (image.datasets[0].coordinateTransformations, image.coordinateTransformations):
+        for transformation in transformations or ():
+            if transformation.type == "scale" and transformation.scale:
+                if len(transformation.scale) != len(scale):
+                    return {}  # it is unclear which axes it is for
+                scale = [size * factor for size, factor in zip(scale, transformation.scale)]
+    sizes = {axis.name: to_micrometers(size, axis.unit) for axis, size in zip(image.axes, scale)}
+    return {axis: size for axis, size in sizes.items() if size and axis in "zyx"}
 
 
 def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
-    """A bare array, whose axes are known where Zarr 3 or xarray named its dimensions."""
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    """Describe an array whose axes are known if Zarr 3 or xarray named its dimensions."""
+    names: Sequence[Any] = (
+        getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    )
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")
     source = ReadGuard(array, path)

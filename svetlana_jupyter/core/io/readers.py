@@ -1,4 +1,4 @@
-"""Which reader opens which file, and when a file has changed."""
+"""Registry of file formats: the reader for each suffix. A new format is one file and one line here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.hdf5 import read_hdf5
 from svetlana_jupyter.core.io.numpy_files import read_npy, read_png_or_jpeg
 from svetlana_jupyter.core.io.ome_zarr import read_zarr
-from svetlana_jupyter.core.io.sources import OpenedFile
+from svetlana_jupyter.core.io.sources import OpenedFile, file_version
 from svetlana_jupyter.core.io.tiff import read_tiff
 from svetlana_jupyter.errors import InputError
 
@@ -32,47 +32,46 @@ def open_array_source(path: Path, cache: Path | None = None, labels: bool = Fals
     cache : Path, optional
         Folder for the unpacked copy of a file that cannot be read in parts.
     labels : bool
-        Whether a mask is wanted, which an OME-Zarr image keeps among its labels.
+        Whether to open a mask: in an OME-Zarr image, the one among its labels.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, is damaged or of an unknown format, or holds several images.
     """
     if (file := hdf5_file(path)) is not None:
         _refuse_missing(file)
-        return read_hdf5(file, file_version(file), path.relative_to(file).as_posix().strip("."))
+        return read_hdf5(file, path.relative_to(file).as_posix().strip("."))
     _refuse_missing(path)
     if path.is_dir():
         return read_zarr(path, labels)
     if is_geojson(path):
         raise InputError(
-            f"{path} holds outlines, not pixels, and does not say how large the image is: add it with its image, "
-            "project.add(name, image, mask), and they are drawn."
+            f"{path} holds outlines instead of pixels and does not state the size of the image. Add it together with "
+            "its image, project.add(name, image, mask), to rasterize the outlines."
         )
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(
-            f"{path} is of an unknown format. TIFF, PNG, JPEG, .npy, HDF5 and Zarr can be read; "
-            "bioio can convert other microscope formats to OME-TIFF or OME-Zarr."
+            f"{path} is of an unknown format. Supported are TIFF, PNG, JPEG, .npy, HDF5 and Zarr; convert other "
+            "microscope formats to OME-TIFF or OME-Zarr, for example with bioio."
         )
-    return reader(path, file_version(path), cache)
+    return reader(path, cache)
 
 
 def hdf5_file(path: Path) -> Path | None:
-    """The HDF5 file that ``path`` names or reaches into, by its suffix; None for other formats."""
-    for place in (path, *path.parents):
-        if place.suffix.lower() in HDF5_SUFFIXES and not place.is_dir():
-            return place
+    """Return the HDF5 file that ``path`` names or reaches into, by its suffix; None for other formats."""
+    for candidate in (path, *path.parents):
+        if candidate.suffix.lower() in HDF5_SUFFIXES and not candidate.is_dir():
+            return candidate
     return None
 
 
-def file_version(file: Path) -> str:
-    """Text that changes when a file is written again: its size and time of change."""
-    status = file.stat()
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
 def file_digest(path: Path) -> bytes:
-    """Digest that changes when a file, or one in a folder, changes.
+    """Return a digest that changes when a file, or one in a folder, changes.
 
-    Small ones go by their content, so that a copied project knows its images again; large ones by size and time of
-    change, so that nobody waits for a look at gigabytes.
+    Small files are identified by their content, so that a copied project recognizes its images; large ones by size and
+    modification time, because reading gigabytes would keep the user waiting.
     """
     path = hdf5_file(path) or path
     _refuse_missing(path)
@@ -87,4 +86,4 @@ def file_digest(path: Path) -> bytes:
 
 def _refuse_missing(path: Path) -> None:
     if not path.exists():
-        raise InputError(f"{path} does not exist. Relative paths start at {Path.cwd()}.")
+        raise InputError(f"{path} does not exist. Check the path; relative paths start at {Path.cwd()}.")

@@ -1,14 +1,9 @@
-"""What every reader hands over: lazy pixels, and what their file says about axes, spacing and channels.
+"""Lazy pixels of an opened file, with the axes, spacing and channels that the file states.
 
-A reader gives its pixels as an object with ``shape``, ``dtype`` and ``__getitem__`` that opens the file, reads the part
-asked for and closes it again. So nothing is held open however many images a project has, blocks can be read on any
-thread or worker, and slicing a block reads no more than the slice.
-
-Reading that fails in words: a file that is gone, or a piece of it that does not decode.
-
-Files that cannot be read in parts: decoded whole, and unpacked once into a Zarr where there is a place for it.
-
-Lengths as files write them, in micrometres.
+A reader wraps its file in an object with ``shape``, ``dtype`` and ``__getitem__`` that opens the file, reads the part
+that is indexed and closes the file again. So no file stays open, however many images a project has, blocks can be read
+on any thread or worker, and slicing a block reads no more than the slice. `ReadGuard` turns failures of reading into
+helpful errors. Files that are decoded as a whole are unpacked once into a Zarr where there is a cache folder.
 """
 
 from __future__ import annotations
@@ -30,8 +25,17 @@ from dask.base import tokenize
 
 from svetlana_jupyter.errors import DamagedError, InputError
 
-BLOCK_PIXELS = 1 << 21  # blocks grow to between half of this and all of it
+BLOCK_PIXELS = 1 << 21  # blocks have between half as many pixels and as many
 Z_BLOCK_WEIGHT = 4  # blocks of a volume are four times longer along rows and columns than along planes
+UM_PER_UNIT = {
+    **dict.fromkeys(
+        ["um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres"], 1.0
+    ),
+    **dict.fromkeys(["nm", "nanometer", "nanometre"], 1e-3),
+    **dict.fromkeys(["mm", "millimeter", "millimetre"], 1e3),
+    **dict.fromkeys(["cm", "centimeter", "centimetre"], 1e4),
+    **dict.fromkeys(["m", "meter", "metre"], 1e6),
+}
 
 
 class ArraySource(Protocol):
@@ -46,12 +50,21 @@ class ArraySource(Protocol):
 
 @dataclass(frozen=True)
 class OpenedFile:
-    """Pixels as they lie in their file.
+    """Pixels as they are stored in their file.
 
-    ``axes`` has one letter a dimension (``t``, ``c``, ``z``, ``y``, ``x``, and ``s`` for the samples of a colour
-    pixel), or is None where the file does not say. ``spacing`` is in micrometres by axis letter, ``channels`` names
-    them; both are empty where unknown. ``levels`` are the same pixels to be read directly, at the resolutions that the
-    file holds, the finest first; they are left empty where that is no faster than ``pixels``.
+    Attributes
+    ----------
+    pixels : dask array
+    axes : str, optional
+        One letter per dimension (``t``, ``c``, ``z``, ``y``, ``x``, and ``s`` for the samples of a color pixel); None
+        if the file does not state them.
+    spacing : mapping of str to float
+        Micrometers per pixel by axis letter; empty if unknown.
+    channels : sequence of str
+        Names; empty if unknown.
+    levels : sequence of ArraySource
+        The same pixels for direct reading at each resolution of the file, the finest first; empty if this is no faster
+        than reading ``pixels``.
     """
 
     pixels: da.Array
@@ -61,49 +74,55 @@ class OpenedFile:
     levels: Sequence[ArraySource] = ()
 
 
-def to_dask(source: ArraySource, piece: Sequence[int] | None = None) -> da.Array:
-    """Dask array over ``source`` whose blocks are whole multiples of ``piece``, the unit that its storage decodes."""
-    chunks = block_shape(source.shape, piece)
-    # Arrays in memory are named at random: hashing gigabytes for a name would cost more than reading them.
+def to_dask(source: ArraySource, storage_chunk: Sequence[int] | None = None) -> da.Array:
+    """Return a dask array over ``source`` whose blocks are multiples of ``storage_chunk``, the unit of decoding."""
+    chunks = block_shape(source.shape, storage_chunk)
+    # Arrays in memory get random names: hashing gigabytes for a name would cost more than reading them.
     name: Any = False if isinstance(source, np.ndarray) else f"open-{tokenize(source, chunks)}"
     return da.from_array(source, chunks=chunks, name=name, meta=np.empty((0,) * len(source.shape), source.dtype))
 
 
-def block_shape(shape: Sequence[int], piece: Sequence[int] | None = None) -> tuple[int, ...]:
-    """Block of about ``BLOCK_PIXELS`` pixels, made of whole storage pieces.
+def block_shape(shape: Sequence[int], storage_chunk: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Return the shape of blocks of about `BLOCK_PIXELS` pixels that consist of whole storage chunks.
 
     Examples
     --------
     >>> block_shape((8000, 8000))
     (1024, 2048)
-    >>> block_shape((8000, 8000, 3), piece=(1, 8000, 3))
+    >>> block_shape((8000, 8000, 3), storage_chunk=(1, 8000, 3))
     (64, 8000, 3)
     >>> block_shape((500, 2000, 2000))
     (32, 256, 256)
     """
     ndim = len(shape)
-    colour = ndim > 2 and shape[-1] <= 4
-    block = [min(size, length) for size, length in zip(piece or (1,) * ndim, shape)]
-    if colour:
+    color = ndim > 2 and shape[-1] <= 4
+    block = [min(size, length) for size, length in zip(storage_chunk or (1,) * ndim, shape)]
+    if color:
         block[-1] = shape[-1]
-    planar = range(ndim - 3, ndim - 1) if colour else range(ndim - 2, ndim)
+    planar = range(ndim - 3, ndim - 1) if color else range(ndim - 2, ndim)
     spatial = range(max(0, planar.start - 1), planar.stop)
     while growing := [axis for axis in spatial if block[axis] < shape[axis]]:
         axis = min(growing, key=lambda axis: (block[axis] * (1 if axis in planar else Z_BLOCK_WEIGHT), -axis))
         grown = [*block]
         grown[axis] = min(2 * block[axis], shape[axis])
-        if np.prod(grown, dtype=np.int64) > BLOCK_PIXELS:
+        if math.prod(grown) > BLOCK_PIXELS:
             break
         block = grown
     return tuple(block)
 
 
+def file_version(file: Path) -> str:
+    """Return text that changes when a file is written again: its size and modification time."""
+    status = file.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 @dataclass(frozen=True)
 class ReadGuard:
-    """The pixels of ``source``, which lie in the file or folder ``path``.
+    """Pixels of ``source``, stored in the file or folder ``path``, whose reading raises helpful errors.
 
-    Whether it is still there is seen before each reading: Zarr takes a chunk that is missing for an empty one, so a
-    folder that was deleted would be read as background.
+    The existence of the path is checked before each reading: Zarr takes a missing chunk for an empty one, so a deleted
+    folder would be read as background.
     """
 
     source: ArraySource
@@ -111,37 +130,37 @@ class ReadGuard:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape as stored."""
         return self.source.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Type as stored."""
         return self.source.dtype
 
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
         if not self.path.exists():
-            raise InputError(
-                f"{self.path} is gone; it was there when it was opened. Bring it back, and go on where you were."
-            )
+            raise InputError(f"{self.path} is gone since it was opened. Bring it back, then repeat the last step.")
         try:
             return np.asarray(self.source[part])
         except (InputError, MemoryError):
             raise
         except Exception as error:  # each codec and storage has errors of its own
             raise DamagedError(
-                f"a piece of {self.path} cannot be read ({error}). It may be damaged or was changed: copy it again, "
-                "and go on where you were."
+                f"A part of {self.path} cannot be read ({error}). The file may be damaged or was changed: copy it "
+                "again, then repeat the last step."
             ) from error
 
 
-_unpacking = threading.Lock()  # two blocks that miss the cache together must not decode the file twice
+_unpacking = threading.Lock()  # two blocks that miss the cache at the same time must not decode the file twice
 
 
 @dataclass(frozen=True)
 class UndividedFile:
-    """Pixels that ``decode(path)`` reads all at once. ``stamp`` changes when the file does."""
+    """Pixels that ``decode(path)`` reads as a whole. ``file_version`` changes when the file does."""
 
     path: Path
-    stamp: str
+    file_version: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     decode: Callable[[Path], npt.NDArray[Any]]
@@ -153,66 +172,56 @@ class UndividedFile:
 
 @dataclass(frozen=True)
 class UnpackedFile:
-    """The same pixels through a Zarr in ``folder``, which the first reading writes."""
+    """Pixels of an undivided file through a Zarr in ``folder``, which the first reading writes."""
 
-    whole: UndividedFile
+    undivided: UndividedFile
     folder: Path
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.whole.shape
+        """Shape as stored."""
+        return self.undivided.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.whole.dtype
+        """Type as stored."""
+        return self.undivided.dtype
 
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
         with _unpacking:
             if not self.folder.exists():
-                unpack_to_zarr(self.whole, self.folder)
+                unpack_to_zarr(self.undivided, self.folder)
         return np.asarray(zarr.open_array(self.folder, mode="r")[part])
 
 
-def undivided_to_dask(whole: UndividedFile, cache: Path | None) -> da.Array:
-    """Dask array over a file that is decoded whole: in one block, or in several through a Zarr in ``cache``.
+def undivided_to_dask(undivided: UndividedFile, cache: Path | None) -> da.Array:
+    """Return a dask array over a file that is decoded as a whole: of one block, or of several with a ``cache`` folder.
 
-    An image no larger than a block gains nothing from the Zarr and does without.
+    An image no larger than a block gains nothing from the cache and does without it.
     """
-    if cache is None or np.prod(whole.shape, dtype=np.int64) <= BLOCK_PIXELS:
-        return to_dask(ReadGuard(whole, whole.path), whole.shape)
-    unpacked = UnpackedFile(whole, cache / f"{whole.path.stem}-{tokenize(whole.path, whole.stamp)}.zarr")
-    return to_dask(ReadGuard(unpacked, whole.path))
+    if cache is None or math.prod(undivided.shape) <= BLOCK_PIXELS:
+        return to_dask(ReadGuard(undivided, undivided.path), undivided.shape)
+    folder = cache / f"{undivided.path.stem}-{tokenize(undivided.path, undivided.file_version)}.zarr"
+    return to_dask(ReadGuard(UnpackedFile(undivided, folder), undivided.path))
 
 
-def unpack_to_zarr(whole: UndividedFile, folder: Path) -> None:
-    """Write the decoded pixels to a Zarr beside ``folder`` and move it there when it is complete."""
+def unpack_to_zarr(undivided: UndividedFile, folder: Path) -> None:
+    """Write the decoded pixels to a temporary Zarr next to ``folder``, and rename it when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f"{folder.name}.{uuid4().hex}.part")
     try:
-        array = zarr.create_array(
-            unfinished, shape=whole.shape, dtype=whole.dtype, chunks=block_shape(whole.shape), zarr_format=3
-        )
-        array[...] = whole[...]
+        shape, dtype = undivided.shape, undivided.dtype
+        array = zarr.create_array(unfinished, shape=shape, dtype=dtype, chunks=block_shape(shape), zarr_format=3)
+        array[...] = undivided[...]
         unfinished.rename(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
-        if not folder.exists():  # else another process was faster, and its copy serves as well
+        if not folder.exists():  # otherwise another process was faster, and its copy is as good
             raise
 
 
-UM_PER_UNIT = {
-    **dict.fromkeys(
-        ["um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres"], 1.0
-    ),
-    **dict.fromkeys(["nm", "nanometer", "nanometre"], 1e-3),
-    **dict.fromkeys(["mm", "millimeter", "millimetre"], 1e3),
-    **dict.fromkeys(["cm", "centimeter", "centimetre"], 1e4),
-    **dict.fromkeys(["m", "meter", "metre"], 1e6),
-}
-
-
 def to_micrometers(length: object, unit: object) -> float | None:
-    """Length in micrometres, or None where it or its unit is missing, is not a length or is not positive."""
+    """Return a length in micrometers; None if it is no positive length or its unit is unknown."""
     factor = UM_PER_UNIT.get(str(unit).strip().lower())
     try:
         size = float(str(length))

@@ -79,7 +79,7 @@ def _read_file(path: Path, what: str) -> pd.DataFrame:
 def normalize_header(name: object) -> str:
     """Return a header without case, blanks and signs.
 
-    >>> plain("Label Image_OID"), plain("Class (name)")
+    >>> normalize_header("Label Image_OID"), normalize_header("Class (name)")
     ('labelimageoid', 'classname')
     """
     return "".join(c for c in str(name).casefold() if c.isalnum())

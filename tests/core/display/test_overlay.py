@@ -1,7 +1,4 @@
-"""Which object has which look.
-
-Objects as pixels of the screen: outlines lie where they should at every zoom, colours come from a table.
-"""
+"""Styles of objects, and their outlines and colors on the screen at every zoom."""
 
 from __future__ import annotations
 
@@ -39,71 +36,71 @@ ROUND, LONG = CLASSES.by_name("round"), CLASSES.by_name("long")
 
 
 def labels(**rows):
-    said = {int(name[1:]): Label(*row) for name, row in rows.items()}
-    return lambda objects: said
+    annotated = {int(name[1:]): Label(*row) for name, row in rows.items()}
+    return lambda objects: annotated
 
 
-def styles(marks, objects):
-    return [marks.styles[i] for i in marks.style_indices(np.array(objects))]
+def styles(object_styles, objects):
+    return [object_styles.styles[i] for i in object_styles.style_indices(np.array(objects))]
 
 
 @given(st.dictionaries(st.integers(1, 2**60), st.integers(0, 3)), st.lists(st.integers(1, 2**60)))
-def test_marks_find_every_object_and_leave_the_others_plain(said, asked):
-    marks = ObjectStyles(styles=tuple(ObjectStyle(fill=i / 10) for i in range(4))).with_layer(
-        list(said), list(said.values())
+def test_styles_apply_to_the_given_objects_and_others_are_plain(annotated, requested):
+    object_styles = ObjectStyles(styles=tuple(ObjectStyle(fill=i / 10) for i in range(4))).with_layer(
+        list(annotated), list(annotated.values())
     )
-    objects = np.unique(np.array([*asked, *said], np.int64))
-    assert marks.style_indices(objects).tolist() == [said.get(int(label), 0) for label in objects]
+    objects = np.unique(np.array([*requested, *annotated], np.int64))
+    assert object_styles.style_indices(objects).tolist() == [annotated.get(int(label), 0) for label in objects]
 
 
 def test_annotations_are_bold_predictions_thin_and_paler():
     predicted = pd.Series([ROUND.id, ROUND.id], index=[1, 2])
-    marks = class_styles(CLASSES, labels(_2=("label", LONG.id)), predicted)
-    thin, bold, plain = styles(marks, [1, 2, 3])
+    object_styles = class_styles(CLASSES, labels(_2=("label", LONG.id)), predicted)
+    thin, bold, plain = styles(object_styles, [1, 2, 3])
     assert (thin.color, thin.bold) == (ROUND.color, False)
     assert (bold.color, bold.bold) == (LONG.color, True)
     assert bold.fill > thin.fill > 0
     assert plain == PLAIN
 
 
-def test_what_is_set_aside_is_bold_without_a_colour_and_what_is_skipped_is_plain():
-    marks = class_styles(CLASSES, labels(_1=("ambiguous", 0), _2=("bad_segmentation", 0), _3=("skip", 0)))
-    assert styles(marks, [1, 2, 3]) == [EXCLUDED_STYLE, EXCLUDED_STYLE, PLAIN]
+def test_flagged_objects_are_bold_without_a_color_and_skipped_ones_plain():
+    object_styles = class_styles(CLASSES, labels(_1=("ambiguous", 0), _2=("bad_segmentation", 0), _3=("skip", 0)))
+    assert styles(object_styles, [1, 2, 3]) == [EXCLUDED_STYLE, EXCLUDED_STYLE, PLAIN]
 
 
-def test_a_skipped_object_keeps_the_look_of_its_prediction():
-    marks = class_styles(CLASSES, labels(_1=("skip", 0)), pd.Series([LONG.id], index=[1]))
-    assert styles(marks, [1])[0].color == LONG.color
+def test_a_skipped_object_keeps_the_style_of_its_prediction():
+    object_styles = class_styles(CLASSES, labels(_1=("skip", 0)), pd.Series([LONG.id], index=[1]))
+    assert styles(object_styles, [1])[0].color == LONG.color
 
 
-def test_a_hundred_classes_have_their_colours():
+def test_a_hundred_classes_keep_their_colors():
     many = ClassScheme().adding(f"class {i}" for i in range(100))
-    marks = class_styles(many, labels(_1=("label", many.ids[99])))
-    assert len(marks.styles) <= MAX_STYLES
-    assert styles(marks, [1])[0].color == many.by_id(many.ids[99]).color
+    object_styles = class_styles(many, labels(_1=("label", many.ids[99])))
+    assert len(object_styles.styles) <= MAX_STYLES
+    assert styles(object_styles, [1])[0].color == many.by_id(many.ids[99]).color
 
 
-def test_nothing_annotated_is_all_plain():
+def test_without_annotations_all_objects_are_plain():
     empty = labels()
     assert styles(class_styles(CLASSES, empty, pd.Series(dtype="int64")), [1]) == [PLAIN]
 
 
-def test_marks_ask_for_the_objects_seen_alone_and_are_renewed_when_the_answers_change():
-    asked = []
+def test_only_visible_objects_are_looked_up_and_with_key_renews_the_styles():
+    requested = []
     answers = {7: Label("label", ROUND.id)}
 
     def labels_of(objects):
-        asked.append(objects.tolist())
+        requested.append(objects.tolist())
         return {label: answers[label] for label in objects.tolist() if label in answers}
 
     many = pd.Series(LONG.id, index=np.arange(1, 100_001))
-    marks = class_styles(CLASSES, labels_of, many, key=1)
-    assert asked == []
-    assert [style.color for style in styles(marks, [7, 8])] == [ROUND.color, LONG.color]
+    object_styles = class_styles(CLASSES, labels_of, many, key=1)
+    assert requested == []
+    assert [style.color for style in styles(object_styles, [7, 8])] == [ROUND.color, LONG.color]
     answers[8] = Label("label", ROUND.id)
-    later = marks.with_key(2)
+    later = object_styles.with_key(2)
     assert (later.key, [style.color for style in styles(later, [7, 8])]) == (2, [ROUND.color] * 2)
-    assert asked == [[7, 8], [7, 8]]
+    assert requested == [[7, 8], [7, 8]]
 
 
 RED, PALE_BLUE = ObjectStyle("#ff0000", bold=True, fill=1.0), ObjectStyle("#0000ff", fill=0.5)
@@ -111,7 +108,7 @@ RED, PALE_BLUE = ObjectStyle("#ff0000", bold=True, fill=1.0), ObjectStyle("#0000
 
 @pytest.fixture
 def labels_render():
-    """Touching discs with gaps in their numbers."""
+    """Return touching disks with gaps between their labels."""
     y, x = np.mgrid[:24, :30]
     made = np.zeros((24, 30), np.int64)
     for label, (cy, cx, r) in {5: (7, 7, 5), 9: (8, 16, 5), 1000: (17, 22, 6)}.items():
@@ -124,12 +121,12 @@ def whole(labels_render):
 
 
 def exactly(labels_render, scale):
-    """The frame that shows just the image."""
+    """Return the frame that shows exactly the image."""
     return Frame((0.0, 0.0), scale, tuple(round(n * scale) for n in labels_render.shape))
 
 
 def nearest(labels_render, frame):
-    """The label under the middle of each device pixel, one by one."""
+    """Return the label at the center of each device pixel."""
     shown = np.zeros(frame.size, np.int64)
     for row in range(frame.size[0]):
         for column in range(frame.size[1]):
@@ -159,7 +156,7 @@ def test_a_thin_outline_fits_the_objects_at_any_zoom(labels_render, scale):
     np.testing.assert_array_equal(codes == 2, find_boundaries(shown, mode="inner"))
 
 
-def test_a_bold_outline_is_as_thick_as_asked_and_stays_inside(labels_render):
+def test_a_bold_outline_has_the_given_width_and_stays_inside(labels_render):
     cells = rasterize_objects(whole(labels_render), exactly(labels_render, 8), thin=1, bold=3)
     codes = overlay_codes(cells, ObjectStyles(styles=(RED,)))
     magnified = np.kron(labels_render, np.ones((8, 8), int))
@@ -174,7 +171,7 @@ def test_a_bold_outline_is_as_thick_as_asked_and_stays_inside(labels_render):
 
 
 @given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0.2, 8), st.sampled_from([1, 2, 4]))
-def test_every_device_pixel_shows_the_object_of_its_middle(y, x, scale, stride):
+def test_every_device_pixel_shows_the_object_at_its_center(y, x, scale, stride):
     labels = np.arange(1, 8 * 9 + 1).reshape(8, 9)
     labels[2:4] = 0
     region = PlaneRegion(labels, PixelBox(0, 0, 8 * stride, 9 * stride), stride)
@@ -186,7 +183,7 @@ def test_every_device_pixel_shows_the_object_of_its_middle(y, x, scale, stride):
             assert cells.at(row, column) == expected[row, column]
 
 
-def test_the_nearest_object_within_reach_is_found(labels_render):
+def test_the_nearest_object_within_reach_is_returned(labels_render):
     cells = rasterize_objects(whole(labels_render), exactly(labels_render, 2), thin=1, bold=2)
     assert cells.at(2, 14) == 0
     assert cells.at(2, 14, reach=2) == 5
@@ -194,13 +191,13 @@ def test_the_nearest_object_within_reach_is_found(labels_render):
     assert cells.at(-40, -40, reach=3) == 0
 
 
-def test_where_an_object_is_shown(labels_render):
+def test_the_mask_of_a_displayed_object(labels_render):
     cells = rasterize_objects(whole(labels_render), exactly(labels_render, 1), thin=1, bold=2)
     for label in (5, 9, 1000, 4, 2000):
         np.testing.assert_array_equal(cells.where(label), labels_render == label)
 
 
-def test_recolouring_changes_the_object_and_nothing_else(labels_render):
+def test_recoloring_changes_only_the_object(labels_render):
     cells = rasterize_objects(whole(labels_render), exactly(labels_render, 3), thin=1, bold=3)
     before = ObjectStyles(styles=(ObjectStyle(), PALE_BLUE, RED)).with_layer([5, 9], [1, 1])
     after = before.with_layer([9], [2])
@@ -214,7 +211,7 @@ def test_without_outlines_objects_are_filled_to_their_border(labels_render):
     assert set(np.unique(codes)) == {0, 1}
 
 
-def test_the_colour_table_has_opaque_lines_and_tinted_fills():
+def test_the_color_table_has_opaque_lines_and_tinted_fills():
     table = overlay_color_table(ObjectStyles(styles=(ObjectStyle(), RED, PALE_BLUE)), opacity=0.4, ink="#202020")
     assert table[0].tolist() == [0, 0, 0, 0]
     assert table[1, 3] == 0
@@ -225,15 +222,15 @@ def test_the_colour_table_has_opaque_lines_and_tinted_fills():
     assert table[6].tolist() == [0, 0, 255, 255]
 
 
-def test_outlines_of_unknown_objects_fade_when_they_would_hide_them():
-    marks = ObjectStyles(styles=(ObjectStyle(), RED))
-    alpha = [int(overlay_color_table(marks, 0.4, "#202020", side)[2, 3]) for side in (2, 6, 9, 40)]
+def test_neutral_outlines_fade_when_they_would_hide_small_objects():
+    object_styles = ObjectStyles(styles=(ObjectStyle(), RED))
+    alpha = [int(overlay_color_table(object_styles, 0.4, "#202020", side)[2, 3]) for side in (2, 6, 9, 40)]
     assert alpha[0] == 0
     assert alpha == sorted(alpha)
-    assert overlay_color_table(marks, 0.4, "#202020", side=2)[4, 3] == 255
+    assert overlay_color_table(object_styles, 0.4, "#202020", side=2)[4, 3] == 255
 
 
-def test_a_halo_lies_outside_of_its_shape():
+def test_a_halo_lies_outside_its_shape():
     shape = np.zeros((20, 20), bool)
     shape[8:12, 8:12] = True
     lines = halo(shape, inner=2, outer=1)
@@ -250,20 +247,20 @@ def test_a_halo_follows_the_distance_from_its_shape(widths):
 
 
 def laid(cells, objects):
-    """The halos as the frame shows them: an array of the size of the cells."""
+    """Return the halos in the coordinates of the raster."""
     lines, (top, left) = halos(cells, objects, inner=2, outer=1)
     shown = np.zeros(np.add(cells.codes.shape, 20), np.uint8)
     shown[top + 10 : top + 10 + lines.shape[0], left + 10 : left + 10 + lines.shape[1]] = lines
     return shown[10:-10, 10:-10]
 
 
-def test_the_halo_of_one_object_leaves_its_inside_free(labels_render):
+def test_the_halo_of_a_single_object_leaves_its_inside_free(labels_render):
     cells = rasterize_objects(whole(labels_render), exactly(labels_render, 3), thin=1, bold=3)
     shown = laid(cells, (9,))
     np.testing.assert_array_equal(shown, halo(cells.where(9), 2, 1))
 
 
-def test_several_objects_have_a_halo_each_and_a_line_between_those_that_touch():
+def test_several_objects_have_a_halo_each_and_a_line_where_they_touch():
     labels = np.zeros((12, 30), np.int32)
     labels[3:9, 3:8], labels[3:9, 8:13], labels[3:9, 20:26] = 5, 6, 7
     cells = rasterize_objects(whole(labels), exactly(labels, 4), thin=1, bold=3)
@@ -275,7 +272,7 @@ def test_several_objects_have_a_halo_each_and_a_line_between_those_that_touch():
     assert not np.isin(laid(cells, (5, 7))[24, 32:35], (1, 3)).all(), "nothing is drawn inside what is not chosen"
 
 
-def test_objects_that_are_not_there_have_no_halo(labels_render):
+def test_objects_that_are_not_visible_have_no_halo(labels_render):
     cells = rasterize_objects(whole(labels_render), exactly(labels_render, 1), thin=1, bold=2)
     assert halos(cells, (4, 2000), inner=2, outer=1) is None
     assert halos(cells, (), inner=2, outer=1) is None

@@ -1,4 +1,4 @@
-"""Scenes: pure values, right to the pixel, and nothing computed that is known already."""
+"""Scenes are exact to the pixel and reuse unchanged layers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint, comp
 from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.display.viewport import Viewport
 
-GREY = DisplaySettings((ChannelDisplay("grey", "#ffffff", (0, 255)),))
-MARKS = ObjectStyles(key="first", styles=(ObjectStyle("#ff0000", fill=1.0),))
+GRAY = DisplaySettings((ChannelDisplay("gray", "#ffffff", (0, 255)),))
+STYLES = ObjectStyles(key="first", styles=(ObjectStyle("#ff0000", fill=1.0),))
 SIZE = (60, 80)
 
 
 class CountingReader(TileReader):
-    """A reader that counts what it reads."""
+    """Tile reader that counts its reads."""
 
     reads = 0
 
@@ -50,8 +50,8 @@ def view(**changes):
 
 
 def test_the_image_layer_holds_the_pixels_of_its_box(image, mask):
-    still = compose(image, mask, view(), GREY)
-    moving = compose(image, mask, view().panned(1, 1), GREY, previous=still, moving=True)
+    still = compose(image, mask, view(), GRAY)
+    moving = compose(image, mask, view().panned(1, 1), GRAY, previous=still, moving=True)
     around = (77, 89, 122, 150)  # of an image that is moved: the screen and a quarter of it on each side
     for scene, edges in ((still, (85, 100, 115, 140)), (moving, around)):
         box = scene.image.box
@@ -65,15 +65,15 @@ def test_every_screen_pixel_shows_the_object_under_it(y, x, scale, dpr):
     labels = np.arange(1, 300 * 400 + 1).reshape(300, 400)
     reader = TileReader(xr.DataArray(labels[None], dims=("c", "y", "x")))
     at = Viewport((y, x), scale, SIZE, dpr)
-    scene = compose(reader, TileReader(xr.DataArray(labels, dims=("y", "x"))), at, GREY)
+    scene = compose(reader, TileReader(xr.DataArray(labels, dims=("y", "x"))), at, GRAY)
     stride = scene.image.box.width // scene.image.pixels.shape[1]
     for row in range(3, 60, 13):
         for column in range(5, 80, 17):
-            found = scene.object_at(row, column, reach=0)
+            label = scene.object_at(row, column, reach=0)
             point = at.to_image(row, column)
             inside = all(0 <= p < n for p, n in zip(point, labels.shape))
-            if found and inside:
-                place = np.divmod(found - 1, 400)
+            if label and inside:
+                place = np.divmod(label - 1, 400)
                 # the middle of the device pixel, and the cell it is in, are at most this far from the point
                 assert np.abs(np.subtract(place, point) + 0.5).max() <= 1.01 / at.device_scale + stride
             elif inside:
@@ -82,20 +82,25 @@ def test_every_screen_pixel_shows_the_object_under_it(y, x, scale, dpr):
 
 
 def test_the_same_arguments_give_the_same_scene(image, mask):
-    arguments = (image, mask, view(), GREY, MARKS)
-    one, other = compose(*arguments, selected=413), compose(*arguments, selected=413)
-    assert (one.view, one.frame, one.scale_bar, one.ink) == (other.view, other.frame, other.scale_bar, other.ink)
+    arguments = (image, mask, view(), GRAY, STYLES)
+    first, second = compose(*arguments, selected=413), compose(*arguments, selected=413)
+    assert (first.view, first.frame, first.scale_bar, first.ink) == (
+        second.view,
+        second.frame,
+        second.scale_bar,
+        second.ink,
+    )
     for name in ("image", "overlay", "selection"):
-        assert getattr(one, name).key == getattr(other, name).key
-    np.testing.assert_array_equal(one.overlay.codes, other.overlay.codes)
+        assert getattr(first, name).key == getattr(second, name).key
+    np.testing.assert_array_equal(first.overlay.codes, second.overlay.codes)
     with pytest.raises(FrozenInstanceError):
-        one.ink = "#000000"
+        first.ink = "#000000"
 
 
-def test_a_new_annotation_recolours_without_reading_a_pixel(image, mask):
-    previous = compose(image, mask, view(), GREY, MARKS)
+def test_a_new_annotation_recolors_without_reading_pixels(image, mask):
+    previous = compose(image, mask, view(), GRAY, STYLES)
     image.reads = mask.reads = 0
-    after = compose(image, mask, view(), GREY, ObjectStyles(key="second", styles=MARKS.styles), previous=previous)
+    after = compose(image, mask, view(), GRAY, ObjectStyles(key="second", styles=STYLES.styles), previous=previous)
     assert image.reads == mask.reads == 0
     assert after.image is previous.image
     assert after.raster is previous.raster
@@ -103,86 +108,86 @@ def test_a_new_annotation_recolours_without_reading_a_pixel(image, mask):
 
 
 def test_dragging_within_the_margin_computes_nothing(image, mask):
-    previous = compose(image, mask, view(), GREY, MARKS, selected=413, moving=True)
-    after = compose(image, mask, view().panned(10, -12), GREY, MARKS, selected=413, previous=previous)
+    previous = compose(image, mask, view(), GRAY, STYLES, selected=413, moving=True)
+    after = compose(image, mask, view().panned(10, -12), GRAY, STYLES, selected=413, previous=previous)
     assert (after.image, after.overlay, after.selection) == (previous.image, previous.overlay, previous.selection)
     assert np.subtract(after.offset, previous.offset).tolist() == [10, -12]
 
 
-def test_dragging_beyond_the_margin_lays_a_new_frame_round_the_view(image, mask):
-    previous = compose(image, mask, view(), GREY, MARKS, moving=True)
-    after = compose(image, mask, view().panned(30, 0), GREY, MARKS, previous=previous, moving=True)
+def test_dragging_beyond_the_margin_makes_a_new_frame_around_the_view(image, mask):
+    previous = compose(image, mask, view(), GRAY, STYLES, moving=True)
+    after = compose(image, mask, view().panned(30, 0), GRAY, STYLES, previous=previous, moving=True)
     assert after.frame != previous.frame
     assert after.offset == previous.offset == (-15, -20)
 
 
-def test_a_place_shown_anew_is_laid_out_as_far_as_the_screen_reaches(image, mask):
-    still = compose(image, mask, view(), GREY, MARKS)
+def test_a_new_place_is_composed_without_a_margin(image, mask):
+    still = compose(image, mask, view(), GRAY, STYLES)
     for elsewhere in (view().panned(5, 0), view().zoomed(1.1)):
-        scene = compose(image, mask, elsewhere, GREY, MARKS, previous=still)
+        scene = compose(image, mask, elsewhere, GRAY, STYLES, previous=still)
         assert scene.frame.size == elsewhere.device_size and scene.offset == (0, 0)
 
 
-def test_another_zoom_plane_or_image_takes_nothing_over(image, mask):
+def test_another_zoom_plane_or_image_reuses_no_layer(image, mask):
     volume = TileReader(xr.DataArray(np.zeros((1, 4, 300, 400), np.uint8), dims=("c", "z", "y", "x")))
     labels = TileReader(xr.DataArray(np.zeros((4, 300, 400), int), dims=("z", "y", "x")))
-    previous = compose(volume, labels, view(), GREY, MARKS)
+    previous = compose(volume, labels, view(), GRAY, STYLES)
     for after in (
-        compose(volume, labels, view().zoomed(1.5), GREY, MARKS, previous=previous),
-        compose(volume, labels, view(plane=1), GREY, MARKS, previous=previous),
-        compose(image, mask, view(), GREY, MARKS, previous=previous),
+        compose(volume, labels, view().zoomed(1.5), GRAY, STYLES, previous=previous),
+        compose(volume, labels, view(plane=1), GRAY, STYLES, previous=previous),
+        compose(image, mask, view(), GRAY, STYLES, previous=previous),
     ):
         assert after.raster is not previous.raster
         assert after.overlay is not previous.overlay
 
 
-def test_the_plane_of_a_volume_is_shown():
+def test_the_chosen_plane_of_a_volume_is_shown():
     values = np.arange(5, dtype=np.uint8)[None, :, None, None] * np.ones((1, 1, 30, 40), np.uint8)
     volume = TileReader(xr.DataArray(values, dims=("c", "z", "y", "x")))
     labels = TileReader(xr.DataArray(values[0].astype(int), dims=("z", "y", "x")))
-    scene = compose(volume, labels, Viewport.fitted((30, 40), SIZE, plane=3), GREY)
+    scene = compose(volume, labels, Viewport.fitted((30, 40), SIZE, plane=3), GRAY)
     assert np.unique(scene.image.pixels).tolist() == [3]
     assert scene.object_at(30, 40) == 3
 
 
-def test_what_is_read_is_bounded_by_the_screen_however_large_the_image():
+def test_reading_is_bounded_by_the_screen_not_the_image():
     large = xr.DataArray(np.broadcast_to(np.uint8(7), (1, 200_000, 200_000)), dims=("c", "y", "x"))
     labels = xr.DataArray(np.broadcast_to(np.int32(7), (200_000, 200_000)), dims=("y", "x"))
-    scene = compose(TileReader(large), TileReader(labels), Viewport.fitted((200_000, 200_000), SIZE), GREY)
+    scene = compose(TileReader(large), TileReader(labels), Viewport.fitted((200_000, 200_000), SIZE), GRAY)
     assert scene.image.pixels.size <= 4 * 60 * 80
     assert scene.object_at(30, 40) == 7
 
 
-def test_in_a_hurry_what_is_not_there_yet_is_named_and_the_picture_gets_better_with_each_piece():
+def test_missing_tiles_are_listed_and_each_loaded_group_refines_the_scene():
     values = np.broadcast_to(np.arange(20_000, dtype=np.uint16) % 251, (1, 20_000, 20_000))
     image = TileReader(xr.DataArray(values, dims=("c", "y", "x")))
     labels = TileReader(xr.DataArray(np.broadcast_to(np.int32(7), (20_000, 20_000)), dims=("y", "x")))
     near = Viewport((9000.0, 9000.0), 0.2, (600, 800))
-    scene = compose(image, labels, near, GREY, allow_missing=True)
+    scene = compose(image, labels, near, GRAY, allow_missing=True)
     assert not scene.image.pixels.any() and scene.object_at(300, 400) == 0
     while scene.missing:
         scene.missing[0].load()
-        later = compose(image, labels, near, GREY, previous=scene, allow_missing=True)
+        later = compose(image, labels, near, GRAY, previous=scene, allow_missing=True)
         assert len(later.missing) == len(scene.missing) - 1
-        assert compose(image, labels, near, GREY, previous=later, allow_missing=True).raster is later.raster
+        assert compose(image, labels, near, GRAY, previous=later, allow_missing=True).raster is later.raster
         scene = later
-    whole = compose(image, labels, near, GREY)
+    whole = compose(image, labels, near, GRAY)
     np.testing.assert_array_equal(scene.image.pixels, whole.image.pixels)
     np.testing.assert_array_equal(scene.raster.codes, whole.raster.codes)
 
 
-def test_what_was_read_ahead_is_not_missing_when_it_is_shown(image, mask):
+def test_prefetched_tiles_are_not_missing_when_they_are_shown(image, mask):
     pieces = tiles_to_read(image, mask, view())
     for piece in pieces:
         piece.load()
     assert pieces and not tiles_to_read(image, mask, view())
     image.reads = mask.reads = 0
-    compose(image, mask, view(), GREY)
+    compose(image, mask, view(), GRAY)
     assert image.reads == mask.reads == 0
 
 
-def test_the_selection_is_a_line_round_the_object_alone(image, mask):
-    scene = compose(image, mask, view(), GREY, selected=413)
+def test_the_selection_is_a_line_around_the_object_only(image, mask):
+    scene = compose(image, mask, view(), GRAY, selected=413)
     layer = scene.selection
     shown = np.zeros(scene.frame.size, bool)
     rows, columns = layer.codes.shape
@@ -195,32 +200,32 @@ def test_the_selection_is_a_line_round_the_object_alone(image, mask):
     assert not (shown & inside).any()
 
 
-def test_an_object_that_is_not_on_the_screen_has_no_selection_line(image, mask):
-    assert compose(image, mask, view(), GREY, selected=1).selection is None
-    assert compose(image, mask, view(), GREY, selected=0).selection is None
+def test_an_object_off_the_screen_has_no_selection_line(image, mask):
+    assert compose(image, mask, view(), GRAY, selected=1).selection is None
+    assert compose(image, mask, view(), GRAY, selected=0).selection is None
 
 
-def test_without_marks_there_is_no_overlay_but_objects_are_still_known(image, mask):
-    scene = compose(image, mask, view(), GREY, None)
+def test_without_styles_there_is_no_overlay_but_objects_can_be_picked(image, mask):
+    scene = compose(image, mask, view(), GRAY, None)
     assert scene.overlay is None
     assert scene.object_at(30, 40)
 
 
-def test_ink_stands_out_from_the_image(mask):
+def test_the_ink_contrasts_with_the_image(mask):
     for value, ink in ((20, BRIGHT_INK), (230, DARK_INK)):
         image = TileReader(xr.DataArray(np.full((1, 300, 400), value, np.uint8), dims=("c", "y", "x")))
-        assert compose(image, mask, view(), GREY).ink == ink
+        assert compose(image, mask, view(), GRAY).ink == ink
 
 
-def test_a_hint_changes_nothing_else(image, mask):
-    previous = compose(image, mask, view(), GREY, MARKS)
-    after = compose(image, mask, view(), GREY, MARKS, hint=Hint("17", (3, 4)), previous=previous)
+def test_a_hint_changes_no_other_layer(image, mask):
+    previous = compose(image, mask, view(), GRAY, STYLES)
+    after = compose(image, mask, view(), GRAY, STYLES, hint=Hint("17", (3, 4)), previous=previous)
     assert after.hint == Hint("17", (3, 4))
     assert (after.image, after.overlay) == (previous.image, previous.overlay)
 
 
 @given(st.floats(1e-4, 64), st.one_of(st.none(), st.floats(1e-3, 1e3)))
-def test_a_scale_bar_is_round_and_fits(scale, spacing):
+def test_a_scale_bar_has_a_round_length_and_fits(scale, spacing):
     bar = scale_bar(scale, spacing)
     number, unit = bar.text.split()
     length = float(number) * {"px": 1, "µm": 1, "mm": 1000}[unit]
@@ -229,7 +234,7 @@ def test_a_scale_bar_is_round_and_fits(scale, spacing):
     assert bar.length <= 120 * 1.01
 
 
-def test_a_scale_bar_says_micrometres_only_when_they_are_known():
+def test_a_scale_bar_shows_micrometers_only_with_spacing():
     assert scale_bar(1.0, None).text == "100 px"
     assert scale_bar(1.0, 0.65).text == "50 µm"
     assert scale_bar(0.01, 1.0).text == "10 mm"

@@ -1,9 +1,4 @@
-"""The page of a gallery: its cells, and the pixels in them.
-
-Cuts through an object of a volume: the right voxels, in the right shape, from few of the volume's.
-
-Thumbnails: the pixels around each object, whatever the blocks, and each block once.
-"""
+"""Thumbnails, orthogonal views, and the gallery page drawn from them."""
 
 from __future__ import annotations
 
@@ -35,7 +30,7 @@ from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from tests.core.display.test_tiles import counted
 
-GREY = DisplaySettings((ChannelDisplay("grey", "#ffffff", (0, 255)),))
+GRAY = DisplaySettings((ChannelDisplay("gray", "#ffffff", (0, 255)),))
 GRID = GridLayout((200, 240), columns=3)
 GRIDS = st.builds(
     GridLayout, st.tuples(st.integers(120, 900), st.integers(200, 1200)), st.integers(1, 15), st.integers(0, 9)
@@ -49,8 +44,8 @@ def thumbnail(value, side=20, own=None, inside=None):
     return Thumbnail(values, np.zeros((side, side), bool) if own is None else own, inside)
 
 
-def grey(*thumbnails):
-    return [(one, GREY) for one in thumbnails]
+def gray(*thumbnails):
+    return [(first, GRAY) for first in thumbnails]
 
 
 def cell(pixels, grid, number, dpr=1.0):
@@ -60,7 +55,7 @@ def cell(pixels, grid, number, dpr=1.0):
 
 
 @given(GRIDS)
-def test_cells_lie_on_the_screen_side_by_side_without_touching(grid):
+def test_cells_lie_on_the_screen_without_touching(grid):
     corners = [grid.corner(number) for number in range(grid.columns)]
     assert corners[0][1] >= grid.gap
     assert all(b[1] - a[1] == grid.side + grid.gap for a, b in itertools.pairwise(corners))
@@ -70,46 +65,46 @@ def test_cells_lie_on_the_screen_side_by_side_without_touching(grid):
 
 
 @given(GRIDS, st.data())
-def test_every_point_of_a_picture_belongs_to_its_cell(grid, data):
+def test_every_point_of_a_thumbnail_belongs_to_its_cell(grid, data):
     number = data.draw(st.integers(0, grid.count - 1))
     top, left = grid.corner(number)
     down, right = (data.draw(st.floats(0, grid.side, exclude_max=True)) for _ in "yx")
     assert grid.cell_at(top + down, left + right) == number
 
 
-def test_beside_the_cells_there_is_none():
+def test_points_outside_all_cells_belong_to_none():
     assert GRID.cell_at(-5, 20) == GRID.cell_at(20, -5) == GRID.cell_at(20, 239.9) == GRID.cell_at(199, 20) == -1
 
 
 @pytest.mark.parametrize("dpr", [1.0, 1.5, 2.0])
 def test_each_thumbnail_fills_its_cell_in_device_pixels(dpr):
-    pixels, _ = draw_thumbnail_grid(grey(thumbnail(10), thumbnail(90), thumbnail(50)), GRID, dpr)
+    pixels, _ = draw_thumbnail_grid(gray(thumbnail(10), thumbnail(90), thumbnail(50)), GRID, dpr)
     assert pixels.shape == (round(200 * dpr), round(240 * dpr), 3)
     for number, value in enumerate((10, 90, 50)):
         assert (cell(pixels, GRID, number, dpr) == value).all()
     assert (cell(pixels, GRID, 3, dpr) == rgb_of(GAP_COLORS[BRIGHT_INK])).all()
 
 
-def test_the_ground_is_bright_around_bright_pictures_and_beyond_the_border_of_the_image():
-    beside = thumbnail(250, inside=(slice(10, 20), slice(0, 20)))
-    pixels, ink = draw_thumbnail_grid(grey(beside), GRID)
+def test_the_background_is_bright_around_bright_thumbnails_and_beyond_the_image_border():
+    partly_outside = thumbnail(250, inside=(slice(10, 20), slice(0, 20)))
+    pixels, ink = draw_thumbnail_grid(gray(partly_outside), GRID)
     assert ink == DARK_INK
     picture = cell(pixels, GRID, 0)
     assert (picture[:20] == rgb_of(GAP_COLORS[DARK_INK])).all() and (picture[-20:] == 250).all()
 
 
-def test_the_contrast_is_that_of_the_palette_of_each():
-    narrow = DisplaySettings((ChannelDisplay("grey", "#ffffff", (0, 100)),))
-    pixels, _ = draw_thumbnail_grid([(thumbnail(60), GREY), (thumbnail(60), narrow)], GRID)
+def test_each_thumbnail_has_its_own_contrast():
+    narrow = DisplaySettings((ChannelDisplay("gray", "#ffffff", (0, 100)),))
+    pixels, _ = draw_thumbnail_grid([(thumbnail(60), GRAY), (thumbnail(60), narrow)], GRID)
     assert cell(pixels, GRID, 0)[5, 5, 0] == 60
     assert cell(pixels, GRID, 1)[5, 5, 0] == 153
 
 
-def test_the_outline_lies_on_the_border_of_the_object_alone():
+def test_the_outline_lies_only_on_the_border_of_the_object():
     own = np.zeros((20, 20), bool)
     own[5:15, 5:15] = True
-    plain, _ = draw_thumbnail_grid(grey(thumbnail(30, own=own)), GRID, outlines=False)
-    drawn, ink = draw_thumbnail_grid(grey(thumbnail(30, own=own)), GRID)
+    plain, _ = draw_thumbnail_grid(gray(thumbnail(30, own=own)), GRID, outlines=False)
+    drawn, ink = draw_thumbnail_grid(gray(thumbnail(30, own=own)), GRID)
     changed = (cell(drawn, GRID, 0) != cell(plain, GRID, 0)).any(axis=2)
     rows = np.flatnonzero(changed.any(axis=1))
     quarter = GRID.side / 4
@@ -118,8 +113,8 @@ def test_the_outline_lies_on_the_border_of_the_object_alone():
     assert (cell(drawn, GRID, 0)[changed] > 30).all() and ink == BRIGHT_INK
 
 
-def test_what_is_not_there_yet_leaves_its_place_empty():
-    pixels, ink = draw_thumbnail_grid([None, (thumbnail(50), GREY)], GRID)
+def test_a_missing_thumbnail_leaves_its_cell_empty():
+    pixels, ink = draw_thumbnail_grid([None, (thumbnail(50), GRAY)], GRID)
     assert (cell(pixels, GRID, 0) == rgb_of(GAP_COLORS[ink])).all()
     assert (cell(pixels, GRID, 1) == 50).all()
 
@@ -133,7 +128,7 @@ SHAPE = (80, 90, 100)
 
 
 def volume(low, high, shape=SHAPE):
-    """A volume whose voxels are all different, one object in it, and the object's row."""
+    """Return a volume of distinct voxels, its mask with first object, and the object's row."""
     mask = np.zeros(shape, np.uint16)
     mask[tuple(map(slice, low, high))] = 7
     image = np.arange(1, mask.size + 1).reshape(1, *shape)
@@ -141,7 +136,7 @@ def volume(low, high, shape=SHAPE):
     return xr.DataArray(image, dims=("c", "z", "y", "x")), labels, index_objects(labels).loc[7]
 
 
-def test_the_cuts_go_through_the_middle_of_the_object():
+def test_orthoviews_go_through_the_centroid_of_the_object():
     image, mask, row = volume((38, 40, 50), (43, 49, 61))
     sections = take_orthoviews(image, mask, 7, row, None)
     assert tuple(sections) == SIDES
@@ -248,8 +243,8 @@ def test_a_thumbnail_shows_the_samples_around_its_object_whatever_the_blocks(see
     objects = index_objects(DataArray(mask, dims=DIMS[3]))
     cut = ThumbnailSampling(step, count, depth)
     lazy_image = lazy(image, (1, *chunks), ("c", *DIMS[3]))
-    found = take_thumbnails(ImagePair("a", lazy_image, lazy(mask, chunks, DIMS[3])), objects, cut)
-    for thumbnail, (label, row) in zip(found, objects.iterrows(), strict=True):
+    thumbnails = take_thumbnails(ImagePair("a", lazy_image, lazy(mask, chunks, DIMS[3])), objects, cut)
+    for thumbnail, (label, row) in zip(thumbnails, objects.iterrows(), strict=True):
         values, own = expected(image, mask, row, label, cut)
         np.testing.assert_array_equal(thumbnail.values, values)
         np.testing.assert_array_equal(thumbnail.own, own)
@@ -259,14 +254,14 @@ def test_a_plane_is_its_own_volume():
     mask = scattered((40, 50), 6, seed=1)
     image = np.random.default_rng(1).normal(size=(1, 40, 50)).astype(np.float32)
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
-    found = take_thumbnails(plane(image, mask), objects, ThumbnailSampling(1, 9))
-    for thumbnail, (label, row) in zip(found, objects.iterrows(), strict=True):
+    thumbnails = take_thumbnails(plane(image, mask), objects, ThumbnailSampling(1, 9))
+    for thumbnail, (label, row) in zip(thumbnails, objects.iterrows(), strict=True):
         values, own = expected(image[:, None], mask[None], row.to_dict() | {"z": 0}, label, ThumbnailSampling(1, 9))
         np.testing.assert_array_equal(thumbnail.values, values)
         np.testing.assert_array_equal(thumbnail.own, own)
 
 
-def test_a_file_that_is_asked_directly_gives_the_same(tmp_path):
+def test_reading_the_file_directly_gives_the_same_thumbnails(tmp_path):
     mask = scattered((90, 100), 30, seed=4)
     image = np.random.default_rng(4).integers(0, 255, (90, 100, 3), np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", image, photometric="rgb", tile=(32, 32))
@@ -275,20 +270,20 @@ def test_a_file_that_is_asked_directly_gives_the_same(tmp_path):
     assert stored.levels and stored.mask_levels
     objects = index_objects(stored.mask)
     direct = take_thumbnails(stored, objects, ThumbnailSampling(2, 13))
-    for one, other in zip(
+    for first, second in zip(
         direct, take_thumbnails(plane(image.transpose(2, 0, 1), mask), objects, ThumbnailSampling(2, 13))
     ):
-        np.testing.assert_array_equal(one.values, other.values)
-        np.testing.assert_array_equal(one.own, other.own)
+        np.testing.assert_array_equal(first.values, second.values)
+        np.testing.assert_array_equal(first.own, second.own)
 
 
-def test_what_lies_beyond_the_image_is_said():
+def test_inside_gives_the_part_of_a_thumbnail_on_the_image():
     mask = np.zeros((30, 30), np.uint8)
     mask[:3, 14:17] = 5
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
-    (found,) = take_thumbnails(plane(np.full((1, 30, 30), -7.0), mask), objects, ThumbnailSampling(1, 11))
-    assert found.inside == (slice(4, 11), slice(0, 11))
-    assert (found.values[0, :4] == 0).all() and (found.values[0, 4:] == -7).all()
+    (thumbnail_,) = take_thumbnails(plane(np.full((1, 30, 30), -7.0), mask), objects, ThumbnailSampling(1, 11))
+    assert thumbnail_.inside == (slice(4, 11), slice(0, 11))
+    assert (thumbnail_.values[0, :4] == 0).all() and (thumbnail_.values[0, 4:] == -7).all()
 
 
 @pytest.mark.parametrize("depth", ["plane", "maximum"])
@@ -318,11 +313,11 @@ def test_booleans_and_missing_values_can_be_shown():
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
     (flags,) = take_thumbnails(plane((mask > 0)[None], mask), objects, ThumbnailSampling(1, 8))
     assert flags.values.dtype == np.uint8 and flags.values.max() == 1
-    (found,) = take_thumbnails(plane(np.full((1, 20, 20), np.nan), mask), objects, ThumbnailSampling(1, 8))
-    assert np.isfinite(found.values).all()
+    (thumbnail_,) = take_thumbnails(plane(np.full((1, 20, 20), np.nan), mask), objects, ThumbnailSampling(1, 8))
+    assert np.isfinite(thumbnail_.values).all()
 
 
-def test_no_object_makes_no_thumbnail():
+def test_no_objects_give_no_thumbnails():
     mask = scattered((20, 20), 2, seed=0)
     objects = index_objects(DataArray(mask, dims=DIMS[2])).iloc[:0]
     assert take_thumbnails(plane(mask[None], mask), objects, ThumbnailSampling(1, 8)) == []

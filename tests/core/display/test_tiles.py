@@ -1,4 +1,4 @@
-"""Reading for the screen: the right pixels, no more of them than needed, and none of them twice."""
+"""Tile reading: exact pixels, no more than needed, and none twice."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from svetlana_jupyter.core.display.tiles import PlaneRegion, TileCache, TileReader, stride_for
+from svetlana_jupyter.core.display.tiles import PlaneRegion, TileReader, limit_cache, stride_for, tile_cache
 from svetlana_jupyter.core.display.viewport import PixelBox
 from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
 
 def counted(values, chunks, dims):
-    """A lazy array that counts how many pixels were computed."""
+    """Return a lazy array and the list of the numbers of pixels computed."""
     computed = []
 
     def block(part):
@@ -28,7 +28,7 @@ def counted(values, chunks, dims):
 
 
 @given(st.data())
-def test_each_value_of_a_region_lies_in_its_cell_and_the_region_covers_what_was_asked(data):
+def test_values_of_a_region_lie_in_their_cells_and_cover_the_requested_box(data):
     shape = data.draw(st.tuples(st.integers(1, 400), st.integers(1, 400)))
     stride = data.draw(st.sampled_from([1, 2, 4, 8]))
     y0, x0 = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
@@ -43,11 +43,11 @@ def test_each_value_of_a_region_lies_in_its_cell_and_the_region_covers_what_was_
     assert region.box.x0 <= box.x0 and region.box.x1 > box.x1 - stride
 
 
-def test_zoomed_out_the_first_pixel_stands_for_its_cell_however_it_was_read():
+def test_zoomed_out_the_first_pixel_represents_its_cell_with_and_without_cache():
     pixels = xr.DataArray(np.arange(16 * 16).reshape(16, 16), dims=("y", "x"))
-    fresh, kept = TileReader(pixels), TileReader(pixels)
-    kept.read(PixelBox(0, 0, 16, 16))
-    for reader in (fresh, kept):
+    fresh, cached = TileReader(pixels), TileReader(pixels)
+    cached.read(PixelBox(0, 0, 16, 16))
+    for reader in (fresh, cached):
         np.testing.assert_array_equal(reader.read(PixelBox(0, 0, 16, 16), stride=4).values, pixels.values[::4, ::4])
 
 
@@ -57,14 +57,14 @@ def test_only_the_chunks_under_the_screen_are_read():
     assert sum(computed) <= 9 * 256 * 256
 
 
-def test_only_the_plane_shown_is_read():
+def test_only_the_displayed_plane_is_read():
     mask, computed = counted(np.zeros((20, 64, 64), np.uint8), (1, 64, 64), ("z", "y", "x"))
     region = TileReader(mask).read(PixelBox(0, 0, 64, 64), plane=3)
     assert region.values.shape == (64, 64)
     assert sum(computed) == 64 * 64
 
 
-def test_what_was_read_is_not_read_again():
+def test_cached_tiles_are_not_read_again():
     image, computed = counted(np.zeros((1, 1024, 1024), np.uint8), (1, 256, 256), ("c", "y", "x"))
     reader = TileReader(image)
     reader.read(PixelBox(300, 300, 500, 500))
@@ -73,7 +73,7 @@ def test_what_was_read_is_not_read_again():
     assert sum(computed) == before
 
 
-def test_zoomed_out_the_values_fit_the_screen():
+def test_zoomed_out_the_number_of_values_fits_the_screen():
     image, _ = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
     region = TileReader(image).read(PixelBox(0, 0, 4096, 4096), stride_for(0.1))
     assert region.values.shape == (1, 512, 512)
@@ -89,9 +89,9 @@ def test_zooming_out_and_in_again_reads_nothing_twice():
     assert sum(computed) == before
 
 
-def test_in_a_hurry_coarser_values_stand_for_what_takes_long_to_read_and_zeros_where_there_are_none():
+def test_missing_tiles_are_replaced_by_coarser_values_or_zeros():
     values = np.broadcast_to(np.arange(20_000, dtype=np.uint16), (20_000, 20_000))
-    reader = TileReader(xr.DataArray(values, dims=("y", "x")), cache=TileCache(400))
+    reader = TileReader(xr.DataArray(values, dims=("y", "x")), cache=tile_cache(400))
     large = PixelBox(9000, 9000, 14_000, 14_000)
     nothing = reader.read(large, 2, allow_missing=True)
     assert nothing.missing and not nothing.values.any()
@@ -104,9 +104,9 @@ def test_in_a_hurry_coarser_values_stand_for_what_takes_long_to_read_and_zeros_w
     assert not right.missing and (right.values[0] == right.box.x0 + 2 * np.arange(right.values.shape[1])).all()
 
 
-def test_what_is_kept_stays_within_the_bound_and_what_is_shown_does_not_depend_on_it():
+def test_the_cache_stays_within_its_limit_and_does_not_change_the_values():
     values = np.random.default_rng(0).integers(0, 200, (1, 3000, 4000), np.uint8)
-    cache = TileCache(1.5)
+    cache = tile_cache(1.5)
     reader = TileReader(xr.DataArray(values, dims=("c", "y", "x")), cache=cache)
     for box, stride in (
         (PixelBox(0, 0, 3000, 4000), 8),
@@ -116,13 +116,13 @@ def test_what_is_kept_stays_within_the_bound_and_what_is_shown_does_not_depend_o
         region = reader.read(box, stride)
         part = values[:, region.box.y0 : region.box.y1 : stride, region.box.x0 : region.box.x1 : stride]
         np.testing.assert_array_equal(region.values, part)
-        assert cache.bytes <= 1.5e6
-    cache.limit_mb = 0.1
-    assert cache.bytes <= 0.1e6
+        assert cache.total_weight <= 1.5e6
+    limit_cache(cache, 0.1)
+    assert cache.total_weight <= 0.1e6
 
 
 @pytest.mark.parametrize("factors", [(1, 2, 4), (1, 4, 16), (1, 3)])
-def test_a_region_is_read_from_the_coarsest_level_that_is_fine_enough(factors):
+def test_a_region_is_read_from_the_coarsest_sufficient_level(factors):
     values = np.random.default_rng(0).integers(0, 200, (5, 700, 900), np.uint8)
     arrays_ = [xr.DataArray(values[:, ::f, ::f], dims=("z", "y", "x")) for f in factors]
     image = arrays_[0].expand_dims("c")
@@ -138,7 +138,7 @@ def test_a_region_is_read_from_the_coarsest_level_that_is_fine_enough(factors):
 
 
 @given(st.integers(40, 90), st.integers(40, 90), st.sampled_from([np.floor, np.ceil, np.round]))
-def test_a_level_that_was_rounded_covers_the_whole_image(height, width, rounded):
+def test_a_level_of_rounded_size_covers_the_whole_image(height, width, rounded):
     levels = [np.full((height, width), 7, np.uint8)]
     for _ in range(3):
         levels.append(np.full([int(rounded(side / 2)) for side in levels[-1].shape], 7, np.uint8))
@@ -150,7 +150,7 @@ def test_a_level_that_was_rounded_covers_the_whole_image(height, width, rounded)
         assert (region.values == 7).all()
 
 
-def test_a_plane_of_a_level_with_fewer_planes_is_the_one_at_the_same_depth():
+def test_a_level_with_fewer_planes_is_read_at_the_same_depth():
     fine = xr.DataArray(np.arange(8)[:, None, None] * np.ones((1, 40, 40), int), dims=("z", "y", "x"))
     coarse = fine[::2, ::2, ::2]
     reader = TileReader(fine, [PyramidLevel.from_array(fine), PyramidLevel.from_array(coarse)])
@@ -167,7 +167,7 @@ def test_a_plane_of_a_level_with_fewer_planes_is_the_one_at_the_same_depth():
 
 
 @pytest.mark.parametrize(("scale", "stride"), [(8.0, 1), (1.0, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4)])
-def test_the_stride_leaves_at_least_one_value_a_device_pixel(scale, stride):
+def test_the_stride_leaves_at_least_one_value_per_device_pixel(scale, stride):
     assert stride_for(scale) == stride
     assert scale * stride <= 1 or stride == 1
 

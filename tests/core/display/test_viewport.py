@@ -1,4 +1,4 @@
-"""Image points and screen points: there and back, at any zoom, place and pixel ratio."""
+"""Conversion of image and screen points at any zoom, position and pixel ratio."""
 
 from __future__ import annotations
 
@@ -66,21 +66,21 @@ def test_the_image_never_leaves_the_screen(view, shape):
 
 
 @given(views, shapes)
-def test_a_framed_view_has_little_of_the_screen_beside_the_image(view, shape):
+def test_a_framed_view_shows_little_beyond_the_image(view, shape):
     framed = view.framed(shape)
     for middle, extent, screen in zip(framed.center, shape, view.size):
         half, beside = screen / 2 / view.scale, 0.15 * screen / view.scale
-        centred = middle == extent / 2
-        assert centred or (-beside - 1e-6 <= middle - half and middle + half <= extent + beside + 1e-6)
+        is_centered = middle == extent / 2
+        assert is_centered or (-beside - 1e-6 <= middle - half and middle + half <= extent + beside + 1e-6)
 
 
-def test_framing_leaves_a_view_inside_the_image_as_it_is():
+def test_framing_does_not_change_a_view_inside_the_image():
     view = Viewport((500.0, 500.0), 2.0, (400, 600))
     assert view.framed((1000, 1000)) == view
     assert replace(view, center=(990.0, 500.0)).framed((1000, 1000)).center == (930.0, 500.0)
 
 
-def test_the_middle_of_the_first_pixel_is_half_a_pixel_from_the_corner():
+def test_the_center_of_the_first_pixel_is_half_a_pixel_from_the_corner():
     view = Viewport((2.0, 3.0), 10.0, (40, 60))  # an image of 4 x 6 pixels, ten screen pixels each
     assert view.to_screen(0.5, 0.5) == (5.0, 5.0)
 

@@ -1,50 +1,50 @@
-"""Small objects as stacks, for tests of what is measured of them."""
+"""Stacks of small objects for tests of measurements."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from svetlana_jupyter.core.features.intensity import Channel
-from svetlana_jupyter.core.features.region import Region
-from svetlana_jupyter.core.features.texture import PaddedStack, texture
+from svetlana_jupyter.core.features.intensity import ObjectChannel
+from svetlana_jupyter.core.features.region import ObjectStack
+from svetlana_jupyter.core.features.texture import PaddedStack, texture_features
 
 
 def blob(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """One winding object with a hole or two, which need not touch the ends of its box."""
+    """Return an irregular object, possibly with holes, that need not touch the sides of its box."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*[np.linspace(-1, 1, side) for side in shape], indexing="ij")
     inside = sum(axis**2 for axis in grid) < 0.8
     return inside & (gaussian_filter(rng.standard_normal(shape), 1.5) > -0.25)
 
 
-def objects(shape: tuple[int, ...], count: int = 4, step: tuple[float, ...] | None = None) -> Region:
+def objects(shape: tuple[int, ...], count: int = 4, step: tuple[float, ...] | None = None) -> ObjectStack:
     own = np.array([blob(shape, seed) for seed in range(count)])
     assert own.reshape(count, -1).any(axis=1).all()
-    return Region(own, step or (1.0,) * len(shape))
+    return ObjectStack(own, step or (1.0,) * len(shape))
 
 
-def solid(*sides: int, step: tuple[float, ...] | None = None) -> Region:
-    """One object that fills its box."""
-    return Region(np.ones((1, *sides), bool), step or (1.0,) * len(sides))
+def solid(*sides: int, step: tuple[float, ...] | None = None) -> ObjectStack:
+    """Return an object that fills its box."""
+    return ObjectStack(np.ones((1, *sides), bool), step or (1.0,) * len(sides))
 
 
-def ball(radius: float, ndim: int, step: tuple[float, ...] | None = None) -> Region:
-    """A disc or ball of a radius in units of length, sampled at pixels of the sides ``step``."""
+def ball(radius: float, ndim: int, step: tuple[float, ...] | None = None) -> ObjectStack:
+    """Return a disk or ball of a radius in units of length, sampled by pixels of the sides ``step``."""
     step = step or (1.0,) * ndim
-    sides = [2 * int(np.ceil(radius / one)) + 3 for one in step]
-    places = [(np.arange(side) - side / 2 + 0.2) * one for side, one in zip(sides, step)]
+    sides = [2 * int(np.ceil(radius / side_length)) + 3 for side_length in step]
+    places = [(np.arange(side) - side / 2 + 0.2) * side_length for side, side_length in zip(sides, step)]
     grid = np.meshgrid(*places, indexing="ij")
-    return Region((sum(axis**2 for axis in grid) <= radius**2)[None], step)
+    return ObjectStack((sum(axis**2 for axis in grid) <= radius**2)[None], step)
 
 
-def channel(region: Region, seed: int = 0, blur: float = 1.0) -> Channel:
-    """Blurred noise over everything, also over what is not an object's own."""
+def channel(region: ObjectStack, seed: int = 0, blur: float = 1.0) -> ObjectChannel:
+    """Return a channel of blurred noise, inside and outside the objects."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(region.own.shape)
     noise = gaussian_filter(noise, (0, *(blur,) * region.ndim)) if blur else noise
-    return Channel(region, (100 + 20 * noise).astype(np.float32))
+    return ObjectChannel(region, (100 + 20 * noise).astype(np.float32))
 
 
-def textures(found: Channel) -> dict[str, np.ndarray]:
-    return texture(found, PaddedStack.of(found.region))
+def textures(object_channel: ObjectChannel) -> dict[str, np.ndarray]:
+    return texture_features(object_channel, PaddedStack.of(object_channel.region))

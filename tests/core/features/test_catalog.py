@@ -1,4 +1,4 @@
-"""The table of measurements says what there is, and leaves out what may not count."""
+"""The catalog describes all measurements and selects them by allowed cues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 
 
-def test_every_measurement_has_a_meaning_and_a_name_of_its_own():
+def test_every_measurement_has_a_meaning_and_a_unique_name():
     table = describe_measurements()
     assert table.index.is_unique and len(table) == len(MEASUREMENTS)
     assert (table["meaning"].str.len() > 5).all() and set(table["group"]) == set(GROUPS)
@@ -19,34 +19,34 @@ def test_every_measurement_has_a_meaning_and_a_name_of_its_own():
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_columns_are_named_for_people_with_channel_and_unit(ndim):
-    found = columns(ndim, 2)
-    names = [column.name(("dna", "actin"), in_um=True) for column in found]
-    assert len(set(names)) == len(names) == len({column.key for column in found})
+def test_column_names_contain_channel_and_unit(ndim):
+    chosen_columns = columns(ndim, 2)
+    names = [column.name(("dna", "actin"), in_um=True) for column in chosen_columns]
+    assert len(set(names)) == len(names) == len({column.key for column in chosen_columns})
     assert ("area_um2" if ndim == 2 else "volume_um3") in names and "equivalent_diameter_um" in names
     assert {"dna_mean", "actin_mean", "actin_ring_contrast", "solidity", "position_y_um"} <= set(names)
     assert "area" not in names
 
 
-def test_a_forest_does_not_see_orientation_and_position_unless_it_is_asked_to():
+def test_orientation_and_position_are_left_out_of_a_forest_by_default():
     keys = {column.key for column in allowed_feature_columns(2, 1, MeasureSettings())}
     assert not {"angle", "extent", "position_y", "gradient_yy:0"} & keys
-    asked = {
+    chosen = {
         column.key for column in allowed_feature_columns(2, 1, MeasureSettings(groups=("orientation", "position")))
     }
-    assert {"angle", "extent", "position_y", "gradient_yy:0"} <= asked and "area" not in asked
+    assert {"angle", "extent", "position_y", "gradient_yy:0"} <= chosen and "area" not in chosen
 
 
-@pytest.mark.parametrize("evidence", CUES)
-def test_what_uses_evidence_that_may_not_count_is_left_out(evidence):
-    allowed = tuple(set(CUES) - {evidence})
-    kept = allowed_feature_columns(3, 1, MeasureSettings(groups=GROUPS, may_use=allowed))
+@pytest.mark.parametrize("cue", CUES)
+def test_measurements_that_use_a_forbidden_cue_are_left_out(cue):
+    allowed = tuple(set(CUES) - {cue})
+    allowed_columns = allowed_feature_columns(3, 1, MeasureSettings(groups=GROUPS, may_use=allowed))
     every = allowed_feature_columns(3, 1, MeasureSettings(groups=GROUPS))
-    assert [column for column in every if evidence not in column.measurement.uses] == list(kept)
-    assert 0 < len(kept) < len(every)
+    assert [column for column in every if cue not in column.measurement.uses] == list(allowed_columns)
+    assert 0 < len(allowed_columns) < len(every)
 
 
-def test_settings_name_the_groups_there_are():
+def test_settings_list_the_available_groups():
     with pytest.raises(SettingsError, match="'groups' cannot be 'shapes'"):
         TrainingSettings(measurements={"groups": ["shapes"]})
     with pytest.raises(SettingsError, match="Did you mean 'groups'"):

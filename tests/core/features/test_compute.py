@@ -1,4 +1,4 @@
-"""Objects are measured the same however they lie, are stored, and whatever else is measured with them."""
+"""Measurements do not depend on chunks, on the cache, or on other objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels
 
 from svetlana_jupyter.core.features import compute as measuring
-from svetlana_jupyter.core.features import compute as remembering
 from svetlana_jupyter.core.features.catalog import GROUPS, columns
 from svetlana_jupyter.core.features.compute import (
     allowed_feature_columns,
@@ -34,7 +33,7 @@ ALL = MeasureSettings(groups=GROUPS)
 def blobs(
     shape: tuple[int, ...], chunks: int | None = None, seed: int = 0, largest: int = 40, channels: int = 2, **given
 ) -> ImagePair:
-    """Ellipsoids, some cut by others and by the border, with labels up to ``largest`` and gaps between them."""
+    """Return ellipsoids, some cut by others and by the border, with labels up to ``largest`` and gaps."""
     rng = np.random.default_rng(seed)
     mask = np.zeros(shape, np.int64)
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
@@ -49,17 +48,19 @@ def blobs(
     )
 
 
-def measured(found: ImagePair, objects: pd.DataFrame | None = None, settings: MeasureSettings = ALL) -> pd.DataFrame:
-    tables = list(measure(found, index_objects(found.mask) if objects is None else objects, settings))
+def measured(
+    image_pair: ImagePair, objects: pd.DataFrame | None = None, settings: MeasureSettings = ALL
+) -> pd.DataFrame:
+    tables = list(measure(image_pair, index_objects(image_pair.mask) if objects is None else objects, settings))
     return pd.concat(tables).sort_index()
 
 
-def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, atol=1e-4)
+def assert_same(actual: pd.DataFrame, expected: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-class Remembered(dict):
-    """A memory in a dictionary."""
+class DictFeatureCache(dict):
+    """Feature cache in a dictionary."""
 
     def get_features(self, key: str) -> pd.DataFrame:
         return self.get(key, pd.DataFrame(index=pd.Index([], dtype="int64", name="object")))
@@ -70,11 +71,11 @@ class Remembered(dict):
 
 
 @pytest.mark.parametrize(("shape", "spacing"), [((60, 70), (0.5, 0.5)), ((16, 30, 32), (2.0, 0.5, 0.5))])
-def test_a_table_for_people_agrees_with_scikit_image_in_micrometres(shape, spacing):
-    found = blobs(shape, spacing=spacing)
+def test_a_table_in_micrometers_agrees_with_scikit_image(shape, spacing):
+    image_pair = blobs(shape, spacing=spacing)
     chosen = columns(len(shape), 2)
-    table = in_um(measured(found), chosen, found.channels, finest_pixel_size_um(found))
-    mask, image = np.asarray(found.mask), np.moveaxis(np.asarray(found.image), 0, -1)
+    table = in_um(measured(image_pair), chosen, image_pair.channels, finest_pixel_size_um(image_pair))
+    mask, image = np.asarray(image_pair.mask), np.moveaxis(np.asarray(image_pair.image), 0, -1)
     names = (
         "label",
         "area",
@@ -84,34 +85,34 @@ def test_a_table_for_people_agrees_with_scikit_image_in_micrometres(shape, spaci
         "intensity_min",
         "intensity_max",
     )
-    known = regionprops_table(mask, image, properties=names, spacing=spacing)
+    reference = regionprops_table(mask, image, properties=names, spacing=spacing)
     size = "area_um2" if len(shape) == 2 else "volume_um3"
     expected = {
-        size: known["area"],
-        "equivalent_diameter_um": known["equivalent_diameter_area"],
-        "position_y_um": known[f"centroid-{len(shape) - 2}"],
-        "position_x_um": known[f"centroid-{len(shape) - 1}"],
-        "green_mean": known["intensity_mean-1"],
-        "green_min": known["intensity_min-1"],
-        "red_max": known["intensity_max-0"],
-        "red_total": known["intensity_mean-0"] * known["area"] / np.prod(spacing),
+        size: reference["area"],
+        "equivalent_diameter_um": reference["equivalent_diameter_area"],
+        "position_y_um": reference[f"centroid-{len(shape) - 2}"],
+        "position_x_um": reference[f"centroid-{len(shape) - 1}"],
+        "green_mean": reference["intensity_mean-1"],
+        "green_min": reference["intensity_min-1"],
+        "red_max": reference["intensity_max-0"],
+        "red_total": reference["intensity_mean-0"] * reference["area"] / np.prod(spacing),
     }
-    assert table.index.tolist() == known["label"].tolist()
+    assert table.index.tolist() == reference["label"].tolist()
     for name, values in expected.items():
         np.testing.assert_allclose(table[name], values, rtol=1e-5, err_msg=name)
 
 
 def test_without_spacing_lengths_are_pixels():
-    found = blobs((60, 70))
-    table = in_um(measured(found), columns(2, 2), found.channels, finest_pixel_size_um(found))
-    np.testing.assert_array_equal(table["area"], index_objects(found.mask)["size"])
+    image_pair = blobs((60, 70))
+    table = in_um(measured(image_pair), columns(2, 2), image_pair.channels, finest_pixel_size_um(image_pair))
+    np.testing.assert_array_equal(table["area"], index_objects(image_pair.mask)["size"])
 
 
 @pytest.mark.parametrize("shape", [(60, 70), (16, 30, 32)])
-def test_the_ring_is_what_belongs_to_nothing_within_its_width(shape):
-    found = blobs(shape)
-    image, mask = np.asarray(found.image), np.asarray(found.mask)
-    table = measured(found, settings=MeasureSettings(ring=3))
+def test_the_annulus_is_the_background_within_its_width(shape):
+    image_pair = blobs(shape)
+    image, mask = np.asarray(image_pair.image), np.asarray(image_pair.mask)
+    table = measured(image_pair, settings=MeasureSettings(ring=3))
     for label in table.index:
         zone = (expand_labels(np.where(mask == label, mask, 0), 3) > 0) & (mask != label)
         around = image[1][zone & (mask == 0)]
@@ -123,39 +124,39 @@ def test_the_ring_is_what_belongs_to_nothing_within_its_width(shape):
 def test_chunks_change_nothing(shape, chunks, monkeypatch):
     whole = measured(blobs(shape))
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, len(shape), (chunks,) * len(shape))
-    same(measured(blobs(shape, chunks)), whole)
+    assert_same(measured(blobs(shape, chunks)), whole)
 
 
 def test_every_chunk_of_image_and_mask_is_decoded_once(monkeypatch):
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (15, 15))
-    found = blobs((60, 70))
-    image, mask = Counting(np.asarray(found.image)), Counting(np.asarray(found.mask))
+    image_pair = blobs((60, 70))
+    image, mask = Counting(np.asarray(image_pair.image)), Counting(np.asarray(image_pair.mask))
     lazy = ImagePair("blobs", image.to_lazy((2, 15, 15)).assign_coords(c=["red", "green"]), mask.to_lazy((15, 15)))
-    same(measured(lazy, index_objects(found.mask)), measured(found))
+    assert_same(measured(lazy, index_objects(image_pair.mask)), measured(image_pair))
     for source in (image, mask):
         assert len(source.reads) > 15 and set(source.reads.values()) == {1}
 
 
-def test_some_objects_are_measured_as_among_all():
-    found = blobs((60, 70))
-    objects = index_objects(found.mask)
-    same(measured(found, objects.iloc[[1, 4]]), measured(found).iloc[[1, 4]])
+def test_a_subset_of_objects_gets_the_same_values():
+    image_pair = blobs((60, 70))
+    objects = index_objects(image_pair.mask)
+    assert_same(measured(image_pair, objects.iloc[[1, 4]]), measured(image_pair).iloc[[1, 4]])
 
 
-def test_labels_may_be_huge():
+def test_labels_can_be_huge():
     small, huge = blobs((60, 70)), blobs((60, 70), largest=2**40)
-    same(measured(huge).reset_index(drop=True), measured(small).reset_index(drop=True))
+    assert_same(measured(huge).reset_index(drop=True), measured(small).reset_index(drop=True))
     assert measured(huge).index.max() == 2**40
 
 
-def test_an_object_at_the_border_is_measured_by_what_is_there():
+def test_an_object_at_the_border_is_measured_by_its_existing_pixels():
     image = np.random.default_rng(0).normal(100, 20, (30, 30))
     mask = np.zeros((30, 30), np.uint8)
     mask[:9, 20:] = 7
     cut = open_checked_pair("cut", image, mask, axes="yx")
     whole = open_checked_pair("whole", np.pad(image, 9), np.pad(mask, 9), axes="yx")
     own = [column.key for column in columns(2, 1, ("shape", "intensity", "texture", "orientation"))]
-    same(measured(cut)[own], measured(whole)[own])
+    assert_same(measured(cut)[own], measured(whole)[own])
     zone = np.zeros((30, 30), bool)
     zone[:14, 15:] = True
     zone &= mask == 0
@@ -175,26 +176,26 @@ def test_features_of_single_pixels_flat_images_and_full_images_are_finite(settin
             np.full((1, *mask.shape), np.nan),
             np.arange(mask.size).reshape(1, *mask.shape),
         ):
-            found = open_checked_pair("tiny", image, mask, axes="c" + "zyx"[-mask.ndim :])
-            for _, values in iter_features(found, index_objects(found.mask), settings):
+            image_pair = open_checked_pair("tiny", image, mask, axes="c" + "zyx"[-mask.ndim :])
+            for _, values in iter_features(image_pair, index_objects(image_pair.mask), settings):
                 assert np.isfinite(values).all()
 
 
-def test_what_cannot_be_told_is_missing_in_the_table_and_zero_for_a_forest():
-    found = open_checked_pair("full", np.arange(25.0).reshape(1, 5, 5), np.ones((5, 5), np.uint8), axes="cyx")
-    objects = index_objects(found.mask)
-    table = measured(found, objects, MeasureSettings())
+def test_undefined_values_are_nan_in_the_table_and_zero_for_a_forest():
+    image_pair = open_checked_pair("full", np.arange(25.0).reshape(1, 5, 5), np.ones((5, 5), np.uint8), axes="cyx")
+    objects = index_objects(image_pair.mask)
+    table = measured(image_pair, objects, MeasureSettings())
     assert table["ring_mean:0"].isna().all() and table["ring_covered"].isna().all()
-    ((_, values),) = iter_features(found, objects, MeasureSettings())
+    ((_, values),) = iter_features(image_pair, objects, MeasureSettings())
     keys = [column.key for column in allowed_feature_columns(2, 1, MeasureSettings())]
     np.testing.assert_array_equal(values, table[keys].fillna(0))
 
 
-def test_a_forest_sees_lengths_in_the_unit_of_its_patches():
-    found = blobs((60, 70), spacing=0.5)
-    objects = index_objects(found.mask)
+def test_features_of_a_forest_are_in_the_unit_of_its_patches():
+    image_pair = blobs((60, 70), spacing=0.5)
+    objects = index_objects(image_pair.mask)
     (labels, pixels), (_, to_micrometers) = (
-        next(iter_features(found, objects, MeasureSettings(), unit)) for unit in ("px", "um")
+        next(iter_features(image_pair, objects, MeasureSettings(), unit)) for unit in ("px", "um")
     )
     keys = [column.key for column in allowed_feature_columns(2, 2, MeasureSettings())]
     area = keys.index("area")
@@ -203,65 +204,65 @@ def test_a_forest_sees_lengths_in_the_unit_of_its_patches():
     assert pixels.dtype == np.float32
 
 
-def test_a_huge_object_is_measured_on_an_even_selection_of_its_pixels(monkeypatch):
+def test_a_huge_object_is_subsampled_evenly(monkeypatch):
     rows, columns_ = np.mgrid[-100:101, -120:121]
     mask = ((rows / 90) ** 2 + (columns_ / 110) ** 2 <= 1).astype(np.uint8)
     image = (100 + 40 * np.sin(rows / 20) + columns_)[None].astype(np.float32)
-    found = open_checked_pair("huge", image, mask, axes="cyx")
-    exact = measured(found)
+    image_pair = open_checked_pair("huge", image, mask, axes="cyx")
+    exact = measured(image_pair)
     monkeypatch.setattr(measuring, "MAX_BOX_VOXELS", 5000)
-    rough = measured(found)
+    rough = measured(image_pair)
     for name in ("area", "axis_major", "axis_minor", "perimeter", "mean:0", "sd:0", "median:0", "position_y"):
         assert rough[name].item() == pytest.approx(exact[name].item(), rel=0.02), name
     assert rough["solidity"].item() == pytest.approx(1, abs=0.01)
 
 
-def test_what_is_remembered_is_not_measured_again_and_the_same(monkeypatch):
-    found = blobs((60, 70))
-    objects, expected = index_objects(found.mask), measured(found)
-    asked: list[tuple[set[str], int]] = []
-    measure_objects = remembering.measure_objects
+def test_cached_features_are_not_measured_again_and_stay_the_same(monkeypatch):
+    image_pair = blobs((60, 70))
+    objects, expected = index_objects(image_pair.mask), measured(image_pair)
+    calls: list[tuple[set[str], int]] = []
+    measure_objects = measuring.measure_objects
     monkeypatch.setattr(
-        remembering,
+        measuring,
         "measure_objects",
-        lambda pair, some, settings: (
-            asked.append((set(settings.groups), len(some))),
-            measure_objects(pair, some, settings),
+        lambda pair, objects, settings: (
+            calls.append((set(settings.groups), len(objects))),
+            measure_objects(pair, objects, settings),
         )[1],
     )
-    with_memory = replace(found, feature_cache=Remembered())
-    measured(with_memory, objects.iloc[:3], MeasureSettings(groups=("shape", "ring")))
-    measured(with_memory, objects.iloc[2:5], MeasureSettings(groups=("texture", "shape")))
-    same(measured(with_memory), expected)
-    same(measured(with_memory), expected)
-    seen = {group: sum(count for groups, count in asked if group in groups) for group in GROUPS}
+    with_cache = replace(image_pair, feature_cache=DictFeatureCache())
+    measured(with_cache, objects.iloc[:3], MeasureSettings(groups=("shape", "ring")))
+    measured(with_cache, objects.iloc[2:5], MeasureSettings(groups=("texture", "shape")))
+    assert_same(measured(with_cache), expected)
+    assert_same(measured(with_cache), expected)
+    seen = {group: sum(count for groups, count in calls if group in groups) for group in GROUPS}
     assert seen == dict.fromkeys(GROUPS, len(objects))
-    measured(with_memory, objects, MeasureSettings(groups=("shape", "ring"), ring=3))
-    assert asked[-1] == ({"ring"}, len(objects))
-    measured(with_memory, objects, MeasureSettings(groups=("shape", "texture"), rim=1))
-    assert asked[-1] == ({"texture"}, len(objects)), "a rim changes no shape"
+    measured(with_cache, objects, MeasureSettings(groups=("shape", "ring"), ring=3))
+    assert calls[-1] == ({"ring"}, len(objects))
+    measured(with_cache, objects, MeasureSettings(groups=("shape", "texture"), rim=1))
+    assert calls[-1] == ({"texture"}, len(objects)), "an eroded margin does not change shape"
 
 
-@pytest.mark.parametrize("kept_at_least", [1, 10_000])
-def test_what_was_measured_before_a_stop_is_kept(kept_at_least, monkeypatch):
+@pytest.mark.parametrize("batch", [1, 10_000])
+def test_features_measured_before_a_stop_are_cached(batch, monkeypatch):
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (20, 20))
-    monkeypatch.setattr(remembering, "CACHE_WRITE_BATCH", kept_at_least)
-    found = replace(blobs((60, 70), 20), feature_cache=Remembered())
-    tables = measure(found, index_objects(found.mask), MeasureSettings())
+    monkeypatch.setattr(measuring, "CACHE_WRITE_BATCH", batch)
+    image_pair = replace(blobs((60, 70), 20), feature_cache=DictFeatureCache())
+    tables = measure(image_pair, index_objects(image_pair.mask), MeasureSettings())
     done = pd.concat([next(tables), next(tables)])
     tables.close()
-    same(
-        found.feature_cache.get_features("shape").sort_index(),
-        done[["area", *found.feature_cache.get_features("shape").columns[1:]]].sort_index(),
+    assert_same(
+        image_pair.feature_cache.get_features("shape").sort_index(),
+        done[["area", *image_pair.feature_cache.get_features("shape").columns[1:]]].sort_index(),
     )
 
 
 @pytest.mark.parametrize("shape", [(60, 70), (20, 24, 28)])
-def test_a_rim_is_left_out_of_the_object_and_of_the_ring(shape):
-    found = blobs(shape, channels=1, seed=3)
+def test_the_eroded_margin_is_left_out_of_the_object_and_of_the_annulus(shape):
+    image_pair = blobs(shape, channels=1, seed=3)
     settings = MeasureSettings(groups=("shape", "intensity", "ring"), ring=3, rim=2)
-    table, whole = measured(found, settings=settings), measured(found, settings=settings.changed(rim=0))
-    mask, image = found.mask.to_numpy(), found.image.to_numpy()[0]
+    table, whole = measured(image_pair, settings=settings), measured(image_pair, settings=settings.changed(rim=0))
+    mask, image = image_pair.mask.to_numpy(), image_pair.image.to_numpy()[0]
     left = 0
     for label, row in table.iterrows():
         own = np.pad(mask == label, 1)
@@ -270,7 +271,7 @@ def test_a_rim_is_left_out_of_the_object_and_of_the_ring(shape):
         chosen = inner if inner.any() else mask == label
         assert row["mean:0"] == pytest.approx(image[chosen].mean(), rel=1e-5)
         distance = distance_transform_edt(mask != label)
-        # The ring is as far from the widened object as it would be from the object itself.
+        # The annulus is as wide around the dilated object as around the object itself.
         far = distance_transform_edt(distance > 2)
         ring = image[(far > 0) & (far <= 3) & (mask == 0)]
         assert row["ring_mean:0"] == pytest.approx(ring.mean(), rel=1e-5)

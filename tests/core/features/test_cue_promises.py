@@ -1,4 +1,4 @@
-"""What a measurement does not use can be changed without changing it."""
+"""Measurements are invariant to the cues that they do not use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Turn = Callable[[np.ndarray], np.ndarray]
 
 
 def cells(ndim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth image and a mask of some ellipsoids, each with a bite out of it."""
+    """Return a smooth image and a mask of a few asymmetric ellipsoids."""
     rng = np.random.default_rng(seed)
     shape, count = ((90, 100), 9) if ndim == 2 else ((30, 45, 45), 5)
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
@@ -33,26 +33,26 @@ def cells(ndim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measured(image: np.ndarray, mask: np.ndarray, **given) -> pd.DataFrame:
-    found = open_checked_pair("cells", image, mask, axes="zyx"[-mask.ndim :], **given)
-    tables = measure(found, index_objects(found.mask), MeasureSettings(groups=GROUPS))
+    image_pair = open_checked_pair("cells", image, mask, axes="zyx"[-mask.ndim :], **given)
+    tables = measure(image_pair, index_objects(image_pair.mask), MeasureSettings(groups=GROUPS))
     return pd.concat(list(tables)).sort_index().astype(float)
 
 
-def without(table: pd.DataFrame, evidence: str) -> pd.DataFrame:
+def without(table: pd.DataFrame, cue: str) -> pd.DataFrame:
     ndim = 3 if "volume" in table else 2
-    return table[[column.key for column in columns(ndim, 1) if evidence not in column.measurement.uses]]
+    return table[[column.key for column in columns(ndim, 1) if cue not in column.measurement.uses]]
 
 
-def with_(table: pd.DataFrame, evidence: str) -> pd.DataFrame:
-    return table.drop(columns=without(table, evidence).columns)
+def with_(table: pd.DataFrame, cue: str) -> pd.DataFrame:
+    return table.drop(columns=without(table, cue).columns)
 
 
-def assert_same(found: pd.DataFrame, expected: pd.DataFrame, tolerance: float = 2e-4) -> None:
-    pd.testing.assert_frame_equal(found, expected, rtol=tolerance, atol=tolerance)
+def assert_same(actual: pd.DataFrame, expected: pd.DataFrame, tolerance: float = 2e-4) -> None:
+    pd.testing.assert_frame_equal(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_without_surroundings_only_the_objects_own_pixels_count(ndim):
+def test_without_surroundings_only_the_object_pixels_matter(ndim):
     image, mask = cells(ndim)
     before = measured(image, mask)
     kept = np.isin(mask, [1, 3, 4])
@@ -65,7 +65,7 @@ def test_without_surroundings_only_the_objects_own_pixels_count(ndim):
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_without_brightness_gain_and_offset_do_not_count(ndim):
+def test_without_brightness_gain_and_offset_do_not_matter(ndim):
     image, mask = cells(ndim)
     before, after = measured(image, mask), measured(np.where(mask > 0, 3.7 * image - 900, 0.6 * image + 50), mask)
     assert_same(without(after, "brightness"), without(before, "brightness"))
@@ -83,13 +83,13 @@ TURNS: dict[str, Turn] = {
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
-def test_without_orientation_turning_everything_does_not_count(ndim, turn):
+def test_without_orientation_rotation_does_not_matter(ndim, turn):
     image, mask = cells(ndim)
     before, after = measured(image, mask), measured(turn(image).copy(), turn(mask).copy())
     assert_same(without(after, "orientation"), without(before, "orientation"))
 
 
-def test_turning_a_volume_about_its_long_axis_does_not_count_either():
+def test_without_orientation_rotating_a_volume_about_its_long_axis_does_not_matter():
     image, mask = cells(3)
     before, after = (
         measured(
@@ -102,22 +102,24 @@ def test_turning_a_volume_about_its_long_axis_does_not_count_either():
     assert_same(without(after, "orientation"), without(before, "orientation"))
 
 
-def test_orientation_is_seen_by_what_uses_it():
+def test_measurements_that_use_orientation_change_with_rotation():
     image, mask = cells(2)
     before, after = measured(image, mask), measured(np.rot90(image).copy(), np.rot90(mask).copy())
     turned = [name for name in with_(before, "orientation") if name != "extent"]
     assert (np.abs(after[turned] - before[turned]) > 1e-3).any().all()
 
 
-def test_without_size_enlarging_everything_hardly_counts():
+def test_without_size_magnification_hardly_matters():
     field = gaussian_filter(np.random.default_rng(0).standard_normal((81, 81)), 6)
     groups = ("shape", "intensity", "texture")
     tables = []
     for factor in (1, 2):
         rows, columns_ = np.mgrid[-40 * factor : 40 * factor + 1, -40 * factor : 40 * factor + 1] / (25 * factor)
         mask = (rows**2 + (columns_ / 1.4) ** 2 <= 1) & (rows + columns_ < 1)
-        found = open_checked_pair("cell", 100 + 500 * zoom(field, len(rows) / 81), mask.astype(np.uint8), axes="yx")
-        (table,) = measure(found, index_objects(found.mask), MeasureSettings(groups=groups))
+        image_pair = open_checked_pair(
+            "cell", 100 + 500 * zoom(field, len(rows) / 81), mask.astype(np.uint8), axes="yx"
+        )
+        (table,) = measure(image_pair, index_objects(image_pair.mask), MeasureSettings(groups=groups))
         tables.append(table.astype(float))
     for column in columns(2, 1, groups):
         small, large = (table[column.key].item() for table in tables)

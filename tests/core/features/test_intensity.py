@@ -1,4 +1,4 @@
-"""Brightness agrees with NumPy's and SciPy's statistics of the object's own pixels."""
+"""Intensity features agree with the statistics of NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pytest
 from scipy.ndimage import binary_erosion, generate_binary_structure
 from scipy.stats import kurtosis, pearsonr, skew
 
-from svetlana_jupyter.core.features.intensity import Channel, brightness
-from svetlana_jupyter.core.features.region import Region
+from svetlana_jupyter.core.features.intensity import ObjectChannel, intensity_features
+from svetlana_jupyter.core.features.region import ObjectStack
 from tests.core.features.stacks import channel, objects, solid
 
 
 @pytest.mark.parametrize("step", [(1.0, 1.0), (2.0, 1.0, 1.0)])
-def test_brightness_agrees_with_numpy_and_scipy(step):
+def test_intensity_agrees_with_numpy_and_scipy(step):
     region = objects((9, 17, 19)[-len(step) :], step=step)
     pixels = channel(region)
-    found = brightness(pixels)
+    features = intensity_features(pixels)
     cross = generate_binary_structure(len(step), 1)
     for number, (own, plane) in enumerate(zip(region.own, pixels.pixels, strict=True)):
         values = plane[own].astype(float)
@@ -44,27 +44,27 @@ def test_brightness_agrees_with_numpy_and_scipy(step):
             "concentration": (above * radius).sum() / above.sum() / radius.mean(),
             "center_shift": np.linalg.norm(moved) / radius.mean(),
         }
-        assert expected.keys() == found.keys()
+        assert expected.keys() == features.keys()
         for name, value in expected.items():
-            assert found[name][number] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+            assert features[name][number] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
-def test_of_a_flat_object_only_its_brightness_is_known():
-    found = brightness(Channel(solid(4, 5), np.full((1, 4, 5), 7e4, np.float32)))
-    assert {name for name, values in found.items() if np.isnan(values[0])} == {
+def test_a_constant_object_has_only_brightness():
+    features = intensity_features(ObjectChannel(solid(4, 5), np.full((1, 4, 5), 7e4, np.float32)))
+    assert {name for name, values in features.items() if np.isnan(values[0])} == {
         *("skewness", "kurtosis", "peak", "rim", "radial_trend", "concentration", "center_shift")
     }
-    assert found["mean"][0] == found["p5"][0] == found["max"][0] == 7e4 and found["sd"][0] == 0
+    assert features["mean"][0] == features["p5"][0] == features["max"][0] == 7e4 and features["sd"][0] == 0
 
 
-def test_an_object_without_pixels_has_no_brightness():
-    nothing = Region(np.zeros((1, 3, 3), bool), (1.0, 1.0))
-    found = brightness(Channel(nothing, np.ones((1, 3, 3), np.float32)))
-    assert found.pop("total")[0] == 0
-    assert all(np.isnan(values[0]) for values in found.values())
+def test_an_object_without_pixels_has_undefined_intensity():
+    nothing = ObjectStack(np.zeros((1, 3, 3), bool), (1.0, 1.0))
+    features = intensity_features(ObjectChannel(nothing, np.ones((1, 3, 3), np.float32)))
+    assert features.pop("total")[0] == 0
+    assert all(np.isnan(values[0]) for values in features.values())
 
 
 def test_large_values_keep_their_small_differences():
     values = np.array([[[60000, 60001], [60002, 60003]]], np.float32)
-    found = brightness(Channel(solid(2, 2), values))
-    assert found["sd"][0] == pytest.approx(np.std([0, 1, 2, 3]))
+    features = intensity_features(ObjectChannel(solid(2, 2), values))
+    assert features["sd"][0] == pytest.approx(np.std([0, 1, 2, 3]))

@@ -1,4 +1,4 @@
-"""Texture agrees with scikit-image's where it has it, and with plain loops over pairs of pixels."""
+"""Texture features agree with scikit-image and with plain loops over pairs of pixels."""
 
 from __future__ import annotations
 
@@ -9,142 +9,142 @@ import numpy as np
 import pytest
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 
-from svetlana_jupyter.core.features.intensity import Channel
-from svetlana_jupyter.core.features.region import Region
+from svetlana_jupyter.core.features.intensity import ObjectChannel
+from svetlana_jupyter.core.features.region import ObjectStack
 from svetlana_jupyter.core.features.shape import directions
 from svetlana_jupyter.core.features.texture import (
     PaddedStack,
-    bands,
-    blurred,
-    grain,
+    blur_within_objects,
+    detail_features,
     haralick_features,
+    lbp_features,
     offsets,
-    patterns,
     quantize_gray_levels,
+    semivariance_features,
 )
 from tests.core.features.stacks import channel, objects, solid, textures
 
 
-def grey(pixels: np.ndarray) -> Channel:
-    """One object that fills its box."""
-    return Channel(solid(*pixels.shape), pixels.astype(np.float32)[None])
+def gray(pixels: np.ndarray) -> ObjectChannel:
+    """Return an object that fills its box."""
+    return ObjectChannel(solid(*pixels.shape), pixels.astype(np.float32)[None])
 
 
-def test_grey_levels_in_common_agree_with_scikit_image():
+def test_gray_level_co_occurrence_agrees_with_scikit_image():
     pixels = channel(solid(20, 23))
-    found = haralick_features(pixels, PaddedStack.of(pixels.region))
+    features = haralick_features(pixels, PaddedStack.of(pixels.region))
     levels = quantize_gray_levels(pixels.standardized).reshape(20, 23)
     angles = [0, math.pi / 4, math.pi / 2, 3 * math.pi / 4]
     counts = graycomatrix(levels, (1, 2, 4), angles, levels=8, symmetric=True).sum(axis=3, keepdims=True)
     matrix = counts / counts.sum(axis=(0, 1), keepdims=True)
     for name in ("contrast", "correlation", "homogeneity"):
         expected = graycoprops(matrix, name)[:, 0]
-        np.testing.assert_allclose([found[f"{name}_{d}"][0] for d in (1, 2, 4)], expected, rtol=1e-6)
+        np.testing.assert_allclose([features[f"{name}_{d}"][0] for d in (1, 2, 4)], expected, rtol=1e-6)
     bits = -(matrix * np.log2(np.where(matrix > 0, matrix, 1))).sum(axis=(0, 1))[:, 0]
-    np.testing.assert_allclose([found[f"entropy_{d}"][0] for d in (1, 2, 4)], bits, rtol=1e-6)
+    np.testing.assert_allclose([features[f"entropy_{d}"][0] for d in (1, 2, 4)], bits, rtol=1e-6)
 
 
 def shuffled(*sides: int) -> np.ndarray:
-    """Numbers of which no two are equal."""
+    """Return pixel values of which no two are equal."""
     return np.random.default_rng(0).permutation(math.prod(sides)).reshape(sides)
 
 
 def pairs_of(own: np.ndarray, apart) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     places = set(map(tuple, np.argwhere(own).tolist()))
-    found = []
+    pairs = []
     for place, offset in itertools.product(places, apart):
         partner = tuple(p + o for p, o in zip(place, offset))
         if partner in places:
-            found.append((place, partner))
-    return found
+            pairs.append((place, partner))
+    return pairs
 
 
 def grain_by_pairs(own: np.ndarray, z: np.ndarray, step: tuple[float, ...], distance: float) -> float:
-    """The mean over directions of half the mean squared difference, between whole steps by a straight line."""
-    found = []
+    """Return the semivariance averaged over directions, interpolated between whole steps."""
+    by_direction = []
     for direction in directions(len(step)):
         steps = distance / math.hypot(*(d * s for d, s in zip(direction, step)))
         at = []
         for count in (math.floor(steps), math.floor(steps) + 1):
             together = pairs_of(own, [tuple(count * d for d in direction)])
             at.append(np.mean([(z[a] - z[b]) ** 2 / 2 for a, b in together]) if together else np.nan)
-        found.append(at[0] + (steps - math.floor(steps)) * (at[1] - at[0]))
-    return float(np.nanmean(found))
+        by_direction.append(at[0] + (steps - math.floor(steps)) * (at[1] - at[0]))
+    return float(np.nanmean(by_direction))
 
 
 @pytest.mark.parametrize("step", [(1.0, 1.0), (1.0, 1.0, 1.0), (3.0, 1.0, 1.0)])
-def test_only_pairs_inside_the_object_count(step):
+def test_only_pairs_within_the_object_are_used(step):
     pixels = channel(objects((6, 13, 14)[-len(step) :], step=step))
     near = PaddedStack.of(pixels.region)
-    found, grains = haralick_features(pixels, near), grain(pixels, near)
+    features, grains = haralick_features(pixels, near), semivariance_features(pixels, near)
     for number, own in enumerate(pixels.region.own):
         z = pixels.standardized_stack[number]
         levels = np.clip(np.floor(2 * z) + 4, 0, 7)
         together = pairs_of(own, offsets(step, 2))
         expected = np.mean([(levels[a] - levels[b]) ** 2 for a, b in together])
-        assert found["contrast_2"][number] == pytest.approx(expected)
+        assert features["contrast_2"][number] == pytest.approx(expected)
         expected = grain_by_pairs(own, z, step, float(pixels.region.diameter[number]) / 4)
         assert grains["grain_4"][number] == pytest.approx(expected, rel=1e-4)
 
 
-def test_steps_go_in_all_directions_and_over_long_pixels_less_often():
+def test_offsets_cover_all_directions_and_account_for_anisotropic_pixels():
     assert offsets((1.0, 1.0), 1) == directions(2) and len(offsets((1.0, 1.0, 1.0), 1)) == 13
     assert set(offsets((1.0, 1.0), 4)) == {(0, 4), (3, -3), (4, 0), (3, 3)}
     assert all(z == 0 for z, *_ in offsets((5.0, 1.0, 1.0), 2))
     assert max(z for z, *_ in offsets((5.0, 1.0, 1.0), 4)) == 1
 
 
-def test_local_patterns_agree_with_scikit_image():
+def test_local_binary_patterns_agree_with_scikit_image():
     pixels = shuffled(17, 19)
-    known = local_binary_pattern(pixels, 8, 1, method="uniform")[1:-1, 1:-1]
-    expected = np.bincount(known.ravel().astype(int), minlength=10) / known.size
-    found = patterns(grey(pixels))
-    np.testing.assert_allclose([found[f"lbp_{kind}"][0] for kind in range(10)], expected, atol=1e-9)
+    reference = local_binary_pattern(pixels, 8, 1, method="uniform")[1:-1, 1:-1]
+    expected = np.bincount(reference.ravel().astype(int), minlength=10) / reference.size
+    features = lbp_features(gray(pixels))
+    np.testing.assert_allclose([features[f"lbp_{kind}"][0] for kind in range(10)], expected, atol=1e-9)
 
 
-def test_local_patterns_of_a_volume_are_those_of_its_planes_along_all_axes_of_equal_step():
+def test_local_binary_patterns_of_a_volume_use_all_planes_of_equal_step():
     volume = shuffled(7, 8, 9)
     for step, axes in (((1.0, 1.0, 1.0), (0, 1, 2)), ((2.0, 1.0, 1.0), (0,))):
         counts = np.zeros(10)
         for axis in axes:
             for plane in np.moveaxis(volume, axis, 0):
-                known = local_binary_pattern(plane, 8, 1, method="uniform")[1:-1, 1:-1]
-                counts += np.bincount(known.ravel().astype(int), minlength=10)
-        found = patterns(Channel(solid(7, 8, 9, step=step), volume[None].astype(np.float32)))
-        np.testing.assert_allclose([found[f"lbp_{k}"][0] for k in range(10)], counts / counts.sum(), atol=1e-9)
+                reference = local_binary_pattern(plane, 8, 1, method="uniform")[1:-1, 1:-1]
+                counts += np.bincount(reference.ravel().astype(int), minlength=10)
+        features = lbp_features(ObjectChannel(solid(7, 8, 9, step=step), volume[None].astype(np.float32)))
+        np.testing.assert_allclose([features[f"lbp_{k}"][0] for k in range(10)], counts / counts.sum(), atol=1e-9)
 
 
 @pytest.mark.parametrize("step", [(1.0, 1.0), (2.0, 1.0, 1.0)])
-def test_a_blur_is_the_weighted_mean_of_the_objects_own_pixels(step):
+def test_a_blur_is_the_weighted_mean_of_the_object_pixels(step):
     pixels = channel(objects((6, 13, 14)[-len(step) :], count=2, step=step))
-    found = blurred(pixels.region, pixels.standardized_stack, 2)
+    features = blur_within_objects(pixels.region, pixels.standardized_stack, 2)
     for number, own in enumerate(pixels.region.own):
         places = np.argwhere(own)
         for place in places[:: max(1, len(places) // 7)]:
             away = ((places - place) * np.array(step)) ** 2
             weights = np.exp(-away.sum(axis=1) / 8)
             expected = (weights * pixels.standardized_stack[number][own]).sum() / weights.sum()
-            assert found[number][tuple(place)] == pytest.approx(expected, abs=1e-4)
+            assert features[number][tuple(place)] == pytest.approx(expected, abs=1e-4)
 
 
-def test_detail_is_what_each_blur_takes_away():
+def test_detail_is_the_difference_of_successive_blurs():
     pixels = channel(objects((23, 24)))
-    found = bands(pixels)
+    features = detail_features(pixels)
     finer = pixels.standardized_stack
     for scale in (1, 2, 4):
-        coarser = blurred(pixels.region, pixels.standardized_stack, scale)
+        coarser = blur_within_objects(pixels.region, pixels.standardized_stack, scale)
         for number, own in enumerate(pixels.region.own):
             band = (finer - coarser)[number][own].astype(float)
             band -= band.mean()
-            assert found[f"detail_{scale}"][number] == pytest.approx(band.std(), rel=1e-3)
-            assert found[f"detail_skewness_{scale}"][number] == pytest.approx(
+            assert features[f"detail_{scale}"][number] == pytest.approx(band.std(), rel=1e-3)
+            assert features[f"detail_skewness_{scale}"][number] == pytest.approx(
                 (band**3).mean() / band.std() ** 3, abs=1e-3
             )
-            assert found[f"detail_peak_{scale}"][number] == pytest.approx(band.max() / band.std(), rel=1e-3)
+            assert features[f"detail_peak_{scale}"][number] == pytest.approx(band.max() / band.std(), rel=1e-3)
         finer = coarser
 
 
-def test_finer_texture_has_its_detail_at_a_finer_scale():
+def test_a_finer_texture_has_its_detail_at_a_finer_scale():
     fine, coarse = textures(channel(solid(40, 40), blur=0)), textures(channel(solid(40, 40), blur=4))
     assert fine["detail_1"][0] > 5 * coarse["detail_1"][0]
     assert fine["grain_8"][0] == pytest.approx(1, abs=0.1) and coarse["grain_8"][0] < 0.6
@@ -152,24 +152,26 @@ def test_finer_texture_has_its_detail_at_a_finer_scale():
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (1, 2), (2, 2), (1, 1, 3), (2, 2, 2)])
-def test_what_a_tiny_object_is_too_small_for_is_not_known(sides):
-    pixels = grey(np.arange(math.prod(sides)).reshape(sides))
-    found = textures(pixels)
-    assert np.isnan(found["lbp_0"][0]) and np.isnan(found["contrast_4"][0])
-    assert np.isfinite(found["contrast_1"][0]) == (math.prod(sides) > 1)
-    assert not any(np.isinf(values[0]) for values in found.values())
+def test_features_that_need_larger_objects_are_undefined(sides):
+    pixels = gray(np.arange(math.prod(sides)).reshape(sides))
+    features = textures(pixels)
+    assert np.isnan(features["lbp_0"][0]) and np.isnan(features["contrast_4"][0])
+    assert np.isfinite(features["contrast_1"][0]) == (math.prod(sides) > 1)
+    assert not any(np.isinf(values[0]) for values in features.values())
 
 
-def test_a_flat_object_has_no_texture():
-    found = textures(grey(np.full((6, 6), 50)))
-    assert all(np.isnan(values[0]) for values in found.values())
+def test_a_constant_object_has_no_texture():
+    features = textures(gray(np.full((6, 6), 50)))
+    assert all(np.isnan(values[0]) for values in features.values())
 
 
-def test_what_else_is_in_the_stack_changes_nothing():
+def test_other_objects_of_the_stack_change_nothing():
     pixels = channel(objects((23, 24)))
     whole = textures(pixels)
     for number in range(len(pixels.region)):
-        one = slice(number, number + 1)
-        alone = textures(Channel(Region(pixels.region.own[one], pixels.region.step), pixels.pixels[one]))
+        single = slice(number, number + 1)
+        alone = textures(
+            ObjectChannel(ObjectStack(pixels.region.own[single], pixels.region.step), pixels.pixels[single])
+        )
         for name, values in alone.items():
             assert whole[name][number] == pytest.approx(values[0], rel=1e-5, abs=1e-5), name

@@ -52,7 +52,7 @@ def test_of_several_datasets_one_must_be_named(path):
     with pytest.raises(InputError, match=r"several images: raw, seg/nuclei\. Name one .*exported\.h5/raw'"):
         open_image(path)
     assert open_mask(path / "seg/nuclei").sum() == 42
-    with pytest.raises(InputError, match=r"no dataset 'seg/cells'. Images in it: raw, seg/nuclei"):
+    with pytest.raises(InputError, match=r"no dataset 'seg/cells'\. Name one of its images: raw, seg/nuclei"):
         open_mask(path / "seg/cells")
 
 

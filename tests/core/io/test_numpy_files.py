@@ -1,4 +1,4 @@
-"""Pickles give their plain values, and run nothing: what would run is put down by its name."""
+"""Plain values of pickles, of which nothing is executed, and the masks of Cellpose."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import pickle
+import sys
+import tracemalloc
 from collections import OrderedDict
 from pathlib import Path, PurePosixPath
 
@@ -51,7 +53,11 @@ def test_plain_values_come_out_as_they_went_in(value: object, protocol: int) -> 
 def test_arrays_come_out_as_they_went_in(protocol: int, dtype: str, order: str) -> None:
     array = np.asarray(np.arange(12).reshape(3, 4).astype(dtype), order=order)
     found = read({"a": array, "again": [array, array], "one": array[1, 2]}, protocol)
-    assert found["a"].dtype == array.dtype and found["again"][1] is found["a"] and found["one"] == array[1, 2]
+    assert (
+        found["a"].dtype == array.dtype.newbyteorder("=")
+        and found["again"][1] is found["a"]
+        and found["one"] == array[1, 2]
+    )
     np.testing.assert_array_equal(found["a"], array)
 
 
@@ -98,16 +104,157 @@ def test_what_is_no_pickle_is_refused(text: bytes) -> None:
 
 def test_an_array_larger_than_its_bytes_is_refused() -> None:
     text = pickle.dumps(np.arange(4, dtype=np.uint8), 2).replace(b"K\x04\x85", b"K\x09\x85")
-    with pytest.raises(InputError, match="cannot reshape"):
+    with pytest.raises(InputError, match="instead of 9 bytes"):
         load_plain_pickle(io.BytesIO(text))
 
 
-@given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused(text: bytes) -> None:
-    whole = pickle.dumps({"masks": np.arange(3)}, 4)
-    for mangled in (text, whole[: len(text)] + text, whole[:-20] + text + b"."):
+AUDITED: list[str] | None = None  # events of the interpreter while a pickle is loaded
+
+
+def record_event(event: str, _: object) -> None:
+    if AUDITED is not None:
+        AUDITED.append(event)
+
+
+sys.addaudithook(record_event)
+HARMLESS = {"pickle.find_class", "object.__getattr__", "object.__setattr__", "sys._getframe"}
+
+
+def load_watched(text: bytes) -> object:
+    """Load a pickle; fail if it opens, imports or starts anything, or takes far more memory than its size."""
+    global AUDITED
+    tracemalloc.start()
+    AUDITED = []
+    try:
         with contextlib.suppress(InputError):
-            load_plain_pickle(io.BytesIO(mangled))
+            return load_plain_pickle(io.BytesIO(text))
+    finally:
+        events, AUDITED = AUDITED, None
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert set(events) <= HARMLESS, events
+        assert peak < 3_000_000 + 2000 * len(text), peak
+
+
+SAMPLES = [
+    pickle.dumps(value, protocol)
+    for value in ({"masks": np.arange(30).reshape(5, 6), "one": np.float32(1)}, [np.array([1, "a"], object), {1, 2}])
+    for protocol in range(2, 6)
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_damaged_pickle_runs_code_or_fills_the_memory(data: st.DataObject) -> None:
+    text = bytearray(data.draw(st.sampled_from(SAMPLES)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(text)))
+        removed = data.draw(st.integers(0, 3))
+        text[start : start + removed] = data.draw(st.binary(max_size=8) | st.sampled_from(SAMPLES))
+    load_watched(bytes(text))
+
+
+def text_of(value: str) -> bytes:
+    return pickle.SHORT_BINUNICODE + bytes([len(value)]) + value.encode()
+
+
+NAMES = [
+    *[("os", "system"), ("builtins", "exec"), ("builtins", "eval"), ("builtins", "getattr"), ("builtins", "open")],
+    *[("subprocess", "Popen"), ("numpy", "load"), ("numpy", "ndarray"), ("numpy", "dtype"), ("numpy", "zeros")],
+    *[("numpy._core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "scalar"), ("builtins", "bytearray")],
+    *[("numpy._core.numeric", "_frombuffer"), ("builtins", "bytes"), ("builtins", "list"), ("builtins", "set")],
+    *[("_codecs", "encode"), ("collections", "OrderedDict"), ("copyreg", "_reconstructor"), ("pathlib", "PosixPath")],
+]
+names = st.sampled_from(NAMES).map(lambda name: text_of(name[0]) + text_of(name[1]) + pickle.STACK_GLOBAL)
+operands = st.sampled_from(
+    [
+        *[pickle.NONE, pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.MARK, pickle.EMPTY_SET],
+        *[text_of(text) for text in ("touch ran", "u2", "O8", "__setstate__", "numpy", "U9", "<")],
+        *[pickle.dumps(number, 2)[2:-1] for number in (0, 1, -1, 3, 2**31, 2**62, 10**12)],
+        *[pickle.dumps(value, 2)[2:-1] for value in ((3,), (10**6, 10**6), (1, (2, 2), None, False, b"abcd"))],
+    ]
+)
+instructions = st.sampled_from(
+    [
+        *[pickle.REDUCE, pickle.BUILD, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.OBJ, pickle.TUPLE, pickle.TUPLE1],
+        *[pickle.TUPLE2, pickle.TUPLE3, pickle.LIST, pickle.DICT, pickle.APPEND, pickle.APPENDS, pickle.SETITEM],
+        *[pickle.SETITEMS, pickle.ADDITEMS, pickle.FROZENSET, pickle.MEMOIZE, pickle.DUP, pickle.POP],
+        *[pickle.BINPERSID, pickle.BINGET + b"\0", pickle.BINGET + b"\1", pickle.BINPUT + b"\0", pickle.POP_MARK],
+    ]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(names | operands | instructions, max_size=25))
+def test_no_sequence_of_instructions_runs_code_or_fills_the_memory(parts: list[bytes]) -> None:
+    load_watched(b"\x80\x05" + b"".join(parts) + b".")
+
+
+def call(name: tuple[str, str], *arguments: bytes) -> bytes:
+    return text_of(name[0]) + text_of(name[1]) + pickle.STACK_GLOBAL + b"(" + b"".join(arguments) + b"tR"
+
+
+ARRAY = call(
+    ("numpy._core.multiarray", "_reconstruct"), text_of("numpy") + text_of("ndarray") + pickle.STACK_GLOBAL, b"K\0"
+)
+BYTES = call(("numpy", "dtype"), text_of("u1"))
+MANY = pickle.dumps(10**12, 2)[2:-1]
+REPEATED = (
+    pickle.BINUNICODE
+    + b"\0\2\0\0"
+    + b"a" * 512
+    + b"\x94"
+    + b"0"
+    + b"".join([call(("_codecs", "encode"), b"h\0")] * 3000)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ARRAY + b"(K\1(" + MANY + b"t" + BYTES + b"\x89" + text_of("") + b"tb",
+        ARRAY + b"(K\1(" + MANY + b"t" + call(("numpy", "dtype"), text_of("O8")) + b"\x89]tb",
+        ARRAY + b"(K\1(J\xff\xff\xff\xffK\1t" + BYTES + b"\x89" + text_of("") + b"tb",
+        call(("builtins", "bytes"), MANY),
+        call(("builtins", "bytearray"), MANY),
+        call(("builtins", "list"), text_of("abc")),
+        call(("numpy._core.numeric", "_frombuffer"), text_of("abc"), BYTES, MANY, text_of("C")),
+        REPEATED,
+        b"N" + pickle.LONG_BINPUT + b"\xff\xff\xff\x7f",
+        b"N" + pickle.PUT + b"99999999999\n",
+        pickle.BYTEARRAY8 + b"\0\0\0\0\1\0\0\0",
+        pickle.BINBYTES8 + b"\0\0\0\0\1\0\0\0",
+        pickle.FRAME + b"\0\0\0\0\0\1\0\0N",
+        b"".join(f"cmodule\nname{number}\n0".encode() for number in range(10_001)) + b"N",
+        text_of("builtins") + text_of("list") + pickle.STACK_GLOBAL + b"}" + text_of("a") + b"K\1sb",
+    ],
+)
+def test_a_pickle_that_claims_more_than_it_holds_is_refused(text: bytes) -> None:
+    assert load_watched(b"\x80\x05" + text + b".") is None
+    with pytest.raises(InputError):
+        load_plain_pickle(io.BytesIO(b"\x80\x05" + text + b"."))
+
+
+def test_what_a_pickle_does_to_a_class_does_not_outlast_it() -> None:
+    name = text_of("os") + text_of("system") + pickle.STACK_GLOBAL
+    state = b"N}" + text_of("name") + text_of("changed") + b"s\x86"
+    load_watched(b"\x80\x05" + name + state + b"b.")
+    assert load_watched(b"\x80\x05" + name + b")R.").name == "os.system"
+    assert UnsupportedValue.name == "persistent object"
+
+
+def test_masks_do_not_keep_the_rest_of_the_file_in_memory() -> None:
+    tracemalloc.start()
+    masks = np.asarray(read({"masks": np.ones((100, 100), np.uint8), "flows": np.zeros(10**7, np.uint8)})["masks"])
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert masks.sum() == 10**4 and kept < 10**6
+
+
+def test_objects_that_torch_stores_apart_are_put_down() -> None:
+    text = b"\x80\x02}(" + text_of("tensor") + text_of("storage") + b"Q" + text_of("label") + b"K\x07u."
+    found = load_plain_pickle(io.BytesIO(text))
+    assert isinstance(found["tensor"], UnsupportedValue) and found["label"] == 7
 
 
 def seg(masks: np.ndarray, **others: object) -> dict:

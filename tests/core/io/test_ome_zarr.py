@@ -73,7 +73,7 @@ def test_of_several_label_images_one_must_be_named(tmp_path):
         write_ome_zarr(path / "labels" / name, "0.5", PIXELS[0, 0], "zyx")
     zarr.create_group(path / "labels", zarr_format=3, attributes={"ome": {"labels": ["cells", "nuclei"]}})
 
-    with pytest.raises(InputError, match="its labels are: cells, nuclei"):
+    with pytest.raises(InputError, match=r"has 2 label images \(cells, nuclei\), expected one"):
         open_mask(path)
 
 
@@ -116,3 +116,56 @@ def test_a_group_without_an_image_is_refused_with_what_it_holds(tmp_path):
 def test_a_folder_that_is_no_zarr_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read as Zarr"):
         open_image(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda image: image["datasets"][0].pop("path"),
+            r"invalid at multiscales\.0\.datasets\.0\.path: Field required",
+        ),
+        (lambda image: image.update(datasets=[]), r"invalid at multiscales\.0\.datasets: .*at least 1 item"),
+        (lambda image: image["axes"][2].pop("name"), r"invalid at multiscales\.0\.axes\.2\.name"),
+        (lambda image: image["datasets"][0].update(path="9"), "name '9', which is not in it"),
+        (lambda image: image["datasets"][0].update(path="labels"), "'labels' in .*image.zarr is a group"),
+    ],
+)
+def test_invalid_metadata_are_refused_with_the_place(tmp_path, version, change, message):
+    group = write_ome_zarr(tmp_path / "image.zarr", version)
+    group.create_group("labels")
+    attributes = dict(group.attrs)
+    change(attributes.get("ome", attributes)["multiscales"][0])
+    group.attrs.update(attributes)
+
+    with pytest.raises(InputError, match=message):
+        open_image(tmp_path / "image.zarr")
+
+
+def test_metadata_of_version_0_3_are_read(tmp_path):
+    group = write_ome_zarr(tmp_path / "image.zarr", "0.4")
+    image = {"version": "0.3", "axes": list("tczyx"), "datasets": [{"path": "0"}, {"path": "1"}]}
+    group.attrs.put({"multiscales": [image], "omero": None})
+
+    image = open_image(tmp_path / "image.zarr")
+
+    assert image.dims == ("c", "z", "y", "x") and spacing_of(image) is None
+    assert image.c.values.tolist() == ["channel 1", "channel 2"]
+
+
+def test_a_scale_of_the_wrong_length_gives_no_spacing(tmp_path):
+    group = write_ome_zarr(tmp_path / "image.zarr", "0.4")
+    attributes = dict(group.attrs)
+    attributes["multiscales"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [0.1, 0.1]}]
+    group.attrs.update(attributes)
+
+    assert spacing_of(open_image(tmp_path / "image.zarr")) is None
+
+
+def test_a_label_image_that_the_metadata_name_and_the_file_lacks_is_an_error(tmp_path):
+    write_ome_zarr(tmp_path / "image.zarr", "0.5")
+    zarr.create_group(tmp_path / "image.zarr" / "labels", zarr_format=3, attributes={"ome": {"labels": ["nuclei"]}})
+
+    with pytest.raises(InputError, match=r"labels name 'nuclei', which is not in it"):
+        open_mask(tmp_path / "image.zarr")

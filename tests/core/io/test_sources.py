@@ -69,7 +69,7 @@ def test_a_chunk_that_does_not_decode_is_a_sentence_and_the_others_are_read(tmp_
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
         spoil(path, page.dataoffsets[0], page.databytecounts[0])
-    with pytest.raises(InputError, match=r"a piece of .*image\.\w+ cannot be read"):
+    with pytest.raises(InputError, match=r"A part of .*image\.\w+ cannot be read"):
         mask.data[:32, :32].compute()
     np.testing.assert_array_equal(mask.data[64:, 64:].compute(), PIXELS[64:, 64:])
 
@@ -184,7 +184,7 @@ def test_a_picture_beyond_what_pillow_trusts_is_refused_with_a_better_format(tmp
     iio.imwrite(tmp_path / "a.png", LARGE[:40, :50])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
 
-    with pytest.raises(InputError, match=r"a\.png is too large for a picture\. Save it as TIFF with tiles"):
+    with pytest.raises(InputError, match=r"a\.png is too large for PNG or JPEG\. Save it as tiled TIFF"):
         open_image(tmp_path / "a.png")
 
 
@@ -196,7 +196,7 @@ def test_a_jpeg_opens_in_colour(tmp_path):
 
 def test_a_picture_that_is_none_is_refused_when_opened_and_a_torn_one_when_read(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
-    with pytest.raises(InputError, match=r"a\.png cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"a\.png cannot be read as PNG or JPEG"):
         open_image(tmp_path / "a.png")
 
     iio.imwrite(tmp_path / "b.png", LARGE[:200, :200] ^ RNG.integers(0, 256, (200, 200), np.uint8))
