@@ -134,20 +134,20 @@ class TimeEstimator:
     """Estimates the time left and the rate of a job from its progress.
 
     The first progress of each stage only starts the clock, so that earlier work (opening files, the first import of
-    torch, finished parts) does not bias the estimate. A stage begins if progress falls back or the total changes.
+    torch, finished parts) does not bias the estimate. A stage begins if progress falls back or the unit changes.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._first: tuple[float, float] | None = None
-        self._last = 0.0, 0.0
+        self._last = 0.0, ""
 
     def with_progress(self, state: JobState, progress: Progress) -> JobState:
         """Return the state after some progress, with the seconds left if they can be estimated."""
         now = self._clock()
-        if self._first is None or progress.done < self._last[0] or progress.total != self._last[1]:
+        if self._first is None or progress.done < self._last[0] or progress.unit != self._last[1]:
             self._first = now, progress.done
-        self._last = progress.done, progress.total
+        self._last = progress.done, progress.unit
         seconds, steps = now - self._first[0], progress.done - self._first[1]
         left = seconds / steps * (progress.total - progress.done) if steps > 0 else None
         text, rate = progress.text, steps / seconds if seconds > MIN_RATE_SECONDS else 0

@@ -77,7 +77,7 @@ def naive(project: Project, border: bool, low: float, high: float) -> tuple[set,
 def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: bool, size) -> None:
     low, high = size or (None, None)
     left, at_border, other = naive(uneven, border, low or 0, high or np.inf)
-    labels, says = select_training_objects(uneven.training_labels(), uneven.objects, border, size)
+    labels, says = select_training_objects(uneven.test_set.training_labels(), uneven.objects, border, size)
     assert set(labels.index) == left and len(labels) == len(left) and at_border + other
     assert (f"{at_border} at the border" in says) == (at_border > 0)
     assert (f"{other} by their size" in says) == (other > 0)
@@ -87,7 +87,7 @@ def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: b
 
 def test_without_a_limit_all_are_examples(uneven: Project) -> None:
     for size in (None, (None, None)):
-        labels, says = select_training_objects(uneven.training_labels(), uneven.objects, False, size)
+        labels, says = select_training_objects(uneven.test_set.training_labels(), uneven.objects, False, size)
         assert len(labels) == 24 and says == ""
 
 
@@ -175,7 +175,9 @@ def test_the_preset_that_keeps_the_direction_is_found_and_stored(searched: Proje
         and stored["epochs"] == QUICK_SEARCHING.epochs
         and stored["patches"]["sampling"] == [17, 17]
     )
-    assert run.choice == f"Preset {run.settings['preset']} was selected among {len(run.search_results())} on 24 objects."
+    assert (
+        run.choice == f"Preset {run.settings['preset']} was selected among {len(run.search_results())} on 24 objects."
+    )
 
 
 def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
@@ -229,7 +231,7 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
     names = [name for name in found.nested_table if name.startswith("p_")]
     raw = run.held_out()[[name.replace("p_", "raw_") for name in names]]
     np.testing.assert_allclose(raw, found.nested_table[names], atol=1e-6)
-    forest = next(one.table for one in found.tried if one.preset == "forest")
+    forest = next(one.table for one in found.candidates if one.preset == "forest")
     assert report.forest.accuracy.value == pytest.approx((forest["predicted"] == forest["truth"]).mean())
     assert run.search_results().loc["forest", "accuracy"] == report.forest.accuracy.value
 
@@ -274,7 +276,7 @@ def test_the_preview_of_augmentation_is_that_of_the_preset_that_was_chosen(again
 
 
 def test_a_search_on_request_needs_an_open_preset(searched: Project) -> None:
-    with pytest.raises(ProjectError, match='the settings name "oriented"; give preset="auto"'):
+    with pytest.raises(ProjectError, match=r'the settings name "oriented".*Pass preset="auto"'):
         searched.train(search=True, preset="oriented")
     assert searched.job is None
 
@@ -286,7 +288,7 @@ def test_too_few_labels_train_the_default_preset_and_say_so(tmp_path: Path) -> N
         project.annotate("stripes", [label for label in known if known[label] == name][:count], name)
     run = project.train(epochs=1)
     assert run.settings["preset"] == "default" and run.search_results().empty
-    said = "The default preset was used: others are compared from 5 annotations per class on"
+    said = "The default preset was used: others are compared from 5 annotated objects per class on"
     assert run.choice == f"{said}, but vertical has 4."
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
 
@@ -349,7 +351,7 @@ def test_a_network_that_begins_with_a_run_keeps_its_preset(again: Project, monke
     monkeypatch.setattr(searching, "_compare_presets", no_search)
     run = again.train(start_from="0001", epochs=1)
     assert run.settings["preset"] == again.runs["0001"].settings["preset"]
-    assert run.choice == f"Preset {run.settings['preset']} is that of run 0001, with which training began."
+    assert run.choice == f"Preset {run.settings['preset']} is that of run 0001, from which training started."
 
 
 @pytest.mark.parametrize("stage", ["cutting patches", "comparing presets"])
@@ -539,7 +541,7 @@ def test_the_file_may_name_runs_alone_but_a_call_any_weights(project, tmp_path):
     place = str(tmp_path / "mine.safetensors")
     said_in_file(project, start_from=place)
     for call in ({}, {"settings": project.settings.changed(epochs=1)}):
-        with pytest.raises(ProjectError, match=r"a file may only name runs.*none yet.*give it to the call"):
+        with pytest.raises(ProjectError, match=r"the file may only name runs.*none yet.*call project"):
             project.train(**call)
     run = project.train(**QUICK | STILL, start_from=place, network=Plain(3, 2))
     assert run.remarks[0] == f"Began with 4 of 4 weights of {place}."
