@@ -126,9 +126,9 @@ def confusion_table(scores: Scores, classes: ClassScheme) -> str:
     head = "".join(f'<th title="{html.escape(name)}">{_class_name(name, colors)}</th>' for name in names)
     rows = []
     for truth in names:
-        counts = scores.confusion.loc[truth]
-        total = int(counts.sum())
-        cells = "".join(_confusion_cell(truth, name, int(counts[name]), total) for name in names)
+        counts = dict(zip(names, map(int, scores.confusion.loc[truth])))
+        total = sum(counts.values())
+        cells = "".join(_confusion_cell(truth, name, count, total) for name, count in counts.items())
         rows.append(f'<tr><th title="{html.escape(truth)}">{_class_name(truth, colors)}</th>{cells}</tr>')
     return (
         '<div class="sv-confusion"><table class="sv-matrix">'
