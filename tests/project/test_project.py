@@ -64,7 +64,7 @@ def test_arrays_are_kept_in_the_project(project: Project) -> None:
 
 
 def test_another_image_cannot_take_a_name(project: Project) -> None:
-    with pytest.raises(ProjectError, match="another image named 'P1_A1' already"):
+    with pytest.raises(ProjectError, match="another image named 'P1_A1'"):
         project.add("P1_A1", *squares(seed=5))
 
 
