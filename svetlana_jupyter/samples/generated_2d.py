@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.random import Generator
@@ -43,6 +43,9 @@ from svetlana_jupyter.samples.sample import (
     paint_on_lattice,
     place_objects,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MEAN, DEVIATION = 128, 40  # of the texture in every disk
 _Fill = Callable[[Generator, int, tuple[slice, ...], NDArray[np.bool_]], Field]

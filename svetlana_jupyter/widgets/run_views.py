@@ -223,7 +223,7 @@ def search_results_html(run: Run) -> str:
     """
     if not run.choice:
         return ""
-    candidates = run.tried()
+    candidates = run.search_results()
     if candidates.empty:
         return muted(run.choice)
     rows = [

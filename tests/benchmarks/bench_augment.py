@@ -35,7 +35,7 @@ from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, collect
 from svetlana_jupyter.learn.device import autocast_context, choose_device, mixed_precision, seeded_computation
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.training import Epoch, fit
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 LEAST = 0.8
 CELL = {2: 40, 3: 20}
@@ -50,7 +50,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def discs(count: int, ndim: int) -> AnnotatedImage:
+def make_disks(count: int, ndim: int) -> AnnotatedImage:
     """Return a lattice of bright and dark disks or balls."""
     rng, cell = np.random.default_rng(0), CELL[ndim]
     sides = [int(np.ceil(count ** (1 / ndim)))] * ndim
@@ -65,7 +65,7 @@ def discs(count: int, ndim: int) -> AnnotatedImage:
     return found, index_objects(found.mask), pd.Series(classes[1:], index=np.arange(1, count + 1))
 
 
-def ready_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
+def time_bare_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
     """Yield wall and processor seconds of forward and backward passes on batches in memory, on the training device."""
     settings, ndim, sampling = samples.settings, samples.ndim, samples.settings.patches.sampling
     assert isinstance(sampling, tuple)
@@ -88,7 +88,7 @@ def ready_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
         yield time.perf_counter() - began, time.process_time() - worked
 
 
-def our_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
+def time_training_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
     """Yield wall and processor seconds of each training step of one epoch; the last includes the end of the epoch."""
     events = fit(samples)
     next(events)  # the first step also builds the network and takes the measure of the patches
@@ -96,14 +96,14 @@ def our_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
         began, worked = time.perf_counter(), time.process_time()
         event = next(events)
         if isinstance(event, Epoch):
-            event = next(events)  # the last epoch is followed by what saving needs, so there are two
+            event = next(events)  # two epochs, since the last also prepares saving
             events.close()
         yield time.perf_counter() - began, time.process_time() - worked
         if event.epoch == 2:
             return
 
 
-def measured(part: AnnotatedImage, name: str, threads: int, device: str = "cpu") -> dict[str, Any]:
+def measure_ratios(part: AnnotatedImage, name: str, threads: int, device: str = "cpu") -> dict[str, Any]:
     """Return one row: both ratios of one case."""
     settings = TrainingSettings(**CASES[name])
     field, pixels = FIELD[part[0].ndim]
@@ -113,10 +113,10 @@ def measured(part: AnnotatedImage, name: str, threads: int, device: str = "cpu")
     samples = collect_training_data([part], settings)
     torch.set_num_threads(threads)
     bare, ours = [], []
-    ready = ready_steps(samples)
+    ready = time_bare_steps(samples)
     for _ in range(5):
         next(ready)
-    for ours_took, bare_took in zip(our_steps(samples), ready, strict=False):
+    for ours_took, bare_took in zip(time_training_steps(samples), ready, strict=False):
         ours.append(ours_took)
         bare.append(bare_took)
     bare_wall, our_wall = (np.median(_summed(steps)) for steps in (bare, ours))
@@ -150,9 +150,9 @@ def main() -> int:
     parser.add_argument("--ndim", type=int, choices=[2, 3], default=2)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     arguments = parser.parse_args()
-    part = discs(arguments.labels, arguments.ndim)
-    rows = [measured(part, name, threads) for threads in arguments.threads for name in arguments.cases]
-    show("training beside the bare network", rows)
+    part = make_disks(arguments.labels, arguments.ndim)
+    rows = [measure_ratios(part, name, threads) for threads in arguments.threads for name in arguments.cases]
+    print_report("training relative to the bare network", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

@@ -49,9 +49,9 @@ from svetlana_jupyter.samples import (
     stripes,
     tube_and_somites,
 )
-from tests.benchmarks.bench_fit import drawn, part_of
+from tests.benchmarks.bench_fit import annotated_image, draw_from_all_classes
 from tests.benchmarks.bench_sets import FIELD, WELL_CELLS, WELL_SIDE
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 SHORTFALL = 0.02
 BESIDE = (*CANDIDATE_PRESETS, "paper")
@@ -70,7 +70,7 @@ class Trial:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-def well() -> Sample:
+def make_well() -> Sample:
     """Return a well as a sample in memory."""
     with tempfile.TemporaryDirectory() as folder:
         stored = osteoclast_well(Path(folder), 0, WELL_SIDE, WELL_CELLS)
@@ -85,8 +85,8 @@ TRIALS = {
         Trial("faint foci", lambda: faint_foci(seed=4, size=1024, count=500, step=42), 45, 5, 30.0),
         Trial("oriented textures", lambda: oriented_textures(seed=1), 45, 0, 30.0),
         Trial("real textures", lambda: real_textures(seed=1), 45, 0, 30.0),
-        Trial("grey cells", lambda: gray_cells(seed=1), 10, 1, 30.0),
-        Trial("well", well, 200, 0, 30.0),
+        Trial("gray cells", lambda: gray_cells(seed=1), 10, 1, 30.0),
+        Trial("well", make_well, 200, 0, 30.0),
         Trial("bright foci", lambda: bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), 60, 4, 120.0),
         Trial("tube", lambda: tube_and_somites(seed=0), 169, 0, 120.0, changes={"patches": TIMELY}),
         Trial(
@@ -99,7 +99,9 @@ TRIALS = {
 }
 
 
-def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings: TrainingSettings) -> dict[str, Any]:
+def search_and_train(
+    sample: Sample, classes: pd.Series, labels: Sequence[int], settings: TrainingSettings
+) -> dict[str, Any]:
     """Train with "auto" in a project and return the result."""
     with tempfile.TemporaryDirectory() as folder:
         project = Project(Path(folder) / "auto.svetlana", classes=list(sample.names), annotator="bench")
@@ -110,7 +112,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
         seconds, worked = time.perf_counter() - began, time.process_time() - busy
         project.predict()
         table = project.probabilities("set").drop(index=list(labels))
-        tried = run.tried()
+        tried = run.search_results()
         known, chosen = project.evaluate().network, tried.loc[tried["chosen"], "accuracy"]
         return {
             "preset": run.settings["preset"],
@@ -134,16 +136,16 @@ def accuracy(part: AnnotatedImage, labels: Sequence[int], settings: TrainingSett
     return float(np.concatenate(right).mean())
 
 
-def measured(trial: Trial, draws: range, beside: Sequence[str], threads: int) -> dict[str, Any]:
+def measure_trial(trial: Trial, draws: range, beside: Sequence[str], threads: int) -> dict[str, Any]:
     """Return one row: means over the draws."""
     sample = trial.make()
-    part = part_of(sample)
+    part = annotated_image(sample)
     found: list[dict[str, Any]] = []
     single: dict[str, list[float]] = {name: [] for name in beside}
     for draw in draws:
-        labels = drawn(sample, part[2], trial.labels, trial.first + draw)
+        labels = draw_from_all_classes(sample, part[2], trial.labels, trial.first + draw)
         usual = TrainingSettings(seed=draw, threads=threads, **trial.changes)
-        found.append(searched(sample, part[2], labels, usual))
+        found.append(search_and_train(sample, part[2], labels, usual))
         print(f"{trial.name} draw {draw}: {found[-1]}", file=sys.stderr)
         for name in beside:
             alone = restrict_to_allowed_cues(TrainingSettings(preset=name, seed=draw, threads=threads, **trial.changes))
@@ -189,8 +191,8 @@ def main() -> int:
     beside = {"all": BESIDE, "none": ()}.get(arguments.beside[0], arguments.beside)
     draws = range(arguments.first, arguments.first + arguments.draws)
     trials = [TRIALS[arguments.set]] if arguments.set else TRIALS.values()
-    rows = [measured(trial, draws, beside, arguments.threads) for trial in trials]
-    show("the preset auto", rows)
+    rows = [measure_trial(trial, draws, beside, arguments.threads) for trial in trials]
+    print_report("preset search", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from tests.benchmarks.bench_objects import discs
+from tests.benchmarks.bench_objects import make_disks
 from tests.benchmarks.browsing import Unwatched, WatchedPage, load, percentiles, watched_pages
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 CHUNK, PITCH, EDGE = 512, 76, 200
-LEVELS = 22  # an object's colour tells which it is: 22³ > 10,000
+LEVELS = 22  # the color identifies the object: 22³ > 10,000
 COLUMNS = ("what", "median ms", "p95 ms", "worst ms", "least", "most", "reached")
 Row = dict[str, Any]
 Open = Callable[[str], WatchedPage]
@@ -42,7 +42,7 @@ def coded_well(folder: Path, side: int) -> int:
     across = (side - 2 * EDGE) // PITCH
     count = across**2
     numbers = np.random.default_rng(5).permutation(count) + 1
-    cell = discs(PITCH, PITCH, np.uint16) > 0
+    cell = make_disks(PITCH, PITCH, np.uint16) > 0
     core = np.hypot(*(np.mgrid[:PITCH, :PITCH] - PITCH / 2)) < 8
     image = np.random.default_rng(1).integers(50, 66, (3, side, side), np.uint8)
     mask = np.zeros((side, side), np.uint16)
@@ -90,14 +90,14 @@ def keys(open_page: Open, home: Path) -> Iterator[Row]:
         log = page.evaluate("project.annotations.table()[['object', 'class_id', 'action']].values.tolist()")
         wanted = [[number, int(digit), "label"] for number, digit in zip(shown, digits, strict=True)]
         wrong = [pair for pair in itertools.zip_longest(ast.literal_eval(log), wanted) if pair[0] != pair[1]]
-        assert not wrong, f"a key was lost, doubled, or labelled another object than was seen: {wrong}"
+        assert not wrong, f"A key was lost, repeated, or labeled another object than the displayed one: {wrong}"
         figures = percentiles(times)
         medians.append(figures["median ms"])
         name = f"{side}×{side}×3, {count:,} objects"
         yield {"what": f"key → next object drawn, {name}", **figures, "most": 100, "reached": figures["p95 ms"]}
         if presses >= 200:
             rate = (presses - 1) / (pressed[-1] - pressed[0]) * 1000
-            what = f"keys a second, {presses} presses, each labelled what was seen, {name}"
+            what = f"keys per second, {presses} presses, all labels correct, {name}"
             yield {"what": what, "least": 10, "reached": round(rate, 1)}
     yield {"what": "median on 8000² ÷ on 1000²", "most": 1.2, "reached": round(medians[1] / medians[0], 2)}
 
@@ -159,7 +159,7 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
     folder = home / "million"
     folder.mkdir()
     side, pitch = 16_000, 16
-    mask = np.roll(discs(side, pitch, np.uint32), pitch // 2, axis=(0, 1))  # every 16th pixel is one of an object
+    mask = np.roll(make_disks(side, pitch, np.uint32), pitch // 2, axis=(0, 1))  # every 16th pixel belongs to an object
     zarr.create_array(folder / "mask.zarr", data=mask, chunks=(1024, 1024))
     image = zarr.create_array(folder / "image.zarr", shape=(side, side), chunks=(1024, 1024), dtype="u1")
     for top in range(0, side, 1024):
@@ -168,7 +168,7 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
     page = open_page("million")
     page.show(
         [
-            PROJECT.format(folder=str(folder), name="million", axes="yx", channels=["grey"]),
+            PROJECT.format(folder=str(folder), name="million", axes="yx", channels=["gray"]),
             "objects = len(project.objects('well'))",
             "panel = sv.AnnotationPanel(project)\npanel",
         ],
@@ -195,7 +195,7 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
         what = f"key → recoloured, 1,000,000 objects in the table, {name}"
         yield {"what": what, **figures, "most": 150, "reached": figures["p95 ms"]}
     count = page.evaluate("len(project.annotations.table())")
-    assert int(count) == 40, f"{count} of 40 keys labelled an object"
+    assert int(count) == 40, f"{count} of 40 keys labeled an object"
 
 
 def lasso(open_page: Open, home: Path) -> Iterator[Row]:
@@ -224,7 +224,7 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
         angles = np.linspace(0, 2 * np.pi, 60)
         across, down = box["width"] / 2 - 2, box["height"] / 2 - 2
         for number, angle in enumerate(angles):
-            # a rounded square, which holds everything
+            # a rounded square that contains everything
             x, y = (np.clip(1.6 * part, -1, 1) for part in (np.cos(angle), np.sin(angle)))
             page.page.mouse.move(box["x"] + box["width"] / 2 + across * x, box["y"] + box["height"] / 2 + down * y)
             if number == 0:
@@ -278,7 +278,7 @@ def opening(open_page: Open, home: Path) -> Iterator[Row]:
     side = 100_000
     zarr.create_array(folder / "image.zarr", shape=(2, side, side), chunks=(1, 1024, 1024), dtype="u1", fill_value=7)
     mask = zarr.create_array(folder / "mask.zarr", shape=(side, side), chunks=(1024, 1024), dtype="u4")
-    mask[50_000:50_512, 50_000:50_512] = discs(512, 64, np.uint32)
+    mask[50_000:50_512, 50_000:50_512] = make_disks(512, 64, np.uint32)
     page = open_page("opening")
     page.show(
         [PROJECT.format(folder=str(folder), name="sparse", axes="cyx", channels=["one", "two"]), "panel = 0", "1"]
@@ -330,7 +330,7 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
     yield {"what": "1,000 redraws: the browser grows by, MB", "most": 50, "reached": round(grown)}
 
 
-# No picture is kept for those who look: what is drawn is not recorded.
+# Drawings are not recorded here, so that the test itself keeps no images.
 PRESS_ARROWS = """(pause) => {
   window.drawings.push = () => 0;
   const canvas = document.activeElement;
@@ -358,7 +358,7 @@ def main() -> None:
                 for row in figure(open_page, Path(folder)):
                     print(row, file=sys.stderr, flush=True)
                     rows.append({**dict.fromkeys(COLUMNS, ""), **row, "load": load()})
-    show("in the browser", rows)
+    print_report("response in the browser", rows)
     slow = [row["what"] for row in rows if not (row["least"] or -np.inf) <= row["reached"] <= (row["most"] or np.inf)]
     if slow:
         sys.exit(f"beyond the limit: {'; '.join(slow)}")

@@ -28,9 +28,9 @@ from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.gradcam import explain
 from svetlana_jupyter.learn.training import FitResult, TrainingNote, fit
 from svetlana_jupyter.samples import Sample, bright_foci_3d, draw_labels, stripes
-from tests.benchmarks.bench_augment import CASES, discs, measured
-from tests.benchmarks.bench_sets import annotate, rest
-from tests.benchmarks.report import show
+from tests.benchmarks.bench_augment import CASES, make_disks, measure_ratios
+from tests.benchmarks.bench_sets import annotate, score_unlabeled
+from tests.benchmarks.report import print_report
 
 Row = dict[str, Any]
 QUICK: dict[str, Any] = {"folds": 2, "trees": 10}
@@ -64,7 +64,7 @@ class Trained:
         self.project.train(**QUICK | values)
         seconds = time.perf_counter() - began
         self.project.predict()
-        return float(rest(self.project, "set", self.names).mean()), seconds
+        return float(score_unlabeled(self.project, "set", self.names).mean()), seconds
 
     def weights(self) -> str:
         """Return the weights of the last run."""
@@ -117,7 +117,7 @@ def agrees(make: Callable[[], Sample], labels: int, first: int, **values: Any) -
 
 def halves_once(folder: Path) -> Row:
     """Leave too little memory for a batch, but enough for half of it."""
-    part = discs(600, 2)
+    part = make_disks(600, 2)
     settings = TrainingSettings(
         width=64, epochs=1, steps=2, batch_size=512, device="cuda", patches={"size": 96, "sampling": 96}
     )
@@ -147,7 +147,7 @@ def is_fed(name: str, ndim: int) -> Callable[[Path], Row]:
     """Compare training with the bare network on batches in GPU memory."""
 
     def check(folder: Path) -> Row:
-        row = measured(discs(5400, ndim), name, torch.get_num_threads(), "cuda")
+        row = measure_ratios(make_disks(5400, ndim), name, torch.get_num_threads(), "cuda")
         ratio = row["ratio (wall)"]
         found = f"{ratio:.2f}, {row['patches a second']} patches/s"
         return {"found": found, "wanted": f"ratio {FED}", "passes": ratio >= FED}
@@ -159,7 +159,7 @@ def stops(folder: Path) -> Row:
     """Stop a training halfway."""
     asked: list[float] = []
     settings = TrainingSettings(epochs=1000, device="cuda")
-    events = fit(collect_training_data([discs(600, 2)], settings), lambda: bool(asked))
+    events = fit(collect_training_data([make_disks(600, 2)], settings), lambda: bool(asked))
     for number, event in enumerate(events):
         if number == 50:
             asked.append(time.perf_counter())
@@ -243,7 +243,7 @@ def main() -> int:
                 found = {"found": f"{type(error).__name__}: {error}", "wanted": "", "passes": False}
         rows.append({"check": name, **found, "seconds": round(time.perf_counter() - began, 1)})
         print(rows[-1], file=sys.stderr, flush=True)
-    show(f"on {torch.cuda.get_device_name()}", rows)
+    print_report(f"on {torch.cuda.get_device_name()}", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.stats.metrics import Proportion, score
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 NAMES = {1: "a", 2: "b", 3: "c"}
 SHARES = np.array([0.5, 0.3, 0.2])
@@ -28,7 +28,7 @@ RECALLS = {"easy": np.array([0.95, 0.9, 0.9]), "hard": np.array([0.8, 0.7, 0.55]
 WORST, MEAN = 0.90, 0.94
 
 
-def drawn(
+def draw_repeat(
     groups: int, objects: int, recalls: NDArray[np.float64], alike: float, rng: np.random.Generator
 ) -> tuple[Any, Any, Any]:
     """Return truth, predictions and groups of the objects of one repeat; ``objects`` per group on average."""
@@ -42,13 +42,13 @@ def drawn(
     return truth + 1, np.where(right, truth, (truth + rng.integers(1, 3, len(group))) % 3) + 1, group
 
 
-def percentiles(truth: Any, predicted: Any, group: Any, rng: np.random.Generator) -> tuple[float, float]:
+def percentile_interval(truth: Any, predicted: Any, group: Any, rng: np.random.Generator) -> tuple[float, float]:
     right = np.bincount(group, truth == predicted)
     drawn = rng.multinomial(len(right), np.full(len(right), 1 / len(right)), 2000)
     return tuple(np.percentile((drawn @ right) / (drawn @ np.bincount(group)), [2.5, 97.5]))
 
 
-def measured(groups: int, objects: int, kind: str, alike: float, repeats: int) -> dict[str, Any]:
+def measure_coverage(groups: int, objects: int, kind: str, alike: float, repeats: int) -> dict[str, Any]:
     """Return one row: the coverage of each interval, and the mean width of the package's interval."""
     rng = np.random.default_rng(0)
     recalls = RECALLS[kind]
@@ -56,13 +56,13 @@ def measured(groups: int, objects: int, kind: str, alike: float, repeats: int) -
     held: dict[str, list[bool]] = {name: [] for name in ("naive", "percentiles", "accuracy", "balanced", "recall of c")}
     widths = []
     for _ in range(repeats):
-        truth, predicted, group = drawn(groups, objects, recalls, alike, rng)
+        truth, predicted, group = draw_repeat(groups, objects, recalls, alike, rng)
         found = score(truth, predicted, NAMES, group)
         naive = Proportion(int((truth == predicted).sum()), len(truth)).interval
         row = found.per_class.loc["c"]
         for name, (low, high), value in (
             ("naive", naive, accuracy),
-            ("percentiles", percentiles(truth, predicted, group, rng), accuracy),
+            ("percentiles", percentile_interval(truth, predicted, group, rng), accuracy),
             ("accuracy", (found.accuracy.low, found.accuracy.high), accuracy),
             ("balanced", (found.balanced_accuracy.low, found.balanced_accuracy.high), balanced),
             ("recall of c", (row["recall_low"], row["recall_high"]), recalls[2]),
@@ -85,10 +85,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=400)
     repeats = parser.parse_args().repeats
     rows = [
-        measured(groups, objects, kind, alike, repeats)
+        measure_coverage(groups, objects, kind, alike, repeats)
         for groups, objects, kind, alike in itertools.product((4, 8, 16, 40), (4, 20), RECALLS, (0.0, 0.05, 0.15))
     ]
-    show("how often a 95 % interval holds the truth", rows)
+    print_report("coverage of 95 % confidence intervals", rows)
     ours = np.array([[row[name] for name in ("accuracy", "balanced", "recall of c")] for row in rows])
     print(f"\nours: {ours.mean():.3f} on average, {ours.min():.3f} at worst")
     return 0 if ours.mean() >= MEAN and ours.min() >= WORST else 1

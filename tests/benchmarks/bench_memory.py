@@ -22,7 +22,7 @@ from jupyter_client import BlockingKernelClient
 from jupyter_core.paths import jupyter_runtime_dir
 
 import tests.conftest  # noqa: F401  (Jupyter folders of its own)
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 from tests.browser.server import LabServer
 
 FIRST_STEPS = Path(__file__).parents[2] / "notebooks" / "01_first_steps.ipynb"
@@ -92,7 +92,9 @@ def main() -> None:
             peak = watch.stop()
             server.stop()
     figures = {f"{name} MiB": round(value) for name, value in peak.items()}
-    show("memory", [{"notebook": notebook.stem, **figures, "limit MiB": LIMIT_MIB, "seconds": round(seconds, 1)}])
+    print_report(
+        "memory", [{"notebook": notebook.stem, **figures, "limit MiB": LIMIT_MIB, "seconds": round(seconds, 1)}]
+    )
     if peak["total"] > LIMIT_MIB:
         sys.exit(f"{peak['total']:.0f} MiB is more than the {LIMIT_MIB} MiB of a Binder machine")
 

@@ -25,12 +25,12 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.core.objects import index_objects, tally_block
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 BLOCK = 1024
 
 
-def discs(side: int, cell: int, dtype: type[np.integer]) -> np.ndarray:
+def make_disks(side: int, cell: int, dtype: type[np.integer]) -> np.ndarray:
     """Return a mask with one disk in each square of ``cell`` pixels, labeled in random order."""
     place, offset = np.divmod(np.arange(side), cell)
     across = place[-1] + 1
@@ -58,7 +58,7 @@ def with_skimage(mask: np.ndarray) -> None:
     regionprops_table(mask, properties=["label", "num_pixels", "centroid", "bbox"])
 
 
-def measured(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
+def time_methods(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
     """Time all methods on one mask."""
     path = folder / f"{mask.dtype}.zarr"
     zarr.create_array(path, shape=mask.shape, chunks=(BLOCK, BLOCK), dtype=mask.dtype)[...] = mask
@@ -88,11 +88,11 @@ def measured(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def huge(side: int, cell: int, folder: Path) -> dict[str, Any]:
+def time_huge_mask(side: int, cell: int, folder: Path) -> dict[str, Any]:
     """Time the object table of a mask larger than the memory limit, read from Zarr, and measure its memory."""
     path, rows = folder / "huge.zarr", side // cell
     mask = zarr.create_array(path, shape=(side, side), chunks=(BLOCK, BLOCK), dtype=np.uint32)
-    row = np.tile(discs(cell, cell, np.uint32) > 0, rows)
+    row = np.tile(make_disks(cell, cell, np.uint32) > 0, rows)
     places = np.arange(rows * cell) // cell
     for top in range(0, rows * cell, BLOCK):
         lines = np.arange(top, min(top + BLOCK, rows * cell))
@@ -130,15 +130,15 @@ def main() -> None:
     options = parser.parse_args()
     side = options.side
     with tempfile.TemporaryDirectory() as folder:
-        small = measured(discs(side, 20, np.uint32), Path(folder))
-        large = measured(discs(side, 60, np.uint16), Path(folder))
-    show("object index", [*small, *large])
+        small = time_methods(make_disks(side, 20, np.uint32), Path(folder))
+        large = time_methods(make_disks(side, 60, np.uint16), Path(folder))
+    print_report("object table", [*small, *large])
     found = []
     for side in options.huge:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(huge(side, 80, Path(folder)))
+            found.append(time_huge_mask(side, 80, Path(folder)))
     if found:
-        show("object index of whole files", found)
+        print_report("object table of whole files", found)
 
 
 if __name__ == "__main__":

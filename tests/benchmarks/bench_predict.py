@@ -42,7 +42,7 @@ from svetlana_jupyter.learn.networks import MEMORY_FORMATS, to_onednn
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples import StoredSample, bright_foci_3d, osteoclast_well, stripes, tile_sample
 from tests.benchmarks.browsing import load
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 QUICK = {"preset": "default", "epochs": 1, "steps": 1, "folds": 2, "trees": 1, "depth": 3, "width": 16}
 COSTLIER = 1.2
@@ -91,7 +91,7 @@ CASES = {
 }
 
 
-def project_of(name: str, folder: Path) -> Project:
+def make_project(name: str, folder: Path) -> Project:
     """Return a project with one image and a barely trained network, new or from an earlier run."""
     case, place = CASES[name], folder / name
     project_folder = place / "set.svetlana"
@@ -108,7 +108,7 @@ def project_of(name: str, folder: Path) -> Project:
 
 
 @contextmanager
-def watched() -> Iterator[dict[str, float]]:
+def measure_resources() -> Iterator[dict[str, float]]:
     """Measure wall and processor seconds, and the growth of this process in MB."""
     gc.collect()
     process, found = psutil.Process(), {"grows": 0.0}
@@ -162,16 +162,16 @@ def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     return go
 
 
-def measured(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
+def measure_case(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
     """Predict a set with the project and with the bare network."""
-    case, project = CASES[name], project_of(name, folder)
+    case, project = CASES[name], make_project(name, folder)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     count, bare = len(project.objects("set")), bare_pass(project, threads)
     project.objects("set")
     found = []
     for _ in range(rounds):
         alone = bare()
-        with watched() as ours:
+        with measure_resources() as ours:
             project.predict(resume=False, client="local")
         found.append(alone | ours)
     ratio, packed, worked = (
@@ -207,13 +207,13 @@ def compare_costs(rows: dict[str, dict[str, Any]]) -> None:
 
 def on_clusters(name: str, folder: Path) -> dict[str, Any]:
     """Predict a set on one worker and on two."""
-    project, seconds = project_of(name, folder), {}
+    project, seconds = make_project(name, folder), {}
     for workers in (1, 2, 1, 2):
         with (
             LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
-            project.predict(resume=False, client=client)  # which imports torch there
+            project.predict(resume=False, client=client)  # imports torch on the workers
             began = time.perf_counter()
             project.predict(resume=False, client=client)
             seconds[workers] = min(seconds.get(workers, np.inf), time.perf_counter() - began)
@@ -240,7 +240,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         rows = [
-            measured(name, folder, threads, options.rounds)
+            measure_case(name, folder, threads, options.rounds)
             for name in options.cases
             if name != "cluster"
             for threads in options.threads or CASES[name].threads
@@ -249,7 +249,7 @@ def main() -> int:
         clusters = [on_clusters(name, folder) for name in ON_CLUSTERS] if "cluster" in options.cases else []
     for title, found in (("prediction", rows), ("prediction on a cluster", clusters)):
         if found:
-            show(title, found)
+            print_report(title, found)
     return 0 if all(row["passes"] for row in [*rows, *clusters]) else 1
 
 

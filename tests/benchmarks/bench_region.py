@@ -23,8 +23,8 @@ import zarr
 
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
-from tests.benchmarks.bench_objects import discs
-from tests.benchmarks.report import show
+from tests.benchmarks.bench_objects import make_disks
+from tests.benchmarks.report import print_report
 
 CHUNK = 512
 CORNERS = 400
@@ -41,9 +41,9 @@ def counting_syncs() -> Iterator[list[int]]:
         os.fsync = sync
 
 
-def made(folder: Path, side: int, across: int) -> Project:
+def make_project(folder: Path, side: int, across: int) -> Project:
     """Return a project with one image of ``across`` x ``across`` objects, stored as Zarr."""
-    mask = discs(side, side // across, np.uint32)
+    mask = make_disks(side, side // across, np.uint32)
     image = np.where(mask, 150, 20).astype(np.uint8) + np.random.default_rng(0).integers(0, 40, mask.shape, np.uint8)
     for name, pixels in (("image", image), ("mask", mask)):
         zarr.create_array(folder / f"{name}.zarr", shape=pixels.shape, chunks=(CHUNK, CHUNK), dtype=pixels.dtype)[
@@ -74,7 +74,7 @@ def lasso(panel: AnnotationPanel) -> tuple[float, float]:
     return timed(lambda: send({"event": "released", "row": row, "column": column, "time": time.time()}, []))
 
 
-def measured(project: Project, repeats: int, dpr: float) -> list[dict[str, Any]]:
+def measure_lasso(project: Project, repeats: int, dpr: float) -> list[dict[str, Any]]:
     """Select everything and label it, once with each class in turn."""
     panel = AnnotationPanel(project)
     viewer = panel.viewer
@@ -129,8 +129,8 @@ def main() -> None:
         for dpr in (1.0, 2.0):
             place = Path(folder) / f"{dpr:g}"
             place.mkdir()
-            rows += measured(made(place, options.side, options.across), options.repeats, dpr)
-    show("lasso over many objects", rows)
+            rows += measure_lasso(make_project(place, options.side, options.across), options.repeats, dpr)
+    print_report("lasso around many objects", rows)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from svetlana_jupyter.samples import (
     stripes,
     tube_and_somites,
 )
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 FIELD = {"size": 45}  # the paper sees 45 voxels; a search samples half as many along each axis
 ALONE = {"brightness", "orientation", "size"}  # problem b: not the surroundings
@@ -40,7 +40,7 @@ ALONE = {"brightness", "orientation", "size"}  # problem b: not the surroundings
 
 @dataclass(frozen=True)
 class Trial:
-    """A set, how many of its objects are labelled, and the figures to reach.
+    """A set, how many of its objects are labeled, and the figures to reach.
 
     ``first`` is the seed of the labels of the first draw; the set's own seed stays. ``forest`` is the most that a
     forest on measurements may reach, where the set is to show what measurements cannot tell.
@@ -83,7 +83,7 @@ TRIALS = (
     Trial("real textures, 200 labels", lambda: real_textures(seed=1), 200, 0, 0.95),
 )
 WELLS = "osteoclast wells"
-# Stain (red, green, blue) and share of activated cells: three wells that are labelled, six that are only predicted.
+# Stain (red, green, blue) and share of activated cells: three wells that are labeled, six that are only predicted.
 LABELLED_WELLS = (((1.0, 1.0, 1.0), 0.08), ((1.15, 1.0, 0.95), 0.15), ((0.9, 1.0, 1.1), 0.04))
 OTHER_WELLS = (
     ((1.05, 0.95, 1.0), 0.02),
@@ -103,14 +103,14 @@ def annotate(project: sv.Project, image: str, labels: Sequence[int], names: Sequ
         project.annotate(image, [label for label in labels if names[label - 1] == name], name)
 
 
-def rest(project: sv.Project, image: str, names: Sequence[str]) -> pd.Series:
+def score_unlabeled(project: sv.Project, image: str, names: Sequence[str]) -> pd.Series:
     """Return for each unlabeled object whether its class was predicted correctly."""
     table = project.predictions([image]).droplevel("image")
     table = table[table["annotation"].isna()]
     return table["predicted"] == np.array(names)[table.index.to_numpy() - 1]
 
 
-def measured(trial: Trial, seeds: int) -> dict[str, Any]:
+def measure_trial(trial: Trial, seeds: int) -> dict[str, Any]:
     sample = trial.make()
     names = [sample.names[number] for number in sample.classes]
     scores, forests, seconds, presets, reported = [], [], [], [], []
@@ -124,12 +124,12 @@ def measured(trial: Trial, seeds: int) -> dict[str, Any]:
             seconds.append(time.perf_counter() - began)
             reported.append(_reported(project))
             project.predict()
-            scores.append(float(rest(project, "set", names).mean()))
+            scores.append(float(score_unlabeled(project, "set", names).mean()))
             presets.append(run.settings["preset"])
             if trial.forest is not None:
                 project.train(preset="forest", seed=draw)
                 project.predict()
-                forests.append(float(rest(project, "set", names).mean()))
+                forests.append(float(score_unlabeled(project, "set", names).mean()))
         print(f"{trial.name} {draw}: {scores[-1]:.4f} by {presets[-1]} in {seconds[-1]:.1f} s", file=sys.stderr)
     return {
         "set": trial.name,
@@ -174,7 +174,7 @@ def wells(seeds: int) -> dict[str, Any]:
             reported.append(_reported(project))
             project.predict()
             others = list(names)[len(LABELLED_WELLS) :]
-            scores.append(float(np.mean([rest(project, image, names[image]).mean() for image in others])))
+            scores.append(float(np.mean([score_unlabeled(project, image, names[image]).mean() for image in others])))
             found = [(project.predictions([image])["predicted"] == "activated").sum() for image in others]
             true = [names[image].count("activated") for image in others]
             fits.append(float(np.corrcoef(found, true)[0, 1] ** 2))
@@ -214,9 +214,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    rows = [measured(trial, chosen.seeds) for trial in TRIALS if trial.name in chosen.only]
+    rows = [measure_trial(trial, chosen.seeds) for trial in TRIALS if trial.name in chosen.only]
     rows += [wells(chosen.seeds)] if WELLS in chosen.only else []
-    show("accuracy on generated sets", rows)
+    print_report("accuracy on generated sets", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

@@ -21,13 +21,13 @@ import numpy as np
 import svetlana_jupyter as sv
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.samples import bright_foci_3d, faint_foci
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 LIMIT_MS = 200
 LABELS = {"2D": 45, "3D": 60, "2D, 600 labels": 600}
 
 
-def project_of(kind: str, folder: Path) -> sv.Project:
+def make_project(kind: str, folder: Path) -> sv.Project:
     """Return a project with labels of two classes."""
     sample = bright_foci_3d(0) if kind == "3D" else faint_foci(0)
     project = sv.Project(folder / "stop.svetlana", classes=list(sample.names))
@@ -76,7 +76,7 @@ def stage_of(text: str) -> str:
     return text.partition(":")[0]
 
 
-def stages(project: sv.Project) -> list[str]:
+def list_stages(project: sv.Project) -> list[str]:
     """Return the stages of a training, in order."""
     texts: dict[str, None] = {}
     project.observe(lambda change: change["new"] and texts.setdefault(stage_of(change["new"].text)), "job")
@@ -94,10 +94,10 @@ def main() -> None:
     rows, late = [], False
     for kind in arguments.kinds:
         with tempfile.TemporaryDirectory() as folder:
-            project = project_of(kind, Path(folder))
+            project = make_project(kind, Path(folder))
             times: dict[str, list[float]] = defaultdict(list)
             given, searching = project.settings, TrainingSettings(epochs=8, folds=2)
-            moments = [(given, stage, share) for stage in stages(project) for share in (0.0, 0.5)]
+            moments = [(given, stage, share) for stage in list_stages(project) for share in (0.0, 0.5)]
             moments += [(searching, "trying presets", 0.0), (searching, "trying", 0.1), (searching, "comparing", 0.6)]
             for settings, stage, share in moments:
                 project.settings = settings
@@ -107,7 +107,7 @@ def main() -> None:
             for stage, milliseconds in times.items():
                 late |= max(milliseconds) > arguments.most
                 rows.append({"set": kind, "stage": stage, "ms, worst": round(max(milliseconds))})
-    show("stop", rows)
+    print_report("stop", rows)
     sys.exit(int(late))
 
 

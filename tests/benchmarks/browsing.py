@@ -55,8 +55,8 @@ QUIET = """(ms) => new Promise(resolve => {
   };
   wait();
 })"""
-# Types as a person does who looks: the next key a given time after the last, but never before the middle of the picture
-# has another colour, nor before the frame of the screen with that picture has passed.
+# Types like a user who looks: the next key a given time after the last, but never before the center of the image
+# has another color, nor before the frame of the screen with that picture has passed.
 TYPE = """async ([keys, pause, limit]) => {
   const frame = () => new Promise(requestAnimationFrame);
   const canvas = document.activeElement;

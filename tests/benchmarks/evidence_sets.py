@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from svetlana_jupyter.samples import Sample
 
 CARRIERS = ("brightness", "orientation", "size", "surroundings", "texture")
-CELL = {2: 42, 3: 30}  # so far apart that large objects do not see their neighbours either
+CELL = {2: 42, 3: 30}  # so far apart that large objects do not see their neighbors either
 RADII = {2: (7.0, 12.0), 3: (5.0, 8.0)}
 BLUR, NOISE = 0.7, 5.0
 
@@ -62,7 +62,7 @@ def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -
         level = draw("brightness", 90, 160)
         own = np.full(inside.shape, level)
         if draw("texture", 0, 2 - 1e-9) >= 1:
-            # In the image a spot is as wide as its object is large, and as bright: what the blur adds is left out here.
+            # Spots scale with the size and brightness of their object; the additional blur is not compensated.
             wide = (0.2 * radius.max()) ** 2
             sharp = wide - BLUR**2
             for spot in offsets[:, inside].T[rng.integers(0, inside.sum(), 4)]:

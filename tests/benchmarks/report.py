@@ -32,8 +32,8 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def show(benchmark: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Print the rows, which all have the same columns, as JSON and as Markdown."""
+def print_report(benchmark: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows of equal columns as JSON and as Markdown."""
     print(json.dumps({"benchmark": benchmark, "machine": machine(), "rows": list(rows)}))
     print(f"\n**{benchmark}** on {', '.join(f'{key} {value}' for key, value in machine().items())}\n")
     columns = list(rows[0])

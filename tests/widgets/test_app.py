@@ -64,7 +64,7 @@ def test_another_project_can_be_opened_unless_a_job_runs(project, tmp_path):
     form = app.children[0]
     form.folder.value = str(tmp_path / "squares.svetlana.zip")
     form.open_button.click()
-    assert "is there already" in form.status.text
+    assert "exists already" in form.status.text
     project.path.rename(tmp_path / "away")
     form.open_button.click()
     assert app.project is not project

@@ -189,9 +189,9 @@ def elsewhere(project):
 
 def test_a_second_kernel_of_the_same_annotator_is_read_only_until_the_first_ends(project, elsewhere):
     panel = AnnotationPanel(Project(project.path, annotator="ann"))
-    assert "another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
+    assert "Another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
     label(panel, "left", 1, "1")
-    assert "another notebook is annotating" in panel.status.text
+    assert "Another notebook is annotating" in panel.status.text
     assert panel.project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 0}, "those of the other kernel"
     elsewhere.kill()
     elsewhere.wait()

@@ -300,7 +300,7 @@ def searched(annotated, monkeypatch):
 
 def test_search_results_are_listed_and_the_chosen_preset_is_marked(searched):
     panel, run = TrainingPanel(searched), searched.runs.current
-    shown, tried = panel.result.search_results.value, run.tried()
+    shown, tried = panel.result.search_results.value, run.search_results()
     assert run.choice in shown
     assert "(nested cross-validation)" in shown
     rows = re.findall(
@@ -326,7 +326,7 @@ def test_search_again_searches_for_a_preset(searched, finish):
     panel.search.click()
     assert panel.search.disabled
     finish(searched)
-    assert not searched.runs["0003"].tried().empty
+    assert not searched.runs["0003"].search_results().empty
     assert searched.current_run == "0003"
     panel.settings.form.fields["preset"].control.value = "plain"
     assert panel.search.layout.display == "none"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -16,17 +15,20 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import cv2
 import dask.array as da
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from xarray import DataArray
 
 from svetlana_jupyter.core.display.channels import DisplaySettings, render_pixels, rgb_of
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.io.chunks import index_last_axes
-from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Sequence
+
+    import pandas as pd
+    from xarray import DataArray
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
 DepthMode = Literal["plane", "maximum"]
 Integers = NDArray[np.int64]

@@ -11,15 +11,17 @@ import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xarray import DataArray
 from zict import LRU
 
 from svetlana_jupyter.core.display.viewport import PixelBox
 from svetlana_jupyter.core.io.pyramid import PyramidLevel, pyramid
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 MEMORY_MB = 256
 
