@@ -245,7 +245,7 @@ class Project(HasTraits):
         images: str | Path,
         masks: str | Path,
         axes: str | None = None,
-        spacing: tuple[float, ...] | None = None,
+        spacing: tuple[float, ...] | float | None = None,
     ) -> pd.DataFrame:
         """Add all images that match a pattern, each with the mask of the same name; only headers are read.
 
