@@ -536,7 +536,7 @@ def test_the_file_may_name_runs_alone_but_a_call_any_weights(project, tmp_path):
     assert run.remarks[0] == f"Started from 4 of 4 weights of {place}."
     found = tensors(project, run.name, Plain(3, 2))
     np.testing.assert_allclose(found["body.out.weight"], network.out.weight.detach(), atol=1e-6)
-    with pytest.raises(InputError, match="there is no"):
+    with pytest.raises(InputError, match="There is no"):
         project.train(**QUICK, start_from=str(tmp_path / "nowhere"))
 
 
