@@ -7,17 +7,20 @@ import inspect
 import os
 import random
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from svetlana_jupyter.core.settings import TRANSFORM, TrainingSettings, unknown_key_message
 from svetlana_jupyter.errors import SettingsError
 from svetlana_jupyter.learn.spatial import PatchLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
 
 # Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -6,17 +6,13 @@ A batch is augmented at a time, with all random numbers from one generator.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.patches import cut_patches
-from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.learn.albumentations_adapter import build_pipeline
 from svetlana_jupyter.learn.networks import Standardize
 from svetlana_jupyter.learn.spatial import (
@@ -28,6 +24,15 @@ from svetlana_jupyter.learn.spatial import (
     view_matrices,
     warp_patches,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 
 
 def augment_intensity(

@@ -11,8 +11,8 @@ import copy
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -21,10 +21,14 @@ from torch import Tensor, nn
 
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
-from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.networks import ARCHITECTURES, MEMORY_FORMATS, ClassificationNetwork, Standardize
 from svetlana_jupyter.learn.optim import batch_norm_layers, replace_batch_norm
 from svetlana_jupyter.learn.specification import WEIGHTS_FILE, ClassifierSpec, read_classifier_spec, reject_pickles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from svetlana_jupyter.learn.dataset import TrainingData
 
 # Constructor arguments that are filled in, by the names in common use.
 _CONSTRUCTOR_ARGUMENTS = {

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import nn
 
-from svetlana_jupyter.core.io.chunks import ArrayRegion
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.patches import cut_patches, patch_regions
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE, PatchSettings
 from svetlana_jupyter.errors import ClassifierError
@@ -34,6 +28,16 @@ from svetlana_jupyter.learn.specification import (
     reject_pickles,
     write_classifier,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.io.chunks import ArrayRegion
+    from svetlana_jupyter.core.io.image_pair import ImagePair
 
 
 class Classifier(Protocol):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.stats.metrics import score
 from svetlana_jupyter.learn.augmentation import center_crop
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
-from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.forest import ForestClassifier
 from svetlana_jupyter.learn.inference import BATCH_SIZES
 from svetlana_jupyter.learn.splits import split_folds
 from svetlana_jupyter.learn.training import FitResult, fit, never_stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.learn.dataset import TrainingData
 
 STOPPED_MESSAGE = "Stopped before the score was computed."
 MIN_PER_CLASS = 5  # annotated objects; with fewer, the confidence interval is useless

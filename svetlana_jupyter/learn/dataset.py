@@ -6,16 +6,13 @@ Each block of an image is read once, even if several trainings need other patche
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import nn
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.features.compute import iter_features
@@ -29,6 +26,12 @@ from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn.albumentations_adapter import build_pipeline
 from svetlana_jupyter.learn.spatial import augmentation_margin
 from svetlana_jupyter.learn.specification import ClassifierSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import nn
 
 MAX_BYTES = 2 * 2**30  # memory that training patches may take
 MAX_LISTED = 5  # objects that a message lists

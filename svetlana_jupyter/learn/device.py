@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 
 from svetlana_jupyter.errors import ClassifierError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Options of glibc's mallopt by number, and how many freed bytes it keeps.
 M_TRIM_THRESHOLD, TRIM_BYTES = -1, 2**27

@@ -5,23 +5,27 @@ Scikit-learn trains it. It is stored as plain arrays, so that saving needs no pi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import VERSION
 from svetlana_jupyter.core.features.compute import allowed_feature_columns, feature_regions, iter_features
-from svetlana_jupyter.core.io.chunks import ArrayRegion
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.sampler import resolve_class_weights
 from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors, write_classifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.io.chunks import ArrayRegion
+    from svetlana_jupyter.core.io.image_pair import ImagePair
 
 TREES_PER_STEP = 50  # trees between two checks for a stop: about 0.05 s for some hundred objects
 ROWS_PER_CHUNK = 2048  # rows classified at a time, to bound the memory of one step through all trees

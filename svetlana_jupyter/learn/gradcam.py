@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from xarray import Dataset
 
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.patch_geometry import patch_geometry, patch_settings_for_object
 from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS, load_grad_cam
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.io.image_pair import ImagePair
 
 # Classes of pytorch_grad_cam by method; these work in 2D and in 3D.
 CAM_METHODS = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM"}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,10 +26,14 @@ from svetlana_jupyter.core.io.chunks import (
     processing_block_shape,
     with_fetched_blocks,
 )
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import DamagedError
-from svetlana_jupyter.learn.classifier import Classifier
 from svetlana_jupyter.learn.novelty import MAX_COMPARED, ReferenceDistribution
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.learn.classifier import Classifier
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]

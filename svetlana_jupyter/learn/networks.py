@@ -17,10 +17,10 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from torch import library as operators
 
 from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, TrainingSettings
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 CONV_LAYERS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.Conv2d, 3: nn.Conv3d})
 NORM_LAYERS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.BatchNorm2d, 3: nn.BatchNorm3d})
@@ -392,7 +395,8 @@ class OneDNNSmallCNN:
         self._blocks = []
         for block in network.blocks:
             convolution, _, norm, _ = block.children()
-            assert isinstance(convolution, nn.Conv2d | nn.Conv3d) and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
+            assert isinstance(convolution, nn.Conv2d | nn.Conv3d)
+            assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
             weights = _to_mkldnn(convolution.weight, convolution.bias)
             averages = _to_mkldnn(norm.weight, norm.bias, norm.running_mean, norm.running_var)
             self._blocks.append((weights, averages, norm.eps))

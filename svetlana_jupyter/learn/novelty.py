@@ -10,8 +10,7 @@ groups, so that a new well is compared with how new wells look, and not with obj
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -22,8 +21,12 @@ from sklearn.covariance import LedoitWolf
 
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.learn.augmentation import center_crop
-from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.splits import split_folds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from svetlana_jupyter.learn.dataset import TrainingData
 
 REFERENCE_FILE = "familiar.safetensors"
 COVERAGE = 0.95  # share of the held-out objects within the limit

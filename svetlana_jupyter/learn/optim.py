@@ -9,15 +9,16 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
 
-from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.networks import ClassificationNetwork
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.learn.networks import ClassificationNetwork
 
 
 class _UncompiledOptimizer(optim.Optimizer):

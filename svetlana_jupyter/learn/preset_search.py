@@ -18,22 +18,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection, rank_candidates
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
-from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.device import choose_device
 from svetlana_jupyter.learn.networks import ARCHITECTURES, BACKWARD_FACTOR
 from svetlana_jupyter.learn.splits import Folds, split_folds
 from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.learn.dataset import TrainingData
 
 Result = TypeVar("Result")
 Stop = Callable[[], bool]

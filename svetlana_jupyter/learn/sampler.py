@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.settings import TrainingSettings
 
 
 def resolve_class_weights(

@@ -10,14 +10,16 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import reduce
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from svetlana_jupyter.core.patches import count_object_only_channels
-from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings
 
 
 @dataclass(frozen=True)

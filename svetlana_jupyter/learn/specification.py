@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.io.image_pair import ImagePair
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "weights.safetensors"

@@ -6,7 +6,7 @@ Whole groups are held out, and objects of one edit stay together, because their 
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from svetlana_jupyter.learn.dataset import TrainingData
+if TYPE_CHECKING:
+    from svetlana_jupyter.learn.dataset import TrainingData
 
 ATTEMPTS = 10  # random splits, of which the one that spreads the classes best is used
 

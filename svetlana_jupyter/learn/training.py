@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE
@@ -33,6 +32,11 @@ from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.optim import build_loss, build_optimizer, build_schedule, freeze_body, update_batch_norm
 from svetlana_jupyter.learn.sampler import BalancedBatchSampler, resolve_class_weights
 from svetlana_jupyter.learn.splits import validation_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 EVALUATION_BATCH = 64
 MAX_BATCH_NORM_PATCHES = 256  # training patches for batch normalization statistics: more take longer for the same

@@ -139,13 +139,13 @@ def assert_same(found, expected):
     for part, other in zip((found[number] for number in sorted(found)), expected, strict=True):
         np.testing.assert_array_equal(part.objects, other.objects)
         np.testing.assert_array_equal(part.probabilities, other.probabilities)
-        assert (part.asked, part.beyond, part.failed) == (other.asked, other.beyond, other.failed)
+        assert (part.compared, part.outliers, part.failed) == (other.compared, other.outliers, other.failed)
 
 
 def test_parts_are_the_same_blocks_are_read_once_and_the_classifier_travels_once_a_worker(client, work, tmp_path):
     parts, expected = locally(tmp_path, *work)
     pair, objects, network, reference = work
-    assert len(parts) >= 6 and sum(part.asked for part in expected) == len(objects)
+    assert len(parts) >= 6 and sum(part.compared for part in expected) == len(objects)
     found = dict(
         predict_on_cluster(client, pair, parts, network, reference, sample_for_novelty(objects), lambda: False)
     )
