@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 from skimage.measure import regionprops_table
+from traitlets import HasTraits
 
 from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
@@ -190,7 +191,7 @@ MASK = squares()[1]
     ("image", "mask", "said"),
     [
         (IMAGE, MASK[:-4], "same shape"),
-        (IMAGE, MASK / 12, "masks must be integers"),
+        (IMAGE, MASK / 12, "Mask must contain integers"),
         (IMAGE, (MASK > 0).astype(np.uint8) * 255, "skimage.measure.label"),
         (IMAGE, MASK * 0, "at least one object"),
     ],
@@ -235,3 +236,9 @@ def test_a_class_name_used_twice_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than once"):
         Project(tmp_path / "new.svetlana", classes=["a", "b", "a"])
     assert not (tmp_path / "new.svetlana").exists()
+
+
+def test_a_project_is_one_class_with_few_public_names(project: Project) -> None:
+    names = [name for name in dir(project) if not name.startswith("_") and name not in dir(HasTraits)]
+    assert len(names) <= 58
+    assert Project.__bases__ == (HasTraits,)

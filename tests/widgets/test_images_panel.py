@@ -257,7 +257,7 @@ def test_class_names_can_be_given_for_a_class_image(import_panel, project, tmp_p
     ("name", "content", "message"),
     [
         ("", None, "Enter the file"),
-        ("gone.csv", None, "gone.csv is not there"),
+        ("gone.csv", None, "gone.csv does not exist"),
         ("empty.csv", b"", "empty.csv"),
         ("odd.csv", b"a;b\n1;2\n", "column"),
         ("torn.geojson", b'{"type": "Feat', "torn.geojson"),
