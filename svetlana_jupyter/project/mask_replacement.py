@@ -159,7 +159,7 @@ def match_masks(
     entry = images.entry(name)
     new_fingerprint = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
     if new_fingerprint == entry.fingerprint:
-        same = pd.DataFrame([(id.label, id.label, 1) for id in labels], columns=LINK_COLUMNS)
+        same = pd.DataFrame([(object_id.label, object_id.label, 1) for object_id in labels], columns=LINK_COLUMNS)
         return MaskMatch(entry, LabelMapping(same), dict.fromkeys(same["old"], 1), "pixels", mask, new_fingerprint)
     if is_geojson(mask):
         mask = lazy_outline_mask(Path(mask), entry.shape)
@@ -235,7 +235,10 @@ def _match_by_boxes(
 ) -> tuple[LabelMapping, Mapping[int, int], str]:
     known = {e.subject: e.box for log in logs for e in log.entries if e.image == entry.name and e.box}
     columns = bbox_columns(len(entry.shape))
-    found = {id.label: known.get(VersionedObjectId(id.image, id.label, entry.mask_number)) for id in labels}
+    found = {
+        object_id.label: known.get(VersionedObjectId(object_id.image, object_id.label, entry.mask_number))
+        for object_id in labels
+    }
     boxes = {label: box for label, box in found.items() if box}
     old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
     low, high = (old[columns[i : i + len(entry.shape)]].to_numpy() for i in (0, len(entry.shape)))
