@@ -83,7 +83,7 @@ class AnnotationFile:
         if self._handle is None:
             raise ProjectError(self.trouble)
         try:
-            written, known = read_entries(self.file), self.log.entries
+            written, known = read_entries(self.file), self.log.events
             ours, theirs = _to_csv(known), _to_csv(written)
             if theirs.startswith(ours):
                 self._follow(written[len(known) :])
