@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"{__name__}.{_MODULES[name]}")
-    return module if _MODULES[name].endswith(f".{name}") else getattr(module, name)
+    return module if _MODULES[name] == name else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -24,7 +24,7 @@ from svetlana_jupyter.project.storage import DOCUMENT
 from svetlana_jupyter.samples import blood_smear, blood_smear_classes
 
 NOTEBOOK = "01_first_steps.ipynb"
-PROMPT = "--ServerApp.kernel_websocket_connection_class=svetlana_jupyter.connection.PromptConnection"
+PROMPT = "--ServerApp.kernel_websocket_connection_class=svetlana_jupyter.jupyter_connection.PromptConnection"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 DEMO_ANNOTATIONS = 60
 

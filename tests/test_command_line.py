@@ -63,4 +63,4 @@ def test_an_error_of_ours_is_a_sentence_and_an_exit_code(tmp_path: Path, capsys:
     (tmp_path / "blood.svetlana" / "thesis.txt").write_text("years of work")
     assert main(["demo", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert "choose another folder" in said.err and "Traceback" not in said.err
+    assert "Choose another folder" in said.err and "Traceback" not in said.err

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-import pandas as pd
-
 from svetlana_jupyter.core.classes import ClassScheme
-from svetlana_jupyter.core.io.image_pair import ImagePair
-from svetlana_jupyter.core.io.table_files import TableSource
-from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.counts import images_with_conditions
-from svetlana_jupyter.project.evaluation import Evaluation
-from svetlana_jupyter.project.image_collection import ImageCollection
 from svetlana_jupyter.project.jobs import JobRunner, Work, thread_count
-from svetlana_jupyter.project.project_classes import ProjectClasses
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
     from matplotlib.figure import Figure
     from torch.nn import Module
+
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.io.table_files import TableSource
+    from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.project.evaluation import Evaluation
+    from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.project_classes import ProjectClasses
 
 Value = Literal["fraction", "count"]
 Size = tuple[float | None, float | None]

@@ -1,11 +1,9 @@
-"""The annotation files: one a person, only ever appended to, synced before anything is acknowledged.
+"""Annotation files: one per annotator, append-only, synced to disk before an edit is acknowledged.
 
-One kernel writes an annotator's file at a time; projects opened twice in one kernel share the same book.
+One kernel at a time writes the file of an annotator. Projects that are opened twice in one kernel share it.
 
-A row with the action "mask" says that the rows below it number the image's objects as its mask of that number does (0
-is the first, 1 the one that replaced it): so a new segmentation changes no row.
-
-Who said what of which object: the annotator's own book, the books of others, and what they agree on.
+A row with the action "mask" means that in the following rows the objects of the image are numbered as in the mask of
+that number (0 is the first mask, 1 the one that replaced it). A new mask therefore changes no existing row.
 """
 
 from __future__ import annotations
@@ -17,18 +15,22 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from svetlana_jupyter.core.annotations import ACTIONS, AnnotationEvent, AnnotationLog
 from svetlana_jupyter.errors import ProjectError
 
-MASK = "mask"  # the action of a row that says which mask of an image the rows below it speak of
-COLUMNS = ["time", "action", "edit", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
+MASK = "mask"  # action of a row that gives the mask number of an image for the rows below it
+CSV_COLUMNS = ["time", "action", "edit", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
+
+_READ_ONLY = "The project is read-only. Copy it to a folder that you can write to, and open the copy."
 _RENAMED = {"gesture": "edit", "bad": "bad_segmentation"}  # a column and an action, as version 0.1.0 wrote them
 
 _open_files: weakref.WeakValueDictionary[Path, AnnotationFile] = weakref.WeakValueDictionary()
@@ -36,13 +38,13 @@ _opening = threading.Lock()
 
 
 class AnnotationFile:
-    """One annotator's file and the log it holds.
+    """File of one annotator, with the log that it contains.
 
     Attributes
     ----------
     log : AnnotationLog
     trouble : str
-        A sentence when something about the file deserves one: read-only here, or a torn line that was set aside.
+        A sentence about a problem with the file, such as an incomplete line or a lock of another kernel; else "".
     """
 
     def __init__(self, file: Path, writable: bool) -> None:
@@ -58,56 +60,57 @@ class AnnotationFile:
 
     @property
     def writable(self) -> bool:
+        """Whether the file is open for writing."""
         return self._handle is not None
 
     def add_listener(self, changed: Callable[[], None]) -> None:
-        """Call the bound method ``changed`` after every append, for as long as its owner lives."""
+        """Call the bound method ``changed`` after every append, as long as its object exists."""
         self._listeners.append(weakref.WeakMethod(changed))
 
     def ensure_writable(self) -> None:
-        """Make sure that the file can be written: again after it was gone, or after another kernel let go of it.
+        """Open the file for writing again if it was deleted, or locked by another kernel that has released it.
 
-        Rows that another kernel wrote meanwhile are followed; rows that the file lost are written again.
+        Rows that another kernel has added are read, and rows missing from the file are written again.
 
         Raises
         ------
         ProjectError
-            If that cannot be; what was said before is still in the log.
+            If the file cannot be written; the log is unchanged.
         """
         if self.has_open_file():
             return
         if not self._may_write:
-            raise ProjectError("the project is read-only, so annotations cannot be kept.")
+            raise ProjectError(_READ_ONLY)
         self.close()
         self._open_for_writing()
         if self._handle is None:
             raise ProjectError(self.trouble)
         try:
-            written, known = read_entries(self.file), self.log.events
-            ours, theirs = _to_csv(known), _to_csv(written)
+            in_file, in_log = read_entries(self.file), self.log.events
+            ours, theirs = _to_csv(in_log), _to_csv(in_file)
             if theirs.startswith(ours):
-                self._follow(written[len(known) :])
+                self._follow(in_file[len(in_log) :])
             elif ours.startswith(theirs):
                 self._write(ours[len(theirs) :])
             else:
                 raise ProjectError(
-                    f"{self.file} holds other annotations than were seen here; open the project again to use them."
+                    f"{self.file} was changed by another program. Open the project again to use its annotations."
                 )
         except ProjectError:
             self.close()
             raise
 
     def append(self, entries: Iterable[AnnotationEvent]) -> None:
-        """Write rows of one edit with one sync, then follow them.
+        """Write the rows of one edit with a single sync, then add them to the log.
 
         Raises
         ------
         ProjectError
-            If the file is read-only here or the disk refuses; then nothing has changed.
+            If the file cannot be written; nothing is changed then.
         """
         entries = list(entries)
         if self._handle is None:
-            raise ProjectError(self.trouble or "the project is read-only, so annotations cannot be kept.")
+            raise ProjectError(self.trouble or _READ_ONLY)
         self._write(_to_csv(entries, self.log.masks))
         self._follow(entries)
 
@@ -116,7 +119,7 @@ class AnnotationFile:
         end = self._handle.seek(0, os.SEEK_END)
         try:
             if not self.has_open_file():
-                raise OSError(errno.ENOENT, "the file is gone")
+                raise OSError(errno.ENOENT, "the file is missing")
             if self._handle.write(content) != len(content):
                 raise OSError(errno.ENOSPC, "no space left on the disk")
             os.fsync(self._handle.fileno())
@@ -124,8 +127,8 @@ class AnnotationFile:
             with suppress(OSError):
                 self._handle.truncate(end)
             raise ProjectError(
-                f"the annotation could not be written to {self.file} ({error.strerror}); "
-                "make room or restore the folder, then annotate again."
+                f"The annotation could not be written to {self.file} ({error.strerror}). "
+                "Free disk space or restore the folder, then annotate again."
             ) from error
 
     def _follow(self, entries: list[AnnotationEvent]) -> None:
@@ -138,14 +141,14 @@ class AnnotationFile:
                 changed()
 
     def has_open_file(self) -> bool:
-        """Whether what is open for writing is still the file of that name, not one deleted meanwhile."""
+        """Return whether the open file still exists under its name, and was not deleted or replaced."""
         try:
             return self._handle is not None and os.path.samestat(os.fstat(self._handle.fileno()), self.file.stat())
         except OSError:
             return False
 
     def close(self) -> None:
-        """Let go of the file, so that another kernel may write it."""
+        """Close the file and release its lock, so that another kernel can write it."""
         if self._handle is not None:
             self._handle.close()
             self._handle = None
@@ -155,21 +158,21 @@ class AnnotationFile:
         try:
             self.file.parent.mkdir(exist_ok=True)
             self._lock.acquire(timeout=0)
-            self.trouble = _set_torn_line_aside(self.file)
+            self.trouble = _move_incomplete_line(self.file)
             self._handle = self.file.open("ab", buffering=0)
             if self._handle.tell() == 0:
-                self._handle.write((",".join(COLUMNS) + "\n").encode())
+                self._handle.write((",".join(CSV_COLUMNS) + "\n").encode())
                 os.fsync(self._handle.fileno())
         except Timeout:
             self.trouble = (
-                f"another notebook is annotating as {self.file.stem!r}, so this one only reads; shut its kernel down "
-                'and annotate again, or open the project under another name with annotator="...".'
+                f"Another notebook is annotating as {self.file.stem!r}, so annotations cannot be saved here. Shut down "
+                'its kernel and annotate again, or open the project with another name: annotator="...".'
             )
         except OSError as error:
             self.close()
             self.trouble = (
-                f"annotations cannot be written to {self.file} ({error.strerror}), so nothing new is kept; "
-                "make room or bring the folder back, then annotate again. Nothing that was annotated before is lost."
+                f"Annotations cannot be written to {self.file} ({error.strerror}). Free disk space or restore the "
+                "folder, then annotate again. Saved annotations are not lost."
             )
 
     def __del__(self) -> None:
@@ -178,21 +181,19 @@ class AnnotationFile:
 
 
 def open_annotation_file(folder: Path, annotator: str, writable: bool = True) -> AnnotationFile:
-    """Open an annotator's file in ``folder``, or return the book that this kernel has open already."""
+    """Open the file of an annotator, or return the one that this kernel has open already."""
     if not re.fullmatch(r"[\w][\w .@-]*", annotator):
-        raise ProjectError(
-            f"an annotator's name may hold letters, digits, blanks and . @ - _, got {annotator!r}; choose another."
-        )
+        raise ProjectError(f"Annotator name {annotator!r} is not valid. Use letters, digits, spaces and . @ - _ only.")
     file = folder / f"{annotator}.csv"
     with _opening:
-        book = _open_files.get(file)
-        if book is not None and book.has_open_file():
-            return book
-        if book is not None:
-            book.close()
-        book = AnnotationFile(file, writable)
-        _open_files[file] = book
-        return book
+        opened = _open_files.get(file)
+        if opened is not None and opened.has_open_file():
+            return opened
+        if opened is not None:
+            opened.close()
+        opened = AnnotationFile(file, writable)
+        _open_files[file] = opened
+        return opened
 
 
 def read_other_logs(folder: Path, excluding_file: Path) -> dict[str, AnnotationLog]:
@@ -203,7 +204,7 @@ def read_other_logs(folder: Path, excluding_file: Path) -> dict[str, AnnotationL
 
 
 def read_entries(file: Path) -> list[AnnotationEvent]:
-    """Read an annotation file; a last line without its end is left out, a missing file is empty."""
+    """Read an annotation file; an incomplete last line is left out, and a missing file is empty."""
     if not file.exists():
         return []
     whole, _, _ = file.read_text("utf-8").rpartition("\n")
@@ -219,7 +220,7 @@ def read_entries(file: Path) -> list[AnnotationEvent]:
                 entries.append(_to_entry(row, masks.get(row["image"], 0)))
         except (KeyError, ValueError, TypeError) as error:
             raise ProjectError(
-                f"line {number} of {file} is no annotation ({error}); correct it or remove that line."
+                f"Line {number} of {file} is not an annotation ({error}). Correct or remove that line."
             ) from error
     return entries
 
@@ -243,14 +244,14 @@ def _to_entry(row: dict[str, str], mask: int) -> AnnotationEvent:
 
 
 def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None = None) -> bytes:
-    """Return rows to be written behind others; ``masks`` are those of the images that the rows before speak of."""
+    """Return events as CSV rows; ``masks`` are the mask numbers of the images in the rows before them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     known = dict(masks or {})
     for e in entries:
         if e.mask != known.get(e.image, 0):
             known[e.image] = e.mask
-            writer.writerow([e.time, MASK, 0, e.image, e.mask, *[""] * (len(COLUMNS) - 5)])
+            writer.writerow([e.time, MASK, 0, e.image, e.mask, *[""] * (len(CSV_COLUMNS) - 5)])
         center = ["", "", "", *(f"{value:.2f}" for value in e.center)][-3:]
         seconds = "" if e.seconds is None else f"{e.seconds:.2f}"
         box = " ".join(map(str, e.box))
@@ -258,17 +259,18 @@ def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None 
     return text.getvalue().encode()
 
 
-def _set_torn_line_aside(file: Path) -> str:
+def _move_incomplete_line(file: Path) -> str:
     if not file.exists():
         return ""
     content = file.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) == len(content):
         return ""
-    aside = file.with_suffix(".torn")
-    with aside.open("ab") as handle:
+    rest = file.with_suffix(".torn")
+    with rest.open("ab") as handle:
         handle.write(content[len(whole) :] + b"\n")
     os.truncate(file, len(whole))
     return (
-        f"the last line of {file.name} was torn (a power cut?) and was set aside in {aside.name}; nothing else is lost."
+        f"The last line of {file.name} was incomplete, probably after a power failure, and was moved to {rest.name}. "
+        "All other annotations are intact."
     )

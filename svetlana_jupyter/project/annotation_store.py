@@ -13,12 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import (
     IMPORT_SOURCE_PREFIX,
@@ -37,9 +34,16 @@ from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
 from svetlana_jupyter.core.relabeling import LINK_COLUMNS, LabelMapping
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.annotation_file import open_annotation_file, read_other_logs
-from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry
-from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry
+    from svetlana_jupyter.project.project_classes import ProjectClasses
 
 FLAGS = ("ambiguous", "bad_segmentation", "skip")
 PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work

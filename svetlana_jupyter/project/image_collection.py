@@ -1,7 +1,4 @@
-"""The images of a project: where they lie, opened lazily, with an index of their objects.
-
-Outlines that become the mask of an image, kept in the project.
-"""
+"""Images of a project: opened lazily, each with a mask and a table of its objects."""
 
 from __future__ import annotations
 
@@ -29,80 +26,18 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.polygons import LazyPolygonMask, RasterizationReport, rasterize, smallest_label_dtype
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
-from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_write, draft_path
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_folder, atomic_write
 
-CHUNK = 512  # of which the tiles that are report are whole multiples
-
-
-def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
-    """Draw the outlines of a file as a Zarr in a folder, whole or not at all.
-
-    Parameters
-    ----------
-    folder : Path
-        Replaced where it is there already.
-    file : Path
-        GeoJSON (`core.io.geojson.read_geojson`).
-    image : DataArray
-        The image that they are of.
-
-    Returns
-    -------
-    mask : Path
-    said : str
-        How many there are, which overlap, and which are not to be seen.
-    """
-    found = read_geojson(file.expanduser())
-    shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
-    dtype = smallest_label_dtype(found.shapes)
-    report, draft = RasterizationReport(), draft_path(folder)
-    draft.mkdir(parents=True)
-    try:
-        chunks = tuple(min(CHUNK, side) for side in shape[-2:])
-        chunks = (1, *chunks) if len(shape) == 3 else chunks
-        mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=dtype, chunks=chunks, zarr_format=3)
-        for part, pixels in rasterize(found.shapes, shape, dtype, report):
-            mask[part] = pixels
-        if not report.drawn_labels:
-            raise InputError(
-                f"none of {len(found.shapes)} outlines in {file} covers a pixel of the image, which is "
-                f"{' × '.join(map(str, shape))}. Check that they belong together and are in pixels."
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    count = len({one.label for one in found.shapes})
-    return folder / "mask.zarr", _said(count, report, found.note, report.missing(found.shapes))
-
-
-def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
-    """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is report when it is read."""
-    pixels = to_dask(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
-    return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
-
-
-def _said(count: int, report: RasterizationReport, note: str, missing: list[int]) -> str:
-    parts = [f"{len(report.drawn_labels):,} of {count:,} outlines are objects"]
-    if report.overlapping_labels:
-        parts.append(
-            f"{len(report.overlapping_labels):,} of them overlap, in {report.overlap_pixels:,} pixels, where "
-            f"the smaller one lies above"
-        )
-    if missing:
-        parts.append(f"beyond the image, covered or smaller than a pixel: {format_list(missing)}")
-    return "; ".join(parts) + "." + (f" {note}" if note else "")
-
-
+CHUNK = 512  # a multiple of the tiles that outlines are rasterized in
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
 
 Progress = Callable[[int, int], None]
-Source = Any  # a path, several paths (one a channel), or an array
+Source = Any  # a path, several paths (one per channel), or an array
 
 
 @dataclass(frozen=True)
 class FormerMask:
-    """A mask that was replaced: where it lay, and the fingerprint of the image with it."""
+    """A replaced mask: its path, and the fingerprint of the image with it."""
 
     mask: str
     fingerprint: str
@@ -110,29 +45,29 @@ class FormerMask:
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """One image and its mask, as ``project.json`` keeps them.
+    """One image and its mask, as written to ``project.json``.
 
     Attributes
     ----------
     name : str
     image : str or tuple of str
-        Path, relative to the project where it can be; several where each channel has its own file.
+        Path, relative to the project if possible; several if each channel has its own file.
     mask : str
     axes : str or None
-        The axes that were given because the file does not say.
+        Axes passed by the user because the file does not define them.
     spacing : tuple of float or None
-        Micrometres a pixel, ``([z,] y, x)``.
+        Micrometers per pixel, ``([z,] y, x)``.
     channels : tuple of str
     groups : dict of str to str
-        What the placeholders stood for: plate, well, ...
+        Values of the grouping columns: plate, well, ...
     shape : tuple of int
-        Of the mask, ``([z,] y, x)``.
+        Shape of the mask, ``([z,] y, x)``.
     dtype : str
     fingerprint : str
-        Of image and mask; a mask that changed is indexed again.
+        Fingerprint of image and mask; a mask that has changed is indexed again.
     replaced : tuple of FormerMask
-        The masks that it had before, the first one first. How their objects became those of the next mask stands in
-        ``masks/<image>.<n>.csv``: pairs of old and new object with the pixels they share.
+        Earlier masks, the first one first. The correspondence of their objects with those of the next mask is stored
+        in ``masks/<image>.<n>.csv``: pairs of old and new object with the number of shared pixels.
     """
 
     name: str
@@ -149,7 +84,7 @@ class ImageEntry:
 
     @property
     def mask_number(self) -> int:
-        """Which of its masks the image has now: 0 is the first."""
+        """The number of the current mask; 0 is the first."""
         return len(self.replaced)
 
 
@@ -326,19 +261,19 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return name in self._tables or self._folder.objects_file(name).exists()
 
     def image_fingerprint(self, name: str) -> str:
-        """Return what changes when the pixels of an image do; an `InputError` where its file is gone."""
+        """Return a fingerprint of the pixels of an image; raise an `InputError` if its file is missing."""
         paths = [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
         if gone := [path for path in paths if not (hdf5_file(path) or path).exists()]:
-            raise InputError(f"{gone[0]} is gone. Bring it back, and go on where you were.")
+            raise InputError(f"{gone[0]} is missing. Restore the file and try again; finished work is kept.")
         return fingerprint(self._paths(self.entry(name).image))
 
     def files(self) -> list[Path]:
-        """Return the files, or folders of Zarr, that images and masks are read from."""
+        """Return the files, or Zarr folders, of all images and masks."""
         paths = [path for entry in self._entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
         return [hdf5_file(path) or path for path in map(self._folder.absolute, paths)]
 
     def missing(self) -> list[Path]:
-        """Return the files of images and masks that are not where the project says."""
+        """Return the files of images and masks that do not exist."""
         return [path for path in self.files() if not path.exists()]
 
     def mask_file(self, name: str) -> Path:
@@ -359,32 +294,32 @@ class ImageCollection(Mapping[str, ImageEntry]):
         channels: Sequence[str] | None = None,
         groups: Mapping[str, str] | None = None,
     ) -> ImageEntry:
-        """Check one pair and return its entry; arrays are copied into the project, files only looked at.
+        """Check an image and its mask and return their entry; arrays are copied into the project.
 
         Raises
         ------
         InputError
             If image and mask cannot be read or do not fit each other.
         ProjectError
-            If the name stands for another image already.
+            If another image has that name.
         """
         if not name or not name.isprintable():
-            raise InputError(f"an image's name must be printable text, got {name!r}; give it another name.")
+            raise InputError(f"Image name {name!r} is empty or not printable. Choose another name.")
         self._folder.check_writable()
-        given = f"{fingerprint(image)} {fingerprint(mask)}"
+        new_fingerprint = f"{fingerprint(image)} {fingerprint(mask)}"
         known = self._entries.get(name)
         if known is not None:
-            if given in (known.fingerprint, *(former.fingerprint for former in known.replaced)):
+            if new_fingerprint in (known.fingerprint, *(former.fingerprint for former in known.replaced)):
                 return known
             raise ProjectError(
-                f"the project has another image named {name!r} already (or its file has changed since); "
-                "add this one under another name."
+                f"The project has another image named {name!r}, or the file of that image has changed. "
+                "Add this one under another name."
             )
         outlines = mask if is_geojson(mask) else None
         if outlines is not None:
             opened_image = open_image(image, axes, spacing, channels, self._folder.cache_folder)
-            mask, said = write_outline_mask(self._folder.arrays_folder(name), Path(outlines), opened_image)
-            self._notes[name] = f"{name}: {said}"
+            mask, summary = write_outline_mask(self._folder.arrays_folder(name), Path(outlines), opened_image)
+            self._notes[name] = f"{name}: {summary}"
         try:
             opened = open_checked_pair(
                 name, image, mask, axes, spacing, channels, groups, cache=self._folder.cache_folder
@@ -406,7 +341,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             groups=dict(opened.groups),
             shape=tuple(opened.mask.shape),
             dtype=str(opened.image.dtype),
-            fingerprint=given,
+            fingerprint=new_fingerprint,
         )
 
     def _save(self, entries: list[ImageEntry]) -> None:
@@ -427,12 +362,12 @@ class ImageCollection(Mapping[str, ImageEntry]):
         known = pd.read_parquet(file) if file.exists() else None
         if known is not None and known.attrs.get("mask") == mask:
             return known
-        entry = self.entry(name)  # the mask alone: its image may be gone
+        entry = self.entry(name)  # the mask alone, since the image file may be missing
         opened = open_mask(self._folder.absolute(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
         table = index_objects(opened, progress)
         if known is None or known.equals(table):
             self._write_table(name, table, mask)
-        else:  # the index of the mask that was annotated stays, as the witness that this is another one
+        else:  # the table of the annotated mask stays, as the evidence that the file was overwritten
             self.overwritten.add(name)
         return table
 
@@ -440,23 +375,17 @@ class ImageCollection(Mapping[str, ImageEntry]):
         table.attrs["mask"] = mask
         if self._folder.writable:
             file = self._folder.objects_file(name)
-            with suppress(OSError):  # it is a cache: a full disk does not keep anybody from looking
+            with suppress(OSError):  # it is a cache: viewing must work on a full disk
                 file.parent.mkdir(exist_ok=True)
-                with atomic_write(file) as beside:
-                    table.to_parquet(beside)
+                with atomic_write(file) as draft:
+                    table.to_parquet(draft)
 
     def _copy_arrays(self, opened: ImagePair) -> tuple[Path, Path]:
-        """Copy image and mask block by block into the project, whole or not at all."""
+        """Copy image and mask block by block into the project; written atomically."""
         folder = self._folder.arrays_folder(opened.name)
-        draft = draft_path(folder)
-        draft.mkdir(parents=True)
-        try:
-            for name, array in (("image.zarr", opened.image), ("mask.zarr", opened.mask)):
-                to_zarr(array, draft / name)
-            shutil.rmtree(folder, ignore_errors=True)  # left by a kill before project.json knew of it
-            draft.replace(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        with atomic_folder(folder) as draft:
+            to_zarr(opened.image, draft / "image.zarr")
+            to_zarr(opened.mask, draft / "mask.zarr")
         return folder / "image.zarr", folder / "mask.zarr"
 
     def _relative(self, image: Source) -> str | tuple[str, ...]:
@@ -470,6 +399,61 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return self._folder.absolute(image)
 
 
+def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
+    """Rasterize the outlines of a file to a Zarr mask in a folder; written atomically.
+
+    Parameters
+    ----------
+    folder : Path
+        Replaced if it exists.
+    file : Path
+        GeoJSON (`core.io.geojson.read_geojson`).
+    image : DataArray
+        The image that the outlines belong to.
+
+    Returns
+    -------
+    mask : Path
+    summary : str
+        The number of outlines, which overlap, and which are not visible.
+    """
+    outlines = read_geojson(file.expanduser())
+    shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
+    dtype, report = smallest_label_dtype(outlines.shapes), RasterizationReport()
+    chunks = (1,) * (len(shape) - 2) + tuple(min(CHUNK, side) for side in shape[-2:])
+    with atomic_folder(folder) as draft:
+        mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=dtype, chunks=chunks, zarr_format=3)
+        for part, pixels in rasterize(outlines.shapes, shape, dtype, report):
+            mask[part] = pixels
+        if not report.drawn_labels:
+            raise InputError(
+                f"None of {len(outlines.shapes)} outlines in {file} covers a pixel of the image, which is "
+                f"{' × '.join(map(str, shape))}. Check that they belong to this image and are in pixels."
+            )
+    count = len({polygon.label for polygon in outlines.shapes})
+    parts = [f"{len(report.drawn_labels):,} of {count:,} outlines are objects"]
+    if report.overlapping_labels:
+        parts.append(
+            f"{len(report.overlapping_labels):,} of them overlap, in {report.overlap_pixels:,} pixels, where the "
+            "smaller one is on top"
+        )
+    if missing := report.missing(outlines.shapes):
+        parts.append(f"outside the image, covered or smaller than a pixel: {format_list(missing)}")
+    return folder / "mask.zarr", "; ".join(parts) + "." + (f" {outlines.note}" if outlines.note else "")
+
+
+def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
+    """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is rasterized block by block when read."""
+    pixels = to_dask(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
+    return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
+
+
+def to_zarr(array: xr.DataArray, path: Path) -> None:
+    """Write a lazy array to Zarr block by block, in chunks of equal size."""
+    regular = array.data.rechunk(tuple(max(sizes) for sizes in array.data.chunks))
+    regular.to_zarr(str(path))
+
+
 def _as_tuple(image: str | tuple[str, ...]) -> tuple[str, ...]:
     return image if isinstance(image, tuple) else (image,)
 
@@ -478,11 +462,6 @@ def _is_file(source: Source) -> bool:
     if isinstance(source, tuple | list):
         return all(isinstance(path, str | Path) for path in source)
     return isinstance(source, str | Path)
-
-
-def to_zarr(array: xr.DataArray, path: Path) -> None:
-    regular = array.data.rechunk(tuple(max(sizes) for sizes in array.data.chunks))
-    regular.to_zarr(str(path))
 
 
 def _to_json(entry: ImageEntry) -> dict[str, Any]:

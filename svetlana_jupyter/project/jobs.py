@@ -1,7 +1,7 @@
-"""Work that takes a while: a generator of events, run inline in a script or on a daemon thread in a notebook.
+"""Long-running work: a generator of events, run inline in a script or on a daemon thread in a notebook.
 
-The thread only computes. Every event is handled by the project's owner: posted to the event loop that made the project,
-or handled at once where there is no loop. Stopping means that the generator is told so and finishes with what it has.
+The thread only computes. Every event is posted to the event loop on which the project was made, or handled at once if
+there is no running loop. To stop, the generator is told to finish with what it has.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from svetlana_jupyter.errors import ProjectError
 
 JobKind = Literal["training", "prediction", "sweep", "measurement", "export"]
 Stop = Callable[[], bool]
-Work = Callable[[Stop], Iterator[object]]  # given a function that tells whether to stop, the generator of events
+Work = Callable[[Stop], Iterator[object]]  # from a function that tells whether to stop to a generator of events
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: ``done`` of ``total`` steps, and what it is doing."""
+    """Progress of a job: ``done`` of ``total`` steps, and the current step as text."""
 
     done: float
     total: float
@@ -34,7 +34,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class JobState:
-    """What a panel shows of the running job; ``seconds_left`` is None until it can be told."""
+    """State of the running job, as panels show it; ``seconds_left`` is None until it can be estimated."""
 
     kind: JobKind
     done: float = 0
@@ -45,12 +45,12 @@ class JobState:
 
     @property
     def with_article(self) -> str:
-        """The kind with its article."""
+        """The kind of the job with its indefinite article."""
         return f"{'an' if self.kind == 'export' else 'a'} {self.kind}"
 
 
 def thread_count(kind: Literal["script", "panel"]) -> int:
-    """Return how many threads a job computes with: a script takes all there are, a panel leaves one for the notebook.
+    """Return the number of threads of a job: all for a script; a panel leaves one to the notebook.
 
     ``OMP_NUM_THREADS`` limits them, as it does for torch.
     """
@@ -61,7 +61,7 @@ def thread_count(kind: Literal["script", "panel"]) -> int:
 
 
 class OwnerThread:
-    """The thread and loop that made the project, the only place where its state changes."""
+    """Thread and event loop that made the project; its state changes nowhere else."""
 
     def __init__(self) -> None:
         try:
@@ -70,7 +70,7 @@ class OwnerThread:
             self._loop = None
 
     def post(self, call: Callable[[], None]) -> None:
-        """Have the owner run ``call`` soon, or run it at once where there is no running loop."""
+        """Schedule ``call`` on the event loop, or call it at once if no loop is running."""
         if self._loop is None or not self._loop.is_running():
             call()
         else:
@@ -78,17 +78,17 @@ class OwnerThread:
 
 
 class Job:
-    """One piece of work on a daemon thread.
+    """Work on a daemon thread.
 
     Parameters
     ----------
     kind : str
     work : Work
-    owner : Owner
+    owner : OwnerThread
     handle : callable
-        Called by the owner with each event.
+        Called on the owner thread with each event.
     finished : callable
-        Called by the owner once, with the exception that ended the work, or None.
+        Called on the owner thread at the end, with the exception that ended the work, or None.
     """
 
     def __init__(
@@ -105,10 +105,11 @@ class Job:
         self._thread = threading.Thread(target=self._run, name=f"svetlana {kind}", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the work to finish with what it has; returns at once."""
+        """Ask the work to finish with what it has, without waiting for it."""
         self._stop.set()
 
     def join(self, timeout: float | None = None) -> None:
@@ -119,16 +120,16 @@ class Job:
         try:
             for event in self._work(self._stop.is_set):
                 self._owner.post(lambda event=event: self._handle(event))  # type: ignore[misc]
-        except Exception as error:  # shown by the owner, never lost
+        except Exception as error:  # reported on the owner thread
             trouble = error
         self._owner.post(lambda: self._finished(trouble))
 
 
 class TimeEstimator:
-    """Estimates the time left of a job from its progress.
+    """Estimator of the remaining time of a job from its progress.
 
-    The first progress of each stage only starts the clock, so that what comes before it (opening files, the first
-    import of torch, a stage that is done) does not spoil the estimate. A stage begins where progress falls back.
+    The first progress of each stage only starts the clock, so that preparations (opening files, the first import of
+    torch, an earlier stage) do not distort the estimate. A new stage begins when the progress decreases.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -137,7 +138,7 @@ class TimeEstimator:
         self._last = 0.0
 
     def with_progress(self, state: JobState, progress: Progress) -> JobState:
-        """Return ``state`` brought up to ``progress``, with the seconds left where they can be told."""
+        """Return ``state`` with the progress and, if it can be estimated, the remaining time."""
         now = self._clock()
         if self._first is None or progress.done < self._last:
             self._first = now, progress.done
@@ -179,13 +180,13 @@ class JobRunner:
         self._claiming = threading.Lock()
 
     def start(self, kind: JobKind, work: Work) -> None:
-        """Do the work on a thread; returns at once."""
+        """Start the work on a thread, without waiting for it."""
         self._claim(kind)
         self._thread = Job(kind, work, self._owner, self._handle, self._finish)
         self._thread.start()
 
     def run(self, kind: JobKind, work: Work) -> None:
-        """Do the work here, with a progress bar; what it raises is raised, Ctrl-C too."""
+        """Do the work on this thread with a progress bar; exceptions and Ctrl-C are raised."""
         self._claim(kind)
         events = work(lambda: False)
         try:
@@ -198,18 +199,18 @@ class JobRunner:
                 bar.set_description_str(f"{kind} done", refresh=False)
                 bar.update(100 - bar.n)
         finally:
-            if isinstance(events, Generator):  # its threads end now, not when the error is forgotten
+            if isinstance(events, Generator):  # ends its threads now, not when the exception is garbage-collected
                 events.close()
             self._finish(None)
 
     def stop(self) -> None:
-        """Ask the job on the thread to finish with what it has; returns at once."""
+        """Ask the background job to finish with what it has, without waiting for it."""
         if self._thread is not None and self.state is not None:
             self._thread.stop()
             self._set(replace(self.state, stopping=True))
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended. The events it posted to a running loop are handled later."""
+        """Wait until the thread has ended; events posted to a running loop are handled later."""
         if self._thread is not None:
             self._thread.join(timeout)
 

@@ -8,17 +8,15 @@ all annotators, and those that an undo restores.
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.annotations import AnnotationLog, ObjectId, VersionedObjectId
 from svetlana_jupyter.core.io.geojson import is_geojson
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.objects import bbox_columns, index_objects
 from svetlana_jupyter.core.relabeling import (
@@ -30,7 +28,6 @@ from svetlana_jupyter.core.relabeling import (
     overlap_table,
 )
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.annotation_store import Annotations
 from svetlana_jupyter.project.image_collection import (
     FormerMask,
     ImageCollection,
@@ -39,8 +36,14 @@ from svetlana_jupyter.project.image_collection import (
     lazy_outline_mask,
     to_zarr,
 )
-from svetlana_jupyter.project.project_classes import ProjectClasses
-from svetlana_jupyter.project.storage import ProjectFolder, atomic_write, draft_path
+from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.project.annotation_store import Annotations
+    from svetlana_jupyter.project.project_classes import ProjectClasses
 
 STATUSES = ("kept", "relabeled", "split", "merged", "lost")
 
@@ -144,33 +147,32 @@ def match_masks(
     labels: Iterable[ObjectId],
     logs: Iterable[AnnotationLog],
 ) -> MaskMatch:
-    """Read another mask of an image and match its objects with those of the one it has; nothing is written.
+    """Read a new mask of an image and match its objects with those of the current one; nothing is written.
 
     Parameters
     ----------
     labels : iterable of ObjectId
         The annotated objects.
     logs : iterable of AnnotationLog
-        For the boxes of the annotated objects, where the old mask can no longer be read.
+        Source of the bounding boxes of annotated objects, if the old mask can no longer be read.
     """
     entry = images.entry(name)
-    given = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
-    if given == entry.fingerprint:
+    new_fingerprint = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
+    if new_fingerprint == entry.fingerprint:
         same = pd.DataFrame([(id.label, id.label, 1) for id in labels], columns=LINK_COLUMNS)
-        return MaskMatch(entry, LabelMapping(same), dict.fromkeys(same["old"], 1), "pixels", mask, given)
+        return MaskMatch(entry, LabelMapping(same), dict.fromkeys(same["old"], 1), "pixels", mask, new_fingerprint)
     if is_geojson(mask):
         mask = lazy_outline_mask(Path(mask), entry.shape)
     opened = images.open(entry, mask)
     objects = index_objects(opened.mask)
-    found = _match_by_pixels(folder, images, entry, opened)
-    step, sizes, by = found or _match_by_boxes(entry, objects, labels, logs)
-    return MaskMatch(entry, step, sizes, by, mask, given, opened, objects)
+    match = _match_by_pixels(folder, images, entry, opened) or _match_by_boxes(entry, objects, labels, logs)
+    return MaskMatch(entry, *match, mask, new_fingerprint, opened, objects)
 
 
 def save_mask(folder: ProjectFolder, images: ImageCollection, match: MaskMatch) -> None:
-    """Give the image the mask that was matched, and keep how the objects of the old one became its own.
+    """Replace the mask of the image by the matched one, and store the links between their objects.
 
-    The change stands once ``project.json`` does.
+    The replacement takes effect when ``project.json`` is written, which is last.
     """
     assert match.opened is not None
     entry, mask = match.entry, match.mask
@@ -179,8 +181,8 @@ def save_mask(folder: ProjectFolder, images: ImageCollection, match: MaskMatch) 
         mask = _copy_array(folder, match.opened, number)
     links = folder.links_file(entry.name, number)
     links.parent.mkdir(exist_ok=True)
-    with atomic_write(links) as beside:
-        match.mapping.links.to_csv(beside, index=False)
+    with atomic_write(links) as draft:
+        match.mapping.links.to_csv(draft, index=False)
     former = FormerMask(entry.mask, entry.fingerprint)
     changed = replace(
         entry, mask=folder.relative(Path(mask)), fingerprint=match.new_fingerprint, replaced=(*entry.replaced, former)
@@ -189,19 +191,18 @@ def save_mask(folder: ProjectFolder, images: ImageCollection, match: MaskMatch) 
 
 
 def status_table(match: MaskMatch, before: Mapping[int, str]) -> pd.DataFrame:
-    """Return what becomes of each annotated object of an image.
+    """Return the status of each annotated object of an image under the new mask.
 
     Parameters
     ----------
     before : mapping of int to str
-        What stands for the objects of the old mask: a class or a mark.
+        Class or flag of each annotated object of the old mask.
 
     Returns
     -------
     DataFrame
-        Indexed by ``object`` (its old number): ``class``, ``status`` and ``new`` and ``share`` as
-        `core.relabeling.object_statuses`
-        gives them. ``attrs["matched_by"]`` is "pixels" or "boxes".
+        Indexed by ``object`` (its old label): ``class``, and ``status``, ``new`` and ``share`` as in
+        `core.relabeling.object_statuses`. ``attrs["matched_by"]`` is "pixels" or "boxes".
     """
     table = object_statuses(match.mapping, match.old_sizes, sorted(set(before) & set(match.old_sizes)))
     lost = sorted(set(before) - set(match.old_sizes))
@@ -218,7 +219,7 @@ def status_table(match: MaskMatch, before: Mapping[int, str]) -> pd.DataFrame:
 def _match_by_pixels(
     folder: ProjectFolder, images: ImageCollection, entry: ImageEntry, opened: ImagePair
 ) -> tuple[LabelMapping, Mapping[int, int], str] | None:
-    """Match by overlap; None where the old mask is no longer what it was, or cannot be read."""
+    """Match by overlap; return None if the old mask has changed or cannot be read."""
     file = folder.absolute(entry.mask)
     try:
         same = file.is_relative_to(folder.path) or fingerprint(file) == entry.fingerprint.split()[1]
@@ -244,14 +245,8 @@ def _match_by_boxes(
     return LabelMapping(match_bounding_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes"
 
 
-def _copy_array(project: ProjectFolder, opened: ImagePair, number: int) -> Path:
-    folder = project.arrays_folder(opened.name) / f"mask.{number}.zarr"
-    draft = draft_path(folder)
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    try:
+def _copy_array(folder: ProjectFolder, opened: ImagePair, number: int) -> Path:
+    mask = folder.arrays_folder(opened.name) / f"mask.{number}.zarr"
+    with atomic_folder(mask) as draft:
         to_zarr(opened.mask, draft)
-        shutil.rmtree(folder, ignore_errors=True)  # left by a kill before project.json knew of it
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return folder
+    return mask

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
-import xarray as xr
 from traitlets import Any as AnyTrait
 from traitlets import HasTraits, Int, Unicode
 
 from svetlana_jupyter.core.classes import ClassScheme
-from svetlana_jupyter.core.io.image_pair import ImagePair
-from svetlana_jupyter.core.io.table_files import TableSource
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
@@ -76,9 +73,12 @@ from svetlana_jupyter.project.training_job import (
 )
 
 if TYPE_CHECKING:
+    import xarray as xr
     from distributed import Client
     from torch.nn import Module
 
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.io.table_files import TableSource
     from svetlana_jupyter.core.stats.count_correction import ConfusionRates
 
 
@@ -791,7 +791,7 @@ class Project(HasTraits):
         Returns
         -------
         DataFrame
-            Indexed by image: ``asked`` (objects compared, drawn at random), ``novelty`` (fraction of them that is
+            Indexed by image: ``asked`` (objects compared, drawn at random), ``unlike`` (fraction of them that is
             outlying; 5 % are expected), ``annotated``, ``p`` and ``warn`` (whether the image as a whole is
             out-of-distribution: annotate some of its objects before relying on its predictions). Without rows if too
             few objects are annotated to tell.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class ProjectClasses:

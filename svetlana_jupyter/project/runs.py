@@ -32,45 +32,49 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
 
-FILE = "tried.json"
-# What neither decides which preset is the best, nor asks for another search.
-ASIDE = frozenset({"seed", "device", "precision", "threads"})
-COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
+RECORD_FILE = "tried.json"
+# Settings that do not influence which preset is best, so that changing them requires no new search.
+IGNORED_SETTINGS = frozenset({"seed", "device", "precision", "threads"})
+RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
+
+
+_ALL = ["preset", *RESULT_COLUMNS]
 
 
 def search_key(settings: TrainingSettings) -> dict[str, Any]:
-    """Return what a search is for: two with the same need be made but once."""
-    found: dict[str, Any] = json.loads(settings.model_dump_json(exclude=set(ASIDE)))
-    return found
+    """Return the settings that determine the result of a model selection: the same key gives the same preset."""
+    key: dict[str, Any] = json.loads(settings.model_dump_json(exclude=set(IGNORED_SETTINGS)))
+    return key
 
 
-def search_record(asked: TrainingSettings, found: SearchResult, seconds: float) -> dict[str, Any]:
-    """Return what is kept of a search: what was asked, what was chosen, and one row a candidate."""
+def search_record(settings: TrainingSettings, result: SearchResult, seconds: float) -> dict[str, Any]:
+    """Return the record of a model selection: its settings, the chosen preset, and one row per candidate."""
     return {
-        "asked": search_key(asked),
-        "chosen": found.preset,
-        "epochs": _epochs(found.candidates[0]),
-        "objects": len(found.nested_table),
-        "apart": found.kept_whole,
+        "asked": search_key(settings),
+        "chosen": result.preset,
+        "epochs": _epochs(result.candidates[0]),
+        "objects": len(result.nested_table),
+        "apart": result.kept_whole,
         "seconds": round(seconds, 3),
-        "tried": [_row(one, chosen=one.preset == found.preset) for one in found.candidates],
+        "tried": [_row(candidate, chosen=candidate.preset == result.preset) for candidate in result.candidates],
     }
 
 
 def write_search_record(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write the record of a model selection to the folder of its run."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / FILE).write_text(text, "utf-8")
+    (folder / RECORD_FILE).write_text(text, "utf-8")
 
 
 def read_search_record(folder: Path) -> dict[str, Any] | None:
-    """Return what `write_search_record` kept, None where nothing was searched.
+    """Read the record of the model selection of a run; return None if its settings named the preset.
 
     Raises
     ------
     ProjectError
         If it cannot be read.
     """
-    file = folder / FILE
+    file = folder / RECORD_FILE
     if not file.exists():
         return None
     try:
@@ -81,52 +85,41 @@ def read_search_record(folder: Path) -> dict[str, Any] | None:
         str(document["chosen"]), dict(document["asked"]), pd.DataFrame(document["tried"], columns=_ALL)
         return document
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ProjectError(f"what was tried in {file} cannot be read ({error}); remove that file.") from error
-
-
-def search_results_table(folder: Path) -> pd.DataFrame:
-    """Return one row a candidate; see `Run.tried`."""
-    document = read_search_record(folder)
-    table = pd.DataFrame(document["tried"] if document else [], columns=_ALL).set_index("preset")
-    whole: dict[str, Any] = {"finalist": bool, "chosen": bool, "epochs": "Int64"}
-    return table.astype({name: whole.get(name, float) for name in COLUMNS})
+        raise ProjectError(f"{file} cannot be read ({error}). Remove it; the run itself is not affected.") from error
 
 
 def last_search(
     runs: Iterable[Run], settings: TrainingSettings, classes: Iterable[int]
 ) -> tuple[Run, Mapping[str, Any]] | None:
-    """Return the latest run that searched for the same settings and classes, with what it tried; None without one."""
-    asked, known = search_key(settings), set(classes)
+    """Return the latest run with a model selection for these settings and classes, and its record, if any."""
+    key, classes = search_key(settings), set(classes)
     for run in sorted(runs, key=lambda run: run.name, reverse=True):
-        document = read_search_record(run.path) if set(run.classes) == known else None
+        document = read_search_record(run.path) if set(run.classes) == classes else None
         # Read as settings: an earlier version may have written the same values in another form.
-        if document is not None and search_key(TrainingSettings(**document["asked"])) == asked:
+        if document is not None and search_key(TrainingSettings(**document["asked"])) == key:
             return run, document
     return None
 
 
-_ALL = ["preset", *COLUMNS]
-
-
-def _row(one: CandidateResult, chosen: bool) -> dict[str, Any]:
-    table = one.table
-    names = {id: str(id) for id in table["truth"].unique().tolist()}
-    found = score(table["truth"], table["predicted"], names, table["group"])
-    accuracy = found.accuracy
-    shares = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high}
-    shares |= {"balanced": found.balanced_accuracy.value, "merit": one.merit}
+def _row(candidate: CandidateResult, chosen: bool) -> dict[str, Any]:
+    table = candidate.table
+    names = {class_id: str(class_id) for class_id in table["truth"].unique().tolist()}
+    scores = score(table["truth"], table["predicted"], names, table["group"])
+    accuracy = scores.accuracy
+    values = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high}
+    values |= {"balanced": scores.balanced_accuracy.value, "merit": candidate.merit}
     return {
-        "preset": one.preset,
-        **{name: value if math.isfinite(value) else None for name, value in shares.items()},
-        "finalist": one.is_finalist,
-        "epochs": _epochs(one),
-        "seconds": round(one.seconds, 3),
+        "preset": candidate.preset,
+        **{name: value if math.isfinite(value) else None for name, value in values.items()},
+        "finalist": candidate.is_finalist,
+        "epochs": _epochs(candidate),
+        "seconds": round(candidate.seconds, 3),
         "chosen": chosen,
     }
 
 
-def _epochs(one: CandidateResult) -> int | None:
-    return None if one.settings.architecture == "forest" else one.settings.epochs
+def _epochs(candidate: CandidateResult) -> int | None:
+    return None if candidate.settings.architecture == "forest" else candidate.settings.epochs
 
 
 @dataclass(frozen=True)
@@ -136,35 +129,35 @@ class Run:
     Attributes
     ----------
     name : str
-        ``"0001"``, ``"0002"``, ... in the order in which they were trained.
+        ``"0001"``, ``"0002"``, ... in the order of training.
     finished : str
         UTC, ISO 8601.
     settings : dict
-        The whole `TrainingSettings`, as JSON.
+        The complete `TrainingSettings`, as JSON.
     classes : dict of int to str
-        The classes it tells apart, by id, with their names at that time.
+        Class ids with the names at that time.
     labels : dict of str to int
-        How many annotations of each class it was trained on.
+        Number of annotations per class.
     annotations : str
-        A digest of those annotations: two runs with the same digest saw the same labels.
+        Digest of those annotations; equal for the same labels.
     history : list of dict
-        One entry an epoch: ``epoch``, ``loss``, ``score`` (None where nothing was held out).
+        One entry per epoch: ``epoch``, ``loss``, ``score`` (None without a validation split).
     seconds : float
-        From the first patch read to the trained network, a search for its preset included.
+        Training time including model selection.
     stopped : bool
-        Whether it was stopped before its last epoch.
+        Whether the training was stopped before its last epoch.
     note : str
-        Where its score comes from, or why there is none.
+        Source of the score, or why there is none.
     calibration : Calibration
-        How its probabilities are corrected, as objects that were held out ask for it.
+        Correction of the probabilities, fitted to held-out objects.
     remarks : list of str
-        What else is to know of the training: what it began with, that memory ran out, or that it diverged.
-    left_out : LeftOut or None
-        How much of a group that was left out looks unlike the others; None where there was too little to tell.
+        Training notes: initial weights, out-of-memory retries, divergence.
+    left_out : HeldOutGroups or None
+        Fractions of out-of-distribution objects in groups left out of the reference; None if there are too few groups.
     choice : str
-        How its preset came about; "" where the settings named it.
+        How the preset was chosen; "" if the settings named it.
     warning : str
-        That augmentation destroys the classes, or that they cannot be told apart; "" where nothing speaks for it.
+        Warning that augmentation destroys the classes, or that they cannot be distinguished; "" without a reason.
     """
 
     name: str
@@ -186,51 +179,54 @@ class Run:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Python and the packages that it was trained with, by name; ``settings`` holds seed and threads."""
+        """Versions of Python and of the packages used for training; seed and threads are in ``settings``."""
         document = json.loads((self.path / "classifier.json").read_text("utf-8"))
         return dict(document["versions"])
 
-    def tried(self) -> pd.DataFrame:
-        """Return what was tried to find the preset.
+    def search_results(self) -> pd.DataFrame:
+        """Return the candidates of the model selection.
 
         Returns
         -------
         DataFrame
-            Indexed by preset, the chosen one first, then as they were ranked: ``accuracy`` on held-out objects with
-            its 95 % interval ``low`` and ``high``, ``balanced`` accuracy and ``merit`` (by which it was ranked,
-            `core.stats.model_selection.brier_skill`), all of which are too good for the best of several;
-            ``is_finalist``, whether it was trained to the end; ``epochs`` of its training (missing for a forest),
-            ``seconds`` of one core, and whether it was ``chosen``. Empty where nothing was tried.
+            Indexed by preset, the chosen one first, then by rank: ``accuracy`` on held-out objects with its 95 %
+            interval ``low`` and ``high``, ``balanced`` accuracy and ``merit`` (the ranking score,
+            `core.stats.model_selection.brier_skill`), all of which are optimistic for the best of several;
+            ``finalist`` (whether it was trained to the end), ``epochs`` (missing for a forest), ``seconds`` of one
+            core, and whether it was ``chosen``. Empty if the settings named the preset.
         """
-        return search_results_table(self.path)
+        document = read_search_record(self.path)
+        table = pd.DataFrame(document["tried"] if document else [], columns=_ALL).set_index("preset")
+        types: dict[str, Any] = {"finalist": bool, "chosen": bool, "epochs": "Int64"}
+        return table.astype({name: types.get(name, float) for name in RESULT_COLUMNS})
 
     def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
-        """Return what cross-validation predicted for annotated objects it was not trained on.
+        """Return the cross-validated predictions of the annotated objects.
 
         Parameters
         ----------
         architecture : {"network", "forest"}
-            The run's own classifier, or the forest that is always tried beside it.
+            The run's own classifier, or the random forest that is trained for comparison.
 
         Returns
         -------
         DataFrame or None
             Columns ``image``, ``object``, ``group``, ``fold``, ``truth``, ``predicted`` (class ids) and
-            ``p_<class id>``, as `learn.cross_validation.held_out_table` gives them; None if there was none. Those of
-            the run's
-            own classifier are calibrated by what the other folds ask for; ``raw_<class id>`` is what it gave itself.
-            Where a search chose its preset, each fold is predicted with the preset that the other folds choose.
+            ``p_<class id>``, as in `learn.cross_validation.held_out_table`; None without cross-validation. The
+            probabilities of the run's own classifier are calibrated on the other folds; ``raw_<class id>`` are those
+            before calibration. After model selection, each fold is predicted with the preset chosen on the other folds
+            (nested cross-validation).
         """
         file = self.path / f"held_out_{architecture}.parquet"
         return pd.read_parquet(file) if file.exists() else None
 
     def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "") -> Run:
-        """Keep what was predicted of objects held out, by architecture, with a note on its source and a warning.
+        """Save the cross-validated predictions, by architecture, with a note on their source and a warning.
 
         Returns
         -------
         Run
-            The same with its score; its probabilities are calibrated from then on.
+            The run with its score and the calibration of its probabilities.
         """
         calibration, tables = self.calibration, dict(held_out)
         if "network" in tables:
@@ -238,54 +234,56 @@ class Run:
             calibration, calibrated = calibrate(tables["network"])
             tables["network"] = calibrated.join(raw)
         for architecture, table in tables.items():
-            with atomic_write(self.path / f"held_out_{architecture}.parquet") as beside:
-                table.to_parquet(beside)
+            with atomic_write(self.path / f"held_out_{architecture}.parquet") as draft:
+                table.to_parquet(draft)
         scored = replace(self, note=note, calibration=calibration, warning=warning)
-        with atomic_write(self.path / "run.json") as beside:
-            beside.write_text(_to_json(scored), "utf-8")
+        with atomic_write(self.path / "run.json") as draft:
+            draft.write_text(_to_json(scored), "utf-8")
         return scored
 
     def predictions_file(self, image: str) -> Path:
+        """Return the file of the predictions for an image."""
         return self.path / "predictions" / f"{file_name(image)}.parquet"
 
     def read_predictions(self, image: str) -> pd.DataFrame | None:
-        """Return what `write_predictions` kept, None before the image was predicted."""
+        """Read the predictions for an image; return None if it is not predicted."""
         file = self.predictions_file(image)
         return pd.read_parquet(file) if file.exists() else None
 
     def predictions_attributes(self, image: str) -> dict[str, Any]:
-        """Return what is kept beside the predictions of an image, without reading these; nothing if there are none."""
+        """Return the attributes stored with the predictions for an image, without reading the predictions."""
         file = self.predictions_file(image)
         if not file.exists():
             return {}
         return dict(json.loads((read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
 
     def outlier_fractions(self, masks: Mapping[str, int]) -> pd.DataFrame:
-        """Return how much of each image looks unlike the annotated objects, without reading any predictions.
+        """Return the fraction of out-of-distribution objects per image, without reading the predictions.
 
         Parameters
         ----------
         masks : mapping of image name to int
-            The number of the mask that each image has now.
+            Number of the current mask of each image.
 
         Returns
         -------
         DataFrame
-            Indexed by image: ``asked`` (objects) and ``novelty`` (share of them); only images that are predicted.
+            Indexed by image: ``asked`` (objects compared) and ``unlike`` (fraction of them that is outlying); predicted
+            images only.
         """
         rows = []
         for image, mask in masks.items():
-            kept = self.predictions_attributes(image)
-            if "unlike" in kept and kept.get("mask", 0) == mask:
-                rows.append((image, kept["asked"], kept["unlike"]))
+            stored = self.predictions_attributes(image)
+            if "unlike" in stored and stored.get("mask", 0) == mask:
+                rows.append((image, stored["asked"], stored["unlike"]))
         return pd.DataFrame(rows, columns=["image", "asked", "unlike"]).set_index("image")
 
     def write_predictions(self, image: str, table: pd.DataFrame) -> None:
-        """Keep the predictions of one image; written whole, so that a stop leaves none half done."""
+        """Write the predictions for one image atomically."""
         file = self.predictions_file(image)
         file.parent.mkdir(exist_ok=True)
-        with atomic_write(file) as beside:
-            table.to_parquet(beside)
+        with atomic_write(file) as draft:
+            table.to_parquet(draft)
 
 
 class RunScore(Protocol):
@@ -530,18 +528,18 @@ NOTHING_PREDICTED = pd.DataFrame(
 
 
 def uncalibrated_column(column: str) -> str:
-    """Return how a column ``p_<class id>`` is called with the values before calibration."""
+    """Return the name of the column with the values of ``p_<class id>`` before calibration."""
     return column.replace("p_", "raw_", 1)
 
 
 def read_runs(folder: Path) -> dict[str, Run]:
-    """Read all finished runs of a project; what a kill left half written is not among them."""
+    """Read all finished runs of a project; folders left incomplete by a crash are ignored."""
     return {path.parent.name: _read_run(path) for path in sorted(folder.glob("[0-9]*/run.json"))}
 
 
 @contextmanager
 def new_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
-    """Give an empty folder to write a run's files to, and a function that makes the run stand.
+    """Yield an empty folder for the files of a run, and a function that finishes the run.
 
     The folder gets its number and becomes visible only when that function is called.
     """
@@ -570,13 +568,15 @@ def _to_json(run: Run) -> str:
 def _read_run(file: Path) -> Run:
     try:
         document = json.loads(file.read_text("utf-8"))
-        document["classes"] = {int(id): name for id, name in document["classes"].items()}
+        document["classes"] = {int(key): name for key, name in document["classes"].items()}
         if "recipe" in document["settings"]:  # the name that version 0.1.0 wrote
             document["settings"]["preset"] = document["settings"].pop("recipe")
         calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})
-        calibration["bias"] = {int(id): value for id, value in calibration["bias"].items()}
+        calibration["bias"] = {int(key): value for key, value in calibration["bias"].items()}
         left_out = document.pop("left_out", None)
         document["left_out"] = left_out and HeldOutGroups(**{name: tuple(values) for name, values in left_out.items()})
         return Run(name=file.parent.name, path=file.parent, calibration=Calibration(**calibration), **document)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ProjectError(f"the run in {file.parent} cannot be read ({error}); remove that folder.") from error
+        raise ProjectError(
+            f"The run in {file.parent} cannot be read ({error}). Restore that folder, or remove it."
+        ) from error

@@ -1,10 +1,7 @@
-"""The project folder: which file lies where, and how it is written so that a power cut costs nothing.
+"""Project folder: paths, atomic writes, and the project as a zip file.
 
-Every file is either replaced whole (written beside, synced, renamed) or appended to. Readable without this package.
-
-A project folder as one zip file, and back: for machines that forget, such as Binder, and to pass a project on.
-
-The images and masks that lie outside the project are not in it; they are found again by the paths that it lists.
+Every file is either replaced as a whole (written to a draft, synced, renamed) or appended to, so that a power failure
+loses nothing that was saved. All files are readable without this package.
 """
 
 from __future__ import annotations
@@ -19,11 +16,10 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -32,8 +28,11 @@ from filelock import FileLock
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 DOCUMENT = "project.json"
-FORMAT_VERSION = 2  # what this package reads; a project is of version 1 until it has a merged class or a replaced mask
+FORMAT_VERSION = 2  # the latest that is read; written only once a class was merged or a mask replaced, else 1
 
 Aspect = Literal["classes", "images", "annotations", "predictions", "runs"]
 
@@ -62,17 +61,17 @@ SILENT = Notify()
 
 
 class ProjectFolder:
-    """Paths and whole-file reads and writes of one project folder.
+    """Paths, reads and atomic writes of one project folder.
 
     Parameters
     ----------
     path : Path
-        The folder; made, with an empty ``project.json``, when it does not exist yet.
+        The folder; created with an empty ``project.json`` if it does not exist.
 
     Raises
     ------
     ProjectError
-        If the folder cannot be made, is not a project, or was written by a newer format version.
+        If the folder cannot be created, is not a project, or has a newer format version.
 
     Attributes
     ----------
@@ -91,15 +90,15 @@ class ProjectFolder:
             return
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ProjectError(
-                f"expected a project folder or a new name, but {path} is there and holds no project.json; "
-                f"choose another folder, for example {path.with_suffix('.svetlana').name!r}."
+                f"{path} exists and is not a project folder: it contains no project.json. "
+                f"Choose another folder, for example {path.with_suffix('.svetlana').name!r}."
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._replace(self.document_file, _to_json({"format": 1, "classes": [], "images": {}}))
         except OSError as error:
             raise ProjectError(
-                f"the project folder {path} cannot be written to ({error.strerror}); choose a folder of your own."
+                f"Project folder {path} cannot be created ({error.strerror}). Choose a folder that you can write to."
             ) from error
         self.writable = True
 
@@ -138,41 +137,39 @@ class ProjectFolder:
         return self.path / "measurements" / file_name(image)
 
     def links_file(self, image: str, mask: int) -> Path:
-        """Where it stands how the objects of the mask before became those of mask number ``mask``."""
+        """Return the file that links the objects of mask number ``mask`` to those of the mask before it."""
         return self.path / "masks" / f"{file_name(image)}.{mask}.csv"
 
     def arrays_folder(self, image: str) -> Path:
         return self.path / "arrays" / file_name(image)
 
     def read_document(self) -> dict[str, Any]:
-        """Read ``project.json``; a `ProjectError` if it is broken or newer than this package."""
+        """Read ``project.json``; raise a `ProjectError` if it is damaged or newer than this package."""
         try:
             document = json.loads(self.document_file.read_text("utf-8"))
             version = int(document["format"])
         except FileNotFoundError as error:
             raise ProjectError(
-                f"the project folder {self.path} is not there any more, or not whole; bring it back and try again. "
-                "Nothing that was annotated before is lost."
+                f"Project folder {self.path} is missing or incomplete. Restore it and try again. "
+                "Saved annotations are not lost."
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ProjectError(
-                f"{self.document_file} is no readable project.json ({error}); restore it from a backup."
-            ) from error
+            raise ProjectError(f"{self.document_file} cannot be read ({error}). Restore it from a backup.") from error
         if version > FORMAT_VERSION:
             raise ProjectError(
-                f"{self.path} was written by a newer version of svetlana_jupyter (format {version}, this one reads up "
-                f"to {FORMAT_VERSION}); update with: pip install -U svetlana-jupyter"
+                f"{self.path} was written by a newer version of svetlana_jupyter (format {version}; this version reads "
+                f"up to {FORMAT_VERSION}). Update it with: pip install -U svetlana-jupyter"
             )
         return dict(document)
 
     @contextmanager
     def edit_document(self, min_version: int = 1) -> Iterator[dict[str, Any]]:
-        """Read ``project.json``, let the caller change it, write it back; one kernel at a time.
+        """Read ``project.json``, let the caller change it and write it back; one kernel at a time.
 
         Parameters
         ----------
         min_version : int
-            The oldest format version that can tell what is written.
+            The oldest format version that can represent the change.
         """
         self.check_writable()
         with self._writing(self.document_file), FileLock(self.path / ".project.lock"):
@@ -195,7 +192,7 @@ class ProjectFolder:
         self.write_text(self.settings_file, settings.to_json() + "\n")
 
     def write_text(self, file: Path, text: str) -> None:
-        """Write a text file whole."""
+        """Write a text file atomically."""
         self.check_writable()
         with self._writing(file):
             file.parent.mkdir(exist_ok=True)
@@ -204,63 +201,77 @@ class ProjectFolder:
     @contextmanager
     def _writing(self, file: Path) -> Iterator[None]:
         try:
-            if not self.path.is_dir():  # a lock would make it anew, in the way of the one that comes back
-                raise OSError(errno.ENOENT, "the project folder is gone")
+            if not self.path.is_dir():  # FileLock would create it again, in the way of restoring it
+                raise OSError(errno.ENOENT, "the project folder is missing")
             yield
         except OSError as error:
             raise ProjectError(
-                f"{file} could not be written ({error.strerror or error}), so nothing has changed; "
-                "make room or bring the folder back, then try again."
+                f"{file} could not be written ({error.strerror or error}), so nothing was changed. "
+                "Free disk space or restore the folder, then try again."
             ) from error
 
     def check_writable(self) -> None:
+        """Raise a `ProjectError` if the folder is read-only."""
         if not self.writable:
             raise ProjectError(
-                f"the project folder {self.path} is read-only, so nothing can be kept there; "
-                "copy it to a folder of your own and open that."
+                f"Project folder {self.path} is read-only. Copy it to a folder that you can write to, and open "
+                "the copy."
             )
 
     def relative(self, path: Path) -> str:
-        """Return how ``path`` is written in the project: relative where it lies beside or below the project."""
+        """Return ``path`` as written in ``project.json``: relative if it is in the parent folder of the project."""
         path = path.absolute()
         if path.is_relative_to(self.path.parent):
             return Path(os.path.relpath(path, self.path)).as_posix()
         return str(path)
 
     def absolute(self, text: str) -> Path:
-        """Turn what `relative` wrote into a path."""
+        """Return the absolute path of a path written by `relative`."""
         return Path(os.path.normpath(self.path / text))
 
     def _replace(self, file: Path, text: str) -> None:
-        with atomic_write(file) as beside:
-            beside.write_text(text, "utf-8")
+        with atomic_write(file) as draft:
+            draft.write_text(text, "utf-8")
 
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Give a path beside ``file`` to write to; it takes the place of ``file`` only when the block ends well."""
-    beside = draft_path(file)
+    """Yield a path to write to; it replaces ``file`` only if the block ends without an error."""
+    draft = draft_path(file)
     try:
-        yield beside
-        sync(beside)
-        os.replace(beside, file)
+        yield draft
+        sync(draft)
+        os.replace(draft, file)
     finally:
-        beside.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder to write to; it replaces ``folder`` only if the block ends without an error."""
+    draft = draft_path(folder)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def file_name(name: str) -> str:
-    """Return ``name`` as a file name that any system takes; different names stay different."""
-    written = quote(name, safe=" ()+,-=@_")
-    return f"%2E{written[1:]}" if written.startswith(".") else written
+    """Return ``name`` as a file name valid on every system; different names stay different."""
+    quoted = quote(name, safe=" ()+,-=@_")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
 def draft_path(path: Path) -> Path:
-    """Return a hidden name beside ``path``, free to write to until the draft takes its place."""
+    """Return an unused hidden path next to ``path``, for a draft that will replace it."""
     return path.with_name(f".{path.name}.{uuid4().hex[:8]}")
 
 
 def sync(file: Path) -> None:
-    """Wait until a file is on the disk."""
+    """Flush a file to the disk."""
     with file.open("rb+") as handle:
         os.fsync(handle.fileno())
 
@@ -277,40 +288,41 @@ def _to_json(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-_PASSING = re.compile(r"\..+\.([0-9a-f]{8}|lock)")  # drafts and locks
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}|lock)")  # drafts and locks
 
 
-def pack(store: ProjectFolder, path: str | Path | None, arrays: bool) -> Path:
-    """Write the project to a zip file, whole or not at all, and return where it is."""
-    name = f"{store.path.name}.zip"
-    target = store.path.with_name(name) if path is None else Path(path).absolute()
+def pack(project: ProjectFolder, path: str | Path | None, arrays: bool) -> Path:
+    """Write the project to a zip file atomically, and return its path."""
+    name = f"{project.path.name}.zip"
+    target = project.path.with_name(name) if path is None else Path(path).absolute()
     target = target / name if target.is_dir() else target
     try:
-        with atomic_write(target) as beside, zipfile.ZipFile(beside, "w", strict_timestamps=False) as archive:
-            archive.comment = str(store.path).encode()
-            for file in _members(store, arrays):
-                if file not in (target, beside):
-                    inside = file.relative_to(store.path)
+        with atomic_write(target) as draft, zipfile.ZipFile(draft, "w", strict_timestamps=False) as archive:
+            archive.comment = str(project.path).encode()
+            for file in _members(project, arrays):
+                if file not in (target, draft):
+                    inside = file.relative_to(project.path)
                     packed = inside.parts[0] == "arrays"  # their chunks are compressed already
                     archive.write(
                         file,
-                        str(PurePosixPath(store.path.name, inside.as_posix())),
+                        str(PurePosixPath(project.path.name, inside.as_posix())),
                         zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED,
                     )
     except OSError as error:
         raise ProjectError(
-            f"the project could not be saved to {target} ({error.strerror or error}); make room, or give another path."
+            f"The project could not be saved to {target} ({error.strerror or error}). Free disk space, or pass "
+            "another path."
         ) from error
     return target
 
 
 def unpack(file: Path, folder: str | Path | None) -> Path:
-    """Write the project in a zip file to a folder of its own, whole or not at all, and return that folder.
+    """Extract the project in a zip file to a folder of its own atomically, and return that folder.
 
     Raises
     ------
     ProjectError
-        If it is no such file, if it names places outside the folder, or if there is something in the folder already.
+        If the file is not a zipped project or contains paths outside its folder, or if the folder is not empty.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -318,49 +330,51 @@ def unpack(file: Path, folder: str | Path | None) -> Path:
             target = Path(folder).absolute() if folder is not None else file.absolute().with_name(top or file.stem)
             if target.exists() and (not target.is_dir() or any(target.iterdir())):
                 raise ProjectError(
-                    f"{target} is there already; open it with sv.Project({str(target)!r}), or give another folder to "
-                    "unpack to."
+                    f"{target} exists already. Open it with sv.Project({str(target)!r}), or pass another folder to "
+                    "extract to."
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
             needed = sum(member.file_size for member in members)
             if needed > shutil.disk_usage(target.parent).free:
                 raise ProjectError(
-                    f"{file} needs {needed / 1e9:.1f} GB, more than there is room for in {target.parent}."
+                    f"{file} needs {needed / 1e9:.1f} GB, more than is free in {target.parent}. Free disk space first."
                 )
             draft = draft_path(target)
             try:
                 for member in members:
                     _extract(archive, member, draft / PurePosixPath(member.filename).relative_to(top))
-                _find_images_again(draft, target, Path(archive.comment.decode(errors="replace")))
+                _resolve_paths(draft, target, Path(archive.comment.decode(errors="replace")))
                 os.replace(draft, target)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
     except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        raise ProjectError(f"{file} cannot be unpacked ({error}); is it complete, and is there room?") from error
+        raise ProjectError(
+            f"{file} cannot be extracted ({error}). Check that it is complete and that there is enough disk space."
+        ) from error
     return target
 
 
-def _members(store: ProjectFolder, arrays: bool) -> Iterator[Path]:
-    for folder, folders, files in os.walk(store.path):
+def _members(project: ProjectFolder, arrays: bool) -> Iterator[Path]:
+    for folder, folders, files in os.walk(project.path):
         here = Path(folder)
-        if here == store.path:
+        if here == project.path:
             folders[:] = [name for name in folders if name != "cache" and (arrays or name != "arrays")]
-        folders[:] = sorted(name for name in folders if not _PASSING.fullmatch(name))
+        folders[:] = sorted(name for name in folders if not _TEMPORARY.fullmatch(name))
         for name in sorted(files):
-            if not _PASSING.fullmatch(name) and not (here / name).is_symlink():
+            if not _TEMPORARY.fullmatch(name) and not (here / name).is_symlink():
                 yield here / name
 
 
 def _checked(archive: zipfile.ZipFile, file: Path) -> tuple[list[zipfile.ZipInfo], str]:
-    """Return the project's files in a zip and the folder in it that they lie in; refuse what could do harm."""
+    """Return the members of a zip that belong to the project, and their top folder; refuse unsafe paths."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:
-        # As Windows reads it, which takes both slashes for separators and knows drives.
+        # A Windows path, since Windows accepts both slashes as separators and has drives.
         path = PureWindowsPath(member.filename)
         if path.anchor or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
             raise ProjectError(
-                f"{file} names {member.filename!r}, which leads out of its folder; nothing was unpacked. "
-                "Ask whoever made it for one that project.save_zip() wrote."
+                f"{file} contains the unsafe path {member.filename!r}, so nothing was extracted. "
+                "Use a file written by project.save_zip()."
             )
     tops = [PurePosixPath(member.filename).parent for member in members]
     found = [
@@ -369,7 +383,9 @@ def _checked(archive: zipfile.ZipFile, file: Path) -> tuple[list[zipfile.ZipInfo
         if PurePosixPath(member.filename).name == DOCUMENT and len(top.parts) < 2
     ]
     if len(found) != 1:
-        raise ProjectError(f"expected one project in {file}, found {len(found)}; choose a file of project.save_zip().")
+        raise ProjectError(
+            f"{file} contains {len(found)} projects instead of one. Choose a file written by project.save_zip()."
+        )
     inside = [member for member in members if PurePosixPath(member.filename).is_relative_to(found[0])]
     return inside, found[0].name
 
@@ -380,9 +396,9 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) ->
         shutil.copyfileobj(source, handle)
 
 
-def _find_images_again(draft: Path, target: Path, origin: Path) -> None:
-    """Where a path is relative to where the project lay, and leads to a file from there alone, write it in full."""
-    store = ProjectFolder(draft)
+def _resolve_paths(draft: Path, target: Path, origin: Path) -> None:
+    """Make paths absolute that exist only relative to the original location of the project."""
+    project = ProjectFolder(draft)
 
     def found(path: str) -> str:
         here, there = (Path(os.path.normpath(folder / path)) for folder in (target, origin))
@@ -390,7 +406,7 @@ def _find_images_again(draft: Path, target: Path, origin: Path) -> None:
             return path
         return str(there)
 
-    with store.edit_document() as document:
+    with project.edit_document() as document:
         for entry in document["images"].values():
             _change_paths(entry, found)
     (draft / ".project.lock").unlink(missing_ok=True)

@@ -9,20 +9,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import ObjectId, VersionedObjectId
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.annotation_store import Annotations
-from svetlana_jupyter.project.image_collection import ImageCollection
-from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.project.annotation_store import Annotations
+    from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.project_classes import ProjectClasses
 
 CSV_COLUMNS = ["drawn", "n", "per", "seed", "image", "object", "mask", "stands_for"]
 # An accuracy is reported from this number of labeled objects on, and once this fraction of the sample is annotated:

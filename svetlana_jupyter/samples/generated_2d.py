@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.random import Generator
@@ -43,6 +43,9 @@ from svetlana_jupyter.samples.sample import (
     paint_on_lattice,
     place_objects,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MEAN, DEVIATION = 128, 40  # of the texture in every disk
 _Fill = Callable[[Generator, int, tuple[slice, ...], NDArray[np.bool_]], Field]
@@ -290,7 +293,7 @@ class _Well:
         corner = np.array((rows[0], columns[0]))
         reach = MAX_OUTLINE * self.radii[:, None]
         overlaps = ((self.centers + reach >= corner) & (self.centers - reach < corner + mask.shape)).all(1)
-        for index in np.flatnonzero(overlaps):
+        for index in np.flatnonzero(overlaps).tolist():
             self._paint_cell(index, self.centers[index] - corner, image, mask)
         if (self.stain != 1).any():
             image = 255 * (image.clip(1, 255) / 255) ** self.stain[:, None, None]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.random import Generator
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from svetlana_jupyter.samples.sample import (
@@ -18,6 +18,10 @@ from svetlana_jupyter.samples.sample import (
     paint_on_lattice,
     place_objects,
 )
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+    from numpy.typing import NDArray
 
 NAMES = ("tube", "somite")
 # Half axes of a nucleus by class, (z, y, x), in pixels; those of the tube are elongated along x.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -14,6 +13,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Field = NDArray[np.float64]
 Point = NDArray[np.float64]  # ([z,] y, x), pixels

@@ -1,39 +1,155 @@
-"""The panel to annotate: click an object or take the next one, press a key, and go on.
-
-Renames a class, or merges it into another one; opens below the classes when a person asks for it.
-"""
+"""Panel to annotate objects, and the editor of classes in it."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Button, ColorPicker, Dropdown, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import PALETTE
-from svetlana_jupyter.widgets.components import color_swatch, count_html, heading, muted
+from svetlana_jupyter.widgets.components import color_swatch, count_html, heading, muted, on_enter
 from svetlana_jupyter.widgets.labeling import LabelingPanel
-from svetlana_jupyter.widgets.panel import Command
+from svetlana_jupyter.widgets.panel import Command, labeling_commands
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.project.project import Project
 
 _FIELD = {"flex": "1 1 0", "width": "0", "min_width": "0", "margin": "2px 6px 2px 0"}
 _BUTTON = {"width": "78px", "margin": "2px 0", "flex": "0 0 auto"}
+_SOURCES = (("Random", "random"), ("Test set", "test"))
+_FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "badly segmented", "skip": "skipped"}
 
 
-class ClassEditor(VBox):
-    """The name of one class, and what it may be merged into.
+class AnnotationPanel(LabelingPanel):
+    """Panel to annotate the objects of a project with one key each.
 
     Parameters
     ----------
     project : Project
-    do : callable
-        Does what a button asks for, and shows what goes wrong (`Panel.run_action`).
+
+    Attributes
+    ----------
+    editor : ClassEditor
+    new_name : Text
+        Name of a class to add.
+    source : Dropdown
+        Queue from which Next takes objects; displayed once a test set is drawn.
+    progress_text : HTML
+        Number of annotations and of annotations per minute.
+    """
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(
+            project, queue="random", source="panel", queue_source="queue", edit=lambda name: self.editor.edit(name)
+        )
+        self.editor = ClassEditor(project, self.run_action, self.status.say)
+        self._counts: dict[int, str] = {}
+        self.command_bar.set_commands(
+            Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
+            Command(("n", " "), "Next", "chevron-right", "Next object, drawn at random", self.next),
+            *labeling_commands(self, "Undo", "Redo", "Skip", "Erase", "Ambiguous", "Bad segmentation"),
+        )
+        self.new_color = ColorPicker(concise=True, layout={"width": "30px", "margin": "2px 4px 2px 0"})
+        self.new_color.tooltip = "Color of the new class"
+        self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 auto", "width": "auto", "margin": "2px 0"})
+        on_enter(self.new_name, lambda: self.run_action(self._add_class))
+        self.add = self.make_button(
+            self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"}
+        )
+        self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
+        self.source = Dropdown(options=_SOURCES, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 8px 0 0"})
+        self.source.tooltip = "Queue of Next. Objects of the test set are used for scores only, never for training"
+        self.source.observe(lambda change: self.run_action(self._choose_source, change["new"]), "value")
+        self.test_set_text = HTML(layout={"margin": "0", "flex": "1 1 0", "min_width": "0"})
+        self.test_set = HBox([self.source, self.test_set_text], layout={"align_items": "center", "width": "100%"})
+
+        hint, body = self.arrange(
+            self.viewer,
+            HBox([heading("Classes"), self.command_bar.help_button], layout={"align_items": "center"}),
+            self.class_buttons,
+            self.editor,
+            HBox([self.new_color, self.new_name, self.add], layout={"width": "100%"}),
+            heading("This object"),
+            self.test_set,
+            self.command_bar.grid(),
+            self.progress_text,
+            self.command_bar.help,
+        )
+        self.children = (self._style, hint, body, self.status)
+        self.observe_project(self.reset_queue, "images_version")
+        self.observe_project(self._refresh, "annotations_version", "classes_version", "images_version")
+        self.observe_project(self._show_test_set, "predictions_version")
+        self._refresh()
+        first = "Click an object, or press n for a random one; then press the key of its class."
+        self.show_hint(first if project.images else "")
+
+    def show(self) -> None:
+        """Show the class of the selected object."""
+        object_id = self.single_object
+        class_id = self.project.annotations.label_of(*object_id).class_id if object_id else 0
+        self.class_buttons.show(self.project.classes.scheme, self._counts, chosen=class_id)
+
+    def _refresh(self) -> None:
+        """Update counts and buttons."""
+        project = self.project
+        counts = project.annotations.class_counts()
+        self._counts = {info.id: count_html(int(counts[info.name])) for info in project.classes}
+        self.new_color.value = PALETTE[len(project.classes) % len(PALETTE)]
+        self.command_bar.show_history()
+        self.progress_text.value = "<br>".join(map(muted, self._progress(int(counts.sum()))))
+        self._show_test_set()
+        self.editor.refresh()
+        self.show()
+
+    def _choose_source(self, kind: str) -> None:
+        self.choose_queue(kind)
+        self._show_test_set()
+        self.status.say(
+            "Next shows the objects of the test set. Their predictions stay hidden until they are annotated."
+            if kind == "test"
+            else "Next shows objects drawn at random."
+        )
+
+    def _show_test_set(self) -> None:
+        """Offer the test set once it is drawn, and show how much of it is annotated."""
+        actions = self.project.test_set.table()["action"]
+        annotated = int(actions.isin(["label", "ambiguous", "bad_segmentation"]).sum())
+        share = f"{annotated:,} of {len(actions):,}"
+        self.test_set_text.value = muted(f"{share} annotated" if self.source.value == "test" else f"Test set: {share}")
+        self.test_set.layout.display = None if len(actions) else "none"
+        if not len(actions):
+            self.source.value = "random"
+
+    def _progress(self, total: int) -> tuple[str, str]:
+        if not len(self.project.classes):
+            return "Name the first class above, for example “active”.", ""
+        rate = self.project.annotations.rate()
+        flags = self.project.annotations.flag_counts()
+        flagged = [f"{flags[flag]:,} {text}" for flag, text in _FLAG_TEXT.items() if flags[flag]]
+        return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} per minute"), " · ".join(flagged)
+
+    def _add_class(self) -> None:
+        name = self.new_name.value.strip()
+        self.project.classes.add(name, self.new_color.value)
+        self.new_name.value = ""
+        self.status.say(f"Added class {name}.")
+
+
+class ClassEditor(VBox):
+    """Form to rename a class, to merge it into another, and to split merged classes off again.
+
+    Parameters
+    ----------
+    project : Project
+    run_action : callable
+        Runs an action and displays its errors, as `Panel.run_action` does.
     say : callable
-        Shows what was done.
+        Displays the result of an action.
     """
 
     def __init__(self, project: Project, run_action: Callable[..., None], say: Callable[[str], None]) -> None:
@@ -44,13 +160,13 @@ class ClassEditor(VBox):
         self.done.add_class("sv-quiet")
         self.done.on_click(lambda _: run_action(self.hide))
         self.name = Text(layout=_FIELD)
-        self.name.on_msg(self._entered)
-        self.rename = Button(description="Rename", tooltip="Its annotations follow", layout=_BUTTON)
+        on_enter(self.name, lambda: run_action(self._rename))
+        self.rename = Button(description="Rename", tooltip="Rename the class; it keeps its annotations", layout=_BUTTON)
         self.rename.on_click(lambda _: run_action(self._rename))
-        self.into = Dropdown(tooltip="The class that takes over its annotations", layout=_FIELD)
+        self.into = Dropdown(tooltip="Class that takes over the annotations", layout=_FIELD)
         self.merge = Button(description="Merge", disabled=True, layout=_BUTTON)
         self.merge.on_click(lambda _: run_action(self._merge))
-        self.into.observe(lambda _: self._explain(), "value")
+        self.into.observe(lambda _: self._preview_merge(), "value")
         self.note = HTML(layout={"margin": "0"})
         self.merged = VBox(layout={"width": "100%"})
         super().__init__(
@@ -66,206 +182,76 @@ class ClassEditor(VBox):
         self.add_class("sv-editor")
 
     def edit(self, name: str) -> None:
-        """Edit this class; a second time closes the editor again."""
+        """Open the editor for a class, or close it if it shows that class already."""
         info = self._project.classes.by_name(name)
         if info.id == self._class_id:
             self.hide()
             return
         self._class_id = info.id
         self.layout.display = None
-        self.follow()
+        self.refresh()
         self.name.value = info.name
         self.name.focus()
 
     def hide(self) -> None:
-        """Edit nothing."""
+        """Close the editor."""
         self._class_id = 0
         self.layout.display = "none"
 
-    def follow(self) -> None:
-        """Bring what is shown up to the project's classes."""
+    def refresh(self) -> None:
+        """Update the editor to the classes of the project."""
         if not self._class_id:
             return
         classes = self._project.classes
         if self._class_id not in classes.ids:
             self.hide()
             return
-        info = classes.by_id(self._class_id)
+        info = self._info
         self.title.value = f"{color_swatch(info.color)}<b>{html.escape(info.name)}</b>"
         chosen = self.into.value
         others = [(other.name, other.id) for other in classes if other.id != info.id]
         self.into.options = [("merge into …", 0), *others]
-        self.into.value = chosen if chosen in {id for _, id in others} else 0
+        self.into.value = chosen if chosen in dict(others).values() else 0
         self.merged.children = [
             self._merged_row(other.name)
             for other in classes.infos
             if other.into and classes.merged[other.id] == info.id
         ]
-        self._explain()
+        self._preview_merge()
+
+    @property
+    def _info(self) -> ClassInfo:
+        return self._project.classes.by_id(self._class_id)
 
     def _merged_row(self, name: str) -> HBox:
-        """Return what stands for a class that was merged into this one, with the way back."""
-        split = Button(description="Split off", tooltip="A class of its own again, with what was said", layout=_BUTTON)
+        """Return the row of a class that was merged into this one, with a button to split it off."""
+        split = Button(
+            description="Split off", tooltip="Make it a class of its own again, with its annotations", layout=_BUTTON
+        )
 
         def act() -> None:
             self._project.classes.split(name)
             self._say(self._project.status)
 
         split.on_click(lambda _: self._run_action(act))
-        said = HTML(muted(f"with {name}"), layout={"flex": "1 1 0", "margin": "0"})
-        return HBox([said, split], layout={"align_items": "center"})
+        text = HTML(muted(f"with {name}"), layout={"flex": "1 1 0", "margin": "0"})
+        return HBox([text, split], layout={"align_items": "center"})
 
-    def _explain(self) -> None:
+    def _preview_merge(self) -> None:
         self.merge.disabled = not self.into.value
         self.note.value = ""
         if self.into.value:
-            classes = self._project.classes
-            name, into = classes.by_id(self._class_id).name, classes.by_id(self.into.value).name
+            name, into = self._info.name, self._project.classes.by_id(self.into.value).name
             count = int(self._project.annotations.class_counts()[name])
-            said = f"{count:,} annotated as {name} will count as {into}. The log keeps what was said."
-            self.note.value = muted(said)
+            self.note.value = muted(f"{count:,} annotated as {name} will count as {into}. The log keeps both names.")
 
     def _rename(self) -> None:
-        old, new = self._project.classes.by_id(self._class_id).name, self.name.value.strip()
+        old, new = self._info.name, self.name.value.strip()
         self._project.classes.rename(old, new)
-        self._say(f"{old} is called {new} now.")
+        self._say(f"Renamed class {old} to {new}.")
         self.hide()
 
     def _merge(self) -> None:
-        classes = self._project.classes
-        name, into = classes.by_id(self._class_id).name, classes.by_id(self.into.value).name
-        self._project.classes.merge(name, into)
+        self._project.classes.merge(self._info.name, self._project.classes.by_id(self.into.value).name)
         self._say(self._project.status)
         self.hide()
-
-    def _entered(self, _: Text, content: dict[str, Any], __: Any) -> None:
-        if content.get("event") == "submit":  # the Enter key
-            self._run_action(self._rename)
-
-
-_SOURCES = [("At random", "random"), ("Test set", "test")]
-_MARKS = {"ambiguous": "ambiguous", "bad_segmentation": "badly segmented", "skip": "skipped"}
-
-
-class AnnotationPanel(LabelingPanel):
-    """Annotate objects of a project, one keypress each.
-
-    Parameters
-    ----------
-    project : Project
-
-    Attributes
-    ----------
-    source : Dropdown
-        Where Next takes objects from; shown once a test set is drawn.
-    """
-
-    def __init__(self, project: Project) -> None:
-        super().__init__(
-            project, queue="random", source="panel", queue_source="queue", edit=lambda name: self.editor.edit(name)
-        )
-        self.editor = ClassEditor(project, self.run_action, self.status.say)
-        self._details: dict[int, str] = {}
-        self.set_commands(
-            Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
-            Command(("n", " "), "Next", "chevron-right", "Next object, drawn at random", self.next),
-            Command(("u",), "Undo", "undo", "Take back the last annotation", self.undo),
-            Command(("r",), "Redo", "repeat", "Bring it back again", self.redo),
-            Command(("s",), "Skip", "step-forward", "Pass over this object", self.mark_command("skip")),
-            Command(("e", "Delete"), "Erase", "eraser", "Remove the annotation", self.erase),
-            Command(("a",), "Ambiguous", "question", "Even an expert could not tell", self.mark_command("ambiguous")),
-            Command(
-                ("b",),
-                "Bad segmentation",
-                "chain-broken",
-                "The outline is wrong here",
-                self.mark_command("bad_segmentation"),
-            ),
-        )
-        self.new_color = ColorPicker(concise=True, layout={"width": "30px", "margin": "2px 4px 2px 0"})
-        self.new_color.tooltip = "Colour of the new class"
-        self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 auto", "width": "auto", "margin": "2px 0"})
-        self.new_name.on_msg(self._entered)
-        self.add = self.make_button(
-            self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"}
-        )
-        self.tally = HTML(layout={"margin": "0", "min_height": "38px"})
-        self.source = Dropdown(options=_SOURCES, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 8px 0 0"})
-        self.source.tooltip = "Where Next takes objects from; those of the test set are scored alone, never trained on"
-        self.source.observe(lambda change: self.run_action(self._choose_source, change["new"]), "value")
-        self.answered = HTML(layout={"margin": "0", "flex": "1 1 0", "min_width": "0"})
-        self.test_set = HBox([self.source, self.answered], layout={"align_items": "center", "width": "100%"})
-
-        empty, body = self.arrange(
-            HBox([heading("Classes"), self.help_button], layout={"align_items": "center"}),
-            self.rows,
-            self.editor,
-            HBox([self.new_color, self.new_name, self.add], layout={"width": "100%"}),
-            heading("This object"),
-            self.test_set,
-            self.grid(),
-            self.tally,
-            self.help,
-        )
-        self.children = (self._style, empty, body, self.status)
-        self.observe_project(self.reset_queue, "images_version")
-        self.observe_project(self._follow, "annotations_version", "classes_version", "images_version")
-        self.observe_project(self._show_test_set, "predictions_version")
-        self._follow()
-        hint = "Click an object, or press n for one drawn at random; then press the key of its class."
-        self.show_hint(hint if project.images else "")
-
-    def show(self) -> None:
-        class_id = self.project.annotations.label_of(*self.one).class_id if self.one else 0
-        self.rows.show(self.project.classes.scheme, self._details, chosen=class_id)
-
-    def _follow(self) -> None:
-        """Bring counts and buttons up to the project, then the rest."""
-        project = self.project
-        counts = project.annotations.class_counts()
-        self._details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
-        self.new_color.value = PALETTE[len(project.classes) % len(PALETTE)]
-        self.buttons["Undo"].disabled = not project.annotations.can_undo
-        self.buttons["Redo"].disabled = not project.annotations.can_redo
-        self.tally.value = "<br>".join(map(muted, self._tally(int(counts.sum()))))
-        self._show_test_set()
-        self.editor.follow()
-        self.show()
-
-    def _choose_source(self, kind: str) -> None:
-        self.choose_queue(kind)
-        self._show_test_set()
-        self.status.say(
-            "Next brings the objects of the test set. What is predicted of them stays hidden until you have said what "
-            "they are."
-            if kind == "test"
-            else "Next brings objects drawn at random."
-        )
-
-    def _show_test_set(self) -> None:
-        """Offer the test set once there is one, and say how far it is annotated."""
-        actions = self.project.test_set.table()["action"]
-        answered = int(actions.isin(["label", "ambiguous", "bad_segmentation"]).sum())
-        far = f"{answered:,} of {len(actions):,}"
-        self.answered.value = muted(f"{far} annotated" if self.source.value == "test" else f"Test set: {far}")
-        self.test_set.layout.display = None if len(actions) else "none"
-        if not len(actions):
-            self.source.value = "random"
-
-    def _tally(self, total: int) -> tuple[str, str]:
-        if not len(self.project.classes):
-            return "Name the first class above, for example “active”.", ""
-        rate = self.project.annotations.rate()
-        marks = self.project.annotations.flag_counts()
-        aside = [f"{marks[mark]:,} {said}" for mark, said in _MARKS.items() if marks[mark]]
-        return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} a minute"), " · ".join(aside)
-
-    def _add_class(self) -> None:
-        name = self.new_name.value.strip()
-        self.project.classes.add(name, self.new_color.value)
-        self.new_name.value = ""
-        self.status.say(f"Added the class {name}.")
-
-    def _entered(self, _: Text, content: dict[str, Any], __: Any) -> None:
-        if content.get("event") == "submit":  # the Enter key
-            self.run_action(self._add_class)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Button, HBox, Tab, VBox
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
 from svetlana_jupyter.widgets.components import StatusLine, muted
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
@@ -17,6 +15,11 @@ from svetlana_jupyter.widgets.new_project_form import NewProjectForm
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, Panel, catch_errors, style_widget
 from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from svetlana_jupyter.project.project import Project
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
     ("Images", ImagesPanel),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
@@ -13,6 +12,8 @@ from svetlana_jupyter.core.classes import ClassInfo
 from svetlana_jupyter.widgets.scheduling import Throttle
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
     from svetlana_jupyter.project.jobs import JobState
 
 

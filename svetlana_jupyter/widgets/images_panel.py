@@ -5,11 +5,9 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from ipywidgets import HTML, Accordion, Button, Checkbox, Combobox, Dropdown, HBox, Text, VBox
 
 from svetlana_jupyter.core.io.geojson import is_geojson
@@ -27,6 +25,10 @@ from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
     from svetlana_jupyter.project.project import Project
 
 logger = logging.getLogger(__name__)
@@ -267,7 +269,7 @@ _IMPORTED = ("taken", "known")  # outcomes of rows that hold an annotation of th
 _FROM_FILE = "from the file"
 # Messages of `Project.import_annotations` name its arguments; the user of the panel has the fields above instead.
 _PANEL_TERMS = {
-    r"pass overwrite=True to replace them": "check the box above to replace them",
+    r"pass overwrite=True to replace": "check the box above to replace",
     r"Pass image=, one of": "Choose it above, one of",
     r"Pass their names with names=\{[^}]*\}": "Enter their names above",
     r"Pass names=": "Enter class names above",

@@ -1,67 +1,64 @@
-"""What annotating and reviewing share: a viewer, a queue, and keys that say something of the object shown."""
+"""Base of the panels that label objects: a viewer, a queue, and keys that apply to the object on the screen."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeGuard
-
-from ipywidgets import HBox, VBox, Widget
+from typing import TYPE_CHECKING, TypeGuard
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
-from svetlana_jupyter.widgets.components import ClassButtons, no_images_hint
-from svetlana_jupyter.widgets.panel import SIDE_WIDTH, VIEWER_SIZE, CommandPanel, catch_errors
-from svetlana_jupyter.widgets.viewer.toolbar import Item, ObjectMenu
+from svetlana_jupyter.widgets.components import ClassButtons
+from svetlana_jupyter.widgets.panel import VIEW_KEYS, VIEWER_SIZE, CommandBar, Panel, Watcher, catch_errors
+from svetlana_jupyter.widgets.viewer.toolbar import MenuItem, ObjectMenu
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.queues import Queue
 
-NO_OBJECT_SELECTED = "No object is chosen: click one, or press n for the next."
-KEY_IGNORED = "That key came before the next object was on the screen, so it labelled nothing."
-_WRITTEN = "What you said is written then."
-_AHEAD = 3  # objects of the queue that are read while the one before is looked at
+NO_OBJECT_SELECTED = "No object selected. Click an object, or press n for the next one."
+KEY_IGNORED = "Key ignored: the next object was not displayed yet."
+_SAVED_AFTERWARDS = "Your annotation is saved afterwards."
+_PREFETCHED = 3  # objects of the queue that are read while the current one is displayed
+_VIEW_KEYS = (
+    *VIEW_KEYS,
+    ("x l", "Draw a box or a lasso to select the objects inside"),
+    ("Shift", "With a click or a drag: add to the selection"),
+    ("Ctrl+A Escape", "Select all visible objects, none"),
+    ("Shift+F10", "Open the menu next to the object, as a right click does"),
+)
 
 
-class LabelingPanel(CommandPanel):
-    """A panel in which one key says what the object on screen is, or what all selected objects are, in one edit.
+class LabelingPanel(Panel):
+    """A panel in which one key labels the object on the screen, or all selected objects in one edit.
 
-    Every key event carries the object that was on screen when the key went down, so that typing ahead of a slow
-    connection never labels another one: such a key is refused. A label given to the object that the queue brought goes
-    on to the next.
+    Every key event carries the selection that was on the screen when the key went down. Typing ahead of a slow
+    connection therefore never labels another object: such a key is ignored. A label of the object that the queue
+    brought moves on to the next object.
 
     Parameters
     ----------
     project : Project
     queue : str
-        Kind of queue, as `Project.queue` takes it.
+        Kind of queue, as for `Project.queue`.
     source : str
-        How the annotation log names labels given here to objects that were clicked.
+        Source in the annotation log of labels of objects that the user selected.
     queue_source : str
-        And to objects that the queue brought.
+        Source of labels of objects that the queue brought.
     edit : callable, optional
-        Called with the name of a class that a person wants to rename or merge.
+        Called with the name of a class that the user wants to rename or merge.
 
     Attributes
     ----------
     viewer : Viewer
-    rows : ClassRows
-        The class buttons.
+    class_buttons : ClassButtons
     menu : ObjectMenu
-        The same and the marks, beside the object.
-    status : Status
+        Context menu with the classes and flags.
+    command_bar : CommandBar
     """
-
-    view_keys = (
-        *CommandPanel.view_keys,
-        ("x l", "Draw a box, a lasso: it selects what is inside"),
-        ("Shift", "With a click or a drag: add to the selection"),
-        ("Ctrl+A Escape", "Select all that is seen, nothing"),
-        ("Shift+F10", "A menu beside the object, as by a right click"),
-    )
 
     def __init__(
         self,
@@ -72,8 +69,9 @@ class LabelingPanel(CommandPanel):
         edit: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(project)
+        self.command_bar = CommandBar(self, lambda: self.shown, view_keys=_VIEW_KEYS)
         self.viewer = Viewer(project, VIEWER_SIZE)
-        self.rows = ClassButtons(
+        self.class_buttons = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
             recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
             edit=edit,
@@ -81,244 +79,236 @@ class LabelingPanel(CommandPanel):
         )
         self._kind, self._source, self._queue_source = queue, source, queue_source
         self._queue: Queue | None = None
-        self._candidate: QueuedObject | None = None
-        self._finding: ObjectId | None = None
-        self._since = time.monotonic()
-        self.viewer.on_key(catch_errors(self.press, self.status))
-        self.viewer.on_select(catch_errors(self._picked, self.status))
-        self.viewer.observe(catch_errors(lambda _: self.show(), self.status), ["image", "selected"])
-        self.viewer.observe(catch_errors(self._selection_changed, self.status), "selection")
+        self._candidate: QueuedObject | None = None  # what the queue brought, until something else is selected
+        self._searched: ObjectId | None = None  # the object on the screen when the search for a class began
+        self._selected_at = time.monotonic()
+        self._selection_size = 0
         self.menu = ObjectMenu(VIEWER_SIZE)
-        self.viewer.stage.children = (*self.viewer.stage.children, self.menu)
-        self.viewer.observe(catch_errors(lambda _: self._show_menu(), self.status), "menu")
+        self.viewer.image_area.children = (*self.viewer.image_area.children, self.menu)
+        self.viewer.on_key(catch_errors(self.handle_key, self.status))
+        self.viewer.selector.on_select(catch_errors(self._object_selected, self.status))
+        self._model_watcher = Watcher(self.status)
+        self._model_watcher.observe(self.viewer.model, self.show, "image", "selected")
+        self._model_watcher.observe(self.viewer.model, self._selection_changed, "selection")
+        self._model_watcher.observe(self.viewer.model, self._show_menu, "menu")
 
     @property
     def shown(self) -> ObjectId | None:
-        """What keys and buttons mean: the object selected, or several, as `Viewer.picked` numbers them."""
-        return ObjectId(*self.viewer.picked) if self.viewer.picked else None
+        """Selection to which keys and buttons apply; several objects as `ViewerModel.selection_id` numbers them."""
+        selection_id = self.viewer.model.selection_id
+        return ObjectId(*selection_id) if selection_id else None
 
     @property
-    def one(self) -> ObjectId | None:
-        """The object selected in the viewer; None where none or several are."""
-        return ObjectId(self.viewer.image, self.viewer.selected) if self.viewer.selected else None
+    def single_object(self) -> ObjectId | None:
+        """The selected object; None if none or several are selected."""
+        model = self.viewer.model
+        return ObjectId(model.image, model.selected) if model.selected else None
 
     @property
     def queue(self) -> Queue:
-        """The objects to come; made when it is first asked for, as it may have to look at every image."""
+        """The queue of objects; made at its first use, as it may have to index every image."""
         if self._queue is None:
             self._queue = self.project.queue(self._kind, images=self.viewer.indexing.objects(self.project.images))
         return self._queue
 
     def reset_queue(self) -> None:
-        """Start the queue again: there are other objects, or other predictions."""
+        """Start the queue again, after objects or predictions have changed."""
         self._queue = self._candidate = None
 
     def choose_queue(self, kind: str) -> None:
-        """Take the objects to come from another kind of queue, as `Project.queue` takes it."""
+        """Switch to another kind of queue, as for `Project.queue`."""
         self._kind = kind
         self.reset_queue()
 
     def focus(self) -> None:
+        """Give the viewer the keyboard focus."""
         self.viewer.focus()
 
     def show(self) -> None:
-        """Bring what is beside the viewer up to the project and the object shown."""
+        """Update the controls at the side of the viewer to the project and the selected object."""
 
     def close(self) -> None:
+        """Stop observing the project and the viewer, and remove the panel."""
+        self._model_watcher.close()
         self.viewer.close()
         super().close()
 
-    def arrange(self, *side: Widget) -> tuple[Widget, Widget]:
-        """Return the sentence that is shown while there are no images, and the viewer with these parts beside it."""
-        column = VBox(side, layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px"})
-        column.layout.grid_gap = "4px"
-        empty = no_images_hint()
-        body = HBox([self.viewer, column], layout={"width": "100%", "flex_flow": "row wrap"})
-
-        def choose() -> None:
-            empty.layout.display = "none" if self.project.images else "block"
-            body.layout.display = "flex" if self.project.images else "none"
-
-        self.observe_project(choose, "images_version")
-        choose()
-        return empty, body
-
-    def press(self, key: str, shown: tuple[str, int] | None) -> None:
-        """Follow a key that went down while ``shown`` was on screen."""
-        label = ObjectId(*shown) if shown else None
+    def handle_key(self, key: str, shown: tuple[str, int] | None) -> None:
+        """Handle a key that was pressed while ``shown`` was selected on the screen."""
+        object_id = ObjectId(*shown) if shown else None
         info = self.project.classes.by_shortcut(key)
         if info:
-            self.label(info.name, label)
+            self.label(info.name, object_id)
         if key == "/":
-            self._finding = label
-            self.rows.find.focus()
-        self.dispatch_key(key, label)
+            self._searched = object_id
+            self.class_buttons.find.focus()
+        self.command_bar.dispatch_key(key, object_id)
 
     def label(self, name: str, object_id: ObjectId | None) -> None:
-        """Give an object, or each that is selected, a class."""
-        if self._means(object_id):
-            self._record(object_id, partial(self.project.annotate, object_id.image, self._meant(), name))
+        """Label an object, or all selected objects, with a class."""
+        if self._applies_to(object_id):
+            self._annotate(object_id, partial(self.project.annotate, object_id.image, self._labels(), name))
 
-    def _label_found(self, name: str) -> None:
-        """Give the object that was on screen when a person began to look for a class that class."""
-        label, self._finding = self._finding or self.shown, None
-        self.label(name, label)
-
-    def mark_command(self, mark: LabelAction) -> Callable[[ObjectId | None], None]:
-        """Return the command that marks an object, or each selected, as skipped, ambiguous or badly segmented."""
+    def flag_command(self, flag: LabelAction) -> Callable[[ObjectId | None], None]:
+        """Return the command that sets a flag on an object, or on all selected objects."""
 
         def act(object_id: ObjectId | None) -> None:
-            if self._means(object_id):
-                self._record(object_id, partial(self.project.flag, object_id.image, self._meant(), mark))
+            if self._applies_to(object_id):
+                self._annotate(object_id, partial(self.project.flag, object_id.image, self._labels(), flag))
 
         return act
 
     def erase(self, object_id: ObjectId | None) -> None:
-        """Remove what was said of an object, or of each that is selected."""
-        if not self._means(object_id):
+        """Remove the annotation of an object, or of all selected objects."""
+        if not self._applies_to(object_id):
             return
-        erase = partial(self.project.erase, object_id.image, self._meant(), source=self._source_for(object_id))
+        erase = partial(self.project.erase, object_id.image, self._labels(), source=self._source_of(object_id))
 
         def act() -> None:
             erase()
             self.status.say(self.project.status)
 
-        self.viewer.indexing.after([object_id.image], act, _WRITTEN)
+        self.viewer.indexing.run_when_indexed([object_id.image], act, _SAVED_AFTERWARDS)
 
     def undo(self, object_id: ObjectId | None = None) -> None:
-        """Take back the last annotation, whatever is shown."""
-        self.viewer.indexing.after((), lambda: self._revisit(self.project.undo(), "undo"), _WRITTEN)
+        """Undo the last edit, whatever is selected."""
+        self.viewer.indexing.run_when_indexed((), lambda: self._revisit(self.project.undo(), "undo"), _SAVED_AFTERWARDS)
 
     def redo(self, object_id: ObjectId | None = None) -> None:
-        """Annotate again what was taken back last."""
-        self.viewer.indexing.after((), lambda: self._revisit(self.project.redo(), "redo"), _WRITTEN)
+        """Redo the edit that was undone last."""
+        self.viewer.indexing.run_when_indexed((), lambda: self._revisit(self.project.redo(), "redo"), _SAVED_AFTERWARDS)
 
     def next(self, object_id: ObjectId | None = None) -> None:
-        """Take the next object of the queue."""
-        # A queue that is made now looks at every image.
-        images = self.project.images if self._queue is None else ()
-        self.viewer.indexing.after(
-            images,
-            lambda: self._bring(self.queue.next(), "No object is left in the queue."),
-            "The next object comes then.",
-            all=False,
+        """Show the next object of the queue."""
+        self.viewer.indexing.run_when_indexed(
+            self.project.images if self._queue is None else (),  # a new queue needs the objects of every image
+            lambda: self._show_candidate(self.queue.next(), "No object is left in the queue."),
+            "The next object is shown afterwards.",
+            needs_all=False,
         )
 
     def previous(self, object_id: ObjectId | None = None) -> None:
-        """Go back to the object before."""
-        self._bring(self._queue.previous() if self._queue else None, "This is the first object of the queue.")
+        """Go back to the previous object of the queue."""
+        self._show_candidate(self._queue.previous() if self._queue else None, "This is the first object of the queue.")
 
-    def _record(self, object_id: ObjectId, write: Callable[..., None]) -> None:
-        """Write what a key said of an object, once its place is known; then go on."""
-        write = partial(write, source=self._source_for(object_id), seconds=self._seconds(object_id))
+    def _label_found(self, name: str) -> None:
+        """Label the object that was on the screen when the search for a class began."""
+        object_id, self._searched = self._searched or self.shown, None
+        self.label(name, object_id)
+
+    def _annotate(self, object_id: ObjectId, write: Callable[..., None]) -> None:
+        """Save an annotation once its image is indexed; then move on if the queue brought the object."""
+        write = partial(write, source=self._source_of(object_id), seconds=self._seconds(object_id))
 
         def act() -> None:
             write()
-            self._go_on(object_id)
+            if self._is_candidate(object_id):
+                self.next()
+            self.status.say(self.project.status)  # what was saved, not what comes next
 
-        self.viewer.indexing.after([object_id.image], act, _WRITTEN)
+        self.viewer.indexing.run_when_indexed([object_id.image], act, _SAVED_AFTERWARDS)
 
-    def _means(self, object_id: ObjectId | None) -> TypeGuard[ObjectId]:
-        """Whether a key or button is meant for the object; else the status says why not.
+    def _applies_to(self, object_id: ObjectId | None) -> TypeGuard[ObjectId]:
+        """Return whether a key or button applies to the present selection; otherwise display why not.
 
-        A key typed ahead carries the object before, which has its label already: it may mean neither.
+        A key typed ahead carries the previous object, which is labeled already. It may be meant for either object.
         """
         if object_id is None or object_id != self.shown:
             self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)
             return False
         return True
 
-    def _meant(self) -> int | list[int]:
-        return self.viewer.selected or list(self.viewer.selection)
+    def _labels(self) -> int | list[int]:
+        return self.viewer.model.selected or list(self.viewer.model.selection)
 
-    def _selection_changed(self, change: dict[str, Any]) -> None:
-        if len(self.viewer.selection) > 1:
+    def _selection_changed(self) -> None:
+        size_before, self._selection_size = self._selection_size, len(self.viewer.model.selection)
+        if self._selection_size > 1:
             self._candidate = None
-            self._since = time.monotonic()
-            self.status.say(f"{self._selection_text()} are selected: a key or a class button labels all of them.")
-        elif len(change["old"]) > 1:
+            self._selected_at = time.monotonic()
+            self.status.say(f"{self._describe_selection()} selected. A key or a class button labels all of them.")
+        elif size_before > 1:
             self.status.say(NO_OBJECT_SELECTED)
 
-    def _selection_text(self) -> str:
-        one, several = self.viewer.selected, f"{len(self.viewer.selection):,} objects"
-        return f"{f'Object {one}' if one else several} in {self.viewer.image}"
+    def _describe_selection(self) -> str:
+        model = self.viewer.model
+        objects = f"Object {model.selected}" if model.selected else f"{len(model.selection):,} objects"
+        return f"{objects} in {model.image}"
 
     def _show_menu(self) -> None:
-        at, label = self.viewer.menu, self.shown
-        if at is None or label is None:
+        at, shown = self.viewer.model.menu, self.shown
+        if at is None or shown is None:
             if self.menu.is_open:
                 self.menu.hide()
                 self.focus()
             return
 
-        def item(text: str, key: str, act: Callable[[ObjectId], None], color: str = "") -> Item:
+        def item(text: str, key: str, act: Callable[[ObjectId], None], color: str = "") -> MenuItem:
             def chosen() -> None:
-                self.viewer.close_menu()
-                self.run_action(act, label)
+                self.viewer.selector.close_menu()
+                self.run_action(act, shown)
 
-            return Item(text, key, chosen, color)
+            return MenuItem(text, key, chosen, color)
 
-        keys = {command.text: command.keys[0] for command in self.commands}
+        keys = {command.text: command.keys[0] for command in self.command_bar.commands}
         classes = [item(c.name, c.key, partial(self.label, c.name), c.color) for c in self.project.classes]
-        marks = [
-            item("Ambiguous", keys.get("Ambiguous", ""), self.mark_command("ambiguous")),
-            item("Bad segmentation", keys.get("Bad segmentation", ""), self.mark_command("bad_segmentation")),
+        flags = [
+            item("Ambiguous", keys.get("Ambiguous", ""), self.flag_command("ambiguous")),
+            item("Bad segmentation", keys.get("Bad segmentation", ""), self.flag_command("bad_segmentation")),
             item("Erase", keys.get("Erase", ""), self.erase),
         ]
-        self.menu.show_at(at, self._selection_text(), [*classes, *marks])
+        self.menu.show_at(at, self._describe_selection(), [*classes, *flags])
 
-    def _picked(self, image: str, label: int) -> None:
+    def _object_selected(self, image: str, label: int) -> None:
         self._candidate = None
-        self._since = time.monotonic()
+        self._selected_at = time.monotonic()
         self.status.say(f"Object {label} in {image}." if label else NO_OBJECT_SELECTED)
 
-    def _bring(self, candidate: QueuedObject | None, otherwise: str) -> None:
+    def _show_candidate(self, candidate: QueuedObject | None, empty_text: str) -> None:
         if candidate is None:
-            self.status.say(otherwise)
+            self.status.say(empty_text)
             return
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.label)
-        self.viewer.prefetch([coming.id for coming in self.queue.peek(_AHEAD)])
-        self._since = time.monotonic()
+        self.viewer.prefetch([coming.id for coming in self.queue.peek(_PREFETCHED)])
+        self._selected_at = time.monotonic()
         self.status.say(f"Object {candidate.label} in {candidate.image}, {candidate.reason}.")
 
-    def _go_on(self, object_id: ObjectId) -> None:
-        """Take the next object if the queue brought this one; the status keeps saying what was done to this one."""
-        if self._is_candidate(object_id):
-            self.next()
-        self.status.say(self.project.status)
-
-    def _revisit(self, done: bool, said: str) -> None:
-        """Show what an undo or a redo was about: an object in its place in the queue if it is the one before."""
+    def _revisit(self, done: bool, verb: str) -> None:
+        """Show the objects of an edit that was undone or redone, at their place in the queue if they are the last."""
+        objects = self.project.annotations.last_edited
         if not done:
-            self.status.say(f"Nothing is left to {said}.")
-            return
-        about = self.project.annotations.last_edited
-        if not about:
-            self.status.say(f"{said.capitalize()}: an object that the mask has no longer.")
-            return
-        object_id = about[-1]
-        if len(about) > 1:
-            self.viewer.image = object_id.image
-            self.viewer.selection = tuple(number for image, number in about if image == object_id.image)
-            images = {image for image, _ in about}
-            where = object_id.image if len(images) == 1 else f"{len(images)} images"
-            self.status.say(f"{said.capitalize()}: {len(about):,} objects in {where}.")
-            return
+            self.status.say(f"Nothing to {verb}.")
+        elif not objects:
+            self.status.say(f"{verb.capitalize()}: the object is no longer in the mask.")
+        elif len(objects) > 1:
+            self._revisit_several(objects, verb)
+        else:
+            self._revisit_one(objects[0], verb)
+
+    def _revisit_several(self, objects: list[ObjectId], verb: str) -> None:
+        image = objects[-1].image
+        self.viewer.model.image = image
+        self.viewer.model.selection = tuple(label for name, label in objects if name == image)
+        count = len({name for name, _ in objects})
+        where = image if count == 1 else f"{count} images"
+        self.status.say(f"{verb.capitalize()}: {len(objects):,} objects in {where}.")
+
+    def _revisit_one(self, object_id: ObjectId, verb: str) -> None:
         if object_id != self.shown:
-            before = self.queue.previous() if self._candidate else None
-            if before and before.id != object_id:
-                self.queue.next()  # this was about another object: the queue stays where it is
-                before = None
-            self._candidate = before
+            candidate = self.queue.previous() if self._candidate else None
+            if candidate and candidate.id != object_id:
+                self.queue.next()  # the edit concerned another object: the queue stays where it is
+                candidate = None
+            self._candidate = candidate
             self.viewer.show(*object_id)
-        self.status.say(f"{said.capitalize()}: object {object_id.label} in {object_id.image}.")
+        self.status.say(f"{verb.capitalize()}: object {object_id.label} in {object_id.image}.")
 
     def _is_candidate(self, object_id: ObjectId) -> bool:
         return self._candidate is not None and self._candidate.id == object_id
 
-    def _source_for(self, object_id: ObjectId) -> str:
+    def _source_of(self, object_id: ObjectId) -> str:
         return self._queue_source if self._is_candidate(object_id) else self._source
 
     def _seconds(self, object_id: ObjectId) -> float | None:
-        return time.monotonic() - self._since if object_id == self.shown else None
+        return time.monotonic() - self._selected_at if object_id == self.shown else None

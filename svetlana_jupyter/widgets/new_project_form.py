@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from ipywidgets import HTML, Button, ColorPicker, Combobox, HBox, Text, VBox
@@ -22,6 +21,9 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.components import StatusLine, heading, html_table, muted, on_enter
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 

@@ -1,15 +1,13 @@
-"""The objects of images are found beside the kernel's loop; what needs them is done when they are there, in its order.
+"""Indexing of objects in the background, and actions that wait for it in their order.
 
-A sentence says how far it is, and the panel is usable meanwhile. Without a running loop (a script) nothing waits.
+The status line reports the progress, and the panel stays usable. Without a running loop (in a script) nothing waits.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,148 +17,161 @@ from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
     import pandas as pd
 
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.components import StatusLine
 
-_LARGE = 1 << 24  # pixels: the objects of anything smaller are found in less than a second, when they are first needed
-_MEANWHILE = "You can look around meanwhile."
+_LARGE = 1 << 24  # pixels; smaller images are indexed in less than a second, when their objects are first needed
+_MEANWHILE = "You can keep browsing."
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PendingAction:
-    """Something that needs the objects of these images, of all or else of those where they can be found, with what a
-    person is told until it is done."""
+    """An action that waits until the objects of some images are indexed.
+
+    Attributes
+    ----------
+    images : tuple of str
+    act : callable
+    message : str
+        Displayed until the action runs.
+    needs_all : bool
+        Whether to drop the action if one of the images cannot be indexed; otherwise it runs without that image.
+    """
 
     images: tuple[str, ...]
     act: Callable[[], object]
-    words: str
-    all: bool
+    message: str
+    needs_all: bool
 
     def without(self, image: str) -> PendingAction | None:
-        """Return it without an image whose objects cannot be found, None where nothing can be done then."""
+        """Return the action without an image that cannot be indexed, or None if it must be dropped."""
         if image not in self.images:
             return self
-        return None if self.all else replace(self, images=tuple(name for name in self.images if name != image))
+        return None if self.needs_all else replace(self, images=tuple(name for name in self.images if name != image))
 
 
 class ObjectIndexer:
-    """Finds the objects of images, one image after the other, for whoever waits for them.
+    """Background indexing, one image after the other.
 
     Parameters
     ----------
     project : Project
-    status : Status
-        Says how far it is, and what cannot be found.
+    status : StatusLine
+        Displays the progress and the images that cannot be indexed.
     """
 
     def __init__(self, project: Project, status: StatusLine) -> None:
         self._project, self._status = project, status
         self._tried: set[str] = set()
-        self._coming: deque[str] = deque()
-        self._waiting: deque[PendingAction] = deque()
-        self._image = ""  # whose objects are being found
+        self._queue: deque[str] = deque()
+        self._pending: deque[PendingAction] = deque()
+        self._image = ""  # the image being indexed
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something waits for objects."""
-        return bool(self._waiting)
+        """Whether an action waits for objects."""
+        return bool(self._pending)
 
-    def begin(self, image: str, pixels: int) -> None:
-        """Find the objects of a large image ahead of the first need, unless that was tried before."""
+    def index_ahead(self, image: str, pixels: int) -> None:
+        """Index a large image before its objects are first needed, unless that was tried already."""
         if running_loop() is not None and pixels >= _LARGE and image not in self._tried:
-            self._find([image])
+            self._index([image])
 
     def objects(self, images: Iterable[str]) -> dict[str, pd.DataFrame]:
-        """Return the objects of these images, without those where they cannot be found; the status says of which."""
-        found = {}
+        """Return the object tables of images, without those that cannot be indexed; these are displayed."""
+        tables = {}
         for name in images:
             try:
-                found[name] = self._project.objects(name)
+                tables[name] = self._project.objects(name)
             except (SvetlanaError, OSError) as error:
-                self._status.warn(_in_words(name, error))
-        return found
+                self._status.warn(_error_message(name, error))
+        return tables
 
-    def after(
-        self, images: Iterable[str], act: Callable[[], object], words: str = _MEANWHILE, all: bool = True
+    def run_when_indexed(
+        self, images: Iterable[str], act: Callable[[], object], message: str = _MEANWHILE, needs_all: bool = True
     ) -> None:
-        """Do something that needs the objects of these images, at once if they are known, else when they are found.
+        """Run an action that needs the objects of images: now if they are indexed, otherwise afterwards.
 
         Parameters
         ----------
         images : iterable of str
         act : callable
-            Done behind all that waits already.
-        words : str
-            What to say of it meanwhile.
-        all : bool
-            Leave it out, with a sentence, if the objects of one of the images cannot be found; else do it all the same.
+            Runs after all actions that wait already.
+        message : str
+            Displayed meanwhile.
+        needs_all : bool
+            Drop the action, with an error message, if one of the images cannot be indexed; otherwise run it anyway.
         """
-        wanted = tuple(images)
-        missing = [name for name in wanted if not self._project.images.is_indexed(name)]
-        if running_loop() is None or not (missing or self._waiting):
+        names = tuple(images)
+        missing = [name for name in names if not self._project.images.is_indexed(name)]
+        if running_loop() is None or not (missing or self._pending):
             act()
             return
-        self._waiting.append(PendingAction(wanted, act, words, all))
-        self._find(missing)
-        self._say()
+        self._pending.append(PendingAction(names, act, message, needs_all))
+        self._index(missing)
+        self._report()
 
-    def _find(self, images: Iterable[str]) -> None:
+    def _index(self, images: Iterable[str]) -> None:
         for name in images:
-            if name != self._image and name not in self._coming and not self._project.images.is_indexed(name):
-                self._coming.append(name)
+            if name != self._image and name not in self._queue and not self._project.images.is_indexed(name):
+                self._queue.append(name)
         self._next()
 
     def _next(self) -> None:
-        if self._image or not self._coming or (loop := running_loop()) is None:
+        if self._image or not self._queue or (loop := running_loop()) is None:
             return
-        self._image = self._coming.popleft()
+        self._image = self._queue.popleft()
         self._tried.add(self._image)
         threading.Thread(target=self._run, args=(self._image, loop), daemon=True, name="index").start()
 
     def _run(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
-        said = -1
+        """Index an image; runs on a thread of its own."""
+        reported = -1
 
         def progress(done: int, total: int) -> None:
-            nonlocal said
-            if (share := 100 * done // total) != said:
-                said = share
-                tell(self._say, f": {share} %.")
+            nonlocal reported
+            if (percent := 100 * done // total) != reported:
+                reported = percent
+                post(self._report, f": {percent} %.")
 
-        def tell(call: Callable[..., object], *arguments: object) -> None:
-            with suppress(RuntimeError):  # the loop has ended meanwhile
+        def post(call: Callable[..., object], *arguments: object) -> None:
+            with suppress(RuntimeError):  # the loop was closed in the meantime
                 loop.call_soon_threadsafe(catch_errors(call, self._status), *arguments)
 
         problem = ""
         try:
             self._project.objects(name, progress, wait=True)
         except Exception as error:
-            problem = _in_words(name, error)
-        tell(self._found, name, problem)
+            problem = _error_message(name, error)
+        post(self._finish, name, problem)
 
-    def _say(self, share: str = "") -> None:
-        name = self._image or next(iter(self._coming), "")
-        words = self._waiting[-1].words if self._waiting else _MEANWHILE
-        self._status.say(f"Finding the objects of {name}{share or ' …'} {words}" if name else "")
+    def _report(self, progress: str = " …") -> None:
+        name = self._image or next(iter(self._queue), "")
+        message = self._pending[-1].message if self._pending else _MEANWHILE
+        self._status.say(f"Finding the objects of {name}{progress} {message}" if name else "")
 
-    def _found(self, name: str, problem: str) -> None:
-        """Go on with what waited for an image; runs on the loop."""
+    def _finish(self, name: str, problem: str) -> None:
+        """Run the actions that waited for an image; runs on the loop."""
         self._image = ""
         self._status.say("")
         if problem:
-            left = (waiting.without(name) for waiting in self._waiting)
-            self._waiting = deque(waiting for waiting in left if waiting is not None)
+            left = (pending.without(name) for pending in self._pending)
+            self._pending = deque(pending for pending in left if pending is not None)
             self._status.warn(problem)
-        while self._waiting and all(map(self._project.images.is_indexed, self._waiting[0].images)):
-            catch_errors(self._waiting.popleft().act, self._status)()
-        self._find(self._waiting[0].images if self._waiting else ())
+        while self._pending and all(map(self._project.images.is_indexed, self._pending[0].images)):
+            catch_errors(self._pending.popleft().act, self._status)()
+        self._index(self._pending[0].images if self._pending else ())
 
 
-def _in_words(name: str, error: Exception) -> str:
+def _error_message(name: str, error: Exception) -> str:
     if isinstance(error, SvetlanaError):
         return str(error)
     logger.error("the objects of %s cannot be found", name, exc_info=error)
-    return f"The objects of {name} cannot be found ({error}). Check that its mask is whole."
+    return f"The objects of {name} cannot be found ({error}). Check that the mask file is complete."

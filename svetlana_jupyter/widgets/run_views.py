@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,8 @@ from svetlana_jupyter.widgets.components import (
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.stats.metrics import Estimate, Scores
     from svetlana_jupyter.project.evaluation import Evaluation
@@ -219,7 +220,7 @@ def search_results_html(run: Run) -> str:
     """
     if not run.choice:
         return ""
-    candidates = run.tried()
+    candidates = run.search_results()
     if candidates.empty:
         return muted(run.choice)
     rows = [
@@ -227,7 +228,7 @@ def search_results_html(run: Run) -> str:
             str(name),
             PRESET_DESCRIPTIONS.get(str(name), ""),
             format_percent(row["accuracy"]),
-            f"{format_percent(row['low'])} to {format_percent(row['high'])}",
+            Markup(f"{format_percent(row['low'])} to {format_percent(row['high'])}"),
             format_percent(row["balanced"]),
             "–" if pd.isna(row["epochs"]) else f"{row['epochs']} epochs",
             "chosen" if row["chosen"] else "" if row["finalist"] else "dropped\u00a0early",
@@ -321,7 +322,7 @@ def _row_html(texts: Sequence[str], css_class: str) -> str:
     return f'<div class="sv-run {css_class}">{cells}</div>'
 
 
-WIDTH, HEIGHT = 472, 176  # of one plot; two fit side by side into a panel
+WIDTH, HEIGHT = 440, 176  # of one plot; two fit side by side into a window of 1100 pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 26, 24  # margins of a plot
 _LOSS, _SCORE = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito, distinct to color-blind readers
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 POLL_SECONDS = 1.0
 _LOADER_THREADS = 2
@@ -107,10 +109,18 @@ class LatestQuestion(Generic[QuestionT]):
         Called with the answer, on the thread and loop that asked.
     delay : float
         Seconds without another question before the question is answered.
+    show_error : callable, optional
+        Called instead of ``show`` with the question and the exception that ``answer`` raised.
     """
 
-    def __init__(self, answer: Callable[[QuestionT], Any], show: Callable[[Any], None], delay: float = 0.3) -> None:
-        self._answer, self._show = answer, show
+    def __init__(
+        self,
+        answer: Callable[[QuestionT], Any],
+        show: Callable[[Any], None],
+        delay: float = 0.3,
+        show_error: Callable[[QuestionT, Exception], None] | None = None,
+    ) -> None:
+        self._answer, self._show, self._show_error = answer, show, show_error
         self._debounce = Debounce(self._begin, delay)
         self._latest: QuestionT | None = None
         self._busy = False
@@ -130,24 +140,34 @@ class LatestQuestion(Generic[QuestionT]):
             return  # `_end` begins the next question
         loop = running_loop()
         if loop is None:
-            self._latest = None
-            self._show(self._answer(question))
+            self._end(question, *self._run(question))
             return
         self._busy = True
-        threading.Thread(target=self._run, args=(question, loop), daemon=True).start()
+        threading.Thread(target=self._run_on_thread, args=(question, loop), daemon=True).start()
 
-    def _run(self, question: QuestionT, loop: asyncio.AbstractEventLoop) -> None:
-        answer = self._answer(question)
+    def _run_on_thread(self, question: QuestionT, loop: asyncio.AbstractEventLoop) -> None:
+        result = self._run(question)
         with suppress(RuntimeError):  # the loop was closed in the meantime
-            loop.call_soon_threadsafe(self._end, question, answer)
+            loop.call_soon_threadsafe(self._end, question, *result)
 
-    def _end(self, question: QuestionT, answer: Any) -> None:
+    def _run(self, question: QuestionT) -> tuple[Any, Exception | None]:
+        try:
+            return self._answer(question), None
+        except Exception as error:
+            return None, error
+
+    def _end(self, question: QuestionT, answer: Any, error: Exception | None) -> None:
         self._busy = False
-        if question is self._latest:
-            self._latest = None
-            self._show(answer)
-        else:
+        if question is not self._latest:
             self._begin()
+            return
+        self._latest = None
+        if error is None:
+            self._show(answer)
+        elif self._show_error is not None:
+            self._show_error(question, error)
+        else:
+            raise error
 
 
 class Loadable(Hashable, Protocol):

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pandas as pd
 from ipywidgets import HTML, Accordion, Box, Button, Checkbox, HBox, VBox
 from numpy.typing import NDArray
 
@@ -35,6 +33,10 @@ from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.viewer.object_details import default_palette, patch_pictures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    import pandas as pd
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.project import Project
 

@@ -1,15 +1,15 @@
-"""Speed of training beside the bare network's forward and backward pass on ready tensors.
+"""Training speed relative to the bare network's forward and backward pass on batches in memory.
 
-`python -m tests.benchmarks.bench_augment [--labels 5400] [--threads 1 2] [--ndim 2] [--cases NAME ...]`; exits 1
-where a ratio is below 0.8.
+`python -m tests.benchmarks.bench_augment [--labels 5400] [--threads 1 2] [--ndim 2] [--cases NAME ...]`; exit code 1 if
+a ratio is below 0.8.
 
-Grey discs, the field of view 96 pixels sampled to 48 (3D: 48 to 24), one epoch of a training with flips and rotations:
-drawing, augmentation, transfer, forward, backward and optimiser. After each of its steps the same network, in the same
-layout, type and batch, goes forward and backward on a ready tensor, so that whatever else the machine does slows down
-both. Ratios are bare time ÷ ours: of processor time over the whole epoch, and of the median wall time of 16 steps (not
-of one, as patches are varied for several at once). Other work on the machine can only lower either, so the better one
-counts. The paper's setting is flips and rotations alone; the default adds changes of light and noise, and its network
-is lighter.
+The set consists of gray disks; a field of view of 96 pixels is sampled at 48 (3D: 48 at 24). One epoch with flips and
+rotations is timed: sampling, augmentation, transfer, forward, backward and optimizer. After each step the same network,
+in the same layout, type and batch size, runs forward and backward on a batch in memory, so that other load on the
+machine slows down both. Ratios are bare time / training time: of processor time over the whole epoch, and of the median
+wall time of 16 steps (patches are augmented for several steps at once). Other load can only lower either, so the better
+one counts. The setting of the paper is flips and rotations only; the default adds intensity augmentation and noise, and
+its network is lighter.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, collect
 from svetlana_jupyter.learn.device import autocast_context, choose_device, mixed_precision, seeded_computation
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.training import Epoch, fit
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 LEAST = 0.8
 CELL = {2: 40, 3: 20}
@@ -50,8 +50,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def discs(count: int, ndim: int) -> AnnotatedImage:
-    """Return a lattice of bright and dark discs or balls."""
+def make_disks(count: int, ndim: int) -> AnnotatedImage:
+    """Return a lattice of bright and dark disks or balls."""
     rng, cell = np.random.default_rng(0), CELL[ndim]
     sides = [int(np.ceil(count ** (1 / ndim)))] * ndim
     ball = (sum((axis - cell // 2) ** 2 for axis in np.ogrid[(slice(cell),) * ndim]) <= (cell // 3) ** 2).astype(
@@ -65,8 +65,8 @@ def discs(count: int, ndim: int) -> AnnotatedImage:
     return found, index_objects(found.mask), pd.Series(classes[1:], index=np.arange(1, count + 1))
 
 
-def ready_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
-    """Yield wall and processor seconds of forward and backward passes on ready batches, where the settings train."""
+def time_bare_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
+    """Yield wall and processor seconds of forward and backward passes on batches in memory, on the training device."""
     settings, ndim, sampling = samples.settings, samples.ndim, samples.settings.patches.sampling
     assert isinstance(sampling, tuple)
     device = choose_device(settings.device, ndim)
@@ -88,22 +88,23 @@ def ready_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
         yield time.perf_counter() - began, time.process_time() - worked
 
 
-def our_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
-    """Yield wall and processor seconds of each step of one epoch; the last one ends it too."""
+def time_training_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
+    """Yield wall and processor seconds of each training step of one epoch; the last includes the end of the epoch."""
     events = fit(samples)
     next(events)  # the first step also builds the network and takes the measure of the patches
     while True:
         began, worked = time.perf_counter(), time.process_time()
         event = next(events)
         if isinstance(event, Epoch):
-            event = next(events)  # the last epoch is followed by what saving needs, so there are two
+            event = next(events)  # two epochs, since the last also prepares saving
             events.close()
         yield time.perf_counter() - began, time.process_time() - worked
         if event.epoch == 2:
             return
 
 
-def measured(part: AnnotatedImage, name: str, threads: int, device: str = "cpu") -> dict[str, Any]:
+def measure_ratios(part: AnnotatedImage, name: str, threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Return one row: both ratios of one case."""
     settings = TrainingSettings(**CASES[name])
     field, pixels = FIELD[part[0].ndim]
     settings = settings.changed(
@@ -112,10 +113,10 @@ def measured(part: AnnotatedImage, name: str, threads: int, device: str = "cpu")
     samples = collect_training_data([part], settings)
     torch.set_num_threads(threads)
     bare, ours = [], []
-    ready = ready_steps(samples)
+    ready = time_bare_steps(samples)
     for _ in range(5):
         next(ready)
-    for ours_took, bare_took in zip(our_steps(samples), ready, strict=False):
+    for ours_took, bare_took in zip(time_training_steps(samples), ready, strict=False):
         ours.append(ours_took)
         bare.append(bare_took)
     bare_wall, our_wall = (np.median(_summed(steps)) for steps in (bare, ours))
@@ -137,7 +138,7 @@ def measured(part: AnnotatedImage, name: str, threads: int, device: str = "cpu")
 
 
 def _summed(steps: list[tuple[float, float]]) -> NDArray[np.float64]:
-    """Return the wall time of each `TOGETHER` steps."""
+    """Return the wall time of each group of `TOGETHER` steps."""
     walls: NDArray[np.float64] = np.array(steps)[: len(steps) // TOGETHER * TOGETHER, 0]
     return walls.reshape(-1, TOGETHER).sum(axis=1)
 
@@ -149,9 +150,9 @@ def main() -> int:
     parser.add_argument("--ndim", type=int, choices=[2, 3], default=2)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     arguments = parser.parse_args()
-    part = discs(arguments.labels, arguments.ndim)
-    rows = [measured(part, name, threads) for threads in arguments.threads for name in arguments.cases]
-    show("training beside the bare network", rows)
+    part = make_disks(arguments.labels, arguments.ndim)
+    rows = [measure_ratios(part, name, threads) for threads in arguments.threads for name in arguments.cases]
+    print_report("training relative to the bare network", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

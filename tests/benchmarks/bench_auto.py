@@ -1,17 +1,17 @@
-"""What the preset "auto" finds, how long that takes, and whether the score that it reports is true.
+"""Preset search ("auto"): the accuracy it reaches, its duration, and the bias of the score it reports.
 
 `python -m tests.benchmarks.bench_auto [--set NAME] [--draws 1] [--first 0] [--beside all|none|NAME ...] [--threads 2]`;
-exits 1 where search and final training take longer than the set's limit, or auto is on average more than 0.02 below the
-best single preset, or below the paper's.
+exit code 1 if search and final training exceed the time limit of the set, or if the mean accuracy is more than 0.02
+below that of the best single preset, or below that of the paper.
 
-Each draw has other labels and another seed. A project searches and trains; every other object tells the true accuracy.
-Beside it each single preset is trained on the same labels with all its epochs. "seconds" are those of the clock,
-which a busy machine stretches; "processor seconds" are not, and two idle cores take a little more than half of them.
-"reported" is the score of choosing, "winner's own" that which cross-validation gave the preset that was chosen.
+Each draw has other labels and another seed. A project searches and trains; the true accuracy is that on all other
+objects. For comparison each single preset is trained on the same labels with all its epochs. "seconds" are wall time;
+"processor seconds" do not depend on other load, and two idle cores take a little more than half of them. "reported" is
+the score after correction for the selection, "winner's own" the cross-validation score of the selected preset.
 
-- stripes, faint foci: sets a and d of `samples`, 45 labels, the labels other tools were given for draw 0; 30 s.
+- stripes, faint foci: sets a and d of `samples`, 45 labels (draw 0 has the labels given to other tools); 30 s.
 - oriented textures (at 0° and 90°), real textures: 45 labels; 30 s.
-- grey cells: 10 labels; well: 200 labels of one well; 30 s.
+- gray cells: 10 labels; well: 200 labels of one well; 30 s.
 - bright foci: set c, a volume, 60 labels; tube and somites, also without surroundings: 169 labels; 120 s.
 """
 
@@ -49,9 +49,9 @@ from svetlana_jupyter.samples import (
     stripes,
     tube_and_somites,
 )
-from tests.benchmarks.bench_fit import drawn, part_of
+from tests.benchmarks.bench_fit import annotated_image, draw_from_all_classes
 from tests.benchmarks.bench_sets import FIELD, WELL_CELLS, WELL_SIDE
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 SHORTFALL = 0.02
 BESIDE = (*CANDIDATE_PRESETS, "paper")
@@ -60,7 +60,7 @@ TIMELY = {**FIELD, "sampling": "auto"}  # as a search samples it, for the single
 
 @dataclass(frozen=True)
 class Trial:
-    """A set with its labels, and how long search and final training may take on two idle cores."""
+    """Set with its labels, and the time limit of search and final training on two idle cores."""
 
     name: str
     make: Callable[[], Sample]
@@ -70,7 +70,8 @@ class Trial:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-def well() -> Sample:
+def make_well() -> Sample:
+    """Return a well as a sample in memory."""
     with tempfile.TemporaryDirectory() as folder:
         stored = osteoclast_well(Path(folder), 0, WELL_SIDE, WELL_CELLS)
         image, mask = (np.asarray(zarr.open_array(path, mode="r")[:]) for path in (stored.image, stored.mask))
@@ -84,8 +85,8 @@ TRIALS = {
         Trial("faint foci", lambda: faint_foci(seed=4, size=1024, count=500, step=42), 45, 5, 30.0),
         Trial("oriented textures", lambda: oriented_textures(seed=1), 45, 0, 30.0),
         Trial("real textures", lambda: real_textures(seed=1), 45, 0, 30.0),
-        Trial("grey cells", lambda: gray_cells(seed=1), 10, 1, 30.0),
-        Trial("well", well, 200, 0, 30.0),
+        Trial("gray cells", lambda: gray_cells(seed=1), 10, 1, 30.0),
+        Trial("well", make_well, 200, 0, 30.0),
         Trial("bright foci", lambda: bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), 60, 4, 120.0),
         Trial("tube", lambda: tube_and_somites(seed=0), 169, 0, 120.0, changes={"patches": TIMELY}),
         Trial(
@@ -98,8 +99,10 @@ TRIALS = {
 }
 
 
-def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings: TrainingSettings) -> dict[str, Any]:
-    """Train with auto in a project and return what came of it."""
+def search_and_train(
+    sample: Sample, classes: pd.Series, labels: Sequence[int], settings: TrainingSettings
+) -> dict[str, Any]:
+    """Train with "auto" in a project and return the result."""
     with tempfile.TemporaryDirectory() as folder:
         project = Project(Path(folder) / "auto.svetlana", classes=list(sample.names), annotator="bench")
         project.add("set", sample.image, sample.mask)
@@ -109,7 +112,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
         seconds, worked = time.perf_counter() - began, time.process_time() - busy
         project.predict()
         table = project.probabilities("set").drop(index=list(labels))
-        tried = run.tried()
+        tried = run.search_results()
         known, chosen = project.evaluate().network, tried.loc[tried["chosen"], "accuracy"]
         return {
             "preset": run.settings["preset"],
@@ -122,7 +125,7 @@ def searched(sample: Sample, classes: pd.Series, labels: Sequence[int], settings
 
 
 def accuracy(part: AnnotatedImage, labels: Sequence[int], settings: TrainingSettings) -> float:
-    """Train a given preset and return its accuracy on all other objects."""
+    """Train a single preset and return its accuracy on all other objects."""
     found, objects, classes = part
     *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))
     assert isinstance(last, FitResult)
@@ -133,16 +136,16 @@ def accuracy(part: AnnotatedImage, labels: Sequence[int], settings: TrainingSett
     return float(np.concatenate(right).mean())
 
 
-def measured(trial: Trial, draws: range, beside: Sequence[str], threads: int) -> dict[str, Any]:
-    """Return one row of means over draws."""
+def measure_trial(trial: Trial, draws: range, beside: Sequence[str], threads: int) -> dict[str, Any]:
+    """Return one row: means over the draws."""
     sample = trial.make()
-    part = part_of(sample)
+    part = annotated_image(sample)
     found: list[dict[str, Any]] = []
     single: dict[str, list[float]] = {name: [] for name in beside}
     for draw in draws:
-        labels = drawn(sample, part[2], trial.labels, trial.first + draw)
+        labels = draw_from_all_classes(sample, part[2], trial.labels, trial.first + draw)
         usual = TrainingSettings(seed=draw, threads=threads, **trial.changes)
-        found.append(searched(sample, part[2], labels, usual))
+        found.append(search_and_train(sample, part[2], labels, usual))
         print(f"{trial.name} draw {draw}: {found[-1]}", file=sys.stderr)
         for name in beside:
             alone = restrict_to_allowed_cues(TrainingSettings(preset=name, seed=draw, threads=threads, **trial.changes))
@@ -188,8 +191,8 @@ def main() -> int:
     beside = {"all": BESIDE, "none": ()}.get(arguments.beside[0], arguments.beside)
     draws = range(arguments.first, arguments.first + arguments.draws)
     trials = [TRIALS[arguments.set]] if arguments.set else TRIALS.values()
-    rows = [measured(trial, draws, beside, arguments.threads) for trial in trials]
-    show("the preset auto", rows)
+    rows = [measure_trial(trial, draws, beside, arguments.threads) for trial in trials]
+    print_report("preset search", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

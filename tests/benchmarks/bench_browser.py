@@ -1,7 +1,7 @@
-"""How long a person waits in JupyterLab: from a key, a wheel or a mouse button to the picture, in a real browser.
+"""Response times in JupyterLab, from a key, wheel or mouse event to the drawn result, in a real browser.
 
-`python -m tests.benchmarks.bench_browser [--only NAME …]`. Every image is made here, in a temporary folder. Figures are
-of the page's clock, from the event in the page to the frame of the screen that shows the answer; fails beyond a limit.
+`python -m tests.benchmarks.bench_browser [--only NAME …]`. All images are generated in a temporary folder. Times are
+those of the page's clock, from the event to the screen frame that shows the result; exit code 1 beyond a limit.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from tests.benchmarks.bench_objects import discs
+from tests.benchmarks.bench_objects import make_disks
 from tests.benchmarks.browsing import Unwatched, WatchedPage, load, percentiles, watched_pages
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 CHUNK, PITCH, EDGE = 512, 76, 200
-LEVELS = 22  # an object's colour tells which it is: 22³ > 10,000
+LEVELS = 22  # the color identifies the object: 22³ > 10,000
 COLUMNS = ("what", "median ms", "p95 ms", "worst ms", "least", "most", "reached")
 Row = dict[str, Any]
 Open = Callable[[str], WatchedPage]
@@ -37,12 +37,12 @@ RGB = {"axes": "cyx", "channels": ["red", "green", "blue"]}
 
 
 def coded_well(folder: Path, side: int) -> int:
-    """Write a noisy RGB image with an object every 76 pixels, with cores of different colours; return how many."""
+    """Write a noisy RGB image with an object every 76 pixels, each with a unique core color; return their number."""
     folder.mkdir(parents=True)
     across = (side - 2 * EDGE) // PITCH
     count = across**2
     numbers = np.random.default_rng(5).permutation(count) + 1
-    cell = discs(PITCH, PITCH, np.uint16) > 0
+    cell = make_disks(PITCH, PITCH, np.uint16) > 0
     core = np.hypot(*(np.mgrid[:PITCH, :PITCH] - PITCH / 2)) < 8
     image = np.random.default_rng(1).integers(50, 66, (3, side, side), np.uint8)
     mask = np.zeros((side, side), np.uint16)
@@ -67,7 +67,7 @@ def number_of(color: list[float]) -> int:
 
 
 def keys(open_page: Open, home: Path) -> Iterator[Row]:
-    """Label what the queue brings, each key as soon as the next object has been seen."""
+    """Label the objects of the queue, pressing each key as soon as the next object is displayed."""
     medians = []
     for side, presses in ((1000, 45), (8000, 200)):
         folder = home / f"keys-{side}"
@@ -90,20 +90,20 @@ def keys(open_page: Open, home: Path) -> Iterator[Row]:
         log = page.evaluate("project.annotations.table()[['object', 'class_id', 'action']].values.tolist()")
         wanted = [[number, int(digit), "label"] for number, digit in zip(shown, digits, strict=True)]
         wrong = [pair for pair in itertools.zip_longest(ast.literal_eval(log), wanted) if pair[0] != pair[1]]
-        assert not wrong, f"a key was lost, doubled, or labelled another object than was seen: {wrong}"
+        assert not wrong, f"A key was lost, repeated, or labeled another object than the displayed one: {wrong}"
         figures = percentiles(times)
         medians.append(figures["median ms"])
         name = f"{side}×{side}×3, {count:,} objects"
         yield {"what": f"key → next object drawn, {name}", **figures, "most": 100, "reached": figures["p95 ms"]}
         if presses >= 200:
             rate = (presses - 1) / (pressed[-1] - pressed[0]) * 1000
-            what = f"keys a second, {presses} presses, each labelled what was seen, {name}"
+            what = f"keys per second, {presses} presses, all labels correct, {name}"
             yield {"what": what, "least": 10, "reached": round(rate, 1)}
     yield {"what": "median on 8000² ÷ on 1000²", "most": 1.2, "reached": round(medians[1] / medians[0], 2)}
 
 
 def changes(page: WatchedPage) -> list[float]:
-    """Return the times from each key to the first drawing with another object in its middle."""
+    """Return the times from each key to the first drawing with another object in its center."""
     drawings = page.drawings()
     numbers = np.array([number_of(color) for color in drawings[:, 1:]])
     times = []
@@ -117,7 +117,7 @@ def changes(page: WatchedPage) -> list[float]:
 
 
 def steps(open_page: Open, home: Path) -> Iterator[Row]:
-    """Pan by arrow keys and zoom by the wheel, each step once the picture stands still."""
+    """Pan by arrow keys and zoom by the wheel, each step after the view has settled."""
     folder = home / "keys-8000"
     if not folder.exists():
         coded_well(folder, 8000)
@@ -155,11 +155,11 @@ def steps(open_page: Open, home: Path) -> Iterator[Row]:
 
 
 def recolour(open_page: Open, home: Path) -> Iterator[Row]:
-    """Label the selected object of a million."""
+    """Label the selected object among a million."""
     folder = home / "million"
     folder.mkdir()
     side, pitch = 16_000, 16
-    mask = np.roll(discs(side, pitch, np.uint32), pitch // 2, axis=(0, 1))  # every 16th pixel is one of an object
+    mask = np.roll(make_disks(side, pitch, np.uint32), pitch // 2, axis=(0, 1))  # every 16th pixel belongs to an object
     zarr.create_array(folder / "mask.zarr", data=mask, chunks=(1024, 1024))
     image = zarr.create_array(folder / "image.zarr", shape=(side, side), chunks=(1024, 1024), dtype="u1")
     for top in range(0, side, 1024):
@@ -168,7 +168,7 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
     page = open_page("million")
     page.show(
         [
-            PROJECT.format(folder=str(folder), name="million", axes="yx", channels=["grey"]),
+            PROJECT.format(folder=str(folder), name="million", axes="yx", channels=["gray"]),
             "objects = len(project.objects('well'))",
             "panel = sv.AnnotationPanel(project)\npanel",
         ],
@@ -178,7 +178,9 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
     for name, zoom in (("fitted", ""), ("zoomed in", "panel.viewer.show('well', 500_500)")):
         if zoom:
             page.evaluate(zoom)
-            page.wait_until("panel.viewer.scene.view == panel.viewer.view and not panel.viewer.scene.missing")
+            page.wait_until(
+                "panel.viewer.model.scene.view == panel.viewer.model.view and not panel.viewer.model.scene.missing"
+            )
             page.quiet()
             page.page.wait_for_timeout(1000)
         times = []
@@ -193,11 +195,11 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
         what = f"key → recoloured, 1,000,000 objects in the table, {name}"
         yield {"what": what, **figures, "most": 150, "reached": figures["p95 ms"]}
     count = page.evaluate("len(project.annotations.table())")
-    assert int(count) == 40, f"{count} of 40 keys labelled an object"
+    assert int(count) == 40, f"{count} of 40 keys labeled an object"
 
 
 def lasso(open_page: Open, home: Path) -> Iterator[Row]:
-    """Draw a lasso round all objects, then label them."""
+    """Draw a lasso around all objects, then label them."""
     folder = home / "keys-8000"
     if not folder.exists():
         coded_well(folder, 8000)
@@ -222,7 +224,7 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
         angles = np.linspace(0, 2 * np.pi, 60)
         across, down = box["width"] / 2 - 2, box["height"] / 2 - 2
         for number, angle in enumerate(angles):
-            # a rounded square, which holds everything
+            # a rounded square that contains everything
             x, y = (np.clip(1.6 * part, -1, 1) for part in (np.cos(angle), np.sin(angle)))
             page.page.mouse.move(box["x"] + box["width"] / 2 + across * x, box["y"] + box["height"] / 2 + down * y)
             if number == 0:
@@ -230,7 +232,7 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
             page.page.evaluate("() => new Promise(requestAnimationFrame)")  # a hand is no faster than the screen
         page.page.mouse.up()
         selecting.append(page.until_drawn("mouseup"))
-        assert page.evaluate("len(panel.viewer.selection) == objects") == "True"
+        assert page.evaluate("len(panel.viewer.model.selection) == objects") == "True"
         page.evaluate("syncs.clear()")
         page.forget()
         page.page.keyboard.press(str(1 + repeat % 3))
@@ -244,7 +246,7 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
 
 
 def gallery(open_page: Open, home: Path) -> Iterator[Row]:
-    """Leaf through pages of 60 patches that were not shown before."""
+    """Turn pages of 60 patches that were not displayed before."""
     folder = home / "keys-8000"
     if not folder.exists():
         coded_well(folder, 8000)
@@ -276,7 +278,7 @@ def opening(open_page: Open, home: Path) -> Iterator[Row]:
     side = 100_000
     zarr.create_array(folder / "image.zarr", shape=(2, side, side), chunks=(1, 1024, 1024), dtype="u1", fill_value=7)
     mask = zarr.create_array(folder / "mask.zarr", shape=(side, side), chunks=(1024, 1024), dtype="u4")
-    mask[50_000:50_512, 50_000:50_512] = discs(512, 64, np.uint32)
+    mask[50_000:50_512, 50_000:50_512] = make_disks(512, 64, np.uint32)
     page = open_page("opening")
     page.show(
         [PROJECT.format(folder=str(folder), name="sparse", axes="cyx", channels=["one", "two"]), "panel = 0", "1"]
@@ -300,7 +302,7 @@ def opening(open_page: Open, home: Path) -> Iterator[Row]:
 
 
 def redraws(open_page: Open, home: Path) -> Iterator[Row]:
-    """Redraw a thousand times, and see what the browser keeps."""
+    """Redraw a thousand times, and measure the memory that the browser keeps."""
     folder = home / "keys-8000"
     if not folder.exists():
         coded_well(folder, 8000)
@@ -313,7 +315,7 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
         page.canvas(1).click(position={"x": 5, "y": 5})
         page.page.keyboard.press("n")
         page.quiet()
-        first = int(page.evaluate("panel.viewer._surface.frame"))
+        first = int(page.evaluate("panel.viewer.screen.canvas.frame"))
         page.page.evaluate(PRESS_ARROWS, PAUSE * 1000)
         visitor.close()  # only leaves
         time.sleep(WARM * PAUSE)
@@ -321,12 +323,14 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
         time.sleep(1000 * PAUSE)
         grown = alone.mb - before
         (returned,) = (tab for tab in open_page.visit(alone.address).contexts[0].pages if "/lab" in tab.url)
-        drawn = int(WatchedPage(returned, page.server, page.folder).evaluate("panel.viewer._surface.frame")) - first
+        drawn = (
+            int(WatchedPage(returned, page.server, page.folder).evaluate("panel.viewer.screen.canvas.frame")) - first
+        )
     assert drawn > 1000 + WARM // 2, f"there were only {drawn} redraws"
     yield {"what": "1,000 redraws: the browser grows by, MB", "most": 50, "reached": round(grown)}
 
 
-# No picture is kept for those who look: what is drawn is not recorded.
+# Drawings are not recorded here, so that the test itself keeps no images.
 PRESS_ARROWS = """(pause) => {
   window.drawings.push = () => 0;
   const canvas = document.activeElement;
@@ -354,7 +358,7 @@ def main() -> None:
                 for row in figure(open_page, Path(folder)):
                     print(row, file=sys.stderr, flush=True)
                     rows.append({**dict.fromkeys(COLUMNS, ""), **row, "load": load()})
-    show("in the browser", rows)
+    print_report("response in the browser", rows)
     slow = [row["what"] for row in rows if not (row["least"] or -np.inf) <= row["reached"] <= (row["most"] or np.inf)]
     if slow:
         sys.exit(f"beyond the limit: {'; '.join(slow)}")

@@ -1,11 +1,11 @@
-"""How far probabilities are off before and after calibration, on objects that it was not fitted on.
+"""Expected calibration error before and after calibration, on objects that calibration was not fitted on.
 
-`python -m tests.benchmarks.bench_calibration [--repeats 40]`; exits 1 where, from 200 objects on, calibrated
-probabilities are off by more than one and a half times what exact ones would show with as few objects, or where exact
-ones are changed in more than a tenth of the repeats.
+`python -m tests.benchmarks.bench_calibration [--repeats 40]`; exit code 1 if, from 200 objects on, the error of
+calibrated probabilities exceeds one and a half times that of exact ones for as few objects, or if exact ones are
+changed in more than a tenth of the repeats.
 
-Three classes, twelve groups in four folds; the logits are right after dividing them by a temperature and adding a bias,
-which a classifier that is too sure of itself, or was trained with class weights, needs.
+Three classes, twelve groups in four folds. The logits are exact after division by a temperature and addition of a bias,
+as for an overconfident classifier or one trained with class weights.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import pandas as pd
 from scipy.special import softmax
 
 from svetlana_jupyter.core.stats.calibration import calibrate, reliability
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 KINDS = {"exact": (1.0, (0.0, 0.0, 0.0)), "too sure": (2.0, (0.0, 0.0, 0.0)), "biased too": (1.5, (0.8, -0.4, -0.4))}
 COLUMNS = ["p_1", "p_2", "p_3"]
 
 
-def held_out(n: int, temperature: float, bias: tuple[float, ...], seed: int) -> pd.DataFrame:
+def simulate_predictions(n: int, temperature: float, bias: tuple[float, ...], seed: int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (n, 3))
     truth = np.array([rng.choice(3, p=p) for p in softmax(logits, axis=1)]) + 1
@@ -37,11 +37,11 @@ def held_out(n: int, temperature: float, bias: tuple[float, ...], seed: int) -> 
     return table.assign(fold=group % 4, group=group, truth=truth, predicted=p.argmax(axis=1) + 1)
 
 
-def measured(n: int, kind: str, repeats: int) -> dict[str, Any]:
+def measure_errors(n: int, kind: str, repeats: int) -> dict[str, Any]:
     """Return one row: means over the repeats."""
     errors, chances, changed, right, seconds = [], [], [], [], 0.0
     for seed in range(repeats):
-        table = held_out(n, *KINDS[kind], seed)
+        table = simulate_predictions(n, *KINDS[kind], seed)
         began = time.process_time()
         calibration, crossed = calibrate(table)
         seconds += time.process_time() - began
@@ -70,8 +70,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=40)
     repeats = parser.parse_args().repeats
-    rows = [measured(n, kind, repeats) for n, kind in itertools.product((60, 200, 1000), KINDS)]
-    show("calibration on objects it was not fitted on", rows)
+    rows = [measure_errors(n, kind, repeats) for n, kind in itertools.product((60, 200, 1000), KINDS)]
+    print_report("calibration on held-out objects", rows)
     close = all(row["off after"] <= 1.5 * row["exact ones would be"] for row in rows if row["objects"] >= 200)
     left = all(float(row["calibrated"].rstrip("%")) <= 10 for row in rows if row["probabilities"] == "exact")
     return 0 if close and left else 1

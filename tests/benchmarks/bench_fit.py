@@ -1,11 +1,11 @@
-"""Time from call to trained network, patches cut included, and accuracy on all objects that were not labelled.
+"""Time from the call to the trained network, including cutting patches, and accuracy on all unlabeled objects.
 
-`python -m tests.benchmarks.bench_fit [--draws 5] [--threads 2]`; exits 1 where a training misses an object of the rest
-or takes longer than its limit. Each draw has other labels and another seed of the training; the first training of the
-process is told apart, because torch prepares itself then.
+`python -m tests.benchmarks.bench_fit [--draws 5] [--threads 2]`; exit code 1 if a training misclassifies any other
+object or exceeds its time limit. Each draw has other labels and another seed of the training. The first training of the
+process is reported separately, because torch initializes itself then.
 
-- stripes (set a of `samples.stripes`, the labels other tools were given for draw 0): 45 labels, 100 %, 1 s.
-- grey cells: 10 labels, 100 %, 2 s.
+- stripes (set a of `samples`, with the labels given to other tools for draw 0): 45 labels, 100 %, 1 s.
+- gray cells: 10 labels, 100 %, 2 s.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
 from svetlana_jupyter.samples import Sample, draw_labels, gray_cells, stripes
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A set with its labels, the preset that is given, and how long a training may take."""
+    """Set with its labels, its preset, and the time limit of a training."""
 
     name: str
     make: Callable[[], Sample]
@@ -47,18 +47,18 @@ class Trial:
 GREY = {"epochs": 6, "patches": {"normalize": "percentile"}}  # brightness tells: no need to see each object's own
 TRIALS = (
     Trial("stripes", lambda: stripes(seed=1, size=1024, count=500, step=42), 45, 2, "oriented", {"epochs": 3}, 1.0),
-    Trial("grey cells", lambda: gray_cells(seed=1), 10, 1, "object", GREY, 2.0),
+    Trial("gray cells", lambda: gray_cells(seed=1), 10, 1, "object", GREY, 2.0),
 )
 
 
-def part_of(sample: Sample) -> AnnotatedImage:
+def annotated_image(sample: Sample) -> AnnotatedImage:
     found = open_checked_pair("set", sample.image, sample.mask)
     classes = pd.Series(np.asarray(sample.classes) + 1, index=np.arange(1, len(sample.classes) + 1))
     return found, index_objects(found.mask), classes
 
 
-def drawn(sample: Sample, classes: pd.Series, count: int, seed: int) -> list[int]:
-    """Draw labels until all classes are among them."""
+def draw_from_all_classes(sample: Sample, classes: pd.Series, count: int, seed: int) -> list[int]:
+    """Draw labels until they contain all classes."""
     while True:
         labels = draw_labels(np.asarray(sample.mask), count, seed)
         if classes.loc[labels].nunique() == classes.nunique():
@@ -66,13 +66,13 @@ def drawn(sample: Sample, classes: pd.Series, count: int, seed: int) -> list[int
         seed += 1000
 
 
-def measured(trial: Trial, draws: int) -> dict[str, Any]:
-    """Return one row: the worst accuracy and time, and the mean of processor time, of all draws."""
+def measure_trial(trial: Trial, draws: int) -> dict[str, Any]:
+    """Return one row: the worst accuracy and time, and the mean processor time, of all draws."""
     sample = trial.make()
-    found, objects, classes = part_of(sample)
+    found, objects, classes = annotated_image(sample)
     accuracies, seconds, worked = [], [], []
     for draw in range(draws):
-        labels = drawn(sample, classes, trial.labels, trial.first + draw)
+        labels = draw_from_all_classes(sample, classes, trial.labels, trial.first + draw)
         settings = TrainingSettings.from_preset(trial.preset, seed=draw, **trial.changes)
         began, busy = time.perf_counter(), time.process_time()
         *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))
@@ -107,8 +107,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = [measured(trial, arguments.draws) for trial in TRIALS]
-    show("from call to trained network", rows)
+    rows = [measure_trial(trial, arguments.draws) for trial in TRIALS]
+    print_report("from call to trained network", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

@@ -1,11 +1,11 @@
-"""Balanced accuracy of the forest on objects it was not trained on, for generated and for real sets.
+"""Balanced accuracy of the forest on objects it was not trained on, for generated and real sets.
 
 `python -m tests.benchmarks.bench_forest [--data FOLDER] [--set NAME ...] [--draws 5] [--groups shape texture ...]
 [--may-use brightness ...]`
 
-Every object of a set is measured once; then labels are drawn, a forest trained on them and scored on all the others.
-Generated sets are those of `samples`, with as many labels as other tools were given. FOLDER adds the real sets as
-`bench_preset` opens them.
+Every object of a set is measured once; then labels are drawn, and a forest is trained on them and scored on all others.
+Generated sets are those of `samples`, with as many labels as other tools were given. FOLDER adds the real sets of
+`bench_preset`.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from svetlana_jupyter.samples import (
     tube_and_somites,
 )
 from tests.benchmarks.bench_preset import real_sets
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 # How to make each set, and how many labels are drawn.
 GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {
-    "grey cells": (lambda: gray_cells(0), 10),
+    "gray cells": (lambda: gray_cells(0), 10),
     "stripes (a)": (lambda: stripes(1, 1024, 500, 42), 45),
     "oriented textures, 0 and 90 degrees": (lambda: oriented_textures(0), 45),
     "oriented textures, 45 and 135 degrees": (lambda: oriented_textures(0, turn=45), 45),
@@ -55,7 +55,7 @@ GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {
 }
 
 
-def part_of(name: str, sample: Sample) -> AnnotatedImage:
+def annotated_image(name: str, sample: Sample) -> AnnotatedImage:
     """Return a sample as an image with all its classes."""
     found = open_checked_pair(name, sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
     objects = index_objects(found.mask)
@@ -63,8 +63,8 @@ def part_of(name: str, sample: Sample) -> AnnotatedImage:
     return found, objects, classes.loc[classes.index.isin(objects.index)]
 
 
-def scored(known: TrainingData, training: np.ndarray, testing: np.ndarray, seed: int) -> float:
-    """Return the balanced accuracy on ``testing`` of a forest trained on ``training``, both positions."""
+def score_forest(known: TrainingData, training: np.ndarray, testing: np.ndarray, seed: int) -> float:
+    """Return the balanced accuracy on the rows ``testing`` of a forest trained on the rows ``training``."""
     seeded = known.settings.changed(seed=seed)
     forest = fit_forest(replace(known.subset(training), settings=seeded))
     guesses = np.array(forest.classes)[forest.classify(known.inputs[testing]).argmax(axis=1)]
@@ -72,7 +72,7 @@ def scored(known: TrainingData, training: np.ndarray, testing: np.ndarray, seed:
     return float(right.groupby(known.targets[testing]).mean().mean())
 
 
-def row(name: str, known: TrainingData, count: int, taken: float, scores: list[float]) -> dict[str, Any]:
+def make_row(name: str, known: TrainingData, count: int, taken: float, scores: list[float]) -> dict[str, Any]:
     return {
         "set": name,
         "labels": count,
@@ -84,28 +84,28 @@ def row(name: str, known: TrainingData, count: int, taken: float, scores: list[f
     }
 
 
-def measured(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[TrainingData, float]:
-    """Measure every object, and return the processor seconds that took."""
+def measure_objects(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[TrainingData, float]:
+    """Measure every object, and return the processor seconds it took."""
     began = time.process_time()
     known = collect_training_data(parts, settings)
     return known, time.process_time() - began
 
 
-def generated(name: str, settings: TrainingSettings, draws: int) -> dict[str, Any]:
+def score_generated_set(name: str, settings: TrainingSettings, draws: int) -> dict[str, Any]:
     make, count = GENERATED[name]
     sample = make()
-    known, taken = measured([part_of(name, sample)], settings)
+    known, taken = measure_objects([annotated_image(name, sample)], settings)
     scores = []
     for seed in range(draws):
         labels = draw_labels(sample.mask, count, seed)
         training = np.isin(known.objects, labels)
-        scores.append(scored(known, np.flatnonzero(training), np.flatnonzero(~training), seed))
-    return row(name, known, count, taken, scores)
+        scores.append(score_forest(known, np.flatnonzero(training), np.flatnonzero(~training), seed))
+    return make_row(name, known, count, taken, scores)
 
 
-def real(name: str, folder: Path, settings: TrainingSettings, draws: int) -> dict[str, Any]:
+def score_real_set(name: str, folder: Path, settings: TrainingSettings, draws: int) -> dict[str, Any]:
     found = real_sets(folder)[name]()
-    known, taken = measured(found.parts, settings)
+    known, taken = measure_objects(found.parts, settings)
     position = {key: number for number, key in enumerate(zip(known.images.tolist(), known.objects.tolist()))}
     scores = []
     for seed in range(draws):
@@ -113,17 +113,17 @@ def real(name: str, folder: Path, settings: TrainingSettings, draws: int) -> dic
             np.array([position[one.name, label] for one, _, classes in parts for label in classes.index])
             for parts in found.draw(seed)
         )
-        scores.append(scored(known, training, testing, seed))
-    return row(name, known, len(training), taken, scores)
+        scores.append(score_forest(known, training, testing, seed))
+    return make_row(name, known, len(training), taken, scores)
 
 
-def rows(arguments: argparse.Namespace, settings: TrainingSettings) -> Iterator[dict[str, Any]]:
+def iter_rows(arguments: argparse.Namespace, settings: TrainingSettings) -> Iterator[dict[str, Any]]:
     makers: dict[str, Callable[[], dict[str, Any]]] = {
-        name: lambda name=name: generated(name, settings, arguments.draws) for name in GENERATED
+        name: lambda name=name: score_generated_set(name, settings, arguments.draws) for name in GENERATED
     }
     if arguments.data:
         for name in real_sets(arguments.data):
-            makers[name] = lambda name=name: real(name, arguments.data, settings, arguments.draws)
+            makers[name] = lambda name=name: score_real_set(name, arguments.data, settings, arguments.draws)
     for name in arguments.set or makers:
         found = makers[name]()
         print(f"{name}: {found['balanced accuracy']}", file=sys.stderr)
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--may-use", nargs="*", choices=CUES, default=CUES)
     arguments = parser.parse_args()
     chosen = {"groups": arguments.groups, "may_use": arguments.may_use}
-    show("forest", list(rows(arguments, TrainingSettings(architecture="forest", measurements=chosen))))
+    print_report("forest", list(iter_rows(arguments, TrainingSettings(architecture="forest", measurements=chosen))))
 
 
 if __name__ == "__main__":

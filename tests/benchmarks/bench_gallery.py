@@ -1,8 +1,8 @@
-"""How long a page of 60 patches takes, from an 8000×8000 Zarr of 10,000 cells; and to leaf through 100,000 objects.
+"""Time to show a page of 60 patches of an 8000×8000 Zarr with 10,000 cells, and to sort 100,000 objects.
 
-`python -m tests.benchmarks.bench_gallery [--folder FOLDER]`. A page is read, coloured, outlined and encoded for the
-screen; none was looked at before, and the operating system may still hold the file. The folder keeps the image for the
-next time. Fails beyond the limit.
+`python -m tests.benchmarks.bench_gallery [--folder FOLDER]`; exit code 1 beyond the limit. A page is read, colored,
+outlined and encoded for the screen; none was displayed before, but the operating system may have cached the file. The
+image stays in the folder for the next run.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from svetlana_jupyter.core.display import encode
 from svetlana_jupyter.core.display.selection import GalleryQuery, Pagination, build_gallery_table, filter_and_sort
 from svetlana_jupyter.core.display.thumbnails import THREADS, GridLayout, draw_thumbnail_grid
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache, default_crop_side
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 LIMIT_MS = 400
 PAGES = 15
 GRID = GridLayout((484, 648), columns=10)
 
 
-def milliseconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Return the time by the clock and that of the processor, which other work on the machine disturbs less."""
+def time_ms(work: Callable[[], object]) -> tuple[float, float]:
+    """Return wall time and processor time in milliseconds; the latter depends less on other load."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     return 1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - processor)
 
 
-def well(folder: Path) -> sv.Project:
-    """A project with one well, made if it is not there yet."""
+def open_well(folder: Path) -> sv.Project:
+    """Return a project with one well, generated if it does not exist yet."""
     if not (folder / "mask.zarr" / "zarr.json").exists():
         sv.samples.osteoclast_well(folder)
     project = sv.Project(folder / "well.svetlana", classes=["resting", "activated"])
@@ -48,8 +48,8 @@ def well(folder: Path) -> sv.Project:
     return project
 
 
-def page_times(project: sv.Project, order: str, dpr: float) -> list[tuple[float, float]]:
-    """Time pages that no album has seen."""
+def time_pages(project: sv.Project, order: str, dpr: float) -> list[tuple[float, float]]:
+    """Time pages that are not in the thumbnail cache."""
     objects = project.objects("well")
     table = build_gallery_table({"well": objects}, {"well": project.probabilities("well")}, project.labels())
     rows = filter_and_sort(table, GalleryQuery(order=order))  # type: ignore[arg-type]
@@ -63,11 +63,11 @@ def page_times(project: sv.Project, order: str, dpr: float) -> list[tuple[float,
         encode.jpeg(draw_thumbnail_grid(album.pictures(page), GRID, dpr)[0], 92)
 
     draw(PAGES)  # the contrast of the image is chosen once
-    return [milliseconds(lambda number=number: draw(number)) for number in range(PAGES)]  # type: ignore[misc]
+    return [time_ms(lambda number=number: draw(number)) for number in range(PAGES)]  # type: ignore[misc]
 
 
-def arranging_times(count: int) -> dict[str, tuple[float, float]]:
-    """Time what happens once when a gallery of many objects is arranged: gathering, and sorting by probability."""
+def time_sorting(count: int) -> dict[str, tuple[float, float]]:
+    """Time building and sorting the table of a gallery of many objects."""
     random = np.random.default_rng(0)
     index = pd.RangeIndex(1, count + 1, name="object")
     places = {axis: random.random(count) * 8000 for axis in "yx"}
@@ -77,12 +77,12 @@ def arranging_times(count: int) -> dict[str, tuple[float, float]]:
     some = pd.MultiIndex.from_product([["well"], range(1, count // 10)], names=["image", "object"])
     labels = pd.DataFrame({"action": "label", "class_id": 1}, index=some)
     tables: list[pd.DataFrame] = []
-    gathering = milliseconds(lambda: tables.append(build_gallery_table({"well": objects}, {"well": predicted}, labels)))
-    sorting = milliseconds(lambda: filter_and_sort(tables[0], GalleryQuery(status="unlabeled", order="uncertain")))
+    gathering = time_ms(lambda: tables.append(build_gallery_table({"well": objects}, {"well": predicted}, labels)))
+    sorting = time_ms(lambda: filter_and_sort(tables[0], GalleryQuery(status="unlabeled", order="uncertain")))
     return {"gathered": gathering, "sorted": sorting}
 
 
-def row(what: str, times: list[tuple[float, float]]) -> dict[str, Any]:
+def make_row(what: str, times: list[tuple[float, float]]) -> dict[str, Any]:
     clock, processor = zip(*times, strict=True)
     return {
         "what": what,
@@ -104,13 +104,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = folder or Path(temporary)
         home.mkdir(parents=True, exist_ok=True)
-        project = well(home)
+        project = open_well(home)
         for order in ("random", "position", "largest"):
             for dpr in (1.0, 2.0):
                 what = f"page of {GRID.count} patches, order {order}, {dpr:g} device pixels a pixel"
-                rows.append(row(what, page_times(project, order, dpr)))
-    rows += [row(f"100,000 objects {step}", [times]) for step, times in arranging_times(100_000).items()]
-    show("gallery", rows)
+                rows.append(make_row(what, time_pages(project, order, dpr)))
+    rows += [make_row(f"100,000 objects {step}", [times]) for step, times in time_sorting(100_000).items()]
+    print_report("gallery", rows)
     slow = [one["what"] for one in rows if one["median ms"] > LIMIT_MS]
     if slow:
         sys.exit(f"more than {LIMIT_MS} ms: {'; '.join(slow)}")

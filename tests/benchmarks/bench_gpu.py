@@ -1,8 +1,8 @@
-"""What computes on a CUDA GPU: that it works, repeats itself, agrees with the processor, and is not starved.
+"""CUDA checks: training works, is reproducible, agrees with the processor, and keeps the GPU busy.
 
-`python -m tests.benchmarks.bench_gpu [--only NAME ...]`; exits 1 where a check fails, 2 where there is no CUDA GPU.
-Everything that trains is a project on generated sets (`samples`), as a script would use it. A check that raises
-fails, with its error as what was found, and the others go on.
+`python -m tests.benchmarks.bench_gpu [--only NAME ...]`; exit code 1 if a check fails, 2 without a CUDA GPU. All
+trainings use projects on generated sets (`samples`), as a script would. A check that raises an error fails with that
+error as its result, and the others continue.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.gradcam import explain
 from svetlana_jupyter.learn.training import FitResult, TrainingNote, fit
 from svetlana_jupyter.samples import Sample, bright_foci_3d, draw_labels, stripes
-from tests.benchmarks.bench_augment import CASES, discs, measured
-from tests.benchmarks.bench_sets import annotate, rest
-from tests.benchmarks.report import show
+from tests.benchmarks.bench_augment import CASES, make_disks, measure_ratios
+from tests.benchmarks.bench_sets import annotate, score_unlabeled
+from tests.benchmarks.report import print_report
 
 Row = dict[str, Any]
 QUICK: dict[str, Any] = {"folds": 2, "trees": 10}
@@ -50,7 +50,7 @@ def _foci() -> Sample:
 
 
 class Trained:
-    """A project with a set, trained as asked."""
+    """Project with a set, trained with the given settings."""
 
     def __init__(self, folder: Path, sample: Sample, labels: int, first: int) -> None:
         self.names = [sample.names[number] for number in sample.classes]
@@ -64,26 +64,27 @@ class Trained:
         self.project.train(**QUICK | values)
         seconds = time.perf_counter() - began
         self.project.predict()
-        return float(rest(self.project, "set", self.names).mean()), seconds
+        return float(score_unlabeled(self.project, "set", self.names).mean()), seconds
 
     def weights(self) -> str:
+        """Return the weights of the last run."""
         return hashlib.sha256((self.project.runs.current.path / "weights.safetensors").read_bytes()).hexdigest()
 
     def network(self, device: str) -> NetworkClassifier:
-        """Return that of the last run, on a device."""
+        """Return the network of the last run, on a device."""
         classifier = load_classifier(self.project.runs.current.path)
         assert isinstance(classifier, NetworkClassifier)
         return NetworkClassifier(classifier.specification, classifier.module, torch.device(device))
 
     def probabilities(self, device: str) -> NDArray[np.float32]:
-        """Return those of all objects, by the last run's network on a device."""
+        """Return the probabilities of all objects by the network of the last run, on a device."""
         network = self.network(device)
         cuts = network.cut(self.project.pair("set"), self.project.objects("set"))
         return np.concatenate([network.classify(inputs) for _, inputs in cuts])
 
 
 def finds(make: Callable[[], Sample], labels: int, first: int, least: float, **values: Any) -> Callable[[Path], Row]:
-    """Train twice: the classes are found, and the weights are the same."""
+    """Train twice: the accuracy is high, and the weights are equal."""
 
     def check(folder: Path) -> Row:
         trained = Trained(folder, make(), labels, first)
@@ -116,7 +117,7 @@ def agrees(make: Callable[[], Sample], labels: int, first: int, **values: Any) -
 
 def halves_once(folder: Path) -> Row:
     """Leave too little memory for a batch, but enough for half of it."""
-    part = discs(600, 2)
+    part = make_disks(600, 2)
     settings = TrainingSettings(
         width=64, epochs=1, steps=2, batch_size=512, device="cuda", patches={"size": 96, "sampling": 96}
     )
@@ -143,10 +144,10 @@ def halves_once(folder: Path) -> Row:
 
 
 def is_fed(name: str, ndim: int) -> Callable[[Path], Row]:
-    """Train beside the bare network on ready batches on the GPU."""
+    """Compare training with the bare network on batches in GPU memory."""
 
     def check(folder: Path) -> Row:
-        row = measured(discs(5400, ndim), name, torch.get_num_threads(), "cuda")
+        row = measure_ratios(make_disks(5400, ndim), name, torch.get_num_threads(), "cuda")
         ratio = row["ratio (wall)"]
         found = f"{ratio:.2f}, {row['patches a second']} patches/s"
         return {"found": found, "wanted": f"ratio {FED}", "passes": ratio >= FED}
@@ -155,10 +156,10 @@ def is_fed(name: str, ndim: int) -> Callable[[Path], Row]:
 
 
 def stops(folder: Path) -> Row:
-    """Ask a training to stop in its middle."""
+    """Stop a training halfway."""
     asked: list[float] = []
     settings = TrainingSettings(epochs=1000, device="cuda")
-    events = fit(collect_training_data([discs(600, 2)], settings), lambda: bool(asked))
+    events = fit(collect_training_data([make_disks(600, 2)], settings), lambda: bool(asked))
     for number, event in enumerate(events):
         if number == 50:
             asked.append(time.perf_counter())
@@ -242,7 +243,7 @@ def main() -> int:
                 found = {"found": f"{type(error).__name__}: {error}", "wanted": "", "passes": False}
         rows.append({"check": name, **found, "seconds": round(time.perf_counter() - began, 1)})
         print(rows[-1], file=sys.stderr, flush=True)
-    show(f"on {torch.cuda.get_device_name()}", rows)
+    print_report(f"on {torch.cuda.get_device_name()}", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

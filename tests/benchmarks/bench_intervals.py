@@ -1,12 +1,12 @@
-"""How often a 95 % interval holds the truth, where objects of one group are alike.
+"""Coverage of 95 % confidence intervals when the objects of a group are correlated.
 
-`python -m tests.benchmarks.bench_intervals [--repeats 400]`; exits 1 where ours hold it in less than 90 % of the
-repeats of a row, or in less than 94 % on average.
+`python -m tests.benchmarks.bench_intervals [--repeats 400]`; exit code 1 if the coverage of the package's interval is
+below 90 % in a row, or below 94 % on average.
 
-Every repeat draws groups of unequal size, of three classes in unequal shares. In each group the chance that an object
-of a class is predicted rightly is drawn around the class's own, so that two objects of a group are correlated by
-``alike``. The truth is what infinitely many groups would show. Beside ours stand Wilson's interval of single objects,
-which most reports give, and the percentiles of the same bootstrap over groups.
+Every repeat draws groups of unequal size, of three classes with unequal shares. In each group the probability of a
+correct prediction is drawn around that of the class, so that two objects of a group are correlated by ``alike``. The
+true value is that of infinitely many groups. For comparison: the Wilson interval of independent objects, which most
+reports give, and the percentile interval of the same cluster bootstrap.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.stats.metrics import Proportion, score
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 NAMES = {1: "a", 2: "b", 3: "c"}
 SHARES = np.array([0.5, 0.3, 0.2])
@@ -28,10 +28,10 @@ RECALLS = {"easy": np.array([0.95, 0.9, 0.9]), "hard": np.array([0.8, 0.7, 0.55]
 WORST, MEAN = 0.90, 0.94
 
 
-def drawn(
+def draw_repeat(
     groups: int, objects: int, recalls: NDArray[np.float64], alike: float, rng: np.random.Generator
 ) -> tuple[Any, Any, Any]:
-    """Return truth, predictions and groups of objects, of one repeat; ``objects`` are in a group on average."""
+    """Return truth, predictions and groups of the objects of one repeat; ``objects`` per group on average."""
     sizes = np.maximum(1, rng.poisson(rng.gamma(4, objects / 4, groups)))
     group = np.repeat(np.arange(groups), sizes)
     chances = np.tile(recalls, (groups, 1))
@@ -42,27 +42,27 @@ def drawn(
     return truth + 1, np.where(right, truth, (truth + rng.integers(1, 3, len(group))) % 3) + 1, group
 
 
-def percentiles(truth: Any, predicted: Any, group: Any, rng: np.random.Generator) -> tuple[float, float]:
+def percentile_interval(truth: Any, predicted: Any, group: Any, rng: np.random.Generator) -> tuple[float, float]:
     right = np.bincount(group, truth == predicted)
     drawn = rng.multinomial(len(right), np.full(len(right), 1 / len(right)), 2000)
     return tuple(np.percentile((drawn @ right) / (drawn @ np.bincount(group)), [2.5, 97.5]))
 
 
-def measured(groups: int, objects: int, kind: str, alike: float, repeats: int) -> dict[str, Any]:
-    """Return one row: shares of the repeats in which each interval holds the truth, and the mean width of ours."""
+def measure_coverage(groups: int, objects: int, kind: str, alike: float, repeats: int) -> dict[str, Any]:
+    """Return one row: the coverage of each interval, and the mean width of the package's interval."""
     rng = np.random.default_rng(0)
     recalls = RECALLS[kind]
     accuracy, balanced = float(SHARES @ recalls), float(recalls.mean())
     held: dict[str, list[bool]] = {name: [] for name in ("naive", "percentiles", "accuracy", "balanced", "recall of c")}
     widths = []
     for _ in range(repeats):
-        truth, predicted, group = drawn(groups, objects, recalls, alike, rng)
+        truth, predicted, group = draw_repeat(groups, objects, recalls, alike, rng)
         found = score(truth, predicted, NAMES, group)
         naive = Proportion(int((truth == predicted).sum()), len(truth)).interval
         row = found.per_class.loc["c"]
         for name, (low, high), value in (
             ("naive", naive, accuracy),
-            ("percentiles", percentiles(truth, predicted, group, rng), accuracy),
+            ("percentiles", percentile_interval(truth, predicted, group, rng), accuracy),
             ("accuracy", (found.accuracy.low, found.accuracy.high), accuracy),
             ("balanced", (found.balanced_accuracy.low, found.balanced_accuracy.high), balanced),
             ("recall of c", (row["recall_low"], row["recall_high"]), recalls[2]),
@@ -85,10 +85,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=400)
     repeats = parser.parse_args().repeats
     rows = [
-        measured(groups, objects, kind, alike, repeats)
+        measure_coverage(groups, objects, kind, alike, repeats)
         for groups, objects, kind, alike in itertools.product((4, 8, 16, 40), (4, 20), RECALLS, (0.0, 0.05, 0.15))
     ]
-    show("how often a 95 % interval holds the truth", rows)
+    print_report("coverage of 95 % confidence intervals", rows)
     ours = np.array([[row[name] for name in ("accuracy", "balanced", "recall of c")] for row in rows])
     print(f"\nours: {ours.mean():.3f} on average, {ours.min():.3f} at worst")
     return 0 if ours.mean() >= MEAN and ours.min() >= WORST else 1

@@ -1,11 +1,11 @@
-"""What unticking a question does: the score falls to chance where that evidence carries the class, and stays elsewhere.
+"""Effect of forbidding a cue: the score falls to chance if that cue carries the class, and stays otherwise.
 
-`python -m tests.benchmarks.bench_may_use [--ndim 2] [--architecture small_cnn] [--preset NAME] [--seeds 1]`; exits 1
-where a score that should fall is above 0.65, or one that should stay is below 0.9. In each generated set
-(`evidence_sets`) one kind of evidence alone tells the two classes apart; 150 of its 300 objects are labelled, the
-others scored (balanced accuracy, chance 0.5, one standard deviation of it 0.04). Each seed is another set with other
-labels; scores are means. A forest is asked to measure how objects are turned where that tells. It sees its surroundings
-by their brightness and in a ring of so many pixels, so without brightness or size it hardly sees them: not judged.
+`python -m tests.benchmarks.bench_may_use [--ndim 2] [--architecture small_cnn] [--preset NAME] [--seeds 1]`; exit code
+1 if a score that should fall is above 0.65, or one that should stay is below 0.9. In each generated set
+(`evidence_sets`) a single cue distinguishes the two classes; 150 of its 300 objects are labeled, the others scored
+(balanced accuracy, chance 0.5, standard deviation 0.04). Each seed is another set with other labels; scores are means.
+A forest measures orientation where it carries the class. It sees surroundings only by their brightness in an annulus of
+a width in pixels, so without brightness or size it hardly sees them; these cases are not judged.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import PRESETS, TrainingSettings
-from tests.benchmarks.bench_preset import score, trained
+from tests.benchmarks.bench_preset import score, train_timed
 from tests.benchmarks.evidence_sets import CARRIERS, evidence_set
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 COUNT, LABELS = 300, 150
 FALLEN, STAYED = 0.65, 0.9
@@ -32,24 +32,24 @@ TURNS = ("shape", "intensity", "texture", "ring", "orientation")  # measured whe
 HARDLY = {("surroundings", "without brightness"), ("surroundings", "without size")}  # seen by a forest: not judged
 
 
-def scored(carrier: str, ndim: int, settings: TrainingSettings) -> float:
-    """Train on half of a set and return the balanced accuracy on the other."""
+def score_set(carrier: str, ndim: int, settings: TrainingSettings) -> float:
+    """Train on half of a set and return the balanced accuracy on the other half."""
     sample = evidence_set(carrier, ndim, COUNT, settings.seed)
     found = open_checked_pair(carrier, sample.image, sample.mask, axes="zyx"[-ndim:])
     classes = pd.Series(sample.classes + 1, index=np.arange(1, COUNT + 1))
     order = np.random.default_rng(settings.seed).permutation(COUNT)
     objects = index_objects(found.mask)
-    classifier, *_ = trained([(found, objects, classes.iloc[order[:LABELS]])], settings)
+    classifier, *_ = train_timed([(found, objects, classes.iloc[order[:LABELS]])], settings)
     return score(classifier, [(found, objects, classes.iloc[order[LABELS:]])], balanced=True)
 
 
-def row(carrier: str, ndim: int, preset: str, seeds: int) -> dict[str, Any]:
-    """Score sets with everything ticked, and with each kind of evidence unticked."""
+def score_cues(carrier: str, ndim: int, preset: str, seeds: int) -> dict[str, Any]:
+    """Score sets with all cues allowed, and with each cue forbidden."""
     scores = {}
     usual = TrainingSettings(preset=preset, measurements={"groups": TURNS} if carrier == "orientation" else {})
     for name, unchecked in {"all ticked": set[str](), **{f"without {one}": {one} for one in CUES}}.items():
         may_use = set(CUES) - unchecked
-        several = [scored(carrier, ndim, usual.changed(seed=seed, may_use=may_use)) for seed in range(seeds)]
+        several = [score_set(carrier, ndim, usual.changed(seed=seed, may_use=may_use)) for seed in range(seeds)]
         print(f"{carrier} tells, {name}:", *(f"{one:.3f}" for one in several), file=sys.stderr)
         scores[name] = float(np.mean(several))
     judged = {name: score for name, score in scores.items() if preset != "forest" or (carrier, name) not in HARDLY}
@@ -75,8 +75,10 @@ def main() -> int:
     torch.set_num_threads(chosen.threads)
     usual = {carrier: "oriented" if carrier == "orientation" else "default" for carrier in CARRIERS}
     presets = dict.fromkeys(CARRIERS, "forest") if chosen.architecture == "forest" else usual
-    rows = [row(carrier, chosen.ndim, chosen.preset or presets[carrier], chosen.seeds) for carrier in chosen.only]
-    show("what unticking a question does", rows)
+    rows = [
+        score_cues(carrier, chosen.ndim, chosen.preset or presets[carrier], chosen.seeds) for carrier in chosen.only
+    ]
+    print_report("effect of forbidding a cue", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

@@ -1,7 +1,7 @@
-"""Peak resident memory of a Jupyter server and a kernel that runs a notebook: does it fit a 2 GB machine?
+"""Peak resident memory of a Jupyter server and a kernel that runs a notebook, against the limit of 2 GB.
 
-`python -m tests.benchmarks.bench_memory [NOTEBOOK]`; exits with 1 above the limit. Pages that server and kernel share
-are counted twice, so the figure is an upper bound.
+`python -m tests.benchmarks.bench_memory [NOTEBOOK]`; exit code 1 above the limit. Pages shared by server and kernel are
+counted twice, so the figure is an upper bound.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jupyter_client import BlockingKernelClient
 from jupyter_core.paths import jupyter_runtime_dir
 
 import tests.conftest  # noqa: F401  (Jupyter folders of its own)
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 from tests.browser.server import LabServer
 
 FIRST_STEPS = Path(__file__).parents[2] / "notebooks" / "01_first_steps.ipynb"
@@ -30,7 +30,7 @@ LIMIT_MIB = 2048
 
 
 class Watch:
-    """Samples the resident memory of a process and its descendants until stopped."""
+    """Sampler of the resident memory of a process and its descendants."""
 
     def __init__(self, pid: int) -> None:
         self.peak: dict[str, float] = {"total": 0, "server": 0, "kernel": 0}
@@ -59,7 +59,7 @@ def _resident(process: psutil.Process) -> float:
 
 
 def run_in_kernel(server: LabServer, notebook: Path) -> None:
-    """Run the code cells of a notebook in a kernel that the server starts, as the browser would."""
+    """Run the code cells of a notebook in a kernel started by the server, as the browser would."""
     body = json.dumps({"name": "python3", "path": notebook.name}).encode()
     request = urllib.request.Request(f"{server.url}api/kernels", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
@@ -92,7 +92,9 @@ def main() -> None:
             peak = watch.stop()
             server.stop()
     figures = {f"{name} MiB": round(value) for name, value in peak.items()}
-    show("memory", [{"notebook": notebook.stem, **figures, "limit MiB": LIMIT_MIB, "seconds": round(seconds, 1)}])
+    print_report(
+        "memory", [{"notebook": notebook.stem, **figures, "limit MiB": LIMIT_MIB, "seconds": round(seconds, 1)}]
+    )
     if peak["total"] > LIMIT_MIB:
         sys.exit(f"{peak['total']:.0f} MiB is more than the {LIMIT_MIB} MiB of a Binder machine")
 

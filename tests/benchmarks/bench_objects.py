@@ -1,7 +1,7 @@
-"""How fast the objects of a mask are found, beside scipy and scikit-image on the same mask in the same run.
+"""Speed of building the object table, compared with scipy and scikit-image on the same mask in the same run.
 
-`python -m tests.benchmarks.bench_objects [--side 4096]`; figures are megapixels a second by the clock, and a second of
-processor time, which other work on the machine disturbs less.
+`python -m tests.benchmarks.bench_objects [--side 4096]`; figures are megapixels per second of wall time, and per second
+of processor time, which depends less on other load.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.core.objects import index_objects, tally_block
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 BLOCK = 1024
 
 
-def discs(side: int, cell: int, dtype: type[np.integer]) -> np.ndarray:
-    """Mask with one disc in each square of ``cell`` pixels, numbered in a random order."""
+def make_disks(side: int, cell: int, dtype: type[np.integer]) -> np.ndarray:
+    """Return a mask with one disk in each square of ``cell`` pixels, labeled in random order."""
     place, offset = np.divmod(np.arange(side), cell)
     across = place[-1] + 1
     numbers = np.random.default_rng(0).permutation(across**2).astype(dtype) + dtype(1)
@@ -40,26 +40,26 @@ def discs(side: int, cell: int, dtype: type[np.integer]) -> np.ndarray:
 
 
 def tally_all(mask: np.ndarray) -> None:
-    """Tally block after block on this thread, without reading or merging."""
+    """Tally block by block on this thread, without reading or merging."""
     for row in range(0, len(mask), BLOCK):
         for column in range(0, len(mask), BLOCK):
             tally_block(mask[row : row + BLOCK, column : column + BLOCK], [row, column])
 
 
 def with_scipy(mask: np.ndarray) -> None:
-    """Find size, box and centroid the way scipy does."""
+    """Compute size, bounding box and centroid with scipy."""
     np.bincount(mask.ravel())
     ndimage.find_objects(mask)
     ndimage.center_of_mass(mask > 0, mask, np.arange(1, mask.max() + 1))
 
 
 def with_skimage(mask: np.ndarray) -> None:
-    """Find size, box and centroid the way scikit-image does."""
+    """Compute size, bounding box and centroid with scikit-image."""
     regionprops_table(mask, properties=["label", "num_pixels", "centroid", "bbox"])
 
 
-def measured(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
-    """Time every way on one mask."""
+def time_methods(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
+    """Time all methods on one mask."""
     path = folder / f"{mask.dtype}.zarr"
     zarr.create_array(path, shape=mask.shape, chunks=(BLOCK, BLOCK), dtype=mask.dtype)[...] = mask
     lazy = DataArray(da.from_array(mask, chunks=BLOCK, name=False), dims=("y", "x"))
@@ -88,11 +88,11 @@ def measured(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def huge(side: int, cell: int, folder: Path) -> dict[str, Any]:
-    """Time the index of a mask that is larger than memory should be, read from Zarr, and how much memory it takes."""
+def time_huge_mask(side: int, cell: int, folder: Path) -> dict[str, Any]:
+    """Time the object table of a mask larger than the memory limit, read from Zarr, and measure its memory."""
     path, rows = folder / "huge.zarr", side // cell
     mask = zarr.create_array(path, shape=(side, side), chunks=(BLOCK, BLOCK), dtype=np.uint32)
-    row = np.tile(discs(cell, cell, np.uint32) > 0, rows)
+    row = np.tile(make_disks(cell, cell, np.uint32) > 0, rows)
     places = np.arange(rows * cell) // cell
     for top in range(0, rows * cell, BLOCK):
         lines = np.arange(top, min(top + BLOCK, rows * cell))
@@ -130,15 +130,15 @@ def main() -> None:
     options = parser.parse_args()
     side = options.side
     with tempfile.TemporaryDirectory() as folder:
-        small = measured(discs(side, 20, np.uint32), Path(folder))
-        large = measured(discs(side, 60, np.uint16), Path(folder))
-    show("object index", [*small, *large])
+        small = time_methods(make_disks(side, 20, np.uint32), Path(folder))
+        large = time_methods(make_disks(side, 60, np.uint16), Path(folder))
+    print_report("object table", [*small, *large])
     found = []
     for side in options.huge:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(huge(side, 80, Path(folder)))
+            found.append(time_huge_mask(side, 80, Path(folder)))
     if found:
-        show("object index of whole files", found)
+        print_report("object table of whole files", found)
 
 
 if __name__ == "__main__":

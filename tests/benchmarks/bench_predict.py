@@ -1,18 +1,18 @@
-"""Prediction from disk to Parquet beside the bare network's forward pass on the same patches in memory.
+"""Prediction from disk to Parquet relative to the bare network's forward pass on the same patches in memory.
 
 `python -m tests.benchmarks.bench_predict [--cases well stripes foci cluster large] [--rounds 3] [--threads 1 2]
-[--folder FOLDER]`; exits with 1 where a figure is missed. In each round the bare network goes over patches that are
-cut, in the same type, batch and number of threads, and then the whole project predicts, so that whatever else the
-machine does slows down both; the ratio is the median of those of the rounds. *Bare* is the network as torch has it, in
-torch's fastest layout; *packed*, beside it, is the form of it that predicts (`learn.networks`). One thread more cuts
-meanwhile. Figures of a second are of the best round, and so is processor time. With a folder, what is generated stays
-there for the next time.
+[--folder FOLDER]`; exit code 1 if a figure is missed. In each round the bare network processes patches in memory, in
+the same type, batch size and number of threads, and then the whole project predicts, so that other load on the machine
+slows down both; the ratio is the median over the rounds. *Bare* is the network as torch builds it, in its fastest
+layout; *packed* is the form used for prediction (`learn.networks`). One additional thread cuts patches meanwhile.
+Figures per second, and processor time, are those of the best round. Generated images stay in the folder for the next
+run.
 
-- well: 8000×8000×3 with 10,000 cells, 64 pixels; stripes: 4000² with 5,000 discs, 44 pixels (set b of
-  `samples.generated_2d`); foci: set c tiled to 3,200 nuclei, a field of view of 44³ sampled by 24³.
-- cluster: wells and foci on a LocalCluster of two workers with a thread each, beside one worker.
-- discs, large: 8000² with 10,000 discs and 40,000² with 250,000, uint32 masks; an object of the large image may cost a
-  fifth more. Not by default.
+- well: 8000×8000×3 with 10,000 cells, 64 pixels; stripes: 4000² with 5,000 disks, 44 pixels (set b of
+  `samples.generated_2d`); foci: set c tiled to 3,200 nuclei, a field of view of 44³ sampled at 24³.
+- cluster: wells and foci on a LocalCluster of two workers with one thread each, compared with one worker.
+- discs, large: 8000² with 10,000 disks and 40,000² with 250,000, uint32 masks; an object of the large image may cost
+  a fifth more. Not run by default.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from svetlana_jupyter.learn.networks import MEMORY_FORMATS, to_onednn
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples import StoredSample, bright_foci_3d, osteoclast_well, stripes, tile_sample
 from tests.benchmarks.browsing import load
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 QUICK = {"preset": "default", "epochs": 1, "steps": 1, "folds": 2, "trees": 1, "depth": 3, "width": 16}
 COSTLIER = 1.2
@@ -52,7 +52,7 @@ READY = {2: 1024, 3: 192}  # patches that the bare network goes over
 
 @dataclass(frozen=True)
 class Case:
-    """One set and what is asked of it."""
+    """Set and its required figures."""
 
     make: Callable[[Path], StoredSample]
     patches: dict[str, Any]
@@ -63,13 +63,13 @@ class Case:
 
 
 def _tiles_of_discs(folder: Path, tiles: int) -> StoredSample:
-    """Set b's discs, so many times along rows and columns a tile of 800 pixels with 100 of them."""
+    """Return set b as tiles of 800 pixels with 100 disks each, repeated along rows and columns."""
     sample = stripes(seed=2, size=800, count=100, step=54)
     return tile_sample(sample, folder, tiles, tiles)
 
 
 def _stripes(folder: Path) -> StoredSample:
-    """Set b in chunks of 1000 pixels."""
+    """Return set b in chunks of 1000 pixels."""
     sample = stripes(seed=2, size=4000, count=5000, step=54)
     for name, array in (("image", sample.image), ("mask", sample.mask)):
         zarr.create_array(folder / f"{name}.zarr", data=array, chunks=(1000, 1000), dimension_names=("y", "x"))
@@ -91,8 +91,8 @@ CASES = {
 }
 
 
-def project_of(name: str, folder: Path) -> Project:
-    """Return a project with one image and a network that learned little, made or as it was left."""
+def make_project(name: str, folder: Path) -> Project:
+    """Return a project with one image and a barely trained network, new or from an earlier run."""
     case, place = CASES[name], folder / name
     project_folder = place / "set.svetlana"
     if not project_folder.exists():
@@ -108,8 +108,8 @@ def project_of(name: str, folder: Path) -> Project:
 
 
 @contextmanager
-def watched() -> Iterator[dict[str, float]]:
-    """Measure wall and processor seconds, and by how many MB the memory of this process grows."""
+def measure_resources() -> Iterator[dict[str, float]]:
+    """Measure wall and processor seconds, and the growth of this process in MB."""
     gc.collect()
     process, found = psutil.Process(), {"grows": 0.0}
     stop, before = threading.Event(), process.memory_info().rss
@@ -130,7 +130,7 @@ def watched() -> Iterator[dict[str, float]]:
 
 
 def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
-    """Return what goes over ready patches with the network alone, in both forms, and tells the seconds an object."""
+    """Return a function that applies both forms of the network to patches in memory and returns seconds per object."""
     classifier, pair = load_classifier(project.runs.current.path), project.pair("set")
     assert isinstance(classifier, NetworkClassifier)
     objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH_SIZES[pair.ndim]
@@ -162,16 +162,16 @@ def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     return go
 
 
-def measured(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
-    """Predict a set, and the bare network beside it."""
-    case, project = CASES[name], project_of(name, folder)
+def measure_case(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
+    """Predict a set with the project and with the bare network."""
+    case, project = CASES[name], make_project(name, folder)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     count, bare = len(project.objects("set")), bare_pass(project, threads)
     project.objects("set")
     found = []
     for _ in range(rounds):
         alone = bare()
-        with watched() as ours:
+        with measure_resources() as ours:
             project.predict(resume=False, client="local")
         found.append(alone | ours)
     ratio, packed, worked = (
@@ -198,7 +198,7 @@ def measured(name: str, folder: Path, threads: int, rounds: int) -> dict[str, An
 
 
 def compare_costs(rows: dict[str, dict[str, Any]]) -> None:
-    """Say what an object of the large image costs beside one of the 8000² one, where both were predicted."""
+    """Compare the cost per object of the large image with that of the image of 8000²."""
     if {"discs", "large"} <= set(rows):
         ratio = rows["discs"]["objects a second"] / rows["large"]["objects a second"]
         rows["large"]["cost ÷ 8000²"] = round(ratio, 2)
@@ -207,13 +207,13 @@ def compare_costs(rows: dict[str, dict[str, Any]]) -> None:
 
 def on_clusters(name: str, folder: Path) -> dict[str, Any]:
     """Predict a set on one worker and on two."""
-    project, seconds = project_of(name, folder), {}
+    project, seconds = make_project(name, folder), {}
     for workers in (1, 2, 1, 2):
         with (
             LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
-            project.predict(resume=False, client=client)  # which imports torch there
+            project.predict(resume=False, client=client)  # imports torch on the workers
             began = time.perf_counter()
             project.predict(resume=False, client=client)
             seconds[workers] = min(seconds.get(workers, np.inf), time.perf_counter() - began)
@@ -240,7 +240,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         rows = [
-            measured(name, folder, threads, options.rounds)
+            measure_case(name, folder, threads, options.rounds)
             for name in options.cases
             if name != "cluster"
             for threads in options.threads or CASES[name].threads
@@ -249,7 +249,7 @@ def main() -> int:
         clusters = [on_clusters(name, folder) for name in ON_CLUSTERS] if "cluster" in options.cases else []
     for title, found in (("prediction", rows), ("prediction on a cluster", clusters)):
         if found:
-            show(title, found)
+            print_report(title, found)
     return 0 if all(row["passes"] for row in [*rows, *clusters]) else 1
 
 

@@ -1,11 +1,11 @@
-"""Accuracy and time of a preset beside the forest's, trained on the same drawn labels, on real sets.
+"""Accuracy and duration of a preset compared with the forest, trained on the same labels, on real sets.
 
-`python -m tests.benchmarks.bench_preset --data FOLDER [--set NAME] [--draws 10] [--preset NAME]`; exits 1 where the
-network's mean is more than 0.02 below the forest's, or a training takes more than 60 seconds.
+`python -m tests.benchmarks.bench_preset --data FOLDER [--set NAME] [--draws 10] [--preset NAME]`; exit code 1 if the
+mean of the network is more than 0.02 below that of the forest, or a training takes more than 60 seconds.
 
-FOLDER holds the sets, each with images, label masks and tables of classes (columns ``label``, ``class``):
+FOLDER contains the sets, each with images, label masks and tables of classes (columns ``label``, ``class``):
 ``blood_smear_2d`` (100 labels), ``ht29_mitosis_2d`` (100, balanced accuracy), ``hippocampus_3d`` (all of two volumes,
-scored on the third, which is turned) and ``foxo_translocation_2d`` (100 of the left half, scored on the right).
+scored on the third, which is rotated) and ``foxo_translocation_2d`` (100 of the left half, scored on the right).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from svetlana_jupyter.learn.classifier import Classifier
 from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 FEWEST = 3  # of each class among the labels drawn
 SHORTFALL, SECONDS = 0.02, 60.0
@@ -51,7 +51,7 @@ class RealSet:
     scored: Callable[[str, pd.DataFrame], pd.Series]
 
     def draw(self, seed: int) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
-        """Return the parts to train on and to score; never the same objects."""
+        """Return disjoint parts to train on and to score."""
         pools = [self.labels(found.name, objects).loc[classes.index] for found, objects, classes in self.parts]
         keys = [(number, label) for number, pool in enumerate(pools) for label in pool.index[pool]]
         classes = np.array([self.parts[number][2].loc[label] for number, label in keys])
@@ -76,17 +76,17 @@ def everything(name: str, objects: pd.DataFrame) -> pd.Series:
 
 
 def real_sets(folder: Path) -> dict[str, Callable[[], RealSet]]:
-    """Return how to open each set."""
+    """Return a function per set that opens it."""
     return {
         "blood_smear_2d": lambda: RealSet(
-            "blood_smear_2d", batch(folder / "blood_smear_2d", "png"), 100, False, everything, everything
+            "blood_smear_2d", open_batch(folder / "blood_smear_2d", "png"), 100, False, everything, everything
         ),
         "ht29_mitosis_2d": lambda: RealSet(
-            "ht29_mitosis_2d", single(folder / "ht29_mitosis_2d", "dna.tif"), 100, True, everything, everything
+            "ht29_mitosis_2d", open_single(folder / "ht29_mitosis_2d", "dna.tif"), 100, True, everything, everything
         ),
         "hippocampus_3d": lambda: RealSet(
             "hippocampus_3d",
-            batch(folder / "hippocampus_3d", "tif"),
+            open_batch(folder / "hippocampus_3d", "tif"),
             None,
             False,
             lambda name, objects: everything(name, objects) & (name != "volume_3_rotated"),
@@ -94,7 +94,7 @@ def real_sets(folder: Path) -> dict[str, Callable[[], RealSet]]:
         ),
         "foxo_translocation_2d": lambda: RealSet(
             "foxo_translocation_2d",
-            single(folder / "foxo_translocation_2d", "gfp.tif"),
+            open_single(folder / "foxo_translocation_2d", "gfp.tif"),
             100,
             False,
             lambda name, objects: objects["x"] < 1280,
@@ -103,24 +103,24 @@ def real_sets(folder: Path) -> dict[str, Callable[[], RealSet]]:
     }
 
 
-def batch(folder: Path, suffix: str) -> list[AnnotatedImage]:
-    """Open images, masks and classes that share their stems."""
+def open_batch(folder: Path, suffix: str) -> list[AnnotatedImage]:
+    """Open images, masks and classes with equal file stems."""
     files = sorted((folder / "images").glob(f"*.{suffix}"))
     pairs = [
         open_checked_pair(file.stem, file, folder / "masks" / f"{file.stem}.tif", **axes_of(file)) for file in files
     ]
-    return with_classes(pairs, [folder / "classes" / f"{file.stem}.csv" for file in files])
+    return add_classes(pairs, [folder / "classes" / f"{file.stem}.csv" for file in files])
 
 
-def single(folder: Path, image: str) -> list[AnnotatedImage]:
-    return with_classes([open_checked_pair(folder.name, folder / image, folder / "mask.tif")], [folder / "classes.csv"])
+def open_single(folder: Path, image: str) -> list[AnnotatedImage]:
+    return add_classes([open_checked_pair(folder.name, folder / image, folder / "mask.tif")], [folder / "classes.csv"])
 
 
 def axes_of(file: Path) -> dict[str, Any]:
     return {"axes": "zyx"} if file.name.startswith("volume") else {}
 
 
-def with_classes(pairs: list[ImagePair], tables: list[Path]) -> list[AnnotatedImage]:
+def add_classes(pairs: list[ImagePair], tables: list[Path]) -> list[AnnotatedImage]:
     known = [pd.read_csv(table).set_index("label")["class"] for table in tables]
     names = sorted({name for table in known for name in table})
     ids = {name: number for number, name in enumerate(names, start=1)}
@@ -137,25 +137,25 @@ def score(classifier: Classifier, parts: list[AnnotatedImage], balanced: bool) -
     return float(right.groupby(np.concatenate(truth)).mean().mean() if balanced else right.mean())
 
 
-def trained(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[Classifier, float, float]:
-    """Return a classifier, the seconds from labels to it, and those of processor time, which tell of a busy machine."""
+def train_timed(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[Classifier, float, float]:
+    """Return a classifier, and the wall and processor seconds of its training."""
     began, worked = time.perf_counter(), time.process_time()
     *_, last = fit(collect_training_data(parts, settings))
     assert isinstance(last, FitResult)
     return last.classifier, time.perf_counter() - began, time.process_time() - worked
 
 
-def measured(found: RealSet, draws: int, preset: str) -> dict[str, Any]:
-    """Return one row: means, deviations, and the longest training."""
+def measure_set(found: RealSet, draws: int, preset: str) -> dict[str, Any]:
+    """Return one row: means, standard deviations, and the longest training."""
     scores: dict[str, list[float]] = {"network": [], "forest": []}
     seconds, worked = [], []
     for seed in range(draws):
         training, scored = found.draw(seed)
         settings = TrainingSettings.from_preset(preset, seed=seed)
-        network, taken, own = trained(training, settings)
+        network, taken, own = train_timed(training, settings)
         seconds.append(taken)
         worked.append(own)
-        forest, *_ = trained(training, settings.changed(architecture="forest"))
+        forest, *_ = train_timed(training, settings.changed(architecture="forest"))
         scores["network"].append(score(network, scored, found.balanced))
         scores["forest"].append(score(forest, scored, found.balanced))
         print(
@@ -179,10 +179,10 @@ def measured(found: RealSet, draws: int, preset: str) -> dict[str, Any]:
     }
 
 
-def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def iter_rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     openers = real_sets(arguments.data)
     for name in [arguments.set] if arguments.set else openers:
-        yield measured(openers[name](), arguments.draws, arguments.preset)
+        yield measure_set(openers[name](), arguments.draws, arguments.preset)
 
 
 def main() -> int:
@@ -194,8 +194,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    found = list(rows(arguments))
-    show("network beside forest", found)
+    found = list(iter_rows(arguments))
+    print_report("network and forest", found)
     return 0 if all(row["passes"] for row in found) else 1
 
 

@@ -1,9 +1,8 @@
-"""How long a lasso over 10,000 objects takes: from the button that goes up to the selection, and from the key of a
-class to rows that are on the disk and objects in their colour.
+"""Time of a lasso around 10,000 objects, from mouse release to selection, and from key press to saved labels.
 
 `python -m tests.benchmarks.bench_region [--side 8000] [--across 100] [--repeats 9]`; in the kernel, without a browser:
-the pictures are encoded and sent to nobody. The first selection also builds the index of the objects. Milliseconds of
-the processor are given beside those of the clock, as other work on the machine disturbs them less.
+images are encoded but not sent. The first selection also builds the object table. Processor time is given next to wall
+time, since it depends less on other load.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ import zarr
 
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
-from tests.benchmarks.bench_objects import discs
-from tests.benchmarks.report import show
+from tests.benchmarks.bench_objects import make_disks
+from tests.benchmarks.report import print_report
 
 CHUNK = 512
 CORNERS = 400
@@ -33,7 +32,7 @@ CORNERS = 400
 
 @contextmanager
 def counting_syncs() -> Iterator[list[int]]:
-    """Count the syncs to the disk meanwhile."""
+    """Count the syncs to disk within the context."""
     synced, sync = [], os.fsync
     os.fsync = lambda file: (synced.append(file), sync(file))[1]
     try:
@@ -42,9 +41,9 @@ def counting_syncs() -> Iterator[list[int]]:
         os.fsync = sync
 
 
-def made(folder: Path, side: int, across: int) -> Project:
-    """Return a project with one image of ``across`` x ``across`` objects, from Zarr."""
-    mask = discs(side, side // across, np.uint32)
+def make_project(folder: Path, side: int, across: int) -> Project:
+    """Return a project with one image of ``across`` x ``across`` objects, stored as Zarr."""
+    mask = make_disks(side, side // across, np.uint32)
     image = np.where(mask, 150, 20).astype(np.uint8) + np.random.default_rng(0).integers(0, 40, mask.shape, np.uint8)
     for name, pixels in (("image", image), ("mask", mask)):
         zarr.create_array(folder / f"{name}.zarr", shape=pixels.shape, chunks=(CHUNK, CHUNK), dtype=pixels.dtype)[
@@ -64,36 +63,38 @@ def timed(act: Callable[[], object]) -> tuple[float, float]:
 
 def lasso(panel: AnnotationPanel) -> tuple[float, float]:
     """Draw a lasso round the whole image; return how long the selection takes from the button that goes up."""
-    height, width = panel.viewer.view.size
-    send = panel.viewer._pointer._handle_custom_msg
+    height, width = panel.viewer.model.view.size
+    send = panel.viewer.screen.pointer._handle_custom_msg
     angles = np.linspace(0, 2 * math.pi, CORNERS)
     points = [(height / 2 * (1 + 1.5 * math.sin(a)), width / 2 * (1 + 1.5 * math.cos(a))) for a in angles]
-    panel.viewer.tool = "lasso"
+    panel.viewer.model.tool = "lasso"
     send({"event": "pressed", "row": points[0][0], "column": points[0][1], "button": 0}, [])
     for row, column in points[1:]:
         send({"event": "moved", "row": row, "column": column}, [])
     return timed(lambda: send({"event": "released", "row": row, "column": column, "time": time.time()}, []))
 
 
-def measured(project: Project, repeats: int, dpr: float) -> list[dict[str, Any]]:
+def measure_lasso(project: Project, repeats: int, dpr: float) -> list[dict[str, Any]]:
     """Select everything and label it, once with each class in turn."""
     panel = AnnotationPanel(project)
     viewer = panel.viewer
-    viewer._pointer.dpr = dpr
+    viewer.screen.pointer.dpr = dpr
     selecting, labelling, syncs = [], [], set()
     for repeat in range(repeats):
-        viewer.clear_selection()
+        viewer.selector.clear_selection()
         selecting.append(lasso(panel))
         expected = rgb(list(project.classes)[repeat % 2].color)
         with counting_syncs() as synced:
-            labelling.append(timed(lambda key=str(repeat % 2 + 1): viewer.press(key, viewer.picked)))
+            labelling.append(
+                timed(lambda key=str(repeat % 2 + 1): viewer.screen.handle_key(key, viewer.model.selection_id))
+            )
         syncs.add(len(synced))
-        overlay = viewer.scene.overlay
+        overlay = viewer.model.scene.overlay
         shown = overlay.table[np.unique(overlay.codes)]
         assert {tuple(map(int, color[:3])) for color in shown if color[3] == 255} == {expected}
-    count = len(viewer.selection)
+    count = len(viewer.model.selection)
     assert count == len(project.objects("well")) == int(project.annotations.class_counts().sum())
-    screen = "{1} x {0}".format(*viewer.view.device_size)
+    screen = "{1} x {0}".format(*viewer.model.view.device_size)
     return [
         {
             "what": what,
@@ -128,8 +129,8 @@ def main() -> None:
         for dpr in (1.0, 2.0):
             place = Path(folder) / f"{dpr:g}"
             place.mkdir()
-            rows += measured(made(place, options.side, options.across), options.repeats, dpr)
-    show("lasso over many objects", rows)
+            rows += measure_lasso(make_project(place, options.side, options.across), options.repeats, dpr)
+    print_report("lasso around many objects", rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What training finds on generated sets: accuracy on all objects that were not labelled, and the seconds of a training.
+"""Accuracy of training on generated sets, on all objects that were not labeled, and its duration.
 
-`python -m tests.benchmarks.bench_sets [--only NAME ...] [--seeds 1] [--threads 2]`; exits 1 where a mean accuracy is
-below its figure or a training takes longer than its limit. Everything is as a script does it: a project, labels drawn
-at random, ``project.train()`` with the preset "auto" (search, training and score), ``project.predict()``.
+`python -m tests.benchmarks.bench_sets [--only NAME ...] [--seeds 1] [--threads 2]`; exit code 1 if a mean accuracy is
+below its required figure or a training exceeds its time limit. Everything is done as by a script: a project, labels
+drawn at random, ``project.train()`` with the preset "auto" (search, training and score), ``project.predict()``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from svetlana_jupyter.samples import (
     stripes,
     tube_and_somites,
 )
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 FIELD = {"size": 45}  # the paper sees 45 voxels; a search samples half as many along each axis
 ALONE = {"brightness", "orientation", "size"}  # problem b: not the surroundings
@@ -40,7 +40,7 @@ ALONE = {"brightness", "orientation", "size"}  # problem b: not the surroundings
 
 @dataclass(frozen=True)
 class Trial:
-    """A set, how many of its objects are labelled, and the figures to reach.
+    """A set, how many of its objects are labeled, and the figures to reach.
 
     ``first`` is the seed of the labels of the first draw; the set's own seed stays. ``forest`` is the most that a
     forest on measurements may reach, where the set is to show what measurements cannot tell.
@@ -83,7 +83,7 @@ TRIALS = (
     Trial("real textures, 200 labels", lambda: real_textures(seed=1), 200, 0, 0.95),
 )
 WELLS = "osteoclast wells"
-# Stain (red, green, blue) and share of activated cells: three wells that are labelled, six that are only predicted.
+# Stain (red, green, blue) and share of activated cells: three wells that are labeled, six that are only predicted.
 LABELLED_WELLS = (((1.0, 1.0, 1.0), 0.08), ((1.15, 1.0, 0.95), 0.15), ((0.9, 1.0, 1.1), 0.04))
 OTHER_WELLS = (
     ((1.05, 0.95, 1.0), 0.02),
@@ -98,19 +98,19 @@ ACCURACY, R_SQUARED = 0.95, 0.96
 
 
 def annotate(project: sv.Project, image: str, labels: Sequence[int], names: Sequence[str]) -> None:
-    """Say the true class of each of these objects; ``names`` holds those of all objects, label 1 first."""
+    """Annotate these objects with their true classes; ``names`` lists the classes of all objects, from label 1."""
     for name in sorted(set(names)):
         project.annotate(image, [label for label in labels if names[label - 1] == name], name)
 
 
-def rest(project: sv.Project, image: str, names: Sequence[str]) -> pd.Series:
-    """Tell, for each object that was not labelled, whether its class was found."""
+def score_unlabeled(project: sv.Project, image: str, names: Sequence[str]) -> pd.Series:
+    """Return for each unlabeled object whether its class was predicted correctly."""
     table = project.predictions([image]).droplevel("image")
     table = table[table["annotation"].isna()]
     return table["predicted"] == np.array(names)[table.index.to_numpy() - 1]
 
 
-def measured(trial: Trial, seeds: int) -> dict[str, Any]:
+def measure_trial(trial: Trial, seeds: int) -> dict[str, Any]:
     sample = trial.make()
     names = [sample.names[number] for number in sample.classes]
     scores, forests, seconds, presets, reported = [], [], [], [], []
@@ -124,12 +124,12 @@ def measured(trial: Trial, seeds: int) -> dict[str, Any]:
             seconds.append(time.perf_counter() - began)
             reported.append(_reported(project))
             project.predict()
-            scores.append(float(rest(project, "set", names).mean()))
+            scores.append(float(score_unlabeled(project, "set", names).mean()))
             presets.append(run.settings["preset"])
             if trial.forest is not None:
                 project.train(preset="forest", seed=draw)
                 project.predict()
-                forests.append(float(rest(project, "set", names).mean()))
+                forests.append(float(score_unlabeled(project, "set", names).mean()))
         print(f"{trial.name} {draw}: {scores[-1]:.4f} by {presets[-1]} in {seconds[-1]:.1f} s", file=sys.stderr)
     return {
         "set": trial.name,
@@ -152,7 +152,7 @@ def measured(trial: Trial, seeds: int) -> dict[str, Any]:
 
 
 def wells(seeds: int) -> dict[str, Any]:
-    """Train on cells of three wells and count the activated ones of six others, of other stains and shares."""
+    """Train on cells of three wells and count activated cells in six others, of other stains and shares."""
     scores, fits, seconds, presets, reported = [], [], [], [], []
     for draw in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +174,7 @@ def wells(seeds: int) -> dict[str, Any]:
             reported.append(_reported(project))
             project.predict()
             others = list(names)[len(LABELLED_WELLS) :]
-            scores.append(float(np.mean([rest(project, image, names[image]).mean() for image in others])))
+            scores.append(float(np.mean([score_unlabeled(project, image, names[image]).mean() for image in others])))
             found = [(project.predictions([image])["predicted"] == "activated").sum() for image in others]
             true = [names[image].count("activated") for image in others]
             fits.append(float(np.corrcoef(found, true)[0, 1] ** 2))
@@ -197,7 +197,7 @@ def wells(seeds: int) -> dict[str, Any]:
 
 
 def _reported(project: sv.Project) -> float:
-    """Return the accuracy that the project claims of its current run."""
+    """Return the accuracy that the project reports for its current run."""
     found = project.evaluate().network
     return found.accuracy.value if found else float("nan")
 
@@ -214,9 +214,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    rows = [measured(trial, chosen.seeds) for trial in TRIALS if trial.name in chosen.only]
+    rows = [measure_trial(trial, chosen.seeds) for trial in TRIALS if trial.name in chosen.only]
     rows += [wells(chosen.seeds)] if WELLS in chosen.only else []
-    show("accuracy on generated sets", rows)
+    print_report("accuracy on generated sets", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 

@@ -1,8 +1,8 @@
-"""How long Stop takes: from the call to the end of the job, at many moments of a training on the panel's thread.
+"""Response time of Stop, from the call to the end of the job, at many moments of a training in the background.
 
-`python -m tests.benchmarks.bench_stop [--most MS]`; exits 1 where a stop takes longer than that (200 ms). A training of
-each kind is stopped in each of its stages, half a stage after it began as far as that is known; so is the search for a
-preset before it. What a browser adds is a message each way.
+`python -m tests.benchmarks.bench_stop [--most MS]`; exit code 1 if a stop takes longer than this limit (200 ms). A
+training of each kind is stopped in each of its stages, halfway if the duration of the stage is known; so is the preset
+search before it. A browser adds one message in each direction.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 import svetlana_jupyter as sv
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.samples import bright_foci_3d, faint_foci
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 LIMIT_MS = 200
 LABELS = {"2D": 45, "3D": 60, "2D, 600 labels": 600}
 
 
-def project_of(kind: str, folder: Path) -> sv.Project:
-    """A project with labels of two classes."""
+def make_project(kind: str, folder: Path) -> sv.Project:
+    """Return a project with labels of two classes."""
     sample = bright_foci_3d(0) if kind == "3D" else faint_foci(0)
     project = sv.Project(folder / "stop.svetlana", classes=list(sample.names))
     project.add("image", sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
@@ -41,13 +41,13 @@ def project_of(kind: str, folder: Path) -> sv.Project:
 
 
 class Stopping:
-    """Trains on a thread and stops when a condition on the job holds."""
+    """Training on a thread that is stopped when a condition on the job holds."""
 
     def __init__(self, project: sv.Project) -> None:
         self.project = project
 
     def run(self, when: Callable[[str, float], bool]) -> tuple[str, float] | None:
-        """Return the stage in which it was stopped, and the milliseconds until the job was over; None if it ended."""
+        """Return the stage that was stopped and the milliseconds until the job ended; None if it had ended before."""
         asked, over, found = threading.Event(), threading.Event(), {}
 
         def followed(change: dict) -> None:
@@ -72,12 +72,12 @@ class Stopping:
 
 
 def stage_of(text: str) -> str:
-    """Return what a job does, without how much of it is done."""
+    """Return the stage of a job, without its progress."""
     return text.partition(":")[0]
 
 
-def stages(project: sv.Project) -> list[str]:
-    """Return the stages of a training, in their order."""
+def list_stages(project: sv.Project) -> list[str]:
+    """Return the stages of a training, in order."""
     texts: dict[str, None] = {}
     project.observe(lambda change: change["new"] and texts.setdefault(stage_of(change["new"].text)), "job")
     project.background.train()
@@ -94,10 +94,10 @@ def main() -> None:
     rows, late = [], False
     for kind in arguments.kinds:
         with tempfile.TemporaryDirectory() as folder:
-            project = project_of(kind, Path(folder))
+            project = make_project(kind, Path(folder))
             times: dict[str, list[float]] = defaultdict(list)
             given, searching = project.settings, TrainingSettings(epochs=8, folds=2)
-            moments = [(given, stage, share) for stage in stages(project) for share in (0.0, 0.5)]
+            moments = [(given, stage, share) for stage in list_stages(project) for share in (0.0, 0.5)]
             moments += [(searching, "trying presets", 0.0), (searching, "trying", 0.1), (searching, "comparing", 0.6)]
             for settings, stage, share in moments:
                 project.settings = settings
@@ -107,7 +107,7 @@ def main() -> None:
             for stage, milliseconds in times.items():
                 late |= max(milliseconds) > arguments.most
                 rows.append({"set": kind, "stage": stage, "ms, worst": round(max(milliseconds))})
-    show("stop", rows)
+    print_report("stop", rows)
     sys.exit(int(late))
 
 

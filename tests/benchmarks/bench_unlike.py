@@ -1,11 +1,11 @@
-"""Which images are told of as unlike those annotated, on wells of osteoclast-like cells, and what asking costs.
+"""Out-of-distribution warnings of images: detection on wells of osteoclast-like cells, and cost of the test.
 
-`python -m tests.benchmarks.bench_unlike [--wells 6] [--labels 20] [--new 8] [--size 1000]`; exits 1 where a well of the
-same kind is told of, or one of another stain, blurred, noisier or magnified is not.
+`python -m tests.benchmarks.bench_unlike [--wells 6] [--labels 20] [--new 8] [--size 1000]`; exit code 1 if a well of
+the same kind is reported, or one of another stain, blurred, noisier or magnified is not.
 
-So many labels are taken from each of some wells; new wells are of the same kind, hold more activated cells, are darker
-(which normalisation takes back), or differ in a way that a classifier sees. The cost is the processor time of asking
-beside that of the default network, on the same patches.
+A number of labels is taken from each of several wells. New wells are of the same kind, contain more activated cells,
+are darker (which normalization compensates), or differ in a way that the classifier sees. The cost is the processor
+time of the test relative to that of the default network, on the same patches.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.novelty import ReferenceDistribution, fit_reference
 from svetlana_jupyter.learn.training import fit
 from svetlana_jupyter.samples import osteoclast_well
-from tests.benchmarks.report import show
+from tests.benchmarks.report import print_report
 
 SETTINGS = TrainingSettings(epochs=1, steps=1, threads=1, patches={"size": 96, "sampling": 32})
 Change = Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
 
 
-def each(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Change:
+def map_channels(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Change:
     return lambda image, mask: (np.stack([change(channel) for channel in image]), mask)
 
 
-def noisier(channel: NDArray[Any]) -> NDArray[Any]:
+def add_noise(channel: NDArray[Any]) -> NDArray[Any]:
     noise = np.random.default_rng(0).normal(0, 15, channel.shape)
     return np.clip(channel + noise, 0, 255).astype(np.uint8)
 
 
-# What is different, how wells are made so, how they are changed, and whether they shall be told of.
+# Name of the difference: options of the wells, change of their pixels, and whether a warning is expected.
 KINDS: dict[str, tuple[dict[str, Any], Change | None, bool]] = {
     "same kind": ({}, None, False),
     "40 % activated": ({"activated": 0.4}, None, False),
-    "darker": ({}, each(lambda channel: (channel * 0.6).astype(np.uint8)), False),
+    "darker": ({}, map_channels(lambda channel: (channel * 0.6).astype(np.uint8)), False),
     "other stain": ({"stain": (1.4, 1.0, 0.7)}, None, True),
-    "blurred": ({}, each(lambda channel: gaussian_filter(channel, 1.5)), True),
-    "noisier": ({}, each(noisier), True),
+    "blurred": ({}, map_channels(lambda channel: gaussian_filter(channel, 1.5)), True),
+    "noisier": ({}, map_channels(add_noise), True),
     "magnified": ({}, lambda i, m: (np.stack([zoom(c, 1.5, order=1) for c in i]), zoom(m, 1.5, order=0)), True),
 }
 
 
-def well(seed: int, size: int, change: Change | None = None, **options: Any) -> AnnotatedImage:
+def make_well(seed: int, size: int, change: Change | None = None, **options: Any) -> AnnotatedImage:
     with tempfile.TemporaryDirectory() as folder:
         made = osteoclast_well(Path(folder), seed=seed, size=size, count=size * size // 7500, **options)
         image, mask = zarr.open_array(made.image)[:], zarr.open_array(made.mask)[:]
@@ -72,8 +72,8 @@ def well(seed: int, size: int, change: Change | None = None, **options: Any) -> 
     return found, objects, pd.Series(made.classes[objects.index.to_numpy() - 1], objects.index)
 
 
-def annotated(part: AnnotatedImage, count: int, seed: int) -> AnnotatedImage:
-    """Return a third of activated cells and two of others, as a person would balance them."""
+def draw_labels(part: AnnotatedImage, count: int, seed: int) -> AnnotatedImage:
+    """Return labels of one third activated and two thirds resting cells, a typical balance."""
     found, objects, classes = part
     rng = np.random.default_rng(seed)
     rare = classes.index[classes == classes.max()].to_numpy()
@@ -83,7 +83,7 @@ def annotated(part: AnnotatedImage, count: int, seed: int) -> AnnotatedImage:
     return found, objects, classes.loc[chosen]
 
 
-def share(
+def flagged_share(
     reference: ReferenceDistribution, found: ImagePair, objects: pd.DataFrame, settings: TrainingSettings
 ) -> tuple[float, int]:
     pieces = [reference.novelty(patches, True) for _, patches in cut_patches(found, objects, settings.patches)]
@@ -91,8 +91,10 @@ def share(
     return float((novelty > 1).mean()), len(novelty)
 
 
-def cost(reference: ReferenceDistribution, parts: list[AnnotatedImage], settings: TrainingSettings) -> dict[str, float]:
-    """Return milliseconds of processor time an object, of the network and of asking."""
+def measure_cost(
+    reference: ReferenceDistribution, parts: list[AnnotatedImage], settings: TrainingSettings
+) -> dict[str, float]:
+    """Return milliseconds of processor time per object, of the network and of the test."""
     *_, fitted = fit(collect_training_data(parts, SETTINGS))
     inputs = next(cut_patches(parts[0][0], parts[0][1], settings.patches))[1][:64]
     taken = {}
@@ -111,7 +113,7 @@ def main() -> int:
         parser.add_argument(name, type=int, default=default)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    parts = [annotated(well(seed, given.size), given.labels, seed) for seed in range(given.wells)]
+    parts = [draw_labels(make_well(seed, given.size), given.labels, seed) for seed in range(given.wells)]
     samples = collect_training_data(parts, SETTINGS)
     reference = fit_reference(samples)
     assert reference is not None
@@ -119,8 +121,8 @@ def main() -> int:
     for number, (kind, (options, change, expected)) in enumerate(KINDS.items(), start=1):
         found = []
         for seed in range(given.new):
-            image, objects, _ = well(100 * number + seed, given.size, change, **options)
-            found.append((f"{kind} {seed}", *share(reference, image, objects, samples.settings)[::-1]))
+            image, objects, _ = make_well(100 * number + seed, given.size, change, **options)
+            found.append((f"{kind} {seed}", *flagged_share(reference, image, objects, samples.settings)[::-1]))
         table = pd.DataFrame(found, columns=["image", "asked", "unlike"]).set_index("image")
         table = flag_unfamiliar_images(table, {}, reference.left_out)
         right.append(bool((table["warn"] == expected).all()))
@@ -134,8 +136,8 @@ def main() -> int:
                 "p": f"{table['p'].min():.2g} to {table['p'].max():.2g}",
             }
         )
-    show("images told of as unlike those annotated", rows)
-    taken = cost(reference, parts, samples.settings)
+    print_report("out-of-distribution images", rows)
+    taken = measure_cost(reference, parts, samples.settings)
     print(f"\nprocessor time an object: network {taken['network']:.2f} ms, asking {taken['asking']:.2f} ms")
     return 0 if all(right) else 1
 

@@ -1,6 +1,6 @@
-"""A page of JupyterLab in Chromium that notes when each key goes down and when each picture has been drawn.
+"""Timed page of JupyterLab in Chromium: the time of each key event and of each drawing.
 
-The clock is the page's own. A picture counts as drawn when the browser begins the frame of the screen that shows it.
+The clock is that of the page. An image counts as drawn when the browser begins the screen frame that shows it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ QUIET = """(ms) => new Promise(resolve => {
   };
   wait();
 })"""
-# Types as a person does who looks: the next key a given time after the last, but never before the middle of the picture
-# has another colour, nor before the frame of the screen with that picture has passed.
+# Types like a user who looks: the next key a given time after the last, but never before the center of the image
+# has another color, nor before the frame of the screen with that picture has passed.
 TYPE = """async ([keys, pause, limit]) => {
   const frame = () => new Promise(requestAnimationFrame);
   const canvas = document.activeElement;
@@ -80,10 +80,10 @@ TYPE = """async ([keys, pause, limit]) => {
 
 
 class WatchedPage(LabPage):
-    """A page of JupyterLab that is timed."""
+    """Timed page of JupyterLab."""
 
     def show(self, cells: list[str], timeout: float = 300) -> None:
-        """Run these cells as a notebook; the last shows a panel."""
+        """Run these cells as a notebook; the last displays a panel."""
         kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
         path = self.folder.parent / "benchmark.ipynb"
         notebook = nbformat.v4.new_notebook(
@@ -95,7 +95,7 @@ class WatchedPage(LabPage):
         self.run_all(timeout)
 
     def forget(self) -> None:
-        """Forget the events and drawings so far, once all is quiet."""
+        """Clear the recorded events and drawings after the page has settled."""
         self.quiet()
         self.page.evaluate("() => { window.events.length = window.drawings.length = 0; }")
 
@@ -104,11 +104,11 @@ class WatchedPage(LabPage):
         self.page.evaluate(QUIET, milliseconds)
 
     def events(self, kind: str) -> list[float]:
-        """Return when the events of a kind came, in milliseconds of the page's clock."""
+        """Return the times of the events of a kind, in milliseconds of the page's clock."""
         return [at for at, type in self.page.evaluate("() => window.events") if type == kind]
 
     def drawings(self) -> np.ndarray:
-        """Return when drawings came and the colour of the middle then: (n, 4)."""
+        """Return the times of all drawings and the color at the center: (n, 4)."""
         return np.array(self.page.evaluate("() => window.drawings"), float).reshape(-1, 4)
 
     def type(self, keys: list[str], pause: float = 0.0, limit: float = 3000) -> list[list[float]]:
@@ -122,7 +122,7 @@ class WatchedPage(LabPage):
         return self.page.evaluate(TYPE, [keys, pause, limit])
 
     def until_drawn(self, kind: str) -> float:
-        """Return the time from the last event of a kind to the last drawing behind it, once all is quiet."""
+        """Return the time from the last event of a kind to the last drawing after it, once the page has settled."""
         self.quiet()
         self.evaluate("None")  # the kernel may still be at it
         self.quiet()
@@ -138,7 +138,7 @@ class WatchedPage(LabPage):
 
 @contextmanager
 def watched_pages() -> Iterator[Any]:
-    """Give a function that opens a page on a running JupyterLab."""
+    """Yield a function that opens a page on a running JupyterLab."""
     path = chromium.find()
     if not path:
         raise SystemExit("no Chromium: run `python -m tests.browser.chromium`")
@@ -184,7 +184,7 @@ class Unwatched:
 
     @property
     def mb(self) -> float:
-        """The memory of all its processes that is theirs alone."""
+        """Private memory of all its processes."""
         processes = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
         return sum(process.memory_full_info().uss for process in processes) / 1e6
 
@@ -206,5 +206,5 @@ def percentiles(times: list[float]) -> dict[str, int]:
 
 
 def load() -> float:
-    """Return how many processes wanted the cores in the last minute."""
+    """Return the load average of the last minute."""
     return round(os.getloadavg()[0], 1)

@@ -1,8 +1,7 @@
-"""Generated sets in which one kind of evidence alone carries the class, and all others vary within each class.
+"""Generated sets in which a single cue carries the class, and all others vary within each class.
 
-Objects are discs or balls, more or less drawn out along one axis, with or without spots, on a background of their own,
-blurred as by an objective and with noise. In each set the two classes differ in one property by as much as it varies
-elsewhere.
+Objects are disks or balls, more or less elongated along one axis, with or without spots, each on its own background,
+with optical blur and noise. In each set the two classes differ in one property, by as much as it varies in the others.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from svetlana_jupyter.samples import Sample
 
 CARRIERS = ("brightness", "orientation", "size", "surroundings", "texture")
-CELL = {2: 42, 3: 30}  # so far apart that large objects do not see their neighbours either
+CELL = {2: 42, 3: 30}  # so far apart that large objects do not see their neighbors either
 RADII = {2: (7.0, 12.0), 3: (5.0, 8.0)}
 BLUR, NOISE = 0.7, 5.0
 
@@ -45,7 +44,7 @@ def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -
         known = int(classes[found[0]]) if len(found) else None
 
         def draw(name: str, low: float, high: float, known: int | None = known) -> float:
-            """Draw evenly, or for the carrier from the lower or the upper end."""
+            """Draw uniformly, or for the carrier from the lower or the upper end."""
             share = rng.random()
             if name == carrier and known is not None:
                 share = 0.2 * share + 0.8 * known
@@ -63,7 +62,7 @@ def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -
         level = draw("brightness", 90, 160)
         own = np.full(inside.shape, level)
         if draw("texture", 0, 2 - 1e-9) >= 1:
-            # In the image a spot is as wide as its object is large, and as bright: what the blur adds is left out here.
+            # Spots scale with the size and brightness of their object; the additional blur is not compensated.
             wide = (0.2 * radius.max()) ** 2
             sharp = wide - BLUR**2
             for spot in offsets[:, inside].T[rng.integers(0, inside.sum(), 4)]:

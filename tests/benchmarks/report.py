@@ -1,4 +1,4 @@
-"""How a benchmark says what it measured: one line of JSON for programs, one Markdown table for people."""
+"""Report of a benchmark: one line of JSON for programs, and a Markdown table for readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on: processor, cores, threads asked for, versions."""
+    """Return the environment that the figures depend on: processor, cores, requested threads, versions."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -32,8 +32,8 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def show(benchmark: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Print the rows, which all have the same columns, as JSON and as Markdown."""
+def print_report(benchmark: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows of equal columns as JSON and as Markdown."""
     print(json.dumps({"benchmark": benchmark, "machine": machine(), "rows": list(rows)}))
     print(f"\n**{benchmark}** on {', '.join(f'{key} {value}' for key, value in machine().items())}\n")
     columns = list(rows[0])

@@ -1,6 +1,6 @@
-"""Finds a Chromium for the browser tests; run as a module it installs one, or says loudly what to install.
+"""Chromium for the browser tests; run as a module, it is installed, or the user is told what to install.
 
-`python -m tests.browser.chromium`: the distribution's package on Debian as root, else Playwright's own build.
+`python -m tests.browser.chromium` installs the distribution's package on Debian as root, otherwise Playwright's build.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: one JupyterLab for all, one Chromium a file, one page a test."""
+"""Fixtures of the browser tests: one JupyterLab for all, one Chromium per file, one page per test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
     server.stop()
 
 
-# A file's, not the session's: while Playwright runs, no other test of this process can start an event loop.
+# Per file, not per session: while Playwright runs, no other test of this process can start an event loop.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = chromium.find()
@@ -43,7 +43,7 @@ def lab(lab_server: LabServer, browser: Browser, request: pytest.FixtureRequest)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failed browser test shows what the server and the page said, and leaves a picture."""
+    """Add the logs of server and page, and a screenshot, to the report of a failed browser test."""
     report = yield
     lab = getattr(item, "funcargs", {}).get("lab")
     if report.when == "call" and report.failed and lab is not None:

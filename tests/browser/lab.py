@@ -1,6 +1,6 @@
-"""A page of JupyterLab, driven in Chromium as a person would, and the kernel behind it.
+"""Page of JupyterLab in Chromium, driven as a user would, with access to its kernel.
 
-Nothing here sleeps. Every wait is for something that can be seen: a prompt, a text, a value in the kernel.
+Nothing here sleeps. Every wait is for something observable: a prompt, a text, a value in the kernel.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ SECOND = 1000
 
 NOTEBOOK = "window.jupyterapp.shell.currentWidget"
 KERNEL = f"{NOTEBOOK}.sessionContext.session?.kernel"
-# The numbers of all cells before a run, so that those of an earlier run are not taken for its own.
+# Execution counts of all cells before a run, so that those of an earlier run are not mistaken for its own.
 NUMBERS = f"() => {NOTEBOOK}.content.widgets.map(cell => cell.model.executionCount ?? null)"
-# Every code cell with text among the chosen ones has a new number, or one has failed: then its error.
+# Wait until every chosen code cell with text has a new execution count, or return the error of a failed cell.
 CELLS_RAN = f"""([chosen, before]) => {{
   for (const index of chosen) {{
     const cell = {NOTEBOOK}.content.widgets[index];
@@ -35,7 +35,7 @@ CELLS_RAN = f"""([chosen, before]) => {{
   }}
   return "ran";
 }}"""
-# `page.evaluate` has no time limit of its own, so the answer of the kernel races against one.
+# `page.evaluate` has no time limit, so the reply of the kernel races against a timer.
 ASK_KERNEL = f"""async ([expression, limit]) => {{
   const request = {KERNEL}.requestExecute(
     {{code: "", silent: true, store_history: false, user_expressions: {{answer: expression}}}});
@@ -43,7 +43,7 @@ ASK_KERNEL = f"""async ([expression, limit]) => {{
   const reply = await Promise.race([request.done, late]);
   return reply.content.user_expressions.answer;
 }}"""
-# Not `page.wait_for_function`: it takes the promise of an asynchronous function for a true answer.
+# Not `page.wait_for_function`: it treats the promise of an asynchronous function as true.
 WAIT_FOR_KERNEL = f"""async ([expression, limit]) => {{
   const ask = {ASK_KERNEL};
   const end = Date.now() + limit;
@@ -57,16 +57,16 @@ WAIT_FOR_KERNEL = f"""async ([expression, limit]) => {{
 
 
 class LabPage:
-    """One browser page with JupyterLab, and the kernel behind its notebook.
+    """Browser page with JupyterLab and the kernel of its notebook.
 
     Attributes
     ----------
     page : Page
-        The Playwright page, for everything that has no verb here.
+        The Playwright page, for everything without a method here.
     folder : Path
-        Where this page's notebook lies; the working folder of its kernel.
+        Folder of the notebook; the working folder of its kernel.
     console : list of str
-        What the page has written to the browser's console.
+        Messages in the browser's console.
     """
 
     def __init__(self, page: Page, server: LabServer, folder: Path) -> None:
@@ -78,13 +78,13 @@ class LabPage:
         page.on("pageerror", lambda error: self.console.append(f"page error: {error}"))
 
     def open_notebook(self, notebook: Path) -> None:
-        """Copy a notebook beside the server, open it, and wait until its kernel is ready."""
+        """Copy a notebook into the server's folder, open it, and wait until its kernel is ready."""
         copy = self.folder / notebook.name
         shutil.copyfile(notebook, copy)
         self._open(copy.relative_to(self.server.root).as_posix())
 
     def reload(self) -> None:
-        """Reload the page, as a person does; the kernel goes on."""
+        """Reload the page; the kernel keeps running."""
         self._open(self.page.evaluate(f"() => {NOTEBOOK}.context.path"))
 
     def _open(self, path: str) -> None:
@@ -92,11 +92,11 @@ class LabPage:
         shown = f"window.jupyterapp?.shell && {NOTEBOOK}?.context?.path === path"
         ready = f"path => {shown} && {NOTEBOOK}.sessionContext.isReady"
         self.page.wait_for_function(ready, arg=path, timeout=60 * SECOND)
-        # Not the indicator in the toolbar: it says idle before the session is ready, and a run started then hangs.
+        # Not the indicator in the toolbar: it shows idle before the session is ready, and a run started then hangs.
         self.page.wait_for_function(f"() => {KERNEL}?.status === 'idle'", timeout=60 * SECOND)
 
     def run_all(self, timeout: float = 120) -> None:
-        """Run every cell and wait until each has its number.
+        """Run every cell and wait until each has its execution count.
 
         Raises
         ------
@@ -108,14 +108,14 @@ class LabPage:
         self._wait_for_cells(list(range(len(before))), before, timeout)
 
     def run_cell(self, index: int, timeout: float = 120) -> None:
-        """Run one cell and wait until it has its number; `index` counts all cells from 0, Markdown too."""
+        """Run one cell and wait until it has its execution count; `index` counts all cells from 0, Markdown too."""
         before = self.page.evaluate(NUMBERS)
         self.page.evaluate(f"index => {{ {NOTEBOOK}.content.activeCellIndex = index; }}", index)
         self._command("notebook:run-cell")
         self._wait_for_cells([index], before, timeout)
 
     def _command(self, name: str) -> None:
-        """Start a command of JupyterLab. Its end is not awaited: `page.evaluate` would wait for ever."""
+        """Start a command of JupyterLab without awaiting its end: `page.evaluate` would wait forever."""
         self.page.evaluate("name => { window.jupyterapp.commands.execute(name); }", name)
 
     def _wait_for_cells(self, chosen: list[int], before: list[int | None], timeout: float) -> None:
@@ -130,11 +130,11 @@ class LabPage:
         return self.cell(index).locator(".jp-Cell-outputWrapper")
 
     def canvas(self, index: int) -> Locator:
-        """Return the ipycanvas in a cell's output: the one that can have the focus."""
+        """Return the ipycanvas in a cell's output that can have the focus."""
         return self.output(index).locator("canvas[tabindex]")
 
     def evaluate(self, expression: str, timeout: float = 30) -> str:
-        """Return ``str(expression)`` as the kernel sees it.
+        """Return ``str(expression)``, evaluated in the kernel.
 
         Raises
         ------
@@ -151,18 +151,18 @@ class LabPage:
         assert last == "True", f"{expression} was not true within {timeout} s, but {last}"
 
     def wait_until_drawn(self, canvas: Locator, pointer: str) -> None:
-        """Wait until a canvas shows the last frame that its pointer was told of, so that a key counts for it."""
+        """Wait until a canvas shows the last frame that its pointer knows, so that a key applies to it."""
         viewer = "canvas.closest('.sv-viewer')"
         drawn = f"([canvas, frame]) => {viewer}.querySelector('[data-frame]')?.dataset.frame >= frame"
         frame = int(self.evaluate(f"{pointer}.frame"))
         self.page.wait_for_function(drawn, arg=[canvas.element_handle(), frame], timeout=30 * SECOND)
 
     def pixels(self, shown: Locator) -> NDArray[np.uint8]:
-        """Return what the browser shows of an element, as (rows, columns, 3)."""
+        """Return the pixels of an element in the browser, of shape (rows, columns, 3)."""
         return iio.imread(shown.screenshot(), extension=".png")[..., :3]
 
     def screenshot(self, name: str) -> Path:
-        """Save what the page shows now."""
+        """Save a screenshot of the page."""
         SCREENSHOTS.mkdir(exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
         self.page.screenshot(path=path)

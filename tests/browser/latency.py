@@ -1,4 +1,4 @@
-"""A line that is slow in both directions: what passes through it arrives later, in order, and nothing is lost."""
+"""Proxy that delays data in both directions, in order and without loss."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from urllib.parse import urlsplit
 
 
 class SlowLine:
-    """Stands between a browser and a server of this machine.
+    """Delaying proxy between a browser and a server of this machine.
 
     Parameters
     ----------
     server : str
-        The server's address.
+        Address of the server.
 
     Attributes
     ----------
     url : str
-        Where the browser finds the server now.
+        Address of the proxy.
     seconds : float
-        How much later everything arrives, each way; may be changed at any time.
+        Delay per direction; may be changed at any time.
     """
 
     def __init__(self, server: str) -> None:
@@ -41,7 +41,7 @@ class SlowLine:
         self._loop.close()
 
     async def _end(self) -> None:
-        """Leave nothing under way behind."""
+        """Cancel everything that is under way."""
         self._listening.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -53,7 +53,7 @@ class SlowLine:
         await asyncio.gather(self._carry(reader, there[1]), self._carry(there[0], writer))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read on while earlier pieces are still on their way."""
+        """Read on while earlier pieces are still being delayed."""
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
         async def deliver() -> None:

@@ -1,4 +1,4 @@
-"""The form to export in a browser: boxes ticked by mouse, files written beside the kernel, and what came of it."""
+"""The export form in a browser: checkboxes, written files and the displayed result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ for (image, label), name in list(known.items())[:30]:
 panel = sv.PredictionPanel(project)"""
 
 
-def test_boxes_are_ticked_and_it_is_said_what_was_written_and_where(lab: LabPage, tmp_path) -> None:
+def test_ticked_formats_are_written_and_the_folder_is_displayed(lab: LabPage, tmp_path) -> None:
     lab.open_notebook(write_notebook(tmp_path / "export.ipynb", [PROJECT, "panel"]))
     lab.run_all()
     output = lab.output(1)
@@ -27,15 +27,15 @@ def test_boxes_are_ticked_and_it_is_said_what_was_written_and_where(lab: LabPage
     button.scroll_into_view_if_needed()
     output.get_by_text("CSV tables").click()
     button.click()
-    expect(output.locator(".sv-trouble").last).to_contain_text("Tick what to export")
+    expect(output.locator(".sv-trouble").last).to_contain_text("No format is selected")
     output.get_by_text("Outlines, for QuPath").click()
     output.get_by_text("Excel table").click()
     lab.screenshot("export-chosen")
     button.click()
     expect(button).to_be_enabled(timeout=60_000)
     expect(button).to_be_in_viewport()
-    said = output.get_by_text("Written to").last
-    expect(said).to_contain_text("blood_results: results.xlsx", timeout=60_000)
+    result = output.get_by_text("Written to").last
+    expect(result).to_contain_text("blood_results: results.xlsx", timeout=60_000)
     lab.screenshot("export-written")
     names = {file.name for file in (lab.folder / "blood_results").iterdir()}
     assert {

@@ -1,4 +1,4 @@
-"""What happens to a panel in a browser: shown twice, reloaded, left waiting by a busy kernel, given names that bite."""
+"""Panels under stress in a browser: displayed twice, reloaded, a busy kernel, hostile names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.browser.test_first_steps import THREE_FRAMES
 from tests.browser.test_harness import write_notebook
 
 NAMES = [
-    "<script>window.bitten = 1</script>",
-    '<img src=x onerror="window.bitten = 1">',
+    "<script>window.injected = 1</script>",
+    '<img src=x onerror="window.injected = 1">',
     "\"quoted\" & 'co'",
     "🧬 emoji",
     "עברית",
@@ -26,9 +26,9 @@ added = project.add_images(f"{{blood}}/images/{{{{smear}}}}.png", masks=f"{{bloo
 panel = sv.AnnotationPanel(project)"""
 BUSY = "from pathlib import Path\nwhile not Path('released').exists(): pass"
 SETTLED = (
-    "panel.viewer.scene.view == panel.viewer.view and panel.viewer._surface.settled"
-    " and panel.viewer._pointer.shown == list(panel.viewer.picked or ())"
-    " and (not panel.viewer.selected or panel.viewer._field is not None)"  # which frames what the classifier sees
+    "panel.viewer.model.scene.view == panel.viewer.model.view and panel.viewer.screen.canvas.is_final"
+    " and panel.viewer.screen.pointer.shown == list(panel.viewer.model.selection_id or ())"
+    " and (not panel.viewer.model.selected or panel.viewer._field is not None)"  # the frame of the classifier's input
 )
 CELLS_NOW = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)"
 
@@ -36,7 +36,7 @@ CELLS_NOW = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cel
 def settled(lab: LabPage, *cells: int) -> None:
     lab.wait_until(SETTLED)
     for cell in cells:
-        lab.wait_until_drawn(lab.canvas(cell), "panel.viewer._pointer")
+        lab.wait_until_drawn(lab.canvas(cell), "panel.viewer.screen.pointer")
 
 
 def log(lab: LabPage) -> list[tuple[int, int]]:
@@ -48,18 +48,18 @@ def log(lab: LabPage) -> list[tuple[int, int]]:
 
 def shown(lab: LabPage, *cells: int) -> int:
     settled(lab, *cells)
-    return int(lab.evaluate("panel.viewer.selected"))
+    return int(lab.evaluate("panel.viewer.model.selected"))
 
 
-def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_path):
+def test_a_panel_displayed_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_path):
     lab.open_notebook(write_notebook(tmp_path / "faults.ipynb", [PROJECT, "panel", "panel", BUSY]))
     for cell in range(3):
         lab.run_cell(cell)
 
-    # Twice on the page: both show the same, and either takes keys.
+    # Displayed twice: both show the same, and both handle keys.
     lab.canvas(2).click(position={"x": 5, "y": 5})
     lab.page.keyboard.press("n")
-    lab.wait_until("panel.viewer.selected")
+    lab.wait_until("panel.viewer.model.selected")
     first = shown(lab, 1, 2)
     assert np.array_equal(lab.pixels(lab.canvas(1))[5:-5, 5:-5], lab.pixels(lab.canvas(2))[5:-5, 5:-5])
     lab.page.keyboard.press("1")
@@ -71,16 +71,16 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     third = shown(lab, 1)
     assert log(lab) == [(first, 1), (second, 2)]
 
-    # Names are text wherever they stand.
+    # Names are escaped everywhere.
     for name in NAMES:
         expect(lab.output(1).get_by_role("button", name=name, exact=True)).to_be_visible()
-    expect(lab.output(1).get_by_role("status").last).to_contain_text(f"is {NAMES[1]}")
+    expect(lab.output(1).get_by_role("status").last).to_contain_text(f"is labeled {NAMES[1]}")
     lab.output(1).get_by_title(f"Rename {NAMES[0]}").click()
     expect(lab.output(1).locator(".sv-editor b")).to_have_text(NAMES[0])
     lab.output(1).get_by_title(f"Rename {NAMES[0]}").click()
-    assert lab.page.evaluate("window.bitten") is None
+    assert lab.page.evaluate("window.injected") is None
 
-    # Another cell keeps the kernel busy: of the keys that wait, the first counts for what it was pressed for.
+    # Another cell keeps the kernel busy: the first of the waiting keys labels the object it was pressed for.
     lab.canvas(1).focus()
     lab.page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 3; }")
     lab.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
@@ -89,10 +89,10 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     for key in "345":
         lab.page.keyboard.press(key)
     (lab.folder / "released").touch()
-    lab.wait_until("len(project.annotations.table()) == 3 and 'labelled nothing' in panel.status.text")
+    lab.wait_until("len(project.annotations.table()) == 3 and 'Key ignored' in panel.status.text")
     assert log(lab)[2] == (third, 3)
 
-    # The tab is reloaded behind a key: it is kept, and the panel goes on where it was.
+    # The page is reloaded after a key: the label is kept, and the panel continues where it was.
     fourth = shown(lab, 1)
     lab.page.keyboard.press("4")
     lab.wait_until("len(project.annotations.table()) == 4")
@@ -100,7 +100,7 @@ def test_a_panel_shown_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_pat
     lab.run_cell(1)
     lab.canvas(1).scroll_into_view_if_needed()
     fifth = shown(lab, 1)
-    assert len(np.unique(lab.pixels(lab.canvas(1)).reshape(-1, 3), axis=0)) > 1000, "the picture is back"
+    assert len(np.unique(lab.pixels(lab.canvas(1)).reshape(-1, 3), axis=0)) > 1000, "the image is back"
     lab.canvas(1).focus()
     lab.page.keyboard.press("5")
     lab.wait_until("len(project.annotations.table()) == 5")
@@ -134,4 +134,4 @@ def test_the_keys_of_a_form_never_reach_jupyterlab(lab, tmp_path):
     lab.page.evaluate(THREE_FRAMES)
     assert lab.page.evaluate(CELLS_NOW) == before
     assert lab.evaluate("app.project.classes.names[0]") == NAMES[0]
-    assert lab.page.evaluate("window.bitten") is None
+    assert lab.page.evaluate("window.injected") is None

@@ -1,4 +1,4 @@
-"""Notebook 01 as a person uses it: mouse and keys in JupyterLab, then the project, the disk and the pixels."""
+"""Notebook 01 used with mouse and keys in JupyterLab, checked by the project, the files and the pixels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.browser.lab import LabPage
 
 ROOT = Path(__file__).parent.parent.parent
 NOTEBOOK = ROOT / "notebooks" / "01_first_steps.ipynb"
-PANEL = "[one for one in Out.values() if type(one).__name__ == '{}'][0]"
+PANEL = "[output for output in Out.values() if type(output).__name__ == '{}'][0]"
 ANNOTATION, TRAINING, PREDICTION = (PANEL.format(f"{name}Panel") for name in ("Annotation", "Training", "Prediction"))
 
-# What the kernel has sent is on the screen two frames later.
+# Messages of the kernel are on the screen two frames later.
 THREE_FRAMES = "() => new Promise(r => { let n = 3; const f = () => n-- ? requestAnimationFrame(f) : r(); f(); })"
 
 
@@ -39,35 +39,36 @@ class Panel:
         self.canvas.scroll_into_view_if_needed()
 
     def settled(self) -> None:
-        """Wait until what is on the screen is what the viewer means to show, and sharp."""
+        """Wait until the screen shows the current state of the viewer in full quality."""
         viewer = f"{self.python}.viewer"
         self.lab.wait_until(
-            f"{viewer}.scene is not None and {viewer}.scene.view == {viewer}.view and {viewer}._surface.settled"
-            f" and {viewer}._pointer.shown == list({viewer}.picked or ())"
+            f"{viewer}.model.scene is not None and {viewer}.model.scene.view == {viewer}.model.view"
+            f" and {viewer}.screen.canvas.is_final"
+            f" and {viewer}.screen.pointer.shown == list({viewer}.model.selection_id or ())"
         )
-        self.lab.wait_until_drawn(self.canvas, f"{viewer}._pointer")
+        self.lab.wait_until_drawn(self.canvas, f"{viewer}.screen.pointer")
 
     def place(self, image: str, label: int) -> dict[str, float]:
-        """Return where the middle of an object is on the canvas, in CSS pixels."""
-        found = f"(lambda o: {self.python}.viewer.view.to_screen(o['y'] + 0.5, o['x'] + 0.5))"
+        """Return the center of an object on the canvas, in CSS pixels."""
+        found = f"(lambda o: {self.python}.viewer.model.view.to_screen(o['y'] + 0.5, o['x'] + 0.5))"
         y, x = json.loads(self.lab.evaluate(f"[*map(float, {found}(project.objects({image!r}).loc[{label}]))]"))
         return {"x": x, "y": y}
 
     def click(self, image: str, label: int) -> None:
         self.settled()
         self.canvas.click(position=self.place(image, label))
-        self.lab.wait_until(f"{self.python}.viewer.selected == {label}")
+        self.lab.wait_until(f"{self.python}.viewer.model.selected == {label}")
 
     def next_shown(self, before: tuple[str, int]) -> tuple[str, int]:
-        """Wait until another object than ``before`` is on the screen, as a person would, and return it."""
-        shown = f"tuple({self.python}.viewer._pointer.shown)"
+        """Wait until another object than ``before`` is on the screen, and return it."""
+        shown = f"tuple({self.python}.viewer.screen.pointer.shown)"
         self.lab.wait_until(f"{shown} not in ((), {before})")
         self.settled()
         image, label = ast.literal_eval(self.lab.evaluate(shown))
         return image, label
 
     def color_near(self, image: str, label: int, reach: int = 60) -> set[tuple[int, ...]]:
-        """Return the colours that the browser shows around an object."""
+        """Return the colors that the browser shows around an object."""
         at = self.place(image, label)
         pixels = self.lab.pixels(self.canvas)
         row, column = round(at["y"]), round(at["x"])
@@ -90,7 +91,7 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     lab.run_cell(cell_of("sv.Project("))
     expect(lab.output(cell_of("sv.Project("))).to_contain_text("smear_01")
 
-    # Annotate: a click and a key; then the queue, a key each.
+    # Annotate: a click and a key; then the queue with one key per object.
     lab.run_cell(cell_of("AnnotationPanel"))
     panel = Panel(lab, cell_of("AnnotationPanel"), ANNOTATION)
     red = json.loads(
@@ -98,13 +99,13 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     )[0]
     panel.settled()
     colors = json.loads(lab.evaluate("[c.color for c in project.classes]").replace("'", '"'))
-    assert rgb(colors[0]) not in panel.color_near("smear_01", red), "nothing is coloured before it is annotated"
+    assert rgb(colors[0]) not in panel.color_near("smear_01", red), "nothing is colored before it is annotated"
     panel.click("smear_01", red)
     lab.page.keyboard.press("1")
     lab.wait_until(f"project.annotations.label_of('smear_01', {red}).class_id == 1")
-    expect(panel.output).to_contain_text(f"Object {red} in smear_01 is RBC")
+    expect(panel.output).to_contain_text(f"Object {red} in smear_01 is labeled RBC")
     panel.settled()
-    assert rgb(colors[0]) in panel.color_near("smear_01", red), "its outline has the colour of its class"
+    assert rgb(colors[0]) in panel.color_near("smear_01", red), "its outline has the color of its class"
     lab.page.keyboard.press("n")
     seen = ("smear_01", red)
     for count in range(2, 12):
@@ -125,16 +126,16 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     assert rows[0]["source"] == "panel" and {row["source"] for row in rows[1:11]} == {"queue"}
     lab.run_cell(cell_of("blood_smear_classes()"))
     assert lab.evaluate("project.annotations.class_counts().sum()") == "60"
-    keep_picture(lab, panel)
+    save_screenshot(lab, panel)
 
-    # Train: the kernel answers meanwhile, and the curve grows.
+    # Train: the kernel stays responsive, and the curve grows.
     lab.run_cell(cell_of("TrainingPanel"))
     output = lab.output(cell_of("TrainingPanel"))
-    # A given preset: what a search finds is no matter of browsers, and takes most of a minute.
+    # A fixed preset: a model selection would take most of a minute and tests nothing of the browser.
     lab.evaluate("setattr(project, 'settings', project.settings.changed(preset='default'))")
     output.get_by_role("button", name="Train").click()
     lab.wait_until("project.training_curve is not None and len(project.training_curve.epochs) >= 2", timeout=120)
-    assert lab.evaluate("project.job is not None and 6 * 7", timeout=5) == "42", "the kernel is free while it trains"
+    assert lab.evaluate("project.job is not None and 6 * 7", timeout=5) == "42", "the kernel is responsive"
     expect(output.locator("svg").first).to_contain_text("Loss")
     drawn = output.locator("svg").first.inner_html()
     lab.wait_until("len(project.training_curve.epochs) >= 8", timeout=120)
@@ -146,12 +147,12 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     lab.run_cell(cell_of("project.evaluate()"))
     expect(lab.output(cell_of("project.evaluate()"))).to_contain_text("Accuracy")
 
-    # Predict: classes over the image; a click explains, a key corrects.
+    # Predict: class colors over the image; a click explains, a key corrects.
     lab.run_cell(cell_of("PredictionPanel"))
     panel = Panel(lab, cell_of("PredictionPanel"), PREDICTION)
     panel.output.get_by_role("button", name="Predict all images").click()
     lab.wait_until("project.job is None and project.predictions()['predicted'].notna().all()", timeout=300)
-    image = lab.evaluate(f"{PREDICTION}.viewer.image")
+    image = lab.evaluate(f"{PREDICTION}.viewer.model.image")
     label = int(
         lab.evaluate(
             f"[o for i, o in project.predictions().query('annotation != annotation').index if i == {image!r}][0]"
@@ -190,16 +191,16 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     assert (lab.folder / "results" / "objects.csv").exists()
     assert lab.evaluate("project.class_map('smear_01').dims") == "('y', 'x')"
 
-    # Outputs are lost on a reload; the panel is rebuilt from the session alone.
+    # Outputs are lost on a reload; the panel is rebuilt from the kernel.
     lab.reload()
     lab.run_cell(cell_of("AnnotationPanel"))
     panel = Panel(lab, cell_of("AnnotationPanel"), "Out[max(Out)]")
     panel.settled()
-    assert len(np.unique(lab.pixels(panel.canvas).reshape(-1, 3), axis=0)) > 1000, "the picture is back"
+    assert len(np.unique(lab.pixels(panel.canvas).reshape(-1, 3), axis=0)) > 1000, "the image is back"
 
 
-def keep_picture(lab: LabPage, panel: Panel) -> None:
-    """Leave the picture of the annotation panel that the README shows."""
+def save_screenshot(lab: LabPage, panel: Panel) -> None:
+    """Save the screenshot of the annotation panel that the README shows."""
     panel.canvas.focus()
     lab.page.keyboard.press("f")
     panel.settled()

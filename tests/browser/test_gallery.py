@@ -1,4 +1,4 @@
-"""The gallery with mouse and keyboard: patches of blood cells selected, labelled with one key, and taken back."""
+"""The gallery with mouse and keyboard: thumbnails selected, labeled with one key, and undone."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ added = project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/mask
 panel = GalleryPanel(project)"""
 DRAWN = (
     "panel.page.sheet is not None and len(panel.page.objects) > 0"
-    " and all(panel.page._album.pictures(panel.page._page(panel.page.objects)))"
+    " and all(panel.page._thumbnail_cache.cached_thumbnails(panel.page._page(panel.page.objects)))"
 )
-SHOWN = "panel.page.sheet.chosen == panel.page.selection.chosen and panel.page._surface.settled"
-PAGE = "panel._number == {} and " + DRAWN
+SHOWN = "panel.page.sheet.chosen == panel.page.selection.chosen and panel.page.screen.canvas.is_final"
+PAGE = "panel._page_number == {} and " + DRAWN
 
 
 class Sheet:
-    """The page of patches in the browser."""
+    """The grid of thumbnails in the browser."""
 
     def __init__(self, lab: LabPage, cell: int) -> None:
         self.lab, self.output = lab, lab.output(cell)
@@ -34,49 +34,49 @@ class Sheet:
         self.canvas.scroll_into_view_if_needed()
 
     def corner(self, cell: int) -> tuple[float, float]:
-        """Return where a patch begins, from the left and from the top of the canvas."""
+        """Return the left and top of a thumbnail on the canvas."""
         top, left = ast.literal_eval(self.lab.evaluate(f"tuple(map(float, panel.page.grid.corner({cell})))"))
         return left, top
 
     def place(self, cell: int) -> tuple[float, float]:
-        """Return a point inside a patch, on the page."""
+        """Return a point inside a thumbnail, on the page."""
         box = self.canvas.bounding_box()
         assert box is not None
         left, top = self.corner(cell)
         return box["x"] + left + 20, box["y"] + top + 20
 
-    def click(self, cell: int, *held: str) -> None:
+    def click(self, cell: int, *modifiers: str) -> None:
         keyboard = self.lab.page.keyboard
-        for key in held:
+        for key in modifiers:
             keyboard.down(key)
         self.lab.page.mouse.click(*self.place(cell))
-        for key in held:
+        for key in modifiers:
             keyboard.up(key)
 
     def selected(self, cells: list[int]) -> None:
-        """Wait until these are selected, and seen to be."""
+        """Wait until these cells are selected and displayed so."""
         self.lab.wait_until(f"sorted(panel.page.selection.chosen) == {cells}")
         self.settled()
 
     def settled(self) -> None:
-        """Wait until what is on the screen is what the page means to show."""
+        """Wait until the screen shows the current state of the grid."""
         self.lab.wait_until(SHOWN)
-        self.lab.wait_until_drawn(self.canvas, "panel.page._pointer")
+        self.lab.wait_until_drawn(self.canvas, "panel.page.screen.pointer")
 
     def frame(self, cell: int) -> tuple[int, ...]:
-        """Return the colour that the browser shows in the middle of the upper edge of a patch."""
+        """Return the color at the middle of the upper edge of a thumbnail."""
         side = float(self.lab.evaluate("panel.page.grid.side"))
         left, top = self.corner(cell)
         return tuple(self.lab.pixels(self.canvas)[round(top) + 2, round(left + side / 2)].tolist())
 
     def is_marked(self, cell: int) -> bool:
-        """Whether there is more than the ground just outside of a patch: the frame of a selection."""
+        """Return whether the frame of a selection is visible just outside a thumbnail."""
         left, top = self.corner(cell)
         pixels = self.lab.pixels(self.canvas)
         return bool((pixels[round(top) + 10, round(left) - 4 : round(left) - 1] != pixels[4, 40]).any())
 
 
-def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_back(lab: LabPage, tmp_path) -> None:
+def test_thumbnails_are_selected_by_mouse_and_keys_labeled_and_undone(lab: LabPage, tmp_path) -> None:
     lab.open_notebook(write_notebook(tmp_path / "gallery.ipynb", [PROJECT, "panel", "after = 1"]))
     lab.run_all()
     keyboard, sheet = lab.page.keyboard, Sheet(lab, 1)
@@ -85,7 +85,7 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     expect(sheet.output).to_contain_text(f"0 of {count} on this page")
     colors = [rgb(color) for color in ast.literal_eval(lab.evaluate("[c.color for c in project.classes]"))]
 
-    # One by a click, a range with Shift, one more with Ctrl, several by a drag.
+    # A click selects one thumbnail, Shift a range, Ctrl one more, a drag several.
     sheet.click(3)
     sheet.selected([3])
     assert sheet.is_marked(3) and not sheet.is_marked(5)
@@ -108,7 +108,7 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     mouse.up()
     sheet.selected([21, 22, 23, 24])
 
-    # By keys: beside, all between, the others, all, nothing; and by buttons.
+    # Keys select the neighbor, a range, the others, all, none; buttons do too.
     keyboard.press("ArrowRight")
     sheet.selected([25])
     keyboard.press("Shift+ArrowDown")
@@ -123,12 +123,12 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     sheet.selected([])
     sheet.output.get_by_role("button", name="All", exact=True).click()
     sheet.selected(list(range(count)))
-    sheet.output.get_by_role("button", name="Inverse").click()
+    sheet.output.get_by_role("button", name="Invert").click()
     sheet.selected([])
     keyboard.press("m")  # a button has just been pressed: JupyterLab would turn the cell into Markdown
     expect(sheet.canvas).to_be_visible()
 
-    # A second page, by key and by wheel; its first row is labelled by the button of a class.
+    # The second page by key, the first by wheel; a class button labels the selection.
     keyboard.press("n")
     lab.wait_until(PAGE.format(1))
     second = lab.evaluate("panel.page.objects[:3]")
@@ -143,7 +143,7 @@ def test_patches_are_selected_by_mouse_and_keys_labelled_with_one_key_and_taken_
     lab.wait_until(PAGE.format(0))
     assert lab.evaluate("project.annotations.class_counts().sum()") == "13"
 
-    # Undo goes back to the page it is about, shows what it was, and takes a whole edit back; redo brings it again.
+    # Undo shows the page of the edit and reverts the whole edit; redo repeats it.
     lab.canvas(1).focus()
     keyboard.press("u")
     lab.wait_until("project.annotations.class_counts().to_dict() == {'RBC': 10, 'WBC': 0, 'platelet': 0}")

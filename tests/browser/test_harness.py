@@ -1,4 +1,4 @@
-"""The harness itself: a click reaches a button and a canvas, a failing cell is seen, a reload keeps the kernel."""
+"""The harness itself: clicks on a button and a canvas, a failing cell, a reload that keeps the kernel."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ canvas""",
 
 
 def write_notebook(path, cells):
-    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)"}  # else JupyterLab asks for one
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)"}  # otherwise JupyterLab asks for one
     code = [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(nbformat.v4.new_notebook(cells=code, metadata={"kernelspec": kernel}), path)
     return path
 
 
-def test_clicks_reach_python_and_the_answer_reaches_the_page(lab, tmp_path):
+def test_clicks_reach_python_and_its_changes_reach_the_page(lab, tmp_path):
     lab.open_notebook(write_notebook(tmp_path / "clicks.ipynb", CELLS))
     lab.run_all()
     lab.output(0).get_by_role("button", name="Press").click()
@@ -44,7 +44,7 @@ def test_clicks_reach_python_and_the_answer_reaches_the_page(lab, tmp_path):
     assert lab.screenshot("harness").stat().st_size > 10_000
 
 
-def test_one_cell_runs_alone_and_again(lab, tmp_path):
+def test_a_single_cell_runs_repeatedly(lab, tmp_path):
     lab.open_notebook(write_notebook(tmp_path / "again.ipynb", ["runs = globals().get('runs', 0) + 1", "1 / 0"]))
     lab.run_cell(0)
     lab.run_cell(0)
@@ -64,7 +64,7 @@ def test_a_failing_cell_is_reported_with_its_error(lab, tmp_path):
         lab.run_all()
 
 
-def test_waiting_for_the_kernel_waits_and_gives_up(lab, tmp_path):
+def test_waiting_for_the_kernel_ends_at_the_time_limit(lab, tmp_path):
     later = "import threading\ndone = []\nthreading.Timer(1.0, done.append, [1]).start()"
     lab.open_notebook(write_notebook(tmp_path / "later.ipynb", [later]))
     lab.run_all()

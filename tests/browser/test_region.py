@@ -1,4 +1,4 @@
-"""Box, lasso, Shift-click and the menu with a real mouse and keyboard, on a common and on a sharp screen."""
+"""Box, lasso, Shift-click and menu with a real mouse and keyboard, on a standard and a high-resolution screen."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ project.add("well", np.where(mask, 150, 40).astype(np.uint8), mask, axes="yx")""
     "panel = sv.AnnotationPanel(project)\npanel",
     "after = 1",
 ]
-NONE, SOME = "not panel.viewer.selection", "panel.viewer.selection == {}"
+NONE, SOME = "not panel.viewer.model.selection", "panel.viewer.model.selection == {}"
 FOCUSED = "() => document.activeElement.tagName + ' ' + document.activeElement.textContent"
 
 
-@pytest.fixture(params=[1, 2], ids=["common screen", "sharp screen"])
+@pytest.fixture(params=[1, 2], ids=["standard screen", "high-resolution screen"])
 def lab(lab_server: LabServer, browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LabPage]:
     folder = lab_server.root / f"region-{request.param}"
     folder.mkdir()
@@ -50,13 +50,13 @@ def lab(lab_server: LabServer, browser: Browser, request: pytest.FixtureRequest,
 
 
 class Hand:
-    """A mouse over the picture, in pixels of the image."""
+    """Mouse over the canvas, in pixels of the image."""
 
     def __init__(self, lab: LabPage, panel: Panel) -> None:
         self.lab, self.panel = lab, panel
 
     def at(self, y: float, x: float) -> tuple[float, float]:
-        row, column = ast.literal_eval(self.lab.evaluate(f"panel.viewer.view.to_screen({y}, {x})"))
+        row, column = ast.literal_eval(self.lab.evaluate(f"panel.viewer.model.view.to_screen({y}, {x})"))
         box = self.panel.canvas.bounding_box()
         assert box is not None
         return box["x"] + column, box["y"] + row
@@ -71,11 +71,11 @@ class Hand:
         mouse.up()
 
     def colors(self, label: int) -> set[tuple[int, ...]]:
-        """Return the colours that the browser shows of an object."""
+        """Return the colors of an object in the browser."""
         shown = self.lab.pixels(self.panel.canvas)
-        scale = shown.shape[1] / float(self.lab.evaluate("panel.viewer.view.size[1]"))
+        scale = shown.shape[1] / float(self.lab.evaluate("panel.viewer.model.view.size[1]"))
         y, x = middle(label)
-        place = "[*panel.viewer.view.to_screen({}, {})]".format
+        place = "[*panel.viewer.model.view.to_screen({}, {})]".format
         top, left = ast.literal_eval(self.lab.evaluate(place(y - 15, x - 15)))
         bottom, right = ast.literal_eval(self.lab.evaluate(place(y + 15, x + 15)))
         part = shown[round(top * scale) : round(bottom * scale), round(left * scale) : round(right * scale)]
@@ -89,17 +89,17 @@ def middle(label: int) -> tuple[float, float]:
     return 60 * ((label - 1) // 6) + 30.0, 60 * ((label - 1) % 6) + 30.0
 
 
-def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_menu(lab: LabPage) -> None:
+def test_objects_are_selected_by_box_lasso_and_shift_and_labeled_by_key_and_by_menu(lab: LabPage) -> None:
     page, keyboard = lab.page, lab.page.keyboard
     panel = Panel(lab, 1, "panel")
     hand = Hand(lab, panel)
     panel.settled()
 
-    # A box by its button; one key labels all inside, with one edit.
+    # A box by its button; one key labels all objects inside in one edit.
     panel.output.get_by_title("Box:").click()
     hand.drag((5, 5), (60, 70), (115, 115))
     lab.wait_until(SOME.format((1, 2, 7, 8)))
-    expect(panel.output).to_contain_text("4 objects in well are selected")
+    expect(panel.output).to_contain_text("4 objects in well selected")
     panel.settled()
     keyboard.press("1")
     lab.wait_until("project.annotations.class_counts()['active'] == 4")
@@ -110,7 +110,7 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
         assert active in hand.colors(label)
     assert active not in hand.colors(16)
 
-    # A lasso by its key, drawn with a loose end that leaves the canvas; its line is seen while it is drawn.
+    # A lasso by its key, with an end outside of the canvas; its line is visible while it is drawn.
     keyboard.press("Escape")
     lab.wait_until(NONE)
     keyboard.press("l")
@@ -120,17 +120,19 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     page.mouse.down()
     for corner in around[1:]:
         page.mouse.move(*hand.at(*corner), steps=5)
-    lab.wait_until("abs(panel.viewer.lasso[-1][1] - 185) < 2 and panel.viewer.scene.lasso == panel.viewer.lasso")
+    lab.wait_until(
+        "abs(panel.viewer.model.lasso[-1][1] - 185) < 2 and panel.viewer.model.scene.lasso == panel.viewer.model.lasso"
+    )
     page.evaluate(THREE_FRAMES)
-    row, column = ast.literal_eval(lab.evaluate("panel.viewer.view.to_screen(235, 240)"))
-    scale = int(lab.evaluate("int(panel.viewer._pointer.dpr)"))
+    row, column = ast.literal_eval(lab.evaluate("panel.viewer.model.view.to_screen(235, 240)"))
+    scale = int(lab.evaluate("int(panel.viewer.screen.pointer.dpr)"))
     y, x, reach = round(row * scale), round(column * scale), 40
     near = lab.pixels(panel.canvas)[y - 4 * scale : y + 5 * scale, x - reach : x + reach]
     assert near.max() > 150, "the line of the lasso is on the screen"
     page.mouse.up()
     lab.wait_until(SOME.format((16, 17, 22, 23)))
 
-    # Shift adds one and takes one away.
+    # Shift adds an object, and removes one.
     keyboard.down("Shift")
     hand.click(*middle(24))
     lab.wait_until(SOME.format((16, 17, 22, 23, 24)))
@@ -138,7 +140,7 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     lab.wait_until(SOME.format((17, 22, 23, 24)))
     keyboard.up("Shift")
 
-    # The menu of one of them is the menu of all; arrows and Enter choose.
+    # The menu of a selected object applies to the selection; arrows and Enter choose.
     hand.click(*middle(23), button="right")
     menu = panel.output.locator(".sv-menu")
     expect(menu).to_contain_text("4 objects in well")
@@ -154,7 +156,7 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     panel.settled()
     assert resting in hand.colors(24)
 
-    # Undo is one step; a key works with the menu open, Escape closes it; all that is seen.
+    # Undo reverts the edit; a key works while the menu is open; Escape closes it; Ctrl+A selects all.
     keyboard.press("u")
     lab.wait_until("project.annotations.class_counts()['resting'] == 0")
     hand.click(*middle(12), button="right")
@@ -168,21 +170,23 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labelled_by_key_and_by_
     page.wait_for_function(f"({FOCUSED})().startsWith('BUTTON')")
     keyboard.press("Escape")
     expect(menu).to_be_hidden()
-    assert lab.evaluate("panel.viewer.selection") == "(12,)"
+    assert lab.evaluate("panel.viewer.model.selection") == "(12,)"
     page.wait_for_function(f"({FOCUSED})().startsWith('CANVAS')")
     keyboard.press("Control+a")
     lab.wait_until(SOME.format(tuple(range(1, 25))))
     lab.screenshot(f"region-all-{scale}")
 
-    # A halo is crisp: white and as wide as it should be in the screen's own pixels, with nothing in between.
+    # A halo is crisp: white, as wide as specified in device pixels, with no intermediate colors.
     panel.settled()
-    row, column = ast.literal_eval(lab.evaluate("panel.viewer.view.to_screen(75, 90)"))  # the upper side of object 8
+    row, column = ast.literal_eval(
+        lab.evaluate("panel.viewer.model.view.to_screen(75, 90)")
+    )  # the upper side of object 8
     y, x = round(row * scale), round(column * scale)
     strip = list(map(tuple, lab.pixels(panel.canvas)[y - 5 * scale : y + 2 * scale, x].tolist()))
     assert strip.count((255, 255, 255)) == 2 * scale
     assert {color for color in strip if max(color) > 20} == {(255, 255, 255), active}
 
-    # Tab leaves the canvas, and no key has reached the notebook.
+    # Tab leaves the canvas; no key has reached the notebook.
     keyboard.press("Tab")
     assert not page.evaluate(FOCUSED).startswith("CANVAS")
     assert page.locator(".jp-Notebook .jp-Cell").count() == len(CELLS)

@@ -19,7 +19,7 @@ from tests.browser.test_harness import write_notebook
 ROUND_TRIP = 0.150
 KEYS = 200
 
-# Each object is a square of its own colour, six steps a channel, so that a pixel tells which one is on the screen.
+# Each object is a square of its own color, six steps per channel, so that a pixel identifies the displayed object.
 CELLS = [
     """\
 import numpy as np, svetlana_jupyter as sv
@@ -34,7 +34,7 @@ project.add("squares", image, mask, axes="cyx", channels=["red", "green", "blue"
 panel = sv.AnnotationPanel(project)
 panel""",
 ]
-# What the screen shows in the middle when a key goes down, before anything else hears of the key.
+# Center pixel of the screen when a key goes down, before any other listener receives the key.
 WATCH_KEYS = """() => {
   window.keysSeen = [];
   window.addEventListener("keydown", (e) => {
@@ -55,7 +55,7 @@ SENT_KEY = re.compile(rb'\{[^{}]*"event":\s*"key_pressed"[^{}]*\}')
 
 @pytest.fixture
 def slow(lab_server: LabServer, browser: Browser, request: pytest.FixtureRequest) -> Iterator[LabPage]:
-    """A page of JupyterLab at the other end of a line that can be made slow."""
+    """Page of JupyterLab behind a proxy whose delay can be set."""
     line = SlowLine(lab_server.url)
     folder = lab_server.root / request.node.name
     folder.mkdir()
@@ -70,7 +70,7 @@ def slow(lab_server: LabServer, browser: Browser, request: pytest.FixtureRequest
     line.stop()
 
 
-def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path):
+def test_keys_typed_ahead_label_the_displayed_object_or_nothing(slow, tmp_path):
     sent: list[dict[str, object]] = []
 
     def listen(socket: WebSocket) -> None:
@@ -84,7 +84,7 @@ def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path
     before = slow.page.evaluate(MIDDLE)
     slow.page.keyboard.press("n")
     slow.page.wait_for_function(f"before => ({MIDDLE})() !== before", arg=before)
-    slow.wait_until("panel.viewer._pointer.shown and panel.viewer._surface.settled")
+    slow.wait_until("panel.viewer.screen.pointer.shown and panel.viewer.screen.canvas.is_final")
     slow.page.evaluate(TWO_FRAMES)
     slow.page.evaluate(WATCH_KEYS)
     del sent[:]
@@ -94,8 +94,8 @@ def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path
     for digit in digits:
         slow.page.keyboard.press(digit)
         slow.page.evaluate(TWO_FRAMES)
-    slow.page.keyboard.press("?")  # comes behind all of them
-    slow.wait_until("panel.help.layout.display == 'block'")
+    slow.page.keyboard.press("?")  # arrives after all of them
+    slow.wait_until("panel.command_bar.help.layout.display == 'block'")
 
     seen = slow.page.evaluate("window.keysSeen")
     assert [key for key, _ in seen] == [*digits, "?"]
@@ -106,14 +106,14 @@ def test_keys_typed_ahead_label_what_was_on_the_screen_or_nothing(slow, tmp_path
         slow.evaluate("project.annotations.table()[['object', 'class_id', 'action']].values.tolist()")
     )
     assert log == [[label, int(digits[first[label]]), "label"] for label in dict.fromkeys(meant)], (
-        "of the keys for an object the first labels it, and those behind it nothing"
+        "the first key for an object labels it; later keys for it are ignored"
     )
     for label, _, _ in log:
-        assert seen[first[label]][1] == label, "the object labelled is the one that the screen showed"
-    assert 5 < len(log) < KEYS / 2, "keys came faster than objects"
+        assert seen[first[label]][1] == label, "the labeled object is the one that was on the screen"
+    assert 5 < len(log) < KEYS / 2, "keys were faster than objects"
 
 
 def keys_in(frame: str | bytes) -> list[dict[str, object]]:
-    """Return the key events in what the page sends, with the object that each carries."""
+    """Return the key events in a message of the page, with the object that each carries."""
     content = frame.encode() if isinstance(frame, str) else frame
     return [json.loads(found) for found in SENT_KEY.findall(content)]

@@ -69,9 +69,9 @@ def test_a_second_kernel_only_reads_and_says_why(tmp_path: Path) -> None:
     book = open_annotation_file(tmp_path, "ann")
     book.append([labelled(1)])
     other = AnnotationFile(book.file, writable=True)
-    assert not other.writable and "another notebook is annotating as 'ann'" in other.trouble
+    assert not other.writable and "Another notebook is annotating as 'ann'" in other.trouble
     assert other.log.label_of(VersionedObjectId("well", 1)) == Label("label", 1)
-    with pytest.raises(ProjectError, match="another notebook"):
+    with pytest.raises(ProjectError, match="Another notebook"):
         other.append([labelled(2)])
     assert len(read_entries(book.file)) == 1
 
@@ -82,7 +82,7 @@ def test_a_torn_last_line_is_set_aside_with_a_sentence(tmp_path: Path) -> None:
     book.close()
     os.truncate(book.file, book.file.stat().st_size - 7)
     again = AnnotationFile(book.file, writable=True)
-    assert [entry.label for entry in again.log.events] == [1] and "set aside" in again.trouble
+    assert [entry.label for entry in again.log.events] == [1] and "was incomplete" in again.trouble
     assert b"label" in (tmp_path / "ann.torn").read_bytes()
     again.append([labelled(3, edit=2)])
     assert [entry.label for entry in read_entries(book.file)] == [1, 3]
@@ -91,7 +91,7 @@ def test_a_torn_last_line_is_set_aside_with_a_sentence(tmp_path: Path) -> None:
 def test_a_deleted_file_refuses_annotations_with_a_sentence(tmp_path: Path) -> None:
     book = open_annotation_file(tmp_path, "ann")
     book.file.unlink()
-    with pytest.raises(ProjectError, match="the file is gone"):
+    with pytest.raises(ProjectError, match="the file is missing"):
         book.append([labelled(1)])
     assert not book.log.events
     assert open_annotation_file(tmp_path, "ann").writable
@@ -115,7 +115,7 @@ def test_a_folder_that_is_gone_is_a_sentence_and_usable_again_when_it_is_back(tm
     book.append([labelled(1)])
     shutil.copytree(tmp_path / "project", tmp_path / "backup")
     shutil.rmtree(tmp_path / "project")
-    with pytest.raises(ProjectError, match="bring the folder back"):
+    with pytest.raises(ProjectError, match="restore the folder"):
         book.ensure_writable()
     shutil.move(tmp_path / "backup", tmp_path / "project")
     book.ensure_writable()
@@ -129,7 +129,7 @@ def test_a_file_that_came_back_with_other_annotations_is_left_alone(tmp_path: Pa
     text = book.file.read_text()
     book.file.unlink()
     book.file.write_text(text.replace("well,1,", "well,5,"))
-    with pytest.raises(ProjectError, match="other annotations than were seen here"):
+    with pytest.raises(ProjectError, match="was changed by another program"):
         book.ensure_writable()
     assert [entry.label for entry in read_entries(book.file)] == [5] and len(book.log.events) == 1
 
@@ -138,7 +138,7 @@ def test_what_the_other_kernel_wrote_is_followed_when_it_lets_go(tmp_path: Path)
     book = open_annotation_file(tmp_path, "ann")
     other = AnnotationFile(book.file, writable=True)
     book.append([labelled(1)])
-    with pytest.raises(ProjectError, match="another notebook"):
+    with pytest.raises(ProjectError, match="Another notebook"):
         other.ensure_writable()
     book.close()
     other.ensure_writable()
@@ -186,13 +186,13 @@ def test_a_line_that_is_no_annotation_is_named(tmp_path: Path) -> None:
     file = tmp_path / "ann.csv"
     open_annotation_file(tmp_path, "ann").append([labelled(1)])
     file.write_text(file.read_text() + "2026,dance,1,well,2,1,,,,,,\n")
-    with pytest.raises(ProjectError, match=r"line 3 of .*'dance'"):
+    with pytest.raises(ProjectError, match=r"Line 3 of .*'dance'"):
         read_entries(file)
 
 
 @pytest.mark.parametrize("name", ["", "../ann", "a/b", ".hidden"])
 def test_an_annotators_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ProjectError, match="annotator's name"):
+    with pytest.raises(ProjectError, match="Annotator name"):
         open_annotation_file(tmp_path, name)
 
 

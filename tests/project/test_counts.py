@@ -179,23 +179,23 @@ def test_rows_without_a_partner_are_named_and_lose_no_object(project: Project, d
     said(project)
     part = pd.concat([doses.iloc[:2], pd.DataFrame({"Plate": ["P9"], "Well ID": ["H12"], "dose": [7], "drug": ["z"]})])
     counts = project.counts("dose", part)
-    assert project.status == "No row is of plate P2 well A1; no image is of plate P9 well H12, which have a row."
+    assert project.status == "No row is for plate P2 well A1; no image is of plate P9 well H12, which the table has."
     assert counts["dose"].isna().sum() == 2 and counts["count"].sum() == project.counts()["count"].sum()
 
 
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        (pd.DataFrame({"dose": [1]}), "needs a column called like image, plate, well"),
+        (pd.DataFrame({"dose": [1]}), "has no column named like image, plate, well"),
         (
             pd.DataFrame({"well": ["B7"], "dose": [1]}),
-            "no row of the table of conditions fits .*: it names well B7",
+            "No row of the table of conditions matches .*: its rows are for well B7",
         ),
         (pd.DataFrame({"well": ["A1", "A01"], "dose": [1, 2]}), "two rows for well A01"),
         (pd.DataFrame({"well": ["A1"], "count": [1]}), "The condition 'count' has the name"),
         (pd.DataFrame({"well": []}), "has no rows"),
-        ("nowhere.csv", "nowhere.csv is not there"),
-        (3, "should be a CSV file or a DataFrame, got int"),
+        ("nowhere.csv", "nowhere.csv does not exist"),
+        (3, "as a CSV file or a DataFrame, got int"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(project: Project, table, sentence: str) -> None:
@@ -294,7 +294,7 @@ def test_rows_that_nobody_counted_are_said(project: Project, tmp_path: Path) -> 
     image, mask = squares(seed=9)
     project.add("extra", image, mask, axes="yx")
     found = said(project).compare_counts(dict(zip([*NAMES, "gone"], [1, 2, 3, 4])), "bright")
-    assert found.n == 3 and "No row is of image extra" in found.unmatched and "image gone" in found.unmatched
+    assert found.n == 3 and "No row is for image extra" in found.unmatched and "image gone" in found.unmatched
 
 
 def test_before_anything_is_known_nothing_is_plotted(project: Project) -> None:

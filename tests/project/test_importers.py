@@ -262,7 +262,7 @@ def test_other_bad_sources_are_refused(project: Project, tmp_path: Path) -> None
     table = pd.DataFrame({"object": [1], "class": ["dim"]})
     for source, sentence in (
         (3, "from int"),
-        (tmp_path / "no.csv", "is not there"),
+        (tmp_path / "no.csv", "does not exist"),
         (tmp_path / "no.geojson", "not there"),
     ):
         with pytest.raises(InputError, match=sentence):

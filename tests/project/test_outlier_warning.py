@@ -47,7 +47,7 @@ def test_what_may_not_count_is_not_warned_of(striped):
 def test_a_search_that_may_not_leave_out_the_rotations_is_warned_of_too(striped, monkeypatch):
     monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "object"))
     striped.train(**SMALL, augmentation={"rotation": "free"})
-    assert len(striped.runs.current.tried()) == 2
+    assert len(striped.runs.current.search_results()) == 2
     assert "Augmentation destroys the classes: without it" in striped.runs.current.warning
 
 

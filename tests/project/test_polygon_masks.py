@@ -67,7 +67,7 @@ def test_outlines_become_mask_and_annotations(slide: Path) -> None:
     project.add("slide", slide / "slide.tif", slide / "slide.geojson")
     np.testing.assert_array_equal(project.pair("slide").mask, expected())
     assert project.status == (
-        "slide: 4 of 4 outlines are objects; 2 of them overlap, in 16 pixels, where the smaller one lies above. "
+        "slide: 4 of 4 outlines are objects; 2 of them overlap, in 16 pixels, where the smaller one is on top. "
         "Left aside: 1 annotations."
     )
     report = project.import_annotations(slide / "slide.geojson")
@@ -143,7 +143,7 @@ def test_outlines_that_cannot_be_drawn_are_refused_and_leave_nothing(slide: Path
     far = [detection([ring(100, 100, 110, 110)])]
     (slide / "far.geojson").write_text(json.dumps(far), "utf-8")
     with pytest.raises(
-        InputError, match=r"none of 1 outlines in .*far\.geojson covers a pixel of the image, which is 30 × 40"
+        InputError, match=r"None of 1 outlines in .*far\.geojson covers a pixel of the image, which is 30 × 40"
     ):
         project.add("slide", slide / "slide.tif", slide / "far.geojson")
     with pytest.raises(InputError, match="does not exist"):

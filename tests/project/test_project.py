@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 from skimage.measure import regionprops_table
+from traitlets import HasTraits
 
 from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
@@ -64,7 +65,7 @@ def test_arrays_are_kept_in_the_project(project: Project) -> None:
 
 
 def test_another_image_cannot_take_a_name(project: Project) -> None:
-    with pytest.raises(ProjectError, match="another image named 'P1_A1' already"):
+    with pytest.raises(ProjectError, match="another image named 'P1_A1'"):
         project.add("P1_A1", *squares(seed=5))
 
 
@@ -235,3 +236,9 @@ def test_a_class_name_used_twice_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than once"):
         Project(tmp_path / "new.svetlana", classes=["a", "b", "a"])
     assert not (tmp_path / "new.svetlana").exists()
+
+
+def test_a_project_is_one_class_with_few_public_names(project: Project) -> None:
+    names = [name for name in dir(project) if not name.startswith("_") and name not in dir(HasTraits)]
+    assert len(names) <= 58
+    assert Project.__bases__ == (HasTraits,)

@@ -27,9 +27,9 @@ from svetlana_jupyter.learn import preset_search as planning
 from svetlana_jupyter.learn import preset_search as search_module
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.project import training_job as searching
-from svetlana_jupyter.project.jobs import JobState, Progress, TimeEstimator
+from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.project.runs import FILE, read_runs
+from svetlana_jupyter.project.runs import RECORD_FILE, read_runs
 from svetlana_jupyter.project.training_job import TrainingTask, select_training_objects
 from svetlana_jupyter.samples import stripes
 from tests.learn.networks import Flat, Plain
@@ -77,7 +77,7 @@ def naive(project: Project, border: bool, low: float, high: float) -> tuple[set,
 def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: bool, size) -> None:
     low, high = size or (None, None)
     left, at_border, other = naive(uneven, border, low or 0, high or np.inf)
-    labels, says = select_training_objects(uneven.training_labels(), uneven.objects, border, size)
+    labels, says = select_training_objects(uneven.test_set.training_labels(), uneven.objects, border, size)
     assert set(labels.index) == left and len(labels) == len(left) and at_border + other
     assert (f"{at_border} at the border" in says) == (at_border > 0)
     assert (f"{other} by their size" in says) == (other > 0)
@@ -87,7 +87,7 @@ def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: b
 
 def test_without_a_limit_all_are_examples(uneven: Project) -> None:
     for size in (None, (None, None)):
-        labels, says = select_training_objects(uneven.training_labels(), uneven.objects, False, size)
+        labels, says = select_training_objects(uneven.test_set.training_labels(), uneven.objects, False, size)
         assert len(labels) == 24 and says == ""
 
 
@@ -175,11 +175,14 @@ def test_the_preset_that_keeps_the_direction_is_found_and_stored(searched: Proje
         and stored["epochs"] == QUICK_SEARCHING.epochs
         and stored["patches"]["sampling"] == [17, 17]
     )
-    assert run.choice == f"Preset {run.settings['preset']} was chosen of {len(run.tried())} by 24 annotated objects."
+    assert (
+        run.choice
+        == f"Preset {run.settings['preset']} was chosen of {len(run.search_results())} by 24 annotated objects."
+    )
 
 
 def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
-    tried = read_runs(searched.path / "runs")["0001"].tried()
+    tried = read_runs(searched.path / "runs")["0001"].search_results()
     run = searched.runs["0001"]
     assert list(tried.columns) == [
         *("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
@@ -198,7 +201,7 @@ def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
 def test_training_the_chosen_settings_again_gives_the_same_weights_to_the_byte(again: Project) -> None:
     run = again.train(again.runs["0001"].settings)
     assert weights(again, "0001") == weights(again, "0002") and run.settings == again.runs["0001"].settings
-    assert run.choice == "" and run.tried().empty, "these settings name their preset"
+    assert run.choice == "" and run.search_results().empty, "these settings name their preset"
 
 
 def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
@@ -222,23 +225,23 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
     project = annotate(striped(tmp_path), range(1, 25))
     run, (found,) = project.train(), kept
     right = (found.nested_table["predicted"] == found.nested_table["truth"]).mean()
-    assert right < run.tried()["accuracy"].max()
+    assert right < run.search_results()["accuracy"].max()
     report = project.evaluate()
     assert report.network.accuracy.value == pytest.approx(right)
     assert report.source == "cross-validation" and "the preset that the others choose" in report.text
     names = [name for name in found.nested_table if name.startswith("p_")]
     raw = run.held_out()[[name.replace("p_", "raw_") for name in names]]
     np.testing.assert_allclose(raw, found.nested_table[names], atol=1e-6)
-    forest = next(one.table for one in found.tried if one.preset == "forest")
+    forest = next(one.table for one in found.candidates if one.preset == "forest")
     assert report.forest.accuracy.value == pytest.approx((forest["predicted"] == forest["truth"]).mean())
-    assert run.tried().loc["forest", "accuracy"] == report.forest.accuracy.value
+    assert run.search_results().loc["forest", "accuracy"] == report.forest.accuracy.value
 
 
 def test_a_preset_once_chosen_is_used_again(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_searched", no_search)
     run = again.train()
     assert run.settings == again.runs["0001"].settings and weights(again, "0001") == weights(again, "0002")
-    assert run.choice == f"Preset {run.settings['preset']} was chosen in run 0001." and run.tried().empty
+    assert run.choice == f"Preset {run.settings['preset']} was chosen in run 0001." and run.search_results().empty
     assert "Some of them chose the preset in run 0001: the score may be a little too good." in run.note
     other = again.train(seed=3, device="cpu")
     assert other.settings["preset"] == run.settings["preset"] and other.settings["seed"] == 3
@@ -274,7 +277,7 @@ def test_the_preview_of_augmentation_is_that_of_the_preset_that_was_chosen(again
 
 
 def test_a_search_on_request_needs_an_open_preset(searched: Project) -> None:
-    with pytest.raises(ProjectError, match='the settings name "oriented"; give preset="auto"'):
+    with pytest.raises(ProjectError, match=r'the settings name "oriented"\. Pass preset="auto"'):
         searched.train(search=True, preset="oriented")
     assert searched.job is None
 
@@ -285,7 +288,7 @@ def test_too_few_labels_train_the_default_preset_and_say_so(tmp_path: Path) -> N
     for name, count in zip(CLASSES, (6, 4), strict=True):
         project.annotate("stripes", [label for label in known if known[label] == name][:count], name)
     run = project.train(epochs=1)
-    assert run.settings["preset"] == "default" and run.tried().empty
+    assert run.settings["preset"] == "default" and run.search_results().empty
     said = "The default preset was used: others are compared from 5 annotated objects of each class on"
     assert run.choice == f"{said}, but vertical has 4."
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
@@ -313,7 +316,7 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
     assert asked == ([(24, 1, {True})] if left_out else [])
     usual = set(allowed_cues.candidate_presets(project.settings))
     assert usual > left_out
-    assert set(run.tried().index) == cut[0] == usual - left_out
+    assert set(run.search_results().index) == cut[0] == usual - left_out
     assert f"was chosen of {len(usual - left_out)} by 24" in run.choice
 
 
@@ -366,7 +369,7 @@ def test_a_stop_in_the_final_training_keeps_what_there_is_and_what_was_tried(
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, "training")
     run = project.runs["0001"]
-    assert run.stopped and not run.tried().empty
+    assert run.stopped and not run.search_results().empty
     assert project.evaluate().source == "no estimate yet" and "Stopped before the score" in run.note
     monkeypatch.setattr(searching, "_searched", no_search)
     assert project.train().settings["preset"] == run.settings["preset"]
@@ -385,17 +388,6 @@ def test_progress_tells_what_is_tried_and_the_time_left(tmp_path: Path) -> None:
     assert project.training_curve.total == QUICK_SEARCHING.epochs
 
 
-def test_each_stage_starts_the_clock_anew() -> None:
-    times = iter([0.0, 1.0, 100.0, 101.0])
-    estimator, state = TimeEstimator(lambda: next(times)), JobState("training")
-    for done in (0, 5):
-        state = estimator.with_progress(state, Progress(done, 10, "first"))
-    assert state.seconds_left == pytest.approx(1.0)
-    for done in (1, 2):
-        state = estimator.with_progress(state, Progress(done, 10, "second"))
-    assert state.seconds_left == pytest.approx(8.0)
-
-
 def test_many_annotations_are_tried_on_some_of_each_image(again: Project) -> None:
     parts = again._task(None, {}, 1).parts()
     pair, objects, classes = parts[0]
@@ -408,16 +400,16 @@ def test_many_annotations_are_tried_on_some_of_each_image(again: Project) -> Non
 
 
 def test_what_was_tried_and_cannot_be_read_is_named(again: Project) -> None:
-    file = again.runs["0001"].path / FILE
+    file = again.runs["0001"].path / RECORD_FILE
     file.write_text("[")
-    with pytest.raises(ProjectError, match=r"tried\.json cannot be read .* remove that file"):
+    with pytest.raises(ProjectError, match=r"tried\.json cannot be read .* Remove it"):
         again.train()
     file.unlink()
-    assert again.runs["0001"].tried().empty
+    assert again.runs["0001"].search_results().empty
 
 
 def test_an_unknown_preset_in_the_file_is_searched_for_anew(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = again.runs["0001"].path / FILE
+    file = again.runs["0001"].path / RECORD_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chosen": "newer"}))
     monkeypatch.setattr(searching, "_searched", no_search)
     with pytest.raises(AssertionError, match="presets are tried"):

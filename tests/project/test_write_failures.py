@@ -32,11 +32,11 @@ def test_a_project_folder_that_is_gone_and_comes_back(project: Project, tmp_path
         project.path.rename(away)
     else:
         shutil.rmtree(project.path)
-    with pytest.raises(ProjectError, match="bring the folder back"):
+    with pytest.raises(ProjectError, match="estore the folder"):
         project.annotate("P1_A1", 3, "dim")
-    with pytest.raises(ProjectError, match="bring the folder back"):
+    with pytest.raises(ProjectError, match="estore the folder"):
         project.undo()
-    with pytest.raises(ProjectError, match="nothing has changed"):
+    with pytest.raises(ProjectError, match="nothing was changed"):
         project.classes.rename("dim", "dark")
     assert project.annotations.class_counts().to_dict() == {"dim": 1, "bright": 1}
     away.rename(project.path)
@@ -100,10 +100,10 @@ def other_kernel(project: Project) -> Iterator[subprocess.Popen]:
 
 def test_two_kernels_with_one_annotator(project: Project, other_kernel: subprocess.Popen) -> None:
     here = Project(project.path, annotator="ann")
-    assert "another notebook is annotating as 'ann'" in here.trouble
-    with pytest.raises(ProjectError, match="another notebook is annotating"):
+    assert "Another notebook is annotating as 'ann'" in here.trouble
+    with pytest.raises(ProjectError, match="Another notebook is annotating"):
         here.annotate("P1_A1", 1, "dim")
-    with pytest.raises(ProjectError, match="another notebook is annotating"):
+    with pytest.raises(ProjectError, match="Another notebook is annotating"):
         here.undo()
     assert here.annotations.class_counts().to_dict() == {"dim": 0, "bright": 2}, "it reads"
     other_kernel.kill()
@@ -121,7 +121,7 @@ def test_an_image_that_is_deleted_after_opening(project: Project, wells: Path) -
     file = wells / "wells" / "P1_A2.tif"
     project.pair("P1_A2")
     file.rename(wells / "away.tif")
-    with pytest.raises(InputError, match=r"P1_A2\.tif is gone"):
+    with pytest.raises(InputError, match=r"P1_A2\.tif is missing"):
         project.predict()
     assert project.job is None and len(project.probabilities("P1_A1")) == 12, "what was done before stays"
     project.annotate("P1_A2", 1, "dim")
@@ -148,5 +148,5 @@ def test_a_job_on_a_thread_says_what_file_is_gone(project: Project, wells: Path)
     (wells / "wells" / "P1_A2.tif").unlink()
     project.background.predict()
     project._jobs.wait(60)
-    assert "P1_A2.tif is gone" in project.trouble and project.job is None
+    assert "P1_A2.tif is missing" in project.trouble and project.job is None
     project.annotate("P1_A1", 5, "dim")

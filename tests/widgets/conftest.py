@@ -44,7 +44,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def annotated(project: Project) -> Project:
-    """The same with twelve objects of the left image annotated."""
+    """The same project with twelve annotated objects in the left image."""
     for label in range(1, 13):
         project.annotate("left", label, "bright" if label % 2 else "dark")
     return project

@@ -1,4 +1,4 @@
-"""A page of a browser, as ipycanvas sees it: it follows the messages that a kernel sends, and has pixels."""
+"""Browser page that executes the ipycanvas messages of a kernel and has pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILL_STYLE = Canvas.ATTRS["fill_style"]
 
 
 class Page:
-    """Follows every message from the moment it is opened.
+    """Page that executes every message after it was opened.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Page:
         self._current = None
 
     def pixels(self, canvas):
-        """What an off-screen canvas or a layer holds: RGBA, shape (height, width, 4)."""
+        """Return the pixels of an off-screen canvas or a layer: RGBA, shape (height, width, 4)."""
         shape = (canvas.height, canvas.width, 4)
         if self._pixels.get(canvas.model_id, np.empty(0)).shape != shape:
             self._pixels[canvas.model_id] = np.zeros(shape, np.uint8)

@@ -21,7 +21,7 @@ def test_all_panels_share_one_project(project):
         assert open_tab(app, title).project is project
     project.annotate("left", 1, "bright")
     assert "only bright has some" in train.readiness.value
-    assert "1 annotated" in annotate.tally.value
+    assert "1 annotated" in annotate.progress_text.value
 
 
 def test_a_panel_is_created_when_its_tab_is_first_opened(project):
@@ -53,17 +53,20 @@ def test_another_project_can_be_opened_unless_a_job_runs(project, tmp_path):
     project.annotate("left", 1, "bright")
     app = App(project)
     app.save.click()
-    assert (tmp_path / "squares.svetlana.zip").exists() and "squares.svetlana.zip" in app.status.text
+    assert (tmp_path / "squares.svetlana.zip").exists()
+    assert "squares.svetlana.zip" in app.status.text
     project.job = JobState("training")
     app.other.click()
-    assert app.project is project and "A training is running" in app.status.text
+    assert app.project is project
+    assert "A training is running" in app.status.text
     project.job = None
     app.other.click()
     form = app.children[0]
     form.folder.value = str(tmp_path / "squares.svetlana.zip")
     form.open_button.click()
-    assert "is there already" in form.status.text
+    assert "exists already" in form.status.text
     project.path.rename(tmp_path / "away")
     form.open_button.click()
-    assert app.project is not project and app.project.annotations.label_of("left", 1).action == "label"
+    assert app.project is not project
+    assert app.project.annotations.label_of("left", 1).action == "label"
     assert app.panels["Annotate"].project is app.project

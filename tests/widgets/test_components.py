@@ -138,7 +138,7 @@ def test_the_loss_curve_falls_from_left_to_right_on_a_fixed_axis():
     assert list(x) == sorted(x)
     assert list(y) == sorted(y)  # rows are counted downwards
     assert "epoch 9" in drawing
-    assert max(x) < 472 / 2  # three of nine epochs
+    assert max(x) < 440 / 2  # three of nine epochs
     assert drawing.count("<polyline") == 2
     assert ">100%<" in drawing
 

@@ -1,4 +1,4 @@
-"""What breaks under a panel: it says so in a sentence, loses nothing, and works again when it can."""
+"""Failures under a panel: they are explained, lose nothing, and end when their cause does."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ def files(tmp_path: Path) -> Project:
 
 
 def shown(gallery: GalleryPanel) -> list[bool]:
-    """Whether each patch of the page has a picture."""
+    """Return whether each object of the page has a thumbnail."""
     page = gallery.page
-    return [picture is not None for picture in page._album.pictures(page._page(page.objects))]
+    return [picture is not None for picture in page._thumbnail_cache.cached_thumbnails(page._page(page.objects))]
 
 
 def label(panel: AnnotationPanel, image: str, label: int, key: str) -> None:
     panel.viewer.show(image, label)
-    panel.viewer.press(key, (image, label))
+    panel.viewer.screen.handle_key(key, (image, label))
 
 
-def in_words(text: str) -> bool:
+def is_explained(text: str) -> bool:
     return bool(text) and "Something went wrong" not in text and "Errno" not in text
 
 
-def test_a_project_folder_that_is_gone_takes_no_annotation_and_loses_none(panel, project, tmp_path):
+def test_a_missing_project_folder_takes_no_annotation_and_loses_none(panel, project, tmp_path):
     label(panel, "left", 1, "1")
     away = project.path.rename(tmp_path / "away")
     label(panel, "left", 2, "2")
-    assert in_words(panel.status.text)
+    assert is_explained(panel.status.text)
     assert "sv-trouble" in panel.status.value
     assert project.annotations.label_of("left", 2).action == ""
     away.rename(project.path)
@@ -72,41 +72,41 @@ def test_a_project_folder_that_is_gone_takes_no_annotation_and_loses_none(panel,
 @pytest.mark.parametrize(
     "act",
     [
-        lambda panel: panel.rows.row(1).edit.click() or panel.editor.rename.click(),
-        lambda panel: setattr(panel.rows.row(1).picker, "value", "#00ff00"),
+        lambda panel: panel.class_buttons.row(1).edit.click() or panel.editor.rename.click(),
+        lambda panel: setattr(panel.class_buttons.row(1).picker, "value", "#00ff00"),
         lambda panel: setattr(panel.new_name, "value", "late") or panel.add.click(),
-        lambda panel: panel.buttons["Undo"].click(),
-        lambda panel: panel.buttons["Next"].click(),
+        lambda panel: panel.command_bar.buttons["Undo"].click(),
+        lambda panel: panel.command_bar.buttons["Next"].click(),
     ],
-    ids=["rename", "recolour", "add", "undo", "next"],
+    ids=["rename", "recolor", "add", "undo", "next"],
 )
-def test_whatever_is_asked_of_a_folder_that_is_gone_is_answered_in_words(panel, project, tmp_path, act, caplog):
+def test_actions_on_a_missing_project_folder_are_refused_with_a_message(panel, project, tmp_path, act, caplog):
     label(panel, "left", 1, "1")
     away = project.path.rename(tmp_path / "away")
     act(panel)
-    assert in_words(panel.status.text)
+    assert is_explained(panel.status.text)
     assert "Traceback" not in caplog.text
-    assert not project.path.exists(), "nothing is left in the way of the folder that comes back"
+    assert not project.path.exists(), "no new folder is created in its place"
     away.rename(project.path)
     label(panel, "left", 2, "1")
     assert project.annotations.label_of("left", 2).class_id == 1
     assert project.classes.names[:2] == ("bright", "dark")
 
 
-def test_an_image_deleted_after_it_was_opened_is_named_and_others_go_on(files, tmp_path):
+def test_a_deleted_image_is_named_and_the_others_still_work(files, tmp_path):
     panel = AnnotationPanel(files)
     label(panel, "left", 1, "1")
     (tmp_path / "right.tif").unlink()
     label(panel, "right", 1, "1")
     assert "right" in panel.viewer.status.text
-    assert in_words(panel.viewer.status.text)
+    assert is_explained(panel.viewer.status.text)
     label(panel, "left", 2, "2")
     assert panel.viewer.status.text == ""
     assert files.annotations.label_of("left", 1).class_id == 1
     assert files.annotations.label_of("left", 2).class_id == 2
 
 
-def test_a_block_that_does_not_decode_is_said_and_the_panel_goes_on(files, tmp_path):
+def test_a_corrupt_block_is_reported_and_the_panel_goes_on(files, tmp_path):
     panel = AnnotationPanel(files)
     files.objects("right")
     for chunk in (tmp_path / "right.zarr" / "c").rglob("*"):
@@ -119,22 +119,22 @@ def test_a_block_that_does_not_decode_is_said_and_the_panel_goes_on(files, tmp_p
     assert panel.viewer.status.text == ""
 
 
-def test_two_panels_over_one_project_agree_whichever_was_used(project):
+def test_two_panels_of_one_project_agree(project):
     first, second = AnnotationPanel(project), AnnotationPanel(project)
     label(first, "left", 1, "1")
     label(second, "left", 2, "2")
-    first.viewer.press("u", None)
+    first.viewer.screen.handle_key("u", None)
     assert project.annotations.label_of("left", 2).action == ""
-    assert second.buttons["Redo"].disabled is first.buttons["Redo"].disabled is False
-    assert ">1<" in second.rows.row(1).children[3].value
+    assert second.command_bar.buttons["Redo"].disabled is first.command_bar.buttons["Redo"].disabled is False
+    assert ">1<" in second.class_buttons.row(1).children[3].value
 
 
-def test_the_app_opens_on_a_project_whose_images_are_all_gone(files, tmp_path):
+def test_the_app_opens_a_project_whose_images_are_all_missing(files, tmp_path):
     for file in tmp_path.glob("*.tif"):
         file.unlink()
     app = App(Project(files.path))
     panel = app.panels["Annotate"]
-    assert in_words(panel.viewer.status.text)
+    assert is_explained(panel.viewer.status.text)
     app.tab.selected_index = app.tab.titles.index("Predict and review")
     assert "Predict and review" in app.panels
 
@@ -151,16 +151,16 @@ def test_a_mask_that_changed_on_the_disk_is_indexed_again(files, tmp_path):
     assert np.array_equal(again.objects("left").index, np.arange(1, 24))
 
 
-def test_a_disk_that_is_full_takes_no_key_and_loses_none(panel, project, monkeypatch):
+def test_a_full_disk_takes_no_annotation_and_loses_none(panel, project, monkeypatch):
     label(panel, "left", 1, "1")
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", no_room)
         label(panel, "left", 2, "2")
         assert "No space left on device" in panel.status.text and "sv-trouble" in panel.status.value
-        assert project.annotations.label_of("left", 2).action == "", "what is not on the disk is not shown"
-        panel.buttons["Undo"].click()
+        assert project.annotations.label_of("left", 2).action == "", "an annotation that is not saved is not displayed"
+        panel.command_bar.buttons["Undo"].click()
         assert "No space left on device" in panel.status.text and project.annotations.label_of("left", 1).class_id == 1
-        panel.rows.row(1).picker.value = "#00ff00"
+        panel.class_buttons.row(1).picker.value = "#00ff00"
         assert "No space left on device" in panel.status.text
     label(panel, "left", 2, "2")
     assert panel.status.text == "Object 2 in left is labeled dark." and "sv-trouble" not in panel.status.value
@@ -179,7 +179,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def elsewhere(project):
-    """Another kernel that annotates as ann."""
+    """Another kernel that annotates as 'ann'."""
     command = [sys.executable, "-c", OTHER_KERNEL, str(project.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "open\n"
@@ -187,34 +187,32 @@ def elsewhere(project):
         process.kill()
 
 
-def test_a_second_kernel_of_the_same_annotator_looks_on_and_takes_over_when_the_first_ends(project, elsewhere):
+def test_a_second_kernel_of_the_same_annotator_is_read_only_until_the_first_ends(project, elsewhere):
     panel = AnnotationPanel(Project(project.path, annotator="ann"))
-    assert "another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
+    assert "Another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
     label(panel, "left", 1, "1")
-    assert "another notebook is annotating" in panel.status.text
-    assert panel.project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 0}, (
-        "it shows what the other said"
-    )
+    assert "Another notebook is annotating" in panel.status.text
+    assert panel.project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 0}, "those of the other kernel"
     elsewhere.kill()
     elsewhere.wait()
     label(panel, "left", 1, "1")
     assert panel.status.text == "Object 1 in left is labeled bright." and "sv-trouble" not in panel.status.value
-    assert ">2<" in panel.rows.row(1).children[3].value
+    assert ">2<" in panel.class_buttons.row(1).children[3].value
 
 
-def test_the_gallery_says_which_file_is_gone_and_labels_the_rest(files, tmp_path):
+def test_the_gallery_names_the_missing_file_and_labels_the_rest(files, tmp_path):
     (tmp_path / "right.tif").unlink()
     gallery = GalleryPanel(files)
-    assert "right.tif does not exist" in gallery.page.status.text and in_words(gallery.page.status.text)
+    assert "right.tif does not exist" in gallery.page.status.text and is_explained(gallery.page.status.text)
     assert {name for (name, _), seen in zip(gallery.page.objects, shown(gallery), strict=True) if seen} == {"left"}
-    gallery.bar.order.value = "position"
+    gallery.filter_bar.order.value = "position"
     gallery.page.select(gallery.page.selection.of([0, 1]))
-    gallery.press("1", gallery.shown)
+    gallery.handle_key("1", gallery.shown)
     assert files.annotations.class_counts()["bright"] == 2
     panel = AnnotationPanel(files)
-    while panel.viewer.image != "right":
-        panel.press("n", None)
+    while panel.viewer.model.image != "right":
+        panel.handle_key("n", None)
     assert "right.tif does not exist" in panel.viewer.status.text and panel.shown is None
-    while panel.viewer.image == "right":
-        panel.press("n", None)
-    assert panel.shown.image == "left", "the queue goes on with what there is"
+    while panel.viewer.model.image == "right":
+        panel.handle_key("n", None)
+    assert panel.shown.image == "left", "the queue continues with the other images"

@@ -1,4 +1,4 @@
-"""A panel and a script are twins: the same log but for time, source and seconds, and the same trained weights."""
+"""A panel and a script write the same log, except time, source and seconds, and train the same weights."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def test_a_panel_and_a_script_write_the_same_log_and_train_the_same_weights(tmp_
     by_hand, by_script = new_project(tmp_path / "a.svetlana"), new_project(tmp_path / "b.svetlana")
     panel = AnnotationPanel(by_hand)
     queue = by_script.queue("random")
-    panel.press("n", None)
+    panel.handle_key("n", None)
     for step in range(8):
         shown = panel.shown
         candidate = queue.next()
         assert shown is not None and candidate is not None and shown == candidate.id
         key = "1" if shown.label % 2 else "2"
-        panel.press("a" if step == 3 else key, shown)
+        panel.handle_key("a" if step == 3 else key, shown)
         if step == 3:
             by_script.flag(*candidate.id, "ambiguous")
         else:
             by_script.annotate(*candidate.id, by_script.classes.names[int(key) - 1])
-    panel.buttons["Undo"].click()
+    panel.command_bar.buttons["Undo"].click()
     by_script.undo()
     columns = ["who", "action", "edit", "image", "object", "class_id", "y", "x", "box"]
     mine, its = by_hand.annotations.table(), by_script.annotations.table()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tifffile
@@ -12,6 +12,9 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 from tests.widgets.conftest import squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Objects of a huge image are found while one looks around."""
+"""Indexing of large images in the background."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
 
-def test_the_picture_does_not_wait_for_the_objects_and_a_sentence_says_how_far_they_are(project, monkeypatch):
+def test_the_image_is_drawn_before_indexing_ends_and_the_progress_is_displayed(project, monkeypatch):
     monkeypatch.setattr(indexing, "_LARGE", 1)
     begun, go_on = threading.Event(), threading.Event()
     find = catalog.index_objects
@@ -31,33 +31,33 @@ def test_the_picture_does_not_wait_for_the_objects_and_a_sentence_says_how_far_t
     monkeypatch.setattr(catalog, "index_objects", slowly)
 
     async def look():
-        said, told = [], asyncio.Event()
+        texts, changed = [], asyncio.Event()
 
         def note(change):
-            said.append(viewer.status.text)
-            told.set()
+            texts.append(viewer.status.text)
+            changed.set()
 
         viewer = Viewer(project)
         viewer.status.observe(note, "value")
         assert await asyncio.to_thread(begun.wait, 30)
-        while viewer.scene is None or not said:
-            told.clear()
+        while viewer.model.scene is None or not texts:
+            changed.clear()
             await asyncio.sleep(0)
-        assert said == ["Finding the objects of left: 25 %. You can look around meanwhile."]
-        assert viewer.scene.object_at(*viewer.view.to_screen(8, 8)) == 1
+        assert texts == ["Finding the objects of left: 25 %. You can keep browsing."]
+        assert viewer.model.scene.object_at(*viewer.model.view.to_screen(8, 8)) == 1
         go_on.set()
-        while said[-1]:
-            told.clear()
-            await asyncio.wait_for(told.wait(), 30)
+        while texts[-1]:
+            changed.clear()
+            await asyncio.wait_for(changed.wait(), 30)
         viewer.show("left", 3)
-        assert viewer.selected == 3
+        assert viewer.model.selected == 3
 
     asyncio.run(look())
 
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Objects are found only once this is set."""
+    """Indexing waits until this event is set."""
     go_on, find = threading.Event(), catalog.index_objects
 
     def slowly(mask, progress):
@@ -70,7 +70,7 @@ def slow(monkeypatch):
 
 
 async def until(condition):
-    """Let the loop go on until something is true."""
+    """Run the loop until a condition is true."""
     end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end, "it did not come true"
@@ -78,52 +78,56 @@ async def until(condition):
 
 
 def draw_box(viewer, top, left, bottom, right):
-    viewer.draw_box((top, left), *viewer.view.to_screen(bottom, right))
-    viewer.finish_lasso()
+    viewer.selector.draw_box((top, left), *viewer.model.view.to_screen(bottom, right))
+    viewer.selector.finish_lasso()
 
 
-def test_a_lasso_before_the_objects_are_found_selects_when_they_are(project, slow):
+def test_a_lasso_drawn_before_indexing_selects_afterwards(project, slow):
     async def draw():
         panel = AnnotationPanel(project)
         viewer = panel.viewer
         draw_box(viewer, 0, 0, 16, 48)
-        assert viewer.selection == () and not project.images.is_indexed("left"), "nothing waits for it"
+        assert viewer.model.selection == () and not project.images.is_indexed("left"), (
+            "drawing does not wait for indexing"
+        )
         await until(lambda: "25 %" in viewer.status.text)
-        assert viewer.status.text == "Finding the objects of left: 25 %. What you drew selects them then."
+        assert viewer.status.text == "Finding the objects of left: 25 %. The region is selected afterwards."
         slow.set()
-        await until(lambda: viewer.selection)
-        assert viewer.selection == (1, 2, 3)
-        assert viewer.status.text == "" and "3 objects in left are selected" in panel.status.text
+        await until(lambda: viewer.model.selection)
+        assert viewer.model.selection == (1, 2, 3)
+        assert viewer.status.text == "" and "3 objects in left selected" in panel.status.text
         panel.close()
 
     asyncio.run(draw())
 
 
-def test_a_click_behind_a_lasso_that_waits_stands(project, slow):
+def test_a_click_after_a_waiting_lasso_prevails(project, slow):
     async def draw():
         viewer = Viewer(project)
-        await until(lambda: viewer.scene is not None and not viewer.scene.missing)
+        await until(lambda: viewer.model.scene is not None and not viewer.model.scene.missing)
         draw_box(viewer, 0, 0, 16, 48)
-        viewer.select_at(*viewer.view.to_screen(24, 24))
-        assert viewer.selected == 8
+        viewer.selector.select_at(*viewer.model.view.to_screen(24, 24))
+        assert viewer.model.selected == 8
         slow.set()
         await until(lambda: not viewer.indexing.is_waiting)
-        assert viewer.selection == (8,)
+        assert viewer.model.selection == (8,)
         viewer.close()
 
     asyncio.run(draw())
 
 
-def test_what_was_said_before_the_objects_are_found_is_written_in_its_order(project, slow):
+def test_annotations_made_before_indexing_are_saved_in_their_order(project, slow):
     async def label():
         panel = AnnotationPanel(project)
         viewer = panel.viewer
-        await until(lambda: viewer.scene is not None and not viewer.scene.missing)
+        await until(lambda: viewer.model.scene is not None and not viewer.model.scene.missing)
         for at, key in (((8, 8), "1"), ((8, 24), "2"), ((8, 40), "1")):
-            viewer.select_at(*viewer.view.to_screen(*at))
-            viewer.press(key, viewer.picked)
-        viewer.press("u", viewer.picked)
-        assert len(project.annotations.table()) == 0 and viewer.status.text.endswith("What you said is written then.")
+            viewer.selector.select_at(*viewer.model.view.to_screen(*at))
+            viewer.screen.handle_key(key, viewer.model.selection_id)
+        viewer.screen.handle_key("u", viewer.model.selection_id)
+        assert len(project.annotations.table()) == 0 and viewer.status.text.endswith(
+            "Your annotation is saved afterwards."
+        )
         slow.set()
         await until(lambda: len(project.annotations.table()) == 4)
         log = project.annotations.table()
@@ -135,16 +139,16 @@ def test_what_was_said_before_the_objects_are_found_is_written_in_its_order(proj
     asyncio.run(label())
 
 
-def test_the_queue_and_the_gallery_come_when_the_objects_of_all_images_are_found(project, slow):
+def test_queue_and_gallery_appear_once_all_images_are_indexed(project, slow):
     async def take():
         panel, gallery = AnnotationPanel(project), GalleryPanel(project)
-        panel.press("n", None)
+        panel.handle_key("n", None)
         assert panel.shown is None
-        assert gallery.page.words == "The objects are being found." and not gallery.page.objects
-        await until(lambda: "The next object comes then." in panel.viewer.status.text)
+        assert gallery.page.message == "The objects are being indexed." and not gallery.page.objects
+        await until(lambda: "The next object is shown afterwards." in panel.viewer.status.text)
         slow.set()
         await until(lambda: panel.shown and gallery.page.objects)
-        assert len(gallery.page.objects) == 48 and gallery.page.words == ""
+        assert len(gallery.page.objects) == 48 and gallery.page.message == ""
         assert panel.shown in gallery.page.objects
         panel.close()
         gallery.close()
@@ -152,7 +156,7 @@ def test_the_queue_and_the_gallery_come_when_the_objects_of_all_images_are_found
     asyncio.run(take())
 
 
-def test_objects_that_cannot_be_found_are_said_and_what_waited_is_left_out(project, monkeypatch):
+def test_a_failed_indexing_is_reported_and_its_waiting_actions_are_dropped(project, monkeypatch):
     def torn(mask, progress):
         raise OSError("it is torn")
 
@@ -163,17 +167,17 @@ def test_objects_that_cannot_be_found_are_said_and_what_waited_is_left_out(proje
         draw_box(viewer, 0, 0, 16, 48)
         await until(lambda: "cannot be found" in viewer.status.text)
         assert "The objects of left cannot be found (it is torn)." in viewer.status.text
-        assert not viewer.indexing.is_waiting and viewer.selection == ()
+        assert not viewer.indexing.is_waiting and viewer.model.selection == ()
         monkeypatch.undo()
         draw_box(viewer, 0, 0, 16, 48)
-        await until(lambda: viewer.selection == (1, 2, 3))
+        await until(lambda: viewer.model.selection == (1, 2, 3))
         assert viewer.status.text == ""
         viewer.close()
 
     asyncio.run(draw())
 
 
-def test_who_asks_for_objects_that_another_thread_is_finding_is_told_so(project, monkeypatch):
+def test_asking_for_objects_that_another_thread_is_indexing_raises_an_error(project, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     find = catalog.index_objects
 

@@ -1,7 +1,4 @@
-"""Reading beside the loop: what is wanted first, what is expected after it, what is broken not again and again.
-
-When things are drawn: merged, one at a time, with a rest after each; at once where there is no loop.
-"""
+"""Background reading and the schedule of draws."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
 @dataclass(frozen=True)
 class Part:
-    """A piece that notes when it is loaded, and may wait or fail."""
+    """A piece that records when it is read, and may wait or fail."""
 
     name: str
     loaded: list = field(compare=False)
@@ -37,18 +34,18 @@ class Part:
 
 
 def run(scenario):
-    """Run a scenario with a loader; it is given the loader and a way to wait until something is so."""
+    """Run a scenario with a loader; it receives the loader and a function that waits for a condition."""
 
     async def inside():
         happened = asyncio.Event()
         on_loaded, errors = [], []
 
         def note(list_):
-            def noted(*what):
-                list_.append(what)
+            def append(*values):
+                list_.append(values)
                 happened.set()
 
-            return noted
+            return append
 
         loader = BackgroundLoader(note(on_loaded), note(errors))
 
@@ -63,7 +60,7 @@ def run(scenario):
     asyncio.run(inside())
 
 
-def test_what_the_screen_waits_for_comes_before_what_it_may_show_next():
+def test_visible_pieces_are_read_before_expected_ones():
     loaded, gate = [], threading.Event()
 
     async def scenario(loader, until, on_loaded, errors):
@@ -80,7 +77,7 @@ def test_what_the_screen_waits_for_comes_before_what_it_may_show_next():
     run(scenario)
 
 
-def test_what_is_not_wanted_any_more_is_not_loaded():
+def test_pieces_that_are_no_longer_visible_are_not_read():
     loaded, gate = [], threading.Event()
 
     async def scenario(loader, until, on_loaded, errors):
@@ -93,7 +90,7 @@ def test_what_is_not_wanted_any_more_is_not_loaded():
     run(scenario)
 
 
-def test_a_piece_that_cannot_be_read_is_reported_once_and_tried_again_when_asked():
+def test_an_unreadable_piece_is_reported_once_and_retried_on_request():
     loaded = []
     part = Part("broken", loaded, error=OSError("chunk 7"))
 
@@ -110,7 +107,7 @@ def test_a_piece_that_cannot_be_read_is_reported_once_and_tried_again_when_asked
     run(scenario)
 
 
-def test_without_a_loop_nothing_is_read_behind_ones_back():
+def test_without_a_loop_nothing_is_read_in_the_background():
     loaded = []
     loader = BackgroundLoader(lambda: None, lambda error: None)
     loader.load_visible([Part("a", loaded)])
@@ -133,57 +130,57 @@ def large(tmp_path):
 
 
 def in_a_loop(project, scenario):
-    """Run a scenario in a loop; it is given a viewer and a way to wait for what the viewer draws."""
+    """Run a scenario in a loop; it receives a viewer and a function that waits for a condition after each frame."""
 
     async def inside():
         viewer = Viewer(project)
         drawn = asyncio.Event()
-        paint = viewer._surface.paint
+        paint = viewer.screen.canvas.paint
 
         def painted(*arguments, **options):
             paint(*arguments, **options)
             asyncio.get_running_loop().call_soon(drawn.set)
 
-        viewer._surface.paint = painted
+        viewer.screen.canvas.paint = painted
 
         async def until(so):
             while not so():
                 drawn.clear()
                 await asyncio.wait_for(drawn.wait(), 30)
 
-        await until(lambda: viewer.scene is not None)
+        await until(lambda: viewer.model.scene is not None)
         await scenario(viewer, until)
         viewer.close()
 
     asyncio.run(inside())
 
 
-def test_a_large_image_is_drawn_at_once_and_filled_in_while_keys_are_heard(large):
+def test_a_large_image_is_drawn_at_once_and_filled_in_later(large):
     async def scenario(viewer, until):
-        assert viewer.scene.missing and viewer.scene.object_at(*viewer.view.to_screen(130, 130)) == 0
-        await until(lambda: not viewer.scene.missing)
-        assert viewer.scene.image.pixels.max() == 255
-        assert viewer.scene.object_at(*viewer.view.to_screen(130, 130)) == 1
-        await until(lambda: viewer._surface.settled)
+        assert viewer.model.scene.missing and viewer.model.scene.object_at(*viewer.model.view.to_screen(130, 130)) == 0
+        await until(lambda: not viewer.model.scene.missing)
+        assert viewer.model.scene.image.pixels.max() == 255
+        assert viewer.model.scene.object_at(*viewer.model.view.to_screen(130, 130)) == 1
+        await until(lambda: viewer.screen.canvas.is_final)
 
     in_a_loop(large, scenario)
 
 
 def test_the_next_object_of_the_queue_is_read_before_it_is_shown(large):
     async def scenario(viewer, until):
-        await until(lambda: not viewer.scene.missing)
+        await until(lambda: not viewer.model.scene.missing)
         viewer.memory_mb = 0  # forget what the whole image has brought
         viewer.memory_mb = 100
         viewer.show("large", 5)
-        await until(lambda: viewer.scene.selection is not None)
-        assert viewer._open_images.ahead("large", 88, viewer.view)
+        await until(lambda: viewer.model.scene.selection is not None)
+        assert viewer._open_images.pieces_ahead("large", 88, viewer.model.view)
         viewer.prefetch([("large", 88), ("elsewhere", 1)])
         loop = asyncio.get_running_loop()
         end = loop.time() + 30
-        while viewer._open_images.ahead("large", 88, viewer.view) and loop.time() < end:
+        while viewer._open_images.pieces_ahead("large", 88, viewer.model.view) and loop.time() < end:
             await asyncio.wait_for(asyncio.shield(loop.run_in_executor(None, lambda: None)), 30)
-        assert not viewer._open_images.ahead("large", 88, viewer.view)
-        assert viewer.selected == 5
+        assert not viewer._open_images.pieces_ahead("large", 88, viewer.model.view)
+        assert viewer.model.selected == 5
 
     in_a_loop(large, scenario)
 
@@ -232,7 +229,7 @@ def test_many_requests_make_one_draw(loop):
     assert len(drawn) == 1
 
 
-def test_the_next_draw_begins_a_rest_after_the_end_of_the_last(loop):
+def test_a_draw_begins_a_pause_after_the_end_of_the_last(loop):
     spans = []
 
     def slow():
@@ -304,7 +301,7 @@ def test_a_request_left_in_a_loop_that_ended_does_not_block_the_next_loop(loop):
     assert len(drawn) == count + 1
 
 
-def test_rest_comes_once_after_the_last_motion(loop):
+def test_debounced_call_comes_once_after_the_last_restart(loop):
     rested = []
     rest = Debounce(lambda: rested.append(loop.time()), delay=0.15)
 

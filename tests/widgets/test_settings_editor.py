@@ -106,7 +106,8 @@ def test_a_refused_value_is_explained_and_changes_nothing(editor, project, path,
     assert "sv-wrong" in editor.form.fields[path]._dom_classes
     assert project.settings == TrainingSettings()
     editor.form.fields["seed"].control.value = 5
-    assert editor.form.message.layout.display == "none" and "sv-wrong" not in editor.form.fields[path]._dom_classes
+    assert editor.form.message.layout.display == "none"
+    assert "sv-wrong" not in editor.form.fields[path]._dom_classes
     assert project.settings == TrainingSettings(seed=5), "the refused value is gone"
 
 
@@ -137,22 +138,27 @@ def test_a_size_range_is_a_pair_and_empty_text_means_no_limit(editor, project):
     field = editor.form.fields["size"]
     for text, size in (("50, none", (50, None)), ("None,9.5", (None, 9.5)), ("", None)):
         field.control.value = text
-        assert project.settings.size == size and editor.form.message.layout.display == "none"
+        assert project.settings.size == size
+        assert editor.form.message.layout.display == "none"
     field.control.value = "9, 3"
-    assert "the minimum and maximum pixels" in editor.form.message.value and project.settings.size is None
+    assert "the minimum and maximum pixels" in editor.form.message.value
+    assert project.settings.size is None
     editor.form.fields["exclude_border"].control.value = True
     assert project.settings.exclude_border
 
 
 def test_json_is_validated_while_typing_and_used_by_apply(editor, project):
-    assert editor.json.apply.disabled and "in use" in editor.json.message.value
+    assert editor.json.apply.disabled
+    assert "in use" in editor.json.message.value
     changed = json.loads(editor.json.text.value) | {"epochs": 11, "width": 8}
     editor.json.text.value = json.dumps(changed)
-    assert "Valid" in editor.json.message.value and project.settings == TrainingSettings()
+    assert "Valid" in editor.json.message.value
+    assert project.settings == TrainingSettings()
     editor.json.apply.click()
     assert project.settings == TrainingSettings(epochs=11, width=8)
     assert editor.form.fields["epochs"].value == 11
-    assert editor.json.apply.disabled and editor.json.text.value == project.settings.to_json()
+    assert editor.json.apply.disabled
+    assert editor.json.text.value == project.settings.to_json()
 
 
 @pytest.mark.parametrize(
@@ -170,10 +176,12 @@ def test_json_is_validated_while_typing_and_used_by_apply(editor, project):
 def test_invalid_json_is_explained_and_cannot_be_applied(editor, project, text, message):
     editor.json.text.value = text
     assert message in editor.json.message.value.replace("&#x27;", "'")
-    assert editor.json.apply.disabled and not editor.json.revert.disabled
+    assert editor.json.apply.disabled
+    assert not editor.json.revert.disabled
     assert project.settings == TrainingSettings()
     editor.json.revert.click()
-    assert editor.json.text.value == TrainingSettings().to_json() and editor.json.revert.disabled
+    assert editor.json.text.value == TrainingSettings().to_json()
+    assert editor.json.revert.disabled
 
 
 def test_a_draft_survives_a_change_of_the_settings(editor, project):
@@ -190,16 +198,20 @@ def test_changes_of_the_settings_file_are_shown(editor, project):
     file = project.path / "training.json"
     file.write_text(file.read_text().replace('"epochs": 40', '"epochs": 12'))
     editor.file_watcher.check()
-    assert editor.form.fields["epochs"].value == 12 and '"epochs": 12' in editor.json.text.value
+    assert editor.form.fields["epochs"].value == 12
+    assert '"epochs": 12' in editor.json.text.value
     changes = []
     editor.on_change(lambda: changes.append(editor.used))
     file.write_text(file.read_text().replace('"epochs"', '"epocs"'))
     editor.file_watcher.check()
-    assert editor.view.value == JSON and "Did you mean &#x27;epochs&#x27;?" in editor.json.message.value
-    assert "training.json" in editor._status.text and changes == [None]
+    assert editor.view.value == JSON
+    assert "Did you mean &#x27;epochs&#x27;?" in editor.json.message.value
+    assert "training.json" in editor._status.text
+    assert changes == [None]
     editor.json.text.value = editor.json.text.value.replace("epocs", "epochs")
     editor.json.apply.click()
-    assert project.settings.epochs == 12 and changes[-1].epochs == 12
+    assert project.settings.epochs == 12
+    assert changes[-1].epochs == 12
 
 
 def test_a_second_panel_shows_the_change(project, monkeypatch):

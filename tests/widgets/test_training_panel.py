@@ -87,7 +87,8 @@ def test_each_card_shows_pictures_of_an_object_of_the_project(annotated):
         assert card.count("<img") == {"surroundings": 2}.get(name, 4)
         data = [base64.b64decode(text) for text in re.findall(r"base64,([^\"]+)", card)]
         assert data[0] == cue_images(find_example(annotated), name)[0]
-        assert "<b>If cleared</b>" in card and box.checkbox.tooltip in card
+        assert "<b>If cleared</b>" in card
+        assert box.checkbox.tooltip in card
 
 
 def test_surroundings_card_shows_the_object_alone(example):
@@ -114,7 +115,9 @@ def test_orientation_card_shows_rotated_and_mirrored_images(example):
 def test_size_card_shows_small_and_large_images(example):
     before, after = decode_images(example, "size")
     sizes = [(picture[..., 0] > 90).sum() for picture in after]
-    assert (after[1] == before).all() and sizes[0] < 0.5 * sizes[1] and sizes[2] > 2 * sizes[1]
+    assert (after[1] == before).all()
+    assert sizes[0] < 0.5 * sizes[1]
+    assert sizes[2] > 2 * sizes[1]
 
 
 def decode_images(example: ExampleObject, name: str) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -157,14 +160,16 @@ def test_train_is_disabled_until_two_classes_are_annotated(project):
     project.annotate("left", 1, "bright")
     assert "only bright has some" in panel.readiness.value
     project.annotate("left", 2, "dark")
-    assert not panel.train.disabled and panel.readiness.layout.display == "none"
+    assert not panel.train.disabled
+    assert panel.readiness.layout.display == "none"
     assert project.readiness() == ""
 
 
 def test_no_curves_are_shown_before_the_first_training(annotated):
     panel = TrainingPanel(annotated)
     assert "No classifier yet" in panel.result.cards.value
-    assert panel.curves.layout.display == "none" and panel.result.tables.value == ""
+    assert panel.curves.layout.display == "none"
+    assert panel.result.tables.value == ""
     assert "No runs yet" in panel.runs.children[0].value
 
 
@@ -175,7 +180,8 @@ def test_train_runs_on_a_thread_and_adds_curves_scores_and_a_run(quick, finish):
     finish(quick)
     assert panel.status.text == quick.status != ""
     assert quick.trouble == ""
-    assert "polyline" in panel.curves.value and panel.curves.layout.display is None
+    assert "polyline" in panel.curves.value
+    assert panel.curves.layout.display is None
     report = quick.evaluate()
     for scores in (report.network, report.forest):
         assert f"<b>{100 * scores.accuracy.value:.0f} %</b>" in panel.result.cards.value
@@ -237,7 +243,8 @@ def test_an_invalid_settings_file_can_be_repaired_in_the_panel(quick):
     panel = TrainingPanel(quick)
     assert "Did you mean &#x27;epochs&#x27;?" in panel.settings.json.message.value
     panel.train.click()
-    assert "Did you mean 'epochs'?" in panel.status.text and quick.job is None
+    assert "Did you mean 'epochs'?" in panel.status.text
+    assert quick.job is None
     panel.settings.json.text.value = '{"epochs": 3}'
     panel.settings.json.apply.click()
     assert quick.settings == TrainingSettings(epochs=3)
@@ -267,7 +274,8 @@ def test_the_preview_shows_eight_patches_of_the_object_annotated_last(quick):
 def test_without_objects_the_preview_asks_for_an_annotation(empty):
     panel = TrainingPanel(empty)
     panel.open_section("Augmentation preview")
-    assert "Annotate an object" in panel.preview.message.value and panel.preview.another.disabled
+    assert "Annotate an object" in panel.preview.message.value
+    assert panel.preview.another.disabled
 
 
 def test_a_stopped_run_without_scores_shows_no_tables(quick, finish):
@@ -292,16 +300,19 @@ def searched(annotated, monkeypatch):
 
 def test_search_results_are_listed_and_the_chosen_preset_is_marked(searched):
     panel, run = TrainingPanel(searched), searched.runs.current
-    shown, tried = panel.result.search_results.value, run.tried()
-    assert run.choice in shown and "(nested cross-validation)" in shown
+    shown, tried = panel.result.search_results.value, run.search_results()
+    assert run.choice in shown
+    assert "(nested cross-validation)" in shown
     rows = re.findall(
         r"<tr( class=\"sv-current\")?><td>(\w+)</td><td>.*?</td><td>([^<]*)</td>.*?<td>(\w*)</td></tr>", shown
     )
     assert [row[1] for row in rows] == list(tried.index)
     assert [row[2] for row in rows] == [f"{100 * value:.0f} %" for value in tried["accuracy"]]
-    assert [row[3] for row in rows if row[0]] == ["chosen"] and rows[0][1] == run.settings["preset"]
+    assert [row[3] for row in rows if row[0]] == ["chosen"]
+    assert rows[0][1] == run.settings["preset"]
     assert all(PRESET_DESCRIPTIONS[name] in shown for name in tried.index)
-    assert "2 epochs" in shown and "<td>–</td>" in shown
+    assert "2 epochs" in shown
+    assert "<td>–</td>" in shown
     assert panel.result.warning.value == ""
 
 
@@ -310,14 +321,13 @@ def test_search_again_searches_for_a_preset(searched, finish):
     assert panel.search.layout.display is None
     panel.train.click()
     finish(searched)
-    assert (
-        "was chosen in run 0001" in panel.result.search_results.value
-        and "<table" not in panel.result.search_results.value
-    )
+    assert "was chosen in run 0001" in panel.result.search_results.value
+    assert "<table" not in panel.result.search_results.value
     panel.search.click()
     assert panel.search.disabled
     finish(searched)
-    assert not searched.runs["0003"].tried().empty and searched.current_run == "0003"
+    assert not searched.runs["0003"].search_results().empty
+    assert searched.current_run == "0003"
     panel.settings.form.fields["preset"].control.value = "plain"
     assert panel.search.layout.display == "none"
 
@@ -341,9 +351,12 @@ def test_search_notes_warnings_and_remarks_are_escaped(trained):
     run = replace(trained.runs.current, **texts)
     trained.runs.add(run)
     result = TrainingPanel(trained).result
-    assert "&lt;script&gt; default" in result.search_results.value and "<script" not in result.search_results.value
-    assert "&lt;b&gt;Augmentation" in result.warning.value and 'role="alert"' in result.warning.value
-    assert "&lt;i&gt;Memory ran out" in result.notes.value and "Cross-validation" in result.notes.value
+    assert "&lt;script&gt; default" in result.search_results.value
+    assert "<script" not in result.search_results.value
+    assert "&lt;b&gt;Augmentation" in result.warning.value
+    assert 'role="alert"' in result.warning.value
+    assert "&lt;i&gt;Memory ran out" in result.notes.value
+    assert "Cross-validation" in result.notes.value
 
 
 def test_remarks_are_shown_without_scores(trained, monkeypatch):
@@ -359,7 +372,8 @@ def test_preset_names_in_a_search_file_are_escaped(searched):
     document["tried"][1]["preset"] = "<script>x</script>"
     file.write_text(json.dumps(document))
     shown = TrainingPanel(searched).result.search_results.value
-    assert "<script" not in shown and "&lt;script&gt;x" in shown
+    assert "<script" not in shown
+    assert "&lt;script&gt;x" in shown
     file.write_text("[")
     assert "remove that file" in TrainingPanel(searched).result.cards.value
 
@@ -372,5 +386,7 @@ def test_class_names_are_escaped(tmp_path):
         project.annotate("left", label, names[label % 2])
     project.train(preset="default", epochs=1, trees=20)
     shown = TrainingPanel(project).result.tables.value
-    assert "<script>" not in shown and "<b>" not in shown
-    assert "&lt;script&gt;x&lt;/script&gt;" in shown and 'title="&lt;script&gt;' in shown
+    assert "<script>" not in shown
+    assert "<b>" not in shown
+    assert "&lt;script&gt;x&lt;/script&gt;" in shown
+    assert 'title="&lt;script&gt;' in shown

@@ -6,14 +6,17 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from svetlana_jupyter.core.display.tiles import PlaneRegion, TileReader
 from svetlana_jupyter.core.display.viewport import PixelBox
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.display.tiles import PlaneRegion, TileReader
 
 ContrastLimits = tuple[float, float]
 

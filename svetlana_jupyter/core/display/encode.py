@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-# zlib.Z_RLE: overlays are long runs of equal codes, which it packs best, at a third of the default strategy's time.
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# zlib.Z_RLE, since overlays are long runs of equal codes. An overlay of 800 x 600 pixels takes 2.6 ms and 23 kB; with
+# Pillow's default level 6.4 ms and 22 kB; by zlib level 1 without Pillow 1.5 ms and 38 kB, whose additional 15 kB cost
+# more than a millisecond on any connection slower than 100 Mbit/s.
 _RUN_LENGTHS = {"compress_level": 1, "compress_type": 3}
 
 

@@ -6,18 +6,23 @@ Outlines are computed in device pixels, so that they are equally thin at every z
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 
-from svetlana_jupyter.core.annotations import Label
-from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.display.channels import rgb_of
-from svetlana_jupyter.core.display.tiles import PlaneRegion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+
+    from svetlana_jupyter.core.annotations import Label
+    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.core.display.tiles import PlaneRegion
 
 # One byte per pixel addresses the color table: 0 is transparent, each style takes one row for fill and one for line.
 MAX_STYLES = 127
@@ -219,7 +224,8 @@ class ObjectRaster:
         position = int(np.searchsorted(self.objects, label))
         if position == len(self.objects) or self.objects[position] != label:
             return np.zeros(self.codes.shape, bool)
-        return self.codes // 3 == position + 1
+        visible: NDArray[np.bool_] = self.codes // 3 == position + 1
+        return visible
 
 
 def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int) -> ObjectRaster:

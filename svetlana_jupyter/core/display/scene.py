@@ -8,11 +8,10 @@ and dragging computes nothing until the margin is used up.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.display.channels import DisplaySettings, render_pixels
 from svetlana_jupyter.core.display.overlay import (
@@ -24,9 +23,15 @@ from svetlana_jupyter.core.display.overlay import (
     overlay_color_table,
     rasterize_objects,
 )
-from svetlana_jupyter.core.display.selection import Point
 from svetlana_jupyter.core.display.tiles import TileGroup, TileReader, stride_for
 from svetlana_jupyter.core.display.viewport import PixelBox, Viewport
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.display.selection import Point
 
 MARGIN = 0.25  # of the screen, on each side
 DARK_INK, BRIGHT_INK = "#202020", "#f4f4f4"

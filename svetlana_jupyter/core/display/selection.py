@@ -5,13 +5,16 @@ A gallery is arranged on demand and then stays as it is: objects annotated meanw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
 
 Order = Literal["random", "uncertain", "certain", "class", "largest", "smallest", "position"]
 AnnotationStatus = Literal["all", "unlabeled", "annotated", "corrected"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -16,17 +15,20 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import cv2
 import dask.array as da
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from xarray import DataArray
 
 from svetlana_jupyter.core.display.channels import DisplaySettings, render_pixels, rgb_of
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.io.chunks import index_last_axes
-from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Sequence
+
+    import pandas as pd
+    from xarray import DataArray
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
 DepthMode = Literal["plane", "maximum"]
 Integers = NDArray[np.int64]
@@ -288,10 +290,10 @@ def take_orthoviews(
 def _read_voxels(array: DataArray, positions: list[Integers]) -> NDArray[Any]:
     """Return the voxels at evenly spaced positions along the last axes, 0 beyond the volume."""
     inside = [_slice_within(axis, extent) for axis, extent in zip(positions, array.shape[-3:])]
-    part = array.data[(..., *(_as_slice(axis[span]) for axis, span in zip(positions, inside)))]
+    part = array.data[index_last_axes(_as_slice(axis[span]) for axis, span in zip(positions, inside))]
     part = np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
     voxels = np.zeros((*array.shape[:-3], *map(len, positions)), part.dtype)
-    voxels[(..., *inside)] = part
+    voxels[index_last_axes(inside)] = part
     return voxels
 
 

@@ -9,12 +9,14 @@ measurements are computed again. New measurements need no new version: a stored 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 VERSION = 1
 
@@ -28,6 +30,7 @@ Cue = Literal["surroundings", "brightness", "orientation", "size"]
 Group = Literal["shape", "intensity", "texture", "ring", "ring_texture", "orientation", "position"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 CUES: tuple[Cue, ...] = get_args(Cue)
+_ANNULUS_CUES: frozenset[Cue] = frozenset(("surroundings", "size"))
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def _read_catalog() -> Iterator[Measurement]:
             yield m
             if group == "texture":
                 meaning = f"{m.meaning}; of the background pixels in the annulus around the object"
-                uses = m.uses | {"surroundings", "size"}
+                uses = m.uses | _ANNULUS_CUES
                 yield replace(m, name=f"ring_{m.name}", group="ring_texture", uses=uses, meaning=meaning)
 
 

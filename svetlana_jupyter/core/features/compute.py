@@ -6,7 +6,6 @@ in memory. If an image has a feature cache, cached features are reused, and new 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +34,8 @@ from svetlana_jupyter.core.normalization import dilate_masks, erode_masks, to_fi
 from svetlana_jupyter.core.settings import MeasureSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from svetlana_jupyter.core.io.image_pair import FeatureCache, ImagePair
 
 Integers = NDArray[np.int64]

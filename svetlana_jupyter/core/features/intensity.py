@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import QUANTILES
 from svetlana_jupyter.core.features.region import Floats, ObjectStack, Stack, safe_divide
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FLAT = 1e-6  # coefficient of variation below which an object is constant: the rest is rounding
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError, SphericalVoronoi
 
 from svetlana_jupyter.core.features.region import Floats, ObjectStack, Offset, safe_divide, shifted_views
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CHORD = 3  # rows compared on each side to decide whether a row end can be a corner of the hull
 EXACT, JOGGLED = 1e-7, 1e-3  # pixels by which a center may lie outside: rounding alone, and with joggled input

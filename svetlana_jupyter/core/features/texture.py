@@ -9,15 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import BLUR_SCALES, LBP_KINDS, PARTS, PIXEL_DISTANCES
-from svetlana_jupyter.core.features.intensity import ObjectChannel
 from svetlana_jupyter.core.features.region import Floats, ObjectStack, Offset, Stack, safe_divide
 from svetlana_jupyter.core.features.shape import covariance, directions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.features.intensity import ObjectChannel
 
 LEVELS = 8  # gray levels, each half a standard deviation wide; the outer two include all values beyond
 EQUAL = 1e-4  # standard deviations by which a neighbor may be darker and still counts as equal, against rounding

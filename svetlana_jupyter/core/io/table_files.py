@@ -1,6 +1,7 @@
-"""Tables as people bring them: a CSV of any delimiter, Excel or a DataFrame, with headers in usual spellings.
+"""Tables of users: CSV with any delimiter, Excel or a DataFrame, and their join with the images of a project.
 
-What a person knows of images or wells beyond the pixels: dose, treatment, replicate; joined on by their names.
+Tables hold what is known of images or wells apart from the pixels, such as dose, treatment or manual counts. Headers
+and names match in their usual spellings.
 """
 
 from __future__ import annotations
@@ -21,42 +22,48 @@ from svetlana_jupyter.errors import InputError
 TableSource: TypeAlias = str | PathLike[str] | pd.DataFrame
 DELIMITERS = ",;\t|"
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
+IMAGE_COLUMN_NAMES = ("image", "file", "filename", "imagename", "name")
+_GROUP_SUFFIXES = ("", "id", "name", "no", "number", "s")
 _DECIMAL_COMMA = r"-?\d*,?\d+"
 
 
-def read_table(source: TableSource, what: str) -> pd.DataFrame:
-    """Return a table as a DataFrame with text headers; the index of a DataFrame becomes columns where it has names.
+def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
+    """Read a table as a DataFrame with text headers; named levels of a DataFrame's index become columns.
 
     Parameters
     ----------
     source : path or DataFrame
-        A CSV with commas, semicolons, tabs or bars between its columns (then its numbers may have decimal commas), or
-        the first sheet of an Excel file.
-    what : str
-        How errors call it: "a table of conditions".
+        A CSV with columns separated by commas, semicolons, tabs or bars (numbers may have decimal commas unless commas
+        separate the columns), or an Excel file, of which the first sheet is read.
+    table_name : str
+        Name of the table in errors: "a table of conditions".
 
     Raises
     ------
     InputError
-        If it cannot be read, or has no rows.
+        If it cannot be read, has no rows, or has two columns of the same name.
     """
     if isinstance(source, pd.DataFrame):
-        table, name = source.reset_index(level=[one for one in source.index.names if one is not None]), f"{what}"
+        table, name = (
+            source.reset_index(level=[level for level in source.index.names if level is not None]),
+            _capitalize(table_name),
+        )
     elif isinstance(source, str | PathLike):
-        name = str(source)
-        table = _read_file(Path(source).expanduser(), what)
+        table, name = _read_file(Path(source).expanduser(), table_name), str(source)
     else:
-        raise InputError(f"{what} should be a CSV file or a DataFrame, got {type(source).__name__}.")
+        raise InputError(
+            f"Expected {table_name} as a CSV file or a DataFrame, got {type(source).__name__}. Pass its path."
+        )
     table.columns = pd.Index([str(column).strip() for column in table.columns])
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise InputError(f"{name} has two columns {twice[0]!r}; give each its own name.")
+    duplicates = table.columns[table.columns.duplicated()]
+    if len(duplicates):
+        raise InputError(f"{name} has two columns {duplicates[0]!r}. Give each its own name.")
     if table.empty:
-        raise InputError(f"{name} has no rows; expected {what} with one row each.")
+        raise InputError(f"{name} has no rows. Pass {table_name} with at least one row.")
     return table.reset_index(drop=True)
 
 
-def _read_file(path: Path, what: str) -> pd.DataFrame:
+def _read_file(path: Path, table_name: str) -> pd.DataFrame:
     try:
         if path.suffix.casefold() in EXCEL_SUFFIXES:
             return pd.read_excel(path, engine="openpyxl")
@@ -69,15 +76,15 @@ def _read_file(path: Path, what: str) -> pd.DataFrame:
                 table[column] = table[column].astype(str).str.replace(",", ".").astype(float)
         return table
     except FileNotFoundError as error:
-        raise InputError(f"{path} is not there; expected {what} as a CSV file.") from error
-    except (OSError, ValueError, KeyError, BadZipFile) as error:  # pandas' own errors are ValueErrors
+        raise InputError(f"{path} does not exist. Pass the path of {table_name} as a CSV file.") from error
+    except (OSError, ValueError, KeyError, BadZipFile) as error:  # the errors of pandas are ValueErrors
         raise InputError(
-            f"{path} cannot be read as {what} ({error}). Save it as CSV in UTF-8, with one header line."
+            f"{path} cannot be read as {table_name} ({error}). Save it as CSV in UTF-8, with one header line."
         ) from error
 
 
 def normalize_header(name: object) -> str:
-    """Return a header without case, blanks and signs.
+    """Return a header without case, blanks and punctuation.
 
     >>> normalize_header("Label Image_OID"), normalize_header("Class (name)")
     ('labelimageoid', 'classname')
@@ -86,17 +93,17 @@ def normalize_header(name: object) -> str:
 
 
 def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
-    """Return the column called by one of ``names`` in any spelling, the first of them first; None if there is none.
+    """Return the column with one of ``names`` in any spelling, preferring earlier names; None if there is none.
 
     >>> find_column(pd.DataFrame({"Cell_ID": [1], "Class": ["a"]}), ["object", "cell id"])
     'Cell_ID'
     """
-    known = {normalize_header(column): str(column) for column in reversed(table.columns.tolist())}
-    return next((known[normalize_header(name)] for name in names if normalize_header(name) in known), None)
+    columns = {normalize_header(column): str(column) for column in reversed(table.columns.tolist())}
+    return next((columns[key] for key in map(normalize_header, names) if key in columns), None)
 
 
 def normalize_value(value: object) -> str:
-    """Return a value as it is compared: without case, outer blanks, and zeros before a number.
+    """Return a value in the form that is compared: without case, outer blanks, and zeros before a number.
 
     >>> normalize_value("A01"), normalize_value(" a1 "), normalize_value(1.0), normalize_value("1")
     ('a1', 'a1', '1', '1')
@@ -105,84 +112,80 @@ def normalize_value(value: object) -> str:
     return re.sub(r"\d+", lambda digits: digits[0].lstrip("0") or "0", text.strip().casefold())
 
 
-def format_list(values: Iterable[object], most: int = 5) -> str:
+def format_list(values: Iterable[object], limit: int = 5) -> str:
     """Return values as text, the first few of many.
 
-    >>> format_list("abc", most=2)
+    >>> format_list("abc", limit=2)
     'a, b and 1 more'
     """
     texts = [str(value) for value in values]
-    more = len(texts) - most
-    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+    more = len(texts) - limit
+    return ", ".join(texts[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def comparison_keys(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
-    """Return one text for each row that is equal for rows whose values in ``columns`` are the same."""
+    """Return one text per row that is equal for rows with the same values in ``columns``."""
     parts = [table[column].map(normalize_value) for column in columns]
     return pd.Series(["\x1f".join(row) for row in zip(*parts)], table.index, "object")
 
 
-IMAGE_COLUMN_NAMES = ("image", "file", "filename", "imagename", "name")
-_SUFFIXES = ("", "id", "name", "no", "number", "s")
-
-
 def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, str]:
-    """Return which column of a table stands for which grouping column: ``{"well": "Well ID"}``.
+    """Return the column of a table for each grouping column that it has: ``{"well": "Well ID"}``.
 
     ``groups`` are the grouping columns of the project, "image" among them.
     """
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for group in groups:
-        spellings = IMAGE_COLUMN_NAMES if group == "image" else [f"{group}{suffix}" for suffix in _SUFFIXES]
+        spellings = IMAGE_COLUMN_NAMES if group == "image" else [f"{group}{suffix}" for suffix in _GROUP_SUFFIXES]
         column = find_column(table, spellings)
-        if column is not None and column not in found.values():
-            found[group] = column
-    return found
+        if column is not None and column not in keys.values():
+            keys[group] = column
+    return keys
 
 
-def choose_key_columns(table: pd.DataFrame, known: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
-    """Return which columns say what a row is of, and the table without others that would say it again.
+def choose_key_columns(table: pd.DataFrame, image_table: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
+    """Return the columns that identify the image of a row, and the table without redundant ones.
 
-    The name of an image says all, where it is one; else plate and well do, and a "name" is that of something else.
+    A column with names of images is sufficient. If none of its values is an image, plate and well identify the row,
+    and a column "name" is the name of something else.
 
     Parameters
     ----------
     table : DataFrame
-    known : DataFrame
+    image_table : DataFrame
         The images with their grouping columns, and "image".
     """
-    keys = find_key_columns(table, list(known.columns))
+    keys = find_key_columns(table, list(image_table.columns))
     if "image" not in keys or len(keys) == 1:
         return keys, table
-    named = _without_suffix(table[keys["image"]], known["image"]).isin(known["image"])
-    if not named.any():
+    if not _without_suffix(table[keys["image"]], image_table["image"]).isin(image_table["image"]).any():
         return {group: column for group, column in keys.items() if group != "image"}, table
     return {"image": keys["image"]}, table.drop(columns=[keys[group] for group in keys if group != "image"])
 
 
 def join_conditions(images: pd.DataFrame, conditions: TableSource) -> tuple[pd.DataFrame, str]:
-    """Put the conditions of a table beside the images that they are of.
+    """Join the conditions of a table to their images.
 
     Parameters
     ----------
     images : DataFrame
-        One row an image, indexed by its name: its grouping columns.
+        One row per image, indexed by its name: its grouping columns.
     conditions : path or DataFrame
-        One row a well, a patient, an image: columns that are called like grouping columns (or "image") say which,
-        whatever their case; all other columns are conditions. Wells match whether they are called A1 or A01.
+        One row per well, patient or image. Columns with the name of a grouping column (or "image"), in any case,
+        identify the images of a row; all other columns are conditions. Wells match whether they are named A1 or A01.
 
     Returns
     -------
     table : DataFrame
         Index of ``images``, the condition columns; missing for images without a row.
-    said : str
-        A sentence about rows that no image has and images that no row has; "" where all match.
+    mismatch_note : str
+        A sentence about rows without an image and images without a row; "" if all match.
 
     Raises
     ------
     InputError
-        If no column or no row fits, a row is there twice with other values, or a condition is called like a column
-        that is there already.
+        If no column or no row matches, two rows differ for the same images, or a condition has the name of a grouping
+        column.
 
     Examples
     --------
@@ -190,85 +193,83 @@ def join_conditions(images: pd.DataFrame, conditions: TableSource) -> tuple[pd.D
     >>> join_conditions(images, pd.DataFrame({"Well": ["A01", "A02"], "dose": [0, 10]}))[0]["dose"].tolist()
     [0, 10]
     """
-    table = read_table(conditions, "a table of conditions")
-    known = images.reset_index(names="image")
-    keys, table = choose_key_columns(table, known)
+    image_table = images.reset_index(names="image")
+    keys, table = choose_key_columns(read_table(conditions, "a table of conditions"), image_table)
     if not keys:
         raise InputError(
-            f"the table of conditions needs a column called like {format_list(known.columns)}, to say "
-            f"which images each row "
-            f"is of; its columns are {format_list(table.columns, 8)}."
+            f"The table of conditions has no column named like {format_list(image_table.columns)}; its columns are "
+            f"{format_list(table.columns, 8)}. Add such a column to identify the images of each row."
         )
     names = [column for column in table if column not in keys.values()]
-    taken = [name for name in names if name in known.columns]
-    if taken:
-        raise InputError(f"the conditions have a column {taken[0]!r}, which the images have too; rename one.")
+    if taken := [name for name in names if name in image_table.columns]:
+        raise InputError(f"The conditions have a column {taken[0]!r}, which the images have too. Rename one of them.")
     table = table.drop_duplicates(ignore_index=True)
-    partner, said = match_rows(known, table, keys, "the table of conditions")
-    found = table[names].reindex(partner).set_axis(images.index)
-    return found.astype({name: table[name].dtype for name in names if (partner >= 0).all()}), said
+    rows, mismatch_note = match_rows(image_table, table, keys, "the table of conditions")
+    joined = table[names].reindex(rows).set_axis(images.index)
+    return joined.astype({name: table[name].dtype for name in names if (rows >= 0).all()}), mismatch_note
 
 
 def match_rows(
-    known: pd.DataFrame, table: pd.DataFrame, keys: Mapping[str, str], what: str
+    image_table: pd.DataFrame, table: pd.DataFrame, keys: Mapping[str, str], table_name: str
 ) -> tuple[NDArray[np.int64], str]:
-    """Find the row of a table that is of each row of what is known.
+    """Find the row of a table for each row of the images.
 
     Parameters
     ----------
-    known : DataFrame
+    image_table : DataFrame
         With the columns that ``keys`` maps from.
     table : DataFrame
         With the columns that ``keys`` maps to.
     keys : mapping of str to str
-    what : str
-        How errors call the table.
+    table_name : str
+        Name of the table in errors.
 
     Returns
     -------
-    rows : int64 array of shape (len(known),)
-        Positions in ``table``, -1 where there is none.
-    said : str
-        As of `join_conditions`.
+    rows : int64 array of shape (len(image_table),)
+        Positions in ``table``, -1 if there is none.
+    mismatch_note : str
+        See `join_conditions`.
+
+    Raises
+    ------
+    InputError
+        If no row matches, or several rows are for the same images.
     """
-    mine, theirs = known[list(keys)], table[list(keys.values())].set_axis(list(keys), axis=1)
+    ours, theirs = image_table[list(keys)], table[list(keys.values())].set_axis(list(keys), axis=1)
     if "image" in keys:
-        theirs["image"] = _without_suffix(theirs["image"], known["image"])
-    wanted, given = comparison_keys(mine, list(keys)), comparison_keys(theirs, list(keys))
+        theirs["image"] = _without_suffix(theirs["image"], image_table["image"])
+    wanted, given = comparison_keys(ours, list(keys)), comparison_keys(theirs, list(keys))
     if given.duplicated().any():
-        row = theirs[given.duplicated()].iloc[0]
-        raise InputError(f"{what} has two rows for {_called(row)}; keep one of them.")
-    places = pd.Series(np.arange(len(given)), pd.Index(given))
+        raise InputError(
+            f"{_capitalize(table_name)} has two rows for {_describe_rows(theirs[given.duplicated()], 1)}. "
+            "Keep one row for each."
+        )
     absent, unused = ~wanted.isin(given), ~given.isin(wanted)
     if absent.all():
         raise InputError(
-            f"no row of {what} fits an image: it names "
-            f"{format_list(dict.fromkeys(map(_called, _rows(theirs))), 2)}, and "
-            f"the images are of {format_list(dict.fromkeys(map(_called, _rows(mine))), 2)}."
+            f"No row of {table_name} matches an image: its rows are for {_describe_rows(theirs, 2)}, and the images "
+            f"are of {_describe_rows(ours, 2)}. Use the same names in both."
         )
-    rows = places.reindex(wanted, fill_value=-1).to_numpy(np.int64)
-    return rows, _said(mine[absent], theirs[unused])
+    positions = pd.Series(np.arange(len(given)), pd.Index(given))
+    rows = positions.reindex(wanted, fill_value=-1).to_numpy(np.int64)
+    notes = [f"no row is for {_describe_rows(ours[absent])}"] if absent.any() else []
+    notes += [f"no image is of {_describe_rows(theirs[unused])}, which the table has"] if unused.any() else []
+    return rows, f"{_capitalize('; '.join(notes))}." if notes else ""
 
 
 def _without_suffix(values: pd.Series[str], names: pd.Series[str]) -> pd.Series[str]:
-    """Return image names without a file's ending, where that makes them known."""
+    """Return image names without the suffix of a file, if that makes them names of images."""
     texts, known = values.astype(str), set(names)
     stems = texts.str.replace(r"(\.ome)?\.\w+$", "", regex=True)
     return texts.where(texts.isin(known) | ~stems.isin(known), stems)
 
 
-def _said(absent: pd.DataFrame, unused: pd.DataFrame) -> str:
-    parts = []
-    if len(absent):
-        parts.append(f"no row is of {format_list(dict.fromkeys(map(_called, _rows(absent))))}")
-    if len(unused):
-        parts.append(f"no image is of {format_list(dict.fromkeys(map(_called, _rows(unused))))}, which have a row")
-    return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "." if parts else ""
+def _describe_rows(table: pd.DataFrame, limit: int = 5) -> str:
+    """Return the distinct rows as text: ``plate P1 well A1, plate P1 well A2``."""
+    texts = (" ".join(f"{column} {value}" for column, value in row.items()) for _, row in table.iterrows())
+    return format_list(dict.fromkeys(texts), limit)
 
 
-def _rows(table: pd.DataFrame) -> list[pd.Series]:
-    return [row for _, row in table.iterrows()]
-
-
-def _called(row: pd.Series) -> str:
-    return " ".join(f"{column} {value}" for column, value in row.items())
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]

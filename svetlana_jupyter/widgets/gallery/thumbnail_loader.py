@@ -1,67 +1,68 @@
-"""The thumbnails of a project's objects: read beside the kernel's loop, kept within a bound of memory."""
+"""Cache of object thumbnails, read in the background and bounded in memory."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from svetlana_jupyter.core.display.thumbnails import DepthMode, Thumbnail, ThumbnailSampling, take_thumbnails
-from svetlana_jupyter.errors import InputError, SvetlanaError
+from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.viewer.object_details import default_palette
+from svetlana_jupyter.widgets.viewer.open_images import unreadable_image
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from svetlana_jupyter.core.display.channels import DisplaySettings
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.project import Project
 
-_MARGIN, _LEAST = 1.3, 8.0  # around the 95th percentile of the objects' longest sides; image pixels
-_BYTES = 64 * 2**20
+_MARGIN, _MIN_SIDE = 1.3, 8.0  # around the 95th percentile of the objects' longest sides; image pixels
+_MAX_BYTES = 64 * 2**20
 
 Picture = tuple[Thumbnail, "DisplaySettings"]
 
 
 def default_crop_side(table: pd.DataFrame) -> float:
-    """Return the side of a square that holds nearly every object with something around it, in image pixels."""
+    """Return the side, in image pixels, of a square that holds nearly every object with some margin."""
     longest = np.maximum(table["y1"] - table["y0"], table["x1"] - table["x0"])
-    return max(_LEAST, _MARGIN * float(longest.quantile(0.95))) if len(longest) else _LEAST
+    return max(_MIN_SIDE, _MARGIN * float(np.quantile(longest, 0.95))) if len(longest) else _MIN_SIDE
 
 
 @dataclass(frozen=True)
-class Page:
-    """Objects that are shown together, and how.
+class GalleryPage:
+    """Thumbnails that are displayed together, to be read if the cache lacks some of them.
 
     Attributes
     ----------
-    album : Album
+    cache : ThumbnailCache
     objects : tuple of (str, int)
-        Image names and object numbers.
-    cuts : tuple of (str, Cut)
-        For each of the images that can be opened.
+        Image names and object labels.
+    cuts : tuple of (str, ThumbnailSampling)
+        Size of the thumbnails, for each image that can be opened.
     version : int
-        Another one after a mask was replaced.
-    unopened : tuple of (str, str)
-        The other images, and what is wrong with each.
+        Changes when a mask is replaced.
+    open_errors : tuple of (str, str)
+        Images that cannot be opened, and why.
     """
 
-    album: ThumbnailCache
+    cache: ThumbnailCache
     objects: tuple[tuple[str, int], ...]
     cuts: tuple[tuple[str, ThumbnailSampling], ...]
     version: int
     open_errors: tuple[tuple[str, str], ...] = ()
 
     def load(self) -> None:
-        """Read what is missing; may be called on any thread."""
-        self.album.load(self)
+        """Read the missing thumbnails; may be called on any thread."""
+        self.cache.load(self)
 
 
 class ThumbnailCache:
-    """Thumbnails by object, and the contrast of their images; those not looked at for longest are dropped.
+    """Thumbnails by object, and the display settings of their images; the least recently used are dropped.
 
     Parameters
     ----------
@@ -72,22 +73,23 @@ class ThumbnailCache:
         self._project = project
         self._pairs: dict[str, ImagePair] = {}
         self._palettes: dict[str, DisplaySettings] = {}
-        self._kept: OrderedDict[Hashable, Thumbnail] = OrderedDict()
+        self._thumbnails: OrderedDict[tuple[object, ...], Thumbnail] = OrderedDict()
         self._bytes = self._version = 0
         self._lock = threading.Lock()
 
-    def page(self, objects: list[tuple[str, int]], side: float, pixels: int, depth: DepthMode) -> Page:
-        """Return the page of some objects, to be loaded if `pictures` has gaps.
+    def page(self, objects: list[tuple[str, int]], side: float, pixels: int, depth: DepthMode) -> GalleryPage:
+        """Return the page of some objects, to be loaded if `cached_thumbnails` has gaps.
 
         Parameters
         ----------
         objects : list of (str, int)
         side : float
-            What a picture shows, in pixels of the project's first image; where the spacing of images is known, all are
-            shown at the same scale.
+            Side of a thumbnail in pixels of the project's first image. Images with a known pixel size are displayed at
+            the same scale.
         pixels : int
-            Screen pixels of a picture's side.
+            Side of a thumbnail in screen pixels.
         depth : {"plane", "maximum"}
+            Part of a volume: the middle plane of an object, or the maximum over its planes.
         """
         cuts, open_errors = [], []
         for name in dict.fromkeys(name for name, _ in objects):
@@ -100,72 +102,70 @@ class ThumbnailCache:
                 self._forget(name)
                 self._version += name in self._pairs
                 self._pairs[name] = pair
-            cuts.append((name, ThumbnailSampling.of(side * self._relative(pair), pixels, depth)))
-        return Page(self, tuple(objects), tuple(cuts), self._version, tuple(open_errors))
+            cuts.append((name, ThumbnailSampling.of(side * self._relative_size(pair), pixels, depth)))
+        return GalleryPage(self, tuple(objects), tuple(cuts), self._version, tuple(open_errors))
 
-    def pictures(self, page: Page) -> list[Picture | None]:
-        """Return what is there of a page; None for what must be loaded, or could not be read."""
+    def cached_thumbnails(self, page: GalleryPage) -> list[Picture | None]:
+        """Return the cached thumbnails of a page; None for those that are not loaded or cannot be read."""
         cuts = dict(page.cuts)
         with self._lock:
-            found: list[Picture | None] = []
+            pictures: list[Picture | None] = []
             for name, label in page.objects:
-                thumbnail = self._kept.get((name, label, cuts[name])) if name in cuts else None
+                key = (name, label, cuts.get(name))
+                thumbnail = self._thumbnails.get(key)
                 if thumbnail is not None:
-                    self._kept.move_to_end((name, label, cuts[name]))
-                found.append(None if thumbnail is None else (thumbnail, self._palettes[name]))
-            return found
+                    self._thumbnails.move_to_end(key)
+                pictures.append(None if thumbnail is None else (thumbnail, self._palettes[name]))
+            return pictures
 
-    def load(self, page: Page) -> None:
-        """Read what is missing of a page.
+    def load(self, page: GalleryPage) -> None:
+        """Read the missing thumbnails of a page.
 
         Raises
         ------
         InputError
-            If an image cannot be read; the thumbnails of the others are there all the same.
+            If an image cannot be read; the thumbnails of the other images are loaded all the same.
         """
-        unreadable: list[tuple[str, Exception | str]] = list(page.open_errors)
-        gaps = [label for label, found in zip(page.objects, self.pictures(page)) if found is None]
+        errors: list[tuple[str, Exception | str]] = list(page.open_errors)
+        cached = self.cached_thumbnails(page)
+        missing = [object_id for object_id, picture in zip(page.objects, cached) if picture is None]
         for name, cut in page.cuts:
-            wanted = [label for image, label in gaps if image == name]
             try:
-                self._load(name, wanted, cut)
+                self._load(name, [label for image, label in missing if image == name], cut)
             except Exception as error:
-                unreadable.append((name, error))
-        if unreadable:
-            name, error = unreadable[0]
-            raise InputError(
-                f"{name} cannot be shown ({error}). Check that its files are whole and where they were; "
-                "nothing is lost, and other images can be shown."
-            ) from (error if isinstance(error, Exception) else None)
+                errors.append((name, error))
+        if errors:
+            name, problem = errors[0]
+            raise unreadable_image(name, problem) from (problem if isinstance(problem, Exception) else None)
 
-    def _load(self, name: str, wanted: list[int], cut: ThumbnailSampling) -> None:
-        if not wanted:
+    def _load(self, name: str, labels: list[int], cut: ThumbnailSampling) -> None:
+        if not labels:
             return
         pair = self._pairs[name]
         if name not in self._palettes:
             self._palettes[name] = default_palette(pair)
-        found = take_thumbnails(pair, self._project.objects(name).loc[wanted], cut)
+        thumbnails = take_thumbnails(pair, self._project.objects(name).loc[labels], cut)
         with self._lock:
-            if self._pairs.get(name) is not pair:
+            if self._pairs.get(name) is not pair:  # its mask was replaced while the thumbnails were read
                 return
-            for label, thumbnail in zip(wanted, found):
+            for label, thumbnail in zip(labels, thumbnails):
                 self._drop((name, label, cut))
-                self._kept[name, label, cut] = thumbnail
+                self._thumbnails[name, label, cut] = thumbnail
                 self._bytes += thumbnail.nbytes
-            while self._bytes > _BYTES and len(self._kept) > len(wanted):
-                self._drop(next(iter(self._kept)))
+            while self._bytes > _MAX_BYTES and len(self._thumbnails) > len(labels):
+                self._drop(next(iter(self._thumbnails)))
 
-    def _drop(self, key: Hashable) -> None:
-        dropped = self._kept.pop(key, None)
+    def _drop(self, key: tuple[object, ...]) -> None:
+        dropped = self._thumbnails.pop(key, None)
         self._bytes -= dropped.nbytes if dropped is not None else 0
 
     def _forget(self, name: str) -> None:
         with self._lock:
             self._palettes.pop(name, None)
-            for key in [key for key in self._kept if key[0] == name]:
+            for key in [key for key in self._thumbnails if key[0] == name]:
                 self._drop(key)
 
-    def _relative(self, pair: ImagePair) -> float:
-        """Return how many pixels of an image are as long as one of the project's first."""
+    def _relative_size(self, pair: ImagePair) -> float:
+        """Return how many pixels of an image are as long as one pixel of the project's first image."""
         first = next(iter(self._project.images.values())).spacing
         return first[-1] / pair.spacing[-1] if first and pair.spacing else 1.0

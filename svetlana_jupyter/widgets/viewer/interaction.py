@@ -1,250 +1,247 @@
-"""What is selected in a viewer: one object by a click, several by Shift, a box, a lasso, or all that are seen.
-
-What the mouse and the keys do over the viewer's picture: move the view, select objects, or pass a key on.
-
-The buttons that select: box, lasso, adding, all that is seen, none, the menu; and which planes are meant.
-"""
+"""Screen, object selection, and mouse and keyboard input of the viewer."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import traitlets
-from ipywidgets import Button, Dropdown, HBox, IntRangeSlider, ToggleButton
-from traitlets import link
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from svetlana_jupyter.core.display.selection import PlaneSelection, Point, objects_in_polygon, rectangle_corners
-from svetlana_jupyter.widgets.panel import catch_errors
+from svetlana_jupyter.widgets.panel import catch_errors, catch_method_errors
+from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Throttle
+from svetlana_jupyter.widgets.viewer.canvas import LEFT, MIDDLE, MODIFIERS, RIGHT, InputListener, LayeredCanvas
+from svetlana_jupyter.widgets.viewer.pointer import Pointer
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.display.scene import Scene
+    from collections.abc import Callable, Iterable
+
     from svetlana_jupyter.core.display.viewport import Viewport
     from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.widgets.components import StatusLine
     from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
-    from svetlana_jupyter.widgets.viewer.canvas import ImageCanvas
-    from svetlana_jupyter.widgets.viewer.viewer import Shelf, Viewer
+    from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId, ViewerModel
 
-SelectionId = tuple[str, int] | None
+CanvasT = TypeVar("CanvasT", bound=LayeredCanvas)
 
-_FINE = 2.0  # CSS pixels between two corners of a lasso
-
-
-class ViewerSelection(traitlets.HasTraits):
-    """The part of a viewer that selects.
-
-    Attributes
-    ----------
-    selection : tuple of int
-        The selected objects, ascending: what keys and buttons mean.
-    selected : int
-        The selected object where it is one; 0 for none and for several.
-    tool : {"move", "box", "lasso"}
-        What dragging does.
-    adding : bool
-        Whether a click, a box or a lasso adds to the selection, as it does with Shift.
-    reach : {"plane", "range", "all"}
-        Which planes of a volume a box or a lasso takes objects from: those seen on the plane shown, those whose
-        centroid lies in a range of planes, or all.
-    span : tuple of int
-        The first and the last plane of that range.
-    lasso : tuple of (y, x)
-        The box or lasso that is being drawn, in points of the image.
-    menu : tuple of float or None
-        Row and column of the screen where the menu of the selection is open; a panel shows it.
-    """
-
-    selected = traitlets.Int(0)
-    selection = traitlets.Tuple()
-    tool = traitlets.Enum(["move", "box", "lasso"], "move")
-    adding = traitlets.Bool(False)
-    reach = traitlets.Enum(["plane", "range", "all"], "plane")
-    span = traitlets.Tuple((0, 0))
-    lasso = traitlets.Tuple()
-    menu = traitlets.Tuple(default_value=None, allow_none=True)
-
-    if TYPE_CHECKING:  # what the viewer has
-        image: str
-        plane: int
-        project: Project
-        scene: Scene | None
-        view: Viewport
-        _open_images: Shelf
-        _surface: ImageCanvas
-        redraw: Callable[[], None]
-        zoom: Callable[..., None]
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._selections = 0
-        self._pick_callbacks: list[Callable[[str, int], Any]] = []
-        super().__init__(*arguments, **options)
-
-    @property
-    def indexing(self) -> ObjectIndexer:
-        """Finds the objects of images, and does then what waited for them."""
-        return self._open_images.indexing
-
-    @property
-    def picked(self) -> SelectionId:
-        """What keys mean now, on the screen already or not; None for nothing.
-
-        One object is ``(image, object)``; several are ``(image, -number)``, where the number counts selections, so
-        that a key pressed for one selection is never taken for another.
-        """
-        if len(self.selection) > 1:
-            return self.image, -self._selections
-        return (self.image, self.selected) if self.selected else None
-
-    def on_select(self, act: Callable[[str, int], Any]) -> None:
-        """Call ``act(image, object)`` after one object or none was chosen; ``object`` is 0 on the background."""
-        self._pick_callbacks.append(act)
-
-    def select_at(self, row: float, column: float, extend: bool = False) -> None:
-        """Select the object under a point of the screen; with ``extend``, add it to the selection or take it away."""
-        if self.scene is None:
-            return
-        label = self.scene.object_at(row, column)
-        if extend or self.adding:
-            self._choose(set(self.selection) ^ {label} - {0})
-        else:
-            self._choose({label} - {0})
-
-    def draw_box(self, corner: Point, row: float, column: float) -> None:
-        """Draw a box from a point of the image to one of the screen; `finish_lasso` selects what is inside."""
-        self._draw_lasso(rectangle_corners(corner, self.view.to_image(row, column)))
-
-    def draw_lasso(self, row: float, column: float) -> None:
-        """Lead the lasso on to a point of the screen; `finish_lasso` selects what is inside."""
-        if self.lasso:
-            before = self.view.to_screen(*self.lasso[-1])
-            if max(abs(row - before[0]), abs(column - before[1])) < _FINE:
-                return
-        self._draw_lasso((*self.lasso, self.view.to_image(row, column)))
-
-    def finish_lasso(self, extend: bool = False) -> None:
-        """Select every object whose centroid is inside what was drawn."""
-        corners = self.lasso
-        self.cancel_lasso()
-        if self.image and corners:
-            self._choose_inside(corners, extend or self.adding)
-
-    def cancel_lasso(self) -> None:
-        """Draw no longer, and select nothing."""
-        self._draw_lasso(())
-
-    def select_visible(self) -> None:
-        """Select every object whose centroid is on the screen."""
-        if self.image:
-            height, width = self.view.size
-            self._choose_inside(
-                rectangle_corners(self.view.to_image(0, 0), self.view.to_image(height, width)), extend=False
-            )
-
-    def clear_selection(self) -> None:
-        """Select nothing."""
-        self._choose(())
-
-    def open_menu_at(self, row: float, column: float) -> None:
-        """Open the menu at a point of the screen, for the object there; for several, if it is one of them."""
-        label = self.scene.object_at(row, column) if self.scene is not None else 0
-        if label and label not in self.selection:
-            self._choose([label])
-        if self.selection:
-            self.menu = (row, column)
-
-    def open_menu_for_selection(self) -> None:
-        """Open the menu in the middle of what is selected."""
-        if self.selection:
-            self.menu = self._middle()
-
-    def zoom_on_selection(self, factor: float) -> None:
-        """Magnify about what is selected, where that is on the screen; else about the middle of the screen."""
-        about = self._middle() if self.selection and self.project.images.is_indexed(self.image) else None
-        seen = about is not None and all(0 <= at < end for at, end in zip(about, self.view.size))
-        self.zoom(factor, about if seen else None)
-
-    def close_menu(self) -> bool:
-        """Close the menu; return whether it was open."""
-        was_open, self.menu = self.menu is not None, None
-        return was_open
-
-    def _choose_inside(self, corners: tuple[Point, ...], extend: bool) -> None:
-        """Select the objects inside a region; if they must be found first, unless others are selected meanwhile."""
-        image, planes, before = self.image, self._planes(), self._selections
-
-        def choose() -> None:
-            if (self.image, self._selections) == (image, before):
-                found = objects_in_polygon(self.project.objects(image), corners, planes).tolist()
-                self._choose([*self.selection, *found] if extend else found)
-
-        self.indexing.after([image], choose, "What you drew selects them then.")
-
-    def _middle(self) -> Point:
-        """Return the middle of what is selected, as row and column of the screen."""
-        centers = self.project.objects(self.image).loc[list(self.selection), ["y", "x"]]
-        y, x = (float(middle) + 0.5 for middle in centers.mean())
-        return self.view.to_screen(y, x)
-
-    def _planes(self) -> PlaneSelection:
-        if self.reach == "range":
-            return range(self.span[0], self.span[1] + 1)
-        return self.plane if self.reach == "plane" else None
-
-    def _choose(self, objects: Iterable[int]) -> None:
-        self.selection = tuple(objects)
-        self._surface.shown = self.picked
-        if len(self.selection) < 2:
-            for act in self._pick_callbacks:
-                act(self.image, self.selected)
-
-    def _draw_lasso(self, corners: tuple[Point, ...]) -> None:
-        self.lasso = corners
-        self.redraw()
-
-    @traitlets.validate("selection")
-    def _each_once(self, proposal: dict[str, Any]) -> tuple[int, ...]:
-        return tuple(sorted({int(label) for label in proposal["value"]}))
-
-    @traitlets.observe("selection")
-    def _follow_selection(self, change: dict[str, Any]) -> None:
-        self._selections += 1
-        self.menu = None
-        self.selected = self.selection[0] if len(self.selection) == 1 else 0
-
-    @traitlets.observe("selected")
-    def _follow_selected(self, change: dict[str, Any]) -> None:
-        if self.selected:
-            self.selection = (self.selected,)
-        elif len(self.selection) == 1:
-            self.selection = ()
-
-
-_LEFT, _MIDDLE, _RIGHT = 0, 1, 2
-_STILL = 4.0  # CSS pixels the hand may tremble during a click
+_MIN_SEGMENT = 2.0  # CSS pixels between two corners of a lasso
+_CLICK_TOLERANCE = 4.0  # CSS pixels that the pointer may move during a click
 _WHEEL_TO_DOUBLE = 300.0
-_STEP = 0.125  # of the screen, for an arrow key
+_PAN_STEP = 0.125  # fraction of the screen per arrow key
 _ARROWS = {"ArrowUp": (1, 0), "ArrowDown": (-1, 0), "ArrowLeft": (0, 1), "ArrowRight": (0, -1)}
 _PLANES = {"[": -1, "]": 1, "PageUp": -1, "PageDown": 1}
 _ZOOMS = {"+": 1.5, "=": 1.5, "-": 1 / 1.5}
 _TOOLS = {"x": "box", "l": "lasso"}
-_MENU = {"ContextMenu", "Shift+F10"}
-_MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
+_MENU_KEYS = ("ContextMenu", "Shift+F10")
 
 
-def _safe(method: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(method)
-    def call(self: ViewerInteraction, *args: Any) -> None:
-        catch_errors(method, self._viewer.status)(self, *args)
+class Screen(Generic[CanvasT]):
+    """A canvas with its pointer helper, its draw schedule, its background reads and its key callbacks.
 
-    return call
+    Parameters
+    ----------
+    make_canvas : callable
+        Called with the function that requests a repaint; returns the canvas.
+    draw : callable
+        Paints one frame on the canvas.
+    on_read_error : callable
+        Called with the exception of a read that failed; it may raise an error to be displayed.
+    status : StatusLine
+        Displays errors.
+
+    Attributes
+    ----------
+    canvas : LayeredCanvas
+    pointer : Pointer
+    loader : BackgroundLoader
+    still : bool
+        Whether nothing has changed for a while, so that the frame is to be painted in full quality.
+    """
+
+    def __init__(
+        self,
+        make_canvas: Callable[[Callable[[], None]], CanvasT],
+        draw: Callable[[], None],
+        on_read_error: Callable[[Exception], None],
+        status: StatusLine,
+    ) -> None:
+        self.still = False
+        self._throttle = Throttle(catch_errors(draw, status))
+        self._debounce = Debounce(self._sharpen)
+        self._key_callbacks: list[Callable[[str, SelectionId], Any]] = []
+        self.loader = BackgroundLoader(self.request, catch_errors(on_read_error, status))
+        self.canvas = make_canvas(self.request)
+        self.pointer = Pointer(self.canvas.widget[-1].model_id)
+
+    def add_listener(self, listener: InputListener) -> None:
+        """Report mouse and keyboard events to ``listener``."""
+        self.canvas.add_listener(listener)
+        self.pointer.add_listener(listener)
+
+    def redraw(self) -> None:
+        """Draw a changed frame as soon as the browser can follow."""
+        self.still = False
+        self.request()
+
+    def request(self) -> None:
+        """Draw as soon as the browser can follow, without ending the rest that full quality waits for."""
+        self._throttle.request()
+
+    def settle(self) -> None:
+        """Paint in full quality once nothing has changed for a while."""
+        self._debounce.restart()
+
+    def on_key(self, act: Callable[[str, SelectionId], Any]) -> None:
+        """Call ``act(key, shown)`` for each key that `handle_key` receives."""
+        self._key_callbacks.append(act)
+
+    def handle_key(self, key: str, shown: SelectionId) -> None:
+        """Pass on a key that was pressed while ``shown`` was selected on the screen."""
+        for act in self._key_callbacks:
+            act(key, shown)
+
+    def focus(self) -> None:
+        """Give the canvas the keyboard focus."""
+        self.canvas.widget.focus()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self.loader.close()
+
+    def _sharpen(self) -> None:
+        self.still = True
+        self.request()
+
+
+class ObjectSelector:
+    """Selection of objects by click, box, lasso or visibility, and the context menu of the selection.
+
+    Parameters
+    ----------
+    project : Project
+    model : ViewerModel
+    indexing : ObjectIndexer
+    canvas : LayeredCanvas
+    """
+
+    def __init__(self, project: Project, model: ViewerModel, indexing: ObjectIndexer, canvas: LayeredCanvas) -> None:
+        self._project, self._model, self._indexing, self._canvas = project, model, indexing, canvas
+        self._callbacks: list[Callable[[str, int], Any]] = []
+
+    def on_select(self, act: Callable[[str, int], Any]) -> None:
+        """Call ``act(image, label)`` after the user selected one object or none (``label`` 0)."""
+        self._callbacks.append(act)
+
+    def select_at(self, row: float, column: float, extend: bool = False) -> None:
+        """Select the object at a point of the screen; with ``extend``, add it to the selection or remove it."""
+        model = self._model
+        if model.scene is None:
+            return
+        label = model.object_at(row, column)
+        if extend or model.add_to_selection:
+            self._select(set(model.selection) ^ {label} - {0})
+        else:
+            self._select({label} - {0})
+
+    def draw_box(self, corner: Point, row: float, column: float) -> None:
+        """Draw a box from a point of the image to a point of the screen; `finish_lasso` selects the objects inside."""
+        self._model.lasso = rectangle_corners(corner, self._model.view.to_image(row, column))
+
+    def draw_lasso(self, row: float, column: float) -> None:
+        """Extend the lasso to a point of the screen; `finish_lasso` selects the objects inside."""
+        model = self._model
+        if model.lasso:
+            before = model.view.to_screen(*model.lasso[-1])
+            if max(abs(row - before[0]), abs(column - before[1])) < _MIN_SEGMENT:
+                return
+        model.lasso = (*model.lasso, model.view.to_image(row, column))
+
+    def finish_lasso(self, extend: bool = False) -> None:
+        """Select every object whose centroid is inside the box or lasso."""
+        corners = self._model.lasso
+        self.cancel_lasso()
+        if self._model.image and corners:
+            self._select_inside(corners, extend or self._model.add_to_selection)
+
+    def cancel_lasso(self) -> None:
+        """Remove the box or lasso without selecting anything."""
+        self._model.lasso = ()
+
+    def select_visible(self) -> None:
+        """Select every object whose centroid is on the screen."""
+        if self._model.image:
+            view = self._model.view
+            self._select_inside(rectangle_corners(view.to_image(0, 0), view.to_image(*view.size)), extend=False)
+
+    def clear_selection(self) -> None:
+        """Select nothing."""
+        self._select(())
+
+    def open_menu_at(self, row: float, column: float) -> None:
+        """Open the menu for the object at a point of the screen, or for the selection if the object belongs to it."""
+        model = self._model
+        label = model.object_at(row, column)
+        if label and label not in model.selection:
+            self._select([label])
+        if model.selection:
+            model.menu = (row, column)
+
+    def open_menu_for_selection(self) -> None:
+        """Open the menu at the center of the selection."""
+        if self._model.selection:
+            self._model.menu = self._selection_center()
+
+    def close_menu(self) -> bool:
+        """Close the menu; return whether it was open."""
+        was_open, self._model.menu = self._model.menu is not None, None
+        return was_open
+
+    def zoom_on_selection(self, factor: float) -> None:
+        """Zoom about the center of the selection if it is on the screen, else about the center of the screen."""
+        model = self._model
+        about = self._selection_center() if model.selection and self._project.images.is_indexed(model.image) else None
+        visible = about is not None and all(0 <= at < end for at, end in zip(about, model.view.size))
+        model.zoom(factor, about if visible else None)
+
+    def _select_inside(self, corners: tuple[Point, ...], extend: bool) -> None:
+        """Select the objects inside a region, after indexing unless the selection changed in the meantime."""
+        model = self._model
+        image, planes, before = model.image, self._planes(), model.selection_count
+
+        def select() -> None:
+            if (model.image, model.selection_count) == (image, before):
+                inside = objects_in_polygon(self._project.objects(image), corners, planes).tolist()
+                self._select([*model.selection, *inside] if extend else inside)
+
+        self._indexing.run_when_indexed([image], select, "The region is selected afterwards.")
+
+    def _selection_center(self) -> Point:
+        """Return row and column of the center of the selection on the screen."""
+        model = self._model
+        centers = self._project.objects(model.image).loc[list(model.selection), ["y", "x"]]
+        y, x = (float(center) + 0.5 for center in centers.mean())
+        return model.view.to_screen(y, x)
+
+    def _planes(self) -> PlaneSelection:
+        model = self._model
+        if model.plane_scope == "range":
+            return range(model.plane_range[0], model.plane_range[1] + 1)
+        return model.plane if model.plane_scope == "plane" else None
+
+    def _select(self, objects: Iterable[int]) -> None:
+        model = self._model
+        model.selection = tuple(objects)
+        # A key that follows the user's own click applies to the clicked object, even before a frame shows the
+        # selection. A selection made by the program counts from its frame on, so that typing ahead is refused.
+        self._canvas.shown = model.selection_id
+        if len(model.selection) < 2:
+            for act in self._callbacks:
+                act(model.image, model.selected)
 
 
 @dataclass(frozen=True)
 class _Press:
-    """Where a button went down, with which view, and what dragging does from there."""
+    """Mouse press: its place, the view at that time, and the effect of dragging."""
 
     row: float
     column: float
@@ -254,202 +251,118 @@ class _Press:
     tool: str
 
 
-class ViewerInteraction:
-    """A `canvas.InputListener` that turns events into calls of the viewer."""
+class ViewerEvents:
+    """Translation of input events (`canvas.InputListener`) into changes of the model and the selection."""
 
-    def __init__(self, viewer: Viewer) -> None:
-        self._viewer = viewer
+    def __init__(self, model: ViewerModel, selector: ObjectSelector, screen: Screen[Any], status: StatusLine) -> None:
+        self._model, self._selector, self._screen, self.status = model, selector, screen, status
         self._pointer: tuple[float, float] | None = None
         self._press: _Press | None = None
         self._dragged = False
+        self._keys: dict[str, Callable[[], None]] = {
+            **{key: partial(self._pan, *step) for key, step in _ARROWS.items()},
+            **{key: partial(model.step_plane, by) for key, by in _PLANES.items()},
+            **{key: partial(selector.zoom_on_selection, factor) for key, factor in _ZOOMS.items()},
+            **{key: partial(self._toggle_tool, tool) for key, tool in _TOOLS.items()},
+            **dict.fromkeys(_MENU_KEYS, selector.open_menu_for_selection),
+            "f": model.fit,
+            "Ctrl+a": selector.select_visible,
+        }
 
-    @_safe
-    def pressed(self, row: float, column: float, button: int = _LEFT, held: str = "") -> None:
-        viewer = self._viewer
-        viewer.close_menu()
-        if button in (_LEFT, _MIDDLE):
-            extend = "Shift" in held
-            # With Shift a drag selects in any case: a box adds what is inside.
-            tool = "move" if button == _MIDDLE else "box" if extend and viewer.tool == "move" else viewer.tool
-            self._press = _Press(row, column, button, viewer.view, extend, tool)
+    @catch_method_errors
+    def pressed(self, row: float, column: float, button: int = LEFT, modifiers: str = "") -> None:
+        """Begin a click or a drag, or open the context menu."""
+        self._selector.close_menu()
+        if button in (LEFT, MIDDLE):
+            model, extend = self._model, "Shift" in modifiers
+            # With Shift a drag always selects: with the move tool it draws a box.
+            tool = "move" if button == MIDDLE else "box" if extend and model.tool == "move" else model.tool
+            self._press = _Press(row, column, button, model.view, extend, tool)
             self._dragged = False
-        elif button == _RIGHT:
-            viewer.open_menu_at(row, column)
+        elif button == RIGHT:
+            self._selector.open_menu_at(row, column)
 
-    @_safe
+    @catch_method_errors
     def moved(self, row: float, column: float) -> None:
+        """Continue a drag, or name the object under the pointer."""
         self._pointer = (row, column)
-        if self._press is None:
-            self._viewer.hover(row, column)
-            return
         press = self._press
-        down, right = row - press.row, column - press.column
-        if not self._dragged and math.hypot(down, right) <= _STILL:
+        if press is None:
+            label = self._model.object_at(row, column)
+            self._model.hovered = (label, row, column) if label else None
             return
+        down, right = row - press.row, column - press.column
         if not self._dragged:
+            if math.hypot(down, right) <= _CLICK_TOLERANCE:
+                return
             self._dragged = True
-            self._viewer.stop_hovering()
+            self._model.hovered = None
             if press.tool == "lasso":
-                self._viewer.draw_lasso(press.row, press.column)
+                self._selector.draw_lasso(press.row, press.column)
         if press.tool == "lasso":
-            self._viewer.draw_lasso(row, column)
+            self._selector.draw_lasso(row, column)
         elif press.tool == "box":
-            self._viewer.draw_box(press.view.to_image(press.row, press.column), row, column)
+            self._selector.draw_box(press.view.to_image(press.row, press.column), row, column)
         else:
-            self._viewer.look(press.view.panned(down, right), moving=True)
+            self._model.set_view(press.view.panned(down, right), moving=True)
 
-    @_safe
+    @catch_method_errors
     def released(self, row: float, column: float) -> None:
+        """Finish a lasso, or select the clicked object."""
         press, self._press = self._press, None
         if press is not None and self._dragged and press.tool != "move":
-            self._viewer.finish_lasso(press.extend)
-        elif press is not None and press.button == _LEFT and not self._dragged:
-            self._viewer.select_at(row, column, press.extend)
-        self._viewer.redraw()  # the page waits for a frame that knows of this click
+            self._selector.finish_lasso(press.extend)
+        elif press is not None and press.button == LEFT and not self._dragged:
+            self._selector.select_at(row, column, press.extend)
+        self._screen.redraw()  # the page waits for a frame that accounts for this click, even if nothing changed
 
-    def picked(self) -> tuple[str, int] | None:
-        return self._viewer.picked
+    def selection_id(self) -> SelectionId:
+        """Return the current selection."""
+        return self._model.selection_id
 
-    @_safe
-    def left(self) -> None:
+    @catch_method_errors
+    def pointer_left(self) -> None:
+        """Finish a drag that leaves the canvas."""
         press, self._press, self._pointer = self._press, None, None
         if press is not None and self._dragged and press.tool != "move":
-            self._viewer.finish_lasso(press.extend)  # the canvas alone does not tell where the button goes up
-        self._viewer.stop_hovering()
+            # Without the pointer helper, the canvas does not report where the button goes up outside of it.
+            self._selector.finish_lasso(press.extend)
+        self._model.hovered = None
 
-    @_safe
+    @catch_method_errors
     def wheeled(self, delta: float, at: tuple[float, float] | None = None) -> None:
-        self._viewer.close_menu()
-        self._viewer.zoom(2 ** (-delta / _WHEEL_TO_DOUBLE), at or self._pointer)
+        """Zoom about the pointer."""
+        self._selector.close_menu()
+        self._model.zoom(2 ** (-delta / _WHEEL_TO_DOUBLE), at or self._pointer)
 
-    @_safe
-    def key_pressed(self, key: str, shown: tuple[str, int] | None) -> None:
-        viewer = self._viewer
-        if viewer.close_menu() and key == "Escape":
+    @catch_method_errors
+    def key_pressed(self, key: str, shown: SelectionId) -> None:
+        """Move the view, use a tool, or pass the key on."""
+        if self._selector.close_menu() and key == "Escape":
             return
-        if key in _ARROWS:
-            height, width = viewer.view.size
-            down, right = _ARROWS[key]
-            viewer.look(viewer.view.panned(down * height * _STEP, right * width * _STEP))
-        elif key in _PLANES:
-            viewer.step_plane(_PLANES[key])
-        elif key in _ZOOMS:
-            viewer.zoom_on_selection(_ZOOMS[key])
-        elif key == "f":
-            viewer.fit()
-        elif key in _TOOLS:
-            viewer.tool = "move" if viewer.tool == _TOOLS[key] else _TOOLS[key]
-        elif key == "Ctrl+a":
-            viewer.select_visible()
-        elif key in _MENU:
-            viewer.open_menu_for_selection()
+        if key in self._keys:
+            self._keys[key]()
         elif key == "Escape":
-            self._give_up(key, shown)
-        elif key not in _MODIFIERS:
-            viewer.press(key, shown)
+            self._escape(shown)
+        elif key not in MODIFIERS:
+            self._screen.handle_key(key, shown)
 
-    def _give_up(self, key: str, shown: tuple[str, int] | None) -> None:
-        """Leave what is under way: the lasso being drawn, else the selection, else the tool."""
-        viewer = self._viewer
+    def _pan(self, down: int, right: int) -> None:
+        view = self._model.view
+        height, width = view.size
+        self._model.set_view(view.panned(down * height * _PAN_STEP, right * width * _PAN_STEP))
+
+    def _toggle_tool(self, tool: str) -> None:
+        self._model.tool = "move" if self._model.tool == tool else tool
+
+    def _escape(self, shown: SelectionId) -> None:
+        """Cancel the lasso being drawn, else the selection, else the tool."""
         if self._press is not None:
             self._press = None
-            viewer.cancel_lasso()
-        elif viewer.selection:
-            viewer.clear_selection()
-        elif viewer.tool != "move":
-            viewer.tool = "move"
+            self._selector.cancel_lasso()
+        elif self._model.selection:
+            self._selector.clear_selection()
+        elif self._model.tool != "move":
+            self._model.tool = "move"
         else:
-            viewer.press(key, shown)
-
-
-ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
-_REACHES = (("on this plane", "plane"), ("on the planes", "range"), ("on all planes", "all"))
-
-
-class SelectionTools(HBox):
-    """What the mouse and the keys select with, as buttons.
-
-    Parameters
-    ----------
-    viewer : Viewer
-
-    Attributes
-    ----------
-    planes : HBox
-        Which planes a box or a lasso takes objects from; shown for a volume while one of them is in use.
-    """
-
-    def __init__(self, viewer: Viewer) -> None:
-        self._viewer = viewer
-        self.box = self._toggle("object-group", "Box: drag round objects to select them (x)")
-        self.lasso = self._toggle("pencil", "Lasso: drag a line round objects to select them (l)")
-        self.adding = self._toggle("plus", "Add to the selection, or take one away (Shift)")
-        self.seen = icon_button(viewer, "th-large", "Select all objects on the screen (Ctrl+A)", viewer.select_visible)
-        self.none = icon_button(viewer, "times", "Select nothing (Escape)", viewer.clear_selection)
-        # The menu has the keyboard when it is open.
-        self.menu = icon_button(
-            viewer,
-            "bars",
-            "What can be said of the selection (right click, Shift+F10)",
-            viewer.open_menu_for_selection,
-            refocus=False,
-        )
-        super().__init__(
-            [self.box, self.lasso, self.adding, self.seen, self.none, self.menu],
-            layout={"margin": "2px 0", "flex": "0 0 auto", "overflow": "visible"},
-        )
-        self.reach = Dropdown(
-            options=_REACHES, description="Select", tooltip="The planes whose objects a box or a lasso selects"
-        )
-        self.reach.layout, self.reach.style = {"width": "200px"}, {"description_width": "48px"}
-        self.span = IntRangeSlider(tooltip="The first and the last plane", layout={"width": "260px"})
-        self.planes = HBox([self.reach, self.span], layout={"display": "none"})
-        link((viewer, "adding"), (self.adding, "value"))
-        link((viewer, "reach"), (self.reach, "value"))
-        self.span.observe(lambda change: viewer.set_trait("span", change["new"]), "value")
-        for tool, button in (("box", self.box), ("lasso", self.lasso)):
-            button.observe(self._chooser(tool), "value")
-        viewer.observe(lambda _: self.follow(), ["tool", "reach", "selection"])
-        self.follow()
-
-    def follow(self, planes: int | None = None) -> None:
-        """Show what fits the tool and, if that is given, an image of so many planes."""
-        viewer = self._viewer
-        if planes is not None:
-            self.span.max = planes - 1
-            self.span.value = (0, planes - 1)
-        self.box.value, self.lasso.value = viewer.tool == "box", viewer.tool == "lasso"
-        self.none.disabled = self.menu.disabled = not viewer.selection
-        self.planes.layout.display = "flex" if self.span.max > 0 and viewer.tool != "move" else "none"
-        self.span.layout.display = "" if viewer.reach == "range" else "none"
-
-    def _chooser(self, tool: str) -> Callable[[dict[str, bool]], None]:
-        def changed(change: dict[str, bool]) -> None:
-            if change["new"]:
-                self._viewer.tool = tool
-            elif self._viewer.tool == tool:
-                self._viewer.tool = "move"
-
-        return changed
-
-    def _toggle(self, icon: str, tooltip: str) -> ToggleButton:
-        button = ToggleButton(icon=icon, tooltip=tooltip, layout=ICON_LAYOUT)
-        button.observe(lambda _: self._viewer.focus(), "value")
-        return button
-
-
-def icon_button(
-    viewer: Viewer, icon: str, tooltip: str, act: Callable[[], None], text: str = "", refocus: bool = True
-) -> Button:
-    """Return a small button; after a click it gives the keyboard back to the picture, as JupyterLab's shortcuts would
-    take the next key."""
-    button = Button(icon=icon, description=text, tooltip=tooltip, layout=ICON_LAYOUT)
-    safe = catch_errors(act, viewer.status)
-
-    def clicked(_: Button) -> None:
-        safe()
-        if refocus:
-            viewer.focus()
-
-    button.on_click(clicked)
-    return button
+            self._screen.handle_key("Escape", shown)

@@ -1,17 +1,11 @@
-"""The selected object in small pictures: a volume cut from three sides, and the patch that a classifier will see.
-
-One object in small pictures: cut from three sides, as a classifier sees it, and where that looked.
-
-What the classifier thinks of one object: a probability beside each class button, its patch, and Grad-CAM.
-"""
+"""Small images of one object: cross-sections, the patch that the classifier sees, and Grad-CAM."""
 
 from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -37,6 +31,8 @@ from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, figu
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
     import xarray as xr
     from numpy.typing import NDArray
@@ -49,45 +45,165 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.settings import PatchSettings
     from svetlana_jupyter.project.project import Project
 
-_SIDE = 288
-_STRENGTH = 0.65
-# What of a normalised patch is black and what is white: the same for every object, so that they can be compared.
+FieldOfView = tuple[float, float, float, float]  # top, left, bottom, right on the image plane
+Question = tuple[str, int, DisplaySettings]  # image, label, contrast
+Details = tuple[list[tuple[bytes, str]], FieldOfView]  # images with their captions, and the extent of the patch
+
+_SIDE = 288  # pixels of a small image
+_CAM_OPACITY = 0.65
+# Contrast limits of normalized patches: the same for every object, so that objects can be compared.
 _WINDOWS: dict[str, ContrastLimits] = {
     **dict.fromkeys(("minmax", "max", "percentile"), (0, 1)),
     **dict.fromkeys(("object", "apart"), (-3, 3)),
     "grain": (-0.3, 0.3),
 }
+_SECTION_TITLES = {"xy": "Plane (xy)", "xz": "Front (xz)", "zy": "Side (zy)", "maximum": "Maximum along z"}
+_NOTHING_SELECTED = "Select an object to see what the classifier sees of it."
+_DELAY = 0.25  # seconds; keys that follow each other quickly need no images in between
+_EMPTY_FIGURE = '<figure><div class="sv-blank"></div><figcaption>{}</figcaption></figure>'
+
+logger = logging.getLogger(__name__)
 
 
 def default_palette(pair: ImagePair) -> DisplaySettings:
-    """Return how an image is shown before anybody changes it."""
+    """Return the automatic display settings of an image."""
     pixels = sample_pixels(TileReader(pair.image, pair.levels))
     return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
 
-def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
-    """Return a PNG of a cut through a volume, in the contrast of the viewer, with the object's outline.
+class ObjectDetails(HTML):
+    """Images of the selected object, made on a thread once no more keys are pressed.
 
-    Samples that are not squares are stretched to the shape that they have in the volume.
+    Parameters
+    ----------
+    project : Project
+    on_field_changed : callable
+        Called with the extent of the displayed patch on the image plane, or None.
+    """
+
+    def __init__(self, project: Project, on_field_changed: Callable[[FieldOfView | None], None]) -> None:
+        super().__init__(layout={"margin": "4px 0 0 0", "height": "134px", "width": "100%"})
+        self._project, self._on_field_changed = project, on_field_changed
+        self._latest: LatestQuestion[Question] = LatestQuestion(
+            self._make_details, self._show_details, _DELAY, self._show_error
+        )
+        self._show_text(_NOTHING_SELECTED)
+
+    def show(self, image: str, label: int, palette: DisplaySettings) -> None:
+        """Show an object, or a hint if ``label`` is 0."""
+        if label:
+            self._latest.ask((image, label, palette))
+        else:
+            self._latest.cancel()
+            self._show_text(_NOTHING_SELECTED)
+
+    def _make_details(self, question: Question) -> Details:
+        project, (image, label, palette) = self._project, question
+        pair = project.pair(image)
+        row = cast("pd.Series", project.objects(image, wait=True).loc[label])
+        images: list[tuple[bytes, str]] = []
+        if pair.ndim == 3:
+            sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
+            images += [(section_picture(section, palette), _SECTION_TITLES[side]) for side, section in sections.items()]
+        settings = patch_settings(project.images, project._labeled(), image, project.settings)
+        patch = classifier_patch(project.images, image, label, settings)
+        images += patch_pictures(patch, settings, palette)[: 3 if pair.ndim == 2 else 1]
+        return images, _field_of_view(patch)
+
+    def _show_details(self, details: Details) -> None:
+        images, field = details
+        figures = "".join(figure_html(png, caption) for png, caption in images)
+        self.value = f'<div class="sv-pictures sv-beside">{figures}</div>'
+        self._on_field_changed(field)
+
+    def _show_error(self, question: Question, error: Exception) -> None:
+        image, label, _ = question
+        if isinstance(error, SvetlanaError):
+            self._show_text(str(error))
+        else:
+            logger.error("object %s of %s cannot be displayed", label, image, exc_info=error)
+            self._show_text(f"Object {label} cannot be displayed here ({error}).")
+
+    def _show_text(self, text: str) -> None:
+        self.value = f'<div class="sv-beside sv-nothing">{muted(text)}</div>'
+        self._on_field_changed(None)
+
+
+class Inspector(VBox):
+    """Prediction, annotation and explanation of the object under review.
+
+    Parameters
+    ----------
+    class_buttons : ClassButtons
+        Buttons that correct the prediction; they display the probabilities.
+    """
+
+    def __init__(self, class_buttons: ClassButtons) -> None:
+        self.class_buttons = class_buttons
+        self.title = HTML(layout={"margin": "0", "min_height": "46px"})
+        self.pictures = HTML(layout={"margin": "4px 0 0 0", "height": "182px"})
+        super().__init__([self.title, class_buttons, self.pictures], layout={"width": "100%"})
+        self.show_pictures()
+
+    def show(self, object_id: ObjectId | None, predicted: pd.Series | None, label: Label, classes: ClassScheme) -> None:
+        """Show the prediction and the annotation of an object.
+
+        Parameters
+        ----------
+        object_id : ObjectId or None
+        predicted : Series or None
+            Row of the object in `Project.probabilities`; None without a prediction.
+        label : Label
+        classes : ClassScheme
+        """
+        probabilities: dict[int, str] = {}
+        summary = muted("Click an object, or press n for the least certain one.")
+        if object_id is not None:
+            summary = muted("not predicted yet")
+        if predicted is not None:
+            info = classes.by_id(int(predicted["predicted"]))
+            name = f"{color_swatch(info.color)}{html.escape(info.name)}"
+            summary = f"{name}, predicted with {predicted['probability']:.0%}"
+            probabilities = {c.id: fraction_bar(float(predicted.get(f"p_{c.id}", 0.0)), c.color) for c in classes}
+        annotated = f" · annotated: {classes.by_id(label.class_id).name}" if label.class_id else ""
+        title = f"Object {object_id.label} in {object_id.image}{annotated}" if object_id else "No object selected"
+        self.title.value = f"<h4>{html.escape(title)}</h4>{summary}"
+        self.class_buttons.show(classes, probabilities, chosen=label.class_id)
+
+    def show_pictures(self, patch: bytes = b"", cam: bytes = b"", caption: str = "") -> None:
+        """Show two PNGs side by side, or empty frames of the same size."""
+        left = figure_html(patch, "Classifier input") if patch else _EMPTY_FIGURE.format(html.escape(caption))
+        right = figure_html(cam, "Evidence (Grad-CAM)") if cam else _EMPTY_FIGURE.format("&nbsp;")
+        self.pictures.value = f'<div class="sv-pictures">{left}{right}</div>'
+
+
+def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
+    """Return a PNG of a cross-section of a volume, in the viewer's contrast, with the outline of the object.
+
+    Samples that are not square are stretched to their shape in the volume.
     """
     scale = _SIDE / max(section.size)
     height, width = (max(1, round(side * scale)) for side in section.size)
-    seen = cv2.resize(render_pixels(section.values, palette), (width, height), interpolation=cv2.INTER_NEAREST)
+    pixels = cv2.resize(render_pixels(section.values, palette), (width, height), interpolation=cv2.INTER_NEAREST)
     own = cv2.resize(section.own.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    return png(_ringed(seen, own))
+    colored = _as_rgb(pixels)
+    if own.any():
+        lines = halo(own, 2, 2)  # the double line that marks the selection in the viewer
+        colored[lines == 1], colored[lines == 2] = 255, 0
+    return png(colored)
 
 
 def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: DisplaySettings) -> list[tuple[bytes, str]]:
-    """Return all that a classifier sees of an object: the patch, the object alone where it gets that too, and its mask.
+    """Return the images that a classifier gets of an object: patch, the object alone if it is a channel, and mask.
 
     Parameters
     ----------
     patch : DataArray of shape (C', [Z,] Y, X)
         From `project.patch_previews.classifier_patch`. A volume is shown by its middle plane.
     settings : PatchSettings
-        That it was cut with.
-    palette : Palette
-        Colours of the channels; their contrast only where patches keep the values of the image.
+        Settings of the patch.
+    palette : DisplaySettings
+        Colors of the channels; their contrast only where patches keep the values of the image.
 
     Returns
     -------
@@ -96,207 +212,59 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
     """
     flat = (patch[:, patch.sizes["z"] // 2] if "z" in patch.dims else patch).to_numpy()
     count = len(palette.channels)
-    ways = DOUBLED_NORMALIZATIONS.get(settings.normalize, (settings.normalize,))
-    parts = zip(ways, ("Classifier sees", "the object alone"))
-    shown = []
-    for number, (how, caption) in enumerate(parts):
+    normalizations = DOUBLED_NORMALIZATIONS.get(settings.normalize, (settings.normalize,))
+    images = []
+    for number, (normalization, caption) in enumerate(zip(normalizations, ("Classifier input", "Object alone"))):
         colors = palette
-        if how in _WINDOWS:
-            channels = [replace(c, contrast_limits=_WINDOWS[how], visible=True, gamma=1.0) for c in palette.channels]
-            colors = replace(palette, channels=tuple(channels))
-        shown.append((png(_enlarged(render_pixels(flat[number * count : (number + 1) * count], colors))), caption))
+        if normalization in _WINDOWS:
+            window = _WINDOWS[normalization]
+            channels = tuple(replace(c, contrast_limits=window, visible=True, gamma=1.0) for c in palette.channels)
+            colors = replace(palette, channels=channels)
+        images.append((png(_enlarge(render_pixels(flat[number * count : (number + 1) * count], colors))), caption))
     if settings.mask_channel:
-        shown.append((png(_enlarged(np.rint(flat[-1] * 255).astype(np.uint8))), "and its mask"))
-    return shown
+        images.append((png(_enlarge(np.rint(flat[-1] * 255).astype(np.uint8))), "Mask"))
+    return images
 
 
 def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
-    """Return two PNGs with the object's outline: the patch, and the patch under its Grad-CAM.
+    """Return two PNGs with the outline of the object: the patch, and the patch under its Grad-CAM.
 
     Parameters
     ----------
     explanation : Dataset
         From `Project.explain`: ``image`` (c, [z,] y, x), ``mask`` and ``cam`` ([z,] y, x). A volume is shown by its
-        brightest values along z.
+        maximum along z.
     """
     flat = explanation.max("z") if "z" in explanation.dims else explanation
     names = [str(name) for name in flat["c"].to_numpy()] if "c" in flat.coords else [""] * flat.sizes["c"]
     pixels = flat["image"].transpose("c", "y", "x").to_numpy().astype(np.float32)
-    palette = initial_display_settings(
-        names, names == ["red", "green", "blue"], pixels.dtype, pixels.reshape(len(pixels), -1)
-    )
-    seen = _enlarged(render_pixels(pixels, palette))
-    if seen.ndim == 2:
-        seen = np.repeat(seen[..., None], 3, axis=-1)
-    edge = find_boundaries(_enlarged(flat["mask"].to_numpy() > 0), mode="thick")
-    cam = _scaled(_enlarged(flat["cam"].to_numpy().astype(np.float32)))
-    heat = cv2.applyColorMap(np.rint(cam * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    looked = seen * (1 - _STRENGTH) + heat * _STRENGTH
-    return png(_outlined(seen, edge)), png(_outlined(looked.astype(np.uint8), edge))
-
-
-def _enlarged(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Repeat pixels, so that the outline drawn over them is thin."""
-    scale = max(1, _SIDE // max(pixels.shape[:2]))
-    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def _scaled(cam: NDArray[np.float32]) -> NDArray[np.float32]:
+    rgb = names == ["red", "green", "blue"]
+    palette = initial_display_settings(names, rgb, pixels.dtype, pixels.reshape(len(pixels), -1))
+    image = _as_rgb(_enlarge(render_pixels(pixels, palette)))
+    cam = flat["cam"].to_numpy().astype(np.float32)
     low, high = float(cam.min()), float(cam.max())
-    return (cam - low) / (high - low) if high > low else np.zeros_like(cam)
+    scaled = (cam - low) / (high - low) if high > low else np.zeros_like(cam)
+    codes = np.rint(_enlarge(scaled) * 255).astype(np.uint8)
+    heat = cv2.applyColorMap(codes, cv2.COLORMAP_INFERNO)[..., ::-1]  # OpenCV orders channels as BGR
+    blended = (image * (1 - _CAM_OPACITY) + heat * _CAM_OPACITY).astype(np.uint8)
+    edge = find_boundaries(_enlarge(flat["mask"].to_numpy() > 0), mode="thick")
+    image[edge] = blended[edge] = 255
+    return png(image), png(blended)
 
 
-def _outlined(picture: NDArray[np.uint8], edge: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    done = np.ascontiguousarray(picture)
-    done[edge] = 255
-    return done
-
-
-def _ringed(picture: NDArray[np.uint8], own: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Draw the double line of the viewer's selection round an object."""
-    colored = np.repeat(picture[..., None], 3, axis=-1) if picture.ndim == 2 else picture.copy()
-    if own.any():
-        lines = halo(own, 2, 2)
-        colored[lines == 1], colored[lines == 2] = 255, 0
-    return colored
-
-
-_TITLES = {"xy": "Plane (xy)", "xz": "Front (xz)", "zy": "Side (zy)", "maximum": "Brightest along z"}
-_EMPTY = "Select an object to see what a classifier will see of it."
-_DELAY = 0.25  # seconds: keys that follow each other quickly need no pictures in between
-
-logger = logging.getLogger(__name__)
-
-Field = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Question:
-    """Which object, in which contrast."""
-
-    image: str
-    label: int
-    palette: DisplaySettings
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Pictures with their captions, and the part of the plane that the patch shows: top, left, bottom, right."""
-
-    pictures: tuple[tuple[bytes, str], ...]
-    field: Field
-
-
-class ObjectDetails(HTML):
-    """Pictures of one object, made off the kernel's loop once the keys rest.
-
-    Parameters
-    ----------
-    project : Project
-    framed : callable
-        Called with the field of view of the patch, or None.
-    """
-
-    def __init__(self, project: Project, framed: Callable[[Field | None], None]) -> None:
-        super().__init__(layout={"margin": "4px 0 0 0", "height": "134px", "width": "100%"})
-        self._project, self._framed = project, framed
-        self._latest: LatestQuestion[Question] = LatestQuestion(self._answer, self._show, _DELAY)
-        self._said(_EMPTY)
-
-    def show(self, image: str, label: int, palette: DisplaySettings) -> None:
-        """Show an object; with 0 none."""
-        if label:
-            self._latest.ask(Question(image, label, palette))
-        else:
-            self._latest.cancel()
-            self._said(_EMPTY)
-
-    def _answer(self, question: Question) -> Answer | str:
-        try:
-            return self._pictures(question)
-        except SvetlanaError as error:
-            return str(error)
-        except Exception as error:
-            logger.exception("object %s of %s cannot be pictured", question.label, question.image)
-            return f"Object {question.label} cannot be shown here ({error})."
-
-    def _pictures(self, question: Question) -> Answer:
-        project, name, label = self._project, question.image, question.label
-        pair, row = project.pair(name), project.objects(name, wait=True).loc[label]
-        shown: list[tuple[bytes, str]] = []
-        if pair.ndim == 3:
-            sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
-            shown += [(section_picture(section, question.palette), _TITLES[side]) for side, section in sections.items()]
-        settings = patch_settings(project.images, project._labeled(), name, project.settings)
-        patch = classifier_patch(project.images, name, label, settings)
-        shown += patch_pictures(patch, settings, question.palette)[: 3 if pair.ndim == 2 else 1]
-        return Answer(tuple(shown), _field(patch))
-
-    def _show(self, answer: Answer | str) -> None:
-        if isinstance(answer, str):
-            self._said(answer)
-            return
-        figures = "".join(figure_html(png, caption) for png, caption in answer.pictures)
-        self.value = f'<div class="sv-pictures sv-beside">{figures}</div>'
-        self._framed(answer.field)
-
-    def _said(self, text: str) -> None:
-        self.value = f'<div class="sv-beside sv-nothing">{muted(text)}</div>'
-        self._framed(None)
-
-
-def _field(patch: DataArray) -> Field:
-    """Return the edges of a patch on the image plane, which is continuous."""
+def _field_of_view(patch: DataArray) -> FieldOfView:
+    """Return the edges of a patch on the continuous image plane."""
     y, x = (patch[axis].to_numpy() for axis in "yx")
     dy, dx = (float(at[1] - at[0]) / 2 if len(at) > 1 else 0.5 for at in (y, x))
     return float(y[0]) - dy + 0.5, float(x[0]) - dx + 0.5, float(y[-1]) + dy + 0.5, float(x[-1]) + dx + 0.5
 
 
-_BLANK = '<figure><div class="sv-blank"></div><figcaption>{}</figcaption></figure>'
+def _enlarge(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Repeat pixels, so that an outline drawn over them is thin."""
+    scale = max(1, _SIDE // max(pixels.shape[:2]))
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-class Inspector(VBox):
-    """One object under review.
-
-    Parameters
-    ----------
-    rows : ClassRows
-        The buttons that correct; the probabilities are shown in them.
-    """
-
-    def __init__(self, rows: ClassButtons) -> None:
-        self.rows = rows
-        self.title = HTML(layout={"margin": "0", "min_height": "46px"})
-        self.pictures = HTML(layout={"margin": "4px 0 0 0", "height": "182px"})
-        super().__init__([self.title, rows, self.pictures], layout={"width": "100%"})
-        self.show_pictures()
-
-    def show(self, object_id: ObjectId | None, predicted: pd.Series | None, label: Label, classes: ClassScheme) -> None:
-        """Show what is predicted and annotated.
-
-        Parameters
-        ----------
-        label : ObjectId or None
-        predicted : Series or None
-            Its row of `Project.probabilities`; None where there is no prediction.
-        label : Label
-        classes : Classes
-        """
-        details: dict[int, str] = {}
-        said = muted("Click one, or press n for the least certain.")
-        if object_id is not None:
-            said = muted("not predicted yet")
-        if predicted is not None:
-            info = classes.by_id(int(predicted["predicted"]))
-            said = f"{color_swatch(info.color)}{html.escape(info.name)}, predicted with {predicted['probability']:.0%}"
-            details = {c.id: fraction_bar(float(predicted.get(f"p_{c.id}", 0.0)), c.color) for c in classes}
-        annotated = f" · annotated: {classes.by_id(label.class_id).name}" if label.class_id else ""
-        name = f"Object {object_id.label} in {object_id.image}{annotated}" if object_id else "No object chosen"
-        self.title.value = f"<h4>{html.escape(name)}</h4>{said}"
-        self.rows.show(classes, details, chosen=label.class_id)
-
-    def show_pictures(self, patch: bytes = b"", cam: bytes = b"", caption: str = "") -> None:
-        """Show two PNGs side by side, or empty places of the same size."""
-        left = figure_html(patch, "What it sees") if patch else _BLANK.format(html.escape(caption))
-        right = figure_html(cam, "Where it looked (Grad-CAM)") if cam else _BLANK.format("&nbsp;")
-        self.pictures.value = f'<div class="sv-pictures">{left}{right}</div>'
+def _as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a copy in three channels."""
+    return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else np.array(pixels, order="C")

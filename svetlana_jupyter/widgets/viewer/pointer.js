@@ -1,46 +1,51 @@
-// What ipycanvas cannot tell: device pixel ratio, mouse button, where the wheel was turned, and what was on the screen
-// when a key was pressed. It takes these events before ipycanvas sees them, so that none is handled twice; without it
-// ipycanvas' own events do.
+// Events that ipycanvas does not report: device pixel ratio, mouse button, position of the wheel, and the selection that
+// was on the screen when a key was pressed. Events are caught before ipycanvas sees them, so that none is handled twice.
+// Without this script, the events of ipycanvas are used.
 
 const IGNORED = new Set(["Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock", "Dead", "Process", "Tab"]);
 
-const ON_MAC = navigator.platform.startsWith("Mac"); // where Ctrl makes a click the right button's
+const ON_MAC = navigator.platform.startsWith("Mac"); // where Ctrl+click is a right click
 
 function render({ model, el }) {
   const stop = new AbortController();
   const { signal } = stop;
   el.style.display = "none";
 
-  const tellRatio = () => {
+  const sendPixelRatio = () => {
     model.set("dpr", window.devicePixelRatio);
     model.save_changes();
     const query = matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
-    query.addEventListener("change", tellRatio, { once: true, signal });
+    query.addEventListener("change", sendPixelRatio, { once: true, signal });
   };
 
-  // What the frame on the screen shows, and the last click it knows of. This arrives before the frame does, so it
-  // counts only when the layer that is drawn last carries the frame's number.
-  const told = () => ({ shown: model.get("shown"), answered: model.get("answered"), frame: model.get("frame") });
+  // Selection shown by the current frame, and the last click that the frame accounts for. The kernel sends these before
+  // the frame, so they take effect only when the layer that is drawn last carries the number of that frame.
+  const received = () => ({
+    shown: model.get("shown"),
+    clickTime: model.get("click_time"),
+    frame: model.get("frame"),
+  });
   let layer = null;
-  const drawn = () => layer.ctx?.lineDashOffset ?? 0;
-  const known = model.get("layer") ? model.widget_manager?.get_model(model.get("layer")) : undefined;
-  known?.then((found) => (layer = found)).catch(() => {});
-  let seen = told();
+  const drawnFrame = () => layer.ctx?.lineDashOffset ?? 0;
+  const layerPromise = model.get("layer") ? model.widget_manager?.get_model(model.get("layer")) : undefined;
+  layerPromise?.then((found) => (layer = found)).catch(() => {});
+  let current = received();
   let clicked = 0;
-  const see = (next) => {
-    if (next.frame < seen.frame) return; // a later one has overtaken it
-    seen = next;
+  const accept = (next) => {
+    if (next.frame < current.frame) return; // a later frame was drawn first
+    current = next;
     el.dataset.frame = next.frame;
   };
   const follow = () => {
-    const next = told();
-    const look = () => {
+    const next = received();
+    const check = () => {
       if (signal.aborted) return;
-      if (!layer) setTimeout(() => see(next), 150); // nothing tells when the picture is drawn: then surely later
-      else if (drawn() < next.frame) requestAnimationFrame(look);
-      else requestAnimationFrame(() => see(next)); // with this frame of the screen
+      // Without the layer, the time of drawing is unknown: wait longer than it takes.
+      if (!layer) setTimeout(() => accept(next), 150);
+      else if (drawnFrame() < next.frame) requestAnimationFrame(check);
+      else requestAnimationFrame(() => accept(next)); // when the screen is refreshed
     };
-    look();
+    check();
   };
 
   const attach = () => {
@@ -51,10 +56,10 @@ function render({ model, el }) {
     const send = (event, content = {}) => model.send({ event, ...content });
     let canvas = null;
     let dragging = false;
-    let pending = {}; // at most one message of a kind for each frame of the screen
+    let pending = {}; // at most one message per event type and screen refresh
 
-    // Arrows lead from item to item; every other key is the picture's, as if the menu were not there.
-    const walk = (menu, item, key) => {
+    // In the context menu, arrows move the focus; every other key is handled as if the menu were closed.
+    const moveFocus = (menu, item, key) => {
       const items = [...menu.querySelectorAll("button")];
       const at = items.indexOf(item);
       const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[key];
@@ -63,12 +68,13 @@ function render({ model, el }) {
       return true;
     };
 
-    const place = (e) => {
+    const position = (e) => {
       const box = canvas.getBoundingClientRect();
       return { row: e.clientY - box.top, column: e.clientX - box.left };
     };
-    const held = (e) => [e.ctrlKey || e.metaKey ? "Ctrl" : "", e.shiftKey ? "Shift" : ""].filter(Boolean).join("+");
-    const soon = (event, content) => {
+    const modifiers = (e) =>
+      [e.ctrlKey || e.metaKey ? "Ctrl" : "", e.shiftKey ? "Shift" : ""].filter(Boolean).join("+");
+    const sendOnRefresh = (event, content) => {
       if (!Object.keys(pending).length) requestAnimationFrame(flush);
       pending[event] = content;
     };
@@ -86,47 +92,50 @@ function render({ model, el }) {
 
     onCanvas("mousedown", (e) => {
       canvas.focus({ preventScroll: true });
-      e.preventDefault(); // no selection of text while dragging
+      e.preventDefault(); // no text selection while dragging
       flush();
       dragging = true;
       const button = e.ctrlKey && ON_MAC ? 2 : e.button;
-      send("pressed", { ...place(e), button, held: held(e) });
+      send("pressed", { ...position(e), button, modifiers: modifiers(e) });
     });
-    onCanvas("mousemove", (e) => dragging || soon("moved", place(e)));
-    onCanvas("mouseout", () => dragging || (flush(), send("left")));
+    onCanvas("mousemove", (e) => dragging || sendOnRefresh("moved", position(e)));
+    onCanvas("mouseout", () => dragging || (flush(), send("pointer_left")));
     onCanvas("mouseup", () => {});
-    // A drag goes on outside of the canvas.
-    window.addEventListener("mousemove", (e) => dragging && soon("moved", place(e)), { capture: true, signal });
+    // A drag continues outside of the canvas.
+    window.addEventListener("mousemove", (e) => dragging && sendOnRefresh("moved", position(e)), {
+      capture: true,
+      signal,
+    });
     window.addEventListener("mouseup", (e) => {
       if (!dragging) return;
       dragging = false;
       flush();
       clicked = Date.now();
-      send("released", { ...place(e), time: clicked });
+      send("released", { ...position(e), time: clicked });
     }, { capture: true, signal });
     onCanvas("wheel", (e) => {
       e.preventDefault();
-      const unit = e.deltaMode === 0 ? 1 : 33;
+      const unit = e.deltaMode === 0 ? 1 : 33; // pixels per line
       const before = pending.wheeled?.delta ?? 0;
-      soon("wheeled", { delta: before + e.deltaY * unit * (e.ctrlKey ? 4 : 1), ...place(e) });
+      sendOnRefresh("wheeled", { delta: before + e.deltaY * unit * (e.ctrlKey ? 4 : 1), ...position(e) });
     });
     viewer.addEventListener("keydown", (e) => {
       const menu = e.target.closest(".sv-menu");
       if (e.target.tagName !== "CANVAS" && !menu) return;
-      e.stopPropagation(); // Tab too: ipycanvas would keep it, and nobody could tab out
+      e.stopPropagation(); // also for Tab: ipycanvas would keep it and trap the keyboard focus
       const opensMenu = e.shiftKey && e.key === "F10";
       if (IGNORED.has(e.key) || (/^F\d+$/.test(e.key) && !opensMenu) || e.isComposing) return;
-      if (menu && (e.key === "Enter" || e.key === " ")) return; // the button's own
+      if (menu && (e.key === "Enter" || e.key === " ")) return; // these press the menu's button
       e.preventDefault();
-      if (menu && walk(menu, e.target, e.key)) return;
-      // What is typed behind it belongs into the field, whenever the kernel may answer.
+      if (menu && moveFocus(menu, e.target, e.key)) return;
+      // The search field gets the focus here, so that it receives what is typed before the kernel answers.
       const find = e.key === "/" && panel.querySelector(".sv-find input");
       if (find?.offsetParent) find.focus({ preventScroll: true });
-      // A key right behind a click means the object clicked, which only the kernel knows yet.
-      const shown = seen.answered < clicked ? null : seen.shown;
+      // A key after a click applies to the clicked object, which only the kernel knows yet: null.
+      const shown = current.clickTime < clicked ? null : current.shown;
       send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shift: e.shiftKey, shown });
     }, { capture: true, signal });
-    // JupyterLab's shortcuts would act on the cell: "m" makes it Markdown and destroys the panel.
+    // JupyterLab's shortcuts would act on the cell: "m" turns it into Markdown and destroys the panel.
     panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });
     panel.addEventListener("contextmenu", (e) => {
       e.stopPropagation();
@@ -134,23 +143,20 @@ function render({ model, el }) {
     }, { signal });
   };
 
-  releasePictures();
-  tellRatio();
-  model.on("change:shown", follow);
-  model.on("change:answered", follow);
-  model.on("change:frame", follow);
+  const CHANGES = ["change:shown", "change:click_time", "change:frame"];
+  releaseImages();
+  sendPixelRatio();
+  for (const change of CHANGES) model.on(change, follow);
   follow();
   attach();
   return () => {
     stop.abort();
-    model.off("change:shown", follow);
-    model.off("change:answered", follow);
-    model.off("change:frame", follow);
+    for (const change of CHANGES) model.off(change, follow);
   };
 }
 
-// ipycanvas never releases the pictures it was sent. Only its own are touched: others may want theirs for longer.
-function releasePictures() {
+// ipycanvas never releases the images it received. Only its own are released: other code may need its images for longer.
+function releaseImages() {
   const create = URL.createObjectURL;
   if (create.releases) return;
   URL.createObjectURL = (object) => {

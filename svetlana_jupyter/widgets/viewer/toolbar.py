@@ -1,15 +1,10 @@
-"""The controls above and below the viewer's picture.
-
-How the channels of an image are shown: on or off, their colour, their contrast by hand or by percentile, gamma.
-
-The small menu over the picture: what can be said of the object, or of the objects, it was opened for.
-"""
+"""Controls around the image: toolbar, selection tools, channel controls and context menu."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ipywidgets import (
@@ -22,6 +17,7 @@ from ipywidgets import (
     FloatRangeSlider,
     FloatSlider,
     HBox,
+    IntRangeSlider,
     IntSlider,
     Label,
     ToggleButton,
@@ -32,146 +28,59 @@ from traitlets import link
 
 from svetlana_jupyter.core.display.channels import CLIPPED_PERCENT, auto_contrast_limits
 from svetlana_jupyter.widgets.components import keycap
-from svetlana_jupyter.widgets.viewer.interaction import ICON_LAYOUT, SelectionTools, icon_button
+from svetlana_jupyter.widgets.panel import ICON_LAYOUT, icon_button
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from svetlana_jupyter.core.display.channels import ContrastLimits, DisplaySettings
-    from svetlana_jupyter.widgets.viewer.viewer import OpenImage, Viewer
+    from svetlana_jupyter.widgets.components import StatusLine
+    from svetlana_jupyter.widgets.viewer.interaction import ObjectSelector
+    from svetlana_jupyter.widgets.viewer.open_images import OpenImage
+    from svetlana_jupyter.widgets.viewer.viewer_model import ViewerModel
 
-_STEPS = 500
-_BY_HAND, _TRUE = "by hand", "as stored"
-_SHARES = {"all values": 0.0, "0.02 %": 0.02, f"{CLIPPED_PERCENT:g} %": CLIPPED_PERCENT, "1 %": 1.0, "5 %": 5.0}
-
-
-class ChannelControls(HBox):
-    """The controls of one channel, or of all three of a colour image.
-
-    Parameters
-    ----------
-    opened : OpenImage
-    position : int
-        Of the channel.
-    show : callable
-        Called with the changed palette.
-    done : callable
-        Called after a click, to give the keyboard back; sliders keep it.
-
-    Attributes
-    ----------
-    window : FloatRangeSlider
-        The values shown black and at full colour.
-    left_out : Dropdown
-        The window by percentile: how much of the darkest and of the brightest pixels is left out.
-    gamma : FloatLogSlider
-    """
-
-    def __init__(
-        self, opened: OpenImage, position: int, show: Callable[[DisplaySettings], None], done: Callable[[], None]
-    ) -> None:
-        self._opened, self._position, self._show, self._done = opened, position, show, done
-        self._windows = self._offered()
-        channel = opened.palette.channels[position]
-        low = min(0.0, *(window[0] for window in (*self._windows.values(), channel.contrast_limits)))
-        high = max(window[1] for window in (*self._windows.values(), channel.contrast_limits))
-        self._step = (high - low) / _STEPS
-        self.window = FloatRangeSlider(
-            value=channel.contrast_limits,
-            min=low,
-            max=high,
-            step=self._step,
-            readout_format=".0f" if high - low > 20 else ".3g",
-            tooltip="The values shown black and at full brightness",
-            layout={"width": "250px"},
-        )
-        self.left_out = Dropdown(
-            options=[*self._windows, _BY_HAND],
-            value=self._name_of(channel.contrast_limits),
-            tooltip="Contrast by percentile: how much of the darkest and of the brightest pixels is left out",
-            layout={"width": "92px"},
-        )
-        self.gamma = FloatLogSlider(
-            value=channel.gamma,
-            base=10,
-            min=-0.7,
-            max=0.7,
-            step=0.02,
-            description="γ",
-            readout_format=".2f",
-            tooltip="Gamma: to the right, what is dark gets brighter",
-            style={"description_width": "14px"},
-            layout={"width": "168px"},
-        )
-        super().__init__([*self._name(), self.window, self.left_out, self.gamma], layout={"align_items": "center"})
-        self.window.observe(lambda change: self._set_window(change["new"]), "value")
-        self.left_out.observe(lambda change: self._choose(change["new"]), "value")
-        self.gamma.observe(lambda change: self._show(opened.palette.with_gamma(position, change["new"])), "value")
-
-    def _offered(self) -> dict[str, ContrastLimits]:
-        """Return the windows by their names."""
-        pixels = self._opened.pixels[self._position]
-        windows = {name: auto_contrast_limits(pixels, share) for name, share in _SHARES.items()}
-        auto_palette = self._opened.auto_palette.channels[self._position].contrast_limits
-        return windows if auto_palette in windows.values() else {_TRUE: auto_palette, **windows}
-
-    def _name_of(self, window: ContrastLimits) -> str:
-        return next((name for name, offered in self._windows.items() if self._same(offered, window)), _BY_HAND)
-
-    def _same(self, one: ContrastLimits, other: ContrastLimits) -> bool:
-        """Whether two windows are the same to the slider, which the browser sets to whole steps."""
-        return max(abs(a - b) for a, b in zip(one, other)) <= self._step
-
-    def _set_window(self, window: ContrastLimits) -> None:
-        low, high = window
-        self.left_out.value = self._name_of(window)
-        if high > low and not self._same(self._opened.palette.channels[self._position].contrast_limits, window):
-            self._show(self._opened.palette.with_contrast_limits(self._position, (low, high)))
-
-    def _choose(self, name: str) -> None:
-        if name != _BY_HAND and not self._same(self._windows[name], self.window.value):
-            self.window.value = self._windows[name]
-        self._done()
-
-    def _name(self) -> list[Widget]:
-        palette = self._opened.palette
-        if palette.rgb or len(palette.channels) == 1:
-            return [Label("Contrast", layout={"width": "64px"})]
-        channel = palette.channels[self._position]
-        color = ColorPicker(concise=True, value=channel.color, layout={"width": "28px"})
-        color.tooltip = f"Colour of {channel.name}"
-        switch = ToggleButton(
-            channel.visible, description=channel.name, tooltip=f"Show {channel.name}", layout={"width": "84px"}
-        )
-
-        def switched(change: dict[str, bool]) -> None:
-            self._show(self._opened.palette.with_visibility(self._position, change["new"]))
-            self._done()
-
-        switch.observe(switched, "value")
-        color.observe(
-            lambda change: self._show(self._opened.palette.with_color(self._position, change["new"])), "value"
-        )
-        return [color, switch]
-
-
-OVERLAYS = (("Annotations", "annotations"), ("Predictions", "predictions"), ("No overlay", "off"))
+_SLIDER_STEPS = 500
+_MANUAL, _AS_STORED = "manual", "as stored"
+_CLIPPING = {"all values": 0.0, "0.02 %": 0.02, f"{CLIPPED_PERCENT:g} %": CLIPPED_PERCENT, "1 %": 1.0, "5 %": 5.0}
+_OVERLAYS = (("Annotations", "annotations"), ("Predictions", "predictions"), ("No overlay", "off"))
+_PLANE_SCOPES = (("on this plane", "plane"), ("on the planes", "range"), ("on all planes", "all"))
+_MENU_WIDTH, _MENU_ROW, _MENU_TITLE, _MENU_MARGIN = 216, 26, 36, 6  # CSS pixels; the title with border and padding
 
 
 class Toolbar(VBox):
-    """The image, the zoom, the overlay and the tools in one row; contrast, channels and opacity open below it.
+    """Image, zoom, overlay and tools in one row, with folded controls of contrast, channels and opacity below.
 
     Parameters
     ----------
-    viewer : Viewer
-        Whose traits the controls are linked to and whose methods the buttons call.
+    model : ViewerModel
+        Its traits are linked to the controls.
+    selector : ObjectSelector
+    show : callable
+        Called with the name of an image that the user chose.
+    set_palette : callable
+        Called with changed display settings.
+    focus : callable
+        Gives the keyboard focus back to the canvas.
+    status : StatusLine
+        Displays errors.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
-        self._viewer = viewer
-        self.images = Dropdown(tooltip="The image shown", layout={"width": "150px", "margin": "0 8px 0 0"})
-        self.images.observe(lambda change: self._chosen(change["new"]), "value")
+    def __init__(
+        self,
+        model: ViewerModel,
+        selector: ObjectSelector,
+        show: Callable[[str], None],
+        set_palette: Callable[[DisplaySettings], None],
+        focus: Callable[[], None],
+        status: StatusLine,
+    ) -> None:
+        self._model, self._show, self._set_palette, self._focus = model, show, set_palette, focus
+        icon = partial(icon_button, status, focus)
+        self.images = Dropdown(tooltip="Displayed image", layout={"width": "150px", "margin": "0 8px 0 0"})
+        self.images.observe(lambda change: self._show_image(change["new"]), "value")
         self.overlay = Dropdown(
-            options=OVERLAYS,
-            tooltip="What the objects are coloured by",
+            options=_OVERLAYS,
+            tooltip="Source of the object colors",
             layout={"width": "116px", "margin": "0 4px 0 6px"},
         )
         self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=ICON_LAYOUT)
@@ -182,22 +91,22 @@ class Toolbar(VBox):
             step=0.05,
             description="Opacity",
             readout=False,
-            tooltip="How strongly objects are tinted",
+            tooltip="Opacity of the object colors",
             style={"description_width": "64px"},
             layout={"width": "240px"},
         )
         self.plane = IntSlider(description="Plane", tooltip="Plane of the volume ([ and ])", layout={"width": "100%"})
-        self.tools = SelectionTools(viewer)
+        self.tools = SelectionTools(model, selector, focus, status)
         self.channels = VBox()
         self._display = HBox([self.channels, self.opacity])
         self._display.layout = {"display": "none", "flex_flow": "row wrap", "align_items": "center"}
-        self._first = HBox(
+        row = HBox(
             [
                 self.images,
-                self._icon("expand", "The whole image (f)", viewer.fit),
-                self._icon("search-minus", "Smaller (-)", lambda: viewer.zoom_on_selection(1 / 1.5)),
-                self._icon("search-plus", "Larger (+)", lambda: viewer.zoom_on_selection(1.5)),
-                self._icon("", "One image pixel on one screen pixel", viewer.zoom_to_pixels, "1:1"),
+                icon("expand", "Show the whole image (f)", model.fit),
+                icon("search-minus", "Zoom out (-)", lambda: selector.zoom_on_selection(1 / 1.5)),
+                icon("search-plus", "Zoom in (+)", lambda: selector.zoom_on_selection(1.5)),
+                icon("", "Show one image pixel per screen pixel", model.zoom_to_pixels, "1:1"),
                 self.overlay,
                 self.outlines,
                 self.more,
@@ -205,11 +114,11 @@ class Toolbar(VBox):
             ],
             layout={"align_items": "center", "flex_flow": "row wrap"},
         )
-        super().__init__([self._first, self.tools.planes, self._display], layout={"margin": "0 0 4px 0"})
+        super().__init__([row, self.tools.planes, self._display], layout={"margin": "0 0 4px 0"})
         for name in ("overlay", "outlines", "opacity", "plane"):
-            link((viewer, name), (getattr(self, name), "value"))
-        self.outlines.observe(lambda _: viewer.focus(), "value")
-        self.more.observe(self._open, "value")
+            link((model, name), (getattr(self, name), "value"))
+        self.outlines.observe(lambda _: focus(), "value")
+        self.more.observe(self._unfold, "value")
 
     def list_images(self, names: list[str], shown: str) -> None:
         """Offer these images; the choice is hidden when there is only one."""
@@ -218,37 +127,227 @@ class Toolbar(VBox):
             self.images.value = shown if shown in names else None
         self.images.layout.display = "" if len(names) > 1 else "none"
 
-    def follow(self, opened: OpenImage) -> None:
-        """Show the controls that fit an image."""
-        self.images.value = opened.name if opened.name in self.images.options else None
-        viewer = self._viewer
-        rows = 1 if opened.palette.rgb else len(opened.palette.channels)
+    def refresh(self, image: OpenImage) -> None:
+        """Show the controls that apply to an image."""
+        self.images.value = image.name if image.name in self.images.options else None
+        rows = 1 if image.palette.rgb else len(image.palette.channels)
         self.channels.children = [
-            ChannelControls(opened, position, viewer.set_palette, viewer.focus) for position in range(rows)
+            ChannelControls(image, position, self._set_palette, self._focus) for position in range(rows)
         ]
-        self.plane.max = opened.planes - 1
-        self.tools.follow(opened.planes)
-        self.plane.layout.display = "" if opened.planes > 1 else "none"
+        self.plane.max = image.planes - 1
+        self.tools.refresh(image.planes)
+        self.plane.layout.display = "" if image.planes > 1 else "none"
 
-    def _icon(self, icon: str, tooltip: str, act: Callable[[], None], text: str = "") -> Button:
-        return icon_button(self._viewer, icon, tooltip, act, text)
+    def _show_image(self, name: str | None) -> None:
+        if name is not None and name != self._model.image:
+            self._show(name)
+            self._focus()
 
-    def _chosen(self, name: str | None) -> None:
-        if name is not None and name != self._viewer.image:
-            self._viewer.show(name)
-            self._viewer.focus()
-
-    def _open(self, change: dict[str, bool]) -> None:
+    def _unfold(self, change: dict[str, bool]) -> None:
         self._display.layout.display = "flex" if change["new"] else "none"
-        self._viewer.focus()
+        self._focus()
 
 
-_WIDTH, _ROW, _TITLE, _EDGE = 216, 26, 36, 6  # CSS pixels; the title with the border and padding of the menu
+class SelectionTools(HBox):
+    """Buttons of the selection tools.
+
+    Parameters
+    ----------
+    model : ViewerModel
+    selector : ObjectSelector
+    focus : callable
+        Gives the keyboard focus back to the canvas.
+    status : StatusLine
+        Displays errors.
+
+    Attributes
+    ----------
+    planes : HBox
+        Planes from which a box or a lasso selects; displayed for a volume while one of these tools is active.
+    """
+
+    def __init__(
+        self, model: ViewerModel, selector: ObjectSelector, focus: Callable[[], None], status: StatusLine
+    ) -> None:
+        self._model = model
+        icon = partial(icon_button, status)
+        self.box = ToggleButton(
+            icon="object-group", tooltip="Box: drag around objects to select them (x)", layout=ICON_LAYOUT
+        )
+        self.lasso = ToggleButton(
+            icon="pencil", tooltip="Lasso: draw a line around objects to select them (l)", layout=ICON_LAYOUT
+        )
+        self.adding = ToggleButton(
+            icon="plus", tooltip="Add to the selection, or remove from it (Shift)", layout=ICON_LAYOUT
+        )
+        self.all = icon(focus, "th-large", "Select all visible objects (Ctrl+A)", selector.select_visible)
+        self.none = icon(focus, "times", "Clear the selection (Escape)", selector.clear_selection)
+        # An open menu keeps the keyboard focus.
+        self.menu = icon(None, "bars", "Label the selection (right click, Shift+F10)", selector.open_menu_for_selection)
+        super().__init__(
+            [self.box, self.lasso, self.adding, self.all, self.none, self.menu],
+            layout={"margin": "2px 0", "flex": "0 0 auto", "overflow": "visible"},
+        )
+        self.plane_scope = Dropdown(
+            options=_PLANE_SCOPES,
+            description="Select",
+            tooltip="Planes from which a box or a lasso selects",
+            layout={"width": "200px"},
+            style={"description_width": "48px"},
+        )
+        self.plane_range = IntRangeSlider(tooltip="First and last plane", layout={"width": "260px"})
+        self.planes = HBox([self.plane_scope, self.plane_range], layout={"display": "none"})
+        link((model, "add_to_selection"), (self.adding, "value"))
+        link((model, "plane_scope"), (self.plane_scope, "value"))
+        self.plane_range.observe(lambda change: model.set_trait("plane_range", change["new"]), "value")
+        for button in (self.box, self.lasso, self.adding):
+            button.observe(lambda _: focus(), "value")
+        for tool, button in (("box", self.box), ("lasso", self.lasso)):
+            button.observe(partial(self._choose_tool, tool), "value")
+        model.observe(lambda _: self.refresh(), ["tool", "plane_scope", "selection"])
+        self.refresh()
+
+    def refresh(self, planes: int | None = None) -> None:
+        """Show what applies to the tool and, if given, to an image with this number of planes."""
+        model = self._model
+        if planes is not None:
+            self.plane_range.max = planes - 1
+            self.plane_range.value = (0, planes - 1)
+        self.box.value, self.lasso.value = model.tool == "box", model.tool == "lasso"
+        self.none.disabled = self.menu.disabled = not model.selection
+        self.planes.layout.display = "flex" if self.plane_range.max > 0 and model.tool != "move" else "none"
+        self.plane_range.layout.display = "" if model.plane_scope == "range" else "none"
+
+    def _choose_tool(self, tool: str, change: dict[str, bool]) -> None:
+        if change["new"]:
+            self._model.tool = tool
+        elif self._model.tool == tool:
+            self._model.tool = "move"
+
+
+class ChannelControls(HBox):
+    """Controls of one channel, or of all three channels of an RGB image.
+
+    Parameters
+    ----------
+    image : OpenImage
+    position : int
+        Position of the channel.
+    set_palette : callable
+        Called with the changed display settings.
+    focus : callable
+        Called after a click, to give the keyboard focus back to the canvas; sliders keep it.
+
+    Attributes
+    ----------
+    window : FloatRangeSlider
+        Contrast limits: the values displayed black and at full brightness.
+    clipping : Dropdown
+        Contrast limits by percentile: percentage of the darkest and of the brightest pixels that is clipped.
+    gamma : FloatLogSlider
+    """
+
+    def __init__(
+        self, image: OpenImage, position: int, set_palette: Callable[[DisplaySettings], None], focus: Callable[[], None]
+    ) -> None:
+        self._image, self._position, self._set_palette, self._focus = image, position, set_palette, focus
+        self._limits = self._offered_limits()
+        channel = image.palette.channels[position]
+        low = min(0.0, *(limits[0] for limits in (*self._limits.values(), channel.contrast_limits)))
+        high = max(limits[1] for limits in (*self._limits.values(), channel.contrast_limits))
+        self._step = (high - low) / _SLIDER_STEPS
+        self.window = FloatRangeSlider(
+            value=channel.contrast_limits,
+            min=low,
+            max=high,
+            step=self._step,
+            readout_format=".0f" if high - low > 20 else ".3g",
+            tooltip="Contrast limits: values displayed black and at full brightness",
+            layout={"width": "250px"},
+        )
+        self.clipping = Dropdown(
+            options=[*self._limits, _MANUAL],
+            value=self._name_of(channel.contrast_limits),
+            tooltip="Percentage of the darkest and brightest pixels that is clipped",
+            layout={"width": "92px"},
+        )
+        self.gamma = FloatLogSlider(
+            value=channel.gamma,
+            base=10,
+            min=-0.7,
+            max=0.7,
+            step=0.02,
+            description="γ",
+            readout_format=".2f",
+            tooltip="Gamma; larger values brighten dark pixels",
+            style={"description_width": "14px"},
+            layout={"width": "168px"},
+        )
+        super().__init__([*self._name(), self.window, self.clipping, self.gamma], layout={"align_items": "center"})
+        self.window.observe(lambda change: self._set_limits(change["new"]), "value")
+        self.clipping.observe(lambda change: self._choose_clipping(change["new"]), "value")
+        self.gamma.observe(lambda change: set_palette(image.palette.with_gamma(position, change["new"])), "value")
+
+    def _offered_limits(self) -> dict[str, ContrastLimits]:
+        """Return the contrast limits that the dropdown offers, by name."""
+        pixels = self._image.pixels[self._position]
+        offered = {name: auto_contrast_limits(pixels, percent) for name, percent in _CLIPPING.items()}
+        automatic = self._image.auto_palette.channels[self._position].contrast_limits
+        return offered if automatic in offered.values() else {_AS_STORED: automatic, **offered}
+
+    def _name_of(self, limits: ContrastLimits) -> str:
+        return next((name for name, offered in self._limits.items() if self._are_same(offered, limits)), _MANUAL)
+
+    def _are_same(self, first: ContrastLimits, second: ContrastLimits) -> bool:
+        # The browser rounds the values of a slider to whole steps.
+        return max(abs(a - b) for a, b in zip(first, second)) <= self._step
+
+    def _set_limits(self, limits: ContrastLimits) -> None:
+        low, high = limits
+        self.clipping.value = self._name_of(limits)
+        if high > low and not self._are_same(self._image.palette.channels[self._position].contrast_limits, limits):
+            self._set_palette(self._image.palette.with_contrast_limits(self._position, (low, high)))
+
+    def _choose_clipping(self, name: str) -> None:
+        if name != _MANUAL and not self._are_same(self._limits[name], self.window.value):
+            self.window.value = self._limits[name]
+        self._focus()
+
+    def _name(self) -> list[Widget]:
+        palette = self._image.palette
+        if palette.rgb or len(palette.channels) == 1:
+            return [Label("Contrast", layout={"width": "64px"})]
+        channel = palette.channels[self._position]
+        color = ColorPicker(concise=True, value=channel.color, layout={"width": "28px"})
+        color.tooltip = f"Color of {channel.name}"
+        switch = ToggleButton(
+            channel.visible, description=channel.name, tooltip=f"Show {channel.name}", layout={"width": "84px"}
+        )
+
+        def switched(change: dict[str, bool]) -> None:
+            self._set_palette(self._image.palette.with_visibility(self._position, change["new"]))
+            self._focus()
+
+        switch.observe(switched, "value")
+        color.observe(
+            lambda change: self._set_palette(self._image.palette.with_color(self._position, change["new"])), "value"
+        )
+        return [color, switch]
 
 
 @dataclass(frozen=True)
-class Item:
-    """One line of the menu: ``act`` is what it does; ``color`` is a class's, or empty."""
+class MenuItem:
+    """One line of the context menu.
+
+    Attributes
+    ----------
+    text : str
+    key : str
+        Key that does the same, or empty.
+    act : callable
+    color : str
+        Color of a class, or empty.
+    """
 
     text: str
     key: str
@@ -257,63 +356,68 @@ class Item:
 
 
 class ObjectMenu(VBox):
-    """A menu that opens beside a point of a picture and stays inside it.
+    """Context menu that opens next to a point of the image area and stays inside it.
 
     Parameters
     ----------
     size : tuple of int
-        Height and width of the picture, in CSS pixels.
+        Height and width of the image area, in CSS pixels.
+
+    Attributes
+    ----------
+    items : tuple of MenuItem
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__(layout={"display": "none", "width": f"{_WIDTH}px", "overflow": "hidden auto"})
+        super().__init__(layout={"display": "none", "width": f"{_MENU_WIDTH}px", "overflow": "hidden auto"})
         self.add_class("sv-menu")
         self._size = size
-        self.items: tuple[Item, ...] = ()
+        self.items: tuple[MenuItem, ...] = ()
 
-    def show_at(self, at: tuple[float, float], title: str, items: Sequence[Item]) -> None:
-        """Show these items beside a point (row, column) of the picture, and give the first the keyboard."""
-        self._drop()
+    @property
+    def is_open(self) -> bool:
+        """Whether the menu is displayed."""
+        return bool(self.layout.display != "none")
+
+    def show_at(self, at: tuple[float, float], title: str, items: Sequence[MenuItem]) -> None:
+        """Show items next to a point (row, column), and give the first one the keyboard focus."""
+        self._close_lines()
         self.items = tuple(items)
         height, width = self._size
-        most = height - 2 * _EDGE
-        tall = min(_TITLE + _ROW * len(items), most)
-        self.layout.max_height = f"{most}px"
-        self.layout.top = f"{_inside(at[0], tall, height):.0f}px"
-        beside = at[1] + 8 if at[1] + 8 + _WIDTH <= width else at[1] - 8 - _WIDTH
-        self.layout.left = f"{_inside(beside, _WIDTH, width):.0f}px"
+        max_height = height - 2 * _MENU_MARGIN
+        own_height = min(_MENU_TITLE + _MENU_ROW * len(items), max_height)
+        self.layout.max_height = f"{max_height}px"
+        self.layout.top = f"{_shift_inside(at[0], own_height, height):.0f}px"
+        left = at[1] + 8 if at[1] + 8 + _MENU_WIDTH <= width else at[1] - 8 - _MENU_WIDTH
+        self.layout.left = f"{_shift_inside(left, _MENU_WIDTH, width):.0f}px"
         head = HTML(f'<div class="sv-menu-title">{html.escape(title)}</div>', layout={"margin": "0"})
-        lines = [_line(item) for item in items]
+        lines = [_menu_line(item) for item in items]
         self.children = (head, *lines)
         self.layout.display = ""
         lines[0].children[0].focus()
 
     def hide(self) -> None:
-        """Show nothing."""
+        """Close the menu."""
         self.layout.display = "none"
-        self._drop()
-
-    @property
-    def is_open(self) -> bool:
-        return self.layout.display != "none"
+        self._close_lines()
 
     def buttons(self) -> list[Button]:
         """Return the buttons of the items."""
         return [line.children[0] for line in self.children[1:]]
 
-    def _drop(self) -> None:
-        """Let go of the widgets of the time before."""
-        before, self.children = self.children, ()
-        for line in before:
+    def _close_lines(self) -> None:
+        """Close the widgets of the previous items, which the kernel would keep forever."""
+        lines, self.children = self.children, ()
+        for line in lines:
             for part in getattr(line, "children", ()):
                 part.close()
             line.close()
 
 
-def _line(item: Item) -> Box:
+def _menu_line(item: MenuItem) -> Box:
     button = Button(description=item.text, tooltip=f"{item.text} (key {item.key})" if item.key else item.text)
     button.on_click(lambda _: item.act())
-    button.layout.border_left = f"8px solid {item.color}" if item.color else "8px solid transparent"
+    button.layout.border_left = f"8px solid {item.color or 'transparent'}"
     key = HTML(keycap(item.key) if item.key else "", layout={"margin": "0"})
     key.add_class("sv-menu-key")
     line = Box([button, key], layout={"flex": "0 0 auto", "overflow": "visible"})
@@ -321,6 +425,6 @@ def _line(item: Item) -> Box:
     return line
 
 
-def _inside(start: float, extent: float, whole: float) -> float:
-    """Return where something of this extent begins, as near to ``start`` as it fits."""
-    return max(_EDGE, min(start, whole - extent - _EDGE))
+def _shift_inside(start: float, extent: float, size: float) -> float:
+    """Return the position nearest to ``start`` at which this extent fits."""
+    return max(_MENU_MARGIN, min(start, size - extent - _MENU_MARGIN))

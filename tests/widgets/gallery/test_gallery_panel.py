@@ -1,4 +1,4 @@
-"""The gallery: click, drag and type, then look at the project, the last sheet, or what the browser was sent."""
+"""Gallery, tested by clicks, drags and keys: the project, the last sheet, and what the browser is sent."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def panel(project):
 
 
 def ordered(panel, order, **wanted):
-    panel.bar.order.value = order
+    panel.filter_bar.order.value = order
     for name, value in wanted.items():
-        getattr(panel.bar, name).value = value
+        getattr(panel.filter_bar, name).value = value
     return panel
 
 
 def send(panel, event, **content):
-    panel.page._pointer._handle_custom_msg({"event": event, **content}, [])
+    panel.page.screen.pointer._handle_custom_msg({"event": event, **content}, [])
 
 
 def point(panel, cell):
@@ -39,13 +39,13 @@ def point(panel, cell):
     return {"row": row + 10.0, "column": column + 10.0}
 
 
-def click(panel, cell, held=""):
-    send(panel, "pressed", **point(panel, cell), button=0, held=held)
+def click(panel, cell, modifiers=""):
+    send(panel, "pressed", **point(panel, cell), button=0, modifiers=modifiers)
     send(panel, "released", **point(panel, cell), time=1.0)
 
 
 def press(panel, key, shown=NOW, control=False, shift=False):
-    """Type a key while a selection is on the screen: the one of now, unless a slow page showed another."""
+    """Type a key while a selection is on the screen: the current one unless a slow page shows another."""
     shown = panel.shown if shown is NOW else shown
     send(panel, "key_pressed", key=key, control=control, shift=shift, shown=list(shown or []))
 
@@ -54,7 +54,7 @@ def selected(panel):
     return sorted(panel.page.selection.chosen)
 
 
-def said(project):
+def labels_of(project):
     return {id: row["class"] or row["action"] for id, row in project.labels().to_dict("index").items()}
 
 
@@ -68,41 +68,39 @@ def cell_pixels(panel, cell):
     return panel.page.sheet.pixels[top : top + grid.side, left : left + grid.side]
 
 
-def test_every_object_has_a_patch_with_itself_in_the_middle(panel):
+def test_every_object_has_a_thumbnail_with_itself_in_the_center(panel):
     assert len(panel.page.sheet.cell_captions) == 48
     assert shown(panel)[:3] == [("left", 1), ("left", 2), ("left", 3)]
     middles = [cell_pixels(panel, cell)[25:32, 25:32].mean() for cell in range(48)]
-    assert all(bright > dark + 20 for bright, dark in zip(middles[::2], middles[1::2])), (
-        "odd objects are the bright ones"
-    )
+    assert all(bright > dark + 20 for bright, dark in zip(middles[::2], middles[1::2])), "odd objects are bright"
     assert (cell_pixels(panel, 50) == rgb_of(GAP_COLORS[panel.page.sheet.ink])).all()
 
 
-def test_one_key_labels_what_is_selected_in_one_gesture(panel, project):
+def test_one_key_labels_the_selection_in_one_edit(panel, project):
     click(panel, 3)
-    click(panel, 30, held="Shift")
+    click(panel, 30, modifiers="Shift")
     press(panel, "2")
-    assert len(said(project)) == 28 and set(said(project).values()) == {"dark"}
-    assert {image for image, _ in said(project)} == {"left", "right"}
+    assert len(labels_of(project)) == 28 and set(labels_of(project).values()) == {"dark"}
+    assert {image for image, _ in labels_of(project)} == {"left", "right"}
     log = project.annotations.table()
     assert log["edit"].nunique() == 1 and set(log["source"]) == {"gallery"} and log["seconds"].notna().all()
     assert panel.status.text == "28 objects are labeled dark."
-    assert selected(panel) == list(range(3, 31)), "another key would correct it"
+    assert selected(panel) == list(range(3, 31)), "another key corrects the label"
 
 
 def test_a_class_button_does_the_same(panel, project):
     click(panel, 0)
-    panel.rows.row(1).button.click()
-    assert said(project) == {("left", 1): "bright"}
+    panel.class_buttons.row(1).button.click()
+    assert labels_of(project) == {("left", 1): "bright"}
 
 
-def test_clicks_select_one_a_range_and_one_more(panel):
+def test_clicks_select_one_object_a_range_and_one_more(panel):
     click(panel, 5)
     assert selected(panel) == [5]
-    click(panel, 2, held="Shift")
+    click(panel, 2, modifiers="Shift")
     assert selected(panel) == [2, 3, 4, 5]
-    click(panel, 9, held="Ctrl")
-    click(panel, 4, held="Ctrl")
+    click(panel, 9, modifiers="Ctrl")
+    click(panel, 4, modifiers="Ctrl")
     assert selected(panel) == [2, 3, 5, 9]
     click(panel, 7)
     assert selected(panel) == [7]
@@ -110,7 +108,7 @@ def test_clicks_select_one_a_range_and_one_more(panel):
     assert selected(panel) == [7], "the right button selects nothing"
 
 
-def test_dragging_selects_all_that_is_passed(panel):
+def test_dragging_selects_all_objects_on_the_way(panel):
     send(panel, "pressed", **point(panel, 4), button=0)
     for cell in (5, 6, 16, 15):
         send(panel, "moved", **point(panel, cell))
@@ -119,7 +117,7 @@ def test_dragging_selects_all_that_is_passed(panel):
     assert selected(panel) == list(range(4, 16))
 
 
-def test_keys_select_all_the_others_none_and_the_patch_beside(panel):
+def test_keys_select_all_the_others_none_and_the_neighbor(panel):
     press(panel, "a", control=True)
     assert len(selected(panel)) == 48
     press(panel, "Escape")
@@ -134,30 +132,30 @@ def test_keys_select_all_the_others_none_and_the_patch_beside(panel):
 
 
 def test_buttons_select_too(panel):
-    panel.leaves.all.click()
+    panel.page_bar.all.click()
     assert len(selected(panel)) == 48
     click(panel, 0)
-    panel.leaves.inverse.click()
+    panel.page_bar.invert_button.click()
     assert selected(panel) == list(range(1, 48))
-    panel.leaves.none.click()
-    assert selected(panel) == [] and panel.leaves.none.disabled
+    panel.page_bar.none.click()
+    assert selected(panel) == [] and panel.page_bar.none.disabled
 
 
-def test_a_key_that_was_typed_before_the_selection_was_seen_labels_nothing(panel, project):
+def test_a_key_typed_before_the_selection_was_displayed_labels_nothing(panel, project):
     click(panel, 0)
     before = panel.shown
     click(panel, 1)
     press(panel, "1", shown=before)
-    assert said(project) == {} and "before the selection was on the screen" in panel.status.text
+    assert labels_of(project) == {} and "the selection was not displayed yet" in panel.status.text
     press(panel, "Escape")
     press(panel, "1")
-    assert said(project) == {} and "Nothing is selected" in panel.status.text
+    assert labels_of(project) == {} and "No object selected" in panel.status.text
 
 
-def test_a_key_right_behind_a_click_means_what_was_clicked(panel, project):
+def test_a_key_right_after_a_click_applies_to_the_clicked_thumbnail(panel, project):
     click(panel, 6)
     send(panel, "key_pressed", key="1", control=False, shown=None)
-    assert said(project) == {("left", 7): "bright"}
+    assert labels_of(project) == {("left", 7): "bright"}
 
 
 def test_turning_the_page_selects_nothing_and_a_key_typed_before_labels_nothing(panel, project):
@@ -167,59 +165,59 @@ def test_turning_the_page_selects_nothing_and_a_key_typed_before_labels_nothing(
     press(panel, "n")
     assert selected(panel) == []
     press(panel, "1", shown=before)
-    assert said(project) == {}
+    assert labels_of(project) == {}
 
 
-def test_undo_and_redo_go_to_the_page_and_select_what_they_were_about(panel, project):
+def test_undo_and_redo_show_the_page_and_select_the_objects_of_the_edit(panel, project):
     panel.page.columns = 5
     per_page = panel.page.grid.count
     click(panel, 1)
-    click(panel, 3, held="Shift")
+    click(panel, 3, modifiers="Shift")
     press(panel, "1")
     press(panel, "End")
     click(panel, 0)
     press(panel, "b")
     press(panel, "u")
-    assert said(project) == dict.fromkeys([("left", 2), ("left", 3), ("left", 4)], "bright")
+    assert labels_of(project) == dict.fromkeys([("left", 2), ("left", 3), ("left", 4)], "bright")
     assert panel.status.text.startswith("Undo: object")
-    panel.buttons["Undo"].click()
-    assert said(project) == {} and panel._number == 0 and selected(panel) == [1, 2, 3]
+    panel.command_bar.buttons["Undo"].click()
+    assert labels_of(project) == {} and panel._page_number == 0 and selected(panel) == [1, 2, 3]
     assert panel.status.text == "Undo: 3 objects."
-    assert panel.buttons["Undo"].disabled
+    assert panel.command_bar.buttons["Undo"].disabled
     press(panel, "r")
     press(panel, "r")
-    assert said(project)[shown(panel)[0]] == "bad_segmentation" and panel._number == 48 // per_page
+    assert labels_of(project)[shown(panel)[0]] == "bad_segmentation" and panel._page_number == 48 // per_page
     press(panel, "r")
-    assert panel.status.text == "Nothing is left to redo."
+    assert panel.status.text == "Nothing to redo."
 
 
 @pytest.mark.parametrize(("key", "action"), [("s", "skip"), ("a", "ambiguous"), ("b", "bad_segmentation")])
-def test_marks_reach_all_that_is_selected(panel, project, key, action):
+def test_flags_apply_to_the_whole_selection(panel, project, key, action):
     click(panel, 20)
-    click(panel, 26, held="Shift")
+    click(panel, 26, modifiers="Shift")
     press(panel, key)
-    assert set(said(project).values()) == {action} and len(said(project)) == 7
+    assert set(labels_of(project).values()) == {action} and len(labels_of(project)) == 7
     press(panel, "Delete")
-    assert said(project) == {}
+    assert labels_of(project) == {}
 
 
 def test_pages_are_turned_by_keys_buttons_the_wheel_and_the_number(panel):
-    panel.page.columns = 5  # fifteen a page
-    assert panel.leaves.of.value == "of 4"
+    panel.page.columns = 5  # fifteen per page
+    assert panel.page_bar.of.value == "of 4"
     for key, page in [("n", 1), (" ", 2), ("PageUp", 1), ("End", 3), ("PageDown", 3), ("Home", 0), ("p", 0)]:
         press(panel, key)
-        assert panel._number == page
-    panel.leaves.next.click()
-    panel.leaves.last.click()
-    assert panel._number == 3 and panel.leaves.next.disabled and len(shown(panel)) == 3
-    panel.leaves.number.value = 2
+        assert panel._page_number == page
+    panel.page_bar.next.click()
+    panel.page_bar.last.click()
+    assert panel._page_number == 3 and panel.page_bar.next.disabled and len(shown(panel)) == 3
+    panel.page_bar.number.value = 2
     assert shown(panel)[0] == ("left", 16)
     for _ in range(3):
         send(panel, "wheeled", delta=-40, row=1, column=1)
-    assert panel._number == 0
+    assert panel._page_number == 0
 
 
-def test_larger_patches_keep_the_first_of_the_page_in_sight(panel):
+def test_larger_thumbnails_keep_the_first_object_of_the_page_visible(panel):
     press(panel, "+")
     press(panel, "n")
     first = shown(panel)[0]
@@ -231,16 +229,16 @@ def test_larger_patches_keep_the_first_of_the_page_in_sight(panel):
     assert first in shown(panel) and panel.page.columns == 15
 
 
-def test_more_is_shown_around_each_object_and_outlines_come_and_go(panel):
+def test_the_field_of_view_and_the_outlines_can_be_changed(panel):
     with_outlines = panel.page.sheet.pixels
     press(panel, "o")
     without = panel.page.sheet.pixels
     assert (with_outlines != without).any() and not panel.display_bar.outlines.value
     press(panel, "]")
-    assert panel.page.field > 1 and (panel.page.sheet.pixels != without).any()
+    assert panel.page.field_of_view > 1 and (panel.page.sheet.pixels != without).any()
 
 
-def test_a_page_stays_as_it_is_while_it_is_annotated_and_is_arranged_again_on_demand(panel, project):
+def test_a_page_stays_while_it_is_annotated_and_is_arranged_again_on_demand(panel, project):
     ordered(panel, "position", which="unlabeled")
     click(panel, 0)
     press(panel, "1")
@@ -248,21 +246,21 @@ def test_a_page_stays_as_it_is_while_it_is_annotated_and_is_arranged_again_on_de
     assert panel.page.sheet.cell_captions[0].name == "bright"
     press(panel, "g")
     assert shown(panel)[0] == ("left", 2)
-    panel.bar.which.value = "annotated"
-    assert shown(panel) == [("left", 1)] and panel.bar.found.value == "1 object"
+    panel.filter_bar.which.value = "annotated"
+    assert shown(panel) == [("left", 1)] and panel.filter_bar.count_label.value == "1 object"
 
 
-def test_where_nothing_is_like_that_the_gallery_says_so(panel):
-    panel.bar.which.value = "annotated"
-    assert shown(panel) == [] and "choose other ones" in panel.page.sheet.message
+def test_a_filter_without_matches_shows_a_message(panel):
+    panel.filter_bar.which.value = "annotated"
+    assert shown(panel) == [] and "No object matches" in panel.page.sheet.message
     for key in ("ArrowDown", "i", "n", "1"):
         press(panel, key)
     press(panel, "a", control=True)
-    assert selected(panel) == [] and panel.leaves.all.disabled
+    assert selected(panel) == [] and panel.page_bar.all.disabled
 
 
 def test_one_image_can_be_shown_alone(panel):
-    panel.bar.image.value = "right"
+    panel.filter_bar.image.value = "right"
     assert {image for image, _ in shown(panel)} == {"right"} and len(shown(panel)) == 24
 
 
@@ -287,12 +285,12 @@ def test_frames_show_annotations_and_predictions(trained):
     assert shares == sorted(shares, key=lambda share: int(share[:-2] if share.endswith(" %") else share[:-1]))
 
 
-def test_accepting_keeps_each_prediction_in_one_gesture(trained):
+def test_accepting_keeps_all_predictions_in_one_edit(trained):
     panel = ordered(GalleryPanel(trained), "position", image="right")
     press(panel, "a", control=True)
     press(panel, "Enter")
     predicted = trained.probabilities("right")["predicted"].map(trained.classes.by_id)
-    assert {label: said(trained)["right", label] for label in predicted.index} == {
+    assert {label: labels_of(trained)["right", label] for label in predicted.index} == {
         label: info.name for label, info in predicted.items()
     }
     assert trained.annotations.table()["edit"].iloc[-24:].nunique() == 1
@@ -300,20 +298,20 @@ def test_accepting_keeps_each_prediction_in_one_gesture(trained):
 
 def test_without_predictions_there_is_nothing_to_accept(panel, project):
     click(panel, 0)
-    assert panel.buttons["Accept"].disabled
+    assert panel.command_bar.buttons["Accept"].disabled
     press(panel, "Enter")
-    assert said(project) == {} and "predicted yet" in panel.status.text
+    assert labels_of(project) == {} and "No selected object is predicted yet" in panel.status.text
 
 
 def test_the_pointer_names_the_object(panel, project):
     project.annotate("left", 5, "bright")
     send(panel, "moved", **point(panel, 4))
     assert panel.page.sheet.hint.text == "object 5 in left · bright"
-    send(panel, "left")
+    send(panel, "pointer_left")
     assert panel.page.sheet.hint is None
 
 
-def test_scripts_and_other_panels_are_followed(panel, project):
+def test_the_gallery_follows_scripts_and_other_panels(panel, project):
     project.annotate("left", 2, "dark")
     assert panel.page.sheet.cell_captions[1].name == "dark"
     project.classes.rename("dark", "dim")
@@ -326,13 +324,13 @@ def test_scripts_and_other_panels_are_followed(panel, project):
     assert panel.page.sheet.cell_captions[2].name == ""
 
 
-def test_without_images_the_panel_says_how_to_add_some(empty):
+def test_without_images_the_panel_explains_how_to_add_some(empty):
     panel = GalleryPanel(empty)
-    assert "add_images" in panel.empty.value
-    assert (panel.empty.layout.display, panel.body.layout.display) == ("block", "none")
+    assert "add_images" in panel.hint.value
+    assert (panel.hint.layout.display, panel.body.layout.display) == ("block", "none")
     empty.add("left", *squares(0), axes="yx")
-    assert (panel.empty.layout.display, panel.body.layout.display) == ("none", "flex")
-    assert len(shown(panel)) == 24 and "Name the first class" in panel.tally.value
+    assert (panel.hint.layout.display, panel.body.layout.display) == ("none", "flex")
+    assert len(shown(panel)) == 24 and "Name the first class" in panel.progress_text.value
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_shown(panel, project, monkeypatch):
@@ -351,7 +349,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_shown(panel, p
     assert (cell_pixels(panel, 0) == ground).all() and not (cell_pixels(panel, 30) == ground).all()
     click(panel, 30)
     press(panel, "1")
-    assert len(said(project)) == 1
+    assert len(labels_of(project)) == 1
     monkeypatch.undo()
     press(panel, "g")
     assert panel.page.status.text == "" and not (cell_pixels(panel, 0) == ground).all()
@@ -364,7 +362,7 @@ def test_a_replaced_mask_shows_its_own_objects(panel, project):
     assert shown(panel)[0] == ("left", 2)
 
 
-def test_a_volume_is_shown_by_its_middle_plane_or_its_brightest_values(tmp_path):
+def test_a_volume_is_shown_by_its_middle_plane_or_its_maximum(tmp_path):
     image, mask = squares(0)
     deep = np.stack([image // 4, image // 2, image])
     project = Project(tmp_path / "deep.svetlana", classes=["a"])
@@ -380,7 +378,7 @@ def test_a_volume_is_shown_by_its_middle_plane_or_its_brightest_values(tmp_path)
     assert panel.page.depth == "plane" and (cell_pixels(panel, 0) == middle).all()
 
 
-def test_many_objects_are_leafed_through_page_by_page(tmp_path):
+def test_many_objects_are_shown_page_by_page(tmp_path):
     rows, columns, step = 100, 200, 4
     mask = np.zeros((rows * step, columns * step), np.int32)
     mask.reshape(rows, step, columns, step)[:, 1:3, :, 1:3] = np.arange(1, 1 + rows * columns).reshape(
@@ -391,20 +389,20 @@ def test_many_objects_are_leafed_through_page_by_page(tmp_path):
     panel = GalleryPanel(project)
     seen = set(shown(panel))
     press(panel, "End")
-    assert panel._number == 333 and len(shown(panel)) == 20_000 - 333 * 60
+    assert panel._page_number == 333 and len(shown(panel)) == 20_000 - 333 * 60
     assert not seen & set(shown(panel))
 
 
 def test_every_command_has_a_button_with_a_tooltip_and_a_line_in_the_help(panel):
-    for command in panel.commands:
-        assert command.tooltip in panel.buttons[command.text].tooltip
-        assert command.tooltip in panel.help.value
+    for command in panel.command_bar.commands:
+        assert command.tooltip in panel.command_bar.buttons[command.text].tooltip
+        assert command.tooltip in panel.command_bar.help.value
     press(panel, "?")
-    assert panel.help.layout.display == "block"
+    assert panel.command_bar.help.layout.display == "block"
 
 
 class TestOnTheCanvas:
-    """What a browser is sent."""
+    """Messages to the browser."""
 
     @pytest.fixture
     def pages(self, monkeypatch):
@@ -415,32 +413,32 @@ class TestOnTheCanvas:
         pages.append(Page())
         return pages[0]
 
-    def test_the_pictures_are_those_of_the_sheet(self, page, panel):
+    def test_the_page_receives_the_pixels_of_the_sheet(self, page, panel):
         panel.page.redraw()
-        panel.page._surface._client_ready()
-        pixels = page.pixels(panel.page._surface.widget[PICTURES])
+        panel.page.screen.canvas._client_ready()
+        pixels = page.pixels(panel.page.screen.canvas.widget[PICTURES])
         np.testing.assert_array_equal(pixels[..., :3], panel.page.sheet.pixels)
 
-    def test_selecting_and_labelling_send_no_pictures(self, page, panel):
-        panel.page._surface._client_ready()
+    def test_selecting_and_labeling_send_no_images(self, page, panel):
+        panel.page.screen.canvas._client_ready()
         sent = len(page.pictures)
         click(panel, 3)
         press(panel, "1")
         assert len(page.pictures) == sent
-        assert {canvas for canvas, _, _ in page.messages[-1]} == {panel.page._surface.widget[MARKS].model_id}
+        assert {canvas for canvas, _, _ in page.messages[-1]} == {panel.page.screen.canvas.widget[MARKS].model_id}
         assert any(name == "fillText" and "bright" in arguments for _, name, arguments in page.messages[-1])
 
     def test_a_page_opened_later_shows_everything(self, pages, panel):
         pages[:] = [Page()]
-        panel.page._surface._client_ready()
-        pixels = pages[0].pixels(panel.page._surface.widget[PICTURES])
+        panel.page.screen.canvas._client_ready()
+        pixels = pages[0].pixels(panel.page.screen.canvas.widget[PICTURES])
         np.testing.assert_array_equal(pixels[..., :3], panel.page.sheet.pixels)
 
-    def test_a_sharp_screen_gets_its_own_pixels(self, page, panel):
-        panel.page._pointer.dpr = 2.0
-        surface = panel.page._surface
+    def test_a_high_resolution_screen_gets_its_own_pixels(self, page, panel):
+        panel.page.screen.pointer.dpr = 2.0
+        surface = panel.page.screen.canvas
         height, width = panel.page.grid.size
         assert (surface.widget.height, surface.widget.width) == (2 * height, 2 * width)
         assert surface.widget.layout.height == f"{height}px"
         assert panel.page.sheet.pixels.shape == (2 * height, 2 * width, 3)
-        assert surface.settled, "everything was sent once more behind the new size"
+        assert surface.is_final, "everything was sent again after the resize"

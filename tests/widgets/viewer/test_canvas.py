@@ -1,4 +1,4 @@
-"""The canvas, by what a page would show of its messages. Each rule against a trap of ipycanvas has its test here."""
+"""Canvas, tested by what a page would show of its messages; each trap of ipycanvas has a test."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from svetlana_jupyter.core.display.overlay import ObjectStyle, ObjectStyles
 from svetlana_jupyter.core.display.scene import Hint, compose
 from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.display.viewport import Viewport
-from svetlana_jupyter.widgets.viewer.canvas import DECORATION, IMAGE, OVERLAY, SELECTION, ImageCanvas, checked
+from svetlana_jupyter.widgets.viewer.canvas import DECORATION, IMAGE, OVERLAY, SELECTION, ImageCanvas, check_decodable
 from tests.widgets.page import Page, listen
 
-GREY = DisplaySettings((ChannelDisplay("grey", "#ffffff", (0, 255)),))
+GRAY = DisplaySettings((ChannelDisplay("gray", "#ffffff", (0, 255)),))
 RED = ObjectStyles(key="red", styles=(ObjectStyle("#ff0000", bold=True, fill=1.0),))
 SIZE = (120, 160)
 JPEG, PNG = b"\xff\xd8", b"\x89PNG"
@@ -50,7 +50,7 @@ def pair():
 
 @pytest.fixture
 def scene(pair):
-    return compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE), GREY, RED, selected=151)
+    return compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE), GRAY, RED, selected=151)
 
 
 def layer(surface, page, number):
@@ -66,13 +66,13 @@ def test_the_last_command_of_each_frame_is_its_number(surface, page, scene):
 
 
 def expected_image(scene, pair):
-    """The image as the screen should show it, pixel by pixel."""
+    """Return the image as the screen should show it, pixel by pixel."""
     height, width = scene.view.device_size
     rows = np.arange(height)[:, None] - scene.offset[0] + 0.5
     columns = np.arange(width)[None] - scene.offset[1] + 0.5
     y = np.floor(scene.frame.origin[0] + rows / scene.frame.scale).astype(int)
     x = np.floor(scene.frame.origin[1] + columns / scene.frame.scale).astype(int)
-    return render_pixels(pair[0].array.values, GREY)[y, x]
+    return render_pixels(pair[0].array.values, GRAY)[y, x]
 
 
 def test_a_painted_scene_shows_the_pixels_of_the_image(surface, page, scene, pair):
@@ -84,34 +84,34 @@ def test_a_painted_scene_shows_the_pixels_of_the_image(surface, page, scene, pai
 @pytest.mark.parametrize("dpr", [1.0, 2.0])
 def test_outlines_and_image_lie_exactly_on_each_other(surface, page, pair, dpr):
     image = TileReader(xr.DataArray((pair[1].array.values[None] > 0).astype(np.uint8) * 100, dims=("c", "y", "x")))
-    scene = compose(image, pair[1], Viewport((150.0, 200.0), 3.0, SIZE, dpr), GREY, RED)
+    scene = compose(image, pair[1], Viewport((150.0, 200.0), 3.0, SIZE, dpr), GRAY, RED)
     surface.paint(scene)
     objects = layer(surface, page, IMAGE)[..., 0] > 50
     marked = layer(surface, page, OVERLAY)[..., 3] > 0
     np.testing.assert_array_equal(objects, marked)
 
 
-def test_dragging_sends_no_pixels_and_moves_the_picture(surface, page, scene, pair):
-    begun = compose(*pair, scene.view.panned(1, 1), GREY, RED, selected=151, previous=scene, moving=True)
+def test_dragging_moves_the_image_without_sending_pixels(surface, page, scene, pair):
+    begun = compose(*pair, scene.view.panned(1, 1), GRAY, RED, selected=151, previous=scene, moving=True)
     surface.paint(begun)
     sent = len(page.pictures)
-    moved = compose(*pair, scene.view.panned(9, -7), GREY, RED, selected=151, previous=begun)
+    moved = compose(*pair, scene.view.panned(9, -7), GRAY, RED, selected=151, previous=begun)
     surface.paint(moved)
     assert len(page.pictures) == sent
     np.testing.assert_array_equal(layer(surface, page, IMAGE)[..., 0], expected_image(moved, pair))
 
 
-def test_recolouring_sends_the_overlay_alone(surface, page, scene, pair):
+def test_recoloring_sends_only_the_overlay(surface, page, scene, pair):
     surface.paint(scene)
     sent = len(page.pictures)
     blue = ObjectStyles(key="blue", styles=(ObjectStyle("#0000ff", fill=1.0),))
-    surface.paint(compose(*pair, scene.view, GREY, blue, selected=151, previous=scene))
+    surface.paint(compose(*pair, scene.view, GRAY, blue, selected=151, previous=scene))
     assert len(page.pictures) == sent + 1
     shown = layer(surface, page, OVERLAY)
     assert (shown[shown[..., 3] > 0][:, :3] == (0, 0, 255)).all()
 
 
-def test_a_hint_redraws_the_decoration_alone(surface, page, scene, pair):
+def test_a_hint_redraws_only_the_decoration(surface, page, scene, pair):
     surface.paint(scene)
     surface.paint(replace(scene, hint=Hint("17", (20.0, 30.0))))
     canvases = {canvas for canvas, _, _ in page.messages[-1]}
@@ -122,27 +122,27 @@ def test_a_hint_redraws_the_decoration_alone(surface, page, scene, pair):
 def test_without_a_selection_its_layer_is_empty(surface, page, scene, pair):
     surface.paint(scene)
     assert layer(surface, page, SELECTION).any()
-    surface.paint(compose(*pair, scene.view, GREY, RED, previous=scene))
+    surface.paint(compose(*pair, scene.view, GRAY, RED, previous=scene))
     assert not layer(surface, page, SELECTION).any()
 
 
-def test_a_large_picture_is_jpeg_while_moving_and_png_when_still(surface, page):
+def test_a_large_image_is_sent_as_jpeg_while_moving_and_as_png_when_still(surface, page):
     values = np.random.default_rng(0).integers(0, 120, (1, 900, 1200), np.uint8)
     labels = np.zeros((900, 1200), int)
     pair = TileReader(xr.DataArray(values, dims=("c", "y", "x"))), TileReader(xr.DataArray(labels, dims=("y", "x")))
     surface = ImageCanvas((600, 800), repaint=lambda: None)
-    scene = compose(*pair, Viewport((450.0, 600.0), 1.0, (600, 800)), GREY)
+    scene = compose(*pair, Viewport((450.0, 600.0), 1.0, (600, 800)), GRAY)
     surface.paint(scene)
     assert [picture[:2] for picture in page.pictures] == [JPEG]
-    assert not surface.settled
+    assert not surface.is_final
     surface.paint(scene, lossless=True)
     surface.paint(scene, lossless=True)
     assert [picture[:4] for picture in page.pictures if picture[:2] != JPEG] == [PNG]
-    assert surface.settled
+    assert surface.is_final
     np.testing.assert_array_equal(layer(surface, page, IMAGE)[..., 0], expected_image(scene, pair))
 
 
-def test_pixels_are_never_left_to_ipycanvas_to_encode(surface, page, scene, monkeypatch):
+def test_ipycanvas_never_encodes_pixels(surface, page, scene, monkeypatch):
     monkeypatch.setattr(Canvas, "put_image_data", None)
     surface.paint(scene)
     assert {picture[:4] for picture in page.pictures} == {PNG}
@@ -160,17 +160,17 @@ def test_after_an_exception_while_drawing_all_canvases_still_draw(surface, page,
     assert layer(surface, page, OVERLAY).any()
 
 
-def test_inside_a_users_own_hold_canvas_everything_arrives_at_its_end(surface, page, scene):
+def test_inside_the_users_own_hold_canvas_everything_is_sent_at_its_end(surface, page, scene):
     with hold_canvas():
         surface.paint(scene)
         assert page.messages == []
     assert layer(surface, page, OVERLAY).any()
 
 
-def test_a_picture_that_is_not_whole_is_never_sent():
+def test_an_incomplete_image_is_never_sent():
     for picture in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a"):
-        with pytest.raises(ValueError, match="whole PNG or JPEG"):
-            checked(picture)
+        with pytest.raises(ValueError, match="complete PNG or JPEG"):
+            check_decodable(picture)
 
 
 def test_a_page_opened_later_shows_everything(pages, scene, pair):
@@ -197,29 +197,29 @@ def test_each_paint_ends_on_another_canvas_than_a_full_repaint_begins_on(surface
     assert all(message[-1][0] != first for message in page.messages)
 
 
-def test_a_sharp_screen_gets_its_own_pixels_while_the_layout_stays(surface, page, pair):
-    scene = compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE, dpr=2.0), GREY, RED)
+def test_a_high_resolution_screen_gets_its_own_pixels_while_the_layout_stays(surface, page, pair):
+    scene = compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE, dpr=2.0), GRAY, RED)
     surface.paint(scene)
     assert (surface.widget.height, surface.widget.width) == (240, 320)
     assert (surface.widget.layout.height, surface.widget.layout.width) == ("120px", "160px")
     np.testing.assert_array_equal(layer(surface, page, IMAGE)[..., 0], expected_image(scene, pair))
 
 
-def test_after_a_resize_the_still_picture_is_sent_once_more(surface, page, scene, pair):
+def test_after_a_resize_the_still_image_is_sent_once_more(surface, page, scene, pair):
     surface.paint(scene, lossless=True)
-    sharp = compose(*pair, replace(scene.view, dpr=2.0), GREY, RED)
+    sharp = compose(*pair, replace(scene.view, dpr=2.0), GRAY, RED)
     surface.paint(sharp)
-    assert not surface.settled
+    assert not surface.is_final
     for canvas in (*surface._buffers, *surface.widget._canvases):
         page.pixels(canvas)[:] = 0  # the browser resized, and so cleared, a canvas only now
     surface.paint(sharp, lossless=True)
-    assert surface.settled
+    assert surface.is_final
     assert layer(surface, page, OVERLAY).any()
 
 
-def test_a_blank_surface_shows_nothing_and_can_be_painted_again(surface, page, scene):
+def test_a_cleared_canvas_shows_nothing_and_can_be_painted_again(surface, page, scene):
     surface.paint(scene)
-    surface.blank()
+    surface.clear()
     assert not any(layer(surface, page, number).any() for number in (IMAGE, OVERLAY, SELECTION))
     surface.paint(scene)
     assert layer(surface, page, OVERLAY).any()
@@ -232,8 +232,8 @@ def test_events_of_the_canvas_arrive_in_css_pixels_as_row_and_column(surface, pa
         def __getattr__(self, name):
             return lambda *arguments: heard.append((name, *arguments))
 
-    surface.paint(compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE, dpr=2.0), GREY))
-    surface.listen(InputListener())
+    surface.paint(compose(*pair, Viewport((150.0, 200.0), 2.0, SIZE, dpr=2.0), GRAY))
+    surface.add_listener(InputListener())
     surface.shown = ("image", 7)
     fire = surface.widget._canvases[-1]._handle_frontend_event
     for event in ("mouse_move", "mouse_down", "mouse_up"):
@@ -246,7 +246,7 @@ def test_events_of_the_canvas_arrive_in_css_pixels_as_row_and_column(surface, pa
         ("moved", 5, 10),
         ("pressed", 5, 10),
         ("released", 5, 10),
-        ("left",),
+        ("pointer_left",),
         ("wheeled", 120),
         ("key_pressed", "z", ("image", 7)),
         ("key_pressed", "Ctrl+z", ("image", 7)),

@@ -1,7 +1,4 @@
-"""The small pictures of the selected object, and the frame round what a classifier sees of it.
-
-Explanations as pictures: what is on them.
-"""
+"""Small images of the selected object, the frame of its patch, and explanation images."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
 @pytest.fixture
 def volume(tmp_path):
-    """A project with a volume of two bright boxes on a dark ground, planes four times as far apart as rows."""
+    """A project with a volume of two bright boxes on a dark background, planes four times as far apart as rows."""
     mask = np.zeros((20, 60, 70), np.uint8)
     mask[8:11, 20:30, 20:32] = 1
     mask[8:11, 40:52, 50:60] = 2
@@ -31,29 +28,29 @@ def volume(tmp_path):
 
 
 def pictures(viewer):
-    """The pictures beside a viewer, by caption."""
-    found = re.findall(r'base64,([^"]+)"><figcaption>(.*?)<', viewer.beside.value)
+    """Return the small images of a viewer, by caption."""
+    found = re.findall(r'base64,([^"]+)"><figcaption>(.*?)<', viewer.object_details.value)
     return {
         html.unescape(caption): cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
         for data, caption in found
     }
 
 
-def test_of_a_selected_object_all_is_shown_that_a_classifier_gets(project):
+def test_the_complete_classifier_input_of_the_selected_object_is_shown(project):
     viewer = Viewer(project)
-    assert pictures(viewer) == {} and "Select an object" in viewer.beside.value
+    assert pictures(viewer) == {} and "Select an object" in viewer.object_details.value
     viewer.show("left", 9)
     shown = pictures(viewer)
-    assert list(shown) == ["Classifier sees", "the object alone", "and its mask"]
-    mask = shown["and its mask"][..., 0]
+    assert list(shown) == ["Classifier input", "Object alone", "Mask"]
+    mask = shown["Mask"][..., 0]
     assert mask[len(mask) // 2, len(mask) // 2] == 255 and mask[0, 0] == 0
 
 
-def test_a_volume_is_cut_from_three_sides_with_the_object_outlined(volume):
+def test_a_volume_is_shown_in_three_cross_sections_with_the_object_outlined(volume):
     viewer = Viewer(volume)
     viewer.show("volume", 1)
     shown = pictures(viewer)
-    assert list(shown) == ["Plane (xy)", "Front (xz)", "Side (zy)", "Brightest along z", "Classifier sees"]
+    assert list(shown) == ["Plane (xy)", "Front (xz)", "Side (zy)", "Maximum along z", "Classifier input"]
     for picture in list(shown.values())[:4]:
         height, width = picture.shape[:2]
         assert abs(height - width) < 0.1 * width, "cubes of the volume are squares on the screen"
@@ -63,7 +60,7 @@ def test_a_volume_is_cut_from_three_sides_with_the_object_outlined(volume):
         assert rings > 0.02 * height * width
 
 
-def test_the_cuts_are_in_the_contrast_of_the_viewer(volume):
+def test_cross_sections_have_the_contrast_of_the_viewer(volume):
     viewer = Viewer(volume)
     viewer.show("volume", 1)
     viewer.set_palette(viewer._opened.palette.with_contrast_limits(0, (0, 400)))
@@ -71,39 +68,39 @@ def test_the_cuts_are_in_the_contrast_of_the_viewer(volume):
     assert picture[len(picture) // 2, len(picture) // 2].tolist() == [128] * 3
 
 
-def test_the_patch_is_framed_in_the_picture_until_nothing_is_selected(project):
+def test_the_patch_is_framed_in_the_image_until_nothing_is_selected(project):
     viewer = Viewer(project)
     viewer.show("left", 9)
-    top, left, bottom, right = viewer.scene.field
+    top, left, bottom, right = viewer.model.scene.field
     row = project.objects("left").loc[9]
     assert top < row["y0"] and left < row["x0"] and bottom > row["y1"] and right > row["x1"]
     assert (top + bottom) / 2 == pytest.approx(row["y"] + 0.5, abs=0.6)
-    viewer.selection = ()
-    assert viewer.scene.field is None
+    viewer.model.selection = ()
+    assert viewer.model.scene.field is None
     assert pictures(viewer) == {}
 
 
-def test_the_frame_is_as_large_as_the_settings_say(project):
+def test_the_frame_has_the_size_from_the_settings(project):
     project.settings = project.settings.changed(patches={"size": 30.0})
     viewer = Viewer(project)
     viewer.show("left", 9)
-    top, left, bottom, right = viewer.scene.field
+    top, left, bottom, right = viewer.model.scene.field
     assert (bottom - top, right - left) == (30, 30)
 
 
-def test_what_cannot_be_pictured_is_said_beside_and_the_viewer_goes_on(project):
+def test_an_object_that_cannot_be_displayed_leaves_a_message_and_the_viewer_usable(project):
     project.settings = project.settings.changed(patches={"size": 8.0, "unit": "um"})
     viewer = Viewer(project)
     viewer.show("left", 9)
-    assert "need an image with known spacing" in viewer.beside.value
-    assert viewer.selected == 9 and viewer.scene.field is None
+    assert "need an image with known pixel size" in viewer.object_details.value
+    assert viewer.model.selected == 9 and viewer.model.scene.field is None
     project.settings = project.settings.changed(patches={"unit": "px"})
     viewer.show("left", 10)
     assert len(pictures(viewer)) == 3
 
 
 def explanation(ndim, channels=("signal",)):
-    """Return an explanation of a square whose evidence is in its upper left corner."""
+    """Return an explanation of a square with its evidence in the upper left corner."""
     shape = (20,) * ndim
     dims = ("z", "y", "x")[-ndim:]
     mask = np.zeros(shape, bool)
@@ -122,7 +119,7 @@ def decoded(png):
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("channels", [("signal",), ("DAPI", "GFP"), ("red", "green", "blue")])
-def test_both_pictures_are_large_enough_to_look_at_and_outline_the_object(ndim, channels):
+def test_both_explanation_images_are_large_and_outline_the_object(ndim, channels):
     seen, looked = (decoded(png) for png in explanation_pictures(explanation(ndim, channels)))
     assert seen.shape == looked.shape == (280, 280, 3)
     for picture in (seen, looked):
@@ -130,20 +127,20 @@ def test_both_pictures_are_large_enough_to_look_at_and_outline_the_object(ndim, 
         assert not (picture[0, 0] == 255).all()
 
 
-def test_the_evidence_is_the_brightest_place():
+def test_the_evidence_is_the_brightest_region():
     _, looked = explanation_pictures(explanation(2))
     picture = decoded(looked).sum(axis=2)
     assert picture[7 * 14 + 7, 7 * 14 + 7] > picture[12 * 14 + 7, 12 * 14 + 7]
 
 
-def test_no_evidence_at_all_makes_an_even_picture():
+def test_without_evidence_the_grad_cam_is_uniform():
     flat = explanation(2)
     flat["cam"][:] = 0
     _, looked = explanation_pictures(flat)
     assert len(np.unique(decoded(looked)[:70, :70].reshape(-1, 3), axis=0)) == 1
 
 
-def test_a_large_patch_is_shown_as_it_is():
+def test_a_large_patch_is_not_enlarged():
     large = xr.Dataset(
         {
             "image": (("c", "y", "x"), np.random.default_rng(0).random((1, 400, 300), np.float32)),

@@ -1,4 +1,4 @@
-"""The helper's messages, as the browser sends them."""
+"""Messages of the pointer helper, as the browser sends them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def heard():
 @pytest.fixture
 def pointer(heard):
     class InputListener:
-        def picked(self):
+        def selection_id(self):
             return "smear", 9
 
         def __getattr__(self, name):
             return lambda *arguments: heard.append((name, *arguments))
 
     made = Pointer()
-    made.listen(InputListener())
+    made.add_listener(InputListener())
     return made
 
 
@@ -30,12 +30,12 @@ def pointer(heard):
     ("message", "call"),
     [
         (
-            {"event": "pressed", "row": 1.5, "column": 2, "button": 2, "held": "Ctrl+Shift"},
+            {"event": "pressed", "row": 1.5, "column": 2, "button": 2, "modifiers": "Ctrl+Shift"},
             ("pressed", 1.5, 2, 2, "Ctrl+Shift"),
         ),
         ({"event": "moved", "row": 1.5, "column": 2}, ("moved", 1.5, 2)),
         ({"event": "released", "row": 1.5, "column": 2, "time": 5.0}, ("released", 1.5, 2)),
-        ({"event": "left"}, ("left",)),
+        ({"event": "pointer_left"}, ("pointer_left",)),
         ({"event": "wheeled", "delta": -120, "row": 3, "column": 4}, ("wheeled", -120, (3, 4))),
         (
             {"event": "key_pressed", "key": "1", "control": False, "shown": ["smear", 7]},
@@ -73,10 +73,10 @@ def test_the_script_is_sent_with_the_widget():
     assert state["shown"] == []
 
 
-def test_a_frame_tells_which_click_it_knows_of_and_what_it_shows(pointer):
-    pointer.tell(("smear", 7))
-    assert (pointer.shown, pointer.answered) == (["smear", 7], 0.0)
+def test_a_frame_reports_its_selection_and_the_last_click(pointer):
+    pointer.set_shown(("smear", 7))
+    assert (pointer.shown, pointer.click_time) == (["smear", 7], 0.0)
     pointer._handle_custom_msg({"event": "released", "row": 1, "column": 2, "time": 5.0}, [])
-    assert pointer.answered == 0.0, "no frame has been sent since"
-    pointer.tell(("smear", 8))
-    assert (pointer.shown, pointer.answered) == (["smear", 8], 5.0)
+    assert pointer.click_time == 0.0, "no frame has been sent since"
+    pointer.set_shown(("smear", 8))
+    assert (pointer.shown, pointer.click_time) == (["smear", 8], 5.0)

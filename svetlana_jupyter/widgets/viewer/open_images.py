@@ -1,0 +1,242 @@
+"""Images that a viewer holds open, with their contrast and object styles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from svetlana_jupyter.core.display.channels import (
+    DisplaySettings,
+    initial_display_settings,
+    is_sampled_whole,
+    sample_pixels,
+)
+from svetlana_jupyter.core.display.overlay import ObjectStyles, class_styles
+from svetlana_jupyter.core.display.scene import tiles_to_read
+from svetlana_jupyter.core.display.tiles import TileCache, TileReader, tile_cache
+from svetlana_jupyter.core.display.viewport import Viewport
+from svetlana_jupyter.core.io.images import is_rgb
+from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    import pandas as pd
+
+    from svetlana_jupyter.core.display.tiles import TileGroup
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
+
+# Fraction of the screen filled by an object of median size and, at most, by a large object; the largest magnification.
+_MEDIAN_FRACTION, _MAX_FRACTION, _MAX_SCALE = 0.2, 0.6, 24.0
+_FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation"}
+_MAX_OPEN = 4  # a queue goes back and forth between images
+
+
+class OpenImage:
+    """Readers, contrast and object styles of one image.
+
+    Parameters
+    ----------
+    project : Project
+    name : str
+        Name of the image.
+    cache : TileCache
+        Storage of decoded pixels, shared by all open images.
+
+    Attributes
+    ----------
+    pair : ImagePair
+    image, mask : TileReader
+    pixels : array of shape (C, n)
+        Sampled values of each channel, ascending.
+    auto_palette, palette : DisplaySettings
+        Automatic and current display settings of the channels.
+    planes : int
+        Number of planes, 1 in 2D.
+    spacing : float or None
+        Pixel size in micrometers.
+    """
+
+    def __init__(self, project: Project, name: str, cache: TileCache) -> None:
+        self.pair: ImagePair = project.pair(name)
+        self.name = name
+        self.image = TileReader(self.pair.image, self.pair.levels, cache)
+        self.mask = TileReader(self.pair.mask, self.pair.mask_levels, cache)
+        self.planes: int = self.pair.mask.sizes.get("z", 1)
+        self.spacing = self.pair.spacing[-1] if self.pair.spacing else None
+        self._sample_contrast()
+        self.palette = self.auto_palette
+        self._project = project
+        self._predictions: tuple[int, pd.DataFrame] | None = None
+        self._styles: tuple[Hashable, ObjectStyles] | None = None
+        self._median_side: tuple[pd.DataFrame, float] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.image.shape
+
+    def refine_contrast(self) -> bool:
+        """Update the automatic contrast once the whole image has been read.
+
+        The few regions of a huge image that are sampled first may contain nothing but background.
+
+        Returns
+        -------
+        bool
+            Whether the automatic contrast changed.
+        """
+        if self._sampled_whole or not is_sampled_whole(self.image):
+            return False
+        before = self.auto_palette
+        self._sample_contrast()
+        if self.palette == before:
+            self.palette = self.auto_palette
+        return self.auto_palette != before
+
+    def _sample_contrast(self) -> None:
+        image = self.pair.image
+        self._sampled_whole = is_sampled_whole(self.image)
+        self.pixels = sample_pixels(self.image)
+        self.auto_palette = initial_display_settings(list(self.pair.channels), is_rgb(image), image.dtype, self.pixels)
+
+    def predictions(self) -> pd.DataFrame:
+        """Return the predictions of the current run for this image, read once per version."""
+        version = self._project.predictions_version
+        if self._predictions is None or self._predictions[0] != version:
+            self._predictions = (version, self._project.probabilities(self.name))
+        return self._predictions[1]
+
+    def styles(self, overlay: str) -> ObjectStyles | None:
+        """Return the colors of the objects by "annotations", "predictions" (below annotations) or "off"."""
+        if overlay == "off":
+            return None
+        project = self._project
+        base = (self.name, overlay, project.classes_version, project.predictions_version)
+        if self._styles is None or self._styles[0] != base:
+            predicted = self.predictions()["predicted"] if overlay == "predictions" else None
+            labels_of = partial(project.annotations.labels_of, self.name)
+            styles = class_styles(project.classes.scheme, labels_of, predicted)
+            self._styles = base, styles
+        return self._styles[1].with_key((*base, project.annotations_version))
+
+    def describe(self, label: int, overlay: str) -> str:
+        """Describe an object by its number and its annotation or, failing that, its prediction."""
+        annotation = self._project.annotations.label_of(self.name, label)
+        classes = self._project.classes
+        if annotation.action == "label":
+            return f"object {label} · {classes.by_id(annotation.class_id).name}"
+        if annotation.action in _FLAG_TEXT:
+            return f"object {label} · {_FLAG_TEXT[annotation.action]}"
+        predictions = self.predictions()
+        if overlay == "predictions" and label in predictions.index:
+            row = predictions.loc[label].to_dict()
+            name = classes.by_id(int(row["predicted"])).name
+            return f"object {label} · {name}? {row['probability']:.0%}"
+        return f"object {label}"
+
+    def view_centered_on(self, label: int, view: Viewport, zoom: bool) -> Viewport:
+        """Return the view with an object at its center, or near it at the border of the image.
+
+        Parameters
+        ----------
+        label : int
+        view : Viewport
+            View to start from.
+        zoom : bool
+            Zoom so that the object and its surroundings are clearly visible.
+
+        Raises
+        ------
+        InputError
+            If the image has no such object.
+        """
+        table, median_side = self._object_sizes()
+        if label not in table.index:
+            raise InputError(
+                f"{self.name} has no object {label}. Choose one of its {len(table):,} objects, listed by "
+                f"`project.objects({self.name!r})`."
+            )
+        row = table.loc[label].to_dict()
+        scale = view.scale
+        if zoom:
+            height, side = min(view.size), float(max(row["y1"] - row["y0"], row["x1"] - row["x0"]))
+            scale = min(_MEDIAN_FRACTION * height / median_side, _MAX_FRACTION * height / side, _MAX_SCALE)
+            scale = max(scale, Viewport.fitted(self.shape, view.size).scale)
+        # The center of the pixel at (row, column) lies half a pixel further on the continuous image plane.
+        center = float(row["y"]) + 0.5, float(row["x"]) + 0.5
+        plane = round(row["z"]) if "z" in row else view.plane
+        return replace(view, center=center, scale=scale, plane=plane).framed(self.shape)
+
+    def _object_sizes(self) -> tuple[pd.DataFrame, float]:
+        """Return the object table, and the median of the longest sides of the objects."""
+        table = self._project.objects(self.name)
+        if self._median_side is None or self._median_side[0] is not table:
+            sides = np.maximum(table["y1"] - table["y0"], table["x1"] - table["x0"])
+            self._median_side = table, float(np.median(sides))
+        return self._median_side
+
+
+class OpenImages:
+    """The most recently displayed images, with the pixel memory and the manual contrast that they share.
+
+    Parameters
+    ----------
+    project : Project
+    indexing : ObjectIndexer
+        Indexes the objects of large images in the background.
+
+    Attributes
+    ----------
+    cache : TileCache
+    """
+
+    def __init__(self, project: Project, indexing: ObjectIndexer) -> None:
+        self.cache = tile_cache()
+        self._indexing = indexing
+        self._project = project
+        self._open: dict[str, OpenImage] = {}
+        self._manual: dict[object, DisplaySettings] = {}
+
+    def open_image(self, name: str) -> OpenImage:
+        """Return an image, open already or opened now, with the contrast last set for its kind of channels."""
+        image = self.get_open(name) or OpenImage(self._project, name, self.cache)
+        self._open.pop(name, None)
+        self._open[name] = image
+        while len(self._open) > _MAX_OPEN:
+            del self._open[next(iter(self._open))]
+        self._indexing.index_ahead(name, image.pair.mask.size)
+        image.palette = self._manual.get(image.auto_palette.display_key, image.auto_palette)
+        return image
+
+    def get_open(self, name: str) -> OpenImage | None:
+        """Return an image if it is open and its mask has not been replaced."""
+        image = self._open.get(name)
+        return image if image is not None and image.pair is self._project.pair(name) else None
+
+    def pieces_ahead(self, name: str, label: int, view: Viewport) -> tuple[TileGroup, ...]:
+        """Return the pieces to read before an object can be displayed; none for images that are not open."""
+        image = self.get_open(name)
+        if image is None or not self._project.images.is_indexed(name):
+            return ()
+        return tiles_to_read(image.image, image.mask, image.view_centered_on(label, view, zoom=True))
+
+    def set_manual_palette(self, image: OpenImage, palette: DisplaySettings) -> None:
+        """Apply display settings to an image and to others with the same channels; the automatic ones end that."""
+        image.palette = palette
+        self._manual[palette.display_key] = palette
+        if palette == image.auto_palette:
+            del self._manual[palette.display_key]
+
+
+def unreadable_image(name: str, error: object) -> InputError:
+    """Return the error that tells the user that the pixels of an image cannot be read."""
+    return InputError(
+        f"{name} cannot be shown ({error}). Check that its files exist and are complete. Annotations are safe, and "
+        "other images can still be shown."
+    )

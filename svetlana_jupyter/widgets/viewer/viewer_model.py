@@ -1,0 +1,159 @@
+"""Observable state of an image viewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from svetlana_jupyter.core.display.viewport import Viewport
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.display.scene import Scene
+
+SelectionId = tuple[str, int] | None
+
+
+class ViewerModel(traitlets.HasTraits):
+    """View and selection of a viewer, observed by its canvas, toolbar and tools, and by the panel around it.
+
+    Traits are set on the thread of the kernel's event loop only, and never while a frame is drawn.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the displayed image area, in CSS pixels.
+
+    Attributes
+    ----------
+    image : str
+        Name of the displayed image; empty when the project has none.
+    shape : tuple of int or None
+        Rows and columns of the open image; None while no image is open.
+    planes : int
+        Number of planes of the open image, 1 in 2D.
+    plane : int
+        Displayed plane of a volume.
+    view : Viewport
+        Displayed part of the image. Change it by `set_view`.
+    view_requests : int
+        Number of calls of `set_view`. The viewer redraws on this count and not on ``view``, because setting an equal
+        view must still redraw: that is how the user retries after a read error.
+    moving : bool
+        Whether the image is being dragged. Not a trait.
+    scene : Scene or None
+        Contents of the last frame; None before the first frame of an image. Not a trait, because comparing two scenes
+        would compare arrays.
+    selection : tuple of int
+        Selected objects, ascending. Keys and buttons apply to all of them.
+    selected : int
+        The selected object if exactly one is selected, else 0.
+    tool : {"move", "box", "lasso"}
+        Effect of dragging.
+    add_to_selection : bool
+        Whether a click, a box or a lasso adds to the selection, as with Shift.
+    plane_scope : {"plane", "range", "all"}
+        Planes of a volume from which a box or a lasso selects: objects visible on the displayed plane, objects whose
+        centroid lies in ``plane_range``, or all objects.
+    plane_range : tuple of int
+        First and last plane of that range.
+    lasso : tuple of (y, x)
+        Corners of the box or lasso that is being drawn, in image coordinates.
+    menu : tuple of float or None
+        Row and column of the screen at which the context menu is open.
+    overlay : {"annotations", "predictions", "off"}
+        Source of the object colors. Annotations take precedence over predictions.
+    opacity : float
+        Opacity of the object colors, 0 to 1.
+    outlines : bool
+        Whether objects are outlined.
+    hovered : tuple of (int, float, float) or None
+        Object under the pointer, with the pointer's row and column on the screen.
+    """
+
+    image = traitlets.Unicode()
+    shape = traitlets.Instance(tuple, allow_none=True)
+    planes = traitlets.Int(1)
+    plane = traitlets.Int(0)
+    view = traitlets.Instance(Viewport)
+    view_requests = traitlets.Int(0)
+    selection = traitlets.Tuple()
+    selected = traitlets.Int(0)
+    tool = traitlets.Enum(["move", "box", "lasso"], "move")
+    add_to_selection = traitlets.Bool(False)
+    plane_scope = traitlets.Enum(["plane", "range", "all"], "plane")
+    plane_range = traitlets.Tuple((0, 0))
+    lasso = traitlets.Tuple()
+    menu = traitlets.Instance(tuple, allow_none=True)
+    overlay = traitlets.Enum(["annotations", "predictions", "off"], "annotations")
+    opacity = traitlets.Float(0.25)
+    outlines = traitlets.Bool(True)
+    hovered = traitlets.Instance(tuple, allow_none=True)
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.scene: Scene | None = None
+        self.moving = False
+        self.selection_count = 0
+        super().__init__(view=Viewport((0.0, 0.0), 1.0, size))
+
+    @property
+    def selection_id(self) -> SelectionId:
+        """Identifier of the selection, displayed already or not; None if nothing is selected.
+
+        A single object is ``(image, label)``. Several objects are ``(image, -n)``, where n counts selections, so that a
+        key pressed for one selection is never applied to another.
+        """
+        if len(self.selection) > 1:
+            return self.image, -self.selection_count
+        return (self.image, self.selected) if self.selected else None
+
+    def set_view(self, view: Viewport, moving: bool = False) -> None:
+        """Show another part of the image; ``moving`` while it is being dragged."""
+        if self.shape is not None:
+            self.moving = moving
+            self.view = view.clamped(self.shape)
+            self.view_requests += 1
+
+    def zoom(self, factor: float, about: tuple[float, float] | None = None) -> None:
+        """Zoom about a point (row, column) of the screen, by default its center."""
+        self.set_view(self.view.zoomed(factor, about))
+
+    def zoom_to_pixels(self) -> None:
+        """Show one image pixel per device pixel."""
+        self.zoom(1 / self.view.device_scale)
+
+    def fit(self) -> None:
+        """Show the whole image."""
+        if self.shape is not None:
+            self.set_view(Viewport.fitted(self.shape, self.view.size, self.view.dpr, self.plane))
+
+    def step_plane(self, by: int) -> None:
+        """Move up or down in a volume."""
+        if self.shape is not None:
+            self.plane += by
+
+    def object_at(self, row: float, column: float) -> int:
+        """Return the object at a point of the screen, or 0."""
+        return self.scene.object_at(row, column) if self.scene is not None else 0
+
+    @traitlets.validate("plane")
+    def _clip_plane(self, proposal: dict[str, Any]) -> int:
+        return min(max(int(proposal["value"]), 0), self.planes - 1)
+
+    @traitlets.validate("selection")
+    def _sort_selection(self, proposal: dict[str, Any]) -> tuple[int, ...]:
+        return tuple(sorted({int(label) for label in proposal["value"]}))
+
+    # Observers of the class run before all others: they find the count, the menu and `selected` up to date.
+    @traitlets.observe("selection")
+    def _update_selected(self, change: dict[str, Any]) -> None:
+        self.selection_count += 1
+        self.menu = None
+        self.selected = self.selection[0] if len(self.selection) == 1 else 0
+
+    @traitlets.observe("selected")
+    def _update_selection(self, change: dict[str, Any]) -> None:
+        if self.selected:
+            self.selection = (self.selected,)
+        elif len(self.selection) == 1:
+            self.selection = ()

@@ -1,0 +1,65 @@
+"""Runs of a project: a sequence with a current run, which stays the current one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.runs import Run, RunStore, new_run
+from svetlana_jupyter.project.storage import Notify, ProjectFolder
+
+
+def finished_run(folder: ProjectFolder) -> Run:
+    with new_run(folder.runs_folder) as (_, finish):
+        return finish(Run("", "2026-01-01T00:00:00+00:00", {}, {1: "dim"}, {"dim": 2}, "", [], 1.0, False, "no score"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ProjectFolder:
+    return ProjectFolder(tmp_path / "cells.svetlana")
+
+
+def test_without_a_run_an_error_says_what_to_do(folder: ProjectFolder) -> None:
+    runs = RunStore(folder)
+    assert not runs and runs.current_name == ""
+    with pytest.raises(ProjectError, match="then train"):
+        _ = runs.current
+
+
+def test_runs_are_found_by_position_and_by_name(folder: ProjectFolder) -> None:
+    first, second = finished_run(folder), finished_run(folder)
+    runs = RunStore(folder)
+    assert list(runs) == [first, second] == runs[:] and runs[-1] == second == runs["0002"]
+    assert "0001" in runs and first in runs and "0003" not in runs
+    with pytest.raises(InputError, match="Choose one of the runs 0001, 0002"):
+        runs["0003"]
+
+
+def test_the_chosen_run_stays_the_current_one_unless_it_is_not_kept(folder: ProjectFolder) -> None:
+    finished_run(folder), finished_run(folder)
+    shown: list[str] = []
+    runs = RunStore(folder, show=shown.append)
+    assert runs.current.name == "0002", "the latest one"
+    runs.choose("0001")
+    assert RunStore(folder).current.name == "0001"
+    runs.choose("0002", keep=False)
+    assert runs.current.name == "0002" and RunStore(folder).current.name == "0001"
+    assert shown == ["0001", "0002"]
+
+
+def test_a_read_only_project_shows_another_run_without_writing(folder: ProjectFolder) -> None:
+    finished_run(folder), finished_run(folder)
+    runs, before = RunStore(folder), folder.document_file.read_bytes()
+    folder.writable = False
+    runs.choose("0001")
+    assert runs.current.name == "0001" and folder.document_file.read_bytes() == before
+
+
+def test_a_new_run_is_reported(folder: ProjectFolder) -> None:
+    changed: list[str] = []
+    runs = RunStore(folder, Notify(changed=changed.append))
+    run = finished_run(folder)
+    runs.add(run)
+    assert list(runs) == [run] and changed == ["runs"]
