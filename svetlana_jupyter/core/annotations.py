@@ -222,22 +222,8 @@ def events_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
         for who, log in logs.items()
         for event in log.events
     ]
-    columns = [
-        "time",
-        "who",
-        "action",
-        "edit",
-        "image",
-        "object",
-        "class_id",
-        "z",
-        "y",
-        "x",
-        "box",
-        "source",
-        "seconds",
-        "mask",
-    ]
+    columns = ["time", "who", "action", "edit", "image", "object", "class_id"]
+    columns += ["z", "y", "x", "box", "source", "seconds", "mask"]
     table = pd.DataFrame(rows, columns=columns).astype({"z": float, "y": float, "x": float, "seconds": float})
     table["time"] = pd.to_datetime(table["time"], utc=True, format="ISO8601")
     return table.sort_values("time", kind="stable", ignore_index=True)
