@@ -56,7 +56,7 @@ class App(VBox):
         self.project = project
         self.panels: dict[str, Panel] = {}
         if project is None:
-            self.children = (NewProjectForm(self._open),)
+            self._show_form()
         else:
             self._open(project)
 
@@ -100,7 +100,10 @@ class App(VBox):
         for panel in self.panels.values():
             panel.close()
         self.panels, self.project = {}, None
-        self.children = (NewProjectForm(self._open),)
+        self._show_form()
+
+    def _show_form(self) -> None:
+        self.children = [NewProjectForm(self._open)]
 
     def _fill_tab(self) -> None:
         """Make the panel of the selected tab on its first visit, so that hidden viewers do not draw."""
