@@ -26,9 +26,9 @@ from svetlana_jupyter.widgets.components import (
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.core.stats.metrics import Estimate, Scores
     from svetlana_jupyter.project.evaluation import Evaluation
     from svetlana_jupyter.project.project import Project
@@ -119,7 +119,7 @@ def score_cards(report: Evaluation, forest_only: bool = False) -> str:
     return f'<div class="sv-scores">{cards}</div>{_advice(report)}'
 
 
-def confusion_table(scores: Scores, classes: ClassScheme) -> str:
+def confusion_table(scores: Scores, classes: Iterable[ClassInfo]) -> str:
     """Return the confusion matrix as HTML, each row colored by the fraction of its true class."""
     colors = {info.name: info.color for info in classes}
     names = list(scores.confusion.columns)
@@ -137,7 +137,7 @@ def confusion_table(scores: Scores, classes: ClassScheme) -> str:
     )
 
 
-def per_class_table(scores: Scores, classes: ClassScheme) -> str:
+def per_class_table(scores: Scores, classes: Iterable[ClassInfo]) -> str:
     """Return recall and precision per class with their 95 % confidence intervals, as HTML."""
     colors = {info.name: info.color for info in classes}
     rows = [

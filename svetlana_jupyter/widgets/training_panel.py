@@ -391,7 +391,8 @@ def _relight(pixels: Pixels) -> list[Pixels]:
 
 def _transform(pixels: Pixels, angle: float = 0, scale: float = 1.0) -> Pixels:
     matrix = cv2.getRotationMatrix2D((_SIDE / 2, _SIDE / 2), angle, scale)
-    return cv2.warpAffine(pixels, matrix, (_SIDE, _SIDE), borderMode=cv2.BORDER_REFLECT)  # type: ignore[return-value]
+    transformed: Pixels = cv2.warpAffine(pixels, matrix, (_SIDE, _SIDE), borderMode=cv2.BORDER_REFLECT)
+    return transformed
 
 
 _PATCHES = 8

@@ -129,7 +129,7 @@ def test_a_failing_block_raises_its_own_error():
 
 
 def test_an_empty_mask_is_refused():
-    with pytest.raises(InputError, match="at least one object, got only 0"):
+    with pytest.raises(InputError, match="has no object, only 0"):
         index_objects(as_mask(np.zeros((3, 3), int)))
 
 

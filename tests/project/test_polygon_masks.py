@@ -68,7 +68,7 @@ def test_outlines_become_mask_and_annotations(slide: Path) -> None:
     np.testing.assert_array_equal(project.pair("slide").mask, expected())
     assert project.status == (
         "slide: 4 of 4 outlines are objects; 2 of them overlap, in 16 pixels, where the smaller one is on top. "
-        "Left aside: 1 annotations."
+        "Not read: 1 annotations."
     )
     report = project.import_annotations(slide / "slide.geojson")
     assert classes_of(project) == {("slide", 1): "Tumor", ("slide", 2): "Stroma", ("slide", 3): "Tumor"}
