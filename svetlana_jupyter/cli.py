@@ -1,5 +1,7 @@
-"""Command line: ``demo`` runs the method on example images, ``lab`` opens the first notebook, ``predict`` classifies
-the objects of a project without a user interface.
+"""Command line of the package.
+
+``demo`` runs the method on example images, ``lab`` opens the first notebook, and ``predict`` classifies the objects of
+a project without a user interface.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""An Albumentations pipeline at work on training patches and volumes.
-
-Building an Albumentations pipeline from its dictionary, and trying it out before it may train anything.
-"""
+"""Albumentations pipelines as augmentation of training patches and volumes."""
 
 from __future__ import annotations
 
@@ -10,62 +7,69 @@ import inspect
 import os
 import random
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from svetlana_jupyter.core.settings import TRANSFORM, TrainingSettings, unknown_key_message
 from svetlana_jupyter.errors import SettingsError
 from svetlana_jupyter.learn.spatial import PatchLayout
 
-SETTING_NAME = "augmentation.pipeline"
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
-CONTENT_TARGETS = ("shown", "shown_again")  # targets that tell where each copy of the image shows anything
+    from numpy.typing import NDArray
+
+# Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+SETTING_NAME = "augmentation.pipeline"
+DEFAULT_SAMPLING = 24  # pixels per side of the patches for a trial, if their sampling is unknown
+N_TRIALS = 8  # of a pipeline, and as many more per transform, because compositions choose among transforms
+CONTENT_TARGETS = ("shown", "shown_again")  # targets for the mask of visible pixels of each copy of the image
 
 
 class AlbumentationsPipeline:
-    """Applies a composed pipeline to each patch of a batch.
+    """Composed pipeline that is applied to each patch of a batch.
 
-    The pipeline sees an image of float32 from 0 to 1, as that library expects it: each channel of each patch is
-    stretched to that range before, and back after. With ``normalize="both"`` it sees an image twice, and does the same
-    to both. Transforms for images change all planes of a volume alike.
+    Albumentations expects float32 images from 0 to 1: each channel of each patch is stretched to that range before, and
+    back after. With ``normalize="both"`` the pipeline receives two copies of the image and transforms both alike.
+    Transforms for images change all planes of a volume alike.
 
     Parameters
     ----------
     compose : albumentations.Compose
         From `learn.albumentations_adapter.build_compose`, which names the targets that are used here.
-    layout : Layout
+    layout : PatchLayout
     """
 
     def __init__(self, compose: Any, layout: PatchLayout) -> None:
         self._compose, self._layout = compose, layout
 
     def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
-        """Return patches (n, C, [z,] y, x) of the same shape; the generator decides all that is random.
+        """Return augmented patches (n, C, [z,] y, x) of the same shape.
 
         Raises
         ------
         SettingsError
-            If the pipeline fails, changes the shape, or makes values that are no numbers.
+            If the pipeline fails, changes the shape, or gives values that are not finite.
         """
         seed = int(torch.randint(2**62, (), generator=generator))
-        # One state for all: transforms seeded one by one would all draw the same, and flip along both axes or none.
+        # One state for all transforms: seeded one by one they would draw the same, and flip along both axes or none.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        content_masks = [
-            None if seen is None else seen[:, 0].cpu().numpy() for seen in self._layout.content_masks(patches)
-        ]
-        varied = [
-            self._varied(patch, [None if seen is None else seen[number] for seen in content_masks])
+        masks = [None if mask is None else mask[:, 0].cpu().numpy() for mask in self._layout.content_masks(patches)]
+        augmented = [
+            self._augment(patch, [None if mask is None else mask[number] for mask in masks])
             for number, patch in enumerate(patches.cpu().numpy())
         ]
-        return torch.from_numpy(np.stack(varied)).to(patches.device)
+        return torch.from_numpy(np.stack(augmented)).to(patches.device)
 
-    def _varied(self, patch: NDArray[np.float32], content_masks: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
-        """Return a patch (C, ...) varied, zero where then nothing is shown."""
+    def _augment(
+        self, patch: NDArray[np.float32], content_masks: list[NDArray[np.bool_] | None]
+    ) -> NDArray[np.float32]:
+        """Augment a patch (C, ...); pixels without content stay zero."""
         layout, image = self._layout, patch[: self._layout.image]
         axes = tuple(range(1, image.ndim))
         least, most = image.min(axes, keepdims=True), image.max(axes, keepdims=True)
@@ -75,19 +79,19 @@ class AlbumentationsPipeline:
         names = [name for name in ("image", "volume", "again") if name in given]
         try:
             result = self._compose(**{name: np.ascontiguousarray(array) for name, array in given.items()})
-        except Exception as error:  # whatever a transform makes of these patches
-            first = str(error).partition("\n")[0] or type(error).__name__
-            first = f"it asks for {first}" if isinstance(error, KeyError) else first
+        except Exception as error:  # transforms raise errors of any class
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = f"it asks for {reason}" if isinstance(error, KeyError) else reason
             raise SettingsError(
-                f"{SETTING_NAME} fails on {_words(given[names[0]].shape)} of float32 ({first})"
+                f"{SETTING_NAME} fails on {_describe_shape(given[names[0]].shape)} of float32 ({reason})"
             ) from error
         for name in given:
             if name != "images" and result[name].shape != given[name].shape:
-                shapes = _words(result[name].shape), _words(given[name].shape)
-                raise SettingsError(f"{SETTING_NAME} makes {shapes[0]} of {shapes[1]}")
+                shapes = _describe_shape(result[name].shape), _describe_shape(given[name].shape)
+                raise SettingsError(f"{SETTING_NAME} changes {shapes[1]} to {shapes[0]}")
         values = np.concatenate([result[name] for name in names], axis=-1)
         if values.dtype != np.float32 or not np.isfinite(values).all():
-            raise SettingsError(f"{SETTING_NAME} makes other values than finite ones of float32")
+            raise SettingsError(f"{SETTING_NAME} gives values that are not finite float32 numbers")
         back = np.split(np.moveaxis(values, -1, 0) * span + least, layout.copies)
         seen = [copy * (result[target] > 0) if target in given else copy for target, copy in zip(CONTENT_TARGETS, back)]
         masks = [result[name][None] > 0 for name in ("mask", "mask3d") if name in given]
@@ -96,12 +100,12 @@ class AlbumentationsPipeline:
     def _targets(
         self, stretched: NDArray[np.float32], masks: NDArray[np.uint8], content_masks: list[NDArray[np.bool_] | None]
     ) -> dict[str, NDArray[Any]]:
-        """Return what the pipeline is given, by the names of its targets."""
+        """Return the inputs of the pipeline by the names of its targets."""
         volume = stretched.ndim == 4
         copies = np.split(stretched, self._layout.copies, axis=-1)
         targets = dict(zip(("volume" if volume else "image", "again"), copies))
         if volume:
-            targets["images"] = copies[0][:1]  # where some transforms look for shape and range, even of volumes
+            targets["images"] = copies[0][:1]  # some transforms read shape and range here, even of volumes
         if self._layout.has_mask:
             targets["mask3d" if volume else "mask"] = masks[0]
         targets |= {
@@ -110,38 +114,34 @@ class AlbumentationsPipeline:
         return targets
 
 
-def _words(shape: tuple[int, ...]) -> str:
-    """Say a shape whose last axis holds the channels, or a mask's.
+def _describe_shape(shape: tuple[int, ...]) -> str:
+    """Describe a shape whose last axis holds the channels.
 
-    >>> _words((8, 6, 2))
+    >>> _describe_shape((8, 6, 2))
     '8 × 6 pixels with 2 channels'
     """
     return f"{' × '.join(map(str, shape[:-1]))} pixels with {shape[-1]} channel{'s' * (shape[-1] > 1)}"
 
 
-# Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-DEFAULT_SAMPLING = 24
 N_TRIALS = 8  # and as many more for every transform, as some are chosen among others
 
 
 def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> AlbumentationsPipeline | None:
-    """Return the pipeline that the settings name, None where there is none.
+    """Return the pipeline of the settings, None if there is none.
 
     Parameters
     ----------
     settings : TrainingSettings
-        Where the sampling of its patches is not known yet, the pipeline is tried on patches of 24 pixels a side.
+        If the sampling of its patches is not known yet, the pipeline is tried on patches of 24 pixels per side.
     ndim : 2 or 3
     colors : int
-        Channels of the image.
+        Number of channels of the image.
 
     Raises
     ------
     SettingsError
-        If Albumentations does not know a transform or its arguments, or the pipeline fails on such patches or changes
-        their shape.
+        If Albumentations does not know a transform or its arguments, or if the pipeline fails on such patches or
+        changes their shape.
     """
     description = settings.augmentation.pipeline
     if description is None:
@@ -149,33 +149,27 @@ def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> Albume
     patches, sampling = settings.patches, settings.patches.sampling
     copies = 2 if patches.has_doubled_channels else 1
     layout = PatchLayout.from_settings(patches, copies * colors + patches.mask_channel)
-    shape = (
-        sampling
-        if isinstance(sampling, tuple)
-        else (sampling if isinstance(sampling, int) else DEFAULT_SAMPLING,) * ndim
-    )
+    hint = ""
+    if not isinstance(sampling, int | tuple):
+        sampling = DEFAULT_SAMPLING
+        hint = f" If it depends on the shape, give patches a sampling: {DEFAULT_SAMPLING} is a guess."
+    shape = sampling if isinstance(sampling, tuple) else (sampling,) * ndim
     problem = _named_problem(description["transform"], layout, shape)
     if problem:
-        assumed = (
-            ""
-            if isinstance(sampling, int | tuple)
-            else f" Where it asks for a shape, give patches a sampling: {DEFAULT_SAMPLING} is a guess."
-        )
         raise SettingsError(
-            f"{SETTING_NAME} must work on patches as they are and keep their shape, but {problem}. "
-            f"Leave it out, or add what brings the shape back.{assumed}"
+            f"{SETTING_NAME} must work on the patches and keep their shape, but {problem}. "
+            f"Remove that transform, or add one that restores the shape.{hint}"
         )
     return AlbumentationsPipeline(build_compose(description["transform"], ndim), layout)
 
 
 def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
-    """Return an `albumentations.Compose` of a serialised transform, with the targets that `AlbumentationsPipeline`
-    uses.
+    """Return an `albumentations.Compose` of a serialized transform, with the targets used here.
 
     Raises
     ------
     SettingsError
-        If a transform is not part of Albumentations (the nearest one is named), or its arguments are wrong.
+        If a transform is not part of Albumentations (the closest name is suggested), or its arguments are wrong.
     """
     import albumentations
 
@@ -183,7 +177,7 @@ def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
     share = whole.get("p", 1.0)
     if not isinstance(share, int | float) or not 0 <= share <= 1:
         raise SettingsError(f"{SETTING_NAME}: p of Compose must be from 0 to 1, got {share!r}.")
-    compose = albumentations.Compose([_built(inner) for inner in whole.get("transforms", [])], p=share)
+    compose = albumentations.Compose([_build_transform(inner) for inner in whole.get("transforms", [])], p=share)
     volume = ndim == 3
     compose.add_targets(
         {"again": "volume" if volume else "image"} | dict.fromkeys(CONTENT_TARGETS, "mask3d" if volume else "mask")
@@ -191,36 +185,36 @@ def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
     return compose
 
 
-def _built(transform: Mapping[str, Any]) -> Any:
+def _build_transform(transform: Mapping[str, Any]) -> Any:
     from albumentations.core.composition import BaseCompose
     from albumentations.core.serialization import SERIALIZABLE_REGISTRY
     from albumentations.core.transforms_interface import BasicTransform
 
-    # Transforms of other packages are registered too, under the names of their modules.
-    known = {
+    # Transforms of other packages are registered too, with the name of their module.
+    transforms = {
         name: kind
         for name, kind in SERIALIZABLE_REGISTRY.items()
         if "." not in name and issubclass(kind, BaseCompose | BasicTransform)
     }
     name = _name(transform)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if name not in transforms:
+        near = difflib.get_close_matches(name, transforms, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "see the list in its documentation."
         raise SettingsError(f"{SETTING_NAME}: there is no Albumentations transform {name!r}; {hint}")
     values = {key: value for key, value in transform.items() if key != TRANSFORM}
-    if issubclass(known[name], BaseCompose):
-        values["transforms"] = [_built(inner) for inner in values.get("transforms", [])]
+    if issubclass(transforms[name], BaseCompose):
+        values["transforms"] = [_build_transform(inner) for inner in values.get("transforms", [])]
     else:
-        values = {"p": 0.5, **values}  # as the library has it
+        values = {"p": 0.5, **values}  # the default of the library
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about arguments, which are looked at below
-            made = known[name](**values)
-    except Exception as error:  # whatever a transform's constructor makes of the user's arguments
+            warnings.simplefilter("ignore")  # about arguments, which are checked below
+            made = transforms[name](**values)
+    except Exception as error:  # constructors raise errors of any class
         lines = [line.strip() for line in str(error).splitlines()]
-        raise SettingsError(f"{SETTING_NAME}: {name} cannot be made as it is written: {' '.join(lines[:3])}") from error
-    # The library passes over arguments it does not know. Some transforms serialise more than their constructors name.
-    names = {*inspect.signature(known[name]).parameters, *made.to_dict_private()}
+        raise SettingsError(f"{SETTING_NAME}: {name} does not accept its arguments: {' '.join(lines[:3])}") from error
+    # The library ignores unknown arguments. Some transforms serialize more than the arguments of their constructors.
+    names = {*inspect.signature(transforms[name]).parameters, *made.to_dict_private()}
     unknown = next((key for key in values if key not in names), None)
     if unknown is not None:
         raise SettingsError(
@@ -230,23 +224,23 @@ def _built(transform: Mapping[str, Any]) -> Any:
 
 
 def _named_problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
-    """Return what is wrong with a pipeline and, where that can be told, with which of its transforms."""
+    """Describe the problem of a pipeline, with the transform that causes it if that is known."""
     problem = _problem(transform, layout, shape)
     if not problem:
         return ""
-    alone = ((_name(single), _problem(single, layout, shape)) for single in _leaves(transform))
-    return next((f"{name} {found}" for name, found in alone if found), f"it {problem}")
+    single = ((_name(each), _problem(each, layout, shape)) for each in _leaves(transform))
+    return next((f"{name} {reason}" for name, reason in single if reason), f"it {problem}")
 
 
 def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
-    """Apply a pipeline, all within it for certain, to patches, and return what is wrong, "" where nothing is."""
+    """Apply all transforms of a pipeline to patches and describe the problem, "" if there is none."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.rand(1, layout.image + layout.has_mask, *shape, generator=generator)
     if layout.has_mask:
         middle = torch.zeros(shape)
         middle[tuple(slice(side // 4, side - side // 4) for side in shape)] = 1
         patches[:, -1] = middle
-    pipeline = AlbumentationsPipeline(build_compose(_certain(transform), len(shape)), layout)
+    pipeline = AlbumentationsPipeline(build_compose(_always_applied(transform), len(shape)), layout)
     try:
         for _ in range(N_TRIALS + N_TRIALS * len(list(_leaves(transform)))):
             pipeline(patches, generator)
@@ -255,9 +249,11 @@ def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int
     return ""
 
 
-def _certain(transform: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a transform that is applied every time, and all within it."""
-    inner = {"transforms": [_certain(each) for each in transform["transforms"]]} if "transforms" in transform else {}
+def _always_applied(transform: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a transform with probability 1, and all transforms inside it."""
+    inner = (
+        {"transforms": [_always_applied(each) for each in transform["transforms"]]} if "transforms" in transform else {}
+    )
     return {**transform, "p": 1.0, **inner}
 
 

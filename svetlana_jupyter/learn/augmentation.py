@@ -1,24 +1,18 @@
-"""Varying patches while they train, a batch at a time.
+"""Augmentation of training patches: geometry, intensity and the user's own pipeline.
 
-Changing how patches are lit, stained, focused and how noisy they are, without moving a pixel or touching a mask.
-
-Augmented patches of one object, exactly as training sees them, to be looked at.
+A batch is augmented at a time, with all random numbers from one generator.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.patches import cut_patches
-from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.learn.albumentations_adapter import build_pipeline
 from svetlana_jupyter.learn.networks import Standardize
 from svetlana_jupyter.learn.spatial import (
@@ -31,6 +25,15 @@ from svetlana_jupyter.learn.spatial import (
     warp_patches,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
+
 
 def augment_intensity(
     patches: Tensor,
@@ -40,18 +43,22 @@ def augment_intensity(
     deviation: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return patches (n, C, [z,] y, x) blurred, bent, mixed, brightened and made noisy, in the order a microscope does.
+    """Vary blur, gamma, color, brightness and noise of patches (n, C, [z,] y, x).
 
-    Both copies of a channel change alike. What is hidden stays zero, and the mask stays as it is.
+    The order is that of image formation. Both copies of a channel change alike. Hidden pixels stay zero, and the mask
+    stays unchanged.
 
     Parameters
     ----------
+    patches : Tensor of shape (n, C, [z,] y, x)
+    augmentation : AugmentSettings
+    layout : PatchLayout
     mean, deviation : Tensor of shape (C,)
-        Of the channels over the training patches: the colour that mixing leaves as it is, and the unit of offset and
-        noise.
+        Statistics of the channels of the training patches: the color that mixing leaves unchanged, and the unit of
+        offset and noise.
+    generator : torch.Generator
     """
-    how = augmentation
-    if not any((how.blur, how.gamma, how.color, how.brightness, how.noise)):
+    if not any(getattr(augmentation, name) for name in ("blur", "gamma", "color", "brightness", "noise")):
         return patches
     ones, by_copy = (1,) * (patches.ndim - 2), (layout.copies, layout.colors)
     mean, deviation = (values[: layout.image].view(*by_copy, *ones).to(patches.device) for values in (mean, deviation))
@@ -59,48 +66,48 @@ def augment_intensity(
     image = patches[:, : layout.image].view(len(patches), *by_copy, *patches.shape[2:])
 
     def draw() -> Tensor:
-        """Return a number between -1 and 1 for each channel of each patch, the same for its copies."""
-        drawn = torch.rand(len(patches), 1, layout.colors, *ones, generator=generator)
-        return (2 * drawn - 1).to(patches.device)
+        """Return random numbers in [-1, 1), one per channel and patch, the same for all copies."""
+        uniform = torch.rand(len(patches), 1, layout.colors, *ones, generator=generator)
+        return (2 * uniform - 1).to(patches.device)
 
-    if how.blur:
-        sigma = how.blur * torch.rand(len(patches), generator=generator).to(patches.device)
-        image = _blurred(image, sigma, content_masks)
-    if how.gamma:
-        image = _bent(image, (1 + how.gamma) ** draw(), content_masks)
-    if how.color and layout.colors > 1:
-        image = image + deviation * _mixed((image - mean) / deviation, how.color, generator)
-    if how.brightness:
-        gain, offset = 1 + how.brightness * draw(), how.brightness * draw()
+    if augmentation.blur:
+        sigma = augmentation.blur * torch.rand(len(patches), generator=generator).to(patches.device)
+        image = _blur(image, sigma, content_masks)
+    if augmentation.gamma:
+        image = _apply_gamma(image, (1 + augmentation.gamma) ** draw(), content_masks)
+    if augmentation.color and layout.colors > 1:
+        image = image + deviation * _mix_colors((image - mean) / deviation, augmentation.color, generator)
+    if augmentation.brightness:
+        gain, offset = 1 + augmentation.brightness * draw(), augmentation.brightness * draw()
         image = image * gain + offset * deviation
-    if how.noise:
-        image = torch.addcmul(image, _noise(image[:, :1], generator), how.noise * deviation)
+    if augmentation.noise:
+        image = torch.addcmul(image, _normal_noise(image[:, :1], generator), augmentation.noise * deviation)
     return layout.join_channels(image.flatten(1, 2), content_masks, patches[:, layout.image :])
 
 
-def _blurred(image: Tensor, sigma: Tensor, content_masks: tuple[Tensor | None, ...]) -> Tensor:
-    """Blur each patch by a Gaussian of its own, in pixels; within what is shown, where something is hidden."""
+def _blur(image: Tensor, sigma: Tensor, content_masks: tuple[Tensor | None, ...]) -> Tensor:
+    """Blur each patch by a Gaussian of its own width in pixels, using visible pixels only."""
     copies = []
     for copy, seen in zip(image.unbind(1), content_masks, strict=True):
-        smooth = _smoothed(copy, sigma)
-        copies.append(smooth if seen is None else smooth / _smoothed(seen.to(copy.dtype), sigma).clamp(min=1e-6))
+        smooth = _smooth(copy, sigma)
+        copies.append(smooth if seen is None else smooth / _smooth(seen.to(copy.dtype), sigma).clamp(min=1e-6))
     return torch.stack(copies, dim=1)
 
 
-def _smoothed(image: Tensor, sigma: Tensor) -> Tensor:
-    """Average (n, C, [z,] y, x) along one axis after the other; weights add up to one, also at the border."""
+def _smooth(image: Tensor, sigma: Tensor) -> Tensor:
+    """Blur (n, C, [z,] y, x) axis by axis; the weights sum to one, also at the border."""
     for axis in range(2, image.ndim):
-        places = torch.arange(image.shape[axis], device=image.device)
-        apart = (places - places[:, None]) / sigma.clamp(min=1e-3)[:, None, None]
-        weights = (-(apart**2) / 2).exp()
+        positions = torch.arange(image.shape[axis], device=image.device)
+        distances = (positions - positions[:, None]) / sigma.clamp(min=1e-3)[:, None, None]
+        weights = (-(distances**2) / 2).exp()
         weights = weights / weights.sum(dim=2, keepdim=True)
         flat = image.movedim(axis, 1)
         image = (weights @ flat.flatten(2)).view(flat.shape).movedim(1, axis)
     return image
 
 
-def _bent(image: Tensor, exponents: Tensor, content_masks: tuple[Tensor | None, ...]) -> Tensor:
-    """Apply a gamma curve between the least and the greatest value that each channel of each patch shows."""
+def _apply_gamma(image: Tensor, exponents: Tensor, content_masks: tuple[Tensor | None, ...]) -> Tensor:
+    """Apply a gamma curve between the visible minimum and maximum of each channel and patch."""
     copies = []
     for copy, seen in zip(image.unbind(1), content_masks, strict=True):
         axes = tuple(range(2, copy.ndim))
@@ -113,13 +120,12 @@ def _bent(image: Tensor, exponents: Tensor, content_masks: tuple[Tensor | None, 
     return torch.stack(copies, dim=1)
 
 
-def _mixed(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Return what each channel takes from the others, up to ``amount`` of each.
+def _mix_colors(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Return the contribution of the other channels to each channel, up to ``amount`` of each.
 
-    A random matrix near the identity on the colours: to first order that is what a change of stain strengths does to
-    RGB (they mix linearly in optical density: Ruifrok & Johnston 2001), and what cross-talk does to fluorescence.
-    Varying colours so is what lets a network stand other laboratories' stains (Tellez et al. 2019,
-    doi:10.1016/j.media.2019.101544).
+    To first order, a random color matrix near the identity is the effect of stain strengths on RGB (stains mix
+    linearly in optical density: Ruifrok & Johnston 2001) and of cross-talk on fluorescence. Color augmentation makes
+    networks robust to the stains of other laboratories (Tellez et al. 2019, doi:10.1016/j.media.2019.101544).
     """
     count, colors = len(image), image.shape[2]
     matrices = amount * (2 * torch.rand(count, 1, colors, colors, generator=generator) - 1)
@@ -127,24 +133,24 @@ def _mixed(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
     return (matrices @ image.flatten(3)).view(image.shape)
 
 
-def _noise(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Return normal noise in the shape of ``image``."""
+def _normal_noise(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normal noise of the shape of ``image``."""
     if image.device.type == "cpu":
         return torch.randn(image.shape, generator=generator)
-    # A batch of noise is drawn where it is used; its seed still comes from the one generator.
-    own = torch.Generator(image.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    return torch.randn(image.shape, generator=own, device=image.device)
+    # Noise is drawn on the device that uses it; its seed still comes from the one generator.
+    device_generator = torch.Generator(image.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    return torch.randn(image.shape, generator=device_generator, device=image.device)
 
 
 class Augmenter:
-    """Varies batches of patches as the settings say: moved, relit, and through the user's own pipeline.
+    """Augmentation of batches of patches by geometry, intensity and the user's own pipeline.
 
     Parameters
     ----------
     settings : TrainingSettings
         With concrete patches.
     mean, deviation : Tensor of shape (C,)
-        Of each channel of the training patches, as the network standardises them.
+        Statistics of each channel of the training patches, as the network standardizes them.
 
     Raises
     ------
@@ -163,32 +169,32 @@ class Augmenter:
         self._matrices = view_matrices(self._views)
 
     def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
-        """Return varied patches (n, C, *shape) of patches (n, C, *wider); the generator decides all that is random."""
-        patches = self._moved(patches, generator)
+        """Return augmented patches (n, C, *shape) of patches (n, C, *wider)."""
+        patches = self._transform(patches, generator)
         patches = augment_intensity(patches, self.augmentation, self.layout, self.mean, self.deviation, generator)
         return patches if self.pipeline is None else self.pipeline(patches, generator)
 
-    def _moved(self, patches: Tensor, generator: torch.Generator) -> Tensor:
-        how, count = self.augmentation, len(patches)
-        moved = torch.rand(count, generator=generator) < how.share
+    def _transform(self, patches: Tensor, generator: torch.Generator) -> Tensor:
+        augmentation, count = self.augmentation, len(patches)
+        moved = torch.rand(count, generator=generator) < augmentation.share
         chosen = torch.randint(len(self._views), (count,), generator=generator) * moved
-        shifts = self._shifts(patches, moved, generator) if how.shift else None
-        if how.rotation != "free" and not how.scale:
-            whole = None if shifts is None else shifts.round().long()
-            return apply_views(patches, chosen, whole, self._views, self.shape)
-        through = self._matrices[chosen]
-        if how.rotation == "free":
-            turned = random_rotations(count, self.patches, how.axes == "all", generator) @ through
-            through = turned if how.share == 1 else torch.where(moved[:, None, None], turned, through)
-        if how.scale:
-            larger = how.scale * (2 * torch.rand(count, generator=generator) - 1)
-            through = through * (1 + larger * moved)[:, None, None]
+        shifts = self._shifts(patches, moved, generator) if augmentation.shift else None
+        if augmentation.rotation != "free" and not augmentation.scale:
+            pixels = None if shifts is None else shifts.round().long()
+            return apply_views(patches, chosen, pixels, self._views, self.shape)
+        matrices = self._matrices[chosen]
+        if augmentation.rotation == "free":
+            rotated = random_rotations(count, self.patches, augmentation.axes == "all", generator) @ matrices
+            matrices = rotated if augmentation.share == 1 else torch.where(moved[:, None, None], rotated, matrices)
+        if augmentation.scale:
+            change = augmentation.scale * (2 * torch.rand(count, generator=generator) - 1)
+            matrices = matrices * (1 + change * moved)[:, None, None]
         if shifts is None:
             shifts = torch.zeros(count, len(self.shape))
-        return warp_patches(patches, through, shifts, self.shape, self.layout)
+        return warp_patches(patches, matrices, shifts, self.shape, self.layout)
 
     def _shifts(self, patches: Tensor, moved: Tensor, generator: torch.Generator) -> Tensor:
-        """Return by how many pixels each patch is shifted along each axis, within the margin that was cut."""
+        """Return random shifts (n, ndim) in pixels, limited to the margin of the patches."""
         most = [self.augmentation.shift * side for side in self.shape]
         room = [float((wide - side) // 2) for wide, side in zip(patches.shape[2:], self.shape, strict=True)]
         drawn = (2 * torch.rand(len(patches), len(most), generator=generator) - 1) * torch.tensor(most)
@@ -196,7 +202,7 @@ class Augmenter:
 
 
 def center_crop(patches: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the middle of patches (n, C, *wider) as (n, C, *shape)."""
+    """Crop patches (n, C, *wider) to their center (n, C, *shape)."""
     for axis, (side, wide) in enumerate(zip(shape, patches.shape[2:], strict=True), start=2):
         patches = patches.narrow(axis, (wide - side) // 2, side)
     return patches
@@ -205,21 +211,22 @@ def center_crop(patches: Tensor, shape: tuple[int, ...]) -> Tensor:
 def augment_object(
     pair: ImagePair,
     row: pd.DataFrame,
-    beside: Iterable[tuple[ImagePair, pd.DataFrame]],
+    training_objects: Iterable[tuple[ImagePair, pd.DataFrame]],
     settings: TrainingSettings,
     n: int = 8,
 ) -> NDArray[np.float32]:
-    """Cut one object and vary it ``n`` times.
+    """Cut one object and augment it ``n`` times, exactly as in training.
 
     Parameters
     ----------
     pair : ImagePair
     row : DataFrame
         The object's row of `core.objects.index_objects`.
-    beside : iterable of (ImagePair, DataFrame)
-        Objects to train on: brightness, colour and noise are in units of their channels' deviation.
+    training_objects : iterable of (ImagePair, DataFrame)
+        Brightness, color and noise are in units of the standard deviation of their channels.
     settings : TrainingSettings
-        With concrete patches (`core.patches.resolve_patch_settings`). Its seed decides what is drawn.
+        With concrete patches (`core.patches.resolve_patch_settings`). Its seed is that of the augmentation.
+    n : int
 
     Returns
     -------
@@ -229,9 +236,9 @@ def augment_object(
     Raises
     ------
     SettingsError
-        If the augmentation pipeline cannot work on such patches.
+        If the augmentation pipeline does not work on such patches.
     """
-    cut = [patches for each, rows in beside for _, patches in cut_patches(each, rows, settings.patches)]
+    cut = [patches for each, rows in training_objects for _, patches in cut_patches(each, rows, settings.patches)]
     standardize = Standardize(cut[0].shape[1])
     standardize.measure(torch.from_numpy(np.concatenate(cut)))
     augment = Augmenter(settings, standardize.mean, standardize.deviation)
@@ -239,5 +246,5 @@ def augment_object(
         pair, row, settings.patches, augmentation_margin(settings.augmentation, settings.patches)
     )
     generator = torch.Generator().manual_seed(settings.seed)
-    varied: NDArray[np.float32] = augment(torch.from_numpy(patch).expand(n, *patch.shape[1:]), generator).numpy()
-    return varied
+    augmented: NDArray[np.float32] = augment(torch.from_numpy(patch).expand(n, *patch.shape[1:]), generator).numpy()
+    return augmented

@@ -1,11 +1,8 @@
-"""The network that settings describe, whether it fits the patches, and the weights it begins with.
+"""Construction of networks from settings, and their initial weights.
 
-Networks of the user's own: a `torch.nn.Module` given as an object, or by the path it is imported from.
-
-A file never makes this package import code: a path is followed only into modules that the user's session has imported,
-or when a person gives it to a call (`import_network`).
-
-Taking over weights of another training as far as they fit.
+A network may be a `torch.nn.Module` of the user, passed as an object or by its import path. A file never makes this
+package import code: a path is resolved only in modules that the session has imported already, or if the user passes it
+to a call (`import_network`).
 """
 
 from __future__ import annotations
@@ -14,45 +11,144 @@ import copy
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, USER_ARCHITECTURE, TrainingSettings
+from svetlana_jupyter.core.settings import USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
-from svetlana_jupyter.learn.dataset import TrainingData
-from svetlana_jupyter.learn.networks import (
-    MEMORY_FORMATS,
-    ClassificationNetwork,
-    SmallCNN,
-    Standardize,
-    TorchvisionNetwork,
-    download_weights,
-)
+from svetlana_jupyter.learn.networks import ARCHITECTURES, MEMORY_FORMATS, ClassificationNetwork, Standardize
 from svetlana_jupyter.learn.optim import batch_norm_layers, replace_batch_norm
 from svetlana_jupyter.learn.specification import WEIGHTS_FILE, ClassifierSpec, read_classifier_spec, reject_pickles
 
-# What a class may ask for when it is built, by the names in use for it.
-_GIVEN = {
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from svetlana_jupyter.learn.dataset import TrainingData
+
+# Constructor arguments that are filled in, by the names in common use.
+_CONSTRUCTOR_ARGUMENTS = {
     "ndim": ("ndim", "dimensions"),
     "channels": ("channels", "in_channels", "in_chans"),
     "classes": ("classes", "num_classes", "n_classes"),
 }
+MAX_LISTED = 3  # names of weights that a note lists; more are counted
+
+
+def init_network(
+    samples: TrainingData, patches: Tensor, smallest_batch: int
+) -> tuple[ClassificationNetwork, list[str]]:
+    """Build the network of a training, with random or the named initial weights.
+
+    Parameters
+    ----------
+    samples : TrainingData
+    patches : float32 of shape (n, C, [z,] y, x)
+        Training patches, as the network will see them.
+    smallest_batch : int
+        Number of patches in the smallest batch.
+
+    Returns
+    -------
+    network : ClassificationNetwork
+    notes : list of str
+        What was copied from named weights.
+
+    Raises
+    ------
+    SettingsError, InputError, ClassifierError
+        If the network cannot be built, does not fit the patches, or the named weights do not fit it.
+    """
+    settings, channels, shape = samples.settings, patches.shape[1], tuple(patches.shape[2:])
+    check_patch_shape(settings, shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = build_network(settings, samples.ndim, channels, len(samples.classes), samples.initial.network)
+        if isinstance(network, UserNetwork):
+            check_logits(network, channels, shape, len(samples.classes))
+    if smallest_batch == 1 and batch_norm_layers(network):
+        raise SettingsError(
+            "Batch normalization cannot estimate its statistics from batches of a single patch. "
+            'Set batch_size to at least 2, or norm="group".'
+        )
+    notes = _copy_named_weights(samples, network)
+    network.standardize.measure(patches)
+    return network, notes
+
+
+def _copy_named_weights(samples: TrainingData, network: ClassificationNetwork) -> list[str]:
+    settings, notes, rgb = samples.settings, [], len(samples.channels) == 3
+    if settings.pretrained:
+        architecture = ARCHITECTURES.get(settings.architecture)
+        if architecture is None or architecture.pretrained is None:
+            available = next(name for name, known in ARCHITECTURES.items() if known.pretrained is not None)
+            raise SettingsError(
+                f"Pretrained weights exist for {available} and other torchvision networks, not for "
+                f"{settings.architecture!r}. Choose one of these, or pass your own weights as start_from."
+            )
+        weights = architecture.pretrained(settings.architecture)
+        notes.append(copy_matching_weights(network, weights, f"the published {settings.architecture}", rgb))
+    if settings.start_from:
+        weights, specification = read_weights(samples.initial.weights or Path(settings.start_from))
+        ids = (specification.classes, samples.classes) if specification else None
+        notes.append(copy_matching_weights(network, weights, settings.start_from, rgb, ids))
+    return notes
+
+
+def build_network(
+    settings: TrainingSettings, ndim: int, channels: int, classes: int, user_module: nn.Module | None = None
+) -> ClassificationNetwork:
+    """Build the network of the settings; the global torch generator draws its weights.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    ndim : 2 or 3
+    channels : int
+        Channels of the input, including the mask channel.
+    classes : int
+    user_module : Module, optional
+        Module of the user, which is copied and replaces the architecture; required if that is "own".
+
+    Raises
+    ------
+    SettingsError
+        If the architecture does not exist for this number of dimensions.
+    InputError
+        If a module of the user is missing or cannot be built.
+    """
+    name = settings.architecture
+    network: ClassificationNetwork
+    if user_module is not None:
+        network = UserNetwork(user_module, channels)
+    elif name == USER_ARCHITECTURE:
+        raise InputError("The network is a module of your own. Pass the object as well: network=….")
+    elif ":" in name:
+        network = UserNetwork(build_user_network(name, ndim, channels, classes), channels)
+    else:
+        architecture = ARCHITECTURES[name]
+        if ndim not in architecture.ndims:
+            raise SettingsError(f'{name} is for 2D images only, but these are {ndim}D. Use architecture="small_cnn".')
+        network = architecture.build(settings, ndim, channels, classes)
+    if settings.norm == "group" and not isinstance(network, UserNetwork):
+        replace_batch_norm(network)
+    network.to(memory_format=MEMORY_FORMATS[ndim])  # type: ignore[call-overload]  # torch's stubs leave it out
+    return network
 
 
 class UserNetwork(ClassificationNetwork):
-    """A module of the user's behind the layer that standardises patches.
+    """Module of the user behind the standardization layer.
 
     Parameters
     ----------
     module : Module
-        Gives logits (n, classes) of patches (n, channels, [z,] y, x). It is copied, never written to.
+        Maps patches (n, channels, [z,] y, x) to logits (n, classes). It is copied and stays unchanged.
     channels : int
-        Of the input, the mask channel included.
+        Channels of the input, including the mask channel.
     """
 
     def __init__(self, module: nn.Module, channels: int) -> None:
@@ -61,19 +157,21 @@ class UserNetwork(ClassificationNetwork):
         self.body = copy.deepcopy(module)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Return what the module makes of standardised patches."""
+        """Return the logits of the module for standardized patches."""
         logits: Tensor = self.body(self.standardize(patches))
         return logits
 
     @property
     def last_layer(self) -> nn.Module:
-        """The last of its layers that has weights, in the order in which they were made."""
+        """The last layer with weights, in the order of their creation."""
         *_, last = (layer for layer in self.body.modules() if any(True for _ in layer.parameters(recurse=False)))
         return last
 
 
 def import_network(path: str) -> type[nn.Module]:
-    """Import the module of ``"package.module:Name"`` and return the class; only for a path that a person gives.
+    """Import the module of ``"package.module:Name"`` and return the class.
+
+    Call this only with a path that the user passed to a call, never with one from a file.
 
     Raises
     ------
@@ -83,148 +181,209 @@ def import_network(path: str) -> type[nn.Module]:
     try:
         importlib.import_module(path.partition(":")[0])
     except ImportError as error:
-        raise InputError(f"the network {path!r} cannot be imported: {error}.") from error
+        raise InputError(f"The network {path!r} cannot be imported: {error}. Check the import path.") from error
     return find_network(path)
 
 
 def find_network(path: str) -> type[nn.Module]:
-    """Return the class at ``"package.module:Name"``, whose module must have been imported before.
+    """Return the class ``"package.module:Name"`` of an imported module.
 
     Raises
     ------
     InputError
-        If it was not, or has no such subclass of `torch.nn.Module`.
+        If the module is not imported yet, or has no such subclass of `torch.nn.Module`.
     """
-    place, _, name = path.partition(":")
-    module = sys.modules.get(place)
+    module_name, _, name = path.partition(":")
+    module = sys.modules.get(module_name)
     if module is None:
         raise InputError(
-            f"the network {path!r} is code of its own, and a file alone never imports code. If you trust it, "
-            f"`import {place}` first, then try again."
+            f"The network {path!r} is code of its own, and a file alone never imports code. If you trust it, "
+            f"run `import {module_name}` first, then try again."
         )
-    found = vars(module).get(name)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise InputError(f"the network {path!r} must be a class of torch.nn.Module, but {place} has no such {name}.")
-    return found
+    network_class = vars(module).get(name)
+    if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
+        raise InputError(
+            f"The network {path!r} must be a class of torch.nn.Module, but {module_name} has no such {name}. "
+            "Check the name after the colon."
+        )
+    return network_class
 
 
 def build_user_network(path: str, ndim: int, channels: int, classes: int) -> nn.Module:
-    """Build a network from its class, giving it dimensions, channels and classes as far as it asks for them.
+    """Build a network from its class, passing dimensions, channels and classes.
+
+    Each of them is passed only if the constructor has a parameter for it.
 
     Raises
     ------
     InputError
-        If its class cannot be found, or asks for something else.
+        If the class is not found, or its constructor requires something else.
     """
-    kind = find_network(path)
+    network_class = find_network(path)
     values = {"ndim": ndim, "channels": channels, "classes": classes}
-    known = {alias: values[name] for name, aliases in _GIVEN.items() for alias in aliases}
-    asked = inspect.signature(kind).parameters.values()
-    named = [one for one in asked if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-    strange = [one.name for one in named if one.name not in known and one.default is one.empty]
-    if strange:
-        raise InputError(
-            f"the network {path!r} asks for {strange[0]!r}, but only channels, classes and ndim can be given to it. "
-            "Build it yourself and give the object: network=…."
+    known = {alias: values[name] for name, aliases in _CONSTRUCTOR_ARGUMENTS.items() for alias in aliases}
+    parameters = [
+        parameter
+        for parameter in inspect.signature(network_class).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    for parameter in parameters:
+        if parameter.name not in known and parameter.default is parameter.empty:
+            raise InputError(
+                f"The network {path!r} asks for {parameter.name!r}, but only channels, classes and ndim can be filled "
+                "in. Build it yourself and pass the object: network=…."
+            )
+    return network_class(**{each.name: known[each.name] for each in parameters if each.name in known})
+
+
+def check_patch_shape(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
+    """Refuse patches that are too small for the strides of the network.
+
+    Raises
+    ------
+    SettingsError
+        With the sampling that the network needs.
+    """
+    architecture = ARCHITECTURES.get(settings.architecture)
+    problem = architecture.shape_problem(settings, shape) if architecture is not None else ""
+    if problem:
+        raise SettingsError(
+            f"The patches have {_format_shape(shape)} pixels, but {problem}, "
+            f'or patches={{"sampling": {settings.min_patch_side}}}.'
         )
-    return kind(**{one.name: known[one.name] for one in named if one.name in known})
 
 
-SAID = 3  # names of weights that are listed; more are counted
+@torch.inference_mode()
+def check_logits(network: ClassificationNetwork, channels: int, shape: tuple[int, ...], classes: int) -> None:
+    """Refuse a module of the user that does not give one logit per class.
+
+    Raises
+    ------
+    InputError
+        If it fails on patches of this shape, gives another shape, or has no weights to train.
+    """
+    network.eval()
+    patches = torch.zeros(2, channels, *shape).to(memory_format=MEMORY_FORMATS[len(shape)])
+    described = f"patches of shape {tuple(patches.shape)}"
+    try:
+        logits = network(patches)
+    except Exception as error:  # code of the user may raise anything
+        raise InputError(
+            f"Your network fails on {described} (n, channels, …): {error}. Change its first layer: channels are those "
+            'of the image, twice with normalize="both", and then the mask of the object.'
+        ) from error
+    result = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if result != (2, classes):
+        raise InputError(
+            f"Your network must give logits of shape {(2, classes)} for {described}, one per class, "
+            f"but it gives {result}. Change its last layer."
+        )
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise InputError("Your network has no weights to train. Pass a network with requires_grad=True weights.")
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
-    """Read a run's folder, with its specification, or a file of weights.
+    """Read the weights of a run's folder with its specification, or a file of weights.
 
     Raises
     ------
     InputError
-        If there is nothing at that place.
+        If the path does not exist.
     ClassifierError
-        If it cannot be read, is pickled, or is a forest.
+        If the weights cannot be read, are pickled, or belong to a forest.
     """
     if not path.exists():
-        raise InputError(f"start_from must be a run or a file of weights, but there is no {str(path)!r}.")
+        raise InputError(
+            f"There is no {str(path)!r} to start from. Set start_from to a run or a .safetensors file of weights."
+        )
     reject_pickles(path)
     specification = None
     if path.is_dir():
         kind, specification = read_classifier_spec(path)
         if kind == "forest":
-            raise ClassifierError(f"{str(path)!r} is a forest, which has no weights to start a network from.")
+            raise ClassifierError(
+                f"{str(path)!r} is a forest, which has no network weights. Set start_from to a run of a network."
+            )
         path = path / WEIGHTS_FILE
     try:
         return load_file(path), specification
     except (OSError, SafetensorError) as error:
-        raise ClassifierError(f"the weights {str(path)!r} cannot be read: {error}.") from error
+        raise ClassifierError(
+            f"The weights {str(path)!r} cannot be read: {error}. Choose another file or run."
+        ) from error
 
 
 @torch.no_grad()
 def copy_matching_weights(
     network: ClassificationNetwork,
-    found: Mapping[str, Tensor],
-    name: str,
+    given_weights: Mapping[str, Tensor],
+    source: str,
     rgb: bool = False,
     classes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> str:
-    """Give a network the weights whose names and shapes it shares with those that were found, and say what it took.
+    """Copy weights whose names and shapes match into a network.
 
-    The layer that standardises patches keeps what it measured on the new ones. Filters of another number of channels
-    are adapted (`adapt_filters`). Where the classes are known, each keeps its own row of the last layer.
+    The standardization layer keeps the statistics of the new patches. Filters for another number of channels are
+    adapted (`adapt_filters`). If the classes are known, each class keeps its own row of the last layer.
 
     Parameters
     ----------
-    found : mapping of str to Tensor
+    network : ClassificationNetwork
+    given_weights : mapping of str to Tensor
         By their names in the network, or in the module inside it.
-    name : str
-        Of where they come from, for the sentence.
+    source : str
+        Origin of the weights, for the message.
     rgb : bool
-        Whether the new channels are red, green and blue, perhaps more than once, and then others.
+        True if the new channels are red, green and blue, possibly repeated, followed by others.
     classes : pair of tuple of int, optional
-        The class ids of the weights that were found, and the network's own.
+        Class ids of the given weights, and those of the network.
 
     Returns
     -------
     str
-        A sentence.
+        A sentence about what was copied.
 
     Raises
     ------
     InputError
         If no weight fits.
     """
-    taken, left = 0, []
+    copied, new = 0, []
     last = {id(weight) for weight in network.last_layer.parameters()}
     for key, own in network.state_dict(keep_vars=True).items():
         if key.startswith("standardize.") or key.endswith("num_batches_tracked"):
             continue
-        given = found.get(key, found.get(key.removeprefix("body.")))
-        if given is not None and id(own) in last and classes is not None and given.shape[1:] == own.shape[1:]:
-            _take_rows(own, given, *classes)
-            taken += 1
-        elif given is not None and given.shape == own.shape:
+        given = given_weights.get(key, given_weights.get(key.removeprefix("body.")))
+        if given is None:
+            new.append(key)
+            continue
+        copied += 1
+        if id(own) in last and classes is not None and given.shape[1:] == own.shape[1:]:
+            _copy_class_rows(own, given, *classes)
+        elif given.shape == own.shape:
             own.copy_(given)
-            taken += 1
-        elif given is not None and key == network.first_conv_weight and _differ_in_channels(given, own):
+        elif key == network.first_conv_weight and _differ_in_channels(given, own):
             own.copy_(adapt_filters(given, own.shape[1], rgb))
-            taken += 1
         else:
-            left.append(key if given is None else f"{key} ({_shape(given)} there, {_shape(own)} here)")
-    if not taken:
+            copied -= 1
+            new.append(f"{key} ({_format_shape(given.shape)} there, {_format_shape(own.shape)} here)")
+    listed = ", ".join(new[:MAX_LISTED])
+    if not copied:
         raise InputError(
-            f"none of the weights of {name} fits this network, which has {', '.join(left[:SAID])} and others. "
+            f"None of the weights of {source} fits this network, which has {listed} and others. "
             "Choose the architecture, depth and width they were trained with, or leave start_from out."
         )
-    more = f" and {len(left) - SAID} more" if len(left) > SAID else ""
-    rest = f"; begun anew: {', '.join(left[:SAID])}{more}" if left else ""
-    return f"Began with {taken} of {taken + len(left)} weights of {name}{rest}."
+    more = f" and {len(new) - MAX_LISTED} more" if len(new) > MAX_LISTED else ""
+    rest = f"; newly initialized: {listed}{more}" if new else ""
+    return f"Started from {copied} of {copied + len(new)} weights of {source}{rest}."
 
 
 def adapt_filters(filters: Tensor, channels: int, rgb: bool) -> Tensor:
-    """Return filters (out, channels, ...) made of such for another number of channels.
+    """Adapt filters (out, channels, ...) to another number of channels.
 
-    Each new channel gets the mean filter, or where the first are red, green and blue, again and again, their own; the
-    last, an object's mask, has the mean. All are scaled so that a patch that is the same in every channel gives the
-    same as before.
+    Each new channel gets the mean filter, or, if the first channels are red, green and blue, possibly repeated, the
+    filter of its color; the last channel, the mask of the object, gets the mean. All filters are scaled so that a patch
+    that is the same in every channel gives the same response as before.
     """
     adapted = filters.mean(dim=1, keepdim=True).repeat(1, channels, *(1 for _ in filters.shape[2:]))
     if rgb and filters.shape[1] == 3:
@@ -233,158 +392,15 @@ def adapt_filters(filters: Tensor, channels: int, rgb: bool) -> Tensor:
     return adapted * (filters.shape[1] / channels)
 
 
-def _take_rows(own: Tensor, given: Tensor, before: tuple[int, ...], now: tuple[int, ...]) -> None:
-    for position, id in enumerate(now):
-        if id in before:
-            own[position] = given[before.index(id)]
+def _copy_class_rows(own: Tensor, given: Tensor, given_ids: tuple[int, ...], own_ids: tuple[int, ...]) -> None:
+    for position, class_id in enumerate(own_ids):
+        if class_id in given_ids:
+            own[position] = given[given_ids.index(class_id)]
 
 
 def _differ_in_channels(given: Tensor, own: Tensor) -> bool:
     return given.ndim == own.ndim and given.shape[:1] + given.shape[2:] == own.shape[:1] + own.shape[2:]
 
 
-def _shape(values: Tensor) -> str:
-    return " × ".join(map(str, values.shape)) or "a number"
-
-
-def build_network(
-    settings: TrainingSettings, ndim: int, channels: int, classes: int, own: nn.Module | None = None
-) -> ClassificationNetwork:
-    """Build the network that the settings name, its weights drawn from the global torch generator.
-
-    Parameters
-    ----------
-    channels : int
-        Of the input, the mask channel included.
-    own : Module, optional
-        The user's own, which is copied; it stands in for the architecture, and is needed where that is "own".
-
-    Raises
-    ------
-    SettingsError
-        If the architecture does not exist in so many dimensions.
-    InputError
-        If a network of the user's own is not there or cannot be built.
-    """
-    name = settings.architecture
-    network: ClassificationNetwork
-    if own is not None:
-        network = UserNetwork(own, channels)
-    elif name == USER_ARCHITECTURE:
-        raise InputError("the network is a module of your own: give the object as well, network=….")
-    elif name in TORCHVISION_ARCHITECTURES:
-        if ndim != 2:
-            raise SettingsError(f'{name} is for 2D images only, but these are {ndim}D. Use architecture="small_cnn".')
-        network = TorchvisionNetwork(name, channels, classes)
-    elif ":" in name:
-        network = UserNetwork(build_user_network(name, ndim, channels, classes), channels)
-    else:
-        network = SmallCNN(ndim, channels, classes, settings.depth, settings.width)
-    if settings.norm == "group" and not isinstance(network, UserNetwork):
-        replace_batch_norm(network)
-    network.to(memory_format=MEMORY_FORMATS[ndim])  # type: ignore[call-overload]  # torch's stubs leave this keyword out
-    return network
-
-
-def init_network(samples: TrainingData, patches: Tensor, smallest: int) -> tuple[ClassificationNetwork, list[str]]:
-    """Build the network that a training begins with, drawn by the seed, with the weights that the settings name.
-
-    Parameters
-    ----------
-    patches : float32 of shape (n, C, [z,] y, x)
-        Those that train, as the network will see them.
-    smallest : int
-        Patches in the smallest batch.
-
-    Returns
-    -------
-    network : Classifying
-    told : list of str
-        What it took of weights that were named.
-
-    Raises
-    ------
-    SettingsError, InputError, ClassifierError
-        If the network cannot be built, does not fit the patches, or cannot begin with those weights.
-    """
-    settings, start, classes = samples.settings, samples.initial, len(samples.classes)
-    channels, shape = patches.shape[1], tuple(patches.shape[2:])
-    check_patch_shape(settings, shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = build_network(settings, samples.ndim, channels, classes, start.network)
-        if isinstance(network, UserNetwork):
-            check_logits(network, channels, shape, classes)
-    if smallest == 1 and batch_norm_layers(network):
-        raise SettingsError(
-            "batch normalisation learns little from batches of a single patch, and nothing that holds for others. "
-            'Give a batch_size of at least 2, or norm="group".'
-        )
-    told = []
-    rgb = len(samples.channels) == 3
-    if settings.pretrained:
-        if not isinstance(network, TorchvisionNetwork):
-            raise SettingsError(
-                f"pretrained weights exist for {TORCHVISION_ARCHITECTURES[0]} and other published networks, not for "
-                f"{settings.architecture!r}. Choose one of these, or name weights of your own in start_from."
-            )
-        told.append(
-            copy_matching_weights(
-                network, download_weights(settings.architecture), f"the published {settings.architecture}", rgb
-            )
-        )
-    if settings.start_from:
-        found, specification = read_weights(start.weights or Path(settings.start_from))
-        ids = (specification.classes, samples.classes) if specification else None
-        told.append(copy_matching_weights(network, found, settings.start_from, rgb, ids))
-    network.standardize.measure(patches)
-    return network, told
-
-
-def check_patch_shape(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
-    """Refuse patches of which nothing is left after the network's strides.
-
-    Raises
-    ------
-    SettingsError
-        With the sampling that the network needs.
-    """
-    name, side = settings.architecture, settings.min_patch_side
-    if name in TORCHVISION_ARCHITECTURES and min(shape) < side:
-        needs, instead = f"{name} needs at least {side} along every side", "or another architecture"
-    elif name == "small_cnn" and max(shape) < side:
-        needs = f"{settings.depth} blocks halve them {settings.depth} times and need at least {side}"
-        instead = f"or a depth of at most {max(shape).bit_length() - 1}"
-    else:
-        return
-    raise SettingsError(
-        f"the patches have {' × '.join(map(str, shape))} pixels, but {needs}. "
-        f'Give patches={{"sampling": {side}}}, {instead}.'
-    )
-
-
-@torch.inference_mode()
-def check_logits(network: ClassificationNetwork, channels: int, shape: tuple[int, ...], classes: int) -> None:
-    """Refuse a network of the user's own that does not give one logit a class, before it trains.
-
-    Raises
-    ------
-    InputError
-        If it fails on patches of that shape, or gives something else.
-    """
-    network.eval()
-    patches = torch.zeros(2, channels, *shape).to(memory_format=MEMORY_FORMATS[len(shape)])
-    given = f"patches of shape {tuple(patches.shape)}"
-    hint = 'Channels are those of the image, twice with normalize="both", and then the object\'s mask.'
-    try:
-        logits = network(patches)
-    except Exception as error:  # whatever the user's own code makes of them
-        raise InputError(f"your network fails on {given} (n, channels, …): {error}. {hint}") from error
-    shown = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shown != (2, classes):
-        raise InputError(
-            f"your network must give logits of shape {(2, classes)} for {given}, one for each of {classes} classes, "
-            f"but it gives {shown}. Change its last layer."
-        )
-    if not any(weight.requires_grad for weight in network.parameters()):
-        raise InputError("your network has no weights to train. Give one that has, with requires_grad=True.")
+def _format_shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) or "a number"

@@ -1,30 +1,22 @@
-"""What every classifier is to the rest of the package, and the folder it is saved in.
-
-A trained network as a classifier.
-"""
+"""Interface of classifiers, the network classifier, and loading from a folder."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
-import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import nn
 
-from svetlana_jupyter.core.io.chunks import ArrayRegion
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.patches import cut_patches, patch_regions
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE, PatchSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.build import build_network
 from svetlana_jupyter.learn.device import autocast_context, choose_device, keep_freed_memory, mixed_precision
+from svetlana_jupyter.learn.forest import ForestClassifier
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS, ClassificationNetwork, to_onednn
 from svetlana_jupyter.learn.spatial import Symmetry, apply_view, averaging_views, symmetries
 from svetlana_jupyter.learn.specification import (
@@ -38,45 +30,60 @@ from svetlana_jupyter.learn.specification import (
 )
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.io.chunks import ArrayRegion
+    from svetlana_jupyter.core.io.image_pair import ImagePair
 
 
 class Classifier(Protocol):
-    """Cuts what it needs to see of objects, and gives the probability of each class."""
+    """Trained classifier that cuts its inputs from images and returns class probabilities."""
 
     specification: ClassifierSpec
 
     @property
     def kind(self) -> str:
-        """ "network" or "forest"."""
+        """Kind of classifier: "network" or "forest"."""
         ...
 
     @property
-    def classes(self) -> tuple[int, ...]: ...
+    def classes(self) -> tuple[int, ...]:
+        """Class ids, in the order of the columns of probabilities."""
+        ...
 
     @property
-    def patches(self) -> PatchSettings: ...
+    def patches(self) -> PatchSettings:
+        """Patch settings, concrete."""
+        ...
 
     @property
-    def ndim(self) -> int: ...
+    def ndim(self) -> int:
+        """Number of spatial dimensions."""
+        ...
 
     @property
-    def channels(self) -> tuple[str, ...]: ...
+    def channels(self) -> tuple[str, ...]:
+        """Names of the image channels."""
+        ...
 
     def check(self, pair: ImagePair) -> None:
         """Refuse an image that this classifier does not fit, with a `ClassifierError`."""
         ...
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield labels (n,) and inputs (n, ...) of the objects, block after block."""
+        """Yield labels (n,) and inputs (n, ...) of the objects, block by block."""
         ...
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
-        """Return the parts of the image that `cut` reads for these objects."""
+        """Return the regions of the image that `cut` reads for these objects."""
         ...
 
     def with_test_time_augmentation(self) -> Classifier:
-        """Return one that averages over all mirrored and turned views that training declared equivalent.
+        """Return a classifier that averages over all flips and rotations used in training.
 
         Raises
         ------
@@ -86,7 +93,7 @@ class Classifier(Protocol):
         ...
 
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return probabilities (n, number of classes) of what `cut` yields."""
+        """Return probabilities (n, number of classes) of the inputs that `cut` yields."""
         ...
 
     def tensors(self) -> Tensors:
@@ -98,47 +105,47 @@ class Classifier(Protocol):
         ...
 
 
-def load_classifier(folder: str | Path, network: Module | None = None) -> Classifier:
+def load_classifier(folder: str | Path, network: nn.Module | None = None) -> Classifier:
     """Read a classifier from the folder that its ``save`` wrote.
 
     Parameters
     ----------
+    folder : str or Path
     network : Module, optional
-        The user's own, where it was trained as an object; its weights do not matter, and it is not written to.
+        The user's own module, if the classifier was trained with one passed as an object; its weights are ignored, and
+        it is not changed.
 
     Raises
     ------
     ClassifierError
-        If the folder holds no classifier, a pickled model, or one of a newer format, or if its network is the user's
-        own and is not there.
+        If the folder holds no classifier, a pickled model, or a newer format, or if the user's module is missing.
     """
-    # Reading a forest needs no torch, and neither kind needs the other.
-    from svetlana_jupyter.learn.forest import ForestClassifier
-
     folder = Path(folder)
     reject_pickles(folder)
     kind, specification = read_classifier_spec(folder)
     try:
         tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
-        raise ClassifierError(f"the weights {str(folder / WEIGHTS_FILE)!r} cannot be read: {error}.") from error
+        raise ClassifierError(
+            f"The weights {str(folder / WEIGHTS_FILE)!r} cannot be read: {error}. Train the classifier again."
+        ) from error
     if kind == "forest":
         return ForestClassifier.from_tensors(specification, tensors)
     return NetworkClassifier.from_tensors(specification, tensors, network)
 
 
 class NetworkClassifier(ClassifierBase):
-    """A network and its specification.
+    """Network with its specification.
 
     Parameters
     ----------
-    specification : Specification
-    module : Classifying
-        Set to evaluation and moved to the device.
+    specification : ClassifierSpec
+    module : ClassificationNetwork
+        It is moved to the device and set to evaluation.
     device : torch.device, optional
         By default that of the settings.
-    seen : sequence of View, optional
-        The views that predictions are averaged over; by default as many as the settings say.
+    averaged_views : sequence of Symmetry, optional
+        Flips and rotations to average predictions over; by default as many as the settings say.
     """
 
     kind = "network"
@@ -148,7 +155,7 @@ class NetworkClassifier(ClassifierBase):
         specification: ClassifierSpec,
         module: ClassificationNetwork,
         device: torch.device | None = None,
-        seen: Sequence[Symmetry] | None = None,
+        averaged_views: Sequence[Symmetry] | None = None,
     ) -> None:
         self.specification = specification
         settings = specification.settings
@@ -157,26 +164,31 @@ class NetworkClassifier(ClassifierBase):
         self._mixed = mixed_precision(settings.precision, self.device)
         keep_freed_memory()
         self._forward = self.module if self._mixed else to_onednn(self.module, self.device) or self.module
-        self._views = tuple(seen or averaging_views(settings.augmentation, settings.patches, settings.views))
+        default = averaging_views(settings.augmentation, settings.patches, settings.views)
+        self._views = tuple(averaged_views or default)
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield labels (n,) and patches (n, C, [z,] y, x) of the objects, block by block."""
         return cut_patches(pair, objects, self.patches)
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
+        """Return the regions of the image that `cut` reads for these objects."""
         return patch_regions(pair, objects, self.patches)
 
     def with_test_time_augmentation(self) -> Self:
+        """Return a classifier that averages over all flips and rotations used in training."""
         settings = self.specification.settings
-        every = symmetries(settings.augmentation, settings.patches)
-        if settings.augmentation.share < 1 or len(every) == 1:
+        all_views = symmetries(settings.augmentation, settings.patches)
+        if settings.augmentation.share < 1 or len(all_views) == 1:
             raise ClassifierError(
-                "this run was trained without flips and rotations of every patch, so how an object lies may count, and "
-                "a mirrored view may look like another class. Predict without average=True, or train with flips."
+                "This run was trained without flips and rotations of every patch, so orientation may decide the class, "
+                "and a mirrored view may look like another class. Predict without average=True, or train with flips."
             )
-        return type(self)(self.specification, self.module, self.device, every)
+        return type(self)(self.specification, self.module, self.device, all_views)
 
     @torch.inference_mode()
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities (n, number of classes) of patches (n, C, [z,] y, x)."""
         patches = torch.from_numpy(inputs).to(self.device)
         if self._forward is self.module:
             patches = patches.to(memory_format=MEMORY_FORMATS[self.ndim])
@@ -189,42 +201,53 @@ class NetworkClassifier(ClassifierBase):
         return probabilities
 
     def tensors(self) -> Tensors:
+        """Return the weights by name."""
         return {name: values.detach().cpu().contiguous().numpy() for name, values in self.module.state_dict().items()}
 
     def save(self, folder: str | Path) -> None:
+        """Write ``weights.safetensors`` and ``classifier.json``."""
         write_classifier(folder, self.kind, self.specification, self.tensors())
 
     @classmethod
-    def from_tensors(cls, specification: ClassifierSpec, tensors: Tensors, own: nn.Module | None = None) -> Self:
-        """Build the network that the specification describes, around the user's own where it is one, with its weights.
+    def from_tensors(
+        cls, specification: ClassifierSpec, tensors: Tensors, user_module: nn.Module | None = None
+    ) -> Self:
+        """Build the network of a specification with its weights.
 
         A device that this machine lacks is replaced by the best it has.
+
+        Parameters
+        ----------
+        specification : ClassifierSpec
+        tensors : mapping of str to array
+        user_module : Module, optional
+            Required if the architecture is "own".
         """
         settings, ndim = specification.settings, specification.ndim
-        if settings.architecture == USER_ARCHITECTURE and own is None:
+        if settings.architecture == USER_ARCHITECTURE and user_module is None:
             raise ClassifierError(
-                f"this classifier's network is a {specification.module} that was given as an object. "
-                "Give such an object again: network=…."
+                f"The network of this classifier is a {specification.module} that was given as an object. "
+                "Pass such an object again: network=…."
             )
         channels = len(tensors.get("standardize.mean", ()))
-        module = build_network(settings, ndim, channels, len(specification.classes), own)
+        module = build_network(settings, ndim, channels, len(specification.classes), user_module)
         try:
             module.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in tensors.items()})
         except RuntimeError as error:
             raise ClassifierError(
-                f"the weights do not fit the network that is described beside them: {error}"
+                f"The weights do not fit the network of the description: {error}. Pass the network of the training."
             ) from error
         return cls(specification, module, _device_here(specification))
 
     def __reduce__(self) -> tuple[Callable[..., NetworkClassifier], tuple[object, ...]]:
-        """Travel to another process, which may have other devices."""
-        return _arrived, (self.specification, copy.deepcopy(self.module).cpu(), self._views)
+        """Pickle for another process, which may have other devices."""
+        return _unpickle, (self.specification, copy.deepcopy(self.module).cpu(), self._views)
 
 
-def _arrived(
-    specification: ClassifierSpec, module: ClassificationNetwork, seen: Sequence[Symmetry]
+def _unpickle(
+    specification: ClassifierSpec, module: ClassificationNetwork, averaged_views: Sequence[Symmetry]
 ) -> NetworkClassifier:
-    return NetworkClassifier(specification, module, _device_here(specification), seen)
+    return NetworkClassifier(specification, module, _device_here(specification), averaged_views)
 
 
 def _device_here(specification: ClassifierSpec) -> torch.device:

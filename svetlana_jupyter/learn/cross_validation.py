@@ -1,31 +1,36 @@
-"""How well a classifier would do on objects it was not trained on: cross-validation by groups."""
+"""Cross-validation by groups: accuracy on objects that a classifier was not trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.stats.metrics import score
 from svetlana_jupyter.learn.augmentation import center_crop
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
-from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.forest import ForestClassifier
 from svetlana_jupyter.learn.inference import BATCH_SIZES
 from svetlana_jupyter.learn.splits import split_folds
 from svetlana_jupyter.learn.training import FitResult, fit, never_stop
 
-STOPPED_MESSAGE = "Stopped before the score was known."
-MIN_PER_CLASS = 5  # of each class: with fewer, the interval would say nothing
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.learn.dataset import TrainingData
+
+STOPPED_MESSAGE = "Stopped before the score was computed."
+MIN_PER_CLASS = 5  # annotated objects; with fewer, the confidence interval is useless
 
 
 @dataclass(frozen=True)
 class FoldProgress:
-    """Progress: this many of the folds are trained and scored."""
+    """Number of folds trained and scored so far, and in total."""
 
     done: int
     total: int
@@ -33,24 +38,22 @@ class FoldProgress:
 
 @dataclass(frozen=True)
 class CrossValidationResult:
-    """What cross-validation found.
+    """Result of a cross-validation.
 
     Parameters
     ----------
     accuracy, low, high : float or None
-        Share of right answers with its 95 % interval over groups (`core.stats.metrics.score`); None where there are
-        too few
+        Accuracy with its 95 % confidence interval over groups (`core.stats.metrics.score`); None if there are too few
         annotations.
     balanced_accuracy : float or None
-        Mean over classes of the share of right answers.
     n : int
         Number of annotated objects scored.
     message : str
         The source of the score, or why there is none.
     table : DataFrame
-        One row an object, as `held_out_table` gives it.
+        One row per object; see `held_out_table`.
     parameters : int or None
-        Numbers that training finds in one of the networks; None for a forest.
+        Number of trainable parameters of one network; None for a forest.
     """
 
     accuracy: float | None
@@ -66,125 +69,119 @@ class CrossValidationResult:
 def cross_validate(
     samples: TrainingData, count: int | None = None, stop: Callable[[], bool] = never_stop
 ) -> Iterator[FoldProgress | CrossValidationResult]:
-    """Train on all folds but one and score that one, for each.
+    """Train on all folds but one and score that one, for each fold.
 
-    Folds are whole groups (wells, patients, images, regions) where every class lives in at least two of them, so that
-    neighbours which look alike are not on both sides (`learn.splits.folds`).
+    Folds consist of whole groups (wells, patients, images, regions) if every class occurs in at least two of them, so
+    that similar neighbors are not in both training and test data (`learn.splits.split_folds`).
 
     Parameters
     ----------
-    samples : Samples
-        With at least five of each class; otherwise the result is a sentence instead of numbers.
+    samples : TrainingData
+        With at least five objects of each class; otherwise the result has a message instead of a score.
     count : int, optional
         Number of folds; by default that of the settings.
     stop : callable
-        Asked before every batch; once it returns True, the result says that it was stopped.
+        Called before every batch; once it returns True, the result says that it was stopped.
     """
-    sentence = reason_for_no_score(samples)
-    if sentence:
-        yield _unknown(samples, sentence)
+    reason = reason_for_no_score(samples)
+    if reason:
+        yield _unscored(samples, reason)
         return
-    parts, apart = split_folds(samples, count or samples.settings.folds)
-    # A fold is what is held out; all the rest trains.
+    parts, kept_whole = split_folds(samples, count or samples.settings.folds)
+    # A fold is the validation set: all other samples train.
     samples = replace(samples, settings=samples.settings.changed(held_out=0.0))
     probabilities = np.zeros((len(samples), len(samples.classes)), np.float32)
-    number, parameters = np.zeros(len(samples), np.int64), None
+    folds, parameters = np.zeros(len(samples), np.int64), None
     for done, part in enumerate(parts, start=1):
         rest = np.setdiff1d(np.arange(len(samples)), part)
-        number[part] = done
-        classifier = [event for event in fit(samples.subset(rest), stop) if isinstance(event, FitResult)][-1].classifier
+        folds[part] = done
+        *_, last = fit(samples.subset(rest), stop)
+        assert isinstance(last, FitResult)
         if stop():
-            yield _unknown(samples, STOPPED_MESSAGE)
+            yield _unscored(samples, STOPPED_MESSAGE)
             return
-        probabilities[part] = predicted_probabilities(classifier, samples.subset(part), samples.classes)
-        parameters = _parameters(classifier)
+        probabilities[part] = predicted_probabilities(last.classifier, samples.subset(part), samples.classes)
+        if isinstance(last.classifier, NetworkClassifier):
+            parameters = sum(values.numel() for values in last.classifier.module.parameters())
         yield FoldProgress(done, len(parts))
-    yield _validation(held_out_table(samples, number, probabilities), apart, parameters)
+    table = held_out_table(samples, folds, probabilities)
+    names = {class_id: str(class_id) for class_id in samples.classes}
+    scores = score(table["truth"], table["predicted"], names, table["group"])
+    yield CrossValidationResult(
+        accuracy=scores.accuracy.value,
+        low=scores.accuracy.low,
+        high=scores.accuracy.high,
+        balanced_accuracy=scores.balanced_accuracy.value,
+        n=len(table),
+        message=f"{describe_score_source(len(table), kept_whole)}.",
+        table=table,
+        parameters=parameters,
+    )
 
 
 def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilities: NDArray[np.float32]) -> pd.DataFrame:
-    """Return what is known of objects that were held out, in the form that a run keeps it.
+    """Return the table of held-out predictions, in the form that a run stores.
 
     Parameters
     ----------
-    samples : Samples
+    samples : TrainingData
     folds : int64 of shape (n,)
-        The number of the part in which each sample was held out.
+        Number of the fold in which each sample was held out.
     probabilities : float32 of shape (n, number of classes)
-        In the order of ``samples.classes``, by a classifier that was not trained on that part.
+        In the order of ``samples.classes``, by a classifier that was not trained on that fold.
 
     Returns
     -------
     DataFrame
-        One row an object: ``image``, ``object``, ``group``, ``fold``, ``truth`` and ``predicted`` (class ids), and one
-        ``p_<class id>`` each.
+        One row per object: ``image``, ``object``, ``group``, ``fold``, ``truth`` and ``predicted`` (class ids), and
+        ``p_<class id>`` per class.
     """
     columns = {"image": samples.images, "object": samples.objects, "group": samples.groups, "fold": folds}
     columns |= {"truth": samples.targets, "predicted": np.array(samples.classes)[probabilities.argmax(axis=1)]}
-    return pd.DataFrame(columns | {f"p_{id}": p for id, p in zip(samples.classes, probabilities.T, strict=True)})
+    columns |= {f"p_{class_id}": p for class_id, p in zip(samples.classes, probabilities.T, strict=True)}
+    return pd.DataFrame(columns)
 
 
 def reason_for_no_score(samples: TrainingData) -> str:
-    """Return why there is no score, "" where there can be one."""
-    few = describe_scarce_classes(samples.targets, samples.names)
-    if not few:
+    """Return why there can be no score, "" if there can be one."""
+    scarce = describe_scarce_classes(samples.targets, samples.names)
+    if not scarce:
         return ""
-    return f"Not known yet: a score needs at least {MIN_PER_CLASS} annotated objects of each class, but {few}."
+    return f"No score yet: a score needs at least {MIN_PER_CLASS} annotated objects of each class, but {scarce}."
 
 
 def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
-    """Say which classes have too few annotated objects to hold some of them out, "" where none has.
+    """Describe the classes with too few annotated objects for validation, "" if there are none.
 
     >>> describe_scarce_classes(np.array([1] * 9 + [2] * 3), {1: "active", 2: "resting"})
     'resting has 3'
     """
     ids, counts = np.unique(targets, return_counts=True)
-    few = [(id, n) for id, n in zip(ids.tolist(), counts.tolist()) if n < MIN_PER_CLASS]
-    return ", ".join(f"{names.get(id, f'class {id}')} has {n}" for id, n in few)
+    scarce = [(class_id, n) for class_id, n in zip(ids.tolist(), counts.tolist()) if n < MIN_PER_CLASS]
+    return ", ".join(f"{names.get(class_id, f'class {class_id}')} has {n}" for class_id, n in scarce)
 
 
 def predicted_probabilities(
     classifier: Classifier, testing: TrainingData, classes: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Return the probabilities (n, number of classes) that a classifier gives samples which it was not trained on."""
+    """Return a classifier's probabilities (n, number of classes) of held-out samples."""
     inputs = testing.inputs
     if not isinstance(classifier, ForestClassifier):
         assert isinstance(classifier.patches.sampling, tuple)
         inputs = center_crop(torch.from_numpy(inputs), classifier.patches.sampling).numpy()
-    pieces = np.array_split(np.arange(len(inputs)), -(-len(inputs) // BATCH_SIZES[testing.ndim]))
-    known = np.concatenate([classifier.classify(inputs[piece]) for piece in pieces])
-    probabilities = np.zeros((len(inputs), len(classes)), np.float32)  # a class that did not train has none
-    probabilities[:, np.searchsorted(classes, classifier.classes)] = known
+    pieces = np.array_split(inputs, -(-len(inputs) // BATCH_SIZES[testing.ndim]))
+    probabilities = np.zeros((len(inputs), len(classes)), np.float32)  # 0 for a class that did not train
+    columns = np.searchsorted(classes, classifier.classes)
+    probabilities[:, columns] = np.concatenate([classifier.classify(piece) for piece in pieces])
     return probabilities
 
 
-def _parameters(classifier: Classifier) -> int | None:
-    if not isinstance(classifier, NetworkClassifier):
-        return None
-    return sum(values.numel() for values in classifier.module.parameters())
+def describe_score_source(n: int, kept_whole: str) -> str:
+    """Describe the source of a score by the number of objects and the units that were kept whole (`splits.Folds`)."""
+    reason = "" if kept_whole == "whole groups" else " (the classes occur in too few groups)"
+    return f"Cross-validation on {n} annotated objects, held out by {kept_whole}{reason}"
 
 
-def _unknown(samples: TrainingData, sentence: str) -> CrossValidationResult:
+def _unscored(samples: TrainingData, message: str) -> CrossValidationResult:
     table = pd.DataFrame(columns=["image", "object", "group", "fold", "truth", "predicted"])
-    return CrossValidationResult(None, None, None, None, len(samples), sentence, table)
-
-
-def describe_score_source(n: int, apart: str) -> str:
-    """Say where a score comes from, by how many objects were held out and what was never divided (`split.Folds`)."""
-    because = "" if apart == "whole groups" else " (the classes live in too few groups)"
-    return f"Cross-validation on {n} annotated objects, held out by {apart}{because}"
-
-
-def _validation(table: pd.DataFrame, apart: str, parameters: int | None) -> CrossValidationResult:
-    ids = table["truth"].unique().tolist()
-    found = score(table["truth"], table["predicted"], {id: str(id) for id in ids}, table["group"])
-    return CrossValidationResult(
-        accuracy=found.accuracy.value,
-        low=found.accuracy.low,
-        high=found.accuracy.high,
-        balanced_accuracy=found.balanced_accuracy.value,
-        n=len(table),
-        message=f"{describe_score_source(len(table), apart)}.",
-        table=table,
-        parameters=parameters,
-    )
+    return CrossValidationResult(None, None, None, None, len(samples), message, table)

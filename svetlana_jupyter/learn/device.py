@@ -1,68 +1,74 @@
-"""Where a network computes: which device, with how many threads, in how many bits, and when its memory is full."""
+"""Device, threads, precision and memory of a network's computations."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 
 from svetlana_jupyter.errors import ClassifierError
 
-# By glibc's numbers, and the bytes of what is freed that it shall keep.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Options of glibc's mallopt by number, and how many freed bytes it keeps.
 M_TRIM_THRESHOLD, TRIM_BYTES = -1, 2**27
 M_MMAP_THRESHOLD, MMAP_BYTES = -3, 2**25
-# What torch says, in errors of no class of their own, when the memory of a processor or of an Apple GPU is full.
-_MEMORY_IS_FULL = ("can't allocate memory", "not enough memory", "out of memory")
+# Messages of torch when the memory of a CPU or an Apple GPU is full; these errors have no class of their own.
+_OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def limit_threads(count: int) -> None:
-    """Compute on so many cores from now on, in the thread that calls."""
+    """Set the number of torch threads for the calling thread."""
     torch.set_num_threads(count)
 
 
 def keep_freed_memory() -> None:
-    """Have the memory of a network's maps used again by those of the next batch, on systems with glibc.
+    """Let batches reuse the memory of feature maps, on systems with glibc.
 
-    By itself glibc may give it back as soon as it is freed, and so it is told to on dask's workers. Then the system
-    clears each page anew for every batch, which takes longer than the network. See
+    By default glibc may return freed memory at once, and dask tells it to do so on workers. The system then clears
+    each page again for every batch, which takes longer than the network. See
     https://man7.org/linux/man-pages/man3/mallopt.3.html.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another system's
+    except (AttributeError, OSError, TypeError):  # not glibc
         return
     mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
     mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
 def choose_device(name: str, ndim: int = 2) -> torch.device:
-    """Return a device by name; "auto" is a CUDA GPU where there is one, else an Apple GPU in 2D, else the processor.
+    """Return a device by name.
+
+    "auto" is a CUDA GPU if there is one, else an Apple GPU for 2D images, else the CPU.
 
     Raises
     ------
     ClassifierError
-        If a GPU is named that is not there.
+        If the named GPU does not exist.
     """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    available = found.type if found is not None else "cpu"
     if name == "auto":
-        # Apple's GPU lacks some of the layers in 3D.
-        apple = ndim == 2 and torch.backends.mps.is_available()
-        name = "cuda" if torch.cuda.is_available() else "mps" if apple else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ClassifierError('device="cuda" was asked for, but torch finds no CUDA GPU. Use device="auto" or "cpu".')
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise ClassifierError('device="mps" was asked for, but torch finds no Apple GPU. Use device="auto" or "cpu".')
+        # Apple GPUs lack some of the layers in 3D; accelerators of other makers are untested.
+        name = available if available == "cuda" or (available == "mps" and ndim == 2) else "cpu"
+    elif name not in ("cpu", available):
+        kind = {"cuda": "CUDA", "mps": "Apple"}[name]
+        raise ClassifierError(f'device="{name}" is set, but torch finds no {kind} GPU. Use device="auto" or "cpu".')
     return torch.device(name)
 
 
 def mixed_precision(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the 16-bit type that forward passes may compute in, None for 32 bits throughout.
+    """Return the 16-bit type of mixed precision, None for 32 bits throughout.
 
     Parameters
     ----------
     precision : "auto", "full" or "mixed"
-        *auto* is mixed on a CUDA GPU alone: a processor gains little, and an Apple GPU's 16 bits lose small gradients.
+        *auto* is mixed on a CUDA GPU only: a CPU gains little, and on an Apple GPU small gradients vanish in 16 bits.
+    device : torch.device
     """
     if precision == "full" or device.type == "mps" or (precision == "auto" and device.type != "cuda"):
         return None
@@ -72,14 +78,14 @@ def mixed_precision(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def autocast_context(device: torch.device, mixed: torch.dtype | None) -> AbstractContextManager[object]:
-    """Return the context for forward passes: in 16 bits where that is safe, or as they are."""
+    """Return the context manager of forward passes: autocast if ``mixed`` is a type, else none."""
     return nullcontext() if mixed is None else torch.autocast(device.type, mixed)
 
 
 def storage_device(device: torch.device, nbytes: int) -> torch.device:
-    """Return where patches of so many bytes stay while they train: on the device, so that they are varied there.
+    """Return the device that stores the training patches, which is also where they are augmented.
 
-    Where they would fill half of what is free on a CUDA GPU, on the processor, from which each batch travels.
+    This is the CPU if they would fill more than half of the free memory of a CUDA GPU; each batch is then transferred.
     """
     if device.type == "cuda" and 2 * nbytes > torch.cuda.mem_get_info(device)[0]:
         return torch.device("cpu")
@@ -88,9 +94,9 @@ def storage_device(device: torch.device, nbytes: int) -> torch.device:
 
 @contextmanager
 def seeded_computation(device: torch.device, seed: int | None) -> Iterator[None]:
-    """Draw what layers draw by themselves, such as dropout, from a seed, and leave the global random state alone.
+    """Seed random layers such as dropout and restore the global random state afterwards.
 
-    Without a seed that state is not touched: trainings side by side share it.
+    With ``seed=None`` the global state, which trainings in parallel threads share, is not touched.
     """
     cuda = device.type == "cuda"
     with ExitStack() as stack:
@@ -106,7 +112,7 @@ def seeded_computation(device: torch.device, seed: int | None) -> Iterator[None]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that the memory of the device is full, and nothing else."""
+    """Tell if an error means that the memory of the device is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_IS_FULL)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)

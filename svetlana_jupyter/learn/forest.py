@@ -1,35 +1,39 @@
-"""A random forest on measured properties: what ilastik offers, as the yardstick beside every network.
+"""Random forest on object features, the baseline for every network.
 
-Trained by scikit-learn; kept as the arrays of its trees, so that saving needs no pickle and predicting no scikit-learn.
+Scikit-learn trains it. It is stored as plain arrays, so that saving needs no pickle and prediction no scikit-learn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import VERSION
 from svetlana_jupyter.core.features.compute import allowed_feature_columns, feature_regions, iter_features
-from svetlana_jupyter.core.io.chunks import ArrayRegion
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.sampler import resolve_class_weights
 from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors, write_classifier
 
-TREES_PER_STEP = 50  # trees between two looks whether to stop: about a twentieth of a second for some hundred objects
-ROWS_PER_CHUNK = 2048  # followed at a time: bounds the memory of one step through all trees
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.io.chunks import ArrayRegion
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+
+TREES_PER_STEP = 50  # trees between two checks for a stop: about 0.05 s for some hundred objects
+ROWS_PER_CHUNK = 2048  # rows classified at a time, to bound the memory of one step through all trees
 
 
 @dataclass(frozen=True)
 class Trees:
-    """All trees of a forest, their nodes one after the other.
+    """All trees of a forest, with their nodes concatenated.
 
     Parameters
     ----------
@@ -38,7 +42,7 @@ class Trees:
     left, right : int32 of shape (nodes,)
         Positions of the children; -1 in leaves.
     feature : int32, threshold : float64 of shape (nodes,)
-        Go left where the feature is at most the threshold.
+        The left child is next if the feature is at most the threshold.
     value : float64 of shape (nodes, classes)
         Shares of the classes.
     """
@@ -51,7 +55,7 @@ class Trees:
     value: NDArray[np.float64]
 
     def probabilities(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the mean share of each class over all trees, (n, classes), of values (n, features)."""
+        """Return the mean class shares (n, classes) of all trees for feature values (n, features)."""
         nodes = np.broadcast_to(self.roots, (len(values), len(self.roots))).copy()
         rows = np.arange(len(values))[:, None]
         while True:
@@ -61,13 +65,13 @@ class Trees:
             goes_left = values[rows, np.maximum(self.feature[nodes], 0)] <= self.threshold[nodes]
             nodes = np.where(inner, np.where(goes_left, self.left[nodes], self.right[nodes]), nodes)
         total = np.zeros((len(values), self.value.shape[1]))
-        for tree in range(len(self.roots)):  # in the order in which scikit-learn adds them up
+        for tree in range(len(self.roots)):  # in the order of scikit-learn, which makes the sums equal bit by bit
             total += self.value[nodes[:, tree]]
         return total / len(self.roots)
 
 
 class ForestClassifier(ClassifierBase):
-    """Trees and their specification, as a classifier."""
+    """Trees with their specification."""
 
     kind = "forest"
 
@@ -76,56 +80,65 @@ class ForestClassifier(ClassifierBase):
         self.trees = trees
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield labels (n,) and features (n, features) of the objects, block by block."""
         settings = self.specification.settings
         return iter_features(pair, objects, settings.measurements, settings.patches.unit)
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
+        """Return the regions of the image that `cut` reads for these objects."""
         return feature_regions(pair, objects, self.specification.settings.measurements)
 
     def with_test_time_augmentation(self) -> Self:
+        """Raise a `ClassifierError`: features do not depend on flips and rotations."""
         raise ClassifierError(
-            "a forest measures objects rather than look at them, so there are no mirrored or turned views to average "
-            "over. Predict without average=True."
+            "A forest classifies features, so there are no flipped or rotated views to average over. "
+            "Predict without average=True."
         )
 
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = [
-            self.trees.probabilities(inputs[start : start + ROWS_PER_CHUNK])
-            for start in range(0, len(inputs), ROWS_PER_CHUNK)
-        ]
+        """Return probabilities (n, number of classes) of features (n, features)."""
+        starts = range(0, len(inputs), ROWS_PER_CHUNK)
+        parts = [self.trees.probabilities(inputs[start : start + ROWS_PER_CHUNK]) for start in starts]
         return np.concatenate([np.zeros((0, len(self.classes))), *parts]).astype(np.float32)
 
     def tensors(self) -> Tensors:
+        """Return the arrays of the trees by name."""
         return dict(vars(self.trees))
 
     def save(self, folder: str | Path) -> None:
+        """Write ``weights.safetensors`` and ``classifier.json``."""
         write_classifier(folder, self.kind, self.specification, self.tensors())
 
     @classmethod
     def from_tensors(cls, specification: ClassifierSpec, tensors: Tensors) -> Self:
-        """Build a forest from its saved arrays; refuse one that was trained on other measurements than today's."""
-        if (specification.features, specification.features_version) != _measured_now(specification):
+        """Build a forest from its stored arrays.
+
+        Raises
+        ------
+        ClassifierError
+            If it was trained on features of another version, or the arrays are not those of a forest.
+        """
+        if (specification.features, specification.features_version) != _current_features(specification):
             raise ClassifierError(
-                "this forest was trained on measurements that another version of svetlana-jupyter took; train it again."
+                "This forest was trained on features of another version of svetlana-jupyter. Train it again."
             )
         try:
             return cls(specification, Trees(**tensors))
         except TypeError as error:
-            raise ClassifierError(f"the weights are not those of a forest: {error}.") from error
+            raise ClassifierError(f"The weights are not those of a forest: {error}. Train it again.") from error
 
 
 def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) -> ForestClassifier:
-    """Train a balanced forest on measured properties (`core.features.compute`); a stop keeps the trees that there
-    are."""
+    """Train a class-balanced forest on features; a stop keeps the trees trained so far."""
     from sklearn.ensemble import RandomForestClassifier
 
     settings = samples.settings
     model = RandomForestClassifier(
-        class_weight=_weights(samples), random_state=settings.seed, n_jobs=1, warm_start=True
+        class_weight=_sklearn_class_weights(samples), random_state=settings.seed, n_jobs=1, warm_start=True
     )
     for count in [*range(TREES_PER_STEP, settings.trees, TREES_PER_STEP), settings.trees]:
         model.n_estimators = count
-        model.fit(samples.inputs, samples.targets)  # adds the trees that it would have had at once
+        model.fit(samples.inputs, samples.targets)  # a warm start adds the same trees as a single fit
         if stop is not None and stop():
             break
     trees = [estimator.tree_ for estimator in model.estimators_]
@@ -135,9 +148,9 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
         for sides in ([tree.children_left for tree in trees], [tree.children_right for tree in trees])
     )
     specification = make_classifier_spec(samples, ())
-    keys, measured = _measured_now(specification)
+    keys, features_version = _current_features(specification)
     return ForestClassifier(
-        replace(specification, features=keys, features_version=measured),
+        replace(specification, features=keys, features_version=features_version),
         Trees(
             roots=roots.astype(np.int64),
             left=left.astype(np.int32),
@@ -149,19 +162,20 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
     )
 
 
-def _measured_now(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:
-    """Return the keys of a forest's measurements, and the version of measuring."""
+def _current_features(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:
+    """Return the keys and version of the features that a forest would use today."""
     settings = specification.settings.measurements
-    found = allowed_feature_columns(specification.ndim, len(specification.channels), settings)
-    return tuple(column.key for column in found), VERSION
+    columns = allowed_feature_columns(specification.ndim, len(specification.channels), settings)
+    return tuple(column.key for column in columns), VERSION
 
 
-def _weights(samples: TrainingData) -> dict[int, float] | None:
-    """Return class weights as scikit-learn wants them; each tree sees classes alike, unless they are off or by hand."""
+def _sklearn_class_weights(samples: TrainingData) -> dict[int, float] | None:
+    """Return scikit-learn's class weights: balanced, unless they are off or given by the user."""
     weights = samples.settings.class_weights
     if weights == "none":
         return None
-    if not isinstance(weights, str):
+    if isinstance(weights, dict):
         return resolve_class_weights(samples.targets, samples.settings, samples.names)
+    # Spelled out, because scikit-learn warns of "balanced" together with a warm start.
     classes, counts = np.unique(samples.targets, return_counts=True)
     return dict(zip(classes.tolist(), (len(samples) / (len(classes) * counts)).tolist(), strict=True))

@@ -1,16 +1,16 @@
-"""Classifying the objects of an image while its next blocks are read.
+"""Prediction of the objects of an image, while a thread reads the next blocks.
 
-The objects of a few neighbouring blocks are a part: the unit that is kept, done again or sent to another machine. The
-batches of a part are the same whichever other parts are predicted, so its probabilities are, bit by bit.
+The objects of a few neighboring blocks form a part: the unit that is stored, resumed or sent to another machine. The
+batches of a part do not depend on which other parts are predicted, so its probabilities are equal bit by bit.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,36 +26,40 @@ from svetlana_jupyter.core.io.chunks import (
     processing_block_shape,
     with_fetched_blocks,
 )
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.errors import DamagedError
-from svetlana_jupyter.learn.classifier import Classifier
 from svetlana_jupyter.learn.novelty import MAX_COMPARED, ReferenceDistribution
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.learn.classifier import Classifier
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
-Cut = tuple[Labels, Floats]
+InputBatch = tuple[Labels, Floats]
 
-BATCH_SIZES = {2: 32, 3: 8}  # whose maps stay in the cache of a processor
-# Objects of a part: less than a second's work. What a forest measures is kept by many objects at a time.
+BATCH_SIZES = {2: 32, 3: 8}  # feature maps of this many patches stay in the cache of a CPU
+# Less than a second of work per part for a network. Features are stored for many objects at a time.
 OBJECTS_PER_PART = {("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
 MAX_QUEUED_BATCHES = 8  # batches cut ahead
-POLL_SECONDS = 0.1  # seconds between two looks at whether reading shall stop
+POLL_SECONDS = 0.1  # between two checks for a stop by the reading thread
 
 
 @dataclass(frozen=True)
 class PredictionBatch:
-    """The classes of some objects.
+    """Class probabilities of a batch of objects.
 
     Parameters
     ----------
     objects : int64 of shape (n,)
         Labels of the objects.
     probabilities : float32 of shape (n, k)
-        One column a class, in the order of ``classifier.classes``.
+        One column per class, in the order of ``classifier.classes``.
     done, total : int
-        Objects classified so far, these included, and in all.
-    unlike : float32 of shape (m,)
-        How far some of them are from all annotated objects (`learn.reference`), those that were asked.
+        Objects classified so far, including these, and in total.
+    novelty : float32 of shape (m,)
+        Distance of the compared objects from the annotated ones (`learn.novelty`).
     """
 
     objects: Labels
@@ -67,20 +71,20 @@ class PredictionBatch:
 
 @dataclass(frozen=True)
 class PartFinished:
-    """All objects of a part are classified, but those that cannot be seen.
+    """End of a part: all its readable objects are classified.
 
     Parameters
     ----------
     part : int
     failed : dict of int to str
-        Objects whose pixels do not decode, and why.
+        Objects whose pixels cannot be decoded, with the reason.
     """
 
     part: int
     failed: Mapping[int, str]
 
 
-Ready = tuple[Cut, Floats] | PartFinished  # a batch and how unlike some of it are, or the end of a part
+ScoredBatch = tuple[InputBatch, Floats] | PartFinished  # a batch with the novelty of some objects, or the end of a part
 
 
 def predict(
@@ -97,23 +101,25 @@ def predict(
 
     Parameters
     ----------
+    pair : ImagePair
     objects : DataFrame
         Rows of `core.objects.index_objects`.
+    classifier : Classifier
     batch_size : int, optional
         Objects classified at a time; by default 32 in 2D and 8 in 3D.
-    familiar : Familiar, optional
-        What the classifier's training knew of how objects look; some of the image's are compared with it.
+    reference : ReferenceDistribution, optional
+        Distribution of the annotated objects; some objects of the image are compared with it.
 
     Raises
     ------
     ClassifierError
         At once, if the classifier does not fit the image.
     DamagedError
-        If the pixels of an object do not decode.
+        If the pixels of an object cannot be decoded.
     """
     classifier.check(pair)
     parts = dict(enumerate(split_into_parts(pair, objects, classifier)))
-    return _all_or_nothing(predict_parts(pair, parts, classifier, batch_size, reference))
+    return _raise_failures(predict_parts(pair, parts, classifier, batch_size, reference))
 
 
 def predict_parts(
@@ -122,32 +128,36 @@ def predict_parts(
     classifier: Classifier,
     batch_size: int | None = None,
     reference: ReferenceDistribution | None = None,
-    asked: Collection[int] | None = None,
+    compared: Collection[int] | None = None,
 ) -> Generator[PredictionBatch | PartFinished]:
-    """Classify the objects of some parts, each of the blocks under them decoded once.
+    """Classify the objects of some parts, decoding each block once.
 
     Parameters
     ----------
+    pair : ImagePair
     parts : mapping of int to DataFrame
-        Of those that `split_into_parts` gives, by number and in their order.
-    asked : collection of int, optional
-        Objects to compare with ``reference``; by default `sample_for_novelty` of all that are given.
+        Parts of `split_into_parts` by number, in their order.
+    classifier : Classifier
+    batch_size : int, optional
+    reference : ReferenceDistribution, optional
+    compared : collection of int, optional
+        Objects to compare with ``reference``; by default `sample_for_novelty` of all given objects.
 
     Yields
     ------
-    Predicted
-        Batch after batch.
-    PartPredicted
-        Behind the last batch of each part.
+    PredictionBatch
+        Batch by batch.
+    PartFinished
+        After the last batch of each part.
     """
     total, done = sum(map(len, parts.values())), 0
-    if asked is None and reference is not None and parts:
-        asked = sample_for_novelty(pd.concat(list(parts.values())))
-    asked = None if asked is None else frozenset(map(int, asked))
+    if compared is None and reference is not None and parts:
+        compared = sample_for_novelty(pd.concat(list(parts.values())))
+    compared = None if compared is None else frozenset(map(int, compared))
     size = batch_size or BATCH_SIZES[pair.ndim]
-    cut = _cut_parts(pair, parts, classifier, size, reference, asked)
-    # One thread for the products of cutting, or they take the network's cores.
-    with threadpool_limits(1, user_api="blas"), closing(_ahead(cut)) as events:
+    cut = _cut_parts(pair, parts, classifier, size, reference, compared)
+    # A single BLAS thread for cutting, which would otherwise take the cores of the network.
+    with threadpool_limits(1, user_api="blas"), closing(_prefetch(cut)) as events:
         for event in events:
             if isinstance(event, PartFinished):
                 yield event
@@ -162,40 +172,38 @@ def predict_part(
     objects: pd.DataFrame,
     classifier: Classifier,
     reference: ReferenceDistribution | None = None,
-    asked: Collection[int] | None = None,
+    compared: Collection[int] | None = None,
 ) -> tuple[list[PredictionBatch], PartFinished]:
-    """Classify the objects of one part on the thread that calls: what `predict_parts` yields for it."""
+    """Classify the objects of one part on the calling thread; return what `predict_parts` yields for it."""
     failed: dict[int, str] = {}
-    found, done = [], 0
-    for batch in _in_batches(_readable(classifier, pair, objects, failed), BATCH_SIZES[pair.ndim]):
+    batches, done = [], 0
+    for batch in _in_batches(_cut_readable(classifier, pair, objects, failed), BATCH_SIZES[pair.ndim]):
         done += len(batch[0])
-        novelty = _unlike(batch, classifier, reference, asked)
-        found.append(PredictionBatch(batch[0], classifier.classify(batch[1]), done, len(objects), novelty))
-    return found, PartFinished(0, failed)
+        novelty = _novelty(batch, classifier, reference, compared)
+        batches.append(PredictionBatch(batch[0], classifier.classify(batch[1]), done, len(objects), novelty))
+    return batches, PartFinished(0, failed)
 
 
 def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classifier) -> list[pd.DataFrame]:
-    """Return the objects of an image part after part, each in the order of the image's blocks."""
+    """Split the objects of an image into parts, each in the order of the image's blocks."""
     centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
-    least = OBJECTS_PER_PART[classifier.kind, pair.ndim]
-    return [
-        objects.iloc[some]
-        for some in group_blocks_into_parts(centers, processing_block_shape(pair.image, pair.mask), least)
-    ]
+    size = OBJECTS_PER_PART[classifier.kind, pair.ndim]
+    positions = group_blocks_into_parts(centers, processing_block_shape(pair.image, pair.mask), size)
+    return [objects.iloc[some] for some in positions]
 
 
 def blocks_per_part(pair: ImagePair, parts: Sequence[pd.DataFrame], classifier: Classifier) -> list[list[BlockKey]]:
-    """Return for each part the blocks of the image and of its mask that cutting its objects reads."""
+    """Return the blocks of image and mask that cutting the objects of each part reads."""
     return [list_needed_blocks(pair, classifier.windows(pair, part)) for part in parts]
 
 
 def sample_for_novelty(objects: pd.DataFrame) -> Labels:
-    """Return the objects of an image that are compared with annotated ones."""
+    """Return a random sample of objects to compare with the annotated ones."""
     return np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:MAX_COMPARED]
 
 
-def _all_or_nothing(events: Generator[PredictionBatch | PartFinished]) -> Iterator[PredictionBatch]:
-    with closing(events):  # a traceback that is kept would keep it open, and its thread waiting
+def _raise_failures(events: Generator[PredictionBatch | PartFinished]) -> Iterator[PredictionBatch]:
+    with closing(events):  # a stored traceback would keep it open, and its thread waiting
         for event in events:
             if isinstance(event, PredictionBatch):
                 yield event
@@ -203,16 +211,19 @@ def _all_or_nothing(events: Generator[PredictionBatch | PartFinished]) -> Iterat
                 raise DamagedError(next(iter(event.failed.values())))
 
 
-def _unlike(
-    cut: Cut, classifier: Classifier, reference: ReferenceDistribution | None, asked: Collection[int] | None
+def _novelty(
+    batch: InputBatch,
+    classifier: Classifier,
+    reference: ReferenceDistribution | None,
+    compared: Collection[int] | None,
 ) -> Floats:
-    labels, inputs = cut
-    if reference is None or asked is None:
-        return np.empty(0, np.float32)
-    chosen = np.fromiter((label in asked for label in labels.tolist()), bool, len(labels))
-    if not chosen.any():
-        return np.empty(0, np.float32)
-    return reference.novelty(inputs[chosen], classifier.patches.mask_channel)
+    """Return the novelty of the compared objects of a batch."""
+    labels, inputs = batch
+    if reference is not None and compared is not None:
+        chosen = np.fromiter((label in compared for label in labels.tolist()), bool, len(labels))
+        if chosen.any():
+            return reference.novelty(inputs[chosen], classifier.patches.mask_channel)
+    return np.empty(0, np.float32)
 
 
 def _cut_parts(
@@ -221,21 +232,23 @@ def _cut_parts(
     classifier: Classifier,
     size: int,
     reference: ReferenceDistribution | None,
-    asked: Collection[int] | None,
-) -> Iterator[Ready]:
-    """Yield the batches of each part with how unlike some are, and that it ends."""
+    compared: Collection[int] | None,
+) -> Iterator[ScoredBatch]:
+    """Yield the batches of each part with the novelty of their compared objects, and its end."""
     cache = ChunkCache(BlockDecoder(pair), blocks_per_part(pair, list(parts.values()), classifier))
     cached = with_fetched_blocks(pair, cache.fetch)
     for position, (number, objects) in enumerate(parts.items()):
         failed: dict[int, str] = {}
-        for batch in _in_batches(_readable(classifier, cached, objects, failed), size):
-            yield batch, _unlike(batch, classifier, reference, asked)
+        for batch in _in_batches(_cut_readable(classifier, cached, objects, failed), size):
+            yield batch, _novelty(batch, classifier, reference, compared)
         cache.release(position)
         yield PartFinished(number, failed)
 
 
-def _readable(classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, failed: dict[int, str]) -> Iterator[Cut]:
-    """Yield what can be cut of some objects, and note the others in ``failed``: halves of halves are tried."""
+def _cut_readable(
+    classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, failed: dict[int, str]
+) -> Iterator[InputBatch]:
+    """Yield the inputs of readable objects and add the others to ``failed``, by bisection."""
     cut: set[int] = set()
     try:
         for labels, inputs in classifier.cut(pair, objects):
@@ -248,12 +261,12 @@ def _readable(classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, fa
             return
         middle = len(rest) // 2
         for half in (rest.iloc[:middle], rest.iloc[middle:]):
-            yield from _readable(classifier, pair, half, failed)
+            yield from _cut_readable(classifier, pair, half, failed)
 
 
-def _in_batches(pieces: Iterator[Cut], size: int) -> Iterator[Cut]:
-    """Yield batches of ``size``, the last one smaller, of pieces of any size."""
-    waiting: list[Cut] = []
+def _in_batches(pieces: Iterator[InputBatch], size: int) -> Iterator[InputBatch]:
+    """Regroup pieces of any size into batches of ``size``, the last one smaller."""
+    waiting: list[InputBatch] = []
     count = 0
     for labels, inputs in pieces:
         while len(labels):
@@ -261,24 +274,25 @@ def _in_batches(pieces: Iterator[Cut], size: int) -> Iterator[Cut]:
             waiting.append((labels[:taken], inputs[:taken]))
             labels, inputs, count = labels[taken:], inputs[taken:], count + taken
             if count == size:
-                yield _joined(waiting)
+                yield _concatenate(waiting)
                 waiting, count = [], 0
     if waiting:
-        yield _joined(waiting)
+        yield _concatenate(waiting)
 
 
-def _joined(pieces: list[Cut]) -> Cut:
+def _concatenate(pieces: list[InputBatch]) -> InputBatch:
     if len(pieces) == 1:
         return pieces[0]
-    return np.concatenate([labels for labels, _ in pieces]), np.concatenate([inputs for _, inputs in pieces])
+    labels, inputs = zip(*pieces)
+    return np.concatenate(labels), np.concatenate(inputs)
 
 
-def _ahead(pieces: Iterator[Ready]) -> Generator[Ready]:
-    """Yield what ``pieces`` yields, taken ahead of time by a thread that ends when this generator does."""
-    ready: queue.Queue[Ready | BaseException | None] = queue.Queue(maxsize=MAX_QUEUED_BATCHES)
+def _prefetch(pieces: Iterator[ScoredBatch]) -> Generator[ScoredBatch]:
+    """Yield the items of ``pieces``, taken ahead by a thread that ends with this generator."""
+    ready: queue.Queue[ScoredBatch | BaseException | None] = queue.Queue(maxsize=MAX_QUEUED_BATCHES)
     ending = threading.Event()
 
-    def put(item: Ready | BaseException | None) -> None:
+    def put(item: ScoredBatch | BaseException | None) -> None:
         while not ending.is_set():
             try:
                 return ready.put(item, timeout=POLL_SECONDS)

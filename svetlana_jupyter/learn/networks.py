@@ -1,17 +1,12 @@
-"""The small network in 2D and 3D, and what every network is to training, saving and explaining.
+"""Network architectures and what training, saving and explaining need of each of them.
 
-ResNet, DenseNet and AlexNet from torchvision, in 2D, for any number of channels and classes.
+`ARCHITECTURES` is the registry: an architecture is one entry there and its name in `core.settings`. It holds the small
+encoder of the paper in 2D and 3D, and the ResNet, DenseNet and AlexNet families of torchvision in 2D.
 
-The one place that imports torchvision and what needs it, also where its wheel does not fit the torch build.
-
-A torchvision wheel built for CUDA beside a CPU torch cannot load its compiled operators, and then fails to import
-although only its Python code is needed. Declaring the two operators it registers functions for is enough; calling
-them still fails, and nothing here does.
-
-The small network as a processor goes forward with it fastest: weights and maps in the blocked layout of oneDNN.
-
-Layers and weights are the same, so logits differ from the network's by no more than rounding. Maps stay in that layout
-from the first convolution to the last pooling, where torch would bring each back into rows.
+This module alone imports torchvision and the packages that need it, also where its wheel does not fit the torch build:
+a torchvision wheel built for CUDA next to a CPU build of torch cannot load its compiled operators, and then fails to
+import although only its Python code is needed. Declaring the two operators for which it registers functions is enough;
+calling them still fails, and nothing here does.
 """
 
 from __future__ import annotations
@@ -19,38 +14,43 @@ from __future__ import annotations
 import copy
 import importlib
 import itertools
+import math
 import re
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch import library as operators
 
+from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, TrainingSettings
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 CONV_LAYERS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.Conv2d, 3: nn.Conv3d})
 NORM_LAYERS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.BatchNorm2d, 3: nn.BatchNorm3d})
 MAX_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.MaxPool2d, 3: nn.MaxPool3d})
 AVERAGE_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d})
-# The layout of memory in which convolutions are fastest, on CPU and GPU alike.
+# Convolutions are fastest in these memory formats, on CPU and GPU alike.
 MEMORY_FORMATS: Mapping[int, torch.memory_format] = MappingProxyType(
     {2: torch.channels_last, 3: torch.channels_last_3d}
 )
 
 
 class ClassificationNetwork(nn.Module):
-    """What training, saving and explaining need of a network, besides logits (n, classes) from its ``forward``.
+    """Network that maps patches (n, channels, [z,] y, x) to logits (n, classes).
 
     Attributes
     ----------
     standardize : Standardize
         Its first layer.
-    draws : bool
-        Whether its layers may draw at random by themselves, as dropout does.
+    is_stochastic : bool
+        True if its layers may draw random numbers in training, as dropout does.
     """
 
     standardize: Standardize
@@ -58,37 +58,37 @@ class ClassificationNetwork(nn.Module):
 
     @property
     def last_layer(self) -> nn.Module:
-        """The layer that gives the logits, which also trains where the body is frozen."""
+        """The layer that gives the logits, which also trains if the body is frozen."""
         raise NotImplementedError
 
     @property
     def first_conv_weight(self) -> str:
-        """The name of the weights that see the channels, "" where no convolution does."""
+        """The name of the weights of the first convolution, "" if there is none."""
         found = (name for name, layer in self.named_modules() if isinstance(layer, tuple(CONV_LAYERS.values())))
         return next((f"{name}.weight" for name in found), "")
 
     @property
     def gradcam_layer(self) -> nn.Module | None:
-        """The layer whose maps Grad-CAM looks at: the last convolution, where there is one."""
+        """The layer whose feature maps Grad-CAM uses: the last convolution, None if there is none."""
         layers = [layer for layer in self.modules() if isinstance(layer, tuple(CONV_LAYERS.values()))]
         return layers[-1] if layers else None
 
 
 class SmallCNN(ClassificationNetwork):
-    """The light-weight encoder of the paper's Fig. 7, in 2D or 3D.
+    """Light-weight encoder of the paper (Fig. 7), in 2D or 3D.
 
-    Blocks of convolution, ReLU, batch normalisation and max pooling; every block halves the sides and doubles the
-    width. An average over what is left and one linear layer give the logits (the paper's softmax belongs to the loss
-    and to prediction).
+    Blocks of convolution, ReLU, batch normalization and max pooling; every block halves the sides and doubles the
+    width. Global average pooling and one linear layer give the logits (the softmax of the paper is part of the loss
+    and of prediction).
 
     Parameters
     ----------
     ndim : 2 or 3
     channels : int
-        Of the input, the mask channel included.
+        Channels of the input, including the mask channel.
     classes : int
     depth, width : int
-        Number of blocks, and channels of the first.
+        Number of blocks, and channels of the first block.
     """
 
     is_stochastic = False
@@ -107,7 +107,7 @@ class SmallCNN(ClassificationNetwork):
             CONV_LAYERS[ndim](into, out, kernel_size=3, padding=1),
             nn.ReLU(),
             NORM_LAYERS[ndim](out),
-            # Rounding up lets a patch of any size through any number of blocks.
+            # Rounding up lets a patch of any size pass through any number of blocks.
             MAX_POOLS[ndim](2, ceil_mode=True),
         )
 
@@ -118,18 +118,22 @@ class SmallCNN(ClassificationNetwork):
 
     @property
     def last_layer(self) -> nn.Module:
+        """The linear layer."""
         return self.head
 
     @property
     def gradcam_layer(self) -> nn.Module:
-        """The last layer before its map is halved once more."""
+        """The last layer before the final max pooling."""
         block = self.blocks[-1]
         assert isinstance(block, nn.Sequential)
         return block[2]
 
 
 class Standardize(nn.Module):
-    """Bring each channel to mean 0 and deviation 1, by averages over the training patches kept with the weights."""
+    """Standardization of each channel by mean and standard deviation of the training patches.
+
+    Both are stored with the weights.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -140,13 +144,14 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
 
     def measure(self, patches: Tensor) -> None:
-        """Take the averages from patches (n, channels, ...); a flat channel keeps its values."""
+        """Measure mean and deviation of patches (n, C, ...); a flat channel keeps its scale."""
         axes = [axis for axis in range(patches.ndim) if axis != 1]
         deviation, mean = torch.std_mean(patches, dim=axes, correction=0)
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
 
     def forward(self, patches: Tensor) -> Tensor:
+        """Return standardized patches (n, C, ...)."""
         shape = (1, -1, *(1 for _ in patches.shape[2:]))
         return (patches - self.mean.view(shape)) / self.deviation.view(shape)
 
@@ -159,7 +164,7 @@ OPERATORS = (
 
 @cache
 def load_torchvision() -> ModuleType:
-    """Import torchvision, natively where its wheel fits."""
+    """Import torchvision, natively if its wheel fits the torch build."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
@@ -180,7 +185,7 @@ def load_grad_cam() -> ModuleType:
 
 @cache
 def _declare_operators() -> operators.Library:
-    """Declare the operators; the declarations live as long as the library object, which the cache keeps."""
+    # The declarations live as long as the library object, which the cache keeps.
     declared = operators.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in OPERATORS:
         declared.define(schema)  # type: ignore[no-untyped-call]
@@ -193,12 +198,12 @@ _NUMBERED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
 
 @dataclass(frozen=True)
 class TorchvisionFamily:
-    """What differs between the families.
+    """Layer names of one family of torchvision networks.
 
     Parameters
     ----------
     first, features, last : str
-        Names of the first convolution, of the layer whose maps Grad-CAM looks at, and of the layer that gives logits.
+        Names of the first convolution, of the layer that Grad-CAM uses, and of the layer that gives the logits.
     """
 
     first: str
@@ -216,20 +221,20 @@ _FAMILIES: Mapping[str, TorchvisionFamily] = MappingProxyType(
 
 
 class TorchvisionNetwork(ClassificationNetwork):
-    """A network of torchvision with its first layer for ``channels`` and its last for ``classes``.
+    """Network of torchvision for any number of channels and classes.
 
     Parameters
     ----------
     name : str
         One of `core.settings.TORCHVISION_ARCHITECTURES`.
     channels : int
-        Of the input, the mask channel included.
+        Channels of the input, including the mask channel.
     classes : int
     """
 
     def __init__(self, name: str, channels: int, classes: int) -> None:
         super().__init__()
-        self._family = get_family(name)
+        self._family = next(family for start, family in _FAMILIES.items() if name.startswith(start))
         self.standardize = Standardize(channels)
         self.body: nn.Module = load_torchvision().models.get_model(name, weights=None, num_classes=classes)
         first = self.body.get_submodule(self._family.first)
@@ -245,64 +250,155 @@ class TorchvisionNetwork(ClassificationNetwork):
 
     @property
     def last_layer(self) -> nn.Module:
+        """The layer that gives the logits."""
         return self.body.get_submodule(self._family.last)
 
     @property
     def gradcam_layer(self) -> nn.Module:
+        """The layer with the last feature maps."""
         return self.body.get_submodule(self._family.features)
 
 
-def get_family(name: str) -> TorchvisionFamily:
-    """Return the family of a network by its name."""
-    return next(family for start, family in _FAMILIES.items() if name.startswith(start))
-
-
 def download_weights(name: str) -> dict[str, Tensor]:
-    """Return the weights that torchvision publishes for a network, from the internet or from what was fetched before.
+    """Return the weights that torchvision publishes, downloaded or from its cache.
 
     Raises
     ------
     InputError
-        If they cannot be fetched.
+        If they cannot be downloaded.
     """
     weights = load_torchvision().models.get_model_weights(name).DEFAULT
     try:
-        found: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # no connection; or a file that is not the one that was published
+        tensors: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # no connection, or a file with another checksum
         raise InputError(
-            f"the pretrained weights of {name} cannot be fetched from {weights.url} ({error}). Train with "
-            f"pretrained=False, or fetch them elsewhere, save them with safetensors and name that file in start_from."
+            f"The pretrained weights of {name} could not be downloaded from {weights.url} ({error}). Train with "
+            "pretrained=False, or download them elsewhere, save them with safetensors and pass that file as start_from."
         ) from error
-    return {_NUMBERED.sub(r"\1\2", key): values for key, values in found.items()}
+    return {_NUMBERED.sub(r"\1\2", key): values for key, values in tensors.items()}
 
 
-POOLS = {2: torch.max_pool2d, 3: torch.max_pool3d}
+@dataclass(frozen=True)
+class Architecture:
+    """Entry of the registry of architectures.
+
+    Parameters
+    ----------
+    build : callable
+        Builds the network from settings, number of dimensions, channels (including the mask) and classes.
+    shape_problem : callable
+        Says in one clause why patches are too small for the network, as given by the settings, with a way out; "" if
+        they are not. The least side itself is `TrainingSettings.min_patch_side`, which is known without torch.
+    ndims : tuple of int
+    step_seconds : callable, optional
+        Estimates the time of one training step on one core from settings and channels of the image. Only
+        architectures with an estimate take part in preset search.
+    pretrained : callable, optional
+        Returns published weights by the name of the architecture.
+    """
+
+    build: Callable[[TrainingSettings, int, int, int], ClassificationNetwork]
+    shape_problem: Callable[[TrainingSettings, tuple[int, ...]], str]
+    ndims: tuple[int, ...] = (2, 3)
+    step_seconds: Callable[[TrainingSettings, int], float] | None = None
+    pretrained: Callable[[str], dict[str, Tensor]] | None = None
+
+
+# Seconds of one training step on one core (AMD EPYC): a constant, per million values of the widest feature maps, and
+# per million multiplications.
+SECONDS_PER_STEP, SECONDS_PER_MAP, SECONDS_PER_PRODUCT = 0.002, 0.0135, 0.000009
+BACKWARD_FACTOR = 3  # cost of forward and backward pass in units of the forward pass
+
+
+def _small_cnn_step_seconds(settings: TrainingSettings, channels: int) -> float:
+    sampling = settings.patches.sampling
+    assert isinstance(sampling, tuple)
+    ndim, pixels = len(sampling), math.prod(sampling)
+    into = channels * (2 if settings.patches.has_doubled_channels else 1) + settings.patches.mask_channel
+    values, products = float(pixels * (into + settings.width)), 0.0
+    for level in range(settings.depth):
+        out = settings.width * 2**level
+        products += pixels / 2 ** (ndim * level) * 3**ndim * into * out
+        into = out
+    seconds = values * SECONDS_PER_MAP + products * BACKWARD_FACTOR * SECONDS_PER_PRODUCT
+    return SECONDS_PER_STEP + settings.batch_size * seconds / 1e6
+
+
+def _small_cnn_shape_problem(settings: TrainingSettings, shape: tuple[int, ...]) -> str:
+    if max(shape) >= settings.min_patch_side:
+        return ""
+    return (
+        f"{settings.depth} blocks halve them {settings.depth} times and need at least {settings.min_patch_side}. "
+        f"Set a depth of at most {max(shape).bit_length() - 1}"
+    )
+
+
+def _torchvision_shape_problem(settings: TrainingSettings, shape: tuple[int, ...]) -> str:
+    if min(shape) >= settings.min_patch_side:
+        return ""
+    return (
+        f"{settings.architecture} needs at least {settings.min_patch_side} along every side. Choose another "
+        "architecture"
+    )
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "small_cnn": Architecture(
+            build=lambda settings, ndim, channels, classes: SmallCNN(
+                ndim, channels, classes, settings.depth, settings.width
+            ),
+            shape_problem=_small_cnn_shape_problem,
+            step_seconds=_small_cnn_step_seconds,
+        ),
+        **dict.fromkeys(
+            TORCHVISION_ARCHITECTURES,
+            Architecture(
+                build=lambda settings, ndim, channels, classes: TorchvisionNetwork(
+                    settings.architecture, channels, classes
+                ),
+                shape_problem=_torchvision_shape_problem,
+                ndims=(2,),
+                pretrained=download_weights,
+            ),
+        ),
+    }
+)
+
+
+_POOLS = {2: torch.max_pool2d, 3: torch.max_pool3d}
 
 
 def to_onednn(network: nn.Module, device: torch.device) -> OneDNNSmallCNN | None:
-    """Return the packed form of a network as it is now, None where there is none for it or for the device."""
+    """Return the oneDNN form of a network, None if the network or device has none."""
     if not isinstance(network, SmallCNN) or device.type != "cpu":
         return None
-    if any(isinstance(layer, nn.GroupNorm) for layer in network.modules()):  # oneDNN has batch normalisation alone
+    if any(isinstance(layer, nn.GroupNorm) for layer in network.modules()):  # oneDNN has no group normalization
         return None
     return OneDNNSmallCNN(network) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
 
 
 class OneDNNSmallCNN:
-    """A trained `SmallCNN` that gives its logits faster, and learns no more."""
+    """Copy of a trained `SmallCNN` whose forward pass is fastest on a CPU.
+
+    Weights and feature maps stay in the blocked memory layout of oneDNN from the first convolution to the last
+    pooling, while torch would convert each map back. Layers and weights are the same, so logits differ by rounding
+    only. Later changes of the network are not followed.
+    """
 
     @torch.inference_mode()
     def __init__(self, network: SmallCNN) -> None:
         self._head = copy.deepcopy(nn.Sequential(network.pool, network.head))
         mean, deviation = network.standardize.mean, network.standardize.deviation
-        # Standardisation is a batch normalisation that neither scales nor shifts.
-        self._standardize = _packed(torch.ones_like(mean), torch.zeros_like(mean), mean, deviation**2)
+        # Standardization is a batch normalization that neither scales nor shifts.
+        self._standardize = _to_mkldnn(torch.ones_like(mean), torch.zeros_like(mean), mean, deviation**2)
         self._blocks = []
         for block in network.blocks:
             convolution, _, norm, _ = block.children()
-            assert isinstance(convolution, nn.Conv2d | nn.Conv3d) and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
-            weights = _packed(convolution.weight, convolution.bias)
-            averages = _packed(norm.weight, norm.bias, norm.running_mean, norm.running_var)
+            assert isinstance(convolution, nn.Conv2d | nn.Conv3d)
+            assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
+            weights = _to_mkldnn(convolution.weight, convolution.bias)
+            averages = _to_mkldnn(norm.weight, norm.bias, norm.running_mean, norm.running_var)
             self._blocks.append((weights, averages, norm.eps))
 
     @torch.inference_mode()
@@ -310,20 +406,20 @@ class OneDNNSmallCNN:
         """Return logits (n, classes) of patches (n, channels, [z,] y, x)."""
         ndim = patches.ndim - 2
         ones, twos, zeros = ((side,) * ndim for side in (1, 2, 0))
-        maps = _normalized(patches.to_mkldnn(), self._standardize, 0.0)
+        maps = _normalize(patches.to_mkldnn(), self._standardize, 0.0)
         for (weight, bias), averages, eps in self._blocks:
             maps = torch.mkldnn_convolution(maps, weight, bias, ones, ones, ones, 1)
-            maps = _normalized(torch.relu_(maps), averages, eps)
-            maps = POOLS[ndim](maps, twos, twos, zeros, ones, ceil_mode=True)
+            maps = _normalize(torch.relu_(maps), averages, eps)
+            maps = _POOLS[ndim](maps, twos, twos, zeros, ones, ceil_mode=True)
         logits: Tensor = self._head(maps.to_dense())
         return logits
 
 
-def _packed(*tensors: Tensor | None) -> tuple[Tensor, ...]:
+def _to_mkldnn(*tensors: Tensor | None) -> tuple[Tensor, ...]:
     return tuple(tensor.detach().to_mkldnn() for tensor in tensors if tensor is not None)
 
 
-def _normalized(maps: Tensor, averages: tuple[Tensor, ...], eps: float) -> Tensor:
+def _normalize(maps: Tensor, averages: tuple[Tensor, ...], eps: float) -> Tensor:
     weight, bias, mean, variance = averages
     return torch.batch_norm(
         maps, weight, bias, mean, variance, training=False, momentum=0.0, eps=eps, cudnn_enabled=False

@@ -1,18 +1,16 @@
-"""Whether objects look like those that were annotated: how far they lie from them by what their patches show.
+"""Out-of-distribution detection: the distance of objects from the annotated ones.
 
-A classifier answers for any patch, also for one unlike all that it learned from. Here each patch is described by a few
-numbers that no training decides (brightness, contrast and sharpness inside and outside the object, its size and edge;
-for a forest by what it measures), and its distance from the nearest class is taken in units of how the objects of a
-class vary (Mahalanobis, with a shrunken covariance: Ledoit and Wolf 2004; Lee et al., NeurIPS 2018, do so with a
-network's features). What is usual is learned from groups that were left out, so that a new well is compared with how
-new wells look, and not with objects that lie beside annotated ones.
+A classifier returns a class for any patch, also for one unlike all training patches. Here each patch is described by a
+few untrained numbers (brightness, contrast and sharpness inside and outside the object, its size and edge; for a forest
+its features), and its Mahalanobis distance from the nearest class is measured with a shrunken covariance within classes
+(Ledoit and Wolf 2004; Lee et al., NeurIPS 2018, do so with the features of a network). The limit comes from held-out
+groups, so that a new well is compared with how new wells look, and not with objects next to annotated ones.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -23,14 +21,18 @@ from sklearn.covariance import LedoitWolf
 
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.learn.augmentation import center_crop
-from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.splits import split_folds
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from svetlana_jupyter.learn.dataset import TrainingData
+
 REFERENCE_FILE = "familiar.safetensors"
-COVERAGE = 0.95  # of the objects that were left out lie within the limit
-MIN_OBJECTS = 20  # annotated objects; with fewer, nothing can be said
-N_FOLDS = 10  # left out in turn, at most
-MAX_COMPARED = 400  # objects of an image, at random: more cost time and tell no more of the image
+COVERAGE = 0.95  # share of the held-out objects within the limit
+MIN_OBJECTS = 20  # annotated objects; with fewer there is no reference
+N_FOLDS = 10  # at most
+MAX_COMPARED = 400  # objects per image, at random: more cost time and improve the estimate little
 EPSILON = 1e-6
 
 Floats = NDArray[np.float64]
@@ -38,22 +40,22 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ReferenceDistribution:
-    """Where annotated objects lie among all that patches can show.
+    """Distribution of the annotated objects.
 
     Attributes
     ----------
     kept : int64 of shape (d,)
-        The numbers of `describe_patches` that vary at all.
+        The columns of `describe_patches` that are not constant.
     center, scale : float64 of shape (d,)
-        What brings each of them to a usual size.
+        Mean and standard deviation of these columns.
     classes : float64 of shape (k, d)
-        The centre of each class.
+        The center of each class.
     precision : float64 of shape (d, d)
         The inverse of the covariance within classes.
     limit : float64 of shape (1,)
-        The squared distance that 95 % of the objects of left-out groups lie within.
+        The squared distance that covers 95 % of the objects of held-out groups.
     shares, counts : float64 of shape (g,)
-        For each group that was left out, the share of its objects beyond the limit, and how many objects it has.
+        For each held-out group the share of its objects beyond the limit, and its number of objects.
     """
 
     kept: NDArray[np.int64]
@@ -67,44 +69,45 @@ class ReferenceDistribution:
 
     @property
     def left_out(self) -> HeldOutGroups:
+        """Shares of outlying objects and sizes of the held-out groups."""
         return HeldOutGroups(tuple(self.shares.tolist()), tuple(self.counts.astype(int).tolist()))
 
     def novelty(self, inputs: NDArray[np.float32], has_mask: bool) -> NDArray[np.float32]:
-        """Return how far objects (n,) are from all annotated ones; above 1, further than 95 % of those left out.
+        """Return the distance of objects (n,) from the annotated ones; above 1, they are outliers.
 
         Parameters
         ----------
         inputs : float32 of shape (n, ...)
-            What the classifier sees of them.
-        masked : bool
-            Whether the last channel is the object's own mask.
+            Inputs of the classifier.
+        has_mask : bool
+            True if the last channel is the mask of the object.
         """
         return np.sqrt(self.distances(describe_patches(inputs, has_mask)) / self.limit).astype(np.float32)
 
     def distances(self, numbers: Floats) -> Floats:
         """Return the squared distances (n,) from the nearest class."""
-        apart = _usual(numbers[:, self.kept], self.center, self.scale)[:, None] - self.classes
-        return np.asarray(np.einsum("nki,ij,nkj->nk", apart, self.precision, apart, optimize=True).min(axis=1))
+        offsets = _compress(numbers[:, self.kept], self.center, self.scale)[:, None] - self.classes
+        return np.asarray(np.einsum("nki,ij,nkj->nk", offsets, self.precision, offsets, optimize=True).min(axis=1))
 
     def save(self, folder: Path) -> None:
+        """Write the distribution into the folder of a run."""
         save_file({name: np.ascontiguousarray(values) for name, values in vars(self).items()}, folder / REFERENCE_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """Read what `save` wrote; None where there is nothing of the kind."""
+        """Read what `save` wrote; None if there is no such file or it cannot be read."""
         try:
-            found = load_file(folder / REFERENCE_FILE)
-            return cls(**{field.name: found[field.name] for field in fields(cls)})
+            arrays = load_file(folder / REFERENCE_FILE)
+            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
         except (OSError, SafetensorError, KeyError):
             return None
 
 
 def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
-    """Learn how annotated objects look, None where they are too few to tell."""
+    """Estimate the distribution of annotated objects; None if they are too few or all alike."""
     if len(samples) < MIN_OBJECTS:
         return None
-    settings = samples.settings
-    inputs = samples.inputs
+    settings, inputs = samples.settings, samples.inputs
     if inputs.ndim > 2:
         assert isinstance(settings.patches.sampling, tuple)
         inputs = center_crop(torch.from_numpy(inputs), settings.patches.sampling).numpy()
@@ -114,21 +117,20 @@ def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
     distances = np.empty(len(samples))
     for part in split_folds(samples, N_FOLDS).parts:
         rest = np.setdiff1d(np.arange(len(samples)), part)
-        distances[part] = _placed(numbers[rest], samples.targets[rest]).distances(numbers[part])
+        distances[part] = _fit_classes(numbers[rest], samples.targets[rest]).distances(numbers[part])
     limit = np.quantile(distances, COVERAGE, keepdims=True)
     groups, place = np.unique(samples.groups, return_inverse=True)
     counts = np.bincount(place, minlength=len(groups)).astype(float)
-    found = _placed(numbers, samples.targets)
     shares = np.bincount(place, distances > limit, len(groups)) / counts
-    return ReferenceDistribution(**{**vars(found), "limit": limit, "shares": shares, "counts": counts})
+    return replace(_fit_classes(numbers, samples.targets), limit=limit, shares=shares, counts=counts)
 
 
 def describe_patches(inputs: NDArray[np.float32], has_mask: bool) -> Floats:
-    """Return a few numbers (n, d) on each patch (n, C, [z,] y, x): those that turning and mirroring leave as they are.
+    """Describe each patch (n, C, [z,] y, x) by numbers (n, d) that do not depend on flips and rotations.
 
-    For every channel of the image the mean and the logarithm of the deviation, inside the object and outside; the
-    logarithm of the mean gradient and curvature; and of the mask its size and edge. Measured properties (n, features)
-    are returned as they are.
+    These are for every image channel the mean and the log standard deviation, inside and outside the object; the log
+    mean gradient and curvature; and the log area and the edge length of the mask. Features (n, features) are returned
+    as they are.
     """
     if inputs.ndim == 2:
         return inputs.astype(np.float64)
@@ -162,18 +164,18 @@ def _mean_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.einsum("ncp,ncp->nc", flat, flat) / flat.shape[2])
 
 
-def _placed(numbers: Floats, targets: NDArray[np.int64]) -> ReferenceDistribution:
-    """Return where the classes lie, as yet without a limit."""
+def _fit_classes(numbers: Floats, targets: NDArray[np.int64]) -> ReferenceDistribution:
+    """Return the distribution of the classes, without a limit yet."""
     kept = np.flatnonzero(numbers.std(axis=0) > EPSILON)
     numbers = numbers[:, kept]
     center, scale = numbers.mean(axis=0), numbers.std(axis=0)
-    usual = _usual(numbers, center, scale)
+    compressed = _compress(numbers, center, scale)
     ids, place = np.unique(targets, return_inverse=True)
-    classes = np.stack([usual[place == number].mean(axis=0) for number in range(len(ids))])
-    precision = LedoitWolf(assume_centered=True).fit(usual - classes[place]).precision_
+    classes = np.stack([compressed[place == number].mean(axis=0) for number in range(len(ids))])
+    precision = LedoitWolf(assume_centered=True).fit(compressed - classes[place]).precision_
     return ReferenceDistribution(kept, center, scale, classes, precision, np.ones(1), np.empty(0), np.empty(0))
 
 
-def _usual(numbers: Floats, center: Floats, scale: Floats) -> Floats:
-    """Bring numbers to a usual size; those far off less so, as some measurements have long tails."""
+def _compress(numbers: Floats, center: Floats, scale: Floats) -> Floats:
+    """Standardize numbers and compress their tails, which are long for some features."""
     return np.arcsinh((numbers - center) / scale)

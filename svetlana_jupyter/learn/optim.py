@@ -1,33 +1,31 @@
-"""How the weights follow the gradient: Adam, with a learning rate that changes as the schedule says.
+"""Optimizer, learning rate schedule, loss and batch normalization of a training.
 
-What training makes small (the paper, section 4.1): losses of logits against classes.
-
-Batch normalisation's running averages: taken anew from the training patches, or done without.
-
-They lag behind after a few steps, so that a network that has learned predicts at chance as it is saved.
+Covers section 4.1 of the paper: Adam, its schedule of learning rates and its losses.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
 
-from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.networks import ClassificationNetwork
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.learn.networks import ClassificationNetwork
 
 
 class _UncompiledOptimizer(optim.Optimizer):
-    """An optimiser whose first step does not load torch's compiler, in a second and with 80 MB, to tell it to stay out.
+    """Optimizer whose first step does not load torch's compiler.
 
-    What torch wrapped for the compiler's sake is called as it is inside.
+    Torch loads it, in one second and with 80 MB, only to tell it not to compile the step. The wrapped methods are
+    called without their wrapper here.
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -47,7 +45,7 @@ class _AdamW(_UncompiledOptimizer, optim.AdamW):
 
 
 def freeze_body(network: ClassificationNetwork) -> None:
-    """Make all weights but those of the last layer stay as they are."""
+    """Exclude all weights but those of the last layer from training."""
     for weights in _body(network):
         weights.requires_grad_(False)
 
@@ -55,16 +53,17 @@ def freeze_body(network: ClassificationNetwork) -> None:
 def build_optimizer(network: ClassificationNetwork, settings: TrainingSettings) -> optim.Optimizer:
     """Return Adam, or AdamW with its decoupled weight decay, over all weights that train.
 
-    Weights of one rate are one group: that of the last layer comes first, and the body's, if it has its own, second.
+    Weights with the same learning rate form one group: that of the last layer comes first, and that of the body, if it
+    has its own rate, second.
     """
     head = list(network.last_layer.parameters())
     by_rate = {settings.learning_rate: head}
     if body := [weights for weights in _body(network) if weights.requires_grad]:
         by_rate.setdefault(settings.body_rate or settings.learning_rate, []).extend(body)
     groups = [{"params": weights, "lr": rate} for rate, weights in by_rate.items()]
-    kind = _AdamW if settings.optimizer == "adamw" else _Adam
-    # In one pass over the weights: with small networks a loop over them costs as much as the augmentation of a batch.
-    return kind(groups, betas=settings.betas, weight_decay=settings.weight_decay, fused=head[0].device.type != "mps")
+    adam = _AdamW if settings.optimizer == "adamw" else _Adam
+    # Fused: with small networks a loop over the weights costs as much as the augmentation of a batch.
+    return adam(groups, betas=settings.betas, weight_decay=settings.weight_decay, fused=head[0].device.type != "mps")
 
 
 def _body(network: ClassificationNetwork) -> list[nn.Parameter]:
@@ -73,15 +72,22 @@ def _body(network: ClassificationNetwork) -> list[nn.Parameter]:
 
 
 def build_schedule(optimizer: optim.Optimizer, settings: TrainingSettings, steps: int) -> LRScheduler:
-    """Return the schedule of each group's rate, to be stepped once after every one of ``steps`` batches an epoch.
+    """Return the schedule of the learning rates, to be stepped after every batch.
 
-    *one_cycle* rises to the rate over the first 30 % of all batches and falls to almost nothing along half cosines;
-    *cosine* falls from the rate to nothing; *step* is the paper's (section 4.1); *constant* stays.
+    *one_cycle* rises to the rate over the first 30 % of all batches and falls to almost zero along half cosines;
+    *cosine* falls from the rate to zero; *step* is that of the paper (section 4.1); *constant* keeps the rate.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    settings : TrainingSettings
+    steps : int
+        Batches per epoch.
     """
     total = settings.epochs * steps
     rates = [group["lr"] for group in optimizer.param_groups]
     schedules: dict[str, Callable[[], LRScheduler]] = {
-        # one step more than there are, because the schedule is stepped once after the last
+        # One step more than there are batches, because the schedule is stepped once after the last batch.
         "one_cycle": lambda: OneCycleLR(optimizer, rates, total_steps=total + 1, cycle_momentum=False),
         "cosine": lambda: CosineAnnealingLR(optimizer, T_max=total),
         "step": lambda: StepLR(optimizer, step_size=settings.decay_every * steps, gamma=settings.decay),
@@ -92,17 +98,17 @@ def build_schedule(optimizer: optim.Optimizer, settings: TrainingSettings, steps
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-_OF_PROBABILITIES: Mapping[str, Loss] = MappingProxyType(
+_PROBABILITY_LOSSES: Mapping[str, Loss] = MappingProxyType(
     {"l1": functional.l1_loss, "smooth_l1": functional.smooth_l1_loss, "mse": functional.mse_loss}
 )
 
 
 def build_loss(settings: TrainingSettings) -> Loss:
-    """Return the loss that the settings name: of logits (n, classes) and positions of classes (n,), a mean over n.
+    """Return the loss of the settings, a mean over n patches.
 
-    What is wanted is 1 for the right class and 0 for the others, or with label smoothing s among K classes
-    1 - s + s / K and s / K. Binary cross entropy takes each class for a question of its own, yes or no; L1, smooth L1
-    and mean squared error compare what is wanted with the probabilities that the softmax of the logits gives.
+    It takes logits (n, classes) and class positions (n,). Targets are 1 for the true class and 0 for the others, or
+    with label smoothing s among K classes 1 - s + s / K and s / K. Binary cross entropy treats each class as a binary
+    problem; L1, smooth L1 and mean squared error compare the targets with softmax probabilities.
     """
     name, smoothing = settings.loss, settings.label_smoothing
 
@@ -110,11 +116,11 @@ def build_loss(settings: TrainingSettings) -> Loss:
         logits = logits.float()  # 16 bits are too few for a loss
         if name == "cross_entropy":
             return functional.cross_entropy(logits, classes, label_smoothing=smoothing)
-        wanted = functional.one_hot(classes, logits.shape[1]).to(logits)
-        wanted = wanted * (1 - smoothing) + smoothing / logits.shape[1]
+        targets = functional.one_hot(classes, logits.shape[1]).to(logits)
+        targets = targets * (1 - smoothing) + smoothing / logits.shape[1]
         if name == "binary_cross_entropy":
-            return functional.binary_cross_entropy_with_logits(logits, wanted)
-        return _OF_PROBABILITIES[name](logits.softmax(dim=1), wanted)
+            return functional.binary_cross_entropy_with_logits(logits, targets)
+        return _PROBABILITY_LOSSES[name](logits.softmax(dim=1), targets)
 
     return loss
 
@@ -126,15 +132,20 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 def batch_norm_layers(network: nn.Module) -> list[BatchNorm]:
-    """Return the layers that keep running averages."""
+    """Return the layers that keep running statistics."""
     return [layer for layer in network.modules() if isinstance(layer, BATCH_NORM_TYPES) and layer.track_running_stats]
 
 
 @torch.inference_mode()
 def update_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Recompute the running averages over these batches, and leave the network set to evaluation.
+    """Recompute the running statistics over batches and set the network to evaluation.
 
-    All else, such as dropout, is as in evaluation meanwhile.
+    After a few training steps they lag behind the weights, so that a network that has learned predicts at chance.
+
+    Notes
+    -----
+    `torch.optim.swa_utils.update_bn` sets the whole network to training mode: dropout then changes the statistics and
+    draws from the global random state. Only the batch normalization layers are in training mode here.
     """
     network.eval()
     layers = batch_norm_layers(network)
@@ -153,16 +164,11 @@ def update_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def replace_batch_norm(network: nn.Module) -> None:
-    """Replace batch normalisation by group normalisation, which treats each patch by itself; gain and offset stay."""
-    for parent, name, layer in list(_placed(network)):
+    """Replace batch normalization by group normalization, keeping gain and offset."""
+    children = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
+    for parent, name, layer in children:
         if isinstance(layer, BATCH_NORM_TYPES):
             grouped = nn.GroupNorm(math.gcd(MAX_GROUPS, layer.num_features), layer.num_features, eps=layer.eps)
             if layer.affine:
                 grouped.load_state_dict({"weight": layer.weight.detach(), "bias": layer.bias.detach()})
             setattr(parent, name, grouped)
-
-
-def _placed(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    for parent in network.modules():
-        for name, child in parent.named_children():
-            yield parent, name, child

@@ -1,15 +1,12 @@
-"""Finding the preset: candidates tried by grouped cross-validation, most of them for a few steps, a few to the end.
+"""Preset search: model selection among candidate presets by grouped cross-validation.
 
-All candidates hold out the same objects in the same folds. A short training of each tells which few are worth a whole
-one; forests, which are quick, are trained whole at once. The best at the end is chosen by
-`core.stats.model_selection`, and so is the
-score that is reported: that of choosing, not that of the one that was chosen.
+All candidates hold out the same objects in the same folds. After a short first round, which runs all networks, only
+the best are trained to the end (successive halving); forests are quick and are trained completely at once.
+`core.stats.model_selection` chooses the best, and gives the reported score by nested cross-validation: the score of
+choosing, not that of the chosen candidate, which would be too good.
 
-How long a search for a preset trains, decided before it starts: the clock then cannot change what it finds.
-
-Several independent trainings at once, each on one core: many small networks train faster side by side than in turn.
-
-What each of them gives does not depend on how many there are, nor on the order in which they end.
+The length of a search is planned before it starts, so that the clock cannot change its result. Trainings run in
+parallel threads, one core each; the result depends neither on their number nor on the order in which they end.
 """
 
 from __future__ import annotations
@@ -21,206 +18,50 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection, rank_candidates
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
-from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.device import choose_device
+from svetlana_jupyter.learn.networks import ARCHITECTURES, BACKWARD_FACTOR
 from svetlana_jupyter.learn.splits import Folds, split_folds
 from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
 
-# Seconds of one core that search, final training and outer score may take together. An idle one (AMD EPYC) takes about
-# 0.6 of them, so two take about a third.
-BUDGET_SECONDS = {2: 50.0, 3: 340.0}
-# Those of one training step: a constant, per million values of the widest maps, and per million multiplications.
-STEP, SECONDS_PER_MAP, SECONDS_PER_PRODUCT = 0.002, 0.0135, 0.000009
-EXPENSIVE_FACTOR = 2  # times as much as others cost, from which on a network must leave time for them
-BACKWARD_FACTOR = 3  # times a forward pass, that included
-N_FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
-FIRST_ROUND_SHARE = 1 / 6  # of the steps, after which the others are left behind...
-MIN_FIRST_STEPS = {2: 40, 3: 20}  # ...but not before so many
-FEWEST = {2: 60, 3: 40}
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """What a search will do.
-
-    Attributes
-    ----------
-    first, epochs : int
-        Epochs after which all but ``finalists`` networks are left behind, and of those that are not.
-    finalists : int
-        With as many candidates as finalists or fewer, none is left behind.
-    seconds : float
-        What it may take on one core.
-    """
-
-    first_round_epochs: int
-    epochs: int
-    finalists: int
-    seconds: float
-
-
-def plan_search(
-    networks: Sequence[TrainingSettings], n: int, channels: int, parts: int, keep_epochs: bool
-) -> SearchPlan:
-    """Plan a search.
-
-    Parameters
-    ----------
-    networks : sequence of TrainingSettings
-        Candidates, with concrete patches.
-    n : int
-        Number of annotated objects.
-    channels : int
-        Of the image.
-    parts : int
-        Folds of the cross-validation.
-    fixed : bool
-        Whether the number of epochs was asked for, and must be kept.
-    """
-    ndim = len(networks[0].patches.sampling)  # type: ignore[arg-type]  # concrete, so a tuple
-    epoch = [epoch_seconds(settings, n, channels) for settings in networks]
-    look = [n * _patch_seconds(settings, channels) * settings.views / BACKWARD_FACTOR for settings in networks]
-    finalists = min(N_FINALISTS[ndim], len(networks))
-
-    def seconds(first: int, epochs: int) -> float:
-        found = parts * epochs * _dearest(epoch, finalists) + _dearest(look, finalists) + epochs * max(epoch)
-        if len(networks) > finalists:
-            found += parts * first * sum(epoch) + sum(look)
-        return found
-
-    steps = _steps(networks[0], n)
-
-    def first_of(epochs: int) -> int:
-        return min(epochs, max(math.ceil(MIN_FIRST_STEPS[ndim] / steps), round(epochs * FIRST_ROUND_SHARE)))
-
-    wanted = networks[0].epochs
-    epochs, least = wanted, min(wanted, math.ceil(FEWEST[ndim] / steps))
-    while not keep_epochs and epochs > least and seconds(first_of(epochs), epochs) > BUDGET_SECONDS[ndim]:
-        epochs -= 1
-    first = first_of(epochs)
-    if first == epochs:  # so short that none need be left behind
-        finalists = len(networks)
-    return SearchPlan(first, epochs, finalists, seconds(first, epochs))
-
-
-def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, channels: int) -> list[str]:
-    """Return the names of candidates that a search has time for.
-
-    A network that costs much more than the first one must leave time for others: it trains in every fold and at last.
-
-    Parameters
-    ----------
-    candidates : mapping of name to TrainingSettings
-        With concrete patches. Forests are quick.
-    n, channels : int
-        As for `plan`.
-    """
-    first = epoch_seconds(next(iter(candidates.values())), n, channels)
-
-    def leaves_time(settings: TrainingSettings) -> bool:
-        assert isinstance(settings.patches.sampling, tuple)
-        one = epoch_seconds(settings, n, channels)
-        return (
-            one <= EXPENSIVE_FACTOR * first
-            or (settings.folds + 1) * settings.epochs * one <= BUDGET_SECONDS[len(settings.patches.sampling)]
-        )
-
-    return [name for name, one in candidates.items() if one.architecture == "forest" or leaves_time(one)]
-
-
-def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:
-    """Return what one epoch of the small network takes on one core."""
-    return _steps(settings, n) * step_seconds(settings, channels)
-
-
-def step_seconds(settings: TrainingSettings, channels: int) -> float:
-    """Return what one training step of the small network takes on one core."""
-    sampling = settings.patches.sampling
-    assert isinstance(sampling, tuple)
-    ndim, pixels = len(sampling), math.prod(sampling)
-    into = channels * (2 if settings.patches.has_doubled_channels else 1) + settings.patches.mask_channel
-    values, products = float(pixels * (into + settings.width)), 0.0
-    for level in range(settings.depth):
-        out = settings.width * 2**level
-        products += pixels / 2 ** (ndim * level) * 3**ndim * into * out
-        into = out
-    batch = settings.batch_size
-    return STEP + batch * (values * SECONDS_PER_MAP + products * BACKWARD_FACTOR * SECONDS_PER_PRODUCT) / 1e6
-
-
-def _steps(settings: TrainingSettings, n: int) -> int:
-    return settings.steps or math.ceil(n / settings.batch_size)
-
-
-def _patch_seconds(settings: TrainingSettings, channels: int) -> float:
-    return step_seconds(settings, channels) / settings.batch_size
-
-
-def _dearest(costs: Sequence[float], count: int) -> float:
-    """Return what those that cost most cost together."""
-    return sum(sorted(costs)[-count:])
-
+    from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.learn.dataset import TrainingData
 
 Result = TypeVar("Result")
 Stop = Callable[[], bool]
-
-POLL_SECONDS = 0.05  # seconds between two looks at whether to stop
-HEARTBEAT_SECONDS = 1.0  # seconds without news, after which there is a beat
-
-
-def run_in_threads(
-    tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
-) -> Iterator[tuple[int, Result] | None]:
-    """Run tasks and yield the number and the result of each as soon as it ends, and None about once a second.
-
-    Parameters
-    ----------
-    tasks : sequence of callables
-        Each is given a function that tells whether to stop, and should return soon once it does.
-    workers : int
-        How many run at a time.
-    stop : callable
-        Once it returns True, nothing more is yielded; so it is when this generator is closed or a task raises.
-    """
-    closing = threading.Event()
-    with ThreadPoolExecutor(workers, thread_name_prefix="svetlana crew") as pool:
-        running = {pool.submit(task, lambda: closing.is_set() or stop()): number for number, task in enumerate(tasks)}
-        last = time.monotonic()
-        try:
-            while running and not stop():
-                done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in sorted(done, key=running.__getitem__):
-                    yield running.pop(future), future.result()
-                    last = time.monotonic()
-                if time.monotonic() - last >= HEARTBEAT_SECONDS:
-                    yield None
-                    last = time.monotonic()
-        finally:
-            closing.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-MAX_SEARCH_OBJECTS = 1000  # objects that presets are tried on; more would tell hardly more
-
 Floats = NDArray[np.float64]
-# Beginning a network draws its weights from the one global generator of torch.
-_beginning = threading.Lock()
+
+# Seconds of one core for search, final training and nested score together, by number of dimensions. An idle core (AMD
+# EPYC) needs about 0.6 of them, so two cores need about a third.
+BUDGET_SECONDS = {2: 50.0, 3: 340.0}
+EXPENSIVE_FACTOR = 2  # a network more expensive than this multiple of the first must leave time for others
+N_FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
+FIRST_ROUND_SHARE = 1 / 6  # share of the steps after which the other networks are dropped...
+MIN_FIRST_STEPS = {2: 40, 3: 20}  # ...but not before this many
+MIN_STEPS = {2: 60, 3: 40}  # of the finalists, even if the budget does not allow them
+MAX_SEARCH_OBJECTS = 1000  # objects of a search; more would hardly change its result
+MIN_OBJECTS_PER_CLASS = 20  # of these, if the class has as many
+POLL_SECONDS = 0.05  # between two checks for a stop
+HEARTBEAT_SECONDS = 1.0  # without a result, after which progress is reported
+
+# Training draws initial weights from the only global generator of torch.
+_init_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """Progress, in what trainings are expected to cost, and what is being tried."""
+    """Progress in units of expected cost, and the current round."""
 
     done: int
     total: int
@@ -229,7 +70,7 @@ class SearchProgress:
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """One candidate as far as it was trained.
+    """Result of one candidate as far as it was trained.
 
     Attributes
     ----------
@@ -237,13 +78,13 @@ class CandidateResult:
     settings : TrainingSettings
         With the epochs that it was trained for.
     table : DataFrame
-        What it predicted of objects held out, as `learn.cross_validation.held_out_table` gives it.
+        Held-out predictions; see `learn.cross_validation.held_out_table`.
     merit : float
-        By which it was chosen, or left behind (`core.stats.model_selection.brier_skill`).
-    finalist : bool
-        Whether it was trained to the end.
+        Ranking criterion (`core.stats.model_selection.brier_skill`).
+    is_finalist : bool
+        True if it was trained to the end.
     seconds : float
-        Of one core.
+        Time on one core.
     """
 
     preset: str
@@ -256,21 +97,21 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The end of a search.
+    """Result of a preset search.
 
     Attributes
     ----------
     preset : str
     settings : TrainingSettings
-        Of the preset that was chosen, with the epochs it is to be trained for.
+        Of the chosen preset, with the epochs of the final training.
     nested_table : DataFrame
-        What was predicted of each fold by the candidate that the others chose.
+        Predictions of nested cross-validation: each fold by the candidate that the other folds choose.
     chosen_table : DataFrame
-        What the chosen one predicted; its score is too good.
+        Predictions of the chosen candidate; its score is too good.
     candidates : tuple of CandidateResult
-        The chosen one first, then as they were ranked.
+        The chosen one first, then by rank.
     kept_whole : str
-        What was never divided between two folds, as `learn.splits.Folds` says it.
+        Units that were never divided between two folds; see `learn.splits.Folds`.
     """
 
     preset: str
@@ -288,31 +129,203 @@ def search(
 
     Parameters
     ----------
-    candidates : mapping of name to Samples
-        The same objects in the same order, each with the settings and inputs of one preset; of equally good ones the
-        first is taken. At least five objects of each class (`learn.cross_validation.reason_for_no_score`).
-    fixed : bool
-        Whether the candidates' number of epochs is to be kept; by default there are as many as time allows.
+    candidates : mapping of name to TrainingData
+        The same objects in the same order, each with the settings and inputs of one preset; of equally good presets the
+        first is chosen. At least five objects of each class (`learn.cross_validation.reason_for_no_score`).
+    keep_epochs : bool
+        Keep the candidates' number of epochs; by default there are as many as the budget allows.
     workers : int
-        Trainings at a time, on a core each; what is found does not depend on it.
+        Number of parallel trainings; the result does not depend on it.
     stop : callable
-        Asked before every batch; once it returns True, the search ends without a result.
+        Called before every batch; once it returns True, the search ends without a result.
     """
     first = next(iter(candidates.values()))
     chosen = subsample_objects(first.targets, first.settings.seed)
-    found = _Search({name: samples.subset(chosen) for name, samples in candidates.items()}, keep_epochs)
+    run = _Search({name: samples.subset(chosen) for name, samples in candidates.items()}, keep_epochs)
     if choose_device(first.settings.device, first.ndim).type != "cpu":
         workers = 1
     state = torch.get_rng_state()
     try:
-        yield from found.run(workers, stop)
+        yield from run.run(workers, stop)
     finally:
         torch.set_rng_state(state)
 
 
+def subsample_objects(targets: NDArray[np.int64], seed: int, max_objects: int | None = None) -> NDArray[np.int64]:
+    """Return the objects of a search: all, or a stratified random sample.
+
+    Parameters
+    ----------
+    targets : int64 of shape (n,)
+        Class ids.
+    seed : int
+    max_objects : int, optional
+        Approximate size of the sample, `MAX_SEARCH_OBJECTS` by default; at least 20 of each class, if it has them.
+
+    Returns
+    -------
+    int64 of shape (m,)
+        Ascending positions.
+    """
+    max_objects = MAX_SEARCH_OBJECTS if max_objects is None else max_objects
+    if len(targets) <= max_objects:
+        return np.arange(len(targets))
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.permutation(members)[: max(MIN_OBJECTS_PER_CLASS, round(max_objects * len(members) / len(targets)))]
+        for members in (np.flatnonzero(targets == class_id) for class_id in np.unique(targets))
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Rounds of a search.
+
+    Attributes
+    ----------
+    first_round_epochs, epochs : int
+        Epochs after which all but ``finalists`` networks are dropped, and those of the finalists.
+    finalists : int
+        With as many candidates or fewer, none is dropped.
+    seconds : float
+        Expected time on one core.
+    """
+
+    first_round_epochs: int
+    epochs: int
+    finalists: int
+    seconds: float
+
+
+def plan_search(
+    networks: Sequence[TrainingSettings], n: int, channels: int, parts: int, keep_epochs: bool
+) -> SearchPlan:
+    """Plan the rounds of a search within the budget.
+
+    Parameters
+    ----------
+    networks : sequence of TrainingSettings
+        Candidates, with concrete patches.
+    n : int
+        Number of annotated objects.
+    channels : int
+        Channels of the image.
+    parts : int
+        Folds of the cross-validation.
+    keep_epochs : bool
+        Keep the number of epochs of the settings.
+    """
+    ndim = len(networks[0].patches.sampling)  # type: ignore[arg-type]  # concrete, so a tuple
+    training = [epoch_seconds(settings, n, channels) for settings in networks]
+    prediction = [
+        n * step_seconds(settings, channels) / settings.batch_size * settings.views / BACKWARD_FACTOR
+        for settings in networks
+    ]
+    finalists = min(N_FINALISTS[ndim], len(networks))
+    steps, wanted = _steps_per_epoch(networks[0], n), networks[0].epochs
+
+    def seconds(first: int, epochs: int) -> float:
+        costs = parts * epochs * _most_expensive(training, finalists) + _most_expensive(prediction, finalists)
+        costs += epochs * max(training)  # the final training
+        if len(networks) > finalists:
+            costs += parts * first * sum(training) + sum(prediction)
+        return costs
+
+    def first_round(epochs: int) -> int:
+        return min(epochs, max(math.ceil(MIN_FIRST_STEPS[ndim] / steps), round(epochs * FIRST_ROUND_SHARE)))
+
+    epochs, least = wanted, min(wanted, math.ceil(MIN_STEPS[ndim] / steps))
+    while not keep_epochs and epochs > least and seconds(first_round(epochs), epochs) > BUDGET_SECONDS[ndim]:
+        epochs -= 1
+    first = first_round(epochs)
+    if first == epochs:  # so short that no network needs to be dropped
+        finalists = len(networks)
+    return SearchPlan(first, epochs, finalists, seconds(first, epochs))
+
+
+def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, channels: int) -> list[str]:
+    """Return the names of the candidates that the budget allows.
+
+    A network that is much more expensive than the first one must leave time for others: it trains in every fold and in
+    the final training.
+
+    Parameters
+    ----------
+    candidates : mapping of name to TrainingSettings
+        With concrete patches. Forests are always affordable.
+    n, channels : int
+        As for `plan_search`.
+    """
+    first = epoch_seconds(next(iter(candidates.values())), n, channels)
+
+    def is_affordable(settings: TrainingSettings) -> bool:
+        assert isinstance(settings.patches.sampling, tuple)
+        seconds, budget = epoch_seconds(settings, n, channels), BUDGET_SECONDS[len(settings.patches.sampling)]
+        return seconds <= EXPENSIVE_FACTOR * first or (settings.folds + 1) * settings.epochs * seconds <= budget
+
+    return [
+        name for name, settings in candidates.items() if settings.architecture == "forest" or is_affordable(settings)
+    ]
+
+
+def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:
+    """Return the expected time of one epoch on one core."""
+    return _steps_per_epoch(settings, n) * step_seconds(settings, channels)
+
+
+def step_seconds(settings: TrainingSettings, channels: int) -> float:
+    """Return the expected time of one training step on one core."""
+    estimate = ARCHITECTURES[settings.architecture].step_seconds
+    assert estimate is not None
+    return estimate(settings, channels)
+
+
+def _steps_per_epoch(settings: TrainingSettings, n: int) -> int:
+    return settings.steps or math.ceil(n / settings.batch_size)
+
+
+def _most_expensive(costs: Sequence[float], count: int) -> float:
+    """Return the sum of the ``count`` largest costs."""
+    return sum(sorted(costs)[-count:])
+
+
+def run_in_threads(
+    tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
+) -> Iterator[tuple[int, Result] | None]:
+    """Run tasks and yield the number and result of each when it ends, and None about once a second.
+
+    Parameters
+    ----------
+    tasks : sequence of callables
+        Each takes a function that tells if it should stop, and should then return soon.
+    workers : int
+        Number of tasks that run at a time.
+    stop : callable
+        Once it returns True, nothing more is yielded. All tasks stop then, and also if this generator is closed or a
+        task raises.
+    """
+    closing = threading.Event()
+    with ThreadPoolExecutor(workers, thread_name_prefix="preset search") as pool:
+        running = {pool.submit(task, lambda: closing.is_set() or stop()): number for number, task in enumerate(tasks)}
+        last = time.monotonic()
+        try:
+            while running and not stop():
+                done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                for future in sorted(done, key=running.__getitem__):
+                    yield running.pop(future), future.result()
+                    last = time.monotonic()
+                if time.monotonic() - last >= HEARTBEAT_SECONDS:
+                    yield None
+                    last = time.monotonic()
+        finally:
+            closing.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 @dataclass
-class _Training:
-    """One candidate that holds out one part; ``epochs`` are those that it has come to."""
+class _FoldTraining:
+    """Training of one candidate that holds out one part; ``epochs`` counts those finished so far."""
 
     name: str
     part: NDArray[np.int64]
@@ -320,148 +333,118 @@ class _Training:
 
 
 class _Search:
-    """One search: the folds, the plan, and what is known of each candidate so far."""
+    """State of a search: the folds, the plan, and the results of each candidate so far."""
 
     def __init__(self, candidates: Mapping[str, TrainingData], keep_epochs: bool) -> None:
         self.candidates = candidates
         self.first = next(iter(candidates.values()))
-        settings = self.first.settings
-        self.folds: Folds = split_folds(self.first, settings.folds)
+        self.folds: Folds = split_folds(self.first, self.first.settings.folds)
         self.truth = np.searchsorted(self.first.classes, self.first.targets)
         self.fold = np.zeros(len(self.first), np.int64)
         for number, part in enumerate(self.folds.parts, start=1):
             self.fold[part] = number
-        self.networks = [name for name, samples in candidates.items() if samples.settings.architecture != "forest"]
-        several = [candidates[name].settings for name in self.networks]
-        channels = len(self.first.channels)
-        self.plan: SearchPlan = plan_search(several, len(self.first), channels, len(self.folds.parts), keep_epochs)
-        self.known: dict[str, Floats] = {}
+        settings = {name: samples.settings for name, samples in candidates.items()}
+        networks = {name: each for name, each in settings.items() if each.architecture != "forest"}
+        self.networks, self.forests = [*networks], [name for name in candidates if name not in networks]
+        n, channels = len(self.first), len(self.first.channels)
+        self.plan = plan_search([*networks.values()], n, channels, len(self.folds.parts), keep_epochs)
+        self.probabilities: dict[str, Floats] = {}
         self.epochs: dict[str, int] = {}
         self.seconds = dict.fromkeys(candidates, 0.0)
-        self.costs = dict.fromkeys(candidates, 0)  # milliseconds an epoch; forests are quick
-        for name, one in zip(self.networks, several, strict=True):
-            self.costs[name] = max(1, round(1000 * epoch_seconds(one, len(self.first), channels)))
+        self.costs = dict.fromkeys(candidates, 0)  # milliseconds per epoch; 0 for forests
+        self.costs |= {name: max(1, round(1000 * epoch_seconds(each, n, channels))) for name, each in networks.items()}
         self.done = 0
-        dearest = sorted(self.networks, key=self.costs.__getitem__)[-self.plan.finalists :]
-        self.total = self._cost(dearest, self.plan.epochs)
+        expensive = sorted(self.networks, key=self.costs.__getitem__)[-self.plan.finalists :]
+        self.total = self._cost(expensive, self.plan.epochs)
         if len(self.networks) > self.plan.finalists:
             self.total += self._cost(self.networks, self.plan.first_round_epochs)
 
     def run(self, workers: int, stop: Stop) -> Iterator[SearchProgress | SearchResult]:
-        """Yield progress, and at the end what was found; nothing more once ``stop`` says so."""
-        forests = [name for name in self.candidates if name not in self.networks]
-        finalists, behind = self.networks, False
+        """Yield progress and at the end the result; nothing more once ``stop`` returns True."""
+        finalists, forests = self.networks, self.forests
         if len(self.networks) > self.plan.finalists:
-            yield from self._train([*self.networks, *forests], self.plan.first_round_epochs, "trying", workers, stop)
+            names = [*self.networks, *self.forests]
+            yield from self._train(names, self.plan.first_round_epochs, "trying", workers, stop)
             if stop():
                 return
-            short = {name: self.known[name] for name in self.networks}
-            finalists, behind = rank_candidates(self.truth, short)[: self.plan.finalists], True
+            first_round = {name: self.probabilities[name] for name in self.networks}
+            best = rank_candidates(self.truth, first_round)[: self.plan.finalists]
+            finalists, forests = [name for name in self.networks if name in best], []
             self.total = self.done + self._cost(finalists, self.plan.epochs)
-        last = [name for name in self.networks if name in finalists]
-        yield from self._train([*last, *([] if behind else forests)], self.plan.epochs, "comparing", workers, stop)
-        if stop():
-            return
-        yield self._found([name for name in self.candidates if name in finalists or name in forests])
+        yield from self._train([*finalists, *forests], self.plan.epochs, "comparing", workers, stop)
+        if not stop():
+            yield self._result([name for name in self.candidates if name in (*finalists, *self.forests)])
 
-    def _train(self, names: list[str], epochs: int, what: str, workers: int, stop: Stop) -> Iterator[SearchProgress]:
-        """Train each candidate in each fold and keep what it predicts of the objects held out."""
-        jobs = [_Training(name, part) for part in self.folds.parts for name in names]
-        tasks = [partial(self._held_out, job, epochs) for job in jobs]
-        gathered = {name: np.zeros((len(self.truth), len(self.first.classes))) for name in names}
+    def _train(self, names: list[str], epochs: int, verb: str, workers: int, stop: Stop) -> Iterator[SearchProgress]:
+        """Train each candidate in each fold and store its held-out probabilities."""
+        trainings = [_FoldTraining(name, part) for part in self.folds.parts for name in names]
+        tasks = [partial(self._predict_part, training, epochs) for training in trainings]
+        collected = {name: np.zeros((len(self.truth), len(self.first.classes))) for name in names}
         ended, before = 0, self.done
         for result in run_in_threads(tasks, workers, stop):
             if result is not None:
                 number, (probabilities, seconds) = result
-                job, ended = jobs[number], ended + 1
-                gathered[job.name][job.part] = probabilities
-                self.seconds[job.name] += seconds
-                job.epochs = epochs  # if it diverged, it had fewer
-            self.done = before + sum(job.epochs * self.costs[job.name] for job in jobs)
-            yield SearchProgress(
-                self.done, self.total, f"{what} {len(names)} presets: {ended} of {len(jobs)} trainings"
-            )
+                training, ended = trainings[number], ended + 1
+                collected[training.name][training.part] = probabilities
+                self.seconds[training.name] += seconds
+                training.epochs = epochs  # fewer if it diverged
+            self.done = before + sum(training.epochs * self.costs[training.name] for training in trainings)
+            text = f"{verb} {len(names)} presets: {ended} of {len(trainings)} trainings"
+            yield SearchProgress(self.done, self.total, text)
         if not stop():
-            self.known |= gathered
+            self.probabilities |= collected
             self.epochs |= dict.fromkeys(names, epochs)
 
     def _cost(self, names: Iterable[str], epochs: int) -> int:
-        """Return what training these candidates in every fold is expected to cost."""
+        """Return the expected cost of training these candidates in every fold."""
         return len(self.folds.parts) * epochs * sum(self.costs[name] for name in names)
 
-    def _held_out(self, job: _Training, epochs: int, stop: Stop) -> tuple[Floats, float]:
-        """Return what a candidate that trains on all but one part predicts of that part, and the time it took."""
-        began, samples, part = time.thread_time(), self.candidates[job.name], job.part
+    def _predict_part(self, training: _FoldTraining, epochs: int, stop: Stop) -> tuple[Floats, float]:
+        """Train a candidate on all parts but one; return its probabilities of that part, and the time."""
+        started, samples, part = time.thread_time(), self.candidates[training.name], training.part
         settings = samples.settings.changed(epochs=epochs, held_out=0.0, threads=1)
-        training = replace(samples, settings=settings).subset(np.setdiff1d(np.arange(len(samples)), part))
+        rest = replace(samples, settings=settings).subset(np.setdiff1d(np.arange(len(samples)), part))
         uniform = np.full((len(part), len(samples.classes)), 1 / len(samples.classes))
         try:
-            with _beginning:
-                events = fit(training, stop)
-            for last in events:  # the last is what came of it
+            with _init_lock:
+                events = fit(rest, stop)
+            for last in events:
                 if isinstance(last, Epoch):
-                    job.epochs = max(job.epochs, last.epoch)
-        except ClassifierError:  # it diverged before it learned anything
-            return uniform, time.thread_time() - began
+                    training.epochs = max(training.epochs, last.epoch)
+        except ClassifierError:  # diverged before it learned anything
+            return uniform, time.thread_time() - started
         assert isinstance(last, FitResult)
         if stop():
             return uniform, 0.0
-        found = predicted_probabilities(last.classifier, samples.subset(part), samples.classes)
-        return found.astype(np.float64), time.thread_time() - began
+        probabilities = predicted_probabilities(last.classifier, samples.subset(part), samples.classes)
+        return probabilities.astype(np.float64), time.thread_time() - started
 
-    def _found(self, finalists: list[str]) -> SearchResult:
-        known = {name: self.known[name] for name in finalists}
-        order = rank_candidates(self.truth, known)
-        outer, _ = nested_selection(self.truth, self.fold, known)
-        behind = rank_candidates(self.truth, {name: p for name, p in self.known.items() if name not in finalists})
-        tried = tuple(self._tried(name, name in finalists) for name in [*order, *behind])
+    def _result(self, finalists: list[str]) -> SearchResult:
+        final = {name: self.probabilities[name] for name in finalists}
+        dropped = {name: p for name, p in self.probabilities.items() if name not in finalists}
+        nested, _ = nested_selection(self.truth, self.fold, final)
+        order = [*rank_candidates(self.truth, final), *rank_candidates(self.truth, dropped)]
+        results = tuple(self._candidate_result(name, name in finalists) for name in order)
         return SearchResult(
             preset=order[0],
-            settings=tried[0].settings,
-            nested_table=self._table(self.first, outer),
-            chosen_table=tried[0].table,
-            candidates=tried,
+            settings=results[0].settings,
+            nested_table=self._table(self.first, nested),
+            chosen_table=results[0].table,
+            candidates=results,
             kept_whole=self.folds.kept_whole,
         )
 
-    def _tried(self, name: str, is_finalist: bool) -> CandidateResult:
+    def _candidate_result(self, name: str, is_finalist: bool) -> CandidateResult:
         samples = self.candidates[name]
         network = name in self.networks
         return CandidateResult(
             preset=name,
             settings=samples.settings.changed(epochs=self.epochs[name]) if network else samples.settings,
-            table=self._table(samples, self.known[name]),
-            merit=brier_skill(self.truth, self.known[name]),
+            table=self._table(samples, self.probabilities[name]),
+            merit=brier_skill(self.truth, self.probabilities[name]),
             is_finalist=is_finalist,
             seconds=self.seconds[name],
         )
 
     def _table(self, samples: TrainingData, probabilities: Floats) -> pd.DataFrame:
         return held_out_table(samples, self.fold, probabilities.astype(np.float32))
-
-
-def subsample_objects(targets: NDArray[np.int64], seed: int, most: int | None = None) -> NDArray[np.int64]:
-    """Return which objects presets are tried on: all, or as many of each class as its share allows.
-
-    Parameters
-    ----------
-    targets : int64 of shape (n,)
-        Class ids.
-    seed : int
-    most : int, optional
-        About so many are chosen, `MAX_SEARCH_OBJECTS` by default; at least 20 of each class, if it has them.
-
-    Returns
-    -------
-    int64 of shape (m,)
-        Ascending positions.
-    """
-    most = MAX_SEARCH_OBJECTS if most is None else most
-    if len(targets) <= most:
-        return np.arange(len(targets))
-    rng = np.random.default_rng(seed)
-    chosen = [
-        rng.permutation(members)[: max(20, round(most * len(members) / len(targets)))]
-        for members in (np.flatnonzero(targets == id) for id in np.unique(targets))
-    ]
-    return np.sort(np.concatenate(chosen))

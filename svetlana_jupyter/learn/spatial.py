@@ -1,8 +1,6 @@
-"""Turning patches by any angle, scaling and shifting them: the geometry that falls between pixels.
+"""Patch geometry of augmentation: channel layout, free transformations, and flips and right-angle rotations.
 
-The ways a patch can be turned and mirrored pixel by pixel, and patches seen in those ways.
-
-Which channels of a patch are what: the image's own, perhaps twice, those that show the object alone, its mask.
+Flips and right-angle rotations only permute pixels and are read by index; all other transformations interpolate.
 """
 
 from __future__ import annotations
@@ -12,32 +10,34 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import reduce
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from svetlana_jupyter.core.patches import count_object_only_channels
-from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.settings import AugmentSettings, PatchSettings
 
 
 @dataclass(frozen=True)
 class PatchLayout:
-    """The channels of patches (n, C', [z,] y, x), in their order.
+    """Channel layout of patches (n, C', [z,] y, x).
 
     Parameters
     ----------
     image : int
-        Channels that show the image, every copy counted.
+        Number of image channels, counting every copy.
     copies : int
-        How often each channel of the image is there: twice where the patches are doubled.
+        Copies of each channel of the image: two if the patches have doubled channels.
     hidden : int
-        How many of the image channels, counted from the last, show nothing but the object.
-    masked : bool
-        Whether the object's own mask follows as the last channel.
-    rimmed : bool
-        Whether a rim along the object's edge is left out of all that shows the image.
+        Number of image channels, counted from the last, that show only the object.
+    has_mask : bool
+        True if the mask of the object follows as the last channel.
+    has_eroded_margin : bool
+        True if a margin along the edge of the object is left out of the image channels.
     """
 
     image: int
@@ -48,7 +48,7 @@ class PatchLayout:
 
     @classmethod
     def from_settings(cls, settings: PatchSettings, channels: int) -> Self:
-        """Return the layout of patches with so many channels in all."""
+        """Return the layout of patches with ``channels`` channels in total."""
         image = channels - settings.mask_channel
         copies = 2 if settings.has_doubled_channels else 1
         hidden = count_object_only_channels(image, settings)
@@ -56,23 +56,23 @@ class PatchLayout:
 
     @property
     def colors(self) -> int:
-        """Channels that the image itself has."""
+        """Number of channels of the image itself."""
         return self.image // self.copies
 
     def content_masks(self, patches: Tensor) -> tuple[Tensor | None, ...]:
-        """Return for each copy where it shows anything (n, 1, [z,] y, x), None where it shows all.
+        """Return a mask of the visible pixels (n, 1, [z,] y, x) for each copy, None if all are visible.
 
-        What is hidden or left out is zero in every channel. Inside the object's mask a zero is a dark pixel, unless a
-        rim was left out there.
+        Hidden pixels are zero in every channel. Inside the mask of the object a zero is a dark pixel, unless a margin
+        was left out there.
         """
         image = patches[:, : self.image].chunk(self.copies, dim=1)
         return tuple(
-            self._anything(copy, patches[:, -1:]) if self.has_eroded_margin or self._is_hidden(number) else None
+            self._visible(copy, patches[:, -1:]) if self.has_eroded_margin or self._is_hidden(number) else None
             for number, copy in enumerate(image)
         )
 
     def join_channels(self, image: Tensor, content_masks: tuple[Tensor | None, ...], masks: Tensor) -> Tensor:
-        """Return patches of image channels, zero where their copy shows nothing, and masks."""
+        """Return patches of image channels, zero outside the content of their copy, and masks."""
         copies = [
             copy if seen is None else torch.where(seen, copy, 0.0)
             for copy, seen in zip(image.chunk(self.copies, dim=1), content_masks, strict=True)
@@ -82,48 +82,49 @@ class PatchLayout:
     def _is_hidden(self, copy: int) -> bool:
         return copy >= self.copies - self.hidden // self.colors
 
-    def _anything(self, copy: Tensor, last: Tensor) -> Tensor:
-        shows = [copy[:, channel : channel + 1] for channel in range(self.colors)]
+    def _visible(self, copy: Tensor, last: Tensor) -> Tensor:
+        visible = [copy[:, channel : channel + 1] for channel in range(self.colors)]
         if self.has_mask and not self.has_eroded_margin:
-            shows.append(last)
-        # One by one is faster than a reduction over so few, and "or" of what is compared than "or" of numbers.
-        return reduce(Tensor.logical_or, (one != 0 for one in shows))
+            visible.append(last)
+        # Faster than a reduction over so few channels; logical_or is faster on booleans than on numbers.
+        return reduce(Tensor.logical_or, (channel != 0 for channel in visible))
 
 
 def augmentation_margin(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[float, ...]:
-    """Return how much wider patches must be cut along each axis so that moving them leaves no empty corner.
+    """Return the factor per axis by which patches must be cut wider to leave no empty corner.
 
-    In 3D the corners of a free rotation about any axis are left to the padding: they would nearly double memory again.
+    In 3D the corners of a free rotation about any axis are left to padding: they would nearly double the memory again.
 
     Parameters
     ----------
+    augmentation : AugmentSettings
     patches : PatchSettings
         With concrete size and sampling.
     """
     size = patches.size
     assert isinstance(size, tuple)
     wider = [1.0] * len(size)
-    if patches.context == "keep":  # what turns in from outside of a hidden context is zero anyway
-        turning = range(len(size)) if augmentation.axes == "all" else range(len(size) - 2, len(size))
+    if patches.context == "keep":  # beyond a hidden context all pixels are zero anyway
+        rotated = range(len(size)) if augmentation.axes == "all" else range(len(size) - 2, len(size))
         if augmentation.rotation == "free":
-            for axis in turning:
-                longest = max(size[other] for other in turning if other != axis)
+            for axis in rotated:
+                longest = max(size[other] for other in rotated if other != axis)
                 wider[axis] = math.hypot(size[axis], longest) / size[axis]
         wider = [side * (1.0 + augmentation.scale) for side in wider]
     return tuple(side + 2 * augmentation.shift for side in wider)
 
 
-def random_rotations(count: int, patches: PatchSettings, every_axis: bool, generator: torch.Generator) -> Tensor:
-    """Return random rotation matrices (count, ndim, ndim) for places ``([z,] y, x)`` in pixels of a patch.
+def random_rotations(count: int, patches: PatchSettings, any_axis: bool, generator: torch.Generator) -> Tensor:
+    """Return random rotation matrices (count, ndim, ndim) for positions ``([z,] y, x)`` in pixels of a patch.
 
-    They are rotations in the unit of the field of view, so that pixels which are longer along one axis stay so.
+    They are rotations in the unit of the field of view, so that anisotropic pixels keep their shape.
     """
     size, shape = patches.size, patches.sampling
     assert isinstance(size, tuple)
     assert isinstance(shape, tuple)
-    turned = _about_any_axis if len(size) == 3 and every_axis else _in_the_plane
+    rotate = _rotations_3d if len(size) == 3 and any_axis else _rotations_in_plane
     steps = [side / pixels for side, pixels in zip(size, shape, strict=True)]
-    matrices = turned(count, len(size), generator)
+    matrices = rotate(count, len(size), generator)
     if max(steps) == min(steps):
         return matrices
     return matrices * torch.tensor(steps) / torch.tensor(steps)[:, None]
@@ -132,48 +133,51 @@ def random_rotations(count: int, patches: PatchSettings, every_axis: bool, gener
 def warp_patches(
     patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout
 ) -> Tensor:
-    """Return patches (n, C, *shape), each taken through a matrix of its own from patches (n, C, *wider).
+    """Transform patches (n, C, *wider), each by its own matrix, to patches (n, C, *shape).
 
     Parameters
     ----------
+    patches : Tensor of shape (n, C, *wider)
     matrices : Tensor of shape (n, ndim, ndim)
-        From a place in the patch that comes out, relative to its middle, to the place in the one that goes in.
+        From a position in the output patch, relative to its center, to the position in the input patch.
     shifts : Tensor of shape (n, ndim)
-        Added to that place, in pixels.
+        Added to that position, in pixels.
+    shape : tuple of int
+    layout : PatchLayout
 
     Notes
     -----
-    Image channels are interpolated linearly and reflected beyond the border; what is hidden, and the mask, which takes
+    Image channels are interpolated linearly and reflected beyond the border. Hidden channels and the mask, which uses
     the nearest pixel, are zero there.
     """
     if len(shape) == 3 and torch.equal(matrices[:, 0].abs(), torch.eye(3)[0].expand(len(patches), 3)):
-        return _plane_by_plane(patches, matrices, shifts, shape, layout)
-    return _sampled(patches, matrices, shifts, shape, layout)
+        return _warp_planes(patches, matrices, shifts, shape, layout)
+    return _sample(patches, matrices, shifts, shape, layout)
 
 
-def _plane_by_plane(
+def _warp_planes(
     patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout
 ) -> Tensor:
-    """Warp volumes whose planes stay planes as images with many channels, which is several times faster."""
+    """Transform volumes whose planes stay planes as images with many channels, which is several times faster."""
     count, channels, deep = patches.shape[:3]
     forward = matrices[:, 0, 0:1].round().long()
     planes = (torch.arange(shape[0]) - (shape[0] - 1) / 2) * forward + (shape[0] - 1) / 2
     planes = planes.long() + (deep - shape[0]) // 2 + shifts[:, 0:1].round().long()
     kept = patches[torch.arange(count)[:, None], :, planes].transpose(1, 2)  # (n, C, z, y, x)
     flat = PatchLayout(layout.image * shape[0], layout.copies, layout.hidden * shape[0], layout.has_mask)
-    warped = _sampled(kept.flatten(1, 2), matrices[:, 1:, 1:], shifts[:, 1:], shape[1:], flat)
-    return warped.view(count, channels, *shape)
+    transformed = _sample(kept.flatten(1, 2), matrices[:, 1:, 1:], shifts[:, 1:], shape[1:], flat)
+    return transformed.view(count, channels, *shape)
 
 
-def _sampled(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout) -> Tensor:
+def _sample(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout) -> Tensor:
     into = torch.tensor(patches.shape[2:], dtype=torch.float32)
-    reached = matrices.abs() @ ((torch.tensor(shape) - 1) / 2) + shifts.abs()
-    # Zeros are faster than reflection, and the same where nothing beyond the border is sampled.
-    seen = 0 if bool((reached <= (into - 1) / 2).all()) else layout.image - layout.hidden
+    reach = matrices.abs() @ ((torch.tensor(shape) - 1) / 2) + shifts.abs()
+    # Zero padding is faster than reflection, and the same if nothing beyond the border is sampled.
+    reflected = 0 if bool((reach <= (into - 1) / 2).all()) else layout.image - layout.hidden
     grid = _grid(2 * matrices / into[:, None], 2 * shifts / into, shape).to(patches.device)
     kinds = [
-        (patches[:, :seen], "bilinear", "reflection"),
-        (patches[:, seen : layout.image], "bilinear", "zeros"),
+        (patches[:, :reflected], "bilinear", "reflection"),
+        (patches[:, reflected : layout.image], "bilinear", "zeros"),
         (patches[:, layout.image :], "nearest", "zeros"),
     ]
     return torch.cat(
@@ -187,19 +191,19 @@ def _sampled(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int
 
 
 def _grid(matrices: Tensor, shifts: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the places (n, *shape, ndim) that `grid_sample` asks for: along x, y(, z).
+    """Return the positions (n, *shape, ndim) for `grid_sample`, in the order x, y(, z).
 
-    As its ``affine_grid``, but three times faster, by one sum an axis.
+    One sum per axis makes it three times faster than ``affine_grid``.
     """
-    places = shifts.flip(1)
+    positions = shifts.flip(1)
     for axis, side in enumerate(shape):
         along = matrices[:, :, axis, None].flip(1) * (torch.arange(side) - (side - 1) / 2)
-        places = places[..., None] + along.view(len(matrices), -1, *(1,) * axis, side)
-    return places.movedim(1, -1)
+        positions = positions[..., None] + along.view(len(matrices), -1, *(1,) * axis, side)
+    return positions.movedim(1, -1)
 
 
-def _about_any_axis(count: int, ndim: int, generator: torch.Generator) -> Tensor:
-    """Return rotations drawn evenly: those of random unit quaternions (Shoemake, Graphics Gems III, 1992)."""
+def _rotations_3d(count: int, ndim: int, generator: torch.Generator) -> Tensor:
+    """Return uniform random rotations from unit quaternions (Shoemake, Graphics Gems III, 1992)."""
     w, x, y, z = functional.normalize(torch.randn(count, 4, generator=generator), dim=1).unbind(1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
@@ -209,7 +213,7 @@ def _about_any_axis(count: int, ndim: int, generator: torch.Generator) -> Tensor
     return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
-def _in_the_plane(count: int, ndim: int, generator: torch.Generator) -> Tensor:
+def _rotations_in_plane(count: int, ndim: int, generator: torch.Generator) -> Tensor:
     angle = 2 * math.pi * torch.rand(count, generator=generator)
     cos, sin = angle.cos(), angle.sin()
     plane = torch.stack([cos, sin, -sin, cos], dim=1).view(count, 2, 2)
@@ -220,19 +224,19 @@ def _in_the_plane(count: int, ndim: int, generator: torch.Generator) -> Tensor:
     return matrices
 
 
-# For every axis of the view, the axis of the patch that lies along it, and whether it runs forward (1) or back (-1).
+# For every axis of the view, the axis of the patch that lies along it, and its direction: forward (1) or backward (-1).
 Symmetry = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[Symmetry, ...]:
-    """Return all views of a patch that the settings make equal, the patch itself first.
+    """Return all flips and right-angle rotations of the settings, the identity first.
 
     Parameters
     ----------
     augmentation : AugmentSettings
         A free rotation includes the right angles.
     patches : PatchSettings
-        With concrete size and sampling. Axes change places only where both have as many pixels, equally far apart.
+        With concrete size and sampling. Axes are swapped only if both have as many pixels of the same size.
     """
     size, shape = patches.size, patches.sampling
     assert isinstance(size, tuple)
@@ -242,7 +246,7 @@ def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[S
     turns = [same]
     if augmentation.rotation != "none":
         movable = range(ndim) if augmentation.axes == "all" else range(ndim - 2, ndim)
-        turns = [view for view in _cube(ndim) if _determinant(view) > 0 and _moves_only(view, movable)]
+        turns = [view for view in _all_symmetries(ndim) if _determinant(view) > 0 and _moves_only(view, movable)]
         if augmentation.rotation == "half_turns":
             turns = [view for view in turns if view[0] == same[0]]
         turns = [
@@ -260,37 +264,37 @@ def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[S
 
 
 def averaging_views(augmentation: AugmentSettings, patches: PatchSettings, limit: int) -> list[Symmetry]:
-    """Return up to ``limit`` views, the patch itself first, that training has declared equivalent."""
-    every = symmetries(augmentation, patches)
+    """Return up to ``limit`` views to average predictions over, the identity first."""
+    all_views = symmetries(augmentation, patches)
     if augmentation.share < 1:
-        return [every[0]]
-    return list(every[:: max(1, len(every) // limit)][:limit])
+        return [all_views[0]]
+    return list(all_views[:: max(1, len(all_views) // limit)][:limit])
 
 
 def apply_view(patches: Tensor, view: Symmetry) -> Tensor:
-    """Return patches (n, C, [z,] y, x) as one view shows them."""
+    """Flip and rotate patches (n, C, [z,] y, x) as one view."""
     order, signs = view
-    turned = patches.permute(0, 1, *(axis + 2 for axis in order))
-    mirrored = [axis + 2 for axis, sign in enumerate(signs) if sign < 0]
-    return turned.flip(mirrored) if mirrored else turned
+    rotated = patches.permute(0, 1, *(axis + 2 for axis in order))
+    flipped = [axis + 2 for axis, sign in enumerate(signs) if sign < 0]
+    return rotated.flip(flipped) if flipped else rotated
 
 
 def apply_views(
-    patches: Tensor, chosen: Tensor, shifts: Tensor | None, every: tuple[Symmetry, ...], shape: tuple[int, ...]
+    patches: Tensor, chosen: Tensor, shifts: Tensor | None, all_views: tuple[Symmetry, ...], shape: tuple[int, ...]
 ) -> Tensor:
-    """Return each patch as a view of its own shows it, cut to ``shape``.
+    """Flip and rotate each patch by its own view and crop it to ``shape``.
 
-    A turned patch is its pixels read in another order: one step along an axis of the view is a constant step through
+    A rotated patch is its pixels read in another order: one step along an axis of the view is a constant step in
     memory. So all patches are read at once, whatever their views.
 
     Parameters
     ----------
     patches : Tensor of shape (n, C, *wider)
     chosen : int64 Tensor of shape (n,)
-        Which of ``every`` view.
+        Position of the view of each patch in ``all_views``.
     shifts : int64 Tensor of shape (n, ndim), optional
-        Pixels along each axis of the patch by which the part that is seen lies off the middle.
-    every : tuple of View
+        Offset of the crop from the center along each axis of the patch, in pixels.
+    all_views : tuple of Symmetry
     shape : tuple of int
 
     Returns
@@ -298,7 +302,7 @@ def apply_views(
     Tensor of shape (n, C, *shape)
     """
     wider = tuple(patches.shape[2:])
-    firsts, steps = _walks(every, shape, wider)
+    firsts, steps = _memory_steps(all_views, shape, wider)
     at = firsts[chosen]
     if shifts is not None:
         at = at + (shifts * torch.tensor(_strides(wider))).sum(dim=1)
@@ -309,22 +313,24 @@ def apply_views(
     return patches.flatten(2).gather(2, at).view(len(patches), -1, *shape)
 
 
-def view_matrices(every: tuple[Symmetry, ...]) -> Tensor:
-    """Return each view as a matrix (len(every), ndim, ndim) from places in the view to places in the patch."""
-    ndim = len(every[0][0])
-    found = torch.zeros(len(every), ndim, ndim)
-    for number, (order, signs) in enumerate(every):
+def view_matrices(all_views: tuple[Symmetry, ...]) -> Tensor:
+    """Return the matrix of each view (count, ndim, ndim), from positions in the view to those in the patch."""
+    ndim = len(all_views[0][0])
+    found = torch.zeros(len(all_views), ndim, ndim)
+    for number, (order, signs) in enumerate(all_views):
         for axis, (source, sign) in enumerate(zip(order, signs, strict=True)):
             found[number, source, axis] = sign
     return found
 
 
 @functools.lru_cache(maxsize=64)
-def _walks(every: tuple[Symmetry, ...], shape: tuple[int, ...], wider: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return for every view the number of the pixel it begins at (v,), and its steps along each axis (v, ndim)."""
+def _memory_steps(
+    all_views: tuple[Symmetry, ...], shape: tuple[int, ...], wider: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the first pixel index (v,) and the step along each axis (v, ndim) of every view."""
     strides = _strides(wider)
     firsts, steps = [], []
-    for order, signs in every:
+    for order, signs in all_views:
         first = 0
         for axis, (source, sign) in enumerate(zip(order, signs, strict=True)):
             first += strides[source] * ((wider[source] - shape[source]) // 2 + (shape[axis] - 1) * (sign < 0))
@@ -337,7 +343,7 @@ def _strides(shape: tuple[int, ...]) -> list[int]:
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-def _cube(ndim: int) -> list[Symmetry]:
+def _all_symmetries(ndim: int) -> list[Symmetry]:
     return [
         (order, signs)
         for order in itertools.permutations(range(ndim))

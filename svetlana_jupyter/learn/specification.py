@@ -1,6 +1,6 @@
-"""Classifier specification: what a classifier is apart from its weights, and how its folder is written and read.
+"""Classifier specification, and reading and writing of a classifier's folder.
 
-Nothing here needs torch, so that a forest is read without it.
+The folder holds the specification as JSON and the weights as safetensors. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.core.io.image_pair import ImagePair
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -31,27 +33,27 @@ Tensors = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """All there is to know of a classifier but its weights.
+    """Description of a classifier without its weights.
 
     Parameters
     ----------
     classes : tuple of int
         Class ids, in the order of the columns of probabilities.
     class_names : tuple of str
-        Their names when it was trained; for reading only, a project's own names count.
+        Class names at the time of training; for information only, a project uses its own names.
     ndim : 2 or 3
     channels : tuple of str
-        Names of the image's channels.
+        Names of the image channels.
     settings : TrainingSettings
         With concrete patches.
     history : tuple of dict
-        One entry an epoch: epoch, loss, score (None where nothing was held out).
+        One entry per epoch: epoch, loss and score (None without validation objects).
     features : tuple of str
-        Of a forest: the keys of its measurements (`core.features.catalog`), in their order.
+        Feature keys of a forest (`core.features.catalog`), in their order.
     features_version : int
-        Of a forest: how they were measured then (`core.features.catalog.VERSION`).
+        Version of the features of a forest (`core.features.catalog.VERSION`).
     module : str
-        Where the architecture is "own": the class of the user's module, for reading only.
+        Class of the user's module, if the architecture is "own"; for information only.
     """
 
     classes: tuple[int, ...]
@@ -70,69 +72,77 @@ class ClassifierSpec:
         Raises
         ------
         ClassifierError
-            If dimensions or channels differ, or the patches are in micrometres and the image has no spacing.
+            If dimensions or channels differ, or the patches are in micrometers and the image has no pixel size.
         """
         if pair.ndim != self.ndim:
             raise ClassifierError(
-                f"this classifier was trained on {self.ndim}D images, but {pair.name!r} is {pair.ndim}D. "
+                f"This classifier was trained on {self.ndim}D images, but {pair.name!r} is {pair.ndim}D. "
                 f"Choose {self.ndim}D images, or train on images like this one."
             )
         channels = tuple(map(str, pair.channels))
         if len(channels) != len(self.channels):
             raise ClassifierError(
-                f"this classifier expects {len(self.channels)} channels ({', '.join(self.channels)}), but "
-                f"{pair.name!r} has {len(channels)} ({', '.join(channels)}). Give the channels it was trained on."
+                f"This classifier expects {len(self.channels)} channels ({', '.join(self.channels)}), but "
+                f"{pair.name!r} has {len(channels)} ({', '.join(channels)}). Add the image with these channels."
             )
         if channels != self.channels and set(channels) == set(self.channels):
             raise ClassifierError(
-                f"this classifier expects the channels in the order {', '.join(self.channels)}, but {pair.name!r} has "
+                f"This classifier expects the channels in the order {', '.join(self.channels)}, but {pair.name!r} has "
                 f"{', '.join(channels)}. Add the image with its channels in that order."
             )
         if self.settings.patches.unit == "um" and pair.spacing is None:
             raise ClassifierError(
-                f"this classifier measures patches in micrometres, but {pair.name!r} has no known spacing. "
+                f"This classifier measures patches in micrometers, but {pair.name!r} has no known pixel size. "
                 "Add the image with spacing=(…)."
             )
 
 
 class ClassifierBase:
-    """The part of a classifier that follows from its specification."""
+    """Properties of a classifier that follow from its specification."""
 
     specification: ClassifierSpec
 
     @property
     def classes(self) -> tuple[int, ...]:
+        """Class ids, in the order of the columns of probabilities."""
         return self.specification.classes
 
     @property
     def patches(self) -> PatchSettings:
+        """Patch settings, concrete."""
         return self.specification.settings.patches
 
     @property
     def ndim(self) -> int:
+        """Number of spatial dimensions."""
         return self.specification.ndim
 
     @property
     def channels(self) -> tuple[str, ...]:
+        """Names of the image channels."""
         return self.specification.channels
 
     def check(self, pair: ImagePair) -> None:
+        """Refuse an image that this classifier does not fit, with a `ClassifierError`."""
         self.specification.check(pair)
 
 
 def write_classifier(folder: str | Path, kind: str, specification: ClassifierSpec, tensors: Tensors) -> None:
-    """Write a classifier's folder; each file beside its place first, the description last."""
+    """Write the folder of a classifier.
+
+    Each file is first written under another name and then moved, the description last, so that an interrupted save
+    leaves no half-written classifier.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = specification.settings
+    classes = zip(specification.classes, specification.class_names, strict=True)
     description = {
         "format": FORMAT_VERSION,
         "kind": kind,
         "architecture": settings.architecture,
         "module": specification.module,
-        "classes": [
-            {"id": id, "name": name} for id, name in zip(specification.classes, specification.class_names, strict=True)
-        ],
+        "classes": [{"id": class_id, "name": name} for class_id, name in classes],
         "ndim": specification.ndim,
         "channels": list(specification.channels),
         "settings": settings.model_dump(mode="json"),
@@ -149,63 +159,69 @@ def write_classifier(folder: str | Path, kind: str, specification: ClassifierSpe
 
 
 def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
+    """Read the kind ("network" or "forest") and specification of a classifier's folder.
+
+    Raises
+    ------
+    ClassifierError
+        If there is no description, or it is invalid or of a newer format.
+    """
     try:
         text = (folder / SPEC_FILE).read_text(encoding="utf-8")
     except OSError:
         raise ClassifierError(
-            f"a classifier is a folder with {WEIGHTS_FILE} and {SPEC_FILE}, but {str(folder)!r} has no {SPEC_FILE}."
+            f"A classifier is a folder with {WEIGHTS_FILE} and {SPEC_FILE}, but {str(folder)!r} has no {SPEC_FILE}. "
+            "Choose the folder of a run."
         ) from None
     try:
-        found = json.loads(text)
-        if found["format"] > FORMAT_VERSION:
+        values = json.loads(text)
+        if values["format"] > FORMAT_VERSION:
             raise ClassifierError(
-                f"{str(folder)!r} was written by a newer version (format {found['format']}, this one "
-                f"reads {FORMAT_VERSION}). "
-                "Update svetlana-jupyter."
+                f"{str(folder)!r} was written by a newer version (format {values['format']}, this one "
+                f"reads {FORMAT_VERSION}). Update svetlana-jupyter."
             )
-        if found["kind"] not in ("forest", "network"):
-            raise ClassifierError(f"{str(folder)!r} holds a classifier of unknown kind {found['kind']!r}.")
-        return found["kind"], ClassifierSpec(
-            classes=tuple(int(entry["id"]) for entry in found["classes"]),
-            class_names=tuple(str(entry["name"]) for entry in found["classes"]),
-            ndim=int(found["ndim"]),
-            channels=tuple(map(str, found["channels"])),
-            settings=TrainingSettings(**found["settings"]),
-            history=tuple(found["history"]),
-            features=tuple(found.get("features", ())),
-            features_version=int(found.get("features_version", 0)),
-            module=str(found.get("module", "")),
+        if values["kind"] not in ("forest", "network"):
+            raise ClassifierError(
+                f"{str(folder)!r} holds a classifier of unknown kind {values['kind']!r}. Train it again."
+            )
+        return values["kind"], ClassifierSpec(
+            classes=tuple(int(entry["id"]) for entry in values["classes"]),
+            class_names=tuple(str(entry["name"]) for entry in values["classes"]),
+            ndim=int(values["ndim"]),
+            channels=tuple(map(str, values["channels"])),
+            settings=TrainingSettings(**values["settings"]),
+            history=tuple(values["history"]),
+            features=tuple(values.get("features", ())),
+            features_version=int(values.get("features_version", 0)),
+            module=str(values.get("module", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ClassifierError(f"{str(folder / SPEC_FILE)!r} does not describe a classifier: {error}.") from error
+        raise ClassifierError(
+            f"{str(folder / SPEC_FILE)!r} does not describe a classifier: {error}. Choose the folder of a run."
+        ) from error
 
 
 def reject_pickles(path: Path) -> None:
-    inside = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
-    pickled = next((file for file in inside if file.suffix.lower() in PICKLE_SUFFIXES), None)
+    """Refuse a pickled model, as a file or in a folder, with a `ClassifierError`."""
+    files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
+    pickled = next((file for file in files if file.suffix.lower() in PICKLE_SUFFIXES), None)
     if pickled is not None and not (path / WEIGHTS_FILE).is_file():
         raise ClassifierError(
-            f"{str(pickled)!r} is a pickled model, and unpickling runs whatever code it holds. Load it yourself where "
+            f"{str(pickled)!r} is a pickled model, and unpickling runs whatever code it holds. Load it yourself if "
             "you trust it, and save its weights with safetensors.torch.save_file(model.state_dict(), path)."
         )
 
 
-# Packages whose version may decide what a training finds.
-_DECIDING = (
-    "svetlana-jupyter",
-    "torch",
-    "torchvision",
-    "scikit-learn",
-    "scikit-image",
-    "albumentations",
-    "numpy",
-    "scipy",
+# Packages whose version may change the result of a training.
+_RECORDED_PACKAGES = (
+    *("svetlana-jupyter", "torch", "torchvision", "scikit-learn"),
+    *("scikit-image", "albumentations", "numpy", "scipy"),
 )
 
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for name in _DECIDING:
+    for name in _RECORDED_PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

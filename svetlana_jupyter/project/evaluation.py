@@ -18,7 +18,7 @@ from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration,
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.project.runs import Run, uncalibrated_column
 from svetlana_jupyter.project.test_set import MIN_ANNOTATED, MIN_ANNOTATED_FRACTION
-from svetlana_jupyter.project.training_job import digest
+from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
@@ -131,7 +131,7 @@ def evaluate_run(run: Run, data: EvaluationData, labels: pd.DataFrame, images: p
     """
     result = score_run(run, data)
     text = f"{result.text} {run.warning}" if run.warning else result.text
-    outdated = run.annotations != digest(labels["class_id"])
+    outdated = run.annotations != label_digest(labels["class_id"])
     return replace(result, text=text, outdated=outdated, images=images, warning=run.warning)
 
 

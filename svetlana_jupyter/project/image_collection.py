@@ -167,7 +167,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         images: str | Path,
         masks: str | Path,
         axes: str | None = None,
-        spacing: tuple[float, ...] | None = None,
+        spacing: tuple[float, ...] | float | None = None,
     ) -> pd.DataFrame:
         """Add all images that match a pattern, as `Project.add_images` describes."""
         table = find_pairs(images, masks)

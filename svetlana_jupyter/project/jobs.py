@@ -20,16 +20,21 @@ from svetlana_jupyter.errors import ProjectError
 
 JobKind = Literal["training", "prediction", "sweep", "measurement", "export"]
 Stop = Callable[[], bool]
+MIN_RATE_SECONDS = 0.5  # before a rate is shown
 Work = Callable[[Stop], Iterator[object]]  # from a function that tells whether to stop to a generator of events
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a job: ``done`` of ``total`` steps, and the current step as text."""
+    """Progress of a job: ``done`` of ``total`` steps, and what it is doing.
+
+    With a ``unit`` of the steps, for example "objects", the rate is shown too.
+    """
 
     done: float
     total: float
     text: str
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,27 +131,29 @@ class Job:
 
 
 class TimeEstimator:
-    """Estimator of the remaining time of a job from its progress.
+    """Estimates the time left and the rate of a job from its progress.
 
-    The first progress of each stage only starts the clock, so that preparations (opening files, the first import of
-    torch, an earlier stage) do not distort the estimate. A new stage begins when the progress decreases.
+    The first progress of each stage only starts the clock, so that earlier work (opening files, the first import of
+    torch, finished parts) does not bias the estimate. A stage begins if progress falls back or the unit changes.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._first: tuple[float, float] | None = None
-        self._last = 0.0
+        self._last = 0.0, ""
 
     def with_progress(self, state: JobState, progress: Progress) -> JobState:
-        """Return ``state`` with the progress and, if it can be estimated, the remaining time."""
+        """Return the state after some progress, with the seconds left if they can be estimated."""
         now = self._clock()
-        if self._first is None or progress.done < self._last:
+        if self._first is None or progress.done < self._last[0] or progress.unit != self._last[1]:
             self._first = now, progress.done
-        self._last = progress.done
-        start, before = self._first
-        advanced = progress.done - before
-        left = (now - start) / advanced * (progress.total - progress.done) if advanced > 0 else None
-        return replace(state, done=progress.done, total=progress.total, text=progress.text, seconds_left=left)
+        self._last = progress.done, progress.unit
+        seconds, steps = now - self._first[0], progress.done - self._first[1]
+        left = seconds / steps * (progress.total - progress.done) if steps > 0 else None
+        text, rate = progress.text, steps / seconds if seconds > MIN_RATE_SECONDS else 0
+        if progress.unit and rate >= 1:
+            text += f", {rate:,.0f} {progress.unit} per second"
+        return replace(state, done=progress.done, total=progress.total, text=text, seconds_left=left)
 
 
 class JobRunner:
@@ -194,7 +201,7 @@ class JobRunner:
                 for event in events:
                     self._handle(event)
                     if isinstance(event, Progress):
-                        bar.set_description_str(event.text, refresh=False)
+                        bar.set_description_str(self.state.text if self.state else "", refresh=False)
                         bar.update(100 * event.done / max(event.total, 1) - bar.n)
                 bar.set_description_str(f"{kind} done", refresh=False)
                 bar.update(100 - bar.n)

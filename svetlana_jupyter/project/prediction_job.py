@@ -1,44 +1,45 @@
-"""The prediction job: a run's classifier over the objects of images, part after part, of which none is done twice."""
+"""The prediction job: classifies the objects of images in parts, and resumes after an interruption."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.normalization import set_image_statistics
 from svetlana_jupyter.errors import InputError, SvetlanaError
+from svetlana_jupyter.project.evaluation import outlying_images
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.prediction_parts import ImageParts, PredictionWriteError, merge_batches, prediction_key
-from svetlana_jupyter.project.runs import Run
 
 if TYPE_CHECKING:
+    from distributed import Client
     from torch.nn import Module
 
+    from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.classifier import Classifier
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
+    from svetlana_jupyter.project.runs import Run
 
-SETTLING = 0.5  # seconds before a rate is told
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class ImagePredicted:
-    """All objects of an image are predicted and on disk, but those that could not be read.
+    """An image whose predictions are complete and on disk, except for unreadable objects.
 
     Parameters
     ----------
     run, image : str
     count : int
-        Objects that are predicted.
-    failed : dict of int to str
-        Objects that are not, and why.
+        Number of predicted objects.
+    failed : mapping of int to str
+        Unreadable objects, and the reason.
     changed : bool
-        Whether the image is another than when it was predicted before.
+        Whether the image has changed since an earlier prediction.
     """
 
     run: str
@@ -50,14 +51,14 @@ class ImagePredicted:
 
 @dataclass(frozen=True)
 class AllPredicted:
-    """Several images were predicted one after the other, and there are no more."""
+    """Several images that were predicted one after the other; none is left."""
 
     images: tuple[ImagePredicted, ...]
 
 
 @dataclass(frozen=True)
 class PredictionTask:
-    """What is to be predicted.
+    """Data of a prediction.
 
     Parameters
     ----------
@@ -65,17 +66,18 @@ class PredictionTask:
     run : Run
     threads : int
     pair, objects, fingerprint : callables
-        Give an image, its objects, and what stands for its pixels, by its name; each may raise a `SvetlanaError`.
+        Return an image pair, its object table and a hash of its pixels by image name; each may raise a
+        `SvetlanaError`.
     masks : mapping of str to int
-        Which of its masks each image has: predictions are of the objects of that mask.
+        The present mask number of each image: predictions are of the objects of that mask.
     network : Module, optional
-        The user's own, where the run was trained with one that was given as an object.
+        The network of the user, if the run was trained with an object.
     client : Client, optional
-        Of a dask cluster, which does the work then.
+        Client of the dask cluster that computes the predictions.
     resume : bool
-        Whether to leave out what is there already.
+        Skip finished parts.
     average : bool
-        Whether to average over all views that training declared equivalent.
+        Average over all views that training declared equivalent.
     """
 
     images: Sequence[str]
@@ -86,35 +88,18 @@ class PredictionTask:
     fingerprint: Callable[[str], str]
     masks: Mapping[str, int]
     network: Module | None = None
-    client: Any = None
+    client: Client | None = None
     resume: bool = True
     average: bool = False
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be done of one image."""
-
-    pair: ImagePair
-    objects: pd.DataFrame
-    fingerprint: str
-    kept: ImageParts
-    parts: list[pd.DataFrame]
-    missing: Mapping[int, pd.DataFrame]
-    changed: bool
-
-    @property
-    def count(self) -> int:
-        return sum(map(len, self.missing.values()))
-
-
 class ImagesFailedError(InputError):
-    """Some images could not be predicted; the others are.
+    """Some images could not be predicted; the others are predicted.
 
     Attributes
     ----------
     images : tuple of str
-        Those that could not.
+        The images that failed.
     """
 
     def __init__(self, sentence: str, images: tuple[str, ...]) -> None:
@@ -123,15 +108,15 @@ class ImagesFailedError(InputError):
 
 
 def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | ImagePredicted | AllPredicted]:
-    """Predict images one after the other; a stop keeps the parts that are done.
+    """Predict images one after the other; a stop keeps finished parts.
 
-    Every image is checked against the classifier before the first one is predicted. One that is gone does not keep the
-    others from being predicted: that is said at the end.
+    Every image is checked against the classifier before the first is predicted. A missing image does not prevent the
+    others from being predicted; the error is raised at the end.
 
     Raises
     ------
     ClassifierError
-        At once, if the classifier does not fit an image.
+        Before any prediction, if the classifier does not fit an image.
     ImagesFailedError
         At the end, if some images could not be predicted.
     """
@@ -144,121 +129,138 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     if task.average:
         classifier = classifier.with_test_time_augmentation()
     limit_threads(task.threads)
-    troubles: dict[str, SvetlanaError] = {}
-    for _, pair in _each(task.images, task.pair, troubles):
+    errors: dict[str, SvetlanaError] = {}
+    for _, pair in _make_each(task.images, task.pair, errors):
         classifier.check(pair)
-    plans = dict(_each(task.images, lambda name: _plan(task, name, classifier), troubles))
+    plans = dict(_make_each(task.images, lambda name: _make_plan(task, name, classifier), errors))
     total = sum(len(plan.objects) for plan in plans.values())
-    pace = _Pace(total, total - sum(plan.count for plan in plans.values()))
+    done = total - sum(len(part) for plan in plans.values() for part in plan.missing.values())
+    yield Progress(done, total, "predicting", "objects")
     predicted: list[ImagePredicted] = []
     for name, plan in plans.items():
-        if plan.kept.is_complete() and task.resume:
+        if plan.store.is_complete() and task.resume:
             continue
         try:
-            for done in _predicted(task, plan, classifier, reference, stop):
-                yield pace.after(done, name)
+            for count in _predict_missing(task, plan, classifier, reference, stop):
+                done += count
+                yield Progress(done, total, f"predicting {name}", "objects")
                 if stop():
                     return
         except PredictionWriteError:
-            raise
+            raise  # a full disk concerns all images
         except SvetlanaError as error:
-            troubles[name] = error
+            errors[name] = error
             continue
-        table = plan.kept.merge(range(len(plan.parts)), {"mask": task.masks[name], "image": plan.fingerprint})
+        table = plan.store.merge(range(len(plan.parts)), {"mask": task.masks[name], "image": plan.fingerprint})
         failed = {int(label): str(why) for label, why in table.attrs.get("failed", ())}
         predicted.append(ImagePredicted(task.run.name, name, len(table), failed, plan.changed))
         yield predicted[-1]
     if len(predicted) > 1:
         yield AllPredicted(tuple(predicted))
-    if troubles:
-        raise ImagesFailedError(_sentence(troubles, len(task.images)), tuple(troubles)) from next(
-            iter(troubles.values())
+    if errors:
+        raise ImagesFailedError(_errors_as_text(errors, len(task.images)), tuple(errors)) from next(
+            iter(errors.values())
         )
 
 
-def describe_failures(image: str, failed: Mapping[int, str]) -> str:
-    """Say how many objects have no prediction, and why."""
-    why = next(iter(failed.values()))
-    return f"{len(failed):,} objects of {image} could not be read and have no prediction: {why}"
+def predicted_message(events: Sequence[ImagePredicted], compared: pd.DataFrame) -> tuple[str, str]:
+    """Return a sentence about predicted images, and one about unreadable objects ("" if there are none).
+
+    Parameters
+    ----------
+    events : sequence of ImagePredicted
+    compared : DataFrame
+        Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
+    """
+    images = events[0].image if len(events) == 1 else f"{len(events):,} images"
+    sentences = [f"Predicted {sum(event.count for event in events):,} objects of {images}"]
+    sentences += [f"{event.image} has changed and was predicted again" for event in events if event.changed]
+    if compared["warn"].any():
+        sentences.append(outlying_images(compared).removesuffix("."))
+    failed = [
+        f"{len(event.failed):,} objects of {event.image} could not be read and have no prediction: "
+        f"{next(iter(event.failed.values()))}"
+        for event in events
+        if event.failed
+    ]
+    return ". ".join([*sentences, *failed]), ". ".join(failed)
 
 
-def _each(
-    names: Sequence[str], make: Callable[[str], Any], troubles: dict[str, SvetlanaError]
-) -> Iterator[tuple[str, Any]]:
-    """Yield what is made of each name, and keep what is in the way of the others."""
+@dataclass(frozen=True)
+class _Plan:
+    """The parts of an image, and those that are not predicted yet."""
+
+    pair: ImagePair
+    objects: pd.DataFrame
+    fingerprint: str
+    store: ImageParts
+    parts: list[pd.DataFrame]
+    missing: Mapping[int, pd.DataFrame]
+    changed: bool
+
+
+def _make_each(
+    names: Sequence[str], make: Callable[[str], Value], errors: dict[str, SvetlanaError]
+) -> Iterator[tuple[str, Value]]:
+    """Yield the value of each name, and collect errors."""
     for name in names:
-        if name not in troubles:
+        if name not in errors:
             try:
-                made = make(name)
+                value = make(name)
             except SvetlanaError as error:
-                troubles[name] = error
+                errors[name] = error
             else:
-                yield name, made
+                yield name, value
 
 
-def _plan(task: PredictionTask, name: str, classifier: Classifier) -> _Plan:
+def _make_plan(task: PredictionTask, name: str, classifier: Classifier) -> _Plan:
     from svetlana_jupyter.learn.inference import split_into_parts
 
     pair, objects, fingerprint = task.pair(name), task.objects(name), task.fingerprint(name)
     key = prediction_key(fingerprint, task.masks[name], objects, task.average)
-    kept = ImageParts(task.run, name, key, classifier.classes)
-    if changed := kept.image_changed(fingerprint):
+    store = ImageParts(task.run, name, key, classifier.classes)
+    if changed := store.image_changed(fingerprint):
         set_image_statistics(pair.image, None)
-    kept.start(task.resume)
+    store.start(task.resume)
     parts = split_into_parts(pair, objects, classifier)
-    done = kept.done() if task.resume else {}
-    if task.resume and kept.is_complete():
-        done = {number: len(part) for number, part in enumerate(parts)}
-    missing = {number: part for number, part in enumerate(parts) if done.get(number) != len(part)}
-    return _Plan(pair, objects, fingerprint, kept, parts, missing, changed)
+    finished = store.finished_parts() if task.resume else {}
+    complete = task.resume and store.is_complete()
+    missing = {n: part for n, part in enumerate(parts) if not complete and finished.get(n) != len(part)}
+    return _Plan(pair, objects, fingerprint, store, parts, missing, changed)
 
 
-def _predicted(
+def _predict_missing(
     task: PredictionTask, plan: _Plan, classifier: Classifier, reference: ReferenceDistribution | None, stop: Stop
 ) -> Iterator[int]:
-    """Predict what is missing of an image and keep it; yield how many objects each step has done."""
+    """Predict and store the missing parts of an image; yield the number of objects of each step."""
     from svetlana_jupyter.learn.inference import PartFinished, PredictionBatch, predict_parts, sample_for_novelty
 
-    asked = None if reference is None else sample_for_novelty(plan.objects)
     if not plan.missing:
         return
+    to_compare = None if reference is None else sample_for_novelty(plan.objects)
     if task.client is not None:
         from svetlana_jupyter.project.distributed import predict_on_cluster
 
-        parts = predict_on_cluster(task.client, plan.pair, plan.missing, classifier, reference, asked, stop)
+        parts = predict_on_cluster(task.client, plan.pair, plan.missing, classifier, reference, to_compare, stop)
         with closing(parts):
             for number, part in parts:
-                plan.kept.keep(number, part)
+                plan.store.write_part(number, part)
                 yield len(plan.missing[number])
         return
-    waiting: list[PredictionBatch] = []
-    with closing(predict_parts(plan.pair, plan.missing, classifier, None, reference, asked)) as events:
+    batches: list[PredictionBatch] = []
+    with closing(predict_parts(plan.pair, plan.missing, classifier, None, reference, to_compare)) as events:
         for event in events:
             if isinstance(event, PartFinished):
-                plan.kept.keep(event.part, merge_batches(waiting, event, classifier.classes))
-                waiting = []
+                plan.store.write_part(event.part, merge_batches(batches, event, classifier.classes))
+                batches = []
                 yield len(event.failed)
             else:
-                waiting.append(event)
+                batches.append(event)
                 yield len(event.objects)
 
 
-class _Pace:
-    """Counts objects of all images, and tells how many are done in a second."""
-
-    def __init__(self, total: int, before: int) -> None:
-        self._total, self._done, self._before, self._began = total, before, before, time.monotonic()
-
-    def after(self, count: int, image: str) -> Progress:
-        self._done += count
-        seconds = time.monotonic() - self._began
-        rate = (self._done - self._before) / seconds if seconds > SETTLING else 0
-        told = f", {rate:,.0f} objects a second" if rate >= 1 else ""
-        return Progress(self._done, self._total, f"predicting {image}{told}")
-
-
-def _sentence(troubles: Mapping[str, SvetlanaError], count: int) -> str:
-    told = " ".join(f"{error}" if name in str(error) else f"{name}: {error}" for name, error in troubles.items())
-    others = " The others are done." if len(troubles) < count else ""
-    number = "the image" if count == 1 else f"{len(troubles)} of {count} images"
-    return f"{number} could not be predicted.{others} {told}"
+def _errors_as_text(errors: Mapping[str, SvetlanaError], count: int) -> str:
+    texts = " ".join(str(error) if name in str(error) else f"{name}: {error}" for name, error in errors.items())
+    failed = "The image" if count == 1 else f"{len(errors)} of {count} images"
+    others = " The others are finished." if len(errors) < count else ""
+    return f"{failed} could not be predicted.{others} {texts}"

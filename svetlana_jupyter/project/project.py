@@ -17,7 +17,7 @@ from traitlets import HasTraits, Int, Unicode
 
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
-from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
@@ -33,7 +33,6 @@ from svetlana_jupyter.project.evaluation import (
     Evaluation,
     EvaluationData,
     evaluate_run,
-    outlying_images,
     score_run,
     test_set_predictions,
 )
@@ -51,25 +50,29 @@ from svetlana_jupyter.project.prediction_job import (
     AllPredicted,
     ImagePredicted,
     PredictionTask,
-    describe_failures,
     predict_images,
+    predicted_message,
 )
 from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
 from svetlana_jupyter.project.runs import NOTHING_PREDICTED, Run, RunStore
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder, pack, unpack
-from svetlana_jupyter.project.sweep import PAPER_GRID, cells, sweep, sweep_table
+from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
 from svetlana_jupyter.project.training_job import (
     LearningCurve,
     RunScored,
     TrainingAbandoned,
+    train_run,
+    trained_message,
+)
+from svetlana_jupyter.project.training_task import (
     TrainingTask,
+    build_task,
     readiness,
     resolve_training_setup,
     select_training_objects,
-    train_run,
 )
 
 if TYPE_CHECKING:
@@ -142,7 +145,7 @@ class Project(HasTraits):
     trouble = Unicode()
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
-        names = ClassScheme().adding(classes or ()).names  # refuses duplicates before a folder is created
+        names = ClassScheme().with_added(classes or ()).names  # refuses duplicates before a folder is created
         super().__init__()
         notify = Notify(self._bump, self._say, self._report)
         self.path = Path(path).absolute()
@@ -242,7 +245,7 @@ class Project(HasTraits):
         images: str | Path,
         masks: str | Path,
         axes: str | None = None,
-        spacing: tuple[float, ...] | None = None,
+        spacing: tuple[float, ...] | float | None = None,
     ) -> pd.DataFrame:
         """Add all images that match a pattern, each with the mask of the same name; only headers are read.
 
@@ -436,8 +439,8 @@ class Project(HasTraits):
         Returns
         -------
         DataFrame
-            One row per annotated object, indexed by its old label: ``class``; ``fate`` ("kept", "moved" to another
-            label, "split" into several, "merged" with others, "lost"); ``new`` (labels of the objects in its place);
+            One row per annotated object, indexed by its old label: ``class``; ``status`` ("kept", "relabeled", "split"
+            into several, "merged" with others, "lost"); ``new`` (labels of the objects in its place);
             ``share`` (fraction of it within them); ``carried`` (those of them that have its annotation now).
             ``attrs["matched_by"]`` is "pixels" or "boxes".
 
@@ -629,7 +632,7 @@ class Project(HasTraits):
         if not any(isinstance(value, list | range) for value in values.values()):
             values = {**PAPER_GRID, **values}
         task = self._task(settings, {}, thread_count("script"))
-        points = cells(task, values)
+        points = sweep_points(task, values)
         self._jobs.run("sweep", lambda stop: sweep(task, points, self._folder.sweep_file, stop))
         return sweep_table(points, self._folder.sweep_file)
 
@@ -919,7 +922,7 @@ class Project(HasTraits):
             case _Trained(run, network):
                 self.runs.add(run, network)
                 self.runs.choose(run.name)
-                self.status = _trained_message(run)
+                self.status = trained_message(run)
             case RunScored(run):
                 self.runs.update(run)
                 self.status = self.evaluate(run.name).text
@@ -935,15 +938,8 @@ class Project(HasTraits):
 
     def _report_predicted(self, events: Sequence[ImagePredicted]) -> None:
         compared = self.compare_images([event.image for event in events], events[0].run)
-        failed = [describe_failures(event.image, event.failed) for event in events if event.failed]
-        if failed:
-            self.trouble = ". ".join(failed)
-        where = events[0].image if len(events) == 1 else f"{len(events):,} images"
-        parts = [f"{sum(event.count for event in events):,} objects of {where} are predicted"]
-        parts += [f"{event.image} has changed and was predicted again" for event in events if event.changed]
-        if compared["warn"].any():
-            parts.append(outlying_images(compared))
-        self.status = ". ".join([*parts, *failed])
+        self.status, trouble = predicted_message(events, compared)
+        self.trouble = trouble or self.trouble
 
     def _all_probabilities(self, run: Run, image: str) -> pd.DataFrame:
         """Return the predictions of a run for all objects of an image, hidden ones included."""
@@ -1012,26 +1008,26 @@ class Project(HasTraits):
         changes: Mapping[str, Any],
         threads: int,
         network: Module | None = None,
+        search: bool = False,
     ) -> TrainingTask:
         wanted = (settings or self.settings).changed(**changes)
         if missing := self._missing(wanted):
             raise ProjectError(missing)
         self._folder.check_writable()
         runs = {run.name: run for run in self.runs}
-        begins = resolve_training_setup(self.settings, settings, changes, network, runs)
-        labels, says = self._training_objects(wanted.exclude_border, wanted.size)
-        return TrainingTask(
-            pairs={name: self.pair(name) for name in self.images},
-            objects=self.images.objects,
-            labels=labels["class_id"],
-            edit_groups=self.annotations.edit_groups(),
-            classes=self.classes.scheme,
-            settings=begins.settings.changed(threads=begins.settings.threads or threads),
-            folder=self._folder.runs_folder,
-            begins=begins,
-            runs=tuple(self.runs),
-            says=says,
-            workers=begins.settings.threads or thread_count("script"),
+        setup = resolve_training_setup(self.settings, settings, changes, network, runs)
+        labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
+        return build_task(
+            self.images,
+            labels,
+            explanation,
+            self.annotations.edit_groups(),
+            self.classes.scheme,
+            setup,
+            list(self.runs),
+            self._folder.runs_folder,
+            threads,
+            search,
         )
 
     def _training(
@@ -1044,11 +1040,7 @@ class Project(HasTraits):
         search: bool,
     ) -> Work:
         given = TrainingSettings(**settings) if isinstance(settings, Mapping) else settings
-        task = replace(self._task(given, changes, threads, network), search=search)
-        if search and task.settings.preset != AUTO_PRESET:
-            raise ProjectError(
-                f'Presets cannot be compared, since the settings name "{task.settings.preset}". Pass preset="auto".'
-            )
+        task = self._task(given, changes, threads, network, search)
         threads = task.settings.threads or threads
         self.training_curve = LearningCurve()
 
@@ -1110,8 +1102,3 @@ class _Trained:
 
     run: Run
     network: Module | None
-
-
-def _trained_message(run: Run) -> str:
-    trained = f"Run {run.name} is trained on {sum(run.labels.values())} annotations"
-    return ". ".join([trained, " ".join(filter(None, [run.choice, *run.remarks]))]).removesuffix(". ")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import html
+import logging
 from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import ClassInfo
+from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.scheduling import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from svetlana_jupyter.project.jobs import JobState
+
+logger = logging.getLogger(__name__)
 
 
 class StatusLine(HTML):
@@ -275,6 +279,14 @@ def heading(text: str) -> HTML:
 def error_html(problem: str) -> str:
     """Return an error message that screen readers announce at once."""
     return f'<div class="sv-status sv-trouble" role="alert">{html.escape(problem)}</div>'
+
+
+def error_text(error: Exception, summary: str) -> str:
+    """Return the message of an expected error; log any other, and return it after a summary."""
+    if isinstance(error, SvetlanaError):
+        return str(error)
+    logger.error(summary, exc_info=error)
+    return f"{summary}: {error}"
 
 
 def no_images_hint() -> HTML:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from ipywidgets import HTML, Accordion, Button, Checkbox, Combobox, Dropdown, HB
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.readers import HDF5_SUFFIXES, READERS
 from svetlana_jupyter.errors import InputError, SvetlanaError
-from svetlana_jupyter.widgets.components import StatusLine, heading, html_table, muted, set_options
+from svetlana_jupyter.widgets.components import StatusLine, error_text, heading, html_table, muted, set_options
 from svetlana_jupyter.widgets.new_project_form import (
     PairFields,
     field_note,
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from svetlana_jupyter.project.project import Project
-
-logger = logging.getLogger(__name__)
 
 _LISTED_IMAGES = 500
 
@@ -77,7 +74,7 @@ class ImagesPanel(Panel):
         self.observe_project(self._refresh, "images_version", "annotations_version")
         self._refresh()
         self.show_hint(
-            "Add images, replace a mask, or import annotations below."
+            "Add images, replace a mask, or import annotations."
             if project.images
             else "No images yet. Enter the files of your images and masks."
         )
@@ -124,7 +121,7 @@ class ImagesPanel(Panel):
 _LISTED_FILES, _LISTED_OBJECTS = 100, 6
 _STATUS_TEXTS = {
     "kept": "Same label; the annotation is kept",
-    "moved": "Another label; the annotation is kept",
+    "relabeled": "Another label; the annotation is kept",
     "split": "Split; parts mostly from the old object keep its annotation",
     "merged": "Merged; an annotation of more than half of the result is kept",
     "lost": "No object there; the annotation stays in the log",
@@ -154,7 +151,12 @@ class MaskForm(VBox):
 
     def __init__(self, project: Project, run_action: Callable[..., None], status: StatusLine) -> None:
         self._project, self._status = project, status
-        self._latest: LatestQuestion[MaskQuestion] = LatestQuestion(self._check_mask, catch_errors(self._show, status))
+        self._latest: LatestQuestion[MaskQuestion] = LatestQuestion(
+            lambda question: (question, project.check_mask(question[0], Path(question[1]).expanduser())),
+            catch_errors(self._show, status),
+            # Any error is possible: a path that is half typed may lead anywhere in a file system.
+            show_error=lambda _, error: self._show_text(error_text(error, "The file cannot be read")),
+        )
         self._checked: MaskQuestion | None = None
         self.image = Dropdown(**field_options("Image"))
         self.path = Combobox(placeholder="masks/A1_new.tif", continuous_update=True, **field_options("New mask"))
@@ -202,21 +204,8 @@ class MaskForm(VBox):
             self._latest.cancel()
             self._show_text("Choose a file to preview its effect on the annotations.")
 
-    def _check_mask(self, question: MaskQuestion) -> tuple[MaskQuestion, pd.DataFrame | str]:
-        image, path = question
-        try:
-            return question, self._project.check_mask(image, Path(path).expanduser())
-        except SvetlanaError as error:
-            return question, str(error)
-        except Exception as error:  # a path that is half typed may lead anywhere in a file system
-            logger.exception("%s cannot be read as a mask", path)
-            return question, f"The file cannot be read: {error}"
-
-    def _show(self, answer: tuple[MaskQuestion, pd.DataFrame | str]) -> None:
+    def _show(self, answer: tuple[MaskQuestion, pd.DataFrame]) -> None:
         question, report = answer
-        if isinstance(report, str):
-            self._show_text(report)
-            return
         self._checked = question
         self.replace.disabled = False
         self.report.value = mask_report_html(report, question[0])
@@ -244,7 +233,7 @@ def mask_report_html(report: pd.DataFrame, image: str) -> str:
     """Return a report of `Project.check_mask` or `Project.replace_mask` as HTML."""
     if report.empty:
         return muted(f"No annotations in {image}, so none are affected.")
-    statuses = report.groupby("fate")["new"]
+    statuses = report.groupby("status")["new"]
     rows = [
         (statuses.size()[status], text, _label_changes(statuses.get_group(status)))
         for status, text in _STATUS_TEXTS.items()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.components import ClassButtons
-from svetlana_jupyter.widgets.panel import VIEW_KEYS, VIEWER_SIZE, CommandBar, Panel, Watcher, catch_errors
+from svetlana_jupyter.widgets.panel import VIEW_KEYS, VIEWER_SIZE, CommandBar, Panel, catch_errors
 from svetlana_jupyter.widgets.viewer.toolbar import MenuItem, ObjectMenu
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
@@ -61,12 +61,7 @@ class LabelingPanel(Panel):
     """
 
     def __init__(
-        self,
-        project: Project,
-        queue: str,
-        source: str,
-        queue_source: str,
-        edit: Callable[[str], None] | None = None,
+        self, project: Project, queue: str, source: str, queue_source: str, edit: Callable[[str], None] | None = None
     ) -> None:
         super().__init__(project)
         self.command_bar = CommandBar(self, lambda: self.shown, view_keys=_VIEW_KEYS)
@@ -87,10 +82,9 @@ class LabelingPanel(Panel):
         self.viewer.image_area.children = (*self.viewer.image_area.children, self.menu)
         self.viewer.on_key(catch_errors(self.handle_key, self.status))
         self.viewer.selector.on_select(catch_errors(self._object_selected, self.status))
-        self._model_watcher = Watcher(self.status)
-        self._model_watcher.observe(self.viewer.model, self.show, "image", "selected")
-        self._model_watcher.observe(self.viewer.model, self._selection_changed, "selection")
-        self._model_watcher.observe(self.viewer.model, self._show_menu, "menu")
+        self._watcher.observe(self.viewer.model, self.show, "image", "selected")
+        self._watcher.observe(self.viewer.model, self._selection_changed, "selection")
+        self._watcher.observe(self.viewer.model, self._show_menu, "menu")
 
     @property
     def shown(self) -> ObjectId | None:
@@ -129,7 +123,6 @@ class LabelingPanel(Panel):
 
     def close(self) -> None:
         """Stop observing the project and the viewer, and remove the panel."""
-        self._model_watcher.close()
         self.viewer.close()
         super().close()
 

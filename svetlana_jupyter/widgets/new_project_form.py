@@ -6,7 +6,6 @@ It lists the pairs of files that the patterns match while the user types, so tha
 from __future__ import annotations
 
 import html
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +15,14 @@ from ipywidgets import HTML, Button, ColorPicker, Combobox, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.core.io.image_pair import preview_pairs
-from svetlana_jupyter.errors import InputError, SvetlanaError
+from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.components import StatusLine, heading, html_table, muted, on_enter
+from svetlana_jupyter.widgets.components import StatusLine, error_text, heading, html_table, muted, on_enter
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-logger = logging.getLogger(__name__)
 
 
 class NewProjectForm(VBox):
@@ -154,7 +151,12 @@ class PairFields(VBox):
     """
 
     def __init__(self, status: StatusLine) -> None:
-        self._latest = LatestQuestion(_find_pairs, catch_errors(self._show, StatusLine()))
+        self._latest: LatestQuestion[FilePatterns] = LatestQuestion(
+            lambda patterns: patterns.preview(_SHOWN_PAIRS),
+            catch_errors(self._show, StatusLine()),
+            # Any error is possible: a path that is half typed may lead anywhere in a file system.
+            show_error=lambda _, error: self._show(error_text(error, "The files cannot be listed")),
+        )
         self.images = Text(placeholder="images/{well}.tif", **field_options("Images"))
         self.masks = Text(placeholder="masks/{well}_mask.tif", **field_options("Masks"))
         self.axes = Text(placeholder="from the files", **field_options("Axes"))
@@ -166,7 +168,7 @@ class PairFields(VBox):
             [
                 field_row(self.images, field_note("Braces mark what varies: {plate}, {well}, {channel}, …")),
                 field_row(self.masks, field_note("The same braces match each mask to its image")),
-                field_row(self.axes, field_note("If missing in the files: zyx for planes, cyx for channels, czyx")),
+                field_row(self.axes, field_note("If not in the files: zyx (planes), cyx (channels) or czyx")),
                 field_row(self.spacing, self.spacing_note),
                 self.pairs,
             ],
@@ -201,17 +203,6 @@ class PairFields(VBox):
         self.pairs.value = f'<div class="sv-pairs">{_pairs_html(pairs)}</div>'
 
 
-def _find_pairs(patterns: FilePatterns) -> pd.DataFrame | str:
-    """Return the pairs that match, or a sentence on what is wrong with the patterns."""
-    try:
-        return patterns.preview(_SHOWN_PAIRS)
-    except SvetlanaError as error:
-        return str(error)
-    except Exception as error:  # a path that is half typed may lead anywhere in a file system
-        logger.exception("%s cannot be searched", patterns)
-        return f"The files cannot be listed: {error}"
-
-
 def _pairs_html(pairs: pd.DataFrame | str) -> str:
     """Return the pairs as HTML, those with a problem first."""
     if isinstance(pairs, str):
@@ -220,12 +211,12 @@ def _pairs_html(pairs: pd.DataFrame | str) -> str:
     # At most half of the rows show problems, so that the user also sees pairs that match.
     shown = pd.concat([pairs[~usable].head(_SHOWN_PAIRS // 2), pairs[usable].head(_SHOWN_PAIRS)]).head(_SHOWN_PAIRS)
     fixed = {"name", "image", "mask", "channels", "problem", "shape", "dtype", "spacing"}
-    groups = [column for column in pairs if column not in fixed]  # one per brace in the pattern
+    groups = [str(column) for column in pairs if column not in fixed]  # one per brace in the pattern
     rows = []
     for _, row in shown.iterrows():
         files = " + ".join(_file_names(row[kind]) for kind in ("image", "mask") if row[kind])
         status = "⚠" if row["problem"] else "✓"
-        values = [row["name"], *row[groups], row["shape"] or "", row["dtype"] or "", files]
+        values = [row["name"], *(row[group] for group in groups), row["shape"] or "", row["dtype"] or "", files]
         rows.append([status, *values, row["problem"]])
     summary = f"{int(usable.sum()):,} of {len(pairs):,} images can be used."
     if len(pairs) > len(shown):

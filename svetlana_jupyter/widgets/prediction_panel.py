@@ -48,28 +48,7 @@ class PredictionPanel(LabelingPanel):
             Command(("Enter",), "Accept", "check", "Keep the prediction as an annotation", self.accept),
             *labeling_commands(self, "Skip", "Undo", "Redo", "Ambiguous", "Bad segmentation"),
         )
-        self.predict_image = self.make_button(
-            lambda: project.background.predict([self.viewer.model.image]),
-            "Predict this image",
-            icon="picture-o",
-            tooltip="Classify every object of the displayed image",
-            layout={"width": "160px", "flex": "0 0 auto"},
-        )
-        self.predict_all = self.make_button(
-            project.background.predict,
-            "Predict all images",
-            icon="th",
-            button_style="primary",
-            tooltip="Classify every object of every image",
-            layout={"width": "160px", "flex": "0 0 auto"},
-        )
-        self.retrain = self.make_button(
-            lambda: project.background.train(predict=True),
-            "Retrain",
-            icon="refresh",
-            tooltip="Train again on all annotations including corrections, then predict all images",
-            layout={"width": "110px", "flex": "0 0 auto"},
-        )
+        self._make_job_buttons()
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.inspector = Inspector(self.class_buttons)
         self.counts = HTML(layout={"width": "100%", "margin": "0"})
@@ -138,6 +117,30 @@ class PredictionPanel(LabelingPanel):
                 self._explanation.ask(question)
             else:
                 self._explanation.cancel()
+
+    def _make_job_buttons(self) -> None:
+        self.predict_image = self.make_button(
+            lambda: self.project.background.predict([self.viewer.model.image]),
+            "Predict this image",
+            icon="picture-o",
+            tooltip="Classify every object of the displayed image",
+            layout={"width": "160px", "flex": "0 0 auto"},
+        )
+        self.predict_all = self.make_button(
+            self.project.background.predict,
+            "Predict all images",
+            icon="th",
+            button_style="primary",
+            tooltip="Classify every object of every image",
+            layout={"width": "160px", "flex": "0 0 auto"},
+        )
+        self.retrain = self.make_button(
+            lambda: self.project.background.train(predict=True),
+            "Retrain",
+            icon="refresh",
+            tooltip="Train again on all annotations including corrections, then predict all images",
+            layout={"width": "110px", "flex": "0 0 auto"},
+        )
 
     def _observe_changes(self) -> None:
         observe = self.observe_project

@@ -12,12 +12,12 @@ from ipywidgets import HTML, Button, HBox, VBox
 
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cues
-from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.evaluation import report_notes
 from svetlana_jupyter.widgets.components import (
     Markup,
     color_swatch,
     error_html,
+    error_text,
     format_duration,
     html_table,
     muted,
@@ -26,9 +26,9 @@ from svetlana_jupyter.widgets.components import (
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.core.stats.metrics import Estimate, Scores
     from svetlana_jupyter.project.evaluation import Evaluation
     from svetlana_jupyter.project.project import Project
@@ -54,7 +54,9 @@ class RunScores(VBox):
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._latest: LatestQuestion[Run] = LatestQuestion(self._evaluate, self._draw, delay=0.0)
+        self._latest: LatestQuestion[Run] = LatestQuestion(
+            self._evaluate, self._show_evaluation, delay=0.0, show_error=self._show_error
+        )
         self.cards, self.warning, self.tables, self.search_results, self.notes = (HTML(layout=_WIDE) for _ in range(5))
         children = [self.cards, self.warning, self.tables, self.search_results, self.notes]
         super().__init__(children, layout={"width": "100%"})
@@ -72,29 +74,30 @@ class RunScores(VBox):
         for part in self.children:
             part.value = ""
 
-    def _evaluate(self, run: Run) -> tuple[Run, Evaluation | str, str]:
-        try:
-            return run, self._project.evaluate(run.name), search_results_html(run)
-        except SvetlanaError as error:
-            return run, str(error), ""
+    def _evaluate(self, run: Run) -> tuple[Run, Evaluation, str]:
+        return run, self._project.evaluate(run.name), search_results_html(run)
 
-    def _draw(self, answer: tuple[Run, Evaluation | str, str]) -> None:
+    def _show_evaluation(self, answer: tuple[Run, Evaluation, str]) -> None:
         run, report, search_results = answer
         self._clear()
+        self.cards.value = score_cards(report, forest_only=run.settings["architecture"] == "forest")
+        self.search_results.value = search_results
+        self.warning.value = error_html(report.warning) if report.warning else ""
         notes = list(run.remarks)
-        if isinstance(report, str):
-            self.cards.value = muted(report)
-        else:
-            self.cards.value = score_cards(report, forest_only=run.settings["architecture"] == "forest")
-            self.search_results.value = search_results
-            if report.warning:
-                self.warning.value = error_html(report.warning)
-            if report.network is not None:
-                notes += [run.note, *report_notes(report)]
-                classes = self._project.classes.scheme
-                self.tables.value = side_by_side(
-                    confusion_table(report.network, classes), per_class_table(report.network, classes)
-                )
+        if report.network is not None:
+            notes += [run.note, *report_notes(report)]
+            classes = self._project.classes
+            self.tables.value = side_by_side(
+                confusion_table(report.network, classes), per_class_table(report.network, classes)
+            )
+        self._show_notes(notes)
+
+    def _show_error(self, run: Run, error: Exception) -> None:
+        self._clear()
+        self.cards.value = muted(error_text(error, f"Run {run.name} cannot be evaluated"))
+        self._show_notes(run.remarks)
+
+    def _show_notes(self, notes: Sequence[str]) -> None:
         self.notes.value = "<br>".join(map(muted, notes))
 
 
@@ -116,16 +119,16 @@ def score_cards(report: Evaluation, forest_only: bool = False) -> str:
     return f'<div class="sv-scores">{cards}</div>{_advice(report)}'
 
 
-def confusion_table(scores: Scores, classes: ClassScheme) -> str:
+def confusion_table(scores: Scores, classes: Iterable[ClassInfo]) -> str:
     """Return the confusion matrix as HTML, each row colored by the fraction of its true class."""
     colors = {info.name: info.color for info in classes}
     names = list(scores.confusion.columns)
     head = "".join(f'<th title="{html.escape(name)}">{_class_name(name, colors)}</th>' for name in names)
     rows = []
     for truth in names:
-        counts = scores.confusion.loc[truth]
-        total = int(counts.sum())
-        cells = "".join(_confusion_cell(truth, name, int(counts[name]), total) for name in names)
+        counts = dict(zip(names, map(int, scores.confusion.loc[truth])))
+        total = sum(counts.values())
+        cells = "".join(_confusion_cell(truth, name, count, total) for name, count in counts.items())
         rows.append(f'<tr><th title="{html.escape(truth)}">{_class_name(truth, colors)}</th>{cells}</tr>')
     return (
         '<div class="sv-confusion"><table class="sv-matrix">'
@@ -134,7 +137,7 @@ def confusion_table(scores: Scores, classes: ClassScheme) -> str:
     )
 
 
-def per_class_table(scores: Scores, classes: ClassScheme) -> str:
+def per_class_table(scores: Scores, classes: Iterable[ClassInfo]) -> str:
     """Return recall and precision per class with their 95 % confidence intervals, as HTML."""
     colors = {info.name: info.color for info in classes}
     rows = [

@@ -44,12 +44,11 @@ if TYPE_CHECKING:
 
 # Settings with a control, by the title of their group. "patches.size" is the size within the nested patch settings.
 CONTROLS: Mapping[str, tuple[str, ...]] = {
-    "Preset": ("preset",),
+    "Training": ("preset", "architecture", "epochs", "learning_rate", "class_weights"),
+    "Machine": ("device", "seed"),
     "Objects": ("exclude_border", "size"),
     "Patches": ("patches.size", "patches.context", "patches.normalize"),
     "Augmentation": ("augmentation.flips", "augmentation.rotation"),
-    "Training": ("architecture", "epochs", "learning_rate", "class_weights"),
-    "Machine": ("device", "seed"),
 }
 SUGGESTIONS: Mapping[str, Sequence[str]] = {"architecture": ARCHITECTURES, "preset": PRESET_NAMES}
 FORM, JSON = "Controls", "JSON"

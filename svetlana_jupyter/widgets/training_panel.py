@@ -23,9 +23,9 @@ from svetlana_jupyter.core.display.thumbnails import ThumbnailSampling, take_thu
 from svetlana_jupyter.core.io.image_pair import open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
-from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
+from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.samples import blood_smear
-from svetlana_jupyter.widgets.components import JobProgress, figure_html, image_html, muted
+from svetlana_jupyter.widgets.components import JobProgress, error_text, figure_html, image_html, muted
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.run_views import RunScores, RunTable, curves
 from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
@@ -165,7 +165,8 @@ class TrainingPanel(Panel):
             epochs, losses, scores = (live.epochs, live.losses, live.scores) if live else ((), (), ())
             total = (live.total if live else 0) or self._planned_epochs()
         else:
-            history = project.runs.current.history
+            run = project.runs.current
+            history = run.history if run.settings["architecture"] != "forest" else []  # a forest has no epochs
             epochs, losses = [entry["epoch"] for entry in history], [entry["loss"] for entry in history]
             scores, total = [entry.get("score") for entry in history], len(history)
         self.curves.layout.display = None if training or epochs else "none"
@@ -390,7 +391,8 @@ def _relight(pixels: Pixels) -> list[Pixels]:
 
 def _transform(pixels: Pixels, angle: float = 0, scale: float = 1.0) -> Pixels:
     matrix = cv2.getRotationMatrix2D((_SIDE / 2, _SIDE / 2), angle, scale)
-    return cv2.warpAffine(pixels, matrix, (_SIDE, _SIDE), borderMode=cv2.BORDER_REFLECT).astype(np.uint8)
+    transformed: Pixels = cv2.warpAffine(pixels, matrix, (_SIDE, _SIDE), borderMode=cv2.BORDER_REFLECT)
+    return transformed
 
 
 _PATCHES = 8
@@ -399,7 +401,7 @@ _EQUAL = "Training treats all of these patches as the same object."
 _UNCHANGED = "Augmentation is off: all patches are identical."
 
 PreviewQuestion = tuple[ObjectId, TrainingSettings]
-PreviewAnswer = tuple[PreviewQuestion, TrainingSettings | None, list[bytes], str]
+PreviewAnswer = tuple[PreviewQuestion, TrainingSettings, list[bytes]]  # with the settings used, and PNGs
 
 
 class AugmentationPreview(VBox):
@@ -419,7 +421,9 @@ class AugmentationPreview(VBox):
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._latest: LatestQuestion[PreviewQuestion] = LatestQuestion(self._answer, self._show_patches)
+        self._latest: LatestQuestion[PreviewQuestion] = LatestQuestion(
+            self._augment, self._show_patches, show_error=self._show_error
+        )
         self._turn = 0
         self.message = HTML(layout={"flex": "1 1 auto", "margin": "0"})
         self.another = Button(description="Another object", icon="random", layout={"width": "140px", "margin": "0"})
@@ -452,26 +456,20 @@ class AugmentationPreview(VBox):
         name = next(filter(self._project.images.is_indexed, self._project.images), None)
         return [ObjectId(name, int(label)) for label in self._project.objects(name).index[:_PATCHES]] if name else []
 
-    def _answer(self, question: PreviewQuestion) -> PreviewAnswer:
-        """Return the question, the settings used, the patches as PNGs, and what went wrong."""
+    def _augment(self, question: PreviewQuestion) -> PreviewAnswer:
         (image, label), settings = question
-        try:
-            patches = self._project.preview_augmentation(image, label, settings, _PATCHES)
-            used = TrainingSettings.from_json(patches.attrs["settings"])
-            palette = default_palette(self._project.pair(image))
-            pictures = [patch_pictures(patch, used.patches, palette)[0][0] for patch in patches]
-            return question, used, pictures, ""
-        except SvetlanaError as error:
-            return question, None, [], str(error)
-        except Exception as error:
-            logger.exception("object %s of %s cannot be augmented", label, image)
-            return question, None, [], f"Object {label} in {image} cannot be shown ({error})."
+        patches = self._project.preview_augmentation(image, label, settings, _PATCHES)
+        used = TrainingSettings.from_json(patches.attrs["settings"])
+        palette = default_palette(self._project.pair(image))
+        return question, used, [patch_pictures(patch, used.patches, palette)[0][0] for patch in patches]
+
+    def _show_error(self, question: PreviewQuestion, error: Exception) -> None:
+        image, label = question[0]
+        summary = f"Object {label} in {image} cannot be shown"
+        self.message.value, self.pictures.value = muted(error_text(error, summary)), ""
 
     def _show_patches(self, answer: PreviewAnswer) -> None:
-        ((image, label), settings), used, pictures, problem = answer
-        if used is None:
-            self.message.value, self.pictures.value = muted(problem), ""
-            return
+        ((image, label), settings), used, pictures = answer
         text = f"Object {label} in {image}. {_EQUAL if used.augmentation.varies else _UNCHANGED}"
         if settings.preset == AUTO_PRESET and used.preset == AUTO_PRESET:
             text += " Shown for the default preset; the search also tries others."

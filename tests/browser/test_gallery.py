@@ -18,10 +18,10 @@ project = sv.Project("blood.svetlana", classes=["RBC", "WBC", "platelet"])
 added = project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/masks/{{smear}}.tif")
 panel = GalleryPanel(project)"""
 DRAWN = (
-    "panel.page.sheet is not None and len(panel.page.objects) > 0"
+    "panel.page.scene is not None and len(panel.page.objects) > 0"
     " and all(panel.page._thumbnail_cache.cached_thumbnails(panel.page._page(panel.page.objects)))"
 )
-SHOWN = "panel.page.sheet.chosen == panel.page.selection.chosen and panel.page.screen.canvas.is_final"
+SHOWN = "panel.page.scene.chosen == panel.page.selection.chosen and panel.page.screen.canvas.is_final"
 PAGE = "panel._page_number == {} and " + DRAWN
 
 

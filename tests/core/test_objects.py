@@ -90,7 +90,7 @@ def test_labels_beyond_32_bits_keep_their_numbers():
 
 
 def test_labels_beyond_63_bits_are_refused():
-    with pytest.raises(InputError, match=r"below 2\*\*63, got 9223372036854775808"):
+    with pytest.raises(InputError, match=r"9223372036854775808 is not below 2\*\*63"):
         index_objects(as_mask(np.full((2, 2), 2**63, np.uint64)))
 
 
@@ -129,7 +129,7 @@ def test_a_failing_block_raises_its_own_error():
 
 
 def test_an_empty_mask_is_refused():
-    with pytest.raises(InputError, match="at least one object, got only 0"):
+    with pytest.raises(InputError, match="has no object, only 0"):
         index_objects(as_mask(np.zeros((3, 3), int)))
 
 

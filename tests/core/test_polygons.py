@@ -154,7 +154,7 @@ def test_all_forms_of_qupath_classes_are_read(tmp_path: Path) -> None:
 def test_cells_are_read_and_annotations_are_reported_as_skipped(tmp_path: Path) -> None:
     features = [feature(SQUARE, objectType="annotation"), feature(SQUARE, objectType="cell", name="12")]
     found = read_geojson(written(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features}))
-    assert [one.label for one in found.shapes] == [12] and found.note == "Left aside: 1 annotations."
+    assert [one.label for one in found.shapes] == [12] and found.note == "Not read: 1 annotations."
     only = read_geojson(written(tmp_path / "b.geojson", features[0]))
     assert len(only.shapes) == 1 and only.note == ""
 
@@ -163,13 +163,13 @@ def test_cells_are_read_and_annotations_are_reported_as_skipped(tmp_path: Path) 
     ("content", "sentence"),
     [
         ("{", "cannot be read as GeoJSON"),
-        ('{"a": 1}', "is no GeoJSON of features"),
+        ('{"a": 1}', "holds no GeoJSON features"),
         ('{"type": "FeatureCollection", "features": []}', "holds no outline"),
         (json.dumps(feature({"type": "LineString", "coordinates": [[1, 2], [3, 4]]})), "holds no outline"),
-        (json.dumps(feature({"type": "Polygon", "coordinates": [[["a", 2], [3, 4]]]})), "broken outline"),
-        (json.dumps(feature({"type": "Polygon", "coordinates": [[[1], [3, 4]]]})), "broken outline"),
-        (json.dumps(feature({"type": "Polygon", "coordinates": 5})), "broken outline"),
-        (json.dumps(feature({"type": "Polygon", "coordinates": [[[1e300, 2], [3, 4]]]})), "no place in an image"),
+        (json.dumps(feature({"type": "Polygon", "coordinates": [[["a", 2], [3, 4]]]})), "invalid outline"),
+        (json.dumps(feature({"type": "Polygon", "coordinates": [[[1], [3, 4]]]})), "invalid outline"),
+        (json.dumps(feature({"type": "Polygon", "coordinates": 5})), "invalid outline"),
+        (json.dumps(feature({"type": "Polygon", "coordinates": [[[1e300, 2], [3, 4]]]})), "no position in an image"),
     ],
 )
 def test_invalid_geojson_is_refused(tmp_path: Path, content: str, sentence: str) -> None:

@@ -105,7 +105,7 @@ def test_only_classes_of_modules_are_ever_built(path):
 
 def test_a_class_that_asks_for_more_is_refused_with_what_to_do(discs):
     samples = collect_training_data([discs], QUICK.changed(architecture=f"{HERE}:Demanding"))
-    with pytest.raises(InputError, match=r"asks for 'mood'.*give the object"):
+    with pytest.raises(InputError, match=r"asks for 'mood'.*pass the object"):
         fit(samples)
 
 
@@ -126,7 +126,7 @@ def test_a_module_of_the_wrong_shape_is_refused_in_one_sentence_before_training(
 
 
 def test_a_module_that_was_given_as_own_but_is_not_there_is_asked_for(discs):
-    with pytest.raises(InputError, match="give the object as well"):
+    with pytest.raises(InputError, match="Pass the object as well"):
         fit(collect_training_data([discs], QUICK.changed(architecture="own")))
 
 
@@ -159,7 +159,7 @@ def test_an_earlier_run_gives_all_its_weights_and_new_averages(part, earlier):
     samples = collect_training_data([part], QUICK.changed(seed=5, start_from=folder, **STILL))
     samples.inputs[:] = samples.inputs * 2 + 1
     after = trained(samples)
-    assert after.notes == (f"Began with 14 of 14 weights of {folder}.",)
+    assert after.notes == (f"Started from 14 of 14 weights of {folder}.",)
     for key, values in weights(fitted).items():
         if key.endswith(("weight", "bias")):
             torch.testing.assert_close(weights(after)[key], values)
@@ -177,9 +177,9 @@ def test_of_another_shape_only_what_fits_is_taken_and_the_rest_is_told(part, ear
     _, folder = earlier
     deeper = trained(collect_training_data([part], QUICK.changed(depth=3, start_from=folder, epochs=1)))
     (note,) = deeper.notes
-    assert note.startswith("Began with 13 of 20 weights of ")
-    assert "begun anew: blocks.2.0.weight, blocks.2.0.bias, blocks.2.2.weight and 4 more." in note
-    with pytest.raises(InputError, match=r"none of the weights of .* fits this network.*Choose the architecture"):
+    assert note.startswith("Started from 13 of 20 weights of ")
+    assert "newly initialized: blocks.2.0.weight, blocks.2.0.bias, blocks.2.2.weight and 4 more." in note
+    with pytest.raises(InputError, match=r"None of the weights of .* fits this network.*Choose the architecture"):
         given(collect_training_data([part], QUICK.changed(start_from=folder)), Plain(3, 2, part[0].ndim))
 
 
@@ -230,7 +230,7 @@ def test_a_users_own_state_dict_is_taken_by_its_own_names(discs, tmp_path):
     save_file(module.state_dict(), tmp_path / "mine.safetensors")
     settings = QUICK.changed(start_from=str(tmp_path / "mine.safetensors"), **STILL)
     after = given(collect_training_data([discs], settings), Plain(3, 2))
-    assert after.notes[0].startswith("Began with 4 of 4 weights of ")
+    assert after.notes[0].startswith("Started from 4 of 4 weights of ")
     for key, values in module.state_dict().items():
         torch.testing.assert_close(weights(after)[f"body.{key}"].cpu(), values)
 
@@ -275,7 +275,7 @@ def test_what_is_no_run_and_no_file_of_weights_is_refused_before_training(discs,
     (tmp_path / "model.pth").write_bytes(b"pickle")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     for name, error, words in (
-        ("nowhere", InputError, "there is no "),
+        ("nowhere", InputError, "There is no "),
         ("forest", ClassifierError, "is a forest"),
         ("model.pth", ClassifierError, "pickled model"),
         ("broken.safetensors", ClassifierError, "cannot be read"),

@@ -115,7 +115,7 @@ def test_channels_in_another_order_and_unknown_spacing_are_refused():
     spaced = open_checked_pair("spaced", np.asarray(named.image), np.asarray(named.mask), "cyx", 0.5, ["dna", "actin"])
     in_um = train((spaced, objects, classes), patches={"unit": "um"})
     in_um.check(spaced)
-    with pytest.raises(ClassifierError, match="no known spacing"):
+    with pytest.raises(ClassifierError, match="no known pixel size"):
         in_um.check(named)
 
 

@@ -33,7 +33,7 @@ def checked(image: np.ndarray, mask: np.ndarray, labels: list[int] | None = None
 def test_an_object_with_such_a_pixel_in_any_channel_is_named(ndim, value):
     image, mask = scene(ndim=ndim)
     image[1, ..., 3, 8 * 4 + 3] = value
-    with pytest.raises(InputError, match=r"'cells' has pixels that are no numbers.* objects 15\. Mark"):
+    with pytest.raises(InputError, match=r"'cells' has NaN or infinite pixels.* objects 15\. Flag"):
         checked(image, mask)
     checked(image, mask, labels=[3, 12, 18])
 

@@ -217,7 +217,7 @@ def test_published_weights_are_taken_and_the_rest_is_told(channels, monkeypatch)
     fitted = trained(samples)
     assert asked == [{"progress": False, "check_hash": True, "weights_only": True}]
     note, *_ = fitted.notes
-    assert "of the published resnet18; begun anew: body.fc.weight (1000 × 512 there, 2 × 512 here)" in note
+    assert "of the published resnet18; newly initialized: body.fc.weight (1000 × 512 there, 2 × 512 here)" in note
     weights, given = fitted.classifier.module.cpu().body.state_dict(), published_weights("resnet18")
     assert torch.equal(weights["layer3.1.conv2.weight"], given["layer3.1.conv2.weight"])
     # The same picture in every channel gives what it gave in red, green and blue.
@@ -240,7 +240,7 @@ def test_the_old_names_of_a_densenet_are_understood(monkeypatch):
     )
     note, *_ = trained(samples).notes
     assert note.endswith(
-        "begun anew: body.classifier.weight (1000 × 1024 there, 2 × 1024 here), "
+        "newly initialized: body.classifier.weight (1000 × 1024 there, 2 × 1024 here), "
         "body.classifier.bias (1000 there, 2 here)."
     )
 
@@ -251,7 +251,7 @@ def test_weights_that_cannot_be_fetched_are_a_sentence_before_training(discs, mo
 
     monkeypatch.setattr(bundle("resnet18"), "get_state_dict", offline)
     samples = collect_training_data([few(discs)], patch_settings_for_object("resnet18", pretrained=True))
-    with pytest.raises(InputError, match=r"cannot be fetched from https://.*no route to host.*pretrained=False"):
+    with pytest.raises(InputError, match=r"could not be downloaded from https://.*no route to host.*pretrained=False"):
         fit(samples)
 
 

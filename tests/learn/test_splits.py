@@ -119,6 +119,14 @@ def test_nothing_is_held_out_where_a_class_would_be_missing_from_training():
     assert not validation_mask(samples(np.tile([1, 2], 20), groups)).any(), "there are too few"
 
 
+def test_the_only_object_of_a_class_is_never_held_out():
+    targets = np.tile([1, 2], 20)
+    targets[0] = 3
+    lonely = samples(targets, np.repeat(np.arange(10), 4), held_out_from=20)
+    assert 0 in split_folds(lonely, 5, min_parts=5).parts[0], "the part that would be held out has it"
+    assert not validation_mask(lonely).any()
+
+
 def test_what_is_held_out_while_training_is_never_half_of_it():
     found = samples(np.tile([1, 2], 20), np.repeat(["A", "B"], 20), held_out_from=20)
     assert validation_mask(found).sum() == 8
@@ -135,7 +143,7 @@ def test_groups_may_be_made_by_some_columns_alone():
     assert named(is_only_image=False, by=["patient"]) == ["patient=7"] * 2
     assert named(is_only_image=False, by=["image"]) == ["P7_A1"] * 2
     assert named(is_only_image=True) == ["patient=7 well=A1 0,0", "patient=7 well=A1 3,2"]
-    with pytest.raises(InputError, match="no column 'plate' to hold out by; choose among patient, well, image"):
+    with pytest.raises(InputError, match=r"no column 'plate' to group by\. Choose among patient, well, image"):
         named(is_only_image=False, by=["plate"])
 
 

@@ -180,7 +180,7 @@ def test_closing_the_generator_ends_training(discs):
 def test_a_loss_that_is_no_number_ends_training_with_a_sentence(discs):
     samples = collect_training_data([discs], QUICK)
     samples.inputs[:] = np.inf
-    with pytest.raises(ClassifierError, match="Give a learning_rate below"):
+    with pytest.raises(ClassifierError, match="Set a learning_rate below"):
         list(fit(samples))
 
 

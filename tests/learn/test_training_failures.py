@@ -30,7 +30,7 @@ def test_full_memory_halves_the_batch_size_once_and_says_so(discs, failing, erro
     samples = collect_training_data([discs], QUICK)
     Failing.errors[:] = [error]
     note, *rest = fit(samples, network=failing)
-    assert note == TrainingNote("Memory ran out with batches of 8 patches; training began again with batches of 4.")
+    assert note == TrainingNote("Memory ran out with batches of 8 patches; training started again with batches of 4.")
     assert not any(isinstance(event, TrainingNote) for event in rest)
     last = rest[-1]
     assert isinstance(last, FitResult) and last.notes == (note.text,)
@@ -65,7 +65,7 @@ def test_a_rate_that_diverges_at_once_ends_with_a_sentence(discs, preset):
     settings = TrainingSettings(preset=preset, epochs=6, steps=5, batch_size=8, depth=2, width=4).changed(
         patches={"sampling": 12}, learning_rate=10.0, schedule="constant"
     )
-    with pytest.raises(ClassifierError, match=r"training diverged after \d+ epochs.*Give a learning_rate below 10"):
+    with pytest.raises(ClassifierError, match=r"Training diverged after \d+ epochs.*Set a learning_rate below 10"):
         list(fit(collect_training_data([discs], settings)))
 
 
@@ -116,6 +116,24 @@ def test_a_later_divergence_keeps_the_best_so_far_and_says_so(discs, monkeypatch
     assert last.score == (max(scores) if held_out_from == 20 else None)
 
 
+@pytest.mark.parametrize("held_out_from", [20, 400])
+def test_the_returned_network_has_the_weights_of_the_best_epoch(discs, monkeypatch, held_out_from):
+    samples = with_settings(collect_training_data([discs], QUICK), epochs=8, steps=25, held_out_from=held_out_from)
+    diverging(monkeypatch, range(4 * 25 + 1, 10**6), 1e6)
+    step, weights = fitting._NetworkTraining._step, []
+
+    def recorded(self, chosen, patches):
+        loss = step(self, chosen, patches)
+        weights.append(self.network.head.weight.detach().clone())
+        return loss
+
+    monkeypatch.setattr(fitting._NetworkTraining, "_step", recorded)
+    *_, last = fit(samples)
+    (best,) = [epoch for epoch in range(1, 5) if f"network of epoch {epoch} is kept" in last.notes[-1]]
+    head = last.classifier.module.head.weight
+    assert torch.equal(head, weights[25 * best - 1]) and not torch.equal(head, weights[-1])
+
+
 def test_one_epoch_that_goes_astray_and_comes_back_is_no_divergence(discs, monkeypatch):
     diverging(monkeypatch, range(11, 16), 1e6)
     fitted = trained(collect_training_data([discs], QUICK))
@@ -150,8 +168,9 @@ def test_patience_ends_on_the_loss_where_nothing_is_held_out(discs):
     losses = [epoch.loss for epoch in last.history]
     assert len(losses) < 500 and not last.stopped
     assert int(np.argmin(losses)) == len(losses) - 4
-    assert note == TrainingNote(
-        f"Nothing improved for 3 epochs: ended after {len(losses)} of 500 with the network of epoch {len(losses) - 3}."
+    assert note.text == (
+        f"No improvement for 3 epochs: training ended after {len(losses)} of 500 epochs with the network of epoch "
+        f"{len(losses) - 3}."
     )
 
 
@@ -160,7 +179,7 @@ def test_patience_ends_on_the_score_where_something_is_held_out_and_keeps_the_be
     *_, note, last = fit(samples)
     scores = [epoch.score for epoch in last.history]
     assert int(np.argmax(scores)) == len(scores) - 4  # the first of the best: equals are no improvement
-    assert last.score == max(scores) and "Nothing improved for 3 epochs" in note.text
+    assert last.score == max(scores) and "No improvement for 3 epochs" in note.text
 
 
 def test_without_patience_every_epoch_is_trained(discs):
@@ -218,15 +237,18 @@ def test_mixed_precision_trains_and_saves_in_32_bits(part):
 
 
 def test_the_device_is_the_best_there_is(monkeypatch):
-    for cuda, mps, ndim, wanted in (
-        (True, True, 2, "cuda"),
-        (False, True, 2, "mps"),
-        (False, True, 3, "cpu"),
-        (False, False, 2, "cpu"),
+    for accelerator, ndim, expected in (
+        ("cuda", 2, "cuda"),
+        ("cuda", 3, "cuda"),
+        ("mps", 2, "mps"),
+        ("mps", 3, "cpu"),
+        ("xpu", 2, "cpu"),
+        (None, 2, "cpu"),
     ):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
-        assert choose_device("auto", ndim).type == wanted
+        device = torch.device(accelerator) if accelerator else None
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda device=device: device is not None)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda device=device: device)
+        assert choose_device("auto", ndim).type == expected
 
 
 @pytest.mark.parametrize("epoch_count", [1, 2])

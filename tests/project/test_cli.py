@@ -43,7 +43,7 @@ def test_as_a_command_it_predicts_exports_and_reports_on_stderr(folder: Path) ->
     command = [sys.executable, "-m", "svetlana_jupyter", "predict", folder / "cells.svetlana", "--out", out]
     ended = subprocess.run([*command, "--formats", "csv", "parquet"], capture_output=True, text=True)
     assert ended.returncode == 0 and ended.stdout == "", ended.stderr
-    assert "8 objects of one are predicted." in ended.stderr and "100%" in ended.stderr
+    assert "Predicted 8 objects of one." in ended.stderr and "100%" in ended.stderr
     assert f"files to {out}." in ended.stderr
     table = pd.read_csv(folder / "results" / "objects.csv")
     assert len(table) == 16 and table["predicted"].notna().all() and (table["run"] == 2).all()
@@ -65,7 +65,7 @@ def test_an_image_that_fails_is_said_at_the_end_and_the_others_are_done(
     arguments = ["predict", str(folder / "cells.svetlana"), "--out", str(folder / "results")]
     assert main(arguments) == 1
     said = capsys.readouterr().err
-    assert said.rstrip().splitlines()[-1].startswith("1 of 2 images could not be predicted. The others are done.")
+    assert said.rstrip().splitlines()[-1].startswith("1 of 2 images could not be predicted. The others are finished.")
     table = pd.read_csv(folder / "results" / "objects.csv")
     assert set(table["image"]) == {"two"} and table["predicted"].notna().all()
     assert list(Project(folder / "cells.svetlana").images) == ["one", "two"]

@@ -108,7 +108,7 @@ def test_an_image_that_is_gone_is_said_at_the_end_and_the_others_are_predicted(t
     ):
         trained.predict()
     assert trained.predictions(["large"])["predicted"].notna().all() and trained.job is None
-    with pytest.raises(InputError, match="the image could not be predicted"):
+    with pytest.raises(InputError, match="The image could not be predicted"):
         trained.predict(["other"])
     (tmp_path / "away").rename(tmp_path / "other_image.zarr")
     trained.predict()

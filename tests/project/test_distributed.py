@@ -23,7 +23,7 @@ from svetlana_jupyter.core.io import sources as stored
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn import inference as predicting
-from svetlana_jupyter.learn.classifier import NetworkClassifier, _arrived
+from svetlana_jupyter.learn.classifier import NetworkClassifier, _unpickle
 from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.inference import predict_part, sample_for_novelty, split_into_parts
 from svetlana_jupyter.learn.novelty import fit_reference
@@ -81,7 +81,7 @@ class NotedNetwork(NetworkClassifier):
 
 def _arrived_noted(file, *arguments):
     note(file, f"arrived at {os.getpid()}")
-    network = _arrived(*arguments)
+    network = _unpickle(*arguments)
     network.__class__, network.file = NotedNetwork, file
     return network
 
@@ -139,13 +139,13 @@ def assert_same(found, expected):
     for part, other in zip((found[number] for number in sorted(found)), expected, strict=True):
         np.testing.assert_array_equal(part.objects, other.objects)
         np.testing.assert_array_equal(part.probabilities, other.probabilities)
-        assert (part.asked, part.beyond, part.failed) == (other.asked, other.beyond, other.failed)
+        assert (part.compared, part.outliers, part.failed) == (other.compared, other.outliers, other.failed)
 
 
 def test_parts_are_the_same_blocks_are_read_once_and_the_classifier_travels_once_a_worker(client, work, tmp_path):
     parts, expected = locally(tmp_path, *work)
     pair, objects, network, reference = work
-    assert len(parts) >= 6 and sum(part.asked for part in expected) == len(objects)
+    assert len(parts) >= 6 and sum(part.compared for part in expected) == len(objects)
     found = dict(
         predict_on_cluster(client, pair, parts, network, reference, sample_for_novelty(objects), lambda: False)
     )

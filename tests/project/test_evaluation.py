@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import Run, new_run, read_runs
-from svetlana_jupyter.project.training_job import digest
+from svetlana_jupyter.project.training_task import label_digest
 from tests.project.conftest import CLASSES, squares
 
 KNOWN = ("P1_A1", "P1_A2", "P2_A1")
@@ -46,7 +46,7 @@ def run_of(project: Project, tables: dict[str, pd.DataFrame], note: str = NOTE) 
         settings=TrainingSettings().model_dump(mode="json"),
         classes={1: "dim", 2: "bright"},
         labels={"dim": 60, "bright": 60},
-        annotations=digest(project.test_set.training_labels()["class_id"]),
+        annotations=label_digest(project.test_set.training_labels()["class_id"]),
         history=[],
         seconds=1.0,
         stopped=False,

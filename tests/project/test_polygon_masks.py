@@ -68,7 +68,7 @@ def test_outlines_become_mask_and_annotations(slide: Path) -> None:
     np.testing.assert_array_equal(project.pair("slide").mask, expected())
     assert project.status == (
         "slide: 4 of 4 outlines are objects; 2 of them overlap, in 16 pixels, where the smaller one is on top. "
-        "Left aside: 1 annotations."
+        "Not read: 1 annotations."
     )
     report = project.import_annotations(slide / "slide.geojson")
     assert classes_of(project) == {("slide", 1): "Tumor", ("slide", 2): "Stroma", ("slide", 3): "Tumor"}
@@ -112,7 +112,7 @@ def test_outlines_replace_a_mask_and_the_annotations_follow(slide: Path, chunk: 
     project.annotate("slide", 70, "b")
     assert project.check_mask("slide", slide / "slide.geojson")["new"].tolist() == [(1,), (3,)]
     report = project.replace_mask("slide", slide / "slide.geojson")
-    assert report["fate"].tolist() == ["moved", "moved"]
+    assert report["status"].tolist() == ["relabeled", "relabeled"]
     np.testing.assert_array_equal(project.pair("slide").mask, expected())
     assert classes_of(Project(slide / "new.svetlana")) == {("slide", 1): "a", ("slide", 3): "b"}
 

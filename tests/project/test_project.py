@@ -191,7 +191,7 @@ MASK = squares()[1]
     ("image", "mask", "said"),
     [
         (IMAGE, MASK[:-4], "same shape"),
-        (IMAGE, MASK / 12, "masks must be integers"),
+        (IMAGE, MASK / 12, "Mask must contain integers"),
         (IMAGE, (MASK > 0).astype(np.uint8) * 255, "skimage.measure.label"),
         (IMAGE, MASK * 0, "at least one object"),
     ],

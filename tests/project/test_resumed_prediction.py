@@ -261,7 +261,7 @@ def test_an_image_that_has_changed_is_predicted_anew_and_that_is_said(trained, c
 
 def test_what_a_person_should_know_of_the_first_image_is_still_said_behind_the_last(trained, tmp_path):
     trained.predict()
-    assert trained.status == f"{len(trained.predictions()):,} objects of 2 images are predicted"
+    assert trained.status == f"Predicted {len(trained.predictions()):,} objects of 2 images"
     for name in ("small", "large"):
         image = tifffile.imread(tmp_path / f"{name}.tif")
         tifffile.imwrite(tmp_path / f"{name}.tif", 255 - image, tile=(16, 16))
@@ -299,7 +299,7 @@ def test_a_full_disk_is_a_sentence_and_what_is_done_stays(trained, monkeypatch):
 
     with monkeypatch.context() as full:
         full.setattr("svetlana_jupyter.project.storage.os.replace", filling_up)
-        with pytest.raises(ProjectError, match=r"could not be written \(No space left.*what is done is kept"):
+        with pytest.raises(ProjectError, match=r"could not be written \(No space left.*finished parts are kept"):
             trained.predict()
     assert trained.job is None and 0 < len(kept(trained)) < COUNT
     trained.predict(["large"])
@@ -307,12 +307,12 @@ def test_a_full_disk_is_a_sentence_and_what_is_done_stays(trained, monkeypatch):
 
 
 def test_progress_tells_objects_a_second_and_the_time_left(trained, monkeypatch):
-    monkeypatch.setattr("svetlana_jupyter.project.prediction_job.SETTLING", 0)
+    monkeypatch.setattr("svetlana_jupyter.project.jobs.MIN_RATE_SECONDS", 0)
     told = []
     trained.observe(lambda change: told.append(change["new"]), "job")
     trained.predict()
     texts = [state.text for state in told if state]
-    assert any("predicting large" in text and "objects a second" in text for text in texts)
+    assert any("predicting large" in text and "objects per second" in text for text in texts)
     assert any(state.seconds_left is not None and state.seconds_left > 0 for state in told if state)
 
 

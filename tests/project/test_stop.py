@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.project.training_job import TrainingTask
+from svetlana_jupyter.project.training_task import TrainingTask
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_network_is_kept_without_a_score_and_nothing_more_is_computed(
     def measured(*_: object) -> None:
         raise AssertionError("a forest is measured after the stop")
 
-    monkeypatch.setattr(TrainingTask, "measured", measured)
+    monkeypatch.setattr(TrainingTask, "forest_data", measured)
     stop_in(annotated, stage)
     assert annotated.current_run == "0001" and annotated.runs.current.stopped == (stage == "training")
     assert (
@@ -60,6 +60,6 @@ def test_a_network_is_kept_without_a_score_and_nothing_more_is_computed(
 
 
 def test_a_score_that_is_known_is_kept_when_the_forest_is_stopped(annotated: Project) -> None:
-    stop_in(annotated, "scoring a forest beside it")
+    stop_in(annotated, "scoring a forest for comparison")
     known = annotated.evaluate()
     assert known.network is not None and known.forest is None

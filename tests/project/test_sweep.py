@@ -10,7 +10,7 @@ from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project import sweep as sweep_module
 from svetlana_jupyter.project.jobs import Progress
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.project.sweep import cells, read_rows, sweep, sweep_table
+from svetlana_jupyter.project.sweep import read_rows, sweep, sweep_points, sweep_table
 from tests.project.conftest import CLASSES
 
 FAST = {"epochs": 2, "steps": 2, "threads": 1, "folds": 2, "sampling": 8}
@@ -37,8 +37,8 @@ def test_the_table_has_a_row_a_combination_as_the_papers_does(annotated: Project
 def test_a_cell_that_is_known_is_not_computed_again(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     first = annotated.sweep(width=[2, 4], **FAST)
     computed = []
-    measured = sweep_module._measured
-    monkeypatch.setattr(sweep_module, "_measured", lambda *given: computed.append(given[1]) or measured(*given))
+    measured = sweep_module._score_point
+    monkeypatch.setattr(sweep_module, "_score_point", lambda *given: computed.append(given[1]) or measured(*given))
     assert annotated.sweep(width=[2, 4], **FAST).equals(first) and computed == []
     assert len(annotated.sweep(width=[2, 4, 6], **FAST)) == 3 and computed == ["width 6"]
     annotated.annotate("P1_A2", 1, "dim")
@@ -47,18 +47,18 @@ def test_a_cell_that_is_known_is_not_computed_again(annotated: Project, monkeypa
 
 
 def test_an_interruption_keeps_the_cells_that_are_done(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = sweep_module._measured
+    measured = sweep_module._score_point
 
     def interrupted(samples, text, place, stop):
         if text == "width 4":
             raise KeyboardInterrupt
         return measured(samples, text, place, stop)
 
-    monkeypatch.setattr(sweep_module, "_measured", interrupted)
+    monkeypatch.setattr(sweep_module, "_score_point", interrupted)
     with pytest.raises(KeyboardInterrupt):
         annotated.sweep(width=[2, 4], **FAST)
     assert annotated.job is None and len(read_rows(annotated.path / "sweep.jsonl")) == 1
-    monkeypatch.setattr(sweep_module, "_measured", measured)
+    monkeypatch.setattr(sweep_module, "_score_point", measured)
     assert len(annotated.sweep(width=[2, 4], **FAST)) == 2
 
 
@@ -75,7 +75,7 @@ def test_a_torn_last_line_costs_only_its_cell(annotated: Project) -> None:
 
 def test_a_stop_leaves_out_the_cell_that_was_not_done(annotated: Project) -> None:
     task = annotated._task(None, {}, 1)
-    wanted = cells(task, {"width": [2, 4], "epochs": 1, "steps": 1, "patches": {"sampling": 8}})
+    wanted = sweep_points(task, {"width": [2, 4], "epochs": 1, "steps": 1, "patches": {"sampling": 8}})
     file, seen = annotated.path / "sweep.jsonl", list[Progress]()
     for progress in sweep(task, wanted, file, stop=lambda: len(read_rows(file)) == 1):
         seen.append(progress)
@@ -92,17 +92,19 @@ def test_patches_are_cut_once_for_cells_that_share_them(annotated: Project, monk
         lambda self, settings: cut.append(settings) or collect_with_progress(self, settings),
     )
     quick = {"epochs": 1, "steps": 1, "folds": 2}
-    wanted = cells(task, {"width": [2, 4], "patches": [{"sampling": 8}, {"sampling": 12}], **quick})
+    wanted = sweep_points(task, {"width": [2, 4], "patches": [{"sampling": 8}, {"sampling": 12}], **quick})
     list(sweep(task, wanted, annotated.path / "sweep.jsonl", stop=lambda: False))
     assert len(cut) == 4, "the innermost list varies the patches"
-    wanted = cells(task, {"patches": [{"sampling": 8}, {"sampling": 12}], "width": [6, 8], **quick})
+    wanted = sweep_points(task, {"patches": [{"sampling": 8}, {"sampling": 12}], "width": [6, 8], **quick})
     list(sweep(task, wanted, annotated.path / "sweep.jsonl", stop=lambda: False))
     assert len(cut) == 6
 
 
 def test_without_a_list_it_is_the_table_of_the_paper(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("svetlana_jupyter.project.project.cells", lambda task, values: asked.append(values) or [])
+    monkeypatch.setattr(
+        "svetlana_jupyter.project.project.sweep_points", lambda task, values: asked.append(values) or []
+    )
     annotated.sweep(epochs=3)
     assert asked == [{"depth": [2, 3], "width": [2, 4, 8, 16, 32, 64], "epochs": 3}]
 

@@ -30,7 +30,7 @@ from svetlana_jupyter.project import training_job as searching
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import RECORD_FILE, read_runs
-from svetlana_jupyter.project.training_job import TrainingTask, select_training_objects
+from svetlana_jupyter.project.training_task import TrainingTask, select_training_objects
 from svetlana_jupyter.samples import stripes
 from tests.learn.networks import Flat, Plain
 from tests.project.conftest import squares
@@ -176,8 +176,7 @@ def test_the_preset_that_keeps_the_direction_is_found_and_stored(searched: Proje
         and stored["patches"]["sampling"] == [17, 17]
     )
     assert (
-        run.choice
-        == f"Preset {run.settings['preset']} was chosen of {len(run.search_results())} by 24 annotated objects."
+        run.choice == f"Preset {run.settings['preset']} was selected among {len(run.search_results())} on 24 objects."
     )
 
 
@@ -228,7 +227,7 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
     assert right < run.search_results()["accuracy"].max()
     report = project.evaluate()
     assert report.network.accuracy.value == pytest.approx(right)
-    assert report.source == "cross-validation" and "the preset that the others choose" in report.text
+    assert report.source == "cross-validation" and "the preset selected on the other folds" in report.text
     names = [name for name in found.nested_table if name.startswith("p_")]
     raw = run.held_out()[[name.replace("p_", "raw_") for name in names]]
     np.testing.assert_allclose(raw, found.nested_table[names], atol=1e-6)
@@ -238,11 +237,11 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
 
 
 def test_a_preset_once_chosen_is_used_again(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     run = again.train()
     assert run.settings == again.runs["0001"].settings and weights(again, "0001") == weights(again, "0002")
-    assert run.choice == f"Preset {run.settings['preset']} was chosen in run 0001." and run.search_results().empty
-    assert "Some of them chose the preset in run 0001: the score may be a little too good." in run.note
+    assert run.choice == f"Preset {run.settings['preset']} was selected in run 0001." and run.search_results().empty
+    assert "The preset was selected in run 0001 on some of them: the score may be slightly too good." in run.note
     other = again.train(seed=3, device="cpu")
     assert other.settings["preset"] == run.settings["preset"] and other.settings["seed"] == 3
     assert weights(again, "0003") != weights(again, "0001")
@@ -254,13 +253,13 @@ def no_search(*_: object) -> None:
 
 @pytest.mark.parametrize("why", ["asked for", "other settings", "twice as many", "another class"])
 def test_presets_are_tried_again(again: Project, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     how = {"asked for": {"search": True}, "other settings": {"may_use": ["orientation", "brightness"]}}.get(why, {})
     if why == "another class":
         again.classes.add("neither")
         again.annotate("stripes", [26, 27, 28, 29, 30], "neither")
     if why == "twice as many":
-        monkeypatch.setattr(searching, "GROWN", 26 / 24)
+        monkeypatch.setattr(searching, "SEARCH_AGAIN_FACTOR", 26 / 24)
         annotate(again, range(25, 26))
         again.train()
         annotate(again, range(26, 27))
@@ -289,7 +288,7 @@ def test_too_few_labels_train_the_default_preset_and_say_so(tmp_path: Path) -> N
         project.annotate("stripes", [label for label in known if known[label] == name][:count], name)
     run = project.train(epochs=1)
     assert run.settings["preset"] == "default" and run.search_results().empty
-    said = "The default preset was used: others are compared from 5 annotated objects of each class on"
+    said = "The default preset was used: others are compared from 5 annotated objects per class on"
     assert run.choice == f"{said}, but vertical has 4."
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
 
@@ -317,7 +316,7 @@ def test_what_a_search_has_no_time_for_is_neither_cut_nor_tried_unless_the_epoch
     usual = set(allowed_cues.candidate_presets(project.settings))
     assert usual > left_out
     assert set(run.search_results().index) == cut[0] == usual - left_out
-    assert f"was chosen of {len(usual - left_out)} by 24" in run.choice
+    assert f"was selected among {len(usual - left_out)} on 24" in run.choice
 
 
 def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +329,7 @@ def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch:
     for run in (first, second):
         assert (run.settings["preset"], run.settings["architecture"]) == ("forest", "forest")
     assert weights(project, "0001") == weights(project, "0002")
-    assert second.choice == "Preset forest was chosen in run 0001."
+    assert second.choice == "Preset forest was selected in run 0001."
     assert project.evaluate("0001").network.accuracy.value == project.evaluate("0001").forest.accuracy.value == 1.0
     project.predict(["P2_A1"])
     assert project.predictions(["P2_A1"])["predicted"].tolist() == ["dim", "bright"] * 6
@@ -340,7 +339,7 @@ def test_a_forest_may_be_chosen_and_is_used_again(project: Project, monkeypatch:
 def test_there_is_nothing_to_choose_for_a_forest(
     again: Project, monkeypatch: pytest.MonkeyPatch, how: dict, said: str
 ) -> None:
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     if said:
         with pytest.raises(AssertionError, match=said):
             again.train(**how)
@@ -349,13 +348,13 @@ def test_there_is_nothing_to_choose_for_a_forest(
 
 
 def test_a_network_that_begins_with_a_run_keeps_its_preset(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     run = again.train(start_from="0001", epochs=1)
     assert run.settings["preset"] == again.runs["0001"].settings["preset"]
-    assert run.choice == f"Preset {run.settings['preset']} is that of run 0001, with which training began."
+    assert run.choice == f"Preset {run.settings['preset']} is that of run 0001, from which training started."
 
 
-@pytest.mark.parametrize("stage", ["cutting patches", "trying presets"])
+@pytest.mark.parametrize("stage", ["cutting patches", "comparing presets"])
 def test_a_stop_before_the_preset_is_found_leaves_no_run(tmp_path: Path, stage: str) -> None:
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, stage)
@@ -371,7 +370,7 @@ def test_a_stop_in_the_final_training_keeps_what_there_is_and_what_was_tried(
     run = project.runs["0001"]
     assert run.stopped and not run.search_results().empty
     assert project.evaluate().source == "no estimate yet" and "Stopped before the score" in run.note
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     assert project.train().settings["preset"] == run.settings["preset"]
 
 
@@ -382,9 +381,9 @@ def test_progress_tells_what_is_tried_and_the_time_left(tmp_path: Path) -> None:
     project.train()
     texts = [state.text for state in seen]
     trying = [state for state in seen if state.text.startswith(("trying ", "comparing "))]
-    assert trying[0].text == "trying presets" and trying[0].seconds_left is None
+    assert trying[0].text == "comparing presets" and trying[0].seconds_left is None
     assert all(state.seconds_left > 0 for state in trying if 0 < state.done < state.total)
-    assert texts.index("trying presets") < texts.index("training")
+    assert texts.index("comparing presets") < texts.index("training")
     assert project.training_curve.total == QUICK_SEARCHING.epochs
 
 
@@ -392,10 +391,10 @@ def test_many_annotations_are_tried_on_some_of_each_image(again: Project) -> Non
     parts = again._task(None, {}, 1).parts()
     pair, objects, classes = parts[0]
     several = [(pair, objects, classes.iloc[:10]), (pair, objects, classes.iloc[10:])]
-    few = searching._some(several, 8, seed=0)
+    few = searching._subsample(several, 8, seed=0)
     kept = pd.concat([part[2] for part in few])
     assert kept.index.is_unique and kept.equals(classes.loc[kept.index]) and len(few) == 2
-    assert len(searching._some(several, 24, seed=0)[1][2]) == 14
+    assert len(searching._subsample(several, 24, seed=0)[1][2]) == 14
     assert kept.value_counts().min() >= min(20, classes.value_counts().min())
 
 
@@ -411,7 +410,7 @@ def test_what_was_tried_and_cannot_be_read_is_named(again: Project) -> None:
 def test_an_unknown_preset_in_the_file_is_searched_for_anew(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     file = again.runs["0001"].path / RECORD_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chosen": "newer"}))
-    monkeypatch.setattr(searching, "_searched", no_search)
+    monkeypatch.setattr(searching, "_compare_presets", no_search)
     with pytest.raises(AssertionError, match="presets are tried"):
         again.train()
 
@@ -501,7 +500,7 @@ def test_a_run_begins_with_an_earlier_one_by_its_name_and_says_so(project):
     annotated(project)
     project.train(**QUICK)
     run = project.train(**QUICK | STILL, seed=3, start_from="0001")
-    assert run.settings["start_from"] == "0001" and run.remarks == ["Began with 14 of 14 weights of 0001."]
+    assert run.settings["start_from"] == "0001" and run.remarks == ["Started from 14 of 14 weights of 0001."]
     for name, values in tensors(project, "0001").items():
         if name.endswith(("weight", "bias")):
             np.testing.assert_allclose(tensors(project, "0002")[name], values, atol=1e-6)
@@ -518,7 +517,8 @@ def test_the_score_of_a_run_that_began_with_an_earlier_one_is_not_taken_for_gran
     assert "began with run" not in project.runs.current.note
     project.train(**QUICK, start_from="0001")
     assert (
-        "It began with run 0001, which may know some of them: the score may be too good." in project.runs.current.note
+        "Training started from run 0001, which may have seen these objects: the score may be too good."
+        in project.runs.current.note
     )
 
 
@@ -530,13 +530,13 @@ def test_the_file_may_name_runs_alone_but_a_call_any_weights(project, tmp_path):
     place = str(tmp_path / "mine.safetensors")
     said_in_file(project, start_from=place)
     for call in ({}, {"settings": project.settings.changed(epochs=1)}):
-        with pytest.raises(ProjectError, match=r"a file may only name runs.*none yet.*give it to the call"):
+        with pytest.raises(ProjectError, match=r"the file may only name runs.*none yet.*call project"):
             project.train(**call)
     run = project.train(**QUICK | STILL, start_from=place, network=Plain(3, 2))
-    assert run.remarks[0] == f"Began with 4 of 4 weights of {place}."
+    assert run.remarks[0] == f"Started from 4 of 4 weights of {place}."
     found = tensors(project, run.name, Plain(3, 2))
     np.testing.assert_allclose(found["body.out.weight"], network.out.weight.detach(), atol=1e-6)
-    with pytest.raises(InputError, match="there is no"):
+    with pytest.raises(InputError, match="There is no"):
         project.train(**QUICK, start_from=str(tmp_path / "nowhere"))
 
 
@@ -552,4 +552,4 @@ def test_what_training_had_to_say_is_shown(project):
     project.observe(lambda change: texts.append(project.job.text if project.job else ""), "job")
     run = project.train(**QUICK | {"epochs": 400}, patience=2, schedule="constant")
     (remark,) = run.remarks
-    assert remark.startswith("Nothing improved for 2 epochs") and remark in texts
+    assert remark.startswith("No improvement for 2 epochs") and remark in texts

@@ -146,7 +146,7 @@ def test_invalid_entries_are_reported_in_the_form(files):
     assert "Enter a project folder" in form.status.text
     form.folder.value = str(files)
     form.open_button.click()
-    assert "holds no project.json" in form.status.text
+    assert "contains no project.json" in form.status.text
     form.fields.images.value = "<b>*.tif"
     form.open_button.click()
     assert "The masks are missing" in form.status.text

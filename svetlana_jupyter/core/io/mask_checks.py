@@ -1,4 +1,4 @@
-"""Whether a mask tells objects apart, from as few blocks as it takes to see."""
+"""Checks that a mask is a label image, reading as few blocks as possible."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from svetlana_jupyter.errors import InputError
 
 MAX_CHECKED_BLOCKS = 256
 NO_OBJECTS_MESSAGE = (
-    "a mask needs at least one object, got only 0 (background). "
-    "Check that this is the segmentation and that it found something."
+    "The mask has no object, only 0 (background). Check that this is the segmentation and that it found objects."
 )
 
 
 def check_is_label_image(mask: DataArray) -> None:
-    """Refuse a mask without objects, or one that is only object or background.
+    """Refuse a mask without objects, or a binary mask.
 
-    Blocks are read from the middle outwards until two different objects are seen, which in a real segmentation is the
-    first block or the next. A number that stands alone in the whole mask is one object, unless it is 255 or in pieces.
-    Where the first few hundred blocks of a sparse mask show nothing, the object index will tell.
+    Blocks are read from the middle outwards until two different labels have been seen, which in a real segmentation is
+    the first block or the next. The only label of a mask is one object, unless it is 255 or in several pieces. If the
+    first few hundred blocks of a sparse mask are empty, the check is left to `core.objects.index_objects`.
 
     Raises
     ------
     InputError
-        If the mask holds no object, negative numbers, or a single number in several pieces.
+        If the mask has no object, negative numbers, or a single number in several pieces.
     """
     pixels = da.asarray(mask.data)
     seen: set[int] = set()
-    for block in _from_the_middle(pixels)[:MAX_CHECKED_BLOCKS]:
+    for block in _blocks_from_center(pixels)[:MAX_CHECKED_BLOCKS]:
         part = pixels.blocks[block].compute(scheduler="synchronous")
         check_not_negative(part)
         seen |= {int(part.max()), int(part[part > 0].min(initial=part.max()))} - {0}
@@ -48,24 +47,23 @@ def check_is_label_image(mask: DataArray) -> None:
         raise_binary_mask(255, "alone")
 
 
-def check_integer(pixels: da.Array, where: str) -> None:
-    """Refuse pixels that cannot name objects; of floats one block is read, to say what they may be."""
+def check_integer(pixels: da.Array, source_name: str) -> None:
+    """Refuse pixels that are no labels; one block of floats is read to suggest what they may be."""
     if pixels.dtype.kind in "ui":
         return
     if pixels.dtype.kind == "b":
         raise InputError(
-            f"masks must be integers, one number an object; {where} is boolean. Number its pieces first, for example "
-            "`skimage.measure.label(mask)`."
+            f"Mask must contain integers, one per object, got booleans in {source_name}. Label its objects first, for "
+            "example `skimage.measure.label(mask)`."
         )
-    message = f"masks must be integers, got {pixels.dtype} in {where}"
+    message = f"Mask must contain integers, got {pixels.dtype} in {source_name}"
     if pixels.dtype.kind != "f":
-        raise InputError(f"{message}.")
+        raise InputError(f"{message}. Pass the label image of the segmentation.")
     block = pixels.blocks[tuple(count // 2 for count in pixels.numblocks)].compute(scheduler="synchronous")
     top = float(np.nanmax(block)) if np.isfinite(block).any() else math.nan
     if np.isfinite(block).all() and np.array_equal(block, np.round(block)):
         raise InputError(
-            f"{message} with values up to {top:g}. If these are object numbers, save them as integers: "
-            "`mask.astype('int32')`."
+            f"{message} with values up to {top:g}. If these are labels, save them as integers: `mask.astype('int32')`."
         )
     raise InputError(
         f"{message} with values up to {top:.3g}. This looks like a probability map: threshold and label it first, for "
@@ -74,23 +72,23 @@ def check_integer(pixels: da.Array, where: str) -> None:
 
 
 def check_not_negative(pixels: npt.NDArray[np.integer]) -> None:
-    """Refuse numbers below 0."""
+    """Refuse negative labels."""
     if pixels.dtype.kind == "i" and pixels.size and (least := pixels.min()) < 0:
         raise InputError(
-            f"masks must hold 0 for background and positive integers for objects, got {least}. "
+            f"Mask must contain 0 for background and positive integers for objects, got {least}. "
             "Set negative values to 0 first, for example `mask.clip(0)`."
         )
 
 
-def raise_binary_mask(number: int, how: str) -> None:
-    """Refuse a mask whose only number stands for object, not for one of them."""
+def raise_binary_mask(label: int, extent: str) -> None:
+    """Refuse a mask whose only label stands for all objects."""
     raise InputError(
-        f"a mask needs one number an object, got only {number}, {how}. This looks like a binary mask: number its "
-        "pieces first, for example `skimage.measure.label(mask > 0)`."
+        f"Mask must contain one integer per object, got only {label}, {extent}. This looks like a binary mask: "
+        "label its objects first, for example `skimage.measure.label(mask > 0)`."
     )
 
 
-def _from_the_middle(pixels: da.Array) -> list[tuple[int, ...]]:
+def _blocks_from_center(pixels: da.Array) -> list[tuple[int, ...]]:
     middle = [(count - 1) / 2 for count in pixels.numblocks]
     blocks = itertools.product(*map(range, pixels.numblocks))
-    return sorted(blocks, key=lambda block: sum((at - center) ** 2 for at, center in zip(block, middle)))
+    return sorted(blocks, key=lambda block: sum((position - center) ** 2 for position, center in zip(block, middle)))

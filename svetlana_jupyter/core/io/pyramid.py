@@ -1,7 +1,7 @@
-"""The same image at several resolutions, read directly: a piece of one plane, however large the image is.
+"""Resolution levels of an image, for reading a region of one plane directly.
 
-Work on objects goes through dask, in blocks. A screen needs a small piece at once, at the resolution it can show, so
-it asks the file itself: four times faster for a piece of a few chunks.
+Work on objects goes through dask, in blocks. The viewer needs a small region at once, at the resolution of the screen,
+and reads it from the file without dask: four times faster for a region of a few chunks.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class PyramidLevel:
 
     Attributes
     ----------
-    source : Readable
-        The pixels as they are stored.
+    source : ArraySource
+        Pixels as stored.
     axes : str
-        One letter a dimension as stored; samples of a colour pixel are ``c`` here too.
+        One letter per dimension as stored; ``c`` also for the samples of a color pixel.
     dims : str
-        Those of the opened image, ``(c)(z)yx``, that are stored; of any other axis the first entry counts.
+        Dimensions of the opened image, ``(c)(z)yx``, that are stored; the first entry is read along any other axis.
     channels : int
-        How many entries along ``c`` count: transparency does not.
+        Number of entries to read along ``c``, without transparency.
     """
 
     source: ArraySource
@@ -41,21 +41,21 @@ class PyramidLevel:
 
     @classmethod
     def from_array(cls, array: DataArray) -> Self:
-        """Return the only level of an array in memory or of dask."""
+        """Return the only level of a NumPy or dask array."""
         dims = "".join(map(str, array.dims))
         return cls(array.data, dims, dims, array.sizes.get("c", 1))
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The length of each dimension."""
+        """Length of each dimension."""
         sizes = dict(zip(self.axes, self.source.shape)) | {"c": self.channels}
         return {dim: sizes[dim] for dim in self.dims}
 
     def read(self, rows: slice, columns: slice, plane: int = 0) -> NDArray[Any]:
-        """Return a part of one plane, shape (C, h, w), or (h, w) where there are no channels."""
+        """Read a region of one plane, shape (C, h, w), or (h, w) without channels."""
         wanted: dict[str, Any] = {"y": rows, "x": columns, "c": slice(self.channels), "z": plane}
         part = self.source[tuple(wanted[axis] if axis in self.dims else 0 for axis in self.axes)]
-        # Threads, also where a cluster is the default: a screenful is needed here and now.
+        # Threads, even if a cluster is the default scheduler: the viewer needs the region here, at once.
         values = np.asarray(part.compute(scheduler="threads") if hasattr(part, "compute") else part)
         kept = [axis for axis in self.axes if axis in self.dims and axis != "z"]
         return values.transpose([kept.index(axis) for axis in self.dims if axis != "z"]).astype(
@@ -64,18 +64,18 @@ class PyramidLevel:
 
 
 def pyramid_levels(stored: OpenedFile, letters: str, opened: DataArray) -> tuple[PyramidLevel, ...]:
-    """Return the levels of an image that was opened, the finest first; without any in its file, those of its array.
+    """Return the levels of an opened image, the finest first; the array itself if its file has none.
 
     Parameters
     ----------
-    stored : Stored
+    stored : OpenedFile
     letters : str
-        The meaning of its dimensions, one letter each.
+        One letter per dimension as stored.
     opened : DataArray
         The same pixels as ``(c)(z)yx``.
     """
     axes = letters.replace("s", "c")
-    dims = "".join(str(dim) for dim in opened.dims if str(dim) in axes)  # a channel may have been named, not stored
+    dims = "".join(str(dim) for dim in opened.dims if str(dim) in axes)  # the channel axis may have been added
     channels = opened.sizes.get("c", 1)
     return tuple(PyramidLevel(source, axes, dims, channels) for source in stored.levels) or (
         PyramidLevel.from_array(opened),
@@ -83,10 +83,10 @@ def pyramid_levels(stored: OpenedFile, letters: str, opened: DataArray) -> tuple
 
 
 def downsampling_factor(fine: PyramidLevel, coarse: PyramidLevel) -> int:
-    """Return how many rows and columns of the finer level one of the coarser stands for; 0 if that is no whole number.
+    """Return the downsampling factor between two levels along y and x; 0 if it is no integer.
 
-    Writers round the size of a level up, down, or each time they halve it, hence the pixel of tolerance. Of the factors
-    that this allows a small level, a power of two is the likely one.
+    Writers round the size of a level up, down, or at each halving, hence a tolerance of one pixel. It allows a small
+    level several factors, of which a power of two is the most likely.
     """
     ratio = max(1.0, fine.sizes["x"] / coarse.sizes["x"])
     for factor in (1 << round(math.log2(ratio)), round(ratio)):
@@ -96,6 +96,6 @@ def downsampling_factor(fine: PyramidLevel, coarse: PyramidLevel) -> int:
 
 
 def pyramid(levels: Sequence[PyramidLevel]) -> list[tuple[int, PyramidLevel]]:
-    """Return the levels that can stand for the first one, with their factors, ascending."""
-    found = {downsampling_factor(levels[0], level): level for level in reversed(levels)}
-    return sorted((factor, level) for factor, level in found.items() if factor)
+    """Return the levels that are downsampled by an integer, with their factors, ascending."""
+    by_factor = {downsampling_factor(levels[0], level): level for level in reversed(levels)}
+    return sorted((factor, level) for factor, level in by_factor.items() if factor)

@@ -37,12 +37,7 @@ if TYPE_CHECKING:
 
 GRID_SIZE = (484, 648)
 ALL_IMAGES = "All images"
-_FILTERS = (
-    ("All objects", "all"),
-    ("Unlabeled", "unlabeled"),
-    ("Annotated", "annotated"),
-    ("Corrected", "corrected"),
-)
+_FILTERS = (("All objects", "all"), ("Unlabeled", "unlabeled"), ("Annotated", "annotated"), ("Corrected", "corrected"))
 _ORDERS = (
     ("Random", "random"),
     ("By class", "class"),
@@ -122,8 +117,7 @@ class GalleryPanel(Panel):
         self.selection_text = HTML(layout={"margin": "0"})
         self.hint, self.body = self.arrange(
             VBox(
-                [self.filter_bar, self.page, self.page_bar],
-                layout={"width": f"{GRID_SIZE[1]}px", "flex": "0 0 auto"},
+                [self.filter_bar, self.page, self.page_bar], layout={"width": f"{GRID_SIZE[1]}px", "flex": "0 0 auto"}
             ),
             HBox([heading("Classes"), self.command_bar.help_button], layout={"align_items": "center"}),
             self.class_buttons,

@@ -59,7 +59,7 @@ class PatchGrid(VBox):
         Selected cells of the page.
     objects : tuple of (str, int)
         Objects of the page; set by `show`.
-    sheet : GridScene or None
+    scene : GridScene or None
         Contents of the last frame.
     columns : int
     field_of_view : float
@@ -83,7 +83,7 @@ class PatchGrid(VBox):
         self.add_class("sv-viewer")
         self.status = StatusLine(hides=True)
         self.objects: tuple[tuple[str, int], ...] = ()
-        self.sheet: GridScene | None = None
+        self.scene: GridScene | None = None
         self.message = ""
         self._side = 1.0
         self._next_objects: Objects = ()
@@ -236,11 +236,11 @@ class PatchGrid(VBox):
             screen.loader.load_ahead([self._page(self._next_objects)])
         grid, dpr = self.grid, screen.pointer.dpr
         key = (page, grid, dpr, self.outlines, tuple(picture is None for picture in pictures))
-        if self.sheet is None or self.sheet.key != key:
+        if self.scene is None or self.scene.key != key:
             pixels, ink = draw_thumbnail_grid(pictures, grid, dpr, self.outlines)
         else:
-            pixels, ink = self.sheet.pixels, self.sheet.ink
-        self.sheet = GridScene(
+            pixels, ink = self.scene.pixels, self.scene.ink
+        self.scene = GridScene(
             grid=grid,
             dpr=dpr,
             key=key,
@@ -252,7 +252,7 @@ class PatchGrid(VBox):
             hint=self._hint,
             message=self.message,
         )
-        screen.canvas.paint(self.sheet, again=screen.still)
+        screen.canvas.paint(self.scene, again=screen.still)
         screen.still = False
         screen.canvas.shown = self.selection_id
         screen.pointer.set_shown(self.selection_id, screen.canvas.frame)
@@ -338,27 +338,27 @@ class GridCanvas(LayeredCanvas):
     def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
         super().__init__(size, 2, repaint)
 
-    def paint(self, sheet: GridScene, again: bool = False) -> None:
-        """Show a sheet; only what differs from the last sheet is sent.
+    def paint(self, scene: GridScene, again: bool = False) -> None:
+        """Show a scene; only what differs from the last one is sent.
 
         Parameters
         ----------
-        sheet : GridScene
+        scene : GridScene
         again : bool
             Send everything again if the size has changed: the browser may have cleared the canvas after the last paint.
         """
         with canvas_lock:
-            self._fit([self.widget], sheet.pixels.shape[:2])
-            self._dpr = sheet.dpr
+            self._fit([self.widget], scene.pixels.shape[:2])
+            self._dpr = scene.dpr
             if again and self._resized:
                 self._painted, self._resized = None, False
             before, self._painted = self._painted, None  # after an exception the next frame is painted from scratch
             with batch_drawing(self._manager):
-                if before is None or before.key != sheet.key:
-                    self._put(self.widget[PICTURES], _encode(sheet), 0, 0)
-                _draw_marks(self.widget[MARKS], sheet)  # always, and last: a full repaint begins on another canvas
+                if before is None or before.key != scene.key:
+                    self._put(self.widget[PICTURES], _encode(scene), 0, 0)
+                _draw_marks(self.widget[MARKS], scene)  # always, and last: a full repaint begins on another canvas
                 self._number_frame()
-            self._painted = sheet
+            self._painted = scene
 
 
 class Captions:
@@ -409,37 +409,37 @@ class Captions:
         return " · ".join(parts)
 
 
-def _encode(sheet: GridScene) -> bytes:
-    small = sheet.pixels.shape[0] * sheet.pixels.shape[1] <= _PNG_LIMIT
-    return encode.png(sheet.pixels) if small else encode.jpeg(sheet.pixels, _QUALITY)
+def _encode(scene: GridScene) -> bytes:
+    small = scene.pixels.shape[0] * scene.pixels.shape[1] <= _PNG_LIMIT
+    return encode.png(scene.pixels) if small else encode.jpeg(scene.pixels, _QUALITY)
 
 
-def _draw_marks(layer: Any, sheet: GridScene) -> None:
+def _draw_marks(layer: Any, scene: GridScene) -> None:
     """Draw frames, captions and selection, in CSS pixels."""
-    grid = sheet.grid
+    grid = scene.grid
     layer.reset_transform()
     layer.clear()
-    layer.scale(sheet.dpr)
+    layer.scale(scene.dpr)
     layer.text_baseline = "alphabetic"
-    for cell, tile in enumerate(sheet.cell_captions):
+    for cell, tile in enumerate(scene.cell_captions):
         top, left = grid.corner(cell)
         _draw_frame(layer, tile, left, top, grid.side)
-        _draw_caption(layer, tile, left, top + grid.side + grid.line - 4, grid.side, sheet.ink)
-    layer.stroke_style = layer.fill_style = _SELECTED[sheet.ink]
+        _draw_caption(layer, tile, left, top + grid.side + grid.line - 4, grid.side, scene.ink)
+    layer.stroke_style = layer.fill_style = _SELECTED[scene.ink]
     layer.line_width = 3
-    for cell in sheet.chosen:
+    for cell in scene.chosen:
         top, left = grid.corner(cell)
         layer.stroke_rect(left - 3, top - 3, grid.side + 6, grid.side + grid.line + 4)
-        _draw_check_mark(layer, left + grid.side - 8, top + 8, sheet.ink)
-    if sheet.cursor >= 0 and sheet.cursor not in sheet.chosen:
-        top, left = grid.corner(sheet.cursor)
+        _draw_check_mark(layer, left + grid.side - 8, top + 8, scene.ink)
+    if scene.cursor >= 0 and scene.cursor not in scene.chosen:
+        top, left = grid.corner(scene.cursor)
         layer.line_width = 1
         layer.stroke_rect(left - 3.5, top - 3.5, grid.side + 7, grid.side + grid.line + 5)
-    if sheet.message:
-        layer.font, layer.fill_style, layer.text_align = "14px system-ui, sans-serif", sheet.ink, "center"
-        layer.fill_text(sheet.message, grid.size[1] / 2, grid.size[0] / 2)
-    if sheet.hint is not None:
-        _draw_hint(layer, sheet.hint, grid)
+    if scene.message:
+        layer.font, layer.fill_style, layer.text_align = "14px system-ui, sans-serif", scene.ink, "center"
+        layer.fill_text(scene.message, grid.size[1] / 2, grid.size[0] / 2)
+    if scene.hint is not None:
+        _draw_hint(layer, scene.hint, grid)
 
 
 def _draw_frame(layer: Any, tile: CellCaption, left: float, top: float, side: float) -> None:

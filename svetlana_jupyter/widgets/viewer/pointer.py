@@ -88,17 +88,4 @@ class KeyGuard(anywidget.AnyWidget):
     JupyterLab's shortcuts would act on the cell: ``m`` turns it into Markdown and destroys the panel.
     """
 
-    _esm = """
-    function render({ el }) {
-      const stop = new AbortController();
-      const guard = () => {
-        if (stop.signal.aborted) return;
-        const panel = el.closest(".svetlana");
-        if (!panel) return void requestAnimationFrame(guard); // not in the page yet
-        panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal: stop.signal });
-      };
-      guard();
-      return () => stop.abort();
-    }
-    export default { render };
-    """
+    _esm = Path(__file__).with_name("key_guard.js")

@@ -79,9 +79,7 @@ class Toolbar(VBox):
         self.images = Dropdown(tooltip="Displayed image", layout={"width": "150px", "margin": "0 8px 0 0"})
         self.images.observe(lambda change: self._show_image(change["new"]), "value")
         self.overlay = Dropdown(
-            options=_OVERLAYS,
-            tooltip="Source of the object colors",
-            layout={"width": "116px", "margin": "0 4px 0 6px"},
+            options=_OVERLAYS, tooltip="Source of the object colors", layout={"width": "116px", "margin": "0 4px 0 6px"}
         )
         self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=ICON_LAYOUT)
         self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=ICON_LAYOUT)

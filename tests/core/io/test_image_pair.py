@@ -45,8 +45,8 @@ def test_one_plane_of_a_volume_goes_with_a_flat_mask():
     [
         (np.zeros((20, 31)), MASK, r"^well 3: .*same shape, got \(20, 31\) yx for the image and \(20, 30\) yx"),
         (np.zeros((30, 20)), MASK, "One of them is turned"),
-        (np.zeros((20, 30)), MASK / 5, "^well 3: masks must be integers"),
-        (np.zeros((20, 30)), MASK * 0, "^well 3: a mask needs at least one object"),
+        (np.zeros((20, 30)), MASK / 5, "^well 3: Mask must contain integers"),
+        (np.zeros((20, 30)), MASK * 0, "^well 3: The mask has no object"),
         (np.zeros((20, 30)), MASK.astype(int) - 1, "positive integers for objects, got -1"),
         (
             np.zeros((20, 30)),

@@ -186,10 +186,10 @@ def test_an_unknown_format_is_refused_with_those_that_are_known(tmp_path):
             np.array([[0, 0.97], [0.5, 0.25]], np.float32),
             r"got float32 in the mask with values up to 0\.97\. This looks like a probability map: threshold and label",
         ),
-        (np.array([[0.0, 3.0]]), r"with values up to 3\. If these are object numbers, save them as integers"),
+        (np.array([[0.0, 3.0]]), r"with values up to 3\. If these are labels, save them as integers"),
         (np.array([[np.nan, 3.0]]), "values up to 3.*probability map"),
-        (np.array([[True, False]]), r"the mask is boolean.*`skimage\.measure\.label\(mask\)`"),
-        (np.array([[1j, 0]]), "masks must be integers, got complex128"),
+        (np.array([[True, False]]), r"got booleans in the mask.*`skimage\.measure\.label\(mask\)`"),
+        (np.array([[1j, 0]]), "Mask must contain integers, got complex128"),
         (np.ones((8, 9, 9, 9), int), "has 4 dimensions"),
     ],
 )

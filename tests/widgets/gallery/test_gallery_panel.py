@@ -1,4 +1,4 @@
-"""Gallery, tested by clicks, drags and keys: the project, the last sheet, and what the browser is sent."""
+"""Gallery, tested by clicks, drags and keys: the project, the last scene, and what the browser is sent."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def shown(panel):
 def cell_pixels(panel, cell):
     grid = panel.page.grid
     top, left = grid.corner(cell)
-    return panel.page.sheet.pixels[top : top + grid.side, left : left + grid.side]
+    return panel.page.scene.pixels[top : top + grid.side, left : left + grid.side]
 
 
 def test_every_object_has_a_thumbnail_with_itself_in_the_center(panel):
-    assert len(panel.page.sheet.cell_captions) == 48
+    assert len(panel.page.scene.cell_captions) == 48
     assert shown(panel)[:3] == [("left", 1), ("left", 2), ("left", 3)]
     middles = [cell_pixels(panel, cell)[25:32, 25:32].mean() for cell in range(48)]
     assert all(bright > dark + 20 for bright, dark in zip(middles[::2], middles[1::2])), "odd objects are bright"
-    assert (cell_pixels(panel, 50) == rgb_of(GAP_COLORS[panel.page.sheet.ink])).all()
+    assert (cell_pixels(panel, 50) == rgb_of(GAP_COLORS[panel.page.scene.ink])).all()
 
 
 def test_one_key_labels_the_selection_in_one_edit(panel, project):
@@ -230,12 +230,12 @@ def test_larger_thumbnails_keep_the_first_object_of_the_page_visible(panel):
 
 
 def test_the_field_of_view_and_the_outlines_can_be_changed(panel):
-    with_outlines = panel.page.sheet.pixels
+    with_outlines = panel.page.scene.pixels
     press(panel, "o")
-    without = panel.page.sheet.pixels
+    without = panel.page.scene.pixels
     assert (with_outlines != without).any() and not panel.display_bar.outlines.value
     press(panel, "]")
-    assert panel.page.field_of_view > 1 and (panel.page.sheet.pixels != without).any()
+    assert panel.page.field_of_view > 1 and (panel.page.scene.pixels != without).any()
 
 
 def test_a_page_stays_while_it_is_annotated_and_is_arranged_again_on_demand(panel, project):
@@ -243,7 +243,7 @@ def test_a_page_stays_while_it_is_annotated_and_is_arranged_again_on_demand(pane
     click(panel, 0)
     press(panel, "1")
     assert shown(panel)[0] == ("left", 1)
-    assert panel.page.sheet.cell_captions[0].name == "bright"
+    assert panel.page.scene.cell_captions[0].name == "bright"
     press(panel, "g")
     assert shown(panel)[0] == ("left", 2)
     panel.filter_bar.which.value = "annotated"
@@ -252,7 +252,7 @@ def test_a_page_stays_while_it_is_annotated_and_is_arranged_again_on_demand(pane
 
 def test_a_filter_without_matches_shows_a_message(panel):
     panel.filter_bar.which.value = "annotated"
-    assert shown(panel) == [] and "No object matches" in panel.page.sheet.message
+    assert shown(panel) == [] and "No object matches" in panel.page.scene.message
     for key in ("ArrowDown", "i", "n", "1"):
         press(panel, key)
     press(panel, "a", control=True)
@@ -266,7 +266,7 @@ def test_one_image_can_be_shown_alone(panel):
 
 def test_frames_show_annotations_and_predictions(trained):
     panel = ordered(GalleryPanel(trained), "class")
-    tiles = dict(zip(shown(panel), panel.page.sheet.cell_captions))
+    tiles = dict(zip(shown(panel), panel.page.scene.cell_captions))
     bright = trained.classes.by_name("bright")
     annotated = tiles["left", 1]
     assert (annotated.color, annotated.is_annotated, annotated.name, annotated.share) == (
@@ -279,9 +279,9 @@ def test_frames_show_annotations_and_predictions(trained):
     predicted = tiles["right", 3]
     assert predicted.color == trained.classes.by_id(int(row["predicted"])).color and not predicted.is_annotated
     assert predicted.share == f"{row['probability']:.0%}"
-    assert panel.page.sheet.cell_captions[0].color == bright.color, "the first class comes first"
+    assert panel.page.scene.cell_captions[0].color == bright.color, "the first class comes first"
     ordered(panel, "uncertain")
-    shares = [tile.share for tile in panel.page.sheet.cell_captions if tile.share]
+    shares = [tile.share for tile in panel.page.scene.cell_captions if tile.share]
     assert shares == sorted(shares, key=lambda share: int(share[:-2] if share.endswith(" %") else share[:-1]))
 
 
@@ -306,22 +306,22 @@ def test_without_predictions_there_is_nothing_to_accept(panel, project):
 def test_the_pointer_names_the_object(panel, project):
     project.annotate("left", 5, "bright")
     send(panel, "moved", **point(panel, 4))
-    assert panel.page.sheet.hint.text == "object 5 in left · bright"
+    assert panel.page.scene.hint.text == "object 5 in left · bright"
     send(panel, "pointer_left")
-    assert panel.page.sheet.hint is None
+    assert panel.page.scene.hint is None
 
 
 def test_the_gallery_follows_scripts_and_other_panels(panel, project):
     project.annotate("left", 2, "dark")
-    assert panel.page.sheet.cell_captions[1].name == "dark"
+    assert panel.page.scene.cell_captions[1].name == "dark"
     project.classes.rename("dark", "dim")
     project.classes.recolor("dim", "#123456")
-    assert panel.page.sheet.cell_captions[1].name == "dim" and panel.page.sheet.cell_captions[1].color == "#123456"
+    assert panel.page.scene.cell_captions[1].name == "dim" and panel.page.scene.cell_captions[1].color == "#123456"
     project.add("third", *squares(5), axes="yx")
     assert len(panel._rows) == 72
     panel.close()
     project.annotate("left", 3, "bright")
-    assert panel.page.sheet.cell_captions[2].name == ""
+    assert panel.page.scene.cell_captions[2].name == ""
 
 
 def test_without_images_the_panel_explains_how_to_add_some(empty):
@@ -345,7 +345,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_shown(panel, p
     monkeypatch.setattr(PyramidLevel, "read", torn)
     panel = ordered(GalleryPanel(project), "position")
     assert "left cannot be shown" in panel.page.status.text and "torn" in panel.page.status.text
-    ground = rgb_of(GAP_COLORS[panel.page.sheet.ink])
+    ground = rgb_of(GAP_COLORS[panel.page.scene.ink])
     assert (cell_pixels(panel, 0) == ground).all() and not (cell_pixels(panel, 30) == ground).all()
     click(panel, 30)
     press(panel, "1")
@@ -413,11 +413,11 @@ class TestOnTheCanvas:
         pages.append(Page())
         return pages[0]
 
-    def test_the_page_receives_the_pixels_of_the_sheet(self, page, panel):
+    def test_the_page_receives_the_pixels_of_the_scene(self, page, panel):
         panel.page.redraw()
         panel.page.screen.canvas._client_ready()
         pixels = page.pixels(panel.page.screen.canvas.widget[PICTURES])
-        np.testing.assert_array_equal(pixels[..., :3], panel.page.sheet.pixels)
+        np.testing.assert_array_equal(pixels[..., :3], panel.page.scene.pixels)
 
     def test_selecting_and_labeling_send_no_images(self, page, panel):
         panel.page.screen.canvas._client_ready()
@@ -432,7 +432,7 @@ class TestOnTheCanvas:
         pages[:] = [Page()]
         panel.page.screen.canvas._client_ready()
         pixels = pages[0].pixels(panel.page.screen.canvas.widget[PICTURES])
-        np.testing.assert_array_equal(pixels[..., :3], panel.page.sheet.pixels)
+        np.testing.assert_array_equal(pixels[..., :3], panel.page.scene.pixels)
 
     def test_a_high_resolution_screen_gets_its_own_pixels(self, page, panel):
         panel.page.screen.pointer.dpr = 2.0
@@ -440,5 +440,5 @@ class TestOnTheCanvas:
         height, width = panel.page.grid.size
         assert (surface.widget.height, surface.widget.width) == (2 * height, 2 * width)
         assert surface.widget.layout.height == f"{height}px"
-        assert panel.page.sheet.pixels.shape == (2 * height, 2 * width, 3)
+        assert panel.page.scene.pixels.shape == (2 * height, 2 * width, 3)
         assert surface.is_final, "everything was sent again after the resize"

@@ -1,0 +1,306 @@
+"""Inputs of a training: settings, initial weights, and the selected labels.
+
+A project may come from a stranger, so opening it and pressing Train must not import code or read files outside it.
+Names in ``training.json`` are therefore resolved only to runs of the project and to modules already imported; a call
+of the user may name any code and file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from svetlana_jupyter.core.settings import AUTO_PRESET, USER_ARCHITECTURE, TrainingSettings
+from svetlana_jupyter.core.stats.metrics import exclusion_reasons
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.jobs import thread_count
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.learn.dataset import AnnotatedImage, CollectionProgress, TrainingData
+    from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.runs import Run
+
+Size = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """Settings of a training, with the objects that they name.
+
+    Attributes
+    ----------
+    settings : TrainingSettings
+    network : Module or None
+        A network of the user, passed as an object.
+    weights : Path or None
+        File or folder that ``start_from`` names.
+    run : str
+        The run of this project that ``start_from`` names, "" if it is none.
+    """
+
+    settings: TrainingSettings
+    network: Module | None = None
+    weights: Path | None = None
+    run: str = ""
+
+
+def resolve_training_setup(
+    stored: TrainingSettings,
+    given: TrainingSettings | None,
+    changes: Mapping[str, Any],
+    network: Module | None,
+    runs: Mapping[str, Run],
+) -> TrainingSetup:
+    """Combine the settings of a call with those in the project's file.
+
+    Parameters
+    ----------
+    stored : TrainingSettings
+        From the project's file.
+    given : TrainingSettings, optional
+        Settings of the call, instead of the stored ones.
+    changes : mapping
+        Single settings of the call; a module that ``architecture`` names here is imported.
+    network : Module, optional
+    runs : mapping of str to Run
+
+    Raises
+    ------
+    ProjectError
+        If the file names weights that are not a run of this project.
+    """
+    settings = (given or stored).changed(**changes)
+    if network is not None:
+        settings = settings.changed(architecture=USER_ARCHITECTURE)
+    elif ":" in str(changes.get("architecture", "")):
+        from svetlana_jupyter.learn.build import import_network
+
+        import_network(settings.architecture)
+    name = settings.start_from
+    if name is None:
+        return TrainingSetup(settings, network)
+    if name in runs:
+        return TrainingSetup(settings, network, runs[name].path, name)
+    if "start_from" not in changes and name == stored.start_from:
+        raise ProjectError(
+            f"training.json contains start_from={name!r}, but the file may only name runs of its project "
+            f"({', '.join(runs) or 'none yet'}). If you trust it, call project.train(start_from={name!r})."
+        )
+    return TrainingSetup(settings, network, Path(name))
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """Data of a training, taken when it starts, so that annotating may go on.
+
+    Attributes
+    ----------
+    pairs : mapping of image name to ImagePair
+    objects : callable
+        Returns the object table of an image.
+    labels : Series of int
+        Class ids, indexed by ``(image, object)``.
+    edit_groups : Series of str
+        The edit that labeled each object together with others, "" if it was labeled alone.
+    classes : ClassScheme
+    settings : TrainingSettings
+    folder : Path
+        Folder of the runs.
+    setup : TrainingSetup, optional
+        Initial network and weights.
+    search : bool
+        Compare presets again, even if an earlier run did.
+    runs : tuple of Run
+        Earlier runs, in which the preset may have been selected.
+    explanation : str
+        Which annotations are left out; "" if none is.
+    workers : int
+        Number of parallel trainings while presets are compared; the result does not depend on it.
+    """
+
+    pairs: Mapping[str, ImagePair]
+    objects: Callable[[str], pd.DataFrame]
+    labels: pd.Series[int]
+    edit_groups: pd.Series[str]
+    classes: ClassScheme
+    settings: TrainingSettings
+    folder: Path
+    setup: TrainingSetup | None = None
+    search: bool = False
+    runs: tuple[Run, ...] = ()
+    explanation: str = ""
+    workers: int = 1
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Class names by id."""
+        return dict(zip(self.classes.ids, self.classes.names))
+
+    def parts(self) -> list[AnnotatedImage]:
+        """Return each annotated image with all its objects, and the classes of the annotated ones."""
+        parts = []
+        annotated = set(self.labels.index.get_level_values("image"))
+        for name, pair in self.pairs.items():
+            if name in annotated:
+                objects, labels = self.objects(name), self.labels.xs(name, level="image")
+                parts.append((pair, objects, labels[labels.index.isin(objects.index)]))
+        return parts
+
+    def collect_with_progress(self, settings: TrainingSettings) -> Iterator[CollectionProgress | TrainingData]:
+        """Cut or measure the annotated objects."""
+        for event in self.collect_for_each([settings], self.parts()):
+            yield event[0] if isinstance(event, list) else event
+
+    def collect_for_each(
+        self, several: Sequence[TrainingSettings], parts: Sequence[AnnotatedImage]
+    ) -> Iterator[CollectionProgress | list[TrainingData]]:
+        """Cut or measure objects for several trainings at once."""
+        from svetlana_jupyter.learn.dataset import collect_for_each
+
+        for event in collect_for_each(parts, several, self.class_names):
+            yield [self._complete(samples) for samples in event] if isinstance(event, list) else event
+
+    def _complete(self, samples: TrainingData) -> TrainingData:
+        """Add the edits of the samples, and the initial weights of a network."""
+        from svetlana_jupyter.learn.dataset import InitialWeights
+
+        samples = samples.with_edit_groups(self.edit_groups)
+        if self.setup is None or samples.settings.architecture == "forest":
+            return samples
+        return replace(samples, initial=InitialWeights(self.setup.network, self.setup.weights))
+
+    def samples(self, settings: TrainingSettings) -> TrainingData:
+        """Return the final event of `collect_with_progress`."""
+        *_, samples = self.collect_with_progress(settings)
+        return samples  # type: ignore[return-value]
+
+    def forest_data(self) -> Iterator[CollectionProgress | TrainingData]:
+        """Measure the annotated objects for a forest."""
+        return self.collect_with_progress(self.settings.changed(architecture="forest"))
+
+
+def build_task(
+    images: ImageCollection,
+    labels: pd.DataFrame,
+    explanation: str,
+    edit_groups: pd.Series[str],
+    classes: ClassScheme,
+    setup: TrainingSetup,
+    runs: Sequence[Run],
+    folder: Path,
+    threads: int,
+    search: bool = False,
+) -> TrainingTask:
+    """Return the task of a training.
+
+    Parameters
+    ----------
+    images : ImageCollection
+    labels : DataFrame
+        The training objects (`select_training_objects`), with ``class_id``.
+    explanation : str
+        Which annotations are left out; "" if none is.
+    threads : int
+        Number of threads if the settings name none.
+
+    See `TrainingTask` for the other parameters.
+
+    Raises
+    ------
+    ProjectError
+        If presets shall be compared, but the settings name one.
+    """
+    settings = setup.settings
+    if search and settings.preset != AUTO_PRESET:
+        raise ProjectError(
+            f'Presets cannot be compared, since the settings name "{settings.preset}". Pass preset="auto".'
+        )
+    return TrainingTask(
+        pairs={name: images.pair(name) for name in images},
+        objects=images.objects,
+        labels=labels["class_id"],
+        edit_groups=edit_groups,
+        classes=classes,
+        settings=settings.changed(threads=settings.threads or threads),
+        folder=folder,
+        setup=setup,
+        search=search,
+        runs=tuple(runs),
+        explanation=explanation,
+        workers=settings.threads or thread_count("script"),
+    )
+
+
+def label_digest(labels: pd.Series[int]) -> str:
+    """Return a hash of labels that does not depend on their order."""
+    images, objects = (labels.index.get_level_values(level) for level in ("image", "object"))
+    rows = sorted(zip(images, objects.tolist(), labels.tolist()))
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+
+def readiness(has_images: bool, counts: pd.Series[int], explanation: str = "") -> str:
+    """Return a sentence about what is missing before a training can start; "" if nothing is.
+
+    Parameters
+    ----------
+    has_images : bool
+    counts : Series of int
+        Number of annotations, by class name.
+    explanation : str
+        Which annotations are left out.
+    """
+    if not has_images:
+        return "There are no images yet: add some, then annotate."
+    if len(counts) < 2:
+        return "Two classes are needed: add them, then annotate some objects of each."
+    present = [str(name) for name in counts.index[counts > 0]]
+    if len(present) < 2:
+        state = "none has any" if explanation else "nothing is annotated yet"
+        state = f"only {present[0]} has some" if present else state
+        return f"At least 2 classes need examples; {state}. {explanation}".strip()
+    return ""
+
+
+def select_training_objects(
+    labels: pd.DataFrame, objects: Callable[[str], pd.DataFrame], exclude_border: bool, size: Size | None
+) -> tuple[pd.DataFrame, str]:
+    """Select the labels that a training learns from, by border and size of the objects.
+
+    Parameters
+    ----------
+    labels : DataFrame
+        Indexed by ``(image, object)``.
+    objects : callable
+        Returns the object table of an image.
+    exclude_border : bool
+        Leave out objects that touch the border of their image.
+    size : tuple of float or None, optional
+        Smallest and largest size in pixels (voxels).
+
+    Returns
+    -------
+    labels : DataFrame
+    explanation : str
+        A sentence about the objects that are left out; "" if none is.
+    """
+    if labels.empty or not (exclude_border or any(bound is not None for bound in size or ())):
+        return labels, ""
+    tables = [
+        objects(str(image)).reindex(rows.index.get_level_values("object")).set_axis(rows.index)
+        for image, rows in labels.groupby(level="image", sort=False)
+    ]
+    # All objects have a label, so the reasons are border and size only.
+    table = pd.concat(tables).loc[labels.index, ["on_border", "size"]].assign(**{"class": "any"})
+    reason = exclusion_reasons(table, exclude_border, size or (None, None))
+    texts = {"border": "at the border of their image", "size": "by their size"}
+    parts = [f"{n:,} {text}" for why, text in texts.items() if (n := int((reason == why).sum()))]
+    return labels[reason == ""], f"Annotated objects left out of training: {' and '.join(parts)}." if parts else ""
