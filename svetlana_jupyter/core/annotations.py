@@ -1,10 +1,10 @@
-"""What people said of objects: an append-only log, and the state it leads to.
+"""Annotation log: an append-only list of events, and the labels it leads to.
 
-A *edit* is one key press, click or lasso, however many objects it names. Undo and redo are entries of their own
-that name a edit: history is never rewritten, so the state is always the replay of the log.
+An *edit* is one key press, click or lasso, however many objects it names. Undo and redo are events of their own that
+name an edit: history is never rewritten, so the state is always a replay of the log.
 
-Every row speaks of an object by its number in the mask that was on screen. What was said of a mask that was replaced
-stays as it was said; `core.current_labels` carries it over to the objects of today.
+Every event identifies an object by its label in the mask that was displayed. Events of a replaced mask stay unchanged;
+`core.consensus` carries them over to the current mask.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import pandas as pd
 
 LabelAction = Literal["label", "ambiguous", "bad_segmentation", "skip"]
 Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "undo", "redo"]
-IMPORT_SOURCE_PREFIX = "import: "  # how the source of annotations that came from elsewhere begins
+IMPORT_SOURCE_PREFIX = "import: "  # start of the source of imported annotations
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 class ObjectId(NamedTuple):
-    """An object, as it is known everywhere: the image's name and the object's integer in the mask."""
+    """Identifier of an object: the name of its image and its label in the current mask."""
 
     image: str
     label: int
 
 
 class VersionedObjectId(NamedTuple):
-    """What a row speaks of: an object by its number in one of the masks that the image has had, counted from 0."""
+    """Identifier of an object in one of the masks that an image has had, counted from 0."""
 
     image: str
     label: int
@@ -37,9 +37,9 @@ class VersionedObjectId(NamedTuple):
 
 
 class Label(NamedTuple):
-    """What stands for an object: a class (``action`` "label"), or why it has none.
+    """Label of an object: a class (``action`` "label"), or the reason why it has none.
 
-    ``action`` "" is nothing at all; "erase" is kept for objects of a later mask, so that nothing is carried over.
+    ``action`` "" means no label; "erase" is kept for objects of later masks, so that nothing is carried over to them.
     """
 
     action: LabelAction | Literal["erase", ""] = ""
@@ -61,21 +61,21 @@ class AnnotationEvent:
     action : str
         One of `ACTIONS`.
     edit : int
-        The edit this row belongs to; for undo and redo, the edit that is undone or done again.
-    image, object : str, int
+        The edit of this event; for undo and redo, the edit that is undone or redone.
+    image, label : str, int
         Empty and 0 for undo and redo.
     class_id : int
-        The class given, 0 for every action but "label".
+        The assigned class, 0 for all actions but "label".
     center : tuple of float
-        Centroid ``([z,] y, x)`` in pixels, kept so that annotations survive a new segmentation.
+        Centroid ``([z,] y, x)`` in pixels, so that annotations survive a new segmentation.
     box : tuple of int
         Bounding box, half open: all lower bounds, then all upper bounds.
     source : str
-        Where it came from: "script", "panel", "queue", "correction", ...
+        Origin of the event: "script", "panel", "queue", "correction", ...
     seconds : float or None
-        How long the object had been on screen.
+        Time for which the object had been displayed.
     mask : int
-        Which of the image's masks the object's number is of: 0 is the first, 1 the one that replaced it.
+        Mask that the label belongs to: 0 is the image's first, 1 the one that replaced it.
     """
 
     time: str
@@ -91,12 +91,13 @@ class AnnotationEvent:
     mask: int = 0
 
     @property
-    def subject(self) -> VersionedObjectId:
+    def versioned_id(self) -> VersionedObjectId:
+        """The object that the event is about."""
         return VersionedObjectId(self.image, self.label, self.mask)
 
 
 class AnnotationLog:
-    """The entries of one annotator and the state they lead to.
+    """The events of one annotator and the labels they lead to.
 
     >>> log = AnnotationLog()
     >>> log.append([AnnotationEvent("2026-01-01T09:00:00.000Z", "label", 1, "well", 17, class_id=2)])
@@ -108,143 +109,121 @@ class AnnotationLog:
 
     Attributes
     ----------
-    entries : list of Entry
-    touched : list of Subject
-        What changed, one change after the other: who keeps up with the log reads on from where it was.
+    events : list of AnnotationEvent
+    changed_objects : list of VersionedObjectId
+        Objects in the order of their changes. A reader that keeps up with the log continues from its last position.
     masks : dict of str to int
-        The latest mask of each image that something was said of.
+        The latest annotated mask of each image.
     next_edit : int
-        A number that no edit has yet.
+        The first unused edit number.
     """
 
-    def __init__(self, entries: Iterable[AnnotationEvent] = ()) -> None:
-        self.entries: list[AnnotationEvent] = []
-        self.touched: list[VersionedObjectId] = []
+    def __init__(self, events: Iterable[AnnotationEvent] = ()) -> None:
+        self.events: list[AnnotationEvent] = []
+        self.changed_objects: list[VersionedObjectId] = []
         self.masks: dict[str, int] = {}
         self.next_edit = 1
         self._labels: dict[VersionedObjectId, Label] = {}
-        self._gestures: dict[int, list[AnnotationEvent]] = {}
-        self._before: dict[int, dict[VersionedObjectId, Label]] = {}
+        self._events_of_edit: dict[int, list[AnnotationEvent]] = {}
+        self._labels_before: dict[int, dict[VersionedObjectId, Label]] = {}
         self._done: list[int] = []
         self._undone: list[int] = []
-        self.append(entries)
+        self.append(events)
 
     @property
     def labels(self) -> Mapping[VersionedObjectId, Label]:
-        """Everything that something was said of, in the order in which it was last said."""
+        """All labels, in the order of their last change."""
         return self._labels
 
     @property
     def edit_to_undo(self) -> int:
-        """The edit that undo would take back, 0 if there is none."""
+        """The edit that undo would revert, 0 if there is none."""
         return self._done[-1] if self._done else 0
 
     @property
     def edit_to_redo(self) -> int:
-        """The edit that redo would bring back, 0 if there is none."""
+        """The edit that redo would apply again, 0 if there is none."""
         return self._undone[-1] if self._undone else 0
 
-    def label_of(self, subject: VersionedObjectId) -> Label:
-        return self._labels.get(subject, UNLABELED)
+    def label_of(self, versioned_id: VersionedObjectId) -> Label:
+        """Return the label of an object of one of the masks."""
+        return self._labels.get(versioned_id, UNLABELED)
 
-    def append(self, entries: Iterable[AnnotationEvent]) -> None:
-        """Add rows and follow them. Rows of one edit may arrive in one call or in several."""
-        for entry in entries:
-            self.entries.append(entry)
-            if entry.action == "undo":
-                self._undo(entry.edit)
-            elif entry.action == "redo":
-                self._redo(entry.edit)
+    def append(self, events: Iterable[AnnotationEvent]) -> None:
+        """Add events and apply them. Events of one edit may arrive in one call or in several."""
+        for event in events:
+            self.events.append(event)
+            if event.action == "undo":
+                self._undo(event.edit)
+            elif event.action == "redo":
+                self._redo(event.edit)
             else:
-                self._do(entry)
+                self._do(event)
 
-    def _do(self, entry: AnnotationEvent) -> None:
-        if entry.edit not in self._gestures:
-            self._gestures[entry.edit] = []
-            self._before[entry.edit] = {}
-            self._done.append(entry.edit)
+    def _do(self, event: AnnotationEvent) -> None:
+        if event.edit not in self._events_of_edit:
+            self._events_of_edit[event.edit] = []
+            self._labels_before[event.edit] = {}
+            self._done.append(event.edit)
             self._undone.clear()
-            self.next_edit = max(self.next_edit, entry.edit + 1)
-        self.masks[entry.image] = max(entry.mask, self.masks.get(entry.image, 0))
-        self._gestures[entry.edit].append(entry)
-        self._before[entry.edit].setdefault(entry.subject, self.label_of(entry.subject))
-        self._follow(entry)
+            self.next_edit = max(self.next_edit, event.edit + 1)
+        self.masks[event.image] = max(event.mask, self.masks.get(event.image, 0))
+        self._events_of_edit[event.edit].append(event)
+        self._labels_before[event.edit].setdefault(event.versioned_id, self.label_of(event.versioned_id))
+        self._apply(event)
 
     def _undo(self, edit: int) -> None:
         if edit == self.edit_to_undo:
             self._undone.append(self._done.pop())
-            for subject, label in self._before[edit].items():
-                self._set(subject, label)
+            for versioned_id, label in self._labels_before[edit].items():
+                self._set(versioned_id, label)
 
     def _redo(self, edit: int) -> None:
         if edit == self.edit_to_redo:
             self._done.append(self._undone.pop())
-            for entry in self._gestures[edit]:
-                self._follow(entry)
+            for event in self._events_of_edit[edit]:
+                self._apply(event)
 
-    def _follow(self, entry: AnnotationEvent) -> None:
-        subject = entry.subject
-        if entry.action == "erase":
-            self._set(subject, ERASED_LABEL if subject.mask else UNLABELED)
-        elif entry.action == "label":
-            self._set(subject, Label("label", entry.class_id))
-        elif entry.action == "skip":
-            if self.label_of(subject) == UNLABELED:  # passing over an object takes nothing from it
-                self._set(subject, Label("skip"))
-        elif entry.action in ("ambiguous", "bad_segmentation"):
-            self._set(subject, Label(entry.action))
+    def _apply(self, event: AnnotationEvent) -> None:
+        versioned_id = event.versioned_id
+        if event.action == "erase":
+            self._set(versioned_id, ERASED_LABEL if event.mask else UNLABELED)
+        elif event.action == "label":
+            self._set(versioned_id, Label("label", event.class_id))
+        elif event.action in ("ambiguous", "bad_segmentation"):
+            self._set(versioned_id, Label(event.action))
+        elif event.action == "skip" and self.label_of(versioned_id) == UNLABELED:  # skipping keeps an existing label
+            self._set(versioned_id, Label("skip"))
 
-    def _set(self, subject: VersionedObjectId, label: Label) -> None:
-        self._labels.pop(subject, None)
+    def _set(self, versioned_id: VersionedObjectId, label: Label) -> None:
+        self._labels.pop(versioned_id, None)
         if label != UNLABELED:
-            self._labels[subject] = label
-        self.touched.append(subject)
+            self._labels[versioned_id] = label
+        self.changed_objects.append(versioned_id)
 
 
 def events_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
-    """Return every row of every annotator's log as a table, with the annotator in the column ``who``.
+    """Return the events of all annotators as a table.
 
     Returns
     -------
     DataFrame
-        One row an entry, in the order of time (UTC), with the fields of `AnnotationEvent`; the centre as ``z``,
-        ``y``, ``x``
-        (pixels, NaN where unknown) and the box as text.
+        One row per event, ordered by time (UTC), with the fields of `AnnotationEvent`, and the annotator in the column
+        ``who``; the center as ``z``, ``y``, ``x`` (pixels, NaN where unknown) and the bounding box as text.
     """
     rows = [
         {
-            "time": entry.time,
+            **vars(event),
             "who": who,
-            "action": entry.action,
-            "edit": entry.edit,
-            "image": entry.image,
-            "object": entry.label,
-            "class_id": entry.class_id,
-            **dict(zip("xyz", reversed(entry.center))),
-            "box": " ".join(map(str, entry.box)),
-            "source": entry.source,
-            "seconds": entry.seconds,
-            "mask": entry.mask,
+            "object": event.label,
+            "box": " ".join(map(str, event.box)),
+            **dict(zip("xyz", reversed(event.center))),
         }
         for who, log in logs.items()
-        for entry in log.entries
+        for event in log.events
     ]
-    columns = [
-        "time",
-        "who",
-        "action",
-        "edit",
-        "image",
-        "object",
-        "class_id",
-        "z",
-        "y",
-        "x",
-        "box",
-        "source",
-        "seconds",
-        "mask",
-    ]
+    columns = ["time", "who", "action", "edit", "image", "object", "class_id"]
+    columns += ["z", "y", "x", "box", "source", "seconds", "mask"]
     table = pd.DataFrame(rows, columns=columns).astype({"z": float, "y": float, "x": float, "seconds": float})
     table["time"] = pd.to_datetime(table["time"], utc=True, format="ISO8601")
     return table.sort_values("time", kind="stable", ignore_index=True)

@@ -1,4 +1,4 @@
-"""The classes of a project: stable ids with a name, a colour and a key that may change."""
+"""Class scheme of a project: stable ids with a name, a color and a shortcut key that may change."""
 
 from __future__ import annotations
 
@@ -8,30 +8,20 @@ from dataclasses import dataclass, replace
 
 from svetlana_jupyter.errors import InputError
 
-# Okabe and Ito's palette without black (told apart with any colour vision), then Paul Tol's "muted" scheme.
+# Okabe and Ito's palette without black (distinguishable with any color vision), then Paul Tol's "muted" scheme.
 PALETTE = (
-    "#e69f00",
-    "#56b4e9",
-    "#cc79a7",
-    "#009e73",
-    "#f0e442",
-    "#d55e00",
-    "#0072b2",
-    "#882255",
-    "#44aa99",
-    "#999933",
-    "#aa4499",
-    "#88ccee",
+    *("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2"),
+    *("#882255", "#44aa99", "#999933", "#aa4499", "#88ccee"),
 )
 
-# Digits, then letters that are where a hand rests, on every keyboard, and that no command of a panel uses. Not Shift
-# and a digit: what that types differs from country to country, and in France it is the digit.
-KEYS = "1234567890qwtyhjk"
+# Digits, then letters near the resting hand on every keyboard that no command of a panel uses. Not Shift with a digit:
+# the character differs between keyboard layouts, and on French ones it is the digit itself.
+SHORTCUT_KEYS = "1234567890qwtyhjk"
 
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """One class.
+    """Class of a project.
 
     Parameters
     ----------
@@ -41,9 +31,9 @@ class ClassInfo:
     color : str
         ``"#rrggbb"``.
     key : str
-        The key that labels an object with this class, one of `KEYS`; ``""`` once these are used up.
+        Key that labels an object with this class, one of `SHORTCUT_KEYS`; ``""`` once these are used up.
     into : int
-        The class that this one was merged into, 0 for none. What was said with a merged class counts as the other one.
+        Class that this one was merged into, 0 for none. Annotations of a merged class count as the other class.
     """
 
     id: int
@@ -54,11 +44,11 @@ class ClassInfo:
 
 
 class ClassScheme:
-    """An ordered, immutable set of classes, found by id or by name.
+    """Ordered, immutable set of classes, looked up by id or name.
 
-    A class that was merged into another is found as that other one, by its own id and name.
+    The id and name of a class that was merged into another lead to that other class.
 
-    >>> classes = ClassScheme().adding(["resting", "active"])
+    >>> classes = ClassScheme().with_added(["resting", "active"])
     >>> classes.names
     ('resting', 'active')
     >>> classes.by_name("active").key
@@ -69,21 +59,21 @@ class ClassScheme:
     Attributes
     ----------
     infos : tuple of ClassInfo
-        Those that were merged as well.
+        All classes, including merged ones.
     """
 
     def __init__(self, infos: Iterable[ClassInfo] = ()) -> None:
         self.infos = tuple(infos)
-        self._standing = tuple(info for info in self.infos if not info.into)
+        self._unmerged = tuple(info for info in self.infos if not info.into)
         own = {info.id: info for info in self.infos}
-        self._by_id = {info.id: _followed(info, own) for info in self.infos}
+        self._by_id = {info.id: _merge_target(info, own) for info in self.infos}
         self._by_name = {info.name: self._by_id[info.id] for info in self.infos}
 
     def __iter__(self) -> Iterator[ClassInfo]:
-        return iter(self._standing)
+        return iter(self._unmerged)
 
     def __len__(self) -> int:
-        return len(self._standing)
+        return len(self._unmerged)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ClassScheme) and self.infos == other.infos
@@ -92,49 +82,53 @@ class ClassScheme:
         return hash(self.infos)
 
     def __repr__(self) -> str:
-        return f"Classes({', '.join(map(repr, self.names))})"
+        return f"ClassScheme({', '.join(map(repr, self.names))})"
 
     @property
     def ids(self) -> tuple[int, ...]:
+        """Ids of the classes that are not merged."""
         return tuple(info.id for info in self)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the classes that are not merged."""
         return tuple(info.name for info in self)
 
     @property
     def merged(self) -> Mapping[int, int]:
-        """For each class that was merged, the id of the class that it counts as."""
+        """Ids of merged classes, each with the id of the class that it counts as."""
         return {info.id: self._by_id[info.id].id for info in self.infos if info.into}
 
-    def by_id(self, id: int) -> ClassInfo:
-        """Return the class with this id; an `InputError` if there is none."""
-        if id not in self._by_id:
-            raise InputError(f"there is no class with the id {id}; the classes are {self._listed()}.")
-        return self._by_id[id]
+    def by_id(self, class_id: int) -> ClassInfo:
+        """Return the class with this id, or raise an `InputError`."""
+        if class_id not in self._by_id:
+            raise InputError(f"There is no class with id {class_id}. The classes are {self._list_names()}.")
+        return self._by_id[class_id]
 
     def by_name(self, name: str) -> ClassInfo:
-        """Return the class with this name; an `InputError` that lists the names if there is none."""
+        """Return the class with this name, or raise an `InputError` that lists the names."""
         if name not in self._by_name:
             raise InputError(
-                f"there is no class {name!r}; the classes are {self._listed()}. "
+                f"There is no class {name!r}. The classes are {self._list_names()}. "
                 f"Add it with project.classes.add({name!r})."
             )
         return self._by_name[name]
 
     def by_shortcut(self, key: str) -> ClassInfo | None:
-        """Return the class that this key labels with, if any."""
+        """Return the class of a shortcut key, if any."""
         return next((info for info in self if info.key and info.key == key), None)
 
-    def adding(self, names: Iterable[str], color: str | None = None) -> ClassScheme:
-        """Return these classes and, behind them, those of ``names`` that are new; none is ever dropped.
+    def with_added(self, names: Iterable[str], color: str | None = None) -> ClassScheme:
+        """Return a copy with those of ``names`` that are new at the end.
 
-        A class that was merged stays so: what is run again does not bring it back.
+        A merged class stays merged, so that running a notebook again does not bring it back.
         """
         names = list(names)
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"class names must differ, but {', '.join(map(repr, twice))} was given more than once.")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise InputError(
+                f"Class names must differ, but {', '.join(map(repr, duplicates))} was given more than once."
+            )
         infos = list(self.infos)
         for name in names:
             check_class_name(name)
@@ -151,46 +145,46 @@ class ClassScheme:
         return ClassScheme(infos)
 
     def with_renamed(self, old: str, new: str) -> ClassScheme:
-        """Return these classes with one renamed; its id, colour and key stay."""
+        """Return a copy with one class renamed; its id, color and key stay."""
         info = self._own(old)
         check_class_name(new)
         if new != old and new in self._by_name:
-            raise InputError(f"there is a class {new!r} already; choose another name.")
-        return self._replacing(replace(info, name=new))
+            raise InputError(f"There is a class {new!r} already. Choose another name.")
+        return self._with_replaced(replace(info, name=new))
 
     def with_recolored(self, name: str, color: str) -> ClassScheme:
-        """Return these classes with one in another colour."""
-        return self._replacing(replace(self._own(name), color=check_color(color)))
+        """Return a copy with one class in another color."""
+        return self._with_replaced(replace(self._own(name), color=check_color(color)))
 
     def with_merged(self, name: str, into: str) -> ClassScheme:
-        """Return these classes with one that counts as another from now on; its key is free."""
+        """Return a copy in which a class counts as another one; its key becomes free."""
         info, other = self._own(name), self.by_name(into)
         if info == other:
-            raise InputError(f"{name!r} and {into!r} count as one class already; choose two that differ.")
-        return self._replacing(replace(info, key="", into=other.id))
+            raise InputError(f"{name!r} and {into!r} count as one class already. Choose two different classes.")
+        return self._with_replaced(replace(info, key="", into=other.id))
 
     def with_unmerged(self, name: str) -> ClassScheme:
-        """Return these classes with one that was merged standing for itself again."""
+        """Return a copy in which a merged class counts as itself again."""
         info = next((info for info in self.infos if info.name == name and info.into), None)
         if info is None:
             merged = ", ".join(repr(info.name) for info in self.infos if info.into) or "none"
-            raise InputError(f"{name!r} was not merged into another class; those that were are {merged}.")
-        return self._replacing(replace(info, key=_free_key(self.infos), into=0))
+            raise InputError(f"{name!r} was not merged into another class. Merged classes: {merged}.")
+        return self._with_replaced(replace(info, key=_free_key(self.infos), into=0))
 
     def _own(self, name: str) -> ClassInfo:
         info = self.by_name(name)
         if info.name != name:
-            raise InputError(f"{name!r} was merged into {info.name!r}; split it off first, or name that one.")
+            raise InputError(f"{name!r} was merged into {info.name!r}. Separate it first, or name that class.")
         return info
 
-    def _replacing(self, info: ClassInfo) -> ClassScheme:
+    def _with_replaced(self, info: ClassInfo) -> ClassScheme:
         return ClassScheme(info if old.id == info.id else old for old in self.infos)
 
-    def _listed(self) -> str:
+    def _list_names(self) -> str:
         return ", ".join(map(repr, self.names)) or "none yet"
 
 
-def _followed(info: ClassInfo, by_id: Mapping[int, ClassInfo]) -> ClassInfo:
+def _merge_target(info: ClassInfo, by_id: Mapping[int, ClassInfo]) -> ClassInfo:
     while info.into:
         info = by_id[info.into]
     return info
@@ -198,17 +192,17 @@ def _followed(info: ClassInfo, by_id: Mapping[int, ClassInfo]) -> ClassInfo:
 
 def _free_key(infos: Iterable[ClassInfo]) -> str:
     taken = {info.key for info in infos}
-    return next((key for key in KEYS if key not in taken), "")
+    return next((key for key in SHORTCUT_KEYS if key not in taken), "")
 
 
 def check_class_name(name: str) -> None:
-    """Refuse what cannot name a class: anything but text, or text without a visible character."""
+    """Refuse names that are not text, or have no visible character."""
     if not isinstance(name, str) or not name.strip():
-        raise InputError(f"a class name must be text with at least one visible character, got {name!r}.")
+        raise InputError(f"Class name {name!r} is not valid. Give text with at least one visible character.")
 
 
 def check_color(color: str) -> str:
-    """Return ``color`` in lower case; an `InputError` if it is not ``#rrggbb``."""
+    """Return ``color`` in lower case; raise an `InputError` if it is not ``#rrggbb``."""
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
-        raise InputError(f"a colour must look like '#e69f00', got {color!r}.")
+        raise InputError(f"Color {color!r} is not valid. Give it as '#rrggbb', such as '#e69f00'.")
     return color.lower()

@@ -1,4 +1,4 @@
-"""What objects have in common that may make them alike: their patient, plate or well, their image, their region."""
+"""Groups of similar objects: those of one patient, plate or well, one image, or one region of an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from svetlana_jupyter.errors import InputError
 
-SPATIAL_BLOCKS = 4  # a single image counts as 4 x 4 regions
+SPATIAL_BLOCKS = 4  # a single image is divided into 4 x 4 regions
 
 
 def name_groups(
@@ -19,26 +19,26 @@ def name_groups(
     is_only_image: bool,
     by: Sequence[str] | None = None,
 ) -> pd.Series[str]:
-    """Return the name of the group of each object of an image.
+    """Return the group name of each object of an image.
 
     Parameters
     ----------
     image : str
     groups : mapping of str to str
-        The grouping columns of the image.
+        Grouping columns of the image.
     objects : DataFrame
-        The object index of the image.
+        Object table of the image.
     shape : sequence of int
-        Of the image, ``([z,] y, x)``.
-    sole : bool
-        Whether no other image counts: then its regions are the groups.
+        Shape of the image, ``([z,] y, x)``.
+    is_only_image : bool
+        Whether there is no other image; then its regions are the groups.
     by : sequence of str, optional
-        The columns that make the groups; all by default. "image" is the image itself.
+        Columns that form the groups; all by default. "image" is the name of the image.
 
     Raises
     ------
     InputError
-        If the image has no such column.
+        If the image lacks one of the columns.
 
     Examples
     --------
@@ -51,9 +51,7 @@ def name_groups(
     known = {**groups, "image": image}
     unknown = [column for column in by or () if column not in known]
     if unknown:
-        raise InputError(
-            f"image {image!r} has no column {unknown[0]!r} to hold out by; choose among {', '.join(known)}."
-        )
+        raise InputError(f"Image {image!r} has no column {unknown[0]!r} to group by. Choose among {', '.join(known)}.")
     chosen = {column: known[column] for column in by} if by else dict(groups)
     name = " ".join(f"{column}={value}" for column, value in chosen.items()) if set(chosen) - {"image"} else image
     named = pd.Series(name, objects.index, "object")

@@ -1,7 +1,7 @@
-"""Which object comes next: small pure functions that order the objects of a project.
+"""Review queues: orders in which objects are shown to the annotator, each with the reason.
 
-A queue returns candidates with the reason for each. What was labelled or skipped since is passed over by whoever asks,
-so that a queue resumes after a reopening without repeating itself.
+A queue yields all candidates; the caller passes over objects that have been labeled or skipped since, so that a queue
+resumes after a project is reopened without repeating itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from svetlana_jupyter.errors import InputError
 
 
 class QueuedObject(NamedTuple):
-    """An object that could be looked at next, and why."""
+    """Candidate for the next object to review, with the reason."""
 
     image: str
     label: int
@@ -27,6 +27,7 @@ class QueuedObject(NamedTuple):
 
     @property
     def id(self) -> ObjectId:
+        """Identifier of the object."""
         return ObjectId(self.image, self.label)
 
 
@@ -51,7 +52,7 @@ def random_order(objects: Mapping[str, ArrayLike], seed: int = 0) -> Iterator[Qu
 
 
 def uncertainty_order(predictions: pd.DataFrame) -> Iterator[QueuedObject]:
-    """Yield predicted objects, the least probable first.
+    """Yield predicted objects, the least probable one first.
 
     Parameters
     ----------
@@ -67,19 +68,19 @@ def uncertainty_order(predictions: pd.DataFrame) -> Iterator[QueuedObject]:
 def distance_order(
     image: str, objects: pd.DataFrame, label: int, spacing: Sequence[float] | None = None
 ) -> Iterator[QueuedObject]:
-    """Yield the other objects of an image, the nearest to one of them first.
+    """Yield the other objects of an image, the nearest to a given one first.
 
     Parameters
     ----------
     objects : DataFrame
-        The object index of the image.
+        Object table of the image.
     label : int
-        The one they are near to, by the distance of their centroids.
+        Object from whose centroid distances are measured.
     spacing : sequence of float, optional
-        Micrometres a pixel, ``([z,] y, x)``, so that planes that lie far apart count as such.
+        Micrometers per pixel, ``([z,] y, x)``, so that distant planes count as distant.
     """
     if label not in objects.index:
-        raise InputError(f"image {image!r} has no object {label} to look near; choose another.")
+        raise InputError(f"Image {image!r} has no object {label}. Choose another one to look near.")
     columns = [column for column in centroid_columns(3) if column in objects]
     places = objects[columns].to_numpy(float) * (1.0 if spacing is None else np.asarray(spacing, float))
     distance = np.linalg.norm(places - places[objects.index.get_loc(label)], axis=1)
@@ -90,7 +91,7 @@ def distance_order(
 
 
 def test_set_order(objects: Sequence[ObjectId]) -> Iterator[QueuedObject]:
-    """Yield the objects of a test set in the order in which they were drawn, so that any first part is a random one.
+    """Yield the objects of a test set in the order they were drawn, so that any first part is random.
 
     >>> [c.reason for c in test_set_order([ObjectId("A1", 7), ObjectId("A2", 3)])]
     ['1 of 2 of the test set', '2 of 2 of the test set']
@@ -100,12 +101,12 @@ def test_set_order(objects: Sequence[ObjectId]) -> Iterator[QueuedObject]:
 
 
 def image_order(objects: Iterable[tuple[str, ArrayLike]]) -> Iterator[QueuedObject]:
-    """Yield the objects of one image after the other, each by its number.
+    """Yield the objects of one image after the other, by label.
 
     Parameters
     ----------
     objects : iterable of (image name, array of int of shape (n,))
-        An image is asked for only when those before it are through.
+        An image is requested only after all objects of the previous ones.
 
     >>> [c.reason for c in image_order([("A1", [3, 7]), ("A2", [1])])]
     ['1 of 2 in A1', '2 of 2 in A1', '1 of 1 in A2']

@@ -86,7 +86,7 @@ class AnnotationFile:
         if self._handle is None:
             raise ProjectError(self.trouble)
         try:
-            in_file, in_log = read_entries(self.file), self.log.entries
+            in_file, in_log = read_entries(self.file), self.log.events
             ours, theirs = _to_csv(in_log), _to_csv(in_file)
             if theirs.startswith(ours):
                 self._follow(in_file[len(in_log) :])

@@ -249,7 +249,7 @@ class Annotations:
 
     def rate(self) -> float:
         """Return the edits per minute, from the median gap between the last fifty; NaN if unknown."""
-        by_hand = [entry for entry in self.file.log.entries[-50:] if entry.seconds is not None]
+        by_hand = [entry for entry in self.file.log.events[-50:] if entry.seconds is not None]
         times = [datetime.fromisoformat(entry.time) for entry in by_hand]
         gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
         gaps = [gap for gap in gaps if 0 < gap < PAUSE_SECONDS]
@@ -263,12 +263,12 @@ class Annotations:
         """
         groups: dict[ObjectId, str] = {}
         for annotator, log in self.logs.items():
-            sizes = Counter(entry.edit for entry in log.entries if entry.action == "label")
-            for entry in log.entries:
+            sizes = Counter(entry.edit for entry in log.events if entry.action == "label")
+            for entry in log.events:
                 if entry.action == "label":
                     together = sizes[entry.edit] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
                     name = f"{annotator} {entry.edit}" if together else ""
-                    groups |= dict.fromkeys(self.current_objects(entry.subject), name)
+                    groups |= dict.fromkeys(self.current_objects(entry.versioned_id), name)
         return self._raw_table().index.to_series().map(groups).fillna("").astype("object")
 
     def current_objects(self, object_id: VersionedObjectId) -> list[ObjectId]:
@@ -343,7 +343,7 @@ class Annotations:
                 raise ProjectError(problem)
             trouble_before = self.file.trouble
             self.file.ensure_writable()
-            time, edit, before = _now(), self.file.log.next_edit, len(self.file.log.touched)
+            time, edit, before = _now(), self.file.log.next_edit, len(self.file.log.changed_objects)
             self.file.append(
                 AnnotationEvent(time, action, edit, image, label, class_id, center, box, source, seconds, mask)
                 for action, image, label, class_id, center, box, mask in located
@@ -354,13 +354,13 @@ class Annotations:
 
     def _step(self, action: Action, edit: int) -> bool:
         if edit:
-            before = len(self.file.log.touched)
+            before = len(self.file.log.changed_objects)
             self.file.append([AnnotationEvent(_now(), action, edit)])
             self._note_edited(before)
         return bool(edit)
 
     def _note_edited(self, before: int) -> None:
-        edited = self.file.log.touched[before:]
+        edited = self.file.log.changed_objects[before:]
         self._last_edited = [current for object_id in edited for current in self.current_objects(object_id)]
 
 

@@ -22,10 +22,10 @@ from svetlana_jupyter.core.objects import bbox_columns, index_objects
 from svetlana_jupyter.core.relabeling import (
     LINK_COLUMNS,
     LabelMapping,
-    link,
     match_bounding_boxes,
+    match_overlaps,
     object_statuses,
-    overlap,
+    overlap_table,
 )
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.image_collection import (
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
-STATUSES = ("kept", "moved", "split", "merged", "lost")
+STATUSES = ("kept", "relabeled", "split", "merged", "lost")
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class MaskReplacement:
             tuple(label for label in new if after.get(label) == text)
             for new, text in zip(report["new"], report["class"])
         ]
-        counts = report["fate"].value_counts()
-        listed = ", ".join(f"{counts[fate]} {fate}" for fate in STATUSES if fate in counts)
+        counts = report["status"].value_counts()
+        listed = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
         return report, f"{name} has a new mask. Annotated objects: {listed or 'none'}"
 
     def _matched(self, name: str, mask: Source) -> MaskMatch:
@@ -159,7 +159,7 @@ def match_masks(
     entry = images.entry(name)
     new_fingerprint = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
     if new_fingerprint == entry.fingerprint:
-        same = pd.DataFrame([(id.label, id.label, 1) for id in labels], columns=LINK_COLUMNS)
+        same = pd.DataFrame([(object_id.label, object_id.label, 1) for object_id in labels], columns=LINK_COLUMNS)
         return MaskMatch(entry, LabelMapping(same), dict.fromkeys(same["old"], 1), "pixels", mask, new_fingerprint)
     if is_geojson(mask):
         mask = lazy_outline_mask(Path(mask), entry.shape)
@@ -201,12 +201,14 @@ def status_table(match: MaskMatch, before: Mapping[int, str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by ``object`` (its old label): ``class``, and ``fate``, ``new`` and ``share`` as in
+        Indexed by ``object`` (its old label): ``class``, and ``status``, ``new`` and ``share`` as in
         `core.relabeling.object_statuses`. ``attrs["matched_by"]`` is "pixels" or "boxes".
     """
     table = object_statuses(match.mapping, match.old_sizes, sorted(set(before) & set(match.old_sizes)))
     lost = sorted(set(before) - set(match.old_sizes))
-    nowhere = pd.DataFrame({"fate": "lost", "new": [()] * len(lost), "share": 0.0}, index=pd.Index(lost, dtype="int64"))
+    nowhere = pd.DataFrame(
+        {"status": "lost", "new": [()] * len(lost), "share": 0.0}, index=pd.Index(lost, dtype="int64")
+    )
     table = pd.concat([table, nowhere]).sort_index() if lost else table
     table.insert(0, "class", [before[old] for old in table.index])
     table.index.name = "object"
@@ -223,19 +225,22 @@ def _match_by_pixels(
         same = file.is_relative_to(folder.path) or fingerprint(file) == entry.fingerprint.split()[1]
         if not same:
             return None
-        pairs = overlap(images.pair(entry.name).mask, opened.mask)
+        pairs = overlap_table(images.pair(entry.name).mask, opened.mask)
     except (OSError, InputError):
         return None
     sizes = pairs.groupby("old")["pixels"].sum()
-    return LabelMapping(link(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
+    return LabelMapping(match_overlaps(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
 
 
 def _match_by_boxes(
     entry: ImageEntry, objects: pd.DataFrame, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
 ) -> tuple[LabelMapping, Mapping[int, int], str]:
-    known = {e.subject: e.box for log in logs for e in log.entries if e.image == entry.name and e.box}
+    known = {e.versioned_id: e.box for log in logs for e in log.events if e.image == entry.name and e.box}
     columns = bbox_columns(len(entry.shape))
-    found = {id.label: known.get(VersionedObjectId(id.image, id.label, entry.mask_number)) for id in labels}
+    found = {
+        object_id.label: known.get(VersionedObjectId(object_id.image, object_id.label, entry.mask_number))
+        for object_id in labels
+    }
     boxes = {label: box for label, box in found.items() if box}
     old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
     low, high = (old[columns[i : i + len(entry.shape)]].to_numpy() for i in (0, len(entry.shape)))

@@ -145,7 +145,7 @@ class Project(HasTraits):
     trouble = Unicode()
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
-        names = ClassScheme().adding(classes or ()).names  # refuses duplicates before a folder is created
+        names = ClassScheme().with_added(classes or ()).names  # refuses duplicates before a folder is created
         super().__init__()
         notify = Notify(self._bump, self._say, self._report)
         self.path = Path(path).absolute()
@@ -439,8 +439,8 @@ class Project(HasTraits):
         Returns
         -------
         DataFrame
-            One row per annotated object, indexed by its old label: ``class``; ``fate`` ("kept", "moved" to another
-            label, "split" into several, "merged" with others, "lost"); ``new`` (labels of the objects in its place);
+            One row per annotated object, indexed by its old label: ``class``; ``status`` ("kept", "relabeled", "split"
+            into several, "merged" with others, "lost"); ``new`` (labels of the objects in its place);
             ``share`` (fraction of it within them); ``carried`` (those of them that have its annotation now).
             ``attrs["matched_by"]`` is "pixels" or "boxes".
 

@@ -90,13 +90,13 @@ class ProjectClasses:
                 f"Class {name!r} was merged into {self.by_name(name).name!r}. Separate it again with "
                 f"project.classes.split({name!r}), or choose another name."
             )
-        self._edit(lambda scheme: scheme.adding([name], color))
+        self._edit(lambda scheme: scheme.with_added([name], color))
 
     def extend(self, names: Iterable[str]) -> None:
         """Add classes that are new; nothing is written if none is."""
         names = list(names)
-        if self._scheme.adding(names) != self._scheme:
-            self._edit(lambda scheme: scheme.adding(names))
+        if self._scheme.with_added(names) != self._scheme:
+            self._edit(lambda scheme: scheme.with_added(names))
 
     def rename(self, old: str, new: str) -> None:
         """Rename a class; its annotations and predictions follow."""

@@ -121,7 +121,7 @@ class ImagesPanel(Panel):
 _LISTED_FILES, _LISTED_OBJECTS = 100, 6
 _STATUS_TEXTS = {
     "kept": "Same label; the annotation is kept",
-    "moved": "Another label; the annotation is kept",
+    "relabeled": "Another label; the annotation is kept",
     "split": "Split; parts mostly from the old object keep its annotation",
     "merged": "Merged; an annotation of more than half of the result is kept",
     "lost": "No object there; the annotation stays in the log",
@@ -233,7 +233,7 @@ def mask_report_html(report: pd.DataFrame, image: str) -> str:
     """Return a report of `Project.check_mask` or `Project.replace_mask` as HTML."""
     if report.empty:
         return muted(f"No annotations in {image}, so none are affected.")
-    statuses = report.groupby("fate")["new"]
+    statuses = report.groupby("status")["new"]
     rows = [
         (statuses.size()[status], text, _label_changes(statuses.get_group(status)))
         for status, text in _STATUS_TEXTS.items()

@@ -1,4 +1,4 @@
-"""The annotation log: its state is always the replay of its rows."""
+"""The annotation log: its state is always the replay of its events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ steps = st.lists(
 )
 
 
-def followed(log: AnnotationLog, action: str, on: list[int], class_id: int = 1) -> None:
+def append(log: AnnotationLog, action: str, on: list[int], class_id: int = 1) -> None:
     if action == "undo":
         edit = log.edit_to_undo
         log.append([AnnotationEvent(TIME, "undo", edit)] if edit else [])
@@ -36,7 +36,7 @@ def followed(log: AnnotationLog, action: str, on: list[int], class_id: int = 1) 
 
 
 class SlowModel:
-    """The same, the obvious way: a stack of whole states."""
+    """Reference implementation with a stack of whole states."""
 
     def __init__(self) -> None:
         self.states: list[dict[int, Label]] = [{}]
@@ -63,22 +63,22 @@ class SlowModel:
 
 
 @given(steps)
-def test_the_state_is_that_of_a_stack_of_whole_states(run: list[tuple[str, list[int]]]) -> None:
+def test_labels_equal_those_of_a_stack_of_whole_states(run: list[tuple[str, list[int]]]) -> None:
     log, model = AnnotationLog(), SlowModel()
     for number, (action, on) in enumerate(run):
-        followed(log, action, on, class_id=number)
+        append(log, action, on, class_id=number)
         model.follow(action, on, class_id=number)
-        assert {subject.label: label for subject, label in log.labels.items()} == model.states[-1]
+        assert {versioned_id.label: label for versioned_id, label in log.labels.items()} == model.states[-1]
     assert bool(log.edit_to_undo) == (len(model.states) > 1)
     assert bool(log.edit_to_redo) == bool(model.undone)
 
 
 @given(steps)
-def test_reading_the_rows_again_gives_the_same_state(run: list[tuple[str, list[int]]]) -> None:
+def test_replaying_the_events_gives_the_same_state(run: list[tuple[str, list[int]]]) -> None:
     log = AnnotationLog()
     for action, on in run:
-        followed(log, action, on)
-    again = AnnotationLog(log.entries)
+        append(log, action, on)
+    again = AnnotationLog(log.events)
     assert again.labels == log.labels
     assert (again.edit_to_undo, again.edit_to_redo, again.next_edit) == (
         log.edit_to_undo,
@@ -87,7 +87,7 @@ def test_reading_the_rows_again_gives_the_same_state(run: list[tuple[str, list[i
     )
 
 
-def test_the_table_holds_every_row_of_everybody_in_the_order_of_time() -> None:
+def test_the_table_lists_all_events_by_time() -> None:
     early = AnnotationEvent(
         "2026-01-01T09:00:00.000Z", "label", 1, "well", 7, 2, (3.0, 4.5), (1, 2, 6, 8), "panel", 1.25
     )
@@ -100,9 +100,9 @@ def test_the_table_holds_every_row_of_everybody_in_the_order_of_time() -> None:
     assert str(table["time"].dtype).startswith("datetime64") and len(events_table({})) == 0
 
 
-@pytest.mark.parametrize("mark", ["ambiguous", "bad_segmentation"])
-def test_a_mark_takes_the_place_of_a_class(mark: str) -> None:
+@pytest.mark.parametrize("flag", ["ambiguous", "bad_segmentation"])
+def test_a_flag_replaces_a_class(flag: str) -> None:
     log = AnnotationLog()
-    followed(log, "label", [1])
-    followed(log, mark, [1])
-    assert log.label_of(VersionedObjectId("well", 1)) == Label(mark)
+    append(log, "label", [1])
+    append(log, flag, [1])
+    assert log.label_of(VersionedObjectId("well", 1)) == Label(flag)

@@ -1,4 +1,4 @@
-"""What stands for each object: several people, several masks, merged classes, and always as if looked at anew."""
+"""Current labels: several annotators, several masks, merged classes, and incremental updates."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ TIME = "2026-01-01T09:00:00.000Z"
 A, B, NOTHING = Label("label", 1), Label("label", 2), None
 
 
-def said(*rows: tuple[str, int, int, int]) -> AnnotationLog:
-    """A log of edit_groups (action, object, class, mask)."""
+def log_of(*rows: tuple[str, int, int, int]) -> AnnotationLog:
+    """Return a log of edits (action, object, class, mask)."""
     return AnnotationLog(
         AnnotationEvent(TIME, action, edit, "well", label, class_id, mask=mask)  # type: ignore[arg-type]
         for edit, (action, label, class_id, mask) in enumerate(rows, 1)
     )
 
 
-def step(*links: tuple[int, int, int]) -> LabelMapping:
+def mapping(*links: tuple[int, int, int]) -> LabelMapping:
     return LabelMapping(pd.DataFrame(links, columns=LINK_COLUMNS))
 
 
-def stands(current_labels: CurrentLabels) -> dict[int, Label]:
+def labels_of(current_labels: CurrentLabels) -> dict[int, Label]:
     return {id.label: label for id, label in current_labels.labels.items()}
 
 
-def test_the_majority_stands_and_a_tie_is_left_out() -> None:
-    ann, bo = said(("label", 1, 1, 0), ("label", 2, 1, 0)), said(("label", 1, 1, 0))
-    cy = said(("label", 1, 2, 0), ("label", 2, 2, 0))
-    assert stands(CurrentLabels([ann, bo, cy])) == {1: A}
+def test_the_majority_decides_and_a_tie_gives_no_label() -> None:
+    ann, bo = log_of(("label", 1, 1, 0), ("label", 2, 1, 0)), log_of(("label", 1, 1, 0))
+    cy = log_of(("label", 1, 2, 0), ("label", 2, 2, 0))
+    assert labels_of(CurrentLabels([ann, bo, cy])) == {1: A}
 
 
-def test_a_skip_outvotes_nobody() -> None:
-    skip = said(("skip", 1, 0, 0))
-    assert stands(CurrentLabels([skip, said(("label", 1, 2, 0))])) == {1: B}
-    assert stands(CurrentLabels([skip])) == {1: Label("skip")}
+def test_skipping_is_not_a_vote() -> None:
+    skip = log_of(("skip", 1, 0, 0))
+    assert labels_of(CurrentLabels([skip, log_of(("label", 1, 2, 0))])) == {1: B}
+    assert labels_of(CurrentLabels([skip])) == {1: Label("skip")}
 
 
-def test_classes_that_count_as_one_do_not_outvote_each_other() -> None:
-    logs = [said(("label", 1, 1, 0)), said(("label", 1, 2, 0))]
-    assert stands(CurrentLabels(logs)) == {} and stands(CurrentLabels(logs, merged={2: 1})) == {1: A}
+def test_merged_classes_vote_together() -> None:
+    logs = [log_of(("label", 1, 1, 0)), log_of(("label", 1, 2, 0))]
+    assert labels_of(CurrentLabels(logs)) == {} and labels_of(CurrentLabels(logs, merged_into={2: 1})) == {1: A}
 
 
 @pytest.mark.parametrize(
@@ -65,24 +65,24 @@ def test_classes_that_count_as_one_do_not_outvote_each_other() -> None:
         ([("bad_segmentation", 7, 0, 0)], [(7, 9, 100)], 9, Label("bad_segmentation")),
     ],
 )
-def test_a_new_object_takes_over_what_more_than_half_of_it_was(rows, links, new, expected) -> None:
-    current_labels = CurrentLabels([said(*rows)], {"well": [step(*links)]})
+def test_a_new_object_takes_over_the_label_of_more_than_half_of_it(rows, links, new, expected) -> None:
+    current_labels = CurrentLabels([log_of(*rows)], {"well": [mapping(*links)]})
     assert current_labels.labels.get(ObjectId("well", new)) == expected
 
 
-def test_what_is_said_twice_over_is_carried_twice_over() -> None:
-    log = said(("label", 1, 1, 0), ("label", 12, 2, 1))
-    steps = {"well": [step((1, 11, 9), (2, 12, 9)), step((11, 21, 9), (12, 22, 9))]}
-    assert stands(CurrentLabels([log], steps)) == {21: A, 22: B}
+def test_labels_are_carried_over_several_masks() -> None:
+    log = log_of(("label", 1, 1, 0), ("label", 12, 2, 1))
+    steps = {"well": [mapping((1, 11, 9), (2, 12, 9)), mapping((11, 21, 9), (12, 22, 9))]}
+    assert labels_of(CurrentLabels([log], steps)) == {21: A, 22: B}
 
 
-def test_undo_reaches_behind_a_new_mask() -> None:
-    log = said(("label", 7, 1, 0), ("label", 7, 2, 0), ("erase", 9, 0, 1))
-    current_labels = CurrentLabels([log], {"well": [step((7, 9, 100))]})
-    seen = [stands(current_labels)]
+def test_undo_reaches_behind_a_replaced_mask() -> None:
+    log = log_of(("label", 7, 1, 0), ("label", 7, 2, 0), ("erase", 9, 0, 1))
+    current_labels = CurrentLabels([log], {"well": [mapping((7, 9, 100))]})
+    seen = [labels_of(current_labels)]
     for action in ("undo", "undo", "undo", "redo"):
         log.append([AnnotationEvent(TIME, action, log.edit_to_undo if action == "undo" else log.edit_to_redo)])  # type: ignore[arg-type]
-        seen.append(stands(current_labels))
+        seen.append(labels_of(current_labels))
     assert seen == [{}, {9: B}, {9: A}, {}, {9: A}]
 
 
@@ -97,10 +97,10 @@ links = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 
 
 
 @given(st.lists(rows, max_size=25), links, links)
-def test_what_is_kept_up_to_date_is_what_a_fresh_look_gives(run, first, second) -> None:
+def test_incremental_updates_equal_a_fresh_computation(run, first, second) -> None:
     logs = [AnnotationLog(), AnnotationLog()]
-    known = ({"well": [step(*first), step(*second)]}, {3: 1})
-    current_labels = CurrentLabels(logs, *known)
+    given_parts = ({"well": [mapping(*first), mapping(*second)]}, {3: 1})
+    current_labels = CurrentLabels(logs, *given_parts)
     for who, action, label, class_id, mask in run:
         log = logs[who]
         if action in ("undo", "redo"):
@@ -108,7 +108,7 @@ def test_what_is_kept_up_to_date_is_what_a_fresh_look_gives(run, first, second) 
             log.append([AnnotationEvent(TIME, action, edit)] if edit else [])  # type: ignore[arg-type]
         else:
             log.append([AnnotationEvent(TIME, action, log.next_edit, "well", label, class_id, mask=mask)])
-        fresh = CurrentLabels(logs, *known)
+        fresh = CurrentLabels(logs, *given_parts)
         assert current_labels.labels == fresh.labels
         assert +current_labels.counts == +fresh.counts
         assert current_labels.counts.total() == len(current_labels.labels)

@@ -12,7 +12,7 @@ from svetlana_jupyter.core.annotations import Label, ObjectId
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.predictions import MAX_DENSE_LABEL, class_map, object_table, probability_map
 
-CLASSES = ClassScheme().adding(["resting", "very active"])
+CLASSES = ClassScheme().with_added(["resting", "very active"])
 
 
 def mask_of(labels: list[int], shape: tuple[int, ...] = (6, 8), seed: int = 0) -> xr.DataArray:

@@ -58,7 +58,7 @@ def test_planes_that_lie_far_apart_are_far_apart_where_the_spacing_is_known() ->
 
 
 def test_near_an_object_that_is_not_there_is_a_sentence() -> None:
-    with pytest.raises(InputError, match="'a' has no object 9 to look near"):
+    with pytest.raises(InputError, match="'a' has no object 9"):
         next(distance_order("a", pd.DataFrame({"y": [1.0], "x": [1.0]}, pd.Index([1])), 9))
 
 

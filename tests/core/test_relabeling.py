@@ -18,10 +18,10 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.relabeling import (
     MIN_PART_FRACTION,
     LabelMapping,
-    link,
     match_bounding_boxes,
+    match_overlaps,
     object_statuses,
-    overlap,
+    overlap_table,
 )
 
 
@@ -47,7 +47,7 @@ def test_overlap_is_that_of_every_pixel_whatever_the_blocks(both, old_chunk: int
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "MIN_BLOCK_SHAPE", {2: (2, 2), 3: (2, 2, 2)})
         patch.setattr("svetlana_jupyter.core.relabeling.MAX_PENDING_ROWS", 3)
-        table = overlap(lazy(both[0], old_chunk), lazy(both[1], new_chunk))
+        table = overlap_table(lazy(both[0], old_chunk), lazy(both[1], new_chunk))
     found = {(old, new): pixels for old, new, pixels in table.to_numpy().tolist()}
     assert found == dict(counted(*both)) and len(table) == len(found)
 
@@ -69,40 +69,42 @@ def naive_links(old: np.ndarray, new: np.ndarray) -> set[tuple[int, int]]:
 
 
 @given(two_masks)
-def test_links_are_those_of_a_look_at_every_pixel(both) -> None:
-    table = link(overlap(*map(lazy, both)))
+def test_links_equal_those_of_a_naive_loop_over_pixels(both) -> None:
+    table = match_overlaps(overlap_table(*map(lazy, both)))
     assert set(zip(table["old"].tolist(), table["new"].tolist())) == naive_links(*both)
 
 
-def told(old: list[int], new: list[int]) -> dict[int, tuple[str, tuple[int, ...], float]]:
-    """What became of the objects of one row of pixels."""
+def statuses(old: list[int], new: list[int]) -> dict[int, tuple[str, tuple[int, ...], float]]:
+    """Return what became of the objects of one row of pixels."""
     before, after = np.array([old], np.uint8), np.array([new], np.uint8)
     sizes = Counter(before.ravel().tolist())
-    table = object_statuses(LabelMapping(link(overlap(lazy(before), lazy(after)))), sizes, sorted(set(old) - {0}))
-    return {o: (fate, n, round(share, 2)) for o, fate, n, share in table.itertuples()}
+    table = object_statuses(
+        LabelMapping(match_overlaps(overlap_table(lazy(before), lazy(after)))), sizes, sorted(set(old) - {0})
+    )
+    return {o: (status, n, round(share, 2)) for o, status, n, share in table.itertuples()}
 
 
-def test_every_fate_has_its_name() -> None:
-    assert told([1, 1, 1, 0], [1, 1, 1, 1]) == {1: ("kept", (1,), 1.0)}
-    assert told([1, 1, 1, 1, 0], [0, 9, 9, 9, 9]) == {1: ("moved", (9,), 0.75)}
-    assert told([1, 1, 1, 1], [3, 3, 4, 4]) == {1: ("split", (3, 4), 1.0)}
-    assert told([1, 1, 2, 2], [7, 7, 7, 7]) == {1: ("merged", (7,), 1.0), 2: ("merged", (7,), 1.0)}
-    assert told([1, 1, 0, 0], [0, 0, 1, 1]) == {1: ("lost", (), 0.0)}
+def test_every_status_has_a_name() -> None:
+    assert statuses([1, 1, 1, 0], [1, 1, 1, 1]) == {1: ("kept", (1,), 1.0)}
+    assert statuses([1, 1, 1, 1, 0], [0, 9, 9, 9, 9]) == {1: ("relabeled", (9,), 0.75)}
+    assert statuses([1, 1, 1, 1], [3, 3, 4, 4]) == {1: ("split", (3, 4), 1.0)}
+    assert statuses([1, 1, 2, 2], [7, 7, 7, 7]) == {1: ("merged", (7,), 1.0), 2: ("merged", (7,), 1.0)}
+    assert statuses([1, 1, 0, 0], [0, 0, 1, 1]) == {1: ("lost", (), 0.0)}
 
 
-def test_a_crumb_beside_an_object_is_no_part_of_it() -> None:
-    assert told([1] * 20, [5] * 19 + [6]) == {1: ("moved", (5,), 0.95)}
+def test_a_tiny_overlap_is_not_a_part() -> None:
+    assert statuses([1] * 20, [5] * 19 + [6]) == {1: ("relabeled", (5,), 0.95)}
 
 
-def test_a_nucleus_is_found_in_its_cell() -> None:
-    assert told([0, 0, 1, 1, 0, 0, 0], [4] * 7) == {1: ("moved", (4,), 1.0)}
+def test_a_nucleus_is_matched_to_its_cell() -> None:
+    assert statuses([0, 0, 1, 1, 0, 0, 0], [4] * 7) == {1: ("relabeled", (4,), 1.0)}
 
 
 boxes = st.tuples(st.integers(0, 12), st.integers(1, 6), st.integers(0, 12), st.integers(1, 6))
 
 
 @given(st.lists(boxes, max_size=6), st.lists(boxes, max_size=6))
-def test_boxes_are_linked_as_a_look_at_every_pair_would(before, after) -> None:
+def test_boxes_are_matched_as_by_a_naive_loop_over_pairs(before, after) -> None:
     def table(rows):
         columns = ["y0", "x0", "y1", "x1"]
         places = [(y, x, y + height, x + width) for y, height, x, width in rows]
@@ -123,7 +125,7 @@ def test_boxes_are_linked_as_a_look_at_every_pair_would(before, after) -> None:
     assert all(new in expected[old] for old, new in zip(found["old"], found["new"]))
 
 
-def test_boxes_of_volumes_are_linked_too() -> None:
+def test_boxes_of_volumes_are_matched() -> None:
     mask = np.zeros((6, 8, 8), np.uint8)
     mask[1:4, 1:5, 1:5], mask[4:6, 5:8, 5:8] = 3, 7
     old, new = index_objects(lazy(mask)), index_objects(lazy(np.where(mask > 0, mask + 10, 0).astype(np.uint8)))

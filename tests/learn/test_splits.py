@@ -143,7 +143,7 @@ def test_groups_may_be_made_by_some_columns_alone():
     assert named(is_only_image=False, by=["patient"]) == ["patient=7"] * 2
     assert named(is_only_image=False, by=["image"]) == ["P7_A1"] * 2
     assert named(is_only_image=True) == ["patient=7 well=A1 0,0", "patient=7 well=A1 3,2"]
-    with pytest.raises(InputError, match="no column 'plate' to hold out by; choose among patient, well, image"):
+    with pytest.raises(InputError, match=r"no column 'plate' to group by\. Choose among patient, well, image"):
         named(is_only_image=False, by=["plate"])
 
 

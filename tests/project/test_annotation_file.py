@@ -62,7 +62,7 @@ def test_a_book_that_nobody_holds_is_closed_and_may_be_opened_again(tmp_path: Pa
     open_annotation_file(tmp_path, "ann").append([labelled(1)])
     gc.collect()
     again = AnnotationFile(tmp_path / "ann.csv", writable=True)
-    assert again.writable and len(again.log.entries) == 1
+    assert again.writable and len(again.log.events) == 1
 
 
 def test_a_second_kernel_only_reads_and_says_why(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_torn_last_line_is_set_aside_with_a_sentence(tmp_path: Path) -> None:
     book.close()
     os.truncate(book.file, book.file.stat().st_size - 7)
     again = AnnotationFile(book.file, writable=True)
-    assert [entry.label for entry in again.log.entries] == [1] and "was incomplete" in again.trouble
+    assert [entry.label for entry in again.log.events] == [1] and "was incomplete" in again.trouble
     assert b"label" in (tmp_path / "ann.torn").read_bytes()
     again.append([labelled(3, edit=2)])
     assert [entry.label for entry in read_entries(book.file)] == [1, 3]
@@ -93,7 +93,7 @@ def test_a_deleted_file_refuses_annotations_with_a_sentence(tmp_path: Path) -> N
     book.file.unlink()
     with pytest.raises(ProjectError, match="the file is missing"):
         book.append([labelled(1)])
-    assert not book.log.entries
+    assert not book.log.events
     assert open_annotation_file(tmp_path, "ann").writable
 
 
@@ -131,7 +131,7 @@ def test_a_file_that_came_back_with_other_annotations_is_left_alone(tmp_path: Pa
     book.file.write_text(text.replace("well,1,", "well,5,"))
     with pytest.raises(ProjectError, match="was changed by another program"):
         book.ensure_writable()
-    assert [entry.label for entry in read_entries(book.file)] == [5] and len(book.log.entries) == 1
+    assert [entry.label for entry in read_entries(book.file)] == [5] and len(book.log.events) == 1
 
 
 def test_what_the_other_kernel_wrote_is_followed_when_it_lets_go(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_the_file_and_the_log_as_they_were(tmp_path: Path, mo
     with pytest.raises(ProjectError, match="No space left on device"):
         book.append([labelled(2, edit=2)])
     monkeypatch.undo()
-    assert book.file.read_bytes() == before and len(book.log.entries) == 1
+    assert book.file.read_bytes() == before and len(book.log.events) == 1
     book.append([labelled(3, edit=2)])
     assert [entry.label for entry in read_entries(book.file)] == [1, 3]
 
@@ -199,6 +199,6 @@ def test_an_annotators_name_cannot_leave_the_folder(tmp_path: Path, name: str) -
 def test_everybody_elses_log_is_read(tmp_path: Path) -> None:
     open_annotation_file(tmp_path, "bo").append([labelled(1)])
     ann = open_annotation_file(tmp_path, "ann")
-    assert {who: len(log.entries) for who, log in read_other_logs(tmp_path, excluding_file=ann.file).items()} == {
+    assert {who: len(log.events) for who, log in read_other_logs(tmp_path, excluding_file=ann.file).items()} == {
         "bo": 1
     }

@@ -110,7 +110,7 @@ def test_fifty_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_pa
     runs.process.wait()
     assert len(acknowledged) > 2 * KILLS and max(len(objects) for *_, objects in acknowledged) == 100
     again = Project(project.path, annotator="ann")
-    rows = {(row.edit, row.label): row.class_id for row in again.annotations.file.log.entries}
+    rows = {(row.edit, row.label): row.class_id for row in again.annotations.file.log.events}
     for edit, name, objects in acknowledged:
         assert {rows[edit, label] for label in objects} == {again.classes.by_name(name).id}
     assert again.annotations.file.writable, "the lock of a killed kernel is free"

@@ -52,9 +52,9 @@ def test_annotations_go_over_and_the_report_says_how(project: Project, wells: Pa
     file = wells / "masks" / ("P1_A1.tif" if overwritten else "P1_A1_v2.tif")
     tifffile.imwrite(file, resegmented())
     report = project.replace_mask("P1_A1", file)
-    assert report["fate"].to_dict() == {
+    assert report["status"].to_dict() == {
         1: "kept",
-        2: "moved",
+        2: "relabeled",
         3: "lost" if overwritten else "split",
         4: "lost" if overwritten else "merged",
         5: "lost",
@@ -65,7 +65,7 @@ def test_annotations_go_over_and_the_report_says_how(project: Project, wells: Pa
     expected = {1: "dim", 102: "bright"} | ({} if overwritten else {30: "dim", 31: "dim", 40: "bright"})
     assert said(project) == said(reopened(project)) == expected
     assert log.read_bytes() == before, "the log is not touched"
-    assert "1 kept, 1 moved" in project.status
+    assert "1 kept, 1 relabeled" in project.status
 
 
 def test_what_would_become_of_annotations_is_known_before_anything_changes(
@@ -75,7 +75,7 @@ def test_what_would_become_of_annotations_is_known_before_anything_changes(
     project.objects("P1_A1")
     file = wells / "masks" / "P1_A1_v2.tif"
     tifffile.imwrite(file, squares(seed=1)[1])
-    assert project.check_mask("P1_A1", file)["fate"].eq("kept").all()
+    assert project.check_mask("P1_A1", file)["status"].eq("kept").all()
     tifffile.imwrite(file, resegmented())
     before = bytes_of(wells)
     checked = project.check_mask("P1_A1", file)
@@ -136,7 +136,7 @@ def test_the_same_mask_again_changes_nothing(project: Project, wells: Path) -> N
     annotated(project).objects("P1_A1")
     before = bytes_of(project.path)
     report = project.replace_mask("P1_A1", wells / "masks" / "P1_A1.tif")
-    assert set(report["fate"]) == {"kept"} and len(report) == 6 and bytes_of(project.path) == before
+    assert set(report["status"]) == {"kept"} and len(report) == 6 and bytes_of(project.path) == before
 
 
 def test_a_notebook_run_again_from_the_top_changes_nothing(project: Project, wells: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_notebook_run_again_from_the_top_changes_nothing(project: Project, wel
 def test_a_mask_may_be_replaced_again_and_by_the_old_one(project: Project, wells: Path) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     report = project.replace_mask("P1_A1", wells / "masks" / "P1_A1.tif")
-    assert report.loc[102, "new"] == (2,) and report.loc[30, "fate"] == "merged"
+    assert report.loc[102, "new"] == (2,) and report.loc[30, "status"] == "merged"
     assert said(reopened(project)) == {1: "dim", 2: "bright", 3: "dim", 4: "bright", 8: "bright"}
     assert len(project.objects("P1_A1")) == 12
 

@@ -112,7 +112,7 @@ def test_outlines_replace_a_mask_and_the_annotations_follow(slide: Path, chunk: 
     project.annotate("slide", 70, "b")
     assert project.check_mask("slide", slide / "slide.geojson")["new"].tolist() == [(1,), (3,)]
     report = project.replace_mask("slide", slide / "slide.geojson")
-    assert report["fate"].tolist() == ["moved", "moved"]
+    assert report["status"].tolist() == ["relabeled", "relabeled"]
     np.testing.assert_array_equal(project.pair("slide").mask, expected())
     assert classes_of(Project(slide / "new.svetlana")) == {("slide", 1): "a", ("slide", 3): "b"}
 

@@ -103,7 +103,7 @@ def test_a_class_without_a_key_is_found_by_its_name(many, project):
 def test_enter_takes_the_class_whose_name_starts_with_the_typed_text():
     found = []
     rows = ClassButtons(act=found.append, recolor=lambda *_: None, on_found=found.append)
-    rows.show(ClassScheme().adding(["un-dead", "dead", *STAGES]), {})
+    rows.show(ClassScheme().with_added(["un-dead", "dead", *STAGES]), {})
     rows.find.value = "Dea"
     assert "⏎" in rows.row(2).children[2].value
     assert "⏎" not in rows.row(1).children[2].value

@@ -35,7 +35,7 @@ def rows():
 
 
 def test_a_class_button_calls_its_action_with_the_class(rows):
-    classes = ClassScheme().adding(["resting", "active"])
+    classes = ClassScheme().with_added(["resting", "active"])
     rows.show(classes, {1: "12", 2: "3"}, chosen=2)
     rows.row(2).button.click()
     assert rows.calls == ["active"]
@@ -44,10 +44,10 @@ def test_a_class_button_calls_its_action_with_the_class(rows):
 
 
 def test_rows_are_reused_while_classes_are_renamed_recolored_and_added(rows):
-    classes = ClassScheme().adding(["resting"])
+    classes = ClassScheme().with_added(["resting"])
     rows.show(classes, {})
     row = rows.row(1)
-    rows.show(classes.with_renamed("resting", "quiet").with_recolored("quiet", "#123456").adding(["active"]), {})
+    rows.show(classes.with_renamed("resting", "quiet").with_recolored("quiet", "#123456").with_added(["active"]), {})
     assert rows.row(1) is row
     assert (row.button.description, row.picker.value) == ("quiet", "#123456")
     assert len(rows.lines.children) == 2
@@ -55,13 +55,13 @@ def test_rows_are_reused_while_classes_are_renamed_recolored_and_added(rows):
 
 
 def test_picking_a_color_recolors_the_class(rows):
-    rows.show(ClassScheme().adding(["resting"]), {})
+    rows.show(ClassScheme().with_added(["resting"]), {})
     rows.row(1).picker.value = "#0000ff"
     assert rows.calls == [("resting", "#0000ff")]
 
 
 def test_all_texts_are_escaped(rows):
-    classes = ClassScheme().adding([NASTY])
+    classes = ClassScheme().with_added([NASTY])
     settings = {"preset": "default", "architecture": NASTY}
     run = Run("0001", "2026-01-01T00:00:00+00:00", settings, {}, {}, "", [], 1.0, stopped=False, note="")
     unscored = SimpleNamespace(network=None, forest=None)

@@ -96,7 +96,7 @@ def test_the_effect_on_annotations_is_shown_before_the_mask_is_replaced(panel, f
     assert project.annotations.label_of("A1", 102).class_id == 2
     assert project.annotations.label_of("A1", 2).action == ""
     assert panel.status.text == project.status
-    assert panel.status.text.endswith("1 kept, 1 moved, 1 split, 2 merged, 1 lost")
+    assert panel.status.text.endswith("1 kept, 1 relabeled, 1 split, 2 merged, 1 lost")
     assert "2 → 102" in form.report.value
     assert form.replace.disabled
     assert "A1_again.tif" in panel.listing.value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from svetlana_jupyter.core.io.images import format_shape, open_mask
 from svetlana_jupyter.core.io.table_files import format_list
-from svetlana_jupyter.core.relabeling import overlap
+from svetlana_jupyter.core.relabeling import overlap_table
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.importers.imported_labels import (
     ImportedLabel,
@@ -32,7 +32,7 @@ def read_class_image(request: ImportRequest, file: Path) -> ImportedLabels:
             f"Class image {file} has shape {format_shape(codes.shape, codes.dims)}, but the mask of {name!r} has "
             f"{format_shape(mask.shape, mask.dims)}. Pass a class image of the same shape."
         )
-    pairs = overlap(mask, codes)
+    pairs = overlap_table(mask, codes)
     pairs = pairs[pairs["old"] > 0].sort_values("pixels", ascending=False, kind="stable").drop_duplicates("old")
     names = request.names
     if names is None:

@@ -31,7 +31,7 @@ from svetlana_jupyter.core.display.overlay import (
 from svetlana_jupyter.core.display.tiles import PlaneRegion
 from svetlana_jupyter.core.display.viewport import PixelBox
 
-CLASSES = ClassScheme().adding(["round", "long"])
+CLASSES = ClassScheme().with_added(["round", "long"])
 ROUND, LONG = CLASSES.by_name("round"), CLASSES.by_name("long")
 
 
@@ -74,7 +74,7 @@ def test_a_skipped_object_keeps_the_style_of_its_prediction():
 
 
 def test_a_hundred_classes_keep_their_colors():
-    many = ClassScheme().adding(f"class {i}" for i in range(100))
+    many = ClassScheme().with_added(f"class {i}" for i in range(100))
     object_styles = class_styles(many, labels(_1=("label", many.ids[99])))
     assert len(object_styles.styles) <= MAX_STYLES
     assert styles(object_styles, [1])[0].color == many.by_id(many.ids[99]).color
