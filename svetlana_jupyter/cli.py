@@ -10,8 +10,8 @@ import argparse
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
@@ -24,6 +24,9 @@ from svetlana_jupyter.project.prediction_job import ImagesFailedError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.storage import DOCUMENT
 from svetlana_jupyter.samples import blood_smear, blood_smear_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 NOTEBOOK = "01_first_steps.ipynb"
 PROMPT = "--ServerApp.kernel_websocket_connection_class=svetlana_jupyter.jupyter_connection.PromptConnection"

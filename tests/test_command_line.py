@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import pytest
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 
 from svetlana_jupyter.cli import PROMPT, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 
 def test_demo_runs_the_whole_method_and_says_what_came_of_it(
@@ -22,10 +26,13 @@ def test_demo_runs_the_whole_method_and_says_what_came_of_it(
     assert main(["demo", str(tmp_path / "demo")]) == 0
     said = capsys.readouterr().out
     accuracies = [float(found) for found in re.findall(r"  accuracy ([\d.]+)% \(95 % interval", said)]
-    assert len(accuracies) == 2 and min(accuracies) > 90, said
+    assert len(accuracies) == 2
+    assert min(accuracies) > 90, said
     assert all(name in said for name in ("RBC", "WBC", "platelet", "svetlana-jupyter lab", str(tmp_path / "demo")))
     table = pd.read_csv(tmp_path / "demo" / "results" / "objects.csv")
-    assert len(table) == 193 and table["annotation"].notna().sum() == 60 and table["predicted"].notna().all()
+    assert len(table) == 193
+    assert table["annotation"].notna().sum() == 60
+    assert table["predicted"].notna().all()
 
 
 def test_lab_opens_the_first_notebook_and_keeps_what_was_written_in_it(
@@ -36,14 +43,13 @@ def test_lab_opens_the_first_notebook_and_keeps_what_was_written_in_it(
     notebook = tmp_path / "notebooks" / "01_first_steps.ipynb"
     assert main(["lab", str(tmp_path), "--no-browser"]) == 0
     assert called == [[sys.executable, "-m", "jupyter", "lab", PROMPT, "--no-browser", str(notebook)]]
-    assert (
-        sorted(path.name for path in notebook.parent.iterdir())[0] == notebook.name
-        and "sv.Project(" in notebook.read_text()
-    )
+    assert sorted(path.name for path in notebook.parent.iterdir())[0] == notebook.name
+    assert "sv.Project(" in notebook.read_text()
     notebook.write_text("my own work")
     monkeypatch.chdir(tmp_path)
     main(["lab", "--no-browser", "--port=9999"])
-    assert notebook.read_text() == "my own work" and called[-1][5:7] == ["--no-browser", "--port=9999"]
+    assert notebook.read_text() == "my own work"
+    assert called[-1][5:7] == ["--no-browser", "--port=9999"]
 
 
 def test_messages_of_a_kernel_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +61,8 @@ def test_messages_of_a_kernel_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ZMQChannelsWebsocketConnection, "connect", lambda self: "connected")
     handler = KernelWebsocketHandler.__new__(KernelWebsocketHandler)
     prompt = app.kernel_websocket_connection_class(websocket_handler=handler)
-    assert prompt.connect() == "connected" and asked == [True]
+    assert prompt.connect() == "connected"
+    assert asked == [True]
 
 
 def test_an_error_of_ours_is_a_sentence_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,4 +70,5 @@ def test_an_error_of_ours_is_a_sentence_and_an_exit_code(tmp_path: Path, capsys:
     (tmp_path / "blood.svetlana" / "thesis.txt").write_text("years of work")
     assert main(["demo", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert "Choose another folder" in said.err and "Traceback" not in said.err
+    assert "Choose another folder" in said.err
+    assert "Traceback" not in said.err

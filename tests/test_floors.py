@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
 from importlib.util import resolve_name
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import pytest
 
 import svetlana_jupyter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE = Path(svetlana_jupyter.__file__).parent
 MAX_LINES = 600

@@ -82,7 +82,8 @@ def test_oriented_textures_differ_only_in_their_gradients(turn):
     along = right * np.cos(np.radians(turn)) - down * np.sin(np.radians(turn))
     for cell, number in zip(regionprops(sample.mask, sample.image), sample.classes):
         values = sample.image[sample.mask == cell.label].astype(float)
-        assert abs(values.mean() - 128) < 1.5 and abs(values.std() - 40) < 1.5
+        assert abs(values.mean() - 128) < 1.5
+        assert abs(values.std() - 40) < 1.5
         inner = erosion(np.pad(cell.image, 1), disk(2))[1:-1, 1:-1]
         ratio = np.log((across[cell.slice][inner] ** 2).sum() / (along[cell.slice][inner] ** 2).sum())
         assert (ratio < 0) == (number == 1)
@@ -130,7 +131,8 @@ def test_a_well_does_not_depend_on_its_division_into_blocks(tmp_path, monkeypatc
 def test_activated_cells_of_a_well_have_more_nuclei(tmp_path):
     stored = samples.osteoclast_well(tmp_path, seed=1, size=1000, count=150)
     image, mask = zarr.open_array(stored.image), zarr.open_array(stored.mask)
-    assert image.metadata.dimension_names == ("c", "y", "x") and mask.dtype == np.uint16
+    assert image.metadata.dimension_names == ("c", "y", "x")
+    assert mask.dtype == np.uint16
     nuclei = (image[:] == generated_2d.NUCLEUS[:, None, None]).all(0)
     dark = np.bincount(mask[:][nuclei], minlength=len(stored.classes) + 1)[1:]
     assert np.median(dark[stored.classes == 1]) > 2 * np.median(dark[stored.classes == 0])

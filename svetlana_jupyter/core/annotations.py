@@ -9,11 +9,13 @@ Every event identifies an object by its label in the mask that was displayed. Ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 LabelAction = Literal["label", "ambiguous", "bad_segmentation", "skip"]
 Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "undo", "redo"]

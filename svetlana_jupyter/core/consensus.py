@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.annotations import ERASED_LABEL, UNLABELED, AnnotationLog, Label, ObjectId, VersionedObjectId
 from svetlana_jupyter.core.relabeling import LabelMapping, follow_label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 class CurrentLabels:

@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
-from xarray import DataArray
 
 from svetlana_jupyter.core.io.chunks import index_last_axes, read_padded
-from svetlana_jupyter.core.settings import PatchSettings
 from svetlana_jupyter.errors import DamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xarray import DataArray
+
+    from svetlana_jupyter.core.settings import PatchSettings
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from xarray import DataArray
 
 from svetlana_jupyter.core.io.mask_checks import NO_OBJECTS_MESSAGE, check_not_negative, raise_binary_mask
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from xarray import DataArray
 
 SLAB_PIXELS = 1 << 20  # rows are processed in slabs of this size, which fit into the processor's cache
 MAX_PENDING_ROWS = 1 << 16  # block tables are merged after so many rows, or as many as were merged before

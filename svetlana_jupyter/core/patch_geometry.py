@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from svetlana_jupyter.core.settings import PatchSettings
 from svetlana_jupyter.errors import PatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.settings import PatchSettings
 
 # Maximum pixels per side of an automatic field of view: enough to recognize cells, cheap on a laptop. And of a given
 # field of view whose sampling is left to a preset search.

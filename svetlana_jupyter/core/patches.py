@@ -6,14 +6,11 @@ Where the object's size may not count, small and large objects are resampled to 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from xarray import DataArray
 
 from svetlana_jupyter.core.io.chunks import (
     ArrayRegion,
@@ -40,11 +37,16 @@ from svetlana_jupyter.core.normalization import (
 )
 from svetlana_jupyter.core.objects import centroid_columns
 from svetlana_jupyter.core.patch_geometry import PatchGeometry, patch_geometry, view_size_per_object
-from svetlana_jupyter.core.settings import PatchSettings
 from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+    from xarray import DataArray
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.settings import PatchSettings
 
 Labels = NDArray[np.int64]
 Scalar = TypeVar("Scalar", np.float32, np.bool_)

@@ -7,19 +7,23 @@ reaches from corner (0, 0) to corner (1, 1).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
-from xarray import DataArray
 
 from svetlana_jupyter.core.io.chunks import ArrayRegion, group_by_block, processing_block_shape, read_regions
-from svetlana_jupyter.core.io.geojson import PolygonObject, Ring
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+    from xarray import DataArray
+
+    from svetlana_jupyter.core.io.geojson import PolygonObject, Ring
 
 TILE_SIDE = 2048  # rows and columns of a mask that are drawn at a time
 

@@ -6,16 +6,19 @@ The table of objects as arrays with named dimensions, as xarray writes them to n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
 
-from svetlana_jupyter.core.annotations import Label, ObjectId
-from svetlana_jupyter.core.classes import ClassScheme
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from svetlana_jupyter.core.annotations import Label, ObjectId
+    from svetlana_jupyter.core.classes import ClassScheme
 
 MAX_DENSE_LABEL = 1 << 24  # labels up to here are looked up by position, larger ones by bisection
 
@@ -46,7 +49,11 @@ def object_table(
         ``p_<class name>`` each, ``run``, size, centroid and box in pixels, ``on_border``, and the grouping columns.
     """
     names = {info.id: info.name for info in classes}
-    said = {id.label: label for id, label in labels.items() if id.image == image and label.action != "skip"}
+    said = {
+        object_id.label: label
+        for object_id, label in labels.items()
+        if object_id.image == image and label.action != "skip"
+    }
     words = {label: names.get(said[label].class_id, said[label].action) for label in said}
     annotation = pd.Series(words, dtype="object").reindex(objects.index)
     set_aside = [label for label in objects.index.intersection(list(said)) if said[label].action != "label"]
@@ -90,13 +97,13 @@ def merge_predictions(predictions: pd.DataFrame, merged: Mapping[int, int]) -> p
     if not set(ids) & set(merged):
         return predictions
     summed: dict[int, pd.Series[float]] = {}
-    for id in ids:
-        into = merged.get(id, id)
-        summed[into] = predictions[f"p_{id}"] + summed.get(into, 0)
+    for class_id in ids:
+        into = merged.get(class_id, class_id)
+        summed[into] = predictions[f"p_{class_id}"] + summed.get(into, 0)
     p = np.stack([column.to_numpy() for column in summed.values()], axis=1)
     best = p.argmax(axis=1) if len(p) else np.empty(0, np.int64)
     head = {"predicted": np.array(list(summed))[best], "probability": p.max(axis=1, initial=0)}
-    return pd.DataFrame(head | {f"p_{id}": column for id, column in summed.items()}, predictions.index)
+    return pd.DataFrame(head | {f"p_{class_id}": column for class_id, column in summed.items()}, predictions.index)
 
 
 def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme, name: str = "class") -> xr.DataArray:

@@ -6,16 +6,19 @@ resumes after a project is reopened without repeating itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike
 
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.objects import centroid_columns
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import pandas as pd
+    from numpy.typing import ArrayLike
 
 
 class QueuedObject(NamedTuple):
@@ -96,8 +99,8 @@ def test_set_order(objects: Sequence[ObjectId]) -> Iterator[QueuedObject]:
     >>> [c.reason for c in test_set_order([ObjectId("A1", 7), ObjectId("A2", 3)])]
     ['1 of 2 of the test set', '2 of 2 of the test set']
     """
-    for position, id in enumerate(objects, 1):
-        yield QueuedObject(*id, f"{position:,} of {len(objects):,} of the test set")
+    for position, object_id in enumerate(objects, 1):
+        yield QueuedObject(*object_id, f"{position:,} of {len(objects):,} of the test set")
 
 
 def image_order(objects: Iterable[tuple[str, ArrayLike]]) -> Iterator[QueuedObject]:

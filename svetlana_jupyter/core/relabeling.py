@@ -8,19 +8,22 @@ replacement, and the same links carry over the labels of other annotators, earli
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from xarray import DataArray
 
 from svetlana_jupyter.core.io.chunks import processing_block_shape, read_padded
 from svetlana_jupyter.core.io.mask_checks import check_not_negative
 from svetlana_jupyter.core.objects import bbox_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from xarray import DataArray
 
 ObjectStatus = Literal["kept", "relabeled", "split", "merged", "lost"]
 LINK_COLUMNS = ["old", "new", "pixels"]

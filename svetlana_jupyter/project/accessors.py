@@ -34,13 +34,17 @@ class PlotSource(Protocol):
     images: ImageCollection
     classes: ProjectClasses
 
-    def pair(self, name: str) -> ImagePair: ...
+    def pair(self, name: str) -> ImagePair:
+        """Open an image with its mask."""
 
-    def objects(self, name: str) -> pd.DataFrame: ...
+    def objects(self, name: str) -> pd.DataFrame:
+        """Return the object table of an image."""
 
-    def predictions(self) -> pd.DataFrame: ...
+    def predictions(self) -> pd.DataFrame:
+        """Return one row per object."""
 
-    def evaluate(self, run: str | None = None) -> Evaluation: ...
+    def evaluate(self, run: str | None = None) -> Evaluation:
+        """Return the report of a run."""
 
     def counts(
         self,
@@ -49,7 +53,8 @@ class PlotSource(Protocol):
         *,
         exclude_border: bool = False,
         size: Size = (None, None),
-    ) -> pd.DataFrame: ...
+    ) -> pd.DataFrame:
+        """Return counts per class and group."""
 
 
 class Plots:

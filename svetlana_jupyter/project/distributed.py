@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,17 +17,19 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import dask
-import pandas as pd
 
 from svetlana_jupyter.core.io.chunks import BlockDecoder, BlockKey, BlockPixels, with_fetched_blocks
-from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.normalization import ImageStatistics, set_image_statistics
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.prediction_parts import PartPredictions, merge_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+
+    import pandas as pd
     from distributed import Client
 
+    from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.classifier import Classifier
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.groups import name_groups
@@ -21,6 +20,8 @@ from svetlana_jupyter.project.test_set import MIN_ANNOTATED, MIN_ANNOTATED_FRACT
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.stats.metrics import Estimate
     from svetlana_jupyter.project.image_collection import ImageEntry

@@ -8,10 +8,8 @@ may be deleted at any time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -25,6 +23,9 @@ from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.storage import atomic_write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import MeasureSettings
 

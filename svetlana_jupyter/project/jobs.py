@@ -118,6 +118,7 @@ class Job:
         self._stop.set()
 
     def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended, at most ``timeout`` seconds."""
         self._thread.join(timeout)
 
     def _run(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,8 @@ from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.training_job import previous_choice
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
     from svetlana_jupyter.project.image_collection import ImageCollection

@@ -5,16 +5,13 @@ Every function returns a matplotlib `Figure` of its own; pyplot is never used, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from svetlana_jupyter.core.display.channels import (
@@ -30,7 +27,11 @@ from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from matplotlib.axes import Axes
     from matplotlib.text import Text
+    from numpy.typing import NDArray
 
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.io.image_pair import ImagePair

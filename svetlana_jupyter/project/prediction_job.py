@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
-
-import pandas as pd
 
 from svetlana_jupyter.core.normalization import set_image_statistics
 from svetlana_jupyter.errors import InputError, SvetlanaError
@@ -16,6 +13,9 @@ from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.prediction_parts import ImageParts, PredictionWriteError, merge_batches, prediction_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pandas as pd
     from distributed import Client
     from torch.nn import Module
 

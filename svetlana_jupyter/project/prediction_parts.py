@@ -11,21 +11,23 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pyarrow.parquet import read_schema
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.storage import atomic_write, file_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
     from svetlana_jupyter.project.runs import Run
 
 VERSION = 1  # of the split into parts and batches

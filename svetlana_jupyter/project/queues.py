@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from svetlana_jupyter.core.annotations import Label, ObjectId
@@ -18,6 +17,8 @@ from svetlana_jupyter.core.queue import (
 from svetlana_jupyter.errors import InputError, ProjectError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     import pandas as pd
 
     from svetlana_jupyter.project.image_collection import ImageCollection

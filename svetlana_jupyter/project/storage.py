@@ -104,36 +104,45 @@ class ProjectFolder:
 
     @property
     def document_file(self) -> Path:
+        """File of images and classes."""
         return self.path / DOCUMENT
 
     @property
     def settings_file(self) -> Path:
+        """File of the training settings."""
         return self.path / "training.json"
 
     @property
     def annotations_folder(self) -> Path:
+        """Folder of the annotation logs."""
         return self.path / "annotations"
 
     @property
     def cache_folder(self) -> Path:
+        """Folder of caches, which are rebuilt when deleted."""
         return self.path / "cache"
 
     @property
     def runs_folder(self) -> Path:
+        """Folder of the finished runs."""
         return self.path / "runs"
 
     @property
     def sweep_file(self) -> Path:
+        """File of the results of `Project.sweep`."""
         return self.path / "sweep.jsonl"
 
     @property
     def test_set_file(self) -> Path:
+        """File of the drawn test set."""
         return self.path / "test_set.csv"
 
     def objects_file(self, image: str) -> Path:
+        """Return the file of an image's object table."""
         return self.path / "objects" / f"{file_name(image)}.parquet"
 
     def measurements_folder(self, image: str) -> Path:
+        """Return the folder of an image's measurements."""
         return self.path / "measurements" / file_name(image)
 
     def links_file(self, image: str, mask: int) -> Path:
@@ -141,6 +150,7 @@ class ProjectFolder:
         return self.path / "masks" / f"{file_name(image)}.{mask}.csv"
 
     def arrays_folder(self, image: str) -> Path:
+        """Return the folder of an image that was added as arrays."""
         return self.path / "arrays" / file_name(image)
 
     def read_document(self) -> dict[str, Any]:

@@ -10,10 +10,8 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,9 @@ from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.training_task import TrainingTask, label_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+    from pathlib import Path
+
     from svetlana_jupyter.core.settings import TrainingSettings
     from svetlana_jupyter.learn.dataset import TrainingData
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, restrict_to_allowed_cues
 from svetlana_jupyter.core.settings import (
@@ -24,6 +23,8 @@ from svetlana_jupyter.project.runs import Run, last_search, new_run, search_reco
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from svetlana_jupyter.learn.cross_validation import CrossValidationResult
     from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData
     from svetlana_jupyter.learn.novelty import ReferenceDistribution

@@ -8,7 +8,6 @@ of the user may name any code and file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import thread_count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from torch.nn import Module
 
     from svetlana_jupyter.core.classes import ClassScheme

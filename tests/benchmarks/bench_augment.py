@@ -18,13 +18,11 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from svetlana_jupyter.core.io.image_pair import open_checked_pair
@@ -36,6 +34,11 @@ from svetlana_jupyter.learn.device import autocast_context, choose_device, mixed
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.training import Epoch, fit
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 LEAST = 0.8
 CELL = {2: 40, 3: 20}

@@ -22,13 +22,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 import zarr
 
@@ -52,6 +50,11 @@ from svetlana_jupyter.samples import (
 from tests.benchmarks.bench_fit import annotated_image, draw_from_all_classes
 from tests.benchmarks.bench_sets import FIELD, WELL_CELLS, WELL_SIDE
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
 
 SHORTFALL = 0.02
 BESIDE = (*CANDIDATE_PRESETS, "paper")

@@ -13,10 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +39,9 @@ from svetlana_jupyter.samples import (
 )
 from tests.benchmarks.bench_preset import real_sets
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # How to make each set, and how many labels are drawn.
 GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {

@@ -12,9 +12,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,9 @@ from svetlana_jupyter.core.display.selection import GalleryQuery, Pagination, bu
 from svetlana_jupyter.core.display.thumbnails import THREADS, GridLayout, draw_thumbnail_grid
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache, default_crop_side
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LIMIT_MS = 400
 PAGES = 15

@@ -13,13 +13,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import svetlana_jupyter as sv
 from svetlana_jupyter.core.settings import TrainingSettings
@@ -31,6 +29,11 @@ from svetlana_jupyter.samples import Sample, bright_foci_3d, draw_labels, stripe
 from tests.benchmarks.bench_augment import CASES, make_disks, measure_ratios
 from tests.benchmarks.bench_sets import annotate, score_unlabeled
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 Row = dict[str, Any]
 QUICK: dict[str, Any] = {"folds": 2, "trees": 10}

@@ -14,13 +14,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.stats.metrics import Proportion, score
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NAMES = {1: "a", 2: "b", 3: "c"}
 SHARES = np.array([0.5, 0.3, 0.2])

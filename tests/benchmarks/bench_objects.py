@@ -11,9 +11,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -26,6 +25,9 @@ from xarray import DataArray
 from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.core.objects import index_objects, tally_block
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BLOCK = 1024
 

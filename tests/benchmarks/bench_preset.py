@@ -13,10 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +24,15 @@ import torch
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import PRESETS, TrainingSettings
-from svetlana_jupyter.learn.classifier import Classifier
 from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
 from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from svetlana_jupyter.learn.classifier import Classifier
 
 FEWEST = 3  # of each class among the labels drawn
 SHORTFALL, SECONDS = 0.02, 60.0

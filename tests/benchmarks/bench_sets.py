@@ -11,13 +11,11 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 import svetlana_jupyter as sv
@@ -33,6 +31,11 @@ from svetlana_jupyter.samples import (
     tube_and_somites,
 )
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
 
 FIELD = {"size": 45}  # the paper sees 45 voxels; a search samples half as many along each axis
 ALONE = {"brightness", "orientation", "size"}  # problem b: not the surroundings

@@ -13,8 +13,8 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,9 @@ import svetlana_jupyter as sv
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.samples import bright_foci_3d, faint_foci
 from tests.benchmarks.report import print_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LIMIT_MS = 200
 LABELS = {"2D": 45, "3D": 60, "2D, 600 labels": 600}

@@ -9,10 +9,9 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 import numpy as np
@@ -23,6 +22,9 @@ import tests.conftest  # noqa: F401  (Jupyter folders of its own)
 from tests.browser import chromium
 from tests.browser.lab import LabPage
 from tests.browser.server import LabServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 QUIET_MS = 600  # without a drawing: everything that was to come has come
 
@@ -105,7 +107,7 @@ class WatchedPage(LabPage):
 
     def events(self, kind: str) -> list[float]:
         """Return the times of the events of a kind, in milliseconds of the page's clock."""
-        return [at for at, type in self.page.evaluate("() => window.events") if type == kind]
+        return [at for at, type_name in self.page.evaluate("() => window.events") if type_name == kind]
 
     def drawings(self) -> np.ndarray:
         """Return the times of all drawings and the color at the center: (n, 4)."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 import ast
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import imageio.v3 as iio
-import numpy as np
-from numpy.typing import NDArray
-from playwright.sync_api import Locator, Page
 
-from tests.browser.server import LabServer
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from playwright.sync_api import Locator, Page
+
+    from tests.browser.server import LabServer
 
 SCREENSHOTS = Path(__file__).with_name("screenshots")
 SECOND = 1000

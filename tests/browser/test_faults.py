@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from playwright.sync_api import expect
 
-from tests.browser.lab import LabPage
 from tests.browser.test_first_steps import THREE_FRAMES
 from tests.browser.test_harness import write_notebook
+
+if TYPE_CHECKING:
+    from tests.browser.lab import LabPage
 
 NAMES = [
     "<script>window.injected = 1</script>",

@@ -6,11 +6,13 @@ import ast
 import csv
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import LabPage
+if TYPE_CHECKING:
+    from tests.browser.lab import LabPage
 
 ROOT = Path(__file__).parent.parent.parent
 NOTEBOOK = ROOT / "notebooks" / "01_first_steps.ipynb"
@@ -123,7 +125,8 @@ def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> N
     expect(panel.canvas).to_be_visible()
     rows = log_rows(lab.folder)
     assert [row["action"] for row in rows] == ["label"] * 11 + ["undo", "redo", "undo"]
-    assert rows[0]["source"] == "panel" and {row["source"] for row in rows[1:11]} == {"queue"}
+    assert rows[0]["source"] == "panel"
+    assert {row["source"] for row in rows[1:11]} == {"queue"}
     lab.run_cell(cell_of("blood_smear_classes()"))
     assert lab.evaluate("project.annotations.class_counts().sum()") == "60"
     save_screenshot(lab, panel)

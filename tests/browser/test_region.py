@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.lab import LabPage
-from tests.browser.server import LabServer
 from tests.browser.test_first_steps import THREE_FRAMES, Panel, rgb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.browser.server import LabServer
 
 # Objects 1 to 24 in four rows of six.
 CELLS = [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
 
-from tests.browser.lab import LabPage
 from tests.browser.test_harness import write_notebook
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.browser.lab import LabPage
 
 CELLS = [
     """\

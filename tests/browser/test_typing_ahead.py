@@ -5,16 +5,21 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, WebSocket
 
 from tests.browser.lab import LabPage
 from tests.browser.latency import SlowLine
-from tests.browser.server import LabServer
 from tests.browser.test_harness import write_notebook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, WebSocket
+
+    from tests.browser.server import LabServer
 
 ROUND_TRIP = 0.150
 KEYS = 200

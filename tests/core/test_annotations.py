@@ -97,7 +97,8 @@ def test_the_table_lists_all_events_by_time() -> None:
     first = table.iloc[0]
     assert (first["y"], first["x"], first["box"], first["seconds"]) == (3.0, 4.5, "1 2 6 8", 1.25)
     assert first["z"] != first["z"]  # NaN in 2D
-    assert str(table["time"].dtype).startswith("datetime64") and len(events_table({})) == 0
+    assert str(table["time"].dtype).startswith("datetime64")
+    assert len(events_table({})) == 0
 
 
 @pytest.mark.parametrize("flag", ["ambiguous", "bad_segmentation"])

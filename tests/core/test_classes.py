@@ -10,23 +10,28 @@ from svetlana_jupyter.errors import InputError
 
 def test_new_names_are_added_and_no_class_is_dropped() -> None:
     classes = ClassScheme().with_added(["resting", "active"]).with_added(["dead", "active"])
-    assert classes.names == ("resting", "active", "dead") and classes.ids == (1, 2, 3)
+    assert classes.names == ("resting", "active", "dead")
+    assert classes.ids == (1, 2, 3)
 
 
 def test_a_renamed_class_keeps_id_color_and_key() -> None:
     before = ClassScheme().with_added(["resting", "active"])
     after = before.with_renamed("active", "mitotic")
     assert after.by_name("mitotic").id == before.by_name("active").id
-    assert after.by_id(2).color == before.by_id(2).color and after.by_shortcut("2") == after.by_name("mitotic")
+    assert after.by_id(2).color == before.by_id(2).color
+    assert after.by_shortcut("2") == after.by_name("mitotic")
 
 
 def test_classes_have_shortcut_keys_until_these_are_used_up() -> None:
     classes = ClassScheme().with_added([f"class {i}" for i in range(1, 20)])
     keys = [info.key for info in classes if info.key]
-    assert "".join(keys) == SHORTCUT_KEYS and len(set(keys)) == len(keys)
+    assert "".join(keys) == SHORTCUT_KEYS
+    assert len(set(keys)) == len(keys)
     assert not set(keys) & set("urnpseabxlf?+-=[] "), "these keys are commands of the panels"
-    assert classes.by_name("class 9").key == "9" and classes.by_name("class 19").key == ""
-    assert all(info.color.startswith("#") for info in classes) and classes.by_shortcut("") is None
+    assert classes.by_name("class 9").key == "9"
+    assert classes.by_name("class 19").key == ""
+    assert all(info.color.startswith("#") for info in classes)
+    assert classes.by_shortcut("") is None
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,8 @@ def test_invalid_changes_are_refused(wrong, message: str) -> None:
 def test_a_merged_class_leads_to_its_target_and_its_id_is_never_reused() -> None:
     before = ClassScheme().with_added(["resting", "active", "dead"])
     classes = before.with_merged("dead", "active").with_merged("active", "resting")
-    assert classes.names == ("resting",) and classes.merged == {2: 1, 3: 1}
+    assert classes.names == ("resting",)
+    assert classes.merged == {2: 1, 3: 1}
     assert classes.by_name("dead").name == classes.by_id(3).name == "resting"
     assert classes.with_added(["dead", "new"]).by_name("new").id == 4
     assert classes.with_unmerged("active").with_unmerged("dead").names == before.names
@@ -62,4 +68,5 @@ def test_a_merged_class_leads_to_its_target_and_its_id_is_never_reused() -> None
 
 def test_the_key_of_a_merged_class_is_free() -> None:
     classes = ClassScheme().with_added(["a", "b", "c"]).with_merged("b", "a").with_added(["d"])
-    assert classes.by_shortcut("2") == classes.by_name("d") and classes.with_unmerged("b").by_shortcut("4").name == "b"
+    assert classes.by_shortcut("2") == classes.by_name("d")
+    assert classes.with_unmerged("b").by_shortcut("4").name == "b"

@@ -28,7 +28,7 @@ def mapping(*links: tuple[int, int, int]) -> LabelMapping:
 
 
 def labels_of(current_labels: CurrentLabels) -> dict[int, Label]:
-    return {id.label: label for id, label in current_labels.labels.items()}
+    return {object_id.label: label for object_id, label in current_labels.labels.items()}
 
 
 def test_the_majority_decides_and_a_tie_gives_no_label() -> None:
@@ -45,7 +45,8 @@ def test_skipping_is_not_a_vote() -> None:
 
 def test_merged_classes_vote_together() -> None:
     logs = [log_of(("label", 1, 1, 0)), log_of(("label", 1, 2, 0))]
-    assert labels_of(CurrentLabels(logs)) == {} and labels_of(CurrentLabels(logs, merged_into={2: 1})) == {1: A}
+    assert labels_of(CurrentLabels(logs)) == {}
+    assert labels_of(CurrentLabels(logs, merged_into={2: 1})) == {1: A}
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,11 @@ def test_columns_have_the_promised_names_order_and_types():
     table = index_objects(as_mask(np.ones((2, 3, 4), np.uint8)))
 
     assert list(table) == ["size", "z", "y", "x", "z0", "y0", "x0", "z1", "y1", "x1", "on_border"]
-    assert table.index.name == "object" and table.index.dtype == np.int64
+    assert table.index.name == "object"
+    assert table.index.dtype == np.int64
     assert [table[c].dtype for c in ("size", "x0", "y1")] == [np.int64] * 3
-    assert table["z"].dtype == np.float64 and table["on_border"].dtype == bool
+    assert table["z"].dtype == np.float64
+    assert table["on_border"].dtype == bool
 
 
 def test_seventy_thousand_labels_are_all_found():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
@@ -31,6 +31,9 @@ from svetlana_jupyter.core.polygons import (
 )
 from svetlana_jupyter.errors import InputError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 BOX = (0, 0, 30, 40)
 corner = st.tuples(st.floats(-5, 35, width=32), st.floats(-5, 45, width=32))
 
@@ -56,7 +59,8 @@ def test_a_pixel_on_a_common_side_belongs_to_one_polygon() -> None:
     middle = 7.5  # through the centers of pixels
     left, right = ring((2, 2), (2, middle), (9, middle), (9, 2)), ring((2, middle), (2, 20), (9, 20), (9, middle))
     both = fill_polygons([[left]], BOX).astype(int) + fill_polygons([[right]], BOX)
-    assert both[2:9, 2:20].tolist() == np.ones((7, 18), int).tolist() and both.sum() == 7 * 18
+    assert both[2:9, 2:20].tolist() == np.ones((7, 18), int).tolist()
+    assert both.sum() == 7 * 18
 
 
 def test_polygons_may_have_holes_and_parts() -> None:
@@ -91,8 +95,11 @@ def test_the_smaller_of_overlapping_polygons_is_on_top_and_overlaps_are_reported
         square(5, 14, 14, 9),
     ]
     mask, report = drawn_mask(shapes, (20, 20))
-    assert (mask[4:8, 4:8] == 3).all() and (mask == 7).sum() == 64 - 16 and (mask == 5).sum() == 36
-    assert report.overlapping_labels == {3, 7} and report.overlap_pixels == 16
+    assert (mask[4:8, 4:8] == 3).all()
+    assert (mask == 7).sum() == 64 - 16
+    assert (mask == 5).sum() == 36
+    assert report.overlapping_labels == {3, 7}
+    assert report.overlap_pixels == 16
     assert report.missing(shapes) == [4, 9]
 
 
@@ -100,7 +107,8 @@ def test_polygons_of_one_label_are_one_object_across_planes() -> None:
     mask, _ = drawn_mask(
         [square(2, 1, 1, 3, plane=1), square(2, 1, 1, 5, plane=2), square(8, 0, 0, 2, plane=9)], (4, 9, 9)
     )
-    assert [(plane == 2).sum() for plane in mask] == [0, 9, 25, 0] and mask.max() == 2
+    assert [(plane == 2).sum() for plane in mask] == [0, 9, 25, 0]
+    assert mask.max() == 2
 
 
 @pytest.mark.parametrize("shape", [(30, 40), (4, 30, 40)])
@@ -145,7 +153,8 @@ def test_all_forms_of_qupath_classes_are_read(tmp_path: Path) -> None:
         ("plain", ""),
         ("", ""),
     ]
-    assert [one.label for one in found] == [1, 2, 3, 4, 5] and found[0].bbox == (2, 1, 6, 5)
+    assert [one.label for one in found] == [1, 2, 3, 4, 5]
+    assert found[0].bbox == (2, 1, 6, 5)
     packed = tmp_path / "a.geojson.gz"
     packed.write_bytes(gzip.compress((tmp_path / "a.geojson").read_bytes()))
     assert len(read_geojson(packed).shapes) == 5
@@ -154,9 +163,11 @@ def test_all_forms_of_qupath_classes_are_read(tmp_path: Path) -> None:
 def test_cells_are_read_and_annotations_are_reported_as_skipped(tmp_path: Path) -> None:
     features = [feature(SQUARE, objectType="annotation"), feature(SQUARE, objectType="cell", name="12")]
     found = read_geojson(written(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features}))
-    assert [one.label for one in found.shapes] == [12] and found.note == "Not read: 1 annotations."
+    assert [one.label for one in found.shapes] == [12]
+    assert found.note == "Not read: 1 annotations."
     only = read_geojson(written(tmp_path / "b.geojson", features[0]))
-    assert len(only.shapes) == 1 and only.note == ""
+    assert len(only.shapes) == 1
+    assert only.note == ""
 
 
 @pytest.mark.parametrize(
@@ -208,7 +219,8 @@ def test_valid_polygons_enclose_any_mask_exactly(own):
     assert not any(hole.is_ccw for part in shape.geoms for hole in part.interiors)
     for ring in (ring for polygon in found for ring in polygon):
         sides = np.diff(ring, axis=0) != 0
-        assert (sides.sum(axis=1) == 1).all() and (sides[1:] != sides[:-1]).all(), "only necessary corners"
+        assert (sides.sum(axis=1) == 1).all()
+        assert (sides[1:] != sides[:-1]).all(), "only necessary corners"
 
 
 def test_a_ring_touching_itself_becomes_a_hole_and_an_island_a_part():
@@ -217,7 +229,8 @@ def test_a_ring_touching_itself_becomes_a_hole_and_an_island_a_part():
     ring[5, 5] = ring[3, 3] = True
     found = outline_polygons(ring)
     assert [len(polygon) for polygon in found] == [2, 1]
-    assert geometry(found).is_valid and geometry(found).area == ring.sum()
+    assert geometry(found).is_valid
+    assert geometry(found).area == ring.sum()
 
 
 @pytest.mark.parametrize("chunks", [-1, 7, (2, 16, 30)])

@@ -29,7 +29,9 @@ def test_a_class_map_holds_the_class_of_the_object_under_each_pixel(labels: list
     codes = {0: 0, **{label: {"resting": 1, "very active": 2, None: 255}[name] for label, name in classes.items()}}
     naive = np.vectorize(codes.get)(mask.to_numpy())
     result = class_map(mask, table, CLASSES)
-    assert isinstance(result.data, da.Array) and result.dims == mask.dims and result.dtype == np.uint8
+    assert isinstance(result.data, da.Array)
+    assert result.dims == mask.dims
+    assert result.dtype == np.uint8
     assert (result.to_numpy() == naive).all()
 
 
@@ -49,10 +51,8 @@ def test_a_map_keeps_the_masks_coordinates() -> None:
     mask = mask_of([1]).assign_coords(y=np.arange(6) * 0.5, x=np.arange(8) * 0.5)
     result = probability_map(mask, pd.DataFrame({"probability": [0.75]}, index=[1]))
     xr.testing.assert_equal(result.coords.to_dataset(), mask.coords.to_dataset())
-    assert (
-        np.isnan(result.to_numpy()[mask.to_numpy() == 0]).all()
-        and (result.to_numpy()[mask.to_numpy() == 1] == 0.75).all()
-    )
+    assert np.isnan(result.to_numpy()[mask.to_numpy() == 0]).all()
+    assert (result.to_numpy()[mask.to_numpy() == 1] == 0.75).all()
 
 
 def test_the_table_prefers_the_annotation_and_drops_what_was_set_aside() -> None:
@@ -73,20 +73,18 @@ def test_the_table_prefers_the_annotation_and_drops_what_was_set_aside() -> None
         6: None,
         8: None,
     }
-    assert table.loc[4, "predicted"] == "resting" and table.loc[4, "annotation"] == "very active"
-    assert (
-        table.loc[6, "annotation"] == "bad_segmentation"
-        and pd.isna(table.loc[8, "run"])
-        and table.loc[2, "run"] == "0003"
-    )
-    assert (
-        table.loc[2, "p_resting"] == pytest.approx(0.9)
-        and (table["plate"] == "P1").all()
-        and table.loc[8, "size"] == 40
-    )
+    assert table.loc[4, "predicted"] == "resting"
+    assert table.loc[4, "annotation"] == "very active"
+    assert table.loc[6, "annotation"] == "bad_segmentation"
+    assert pd.isna(table.loc[8, "run"])
+    assert table.loc[2, "run"] == "0003"
+    assert table.loc[2, "p_resting"] == pytest.approx(0.9)
+    assert (table["plate"] == "P1").all()
+    assert table.loc[8, "size"] == 40
 
 
 def test_the_table_of_an_image_without_predictions_has_the_same_columns() -> None:
     objects = pd.DataFrame({"size": [10]}, index=pd.Index([2], name="object"))
     table = object_table("well", objects, {}, {}, None, CLASSES, "")
-    assert {"class", "predicted", "annotation", "probability", "run"} <= set(table) and table["class"].isna().all()
+    assert {"class", "predicted", "annotation", "probability", "run"} <= set(table)
+    assert table["class"].isna().all()

@@ -28,13 +28,15 @@ def test_the_seed_decides_the_order() -> None:
 def test_objects_of_large_and_of_small_images_come_first_equally_often() -> None:
     first = [next(random_order(OBJECTS, seed)).id for seed in range(2000)]
     counts = pd.Series(first).value_counts()
-    assert len(counts) == 4 and chisquare(counts).pvalue > 0.001
+    assert len(counts) == 4
+    assert chisquare(counts).pvalue > 0.001
 
 
 def test_the_least_certain_comes_first_and_what_was_not_predicted_never() -> None:
     index = pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["image", "object"])
     order = list(uncertainty_order(pd.DataFrame({"probability": [0.9, np.nan, 0.51]}, index=index)))
-    assert [candidate.id for candidate in order] == [("b", 1), ("a", 1)] and "51%" in order[0].reason
+    assert [candidate.id for candidate in order] == [("b", 1), ("a", 1)]
+    assert "51%" in order[0].reason
 
 
 places = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12)
@@ -54,7 +56,8 @@ def test_planes_that_lie_far_apart_are_far_apart_where_the_spacing_is_known() ->
     table = pd.DataFrame({"z": [0.0, 1.0, 0.0], "y": [0.0, 0.0, 3.0], "x": [0.0, 0.0, 0.0]}, pd.Index([1, 2, 3]))
     assert [candidate.label for candidate in distance_order("a", table, 1)] == [2, 3]
     order = list(distance_order("a", table, 1, spacing=(5, 1, 1)))
-    assert [candidate.label for candidate in order] == [3, 2] and order[0].reason == "3 µm from object 1"
+    assert [candidate.label for candidate in order] == [3, 2]
+    assert order[0].reason == "3 µm from object 1"
 
 
 def test_near_an_object_that_is_not_there_is_a_sentence() -> None:
@@ -71,5 +74,6 @@ def test_one_image_after_the_other_and_no_image_before_its_turn() -> None:
             yield name, labels
 
     order = image_order(objects())
-    assert next(order).id == ("a", 1) and asked == ["a"]
+    assert next(order).id == ("a", 1)
+    assert asked == ["a"]
     assert [candidate.id for candidate in order] == [("a", 2), ("a", 5), ("b", 9)]

@@ -49,7 +49,8 @@ def test_overlap_is_that_of_every_pixel_whatever_the_blocks(both, old_chunk: int
         patch.setattr("svetlana_jupyter.core.relabeling.MAX_PENDING_ROWS", 3)
         table = overlap_table(lazy(both[0], old_chunk), lazy(both[1], new_chunk))
     found = {(old, new): pixels for old, new, pixels in table.to_numpy().tolist()}
-    assert found == dict(counted(*both)) and len(table) == len(found)
+    assert found == dict(counted(*both))
+    assert len(table) == len(found)
 
 
 def naive_links(old: np.ndarray, new: np.ndarray) -> set[tuple[int, int]]:
@@ -121,7 +122,8 @@ def test_boxes_are_matched_as_by_a_naive_loop_over_pairs(before, after) -> None:
         if best > 0.5:
             expected[o] = {n for n, share in shares.items() if share == best}
     found = match_bounding_boxes(table(before), table(after))
-    assert sorted(found["old"]) == sorted(expected) and found["old"].is_unique
+    assert sorted(found["old"]) == sorted(expected)
+    assert found["old"].is_unique
     assert all(new in expected[old] for old, new in zip(found["old"], found["new"]))
 
 

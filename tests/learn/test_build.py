@@ -267,7 +267,8 @@ def test_a_frozen_network_can_still_be_trained_on_and_explained(discs):
     fitted = trained(collect_training_data([discs], QUICK.changed(body="frozen", epochs=30, learning_rate=0.05)))
     assert accuracy(fitted, discs) >= 0.9
     seen = explain(discs[0], discs[1], int(discs[2].index[0]), fitted.classifier)
-    assert np.isfinite(seen["cam"]).all() and float(seen["cam"].max()) > 0.5
+    assert np.isfinite(seen["cam"]).all()
+    assert float(seen["cam"].max()) > 0.5
 
 
 def test_what_is_no_run_and_no_file_of_weights_is_refused_before_training(discs, tmp_path):

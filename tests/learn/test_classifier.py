@@ -43,9 +43,11 @@ def test_a_saved_classifier_comes_back_with_everything_and_predicts_the_same(par
 def test_the_description_reads_well_without_this_package(discs, tmp_path):
     train(discs).save(tmp_path)
     found = json.loads((tmp_path / SPEC_FILE).read_text(encoding="utf-8"))
-    assert found["kind"] == "network" and found["architecture"] == "small_cnn"
+    assert found["kind"] == "network"
+    assert found["architecture"] == "small_cnn"
     assert found["classes"] == [{"id": 4, "name": "dark"}, {"id": 7, "name": "<b>bright</b>"}]
-    assert found["ndim"] == 2 and found["channels"] == ["channel 1"]
+    assert found["ndim"] == 2
+    assert found["channels"] == ["channel 1"]
     assert found["settings"]["patches"]["sampling"] == [12, 12]
     assert [entry["epoch"] for entry in found["history"]] == [1, 2]
     assert {"python", "torch", "scikit-learn", "svetlana-jupyter"} <= set(found["versions"])
@@ -56,7 +58,8 @@ def test_probabilities_are_those_of_classes_and_sum_to_one(part):
         classifier = train(part, architecture)
         _, inputs = next(classifier.cut(*part[:2]))
         probabilities = classifier.classify(inputs)
-        assert probabilities.shape == (len(inputs), 2) and probabilities.dtype == np.float32
+        assert probabilities.shape == (len(inputs), 2)
+        assert probabilities.dtype == np.float32
         np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
 
 

@@ -20,7 +20,8 @@ def test_the_score_of_an_easy_set_is_near_one_and_inside_its_interval(discs, cha
     *steps, result = cross_validate(collect_training_data([discs], QUICK.changed(**changes)))
     assert steps == [FoldProgress(done, 4) for done in range(1, 5)]
     assert isinstance(result, CrossValidationResult)
-    assert result.accuracy >= 0.9 and result.balanced_accuracy >= 0.9
+    assert result.accuracy >= 0.9
+    assert result.balanced_accuracy >= 0.9
     assert result.low < result.accuracy <= result.high <= 1
     assert result.n == len(result.table) == 49
     table = result.table
@@ -62,7 +63,8 @@ def test_a_stopped_cross_validation_gives_no_number(discs):
 def test_the_settings_say_how_many_parts_are_held_out_in_turn(discs):
     samples = collect_training_data([discs], QUICK.changed(architecture="forest", folds=3))
     *steps, result = cross_validate(samples)
-    assert steps == [FoldProgress(1, 3), FoldProgress(2, 3), FoldProgress(3, 3)] and result.table["fold"].nunique() == 3
+    assert steps == [FoldProgress(1, 3), FoldProgress(2, 3), FoldProgress(3, 3)]
+    assert result.table["fold"].nunique() == 3
 
 
 def test_objects_are_predicted_by_a_classifier_that_saw_nothing_of_their_part(discs):

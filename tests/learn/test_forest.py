@@ -61,7 +61,8 @@ def test_a_stop_keeps_the_trees_that_there_are(monkeypatch):
     asked = iter([False, True])
     events = list(fit(known, lambda: next(asked)))
     whole = fit_forest(known)
-    assert events[-1].stopped and len(events[-1].classifier.trees.roots) == 32
+    assert events[-1].stopped
+    assert len(events[-1].classifier.trees.roots) == 32
     assert np.array_equal(events[-1].classifier.trees.threshold, whole.trees.threshold[: whole.trees.roots[32]])
     assert not list(fit(known))[-1].stopped
 

@@ -89,7 +89,8 @@ def test_each_object_is_seen_as_in_the_whole_array_and_each_chunk_is_read_once(o
         patch = naive(image, mask, label, tuple(map(int, network.patches.sampling)))
         np.testing.assert_allclose(probabilities, network.classify(patch[None])[0], atol=2e-5)
     for source in counting.values():
-        assert len(source.reads) > 10 and set(source.reads.values()) == {1}
+        assert len(source.reads) > 10
+        assert set(source.reads.values()) == {1}
 
 
 def test_within_less_memory_chunks_are_read_again_and_the_same_is_found(odd, monkeypatch):
@@ -108,7 +109,8 @@ def test_within_less_memory_chunks_are_read_again_and_the_same_is_found(odd, mon
     np.testing.assert_array_equal(
         np.concatenate([event.probabilities for event in predict(again, objects, network)]), whole
     )
-    assert max(kept) <= blocks.CACHE_BYTES and max(counting["mask"].reads.values()) > 1
+    assert max(kept) <= blocks.CACHE_BYTES
+    assert max(counting["mask"].reads.values()) > 1
 
 
 def test_the_forest_goes_the_same_way(odd, monkeypatch):

@@ -48,7 +48,8 @@ def share(reference: ReferenceDistribution, settings: TrainingSettings, part: An
     *_, fitted = fit(wells(**{"architecture": settings.architecture}))
     events = list(predict(part[0], part[1], fitted.classifier, reference=reference))
     novelty = np.concatenate([event.novelty for event in events])
-    assert novelty.shape == (len(part[1]),) and novelty.dtype == np.float32
+    assert novelty.shape == (len(part[1]),)
+    assert novelty.dtype == np.float32
     row = pd.DataFrame({"asked": [len(novelty)], "unlike": [(novelty > 1).mean()]}, pd.Index(["new"], name="image"))
     return flag_unfamiliar_images(row, {}, reference.left_out)
 
@@ -69,7 +70,8 @@ def test_an_image_that_looks_different_to_the_classifier_is_told_of(architecture
 def test_about_five_in_a_hundred_of_a_left_out_group_are_beyond() -> None:
     left_out = fit_reference(wells(6)).left_out
     assert np.average(left_out.shares, weights=left_out.counts) == pytest.approx(0.05, abs=0.01)
-    assert len(left_out.shares) == 6 and sum(left_out.counts) == 6 * 49
+    assert len(left_out.shares) == 6
+    assert sum(left_out.counts) == 6 * 49
 
 
 def test_a_patch_is_described_as_a_naive_loop_does() -> None:
@@ -119,7 +121,8 @@ def test_flat_patches_and_few_annotations_tell_nothing() -> None:
 def test_volumes_and_patches_without_a_mask_are_described_too() -> None:
     samples = collect_training_data([two_classes(3)], SETTINGS.changed(patches={"mask_channel": False, "sampling": 8}))
     reference = fit_reference(samples)
-    assert reference is not None and reference.novelty(samples.inputs[:3, :, :8, :8, :8], False).shape == (3,)
+    assert reference is not None
+    assert reference.novelty(samples.inputs[:3, :, :8, :8, :8], False).shape == (3,)
 
 
 def test_of_an_image_with_many_objects_some_are_asked_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,5 +134,6 @@ def test_of_an_image_with_many_objects_some_are_asked_at_random(monkeypatch: pyt
         np.concatenate([event.novelty for event in predict(found, objects, fitted.classifier, size, reference)])
         for size in (7, 64)
     ]
-    assert len(runs[0]) == len(runs[1]) == 10 and sorted(runs[0]) == sorted(runs[1])
+    assert len(runs[0]) == len(runs[1]) == 10
+    assert sorted(runs[0]) == sorted(runs[1])
     assert all(not len(event.novelty) for event in predict(found, objects, fitted.classifier))

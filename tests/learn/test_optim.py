@@ -69,7 +69,8 @@ def test_dropout_sleeps_while_averages_settle():
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_group_normalisation_has_no_averages_and_treats_each_patch_by_itself(ndim):
     one = network(ndim, norm="group")
-    assert batch_norm_layers(one) == [] and batch_norm_layers(network(ndim)) != []
+    assert batch_norm_layers(one) == []
+    assert batch_norm_layers(network(ndim)) != []
     some = torch.randn(4, 2, *[8] * ndim)
     one.train()
     torch.testing.assert_close(one(some)[:1], one(some[:1]))
@@ -82,8 +83,10 @@ def test_gain_and_offset_survive_the_change_to_groups():
     layers = nn.Sequential(nn.BatchNorm2d(6))
     layers[0].weight.data[:], layers[0].bias.data[:] = torch.arange(6.0), torch.arange(6.0, 12.0)
     replace_batch_norm(layers)
-    assert isinstance(layers[0], nn.GroupNorm) and layers[0].num_groups == 2
-    assert torch.equal(layers[0].weight, torch.arange(6.0)) and torch.equal(layers[0].bias, torch.arange(6.0, 12.0))
+    assert isinstance(layers[0], nn.GroupNorm)
+    assert layers[0].num_groups == 2
+    assert torch.equal(layers[0].weight, torch.arange(6.0))
+    assert torch.equal(layers[0].bias, torch.arange(6.0, 12.0))
 
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 1.0, 4.0], [0.2, 0.1, 9.0]])
@@ -178,9 +181,11 @@ def test_cosine_falls_from_the_rate_to_nothing():
 def test_one_cycle_rises_to_the_rate_and_falls_to_almost_nothing_at_the_last_step():
     found = [rate for (rate,) in rates(schedule="one_cycle", learning_rate=0.1, epochs=10)]
     peak = found.index(max(found))
-    assert found[peak] == pytest.approx(0.1, rel=0.01) and found[0] == pytest.approx(0.1 / 25)
+    assert found[peak] == pytest.approx(0.1, rel=0.01)
+    assert found[0] == pytest.approx(0.1 / 25)
     assert peak == pytest.approx(0.3 * 40, abs=1)
-    assert found[: peak + 1] == sorted(found[: peak + 1]) and found[peak:] == sorted(found[peak:], reverse=True)
+    assert found[: peak + 1] == sorted(found[: peak + 1])
+    assert found[peak:] == sorted(found[peak:], reverse=True)
     assert found[40] < 1e-5
 
 

@@ -6,8 +6,8 @@ A search finds the preset that the classes need, in as many steps as were planne
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,9 @@ from svetlana_jupyter.learn.preset_search import (
 )
 from svetlana_jupyter.learn.training import never_stop
 from svetlana_jupyter.samples import stripes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +72,8 @@ def test_stopping_tells_those_that_run_and_starts_no_others():
     started, ended, ran = threading.Event(), threading.Event(), []
     tasks = [until_told(started, ended), lambda stop: ran.append(True)]
     assert list(run_in_threads(tasks, 1, started.is_set)) == []
-    assert ended.is_set() and not ran
+    assert ended.is_set()
+    assert not ran
 
 
 def test_an_error_ends_the_others_and_is_raised():
@@ -183,7 +187,8 @@ def test_progress_grows_to_its_total_and_says_what_is_tried():
     *steps, _ = search(gathered(), keep_epochs=True)
     assert all(isinstance(step, SearchProgress) for step in steps)
     done = [step.done for step in steps]
-    assert done == sorted(done) and done[-1] == steps[-1].total
+    assert done == sorted(done)
+    assert done[-1] == steps[-1].total
     assert steps[0].text == "trying 5 presets: 1 of 10 trainings"
     assert steps[-1].text == "comparing 3 presets: 6 of 6 trainings"
 
@@ -196,7 +201,8 @@ def test_progress_counts_what_each_training_costs():
     shares = np.diff([0, *(step.done for step in steps)])
     first = [shares[:4], shares[4:8]]  # both folds, in the order of the candidates
     for default, oriented, free, plain in first:
-        assert default == oriented == free and plain == pytest.approx(10 * default, rel=0.1)
+        assert default == oriented == free
+        assert plain == pytest.approx(10 * default, rel=0.1)
     assert steps[-1].done == steps[-1].total
     at_first, later = {step.total for step in steps[:8]}, {step.total for step in steps[8:]}
     finalists = [one.preset for one in last.candidates if one.is_finalist]
@@ -208,7 +214,9 @@ def test_progress_goes_on_within_a_training(monkeypatch):
     monkeypatch.setattr(crew, "POLL_SECONDS", 0.001)
     *steps, last = search(gathered(("default", "oriented")), keep_epochs=True)
     done = [step.done for step in steps]
-    assert isinstance(last, SearchResult) and done == sorted(done) and done[-1] == steps[-1].total
+    assert isinstance(last, SearchResult)
+    assert done == sorted(done)
+    assert done[-1] == steps[-1].total
     assert len(set(done)) > 4, "there are four trainings, of six epochs each"
     assert steps[0].text == "comparing 2 presets: 0 of 4 trainings"
 
@@ -218,7 +226,8 @@ def test_a_stop_ends_the_search_without_a_result():
     seen = []
     events = search(gathered(), keep_epochs=True, stop=lambda: len(seen) >= 3)
     seen.extend(iter(lambda: next(events, None), None))
-    assert all(isinstance(event, SearchProgress) for event in seen) and len(seen) == 3
+    assert all(isinstance(event, SearchProgress) for event in seen)
+    assert len(seen) == 3
 
 
 def test_with_few_candidates_all_are_trained_to_the_end():
@@ -250,7 +259,8 @@ def test_of_many_objects_some_of_each_class_are_tried(monkeypatch):
     targets = np.where(np.arange(len(first)) < 21, 1, 2)
     found = found_by({name: replace(tried[name], targets=targets) for name in ("default", "forest")})
     counts = found.nested_table["truth"].value_counts()
-    assert counts[2] == 4 and counts[1] <= 20 < len(first)
+    assert counts[2] == 4
+    assert counts[1] <= 20 < len(first)
 
 
 def settings_of(ndim: int, **changes) -> TrainingSettings:
@@ -264,7 +274,8 @@ def test_a_plan_keeps_to_the_budget_and_grows_with_it(ndim, monkeypatch):
     assert wide.seconds <= BUDGET_SECONDS[ndim]
     assert 0 < wide.first_round_epochs < wide.epochs <= 40
     few = plan_search([settings_of(ndim)] * 2, 45, 1, 4, keep_epochs=False)
-    assert few.epochs > wide.epochs and few.finalists == 2
+    assert few.epochs > wide.epochs
+    assert few.finalists == 2
     monkeypatch.setitem(BUDGET_SECONDS, ndim, 1e9)
     assert plan_search([settings_of(ndim)] * 7, 45, 1, 4, keep_epochs=False).epochs == 40
     monkeypatch.setitem(BUDGET_SECONDS, ndim, 0.0)
@@ -308,7 +319,8 @@ def test_wider_networks_larger_patches_and_volumes_cost_more():
         step_seconds(settings_of(2), 4),
         step_seconds(settings_of(3), 4),
     ]
-    assert costs == sorted(costs) and costs[3] > 4 * costs[2]
+    assert costs == sorted(costs)
+    assert costs[3] > 4 * costs[2]
 
 
 def test_as_many_objects_fit_as_their_patches_say():

@@ -34,8 +34,8 @@ def test_classes_are_drawn_in_the_shares_that_weights_ask_for(weights, shares):
 
 def test_samples_of_a_class_are_drawn_equally_often():
     drawn = counts(class_weights="balanced", steps=7, batch_size=11)
-    for id in (3, 5, 8):
-        assert np.ptp(drawn[id == TARGETS]) <= 1
+    for class_id in (3, 5, 8):
+        assert np.ptp(drawn[class_id == TARGETS]) <= 1
 
 
 def test_without_steps_an_epoch_is_one_pass_over_the_samples():

@@ -42,7 +42,7 @@ def divided(units, parts) -> set[str]:
 
 
 labels = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 7), st.integers(0, 30)), min_size=12, max_size=60).filter(
-    lambda rows: all([row[0] for row in rows].count(id) > 1 for id in {row[0] for row in rows})
+    lambda rows: all([row[0] for row in rows].count(class_id) > 1 for class_id in {row[0] for row in rows})
 )
 
 
@@ -51,7 +51,8 @@ def test_every_sample_is_in_one_part_and_every_class_among_the_rest(rows, count,
     targets, groups, edit_groups = zip(*rows)
     found = samples(targets, groups, ["" if number > 9 else f"ann {number}" for number in edit_groups], seed=seed)
     parts, apart = split_folds(found, count)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(found))) and min(map(len, parts)) > 0
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(found)))
+    assert min(map(len, parts)) > 0
     for part in parts:
         assert set(np.delete(found.targets, part)) == set(found.targets)
     if apart == "whole groups":
@@ -65,19 +66,24 @@ def test_every_sample_is_in_one_part_and_every_class_among_the_rest(rows, count,
 def test_groups_are_never_divided_where_there_are_enough():
     found = samples(np.tile([1, 2], 20), np.repeat(np.arange(10), 4))
     parts, apart = split_folds(found, 5)
-    assert apart == "whole groups" and len(parts) == 5 and not divided(found.groups, parts)
+    assert apart == "whole groups"
+    assert len(parts) == 5
+    assert not divided(found.groups, parts)
     assert all(set(found.targets[part]) == {1, 2} for part in parts)
 
 
 def test_three_wells_make_three_parts_rather_than_divided_wells():
     parts, apart = split_folds(samples(np.tile([1, 2], 15), np.repeat(["A1", "A2", "A3"], 10)), 4)
-    assert apart == "whole groups" and [len(part) for part in parts] == [10, 10, 10]
+    assert apart == "whole groups"
+    assert [len(part) for part in parts] == [10, 10, 10]
 
 
 def test_objects_of_one_gesture_stay_together_where_there_is_one_group():
     found = samples(np.repeat(np.tile([1, 2], 5), 4), np.full(40, "all"), GESTURES)
     parts, apart = split_folds(found, 5)
-    assert apart == "whole edits" and len(parts) == 5 and not divided(found.edit_groups, parts)
+    assert apart == "whole edits"
+    assert len(parts) == 5
+    assert not divided(found.edit_groups, parts)
 
 
 @pytest.mark.parametrize("other", ["A1", "A3", "A6"])
@@ -85,19 +91,23 @@ def test_a_gesture_over_two_wells_keeps_them_together(other):
     wells = np.repeat([f"A{number}" for number in range(8)], 5)
     edit_groups = np.where(np.isin(wells, ["A0", other]), "ann 1", "")
     parts, apart = split_folds(samples(np.tile([1, 2], 20), wells, edit_groups), 4)
-    assert apart == "whole groups" and not divided(wells, parts)
+    assert apart == "whole groups"
+    assert not divided(wells, parts)
     assert any({"A0", other} <= set(wells[part]) for part in parts)
 
 
 def test_a_gesture_over_all_wells_leaves_the_wells_to_be_held_out():
     wells = np.repeat([f"A{number}" for number in range(8)], 5)
     parts, apart = split_folds(samples(np.tile([1, 2], 20), wells, np.full(40, "ann 1")), 4)
-    assert apart == "whole groups" and len(parts) == 4 and not divided(wells, parts)
+    assert apart == "whole groups"
+    assert len(parts) == 4
+    assert not divided(wells, parts)
 
 
 def test_single_objects_are_dealt_out_where_nothing_else_leaves_every_class_to_train_on():
     parts, apart = split_folds(samples(np.repeat([1, 2], 10), np.repeat(["A", "B"], 10)), 4)
-    assert apart == "single objects" and len(parts) == 4
+    assert apart == "single objects"
+    assert len(parts) == 4
 
 
 @pytest.mark.parametrize("only", [slice(0, 4), slice(0, 8)])
@@ -113,7 +123,8 @@ def test_nothing_is_held_out_where_a_class_would_be_missing_from_training():
     groups = np.repeat(np.arange(10), 4)
     found = samples(np.tile([1, 2], 20), groups, held_out_from=20)
     out = validation_mask(found)
-    assert 0 < out.sum() < 20 and not set(groups[out]) & set(groups[~out])
+    assert 0 < out.sum() < 20
+    assert not set(groups[out]) & set(groups[~out])
     alone = samples(np.where(np.arange(40) == np.flatnonzero(out)[0], 99, found.targets), groups, held_out_from=20)
     assert set(alone.targets[~validation_mask(alone)]) >= {1, 2}
     assert not validation_mask(samples(np.tile([1, 2], 20), groups)).any(), "there are too few"

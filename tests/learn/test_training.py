@@ -108,7 +108,8 @@ def test_several_batches_are_varied_at_once_and_each_holds_its_samples(discs, mo
     monkeypatch.setattr(fitting._NetworkTraining, "_step", watched)
     monkeypatch.setattr(Augmenter, "__call__", counted)
     trained(samples)
-    assert varied == calls and len(steps) == 5
+    assert varied == calls
+    assert len(steps) == 5
     for wanted, got in steps:
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-6)  # a pipeline changes the unit, and back
 
@@ -132,7 +133,8 @@ def test_few_annotations_all_train_and_many_are_held_out_by_whole_groups(discs):
     assert trained(samples).score is None
     fitted = trained(samples, held_out_from=20)
     assert fitted.n < len(samples)
-    assert fitted.score is not None and fitted.score >= 0.9
+    assert fitted.score is not None
+    assert fitted.score >= 0.9
     assert fitted.history[-1].score == fitted.score
     # An epoch costs as much as 120 patches forward; scoring takes 49 of them, every fifth epoch less than a tenth.
     assert [epoch.epoch for epoch in fitted.history if epoch.score is not None] == [5, 6]
@@ -150,7 +152,8 @@ def test_stopping_before_the_next_batch_gives_what_there_is(discs):
     events = list(fit(collect_training_data([discs], QUICK), stop))
     assert sum(isinstance(event, Batch) for event in events) == 8
     last = events[-1]
-    assert isinstance(last, FitResult) and last.stopped
+    assert isinstance(last, FitResult)
+    assert last.stopped
     assert [epoch.epoch for epoch in last.history] == [1, 2]
 
 
@@ -166,7 +169,9 @@ def test_stopping_keeps_the_best_epoch_that_was_scored(discs):
 
 def test_stopped_before_it_began_it_still_gives_a_usable_classifier(discs):
     (last,) = fit(collect_training_data([discs], QUICK), stop=lambda: True)
-    assert isinstance(last, FitResult) and last.stopped and last.history == ()
+    assert isinstance(last, FitResult)
+    assert last.stopped
+    assert last.history == ()
     assert np.isfinite(last.classifier.classify(np.zeros((1, 3, 12, 12), np.float32))).all()
 
 
@@ -187,7 +192,8 @@ def test_a_loss_that_is_no_number_ends_training_with_a_sentence(discs):
 def test_one_epoch_of_one_step_predicts_with_settled_averages(discs):
     fitted = trained(collect_training_data([discs], QUICK), epochs=1, steps=1)
     norm = fitted.classifier.module.blocks[0][2]
-    assert (norm.running_mean != 0).any() and (norm.running_var != 1).any()
+    assert (norm.running_mean != 0).any()
+    assert (norm.running_var != 1).any()
 
 
 def test_one_class_or_none_is_refused_before_any_pixel_is_read(discs):

@@ -33,7 +33,8 @@ def test_full_memory_halves_the_batch_size_once_and_says_so(discs, failing, erro
     assert note == TrainingNote("Memory ran out with batches of 8 patches; training started again with batches of 4.")
     assert not any(isinstance(event, TrainingNote) for event in rest)
     last = rest[-1]
-    assert isinstance(last, FitResult) and last.notes == (note.text,)
+    assert isinstance(last, FitResult)
+    assert last.notes == (note.text,)
     assert last.classifier.specification.settings.batch_size == 4
     *_, plain = fit(with_settings(samples, batch_size=4), network=failing)
     for name, values in plain.classifier.tensors().items():
@@ -84,7 +85,8 @@ def test_a_loss_near_that_of_guessing_is_not_all_that_tells_what_was_learned(dis
         [discs], QUICK.changed(label_smoothing=0.8)
     )  # the least loss is 0.97 of that of guessing
     *_, last = fit(samples)
-    assert last.history[-1].loss > 0.96 * np.log(2) and last.notes == ()
+    assert last.history[-1].loss > 0.96 * np.log(2)
+    assert last.notes == ()
     assert accuracy(last, discs) >= 0.95
 
 
@@ -106,11 +108,16 @@ def test_a_later_divergence_keeps_the_best_so_far_and_says_so(discs, monkeypatch
     diverging(monkeypatch, range(4 * 25 + 3, 10**6), value)
     events = list(fit(samples))
     last, note = events[-1], events[-2]
-    assert isinstance(last, FitResult) and isinstance(note, TrainingNote)
+    assert isinstance(last, FitResult)
+    assert isinstance(note, TrainingNote)
     done = 6 if np.isfinite(value) else 4  # a loss that is a number gets a second chance
-    assert note.text.startswith(f"Training diverged after {done} epochs:") and last.notes == (note.text,)
-    assert "The network of epoch" in note.text and "epoch 5" not in note.text and "epoch 6" not in note.text
-    assert [epoch.epoch for epoch in last.history] == list(range(1, done + 1)) and not last.stopped
+    assert note.text.startswith(f"Training diverged after {done} epochs:")
+    assert last.notes == (note.text,)
+    assert "The network of epoch" in note.text
+    assert "epoch 5" not in note.text
+    assert "epoch 6" not in note.text
+    assert [epoch.epoch for epoch in last.history] == list(range(1, done + 1))
+    assert not last.stopped
     assert accuracy(last, discs) >= 0.95
     scores = [epoch.score for epoch in last.history[:4] if epoch.score is not None]
     assert last.score == (max(scores) if held_out_from == 20 else None)
@@ -131,19 +138,22 @@ def test_the_returned_network_has_the_weights_of_the_best_epoch(discs, monkeypat
     *_, last = fit(samples)
     (best,) = [epoch for epoch in range(1, 5) if f"network of epoch {epoch} is kept" in last.notes[-1]]
     head = last.classifier.module.head.weight
-    assert torch.equal(head, weights[25 * best - 1]) and not torch.equal(head, weights[-1])
+    assert torch.equal(head, weights[25 * best - 1])
+    assert not torch.equal(head, weights[-1])
 
 
 def test_one_epoch_that_goes_astray_and_comes_back_is_no_divergence(discs, monkeypatch):
     diverging(monkeypatch, range(11, 16), 1e6)
     fitted = trained(collect_training_data([discs], QUICK))
-    assert fitted.notes == () and len(fitted.history) == 6
+    assert fitted.notes == ()
+    assert len(fitted.history) == 6
 
 
 def test_a_last_epoch_that_goes_astray_is_not_what_is_kept(discs, monkeypatch):
     diverging(monkeypatch, range(26, 31), 1e6)
     (note,) = trained(collect_training_data([discs], QUICK)).notes
-    assert note.startswith("Training diverged after 6 epochs") and "network of epoch 5 is kept" in note
+    assert note.startswith("Training diverged after 6 epochs")
+    assert "network of epoch 5 is kept" in note
 
 
 def test_weights_that_are_no_numbers_are_never_kept(discs, monkeypatch):
@@ -166,7 +176,8 @@ def test_patience_ends_on_the_loss_where_nothing_is_held_out(discs):
     samples = with_settings(collect_training_data([discs], QUICK), epochs=500, patience=3, schedule="constant")
     *_, note, last = fit(samples)
     losses = [epoch.loss for epoch in last.history]
-    assert len(losses) < 500 and not last.stopped
+    assert len(losses) < 500
+    assert not last.stopped
     assert int(np.argmin(losses)) == len(losses) - 4
     assert note.text == (
         f"No improvement for 3 epochs: training ended after {len(losses)} of 500 epochs with the network of epoch "
@@ -179,7 +190,8 @@ def test_patience_ends_on_the_score_where_something_is_held_out_and_keeps_the_be
     *_, note, last = fit(samples)
     scores = [epoch.score for epoch in last.history]
     assert int(np.argmax(scores)) == len(scores) - 4  # the first of the best: equals are no improvement
-    assert last.score == max(scores) and "No improvement for 3 epochs" in note.text
+    assert last.score == max(scores)
+    assert "No improvement for 3 epochs" in note.text
 
 
 def test_without_patience_every_epoch_is_trained(discs):

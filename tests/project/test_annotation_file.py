@@ -6,7 +6,7 @@ import gc
 import os
 import shutil
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -20,6 +20,9 @@ from svetlana_jupyter.project.annotation_file import (
     read_entries,
     read_other_logs,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TIME = "2026-01-01T09:00:00.000Z"
 
@@ -62,14 +65,16 @@ def test_a_book_that_nobody_holds_is_closed_and_may_be_opened_again(tmp_path: Pa
     open_annotation_file(tmp_path, "ann").append([labelled(1)])
     gc.collect()
     again = AnnotationFile(tmp_path / "ann.csv", writable=True)
-    assert again.writable and len(again.log.events) == 1
+    assert again.writable
+    assert len(again.log.events) == 1
 
 
 def test_a_second_kernel_only_reads_and_says_why(tmp_path: Path) -> None:
     book = open_annotation_file(tmp_path, "ann")
     book.append([labelled(1)])
     other = AnnotationFile(book.file, writable=True)
-    assert not other.writable and "Another notebook is annotating as 'ann'" in other.trouble
+    assert not other.writable
+    assert "Another notebook is annotating as 'ann'" in other.trouble
     assert other.log.label_of(VersionedObjectId("well", 1)) == Label("label", 1)
     with pytest.raises(ProjectError, match="Another notebook"):
         other.append([labelled(2)])
@@ -82,7 +87,8 @@ def test_a_torn_last_line_is_set_aside_with_a_sentence(tmp_path: Path) -> None:
     book.close()
     os.truncate(book.file, book.file.stat().st_size - 7)
     again = AnnotationFile(book.file, writable=True)
-    assert [entry.label for entry in again.log.events] == [1] and "was incomplete" in again.trouble
+    assert [entry.label for entry in again.log.events] == [1]
+    assert "was incomplete" in again.trouble
     assert b"label" in (tmp_path / "ann.torn").read_bytes()
     again.append([labelled(3, edit=2)])
     assert [entry.label for entry in read_entries(book.file)] == [1, 3]
@@ -131,7 +137,8 @@ def test_a_file_that_came_back_with_other_annotations_is_left_alone(tmp_path: Pa
     book.file.write_text(text.replace("well,1,", "well,5,"))
     with pytest.raises(ProjectError, match="was changed by another program"):
         book.ensure_writable()
-    assert [entry.label for entry in read_entries(book.file)] == [5] and len(book.log.events) == 1
+    assert [entry.label for entry in read_entries(book.file)] == [5]
+    assert len(book.log.events) == 1
 
 
 def test_what_the_other_kernel_wrote_is_followed_when_it_lets_go(tmp_path: Path) -> None:
@@ -162,10 +169,12 @@ def test_a_disk_that_was_full_at_opening_takes_annotations_when_there_is_room(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", no_room)
         book = AnnotationFile(tmp_path / "ann.csv", writable=True)
-        assert "No space left on device" in book.trouble and not book.writable
+        assert "No space left on device" in book.trouble
+        assert not book.writable
     book.ensure_writable()
     book.append([labelled(1)])
-    assert book.trouble == "" and read_entries(book.file) == [labelled(1)]
+    assert book.trouble == ""
+    assert read_entries(book.file) == [labelled(1)]
 
 
 def test_a_full_disk_leaves_the_file_and_the_log_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +186,8 @@ def test_a_full_disk_leaves_the_file_and_the_log_as_they_were(tmp_path: Path, mo
     with pytest.raises(ProjectError, match="No space left on device"):
         book.append([labelled(2, edit=2)])
     monkeypatch.undo()
-    assert book.file.read_bytes() == before and len(book.log.events) == 1
+    assert book.file.read_bytes() == before
+    assert len(book.log.events) == 1
     book.append([labelled(3, edit=2)])
     assert [entry.label for entry in read_entries(book.file)] == [1, 3]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -15,6 +15,9 @@ from svetlana_jupyter.cli import main
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES, squares
 from tests.project.test_resumed_prediction import QUICK
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +45,15 @@ def test_as_a_command_it_predicts_exports_and_reports_on_stderr(folder: Path) ->
     out = folder / "results"
     command = [sys.executable, "-m", "svetlana_jupyter", "predict", folder / "cells.svetlana", "--out", out]
     ended = subprocess.run([*command, "--formats", "csv", "parquet"], capture_output=True, text=True)
-    assert ended.returncode == 0 and ended.stdout == "", ended.stderr
-    assert "Predicted 8 objects of one." in ended.stderr and "100%" in ended.stderr
+    assert ended.returncode == 0
+    assert ended.stdout == "", ended.stderr
+    assert "Predicted 8 objects of one." in ended.stderr
+    assert "100%" in ended.stderr
     assert f"files to {out}." in ended.stderr
     table = pd.read_csv(folder / "results" / "objects.csv")
-    assert len(table) == 16 and table["predicted"].notna().all() and (table["run"] == 2).all()
+    assert len(table) == 16
+    assert table["predicted"].notna().all()
+    assert (table["run"] == 2).all()
     assert (folder / "results" / "objects.parquet").exists()
 
 
@@ -54,8 +61,10 @@ def test_some_images_and_another_run(folder: Path, capsys: pytest.CaptureFixture
     out = folder / "results"
     assert main(["predict", str(folder / "cells.svetlana"), "two", "--out", str(out), "--run", "0001"]) == 0
     table = pd.read_csv(out / "objects.csv").set_index("image")
-    assert table.loc["two", "predicted"].notna().all() and table.loc["one", "predicted"].isna().all()
-    assert (table.loc["two", "run"] == 1).all() and Project(folder / "cells.svetlana").current_run == "0002"
+    assert table.loc["two", "predicted"].notna().all()
+    assert table.loc["one", "predicted"].isna().all()
+    assert (table.loc["two", "run"] == 1).all()
+    assert Project(folder / "cells.svetlana").current_run == "0002"
 
 
 def test_an_image_that_fails_is_said_at_the_end_and_the_others_are_done(
@@ -67,7 +76,8 @@ def test_an_image_that_fails_is_said_at_the_end_and_the_others_are_done(
     said = capsys.readouterr().err
     assert said.rstrip().splitlines()[-1].startswith("1 of 2 images could not be predicted. The others are finished.")
     table = pd.read_csv(folder / "results" / "objects.csv")
-    assert set(table["image"]) == {"two"} and table["predicted"].notna().all()
+    assert set(table["image"]) == {"two"}
+    assert table["predicted"].notna().all()
     assert list(Project(folder / "cells.svetlana").images) == ["one", "two"]
 
 
@@ -97,8 +107,10 @@ def test_what_cannot_be_meant_is_refused_before_any_work(
         code = main(["predict", *arguments])
     except SystemExit as ended:  # argparse
         code = ended.code
-    assert code == 2 and said in capsys.readouterr().err
-    assert not (folder / "results").exists() and not list((folder / "cells.svetlana" / "runs").glob("*/predictions"))
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not (folder / "results").exists()
+    assert not list((folder / "cells.svetlana" / "runs").glob("*/predictions"))
 
 
 def test_ctrl_c_is_a_sentence(

@@ -5,7 +5,7 @@ Counts by condition against a naive loop, and beside those of a person against c
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,13 @@ from scipy.stats import linregress
 from svetlana_jupyter.core.stats.agreement import agreement
 from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 from tests.project.test_test_set import N, answered, predicted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from svetlana_jupyter.project.project import Project
 
 
 @pytest.fixture
@@ -50,12 +54,12 @@ def test_counts_are_those_of_the_closed_form(more: Project, by: tuple[str, ...])
         assert rows.loc["bright", "corrected"] == pytest.approx(bright)
         assert rows.loc["dim", "corrected"] == pytest.approx(len(group) - bright)
         assert rows["corrected"].sum() == pytest.approx(rows["total"].iloc[0])
-        assert (rows["corrected_low"] <= rows["corrected"]).all() and (
-            rows["corrected"] <= rows["corrected_high"]
-        ).all()
+        assert (rows["corrected_low"] <= rows["corrected"]).all()
+        assert (rows["corrected"] <= rows["corrected_high"]).all()
         assert (rows["corrected_low"] < rows["corrected_high"]).all()
     plain = more.counts(list(by))
-    assert "corrected" not in plain and counts[plain.columns].equals(plain), "the others stay as they are"
+    assert "corrected" not in plain
+    assert counts[plain.columns].equals(plain), "the others stay as they are"
 
 
 def test_without_a_test_set_a_sentence_says_how_to_get_one(project: Project) -> None:
@@ -153,14 +157,14 @@ def test_counts_are_those_of_a_loop(project: Project, doses: pd.DataFrame, by: l
     assert len(counts) == 2 * len(expected)
     for _, row in counts.iterrows():
         group = expected[tuple(row[column] for column in by)]
-        assert row["count"] == group[row["class"]] and {why: row[why] for why in EXCLUSION_REASONS} == {
-            why: group[why] for why in EXCLUSION_REASONS
-        }
-        assert row["total"] == group["bright"] + group["dim"] and row["left_out"] == sum(
-            group[why] for why in EXCLUSION_REASONS
-        )
+        assert row["count"] == group[row["class"]]
+        assert {why: row[why] for why in EXCLUSION_REASONS} == {why: group[why] for why in EXCLUSION_REASONS}
+        assert row["total"] == group["bright"] + group["dim"]
+        assert row["left_out"] == sum(group[why] for why in EXCLUSION_REASONS)
         assert row["fraction"] == group[row["class"]] / row["total"]
-    assert counts["border"].sum() and counts["bad_segmentation"].sum() and counts["not_predicted"].sum()
+    assert counts["border"].sum()
+    assert counts["bad_segmentation"].sum()
+    assert counts["not_predicted"].sum()
     assert counts[["total", "left_out"]].sum(axis=1)[::2].sum() == 4 * 12
 
 
@@ -180,7 +184,8 @@ def test_rows_without_a_partner_are_named_and_lose_no_object(project: Project, d
     part = pd.concat([doses.iloc[:2], pd.DataFrame({"Plate": ["P9"], "Well ID": ["H12"], "dose": [7], "drug": ["z"]})])
     counts = project.counts("dose", part)
     assert project.status == "No row is for plate P2 well A1; no image is of plate P9 well H12, which the table has."
-    assert counts["dose"].isna().sum() == 2 and counts["count"].sum() == project.counts()["count"].sum()
+    assert counts["dose"].isna().sum() == 2
+    assert counts["count"].sum() == project.counts()["count"].sum()
 
 
 @pytest.mark.parametrize(
@@ -250,24 +255,32 @@ def test_agreement_is_that_of_numpy_and_of_bland_and_altman() -> None:
     assert found.r2 == pytest.approx(1 - residual) == pytest.approx(linregress(x, y).rvalue ** 2)
     d = y - x
     deviation = np.sqrt(((d - d.sum() / 40) ** 2).sum() / 39)
-    assert found.bias == pytest.approx(d.sum() / 40) and found.deviation == pytest.approx(deviation)
+    assert found.bias == pytest.approx(d.sum() / 40)
+    assert found.deviation == pytest.approx(deviation)
     assert found.limits == pytest.approx((found.bias - 1.96 * deviation, found.bias + 1.96 * deviation))
 
 
 def test_equal_references_have_differences_but_no_line() -> None:
     found = agreement([5, 5, 5], [4, 5, 7])
-    assert np.isnan(found.slope) and np.isnan(found.r2) and found.bias == pytest.approx(1 / 3)
+    assert np.isnan(found.slope)
+    assert np.isnan(found.r2)
+    assert found.bias == pytest.approx(1 / 3)
 
 
 def test_the_counts_of_a_person_are_compared_well_by_well(project: Project) -> None:
     said(project)
     manual = pd.DataFrame({"Image": [f"{name}.tif" for name in NAMES], "Bright": [3, 6, 4], "drug": ["x", "y", "y"]})
     found = project.compare_counts(manual)
-    assert found.class_name == "bright" and found.n == 3
-    assert found.table["counted"].tolist() == [3, 5, 4] and found.table["manual"].tolist() == [3, 6, 4]
-    assert found.table["drug"].tolist() == ["x", "y", "y"] and found.table["left_out"].tolist() == [3, 2, 4]
-    assert found.bias == pytest.approx(-1 / 3) and found.slope == pytest.approx(np.polyfit([3, 6, 4], [3, 5, 4], 1)[0])
-    assert str(found).startswith("bright: R²") and project.status == str(found)
+    assert found.class_name == "bright"
+    assert found.n == 3
+    assert found.table["counted"].tolist() == [3, 5, 4]
+    assert found.table["manual"].tolist() == [3, 6, 4]
+    assert found.table["drug"].tolist() == ["x", "y", "y"]
+    assert found.table["left_out"].tolist() == [3, 2, 4]
+    assert found.bias == pytest.approx(-1 / 3)
+    assert found.slope == pytest.approx(np.polyfit([3, 6, 4], [3, 5, 4], 1)[0])
+    assert str(found).startswith("bright: R²")
+    assert project.status == str(found)
     by_name = project.compare_counts(dict(zip(NAMES, [3, 6, 4])), "bright")
     assert by_name.agreement == found.agreement
     long = manual.melt(["Image", "drug"], ["Bright"], "class", "n")
@@ -294,7 +307,9 @@ def test_rows_that_nobody_counted_are_said(project: Project, tmp_path: Path) -> 
     image, mask = squares(seed=9)
     project.add("extra", image, mask, axes="yx")
     found = said(project).compare_counts(dict(zip([*NAMES, "gone"], [1, 2, 3, 4])), "bright")
-    assert found.n == 3 and "No row is for image extra" in found.unmatched and "image gone" in found.unmatched
+    assert found.n == 3
+    assert "No row is for image extra" in found.unmatched
+    assert "image gone" in found.unmatched
 
 
 def test_before_anything_is_known_nothing_is_plotted(project: Project) -> None:

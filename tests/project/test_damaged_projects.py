@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +15,9 @@ from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn import inference as predict
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES, squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SIZE = 20
 
@@ -82,7 +85,8 @@ def test_objects_under_a_block_that_does_not_decode_are_listed_and_the_rest_is_d
     trained.predict()
     expected = touching(trained, 8, 3, reach)
     failed = trained.failed()
-    assert set(failed.index.get_level_values("object")) == expected and 0 < len(expected) < 10
+    assert set(failed.index.get_level_values("object")) == expected
+    assert 0 < len(expected) < 10
     assert set(failed.index.get_level_values("image")) == {"large"}
     assert failed["why"].str.contains(f"A part of .*large_{kind}.zarr cannot be read").all()
     assert f"{len(expected)} objects of large could not be read and have no prediction" in trained.trouble
@@ -94,7 +98,8 @@ def test_objects_under_a_block_that_does_not_decode_are_listed_and_the_rest_is_d
 
     chunk.write_bytes(whole)
     trained.predict()
-    assert trained.failed().empty and trained.trouble == ""
+    assert trained.failed().empty
+    assert trained.trouble == ""
     after = trained.runs.current.read_predictions("large")
     np.testing.assert_array_equal(after, before)
     folder = trained.runs.current.predictions_file("large").parent
@@ -107,7 +112,8 @@ def test_an_image_that_is_gone_is_said_at_the_end_and_the_others_are_predicted(t
         InputError, match=r"1 of 2 images could not be predicted\. The others.*other_image\.zarr does not exist"
     ):
         trained.predict()
-    assert trained.predictions(["large"])["predicted"].notna().all() and trained.job is None
+    assert trained.predictions(["large"])["predicted"].notna().all()
+    assert trained.job is None
     with pytest.raises(InputError, match="The image could not be predicted"):
         trained.predict(["other"])
     (tmp_path / "away").rename(tmp_path / "other_image.zarr")

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
@@ -33,6 +33,9 @@ from svetlana_jupyter.project.prediction_parts import merge_batches
 from svetlana_jupyter.project.project import Project
 from tests.learn.conftest import two_classes
 from tests.project.conftest import CLASSES, squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 QUICK = {"epochs": 1, "steps": 2, "width": 4, "depth": 2, "threads": 1, "folds": 2, "trees": 10}
 SIDE = 28
@@ -145,18 +148,21 @@ def assert_same(found, expected):
 def test_parts_are_the_same_blocks_are_read_once_and_the_classifier_travels_once_a_worker(client, work, tmp_path):
     parts, expected = locally(tmp_path, *work)
     pair, objects, network, reference = work
-    assert len(parts) >= 6 and sum(part.compared for part in expected) == len(objects)
+    assert len(parts) >= 6
+    assert sum(part.compared for part in expected) == len(objects)
     found = dict(
         predict_on_cluster(client, pair, parts, network, reference, sample_for_novelty(objects), lambda: False)
     )
     assert_same(found, expected)
     for kind in ("image", "mask"):
         reads = noted(tmp_path / kind)
-        assert len(reads) == 16 and set(reads.values()) == {1}
+        assert len(reads) == 16
+        assert set(reads.values()) == {1}
     notes = noted(tmp_path / "network")
     assert [notes.pop(f"arrived at {pid}") for pid in client.run(os.getpid).values()] == [1, 1]
     assert notes.pop(f"arrived at {os.getpid()}") == 1, "the scheduler, which runs in this process"
-    assert len(notes) == len(parts) and set(notes.values()) == {1}
+    assert len(notes) == len(parts)
+    assert set(notes.values()) == {1}
 
 
 def test_a_worker_that_dies_costs_its_blocks_again_and_nothing_else(client, work, tmp_path):
@@ -234,9 +240,11 @@ def test_a_project_predicts_on_a_cluster_what_it_predicts_here(client, project, 
 
 
 def test_the_client_is_the_one_given_or_the_one_that_is_active(client):
-    assert resolve_client(client) is client and resolve_client(None) is None
+    assert resolve_client(client) is client
+    assert resolve_client(None) is None
     with client.as_current():
-        assert resolve_client(None) is client and resolve_client("local") is None
+        assert resolve_client(None) is client
+        assert resolve_client("local") is None
     with pytest.raises(InputError, match=r"must be a synchronous dask\.distributed\.Client"):
         resolve_client("tcp://10.0.0.1:8786")
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
 
 ACROSS = {("P1_A1", 1): "dim", ("P2_A1", 4): "bright", ("P1_A1", 2): "bright"}
 
 
 def said_of(project: Project) -> dict[tuple[str, int], str]:
-    return {id: label["class"] or label["action"] for id, label in project.labels().to_dict("index").items()}
+    return {
+        class_id: label["class"] or label["action"] for class_id, label in project.labels().to_dict("index").items()
+    }
 
 
 def test_each_object_gets_its_class_in_one_gesture_that_one_undo_takes_back(project: Project) -> None:
@@ -22,7 +28,9 @@ def test_each_object_gets_its_class_in_one_gesture_that_one_undo_takes_back(proj
     project.annotations.annotate_each(ACROSS, source="gallery", seconds=1.5)
     assert said_of(project) == ACROSS
     log = project.annotations.table().query("source == 'gallery'")
-    assert len(log) == 3 and log["edit"].nunique() == 1 and log["seconds"].eq(1.5).all()
+    assert len(log) == 3
+    assert log["edit"].nunique() == 1
+    assert log["seconds"].eq(1.5).all()
     assert project.annotations_version == version + 1, "one change, however many images"
     assert project.status == "3 objects are labeled bright, dim."
     project.undo()
@@ -89,4 +97,5 @@ def test_objects_named_together_are_held_out_together(project: Project) -> None:
     project.annotate("P1_A1", [10, 12], "bright")
     project.train(architecture="forest", trees=5)
     table = project.runs.current.held_out().set_index("object")["fold"]
-    assert table[10] == table[12] and table[1] == table[2]
+    assert table[10] == table[12]
+    assert table[1] == table[2]

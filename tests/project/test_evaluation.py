@@ -9,6 +9,7 @@ import json
 import platform
 from dataclasses import replace
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,12 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import Run, new_run, read_runs
 from svetlana_jupyter.project.training_task import label_digest
 from tests.project.conftest import CLASSES, squares
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
 
 KNOWN = ("P1_A1", "P1_A2", "P2_A1")
 NOTE = "Cross-validation on 240 annotated objects, held out by whole groups."
@@ -64,12 +67,14 @@ def test_the_report_names_its_source_and_gives_the_figures_of_scikit_learn(proje
     table = held_out()
     run_of(project, {"network": table, "forest": table})
     report = project.evaluate()
-    assert report.source == "cross-validation" and NOTE in report.text
+    assert report.source == "cross-validation"
+    assert NOTE in report.text
     found, truth, predicted = report.network, table["truth"], table["predicted"]
     assert found.accuracy.value == pytest.approx(accuracy_score(truth, predicted))
     assert found.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(truth, predicted))
     assert found.macro_f1.value == pytest.approx(f1_score(truth, predicted, average="macro"))
-    assert list(found.by_group.index) == [f"P1_A{well}" for well in range(6)] and found.groups == 6
+    assert list(found.by_group.index) == [f"P1_A{well}" for well in range(6)]
+    assert found.groups == 6
 
 
 def test_the_report_in_a_few_lines(project: Project) -> None:
@@ -78,10 +83,13 @@ def test_the_report_in_a_few_lines(project: Project) -> None:
     run_of(project, {"network": held_out(), "forest": held_out()})
     report = project.evaluate()
     lines = str(report).splitlines()
-    assert lines[0].startswith("Run 0001, cross-validation. Accuracy ") and len(lines) == 7
-    assert "recall" in lines[2] and lines[2].lstrip().startswith("dim")
+    assert lines[0].startswith("Run 0001, cross-validation. Accuracy ")
+    assert len(lines) == 7
+    assert "recall" in lines[2]
+    assert lines[2].lstrip().startswith("dim")
     assert lines[4] == "Intervals are over 6 groups (plate, well)."
-    assert "temperature" in lines[5] and "perfect calibration would show" in lines[5]
+    assert "temperature" in lines[5]
+    assert "perfect calibration would show" in lines[5]
     assert lines[6] == "Flagged and not scored: 2 as ambiguous, 1 as bad_segmentation."
 
 
@@ -89,7 +97,8 @@ def test_a_run_that_learned_from_other_annotations_says_so(project: Project) -> 
     run_of(project, {"network": held_out()})
     assert not project.evaluate().outdated
     project.annotate("P1_A1", 1, "dim")
-    assert project.evaluate().outdated and "annotations have changed" in str(project.evaluate())
+    assert project.evaluate().outdated
+    assert "annotations have changed" in str(project.evaluate())
 
 
 def test_one_group_is_scored_over_its_objects_and_says_so(project: Project) -> None:
@@ -108,8 +117,11 @@ def test_regions_and_grouping_columns_are_called_what_they_are(project: Project)
 def test_a_run_that_is_not_scored_gives_a_sentence_in_every_form(project: Project) -> None:
     run = run_of(project, {}, note="Not known yet: a score needs at least 5 annotated objects of each class.")
     report = project.evaluate()
-    assert report.source == "no estimate yet" and report.network is None and run.note in str(report)
-    assert "needs at least 5" in report._repr_html_() and json.loads(report.to_json())["network"] is None
+    assert report.source == "no estimate yet"
+    assert report.network is None
+    assert run.note in str(report)
+    assert "needs at least 5" in report._repr_html_()
+    assert json.loads(report.to_json())["network"] is None
 
 
 def test_names_are_escaped_in_html(project: Project) -> None:
@@ -117,7 +129,10 @@ def test_names_are_escaped_in_html(project: Project) -> None:
     table = held_out()
     run_of(project, {"network": table.assign(group="<b>" + table["group"])})
     text = project.evaluate()._repr_html_()
-    assert "<script>" not in text and "<b>" not in text and "&lt;script&gt;" in text and "&lt;b&gt;P1_A0" in text
+    assert "<script>" not in text
+    assert "<b>" not in text
+    assert "&lt;script&gt;" in text
+    assert "&lt;b&gt;P1_A0" in text
 
 
 def test_json_holds_every_figure_and_no_nan(project: Project) -> None:
@@ -126,21 +141,24 @@ def test_json_holds_every_figure_and_no_nan(project: Project) -> None:
     report = project.evaluate()
     found = json.loads(report.to_json())
     assert found["network"]["accuracy"]["value"] == report.network.accuracy.value
-    assert len(found["network"]["by_group"]) == 6 and found["forest"] is None
+    assert len(found["network"]["by_group"]) == 6
+    assert found["forest"] is None
     assert found["network"]["confusion"][0]["class"] == "dim"
     assert found["reliability"]["error"] < found["uncalibrated"]["error"]
 
 
 def test_probabilities_are_calibrated_on_what_was_held_out_from_then_on(project: Project) -> None:
     run = run_of(project, {"network": held_out()})
-    assert run.calibration.temperature > 1.3 and read_runs(project.path / "runs")["0001"] == run
+    assert run.calibration.temperature > 1.3
+    assert read_runs(project.path / "runs")["0001"] == run
     raw = pd.DataFrame(
         {"predicted": [2], "probability": [0.9], "p_1": [0.1], "p_2": [0.9]}, pd.Index([1], name="object")
     )
     run.write_predictions("P1_A1", raw)
     shown = project.probabilities("P1_A1").loc[1]
     odds = np.log(9) / run.calibration.temperature
-    assert shown["predicted"] == 2 and shown["p_2"] == pytest.approx(1 / (1 + np.exp(-odds)), rel=1e-4)
+    assert shown["predicted"] == 2
+    assert shown["p_2"] == pytest.approx(1 / (1 + np.exp(-odds)), rel=1e-4)
     assert shown["probability"] == shown["p_2"]
     assert project.predictions().loc[("P1_A1", 1), "probability"] == shown["probability"]
 
@@ -160,7 +178,8 @@ def test_merged_classes_are_scored_as_one(project: Project) -> None:
     project.classes.add("other")
     project.classes.merge("bright", into="dim")
     report = project.evaluate()
-    assert report.network.accuracy.value == 1 and list(report.network.per_class.index) == ["dim"]
+    assert report.network.accuracy.value == 1
+    assert list(report.network.per_class.index) == ["dim"]
 
 
 def test_images_without_grouping_columns_are_called_images(project: Project) -> None:
@@ -175,7 +194,8 @@ def test_an_image_that_looks_unlike_those_annotated_is_told_of(project: Project)
     project.add("odd", (image + noise).clip(0, 255).astype(np.uint8), mask)
     project.annotations.annotate_each({(name, n): CLASSES[1 - n % 2] for name in KNOWN for n in range(1, 13)})
     run = project.train(epochs=2, steps=2, width=4, depth=1, threads=1, patches={"size": 20, "sampling": 20})
-    assert run.left_out is not None and read_runs(project.path / "runs")[run.name].left_out == run.left_out
+    assert run.left_out is not None
+    assert read_runs(project.path / "runs")[run.name].left_out == run.left_out
     assert project.compare_images().empty, "nothing is predicted yet"
     project.predict([*KNOWN, "new"])
     assert "unlike" not in project.status
@@ -184,9 +204,11 @@ def test_an_image_that_looks_unlike_those_annotated_is_told_of(project: Project)
     table = project.compare_images()
     assert table["warn"].to_dict() == {**dict.fromkeys([*KNOWN, "new"], False), "odd": True}
     assert project.compare_images(["odd"]).equals(table.loc[["odd"]])
-    assert table["asked"].eq(12).all() and table.loc["odd", "unlike"] > 0.5
+    assert table["asked"].eq(12).all()
+    assert table.loc["odd", "unlike"] > 0.5
     report = project.evaluate()
-    assert report.images.equals(table) and "unlike those annotated: odd" in str(report) + report._repr_html_()
+    assert report.images.equals(table)
+    assert "unlike those annotated: odd" in str(report) + report._repr_html_()
     assert json.loads(report.to_json())["images"][-1]["warn"] is True
     project.annotate("odd", 1, "dim")
     assert not project.compare_images()["warn"].any()
@@ -196,16 +218,21 @@ def test_the_latest_run_comes_first_with_its_score(project: Project) -> None:
     run_of(project, {"network": held_out(), "forest": held_out()})
     run_of(project, {}, note="Not known yet: it was not scored.")
     table = project.runs.compare()
-    assert list(table.index) == ["0002", "0001"] and table["current"].tolist() == [True, False]
+    assert list(table.index) == ["0002", "0001"]
+    assert table["current"].tolist() == [True, False]
     row, known = table.loc["0001"], project.evaluate("0001")
-    assert row["source"] == "cross-validation" and row["labels"] == 120 and row["may_use"] == "everything"
+    assert row["source"] == "cross-validation"
+    assert row["labels"] == 120
+    assert row["may_use"] == "everything"
     assert (row["accuracy"], row["low"], row["high"]) == (
         known.network.accuracy.value,
         known.network.accuracy.low,
         known.network.accuracy.high,
     )
-    assert row["forest"] == known.forest.accuracy.value and row["balanced"] == known.network.balanced_accuracy.value
-    assert pd.isna(table.loc["0002", "accuracy"]) and table.loc["0002", "source"] == "no estimate yet"
+    assert row["forest"] == known.forest.accuracy.value
+    assert row["balanced"] == known.network.balanced_accuracy.value
+    assert pd.isna(table.loc["0002", "accuracy"])
+    assert table.loc["0002", "source"] == "no estimate yet"
     assert str(table["finished"].dt.tz) == "UTC"
 
 
@@ -218,7 +245,8 @@ def test_what_a_run_may_use_is_said_in_words(project: Project, may_use: list[str
 
 
 def test_a_project_without_runs_has_an_empty_table(project: Project) -> None:
-    assert project.runs.compare().empty and "accuracy" in project.runs.compare()
+    assert project.runs.compare().empty
+    assert "accuracy" in project.runs.compare()
 
 
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
@@ -232,7 +260,8 @@ def test_a_run_keeps_all_that_decided_it(project: Project, architecture: str) ->
     assert {name: run.versions[name] for name in ("torch", "numpy", "scikit-learn")} == {
         name: version(name) for name in ("torch", "numpy", "scikit-learn")
     }
-    assert run.labels == {"dim": 4, "bright": 4} and len(run.annotations) == 16
+    assert run.labels == {"dim": 4, "bright": 4}
+    assert len(run.annotations) == 16
     assert [set(entry) for entry in run.history] == [{"epoch", "loss", "score"}] * (
         1 if architecture == "forest" else 2
     )

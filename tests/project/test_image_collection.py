@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +10,9 @@ from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.image_collection import ImageCollection
 from svetlana_jupyter.project.storage import Notify, ProjectFolder
 from tests.project.conftest import squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -24,7 +27,8 @@ def images(tmp_path: Path, changed: list[str]) -> ImageCollection:
 
 def test_several_images_are_one_change(images: ImageCollection, changed: list[str]) -> None:
     images.add_all({"first": squares(seed=1), "second": squares(seed=2)})
-    assert list(images) == ["first", "second"] and changed == ["images"]
+    assert list(images) == ["first", "second"]
+    assert changed == ["images"]
     images.add("first", *squares(seed=1))
     assert changed == ["images"], "the same image again changes nothing"
 
@@ -33,7 +37,8 @@ def test_a_snapshot_and_an_iteration_keep_the_images_of_their_time(images: Image
     images.add("first", *squares(seed=1))
     snapshot, names = images.snapshot(), iter(images)
     images.add("second", *squares(seed=2))
-    assert list(snapshot) == ["first"] == list(names) and len(images) == 2
+    assert list(snapshot) == ["first"] == list(names)
+    assert len(images) == 2
 
 
 def test_an_excluded_image_is_back_after_the_next_opening(images: ImageCollection, tmp_path: Path) -> None:

@@ -48,8 +48,10 @@ def test_a_table_is_understood_with_usual_headers(project: Project, known: pd.Da
     report = project.import_annotations(file)
     assert classes_of(project) == {(NAMES[0], 1): "dim", (NAMES[1], 2): "bright", (NAMES[2], 3): "dim"}
     assert report["outcome"].tolist() == ["taken"] * 3
-    assert project.status == report.attrs["summary"] and project.status.startswith("Imported 3 annotations from ")
-    assert project.undo() and not classes_of(project), "it was one edit"
+    assert project.status == report.attrs["summary"]
+    assert project.status.startswith("Imported 3 annotations from ")
+    assert project.undo()
+    assert not classes_of(project), "it was one edit"
 
 
 def test_an_import_is_one_gesture_with_its_source_and_one_sync(project: Project, known, monkeypatch) -> None:
@@ -61,7 +63,8 @@ def test_an_import_is_one_gesture_with_its_source_and_one_sync(project: Project,
     monkeypatch.setattr(book.os, "fsync", lambda handle: (synced.append(handle), fsync(handle)))
     project.import_annotations(known)
     log = project.annotations.table()
-    assert len(synced) == 1 and log["edit"].nunique() == 1
+    assert len(synced) == 1
+    assert log["edit"].nunique() == 1
     assert set(log["source"]) == {"import: DataFrame, column class"}
     assert (project.annotations.edit_groups() == "").all(), "they are held out one by one"
 
@@ -73,10 +76,13 @@ def test_nothing_that_a_person_said_is_overwritten_in_silence(project: Project, 
     report = project.import_annotations(known)
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
     assert report["why"].tolist() == ["is bright here", "", "is bad_segmentation here"]
-    assert "Imported 0 annotations" in project.status and "2 labeled differently here" in project.status
-    assert classes_of(project)["P1_A1", 1] == "bright" and len(project.annotations.table()) == 3
+    assert "Imported 0 annotations" in project.status
+    assert "2 labeled differently here" in project.status
+    assert classes_of(project)["P1_A1", 1] == "bright"
+    assert len(project.annotations.table()) == 3
     report = project.import_annotations(known, overwrite=True)
-    assert report["outcome"].tolist() == ["taken", "known", "taken"] and "2 replaced" in project.status
+    assert report["outcome"].tolist() == ["taken", "known", "taken"]
+    assert "2 replaced" in project.status
     assert classes_of(project) == {(NAMES[0], 1): "dim", (NAMES[1], 2): "bright", (NAMES[2], 3): "dim"}
     project.undo()
     assert classes_of(project)["P2_A1", 3] == "bad_segmentation"
@@ -110,7 +116,8 @@ def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
             "taken",
         )
     ]
-    assert report["why"][1] == "the mask has no object 99" and report["why"][2] == "the project has no image 'P9_X9'"
+    assert report["why"][1] == "the mask has no object 99"
+    assert report["why"][2] == "the project has no image 'P9_X9'"
     assert classes_of(project) == {
         ("P1_A1", 1): "dim",
         ("P1_A1", 4): "new one",
@@ -119,7 +126,8 @@ def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
     }
     assert project.classes.names == ("dim", "bright", "new one"), "the others are marks"
     assert project.annotations.table()["edit"].nunique() == 1
-    assert "Imported 4 annotations" in project.status and "1 skipped because of two classes" in project.status
+    assert "Imported 4 annotations" in project.status
+    assert "1 skipped because of two classes" in project.status
 
 
 def test_positions_find_the_object_under_them(project: Project, wells: Path) -> None:
@@ -155,7 +163,8 @@ def test_positions_find_the_object_under_them(project: Project, wells: Path) -> 
     beside = pd.DataFrame({"x": [0, 9, -5, 9e9, None], "y": [0, 9, 3, 3, 3], "class": "dim"})
     report = project.import_annotations(beside, "P1_A1")
     assert report["outcome"].tolist() == ["not found", "taken", "not found", "not found", "not found"]
-    assert report["object"][1] == 1 and report["why"][0] == "no object lies there"
+    assert report["object"][1] == 1
+    assert report["why"][0] == "no object lies there"
     with pytest.raises(InputError, match="the pixel size of 'P1_A1' is unknown"):
         project.import_annotations(forms[3].assign(Class=words), "P1_A1")
 
@@ -191,7 +200,8 @@ def test_of_ilastiks_table_a_persons_word_is_taken_and_the_prediction_on_request
         project.import_annotations(table, "P1_A2")
     unsaid = pd.read_csv(file).assign(**{"User Label": np.nan})
     report = project.import_annotations(unsaid, "P2_A1")
-    assert (report["outcome"] == "taken").all() and "column Predicted Class" in project.status
+    assert (report["outcome"] == "taken").all()
+    assert "column Predicted Class" in project.status
 
 
 def test_a_class_image_gives_each_object_the_class_of_most_of_its_pixels(project: Project, wells: Path) -> None:
@@ -206,7 +216,8 @@ def test_a_class_image_gives_each_object_the_class_of_most_of_its_pixels(project
         stored["exported_data"].attrs["axistags"] = json.dumps({"axes": axes})
     report = project.import_annotations(file)
     expected = {("P1_A1", n): "bright" if n % 2 == 0 else "dim" for n in range(1, 13) if n != 3}
-    assert classes_of(project) == expected and report.set_index("object").loc[3, "outcome"] == "no class"
+    assert classes_of(project) == expected
+    assert report.set_index("object").loc[3, "outcome"] == "no class"
     project.undo()
     project.import_annotations(file, names=["active", "resting"])
     assert set(classes_of(project).values()) == {"active", "resting"}
@@ -230,7 +241,7 @@ def test_our_own_class_map_and_table_come_back(project: Project, wells: Path, tm
     other.undo()
     assert not classes_of(other)
     other.import_annotations(next(file for file in files if file.name.startswith("P1_A1")))
-    assert classes_of(other) == {id: word for id, word in said.items() if word != "ambiguous"}
+    assert classes_of(other) == {class_id: word for class_id, word in said.items() if word != "ambiguous"}
 
 
 def test_tables_of_every_image_are_read_only_where_they_are_asked_for(project: Project) -> None:
@@ -255,7 +266,8 @@ def test_tables_of_every_image_are_read_only_where_they_are_asked_for(project: P
 def test_a_table_that_cannot_be_used_is_refused_before_anything(project: Project, table: dict, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         project.import_annotations(pd.DataFrame(table), None if "image" in table else "P1_A1")
-    assert project.annotations.table().empty and project.classes.names == ("dim", "bright")
+    assert project.annotations.table().empty
+    assert project.classes.names == ("dim", "bright")
 
 
 def test_other_bad_sources_are_refused(project: Project, tmp_path: Path) -> None:
@@ -325,7 +337,8 @@ def test_a_broken_napari_svetlana_project_is_refused_before_anything(tmp_path: P
     (folder / "Masks/two.tif").rename(folder / "hidden.tif")
     with pytest.raises(InputError, match=r"two\.tif is neither at"):
         project.import_annotations(folder)
-    assert not project.images and not project.classes
+    assert not project.images
+    assert not project.classes
     torch.save({"labels_list": [1]}, folder / "Svetlana/labels")
     with pytest.raises(InputError, match="the list image_path, labels_path, regionprops"):
         project.import_annotations(folder)
@@ -343,4 +356,5 @@ def test_labels_that_would_run_something_run_nothing(tmp_path: Path) -> None:
     torch.save({"first": Runs(), **content}, folder / "Svetlana/labels")
     project = Project(tmp_path / "new.svetlana")
     project.import_annotations(folder)
-    assert len(classes_of(project)) == 6 and not (tmp_path / "ran").exists()
+    assert len(classes_of(project)) == 6
+    assert not (tmp_path / "ran").exists()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, TimeEstimator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Owner:
@@ -33,7 +36,8 @@ def test_progress_becomes_the_state_and_all_other_events_are_handled() -> None:
     owner.runner.run("training", steps)
     assert owner.events == ["result"]
     assert [state.text for state in owner.states if state] == ["", "step 0", "step 1", "step 2"]
-    assert owner.states[-1] is None and owner.runner.state is None
+    assert owner.states[-1] is None
+    assert owner.runner.state is None
 
 
 def test_a_job_in_the_background_reports_what_ended_it() -> None:
@@ -45,7 +49,8 @@ def test_a_job_in_the_background_reports_what_ended_it() -> None:
 
     owner.runner.start("export", fail)
     owner.runner.wait(10)
-    assert owner.events == ["begun"] and owner.states[-1] is None
+    assert owner.events == ["begun"]
+    assert owner.states[-1] is None
     assert owner.problems == ["", "The export stopped: The disk is full. Free disk space."]
 
 

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +17,10 @@ import pytest
 from svetlana_jupyter.project.annotation_file import read_entries
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 KILLS = 50
 LONGEST = 0.03  # seconds that a run lives after its first acknowledgement
@@ -56,7 +59,8 @@ class Runs:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.process = subprocess.Popen([sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.lines = self._read()
 
@@ -108,7 +112,8 @@ def test_fifty_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_pa
         assert all(kept[edit, label] == ids[name] for edit, name, objects in said for label in objects)
     runs.process.kill()
     runs.process.wait()
-    assert len(acknowledged) > 2 * KILLS and max(len(objects) for *_, objects in acknowledged) == 100
+    assert len(acknowledged) > 2 * KILLS
+    assert max(len(objects) for *_, objects in acknowledged) == 100
     again = Project(project.path, annotator="ann")
     rows = {(row.edit, row.label): row.class_id for row in again.annotations.file.log.events}
     for edit, name, objects in acknowledged:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pytest
 import tifffile
 
@@ -16,6 +15,11 @@ from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 from tests.project.test_project import bytes_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
 
 
 def resegmented() -> np.ndarray:
@@ -61,7 +65,9 @@ def test_annotations_go_over_and_the_report_says_how(project: Project, wells: Pa
         8: "lost" if overwritten else "merged",
     }
     assert report.attrs["matched_by"] == ("boxes" if overwritten else "pixels")
-    assert report.loc[2, "new"] == (102,) and report.loc[2, "share"] == 1 and report.loc[2, "carried"] == (102,)
+    assert report.loc[2, "new"] == (102,)
+    assert report.loc[2, "share"] == 1
+    assert report.loc[2, "carried"] == (102,)
     expected = {1: "dim", 102: "bright"} | ({} if overwritten else {30: "dim", 31: "dim", 40: "bright"})
     assert said(project) == said(reopened(project)) == expected
     assert log.read_bytes() == before, "the log is not touched"
@@ -79,7 +85,8 @@ def test_what_would_become_of_annotations_is_known_before_anything_changes(
     tifffile.imwrite(file, resegmented())
     before = bytes_of(wells)
     checked = project.check_mask("P1_A1", file)
-    assert bytes_of(wells) == before and said(project)[2] == "bright"
+    assert bytes_of(wells) == before
+    assert said(project)[2] == "bright"
 
     def again(*_: object) -> None:
         raise AssertionError("it was read already")
@@ -87,7 +94,8 @@ def test_what_would_become_of_annotations_is_known_before_anything_changes(
     with monkeypatch.context() as once:
         once.setattr(replacement, "index_objects", again)
         report = project.replace_mask("P1_A1", file)
-    assert report.drop(columns="carried").equals(checked) and report.loc[3, "carried"] == (30, 31)
+    assert report.drop(columns="carried").equals(checked)
+    assert report.loc[3, "carried"] == (30, 31)
 
 
 def test_undo_reaches_behind_a_new_mask_and_new_annotations_name_new_objects(project: Project) -> None:
@@ -107,7 +115,8 @@ def test_undo_reaches_behind_a_new_mask_and_new_annotations_name_new_objects(pro
 def test_an_annotation_that_came_along_can_be_erased(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     project.erase("P1_A1", 102)
-    assert project.annotations.label_of("P1_A1", 102) == Label() and 102 not in said(reopened(project))
+    assert project.annotations.label_of("P1_A1", 102) == Label()
+    assert 102 not in said(reopened(project))
 
 
 def test_what_others_said_goes_over_too_whenever_it_comes_in(project: Project) -> None:
@@ -127,7 +136,8 @@ def test_a_twin_with_the_old_mask_is_refused_once_the_new_one_was_annotated(proj
     seen = twin.images_version
     with pytest.raises(ProjectError, match="mask of 'P1_A1' was replaced"):
         twin.annotate("P1_A1", 2, "bright")
-    assert twin.images_version == seen + 1 and said(twin) == {102: "dim"}
+    assert twin.images_version == seen + 1
+    assert said(twin) == {102: "dim"}
     twin.annotate("P1_A1", 30, "bright")
     assert said(project) == {102: "dim", 30: "bright"}
 
@@ -136,7 +146,9 @@ def test_the_same_mask_again_changes_nothing(project: Project, wells: Path) -> N
     annotated(project).objects("P1_A1")
     before = bytes_of(project.path)
     report = project.replace_mask("P1_A1", wells / "masks" / "P1_A1.tif")
-    assert set(report["status"]) == {"kept"} and len(report) == 6 and bytes_of(project.path) == before
+    assert set(report["status"]) == {"kept"}
+    assert len(report) == 6
+    assert bytes_of(project.path) == before
 
 
 def test_a_notebook_run_again_from_the_top_changes_nothing(project: Project, wells: Path) -> None:
@@ -151,7 +163,8 @@ def test_a_notebook_run_again_from_the_top_changes_nothing(project: Project, wel
 def test_a_mask_may_be_replaced_again_and_by_the_old_one(project: Project, wells: Path) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     report = project.replace_mask("P1_A1", wells / "masks" / "P1_A1.tif")
-    assert report.loc[102, "new"] == (2,) and report.loc[30, "status"] == "merged"
+    assert report.loc[102, "new"] == (2,)
+    assert report.loc[30, "status"] == "merged"
     assert said(reopened(project)) == {1: "dim", 2: "bright", 3: "dim", 4: "bright", 8: "bright"}
     assert len(project.objects("P1_A1")) == 12
 
@@ -178,7 +191,8 @@ def test_what_was_predicted_on_the_old_mask_is_not_shown_for_the_new_one(project
     assert len(project.probabilities("P1_A1")) == 12
     version = project.predictions_version
     project.replace_mask("P1_A1", resegmented())
-    assert project.probabilities("P1_A1").empty and len(project.probabilities("P1_A2")) == 12
+    assert project.probabilities("P1_A1").empty
+    assert len(project.probabilities("P1_A2")) == 12
     assert project.predictions_version > version
     project.predict(["P1_A1"])
     assert sorted(reopened(project).probabilities("P1_A1").index) == sorted(np.unique(resegmented())[1:])

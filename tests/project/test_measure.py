@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from svetlana_jupyter.project.features import DiskFeatureCache
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 from tests.project.test_whole_loop import annotated
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FOREST = {"architecture": "forest", "trees": 10, "threads": 1}
 
@@ -40,12 +43,16 @@ def test_the_table_has_a_row_an_object_with_its_class_and_its_measurements(proje
     annotated(project)
     project.train(**FOREST)
     table = project.measure(["P1_A1", "P2_A1"])
-    assert table.index.names == ["image", "object"] and len(table) == 24
+    assert table.index.names == ["image", "object"]
+    assert len(table) == 24
     pd.testing.assert_frame_equal(table[project.predictions().columns], project.predictions(["P1_A1", "P2_A1"]))
     image, mask = squares(seed=3)
     row = table.loc["P2_A1", 5]
-    assert row["area"] == 144 and row["extent"] == 1 and row["grey_mean"] == pytest.approx(image[mask == 5].mean())
-    assert np.isfinite(row["grey_ring_contrast"]) and row["position_x"] == row["x"]
+    assert row["area"] == 144
+    assert row["extent"] == 1
+    assert row["grey_mean"] == pytest.approx(image[mask == 5].mean())
+    assert np.isfinite(row["grey_ring_contrast"])
+    assert row["position_x"] == row["x"]
     assert project.job is None
 
 
@@ -62,7 +69,7 @@ def test_training_predicting_scoring_and_measuring_see_each_object_once(
 ) -> None:
     annotated(project, 10)
     project.train(**FOREST)
-    assert set(label for _, label, _ in seen) == set(range(1, 11))
+    assert {label for _, label, _ in seen} == set(range(1, 11))
     project.predict()
     project.annotate("P1_A2", 3, "bright")
     project.train(**FOREST, measurements={"groups": ["shape", "intensity", "orientation"]})
@@ -70,7 +77,8 @@ def test_training_predicting_scoring_and_measuring_see_each_object_once(
     again = Project(wells / "cells.svetlana", annotator="bob")
     again.measure()
     again.train(**FOREST)
-    assert len(seen) == 36 * 6 and set(seen.values()) == {1}
+    assert len(seen) == 36 * 6
+    assert set(seen.values()) == {1}
 
 
 def test_the_forest_beside_a_network_uses_them_too(project: Project, seen: Counter) -> None:
@@ -101,7 +109,8 @@ def test_another_mask_or_another_image_is_measured_anew(project: Project, wells:
     tifffile.imwrite(wells / "masks/new.tif", mask)
     project.replace_mask("P1_A1", wells / "masks/new.tif")
     after = project.measure(["P1_A1"], groups=["shape", "intensity"])
-    assert after.loc[("P1_A1", 1), "area"] == before.loc[("P1_A1", 1), "area"] - 2 and ("P1_A1", 30) in after.index
+    assert after.loc[("P1_A1", 1), "area"] == before.loc[("P1_A1", 1), "area"] - 2
+    assert ("P1_A1", 30) in after.index
     tifffile.imwrite(wells / "wells/P1_A1.tif", 255 - image)
     brightened = Project(wells / "cells.svetlana").measure(["P1_A1"], groups=["intensity"])
     np.testing.assert_allclose(brightened["grey_mean"], 255 - after["grey_mean"], rtol=1e-5)
@@ -138,7 +147,8 @@ def test_a_project_that_cannot_be_written_to_measures_too(project: Project, well
     assert not (folder / "measurements").exists()
     count = len(seen)
     project.measure(["P1_A1"])
-    assert len(seen) == count and set(seen.values()) == {1}
+    assert len(seen) == count
+    assert set(seen.values()) == {1}
 
 
 def test_a_broken_file_is_measured_again(project: Project, wells: Path) -> None:
@@ -151,7 +161,8 @@ def test_a_broken_file_is_measured_again(project: Project, wells: Path) -> None:
 def test_two_kernels_keep_what_each_of_them_measured(tmp_path: Path) -> None:
     first, second = (DiskFeatureCache(tmp_path / "one", True, lambda: "same") for _ in range(2))
     rows = pd.DataFrame({"area": np.float32([1, 2, 3])}, pd.Index([5, 6, 7], name="object"))
-    assert first.get_features("shape").empty and second.get_features("shape").empty
+    assert first.get_features("shape").empty
+    assert second.get_features("shape").empty
     first.add_features("shape", rows.iloc[:2])
     second.add_features("shape", rows.iloc[1:])
     pd.testing.assert_frame_equal(DiskFeatureCache(tmp_path / "one", True, lambda: "same").get_features("shape"), rows)

@@ -63,7 +63,8 @@ def test_new_events_are_appended_under_the_old_header(old: Project) -> None:
 
 
 def test_runs_and_their_search_results_are_there(old: Project) -> None:
-    assert [run.name for run in old.runs] == ["0001", "0002", "0003"] and old.current_run == "0003"
+    assert [run.name for run in old.runs] == ["0001", "0002", "0003"]
+    assert old.current_run == "0003"
     same(old.runs["0003"].search_results(), expected("search", ["preset"]))
     assert old.runs["0003"].settings["preset"] == "default"
     assert old.settings.preset == "auto"

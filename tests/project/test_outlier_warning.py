@@ -29,7 +29,8 @@ def striped(tmp_path):
 
 def test_free_rotations_of_stripes_are_warned_of_with_the_score_without_them(striped):
     run = striped.train(**QUICK, augmentation={"rotation": "free"})
-    assert run.warning == striped.evaluate().warning != "" and run.warning not in run.note
+    assert run.warning == striped.evaluate().warning != ""
+    assert run.warning not in run.note
     assert "Augmentation destroys the classes: without it" in striped.evaluate().text
     assert "rotation" in striped.evaluate().text
 

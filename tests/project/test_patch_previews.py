@@ -47,7 +47,8 @@ def test_before_any_training_the_patch_is_what_a_training_would_cut(cells):
     for label in objects.index[:5]:
         patch = classifier_patch(cells.images, "cells", int(label), settings)
         np.testing.assert_allclose(patch.to_numpy(), cut[label], rtol=1e-5, atol=1e-5)
-        assert patch["c"].values[-1] == "mask" and patch.sizes["c"] == len(cut[label])
+        assert patch["c"].values[-1] == "mask"
+        assert patch.sizes["c"] == len(cut[label])
         middle = objects.loc[label, ["y", "x"]].to_numpy(float)
         seen = [float((patch[axis][0] + patch[axis][-1]) / 2) for axis in "yx"]
         assert np.abs(np.subtract(seen, middle)).max() <= 1

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.project import Project
 from tests.project.test_counts import NAMES, said
 from tests.project.test_evaluation import held_out, run_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from svetlana_jupyter.project.project import Project
 
 
 def drawn(figure: Figure) -> Figure:

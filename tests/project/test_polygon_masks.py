@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +15,9 @@ from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 from tests.project.test_importers import classes_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def ring(y0: float, x0: float, y1: float, x1: float) -> list[list[float]]:
@@ -77,14 +80,16 @@ def test_outlines_become_mask_and_annotations(slide: Path) -> None:
     assert "from QuPath slide.geojson" in project.status
     again = Project(slide / "new.svetlana")
     again.add("slide", slide / "slide.tif", slide / "slide.geojson")
-    assert len(again.images) == 1 and again.status == ""
+    assert len(again.images) == 1
+    assert again.status == ""
     np.testing.assert_array_equal(again.pair("slide").mask, expected())
 
 
 def test_outlines_pair_with_images_by_pattern(slide: Path) -> None:
     project = Project(slide / "new.svetlana")
     table = project.add_images(slide / "{slide}.tif", masks=slide / "{slide}.geojson")
-    assert table["problem"].tolist() == [""] and project.status.startswith("slide: 4 of 4 outlines are objects")
+    assert table["problem"].tolist() == [""]
+    assert project.status.startswith("slide: 4 of 4 outlines are objects")
 
 
 def test_classes_go_to_the_objects_of_another_mask_by_what_they_share(slide: Path) -> None:
@@ -150,7 +155,8 @@ def test_outlines_that_cannot_be_drawn_are_refused_and_leave_nothing(slide: Path
         project.add("slide", slide / "slide.tif", slide / "nowhere.geojson")
     with pytest.raises(InputError, match=r"holds outlines instead of pixels"):
         open_mask(slide / "slide.geojson")
-    assert not list((slide / "new.svetlana").rglob("*.zarr")) and not project.images
+    assert not list((slide / "new.svetlana").rglob("*.zarr"))
+    assert not project.images
 
 
 def test_a_large_mask_is_drawn_tile_by_tile(slide: Path, monkeypatch) -> None:

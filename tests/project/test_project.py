@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES, squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -31,20 +34,24 @@ def reopened(project: Project) -> Project:
 def test_images_are_added_by_pattern_with_their_groups(project: Project) -> None:
     assert list(project.images) == ["P1_A1", "P1_A2", "P2_A1"]
     entry = project.images["P2_A1"]
-    assert entry.groups == {"plate": "P2", "well": "A1"} and entry.shape == (72, 96) and entry.dtype == "uint8"
+    assert entry.groups == {"plate": "P2", "well": "A1"}
+    assert entry.shape == (72, 96)
+    assert entry.dtype == "uint8"
 
 
 def test_adding_the_same_again_changes_nothing(project: Project, wells: Path) -> None:
     before, version = bytes_of(project.path), project.images_version
     project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
     project.add("P1_A1", wells / "wells/P1_A1.tif", wells / "masks/P1_A1.tif")
-    assert bytes_of(project.path) == before and project.images_version == version
+    assert bytes_of(project.path) == before
+    assert project.images_version == version
 
 
 def test_what_is_left_unpaired_stands_in_the_table(project: Project, wells: Path) -> None:
     tifffile.imwrite(wells / "wells" / "P9_A9.tif", squares()[0])
     table = project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
-    assert table.set_index("name")["problem"].ne("").to_dict()["P9_A9"] and "P9_A9" not in project.images
+    assert table.set_index("name")["problem"].ne("").to_dict()["P9_A9"]
+    assert "P9_A9" not in project.images
 
 
 def test_inputs_are_never_written_to(project: Project, wells: Path) -> None:
@@ -59,7 +66,8 @@ def test_arrays_are_kept_in_the_project(project: Project) -> None:
     project.add("array", np.stack([image, image]), mask, axes="cyx", channels=["dna", "actin"], spacing=(0.5, 0.25))
     project.add("array", np.stack([image, image]), mask, axes="cyx", channels=["dna", "actin"], spacing=(0.5, 0.25))
     again = reopened(project).pair("array")
-    assert again.channels == ("dna", "actin") and again.spacing == (0.5, 0.25)
+    assert again.channels == ("dna", "actin")
+    assert again.spacing == (0.5, 0.25)
     np.testing.assert_array_equal(again.image.to_numpy(), np.stack([image, image]))
     np.testing.assert_array_equal(again.mask.to_numpy(), mask)
 
@@ -95,26 +103,28 @@ def test_annotations_survive_reopening(project: Project) -> None:
     pd.testing.assert_frame_equal(again.labels(), project.labels())
     assert again.annotations.class_counts().to_dict() == {"dim": 1, "bright": 2}
     assert again.annotations.flag_counts() == {"ambiguous": 0, "bad_segmentation": 1, "skip": 0}
-    assert (
-        again.annotations.label_of("P1_A1", 5) == Label("bad_segmentation")
-        and again.annotations.label_of("P1_A1", 1) == Label()
-    )
+    assert again.annotations.label_of("P1_A1", 5) == Label("bad_segmentation")
+    assert again.annotations.label_of("P1_A1", 1) == Label()
 
 
 def test_undo_after_reopening_restores_the_previous_class(project: Project) -> None:
     project.annotate("P1_A1", 3, "dim")
     project.annotate("P1_A1", 3, "bright")
     again = reopened(project)
-    assert again.annotations.can_undo and again.undo()
+    assert again.annotations.can_undo
+    assert again.undo()
     assert again.annotations.label_of("P1_A1", 3).class_id == again.classes.by_name("dim").id
-    assert again.redo() and again.annotations.label_of("P1_A1", 3).class_id == again.classes.by_name("bright").id
-    assert not again.annotations.can_redo and not again.redo()
+    assert again.redo()
+    assert again.annotations.label_of("P1_A1", 3).class_id == again.classes.by_name("bright").id
+    assert not again.annotations.can_redo
+    assert not again.redo()
 
 
 def test_one_gesture_on_many_objects_is_one_undo(project: Project) -> None:
     project.annotate("P1_A1", range(1, 11), "dim")
     project.undo()
-    assert len(project.labels()) == 0 and len(project.annotations.table()) == 11
+    assert len(project.labels()) == 0
+    assert len(project.annotations.table()) == 11
 
 
 def test_the_log_keeps_place_and_box(project: Project) -> None:
@@ -142,9 +152,8 @@ def test_a_cell_run_twice_shares_what_was_annotated(project: Project) -> None:
     seen = twin.annotations_version
     project.annotate("P1_A1", 3, "dim")
     twin.annotate("P1_A1", 4, "bright")
-    assert (
-        project.annotations.class_counts().to_dict() == {"dim": 1, "bright": 1} and twin.annotations_version == seen + 2
-    )
+    assert project.annotations.class_counts().to_dict() == {"dim": 1, "bright": 1}
+    assert twin.annotations_version == seen + 2
     del twin
     gc.collect()
     project.annotate("P1_A1", 5, "dim")
@@ -221,7 +230,8 @@ def test_a_file_that_cannot_be_read_is_refused_and_changes_nothing(
 def test_70000_labels_with_gaps_are_fine(project: Project) -> None:
     mask = _with_gaps_and_many_labels()
     project.add("many", np.zeros(mask.shape, np.uint8), mask)
-    assert len(project.objects("many")) == 80_000 and project.objects("many").index[-1] == 5 + 3 * 79_999
+    assert len(project.objects("many")) == 80_000
+    assert project.objects("many").index[-1] == 5 + 3 * 79_999
     project.annotate("many", 5 + 3 * 79_999, "dim")
 
 

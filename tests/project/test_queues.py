@@ -25,13 +25,16 @@ def test_a_queue_resumes_where_it_was_and_never_repeats(project: Project, kind) 
         project.annotate(image, label, "dim")
     project.annotations.file.close()
     again = Project(project.path, annotator="ann")
-    assert first + ids(again.queue(**kind)) == whole and len(set(whole)) == len(whole)
+    assert first + ids(again.queue(**kind)) == whole
+    assert len(set(whole)) == len(whole)
     assert len(whole) == (11 if "near" in kind else 36)
 
 
 def test_near_objects_come_by_distance_with_the_reason(project: Project) -> None:
     first = project.queue("near", near=("P1_A1", 6)).next()
-    assert first.image == "P1_A1" and first.label in (2, 5, 7, 10) and first.reason == "24 px from object 6"
+    assert first.image == "P1_A1"
+    assert first.label in (2, 5, 7, 10)
+    assert first.reason == "24 px from object 6"
 
 
 def test_images_come_in_turn(project: Project) -> None:

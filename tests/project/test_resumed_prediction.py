@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -25,6 +25,9 @@ from svetlana_jupyter.learn import inference as predict
 from svetlana_jupyter.learn.classifier import NetworkClassifier
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import CLASSES, squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COUNT, KILLS = 40, 5
 QUICK = {
@@ -128,12 +131,14 @@ def test_ctrl_c_at_random_moments_and_again_gives_the_same_file_and_does_no_part
             continue
         finally:
             trained.unobserve(interrupt, "job")
-            assert not finished & set(cut) and max(cut.values(), default=1) == 1
+            assert not finished & set(cut)
+            assert max(cut.values(), default=1) == 1
             assert not [thread for thread in threading.enumerate() if thread.name == "cutting patches"]
         break
     assert interrupted >= 4
     file = trained.runs.current.predictions_file("large")
-    assert file.read_bytes() == expected and [path.name for path in file.parent.iterdir()] == ["large.parquet"]
+    assert file.read_bytes() == expected
+    assert [path.name for path in file.parent.iterdir()] == ["large.parquet"]
 
 
 def test_stop_keeps_the_parts_that_are_done(trained, cut):
@@ -149,7 +154,8 @@ def test_stop_keeps_the_parts_that_are_done(trained, cut):
     trained._jobs.wait(60)
     trained.unobserve(stop, "job")
     finished = kept(trained)
-    assert 8 <= len(finished) < COUNT and trained.trouble == ""
+    assert 8 <= len(finished) < COUNT
+    assert trained.trouble == ""
     cut.clear()
     trained.predict(["large"])
     assert set(cut) == set(range(1, COUNT + 1)) - finished
@@ -192,7 +198,8 @@ for line in sys.stdin:
 def test_kills_at_random_moments_cost_only_the_parts_in_the_making(trained):
     expected = whole(trained)
     process = subprocess.Popen([sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     process.stdin.write(json.dumps([str(trained.path), SMALL_PARTS]) + "\n")
     rng, file, kills = random.Random(1), trained.runs.current.predictions_file("large"), 0
     while not file.exists():
@@ -241,7 +248,8 @@ def test_another_mask_makes_predictions_stale(trained, cut, tmp_path):
     trained.replace_mask("small", tmp_path / "other_mask.tif")
     cut.clear()
     trained.predict()
-    assert sorted(cut) == [1, 2, 3, 40] and trained.probabilities("small").index.tolist() == [1, 2, 3, 40]
+    assert sorted(cut) == [1, 2, 3, 40]
+    assert trained.probabilities("small").index.tolist() == [1, 2, 3, 40]
 
 
 def test_an_image_that_has_changed_is_predicted_anew_and_that_is_said(trained, cut, tmp_path):
@@ -251,7 +259,8 @@ def test_an_image_that_has_changed_is_predicted_anew_and_that_is_said(trained, c
     tifffile.imwrite(tmp_path / "small.tif", 255 - image, tile=(16, 16))
     cut.clear()
     trained.predict()
-    assert cut == Counter([1, 2, 3, 4]) and not trained.probabilities("small").equals(before)
+    assert cut == Counter([1, 2, 3, 4])
+    assert not trained.probabilities("small").equals(before)
     assert "small has changed and was predicted again" in trained.status
     anew = Project(trained.path, annotator="other")
     again = trained.probabilities("small")
@@ -301,7 +310,8 @@ def test_a_full_disk_is_a_sentence_and_what_is_done_stays(trained, monkeypatch):
         full.setattr("svetlana_jupyter.project.storage.os.replace", filling_up)
         with pytest.raises(ProjectError, match=r"could not be written \(No space left.*finished parts are kept"):
             trained.predict()
-    assert trained.job is None and 0 < len(kept(trained)) < COUNT
+    assert trained.job is None
+    assert 0 < len(kept(trained)) < COUNT
     trained.predict(["large"])
     assert trained.runs.current.predictions_file("large").read_bytes() == expected
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -14,6 +14,9 @@ from skimage.measure import label
 from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.project.project import Project
 from tests.project.test_importers import classes_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -53,7 +56,8 @@ def test_masks_classes_and_colours_go_to_geojson_and_back_exactly(tmp_path: Path
     features = [json.loads(one.read_text("utf-8"))["features"] for one in (file, again)]
     assert len(features[0]) == len(features[1]) > len(objects) / 2
     for one, other in zip(*features):
-        assert one["geometry"] == other["geometry"] and one["id"] == other["id"]
+        assert one["geometry"] == other["geometry"]
+        assert one["id"] == other["id"]
         assert one["properties"].get("classification") == other["properties"].get("classification")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.runs import Run, RunStore, new_run
 from svetlana_jupyter.project.storage import Notify, ProjectFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def finished_run(folder: ProjectFolder) -> Run:
@@ -23,7 +26,8 @@ def folder(tmp_path: Path) -> ProjectFolder:
 
 def test_without_a_run_an_error_says_what_to_do(folder: ProjectFolder) -> None:
     runs = RunStore(folder)
-    assert not runs and runs.current_name == ""
+    assert not runs
+    assert runs.current_name == ""
     with pytest.raises(ProjectError, match="then train"):
         _ = runs.current
 
@@ -31,8 +35,11 @@ def test_without_a_run_an_error_says_what_to_do(folder: ProjectFolder) -> None:
 def test_runs_are_found_by_position_and_by_name(folder: ProjectFolder) -> None:
     first, second = finished_run(folder), finished_run(folder)
     runs = RunStore(folder)
-    assert list(runs) == [first, second] == runs[:] and runs[-1] == second == runs["0002"]
-    assert "0001" in runs and first in runs and "0003" not in runs
+    assert list(runs) == [first, second] == runs[:]
+    assert runs[-1] == second == runs["0002"]
+    assert "0001" in runs
+    assert first in runs
+    assert "0003" not in runs
     with pytest.raises(InputError, match="Choose one of the runs 0001, 0002"):
         runs["0003"]
 
@@ -45,7 +52,8 @@ def test_the_chosen_run_stays_the_current_one_unless_it_is_not_kept(folder: Proj
     runs.choose("0001")
     assert RunStore(folder).current.name == "0001"
     runs.choose("0002", keep=False)
-    assert runs.current.name == "0002" and RunStore(folder).current.name == "0001"
+    assert runs.current.name == "0002"
+    assert RunStore(folder).current.name == "0001"
     assert shown == ["0001", "0002"]
 
 
@@ -54,7 +62,8 @@ def test_a_read_only_project_shows_another_run_without_writing(folder: ProjectFo
     runs, before = RunStore(folder), folder.document_file.read_bytes()
     folder.writable = False
     runs.choose("0001")
-    assert runs.current.name == "0001" and folder.document_file.read_bytes() == before
+    assert runs.current.name == "0001"
+    assert folder.document_file.read_bytes() == before
 
 
 def test_a_new_run_is_reported(folder: ProjectFolder) -> None:
@@ -62,4 +71,5 @@ def test_a_new_run_is_reported(folder: ProjectFolder) -> None:
     runs = RunStore(folder, Notify(changed=changed.append))
     run = finished_run(folder)
     runs.add(run)
-    assert list(runs) == [run] and changed == ["runs"]
+    assert list(runs) == [run]
+    assert changed == ["runs"]

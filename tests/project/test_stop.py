@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
-from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.training_task import TrainingTask
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
 
 
 @pytest.fixture
@@ -32,14 +35,17 @@ def stop_in(project: Project, stage: str) -> None:
     project.background.train()
     project._jobs.wait(60)
     project.unobserve(follow, "job")
-    assert begun.is_set() and project.job is None and project.trouble == ""
+    assert begun.is_set()
+    assert project.job is None
+    assert project.trouble == ""
 
 
 @pytest.mark.parametrize("stage", ["starting", "cutting patches"])
 def test_before_there_is_a_network_nothing_is_kept_and_that_is_said(annotated: Project, stage: str) -> None:
     stop_in(annotated, stage)
     assert annotated.status == "Stopped before anything was trained."
-    assert not annotated.runs and not list(annotated._folder.runs_folder.glob("*"))
+    assert not annotated.runs
+    assert not list(annotated._folder.runs_folder.glob("*"))
     assert annotated.train().name == "0001"
 
 
@@ -52,14 +58,15 @@ def test_a_network_is_kept_without_a_score_and_nothing_more_is_computed(
 
     monkeypatch.setattr(TrainingTask, "forest_data", measured)
     stop_in(annotated, stage)
-    assert annotated.current_run == "0001" and annotated.runs.current.stopped == (stage == "training")
-    assert (
-        annotated.evaluate().source == "no estimate yet" and "Stopped before the score" in annotated.runs.current.note
-    )
+    assert annotated.current_run == "0001"
+    assert annotated.runs.current.stopped == (stage == "training")
+    assert annotated.evaluate().source == "no estimate yet"
+    assert "Stopped before the score" in annotated.runs.current.note
     annotated.predict(["P1_A1"])
 
 
 def test_a_score_that_is_known_is_kept_when_the_forest_is_stopped(annotated: Project) -> None:
     stop_in(annotated, "scoring a forest for comparison")
     known = annotated.evaluate()
-    assert known.network is not None and known.forest is None
+    assert known.network is not None
+    assert known.forest is None

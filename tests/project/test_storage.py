@@ -10,9 +10,9 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_write, file_name
 from tests.project.conftest import squares
 from tests.project.test_project import bytes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -43,16 +46,18 @@ def worked(project: Project) -> Project:
 
 def test_everything_comes_back(worked: Project, tmp_path: Path) -> None:
     file = worked.save_zip()
-    assert file == worked.path.with_name("cells.svetlana.zip") and not (worked.path / "cells.svetlana.zip").exists()
+    assert file == worked.path.with_name("cells.svetlana.zip")
+    assert not (worked.path / "cells.svetlana.zip").exists()
     again = Project.from_zip(file, tmp_path / "elsewhere" / "deep" / "copy.svetlana", annotator="ann")
     assert again.trouble == ""
     pd.testing.assert_frame_equal(again.labels(), worked.labels())
     pd.testing.assert_frame_equal(again.annotations.table(), worked.annotations.table())
     pd.testing.assert_frame_equal(again.predictions(["inside"]), worked.predictions(["inside"]))
-    assert (
-        again.classes == worked.classes and again.settings == worked.settings and list(again.runs) == list(worked.runs)
-    )
-    assert again.undo() and worked.labels().shape != again.labels().shape
+    assert again.classes == worked.classes
+    assert again.settings == worked.settings
+    assert list(again.runs) == list(worked.runs)
+    assert again.undo()
+    assert worked.labels().shape != again.labels().shape
     np.testing.assert_array_equal(again.pair("P1_A1").image, worked.pair("P1_A1").image)
     np.testing.assert_array_equal(again.pair("inside").mask, worked.pair("inside").mask)
 
@@ -65,7 +70,8 @@ def test_locks_drafts_and_caches_stay_behind(worked: Project) -> None:
     with zipfile.ZipFile(worked.save_zip()) as packed:
         names = packed.namelist()
     assert not [name for name in names if "cache" in name or ".lock" in name or "0123abcd" in name or "link" in name]
-    assert "cells.svetlana/annotations/ann.csv" in names and "cells.svetlana/masks/inside.1.csv" in names
+    assert "cells.svetlana/annotations/ann.csv" in names
+    assert "cells.svetlana/masks/inside.1.csv" in names
 
 
 def test_arrays_may_be_left_out(worked: Project, tmp_path: Path) -> None:
@@ -154,9 +160,8 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file(worked: Project, monkeypat
     monkeypatch.setattr(archive.zipfile.ZipFile, "write", full)
     with pytest.raises(ProjectError, match="No space left on device"):
         worked.save_zip()
-    assert file.read_bytes() == before and not [
-        path for path in file.parent.iterdir() if path.name.startswith(".cells")
-    ]
+    assert file.read_bytes() == before
+    assert not [path for path in file.parent.iterdir() if path.name.startswith(".cells")]
 
 
 def test_what_needs_more_room_than_there_is_is_refused_at_once(
@@ -251,18 +256,23 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), atomic_write(file) as beside:
         beside.write_text("half of the n")
         raise RuntimeError
-    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_paths_beside_the_project_are_relative_and_others_absolute(tmp_path: Path) -> None:
     store = ProjectFolder(tmp_path / "lab" / "p.svetlana")
     beside, far = tmp_path / "lab" / "wells" / "a.tif", tmp_path / "elsewhere" / "a.tif"
-    assert store.relative(beside) == "../wells/a.tif" and store.absolute("../wells/a.tif") == beside
-    assert store.absolute(store.relative(far)) == far and Path(store.relative(far)).is_absolute()
+    assert store.relative(beside) == "../wells/a.tif"
+    assert store.absolute("../wells/a.tif") == beside
+    assert store.absolute(store.relative(far)) == far
+    assert Path(store.relative(far)).is_absolute()
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "P1_B2", "Zelle 7 µm", "a%2Fb", "con?", "."])
 def test_any_image_name_becomes_a_file_name_of_its_own(name: str) -> None:
     written = file_name(name)
-    assert "/" not in written and written not in (".", "..") and "?" not in written
+    assert "/" not in written
+    assert written not in (".", "..")
+    assert "?" not in written
     assert file_name(name + "x") != written

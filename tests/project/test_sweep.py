@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project import sweep as sweep_module
 from svetlana_jupyter.project.jobs import Progress
-from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.sweep import read_rows, sweep, sweep_points, sweep_table
 from tests.project.conftest import CLASSES
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
 
 FAST = {"epochs": 2, "steps": 2, "threads": 1, "folds": 2, "sampling": 8}
 
@@ -31,7 +34,9 @@ def test_the_table_has_a_row_a_combination_as_the_papers_does(annotated: Project
     sizes = table.set_index(["depth", "width"])["parameters"]
     # Two channels of the image ("both") and the mask; convolution and bias, scale and shift, then the linear layer.
     assert sizes[1, 2] == (3 * 9 + 1) * 2 + 2 * 2 + (2 + 1) * 2
-    assert (table["seconds"] > 0).all() and annotated.job is None and not annotated.runs
+    assert (table["seconds"] > 0).all()
+    assert annotated.job is None
+    assert not annotated.runs
 
 
 def test_a_cell_that_is_known_is_not_computed_again(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,8 +44,10 @@ def test_a_cell_that_is_known_is_not_computed_again(annotated: Project, monkeypa
     computed = []
     measured = sweep_module._score_point
     monkeypatch.setattr(sweep_module, "_score_point", lambda *given: computed.append(given[1]) or measured(*given))
-    assert annotated.sweep(width=[2, 4], **FAST).equals(first) and computed == []
-    assert len(annotated.sweep(width=[2, 4, 6], **FAST)) == 3 and computed == ["width 6"]
+    assert annotated.sweep(width=[2, 4], **FAST).equals(first)
+    assert computed == []
+    assert len(annotated.sweep(width=[2, 4, 6], **FAST)) == 3
+    assert computed == ["width 6"]
     annotated.annotate("P1_A2", 1, "dim")
     annotated.sweep(width=[2], **FAST)
     assert computed == ["width 6", "width 2"], "other annotations give another cell"
@@ -57,7 +64,8 @@ def test_an_interruption_keeps_the_cells_that_are_done(annotated: Project, monke
     monkeypatch.setattr(sweep_module, "_score_point", interrupted)
     with pytest.raises(KeyboardInterrupt):
         annotated.sweep(width=[2, 4], **FAST)
-    assert annotated.job is None and len(read_rows(annotated.path / "sweep.jsonl")) == 1
+    assert annotated.job is None
+    assert len(read_rows(annotated.path / "sweep.jsonl")) == 1
     monkeypatch.setattr(sweep_module, "_score_point", measured)
     assert len(annotated.sweep(width=[2, 4], **FAST)) == 2
 
@@ -70,7 +78,9 @@ def test_a_torn_last_line_costs_only_its_cell(annotated: Project) -> None:
     assert len(read_rows(file)) == 1
     annotated.sweep(width=[2, 4], **FAST)
     lines = file.read_text().splitlines()
-    assert len(read_rows(file)) == 2 and json.loads(lines[0]) and json.loads(lines[-1])
+    assert len(read_rows(file)) == 2
+    assert json.loads(lines[0])
+    assert json.loads(lines[-1])
 
 
 def test_a_stop_leaves_out_the_cell_that_was_not_done(annotated: Project) -> None:
@@ -79,7 +89,8 @@ def test_a_stop_leaves_out_the_cell_that_was_not_done(annotated: Project) -> Non
     file, seen = annotated.path / "sweep.jsonl", list[Progress]()
     for progress in sweep(task, wanted, file, stop=lambda: len(read_rows(file)) == 1):
         seen.append(progress)
-    assert len(sweep_table(wanted, file)) == 1 and all(0 <= p.done <= p.total == 2 for p in seen)
+    assert len(sweep_table(wanted, file)) == 1
+    assert all(0 <= p.done <= p.total == 2 for p in seen)
 
 
 def test_patches_are_cut_once_for_cells_that_share_them(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:

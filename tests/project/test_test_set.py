@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,12 @@ from sklearn.metrics import accuracy_score
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.test_set import SamplingFrame, draw_sample
 from tests.project.conftest import CLASSES, squares
 from tests.project.test_evaluation import held_out, run_of
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.runs import Run
 
 N = 24
 
@@ -26,7 +29,7 @@ def truth(label: int) -> str:
 
 def answered(project: Project, count: int = N) -> list[tuple[str, int]]:
     ids = project.test_set.objects[:count]
-    project.annotations.annotate_each({id: truth(id.label) for id in ids})
+    project.annotations.annotate_each({object_id: truth(object_id.label) for object_id in ids})
     return ids
 
 
@@ -49,7 +52,8 @@ def test_every_object_is_drawn_equally_often_and_never_twice() -> None:
     counts: Counter = Counter()
     for seed in range(1500):
         drawn = draw_sample(pools, 2, (), seed)
-        assert len(set(drawn.object_ids)) == 2 and drawn.stands_for == (2.5, 2.5)
+        assert len(set(drawn.object_ids)) == 2
+        assert drawn.stands_for == (2.5, 2.5)
         counts.update(drawn.object_ids)
     assert set(counts) == {("a", 3, 0), ("a", 5, 0), ("b", 1, 1), ("b", 2, 1), ("b", 9, 1)}
     assert chisquare(list(counts.values())).pvalue > 0.001
@@ -62,7 +66,8 @@ def test_as_many_of_each_group_stand_for_all_of_it() -> None:
         image: {weight for subject, weight in zip(drawn.object_ids, drawn.stands_for) if subject.image == image}
         for image in "ab"
     }
-    assert Counter(subject.image for subject in drawn.object_ids) == {"a": 10, "b": 3} and weights == {
+    assert Counter(subject.image for subject in drawn.object_ids) == {"a": 10, "b": 3}
+    assert weights == {
         "a": {10.0},
         "b": {1.0},
     }
@@ -72,7 +77,9 @@ def test_as_many_of_each_group_stand_for_all_of_it() -> None:
 def test_a_test_set_is_kept_and_drawn_once(project: Project) -> None:
     project.annotate("P1_A1", [1, 2, 3], "dim")
     table = project.test_set.draw(N, seed=3)
-    assert len(table) == N and table["stands_for"].eq(33 / N).all() and not table["action"].any()
+    assert len(table) == N
+    assert table["stands_for"].eq(33 / N).all()
+    assert not table["action"].any()
     assert not {("P1_A1", 1), ("P1_A1", 2), ("P1_A1", 3)} & set(project.test_set.objects), "they were annotated before"
     project.annotations.file.close()
     again = Project(project.path, annotator="ann")
@@ -99,20 +106,23 @@ def test_as_many_may_be_drawn_of_each_well(project: Project) -> None:
 def test_a_draw_that_cannot_be_says_why_and_keeps_nothing(project: Project, arguments, said: str) -> None:
     with pytest.raises(InputError, match=said):
         project.test_set.draw(**arguments)
-    assert project.test_set.table().empty and not (project.path / "test_set.csv").exists()
+    assert project.test_set.table().empty
+    assert not (project.path / "test_set.csv").exists()
 
 
 def test_what_is_said_of_the_test_set_is_never_trained_on(project: Project) -> None:
     project.test_set.draw(20, seed=3)
     answered(project)
-    assert "nothing is annotated" in project.readiness() and project.annotations.class_counts().sum() == 20
+    assert "nothing is annotated" in project.readiness()
+    assert project.annotations.class_counts().sum() == 20
     others = [(image, label) for image in project.images for label in range(1, 13)]
-    others = [id for id in others if id not in project.test_set]
-    project.annotations.annotate_each({id: truth(id[1]) for id in others})
+    others = [object_id for object_id in others if object_id not in project.test_set]
+    project.annotations.annotate_each({object_id: truth(object_id[1]) for object_id in others})
     run = project.train(architecture="forest", trees=5)
     assert run.labels == {name: sum(truth(label) == name for _, label in others) for name in CLASSES}
     held = run.held_out()
-    assert held is not None and set(zip(held["image"], held["object"])) == set(others)
+    assert held is not None
+    assert set(zip(held["image"], held["object"])) == set(others)
     with_test = run.annotations
     project.annotations.erase_each(project.test_set.objects)
     assert project.train(architecture="forest", trees=5).annotations == with_test, "they were not among what it saw"
@@ -146,7 +156,8 @@ def test_the_queue_brings_the_test_set_as_drawn_and_no_other_queue_does(project:
     assert project.queue("test").next().id == project.test_set.objects[1], "it resumes"
     for kind in ({"kind": "random"}, {"kind": "image"}, {"kind": "near", "near": project.test_set.objects[0]}):
         brought = [candidate.id for candidate in iter(project.queue(**kind).next, None)]
-        assert brought and not set(brought) & set(project.test_set.objects)
+        assert brought
+        assert not set(brought) & set(project.test_set.objects)
 
 
 def test_a_run_is_scored_on_the_test_set_once_it_is_annotated(project: Project) -> None:
@@ -154,10 +165,12 @@ def test_a_run_is_scored_on_the_test_set_once_it_is_annotated(project: Project) 
     predicted(project, wrong=3)
     answered(project, 19)
     early = project.evaluate()
-    assert early.source == "cross-validation" and "20 of its 24 objects are annotated; 19 are" in early.text
+    assert early.source == "cross-validation"
+    assert "20 of its 24 objects are annotated; 19 are" in early.text
     answered(project)
     report = project.evaluate()
-    assert report.source == "test set" and report.forest is None
+    assert report.source == "test set"
+    assert report.forest is None
     said = [truth(label) for _, label in project.test_set.objects]
     guess = project.predictions().loc[[*project.test_set.objects], "predicted"]
     assert report.network.accuracy.value == pytest.approx(accuracy_score(said, guess)) == pytest.approx(21 / 24)
@@ -172,7 +185,9 @@ def test_what_is_set_aside_counts_as_looked_at_and_is_reported(project: Project)
     answered(project)
     project.annotations.flag_each(project.test_set.objects[:2], "bad_segmentation")
     report = project.evaluate()
-    assert report.source == "test set" and report.network.accuracy.n == 22 and report.left_out["bad_segmentation"] == 2
+    assert report.source == "test set"
+    assert report.network.accuracy.n == 22
+    assert report.left_out["bad_segmentation"] == 2
 
 
 def test_objects_count_for_as_many_as_they_stand_for(project: Project) -> None:
@@ -180,12 +195,12 @@ def test_objects_count_for_as_many_as_they_stand_for(project: Project) -> None:
     project.test_set.draw(8, per="image")
     predicted(project)
     answered(project, 99)
-    wrong = [id for id in project.test_set.objects if id.image == "large"][:4]
+    wrong = [object_id for object_id in project.test_set.objects if object_id.image == "large"][:4]
     run = project.runs.current
     table = run.read_predictions("large")
-    for id in wrong:
-        table.loc[id.label, ["p_1", "p_2"]] = table.loc[id.label, ["p_2", "p_1"]].to_numpy(copy=True)
-        table.loc[id.label, "predicted"] = 3 - table.loc[id.label, "predicted"]
+    for object_id in wrong:
+        table.loc[object_id.label, ["p_1", "p_2"]] = table.loc[object_id.label, ["p_2", "p_1"]].to_numpy(copy=True)
+        table.loc[object_id.label, "predicted"] = 3 - table.loc[object_id.label, "predicted"]
     run.write_predictions("large", table)
     project.runs.clear_cache()
     assert project.evaluate().network.accuracy.value == pytest.approx(1 - 4 * (120 / 8) / (120 + 36))
@@ -196,7 +211,8 @@ def test_an_annotated_test_set_that_is_not_predicted_says_what_to_do(project: Pr
     run_of(project, {"network": held_out()})
     answered(project)
     report = project.evaluate()
-    assert report.source == "cross-validation" and "predict all images" in report.text
+    assert report.source == "cross-validation"
+    assert "predict all images" in report.text
 
 
 def test_a_class_that_came_after_the_training_counts_as_missed(project: Project) -> None:
@@ -206,7 +222,8 @@ def test_a_class_that_came_after_the_training_counts_as_missed(project: Project)
     project.classes.add("dividing")
     project.annotate(*project.test_set.objects[0], "dividing")
     report = project.evaluate()
-    assert report.network.per_class.loc["dividing", "recall"] == 0 and report.network.accuracy.value == 23 / 24
+    assert report.network.per_class.loc["dividing", "recall"] == 0
+    assert report.network.accuracy.value == 23 / 24
 
 
 def test_the_test_set_follows_its_objects_to_a_new_mask(project: Project) -> None:

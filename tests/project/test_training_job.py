@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,6 @@ from svetlana_jupyter.learn import preset_search as planning
 from svetlana_jupyter.learn import preset_search as search_module
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.project import training_job as searching
-from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import RECORD_FILE, read_runs
 from svetlana_jupyter.project.training_task import TrainingTask, select_training_objects
@@ -36,6 +34,12 @@ from tests.learn.networks import Flat, Plain
 from tests.project.conftest import squares
 from tests.project.test_stop import stop_in
 from tests.project.test_whole_loop import QUICK, annotated, truth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from svetlana_jupyter.project.jobs import JobState
 
 
 @pytest.fixture
@@ -78,7 +82,9 @@ def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: b
     low, high = size or (None, None)
     left, at_border, other = naive(uneven, border, low or 0, high or np.inf)
     labels, says = select_training_objects(uneven.test_set.training_labels(), uneven.objects, border, size)
-    assert set(labels.index) == left and len(labels) == len(left) and at_border + other
+    assert set(labels.index) == left
+    assert len(labels) == len(left)
+    assert at_border + other
     assert (f"{at_border} at the border" in says) == (at_border > 0)
     assert (f"{other} by their size" in says) == (other > 0)
     counted = uneven.counts(exclude_border=border, size=(low, high))
@@ -88,7 +94,8 @@ def test_what_is_left_is_that_of_a_look_at_the_pixels(uneven: Project, border: b
 def test_without_a_limit_all_are_examples(uneven: Project) -> None:
     for size in (None, (None, None)):
         labels, says = select_training_objects(uneven.test_set.training_labels(), uneven.objects, False, size)
-        assert len(labels) == 24 and says == ""
+        assert len(labels) == 24
+        assert says == ""
 
 
 def test_a_training_learns_from_these_alone_and_predicts_all(uneven: Project) -> None:
@@ -98,7 +105,8 @@ def test_a_training_learns_from_these_alone_and_predicts_all(uneven: Project) ->
     assert sum(run.labels.values()) == len(left) == 24 - 2 * 3
     assert "left out of training: 2 at the border of their image and 4 by their size." in " ".join(run.remarks)
     held = run.held_out()
-    assert held is not None and set(zip(held["image"], held["object"])) <= left
+    assert held is not None
+    assert set(zip(held["image"], held["object"])) <= left
     assert uneven.predictions()["predicted"].notna().all()
     assert not uneven.evaluate().outdated
     uneven.settings = uneven.settings.changed(exclude_border=False)
@@ -170,11 +178,9 @@ def test_the_preset_that_keeps_the_direction_is_found_and_stored(searched: Proje
     assert run.settings["preset"] in ("oriented", "plain")
     assert TrainingSettings(**run.settings).augmentation.rotation in ("half_turns", "none")
     stored = json.loads((run.path / "classifier.json").read_text())["settings"]
-    assert (
-        stored == run.settings
-        and stored["epochs"] == QUICK_SEARCHING.epochs
-        and stored["patches"]["sampling"] == [17, 17]
-    )
+    assert stored == run.settings
+    assert stored["epochs"] == QUICK_SEARCHING.epochs
+    assert stored["patches"]["sampling"] == [17, 17]
     assert (
         run.choice == f"Preset {run.settings['preset']} was selected among {len(run.search_results())} on 24 objects."
     )
@@ -186,7 +192,8 @@ def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
     assert list(tried.columns) == [
         *("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
     ]
-    assert set(tried.index) <= set(CANDIDATE_PRESETS) and {"default", "oriented", "plain", "forest"} <= set(tried.index)
+    assert set(tried.index) <= set(CANDIDATE_PRESETS)
+    assert {"default", "oriented", "plain", "forest"} <= set(tried.index)
     assert tried.index[tried["chosen"]].tolist() == [run.settings["preset"]] == [tried.index[0]]
     assert ((tried["low"] <= tried["accuracy"]) & (tried["accuracy"] <= tried["high"])).all()
     assert tried["finalist"].sum() == 4, "three networks and the forest"
@@ -199,8 +206,10 @@ def test_what_was_tried_is_kept_as_a_table(searched: Project) -> None:
 
 def test_training_the_chosen_settings_again_gives_the_same_weights_to_the_byte(again: Project) -> None:
     run = again.train(again.runs["0001"].settings)
-    assert weights(again, "0001") == weights(again, "0002") and run.settings == again.runs["0001"].settings
-    assert run.choice == "" and run.search_results().empty, "these settings name their preset"
+    assert weights(again, "0001") == weights(again, "0002")
+    assert run.settings == again.runs["0001"].settings
+    assert run.choice == ""
+    assert run.search_results().empty, "these settings name their preset"
 
 
 def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
@@ -227,7 +236,8 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
     assert right < run.search_results()["accuracy"].max()
     report = project.evaluate()
     assert report.network.accuracy.value == pytest.approx(right)
-    assert report.source == "cross-validation" and "the preset selected on the other folds" in report.text
+    assert report.source == "cross-validation"
+    assert "the preset selected on the other folds" in report.text
     names = [name for name in found.nested_table if name.startswith("p_")]
     raw = run.held_out()[[name.replace("p_", "raw_") for name in names]]
     np.testing.assert_allclose(raw, found.nested_table[names], atol=1e-6)
@@ -239,11 +249,14 @@ def test_the_score_is_that_of_choosing_and_the_forests_stands_beside_it(
 def test_a_preset_once_chosen_is_used_again(again: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_compare_presets", no_search)
     run = again.train()
-    assert run.settings == again.runs["0001"].settings and weights(again, "0001") == weights(again, "0002")
-    assert run.choice == f"Preset {run.settings['preset']} was selected in run 0001." and run.search_results().empty
+    assert run.settings == again.runs["0001"].settings
+    assert weights(again, "0001") == weights(again, "0002")
+    assert run.choice == f"Preset {run.settings['preset']} was selected in run 0001."
+    assert run.search_results().empty
     assert "The preset was selected in run 0001 on some of them: the score may be slightly too good." in run.note
     other = again.train(seed=3, device="cpu")
-    assert other.settings["preset"] == run.settings["preset"] and other.settings["seed"] == 3
+    assert other.settings["preset"] == run.settings["preset"]
+    assert other.settings["seed"] == 3
     assert weights(again, "0003") != weights(again, "0001")
 
 
@@ -287,7 +300,8 @@ def test_too_few_labels_train_the_default_preset_and_say_so(tmp_path: Path) -> N
     for name, count in zip(CLASSES, (6, 4), strict=True):
         project.annotate("stripes", [label for label in known if known[label] == name][:count], name)
     run = project.train(epochs=1)
-    assert run.settings["preset"] == "default" and run.search_results().empty
+    assert run.settings["preset"] == "default"
+    assert run.search_results().empty
     said = "The default preset was used: others are compared from 5 annotated objects per class on"
     assert run.choice == f"{said}, but vertical has 4."
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
@@ -358,7 +372,8 @@ def test_a_network_that_begins_with_a_run_keeps_its_preset(again: Project, monke
 def test_a_stop_before_the_preset_is_found_leaves_no_run(tmp_path: Path, stage: str) -> None:
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, stage)
-    assert not project.runs and not list(project._folder.runs_folder.glob("*"))
+    assert not project.runs
+    assert not list(project._folder.runs_folder.glob("*"))
     assert project.status == "Stopped before anything was trained."
 
 
@@ -368,8 +383,10 @@ def test_a_stop_in_the_final_training_keeps_what_there_is_and_what_was_tried(
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, "training")
     run = project.runs["0001"]
-    assert run.stopped and not run.search_results().empty
-    assert project.evaluate().source == "no estimate yet" and "Stopped before the score" in run.note
+    assert run.stopped
+    assert not run.search_results().empty
+    assert project.evaluate().source == "no estimate yet"
+    assert "Stopped before the score" in run.note
     monkeypatch.setattr(searching, "_compare_presets", no_search)
     assert project.train().settings["preset"] == run.settings["preset"]
 
@@ -381,7 +398,8 @@ def test_progress_tells_what_is_tried_and_the_time_left(tmp_path: Path) -> None:
     project.train()
     texts = [state.text for state in seen]
     trying = [state for state in seen if state.text.startswith(("trying ", "comparing "))]
-    assert trying[0].text == "comparing presets" and trying[0].seconds_left is None
+    assert trying[0].text == "comparing presets"
+    assert trying[0].seconds_left is None
     assert all(state.seconds_left > 0 for state in trying if 0 < state.done < state.total)
     assert texts.index("comparing presets") < texts.index("training")
     assert project.training_curve.total == QUICK_SEARCHING.epochs
@@ -393,7 +411,9 @@ def test_many_annotations_are_tried_on_some_of_each_image(again: Project) -> Non
     several = [(pair, objects, classes.iloc[:10]), (pair, objects, classes.iloc[10:])]
     few = searching._subsample(several, 8, seed=0)
     kept = pd.concat([part[2] for part in few])
-    assert kept.index.is_unique and kept.equals(classes.loc[kept.index]) and len(few) == 2
+    assert kept.index.is_unique
+    assert kept.equals(classes.loc[kept.index])
+    assert len(few) == 2
     assert len(searching._subsample(several, 24, seed=0)[1][2]) == 14
     assert kept.value_counts().min() >= min(20, classes.value_counts().min())
 
@@ -458,7 +478,8 @@ def test_a_panel_trains_a_network_given_as_an_object_too(project):
     annotated(project)
     project.background.train(**QUICK, network=Plain(3, 2))
     project._jobs.wait(60)
-    assert project.trouble == "" and project.runs.current.settings["architecture"] == "own"
+    assert project.trouble == ""
+    assert project.runs.current.settings["architecture"] == "own"
 
 
 def test_a_path_that_the_call_names_is_imported_and_scored_with_the_same_architecture(project):
@@ -500,7 +521,8 @@ def test_a_run_begins_with_an_earlier_one_by_its_name_and_says_so(project):
     annotated(project)
     project.train(**QUICK)
     run = project.train(**QUICK | STILL, seed=3, start_from="0001")
-    assert run.settings["start_from"] == "0001" and run.remarks == ["Started from 14 of 14 weights of 0001."]
+    assert run.settings["start_from"] == "0001"
+    assert run.remarks == ["Started from 14 of 14 weights of 0001."]
     for name, values in tensors(project, "0001").items():
         if name.endswith(("weight", "bias")):
             np.testing.assert_allclose(tensors(project, "0002")[name], values, atol=1e-6)
@@ -543,7 +565,8 @@ def test_the_file_may_name_runs_alone_but_a_call_any_weights(project, tmp_path):
 def test_a_forest_stands_beside_a_network_of_ones_own(project):
     annotated(project, count=10)
     project.train(**QUICK, network=Plain(3, 2))
-    assert project.runs.current.held_out("forest") is not None and project.runs.current.held_out("network") is not None
+    assert project.runs.current.held_out("forest") is not None
+    assert project.runs.current.held_out("network") is not None
 
 
 def test_what_training_had_to_say_is_shown(project):
@@ -552,4 +575,5 @@ def test_what_training_had_to_say_is_shown(project):
     project.observe(lambda change: texts.append(project.job.text if project.job else ""), "job")
     run = project.train(**QUICK | {"epochs": 400}, patience=2, schedule="constant")
     (remark,) = run.remarks
-    assert remark.startswith("No improvement for 2 epochs") and remark in texts
+    assert remark.startswith("No improvement for 2 epochs")
+    assert remark in texts

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
@@ -25,6 +25,9 @@ from svetlana_jupyter.project.runs import read_runs
 from svetlana_jupyter.project.storage import file_name
 from svetlana_jupyter.samples import bright_foci_3d
 from tests.project.conftest import CLASSES, squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 QUICK = {"epochs": 6, "width": 8, "depth": 2, "threads": 1}
 
@@ -48,11 +51,13 @@ def test_the_whole_loop_finds_the_bright_squares(project: Project) -> None:
     run = project.train(epochs=20, width=8, depth=2, threads=1)
     project.predict()
     table = project.predictions()
-    assert len(table) == 36 and (table["run"] == run.name).all()
+    assert len(table) == 36
+    assert (table["run"] == run.name).all()
     assert (table["predicted"] == [truth(label) for label in table.index.get_level_values("object")]).mean() > 0.95
     np.testing.assert_allclose(table[["p_dim", "p_bright"]].sum(axis=1), 1, atol=1e-5)
     counts = project.counts(by=["plate", "well"])
-    assert counts["count"].sum() == 36 and counts.loc[counts["plate"] == "P2", "total"].tolist() == [12, 12]
+    assert counts["count"].sum() == 36
+    assert counts.loc[counts["plate"] == "P2", "total"].tolist() == [12, 12]
 
 
 def test_the_class_map_is_lazy_and_holds_the_class_of_every_object(project: Project, wells: Path) -> None:
@@ -94,7 +99,8 @@ def test_the_same_annotations_settings_and_seed_give_the_same_weights(project: P
     project.train(**QUICK)
     first = weights(project)
     project.train(**QUICK)
-    assert weights(project) == first and project.runs.current.name == "0002"
+    assert weights(project) == first
+    assert project.runs.current.name == "0002"
     project.train(**QUICK, seed=1)
     assert weights(project) != first
 
@@ -106,9 +112,12 @@ def test_a_thread_trains_the_same_weights_as_a_script(project: Project) -> None:
     project.background.train(**QUICK)
     assert isinstance(project.job, JobState)
     project._jobs.wait(60)
-    assert project.job is None and project.trouble == "" and project.current_run == "0002"
+    assert project.job is None
+    assert project.trouble == ""
+    assert project.current_run == "0002"
     assert weights(project) == first
-    assert project.training_curve.epochs == tuple(range(1, 7)) and len(project.runs.current.history) == 6
+    assert project.training_curve.epochs == tuple(range(1, 7))
+    assert len(project.runs.current.history) == 6
 
 
 def test_a_training_may_predict_behind_it(project: Project) -> None:
@@ -128,7 +137,8 @@ def test_a_run_can_be_used_before_its_score_is_known(project: Project) -> None:
 
     project.observe(look, "predictions_version")
     project.train(**QUICK, predict=True)
-    assert seen[0] == (False, "no estimate yet") and seen[-1] == (True, "no estimate yet")
+    assert seen[0] == (False, "no estimate yet")
+    assert seen[-1] == (True, "no estimate yet")
     assert project.evaluate().source == "cross-validation"
     assert read_runs(project.path / "runs")["0001"] == project.runs.current, "what is on disk knows the score too"
 
@@ -159,8 +169,10 @@ def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
     assert reached.wait(60)
     project.stop()
     project._jobs.wait(30)
-    assert project.current_run == "0001" and 2 <= len(project.runs.current.history) < 100_000
-    assert project.evaluate().source == "no estimate yet" and "stopped" in project.evaluate().text
+    assert project.current_run == "0001"
+    assert 2 <= len(project.runs.current.history) < 100_000
+    assert project.evaluate().source == "no estimate yet"
+    assert "stopped" in project.evaluate().text
     project.predict(["P1_A1"])
     assert project.predictions(["P1_A1"])["predicted"].notna().all()
 
@@ -183,7 +195,9 @@ def test_trouble_on_the_thread_reaches_the_owner_and_the_project_goes_on(project
     (wells / "wells" / "P2_A1.tif").unlink()
     project.background.predict()
     project._jobs.wait(60)
-    assert "prediction" in project.trouble and "P2_A1" in project.trouble and project.job is None
+    assert "prediction" in project.trouble
+    assert "P2_A1" in project.trouble
+    assert project.job is None
     tifffile.imwrite(wells / "wells" / "P2_A1.tif", image)
     project.predict()
     assert project.predictions()["predicted"].notna().all()
@@ -218,17 +232,23 @@ def test_the_score_names_its_source_and_stands_beside_the_forests(project: Proje
             project.annotate(name, label, truth(label))
     project.train(epochs=20, width=8, depth=2, threads=1)
     report = project.evaluate()
-    assert report.source == "cross-validation" and report.network is not None and report.forest is not None
-    assert report.network.accuracy.n == report.forest.accuracy.n == 36 and report.forest.accuracy.value > 0.9
+    assert report.source == "cross-validation"
+    assert report.network is not None
+    assert report.forest is not None
+    assert report.network.accuracy.n == report.forest.accuracy.n == 36
+    assert report.forest.accuracy.value > 0.9
     held_out = project.runs.current.held_out()
-    assert held_out is not None and len(held_out.drop_duplicates(["image", "object"])) == 36
+    assert held_out is not None
+    assert len(held_out.drop_duplicates(["image", "object"])) == 36
 
 
 def test_too_few_annotations_give_a_sentence_instead_of_a_number(project: Project) -> None:
     annotated(project, 2)
     project.train(**QUICK)
     report = project.evaluate()
-    assert report.network is None and report.source == "no estimate yet" and "annotat" in report.text
+    assert report.network is None
+    assert report.source == "no estimate yet"
+    assert "annotat" in report.text
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "nothing is annotated yet"), (1, "only dim has some")])
@@ -297,9 +317,12 @@ def test_grad_cam_explains_an_object_on_its_patch(project: Project) -> None:
     project.train(**QUICK)
     why = project.explain("P1_A1", 6)
     row = project.objects("P1_A1").loc[6]
-    assert {"image", "mask", "cam"} <= set(why) and why["cam"].dims == ("y", "x")
-    assert float(why["cam"].min()) >= 0 and float(why["cam"].max()) <= 1
-    assert abs(float(why["y"].mean()) - row["y"]) < 1.5 and abs(float(why["x"].mean()) - row["x"]) < 1.5
+    assert {"image", "mask", "cam"} <= set(why)
+    assert why["cam"].dims == ("y", "x")
+    assert float(why["cam"].min()) >= 0
+    assert float(why["cam"].max()) <= 1
+    assert abs(float(why["y"].mean()) - row["y"]) < 1.5
+    assert abs(float(why["x"].mean()) - row["x"]) < 1.5
 
 
 def test_the_loop_in_3d_gives_a_class_map_of_planes_rows_and_columns(tmp_path: Path) -> None:
@@ -311,8 +334,10 @@ def test_the_loop_in_3d_gives_a_class_map_of_planes_rows_and_columns(tmp_path: P
     project.train(preset="default", epochs=2, width=4, depth=2, threads=1, patches={"sampling": 16})
     project.predict()
     codes = project.class_map("volume")
-    assert codes.dims == ("z", "y", "x") and codes.shape == sample.mask.shape
-    assert float(codes["z"][1] - codes["z"][0]) == 1.0 and float(codes["x"][1] - codes["x"][0]) == 0.5
+    assert codes.dims == ("z", "y", "x")
+    assert codes.shape == sample.mask.shape
+    assert float(codes["z"][1] - codes["z"][0]) == 1.0
+    assert float(codes["x"][1] - codes["x"][0]) == 0.5
     ids = project.predictions().droplevel("image")["class"].map({"plain": 1, "foci": 2})
     np.testing.assert_array_equal(codes, np.concatenate([[0], ids])[sample.mask])
     assert project.explain("volume", 3)["cam"].dims == ("z", "y", "x")
@@ -339,8 +364,10 @@ def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_r
             break
     assert process.wait() == -signal.SIGKILL
     again = Project(project.path, annotator="ann")
-    assert again.current_run == "0001" and [run.name for run in again.runs] == ["0001"]
-    assert again.annotations.label_of("P1_A2", 1).action == "label" and len(again.labels()) == 9
+    assert again.current_run == "0001"
+    assert [run.name for run in again.runs] == ["0001"]
+    assert again.annotations.label_of("P1_A2", 1).action == "label"
+    assert len(again.labels()) == 9
     again.train(**QUICK)
     assert again.current_run == "0002"
 

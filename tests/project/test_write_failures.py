@@ -6,14 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.project import Project
 from tests.project.test_project import bytes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 def no_room(*_: object) -> None:
@@ -61,15 +64,18 @@ def test_a_disk_that_fills_up_while_labelling(project: Project, monkeypatch: pyt
         ):
             with pytest.raises(ProjectError, match="No space left on device"):
                 change()
-        assert project.labels().equals(labels) and project.classes.names == ("dim", "bright")
+        assert project.labels().equals(labels)
+        assert project.classes.names == ("dim", "bright")
     assert bytes_of(project.path) == before
     project.annotate("P1_A1", [3, 4], "bright")
-    assert project.undo() and project.labels().equals(labels)
+    assert project.undo()
+    assert project.labels().equals(labels)
 
 
 def test_objects_are_found_on_a_full_disk_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svetlana_jupyter.project.storage.os.replace", no_room)
-    assert len(project.objects("P1_A1")) == 12 and project.images.is_indexed("P1_A1")
+    assert len(project.objects("P1_A1")) == 12
+    assert project.images.is_indexed("P1_A1")
     assert not Project(project.path).images.is_indexed("P1_A1")
 
 
@@ -89,7 +95,8 @@ def other_kernel(project: Project) -> Iterator[subprocess.Popen]:
     project.annotations.file.close()
     command = [sys.executable, "-c", OTHER, str(project.path)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "open\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
     yield process
     process.kill()
     process.wait()
@@ -109,8 +116,10 @@ def test_two_kernels_with_one_annotator(project: Project, other_kernel: subproce
     other_kernel.kill()
     other_kernel.wait()
     here.annotate("P1_A1", 1, "dim")
-    assert here.trouble == "" and here.annotations.class_counts().to_dict() == {"dim": 1, "bright": 2}
-    assert here.undo() and here.undo(), "also what the other kernel said last"
+    assert here.trouble == ""
+    assert here.annotations.class_counts().to_dict() == {"dim": 1, "bright": 2}
+    assert here.undo()
+    assert here.undo(), "also what the other kernel said last"
     assert here.annotations.class_counts().sum() == 0
 
 
@@ -123,11 +132,13 @@ def test_an_image_that_is_deleted_after_opening(project: Project, wells: Path) -
     file.rename(wells / "away.tif")
     with pytest.raises(InputError, match=r"P1_A2\.tif is missing"):
         project.predict()
-    assert project.job is None and len(project.probabilities("P1_A1")) == 12, "what was done before stays"
+    assert project.job is None
+    assert len(project.probabilities("P1_A1")) == 12, "what was done before stays"
     project.annotate("P1_A2", 1, "dim")
     (wells / "away.tif").rename(file)
     project.predict()
-    assert len(project.probabilities("P1_A2")) == 12 and len(project.labels()) == 5
+    assert len(project.probabilities("P1_A2")) == 12
+    assert len(project.labels()) == 5
 
 
 def test_a_mask_that_is_deleted_before_it_was_looked_at(project: Project, wells: Path) -> None:
@@ -148,5 +159,6 @@ def test_a_job_on_a_thread_says_what_file_is_gone(project: Project, wells: Path)
     (wells / "wells" / "P1_A2.tif").unlink()
     project.background.predict()
     project._jobs.wait(60)
-    assert "P1_A2.tif is missing" in project.trouble and project.job is None
+    assert "P1_A2.tif is missing" in project.trouble
+    assert project.job is None
     project.annotate("P1_A1", 5, "dim")

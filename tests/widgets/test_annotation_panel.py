@@ -60,7 +60,8 @@ def test_typing_ahead_is_refused_and_labels_no_object(panel, project):
     press(panel, "2", shown=first)  # the page had not shown the second yet
     assert class_of(project, first.label, first.image) == "bright"
     assert class_of(project, second.label, second.image) == ""
-    assert panel.shown == second and "the next object was not displayed yet" in panel.status.text
+    assert panel.shown == second
+    assert "the next object was not displayed yet" in panel.status.text
 
 
 def test_previous_goes_back_and_next_returns(panel):
@@ -231,7 +232,8 @@ def test_a_closed_panel_no_longer_observes_the_project(panel, project):
 def test_the_test_set_is_offered_once_it_is_drawn(panel, project):
     assert panel.test_set.layout.display == "none"
     project.test_set.draw(20)
-    assert panel.test_set.layout.display is None and "Test set: 0 of 20" in panel.test_set_text.value
+    assert panel.test_set.layout.display is None
+    assert "Test set: 0 of 20" in panel.test_set_text.value
     press(panel, "n")
     assert panel.shown not in project.test_set, "random objects are used for training"
 
@@ -246,14 +248,17 @@ def test_next_shows_the_test_set_and_counts_it(panel, project):
         seen.append(panel.shown)
         press(panel, key)
     assert seen == project.test_set.objects, "in the order in which they were drawn"
-    assert "20 of 20 annotated" in panel.test_set_text.value and len(project.test_set.training_labels()) == 0
+    assert "20 of 20 annotated" in panel.test_set_text.value
+    assert len(project.test_set.training_labels()) == 0
     press(panel, "n")
     assert "No object is left" in panel.status.text
     press(panel, "u")
-    assert "19 of 20 annotated" in panel.test_set_text.value and panel.shown == seen[-1]
+    assert "19 of 20 annotated" in panel.test_set_text.value
+    assert panel.shown == seen[-1]
     panel.source.value = "random"
     press(panel, "n")
-    assert panel.shown not in project.test_set and "drawn at random" in panel.status.text
+    assert panel.shown not in project.test_set
+    assert "drawn at random" in panel.status.text
 
 
 def test_a_skipped_object_of_the_test_set_is_not_annotated(panel, project):
@@ -261,7 +266,8 @@ def test_a_skipped_object_of_the_test_set_is_not_annotated(panel, project):
     panel.source.value = "test"
     press(panel, "n")
     press(panel, "s")
-    assert "0 of 20 annotated" in panel.test_set_text.value and panel.shown == project.test_set.objects[1]
+    assert "0 of 20 annotated" in panel.test_set_text.value
+    assert panel.shown == project.test_set.objects[1]
 
 
 def test_predictions_of_the_test_set_stay_hidden_until_annotated(trained):
@@ -273,5 +279,6 @@ def test_predictions_of_the_test_set_stay_hidden_until_annotated(trained):
     image, label = panel.shown
     assert label not in trained.probabilities(image).index
     press(panel, "1")
-    assert label in trained.probabilities(image).index and "1 of 20 annotated" in panel.test_set_text.value
+    assert label in trained.probabilities(image).index
+    assert "1 of 20 annotated" in panel.test_set_text.value
     panel.close()

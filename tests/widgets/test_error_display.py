@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from tests.project.test_write_failures import no_room
 from tests.widgets.conftest import squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -156,14 +159,17 @@ def test_a_full_disk_takes_no_annotation_and_loses_none(panel, project, monkeypa
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", no_room)
         label(panel, "left", 2, "2")
-        assert "No space left on device" in panel.status.text and "sv-trouble" in panel.status.value
+        assert "No space left on device" in panel.status.text
+        assert "sv-trouble" in panel.status.value
         assert project.annotations.label_of("left", 2).action == "", "an annotation that is not saved is not displayed"
         panel.command_bar.buttons["Undo"].click()
-        assert "No space left on device" in panel.status.text and project.annotations.label_of("left", 1).class_id == 1
+        assert "No space left on device" in panel.status.text
+        assert project.annotations.label_of("left", 1).class_id == 1
         panel.class_buttons.row(1).picker.value = "#00ff00"
         assert "No space left on device" in panel.status.text
     label(panel, "left", 2, "2")
-    assert panel.status.text == "Object 2 in left is labeled dark." and "sv-trouble" not in panel.status.value
+    assert panel.status.text == "Object 2 in left is labeled dark."
+    assert "sv-trouble" not in panel.status.value
     assert Project(project.path).annotations.class_counts().to_dict() == {"bright": 1, "dark": 1}
 
 
@@ -189,21 +195,24 @@ def elsewhere(project):
 
 def test_a_second_kernel_of_the_same_annotator_is_read_only_until_the_first_ends(project, elsewhere):
     panel = AnnotationPanel(Project(project.path, annotator="ann"))
-    assert "Another notebook is annotating as 'ann'" in panel.status.text and "sv-trouble" in panel.status.value
+    assert "Another notebook is annotating as 'ann'" in panel.status.text
+    assert "sv-trouble" in panel.status.value
     label(panel, "left", 1, "1")
     assert "Another notebook is annotating" in panel.status.text
     assert panel.project.annotations.class_counts().to_dict() == {"bright": 1, "dark": 0}, "those of the other kernel"
     elsewhere.kill()
     elsewhere.wait()
     label(panel, "left", 1, "1")
-    assert panel.status.text == "Object 1 in left is labeled bright." and "sv-trouble" not in panel.status.value
+    assert panel.status.text == "Object 1 in left is labeled bright."
+    assert "sv-trouble" not in panel.status.value
     assert ">2<" in panel.class_buttons.row(1).children[3].value
 
 
 def test_the_gallery_names_the_missing_file_and_labels_the_rest(files, tmp_path):
     (tmp_path / "right.tif").unlink()
     gallery = GalleryPanel(files)
-    assert "right.tif does not exist" in gallery.page.status.text and is_explained(gallery.page.status.text)
+    assert "right.tif does not exist" in gallery.page.status.text
+    assert is_explained(gallery.page.status.text)
     assert {name for (name, _), seen in zip(gallery.page.objects, shown(gallery), strict=True) if seen} == {"left"}
     gallery.filter_bar.order.value = "position"
     gallery.page.select(gallery.page.selection.of([0, 1]))
@@ -212,7 +221,8 @@ def test_the_gallery_names_the_missing_file_and_labels_the_rest(files, tmp_path)
     panel = AnnotationPanel(files)
     while panel.viewer.model.image != "right":
         panel.handle_key("n", None)
-    assert "right.tif does not exist" in panel.viewer.status.text and panel.shown is None
+    assert "right.tif does not exist" in panel.viewer.status.text
+    assert panel.shown is None
     while panel.viewer.model.image == "right":
         panel.handle_key("n", None)
     assert panel.shown.image == "left", "the queue continues with the other images"

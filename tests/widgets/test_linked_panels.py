@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,6 +11,9 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
 from tests.widgets.conftest import squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 QUICK = {"epochs": 3, "width": 4, "depth": 2, "threads": 1}
 
@@ -38,7 +41,9 @@ def test_a_panel_and_a_script_write_the_same_log_and_train_the_same_weights(tmp_
     for step in range(8):
         shown = panel.shown
         candidate = queue.next()
-        assert shown is not None and candidate is not None and shown == candidate.id
+        assert shown is not None
+        assert candidate is not None
+        assert shown == candidate.id
         key = "1" if shown.label % 2 else "2"
         panel.handle_key("a" if step == 3 else key, shown)
         if step == 3:
@@ -49,16 +54,18 @@ def test_a_panel_and_a_script_write_the_same_log_and_train_the_same_weights(tmp_
     by_script.undo()
     columns = ["who", "action", "edit", "image", "object", "class_id", "y", "x", "box"]
     mine, its = by_hand.annotations.table(), by_script.annotations.table()
-    assert mine[columns].equals(its[columns]) and len(mine) == 9
-    assert (
-        set(mine["source"][:8]) == {"queue"} and set(its["source"]) == {"script"} and mine["seconds"][:8].notna().all()
-    )
+    assert mine[columns].equals(its[columns])
+    assert len(mine) == 9
+    assert set(mine["source"][:8]) == {"queue"}
+    assert set(its["source"]) == {"script"}
+    assert mine["seconds"][:8].notna().all()
 
     training = TrainingPanel(by_hand)
     training.train.click()
     by_hand._jobs.wait(120)
     by_script.train()
-    assert by_hand.trouble == "" and by_hand.current_run == by_script.current_run == "0001"
+    assert by_hand.trouble == ""
+    assert by_hand.current_run == by_script.current_run == "0001"
     weights = [(project.runs.current.path / "weights.safetensors").read_bytes() for project in (by_hand, by_script)]
     assert weights[0] == weights[1]
     assert by_hand.runs.current.annotations == by_script.runs.current.annotations

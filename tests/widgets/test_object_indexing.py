@@ -87,15 +87,15 @@ def test_a_lasso_drawn_before_indexing_selects_afterwards(project, slow):
         panel = AnnotationPanel(project)
         viewer = panel.viewer
         draw_box(viewer, 0, 0, 16, 48)
-        assert viewer.model.selection == () and not project.images.is_indexed("left"), (
-            "drawing does not wait for indexing"
-        )
+        assert viewer.model.selection == ()
+        assert not project.images.is_indexed("left"), "drawing does not wait for indexing"
         await until(lambda: "25 %" in viewer.status.text)
         assert viewer.status.text == "Finding the objects of left: 25 %. The region is selected afterwards."
         slow.set()
         await until(lambda: viewer.model.selection)
         assert viewer.model.selection == (1, 2, 3)
-        assert viewer.status.text == "" and "3 objects in left selected" in panel.status.text
+        assert viewer.status.text == ""
+        assert "3 objects in left selected" in panel.status.text
         panel.close()
 
     asyncio.run(draw())
@@ -125,9 +125,8 @@ def test_annotations_made_before_indexing_are_saved_in_their_order(project, slow
             viewer.selector.select_at(*viewer.model.view.to_screen(*at))
             viewer.screen.handle_key(key, viewer.model.selection_id)
         viewer.screen.handle_key("u", viewer.model.selection_id)
-        assert len(project.annotations.table()) == 0 and viewer.status.text.endswith(
-            "Your annotation is saved afterwards."
-        )
+        assert len(project.annotations.table()) == 0
+        assert viewer.status.text.endswith("Your annotation is saved afterwards.")
         slow.set()
         await until(lambda: len(project.annotations.table()) == 4)
         log = project.annotations.table()
@@ -144,11 +143,13 @@ def test_queue_and_gallery_appear_once_all_images_are_indexed(project, slow):
         panel, gallery = AnnotationPanel(project), GalleryPanel(project)
         panel.handle_key("n", None)
         assert panel.shown is None
-        assert gallery.page.message == "The objects are being indexed." and not gallery.page.objects
+        assert gallery.page.message == "The objects are being indexed."
+        assert not gallery.page.objects
         await until(lambda: "The next object is shown afterwards." in panel.viewer.status.text)
         slow.set()
         await until(lambda: panel.shown and gallery.page.objects)
-        assert len(gallery.page.objects) == 48 and gallery.page.message == ""
+        assert len(gallery.page.objects) == 48
+        assert gallery.page.message == ""
         assert panel.shown in gallery.page.objects
         panel.close()
         gallery.close()
@@ -167,7 +168,8 @@ def test_a_failed_indexing_is_reported_and_its_waiting_actions_are_dropped(proje
         draw_box(viewer, 0, 0, 16, 48)
         await until(lambda: "cannot be found" in viewer.status.text)
         assert "The objects of left cannot be found (it is torn)." in viewer.status.text
-        assert not viewer.indexing.is_waiting and viewer.model.selection == ()
+        assert not viewer.indexing.is_waiting
+        assert viewer.model.selection == ()
         monkeypatch.undo()
         draw_box(viewer, 0, 0, 16, 48)
         await until(lambda: viewer.model.selection == (1, 2, 3))
@@ -196,4 +198,5 @@ def test_asking_for_objects_that_another_thread_is_indexing_raises_an_error(proj
         project.objects("left")
     go_on.set()
     thread.join(30)
-    assert project.objects("left") is found[0] and np.array_equal(found[0].index, range(1, 25))
+    assert project.objects("left") is found[0]
+    assert np.array_equal(found[0].index, range(1, 25))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from svetlana_jupyter.project.exporters import FORMATS
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -137,21 +140,24 @@ def test_the_ticked_formats_are_written_and_their_folder_is_displayed(panel, tra
     result = panel.export_form.result
     assert result.text == panel.status.text == trained.last_export.text
     assert result.text.startswith(f"Written to {tmp_path / 'results <b>'}: objects.csv, counts.csv, ")
-    assert "<b>" not in result.value and "sv-trouble" not in result.value
+    assert "<b>" not in result.value
+    assert "sv-trouble" not in result.value
     assert not panel.export_form.export.disabled
 
 
 def test_exporting_no_format_is_refused_with_a_message(panel):
     panel.export_form.formats["csv"].value = False
     panel.export_form.export.click()
-    assert panel.export_form.result.text == "No format is selected. Tick at least one." and panel.project.job is None
+    assert panel.export_form.result.text == "No format is selected. Tick at least one."
+    assert panel.project.job is None
     assert "sv-trouble" in panel.export_form.result.value
 
 
 def test_the_project_folder_is_refused_next_to_the_button(panel, trained):
     panel.export_form.folder.value = str(trained.path)
     panel.export_form.export.click()
-    assert "Export to a folder of its own" in panel.export_form.result.text and trained.job is None
+    assert "Export to a folder of its own" in panel.export_form.result.text
+    assert trained.job is None
 
 
 def test_a_failed_export_is_explained_and_the_next_one_works(panel, trained, finish, tmp_path: Path, monkeypatch):
@@ -164,7 +170,8 @@ def test_a_failed_export_is_explained_and_the_next_one_works(panel, trained, fin
         panel.export_form.export.click()
         trained._jobs.wait(60)
     assert "objects.csv could not be written (No space left on device)" in panel.export_form.result.text
-    assert "sv-trouble" in panel.export_form.result.value and not (tmp_path / "results").exists()
+    assert "sv-trouble" in panel.export_form.result.value
+    assert not (tmp_path / "results").exists()
     panel.export_form.export.click()
     finish(trained)
     assert panel.export_form.result.text.startswith("Written to")

@@ -278,7 +278,8 @@ def test_a_key_labels_the_selection_in_one_edit_and_one_sync(panel, project, mon
     assert len(syncs) == 1
     assert list(log["object"]) == [1, 2, 7, 8]
     assert log["edit"].nunique() == log["time"].nunique() == 1
-    assert set(log["action"]) == {"label"} and set(log["source"]) == {"panel"}
+    assert set(log["action"]) == {"label"}
+    assert set(log["source"]) == {"panel"}
     bright = rgb(project.classes.by_name("bright").color)
     assert [label for label in range(1, 25) if colors(panel.viewer, label) == {bright}] == [1, 2, 7, 8]
     assert panel.viewer.model.selection == (1, 2, 7, 8), "the selection stays, to be corrected"
@@ -287,7 +288,8 @@ def test_a_key_labels_the_selection_in_one_edit_and_one_sync(panel, project, mon
 def test_class_buttons_flags_and_erasing_apply_to_the_whole_selection(panel, project):
     panel.viewer.model.selection = (3, 9, 20)
     panel.class_buttons.row(2).button.click()
-    assert set(project.labels()["class"]) == {"dark"} and len(project.labels()) == 3
+    assert set(project.labels()["class"]) == {"dark"}
+    assert len(project.labels()) == 3
     panel.command_bar.buttons["Bad segmentation"].click()
     assert set(project.labels()["action"]) == {"bad_segmentation"}
     panel.command_bar.buttons["Erase"].click()
@@ -410,8 +412,10 @@ def test_the_menu_stays_inside_the_image_area(panel, label):
     right_click(panel.viewer, *middle(label))
     height, width = panel.viewer.model.view.size
     top, left, wide = (int(getattr(panel.menu.layout, name)[:-2]) for name in ("top", "left", "width"))
-    assert top >= 0 and top + 26 * len(panel.menu.items) < height
-    assert left >= 0 and left + wide <= width
+    assert top >= 0
+    assert top + 26 * len(panel.menu.items) < height
+    assert left >= 0
+    assert left + wide <= width
 
 
 def test_a_menu_of_many_classes_is_not_higher_than_the_image_area(panel, project):

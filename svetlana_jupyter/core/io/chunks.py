@@ -18,11 +18,12 @@ import dask.array as da
 import numpy as np
 from dask.optimization import cull
 from numpy.typing import NDArray
-from xarray import DataArray
 
 from svetlana_jupyter.errors import DamagedError
 
 if TYPE_CHECKING:
+    from xarray import DataArray
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
 # Small chunks are read in groups at least this wide: fewer, larger reads cost far less than many small ones.
@@ -294,6 +295,7 @@ class BlockDecoder:
         self._readers = {"image": _BlockReader(pair.image.data), "mask": _BlockReader(pair.mask.data)}
 
     def __call__(self, block: BlockKey) -> BlockPixels:
+        """Return the pixels of a block, or the error that reading it raised."""
         kind, number = block
         try:
             return self._readers[kind](number)

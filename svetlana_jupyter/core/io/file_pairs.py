@@ -9,15 +9,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from natsort import natsorted
 
 from svetlana_jupyter.core.io.readers import HDF5_SUFFIXES
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from os import PathLike
 
 PATTERN_TOKENS = re.compile(r"(\{[^{}]*\}|\*\*/|\*)")
 WILDCARD_FIELD = "star"  # the text of a `*` is called "star 0", "star 1", …: no placeholder has a space in it

@@ -5,14 +5,10 @@ What two patterns would add to a project: the pairs they find, with what the hea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
-from xarray import DataArray
 
 from svetlana_jupyter.core.io.file_pairs import find_pairs
 from svetlana_jupyter.core.io.images import (
@@ -25,8 +21,16 @@ from svetlana_jupyter.core.io.images import (
     with_channel_axis,
 )
 from svetlana_jupyter.core.io.mask_checks import check_is_label_image
-from svetlana_jupyter.core.io.pyramid import PyramidLevel
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from os import PathLike
+    from pathlib import Path
+
+    from xarray import DataArray
+
+    from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
 __all__ = ["ImagePair", "find_pairs", "open_checked_pair", "open_pair"]
 

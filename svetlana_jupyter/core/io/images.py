@@ -341,7 +341,7 @@ def spacing_of(array: DataArray) -> tuple[float, ...] | None:
 
 
 def with_channel_axis(image: DataArray) -> DataArray:
-    """The same image with ``c`` as its first dimension; a grey one gets a single channel called grey."""
+    """Return the image with ``c`` as its first dimension; a gray image gets a single channel named grey."""
     return image if "c" in image.dims else image.expand_dims(c=["grey"])
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from xarray import DataArray
 
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 MAX_CHECKED_BLOCKS = 256
 NO_OBJECTS_MESSAGE = (

@@ -11,11 +11,9 @@ import math
 import pickle
 import pickletools
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import imageio.v3 as iio
 import numpy as np
@@ -31,6 +29,10 @@ from svetlana_jupyter.core.io.sources import (
     undivided_to_dask,
 )
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 CELLPOSE_HINT = "Save the masks as TIFF in Cellpose (File > Save masks as PNG/tif) and add that file instead."
 MAX_PICKLE_BYTES = 16 * 2**30
@@ -151,6 +153,7 @@ class UnsupportedValue:
         return super().__new__(cls)
 
     def __call__(self, *args: Any, **kwargs: Any) -> UnsupportedValue:
+        """Return this value, whatever the arguments."""
         return self
 
     def _ignore(self, *args: Any) -> None:

@@ -8,8 +8,7 @@ type, channels without a display window, and everything before version 0.4.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import zarr
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -17,6 +16,9 @@ from zarr.errors import BaseZarrError
 
 from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, to_dask, to_micrometers
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class _Axis(BaseModel):

@@ -7,15 +7,18 @@ and reads it from the file without dask: four times faster for a region of a few
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from xarray import DataArray
 
-from svetlana_jupyter.core.io.sources import ArraySource, OpenedFile
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from xarray import DataArray
+
+    from svetlana_jupyter.core.io.sources import ArraySource, OpenedFile
 
 
 @dataclass(frozen=True, eq=False)

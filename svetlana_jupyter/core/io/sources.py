@@ -11,10 +11,8 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 import dask.array as da
@@ -24,6 +22,10 @@ import zarr
 from dask.base import tokenize
 
 from svetlana_jupyter.errors import DamagedError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 BLOCK_PIXELS = 1 << 21  # blocks have between half as many pixels and as many
 Z_BLOCK_WEIGHT = 4  # blocks of a volume are four times longer along rows and columns than along planes
@@ -42,9 +44,13 @@ class ArraySource(Protocol):
     """Pixels that are read when indexed."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Shape in pixels."""
+
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of a pixel."""
+
     def __getitem__(self, part: Any) -> npt.NDArray[Any]: ...
 
 

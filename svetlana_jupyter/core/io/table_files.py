@@ -7,17 +7,20 @@ and names match in their usual spellings.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 TableSource: TypeAlias = str | PathLike[str] | pd.DataFrame
 DELIMITERS = ",;\t|"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import zarr
@@ -27,6 +24,12 @@ from svetlana_jupyter.core.io.sources import (
     undivided_to_dask,
 )
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import dask.array as da
 
 MAX_PARSED_HEADERS = 32  # files whose parsed headers are kept; parsing those of a thousand planes takes long
 

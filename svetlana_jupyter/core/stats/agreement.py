@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.stats import linregress
 
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 Z_95 = 1.96  # standard deviations that contain 95 % of a normal distribution, rounded as by Bland and Altman
 

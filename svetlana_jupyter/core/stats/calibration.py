@@ -8,14 +8,17 @@ training. Each is used only if it reduces the loss by more than noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MIN_OBJECTS = 50  # to fit a temperature
 MIN_OBJECTS_PER_CLASS = 10  # to fit a bias

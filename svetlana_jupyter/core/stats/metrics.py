@@ -11,13 +11,16 @@ the less it can add to the variance of independent objects, which is known: with
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, norm, t
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 N_BOOTSTRAP = 2000
 CONFIDENCE = 0.95

@@ -8,16 +8,20 @@ every fold; Tsamardinos et al. 2018 select by bootstrap samples of the same pred
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
-from svetlana_jupyter.core.settings import AugmentSettings
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from svetlana_jupyter.core.settings import AugmentSettings
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -9,12 +9,16 @@ square root scale, where the variance of a fraction does not depend on the fract
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.stats import t
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
 
 # An image is flagged if this fraction of its objects are outliers, five times the expected one, at this p-value.
 MIN_OUTLIER_SHARE, LEVEL = 0.25, 0.05

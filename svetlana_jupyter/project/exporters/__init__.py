@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.exporters import anndata, class_maps, geojson, ome_zarr, patch_files, tables
 from svetlana_jupyter.project.exporters.output_folder import ExportStopped, OutputFolder
-from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
 
 MAX_FILES_NAMED = 4
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from svetlana_jupyter.errors import ProjectError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from svetlana_jupyter.project.exporters.output_folder import OutputFolder
     from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot

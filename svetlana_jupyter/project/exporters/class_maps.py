@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.exporters.output_folder import unique_file_names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from xarray import DataArray
 
     from svetlana_jupyter.core.classes import ClassScheme

@@ -8,8 +8,6 @@ image, prediction and annotation. GeoJSON has no NaN, so missing values are left
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -19,6 +17,9 @@ import pandas as pd
 from svetlana_jupyter.core.polygons import Outline, iter_object_outlines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
     from svetlana_jupyter.project.exporters.output_folder import OutputFolder
     from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
 

@@ -7,9 +7,7 @@ of the format (`yaozarrs.write` writes 0.5 only). Coarser levels take every seco
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -20,6 +18,9 @@ from numcodecs import Blosc
 from svetlana_jupyter.core.io.chunks import MIN_BLOCK_SHAPE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
     from xarray import DataArray
 
     from svetlana_jupyter.core.classes import ClassScheme

@@ -9,17 +9,18 @@ import json
 import shutil
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.storage import atomic_write, draft_path, file_name, sync
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
     from svetlana_jupyter.core.classes import ClassScheme
 
 MANIFEST = "export.json"

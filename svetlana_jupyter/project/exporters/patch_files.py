@@ -6,15 +6,12 @@ image border it is padded. Integer patches with one or three channels in 2D are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pandas as pd
 import tifffile
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.io.chunks import group_by_block, index_last_axes, processing_block_shape, read_padded
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
@@ -24,6 +21,11 @@ from svetlana_jupyter.project.exporters.output_folder import unique_file_names
 from svetlana_jupyter.project.patch_previews import patch_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
     from svetlana_jupyter.project.exporters.output_folder import OutputFolder
     from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import xarray as xr
 
 from svetlana_jupyter.core.predictions import class_map, object_dataset, probability_map
 from svetlana_jupyter.core.stats.metrics import count_classes
 from svetlana_jupyter.project.features import cached_measurements
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import xarray as xr
+
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import TrainingSettings

@@ -5,8 +5,6 @@ A sheet of Excel holds about a million rows, and 16 digits per number. Text is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +13,9 @@ import pandas as pd
 from svetlana_jupyter.errors import ProjectError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.worksheet._write_only import WriteOnlyWorksheet
 

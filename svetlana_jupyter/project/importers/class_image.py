@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.io.images import format_shape, open_mask
 from svetlana_jupyter.core.io.table_files import format_list
@@ -15,6 +15,9 @@ from svetlana_jupyter.project.importers.imported_labels import (
     ImportRequest,
     resolve_image,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UNKNOWN = (255, 65535)  # code of objects without a class in this package's class maps
 

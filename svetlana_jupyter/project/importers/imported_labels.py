@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, Label, ObjectId
 from svetlana_jupyter.core.classes import ClassInfo, check_class_name, check_color
@@ -19,6 +17,10 @@ from svetlana_jupyter.core.io.table_files import format_list, normalize_header, 
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.project.image_collection import ImageCollection
 
@@ -215,7 +217,7 @@ def image_aliases(images: ImageCollection) -> Mapping[str, str]:
 
 
 def file_stem(name: str) -> str:
-    """Return a file name without folders and suffixes; accepts paths of any system.
+    r"""Return a file name without folders and suffixes; accepts paths of any system.
 
     >>> file_stem("C:\\\\plates\\\\P1_A1.ome.tif"), file_stem("P1_A1.geojson.gz")
     ('P1_A1', 'P1_A1')

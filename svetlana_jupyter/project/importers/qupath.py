@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +22,8 @@ from svetlana_jupyter.project.importers.imported_labels import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from svetlana_jupyter.project.image_collection import ImageCollection
 
 CLASSIFICATION = "classification"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.io.geojson import MAX_COORDINATE
 from svetlana_jupyter.core.io.images import spacing_of
@@ -30,6 +28,10 @@ from svetlana_jupyter.project.importers.imported_labels import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
     from svetlana_jupyter.project.image_collection import ImageCollection
 
 SUFFIXES = (".csv", ".tsv", ".txt", *EXCEL_SUFFIXES)

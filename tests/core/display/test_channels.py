@@ -101,7 +101,8 @@ def test_a_sample_contains_dark_and_bright_pixels(shape):
     pixels = sample_pixels(TileReader(xr.DataArray(values, dims=("c", "y", "x"))))
     assert (np.diff(pixels) >= 0).all()
     assert pixels.shape[1] <= 2 * 1024**2
-    assert pixels.min() <= 150 and pixels.max() >= 850
+    assert pixels.min() <= 150
+    assert pixels.max() >= 850
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

@@ -125,7 +125,8 @@ def test_a_new_place_is_composed_without_a_margin(image, mask):
     still = compose(image, mask, view(), GRAY, STYLES)
     for elsewhere in (view().panned(5, 0), view().zoomed(1.1)):
         scene = compose(image, mask, elsewhere, GRAY, STYLES, previous=still)
-        assert scene.frame.size == elsewhere.device_size and scene.offset == (0, 0)
+        assert scene.frame.size == elsewhere.device_size
+        assert scene.offset == (0, 0)
 
 
 def test_another_zoom_plane_or_image_reuses_no_layer(image, mask):
@@ -164,7 +165,8 @@ def test_missing_tiles_are_listed_and_each_loaded_group_refines_the_scene():
     labels = TileReader(xr.DataArray(np.broadcast_to(np.int32(7), (20_000, 20_000)), dims=("y", "x")))
     near = Viewport((9000.0, 9000.0), 0.2, (600, 800))
     scene = compose(image, labels, near, GRAY, allow_missing=True)
-    assert not scene.image.pixels.any() and scene.object_at(300, 400) == 0
+    assert not scene.image.pixels.any()
+    assert scene.object_at(300, 400) == 0
     while scene.missing:
         scene.missing[0].load()
         later = compose(image, labels, near, GRAY, previous=scene, allow_missing=True)
@@ -180,7 +182,8 @@ def test_prefetched_tiles_are_not_missing_when_they_are_shown(image, mask):
     pieces = tiles_to_read(image, mask, view())
     for piece in pieces:
         piece.load()
-    assert pieces and not tiles_to_read(image, mask, view())
+    assert pieces
+    assert not tiles_to_read(image, mask, view())
     image.reads = mask.reads = 0
     compose(image, mask, view(), GRAY)
     assert image.reads == mask.reads == 0

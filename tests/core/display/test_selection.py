@@ -114,7 +114,9 @@ def test_the_random_order_depends_on_the_seed_but_not_on_the_filter(table):
     assert ids(table, seed=3) == ids(table, seed=3)
     assert len({tuple(ids(table, seed=seed)) for seed in range(20)}) > 10
     everything = ids(table, seed=3)
-    assert ids(table, seed=3, status="unlabeled") == [id for id in everything if id in ("a4", "b1", "b7")]
+    assert ids(table, seed=3, status="unlabeled") == [
+        class_id for class_id in everything if class_id in ("a4", "b1", "b7")
+    ]
 
 
 def test_a_gallery_without_images_is_empty():
@@ -126,7 +128,8 @@ def test_pages_contain_every_position_once_in_order(total, size):
     pages = Pagination(total, size)
     assert [place for page in range(pages.count) for place in pages.places(page)] == list(range(total))
     assert all(pages.page_containing(place) == page for page in range(pages.count) for place in pages.places(page))
-    assert pages.nearest(-5) == 0 and pages.nearest(10**6) == pages.count - 1
+    assert pages.nearest(-5) == 0
+    assert pages.nearest(10**6) == pages.count - 1
 
 
 @given(SELECTIONS, CELLS)
@@ -160,7 +163,8 @@ def test_extending_a_range_keeps_its_anchor(selection, passed, last):
 def test_a_selection_is_restricted_to_a_shorter_page(selection, count):
     left = selection.within(count)
     assert left.chosen == {cell for cell in selection.chosen if cell < count}
-    assert left.anchor < count and left.cursor < count
+    assert left.anchor < count
+    assert left.cursor < count
 
 
 # Corners are integers and points lie between them, so that no point lies on a side by rounding.

@@ -90,7 +90,8 @@ def test_the_background_is_bright_around_bright_thumbnails_and_beyond_the_image_
     pixels, ink = draw_thumbnail_grid(gray(partly_outside), GRID)
     assert ink == DARK_INK
     picture = cell(pixels, GRID, 0)
-    assert (picture[:20] == rgb_of(GAP_COLORS[DARK_INK])).all() and (picture[-20:] == 250).all()
+    assert (picture[:20] == rgb_of(GAP_COLORS[DARK_INK])).all()
+    assert (picture[-20:] == 250).all()
 
 
 def test_each_thumbnail_has_its_own_contrast():
@@ -110,7 +111,8 @@ def test_the_outline_lies_only_on_the_border_of_the_object():
     quarter = GRID.side / 4
     assert (rows[0], rows[-1]) == (pytest.approx(quarter, abs=1.5), pytest.approx(3 * quarter, abs=1.5))
     assert not changed[GRID.side // 2 - 3 : GRID.side // 2 + 3, GRID.side // 2 - 3 : GRID.side // 2 + 3].any()
-    assert (cell(drawn, GRID, 0)[changed] > 30).all() and ink == BRIGHT_INK
+    assert (cell(drawn, GRID, 0)[changed] > 30).all()
+    assert ink == BRIGHT_INK
 
 
 def test_a_missing_thumbnail_leaves_its_cell_empty():
@@ -267,7 +269,8 @@ def test_reading_the_file_directly_gives_the_same_thumbnails(tmp_path):
     tifffile.imwrite(tmp_path / "image.tif", image, photometric="rgb", tile=(32, 32))
     tifffile.imwrite(tmp_path / "mask.tif", mask, tile=(32, 32))
     stored = open_checked_pair("a", tmp_path / "image.tif", tmp_path / "mask.tif")
-    assert stored.levels and stored.mask_levels
+    assert stored.levels
+    assert stored.mask_levels
     objects = index_objects(stored.mask)
     direct = take_thumbnails(stored, objects, ThumbnailSampling(2, 13))
     for first, second in zip(
@@ -283,7 +286,8 @@ def test_inside_gives_the_part_of_a_thumbnail_on_the_image():
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
     (thumbnail_,) = take_thumbnails(plane(np.full((1, 30, 30), -7.0), mask), objects, ThumbnailSampling(1, 11))
     assert thumbnail_.inside == (slice(4, 11), slice(0, 11))
-    assert (thumbnail_.values[0, :4] == 0).all() and (thumbnail_.values[0, 4:] == -7).all()
+    assert (thumbnail_.values[0, :4] == 0).all()
+    assert (thumbnail_.values[0, 4:] == -7).all()
 
 
 @pytest.mark.parametrize("depth", ["plane", "maximum"])
@@ -304,7 +308,8 @@ def test_each_block_is_read_once_for_a_whole_page(depth):
     take_thumbnails(
         ImagePair("a", image, watched(mask, (4, 20, 20), DIMS[3], "mask")), objects, ThumbnailSampling(1, 15, depth)
     )
-    assert reads and set(reads.values()) == {1}
+    assert reads
+    assert set(reads.values()) == {1}
 
 
 def test_booleans_and_missing_values_can_be_shown():
@@ -312,7 +317,8 @@ def test_booleans_and_missing_values_can_be_shown():
     mask[8:12, 8:12] = 1
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
     (flags,) = take_thumbnails(plane((mask > 0)[None], mask), objects, ThumbnailSampling(1, 8))
-    assert flags.values.dtype == np.uint8 and flags.values.max() == 1
+    assert flags.values.dtype == np.uint8
+    assert flags.values.max() == 1
     (thumbnail_,) = take_thumbnails(plane(np.full((1, 20, 20), np.nan), mask), objects, ThumbnailSampling(1, 8))
     assert np.isfinite(thumbnail_.values).all()
 

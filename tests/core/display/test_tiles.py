@@ -39,8 +39,10 @@ def test_values_of_a_region_lie_in_their_cells_and_cover_the_requested_box(data)
     rows, columns = region.values.shape
     assert (row // stride == region.box.y0 // stride + np.arange(rows)[:, None]).all()
     assert (column // stride == region.box.x0 // stride + np.arange(columns)).all()
-    assert region.box.y0 <= box.y0 and region.box.y1 > box.y1 - stride
-    assert region.box.x0 <= box.x0 and region.box.x1 > box.x1 - stride
+    assert region.box.y0 <= box.y0
+    assert region.box.y1 > box.y1 - stride
+    assert region.box.x0 <= box.x0
+    assert region.box.x1 > box.x1 - stride
 
 
 def test_zoomed_out_the_first_pixel_represents_its_cell_with_and_without_cache():
@@ -94,14 +96,16 @@ def test_missing_tiles_are_replaced_by_coarser_values_or_zeros():
     reader = TileReader(xr.DataArray(values, dims=("y", "x")), cache=tile_cache(400))
     large = PixelBox(9000, 9000, 14_000, 14_000)
     nothing = reader.read(large, 2, allow_missing=True)
-    assert nothing.missing and not nothing.values.any()
+    assert nothing.missing
+    assert not nothing.values.any()
     reader.read(PixelBox(0, 0, 20_000, 20_000), 16)
     coarse = reader.read(large, 2, allow_missing=True)
     assert coarse.missing == nothing.missing
     assert (coarse.values[0] == (coarse.box.x0 + 2 * np.arange(coarse.values.shape[1])) // 4 * 4).all()
     assert not reader.read(PixelBox(9000, 9000, 9500, 9500), 1, allow_missing=True).missing
     right = reader.read(large, 2)
-    assert not right.missing and (right.values[0] == right.box.x0 + 2 * np.arange(right.values.shape[1])).all()
+    assert not right.missing
+    assert (right.values[0] == right.box.x0 + 2 * np.arange(right.values.shape[1])).all()
 
 
 def test_the_cache_stays_within_its_limit_and_does_not_change_the_values():

@@ -13,8 +13,10 @@ from svetlana_jupyter.errors import SettingsError
 
 def test_every_measurement_has_a_meaning_and_a_unique_name():
     table = describe_measurements()
-    assert table.index.is_unique and len(table) == len(MEASUREMENTS)
-    assert (table["meaning"].str.len() > 5).all() and set(table["group"]) == set(GROUPS)
+    assert table.index.is_unique
+    assert len(table) == len(MEASUREMENTS)
+    assert (table["meaning"].str.len() > 5).all()
+    assert set(table["group"]) == set(GROUPS)
     assert not table.index.str.contains(":").any()
 
 
@@ -23,7 +25,8 @@ def test_column_names_contain_channel_and_unit(ndim):
     chosen_columns = columns(ndim, 2)
     names = [column.name(("dna", "actin"), in_um=True) for column in chosen_columns]
     assert len(set(names)) == len(names) == len({column.key for column in chosen_columns})
-    assert ("area_um2" if ndim == 2 else "volume_um3") in names and "equivalent_diameter_um" in names
+    assert ("area_um2" if ndim == 2 else "volume_um3") in names
+    assert "equivalent_diameter_um" in names
     assert {"dna_mean", "actin_mean", "actin_ring_contrast", "solidity", "position_y_um"} <= set(names)
     assert "area" not in names
 
@@ -34,7 +37,8 @@ def test_orientation_and_position_are_left_out_of_a_forest_by_default():
     chosen = {
         column.key for column in allowed_feature_columns(2, 1, MeasureSettings(groups=("orientation", "position")))
     }
-    assert {"angle", "extent", "position_y", "gradient_yy:0"} <= chosen and "area" not in chosen
+    assert {"angle", "extent", "position_y", "gradient_yy:0"} <= chosen
+    assert "area" not in chosen
 
 
 @pytest.mark.parametrize("cue", CUES)
@@ -52,10 +56,12 @@ def test_settings_list_the_available_groups():
     with pytest.raises(SettingsError, match="Did you mean 'groups'"):
         TrainingSettings(measurements={"group": ["shape"]})
     changed = TrainingSettings().changed(measurements={"ring": 8})
-    assert changed.measurements.ring == 8 and changed.measurements.groups == MeasureSettings().groups
+    assert changed.measurements.ring == 8
+    assert changed.measurements.groups == MeasureSettings().groups
     assert TrainingSettings.from_json(changed.to_json()) == changed
 
 
 def test_the_keys_of_two_channels_differ_by_their_number():
     keys = np.array([column.key for column in columns(2, 2, ("intensity",))])
-    assert keys[0] == "mean:0" and keys[len(keys) // 2] == "mean:1"
+    assert keys[0] == "mean:0"
+    assert keys[len(keys) // 2] == "mean:1"

@@ -134,7 +134,8 @@ def test_every_chunk_of_image_and_mask_is_decoded_once(monkeypatch):
     lazy = ImagePair("blobs", image.to_lazy((2, 15, 15)).assign_coords(c=["red", "green"]), mask.to_lazy((15, 15)))
     assert_same(measured(lazy, index_objects(image_pair.mask)), measured(image_pair))
     for source in (image, mask):
-        assert len(source.reads) > 15 and set(source.reads.values()) == {1}
+        assert len(source.reads) > 15
+        assert set(source.reads.values()) == {1}
 
 
 def test_a_subset_of_objects_gets_the_same_values():
@@ -185,7 +186,8 @@ def test_undefined_values_are_nan_in_the_table_and_zero_for_a_forest():
     image_pair = open_checked_pair("full", np.arange(25.0).reshape(1, 5, 5), np.ones((5, 5), np.uint8), axes="cyx")
     objects = index_objects(image_pair.mask)
     table = measured(image_pair, objects, MeasureSettings())
-    assert table["ring_mean:0"].isna().all() and table["ring_covered"].isna().all()
+    assert table["ring_mean:0"].isna().all()
+    assert table["ring_covered"].isna().all()
     ((_, values),) = iter_features(image_pair, objects, MeasureSettings())
     keys = [column.key for column in allowed_feature_columns(2, 1, MeasureSettings())]
     np.testing.assert_array_equal(values, table[keys].fillna(0))

@@ -54,7 +54,8 @@ def test_a_constant_object_has_only_brightness():
     assert {name for name, values in features.items() if np.isnan(values[0])} == {
         *("skewness", "kurtosis", "peak", "rim", "radial_trend", "concentration", "center_shift")
     }
-    assert features["mean"][0] == features["p5"][0] == features["max"][0] == 7e4 and features["sd"][0] == 0
+    assert features["mean"][0] == features["p5"][0] == features["max"][0] == 7e4
+    assert features["sd"][0] == 0
 
 
 def test_an_object_without_pixels_has_undefined_intensity():

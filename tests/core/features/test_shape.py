@@ -98,9 +98,8 @@ def test_a_cuboid_has_the_axes_of_a_cuboid():
     features = shape_features(solid(3, 6, 12))
     axes = [features[name][0] for name in ("axis_minor", "axis_middle", "axis_major")]
     np.testing.assert_allclose(axes, [2 * math.sqrt(5 / 12) * side for side in (3, 6, 12)])
-    assert features["elongation"][0] == pytest.approx(1 - 3 / 12) and features["flatness"][0] == pytest.approx(
-        1 - 3 / 6
-    )
+    assert features["elongation"][0] == pytest.approx(1 - 3 / 12)
+    assert features["flatness"][0] == pytest.approx(1 - 3 / 6)
 
 
 def test_other_objects_of_the_stack_change_nothing():

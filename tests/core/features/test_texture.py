@@ -88,7 +88,8 @@ def test_only_pairs_within_the_object_are_used(step):
 
 
 def test_offsets_cover_all_directions_and_account_for_anisotropic_pixels():
-    assert offsets((1.0, 1.0), 1) == directions(2) and len(offsets((1.0, 1.0, 1.0), 1)) == 13
+    assert offsets((1.0, 1.0), 1) == directions(2)
+    assert len(offsets((1.0, 1.0, 1.0), 1)) == 13
     assert set(offsets((1.0, 1.0), 4)) == {(0, 4), (3, -3), (4, 0), (3, 3)}
     assert all(z == 0 for z, *_ in offsets((5.0, 1.0, 1.0), 2))
     assert max(z for z, *_ in offsets((5.0, 1.0, 1.0), 4)) == 1
@@ -147,15 +148,18 @@ def test_detail_is_the_difference_of_successive_blurs():
 def test_a_finer_texture_has_its_detail_at_a_finer_scale():
     fine, coarse = textures(channel(solid(40, 40), blur=0)), textures(channel(solid(40, 40), blur=4))
     assert fine["detail_1"][0] > 5 * coarse["detail_1"][0]
-    assert fine["grain_8"][0] == pytest.approx(1, abs=0.1) and coarse["grain_8"][0] < 0.6
-    assert fine["correlation_1"][0] == pytest.approx(0, abs=0.1) and coarse["correlation_1"][0] > 0.8
+    assert fine["grain_8"][0] == pytest.approx(1, abs=0.1)
+    assert coarse["grain_8"][0] < 0.6
+    assert fine["correlation_1"][0] == pytest.approx(0, abs=0.1)
+    assert coarse["correlation_1"][0] > 0.8
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (1, 2), (2, 2), (1, 1, 3), (2, 2, 2)])
 def test_features_that_need_larger_objects_are_undefined(sides):
     pixels = gray(np.arange(math.prod(sides)).reshape(sides))
     features = textures(pixels)
-    assert np.isnan(features["lbp_0"][0]) and np.isnan(features["contrast_4"][0])
+    assert np.isnan(features["lbp_0"][0])
+    assert np.isnan(features["contrast_4"][0])
     assert np.isfinite(features["contrast_1"][0]) == (math.prod(sides) > 1)
     assert not any(np.isinf(values[0]) for values in features.values())
 

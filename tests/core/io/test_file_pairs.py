@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svetlana_jupyter.core.io.file_pairs import FilePattern, find_pairs
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @pytest.fixture
@@ -51,9 +54,12 @@ def test_an_unpaired_file_is_a_row_that_names_the_expected_file(folder):
     table = find_pairs("w/{well}.tif", "m/{well}.png")
 
     assert table["name"].tolist() == ["A1", "A2", "A3"]
-    assert row(table, "A1")["mask"] is None and "expected m/A1.png" in row(table, "A1")["problem"]
-    assert row(table, "A3")["image"] is None and "expected w/A3.tif" in row(table, "A3")["problem"]
-    assert row(table, "A3")["well"] == "A3" and row(table, "A3")["mask"] == Path("m/A3.png")
+    assert row(table, "A1")["mask"] is None
+    assert "expected m/A1.png" in row(table, "A1")["problem"]
+    assert row(table, "A3")["image"] is None
+    assert "expected w/A3.tif" in row(table, "A3")["problem"]
+    assert row(table, "A3")["well"] == "A3"
+    assert row(table, "A3")["mask"] == Path("m/A3.png")
 
 
 def test_masks_in_the_folder_of_their_images_are_not_taken_for_images(folder):
@@ -61,7 +67,8 @@ def test_masks_in_the_folder_of_their_images_are_not_taken_for_images(folder):
 
     table = find_pairs("{well}.tif", "{well}_masks.tif")
 
-    assert table["name"].tolist() == ["a", "b"] and not table["problem"].any()
+    assert table["name"].tolist() == ["a", "b"]
+    assert not table["problem"].any()
 
 
 def test_images_in_the_folder_of_their_masks_are_not_taken_for_masks(folder):
@@ -77,7 +84,8 @@ def test_a_channel_placeholder_stacks_files_in_natural_order_of_the_channels(fol
 
     assert row(table, "B2")["image"] == (Path("B2_c2.tif"), Path("B2_c10.tif"))
     assert row(table, "B2")["channels"] == ("c2", "c10")
-    assert "channel" not in table and not table["problem"].any()
+    assert "channel" not in table
+    assert not table["problem"].any()
 
 
 def test_an_image_without_one_of_the_channels_is_a_problem(folder):
@@ -117,7 +125,8 @@ def test_folders_can_be_placeholders(folder):
 
     table = find_pairs("{plate}/{well}/raw.tif", "seg/{plate}-{well}.tif")
 
-    assert table["name"].tolist() == ["P1_B2", "P2_B2"] and not table["problem"].any()
+    assert table["name"].tolist() == ["P1_B2", "P2_B2"]
+    assert not table["problem"].any()
 
 
 def test_a_placeholder_that_occurs_twice_stands_for_the_same_text(folder):

@@ -16,9 +16,13 @@ MASK = np.kron(np.arange(6, dtype=np.uint16).reshape(2, 3), np.ones((10, 10), np
 def test_a_pair_has_channels_names_spacing_and_groups():
     opened = open_checked_pair("P1_B2", np.zeros((20, 30)), MASK, spacing=(0.5, 0.25), groups={"plate": "P1"})
 
-    assert isinstance(opened, ImagePair) and opened.name == "P1_B2" and opened.ndim == 2
-    assert opened.image.dims == ("c", "y", "x") and opened.channels == ("grey",)
-    assert opened.spacing == (0.5, 0.25) and opened.groups == {"plate": "P1"}
+    assert isinstance(opened, ImagePair)
+    assert opened.name == "P1_B2"
+    assert opened.ndim == 2
+    assert opened.image.dims == ("c", "y", "x")
+    assert opened.channels == ("grey",)
+    assert opened.spacing == (0.5, 0.25)
+    assert opened.groups == {"plate": "P1"}
 
 
 def test_an_image_that_does_not_say_its_axes_takes_them_from_its_mask(tmp_path):

@@ -63,7 +63,8 @@ def test_spacing_is_exact_where_it_is_given():
 def test_without_spacing_there_are_no_coordinates():
     image = open_image(np.zeros((4, 5)))
 
-    assert spacing_of(image) is None and not {"y", "x"} & set(image.coords)
+    assert spacing_of(image) is None
+    assert not {"y", "x"} & set(image.coords)
 
 
 def test_an_opened_image_opens_as_itself():
@@ -81,7 +82,8 @@ def test_dims_and_units_of_a_dataarray_are_honoured():
 
     image = open_image(array)
 
-    assert image.dims == ("c", "y", "x") and spacing_of(image) == (0.5, 0.25)
+    assert image.dims == ("c", "y", "x")
+    assert spacing_of(image) == (0.5, 0.25)
 
 
 def test_coordinates_that_count_pixels_or_are_uneven_are_no_spacing():
@@ -97,9 +99,11 @@ def test_colour_is_recognised_in_an_array_of_bytes_and_transparency_left_out():
 
     image = open_image(pixels)
 
-    assert is_rgb(image) and image.c.values.tolist() == ["red", "green", "blue"]
+    assert is_rgb(image)
+    assert image.c.values.tolist() == ["red", "green", "blue"]
     np.testing.assert_array_equal(image, np.moveaxis(pixels[..., :3], -1, 0))
-    assert not is_rgb(image[:2]) and not is_rgb(image[0])
+    assert not is_rgb(image[:2])
+    assert not is_rgb(image[0])
 
 
 def test_four_channels_of_a_measurement_stay_four():
@@ -111,7 +115,8 @@ def test_four_channels_of_a_measurement_stay_four():
 def test_with_channels_puts_one_grey_channel_before_a_grey_image():
     grey = open_image(np.zeros((30, 40)), spacing=0.5)
 
-    assert with_channel_axis(grey).dims == ("c", "y", "x") and with_channel_axis(grey).c.values.tolist() == ["grey"]
+    assert with_channel_axis(grey).dims == ("c", "y", "x")
+    assert with_channel_axis(grey).c.values.tolist() == ["grey"]
     assert spacing_of(with_channel_axis(grey)) == (0.5, 0.5)
     assert open_image(np.zeros((30, 40)), channels=["dna"]).c.values.tolist() == ["dna"]
 
@@ -121,7 +126,8 @@ def test_several_sources_are_stacked_as_channels():
 
     image = open_image(planes, channels=["dna", "actin"], spacing=0.5)
 
-    assert image.c.values.tolist() == ["dna", "actin"] and spacing_of(image) == (0.5, 0.5)
+    assert image.c.values.tolist() == ["dna", "actin"]
+    assert spacing_of(image) == (0.5, 0.5)
     np.testing.assert_array_equal(image, planes)
 
 
@@ -217,7 +223,8 @@ def test_an_array_file_is_read_in_part(tmp_path):
 def test_numbers_of_the_other_byte_order_are_turned(wrap):
     image = open_image(wrap(np.arange(12, dtype=np.dtype(np.uint16).newbyteorder()).reshape(3, 4)))
 
-    assert image.dtype.isnative and image.values.dtype.isnative
+    assert image.dtype.isnative
+    assert image.values.dtype.isnative
     np.testing.assert_array_equal(image, np.arange(12).reshape(3, 4))
 
 

@@ -53,11 +53,9 @@ def test_plain_values_come_out_as_they_went_in(value: object, protocol: int) -> 
 def test_arrays_come_out_as_they_went_in(protocol: int, dtype: str, order: str) -> None:
     array = np.asarray(np.arange(12).reshape(3, 4).astype(dtype), order=order)
     found = read({"a": array, "again": [array, array], "one": array[1, 2]}, protocol)
-    assert (
-        found["a"].dtype == array.dtype.newbyteorder("=")
-        and found["again"][1] is found["a"]
-        and found["one"] == array[1, 2]
-    )
+    assert found["a"].dtype == array.dtype.newbyteorder("=")
+    assert found["again"][1] is found["a"]
+    assert found["one"] == array[1, 2]
     np.testing.assert_array_equal(found["a"], array)
 
 
@@ -65,10 +63,12 @@ def test_sets_paths_and_ordered_dictionaries_are_plain_too() -> None:
     value = {"set": {1, 2}, "frozen": frozenset([3]), "path": PurePosixPath("/a/b"), "ordered": OrderedDict(a=1)}
     assert read(value) == {**value, "path": "/a/b"}
     assert read(np.array([{"a": 1}, None], object)).tolist() == [{"a": 1}, None]
-    assert read(np.empty((1,), object)).tolist() == [None] and read(np.zeros((0, 3), np.int8)).shape == (0, 3)
+    assert read(np.empty((1,), object)).tolist() == [None]
+    assert read(np.zeros((0, 3), np.int8)).shape == (0, 3)
     nested = np.empty(1, object)
     nested[0] = [1, 2]
-    assert read(nested)[0] == [1, 2] and read(bytearray(b"ab")) == b"ab"
+    assert read(nested)[0] == [1, 2]
+    assert read(bytearray(b"ab")) == b"ab"
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
@@ -77,7 +77,8 @@ def test_text_of_numpy_is_read_and_what_is_not_plain_is_put_down(protocol: int) 
     records = np.zeros(2, [("a", "i4"), ("b", "f8")])
     value = {"name": np.str_("well"), "names": np.array(["a", "bc"]), "time": times[0], "times": times, "all": records}
     found = read({**value, "row": records[0], "masks": np.arange(3)}, protocol)
-    assert found["name"] == "well" and found["names"].tolist() == ["a", "bc"]
+    assert found["name"] == "well"
+    assert found["names"].tolist() == ["a", "bc"]
     assert all(isinstance(found[key], UnsupportedValue) for key in ("time", "times", "all", "row"))
     assert found["masks"].tolist() == [0, 1, 2]
 
@@ -86,11 +87,9 @@ def test_text_of_numpy_is_read_and_what_is_not_plain_is_put_down(protocol: int) 
 def test_nothing_runs(protocol: int, tmp_path: Path) -> None:
     Runs.file = str(tmp_path / "ran")
     found = read({"bad_segmentation": Runs(), "good": 1}, protocol)
-    assert (
-        found["good"] == 1
-        and isinstance(found["bad_segmentation"], UnsupportedValue)
-        and found["bad_segmentation"].name.endswith("system")
-    )
+    assert found["good"] == 1
+    assert isinstance(found["bad_segmentation"], UnsupportedValue)
+    assert found["bad_segmentation"].name.endswith("system")
     assert not Path(Runs.file).exists()
     pickle.loads(pickle.dumps(Runs(), protocol))
     assert Path(Runs.file).exists(), "it would have run"
@@ -248,13 +247,15 @@ def test_masks_do_not_keep_the_rest_of_the_file_in_memory() -> None:
     masks = np.asarray(read({"masks": np.ones((100, 100), np.uint8), "flows": np.zeros(10**7, np.uint8)})["masks"])
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert masks.sum() == 10**4 and kept < 10**6
+    assert masks.sum() == 10**4
+    assert kept < 10**6
 
 
 def test_objects_that_torch_stores_apart_are_put_down() -> None:
     text = b"\x80\x02}(" + text_of("tensor") + text_of("storage") + b"Q" + text_of("label") + b"K\x07u."
     found = load_plain_pickle(io.BytesIO(text))
-    assert isinstance(found["tensor"], UnsupportedValue) and found["label"] == 7
+    assert isinstance(found["tensor"], UnsupportedValue)
+    assert found["label"] == 7
 
 
 def seg(masks: np.ndarray, **others: object) -> dict:
@@ -281,7 +282,8 @@ def test_the_masks_of_cellpose_are_opened(tmp_path: Path, shape: tuple[int, ...]
     masks = np.random.default_rng(0).integers(0, 9, shape).astype(np.uint16)
     np.save(tmp_path / "well_seg.npy", seg(masks))
     found = open_mask(tmp_path / "well_seg.npy")
-    assert found.dims == ("z", "y", "x")[-len(shape) :] and found.dtype == np.uint16
+    assert found.dims == ("z", "y", "x")[-len(shape) :]
+    assert found.dtype == np.uint16
     np.testing.assert_array_equal(found, masks)
     np.testing.assert_array_equal(found[..., 3:7, 5:9], masks[..., 3:7, 5:9])
 
@@ -289,7 +291,8 @@ def test_the_masks_of_cellpose_are_opened(tmp_path: Path, shape: tuple[int, ...]
 def test_masks_beside_something_that_would_run_are_opened_and_it_does_not_run(tmp_path: Path) -> None:
     Runs.file = str(tmp_path / "ran")
     np.save(tmp_path / "well_seg.npy", seg(np.eye(4, dtype=np.int32), extra=Runs()))
-    assert open_mask(tmp_path / "well_seg.npy").sum() == 4 and not Path(Runs.file).exists()
+    assert open_mask(tmp_path / "well_seg.npy").sum() == 4
+    assert not Path(Runs.file).exists()
 
 
 def test_other_pickled_arrays_are_refused_with_what_they_hold(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_full_resolution_spacing_and_channel_names_of_an_image(tmp_path, version
 
     image = open_image(tmp_path / "image.zarr")
 
-    assert image.dims == ("c", "z", "y", "x") and image.c.values.tolist() == ["DAPI", "actin"]
+    assert image.dims == ("c", "z", "y", "x")
+    assert image.c.values.tolist() == ["DAPI", "actin"]
     assert spacing_of(image) == pytest.approx((0.2, 0.05, 0.025))
     np.testing.assert_array_equal(image, PIXELS[0])
 
@@ -61,7 +62,8 @@ def test_the_mask_of_an_image_is_its_only_label_image(tmp_path, version):
 
     mask = open_mask(path)
 
-    assert mask.dims == ("z", "y", "x") and open_image(path).shape[1:] == mask.shape
+    assert mask.dims == ("z", "y", "x")
+    assert open_image(path).shape[1:] == mask.shape
     np.testing.assert_array_equal(mask, PIXELS[0, 0] % 7)
     np.testing.assert_array_equal(open_mask(path / "labels" / "nuclei"), mask)
 
@@ -86,7 +88,8 @@ def test_a_bare_array_opens_in_blocks_of_whole_chunks(tmp_path, zarr_format):
 
     image = open_image(tmp_path / "a.zarr")
 
-    assert all(size % 100 == 0 for size in image.chunks[0]) and all(size % 300 == 0 for size in image.chunks[1])
+    assert all(size % 100 == 0 for size in image.chunks[0])
+    assert all(size % 300 == 0 for size in image.chunks[1])
     assert 2**19 < np.prod(image.data.chunksize) <= 2**21
     assert int(image.sum()) == 3000
 
@@ -150,7 +153,8 @@ def test_metadata_of_version_0_3_are_read(tmp_path):
 
     image = open_image(tmp_path / "image.zarr")
 
-    assert image.dims == ("c", "z", "y", "x") and spacing_of(image) is None
+    assert image.dims == ("c", "z", "y", "x")
+    assert spacing_of(image) is None
     assert image.c.values.tolist() == ["channel 1", "channel 2"]
 
 

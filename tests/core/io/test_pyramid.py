@@ -81,7 +81,8 @@ def test_a_pair_has_the_levels_of_its_image_and_of_its_mask(tmp_path):
 
     opened = open_pair("a", tmp_path / "image.zarr", tmp_path / "image.zarr")
 
-    assert labels and len(opened.levels) == len(opened.mask_levels) == 2
+    assert labels
+    assert len(opened.levels) == len(opened.mask_levels) == 2
     assert opened.levels[1].read(slice(None), slice(None)).shape == (2, 30, 35)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import imageio.v3 as iio
@@ -20,6 +20,9 @@ from PIL import Image
 from svetlana_jupyter.core.io import sources as unpacked
 from svetlana_jupyter.core.io.images import is_rgb, open_image, open_mask
 from svetlana_jupyter.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PIXELS = np.random.default_rng(0).integers(1, 200, (96, 128)).astype(np.uint8)
 
@@ -92,11 +95,13 @@ def test_a_large_picture_is_unpacked_when_it_is_first_read_and_only_once(tmp_pat
     )
 
     image = open_image(tmp_path / "a.png", cache=cache)
-    assert not cache.exists() and image.data.npartitions > 1
+    assert not cache.exists()
+    assert image.data.npartitions > 1
 
     np.testing.assert_array_equal(image.compute(scheduler="threads"), LARGE)
     np.testing.assert_array_equal(open_image(tmp_path / "a.png", cache=cache)[900:, :7], LARGE[900:, :7])
-    assert len(written) == 1 and [path.suffix for path in cache.iterdir()] == [".zarr"]
+    assert len(written) == 1
+    assert [path.suffix for path in cache.iterdir()] == [".zarr"]
 
 
 def test_a_file_that_changed_is_unpacked_again(tmp_path):
@@ -175,7 +180,8 @@ def test_pictures_of_every_mode_lose_their_transparency_and_keep_their_colours(t
 
     image = open_image(tmp_path / "a.png")
 
-    assert image.dims == (("c", "y", "x") if channels else ("y", "x")) and is_rgb(image) == bool(channels)
+    assert image.dims == (("c", "y", "x") if channels else ("y", "x"))
+    assert is_rgb(image) == bool(channels)
     expected = picture.convert("RGB") if channels else picture.getchannel(0) if mode == "LA" else picture
     np.testing.assert_array_equal(image.transpose("y", "x", ...), np.asarray(expected))
 

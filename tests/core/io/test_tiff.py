@@ -34,7 +34,9 @@ def test_every_layout_gives_the_same_pixels_whole_and_in_part(tmp_path, layout, 
 
     mask = open_mask(path)
 
-    assert mask.dims == ("z", "y", "x")[-pixels.ndim :] and mask.dtype == np.uint16 and mask.dtype.isnative
+    assert mask.dims == ("z", "y", "x")[-pixels.ndim :]
+    assert mask.dtype == np.uint16
+    assert mask.dtype.isnative
     np.testing.assert_array_equal(mask, pixels)
     np.testing.assert_array_equal(mask[..., 13:60, 21:22], pixels[..., 13:60, 21:22])
 
@@ -64,7 +66,8 @@ def test_colour_becomes_three_named_channels(tmp_path, layout):
 
     image = open_image(path)
 
-    assert image.dims == ("c", "y", "x") and is_rgb(image)
+    assert image.dims == ("c", "y", "x")
+    assert is_rgb(image)
     np.testing.assert_array_equal(image, np.moveaxis(COLOUR, -1, 0))
 
 
@@ -106,7 +109,8 @@ def test_ome_axes_spacing_and_channel_names_are_known_and_a_single_time_is_dropp
 
     image = open_image(path)
 
-    assert image.dims == ("c", "z", "y", "x") and image.c.values.tolist() == ["DAPI", "actin"]
+    assert image.dims == ("c", "z", "y", "x")
+    assert image.c.values.tolist() == ["DAPI", "actin"]
     assert spacing_of(image) == pytest.approx((2.0, 0.5, 0.25))
     np.testing.assert_array_equal(image, pixels[0])
 
@@ -128,7 +132,8 @@ def test_a_large_image_is_opened_without_reading_it(tmp_path):
     image = open_image(path)
     corner = image[-3:, -3:].values
 
-    assert corner.shape == (3, 3) and image.data.npartitions > 100
+    assert corner.shape == (3, 3)
+    assert image.data.npartitions > 100
     assert psutil.Process().memory_info().rss - before < 300e6
 
 

@@ -21,7 +21,7 @@ def held_out(n: int, temperature: float = 1.0, bias: tuple[float, ...] = (0, 0, 
     p = softmax((logits - np.array(bias)) * temperature, axis=1)
     fold = np.arange(n) % 12 % 4
     table = pd.DataFrame({"fold": fold, "group": np.arange(n) % 12, "truth": truth + 1, "predicted": p.argmax(1) + 1})
-    return table.join(pd.DataFrame(p, columns=[f"p_{id}" for id in range(1, len(bias) + 1)]))
+    return table.join(pd.DataFrame(p, columns=[f"p_{class_id}" for class_id in range(1, len(bias) + 1)]))
 
 
 def found_reliability(table: pd.DataFrame):
@@ -31,7 +31,8 @@ def found_reliability(table: pd.DataFrame):
 def test_a_temperature_is_fitted_and_changes_no_class() -> None:
     table = held_out(2000, temperature=2.0)
     calibration, crossed = calibrate(table)
-    assert calibration.temperature == pytest.approx(2.0, rel=0.1) and not calibration.bias
+    assert calibration.temperature == pytest.approx(2.0, rel=0.1)
+    assert not calibration.bias
     assert (crossed["predicted"] == table["predicted"]).all()
     assert (calibration.apply(table)["predicted"] == table["predicted"]).all()
     assert found_reliability(crossed).error < 0.5 * found_reliability(table).error
@@ -74,13 +75,15 @@ def test_each_fold_is_calibrated_by_the_other_folds() -> None:
 def test_few_objects_are_not_calibrated() -> None:
     table = held_out(49, temperature=3.0)
     calibration, crossed = calibrate(table)
-    assert calibration.is_identity and crossed is table
+    assert calibration.is_identity
+    assert crossed is table
 
 
 def test_a_class_of_few_objects_gets_no_bias() -> None:
     table = held_out(1000, 1.5, bias=(1.5, -0.8, -0.7))
     rare = table["truth"] == 3
-    assert calibrate(table)[0].bias and not calibrate(table[~rare | (rare.cumsum() <= 9)])[0].bias
+    assert calibrate(table)[0].bias
+    assert not calibrate(table[~rare | (rare.cumsum() <= 9)])[0].bias
 
 
 def test_correct_predictions_only_do_not_give_certainty() -> None:
@@ -88,7 +91,8 @@ def test_correct_predictions_only_do_not_give_certainty() -> None:
     table["truth"] = table["predicted"]
     calibration, crossed = calibrate(table)
     p = crossed[COLUMNS].max(axis=1)
-    assert 0.1 < calibration.temperature < 1 and 0.85 < p.mean() < 1 - 1 / 62
+    assert 0.1 < calibration.temperature < 1
+    assert 0.85 < p.mean() < 1 - 1 / 62
 
 
 def test_a_probability_of_zero_can_be_calibrated() -> None:
@@ -96,7 +100,8 @@ def test_a_probability_of_zero_can_be_calibrated() -> None:
     row = Calibration(2.0, {1: 0.0, 2: 0.5, 7: 0.0}).apply(table).iloc[0]
     expected = softmax(np.log([1, 1e-4, 1e-4]) / 2 + [0, 0.5, 0])
     np.testing.assert_allclose(row[["p_1", "p_2", "p_7"]].to_numpy(float), expected, rtol=1e-5)
-    assert row["predicted"] == 1 and row["probability"] == row["p_1"]
+    assert row["predicted"] == 1
+    assert row["probability"] == row["p_1"]
     assert NO_CALIBRATION.apply(table) is table
 
 
@@ -108,7 +113,8 @@ def test_the_calibration_error_equals_that_of_a_naive_loop() -> None:
     order, error = np.argsort(probability), 0.0
     for some in np.array_split(order, 10):
         error += len(some) / 150 * abs(right[some].mean() - probability[some].mean())
-    assert found.error == pytest.approx(error) and found.bins["n"].sum() == 150
+    assert found.error == pytest.approx(error)
+    assert found.bins["n"].sum() == 150
     assert found.error > 0.15 > found.expected_by_chance
 
 

@@ -34,7 +34,8 @@ def test_several_classes_are_corrected_by_constrained_least_squares(predicted: l
     """Compare with NumPy where the solution is possible, else with random possible ones."""
     value, _, _ = solve_counts(exactly(THREE), predicted)
     solved = np.linalg.solve(THREE.T, predicted)
-    assert value.sum() == pytest.approx(sum(predicted)) and (value >= 0).all()
+    assert value.sum() == pytest.approx(sum(predicted))
+    assert (value >= 0).all()
     if (solved >= 0).all():
         assert value == pytest.approx(solved)
         assert value == pytest.approx(nnls(THREE.T, np.array(predicted, float))[0])
@@ -50,19 +51,21 @@ def test_weighted_rates_equal_those_of_a_loop() -> None:
     for t, p, w in zip(truth, predicted, weights):
         expected[t, p] += w
     found = estimate_confusion_rates(truth + 4, predicted + 4, [4, 5, 6], weights=weights)
-    assert found.rates == pytest.approx(expected / expected.sum(axis=1, keepdims=True)) and found.is_observed.all()
-    assert found.bootstrap_rates.sum(axis=2) == pytest.approx(1) and found.bootstrap_rates.std(axis=0).min() > 0
+    assert found.rates == pytest.approx(expected / expected.sum(axis=1, keepdims=True))
+    assert found.is_observed.all()
+    assert found.bootstrap_rates.sum(axis=2) == pytest.approx(1)
+    assert found.bootstrap_rates.std(axis=0).min() > 0
 
 
 def test_a_class_without_objects_counts_as_recognized() -> None:
     found = estimate_confusion_rates([1, 1, 2, 2], [1, 2, 2, 2], [1, 2, 3])
-    assert found.is_observed.tolist() == [True, True, False] and found.rates[2].tolist() == [0, 0, 1]
+    assert found.is_observed.tolist() == [True, True, False]
+    assert found.rates[2].tolist() == [0, 0, 1]
 
 
 def test_classes_that_are_predicted_alike_cannot_be_corrected() -> None:
-    assert (
-        not estimate_confusion_rates([1, 1, 2, 2], [1, 2, 1, 2], [1, 2]).is_invertible and exactly(RATES).is_invertible
-    )
+    assert not estimate_confusion_rates([1, 1, 2, 2], [1, 2, 1, 2], [1, 2]).is_invertible
+    assert exactly(RATES).is_invertible
 
 
 @pytest.mark.parametrize(("rates", "shares"), [(RATES, [0.15, 0.85]), (THREE, [0.1, 0.3, 0.6])])
@@ -81,13 +84,15 @@ def test_corrected_counts_are_unbiased_with_covering_intervals_unlike_raw_ones(r
     noise = errors.std(axis=0) / np.sqrt(draws)
     assert (abs(errors.mean(axis=0)) < 3.5 * noise).all()
     assert (abs(raw.mean(axis=0)) > 20 * raw.std(axis=0) / np.sqrt(draws)).any()
-    assert (inside.mean(axis=0) >= 0.9).all() and (inside.mean(axis=0) <= 0.99).all()
+    assert (inside.mean(axis=0) >= 0.9).all()
+    assert (inside.mean(axis=0) <= 0.99).all()
 
 
 def test_an_unobserved_confusion_is_not_ruled_out() -> None:
     found = estimate_confusion_rates([0] * 30 + [1] * 30, [0] * 30 + [1] * 30, [0, 1])
     value, low, high = solve_counts(found, [100, 900])
-    assert value.tolist() == [100, 900] and low[0] < 60, "up to a tenth of the others may be taken for it"
+    assert value.tolist() == [100, 900]
+    assert low[0] < 60, "up to a tenth of the others may be taken for it"
     assert high[0] >= 100
 
 

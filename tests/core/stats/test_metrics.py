@@ -36,7 +36,7 @@ def test_scores_equal_those_of_scikit_learn(weighted: bool) -> None:
     assert result.macro_f1.value == pytest.approx(f1_score(truth, predicted, average="macro", **given))
     for name, function in (("recall", recall_score), ("precision", precision_score), ("f1", f1_score)):
         np.testing.assert_allclose(result.per_class[name], function(truth, predicted, average=None, **given))
-    assert result.per_class["n"].tolist() == [int((truth == id).sum()) for id in NAMES]
+    assert result.per_class["n"].tolist() == [int((truth == class_id).sum()) for class_id in NAMES]
 
 
 def test_every_group_has_a_row_with_its_own_scores() -> None:
@@ -45,20 +45,24 @@ def test_every_group_has_a_row_with_its_own_scores() -> None:
     for name in np.unique(groups):
         here = groups == name
         row = table.loc[name]
-        assert row["n"] == here.sum() and row["accuracy"] == pytest.approx((truth == predicted)[here].mean())
+        assert row["n"] == here.sum()
+        assert row["accuracy"] == pytest.approx((truth == predicted)[here].mean())
         assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth[here], predicted[here]))
         assert row["low"] <= row["accuracy"] <= row["high"]
 
 
 def test_a_class_that_does_not_occur_is_not_part_of_the_balanced_accuracy() -> None:
     result = score([1, 1, 2, 2], [1, 2, 2, 2], {1: "a", 2: "b", 9: "never"})
-    assert result.balanced_accuracy.value == 0.75 and math.isnan(result.per_class.loc["never", "recall"])
+    assert result.balanced_accuracy.value == 0.75
+    assert math.isnan(result.per_class.loc["never", "recall"])
     assert math.isnan(result.per_class.loc["never", "precision_low"])
 
 
 def test_scores_without_objects_are_nan() -> None:
     result = score([], [], NAMES)
-    assert str(result.accuracy) == "none" and math.isnan(result.macro_f1.low) and result.by_group.empty
+    assert str(result.accuracy) == "none"
+    assert math.isnan(result.macro_f1.low)
+    assert result.by_group.empty
 
 
 def test_without_groups_the_interval_of_the_accuracy_is_that_of_wilson() -> None:
@@ -118,14 +122,16 @@ def test_a_class_in_one_group_has_the_interval_of_single_objects() -> None:
     groups = np.array(["A", "B"] * 20 + ["A"] * 10)
     row = score(truth, predicted, NAMES, groups).per_class.loc["b"]
     wilson = binomtest(8, 10).proportion_ci(method="wilson")
-    assert row["groups"] == 1 and (row["recall_low"], row["recall_high"]) == pytest.approx((wilson.low, wilson.high))
+    assert row["groups"] == 1
+    assert (row["recall_low"], row["recall_high"]) == pytest.approx((wilson.low, wilson.high))
 
 
 def test_unequal_weights_reduce_the_effective_sample_size() -> None:
     weights = np.where(np.arange(100) < 10, 10.0, 1.0)
     found = score(np.ones(100, int), np.ones(100, int), NAMES, weights=weights).accuracy
     effective = weights.sum() ** 2 / (weights**2).sum()
-    assert found.low == pytest.approx(effective / (effective + 1.959964**2), abs=1e-6) and found.n == 100
+    assert found.low == pytest.approx(effective / (effective + 1.959964**2), abs=1e-6)
+    assert found.n == 100
 
 
 def test_the_bootstrap_sums_as_many_units_as_there_are() -> None:
@@ -172,17 +178,21 @@ def test_the_interval_of_a_proportion_is_that_of_wilson(k: int, n: int) -> None:
 
 
 def test_a_proportion_of_no_objects_is_nan() -> None:
-    assert math.isnan(Proportion(0, 0).value) and str(Proportion(0, 0)) == "none"
+    assert math.isnan(Proportion(0, 0).value)
+    assert str(Proportion(0, 0)) == "none"
 
 
 def test_every_class_is_counted_in_every_group_and_unclassified_objects_are_excluded() -> None:
     table = pd.DataFrame({"well": ["A", "A", "A", "B"], "class": ["x", "x", None, "y"]})
     counts = count_classes(table, ["x", "y"], ["well"]).set_index(["well", "class"])
     assert counts["count"].to_dict() == {("A", "x"): 2, ("A", "y"): 0, ("B", "x"): 0, ("B", "y"): 1}
-    assert counts.loc[("A", "x"), "total"] == 2 and counts.loc[("A", "x"), "left_out"] == 1
-    assert counts.loc[("A", "x"), "fraction"] == 1.0 and counts.loc[("A", "x"), "low"] < 1.0
+    assert counts.loc[("A", "x"), "total"] == 2
+    assert counts.loc[("A", "x"), "left_out"] == 1
+    assert counts.loc[("A", "x"), "fraction"] == 1.0
+    assert counts.loc[("A", "x"), "low"] < 1.0
 
 
 def test_without_groups_all_objects_are_counted_together() -> None:
     counts = count_classes(pd.DataFrame({"class": ["x", "y", "x"]}), ["x", "y"])
-    assert list(counts["count"]) == [2, 1] and counts.columns[0] == "class"
+    assert list(counts["count"]) == [2, 1]
+    assert counts.columns[0] == "class"

@@ -101,11 +101,13 @@ def test_the_nested_score_is_unbiased_unlike_that_of_the_selected_candidate():
         missed.append([(p.argmax(1) == truth).mean() - accuracy for p in tables])
     bias, noise = np.mean(missed, axis=0), np.std(missed, axis=0) / np.sqrt(len(missed))
     assert abs(bias[0]) < 3 * noise[0]
-    assert bias[1] > 5 * noise[1] and bias[1] > 0.03
+    assert bias[1] > 5 * noise[1]
+    assert bias[1] > 0.03
 
 
 def test_temperatures_reach_far_enough_to_either_side():
-    assert model_selection.TEMPERATURES.min() < 0.2 and model_selection.TEMPERATURES.max() > 5
+    assert model_selection.TEMPERATURES.min() < 0.2
+    assert model_selection.TEMPERATURES.max() > 5
     assert 1.0 in model_selection.TEMPERATURES
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
 
 from svetlana_jupyter.project.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = ["Plate/1 µ", "plate/1 µ"]
 LARGEST = 2**31 + 5

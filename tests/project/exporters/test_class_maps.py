@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
@@ -14,8 +14,12 @@ from xarray import DataArray
 from svetlana_jupyter.core.io.images import open_mask, spacing_of
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.exporters import class_maps as maps
-from svetlana_jupyter.project.project import Project
 from tests.project.exporters.conftest import NAMES, SPACING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from svetlana_jupyter.project.project import Project
 
 
 @pytest.fixture(params=["2D", "3D"])
@@ -38,7 +42,8 @@ def test_a_class_map_is_read_as_it_is_with_its_pixel_size(
     codes = project.class_map(image)
     with tifffile.TiffFile(file) as tiff:
         assert (tiff.is_imagej, tiff.is_ome) == (name == "tiff", name == "ome-tiff")
-        assert tiff.series[0].axes == "".join(codes.dims).upper() and tiff.series[0].dtype == codes.dtype
+        assert tiff.series[0].axes == "".join(codes.dims).upper()
+        assert tiff.series[0].dtype == codes.dtype
         np.testing.assert_array_equal(tiff.asarray(), codes)
         assert tiff.pages[0].is_tiled == (name == "ome-tiff")
     again = open_mask(file)
@@ -55,7 +60,8 @@ def test_a_map_for_imagej_shows_the_colours_of_the_classes(predicted: Project, t
         shown = np.asarray(picture.convert("RGB"))
     for info in predicted.classes:
         assert {bytes(pixel).hex() for pixel in shown[codes == info.id]} == {info.color[1:]}
-    assert not shown[codes == 0].any() and (shown[codes == 255] == 128).all()
+    assert not shown[codes == 0].any()
+    assert (shown[codes == 255] == 128).all()
 
 
 def test_an_ome_tiff_names_its_codes(predicted: Project, tmp_path: Path) -> None:
@@ -91,7 +97,8 @@ def test_a_mask_a_class_is_255_where_the_class_is(case: tuple[Project, str], tmp
     assert len(files) == len(project.images) * len(project.classes)
     for info, file in zip(project.classes, files):
         mask = tifffile.imread(file)
-        assert mask.dtype == np.uint8 and file.parent.parent == tmp_path / "results" / "class_masks"
+        assert mask.dtype == np.uint8
+        assert file.parent.parent == tmp_path / "results" / "class_masks"
         np.testing.assert_array_equal(mask, np.where(codes == info.id, 255, 0))
         with Image.open(file) as picture:
             assert picture.mode == "L"

@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from svetlana_jupyter.project.exporters import FORMATS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # No file may grow beyond 100 bytes: what a format writes first is cut short, by the system and not by a mock.
 EXPORTS = """
@@ -43,5 +46,7 @@ def test_no_format_leaves_anything_behind(predicted_folder: Path, tmp_path: Path
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert list(said) == list(FORMATS)
     for name, sentence in said.items():
-        assert "could not be written (" in sentence and "large" in sentence and "Free some space" in sentence, name
+        assert "could not be written (" in sentence
+        assert "large" in sentence
+        assert "Free some space" in sentence, name
     assert list((tmp_path / "out").iterdir()) == []

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import uuid
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import shapely
 from shapely.geometry import shape
 
-from svetlana_jupyter.project.project import Project
 from tests.project.exporters.conftest import LARGEST, NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from svetlana_jupyter.project.project import Project
 
 
 def strict(text: str) -> dict:
@@ -24,7 +28,8 @@ def strict(text: str) -> dict:
 
 def features(file: Path) -> list[dict]:
     collection = strict(file.read_text("utf-8"))
-    assert set(collection) == {"type", "features"} and collection["type"] == "FeatureCollection"
+    assert set(collection) == {"type", "features"}
+    assert collection["type"] == "FeatureCollection"
     return collection["features"]
 
 
@@ -41,7 +46,8 @@ def test_outlines_fill_to_the_mask_again(predicted: Project, tmp_path: Path) -> 
             again[shapely.contains_xy(geometry, x, y)] = int(feature["properties"]["name"])
         np.testing.assert_array_equal(again, mask)
     kinds = {feature["properties"]["name"]: feature["geometry"]["type"] for feature in features(files[0])}
-    assert kinds["1"] == kinds["2"] == "MultiPolygon" and kinds[str(LARGEST)] == "Polygon"
+    assert kinds["1"] == kinds["2"] == "MultiPolygon"
+    assert kinds[str(LARGEST)] == "Polygon"
 
 
 def test_features_have_the_classes_and_numbers_of_the_table(predicted: Project, tmp_path: Path) -> None:
@@ -54,14 +60,17 @@ def test_features_have_the_classes_and_numbers_of_the_table(predicted: Project, 
     colors = {info.name: info.color for info in predicted.classes}
     for label, row in table.iterrows():
         properties = found[label]["properties"]
-        assert properties["objectType"] == "detection" and uuid.UUID(found[label]["id"])
+        assert properties["objectType"] == "detection"
+        assert uuid.UUID(found[label]["id"])
         if row["annotation"] == "ambiguous":
-            assert "classification" not in properties and properties["metadata"]["annotation"] == "ambiguous"
+            assert "classification" not in properties
+            assert properties["metadata"]["annotation"] == "ambiguous"
         else:
             assert properties["classification"]["name"] == row["class"]
             assert bytes(properties["classification"]["color"]).hex() == colors[row["class"]][1:]
         assert properties["metadata"]["predicted"] == row["predicted"]
-        assert properties["metadata"]["image"] == NAMES[0] and properties["metadata"]["plate"] == "P0"
+        assert properties["metadata"]["image"] == NAMES[0]
+        assert properties["metadata"]["plate"] == "P0"
         for name in ("probability", "p_dim", "p_=bright <b>", "size"):
             assert np.float32(properties["measurements"][name]) == np.float32(row[name])
         assert np.float32(properties["measurements"]["area_um2"]) == measured.loc[label, "area_um2"]
@@ -72,8 +81,10 @@ def test_features_have_the_classes_and_numbers_of_the_table(predicted: Project, 
 def test_what_is_not_known_of_an_object_is_left_out(volume: Project, tmp_path: Path) -> None:
     (file,) = volume.export(tmp_path / "results", ["geojson"])
     properties = {feature["properties"]["name"]: feature["properties"] for feature in features(file)}
-    assert properties["2"]["classification"]["name"] == "bright" and "predicted" not in properties["2"]["metadata"]
-    assert "classification" not in properties["3"] and set(properties["3"]["measurements"]) == {"size"}
+    assert properties["2"]["classification"]["name"] == "bright"
+    assert "predicted" not in properties["2"]["metadata"]
+    assert "classification" not in properties["3"]
+    assert set(properties["3"]["measurements"]) == {"size"}
 
 
 def test_a_volume_is_outlined_plane_by_plane(volume: Project, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,8 +13,12 @@ from ome_zarr_models.v04 import Image, ImageLabel
 
 from svetlana_jupyter.core.io.images import open_mask, spacing_of
 from svetlana_jupyter.project.exporters import ome_zarr
-from svetlana_jupyter.project.project import Project
 from tests.project.exporters.conftest import LARGEST, NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from svetlana_jupyter.project.project import Project
 
 
 def nodes(file: Path) -> dict[str, Node]:
@@ -66,21 +70,26 @@ def test_labels_have_the_colours_and_properties_of_classes_and_objects(predicted
         assert bytes(round(255 * part) for part in classes["color"][info.id][:3]).hex() == info.color[1:]
     assert classes["properties"][255] == {"class": "not predicted"}
     table = predicted.predictions([NAMES[0]]).droplevel("image")
-    assert sorted(objects["properties"]) == table.index.tolist() and LARGEST in table.index
+    assert sorted(objects["properties"]) == table.index.tolist()
+    assert LARGEST in table.index
     for label, row in table.iterrows():
         known = objects["properties"][label]
-        assert known["predicted"] == row["predicted"] and np.float32(known["probability"]) == row["probability"]
+        assert known["predicted"] == row["predicted"]
+        assert np.float32(known["probability"]) == row["probability"]
         shown = bytes(round(255 * part) for part in objects["color"][label][:3]).hex()
         if row["annotation"] == "ambiguous":
-            assert "class" not in known and shown == "808080"
+            assert "class" not in known
+            assert shown == "808080"
         else:
-            assert known["class"] == row["class"] and shown == colors[row["class"]][1:]
+            assert known["class"] == row["class"]
+            assert shown == colors[row["class"]][1:]
 
 
 def test_the_metadata_is_that_of_version_0_4(case: tuple[Project, str], tmp_path: Path) -> None:
     file = case[0].export(tmp_path / "results", ["ome-zarr"])[0]
     image = Image.from_zarr(zarr.open_group(file, mode="r"))
-    assert image.labels is not None and set(image.labels.attributes.labels) == {"classes", "objects"}
+    assert image.labels is not None
+    assert set(image.labels.attributes.labels) == {"classes", "objects"}
     for name in ("classes", "objects"):
         label = ImageLabel.from_zarr(zarr.open_group(file / "labels" / name, mode="r"))
         assert label.attributes.image_label.source.image == "../../"

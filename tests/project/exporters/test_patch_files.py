@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.storage import file_name
 from tests.project.exporters.conftest import NAMES, flat
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def table_of(folder: Path) -> pd.DataFrame:
@@ -37,12 +40,15 @@ def test_patches_of_two_channels_are_tiffs_with_the_pixels_of_the_image(predicte
     (folder,) = predicted.export(tmp_path / "results", ["patches"])
     table = table_of(folder)
     assert {part.name for part in folder.iterdir()} == {"dim", file_name("=bright <b>"), "patches.csv"}
-    assert table["object"].tolist() == [1, 2, 3, 4, 5, 6] and set(table["image"]) == {NAMES[0]}
+    assert table["object"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert set(table["image"]) == {NAMES[0]}
     image = flat(0)[0]
     for _, row in table.iterrows():
-        assert row["class"] == ["=bright <b>", "dim"][row["object"] % 2] and row["plate"] == "P0"
+        assert row["class"] == ["=bright <b>", "dim"][row["object"] % 2]
+        assert row["plate"] == "P0"
         with tifffile.TiffFile(folder / row["file"]) as tiff:
-            assert tiff.is_imagej and tiff.series[0].axes == "CYX"
+            assert tiff.is_imagej
+            assert tiff.series[0].axes == "CYX"
             np.testing.assert_array_equal(tiff.asarray(), cropped(image, row))
         center = predicted.objects(NAMES[0]).loc[row["object"]]
         assert abs((row["y0"] + row["y1"] - 1) / 2 - center["y"]) <= 0.5
@@ -76,7 +82,8 @@ def test_patches_of_pictures_are_png(tmp_path: Path, dtype: type, channels: int)
     project.annotate("a", 1, "patches.csv")
     (folder,) = project.export(tmp_path / "results", ["patches"])
     (row,) = [row for _, row in pd.read_csv(folder / "patches.csv").iterrows()]
-    assert row["file"] == "patches.csv (2)/a_1.png" and not row["test_set"]
+    assert row["file"] == "patches.csv (2)/a_1.png"
+    assert not row["test_set"]
     expected = np.moveaxis(cropped(image, row), 0, -1).squeeze()
     if (channels, dtype) == (3, np.uint16):  # Pillow keeps eight bits of these
         import cv2
@@ -109,7 +116,8 @@ def test_objects_of_the_test_set_are_told_apart(
     predicted.annotate(image, label, "dim")
     (folder,) = predicted.export(tmp_path / "results", ["patches"])
     table = table_of(folder)
-    assert table[table["test_set"]][["image", "object"]].to_numpy().tolist() == [[image, label]] and len(table) == 7
+    assert table[table["test_set"]][["image", "object"]].to_numpy().tolist() == [[image, label]]
+    assert len(table) == 7
 
 
 def test_without_annotations_there_is_nothing_to_write(volume: Project, tmp_path: Path) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.exporters import FORMATS, _reason
 from svetlana_jupyter.project.exporters.output_folder import unique_file_names
-from svetlana_jupyter.project.project import Project
 from tests.project.exporters.conftest import NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from svetlana_jupyter.project.project import Project
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -60,7 +64,8 @@ def test_an_export_replaces_an_earlier_one_and_says_what_it_is_of(predicted: Pro
     assert about["project"] == "cells.svetlana"
     assert {one["run"] for one in about["files"].values()} == {predicted.current_run}
     assert [(one["code"], one["name"]) for one in about["classes"]] == [(1, "dim"), (2, "=bright <b>")]
-    assert set(about["images"]) == set(NAMES) and "objects.csv" in about["files"]
+    assert set(about["images"]) == set(NAMES)
+    assert "objects.csv" in about["files"]
 
 
 def test_a_file_that_an_export_leaves_as_it_was_keeps_its_run(predicted: Project, tmp_path: Path) -> None:

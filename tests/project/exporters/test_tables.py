@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata
 import numpy as np
@@ -17,13 +17,17 @@ from svetlana_jupyter.project.exporters import tables
 from svetlana_jupyter.project.project import Project
 from tests.project.exporters.conftest import LARGEST, NAMES, SPACING
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 EXACT = {"dtype": {"run": str}, "float_precision": "round_trip"}
 SHEETS = ["objects", "counts", "measurements"]
 
 
 def same(found: pd.DataFrame, table: pd.DataFrame, excel: bool = False) -> None:
     """Whether a file holds a table; what is missing may be None or NaN, and Excel has 16 digits."""
-    assert found.columns.tolist() == table.columns.tolist() and len(found) == len(table)
+    assert found.columns.tolist() == table.columns.tolist()
+    assert len(found) == len(table)
     for name in table:
         if table[name].dtype.kind == "f":
             digits = 15 if excel and table[name].dtype == np.float64 else 17
@@ -59,7 +63,8 @@ def test_nothing_is_measured_for_an_export(predicted: Project, tmp_path: Path) -
     predicted.add("new", *(np.ones((9, 9), np.uint8) * n for n in (5, 1)), "yx")
     files = predicted.export(tmp_path / "results", ["csv"])
     found = pd.read_csv(files[-1])
-    assert files[-1].name == "measurements.csv" and set(found["image"]) == set(NAMES)
+    assert files[-1].name == "measurements.csv"
+    assert set(found["image"]) == set(NAMES)
 
 
 def test_what_is_measured_of_some_objects_alone_is_no_table(volume: Project, tmp_path: Path) -> None:
@@ -75,7 +80,8 @@ def test_a_class_that_begins_like_a_formula_is_text_in_excel(predicted: Project,
     (file,) = predicted.export(tmp_path / "results", ["excel"])
     sheet = openpyxl.load_workbook(file)["objects"]
     cells = [cell for row in sheet.iter_rows() for cell in row if str(cell.value).startswith("=")]
-    assert {cell.value for cell in cells} == {"=bright <b>"} and {cell.data_type for cell in cells} == {"s"}
+    assert {cell.value for cell in cells} == {"=bright <b>"}
+    assert {cell.data_type for cell in cells} == {"s"}
     assert sheet.freeze_panes == "A2"
 
 
@@ -119,7 +125,8 @@ def test_anndata_of_a_volume_that_is_not_predicted(volume: Project, tmp_path: Pa
     data = anndata.read_h5ad(volume.export(tmp_path / "results", ["anndata"])[0])
     table = volume.predictions()
     np.testing.assert_array_equal(data.obsm["spatial"], table[["x", "y", "z"]] * [0.5, 0.5, 2.0])
-    assert data.n_vars == 0 and data.obs["annotation"].notna().sum() == 2
+    assert data.n_vars == 0
+    assert data.obs["annotation"].notna().sum() == 2
 
 
 def test_a_missing_anndata_is_said_before_any_work(

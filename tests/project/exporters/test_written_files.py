@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -10,8 +10,12 @@ import pytest
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.exporters import FORMATS
 from svetlana_jupyter.project.jobs import JobState
-from svetlana_jupyter.project.project import Project
 from tests.project.exporters.conftest import NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from svetlana_jupyter.project.project import Project
 
 
 def test_it_is_told_how_far_it_is_and_what_was_written(predicted: Project, tmp_path: Path) -> None:
@@ -19,13 +23,18 @@ def test_it_is_told_how_far_it_is_and_what_was_written(predicted: Project, tmp_p
     predicted.observe(lambda change: change["new"] and seen.append((change["new"].done, change["new"].text)), "job")
     predicted.background.export(tmp_path / "results", ["csv", "masks", "geojson"])
     predicted._jobs.wait(60)
-    assert predicted.trouble == "" and predicted.job is None
+    assert predicted.trouble == ""
+    assert predicted.job is None
     parts = [done for done, _ in seen]
-    assert parts == sorted(parts) and parts[-1] == 1 and len(set(parts)) > 5
+    assert parts == sorted(parts)
+    assert parts[-1] == 1
+    assert len(set(parts)) > 5
     assert "objects.csv is written" in [text for _, text in seen]
     written = predicted.last_export
-    assert all(file.exists() for file in written.files) and len(written.files) == 3 + 4 + 2
-    assert predicted.status == written.text and "and 5 more" in written.text
+    assert all(file.exists() for file in written.files)
+    assert len(written.files) == 3 + 4 + 2
+    assert predicted.status == written.text
+    assert "and 5 more" in written.text
 
 
 def test_all_files_agree_on_what_stood_when_it_began(predicted: Project, tmp_path: Path) -> None:
@@ -49,7 +58,8 @@ def test_a_stop_leaves_whole_files_alone(predicted: Project, tmp_path: Path) -> 
 
     export = predicted._export(tmp_path / "results", ["geojson", "csv"])
     files = list(export.files(stop))
-    assert export.stopped and len(files) == 1
+    assert export.stopped
+    assert len(files) == 1
     assert {file.name for file in (tmp_path / "results").iterdir()} == {files[0].name, "export.json"}
     assert len(asked) > 4, "it was asked in the middle of the second file"
 
@@ -61,7 +71,8 @@ def test_every_format_can_be_stopped_in_the_middle_or_is_done_at_once(
     export = predicted._export(tmp_path / "results", [name])
     files = list(export.files(lambda: True))
     assert export.stopped == (name not in ("csv", "parquet", "anndata"))
-    assert bool(files) != export.stopped and (tmp_path / "results").exists() != export.stopped
+    assert bool(files) != export.stopped
+    assert (tmp_path / "results").exists() != export.stopped
 
 
 def test_one_job_at_a_time(predicted: Project, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from svetlana_jupyter.project.project import Project
 from tests.project.exporters.conftest import LARGEST, NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from svetlana_jupyter.project.project import Project
 
 
 def test_the_dataset_holds_the_table(predicted: Project) -> None:
@@ -17,7 +21,8 @@ def test_the_dataset_holds_the_table(predicted: Project) -> None:
     found, table = predicted.to_xarray(), predicted.predictions()
     assert dict(found.sizes) | {"measurement": 0} == {"object": 24, "class": 2, "axis": 2, "measurement": 0}
     assert list(zip(found["image"].values, found["label"].values)) == table.index.tolist()
-    assert found["class"].values.tolist() == ["dim", "=bright <b>"] and found["code"].values.tolist() == [1, 2]
+    assert found["class"].values.tolist() == ["dim", "=bright <b>"]
+    assert found["code"].values.tolist() == [1, 2]
     for i, name in enumerate(predicted.classes.names):
         np.testing.assert_array_equal(found["probability"][:, i], table[f"p_{name}"])
     for name, column in {"predicted": "predicted", "annotation": "annotation", "assigned": "class"}.items():
@@ -30,7 +35,8 @@ def test_the_dataset_holds_the_table(predicted: Project) -> None:
     np.testing.assert_array_equal(found["area_um2"], table["size"] * 0.125)
     np.testing.assert_allclose(found["measured"].sel(measurement="area_um2"), found["area_um2"], rtol=1e-6)
     assert set(measured) - set(table) <= set(found["measurement"].values)
-    assert set(found["plate"].values) == {"P0", "P1"} and found.attrs["run"] == predicted.current_run
+    assert set(found["plate"].values) == {"P0", "P1"}
+    assert found.attrs["run"] == predicted.current_run
     one = found.set_xindex(["image", "label"]).sel(image=NAMES[1], label=LARGEST)
     assert one["predicted"] == table.loc[(NAMES[1], LARGEST), "predicted"]
 
@@ -41,9 +47,11 @@ def test_one_image_of_several(predicted: Project) -> None:
 
 def test_a_volume_without_predictions(volume: Project) -> None:
     found = volume.to_xarray()
-    assert found["axis"].values.tolist() == ["z", "y", "x"] and found["probability"].isnull().all()
+    assert found["axis"].values.tolist() == ["z", "y", "x"]
+    assert found["probability"].isnull().all()
     np.testing.assert_array_equal(found["volume_um3"], found["size"] * 0.5)
-    assert (found["assigned"] != "").sum() == 2 and "measured" not in found
+    assert (found["assigned"] != "").sum() == 2
+    assert "measured" not in found
 
 
 def test_without_a_spacing_there_are_no_micrometres(volume: Project) -> None:
@@ -53,7 +61,8 @@ def test_without_a_spacing_there_are_no_micrometres(volume: Project) -> None:
     found = volume.to_xarray()
     assert not [name for name in found if "um" in name]
     last = found.isel(object=-1)
-    assert last["centroid"].values.tolist()[1:] == [2.5, 4.0] and np.isnan(last["centroid"][0])
+    assert last["centroid"].values.tolist()[1:] == [2.5, 4.0]
+    assert np.isnan(last["centroid"][0])
 
 
 @pytest.mark.parametrize("form", ["netcdf", "zarr"])

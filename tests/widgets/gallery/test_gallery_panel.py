@@ -55,7 +55,7 @@ def selected(panel):
 
 
 def labels_of(project):
-    return {id: row["class"] or row["action"] for id, row in project.labels().to_dict("index").items()}
+    return {class_id: row["class"] or row["action"] for class_id, row in project.labels().to_dict("index").items()}
 
 
 def shown(panel):
@@ -80,10 +80,13 @@ def test_one_key_labels_the_selection_in_one_edit(panel, project):
     click(panel, 3)
     click(panel, 30, modifiers="Shift")
     press(panel, "2")
-    assert len(labels_of(project)) == 28 and set(labels_of(project).values()) == {"dark"}
+    assert len(labels_of(project)) == 28
+    assert set(labels_of(project).values()) == {"dark"}
     assert {image for image, _ in labels_of(project)} == {"left", "right"}
     log = project.annotations.table()
-    assert log["edit"].nunique() == 1 and set(log["source"]) == {"gallery"} and log["seconds"].notna().all()
+    assert log["edit"].nunique() == 1
+    assert set(log["source"]) == {"gallery"}
+    assert log["seconds"].notna().all()
     assert panel.status.text == "28 objects are labeled dark."
     assert selected(panel) == list(range(3, 31)), "another key corrects the label"
 
@@ -128,7 +131,8 @@ def test_keys_select_all_the_others_none_and_the_neighbor(panel):
     press(panel, "ArrowRight", shift=True)
     assert selected(panel) == [21, 22, 23]
     press(panel, "i")
-    assert len(selected(panel)) == 45 and 22 not in selected(panel)
+    assert len(selected(panel)) == 45
+    assert 22 not in selected(panel)
 
 
 def test_buttons_select_too(panel):
@@ -138,7 +142,8 @@ def test_buttons_select_too(panel):
     panel.page_bar.invert_button.click()
     assert selected(panel) == list(range(1, 48))
     panel.page_bar.none.click()
-    assert selected(panel) == [] and panel.page_bar.none.disabled
+    assert selected(panel) == []
+    assert panel.page_bar.none.disabled
 
 
 def test_a_key_typed_before_the_selection_was_displayed_labels_nothing(panel, project):
@@ -146,10 +151,12 @@ def test_a_key_typed_before_the_selection_was_displayed_labels_nothing(panel, pr
     before = panel.shown
     click(panel, 1)
     press(panel, "1", shown=before)
-    assert labels_of(project) == {} and "the selection was not displayed yet" in panel.status.text
+    assert labels_of(project) == {}
+    assert "the selection was not displayed yet" in panel.status.text
     press(panel, "Escape")
     press(panel, "1")
-    assert labels_of(project) == {} and "No object selected" in panel.status.text
+    assert labels_of(project) == {}
+    assert "No object selected" in panel.status.text
 
 
 def test_a_key_right_after_a_click_applies_to_the_clicked_thumbnail(panel, project):
@@ -181,12 +188,15 @@ def test_undo_and_redo_show_the_page_and_select_the_objects_of_the_edit(panel, p
     assert labels_of(project) == dict.fromkeys([("left", 2), ("left", 3), ("left", 4)], "bright")
     assert panel.status.text.startswith("Undo: object")
     panel.command_bar.buttons["Undo"].click()
-    assert labels_of(project) == {} and panel._page_number == 0 and selected(panel) == [1, 2, 3]
+    assert labels_of(project) == {}
+    assert panel._page_number == 0
+    assert selected(panel) == [1, 2, 3]
     assert panel.status.text == "Undo: 3 objects."
     assert panel.command_bar.buttons["Undo"].disabled
     press(panel, "r")
     press(panel, "r")
-    assert labels_of(project)[shown(panel)[0]] == "bad_segmentation" and panel._page_number == 48 // per_page
+    assert labels_of(project)[shown(panel)[0]] == "bad_segmentation"
+    assert panel._page_number == 48 // per_page
     press(panel, "r")
     assert panel.status.text == "Nothing to redo."
 
@@ -196,7 +206,8 @@ def test_flags_apply_to_the_whole_selection(panel, project, key, action):
     click(panel, 20)
     click(panel, 26, modifiers="Shift")
     press(panel, key)
-    assert set(labels_of(project).values()) == {action} and len(labels_of(project)) == 7
+    assert set(labels_of(project).values()) == {action}
+    assert len(labels_of(project)) == 7
     press(panel, "Delete")
     assert labels_of(project) == {}
 
@@ -209,7 +220,9 @@ def test_pages_are_turned_by_keys_buttons_the_wheel_and_the_number(panel):
         assert panel._page_number == page
     panel.page_bar.next.click()
     panel.page_bar.last.click()
-    assert panel._page_number == 3 and panel.page_bar.next.disabled and len(shown(panel)) == 3
+    assert panel._page_number == 3
+    assert panel.page_bar.next.disabled
+    assert len(shown(panel)) == 3
     panel.page_bar.number.value = 2
     assert shown(panel)[0] == ("left", 16)
     for _ in range(3):
@@ -223,19 +236,23 @@ def test_larger_thumbnails_keep_the_first_object_of_the_page_visible(panel):
     first = shown(panel)[0]
     for _ in range(5):
         press(panel, "+")
-    assert first in shown(panel) and panel.page.columns == 5
+    assert first in shown(panel)
+    assert panel.page.columns == 5
     for _ in range(9):
         press(panel, "-")
-    assert first in shown(panel) and panel.page.columns == 15
+    assert first in shown(panel)
+    assert panel.page.columns == 15
 
 
 def test_the_field_of_view_and_the_outlines_can_be_changed(panel):
     with_outlines = panel.page.scene.pixels
     press(panel, "o")
     without = panel.page.scene.pixels
-    assert (with_outlines != without).any() and not panel.display_bar.outlines.value
+    assert (with_outlines != without).any()
+    assert not panel.display_bar.outlines.value
     press(panel, "]")
-    assert panel.page.field_of_view > 1 and (panel.page.scene.pixels != without).any()
+    assert panel.page.field_of_view > 1
+    assert (panel.page.scene.pixels != without).any()
 
 
 def test_a_page_stays_while_it_is_annotated_and_is_arranged_again_on_demand(panel, project):
@@ -247,21 +264,25 @@ def test_a_page_stays_while_it_is_annotated_and_is_arranged_again_on_demand(pane
     press(panel, "g")
     assert shown(panel)[0] == ("left", 2)
     panel.filter_bar.which.value = "annotated"
-    assert shown(panel) == [("left", 1)] and panel.filter_bar.count_label.value == "1 object"
+    assert shown(panel) == [("left", 1)]
+    assert panel.filter_bar.count_label.value == "1 object"
 
 
 def test_a_filter_without_matches_shows_a_message(panel):
     panel.filter_bar.which.value = "annotated"
-    assert shown(panel) == [] and "No object matches" in panel.page.scene.message
+    assert shown(panel) == []
+    assert "No object matches" in panel.page.scene.message
     for key in ("ArrowDown", "i", "n", "1"):
         press(panel, key)
     press(panel, "a", control=True)
-    assert selected(panel) == [] and panel.page_bar.all.disabled
+    assert selected(panel) == []
+    assert panel.page_bar.all.disabled
 
 
 def test_one_image_can_be_shown_alone(panel):
     panel.filter_bar.image.value = "right"
-    assert {image for image, _ in shown(panel)} == {"right"} and len(shown(panel)) == 24
+    assert {image for image, _ in shown(panel)} == {"right"}
+    assert len(shown(panel)) == 24
 
 
 def test_frames_show_annotations_and_predictions(trained):
@@ -277,7 +298,8 @@ def test_frames_show_annotations_and_predictions(trained):
     )
     row = trained.probabilities("right").loc[3]
     predicted = tiles["right", 3]
-    assert predicted.color == trained.classes.by_id(int(row["predicted"])).color and not predicted.is_annotated
+    assert predicted.color == trained.classes.by_id(int(row["predicted"])).color
+    assert not predicted.is_annotated
     assert predicted.share == f"{row['probability']:.0%}"
     assert panel.page.scene.cell_captions[0].color == bright.color, "the first class comes first"
     ordered(panel, "uncertain")
@@ -300,7 +322,8 @@ def test_without_predictions_there_is_nothing_to_accept(panel, project):
     click(panel, 0)
     assert panel.command_bar.buttons["Accept"].disabled
     press(panel, "Enter")
-    assert labels_of(project) == {} and "No selected object is predicted yet" in panel.status.text
+    assert labels_of(project) == {}
+    assert "No selected object is predicted yet" in panel.status.text
 
 
 def test_the_pointer_names_the_object(panel, project):
@@ -316,7 +339,8 @@ def test_the_gallery_follows_scripts_and_other_panels(panel, project):
     assert panel.page.scene.cell_captions[1].name == "dark"
     project.classes.rename("dark", "dim")
     project.classes.recolor("dim", "#123456")
-    assert panel.page.scene.cell_captions[1].name == "dim" and panel.page.scene.cell_captions[1].color == "#123456"
+    assert panel.page.scene.cell_captions[1].name == "dim"
+    assert panel.page.scene.cell_captions[1].color == "#123456"
     project.add("third", *squares(5), axes="yx")
     assert len(panel._rows) == 72
     panel.close()
@@ -330,7 +354,8 @@ def test_without_images_the_panel_explains_how_to_add_some(empty):
     assert (panel.hint.layout.display, panel.body.layout.display) == ("block", "none")
     empty.add("left", *squares(0), axes="yx")
     assert (panel.hint.layout.display, panel.body.layout.display) == ("none", "flex")
-    assert len(shown(panel)) == 24 and "Name the first class" in panel.progress_text.value
+    assert len(shown(panel)) == 24
+    assert "Name the first class" in panel.progress_text.value
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_shown(panel, project, monkeypatch):
@@ -344,15 +369,18 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_shown(panel, p
 
     monkeypatch.setattr(PyramidLevel, "read", torn)
     panel = ordered(GalleryPanel(project), "position")
-    assert "left cannot be shown" in panel.page.status.text and "torn" in panel.page.status.text
+    assert "left cannot be shown" in panel.page.status.text
+    assert "torn" in panel.page.status.text
     ground = rgb_of(GAP_COLORS[panel.page.scene.ink])
-    assert (cell_pixels(panel, 0) == ground).all() and not (cell_pixels(panel, 30) == ground).all()
+    assert (cell_pixels(panel, 0) == ground).all()
+    assert not (cell_pixels(panel, 30) == ground).all()
     click(panel, 30)
     press(panel, "1")
     assert len(labels_of(project)) == 1
     monkeypatch.undo()
     press(panel, "g")
-    assert panel.page.status.text == "" and not (cell_pixels(panel, 0) == ground).all()
+    assert panel.page.status.text == ""
+    assert not (cell_pixels(panel, 0) == ground).all()
 
 
 def test_a_replaced_mask_shows_its_own_objects(panel, project):
@@ -369,13 +397,15 @@ def test_a_volume_is_shown_by_its_middle_plane_or_its_maximum(tmp_path):
     project.add("deep", deep, np.stack([mask, mask, mask]), axes="zyx")
     panel = ordered(GalleryPanel(project), "position")
     panel.display_bar.outlines.value = False
-    assert panel.display_bar.depth.layout.display == "" and not panel.display_bar.depth.value
+    assert panel.display_bar.depth.layout.display == ""
+    assert not panel.display_bar.depth.value
     middle = cell_pixels(panel, 0)
     panel.display_bar.depth.value = True
     assert panel.page.depth == "maximum"
     assert cell_pixels(panel, 0).mean() > middle.mean() + 10
     press(panel, "m")
-    assert panel.page.depth == "plane" and (cell_pixels(panel, 0) == middle).all()
+    assert panel.page.depth == "plane"
+    assert (cell_pixels(panel, 0) == middle).all()
 
 
 def test_many_objects_are_shown_page_by_page(tmp_path):
@@ -389,7 +419,8 @@ def test_many_objects_are_shown_page_by_page(tmp_path):
     panel = GalleryPanel(project)
     seen = set(shown(panel))
     press(panel, "End")
-    assert panel._page_number == 333 and len(shown(panel)) == 20_000 - 333 * 60
+    assert panel._page_number == 333
+    assert len(shown(panel)) == 20_000 - 333 * 60
     assert not seen & set(shown(panel))
 
 

@@ -38,12 +38,14 @@ def pictures(viewer):
 
 def test_the_complete_classifier_input_of_the_selected_object_is_shown(project):
     viewer = Viewer(project)
-    assert pictures(viewer) == {} and "Select an object" in viewer.object_details.value
+    assert pictures(viewer) == {}
+    assert "Select an object" in viewer.object_details.value
     viewer.show("left", 9)
     shown = pictures(viewer)
     assert list(shown) == ["Classifier input", "Object alone", "Mask"]
     mask = shown["Mask"][..., 0]
-    assert mask[len(mask) // 2, len(mask) // 2] == 255 and mask[0, 0] == 0
+    assert mask[len(mask) // 2, len(mask) // 2] == 255
+    assert mask[0, 0] == 0
 
 
 def test_a_volume_is_shown_in_three_cross_sections_with_the_object_outlined(volume):
@@ -73,7 +75,10 @@ def test_the_patch_is_framed_in_the_image_until_nothing_is_selected(project):
     viewer.show("left", 9)
     top, left, bottom, right = viewer.model.scene.field
     row = project.objects("left").loc[9]
-    assert top < row["y0"] and left < row["x0"] and bottom > row["y1"] and right > row["x1"]
+    assert top < row["y0"]
+    assert left < row["x0"]
+    assert bottom > row["y1"]
+    assert right > row["x1"]
     assert (top + bottom) / 2 == pytest.approx(row["y"] + 0.5, abs=0.6)
     viewer.model.selection = ()
     assert viewer.model.scene.field is None
@@ -93,7 +98,8 @@ def test_an_object_that_cannot_be_displayed_leaves_a_message_and_the_viewer_usab
     viewer = Viewer(project)
     viewer.show("left", 9)
     assert "need an image with known pixel size" in viewer.object_details.value
-    assert viewer.model.selected == 9 and viewer.model.scene.field is None
+    assert viewer.model.selected == 9
+    assert viewer.model.scene.field is None
     project.settings = project.settings.changed(patches={"unit": "px"})
     viewer.show("left", 10)
     assert len(pictures(viewer)) == 3
