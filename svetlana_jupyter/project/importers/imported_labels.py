@@ -87,7 +87,7 @@ class Classes(Protocol):
         """Add a class."""
 
 
-class Annotations(Protocol):
+class EditableAnnotations(Protocol):
     """Annotations that can be read and extended."""
 
     def label_of(self, image: str, label: int) -> Label:
@@ -98,7 +98,11 @@ class Annotations(Protocol):
 
 
 def apply_import(
-    images: ImageCollection, classes: Classes, annotations: Annotations, imported: ImportedLabels, overwrite: bool
+    images: ImageCollection,
+    classes: Classes,
+    annotations: EditableAnnotations,
+    imported: ImportedLabels,
+    overwrite: bool,
 ) -> pd.DataFrame:
     """Annotate objects with imported labels, all in one edit.
 
