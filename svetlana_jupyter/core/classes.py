@@ -34,7 +34,7 @@ class ClassInfo:
     color : str
         ``"#rrggbb"``.
     key : str
-        Key that labels an object with this class, one of `SHORTCUT_KEYS`; ``""`` once these are used up.
+        Key that labels an object with this class, one of `SHORTCUT_KEYS`; ``""`` once all keys are used up.
     into : int
         Class that this one was merged into, 0 for none. Annotations of a merged class count as the other class.
     """
@@ -99,7 +99,7 @@ class ClassScheme:
 
     @property
     def merged(self) -> Mapping[int, int]:
-        """Ids of merged classes, each with the id of the class that it counts as."""
+        """Mapping from the id of each merged class to the id of the class it was merged into."""
         return {info.id: self._by_id[info.id].id for info in self.infos if info.into}
 
     def by_id(self, class_id: int) -> ClassInfo:
@@ -122,7 +122,7 @@ class ClassScheme:
         return next((info for info in self if info.key and info.key == key), None)
 
     def with_added(self, names: Iterable[str], color: str | None = None) -> ClassScheme:
-        """Return a copy with those of ``names`` that are new at the end.
+        """Return a copy with the new classes among ``names`` appended.
 
         A merged class stays merged, so that running a notebook again does not bring it back.
         """

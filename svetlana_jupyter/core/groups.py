@@ -1,4 +1,4 @@
-"""Groups of similar objects: those of one patient, plate or well, one image, or one region of an image."""
+"""Groups of similar objects: the objects of one patient, plate or well, one image, or one region of an image."""
 
 from __future__ import annotations
 

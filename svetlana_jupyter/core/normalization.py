@@ -3,8 +3,8 @@
 Residual texture is what remains of an object's pixels after removing everything that its outline explains. Along the
 edge of an object, its light mixes with that of its surroundings. In small objects this gradient drowns a faint texture,
 and an eroded margin would remove most of the object. But a uniform object in uniform surroundings looks, through any
-optics, like a constant plus its own blurred mask. So these are fitted to the pixels of each object, for blurs from
-sharp to soft, and subtracted.
+optics, like a constant plus its own blurred mask. So a constant and blurred masks are fitted to the pixels of each
+object, for blurs from sharp to soft, and subtracted.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class AlbumentationsPipeline:
     Parameters
     ----------
     compose : albumentations.Compose
-        From `learn.albumentations_adapter.build_compose`, which names the targets that are used here.
+        From `learn.albumentations_adapter.build_compose`, which names the targets of this package.
     layout : PatchLayout
     """
 
@@ -164,7 +164,7 @@ def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> Albume
 
 
 def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
-    """Return an `albumentations.Compose` of a serialized transform, with the targets used here.
+    """Return an `albumentations.Compose` of a serialized transform, with the targets of this package.
 
     Raises
     ------

@@ -126,7 +126,9 @@ def build_network(
     if user_module is not None:
         network = UserNetwork(user_module, channels)
     elif name == USER_ARCHITECTURE:
-        raise InputError("The network is a module of your own. Pass the object as well: network=….")
+        raise InputError(
+            'The architecture "own" needs a user-defined torch module. Pass it, for example network=MyNetwork().'
+        )
     elif ":" in name:
         network = UserNetwork(build_user_network(name, ndim, channels, classes), channels)
     else:

@@ -226,8 +226,8 @@ class NetworkClassifier(ClassifierBase):
         settings, ndim = specification.settings, specification.ndim
         if settings.architecture == USER_ARCHITECTURE and user_module is None:
             raise ClassifierError(
-                f"The network of this classifier is a {specification.module} that was given as an object. "
-                "Pass such an object again: network=…."
+                f'The architecture "own" needs a user-defined torch module of class {specification.module}. '
+                "Pass it, for example network=MyNetwork()."
             )
         channels = len(tensors.get("standardize.mean", ()))
         module = build_network(settings, ndim, channels, len(specification.classes), user_module)

@@ -147,7 +147,7 @@ def collect_with_progress(
     parts : iterable of (pair, objects, classes)
         An image, the table of all its objects, and the class ids of the annotated ones, indexed by object.
     settings : TrainingSettings
-        Its patches become concrete here.
+        Its patch settings become concrete during collection.
     names : mapping of int to str, optional
         Class names, to be saved with the classifier.
 

@@ -78,7 +78,7 @@ def mixed_precision(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def autocast_context(device: torch.device, mixed: torch.dtype | None) -> AbstractContextManager[object]:
-    """Return the context manager of forward passes: autocast if ``mixed`` is a type, else none."""
+    """Return the context manager of forward passes: autocast to ``mixed``, or a null context."""
     return nullcontext() if mixed is None else torch.autocast(device.type, mixed)
 
 

@@ -57,7 +57,7 @@ class PredictionBatch:
     probabilities : float32 of shape (n, k)
         One column per class, in the order of ``classifier.classes``.
     done, total : int
-        Objects classified so far, including these, and in total.
+        Objects classified so far, including this batch, and in total.
     novelty : float32 of shape (m,)
         Distance of the compared objects from the annotated ones (`learn.novelty`).
     """
@@ -71,7 +71,7 @@ class PredictionBatch:
 
 @dataclass(frozen=True)
 class PartFinished:
-    """End of a part: all its readable objects are classified.
+    """Event at the end of a part, when all its readable objects are classified.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classif
 
 
 def blocks_per_part(pair: ImagePair, parts: Sequence[pd.DataFrame], classifier: Classifier) -> list[list[BlockKey]]:
-    """Return the blocks of image and mask that cutting the objects of each part reads."""
+    """Return the image and mask blocks needed to cut the objects of each part."""
     return [list_needed_blocks(pair, classifier.windows(pair, part)) for part in parts]
 
 

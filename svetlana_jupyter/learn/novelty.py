@@ -47,7 +47,7 @@ class ReferenceDistribution:
     kept : int64 of shape (d,)
         The columns of `describe_patches` that are not constant.
     center, scale : float64 of shape (d,)
-        Mean and standard deviation of these columns.
+        Mean and standard deviation of the columns.
     classes : float64 of shape (k, d)
         The center of each class.
     precision : float64 of shape (d, d)

@@ -133,7 +133,7 @@ def random_rotations(count: int, patches: PatchSettings, any_axis: bool, generat
 def warp_patches(
     patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout
 ) -> Tensor:
-    """Transform patches (n, C, *wider), each by its own matrix, to patches (n, C, *shape).
+    """Warp each patch with its own matrix, to shape (n, C, *shape).
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Classifier specification, and reading and writing of a classifier's folder.
 
-The folder holds the specification as JSON and the weights as safetensors. Nothing here needs torch.
+The folder holds the specification as JSON and the weights as safetensors. This module does not need torch.
 """
 
 from __future__ import annotations

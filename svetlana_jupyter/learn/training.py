@@ -73,7 +73,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingNote:
-    """Remark for the user; training continues, or ends with what it has."""
+    """Note for the user; training continues, or ends with the best weights so far."""
 
     text: str
 
@@ -128,7 +128,10 @@ class BestWeights:
         self.score: float | None = None
 
     def update(self, epoch: int, loss: float, score: float | None) -> None:
-        """Store the current weights if they are as good as the best; a score beats any loss."""
+        """Store the current weights if they are at least as good as the best so far.
+
+        An epoch with a validation score ranks above any epoch with only a loss.
+        """
         rank = (score is not None, -loss if score is None else score)
         if self._rank is None or rank > self._rank:
             self.last_improvement = epoch
@@ -269,7 +272,7 @@ class _NetworkTraining:
             self._update_batch_norm()
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Event]:
-        """Yield batches and epochs until the last or until ``stop`` returns True, then the result."""
+        """Yield batches and epochs until the last epoch or until ``stop`` returns True, then the result."""
         settings, history, best = self.settings, list[Epoch](), BestWeights(self.network)
         yield from map(TrainingNote, self.notes)
         max_loss, bad_epochs, end_reason = math.inf, 0, "stopped" if stop() else ""

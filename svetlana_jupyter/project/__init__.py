@@ -1,1 +1,1 @@
-"""The project folder and everything a script or a panel can ask of it."""
+"""Project folder and the operations on it, for scripts and panels."""

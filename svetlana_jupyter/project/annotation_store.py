@@ -209,7 +209,7 @@ class Annotations:
         return self.labels.get(ObjectId(image, label), UNLABELED)
 
     def labels_of(self, image: str, objects: Sequence[int] | NDArray[np.integer]) -> dict[int, Label]:
-        """Return the labels of these objects of an image, and possibly of other objects of it.
+        """Return the labels of the given objects of an image, and possibly of its other objects.
 
         The time is proportional to the number of objects or the number of labels, whichever is smaller.
         """
@@ -256,10 +256,11 @@ class Annotations:
         return 60 / statistics.median(gaps) if gaps else float("nan")
 
     def edit_groups(self) -> pd.Series[str]:
-        """Return the edit that labeled each object together with others, by ``(image, object)``; "" if alone.
+        """Return, per object, the id of the edit that labeled several objects at once, else "".
 
-        Objects of one edit are not independent: a lasso selects neighbors, a gallery selection similar objects. Cross-
-        validation keeps them in one fold. Imported objects were labeled one by one elsewhere, so they count as alone.
+        The index is ``(image, object)``. Objects of one edit are not independent: a lasso selects neighbors, a gallery
+        selection similar objects. Cross-validation keeps them in one fold. Imported objects were labeled one by one
+        elsewhere, so they count as alone.
         """
         groups: dict[ObjectId, str] = {}
         for annotator, log in self.logs.items():
@@ -276,7 +277,7 @@ class Annotations:
         return self._current.current_objects(object_id)
 
     def overwritten_message(self, images: Iterable[str]) -> str:
-        """Return a sentence if the mask file of an annotated image has been overwritten, else ""."""
+        """Return a warning if the mask file of an annotated image has been overwritten, otherwise ""."""
         annotated = {object_id.image for log in self.logs.values() for object_id in log.labels}
         for name in self._images.overwritten.intersection(images) & annotated:
             return (
@@ -293,7 +294,7 @@ class Annotations:
             self._carried_over = self.mappings, merged
 
     def reload_masks(self) -> None:
-        """Read the masks of the project again after one was replaced, here or through another project object."""
+        """Read the masks of the project again after a mask was replaced, possibly by another project object."""
         self._images.reload()
         self.mappings = read_label_mappings(self._folder, self._images.values())
         self.refresh()

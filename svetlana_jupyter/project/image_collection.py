@@ -159,7 +159,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._save([self._prepare(name, image, mask, axes, spacing, channels, groups)])
 
     def add_all(self, pairs: Mapping[str, tuple[Source, Source]]) -> None:
-        """Add images with their masks by name, either all or none."""
+        """Add images with their masks by name; if one image is refused, add none."""
         self._save([self._prepare(name, image, mask) for name, (image, mask) in pairs.items()])
 
     def add_matching(

@@ -28,7 +28,7 @@ MAX_SAMPLED_OBJECTS = 256  # objects that the channel deviations of a preview ar
 
 
 class PairsAndObjects(Protocol):
-    """Image pairs and their objects: those of a project, or of a snapshot of it."""
+    """Image pairs and objects of a project or of a snapshot."""
 
     def pair(self, name: str, /) -> ImagePair:
         """Return an image with its mask."""

@@ -1,4 +1,4 @@
-"""The prediction job: classifies the objects of images in parts, and resumes after an interruption."""
+"""Prediction job: classifies the objects of images in parts, and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ImagePredicted:
-    """An image whose predictions are complete and on disk, except for unreadable objects.
+    """Event when the predictions of an image are on disk, complete except for unreadable objects.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class ImagePredicted:
 
 @dataclass(frozen=True)
 class AllPredicted:
-    """Several images that were predicted one after the other; none is left."""
+    """Event at the end of the prediction of several images."""
 
     images: tuple[ImagePredicted, ...]
 
@@ -94,7 +94,7 @@ class PredictionTask:
 
 
 class ImagesFailedError(InputError):
-    """Some images could not be predicted; the others are predicted.
+    """Error raised at the end if some images could not be predicted; the others are predicted.
 
     Attributes
     ----------
@@ -188,7 +188,7 @@ def predicted_message(events: Sequence[ImagePredicted], compared: pd.DataFrame) 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The parts of an image, and those that are not predicted yet."""
+    """Parts of an image, and the parts that are not predicted yet."""
 
     pair: ImagePair
     objects: pd.DataFrame

@@ -34,7 +34,7 @@ VERSION = 1  # of the split into parts and batches
 
 
 class PredictionWriteError(ProjectError):
-    """Predictions could not be written to disk."""
+    """Error raised if predictions cannot be written to disk."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class BatchPrediction(Protocol):
 
 
 class PartSummary(Protocol):
-    """The end of a part (`learn.inference.PartFinished`)."""
+    """Event at the end of a part (`learn.inference.PartFinished`)."""
 
     @property
     def failed(self) -> Mapping[int, str]:

@@ -1,7 +1,7 @@
 """Project: images, annotations and classifiers of one analysis, kept in a project folder.
 
-Everything that a panel does is one call here. State changes only on the thread and event loop that made the project;
-jobs post their events to it.
+Every action of a panel is one method call of `Project`. State changes only on the thread and event loop that made the
+project; jobs post their events to it.
 """
 
 from __future__ import annotations
@@ -440,8 +440,8 @@ class Project(HasTraits):
         -------
         DataFrame
             One row per annotated object, indexed by its old label: ``class``; ``status`` ("kept", "relabeled", "split"
-            into several, "merged" with others, "lost"); ``new`` (labels of the objects in its place);
-            ``share`` (fraction of it within them); ``carried`` (those of them that have its annotation now).
+            into several, "merged" with others, "lost"); ``new`` (labels of the objects in its place); ``share``
+            (fraction of the old object that they cover); ``carried`` (the new objects that have its annotation now).
             ``attrs["matched_by"]`` is "pixels" or "boxes".
 
         Raises
@@ -722,7 +722,7 @@ class Project(HasTraits):
         Raises
         ------
         ProjectError
-            If corrected counts are requested and there is no test set, or too little of it is annotated.
+            If corrected counts are requested and there is no test set, or too few of its objects are annotated.
         """
 
         def estimate_rates(counted: pd.DataFrame) -> tuple[ConfusionRates, str]:

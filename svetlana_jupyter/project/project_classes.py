@@ -53,7 +53,7 @@ class ProjectClasses:
 
     @property
     def merged(self) -> Mapping[int, int]:
-        """The id of each merged class with the id that it counts as."""
+        """Mapping from the id of each merged class to the id of the class it was merged into."""
         return self._scheme.merged
 
     def by_id(self, class_id: int) -> ClassInfo:

@@ -89,8 +89,8 @@ class Queue:
             raise ProjectError("There is no test set yet. Draw one with project.test_set.draw(100).")
         if (kind == "near") != (near is not None):
             raise InputError(
-                'The queue "near" and the object where it starts belong together. Pass both, for example kind="near", '
-                'near=("P1_A1", 17).'
+                'kind="near" requires near=(image, label), and no other kind accepts near. Pass both, for example '
+                'kind="near", near=("P1_A1", 17).'
             )
         self._images, self._annotations, self._test_set = images, annotations, test_set
         self._predictions, self._kind, self._seed, self._near = predictions, kind, seed, near

@@ -146,7 +146,7 @@ class ProjectFolder:
         return self.path / "measurements" / file_name(image)
 
     def links_file(self, image: str, mask: int) -> Path:
-        """Return the file that links the objects of mask number ``mask`` to those of the mask before it."""
+        """Return the file that links the objects of mask number ``mask`` to the objects of the mask before."""
         return self.path / "masks" / f"{file_name(image)}.{mask}.csv"
 
     def arrays_folder(self, image: str) -> Path:
@@ -407,7 +407,7 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) ->
 
 
 def _resolve_paths(draft: Path, target: Path, origin: Path) -> None:
-    """Make paths absolute that exist only relative to the original location of the project."""
+    """Convert paths that exist only relative to the original project to absolute paths."""
     project = ProjectFolder(draft)
 
     def found(path: str) -> str:

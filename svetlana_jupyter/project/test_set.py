@@ -74,7 +74,7 @@ class SamplingFrame:
 class TestSet:
     """Test set of a project; empty until it is drawn.
 
-    Masks may be replaced after the draw: the objects are then those that took the place of the drawn ones.
+    Masks may be replaced after the draw: the objects are then the new objects in place of the drawn objects.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The training job: model selection, training, cross-validation and a forest for comparison, stored as one run."""
+"""Training job: model selection, training, cross-validation and a forest for comparison, stored as one run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_USED = "The default preset was used: others are compared"
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """The curve of a training, one value per epoch; a score is None if nothing is held out.
+    """Learning curve of a training, one value per epoch; a score is None if no objects are held out.
 
     ``total`` is the number of planned epochs, 0 before the first epoch.
     """
@@ -57,12 +57,12 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class TrainingAbandoned:
-    """A training that was stopped before there was anything to keep."""
+    """Event at the end of a training that was stopped before it had any result."""
 
 
 @dataclass(frozen=True)
 class RunScored:
-    """A run with its score, or with the reason why it has none."""
+    """Event with a run and its score, or the reason why it has none."""
 
     run: Run
 
@@ -178,7 +178,7 @@ class PresetChoice:
     search_result : SearchResult or None
         Result of the comparison of presets, if there was one.
     search_record : mapping or None
-        The part of it that is stored (`project.runs.search_record`).
+        The stored part of the result (`project.runs.search_record`).
     run : str
         The earlier run in which the preset was selected, "" if there is none.
     """

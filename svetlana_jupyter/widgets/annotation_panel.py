@@ -116,7 +116,7 @@ class AnnotationPanel(LabelingPanel):
         )
 
     def _show_test_set(self) -> None:
-        """Offer the test set once it is drawn, and show how much of it is annotated."""
+        """Offer the test set once it is drawn, and show how many of its objects are annotated."""
         actions = self.project.test_set.table()["action"]
         annotated = int(actions.isin(["label", "ambiguous", "bad_segmentation"]).sum())
         share = f"{annotated:,} of {len(actions):,}"

@@ -1,4 +1,4 @@
-"""The app: all panels over one project in tabs, or first the form that creates or opens a project."""
+"""App: all panels of one project in tabs, preceded by the form that creates or opens the project."""
 
 from __future__ import annotations
 

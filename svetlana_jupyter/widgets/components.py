@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class StatusLine(HTML):
-    """One line for the result of the last action, or for what went wrong.
+    """Status line for the result of the last action, or for its error.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class StatusLine(HTML):
         self._show(text, "sv-status")
 
     def warn(self, text: str) -> None:
-        """Show what went wrong."""
+        """Show an error or a warning."""
         self._show(text, "sv-status sv-trouble")
 
     def _show(self, text: str, css_class: str) -> None:
@@ -166,7 +166,7 @@ class ClassButtons(VBox):
         return self._rows[class_id]
 
     def matches(self) -> list[ClassInfo]:
-        """Return the classes whose names contain the typed text, those that start with it first."""
+        """Return the classes whose names contain the typed text, with names that start with the text first."""
         typed = self.find.value.strip().casefold()
         names = [info for info in self._infos if typed in info.name.casefold()]
         return sorted(names, key=lambda info: not info.name.casefold().startswith(typed))
@@ -299,7 +299,7 @@ def no_images_hint() -> HTML:
 
 
 def keycap(key: str) -> str:
-    """Return a key as it looks on a keyboard."""
+    """Return the HTML of a keyboard key (``<kbd>``)."""
     return f"<kbd>{html.escape(key)}</kbd>"
 
 

@@ -1,4 +1,4 @@
-"""The images panel: list of images, adding images, replacing a mask, importing annotations."""
+"""Images panel: list of images, adding images, replacing a mask, importing annotations."""
 
 from __future__ import annotations
 

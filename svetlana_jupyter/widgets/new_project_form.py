@@ -1,4 +1,4 @@
-"""The form that opens or creates a project: folder, images, masks, pixel size and classes.
+"""Form that opens or creates a project: folder, images, masks, pixel size and classes.
 
 It lists the pairs of files that the patterns match while the user types, so that mistakes show before a project exists.
 """

@@ -85,7 +85,7 @@ class ObjectIndexer:
             self._index([image])
 
     def objects(self, images: Iterable[str]) -> dict[str, pd.DataFrame]:
-        """Return the object tables of images, without those that cannot be indexed; these are displayed."""
+        """Return the object tables of images, leaving out images that cannot be indexed and displaying their error."""
         tables = {}
         for name in images:
             try:

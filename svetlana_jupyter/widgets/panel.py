@@ -28,7 +28,7 @@ VIEWER_SIZE = (540, 648)
 SIDE_WIDTH = "304px"
 PANEL_WIDTH = "960px"
 ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
-VIEW_KEYS = (("f + -", "Whole image, zoom in, zoom out"),)
+VIEW_KEYS = (("f", "Show the whole image"), ("+ -", "Zoom in or out"))
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Watcher:
         self._observers: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
 
     def observe(self, source: traitlets.HasTraits, act: Callable[[], object], *names: str) -> None:
-        """Call ``act()`` whenever one of these traits of ``source`` changes."""
+        """Call ``act()`` whenever one of the named traits of ``source`` changes."""
         safe_act = catch_errors(act, self._status)
 
         def changed(change: Any) -> None:
@@ -159,7 +159,7 @@ class Panel(VBox):
         self.observe_project(self._show_trouble, "trouble")
 
     def observe_project(self, act: Callable[[], object], *names: str) -> None:
-        """Call ``act()`` whenever one of these traits of the project changes, until the panel is closed."""
+        """Call ``act()`` whenever one of the named traits of the project changes, until the panel is closed."""
         self._watcher.observe(self.project, act, *names)
 
     def make_button(self, act: Callable[[], object], text: str = "", *, tooltip: str, **options: Any) -> Button:
@@ -244,7 +244,7 @@ class LabelingActions(Protocol):
 
 
 def labeling_commands(panel: LabelingActions, *names: str) -> list[Command]:
-    """Return the shared commands of these names, in this order."""
+    """Return the shared commands with the given names, in the given order."""
     commands = (
         Command(("u",), "Undo", "undo", "Undo the last edit", panel.undo),
         Command(("r",), "Redo", "repeat", "Redo the edit undone last", panel.redo),
@@ -302,7 +302,7 @@ class CommandBar:
         panel.observe_project(self._list_keys, "classes_version")
 
     def set_commands(self, *commands: Command) -> None:
-        """Give these commands buttons, keys and lines in the help."""
+        """Set the commands, each with a button, keys and a line in the help."""
         self.commands = commands
         self.buttons = {command.text: self._make_button(command) for command in commands}
         self._list_keys()

@@ -222,7 +222,7 @@ class BackgroundLoader:
         self._failed.clear()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop loading in the background."""
         self._visible, self._expected = {}, {}
         self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -55,7 +55,7 @@ FORM, JSON = "Controls", "JSON"
 
 
 class SettingsEditor(VBox):
-    """The settings of a project, to view and change as controls or as JSON.
+    """Training settings of a project, to view and change as controls or as JSON.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class SettingsForm(VBox):
         super().__init__([groups, self.others, self.message], layout={"width": "100%"})
 
     def show(self, settings: TrainingSettings) -> None:
-        """Show settings, and mark those that differ from their preset."""
+        """Show settings, and mark the settings that differ from their preset."""
         values = settings.model_dump()
         preset = TrainingSettings(preset=settings.preset, may_use=settings.may_use).model_dump()
         changed = {path for path in setting_paths() if _value_at(values, path) != _value_at(preset, path)}
@@ -207,7 +207,7 @@ def _value_at(values: Mapping[str, Any], path: str) -> Any:
 
 
 class SettingField(HBox):
-    """The name of a setting, its explanation as a tooltip, and its control.
+    """Name of a setting, its explanation as a tooltip, and its control.
 
     Parameters
     ----------

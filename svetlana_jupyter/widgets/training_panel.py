@@ -1,4 +1,4 @@
-"""The training panel: allowed cues, Train and Stop, live curves, scores, earlier runs and settings.
+"""Training panel: allowed cues, Train and Stop, live curves, scores, earlier runs and settings.
 
 The cue checkboxes explain themselves with pictures of an object of the project, and the augmentation preview shows what
 training does to a patch, so that a cue that must not decide the class is seen before any training.
@@ -272,7 +272,7 @@ class CueCheckboxes(HBox):
         return frozenset(name for name, box in self.boxes.items() if box.checkbox.value)
 
     def show(self, allowed: Collection[str]) -> None:
-        """Check the boxes of these cues, without calling ``changed``."""
+        """Check the boxes of the given cues, without calling ``changed``."""
         self._showing = True
         try:
             for name, box in self.boxes.items():
@@ -323,7 +323,7 @@ _SAMPLE = "smear_01", 11  # a white blood cell
 
 
 def find_example(project: Project) -> ExampleObject:
-    """Return an annotated object of a project, else any object, else one from the samples.
+    """Return an annotated object of a project, otherwise any object of it, otherwise an object of the samples.
 
     May be called on any thread. Images that are not indexed yet are skipped: an explanation is not worth an indexing.
     """

@@ -39,7 +39,7 @@ _WIDE = {"width": "100%", "margin": "2px 0"}
 
 
 class RunScores(VBox):
-    """The scores of the current run, computed in the background.
+    """Scores of the current run, computed in the background.
 
     Training notes (initial weights, out-of-memory retries) stay visible below the scores.
 

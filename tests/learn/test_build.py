@@ -68,7 +68,7 @@ def test_it_is_saved_and_comes_back_by_object_or_by_path(discs, tmp_path):
 
 def test_what_was_given_as_an_object_and_is_missing_or_another_is_asked_for_in_a_sentence(discs, tmp_path):
     given(collect_training_data([discs], QUICK), Plain(3, 2)).classifier.save(tmp_path)
-    with pytest.raises(ClassifierError, match=rf"a {HERE}:Plain that was given as an object.*network=…"):
+    with pytest.raises(ClassifierError, match=rf"user-defined torch module of class {HERE}:Plain.*network="):
         load_classifier(tmp_path)
     with pytest.raises(ClassifierError, match="do not fit the network"):
         load_classifier(tmp_path, network=Plain(4, 2))
@@ -126,7 +126,7 @@ def test_a_module_of_the_wrong_shape_is_refused_in_one_sentence_before_training(
 
 
 def test_a_module_that_was_given_as_own_but_is_not_there_is_asked_for(discs):
-    with pytest.raises(InputError, match="Pass the object as well"):
+    with pytest.raises(InputError, match="needs a user-defined torch module"):
         fit(collect_training_data([discs], QUICK.changed(architecture="own")))
 
 

@@ -43,9 +43,9 @@ def test_images_alternate_in_the_queue(project: Project) -> None:
 
 
 def test_a_queue_of_near_objects_needs_a_reference_object(project: Project) -> None:
-    with pytest.raises(InputError, match="belong together"):
+    with pytest.raises(InputError, match="requires near="):
         project.queue("near")
-    with pytest.raises(InputError, match="belong together"):
+    with pytest.raises(InputError, match="requires near="):
         project.queue("random", near=("P1_A1", 6))
 
 

@@ -460,9 +460,7 @@ def test_a_network_object_trains_predicts_explains_and_is_required_on_reopening(
     assert project.explain("P1_A1", 1)["cam"].notnull().all()
     project.annotations.file.close()
     reopened = Project(project.path, annotator="ann")
-    with pytest.raises(
-        ClassifierError, match=r"networks:Plain that was given as an object\. Give such an object again"
-    ):
+    with pytest.raises(ClassifierError, match=r"user-defined torch module of class .*networks:Plain\. Pass it"):
         reopened.predict()
     reopened.predict(network=Plain(3, 2))
     assert reopened.explain("P1_A1", 1)["cam"].notnull().all()

@@ -308,7 +308,7 @@ def test_results_are_written_to_a_separate_folder(project: Project, tmp_path: Pa
     np.testing.assert_array_equal(
         tifffile.imread(tmp_path / "results" / "P1_A1_classes.tif"), project.class_map("P1_A1")
     )
-    with pytest.raises(ProjectError, match="folder of its own"):
+    with pytest.raises(ProjectError, match="different folder"):
         project.export(wells / "masks")
 
 

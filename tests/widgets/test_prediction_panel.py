@@ -156,7 +156,7 @@ def test_exporting_no_format_is_refused_with_a_message(panel):
 def test_the_project_folder_is_refused_next_to_the_button(panel, trained):
     panel.export_form.folder.value = str(trained.path)
     panel.export_form.export.click()
-    assert "Export to a folder of its own" in panel.export_form.result.text
+    assert "Export to a different folder" in panel.export_form.result.text
     assert trained.job is None
 
 

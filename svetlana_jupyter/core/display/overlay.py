@@ -78,7 +78,7 @@ class ObjectStyles:
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = field(default=())
 
     def with_layer(self, labels: ArrayLike, styles: ArrayLike) -> ObjectStyles:
-        """Return a copy that gives ``labels``, shape (n,), the styles at these positions, shape (n,)."""
+        """Return a copy that gives ``labels``, shape (n,), the styles at positions of shape (n,)."""
         return replace(self, _layers=(*self._layers, _sorted_layer(labels, styles)))
 
     def with_key(self, key: Hashable) -> ObjectStyles:
@@ -176,7 +176,7 @@ class Frame:
         pixels : slice
             The device pixels that lie on any cell.
         cells : array of int
-            The number of the cell under each of these.
+            The number of the cell under each device pixel.
         """
         centers = self.origin[axis] + (np.arange(self.size[axis]) + 0.5) / self.scale
         cell = np.floor((centers - start) / stride).astype(np.intp)
@@ -205,7 +205,7 @@ class ObjectRaster:
 
     @property
     def side(self) -> float:
-        """Side of a square of the mean visible area of an object, in device pixels."""
+        """Side length of a square with the mean visible object area, in device pixels."""
         return float(np.sqrt(np.count_nonzero(self.codes > 2) / max(1, len(self.objects))))
 
     def at(self, row: int, column: int, reach: int = 0) -> int:
@@ -250,7 +250,7 @@ def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int) -
 
 
 def find_edges(index: NDArray[np.int32], distances: range) -> NDArray[np.bool_]:
-    """Return the pixels that differ from a pixel at one of these distances along row or column, shape (h, w)."""
+    """Return the pixels that differ from a pixel at one of the distances along row or column, shape (h, w)."""
     edges = np.zeros(index.shape, bool)
     for distance in distances:
         across = index[:, distance:] != index[:, :-distance]

@@ -38,7 +38,7 @@ class GalleryQuery:
     class_id : int
         Show only objects of this class, annotated or else predicted; 0 for every class.
     order : str
-        "random"; "uncertain" or "certain", the least or most probable first; "class", and within it the most probable
+        "random"; "uncertain" or "certain", the least or most probable first; "class", in each class the most probable
         first; "largest" or "smallest" first; "position" in the images.
     seed : int
         Seed of the random order.
@@ -204,11 +204,11 @@ class Selection:
         return Selection(between | self.chosen if keep else between, anchor, cell)
 
     def of(self, cells: Iterable[int]) -> Selection:
-        """Select exactly these cells."""
+        """Select exactly the given cells."""
         return replace(self, chosen=frozenset(cells))
 
     def inverted(self, count: int) -> Selection:
-        """Select those of the first ``count`` cells that are not selected now."""
+        """Invert the selection among the first ``count`` cells."""
         return self.of(frozenset(range(count)) - self.chosen)
 
     def within(self, count: int) -> Selection:

@@ -142,7 +142,7 @@ def take_thumbnails(pair: ImagePair, objects: pd.DataFrame, sampling: ThumbnailS
 
 @dataclass(frozen=True)
 class _BlockSource:
-    """Array that is read in parts; ``edges`` are those of its blocks along ``([z,] y, x)``."""
+    """Array that is read in parts; ``edges`` are the block edges along ``([z,] y, x)``."""
 
     data: da.Array
     level: PyramidLevel | None
@@ -155,7 +155,7 @@ class _BlockSource:
         return cls(data, levels[0] if levels and ndim == 2 else None, edges)
 
     def read(self, low: Sequence[int], high: Sequence[int]) -> NDArray[Any]:
-        """Read a part, of shape (..., *high - low)."""
+        """Read the pixels from ``low`` to ``high`` along the last axes."""
         part = tuple(map(slice, low, high))
         if self.level is not None:  # reading the file directly takes half the time of reading through dask
             return self.level.read(part[0], part[1])

@@ -250,7 +250,7 @@ class _Measurer:
             yield members, ArrayRegion(tuple(low.tolist()), tuple(high.tolist()), stride)
 
     def measure(self, members: Integers, region: ArrayRegion, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
-        """Measure the objects of one region that was read."""
+        """Measure the objects of one region, given its image and mask pixels."""
         low, stride = np.array(region.low), region.stride
         first = -((low - self._first[members]) // stride)  # the first pixel read within the bounding box
         last = -((low - self._last[members]) // stride)
@@ -330,7 +330,7 @@ class _Measurer:
 
 
 def _choose_strides(sides: Integers) -> Integers:
-    """Return the strides at which boxes of these sides (n, ndim) hold at most `MAX_BOX_VOXELS`."""
+    """Return the smallest stride per bounding box that leaves at most `MAX_BOX_VOXELS` voxels."""
     strides = np.ones(len(sides), np.int64)
     while (large := np.prod(-(-sides // strides[:, None]), axis=1) > MAX_BOX_VOXELS).any():
         strides[large] += 1

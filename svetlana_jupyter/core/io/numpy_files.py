@@ -149,7 +149,7 @@ class UnsupportedValue:
     name = "persistent object"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Ignore the arguments."""
+        """Create the placeholder, whatever the arguments."""
         return super().__new__(cls)
 
     def __call__(self, *args: Any, **kwargs: Any) -> UnsupportedValue:
@@ -184,7 +184,7 @@ def load_plain_pickle(stream: BinaryIO) -> Any:
     Raises
     ------
     InputError
-        If it is no pickle, is incomplete, or claims to be larger than it is.
+        If the file is incomplete, is not a pickle, or claims to be larger than it is.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def load_plain_pickle(stream: BinaryIO) -> Any:
         stream.seek(start)
         return _PlainUnpickler(stream, size).load()
     except Exception as error:  # each instruction fails in its own way if its operands are wrong
-        raise InputError(f"it is no pickle of plain values, or is incomplete ({error!r:.200})") from error
+        raise InputError(f"the file is incomplete, or is not a pickle of plain values ({error!r:.200})") from error
 
 
 def _check_instructions(stream: BinaryIO, size: int) -> None:
@@ -225,7 +225,7 @@ class _PlainUnpickler(pickle.Unpickler):
         path = f"{module.replace('__builtin__', 'builtins').replace('numpy.core.', 'numpy._core.')}.{name}"
         if path not in self._named:
             if len(self._named) >= MAX_NAMES:
-                raise ValueError(f"more than {MAX_NAMES} functions and classes")
+                raise ValueError(f"the file names more than {MAX_NAMES} functions and classes")
             function = self._build.constructor(path)
             self._named[path] = (
                 type("UnsupportedValue", (UnsupportedValue,), {"name": path})
@@ -271,7 +271,8 @@ class _Builder:
         if isinstance(items, str) and kind is bytes:
             items = items.encode("latin1")  # the form of bytes in protocol 2
         if not isinstance(items, list | tuple | set | frozenset | dict | bytes | bytearray):
-            raise TypeError(f"a collection of {type(items).__name__}")  # `bytes(10**12)` would fill the memory
+            # For example, `bytes(10**12)` would fill the memory.
+            raise TypeError(f"collections of type {type(items).__name__} are not supported")
         self.spend(len(items) * (1 if kind is bytes else 8))
         return kind(items)
 
@@ -290,7 +291,10 @@ class _Builder:
 
 
 class _Constructor:
-    """A function that a pickle may call, but not change: a function itself would accept attributes."""
+    """Wrapper of a function that a pickle may call but not modify.
+
+    A function itself would accept attributes.
+    """
 
     __slots__ = ("_function",)
 
@@ -305,7 +309,7 @@ class _Constructor:
 
 
 class _PickledDtype(UnsupportedValue):
-    """A dtype of numbers, text or objects whose byte order follows."""
+    """Data type of numbers, text or objects, whose byte order follows in the pickle."""
 
     name = "dtype"
     dtype: np.dtype[Any]
@@ -322,12 +326,12 @@ class _PickledDtype(UnsupportedValue):
     def __setstate__(self, state: Any) -> None:
         _, order, *structure = state
         if any(structure[:3]):
-            raise TypeError("a structured dtype")
+            raise TypeError("structured dtypes are not supported")
         self.dtype = self.dtype.newbyteorder(order if order in ("<", ">") else "=")
 
 
 class _PickledArray(np.ndarray[Any, Any]):
-    """An array that waits for its contents and checks them: NumPy itself trusts the shape that a pickle states."""
+    """Array that waits for its contents and checks them: NumPy itself trusts the shape that a pickle states."""
 
     builder: _Builder
 
@@ -348,15 +352,15 @@ class _PickledArray(np.ndarray[Any, Any]):
             not all(isinstance(side, int) and side >= 0 for side in shape)
             or math.prod(max(1, n) for n in shape) > 2**62
         ):
-            raise ValueError(f"shape {shape!r:.100}")
+            raise ValueError(f"shape {shape!r:.100} is invalid")
         if dtype.dtype.hasobject:
             values, expected = content, count
             if not isinstance(content, list):
-                raise TypeError("an array of objects without a list")
+                raise TypeError("an array of objects needs a list")
         else:
             values, expected = _to_bytes(content), count * dtype.dtype.itemsize
         if len(values) != expected:
-            raise ValueError(f"an array of shape {shape} with {len(values)} instead of {expected} bytes or objects")
+            raise ValueError(f"an array of shape {shape} has {len(values)} instead of {expected} bytes or objects")
         self.builder.spend(count * dtype.dtype.itemsize)
         checked: Any = (1, shape, dtype.dtype, bool(fortran), values)  # NumPy's types ask for a bool of its own
         super().__setstate__(checked)
@@ -364,11 +368,11 @@ class _PickledArray(np.ndarray[Any, Any]):
         del self.builder
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise TypeError("an array is read-only")  # NumPy would expand nested lists without bound
+        raise TypeError("arrays are read-only")  # NumPy would expand nested lists without bound
 
 
 class _UnsupportedArray(UnsupportedValue, _PickledArray):
-    """An array of anything but numbers and text, such as a structured one."""
+    """Placeholder for an array of anything but numbers and text, such as a structured array."""
 
     name = "array"
 
@@ -377,11 +381,11 @@ def _to_bytes(content: Any) -> bytes:
     if isinstance(content, str):
         return content.encode("latin1")
     if not isinstance(content, bytes | bytearray):
-        raise TypeError(f"an array from {type(content).__name__}")
+        raise TypeError(f"array contents of type {type(content).__name__} are not supported")
     return bytes(content)
 
 
 def _join_path(*parts: Any) -> str:
     if not all(isinstance(part, str) for part in parts):
-        raise TypeError("a path of anything but text")
+        raise TypeError("the parts of a path must be text")
     return "/".join(parts).replace("//", "/")

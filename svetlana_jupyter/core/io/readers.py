@@ -1,4 +1,4 @@
-"""Registry of file formats: the reader for each suffix. A new format is one file and one line here."""
+"""Registry of file formats: the reader for each suffix. A new format is one file and one entry."""
 
 from __future__ import annotations
 

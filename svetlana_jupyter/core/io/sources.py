@@ -201,9 +201,10 @@ class UnpackedFile:
 
 
 def undivided_to_dask(undivided: UndividedFile, cache: Path | None) -> da.Array:
-    """Return a dask array over a file that is decoded as a whole: of one block, or of several with a ``cache`` folder.
+    """Return a dask array for a file that can only be decoded as a whole.
 
-    An image no larger than a block gains nothing from the cache and does without it.
+    It has one block, or several if a ``cache`` folder is given. An image no larger than a block gains nothing from the
+    cache and does without it.
     """
     if cache is None or math.prod(undivided.shape) <= BLOCK_PIXELS:
         return to_dask(ReadGuard(undivided, undivided.path), undivided.shape)

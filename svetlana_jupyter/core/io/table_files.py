@@ -116,7 +116,7 @@ def normalize_value(value: object) -> str:
 
 
 def format_list(values: Iterable[object], limit: int = 5) -> str:
-    """Return values as text, the first few of many.
+    """Return values as comma-separated text, shortened to the first ``limit`` values.
 
     >>> format_list("abc", limit=2)
     'a, b and 1 more'

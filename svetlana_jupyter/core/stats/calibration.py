@@ -84,7 +84,7 @@ def class_ids(table: pd.DataFrame, prefix: str = "p_") -> list[int]:
 
 
 def calibrate(held_out_predictions: pd.DataFrame) -> tuple[Calibration, pd.DataFrame]:
-    """Fit a calibration to held-out objects, and apply it to these by cross-fitting.
+    """Fit a calibration to held-out objects, and apply it to the same objects by cross-fitting.
 
     Parameters
     ----------

@@ -115,7 +115,7 @@ def solve_counts(confusion_rates: ConfusionRates, predicted: ArrayLike, seed: in
 
 
 def _row_shares(counts: Floats, default: Floats) -> Floats:
-    """Return rows scaled to a sum of 1; those of ``default`` where there are no counts."""
+    """Return rows scaled to a sum of 1, with the rows of ``default`` in place of rows without counts."""
     sums = counts.sum(axis=-1, keepdims=True)
     return np.asarray(np.where(sums > 0, counts / np.where(sums > 0, sums, 1), default), np.float64)
 

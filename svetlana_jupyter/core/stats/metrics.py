@@ -114,8 +114,8 @@ def score(
     names : mapping of class id to name
         The classes, in the order of the tables.
     groups : array of str, shape (n,), optional
-        Wells, patients or images whose objects are alike: the bootstrap draws these, or single objects where there is
-        one group, or where a class occurs in one.
+        Wells, patients or images whose objects are alike: the bootstrap draws whole groups, or single objects where
+        there is one group, or where a class occurs in one.
     weights : array of float, shape (n,), optional
         Number of objects that each object represents.
 
@@ -270,7 +270,7 @@ def _effective_sample_size(weight: Floats) -> float:
 
 
 def _size_of_class_mean(sizes: Iterable[float]) -> float:
-    """Return the effective sample size of a mean over classes, given the sizes of these."""
+    """Return the effective sample size of a mean over classes, given the sizes of the classes."""
     known = [size for size in sizes if size > 0]
     return len(known) ** 2 / sum(1 / size for size in known) if known else 0.0
 
@@ -364,7 +364,7 @@ def count_classes(
     ----------
     table : DataFrame
         One row per object, with a column ``class`` (missing where there is none) and the columns ``by``; with
-        ``annotation``, ``on_border`` and ``size`` of `core.predictions.object_table` where these matter.
+        ``annotation``, ``on_border`` and ``size`` of `core.predictions.object_table` where they matter.
     names : sequence of str
         The classes; each has a row in every group, even where it does not occur.
     by : sequence of str

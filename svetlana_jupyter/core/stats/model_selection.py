@@ -65,7 +65,7 @@ def brier_skill(truth: Integers, probabilities: Floats) -> float:
 
 
 def rank_candidates(truth: Integers, candidates: Mapping[str, Floats]) -> list[str]:
-    """Return the names of candidates, the best first; equally good ones in their given order."""
+    """Return the names of candidates, the best first; ties keep their given order."""
     skills = {name: round(brier_skill(truth, p), 6) for name, p in candidates.items()}
     return sorted(candidates, key=lambda name: -skills[name])
 

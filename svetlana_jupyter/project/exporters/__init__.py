@@ -129,7 +129,7 @@ class Export:
 
 @dataclass(frozen=True)
 class ExportFinished:
-    """The end of a background export."""
+    """Event at the end of a background export, with the files written."""
 
     folder: Path
     files: tuple[Path, ...]

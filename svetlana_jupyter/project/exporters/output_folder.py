@@ -32,11 +32,11 @@ Item = TypeVar("Item")
 
 
 class ExportStopped(Exception):
-    """The export was stopped while a file was being written."""
+    """Error raised when the user stops the export while a file is being written."""
 
 
 class OutputFolder:
-    """The folder of one export.
+    """Output folder of one export.
 
     Parameters
     ----------
@@ -139,9 +139,7 @@ class OutputFolder:
         self.current_file = str(file)
         self._check(file.parent)
         if file.exists() and name not in self._manifest["files"]:
-            raise ProjectError(
-                f"{file} exists already and does not come from an export. Export to a folder of its own."
-            )
+            raise ProjectError(f"{file} exists already and does not come from an export. Export to a different folder.")
         file.parent.mkdir(parents=True, exist_ok=True)
         return file
 
@@ -155,14 +153,14 @@ class OutputFolder:
         folder, project = folder.resolve(), self._project_folder
         if folder.is_relative_to(project):
             raise ProjectError(
-                f"{folder} is part of the project {project.name}. Export to a folder of its own, for example "
+                f"{folder} is part of the project {project.name}. Export to a different folder, for example "
                 f"{project.with_name(f'{project.stem}_results')}."
             )
         in_zarr = any((part / name).exists() for part in (folder, *folder.parents) for name in ZARR_FILES)
         if in_zarr or folder in {path.parent for path in self._inputs} or any(map(folder.is_relative_to, self._inputs)):
-            raise ProjectError(f"{folder} contains images or masks of the project. Export to a folder of its own.")
+            raise ProjectError(f"{folder} contains images or masks of the project. Export to a different folder.")
         if folder.exists() and not folder.is_dir():
-            raise ProjectError(f"{folder} is a file. Export to a folder of its own.")
+            raise ProjectError(f"{folder} is a file. Export to a different folder.")
 
     def _read_manifest(self) -> dict[str, Any]:
         try:

@@ -41,7 +41,7 @@ class ImportRequest:
 
 
 class ImportedLabel(NamedTuple):
-    """The label of one object: ``label`` is 0 if no object matches, ``class_name`` is "" if it has none."""
+    """Label of one object: ``label`` is 0 if no object matches, ``class_name`` is "" if it has none."""
 
     image: str
     label: int

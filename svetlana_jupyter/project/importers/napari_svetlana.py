@@ -41,7 +41,7 @@ def _labels_file(source: Path) -> Path | None:
 
 
 def read_napari_svetlana(request: ImportRequest, source: Path) -> ImportedLabels:
-    """Return the labels of a project of the plugin; images that are missing here are added.
+    """Return the labels of a project of the plugin, and add the images that the project lacks.
 
     ``request.names`` are the names of the class numbers, from 0 on; "class 1", "class 2", ... by default.
     """
@@ -107,7 +107,7 @@ def _find_file(folder: Path, kind: str, written: object) -> Path:
 
 
 def _add_missing(images: ImageCollection, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Return the name of each image; those that are not in the project are added, all or none."""
+    """Add the images that the project lacks, all or none, and return all names."""
     known = {file.resolve(): name for name in images for file in images.image_files(name)}
     names = [known.get(image.resolve(), file_stem(image.name)) for image, _ in pairs]
     images.add_all({name: pair for name, pair in zip(names, pairs) if pair[0].resolve() not in known})

@@ -48,17 +48,19 @@ _ORDERS = (
     ("As in the image", "position"),
 )
 _VIEW_KEYS = (
-    ("Click Drag", "Select one object, or several in a row"),
+    ("Click", "Select one object"),
+    ("Drag", "Select several objects in a row"),
     ("Shift+Click", "Select a range"),
-    ("Ctrl+Click", "Add one object, or remove it"),
+    ("Ctrl+Click", "Add or remove one object"),
     ("← ↑ → ↓", "Move the selection; with Shift extend it"),
-    ("Ctrl+A i Esc", "Select all of the page, the others, none"),
+    ("Ctrl+A i Esc", "Select the whole page; invert; clear"),
     ("n PageDown Space", "Next page"),
     ("p PageUp", "Previous page"),
-    ("Home End", "First page, last page"),
-    ("+ -", "Larger thumbnails, smaller thumbnails"),
-    ("[ ]", "Less of the surroundings, more"),
-    ("o m", "Outlines; middle plane or maximum of a volume"),
+    ("Home End", "First or last page"),
+    ("+ -", "Larger or smaller thumbnails"),
+    ("[ ]", "Show less or more of the surroundings"),
+    ("o", "Show or hide outlines"),
+    ("m", "Show the middle plane or the maximum projection of a volume"),
     ("g", "Arrange again with current labels and predictions"),
 )
 _SEED = 0
@@ -293,7 +295,7 @@ class GalleryPanel(Panel):
         self.status.say(f"{verb.capitalize()}: {text}.")
 
     def _select(self, objects: list[ObjectId]) -> None:
-        """Show the page of the first of these objects, and select those of them that are on it."""
+        """Show the page of the first of the objects, and select the objects on that page."""
         names = list(self._table["image"].cat.categories)
         table = self._table.iloc[self._rows]
         keys = [(names.index(image), label) for image, label in objects if image in names]
@@ -392,7 +394,7 @@ class FilterBar(HBox):
 
     @property
     def images(self) -> tuple[str, ...]:
-        """The chosen image; empty for all images."""
+        """Name of the chosen image, or "" for all images."""
         return (self.image.value,) if self.image.value else ()
 
     def criteria(self, seed: int) -> GalleryQuery:
@@ -404,7 +406,7 @@ class FilterBar(HBox):
         self.count_label.value = f"{number:,} object{'' if number == 1 else 's'}"
 
     def list(self, images: Iterable[str], classes: Iterable[ClassInfo], show_all_images: bool) -> None:
-        """Offer these images and classes.
+        """Set the images and classes on offer.
 
         Parameters
         ----------

@@ -44,7 +44,7 @@ _FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation", 
 
 
 class PatchGrid(VBox):
-    """Grid of the thumbnails of one page; a click selects one, with Shift a range, with Ctrl one more.
+    """Grid of the thumbnails of one page; a click selects an object, Shift+click a range, Ctrl+click adds an object.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class PatchGrid(VBox):
         self.select(self.selection.inverted(len(self.objects)))
 
     def clear_selection(self) -> None:
-        """Select nothing."""
+        """Clear the selection."""
         self.select(self.selection.of(()))
 
     def change_patch_size(self, by: int) -> None:
@@ -205,7 +205,7 @@ class PatchGrid(VBox):
             act(pages)
 
     def close(self) -> None:
-        """Stop reading, and remove the grid."""
+        """Stop loading images in the background and remove the grid."""
         self.screen.close()
         super().close()
 

@@ -35,7 +35,7 @@ def default_crop_side(table: pd.DataFrame) -> float:
 
 @dataclass(frozen=True)
 class GalleryPage:
-    """Thumbnails that are displayed together, to be read if the cache lacks some of them.
+    """Thumbnails of one page, to be read if they are not cached.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class ThumbnailCache:
         return GalleryPage(self, tuple(objects), tuple(cuts), self._version, tuple(open_errors))
 
     def cached_thumbnails(self, page: GalleryPage) -> list[Picture | None]:
-        """Return the cached thumbnails of a page; None for those that are not loaded or cannot be read."""
+        """Return the cached thumbnails of a page; None for thumbnails that are not loaded or cannot be read."""
         cuts = dict(page.cuts)
         with self._lock:
             pictures: list[Picture | None] = []

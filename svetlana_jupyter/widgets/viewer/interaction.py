@@ -105,7 +105,7 @@ class Screen(Generic[CanvasT]):
         self.canvas.widget.focus()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop loading images in the background."""
         self.loader.close()
 
     def _sharpen(self) -> None:
@@ -174,7 +174,7 @@ class ObjectSelector:
             self._select_inside(rectangle_corners(view.to_image(0, 0), view.to_image(*view.size)), extend=False)
 
     def clear_selection(self) -> None:
-        """Select nothing."""
+        """Clear the selection."""
         self._select(())
 
     def open_menu_at(self, row: float, column: float) -> None:
@@ -197,7 +197,7 @@ class ObjectSelector:
         return was_open
 
     def zoom_on_selection(self, factor: float) -> None:
-        """Zoom about the center of the selection if it is on the screen, else about the center of the screen."""
+        """Zoom about the center of the selection if it is on the screen, otherwise about the center of the screen."""
         model = self._model
         about = self._selection_center() if model.selection and self._project.images.is_indexed(model.image) else None
         visible = about is not None and all(0 <= at < end for at, end in zip(about, model.view.size))
@@ -356,7 +356,7 @@ class ViewerEvents:
         self._model.tool = "move" if self._model.tool == tool else tool
 
     def _escape(self, shown: SelectionId) -> None:
-        """Cancel the lasso being drawn, else the selection, else the tool."""
+        """Cancel the lasso being drawn; without a lasso, the selection; without a selection, the tool."""
         if self._press is not None:
             self._press = None
             self._selector.cancel_lasso()

@@ -1,7 +1,6 @@
-"""Helper widgets for what the browser knows and ipycanvas does not report: mouse buttons, modifiers, pixel ratio.
+"""Helper widgets for browser events that ipycanvas does not report: mouse buttons, modifiers, pixel ratio.
 
-The pointer is an enhancement: if a page cannot load it, the events of the canvas itself do everything, with less
-comfort.
+The pointer widget is optional: without it, the viewer uses the events of the canvas.
 """
 
 from __future__ import annotations

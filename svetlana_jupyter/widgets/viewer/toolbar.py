@@ -119,7 +119,7 @@ class Toolbar(VBox):
         self.more.observe(self._unfold, "value")
 
     def list_images(self, names: list[str], shown: str) -> None:
-        """Offer these images; the choice is hidden when there is only one."""
+        """Set the images listed in the dropdown, and hide it if there is only one."""
         with self.images.hold_trait_notifications():
             self.images.options = names
             self.images.value = shown if shown in names else None
@@ -161,7 +161,7 @@ class SelectionTools(HBox):
     Attributes
     ----------
     planes : HBox
-        Planes from which a box or a lasso selects; displayed for a volume while one of these tools is active.
+        Planes in which the box or lasso selects objects; displayed for a volume while the box or lasso is active.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class SelectionTools(HBox):
         self.plane_scope = Dropdown(
             options=_PLANE_SCOPES,
             description="Select",
-            tooltip="Planes from which a box or a lasso selects",
+            tooltip="Planes in which the box or lasso selects objects",
             layout={"width": "200px"},
             style={"description_width": "48px"},
         )
@@ -206,7 +206,7 @@ class SelectionTools(HBox):
         self.refresh()
 
     def refresh(self, planes: int | None = None) -> None:
-        """Show what applies to the tool and, if given, to an image with this number of planes."""
+        """Show the controls that apply to the tool and, if given, to an image with this number of planes."""
         model = self._model
         if planes is not None:
             self.plane_range.max = planes - 1
@@ -378,7 +378,7 @@ class ObjectMenu(VBox):
         return bool(self.layout.display != "none")
 
     def show_at(self, at: tuple[float, float], title: str, items: Sequence[MenuItem]) -> None:
-        """Show items next to a point (row, column), and give the first one the keyboard focus."""
+        """Show items next to a point (row, column), and give the first item the keyboard focus."""
         self._close_lines()
         self.items = tuple(items)
         height, width = self._size

@@ -136,12 +136,12 @@ class Viewer(VBox):
         model.set_view(view)
 
     def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
-        """Read what `show` would need for these ``(image, label)``, once the screen is up to date."""
+        """Read the pixels that `show` needs for objects ``(image, label)``, once the screen is up to date."""
         self._coming = list(objects)
         self.screen.request()
 
     def set_palette(self, palette: DisplaySettings) -> None:
-        """Display the image, and later images with the same channels, with other contrast or channels."""
+        """Apply display settings to the image and to later images with the same channels."""
         if self._opened is not None:
             self._open_images.set_manual_palette(self._opened, palette)
             self.redraw()
@@ -164,7 +164,7 @@ class Viewer(VBox):
         self.screen.redraw()
 
     def close(self) -> None:
-        """Stop observing the project and reading, and remove the viewer."""
+        """Stop observing the project and loading images, and remove the viewer."""
         self._watcher.close()
         self.screen.close()
         super().close()

@@ -53,8 +53,8 @@ class ViewerModel(traitlets.HasTraits):
     add_to_selection : bool
         Whether a click, a box or a lasso adds to the selection, as with Shift.
     plane_scope : {"plane", "range", "all"}
-        Planes of a volume from which a box or a lasso selects: objects visible on the displayed plane, objects whose
-        centroid lies in ``plane_range``, or all objects.
+        Planes of a volume in which the box or lasso selects objects: objects visible on the displayed plane, objects
+        whose centroid lies in ``plane_range``, or all objects.
     plane_range : tuple of int
         First and last plane of that range.
     lasso : tuple of (y, x)
