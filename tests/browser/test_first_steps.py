@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 NOTEBOOK = ROOT / "notebooks" / "01_first_steps.ipynb"
 PANEL = "[output for output in Out.values() if type(output).__name__ == '{}'][0]"
-ANNOTATION, TRAINING, PREDICTION = (PANEL.format(f"{name}Panel") for name in ("Annotation", "Training", "Prediction"))
+ANNOTATION, PREDICTION = (PANEL.format(f"{name}Panel") for name in ("Annotation", "Prediction"))
 
 # Messages of the kernel are on the screen two frames later.
 THREE_FRAMES = "() => new Promise(r => { let n = 3; const f = () => n-- ? requestAnimationFrame(f) : r(); f(); })"

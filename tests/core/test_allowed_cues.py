@@ -1,4 +1,4 @@
-"""Allowed cues: restricted patches reveal no other cue, and a search compares no preset that would."""
+"""Allowed cues: restricted patches and candidate presets reveal no forbidden cue."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from svetlana_jupyter.core.patches import count_object_only_channels, cut_patche
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, PRESETS, PatchSettings, TrainingSettings
 
 
-def test_with_all_cues_every_candidate_is_compared_and_one_does_not_augment():
-    tried = candidate_presets(TrainingSettings())
-    assert [*tried] == [name for name in CANDIDATE_PRESETS if name != "grain"]
-    assert len(tried) <= 8
-    assert not tried["plain"].augmentation.varies
-    assert tried["forest"].architecture == "forest"
+def test_all_candidates_including_one_without_augmentation_are_compared_with_all_cues():
+    candidates = candidate_presets(TrainingSettings())
+    assert [*candidates] == [name for name in CANDIDATE_PRESETS if name != "grain"]
+    assert len(candidates) <= 8
+    assert not candidates["plain"].augmentation.varies
+    assert candidates["forest"].architecture == "forest"
 
 
-@pytest.mark.parametrize("allowed", [set(some) for n in range(4) for some in itertools.combinations(CUES, n)])
-def test_no_candidate_lets_in_a_forbidden_cue(allowed):
-    tried = candidate_presets(TrainingSettings(may_use=allowed))
-    assert next(iter(tried)) == "default"
-    assert list(tried)[-1] == "forest"
-    for settings in tried.values():
+@pytest.mark.parametrize("allowed", [set(cues) for n in range(4) for cues in itertools.combinations(CUES, n)])
+def test_no_candidate_uses_a_forbidden_cue(allowed):
+    candidates = candidate_presets(TrainingSettings(may_use=allowed))
+    assert next(iter(candidates)) == "default"
+    assert list(candidates)[-1] == "forest"
+    for settings in candidates.values():
         assert restrict_to_allowed_cues(settings) == settings
         assert settings.may_use == allowed
-    dumps = [settings.model_dump_json(exclude={"preset"}) for settings in tried.values()]
+    dumps = [settings.model_dump_json(exclude={"preset"}) for settings in candidates.values()]
     assert len(set(dumps)) == len(dumps)
 
 
 def test_residual_texture_is_a_candidate_only_without_surroundings_but_with_brightness():
-    """Without brightness it would equal the preset "texture", since its division by the level reveals brightness."""
+    """Without brightness, residual texture would equal the preset "texture". Division by the mean reveals it."""
     allowed = {cue: "grain" in candidate_presets(TrainingSettings(may_use=set(CUES) - {cue})) for cue in CUES}
     assert allowed == {"surroundings": True, "brightness": False, "orientation": False, "size": False}
     assert "grain" not in candidate_presets(TrainingSettings(may_use=["orientation", "size"]))
 
 
 def test_given_values_stay_in_every_candidate():
-    asked = TrainingSettings(epochs=7, seed=3, patches={"size": 40}, augmentation={"share": 0.5})
-    tried = candidate_presets(asked)
-    for settings in tried.values():
+    requested = TrainingSettings(epochs=7, seed=3, patches={"size": 40}, augmentation={"share": 0.5})
+    candidates = candidate_presets(requested)
+    for settings in candidates.values():
         assert (settings.epochs, settings.seed, settings.patches.size) == (7, 3, 40)
         assert settings.augmentation.share == 0.5
         assert settings.patches.sampling == "auto"
-    assert "wide" not in tried  # a given size leaves nothing to widen
+    assert "wide" not in candidates  # a given size cannot be widened
     assert not {"object", "wide"} & set(candidate_presets(TrainingSettings(patches={"context": "hide"})))
 
 
@@ -89,7 +89,7 @@ def without(*cues: str, **values) -> TrainingSettings:
 
 
 def scene(ndim: int = 2, enlarged: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and mask of a textured, dented object with a neighbor, in noise."""
+    """Return image and mask of a textured, concave object with a neighbor in noise."""
     rng = np.random.default_rng(0)
     shape = (33,) * ndim
     grid = np.stack(np.meshgrid(*[np.arange(33) - 16] * ndim, indexing="ij"))
@@ -104,10 +104,10 @@ def scene(ndim: int = 2, enlarged: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
 def patch(image: np.ndarray, mask: np.ndarray, settings: TrainingSettings) -> np.ndarray:
     dims = list("zyx"[-mask.ndim :])
-    found = ImagePair("x", DataArray(image[None], dims=["c", *dims]), DataArray(mask, dims=dims))
-    objects = index_objects(found.mask).loc[[1]]
+    pair = ImagePair("x", DataArray(image[None], dims=["c", *dims]), DataArray(mask, dims=dims))
+    objects = index_objects(pair.mask).loc[[1]]
     frozen = resolve_patch_settings(settings.patches, objects, None, None)
-    ((_, patches),) = cut_patches(found, objects, frozen)
+    ((_, patches),) = cut_patches(pair, objects, frozen)
     return patches[0]
 
 
@@ -119,26 +119,26 @@ def patch(image: np.ndarray, mask: np.ndarray, settings: TrainingSettings) -> np
 def test_without_surroundings_the_patch_is_the_same_whatever_is_outside(ndim, view, sampling, normalize, scope):
     image, mask = scene(ndim)
     other = np.where(mask == 1, image, np.random.default_rng(1).normal(900, 300, image.shape))
-    given = {"normalize": normalize, "scope": scope, "view": view, "sampling": sampling, "dilation": 7}
-    settings = without("surroundings", patches=given)
-    seen = patch(image, mask, settings)
-    np.testing.assert_array_equal(patch(other, np.where(mask == 1, 1, 0), settings), seen)
-    assert np.ptp(seen[0]) > 0
+    patch_settings = {"normalize": normalize, "scope": scope, "view": view, "sampling": sampling, "dilation": 7}
+    settings = without("surroundings", patches=patch_settings)
+    reference = patch(image, mask, settings)
+    np.testing.assert_array_equal(patch(other, np.where(mask == 1, 1, 0), settings), reference)
+    assert np.ptp(reference[0]) > 0
     # Control: with its surroundings, the patch does change.
-    changes = not np.array_equal(patch(other, mask, TrainingSettings(patches=given)), seen)
-    assert changes or normalize == "grain"  # which always shows the object alone
+    changes = not np.array_equal(patch(other, mask, TrainingSettings(patches=patch_settings)), reference)
+    assert changes or normalize == "grain"  # residual texture always hides the surroundings
 
 
 @pytest.mark.parametrize("normalize", ["both_raw", "object"])
 def test_without_surroundings_an_object_3_pixels_wide_is_not_dilated(normalize):
-    """Its automatic margin is 0, so nothing but the dilation decides how much of the surroundings is seen."""
+    """The automatic eroded margin is 0, so only the dilation determines the visible surroundings."""
     mask = np.zeros((33, 33), np.uint16)
     mask[15:18, 8:25] = 1
     image = np.random.default_rng(0).normal(50, 8, mask.shape) + 60 * mask
     settings = without("surroundings", patches={"normalize": normalize})
-    seen = patch(image, mask, settings)
-    np.testing.assert_array_equal(patch(np.where(mask, image, image + 90), mask, settings), seen)
-    assert np.ptp(seen[0]) > 0
+    reference = patch(image, mask, settings)
+    np.testing.assert_array_equal(patch(np.where(mask, image, image + 90), mask, settings), reference)
+    assert np.ptp(reference[0]) > 0
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -147,10 +147,10 @@ def test_without_surroundings_an_object_3_pixels_wide_is_not_dilated(normalize):
 def test_without_brightness_neither_gain_nor_offset_of_object_or_surroundings_changes_the_patch(ndim, left, preset):
     image, mask = scene(ndim)
     settings = without("brightness", *{"surroundings"}.difference(left), preset=preset)
-    seen = patch(image, mask, settings)
+    reference = patch(image, mask, settings)
     brighter = np.where(mask == 1, 3 * image - 40, 0.5 * image + 90)
-    np.testing.assert_allclose(patch(brighter, mask, settings), seen, atol=1e-3)
-    assert np.ptp(seen[0]) > 1
+    np.testing.assert_allclose(patch(brighter, mask, settings), reference, atol=1e-3)
+    assert np.ptp(reference[0]) > 1
 
 
 def test_without_brightness_the_mixed_light_along_the_edge_is_left_out():
@@ -168,7 +168,7 @@ def test_without_size_a_larger_object_in_the_same_optics_gives_the_same_patch(nd
     settings = without("size", *{"surroundings"}.difference(left), patches={"sampling": 14, "normalize": "none"})
     small, large = (patch(*through_optics(radius, ndim), settings)[0] for radius in (7.3, 14.6))
     shown = (small != 0) & (large != 0)
-    assert np.abs(small - large)[shown].max() < 5  # of 80 between the object and what is around it
+    assert np.abs(small - large)[shown].max() < 5  # of 80 between object and surroundings
     assert ((small != 0) == (large != 0)).mean() > 0.8
     # Control: in a plain patch, the edges of a small object are softer.
     plain = PatchSettings(size=22.0, sampling=14, context="hide", dilation=0, normalize="none", mask_channel=False)
@@ -179,9 +179,9 @@ def test_without_size_a_larger_object_in_the_same_optics_gives_the_same_patch(nd
 def through_optics(radius: float, ndim: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image and mask of a uniform ellipsoid on a dark background, with the same blur at any size."""
     side = int(4 * radius)
-    places = np.stack(np.meshgrid(*[np.arange(side) - side / 2] * ndim, indexing="ij"))
+    positions = np.stack(np.meshgrid(*[np.arange(side) - side / 2] * ndim, indexing="ij"))
     stretch = np.r_[1.0, [0.8] * (ndim - 1)].reshape(-1, *[1] * ndim)
-    mask = ((places / (radius * stretch)) ** 2).sum(0) <= 1
+    mask = ((positions / (radius * stretch)) ** 2).sum(0) <= 1
     return gaussian_filter(np.where(mask, 100.0, 20.0), 0.8), mask.astype(np.uint16)
 
 
@@ -200,10 +200,10 @@ def test_without_size_objects_of_any_size_in_one_image_fill_their_patches_alike(
     for label, (center, radius) in enumerate([(30, 6), (80, 11), (150, 35)], 1):
         rows, columns = np.mgrid[:200, :200]
         mask[(rows - center) ** 2 + (columns - 100) ** 2 <= radius**2] = label
-    found = ImagePair("x", DataArray(mask[None] * 1.0, dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
-    objects = index_objects(found.mask)
+    pair = ImagePair("x", DataArray(mask[None] * 1.0, dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
+    objects = index_objects(pair.mask)
     frozen = resolve_patch_settings(PatchSettings(view="object", rim="auto"), objects, None, None)
-    cut = dict(zip(*[np.concatenate(part) for part in zip(*cut_patches(found, objects, frozen), strict=True)]))
+    cut = dict(zip(*[np.concatenate(part) for part in zip(*cut_patches(pair, objects, frozen), strict=True)]))
     shares = [cut[label][-1].mean() for label in (1, 2, 3)]
     np.testing.assert_allclose(
         shares, np.pi / 4 / 1.5**2, rtol=0.2

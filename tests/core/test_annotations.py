@@ -1,4 +1,4 @@
-"""The annotation log: its state is always the replay of its events."""
+"""Annotation log: its state always equals the replay of its events."""
 
 from __future__ import annotations
 

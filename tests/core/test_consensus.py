@@ -66,7 +66,7 @@ def test_merged_classes_vote_together() -> None:
         ([("bad_segmentation", 7, 0, 0)], [(7, 9, 100)], 9, Label("bad_segmentation")),
     ],
 )
-def test_a_new_object_takes_over_the_label_of_more_than_half_of_it(rows, links, new, expected) -> None:
+def test_a_new_object_inherits_the_label_of_more_than_half_of_its_area(rows, links, new, expected) -> None:
     current_labels = CurrentLabels([log_of(*rows)], {"well": [mapping(*links)]})
     assert current_labels.labels.get(ObjectId("well", new)) == expected
 
@@ -77,7 +77,7 @@ def test_labels_are_carried_over_several_masks() -> None:
     assert labels_of(CurrentLabels([log], steps)) == {21: A, 22: B}
 
 
-def test_undo_reaches_behind_a_replaced_mask() -> None:
+def test_undo_works_across_a_replaced_mask() -> None:
     log = log_of(("label", 7, 1, 0), ("label", 7, 2, 0), ("erase", 9, 0, 1))
     current_labels = CurrentLabels([log], {"well": [mapping((7, 9, 100))]})
     seen = [labels_of(current_labels)]
@@ -102,8 +102,8 @@ def test_incremental_updates_equal_a_fresh_computation(run, first, second) -> No
     logs = [AnnotationLog(), AnnotationLog()]
     given_parts = ({"well": [mapping(*first), mapping(*second)]}, {3: 1})
     current_labels = CurrentLabels(logs, *given_parts)
-    for who, action, label, class_id, mask in run:
-        log = logs[who]
+    for annotator, action, label, class_id, mask in run:
+        log = logs[annotator]
         if action in ("undo", "redo"):
             edit = log.edit_to_undo if action == "undo" else log.edit_to_redo
             log.append([AnnotationEvent(TIME, action, edit)] if edit else [])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Normalization: residual texture, dilation of masks, and the choice among normalizations."""
+"""Normalization: residual texture, mask dilation and selection by name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SIDE = {2: 21, 3: 15}
 
 def ball(ndim: int) -> np.ndarray:
     """Return an off-center ellipsoid of shape (1, [z,] y, x)."""
-    places = np.meshgrid(*[np.arange(SIDE[ndim]) - SIDE[ndim] // 2 + 0.4] * ndim, indexing="ij")
-    return (sum((place / (4 + axis)) ** 2 for axis, place in enumerate(places)) <= 1)[None]
+    positions = np.meshgrid(*[np.arange(SIDE[ndim]) - SIDE[ndim] // 2 + 0.4] * ndim, indexing="ij")
+    return (sum((place / (4 + axis)) ** 2 for axis, place in enumerate(positions)) <= 1)[None]
 
 
-def whole(ndim: int) -> tuple[slice, ...]:
+def whole_view(ndim: int) -> tuple[slice, ...]:
     return (slice(0, SIDE[ndim]),) * ndim
 
 
-def seen(masks: np.ndarray, inside: float | np.ndarray, outside: float, blur: float) -> np.ndarray:
+def blurred_image(masks: np.ndarray, inside: float | np.ndarray, outside: float, blur: float) -> np.ndarray:
     """Return a blurred image of an object and its surroundings: float32 of shape (1, 1, [z,] y, x)."""
     light = np.where(masks, inside, outside)[0]
     return gaussian_filter(light.astype(np.float64), blur, mode="nearest")[None, None].astype(np.float32)
@@ -34,11 +34,11 @@ def seen(masks: np.ndarray, inside: float | np.ndarray, outside: float, blur: fl
 @pytest.mark.parametrize("outside", [10, 60, 300])
 def test_a_uniform_object_has_no_residual_texture_in_any_optics_and_surroundings(ndim, blur, outside):
     masks = ball(ndim)
-    found = residual_texture(seen(masks, 100, outside, blur), masks, whole(ndim))[0, 0]
-    edge = np.ptp(seen(masks, 100, outside, blur)[0, 0][masks[0]]) / 100
-    assert edge > 0.05  # the gradient that is removed exists
-    assert np.abs(found).max() < 0.1 * edge
-    assert (found[~masks[0]] == 0).all()
+    result = residual_texture(blurred_image(masks, 100, outside, blur), masks, whole_view(ndim))[0, 0]
+    edge = np.ptp(blurred_image(masks, 100, outside, blur)[0, 0][masks[0]]) / 100
+    assert edge > 0.05  # the removed gradient exists
+    assert np.abs(result).max() < 0.1 * edge
+    assert (result[~masks[0]] == 0).all()
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -46,10 +46,10 @@ def test_texture_remains_and_hardly_depends_on_the_surroundings(ndim):
     masks, rng = ball(ndim), np.random.default_rng(0)
     texture = 10 * rng.standard_normal(masks.shape)
     dark, light = (
-        residual_texture(seen(masks, 100 + texture, outside, 0.8), masks, whole(ndim))[0, 0][masks[0]]
+        residual_texture(blurred_image(masks, 100 + texture, outside, 0.8), masks, whole_view(ndim))[0, 0][masks[0]]
         for outside in (0, 80)
     )
-    plain = seen(masks, texture, 0, 0.8)[0, 0][masks[0]]
+    plain = blurred_image(masks, texture, 0, 0.8)[0, 0][masks[0]]
     assert np.corrcoef(dark, plain)[0, 1] > 0.85
     assert np.corrcoef(dark, light)[0, 1] > 0.98
 
@@ -59,7 +59,7 @@ def test_residual_texture_is_a_least_squares_residual_relative_to_the_middle(ndi
     rng = np.random.default_rng(1)
     masks = np.concatenate([ball(ndim), np.roll(ball(ndim), 1, axis=1)])
     pixels = rng.normal(500, 40, (2, 3, *masks.shape[1:])).astype(np.float32)
-    found = residual_texture(pixels, masks, whole(ndim))
+    result = residual_texture(pixels, masks, whole_view(ndim))
     for label, mask in enumerate(masks):
         blurred = [gaussian_filter(mask.astype(float), blur, mode="nearest", truncate=3)[mask] for blur in BLUR_SIGMAS]
         design = np.stack([np.ones(mask.sum()), *blurred], axis=1)
@@ -68,17 +68,17 @@ def test_residual_texture_is_a_least_squares_residual_relative_to_the_middle(ndi
             coefficients = np.linalg.lstsq(design, values[mask].astype(float), rcond=None)[0]
             level = np.average(values[mask], weights=middle)
             np.testing.assert_allclose(
-                found[label, channel][mask], (values[mask] - design @ coefficients) / level, atol=1e-6
+                result[label, channel][mask], (values[mask] - design @ coefficients) / level, atol=1e-6
             )
 
 
 def test_neither_gain_nor_surroundings_change_the_residual_texture():
     masks, rng = ball(2), np.random.default_rng(2)
     pixels = rng.normal(500, 40, (1, 1, *masks.shape[1:])).astype(np.float32)
-    found = residual_texture(pixels, masks, whole(2))
-    np.testing.assert_allclose(residual_texture(7 * pixels, masks, whole(2)), found, atol=1e-6)
+    result = residual_texture(pixels, masks, whole_view(2))
+    np.testing.assert_allclose(residual_texture(7 * pixels, masks, whole_view(2)), result, atol=1e-6)
     other = np.where(masks[:, None], pixels, rng.normal(9e4, 1e4, pixels.shape)).astype(np.float32)
-    np.testing.assert_array_equal(residual_texture(other, masks, whole(2)), found)
+    np.testing.assert_array_equal(residual_texture(other, masks, whole_view(2)), result)
 
 
 def test_a_margin_around_the_field_of_view_changes_nothing_even_for_larger_objects():
@@ -86,10 +86,10 @@ def test_a_margin_around_the_field_of_view_changes_nothing_even_for_larger_objec
     masks = np.zeros((1, *pixels.shape[2:]), bool)
     masks[0, :16, 2:12] = True
     view = slice(5, 5 + SIDE[2]), slice(3, 3 + SIDE[2])
-    found = residual_texture(pixels, masks, view)
-    assert found[0, 0, 0, 5] != 0
+    result = residual_texture(pixels, masks, view)
+    assert result[0, 0, 0, 5] != 0
     np.testing.assert_allclose(
-        found[..., *view], residual_texture(pixels[..., *view], masks[..., *view], whole(2)), atol=1e-6
+        result[..., *view], residual_texture(pixels[..., *view], masks[..., *view], whole_view(2)), atol=1e-6
     )
 
 
@@ -99,16 +99,16 @@ def test_tiny_dark_and_negative_objects_give_finite_numbers(count, level):
     masks = np.zeros((1, 9, 9), bool)
     masks[0, 4, 3 : 3 + count] = True
     pixels = (level + np.random.default_rng(4).normal(0, 1, (1, 1, 9, 9))).astype(np.float32)
-    found = residual_texture(pixels, masks, (slice(0, 9),) * 2)
-    assert np.isfinite(found).all()
-    assert np.abs(found).max() < 5
+    result = residual_texture(pixels, masks, (slice(0, 9),) * 2)
+    assert np.isfinite(result).all()
+    assert np.abs(result).max() < 5
 
 
-def by_distance(masks: np.ndarray, reach: tuple[float, ...]) -> np.ndarray:
-    """Dilate each mask by distance in units of the ellipsoid; along an axis without reach, steps are infinite."""
+def dilate_by_distance(masks: np.ndarray, reach: tuple[float, ...]) -> np.ndarray:
+    """Dilate each mask by distance in units of the ellipsoid; an axis without reach has infinite steps."""
     step = [1 / radius if radius >= 1 else 1e6 for radius in reach]
-    found = [distance_transform_edt(~mask, sampling=step) <= 1 + 1e-5 if mask.any() else mask for mask in masks]
-    return np.stack(found)
+    result = [distance_transform_edt(~mask, sampling=step) <= 1 + 1e-5 if mask.any() else mask for mask in masks]
+    return np.stack(result)
 
 
 @pytest.mark.parametrize("max_rows", [normalization.MAX_SHIFTED_ROWS, 0], ids=["by shifts", "by distance"])
@@ -121,7 +121,7 @@ def test_a_mask_is_dilated_by_an_ellipsoid(reach, max_rows, monkeypatch):
     masks = rng.random((6, *(11, 14, 12)[: len(reach)])) < 0.02
     masks[0] = False
     before = masks.copy()
-    np.testing.assert_array_equal(dilate_masks(masks, reach), by_distance(masks, reach))
+    np.testing.assert_array_equal(dilate_masks(masks, reach), dilate_by_distance(masks, reach))
     np.testing.assert_array_equal(masks, before)
 
 
@@ -137,7 +137,7 @@ def test_erosion_dilates_the_surroundings_but_never_removes_an_object():
 
 
 def test_a_normalization_without_implementation_is_refused():
-    """`model_construct` skips the validation, as if the settings listed one more."""
+    """`model_construct` skips validation, which simulates a normalization without an implementation."""
     settings = PatchSettings.model_construct(**{**PatchSettings().model_dump(), "normalize": "median"})
     pixels, masks = np.ones((1, 1, 9, 9), np.float32), np.ones((1, 9, 9), bool)
     with pytest.raises(ValueError, match="'median' is not implemented"):

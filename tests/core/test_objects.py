@@ -1,4 +1,4 @@
-"""The object index against scikit-image and against naive loops, whatever the chunks."""
+"""Object table compared with scikit-image and naive loops for any chunks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def masks_and_chunks(draw):
 
 @settings(deadline=None, max_examples=60)
 @given(masks_and_chunks())
-def test_any_chunking_gives_what_scikit_image_gives_for_the_whole_array(case):
+def test_the_object_table_agrees_with_scikit_image_for_any_chunks(case):
     pixels, chunks = case
     ndim = pixels.ndim
     expected = regionprops_table(pixels.astype(np.int64), properties=["label", "num_pixels", "centroid", "bbox"])
@@ -54,17 +54,17 @@ def test_on_border_is_true_for_objects_with_a_pixel_on_an_end_of_a_longer_axis(c
     pixels, chunks = case
     expected = {}
     for name in np.unique(pixels[pixels > 0]).tolist():
-        places = np.argwhere(pixels == name)
+        positions = np.argwhere(pixels == name)
         expected[name] = any(
             length > 1 and place[axis] in (0, length - 1)
-            for place in places
+            for place in positions
             for axis, length in enumerate(pixels.shape)
         )
 
     assert index_objects(as_mask(pixels, chunks))["on_border"].to_dict() == expected
 
 
-def test_columns_have_the_promised_names_order_and_types():
+def test_columns_have_the_documented_names_order_and_types():
     table = index_objects(as_mask(np.ones((2, 3, 4), np.uint8)))
 
     assert list(table) == ["size", "z", "y", "x", "z0", "y0", "x0", "z1", "y1", "x1", "on_border"]
@@ -106,7 +106,7 @@ def test_an_object_scattered_over_distant_blocks_is_one_row():
 
 
 def test_each_chunk_is_read_once_and_progress_counts_them():
-    reads, seen = [], []
+    reads, progress = [], []
     pixels = np.arange(1, 65, dtype=np.int32).reshape(8, 8)
 
     def read(block, block_info=None):
@@ -115,10 +115,10 @@ def test_each_chunk_is_read_once_and_progress_counts_them():
         return block
 
     mask = da.from_array(pixels, chunks=(2, 4)).map_blocks(read, dtype=np.int32, meta=np.empty((0, 0), np.int32))
-    index_objects(DataArray(mask, dims=("y", "x")), progress=lambda done, total: seen.append((done, total)))
+    index_objects(DataArray(mask, dims=("y", "x")), progress=lambda done, total: progress.append((done, total)))
 
     assert sorted(reads) == [(i, j) for i in range(4) for j in range(2)]
-    assert seen == [(n, 8) for n in range(1, 9)]
+    assert progress == [(n, 8) for n in range(1, 9)]
 
 
 def test_a_failing_block_raises_its_own_error():
@@ -140,6 +140,6 @@ def test_negative_numbers_are_refused():
         index_objects(as_mask(np.array([[0, -3], [1, 1]])))
 
 
-def test_a_mask_that_holds_255_alone_is_refused_with_the_way_to_label_it():
+def test_a_binary_mask_of_255_is_refused_with_a_way_to_label_it():
     with pytest.raises(InputError, match=r"only 255, alone.*skimage\.measure\.label\(mask > 0\)"):
         index_objects(as_mask(np.array([[0, 255], [0, 255]], np.uint8)))

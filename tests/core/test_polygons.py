@@ -1,4 +1,4 @@
-"""Rasterization against scikit-image, tracing against GEOS, and reading of GeoJSON."""
+"""Rasterization compared with scikit-image, tracing compared with GEOS, and reading of GeoJSON."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def ring(*corners: tuple[float, float]) -> np.ndarray:
 @given(st.lists(corner, min_size=3, max_size=9))
 def test_filled_polygons_equal_those_of_scikit_image(corners: list[tuple[float, float]]) -> None:
     outline = ring(*corners)
-    found = fill_polygons([[outline]], BOX)
+    result = fill_polygons([[outline]], BOX)
     expected = polygon2mask(BOX[2:], outline - 0.5)  # there, pixel (0, 0) has its center at (0, 0)
-    for row, column in np.argwhere(found != expected):  # only pixels with their center on a side may differ
+    for row, column in np.argwhere(result != expected):  # only pixels with a center on a side may differ
         point, ends = np.array([row, column]) + 0.5, np.roll(outline, -1, axis=0)
         way = ends - outline
         share = ((point - outline) * way).sum(axis=1) / np.maximum((way**2).sum(axis=1), 1e-300)
@@ -65,10 +65,10 @@ def test_a_pixel_on_a_common_side_belongs_to_one_polygon() -> None:
 
 def test_polygons_may_have_holes_and_parts() -> None:
     outer, hole = ring((1, 1), (1, 9), (9, 9), (9, 1)), ring((3, 3), (6, 3), (6, 6), (3, 6))
-    found = fill_polygons([[outer, hole], [ring((20, 20), (20, 22), (21, 22), (21, 20))]], BOX)
+    result = fill_polygons([[outer, hole], [ring((20, 20), (20, 22), (21, 22), (21, 20))]], BOX)
     expected = np.zeros(BOX[2:], bool)
     expected[1:9, 1:9], expected[3:6, 3:6], expected[20, 20:22] = True, False, True
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
 
 
 def square(number: int, y: float, x: float, side: float, plane: int = 0) -> PolygonObject:
@@ -77,7 +77,7 @@ def square(number: int, y: float, x: float, side: float, plane: int = 0) -> Poly
     )
 
 
-def drawn_mask(shapes: list[PolygonObject], shape: tuple[int, ...]) -> tuple[np.ndarray, RasterizationReport]:
+def rasterize_all(shapes: list[PolygonObject], shape: tuple[int, ...]) -> tuple[np.ndarray, RasterizationReport]:
     mask, report = np.zeros(shape, np.uint32), RasterizationReport()
     for part, pixels in rasterize(shapes, shape, np.dtype(np.uint32), report):
         mask[part] = pixels
@@ -94,7 +94,7 @@ def test_the_smaller_of_overlapping_polygons_is_on_top_and_overlaps_are_reported
         square(4, 12.6, 3, 0.3),
         square(5, 14, 14, 9),
     ]
-    mask, report = drawn_mask(shapes, (20, 20))
+    mask, report = rasterize_all(shapes, (20, 20))
     assert (mask[4:8, 4:8] == 3).all()
     assert (mask == 7).sum() == 64 - 16
     assert (mask == 5).sum() == 36
@@ -104,7 +104,7 @@ def test_the_smaller_of_overlapping_polygons_is_on_top_and_overlaps_are_reported
 
 
 def test_polygons_of_one_label_are_one_object_across_planes() -> None:
-    mask, _ = drawn_mask(
+    mask, _ = rasterize_all(
         [square(2, 1, 1, 3, plane=1), square(2, 1, 1, 5, plane=2), square(8, 0, 0, 2, plane=9)], (4, 9, 9)
     )
     assert [(plane == 2).sum() for plane in mask] == [0, 9, 25, 0]
@@ -114,14 +114,14 @@ def test_polygons_of_one_label_are_one_object_across_planes() -> None:
 @pytest.mark.parametrize("shape", [(30, 40), (4, 30, 40)])
 def test_parts_of_a_lazy_mask_are_drawn_when_they_are_read(shape: tuple[int, ...]) -> None:
     shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4) for n in range(1, 7)]
-    whole, _ = drawn_mask(shapes, shape)
+    whole, _ = rasterize_all(shapes, shape)
     source = LazyPolygonMask(shapes, shape)
     mask = to_dask(source)
     for part in (np.s_[..., 3:17, 9:30], np.s_[..., 5:, 11], np.s_[..., 20:2:-3, ::5], np.s_[-1, ..., 30]):
         np.testing.assert_array_equal(mask[part], whole[part])
-    everything = tuple(slice(None) for _ in shape)
-    assert source[everything].dtype == mask.dtype == np.uint16
-    np.testing.assert_array_equal(source[(*everything[:-2], slice(9, 2, -2), 12)], whole[..., 9:2:-2, 12])
+    whole_mask = tuple(slice(None) for _ in shape)
+    assert source[whole_mask].dtype == mask.dtype == np.uint16
+    np.testing.assert_array_equal(source[(*whole_mask[:-2], slice(9, 2, -2), 12)], whole[..., 9:2:-2, 12])
 
 
 def feature(geometry: dict, **properties: object) -> dict:
@@ -131,12 +131,12 @@ def feature(geometry: dict, **properties: object) -> dict:
 SQUARE = {"type": "Polygon", "coordinates": [[[1, 2], [5, 2], [5, 6], [1, 6], [1, 2]]]}
 
 
-def written(path: Path, content: object) -> Path:
+def write_geojson(path: Path, content: object) -> Path:
     path.write_text(json.dumps(content), "utf-8")
     return path
 
 
-def test_all_forms_of_qupath_classes_are_read(tmp_path: Path) -> None:
+def test_all_formats_of_qupath_classes_are_read(tmp_path: Path) -> None:
     forms = [
         {"name": "Tumor", "color": [200, 0, 10]},
         {"name": "Stroma", "colorRGB": -3670016},
@@ -145,16 +145,16 @@ def test_all_forms_of_qupath_classes_are_read(tmp_path: Path) -> None:
         None,
     ]
     features = [feature(SQUARE, objectType="detection", classification=form) for form in forms]
-    found = read_geojson(written(tmp_path / "a.geojson", features)).shapes
-    assert [(one.class_name, one.color) for one in found] == [
+    result = read_geojson(write_geojson(tmp_path / "a.geojson", features)).shapes
+    assert [(shape.class_name, shape.color) for shape in result] == [
         ("Tumor", "#c8000a"),
         ("Stroma", "#c80000"),
         ("Tumor: Positive", "#010203"),
         ("plain", ""),
         ("", ""),
     ]
-    assert [one.label for one in found] == [1, 2, 3, 4, 5]
-    assert found[0].bbox == (2, 1, 6, 5)
+    assert [shape.label for shape in result] == [1, 2, 3, 4, 5]
+    assert result[0].bbox == (2, 1, 6, 5)
     packed = tmp_path / "a.geojson.gz"
     packed.write_bytes(gzip.compress((tmp_path / "a.geojson").read_bytes()))
     assert len(read_geojson(packed).shapes) == 5
@@ -162,16 +162,16 @@ def test_all_forms_of_qupath_classes_are_read(tmp_path: Path) -> None:
 
 def test_cells_are_read_and_annotations_are_reported_as_skipped(tmp_path: Path) -> None:
     features = [feature(SQUARE, objectType="annotation"), feature(SQUARE, objectType="cell", name="12")]
-    found = read_geojson(written(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features}))
-    assert [one.label for one in found.shapes] == [12]
-    assert found.note == "Not read: 1 annotations."
-    only = read_geojson(written(tmp_path / "b.geojson", features[0]))
+    result = read_geojson(write_geojson(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features}))
+    assert [shape.label for shape in result.shapes] == [12]
+    assert result.note == "Not read: 1 annotations."
+    only = read_geojson(write_geojson(tmp_path / "b.geojson", features[0]))
     assert len(only.shapes) == 1
     assert only.note == ""
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
         ("{", "cannot be read as GeoJSON"),
         ('{"a": 1}', "holds no GeoJSON features"),
@@ -183,15 +183,15 @@ def test_cells_are_read_and_annotations_are_reported_as_skipped(tmp_path: Path) 
         (json.dumps(feature({"type": "Polygon", "coordinates": [[[1e300, 2], [3, 4]]]})), "no position in an image"),
     ],
 )
-def test_invalid_geojson_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
+def test_invalid_geojson_is_refused(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "a.geojson"
     file.write_text(content)
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=message):
         read_geojson(file)
 
 
-def geometry(found):
-    return shapely.MultiPolygon([(outer[:, ::-1], [hole[:, ::-1] for hole in holes]) for outer, *holes in found])
+def geometry(result):
+    return shapely.MultiPolygon([(outer[:, ::-1], [hole[:, ::-1] for hole in holes]) for outer, *holes in result])
 
 
 def filled(shape, outlines):
@@ -209,15 +209,15 @@ def filled(shape, outlines):
 @settings(deadline=None, max_examples=300)
 @given(arrays(bool, st.tuples(st.integers(1, 8), st.integers(1, 8)), fill=st.booleans()))
 def test_valid_polygons_enclose_any_mask_exactly(own):
-    found = outline_polygons(own)
-    shape = geometry(found)
+    result = outline_polygons(own)
+    shape = geometry(result)
     y, x = np.indices(own.shape) + 0.5
     assert shape.is_valid, shapely.is_valid_reason(shape)
     np.testing.assert_array_equal(shapely.contains_xy(shape, x, y), own)
     assert shape.area == own.sum()
     assert all(part.exterior.is_ccw for part in shape.geoms)
     assert not any(hole.is_ccw for part in shape.geoms for hole in part.interiors)
-    for ring in (ring for polygon in found for ring in polygon):
+    for ring in (ring for polygon in result for ring in polygon):
         sides = np.diff(ring, axis=0) != 0
         assert (sides.sum(axis=1) == 1).all()
         assert (sides[1:] != sides[:-1]).all(), "only necessary corners"
@@ -227,16 +227,16 @@ def test_a_ring_touching_itself_becomes_a_hole_and_an_island_a_part():
     ring = np.ones((7, 7), bool)
     ring[1:6, 1:6] = ring[6, 6] = False
     ring[5, 5] = ring[3, 3] = True
-    found = outline_polygons(ring)
-    assert [len(polygon) for polygon in found] == [2, 1]
-    assert geometry(found).is_valid
-    assert geometry(found).area == ring.sum()
+    result = outline_polygons(ring)
+    assert [len(polygon) for polygon in result] == [2, 1]
+    assert geometry(result).is_valid
+    assert geometry(result).area == ring.sum()
 
 
 @pytest.mark.parametrize("chunks", [-1, 7, (2, 16, 30)])
 def test_objects_of_any_size_are_outlined_in_any_chunks(chunks):
     rng = np.random.default_rng(1)
-    pixels = rng.integers(0, 4, (3, 40, 50)).astype(np.uint64) * 2**33  # three objects that lie everywhere
+    pixels = rng.integers(0, 4, (3, 40, 50)).astype(np.uint64) * 2**33  # three objects that span the whole mask
     pixels[:, 20:30, 20:40] = 7
     mask = DataArray(da.from_array(pixels, chunks=chunks), dims=("z", "y", "x"))
     np.testing.assert_array_equal(filled(pixels.shape, iter_object_outlines(mask, index_objects(mask))), pixels)

@@ -1,4 +1,4 @@
-"""The table of objects and the lazy maps, against a naive loop over the pixels."""
+"""Object table and lazy class maps compared with a naive loop over pixels."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def test_a_class_map_holds_the_class_of_the_object_under_each_pixel(labels: list
     assert (result.to_numpy() == naive).all()
 
 
-def test_a_class_map_says_what_its_codes_mean() -> None:
+def test_a_class_map_describes_its_codes() -> None:
     attrs = class_map(mask_of([1]), pd.DataFrame({"class": ["resting"]}, index=[1]), CLASSES).attrs
     meanings = dict(zip(attrs["flag_values"].tolist(), attrs["flag_meanings"].split()))
     assert meanings == {0: "background", 1: "resting", 2: "very_active", 255: "not_predicted"}
 
 
-def test_labels_the_table_does_not_know_count_as_background() -> None:
+def test_labels_missing_from_the_table_count_as_background() -> None:
     mask = mask_of([3, 9])
     result = class_map(mask, pd.DataFrame({"class": ["resting"]}, index=[3]), CLASSES)
     assert (result.to_numpy() == np.where(mask == 3, 1, 0)).all()
 
 
-def test_a_map_keeps_the_masks_coordinates() -> None:
+def test_a_map_keeps_the_coordinates_of_the_mask() -> None:
     mask = mask_of([1]).assign_coords(y=np.arange(6) * 0.5, x=np.arange(8) * 0.5)
     result = probability_map(mask, pd.DataFrame({"probability": [0.75]}, index=[1]))
     xr.testing.assert_equal(result.coords.to_dataset(), mask.coords.to_dataset())
@@ -55,7 +55,7 @@ def test_a_map_keeps_the_masks_coordinates() -> None:
     assert (result.to_numpy()[mask.to_numpy() == 1] == 0.75).all()
 
 
-def test_the_table_prefers_the_annotation_and_drops_what_was_set_aside() -> None:
+def test_the_table_prefers_annotations_and_excludes_flagged_objects() -> None:
     objects = pd.DataFrame({"size": [10, 20, 30, 40], "y": 1.0, "x": 2.0}, index=pd.Index([2, 4, 6, 8], name="object"))
     predictions = pd.DataFrame(
         {"predicted": [1, 1, 2], "probability": [0.9, 0.8, 0.7], "p_1": [0.9, 0.8, 0.3]}, index=[2, 4, 6]

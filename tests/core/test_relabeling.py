@@ -1,4 +1,4 @@
-"""Objects of an old and a new mask are matched as a look at every pixel would match them."""
+"""Matching of objects between an old and a new mask."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ def counted(old: np.ndarray, new: np.ndarray) -> Counter[tuple[int, int]]:
 
 
 @given(two_masks, st.integers(1, 4), st.integers(1, 4))
-def test_overlap_is_that_of_every_pixel_whatever_the_blocks(both, old_chunk: int, new_chunk: int) -> None:
+def test_overlaps_do_not_depend_on_chunks(both, old_chunk: int, new_chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "MIN_BLOCK_SHAPE", {2: (2, 2), 3: (2, 2, 2)})
         patch.setattr("svetlana_jupyter.core.relabeling.MAX_PENDING_ROWS", 3)
         table = overlap_table(lazy(both[0], old_chunk), lazy(both[1], new_chunk))
-    found = {(old, new): pixels for old, new, pixels in table.to_numpy().tolist()}
-    assert found == dict(counted(*both))
-    assert len(table) == len(found)
+    result = {(old, new): pixels for old, new, pixels in table.to_numpy().tolist()}
+    assert result == dict(counted(*both))
+    assert len(table) == len(result)
 
 
 def naive_links(old: np.ndarray, new: np.ndarray) -> set[tuple[int, int]]:
-    here = {n: set(map(tuple, np.argwhere(old == n))) for n in np.unique(old[old > 0]).tolist()}
-    there = {n: set(map(tuple, np.argwhere(new == n))) for n in np.unique(new[new > 0]).tolist()}
+    old_pixels = {n: set(map(tuple, np.argwhere(old == n))) for n in np.unique(old[old > 0]).tolist()}
+    new_pixels = {n: set(map(tuple, np.argwhere(new == n))) for n in np.unique(new[new > 0]).tolist()}
     links = set()
-    for o, a in here.items():
-        same = {n for n, b in there.items() if len(a & b) > len(a | b) / 2}
+    for o, a in old_pixels.items():
+        same = {n for n, b in new_pixels.items() if len(a & b) > len(a | b) / 2}
         assert len(same) <= 1
         parts = {
             n
-            for n, b in there.items()
+            for n, b in new_pixels.items()
             if len(a & b) > min(len(a), len(b)) / 2 and len(a & b) >= MIN_PART_FRACTION * len(a)
         }
         links |= {(o, n) for n in same or parts}
@@ -76,7 +76,7 @@ def test_links_equal_those_of_a_naive_loop_over_pixels(both) -> None:
 
 
 def statuses(old: list[int], new: list[int]) -> dict[int, tuple[str, tuple[int, ...], float]]:
-    """Return what became of the objects of one row of pixels."""
+    """Return the status of the objects in a row of pixels."""
     before, after = np.array([old], np.uint8), np.array([new], np.uint8)
     sizes = Counter(before.ravel().tolist())
     table = object_statuses(
@@ -93,7 +93,7 @@ def test_every_status_has_a_name() -> None:
     assert statuses([1, 1, 0, 0], [0, 0, 1, 1]) == {1: ("lost", (), 0.0)}
 
 
-def test_a_tiny_overlap_is_not_a_part() -> None:
+def test_a_tiny_overlap_does_not_count_as_a_part() -> None:
     assert statuses([1] * 20, [5] * 19 + [6]) == {1: ("relabeled", (5,), 0.95)}
 
 
@@ -105,11 +105,11 @@ boxes = st.tuples(st.integers(0, 12), st.integers(1, 6), st.integers(0, 12), st.
 
 
 @given(st.lists(boxes, max_size=6), st.lists(boxes, max_size=6))
-def test_boxes_are_matched_as_by_a_naive_loop_over_pairs(before, after) -> None:
+def test_matches_of_bounding_boxes_equal_those_of_a_naive_loop(before, after) -> None:
     def table(rows):
         columns = ["y0", "x0", "y1", "x1"]
-        places = [(y, x, y + height, x + width) for y, height, x, width in rows]
-        return pd.DataFrame(places, pd.RangeIndex(1, len(rows) + 1), columns, dtype="int64")
+        rectangles = [(y, x, y + height, x + width) for y, height, x, width in rows]
+        return pd.DataFrame(rectangles, pd.RangeIndex(1, len(rows) + 1), columns, dtype="int64")
 
     def pixels(box):
         y, height, x, width = box
@@ -121,13 +121,13 @@ def test_boxes_are_matched_as_by_a_naive_loop_over_pairs(before, after) -> None:
         best = max(shares.values(), default=0)
         if best > 0.5:
             expected[o] = {n for n, share in shares.items() if share == best}
-    found = match_bounding_boxes(table(before), table(after))
-    assert sorted(found["old"]) == sorted(expected)
-    assert found["old"].is_unique
-    assert all(new in expected[old] for old, new in zip(found["old"], found["new"]))
+    result = match_bounding_boxes(table(before), table(after))
+    assert sorted(result["old"]) == sorted(expected)
+    assert result["old"].is_unique
+    assert all(new in expected[old] for old, new in zip(result["old"], result["new"]))
 
 
-def test_boxes_of_volumes_are_matched() -> None:
+def test_bounding_boxes_of_volumes_are_matched() -> None:
     mask = np.zeros((6, 8, 8), np.uint8)
     mask[1:4, 1:5, 1:5], mask[4:6, 5:8, 5:8] = 3, 7
     old, new = index_objects(lazy(mask)), index_objects(lazy(np.where(mask > 0, mask + 10, 0).astype(np.uint8)))

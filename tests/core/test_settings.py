@@ -40,7 +40,7 @@ def test_settings_with_tuples_and_class_weights_survive_json():
 
 
 @pytest.mark.parametrize("size", [(50, None), (None, 9.5), (0, 0), None])
-def test_the_selection_of_objects_survives_json_and_another_preset(size):
+def test_the_object_selection_survives_json_and_another_preset(size):
     settings = TrainingSettings(size=size, exclude_border=True)
     assert TrainingSettings.from_json(settings.to_json()) == settings
     other = settings.changed(preset="paper")
@@ -70,7 +70,7 @@ def test_every_setting_has_a_description_that_help_shows(model):
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "expected_words"),
     [
         ({"epoch": 3}, ["'epoch'", "Did you mean 'epochs'"]),
         ({"patches": {"normalise": "max"}}, ["'normalise'", "Did you mean 'normalize'"]),
@@ -88,17 +88,17 @@ def test_every_setting_has_a_description_that_help_shows(model):
         ({"may_use": {"sizes": False}}, ["'may_use'", "'sizes'", "'size'"]),
     ],
 )
-def test_an_impossible_value_is_refused_in_one_line(values, words):
+def test_an_impossible_value_is_refused_in_one_line(values, expected_words):
     with pytest.raises(SettingsError) as caught:
         TrainingSettings(**values)
     message = str(caught.value)
-    assert all(word in message for word in words), message
+    assert all(expected in message for expected in expected_words), message
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(("text", "word"), [("{", "line 1"), ("[1]", "JSON object"), ('{"epohcs": 3}', "'epochs'")])
-def test_invalid_json_is_refused_with_its_problem(text, word):
-    with pytest.raises(SettingsError, match=word):
+@pytest.mark.parametrize(("text", "expected"), [("{", "line 1"), ("[1]", "JSON object"), ('{"epohcs": 3}', "'epochs'")])
+def test_invalid_json_is_refused_with_its_problem(text, expected):
+    with pytest.raises(SettingsError, match=expected):
         TrainingSettings.from_json(text)
 
 
@@ -132,7 +132,7 @@ def test_changes_to_patches_keep_the_other_patch_settings():
 
 
 @pytest.mark.parametrize("model", [TrainingSettings, MeasureSettings])
-def test_a_cue_that_a_later_version_adds_counts_as_allowed_in_settings_stored_before(model, monkeypatch):
+def test_a_cue_added_in_a_later_version_counts_as_allowed_in_older_settings(model, monkeypatch):
     stored = model(may_use=["size", "orientation"]).to_json()
 
     monkeypatch.setattr(settings_module, "CUES", (*settings_module.CUES, "texture"))

@@ -17,7 +17,7 @@ from svetlana_jupyter.learn import inference as predicting
 from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import fit
-from tests.core.io.test_chunks import Counting
+from tests.core.io.test_chunks import CountingArray
 
 SIDE = 16  # of blocks and chunks
 FIELD = 40  # of view: wider than a block, and than most objects
@@ -67,7 +67,7 @@ def naive(image: np.ndarray, mask: np.ndarray, label: int, sides: tuple[int, ...
 def in_small_chunks(found, monkeypatch):
     """Return the same image with small chunks that count how often they are read."""
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, found.ndim, (SIDE,) * found.ndim)
-    counting = {kind: Counting(np.asarray(getattr(found, kind))) for kind in ("image", "mask")}
+    counting = {kind: CountingArray(np.asarray(getattr(found, kind))) for kind in ("image", "mask")}
     arrays = {}
     for kind, source in counting.items():
         chunks = (1,) * (source.ndim - found.ndim) + (SIDE,) * found.ndim

@@ -1,4 +1,4 @@
-"""Small projects of generated images, made anew for each test."""
+"""Fixtures of the project tests: small projects with generated images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = ["dim", "bright"]
 
 
 def squares(count: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Squares on a noisy ground: those with even labels are bright. uint8 image and uint16 mask."""
+    """Return a uint8 image of squares on a noisy background and its uint16 mask; even labels are bright."""
     rng = np.random.default_rng(seed)
     rows = -(-count // 4)
     image = rng.normal(40, 6, (rows * 24, 96))
@@ -33,7 +33,7 @@ def squares(count: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def wells(tmp_path: Path) -> Path:
-    """A folder with three images and masks, named by plate and well."""
+    """Folder with three images and masks, named by plate and well."""
     for name, seed in (("P1_A1", 1), ("P1_A2", 2), ("P2_A1", 3)):
         image, mask = squares(seed=seed)
         for kind, array in (("wells", image), ("masks", mask)):
@@ -44,7 +44,7 @@ def wells(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(wells: Path) -> Project:
-    """The three wells as a project with two classes and a given preset: no search."""
+    """Project with the three wells, two classes and a fixed preset, so that training starts no search."""
     project = Project(wells / "cells.svetlana", classes=CLASSES, annotator="ann")
     project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
     project.settings = TrainingSettings(preset="default")

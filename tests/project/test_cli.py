@@ -1,4 +1,4 @@
-"""`svetlana-jupyter predict`: exit codes, sentences on stderr, and one image's failure that costs no other."""
+"""`svetlana-jupyter predict`: exit codes, messages on stderr, and images that fail independently of each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def trained_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("batch")
     project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
     for name in ("one", "two"):
@@ -36,12 +36,12 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+def folder(trained_folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained_folder, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-def test_as_a_command_it_predicts_exports_and_reports_on_stderr(folder: Path) -> None:
+def test_the_command_predicts_exports_and_reports_to_stderr(folder: Path) -> None:
     out = folder / "results"
     command = [sys.executable, "-m", "svetlana_jupyter", "predict", folder / "cells.svetlana", "--out", out]
     ended = subprocess.run([*command, "--formats", "csv", "parquet"], capture_output=True, text=True)
@@ -57,7 +57,7 @@ def test_as_a_command_it_predicts_exports_and_reports_on_stderr(folder: Path) ->
     assert (folder / "results" / "objects.parquet").exists()
 
 
-def test_some_images_and_another_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_and_a_run_can_be_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "results"
     assert main(["predict", str(folder / "cells.svetlana"), "two", "--out", str(out), "--run", "0001"]) == 0
     table = pd.read_csv(out / "objects.csv").set_index("image")
@@ -67,21 +67,23 @@ def test_some_images_and_another_run(folder: Path, capsys: pytest.CaptureFixture
     assert Project(folder / "cells.svetlana").current_run == "0002"
 
 
-def test_an_image_that_fails_is_said_at_the_end_and_the_others_are_done(
+def test_a_failed_image_is_reported_last_and_the_others_are_predicted(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(folder / "data" / "one_image.zarr")
     arguments = ["predict", str(folder / "cells.svetlana"), "--out", str(folder / "results")]
     assert main(arguments) == 1
-    said = capsys.readouterr().err
-    assert said.rstrip().splitlines()[-1].startswith("1 of 2 images could not be predicted. The others are finished.")
+    message = capsys.readouterr().err
+    assert (
+        message.rstrip().splitlines()[-1].startswith("1 of 2 images could not be predicted. The others are finished.")
+    )
     table = pd.read_csv(folder / "results" / "objects.csv")
     assert set(table["image"]) == {"two"}
     assert table["predicted"].notna().all()
     assert list(Project(folder / "cells.svetlana").images) == ["one", "two"]
 
 
-def test_objects_that_cannot_be_read_are_a_failure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_objects_give_exit_code_1(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chunk = folder / "data" / "one_image.zarr" / "c" / "0" / "0"
     chunk.write_bytes(b"\x00" * chunk.stat().st_size)
     assert main(["predict", str(folder / "cells.svetlana"), "--out", str(folder / "results")]) == 1
@@ -89,7 +91,7 @@ def test_objects_that_cannot_be_read_are_a_failure(folder: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nothing.svetlana", "--out", "results"], "is not a project folder"),
         (["cells.svetlana", "three", "--out", "results"], "no image 'three'"),
@@ -99,8 +101,12 @@ def test_objects_that_cannot_be_read_are_a_failure(folder: Path, capsys: pytest.
         (["cells.svetlana"], "--out"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_any_work(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+def test_invalid_arguments_are_refused_before_any_work(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(folder)
     try:
@@ -108,12 +114,12 @@ def test_what_cannot_be_meant_is_refused_before_any_work(
     except SystemExit as ended:  # argparse
         code = ended.code
     assert code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (folder / "results").exists()
     assert not list((folder / "cells.svetlana" / "runs").glob("*/predictions"))
 
 
-def test_ctrl_c_is_a_sentence(
+def test_ctrl_c_prints_a_message(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:

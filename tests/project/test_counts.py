@@ -1,6 +1,6 @@
-"""Counts corrected by the test set: annotated objects as they are, the others by its confusion matrix.
+"""Counts per class and condition, corrected by the confusion matrix of the test set.
 
-Counts by condition against a naive loop, and beside those of a person against closed forms.
+Counts per condition are compared with a naive loop, and the agreement with manual counts with closed forms.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from svetlana_jupyter.core.stats.agreement import agreement
 from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS
 from svetlana_jupyter.errors import InputError, ProjectError
 from tests.project.conftest import squares
-from tests.project.test_test_set import N, answered, predicted
+from tests.project.test_test_set import N, add_predicted_run, annotate_test_set
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def more(project: Project) -> Project:
-    """Four more images, so that most objects are predicted alone."""
+def project_with_test_set(project: Project) -> Project:
+    """Project with four additional images and a test set, so that most objects are predicted but not annotated."""
     for i in range(4):
         project.add(f"more{i}", *squares(seed=10 + i), axes="yx", groups={"plate": "P3", "well": f"B{i}"})
     project.test_set.draw(N, seed=2)
@@ -34,16 +34,16 @@ def more(project: Project) -> Project:
 
 
 @pytest.mark.parametrize("by", [(), ("plate",)])
-def test_counts_are_those_of_the_closed_form(more: Project, by: tuple[str, ...]) -> None:
-    predicted(more, wrong=5)
-    answered(more)
-    table = more.predictions()
-    test = table.loc[more.test_set.objects]
+def test_corrected_counts_match_the_closed_form(project_with_test_set: Project, by: tuple[str, ...]) -> None:
+    add_predicted_run(project_with_test_set, wrong=5)
+    annotate_test_set(project_with_test_set)
+    table = project_with_test_set.predictions()
+    test = table.loc[project_with_test_set.test_set.objects]
     sensitivity, specificity = (
         (test["predicted"][test["annotation"] == name] == name).mean() for name in ("bright", "dim")
     )
     assert (test["predicted"] != test["annotation"]).sum() == 5
-    counts = more.counts(list(by), corrected=True)
+    counts = project_with_test_set.counts(list(by), corrected=True)
     for key, group in table.groupby(list(by)) if by else [((), table)]:
         rest = group[group["annotation"].isna()]
         share = ((rest["predicted"] == "bright").mean() + specificity - 1) / (sensitivity + specificity - 1)
@@ -57,54 +57,54 @@ def test_counts_are_those_of_the_closed_form(more: Project, by: tuple[str, ...])
         assert (rows["corrected_low"] <= rows["corrected"]).all()
         assert (rows["corrected"] <= rows["corrected_high"]).all()
         assert (rows["corrected_low"] < rows["corrected_high"]).all()
-    plain = more.counts(list(by))
+    plain = project_with_test_set.counts(list(by))
     assert "corrected" not in plain
     assert counts[plain.columns].equals(plain), "the others stay as they are"
 
 
-def test_without_a_test_set_a_sentence_says_how_to_get_one(project: Project) -> None:
-    predicted(project)
+def test_correction_without_a_test_set_says_how_to_draw_one(project: Project) -> None:
+    add_predicted_run(project)
     with pytest.raises(ProjectError, match=r"without a test set\. Draw one with project\.test_set\.draw"):
         project.counts(corrected=True)
 
 
-def test_what_the_test_set_does_not_say_yet_is_said(more: Project) -> None:
-    predicted(more)
-    answered(more, 7)
+def test_correction_with_a_partly_annotated_test_set_raises_an_error(project_with_test_set: Project) -> None:
+    add_predicted_run(project_with_test_set)
+    annotate_test_set(project_with_test_set, 7)
     with pytest.raises(ProjectError, match=r"cannot be corrected yet\. .* of its 24 objects are annotated; 7 are"):
-        more.counts(corrected=True)
+        project_with_test_set.counts(corrected=True)
 
 
-def test_only_what_is_counted_tells_and_too_little_of_it_is_said(more: Project) -> None:
-    predicted(more, wrong=2)
-    answered(more)
+def test_too_few_counted_test_objects_raise_an_error(project_with_test_set: Project) -> None:
+    add_predicted_run(project_with_test_set, wrong=2)
+    annotate_test_set(project_with_test_set)
     with pytest.raises(
         ProjectError, match=r"only 0 objects of the test set are among those counted\. Count at least 20"
     ):
-        more.counts(corrected=True, size=(1000, None))
+        project_with_test_set.counts(corrected=True, size=(1000, None))
 
 
-def test_a_run_that_guesses_cannot_be_corrected(more: Project) -> None:
-    predicted(more, wrong=12)
-    answered(more)
+def test_counts_of_a_run_at_chance_level_cannot_be_corrected(project_with_test_set: Project) -> None:
+    add_predicted_run(project_with_test_set, wrong=12)
+    annotate_test_set(project_with_test_set)
     with pytest.raises(ProjectError, match="confuses two classes too often"):
-        more.counts(corrected=True)
+        project_with_test_set.counts(corrected=True)
 
 
-def test_a_class_that_the_test_set_lacks_is_named(more: Project) -> None:
-    more.classes.add("torn")
-    predicted(more)
-    answered(more)
-    counts = more.counts(corrected=True).set_index("class")
-    assert more.status == "The test set has no object of torn: assumed to be always recognized."
+def test_a_class_missing_from_the_test_set_is_named(project_with_test_set: Project) -> None:
+    project_with_test_set.classes.add("torn")
+    add_predicted_run(project_with_test_set)
+    annotate_test_set(project_with_test_set)
+    counts = project_with_test_set.counts(corrected=True).set_index("class")
+    assert project_with_test_set.status == "The test set has no object of torn: assumed to be always recognized."
     assert counts.loc["torn", "corrected"] == 0
 
 
 NAMES = ("P1_A1", "P1_A2", "P2_A1")
 
 
-def said(project: Project) -> Project:
-    """Annotate without a training: bright and dim, two set aside, and one left without a class."""
+def annotate_three_wells(project: Project) -> Project:
+    """Annotate bright and dim objects, flag three objects, and leave some without a class; nothing is trained."""
     for i, name in enumerate(NAMES):
         project.annotate(name, range(1, 5 + i), "bright")
         project.annotate(name, range(5 + i, 11), "dim")
@@ -120,13 +120,15 @@ def doses() -> pd.DataFrame:
     )
 
 
-def naive(project: Project, by: list[str], extra: dict[str, dict[str, object]], border: bool, low: float) -> dict:
-    """Count in a loop over the objects, without pandas' groups."""
-    found: dict = {}
+def naive_counts(
+    project: Project, by: list[str], extra: dict[str, dict[str, object]], border: bool, low: float
+) -> dict:
+    """Count in a loop over the objects, without the groupby of pandas."""
+    result: dict = {}
     for (image, _), row in project.predictions().iterrows():
-        known = {**project.images[image].groups, **extra[image], "image": image}
-        key = tuple(known[column] for column in by)
-        group = found.setdefault(key, dict.fromkeys(["bright", "dim", *EXCLUSION_REASONS], 0))
+        conditions = {**project.images[image].groups, **extra[image], "image": image}
+        key = tuple(conditions[column] for column in by)
+        group = result.setdefault(key, dict.fromkeys(["bright", "dim", *EXCLUSION_REASONS], 0))
         if row["annotation"] in ("ambiguous", "bad_segmentation"):
             group[row["annotation"]] += 1
         elif border and row["on_border"]:
@@ -137,23 +139,23 @@ def naive(project: Project, by: list[str], extra: dict[str, dict[str, object]], 
             group["not_predicted"] += 1
         else:
             group[row["class"]] += 1
-    return found
+    return result
 
 
 @pytest.mark.parametrize("by", [["dose"], ["plate", "drug"], ["image"], ["well", "dose"]])
 @pytest.mark.parametrize("low", [0, 100])
-def test_counts_are_those_of_a_loop(project: Project, doses: pd.DataFrame, by: list[str], low: int) -> None:
+def test_counts_match_a_naive_loop(project: Project, doses: pd.DataFrame, by: list[str], low: int) -> None:
     image, mask = squares(seed=5)
     mask[mask == 4] = 0
-    mask[:8, -8:] = 4  # small, and on the border
+    mask[:8, -8:] = 4  # small and at the border
     mask[40:, 90:] = 12
     project.add("P2_A2", image, mask, axes="yx", groups={"plate": "P2", "well": "A2"})
-    said(project)
+    annotate_three_wells(project)
     project.annotate("P2_A2", range(1, 10), "dim")
     doses.loc[3] = ["P2", "A2", 0, "y"]
     extra = dict(zip([*NAMES, "P2_A2"], doses[["dose", "drug"]].to_dict("records")))
     counts = project.counts(by, doses, exclude_border=True, size=(low or None, None))
-    expected = naive(project, by, extra, True, low)
+    expected = naive_counts(project, by, extra, True, low)
     assert len(counts) == 2 * len(expected)
     for _, row in counts.iterrows():
         group = expected[tuple(row[column] for column in by)]
@@ -168,8 +170,8 @@ def test_counts_are_those_of_a_loop(project: Project, doses: pd.DataFrame, by: l
     assert counts[["total", "left_out"]].sum(axis=1)[::2].sum() == 4 * 12
 
 
-def test_conditions_stand_beside_the_group_that_they_are_of(project: Project, doses: pd.DataFrame, tmp_path) -> None:
-    said(project)
+def test_conditions_are_joined_to_their_group(project: Project, doses: pd.DataFrame, tmp_path) -> None:
+    annotate_three_wells(project)
     file = tmp_path / "doses.csv"
     doses.to_csv(file, index=False, sep=";", encoding="utf-8-sig")
     counts = project.counts(["plate", "well"], conditions=file)
@@ -179,8 +181,8 @@ def test_conditions_stand_beside_the_group_that_they_are_of(project: Project, do
     assert "drug" not in project.counts("dose", doses), "it differs within a dose"
 
 
-def test_rows_without_a_partner_are_named_and_lose_no_object(project: Project, doses: pd.DataFrame) -> None:
-    said(project)
+def test_unmatched_rows_are_named_and_no_object_is_lost(project: Project, doses: pd.DataFrame) -> None:
+    annotate_three_wells(project)
     part = pd.concat([doses.iloc[:2], pd.DataFrame({"Plate": ["P9"], "Well ID": ["H12"], "dose": [7], "drug": ["z"]})])
     counts = project.counts("dose", part)
     assert project.status == "No row is for plate P2 well A1; no image is of plate P9 well H12, which the table has."
@@ -203,13 +205,13 @@ def test_rows_without_a_partner_are_named_and_lose_no_object(project: Project, d
         (3, "as a CSV file or a DataFrame, got int"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(project: Project, table, sentence: str) -> None:
+def test_an_invalid_condition_table_is_refused(project: Project, table, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         project.counts("well", table)
 
 
-def test_conditions_may_be_an_excel_file_or_have_decimal_commas(project: Project, doses, tmp_path: Path) -> None:
-    said(project)
+def test_conditions_are_read_from_excel_and_with_decimal_commas(project: Project, doses, tmp_path: Path) -> None:
+    annotate_three_wells(project)
     doses["dose"] = [0, 1.5, 1.5]
     doses.to_excel(tmp_path / "doses.xlsx", index=False)
     doses.to_csv(tmp_path / "doses.csv", index=False, sep=";", decimal=",")
@@ -223,69 +225,69 @@ def test_conditions_may_be_an_excel_file_or_have_decimal_commas(project: Project
             project.counts("dose", tmp_path / file)
 
 
-def test_images_are_found_by_their_files_name(project: Project) -> None:
+def test_images_are_matched_by_file_name(project: Project) -> None:
     table = pd.DataFrame({"File name": [f"{name}.tif" for name in NAMES], "dose": ["low", "low", "high"]})
-    counts = said(project).counts("dose", table)
+    counts = annotate_three_wells(project).counts("dose", table)
     assert counts.groupby("dose")["total"].first().to_dict() == {"low": 19, "high": 8}
 
 
-def test_the_name_of_an_image_says_all_and_that_of_a_drug_nothing(project: Project, doses: pd.DataFrame) -> None:
-    said(project)
+def test_an_image_column_takes_precedence_and_a_drug_name_is_no_key(project: Project, doses: pd.DataFrame) -> None:
+    annotate_three_wells(project)
     expected = project.counts("dose", doses)[["dose", "class", "count"]]
-    named = doses.assign(image=NAMES).drop(columns="Plate")  # its wells alone would contradict each other
+    named = doses.assign(image=NAMES).drop(columns="Plate")  # the wells alone would be ambiguous
     pd.testing.assert_frame_equal(project.counts("dose", named)[["dose", "class", "count"]], expected)
     drugs = doses.assign(name=["none", "PDGF", "IL-1"])
-    found = project.counts("name", drugs)
-    assert found["name"].tolist() == ["IL-1", "IL-1", "PDGF", "PDGF", "none", "none"]
+    result = project.counts("name", drugs)
+    assert result["name"].tolist() == ["IL-1", "IL-1", "PDGF", "PDGF", "none", "none"]
 
 
-def test_a_size_range_that_is_none_is_refused(project: Project) -> None:
+def test_an_inverted_size_range_is_refused(project: Project) -> None:
     with pytest.raises(InputError, match="the smallest and the largest size"):
         project.counts(size=(9, 3))
 
 
-def test_agreement_is_that_of_numpy_and_of_bland_and_altman() -> None:
+def test_agreement_matches_numpy_and_bland_altman() -> None:
     rng = np.random.default_rng(3)
     x = rng.uniform(0, 300, 40)
     y = 1.1 * x - 4 + rng.normal(0, 12, 40)
-    found = agreement(x, y)
+    result = agreement(x, y)
     slope, intercept = np.linalg.lstsq(np.c_[x, np.ones(40)], y, rcond=None)[0]
     residual = ((y - slope * x - intercept) ** 2).sum() / ((y - y.mean()) ** 2).sum()
-    assert (found.slope, found.intercept) == pytest.approx((slope, intercept))
-    assert found.r2 == pytest.approx(1 - residual) == pytest.approx(linregress(x, y).rvalue ** 2)
+    assert (result.slope, result.intercept) == pytest.approx((slope, intercept))
+    assert result.r2 == pytest.approx(1 - residual) == pytest.approx(linregress(x, y).rvalue ** 2)
     d = y - x
     deviation = np.sqrt(((d - d.sum() / 40) ** 2).sum() / 39)
-    assert found.bias == pytest.approx(d.sum() / 40)
-    assert found.deviation == pytest.approx(deviation)
-    assert found.limits == pytest.approx((found.bias - 1.96 * deviation, found.bias + 1.96 * deviation))
+    assert result.bias == pytest.approx(d.sum() / 40)
+    assert result.deviation == pytest.approx(deviation)
+    assert result.limits == pytest.approx((result.bias - 1.96 * deviation, result.bias + 1.96 * deviation))
 
 
-def test_equal_references_have_differences_but_no_line() -> None:
-    found = agreement([5, 5, 5], [4, 5, 7])
-    assert np.isnan(found.slope)
-    assert np.isnan(found.r2)
-    assert found.bias == pytest.approx(1 / 3)
+def test_equal_references_have_a_bias_but_no_regression_line() -> None:
+    result = agreement([5, 5, 5], [4, 5, 7])
+    assert np.isnan(result.slope)
+    assert np.isnan(result.r2)
+    assert result.bias == pytest.approx(1 / 3)
 
 
-def test_the_counts_of_a_person_are_compared_well_by_well(project: Project) -> None:
-    said(project)
+def test_manual_counts_are_compared_per_well(project: Project) -> None:
+    annotate_three_wells(project)
     manual = pd.DataFrame({"Image": [f"{name}.tif" for name in NAMES], "Bright": [3, 6, 4], "drug": ["x", "y", "y"]})
-    found = project.compare_counts(manual)
-    assert found.class_name == "bright"
-    assert found.n == 3
-    assert found.table["counted"].tolist() == [3, 5, 4]
-    assert found.table["manual"].tolist() == [3, 6, 4]
-    assert found.table["drug"].tolist() == ["x", "y", "y"]
-    assert found.table["left_out"].tolist() == [3, 2, 4]
-    assert found.bias == pytest.approx(-1 / 3)
-    assert found.slope == pytest.approx(np.polyfit([3, 6, 4], [3, 5, 4], 1)[0])
-    assert str(found).startswith("bright: R²")
-    assert project.status == str(found)
+    result = project.compare_counts(manual)
+    assert result.class_name == "bright"
+    assert result.n == 3
+    assert result.table["counted"].tolist() == [3, 5, 4]
+    assert result.table["manual"].tolist() == [3, 6, 4]
+    assert result.table["drug"].tolist() == ["x", "y", "y"]
+    assert result.table["left_out"].tolist() == [3, 2, 4]
+    assert result.bias == pytest.approx(-1 / 3)
+    assert result.slope == pytest.approx(np.polyfit([3, 6, 4], [3, 5, 4], 1)[0])
+    assert str(result).startswith("bright: R²")
+    assert project.status == str(result)
     by_name = project.compare_counts(dict(zip(NAMES, [3, 6, 4])), "bright")
-    assert by_name.agreement == found.agreement
+    assert by_name.agreement == result.agreement
     long = manual.melt(["Image", "drug"], ["Bright"], "class", "n")
     long = pd.concat([long, long.assign(**{"class": "dim", "n": 1})])
-    assert project.compare_counts(long, "bright").agreement == found.agreement
+    assert project.compare_counts(long, "bright").agreement == result.agreement
 
 
 @pytest.mark.parametrize(
@@ -298,21 +300,21 @@ def test_the_counts_of_a_person_are_compared_well_by_well(project: Project) -> N
         ({"image": [*NAMES], "class": ["bright"] * 3, "a": ["x"] * 3}, "has no column “count”"),
     ],
 )
-def test_counts_that_cannot_be_compared_are_refused_in_a_sentence(project: Project, table: dict, sentence: str) -> None:
+def test_invalid_manual_counts_are_refused(project: Project, table: dict, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        said(project).compare_counts(pd.DataFrame(table))
+        annotate_three_wells(project).compare_counts(pd.DataFrame(table))
 
 
-def test_rows_that_nobody_counted_are_said(project: Project, tmp_path: Path) -> None:
+def test_images_without_manual_counts_are_reported(project: Project, tmp_path: Path) -> None:
     image, mask = squares(seed=9)
     project.add("extra", image, mask, axes="yx")
-    found = said(project).compare_counts(dict(zip([*NAMES, "gone"], [1, 2, 3, 4])), "bright")
-    assert found.n == 3
-    assert "No row is for image extra" in found.unmatched
-    assert "image gone" in found.unmatched
+    result = annotate_three_wells(project).compare_counts(dict(zip([*NAMES, "gone"], [1, 2, 3, 4])), "bright")
+    assert result.n == 3
+    assert "No row is for image extra" in result.unmatched
+    assert "image gone" in result.unmatched
 
 
-def test_before_anything_is_known_nothing_is_plotted(project: Project) -> None:
+def test_plots_without_results_raise_an_error(project: Project) -> None:
     for plot in (project.plot.counts, project.plot.gallery, project.plot.confusion):
         with pytest.raises(ProjectError):
             plot()

@@ -1,4 +1,4 @@
-"""Blocks that do not decode and images that are gone cost their own objects and nothing else."""
+"""Projects with corrupt blocks or missing images: only the affected objects fail."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SIZE = 20
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """Forty squares in a Zarr with small chunks, and an image that stays whole; a network and a forest."""
+def trained_folder(tmp_path_factory) -> Path:
+    """Folder of a project with a network, a forest, forty squares in a Zarr with small chunks, and an intact image."""
     folder = tmp_path_factory.mktemp("damage")
     project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
     for name, count in (("other", 8), ("large", 40)):
@@ -41,37 +41,35 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def trained(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The same in several parts, for one test."""
+def trained(trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Copy of the project for a single test, predicted in several parts."""
     monkeypatch.setattr(stored, "BLOCK_PIXELS", 256)
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (48, 48))
     for kind in ("network", "forest"):
         monkeypatch.setitem(predict.OBJECTS_PER_PART, (kind, 2), 8)
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained_folder, tmp_path, dirs_exist_ok=True)
     return Project(tmp_path / "cells.svetlana", annotator="ann")
 
 
-def spoil(chunk: Path) -> bytes:
+def corrupt(chunk: Path) -> bytes:
     before = chunk.read_bytes()
     chunk.write_bytes(b"\x00" * len(before))
     return before
 
 
-def touching(project: Project, row: int, column: int, reach: int) -> set[int]:
-    """Objects whose box, or field of view where there is no box to see, touches the chunk of 16 pixels."""
+def objects_touching_chunk(project: Project, row: int, column: int, reach: int) -> set[int]:
+    """Return the objects whose bounding box, extended by `reach`, touches the chunk of 16 pixels."""
     objects = project.objects("large")
-    found = set()
+    touching = set()
     for label, o in objects.iterrows():
         low, high = np.array([o.y0, o.x0]) - reach, np.array([o.y1, o.x1]) + reach
         if (low < 16 * np.array([row + 1, column + 1])).all() and (high > 16 * np.array([row, column])).all():
-            found.add(int(label))
-    return found
+            touching.add(int(label))
+    return touching
 
 
 @pytest.mark.parametrize(("run", "kind", "reach"), [("0002", "image", 4), ("0002", "mask", 4), ("0001", "mask", 5)])
-def test_objects_under_a_block_that_does_not_decode_are_listed_and_the_rest_is_done(
-    trained, tmp_path, run, kind, reach
-):
+def test_objects_in_a_corrupt_block_are_listed_and_the_others_are_predicted(trained, tmp_path, run, kind, reach):
     trained.runs.choose(run)
     trained.predict(["large"])
     before = trained.runs.current.read_predictions("large")
@@ -80,10 +78,10 @@ def test_objects_under_a_block_that_does_not_decode_are_listed_and_the_rest_is_d
     objects = trained.objects("large")
     trained.images._pairs.clear()
     chunk = tmp_path / f"large_{kind}.zarr" / "c" / "8" / "3"
-    whole = spoil(chunk)
-    trained.images._tables["large"] = objects  # found when the mask was whole
+    intact = corrupt(chunk)
+    trained.images._tables["large"] = objects  # indexed before the mask was corrupted
     trained.predict()
-    expected = touching(trained, 8, 3, reach)
+    expected = objects_touching_chunk(trained, 8, 3, reach)
     failed = trained.failed()
     assert set(failed.index.get_level_values("object")) == expected
     assert 0 < len(expected) < 10
@@ -96,7 +94,7 @@ def test_objects_under_a_block_that_does_not_decode_are_listed_and_the_rest_is_d
     np.testing.assert_allclose(trained.runs.current.read_predictions("large"), done, atol=1e-5)
     assert trained.predictions(["other"])["predicted"].notna().all()
 
-    chunk.write_bytes(whole)
+    chunk.write_bytes(intact)
     trained.predict()
     assert trained.failed().empty
     assert trained.trouble == ""
@@ -106,7 +104,7 @@ def test_objects_under_a_block_that_does_not_decode_are_listed_and_the_rest_is_d
     assert sorted(path.name for path in folder.iterdir()) == ["large.parquet", "other.parquet"]
 
 
-def test_an_image_that_is_gone_is_said_at_the_end_and_the_others_are_predicted(trained, tmp_path):
+def test_a_missing_image_is_reported_last_and_the_others_are_predicted(trained, tmp_path):
     (tmp_path / "other_image.zarr").rename(tmp_path / "away")
     with pytest.raises(
         InputError, match=r"1 of 2 images could not be predicted\. The others.*other_image\.zarr does not exist"
@@ -121,16 +119,16 @@ def test_an_image_that_is_gone_is_said_at_the_end_and_the_others_are_predicted(t
     assert trained.predictions()["predicted"].notna().all()
 
 
-def test_an_image_that_goes_while_it_is_predicted_keeps_what_was_done(trained, tmp_path):
-    away = False
+def test_an_image_deleted_during_prediction_keeps_the_finished_parts(trained, tmp_path):
+    moved = False
 
-    def take_away(change):
-        nonlocal away
-        if not away and list(trained.runs.current.path.glob("predictions/large.*.parts/*.parquet")):
+    def move_image(change):
+        nonlocal moved
+        if not moved and list(trained.runs.current.path.glob("predictions/large.*.parts/*.parquet")):
             (tmp_path / "large_image.zarr").rename(tmp_path / "away")
-            away = True
+            moved = True
 
-    trained.observe(take_away, "job")
+    trained.observe(move_image, "job")
     with pytest.raises(InputError, match=r"large_image\.zarr is gone"):
         trained.predict()
     assert trained.predictions(["other"])["predicted"].notna().all()

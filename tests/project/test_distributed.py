@@ -1,4 +1,4 @@
-"""On a real cluster of two processes, predictions are those of this machine, and each block is read once."""
+"""Prediction on a local cluster of two processes: the same results as without it, with each block read once."""
 
 from __future__ import annotations
 
@@ -41,51 +41,51 @@ QUICK = {"epochs": 1, "steps": 2, "width": 4, "depth": 2, "threads": 1, "folds":
 SIDE = 28
 
 
-def note(file: Path, line: str) -> None:
-    """Append a line; several processes may."""
+def append_line(file: Path, line: str) -> None:
+    """Append a line to a file that several processes write to."""
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(handle, f"{line}\n".encode())
     os.close(handle)
 
 
-def noted(file: Path) -> Counter[str]:
+def count_lines(file: Path) -> Counter[str]:
     return Counter(file.read_text().split("\n")[:-1])
 
 
-class Noting:
-    """Pixels that note in a file which part of them is read."""
+class LoggedPixels:
+    """Array that logs every read to a file."""
 
     def __init__(self, pixels: np.ndarray, file: Path) -> None:
         self.pixels, self.file = pixels, file
         self.shape, self.dtype, self.ndim = pixels.shape, pixels.dtype, pixels.ndim
 
     def __getitem__(self, part):
-        note(self.file, " ".join(f"{along.start}:{along.stop}" for along in part))
+        append_line(self.file, " ".join(f"{axis_slice.start}:{axis_slice.stop}" for axis_slice in part))
         return self.pixels[part]
 
-    def lazily(self, sides: int) -> da.Array:
+    def as_dask(self, sides: int) -> da.Array:
         chunks = (*self.shape[:-2], sides, sides)
         return da.from_array(self, chunks=chunks, name=False, meta=np.empty((0,) * self.ndim, self.dtype))
 
 
-class NotedNetwork(NetworkClassifier):
-    """A network that notes its arrivals in other processes, and what it cuts there."""
+class LoggedNetwork(NetworkClassifier):
+    """Network that logs when it is unpickled in another process, and which patches it cuts."""
 
     file: Path
 
     def __reduce__(self):
         _, arguments = super().__reduce__()
-        return _arrived_noted, (self.file, *arguments)
+        return _unpickle_logged, (self.file, *arguments)
 
     def cut(self, pair, objects):
-        note(self.file, f"cut {objects.index[0]}")
+        append_line(self.file, f"cut {objects.index[0]}")
         return super().cut(pair, objects)
 
 
-def _arrived_noted(file, *arguments):
-    note(file, f"arrived at {os.getpid()}")
+def _unpickle_logged(file, *arguments):
+    append_line(file, f"arrived at {os.getpid()}")
     network = _unpickle(*arguments)
-    network.__class__, network.file = NotedNetwork, file
+    network.__class__, network.file = LoggedNetwork, file
     return network
 
 
@@ -98,22 +98,22 @@ def client():
         yield client
 
 
-def work_in_blocks_of(side: int, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process and the workers group objects by small blocks."""
+def use_blocks_of(side: int, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process and the workers group objects by small blocks."""
 
-    def there(side):
+    def set_block_shape(side):
         from svetlana_jupyter.core.io import chunks as blocks
 
         blocks.MIN_BLOCK_SHAPE[2] = side, side
 
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (side, side))
-    client.run(there, side)
+    client.run(set_block_shape, side)
 
 
 @pytest.fixture
-def work(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """An image in 16 blocks and some parts, which notes what is read of it, a classifier that notes what it cuts."""
-    work_in_blocks_of(SIDE, client, monkeypatch)
+def logged_work(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Image in 16 blocks and several parts, its objects, a network and a reference; reads and cuts are logged."""
+    use_blocks_of(SIDE, client, monkeypatch)
     monkeypatch.setitem(predicting.OBJECTS_PER_PART, ("network", 2), 5)
     samples = collect_training_data([two_classes(2)], TrainingSettings(**QUICK, patches={"size": 12}))
     *_, fitted = fit(samples)
@@ -121,80 +121,82 @@ def work(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for kind in ("image", "mask"):
         array = getattr(pair, kind)
         pair = replace(
-            pair, **{kind: array.copy(data=Noting(np.asarray(array), tmp_path / kind).lazily(SIDE))}, feature_cache=None
+            pair,
+            **{kind: array.copy(data=LoggedPixels(np.asarray(array), tmp_path / kind).as_dask(SIDE))},
+            feature_cache=None,
         )
-    network = NotedNetwork(fitted.classifier.specification, fitted.classifier.module)
+    network = LoggedNetwork(fitted.classifier.specification, fitted.classifier.module)
     network.file = tmp_path / "network"
     return pair, objects, network, fit_reference(samples)
 
 
-def locally(tmp_path, pair, objects, classifier, reference):
-    """Return the parts, and what this process finds; nothing of that is noted."""
+def predict_locally(tmp_path, pair, objects, classifier, reference):
+    """Return the parts and their predictions in this process, and clear the logs."""
     parts = split_into_parts(pair, objects, classifier)
-    found = [predict_part(pair, part, classifier, reference, sample_for_novelty(objects)) for part in parts]
+    result = [predict_part(pair, part, classifier, reference, sample_for_novelty(objects)) for part in parts]
     for name in ("image", "mask", "network"):
         (tmp_path / name).unlink()
-    return dict(enumerate(parts)), [merge_batches(*one, classifier.classes) for one in found]
+    return dict(enumerate(parts)), [merge_batches(*one, classifier.classes) for one in result]
 
 
-def assert_same(found, expected):
-    assert sorted(found) == list(range(len(expected)))
-    for part, other in zip((found[number] for number in sorted(found)), expected, strict=True):
+def assert_same(result, expected):
+    assert sorted(result) == list(range(len(expected)))
+    for part, other in zip((result[number] for number in sorted(result)), expected, strict=True):
         np.testing.assert_array_equal(part.objects, other.objects)
         np.testing.assert_array_equal(part.probabilities, other.probabilities)
         assert (part.compared, part.outliers, part.failed) == (other.compared, other.outliers, other.failed)
 
 
-def test_parts_are_the_same_blocks_are_read_once_and_the_classifier_travels_once_a_worker(client, work, tmp_path):
-    parts, expected = locally(tmp_path, *work)
-    pair, objects, network, reference = work
+def test_blocks_are_read_once_and_the_classifier_is_sent_once_per_worker(client, logged_work, tmp_path):
+    parts, expected = predict_locally(tmp_path, *logged_work)
+    pair, objects, network, reference = logged_work
     assert len(parts) >= 6
     assert sum(part.compared for part in expected) == len(objects)
-    found = dict(
+    result = dict(
         predict_on_cluster(client, pair, parts, network, reference, sample_for_novelty(objects), lambda: False)
     )
-    assert_same(found, expected)
+    assert_same(result, expected)
     for kind in ("image", "mask"):
-        reads = noted(tmp_path / kind)
+        reads = count_lines(tmp_path / kind)
         assert len(reads) == 16
         assert set(reads.values()) == {1}
-    notes = noted(tmp_path / "network")
+    notes = count_lines(tmp_path / "network")
     assert [notes.pop(f"arrived at {pid}") for pid in client.run(os.getpid).values()] == [1, 1]
     assert notes.pop(f"arrived at {os.getpid()}") == 1, "the scheduler, which runs in this process"
     assert len(notes) == len(parts)
     assert set(notes.values()) == {1}
 
 
-def test_a_worker_that_dies_costs_its_blocks_again_and_nothing_else(client, work, tmp_path):
-    parts, expected = locally(tmp_path, *work)
-    pair, objects, network, reference = work
+def test_only_the_blocks_of_a_lost_worker_are_predicted_again(client, logged_work, tmp_path):
+    parts, expected = predict_locally(tmp_path, *logged_work)
+    pair, objects, network, reference = logged_work
     pids = list(client.run(os.getpid).values())
-    found = {}
+    result = {}
     for number, part in predict_on_cluster(
         client, pair, parts, network, reference, sample_for_novelty(objects), lambda: False
     ):
-        found[number] = part
-        if len(found) == 2:
-            done = {f"cut {parts[known].index[0]}" for known in found}
+        result[number] = part
+        if len(result) == 2:
+            done = {f"cut {parts[known].index[0]}" for known in result}
             os.kill(pids[0], signal.SIGKILL)
-    assert_same(found, expected)
-    notes = noted(tmp_path / "network")
+    assert_same(result, expected)
+    notes = count_lines(tmp_path / "network")
     assert all(notes[one] == 1 for one in done), "what had arrived is not done again"
     assert max(notes[f"cut {part.index[0]}"] for part in parts.values()) <= 2
-    assert sum(noted(tmp_path / "mask").values()) < 2 * 16
+    assert sum(count_lines(tmp_path / "mask").values()) < 2 * 16
     client.wait_for_workers(2, timeout=30)
     assert pids[0] not in client.run(os.getpid).values()
 
 
-def test_a_stop_keeps_what_has_arrived_and_leaves_nothing_on_the_cluster(client, work):
-    pair, objects, network, reference = work
+def test_stop_keeps_received_parts_and_clears_the_cluster(client, logged_work):
+    pair, objects, network, reference = logged_work
     parts = dict(enumerate(split_into_parts(pair, objects, network)))
-    found: list[int] = []
+    result: list[int] = []
     for number, _ in predict_on_cluster(
-        client, pair, parts, network, reference, sample_for_novelty(objects), lambda: bool(found)
+        client, pair, parts, network, reference, sample_for_novelty(objects), lambda: bool(result)
     ):
-        found.append(number)
-    assert len(found) == 1 < len(parts)
+        result.append(number)
+    assert len(result) == 1 < len(parts)
     client.sync(_until_empty, client)
 
 
@@ -206,7 +208,7 @@ async def _until_empty(client):
 @pytest.fixture
 def project(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setattr(stored, "BLOCK_PIXELS", 256)
-    work_in_blocks_of(24, client, monkeypatch)
+    use_blocks_of(24, client, monkeypatch)
     for kind in ("network", "forest"):
         monkeypatch.setitem(predicting.OBJECTS_PER_PART, (kind, 2), 4)
     project = Project(tmp_path / "cells.svetlana", classes=CLASSES, annotator="ann")
@@ -219,7 +221,7 @@ def project(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
-def test_a_project_predicts_on_a_cluster_what_it_predicts_here(client, project, tmp_path, architecture):
+def test_predictions_on_a_cluster_match_local_predictions(client, project, tmp_path, architecture):
     project.train(**QUICK, architecture=architecture, patches={"size": 20})
     file = project.runs.current.predictions_file("well")
     project.predict(client="local")
@@ -227,7 +229,7 @@ def test_a_project_predicts_on_a_cluster_what_it_predicts_here(client, project, 
     file.unlink()
     project.predict(client=client)
     assert file.read_bytes() == expected
-    if architecture == "forest":  # which knows what was measured before
+    if architecture == "forest":  # with cached measurements
         return
     chunk = tmp_path / "image.zarr" / "c" / "5" / "3"
     chunk.write_bytes(b"\x00" * chunk.stat().st_size)
@@ -239,7 +241,7 @@ def test_a_project_predicts_on_a_cluster_what_it_predicts_here(client, project, 
     pd.testing.assert_frame_equal(project.failed(), failed)
 
 
-def test_the_client_is_the_one_given_or_the_one_that_is_active(client):
+def test_the_given_or_the_active_client_is_used(client):
     assert resolve_client(client) is client
     assert resolve_client(None) is None
     with client.as_current():
@@ -249,8 +251,8 @@ def test_the_client_is_the_one_given_or_the_one_that_is_active(client):
         resolve_client("tcp://10.0.0.1:8786")
 
 
-def test_a_cluster_without_the_package_or_with_another_version_is_one_sentence(client, monkeypatch):
-    def hide(version):
+def test_a_missing_or_different_package_on_the_workers_raises_an_error(client, monkeypatch):
+    def set_version(version):
         import sys
         import types
 
@@ -258,9 +260,9 @@ def test_a_cluster_without_the_package_or_with_another_version_is_one_sentence(c
 
     monkeypatch.setattr("svetlana_jupyter.project.distributed.PACKAGE", "svetlana_hidden")
     monkeypatch.setitem(sys.modules, "svetlana_hidden", svetlana_jupyter)
-    client.run(hide, None)
+    client.run(set_version, None)
     with pytest.raises(InputError, match=r"of the cluster has no svetlana-jupyter\. Install the same"):
         resolve_client(client)
-    client.run(hide, "0.0.1")
+    client.run(set_version, "0.0.1")
     with pytest.raises(InputError, match=r"of the cluster has svetlana-jupyter 0\.0\.1, but this is"):
         resolve_client(client)

@@ -1,4 +1,4 @@
-"""One edit may name objects of several images: written together, and taken back together."""
+"""Edits of objects in several images: written and undone together."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 ACROSS = {("P1_A1", 1): "dim", ("P2_A1", 4): "bright", ("P1_A1", 2): "bright"}
 
 
-def said_of(project: Project) -> dict[tuple[str, int], str]:
+def labels_of(project: Project) -> dict[tuple[str, int], str]:
     return {
         class_id: label["class"] or label["action"] for class_id, label in project.labels().to_dict("index").items()
     }
 
 
-def test_each_object_gets_its_class_in_one_gesture_that_one_undo_takes_back(project: Project) -> None:
+def test_objects_of_several_images_are_annotated_and_undone_in_one_edit(project: Project) -> None:
     project.annotate("P1_A1", 2, "dim")
     version = project.annotations_version
     project.annotations.annotate_each(ACROSS, source="gallery", seconds=1.5)
-    assert said_of(project) == ACROSS
+    assert labels_of(project) == ACROSS
     log = project.annotations.table().query("source == 'gallery'")
     assert len(log) == 3
     assert log["edit"].nunique() == 1
@@ -34,22 +34,22 @@ def test_each_object_gets_its_class_in_one_gesture_that_one_undo_takes_back(proj
     assert project.annotations_version == version + 1, "one change, however many images"
     assert project.status == "3 objects are labeled bright, dim."
     project.undo()
-    assert said_of(project) == {("P1_A1", 2): "dim"}
+    assert labels_of(project) == {("P1_A1", 2): "dim"}
     project.redo()
-    assert said_of(project) == ACROSS
+    assert labels_of(project) == ACROSS
 
 
-def test_objects_of_several_images_are_set_aside_and_erased_together(project: Project) -> None:
+def test_objects_of_several_images_are_flagged_and_erased_together(project: Project) -> None:
     project.annotations.flag_each(ACROSS, "ambiguous")
-    assert said_of(project) == dict.fromkeys(ACROSS, "ambiguous")
+    assert labels_of(project) == dict.fromkeys(ACROSS, "ambiguous")
     assert project.status == "3 objects are flagged as ambiguous."
     project.annotations.erase_each(ACROSS)
-    assert said_of(project) == {}
+    assert labels_of(project) == {}
     project.undo()
-    assert said_of(project) == dict.fromkeys(ACROSS, "ambiguous")
+    assert labels_of(project) == dict.fromkeys(ACROSS, "ambiguous")
 
 
-def test_the_project_says_which_objects_the_last_gesture_was_about(project: Project) -> None:
+def test_the_project_reports_the_objects_of_the_last_edit(project: Project) -> None:
     assert project.annotations.last_edited == []
     project.annotations.annotate_each(ACROSS)
     assert sorted(project.annotations.last_edited) == sorted(ACROSS)
@@ -65,7 +65,7 @@ def test_the_project_says_which_objects_the_last_gesture_was_about(project: Proj
 @pytest.mark.parametrize(
     "objects", [{("P1_A1", 1): "dim", ("P1_A2", 99): "dim"}, {("P1_A1", 1): "dim", ("nowhere", 1): "dim"}]
 )
-def test_if_one_object_is_not_there_nothing_is_written(project: Project, objects: dict[tuple[str, int], str]) -> None:
+def test_an_unknown_object_leaves_the_log_unchanged(project: Project, objects: dict[tuple[str, int], str]) -> None:
     with pytest.raises(InputError):
         project.annotations.annotate_each(objects)
     with pytest.raises(InputError, match="'nonsense'"):
@@ -75,20 +75,20 @@ def test_if_one_object_is_not_there_nothing_is_written(project: Project, objects
     assert len(project.annotations.table()) == 0
 
 
-def test_the_project_knows_which_objects_were_named_together(project: Project) -> None:
+def test_objects_annotated_together_share_an_edit_group(project: Project) -> None:
     project.annotations.annotate_each(ACROSS)
     project.annotate("P1_A2", 7, "dim")
     project.annotate("P1_A2", [8, 9], "bright")
     project.annotate("P1_A1", 2, "dim")
-    found = project.annotations.edit_groups()
-    assert found["P1_A1", 1] == found["P2_A1", 4] != ""
-    assert found["P1_A2", 8] == found["P1_A2", 9] != found["P1_A1", 1]
-    assert found["P1_A2", 7] == found["P1_A1", 2] == "", "the last word is alone"
+    groups = project.annotations.edit_groups()
+    assert groups["P1_A1", 1] == groups["P2_A1", 4] != ""
+    assert groups["P1_A2", 8] == groups["P1_A2", 9] != groups["P1_A1", 1]
+    assert groups["P1_A2", 7] == groups["P1_A1", 2] == "", "the last word is alone"
     project.replace_mask("P1_A1", squares()[1].astype(np.int32) + 100)
-    assert project.annotations.edit_groups()["P1_A1", 101] == found["P2_A1", 4]
+    assert project.annotations.edit_groups()["P1_A1", 101] == groups["P2_A1", 4]
 
 
-def test_objects_named_together_are_held_out_together(project: Project) -> None:
+def test_objects_annotated_together_share_a_fold(project: Project) -> None:
     for first in range(1, 9, 2):
         project.annotations.annotate_each(
             {("P1_A1", first): "dim", ("P1_A1", first + 1): "bright", ("P1_A1", first + 2): "dim"}

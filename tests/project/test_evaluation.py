@@ -1,7 +1,4 @@
-"""Runs side by side, and what each run keeps of how it was made.
-
-The report of a run: where its figures come from, what they are, and what they are not.
-"""
+"""Evaluation of runs: reports, their source and figures, and the comparison of runs."""
 
 from __future__ import annotations
 
@@ -29,8 +26,8 @@ KNOWN = ("P1_A1", "P1_A2", "P2_A1")
 NOTE = "Cross-validation on 240 annotated objects, held out by whole groups."
 
 
-def held_out(n: int = 240, temperature: float = 3.0, wells: int = 6) -> pd.DataFrame:
-    """What a classifier that is too sure of itself gave objects that were held out."""
+def held_out_table(n: int = 240, temperature: float = 3.0, wells: int = 6) -> pd.DataFrame:
+    """Return held-out predictions of an overconfident classifier."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1.5, (n, 2))
     truth = np.array([rng.choice([1, 2], p=p) for p in softmax(logits, axis=1)])
@@ -41,8 +38,8 @@ def held_out(n: int = 240, temperature: float = 3.0, wells: int = 6) -> pd.DataF
     return table.assign(p_1=p[:, 0], p_2=p[:, 1])
 
 
-def run_of(project: Project, tables: dict[str, pd.DataFrame], note: str = NOTE) -> Run:
-    """Put a run with these scores into the project, without any training."""
+def add_scored_run(project: Project, tables: dict[str, pd.DataFrame], note: str = NOTE) -> Run:
+    """Add a run with these scores to the project, without training."""
     unscored = Run(
         name="",
         finished="2026-01-01T09:00:00+00:00",
@@ -63,24 +60,24 @@ def run_of(project: Project, tables: dict[str, pd.DataFrame], note: str = NOTE) 
     return run
 
 
-def test_the_report_names_its_source_and_gives_the_figures_of_scikit_learn(project: Project) -> None:
-    table = held_out()
-    run_of(project, {"network": table, "forest": table})
+def test_the_report_names_its_source_and_matches_scikit_learn(project: Project) -> None:
+    table = held_out_table()
+    add_scored_run(project, {"network": table, "forest": table})
     report = project.evaluate()
     assert report.source == "cross-validation"
     assert NOTE in report.text
-    found, truth, predicted = report.network, table["truth"], table["predicted"]
-    assert found.accuracy.value == pytest.approx(accuracy_score(truth, predicted))
-    assert found.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(truth, predicted))
-    assert found.macro_f1.value == pytest.approx(f1_score(truth, predicted, average="macro"))
-    assert list(found.by_group.index) == [f"P1_A{well}" for well in range(6)]
-    assert found.groups == 6
+    result, truth, predicted = report.network, table["truth"], table["predicted"]
+    assert result.accuracy.value == pytest.approx(accuracy_score(truth, predicted))
+    assert result.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(truth, predicted))
+    assert result.macro_f1.value == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert list(result.by_group.index) == [f"P1_A{well}" for well in range(6)]
+    assert result.groups == 6
 
 
-def test_the_report_in_a_few_lines(project: Project) -> None:
+def test_the_text_report(project: Project) -> None:
     project.flag("P1_A1", [1, 2], "ambiguous")
     project.flag("P1_A1", 3, "bad_segmentation")
-    run_of(project, {"network": held_out(), "forest": held_out()})
+    add_scored_run(project, {"network": held_out_table(), "forest": held_out_table()})
     report = project.evaluate()
     lines = str(report).splitlines()
     assert lines[0].startswith("Run 0001, cross-validation. Accuracy ")
@@ -93,29 +90,29 @@ def test_the_report_in_a_few_lines(project: Project) -> None:
     assert lines[6] == "Flagged and not scored: 2 as ambiguous, 1 as bad_segmentation."
 
 
-def test_a_run_that_learned_from_other_annotations_says_so(project: Project) -> None:
-    run_of(project, {"network": held_out()})
+def test_a_run_with_changed_annotations_is_reported_as_outdated(project: Project) -> None:
+    add_scored_run(project, {"network": held_out_table()})
     assert not project.evaluate().outdated
     project.annotate("P1_A1", 1, "dim")
     assert project.evaluate().outdated
     assert "annotations have changed" in str(project.evaluate())
 
 
-def test_one_group_is_scored_over_its_objects_and_says_so(project: Project) -> None:
-    run_of(project, {"network": held_out(wells=3).assign(group="all")})
+def test_a_single_group_is_scored_over_objects_and_the_report_says_so(project: Project) -> None:
+    add_scored_run(project, {"network": held_out_table(wells=3).assign(group="all")})
     assert "over 240 single objects. All objects are from one group" in str(project.evaluate())
 
 
-def test_regions_and_grouping_columns_are_called_what_they_are(project: Project) -> None:
-    table = held_out(wells=4)
-    run_of(project, {"network": table.assign(image="P1_A1", group=table["image"])})
+def test_regions_and_grouping_columns_are_named_in_the_report(project: Project) -> None:
+    table = held_out_table(wells=4)
+    add_scored_run(project, {"network": table.assign(image="P1_A1", group=table["image"])})
     assert project.evaluate().interval_unit == "4 regions of one image"
-    run_of(project, {"network": table.assign(image=table["image"].replace({"P1_A0": "P1_A2"}))})
+    add_scored_run(project, {"network": table.assign(image=table["image"].replace({"P1_A0": "P1_A2"}))})
     assert project.evaluate().interval_unit == "4 groups (plate, well)"
 
 
-def test_a_run_that_is_not_scored_gives_a_sentence_in_every_form(project: Project) -> None:
-    run = run_of(project, {}, note="Not known yet: a score needs at least 5 annotated objects of each class.")
+def test_an_unscored_run_has_a_message_in_every_format(project: Project) -> None:
+    run = add_scored_run(project, {}, note="Not known yet: a score needs at least 5 annotated objects of each class.")
     report = project.evaluate()
     assert report.source == "no estimate yet"
     assert report.network is None
@@ -126,8 +123,8 @@ def test_a_run_that_is_not_scored_gives_a_sentence_in_every_form(project: Projec
 
 def test_names_are_escaped_in_html(project: Project) -> None:
     project.classes.rename("dim", "<script>dim</script>")
-    table = held_out()
-    run_of(project, {"network": table.assign(group="<b>" + table["group"])})
+    table = held_out_table()
+    add_scored_run(project, {"network": table.assign(group="<b>" + table["group"])})
     text = project.evaluate()._repr_html_()
     assert "<script>" not in text
     assert "<b>" not in text
@@ -135,20 +132,20 @@ def test_names_are_escaped_in_html(project: Project) -> None:
     assert "&lt;b&gt;P1_A0" in text
 
 
-def test_json_holds_every_figure_and_no_nan(project: Project) -> None:
+def test_json_contains_every_figure_and_no_nan(project: Project) -> None:
     project.classes.add("never")
-    run_of(project, {"network": held_out()})
+    add_scored_run(project, {"network": held_out_table()})
     report = project.evaluate()
-    found = json.loads(report.to_json())
-    assert found["network"]["accuracy"]["value"] == report.network.accuracy.value
-    assert len(found["network"]["by_group"]) == 6
-    assert found["forest"] is None
-    assert found["network"]["confusion"][0]["class"] == "dim"
-    assert found["reliability"]["error"] < found["uncalibrated"]["error"]
+    result = json.loads(report.to_json())
+    assert result["network"]["accuracy"]["value"] == report.network.accuracy.value
+    assert len(result["network"]["by_group"]) == 6
+    assert result["forest"] is None
+    assert result["network"]["confusion"][0]["class"] == "dim"
+    assert result["reliability"]["error"] < result["uncalibrated"]["error"]
 
 
-def test_probabilities_are_calibrated_on_what_was_held_out_from_then_on(project: Project) -> None:
-    run = run_of(project, {"network": held_out()})
+def test_probabilities_are_calibrated_on_held_out_objects(project: Project) -> None:
+    run = add_scored_run(project, {"network": held_out_table()})
     assert run.calibration.temperature > 1.3
     assert read_runs(project.path / "runs")["0001"] == run
     raw = pd.DataFrame(
@@ -163,18 +160,18 @@ def test_probabilities_are_calibrated_on_what_was_held_out_from_then_on(project:
     assert project.predictions().loc[("P1_A1", 1), "probability"] == shown["probability"]
 
 
-def test_the_kept_table_holds_what_the_classifier_gave_beside_what_it_was_calibrated_to(project: Project) -> None:
-    table = held_out()
-    kept = run_of(project, {"network": table, "forest": table}).held_out()
+def test_the_stored_table_contains_raw_and_calibrated_probabilities(project: Project) -> None:
+    table = held_out_table()
+    kept = add_scored_run(project, {"network": table, "forest": table}).held_out()
     np.testing.assert_array_equal(kept[["raw_1", "raw_2"]], table[["p_1", "p_2"]])
     assert (kept["p_1"] != kept["raw_1"]).mean() > 0.6
     np.testing.assert_allclose(kept[["p_1", "p_2"]].sum(axis=1), 1, atol=1e-6)
     pd.testing.assert_frame_equal(project.runs.current.held_out("forest"), table)
 
 
-def test_merged_classes_are_scored_as_one(project: Project) -> None:
-    table = held_out()
-    run_of(project, {"network": table})
+def test_merged_classes_are_scored_as_a_single_class(project: Project) -> None:
+    table = held_out_table()
+    add_scored_run(project, {"network": table})
     project.classes.add("other")
     project.classes.merge("bright", into="dim")
     report = project.evaluate()
@@ -182,12 +179,12 @@ def test_merged_classes_are_scored_as_one(project: Project) -> None:
     assert list(report.network.per_class.index) == ["dim"]
 
 
-def test_images_without_grouping_columns_are_called_images(project: Project) -> None:
-    run_of(project, {"network": held_out().assign(image=lambda table: "other " + table["image"])})
+def test_without_grouping_columns_the_groups_are_images(project: Project) -> None:
+    add_scored_run(project, {"network": held_out_table().assign(image=lambda table: "other " + table["image"])})
     assert project.evaluate().interval_unit == "6 images"
 
 
-def test_an_image_that_looks_unlike_those_annotated_is_told_of(project: Project) -> None:
+def test_an_out_of_distribution_image_is_reported(project: Project) -> None:
     image, mask = squares(seed=5)
     noise = np.random.default_rng(0).normal(0, 60, image.shape)
     project.add("new", *squares(seed=6))
@@ -214,9 +211,9 @@ def test_an_image_that_looks_unlike_those_annotated_is_told_of(project: Project)
     assert not project.compare_images()["warn"].any()
 
 
-def test_the_latest_run_comes_first_with_its_score(project: Project) -> None:
-    run_of(project, {"network": held_out(), "forest": held_out()})
-    run_of(project, {}, note="Not known yet: it was not scored.")
+def test_the_latest_run_is_listed_first_with_its_score(project: Project) -> None:
+    add_scored_run(project, {"network": held_out_table(), "forest": held_out_table()})
+    add_scored_run(project, {}, note="Not known yet: it was not scored.")
     table = project.runs.compare()
     assert list(table.index) == ["0002", "0001"]
     assert table["current"].tolist() == [True, False]
@@ -236,12 +233,14 @@ def test_the_latest_run_comes_first_with_its_score(project: Project) -> None:
     assert str(table["finished"].dt.tz) == "UTC"
 
 
-@pytest.mark.parametrize(("may_use", "said"), [(["size", "brightness"], "brightness, size"), ([], "nothing but shape")])
-def test_what_a_run_may_use_is_said_in_words(project: Project, may_use: list[str], said: str) -> None:
-    run = run_of(project, {})
+@pytest.mark.parametrize(
+    ("may_use", "description"), [(["size", "brightness"], "brightness, size"), ([], "nothing but shape")]
+)
+def test_the_allowed_cues_of_a_run_are_described(project: Project, may_use: list[str], description: str) -> None:
+    run = add_scored_run(project, {})
     settings = TrainingSettings(may_use=may_use).model_dump(mode="json")
     project.runs.update(replace(run, settings=settings))
-    assert project.runs.compare()["may_use"].tolist() == [said]
+    assert project.runs.compare()["may_use"].tolist() == [description]
 
 
 def test_a_project_without_runs_has_an_empty_table(project: Project) -> None:
@@ -250,7 +249,7 @@ def test_a_project_without_runs_has_an_empty_table(project: Project) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
-def test_a_run_keeps_all_that_decided_it(project: Project, architecture: str) -> None:
+def test_a_run_stores_all_inputs_of_its_training(project: Project, architecture: str) -> None:
     project.annotations.annotate_each({("P1_A1", n): CLASSES[1 - n % 2] for n in range(1, 9)})
     changes = {"architecture": architecture, "epochs": 2, "steps": 2, "width": 2, "trees": 5, "seed": 11, "threads": 1}
     run = project.train(**changes)

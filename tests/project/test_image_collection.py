@@ -1,4 +1,4 @@
-"""Images of a project: a mapping whose entries are replaced as a whole."""
+"""Image collection of a project: a mapping that is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def images(tmp_path: Path, changed: list[str]) -> ImageCollection:
     return ImageCollection(ProjectFolder(tmp_path / "cells.svetlana"), Notify(changed=changed.append))
 
 
-def test_several_images_are_one_change(images: ImageCollection, changed: list[str]) -> None:
+def test_adding_several_images_sends_one_change(images: ImageCollection, changed: list[str]) -> None:
     images.add_all({"first": squares(seed=1), "second": squares(seed=2)})
     assert list(images) == ["first", "second"]
     assert changed == ["images"]
@@ -33,7 +33,7 @@ def test_several_images_are_one_change(images: ImageCollection, changed: list[st
     assert changed == ["images"], "the same image again changes nothing"
 
 
-def test_a_snapshot_and_an_iteration_keep_the_images_of_their_time(images: ImageCollection) -> None:
+def test_a_snapshot_and_an_iteration_ignore_later_changes(images: ImageCollection) -> None:
     images.add("first", *squares(seed=1))
     snapshot, names = images.snapshot(), iter(images)
     images.add("second", *squares(seed=2))
@@ -41,7 +41,7 @@ def test_a_snapshot_and_an_iteration_keep_the_images_of_their_time(images: Image
     assert len(images) == 2
 
 
-def test_an_excluded_image_is_back_after_the_next_opening(images: ImageCollection, tmp_path: Path) -> None:
+def test_an_excluded_image_is_restored_on_reopening(images: ImageCollection, tmp_path: Path) -> None:
     images.add_all({"first": squares(seed=1), "second": squares(seed=2)})
     images.leave_out(["first"])
     assert list(images) == ["second"] == images.chosen(None)

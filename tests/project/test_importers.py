@@ -1,4 +1,4 @@
-"""Import of labels: one edit, and no annotation is overwritten without asking."""
+"""Import of labels: a single edit that overwrites annotations only on request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def classes_of(project: Project) -> dict[tuple[str, int], str]:
 
 
 @pytest.fixture
-def known() -> pd.DataFrame:
+def label_table() -> pd.DataFrame:
     return pd.DataFrame({"image": NAMES, "object": [1, 2, 3], "class": ["dim", "bright", "dim"]})
 
 
@@ -39,8 +39,10 @@ def known() -> pd.DataFrame:
         ("filename", "labelimage_oid", "User Label"),
     ],
 )
-def test_a_table_is_understood_with_usual_headers(project: Project, known: pd.DataFrame, headers, tmp_path) -> None:
-    table = known.set_axis(list(headers), axis=1)
+def test_a_table_with_common_headers_is_imported(
+    project: Project, label_table: pd.DataFrame, headers, tmp_path
+) -> None:
+    table = label_table.set_axis(list(headers), axis=1)
     table[headers[0]] = [f"C:\\data\\{name}.tif" for name in NAMES]
     table[headers[2]] = ["Dim", " bright", "dim"]
     file = tmp_path / "known.csv"
@@ -54,14 +56,14 @@ def test_a_table_is_understood_with_usual_headers(project: Project, known: pd.Da
     assert not classes_of(project), "it was one edit"
 
 
-def test_an_import_is_one_gesture_with_its_source_and_one_sync(project: Project, known, monkeypatch) -> None:
+def test_an_import_is_one_edit_with_its_source_and_one_sync(project: Project, label_table, monkeypatch) -> None:
     from svetlana_jupyter.project import annotation_file as book
 
     for name in NAMES:
         project.objects(name)
     synced, fsync = [], book.os.fsync
     monkeypatch.setattr(book.os, "fsync", lambda handle: (synced.append(handle), fsync(handle)))
-    project.import_annotations(known)
+    project.import_annotations(label_table)
     log = project.annotations.table()
     assert len(synced) == 1
     assert log["edit"].nunique() == 1
@@ -69,18 +71,18 @@ def test_an_import_is_one_gesture_with_its_source_and_one_sync(project: Project,
     assert (project.annotations.edit_groups() == "").all(), "they are held out one by one"
 
 
-def test_nothing_that_a_person_said_is_overwritten_in_silence(project: Project, known: pd.DataFrame) -> None:
+def test_existing_annotations_are_not_overwritten_by_default(project: Project, label_table: pd.DataFrame) -> None:
     project.annotate("P1_A1", 1, "bright")
     project.annotate("P1_A2", 2, "bright")
     project.flag("P2_A1", 3, "bad_segmentation")
-    report = project.import_annotations(known)
+    report = project.import_annotations(label_table)
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
     assert report["why"].tolist() == ["is bright here", "", "is bad_segmentation here"]
     assert "Imported 0 annotations" in project.status
     assert "2 labeled differently here" in project.status
     assert classes_of(project)["P1_A1", 1] == "bright"
     assert len(project.annotations.table()) == 3
-    report = project.import_annotations(known, overwrite=True)
+    report = project.import_annotations(label_table, overwrite=True)
     assert report["outcome"].tolist() == ["taken", "known", "taken"]
     assert "2 replaced" in project.status
     assert classes_of(project) == {(NAMES[0], 1): "dim", (NAMES[1], 2): "bright", (NAMES[2], 3): "dim"}
@@ -88,7 +90,7 @@ def test_nothing_that_a_person_said_is_overwritten_in_silence(project: Project, 
     assert classes_of(project)["P2_A1", 3] == "bad_segmentation"
 
 
-def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
+def test_rejected_rows_are_reported_one_by_one(project: Project) -> None:
     rows = [
         ("P1_A1", 1, "dim"),
         ("P1_A1", 99, "dim"),
@@ -130,12 +132,12 @@ def test_what_cannot_be_taken_is_said_row_by_row(project: Project) -> None:
     assert "1 skipped because of two classes" in project.status
 
 
-def test_positions_find_the_object_under_them(project: Project, wells: Path) -> None:
+def test_positions_are_matched_to_the_object_under_them(project: Project, wells: Path) -> None:
     image, mask = squares(seed=4)
     project.add("scaled", image, mask, axes="yx", spacing=(0.5, 0.25))
     props = regionprops(mask)
-    centers = np.array([one.centroid for one in props])
-    truth = {("scaled", one.label): "bright" if one.label % 2 == 0 else "dim" for one in props}
+    centers = np.array([region.centroid for region in props])
+    truth = {("scaled", region.label): "bright" if region.label % 2 == 0 else "dim" for region in props}
     words = list(truth.values())
     forms = [
         pd.DataFrame({"y": centers[:, 0], "X": centers[:, 1]}),
@@ -149,7 +151,7 @@ def test_positions_find_the_object_under_them(project: Project, wells: Path) -> 
         project.import_annotations(form.assign(Class=words), "scaled")
         assert classes_of(project) == truth
         project.undo()
-    single = np.arange(1, 21, dtype=np.uint16).reshape(4, 5)  # every pixel is an object
+    single = np.arange(1, 21, dtype=np.uint16).reshape(4, 5)  # each pixel is an object
     project.add("dense", np.zeros((4, 5), np.uint8), single, axes="yx", spacing=(0.5, 0.25))
     y, x = np.divmod(np.arange(20.0), 5)
     for form in (
@@ -160,8 +162,8 @@ def test_positions_find_the_object_under_them(project: Project, wells: Path) -> 
     ):
         assert project.import_annotations(form.assign(Class="dim"), "dense")["object"].tolist() == list(range(1, 21))
         project.undo()
-    beside = pd.DataFrame({"x": [0, 9, -5, 9e9, None], "y": [0, 9, 3, 3, 3], "class": "dim"})
-    report = project.import_annotations(beside, "P1_A1")
+    outside = pd.DataFrame({"x": [0, 9, -5, 9e9, None], "y": [0, 9, 3, 3, 3], "class": "dim"})
+    report = project.import_annotations(outside, "P1_A1")
     assert report["outcome"].tolist() == ["not found", "taken", "not found", "not found", "not found"]
     assert report["object"][1] == 1
     assert report["why"][0] == "no object lies there"
@@ -169,8 +171,8 @@ def test_positions_find_the_object_under_them(project: Project, wells: Path) -> 
         project.import_annotations(forms[3].assign(Class=words), "P1_A1")
 
 
-def ilastik(tmp_path: Path) -> Path:
-    """An object table as ilastik exports it."""
+def ilastik_table(tmp_path: Path) -> Path:
+    """Return an object table in the format of ilastik."""
     table = pd.DataFrame(
         {
             "object_id": range(12),
@@ -188,8 +190,8 @@ def ilastik(tmp_path: Path) -> Path:
     return file
 
 
-def test_of_ilastiks_table_a_persons_word_is_taken_and_the_prediction_on_request(project: Project, tmp_path) -> None:
-    file = ilastik(tmp_path)
+def test_user_labels_of_ilastik_are_imported_and_predictions_on_request(project: Project, tmp_path) -> None:
+    file = ilastik_table(tmp_path)
     project.import_annotations(file)
     assert classes_of(project) == {("P1_A2", 1): "dim", ("P1_A2", 2): "bright"}, "the file's name says the image"
     assert "ilastik table P1_A2_table.csv, column User Label" in project.status
@@ -198,13 +200,13 @@ def test_of_ilastiks_table_a_persons_word_is_taken_and_the_prediction_on_request
     table = pd.read_csv(file).assign(timestep=[0, 1] * 6)
     with pytest.raises(InputError, match="2 time points"):
         project.import_annotations(table, "P1_A2")
-    unsaid = pd.read_csv(file).assign(**{"User Label": np.nan})
-    report = project.import_annotations(unsaid, "P2_A1")
+    unlabeled = pd.read_csv(file).assign(**{"User Label": np.nan})
+    report = project.import_annotations(unlabeled, "P2_A1")
     assert (report["outcome"] == "taken").all()
     assert "column Predicted Class" in project.status
 
 
-def test_a_class_image_gives_each_object_the_class_of_most_of_its_pixels(project: Project, wells: Path) -> None:
+def test_a_class_map_gives_each_object_its_majority_class(project: Project, wells: Path) -> None:
     mask = tifffile.imread(wells / "masks/P1_A1.tif")
     codes = np.where(mask == 0, 0, np.where(mask % 2 == 0, 2, 1)).astype(np.uint8)
     codes[mask == 3] = 0
@@ -228,23 +230,25 @@ def test_a_class_image_gives_each_object_the_class_of_most_of_its_pixels(project
         project.import_annotations(wells / "P1_A1_small.tif")
 
 
-def test_our_own_class_map_and_table_come_back(project: Project, wells: Path, tmp_path: Path) -> None:
+def test_an_exported_class_map_and_table_are_imported_again(project: Project, wells: Path, tmp_path: Path) -> None:
     project.annotate("P1_A1", range(1, 5), "bright")
     project.annotate("P1_A1", range(5, 9), "dim")
     project.flag("P1_A1", 9, "ambiguous")
-    said = classes_of(project)
+    labels = classes_of(project)
     files = project.export(tmp_path / "out", ["csv", "tiff"])
     other = Project(tmp_path / "other.svetlana", classes=["dim", "bright"])
     other.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
     other.import_annotations(next(file for file in files if file.name == "objects.csv"))
-    assert classes_of(other) == said
+    assert classes_of(other) == labels
     other.undo()
     assert not classes_of(other)
     other.import_annotations(next(file for file in files if file.name.startswith("P1_A1")))
-    assert classes_of(other) == {class_id: word for class_id, word in said.items() if word != "ambiguous"}
+    assert classes_of(other) == {
+        class_id: class_name for class_id, class_name in labels.items() if class_name != "ambiguous"
+    }
 
 
-def test_tables_of_every_image_are_read_only_where_they_are_asked_for(project: Project) -> None:
+def test_object_tables_are_read_only_for_the_requested_images(project: Project) -> None:
     with pytest.raises(InputError, match="does not name its image"):
         project.import_annotations(pd.DataFrame({"object": [1], "class": ["dim"]}))
     assert len(project.import_annotations(pd.DataFrame({"object": [1], "class": ["dim"]}), "P1_A2")) == 1
@@ -263,14 +267,14 @@ def test_tables_of_every_image_are_read_only_where_they_are_asked_for(project: P
         ({"object": [], "class": []}, "has no rows"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused_before_anything(project: Project, table: dict, sentence: str) -> None:
+def test_an_invalid_table_is_refused_and_changes_nothing(project: Project, table: dict, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         project.import_annotations(pd.DataFrame(table), None if "image" in table else "P1_A1")
     assert project.annotations.table().empty
     assert project.classes.names == ("dim", "bright")
 
 
-def test_other_bad_sources_are_refused(project: Project, tmp_path: Path) -> None:
+def test_other_invalid_sources_are_refused(project: Project, tmp_path: Path) -> None:
     table = pd.DataFrame({"object": [1], "class": ["dim"]})
     for source, sentence in (
         (3, "from int"),
@@ -288,8 +292,8 @@ def test_other_bad_sources_are_refused(project: Project, tmp_path: Path) -> None
         project.import_annotations(table, "P1_A1")
 
 
-def svetlana(folder: Path, absolute: bool = False) -> Path:
-    """A project in the format of napari-svetlana, with labels as torch saves them."""
+def napari_svetlana_file(folder: Path, absolute: bool = False) -> Path:
+    """Write a project in the format of napari-svetlana, with labels saved by torch."""
     content: dict[str, list] = {"image_path": [], "labels_path": [], "regionprops": [], "labels_list": []}
     for kind in ("Images", "Masks", "Svetlana"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -300,18 +304,18 @@ def svetlana(folder: Path, absolute: bool = False) -> Path:
         gone = Path("/somewhere/else") if absolute else Path()
         content["image_path"].append(str(gone / f"Images/{name}.tif"))
         content["labels_path"].append(str(gone / f"Masks/{name}.tif"))
-        props = [one for one in regionprops(mask) if one.label in (2, 5, 7)]
+        props = [region for region in regionprops(mask) if region.label in (2, 5, 7)]
         props.append(props[0])
-        known = [{"centroid": one.centroid, "coords": one.coords, "label": one.label} for one in props]
-        content["regionprops"].append(known)
+        entries = [{"centroid": region.centroid, "coords": region.coords, "label": region.label} for region in props]
+        content["regionprops"].append(entries)
         content["labels_list"].append([np.int64(1), 0, 1, 0] if seed == 1 else [0, 0, 0, 1])
     torch.save({**content, "patch_size": "24"}, folder / "Svetlana/labels")
     return folder
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-def test_a_napari_svetlana_project_comes_over_with_images_and_labels(tmp_path: Path, absolute: bool) -> None:
-    folder = svetlana(tmp_path / "old", absolute)
+def test_a_napari_svetlana_project_is_imported_with_images_and_labels(tmp_path: Path, absolute: bool) -> None:
+    folder = napari_svetlana_file(tmp_path / "old", absolute)
     project = Project(tmp_path / "new.svetlana")
     report = project.import_annotations(folder, names=["resting", "active"])
     assert list(project.images) == ["one", "two"]
@@ -329,8 +333,8 @@ def test_a_napari_svetlana_project_comes_over_with_images_and_labels(tmp_path: P
     assert {"class 1", "class 2"} <= set(project.classes.names)
 
 
-def test_a_broken_napari_svetlana_project_is_refused_before_anything(tmp_path: Path) -> None:
-    folder = svetlana(tmp_path / "old")
+def test_a_broken_napari_svetlana_project_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    folder = napari_svetlana_file(tmp_path / "old")
     project = Project(tmp_path / "new.svetlana")
     with pytest.raises(InputError, match="The class numbers 1 have no name"):
         project.import_annotations(folder, names=["resting"])
@@ -344,14 +348,14 @@ def test_a_broken_napari_svetlana_project_is_refused_before_anything(tmp_path: P
         project.import_annotations(folder)
 
 
-def test_labels_that_would_run_something_run_nothing(tmp_path: Path) -> None:
+def test_pickled_code_in_a_label_file_is_not_executed(tmp_path: Path) -> None:
     import os
 
     class Runs:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)
 
-    folder = svetlana(tmp_path / "old")
+    folder = napari_svetlana_file(tmp_path / "old")
     content = torch.load(folder / "Svetlana/labels", weights_only=False)
     torch.save({"first": Runs(), **content}, folder / "Svetlana/labels")
     project = Project(tmp_path / "new.svetlana")

@@ -1,4 +1,4 @@
-"""Jobs: one at a time, with their state and problems reported to the owner."""
+"""Jobs: only one runs at a time, and its state and errors are reported to the owner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Owner:
-    """Records of everything that a runner reports."""
+    """Owner that records everything a runner reports."""
 
     def __init__(self) -> None:
         self.events: list[object] = []
@@ -31,7 +31,7 @@ def steps(stop: Stop) -> Iterator[object]:
     yield "result"
 
 
-def test_progress_becomes_the_state_and_all_other_events_are_handled() -> None:
+def test_progress_updates_the_state_and_other_events_are_handled() -> None:
     owner = Owner()
     owner.runner.run("training", steps)
     assert owner.events == ["result"]
@@ -40,7 +40,7 @@ def test_progress_becomes_the_state_and_all_other_events_are_handled() -> None:
     assert owner.runner.state is None
 
 
-def test_a_job_in_the_background_reports_what_ended_it() -> None:
+def test_a_background_job_reports_its_error() -> None:
     owner = Owner()
 
     def fail(stop: Stop) -> Iterator[object]:
@@ -54,7 +54,7 @@ def test_a_job_in_the_background_reports_what_ended_it() -> None:
     assert owner.problems == ["", "The export stopped: The disk is full. Free disk space."]
 
 
-def test_one_job_at_a_time() -> None:
+def test_only_one_job_runs_at_a_time() -> None:
     owner = Owner()
 
     def nested(stop: Stop) -> Iterator[object]:

@@ -1,4 +1,4 @@
-"""A kernel killed at any moment of a labelling run loses nothing that it had acknowledged."""
+"""A kernel killed at any moment of an annotation session loses no acknowledged edit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLS = 50
-LONGEST = 0.03  # seconds that a run lives after its first acknowledgement
+LONGEST = 0.03  # seconds of a session after its first acknowledged edit
 
-# One process imports everything; each labelling run is a fork of it, killed like a kernel and started again at once.
+# One process imports everything; each annotation session is a fork of it, killed like a kernel and restarted at once.
 FORKS = """
 import json, os, sys
 from svetlana_jupyter.project.project import Project
@@ -54,7 +54,7 @@ for line in sys.stdin:
 
 
 class Runs:
-    """Starts labelling runs, kills them, and returns what each had acknowledged."""
+    """Annotation sessions that are killed, with the edits each had acknowledged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,8 +65,8 @@ class Runs:
         self.lines = self._read()
 
     def _read(self) -> Iterator[bytes | None]:
-        """Lines as they come; None whenever the deadline is over."""
-        waiting = b""
+        """Yield lines as they arrive, and None whenever the deadline has passed."""
+        partial = b""
         self.deadline: float | None = None
         while True:
             left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
@@ -74,30 +74,30 @@ class Runs:
                 self.deadline = None
                 yield None
                 continue
-            waiting += os.read(self.stdout.fileno(), 1 << 16)
-            *whole, waiting = waiting.split(b"\n")
-            yield from whole
+            partial += os.read(self.stdout.fileno(), 1 << 16)
+            *lines, partial = partial.split(b"\n")
+            yield from lines
 
-    def killed_after(self, seconds: float, seed: int) -> list[list]:
+    def run_and_kill(self, seconds: float, seed: int) -> list[list]:
         self.stdin.write((json.dumps([str(self.path), seed]) + "\n").encode())
         self.stdin.flush()
-        child, said = 0, []
+        child, edits = 0, []
         for line in self.lines:
             if line is None:
                 os.kill(child, signal.SIGKILL)
             elif line == b"over":
-                return said
+                return edits
             elif line.startswith(b"["):
-                said.append(json.loads(line))
+                edits.append(json.loads(line))
             else:
                 child = int(line)
-            if child and len(said) == 1 and self.deadline is None and line is not None:
+            if child and len(edits) == 1 and self.deadline is None and line is not None:
                 self.deadline = time.monotonic() + seconds
         raise AssertionError("the labelling process ended by itself")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_fifty_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+def test_fifty_random_kills_lose_no_acknowledged_annotation(tmp_path: Path) -> None:
     mask = np.arange(1, 1001, dtype=np.uint16).reshape(25, 40).repeat(3, axis=0).repeat(3, axis=1)
     project = Project(tmp_path / "p.svetlana", CLASSES, annotator="setup")
     project.add("well", np.zeros(mask.shape, np.uint8), mask)
@@ -105,17 +105,17 @@ def test_fifty_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_pa
     runs, rng, acknowledged = Runs(project.path), np.random.default_rng(0), []
     file = project.path / "annotations" / "ann.csv"
     for kill in range(KILLS):
-        said = runs.killed_after(rng.uniform(0, LONGEST), kill)
-        acknowledged += said
-        kept = {(entry.edit, entry.label): entry.class_id for entry in read_entries(file)}
+        edits = runs.run_and_kill(rng.uniform(0, LONGEST), kill)
+        acknowledged += edits
+        entries = {(entry.edit, entry.label): entry.class_id for entry in read_entries(file)}
         ids = {name: number for number, name in enumerate(CLASSES, 1)}
-        assert all(kept[edit, label] == ids[name] for edit, name, objects in said for label in objects)
+        assert all(entries[edit, label] == ids[name] for edit, name, objects in edits for label in objects)
     runs.process.kill()
     runs.process.wait()
     assert len(acknowledged) > 2 * KILLS
     assert max(len(objects) for *_, objects in acknowledged) == 100
-    again = Project(project.path, annotator="ann")
-    rows = {(row.edit, row.label): row.class_id for row in again.annotations.file.log.events}
+    reopened = Project(project.path, annotator="ann")
+    rows = {(row.edit, row.label): row.class_id for row in reopened.annotations.file.log.events}
     for edit, name, objects in acknowledged:
-        assert {rows[edit, label] for label in objects} == {again.classes.by_name(name).id}
-    assert again.annotations.file.writable, "the lock of a killed kernel is free"
+        assert {rows[edit, label] for label in objects} == {reopened.classes.by_name(name).id}
+    assert reopened.annotations.file.writable, "the lock of a killed kernel is free"

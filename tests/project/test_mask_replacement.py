@@ -1,4 +1,4 @@
-"""A new segmentation: annotations go over to the objects in the place of theirs, and nothing is forgotten."""
+"""Replacement of a mask: annotations are carried over to the matching objects, and no event is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def resegmented() -> np.ndarray:
-    """The twelve squares again: 1 as it was, 2 another number, 3 in two parts, 4 and 8 as one, 5 not found."""
+    """Return a mask of the twelve squares: 1 kept, 2 relabeled, 3 split, 4 and 8 merged, 5 lost."""
     old, new = squares(seed=1)[1], squares(seed=1)[1].astype(np.int32)
     rows, columns = np.indices(old.shape)
     new[old == 2] = 102
@@ -40,7 +40,7 @@ def annotated(project: Project) -> Project:
     return project
 
 
-def said(project: Project) -> dict[int, str]:
+def current_labels(project: Project) -> dict[int, str]:
     return {label: name for (_, label), name in project.labels()["class"].items()}
 
 
@@ -50,7 +50,9 @@ def reopened(project: Project, annotator: str = "ann") -> Project:
 
 
 @pytest.mark.parametrize("overwritten", [False, True])
-def test_annotations_go_over_and_the_report_says_how(project: Project, wells: Path, overwritten: bool) -> None:
+def test_annotations_are_carried_over_and_the_report_gives_the_status(
+    project: Project, wells: Path, overwritten: bool
+) -> None:
     log = annotated(project).annotations.file.file
     before = log.read_bytes()
     file = wells / "masks" / ("P1_A1.tif" if overwritten else "P1_A1_v2.tif")
@@ -69,12 +71,12 @@ def test_annotations_go_over_and_the_report_says_how(project: Project, wells: Pa
     assert report.loc[2, "share"] == 1
     assert report.loc[2, "carried"] == (102,)
     expected = {1: "dim", 102: "bright"} | ({} if overwritten else {30: "dim", 31: "dim", 40: "bright"})
-    assert said(project) == said(reopened(project)) == expected
+    assert current_labels(project) == current_labels(reopened(project)) == expected
     assert log.read_bytes() == before, "the log is not touched"
     assert "1 kept, 1 relabeled" in project.status
 
 
-def test_what_would_become_of_annotations_is_known_before_anything_changes(
+def test_check_mask_predicts_the_report_and_changes_nothing(
     project: Project, wells: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     annotated(project)
@@ -86,60 +88,62 @@ def test_what_would_become_of_annotations_is_known_before_anything_changes(
     before = bytes_of(wells)
     checked = project.check_mask("P1_A1", file)
     assert bytes_of(wells) == before
-    assert said(project)[2] == "bright"
+    assert current_labels(project)[2] == "bright"
 
-    def again(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("it was read already")
 
-    with monkeypatch.context() as once:
-        once.setattr(replacement, "index_objects", again)
+    with monkeypatch.context() as context:
+        context.setattr(replacement, "index_objects", fail)
         report = project.replace_mask("P1_A1", file)
     assert report.drop(columns="carried").equals(checked)
     assert report.loc[3, "carried"] == (30, 31)
 
 
-def test_undo_reaches_behind_a_new_mask_and_new_annotations_name_new_objects(project: Project) -> None:
+def test_undo_works_across_a_mask_replacement(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     project.annotate("P1_A1", 102, "dim")
     project.annotate("P1_A1", 6, "bright")
     again = reopened(project)
-    assert said(again) == {1: "dim", 102: "dim", 30: "dim", 31: "dim", 40: "bright", 6: "bright"}
+    assert current_labels(again) == {1: "dim", 102: "dim", 30: "dim", 31: "dim", 40: "bright", 6: "bright"}
     for _ in range(3):
         again.undo()
-    assert said(again) == {1: "dim", 30: "dim", 31: "dim"}, "the edit that said bright of 2, 4 and 8 is undone"
+    assert current_labels(again) == {1: "dim", 30: "dim", 31: "dim"}, (
+        "the edit that said bright of 2, 4 and 8 is undone"
+    )
     assert set(again.annotations.last_edited) == {("P1_A1", 102), ("P1_A1", 40)}
     again.redo()
-    assert said(again)[102] == "bright"
+    assert current_labels(again)[102] == "bright"
 
 
-def test_an_annotation_that_came_along_can_be_erased(project: Project) -> None:
+def test_a_carried_annotation_can_be_erased(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     project.erase("P1_A1", 102)
     assert project.annotations.label_of("P1_A1", 102) == Label()
-    assert 102 not in said(reopened(project))
+    assert 102 not in current_labels(reopened(project))
 
 
-def test_what_others_said_goes_over_too_whenever_it_comes_in(project: Project) -> None:
+def test_annotations_of_others_are_carried_over_at_any_time(project: Project) -> None:
     other = Project(project.path, annotator="bo")
     project.replace_mask("P1_A1", resegmented())
     other.annotate("P1_A1", 2, "bright")  # bo's notebook still shows the old mask
-    assert said(reopened(project)) == {102: "bright"}
+    assert current_labels(reopened(project)) == {102: "bright"}
     other = reopened(other, "bo")
     other.annotate("P1_A1", 102, "dim")
-    assert said(reopened(project)) == {102: "dim"}
+    assert current_labels(reopened(project)) == {102: "dim"}
 
 
-def test_a_twin_with_the_old_mask_is_refused_once_the_new_one_was_annotated(project: Project) -> None:
-    twin = Project(project.path, annotator="ann")
+def test_a_second_project_with_the_old_mask_cannot_annotate(project: Project) -> None:
+    second = Project(project.path, annotator="ann")
     project.replace_mask("P1_A1", resegmented())
     project.annotate("P1_A1", 102, "dim")
-    seen = twin.images_version
+    version = second.images_version
     with pytest.raises(ProjectError, match="mask of 'P1_A1' was replaced"):
-        twin.annotate("P1_A1", 2, "bright")
-    assert twin.images_version == seen + 1
-    assert said(twin) == {102: "dim"}
-    twin.annotate("P1_A1", 30, "bright")
-    assert said(project) == {102: "dim", 30: "bright"}
+        second.annotate("P1_A1", 2, "bright")
+    assert second.images_version == version + 1
+    assert current_labels(second) == {102: "dim"}
+    second.annotate("P1_A1", 30, "bright")
+    assert current_labels(project) == {102: "dim", 30: "bright"}
 
 
 def test_the_same_mask_again_changes_nothing(project: Project, wells: Path) -> None:
@@ -151,21 +155,21 @@ def test_the_same_mask_again_changes_nothing(project: Project, wells: Path) -> N
     assert bytes_of(project.path) == before
 
 
-def test_a_notebook_run_again_from_the_top_changes_nothing(project: Project, wells: Path) -> None:
+def test_running_a_notebook_again_changes_nothing(project: Project, wells: Path) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     project.replace_mask("P1_A1", resegmented())
-    before = said(project), project.images
+    before = current_labels(project), project.images
     project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
     project.replace_mask("P1_A1", resegmented())
-    assert (said(project), project.images) == before
+    assert (current_labels(project), project.images) == before
 
 
-def test_a_mask_may_be_replaced_again_and_by_the_old_one(project: Project, wells: Path) -> None:
+def test_a_mask_can_be_replaced_again_and_by_the_old_one(project: Project, wells: Path) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     report = project.replace_mask("P1_A1", wells / "masks" / "P1_A1.tif")
     assert report.loc[102, "new"] == (2,)
     assert report.loc[30, "status"] == "merged"
-    assert said(reopened(project)) == {1: "dim", 2: "bright", 3: "dim", 4: "bright", 8: "bright"}
+    assert current_labels(reopened(project)) == {1: "dim", 2: "bright", 3: "dim", 4: "bright", 8: "bright"}
     assert len(project.objects("P1_A1")) == 12
 
 
@@ -185,7 +189,7 @@ def test_a_mask_that_does_not_fit_is_refused_and_changes_nothing(project: Projec
     assert bytes_of(project.path) == before
 
 
-def test_what_was_predicted_on_the_old_mask_is_not_shown_for_the_new_one(project: Project) -> None:
+def test_predictions_of_the_old_mask_are_not_used_for_the_new_one(project: Project) -> None:
     annotated(project).train(architecture="forest")
     project.predict()
     assert len(project.probabilities("P1_A1")) == 12
@@ -198,29 +202,27 @@ def test_what_was_predicted_on_the_old_mask_is_not_shown_for_the_new_one(project
     assert sorted(reopened(project).probabilities("P1_A1").index) == sorted(np.unique(resegmented())[1:])
 
 
-def test_a_mask_is_not_replaced_under_a_running_job(project: Project) -> None:
+def test_a_mask_is_not_replaced_during_a_job(project: Project) -> None:
     project._jobs.state = JobState("training")
     with pytest.raises(ProjectError, match="A training is reading these objects"):
         project.replace_mask("P1_A1", resegmented())
 
 
-def test_links_that_are_missing_are_said_when_the_project_is_opened(project: Project) -> None:
+def test_missing_label_mappings_are_reported_on_opening(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     (project.path / "masks" / "P1_A1.1.csv").unlink()
     with pytest.raises(ProjectError, match="Restore it from a backup"):
         reopened(project)
 
 
-def test_the_table_of_everything_says_which_mask_a_row_speaks_of(project: Project) -> None:
+def test_the_annotation_table_contains_the_mask_version(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     project.annotate("P1_A1", 102, "dim")
     table: pd.DataFrame = project.annotations.table()
     assert table["mask"].tolist() == [0] * 6 + [1]
 
 
-def test_a_mask_that_was_overwritten_is_said_before_annotations_stand_for_other_objects(
-    project: Project, wells: Path
-) -> None:
+def test_an_overwritten_mask_is_reported_before_annotating(project: Project, wells: Path) -> None:
     annotated(project).annotations.file.close()
     file = wells / "masks" / "P1_A1.tif"
     tifffile.imwrite(file, resegmented())
@@ -236,10 +238,10 @@ def test_a_mask_that_was_overwritten_is_said_before_annotations_stand_for_other_
     again.objects("P1_A1")
     again.replace_mask("P1_A1", file)
     again.annotate("P1_A1", 40, "dim")
-    assert said(again) == {1: "dim", 102: "bright", 40: "dim"}
+    assert current_labels(again) == {1: "dim", 102: "bright", 40: "dim"}
 
 
-def test_a_mask_copied_to_another_time_is_the_same_mask(project: Project, wells: Path) -> None:
+def test_a_mask_with_another_modification_time_is_the_same_mask(project: Project, wells: Path) -> None:
     annotated(project).annotations.file.close()
     file = wells / "masks" / "P1_A1.tif"
     tifffile.imwrite(file, tifffile.imread(file), compression="zlib")

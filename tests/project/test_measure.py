@@ -1,4 +1,4 @@
-"""Every object is measured once, for whatever it is needed, and comes with its class in one table."""
+"""Measurements: every object is measured once, whatever needs them, and listed with its class in a table."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ FOREST = {"architecture": "forest", "trees": 10, "threads": 1}
 
 
 @pytest.fixture
-def seen(monkeypatch) -> Counter:
-    """Counts how often each group was measured of each object."""
+def measured_counts(monkeypatch) -> Counter:
+    """Counter of the measurements of each group and object."""
     counts: Counter = Counter()
     measure_objects = measuring.measure_objects
 
@@ -39,7 +39,7 @@ def seen(monkeypatch) -> Counter:
     return counts
 
 
-def test_the_table_has_a_row_an_object_with_its_class_and_its_measurements(project: Project) -> None:
+def test_the_table_has_one_row_per_object_with_class_and_measurements(project: Project) -> None:
     annotated(project)
     project.train(**FOREST)
     table = project.measure(["P1_A1", "P2_A1"])
@@ -56,7 +56,7 @@ def test_the_table_has_a_row_an_object_with_its_class_and_its_measurements(proje
     assert project.job is None
 
 
-def test_lengths_are_micrometres_where_the_spacing_is_known(project: Project, wells: Path) -> None:
+def test_lengths_are_in_micrometers_if_the_spacing_is_known(project: Project, wells: Path) -> None:
     image, mask = squares()
     project.add("scaled", image, mask, axes="yx", spacing=(0.5, 0.5))
     assert (project.measure(["scaled"], groups=["shape"])["area_um2"] == 36).all()
@@ -64,12 +64,10 @@ def test_lengths_are_micrometres_where_the_spacing_is_known(project: Project, we
     assert both["area_um2"].isna().sum() == both["area"].isna().sum() == 12
 
 
-def test_training_predicting_scoring_and_measuring_see_each_object_once(
-    project: Project, seen: Counter, wells: Path
-) -> None:
+def test_each_object_is_measured_once_for_all_steps(project: Project, measured_counts: Counter, wells: Path) -> None:
     annotated(project, 10)
     project.train(**FOREST)
-    assert {label for _, label, _ in seen} == set(range(1, 11))
+    assert {label for _, label, _ in measured_counts} == set(range(1, 11))
     project.predict()
     project.annotate("P1_A2", 3, "bright")
     project.train(**FOREST, measurements={"groups": ["shape", "intensity", "orientation"]})
@@ -77,31 +75,31 @@ def test_training_predicting_scoring_and_measuring_see_each_object_once(
     again = Project(wells / "cells.svetlana", annotator="bob")
     again.measure()
     again.train(**FOREST)
-    assert len(seen) == 36 * 6
-    assert set(seen.values()) == {1}
+    assert len(measured_counts) == 36 * 6
+    assert set(measured_counts.values()) == {1}
 
 
-def test_the_forest_beside_a_network_uses_them_too(project: Project, seen: Counter) -> None:
+def test_the_reference_forest_of_a_network_uses_cached_measurements(project: Project, measured_counts: Counter) -> None:
     project.measure(["P1_A1"])
-    seen.clear()
+    measured_counts.clear()
     annotated(project, 10)
     project.train(epochs=1, width=4, depth=1, threads=1)
-    assert not seen
+    assert not measured_counts
 
 
-def test_a_forest_predicts_the_same_from_memory_and_from_pixels(project: Project, wells: Path) -> None:
+def test_a_forest_predicts_the_same_from_cache_and_from_pixels(project: Project, wells: Path) -> None:
     annotated(project)
     run = project.train(**FOREST)
     project.predict()
-    kept = project.predictions()
+    predictions = project.predictions()
     for file in (wells / "cells.svetlana/measurements").rglob("*.parquet"):
         file.unlink()
     again = Project(wells / "cells.svetlana")
     again.predict(run=run.name)
-    pd.testing.assert_frame_equal(again.predictions(), kept)
+    pd.testing.assert_frame_equal(again.predictions(), predictions)
 
 
-def test_another_mask_or_another_image_is_measured_anew(project: Project, wells: Path, seen: Counter) -> None:
+def test_a_changed_mask_or_image_is_measured_again(project: Project, wells: Path, measured_counts: Counter) -> None:
     before = project.measure(["P1_A1"], groups=["shape", "intensity"])
     image, mask = squares(seed=1)
     mask[mask == 3] = 30
@@ -116,7 +114,7 @@ def test_another_mask_or_another_image_is_measured_anew(project: Project, wells:
     np.testing.assert_allclose(brightened["grey_mean"], 255 - after["grey_mean"], rtol=1e-5)
 
 
-def test_ctrl_c_keeps_what_is_measured(project: Project, monkeypatch, seen: Counter) -> None:
+def test_ctrl_c_keeps_finished_measurements(project: Project, monkeypatch, measured_counts: Counter) -> None:
     handle = project._jobs._handle
 
     def interrupted(event):
@@ -134,31 +132,31 @@ def test_ctrl_c_keeps_what_is_measured(project: Project, monkeypatch, seen: Coun
     assert len(project.pair("P2_A1").feature_cache.get_features("shape")) == 12
 
 
-def test_known_measurements_need_no_job(project: Project, monkeypatch) -> None:
+def test_cached_measurements_need_no_job(project: Project, monkeypatch) -> None:
     project.measure(["P1_A1"])
     monkeypatch.setattr(projects, "measure_images", None)
     assert len(project.measure(["P1_A1"])) == 12
 
 
-def test_a_project_that_cannot_be_written_to_measures_too(project: Project, wells: Path, seen: Counter) -> None:
+def test_a_read_only_project_measures_objects(project: Project, wells: Path, measured_counts: Counter) -> None:
     folder = wells / "cells.svetlana"
     project._folder.writable = False
     assert len(project.measure(["P1_A1"])) == 12
     assert not (folder / "measurements").exists()
-    count = len(seen)
+    count = len(measured_counts)
     project.measure(["P1_A1"])
-    assert len(seen) == count
-    assert set(seen.values()) == {1}
+    assert len(measured_counts) == count
+    assert set(measured_counts.values()) == {1}
 
 
-def test_a_broken_file_is_measured_again(project: Project, wells: Path) -> None:
+def test_a_broken_cache_file_is_measured_again(project: Project, wells: Path) -> None:
     before = project.measure(["P1_A1"])
     for file in (wells / "cells.svetlana/measurements").rglob("*.parquet"):
         file.write_bytes(b"torn")
     pd.testing.assert_frame_equal(Project(wells / "cells.svetlana").measure(["P1_A1"]), before)
 
 
-def test_two_kernels_keep_what_each_of_them_measured(tmp_path: Path) -> None:
+def test_the_cache_keeps_measurements_of_two_kernels(tmp_path: Path) -> None:
     first, second = (DiskFeatureCache(tmp_path / "one", True, lambda: "same") for _ in range(2))
     rows = pd.DataFrame({"area": np.float32([1, 2, 3])}, pd.Index([5, 6, 7], name="object"))
     assert first.get_features("shape").empty
@@ -169,7 +167,7 @@ def test_two_kernels_keep_what_each_of_them_measured(tmp_path: Path) -> None:
     assert DiskFeatureCache(tmp_path / "one", True, lambda: "other").get_features("shape").empty
 
 
-def test_a_full_disk_keeps_nobody_from_measuring(project: Project, monkeypatch) -> None:
+def test_measuring_works_on_a_full_disk(project: Project, monkeypatch) -> None:
     def full(*_):
         raise OSError(28, os.strerror(28))
 

@@ -1,4 +1,4 @@
-"""Projects that version 0.1.0 wrote open with all annotations, runs and predictions."""
+"""Projects of version 0.1.0 open with all annotations, runs and predictions."""
 
 from __future__ import annotations
 
@@ -17,73 +17,73 @@ RENAMED = {"gesture": "edit", "recipe": "preset", "bad": "bad_segmentation"}
 
 @pytest.fixture
 def old(tmp_path: Path) -> Project:
-    """A copy of the project folder, beside copies of its images."""
+    """Copy of the project folder, next to copies of its images."""
     shutil.copytree(DATA, tmp_path / "old")
     return Project(tmp_path / "old" / "cells", annotator="ann")
 
 
-def expected(name: str, index: list[str] | None = None) -> pd.DataFrame:
-    """Return a table as version 0.1.0 gave it, under the names of today."""
+def read_expected(name: str, index: list[str] | None = None) -> pd.DataFrame:
+    """Return a table as version 0.1.0 gave it, with the current column names."""
     table = pd.read_csv(DATA / f"expected_{name}.csv", keep_default_na=True).rename(columns=RENAMED)
     table = table.replace({"bad": "bad_segmentation"})
     return table.set_index(index) if index else table
 
 
-def same(table: pd.DataFrame, before: pd.DataFrame) -> None:
-    """Compare through CSV, as the table of version 0.1.0 was kept."""
+def assert_same_csv(table: pd.DataFrame, before: pd.DataFrame) -> None:
+    """Compare through CSV, the format in which the table of version 0.1.0 is stored."""
     text = table.reset_index().to_csv(index=False)
-    again = pd.read_csv(io.StringIO(text))[list(before.reset_index().columns)]
-    pd.testing.assert_frame_equal(again, before.reset_index(), check_dtype=False, rtol=1e-5)
+    reopened = pd.read_csv(io.StringIO(text))[list(before.reset_index().columns)]
+    pd.testing.assert_frame_equal(reopened, before.reset_index(), check_dtype=False, rtol=1e-5)
 
 
-def test_labels_of_all_annotators_and_masks_are_there(old: Project) -> None:
-    same(old.labels(), expected("labels", ["image", "object"]))
+def test_labels_of_all_annotators_and_masks_are_read(old: Project) -> None:
+    assert_same_csv(old.labels(), read_expected("labels", ["image", "object"]))
     assert old.trouble == ""
 
 
 def test_the_log_keeps_every_event(old: Project) -> None:
-    before = expected("annotations")
+    before = read_expected("annotations")
     table = old.annotations.table()
     assert len(table) == len(before)
     assert list(table["action"]) == list(before["action"])
     assert list(table["edit"]) == list(before["edit"])
 
 
-def test_undo_reaches_back_into_the_old_log(old: Project) -> None:
+def test_undo_works_on_edits_of_the_old_log(old: Project) -> None:
     assert old.undo()
-    assert not old.labels().reset_index().equals(expected("labels"))
+    assert not old.labels().reset_index().equals(read_expected("labels"))
 
 
-def test_new_events_are_appended_under_the_old_header(old: Project) -> None:
+def test_new_events_are_appended_with_the_old_header(old: Project) -> None:
     old.flag("P2_A1", 9, "bad_segmentation")
     old.annotations.file.close()
-    again = Project(old.path, annotator="ann")
-    assert again.annotations.label_of("P2_A1", 9).action == "bad_segmentation"
-    assert again.annotations.table().shape[0] == len(expected("annotations")) + 1
+    reopened = Project(old.path, annotator="ann")
+    assert reopened.annotations.label_of("P2_A1", 9).action == "bad_segmentation"
+    assert reopened.annotations.table().shape[0] == len(read_expected("annotations")) + 1
 
 
-def test_runs_and_their_search_results_are_there(old: Project) -> None:
+def test_runs_and_their_search_results_are_read(old: Project) -> None:
     assert [run.name for run in old.runs] == ["0001", "0002", "0003"]
     assert old.current_run == "0003"
-    same(old.runs["0003"].search_results(), expected("search", ["preset"]))
+    assert_same_csv(old.runs["0003"].search_results(), read_expected("search", ["preset"]))
     assert old.runs["0003"].settings["preset"] == "default"
     assert old.settings.preset == "auto"
 
 
 def test_predictions_and_counts_are_the_same(old: Project) -> None:
-    same(old.predictions(), expected("predictions", ["image", "object"]))
-    same(old.counts(by="well"), expected("counts"))
+    assert_same_csv(old.predictions(), read_expected("predictions", ["image", "object"]))
+    assert_same_csv(old.counts(by="well"), read_expected("counts"))
 
 
 def test_an_old_run_still_predicts(old: Project) -> None:
     before = old.predictions(["P1_A1"])["probability"]
     for file in (old.path / "runs").glob("*/predictions/*"):
         file.unlink()
-    again = Project(old.path, annotator="cleo")
-    again.predict(["P1_A1"])
-    pd.testing.assert_series_equal(again.predictions(["P1_A1"])["probability"], before, rtol=1e-4)
+    reopened = Project(old.path, annotator="cleo")
+    reopened.predict(["P1_A1"])
+    pd.testing.assert_series_equal(reopened.predictions(["P1_A1"])["probability"], before, rtol=1e-4)
 
 
-def test_a_search_of_version_0_1_0_is_used_again(old: Project) -> None:
+def test_a_search_result_of_version_0_1_0_is_reused(old: Project) -> None:
     run = old.train()
     assert "0003" in run.choice

@@ -1,4 +1,4 @@
-"""A run says when its augmentation destroyed what tells the classes apart, and only then."""
+"""Warning of a run whose augmentation destroys the difference between the classes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ QUICK = {"preset": "default", **SMALL}
 
 @pytest.fixture
 def striped(tmp_path):
-    """A project whose classes differ by the direction of their stripes, all annotated."""
+    """Annotated project whose classes differ in the direction of their stripes."""
     sample = stripes(0, size=360, count=60)
-    made = Project(tmp_path / "stripes.svetlana", classes=sample.names)
-    made.add("stripes", sample.image, sample.mask, axes="yx")
+    project = Project(tmp_path / "stripes.svetlana", classes=sample.names)
+    project.add("stripes", sample.image, sample.mask, axes="yx")
     for label, name in sample.class_names().items():
-        made.annotate("stripes", label, name)
-    return made
+        project.annotate("stripes", label, name)
+    return project
 
 
-def test_free_rotations_of_stripes_are_warned_of_with_the_score_without_them(striped):
+def test_free_rotation_of_stripes_warns_with_the_score_without_it(striped):
     run = striped.train(**QUICK, augmentation={"rotation": "free"})
     assert run.warning == striped.evaluate().warning != ""
     assert run.warning not in run.note
@@ -35,36 +35,36 @@ def test_free_rotations_of_stripes_are_warned_of_with_the_score_without_them(str
     assert "rotation" in striped.evaluate().text
 
 
-def test_half_turns_of_stripes_are_not_warned_of(striped):
+def test_half_turns_of_stripes_give_no_warning(striped):
     striped.train(**QUICK, augmentation={"rotation": "half_turns"})
     assert "ugmentation" not in striped.evaluate().text
 
 
-def test_what_may_not_count_is_not_warned_of(striped):
+def test_a_forbidden_cue_gives_no_warning(striped):
     striped.train(**QUICK, may_use=["surroundings", "brightness", "size"], augmentation={"brightness": 0, "noise": 0})
     assert "ugmentation" not in striped.evaluate().text
 
 
-def test_a_search_that_may_not_leave_out_the_rotations_is_warned_of_too(striped, monkeypatch):
+def test_a_search_that_cannot_disable_rotation_warns_too(striped, monkeypatch):
     monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "object"))
     striped.train(**SMALL, augmentation={"rotation": "free"})
     assert len(striped.runs.current.search_results()) == 2
     assert "Augmentation destroys the classes: without it" in striped.runs.current.warning
 
 
-def test_what_was_tried_without_augmentation_is_not_trained_once_more(striped, monkeypatch):
+def test_a_preset_without_augmentation_is_not_trained_twice(striped, monkeypatch):
     monkeypatch.setattr(training, "_validated", None)
     samples = striped._task(TrainingSettings(**QUICK), {}, 1).samples(TrainingSettings(**QUICK))
     truth = np.arange(len(samples)) % 2
     right = pd.DataFrame({"image": samples.images, "object": samples.objects, "truth": truth, "predicted": truth})
     wrong = right.assign(predicted=np.arange(len(samples)) // 2 % 2)
-    said = returned(training._warned(samples, wrong, lambda: False, right))
-    assert said.startswith(f"Augmentation destroys the classes: without it {len(samples)} of {len(samples)}")
-    assert returned(training._warned(samples, right, lambda: False, wrong)) == ""
+    warning = return_value_of(training._warned(samples, wrong, lambda: False, right))
+    assert warning.startswith(f"Augmentation destroys the classes: without it {len(samples)} of {len(samples)}")
+    assert return_value_of(training._warned(samples, right, lambda: False, wrong)) == ""
 
 
-def returned(work):
-    """Return what a generator returns that yields nothing."""
+def return_value_of(generator):
+    """Return the return value of a generator that yields nothing."""
     with pytest.raises(StopIteration) as over:
-        next(work)
+        next(generator)
     return over.value.value

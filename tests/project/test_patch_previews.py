@@ -1,4 +1,4 @@
-"""The patch that a person is shown is the one that a classifier is given."""
+"""Patch previews: the displayed patch is the one that the classifier receives."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from svetlana_jupyter.samples import bright_foci_3d, gray_cells
 
 
 def patch_settings(project, image, settings=None):
-    """Return the patch settings of a training of the project that starts now."""
+    """Return the patch settings that training the project now would use."""
     labels = project.labels().query("action == 'label'")["class_id"]
     return resolve_settings(project.images, labels, image, settings or project.settings)
 
 
 @pytest.fixture(params=["plane", "volume"])
 def cells(request, tmp_path):
-    """A project with one image, nothing annotated."""
+    """Project with one image and no annotations."""
     sample = gray_cells(0, size=300, count=30) if request.param == "plane" else bright_foci_3d(0)
-    made = Project(tmp_path / "cells.svetlana", classes=["a", "b"])
-    made.add("cells", sample.image, sample.mask, axes="yx" if request.param == "plane" else "zyx")
-    return made
+    project = Project(tmp_path / "cells.svetlana", classes=["a", "b"])
+    project.add("cells", sample.image, sample.mask, axes="yx" if request.param == "plane" else "zyx")
+    return project
 
 
-def test_before_any_training_the_patch_is_what_a_training_would_cut(cells):
+def test_the_patch_before_training_is_the_one_that_training_would_cut(cells):
     settings = patch_settings(cells, "cells")
     objects = cells.objects("cells")
     assert settings.is_frozen
@@ -54,7 +54,7 @@ def test_before_any_training_the_patch_is_what_a_training_would_cut(cells):
         assert np.abs(np.subtract(seen, middle)).max() <= 1
 
 
-def test_with_annotations_the_settings_are_those_that_a_training_freezes(cells):
+def test_with_annotations_the_preview_uses_the_settings_that_training_freezes(cells):
     objects = cells.objects("cells").index
     for label in objects[:8]:
         cells.annotate("cells", int(label), "a" if label % 2 else "b")
@@ -64,7 +64,7 @@ def test_with_annotations_the_settings_are_those_that_a_training_freezes(cells):
     assert list(frozen.sampling) == list(run.settings["patches"]["sampling"])
 
 
-def test_a_network_that_needs_finer_patches_is_shown_them(cells):
+def test_a_network_with_finer_patches_is_previewed_with_them(cells):
     deep = TrainingSettings(depth=6)
     assert max(patch_settings(cells, "cells").sampling) < 64
     assert max(patch_settings(cells, "cells", deep).sampling) == 64
@@ -81,7 +81,7 @@ def test_a_network_that_needs_finer_patches_is_shown_them(cells):
     ],
     ids=str,
 )
-def test_previewed_patches_are_those_that_training_draws(cells, values):
+def test_previewed_patches_match_those_of_training(cells, values):
     objects = cells.objects("cells")
     for label in objects.index[:8]:
         cells.annotate("cells", int(label), "a" if label % 2 else "b")
@@ -90,27 +90,27 @@ def test_previewed_patches_are_those_that_training_draws(cells, values):
     samples = collect_training_data([(cells.pair("cells"), objects, labels)], settings)
     *_, fitted = fit(replace(samples, settings=samples.settings.changed(epochs=1, steps=1)))
     standardize = fitted.classifier.module.standardize
-    drawn = torch.from_numpy(samples.inputs[[2]]).expand(8, *samples.inputs.shape[1:])
+    patches = torch.from_numpy(samples.inputs[[2]]).expand(8, *samples.inputs.shape[1:])
     augment = Augmenter(samples.settings, standardize.mean, standardize.deviation)
-    expected = augment(drawn, torch.Generator().manual_seed(3))
-    found = cells.preview_augmentation("cells", int(samples.objects[2]), settings)
-    np.testing.assert_allclose(found.to_numpy(), expected.numpy(), atol=2e-4)
-    assert found.dims == ("n", "c", *"zyx"[-cells.pair("cells").ndim :])
-    assert (found["c"].values[-1] == "mask") == samples.settings.patches.mask_channel
-    assert TrainingSettings.from_json(found.attrs["settings"]) == samples.settings
+    expected = augment(patches, torch.Generator().manual_seed(3))
+    preview = cells.preview_augmentation("cells", int(samples.objects[2]), settings)
+    np.testing.assert_allclose(preview.to_numpy(), expected.numpy(), atol=2e-4)
+    assert preview.dims == ("n", "c", *"zyx"[-cells.pair("cells").ndim :])
+    assert (preview["c"].values[-1] == "mask") == samples.settings.patches.mask_channel
+    assert TrainingSettings.from_json(preview.attrs["settings"]) == samples.settings
 
 
-def test_without_augmentation_the_preview_shows_the_patch_itself_before_anything_is_annotated(cells):
+def test_without_augmentation_the_preview_is_the_patch_itself(cells):
     label = int(cells.objects("cells").index[0])
     cells.settings = TrainingSettings(augmentation=AugmentSettings.none())
-    found = cells.preview_augmentation("cells", label, n=3)
+    preview = cells.preview_augmentation("cells", label, n=3)
     expected = classifier_patch(cells.images, "cells", label, patch_settings(cells, "cells"))
-    assert found.sizes["n"] == 3
-    for patch in found.to_numpy():
+    assert preview.sizes["n"] == 3
+    for patch in preview.to_numpy():
         np.testing.assert_allclose(patch, expected.to_numpy(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_pipeline_is_tried_when_it_is_set_and_what_fails_is_not_kept(cells):
+def test_a_pipeline_is_checked_when_set_and_a_failing_one_is_discarded(cells):
     before = cells.settings
     crop = {"transform": {"__class_fullname__": "RandomCrop", "height": 6, "width": 6, "p": 0.1}}
     with pytest.raises(SettingsError, match="RandomCrop makes"):
@@ -122,7 +122,7 @@ def test_a_pipeline_is_tried_when_it_is_set_and_what_fails_is_not_kept(cells):
     assert cells.preview_augmentation("cells", int(cells.objects("cells").index[0])).sizes["n"] == 8
 
 
-def test_a_pipeline_that_asks_for_the_shape_that_patches_will_have_is_welcome(cells):
+def test_a_pipeline_that_requires_the_patch_shape_is_accepted(cells):
     settings = cells.settings
     cells.objects("cells")
     height, width = patch_settings(cells, "cells").sampling[-2:]
@@ -133,7 +133,7 @@ def test_a_pipeline_that_asks_for_the_shape_that_patches_will_have_is_welcome(ce
         cells.settings = settings.changed(augmentation={"pipeline": resize})
 
 
-def test_before_objects_are_found_a_pipeline_that_asks_for_a_shape_needs_a_sampling(tmp_path):
+def test_a_pipeline_that_requires_a_shape_needs_a_sampling_without_objects(tmp_path):
     project = Project(tmp_path / "new.svetlana", classes=["a", "b"])
     resize = {"transform": {"__class_fullname__": "Resize", "height": 30, "width": 30, "p": 1.0}}
     settings = TrainingSettings(augmentation={"pipeline": resize})
@@ -142,7 +142,7 @@ def test_before_objects_are_found_a_pipeline_that_asks_for_a_shape_needs_a_sampl
     project.settings = settings.changed(patches={"sampling": 30})
 
 
-def test_an_object_that_is_not_there_is_refused(cells):
+def test_an_unknown_object_is_refused(cells):
     with pytest.raises(InputError, match="'cells' has no object 9999"):
         classifier_patch(cells.images, "cells", 9999, patch_settings(cells, "cells"))
     with pytest.raises(InputError, match="'cells' has no object 9999"):

@@ -1,4 +1,4 @@
-"""Figures show what the tables say, in the colours of the classes."""
+"""Figures: they show the values of the tables in the class colors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from matplotlib.colors import to_hex
 from scipy.stats import t as student
 
 from svetlana_jupyter.errors import InputError
-from tests.project.test_counts import NAMES, said
-from tests.project.test_evaluation import held_out, run_of
+from tests.project.test_counts import NAMES, annotate_three_wells
+from tests.project.test_evaluation import add_scored_run, held_out_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
 
-def drawn(figure: Figure) -> Figure:
+def rendered(figure: Figure) -> Figure:
     figure.savefig("/dev/null" if sys.platform != "win32" else "nul", format="png")
     return figure
 
 
-def test_every_replicate_is_a_point_with_its_mean_and_interval(project: Project) -> None:
-    said(project)
+def test_every_replicate_is_a_point_with_mean_and_interval(project: Project) -> None:
+    annotate_three_wells(project)
     doses = pd.DataFrame({"image": NAMES, "dose": [0, 10, 10]})
-    figure = drawn(project.plot.counts("dose", doses))
+    figure = rendered(project.plot.counts("dose", doses))
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "10"]
     shares = project.counts("image").set_index(["class", "image"])["fraction"]
@@ -46,9 +46,9 @@ def test_every_replicate_is_a_point_with_its_mean_and_interval(project: Project)
     assert "9 objects are left out" in figure.get_supxlabel()
 
 
-def test_the_interval_is_students_over_the_replicates(project: Project) -> None:
-    counts = said(project).counts("image").set_index(["class", "image"])["count"]
-    figure = drawn(project.plot.counts(value="count"))
+def test_the_interval_is_a_t_interval_over_replicates(project: Project) -> None:
+    counts = annotate_three_wells(project).counts("image").set_index(["class", "image"])["count"]
+    figure = rendered(project.plot.counts(value="count"))
     lines = [part.get_segments()[0] for part in figure.axes[0].collections if hasattr(part, "get_segments")]
     for i, name in enumerate(("dim", "bright")):
         mean, upright = lines[2 * i : 2 * i + 2]
@@ -58,16 +58,16 @@ def test_the_interval_is_students_over_the_replicates(project: Project) -> None:
         np.testing.assert_allclose(upright[:, 1], [max(0, values.mean() - half), values.mean() + half])
 
 
-def test_an_image_shows_the_interval_over_its_objects(project: Project) -> None:
-    counts = said(project).counts("image")
-    figure = drawn(project.plot.counts("image", classes="bright"))
+def test_an_image_has_the_interval_over_its_objects(project: Project) -> None:
+    counts = annotate_three_wells(project).counts("image")
+    figure = rendered(project.plot.counts("image", classes="bright"))
     lines = [part.get_segments()[0] for part in figure.axes[0].collections if hasattr(part, "get_segments")]
     expected = counts.loc[counts["class"] == "bright", ["low", "high"]].to_numpy()
     np.testing.assert_allclose([line[:, 1] for line in lines[:3]], expected)
 
 
-def test_what_is_asked_for_is_checked(project: Project) -> None:
-    said(project)
+def test_plot_arguments_are_checked(project: Project) -> None:
+    annotate_three_wells(project)
     with pytest.raises(InputError, match="no class 'purple'"):
         project.plot.counts("image", classes="purple")
     with pytest.raises(InputError, match="Cannot plot value"):
@@ -76,34 +76,36 @@ def test_what_is_asked_for_is_checked(project: Project) -> None:
         project.plot.counts("dose")
 
 
-def test_counts_against_counts_with_a_colour_a_treatment(project: Project) -> None:
-    found = said(project).compare_counts(pd.DataFrame({"image": NAMES, "bright": [3, 6, 4], "drug": ["x", "y", "y"]}))
-    left, right = drawn(found.figure("drug")).axes
+def test_compared_counts_have_one_color_per_treatment(project: Project) -> None:
+    comparison = annotate_three_wells(project).compare_counts(
+        pd.DataFrame({"image": NAMES, "bright": [3, 6, 4], "drug": ["x", "y", "y"]})
+    )
+    left, right = rendered(comparison.figure("drug")).axes
     assert [text.get_text() for text in left.get_legend().get_texts()][:2] == ["x", "y"]
     points = np.concatenate([group.get_offsets() for group in left.collections])
     assert sorted(map(tuple, points.tolist())) == [(3, 3), (4, 4), (6, 5)]
     heights = [line.get_ydata()[0] for line in right.lines]
-    np.testing.assert_allclose(sorted(heights), sorted([found.bias, *found.limits, 0]))
+    np.testing.assert_allclose(sorted(heights), sorted([comparison.bias, *comparison.limits, 0]))
     with pytest.raises(InputError, match="no column 'sex' to color by"):
-        found.figure("sex")
+        comparison.figure("sex")
 
 
-def test_the_gallery_shows_each_object_once_from_the_most_certain_on(project: Project) -> None:
-    run = run_of(project, {})
+def test_the_gallery_shows_each_object_once_by_decreasing_probability(project: Project) -> None:
+    run = add_scored_run(project, {})
     p = np.linspace(0.55, 0.99, 12, dtype=np.float32)
     table = pd.DataFrame({"predicted": [1, 2] * 6, "probability": p}, pd.RangeIndex(1, 13, name="object"))
     run.write_predictions("P1_A1", table.assign(p_1=np.where(table["predicted"] == 1, p, 1 - p), p_2=0.5))
     project.annotate("P1_A1", 12, "bright")
-    figure = drawn(project.plot.gallery(2))
+    figure = rendered(project.plot.gallery(2))
     rows = np.array(figure.axes).reshape(4, 2)
-    words = [[axes.texts[0].get_text() for axes in row if axes.images] for row in rows]
+    texts = [[axes.texts[0].get_text() for axes in row if axes.images] for row in rows]
     expected = [[f"{p[i]:.0%}" for i in part] for part in ((10, 8), (0, 2), (9, 7), (1, 3))]
-    assert words == expected, "object 12 was annotated, so it is not shown"
+    assert texts == expected, "object 12 was annotated, so it is not shown"
     assert rows[0, 0].get_title(loc="left") == "dim"
 
 
 def test_the_confusion_matrix_has_the_counts_of_the_report(project: Project) -> None:
-    run_of(project, {"network": held_out()})
-    (axes,) = drawn(project.plot.confusion()).axes
+    add_scored_run(project, {"network": held_out_table()})
+    (axes,) = rendered(project.plot.confusion()).axes
     written = [int(text.get_text()) for text in axes.texts if "%" not in text.get_text()]
     assert written == project.evaluate().network.confusion.to_numpy().ravel().tolist()

@@ -1,4 +1,4 @@
-"""Outlines from QuPath become masks and annotations, pixel by pixel, and what cannot be is said."""
+"""Masks and annotations from QuPath outlines, compared pixel by pixel."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def ring(y0: float, x0: float, y1: float, x1: float) -> list[list[float]]:
-    """A rectangle as GeoJSON has it: x before y, closed."""
+def rectangle(y0: float, x0: float, y1: float, x1: float) -> list[list[float]]:
+    """Return the closed coordinates of a rectangle in GeoJSON order, x before y."""
     return [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
 
 
@@ -35,13 +35,13 @@ def detection(
 
 
 FEATURES = [
-    detection([ring(2, 2, 12, 14), ring(5, 5, 8, 9)], "Tumor", (200, 0, 0)),
-    detection([[ring(20, 3, 24, 6)], [ring(26, 3, 28, 9)]], "Stroma", (0, 160, 0), "MultiPolygon"),
-    detection([ring(3, 20, 13, 30)], "Tumor", (200, 0, 0)),
-    detection([ring(9, 26, 16, 33)]),
+    detection([rectangle(2, 2, 12, 14), rectangle(5, 5, 8, 9)], "Tumor", (200, 0, 0)),
+    detection([[rectangle(20, 3, 24, 6)], [rectangle(26, 3, 28, 9)]], "Stroma", (0, 160, 0), "MultiPolygon"),
+    detection([rectangle(3, 20, 13, 30)], "Tumor", (200, 0, 0)),
+    detection([rectangle(9, 26, 16, 33)]),
     {
         "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring(0, 0, 30, 40)]},
+        "geometry": {"type": "Polygon", "coordinates": [rectangle(0, 0, 30, 40)]},
         "properties": {"objectType": "annotation"},
     },
 ]
@@ -65,7 +65,7 @@ def slide(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_outlines_become_mask_and_annotations(slide: Path) -> None:
+def test_outlines_are_converted_to_mask_and_annotations(slide: Path) -> None:
     project = Project(slide / "new.svetlana")
     project.add("slide", slide / "slide.tif", slide / "slide.geojson")
     np.testing.assert_array_equal(project.pair("slide").mask, expected())
@@ -78,21 +78,21 @@ def test_outlines_become_mask_and_annotations(slide: Path) -> None:
     assert report["outcome"].tolist() == ["taken", "taken", "taken", "no class"]
     assert {info.name: info.color for info in project.classes} == {"Tumor": "#c80000", "Stroma": "#00a000"}
     assert "from QuPath slide.geojson" in project.status
-    again = Project(slide / "new.svetlana")
-    again.add("slide", slide / "slide.tif", slide / "slide.geojson")
-    assert len(again.images) == 1
-    assert again.status == ""
-    np.testing.assert_array_equal(again.pair("slide").mask, expected())
+    reopened = Project(slide / "new.svetlana")
+    reopened.add("slide", slide / "slide.tif", slide / "slide.geojson")
+    assert len(reopened.images) == 1
+    assert reopened.status == ""
+    np.testing.assert_array_equal(reopened.pair("slide").mask, expected())
 
 
-def test_outlines_pair_with_images_by_pattern(slide: Path) -> None:
+def test_outlines_are_paired_with_images_by_pattern(slide: Path) -> None:
     project = Project(slide / "new.svetlana")
     table = project.add_images(slide / "{slide}.tif", masks=slide / "{slide}.geojson")
     assert table["problem"].tolist() == [""]
     assert project.status.startswith("slide: 4 of 4 outlines are objects")
 
 
-def test_classes_go_to_the_objects_of_another_mask_by_what_they_share(slide: Path) -> None:
+def test_classes_are_assigned_to_objects_of_another_mask_by_overlap(slide: Path) -> None:
     mask = np.zeros((30, 40), np.int32)
     mask[2:12, 2:14] = 50  # of the first outline, without its hole
     mask[20:24, 3:6] = 60  # 12 of 24 pixels of the second: not more than half
@@ -105,7 +105,7 @@ def test_classes_go_to_the_objects_of_another_mask_by_what_they_share(slide: Pat
 
 
 @pytest.mark.parametrize("chunk", [8, 2048])
-def test_outlines_replace_a_mask_and_the_annotations_follow(slide: Path, chunk: int, monkeypatch) -> None:
+def test_replacing_a_mask_by_outlines_carries_annotations_over(slide: Path, chunk: int, monkeypatch) -> None:
     from svetlana_jupyter.core.io import sources as stored
 
     monkeypatch.setattr(stored, "BLOCK_PIXELS", chunk)
@@ -122,7 +122,7 @@ def test_outlines_replace_a_mask_and_the_annotations_follow(slide: Path, chunk: 
     assert classes_of(Project(slide / "new.svetlana")) == {("slide", 1): "a", ("slide", 3): "b"}
 
 
-def test_points_take_the_object_under_them(slide: Path) -> None:
+def test_points_are_matched_to_the_object_under_them(slide: Path) -> None:
     project = Project(slide / "new.svetlana")
     project.add("slide", slide / "slide.tif", expected(), axes="yx")
     points = detection([[3.5, 2.5], [39, 29]], "clicked", (1, 2, 3), "MultiPoint")
@@ -132,10 +132,10 @@ def test_points_take_the_object_under_them(slide: Path) -> None:
     assert report["why"].tolist() == ["", "no object lies under a point", ""]
 
 
-def test_numbers_are_kept_where_the_file_has_them(slide: Path) -> None:
+def test_object_numbers_in_the_file_are_kept(slide: Path) -> None:
     features = [
-        {**one, "properties": {**one["properties"], "name": name}}
-        for one, name in zip(FEATURES, ["70000", "5", "9", "2"])
+        {**feature, "properties": {**feature["properties"], "name": name}}
+        for feature, name in zip(FEATURES, ["70000", "5", "9", "2"])
     ]
     (slide / "slide.geojson").write_text(json.dumps(features), "utf-8")
     project = Project(slide / "new.svetlana")
@@ -143,9 +143,9 @@ def test_numbers_are_kept_where_the_file_has_them(slide: Path) -> None:
     assert project.objects("slide").index.tolist() == [2, 5, 9, 70000]
 
 
-def test_outlines_that_cannot_be_drawn_are_refused_and_leave_nothing(slide: Path) -> None:
+def test_invalid_outlines_are_refused_and_leave_no_files(slide: Path) -> None:
     project = Project(slide / "new.svetlana")
-    far = [detection([ring(100, 100, 110, 110)])]
+    far = [detection([rectangle(100, 100, 110, 110)])]
     (slide / "far.geojson").write_text(json.dumps(far), "utf-8")
     with pytest.raises(
         InputError, match=r"None of 1 outlines in .*far\.geojson covers a pixel of the image, which is 30 × 40"
@@ -159,11 +159,11 @@ def test_outlines_that_cannot_be_drawn_are_refused_and_leave_nothing(slide: Path
     assert not project.images
 
 
-def test_a_large_mask_is_drawn_tile_by_tile(slide: Path, monkeypatch) -> None:
+def test_a_large_mask_is_rasterized_tile_by_tile(slide: Path, monkeypatch) -> None:
     image, mask = squares()
     tifffile.imwrite(slide / "slide.tif", image)
     boxes = [(row * 24 + 6, column * 24 + 6) for row in range(3) for column in range(4)]
-    features = [detection([ring(y, x, y + 12, x + 12)]) for y, x in boxes]
+    features = [detection([rectangle(y, x, y + 12, x + 12)]) for y, x in boxes]
     (slide / "slide.geojson").write_text(json.dumps(features), "utf-8")
     from svetlana_jupyter.core import polygons as drawing
     from svetlana_jupyter.project import image_collection as outlined
@@ -177,9 +177,11 @@ def test_a_large_mask_is_drawn_tile_by_tile(slide: Path, monkeypatch) -> None:
     assert zarr.open_array(stored).chunks == (8, 8)
 
 
-def test_of_our_own_file_the_prediction_is_taken_on_request_alone(slide: Path) -> None:
-    said = [{"predicted": "Tumor", "annotation": "Stroma"}, {"predicted": "Stroma"}]
-    features = [{**one, "properties": {**one["properties"], "metadata": m}} for one, m in zip(FEATURES, said)]
+def test_predictions_in_an_exported_file_are_imported_only_on_request(slide: Path) -> None:
+    metadata = [{"predicted": "Tumor", "annotation": "Stroma"}, {"predicted": "Stroma"}]
+    features = [
+        {**feature, "properties": {**feature["properties"], "metadata": m}} for feature, m in zip(FEATURES, metadata)
+    ]
     (slide / "slide.geojson").write_text(json.dumps(features), "utf-8")
     project = Project(slide / "new.svetlana")
     project.add("slide", slide / "slide.tif", slide / "slide.geojson")

@@ -1,4 +1,4 @@
-"""Images, classes and annotations of a project: kept, reopened, undone, and refused where they cannot be."""
+"""Images, classes and annotations of a project: storage, reopening, undo and refused calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def reopened(project: Project) -> Project:
-    """The project as a kernel started anew would open it."""
+    """Return the project as a restarted kernel would open it."""
     project.annotations.file.close()
     return Project(project.path, annotator="ann")
 
@@ -47,7 +47,7 @@ def test_adding_the_same_again_changes_nothing(project: Project, wells: Path) ->
     assert project.images_version == version
 
 
-def test_what_is_left_unpaired_stands_in_the_table(project: Project, wells: Path) -> None:
+def test_unpaired_files_are_listed_in_the_table(project: Project, wells: Path) -> None:
     tifffile.imwrite(wells / "wells" / "P9_A9.tif", squares()[0])
     table = project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
     assert table.set_index("name")["problem"].ne("").to_dict()["P9_A9"]
@@ -61,7 +61,7 @@ def test_inputs_are_never_written_to(project: Project, wells: Path) -> None:
     assert {kind: bytes_of(wells / kind) for kind in ("wells", "masks")} == before
 
 
-def test_arrays_are_kept_in_the_project(project: Project) -> None:
+def test_arrays_are_stored_in_the_project(project: Project) -> None:
     image, mask = squares(seed=9)
     project.add("array", np.stack([image, image]), mask, axes="cyx", channels=["dna", "actin"], spacing=(0.5, 0.25))
     project.add("array", np.stack([image, image]), mask, axes="cyx", channels=["dna", "actin"], spacing=(0.5, 0.25))
@@ -72,12 +72,12 @@ def test_arrays_are_kept_in_the_project(project: Project) -> None:
     np.testing.assert_array_equal(again.mask.to_numpy(), mask)
 
 
-def test_another_image_cannot_take_a_name(project: Project) -> None:
+def test_a_used_image_name_is_refused_for_another_image(project: Project) -> None:
     with pytest.raises(ProjectError, match="another image named 'P1_A1'"):
         project.add("P1_A1", *squares(seed=5))
 
 
-def test_the_object_index_is_that_of_the_mask(project: Project, wells: Path) -> None:
+def test_the_object_table_matches_the_mask(project: Project, wells: Path) -> None:
     properties = regionprops_table(
         tifffile.imread(wells / "masks" / "P1_A1.tif"), properties=["label", "centroid", "area"]
     )
@@ -87,7 +87,7 @@ def test_the_object_index_is_that_of_the_mask(project: Project, wells: Path) -> 
     np.testing.assert_array_equal(table["size"], properties["area"])
 
 
-def test_the_index_is_built_again_when_the_mask_changes(project: Project, wells: Path) -> None:
+def test_the_object_table_is_rebuilt_when_the_mask_changes(project: Project, wells: Path) -> None:
     assert len(project.objects("P1_A1")) == 12
     mask = tifffile.imread(wells / "masks" / "P1_A1.tif")
     mask[mask > 8] = 0
@@ -120,21 +120,21 @@ def test_undo_after_reopening_restores_the_previous_class(project: Project) -> N
     assert not again.redo()
 
 
-def test_one_gesture_on_many_objects_is_one_undo(project: Project) -> None:
+def test_an_edit_of_many_objects_is_undone_at_once(project: Project) -> None:
     project.annotate("P1_A1", range(1, 11), "dim")
     project.undo()
     assert len(project.labels()) == 0
     assert len(project.annotations.table()) == 11
 
 
-def test_the_log_keeps_place_and_box(project: Project) -> None:
+def test_the_log_stores_position_and_bounding_box(project: Project) -> None:
     project.annotate("P1_A1", 6, "bright", source="queue", seconds=0.75)
     row = project.annotations.table().iloc[0]
     assert (row["y"], row["x"], row["box"]) == (35.5, 35.5, "30 30 42 42")
     assert (row["who"], row["source"], row["seconds"]) == ("ann", "queue", 0.75)
 
 
-def test_renaming_a_class_rewrites_no_annotation(project: Project) -> None:
+def test_renaming_a_class_leaves_the_log_unchanged(project: Project) -> None:
     project.annotate("P1_A1", 3, "dim")
     before = (project.path / "annotations" / "ann.csv").read_bytes()
     project.classes.rename("dim", "resting")
@@ -147,19 +147,19 @@ def test_reopening_with_other_classes_adds_them(project: Project) -> None:
     assert Project(project.path, classes=["dead", "dim"]).classes.names == ("dim", "bright", "dead")
 
 
-def test_a_cell_run_twice_shares_what_was_annotated(project: Project) -> None:
-    twin = Project(project.path, classes=CLASSES, annotator="ann")
-    seen = twin.annotations_version
+def test_opening_a_project_twice_shares_annotations(project: Project) -> None:
+    second = Project(project.path, classes=CLASSES, annotator="ann")
+    version = second.annotations_version
     project.annotate("P1_A1", 3, "dim")
-    twin.annotate("P1_A1", 4, "bright")
+    second.annotate("P1_A1", 4, "bright")
     assert project.annotations.class_counts().to_dict() == {"dim": 1, "bright": 1}
-    assert twin.annotations_version == seen + 2
-    del twin
+    assert second.annotations_version == version + 2
+    del second
     gc.collect()
     project.annotate("P1_A1", 5, "dim")
 
 
-def test_two_people_annotate_one_project(project: Project) -> None:
+def test_two_annotators_share_a_project(project: Project) -> None:
     project.annotate("P1_A1", [1, 2], "dim")
     other = Project(project.path, annotator="bo")
     other.annotate("P1_A1", 2, "bright")
@@ -168,7 +168,7 @@ def test_two_people_annotate_one_project(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (lambda p: p.annotate("P1_A1", 99, "dim"), "has no object 99. Choose one of its 12 objects, numbered 1 to 12"),
         (lambda p: p.annotate("P1_A9", 1, "dim"), "no image 'P1_A9'. Choose one of its images: 'P1_A1'"),
@@ -178,10 +178,10 @@ def test_two_people_annotate_one_project(project: Project) -> None:
         (lambda p: p.classes.rename("dim", "bright"), "already"),
     ],
 )
-def test_what_cannot_be_is_refused_and_changes_nothing(project: Project, wrong, said: str) -> None:
+def test_invalid_calls_are_refused_and_change_nothing(project: Project, wrong, message: str) -> None:
     project.objects("P1_A1")
     before = bytes_of(project.path)
-    with pytest.raises(SvetlanaError, match=said):
+    with pytest.raises(SvetlanaError, match=message):
         wrong(project)
     assert bytes_of(project.path) == before
 
@@ -197,7 +197,7 @@ MASK = squares()[1]
 
 
 @pytest.mark.parametrize(
-    ("image", "mask", "said"),
+    ("image", "mask", "message"),
     [
         (IMAGE, MASK[:-4], "same shape"),
         (IMAGE, MASK / 12, "Mask must contain integers"),
@@ -205,17 +205,17 @@ MASK = squares()[1]
         (IMAGE, MASK * 0, "The mask has no object"),
     ],
 )
-def test_a_pair_that_does_not_fit_is_refused_and_changes_nothing(
-    project: Project, image: np.ndarray, mask: np.ndarray, said: str
+def test_a_mismatched_image_and_mask_are_refused_and_change_nothing(
+    project: Project, image: np.ndarray, mask: np.ndarray, message: str
 ) -> None:
     before = bytes_of(project.path)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         project.add("new", image, mask)
     assert bytes_of(project.path) == before
 
 
 @pytest.mark.parametrize("content", [b"this is no image", None])
-def test_a_file_that_cannot_be_read_is_refused_and_changes_nothing(
+def test_an_unreadable_file_is_refused_and_changes_nothing(
     project: Project, wells: Path, content: bytes | None
 ) -> None:
     file = wells / "wells" / "P1_A1.tif"
@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_read_is_refused_and_changes_nothing(
     assert bytes_of(project.path) == before
 
 
-def test_70000_labels_with_gaps_are_fine(project: Project) -> None:
+def test_70000_labels_with_gaps_are_accepted(project: Project) -> None:
     mask = _with_gaps_and_many_labels()
     project.add("many", np.zeros(mask.shape, np.uint8), mask)
     assert len(project.objects("many")) == 80_000
@@ -235,20 +235,20 @@ def test_70000_labels_with_gaps_are_fine(project: Project) -> None:
     project.annotate("many", 5 + 3 * 79_999, "dim")
 
 
-def test_no_usable_pair_is_an_error_that_says_why(project: Project, wells: Path) -> None:
+def test_no_usable_pair_raises_an_error_with_the_reason(project: Project, wells: Path) -> None:
     with pytest.raises(InputError):
         project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "nowhere/{plate}_{well}.tif")
     with pytest.raises(InputError):
         project.add_images(wells / "nowhere/{plate}.tif", masks=wells / "masks/{plate}.tif")
 
 
-def test_a_class_name_used_twice_makes_no_folder(tmp_path: Path) -> None:
+def test_a_duplicate_class_name_creates_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than once"):
         Project(tmp_path / "new.svetlana", classes=["a", "b", "a"])
     assert not (tmp_path / "new.svetlana").exists()
 
 
-def test_a_project_is_one_class_with_few_public_names(project: Project) -> None:
+def test_the_project_class_has_few_public_names(project: Project) -> None:
     names = [name for name in dir(project) if not name.startswith("_") and name not in dir(HasTraits)]
     assert len(names) <= 58
     assert Project.__bases__ == (HasTraits,)

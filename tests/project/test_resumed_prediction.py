@@ -1,4 +1,4 @@
-"""A prediction that is interrupted at any moment goes on where it was, and ends with the very same file."""
+"""Resumed prediction: interrupted at any moment, it continues and writes the same file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SMALL_PARTS = {"pixels": 256, "sides": (24, 24), "least": 3}
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of four objects in a row of blocks."""
+    """Make parts of four objects in a row of blocks."""
     monkeypatch.setattr(stored, "BLOCK_PIXELS", SMALL_PARTS["pixels"])
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, SMALL_PARTS["sides"])
     monkeypatch.setitem(predict.OBJECTS_PER_PART, ("network", 2), SMALL_PARTS["least"])
@@ -53,8 +53,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """One image of forty squares and one of four; a hardly trained network."""
+def trained_folder(tmp_path_factory) -> Path:
+    """Folder of a project with images of forty and of four squares, and a barely trained network."""
     folder = tmp_path_factory.mktemp("resume")
     project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
     for name, count in (("large", COUNT), ("small", 4)):
@@ -69,15 +69,15 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def trained(made: Path, tmp_path: Path) -> Project:
-    """The same, in a dozen parts, for one test."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+def trained(trained_folder: Path, tmp_path: Path) -> Project:
+    """Copy of the project for a single test, predicted in a dozen parts."""
+    shutil.copytree(trained_folder, tmp_path, dirs_exist_ok=True)
     return Project(tmp_path / "cells.svetlana", annotator="ann")
 
 
 @pytest.fixture
-def cut(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
-    """How often each object was cut."""
+def cut_counts(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """Counter of how often the patch of each object was cut."""
     counted: Counter[int] = Counter()
     original = NetworkClassifier.cut
 
@@ -90,8 +90,8 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     return counted
 
 
-def whole(project: Project, image: str = "large") -> bytes:
-    """Predict without interruption, return the file, and forget it."""
+def uninterrupted_file(project: Project, image: str = "large") -> bytes:
+    """Predict without interruption; return the content of the file and delete it."""
     project.predict([image])
     file = project.runs.current.predictions_file(image)
     found = file.read_bytes()
@@ -99,21 +99,21 @@ def whole(project: Project, image: str = "large") -> bytes:
     return found
 
 
-def kept(project: Project) -> set[int]:
-    """Objects of the parts that are on disk."""
+def stored_objects(project: Project) -> set[int]:
+    """Return the objects of the parts on disk."""
     import pandas as pd
 
     files = project.runs.current.path.glob("predictions/large.*.parts/*.parquet")
     return {int(label) for file in files for label in pd.read_parquet(file).index}
 
 
-def test_ctrl_c_at_random_moments_and_again_gives_the_same_file_and_does_no_part_twice(trained, cut):
-    expected = whole(trained)
-    assert cut == Counter(range(1, COUNT + 1))
+def test_resuming_after_ctrl_c_gives_the_same_file_and_repeats_no_part(trained, cut_counts):
+    expected = uninterrupted_file(trained)
+    assert cut_counts == Counter(range(1, COUNT + 1))
     rng, interrupted = random.Random(0), 0
     for _ in range(200):
-        finished = kept(trained)
-        cut.clear()
+        finished = stored_objects(trained)
+        cut_counts.clear()
         left = rng.randrange(1, 12)
 
         def interrupt(change):
@@ -131,8 +131,8 @@ def test_ctrl_c_at_random_moments_and_again_gives_the_same_file_and_does_no_part
             continue
         finally:
             trained.unobserve(interrupt, "job")
-            assert not finished & set(cut)
-            assert max(cut.values(), default=1) == 1
+            assert not finished & set(cut_counts)
+            assert max(cut_counts.values(), default=1) == 1
             assert not [thread for thread in threading.enumerate() if thread.name == "cutting patches"]
         break
     assert interrupted >= 4
@@ -141,24 +141,24 @@ def test_ctrl_c_at_random_moments_and_again_gives_the_same_file_and_does_no_part
     assert [path.name for path in file.parent.iterdir()] == ["large.parquet"]
 
 
-def test_stop_keeps_the_parts_that_are_done(trained, cut):
-    expected = whole(trained)
-    cut.clear()
+def test_stop_keeps_the_finished_parts(trained, cut_counts):
+    expected = uninterrupted_file(trained)
+    cut_counts.clear()
 
     def stop(change):
-        if change["new"] and len(kept(trained)) >= 8:
+        if change["new"] and len(stored_objects(trained)) >= 8:
             trained.stop()
 
     trained.observe(stop, "job")
     trained.background.predict(["large"])
     trained._jobs.wait(60)
     trained.unobserve(stop, "job")
-    finished = kept(trained)
+    finished = stored_objects(trained)
     assert 8 <= len(finished) < COUNT
     assert trained.trouble == ""
-    cut.clear()
+    cut_counts.clear()
     trained.predict(["large"])
-    assert set(cut) == set(range(1, COUNT + 1)) - finished
+    assert set(cut_counts) == set(range(1, COUNT + 1)) - finished
     assert trained.runs.current.predictions_file("large").read_bytes() == expected
 
 
@@ -195,15 +195,15 @@ for line in sys.stdin:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_kills_at_random_moments_cost_only_the_parts_in_the_making(trained):
-    expected = whole(trained)
+def test_random_kills_lose_only_unfinished_parts(trained):
+    expected = uninterrupted_file(trained)
     process = subprocess.Popen([sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
     assert process.stdout
     process.stdin.write(json.dumps([str(trained.path), SMALL_PARTS]) + "\n")
     rng, file, kills = random.Random(1), trained.runs.current.predictions_file("large"), 0
     while not file.exists():
-        finished, child, seen = kept(trained), 0, set()
+        finished, child, seen = stored_objects(trained), 0, set()
         process.stdin.write("go\n")
         process.stdin.flush()
         until = rng.randrange(1, 20)
@@ -222,53 +222,53 @@ def test_kills_at_random_moments_cost_only_the_parts_in_the_making(trained):
     process.stdin.close()
     process.stdout.close()
     process.wait()
-    assert kills >= 3  # of those five, some may come too late
+    assert kills >= 3  # some of the five may come too late
     trained.predict(["large"])
     assert file.read_bytes() == expected
 
 
-def test_what_is_predicted_is_left_out_until_it_is_stale(trained, cut):
+def test_current_predictions_are_skipped_until_stale(trained, cut_counts):
     trained.predict()
     assert len(trained.predictions()) == COUNT + 4
-    cut.clear()
+    cut_counts.clear()
     trained.predict()
-    assert not cut
+    assert not cut_counts
     trained.predict(["small"], resume=False)
-    assert cut == Counter([1, 2, 3, 4])
-    cut.clear()
+    assert cut_counts == Counter([1, 2, 3, 4])
+    cut_counts.clear()
     trained.predict(["small"], average=True)
-    assert cut == Counter([1, 2, 3, 4]), "averaged predictions are others"
+    assert cut_counts == Counter([1, 2, 3, 4]), "averaged predictions are others"
 
 
-def test_another_mask_makes_predictions_stale(trained, cut, tmp_path):
+def test_another_mask_makes_predictions_stale(trained, cut_counts, tmp_path):
     trained.predict()
     _, mask = squares(4, seed=4)
     mask[mask == 4] = 40
     tifffile.imwrite(tmp_path / "other_mask.tif", mask)
     trained.replace_mask("small", tmp_path / "other_mask.tif")
-    cut.clear()
+    cut_counts.clear()
     trained.predict()
-    assert sorted(cut) == [1, 2, 3, 40]
+    assert sorted(cut_counts) == [1, 2, 3, 40]
     assert trained.probabilities("small").index.tolist() == [1, 2, 3, 40]
 
 
-def test_an_image_that_has_changed_is_predicted_anew_and_that_is_said(trained, cut, tmp_path):
+def test_a_changed_image_is_predicted_again_and_reported(trained, cut_counts, tmp_path):
     trained.predict()
     before = trained.probabilities("small")
     image, _ = squares(4, seed=77)
     tifffile.imwrite(tmp_path / "small.tif", 255 - image, tile=(16, 16))
-    cut.clear()
+    cut_counts.clear()
     trained.predict()
-    assert cut == Counter([1, 2, 3, 4])
+    assert cut_counts == Counter([1, 2, 3, 4])
     assert not trained.probabilities("small").equals(before)
     assert "small has changed and was predicted again" in trained.status
-    anew = Project(trained.path, annotator="other")
-    again = trained.probabilities("small")
-    anew.predict(["small"], resume=False)
-    np.testing.assert_array_equal(anew.probabilities("small"), again)
+    other = Project(trained.path, annotator="other")
+    probabilities = trained.probabilities("small")
+    other.predict(["small"], resume=False)
+    np.testing.assert_array_equal(other.probabilities("small"), probabilities)
 
 
-def test_what_a_person_should_know_of_the_first_image_is_still_said_behind_the_last(trained, tmp_path):
+def test_the_warning_of_the_first_image_is_still_shown_at_the_end(trained, tmp_path):
     trained.predict()
     assert trained.status == f"Predicted {len(trained.predictions()):,} objects of 2 images"
     for name in ("small", "large"):
@@ -278,9 +278,9 @@ def test_what_a_person_should_know_of_the_first_image_is_still_said_behind_the_l
     assert all(f"{name} has changed and was predicted again" in trained.status for name in ("small", "large"))
 
 
-def test_parts_of_another_image_are_not_taken(trained, cut, tmp_path):
+def test_parts_of_another_image_are_not_reused(trained, cut_counts, tmp_path):
     def stop(change):
-        if change["new"] and len(kept(trained)) >= 8:
+        if change["new"] and len(stored_objects(trained)) >= 8:
             raise KeyboardInterrupt
 
     trained.observe(stop, "job")
@@ -289,13 +289,13 @@ def test_parts_of_another_image_are_not_taken(trained, cut, tmp_path):
     trained.unobserve(stop, "job")
     image, _ = squares(COUNT, seed=5)
     tifffile.imwrite(tmp_path / "large.tif", image, tile=(16, 16))
-    cut.clear()
+    cut_counts.clear()
     trained.predict(["large"])
-    assert cut == Counter(range(1, COUNT + 1))
+    assert cut_counts == Counter(range(1, COUNT + 1))
 
 
-def test_a_full_disk_is_a_sentence_and_what_is_done_stays(trained, monkeypatch):
-    expected = whole(trained)
+def test_a_full_disk_raises_an_error_and_keeps_finished_parts(trained, monkeypatch):
+    expected = uninterrupted_file(trained)
     calls = 0
     original = os.replace
 
@@ -311,22 +311,22 @@ def test_a_full_disk_is_a_sentence_and_what_is_done_stays(trained, monkeypatch):
         with pytest.raises(ProjectError, match=r"could not be written \(No space left.*finished parts are kept"):
             trained.predict()
     assert trained.job is None
-    assert 0 < len(kept(trained)) < COUNT
+    assert 0 < len(stored_objects(trained)) < COUNT
     trained.predict(["large"])
     assert trained.runs.current.predictions_file("large").read_bytes() == expected
 
 
-def test_progress_tells_objects_a_second_and_the_time_left(trained, monkeypatch):
+def test_progress_reports_objects_per_second_and_remaining_time(trained, monkeypatch):
     monkeypatch.setattr("svetlana_jupyter.project.jobs.MIN_RATE_SECONDS", 0)
-    told = []
-    trained.observe(lambda change: told.append(change["new"]), "job")
+    states = []
+    trained.observe(lambda change: states.append(change["new"]), "job")
     trained.predict()
-    texts = [state.text for state in told if state]
+    texts = [state.text for state in states if state]
     assert any("predicting large" in text and "objects per second" in text for text in texts)
-    assert any(state.seconds_left is not None and state.seconds_left > 0 for state in told if state)
+    assert any(state.seconds_left is not None and state.seconds_left > 0 for state in states if state)
 
 
-def test_averaging_is_the_mean_over_views_and_needs_a_run_trained_with_them(trained):
+def test_averaging_is_the_mean_over_views_and_needs_a_run_with_augmentation(trained):
     trained.predict(["small"], average=True)
     averaged = trained.runs.current.read_predictions("small")
     from svetlana_jupyter.core.patches import take_patch

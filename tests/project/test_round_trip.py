@@ -1,4 +1,4 @@
-"""What came in from QuPath and ilastik goes out again without loss, and comes in again."""
+"""Round trips: data from QuPath and ilastik is exported without loss and imported again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Ragged objects with holes, in parts that touch by corners, with gaps in their numbers."""
+    """Return a mask of ragged objects with holes, parts that touch at corners, and gaps in the labels."""
     rng = np.random.default_rng(seed)
     coarse = np.kron(rng.random([-(-side // 6) for side in shape]), np.ones((6,) * len(shape)))
     noisy = coarse[tuple(map(slice, shape))] + rng.normal(0, 0.12, shape)
@@ -30,7 +30,7 @@ def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(60, 80), (4, 40, 50)])
-def test_masks_classes_and_colours_go_to_geojson_and_back_exactly(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_masks_classes_and_colors_survive_a_geojson_round_trip(tmp_path: Path, shape: tuple[int, ...]) -> None:
     mask = blobs(shape, seed=len(shape))
     image = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
     tifffile.imwrite(tmp_path / "slide.tif", image, metadata={"axes": "ZYX"[-len(shape) :]}, imagej=True)
@@ -61,7 +61,7 @@ def test_masks_classes_and_colours_go_to_geojson_and_back_exactly(tmp_path: Path
         assert one["properties"].get("classification") == other["properties"].get("classification")
 
 
-def test_an_ilastik_label_image_goes_out_again_with_the_same_objects(tmp_path: Path) -> None:
+def test_an_ilastik_label_image_is_exported_with_the_same_objects(tmp_path: Path) -> None:
     mask = blobs((60, 80), seed=5)
     tifffile.imwrite(tmp_path / "slide.tif", (mask % 251).astype(np.uint8))
     with h5py.File(tmp_path / "slide_Object Identities.h5", "w") as file:
@@ -78,10 +78,10 @@ def test_an_ilastik_label_image_goes_out_again_with_the_same_objects(tmp_path: P
     project.annotate("slide", project.objects("slide").index[1::2], "b")
     (file,) = project.export(tmp_path / "out", ["tiff"])
     codes = open_mask(file).to_numpy()
-    classes = {label: {"a": 1, "b": 2}[word] for (_, label), word in classes_of(project).items()}
+    classes = {label: {"a": 1, "b": 2}[name] for (_, label), name in classes_of(project).items()}
     np.testing.assert_array_equal(codes, np.vectorize(lambda label: classes.get(label, 0))(mask))
-    said = classes_of(project)
+    labels = classes_of(project)
     project.undo()
     project.undo()
     project.import_annotations(file)
-    assert classes_of(project) == said
+    assert classes_of(project) == labels

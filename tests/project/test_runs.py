@@ -1,4 +1,4 @@
-"""Runs of a project: a sequence with a current run, which stays the current one."""
+"""Runs of a project: a sequence with a current run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> ProjectFolder:
     return ProjectFolder(tmp_path / "cells.svetlana")
 
 
-def test_without_a_run_an_error_says_what_to_do(folder: ProjectFolder) -> None:
+def test_without_a_run_the_error_says_what_to_do(folder: ProjectFolder) -> None:
     runs = RunStore(folder)
     assert not runs
     assert runs.current_name == ""
@@ -44,7 +44,7 @@ def test_runs_are_found_by_position_and_by_name(folder: ProjectFolder) -> None:
         runs["0003"]
 
 
-def test_the_chosen_run_stays_the_current_one_unless_it_is_not_kept(folder: ProjectFolder) -> None:
+def test_the_chosen_run_stays_current_until_it_is_removed(folder: ProjectFolder) -> None:
     finished_run(folder), finished_run(folder)
     shown: list[str] = []
     runs = RunStore(folder, show=shown.append)
@@ -57,7 +57,7 @@ def test_the_chosen_run_stays_the_current_one_unless_it_is_not_kept(folder: Proj
     assert shown == ["0001", "0002"]
 
 
-def test_a_read_only_project_shows_another_run_without_writing(folder: ProjectFolder) -> None:
+def test_a_read_only_project_can_choose_another_run(folder: ProjectFolder) -> None:
     finished_run(folder), finished_run(folder)
     runs, before = RunStore(folder), folder.document_file.read_bytes()
     folder.writable = False

@@ -1,4 +1,4 @@
-"""Stop, in every stage of a training: it ends at once, keeps what there is, and says what is not known."""
+"""Stop in every stage of training: it ends at once and keeps finished results."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def annotated(project: Project) -> Project:
 
 
 def stop_in(project: Project, stage: str) -> None:
-    """Train, and stop as soon as a stage begins."""
+    """Train, and stop as soon as the given stage begins."""
     begun = threading.Event()
 
     def follow(change: dict) -> None:
         if change["new"] and change["new"].text == stage and not begun.is_set():
             begun.set()
-            project.stop()  # on the thread of the job, so that it cannot go on meanwhile
+            project.stop()  # on the thread of the job, so that it cannot continue meanwhile
 
     project.observe(follow, "job")
     project.background.train()
@@ -41,7 +41,7 @@ def stop_in(project: Project, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["starting", "cutting patches"])
-def test_before_there_is_a_network_nothing_is_kept_and_that_is_said(annotated: Project, stage: str) -> None:
+def test_a_stop_before_there_is_a_network_keeps_nothing_and_says_so(annotated: Project, stage: str) -> None:
     stop_in(annotated, stage)
     assert annotated.status == "Stopped before anything was trained."
     assert not annotated.runs
@@ -50,7 +50,7 @@ def test_before_there_is_a_network_nothing_is_kept_and_that_is_said(annotated: P
 
 
 @pytest.mark.parametrize("stage", ["training", "scoring on held-out annotations"])
-def test_a_network_is_kept_without_a_score_and_nothing_more_is_computed(
+def test_a_stop_after_training_keeps_the_network_without_a_score(
     annotated: Project, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measured(*_: object) -> None:
@@ -65,8 +65,8 @@ def test_a_network_is_kept_without_a_score_and_nothing_more_is_computed(
     annotated.predict(["P1_A1"])
 
 
-def test_a_score_that_is_known_is_kept_when_the_forest_is_stopped(annotated: Project) -> None:
+def test_a_stop_in_the_forest_keeps_the_score_of_the_network(annotated: Project) -> None:
     stop_in(annotated, "scoring a forest for comparison")
-    known = annotated.evaluate()
-    assert known.network is not None
-    assert known.forest is None
+    report = annotated.evaluate()
+    assert report.network is not None
+    assert report.forest is None

@@ -1,6 +1,6 @@
-"""A project as one file: everything comes back, nothing leaves its folder, and a file is whole or not there.
+"""Storage of a project as a folder and as a zip file.
 
-The project folder: refused in a sentence where it cannot be used, and never half written.
+A zip file restores the whole project, never writes outside of its folder, and files are replaced atomically.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def worked(project: Project) -> Project:
-    """A project with an image inside, annotations, a new mask, a merged class and predictions."""
+def used_project(project: Project) -> Project:
+    """Project with a stored image, annotations, a replaced mask, a merged class and predictions."""
     project.add("inside", *squares(seed=9))
     project.annotate("inside", range(1, 7, 2), "dim")
     project.annotate("inside", range(2, 8, 2), "bright")
@@ -44,47 +44,47 @@ def worked(project: Project) -> Project:
     return project
 
 
-def test_everything_comes_back(worked: Project, tmp_path: Path) -> None:
-    file = worked.save_zip()
-    assert file == worked.path.with_name("cells.svetlana.zip")
-    assert not (worked.path / "cells.svetlana.zip").exists()
-    again = Project.from_zip(file, tmp_path / "elsewhere" / "deep" / "copy.svetlana", annotator="ann")
-    assert again.trouble == ""
-    pd.testing.assert_frame_equal(again.labels(), worked.labels())
-    pd.testing.assert_frame_equal(again.annotations.table(), worked.annotations.table())
-    pd.testing.assert_frame_equal(again.predictions(["inside"]), worked.predictions(["inside"]))
-    assert again.classes == worked.classes
-    assert again.settings == worked.settings
-    assert list(again.runs) == list(worked.runs)
-    assert again.undo()
-    assert worked.labels().shape != again.labels().shape
-    np.testing.assert_array_equal(again.pair("P1_A1").image, worked.pair("P1_A1").image)
-    np.testing.assert_array_equal(again.pair("inside").mask, worked.pair("inside").mask)
+def test_a_zip_file_restores_everything(used_project: Project, tmp_path: Path) -> None:
+    file = used_project.save_zip()
+    assert file == used_project.path.with_name("cells.svetlana.zip")
+    assert not (used_project.path / "cells.svetlana.zip").exists()
+    restored = Project.from_zip(file, tmp_path / "elsewhere" / "deep" / "copy.svetlana", annotator="ann")
+    assert restored.trouble == ""
+    pd.testing.assert_frame_equal(restored.labels(), used_project.labels())
+    pd.testing.assert_frame_equal(restored.annotations.table(), used_project.annotations.table())
+    pd.testing.assert_frame_equal(restored.predictions(["inside"]), used_project.predictions(["inside"]))
+    assert restored.classes == used_project.classes
+    assert restored.settings == used_project.settings
+    assert list(restored.runs) == list(used_project.runs)
+    assert restored.undo()
+    assert used_project.labels().shape != restored.labels().shape
+    np.testing.assert_array_equal(restored.pair("P1_A1").image, used_project.pair("P1_A1").image)
+    np.testing.assert_array_equal(restored.pair("inside").mask, used_project.pair("inside").mask)
 
 
-def test_locks_drafts_and_caches_stay_behind(worked: Project) -> None:
-    (worked.path / "cache").mkdir(exist_ok=True)
-    (worked.path / "cache" / "large").write_bytes(b"1")
-    (worked.path / ".project.json.0123abcd").write_bytes(b"{")
-    (worked.path / "link").symlink_to("/etc/hostname")
-    with zipfile.ZipFile(worked.save_zip()) as packed:
+def test_locks_drafts_and_caches_are_not_zipped(used_project: Project) -> None:
+    (used_project.path / "cache").mkdir(exist_ok=True)
+    (used_project.path / "cache" / "large").write_bytes(b"1")
+    (used_project.path / ".project.json.0123abcd").write_bytes(b"{")
+    (used_project.path / "link").symlink_to("/etc/hostname")
+    with zipfile.ZipFile(used_project.save_zip()) as packed:
         names = packed.namelist()
     assert not [name for name in names if "cache" in name or ".lock" in name or "0123abcd" in name or "link" in name]
     assert "cells.svetlana/annotations/ann.csv" in names
     assert "cells.svetlana/masks/inside.1.csv" in names
 
 
-def test_arrays_may_be_left_out(worked: Project, tmp_path: Path) -> None:
-    file = worked.save_zip(tmp_path / "small.zip", arrays=False)
-    again = Project.from_zip(file, tmp_path / "small")
-    assert len(again.labels()) == len(worked.labels())
-    assert "2 image files are missing" in again.trouble
+def test_arrays_can_be_omitted(used_project: Project, tmp_path: Path) -> None:
+    file = used_project.save_zip(tmp_path / "small.zip", arrays=False)
+    restored = Project.from_zip(file, tmp_path / "small")
+    assert len(restored.labels()) == len(used_project.labels())
+    assert "2 image files are missing" in restored.trouble
 
 
-def test_it_is_unpacked_beside_the_file_and_over_nothing(worked: Project, tmp_path: Path) -> None:
+def test_a_zip_is_unpacked_next_to_the_file_and_overwrites_nothing(used_project: Project, tmp_path: Path) -> None:
     folder = tmp_path / "mail"
     folder.mkdir()
-    file = worked.save_zip(folder)
+    file = used_project.save_zip(folder)
     assert Project.from_zip(file, annotator="bo").path == folder / "cells.svetlana"
     before = bytes_of(folder / "cells.svetlana")
     with pytest.raises(ProjectError, match=r"exists already\. Open it with"):
@@ -92,12 +92,12 @@ def test_it_is_unpacked_beside_the_file_and_over_nothing(worked: Project, tmp_pa
     assert bytes_of(folder / "cells.svetlana") == before
 
 
-def test_a_folder_that_somebody_zipped_by_hand_opens_too(worked: Project, tmp_path: Path) -> None:
-    whole = shutil.make_archive(str(tmp_path / "flat"), "zip", worked.path)
-    assert len(Project.from_zip(whole, tmp_path / "flat", annotator="bo").labels()) == len(worked.labels())
+def test_a_manually_zipped_folder_can_be_opened(used_project: Project, tmp_path: Path) -> None:
+    whole = shutil.make_archive(str(tmp_path / "flat"), "zip", used_project.path)
+    assert len(Project.from_zip(whole, tmp_path / "flat", annotator="bo").labels()) == len(used_project.labels())
 
 
-def crafted(file: Path, name: str, mode: int = 0) -> Path:
+def write_zip(file: Path, name: str, mode: int = 0) -> Path:
     with zipfile.ZipFile(file, "w") as packed:
         packed.writestr("p/project.json", '{"format": 1, "classes": [], "images": {}}')
         member = zipfile.ZipInfo(name)
@@ -118,17 +118,17 @@ def crafted(file: Path, name: str, mode: int = 0) -> Path:
         ("p/annotations", stat.S_IFLNK | 0o777),
     ],
 )
-def test_what_leads_out_of_the_folder_is_refused_before_anything_is_written(tmp_path: Path, name, mode) -> None:
+def test_paths_that_escape_the_folder_are_refused(tmp_path: Path, name, mode) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
-    file = crafted(inside / "evil.zip", name, mode)
+    file = write_zip(inside / "evil.zip", name, mode)
     with pytest.raises(ProjectError, match="contains the unsafe path"):
         Project.from_zip(file)
     assert [path.name for path in tmp_path.rglob("*")] == ["inside", "evil.zip"]
 
 
 @pytest.mark.parametrize("content", [b"no zip", b""])
-def test_what_is_no_project_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_zip_without_a_project_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(ProjectError, match="cannot be extracted"):
         Project.from_zip(tmp_path / "a.zip")
@@ -140,8 +140,8 @@ def test_what_is_no_project_is_refused_in_a_sentence(tmp_path: Path, content: by
         Project.from_zip(tmp_path / "nowhere.zip")
 
 
-def test_a_torn_file_leaves_nothing_behind(worked: Project, tmp_path: Path) -> None:
-    content = bytearray(worked.save_zip().read_bytes())
+def test_a_torn_zip_leaves_no_files(used_project: Project, tmp_path: Path) -> None:
+    content = bytearray(used_project.save_zip().read_bytes())
     at = content.index(b"cells.svetlana/annotations/ann.csv") + 60
     content[at : at + 20] = bytes(20)
     (tmp_path / "torn.zip").write_bytes(content)
@@ -150,8 +150,8 @@ def test_a_torn_file_leaves_nothing_behind(worked: Project, tmp_path: Path) -> N
     assert not [path for path in tmp_path.iterdir() if "torn" in path.name and path.suffix != ".zip"]
 
 
-def test_a_disk_that_fills_up_leaves_the_earlier_file(worked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = worked.save_zip()
+def test_a_full_disk_keeps_the_earlier_zip(used_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = used_project.save_zip()
     before = file.read_bytes()
 
     def full(*_: object) -> None:
@@ -159,15 +159,15 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file(worked: Project, monkeypat
 
     monkeypatch.setattr(archive.zipfile.ZipFile, "write", full)
     with pytest.raises(ProjectError, match="No space left on device"):
-        worked.save_zip()
+        used_project.save_zip()
     assert file.read_bytes() == before
     assert not [path for path in file.parent.iterdir() if path.name.startswith(".cells")]
 
 
-def test_what_needs_more_room_than_there_is_is_refused_at_once(
-    worked: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_zip_larger_than_the_free_space_is_refused(
+    used_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = worked.save_zip()
+    file = used_project.save_zip()
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
     with pytest.raises(ProjectError, match="more than is free in"):
         Project.from_zip(file, tmp_path / "copy")
@@ -175,7 +175,7 @@ def test_what_needs_more_room_than_there_is_is_refused_at_once(
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Take the right to write from this process; the superuser, whom no mode stops, becomes nobody meanwhile."""
+    """Make a folder read-only for this process; the superuser, who ignores modes, becomes `nobody` meanwhile."""
     folder.chmod(0o555)
     above = [
         parent
@@ -200,14 +200,14 @@ def test_a_new_folder_becomes_a_project(tmp_path: Path) -> None:
     assert json.loads(store.document_file.read_text()) == {"format": 1, "classes": [], "images": {}}
 
 
-def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_another_folder_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ProjectError, match=r"contains no project\.json. Choose another folder"):
         ProjectFolder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_newer_format_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     document = '{"format": 99, "news": true}'
     (tmp_path / "project.json").write_text(document)
     with pytest.raises(ProjectError, match=r"newer version .* pip install -U"):
@@ -215,13 +215,13 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "project.json").read_text() == document
 
 
-def test_a_broken_document_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_broken_document(tmp_path: Path) -> None:
     (tmp_path / "project.json").write_text('{"format": 1, ')
     with pytest.raises(ProjectError, match=r"project\.json"):
         ProjectFolder(tmp_path)
 
 
-def test_a_read_only_folder_takes_no_new_project(tmp_path: Path) -> None:
+def test_a_new_project_in_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     folder.mkdir()
     with read_only(folder), pytest.raises(ProjectError, match="cannot be created"):
@@ -229,7 +229,7 @@ def test_a_read_only_folder_takes_no_new_project(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_a_read_only_project_opens_and_says_so_when_something_is_to_be_kept(tmp_path: Path) -> None:
+def test_a_read_only_project_opens_and_refuses_to_save(tmp_path: Path) -> None:
     folder = tmp_path / "cells.svetlana"
     ProjectFolder(folder)
     with read_only(folder):
@@ -250,7 +250,7 @@ def test_an_error_while_editing_changes_nothing(tmp_path: Path) -> None:
     assert store.document_file.read_bytes() == before
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_text("old")
     with pytest.raises(RuntimeError), atomic_write(file) as beside:
@@ -260,7 +260,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_paths_beside_the_project_are_relative_and_others_absolute(tmp_path: Path) -> None:
+def test_paths_near_the_project_are_relative_and_others_absolute(tmp_path: Path) -> None:
     store = ProjectFolder(tmp_path / "lab" / "p.svetlana")
     beside, far = tmp_path / "lab" / "wells" / "a.tif", tmp_path / "elsewhere" / "a.tif"
     assert store.relative(beside) == "../wells/a.tif"
@@ -270,7 +270,7 @@ def test_paths_beside_the_project_are_relative_and_others_absolute(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "P1_B2", "Zelle 7 µm", "a%2Fb", "con?", "."])
-def test_any_image_name_becomes_a_file_name_of_its_own(name: str) -> None:
+def test_any_image_name_gets_a_unique_file_name(name: str) -> None:
     written = file_name(name)
     assert "/" not in written
     assert written not in (".", "..")

@@ -1,4 +1,4 @@
-"""A sweep over settings keeps each cell as it is done, goes on where it was, and gives the paper's table."""
+"""Sweep over settings: each result is stored at once, a sweep resumes, and gives the table of the paper."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def annotated(project: Project) -> Project:
     return project
 
 
-def test_the_table_has_a_row_a_combination_as_the_papers_does(annotated: Project) -> None:
+def test_the_table_has_one_row_per_combination(annotated: Project) -> None:
     table = annotated.sweep(depth=[1, 2], width=[2, 4], **FAST)
     assert set(zip(table["depth"], table["width"])) == {(1, 2), (1, 4), (2, 2), (2, 4)}
     assert " ".join(table) == "depth width acc. dim acc. bright avg acc. accuracy low high parameters seconds"
@@ -39,7 +39,7 @@ def test_the_table_has_a_row_a_combination_as_the_papers_does(annotated: Project
     assert not annotated.runs
 
 
-def test_a_cell_that_is_known_is_not_computed_again(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_result_is_not_computed_again(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     first = annotated.sweep(width=[2, 4], **FAST)
     computed = []
     measured = sweep_module._score_point
@@ -53,7 +53,7 @@ def test_a_cell_that_is_known_is_not_computed_again(annotated: Project, monkeypa
     assert computed == ["width 6", "width 2"], "other annotations give another cell"
 
 
-def test_an_interruption_keeps_the_cells_that_are_done(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_keeps_finished_results(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = sweep_module._score_point
 
     def interrupted(samples, text, place, stop):
@@ -70,11 +70,11 @@ def test_an_interruption_keeps_the_cells_that_are_done(annotated: Project, monke
     assert len(annotated.sweep(width=[2, 4], **FAST)) == 2
 
 
-def test_a_torn_last_line_costs_only_its_cell(annotated: Project) -> None:
+def test_a_torn_last_line_loses_only_its_result(annotated: Project) -> None:
     annotated.sweep(width=[2, 4], **FAST)
     file = annotated.path / "sweep.jsonl"
-    whole = file.read_text()
-    file.write_text(whole[:-40])
+    content = file.read_text()
+    file.write_text(content[:-40])
     assert len(read_rows(file)) == 1
     annotated.sweep(width=[2, 4], **FAST)
     lines = file.read_text().splitlines()
@@ -83,7 +83,7 @@ def test_a_torn_last_line_costs_only_its_cell(annotated: Project) -> None:
     assert json.loads(lines[-1])
 
 
-def test_a_stop_leaves_out_the_cell_that_was_not_done(annotated: Project) -> None:
+def test_a_stop_omits_the_unfinished_result(annotated: Project) -> None:
     task = annotated._task(None, {}, 1)
     wanted = sweep_points(task, {"width": [2, 4], "epochs": 1, "steps": 1, "patches": {"sampling": 8}})
     file, seen = annotated.path / "sweep.jsonl", list[Progress]()
@@ -93,7 +93,9 @@ def test_a_stop_leaves_out_the_cell_that_was_not_done(annotated: Project) -> Non
     assert all(0 <= p.done <= p.total == 2 for p in seen)
 
 
-def test_patches_are_cut_once_for_cells_that_share_them(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patches_are_cut_once_for_combinations_that_share_them(
+    annotated: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = annotated._task(None, {}, 1)
     cut = []
     collect_with_progress = type(task).collect_with_progress
@@ -111,16 +113,16 @@ def test_patches_are_cut_once_for_cells_that_share_them(annotated: Project, monk
     assert len(cut) == 6
 
 
-def test_without_a_list_it_is_the_table_of_the_paper(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_the_default_sweep_is_that_of_the_paper(annotated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    requested = []
     monkeypatch.setattr(
-        "svetlana_jupyter.project.project.sweep_points", lambda task, values: asked.append(values) or []
+        "svetlana_jupyter.project.project.sweep_points", lambda task, values: requested.append(values) or []
     )
     annotated.sweep(epochs=3)
-    assert asked == [{"depth": [2, 3], "width": [2, 4, 8, 16, 32, 64], "epochs": 3}]
+    assert requested == [{"depth": [2, 3], "width": [2, 4, 8, 16, 32, 64], "epochs": 3}]
 
 
-def test_what_cannot_be_swept_is_said_before_anything_is_done(annotated: Project, project: Project) -> None:
+def test_invalid_sweeps_are_refused_before_any_work(annotated: Project, project: Project) -> None:
     with pytest.raises(SettingsError, match="Did you mean 'width'"):
         annotated.sweep(widht=[2, 4])
     with pytest.raises(SettingsError):

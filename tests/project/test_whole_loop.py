@@ -1,4 +1,4 @@
-"""The loop of a script: annotate, train, predict, correct, retrain, reopen; in 2D and in 3D."""
+"""Complete workflow of a script in 2D and 3D: annotate, train, predict, correct, retrain, reopen."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def weights(project: Project) -> bytes:
     return (project.runs.current.path / "weights.safetensors").read_bytes()
 
 
-def test_the_whole_loop_finds_the_bright_squares(project: Project) -> None:
+def test_the_complete_workflow_finds_the_bright_squares(project: Project) -> None:
     annotated(project)
     run = project.train(epochs=20, width=8, depth=2, threads=1)
     project.predict()
@@ -60,7 +60,7 @@ def test_the_whole_loop_finds_the_bright_squares(project: Project) -> None:
     assert counts.loc[counts["plate"] == "P2", "total"].tolist() == [12, 12]
 
 
-def test_the_class_map_is_lazy_and_holds_the_class_of_every_object(project: Project, wells: Path) -> None:
+def test_the_class_map_is_lazy_and_contains_the_class_of_every_object(project: Project, wells: Path) -> None:
     annotated(project)
     project.train(**QUICK)
     project.predict(["P1_A2"])
@@ -72,7 +72,7 @@ def test_the_class_map_is_lazy_and_holds_the_class_of_every_object(project: Proj
     assert project.predictions(["P2_A1"])["class"].isna().all(), "that image was not predicted"
 
 
-def test_a_correction_enters_table_map_and_the_next_training(project: Project) -> None:
+def test_a_correction_is_used_in_table_map_and_the_next_training(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
     project.predict()
@@ -84,7 +84,7 @@ def test_a_correction_enters_table_map_and_the_next_training(project: Project) -
     assert project.runs.current.annotations != digest
 
 
-def test_reopening_shows_the_last_run_and_its_predictions(project: Project) -> None:
+def test_reopening_restores_the_last_run_and_its_predictions(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
     project.predict()
@@ -105,7 +105,7 @@ def test_the_same_annotations_settings_and_seed_give_the_same_weights(project: P
     assert weights(project) != first
 
 
-def test_a_thread_trains_the_same_weights_as_a_script(project: Project) -> None:
+def test_training_in_a_thread_gives_the_same_weights(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
     first = weights(project)
@@ -120,13 +120,13 @@ def test_a_thread_trains_the_same_weights_as_a_script(project: Project) -> None:
     assert len(project.runs.current.history) == 6
 
 
-def test_a_training_may_predict_behind_it(project: Project) -> None:
+def test_training_can_be_followed_by_prediction(project: Project) -> None:
     annotated(project)
     project.train(**QUICK, predict=True)
     assert project.predictions()["predicted"].notna().all()
 
 
-def test_a_run_can_be_used_before_its_score_is_known(project: Project) -> None:
+def test_a_run_can_be_used_before_it_is_scored(project: Project) -> None:
     for label in range(1, 13):
         project.annotate("P1_A1", label, truth(label))
     seen: list[tuple[bool, str]] = []
@@ -143,7 +143,7 @@ def test_a_run_can_be_used_before_its_score_is_known(project: Project) -> None:
     assert read_runs(project.path / "runs")["0001"] == project.runs.current, "what is on disk knows the score too"
 
 
-def test_a_script_computes_on_all_cores_and_a_panel_leaves_one_free(
+def test_a_script_uses_all_cores_and_a_background_job_leaves_one_free(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
@@ -159,7 +159,7 @@ def test_a_script_computes_on_all_cores_and_a_panel_leaves_one_free(
     assert project.runs["0002"].settings["threads"] == 1
 
 
-def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
+def test_stop_keeps_the_best_checkpoint(project: Project) -> None:
     annotated(project)
     reached = threading.Event()
     project.observe(
@@ -177,7 +177,7 @@ def test_stop_keeps_the_best_network_so_far(project: Project) -> None:
     assert project.predictions(["P1_A1"])["predicted"].notna().all()
 
 
-def test_one_job_at_a_time(project: Project) -> None:
+def test_only_one_job_runs_at_a_time(project: Project) -> None:
     annotated(project)
     project.background.train(epochs=100_000, width=8, depth=2, threads=1)
     with pytest.raises(ProjectError, match="A training is running"):
@@ -188,7 +188,7 @@ def test_one_job_at_a_time(project: Project) -> None:
     assert project.job is None
 
 
-def test_trouble_on_the_thread_reaches_the_owner_and_the_project_goes_on(project: Project, wells: Path) -> None:
+def test_an_error_in_the_thread_is_reported_and_the_project_stays_usable(project: Project, wells: Path) -> None:
     annotated(project)
     project.train(**QUICK)
     image = tifffile.imread(wells / "wells" / "P2_A1.tif")
@@ -203,7 +203,7 @@ def test_trouble_on_the_thread_reaches_the_owner_and_the_project_goes_on(project
     assert project.predictions()["predicted"].notna().all()
 
 
-def test_the_forest_goes_the_same_way(project: Project) -> None:
+def test_the_workflow_with_a_forest(project: Project) -> None:
     annotated(project)
     project.train(architecture="forest")
     project.predict()
@@ -213,7 +213,7 @@ def test_the_forest_goes_the_same_way(project: Project) -> None:
         project.explain("P1_A1", 1)
 
 
-def test_earlier_runs_can_be_chosen_again(project: Project) -> None:
+def test_earlier_runs_can_be_selected(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
     project.predict()
@@ -226,7 +226,7 @@ def test_earlier_runs_can_be_chosen_again(project: Project) -> None:
     assert Project(project.path, annotator="ann").current_run == "0001"
 
 
-def test_the_score_names_its_source_and_stands_beside_the_forests(project: Project) -> None:
+def test_the_score_names_its_source_and_includes_the_forest(project: Project) -> None:
     for name in project.images:
         for label in range(1, 13):
             project.annotate(name, label, truth(label))
@@ -242,7 +242,7 @@ def test_the_score_names_its_source_and_stands_beside_the_forests(project: Proje
     assert len(held_out.drop_duplicates(["image", "object"])) == 36
 
 
-def test_too_few_annotations_give_a_sentence_instead_of_a_number(project: Project) -> None:
+def test_too_few_annotations_give_a_message_instead_of_a_score(project: Project) -> None:
     annotated(project, 2)
     project.train(**QUICK)
     report = project.evaluate()
@@ -251,16 +251,16 @@ def test_too_few_annotations_give_a_sentence_instead_of_a_number(project: Projec
     assert "annotat" in report.text
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "nothing is annotated yet"), (1, "only dim has some")])
-def test_what_is_missing_before_a_training_is_said(project: Project, count: int, said: str) -> None:
+@pytest.mark.parametrize(("count", "message"), [(0, "nothing is annotated yet"), (1, "only dim has some")])
+def test_missing_annotations_are_reported_before_training(project: Project, count: int, message: str) -> None:
     annotated(project, count)
-    assert said in project.readiness()
-    with pytest.raises(ProjectError, match=said):
+    assert message in project.readiness()
+    with pytest.raises(ProjectError, match=message):
         project.train()
     assert not project.runs
 
 
-def test_settings_are_a_file_that_may_be_edited_and_typos_are_named(project: Project) -> None:
+def test_the_settings_file_can_be_edited_and_typos_are_named(project: Project) -> None:
     file = project.path / "training.json"
     settings = json.loads(file.read_text())
     file.write_text(json.dumps({**settings, "epochs": 7}))
@@ -270,7 +270,7 @@ def test_settings_are_a_file_that_may_be_edited_and_typos_are_named(project: Pro
         _ = project.settings
 
 
-def test_a_classifier_refuses_an_image_it_does_not_fit_before_predicting_any(project: Project) -> None:
+def test_an_image_with_other_channels_is_refused_before_any_prediction(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
     image, mask = squares()
@@ -280,7 +280,7 @@ def test_a_classifier_refuses_an_image_it_does_not_fit_before_predicting_any(pro
     assert project.predictions()["predicted"].isna().all()
 
 
-def test_ctrl_c_keeps_the_images_that_are_done(project: Project) -> None:
+def test_ctrl_c_keeps_predicted_images(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
 
@@ -295,7 +295,7 @@ def test_ctrl_c_keeps_the_images_that_are_done(project: Project) -> None:
     assert project.predictions()["predicted"].notna().groupby("image").all().tolist() == [True, False, False]
 
 
-def test_results_are_written_to_a_folder_of_their_own(project: Project, tmp_path: Path, wells: Path) -> None:
+def test_results_are_written_to_a_separate_folder(project: Project, tmp_path: Path, wells: Path) -> None:
     annotated(project)
     project.train(**QUICK)
     project.predict()
@@ -303,7 +303,7 @@ def test_results_are_written_to_a_folder_of_their_own(project: Project, tmp_path
     assert {file.name for file in files} >= {"objects.csv", "counts.csv", "objects.parquet", "P1_A1_classes.tif"}
     assert len(pd.read_csv(tmp_path / "results" / "objects.csv")) == 36
     written = pd.read_parquet(tmp_path / "results" / "objects.parquet")
-    same_type = written.astype(project.predictions().dtypes)  # text may come back as a type of its own
+    same_type = written.astype(project.predictions().dtypes)  # text may be read as an extension type
     pd.testing.assert_frame_equal(same_type.fillna(np.nan), project.predictions().fillna(np.nan))
     np.testing.assert_array_equal(
         tifffile.imread(tmp_path / "results" / "P1_A1_classes.tif"), project.class_map("P1_A1")
@@ -312,7 +312,7 @@ def test_results_are_written_to_a_folder_of_their_own(project: Project, tmp_path
         project.export(wells / "masks")
 
 
-def test_grad_cam_explains_an_object_on_its_patch(project: Project) -> None:
+def test_grad_cam_explains_an_object_in_its_patch(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
     why = project.explain("P1_A1", 6)
@@ -325,7 +325,7 @@ def test_grad_cam_explains_an_object_on_its_patch(project: Project) -> None:
     assert abs(float(why["x"].mean()) - row["x"]) < 1.5
 
 
-def test_the_loop_in_3d_gives_a_class_map_of_planes_rows_and_columns(tmp_path: Path) -> None:
+def test_the_workflow_in_3d_gives_a_class_map_with_planes(tmp_path: Path) -> None:
     sample = bright_foci_3d(seed=3, shape=(48, 96, 96), count=24)
     project = Project(tmp_path / "nuclei.svetlana", classes=["plain", "foci"])
     project.add("volume", sample.image, sample.mask, spacing=(1.0, 0.5, 0.5))
@@ -343,7 +343,7 @@ def test_the_loop_in_3d_gives_a_class_map_of_planes_rows_and_columns(tmp_path: P
     assert project.explain("volume", 3)["cam"].dims == ("z", "y", "x")
 
 
-def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_run(project: Project) -> None:
+def test_a_kill_during_training_keeps_annotations_and_the_last_run(project: Project) -> None:
     annotated(project)
     project.train(**QUICK)
     project.annotations.file.close()
@@ -372,7 +372,7 @@ def test_a_kill_while_training_loses_no_annotation_and_shows_the_last_finished_r
     assert again.current_run == "0002"
 
 
-def test_image_names_of_any_kind_reach_their_files(tmp_path: Path) -> None:
+def test_results_are_stored_for_any_image_name(tmp_path: Path) -> None:
     project = Project(tmp_path / "odd.svetlana", classes=CLASSES)
     project.settings = TrainingSettings(preset="default")
     name = "plate 1/<b>µ</b> “A1”"

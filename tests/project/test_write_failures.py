@@ -1,4 +1,4 @@
-"""Faults under a project's feet: a sentence, nothing lost, and everything usable once they are over."""
+"""Write failures: a clear message, no lost annotation, and a usable project once they are over."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def no_room(*_: object) -> None:
+def raise_disk_full(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize("back", ["moved back", "from a backup"])
-def test_a_project_folder_that_is_gone_and_comes_back(project: Project, tmp_path: Path, back: str) -> None:
+def test_a_project_folder_that_is_removed_and_restored(project: Project, tmp_path: Path, back: str) -> None:
     project.annotate("P1_A1", 1, "dim")
     project.objects("P1_A1")
-    away = tmp_path / "away"
-    shutil.copytree(project.path, away)
-    project.annotate("P1_A1", 2, "bright")  # younger than the backup
+    backup = tmp_path / "away"
+    shutil.copytree(project.path, backup)
+    project.annotate("P1_A1", 2, "bright")  # newer than the backup
     if back == "moved back":
-        shutil.rmtree(away)
-        project.path.rename(away)
+        shutil.rmtree(backup)
+        project.path.rename(backup)
     else:
         shutil.rmtree(project.path)
     with pytest.raises(ProjectError, match="estore the folder"):
@@ -42,18 +42,18 @@ def test_a_project_folder_that_is_gone_and_comes_back(project: Project, tmp_path
     with pytest.raises(ProjectError, match="nothing was changed"):
         project.classes.rename("dim", "dark")
     assert project.annotations.class_counts().to_dict() == {"dim": 1, "bright": 1}
-    away.rename(project.path)
+    backup.rename(project.path)
     project.annotate("P1_A1", 3, "dim")
     project.classes.rename("dim", "dark")
     project.annotations.file.close()
     assert Project(project.path, annotator="ann").annotations.class_counts().to_dict() == {"dark": 2, "bright": 1}
 
 
-def test_a_disk_that_fills_up_while_labelling(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_during_annotation(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.annotate("P1_A1", [1, 2], "dim")
     before, labels = bytes_of(project.path), project.labels()
     with monkeypatch.context() as full:
-        full.setattr(os, "fsync", no_room)
+        full.setattr(os, "fsync", raise_disk_full)
         for change in (
             lambda: project.annotate("P1_A1", [3, 4], "bright"),
             lambda: project.flag("P1_A1", 1, "bad_segmentation"),
@@ -72,8 +72,8 @@ def test_a_disk_that_fills_up_while_labelling(project: Project, monkeypatch: pyt
     assert project.labels().equals(labels)
 
 
-def test_objects_are_found_on_a_full_disk_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svetlana_jupyter.project.storage.os.replace", no_room)
+def test_object_tables_are_built_on_a_full_disk(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svetlana_jupyter.project.storage.os.replace", raise_disk_full)
     assert len(project.objects("P1_A1")) == 12
     assert project.images.is_indexed("P1_A1")
     assert not Project(project.path).images.is_indexed("P1_A1")
@@ -91,7 +91,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def other_kernel(project: Project) -> Iterator[subprocess.Popen]:
-    """Another kernel that annotates as the same person."""
+    """Process that annotates the project as the same annotator."""
     project.annotations.file.close()
     command = [sys.executable, "-c", OTHER, str(project.path)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -105,25 +105,25 @@ def other_kernel(project: Project) -> Iterator[subprocess.Popen]:
     process.stdout.close()
 
 
-def test_two_kernels_with_one_annotator(project: Project, other_kernel: subprocess.Popen) -> None:
-    here = Project(project.path, annotator="ann")
-    assert "Another notebook is annotating as 'ann'" in here.trouble
+def test_two_kernels_of_one_annotator(project: Project, other_kernel: subprocess.Popen) -> None:
+    project_here = Project(project.path, annotator="ann")
+    assert "Another notebook is annotating as 'ann'" in project_here.trouble
     with pytest.raises(ProjectError, match="Another notebook is annotating"):
-        here.annotate("P1_A1", 1, "dim")
+        project_here.annotate("P1_A1", 1, "dim")
     with pytest.raises(ProjectError, match="Another notebook is annotating"):
-        here.undo()
-    assert here.annotations.class_counts().to_dict() == {"dim": 0, "bright": 2}, "it reads"
+        project_here.undo()
+    assert project_here.annotations.class_counts().to_dict() == {"dim": 0, "bright": 2}, "it reads"
     other_kernel.kill()
     other_kernel.wait()
-    here.annotate("P1_A1", 1, "dim")
-    assert here.trouble == ""
-    assert here.annotations.class_counts().to_dict() == {"dim": 1, "bright": 2}
-    assert here.undo()
-    assert here.undo(), "also what the other kernel said last"
-    assert here.annotations.class_counts().sum() == 0
+    project_here.annotate("P1_A1", 1, "dim")
+    assert project_here.trouble == ""
+    assert project_here.annotations.class_counts().to_dict() == {"dim": 1, "bright": 2}
+    assert project_here.undo()
+    assert project_here.undo(), "also what the other kernel said last"
+    assert project_here.annotations.class_counts().sum() == 0
 
 
-def test_an_image_that_is_deleted_after_opening(project: Project, wells: Path) -> None:
+def test_an_image_deleted_after_opening(project: Project, wells: Path) -> None:
     project.annotate("P1_A1", [1, 3], "dim")
     project.annotate("P1_A1", [2, 4], "bright")
     project.train(architecture="forest")
@@ -141,7 +141,7 @@ def test_an_image_that_is_deleted_after_opening(project: Project, wells: Path) -
     assert len(project.labels()) == 5
 
 
-def test_a_mask_that_is_deleted_before_it_was_looked_at(project: Project, wells: Path) -> None:
+def test_a_mask_deleted_before_first_use(project: Project, wells: Path) -> None:
     file = wells / "masks" / "P2_A1.tif"
     project.pair("P2_A1")
     file.rename(wells / "away.tif")
@@ -151,7 +151,7 @@ def test_a_mask_that_is_deleted_before_it_was_looked_at(project: Project, wells:
     project.annotate("P2_A1", 1, "dim")
 
 
-def test_a_job_on_a_thread_says_what_file_is_gone(project: Project, wells: Path) -> None:
+def test_a_background_job_names_the_missing_file(project: Project, wells: Path) -> None:
     project.annotate("P1_A1", [1, 3], "dim")
     project.annotate("P1_A1", [2, 4], "bright")
     project.train(architecture="forest")

@@ -16,7 +16,7 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
 from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
-from tests.project.test_write_failures import no_room
+from tests.project.test_write_failures import raise_disk_full
 from tests.widgets.conftest import squares
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def test_a_mask_that_changed_on_the_disk_is_indexed_again(files, tmp_path):
 def test_a_full_disk_takes_no_annotation_and_loses_none(panel, project, monkeypatch):
     label(panel, "left", 1, "1")
     with monkeypatch.context() as full:
-        full.setattr(os, "fsync", no_room)
+        full.setattr(os, "fsync", raise_disk_full)
         label(panel, "left", 2, "2")
         assert "No space left on device" in panel.status.text
         assert "sv-trouble" in panel.status.value

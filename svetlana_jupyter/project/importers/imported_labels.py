@@ -87,7 +87,7 @@ class Classes(Protocol):
         """Add a class."""
 
 
-class Annotations(Protocol):
+class EditableAnnotations(Protocol):
     """Annotations that can be read and extended."""
 
     def label_of(self, image: str, label: int) -> Label:
@@ -98,7 +98,11 @@ class Annotations(Protocol):
 
 
 def apply_import(
-    images: ImageCollection, classes: Classes, annotations: Annotations, imported: ImportedLabels, overwrite: bool
+    images: ImageCollection,
+    classes: Classes,
+    annotations: EditableAnnotations,
+    imported: ImportedLabels,
+    overwrite: bool,
 ) -> pd.DataFrame:
     """Annotate objects with imported labels, all in one edit.
 
@@ -121,7 +125,7 @@ def apply_import(
             outcomes[key] = "differs", f"is {present} here"
         else:
             outcomes[key] = "taken", "" if present in ("", "skip") else f"was {present}"
-            chosen[tuple(key)] = name
+            chosen[key.image, key.label] = name
     if chosen:
         known = {info.name for info in classes.infos}
         for name in dict.fromkeys(chosen.values()):

@@ -1,4 +1,4 @@
-"""Styles of objects, and their outlines and colors on the screen at every zoom."""
+"""Object styles, outlines and colors at every zoom."""
 
 from __future__ import annotations
 
@@ -116,16 +116,16 @@ def labels_render():
     return made
 
 
-def whole(labels_render):
+def whole_region(labels_render):
     return PlaneRegion(labels_render, PixelBox(0, 0, *labels_render.shape), 1)
 
 
-def exactly(labels_render, scale):
+def exact_frame(labels_render, scale):
     """Return the frame that shows exactly the image."""
     return Frame((0.0, 0.0), scale, tuple(round(n * scale) for n in labels_render.shape))
 
 
-def nearest(labels_render, frame):
+def nearest_labels(labels_render, frame):
     """Return the label at the center of each device pixel."""
     shown = np.zeros(frame.size, np.int64)
     for row in range(frame.size[0]):
@@ -139,7 +139,7 @@ def nearest(labels_render, frame):
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 7])
 def test_a_thin_outline_is_the_inner_boundary_of_the_magnified_objects(labels_render, scale):
-    cells = rasterize_objects(whole(labels_render), exactly(labels_render, scale), thin=1, bold=2)
+    cells = rasterize_objects(whole_region(labels_render), exact_frame(labels_render, scale), thin=1, bold=2)
     codes = overlay_codes(cells, ObjectStyles(styles=(PALE_BLUE,)))
     magnified = np.kron(labels_render, np.ones((scale, scale), int))
     np.testing.assert_array_equal(codes == 2, find_boundaries(magnified, mode="inner"))
@@ -149,15 +149,15 @@ def test_a_thin_outline_is_the_inner_boundary_of_the_magnified_objects(labels_re
 @pytest.mark.parametrize("scale", [0.37, 0.5, 1.3, 2.7])
 def test_a_thin_outline_fits_the_objects_at_any_zoom(labels_render, scale):
     frame = Frame((-3.3, 2.2), scale, (60, 80))
-    cells = rasterize_objects(whole(labels_render), frame, thin=1, bold=2)
+    cells = rasterize_objects(whole_region(labels_render), frame, thin=1, bold=2)
     rows, columns = cells.codes.shape
-    shown = nearest(labels_render, frame)[cells.offset[0] :, cells.offset[1] :][:rows, :columns]
+    shown = nearest_labels(labels_render, frame)[cells.offset[0] :, cells.offset[1] :][:rows, :columns]
     codes = overlay_codes(cells, ObjectStyles(styles=(PALE_BLUE,)))
     np.testing.assert_array_equal(codes == 2, find_boundaries(shown, mode="inner"))
 
 
 def test_a_bold_outline_has_the_given_width_and_stays_inside(labels_render):
-    cells = rasterize_objects(whole(labels_render), exactly(labels_render, 8), thin=1, bold=3)
+    cells = rasterize_objects(whole_region(labels_render), exact_frame(labels_render, 8), thin=1, bold=3)
     codes = overlay_codes(cells, ObjectStyles(styles=(RED,)))
     magnified = np.kron(labels_render, np.ones((8, 8), int))
     for label in (5, 9, 1000):
@@ -177,28 +177,28 @@ def test_every_device_pixel_shows_the_object_at_its_center(y, x, scale, stride):
     region = PlaneRegion(labels, PixelBox(0, 0, 8 * stride, 9 * stride), stride)
     frame = Frame((y, x), scale, (37, 41))
     cells = rasterize_objects(region, frame, thin=1, bold=2)
-    expected = nearest(np.kron(labels, np.ones((stride, stride), int)), frame)
+    expected = nearest_labels(np.kron(labels, np.ones((stride, stride), int)), frame)
     for row in range(0, 37, 6):
         for column in range(0, 41, 5):
             assert cells.at(row, column) == expected[row, column]
 
 
 def test_the_nearest_object_within_reach_is_returned(labels_render):
-    cells = rasterize_objects(whole(labels_render), exactly(labels_render, 2), thin=1, bold=2)
+    cells = rasterize_objects(whole_region(labels_render), exact_frame(labels_render, 2), thin=1, bold=2)
     assert cells.at(2, 14) == 0
     assert cells.at(2, 14, reach=2) == 5
     assert cells.at(0, 59, reach=2) == 0
     assert cells.at(-40, -40, reach=3) == 0
 
 
-def test_the_mask_of_a_displayed_object(labels_render):
-    cells = rasterize_objects(whole(labels_render), exactly(labels_render, 1), thin=1, bold=2)
+def test_the_mask_of_a_displayed_object_is_returned(labels_render):
+    cells = rasterize_objects(whole_region(labels_render), exact_frame(labels_render, 1), thin=1, bold=2)
     for label in (5, 9, 1000, 4, 2000):
         np.testing.assert_array_equal(cells.where(label), labels_render == label)
 
 
 def test_recoloring_changes_only_the_object(labels_render):
-    cells = rasterize_objects(whole(labels_render), exactly(labels_render, 3), thin=1, bold=3)
+    cells = rasterize_objects(whole_region(labels_render), exact_frame(labels_render, 3), thin=1, bold=3)
     before = ObjectStyles(styles=(ObjectStyle(), PALE_BLUE, RED)).with_layer([5, 9], [1, 1])
     after = before.with_layer([9], [2])
     changed = overlay_codes(cells, before) != overlay_codes(cells, after)
@@ -206,7 +206,7 @@ def test_recoloring_changes_only_the_object(labels_render):
 
 
 def test_without_outlines_objects_are_filled_to_their_border(labels_render):
-    cells = rasterize_objects(whole(labels_render), exactly(labels_render, 3), thin=1, bold=3)
+    cells = rasterize_objects(whole_region(labels_render), exact_frame(labels_render, 3), thin=1, bold=3)
     codes = overlay_codes(cells, ObjectStyles(styles=(RED,)), outlines=False)
     assert set(np.unique(codes)) == {0, 1}
 
@@ -246,7 +246,7 @@ def test_a_halo_follows_the_distance_from_its_shape(widths):
     np.testing.assert_array_equal(halo(shape, *widths), expected)
 
 
-def laid(cells, objects):
+def halo_raster(cells, objects):
     """Return the halos in the coordinates of the raster."""
     lines, (top, left) = halos(cells, objects, inner=2, outer=1)
     shown = np.zeros(np.add(cells.codes.shape, 20), np.uint8)
@@ -255,24 +255,26 @@ def laid(cells, objects):
 
 
 def test_the_halo_of_a_single_object_leaves_its_inside_free(labels_render):
-    cells = rasterize_objects(whole(labels_render), exactly(labels_render, 3), thin=1, bold=3)
-    shown = laid(cells, (9,))
+    cells = rasterize_objects(whole_region(labels_render), exact_frame(labels_render, 3), thin=1, bold=3)
+    shown = halo_raster(cells, (9,))
     np.testing.assert_array_equal(shown, halo(cells.where(9), 2, 1))
 
 
 def test_several_objects_have_a_halo_each_and_a_line_where_they_touch():
     labels = np.zeros((12, 30), np.int32)
     labels[3:9, 3:8], labels[3:9, 8:13], labels[3:9, 20:26] = 5, 6, 7
-    cells = rasterize_objects(whole(labels), exactly(labels, 4), thin=1, bold=3)
-    shown = laid(cells, (5, 6, 7))
+    cells = rasterize_objects(whole_region(labels), exact_frame(labels, 4), thin=1, bold=3)
+    shown = halo_raster(cells, (5, 6, 7))
     chosen = np.kron(labels > 0, np.ones((4, 4), bool))
     np.testing.assert_array_equal(np.where(chosen, 0, shown), halo(chosen, 2, 1))
     assert shown[24, 26:38].tolist() == [3, 3, 3, 0, 0, 1, 1, 0, 0, 3, 3, 3]
     assert shown[24, 80:104].tolist() == [0] * 3 + [3] * 18 + [0] * 3, "an object that stands alone has no line inside"
-    assert not np.isin(laid(cells, (5, 7))[24, 32:35], (1, 3)).all(), "nothing is drawn inside what is not chosen"
+    assert not np.isin(halo_raster(cells, (5, 7))[24, 32:35], (1, 3)).all(), (
+        "nothing is drawn inside what is not chosen"
+    )
 
 
 def test_objects_that_are_not_visible_have_no_halo(labels_render):
-    cells = rasterize_objects(whole(labels_render), exactly(labels_render, 1), thin=1, bold=2)
+    cells = rasterize_objects(whole_region(labels_render), exact_frame(labels_render, 1), thin=1, bold=2)
     assert halos(cells, (4, 2000), inner=2, outer=1) is None
     assert halos(cells, (), inner=2, outer=1) is None

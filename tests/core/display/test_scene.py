@@ -1,4 +1,4 @@
-"""Scenes are exact to the pixel and reuse unchanged layers."""
+"""Scene composition: exact pixels and reuse of unchanged layers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def view(**changes):
 def test_the_image_layer_holds_the_pixels_of_its_box(image, mask):
     still = compose(image, mask, view(), GRAY)
     moving = compose(image, mask, view().panned(1, 1), GRAY, previous=still, moving=True)
-    around = (77, 89, 122, 150)  # of an image that is moved: the screen and a quarter of it on each side
+    around = (77, 89, 122, 150)  # while an image is dragged: the screen and a quarter of it on each side
     for scene, edges in ((still, (85, 100, 115, 140)), (moving, around)):
         box = scene.image.box
         np.testing.assert_array_equal(scene.image.pixels, image.array.values[0, box.y0 : box.y1, box.x0 : box.x1])
@@ -61,7 +61,7 @@ def test_the_image_layer_holds_the_pixels_of_its_box(image, mask):
 
 @settings(max_examples=50)
 @given(y=st.floats(0, 300), x=st.floats(0, 400), scale=st.floats(0.1, 20), dpr=st.sampled_from([1.0, 1.5, 2.0]))
-def test_every_screen_pixel_shows_the_object_under_it(y, x, scale, dpr):
+def test_every_screen_pixel_shows_the_object_below_it(y, x, scale, dpr):
     labels = np.arange(1, 300 * 400 + 1).reshape(300, 400)
     reader = TileReader(xr.DataArray(labels[None], dims=("c", "y", "x")))
     at = Viewport((y, x), scale, SIZE, dpr)
@@ -74,7 +74,7 @@ def test_every_screen_pixel_shows_the_object_under_it(y, x, scale, dpr):
             inside = all(0 <= p < n for p, n in zip(point, labels.shape))
             if label and inside:
                 place = np.divmod(label - 1, 400)
-                # the middle of the device pixel, and the cell it is in, are at most this far from the point
+                # largest distance from the point to the center of its device pixel and to its cell
                 assert np.abs(np.subtract(place, point) + 0.5).max() <= 1.01 / at.device_scale + stride
             elif inside:
                 near_border = min(*point, 300 - point[0], 400 - point[1])
@@ -121,7 +121,7 @@ def test_dragging_beyond_the_margin_makes_a_new_frame_around_the_view(image, mas
     assert after.offset == previous.offset == (-15, -20)
 
 
-def test_a_new_place_is_composed_without_a_margin(image, mask):
+def test_a_new_position_is_composed_without_a_margin(image, mask):
     still = compose(image, mask, view(), GRAY, STYLES)
     for elsewhere in (view().panned(5, 0), view().zoomed(1.1)):
         scene = compose(image, mask, elsewhere, GRAY, STYLES, previous=still)
@@ -142,7 +142,7 @@ def test_another_zoom_plane_or_image_reuses_no_layer(image, mask):
         assert after.overlay is not previous.overlay
 
 
-def test_the_chosen_plane_of_a_volume_is_shown():
+def test_the_selected_plane_of_a_volume_is_displayed():
     values = np.arange(5, dtype=np.uint8)[None, :, None, None] * np.ones((1, 1, 30, 40), np.uint8)
     volume = TileReader(xr.DataArray(values, dims=("c", "z", "y", "x")))
     labels = TileReader(xr.DataArray(values[0].astype(int), dims=("z", "y", "x")))
@@ -214,7 +214,7 @@ def test_without_styles_there_is_no_overlay_but_objects_can_be_picked(image, mas
     assert scene.object_at(30, 40)
 
 
-def test_the_ink_contrasts_with_the_image(mask):
+def test_the_line_color_contrasts_with_the_image(mask):
     for value, ink in ((20, BRIGHT_INK), (230, DARK_INK)):
         image = TileReader(xr.DataArray(np.full((1, 300, 400), value, np.uint8), dims=("c", "y", "x")))
         assert compose(image, mask, view(), GRAY).ink == ink

@@ -42,7 +42,7 @@ def labels(*annotations):
 
 @pytest.fixture
 def table():
-    """In "a" 1 is annotated as predicted, 2 differently, 3 is flagged, 4 is skipped; "b" has no labels."""
+    """Return a table: in "a", 1 agrees with its prediction, 2 differs, 3 is flagged, 4 skipped; "b" is unlabeled."""
     objects = {"a": index([1, 2, 3, 4], size=[40, 30, 20, 10]), "b": index([1, 7], size=[35, 5])}
     predicted = pd.DataFrame({"predicted": [1, 1, 2, 2], "probability": [0.9, 0.6, 0.8, 0.7]}, index=[1, 2, 3, 4])
     annotations = [
@@ -98,14 +98,14 @@ def test_a_gallery_is_sorted(table, order, expected):
     assert ids(table, order=order) == expected
 
 
-def test_the_order_of_position_reads_objects_in_bands():
+def test_sorting_by_position_reads_objects_in_bands():
     table = build_gallery_table(
         {"a": index([1, 2, 3], y=[30.0, 12.0, 8.0], x=[5.0, 50.0, 90.0])}, {"a": NOTHING_PREDICTED}, labels()
     )
     assert ids(table, order="position") == ["a2", "a3", "a1"]
 
 
-def test_the_order_of_position_goes_plane_by_plane():
+def test_sorting_by_position_goes_plane_by_plane():
     table = build_gallery_table({"a": index([1, 2], z=[4.0, 1.0])}, {"a": NOTHING_PREDICTED}, labels())
     assert ids(table, order="position") == ["a2", "a1"]
 
@@ -153,8 +153,8 @@ def test_a_range_includes_both_ends_from_either_side(selection, first, last):
 
 
 @given(SELECTIONS, CELLS, CELLS)
-def test_extending_a_range_keeps_its_anchor(selection, passed, last):
-    assert selection.with_range(passed).with_range(last) == selection.with_range(last) or selection.anchor < 0
+def test_extending_a_range_keeps_its_anchor(selection, intermediate, last):
+    assert selection.with_range(intermediate).with_range(last) == selection.with_range(last) or selection.anchor < 0
     assert selection.with_range(last).with_range(last) == selection.with_range(last)
     assert selection.with_range(last, keep=True).chosen == selection.with_range(last).chosen | selection.chosen
 
@@ -170,50 +170,50 @@ def test_a_selection_is_restricted_to_a_shorter_page(selection, count):
 # Corners are integers and points lie between them, so that no point lies on a side by rounding.
 corner = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda c: (float(c[0]), float(c[1])))
 lines = st.lists(corner, min_size=3, max_size=12)
-places = st.lists(st.tuples(st.integers(-2, 42), st.integers(-2, 42)), min_size=1, max_size=30).map(
-    lambda some: np.array(some) + np.array([0.37, 0.41])
+point_lists = st.lists(st.tuples(st.integers(-2, 42), st.integers(-2, 42)), min_size=1, max_size=30).map(
+    lambda points: np.array(points) + np.array([0.37, 0.41])
 )
 
 
 def star(angles, radii):
-    """Return a simple polygon that winds once around (20, 20)."""
+    """Return a simple polygon that encloses (20, 20)."""
     angles = np.sort(angles)
     return [(20 + r * np.sin(a), 20 + r * np.cos(a)) for a, r in zip(angles, radii)]
 
 
 stars = st.lists(
     st.tuples(st.floats(0, 6.28), st.floats(2, 19)), min_size=3, max_size=15, unique_by=lambda c: round(c[0], 2)
-).map(lambda some: star(*np.array(some).T))
+).map(lambda points: star(*np.array(points).T))
 
 
-@given(places, corner, corner)
+@given(point_lists, corner, corner)
 def test_points_in_a_box_lie_between_its_sides(points, one, other):
     low, high = np.minimum(one, other), np.maximum(one, other)
     expected = ((points > low) & (points < high)).all(axis=1)
     np.testing.assert_array_equal(points_in_polygon(points, rectangle_corners(one, other)), expected)
 
 
-@given(places, stars)
+@given(point_lists, stars)
 def test_points_in_a_simple_polygon_agree_with_scikit_image(points, line):
     np.testing.assert_array_equal(points_in_polygon(points, line), points_in_poly(points, line))
 
 
-@given(places, lines, st.integers(0, 11))
+@given(point_lists, lines, st.integers(0, 11))
 def test_first_corner_and_direction_of_a_polygon_do_not_matter(points, line, first):
     expected = points_in_polygon(points, line)
     np.testing.assert_array_equal(points_in_polygon(points, line[first:] + line[:first]), expected)
     np.testing.assert_array_equal(points_in_polygon(points, line[::-1]), expected)
 
 
-@given(places, lines)
+@given(point_lists, lines)
 def test_winding_twice_changes_nothing(points, line):
     np.testing.assert_array_equal(points_in_polygon(points, line + line), points_in_polygon(points, line))
 
 
-@given(places, lines, corner)
+@given(point_lists, lines, corner)
 def test_the_inside_moves_with_the_polygon(points, line, by):
-    moved = [(y + by[0], x + by[1]) for y, x in line]
-    np.testing.assert_array_equal(points_in_polygon(points + by, moved), points_in_polygon(points, line))
+    shifted = [(y + by[0], x + by[1]) for y, x in line]
+    np.testing.assert_array_equal(points_in_polygon(points + by, shifted), points_in_polygon(points, line))
 
 
 @given(st.permutations(range(12)), lines)
@@ -222,7 +222,7 @@ def test_the_order_of_the_points_does_not_matter(order, line):
     np.testing.assert_array_equal(points_in_polygon(points[order], line), points_in_polygon(points, line)[order])
 
 
-@given(places, st.integers(1, 39))
+@given(point_lists, st.integers(1, 39))
 def test_adjacent_boxes_divide_the_points_between_them(points, cut):
     upper, lower = rectangle_corners((-9, -9), (cut, 99)), rectangle_corners((cut, -9), (99, 99))
     assert (points_in_polygon(points, upper) ^ points_in_polygon(points, lower)).all()
@@ -278,7 +278,9 @@ def test_every_object_of_a_volume_is_in_exactly_one_of_two_adjacent_ranges(cut):
     mask = np.repeat(np.arange(1, 7, dtype=np.uint8), 2)[:, None, None] * np.ones((1, 3, 3), np.uint8)
     objects = index_objects(DataArray(mask, dims=("z", "y", "x")))
     everywhere = rectangle_corners((0, 0), (3, 3))
-    below, above = (objects_in_polygon(objects, everywhere, some).tolist() for some in (range(0, cut), range(cut, 12)))
+    below, above = (
+        objects_in_polygon(objects, everywhere, points).tolist() for points in (range(0, cut), range(cut, 12))
+    )
     assert sorted(below + above) == [1, 2, 3, 4, 5, 6]
 
 

@@ -1,4 +1,4 @@
-"""Thumbnails, orthogonal views, and the gallery page drawn from them."""
+"""Thumbnails, orthogonal views and gallery pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from svetlana_jupyter.core.display.thumbnails import (
 )
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
-from tests.core.display.test_tiles import counted
+from tests.core.display.test_tiles import counted_lazy
 
 GRAY = DisplaySettings((ChannelDisplay("gray", "#ffffff", (0, 255)),))
 GRID = GridLayout((200, 240), columns=3)
@@ -55,7 +55,7 @@ def cell(pixels, grid, number, dpr=1.0):
 
 
 @given(GRIDS)
-def test_cells_lie_on_the_screen_without_touching(grid):
+def test_cells_fit_on_the_screen_without_touching(grid):
     corners = [grid.corner(number) for number in range(grid.columns)]
     assert corners[0][1] >= grid.gap
     assert all(b[1] - a[1] == grid.side + grid.gap for a, b in itertools.pairwise(corners))
@@ -130,7 +130,7 @@ SHAPE = (80, 90, 100)
 
 
 def volume(low, high, shape=SHAPE):
-    """Return a volume of distinct voxels, its mask with first object, and the object's row."""
+    """Return a volume of distinct voxels, its mask, and the table row of the first object."""
     mask = np.zeros(shape, np.uint16)
     mask[tuple(map(slice, low, high))] = 7
     image = np.arange(1, mask.size + 1).reshape(1, *shape)
@@ -162,7 +162,7 @@ def test_a_projection_shows_the_brightest_voxel_and_the_whole_object():
     assert section.own.sum() == 9 * 11
 
 
-def test_beyond_the_volume_there_is_nothing():
+def test_orthoviews_are_empty_beyond_the_volume():
     image, mask, row = volume((0, 0, 0), (3, 9, 11))
     for section in take_orthoviews(image, mask, 7, row, None).values():
         assert section.own.any()
@@ -170,7 +170,7 @@ def test_beyond_the_volume_there_is_nothing():
 
 
 @pytest.mark.parametrize("spacing", [(2.0, 0.5, 0.5), (1.0, 1.0, 1.0), (0.5, 1.0, 1.0)])
-def test_planes_that_lie_further_apart_are_drawn_so(spacing):
+def test_orthoviews_respect_the_distance_between_planes(spacing):
     image, mask, row = volume((15, 40, 50), (20, 49, 61))
     sections = take_orthoviews(image, mask, 7, row, spacing)
     for section in sections.values():
@@ -179,14 +179,14 @@ def test_planes_that_lie_further_apart_are_drawn_so(spacing):
     assert columns / planes == pytest.approx(spacing[0] / spacing[2], rel=0.2)
 
 
-def test_of_a_huge_volume_no_more_is_read_than_lies_around_the_object():
-    lazy, computed = counted(np.zeros((1, 64, 512, 512), np.uint8), (1, 16, 64, 64), ("c", "z", "y", "x"))
+def test_only_the_neighborhood_of_the_object_is_read_from_a_huge_volume():
+    lazy, computed = counted_lazy(np.zeros((1, 64, 512, 512), np.uint8), (1, 16, 64, 64), ("c", "z", "y", "x"))
     _, mask, row = volume((30, 200, 200), (34, 220, 220), (64, 512, 512))
     take_orthoviews(lazy, mask, 7, row, None)
     assert sum(computed) <= 4 * 3 * 3 * 16 * 64 * 64
 
 
-def test_a_large_object_is_thinned():
+def test_a_large_object_is_subsampled():
     image, mask, row = volume((2, 5, 5), (38, 85, 95), SHAPE)
     wide = row.copy()
     wide["x1"] = 900
@@ -206,8 +206,8 @@ def plane(image, mask):
     return ImagePair("a", lazy(image, 8, ("c", "y", "x")), lazy(mask, 8, DIMS[2]))
 
 
-def scattered(shape, count, seed):
-    """A mask of small boxes, some of them at the border."""
+def scattered_boxes(shape, count, seed):
+    """Return a mask of small boxes, some at the border."""
     random = np.random.default_rng(seed)
     mask = np.zeros(shape, np.uint16)
     for label in range(1, count + 1):
@@ -216,13 +216,15 @@ def scattered(shape, count, seed):
     return mask
 
 
-def expected(image, mask, row, label, cut):
-    """One thumbnail, sample by sample."""
-    reach = (cut.count - 1) / 2 * cut.step
-    rows, columns = (np.floor(row[axis] - reach + 0.5).astype(int) + cut.step * np.arange(cut.count) for axis in "yx")
-    planes = [round(row["z"])] if cut.depth == "plane" else range(int(row["z0"]), int(row["z1"]))
-    values = np.zeros((image.shape[0], cut.count, cut.count), image.dtype)
-    own = np.zeros((cut.count, cut.count), bool)
+def naive_thumbnail(image, mask, row, label, sampling):
+    """Return a thumbnail computed sample by sample."""
+    reach = (sampling.count - 1) / 2 * sampling.step
+    rows, columns = (
+        np.floor(row[axis] - reach + 0.5).astype(int) + sampling.step * np.arange(sampling.count) for axis in "yx"
+    )
+    planes = [round(row["z"])] if sampling.depth == "plane" else range(int(row["z0"]), int(row["z1"]))
+    values = np.zeros((image.shape[0], sampling.count, sampling.count), image.dtype)
+    own = np.zeros((sampling.count, sampling.count), bool)
     for i, y in enumerate(rows):
         for j, x in enumerate(columns):
             if 0 <= y < image.shape[-2] and 0 <= x < image.shape[-1]:
@@ -239,32 +241,34 @@ def expected(image, mask, row, label, cut):
     st.integers(1, 12),
     st.sampled_from(["plane", "maximum"]),
 )
-def test_a_thumbnail_shows_the_samples_around_its_object_whatever_the_blocks(seed, chunks, step, count, depth):
-    mask = scattered((12, 37, 41), 8, seed)
+def test_thumbnails_do_not_depend_on_chunks(seed, chunks, step, count, depth):
+    mask = scattered_boxes((12, 37, 41), 8, seed)
     image = np.random.default_rng(seed).integers(0, 1000, (2, *mask.shape), np.uint16)
     objects = index_objects(DataArray(mask, dims=DIMS[3]))
-    cut = ThumbnailSampling(step, count, depth)
+    sampling = ThumbnailSampling(step, count, depth)
     lazy_image = lazy(image, (1, *chunks), ("c", *DIMS[3]))
-    thumbnails = take_thumbnails(ImagePair("a", lazy_image, lazy(mask, chunks, DIMS[3])), objects, cut)
+    thumbnails = take_thumbnails(ImagePair("a", lazy_image, lazy(mask, chunks, DIMS[3])), objects, sampling)
     for thumbnail, (label, row) in zip(thumbnails, objects.iterrows(), strict=True):
-        values, own = expected(image, mask, row, label, cut)
+        values, own = naive_thumbnail(image, mask, row, label, sampling)
         np.testing.assert_array_equal(thumbnail.values, values)
         np.testing.assert_array_equal(thumbnail.own, own)
 
 
-def test_a_plane_is_its_own_volume():
-    mask = scattered((40, 50), 6, seed=1)
+def test_a_2d_image_equals_a_volume_of_one_plane():
+    mask = scattered_boxes((40, 50), 6, seed=1)
     image = np.random.default_rng(1).normal(size=(1, 40, 50)).astype(np.float32)
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
     thumbnails = take_thumbnails(plane(image, mask), objects, ThumbnailSampling(1, 9))
     for thumbnail, (label, row) in zip(thumbnails, objects.iterrows(), strict=True):
-        values, own = expected(image[:, None], mask[None], row.to_dict() | {"z": 0}, label, ThumbnailSampling(1, 9))
+        values, own = naive_thumbnail(
+            image[:, None], mask[None], row.to_dict() | {"z": 0}, label, ThumbnailSampling(1, 9)
+        )
         np.testing.assert_array_equal(thumbnail.values, values)
         np.testing.assert_array_equal(thumbnail.own, own)
 
 
 def test_reading_the_file_directly_gives_the_same_thumbnails(tmp_path):
-    mask = scattered((90, 100), 30, seed=4)
+    mask = scattered_boxes((90, 100), 30, seed=4)
     image = np.random.default_rng(4).integers(0, 255, (90, 100, 3), np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", image, photometric="rgb", tile=(32, 32))
     tifffile.imwrite(tmp_path / "mask.tif", mask, tile=(32, 32))
@@ -280,7 +284,7 @@ def test_reading_the_file_directly_gives_the_same_thumbnails(tmp_path):
         np.testing.assert_array_equal(first.own, second.own)
 
 
-def test_inside_gives_the_part_of_a_thumbnail_on_the_image():
+def test_the_part_of_a_thumbnail_inside_the_image_is_returned():
     mask = np.zeros((30, 30), np.uint8)
     mask[:3, 14:17] = 5
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
@@ -292,27 +296,29 @@ def test_inside_gives_the_part_of_a_thumbnail_on_the_image():
 
 @pytest.mark.parametrize("depth", ["plane", "maximum"])
 def test_each_block_is_read_once_for_a_whole_page(depth):
-    mask = scattered((12, 60, 60), 40, seed=3)
+    mask = scattered_boxes((12, 60, 60), 40, seed=3)
     reads = Counter()
 
-    def counted(block, block_info=None, name=None):
+    def count_read(block, block_info=None, name=None):
         reads[name, tuple(block_info[0]["chunk-location"])] += 1
         return block
 
-    def watched(pixels, chunks, dims, name):
+    def watched_lazy(pixels, chunks, dims, name):
         blocks = da.from_array(pixels, chunks=chunks, name=False)
-        return DataArray(blocks.map_blocks(counted, name=name, dtype=pixels.dtype, meta=pixels[:0]), dims=dims)
+        return DataArray(blocks.map_blocks(count_read, name=name, dtype=pixels.dtype, meta=pixels[:0]), dims=dims)
 
-    image = watched(mask[None].astype(np.uint8), (1, 4, 20, 20), ("c", *DIMS[3]), "image")
+    image = watched_lazy(mask[None].astype(np.uint8), (1, 4, 20, 20), ("c", *DIMS[3]), "image")
     objects = index_objects(DataArray(mask, dims=DIMS[3]))
     take_thumbnails(
-        ImagePair("a", image, watched(mask, (4, 20, 20), DIMS[3], "mask")), objects, ThumbnailSampling(1, 15, depth)
+        ImagePair("a", image, watched_lazy(mask, (4, 20, 20), DIMS[3], "mask")),
+        objects,
+        ThumbnailSampling(1, 15, depth),
     )
     assert reads
     assert set(reads.values()) == {1}
 
 
-def test_booleans_and_missing_values_can_be_shown():
+def test_booleans_and_nan_can_be_displayed():
     mask = np.zeros((20, 20), np.uint8)
     mask[8:12, 8:12] = 1
     objects = index_objects(DataArray(mask, dims=DIMS[2]))
@@ -324,6 +330,6 @@ def test_booleans_and_missing_values_can_be_shown():
 
 
 def test_no_objects_give_no_thumbnails():
-    mask = scattered((20, 20), 2, seed=0)
+    mask = scattered_boxes((20, 20), 2, seed=0)
     objects = index_objects(DataArray(mask, dims=DIMS[2])).iloc[:0]
     assert take_thumbnails(plane(mask[None], mask), objects, ThumbnailSampling(1, 8)) == []

@@ -1,4 +1,4 @@
-"""Tile reading: exact pixels, no more than needed, and none twice."""
+"""Tile reading: exact pixels, minimal reads and caching."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from svetlana_jupyter.core.display.viewport import PixelBox
 from svetlana_jupyter.core.io.pyramid import PyramidLevel
 
 
-def counted(values, chunks, dims):
-    """Return a lazy array and the list of the numbers of pixels computed."""
+def counted_lazy(values, chunks, dims):
+    """Return a lazy array and a list of the number of pixels of each computed block."""
     computed = []
 
     def block(part):
@@ -54,20 +54,20 @@ def test_zoomed_out_the_first_pixel_represents_its_cell_with_and_without_cache()
 
 
 def test_only_the_chunks_under_the_screen_are_read():
-    image, computed = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 256, 256), ("c", "y", "x"))
+    image, computed = counted_lazy(np.zeros((1, 4096, 4096), np.uint8), (1, 256, 256), ("c", "y", "x"))
     TileReader(image).read(PixelBox(1000, 1000, 1200, 1300))
     assert sum(computed) <= 9 * 256 * 256
 
 
 def test_only_the_displayed_plane_is_read():
-    mask, computed = counted(np.zeros((20, 64, 64), np.uint8), (1, 64, 64), ("z", "y", "x"))
+    mask, computed = counted_lazy(np.zeros((20, 64, 64), np.uint8), (1, 64, 64), ("z", "y", "x"))
     region = TileReader(mask).read(PixelBox(0, 0, 64, 64), plane=3)
     assert region.values.shape == (64, 64)
     assert sum(computed) == 64 * 64
 
 
 def test_cached_tiles_are_not_read_again():
-    image, computed = counted(np.zeros((1, 1024, 1024), np.uint8), (1, 256, 256), ("c", "y", "x"))
+    image, computed = counted_lazy(np.zeros((1, 1024, 1024), np.uint8), (1, 256, 256), ("c", "y", "x"))
     reader = TileReader(image)
     reader.read(PixelBox(300, 300, 500, 500))
     before = sum(computed)
@@ -76,13 +76,13 @@ def test_cached_tiles_are_not_read_again():
 
 
 def test_zoomed_out_the_number_of_values_fits_the_screen():
-    image, _ = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
+    image, _ = counted_lazy(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
     region = TileReader(image).read(PixelBox(0, 0, 4096, 4096), stride_for(0.1))
     assert region.values.shape == (1, 512, 512)
 
 
 def test_zooming_out_and_in_again_reads_nothing_twice():
-    image, computed = counted(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
+    image, computed = counted_lazy(np.zeros((1, 4096, 4096), np.uint8), (1, 1024, 1024), ("c", "y", "x"))
     reader = TileReader(image)
     reader.read(PixelBox(0, 0, 4096, 4096), 16)
     before = sum(computed)
@@ -95,12 +95,12 @@ def test_missing_tiles_are_replaced_by_coarser_values_or_zeros():
     values = np.broadcast_to(np.arange(20_000, dtype=np.uint16), (20_000, 20_000))
     reader = TileReader(xr.DataArray(values, dims=("y", "x")), cache=tile_cache(400))
     large = PixelBox(9000, 9000, 14_000, 14_000)
-    nothing = reader.read(large, 2, allow_missing=True)
-    assert nothing.missing
-    assert not nothing.values.any()
+    empty = reader.read(large, 2, allow_missing=True)
+    assert empty.missing
+    assert not empty.values.any()
     reader.read(PixelBox(0, 0, 20_000, 20_000), 16)
     coarse = reader.read(large, 2, allow_missing=True)
-    assert coarse.missing == nothing.missing
+    assert coarse.missing == empty.missing
     assert (coarse.values[0] == (coarse.box.x0 + 2 * np.arange(coarse.values.shape[1])) // 4 * 4).all()
     assert not reader.read(PixelBox(9000, 9000, 9500, 9500), 1, allow_missing=True).missing
     right = reader.read(large, 2)

@@ -1,4 +1,4 @@
-"""Conversion of image and screen points at any zoom, position and pixel ratio."""
+"""Conversion between image and screen points at any zoom, position and pixel ratio."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ views = st.builds(
 
 
 @given(views, coordinates, coordinates)
-def test_a_screen_point_goes_to_the_image_and_back(view, row, column):
+def test_a_screen_point_survives_conversion_to_the_image_and_back(view, row, column):
     assert view.to_screen(*view.to_image(row, column)) == pytest.approx((row, column), abs=1e-3)
 
 
 @given(views, coordinates, coordinates)
-def test_an_image_point_goes_to_the_screen_and_back(view, y, x):
+def test_an_image_point_survives_conversion_to_the_screen_and_back(view, y, x):
     assert view.to_image(*view.to_screen(y, x)) == pytest.approx((y, x), abs=1e-6)
 
 

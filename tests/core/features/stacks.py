@@ -1,4 +1,4 @@
-"""Stacks of small objects for tests of measurements."""
+"""Stacks of small objects for the feature tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from svetlana_jupyter.core.features.texture import PaddedStack, texture_features
 
 
 def blob(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Return an irregular object, possibly with holes, that need not touch the sides of its box."""
+    """Return an irregular object, possibly with holes, that need not touch the sides of its bounding box."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*[np.linspace(-1, 1, side) for side in shape], indexing="ij")
     inside = sum(axis**2 for axis in grid) < 0.8
@@ -25,16 +25,16 @@ def objects(shape: tuple[int, ...], count: int = 4, step: tuple[float, ...] | No
 
 
 def solid(*sides: int, step: tuple[float, ...] | None = None) -> ObjectStack:
-    """Return an object that fills its box."""
+    """Return an object that fills its bounding box."""
     return ObjectStack(np.ones((1, *sides), bool), step or (1.0,) * len(sides))
 
 
 def ball(radius: float, ndim: int, step: tuple[float, ...] | None = None) -> ObjectStack:
-    """Return a disk or ball of a radius in units of length, sampled by pixels of the sides ``step``."""
+    """Return a disk or ball of a given radius, sampled by pixels with sides ``step``."""
     step = step or (1.0,) * ndim
     sides = [2 * int(np.ceil(radius / side_length)) + 3 for side_length in step]
-    places = [(np.arange(side) - side / 2 + 0.2) * side_length for side, side_length in zip(sides, step)]
-    grid = np.meshgrid(*places, indexing="ij")
+    positions = [(np.arange(side) - side / 2 + 0.2) * side_length for side, side_length in zip(sides, step)]
+    grid = np.meshgrid(*positions, indexing="ij")
     return ObjectStack((sum(axis**2 for axis in grid) <= radius**2)[None], step)
 
 

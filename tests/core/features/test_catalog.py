@@ -1,4 +1,4 @@
-"""The catalog describes all measurements and selects them by allowed cues."""
+"""Feature catalog: descriptions and selection by allowed cues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measurements do not depend on chunks, on the cache, or on other objects."""
+"""Feature computation: independence of chunks, cache and other objects."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ from svetlana_jupyter.core.io import chunks as blocks
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import MeasureSettings
-from tests.core.io.test_chunks import Counting
+from tests.core.io.test_chunks import CountingArray
 
 ALL = MeasureSettings(groups=GROUPS)
 
 
 def blobs(
-    shape: tuple[int, ...], chunks: int | None = None, seed: int = 0, largest: int = 40, channels: int = 2, **given
+    shape: tuple[int, ...],
+    chunks: int | None = None,
+    seed: int = 0,
+    largest: int = 40,
+    channels: int = 2,
+    **open_arguments,
 ) -> ImagePair:
-    """Return ellipsoids, some cut by others and by the border, with labels up to ``largest`` and gaps."""
+    """Return ellipsoids, some overlapping or cut by the border, with gaps in the labels up to ``largest``."""
     rng = np.random.default_rng(seed)
     mask = np.zeros(shape, np.int64)
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
@@ -44,7 +49,7 @@ def blobs(
     if chunks:
         image, mask = (da.from_array(array, chunks=chunks, name=False) for array in (image, mask))
     return open_checked_pair(
-        "blobs", image, mask, axes="c" + "zyx"[-len(shape) :], channels=["red", "green"][:channels], **given
+        "blobs", image, mask, axes="c" + "zyx"[-len(shape) :], channels=["red", "green"][:channels], **open_arguments
     )
 
 
@@ -121,7 +126,7 @@ def test_the_annulus_is_the_background_within_its_width(shape):
 
 
 @pytest.mark.parametrize(("shape", "chunks"), [((60, 70), 17), ((60, 70), 33), ((16, 30, 32), 9)])
-def test_chunks_change_nothing(shape, chunks, monkeypatch):
+def test_features_do_not_depend_on_chunks(shape, chunks, monkeypatch):
     whole = measured(blobs(shape))
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, len(shape), (chunks,) * len(shape))
     assert_same(measured(blobs(shape, chunks)), whole)
@@ -130,7 +135,7 @@ def test_chunks_change_nothing(shape, chunks, monkeypatch):
 def test_every_chunk_of_image_and_mask_is_decoded_once(monkeypatch):
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (15, 15))
     image_pair = blobs((60, 70))
-    image, mask = Counting(np.asarray(image_pair.image)), Counting(np.asarray(image_pair.mask))
+    image, mask = CountingArray(np.asarray(image_pair.image)), CountingArray(np.asarray(image_pair.mask))
     lazy = ImagePair("blobs", image.to_lazy((2, 15, 15)).assign_coords(c=["red", "green"]), mask.to_lazy((15, 15)))
     assert_same(measured(lazy, index_objects(image_pair.mask)), measured(image_pair))
     for source in (image, mask):

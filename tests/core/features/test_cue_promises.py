@@ -1,4 +1,4 @@
-"""Measurements are invariant to the cues that they do not use."""
+"""Invariance of features to the cues that they do not use."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def cells(ndim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return 500 + 3000 * gaussian_filter(rng.standard_normal(shape), 1.5), mask
 
 
-def measured(image: np.ndarray, mask: np.ndarray, **given) -> pd.DataFrame:
-    image_pair = open_checked_pair("cells", image, mask, axes="zyx"[-mask.ndim :], **given)
+def measured(image: np.ndarray, mask: np.ndarray, **measure_arguments) -> pd.DataFrame:
+    image_pair = open_checked_pair("cells", image, mask, axes="zyx"[-mask.ndim :], **measure_arguments)
     tables = measure(image_pair, index_objects(image_pair.mask), MeasureSettings(groups=GROUPS))
     return pd.concat(list(tables)).sort_index().astype(float)
 
 
-def without(table: pd.DataFrame, cue: str) -> pd.DataFrame:
+def columns_without(table: pd.DataFrame, cue: str) -> pd.DataFrame:
     ndim = 3 if "volume" in table else 2
     return table[[column.key for column in columns(ndim, 1) if cue not in column.measurement.uses]]
 
 
-def with_(table: pd.DataFrame, cue: str) -> pd.DataFrame:
-    return table.drop(columns=without(table, cue).columns)
+def columns_with(table: pd.DataFrame, cue: str) -> pd.DataFrame:
+    return table.drop(columns=columns_without(table, cue).columns)
 
 
 def assert_same(actual: pd.DataFrame, expected: pd.DataFrame, tolerance: float = 2e-4) -> None:
@@ -59,8 +59,10 @@ def test_without_surroundings_only_the_object_pixels_matter(ndim):
     after = measured(
         np.where(kept, image, np.random.default_rng(1).normal(0, 1e4, image.shape)), np.where(kept, mask, 0)
     )
-    assert_same(without(after, "surroundings"), without(before, "surroundings").loc[[1, 3, 4]], 1e-9)
-    moved = [name for name in with_(before, "surroundings") if "position" not in name and name != "border_distance"]
+    assert_same(columns_without(after, "surroundings"), columns_without(before, "surroundings").loc[[1, 3, 4]], 1e-9)
+    moved = [
+        name for name in columns_with(before, "surroundings") if "position" not in name and name != "border_distance"
+    ]
     assert (after[moved] != before.loc[[1, 3, 4], moved]).any().all()
 
 
@@ -68,8 +70,8 @@ def test_without_surroundings_only_the_object_pixels_matter(ndim):
 def test_without_brightness_gain_and_offset_do_not_matter(ndim):
     image, mask = cells(ndim)
     before, after = measured(image, mask), measured(np.where(mask > 0, 3.7 * image - 900, 0.6 * image + 50), mask)
-    assert_same(without(after, "brightness"), without(before, "brightness"))
-    assert (with_(after, "brightness") != with_(before, "brightness")).any().all()
+    assert_same(columns_without(after, "brightness"), columns_without(before, "brightness"))
+    assert (columns_with(after, "brightness") != columns_with(before, "brightness")).any().all()
 
 
 TURNS: dict[str, Turn] = {
@@ -86,7 +88,7 @@ TURNS: dict[str, Turn] = {
 def test_without_orientation_rotation_does_not_matter(ndim, turn):
     image, mask = cells(ndim)
     before, after = measured(image, mask), measured(turn(image).copy(), turn(mask).copy())
-    assert_same(without(after, "orientation"), without(before, "orientation"))
+    assert_same(columns_without(after, "orientation"), columns_without(before, "orientation"))
 
 
 def test_without_orientation_rotating_a_volume_about_its_long_axis_does_not_matter():
@@ -99,13 +101,13 @@ def test_without_orientation_rotating_a_volume_about_its_long_axis_does_not_matt
         )
         for turned in (False, True)
     )
-    assert_same(without(after, "orientation"), without(before, "orientation"))
+    assert_same(columns_without(after, "orientation"), columns_without(before, "orientation"))
 
 
 def test_measurements_that_use_orientation_change_with_rotation():
     image, mask = cells(2)
     before, after = measured(image, mask), measured(np.rot90(image).copy(), np.rot90(mask).copy())
-    turned = [name for name in with_(before, "orientation") if name != "extent"]
+    turned = [name for name in columns_with(before, "orientation") if name != "extent"]
     assert (np.abs(after[turned] - before[turned]) > 1e-3).any().all()
 
 

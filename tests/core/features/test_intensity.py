@@ -1,4 +1,4 @@
-"""Intensity features agree with the statistics of NumPy and SciPy."""
+"""Intensity features compared with NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_intensity_agrees_with_numpy_and_scipy(step):
     cross = generate_binary_structure(len(step), 1)
     for number, (own, plane) in enumerate(zip(region.own, pixels.pixels, strict=True)):
         values = plane[own].astype(float)
-        places = np.argwhere(own) * np.array(step)
-        radius = np.linalg.norm(places - places.mean(axis=0), axis=1)
+        positions = np.argwhere(own) * np.array(step)
+        radius = np.linalg.norm(positions - positions.mean(axis=0), axis=1)
         above = values - values.min()
-        moved = (places * above[:, None]).sum(axis=0) / above.sum() - places.mean(axis=0)
+        moved = (positions * above[:, None]).sum(axis=0) / above.sum() - positions.mean(axis=0)
         rim = own & ~binary_erosion(own, cross)
         expected = {
             "mean": values.mean(),
@@ -59,8 +59,8 @@ def test_a_constant_object_has_only_brightness():
 
 
 def test_an_object_without_pixels_has_undefined_intensity():
-    nothing = ObjectStack(np.zeros((1, 3, 3), bool), (1.0, 1.0))
-    features = intensity_features(ObjectChannel(nothing, np.ones((1, 3, 3), np.float32)))
+    empty = ObjectStack(np.zeros((1, 3, 3), bool), (1.0, 1.0))
+    features = intensity_features(ObjectChannel(empty, np.ones((1, 3, 3), np.float32)))
     assert features.pop("total")[0] == 0
     assert all(np.isnan(values[0]) for values in features.values())
 

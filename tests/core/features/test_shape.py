@@ -1,4 +1,4 @@
-"""Shape features agree with scikit-image and with closed forms of balls and cuboids."""
+"""Shape features compared with scikit-image and closed forms for balls and cuboids."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_cuboid_has_the_axes_of_a_cuboid():
     assert features["flatness"][0] == pytest.approx(1 - 3 / 6)
 
 
-def test_other_objects_of_the_stack_change_nothing():
+def test_shape_does_not_depend_on_other_objects_of_the_stack():
     region = objects((14, 24, 26))
     whole = shape_features(region)
     for number in range(len(region)):

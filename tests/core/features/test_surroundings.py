@@ -1,4 +1,4 @@
-"""Annulus, orientation and dilation agree with plain computations."""
+"""Annulus, orientation and dilation compared with naive computations."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_the_angle_of_a_bar_is_measured(turned):
     )
     region = ObjectStack(((np.abs(along) < 35) & (np.abs(across) < 6))[None], (1.0, 1.0))
     features = orientation_features(region)
-    away = (features["angle"][0] - turned + 90) % 180 - 90
-    assert away == pytest.approx(0, abs=1.5)
+    difference = (features["angle"][0] - turned + 90) % 180 - 90
+    assert difference == pytest.approx(0, abs=1.5)
     assert features["shape_yy"][0] == pytest.approx(math.sin(angle) ** 2, abs=0.06)
 
 

@@ -1,4 +1,4 @@
-"""Texture features agree with scikit-image and with plain loops over pairs of pixels."""
+"""Texture features compared with scikit-image and naive loops over pixel pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.core.features.stacks import channel, objects, solid, textures
 
 
 def gray(pixels: np.ndarray) -> ObjectChannel:
-    """Return an object that fills its box."""
+    """Return a gray-level object that fills its bounding box."""
     return ObjectChannel(solid(*pixels.shape), pixels.astype(np.float32)[None])
 
 
@@ -45,22 +45,22 @@ def test_gray_level_co_occurrence_agrees_with_scikit_image():
 
 
 def shuffled(*sides: int) -> np.ndarray:
-    """Return pixel values of which no two are equal."""
+    """Return distinct pixel values in random order."""
     return np.random.default_rng(0).permutation(math.prod(sides)).reshape(sides)
 
 
 def pairs_of(own: np.ndarray, apart) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    places = set(map(tuple, np.argwhere(own).tolist()))
+    positions = set(map(tuple, np.argwhere(own).tolist()))
     pairs = []
-    for place, offset in itertools.product(places, apart):
+    for place, offset in itertools.product(positions, apart):
         partner = tuple(p + o for p, o in zip(place, offset))
-        if partner in places:
+        if partner in positions:
             pairs.append((place, partner))
     return pairs
 
 
-def grain_by_pairs(own: np.ndarray, z: np.ndarray, step: tuple[float, ...], distance: float) -> float:
-    """Return the semivariance averaged over directions, interpolated between whole steps."""
+def semivariance_by_pairs(own: np.ndarray, z: np.ndarray, step: tuple[float, ...], distance: float) -> float:
+    """Return the semivariance averaged over directions, interpolated between integer lags."""
     by_direction = []
     for direction in directions(len(step)):
         steps = distance / math.hypot(*(d * s for d, s in zip(direction, step)))
@@ -76,15 +76,15 @@ def grain_by_pairs(own: np.ndarray, z: np.ndarray, step: tuple[float, ...], dist
 def test_only_pairs_within_the_object_are_used(step):
     pixels = channel(objects((6, 13, 14)[-len(step) :], step=step))
     near = PaddedStack.of(pixels.region)
-    features, grains = haralick_features(pixels, near), semivariance_features(pixels, near)
+    features, semivariances = haralick_features(pixels, near), semivariance_features(pixels, near)
     for number, own in enumerate(pixels.region.own):
         z = pixels.standardized_stack[number]
         levels = np.clip(np.floor(2 * z) + 4, 0, 7)
         together = pairs_of(own, offsets(step, 2))
         expected = np.mean([(levels[a] - levels[b]) ** 2 for a, b in together])
         assert features["contrast_2"][number] == pytest.approx(expected)
-        expected = grain_by_pairs(own, z, step, float(pixels.region.diameter[number]) / 4)
-        assert grains["grain_4"][number] == pytest.approx(expected, rel=1e-4)
+        expected = semivariance_by_pairs(own, z, step, float(pixels.region.diameter[number]) / 4)
+        assert semivariances["grain_4"][number] == pytest.approx(expected, rel=1e-4)
 
 
 def test_offsets_cover_all_directions_and_account_for_anisotropic_pixels():
@@ -120,10 +120,10 @@ def test_a_blur_is_the_weighted_mean_of_the_object_pixels(step):
     pixels = channel(objects((6, 13, 14)[-len(step) :], count=2, step=step))
     features = blur_within_objects(pixels.region, pixels.standardized_stack, 2)
     for number, own in enumerate(pixels.region.own):
-        places = np.argwhere(own)
-        for place in places[:: max(1, len(places) // 7)]:
-            away = ((places - place) * np.array(step)) ** 2
-            weights = np.exp(-away.sum(axis=1) / 8)
+        positions = np.argwhere(own)
+        for place in positions[:: max(1, len(positions) // 7)]:
+            squared_distance = ((positions - place) * np.array(step)) ** 2
+            weights = np.exp(-squared_distance.sum(axis=1) / 8)
             expected = (weights * pixels.standardized_stack[number][own]).sum() / weights.sum()
             assert features[number][tuple(place)] == pytest.approx(expected, abs=1e-4)
 
@@ -169,7 +169,7 @@ def test_a_constant_object_has_no_texture():
     assert all(np.isnan(values[0]) for values in features.values())
 
 
-def test_other_objects_of_the_stack_change_nothing():
+def test_texture_does_not_depend_on_other_objects_of_the_stack():
     pixels = channel(objects((23, 24)))
     whole = textures(pixels)
     for number in range(len(pixels.region)):

@@ -1,4 +1,4 @@
-"""Regions of lazy arrays: their pixels, and how often each chunk is decoded."""
+"""Reading regions of lazy arrays: pixels and number of chunk reads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from svetlana_jupyter.core.io import chunks
 from svetlana_jupyter.core.io.chunks import ArrayRegion, read_regions
 
 
-class Counting:
-    """Pixels that count how often each part of them is read."""
+class CountingArray:
+    """Array that counts the reads of each part."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels, self.shape, self.dtype, self.ndim = pixels, pixels.shape, pixels.dtype, pixels.ndim
@@ -31,7 +31,7 @@ class Counting:
         return DataArray(da.from_array(self, chunks=chunks, name=False, meta=meta), dims=["c", "y", "x"][-self.ndim :])
 
 
-def steps(region: ArrayRegion) -> tuple[slice, ...]:
+def strided_slices(region: ArrayRegion) -> tuple[slice, ...]:
     return (..., *(slice(a, b, region.stride) for a, b in zip(region.low, region.high)))
 
 
@@ -39,15 +39,15 @@ def steps(region: ArrayRegion) -> tuple[slice, ...]:
 def test_a_region_holds_its_pixels(data):
     pixels = np.arange(2 * 17 * 23).reshape(2, 17, 23)
     chunk_shape = (1, data.draw(st.integers(1, 17)), data.draw(st.integers(1, 23)))
-    wanted = []
+    requested = []
     for _ in range(data.draw(st.integers(1, 4))):
         low = tuple(data.draw(st.integers(0, side - 1)) for side in (17, 23))
         high = tuple(data.draw(st.integers(start + 1, side)) for start, side in zip(low, (17, 23)))
-        wanted.append(ArrayRegion(low, high, data.draw(st.integers(1, 5))))
-    for array in (DataArray(pixels), Counting(pixels).to_lazy(chunk_shape)):
-        for region, found in zip(wanted, read_regions(array, wanted), strict=True):
-            np.testing.assert_array_equal(found, pixels[steps(region)])
-            assert found.shape == (2, *region.shape)
+        requested.append(ArrayRegion(low, high, data.draw(st.integers(1, 5))))
+    for array in (DataArray(pixels), CountingArray(pixels).to_lazy(chunk_shape)):
+        for region, result in zip(requested, read_regions(array, requested), strict=True):
+            np.testing.assert_array_equal(result, pixels[strided_slices(region)])
+            assert result.shape == (2, *region.shape)
 
 
 REGIONS = [
@@ -59,15 +59,15 @@ REGIONS = [
 
 
 def test_every_chunk_is_decoded_once_however_many_regions_share_it():
-    source = Counting(np.arange(400).reshape(1, 20, 20))
+    source = CountingArray(np.arange(400).reshape(1, 20, 20))
     assert len(list(read_regions(source.to_lazy((1, 5, 5)), REGIONS))) == 4
     assert len(source.reads) == 16
     assert set(source.reads.values()) == {1}
 
 
 @pytest.fixture
-def kept(monkeypatch):
-    """Bytes that a cache holds whenever a chunk has been used."""
+def cache_size(monkeypatch):
+    """Record the size of the cache in bytes after each use of a chunk."""
     sizes = []
     release = chunks.ChunkCache.release
     monkeypatch.setattr(
@@ -76,20 +76,20 @@ def kept(monkeypatch):
     return sizes
 
 
-def test_the_cache_stays_within_its_bound(monkeypatch, kept):
-    source = Counting(np.arange(400).reshape(1, 20, 20))
+def test_the_cache_stays_within_its_size_limit(monkeypatch, cache_size):
+    source = CountingArray(np.arange(400).reshape(1, 20, 20))
     monkeypatch.setattr(chunks, "CACHE_BYTES", 3 * 25 * 8)
     for region, pixels in zip(REGIONS, read_regions(source.to_lazy((1, 5, 5)), REGIONS), strict=True):
-        np.testing.assert_array_equal(pixels, source.pixels[steps(region)])
-    assert max(kept) == chunks.CACHE_BYTES
+        np.testing.assert_array_equal(pixels, source.pixels[strided_slices(region)])
+    assert max(cache_size) == chunks.CACHE_BYTES
     assert max(source.reads.values()) > 1
 
 
 @pytest.mark.parametrize("stride", [1, 7])
-def test_a_large_region_keeps_one_chunk_at_a_time(stride, kept):
-    source = Counting(np.arange(400).reshape(1, 20, 20))
+def test_a_large_region_keeps_one_chunk_at_a_time(stride, cache_size):
+    source = CountingArray(np.arange(400).reshape(1, 20, 20))
     next(read_regions(source.to_lazy((1, 5, 5)), [ArrayRegion((0, 0), (20, 20), stride)]))
-    assert max(kept) <= 25 * 8
+    assert max(cache_size) <= 25 * 8
 
 
 @given(st.lists(st.lists(st.integers(0, 9), unique=True), max_size=12), st.integers(1, 5))

@@ -1,4 +1,4 @@
-"""HDF5 as ilastik and ImageJ write it."""
+"""HDF5 files written by ilastik and ImageJ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def path(tmp_path):
     return tmp_path / "exported.h5"
 
 
-def test_the_only_dataset_of_an_ilastik_file_is_found_with_its_axes(path):
+def test_the_only_dataset_of_an_ilastik_file_is_opened_with_its_axes(path):
     pixels = RNG.integers(0, 9, (1, 5, 60, 70, 2), np.uint16)
     with h5py.File(path, "w") as file:
         file.create_dataset("exported_data", data=pixels, chunks=(1, 5, 20, 20, 2), compression="gzip")
@@ -45,7 +45,7 @@ def test_a_mask_loses_its_single_channel(path):
     assert open_mask(path).dims == ("y", "x")
 
 
-def test_of_several_datasets_one_must_be_named(path):
+def test_a_file_with_several_datasets_requires_the_name_of_one(path):
     with h5py.File(path, "w") as file:
         file["raw"], file["seg/nuclei"] = np.zeros((6, 7)), np.ones((6, 7), int)
 
@@ -56,7 +56,7 @@ def test_of_several_datasets_one_must_be_named(path):
         open_mask(path / "seg/cells")
 
 
-def test_element_size_gives_the_spacing(path):
+def test_element_size_sets_the_spacing(path):
     with h5py.File(path, "w") as file:
         file["raw"] = np.zeros((3, 6, 7))
         file["raw"].attrs["element_size_um"] = [2.0, 0.5, 0.25]

@@ -1,4 +1,4 @@
-"""A pair passes the gate whole or is refused in words that name the image."""
+"""Validation of image pairs: metadata and error messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_pair_has_channels_names_spacing_and_groups():
     assert opened.groups == {"plate": "P1"}
 
 
-def test_an_image_that_does_not_say_its_axes_takes_them_from_its_mask(tmp_path):
+def test_an_image_without_axes_takes_them_from_its_mask(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 9, (2, 20, 30), np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", pixels, photometric="minisblack", metadata=None)
 
@@ -33,19 +33,19 @@ def test_an_image_that_does_not_say_its_axes_takes_them_from_its_mask(tmp_path):
     assert open_checked_pair("a", tmp_path / "image.tif", np.stack([MASK, MASK])).image.dims == ("c", "z", "y", "x")
 
 
-def test_spacing_that_only_the_mask_knows_is_the_spacing_of_both(tmp_path):
+def test_the_spacing_of_the_mask_applies_to_an_image_without_spacing(tmp_path):
     tifffile.imwrite(tmp_path / "mask.tif", MASK, imagej=True, resolution=(4, 2), metadata={"unit": "um"})
 
     assert open_checked_pair("a", np.zeros((20, 30)), tmp_path / "mask.tif").spacing == pytest.approx((0.5, 0.25))
 
 
-def test_one_plane_of_a_volume_goes_with_a_flat_mask():
+def test_a_single_plane_of_a_volume_matches_a_2d_mask():
     assert open_checked_pair("a", np.zeros((1, 20, 30)), MASK).ndim == 2
     assert open_checked_pair("a", np.zeros((20, 30)), MASK[None]).ndim == 2
 
 
 @pytest.mark.parametrize(
-    ("image", "mask", "sentence"),
+    ("image", "mask", "message"),
     [
         (np.zeros((20, 31)), MASK, r"^well 3: .*same shape, got \(20, 31\) yx for the image and \(20, 30\) yx"),
         (np.zeros((30, 20)), MASK, "One of them is transposed"),
@@ -62,12 +62,12 @@ def test_one_plane_of_a_volume_goes_with_a_flat_mask():
         (np.zeros((20, 30)), MASK > 0, "boolean"),
     ],
 )
-def test_pairs_that_do_not_fit_are_refused_with_the_name_of_the_image(image, mask, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_mismatched_pairs_are_refused_with_the_name_of_the_image(image, mask, message):
+    with pytest.raises(InputError, match=message):
         open_checked_pair("well 3", image, mask)
 
 
-def test_planes_that_may_be_channels_are_refused_with_the_way_to_say_so(tmp_path):
+def test_planes_that_may_be_channels_are_refused_with_a_suggestion(tmp_path):
     tifffile.imwrite(tmp_path / "image.tif", np.zeros((4, 20, 30), np.uint16), imagej=True, metadata={"axes": "ZYX"})
 
     with pytest.raises(InputError, match='If the planes are channels, pass `axes="cyx"`'):
@@ -75,29 +75,29 @@ def test_planes_that_may_be_channels_are_refused_with_the_way_to_say_so(tmp_path
     assert len(open_checked_pair("a", tmp_path / "image.tif", MASK, axes="cyx").channels) == 4
 
 
-def test_channels_that_may_be_planes_are_refused_with_the_way_to_say_so(tmp_path):
+def test_channels_that_may_be_planes_are_refused_with_a_suggestion(tmp_path):
     tifffile.imwrite(tmp_path / "image.tif", np.zeros((4, 20, 30), np.uint16), imagej=True, metadata={"axes": "CYX"})
 
     with pytest.raises(InputError, match='If the channels are planes, pass `axes="zyx"`'):
         open_checked_pair("a", tmp_path / "image.tif", np.stack([MASK] * 4))
 
 
-def test_a_mask_whose_planes_are_called_times_is_a_volume(tmp_path):
+def test_a_mask_with_a_time_axis_is_read_as_a_volume(tmp_path):
     tifffile.imwrite(tmp_path / "mask.tif", np.stack([MASK] * 4), imagej=True, metadata={"axes": "TYX"})
 
     assert open_checked_pair("a", np.zeros((4, 20, 30)), tmp_path / "mask.tif").ndim == 3
 
 
 @pytest.mark.parametrize("number", [1, 7])
-def test_a_single_object_is_a_mask(number):
+def test_a_mask_may_contain_a_single_object(number):
     assert open_checked_pair("a", np.zeros((20, 30)), np.where(MASK == 4, number, 0)).mask.max() == number
 
 
-def test_an_object_called_255_among_others_is_an_object():
+def test_label_255_among_other_labels_is_an_object():
     assert open_checked_pair("a", np.zeros((20, 30)), np.where(MASK == 4, 255, MASK)).mask.max() == 255
 
 
-def test_of_a_large_mask_few_blocks_are_read():
+def test_few_blocks_of_a_large_mask_are_read():
     reads = []
 
     def numbered(block, block_info=None):
@@ -111,7 +111,7 @@ def test_of_a_large_mask_few_blocks_are_read():
     assert len(reads) == 1
 
 
-def test_objects_are_looked_for_until_one_is_met():
+def test_the_search_for_objects_ends_at_the_first_object():
     mask = np.zeros((60, 60), np.uint8)
     mask[0, 0], mask[59, 59] = 1, 2
 

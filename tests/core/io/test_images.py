@@ -1,4 +1,4 @@
-"""The gate: dims, coordinates, channels and refusals, whatever the source."""
+"""Opening of images: dimensions, coordinates, channels and errors for every source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fail(block):
     raise AssertionError("was computed")
 
 
-def test_nothing_is_computed_when_an_array_is_opened():
+def test_opening_an_array_computes_nothing():
     lazy = da.zeros((3, 90, 80), chunks=30, dtype=int).map_blocks(fail, dtype=int, meta=np.empty((0, 0, 0), int))
 
     assert open_image(lazy, axes="zyx").shape == (3, 90, 80)
@@ -52,11 +52,11 @@ def test_spacing_is_read_back_from_the_coordinates_of_any_crop(rows, columns, st
     assert image.y.attrs["units"] == "micrometer"
 
 
-def test_one_number_is_the_spacing_of_all_axes_and_of_single_pixels():
+def test_a_single_number_is_the_spacing_of_all_axes_and_of_single_pixels():
     assert spacing_of(open_image(np.zeros((1, 40)), spacing=0.325)) == (0.325, 0.325)
 
 
-def test_spacing_is_exact_where_it_is_given():
+def test_given_spacing_is_kept_exactly():
     assert spacing_of(open_image(np.zeros((400, 400)), spacing=0.1)) == (0.1, 0.1)
 
 
@@ -67,13 +67,13 @@ def test_without_spacing_there_are_no_coordinates():
     assert not {"y", "x"} & set(image.coords)
 
 
-def test_an_opened_image_opens_as_itself():
+def test_opening_an_opened_image_returns_it_unchanged():
     image = open_image(np.zeros((2, 3, 8, 9)), axes="czyx", spacing=(2, 0.5, 0.25), channels=["a", "b"])
 
     assert_identical(open_image(image), image)
 
 
-def test_dims_and_units_of_a_dataarray_are_honoured():
+def test_dims_and_units_of_a_dataarray_are_used():
     array = DataArray(
         np.zeros((8, 9, 2)),
         dims=("Y", "X", "channel"),
@@ -86,7 +86,7 @@ def test_dims_and_units_of_a_dataarray_are_honoured():
     assert spacing_of(image) == (0.5, 0.25)
 
 
-def test_coordinates_that_count_pixels_or_are_uneven_are_no_spacing():
+def test_pixel_indices_and_uneven_coordinates_give_no_spacing():
     counted = DataArray(np.zeros((3, 4)), dims=("y", "x"), coords={"y": range(3), "x": range(4)})
     uneven = DataArray(np.zeros((1, 3)), dims=("y", "x"), coords={"x": ("x", [0.0, 1.0, 3.0], {"units": "um"})})
 
@@ -94,7 +94,7 @@ def test_coordinates_that_count_pixels_or_are_uneven_are_no_spacing():
     assert spacing_of(open_image(uneven)) is None
 
 
-def test_colour_is_recognised_in_an_array_of_bytes_and_transparency_left_out():
+def test_color_is_recognized_in_a_uint8_array_and_transparency_is_dropped():
     pixels = RNG.integers(0, 256, (30, 40, 4), np.uint8)
 
     image = open_image(pixels)
@@ -106,18 +106,18 @@ def test_colour_is_recognised_in_an_array_of_bytes_and_transparency_left_out():
     assert not is_rgb(image[0])
 
 
-def test_four_channels_of_a_measurement_stay_four():
+def test_four_channels_that_are_not_rgba_are_kept():
     image = open_image(np.zeros((30, 40, 4), np.uint16), axes="yxc")
 
     assert image.c.values.tolist() == ["channel 1", "channel 2", "channel 3", "channel 4"]
 
 
-def test_with_channels_puts_one_grey_channel_before_a_grey_image():
-    grey = open_image(np.zeros((30, 40)), spacing=0.5)
+def test_a_gray_image_gets_a_channel_axis():
+    gray = open_image(np.zeros((30, 40)), spacing=0.5)
 
-    assert with_channel_axis(grey).dims == ("c", "y", "x")
-    assert with_channel_axis(grey).c.values.tolist() == ["grey"]
-    assert spacing_of(with_channel_axis(grey)) == (0.5, 0.5)
+    assert with_channel_axis(gray).dims == ("c", "y", "x")
+    assert with_channel_axis(gray).c.values.tolist() == ["grey"]
+    assert spacing_of(with_channel_axis(gray)) == (0.5, 0.5)
     assert open_image(np.zeros((30, 40)), channels=["dna"]).c.values.tolist() == ["dna"]
 
 
@@ -138,12 +138,12 @@ def test_sources_of_different_shape_are_not_stacked():
         open_image([np.zeros((6, 7)), np.zeros((6, 8))])
 
 
-def test_a_volume_of_one_plane_is_a_plane():
+def test_a_volume_of_one_plane_becomes_2d():
     assert open_image(np.zeros((1, 6, 7)), axes="zyx").dims == ("y", "x")
     assert open_mask(np.zeros((1, 6, 7), int)).dims == ("y", "x")
 
 
-def test_the_shape_of_the_mask_settles_what_the_dimensions_are():
+def test_the_shape_of_the_mask_determines_the_dimensions():
     assert open_image(np.zeros((6, 8, 9)), mask_shape=(6, 8, 9)).dims == ("z", "y", "x")
     assert open_image(np.zeros((6, 8, 9)), mask_shape=(8, 9)).dims == ("c", "y", "x")
     assert open_image(np.zeros((8, 9, 6)), mask_shape=(8, 9)).shape == (6, 8, 9)
@@ -151,7 +151,7 @@ def test_the_shape_of_the_mask_settles_what_the_dimensions_are():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         ({"source": np.zeros((5, 8, 9))}, r'does not state what its dimensions are\. Name them: `axes="zyx"`'),
         ({"source": np.zeros((4, 4, 5, 8, 9))}, "has 5 dimensions"),
@@ -175,12 +175,12 @@ def test_the_shape_of_the_mask_settles_what_the_dimensions_are():
         ({"source": "nowhere.h5/raw"}, "nowhere.h5 does not exist"),
     ],
 )
-def test_images_that_cannot_be_used_are_refused_in_words(arguments, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_invalid_images_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
         open_image(**arguments)
 
 
-def test_an_unknown_format_is_refused_with_those_that_are_known(tmp_path):
+def test_an_unknown_format_is_refused_with_the_supported_formats(tmp_path):
     (tmp_path / "scan.czi").touch()
 
     with pytest.raises(InputError, match=r"scan\.czi is of an unknown format\. Supported are TIFF, PNG.*bioio"):
@@ -188,7 +188,7 @@ def test_an_unknown_format_is_refused_with_those_that_are_known(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "sentence"),
+    ("pixels", "message"),
     [
         (
             np.array([[0, 0.97], [0.5, 0.25]], np.float32),
@@ -201,8 +201,8 @@ def test_an_unknown_format_is_refused_with_those_that_are_known(tmp_path):
         (np.ones((8, 9, 9, 9), int), "has 4 dimensions"),
     ],
 )
-def test_masks_that_cannot_be_used_are_refused_in_words(pixels, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_invalid_masks_are_refused(pixels, message):
+    with pytest.raises(InputError, match=message):
         open_mask(pixels)
 
 
@@ -211,7 +211,7 @@ def test_a_mask_with_channels_is_refused():
         open_mask(np.ones((8, 9, 3), int), axes="yxc")
 
 
-def test_an_array_file_is_read_in_part(tmp_path):
+def test_a_npy_file_is_read_in_part(tmp_path):
     pixels = np.asfortranarray(RNG.integers(0, 9, (30, 40)))
     np.save(tmp_path / "mask.npy", pixels)
 
@@ -222,7 +222,7 @@ def test_an_array_file_is_read_in_part(tmp_path):
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, da.from_array, lambda pixels: DataArray(pixels, dims=("y", "x"))])
-def test_numbers_of_the_other_byte_order_are_turned(wrap):
+def test_values_of_the_other_byte_order_are_converted(wrap):
     image = open_image(wrap(np.arange(12, dtype=np.dtype(np.uint16).newbyteorder()).reshape(3, 4)))
 
     assert image.dtype.isnative
@@ -230,14 +230,14 @@ def test_numbers_of_the_other_byte_order_are_turned(wrap):
     np.testing.assert_array_equal(image, np.arange(12).reshape(3, 4))
 
 
-def test_an_array_file_of_python_objects_is_refused(tmp_path):
+def test_a_npy_file_of_python_objects_is_refused(tmp_path):
     np.save(tmp_path / "mask.npy", np.array([{}, {}]), allow_pickle=True)
 
     with pytest.raises(InputError, match=r"mask\.npy holds pickled objects"):
         open_mask(tmp_path / "mask.npy")
 
 
-def test_the_fingerprint_of_a_file_stays_with_its_content_and_name(tmp_path):
+def test_the_fingerprint_of_a_file_depends_on_its_content_and_name(tmp_path):
     path = tmp_path / "mask.npy"
     np.save(path, np.ones((9, 9), int))
     before = fingerprint(path)

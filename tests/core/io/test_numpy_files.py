@@ -1,4 +1,4 @@
-"""Plain values of pickles, of which nothing is executed, and the masks of Cellpose."""
+"""Safe reading of pickled NumPy files and Cellpose masks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from svetlana_jupyter.core.io.numpy_files import UnsupportedValue, load_plain_pi
 from svetlana_jupyter.errors import InputError
 
 
-class Runs:
-    """Runs code when it is unpickled."""
+class RunsCode:
+    """Object that runs code when it is unpickled."""
 
     def __reduce__(self):
-        return os.system, (f"touch {Runs.file}",)
+        return os.system, (f"touch {RunsCode.file}",)
 
     file = "/nowhere"
 
@@ -43,23 +43,23 @@ plain = st.recursive(
 
 @settings(max_examples=60)
 @given(plain, st.integers(0, 5))
-def test_plain_values_come_out_as_they_went_in(value: object, protocol: int) -> None:
+def test_plain_values_are_read_unchanged(value: object, protocol: int) -> None:
     assert read(value, protocol) == value
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
 @pytest.mark.parametrize("dtype", ["uint16", ">i4", "float32", "bool", "int64"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_come_out_as_they_went_in(protocol: int, dtype: str, order: str) -> None:
+def test_arrays_are_read_unchanged(protocol: int, dtype: str, order: str) -> None:
     array = np.asarray(np.arange(12).reshape(3, 4).astype(dtype), order=order)
-    found = read({"a": array, "again": [array, array], "one": array[1, 2]}, protocol)
-    assert found["a"].dtype == array.dtype.newbyteorder("=")
-    assert found["again"][1] is found["a"]
-    assert found["one"] == array[1, 2]
-    np.testing.assert_array_equal(found["a"], array)
+    loaded = read({"a": array, "again": [array, array], "one": array[1, 2]}, protocol)
+    assert loaded["a"].dtype == array.dtype.newbyteorder("=")
+    assert loaded["again"][1] is loaded["a"]
+    assert loaded["one"] == array[1, 2]
+    np.testing.assert_array_equal(loaded["a"], array)
 
 
-def test_sets_paths_and_ordered_dictionaries_are_plain_too() -> None:
+def test_sets_paths_and_ordered_dictionaries_count_as_plain() -> None:
     value = {"set": {1, 2}, "frozen": frozenset([3]), "path": PurePosixPath("/a/b"), "ordered": OrderedDict(a=1)}
     assert read(value) == {**value, "path": "/a/b"}
     assert read(np.array([{"a": 1}, None], object)).tolist() == [{"a": 1}, None]
@@ -72,31 +72,31 @@ def test_sets_paths_and_ordered_dictionaries_are_plain_too() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
-def test_text_of_numpy_is_read_and_what_is_not_plain_is_put_down(protocol: int) -> None:
+def test_numpy_strings_are_read_and_other_objects_are_recorded(protocol: int) -> None:
     times = np.array(["2024-01-01"], "M8[D]")
     records = np.zeros(2, [("a", "i4"), ("b", "f8")])
     value = {"name": np.str_("well"), "names": np.array(["a", "bc"]), "time": times[0], "times": times, "all": records}
-    found = read({**value, "row": records[0], "masks": np.arange(3)}, protocol)
-    assert found["name"] == "well"
-    assert found["names"].tolist() == ["a", "bc"]
-    assert all(isinstance(found[key], UnsupportedValue) for key in ("time", "times", "all", "row"))
-    assert found["masks"].tolist() == [0, 1, 2]
+    loaded = read({**value, "row": records[0], "masks": np.arange(3)}, protocol)
+    assert loaded["name"] == "well"
+    assert loaded["names"].tolist() == ["a", "bc"]
+    assert all(isinstance(loaded[key], UnsupportedValue) for key in ("time", "times", "all", "row"))
+    assert loaded["masks"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("protocol", range(0, 6))
-def test_nothing_runs(protocol: int, tmp_path: Path) -> None:
-    Runs.file = str(tmp_path / "ran")
-    found = read({"bad_segmentation": Runs(), "good": 1}, protocol)
-    assert found["good"] == 1
-    assert isinstance(found["bad_segmentation"], UnsupportedValue)
-    assert found["bad_segmentation"].name.endswith("system")
-    assert not Path(Runs.file).exists()
-    pickle.loads(pickle.dumps(Runs(), protocol))
-    assert Path(Runs.file).exists(), "it would have run"
+def test_loading_a_pickle_runs_no_code(protocol: int, tmp_path: Path) -> None:
+    RunsCode.file = str(tmp_path / "ran")
+    loaded = read({"bad_segmentation": RunsCode(), "good": 1}, protocol)
+    assert loaded["good"] == 1
+    assert isinstance(loaded["bad_segmentation"], UnsupportedValue)
+    assert loaded["bad_segmentation"].name.endswith("system")
+    assert not Path(RunsCode.file).exists()
+    pickle.loads(pickle.dumps(RunsCode(), protocol))
+    assert Path(RunsCode.file).exists(), "it would have run"
 
 
 @pytest.mark.parametrize("text", [b"", b"\x80\x04", b"cos\nsystem\n", b"\x80\x04N", b"hello", b"t."])
-def test_what_is_no_pickle_is_refused(text: bytes) -> None:
+def test_a_file_that_is_not_a_pickle_is_refused(text: bytes) -> None:
     with pytest.raises(InputError):
         load_plain_pickle(io.BytesIO(text))
 
@@ -107,7 +107,7 @@ def test_an_array_larger_than_its_bytes_is_refused() -> None:
         load_plain_pickle(io.BytesIO(text))
 
 
-AUDITED: list[str] | None = None  # events of the interpreter while a pickle is loaded
+AUDITED: list[str] | None = None  # audit events of the interpreter while a pickle is loaded
 
 
 def record_event(event: str, _: object) -> None:
@@ -120,7 +120,7 @@ HARMLESS = {"pickle.find_class", "object.__getattr__", "object.__setattr__", "sy
 
 
 def load_watched(text: bytes) -> object:
-    """Load a pickle; fail if it opens, imports or starts anything, or takes far more memory than its size."""
+    """Load a pickle; fail if it opens, imports or starts anything, or uses far more memory than its size."""
     global AUDITED
     tracemalloc.start()
     AUDITED = []
@@ -144,7 +144,7 @@ SAMPLES = [
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_no_damaged_pickle_runs_code_or_fills_the_memory(data: st.DataObject) -> None:
+def test_damaged_pickles_neither_run_code_nor_exhaust_memory(data: st.DataObject) -> None:
     text = bytearray(data.draw(st.sampled_from(SAMPLES)))
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(text)))
@@ -153,7 +153,7 @@ def test_no_damaged_pickle_runs_code_or_fills_the_memory(data: st.DataObject) ->
     load_watched(bytes(text))
 
 
-def text_of(value: str) -> bytes:
+def pickled_text(value: str) -> bytes:
     return pickle.SHORT_BINUNICODE + bytes([len(value)]) + value.encode()
 
 
@@ -164,11 +164,11 @@ NAMES = [
     *[("numpy._core.numeric", "_frombuffer"), ("builtins", "bytes"), ("builtins", "list"), ("builtins", "set")],
     *[("_codecs", "encode"), ("collections", "OrderedDict"), ("copyreg", "_reconstructor"), ("pathlib", "PosixPath")],
 ]
-names = st.sampled_from(NAMES).map(lambda name: text_of(name[0]) + text_of(name[1]) + pickle.STACK_GLOBAL)
+names = st.sampled_from(NAMES).map(lambda name: pickled_text(name[0]) + pickled_text(name[1]) + pickle.STACK_GLOBAL)
 operands = st.sampled_from(
     [
         *[pickle.NONE, pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.MARK, pickle.EMPTY_SET],
-        *[text_of(text) for text in ("touch ran", "u2", "O8", "__setstate__", "numpy", "U9", "<")],
+        *[pickled_text(text) for text in ("touch ran", "u2", "O8", "__setstate__", "numpy", "U9", "<")],
         *[pickle.dumps(number, 2)[2:-1] for number in (0, 1, -1, 3, 2**31, 2**62, 10**12)],
         *[pickle.dumps(value, 2)[2:-1] for value in ((3,), (10**6, 10**6), (1, (2, 2), None, False, b"abcd"))],
     ]
@@ -185,18 +185,20 @@ instructions = st.sampled_from(
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(names | operands | instructions, max_size=25))
-def test_no_sequence_of_instructions_runs_code_or_fills_the_memory(parts: list[bytes]) -> None:
+def test_arbitrary_opcodes_neither_run_code_nor_exhaust_memory(parts: list[bytes]) -> None:
     load_watched(b"\x80\x05" + b"".join(parts) + b".")
 
 
 def call(name: tuple[str, str], *arguments: bytes) -> bytes:
-    return text_of(name[0]) + text_of(name[1]) + pickle.STACK_GLOBAL + b"(" + b"".join(arguments) + b"tR"
+    return pickled_text(name[0]) + pickled_text(name[1]) + pickle.STACK_GLOBAL + b"(" + b"".join(arguments) + b"tR"
 
 
 ARRAY = call(
-    ("numpy._core.multiarray", "_reconstruct"), text_of("numpy") + text_of("ndarray") + pickle.STACK_GLOBAL, b"K\0"
+    ("numpy._core.multiarray", "_reconstruct"),
+    pickled_text("numpy") + pickled_text("ndarray") + pickle.STACK_GLOBAL,
+    b"K\0",
 )
-BYTES = call(("numpy", "dtype"), text_of("u1"))
+BYTES = call(("numpy", "dtype"), pickled_text("u1"))
 MANY = pickle.dumps(10**12, 2)[2:-1]
 REPEATED = (
     pickle.BINUNICODE
@@ -211,13 +213,13 @@ REPEATED = (
 @pytest.mark.parametrize(
     "text",
     [
-        ARRAY + b"(K\1(" + MANY + b"t" + BYTES + b"\x89" + text_of("") + b"tb",
-        ARRAY + b"(K\1(" + MANY + b"t" + call(("numpy", "dtype"), text_of("O8")) + b"\x89]tb",
-        ARRAY + b"(K\1(J\xff\xff\xff\xffK\1t" + BYTES + b"\x89" + text_of("") + b"tb",
+        ARRAY + b"(K\1(" + MANY + b"t" + BYTES + b"\x89" + pickled_text("") + b"tb",
+        ARRAY + b"(K\1(" + MANY + b"t" + call(("numpy", "dtype"), pickled_text("O8")) + b"\x89]tb",
+        ARRAY + b"(K\1(J\xff\xff\xff\xffK\1t" + BYTES + b"\x89" + pickled_text("") + b"tb",
         call(("builtins", "bytes"), MANY),
         call(("builtins", "bytearray"), MANY),
-        call(("builtins", "list"), text_of("abc")),
-        call(("numpy._core.numeric", "_frombuffer"), text_of("abc"), BYTES, MANY, text_of("C")),
+        call(("builtins", "list"), pickled_text("abc")),
+        call(("numpy._core.numeric", "_frombuffer"), pickled_text("abc"), BYTES, MANY, pickled_text("C")),
         REPEATED,
         b"N" + pickle.LONG_BINPUT + b"\xff\xff\xff\x7f",
         b"N" + pickle.PUT + b"99999999999\n",
@@ -225,18 +227,18 @@ REPEATED = (
         pickle.BINBYTES8 + b"\0\0\0\0\1\0\0\0",
         pickle.FRAME + b"\0\0\0\0\0\1\0\0N",
         b"".join(f"cmodule\nname{number}\n0".encode() for number in range(10_001)) + b"N",
-        text_of("builtins") + text_of("list") + pickle.STACK_GLOBAL + b"}" + text_of("a") + b"K\1sb",
+        pickled_text("builtins") + pickled_text("list") + pickle.STACK_GLOBAL + b"}" + pickled_text("a") + b"K\1sb",
     ],
 )
-def test_a_pickle_that_claims_more_than_it_holds_is_refused(text: bytes) -> None:
+def test_a_pickle_that_claims_more_than_its_size_is_refused(text: bytes) -> None:
     assert load_watched(b"\x80\x05" + text + b".") is None
     with pytest.raises(InputError):
         load_plain_pickle(io.BytesIO(b"\x80\x05" + text + b"."))
 
 
-def test_what_a_pickle_does_to_a_class_does_not_outlast_it() -> None:
-    name = text_of("os") + text_of("system") + pickle.STACK_GLOBAL
-    state = b"N}" + text_of("name") + text_of("changed") + b"s\x86"
+def test_a_pickle_cannot_modify_a_class() -> None:
+    name = pickled_text("os") + pickled_text("system") + pickle.STACK_GLOBAL
+    state = b"N}" + pickled_text("name") + pickled_text("changed") + b"s\x86"
     load_watched(b"\x80\x05" + name + state + b"b.")
     assert load_watched(b"\x80\x05" + name + b")R.").name == "os.system"
     assert UnsupportedValue.name == "persistent object"
@@ -245,21 +247,21 @@ def test_what_a_pickle_does_to_a_class_does_not_outlast_it() -> None:
 def test_masks_do_not_keep_the_rest_of_the_file_in_memory() -> None:
     tracemalloc.start()
     masks = np.asarray(read({"masks": np.ones((100, 100), np.uint8), "flows": np.zeros(10**7, np.uint8)})["masks"])
-    kept, _ = tracemalloc.get_traced_memory()
+    memory_used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert masks.sum() == 10**4
-    assert kept < 10**6
+    assert memory_used < 10**6
 
 
-def test_objects_that_torch_stores_apart_are_put_down() -> None:
-    text = b"\x80\x02}(" + text_of("tensor") + text_of("storage") + b"Q" + text_of("label") + b"K\x07u."
-    found = load_plain_pickle(io.BytesIO(text))
-    assert isinstance(found["tensor"], UnsupportedValue)
-    assert found["label"] == 7
+def test_persistent_objects_of_torch_are_recorded() -> None:
+    text = b"\x80\x02}(" + pickled_text("tensor") + pickled_text("storage") + b"Q" + pickled_text("label") + b"K\x07u."
+    loaded = load_plain_pickle(io.BytesIO(text))
+    assert isinstance(loaded["tensor"], UnsupportedValue)
+    assert loaded["label"] == 7
 
 
-def seg(masks: np.ndarray, **others: object) -> dict:
-    """A dictionary as Cellpose's window saves it."""
+def cellpose_dict(masks: np.ndarray, **entries: object) -> dict:
+    """Return a dictionary as saved by the Cellpose GUI."""
     flows = [np.zeros((1, *masks.shape[-2:], 3), np.uint8), np.zeros((2, *masks.shape), np.float32)]
     return {
         "outlines": masks * 0,
@@ -273,36 +275,36 @@ def seg(masks: np.ndarray, **others: object) -> dict:
         "model_path": 0,
         "flow_threshold": 0.4,
         "diameter": np.float64(30.0),
-        **others,
+        **entries,
     }
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (4, 20, 30)])
-def test_the_masks_of_cellpose_are_opened(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_cellpose_masks_are_opened(tmp_path: Path, shape: tuple[int, ...]) -> None:
     masks = np.random.default_rng(0).integers(0, 9, shape).astype(np.uint16)
-    np.save(tmp_path / "well_seg.npy", seg(masks))
-    found = open_mask(tmp_path / "well_seg.npy")
-    assert found.dims == ("z", "y", "x")[-len(shape) :]
-    assert found.dtype == np.uint16
-    np.testing.assert_array_equal(found, masks)
-    np.testing.assert_array_equal(found[..., 3:7, 5:9], masks[..., 3:7, 5:9])
+    np.save(tmp_path / "well_seg.npy", cellpose_dict(masks))
+    loaded = open_mask(tmp_path / "well_seg.npy")
+    assert loaded.dims == ("z", "y", "x")[-len(shape) :]
+    assert loaded.dtype == np.uint16
+    np.testing.assert_array_equal(loaded, masks)
+    np.testing.assert_array_equal(loaded[..., 3:7, 5:9], masks[..., 3:7, 5:9])
 
 
-def test_masks_beside_something_that_would_run_are_opened_and_it_does_not_run(tmp_path: Path) -> None:
-    Runs.file = str(tmp_path / "ran")
-    np.save(tmp_path / "well_seg.npy", seg(np.eye(4, dtype=np.int32), extra=Runs()))
+def test_masks_next_to_malicious_objects_are_opened_without_running_code(tmp_path: Path) -> None:
+    RunsCode.file = str(tmp_path / "ran")
+    np.save(tmp_path / "well_seg.npy", cellpose_dict(np.eye(4, dtype=np.int32), extra=RunsCode()))
     assert open_mask(tmp_path / "well_seg.npy").sum() == 4
-    assert not Path(Runs.file).exists()
+    assert not Path(RunsCode.file).exists()
 
 
-def test_other_pickled_arrays_are_refused_with_what_they_hold(tmp_path: Path) -> None:
+def test_other_pickled_arrays_are_refused_with_their_content(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", {"flows": 1, "diameter": 2})
     with pytest.raises(InputError, match=r"flows, diameter\), and no “masks” of Cellpose"):
         open_image(tmp_path / "a.npy")
     np.save(tmp_path / "b.npy", np.array([None, 1], object))
     with pytest.raises(InputError, match="holds pickled objects"):
         open_mask(tmp_path / "b.npy")
-    np.save(tmp_path / "c.npy", seg(np.eye(4)))
+    np.save(tmp_path / "c.npy", cellpose_dict(np.eye(4)))
     with pytest.raises(InputError, match="no array of integers"):
         open_mask(tmp_path / "c.npy")
     whole = (tmp_path / "c.npy").read_bytes()

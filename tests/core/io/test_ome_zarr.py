@@ -1,4 +1,4 @@
-"""Zarr arrays and OME-Zarr images of both versions."""
+"""Zarr arrays and OME-Zarr images of versions 0.4 and 0.5."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_ome_zarr(path, version, pixels=PIXELS, names="tczyx", unit="micrometer
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_full_resolution_spacing_and_channel_names_of_an_image(tmp_path, version):
+def test_an_image_opens_at_full_resolution_with_spacing_and_channel_names(tmp_path, version):
     write_ome_zarr(tmp_path / "image.zarr", version, unit="nanometer")
 
     image = open_image(tmp_path / "image.zarr")
@@ -68,7 +68,7 @@ def test_the_mask_of_an_image_is_its_only_label_image(tmp_path, version):
     np.testing.assert_array_equal(open_mask(path / "labels" / "nuclei"), mask)
 
 
-def test_of_several_label_images_one_must_be_named(tmp_path):
+def test_an_image_with_several_label_images_requires_the_name_of_one(tmp_path):
     path = tmp_path / "image.zarr"
     write_ome_zarr(path, "0.5")
     for name in ("cells", "nuclei"):
@@ -100,13 +100,13 @@ def test_named_dimensions_of_a_bare_array_are_used(tmp_path):
     assert open_image(tmp_path / "a.zarr").dims == ("z", "y", "x")
 
 
-def test_units_that_are_not_said_are_not_made_up(tmp_path):
+def test_missing_units_are_not_guessed(tmp_path):
     write_ome_zarr(tmp_path / "image.zarr", "0.5", unit=None)
 
     assert spacing_of(open_image(tmp_path / "image.zarr")) is None
 
 
-def test_a_group_without_an_image_is_refused_with_what_it_holds(tmp_path):
+def test_a_group_without_an_image_is_refused_with_its_content(tmp_path):
     group = zarr.create_group(tmp_path / "a.zarr")
     for name in ("first", "second"):
         group.create_array(name, shape=(4, 4), dtype=np.uint8)
@@ -116,7 +116,7 @@ def test_a_group_without_an_image_is_refused_with_what_it_holds(tmp_path):
     assert open_image(tmp_path / "a.zarr" / "first").shape == (4, 4)
 
 
-def test_a_folder_that_is_no_zarr_is_refused(tmp_path):
+def test_a_folder_that_is_not_zarr_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read as Zarr"):
         open_image(tmp_path)
 
@@ -135,7 +135,7 @@ def test_a_folder_that_is_no_zarr_is_refused(tmp_path):
         (lambda image: image["datasets"][0].update(path="labels"), "'labels' in .*image.zarr is a group"),
     ],
 )
-def test_invalid_metadata_are_refused_with_the_place(tmp_path, version, change, message):
+def test_invalid_metadata_are_refused_with_the_location(tmp_path, version, change, message):
     group = write_ome_zarr(tmp_path / "image.zarr", version)
     group.create_group("labels")
     attributes = dict(group.attrs)
@@ -167,7 +167,7 @@ def test_a_scale_of_the_wrong_length_gives_no_spacing(tmp_path):
     assert spacing_of(open_image(tmp_path / "image.zarr")) is None
 
 
-def test_a_label_image_that_the_metadata_name_and_the_file_lacks_is_an_error(tmp_path):
+def test_a_missing_label_image_named_in_the_metadata_is_an_error(tmp_path):
     write_ome_zarr(tmp_path / "image.zarr", "0.5")
     zarr.create_group(tmp_path / "image.zarr" / "labels", zarr_format=3, attributes={"ome": {"labels": ["nuclei"]}})
 

@@ -1,4 +1,4 @@
-"""The resolutions that a file holds: found, matched to the image, and read in part."""
+"""Resolution levels of image files: detection, validation and partial reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PART = slice(11, 40), slice(5, 31)
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize(("names", "shape"), [("tczyx", (1, 2, 5, 60, 70)), ("yx", (60, 70)), ("zcyx", (5, 2, 60, 70))])
-def test_the_levels_of_an_ome_zarr_image_are_read_as_the_image_is(tmp_path, version, names, shape):
+def test_the_levels_of_an_ome_zarr_image_are_read_like_the_image(tmp_path, version, names, shape):
     pixels = RNG.integers(0, 2**16, shape, np.uint16)
     write_ome_zarr(tmp_path / "image.zarr", version, pixels, names)
 
@@ -32,7 +32,7 @@ def test_the_levels_of_an_ome_zarr_image_are_read_as_the_image_is(tmp_path, vers
         np.testing.assert_array_equal(level.read(*PART, plane=3), expected)
 
 
-def test_a_level_that_the_metadata_names_and_the_file_lacks_is_left_out(tmp_path):
+def test_a_missing_level_named_in_the_metadata_is_skipped(tmp_path):
     group = write_ome_zarr(tmp_path / "image.zarr", "0.5")
     del group["1"]
 
@@ -49,7 +49,7 @@ def test_a_level_that_the_metadata_names_and_the_file_lacks_is_left_out(tmp_path
     ids=["grey", "colour", "colour with transparency"],
 )
 @pytest.mark.parametrize("ome", [True, False], ids=["OME-TIFF", "SubIFDs alone"])
-def test_the_levels_of_a_tiled_tiff_are_its_smaller_images(tmp_path, pixels, options, ome):
+def test_the_levels_of_a_tiled_tiff_are_its_subresolutions(tmp_path, pixels, options, ome):
     path = tmp_path / ("image.ome.tif" if ome else "image.tif")
     layout = {"tile": (64, 64), "compression": "zlib", **options}
     with tifffile.TiffWriter(path, ome=ome) as tiff:
@@ -64,7 +64,7 @@ def test_the_levels_of_a_tiled_tiff_are_its_smaller_images(tmp_path, pixels, opt
         np.testing.assert_array_equal(level.read(*PART), image[..., ::factor, ::factor][..., PART[0], PART[1]])
 
 
-def test_a_file_that_is_read_as_fast_through_dask_has_the_one_level(tmp_path):
+def test_an_untiled_file_has_a_single_level(tmp_path):
     tifffile.imwrite(tmp_path / "mask.tif", np.arange(600, dtype=">u2").reshape(20, 30))
 
     mask, levels = open_mask_levels(tmp_path / "mask.tif")
@@ -74,7 +74,7 @@ def test_a_file_that_is_read_as_fast_through_dask_has_the_one_level(tmp_path):
     assert levels[0].read(slice(1), slice(1)).dtype.isnative
 
 
-def test_a_pair_has_the_levels_of_its_image_and_of_its_mask(tmp_path):
+def test_an_image_pair_has_the_levels_of_image_and_mask(tmp_path):
     write_ome_zarr(tmp_path / "image.zarr", "0.5", RNG.integers(0, 9, (2, 60, 70), np.uint16), "cyx")
     labels = zarr.create_group(tmp_path / "image.zarr" / "labels", attributes={"ome": {"labels": ["cells"]}})
     write_ome_zarr(tmp_path / "image.zarr" / "labels" / "cells", "0.5", RNG.integers(0, 9, (60, 70), np.uint16), "yx")
@@ -89,7 +89,7 @@ def test_a_pair_has_the_levels_of_its_image_and_of_its_mask(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "factor"), [((500, 400), 2), ((501, 400), 2), ((100, 80), 10), ((700, 500), 0), ((500, 200), 0)]
 )
-def test_a_level_that_is_no_even_reduction_of_the_image_is_not_used(shape, factor):
+def test_a_level_of_uneven_reduction_is_not_used(shape, factor):
     fine, coarse = (
         PyramidLevel.from_array(xr.DataArray(np.zeros(n, np.uint8), dims=("y", "x"))) for n in ((1001, 800), shape)
     )

@@ -1,6 +1,6 @@
-"""A file that is gone or damaged after it was opened: a sentence, and everything as before once it is back.
+"""Errors for files that are deleted or damaged after opening, and unpacking of undivided files.
 
-Files that cannot be read in parts: one block, or a Zarr that the first reading writes.
+Files that cannot be read in part are one block, or are unpacked to Zarr on the first read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PIXELS = np.random.default_rng(0).integers(1, 200, (96, 128)).astype(np.uint8)
 
 
-def written(folder: Path, kind: str) -> Path:
+def write_image(folder: Path, kind: str) -> Path:
     path = folder / f"image.{kind.split()[0]}"
     if kind == "tif":
         tifffile.imwrite(path, PIXELS)
@@ -46,8 +46,8 @@ def written(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["tif", "tif tiled", "npy", "png", "h5", "zarr"])
-def test_a_file_that_is_deleted_after_opening_is_a_sentence_until_it_is_back(tmp_path: Path, kind: str) -> None:
-    path = written(tmp_path, kind)
+def test_a_file_deleted_after_opening_raises_a_helpful_error_until_it_is_restored(tmp_path: Path, kind: str) -> None:
+    path = write_image(tmp_path, kind)
     image = open_image(path)
     path.rename(tmp_path / "away")
     with pytest.raises(InputError, match=r"image\.\w+ is gone.*Bring it back"):
@@ -57,27 +57,27 @@ def test_a_file_that_is_deleted_after_opening_is_a_sentence_until_it_is_back(tmp
 
 
 @pytest.mark.parametrize("kind", ["tif tiled", "h5", "zarr"])
-def test_a_chunk_that_does_not_decode_is_a_sentence_and_the_others_are_read(tmp_path: Path, kind: str) -> None:
-    path = written(tmp_path, kind)
+def test_a_corrupt_chunk_raises_a_helpful_error_and_other_chunks_are_read(tmp_path: Path, kind: str) -> None:
+    path = write_image(tmp_path, kind)
     mask = open_mask(path)
     whole = tmp_path / "whole"
     (shutil.copytree if path.is_dir() else shutil.copyfile)(path, whole)
     if kind == "zarr":
-        spoil(path / "c" / "0" / "0", 0, 40)
+        corrupt(path / "c" / "0" / "0", 0, 40)
     elif kind == "h5":
         with h5py.File(path) as file:
             chunk = file["image"].id.get_chunk_info(0)
-        spoil(path, chunk.byte_offset, chunk.size)
+        corrupt(path, chunk.byte_offset, chunk.size)
     else:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
-        spoil(path, page.dataoffsets[0], page.databytecounts[0])
+        corrupt(path, page.dataoffsets[0], page.databytecounts[0])
     with pytest.raises(InputError, match=r"A part of .*image\.\w+ cannot be read"):
         mask.data[:32, :32].compute()
     np.testing.assert_array_equal(mask.data[64:, 64:].compute(), PIXELS[64:, 64:])
 
 
-def spoil(file: Path, start: int, length: int) -> None:
+def corrupt(file: Path, start: int, length: int) -> None:
     content = bytearray(file.read_bytes())
     content[start : start + length] = b"\xff" * len(content[start : start + length])
     file.write_bytes(content)
@@ -87,11 +87,11 @@ RNG = np.random.default_rng(5)
 LARGE = np.kron(RNG.integers(0, 256, (40, 50), np.uint8), np.ones((40, 50), np.uint8))  # 1600 × 2500 pixels
 
 
-def test_a_large_picture_is_unpacked_when_it_is_first_read_and_only_once(tmp_path, monkeypatch):
+def test_a_large_image_is_unpacked_once_on_first_read(tmp_path, monkeypatch):
     iio.imwrite(tmp_path / "a.png", LARGE)
-    cache, written = tmp_path / "cache", []
+    cache, write_image = tmp_path / "cache", []
     monkeypatch.setattr(
-        unpacked, "unpack_to_zarr", lambda *args, unpack=unpacked.unpack_to_zarr: written.append(unpack(*args))
+        unpacked, "unpack_to_zarr", lambda *args, unpack=unpacked.unpack_to_zarr: write_image.append(unpack(*args))
     )
 
     image = open_image(tmp_path / "a.png", cache=cache)
@@ -100,11 +100,11 @@ def test_a_large_picture_is_unpacked_when_it_is_first_read_and_only_once(tmp_pat
 
     np.testing.assert_array_equal(image.compute(scheduler="threads"), LARGE)
     np.testing.assert_array_equal(open_image(tmp_path / "a.png", cache=cache)[900:, :7], LARGE[900:, :7])
-    assert len(written) == 1
+    assert len(write_image) == 1
     assert [path.suffix for path in cache.iterdir()] == [".zarr"]
 
 
-def test_a_file_that_changed_is_unpacked_again(tmp_path):
+def test_a_changed_file_is_unpacked_again(tmp_path):
     path, cache = tmp_path / "a.png", tmp_path / "cache"
     iio.imwrite(path, LARGE)
     open_image(path, cache=cache).compute()
@@ -114,7 +114,7 @@ def test_a_file_that_changed_is_unpacked_again(tmp_path):
     np.testing.assert_array_equal(open_image(path, cache=cache), 255 - LARGE)
 
 
-def test_without_a_cache_it_is_one_lazy_block(tmp_path):
+def test_without_a_cache_an_image_is_one_lazy_block(tmp_path):
     iio.imwrite(tmp_path / "a.png", LARGE)
 
     image = open_image(tmp_path / "a.png")
@@ -123,7 +123,7 @@ def test_without_a_cache_it_is_one_lazy_block(tmp_path):
     np.testing.assert_array_equal(image, LARGE)
 
 
-def test_a_small_picture_needs_no_cache(tmp_path):
+def test_a_small_image_needs_no_cache(tmp_path):
     iio.imwrite(tmp_path / "a.png", LARGE[:40, :50])
 
     open_image(tmp_path / "a.png", cache=tmp_path / "cache").compute()
@@ -143,7 +143,7 @@ def test_a_compressed_tiff_in_one_large_strip_is_unpacked(tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_an_unpacking_that_fails_leaves_nothing_behind(tmp_path):
+def test_failed_unpacking_leaves_no_files(tmp_path):
     def fail(path):
         raise OSError("no space left")
 
@@ -154,7 +154,7 @@ def test_an_unpacking_that_fails_leaves_nothing_behind(tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_of_two_that_unpack_together_both_succeed(tmp_path):
+def test_concurrent_unpacking_of_one_file_succeeds(tmp_path):
     together = threading.Barrier(2)
 
     def decode(path):
@@ -172,7 +172,7 @@ def test_of_two_that_unpack_together_both_succeed(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 0), ("LA", 0), ("RGB", 3), ("RGBA", 3), ("P", 3), ("I;16", 0)])
-def test_pictures_of_every_mode_lose_their_transparency_and_keep_their_colours(tmp_path, mode, channels):
+def test_images_of_every_mode_drop_transparency_and_keep_colors(tmp_path, mode, channels):
     pixels = RNG.integers(0, 256, (20, 30, 4), np.uint8)
     picture = Image.fromarray(pixels[..., :3] if mode == "P" else pixels)
     picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 9) if mode == "I;16" else picture.convert(mode)
@@ -186,7 +186,7 @@ def test_pictures_of_every_mode_lose_their_transparency_and_keep_their_colours(t
     np.testing.assert_array_equal(image.transpose("y", "x", ...), np.asarray(expected))
 
 
-def test_a_picture_beyond_what_pillow_trusts_is_refused_with_a_better_format(tmp_path, monkeypatch):
+def test_an_image_beyond_the_size_limit_of_pillow_is_refused_with_a_better_format(tmp_path, monkeypatch):
     iio.imwrite(tmp_path / "a.png", LARGE[:40, :50])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
 
@@ -194,13 +194,13 @@ def test_a_picture_beyond_what_pillow_trusts_is_refused_with_a_better_format(tmp
         open_image(tmp_path / "a.png")
 
 
-def test_a_jpeg_opens_in_colour(tmp_path):
+def test_a_jpeg_opens_in_color(tmp_path):
     iio.imwrite(tmp_path / "a.jpg", np.full((20, 30, 3), (200, 90, 10), np.uint8), quality=95)
 
     assert open_image(tmp_path / "a.jpg").mean(["y", "x"]).values == pytest.approx([200, 90, 10], abs=3)
 
 
-def test_a_picture_that_is_none_is_refused_when_opened_and_a_torn_one_when_read(tmp_path):
+def test_an_invalid_image_is_refused_when_opened_and_a_truncated_image_when_read(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"a\.png cannot be read as PNG or JPEG"):
         open_image(tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""TIFF in its many forms: opened from the headers, read in parts, refused in words."""
+"""TIFF files: opening from headers, partial reads and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from svetlana_jupyter.errors import InputError
 RNG = np.random.default_rng(5)
 PLANE = RNG.integers(0, 2**16, (90, 70), np.uint16)
 VOLUME = RNG.integers(0, 2**16, (5, 90, 70), np.uint16)
-COLOUR = RNG.integers(0, 256, (90, 70, 3), np.uint8)
+COLOR = RNG.integers(0, 256, (90, 70, 3), np.uint8)
 
 LAYOUTS = {
     "bare": {},
@@ -59,19 +59,19 @@ def test_no_file_stays_open_and_blocks_can_be_pickled(tmp_path, layout):
     [{}, {"planarconfig": "separate"}, {"compression": "zlib", "tile": (32, 32)}],
     ids=["bare", "planar", "tiles"],
 )
-def test_colour_becomes_three_named_channels(tmp_path, layout):
+def test_an_rgb_image_has_three_named_channels(tmp_path, layout):
     path = tmp_path / "image.tif"
-    pixels = np.moveaxis(COLOUR, -1, 0) if "planarconfig" in layout else COLOUR
+    pixels = np.moveaxis(COLOR, -1, 0) if "planarconfig" in layout else COLOR
     tifffile.imwrite(path, pixels, photometric="rgb", **layout)
 
     image = open_image(path)
 
     assert image.dims == ("c", "y", "x")
     assert is_rgb(image)
-    np.testing.assert_array_equal(image, np.moveaxis(COLOUR, -1, 0))
+    np.testing.assert_array_equal(image, np.moveaxis(COLOR, -1, 0))
 
 
-def test_imagej_axes_and_spacing_are_known(tmp_path):
+def test_imagej_axes_and_spacing_are_read(tmp_path):
     path = tmp_path / "image.tif"
     pixels = RNG.integers(0, 2**16, (5, 2, 90, 70), np.uint16)
     tifffile.imwrite(
@@ -89,7 +89,7 @@ def test_imagej_axes_and_spacing_are_known(tmp_path):
     np.testing.assert_array_equal(image, np.moveaxis(pixels, 1, 0))
 
 
-def test_ome_axes_spacing_and_channel_names_are_known_and_a_single_time_is_dropped(tmp_path):
+def test_ome_axes_spacing_and_channel_names_are_read_and_a_single_time_point_is_dropped(tmp_path):
     path = tmp_path / "image.ome.tif"
     pixels = RNG.integers(0, 2**16, (1, 2, 5, 90, 70), np.uint16)
     tifffile.imwrite(
@@ -115,7 +115,7 @@ def test_ome_axes_spacing_and_channel_names_are_known_and_a_single_time_is_dropp
     np.testing.assert_array_equal(image, pixels[0])
 
 
-def test_full_resolution_of_a_pyramid_is_opened(tmp_path):
+def test_a_pyramid_opens_at_full_resolution(tmp_path):
     path = tmp_path / "image.ome.tif"
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(PLANE, subifds=1, tile=(32, 32), compression="zlib", metadata={"axes": "YX"})
@@ -126,7 +126,7 @@ def test_full_resolution_of_a_pyramid_is_opened(tmp_path):
 
 def test_a_large_image_is_opened_without_reading_it(tmp_path):
     path = tmp_path / "image.tif"
-    tifffile.memmap(path, shape=(40_000, 40_000), dtype=np.uint16).flush()  # a sparse file: 3 GB that take no room
+    tifffile.memmap(path, shape=(40_000, 40_000), dtype=np.uint16).flush()  # a sparse file: 3 GB without disk usage
     before = psutil.Process().memory_info().rss
 
     image = open_image(path)
@@ -137,7 +137,7 @@ def test_a_large_image_is_opened_without_reading_it(tmp_path):
     assert psutil.Process().memory_info().rss - before < 300e6
 
 
-def test_planes_that_do_not_say_what_they_are_must_be_named(tmp_path):
+def test_planes_without_axes_metadata_require_axes(tmp_path):
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, VOLUME, photometric="minisblack", metadata=None)
 
@@ -147,7 +147,7 @@ def test_planes_that_do_not_say_what_they_are_must_be_named(tmp_path):
     assert open_image(path, axes="cyx").dims == ("c", "y", "x")
 
 
-def test_a_series_of_times_is_refused_with_both_ways_out(tmp_path):
+def test_a_time_series_is_refused_with_both_alternatives(tmp_path):
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, VOLUME, imagej=True, metadata={"axes": "TYX"})
 
@@ -167,18 +167,18 @@ def test_several_images_in_one_file_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kept", [0.02, 0.5, 0.98])
-def test_a_file_that_is_cut_short_is_refused_when_it_is_opened(tmp_path, layout, kept):
+@pytest.mark.parametrize("fraction", [0.02, 0.5, 0.98])
+def test_a_truncated_file_is_refused_when_opened(tmp_path, layout, fraction):
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, np.repeat(PLANE, 20, axis=0), **LAYOUTS[layout])
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)])
+    path.write_bytes(data[: int(len(data) * fraction)])
 
     with pytest.raises(InputError, match=r"image\.tif (is cut short|cannot be read|is a TIFF without)"):
         open_image(path)
 
 
-def test_a_file_that_is_no_image_is_refused(tmp_path):
+def test_a_file_that_is_not_an_image_is_refused(tmp_path):
     path = tmp_path / "image.tif"
     path.write_text("well,count\nA1,7\n")
 
@@ -186,7 +186,7 @@ def test_a_file_that_is_no_image_is_refused(tmp_path):
         open_image(path)
 
 
-def test_inputs_are_never_written_to(tmp_path):
+def test_input_files_are_never_modified(tmp_path):
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, PLANE)
     path.chmod(0o444)

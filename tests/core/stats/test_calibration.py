@@ -1,4 +1,4 @@
-"""Calibration against known temperatures and biases, scikit-learn's logistic regression, and naive loops."""
+"""Calibration compared with known parameters, logistic regression and naive loops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = ["p_1", "p_2", "p_3"]
 
 
 def held_out(n: int, temperature: float = 1.0, bias: tuple[float, ...] = (0, 0, 0), seed: int = 0) -> pd.DataFrame:
-    """Return objects whose probabilities need this temperature and bias to be calibrated."""
+    """Return predictions that a given temperature and bias calibrate."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (n, len(bias)))
     truth = np.array([rng.choice(len(bias), p=p) for p in softmax(logits, axis=1)])
@@ -24,7 +24,7 @@ def held_out(n: int, temperature: float = 1.0, bias: tuple[float, ...] = (0, 0, 
     return table.join(pd.DataFrame(p, columns=[f"p_{class_id}" for class_id in range(1, len(bias) + 1)]))
 
 
-def found_reliability(table: pd.DataFrame):
+def reliability_of(table: pd.DataFrame):
     return reliability(table[COLUMNS].max(axis=1).to_numpy(), (table["predicted"] == table["truth"]).to_numpy())
 
 
@@ -35,7 +35,7 @@ def test_a_temperature_is_fitted_and_changes_no_class() -> None:
     assert not calibration.bias
     assert (crossed["predicted"] == table["predicted"]).all()
     assert (calibration.apply(table)["predicted"] == table["predicted"]).all()
-    assert found_reliability(crossed).error < 0.5 * found_reliability(table).error
+    assert reliability_of(crossed).error < 0.5 * reliability_of(table).error
 
 
 def test_a_bias_is_fitted_and_may_change_classes() -> None:
@@ -43,7 +43,7 @@ def test_a_bias_is_fitted_and_may_change_classes() -> None:
     calibration, crossed = calibrate(table)
     assert list(calibration.bias) == [1, 2, 3]
     np.testing.assert_allclose(list(calibration.bias.values()), [0.9, -0.5, -0.4], atol=0.15)
-    right = [(some["predicted"] == some["truth"]).mean() for some in (table, crossed)]
+    right = [(rows["predicted"] == rows["truth"]).mean() for rows in (table, crossed)]
     assert right[1] > right[0] + 0.02
 
 
@@ -64,12 +64,12 @@ def test_calibrated_probabilities_stay_unchanged() -> None:
 def test_each_fold_is_calibrated_by_the_other_folds() -> None:
     table = held_out(400, temperature=2.5)
     _, crossed = calibrate(table)
-    meddled = table.copy()
-    here = meddled["fold"] == 2
-    meddled.loc[here, "truth"] = meddled.loc[here, "predicted"] % 3 + 1
-    _, again = calibrate(meddled)
-    pd.testing.assert_frame_equal(again.loc[here, COLUMNS], crossed.loc[here, COLUMNS])
-    assert not again.loc[~here, COLUMNS].equals(crossed.loc[~here, COLUMNS])
+    modified = table.copy()
+    in_fold = modified["fold"] == 2
+    modified.loc[in_fold, "truth"] = modified.loc[in_fold, "predicted"] % 3 + 1
+    _, again = calibrate(modified)
+    pd.testing.assert_frame_equal(again.loc[in_fold, COLUMNS], crossed.loc[in_fold, COLUMNS])
+    assert not again.loc[~in_fold, COLUMNS].equals(crossed.loc[~in_fold, COLUMNS])
 
 
 def test_few_objects_are_not_calibrated() -> None:
@@ -86,7 +86,7 @@ def test_a_class_of_few_objects_gets_no_bias() -> None:
     assert not calibrate(table[~rare | (rare.cumsum() <= 9)])[0].bias
 
 
-def test_correct_predictions_only_do_not_give_certainty() -> None:
+def test_perfect_predictions_do_not_give_probability_one() -> None:
     table = held_out(60)
     table["truth"] = table["predicted"]
     calibration, crossed = calibrate(table)
@@ -109,18 +109,18 @@ def test_the_calibration_error_equals_that_of_a_naive_loop() -> None:
     rng = np.random.default_rng(0)
     probability = rng.uniform(0.4, 1, 150)
     right = rng.random(150) < probability - 0.2
-    found = reliability(probability, right)
+    result = reliability(probability, right)
     order, error = np.argsort(probability), 0.0
-    for some in np.array_split(order, 10):
-        error += len(some) / 150 * abs(right[some].mean() - probability[some].mean())
-    assert found.error == pytest.approx(error)
-    assert found.bins["n"].sum() == 150
-    assert found.error > 0.15 > found.expected_by_chance
+    for rows in np.array_split(order, 10):
+        error += len(rows) / 150 * abs(right[rows].mean() - probability[rows].mean())
+    assert result.error == pytest.approx(error)
+    assert result.bins["n"].sum() == 150
+    assert result.error > 0.15 > result.expected_by_chance
 
 
 def test_exact_probabilities_have_the_error_expected_by_chance() -> None:
-    errors, chances = zip(*((found.error, found.expected_by_chance) for found in map(_exact, range(40))))
-    assert np.mean(errors) == pytest.approx(np.mean(chances), rel=0.15)
+    errors, expected_errors = zip(*((result.error, result.expected_by_chance) for result in map(_exact, range(40))))
+    assert np.mean(errors) == pytest.approx(np.mean(expected_errors), rel=0.15)
 
 
 def _exact(seed: int):

@@ -1,4 +1,4 @@
-"""Corrected counts against closed forms, least squares and simulated counts."""
+"""Corrected counts compared with closed forms, least squares and simulated counts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def exactly(rates: np.ndarray) -> ConfusionRates:
     return ConfusionRates(rates, rates[None], np.ones(len(rates), bool))
 
 
-def seen(rng: np.random.Generator, rates: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Predict each object at random, by the rates of its class."""
+def simulate_predictions(rng: np.random.Generator, rates: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return random predictions with the confusion rates of each true class."""
     return (rng.random(len(truth))[:, None] > np.cumsum(rates, axis=1)[truth]).sum(axis=1)
 
 
@@ -31,7 +31,7 @@ def test_two_classes_are_corrected_as_by_rogan_and_gladen(first: int) -> None:
 
 @pytest.mark.parametrize("predicted", [[30, 50, 20], [5, 90, 5], [100, 0, 0], [0, 0, 7]])
 def test_several_classes_are_corrected_by_constrained_least_squares(predicted: list[int]) -> None:
-    """Compare with NumPy where the solution is possible, else with random possible ones."""
+    """Compare with NumPy where its solution is feasible, otherwise with random feasible solutions."""
     value, _, _ = solve_counts(exactly(THREE), predicted)
     solved = np.linalg.solve(THREE.T, predicted)
     assert value.sum() == pytest.approx(sum(predicted))
@@ -40,8 +40,8 @@ def test_several_classes_are_corrected_by_constrained_least_squares(predicted: l
         assert value == pytest.approx(solved)
         assert value == pytest.approx(nnls(THREE.T, np.array(predicted, float))[0])
     else:
-        others = np.random.default_rng(0).dirichlet(np.ones(3), 5000) * sum(predicted)
-        assert np.linalg.norm(value - solved) <= np.linalg.norm(others - solved, axis=1).min()
+        alternatives = np.random.default_rng(0).dirichlet(np.ones(3), 5000) * sum(predicted)
+        assert np.linalg.norm(value - solved) <= np.linalg.norm(alternatives - solved, axis=1).min()
 
 
 def test_weighted_rates_equal_those_of_a_loop() -> None:
@@ -50,17 +50,17 @@ def test_weighted_rates_equal_those_of_a_loop() -> None:
     expected = np.zeros((3, 3))
     for t, p, w in zip(truth, predicted, weights):
         expected[t, p] += w
-    found = estimate_confusion_rates(truth + 4, predicted + 4, [4, 5, 6], weights=weights)
-    assert found.rates == pytest.approx(expected / expected.sum(axis=1, keepdims=True))
-    assert found.is_observed.all()
-    assert found.bootstrap_rates.sum(axis=2) == pytest.approx(1)
-    assert found.bootstrap_rates.std(axis=0).min() > 0
+    rates = estimate_confusion_rates(truth + 4, predicted + 4, [4, 5, 6], weights=weights)
+    assert rates.rates == pytest.approx(expected / expected.sum(axis=1, keepdims=True))
+    assert rates.is_observed.all()
+    assert rates.bootstrap_rates.sum(axis=2) == pytest.approx(1)
+    assert rates.bootstrap_rates.std(axis=0).min() > 0
 
 
 def test_a_class_without_objects_counts_as_recognized() -> None:
-    found = estimate_confusion_rates([1, 1, 2, 2], [1, 2, 2, 2], [1, 2, 3])
-    assert found.is_observed.tolist() == [True, True, False]
-    assert found.rates[2].tolist() == [0, 0, 1]
+    rates = estimate_confusion_rates([1, 1, 2, 2], [1, 2, 2, 2], [1, 2, 3])
+    assert rates.is_observed.tolist() == [True, True, False]
+    assert rates.rates[2].tolist() == [0, 0, 1]
 
 
 def test_classes_that_are_predicted_alike_cannot_be_corrected() -> None:
@@ -70,16 +70,18 @@ def test_classes_that_are_predicted_alike_cannot_be_corrected() -> None:
 
 @pytest.mark.parametrize(("rates", "shares"), [(RATES, [0.15, 0.85]), (THREE, [0.1, 0.3, 0.6])])
 def test_corrected_counts_are_unbiased_with_covering_intervals_unlike_raw_ones(rates, shares) -> None:
-    """Use other proportions than in the test set, so that its precisions would not suffice."""
+    """Use class proportions that differ from the test set, so that its precision does not suffice."""
     rng, n, k, draws = np.random.default_rng(7), 600, len(rates), 200
     errors, raw, inside = np.zeros((draws, k)), np.zeros((draws, k)), np.zeros((draws, k))
     for i in range(draws):
-        asked = rng.integers(0, k, 240)
-        found = estimate_confusion_rates(asked, seen(rng, rates, asked), list(range(k)), seed=i)
+        sampled_truth = rng.integers(0, k, 240)
+        estimated = estimate_confusion_rates(
+            sampled_truth, simulate_predictions(rng, rates, sampled_truth), list(range(k)), seed=i
+        )
         truth = rng.choice(k, n, p=shares)
         true = np.bincount(truth, minlength=k)
-        predicted = np.bincount(seen(rng, rates, truth), minlength=k)
-        value, low, high = solve_counts(found, predicted, seed=i)
+        predicted = np.bincount(simulate_predictions(rng, rates, truth), minlength=k)
+        value, low, high = solve_counts(estimated, predicted, seed=i)
         errors[i], raw[i], inside[i] = value - true, predicted - true, (low <= true) & (true <= high)
     noise = errors.std(axis=0) / np.sqrt(draws)
     assert (abs(errors.mean(axis=0)) < 3.5 * noise).all()
@@ -89,8 +91,8 @@ def test_corrected_counts_are_unbiased_with_covering_intervals_unlike_raw_ones(r
 
 
 def test_an_unobserved_confusion_is_not_ruled_out() -> None:
-    found = estimate_confusion_rates([0] * 30 + [1] * 30, [0] * 30 + [1] * 30, [0, 1])
-    value, low, high = solve_counts(found, [100, 900])
+    rates = estimate_confusion_rates([0] * 30 + [1] * 30, [0] * 30 + [1] * 30, [0, 1])
+    value, low, high = solve_counts(rates, [100, 900])
     assert value.tolist() == [100, 900]
     assert low[0] < 60, "up to a tenth of the others may be taken for it"
     assert high[0] >= 100

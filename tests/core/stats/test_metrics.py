@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, intervals against closed forms and naive loops, and class counts."""
+"""Scores, confidence intervals and class counts compared with scikit-learn, closed forms and naive loops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from svetlana_jupyter.core.stats.metrics import Proportion, bootstrap_sums, coun
 NAMES = {1: "a", 2: "b", 3: "c"}
 
 
-def drawn(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def simulate_predictions(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     truth = rng.integers(1, 4, n)
     predicted = np.where(rng.random(n) < 0.7, truth, rng.integers(1, 4, n))
@@ -26,28 +26,28 @@ def drawn(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_scores_equal_those_of_scikit_learn(weighted: bool) -> None:
-    truth, predicted, groups = drawn()
+    truth, predicted, groups = simulate_predictions()
     weights = np.random.default_rng(1).uniform(0.5, 3, len(truth)) if weighted else None
-    given = {"sample_weight": weights}
+    keywords = {"sample_weight": weights}
     result = score(truth, predicted, NAMES, groups, weights)
     assert (result.confusion.to_numpy() == confusion_matrix(truth, predicted)).all()
     assert result.accuracy.value == pytest.approx(np.average(truth == predicted, weights=weights))
-    assert result.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(truth, predicted, **given))
-    assert result.macro_f1.value == pytest.approx(f1_score(truth, predicted, average="macro", **given))
+    assert result.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(truth, predicted, **keywords))
+    assert result.macro_f1.value == pytest.approx(f1_score(truth, predicted, average="macro", **keywords))
     for name, function in (("recall", recall_score), ("precision", precision_score), ("f1", f1_score)):
-        np.testing.assert_allclose(result.per_class[name], function(truth, predicted, average=None, **given))
+        np.testing.assert_allclose(result.per_class[name], function(truth, predicted, average=None, **keywords))
     assert result.per_class["n"].tolist() == [int((truth == class_id).sum()) for class_id in NAMES]
 
 
 def test_every_group_has_a_row_with_its_own_scores() -> None:
-    truth, predicted, groups = drawn()
+    truth, predicted, groups = simulate_predictions()
     table = score(truth, predicted, NAMES, groups).by_group
     for name in np.unique(groups):
-        here = groups == name
+        in_group = groups == name
         row = table.loc[name]
-        assert row["n"] == here.sum()
-        assert row["accuracy"] == pytest.approx((truth == predicted)[here].mean())
-        assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth[here], predicted[here]))
+        assert row["n"] == in_group.sum()
+        assert row["accuracy"] == pytest.approx((truth == predicted)[in_group].mean())
+        assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth[in_group], predicted[in_group]))
         assert row["low"] <= row["accuracy"] <= row["high"]
 
 
@@ -66,15 +66,17 @@ def test_scores_without_objects_are_nan() -> None:
 
 
 def test_without_groups_the_interval_of_the_accuracy_is_that_of_wilson() -> None:
-    truth, predicted, _ = drawn()
-    found = score(truth, predicted, NAMES).accuracy
+    truth, predicted, _ = simulate_predictions()
+    scores = score(truth, predicted, NAMES).accuracy
     wilson = binomtest(int((truth == predicted).sum()), 200).proportion_ci(method="wilson")
-    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=0.003), "up to the bootstrap's noise"
+    assert (scores.low, scores.high) == pytest.approx((wilson.low, wilson.high), abs=0.003), (
+        "up to the bootstrap's noise"
+    )
 
 
 def test_the_bootstrap_draws_whole_groups() -> None:
-    """Compare with a naive loop that picks groups with replacement and pools their objects."""
-    truth, predicted, groups = drawn()
+    """Compare with a naive loop that samples groups with replacement and pools their objects."""
+    truth, predicted, groups = simulate_predictions()
     names, rng = np.unique(groups), np.random.default_rng(5)
     accuracies = []
     for _ in range(2000):
@@ -82,34 +84,34 @@ def test_the_bootstrap_draws_whole_groups() -> None:
         accuracies.append((truth == predicted)[chosen].mean())
     deviation, value = np.std(accuracies), np.mean(truth == predicted)
     expected = share_interval(value, deviation, 200, len(names))
-    found = score(truth, predicted, NAMES, groups).accuracy
-    assert (found.low, found.high) == pytest.approx(expected, abs=0.004)
+    scores = score(truth, predicted, NAMES, groups).accuracy
+    assert (scores.low, scores.high) == pytest.approx(expected, abs=0.004)
 
 
 def test_differing_groups_widen_the_interval() -> None:
     groups = np.repeat(np.arange(10), 20)
     truth = np.ones(200, int)
     apart = np.where(groups % 2 == 0, 1, np.where(np.arange(200) % 2 == 0, 1, 2))  # wells with 100 % and with 50 %
-    alike = np.tile([1, 1, 1, 2], 50)
-    widths = [score(truth, predicted, NAMES, groups).accuracy for predicted in (apart, alike)]
+    similar = np.tile([1, 1, 1, 2], 50)
+    widths = [score(truth, predicted, NAMES, groups).accuracy for predicted in (apart, similar)]
     assert widths[0].value == widths[1].value == 0.75
     assert widths[0].high - widths[0].low > 2 * (widths[1].high - widths[1].low)
 
 
 def test_intervals_without_errors_have_a_width() -> None:
-    found = score([1] * 30 + [2] * 30, [1] * 30 + [2] * 30, NAMES, np.tile(np.arange(6), 10))
+    scores = score([1] * 30 + [2] * 30, [1] * 30 + [2] * 30, NAMES, np.tile(np.arange(6), 10))
     normal, student = norm.ppf(0.975) ** 2, t.ppf(0.975, 5) ** 2
     square = [normal + (student - normal) * (1 - 6 / n) for n in (60, 30)]
-    assert found.accuracy.value == found.accuracy.high == 1
-    assert found.accuracy.low == pytest.approx(60 / (60 + square[0]))
-    assert found.balanced_accuracy.low == pytest.approx(found.accuracy.low), (
+    assert scores.accuracy.value == scores.accuracy.high == 1
+    assert scores.accuracy.low == pytest.approx(60 / (60 + square[0]))
+    assert scores.balanced_accuracy.low == pytest.approx(scores.accuracy.low), (
         "two classes of thirty have the same effective size"
     )
-    assert found.per_class.loc["a", "recall_low"] == pytest.approx(30 / (30 + square[1]))
+    assert scores.per_class.loc["a", "recall_low"] == pytest.approx(30 / (30 + square[1]))
 
 
 def test_groups_of_one_object_give_the_interval_of_single_objects() -> None:
-    truth, predicted, _ = drawn(40)
+    truth, predicted, _ = simulate_predictions(40)
     alone = score(truth, predicted, NAMES, np.arange(40)).accuracy
     assert (alone.low, alone.high) == pytest.approx(
         binomtest(int((truth == predicted).sum()), 40).proportion_ci(method="wilson"), abs=0.01
@@ -128,10 +130,10 @@ def test_a_class_in_one_group_has_the_interval_of_single_objects() -> None:
 
 def test_unequal_weights_reduce_the_effective_sample_size() -> None:
     weights = np.where(np.arange(100) < 10, 10.0, 1.0)
-    found = score(np.ones(100, int), np.ones(100, int), NAMES, weights=weights).accuracy
+    scores = score(np.ones(100, int), np.ones(100, int), NAMES, weights=weights).accuracy
     effective = weights.sum() ** 2 / (weights**2).sum()
-    assert found.low == pytest.approx(effective / (effective + 1.959964**2), abs=1e-6)
-    assert found.n == 100
+    assert scores.low == pytest.approx(effective / (effective + 1.959964**2), abs=1e-6)
+    assert scores.n == 100
 
 
 def test_the_bootstrap_sums_as_many_units_as_there_are() -> None:
@@ -153,15 +155,15 @@ def test_an_interval_contains_its_value_and_stays_between_0_and_1(value, deviati
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 4)), min_size=1, max_size=40))
 def test_scores_do_not_depend_on_the_order_of_the_objects(rows) -> None:
     tables = []
-    for some in (rows, rows[::-1]):
-        truth, predicted, groups = zip(*some)
+    for subset in (rows, rows[::-1]):
+        truth, predicted, groups = zip(*subset)
         tables.append(score(truth, predicted, NAMES, groups))
     pd.testing.assert_frame_equal(tables[0].per_class, tables[1].per_class)
     assert str(tables[0].accuracy) == str(tables[1].accuracy)
 
 
 def test_the_interval_of_two_groups_has_a_closed_form() -> None:
-    """Shares of 50 % and 100 % have, as a sample of two, the variance of three independent objects."""
+    """The variance of two groups with 50 % and 100 % equals that of three independent objects."""
     deviation = np.sqrt(0.25**2 / 2)  # of the bootstrap, which divides by the number of groups
     square = norm.ppf(0.975) ** 2
     square += (t.ppf(0.975, 1) ** 2 - square) * (1 - 2 / 40)

@@ -1,4 +1,4 @@
-"""Model selection, its score, and the warning that augmentation destroys the classes."""
+"""Model selection, its nested score and the augmentation warning."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from svetlana_jupyter.core.stats.model_selection import (
 
 
 def probabilities(truth: np.ndarray, right: np.ndarray, share: float = 0.9) -> np.ndarray:
-    """Return probabilities of ``share`` for the true class where ``right``, else for the other one."""
+    """Return the probability ``share`` for the true class where ``right``, otherwise for the other class."""
     p = np.where(right, share, 1 - share)
     return np.where(np.arange(2) == truth[:, None], p[:, None], 1 - p[:, None])
 
@@ -86,7 +86,7 @@ def test_a_fold_is_predicted_by_the_candidate_that_the_other_folds_select():
 
 
 def test_the_nested_score_is_unbiased_unlike_that_of_the_selected_candidate():
-    """Compare both scores with the truth for seven equally good classifiers of 45 objects, 150 times."""
+    """Compare both scores with the true score for seven equally good classifiers of 45 objects, 150 times."""
     rng = np.random.default_rng(0)
     accuracy, folds, missed = 0.8, np.arange(45) % 4, []
     for _ in range(150):
@@ -119,7 +119,7 @@ def table(truth, predicted) -> pd.DataFrame:
     return pd.DataFrame({"image": "a", "object": objects, "truth": truth, "predicted": predicted})
 
 
-def guesses(seed: int, truth: np.ndarray, accuracy: float) -> np.ndarray:
+def simulate_predictions(seed: int, truth: np.ndarray, accuracy: float) -> np.ndarray:
     """Return predictions of two classes with this expected accuracy."""
     right = np.random.default_rng(seed).random(len(truth)) < accuracy
     return np.where(right, truth, 3 - truth)
@@ -145,7 +145,7 @@ def test_only_common_objects_are_compared_in_any_order():
 
 def test_a_much_better_training_without_augmentation_is_reported():
     truth = np.tile([1, 2], 25)
-    warning = augmentation_warning(FREE, table(truth, guesses(0, truth, 0.5)), table(truth, truth))
+    warning = augmentation_warning(FREE, table(truth, simulate_predictions(0, truth, 0.5)), table(truth, truth))
     assert warning.startswith(
         "Augmentation destroys the classes: without it 50 of 50 held-out objects are correct, with it "
     )
@@ -170,9 +170,11 @@ def test_a_significant_but_small_difference_is_not_reported():
 
 def test_a_score_at_chance_suggests_training_without_augmentation():
     truth = np.tile([1, 2], 25)
-    lost = table(truth, guesses(1, truth, 0.5))
+    lost = table(truth, simulate_predictions(1, truth, 0.5))
     assert "is no better than chance. Augmentation may destroy" in augmentation_warning(FREE, lost)
-    assert "nor is it without augmentation" in augmentation_warning(FREE, lost, table(truth, guesses(2, truth, 0.5)))
+    assert "nor is it without augmentation" in augmentation_warning(
+        FREE, lost, table(truth, simulate_predictions(2, truth, 0.5))
+    )
     assert augmentation_warning(AugmentSettings.none(), lost) == ""
     assert augmentation_warning(FREE, lost.iloc[:0]) == ""
 
@@ -190,17 +192,19 @@ def test_false_alarms_are_rare():
     false = [
         "destroys"
         in augmentation_warning(
-            FREE, table(truth, guesses(seed, truth, 0.8)), table(truth, guesses(-seed % 997, truth, 0.8))
+            FREE,
+            table(truth, simulate_predictions(seed, truth, 0.8)),
+            table(truth, simulate_predictions(-seed % 997, truth, 0.8)),
         )
         for seed in range(1, 120)
     ]
     assert np.mean(false) <= 0.02
-    chances = [permutation_p_value(truth, guesses(seed, truth, 0.5)) for seed in range(120)]
-    assert 0.0 < np.mean(np.array(chances) <= 0.05) <= 0.12
+    p_values = [permutation_p_value(truth, simulate_predictions(seed, truth, 0.5)) for seed in range(120)]
+    assert 0.0 < np.mean(np.array(p_values) <= 0.05) <= 0.12
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "expected"),
     [
         ({"flips": True}, "varies mirroring;"),
         ({"scale": 0.2, "blur": 1.0}, "size and sharpness"),
@@ -208,10 +212,12 @@ def test_false_alarms_are_rare():
         ({"pipeline": {"transform": {"__class_fullname__": "Blur"}}}, "the effect of the Albumentations pipeline"),
     ],
 )
-def test_varied_properties_are_named(values, words):
+def test_varied_properties_are_named(values, expected):
     truth = np.tile([1, 2], 25)
     augmentation = AugmentSettings(**{**AugmentSettings.none().model_dump(), **values})
-    assert words in augmentation_warning(augmentation, table(truth, guesses(0, truth, 0.5)), table(truth, truth))
+    assert expected in augmentation_warning(
+        augmentation, table(truth, simulate_predictions(0, truth, 0.5)), table(truth, truth)
+    )
 
 
 def test_an_augmentation_without_a_name_does_not_break_the_warning():
@@ -220,9 +226,9 @@ def test_an_augmentation_without_a_name_does_not_break_the_warning():
 
         @property
         def varies(self) -> bool:
-            return True
+            return self.shear > 0
 
     truth = np.tile([1, 2], 25)
     augmentation = ShearSettings(**AugmentSettings.none().model_dump())
-    warning = augmentation_warning(augmentation, table(truth, guesses(0, truth, 0.5)), table(truth, truth))
+    warning = augmentation_warning(augmentation, table(truth, simulate_predictions(0, truth, 0.5)), table(truth, truth))
     assert "It varies other properties;" in warning

@@ -1,4 +1,4 @@
-"""An image is flagged if it differs more than groups do among themselves, and rarely by chance."""
+"""Out-of-distribution test: sensitivity and false positive rate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 
 
-def drawn(rng: np.random.Generator, groups: int, n: int, spread: float) -> HeldOutGroups:
+def simulate_groups(rng: np.random.Generator, groups: int, n: int, spread: float) -> HeldOutGroups:
     """Return groups whose true shares vary around 5 %."""
     true = rng.beta(0.05 / spread, 0.95 / spread, groups)
     return HeldOutGroups(tuple(rng.binomial(n, true) / n), (n,) * groups)
@@ -17,18 +17,21 @@ def drawn(rng: np.random.Generator, groups: int, n: int, spread: float) -> HeldO
 
 @pytest.mark.parametrize("groups", [2, 4, 16])
 @pytest.mark.parametrize("spread", [0.001, 0.05])
-def test_a_further_group_of_the_same_kind_is_rarely_flagged(groups: int, spread: float) -> None:
+def test_a_new_group_of_the_same_kind_is_rarely_flagged(groups: int, spread: float) -> None:
     rng = np.random.default_rng(0)
     flagged = []
     for _ in range(400):
         new = rng.binomial(200, rng.beta(0.05 / spread, 0.95 / spread)) / 200
-        flagged.append(drawn(rng, groups, 40, spread).p_value(new, 200) < 0.05)
+        flagged.append(simulate_groups(rng, groups, 40, spread).p_value(new, 200) < 0.05)
     assert np.mean(flagged) < 0.09
 
 
 def test_differing_groups_allow_a_new_one_to_differ() -> None:
-    alike, apart = HeldOutGroups((0.05,) * 6, (200,) * 6), HeldOutGroups((0.0, 0.3, 0.02, 0.2, 0.0, 0.15), (200,) * 6)
-    assert alike.p_value(0.3, 200) < 0.001 < 0.05 < apart.p_value(0.3, 200)
+    similar, different = (
+        HeldOutGroups((0.05,) * 6, (200,) * 6),
+        HeldOutGroups((0.0, 0.3, 0.02, 0.2, 0.0, 0.15), (200,) * 6),
+    )
+    assert similar.p_value(0.3, 200) < 0.001 < 0.05 < different.p_value(0.3, 200)
 
 
 def test_few_groups_give_larger_p_values() -> None:

@@ -1,4 +1,6 @@
-"""Projects with results to write: two flat images whose names look alike to some file systems, and a volume."""
+"""Fixtures of the exporter tests: projects with results of two planar images and of a volume.
+
+The image names differ only in ways that some file systems ignore."""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ SPACING = (0.5, 0.25)
 
 
 def flat(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two channels of noise with squares, even ones bright; one has a hole and an island in it, one two more parts."""
+    """Return a noisy two-channel image of squares; one has a hole with an island, another has two more parts."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((50, 70), np.uint32)
     for label in range(1, 13):
@@ -36,7 +38,7 @@ def flat(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def deep() -> tuple[np.ndarray, np.ndarray]:
-    """A volume of noise with eight balls, one of them in two parts on some planes."""
+    """Return a noisy volume of eight balls; one is in two parts on some planes."""
     mask = np.zeros((9, 40, 44), np.uint16)
     z, y, x = np.indices(mask.shape)
     for label in range(1, 9):
@@ -75,13 +77,13 @@ def predicted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def predicted(predicted_folder: Path, tmp_path: Path) -> Project:
-    """Two images, spacing known, two channels, annotated and predicted; object 7 of the first is ambiguous."""
+    """Project with two images of two channels and known spacing, annotated and predicted; an object is ambiguous."""
     return Project(shutil.copytree(predicted_folder, tmp_path / "data") / "cells.svetlana", annotator="ann")
 
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Project:
-    """One volume, two of whose objects are annotated, and nothing predicted."""
+    """Project with a volume, two annotated objects and no predictions."""
     project = Project(tmp_path / "volume.svetlana", classes=["dim", "bright"], annotator="ann")
     project.add("vol", *deep(), "zyx", spacing=(2.0, 0.5, 0.5))
     project.annotate("vol", 1, "dim")

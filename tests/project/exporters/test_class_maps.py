@@ -1,4 +1,4 @@
-"""Class maps as TIFF: read by tifffile and Pillow they are the class map, with its size of a pixel and its colours."""
+"""Class maps as TIFF: values, pixel size and colors as read by tifffile and Pillow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Project, str]:
 
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("name", ["tiff", "ome-tiff"])
-def test_a_class_map_is_read_as_it_is_with_its_pixel_size(
+def test_a_class_map_is_read_unchanged_with_its_pixel_size(
     case: tuple[Project, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, small: bool
 ) -> None:
     if small:  # several bands, strips and tiles
@@ -46,12 +46,12 @@ def test_a_class_map_is_read_as_it_is_with_its_pixel_size(
         assert tiff.series[0].dtype == codes.dtype
         np.testing.assert_array_equal(tiff.asarray(), codes)
         assert tiff.pages[0].is_tiled == (name == "ome-tiff")
-    again = open_mask(file)
-    np.testing.assert_array_equal(again, codes)
-    assert spacing_of(again) == pytest.approx(project.pair(image).spacing)
+    reopened = open_mask(file)
+    np.testing.assert_array_equal(reopened, codes)
+    assert spacing_of(reopened) == pytest.approx(project.pair(image).spacing)
 
 
-def test_a_map_for_imagej_shows_the_colours_of_the_classes(predicted: Project, tmp_path: Path) -> None:
+def test_an_imagej_class_map_has_the_class_colors(predicted: Project, tmp_path: Path) -> None:
     file = predicted.export(tmp_path / "results", ["tiff"])[0]
     codes = predicted.class_map(NAMES[0]).to_numpy()
     assert set(np.unique(codes)) == {0, 1, 2, 255}
@@ -64,17 +64,17 @@ def test_a_map_for_imagej_shows_the_colours_of_the_classes(predicted: Project, t
     assert (shown[codes == 255] == 128).all()
 
 
-def test_an_ome_tiff_names_its_codes(predicted: Project, tmp_path: Path) -> None:
+def test_an_ome_tiff_names_the_class_codes(predicted: Project, tmp_path: Path) -> None:
     file = predicted.export(tmp_path / "results", ["ome-tiff"])[0]
     described = tifffile.xml2dict(tifffile.tiffcomment(file))["OME"]
     assert described["Image"]["Name"] == f"{NAMES[0]} classes"
     pixels = described["Image"]["Pixels"]
     assert (pixels["PhysicalSizeY"], pixels["PhysicalSizeX"], pixels["PhysicalSizeXUnit"]) == (*SPACING, "µm")
     named = described["StructuredAnnotations"]["MapAnnotation"]["Value"]["M"]
-    assert {one["K"]: one["value"] for one in named} == {1: "dim", 2: "=bright <b>", 255: "not predicted"}
+    assert {entry["K"]: entry["value"] for entry in named} == {1: "dim", 2: "=bright <b>", 255: "not predicted"}
 
 
-def test_an_ome_tiff_has_coarser_levels_of_the_same_codes(
+def test_an_ome_tiff_has_coarser_levels_with_the_same_codes(
     case: tuple[Project, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maps, "MAX_SMALLEST_LEVEL", 20)
@@ -90,7 +90,7 @@ def test_an_ome_tiff_has_coarser_levels_of_the_same_codes(
     np.testing.assert_array_equal(open_mask(file), codes)
 
 
-def test_a_mask_a_class_is_255_where_the_class_is(case: tuple[Project, str], tmp_path: Path) -> None:
+def test_the_mask_of_a_class_is_255_at_its_objects(case: tuple[Project, str], tmp_path: Path) -> None:
     project, image = case
     files = project.export(tmp_path / "results", ["masks"])
     codes = project.class_map(image).to_numpy()
@@ -106,18 +106,18 @@ def test_a_mask_a_class_is_255_where_the_class_is(case: tuple[Project, str], tmp
 
 @pytest.mark.parametrize("shape", [(100, 30), (5, 60, 30)])
 @pytest.mark.parametrize("bound", [1, 500, 4000, 10**9])
-def test_bands_are_whole_multiples_in_order_and_no_larger_than_needed(
+def test_bands_are_ordered_multiples_of_the_minimum_height(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], bound: int
 ) -> None:
     monkeypatch.setattr(maps, "BAND_BYTES", bound)
     pixels = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
     array = DataArray(da.from_array(pixels, chunks=(2, 7, 9)[-len(shape) :]), dims=("z", "y", "x")[-len(shape) :])
-    found = list(maps.iter_bands(array, 8))
-    np.testing.assert_array_equal(np.concatenate(found), pixels.reshape(-1, shape[-1]))
-    assert max(band.nbytes for band in found) <= max(bound, 8 * 30 * 2)
+    bands = list(maps.iter_bands(array, 8))
+    np.testing.assert_array_equal(np.concatenate(bands), pixels.reshape(-1, shape[-1]))
+    assert max(band.nbytes for band in bands) <= max(bound, 8 * 30 * 2)
 
 
-def test_a_plane_that_imagej_cannot_open_is_refused_before_any_work(
+def test_a_plane_too_large_for_imagej_is_refused_before_any_work(
     predicted: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maps, "MAX_IMAGEJ_PIXELS", 3000)

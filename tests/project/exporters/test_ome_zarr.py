@@ -1,4 +1,4 @@
-"""OME-Zarr read by ome-zarr-py, and checked against the schema by ome-zarr-models."""
+"""OME-Zarr files, read by ome-zarr-py and validated by ome-zarr-models."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def nodes(file: Path) -> dict[str, Node]:
-    found = Reader(parse_url(file))()
-    return {node.zarr.basename(): node for node in found if any(isinstance(spec, Multiscales) for spec in node.specs)}
+    result = Reader(parse_url(file))()
+    return {node.zarr.basename(): node for node in result if any(isinstance(spec, Multiscales) for spec in node.specs)}
 
 
 @pytest.fixture(params=["2D", "3D"])
@@ -33,14 +33,14 @@ def case(request: pytest.FixtureRequest) -> tuple[Project, str]:
     return request.getfixturevalue("volume"), "vol"
 
 
-def test_image_and_labels_are_read_with_scale_and_levels(
+def test_image_and_labels_have_scale_and_levels(
     case: tuple[Project, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ome_zarr, "MAX_SMALLEST_LEVEL", 20)
     project, image = case
     file = project.export(tmp_path / "results", ["ome-zarr"])[0]
-    found = nodes(file)
-    assert set(found) == {file.name, "classes", "objects"}
+    result = nodes(file)
+    assert set(result) == {file.name, "classes", "objects"}
     pair = project.pair(image)
     expected = {
         file.name: project.probability_map(image),
@@ -48,7 +48,7 @@ def test_image_and_labels_are_read_with_scale_and_levels(
         "objects": pair.mask,
     }
     for name, array in expected.items():
-        node = found[name]
+        node = result[name]
         assert any(isinstance(spec, Label) for spec in node.specs) == (name != file.name)
         assert [axis["name"] for axis in node.metadata["axes"]] == list(array.dims)
         assert all(axis["unit"] == "micrometer" for axis in node.metadata["axes"])
@@ -57,14 +57,17 @@ def test_image_and_labels_are_read_with_scale_and_levels(
             step = 2**level
             np.testing.assert_array_equal(data, array[..., ::step, ::step])
             (scale,) = node.metadata["coordinateTransformations"][level]
-            assert scale == {"type": "scale", "scale": [*pair.spacing[:-2], *(step * one for one in pair.spacing[-2:])]}
+            assert scale == {
+                "type": "scale",
+                "scale": [*pair.spacing[:-2], *(step * size for size in pair.spacing[-2:])],
+            }
 
 
-def test_labels_have_the_colours_and_properties_of_classes_and_objects(predicted: Project, tmp_path: Path) -> None:
+def test_labels_have_class_colors_and_object_properties(predicted: Project, tmp_path: Path) -> None:
     file = predicted.export(tmp_path / "results", ["ome-zarr"])[0]
-    found = nodes(file)
+    result = nodes(file)
     colors = {info.name: info.color for info in predicted.classes}
-    classes, objects = found["classes"].metadata, found["objects"].metadata
+    classes, objects = result["classes"].metadata, result["objects"].metadata
     for info in predicted.classes:
         assert classes["properties"][info.id] == {"class": info.name}
         assert bytes(round(255 * part) for part in classes["color"][info.id][:3]).hex() == info.color[1:]
@@ -73,19 +76,19 @@ def test_labels_have_the_colours_and_properties_of_classes_and_objects(predicted
     assert sorted(objects["properties"]) == table.index.tolist()
     assert LARGEST in table.index
     for label, row in table.iterrows():
-        known = objects["properties"][label]
-        assert known["predicted"] == row["predicted"]
-        assert np.float32(known["probability"]) == row["probability"]
+        properties = objects["properties"][label]
+        assert properties["predicted"] == row["predicted"]
+        assert np.float32(properties["probability"]) == row["probability"]
         shown = bytes(round(255 * part) for part in objects["color"][label][:3]).hex()
         if row["annotation"] == "ambiguous":
-            assert "class" not in known
+            assert "class" not in properties
             assert shown == "808080"
         else:
-            assert known["class"] == row["class"]
+            assert properties["class"] == row["class"]
             assert shown == colors[row["class"]][1:]
 
 
-def test_the_metadata_is_that_of_version_0_4(case: tuple[Project, str], tmp_path: Path) -> None:
+def test_the_metadata_follows_version_0_4(case: tuple[Project, str], tmp_path: Path) -> None:
     file = case[0].export(tmp_path / "results", ["ome-zarr"])[0]
     image = Image.from_zarr(zarr.open_group(file, mode="r"))
     assert image.labels is not None
@@ -95,15 +98,15 @@ def test_the_metadata_is_that_of_version_0_4(case: tuple[Project, str], tmp_path
         assert label.attributes.image_label.source.image == "../../"
 
 
-def test_a_label_image_opens_as_a_mask_again(case: tuple[Project, str], tmp_path: Path) -> None:
+def test_an_exported_label_image_opens_as_a_mask(case: tuple[Project, str], tmp_path: Path) -> None:
     project, image = case
     file = project.export(tmp_path / "results", ["ome-zarr"])[0]
-    again = open_mask(file / "labels" / "objects")
-    np.testing.assert_array_equal(again, project.pair(image).mask)
-    assert spacing_of(again) == project.pair(image).spacing
+    reopened = open_mask(file / "labels" / "objects")
+    np.testing.assert_array_equal(reopened, project.pair(image).mask)
+    assert spacing_of(reopened) == project.pair(image).spacing
 
 
-def test_an_export_that_fails_midway_leaves_the_earlier_one(
+def test_a_failed_export_keeps_the_earlier_one(
     predicted: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = predicted.export(tmp_path / "results", ["ome-zarr"])[0]

@@ -1,4 +1,4 @@
-"""Annotated patches: a folder a class, every file the image's own pixels in its own type, and a table of them."""
+"""Annotated patches: one folder per class, unchanged pixels and type, and a table of files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def table_of(folder: Path) -> pd.DataFrame:
 
 
 def cropped(image: np.ndarray, row: pd.Series) -> np.ndarray:
-    """The part of an image (C, ..., y, x) under a patch, reflected beyond the border."""
+    """Return the part of an image (C, ..., y, x) under a patch, reflected at the border."""
     axes = "zyx"[-(image.ndim - 1) :]
     low, high = ([int(row[f"{axis}{end}"]) for axis in axes] for end in "01")
     margin = [(max(0, -a), max(0, b - n)) for a, b, n in zip(low, high, image.shape[1:])]
@@ -36,7 +36,7 @@ def cropped(image: np.ndarray, row: pd.Series) -> np.ndarray:
     return wide[(slice(None), *(slice(a, a + y - x) for a, x, y in zip(starts, low, high)))]
 
 
-def test_patches_of_two_channels_are_tiffs_with_the_pixels_of_the_image(predicted: Project, tmp_path: Path) -> None:
+def test_two_channel_patches_are_tiff_files_with_the_image_pixels(predicted: Project, tmp_path: Path) -> None:
     (folder,) = predicted.export(tmp_path / "results", ["patches"])
     table = table_of(folder)
     assert {part.name for part in folder.iterdir()} == {"dim", file_name("=bright <b>"), "patches.csv"}
@@ -57,9 +57,7 @@ def test_patches_of_two_channels_are_tiffs_with_the_pixels_of_the_image(predicte
 
 
 @pytest.mark.parametrize("size", [15, 16])
-def test_patches_have_the_size_of_the_settings_and_the_object_in_the_middle(
-    predicted: Project, tmp_path: Path, size: int
-) -> None:
+def test_patches_have_the_configured_size_and_a_centered_object(predicted: Project, tmp_path: Path, size: int) -> None:
     predicted.settings = predicted.settings.changed(patches={"size": size})
     (folder,) = predicted.export(tmp_path / "results", ["patches"])
     table = table_of(folder).set_index("object")
@@ -73,7 +71,7 @@ def test_patches_have_the_size_of_the_settings_and_the_object_in_the_middle(
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_patches_of_pictures_are_png(tmp_path: Path, dtype: type, channels: int) -> None:
+def test_rgb_patches_are_png_files(tmp_path: Path, dtype: type, channels: int) -> None:
     mask = np.zeros((40, 40), np.uint8)
     mask[10:20, 10:20] = 1
     image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (channels, 40, 40)).astype(dtype)
@@ -85,15 +83,15 @@ def test_patches_of_pictures_are_png(tmp_path: Path, dtype: type, channels: int)
     assert row["file"] == "patches.csv (2)/a_1.png"
     assert not row["test_set"]
     expected = np.moveaxis(cropped(image, row), 0, -1).squeeze()
-    if (channels, dtype) == (3, np.uint16):  # Pillow keeps eight bits of these
+    if (channels, dtype) == (3, np.uint16):  # Pillow reads these with only eight bits
         import cv2
 
-        found = cv2.imread(str(folder / row["file"]), cv2.IMREAD_UNCHANGED)[..., ::-1]
+        pixels = cv2.imread(str(folder / row["file"]), cv2.IMREAD_UNCHANGED)[..., ::-1]
     else:
         with Image.open(folder / row["file"]) as picture:
-            found = np.asarray(picture)
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, expected)
+            pixels = np.asarray(picture)
+    assert pixels.dtype == dtype
+    np.testing.assert_array_equal(pixels, expected)
 
 
 def test_patches_of_a_volume_keep_all_planes_and_float_values(volume: Project, tmp_path: Path) -> None:
@@ -102,17 +100,17 @@ def test_patches_of_a_volume_keep_all_planes_and_float_values(volume: Project, t
     table = table_of(folder)
     assert len(table) == 2
     for _, row in table.iterrows():
-        found = tifffile.imread(folder / row["file"])
-        assert found.dtype == np.float32
-        np.testing.assert_array_equal(found, cropped(image, row)[0])
+        pixels = tifffile.imread(folder / row["file"])
+        assert pixels.dtype == np.float32
+        np.testing.assert_array_equal(pixels, cropped(image, row)[0])
 
 
-def test_objects_of_the_test_set_are_told_apart(
+def test_objects_of_the_test_set_are_marked_in_the_table(
     predicted: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("svetlana_jupyter.project.test_set.MIN_ANNOTATED", 5)
-    drawn = predicted.test_set.draw(10).index
-    image, label = drawn[0]
+    sample = predicted.test_set.draw(10).index
+    image, label = sample[0]
     predicted.annotate(image, label, "dim")
     (folder,) = predicted.export(tmp_path / "results", ["patches"])
     table = table_of(folder)
@@ -120,7 +118,7 @@ def test_objects_of_the_test_set_are_told_apart(
     assert len(table) == 7
 
 
-def test_without_annotations_there_is_nothing_to_write(volume: Project, tmp_path: Path) -> None:
+def test_without_annotations_the_export_is_refused(volume: Project, tmp_path: Path) -> None:
     volume.erase("vol", [1, 2])
     with pytest.raises(ProjectError, match="no annotated patches yet"):
         volume.export(tmp_path / "results", ["csv", "patches"])

@@ -1,4 +1,4 @@
-"""Tables in each format, read by pandas, openpyxl and anndata: the same rows as `Project.predictions`, text as text."""
+"""Tables in each format, read by pandas, openpyxl and anndata: the same rows as `Project.predictions`."""
 
 from __future__ import annotations
 
@@ -24,50 +24,52 @@ EXACT = {"dtype": {"run": str}, "float_precision": "round_trip"}
 SHEETS = ["objects", "counts", "measurements"]
 
 
-def same(found: pd.DataFrame, table: pd.DataFrame, excel: bool = False) -> None:
-    """Whether a file holds a table; what is missing may be None or NaN, and Excel has 16 digits."""
-    assert found.columns.tolist() == table.columns.tolist()
-    assert len(found) == len(table)
+def assert_same_table(result: pd.DataFrame, table: pd.DataFrame, excel: bool = False) -> None:
+    """Check that a file contains a table; missing values may be None or NaN, and Excel has 16 digits."""
+    assert result.columns.tolist() == table.columns.tolist()
+    assert len(result) == len(table)
     for name in table:
         if table[name].dtype.kind == "f":
             digits = 15 if excel and table[name].dtype == np.float64 else 17
-            np.testing.assert_allclose(found[name].astype(table[name].dtype), table[name], rtol=10.0**-digits)
+            np.testing.assert_allclose(result[name].astype(table[name].dtype), table[name], rtol=10.0**-digits)
         else:
-            pd.testing.assert_series_equal(known(found[name]), known(table[name]), check_index=False)
+            pd.testing.assert_series_equal(
+                without_missing(result[name]), without_missing(table[name]), check_index=False
+            )
 
 
-def known(values: pd.Series) -> pd.Series:
+def without_missing(values: pd.Series) -> pd.Series:
     return values.astype(object).where(values.notna(), None)
 
 
 @pytest.mark.parametrize("name", ["csv", "parquet", "excel"])
-def test_every_table_is_read_as_it_is(predicted: Project, tmp_path: Path, name: str) -> None:
+def test_every_table_is_read_back_unchanged(predicted: Project, tmp_path: Path, name: str) -> None:
     measured = predicted.measure(groups=["shape"])
     files = predicted.export(tmp_path / "results", [name])
     if name == "excel":
         (file,) = files
-        found = pd.read_excel(file, sheet_name=None, dtype={"run": str})
+        result = pd.read_excel(file, sheet_name=None, dtype={"run": str})
     else:
         assert [file.name for file in files] == [f"{sheet}.{name}" for sheet in SHEETS]
-        found = {file.stem: pd.read_csv(file, **EXACT) if name == "csv" else pd.read_parquet(file) for file in files}
-        found = {stem: table if name == "csv" else table.reset_index() for stem, table in found.items()}
-    assert list(found) == SHEETS
+        result = {file.stem: pd.read_csv(file, **EXACT) if name == "csv" else pd.read_parquet(file) for file in files}
+        result = {stem: table if name == "csv" else table.reset_index() for stem, table in result.items()}
+    assert list(result) == SHEETS
     table = predicted.predictions()
-    same(found["objects"], table.reset_index(), excel=name == "excel")
-    assert found["counts"]["count"].sum() == predicted.counts()["count"].sum() == len(table) - 1
+    assert_same_table(result["objects"], table.reset_index(), excel=name == "excel")
+    assert result["counts"]["count"].sum() == predicted.counts()["count"].sum() == len(table) - 1
     shape = measured.drop(columns=table.columns).reset_index()
-    same(found["measurements"][shape.columns.tolist()], shape)
+    assert_same_table(result["measurements"][shape.columns.tolist()], shape)
 
 
-def test_nothing_is_measured_for_an_export(predicted: Project, tmp_path: Path) -> None:
+def test_an_export_measures_no_objects(predicted: Project, tmp_path: Path) -> None:
     predicted.add("new", *(np.ones((9, 9), np.uint8) * n for n in (5, 1)), "yx")
     files = predicted.export(tmp_path / "results", ["csv"])
-    found = pd.read_csv(files[-1])
+    result = pd.read_csv(files[-1])
     assert files[-1].name == "measurements.csv"
-    assert set(found["image"]) == set(NAMES)
+    assert set(result["image"]) == set(NAMES)
 
 
-def test_what_is_measured_of_some_objects_alone_is_no_table(volume: Project, tmp_path: Path) -> None:
+def test_partial_measurements_are_not_exported(volume: Project, tmp_path: Path) -> None:
     pair, objects = volume.pair("vol"), volume.objects("vol")
     settings = volume.settings.measurements.changed(groups=("shape",))
     assert len(pd.concat(measure(pair, objects.iloc[:3], settings))) == 3
@@ -76,7 +78,7 @@ def test_what_is_measured_of_some_objects_alone_is_no_table(volume: Project, tmp
     assert [file.name for file in volume.export(tmp_path / "results")][2:] == ["measurements.csv"]
 
 
-def test_a_class_that_begins_like_a_formula_is_text_in_excel(predicted: Project, tmp_path: Path) -> None:
+def test_a_class_name_like_a_formula_is_text_in_excel(predicted: Project, tmp_path: Path) -> None:
     (file,) = predicted.export(tmp_path / "results", ["excel"])
     sheet = openpyxl.load_workbook(file)["objects"]
     cells = [cell for row in sheet.iter_rows() for cell in row if str(cell.value).startswith("=")]
@@ -85,7 +87,7 @@ def test_a_class_that_begins_like_a_formula_is_text_in_excel(predicted: Project,
     assert sheet.freeze_panes == "A2"
 
 
-def test_more_objects_than_a_sheet_has_rows_are_refused_before_any_work(
+def test_more_objects_than_excel_rows_are_refused_before_any_work(
     predicted: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "EXCEL_ROWS", 24)
@@ -95,7 +97,9 @@ def test_more_objects_than_a_sheet_has_rows_are_refused_before_any_work(
 
 
 @pytest.mark.parametrize("measured", [False, True])
-def test_anndata_has_objects_classes_places_and_numbers(predicted: Project, tmp_path: Path, measured: bool) -> None:
+def test_anndata_has_objects_classes_positions_and_measurements(
+    predicted: Project, tmp_path: Path, measured: bool
+) -> None:
     if measured:
         expected = predicted.measure(groups=["shape"])
     else:
@@ -107,7 +111,9 @@ def test_anndata_has_objects_classes_places_and_numbers(predicted: Project, tmp_
     table = predicted.predictions()
     assert data.obs_names.tolist() == [f"{image}/{label}" for image, label in table.index]
     assert data.obs["object"].max() == LARGEST
-    same(data.obs.astype({name: table.reset_index()[name].dtype for name in data.obs}), table.reset_index())
+    assert_same_table(
+        data.obs.astype({name: table.reset_index()[name].dtype for name in data.obs}), table.reset_index()
+    )
     colors = dict(zip(data.obs["class"].cat.categories, data.uns["class_colors"]))
     assert colors == {info.name: info.color for info in predicted.classes}
     np.testing.assert_array_equal(data.obsm["spatial"], table[["x", "y"]] * SPACING[::-1])
@@ -121,7 +127,7 @@ def test_anndata_has_objects_classes_places_and_numbers(predicted: Project, tmp_
         assert data.var_names.tolist() == ["dim", "=bright <b>"]
 
 
-def test_anndata_of_a_volume_that_is_not_predicted(volume: Project, tmp_path: Path) -> None:
+def test_anndata_of_an_unpredicted_volume(volume: Project, tmp_path: Path) -> None:
     data = anndata.read_h5ad(volume.export(tmp_path / "results", ["anndata"])[0])
     table = volume.predictions()
     np.testing.assert_array_equal(data.obsm["spatial"], table[["x", "y", "z"]] * [0.5, 0.5, 2.0])
@@ -129,7 +135,7 @@ def test_anndata_of_a_volume_that_is_not_predicted(volume: Project, tmp_path: Pa
     assert data.obs["annotation"].notna().sum() == 2
 
 
-def test_a_missing_anndata_is_said_before_any_work(
+def test_a_missing_anndata_package_is_reported_before_any_work(
     predicted: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "anndata", None)

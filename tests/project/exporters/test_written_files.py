@@ -1,4 +1,4 @@
-"""An export beside the notebook: one moment's results whatever is annotated meanwhile, progress, and a stop."""
+"""Background export: consistent results despite annotations meanwhile, progress, and stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
 
-def test_it_is_told_how_far_it_is_and_what_was_written(predicted: Project, tmp_path: Path) -> None:
+def test_an_export_reports_progress_and_written_files(predicted: Project, tmp_path: Path) -> None:
     seen: list[tuple[float, str]] = []
     predicted.observe(lambda change: change["new"] and seen.append((change["new"].done, change["new"].text)), "job")
     predicted.background.export(tmp_path / "results", ["csv", "masks", "geojson"])
@@ -37,37 +37,37 @@ def test_it_is_told_how_far_it_is_and_what_was_written(predicted: Project, tmp_p
     assert "and 5 more" in written.text
 
 
-def test_all_files_agree_on_what_stood_when_it_began(predicted: Project, tmp_path: Path) -> None:
+def test_all_files_use_the_results_at_the_start_of_the_export(predicted: Project, tmp_path: Path) -> None:
     before = predicted.predictions()
     files = predicted._export(tmp_path / "results", ["csv", "excel"]).files()
     next(files)
     predicted.annotate(NAMES[1], 1, "=bright <b>")
     last = list(files)[-1]
-    found = pd.read_excel(last, sheet_name="objects")["annotation"]
+    annotations = pd.read_excel(last, sheet_name="objects")["annotation"]
     assert (
-        found.notna().sum() == before["annotation"].notna().sum() == predicted.predictions()["annotation"].count() - 1
+        annotations.notna().sum()
+        == before["annotation"].notna().sum()
+        == predicted.predictions()["annotation"].count() - 1
     )
 
 
-def test_a_stop_leaves_whole_files_alone(predicted: Project, tmp_path: Path) -> None:
-    asked = []
+def test_a_stop_keeps_only_complete_files(predicted: Project, tmp_path: Path) -> None:
+    file_counts = []
 
     def stop() -> bool:
-        asked.append(len(list((tmp_path / "results").glob("*.geojson"))))
-        return asked[-1] == 1 and asked.count(1) > 3
+        file_counts.append(len(list((tmp_path / "results").glob("*.geojson"))))
+        return file_counts[-1] == 1 and file_counts.count(1) > 3
 
     export = predicted._export(tmp_path / "results", ["geojson", "csv"])
     files = list(export.files(stop))
     assert export.stopped
     assert len(files) == 1
     assert {file.name for file in (tmp_path / "results").iterdir()} == {files[0].name, "export.json"}
-    assert len(asked) > 4, "it was asked in the middle of the second file"
+    assert len(file_counts) > 4, "it was asked in the middle of the second file"
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
-def test_every_format_can_be_stopped_in_the_middle_or_is_done_at_once(
-    predicted: Project, tmp_path: Path, name: str
-) -> None:
+def test_every_format_can_be_stopped_or_finishes_at_once(predicted: Project, tmp_path: Path, name: str) -> None:
     export = predicted._export(tmp_path / "results", [name])
     files = list(export.files(lambda: True))
     assert export.stopped == (name not in ("csv", "parquet", "anndata"))
@@ -75,7 +75,7 @@ def test_every_format_can_be_stopped_in_the_middle_or_is_done_at_once(
     assert (tmp_path / "results").exists() != export.stopped
 
 
-def test_one_job_at_a_time(predicted: Project, tmp_path: Path) -> None:
+def test_only_one_job_runs_at_a_time(predicted: Project, tmp_path: Path) -> None:
     predicted._jobs.state = JobState("export")
     with pytest.raises(ProjectError, match=r"An export is running\. Wait for it"):
         predicted.background.train()

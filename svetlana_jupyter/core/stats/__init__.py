@@ -1,0 +1,1 @@
+"""Statistics: metrics, intervals, calibration, counts and model selection."""

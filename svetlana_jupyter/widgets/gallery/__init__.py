@@ -1,0 +1,1 @@
+"""Gallery: pages of object patches."""

@@ -1,0 +1,1 @@
+"""Image viewer: its model, canvas, toolbar and events."""
