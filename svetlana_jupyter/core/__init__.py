@@ -1,1 +1,1 @@
-"""What is known of images and objects without learning: numpy, pandas, xarray, dask."""
+"""Images, masks, objects, features and statistics, independent of torch and of the user interface."""

@@ -373,4 +373,5 @@ def residual_texture(pixels: Floats, masks: Bools, field_of_view: tuple[slice, .
     count = np.count_nonzero(fitted, axis=tuple(range(1, masks.ndim))).clip(1)
     spread = (np.sum(residuals**2, axis=axes, where=fitted[:, None]) / count[:, None]) ** 0.5
     scale = np.maximum(np.abs(level), spread).reshape(n, channels, *(1 for _ in axes))
-    return np.divide(residuals, scale, out=np.zeros_like(residuals), where=scale > 0).astype(np.float32)
+    relative: Doubles = np.divide(residuals, scale, out=np.zeros_like(residuals), where=scale > 0)
+    return relative.astype(np.float32)

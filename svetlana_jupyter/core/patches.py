@@ -1,6 +1,6 @@
 """Extraction of object-centered patches, for training, prediction, preview and explanation alike.
 
-Where the object's size may not count, small and large objects are resampled to look equally large, coarse and sharp.
+If size is not an allowed cue, small and large objects are resampled to look equally large, coarse and sharp.
 """
 
 from __future__ import annotations
@@ -246,7 +246,8 @@ class _PatchCutter:
 def _copy_windows(block: NDArray[Any], window: tuple[int, ...], starts: tuple[NDArray[np.int64], ...]) -> NDArray[Any]:
     """Copy windows out of the last axes of a block, to shape (..., n, *window)."""
     views = np.lib.stride_tricks.sliding_window_view(block, window, axis=tuple(range(-len(window), 0)))
-    copies: NDArray[Any] = views[(..., *starts, *(slice(None) for _ in window))]
+    index: tuple[Any, ...] = (..., *starts, *(slice(None) for _ in window))
+    copies: NDArray[Any] = views[index]
     return copies
 
 
@@ -352,11 +353,12 @@ def resample(
 
 def resample_nearest(values: NDArray[Scalar], steps: Sequence[float], shape: Sequence[int]) -> NDArray[Scalar]:
     """Resample the last axes by taking the nearest pixel."""
-    positions = []
+    positions: list[Labels] = []
     for step, count, side in zip(steps, shape, values.shape[values.ndim - len(shape) :], strict=True):
         at = (np.arange(count) - (count - 1) / 2) * step + (side - 1) / 2
         positions.append(np.floor(at + 0.5).astype(np.int64))
-    taken: NDArray[Scalar] = values[(..., *np.ix_(*positions))]
+    index: tuple[Any, ...] = (..., *np.ix_(*positions))
+    taken: NDArray[Scalar] = values[index]
     return taken
 
 
@@ -389,7 +391,8 @@ def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry)
     rounded = resample(masks.astype(np.float32), steps, shape, smoothing=OUTLINE_SMOOTHING)
     threshold = _fill_threshold(rounded, masks, MIN_KEPT_VOLUME / math.prod(steps))
     fills: Bools = rounded >= np.minimum(0.5, threshold)
-    pixels, blurred_masks, masks = (resample_nearest(values, steps, shape) for values in (pixels, blurred_masks, masks))
+    pixels, blurred_masks = (resample_nearest(values, steps, shape) for values in (pixels, blurred_masks))
+    masks = resample_nearest(masks, steps, shape)
     own_light = unmixing_residual(pixels, masks, blurred_masks, coefficients)
     own_light += level.reshape(*level.shape, *(1 for _ in steps))
     return np.where((masks | fills)[:, None], own_light, pixels).astype(np.float32), fills

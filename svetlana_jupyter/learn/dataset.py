@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -198,7 +198,7 @@ def collect_for_each(
         columns = zip(source.keys, zip(*pieces), strict=True)
         inputs |= {key: np.concatenate(column)[order] for key, column in columns}
     classes_by_image = [classes.sort_index() for _, _, classes in parts]
-    common = {
+    common: dict[str, Any] = {
         "targets": np.concatenate([classes.to_numpy(np.int64) for classes in classes_by_image]),
         "images": np.repeat([pair.name for pair, _, _ in parts], [len(classes) for classes in classes_by_image]),
         "objects": np.concatenate([classes.index.to_numpy(np.int64) for classes in classes_by_image]),

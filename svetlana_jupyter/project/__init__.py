@@ -1,1 +1,1 @@
-"""The project folder and everything a script or a panel can ask of it."""
+"""Projects: a folder of images, annotations, classifiers and results, and the operations on it."""

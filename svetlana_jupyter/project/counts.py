@@ -167,7 +167,7 @@ def correct_counts(
     for key, group in counted.groupby(list(by), observed=True, dropna=False) if by else [((), counted)]:
         annotated = group["annotation"].notna()
         certain, predicted = (
-            group["class"][chosen].value_counts().reindex(class_names, fill_value=0).to_numpy(np.int64)
+            group["class"][chosen].value_counts().reindex(list(class_names), fill_value=0).to_numpy(np.int64)
             for chosen in (annotated, ~annotated)
         )
         bounds = zip(*(certain + part for part in solve_counts(rates, predicted)))
@@ -357,7 +357,7 @@ def compare_counts(
     partner, unmatched = match_rows(known, values, keys, "a table of counts")
     counts, _ = count_objects(table, groups, classes.names, list(keys), None, exclude_border, size)
     counts = counts[counts["class"] == name].rename(columns={"count": "counted"})
-    others = [column for column in values if column not in (*keys.values(), *known, *counts, "manual")]
+    others = [str(column) for column in values if column not in (*keys.values(), *known, *counts, "manual")]
     matched = known.assign(**{column: values[column].reindex(partner).to_numpy() for column in ("manual", *others)})
     matched = matched[partner >= 0].merge(counts[[*keys, "counted", "left_out"]], on=list(keys))
     matched["difference"] = matched["counted"] - matched["manual"]

@@ -290,7 +290,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         image: Source,
         mask: Source,
         axes: str | None = None,
-        spacing: tuple[float, ...] | None = None,
+        spacing: tuple[float, ...] | float | None = None,
         channels: Sequence[str] | None = None,
         groups: Mapping[str, str] | None = None,
     ) -> ImageEntry:

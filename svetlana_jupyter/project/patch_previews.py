@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.patch_geometry import patch_geometry, patch_settings_for_object, resolve_patch_settings
-from svetlana_jupyter.core.patches import Floats, take_patch
+from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.core.settings import AUTO_PRESET
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.training_job import previous_choice
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.normalization import Floats
     from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.runs import Run
@@ -26,8 +27,18 @@ if TYPE_CHECKING:
 MAX_SAMPLED_OBJECTS = 256  # objects that the channel deviations of a preview are estimated from
 
 
+class PairsAndObjects(Protocol):
+    """Image pairs and their objects: those of a project, or of a snapshot of it."""
+
+    def pair(self, name: str, /) -> ImagePair:
+        """Return an image with its mask."""
+
+    def objects(self, name: str, /) -> pd.DataFrame:
+        """Return the object table of an image."""
+
+
 def patch_settings(
-    images: ImageCollection, labels: pd.Series[int], image: str, settings: TrainingSettings
+    images: PairsAndObjects, labels: pd.Series[int], image: str, settings: TrainingSettings
 ) -> PatchSettings:
     """Return the patch settings that a training started now would freeze.
 
@@ -35,7 +46,7 @@ def patch_settings(
 
     Parameters
     ----------
-    images : ImageCollection
+    images : PairsAndObjects
     labels : Series of int
         Class ids of the labeled objects, indexed by ``(image, object)``. Without labels, an automatic size follows all
         objects of ``image``.

@@ -5,7 +5,7 @@ Every function returns a matplotlib `Figure` of its own; pyplot is never used, s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -169,7 +169,8 @@ def plot_confusion(confusion: pd.DataFrame, classes: ClassScheme, title: str) ->
     axes.imshow(share, cmap=BLUES, vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            style = {"ha": "center", "va": "center", "color": "white" if share[row, column] > 0.55 else INK}
+            color = "white" if share[row, column] > 0.55 else INK
+            style: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
             axes.text(column, row - 0.06, f"{count:,.0f}", fontsize=12, **style)
             axes.text(column, row + 0.26, f"{share[row, column]:.0%}", fontsize=8, **style)
     colors = {info.name: darken(info.color) for info in classes}
@@ -319,7 +320,7 @@ def plot_gallery(
             row = grid[2 * i + j]
             for axes in row:
                 axes.set_axis_off()
-            for axes, (key, probability) in zip(row, part["probability"].items()):
+            for axes, key, probability in zip(row, part.index, part["probability"]):
                 _show_thumbnail(axes, *thumbnails[key], color, f"{probability:.0%}")
             row[0].text(-0.12, 0.5, title, transform=row[0].transAxes, ha="right", va="center", fontsize=9, color=QUIET)
         grid[2 * i, 0].set_title(shorten([info.name])[0], loc="left", fontsize=11, fontweight="bold", color=color)

@@ -152,8 +152,9 @@ def _score_point(
             return None
         raise ProjectError(result.message)
     recall = (result.table["predicted"] == result.table["truth"]).groupby(result.table["truth"]).mean()
+    codes = recall.index.tolist()
     return {
-        "classes": {samples.names.get(code, f"class {code}"): share for code, share in recall.to_dict().items()},
+        "classes": {samples.names.get(code, f"class {code}"): share for code, share in zip(codes, recall.tolist())},
         "accuracy": result.accuracy,
         "low": result.low,
         "high": result.high,

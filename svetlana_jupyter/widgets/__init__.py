@@ -1,1 +1,1 @@
-"""The panels: they show the project and call its verbs."""
+"""Panels, which show a project and call its methods."""

@@ -27,9 +27,9 @@ from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.samples import blood_smear
 from svetlana_jupyter.widgets.components import JobProgress, error_text, figure_html, image_html, muted
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
-from svetlana_jupyter.widgets.run_views import RunScores, RunTable, curves
 from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
 from svetlana_jupyter.widgets.settings_editor import SettingsEditor
+from svetlana_jupyter.widgets.training_results import RunScores, RunTable, curves
 from svetlana_jupyter.widgets.viewer.object_details import default_palette, patch_pictures
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ LEAST = 0.8
 CELL = {2: 40, 3: 20}
 FIELD = {2: (96, 48), 3: (48, 24)}
 TOGETHER = 16  # steps whose wall time is taken together
-READY = 8  # batches that the bare network goes round
+READY = 8  # batches that the bare network cycles through
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
     "default, any angle": {"augmentation": {"rotation": "free"}},
@@ -64,8 +64,8 @@ def make_disks(count: int, ndim: int) -> AnnotatedImage:
     mask = np.kron(numbers, ball) * (np.kron(numbers, np.ones_like(ball)) <= count)
     classes = np.r_[0, rng.permutation(count) % 2 + 1]
     image = rng.normal(100, 10, mask.shape).astype(np.float32) + 40 * classes[mask].astype(np.float32)
-    found = open_checked_pair("discs", image, mask, axes="zyx"[-ndim:])
-    return found, index_objects(found.mask), pd.Series(classes[1:], index=np.arange(1, count + 1))
+    pair = open_checked_pair("discs", image, mask, axes="zyx"[-ndim:])
+    return pair, index_objects(pair.mask), pd.Series(classes[1:], index=np.arange(1, count + 1))
 
 
 def time_bare_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
@@ -94,7 +94,7 @@ def time_bare_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
 def time_training_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
     """Yield wall and processor seconds of each training step of one epoch; the last includes the end of the epoch."""
     events = fit(samples)
-    next(events)  # the first step also builds the network and takes the measure of the patches
+    next(events)  # the first step also builds the network and analyzes the patches
     while True:
         began, worked = time.perf_counter(), time.process_time()
         event = next(events)
@@ -131,7 +131,7 @@ def measure_ratios(part: AnnotatedImage, name: str, threads: int, device: str = 
         "labels": len(samples),
         "batch": settings.batch_size,
         "steps": len(ours),
-        "patches a second": round(TOGETHER * settings.batch_size / float(our_wall)),
+        "patches per second": round(TOGETHER * settings.batch_size / float(our_wall)),
         "bare step (ms, processor)": round(1e3 * float(np.mean(bare, axis=0)[1]), 2),
         "our step (ms, processor)": round(1e3 * float(np.mean(ours, axis=0)[1]), 2),
         "ratio (processor)": round(float(worked), 3),

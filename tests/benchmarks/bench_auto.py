@@ -1,8 +1,8 @@
 """Preset search ("auto"): the accuracy it reaches, its duration, and the bias of the score it reports.
 
-`python -m tests.benchmarks.bench_auto [--set NAME] [--draws 1] [--first 0] [--beside all|none|NAME ...] [--threads 2]`;
-exit code 1 if search and final training exceed the time limit of the set, or if the mean accuracy is more than 0.02
-below that of the best single preset, or below that of the paper.
+`python -m tests.benchmarks.bench_auto [--set NAME] [--draws 1] [--first 0] [--compare all|none|NAME ...]
+[--threads 2]`; exit code 1 if search and final training exceed the time limit of the set, or if the mean accuracy is
+more than 0.02 below that of the best single preset, or below that of the paper.
 
 Each draw has other labels and another seed. A project searches and trains; the true accuracy is that on all other
 objects. For comparison each single preset is trained on the same labels with all its epochs. "seconds" are wall time;
@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHORTFALL = 0.02
-BESIDE = (*CANDIDATE_PRESETS, "paper")
-TIMELY = {**FIELD, "sampling": "auto"}  # as a search samples it, for the single presets too
+COMPARED_PRESETS = (*CANDIDATE_PRESETS, "paper")
+TIMELY = {**FIELD, "sampling": "auto"}  # the sampling of a search, also for the single presets
 
 
 @dataclass(frozen=True)
@@ -115,55 +115,57 @@ def search_and_train(
         seconds, worked = time.perf_counter() - began, time.process_time() - busy
         project.predict()
         table = project.probabilities("set").drop(index=list(labels))
-        tried = run.search_results()
-        known, chosen = project.evaluate().network, tried.loc[tried["chosen"], "accuracy"]
+        results = run.search_results()
+        report, chosen = project.evaluate().network, results.loc[results["chosen"], "accuracy"]
         return {
             "preset": run.settings["preset"],
             "seconds": seconds,
             "worked": worked,
             "accuracy": float((table["predicted"] == classes.loc[table.index]).mean()),
-            "reported": known.accuracy.value if known is not None else np.nan,  # too few labels
+            "reported": report.accuracy.value if report is not None else np.nan,  # too few labels
             "own": float(chosen.iloc[0]) if len(chosen) else np.nan,
         }
 
 
 def accuracy(part: AnnotatedImage, labels: Sequence[int], settings: TrainingSettings) -> float:
     """Train a single preset and return its accuracy on all other objects."""
-    found, objects, classes = part
-    *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))
+    pair, objects, classes = part
+    *_, last = fit(collect_training_data([(pair, objects, classes.loc[sorted(labels)])], settings))
     assert isinstance(last, FitResult)
     right = [
         np.array(last.classifier.classes)[event.probabilities.argmax(axis=1)] == classes.loc[event.objects]
-        for event in predict(found, objects.drop(index=labels), last.classifier)
+        for event in predict(pair, objects.drop(index=labels), last.classifier)
     ]
     return float(np.concatenate(right).mean())
 
 
-def measure_trial(trial: Trial, draws: range, beside: Sequence[str], threads: int) -> dict[str, Any]:
+def measure_trial(trial: Trial, draws: range, compared: Sequence[str], threads: int) -> dict[str, Any]:
     """Return one row: means over the draws."""
     sample = trial.make()
     part = annotated_image(sample)
-    found: list[dict[str, Any]] = []
-    single: dict[str, list[float]] = {name: [] for name in beside}
+    results: list[dict[str, Any]] = []
+    single: dict[str, list[float]] = {name: [] for name in compared}
     for draw in draws:
         labels = draw_from_all_classes(sample, part[2], trial.labels, trial.first + draw)
-        usual = TrainingSettings(seed=draw, threads=threads, **trial.changes)
-        found.append(search_and_train(sample, part[2], labels, usual))
-        print(f"{trial.name} draw {draw}: {found[-1]}", file=sys.stderr)
-        for name in beside:
+        settings = TrainingSettings(seed=draw, threads=threads, **trial.changes)
+        results.append(search_and_train(sample, part[2], labels, settings))
+        print(f"{trial.name} draw {draw}: {results[-1]}", file=sys.stderr)
+        for name in compared:
             alone = restrict_to_allowed_cues(TrainingSettings(preset=name, seed=draw, threads=threads, **trial.changes))
             single[name].append(accuracy(part, labels, alone))
             print(f"{trial.name} draw {draw}: {name} {single[name][-1]:.3f}", file=sys.stderr)
-    mean = {name: float(np.mean([one[name] for one in found])) for name in found[0] if name != "preset"}
-    errors = np.array([one["reported"] - one["accuracy"] for one in found])
+    mean = {name: float(np.mean([result[name] for result in results])) for name in results[0] if name != "preset"}
+    errors = np.array([result["reported"] - result["accuracy"] for result in results])
     best = max((name for name in single if name != "paper"), key=lambda name: np.mean(single[name]), default="")
     paper = float(np.mean(single["paper"])) if "paper" in single else None
-    most, best_mean = max(one["seconds"] for one in found), float(np.mean(single[best])) if best else None
+    most, best_mean = max(result["seconds"] for result in results), float(np.mean(single[best])) if best else None
     return {
         "set": trial.name,
         "labels": trial.labels,
         "draws": f"{draws.start} to {draws.stop - 1}",
-        "chosen": ", ".join(f"{name} {count}×" for name, count in Counter(one["preset"] for one in found).items()),
+        "chosen": ", ".join(
+            f"{name} {count}×" for name, count in Counter(result["preset"] for result in results).items()
+        ),
         "accuracy": round(mean["accuracy"], 4),
         "reported": round(mean["reported"], 4),
         "reported - true": f"{errors.mean():.4f} ± {errors.std():.4f}",
@@ -187,14 +189,14 @@ def main() -> int:
     parser.add_argument("--set", choices=list(TRIALS))
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the first draw, to go on with others")
-    parser.add_argument("--beside", nargs="+", choices=["all", "none", *BESIDE], default=["all"])
+    parser.add_argument("--compare", nargs="+", choices=["all", "none", *COMPARED_PRESETS], default=["all"])
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    beside = {"all": BESIDE, "none": ()}.get(arguments.beside[0], arguments.beside)
+    compared = {"all": COMPARED_PRESETS, "none": ()}.get(arguments.compare[0], arguments.compare)
     draws = range(arguments.first, arguments.first + arguments.draws)
     trials = [TRIALS[arguments.set]] if arguments.set else TRIALS.values()
-    rows = [measure_trial(trial, draws, beside, arguments.threads) for trial in trials]
+    rows = [measure_trial(trial, draws, compared, arguments.threads) for trial in trials]
     print_report("preset search", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 

@@ -154,7 +154,7 @@ def steps(open_page: Open, home: Path) -> Iterator[Row]:
         }
 
 
-def recolour(open_page: Open, home: Path) -> Iterator[Row]:
+def recolor(open_page: Open, home: Path) -> Iterator[Row]:
     """Label the selected object among a million."""
     folder = home / "million"
     folder.mkdir()
@@ -192,7 +192,7 @@ def recolour(open_page: Open, home: Path) -> Iterator[Row]:
             page.page.keyboard.press(str(1 + press % 3))
             times.append(page.until_drawn("keydown"))
         figures = percentiles(times)
-        what = f"key → recoloured, 1,000,000 objects in the table, {name}"
+        what = f"key → recolored, 1,000,000 objects in the table, {name}"
         yield {"what": what, **figures, "most": 150, "reached": figures["p95 ms"]}
     count = page.evaluate("len(project.annotations.table())")
     assert int(count) == 40, f"{count} of 40 keys labeled an object"
@@ -215,7 +215,7 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
     canvas = page.canvas(2)
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    selecting, labelling = [], []
+    selecting, labeling = [], []
     for repeat in range(6):
         canvas.click(position={"x": 5, "y": 5})
         for key in ("Escape", "Escape", "l"):
@@ -229,18 +229,18 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
             page.page.mouse.move(box["x"] + box["width"] / 2 + across * x, box["y"] + box["height"] / 2 + down * y)
             if number == 0:
                 page.page.mouse.down()
-            page.page.evaluate("() => new Promise(requestAnimationFrame)")  # a hand is no faster than the screen
+            page.page.evaluate("() => new Promise(requestAnimationFrame)")  # a user is no faster than the screen
         page.page.mouse.up()
         selecting.append(page.until_drawn("mouseup"))
         assert page.evaluate("len(panel.viewer.model.selection) == objects") == "True"
         page.evaluate("syncs.clear()")
         page.forget()
         page.page.keyboard.press(str(1 + repeat % 3))
-        labelling.append(page.until_drawn("keydown"))
+        labeling.append(page.until_drawn("keydown"))
         assert page.evaluate("len(syncs)") == "1"
         assert page.evaluate("int(project.annotations.class_counts().sum()) == objects") == "True"
     count = int(page.evaluate("objects"))
-    for what, times in (("button up → selected", selecting), ("key → on disk with one sync and recoloured", labelling)):
+    for what, times in (("button up → selected", selecting), ("key → on disk with one sync and recolored", labeling)):
         figures = percentiles(times)
         yield {"what": f"lasso, {count:,} objects: {what}", **figures, "most": 500, "reached": figures["p95 ms"]}
 
@@ -317,7 +317,7 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
         page.quiet()
         first = int(page.evaluate("panel.viewer.screen.canvas.frame"))
         page.page.evaluate(PRESS_ARROWS, PAUSE * 1000)
-        visitor.close()  # only leaves
+        visitor.close()  # only leaf processes
         time.sleep(WARM * PAUSE)
         before = alone.mb
         time.sleep(1000 * PAUSE)
@@ -343,7 +343,7 @@ PRESS_ARROWS = """(pause) => {
 }"""
 PAUSE, WARM = 0.09, 400  # seconds between two redraws; redraws until the caches of the browser are full
 
-FIGURES = (keys, steps, recolour, lasso, gallery, opening, redraws)
+FIGURES = (keys, steps, recolor, lasso, gallery, opening, redraws)
 
 
 def main() -> None:

@@ -45,12 +45,15 @@ def measure_errors(n: int, kind: str, repeats: int) -> dict[str, Any]:
         began = time.process_time()
         calibration, crossed = calibrate(table)
         seconds += time.process_time() - began
-        correct = [(some["predicted"] == some["truth"]).to_numpy() for some in (table, crossed)]
-        found = [reliability(some[COLUMNS].max(axis=1).to_numpy(), own) for some, own in zip((table, crossed), correct)]
-        errors.append([one.error for one in found])
-        chances.append(found[1].expected_by_chance)
+        correct = [(predictions["predicted"] == predictions["truth"]).to_numpy() for predictions in (table, crossed)]
+        results = [
+            reliability(predictions[COLUMNS].max(axis=1).to_numpy(), matches)
+            for predictions, matches in zip((table, crossed), correct)
+        ]
+        errors.append([result.error for result in results])
+        chances.append(results[1].expected_by_chance)
         changed.append(not calibration.is_identity)
-        right.append([own.mean() for own in correct])
+        right.append([matches.mean() for matches in correct])
     before, after = np.mean(errors, axis=0)
     return {
         "objects": n,

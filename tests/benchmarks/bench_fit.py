@@ -46,7 +46,10 @@ class Trial:
     seconds: float
 
 
-GREY = {"epochs": 6, "patches": {"normalize": "percentile"}}  # brightness tells: no need to see each object's own
+GREY = {
+    "epochs": 6,
+    "patches": {"normalize": "percentile"},
+}  # brightness carries the class, so patches are not normalized one by one
 TRIALS = (
     Trial("stripes", lambda: stripes(seed=1, size=1024, count=500, step=42), 45, 2, "oriented", {"epochs": 3}, 1.0),
     Trial("gray cells", lambda: gray_cells(seed=1), 10, 1, "object", GREY, 2.0),
@@ -54,9 +57,9 @@ TRIALS = (
 
 
 def annotated_image(sample: Sample) -> AnnotatedImage:
-    found = open_checked_pair("set", sample.image, sample.mask)
+    pair = open_checked_pair("set", sample.image, sample.mask)
     classes = pd.Series(np.asarray(sample.classes) + 1, index=np.arange(1, len(sample.classes) + 1))
-    return found, index_objects(found.mask), classes
+    return pair, index_objects(pair.mask), classes
 
 
 def draw_from_all_classes(sample: Sample, classes: pd.Series, count: int, seed: int) -> list[int]:
@@ -71,19 +74,19 @@ def draw_from_all_classes(sample: Sample, classes: pd.Series, count: int, seed: 
 def measure_trial(trial: Trial, draws: int) -> dict[str, Any]:
     """Return one row: the worst accuracy and time, and the mean processor time, of all draws."""
     sample = trial.make()
-    found, objects, classes = annotated_image(sample)
+    pair, objects, classes = annotated_image(sample)
     accuracies, seconds, worked = [], [], []
     for draw in range(draws):
         labels = draw_from_all_classes(sample, classes, trial.labels, trial.first + draw)
         settings = TrainingSettings.from_preset(trial.preset, seed=draw, **trial.changes)
         began, busy = time.perf_counter(), time.process_time()
-        *_, last = fit(collect_training_data([(found, objects, classes.loc[sorted(labels)])], settings))
+        *_, last = fit(collect_training_data([(pair, objects, classes.loc[sorted(labels)])], settings))
         seconds.append(time.perf_counter() - began)
         worked.append(time.process_time() - busy)
         assert isinstance(last, FitResult)
         right = [
             np.array(last.classifier.classes)[part.probabilities.argmax(axis=1)] == classes.loc[part.objects]
-            for part in predict(found, objects.drop(index=labels), last.classifier)
+            for part in predict(pair, objects.drop(index=labels), last.classifier)
         ]
         accuracies.append(float(np.concatenate(right).mean()))
     return {

@@ -43,7 +43,7 @@ from tests.benchmarks.report import print_report
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# How to make each set, and how many labels are drawn.
+# Function that makes each set, and the number of labels drawn.
 GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {
     "gray cells": (lambda: gray_cells(0), 10),
     "stripes (a)": (lambda: stripes(1, 1024, 500, 42), 45),
@@ -59,64 +59,64 @@ GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {
 
 def annotated_image(name: str, sample: Sample) -> AnnotatedImage:
     """Return a sample as an image with all its classes."""
-    found = open_checked_pair(name, sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
-    objects = index_objects(found.mask)
+    pair = open_checked_pair(name, sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
+    objects = index_objects(pair.mask)
     classes = pd.Series(sample.classes + 1, pd.RangeIndex(1, len(sample.classes) + 1))
-    return found, objects, classes.loc[classes.index.isin(objects.index)]
+    return pair, objects, classes.loc[classes.index.isin(objects.index)]
 
 
-def score_forest(known: TrainingData, training: np.ndarray, testing: np.ndarray, seed: int) -> float:
+def score_forest(data: TrainingData, training: np.ndarray, testing: np.ndarray, seed: int) -> float:
     """Return the balanced accuracy on the rows ``testing`` of a forest trained on the rows ``training``."""
-    seeded = known.settings.changed(seed=seed)
-    forest = fit_forest(replace(known.subset(training), settings=seeded))
-    guesses = np.array(forest.classes)[forest.classify(known.inputs[testing]).argmax(axis=1)]
-    right = pd.Series(guesses == known.targets[testing])
-    return float(right.groupby(known.targets[testing]).mean().mean())
+    seeded = data.settings.changed(seed=seed)
+    forest = fit_forest(replace(data.subset(training), settings=seeded))
+    predicted = np.array(forest.classes)[forest.classify(data.inputs[testing]).argmax(axis=1)]
+    right = pd.Series(predicted == data.targets[testing])
+    return float(right.groupby(data.targets[testing]).mean().mean())
 
 
-def make_row(name: str, known: TrainingData, count: int, taken: float, scores: list[float]) -> dict[str, Any]:
+def make_row(name: str, data: TrainingData, count: int, seconds: float, scores: list[float]) -> dict[str, Any]:
     return {
         "set": name,
         "labels": count,
         "draws": len(scores),
         "balanced accuracy": f"{np.mean(scores):.4f} ± {np.std(scores):.4f}",
-        "measurements": known.inputs.shape[1],
-        "objects": len(known),
-        "objects measured a processor second": round(len(known) / taken),
+        "measurements": data.inputs.shape[1],
+        "objects": len(data),
+        "objects measured per processor second": round(len(data) / seconds),
     }
 
 
 def measure_objects(parts: list[AnnotatedImage], settings: TrainingSettings) -> tuple[TrainingData, float]:
-    """Measure every object, and return the processor seconds it took."""
+    """Return the measurements of all objects and the processor seconds they took."""
     began = time.process_time()
-    known = collect_training_data(parts, settings)
-    return known, time.process_time() - began
+    data = collect_training_data(parts, settings)
+    return data, time.process_time() - began
 
 
 def score_generated_set(name: str, settings: TrainingSettings, draws: int) -> dict[str, Any]:
     make, count = GENERATED[name]
     sample = make()
-    known, taken = measure_objects([annotated_image(name, sample)], settings)
+    data, seconds = measure_objects([annotated_image(name, sample)], settings)
     scores = []
     for seed in range(draws):
         labels = draw_labels(sample.mask, count, seed)
-        training = np.isin(known.objects, labels)
-        scores.append(score_forest(known, np.flatnonzero(training), np.flatnonzero(~training), seed))
-    return make_row(name, known, count, taken, scores)
+        training = np.isin(data.objects, labels)
+        scores.append(score_forest(data, np.flatnonzero(training), np.flatnonzero(~training), seed))
+    return make_row(name, data, count, seconds, scores)
 
 
 def score_real_set(name: str, folder: Path, settings: TrainingSettings, draws: int) -> dict[str, Any]:
-    found = real_sets(folder)[name]()
-    known, taken = measure_objects(found.parts, settings)
-    position = {key: number for number, key in enumerate(zip(known.images.tolist(), known.objects.tolist()))}
+    real_set = real_sets(folder)[name]()
+    data, seconds = measure_objects(real_set.parts, settings)
+    position = {key: number for number, key in enumerate(zip(data.images.tolist(), data.objects.tolist()))}
     scores = []
     for seed in range(draws):
         training, testing = (
-            np.array([position[one.name, label] for one, _, classes in parts for label in classes.index])
-            for parts in found.draw(seed)
+            np.array([position[pair.name, label] for pair, _, classes in parts for label in classes.index])
+            for parts in real_set.draw(seed)
         )
-        scores.append(score_forest(known, training, testing, seed))
-    return make_row(name, known, len(training), taken, scores)
+        scores.append(score_forest(data, training, testing, seed))
+    return make_row(name, data, len(training), seconds, scores)
 
 
 def iter_rows(arguments: argparse.Namespace, settings: TrainingSettings) -> Iterator[dict[str, Any]]:
@@ -127,9 +127,9 @@ def iter_rows(arguments: argparse.Namespace, settings: TrainingSettings) -> Iter
         for name in real_sets(arguments.data):
             makers[name] = lambda name=name: score_real_set(name, arguments.data, settings, arguments.draws)
     for name in arguments.set or makers:
-        found = makers[name]()
-        print(f"{name}: {found['balanced accuracy']}", file=sys.stderr)
-        yield found
+        row = makers[name]()
+        print(f"{name}: {row['balanced accuracy']}", file=sys.stderr)
+        yield row
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ def main() -> None:
                 rows.append(make_row(what, time_pages(project, order, dpr)))
     rows += [make_row(f"100,000 objects {step}", [times]) for step, times in time_sorting(100_000).items()]
     print_report("gallery", rows)
-    slow = [one["what"] for one in rows if one["median ms"] > LIMIT_MS]
+    slow = [row["what"] for row in rows if row["median ms"] > LIMIT_MS]
     if slow:
         sys.exit(f"more than {LIMIT_MS} ms: {'; '.join(slow)}")
 

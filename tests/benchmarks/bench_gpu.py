@@ -41,7 +41,7 @@ FOCI = {"preset": "texture", "patches": {"size": 33, "sampling": 24}}
 CLOSE = 2e-3  # of probabilities: convolutions on a GPU round their inputs to 11 bits (TF32)
 ALIKE = 0.05  # of maps from 0 to 1
 STOPPED = 0.2  # seconds
-FED = 0.65  # bare time ÷ ours: launching takes longer there than computing, and every augmentation is launched, too
+FED = 0.65  # bare time ÷ training time: launching kernels takes longer than computing, and augmentations add launches
 
 
 def _stripes() -> Sample:
@@ -86,40 +86,41 @@ class Trained:
         return np.concatenate([network.classify(inputs) for _, inputs in cuts])
 
 
-def finds(make: Callable[[], Sample], labels: int, first: int, least: float, **values: Any) -> Callable[[Path], Row]:
-    """Train twice: the accuracy is high, and the weights are equal."""
+def check_training(
+    make: Callable[[], Sample], labels: int, first: int, least: float, **values: Any
+) -> Callable[[Path], Row]:
+    """Return a check that trains twice: high accuracy and equal weights."""
 
     def check(folder: Path) -> Row:
         trained = Trained(folder, make(), labels, first)
         accuracy, seconds = trained.train(device="cuda", **values)
         weights = trained.weights()
-        _, again = trained.train(device="cuda", **values)
+        _, repeated = trained.train(device="cuda", **values)
         same = weights == trained.weights()
-        found = (
-            f"{100 * accuracy:.1f} % in {seconds:.1f} s, again in {again:.1f} s, {'same' if same else 'OTHER'} weights"
-        )
-        return {"found": found, "wanted": f"{100 * least:g} %, same weights", "passes": accuracy >= least and same}
+        verdict = "same" if same else "OTHER"
+        result = f"{100 * accuracy:.1f} % in {seconds:.1f} s, again in {repeated:.1f} s, {verdict} weights"
+        return {"found": result, "wanted": f"{100 * least:g} %, same weights", "passes": accuracy >= least and same}
 
     return check
 
 
-def agrees(make: Callable[[], Sample], labels: int, first: int, **values: Any) -> Callable[[Path], Row]:
-    """Train on the processor, and predict there and on the GPU."""
+def check_agreement(make: Callable[[], Sample], labels: int, first: int, **values: Any) -> Callable[[Path], Row]:
+    """Return a check that trains on the processor, and predicts there and on the GPU."""
 
     def check(folder: Path) -> Row:
         trained = Trained(folder, make(), labels, first)
         trained.train(device="cpu", precision="full", **values)
-        here, there = trained.probabilities("cpu"), trained.probabilities("cuda")
-        apart = float(np.abs(here - there).max())
-        same = float((here.argmax(1) == there.argmax(1)).mean())
-        found = f"{apart:.1e} apart, {100 * same:.1f} % the same class"
-        return {"found": found, "wanted": f"{CLOSE:g}, 100 %", "passes": apart <= CLOSE and same == 1}
+        on_cpu, on_gpu = trained.probabilities("cpu"), trained.probabilities("cuda")
+        difference = float(np.abs(on_cpu - on_gpu).max())
+        same = float((on_cpu.argmax(1) == on_gpu.argmax(1)).mean())
+        result = f"{difference:.1e} apart, {100 * same:.1f} % the same class"
+        return {"found": result, "wanted": f"{CLOSE:g}, 100 %", "passes": difference <= CLOSE and same == 1}
 
     return check
 
 
-def halves_once(folder: Path) -> Row:
-    """Leave too little memory for a batch, but enough for half of it."""
+def check_out_of_memory(folder: Path) -> Row:
+    """Check training with too little memory for a batch, but enough for half of it."""
     part = make_disks(600, 2)
     settings = TrainingSettings(
         width=64, epochs=1, steps=2, batch_size=512, device="cuda", patches={"size": 96, "sampling": 96}
@@ -136,54 +137,54 @@ def halves_once(folder: Path) -> Row:
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
-    told = [event.text for event in events if isinstance(event, TrainingNote)]
+    notes = [event.text for event in events if isinstance(event, TrainingNote)]
     fitted = events[-1]
     assert isinstance(fitted, FitResult)
     return {
-        "found": f"{needed / 1e9:.1f} GB; {' '.join(told)}",
+        "found": f"{needed / 1e9:.1f} GB; {' '.join(notes)}",
         "wanted": "one message, a network",
-        "passes": len(told) == 1 and "256" in told[0],
+        "passes": len(notes) == 1 and "256" in notes[0],
     }
 
 
-def is_fed(name: str, ndim: int) -> Callable[[Path], Row]:
-    """Compare training with the bare network on batches in GPU memory."""
+def check_load(name: str, ndim: int) -> Callable[[Path], Row]:
+    """Return a check that compares training with the bare network on batches in GPU memory."""
 
     def check(folder: Path) -> Row:
         row = measure_ratios(make_disks(5400, ndim), name, torch.get_num_threads(), "cuda")
         ratio = row["ratio (wall)"]
-        found = f"{ratio:.2f}, {row['patches a second']} patches/s"
-        return {"found": found, "wanted": f"ratio {FED}", "passes": ratio >= FED}
+        result = f"{ratio:.2f}, {row['patches per second']} patches/s"
+        return {"found": result, "wanted": f"ratio {FED}", "passes": ratio >= FED}
 
     return check
 
 
-def stops(folder: Path) -> Row:
-    """Stop a training halfway."""
-    asked: list[float] = []
+def check_stop(folder: Path) -> Row:
+    """Check the response time of a stop halfway through training."""
+    stopped: list[float] = []
     settings = TrainingSettings(epochs=1000, device="cuda")
-    events = fit(collect_training_data([make_disks(600, 2)], settings), lambda: bool(asked))
+    events = fit(collect_training_data([make_disks(600, 2)], settings), lambda: bool(stopped))
     for number, event in enumerate(events):
         if number == 50:
-            asked.append(time.perf_counter())
+            stopped.append(time.perf_counter())
         last = event
-    took = time.perf_counter() - asked[0]
+    seconds = time.perf_counter() - stopped[0]
     assert isinstance(last, FitResult)
-    return {"found": f"{1e3 * took:.0f} ms", "wanted": f"{1e3 * STOPPED:.0f} ms", "passes": took <= STOPPED}
+    return {"found": f"{1e3 * seconds:.0f} ms", "wanted": f"{1e3 * STOPPED:.0f} ms", "passes": seconds <= STOPPED}
 
 
-def explains(folder: Path) -> Row:
-    """Explain an object by the same network on the processor and on the GPU."""
+def check_explanation(folder: Path) -> Row:
+    """Check that Grad-CAM of an object is the same on the processor and on the GPU."""
     trained = Trained(folder, _stripes(), 45, 2)
     trained.train(device="cuda", preset="oriented")
     pair, objects = trained.project.pair("set"), trained.project.objects("set")
     maps = [explain(pair, objects, int(objects.index[0]), trained.network(device))["cam"] for device in ("cpu", "cuda")]
-    apart = float(np.abs(maps[0] - maps[1]).max())
-    return {"found": f"Grad-CAM {apart:.1e} apart", "wanted": f"{ALIKE:g}", "passes": apart <= ALIKE}
+    difference = float(np.abs(maps[0] - maps[1]).max())
+    return {"found": f"Grad-CAM {difference:.1e} apart", "wanted": f"{ALIKE:g}", "passes": difference <= ALIKE}
 
 
-def builds(architecture: str, **values: Any) -> Callable[[Path], Row]:
-    """Train one of the published networks."""
+def check_architecture(architecture: str, **values: Any) -> Callable[[Path], Row]:
+    """Return a check that trains a published network."""
 
     def check(folder: Path) -> Row:
         trained, values["architecture"] = Trained(folder, _stripes(), 45, 2), architecture
@@ -199,7 +200,8 @@ def builds(architecture: str, **values: Any) -> Callable[[Path], Row]:
     return check
 
 
-def predicts(folder: Path) -> Row:
+def check_prediction(folder: Path) -> Row:
+    """Check the speed of prediction."""
     sample = stripes(seed=2, size=4000, count=5000, step=54)
     trained = Trained(folder, sample, 45, 2)
     trained.train(device="cuda", preset="default", epochs=2, patches={"size": 44})
@@ -210,21 +212,21 @@ def predicts(folder: Path) -> Row:
 
 
 CHECKS: dict[str, Callable[[Path], Row]] = {
-    "stripes, preset given": finds(_stripes, 45, 2, 1.0, preset="oriented"),
-    "stripes, 32 bits": finds(_stripes, 45, 2, 1.0, preset="oriented", precision="full"),
-    "foci 3D, preset given": finds(_foci, 60, 4, 0.98, **FOCI),
-    "stripes, auto": finds(_stripes, 45, 2, 1.0),
-    "foci 3D, auto": finds(_foci, 60, 4, 0.98),
-    "agrees in 2D": agrees(_stripes, 45, 2, preset="oriented"),
-    "agrees in 3D": agrees(_foci, 60, 4, **FOCI),
-    "memory runs out": halves_once,
-    "stop": stops,
-    "explanation": explains,
-    "prediction": predicts,
-    "resnet18": builds("resnet18"),
-    "densenet121": builds("densenet121"),
-    "alexnet": builds("alexnet", learning_rate=0.0005),
-    **{f"fed: {name}, {ndim}D": is_fed(name, ndim) for ndim in (2, 3) for name in CASES},
+    "stripes, preset given": check_training(_stripes, 45, 2, 1.0, preset="oriented"),
+    "stripes, 32 bits": check_training(_stripes, 45, 2, 1.0, preset="oriented", precision="full"),
+    "foci 3D, preset given": check_training(_foci, 60, 4, 0.98, **FOCI),
+    "stripes, auto": check_training(_stripes, 45, 2, 1.0),
+    "foci 3D, auto": check_training(_foci, 60, 4, 0.98),
+    "agrees in 2D": check_agreement(_stripes, 45, 2, preset="oriented"),
+    "agrees in 3D": check_agreement(_foci, 60, 4, **FOCI),
+    "memory runs out": check_out_of_memory,
+    "stop": check_stop,
+    "explanation": check_explanation,
+    "prediction": check_prediction,
+    "resnet18": check_architecture("resnet18"),
+    "densenet121": check_architecture("densenet121"),
+    "alexnet": check_architecture("alexnet", learning_rate=0.0005),
+    **{f"fed: {name}, {ndim}D": check_load(name, ndim) for ndim in (2, 3) for name in CASES},
 }
 
 
@@ -240,11 +242,11 @@ def main() -> int:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found = CHECKS[name](Path(folder))
+                result = CHECKS[name](Path(folder))
             except Exception as error:
                 traceback.print_exc()
-                found = {"found": f"{type(error).__name__}: {error}", "wanted": "", "passes": False}
-        rows.append({"check": name, **found, "seconds": round(time.perf_counter() - began, 1)})
+                result = {"found": f"{type(error).__name__}: {error}", "wanted": "", "passes": False}
+        rows.append({"check": name, **result, "seconds": round(time.perf_counter() - began, 1)})
         print(rows[-1], file=sys.stderr, flush=True)
     print_report(f"on {torch.cuda.get_device_name()}", rows)
     return 0 if all(row["passes"] for row in rows) else 1

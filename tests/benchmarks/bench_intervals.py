@@ -4,9 +4,9 @@
 below 90 % in a row, or below 94 % on average.
 
 Every repeat draws groups of unequal size, of three classes with unequal shares. In each group the probability of a
-correct prediction is drawn around that of the class, so that two objects of a group are correlated by ``alike``. The
-true value is that of infinitely many groups. For comparison: the Wilson interval of independent objects, which most
-reports give, and the percentile interval of the same cluster bootstrap.
+correct prediction is drawn around that of the class, so that two objects of a group are correlated by
+``correlation``. The true value is that of infinitely many groups. For comparison: the Wilson interval of independent
+objects, which most reports give, and the percentile interval of the same cluster bootstrap.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ WORST, MEAN = 0.90, 0.94
 
 
 def draw_repeat(
-    groups: int, objects: int, recalls: NDArray[np.float64], alike: float, rng: np.random.Generator
+    groups: int, objects: int, recalls: NDArray[np.float64], correlation: float, rng: np.random.Generator
 ) -> tuple[Any, Any, Any]:
     """Return truth, predictions and groups of the objects of one repeat; ``objects`` per group on average."""
     sizes = np.maximum(1, rng.poisson(rng.gamma(4, objects / 4, groups)))
     group = np.repeat(np.arange(groups), sizes)
     chances = np.tile(recalls, (groups, 1))
-    if alike:
-        chances = rng.beta(recalls * (1 / alike - 1), (1 - recalls) * (1 / alike - 1), (groups, 3))
+    if correlation:
+        chances = rng.beta(recalls * (1 / correlation - 1), (1 - recalls) * (1 / correlation - 1), (groups, 3))
     truth = rng.choice(3, len(group), p=SHARES)
     right = rng.random(len(group)) < chances[group, truth]
     return truth + 1, np.where(right, truth, (truth + rng.integers(1, 3, len(group))) % 3) + 1, group
@@ -50,7 +50,7 @@ def percentile_interval(truth: Any, predicted: Any, group: Any, rng: np.random.G
     return tuple(np.percentile((drawn @ right) / (drawn @ np.bincount(group)), [2.5, 97.5]))
 
 
-def measure_coverage(groups: int, objects: int, kind: str, alike: float, repeats: int) -> dict[str, Any]:
+def measure_coverage(groups: int, objects: int, kind: str, correlation: float, repeats: int) -> dict[str, Any]:
     """Return one row: the coverage of each interval, and the mean width of the package's interval."""
     rng = np.random.default_rng(0)
     recalls = RECALLS[kind]
@@ -58,24 +58,24 @@ def measure_coverage(groups: int, objects: int, kind: str, alike: float, repeats
     held: dict[str, list[bool]] = {name: [] for name in ("naive", "percentiles", "accuracy", "balanced", "recall of c")}
     widths = []
     for _ in range(repeats):
-        truth, predicted, group = draw_repeat(groups, objects, recalls, alike, rng)
-        found = score(truth, predicted, NAMES, group)
+        truth, predicted, group = draw_repeat(groups, objects, recalls, correlation, rng)
+        report = score(truth, predicted, NAMES, group)
         naive = Proportion(int((truth == predicted).sum()), len(truth)).interval
-        row = found.per_class.loc["c"]
+        row = report.per_class.loc["c"]
         for name, (low, high), value in (
             ("naive", naive, accuracy),
             ("percentiles", percentile_interval(truth, predicted, group, rng), accuracy),
-            ("accuracy", (found.accuracy.low, found.accuracy.high), accuracy),
-            ("balanced", (found.balanced_accuracy.low, found.balanced_accuracy.high), balanced),
+            ("accuracy", (report.accuracy.low, report.accuracy.high), accuracy),
+            ("balanced", (report.balanced_accuracy.low, report.balanced_accuracy.high), balanced),
             ("recall of c", (row["recall_low"], row["recall_high"]), recalls[2]),
         ):
             held[name].append(bool(low <= value <= high))
-        widths.append(found.accuracy.high - found.accuracy.low)
+        widths.append(report.accuracy.high - report.accuracy.low)
     return {
         "groups": groups,
         "objects in each": objects,
         "classes": kind,
-        "alike": alike,
+        "correlation": correlation,
         **{name: round(float(np.mean(values)), 3) for name, values in held.items()},
         "width of ours": round(float(np.mean(widths)), 3),
         "repeats": repeats,
@@ -87,8 +87,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=400)
     repeats = parser.parse_args().repeats
     rows = [
-        measure_coverage(groups, objects, kind, alike, repeats)
-        for groups, objects, kind, alike in itertools.product((4, 8, 16, 40), (4, 20), RECALLS, (0.0, 0.05, 0.15))
+        measure_coverage(groups, objects, kind, correlation, repeats)
+        for groups, objects, kind, correlation in itertools.product((4, 8, 16, 40), (4, 20), RECALLS, (0.0, 0.05, 0.15))
     ]
     print_report("coverage of 95 % confidence intervals", rows)
     ours = np.array([[row[name] for name in ("accuracy", "balanced", "recall of c")] for row in rows])

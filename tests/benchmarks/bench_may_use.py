@@ -28,30 +28,30 @@ from tests.benchmarks.report import print_report
 
 COUNT, LABELS = 300, 150
 FALLEN, STAYED = 0.65, 0.9
-TURNS = ("shape", "intensity", "texture", "ring", "orientation")  # measured where orientation tells
+TURNS = ("shape", "intensity", "texture", "ring", "orientation")  # measured where orientation carries the class
 HARDLY = {("surroundings", "without brightness"), ("surroundings", "without size")}  # seen by a forest: not judged
 
 
 def score_set(carrier: str, ndim: int, settings: TrainingSettings) -> float:
     """Train on half of a set and return the balanced accuracy on the other half."""
     sample = evidence_set(carrier, ndim, COUNT, settings.seed)
-    found = open_checked_pair(carrier, sample.image, sample.mask, axes="zyx"[-ndim:])
+    pair = open_checked_pair(carrier, sample.image, sample.mask, axes="zyx"[-ndim:])
     classes = pd.Series(sample.classes + 1, index=np.arange(1, COUNT + 1))
     order = np.random.default_rng(settings.seed).permutation(COUNT)
-    objects = index_objects(found.mask)
-    classifier, *_ = train_timed([(found, objects, classes.iloc[order[:LABELS]])], settings)
-    return score(classifier, [(found, objects, classes.iloc[order[LABELS:]])], balanced=True)
+    objects = index_objects(pair.mask)
+    classifier, *_ = train_timed([(pair, objects, classes.iloc[order[:LABELS]])], settings)
+    return score(classifier, [(pair, objects, classes.iloc[order[LABELS:]])], balanced=True)
 
 
 def score_cues(carrier: str, ndim: int, preset: str, seeds: int) -> dict[str, Any]:
     """Score sets with all cues allowed, and with each cue forbidden."""
     scores = {}
-    usual = TrainingSettings(preset=preset, measurements={"groups": TURNS} if carrier == "orientation" else {})
-    for name, unchecked in {"all ticked": set[str](), **{f"without {one}": {one} for one in CUES}}.items():
+    settings = TrainingSettings(preset=preset, measurements={"groups": TURNS} if carrier == "orientation" else {})
+    for name, unchecked in {"all ticked": set[str](), **{f"without {cue}": {cue} for cue in CUES}}.items():
         may_use = set(CUES) - unchecked
-        several = [score_set(carrier, ndim, usual.changed(seed=seed, may_use=may_use)) for seed in range(seeds)]
-        print(f"{carrier} tells, {name}:", *(f"{one:.3f}" for one in several), file=sys.stderr)
-        scores[name] = float(np.mean(several))
+        draws = [score_set(carrier, ndim, settings.changed(seed=seed, may_use=may_use)) for seed in range(seeds)]
+        print(f"{carrier} tells, {name}:", *(f"{value:.3f}" for value in draws), file=sys.stderr)
+        scores[name] = float(np.mean(draws))
     judged = {name: score for name, score in scores.items() if preset != "forest" or (carrier, name) not in HARDLY}
     right = [value <= FALLEN if name == f"without {carrier}" else value >= STAYED for name, value in judged.items()]
     return {

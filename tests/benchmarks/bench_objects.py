@@ -135,12 +135,12 @@ def main() -> None:
         small = time_methods(make_disks(side, 20, np.uint32), Path(folder))
         large = time_methods(make_disks(side, 60, np.uint16), Path(folder))
     print_report("object table", [*small, *large])
-    found = []
+    rows = []
     for side in options.huge:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(time_huge_mask(side, 80, Path(folder)))
-    if found:
-        print_report("object table of whole files", found)
+            rows.append(time_huge_mask(side, 80, Path(folder)))
+    if rows:
+        print_report("object table of whole files", rows)
 
 
 if __name__ == "__main__":

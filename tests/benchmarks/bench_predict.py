@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 QUICK = {"preset": "default", "epochs": 1, "steps": 1, "folds": 2, "trees": 1, "depth": 3, "width": 16}
 COSTLIER = 1.2
 ON_CLUSTERS = ("well", "foci")
-READY = {2: 1024, 3: 192}  # patches that the bare network goes over
+READY = {2: 1024, 3: 192}  # patches that the bare network cycles through
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Case:
     patches: dict[str, Any]
     threads: tuple[int, ...]
     slowest: float  # ratio of time to the bare forward pass
-    least: dict[int, float]  # objects a second, by threads
+    least: dict[int, float]  # objects per second, by threads
     grows: float = np.inf  # MB
 
 
@@ -102,8 +102,8 @@ def make_project(name: str, folder: Path) -> Project:
         sample = case.make(place)
         project = Project(project_folder, classes=sample.names, annotator="benchmark")
         project.add("set", sample.image, sample.mask)
-        known = project.objects("set").index[:40]
-        for label in known:
+        labels = project.objects("set").index[:40]
+        for label in labels:
             project.annotate("set", int(label), sample.names[int(sample.classes[label - 1])])
         project.train(**QUICK, patches=case.patches)
     return Project(project_folder, annotator="benchmark")
@@ -113,20 +113,20 @@ def make_project(name: str, folder: Path) -> Project:
 def measure_resources() -> Iterator[dict[str, float]]:
     """Measure wall and processor seconds, and the growth of this process in MB."""
     gc.collect()
-    process, found = psutil.Process(), {"grows": 0.0}
+    process, result = psutil.Process(), {"grows": 0.0}
     stop, before = threading.Event(), process.memory_info().rss
 
     def watch() -> None:
         while not stop.wait(0.01):
-            found["grows"] = max(found["grows"], (process.memory_info().rss - before) / 1e6)
+            result["grows"] = max(result["grows"], (process.memory_info().rss - before) / 1e6)
 
     watching = threading.Thread(target=watch)
     watching.start()
     wall, worked = time.perf_counter(), time.process_time()
     try:
-        yield found
+        yield result
     finally:
-        found |= {"wall": time.perf_counter() - wall, "worked": time.process_time() - worked}
+        result |= {"wall": time.perf_counter() - wall, "worked": time.process_time() - worked}
         stop.set()
         watching.join()
 
@@ -145,9 +145,9 @@ def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     }
 
     @torch.inference_mode()
-    def go() -> dict[str, float]:
+    def run() -> dict[str, float]:
         torch.set_num_threads(threads)
-        found = {}
+        result = {}
         for name, (network, ready) in forms.items():
             network(ready[0])
             wall, worked, count = time.perf_counter(), time.process_time(), 0
@@ -155,13 +155,13 @@ def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
                 for patches in ready:
                     network(patches)
                     count += len(patches)
-            found |= {
+            result |= {
                 f"{name} wall": (time.perf_counter() - wall) / count,
                 f"{name} worked": (time.process_time() - worked) / count,
             }
-        return found
+        return result
 
-    return go
+    return run
 
 
 def measure_case(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
@@ -170,28 +170,28 @@ def measure_case(name: str, folder: Path, threads: int, rounds: int) -> dict[str
     os.environ["OMP_NUM_THREADS"] = str(threads)
     count, bare = len(project.objects("set")), bare_pass(project, threads)
     project.objects("set")
-    found = []
+    results = []
     for _ in range(rounds):
         alone = bare()
         with measure_resources() as ours:
             project.predict(resume=False, client="local")
-        found.append(alone | ours)
+        results.append(alone | ours)
     ratio, packed, worked = (
-        float(np.median([one[key] / count / one[f"{form} {key}"] for one in found]))
+        float(np.median([result[key] / count / result[f"{form} {key}"] for result in results]))
         for form, key in (("bare", "wall"), ("packed", "wall"), ("bare", "worked"))
     )
-    rate = count / min(one["wall"] for one in found)
-    grows = max(one["grows"] for one in found)
+    rate = count / min(result["wall"] for result in results)
+    grows = max(result["grows"] for result in results)
     return {
         "set": name,
         "objects": count,
         "torch threads": threads,
         "objects a second": round(rate),
-        "bare, a second": round(1 / min(one["bare wall"] for one in found)),
+        "bare, per second": round(1 / min(result["bare wall"] for result in results)),
         "time ÷ bare (wall)": round(ratio, 2),
         "time ÷ packed (wall)": round(packed, 2),
         "time ÷ bare (processor)": round(worked, 2),
-        "µs an object (processor)": round(1e6 * min(one["worked"] for one in found) / count),
+        "µs per object (processor)": round(1e6 * min(result["worked"] for result in results) / count),
         "grows by MB": round(grows),
         "cost ÷ 8000²": "–",
         "load": round(load(), 1),
@@ -249,9 +249,9 @@ def main() -> int:
         ]
         compare_costs({row["set"]: row for row in rows})
         clusters = [on_clusters(name, folder) for name in ON_CLUSTERS] if "cluster" in options.cases else []
-    for title, found in (("prediction", rows), ("prediction on a cluster", clusters)):
-        if found:
-            print_report(title, found)
+    for title, table in (("prediction", rows), ("prediction on a cluster", clusters)):
+        if table:
+            print_report(title, table)
     return 0 if all(row["passes"] for row in [*rows, *clusters]) else 1
 
 

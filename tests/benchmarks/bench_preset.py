@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.learn.classifier import Classifier
 
-FEWEST = 3  # of each class among the labels drawn
+FEWEST = 3  # labels of each class in a draw
 SHORTFALL, SECONDS = 0.02, 60.0
 
 
@@ -42,8 +42,8 @@ SHORTFALL, SECONDS = 0.02, 60.0
 class RealSet:
     """A set, the objects that labels are drawn from, and how it is scored.
 
-    ``labels`` and ``scored`` say, of an image's name and its table of objects, which may be drawn and which are scored;
-    with ``count`` None all of the former are labels.
+    ``labels`` and ``scored`` map an image name and an object table to the objects that may be drawn and those that are
+    scored; if ``count`` is None, all of the former are labels.
     """
 
     name: str
@@ -55,7 +55,7 @@ class RealSet:
 
     def draw(self, seed: int) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
         """Return disjoint parts to train on and to score."""
-        pools = [self.labels(found.name, objects).loc[classes.index] for found, objects, classes in self.parts]
+        pools = [self.labels(pair.name, objects).loc[classes.index] for pair, objects, classes in self.parts]
         keys = [(number, label) for number, pool in enumerate(pools) for label in pool.index[pool]]
         classes = np.array([self.parts[number][2].loc[label] for number, label in keys])
         rng = np.random.default_rng(seed)
@@ -66,11 +66,11 @@ class RealSet:
                 break
         drawn = {keys[position] for position in chosen}
         training, scored = [], []
-        for number, (found, objects, known) in enumerate(self.parts):
-            own = pd.Series([(number, label) in drawn for label in known.index], index=known.index)
-            free = self.scored(found.name, objects).loc[known.index] & ~own
-            training += [(found, objects, known[own])] if own.any() else []
-            scored += [(found, objects, known[free])] if free.any() else []
+        for number, (pair, objects, class_ids) in enumerate(self.parts):
+            own = pd.Series([(number, label) in drawn for label in class_ids.index], index=class_ids.index)
+            free = self.scored(pair.name, objects).loc[class_ids.index] & ~own
+            training += [(pair, objects, class_ids[own])] if own.any() else []
+            scored += [(pair, objects, class_ids[free])] if free.any() else []
         return training, scored
 
 
@@ -124,19 +124,19 @@ def axes_of(file: Path) -> dict[str, Any]:
 
 
 def add_classes(pairs: list[ImagePair], tables: list[Path]) -> list[AnnotatedImage]:
-    known = [pd.read_csv(table).set_index("label")["class"] for table in tables]
-    names = sorted({name for table in known for name in table})
+    class_names = [pd.read_csv(table).set_index("label")["class"] for table in tables]
+    names = sorted({name for table in class_names for name in table})
     ids = {name: number for number, name in enumerate(names, start=1)}
-    return [(found, index_objects(found.mask), table.map(ids)) for found, table in zip(pairs, known, strict=True)]
+    return [(pair, index_objects(pair.mask), table.map(ids)) for pair, table in zip(pairs, class_names, strict=True)]
 
 
 def score(classifier: Classifier, parts: list[AnnotatedImage], balanced: bool) -> float:
-    truth, guesses = [], []
-    for found, objects, classes in parts:
-        for event in predict(found, objects.loc[classes.index], classifier):
-            guesses.append(np.array(classifier.classes)[event.probabilities.argmax(axis=1)])
+    truth, predicted = [], []
+    for pair, objects, classes in parts:
+        for event in predict(pair, objects.loc[classes.index], classifier):
+            predicted.append(np.array(classifier.classes)[event.probabilities.argmax(axis=1)])
             truth.append(classes.loc[event.objects].to_numpy())
-    right = pd.Series(np.concatenate(guesses) == np.concatenate(truth))
+    right = pd.Series(np.concatenate(predicted) == np.concatenate(truth))
     return float(right.groupby(np.concatenate(truth)).mean().mean() if balanced else right.mean())
 
 
@@ -148,28 +148,28 @@ def train_timed(parts: list[AnnotatedImage], settings: TrainingSettings) -> tupl
     return last.classifier, time.perf_counter() - began, time.process_time() - worked
 
 
-def measure_set(found: RealSet, draws: int, preset: str) -> dict[str, Any]:
+def measure_set(real_set: RealSet, draws: int, preset: str) -> dict[str, Any]:
     """Return one row: means, standard deviations, and the longest training."""
     scores: dict[str, list[float]] = {"network": [], "forest": []}
     seconds, worked = [], []
     for seed in range(draws):
-        training, scored = found.draw(seed)
+        training, scored = real_set.draw(seed)
         settings = TrainingSettings.from_preset(preset, seed=seed)
-        network, taken, own = train_timed(training, settings)
-        seconds.append(taken)
-        worked.append(own)
+        network, wall, processor = train_timed(training, settings)
+        seconds.append(wall)
+        worked.append(processor)
         forest, *_ = train_timed(training, settings.changed(architecture="forest"))
-        scores["network"].append(score(network, scored, found.balanced))
-        scores["forest"].append(score(forest, scored, found.balanced))
+        scores["network"].append(score(network, scored, real_set.balanced))
+        scores["forest"].append(score(forest, scored, real_set.balanced))
         print(
-            f"{found.name} draw {seed}: network {scores['network'][-1]:.3f}, forest {scores['forest'][-1]:.3f}, "
-            f"{taken:.1f} s",
+            f"{real_set.name} draw {seed}: network {scores['network'][-1]:.3f}, forest {scores['forest'][-1]:.3f}, "
+            f"{wall:.1f} s",
             file=sys.stderr,
         )
     network, forest = (np.array(scores[name]) for name in ("network", "forest"))
     return {
-        "set": found.name,
-        "score": "balanced accuracy" if found.balanced else "accuracy",
+        "set": real_set.name,
+        "score": "balanced accuracy" if real_set.balanced else "accuracy",
         "preset": preset,
         "draws": draws,
         "network": f"{network.mean():.4f} ± {network.std():.4f}",
@@ -197,9 +197,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    found = list(iter_rows(arguments))
-    print_report("network and forest", found)
-    return 0 if all(row["passes"] for row in found) else 1
+    rows = list(iter_rows(arguments))
+    print_report("network and forest", rows)
+    return 0 if all(row["passes"] for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -57,14 +57,14 @@ def make_project(folder: Path, side: int, across: int) -> Project:
 
 
 def timed(act: Callable[[], object]) -> tuple[float, float]:
-    """Return the milliseconds that something takes, by the clock and of the processor."""
+    """Return the wall and processor milliseconds of a call."""
     clock, processor = time.perf_counter(), time.process_time()
     act()
     return (time.perf_counter() - clock) * 1000, (time.process_time() - processor) * 1000
 
 
 def lasso(panel: AnnotationPanel) -> tuple[float, float]:
-    """Draw a lasso round the whole image; return how long the selection takes from the button that goes up."""
+    """Draw a lasso around the whole image; return the times from the mouse release to the selection."""
     height, width = panel.viewer.model.view.size
     send = panel.viewer.screen.pointer._handle_custom_msg
     angles = np.linspace(0, 2 * math.pi, CORNERS)
@@ -77,17 +77,17 @@ def lasso(panel: AnnotationPanel) -> tuple[float, float]:
 
 
 def measure_lasso(project: Project, repeats: int, dpr: float) -> list[dict[str, Any]]:
-    """Select everything and label it, once with each class in turn."""
+    """Select and label all objects, with each class in turn."""
     panel = AnnotationPanel(project)
     viewer = panel.viewer
     viewer.screen.pointer.dpr = dpr
-    selecting, labelling, syncs = [], [], set()
+    selecting, labeling, syncs = [], [], set()
     for repeat in range(repeats):
         viewer.selector.clear_selection()
         selecting.append(lasso(panel))
         expected = rgb(list(project.classes)[repeat % 2].color)
         with counting_syncs() as synced:
-            labelling.append(
+            labeling.append(
                 timed(lambda key=str(repeat % 2 + 1): viewer.screen.handle_key(key, viewer.model.selection_id))
             )
         syncs.add(len(synced))
@@ -103,14 +103,14 @@ def measure_lasso(project: Project, repeats: int, dpr: float) -> list[dict[str, 
             "objects": count,
             "screen": screen,
             "median ms": round(statistics.median(clock for clock, _ in times)),
-            "of the processor": round(statistics.median(processor for _, processor in times)),
+            "processor ms": round(statistics.median(processor for _, processor in times)),
             "first ms": round(times[0][0]),
             "worst ms": round(max(clock for clock, _ in times)),
-            "syncs": said,
+            "syncs": sync_count,
         }
-        for what, times, said in (
+        for what, times, sync_count in (
             (f"a lasso of {CORNERS} corners: button up to selection drawn", selecting, 0),
-            ("a key: recorded on disk and recoloured", labelling, ", ".join(map(str, sorted(syncs)))),
+            ("a key: recorded on disk and recolored", labeling, ", ".join(map(str, sorted(syncs)))),
         )
     ]
 

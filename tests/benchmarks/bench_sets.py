@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-FIELD = {"size": 45}  # the paper sees 45 voxels; a search samples half as many along each axis
-ALONE = {"brightness", "orientation", "size"}  # problem b: not the surroundings
+FIELD = {"size": 45}  # the paper uses 45 voxels; a search samples half as many along each axis
+ALONE = {"brightness", "orientation", "size"}  # problem b: without surroundings
 
 
 @dataclass(frozen=True)
 class Trial:
     """A set, how many of its objects are labeled, and the figures to reach.
 
-    ``first`` is the seed of the labels of the first draw; the set's own seed stays. ``forest`` is the most that a
-    forest on measurements may reach, where the set is to show what measurements cannot tell.
+    ``first`` is the seed of the labels of the first draw; the seed of the set is fixed. ``forest`` is the highest
+    accuracy allowed for a forest, in sets whose classes measurements cannot distinguish.
     """
 
     name: str
@@ -87,7 +87,7 @@ TRIALS = (
 )
 WELLS = "osteoclast wells"
 # Stain (red, green, blue) and share of activated cells: three wells that are labeled, six that are only predicted.
-LABELLED_WELLS = (((1.0, 1.0, 1.0), 0.08), ((1.15, 1.0, 0.95), 0.15), ((0.9, 1.0, 1.1), 0.04))
+LABELED_WELLS = (((1.0, 1.0, 1.0), 0.08), ((1.15, 1.0, 0.95), 0.15), ((0.9, 1.0, 1.1), 0.04))
 OTHER_WELLS = (
     ((1.05, 0.95, 1.0), 0.02),
     ((0.9, 1.05, 0.95), 0.06),
@@ -161,14 +161,14 @@ def wells(seeds: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             project = sv.Project(Path(folder) / "wells.svetlana", classes=["activated", "resting"])
             names = {}
-            for number, (stain, share) in enumerate((*LABELLED_WELLS, *OTHER_WELLS)):
-                place = Path(folder) / f"well_{number}"
-                place.mkdir()
-                well = osteoclast_well(place, 100 * draw + number, WELL_SIDE, WELL_CELLS, share, stain)
-                names[place.name] = [("resting", "activated")[known] for known in well.classes]
-                project.add(place.name, well.image, well.mask, groups={"well": str(number)})
+            for number, (stain, share) in enumerate((*LABELED_WELLS, *OTHER_WELLS)):
+                well_folder = Path(folder) / f"well_{number}"
+                well_folder.mkdir()
+                well = osteoclast_well(well_folder, 100 * draw + number, WELL_SIDE, WELL_CELLS, share, stain)
+                names[well_folder.name] = [("resting", "activated")[code] for code in well.classes]
+                project.add(well_folder.name, well.image, well.mask, groups={"well": str(number)})
             rng = np.random.default_rng(draw)
-            for image in list(names)[: len(LABELLED_WELLS)]:
+            for image in list(names)[: len(LABELED_WELLS)]:
                 labels = (rng.permutation(len(names[image])) + 1)[:WELL_LABELS]
                 annotate(project, image, labels.tolist(), names[image])
             began = time.perf_counter()
@@ -176,16 +176,16 @@ def wells(seeds: int) -> dict[str, Any]:
             seconds.append(time.perf_counter() - began)
             reported.append(_reported(project))
             project.predict()
-            others = list(names)[len(LABELLED_WELLS) :]
+            others = list(names)[len(LABELED_WELLS) :]
             scores.append(float(np.mean([score_unlabeled(project, image, names[image]).mean() for image in others])))
-            found = [(project.predictions([image])["predicted"] == "activated").sum() for image in others]
+            counted = [(project.predictions([image])["predicted"] == "activated").sum() for image in others]
             true = [names[image].count("activated") for image in others]
-            fits.append(float(np.corrcoef(found, true)[0, 1] ** 2))
+            fits.append(float(np.corrcoef(counted, true)[0, 1] ** 2))
             presets.append(run.settings["preset"])
-            print(f"{WELLS} {draw}: {scores[-1]:.4f}, counted {found}, true {true}", file=sys.stderr)
+            print(f"{WELLS} {draw}: {scores[-1]:.4f}, counted {counted}, true {true}", file=sys.stderr)
     return {
         "set": WELLS,
-        "labels": WELL_LABELS * len(LABELLED_WELLS),
+        "labels": WELL_LABELS * len(LABELED_WELLS),
         "seeds": seeds,
         "accuracy": _spread(scores),
         "at least": ACCURACY,
@@ -201,8 +201,8 @@ def wells(seeds: int) -> dict[str, Any]:
 
 def _reported(project: sv.Project) -> float:
     """Return the accuracy that the project reports for its current run."""
-    found = project.evaluate().network
-    return found.accuracy.value if found else float("nan")
+    report = project.evaluate().network
+    return report.accuracy.value if report else float("nan")
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -50,28 +50,28 @@ class Stopping:
         self.project = project
 
     def run(self, when: Callable[[str, float], bool]) -> tuple[str, float] | None:
-        """Return the stage that was stopped and the milliseconds until the job ended; None if it had ended before."""
-        asked, over, found = threading.Event(), threading.Event(), {}
+        """Return the stopped stage and the milliseconds until the job ended, or None if it had ended before."""
+        requested, ended, result = threading.Event(), threading.Event(), {}
 
-        def followed(change: dict) -> None:
+        def follow(change: dict) -> None:
             job = change["new"]
             if job is None:
-                found["over"] = time.perf_counter()
-                over.set()
-                asked.set()
-            elif not asked.is_set() and when(job.text, job.done / max(job.total, 1)):
-                found["stage"] = stage_of(job.text)
-                asked.set()
+                result["ended"] = time.perf_counter()
+                ended.set()
+                requested.set()
+            elif not requested.is_set() and when(job.text, job.done / max(job.total, 1)):
+                result["stage"] = stage_of(job.text)
+                requested.set()
 
-        self.project.observe(followed, "job")
+        self.project.observe(follow, "job")
         self.project.background.train(search=self.project.settings.preset == AUTO_PRESET)
-        asked.wait(600)
-        if "over" not in found:
-            found["asked"] = time.perf_counter()
+        requested.wait(600)
+        if "ended" not in result:
+            result["requested"] = time.perf_counter()
             self.project.stop()
-            over.wait(600)
-        self.project.unobserve(followed, "job")
-        return (found["stage"], 1000 * (found["over"] - found["asked"])) if "asked" in found else None
+            ended.wait(600)
+        self.project.unobserve(follow, "job")
+        return (result["stage"], 1000 * (result["ended"] - result["requested"])) if "requested" in result else None
 
 
 def stage_of(text: str) -> str:

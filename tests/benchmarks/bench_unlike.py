@@ -63,30 +63,30 @@ KINDS: dict[str, tuple[dict[str, Any], Change | None, bool]] = {
 
 def make_well(seed: int, size: int, change: Change | None = None, **options: Any) -> AnnotatedImage:
     with tempfile.TemporaryDirectory() as folder:
-        made = osteoclast_well(Path(folder), seed=seed, size=size, count=size * size // 7500, **options)
-        image, mask = zarr.open_array(made.image)[:], zarr.open_array(made.mask)[:]
+        sample = osteoclast_well(Path(folder), seed=seed, size=size, count=size * size // 7500, **options)
+        image, mask = zarr.open_array(sample.image)[:], zarr.open_array(sample.mask)[:]
     if change is not None:
         image, mask = change(image, mask)
-    found = open_checked_pair(f"well {seed}", image, mask, axes="cyx")
-    objects = index_objects(found.mask)
-    return found, objects, pd.Series(made.classes[objects.index.to_numpy() - 1], objects.index)
+    pair = open_checked_pair(f"well {seed}", image, mask, axes="cyx")
+    objects = index_objects(pair.mask)
+    return pair, objects, pd.Series(sample.classes[objects.index.to_numpy() - 1], objects.index)
 
 
 def draw_labels(part: AnnotatedImage, count: int, seed: int) -> AnnotatedImage:
     """Return labels of one third activated and two thirds resting cells, a typical balance."""
-    found, objects, classes = part
+    pair, objects, classes = part
     rng = np.random.default_rng(seed)
     rare = classes.index[classes == classes.max()].to_numpy()
-    others = classes.index.difference(rare).to_numpy()
-    few = rng.permutation(rare)[: count // 3]
-    chosen = [*few, *rng.permutation(others)[: count - len(few)]]
-    return found, objects, classes.loc[chosen]
+    resting = classes.index.difference(rare).to_numpy()
+    activated = rng.permutation(rare)[: count // 3]
+    chosen = [*activated, *rng.permutation(resting)[: count - len(activated)]]
+    return pair, objects, classes.loc[chosen]
 
 
 def flagged_share(
-    reference: ReferenceDistribution, found: ImagePair, objects: pd.DataFrame, settings: TrainingSettings
+    reference: ReferenceDistribution, pair: ImagePair, objects: pd.DataFrame, settings: TrainingSettings
 ) -> tuple[float, int]:
-    pieces = [reference.novelty(patches, True) for _, patches in cut_patches(found, objects, settings.patches)]
+    pieces = [reference.novelty(patches, True) for _, patches in cut_patches(pair, objects, settings.patches)]
     novelty = np.concatenate(pieces)
     return float((novelty > 1).mean()), len(novelty)
 
@@ -97,48 +97,51 @@ def measure_cost(
     """Return milliseconds of processor time per object, of the network and of the test."""
     *_, fitted = fit(collect_training_data(parts, SETTINGS))
     inputs = next(cut_patches(parts[0][0], parts[0][1], settings.patches))[1][:64]
-    taken = {}
-    for name, act in (("network", fitted.classifier.classify), ("asking", lambda some: reference.novelty(some, True))):
+    costs = {}
+    for name, act in (
+        ("network", fitted.classifier.classify),
+        ("test", lambda patches: reference.novelty(patches, True)),
+    ):
         act(inputs)
         began = time.process_time()
         for _ in range(10):
             act(inputs)
-        taken[name] = (time.process_time() - began) / 10 / len(inputs) * 1000
-    return taken
+        costs[name] = (time.process_time() - began) / 10 / len(inputs) * 1000
+    return costs
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("--wells", 6), ("--labels", 20), ("--new", 8), ("--size", 1000)):
         parser.add_argument(name, type=int, default=default)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    parts = [draw_labels(make_well(seed, given.size), given.labels, seed) for seed in range(given.wells)]
+    parts = [draw_labels(make_well(seed, arguments.size), arguments.labels, seed) for seed in range(arguments.wells)]
     samples = collect_training_data(parts, SETTINGS)
     reference = fit_reference(samples)
     assert reference is not None
     rows, right = [], []
     for number, (kind, (options, change, expected)) in enumerate(KINDS.items(), start=1):
-        found = []
-        for seed in range(given.new):
-            image, objects, _ = make_well(100 * number + seed, given.size, change, **options)
-            found.append((f"{kind} {seed}", *flagged_share(reference, image, objects, samples.settings)[::-1]))
-        table = pd.DataFrame(found, columns=["image", "asked", "unlike"]).set_index("image")
+        results = []
+        for seed in range(arguments.new):
+            image, objects, _ = make_well(100 * number + seed, arguments.size, change, **options)
+            results.append((f"{kind} {seed}", *flagged_share(reference, image, objects, samples.settings)[::-1]))
+        table = pd.DataFrame(results, columns=["image", "asked", "unlike"]).set_index("image")
         table = flag_unfamiliar_images(table, {}, reference.left_out)
         right.append(bool((table["warn"] == expected).all()))
         low, high = table["unlike"].min(), table["unlike"].max()
         rows.append(
             {
                 "wells": kind,
-                "told of": f"{int(table['warn'].sum())} of {len(table)}",
+                "flagged": f"{int(table['warn'].sum())} of {len(table)}",
                 "expected": len(table) if expected else 0,
-                "objects unlike": f"{low:.0%} to {high:.0%}",
+                "flagged objects": f"{low:.0%} to {high:.0%}",
                 "p": f"{table['p'].min():.2g} to {table['p'].max():.2g}",
             }
         )
     print_report("out-of-distribution images", rows)
-    taken = measure_cost(reference, parts, samples.settings)
-    print(f"\nprocessor time an object: network {taken['network']:.2f} ms, asking {taken['asking']:.2f} ms")
+    costs = measure_cost(reference, parts, samples.settings)
+    print(f"\nprocessor time per object: network {costs['network']:.2f} ms, test {costs['test']:.2f} ms")
     return 0 if all(right) else 1
 
 

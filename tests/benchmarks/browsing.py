@@ -26,9 +26,9 @@ from tests.browser.server import LabServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-QUIET_MS = 600  # without a drawing: everything that was to come has come
+QUIET_MS = 600  # without a drawing: all expected drawings have arrived
 
-# The visible canvas is drawn to from the layers behind it, and from nowhere else.
+# The visible canvas is drawn only from the layers behind it.
 WATCH = """() => {
   window.events = [];
   window.drawings = [];
@@ -57,7 +57,7 @@ QUIET = """(ms) => new Promise(resolve => {
   };
   wait();
 })"""
-# Types like a user who looks: the next key a given time after the last, but never before the center of the image
+# Types like an attentive user: the next key a given time after the last, but never before the center of the image
 # has another color, nor before the frame of the screen with that picture has passed.
 TYPE = """async ([keys, pause, limit]) => {
   const frame = () => new Promise(requestAnimationFrame);
@@ -114,19 +114,19 @@ class WatchedPage(LabPage):
         return np.array(self.page.evaluate("() => window.drawings"), float).reshape(-1, 4)
 
     def type(self, keys: list[str], pause: float = 0.0, limit: float = 3000) -> list[list[float]]:
-        """Type keys over the canvas, each when the picture has followed the one before and ``pause`` is over.
+        """Type keys over the canvas, each after the image has followed the previous key and ``pause`` has passed.
 
         Returns
         -------
         list of (red, green, blue)
-            The middle of the picture as each key went down; shorter when it did not change within ``limit``.
+            Center of the image at each key press; shorter if the image did not change within ``limit``.
         """
         return self.page.evaluate(TYPE, [keys, pause, limit])
 
     def until_drawn(self, kind: str) -> float:
         """Return the time from the last event of a kind to the last drawing after it, once the page has settled."""
         self.quiet()
-        self.evaluate("None")  # the kernel may still be at it
+        self.evaluate("None")  # the kernel may still be busy
         self.quiet()
         began = self.events(kind)[-1]
         behind = [at for at in self.drawings()[:, 0] if at >= began]
@@ -165,28 +165,28 @@ def watched_pages() -> Iterator[Any]:
 
 
 class Unwatched:
-    """A Chromium that Playwright only visits: as long as it is connected, it keeps every picture that a page loads.
+    """Chromium to which Playwright connects only briefly: while connected, it keeps every image that a page loads.
 
     Parameters
     ----------
     path : str
-        Of the browser.
+        Path of the browser.
     folder : Path
-        Its profile.
+        Folder of the profile.
     """
 
     def __init__(self, path: str, folder: Path) -> None:
         options = ["--headless=new", "--no-sandbox", "--remote-debugging-port=0", f"--user-data-dir={folder}"]
         self._process = subprocess.Popen([path, *options, "about:blank"], stderr=subprocess.PIPE, text=True)
         for line in self._process.stderr or ():
-            if found := re.search(r"ws://\S+", line):
-                self.address = found[0]
+            if match := re.search(r"ws://\S+", line):
+                self.address = match[0]
                 return
         raise RuntimeError("the browser has ended")
 
     @property
     def mb(self) -> float:
-        """Private memory of all its processes."""
+        """Return the private memory of all its processes."""
         processes = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
         return sum(process.memory_full_info().uss for process in processes) / 1e6
 

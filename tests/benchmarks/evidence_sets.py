@@ -23,7 +23,7 @@ def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -
     Parameters
     ----------
     carrier : one of `CARRIERS`
-        "texture" is what is left when none of the four may count: a few bright spots, or none.
+        "texture" is the cue that remains if none of the four may be used: a few bright spots, or none.
     ndim : 2 or 3
     count : int
         Number of objects.
@@ -34,31 +34,31 @@ def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -
     sides = [int(np.ceil(count ** (1 / ndim)))] * ndim
     image = np.full([side * cell for side in sides], 20.0)
     mask = np.zeros(image.shape, np.uint16)
-    places = rng.permutation(int(np.prod(sides)))[:count]
+    positions = rng.permutation(int(np.prod(sides)))[:count]
     classes = rng.integers(0, 2, count)
     offsets = np.stack(np.meshgrid(*[np.arange(cell) - (cell - 1) / 2] * ndim, indexing="ij"))
-    for place in range(int(np.prod(sides))):
-        corner = np.array(np.unravel_index(place, sides)) * cell
-        there = tuple(slice(a, a + cell) for a in corner)
-        found = np.flatnonzero(places == place)
-        known = int(classes[found[0]]) if len(found) else None
+    for position in range(int(np.prod(sides))):
+        corner = np.array(np.unravel_index(position, sides)) * cell
+        window = tuple(slice(a, a + cell) for a in corner)
+        index = np.flatnonzero(positions == position)
+        class_index = int(classes[index[0]]) if len(index) else None
 
-        def draw(name: str, low: float, high: float, known: int | None = known) -> float:
+        def draw(name: str, low: float, high: float, class_index: int | None = class_index) -> float:
             """Draw uniformly, or for the carrier from the lower or the upper end."""
             share = rng.random()
-            if name == carrier and known is not None:
-                share = 0.2 * share + 0.8 * known
+            if name == carrier and class_index is not None:
+                share = 0.2 * share + 0.8 * class_index
             return low + share * (high - low)
 
-        if known is None:
+        if class_index is None:
             continue
         shift = rng.uniform(-2, 2, ndim)
         centered = offsets - shift.reshape(-1, *[1] * ndim)
-        axis = int(draw("orientation", 0, 2 - 1e-9))  # along rows or along columns
+        axis = int(draw("orientation", 0, 2 - 1e-9))  # along rows or columns
         radius = draw("size", *RADII[ndim]) * np.where(np.arange(ndim) == ndim - 1 - axis, 1.0, rng.uniform(0.6, 0.8))
         inside = ((centered / radius.reshape(-1, *[1] * ndim)) ** 2).sum(0) <= 1
-        # The surroundings reach as far as the object is large, or they would tell how large that is.
-        image[there][(centered**2).sum(0) <= (1.6 * radius.max()) ** 2] = draw("surroundings", 20, 60)
+        # The surroundings scale with the object; otherwise they would reveal its size.
+        image[window][(centered**2).sum(0) <= (1.6 * radius.max()) ** 2] = draw("surroundings", 20, 60)
         level = draw("brightness", 90, 160)
         own = np.full(inside.shape, level)
         if draw("texture", 0, 2 - 1e-9) >= 1:
@@ -69,7 +69,7 @@ def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -
                 distance = ((offsets - spot.reshape(-1, *[1] * ndim)) ** 2).sum(0) / (2 * sharp)
                 own += 0.5 * level * (wide / sharp) ** (ndim / 2) * np.exp(-distance)
             own += level - own[inside].mean()
-        image[there][inside] = own[inside]
-        mask[there][inside] = found[0] + 1
+        image[window][inside] = own[inside]
+        mask[window][inside] = index[0] + 1
     image = gaussian_filter(image, BLUR) + rng.normal(0, NOISE, image.shape)
     return Sample(np.clip(np.rint(image), 0, 255).astype(np.uint8), mask, classes, ("first", "second"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.widgets.app import App
-from svetlana_jupyter.widgets.run_views import RunScores
+from svetlana_jupyter.widgets.training_results import RunScores
 
 
 def open_tab(app, title):

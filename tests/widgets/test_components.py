@@ -20,7 +20,7 @@ from svetlana_jupyter.widgets.components import (
     set_options,
 )
 from svetlana_jupyter.widgets.panel import catch_errors
-from svetlana_jupyter.widgets.run_views import RunTable, curves
+from svetlana_jupyter.widgets.training_results import RunTable, curves
 
 NASTY = "<script>alert('x')</script> \"quoted\" & 🧬"
 

@@ -74,7 +74,8 @@ def processing_block_shape(image: DataArray, mask: DataArray) -> tuple[int, ...]
 
 
 def _longest_chunk(array: DataArray, dim: str) -> int:
-    return max(1, *array.chunksizes.get(dim, (int(array.sizes[dim]),)))
+    longest: int = max(1, *array.chunksizes.get(dim, (int(array.sizes[dim]),)))
+    return longest
 
 
 def group_by_block(points: NDArray[Any], block_shape: tuple[int, ...]) -> Iterator[NDArray[np.int64]]:
@@ -160,7 +161,7 @@ class ChunkCache(Generic[Key, Chunk]):
     """
 
     def __init__(self, decode: Callable[[Key], Chunk], needs: Sequence[Sequence[Key]]) -> None:
-        self._decode = decode
+        self._decode: Callable[[Key], Chunk] = decode
         self._needs = needs
         self._uses: dict[Key, list[int]] = {}
         for step, keys in enumerate(needs):

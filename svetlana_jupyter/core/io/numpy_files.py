@@ -13,7 +13,7 @@ import pickletools
 import re
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import imageio.v3 as iio
 import numpy as np
@@ -148,7 +148,7 @@ class UnsupportedValue:
 
     name = "persistent object"
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Ignore the arguments."""
         return super().__new__(cls)
 
@@ -315,7 +315,7 @@ class _PickledDtype(UnsupportedValue):
         text = code if isinstance(code, str) else ""
         if not PLAIN_DTYPE.fullmatch(text) and text not in ("O8", "O"):
             return UnsupportedValue()
-        found: _PickledDtype = cls()
+        found = cls()
         found.dtype = np.dtype("O" if text.startswith("O") else text)
         return found
 
@@ -358,7 +358,8 @@ class _PickledArray(np.ndarray[Any, Any]):
         if len(values) != expected:
             raise ValueError(f"an array of shape {shape} with {len(values)} instead of {expected} bytes or objects")
         self.builder.spend(count * dtype.dtype.itemsize)
-        super().__setstate__((1, shape, dtype.dtype, bool(fortran), values))
+        checked: Any = (1, shape, dtype.dtype, bool(fortran), values)  # NumPy's types ask for a bool of its own
+        super().__setstate__(checked)
         self.flags.writeable = False
         del self.builder
 

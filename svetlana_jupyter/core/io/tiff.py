@@ -71,7 +71,8 @@ class TiledTiff:
 
     def storage_chunk(self) -> tuple[int, ...]:
         """Return the shape of a strip or tile along all axes."""
-        return zarr.open_array(_parsed(self.path, self.file_version, self.level), mode="r").chunks
+        shape: tuple[int, ...] = zarr.open_array(_parsed(self.path, self.file_version, self.level), mode="r").chunks
+        return shape
 
 
 @lru_cache(maxsize=MAX_PARSED_HEADERS)

@@ -108,8 +108,8 @@ def solve_counts(confusion_rates: ConfusionRates, predicted: ArrayLike, seed: in
     value = _solve(rates, counts / total)
     rng = np.random.default_rng(seed)
     true = np.diff(np.rint(np.cumsum(value) * total), prepend=0).astype(np.int64)  # integers with the same sum
-    simulated = sum(rng.multinomial(n, row, len(bootstrap_rates)) for n, row in zip(true.tolist(), rates))
-    simulated = (simulated + (value * total - true) @ rates) / total
+    drawn = sum(rng.multinomial(n, row, len(bootstrap_rates)) for n, row in zip(true.tolist(), rates))
+    simulated: Floats = (drawn + (value * total - true) @ rates) / total
     low, high = np.quantile(_solve(bootstrap_rates, simulated), [0.025, 0.975], axis=0)
     return value * total, np.minimum(low, value) * total, np.maximum(high, value) * total
 

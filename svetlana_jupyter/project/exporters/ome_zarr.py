@@ -92,15 +92,15 @@ def _class_attributes(classes: ClassScheme, unknown: int) -> dict[str, Any]:
 
 
 def _object_attributes(classes: ClassScheme, table: pd.DataFrame) -> dict[str, Any]:
-    colors = {info.name: _rgba(info.color) for info in classes}
+    colors: dict[str, Sequence[int]] = {info.name: _rgba(info.color) for info in classes}
     texts = table[["class", "predicted", "annotation"]].astype("object")
     records = texts.where(texts.notna(), None).to_dict("records")
-    properties = []
+    properties: list[dict[str, Any]] = []
     for label, record, p in zip(table.index, records, table["probability"].to_numpy(float), strict=True):
-        present = {name: text for name, text in record.items() if text is not None}
+        present = {str(name): text for name, text in record.items() if text is not None}
         probability = {} if pd.isna(p) else {"probability": float(f"{p:.9g}")}
         properties.append({"label-value": int(label), **present, **probability})
-    shown = {item["label-value"]: colors.get(item.get("class"), UNKNOWN) for item in properties}
+    shown = {item["label-value"]: colors.get(item.get("class", ""), UNKNOWN) for item in properties}
     return _label_attributes(shown, properties)
 
 

@@ -55,7 +55,7 @@ def write_patches(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
         for image in snapshot.images:
             labels = snapshot.annotated[snapshot.annotated.index.get_level_values("image") == image].droplevel("image")
             for label, pixels, box in output.until_stopped(_cut(snapshot, image, labels.index)):
-                name, test_set = labels.at[label, "class"], bool(labels.at[label, "test_set"])
+                name, test_set = str(labels.at[label, "class"]), bool(labels.at[label, "test_set"])
                 file = _write(draft, f"{folders[name]}/{output.names[image]}_{label}", pixels)
                 row = {"file": file, "class": name, "image": image, "object": label}
                 rows.append({**row, **box, "test_set": test_set, **snapshot.groups[image]})

@@ -125,7 +125,7 @@ def apply_import(
             outcomes[key] = "differs", f"is {present} here"
         else:
             outcomes[key] = "taken", "" if present in ("", "skip") else f"was {present}"
-            chosen[tuple(key)] = name
+            chosen[key.image, key.label] = name
     if chosen:
         known = {info.name for info in classes.infos}
         for name in dict.fromkeys(chosen.values()):

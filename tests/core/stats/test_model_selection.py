@@ -226,7 +226,7 @@ def test_an_augmentation_without_a_name_does_not_break_the_warning():
 
         @property
         def varies(self) -> bool:
-            return True
+            return self.shear > 0
 
     truth = np.tile([1, 2], 25)
     augmentation = ShearSettings(**AugmentSettings.none().model_dump())
