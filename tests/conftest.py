@@ -1,4 +1,4 @@
-"""Setup of all tests: one torch thread, separate Jupyter folders, and how tests are spread over two processes."""
+"""Setup of all tests: one torch thread, separate Jupyter folders, and the distribution over two processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# A machine that is busy with something else makes no property false.
+# Load on the machine does not make a property fail.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on a busy machine are several times slower than one
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on a busy machine are several times slower
 
 _home = tempfile.TemporaryDirectory(prefix="svetlana-tests-")
 JUPYTER_FOLDERS = {
@@ -34,9 +34,9 @@ TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all browser tests, which share a JupyterLab; start with these.
+    """Run the tests of a file in one process, and all browser tests, which share a JupyterLab, in one and first.
 
-    Fixtures of a module, such as fitted networks, are then made once. Use with ``--dist loadgroup
+    Module fixtures, such as fitted networks, are then created once. Use with ``--dist loadgroup
     --no-loadscope-reorder``.
     """
     browser = TESTS / "browser"

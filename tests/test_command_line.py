@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_demo_runs_the_whole_method_and_says_what_came_of_it(
+def test_demo_runs_the_complete_workflow_and_prints_the_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", str(tmp_path / "demo")]) == 0
-    said = capsys.readouterr().out
-    accuracies = [float(found) for found in re.findall(r"  accuracy ([\d.]+)% \(95 % interval", said)]
+    output = capsys.readouterr().out
+    accuracies = [float(percent) for percent in re.findall(r"  accuracy ([\d.]+)% \(95 % interval", output)]
     assert len(accuracies) == 2
-    assert min(accuracies) > 90, said
-    assert all(name in said for name in ("RBC", "WBC", "platelet", "svetlana-jupyter lab", str(tmp_path / "demo")))
+    assert min(accuracies) > 90, output
+    assert all(name in output for name in ("RBC", "WBC", "platelet", "svetlana-jupyter lab", str(tmp_path / "demo")))
     table = pd.read_csv(tmp_path / "demo" / "results" / "objects.csv")
     assert len(table) == 193
     assert table["annotation"].notna().sum() == 60
     assert table["predicted"].notna().all()
 
 
-def test_lab_opens_the_first_notebook_and_keeps_what_was_written_in_it(
+def test_lab_opens_the_first_notebook_and_does_not_overwrite_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[list[str]] = []
@@ -52,23 +52,25 @@ def test_lab_opens_the_first_notebook_and_keeps_what_was_written_in_it(
     assert called[-1][5:7] == ["--no-browser", "--port=9999"]
 
 
-def test_messages_of_a_kernel_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_messages_are_sent_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     name, _, connection = PROMPT.partition("=")
     assert name.removeprefix("--ServerApp.") in ServerApp.class_trait_names()
     app = ServerApp(kernel_websocket_connection_class=connection)
-    asked: list[bool] = []
-    monkeypatch.setattr(KernelWebsocketHandler, "set_nodelay", lambda self, value: asked.append(value))
+    no_delay: list[bool] = []
+    monkeypatch.setattr(KernelWebsocketHandler, "set_nodelay", lambda self, value: no_delay.append(value))
     monkeypatch.setattr(ZMQChannelsWebsocketConnection, "connect", lambda self: "connected")
     handler = KernelWebsocketHandler.__new__(KernelWebsocketHandler)
     prompt = app.kernel_websocket_connection_class(websocket_handler=handler)
     assert prompt.connect() == "connected"
-    assert asked == [True]
+    assert no_delay == [True]
 
 
-def test_an_error_of_ours_is_a_sentence_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_package_error_prints_a_message_and_sets_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "blood.svetlana").mkdir()
     (tmp_path / "blood.svetlana" / "thesis.txt").write_text("years of work")
     assert main(["demo", str(tmp_path)]) == 1
-    said = capsys.readouterr()
-    assert "Choose another folder" in said.err
-    assert "Traceback" not in said.err
+    output = capsys.readouterr()
+    assert "Choose another folder" in output.err
+    assert "Traceback" not in output.err

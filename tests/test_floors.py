@@ -1,6 +1,6 @@
-"""Floors of the package: imports go down only, each library enters where it may, nothing dangerous is called.
+"""Layers ("floors") of the package: imports go down only, libraries are restricted to layers, unsafe calls are banned.
 
-Contract: errors <- core <- learn <- project <- widgets. Imports inside functions and by name are checked, too.
+Contract: errors <- core <- learn <- project <- widgets. Imports inside functions and by name are also checked.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(svetlana_jupyter.__file__).parent
 MAX_LINES = 600
-LONG_FILES = {"project/project.py"}  # every public verb with its docstring
+LONG_FILES = {"project/project.py"}  # all public methods with their docstrings
 
 FLOORS = ["errors", "core", "samples", "learn", "project", "widgets", "top"]
 
-# The lowest floor that may import a library (the longest dotted name counts). A library that is not listed is refused.
-# Locks are allowed everywhere, since dask reads in threads; the package starts threads from `learn` on, to read ahead.
+# The lowest floor that may import a library (the longest dotted name applies). An unlisted library is refused.
+# Locks are allowed everywhere, since dask reads in threads; from `learn` on, the package starts threads to prefetch.
 LOWEST_FLOOR = {
     "core": "numpy scipy PIL pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio cv2 pydantic "
     "natsort zict yaozarrs",
@@ -59,7 +59,7 @@ READS_PICKLES = {"read_pickle", "to_pickle"}
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[tuple[str, int, bool]]:
-    """Yield dotted name, line, and whether the import is deferred (in a function or for typing) for every import."""
+    """Yield dotted name, line and whether the import is deferred (in a function or for typing) for every import."""
     for node, deferred in _walk(tree, deferred=False):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -99,7 +99,7 @@ def floor_of(path: PurePosixPath) -> str:
 
 
 def problems(relative: str, source: str) -> list[str]:
-    """Return the violations of the rules in one file of the package, as sentences."""
+    """Return messages for all rule violations in a file of the package."""
     path = PurePosixPath(relative)
     floor = floor_of(path)
     tree = ast.parse(source)
@@ -169,7 +169,7 @@ def _danger(node: ast.AST, floor: str) -> Iterator[str]:
 
 
 def _pickle_faults(node: ast.AST) -> Iterator[str]:
-    """Faults of using `pickle` in any other way than as the base of an unpickler with its own `find_class`."""
+    """Return messages for uses of `pickle` other than as the base of an unpickler that overrides `find_class`."""
     if isinstance(node, ast.ImportFrom) and node.module == "pickle":
         yield "pickled data can run code"
     if isinstance(node, ast.Attribute) and _name(node).startswith("pickle.") and node.attr != "Unpickler":

@@ -1,4 +1,4 @@
-"""`import svetlana_jupyter` loads no heavy library, and every public name resolves."""
+"""Lazy imports: `import svetlana_jupyter` loads no heavy library, and every public name resolves."""
 
 from __future__ import annotations
 

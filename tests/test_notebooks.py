@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom in an empty folder."""
+"""Notebooks: each runs from top to bottom in an empty folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every dependency is pinned within its bounds, and Binder installs the pinned versions."""
+"""Pinned dependencies: each pin is within its bounds, and Binder installs the pinned versions."""
 
 from __future__ import annotations
 

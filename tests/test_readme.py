@@ -1,4 +1,4 @@
-"""The Python blocks of the README run one after another, as cells of one notebook in an empty folder."""
+"""README: its Python blocks run in order, as cells of a notebook in an empty folder, and linked files exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated samples are reproducible, and their classes differ only in the documented property."""
+"""Generated samples: reproducible, with classes that differ only in the documented property."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def checksum(sample: samples.Sample) -> str:
 
 
 ARRAYS_OF_A_SEED = {
-    # Other tools were timed on the first three.
+    # Other tools were also timed on the first three.
     "stripes": (lambda: samples.stripes(seed=1, size=1024, count=500, step=42), "bb8322821ede4512"),
     "bright_foci_3d": (lambda: samples.bright_foci_3d(seed=3, shape=(128, 256, 256), count=400), "9677abdfd3d0ade4"),
     "faint_foci": (lambda: samples.faint_foci(seed=4, size=1024, count=500, step=42), "520422338715cf09"),
@@ -39,7 +39,7 @@ ARRAYS_OF_A_SEED = {
 
 
 @pytest.mark.parametrize("name", ARRAYS_OF_A_SEED)
-def test_the_arrays_of_a_seed_never_change(name):
+def test_a_seed_gives_the_same_arrays_in_every_version(name):
     make, expected = ARRAYS_OF_A_SEED[name]
     assert checksum(make()) == expected
 
@@ -97,7 +97,7 @@ def test_real_textures_have_the_same_gray_values_in_every_class():
     assert np.ptp(quartiles, axis=0).max() <= 1
 
 
-def test_the_tube_lies_in_the_middle_and_its_nuclei_are_elongated():
+def test_the_tube_is_centered_and_its_nuclei_are_elongated():
     sample = samples.tube_and_somites(1, (32, 100, 256), 200)
     nuclei = regionprops(sample.mask)
     from_axis = np.array([abs(nucleus.centroid[2] / 256 - 0.5) for nucleus in nuclei])
@@ -121,11 +121,11 @@ def test_a_well_does_not_depend_on_its_division_into_blocks(tmp_path, monkeypatc
         monkeypatch.setattr(generated_2d, "BLOCK", block)
         (tmp_path / str(block)).mkdir()
         stored.append(samples.osteoclast_well(tmp_path / str(block), seed=3, size=500, count=40))
-    whole, parts = (zarr.open_array(sample.mask)[:] for sample in stored)
-    assert np.array_equal(whole, parts)
-    assert np.array_equal(np.unique(whole), np.arange(len(stored[0].classes) + 1))
+    single_block, parts = (zarr.open_array(sample.mask)[:] for sample in stored)
+    assert np.array_equal(single_block, parts)
+    assert np.array_equal(np.unique(single_block), np.arange(len(stored[0].classes) + 1))
     colors = [zarr.open_array(sample.image)[:] for sample in stored]
-    assert np.array_equal(colors[0][:, whole > 0], colors[1][:, whole > 0])
+    assert np.array_equal(colors[0][:, single_block > 0], colors[1][:, single_block > 0])
 
 
 def test_activated_cells_of_a_well_have_more_nuclei(tmp_path):

@@ -1,4 +1,4 @@
-"""Structure of the package: no import circle, no file stem twice, no tower of base classes, a small `Project`."""
+"""Structure of the package: no import circle, unique file stems, shallow inheritance, a small `Project`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def import_graph(files: dict[str, str]) -> dict[str, set[str]]:
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Return the modules of one import circle, an empty list if there is none."""
+    """Return the modules of an import circle, or an empty list if there is none."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -62,13 +62,13 @@ def package_bases(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
     """Return the bases of each class that are classes of the package, by class name."""
     classes = [node for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     names = {node.name for node in classes}
-    found = defaultdict(list)
+    bases_by_class = defaultdict(list)
     for node in classes:
         for base in node.bases:
             name = ast.unparse(base).partition("[")[0].rpartition(".")[2]
             if name in names:
-                found[node.name].append(name)
-    return found
+                bases_by_class[node.name].append(name)
+    return bases_by_class
 
 
 def test_there_is_no_import_circle():
@@ -79,12 +79,12 @@ def test_there_is_no_import_circle():
     "source",
     ["from p import a", "def f():\n    from p.a import x", "if TYPE_CHECKING:\n    from p.a import x", "import p.a"],
 )
-def test_a_circle_is_found_wherever_the_import_stands(source):
+def test_an_import_circle_is_detected_in_any_scope(source):
     files = {"p": "", "p.a": "from p.b import y", "p.b": source}
     assert set(circle(import_graph(files))) == {"p.a", "p.b"}
 
 
-def test_no_file_stem_is_used_twice_but_for_reader_and_writer_of_a_format():
+def test_no_file_stem_is_used_twice_except_for_formats():
     stems = Counter(path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
     assert {stem for stem, count in stems.items() if count > 1} <= FORMATS
 
@@ -96,7 +96,7 @@ def test_no_class_has_two_bases_from_the_package():
     } == {}
 
 
-def test_two_bases_are_found():
+def test_two_bases_are_detected():
     source = "class A: ...\nclass B: ...\nclass C(A, m.B[int]): ..."
     assert package_bases({"p": ast.parse(source)}) == {"C": ["A", "B"]}
 

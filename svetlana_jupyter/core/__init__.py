@@ -1,1 +1,1 @@
-"""Images, masks, objects and statistics, without learning: numpy, pandas, xarray, dask."""
+"""Images, masks, objects, features and statistics, independent of torch and of the user interface."""

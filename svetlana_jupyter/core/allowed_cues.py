@@ -1,24 +1,24 @@
-"""Allowed cues: the evidence that may decide a class, and the presets that a search compares within it.
+"""Allowed cues of a classifier, and the presets that the model selection compares.
 
-Cues that are not allowed are kept out as follows.
+Cues that are not allowed are hidden from the classifier as follows.
 
 surroundings
     Only the object's own pixels are shown and normalized, without the margin into which light from outside mixes, or
     without everything that the outline explains ("grain"). Nothing outside the object can change the patch.
 brightness
     The object is standardized by its own pixels and its surroundings by theirs, each channel on its own (which removes
-    color too), without the margin between them, which would reveal their relative brightness. Training varies what
-    remains.
+    color too), without the margin between them, which would reveal their relative brightness. Augmentation varies
+    what remains.
 orientation
-    Training mirrors patches and rotates them by any angle, in 3D about any axis.
+    Augmentation mirrors patches and rotates them by any angle, in 3D about any axis.
 size
     Every object is shown equally large, coarse and sharp, and without its mask, whose corners would reveal the size;
-    training varies size and sharpness. The relative size of neighbors belongs to the surroundings. Objects a few pixels
-    wide may still reveal some of it, especially without noise, or where optical blur removes the detail of small
+    augmentation varies size and sharpness. The relative size of neighbors belongs to the surroundings. Objects a few
+    pixels wide may still reveal some of it, especially without noise, or if optical blur removes the detail of small
     objects only.
 
-Allowed cues override single settings: `restrict_to_allowed_cues` changes those that would let in more, and
-`explain_restrictions` names them. Stricter settings stay as they are.
+Allowed cues override single settings: `restrict_to_allowed_cues` changes settings that would reveal other cues, and
+`explain_restrictions` lists them. Stricter settings stay as they are.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, DEFAULT_PRESET, Se
 
 # Minimum augmentation that hides a cue.
 MIN_BRIGHTNESS, MIN_NOISE, MIN_SCALE, MIN_BLUR = 0.3, 0.1, 0.3, 0.7
-MIN_ERODED_MARGIN = 2  # pixels left out along the edge by a forest...
-CUES_IN_MARGIN = ("surroundings", "brightness", "size")  # ...where the mixed light reveals one of these
-# Normalizations that see nothing beyond an object whose context is hidden.
+MIN_ERODED_MARGIN = 2  # pixels that a forest leaves out along the edge...
+CUES_IN_MARGIN = ("surroundings", "brightness", "size")  # ...if the mixed light would reveal one of these cues
+# Normalizations that use only the object itself if its context is hidden.
 OBJECT_ONLY_NORMALIZATIONS = ("none", "object", "both_raw", "grain")
 SMALL_CNN = "small_cnn"  # the only network that trains fast enough to compare presets
 
 
 def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
-    """Return settings under which only the cues in ``settings.may_use`` count.
+    """Return settings that reveal only the cues in ``settings.may_use``.
 
     Restricting twice changes nothing.
 
@@ -48,27 +48,27 @@ def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
     """
     patches: dict[str, Any] = {}
     augmentation: dict[str, Any] = {}
-    given, varied, allowed = settings.patches, settings.augmentation, settings.may_use
+    given, augmented, allowed = settings.patches, settings.augmentation, settings.may_use
     object_only = given.context == "hide"
     if "surroundings" not in allowed:
         object_only = True
-        # The dilation matters where the margin is 0: "auto" is 0 for objects about 3 pixels wide.
+        # The dilation matters if the margin is 0: "auto" is 0 for objects about 3 pixels wide.
         patches |= {"context": "hide", "dilation": 0}
-        if given.normalize != "grain":  # which removes the mixed light itself
+        if given.normalize != "grain":  # residual texture contains no mixed light
             patches["rim"] = given.rim or "auto"
         if given.normalize not in OBJECT_ONLY_NORMALIZATIONS:
             patches["normalize"] = "both_raw"
     if "brightness" not in allowed:
         patches |= {"normalize": "object" if object_only else "apart", "rim": given.rim or "auto"}
         augmentation |= {
-            "brightness": max(varied.brightness, MIN_BRIGHTNESS),
-            "noise": max(varied.noise, MIN_NOISE),
+            "brightness": max(augmented.brightness, MIN_BRIGHTNESS),
+            "noise": max(augmented.noise, MIN_NOISE),
         }
     if "orientation" not in allowed:
         augmentation |= {"flips": True, "rotation": "free", "axes": "all", "share": 1.0}
     if "size" not in allowed:
         patches |= {"view": "object", "rim": given.rim or "auto", "mask_channel": False}
-        augmentation |= {"scale": max(varied.scale, MIN_SCALE), "blur": max(varied.blur, MIN_BLUR), "share": 1.0}
+        augmentation |= {"scale": max(augmented.scale, MIN_SCALE), "blur": max(augmented.blur, MIN_BLUR), "share": 1.0}
     measurements: dict[str, Any] = {"may_use": settings.measurements.may_use & allowed}
     if not allowed.issuperset(CUES_IN_MARGIN):
         measurements["rim"] = max(settings.measurements.rim, MIN_ERODED_MARGIN)
@@ -76,7 +76,7 @@ def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
 
 
 def explain_restrictions(settings: TrainingSettings) -> str:
-    """Return a sentence about the settings that allowed cues override, "" if there are none."""
+    """Return a note on the settings that allowed cues override, "" if there are none."""
     restricted = restrict_to_allowed_cues(settings)
     changes = [
         f"{part}.{name} is {value!r} instead of {getattr(getattr(settings, part), name)!r}"
@@ -87,15 +87,15 @@ def explain_restrictions(settings: TrainingSettings) -> str:
     if not changes:
         return ""
     forbidden = " and ".join(sorted(set(CUES) - settings.may_use))
-    return f"Because {forbidden} may not count, {', '.join(changes)}."
+    return f"The classifier must not use {forbidden}. Overridden settings: {', '.join(changes)}."
 
 
 def candidate_presets(settings: TrainingSettings) -> dict[str, TrainingSettings]:
-    """Return the settings of each preset that a search compares, by name.
+    """Return the settings of each candidate preset of the model selection, by name.
 
     Settings that differ from the defaults stay as they are in every candidate. Presets that lead to the same training
-    appear once, under the first name. Where a patch size is given without a sampling, the sampling becomes "auto": as
-    fine as a search has time for.
+    appear once, under the first name. If a patch size is given without a sampling, the sampling becomes "auto": as
+    fine as the model selection has time for.
 
     >>> list(candidate_presets(TrainingSettings(may_use=["brightness", "size"])))
     ['default', 'plain', 'texture', 'grain', 'forest']
@@ -108,16 +108,18 @@ def candidate_presets(settings: TrainingSettings) -> dict[str, TrainingSettings]
     for name in names:
         candidate = restrict_to_allowed_cues(TrainingSettings(preset=name).changed(**given))
         if name == "wide" and not (candidate.patches.context == "keep" and candidate.patches.size == "auto"):
-            continue  # it would show nothing more
+            continue  # its wider patches would show nothing more
         if name == "grain" and ("surroundings" in settings.may_use or candidate.patches.normalize != "grain"):
-            continue  # it is slow, and surroundings are more informative; or it would equal another candidate
+            continue  # slow, and less informative than surroundings; or equal to another candidate
         if not any(_is_same_training(candidate, other) for other in candidates.values()):
             candidates[name] = candidate
     return candidates
 
 
 def non_default_values(settings: Settings) -> dict[str, Any]:
-    """Return the values that differ from the defaults, without the preset; nested settings key by key.
+    """Return the values that differ from the defaults, except the preset.
+
+    Nested settings are compared key by key.
 
     >>> non_default_values(TrainingSettings(epochs=7, patches={"size": 40}))
     {'patches': {'size': 40.0}, 'epochs': 7}

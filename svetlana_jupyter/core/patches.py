@@ -1,6 +1,6 @@
 """Extraction of object-centered patches, for training, prediction, preview and explanation alike.
 
-Where the object's size may not count, small and large objects are resampled to look equally large, coarse and sharp.
+If size is not an allowed cue, small and large objects are resampled to look equally large, coarse and sharp.
 """
 
 from __future__ import annotations

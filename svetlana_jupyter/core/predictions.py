@@ -1,6 +1,6 @@
-"""What was found, in the forms an analysis goes on with: one table of objects, and maps with the mask's shape.
+"""Results as a table of objects, an xarray Dataset, and lazy class and probability maps.
 
-The table of objects as arrays with named dimensions, as xarray writes them to netCDF and Zarr.
+Maps have the shape of the mask and are computed block by block.
 """
 
 from __future__ import annotations
@@ -32,37 +32,38 @@ def object_table(
     classes: ClassScheme,
     run: str,
 ) -> pd.DataFrame:
-    """Return one row for each object of an image: its class, where that comes from, and where the object lies.
+    """Return one row per object of an image: class, prediction and position.
 
     Parameters
     ----------
     objects : DataFrame
-        The object index.
+        Object table of the mask (`core.objects.index_objects`).
     predictions : DataFrame or None
-        Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each.
+        Indexed by object: ``predicted`` (class id), ``probability``, and one ``p_<class id>`` per class.
 
     Returns
     -------
     DataFrame
-        Indexed by ``(image, object)``: ``class`` (the annotation where there is one, else the prediction; missing for
-        objects set aside as ambiguous or badly segmented), ``predicted``, ``annotation``, ``probability``, one
-        ``p_<class name>`` each, ``run``, size, centroid and box in pixels, ``on_border``, and the grouping columns.
+        Indexed by ``(image, object)``: ``class`` (the annotation if there is one, else the prediction; missing for
+        excluded objects, which are flagged as ambiguous or badly segmented), ``predicted``, ``annotation``,
+        ``probability``, one ``p_<class name>`` per class, ``run``, size, centroid and bounding box in pixels,
+        ``on_border``, and the grouping columns.
     """
     names = {info.id: info.name for info in classes}
-    said = {
+    current = {
         object_id.label: label
         for object_id, label in labels.items()
         if object_id.image == image and label.action != "skip"
     }
-    words = {label: names.get(said[label].class_id, said[label].action) for label in said}
-    annotation = pd.Series(words, dtype="object").reindex(objects.index)
-    set_aside = [label for label in objects.index.intersection(list(said)) if said[label].action != "label"]
+    texts = {number: names.get(label.class_id, label.action) for number, label in current.items()}
+    annotation = pd.Series(texts, dtype="object").reindex(objects.index)
+    excluded = [number for number in objects.index.intersection(list(current)) if current[number].action != "label"]
     if predictions is None:
         predictions = pd.DataFrame({"predicted": pd.Series(dtype=float), "probability": pd.Series(dtype=float)})
     predictions = predictions.reindex(objects.index)
     predicted = predictions["predicted"].map(names).astype("object")
     table = pd.DataFrame({"class": annotation.where(annotation.notna(), predicted)})
-    table.loc[set_aside, "class"] = None
+    table.loc[excluded, "class"] = None
     table["predicted"] = predicted
     table["annotation"] = annotation
     table["probability"] = predictions["probability"].astype("float32")
@@ -78,14 +79,16 @@ def object_table(
 
 
 def merge_predictions(predictions: pd.DataFrame, merged: Mapping[int, int]) -> pd.DataFrame:
-    """Return predictions in which merged classes are one: their probabilities add up, and the largest sum wins.
+    """Return predictions with the probabilities of merged classes added up.
+
+    The class with the largest sum is predicted.
 
     Parameters
     ----------
     predictions : DataFrame
-        Indexed by object: ``predicted`` (class id), ``probability``, one ``p_<class id>`` each.
+        Indexed by object: ``predicted`` (class id), ``probability``, and one ``p_<class id>`` per class.
     merged : mapping of int to int
-        The class that each merged class counts as.
+        The class into which each merged class goes.
 
     Examples
     --------
@@ -107,19 +110,19 @@ def merge_predictions(predictions: pd.DataFrame, merged: Mapping[int, int]) -> p
 
 
 def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme, name: str = "class") -> xr.DataArray:
-    """Return the class of the object under each pixel, computed chunk by chunk when it is asked for.
+    """Return the class of the object at each pixel, computed lazily by chunk.
 
     Parameters
     ----------
     mask : DataArray of shape ([Z,] Y, X), integer
     table : DataFrame
-        Indexed by object, with a column ``class`` of class names (missing where there is none).
+        Indexed by object, with a column ``class`` of class names (missing for objects without a class).
 
     Returns
     -------
     DataArray
-        Shape and coordinates of the mask, lazy. 0 is background, a class has its stable id, and the highest code stands
-        for objects without a class; CF attributes ``flag_values`` and ``flag_meanings`` say so.
+        Shape and coordinates of the mask, lazy. 0 is background, a class has its stable id, and the highest code
+        means an object without a class; these codes are in the CF attributes ``flag_values`` and ``flag_meanings``.
     """
     dtype = np.uint8 if max(classes.ids, default=0) < 255 else np.uint16
     unknown = int(np.iinfo(dtype).max)
@@ -133,14 +136,14 @@ def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme, nam
 
 
 def probability_map(mask: xr.DataArray, table: pd.DataFrame, name: str = "probability") -> xr.DataArray:
-    """Return the probability of the predicted class under each pixel: float32, NaN where nothing was predicted."""
+    """Return the probability of the predicted class at each pixel, NaN if none."""
     return lookup(mask, table.index.to_numpy(), table["probability"].to_numpy(np.float32), name, background=np.nan)
 
 
 def lookup(
     mask: xr.DataArray, objects: ArrayLike, values: NDArray[np.generic], name: str, background: float = 0
 ) -> xr.DataArray:
-    """Replace each label of a mask by its object's value, lazily.
+    """Replace each label of a mask by the value of its object, lazily.
 
     Parameters
     ----------
@@ -148,7 +151,7 @@ def lookup(
     objects : array of int, shape (n,)
         Ascending labels.
     values : array of shape (n,)
-        Their values; their dtype is the result's. Labels that are not among ``objects`` get ``background``.
+        Values of these objects, with the dtype of the result. Labels that are not among ``objects`` get ``background``.
     """
     objects = np.asarray(objects, dtype=np.int64)
     highest = int(objects[-1]) if len(objects) else 0
@@ -163,16 +166,16 @@ def lookup(
         sparse = np.concatenate([values, np.array([background], values.dtype)])
 
         def replace(block: NDArray[np.integer]) -> Any:
-            wanted = block.astype(np.int64)
-            found = np.searchsorted(keys, wanted)
-            return np.where(keys[found] == wanted, sparse[found], sparse[-1])
+            labels = block.astype(np.int64)
+            positions = np.searchsorted(keys, labels)
+            return np.where(keys[positions] == labels, sparse[positions], sparse[-1])
 
     data = mask.data.map_blocks(replace, dtype=values.dtype)
     return xr.DataArray(data, coords=mask.coords, dims=mask.dims, name=name)
 
 
 def _flag(name: str) -> str:
-    return "_".join(name.split())  # CF separates meanings by blanks
+    return "_".join(name.split())  # CF attributes separate meanings by spaces
 
 
 def object_dataset(
@@ -186,32 +189,32 @@ def object_dataset(
     Parameters
     ----------
     table : DataFrame
-        As `core.predictions.object_table` gives it, of one image or several.
-    classes : Classes
+        Table of `object_table`, of one or more images.
+    classes : ClassScheme
     spacings : mapping of str to sequence of float or None
-        Micrometres a pixel of each image, ``([z,] y, x)``.
+        Pixel size of each image in micrometers, ``([z,] y, x)``.
     measured : DataFrame, optional
-        Measurements, on the index of ``table``; objects that are not there get NaN.
+        Measurements with the index of ``table``; objects without measurements get NaN.
 
     Returns
     -------
     Dataset
         Dims ``object``, ``class``, ``axis`` (``[z,] y, x``) and, with ``measured``, ``measurement``. Coordinates of an
-        object are its ``image``, its ``label`` (its number in the mask) and the grouping columns; those of a class its
-        name, ``code`` and ``color``. Variables are ``probability`` (object, class), ``predicted``, ``annotation`` and
-        ``assigned`` (the column ``class`` of the table; "" where there is none), ``size`` (voxels), ``on_border``,
+        object are its ``image``, its ``label`` (in the mask) and the grouping columns; those of a class its name,
+        ``code`` and ``color``. Variables are ``probability`` (object, class), ``predicted``, ``annotation`` and
+        ``assigned`` (the column ``class`` of the table), all "" if missing, ``size`` (voxels), ``on_border``,
         ``centroid``, ``box_start`` and ``box_stop`` (object, axis; pixels), and ``measured`` (object, measurement).
-        Where the spacing of all images is known, also ``centroid_um``, and ``area_um2`` or ``volume_um3``. What is not
-        known is NaN. `Dataset.set_xindex` selects by image and label: ``ds.set_xindex(["image", "label"])``.
+        If the spacing of all images is known, also ``centroid_um``, and ``area_um2`` or ``volume_um3``. Missing numbers
+        are NaN. `Dataset.set_xindex` selects by image and label: ``ds.set_xindex(["image", "label"])``.
     """
     axes = [axis for axis in "zyx" if axis in table]
     image, label = (table.index.get_level_values(name) for name in ("image", "object"))
     result = xr.Dataset(
         {
             "probability": (("object", "class"), _numbers(table, [f"p_{name}" for name in classes.names], np.float32)),
-            "predicted": ("object", _words(table["predicted"])),
-            "annotation": ("object", _words(table["annotation"])),
-            "assigned": ("object", _words(table["class"])),
+            "predicted": ("object", _texts(table["predicted"])),
+            "annotation": ("object", _texts(table["annotation"])),
+            "assigned": ("object", _texts(table["class"])),
             "size": ("object", table["size"].to_numpy(np.int64), {"units": "voxels"}),
             "on_border": ("object", table["on_border"].to_numpy(bool)),
             "centroid": (("object", "axis"), _numbers(table, axes), {"units": "pixels"}),
@@ -225,7 +228,7 @@ def object_dataset(
             "axis": np.array(axes, dtype=str),
             "image": ("object", np.array(image, dtype=str)),
             "label": ("object", label.to_numpy(np.int64)),
-            **{name: ("object", _words(table[name])) for name in _groups(table)},
+            **{name: ("object", _texts(table[name])) for name in _groups(table)},
         },
     )
     if measured is not None:
@@ -236,29 +239,29 @@ def object_dataset(
 
 
 def _physical(objects: xr.Dataset, spacings: Mapping[str, Sequence[float] | None]) -> dict[str, xr.DataArray]:
-    """Return places and sizes in micrometres."""
+    """Return centroids and sizes in micrometers."""
     ndim = objects.sizes["axis"]
     steps = {name: tuple(step or ()) for name, step in spacings.items()}
     padded = {name: (*[math.nan] * (ndim - len(step)), *step) for name, step in steps.items()}
     names = objects["image"].to_numpy().tolist()
     step = xr.DataArray(np.array([padded[name] for name in names]).reshape(-1, ndim), dims=("object", "axis"))
-    found = {"centroid_um": (objects["centroid"] * step).assign_attrs(units="micrometer")}
+    variables = {"centroid_um": (objects["centroid"] * step).assign_attrs(units="micrometer")}
     if {len(steps[name]) for name in names} == {ndim}:
         key, unit = {2: ("area_um2", "micrometer^2"), 3: ("volume_um3", "micrometer^3")}[ndim]
-        found[key] = (objects["size"] * step.prod("axis")).assign_attrs(units=unit)
-    return found
+        variables[key] = (objects["size"] * step.prod("axis")).assign_attrs(units=unit)
+    return variables
 
 
 def _numbers(table: pd.DataFrame, columns: Sequence[str], dtype: type = np.float64) -> NDArray[np.floating]:
-    found: NDArray[np.floating] = table.reindex(columns=list(columns)).to_numpy(dtype)
-    return found
+    numbers: NDArray[np.floating] = table.reindex(columns=list(columns)).to_numpy(dtype)
+    return numbers
 
 
-def _words(column: pd.Series) -> NDArray[np.str_]:
+def _texts(column: pd.Series) -> NDArray[np.str_]:
     return np.array(column.astype("object").where(column.notna(), "").tolist(), dtype=str)
 
 
 def _groups(table: pd.DataFrame) -> list[str]:
-    """Return the grouping columns, which stand behind all others."""
+    """Return the grouping columns, which follow all others."""
     names = [str(name) for name in table]
     return names[names.index("on_border") + 1 :]

@@ -1,8 +1,8 @@
 """Matching of the objects of a new mask to those of the mask it replaces, by shared pixels or bounding boxes.
 
 Both masks are read block by block; only one block of each and the table of overlapping pairs are in memory. A
-replacement is matched once and the links are stored; the annotation log stays unchanged. So undo reaches behind a
-replacement, and the same links carry over the labels of other annotators, earlier or later.
+replacement is matched once and the links are stored; the annotation log stays unchanged. So undo works across
+replacements, and the same links carry over the labels of all annotators, whenever they were made.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class LabelMapping:
         self.links = links[LINK_COLUMNS].astype(np.int64)
 
     def successors(self, old: int) -> list[int]:
-        """Return the objects of the new mask that an object of the old mask became."""
+        """Return the objects of the new mask that replaced an old object."""
         return self._successors.get(old, [])
 
     def predecessors(self, new: int) -> list[tuple[int, int]]:
-        """Return the objects of the old mask that became an object of the new mask, each with the shared pixels."""
+        """Return the old objects that a new object replaced, with the shared pixels."""
         return self._predecessors.get(new, [])
 
     @cached_property
@@ -71,7 +71,7 @@ class LabelMapping:
 
 
 def follow_label(label: int, mappings: Sequence[LabelMapping]) -> set[int]:
-    """Return the objects that an object became over several masks."""
+    """Return the objects that replaced an object after several mask replacements."""
     labels = {label}
     for mapping in mappings:
         labels = {new for old in labels for new in mapping.successors(old)}
@@ -79,7 +79,7 @@ def follow_label(label: int, mappings: Sequence[LabelMapping]) -> set[int]:
 
 
 def overlap_table(old: DataArray, new: DataArray) -> pd.DataFrame:
-    """Count the pixels that each object of one mask shares with each object of another.
+    """Count the pixels that the objects of one mask share with those of another.
 
     Parameters
     ----------
@@ -94,6 +94,7 @@ def overlap_table(old: DataArray, new: DataArray) -> pd.DataFrame:
 
     Examples
     --------
+    >>> from xarray import DataArray
     >>> old, new = DataArray([[1, 1, 1, 0]], dims=("y", "x")), DataArray([[0, 5, 5, 5]], dims=("y", "x"))
     >>> overlap_table(old, new).to_numpy().tolist()
     [[0, 5, 1], [1, 0, 1], [1, 5, 2]]
@@ -110,7 +111,7 @@ def overlap_table(old: DataArray, new: DataArray) -> pd.DataFrame:
 
 
 def match_overlaps(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Keep the pairs that are the same object, or of which one is a part of the other.
+    """Select the pairs that are the same object, or where one is part of the other.
 
     Two objects are the same if they share more than half of their union: no object can have two such partners. An old
     object without a partner is linked to every object of which it contains more than half, or that contains more than
@@ -136,9 +137,10 @@ def match_overlaps(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def match_bounding_boxes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Link objects whose bounding boxes share more than half of their union, each to its best match.
+    """Link objects whose bounding boxes share more than half of their union.
 
-    Used where the old mask can no longer be read: it finds objects that stayed in place, but not their parts.
+    Each old object is linked to its best match. This is used if the old mask can no longer be read. Objects that
+    stayed in place are matched, but not parts of objects.
 
     Parameters
     ----------
@@ -150,28 +152,28 @@ def match_bounding_boxes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     if old.empty or new.empty:
         return _NO_PAIRS
     before, after = (table[columns].to_numpy(np.int64).reshape(-1, 2, ndim) for table in (old, new))
-    # Boxes with such an overlap have the center of one inside the other.
+    # If two boxes share more than half of their union, the center of each lies inside the other.
     reach = (before[:, 1] - before[:, 0]).max(axis=1) / 2
-    near = cKDTree(after.mean(axis=1)).query_ball_point(before.mean(axis=1), reach, p=np.inf)
-    i = np.repeat(np.arange(len(before)), [len(some) for some in near])
-    j = np.fromiter(itertools.chain.from_iterable(near), np.int64, len(i))
-    sides = np.minimum(before[i, 1], after[j, 1]) - np.maximum(before[i, 0], after[j, 0])
-    shared = sides.clip(0).prod(axis=1)
+    nearby = cKDTree(after.mean(axis=1)).query_ball_point(before.mean(axis=1), reach, p=np.inf)
+    i = np.repeat(np.arange(len(before)), [len(indices) for indices in nearby])
+    j = np.fromiter(itertools.chain.from_iterable(nearby), np.int64, len(i))
+    overlap = np.minimum(before[i, 1], after[j, 1]) - np.maximum(before[i, 0], after[j, 0])
+    shared = overlap.clip(0).prod(axis=1)
     volume = [(boxes[:, 1] - boxes[:, 0]).prod(axis=1) for boxes in (before, after)]
     share = shared / (volume[0][i] + volume[1][j] - shared)
-    found = pd.DataFrame({"old": old.index[i], "new": new.index[j], "pixels": shared, "share": share})
-    found = found[found["share"] > 0.5].sort_values("share", ascending=False, kind="stable")
-    return found.drop_duplicates("old").sort_values("old", ignore_index=True)[LINK_COLUMNS]
+    matches = pd.DataFrame({"old": old.index[i], "new": new.index[j], "pixels": shared, "share": share})
+    matches = matches[matches["share"] > 0.5].sort_values("share", ascending=False, kind="stable")
+    return matches.drop_duplicates("old").sort_values("old", ignore_index=True)[LINK_COLUMNS]
 
 
 def object_statuses(mapping: LabelMapping, old_sizes: Mapping[int, int], objects: Collection[int]) -> pd.DataFrame:
-    """Return what became of objects when their mask was replaced.
+    """Return the status of objects after their mask was replaced.
 
     Parameters
     ----------
     mapping : LabelMapping
     old_sizes : mapping of int to int
-        Pixels of each old object, or of its bounding box where links come from `match_bounding_boxes`.
+        Pixels of each old object, or of its bounding box if the links come from `match_bounding_boxes`.
     objects : collection of int
         Labels in the old mask.
 
@@ -179,8 +181,8 @@ def object_statuses(mapping: LabelMapping, old_sizes: Mapping[int, int], objects
     -------
     DataFrame
         Indexed by ``old``: ``status`` ("kept": same label; "relabeled": another label; "split": several objects
-        replaced it; "merged": it shares its new object with others; "lost"), ``new`` (tuple of labels in the new mask),
-        ``share`` (fraction of its pixels in these).
+        replaced it; "merged": it shares its new object with others; "lost": no object replaced it), ``new`` (tuple of
+        labels in the new mask), ``share`` (fraction of its pixels in these).
     """
     rows = []
     for old in objects:
@@ -208,7 +210,7 @@ def _windows(shape: tuple[int, ...], sides: tuple[int, ...]) -> Iterator[tuple[N
 
 
 def _pairs(old: NDArray[np.integer], new: NDArray[np.integer]) -> pd.DataFrame:
-    """Count the pairs of one block, by runs of equal neighboring pixels."""
+    """Count the pairs of one block, using runs of equal neighboring pixels."""
     check_not_negative(new)
     before, after = old.reshape(-1), new.reshape(-1)
     edge = np.concatenate([[True], (before[1:] != before[:-1]) | (after[1:] != after[:-1])])

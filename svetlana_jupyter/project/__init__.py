@@ -1,1 +1,1 @@
-"""Project folder and the operations on it, for scripts and panels."""
+"""Projects: a folder of images, annotations, classifiers and results, and the operations on it."""

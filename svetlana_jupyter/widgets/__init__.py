@@ -1,1 +1,1 @@
-"""Panels, which display a project and call its methods."""
+"""Panels, which show a project and call its methods."""

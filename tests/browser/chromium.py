@@ -1,4 +1,4 @@
-"""Chromium for the browser tests; run as a module, it is installed, or the user is told what to install.
+"""Chromium for the browser tests; as a script, it installs Chromium or prints what to install.
 
 `python -m tests.browser.chromium` installs the distribution's package on Debian as root, otherwise Playwright's build.
 """
@@ -18,7 +18,7 @@ PACKAGES = ["chromium", "chromium-driver"]
 
 
 def find() -> str | None:
-    """Return the path of a Chromium, the distribution's before Playwright's own."""
+    """Return the path of Chromium; the distribution's takes precedence over Playwright's."""
     if system := shutil.which("chromium"):
         return system
     with sync_playwright() as playwright:

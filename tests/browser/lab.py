@@ -1,4 +1,4 @@
-"""Page of JupyterLab in Chromium, driven as a user would, with access to its kernel.
+"""Page of JupyterLab in Chromium, operated like a user would, with access to its kernel.
 
 Nothing here sleeps. Every wait is for something observable: a prompt, a text, a value in the kernel.
 """
@@ -133,7 +133,7 @@ class LabPage:
         return self.cell(index).locator(".jp-Cell-outputWrapper")
 
     def canvas(self, index: int) -> Locator:
-        """Return the ipycanvas in a cell's output that can have the focus."""
+        """Return the focusable ipycanvas in a cell's output."""
         return self.output(index).locator("canvas[tabindex]")
 
     def evaluate(self, expression: str, timeout: float = 30) -> str:

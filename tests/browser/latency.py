@@ -41,7 +41,7 @@ class SlowLine:
         self._loop.close()
 
     async def _end(self) -> None:
-        """Cancel everything that is under way."""
+        """Cancel all transfers."""
         self._listening.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -53,7 +53,7 @@ class SlowLine:
         await asyncio.gather(self._carry(reader, there[1]), self._carry(there[0], writer))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read on while earlier pieces are still being delayed."""
+        """Forward data, reading on while earlier pieces are still being delayed."""
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
         async def deliver() -> None:
@@ -73,6 +73,6 @@ class SlowLine:
                 piece = await reader.read(1 << 16)
                 under_way.put_nowait((self._loop.time() + self.seconds, piece))
             await delivering
-        except ConnectionError:  # the other end has gone
+        except ConnectionError:  # the other end has closed the connection
             writer.close()
             delivering.cancel()

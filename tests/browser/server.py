@@ -1,4 +1,4 @@
-"""JupyterLab server on this machine, with settings that do not disturb a test."""
+"""JupyterLab server on this machine, with settings for reproducible tests."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ OPTIONS = [
 ]
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "notebook-extension/tracker": {"windowingMode": "none"},  # otherwise cells off screen are not in the page
+    "notebook-extension/tracker": {"windowingMode": "none"},  # otherwise cells off screen are missing
 }
 
 
 class LabServer:
-    """JupyterLab on a free port of this machine, with our options; `root` is the folder that it shows."""
+    """JupyterLab on a free port, with the options of the tests; `root` is its root folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -68,7 +68,7 @@ class LabServer:
 
 
 def _answers(url: str, seconds: float = 30) -> bool:
-    """Return whether a server answers in time; its address is announced a moment before it does."""
+    """Return whether a server answers in time; it prints its address slightly earlier."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         try:

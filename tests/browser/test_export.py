@@ -1,4 +1,4 @@
-"""The export form in a browser: checkboxes, written files and the displayed result."""
+"""Export form in a browser: checkboxes, written files and the displayed result."""
 
 from __future__ import annotations
 

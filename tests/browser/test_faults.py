@@ -49,12 +49,12 @@ def log(lab: LabPage) -> list[tuple[int, int]]:
     ]
 
 
-def shown(lab: LabPage, *cells: int) -> int:
+def displayed_object(lab: LabPage, *cells: int) -> int:
     settled(lab, *cells)
     return int(lab.evaluate("panel.viewer.model.selected"))
 
 
-def test_a_panel_displayed_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp_path):
+def test_no_key_is_lost_with_two_displays_a_reload_or_a_busy_kernel(lab, tmp_path):
     lab.open_notebook(write_notebook(tmp_path / "faults.ipynb", [PROJECT, "panel", "panel", BUSY]))
     for cell in range(3):
         lab.run_cell(cell)
@@ -63,15 +63,15 @@ def test_a_panel_displayed_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp
     lab.canvas(2).click(position={"x": 5, "y": 5})
     lab.page.keyboard.press("n")
     lab.wait_until("panel.viewer.model.selected")
-    first = shown(lab, 1, 2)
+    first = displayed_object(lab, 1, 2)
     assert np.array_equal(lab.pixels(lab.canvas(1))[5:-5, 5:-5], lab.pixels(lab.canvas(2))[5:-5, 5:-5])
     lab.page.keyboard.press("1")
     lab.wait_until("len(project.annotations.table()) == 1")
-    second = shown(lab, 1, 2)
+    second = displayed_object(lab, 1, 2)
     lab.canvas(1).focus()
     lab.page.keyboard.press("2")
     lab.wait_until("len(project.annotations.table()) == 2")
-    third = shown(lab, 1)
+    third = displayed_object(lab, 1)
     assert log(lab) == [(first, 1), (second, 2)]
 
     # Names are escaped everywhere.
@@ -95,14 +95,14 @@ def test_a_panel_displayed_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp
     lab.wait_until("len(project.annotations.table()) == 3 and 'Key ignored' in panel.status.text")
     assert log(lab)[2] == (third, 3)
 
-    # The page is reloaded after a key: the label is kept, and the panel continues where it was.
-    fourth = shown(lab, 1)
+    # The page is reloaded after a key: the label is kept, and the panel continues at the same object.
+    fourth = displayed_object(lab, 1)
     lab.page.keyboard.press("4")
     lab.wait_until("len(project.annotations.table()) == 4")
     lab.reload()
     lab.run_cell(1)
     lab.canvas(1).scroll_into_view_if_needed()
-    fifth = shown(lab, 1)
+    fifth = displayed_object(lab, 1)
     assert len(np.unique(lab.pixels(lab.canvas(1)).reshape(-1, 3), axis=0)) > 1000, "the image is back"
     lab.canvas(1).focus()
     lab.page.keyboard.press("5")
@@ -110,7 +110,7 @@ def test_a_panel_displayed_twice_reloaded_and_kept_waiting_loses_no_key(lab, tmp
     assert log(lab)[3:] == [(fourth, 4), (fifth, 5)]
 
 
-def test_the_keys_of_a_form_never_reach_jupyterlab(lab, tmp_path):
+def test_keys_in_a_form_do_not_reach_jupyterlab(lab, tmp_path):
     (lab.folder / "images").mkdir()
     lab.open_notebook(write_notebook(tmp_path / "form.ipynb", [f"{PROJECT}\nadded", "app = sv.App(); app"]))
     lab.run_all()

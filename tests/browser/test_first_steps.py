@@ -1,4 +1,4 @@
-"""Notebook 01 used with mouse and keys in JupyterLab, checked by the project, the files and the pixels."""
+"""Notebook 01 in JupyterLab: operated with mouse and keys, checked by the project, the files and the pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTEBOOK = ROOT / "notebooks" / "01_first_steps.ipynb"
 PANEL = "[output for output in Out.values() if type(output).__name__ == '{}'][0]"
 ANNOTATION, PREDICTION = (PANEL.format(f"{name}Panel") for name in ("Annotation", "Prediction"))
 
-# Messages of the kernel are on the screen two frames later.
+# Messages of the kernel reach the screen two frames later.
 THREE_FRAMES = "() => new Promise(r => { let n = 3; const f = () => n-- ? requestAnimationFrame(f) : r(); f(); })"
 
 
@@ -32,7 +32,7 @@ def cell_of(text: str) -> int:
 
 
 class Panel:
-    """A panel with a viewer, in the output of a cell."""
+    """Panel with a viewer in the output of a cell."""
 
     def __init__(self, lab: LabPage, cell: int, expression: str) -> None:
         self.lab, self.python = lab, expression
@@ -50,7 +50,7 @@ class Panel:
         )
         self.lab.wait_until_drawn(self.canvas, f"{viewer}.screen.pointer")
 
-    def place(self, image: str, label: int) -> dict[str, float]:
+    def center_of(self, image: str, label: int) -> dict[str, float]:
         """Return the center of an object on the canvas, in CSS pixels."""
         found = f"(lambda o: {self.python}.viewer.model.view.to_screen(o['y'] + 0.5, o['x'] + 0.5))"
         y, x = json.loads(self.lab.evaluate(f"[*map(float, {found}(project.objects({image!r}).loc[{label}]))]"))
@@ -58,11 +58,11 @@ class Panel:
 
     def click(self, image: str, label: int) -> None:
         self.settled()
-        self.canvas.click(position=self.place(image, label))
+        self.canvas.click(position=self.center_of(image, label))
         self.lab.wait_until(f"{self.python}.viewer.model.selected == {label}")
 
     def next_shown(self, before: tuple[str, int]) -> tuple[str, int]:
-        """Wait until another object than ``before`` is on the screen, and return it."""
+        """Wait until an object other than ``before`` is on the screen, and return it."""
         shown = f"tuple({self.python}.viewer.screen.pointer.shown)"
         self.lab.wait_until(f"{shown} not in ((), {before})")
         self.settled()
@@ -71,7 +71,7 @@ class Panel:
 
     def color_near(self, image: str, label: int, reach: int = 60) -> set[tuple[int, ...]]:
         """Return the colors that the browser shows around an object."""
-        at = self.place(image, label)
+        at = self.center_of(image, label)
         pixels = self.lab.pixels(self.canvas)
         row, column = round(at["y"]), round(at["x"])
         part = pixels[max(row - reach, 0) : row + reach, max(column - reach, 0) : column + reach]
@@ -88,7 +88,7 @@ def log_rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_the_first_notebook_from_the_first_click_to_the_table(lab: LabPage) -> None:
+def test_the_first_notebook_from_annotation_to_the_table(lab: LabPage) -> None:
     lab.open_notebook(NOTEBOOK)
     lab.run_cell(cell_of("sv.Project("))
     expect(lab.output(cell_of("sv.Project("))).to_contain_text("smear_01")

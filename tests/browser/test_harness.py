@@ -1,4 +1,4 @@
-"""The harness itself: clicks on a button and a canvas, a failing cell, a reload that keeps the kernel."""
+"""Harness of the browser tests: clicks on a button and a canvas, a failing cell, a reload that keeps the kernel."""
 
 from __future__ import annotations
 

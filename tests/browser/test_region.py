@@ -1,4 +1,4 @@
-"""Box, lasso, Shift-click and menu with a real mouse and keyboard, on a standard and a high-resolution screen."""
+"""Region selection by rectangle, lasso, Shift-click and menu, on a standard and a high-resolution screen."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def lab(lab_server: LabServer, browser: Browser, request: pytest.FixtureRequest,
     context.close()
 
 
-class Hand:
-    """Mouse over the canvas, in pixels of the image."""
+class CanvasMouse:
+    """Mouse over the canvas, positioned in image pixels."""
 
     def __init__(self, lab: LabPage, panel: Panel) -> None:
         self.lab, self.panel = lab, panel
@@ -93,15 +93,15 @@ def middle(label: int) -> tuple[float, float]:
     return 60 * ((label - 1) // 6) + 30.0, 60 * ((label - 1) % 6) + 30.0
 
 
-def test_objects_are_selected_by_box_lasso_and_shift_and_labeled_by_key_and_by_menu(lab: LabPage) -> None:
+def test_objects_are_selected_by_box_lasso_and_shift_and_labeled_by_key_or_menu(lab: LabPage) -> None:
     page, keyboard = lab.page, lab.page.keyboard
     panel = Panel(lab, 1, "panel")
-    hand = Hand(lab, panel)
+    canvas_mouse = CanvasMouse(lab, panel)
     panel.settled()
 
-    # A box by its button; one key labels all objects inside in one edit.
+    # Rectangle by its button; a key labels all objects inside in a single edit.
     panel.output.get_by_title("Box:").click()
-    hand.drag((5, 5), (60, 70), (115, 115))
+    canvas_mouse.drag((5, 5), (60, 70), (115, 115))
     lab.wait_until(SOME.format((1, 2, 7, 8)))
     expect(panel.output).to_contain_text("4 objects in well selected")
     panel.settled()
@@ -111,19 +111,19 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labeled_by_key_and_by_m
     panel.settled()
     active, resting = map(rgb, ast.literal_eval(lab.evaluate("[c.color for c in project.classes]")))
     for label in (1, 2, 7, 8):
-        assert active in hand.colors(label)
-    assert active not in hand.colors(16)
+        assert active in canvas_mouse.colors(label)
+    assert active not in canvas_mouse.colors(16)
 
-    # A lasso by its key, with an end outside of the canvas; its line is visible while it is drawn.
+    # Lasso by its key, ending outside of the canvas; its line is visible while it is drawn.
     keyboard.press("Escape")
     lab.wait_until(NONE)
     keyboard.press("l")
     expect(panel.output.get_by_title("Lasso:")).to_have_class(re.compile("mod-active"))
     around = [(125, 185), (125, 300), (235, 300), (235, 185)]
-    page.mouse.move(*hand.at(*around[0]))
+    page.mouse.move(*canvas_mouse.at(*around[0]))
     page.mouse.down()
     for corner in around[1:]:
-        page.mouse.move(*hand.at(*corner), steps=5)
+        page.mouse.move(*canvas_mouse.at(*corner), steps=5)
     lab.wait_until(
         "abs(panel.viewer.model.lasso[-1][1] - 185) < 2 and panel.viewer.model.scene.lasso == panel.viewer.model.lasso"
     )
@@ -136,16 +136,16 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labeled_by_key_and_by_m
     page.mouse.up()
     lab.wait_until(SOME.format((16, 17, 22, 23)))
 
-    # Shift adds an object, and removes one.
+    # Shift adds or removes an object.
     keyboard.down("Shift")
-    hand.click(*middle(24))
+    canvas_mouse.click(*middle(24))
     lab.wait_until(SOME.format((16, 17, 22, 23, 24)))
-    hand.click(*middle(16))
+    canvas_mouse.click(*middle(16))
     lab.wait_until(SOME.format((17, 22, 23, 24)))
     keyboard.up("Shift")
 
     # The menu of a selected object applies to the selection; arrows and Enter choose.
-    hand.click(*middle(23), button="right")
+    canvas_mouse.click(*middle(23), button="right")
     menu = panel.output.locator(".sv-menu")
     expect(menu).to_contain_text("4 objects in well")
     expect(page.locator(".lm-Menu")).to_have_count(0)
@@ -158,12 +158,12 @@ def test_objects_are_selected_by_box_lasso_and_shift_and_labeled_by_key_and_by_m
     expect(menu).to_be_hidden()
     page.wait_for_function(f"({FOCUSED})().startsWith('CANVAS')")
     panel.settled()
-    assert resting in hand.colors(24)
+    assert resting in canvas_mouse.colors(24)
 
     # Undo reverts the edit; a key works while the menu is open; Escape closes it; Ctrl+A selects all.
     keyboard.press("u")
     lab.wait_until("project.annotations.class_counts()['resting'] == 0")
-    hand.click(*middle(12), button="right")
+    canvas_mouse.click(*middle(12), button="right")
     expect(menu).to_contain_text("Object 12 in well")
     keyboard.press("2")
     lab.wait_until("project.annotations.label_of('well', 12).class_id == 2")

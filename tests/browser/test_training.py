@@ -1,4 +1,4 @@
-"""Tests of the training panel in JupyterLab: cues, a stopped and a complete training, settings, an earlier run."""
+"""Training panel in JupyterLab: cues, a stopped and a complete training, settings, an earlier run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ assert same[0] == same[1]""",
 ]
 
 
-def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_path: Path) -> None:
+def test_training_is_started_stopped_finished_and_selected(lab: LabPage, tmp_path: Path) -> None:
     lab.open_notebook(write_notebook(tmp_path / "training.ipynb", CELLS))
     lab.run_cell(0)
     lab.run_cell(1)
@@ -42,7 +42,7 @@ def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_p
     lab.run_cell(2)
     expect(train).to_be_enabled()
 
-    # A cleared cue is in the settings at once.
+    # Clearing a cue changes the settings at once.
     output.get_by_label("Brightness", exact=True).uncheck()
     lab.wait_until("project.settings.may_use == {'surroundings', 'orientation', 'size'}")
     output.get_by_text("Advanced settings").click()
@@ -52,7 +52,7 @@ def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_p
     lab.wait_until("project.settings.preset == 'default'")
     assert lab.evaluate("'brightness' in project.settings.may_use") == "False", "another preset lets in no more"
 
-    # A stop keeps what is trained, and says so.
+    # A stop keeps the trained network and reports it.
     train.click()
     lab.wait_until("project.training_curve is not None and len(project.training_curve.epochs) >= 2", timeout=120)
     expect(output).to_contain_text("left")
@@ -63,7 +63,7 @@ def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_p
     expect(stop).to_be_hidden()
     expect(train).to_be_enabled()
 
-    # A whole one: scores, confusion, the forest beside; its settings train the same weights again.
+    # A complete training: scores, confusion, the forest; its settings reproduce the weights.
     epochs = output.locator(".sv-setting", has_text="Epochs").first.locator("input")
     epochs.fill("3")
     epochs.press("Enter")
@@ -76,14 +76,14 @@ def test_a_training_is_asked_for_stopped_finished_and_chosen(lab: LabPage, tmp_p
     lab.screenshot("training-panel")
     lab.run_cell(3, timeout=300)
 
-    # Refused settings are said where they are set, and change nothing.
+    # Invalid settings are reported next to their field, and change nothing.
     rate = output.locator(".sv-setting", has_text="Learning rate").first.locator("input")
     rate.fill("-1")
     rate.press("Enter")
     expect(output.get_by_role("alert").last).to_contain_text("learning_rate")
     assert lab.evaluate("project.settings.learning_rate > 0") == "True"
 
-    # An earlier run is chosen again.
+    # An earlier run is selected.
     output.get_by_text("Earlier runs").click()
     output.get_by_title("Use run 0001").click()
     lab.wait_until("project.current_run == '0001'")

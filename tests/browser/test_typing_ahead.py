@@ -1,4 +1,4 @@
-"""Keys typed ahead of a slow connection: each labels the object that was on the screen, or nothing."""
+"""Keys typed ahead on a slow connection: each labels the displayed object or nothing."""
 
 from __future__ import annotations
 

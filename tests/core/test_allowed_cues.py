@@ -263,6 +263,6 @@ def test_object_only_channels_are_counted(normalize):
 
 def test_overridden_settings_are_explained():
     settings = TrainingSettings(may_use=["brightness", "orientation", "size"])
-    assert "surroundings may not count" in explain_restrictions(settings)
+    assert "must not use surroundings. Overridden" in explain_restrictions(settings)
     assert "patches.context is 'hide' instead of 'keep'" in explain_restrictions(settings)
     assert explain_restrictions(restrict_to_allowed_cues(settings)) == explain_restrictions(TrainingSettings()) == ""

@@ -1,4 +1,4 @@
-"""Small pairs with two classes of objects: bright and dark discs, or balls."""
+"""Small image pairs with two classes of objects: bright and dark disks or balls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AnnotatedImage = tuple[ImagePair, pd.DataFrame, pd.Series]
 
 
 def two_classes(ndim: int, seed: int = 0, channels: int = 1, name: str = "cells") -> AnnotatedImage:
-    """Balls on a lattice; those of class 7 are brighter than those of class 4."""
+    """Return balls on a lattice; class 7 is brighter than class 4."""
     rng = np.random.default_rng(seed)
     cell, radius = (16, 5) if ndim == 2 else (12, 3)
     shape = (7 * cell,) * 2 if ndim == 2 else (2 * cell, 4 * cell, 4 * cell)
@@ -26,8 +26,8 @@ def two_classes(ndim: int, seed: int = 0, channels: int = 1, name: str = "cells"
     image = rng.normal(100, 10, (channels, *shape))
     image += 60 * inside + 80 * np.isin(mask, labels[bright])
     names = [f"channel {number}" for number in range(1, channels + 1)]
-    found = open_checked_pair(name, image.astype(np.float32), mask, axes="c" + "zyx"[-ndim:], channels=names)
-    return found, index_objects(found.mask), pd.Series(np.where(bright, 7, 4), index=labels)
+    pair = open_checked_pair(name, image.astype(np.float32), mask, axes="c" + "zyx"[-ndim:], channels=names)
+    return pair, index_objects(pair.mask), pd.Series(np.where(bright, 7, 4), index=labels)
 
 
 @pytest.fixture
@@ -41,5 +41,5 @@ def balls() -> AnnotatedImage:
 
 
 @pytest.fixture(params=[2, 3], ids=["2D", "3D"])
-def part(request) -> AnnotatedImage:
+def annotated_image(request) -> AnnotatedImage:
     return two_classes(request.param)

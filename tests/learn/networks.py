@@ -1,4 +1,4 @@
-"""Networks as a user might write them."""
+"""Example networks of users."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Plain(nn.Module):
-    """A convolution, dropout and a linear layer; says how many dimensions it was built for."""
+    """Network with a convolution, dropout and a linear layer for a given number of dimensions."""
 
     def __init__(self, in_channels: int, num_classes: int, ndim: int = 2) -> None:
         super().__init__()
@@ -20,14 +20,14 @@ class Plain(nn.Module):
 
 
 class Demanding(nn.Module):
-    """Asks for something that nobody can know."""
+    """Network with an argument that the package cannot provide."""
 
     def __init__(self, channels: int, mood: str) -> None:
         super().__init__()
 
 
 class Failing(Plain):
-    """Fails in its forward pass with the errors in its list, one each time it trains, and then no more."""
+    """Network whose forward pass raises the listed errors, one per training, and then succeeds."""
 
     errors: list[Exception] = []  # noqa: RUF012  # shared by its copies on purpose
 
@@ -38,7 +38,7 @@ class Failing(Plain):
 
 
 class Flat(nn.Module):
-    """No convolution, and no class of a network at all in the names below."""
+    """Network without a convolution."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()

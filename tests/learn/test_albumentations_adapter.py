@@ -1,4 +1,4 @@
-"""An Albumentations pipeline, written as that library serialises it, takes part in training."""
+"""Serialized Albumentations pipelines in training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def settings_of(*transforms, ndim: int = 2, **patches) -> TrainingSettings:
 
 
 def applied(patches: torch.Tensor, *transforms, seed: int = 0, **patch_settings) -> torch.Tensor:
-    """Apply a pipeline to patches, whose shape and mask the settings follow."""
+    """Apply a pipeline to patches with settings that match their shape and mask."""
     settings = settings_of(*transforms, ndim=patches.ndim - 2, **patch_settings)
     copies = 2 if settings.patches.normalize == "both" else 1
     colors = (patches.shape[1] - settings.patches.mask_channel) // copies
@@ -67,7 +67,7 @@ def test_a_certain_flip_moves_every_channel_and_the_mask(ndim, channels):
     ],
     ids=lambda transform: type(transform).__name__,
 )
-def test_what_changes_the_light_changes_the_image_and_leaves_the_mask(ndim, transform):
+def test_intensity_transforms_change_the_image_but_not_the_mask(ndim, transform):
     patches = masked_patches(ndim)
     out = applied(patches, transform)
     assert torch.equal(out[:, -1], patches[:, -1])
@@ -75,7 +75,7 @@ def test_what_changes_the_light_changes_the_image_and_leaves_the_mask(ndim, tran
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_values_are_stretched_to_what_the_library_expects_and_back(ndim):
+def test_values_are_scaled_to_the_expected_range_and_back(ndim):
     patches = masked_patches(ndim)
     out = applied(patches, albumentations.InvertImg(p=1.0))
     for before, after in zip(patches[:, :-1].flatten(0, 1), out[:, :-1].flatten(0, 1), strict=True):
@@ -83,7 +83,7 @@ def test_values_are_stretched_to_what_the_library_expects_and_back(ndim):
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_a_rotation_moves_the_mask_by_nearest_neighbour(ndim):
+def test_a_rotation_interpolates_the_mask_by_nearest_neighbor(ndim):
     patches = masked_patches(ndim, channels=1)
     patches[:, 0] = patches[:, 1]
     out = applied(patches, albumentations.Affine(rotate=(30, 30), p=1.0))
@@ -93,7 +93,7 @@ def test_a_rotation_moves_the_mask_by_nearest_neighbour(ndim):
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_both_copies_of_a_channel_change_alike_and_what_is_hidden_stays_zero(ndim):
+def test_both_copies_of_a_channel_change_equally_and_hidden_pixels_stay_zero(ndim):
     patches = masked_patches(ndim, channels=4)
     patches[:, 2:4] = patches[:, 0:2] * patches[:, -1:]
     noise = albumentations.GaussNoise(std_range=(0.1, 0.1), p=1.0)
@@ -109,14 +109,14 @@ def test_both_copies_of_a_channel_change_alike_and_what_is_hidden_stays_zero(ndi
     assert float((change[:, 0:2] - change[:, 2:4])[inside].abs().median()) < 1e-3
 
 
-def test_a_rim_that_was_left_out_stays_zero():
+def test_the_eroded_margin_stays_zero():
     patches = masked_patches(2, channels=2)
     patches[:, :2, 2:4] = 0
     out = applied(patches, A.RandomBrightnessContrast(0.4, 0.4, p=1.0), A.VerticalFlip(p=1.0), rim=2, normalize="apart")
     assert torch.equal(out[:, :2] == 0, patches[:, :2].flip(-2) == 0)
 
 
-def test_transforms_draw_independently_of_each_other_and_all_from_the_generator():
+def test_transforms_are_independent_and_use_the_generator():
     patch = torch.arange(64.0).view(1, 1, 8, 8).expand(64, 1, 8, 8)
     flips = albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)
     out = applied(patch, *flips, mask_channel=False)
@@ -125,7 +125,7 @@ def test_transforms_draw_independently_of_each_other_and_all_from_the_generator(
     assert not torch.equal(out, applied(patch, *flips, mask_channel=False, seed=1))
 
 
-def test_the_generator_moves_on_from_batch_to_batch():
+def test_the_generator_advances_between_batches():
     settings = settings_of(albumentations.Affine(rotate=(-90, 90), p=1.0))
     augment = Augmenter(settings, torch.zeros(2), torch.ones(2))
     patches, generator = masked_patches(2, channels=1), torch.Generator().manual_seed(0)
@@ -136,17 +136,19 @@ def test_the_generator_moves_on_from_batch_to_batch():
 
 
 @pytest.mark.parametrize("name", ["discs", "balls"])
-def test_training_with_a_pipeline_survives_json_and_repeats_itself(request, name):
-    part = request.getfixturevalue(name)
-    asked = described(albumentations.Affine(rotate=(-30, 30), p=0.9), albumentations.GaussNoise(p=0.5))
-    settings = QUICK.changed(augmentation={"pipeline": asked})
+def test_training_with_a_pipeline_survives_json_and_is_reproducible(request, name):
+    annotated_image = request.getfixturevalue(name)
+    pipeline = described(albumentations.Affine(rotate=(-30, 30), p=0.9), albumentations.GaussNoise(p=0.5))
+    settings = QUICK.changed(augmentation={"pipeline": pipeline})
     assert TrainingSettings.from_json(settings.to_json()) == settings
-    first, second = (list(fit(collect_training_data([part], settings)))[-1].classifier.tensors() for _ in range(2))
+    first, second = (
+        list(fit(collect_training_data([annotated_image], settings)))[-1].classifier.tensors() for _ in range(2)
+    )
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name])
 
 
-def test_a_single_transform_and_the_long_form_of_names_are_understood():
+def test_single_transforms_and_fully_qualified_names_are_accepted():
     patches = masked_patches(2)
     for name in ("HorizontalFlip", "albumentations.augmentations.geometric.transforms.HorizontalFlip"):
         described_ = {"transform": {"__class_fullname__": name, "p": 1.0}}
@@ -169,14 +171,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("ndim", "channels", "transforms", "words"), REFUSED)
-def test_what_changes_the_shape_or_fails_is_refused_by_name(ndim, channels, transforms, words):
-    with pytest.raises(SettingsError, match=words) as caught:
+@pytest.mark.parametrize(("ndim", "channels", "transforms", "message"), REFUSED)
+def test_transforms_that_change_the_shape_or_fail_are_refused_by_name(ndim, channels, transforms, message):
+    with pytest.raises(SettingsError, match=message) as caught:
         build_pipeline(settings_of(*transforms, ndim=ndim), ndim, channels)
     assert "\n" not in str(caught.value)
 
 
-def test_compositions_within_compositions_are_understood():
+def test_nested_compositions_are_accepted():
     one_of = A.OneOf([A.HorizontalFlip(p=1.0), A.HorizontalFlip(p=1.0)], p=1.0)
     inner = A.Compose([A.SomeOf([A.VerticalFlip(p=1.0), A.VerticalFlip(p=1.0)], n=2, replace=False, p=1.0)])
     patches = masked_patches(2)
@@ -184,13 +186,13 @@ def test_compositions_within_compositions_are_understood():
     torch.testing.assert_close(out, patches.flip(3), atol=1e-5, rtol=0)
 
 
-def test_what_brings_the_shape_back_is_welcome():
+def test_pipelines_that_restore_the_shape_are_accepted():
     transforms = A.RandomCrop(6, 6, p=1.0), A.Resize(8, 8, p=1.0), A.RandomResizedCrop((8, 8))
     assert applied(masked_patches(2), *transforms).shape == (4, 3, 8, 8)
 
 
 @pytest.mark.parametrize(
-    ("transform", "words"),
+    ("transform", "message"),
     [
         (
             {"__class_fullname__": "HorizontalFlop", "p": 1},
@@ -204,19 +206,19 @@ def test_what_brings_the_shape_back_is_welcome():
         ({"__class_fullname__": "Compose", "transforms": [], "p": "often"}, "p of Compose must be from 0 to 1"),
     ],
 )
-def test_unknown_transforms_and_arguments_are_refused_before_anything_is_cut(discs, transform, words):
+def test_unknown_transforms_and_arguments_are_refused_before_patches_are_cut(discs, transform, message):
     settings = QUICK.changed(augmentation={"pipeline": {"transform": transform}})
-    with pytest.raises(SettingsError, match=words) as caught:
+    with pytest.raises(SettingsError, match=message) as caught:
         next(collect_with_progress([discs], settings))
     assert "\n" not in str(caught.value)
 
 
 class Mine(albumentations.HorizontalFlip):
-    """A transform of the program that runs, which Albumentations registers too."""
+    """User-defined transform that Albumentations registers."""
 
 
 @pytest.mark.parametrize("name", ["Mine", f"{__name__}.Mine", "os.system", "builtins.eval"])
-def test_nothing_outside_albumentations_is_ever_made(name):
+def test_only_classes_of_albumentations_are_instantiated(name):
     def build() -> None:
         settings = settings_of().changed(augmentation={"pipeline": {"transform": {"__class_fullname__": name}}})
         build_pipeline(settings, 2, 1)
@@ -226,7 +228,7 @@ def test_nothing_outside_albumentations_is_ever_made(name):
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "words"),
+    ("pipeline", "message"),
     [
         ({}, r"to_dict\(pipeline\)"),
         ({"transform": "HorizontalFlip"}, r"to_dict\(pipeline\)"),
@@ -239,10 +241,10 @@ def test_nothing_outside_albumentations_is_ever_made(name):
         ),
     ],
 )
-def test_what_is_no_serialised_pipeline_is_refused_when_it_is_set(pipeline, words):
-    with pytest.raises(SettingsError, match=words):
+def test_an_invalid_serialized_pipeline_is_refused_when_it_is_set(pipeline, message):
+    with pytest.raises(SettingsError, match=message):
         AugmentSettings(pipeline=pipeline)
 
 
-def test_albumentations_is_kept_from_asking_the_network():
+def test_albumentations_makes_no_network_request():
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"

@@ -1,6 +1,6 @@
-"""Augmentation moves image and mask alike, and only as far as it was allowed.
+"""Geometric and intensity augmentation.
 
-Light, stain, focus and noise change as far as they may; masks and what is hidden stay as they are.
+Geometric augmentation transforms image and mask together; intensity augmentation keeps mask and hidden pixels.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from svetlana_jupyter.learn.spatial import (
     warp_patches,
 )
 
-NOTHING = AugmentSettings.none().model_dump()
+NO_AUGMENTATION = AugmentSettings.none().model_dump()
 
 
 def augmented(patches: torch.Tensor, shape: tuple[int, ...], seed: int = 0, has_mask: bool = True, cut=None, **values):
-    """Vary patches of which nothing is hidden, or cut as the patch settings ``cut`` say."""
-    found = {"size": tuple(map(float, shape)), "sampling": shape, "normalize": "percentile", "mask_channel": has_mask}
-    settings = TrainingSettings(patches={**found, **(cut or {})}, augmentation={**NOTHING, **values})
+    """Augment patches without hidden pixels, or with the patch settings ``cut``."""
+    patch_values = {
+        "size": tuple(map(float, shape)),
+        "sampling": shape,
+        "normalize": "percentile",
+        "mask_channel": has_mask,
+    }
+    settings = TrainingSettings(patches={**patch_values, **(cut or {})}, augmentation={**NO_AUGMENTATION, **values})
     augment = Augmenter(settings, torch.zeros(patches.shape[1]), torch.ones(patches.shape[1]))
     return augment(patches, torch.Generator().manual_seed(seed))
 
@@ -36,7 +41,7 @@ def numbered(count: int, channels: int, *shape: int) -> torch.Tensor:
     return torch.arange(float(count * channels * np.prod(shape))).reshape(count, channels, *shape)
 
 
-def test_nothing_allowed_changes_nothing_but_the_margin():
+def test_without_augmentation_only_the_margin_is_cropped():
     patches = numbered(3, 2, 9, 9)
     assert torch.equal(augmented(patches, (5, 5)), patches[:, :, 2:7, 2:7])
 
@@ -73,7 +78,7 @@ def test_half_turns_keep_stripes_of_any_orientation():
     assert torch.equal(turned[~same], patches[~same].flip(2, 3))
 
 
-def test_turning_about_z_keeps_every_plane_and_about_all_axes_does_not():
+def test_rotation_about_z_keeps_every_plane_and_about_all_axes_does_not():
     planes = torch.arange(6.0).view(1, 1, 6, 1, 1).expand(32, 1, 6, 6, 6)
     for rotation in ("right_angles", "free"):
         torch.testing.assert_close(augmented(planes, (6, 6, 6), has_mask=False, rotation=rotation), planes)
@@ -81,7 +86,7 @@ def test_turning_about_z_keeps_every_plane_and_about_all_axes_does_not():
         assert (turned - planes).abs().max() > 1
 
 
-def test_a_share_of_zero_leaves_every_patch_as_it_lies_and_a_half_leaves_half():
+def test_share_is_the_fraction_of_augmented_patches():
     patches = numbered(64, 2, 6, 6)
     for rotation in ("right_angles", "free"):
         out = augmented(patches, (6, 6), flips=True, rotation=rotation, scale=0.2, shift=0.3, share=0.0)
@@ -91,7 +96,7 @@ def test_a_share_of_zero_leaves_every_patch_as_it_lies_and_a_half_leaves_half():
         assert 16 < same.sum() < 48
 
 
-def test_a_free_rotation_is_the_one_scipy_makes():
+def test_a_free_rotation_agrees_with_scipy():
     rng = np.random.default_rng(0)
     smooth = torch.from_numpy(rng.normal(size=(1, 1, 8, 8))).float()
     patch = torch.nn.functional.interpolate(smooth, size=(41, 41), mode="bicubic")
@@ -105,11 +110,11 @@ def test_a_free_rotation_is_the_one_scipy_makes():
 
 @pytest.mark.parametrize("axes", ["z", "all"])
 @pytest.mark.parametrize("steps", [(1, 1, 1), (2, 1, 1)])
-def test_free_rotations_in_3d_keep_a_ball_and_its_mask_however_far_apart_the_planes_are(axes, steps):
+def test_free_rotations_in_3d_keep_a_ball_and_its_mask_for_any_plane_spacing(axes, steps):
     shape = tuple(15 // step for step in steps)
     wide = tuple(2 * (11 // step) + side % 2 for side, step in zip(shape, steps, strict=True))
-    places = [(np.arange(side) - (side - 1) / 2) * step for side, step in zip(wide, steps, strict=True)]
-    distance = np.sqrt(sum(axis**2 for axis in np.meshgrid(*places, indexing="ij")))
+    positions = [(np.arange(side) - (side - 1) / 2) * step for side, step in zip(wide, steps, strict=True)]
+    distance = np.sqrt(sum(axis**2 for axis in np.meshgrid(*positions, indexing="ij")))
     ball = torch.from_numpy(np.stack([np.exp(-((distance / 5) ** 2)), distance <= 6])).float()[None]
     cut = {"size": tuple(float(side * step) for side, step in zip(shape, steps, strict=True))}
     out = augmented(ball.repeat(4, 1, 1, 1, 1), shape, rotation="free", axes=axes, cut=cut)
@@ -119,7 +124,7 @@ def test_free_rotations_in_3d_keep_a_ball_and_its_mask_however_far_apart_the_pla
     assert (out[:, 1] != expected[:, 1]).float().mean() < 0.05
 
 
-def test_rotations_are_rotations_and_drawn_evenly():
+def test_random_rotations_are_orthogonal_and_uniform():
     patches = PatchSettings(size=(12.0, 12.0, 12.0), sampling=(12, 12, 12))
     turned = random_rotations(4000, patches, True, torch.Generator().manual_seed(0))
     torch.testing.assert_close(turned @ turned.transpose(1, 2), torch.eye(3).expand(4000, 3, 3), atol=1e-5, rtol=0)
@@ -129,18 +134,18 @@ def test_rotations_are_rotations_and_drawn_evenly():
     assert (turned.var(dim=0) - 1 / 3).abs().max() < 0.03
 
 
-def test_the_geometry_between_pixels_agrees_with_that_of_whole_pixels():
+def test_interpolated_views_agree_with_exact_views():
     patches = torch.rand(48, 3, 6, 6, 6)
     all_views = symmetries(AugmentSettings(axes="all"), PatchSettings(size=(6.0,) * 3, sampling=(6,) * 3))
     layout = PatchLayout(image=2, copies=1, hidden=0, has_mask=True)
-    found = warp_patches(patches, view_matrices(all_views), torch.zeros(48, 3), (6, 6, 6), layout)
+    result = warp_patches(patches, view_matrices(all_views), torch.zeros(48, 3), (6, 6, 6), layout)
     for number, (order, signs) in enumerate(all_views):
         turned = patches[number].permute(0, *(axis + 1 for axis in order))
         turned = turned.flip([axis + 1 for axis, sign in enumerate(signs) if sign < 0])
-        torch.testing.assert_close(found[number], turned, atol=1e-5, rtol=0)
+        torch.testing.assert_close(result[number], turned, atol=1e-5, rtol=0)
 
 
-def test_volumes_turned_plane_by_plane_are_those_turned_as_a_whole():
+def test_rotating_volumes_plane_by_plane_equals_rotating_them_as_a_whole():
     smooth = torch.nn.functional.interpolate(torch.rand(6, 3, 4, 4, 4), size=(10, 14, 14), mode="trilinear")
     smooth[:, 2] = (smooth[:, 2] > 0.5).float()
     layout = PatchLayout(image=2, copies=2, hidden=1, has_mask=True)
@@ -149,14 +154,14 @@ def test_volumes_turned_plane_by_plane_are_those_turned_as_a_whole():
     turned[::2, 0] *= -1
     shifts = torch.tensor([[1.0, 0.5, -2.0]]).repeat(6, 1)
     tilted = turned.clone()
-    tilted[:, 0, 1] = 1e-6  # not quite in the plane: the way of all other turns
+    tilted[:, 0, 1] = 1e-6  # slightly out of plane, which selects the general rotation
     planes, whole = (warp_patches(smooth, each, shifts, (6, 8, 8), layout) for each in (turned, tilted))
     torch.testing.assert_close(planes[:, :2], whole[:, :2], atol=1e-4, rtol=0)
     assert (planes[:, 2] != whole[:, 2]).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("rotation", ["none", "right_angles", "free"])
-def test_scaling_changes_the_area_of_the_mask_by_about_its_square_and_still_turns(rotation):
+def test_scaling_changes_the_mask_area_by_its_square_and_combines_with_rotation(rotation):
     patch = torch.zeros(64, 2, 40, 40)
     patch[:, 1, 12:28, 8:32] = 1
     out = augmented(patch, (28, 28), scale=0.3, rotation=rotation)[:, 1]
@@ -170,32 +175,32 @@ def test_scaling_changes_the_area_of_the_mask_by_about_its_square_and_still_turn
 
 @pytest.mark.parametrize("shape", [(20, 20), (8, 20, 20)])
 @pytest.mark.parametrize("scale", [0.0, 1e-6])
-def test_shifts_reach_their_share_of_the_field_of_view_and_move_image_and_mask_alike(shape, scale):
+def test_shifts_reach_their_fraction_of_the_field_of_view_and_move_image_and_mask_together(shape, scale):
     wider = tuple(side + 2 * side // 4 for side in shape)
     patch = torch.zeros(200, 2, *wider)
     patch[:, :, *(side // 2 for side in wider)] = 1
     out = augmented(patch, shape, shift=0.25, scale=scale)
-    places = torch.stack([image.flatten().argmax() for image in out[:, 0]])
-    assert torch.equal(places, torch.stack([mask.flatten().argmax() for mask in out[:, 1]])) or scale
+    positions = torch.stack([image.flatten().argmax() for image in out[:, 0]])
+    assert torch.equal(positions, torch.stack([mask.flatten().argmax() for mask in out[:, 1]])) or scale
     for axis, side in enumerate(shape):
-        along = np.array(np.unravel_index(places.numpy(), shape))[axis] - side // 2
+        along = np.array(np.unravel_index(positions.numpy(), shape))[axis] - side // 2
         assert along.min() == -(side // 4)
         assert along.max() == side // 4
     if not scale:
         assert torch.equal(out.flatten(2).sum(dim=2), torch.ones(200, 2))
 
 
-def test_a_shift_never_leaves_what_was_cut():
+def test_a_shift_never_exceeds_the_cut_region():
     patches = numbered(32, 1, 10, 10)
     out = augmented(patches, (8, 8), has_mask=False, shift=0.5)
-    for patch, seen in zip(patches, out, strict=True):
-        assert seen.min() >= patch.min()
-        assert seen.max() <= patch.max()
+    for patch, shifted in zip(patches, out, strict=True):
+        assert shifted.min() >= patch.min()
+        assert shifted.max() <= patch.max()
 
 
 @pytest.mark.parametrize("values", [{"rotation": "free"}, {"scale": 0.5}, {"rotation": "free", "axes": "all"}])
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 8)])
-def test_beyond_what_was_cut_hidden_channels_are_zero_and_others_are_reflected(values, shape):
+def test_beyond_the_cut_region_hidden_channels_are_zero_and_others_are_reflected(values, shape):
     patches = torch.ones(32, 3, *shape)
     out = augmented(patches, shape, **values, cut={"normalize": "both"})
     torch.testing.assert_close(out[:, 0], torch.ones_like(out[:, 0]))
@@ -205,7 +210,7 @@ def test_beyond_what_was_cut_hidden_channels_are_zero_and_others_are_reflected(v
     assert out[:, 1][~beyond].min() >= 0.5 ** len(shape) - 1e-5
 
 
-def test_one_generator_decides_everything():
+def test_all_randomness_comes_from_the_generator():
     patches, settings = torch.rand(4, 3, 20, 20), {"flips": True, "rotation": "free", "scale": 0.2, "shift": 0.1}
     settings |= {"brightness": 0.2, "gamma": 0.2, "color": 0.2, "noise": 0.1, "blur": 1.0, "share": 0.7}
     first, second = (augmented(patches, (12, 12), seed=3, **settings) for _ in range(2))
@@ -217,7 +222,7 @@ def test_one_generator_decides_everything():
 @pytest.mark.parametrize("shape", [(8, 8), (6, 8, 8)])
 @pytest.mark.parametrize("cut", [{}, {"normalize": "both"}, {"context": "hide"}], ids=str)
 @pytest.mark.parametrize("rotation", ["right_angles", "free"])
-def test_any_number_of_channels_and_a_batch_of_one_are_varied_and_come_out_whole(channels, shape, cut, rotation):
+def test_any_number_of_channels_and_a_batch_of_one_can_be_augmented(channels, shape, cut, rotation):
     count = channels * (2 if "normalize" in cut else 1) + 1
     patches = torch.rand(1, count, *(side + 4 for side in shape))
     patches[:, -1] = (patches[:, -1] > 0.5).float()
@@ -228,7 +233,7 @@ def test_any_number_of_channels_and_a_batch_of_one_are_varied_and_come_out_whole
     assert set(out[:, -1].unique().tolist()) <= {0.0, 1.0}
 
 
-def test_the_margin_is_what_rotation_scale_and_shift_need():
+def test_the_margin_accounts_for_rotation_scale_and_shift():
     keep = PatchSettings(size=(20.0, 20.0), sampling=(10, 10))
     assert augmentation_margin(AugmentSettings(rotation="right_angles"), keep) == (1.0, 1.0)
     assert augmentation_margin(AugmentSettings(rotation="free"), keep) == pytest.approx((2**0.5, 2**0.5))
@@ -242,12 +247,12 @@ def test_the_margin_is_what_rotation_scale_and_shift_need():
     assert augmentation_margin(AugmentSettings(rotation="free", axes="all"), long)[0] == pytest.approx(17**0.5)
 
 
-ONCE = PatchLayout(image=3, copies=1, hidden=0, has_mask=True)
-TWICE = PatchLayout(image=6, copies=2, hidden=3, has_mask=True)
-EACH = [{"brightness": 0.3}, {"gamma": 0.5}, {"color": 0.3}, {"noise": 0.2}, {"blur": 1.5}]
+ONE_COPY = PatchLayout(image=3, copies=1, hidden=0, has_mask=True)
+TWO_COPIES = PatchLayout(image=6, copies=2, hidden=3, has_mask=True)
+INTENSITY_SETTINGS = [{"brightness": 0.3}, {"gamma": 0.5}, {"color": 0.3}, {"noise": 0.2}, {"blur": 1.5}]
 
 
-def lit(
+def augmented_intensity(
     patches: torch.Tensor, layout: PatchLayout, mean: float = 0.0, deviation: float = 1.0, **values
 ) -> torch.Tensor:
     settings = AugmentSettings(**{**AugmentSettings.none().model_dump(), **values})
@@ -258,7 +263,7 @@ def lit(
 
 
 def random_patches(layout: PatchLayout, count: int = 8, shape: tuple[int, ...] = (12, 12)) -> torch.Tensor:
-    """Return patches whose hidden channels show a disc, with a zero inside it."""
+    """Return patches whose hidden channels show a disk that contains a zero."""
     patches = torch.rand(count, layout.image + 1, *shape, generator=torch.Generator().manual_seed(1)) + 0.5
     middle = torch.zeros(shape)
     middle[tuple(slice(3, -3) for _ in shape)] = 1
@@ -269,12 +274,12 @@ def random_patches(layout: PatchLayout, count: int = 8, shape: tuple[int, ...] =
     return patches
 
 
-@pytest.mark.parametrize("values", EACH, ids=str)
-@pytest.mark.parametrize("layout", [ONCE, TWICE], ids=["once", "twice"])
+@pytest.mark.parametrize("values", INTENSITY_SETTINGS, ids=str)
+@pytest.mark.parametrize("layout", [ONE_COPY, TWO_COPIES], ids=["once", "twice"])
 @pytest.mark.parametrize("shape", [(12, 12), (8, 12, 12)])
-def test_each_changes_the_image_but_never_the_mask_nor_what_is_hidden(values, layout, shape):
+def test_intensity_augmentation_changes_neither_the_mask_nor_hidden_pixels(values, layout, shape):
     patches = random_patches(layout, shape=shape)
-    out = lit(patches, layout, **values)
+    out = augmented_intensity(patches, layout, **values)
     assert torch.equal(out[:, -1], patches[:, -1])
     assert torch.isclose(out[:, :3], patches[:, :3], atol=1e-3).float().mean() < 0.6
     hidden = (patches[:, -1:] == 0).expand(-1, layout.hidden, *shape)
@@ -282,36 +287,36 @@ def test_each_changes_the_image_but_never_the_mask_nor_what_is_hidden(values, la
 
 
 @pytest.mark.parametrize("values", [{"brightness": 0.3}, {"noise": 0.2}], ids=str)
-def test_a_dark_pixel_of_the_object_is_not_taken_for_hidden(values):
-    out = lit(random_patches(TWICE), TWICE, **values)
+def test_a_dark_pixel_of_the_object_does_not_count_as_hidden(values):
+    out = augmented_intensity(random_patches(TWO_COPIES), TWO_COPIES, **values)
     assert (out[:, 3:6, 6, 6] != 0).all()
 
 
-@pytest.mark.parametrize("values", EACH, ids=str)
+@pytest.mark.parametrize("values", INTENSITY_SETTINGS, ids=str)
 @pytest.mark.parametrize("hidden", [0, 3, 6])
-def test_the_rim_that_was_left_out_stays_zero(values, hidden):
+def test_the_eroded_margin_stays_zero(values, hidden):
     layout = PatchLayout(image=6, copies=2, hidden=hidden, has_mask=True, has_eroded_margin=True)
-    patches = random_patches(ONCE, count=8)
+    patches = random_patches(ONE_COPY, count=8)
     inner = torch.zeros(12, 12)
     inner[4:8, 4:8] = 1
     around = 1 - patches[0, -1]
     copies = [patches[:, :3] * (inner if hidden > 3 * copy else inner + around) for copy in (1, 0)]
     has_eroded_margin = torch.cat([*copies, patches[:, -1:]], dim=1)
-    out = lit(has_eroded_margin, layout, **values)
+    out = augmented_intensity(has_eroded_margin, layout, **values)
     assert torch.equal(out == 0, has_eroded_margin == 0)
     assert not torch.equal(out, has_eroded_margin)
 
 
-def test_a_layout_without_a_mask_still_knows_what_is_hidden():
+def test_hidden_pixels_stay_zero_without_a_mask_channel():
     layout = PatchLayout(image=2, copies=2, hidden=1, has_mask=False)
-    patches = random_patches(TWICE)[:, [0, 3]]
-    out = lit(patches, layout, noise=0.5, blur=2.0)
+    patches = random_patches(TWO_COPIES)[:, [0, 3]]
+    out = augmented_intensity(patches, layout, noise=0.5, blur=2.0)
     assert torch.equal(out[:, 1] == 0, patches[:, 1] == 0)
 
 
 def test_brightness_is_a_gain_and_an_offset_of_each_channel_within_bounds():
-    patches = random_patches(ONCE, count=64)
-    out = lit(patches, ONCE, brightness=0.2, deviation=2.0)
+    patches = random_patches(ONE_COPY, count=64)
+    out = augmented_intensity(patches, ONE_COPY, brightness=0.2, deviation=2.0)
     gains, offsets = [], []
     for before, after in zip(patches[:, :3].flatten(0, 1), out[:, :3].flatten(0, 1), strict=True):
         gain, offset = np.polyfit(before.flatten(), after.flatten(), 1)
@@ -326,16 +331,16 @@ def test_brightness_is_a_gain_and_an_offset_of_each_channel_within_bounds():
 
 
 @pytest.mark.parametrize("values", [{"brightness": 0.3}, {"color": 0.3}, {"noise": 0.2}, {"gamma": 0.5}], ids=str)
-def test_both_copies_of_a_channel_change_alike(values):
-    one = random_patches(ONCE)
-    both = torch.cat([one[:, :3], one], dim=1)
-    out = lit(both, PatchLayout(image=6, copies=2, hidden=0, has_mask=True), **values)
+def test_both_copies_of_a_channel_change_equally(values):
+    single_copy = random_patches(ONE_COPY)
+    both = torch.cat([single_copy[:, :3], single_copy], dim=1)
+    out = augmented_intensity(both, PatchLayout(image=6, copies=2, hidden=0, has_mask=True), **values)
     torch.testing.assert_close(out[:, :3], out[:, 3:6])
 
 
-def test_gamma_keeps_order_and_extremes_and_bends_within_bounds():
-    patches = random_patches(ONCE, count=64)
-    out = lit(patches, ONCE, gamma=1.0)
+def test_gamma_keeps_order_and_extremes_and_stays_within_bounds():
+    patches = random_patches(ONE_COPY, count=64)
+    out = augmented_intensity(patches, ONE_COPY, gamma=1.0)
     exponents = []
     for before, after in zip(patches[:, :3].flatten(0, 1).flatten(1), out[:, :3].flatten(0, 1).flatten(1), strict=True):
         assert torch.equal(before.argsort(), after.argsort())
@@ -351,60 +356,62 @@ def test_gamma_keeps_order_and_extremes_and_bends_within_bounds():
 
 def test_a_flat_patch_stays_flat_under_gamma_and_an_empty_one_empty():
     flat = torch.full((2, 4, 6, 6), 3.0)
-    assert torch.equal(lit(flat, ONCE, gamma=1.0), flat)
+    assert torch.equal(augmented_intensity(flat, ONE_COPY, gamma=1.0), flat)
     empty = torch.zeros(2, 7, 6, 6)
-    assert torch.equal(lit(empty, TWICE, gamma=1.0, blur=1.0, noise=0.0)[:, 3:], empty[:, 3:])
+    assert torch.equal(augmented_intensity(empty, TWO_COPIES, gamma=1.0, blur=1.0, noise=0.0)[:, 3:], empty[:, 3:])
 
 
 def test_color_mixes_channels_linearly_about_the_mean_color():
-    patches = random_patches(ONCE, count=32)
-    out = lit(patches, ONCE, color=0.25, mean=0.7, deviation=2.0)
-    found = []
+    patches = random_patches(ONE_COPY, count=32)
+    out = augmented_intensity(patches, ONE_COPY, color=0.25, mean=0.7, deviation=2.0)
+    result = []
     for before, after in zip(patches[:, :3], out[:, :3], strict=True):
         centered = (before - 0.7).flatten(1)
         matrix = torch.linalg.lstsq(centered.T, (after - before).flatten(1).T).solution.T
         torch.testing.assert_close((after - before).flatten(1), matrix @ centered, atol=1e-4, rtol=0)
         torch.testing.assert_close(matrix.diagonal(), torch.zeros(3), atol=1e-4, rtol=0)
-        found.append(matrix)
-    assert 0.2 < torch.stack(found).abs().max() <= 0.25 + 1e-4
-    assert torch.allclose(lit(torch.full((2, 4, 6, 6), 0.7), ONCE, color=0.5, mean=0.7), torch.tensor(0.7))
+        result.append(matrix)
+    assert 0.2 < torch.stack(result).abs().max() <= 0.25 + 1e-4
+    assert torch.allclose(
+        augmented_intensity(torch.full((2, 4, 6, 6), 0.7), ONE_COPY, color=0.5, mean=0.7), torch.tensor(0.7)
+    )
 
 
-def test_color_does_nothing_where_there_is_one_channel():
-    patches = random_patches(ONCE)[:, [0, 3]]
-    assert torch.equal(lit(patches, PatchLayout(1, 1, 0, True), color=1.0), patches)
+def test_color_does_not_change_a_single_channel():
+    patches = random_patches(ONE_COPY)[:, [0, 3]]
+    assert torch.equal(augmented_intensity(patches, PatchLayout(1, 1, 0, True), color=1.0), patches)
 
 
-def test_noise_has_the_deviation_asked_for():
-    patches = random_patches(ONCE, count=64)
-    noise = (lit(patches, ONCE, noise=0.1, deviation=3.0) - patches)[:, :3]
+def test_noise_has_the_requested_standard_deviation():
+    patches = random_patches(ONE_COPY, count=64)
+    noise = (augmented_intensity(patches, ONE_COPY, noise=0.1, deviation=3.0) - patches)[:, :3]
     assert float(noise.std()) == pytest.approx(0.3, rel=0.05)
     assert float(noise.mean()) == pytest.approx(0.0, abs=0.01)
     assert np.abs(np.corrcoef(noise.transpose(0, 1).flatten(1))[np.triu_indices(3, 1)]).max() < 0.05
 
 
 @pytest.mark.parametrize("shape", [(31, 31), (21, 21, 21)])
-def test_blur_is_a_gaussian_no_wider_than_asked(shape):
+def test_blur_is_a_gaussian_of_at_most_the_requested_width(shape):
     point = torch.zeros(16, 2, *shape)
     middle = tuple(side // 2 for side in shape)
     point[:, 0, *middle] = 1
-    out = lit(point, PatchLayout(1, 1, 0, True), blur=2.0)[:, 0]
+    out = augmented_intensity(point, PatchLayout(1, 1, 0, True), blur=2.0)[:, 0]
     widths = np.linspace(0.02, 2.0, 100)
     spread = np.stack([gaussian_filter(point[0, 0].numpy(), width, truncate=8) for width in widths])
     errors = np.abs(out.numpy()[:, None] - spread).reshape(16, 100, -1).max(axis=2)
     assert errors.min(axis=1).max() < 0.02
     assert np.ptp(widths[errors.argmin(axis=1)]) > 1
     flat = torch.full((2, 4, 9, 9), 5.0)
-    torch.testing.assert_close(lit(flat, ONCE, blur=3.0), flat)
+    torch.testing.assert_close(augmented_intensity(flat, ONE_COPY, blur=3.0), flat)
 
 
-def test_blur_of_the_object_alone_takes_nothing_from_the_dark_around_it():
-    patches = random_patches(TWICE)
+def test_blur_of_the_object_ignores_hidden_pixels():
+    patches = random_patches(TWO_COPIES)
     patches[:, 3:6] = 2.0 * patches[:, -1:]
-    out = lit(patches, TWICE, blur=3.0)
+    out = augmented_intensity(patches, TWO_COPIES, blur=3.0)
     torch.testing.assert_close(out[:, 3:6], patches[:, 3:6])
 
 
-def test_nothing_asked_for_is_nothing_done():
-    patches = random_patches(ONCE)
-    assert lit(patches, ONCE) is patches
+def test_zero_settings_change_nothing():
+    patches = random_patches(ONE_COPY)
+    assert augmented_intensity(patches, ONE_COPY) is patches

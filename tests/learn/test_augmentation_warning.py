@@ -1,4 +1,4 @@
-"""Training on stripes that only their direction tells apart warns of free rotations, and of nothing else."""
+"""Augmentation warning for classes that differ only in the direction of stripes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = TrainingSettings(
 
 @pytest.fixture(scope="module")
 def stripes() -> AnnotatedImage:
-    """Discs with stripes along rows or along columns, of any phase."""
+    """Return disks with stripes along rows or columns and random phase."""
     rng = np.random.default_rng(0)
     side, cell = 8, 16
     rows, columns = np.mgrid[: side * cell, : side * cell]
@@ -31,21 +31,21 @@ def stripes() -> AnnotatedImage:
     phases = rng.uniform(0, 2 * np.pi, side**2 + 1)
     along = np.where(classes[mask] == 1, rows, columns)
     image = 100 + 40 * np.sin(2 * np.pi * along / 4 + phases[mask]) + rng.normal(0, 5, mask.shape)
-    found = open_checked_pair("stripes", image.astype(np.float32), mask.astype(np.uint16), axes="yx")
-    return found, index_objects(found.mask), pd.Series(classes[1:], index=np.arange(1, side**2 + 1))
+    pair = open_checked_pair("stripes", image.astype(np.float32), mask.astype(np.uint16), axes="yx")
+    return pair, index_objects(pair.mask), pd.Series(classes[1:], index=np.arange(1, side**2 + 1))
 
 
-def held_out(part: AnnotatedImage, **augmentation) -> pd.DataFrame:
+def held_out(annotated_image: AnnotatedImage, **augmentation) -> pd.DataFrame:
     values = {**AugmentSettings.none().model_dump(), **augmentation}
-    *_, last = cross_validate(collect_training_data([part], SETTINGS.changed(augmentation=values)), 2)
+    *_, last = cross_validate(collect_training_data([annotated_image], SETTINGS.changed(augmentation=values)), 2)
     assert isinstance(last, CrossValidationResult)
     return last.table
 
 
-def test_free_rotations_destroy_the_direction_of_stripes_and_half_turns_do_not(stripes):
+def test_free_rotations_destroy_the_direction_of_stripes_but_half_turns_do_not(stripes):
     plain = held_out(stripes)
-    said = augmentation_warning(AugmentSettings(rotation="free"), held_out(stripes, rotation="free"), plain)
-    assert said.startswith("Augmentation destroys the classes: without it 6")
-    assert "rotation" in said
+    warning = augmentation_warning(AugmentSettings(rotation="free"), held_out(stripes, rotation="free"), plain)
+    assert warning.startswith("Augmentation destroys the classes: without it 6")
+    assert "rotation" in warning
     half = {"rotation": "half_turns", "flips": True}
     assert augmentation_warning(AugmentSettings(**half), held_out(stripes, **half), plain) == ""

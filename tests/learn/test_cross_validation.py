@@ -1,4 +1,4 @@
-"""Cross-validation keeps groups together, gives an interval, and says when there is too little to score."""
+"""Cross-validation: grouped folds, confidence interval and reasons for a missing score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUICK = TrainingSettings(epochs=4, steps=4, depth=2, width=4, trees=20, patches=
 
 
 @pytest.mark.parametrize("changes", [{}, {"architecture": "forest"}, {"augmentation": {"rotation": "free"}}])
-def test_the_score_of_an_easy_set_is_near_one_and_inside_its_interval(discs, changes):
+def test_the_score_of_an_easy_dataset_is_near_one_and_inside_its_interval(discs, changes):
     *steps, result = cross_validate(collect_training_data([discs], QUICK.changed(**changes)))
     assert steps == [FoldProgress(done, 4) for done in range(1, 5)]
     assert isinstance(result, CrossValidationResult)
@@ -32,46 +32,46 @@ def test_the_score_of_an_easy_set_is_near_one_and_inside_its_interval(discs, cha
     assert "whole groups" in result.message
 
 
-def test_labels_that_mean_nothing_score_near_chance(discs):
+def test_random_labels_score_near_chance(discs):
     samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
     shuffled = replace(samples, targets=np.random.default_rng(0).permutation(samples.targets))
     *_, result = cross_validate(shuffled)
     assert 0.2 < result.accuracy < 0.8
 
 
-def test_too_few_of_a_class_give_a_sentence_instead_of_a_number(discs):
-    found, objects, classes = discs
-    few = classes.groupby(classes).head(4)
-    samples = collect_training_data([(found, objects, few)], QUICK, names={4: "dark", 7: "bright"})
+def test_a_class_with_too_few_objects_gives_a_reason_instead_of_a_score(discs):
+    pair, objects, classes = discs
+    few_classes = classes.groupby(classes).head(4)
+    samples = collect_training_data([(pair, objects, few_classes)], QUICK, names={4: "dark", 7: "bright"})
     (result,) = cross_validate(samples)
     assert (result.accuracy, result.low, result.high, result.balanced_accuracy) == (None,) * 4
     assert "at least 5 annotated objects of each class, but dark has 4, bright has 4" in result.message
 
 
-def test_one_group_is_split_by_objects_and_the_result_says_so(discs):
+def test_a_single_group_is_split_by_objects_and_reported(discs):
     samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
     *_, result = cross_validate(replace(samples, groups=np.full(len(samples), "all")))
     assert "single objects" in result.message
 
 
-def test_a_stopped_cross_validation_gives_no_number(discs):
+def test_a_stopped_cross_validation_has_no_score(discs):
     *_, result = cross_validate(collect_training_data([discs], QUICK), stop=lambda: True)
     assert result.accuracy is None
     assert "Stopped" in result.message
 
 
-def test_the_settings_say_how_many_parts_are_held_out_in_turn(discs):
+def test_the_settings_determine_the_number_of_folds(discs):
     samples = collect_training_data([discs], QUICK.changed(architecture="forest", folds=3))
     *steps, result = cross_validate(samples)
     assert steps == [FoldProgress(1, 3), FoldProgress(2, 3), FoldProgress(3, 3)]
     assert result.table["fold"].nunique() == 3
 
 
-def test_objects_are_predicted_by_a_classifier_that_saw_nothing_of_their_part(discs):
+def test_objects_are_predicted_by_a_classifier_trained_on_the_other_folds(discs):
     samples = collect_training_data([discs], QUICK.changed(architecture="forest"))
     *_, result = cross_validate(samples)
-    part = (result.table["fold"] == 2).to_numpy()
-    *_, fitted = fit(samples.subset(~part))
+    in_fold = (result.table["fold"] == 2).to_numpy()
+    *_, fitted = fit(samples.subset(~in_fold))
     np.testing.assert_array_equal(
-        fitted.classifier.classify(samples.inputs[part]), result.table.loc[part, ["p_4", "p_7"]]
+        fitted.classifier.classify(samples.inputs[in_fold]), result.table.loc[in_fold, ["p_4", "p_7"]]
     )

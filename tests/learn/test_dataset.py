@@ -1,4 +1,4 @@
-"""Objects with pixels that are no numbers are named before anything is made of them."""
+"""Detection of annotated objects with NaN or infinite pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from svetlana_jupyter.learn.dataset import check_finite, collect_training_data
 
 
 def scene(dtype=np.float32, ndim: int = 2):
-    """Twelve squares or cubes in a row, numbered by threes, in two channels."""
+    """Return twelve squares or cubes in a row, labeled in steps of three, in two channels."""
     mask = np.zeros((*[8] * (ndim - 1), 96), np.uint16)
     for number in range(12):
         mask[..., 2:6, 8 * number + 1 : 8 * number + 6] = 3 * (number + 1)
@@ -23,14 +23,14 @@ def scene(dtype=np.float32, ndim: int = 2):
 
 
 def checked(image: np.ndarray, mask: np.ndarray, labels: list[int] | None = None) -> None:
-    found = open_checked_pair("cells", image, mask, axes="c" + "zyx"[-mask.ndim :])
-    objects = index_objects(found.mask)
-    check_finite(found, objects if labels is None else objects.loc[labels])
+    pair = open_checked_pair("cells", image, mask, axes="c" + "zyx"[-mask.ndim :])
+    objects = index_objects(pair.mask)
+    check_finite(pair, objects if labels is None else objects.loc[labels])
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_object_with_such_a_pixel_in_any_channel_is_named(ndim, value):
+def test_an_object_with_nan_or_inf_in_any_channel_is_named(ndim, value):
     image, mask = scene(ndim=ndim)
     image[1, ..., 3, 8 * 4 + 3] = value
     with pytest.raises(InputError, match=r"'cells' has NaN or infinite pixels.* objects 15\. Flag"):
@@ -38,20 +38,20 @@ def test_an_object_with_such_a_pixel_in_any_channel_is_named(ndim, value):
     checked(image, mask, labels=[3, 12, 18])
 
 
-def test_many_are_counted():
+def test_many_objects_with_nan_are_counted():
     image, mask = scene()
     image[0] = np.nan
     with pytest.raises(InputError, match=r"objects 3, 6, 9, 12, 15 and 7 more\."):
         checked(image, mask)
 
 
-def test_such_pixels_around_objects_and_inside_others_do_not_matter():
+def test_nan_outside_the_annotated_objects_is_ignored():
     image, mask = scene()
     image[:, mask == 0] = np.nan
     checked(image, mask)
 
 
-def test_integers_are_never_read():
+def test_integer_images_are_not_checked():
     image, mask = scene(np.uint16)
     checked(image, mask)
     image, mask = scene(np.float16)
@@ -59,13 +59,13 @@ def test_integers_are_never_read():
 
 
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
-def test_training_refuses_them_with_image_and_object(architecture):
+def test_training_refuses_nan_with_image_and_object(architecture):
     image, mask = scene()
     image[0, 3, 3] = np.nan
-    found = open_checked_pair("cells", image, mask, axes="cyx")
-    objects = index_objects(found.mask)
+    pair = open_checked_pair("cells", image, mask, axes="cyx")
+    objects = index_objects(pair.mask)
     classes = pd.Series(np.arange(12) % 2, index=objects.index)
     with pytest.raises(InputError, match=r"'cells' .* objects 3\."):
-        collect_training_data([(found, objects, classes)], TrainingSettings(architecture=architecture))
-    samples = collect_training_data([(found, objects, classes.drop(3))], TrainingSettings(architecture=architecture))
+        collect_training_data([(pair, objects, classes)], TrainingSettings(architecture=architecture))
+    samples = collect_training_data([(pair, objects, classes.drop(3))], TrainingSettings(architecture=architecture))
     assert np.isfinite(samples.inputs).all()

@@ -1,4 +1,4 @@
-"""What a processor's memory does between batches."""
+"""Memory reuse between batches and storage of patches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-def test_memory_of_one_batch_is_used_again_by_the_next_as_a_worker_of_dask_would_not():
+def test_freed_memory_is_reused_by_the_next_batch():
     def faults(keep: str) -> int:
         code = PAGES_FAULTED.format(keep=keep)
         environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -34,8 +34,8 @@ def test_memory_of_one_batch_is_used_again_by_the_next_as_a_worker_of_dask_would
     assert faults("keep_freed_memory()") < faults("") / 2
 
 
-@pytest.mark.parametrize(("nbytes", "where"), [(50, "cuda"), (51, "cpu")])
-def test_patches_stay_on_a_gpu_unless_they_fill_half_of_what_is_free(nbytes, where, monkeypatch):
+@pytest.mark.parametrize(("nbytes", "expected"), [(50, "cuda"), (51, "cpu")])
+def test_patches_are_stored_on_the_gpu_up_to_half_of_its_free_memory(nbytes, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
-    assert storage_device(torch.device("cuda"), nbytes).type == where
-    assert [storage_device(torch.device(one), nbytes).type for one in ("cpu", "mps")] == ["cpu", "mps"]
+    assert storage_device(torch.device("cuda"), nbytes).type == expected
+    assert [storage_device(torch.device(name), nbytes).type for name in ("cpu", "mps")] == ["cpu", "mps"]

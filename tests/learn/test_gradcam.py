@@ -1,4 +1,4 @@
-"""Grad-CAM shows where in the image the network looked, in 2D and 3D."""
+"""Grad-CAM in 2D and 3D."""
 
 from __future__ import annotations
 
@@ -17,67 +17,70 @@ from svetlana_jupyter.learn.training import fit
 QUICK = TrainingSettings(epochs=3, steps=5, depth=2, width=4, trees=10, patches={"sampling": 12})
 
 
-def classifier_of(part, **changes):
-    *_, fitted = fit(collect_training_data([part], QUICK.changed(**changes)))
+def classifier_of(annotated_image, **changes):
+    *_, fitted = fit(collect_training_data([annotated_image], QUICK.changed(**changes)))
     return fitted.classifier
 
 
 @pytest.mark.parametrize("method", CAM_METHODS)
-def test_the_map_lies_on_the_objects_patch_in_coordinates_of_the_image(part, method):
-    found, objects, classes = part
-    classifier = classifier_of(part, patches={"size": 14, "sampling": 14})
+def test_the_map_has_the_image_coordinates_of_the_object_patch(annotated_image, method):
+    pair, objects, classes = annotated_image
+    classifier = classifier_of(annotated_image, patches={"size": 14, "sampling": 14})
     label = int(classes.index[5])
-    seen = explain(found, objects, label, classifier, method=method)
-    axes = tuple("zyx"[-found.ndim :])
-    assert seen["cam"].dims == seen["mask"].dims == axes
-    assert seen["image"].dims == ("c", *axes)
-    assert seen["cam"].shape == (14,) * found.ndim
-    assert 0 <= float(seen["cam"].min()) <= float(seen["cam"].max()) <= 1
+    explanation = explain(pair, objects, label, classifier, method=method)
+    axes = tuple("zyx"[-pair.ndim :])
+    assert explanation["cam"].dims == explanation["mask"].dims == axes
+    assert explanation["image"].dims == ("c", *axes)
+    assert explanation["cam"].shape == (14,) * pair.ndim
+    assert 0 <= float(explanation["cam"].min()) <= float(explanation["cam"].max()) <= 1
     for axis in axes:
-        assert float(seen["cam"][axis].mean()) == pytest.approx(objects.loc[label, axis], abs=0.5)
-    # Away from the border, the patch's pixels and mask are the image's at these coordinates.
-    inside = {axis: seen[axis][(seen[axis] >= 0) & (seen[axis] < found.mask.sizes[axis])].to_numpy() for axis in axes}
-    whole = {axis: places.astype(int) for axis, places in inside.items()}
-    np.testing.assert_array_equal(seen["image"].sel(inside), found.image.isel(whole))
-    np.testing.assert_array_equal(seen["mask"].sel(inside), found.mask.isel(whole) == label)
+        assert float(explanation["cam"][axis].mean()) == pytest.approx(objects.loc[label, axis], abs=0.5)
+    # Inside the image, pixels and mask of the patch equal those of the image at the same coordinates.
+    inside = {
+        axis: explanation[axis][(explanation[axis] >= 0) & (explanation[axis] < pair.mask.sizes[axis])].to_numpy()
+        for axis in axes
+    }
+    whole = {axis: coordinates.astype(int) for axis, coordinates in inside.items()}
+    np.testing.assert_array_equal(explanation["image"].sel(inside), pair.image.isel(whole))
+    np.testing.assert_array_equal(explanation["mask"].sel(inside), pair.mask.isel(whole) == label)
 
 
-def test_it_explains_the_predicted_class_or_the_one_asked_for(discs):
-    found, objects, classes = discs
+def test_the_predicted_or_the_requested_class_is_explained(discs):
+    pair, objects, classes = discs
     classifier = classifier_of(discs)
     label = int(classes.index[0])
-    predicted = explain(found, objects, label, classifier).attrs
-    other = explain(found, objects, label, classifier, class_id=11 - predicted["class_id"]).attrs
+    predicted = explain(pair, objects, label, classifier).attrs
+    other = explain(pair, objects, label, classifier, class_id=11 - predicted["class_id"]).attrs
     assert predicted["probability"] + other["probability"] == pytest.approx(1.0, abs=1e-5)
     assert predicted["probability"] >= 0.5
     assert {predicted["class_id"], other["class_id"]} == {4, 7}
 
 
-def test_explaining_leaves_no_hooks_and_no_other_weights_behind(discs):
-    found, objects, classes = discs
+def test_explaining_leaves_neither_hooks_nor_changed_weights(discs):
+    pair, objects, classes = discs
     classifier = classifier_of(discs)
     before = {name: values.copy() for name, values in classifier.tensors().items()}
-    explain(found, objects, int(classes.index[0]), classifier)
+    explain(pair, objects, int(classes.index[0]), classifier)
     assert not any(module._forward_hooks or module._backward_hooks for module in classifier.module.modules())
     for name, values in classifier.tensors().items():
         np.testing.assert_array_equal(values, before[name])
 
 
-def test_a_forest_an_unknown_object_class_or_method_are_refused_in_words(discs):
-    found, objects, classes = discs
+def test_forests_and_unknown_objects_classes_or_methods_are_refused(discs):
+    pair, objects, classes = discs
     label = int(classes.index[0])
     with pytest.raises(ClassifierError, match="Grad-CAM needs a network"):
-        explain(found, objects, label, classifier_of(discs, architecture="forest"))
+        explain(pair, objects, label, classifier_of(discs, architecture="forest"))
     classifier = classifier_of(discs)
     with pytest.raises(InputError, match="no object 999"):
-        explain(found, objects, 999, classifier)
+        explain(pair, objects, 999, classifier)
     with pytest.raises(InputError, match="class ids"):
-        explain(found, objects, label, classifier, class_id=99)
+        explain(pair, objects, label, classifier, class_id=99)
     with pytest.raises(InputError, match="gradcam, "):
-        explain(found, objects, label, classifier, method="tea leaves")
+        explain(pair, objects, label, classifier, method="tea leaves")
 
 
-def test_torchvision_is_imported_once_and_is_the_one_that_others_import():
+def test_torchvision_is_imported_once_and_shared():
     module = torchvision_loader.load_torchvision()
     assert torchvision_loader.load_torchvision() is module is sys.modules["torchvision"]
     assert torchvision_loader.load_grad_cam().GradCAM

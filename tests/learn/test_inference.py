@@ -1,4 +1,4 @@
-"""Predicting in batches with a reading thread gives what predicting one object after the other gives."""
+"""Batched prediction with a reading thread compared with prediction of single objects."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ QUICK = TrainingSettings(epochs=1, steps=2, depth=2, width=4, trees=10, patches=
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2D", "3D"])
 def trained(request):
-    part = two_classes(request.param)
-    *_, fitted = fit(collect_training_data([part], QUICK))
-    return part[0], part[1], fitted.classifier
+    annotated_image = two_classes(request.param)
+    *_, fitted = fit(collect_training_data([annotated_image], QUICK))
+    return annotated_image[0], annotated_image[1], fitted.classifier
 
 
 def reading_threads() -> list[threading.Thread]:
@@ -34,7 +34,7 @@ def reading_threads() -> list[threading.Thread]:
 
 
 def in_small_blocks(pair, monkeypatch):
-    """Return the pair in more blocks than may wait to be classified."""
+    """Return the pair in more blocks than fit into the prediction queue."""
     small = dict.fromkeys(pair.mask.dims, 12)
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, pair.ndim, (12,) * pair.ndim)
     return type(pair)(pair.name, pair.image.chunk(small), pair.mask.chunk(small))
@@ -42,7 +42,7 @@ def in_small_blocks(pair, monkeypatch):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=st.integers(7, 60), batch=st.integers(1, 40))
-def test_any_chunks_and_batch_size_predict_what_each_object_alone_gets(trained, chunks, batch, monkeypatch):
+def test_predictions_do_not_depend_on_chunks_or_batch_size(trained, chunks, batch, monkeypatch):
     pair, objects, classifier = trained
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, pair.ndim, (chunks,) * pair.ndim)
     sides = dict.fromkeys(pair.mask.dims, chunks)
@@ -60,7 +60,7 @@ def test_any_chunks_and_batch_size_predict_what_each_object_alone_gets(trained, 
     assert not reading_threads()
 
 
-def test_a_forest_is_predicted_the_same_way(discs):
+def test_predictions_of_a_forest_do_not_depend_on_chunks(discs):
     pair, objects, _ = discs
     *_, fitted = fit(collect_training_data([discs], QUICK.changed(architecture="forest")))
     events = list(predict(pair, objects, fitted.classifier, 10))
@@ -76,34 +76,34 @@ def test_closing_the_generator_ends_the_reading_thread(trained, monkeypatch):
     assert not reading_threads()
 
 
-def test_an_error_while_reading_arrives_where_predictions_are_used(trained):
+def test_a_read_error_is_raised_to_the_caller(trained):
     pair, objects, classifier = trained
 
-    def broken(block: np.ndarray) -> np.ndarray:
+    def fail_to_read(block: np.ndarray) -> np.ndarray:
         raise OSError("the disk is gone")
 
-    unreadable = pair.image.data.map_blocks(broken, meta=np.zeros((0,) * pair.image.ndim, np.float32))
+    broken_image = pair.image.data.map_blocks(fail_to_read, meta=np.zeros((0,) * pair.image.ndim, np.float32))
     with pytest.raises(OSError, match="the disk is gone"):
-        list(predict(type(pair)(pair.name, pair.image.copy(data=unreadable), pair.mask), objects, classifier))
+        list(predict(type(pair)(pair.name, pair.image.copy(data=broken_image), pair.mask), objects, classifier))
     assert not reading_threads()
 
 
-def test_an_error_that_is_kept_keeps_no_thread_reading(trained, monkeypatch):
+def test_a_stored_exception_keeps_no_reading_thread_alive(trained, monkeypatch):
     pair, objects, classifier = trained
     pair = in_small_blocks(pair, monkeypatch)
     monkeypatch.setattr(predicting, "OBJECTS_PER_PART", dict.fromkeys(predicting.OBJECTS_PER_PART, 1))
     first = int(predicting.split_into_parts(pair, objects, classifier)[0].index[0])
     cut = type(classifier).cut
 
-    def torn(self, pair, some):
-        if first in some.index:
+    def failing_cut(self, pair, selected):
+        if first in selected.index:
             raise DamagedError("a chunk is torn")
-        yield from cut(self, pair, some)
+        yield from cut(self, pair, selected)
 
-    monkeypatch.setattr(type(classifier), "cut", torn)
+    monkeypatch.setattr(type(classifier), "cut", failing_cut)
     with pytest.raises(DamagedError, match="torn") as caught:
         list(predict(pair, objects, classifier, 1))
-    assert not reading_threads(), caught.value  # whose traceback is still there
+    assert not reading_threads(), caught.value  # its traceback is still referenced
 
 
 def test_no_objects_give_no_predictions(trained):
@@ -111,7 +111,7 @@ def test_no_objects_give_no_predictions(trained):
     assert list(predict(pair, objects.iloc[:0], classifier)) == []
 
 
-def test_an_image_that_does_not_fit_is_refused_before_anything_is_read(trained):
+def test_a_mismatched_image_is_refused_before_reading(trained):
     _, _, classifier = trained
     other = two_classes(5 - classifier.ndim)
     with pytest.raises(ClassifierError, match="trained on"):

@@ -1,4 +1,4 @@
-"""Large objects, objects across many blocks and very large labels are seen as in the whole array."""
+"""Inference for large objects, objects across many blocks and very large labels."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import fit
 from tests.core.io.test_chunks import CountingArray
 
-SIDE = 16  # of blocks and chunks
-FIELD = 40  # of view: wider than a block, and than most objects
+SIDE = 16  # side of blocks and chunks
+FIELD = 40  # field of view: wider than a block and most objects
 QUICK = TrainingSettings(
     **{"epochs": 1, "steps": 2, "depth": 2, "width": 4, "trees": 5, "preset": "plain"},
     patches={"size": FIELD, "sampling": FIELD, "normalize": "minmax"},
@@ -29,8 +29,8 @@ LABELS = [3, 70_000, 2**31 + 5, 2**40 + 1, 2**62, 2**62 + 1]
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2D", "3D"])
-def odd(request):
-    """A bar through many blocks, a frame around another object, dots at the corners, a large blob."""
+def edge_cases(request):
+    """Return a bar through many blocks, a frame around an object, dots in the corners and a large blob."""
     ndim = request.param
     shape = (9, 104, 97)[3 - ndim :]
     mask = np.zeros(shape, np.uint64)
@@ -42,20 +42,20 @@ def odd(request):
     mask[..., -1, -1] = LABELS[4]
     mask[..., 3:45, 40:90] = LABELS[5]
     image = np.random.default_rng(0).integers(0, 60_000, (2, *shape)).astype(np.uint16)
-    found = open_checked_pair("odd", image, mask, axes="c" + "zyx"[-ndim:])
-    objects = index_objects(found.mask)
+    pair = open_checked_pair("odd", image, mask, axes="c" + "zyx"[-ndim:])
+    objects = index_objects(pair.mask)
     size = FIELD if ndim == 2 else (8, FIELD, FIELD)
     settings = QUICK.changed(patches={"size": size, "sampling": size})
     classes = pd.Series([1, 2] * 3, index=LABELS)
-    *_, network = fit(collect_training_data([(found, objects, classes)], settings))
-    *_, forest = fit(collect_training_data([(found, objects, classes)], settings.changed(architecture="forest")))
-    return image, mask, found, objects, network.classifier, forest.classifier
+    *_, network = fit(collect_training_data([(pair, objects, classes)], settings))
+    *_, forest = fit(collect_training_data([(pair, objects, classes)], settings.changed(architecture="forest")))
+    return image, mask, pair, objects, network.classifier, forest.classifier
 
 
 def naive(image: np.ndarray, mask: np.ndarray, label: int, sides: tuple[int, ...]) -> np.ndarray:
-    """Cut from the whole padded array, scale each channel from 0 to 1, add the object's own mask."""
-    places = np.argwhere(mask == label)
-    first = np.floor(places.mean(axis=0) - (np.array(sides) - 1) / 2 + 0.5).astype(int)
+    """Return the patch of an object cut from the padded array, with channels scaled to 0..1 and its mask."""
+    positions = np.argwhere(mask == label)
+    first = np.floor(positions.mean(axis=0) - (np.array(sides) - 1) / 2 + 0.5).astype(int)
     margin = [(side, side) for side in sides]
     window = tuple(slice(start + side, start + 2 * side) for start, side in zip(first, sides))
     own = np.pad(mask == label, margin)[window]
@@ -64,24 +64,24 @@ def naive(image: np.ndarray, mask: np.ndarray, label: int, sides: tuple[int, ...
     return np.stack([*scaled, own]).astype(np.float32)
 
 
-def in_small_chunks(found, monkeypatch):
+def in_small_chunks(pair, monkeypatch):
     """Return the same image with small chunks that count how often they are read."""
-    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, found.ndim, (SIDE,) * found.ndim)
-    counting = {kind: CountingArray(np.asarray(getattr(found, kind))) for kind in ("image", "mask")}
+    monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, pair.ndim, (SIDE,) * pair.ndim)
+    counting = {kind: CountingArray(np.asarray(getattr(pair, kind))) for kind in ("image", "mask")}
     arrays = {}
     for kind, source in counting.items():
-        chunks = (1,) * (source.ndim - found.ndim) + (SIDE,) * found.ndim
+        chunks = (1,) * (source.ndim - pair.ndim) + (SIDE,) * pair.ndim
         data = da.from_array(source, chunks=chunks, name=False, meta=np.empty((0,) * source.ndim, source.dtype))
-        arrays[kind] = getattr(found, kind).copy(data=data)
-    return replace(found, **arrays), counting
+        arrays[kind] = getattr(pair, kind).copy(data=data)
+    return replace(pair, **arrays), counting
 
 
 @pytest.mark.parametrize("least", [1, 2, 100])
-def test_each_object_is_seen_as_in_the_whole_array_and_each_chunk_is_read_once(odd, least, monkeypatch):
-    image, mask, found, objects, network, _ = odd
+def test_patches_equal_those_of_the_whole_array_and_each_chunk_is_read_once(edge_cases, least, monkeypatch):
+    image, mask, pair, objects, network, _ = edge_cases
     for ndim in (2, 3):
         monkeypatch.setitem(predicting.OBJECTS_PER_PART, ("network", ndim), least)
-    chunked, counting = in_small_chunks(found, monkeypatch)
+    chunked, counting = in_small_chunks(pair, monkeypatch)
     events = list(predict(chunked, objects, network, 2))
     labels = np.concatenate([event.objects for event in events])
     assert sorted(labels.tolist()) == LABELS
@@ -93,34 +93,34 @@ def test_each_object_is_seen_as_in_the_whole_array_and_each_chunk_is_read_once(o
         assert set(source.reads.values()) == {1}
 
 
-def test_within_less_memory_chunks_are_read_again_and_the_same_is_found(odd, monkeypatch):
-    _, _, found, objects, network, _ = odd
+def test_limited_memory_rereads_chunks_without_changing_the_result(edge_cases, monkeypatch):
+    _, _, pair, objects, network, _ = edge_cases
     for ndim in (2, 3):
         monkeypatch.setitem(predicting.OBJECTS_PER_PART, ("network", ndim), 1)
-    chunked, _ = in_small_chunks(found, monkeypatch)
+    chunked, _ = in_small_chunks(pair, monkeypatch)
     whole = np.concatenate([event.probabilities for event in predict(chunked, objects, network)])
-    monkeypatch.setattr(blocks, "CACHE_BYTES", 3 * SIDE**found.ndim * 8)
-    kept = []
+    monkeypatch.setattr(blocks, "CACHE_BYTES", 3 * SIDE**pair.ndim * 8)
+    cache_sizes = []
     release = blocks.ChunkCache.release
     monkeypatch.setattr(
-        blocks.ChunkCache, "release", lambda self, step: (kept.append(self.nbytes), release(self, step))[1]
+        blocks.ChunkCache, "release", lambda self, step: (cache_sizes.append(self.nbytes), release(self, step))[1]
     )
-    again, counting = in_small_chunks(found, monkeypatch)
+    chunked_pair, counting = in_small_chunks(pair, monkeypatch)
     np.testing.assert_array_equal(
-        np.concatenate([event.probabilities for event in predict(again, objects, network)]), whole
+        np.concatenate([event.probabilities for event in predict(chunked_pair, objects, network)]), whole
     )
-    assert max(kept) <= blocks.CACHE_BYTES
+    assert max(cache_sizes) <= blocks.CACHE_BYTES
     assert max(counting["mask"].reads.values()) > 1
 
 
-def test_the_forest_goes_the_same_way(odd, monkeypatch):
-    _, _, found, objects, _, forest = odd
+def test_forest_predictions_equal_those_of_the_whole_array(edge_cases, monkeypatch):
+    _, _, pair, objects, _, forest = edge_cases
     expected = {}
-    for event in predict(found, objects, forest):
+    for event in predict(pair, objects, forest):
         expected |= dict(zip(event.objects.tolist(), event.probabilities))
     for ndim in (2, 3):
         monkeypatch.setitem(predicting.OBJECTS_PER_PART, ("forest", ndim), 1)
-    chunked, counting = in_small_chunks(found, monkeypatch)
+    chunked, counting = in_small_chunks(pair, monkeypatch)
     for event in predict(chunked, objects, forest):
         for label, probabilities in zip(event.objects.tolist(), event.probabilities):
             np.testing.assert_allclose(probabilities, expected[label], atol=1e-6)

@@ -1,9 +1,4 @@
-"""One description gives networks in 2D and 3D.
-
-The packed form of a network gives the network's own logits.
-
-The published 2D networks train on any number of channels, and begin with published weights where they are there.
-"""
+"""Network architectures in 2D and 3D, packed networks and pretrained torchvision networks."""
 
 from __future__ import annotations
 
@@ -29,14 +24,14 @@ from tests.learn.test_training import QUICK, accuracy, trained
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize(("depth", "width"), [(1, 4), (2, 16), (3, 2)])
 @pytest.mark.parametrize("side", [5, 12])
-def test_any_depth_width_and_side_gives_finite_logits_for_a_batch_of_one(ndim, depth, width, side):
+def test_logits_are_finite_for_any_depth_width_and_side(ndim, depth, width, side):
     network = SmallCNN(ndim, channels=3, classes=4, depth=depth, width=width).eval()
     logits = network(torch.zeros(1, 3, *[side] * ndim))
     assert logits.shape == (1, 4)
     assert torch.isfinite(logits).all()
 
 
-def test_depth_three_and_width_sixteen_is_the_network_of_the_papers_figure_7():
+def test_depth_3_and_width_16_is_the_network_of_figure_7_of_the_paper():
     network = SmallCNN(2, channels=1, classes=2, depth=3, width=16)
     maps, sizes = torch.zeros(1, 1, 40, 40), []
     for block in network.blocks:
@@ -53,7 +48,7 @@ def test_outputs_are_logits_not_probabilities():
     assert not torch.allclose(logits.sum(dim=1), torch.ones(16))
 
 
-def test_standardizing_leaves_a_flat_channel_as_it_is():
+def test_standardization_keeps_a_constant_channel():
     layer = Standardize(2)
     patches = torch.stack([torch.full((4, 4), 3.0), torch.arange(16.0).reshape(4, 4)])[None]
     layer.measure(patches)
@@ -66,7 +61,7 @@ CPU = torch.device("cpu")
 
 
 def _trained(ndim: int, channels: int, depth: int, width: int) -> SmallCNN:
-    """Return a network whose averages, scales and shifts are those of no other, some scales negative."""
+    """Return a network with random normalization statistics, scales and shifts, some scales negative."""
     torch.manual_seed(0)
     network = SmallCNN(ndim, channels, classes=3, depth=depth, width=width).eval()
     for module in network.modules():
@@ -81,7 +76,7 @@ def _trained(ndim: int, channels: int, depth: int, width: int) -> SmallCNN:
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize(("depth", "width"), [(1, 1), (2, 5), (3, 16)])
 @pytest.mark.parametrize(("side", "channels", "n"), [(4, 1, 1), (11, 3, 5), (24, 7, 2)])
-def test_packed_network_gives_the_logits_of_the_network(ndim, depth, width, side, channels, n):
+def test_a_packed_network_returns_the_logits_of_the_network(ndim, depth, width, side, channels, n):
     network = _trained(ndim, channels, depth, width)
     patches = 3 * torch.randn(n, channels, *[side] * ndim) + 1
     network.standardize.measure(patches)
@@ -92,7 +87,7 @@ def test_packed_network_gives_the_logits_of_the_network(ndim, depth, width, side
         torch.testing.assert_close(packed(flipped), network(flipped), rtol=1e-5, atol=1e-5)
 
 
-def test_other_networks_and_devices_have_no_packed_form():
+def test_only_small_cnn_on_the_cpu_can_be_packed():
     assert to_onednn(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), CPU) is None
     assert to_onednn(SmallCNN(2, 1, 2, 1, 1), torch.device("meta")) is None
     grouped = build_network(TrainingSettings(norm="group"), 2, 1, 2)
@@ -100,7 +95,7 @@ def test_other_networks_and_devices_have_no_packed_form():
     assert to_onednn(grouped, CPU) is None
 
 
-def test_packed_network_does_not_follow_what_the_network_learns_later():
+def test_a_packed_network_is_independent_of_further_training():
     network = _trained(2, 1, 1, 4)
     patches = torch.randn(2, 1, 8, 8)
     packed = to_onednn(network, CPU)
@@ -113,27 +108,27 @@ def test_packed_network_does_not_follow_what_the_network_learns_later():
 
 
 FAMILIES = ["resnet18", "densenet121", "alexnet"]
-FEW = QUICK.changed(epochs=1, steps=2, batch_size=4, learning_rate=0.0001)
+TWO_STEPS = QUICK.changed(epochs=1, steps=2, batch_size=4, learning_rate=0.0001)
 
 
 def patch_settings_for_object(name: str, **changes) -> TrainingSettings:
-    settings = FEW.changed(architecture=name, **changes)
+    settings = TWO_STEPS.changed(architecture=name, **changes)
     return settings.changed(patches={"sampling": settings.min_patch_side})
 
 
-def bundle(name: str):
+def weights_enum(name: str):
     return type(load_torchvision().models.get_model_weights(name).DEFAULT)
 
 
-def few(part, count: int = 4):
-    found, objects, classes = part
-    return found, objects, classes.groupby(classes).head(count)
+def first_annotations(annotated_image, count: int = 4):
+    pair, objects, classes = annotated_image
+    return pair, objects, classes.groupby(classes).head(count)
 
 
 @pytest.mark.parametrize("name", TORCHVISION_ARCHITECTURES)
-def test_every_published_network_takes_any_number_of_channels_and_classes(name):
+def test_torchvision_networks_accept_any_number_of_channels_and_classes(name):
     torch.manual_seed(0)
-    with torch.device("meta"):  # shapes alone: the largest have millions of weights
+    with torch.device("meta"):  # shapes only: the largest networks have millions of weights
         network = TorchvisionNetwork(name, channels=5, classes=7).eval()
         logits = network(torch.zeros(2, 5, *[QUICK.changed(architecture=name).min_patch_side] * 2))
     assert logits.shape == (2, 7)
@@ -142,16 +137,16 @@ def test_every_published_network_takes_any_number_of_channels_and_classes(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_family_gives_the_same_weights_twice_and_comes_back_from_its_folder(discs, name, tmp_path):
-    samples = collect_training_data([few(discs)], patch_settings_for_object(name))
+def test_each_family_trains_reproducibly_and_can_be_saved_and_loaded(discs, name, tmp_path):
+    samples = collect_training_data([first_annotations(discs)], patch_settings_for_object(name))
     first, second = trained(samples), trained(samples)
     for key, values in first.classifier.tensors().items():
         np.testing.assert_array_equal(values, second.classifier.tensors()[key])
     first.classifier.save(tmp_path)
     _, inputs = next(first.classifier.cut(discs[0], discs[1][:5]))
     np.testing.assert_allclose(load_classifier(tmp_path).classify(inputs), first.classifier.classify(inputs), atol=1e-5)
-    seen = explain(discs[0], discs[1], int(discs[2].index[0]), first.classifier)
-    assert 0 <= float(seen["cam"].min()) <= float(seen["cam"].max()) <= 1
+    explanation = explain(discs[0], discs[1], int(discs[2].index[0]), first.classifier)
+    assert 0 <= float(explanation["cam"].min()) <= float(explanation["cam"].max()) <= 1
 
 
 def test_a_resnet_learns_from_a_few_annotations(discs):
@@ -159,7 +154,8 @@ def test_a_resnet_learns_from_a_few_annotations(discs):
         accuracy(
             trained(
                 collect_training_data(
-                    [few(discs)], patch_settings_for_object("resnet18", epochs=4, steps=6, learning_rate=0.001)
+                    [first_annotations(discs)],
+                    patch_settings_for_object("resnet18", epochs=4, steps=6, learning_rate=0.001),
                 )
             ),
             discs,
@@ -168,13 +164,13 @@ def test_a_resnet_learns_from_a_few_annotations(discs):
     )
 
 
-def test_a_grouped_resnet_keeps_no_averages(discs):
+def test_a_resnet_with_group_norm_has_no_running_statistics(discs):
     network = build_network(patch_settings_for_object("resnet18", norm="group"), 2, 3, 2)
     assert not any("running" in key for key in network.state_dict())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_patches_smaller_than_its_strides_are_refused_with_what_it_needs(discs, name):
+def test_too_small_patches_are_refused_with_the_required_size(discs, name):
     settings = patch_settings_for_object(name)
     side = settings.min_patch_side
     samples = collect_training_data([discs], settings.changed(patches={"sampling": side - 1}))
@@ -183,17 +179,17 @@ def test_patches_smaller_than_its_strides_are_refused_with_what_it_needs(discs, 
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_patches_that_are_sampled_automatically_are_as_fine_as_it_needs(discs, name):
+def test_automatic_sampling_meets_the_minimum_patch_size(discs, name):
     settings = patch_settings_for_object(name).changed(patches={"sampling": None})
     samples = collect_training_data([discs], settings)
-    usual = collect_training_data([discs], QUICK.changed(patches={"sampling": None})).settings.patches
-    assert samples.settings.patches.size == usual.size
-    assert samples.settings.patches.sampling == (settings.min_patch_side,) * 2 != usual.sampling
+    default_patches = collect_training_data([discs], QUICK.changed(patches={"sampling": None})).settings.patches
+    assert samples.settings.patches.size == default_patches.size
+    assert samples.settings.patches.sampling == (settings.min_patch_side,) * 2 != default_patches.sampling
     *_, last = fit(samples)
     assert isinstance(last, FitResult)
 
 
-def test_volumes_are_refused(balls):
+def test_torchvision_networks_refuse_volumes(balls):
     samples = collect_training_data([balls], QUICK.changed(architecture="resnet18", patches={"sampling": 32}))
     with pytest.raises(SettingsError, match=r"resnet18 is for 2D images only.*small_cnn"):
         fit(samples)
@@ -205,39 +201,42 @@ def published_weights(name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_published_weights_are_taken_and_the_rest_is_told(channels, monkeypatch):
-    asked = []
+def test_pretrained_weights_are_loaded_and_new_ones_are_reported(channels, monkeypatch):
+    calls = []
 
     def fetch(self, **options):
-        asked.append(options)
+        calls.append(options)
         return published_weights("resnet18")
 
-    monkeypatch.setattr(bundle("resnet18"), "get_state_dict", fetch)
-    part = few(two_classes(2, channels=channels))
-    samples = collect_training_data([part], patch_settings_for_object("resnet18", pretrained=True, body="frozen"))
+    monkeypatch.setattr(weights_enum("resnet18"), "get_state_dict", fetch)
+    annotated_image = first_annotations(two_classes(2, channels=channels))
+    samples = collect_training_data(
+        [annotated_image], patch_settings_for_object("resnet18", pretrained=True, body="frozen")
+    )
     fitted = trained(samples)
-    assert asked == [{"progress": False, "check_hash": True, "weights_only": True}]
+    assert calls == [{"progress": False, "check_hash": True, "weights_only": True}]
     note, *_ = fitted.notes
     assert "of the published resnet18; newly initialized: body.fc.weight (1000 × 512 there, 2 × 512 here)" in note
-    weights, given = fitted.classifier.module.cpu().body.state_dict(), published_weights("resnet18")
-    assert torch.equal(weights["layer3.1.conv2.weight"], given["layer3.1.conv2.weight"])
-    # The same picture in every channel gives what it gave in red, green and blue.
-    torch.testing.assert_close(weights["conv1.weight"].sum(1), given["conv1.weight"].sum(1), rtol=1e-4, atol=1e-5)
+    weights, published = fitted.classifier.module.cpu().body.state_dict(), published_weights("resnet18")
+    assert torch.equal(weights["layer3.1.conv2.weight"], published["layer3.1.conv2.weight"])
+    # Identical channels give the same response as a gray RGB image.
+    torch.testing.assert_close(weights["conv1.weight"].sum(1), published["conv1.weight"].sum(1), rtol=1e-4, atol=1e-5)
     if channels == 3:  # twice red, green and blue, then the mask
-        ratio = weights["conv1.weight"][:, :6] / given["conv1.weight"].repeat(1, 2, 1, 1)
+        ratio = weights["conv1.weight"][:, :6] / published["conv1.weight"].repeat(1, 2, 1, 1)
         torch.testing.assert_close(ratio, torch.full_like(ratio, 3 / 7))
 
 
-def test_the_old_names_of_a_densenet_are_understood(monkeypatch):
-    given = published_weights("densenet121")
+def test_old_weight_names_of_densenet_are_converted(monkeypatch):
+    published = published_weights("densenet121")
     old = {
         key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2.") if "denselayer" in key else key: values
-        for key, values in given.items()
+        for key, values in published.items()
     }
-    assert old.keys() != given.keys()
-    monkeypatch.setattr(bundle("densenet121"), "get_state_dict", lambda self, **options: old)
+    assert old.keys() != published.keys()
+    monkeypatch.setattr(weights_enum("densenet121"), "get_state_dict", lambda self, **options: old)
     samples = collect_training_data(
-        [few(two_classes(2))], patch_settings_for_object("densenet121", pretrained=True, epochs=1, steps=1)
+        [first_annotations(two_classes(2))],
+        patch_settings_for_object("densenet121", pretrained=True, epochs=1, steps=1),
     )
     note, *_ = trained(samples).notes
     assert note.endswith(
@@ -246,22 +245,24 @@ def test_the_old_names_of_a_densenet_are_understood(monkeypatch):
     )
 
 
-def test_weights_that_cannot_be_fetched_are_a_sentence_before_training(discs, monkeypatch):
+def test_failed_weight_downloads_are_reported_before_training(discs, monkeypatch):
     def offline(self, **options):
         raise URLError("no route to host")
 
-    monkeypatch.setattr(bundle("resnet18"), "get_state_dict", offline)
-    samples = collect_training_data([few(discs)], patch_settings_for_object("resnet18", pretrained=True))
+    monkeypatch.setattr(weights_enum("resnet18"), "get_state_dict", offline)
+    samples = collect_training_data([first_annotations(discs)], patch_settings_for_object("resnet18", pretrained=True))
     with pytest.raises(InputError, match=r"could not be downloaded from https://.*no route to host.*pretrained=False"):
         fit(samples)
 
 
-def test_nothing_is_fetched_without_being_asked(discs, monkeypatch, tmp_path):
+def test_weights_are_downloaded_only_on_request(discs, monkeypatch, tmp_path):
     def fetch(self, **options):
         raise AssertionError("fetched")
 
-    monkeypatch.setattr(bundle("resnet18"), "get_state_dict", fetch)
-    samples = collect_training_data([few(discs)], patch_settings_for_object("resnet18", epochs=1, steps=1))
+    monkeypatch.setattr(weights_enum("resnet18"), "get_state_dict", fetch)
+    samples = collect_training_data(
+        [first_annotations(discs)], patch_settings_for_object("resnet18", epochs=1, steps=1)
+    )
     fitted = trained(samples)
     specification = fitted.classifier.specification
     described = type(specification)(
@@ -269,9 +270,9 @@ def test_nothing_is_fetched_without_being_asked(discs, monkeypatch, tmp_path):
     )
     fitted.classifier.specification = described
     fitted.classifier.save(tmp_path)
-    assert load_classifier(tmp_path).specification.settings.pretrained  # weights lie beside it already
+    assert load_classifier(tmp_path).specification.settings.pretrained  # the folder already contains the weights
 
 
-def test_pretrained_is_refused_where_nobody_published_any(discs):
+def test_pretrained_is_refused_without_published_weights(discs):
     with pytest.raises(SettingsError, match=r"not for 'small_cnn'.*start_from"):
         fit(collect_training_data([discs], QUICK.changed(pretrained=True)))

@@ -1,4 +1,4 @@
-"""What objects look like is described without training, and a shift that a classifier sees is seen in it."""
+"""Patch descriptors and out-of-distribution detection."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def wells(count: int = 4, **settings) -> TrainingData:
     )
 
 
-def changed(part: AnnotatedImage, kind: str) -> AnnotatedImage:
-    found, _, classes = part
-    image, mask = found.image.to_numpy(), found.mask.to_numpy()
+def altered(annotated_image: AnnotatedImage, kind: str) -> AnnotatedImage:
+    pair, _, classes = annotated_image
+    image, mask = pair.image.to_numpy(), pair.mask.to_numpy()
     if kind == "blurred":
         image = gaussian_filter(image, (0, 2, 2))
     if kind == "noisier":
@@ -43,12 +43,14 @@ def changed(part: AnnotatedImage, kind: str) -> AnnotatedImage:
     return other, index_objects(other.mask), classes
 
 
-def share(reference: ReferenceDistribution, settings: TrainingSettings, part: AnnotatedImage) -> pd.DataFrame:
-    """Return the row of an image that no object is annotated of."""
+def outlier_row(
+    reference: ReferenceDistribution, settings: TrainingSettings, annotated_image: AnnotatedImage
+) -> pd.DataFrame:
+    """Return the table row of an image without annotations."""
     *_, fitted = fit(wells(**{"architecture": settings.architecture}))
-    events = list(predict(part[0], part[1], fitted.classifier, reference=reference))
+    events = list(predict(annotated_image[0], annotated_image[1], fitted.classifier, reference=reference))
     novelty = np.concatenate([event.novelty for event in events])
-    assert novelty.shape == (len(part[1]),)
+    assert novelty.shape == (len(annotated_image[1]),)
     assert novelty.dtype == np.float32
     row = pd.DataFrame({"asked": [len(novelty)], "unlike": [(novelty > 1).mean()]}, pd.Index(["new"], name="image"))
     return flag_unfamiliar_images(row, {}, reference.left_out)
@@ -56,84 +58,85 @@ def share(reference: ReferenceDistribution, settings: TrainingSettings, part: An
 
 @pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
 @pytest.mark.parametrize(
-    ("kind", "told"), [("same", False), ("blurred", True), ("noisier", True), ("magnified", True), ("darker", False)]
+    ("kind", "expected"),
+    [("same", False), ("blurred", True), ("noisier", True), ("magnified", True), ("darker", False)],
 )
-def test_an_image_that_looks_different_to_the_classifier_is_told_of(architecture: str, kind: str, told: bool) -> None:
+def test_an_out_of_distribution_image_is_flagged(architecture: str, kind: str, expected: bool) -> None:
     samples = wells(architecture=architecture)
     reference = fit_reference(samples)
     if architecture == "forest" and kind == "darker":
-        told = True  # what it measures is not normalised
-    row = share(reference, samples.settings, changed(two_classes(2, 77), kind)).loc["new"]
-    assert row["warn"] == told, row.to_dict()
+        expected = True  # forest features are not normalized
+    row = outlier_row(reference, samples.settings, altered(two_classes(2, 77), kind)).loc["new"]
+    assert row["warn"] == expected, row.to_dict()
 
 
-def test_about_five_in_a_hundred_of_a_left_out_group_are_beyond() -> None:
+def test_about_five_percent_of_a_left_out_group_are_outliers() -> None:
     left_out = fit_reference(wells(6)).left_out
     assert np.average(left_out.shares, weights=left_out.counts) == pytest.approx(0.05, abs=0.01)
     assert len(left_out.shares) == 6
     assert sum(left_out.counts) == 6 * 49
 
 
-def test_a_patch_is_described_as_a_naive_loop_does() -> None:
+def test_patch_descriptors_equal_those_of_a_naive_loop() -> None:
     rng = np.random.default_rng(0)
     patch = rng.normal(size=(1, 3, 6, 7)).astype(np.float32)
     patch[0, 2] = 0
     patch[0, 2, 2:5, 1:4] = 1
     inside = patch[0, 2] > 0.5
     expected = []
-    for there in (inside, ~inside):
-        expected += [[channel[there].mean() for channel in patch[0, :2]]]
-        expected += [[np.log(channel[there].std()) for channel in patch[0, :2]]]
+    for region in (inside, ~inside):
+        expected += [[channel[region].mean() for channel in patch[0, :2]]]
+        expected += [[np.log(channel[region].std()) for channel in patch[0, :2]]]
     for order in (1, 2):
         steps = [[np.diff(channel, order, axis) for axis in (0, 1)] for channel in patch[0, :2]]
-        expected += [[0.5 * np.log(sum((step**2).mean() for step in some)) for some in steps]]
+        expected += [[0.5 * np.log(sum((step**2).mean() for step in differences)) for differences in steps]]
     edge = [np.abs(np.diff(inside.astype(int), axis=axis)).mean() for axis in (0, 1)]
     expected += [[np.log(9 / 42)], [sum(edge)]]
     np.testing.assert_allclose(describe_patches(patch, True)[0], np.concatenate(expected), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 12, 12), (5, 2, 8, 8, 8)])
-def test_turning_and_mirroring_leave_the_description_as_it_is(shape) -> None:
+def test_patch_descriptors_are_invariant_to_rotation_and_mirroring(shape) -> None:
     patches = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     patches[:, -1] = patches[:, -1] > 0
     before = describe_patches(patches, True)
-    turned = np.ascontiguousarray(np.rot90(patches, axes=(-2, -1))[..., ::-1])
-    np.testing.assert_allclose(describe_patches(turned, True), before, rtol=1e-4, atol=1e-5)
+    rotated = np.ascontiguousarray(np.rot90(patches, axes=(-2, -1))[..., ::-1])
+    np.testing.assert_allclose(describe_patches(rotated, True), before, rtol=1e-4, atol=1e-5)
 
 
-def test_it_is_kept_without_pickle_and_read_again(tmp_path) -> None:
+def test_a_reference_distribution_is_saved_without_pickle_and_loaded(tmp_path) -> None:
     reference = fit_reference(wells())
     reference.save(tmp_path)
-    again = ReferenceDistribution.load(tmp_path)
+    loaded = ReferenceDistribution.load(tmp_path)
     patches = np.random.default_rng(0).normal(size=(9, 3, 16, 16)).astype(np.float32)
-    np.testing.assert_array_equal(again.novelty(patches, True), reference.novelty(patches, True))
-    assert again.left_out == reference.left_out
+    np.testing.assert_array_equal(loaded.novelty(patches, True), reference.novelty(patches, True))
+    assert loaded.left_out == reference.left_out
     (tmp_path / "familiar.safetensors").write_bytes(b"torn")
     assert ReferenceDistribution.load(tmp_path) is None
 
 
-def test_flat_patches_and_few_annotations_tell_nothing() -> None:
+def test_flat_patches_and_few_annotations_give_no_reference() -> None:
     samples = wells(1)
     assert fit_reference(replace(samples, inputs=np.zeros_like(samples.inputs))) is None
     assert fit_reference(samples.subset(np.arange(19))) is None
 
 
-def test_volumes_and_patches_without_a_mask_are_described_too() -> None:
+def test_volumes_and_patches_without_a_mask_have_a_novelty() -> None:
     samples = collect_training_data([two_classes(3)], SETTINGS.changed(patches={"mask_channel": False, "sampling": 8}))
     reference = fit_reference(samples)
     assert reference is not None
     assert reference.novelty(samples.inputs[:3, :, :8, :8, :8], False).shape == (3,)
 
 
-def test_of_an_image_with_many_objects_some_are_asked_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_objects_of_an_image_are_sampled_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svetlana_jupyter.learn.inference.MAX_COMPARED", 10)
     *_, fitted = fit(wells(architecture="forest"))
-    found, objects, _ = two_classes(2, 5)
+    pair, objects, _ = two_classes(2, 5)
     reference = fit_reference(wells(architecture="forest"))
     runs = [
-        np.concatenate([event.novelty for event in predict(found, objects, fitted.classifier, size, reference)])
+        np.concatenate([event.novelty for event in predict(pair, objects, fitted.classifier, size, reference)])
         for size in (7, 64)
     ]
     assert len(runs[0]) == len(runs[1]) == 10
     assert sorted(runs[0]) == sorted(runs[1])
-    assert all(not len(event.novelty) for event in predict(found, objects, fitted.classifier))
+    assert all(not len(event.novelty) for event in predict(pair, objects, fitted.classifier))

@@ -1,4 +1,4 @@
-"""What goes wrong while training is said, keeps what was learned, and never goes on for ever."""
+"""Failures during training: out of memory, divergence and early stopping."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from svetlana_jupyter.learn.training import BestWeights, Epoch, FitResult, Train
 from tests.learn.networks import Failing
 from tests.learn.test_training import QUICK, accuracy, trained, with_settings
 
-FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-CPU_FULL = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried")
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+CPU_OUT_OF_MEMORY = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried"
+)
 
 
 @pytest.fixture
@@ -25,8 +27,8 @@ def failing(monkeypatch) -> Failing:
     return Failing(3, 2)
 
 
-@pytest.mark.parametrize("error", [FULL, CPU_FULL, MemoryError()], ids=["GPU", "CPU", "Python"])
-def test_full_memory_halves_the_batch_size_once_and_says_so(discs, failing, error):
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY, CPU_OUT_OF_MEMORY, MemoryError()], ids=["GPU", "CPU", "Python"])
+def test_out_of_memory_halves_the_batch_size_once_and_is_reported(discs, failing, error):
     samples = collect_training_data([discs], QUICK)
     Failing.errors[:] = [error]
     note, *rest = fit(samples, network=failing)
@@ -41,28 +43,33 @@ def test_full_memory_halves_the_batch_size_once_and_says_so(discs, failing, erro
         np.testing.assert_array_equal(values, last.classifier.tensors()[name])
 
 
-def test_memory_that_is_full_again_ends_with_a_sentence(discs, failing):
-    Failing.errors[:] = [FULL, FULL]
+def test_repeated_out_of_memory_raises_a_helpful_error(discs, failing):
+    Failing.errors[:] = [OUT_OF_MEMORY, OUT_OF_MEMORY]
     with pytest.raises(ClassifierError, match=r"batches of 8 patches, and again with 4: .*2\.00 GiB.*smaller"):
         list(fit(collect_training_data([discs], QUICK), network=failing))
     assert Failing.errors == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug of the user's own"), ValueError("batch"), KeyboardInterrupt()])
-def test_no_other_error_is_taken_for_full_memory_or_swallowed(discs, failing, error):
+def test_other_errors_are_raised_unchanged(discs, failing, error):
     Failing.errors[:] = [error]
     with pytest.raises(type(error)) as caught:
         list(fit(collect_training_data([discs], QUICK), network=failing))
     assert caught.value is error
 
 
-def test_only_full_memory_is_full_memory():
-    assert all(map(is_out_of_memory, (FULL, CPU_FULL, MemoryError(), RuntimeError("MPS backend out of memory"))))
+def test_out_of_memory_errors_are_recognized():
+    assert all(
+        map(
+            is_out_of_memory,
+            (OUT_OF_MEMORY, CPU_OUT_OF_MEMORY, MemoryError(), RuntimeError("MPS backend out of memory")),
+        )
+    )
     assert not any(map(is_out_of_memory, (RuntimeError("size mismatch"), ValueError("out of memory"), OSError())))
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
-def test_a_rate_that_diverges_at_once_ends_with_a_sentence(discs, preset):
+def test_immediate_divergence_raises_a_helpful_error(discs, preset):
     settings = TrainingSettings(preset=preset, epochs=6, steps=5, batch_size=8, depth=2, width=4).changed(
         patches={"sampling": 12}, learning_rate=10.0, schedule="constant"
     )
@@ -71,46 +78,46 @@ def test_a_rate_that_diverges_at_once_ends_with_a_sentence(discs, preset):
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "l1", "smooth_l1", "mse"])
-@pytest.mark.parametrize(("learning_rate", "said"), [(1e-6, True), (0.01, False)])
-def test_that_nothing_was_learned_is_said(discs, loss, learning_rate, said):
+@pytest.mark.parametrize(("learning_rate", "reported"), [(1e-6, True), (0.01, False)])
+def test_training_at_chance_level_is_reported(discs, loss, learning_rate, reported):
     samples = collect_training_data([discs], QUICK.changed(loss=loss, learning_rate=learning_rate, schedule="constant"))
     *_, last = fit(samples)
     assert isinstance(last, FitResult)
-    assert [note.startswith("Nothing was learned") for note in last.notes] == [True] * said
+    assert [note.startswith("Nothing was learned") for note in last.notes] == [True] * reported
     assert all(f"another learning_rate than {learning_rate:g}" in note for note in last.notes)
 
 
-def test_a_loss_near_that_of_guessing_is_not_all_that_tells_what_was_learned(discs):
+def test_a_high_loss_alone_does_not_count_as_chance_level(discs):
     samples = collect_training_data(
         [discs], QUICK.changed(label_smoothing=0.8)
-    )  # the least loss is 0.97 of that of guessing
+    )  # the minimum loss is 0.97 of that at chance level
     *_, last = fit(samples)
     assert last.history[-1].loss > 0.96 * np.log(2)
     assert last.notes == ()
     assert accuracy(last, discs) >= 0.95
 
 
-def diverging(monkeypatch, steps: range, value: float) -> None:
-    """Make the loss of some steps something else."""
+def set_losses(monkeypatch, steps: range, value: float) -> None:
+    """Replace the loss of the given steps by a value."""
     step, count = fitting._NetworkTraining._step, iter(range(1, 10**6))
 
-    def spoiled(self, chosen, patches):
+    def modified_step(self, chosen, patches):
         loss = step(self, chosen, patches)
         return value if next(count) in steps else loss
 
-    monkeypatch.setattr(fitting._NetworkTraining, "_step", spoiled)
+    monkeypatch.setattr(fitting._NetworkTraining, "_step", modified_step)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
 @pytest.mark.parametrize("held_out_from", [20, 400])
-def test_a_later_divergence_keeps_the_best_so_far_and_says_so(discs, monkeypatch, value, held_out_from):
+def test_later_divergence_keeps_the_best_epoch_and_is_reported(discs, monkeypatch, value, held_out_from):
     samples = with_settings(collect_training_data([discs], QUICK), epochs=8, steps=25, held_out_from=held_out_from)
-    diverging(monkeypatch, range(4 * 25 + 3, 10**6), value)
+    set_losses(monkeypatch, range(4 * 25 + 3, 10**6), value)
     events = list(fit(samples))
     last, note = events[-1], events[-2]
     assert isinstance(last, FitResult)
     assert isinstance(note, TrainingNote)
-    done = 6 if np.isfinite(value) else 4  # a loss that is a number gets a second chance
+    done = 6 if np.isfinite(value) else 4  # a finite loss gets a second chance
     assert note.text.startswith(f"Training diverged after {done} epochs:")
     assert last.notes == (note.text,)
     assert "The network of epoch" in note.text
@@ -126,15 +133,15 @@ def test_a_later_divergence_keeps_the_best_so_far_and_says_so(discs, monkeypatch
 @pytest.mark.parametrize("held_out_from", [20, 400])
 def test_the_returned_network_has_the_weights_of_the_best_epoch(discs, monkeypatch, held_out_from):
     samples = with_settings(collect_training_data([discs], QUICK), epochs=8, steps=25, held_out_from=held_out_from)
-    diverging(monkeypatch, range(4 * 25 + 1, 10**6), 1e6)
+    set_losses(monkeypatch, range(4 * 25 + 1, 10**6), 1e6)
     step, weights = fitting._NetworkTraining._step, []
 
-    def recorded(self, chosen, patches):
+    def recording_step(self, chosen, patches):
         loss = step(self, chosen, patches)
         weights.append(self.network.head.weight.detach().clone())
         return loss
 
-    monkeypatch.setattr(fitting._NetworkTraining, "_step", recorded)
+    monkeypatch.setattr(fitting._NetworkTraining, "_step", recording_step)
     *_, last = fit(samples)
     (best,) = [epoch for epoch in range(1, 5) if f"network of epoch {epoch} is kept" in last.notes[-1]]
     head = last.classifier.module.head.weight
@@ -142,37 +149,37 @@ def test_the_returned_network_has_the_weights_of_the_best_epoch(discs, monkeypat
     assert not torch.equal(head, weights[-1])
 
 
-def test_one_epoch_that_goes_astray_and_comes_back_is_no_divergence(discs, monkeypatch):
-    diverging(monkeypatch, range(11, 16), 1e6)
+def test_a_temporary_rise_of_the_loss_is_not_divergence(discs, monkeypatch):
+    set_losses(monkeypatch, range(11, 16), 1e6)
     fitted = trained(collect_training_data([discs], QUICK))
     assert fitted.notes == ()
     assert len(fitted.history) == 6
 
 
-def test_a_last_epoch_that_goes_astray_is_not_what_is_kept(discs, monkeypatch):
-    diverging(monkeypatch, range(26, 31), 1e6)
+def test_a_diverging_last_epoch_is_not_kept(discs, monkeypatch):
+    set_losses(monkeypatch, range(26, 31), 1e6)
     (note,) = trained(collect_training_data([discs], QUICK)).notes
     assert note.startswith("Training diverged after 6 epochs")
     assert "network of epoch 5 is kept" in note
 
 
-def test_weights_that_are_no_numbers_are_never_kept(discs, monkeypatch):
+def test_nan_weights_are_never_kept(discs, monkeypatch):
     samples = with_settings(collect_training_data([discs], QUICK), epochs=4)
     step, count = fitting._NetworkTraining._step, iter(range(1, 100))
 
-    def spoiled(self, chosen, patches):
+    def modified_step(self, chosen, patches):
         loss = step(self, chosen, patches)
-        if next(count) == 15:  # the last of epoch 3: its loss was still a number
+        if next(count) == 15:  # the last step of epoch 3, whose loss is still finite
             self.network.head.bias.data[0] = torch.nan
         return loss
 
-    monkeypatch.setattr(fitting._NetworkTraining, "_step", spoiled)
+    monkeypatch.setattr(fitting._NetworkTraining, "_step", modified_step)
     *_, note, last = fit(samples)
     assert "diverged after 2 epochs" in note.text
     assert all(np.isfinite(values).all() for values in last.classifier.tensors().values())
 
 
-def test_patience_ends_on_the_loss_where_nothing_is_held_out(discs):
+def test_patience_monitors_the_loss_without_a_validation_split(discs):
     samples = with_settings(collect_training_data([discs], QUICK), epochs=500, patience=3, schedule="constant")
     *_, note, last = fit(samples)
     losses = [epoch.loss for epoch in last.history]
@@ -185,11 +192,11 @@ def test_patience_ends_on_the_loss_where_nothing_is_held_out(discs):
     )
 
 
-def test_patience_ends_on_the_score_where_something_is_held_out_and_keeps_the_best(discs):
+def test_patience_monitors_the_validation_score_and_keeps_the_best_epoch(discs):
     samples = with_settings(collect_training_data([discs], QUICK), epochs=500, patience=3, steps=25, held_out_from=20)
     *_, note, last = fit(samples)
     scores = [epoch.score for epoch in last.history]
-    assert int(np.argmax(scores)) == len(scores) - 4  # the first of the best: equals are no improvement
+    assert int(np.argmax(scores)) == len(scores) - 4  # the first of the best epochs: ties are no improvement
     assert last.score == max(scores)
     assert "No improvement for 3 epochs" in note.text
 
@@ -198,22 +205,22 @@ def test_without_patience_every_epoch_is_trained(discs):
     assert len(trained(collect_training_data([discs], QUICK), epochs=30).history) == 30
 
 
-def test_the_best_is_by_score_then_loss_and_the_later_of_equals():
+def test_the_best_epoch_has_the_best_score_then_loss_and_is_the_latest_of_equals():
     network = torch.nn.Linear(1, 1)
-    best, kept = BestWeights(network), []
+    best, states = BestWeights(network), []
     for epoch, (loss, score) in enumerate(
         [(1.0, None), (0.5, None), (0.7, None), (3.0, 0.6), (0.1, None), (2.0, 0.6)], 1
     ):
         network.bias.data[:] = epoch
         best.update(epoch, loss, score)
-        kept.append((best.epoch, best.last_improvement, best.score))
-    assert kept == [(1, 1, None), (2, 2, None), (2, 2, None), (4, 4, 0.6), (4, 4, 0.6), (6, 4, 0.6)]
+        states.append((best.epoch, best.last_improvement, best.score))
+    assert states == [(1, 1, None), (2, 2, None), (2, 2, None), (4, 4, 0.6), (4, 4, 0.6), (6, 4, 0.6)]
     network.bias.data[:] = 0
     best.restore()
     assert network.bias.item() == 6
 
 
-def test_batches_of_one_are_refused_where_normalisation_cannot_work(discs):
+def test_batches_of_one_are_refused_with_batch_norm(discs):
     samples = collect_training_data([discs], QUICK.changed(batch_size=1, steps=40))
     with pytest.raises(SettingsError, match='at least 2, or norm="group"'):
         fit(samples)
@@ -221,7 +228,7 @@ def test_batches_of_one_are_refused_where_normalisation_cannot_work(discs):
 
 
 @pytest.mark.parametrize("depth", [4, 8])
-def test_patches_smaller_than_the_small_networks_stride_are_refused_with_the_depth_that_works(discs, depth):
+def test_too_small_patches_are_refused_with_a_suitable_depth(discs, depth):
     samples = collect_training_data([discs], QUICK.changed(depth=depth))
     with pytest.raises(
         SettingsError, match=rf"12 × 12 pixels, but {depth} blocks .*need at least {2**depth}.*at most 3"
@@ -230,7 +237,7 @@ def test_patches_smaller_than_the_small_networks_stride_are_refused_with_the_dep
     trained(with_settings(samples, depth=3, epochs=1))
 
 
-def test_mixed_precision_is_for_cuda_alone_unless_asked_for(monkeypatch):
+def test_mixed_precision_is_automatic_on_cuda_only(monkeypatch):
     cuda, mps, cpu = map(torch.device, ("cuda", "mps", "cpu"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert [mixed_precision("auto", device) for device in (cuda, mps, cpu)] == [torch.bfloat16, None, None]
@@ -240,15 +247,15 @@ def test_mixed_precision_is_for_cuda_alone_unless_asked_for(monkeypatch):
     assert mixed_precision("auto", cuda) == torch.float16
 
 
-def test_mixed_precision_trains_and_saves_in_32_bits(part):
-    fitted = trained(collect_training_data([part], QUICK.changed(precision="mixed")))
-    assert accuracy(fitted, part) >= 0.95
+def test_mixed_precision_trains_and_saves_in_32_bits(annotated_image):
+    fitted = trained(collect_training_data([annotated_image], QUICK.changed(precision="mixed")))
+    assert accuracy(fitted, annotated_image) >= 0.95
     assert {values.dtype for values in fitted.classifier.tensors().values()} == {np.dtype("f4"), np.dtype("i8")}
-    plain = trained(collect_training_data([part], QUICK.changed(precision="full")))
+    plain = trained(collect_training_data([annotated_image], QUICK.changed(precision="full")))
     assert fitted.history[-1].loss != plain.history[-1].loss
 
 
-def test_the_device_is_the_best_there_is(monkeypatch):
+def test_the_best_available_device_is_selected(monkeypatch):
     for accelerator, ndim, expected in (
         ("cuda", 2, "cuda"),
         ("cuda", 3, "cuda"),
@@ -264,15 +271,15 @@ def test_the_device_is_the_best_there_is(monkeypatch):
 
 
 @pytest.mark.parametrize("epoch_count", [1, 2])
-def test_an_epoch_is_scored_once_however_it_ends(discs, epoch_count, monkeypatch):
-    measured = []
+def test_each_epoch_is_scored_once(discs, epoch_count, monkeypatch):
+    scored_with_current_statistics = []
     score = fitting._NetworkTraining._balanced_accuracy
     monkeypatch.setattr(
         fitting._NetworkTraining,
         "_balanced_accuracy",
-        lambda self, some: measured.append(self.batch_norm_is_current) or score(self, some),
+        lambda self, objects: scored_with_current_statistics.append(self.batch_norm_is_current) or score(self, objects),
     )
     samples = with_settings(collect_training_data([discs], QUICK), epochs=epoch_count, steps=25, held_out_from=20)
     events = list(fit(samples))
-    assert measured == [True] * epoch_count
+    assert scored_with_current_statistics == [True] * epoch_count
     assert events[-1].score == [event for event in events if isinstance(event, Epoch)][-1].score

@@ -178,7 +178,7 @@ def test_a_mask_can_be_replaced_again_and_by_the_old_one(project: Project, wells
     [
         (np.ones((5, 5), int), "same shape"),
         (np.zeros((72, 96)), "integers"),
-        (np.zeros((72, 96), int), "at least one object"),
+        (np.zeros((72, 96), int), "The mask has no object"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_refused_and_changes_nothing(project: Project, mask, problem: str) -> None:

@@ -172,7 +172,7 @@ def test_two_annotators_share_a_project(project: Project) -> None:
     [
         (lambda p: p.annotate("P1_A1", 99, "dim"), "has no object 99. Choose one of its 12 objects, numbered 1 to 12"),
         (lambda p: p.annotate("P1_A9", 1, "dim"), "no image 'P1_A9'. Choose one of its images: 'P1_A1'"),
-        (lambda p: p.annotate("P1_A1", 1, "dimm"), "no class 'dimm'; the classes are 'dim', 'bright'"),
+        (lambda p: p.annotate("P1_A1", 1, "dimm"), "no class 'dimm'. The classes are 'dim', 'bright'"),
         (lambda p: p.flag("P1_A1", 1, "ugly"), "Unknown flag 'ugly'. Use one of"),
         (lambda p: p.add("bad\nname", *squares()), "printable"),
         (lambda p: p.classes.rename("dim", "bright"), "already"),
@@ -202,7 +202,7 @@ MASK = squares()[1]
         (IMAGE, MASK[:-4], "same shape"),
         (IMAGE, MASK / 12, "Mask must contain integers"),
         (IMAGE, (MASK > 0).astype(np.uint8) * 255, "skimage.measure.label"),
-        (IMAGE, MASK * 0, "at least one object"),
+        (IMAGE, MASK * 0, "The mask has no object"),
     ],
 )
 def test_a_mismatched_image_and_mask_are_refused_and_change_nothing(

@@ -115,7 +115,7 @@ def test_every_readable_file_is_offered_as_a_mask(panel, files):
 
 @pytest.mark.parametrize(
     ("file", "message"),
-    [("gone.tif", "gone.tif does not exist"), ("small.tif", "same shape"), ("A1.tif", "at least one object")],
+    [("gone.tif", "gone.tif does not exist"), ("small.tif", "same shape"), ("A1.tif", "The mask has no object")],
 )
 def test_an_unusable_mask_is_reported_and_changes_nothing(panel, files, file, message):
     image = np.zeros_like(squares(0)[0])

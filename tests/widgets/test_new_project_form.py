@@ -56,7 +56,7 @@ def test_mismatched_files_are_reported_before_the_project_exists(files):
     tifffile.imwrite(files / "A4.tif", squares(0)[0])
     (files / "A4_mask.tif").write_bytes(b"no picture")
     form = fill_form(files).children[0]
-    assert "image and mask must have the same shape" in form.fields.pairs.value
+    assert "Image and mask must have the same shape" in form.fields.pairs.value
     assert "2 of 4 images can be used" in form.fields.pairs.value
 
 
@@ -68,7 +68,7 @@ def test_missing_axes_can_be_entered(files):
     form.fields.images.value = f"{files}/A3.tif"
     form.fields.masks.value = f"{files}/A3_mask.tif"
     form.fields.axes.value = "zyx"
-    assert "say so" in form.fields.pairs.value
+    assert "pass `axes=" in form.fields.pairs.value
     form.fields.axes.value = "cyx"
     assert "2 channels, 64 × 96" in form.fields.pairs.value
 

@@ -53,7 +53,7 @@ def test_clearing_a_box_excludes_the_cue_and_checking_allows_it_again(project, n
     panel = TrainingPanel(project)
     panel.cues.boxes[name].checkbox.value = False
     assert project.settings.may_use == ALL - {name}
-    assert f"Because {name} may not count" in panel.settings.cue_note.value
+    assert f"The classifier must not use {name}." in panel.settings.cue_note.value
     panel.cues.boxes[name].checkbox.value = True
     assert project.settings == TrainingSettings()
     assert panel.settings.cue_note.layout.display == "none"
@@ -321,7 +321,7 @@ def test_search_again_searches_for_a_preset(searched, finish):
     assert panel.search.layout.display is None
     panel.train.click()
     finish(searched)
-    assert "was chosen in run 0001" in panel.result.search_results.value
+    assert "was selected in run 0001" in panel.result.search_results.value
     assert "<table" not in panel.result.search_results.value
     panel.search.click()
     assert panel.search.disabled
@@ -375,7 +375,7 @@ def test_preset_names_in_a_search_file_are_escaped(searched):
     assert "<script" not in shown
     assert "&lt;script&gt;x" in shown
     file.write_text("[")
-    assert "remove that file" in TrainingPanel(searched).result.cards.value
+    assert "Remove it; the run itself" in TrainingPanel(searched).result.cards.value
 
 
 def test_class_names_are_escaped(tmp_path):

@@ -1,1 +1,1 @@
-"""Readers of file formats: from a path to lazy pixels and what the file says about them."""
+"""Input of images, masks, outlines and tables: file formats, lazy pixels and metadata."""

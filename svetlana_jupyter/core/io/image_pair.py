@@ -1,7 +1,4 @@
-"""An image with its mask: checked against each other before any work is done, and found by name (`find_pairs`).
-
-What two patterns would add to a project: the pairs they find, with what the headers of the first ones say.
-"""
+"""Images with their masks: opened and checked against each other, and previews of the pairs of two patterns."""
 
 from __future__ import annotations
 
@@ -36,24 +33,27 @@ __all__ = ["ImagePair", "find_pairs", "open_checked_pair", "open_pair"]
 
 
 class FeatureCache(Protocol):
-    """Where what was measured of the objects of one image is kept, by group (`feature_cache_key`)."""
+    """Cache of the object features of one image, by group (`feature_cache_key`)."""
 
     def get_features(self, key: str) -> pd.DataFrame:
-        """Return what is known of a group of measurements: `measure`'s columns, one row an object."""
+        """Return the cached features of a group, one row per object.
+
+        Columns are those of `measure`.
+        """
         ...
 
     def add_features(self, key: str, table: pd.DataFrame) -> None:
-        """Add objects of which this group was not known."""
+        """Add objects whose features of this group were not cached."""
         ...
 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """An image and its mask, which fit each other.
+    """Image with its mask, which has the same shape.
 
-    ``image`` is ``(c, [z,] y, x)`` and ``mask`` ``([z,] y, x)``, both lazy; ``groups`` says what the image belongs to
-    (plate, well, patient). ``levels`` and ``mask_levels`` are the resolutions that the screen reads, the finest first;
-    empty where only the arrays are there. ``feature_cache`` keeps what is measured of the objects.
+    ``image`` is ``(c, [z,] y, x)`` and ``mask`` ``([z,] y, x)``, both lazy; ``groups`` names the plate, well or
+    patient of the image. ``levels`` and ``mask_levels`` are the resolutions that the viewer reads, the finest first;
+    empty if there are only arrays. ``feature_cache`` keeps the features of the objects.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ImagePair:
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
-        """Pixel size ``([z,] y, x)`` in micrometres, None where it is not known."""
+        """Pixel size ``([z,] y, x)`` in micrometers, None if unknown."""
         return spacing_of(self.image)
 
     @property
@@ -90,19 +90,19 @@ def open_checked_pair(
     groups: Mapping[str, str] | None = None,
     cache: Path | None = None,
 ) -> ImagePair:
-    """Open an image and its mask and check that they fit.
+    """Open an image and its mask, and check that they fit.
 
-    Of the pixels only as many blocks of the mask are read as it takes to meet an object.
+    Only as many blocks of the mask are read as are needed to find two objects.
 
     Parameters
     ----------
     name : str
-        What the image is called, also by errors.
+        Name of the image, also in errors.
     image, mask, axes, spacing, channels, cache
-        As for `open_image` and `open_mask`; ``axes`` names those of the image. Axes that the image's file does not say
-        are taken from the shape of the mask.
+        See `open_image` and `open_mask`; ``axes`` are those of the image. If the file of the image does not state its
+        axes, the shape of the mask resolves them.
     groups : mapping of str to str, optional
-        What the image belongs to.
+        Plate, well or patient of the image.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def open_checked_pair(
     Raises
     ------
     InputError
-        If either cannot be used, their shapes differ, or the mask has no objects or does not tell them apart.
+        If either cannot be used, their shapes differ, or the mask has no objects or is binary.
     """
     opened = open_pair(name, image, mask, axes, spacing, channels, groups, cache)
     try:
@@ -131,15 +131,14 @@ def open_pair(
     groups: Mapping[str, str] | None = None,
     cache: Path | None = None,
 ) -> ImagePair:
-    """Open an image and its mask from their headers alone: the mask may turn out empty."""
+    """Open an image and its mask, reading only headers; the mask may be empty."""
     try:
         opened_mask, mask_levels = open_mask_levels(mask, spacing=spacing, cache=cache)
         opened, levels = open_image_levels(image, axes, spacing, channels, cache, mask_shape=opened_mask.shape)
         _refuse_different_shapes(opened, opened_mask)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    found = spacing_of(opened) or spacing_of(opened_mask)
-    if found and spacing_of(opened) is None:
+    if spacing_of(opened) is None and spacing_of(opened_mask) is not None:
         opened = opened.assign_coords({str(dim): opened_mask[dim] for dim in opened_mask.dims})
     return ImagePair(name, with_channel_axis(opened), opened_mask, dict(groups or {}), levels, mask_levels)
 
@@ -151,13 +150,13 @@ def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:
         return
     hint = "Check that they belong together and have the same scale."
     if mask.ndim == 2 and shape[-2:] == mask.shape:
-        hint = 'If the planes are channels, say so: `axes="cyx"`; a volume needs a mask of all its planes.'
+        hint = 'If the planes are channels, pass `axes="cyx"`; a volume needs a mask of all its planes.'
     elif mask.shape == (image.sizes.get("c"), *shape):
-        hint = 'If the channels are planes, say so: `axes="zyx"`.'
+        hint = 'If the channels are planes, pass `axes="zyx"`.'
     elif sorted(shape) == sorted(mask.shape):
-        hint = "One of them is turned: transpose it, or name the image's axes with `axes=`."
+        hint = "One of them is transposed. Name the axes of the image with `axes=`."
     raise InputError(
-        "image and mask must have the same shape, got "
+        "Image and mask must have the same shape, got "
         f"{format_shape(shape, spatial)} for the image and {format_shape(mask.shape, mask.dims)} for the mask. {hint}"
     )
 
@@ -172,22 +171,22 @@ def preview_pairs(
     spacing: Spacing | None = None,
     max_pairs: int = 12,
 ) -> pd.DataFrame:
-    """Pair images with masks as `find_pairs` does, and look at the headers of the first ``max_pairs`` pairs.
+    """Pair images with masks, and read the headers of the first pairs.
 
     Parameters
     ----------
     images, masks : str or path
         Patterns.
     axes, spacing
-        As for `open_image`.
+        See `open_image`.
     max_pairs : int
-        How many pairs are opened; no pixel is read.
+        Number of pairs to open; no pixels are read.
 
     Returns
     -------
     DataFrame
-        What `find_pairs` returns, with ``shape`` (``"2 channels, 1,200 × 1,600"``), ``dtype`` and ``spacing`` (a tuple
-        in micrometres, or None) of the pairs that were opened; ``problem`` also says why files cannot be used together.
+        The table of `find_pairs` with ``shape`` (``"2 channels, 1,200 × 1,600"``), ``dtype`` and ``spacing`` (a tuple
+        in micrometers, or None) of the opened pairs; ``problem`` also states why the files cannot be used together.
 
     Raises
     ------
@@ -195,28 +194,28 @@ def preview_pairs(
         If nothing matches a pattern, or the patterns have no placeholder in common.
     """
     table = find_pairs(images, masks).reset_index(drop=True)
-    said: dict[int, dict[str, object]] = {}
+    headers: dict[int, dict[str, object]] = {}
     for row in table.index[table["problem"] == ""][:max_pairs]:
-        found = table.loc[row]
+        files = table.loc[row]
         try:
-            opened = open_pair(found["name"], found["image"], found["mask"], axes, spacing, found["channels"])
+            opened = open_pair(files["name"], files["image"], files["mask"], axes, spacing, files["channels"])
         except InputError as error:
-            table.at[row, "problem"] = str(error).removeprefix(f"{found['name']}: ")
+            table.at[row, "problem"] = str(error).removeprefix(f"{files['name']}: ")
             continue
-        except Exception as error:  # a broken file fails in its own way in every reader
-            table.at[row, "problem"] = f"It cannot be read: {error}"
+        except Exception as error:  # every reader fails in its own way on a damaged file
+            table.at[row, "problem"] = f"The image or the mask cannot be read: {error}"
             continue
-        said[row] = {"shape": format_pair_shape(opened), "dtype": str(opened.image.dtype), "spacing": opened.spacing}
+        headers[row] = {"shape": format_pair_shape(opened), "dtype": str(opened.image.dtype), "spacing": opened.spacing}
     return table.assign(
         **{
-            column: pd.Series([said.get(row, {}).get(column) for row in table.index], dtype=object)
+            column: pd.Series([headers.get(row, {}).get(column) for row in table.index], dtype=object)
             for column in HEADER_COLUMNS
         }
     )
 
 
 def format_pair_shape(pair: ImagePair) -> str:
-    """Say how large an image is.
+    """Return the number of channels and the shape of an image as text.
 
     >>> import numpy as np
     >>> format_pair_shape(open_pair("a", np.zeros((2, 30, 1200)), np.ones((30, 1200), int), axes="cyx"))

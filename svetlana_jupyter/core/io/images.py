@@ -1,10 +1,8 @@
-"""The gate: any image or mask a user has, as a lazy DataArray with dims ``(c)(z)yx``, checked once.
+"""Images and masks of any source as lazy DataArrays with dims ``(c)(z)yx``.
 
-Opening reads headers only. Pixels are read block by block when they are asked for, and inputs are never written to.
-
-What the dimensions of an image or mask mean, and its form ``(c)(z)yx`` once that is settled.
-
-Pixel sizes in micrometres, as the coordinates of an array.
+All checks happen when a source is opened, which reads only headers. Pixels are read block by block when they are
+needed, and inputs are never written to. Axes are inferred if the shape allows a single interpretation. Pixel sizes are
+coordinates in micrometers.
 """
 
 from __future__ import annotations
@@ -36,39 +34,38 @@ MASK_AXIS_ORDERS = {2: ("yx",), 3: ("zyx",)}
 def resolve_image_axes(
     shape: Sequence[int],
     dtype: np.dtype[Any],
-    said: str | None,
-    asked: str | None,
+    from_file: str | None,
+    from_user: str | None,
     mask_shape: Sequence[int] | None,
-    where: str,
+    source_name: str,
 ) -> str:
-    """One letter a dimension for an image.
+    """Return one letter per dimension of an image.
 
     Parameters
     ----------
     shape, dtype
-        Of the pixels as they are stored.
-    said : str, optional
-        What the file says.
-    asked : str, optional
-        What the user says, which goes before.
+        Shape and data type of the pixels as stored.
+    from_file : str, optional
+        Axes that the file states.
+    from_user : str, optional
+        Axes that the user names; they take precedence.
     mask_shape : tuple of int, optional
-        Shape ``([z,] y, x)`` of the mask that belongs to the image, which settles what else would be ambiguous.
-    where : str
-        How errors call the image.
+        Shape ``([z,] y, x)`` of the mask of the image, which resolves ambiguous axes.
+    source_name : str
+        Name of the image in errors.
 
     Raises
     ------
     InputError
-        If neither says it and the shape allows several readings, or if what was said is no image.
+        If the axes are unknown and the shape allows several interpretations, or if the axes do not describe an image.
     """
-    if asked is not None:
-        return _checked(asked, shape, where)
-    if said is not None:
-        return _checked(said, shape, where)
+    stated = from_file if from_user is None else from_user
+    if stated is not None:
+        return _checked_axes(stated, shape, source_name)
     if dtype == np.uint8 and len(shape) in (3, 4) and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
         return "zyxs"[-len(shape) :]
-    possible = _possible(shape, IMAGE_AXIS_ORDERS, where)
-    if shape[-1] >= min(shape[:-1]):  # channels are never more than pixels are
+    possible = _possible_orders(shape, IMAGE_AXIS_ORDERS, source_name)
+    if shape[-1] >= min(shape[:-1]):  # there are never more channels than pixels
         possible = tuple(axes for axes in possible if axes[-1] == "x")
     if mask_shape is not None:
         fitting = tuple(axes for axes in possible if _spatial_shape(shape, axes) == tuple(mask_shape))
@@ -77,39 +74,40 @@ def resolve_image_axes(
         return possible[0]
     shown = " or ".join(f'`axes="{axes}"`' for axes in possible)
     raise InputError(
-        f"{where} has shape {tuple(shape)} and does not say what its dimensions are. "
+        f"{_capitalize(source_name)} has shape {tuple(shape)} and does not state what its dimensions are. "
         f"Name them: {shown} (c channels, z planes, y rows, x columns)."
     )
 
 
-def resolve_mask_axes(shape: Sequence[int], said: str | None, asked: str | None, where: str) -> str:
-    """One letter a dimension for a mask, whose three dimensions are always ``zyx`` where nothing says otherwise.
+def resolve_mask_axes(shape: Sequence[int], from_file: str | None, from_user: str | None, source_name: str) -> str:
+    """Return one letter per dimension of a mask.
 
-    A mask that is a series of times by its file counts as a volume: whether it is one shows beside its image.
+    Three dimensions are ``zyx`` by default. If the file states a time series, it is read as a volume; the shape of the
+    image shows whether it is one.
     """
-    if asked is not None:
-        axes = _checked(asked, shape, where)
-    elif said is not None:
-        planes = "z" not in said and "t" in said and shape[said.index("t")] > 1
-        axes = _checked(said.replace("t", "z") if planes else said, shape, where)
+    if from_user is not None:
+        axes = _checked_axes(from_user, shape, source_name)
+    elif from_file is not None:
+        planes = "z" not in from_file and "t" in from_file and shape[from_file.index("t")] > 1
+        axes = _checked_axes(from_file.replace("t", "z") if planes else from_file, shape, source_name)
     else:
-        axes = _possible(shape, MASK_AXIS_ORDERS, where)[0]
+        axes = _possible_orders(shape, MASK_AXIS_ORDERS, source_name)[0]
     for axis, length in zip(axes, shape):
         if axis in "cs" and length > 1:
             raise InputError(
-                f"{where} has {length} channels (axes {axes}, shape {tuple(shape)}), a mask has one integer a pixel. "
-                "Save the channel with the labels by itself (colours are no labels), or, if these are planes, say so: "
-                '`open_mask(..., axes="zyx")`.'
+                f"{_capitalize(source_name)} has {length} channels (axes {axes}, shape {tuple(shape)}), but a mask has "
+                "one integer per pixel. Save the channel with the labels as a separate file or, if these are planes, "
+                'open the mask with `open_mask(..., axes="zyx")`.'
             )
     return axes
 
 
-def _possible(shape: Sequence[int], readings: Mapping[int, tuple[str, ...]], where: str) -> tuple[str, ...]:
-    if len(shape) in readings:
-        return readings[len(shape)]
+def _possible_orders(shape: Sequence[int], orders: Mapping[int, tuple[str, ...]], source_name: str) -> tuple[str, ...]:
+    if len(shape) in orders:
+        return orders[len(shape)]
     raise InputError(
-        f"{where} has {len(shape)} dimensions, shape {tuple(shape)}; expected {' or '.join(map(str, readings))}. "
-        'Name them where more are needed, for example `axes="tczyx"` with a single time.'
+        f"{_capitalize(source_name)} has {len(shape)} dimensions (shape {tuple(shape)}), expected "
+        f'{" or ".join(map(str, orders))}. Name additional dimensions of length 1, for example `axes="tczyx"`.'
     )
 
 
@@ -117,7 +115,7 @@ def _spatial_shape(shape: Sequence[int], axes: str) -> tuple[int, ...]:
     return tuple(length for axis, length in zip(axes, shape) if axis in "zyx")
 
 
-def _checked(axes: str, shape: Sequence[int], where: str) -> str:
+def _checked_axes(axes: str, shape: Sequence[int], source_name: str) -> str:
     axes = axes.lower()
     if (
         set(axes) - set("tczyxs")
@@ -126,30 +124,31 @@ def _checked(axes: str, shape: Sequence[int], where: str) -> str:
         or {"c", "s"} <= set(axes)
     ):
         raise InputError(
-            f'`axes="{axes}"` should name each dimension of {where} once, with y and x among them: '
-            '"yx", "zyx", "cyx", "czyx" or another order, "yxs" for colour samples.'
+            f'`axes="{axes}"` must name each dimension of {source_name} once, including y and x. '
+            'Pass "yx", "zyx", "cyx", "czyx" or another order, "yxs" for color samples.'
         )
     if len(axes) != len(shape):
         raise InputError(
-            f'`axes="{axes}"` names {len(axes)} dimensions, {where} has {len(shape)}: shape {tuple(shape)}.'
+            f'`axes="{axes}"` names {len(axes)} dimensions, but {source_name} has {len(shape)} (shape {tuple(shape)}). '
+            "Pass one letter per dimension."
         )
     if "t" in axes and (times := shape[axes.index("t")]) > 1:
         other = axes.replace("t", "c" if "z" in axes else "z")
         raise InputError(
-            f"{where} is a series of {times} times (axes {axes}, shape {tuple(shape)}). Add each time as an image of "
-            f'its own; or, if these are planes or channels, say so: `axes="{other}"`.'
+            f"{_capitalize(source_name)} is a series of {times} time points (axes {axes}, shape {tuple(shape)}). Add "
+            f'each time point as a separate image or, if these are planes or channels, pass `axes="{other}"`.'
         )
     return axes
 
 
 def to_standard_order(pixels: da.Array, axes: str) -> tuple[da.Array, str]:
-    """Pixels and axes in the order ``(c)(z)yx``: a single time or plane is dropped, and so is transparency.
+    """Return pixels and axes in the order ``(c)(z)yx``.
 
-    The colour letter ``s`` becomes ``c``.
+    Transparency and single time points or planes are dropped. The letter ``s`` of color samples becomes ``c``.
     """
     if "s" in axes:
         at = axes.index("s")
-        opaque = {2: 1, 4: 3}.get(pixels.shape[at], pixels.shape[at])  # grey or colour with an alpha channel behind
+        opaque = {2: 1, 4: 3}.get(pixels.shape[at], pixels.shape[at])  # gray or color with an alpha channel
         pixels = pixels[(slice(None),) * at + (slice(opaque),)]
         single = "tzs" if opaque == 1 else "tz"
     else:
@@ -164,14 +163,17 @@ def to_standard_order(pixels: da.Array, axes: str) -> tuple[da.Array, str]:
 
 
 def axes_from_dims(array: DataArray) -> str | None:
-    """Axes of a DataArray, where its dimensions carry the usual letters or are called ``channel``."""
+    """Return the axes of a DataArray, None if a dimension has another name.
+
+    Names are the usual letters or ``channel``.
+    """
     names = ["c" if str(dim).lower() in ("channel", "channels") else str(dim).lower() for dim in array.dims]
     axes = "".join(names)
     return axes if len(axes) == array.ndim and set(axes) <= set("tczyxs") else None
 
 
 def format_shape(shape: Sequence[int], axes: Sequence[object]) -> str:
-    """Shape with its axes for an error: ``(48, 240, 240) zyx``."""
+    """Return a shape with its axes for an error: ``(48, 240, 240) zyx``."""
     return f"{tuple(shape)} {''.join(map(str, axes))}"
 
 
@@ -179,7 +181,10 @@ Spacing: TypeAlias = float | Sequence[float]
 
 
 def pixel_size_along(array: DataArray, axis: str) -> float | None:
-    """Pixel size along an axis whose coordinate is even and has a unit of length; None for others."""
+    """Return the pixel size along an axis in micrometers, None if unknown.
+
+    It is known if the coordinates are evenly spaced and have a unit of length.
+    """
     if axis not in array.coords:
         return None
     coordinate = array[axis]
@@ -192,10 +197,10 @@ def pixel_size_along(array: DataArray, axis: str) -> float | None:
     return to_micrometers(f"{steps[0]:.10g}", unit)  # without the rounding of the coordinates
 
 
-def coordinates(axes: str, shape: Sequence[int], spacing: Mapping[str, float]) -> dict[str, Any]:
-    """Coordinates in micrometres for the axes whose spacing is known.
+def spacing_coordinates(axes: str, shape: Sequence[int], spacing: Mapping[str, float]) -> dict[str, Any]:
+    """Return coordinates in micrometers for the axes whose spacing is known.
 
-    ``spacing`` is repeated as an attribute, for axes of a single pixel, whose coordinate does not show it.
+    ``spacing`` is also an attribute, because the coordinate of an axis of one pixel does not show it.
     """
     return {
         axis: (axis, np.arange(length) * spacing[axis], {"units": "micrometer", "spacing": spacing[axis]})
@@ -204,13 +209,13 @@ def coordinates(axes: str, shape: Sequence[int], spacing: Mapping[str, float]) -
     }
 
 
-def parse_spacing(spacing: Spacing, axes: str, where: str) -> dict[str, float]:
-    """Pixel size by axis, from one number for all axes or one for each."""
+def parse_spacing(spacing: Spacing, axes: str, source_name: str) -> dict[str, float]:
+    """Return the pixel size by axis, from one number for all axes or one per axis."""
     sizes = [float(spacing)] * len(axes) if isinstance(spacing, (int, float)) else [float(size) for size in spacing]
     if len(sizes) != len(axes) or not all(math.isfinite(size) and size > 0 for size in sizes):
         raise InputError(
-            f"spacing should be {len(axes)} positive numbers in micrometres, ({', '.join(axes)}), for {where}; "
-            f"got {spacing}."
+            f"The spacing of {source_name} must be {len(axes)} positive numbers in micrometers, ({', '.join(axes)}), "
+            f"got {spacing}. Pass one number for all axes or one per axis."
         )
     return dict(zip(axes, sizes))
 
@@ -235,30 +240,31 @@ def open_image(
     ----------
     source : path, array or sequence of them
         A path (TIFF, OME-TIFF, PNG, JPEG, ``.npy``, HDF5 ``"file.h5"`` or ``"file.h5/dataset"``, Zarr, OME-Zarr at full
-        resolution), a NumPy or dask array, or a DataArray. Several in a tuple or list are stacked, one a channel.
+        resolution), a NumPy or dask array, or a DataArray. Several in a tuple or list are stacked, one per channel.
     axes : str, optional
-        One letter a dimension as stored (``c`` channels, ``z`` planes, ``y`` rows, ``x`` columns, ``s`` samples of a
-        colour pixel, ``t`` a single time): needed where the file does not say and the shape allows several readings.
+        One letter per dimension as stored (``c`` channels, ``z`` planes, ``y`` rows, ``x`` columns, ``s`` samples of a
+        color pixel, ``t`` a single time point): needed if the file does not state them and the shape allows several
+        interpretations.
     spacing : float or sequence of float, optional
-        Pixel size in micrometres, ``([z,] y, x)`` or one number for all; otherwise what the file says.
+        Pixel size in micrometers, ``([z,] y, x)`` or one number for all axes; by default that of the file.
     channels : sequence of str, optional
-        Channel names; otherwise what the file says.
+        Channel names; by default those of the file.
     cache : Path, optional
-        Folder for the unpacked copy of a large file that cannot be read in parts; made when it is first read.
+        Folder for the unpacked copy of a large file that cannot be read in parts; written when it is first read.
     mask_shape : tuple of int, optional
-        Shape ``([z,] y, x)`` of the mask that belongs to the image, which settles ambiguous axes.
+        Shape ``([z,] y, x)`` of the mask of the image, which resolves ambiguous axes.
 
     Returns
     -------
     DataArray
-        Dims ``([c,] [z,] y, x)``, backed by dask. Coordinate ``c`` holds channel names (red, green, blue for colour
-        pictures); ``z``, ``y`` and ``x`` are in micrometres and exist only where the spacing is known. A single plane
-        is an image of two dimensions; the transparency of a picture is left out.
+        Dims ``([c,] [z,] y, x)``, backed by dask. Coordinate ``c`` holds channel names (red, green, blue for color
+        images); ``z``, ``y`` and ``x`` are in micrometers and exist only if the spacing is known. A single plane is an
+        image of two dimensions; transparency is left out.
 
     Raises
     ------
     InputError
-        If it cannot be read, is no image, or its axes, spacing or channels do not fit.
+        If the source cannot be read, is no image, or its axes, spacing or channels do not fit.
 
     Examples
     --------
@@ -277,33 +283,34 @@ def open_image_levels(
     cache: Path | None = None,
     mask_shape: Sequence[int] | None = None,
 ) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
-    """Open an image as `open_image` does, with the resolutions that its file holds, the finest first."""
+    """Open an image and the resolutions of its file, the finest first."""
     if isinstance(source, (tuple, list)):
-        stack = _stacked(source, axes, spacing, channels, cache, mask_shape)
+        stack = _open_stack(source, axes, spacing, channels, cache, mask_shape)
         return stack, (PyramidLevel.from_array(stack),)
-    where = describe_source(source, "image")
-    stored = _stored(source, cache)
+    source_name = describe_source(source, "image")
+    stored = _open_source(source, cache)
     if stored.pixels.dtype.kind not in "buif":
         raise InputError(
-            f"{where} should hold real numbers, got {stored.pixels.dtype}. Save its magnitude or its parts."
+            f"{_capitalize(source_name)} must contain real numbers, got {stored.pixels.dtype}. Save its magnitude or "
+            "its parts."
         )
-    letters = resolve_image_axes(stored.pixels.shape, stored.pixels.dtype, stored.axes, axes, mask_shape, where)
+    letters = resolve_image_axes(stored.pixels.shape, stored.pixels.dtype, stored.axes, axes, mask_shape, source_name)
     pixels, dims = to_standard_order(stored.pixels, letters)
     named = stored.channels if "s" not in letters or pixels.shape[0] != 3 else RGB
     if channels is not None and "c" not in dims:
         pixels, dims = pixels[None], f"c{dims}"
-    names = _channel_names(pixels, dims, named, channels, where)
-    opened = _described(pixels, dims, stored.spacing, spacing, where, names).rename("image")
+    names = _channel_names(pixels, dims, named, channels, source_name)
+    opened = _to_dataarray(pixels, dims, stored.spacing, spacing, source_name, names).rename("image")
     return opened, pyramid_levels(stored, letters, opened)
 
 
 def open_mask(
     source: Source, axes: str | None = None, spacing: Spacing | None = None, cache: Path | None = None
 ) -> DataArray:
-    """Open a mask lazily: integers, 0 for background, one number an object.
+    """Open a mask lazily: integers, 0 for background, one label per object.
 
-    Parameters and errors are those of `open_image`; three dimensions are always ``zyx``. Of an OME-Zarr image with a
-    ``labels`` group its one label image is taken, of Cellpose's ``*_seg.npy`` its masks.
+    Parameters and errors are those of `open_image`; three dimensions are always ``zyx``. For an OME-Zarr image with
+    a ``labels`` group, its label image is opened; for a ``*_seg.npy`` file of Cellpose, its masks.
 
     Returns
     -------
@@ -321,40 +328,40 @@ def open_mask(
 def open_mask_levels(
     source: Source, axes: str | None = None, spacing: Spacing | None = None, cache: Path | None = None
 ) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
-    """Open a mask as `open_mask` does, with the resolutions that its file holds, the finest first."""
-    where = describe_source(source, "mask")
-    stored = _stored(source, cache, labels=True)
-    letters = resolve_mask_axes(stored.pixels.shape, stored.axes, axes, where)
+    """Open a mask and the resolutions of its file, the finest first."""
+    source_name = describe_source(source, "mask")
+    stored = _open_source(source, cache, labels=True)
+    letters = resolve_mask_axes(stored.pixels.shape, stored.axes, axes, source_name)
     pixels, dims = to_standard_order(stored.pixels, letters)
     if dims.startswith("c"):
         pixels, dims = pixels[0], dims[1:]
-    check_integer(pixels, where)
-    opened = _described(pixels, dims, stored.spacing, spacing, where).rename("mask")
+    check_integer(pixels, source_name)
+    opened = _to_dataarray(pixels, dims, stored.spacing, spacing, source_name).rename("mask")
     return opened, pyramid_levels(stored, letters, opened)
 
 
 def spacing_of(array: DataArray) -> tuple[float, ...] | None:
-    """Pixel size ``([z,] y, x)`` in micrometres, from the coordinates; None where they do not say."""
+    """Return the pixel size ``([z,] y, x)`` in micrometers, None if unknown."""
     sizes = [pixel_size_along(array, str(dim)) for dim in array.dims if dim != "c"]
     known = tuple(size for size in sizes if size is not None)
     return known if len(known) == len(sizes) else None
 
 
 def with_channel_axis(image: DataArray) -> DataArray:
-    """Return the image with ``c`` as its first dimension; a gray image gets a single channel named grey."""
+    """Return the image with a channel axis; a gray image gets the channel "grey"."""
     return image if "c" in image.dims else image.expand_dims(c=["grey"])
 
 
 def is_rgb(image: DataArray) -> bool:
-    """Whether the channels are the red, green and blue of a colour picture."""
+    """Return whether the channels are the red, green and blue of a color image."""
     return "c" in image.coords and tuple(np.atleast_1d(image["c"].values).tolist()) == RGB
 
 
 def fingerprint(source: Source | Sequence[Source]) -> str:
-    """Short text that changes when an image or mask does.
+    """Return a short text that changes when an image or mask does.
 
-    Small files and arrays in memory go by their content; files and folders of more than 16 MiB by size and time of
-    change; dask arrays by their name, which stands for how they are computed.
+    Small files and NumPy arrays are identified by their content; files and folders of more than 16 MiB by size and
+    modification time; dask arrays by their name, which stands for their computation.
 
     Examples
     --------
@@ -372,12 +379,17 @@ def fingerprint(source: Source | Sequence[Source]) -> str:
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-def describe_source(source: Source, what: str) -> str:
-    """How errors call a source: by its path, or as what it is."""
-    return str(source) if isinstance(source, (str, PathLike)) else f"the {what}"
+def _capitalize(text: str) -> str:
+    """Return the name of a source as the start of a sentence; paths keep their case."""
+    return f"T{text[1:]}" if text.startswith("the ") else text
 
 
-def _stored(source: Source, cache: Path | None, labels: bool = False) -> OpenedFile:
+def describe_source(source: Source, role: str) -> str:
+    """Return the name of a source in errors: its path or its role."""
+    return str(source) if isinstance(source, (str, PathLike)) else f"the {role}"
+
+
+def _open_source(source: Source, cache: Path | None, labels: bool = False) -> OpenedFile:
     if isinstance(source, (str, PathLike)):
         stored = open_array_source(Path(source).expanduser(), cache, labels)
     elif isinstance(source, DataArray):
@@ -387,13 +399,17 @@ def _stored(source: Source, cache: Path | None, labels: bool = False) -> OpenedF
     elif isinstance(source, np.ndarray):
         stored = OpenedFile(to_dask(source))
     else:
-        raise InputError(f"expected a path, a NumPy or dask array or a DataArray, got {type(source).__name__}.")
+        raise InputError(
+            f"Expected a path, a NumPy or dask array or a DataArray, got {type(source).__name__}. Pass a path or an "
+            "array."
+        )
     if stored.pixels.ndim < 2 or 0 in stored.pixels.shape:
         raise InputError(
-            f"{describe_source(source, 'input')} has shape {stored.pixels.shape}, expected rows and columns of pixels."
+            f"{_capitalize(describe_source(source, 'input'))} has shape {stored.pixels.shape}, expected rows and "
+            "columns of pixels. Pass an image or a mask."
         )
     native = stored.pixels.dtype.newbyteorder("=")
-    return replace(stored, pixels=stored.pixels.astype(native))  # a copy only where the byte order is another
+    return replace(stored, pixels=stored.pixels.astype(native))  # copies only if the byte order differs
 
 
 def _from_dataarray(array: DataArray) -> OpenedFile:
@@ -408,7 +424,7 @@ def _from_dataarray(array: DataArray) -> OpenedFile:
     return OpenedFile(pixels, axes, spacing, tuple(map(str, names)))
 
 
-def _stacked(
+def _open_stack(
     sources: Sequence[Source],
     axes: str | None,
     spacing: Spacing | None,
@@ -416,52 +432,55 @@ def _stacked(
     cache: Path | None,
     mask_shape: Sequence[int] | None,
 ) -> DataArray:
-    """One file a channel, as one image."""
+    """Open one file per channel as one image."""
     if not sources:
-        raise InputError("expected one source a channel, got none.")
+        raise InputError("Expected one source per channel, got none. Pass at least one.")
     names = channels or [f"channel {i}" for i in range(1, len(sources) + 1)]
     if len(names) != len(sources):
-        raise InputError(f"{len(names)} channel names were given for {len(sources)} files: {', '.join(names)}.")
+        raise InputError(
+            f"Got {len(names)} channel names for {len(sources)} files: {', '.join(names)}. Pass one name per file."
+        )
     opened = [with_channel_axis(open_image(source, axes, spacing, None, cache, mask_shape)) for source in sources]
     for source, image in zip(sources, opened):
         if image.sizes["c"] > 1 or image.shape != opened[0].shape:
             raise InputError(
-                f"{describe_source(source, 'image')} is {format_shape(image.shape, image.dims)}; files that are "
-                f"stacked should have one channel each and the same shape, "
-                f"{format_shape(opened[0].shape, opened[0].dims)}."
+                f"{_capitalize(describe_source(source, 'image'))} has shape {format_shape(image.shape, image.dims)}, "
+                f"but stacked files must have one channel each and the same shape, "
+                f"{format_shape(opened[0].shape, opened[0].dims)}. Pass one such file per channel."
             )
     stack = concat(opened, dim="c", join="override", combine_attrs="override")
     return stack.assign_coords(c=[str(name) for name in names])
 
 
 def _channel_names(
-    pixels: da.Array, dims: str, named: Sequence[str], asked: Sequence[str] | None, where: str
+    pixels: da.Array, dims: str, named: Sequence[str], from_user: Sequence[str] | None, source_name: str
 ) -> list[str] | None:
     if "c" not in dims:
         return None
     count = pixels.shape[0]
-    if asked is not None:
-        if len(asked) != count or len(set(asked)) < count:
+    if from_user is not None:
+        if len(from_user) != count or len(set(from_user)) < count:
             raise InputError(
-                f"{where} has {count} channels, got the names {list(asked)}. Give each channel its own name."
+                f"{_capitalize(source_name)} has {count} channels, got the names {list(from_user)}. Pass {count} "
+                "different names."
             )
-        return [str(name) for name in asked]
+        return [str(name) for name in from_user]
     if len(named) == count and len(set(named)) == count:
         return [str(name) for name in named]
     return [f"channel {i}" for i in range(1, count + 1)]
 
 
-def _described(
+def _to_dataarray(
     pixels: da.Array,
     dims: str,
-    said: Mapping[str, float],
-    asked: Spacing | None,
-    where: str,
+    file_spacing: Mapping[str, float],
+    from_user: Spacing | None,
+    source_name: str,
     channels: Sequence[str] | None = None,
 ) -> DataArray:
     spatial = dims.lstrip("c")
-    spacing = said if asked is None else parse_spacing(asked, spatial, where)
-    coords = coordinates(spatial, pixels.shape[-len(spatial) :], spacing)
+    spacing = file_spacing if from_user is None else parse_spacing(from_user, spatial, source_name)
+    coords = spacing_coordinates(spatial, pixels.shape[-len(spatial) :], spacing)
     if channels is not None:
         coords["c"] = list(channels)
     return DataArray(pixels, dims=tuple(dims), coords=coords)

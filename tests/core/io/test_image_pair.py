@@ -48,7 +48,7 @@ def test_a_single_plane_of_a_volume_matches_a_2d_mask():
     ("image", "mask", "message"),
     [
         (np.zeros((20, 31)), MASK, r"^well 3: .*same shape, got \(20, 31\) yx for the image and \(20, 30\) yx"),
-        (np.zeros((30, 20)), MASK, "One of them is turned"),
+        (np.zeros((30, 20)), MASK, "One of them is transposed"),
         (np.zeros((20, 30)), MASK / 5, "^well 3: Mask must contain integers"),
         (np.zeros((20, 30)), MASK * 0, "^well 3: The mask has no object"),
         (np.zeros((20, 30)), MASK.astype(int) - 1, "positive integers for objects, got -1"),
@@ -70,7 +70,7 @@ def test_mismatched_pairs_are_refused_with_the_name_of_the_image(image, mask, me
 def test_planes_that_may_be_channels_are_refused_with_a_suggestion(tmp_path):
     tifffile.imwrite(tmp_path / "image.tif", np.zeros((4, 20, 30), np.uint16), imagej=True, metadata={"axes": "ZYX"})
 
-    with pytest.raises(InputError, match='If the planes are channels, say so: `axes="cyx"`'):
+    with pytest.raises(InputError, match='If the planes are channels, pass `axes="cyx"`'):
         open_checked_pair("a", tmp_path / "image.tif", MASK)
     assert len(open_checked_pair("a", tmp_path / "image.tif", MASK, axes="cyx").channels) == 4
 
@@ -78,7 +78,7 @@ def test_planes_that_may_be_channels_are_refused_with_a_suggestion(tmp_path):
 def test_channels_that_may_be_planes_are_refused_with_a_suggestion(tmp_path):
     tifffile.imwrite(tmp_path / "image.tif", np.zeros((4, 20, 30), np.uint16), imagej=True, metadata={"axes": "CYX"})
 
-    with pytest.raises(InputError, match='If the channels are planes, say so: `axes="zyx"`'):
+    with pytest.raises(InputError, match='If the channels are planes, pass `axes="zyx"`'):
         open_checked_pair("a", tmp_path / "image.tif", np.stack([MASK] * 4))
 
 

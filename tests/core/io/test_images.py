@@ -132,7 +132,9 @@ def test_several_sources_are_stacked_as_channels():
 
 
 def test_sources_of_different_shape_are_not_stacked():
-    with pytest.raises(InputError, match=r"is \(1, 6, 8\) cyx; files that are stacked should have one channel each"):
+    with pytest.raises(
+        InputError, match=r"The image has shape \(1, 6, 8\) cyx, but stacked files must have one channel each"
+    ):
         open_image([np.zeros((6, 7)), np.zeros((6, 8))])
 
 
@@ -151,24 +153,24 @@ def test_the_shape_of_the_mask_determines_the_dimensions():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"source": np.zeros((5, 8, 9))}, r'does not say what its dimensions are\. Name them: `axes="zyx"`'),
+        ({"source": np.zeros((5, 8, 9))}, r'does not state what its dimensions are\. Name them: `axes="zyx"`'),
         ({"source": np.zeros((4, 4, 5, 8, 9))}, "has 5 dimensions"),
-        ({"source": np.zeros((8, 9)), "axes": "zyx"}, "names 3 dimensions, the image has 2"),
-        ({"source": np.zeros((8, 9)), "axes": "zx"}, "should name each dimension of the image once, with y and x"),
-        ({"source": np.zeros((8, 9, 2)), "axes": "yxq"}, '`axes="yxq"` should name'),
-        ({"source": np.zeros((8, 9, 2)), "axes": "yxx"}, '`axes="yxx"` should name'),
-        ({"source": np.zeros((7, 8, 9)), "axes": "tyx"}, "series of 7 times"),
-        ({"source": np.zeros((8, 9), complex)}, "should hold real numbers, got complex128"),
-        ({"source": np.zeros((8, 9), object)}, "should hold real numbers, got object"),
-        ({"source": np.zeros((8, 9)), "spacing": (1, 1, 1)}, r"2 positive numbers in micrometres, \(y, x\)"),
+        ({"source": np.zeros((8, 9)), "axes": "zyx"}, "names 3 dimensions, but the image has 2"),
+        ({"source": np.zeros((8, 9)), "axes": "zx"}, "must name each dimension of the image once, including y and x"),
+        ({"source": np.zeros((8, 9, 2)), "axes": "yxq"}, '`axes="yxq"` must name'),
+        ({"source": np.zeros((8, 9, 2)), "axes": "yxx"}, '`axes="yxx"` must name'),
+        ({"source": np.zeros((7, 8, 9)), "axes": "tyx"}, "series of 7 time points"),
+        ({"source": np.zeros((8, 9), complex)}, "must contain real numbers, got complex128"),
+        ({"source": np.zeros((8, 9), object)}, "must contain real numbers, got object"),
+        ({"source": np.zeros((8, 9)), "spacing": (1, 1, 1)}, r"2 positive numbers in micrometers, \(y, x\)"),
         ({"source": np.zeros((8, 9)), "spacing": -1}, "positive numbers"),
         ({"source": np.zeros((2, 8, 9)), "axes": "cyx", "channels": ["a"]}, "has 2 channels, got the names"),
-        ({"source": np.zeros((2, 8, 9)), "axes": "cyx", "channels": ["a", "a"]}, "Give each channel its own name"),
-        ({"source": [np.zeros((8, 9))], "channels": ["a", "b"]}, "2 channel names were given for 1 files"),
-        ({"source": []}, "expected one source a channel, got none"),
+        ({"source": np.zeros((2, 8, 9)), "axes": "cyx", "channels": ["a", "a"]}, "Pass 2 different names"),
+        ({"source": [np.zeros((8, 9))], "channels": ["a", "b"]}, "Got 2 channel names for 1 files"),
+        ({"source": []}, "Expected one source per channel, got none"),
         ({"source": np.zeros((0, 9))}, "expected rows and columns"),
         ({"source": np.zeros(9)}, "expected rows and columns"),
-        ({"source": 3}, "expected a path, a NumPy or dask array or a DataArray, got int"),
+        ({"source": 3}, "Expected a path, a NumPy or dask array or a DataArray, got int"),
         ({"source": "nowhere.tif"}, r"nowhere.tif does not exist\. .*relative paths start at"),
         ({"source": "nowhere.h5/raw"}, "nowhere.h5 does not exist"),
     ],

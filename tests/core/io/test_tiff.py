@@ -151,7 +151,7 @@ def test_a_time_series_is_refused_with_both_alternatives(tmp_path):
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, VOLUME, imagej=True, metadata={"axes": "TYX"})
 
-    with pytest.raises(InputError, match=r'series of 5 times.*`axes="zyx"`'):
+    with pytest.raises(InputError, match=r'series of 5 time points.*`axes="zyx"`'):
         open_image(path)
     assert open_image(path, axes="zyx").dims == ("z", "y", "x")
 
