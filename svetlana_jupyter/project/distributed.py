@@ -162,7 +162,9 @@ def predict_on_cluster(
             while running and not stop():
                 if finished.has_ready():
                     future = next(finished)
-                    yield running.pop(future), future.result()
+                    number, part = running.pop(future), future.result()
+                    del future  # a future that is still wanted would be computed again if its worker died
+                    yield number, part
                 else:
                     time.sleep(POLL_SECONDS)
         finally:

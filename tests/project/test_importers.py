@@ -279,7 +279,7 @@ def test_other_invalid_sources_are_refused(project: Project, tmp_path: Path) -> 
     for source, sentence in (
         (3, "from int"),
         (tmp_path / "no.csv", "does not exist"),
-        (tmp_path / "no.geojson", "not there"),
+        (tmp_path / "no.geojson", "does not exist"),
     ):
         with pytest.raises(InputError, match=sentence):
             project.import_annotations(source, "P1_A1")

@@ -53,14 +53,14 @@ def test_a_search_that_cannot_disable_rotation_warns_too(striped, monkeypatch):
 
 
 def test_a_preset_without_augmentation_is_not_trained_twice(striped, monkeypatch):
-    monkeypatch.setattr(training, "_validated", None)
+    monkeypatch.setattr(training, "_cross_validate", None)
     samples = striped._task(TrainingSettings(**QUICK), {}, 1).samples(TrainingSettings(**QUICK))
     truth = np.arange(len(samples)) % 2
     right = pd.DataFrame({"image": samples.images, "object": samples.objects, "truth": truth, "predicted": truth})
     wrong = right.assign(predicted=np.arange(len(samples)) // 2 % 2)
-    warning = return_value_of(training._warned(samples, wrong, lambda: False, right))
+    warning = return_value_of(training._check_augmentation(samples, wrong, lambda: False, right))
     assert warning.startswith(f"Augmentation destroys the classes: without it {len(samples)} of {len(samples)}")
-    assert return_value_of(training._warned(samples, right, lambda: False, wrong)) == ""
+    assert return_value_of(training._check_augmentation(samples, right, lambda: False, wrong)) == ""
 
 
 def return_value_of(generator):

@@ -113,7 +113,7 @@ def test_without_augmentation_the_preview_is_the_patch_itself(cells):
 def test_a_pipeline_is_checked_when_set_and_a_failing_one_is_discarded(cells):
     before = cells.settings
     crop = {"transform": {"__class_fullname__": "RandomCrop", "height": 6, "width": 6, "p": 0.1}}
-    with pytest.raises(SettingsError, match="RandomCrop makes"):
+    with pytest.raises(SettingsError, match="RandomCrop changes"):
         cells.settings = before.changed(augmentation={"pipeline": crop})
     assert cells.settings == before
     flip = {"transform": {"__class_fullname__": "HorizontalFlip", "p": 1.0}}
@@ -129,7 +129,7 @@ def test_a_pipeline_that_requires_the_patch_shape_is_accepted(cells):
     resize = {"transform": {"__class_fullname__": "Resize", "height": height, "width": width, "p": 1.0}}
     cells.settings = settings.changed(augmentation={"pipeline": resize})
     resize["transform"]["height"] += 1
-    with pytest.raises(SettingsError, match="Resize makes"):
+    with pytest.raises(SettingsError, match="Resize changes"):
         cells.settings = settings.changed(augmentation={"pipeline": resize})
 
 

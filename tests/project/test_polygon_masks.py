@@ -168,7 +168,7 @@ def test_a_large_mask_is_rasterized_tile_by_tile(slide: Path, monkeypatch) -> No
     from svetlana_jupyter.core import polygons as drawing
     from svetlana_jupyter.project import image_collection as outlined
 
-    monkeypatch.setattr(drawing, "TILE", 16)
+    monkeypatch.setattr(drawing, "TILE_SIDE", 16)
     monkeypatch.setattr(outlined, "CHUNK", 8)
     project = Project(slide / "new.svetlana")
     project.add("slide", slide / "slide.tif", slide / "slide.geojson")

@@ -71,7 +71,7 @@ def test_a_class_is_merged_into_another_and_its_annotations_count_there(panel, p
 def test_an_existing_class_name_is_refused_in_the_editor(panel, project):
     panel.class_buttons.row(1).edit.click()
     enter(panel.editor.name, "dark")
-    assert "there is a class 'dark' already" in panel.status.text
+    assert "There is a class 'dark' already" in panel.status.text
     assert panel.editor.layout.display != "none"
     assert project.classes.names == ("bright", "dark")
 
