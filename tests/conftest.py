@@ -33,6 +33,7 @@ os.environ.update(JUPYTER_FOLDERS)
 TESTS = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests of a file in one process, and all browser tests, which share a JupyterLab, in one and first.
 

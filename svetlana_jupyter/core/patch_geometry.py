@@ -230,7 +230,7 @@ def _sampling(
 
 
 def _auto_rim(settings: PatchSettings, objects: pd.DataFrame, ndim: int) -> int:
-    """Return the eroded margin that most objects can spare."""
+    """Return the default eroded margin, scaled to the median object width."""
     if settings.view == "object":
         return RIM_OBJECT_VIEW
     return int(min(MAX_RIM, _sides(objects, (1.0,) * ndim).min(axis=1).median() // SIDE_PER_RIM_PIXEL))

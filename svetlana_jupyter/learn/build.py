@@ -143,7 +143,7 @@ def build_network(
 
 
 class UserNetwork(ClassificationNetwork):
-    """Module of the user behind the standardization layer.
+    """User-supplied module, preceded by a standardization layer.
 
     Parameters
     ----------

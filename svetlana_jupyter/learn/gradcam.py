@@ -106,7 +106,10 @@ def _class_activation_map(
 ) -> NDArray[np.float32]:
     layer = classifier.module.gradcam_layer
     if layer is None:
-        raise ClassifierError("Grad-CAM needs a network with a convolution, but this one has none. Train another one.")
+        raise ClassifierError(
+            "Grad-CAM needs a convolutional network, but this network has no convolution. "
+            'Train with architecture="small_cnn".'
+        )
     inputs = torch.from_numpy(patch[None]).to(classifier.device, memory_format=MEMORY_FORMATS[classifier.ndim])
     inputs.requires_grad_()  # so that gradients pass frozen layers
     cam_class = load_grad_cam().__dict__[CAM_METHODS[method]]

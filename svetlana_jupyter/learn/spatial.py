@@ -229,7 +229,7 @@ Symmetry = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[Symmetry, ...]:
-    """Return all flips and right-angle rotations of the settings, the identity first.
+    """Return all flips and right-angle rotations that the settings allow, the identity first.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class AnnotationPanel(LabelingPanel):
         )
         self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
         self.source = Dropdown(options=_SOURCES, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 8px 0 0"})
-        self.source.tooltip = "Queue of Next. Objects of the test set are used for scores only, never for training"
+        self.source.tooltip = "Objects that Next shows. Test set objects are used for scoring only, never for training."
         self.source.observe(lambda change: self.run_action(self._choose_source, change["new"]), "value")
         self.test_set_text = HTML(layout={"margin": "0", "flex": "1 1 0", "min_width": "0"})
         self.test_set = HBox([self.source, self.test_set_text], layout={"align_items": "center", "width": "100%"})

@@ -190,7 +190,7 @@ class LabelingPanel(Panel):
         self.label(name, object_id)
 
     def _annotate(self, object_id: ObjectId, write: Callable[..., None]) -> None:
-        """Save an annotation once its image is indexed; then move on if the queue brought the object."""
+        """Save an annotation after indexing; advance if the object is from the queue."""
         write = partial(write, source=self._source_of(object_id), seconds=self._seconds(object_id))
 
         def act() -> None:

@@ -1,1 +1,1 @@
-"""Pure pictures: from images, masks and labels to arrays and PNGs, without widgets."""
+"""Rendering of images, masks and labels to arrays and PNGs, independent of widgets."""

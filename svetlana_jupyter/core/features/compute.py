@@ -362,7 +362,7 @@ def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Inte
 
 
 def _erode_in_boxes(own: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
-    """Erode masks (n, *box) of objects that may touch the sides of their boxes."""
+    """Erode object masks (n, *shape) that may touch the bounding box border."""
     ndim = own.ndim - 1
     padded = np.pad(own, [(0, 0), *[(1, 1)] * ndim])
     eroded: NDArray[np.bool_] = erode_masks(padded, (margin,) * ndim)[index_last_axes([slice(1, -1)] * ndim)]

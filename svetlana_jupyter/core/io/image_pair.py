@@ -1,4 +1,4 @@
-"""Images with their masks: opened and checked against each other, and previews of the pairs of two patterns."""
+"""Image and mask pairs: opening, consistency checks, and previews of the pairs that two file patterns match."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def load_plain_pickle(stream: BinaryIO) -> Any:
     size = stream.seek(0, io.SEEK_END) - start
     try:
         if size > MAX_PICKLE_BYTES:
-            raise ValueError(f"{size:,} bytes are more than {MAX_PICKLE_BYTES:,}")
+            raise ValueError(f"pickle has {size:,} bytes, but the limit is {MAX_PICKLE_BYTES:,}")
         stream.seek(start)
         _check_instructions(stream, size)
         stream.seek(start)

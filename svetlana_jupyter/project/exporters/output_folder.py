@@ -123,7 +123,7 @@ class OutputFolder:
 
     @contextmanager
     def _remove_empty_folders(self, file: Path) -> Iterator[None]:
-        """Remove the folders above a file that remain empty because it failed."""
+        """Remove the empty parent folders of a file if writing it fails."""
         try:
             yield
         except BaseException:

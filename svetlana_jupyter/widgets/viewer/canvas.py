@@ -63,7 +63,7 @@ class InputListener(Protocol):
         """Handle a move of the pointer."""
 
     def released(self, row: float, column: float) -> None:
-        """Handle a button that went up."""
+        """Handle the release of a mouse button."""
 
     def pointer_left(self) -> None:
         """Handle the pointer leaving the canvas."""

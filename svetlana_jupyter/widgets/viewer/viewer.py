@@ -214,7 +214,7 @@ class Viewer(VBox):
         return Hint(image.describe(label, self.model.overlay), (row, column))
 
     def _finish_image(self, image: OpenImage) -> None:
-        """Do what waited until the screen shows the whole view."""
+        """Refine contrast and prefetch upcoming objects once the whole view is drawn."""
         if self._unreadable:
             self._unreadable = False
             self.status.say("")
