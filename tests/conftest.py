@@ -33,14 +33,6 @@ os.environ.update(JUPYTER_FOLDERS)
 TESTS = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of a file in one process, and all browser tests, which share a JupyterLab, in one and first.
-
-    Module fixtures, such as fitted networks, are then created once. Use with ``--dist loadgroup
-    --no-loadscope-reorder``.
-    """
-    browser = TESTS / "browser"
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("browser" if browser in item.path.parents else str(item.path)))
-    items.sort(key=lambda item: browser not in item.path.parents)
+    """Start with the browser tests, which take longest; use with ``--dist loadfile --no-loadscope-reorder``."""
+    items.sort(key=lambda item: TESTS / "browser" not in item.path.parents)
