@@ -1,13 +1,16 @@
-"""Setup of all tests: one torch thread, separate Jupyter folders, and the distribution over two processes."""
+"""Setup of all tests: one torch thread, separate Jupyter folders, browser tests first."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import pytest
 
 # Load on the machine does not make a property fail.
 settings.register_profile("unhurried", deadline=None)
