@@ -17,9 +17,12 @@ demo: .venv/installed
 lab: .venv/installed
 	$(BIN)/svetlana-jupyter lab . $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
+# Browser tests share one JupyterLab, so they run in a process of their own beside the others.
 test: lint
 	$(BIN)/python -m tests.browser.chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations 20 tests/browser > .browser.log 2>&1 & browser=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 --ignore tests/browser $(ARGS); rest=$$?; \
+	wait $$browser; status=$$?; cat .browser.log; rm .browser.log; exit $$((rest + status))
 
 lint: .venv/installed-test
 	$(BIN)/ruff check

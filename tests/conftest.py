@@ -1,16 +1,12 @@
-"""Setup of all tests: one torch thread, separate Jupyter folders, browser tests first."""
+"""Setup of all tests: one torch thread, separate Jupyter folders."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hypothesis import settings
-
-if TYPE_CHECKING:
-    import pytest
 
 # Load on the machine does not make a property fail.
 settings.register_profile("unhurried", deadline=None)
@@ -31,11 +27,3 @@ JUPYTER_FOLDERS = {
     )
 }
 os.environ.update(JUPYTER_FOLDERS)
-
-
-TESTS = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the browser tests, which take longest; use with ``--dist loadfile --no-loadscope-reorder``."""
-    items.sort(key=lambda item: TESTS / "browser" not in item.path.parents)
