@@ -146,7 +146,7 @@ def test_grad_cam_requires_a_convolution_in_a_user_network(discs):
     samples = collect_training_data([discs], QUICK.changed(epochs=1))
     explanation = explain(pair, objects, int(classes.index[0]), fit_module(samples, Plain(3, 2)).classifier)
     assert np.isfinite(explanation["cam"]).all()
-    with pytest.raises(ClassifierError, match="needs a network with a convolution"):
+    with pytest.raises(ClassifierError, match="needs a convolutional network"):
         explain(pair, objects, int(classes.index[0]), fit_module(samples, Flat(3, 2)).classifier)
 
 
