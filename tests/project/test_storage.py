@@ -175,7 +175,7 @@ def test_a_zip_larger_than_the_free_space_is_refused(
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Make a folder read-only for this process; the superuser, who ignores modes, becomes `nobody` meanwhile."""
+    """Make a folder read-only for this process; root ignores file modes, so it runs as user `nobody` meanwhile."""
     folder.chmod(0o555)
     above = [
         parent
