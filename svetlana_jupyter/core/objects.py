@@ -81,6 +81,7 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
 
     Examples
     --------
+    >>> from xarray import DataArray
     >>> mask = DataArray([[0, 7, 7], [0, 7, 0]], dims=("y", "x"))
     >>> index_objects(mask)[["size", "y0", "x0", "y1", "x1"]].to_dict("index")
     {7: {'size': 3, 'y0': 0, 'x0': 1, 'y1': 2, 'x1': 3}}

@@ -84,6 +84,7 @@ def flag_unfamiliar_images(shares: pd.DataFrame, annotated: Mapping[str, int], g
 
     Examples
     --------
+    >>> import pandas as pd
     >>> shares = pd.DataFrame({"asked": [90, 80], "unlike": [0.06, 0.7]}, pd.Index(["A1", "A2"], name="image"))
     >>> flag_unfamiliar_images(shares, {"A1": 30}, HeldOutGroups((0.1, 0.0, 0.05), (10, 10, 20)))["warn"].to_dict()
     {'A1': False, 'A2': True}
