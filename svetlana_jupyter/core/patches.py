@@ -252,11 +252,7 @@ def _copy_windows(block: NDArray[Any], window: tuple[int, ...], starts: tuple[ND
 
 
 def _finish_patches(
-    pixels: Floats,
-    masks: Bools,
-    geometry: PatchGeometry,
-    settings: PatchSettings,
-    statistics: ImageStatistics | None,
+    pixels: Floats, masks: Bools, geometry: PatchGeometry, settings: PatchSettings, statistics: ImageStatistics | None
 ) -> Floats:
     """Turn raw windows (n, C, *window) and their masks (n, *window) into patches."""
     if settings.rim == "auto":

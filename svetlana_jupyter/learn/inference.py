@@ -212,10 +212,7 @@ def _raise_failures(events: Generator[PredictionBatch | PartFinished]) -> Iterat
 
 
 def _novelty(
-    batch: InputBatch,
-    classifier: Classifier,
-    reference: ReferenceDistribution | None,
-    compared: Collection[int] | None,
+    batch: InputBatch, classifier: Classifier, reference: ReferenceDistribution | None, compared: Collection[int] | None
 ) -> Floats:
     """Return the novelty of the compared objects of a batch."""
     labels, inputs = batch

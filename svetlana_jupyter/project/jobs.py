@@ -175,10 +175,7 @@ class JobRunner:
     """
 
     def __init__(
-        self,
-        handle: Callable[[object], None],
-        show: Callable[[JobState | None], None],
-        report: Callable[[str], None],
+        self, handle: Callable[[object], None], show: Callable[[JobState | None], None], report: Callable[[str], None]
     ) -> None:
         self._handle_event, self._show, self._report = handle, show, report
         self.state: JobState | None = None

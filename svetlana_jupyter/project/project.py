@@ -22,12 +22,7 @@ from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, object_ids
-from svetlana_jupyter.project.counts import (
-    CountComparison,
-    compare_counts,
-    count_objects,
-    estimate_rates_on_test_set,
-)
+from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, estimate_rates_on_test_set
 from svetlana_jupyter.project.distributed import resolve_client
 from svetlana_jupyter.project.evaluation import (
     Evaluation,
@@ -312,12 +307,7 @@ class Project(HasTraits):
         self.annotations.annotate_each(dict.fromkeys(object_ids(image, label), class_name), source, seconds)
 
     def flag(
-        self,
-        image: str,
-        label: int | Iterable[int],
-        flag: str,
-        source: str = "script",
-        seconds: float | None = None,
+        self, image: str, label: int | Iterable[int], flag: str, source: str = "script", seconds: float | None = None
     ) -> None:
         """Flag objects as "ambiguous" or "bad_segmentation", or pass over them with "skip".
 

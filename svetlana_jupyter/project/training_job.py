@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, restrict_to_allowed_cues
-from svetlana_jupyter.core.settings import (
-    AUTO_PRESET,
-    DEFAULT_PRESET,
-    AugmentSettings,
-    TrainingSettings,
-)
+from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, AugmentSettings, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.runs import Run, last_search, new_run, search_record, write_search_record

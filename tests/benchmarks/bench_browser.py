@@ -74,10 +74,7 @@ def keys(open_page: Open, home: Path) -> Iterator[Row]:
         count = coded_well(folder, side)
         page = open_page(f"keys-{side}")
         page.show(
-            [
-                PROJECT.format(folder=str(folder), name="keys", **RGB),
-                "panel = sv.AnnotationPanel(project)\npanel",
-            ],
+            [PROJECT.format(folder=str(folder), name="keys", **RGB), "panel = sv.AnnotationPanel(project)\npanel"]
         )
         page.canvas(1).click(position={"x": 5, "y": 5})
         page.page.keyboard.press("n")
@@ -126,7 +123,7 @@ def steps(open_page: Open, home: Path) -> Iterator[Row]:
         [
             PROJECT.format(folder=str(folder), name="steps", **RGB),
             "from svetlana_jupyter.widgets.viewer.viewer import Viewer\nviewer = Viewer(project, (700, 1000))\nviewer",
-        ],
+        ]
     )
     canvas = page.canvas(1)
     canvas.click(position={"x": 5, "y": 5})
@@ -171,7 +168,7 @@ def recolor(open_page: Open, home: Path) -> Iterator[Row]:
             PROJECT.format(folder=str(folder), name="million", axes="yx", channels=["gray"]),
             "objects = len(project.objects('well'))",
             "panel = sv.AnnotationPanel(project)\npanel",
-        ],
+        ]
     )
     assert page.evaluate("objects") == "1000000"
     canvas = page.canvas(2)
@@ -210,7 +207,7 @@ def lasso(open_page: Open, home: Path) -> Iterator[Row]:
             PROJECT.format(folder=str(folder), name="lasso", **RGB) + "\n" + counting,
             "objects = len(project.objects('well'))",
             "panel = sv.AnnotationPanel(project)\npanel",
-        ],
+        ]
     )
     canvas = page.canvas(2)
     canvas.scroll_into_view_if_needed()
@@ -256,7 +253,7 @@ def gallery(open_page: Open, home: Path) -> Iterator[Row]:
             PROJECT.format(folder=str(folder), name="gallery", **RGB),
             "objects = len(project.objects('well'))",
             "panel = sv.GalleryPanel(project)\npanel",
-        ],
+        ]
     )
     page.quiet()
     page.canvas(2).click(position={"x": 5, "y": 5})
@@ -310,7 +307,7 @@ def redraws(open_page: Open, home: Path) -> Iterator[Row]:
         visitor = open_page.visit(alone.address)
         page = open_page("redraws", visitor)
         page.show(
-            [PROJECT.format(folder=str(folder), name="redraws", **RGB), "panel = sv.AnnotationPanel(project)\npanel"],
+            [PROJECT.format(folder=str(folder), name="redraws", **RGB), "panel = sv.AnnotationPanel(project)\npanel"]
         )
         page.canvas(1).click(position={"x": 5, "y": 5})
         page.page.keyboard.press("n")

@@ -69,12 +69,7 @@ TRIALS = (
     Trial("oriented textures 45/135", textures(45), 45, 0, 1.0, forest=0.65),
     Trial("faint foci", lambda: faint_foci(seed=4, size=1024, count=500, step=42), 45, 5, 0.90, seconds=60),
     Trial("bright foci 3D", lambda: bright_foci_3d(3, (128, 256, 256), 400), 60, 4, 0.98, seconds=180),
-    Trial(
-        "tube and somites",
-        lambda: tube_and_somites(seed=0),
-        *(169, 0, 0.94, 300),
-        changes={"patches": FIELD},
-    ),
+    Trial("tube and somites", lambda: tube_and_somites(seed=0), *(169, 0, 0.94, 300), changes={"patches": FIELD}),
     Trial(
         "tube and somites without surroundings",
         lambda: tube_and_somites(seed=0, equal_axes=True),

@@ -42,10 +42,5 @@ def test_ticked_formats_are_written_and_the_folder_is_displayed(lab: LabPage, tm
     expect(result).to_contain_text("blood_results: results.xlsx", timeout=60_000)
     lab.screenshot("export-written")
     names = {file.name for file in (lab.folder / "blood_results").iterdir()}
-    assert {
-        "results.xlsx",
-        "export.json",
-        "smear_01.geojson",
-        "smear_12.geojson",
-    } <= names
+    assert {"results.xlsx", "export.json", "smear_01.geojson", "smear_12.geojson"} <= names
     assert "objects.csv" not in names

@@ -37,7 +37,7 @@ image[:, mask == 0] = 128
 project = sv.Project("squares.svetlana", classes=[f"class {number}" for number in range(1, 10)])
 project.add("squares", image, mask, axes="cyx", channels=["red", "green", "blue"])
 panel = sv.AnnotationPanel(project)
-panel""",
+panel"""
 ]
 # Center pixel of the screen when a key goes down, before any other listener receives the key.
 WATCH_KEYS = """() => {

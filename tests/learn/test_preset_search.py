@@ -306,9 +306,7 @@ def test_planned_time_depends_on_steps_batch_size_and_views():
         )
 
 
-def test_networks_much_slower_than_the_first_are_not_affordable(
-    monkeypatch,
-):
+def test_networks_much_slower_than_the_first_are_not_affordable(monkeypatch):
     standard, similar, slow = settings_of(3), settings_of(3, steps=19), settings_of(3, steps=60)
     forest = settings_of(3, architecture="forest")
     samples_by_preset = {"default": standard, "near": similar, "slow": slow, "forest": forest}

@@ -19,12 +19,7 @@ def counts(epochs: int = 200, **values) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("weights", "shares"),
-    [
-        ("none", [64, 16, 4]),
-        ("softened", [8, 4, 2]),
-        ("balanced", [1, 1, 1]),
-        ({8: 4.0, 3: 0.5}, [32, 16, 16]),
-    ],
+    [("none", [64, 16, 4]), ("softened", [8, 4, 2]), ("balanced", [1, 1, 1]), ({8: 4.0, 3: 0.5}, [32, 16, 16])],
 )
 def test_classes_are_sampled_in_proportion_to_their_weights(weights, shares):
     sampled = counts(class_weights=weights, steps=7, batch_size=11)

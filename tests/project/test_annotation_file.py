@@ -14,12 +14,7 @@ from hypothesis import strategies as st
 
 from svetlana_jupyter.core.annotations import AnnotationEvent, Label, VersionedObjectId
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.annotation_file import (
-    AnnotationFile,
-    open_annotation_file,
-    read_entries,
-    read_other_logs,
-)
+from svetlana_jupyter.project.annotation_file import AnnotationFile, open_annotation_file, read_entries, read_other_logs
 
 if TYPE_CHECKING:
     from pathlib import Path

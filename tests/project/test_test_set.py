@@ -67,10 +67,7 @@ def test_objects_are_weighted_by_group_size_and_sample_size() -> None:
         for image in "ab"
     }
     assert Counter(object_id.image for object_id in sample.object_ids) == {"a": 10, "b": 3}
-    assert weights == {
-        "a": {10.0},
-        "b": {1.0},
-    }
+    assert weights == {"a": {10.0}, "b": {1.0}}
     assert sample.object_ids[:10] != tuple(sorted(sample.object_ids)[:10]), "the order is random too"
 
 

@@ -74,8 +74,7 @@ def naive_selection(project: Project, border: bool, low: float, high: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("border", "size"),
-    [(True, None), (False, (100, None)), (True, (100, 144)), (True, (None, 108)), (False, (96, 96))],
+    ("border", "size"), [(True, None), (False, (100, None)), (True, (100, 144)), (True, (None, 108)), (False, (96, 96))]
 )
 def test_selected_training_objects_match_a_naive_selection(uneven: Project, border: bool, size) -> None:
     low, high = size or (None, None)

@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Any
 from svetlana_jupyter.core.io.numpy_files import UnsupportedValue, load_plain_pickle
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importers.imported_labels import (
-    ImportedLabel,
-    ImportedLabels,
-    ImportRequest,
-    file_stem,
-)
+from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest, file_stem
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.image_collection import ImageCollection

@@ -9,13 +9,7 @@ import pandas as pd
 
 from svetlana_jupyter.core.io.geojson import MAX_COORDINATE
 from svetlana_jupyter.core.io.images import spacing_of
-from svetlana_jupyter.core.io.table_files import (
-    EXCEL_SUFFIXES,
-    find_column,
-    format_list,
-    normalize_header,
-    read_table,
-)
+from svetlana_jupyter.core.io.table_files import EXCEL_SUFFIXES, find_column, format_list, normalize_header, read_table
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.importers.imported_labels import (
     ImportedLabel,

@@ -172,11 +172,7 @@ def test_an_object_at_the_border_is_measured_by_its_existing_pixels():
 
 @pytest.mark.parametrize("settings", [MeasureSettings(), ALL])
 def test_features_of_single_pixels_flat_images_and_full_images_are_finite(settings):
-    for mask in (
-        np.eye(5, dtype=np.uint8),
-        np.ones((5, 5), np.uint8),
-        np.stack([np.eye(3, dtype=np.uint8)] * 2),
-    ):
+    for mask in (np.eye(5, dtype=np.uint8), np.ones((5, 5), np.uint8), np.stack([np.eye(3, dtype=np.uint8)] * 2)):
         for image in (
             np.zeros((1, *mask.shape)),
             np.full((1, *mask.shape), np.nan),

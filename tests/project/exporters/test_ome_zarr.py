@@ -42,11 +42,7 @@ def test_image_and_labels_have_scale_and_levels(
     result = nodes(file)
     assert set(result) == {file.name, "classes", "objects"}
     pair = project.pair(image)
-    expected = {
-        file.name: project.probability_map(image),
-        "classes": project.class_map(image),
-        "objects": pair.mask,
-    }
+    expected = {file.name: project.probability_map(image), "classes": project.class_map(image), "objects": pair.mask}
     for name, array in expected.items():
         node = result[name]
         assert any(isinstance(spec, Label) for spec in node.specs) == (name != file.name)

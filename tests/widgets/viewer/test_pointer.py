@@ -50,10 +50,7 @@ def pointer(heard):
             {"event": "key_pressed", "key": "?", "control": False, "shift": True, "shown": []},
             ("key_pressed", "?", None),
         ),
-        (
-            {"event": "key_pressed", "key": "1", "control": False, "shown": None},
-            ("key_pressed", "1", ("smear", 9)),
-        ),
+        ({"event": "key_pressed", "key": "1", "control": False, "shown": None}, ("key_pressed", "1", ("smear", 9))),
     ],
 )
 def test_a_message_becomes_one_call(pointer, heard, message, call):
