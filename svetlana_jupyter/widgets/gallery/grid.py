@@ -13,7 +13,7 @@ from svetlana_jupyter.core.display import encode
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.display.selection import Selection
 from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
-from svetlana_jupyter.widgets.components import StatusLine
+from svetlana_jupyter.widgets.components import FLAG_TEXTS, StatusLine
 from svetlana_jupyter.widgets.panel import catch_errors, catch_method_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas, batch_drawing, canvas_lock
@@ -40,7 +40,6 @@ _SELECTED = {DARK_INK: "#0d47a1", BRIGHT_INK: "#ffffff"}
 _WHEEL_STEP = 100.0  # one notch of the wheel of most mice
 _ARROWS = {"ArrowUp": (-1, 0), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowRight": (0, 1)}
 _FLAG_CAPTION = {"ambiguous": "ambiguous", "bad_segmentation": "bad segm."}
-_FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation", "skip": "skipped"}
 
 
 class PatchGrid(VBox):
@@ -403,7 +402,7 @@ class Captions:
         if annotation.class_id:
             parts.append(classes.by_id(annotation.class_id).name)
         elif annotation.action:
-            parts.append(_FLAG_TEXT[annotation.action])
+            parts.append(FLAG_TEXTS[annotation.action])
         if class_id:
             parts.append(f"{classes.by_id(class_id).name}? {probability:.0%}")
         return " · ".join(parts)

@@ -20,6 +20,7 @@ from svetlana_jupyter.core.display.tiles import TileCache, TileReader, tile_cach
 from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.widgets.components import FLAG_TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 # Fraction of the screen filled by an object of median size and, at most, by a large object; the largest magnification.
 _MEDIAN_FRACTION, _MAX_FRACTION, _MAX_SCALE = 0.2, 0.6, 24.0
-_FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation"}
 _MAX_OPEN = 4  # a queue goes back and forth between images
 
 
@@ -131,8 +131,8 @@ class OpenImage:
         classes = self._project.classes
         if annotation.action == "label":
             return f"object {label} · {classes.by_id(annotation.class_id).name}"
-        if annotation.action in _FLAG_TEXT:
-            return f"object {label} · {_FLAG_TEXT[annotation.action]}"
+        if annotation.action in ("ambiguous", "bad_segmentation"):
+            return f"object {label} · {FLAG_TEXTS[annotation.action]}"
         predictions = self.predictions()
         if overlay == "predictions" and label in predictions.index:
             row = predictions.loc[label].to_dict()
