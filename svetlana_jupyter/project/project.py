@@ -155,7 +155,7 @@ class Project(HasTraits):
         self.current_run = self.runs.current_name
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report)
-        self.plot = Plots(self)
+        self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
         self.classes.extend(names)
         if self._folder.writable and not self._folder.settings_file.exists():
