@@ -196,8 +196,8 @@ def _estimate_rates(
             f"Counts cannot be corrected: only {len(table)} objects of the test set are among those counted. Count at "
             f"least {MIN_ANNOTATED} of them."
         )
-    sides = (table[column] for column in ("truth", "predicted"))
-    rates = estimate_confusion_rates(*sides, list(classes.ids), table["group"], table["stands_for"])
+    group, weights = table["group"], table["stands_for"]
+    rates = estimate_confusion_rates(table["truth"], table["predicted"], list(classes.ids), group, weights)
     if not rates.is_invertible:
         raise ProjectError(
             "Counts cannot be corrected: the classifier confuses two classes too often on the test set. Annotate more "
@@ -376,7 +376,7 @@ def _manual_counts(
         table, values, column = table[texts == column], values.drop(columns=[class_column]), None
     column = column or find_column(values, COUNT_COLUMN_NAMES)
     if column is None:
-        numeric = list(values.select_dtypes("number"))
+        numeric = list(map(str, values.select_dtypes("number")))
         if len(numeric) != 1:
             raise InputError(
                 f"The table of counts has no column “count” or {class_name!r}; its columns are "
