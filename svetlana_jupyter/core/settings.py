@@ -352,11 +352,26 @@ class AugmentSettings(Settings):
         return cls(flips=False, rotation="none", brightness=0.0, noise=0.0)
 
     @property
+    def varied_properties(self) -> list[str]:
+        """Properties of patches that are varied, such as "rotation" and "brightness"."""
+        moves = self.share > 0
+        is_varied = {
+            "rotation": moves and self.rotation != "none",
+            "mirroring": moves and self.flips,
+            "size": moves and self.scale > 0,
+            "position": moves and self.shift > 0,
+            "brightness": self.brightness > 0 or self.gamma > 0,
+            "color": self.color > 0,
+            "noise": self.noise > 0,
+            "sharpness": self.blur > 0,
+            "the effect of the Albumentations pipeline": self.pipeline is not None,
+        }
+        return [name for name in is_varied if is_varied[name]]
+
+    @property
     def varies(self) -> bool:
         """Whether any patch is ever changed."""
-        moves = self.share > 0 and (self.flips or self.rotation != "none" or self.scale > 0 or self.shift > 0)
-        intensities = (self.brightness, self.gamma, self.color, self.noise, self.blur)
-        return moves or any(intensities) or self.pipeline is not None
+        return bool(self.varied_properties)
 
     @field_validator("pipeline")
     @classmethod
