@@ -154,7 +154,7 @@ class Project(HasTraits):
         self.current_run = self.runs.current_name
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report)
-        self.plot = Plots(self)
+        self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
         self.classes.extend(names)
         if self._folder.writable and not self._folder.settings_file.exists():
@@ -452,7 +452,7 @@ class Project(HasTraits):
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
         check_pipeline(self.images, self._labeled(), settings)
-        self._folder.write_settings(settings)
+        self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
 
     def preview_augmentation(
         self, image: str, label: int, settings: TrainingSettings | None = None, n: int = 8
@@ -649,7 +649,7 @@ class Project(HasTraits):
         self.images.entry(image)
         if not (run or self.current_run):
             return NOTHING_PREDICTED
-        chosen = self.runs.get(run or None)
+        chosen = self.runs.get(run)
         return self.test_set.hide(self._all_probabilities(chosen, image), image, chosen.name)
 
     def failed(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
@@ -661,7 +661,7 @@ class Project(HasTraits):
             Indexed by ``(image, object)``: ``why``, a sentence. `predictions` lists them without a prediction;
             `predict` tries them again.
         """
-        return self.runs.failed(self.runs.get(run or None), self.images.chosen(images))
+        return self.runs.failed(self.runs.get(run), self.images.chosen(images))
 
     def class_map(self, image: str) -> xr.DataArray:
         """Return the class of each pixel of an image, lazily (`core.predictions.class_map`)."""
@@ -759,7 +759,7 @@ class Project(HasTraits):
 
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return the score of a run, with its source: the test set if it is annotated, else cross-validation."""
-        chosen = self.runs.get(run or None)
+        chosen = self.runs.get(run)
         exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
         labels, _ = self._training_objects(exclude_border, size)
         return evaluate_run(chosen, self._evaluation_data(), labels, self.compare_images(run=chosen.name))
@@ -782,7 +782,7 @@ class Project(HasTraits):
             out-of-distribution: annotate some of its objects before relying on its predictions). Without rows if too
             few objects are annotated to tell.
         """
-        chosen, names = self.runs.get(run or None), self.images.chosen(images)
+        chosen, names = self.runs.get(run), self.images.chosen(images)
         counts = self.test_set.training_labels().groupby(level="image").size()
         annotated = {str(image): int(count) for image, count in counts.items()}
         if chosen.left_out is None:
@@ -1047,7 +1047,7 @@ class Project(HasTraits):
         resume: bool = True,
         average: bool = False,
     ) -> Work:
-        chosen, names = self.runs.get(run or None), self.images.chosen(images)
+        chosen, names = self.runs.get(run), self.images.chosen(images)
         self._folder.check_writable()
         task = self._prediction_task(names, chosen, threads, self.runs.network(chosen.name))
         task = replace(task, client=resolve_client(client), resume=resume, average=average)
