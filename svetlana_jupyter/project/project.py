@@ -22,7 +22,7 @@ from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, object_ids
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, estimate_rates_on_test_set
+from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
 from svetlana_jupyter.project.distributed import resolve_client
 from svetlana_jupyter.project.evaluation import (
     Evaluation,
@@ -77,7 +77,6 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.io.table_files import TableSource
-    from svetlana_jupyter.core.stats.count_correction import ConfusionRates
 
 
 class Project(HasTraits):
@@ -714,15 +713,9 @@ class Project(HasTraits):
         ProjectError
             If corrected counts are requested and there is no test set, or too few of its objects are annotated.
         """
-
-        def estimate_rates(counted: pd.DataFrame) -> tuple[ConfusionRates, str]:
-            predictions, reason = test_set_predictions(self.runs.current, self._evaluation_data())
-            return estimate_rates_on_test_set(predictions, reason, counted, self.classes.scheme)
-
-        names, rates = self.classes.names, estimate_rates if corrected else None
-        table, remark = count_objects(
-            self.predictions(), self.images.groups(), names, by, conditions, exclude_border, size, rates
-        )
+        objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
+        test = test_set_predictions(self.runs.current, self._evaluation_data()) if corrected else None
+        table, remark = count_objects(objects, groups, classes, by, conditions, exclude_border, size, test)
         self.status = remark or self.status
         return table
 
