@@ -240,10 +240,21 @@ class JobProgress(HBox):
 
 
 def action_button(
-    act: Callable[[], object], text: str = "", icon: str = "", tooltip: str = "", **layout: str
+    act: Callable[[], object], text: str = "", icon: str = "", tooltip: str = "", primary: bool = False, **layout: str
 ) -> Button:
-    """Return a button that calls ``act``; ``layout`` are CSS properties such as ``width``."""
-    button = Button(description=text, icon=icon, tooltip=tooltip, layout=layout)
+    """Return a button that calls ``act``.
+
+    Parameters
+    ----------
+    act : callable
+    text, icon, tooltip : str
+    primary : bool
+        Display it as the main action.
+    **layout : str
+        CSS properties such as ``width``.
+    """
+    style = "primary" if primary else ""
+    button = Button(description=text, icon=icon, tooltip=tooltip, button_style=style, layout=layout)
     button.on_click(lambda _: act())
     return button
 

@@ -60,8 +60,7 @@ class NewProjectForm(VBox):
         self.fields = PairFields(self.status)
         self.classes = NewClassRows()
         act = catch_errors(self._open, self.status)
-        self.open_button = action_button(act, icon="folder-open", width="150px", margin="0")
-        self.open_button.button_style = "primary"
+        self.open_button = action_button(act, icon="folder-open", primary=True, width="150px", margin="0")
         self.folder.observe(catch_errors(lambda _: self._describe_folder(), self.status), "value")
         self.children = (
             style_widget(),

@@ -62,45 +62,6 @@ def catch_errors(act: Callable[..., object], status: StatusLine) -> Callable[...
     return call
 
 
-def catch_method_errors(method: Callable[..., None]) -> Callable[..., None]:
-    """Apply `catch_errors` to a method of an object with a ``status``."""
-
-    @wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> None:
-        catch_errors(method, self.status)(self, *args, **kwargs)
-
-    return call
-
-
-def icon_button(
-    status: StatusLine,
-    focus: Callable[[], None] | None,
-    icon: str,
-    tooltip: str,
-    act: Callable[[], object],
-    text: str = "",
-) -> Button:
-    """Return a small button.
-
-    Parameters
-    ----------
-    status : StatusLine
-        Displays errors of ``act``.
-    focus : callable or None
-        Called after a click to give the keyboard focus back to the canvas; the button would pass the next key to
-        JupyterLab's shortcuts.
-    icon, tooltip, text : str
-    act : callable
-    """
-
-    def clicked() -> None:
-        catch_errors(act, status)()
-        if focus is not None:
-            focus()
-
-    return action_button(clicked, text, icon, tooltip, **ICON_LAYOUT)
-
-
 class Watcher:
     """Observers that display their exceptions and can be removed together.
 
@@ -159,11 +120,9 @@ class Panel(VBox):
         """Call ``act()`` whenever one of the named traits of the project changes."""
         self._watcher.observe(self.project, act, *names)
 
-    def make_button(
-        self, act: Callable[[], object], text: str = "", icon: str = "", tooltip: str = "", **layout: str
-    ) -> Button:
-        """Return a button that runs an action through `run_action`."""
-        return action_button(lambda: self.run_action(act), text, icon, tooltip, **layout)
+    def make_button(self, act: Callable[[], object], *texts: str, **options: Any) -> Button:
+        """Return an `action_button` that runs an action through `run_action`."""
+        return action_button(partial(self.run_action, act), *texts, **options)
 
     def run_action(self, act: Callable[..., object], *args: Any) -> None:
         """Run an action, display its error, and give the focus back to the canvas.

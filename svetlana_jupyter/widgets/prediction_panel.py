@@ -119,16 +119,16 @@ class PredictionPanel(LabelingPanel):
             self._explanation.ask(question if all(question) else None)
 
     def _make_job_buttons(self) -> None:
-        background, fixed = self.project.background, {"width": "160px", "flex": "0 0 auto"}
+        make, background, fixed = self.make_button, self.project.background, {"width": "160px", "flex": "0 0 auto"}
         this, every = "Classify every object of the displayed image", "Classify every object of every image"
         again = "Train again on all annotations including corrections, then predict all images"
-        self.predict_image = self.make_button(
-            lambda: background.predict([self.viewer.model.image]), "Predict this image", "picture-o", this, **fixed
-        )
-        self.predict_all = self.make_button(background.predict, "Predict all images", "th", every, **fixed)
-        self.predict_all.button_style = "primary"
+        self.predict_image = make(self._predict_image, "Predict this image", "picture-o", this, **fixed)
+        self.predict_all = make(background.predict, "Predict all images", "th", every, primary=True, **fixed)
         retrain = partial(background.train, predict=True)
-        self.retrain = self.make_button(retrain, "Retrain", "refresh", again, width="110px", flex="0 0 auto")
+        self.retrain = make(retrain, "Retrain", "refresh", again, width="110px", flex="0 0 auto")
+
+    def _predict_image(self) -> None:
+        self.project.background.predict([self.viewer.model.image])
 
     def _observe_changes(self) -> None:
         observe = self.observe_project

@@ -79,8 +79,7 @@ class TrainingPanel(Panel):
         super().__init__(project)
         self._throttle = Throttle(catch_errors(self._show_curves, self.status), interval=0.4)
         train, tooltip = project.background.train, "Train on all annotations, in the background"
-        self.train = self.make_button(train, "Train", "play", tooltip, width="110px", flex="0 0 auto")
-        self.train.button_style = "primary"
+        self.train = self.make_button(train, "Train", "play", tooltip, primary=True, width="110px", flex="0 0 auto")
         search = partial(train, search=True)
         tooltip = "Search for the best preset and train it. Repeated automatically once annotations have doubled."
         self.search = self.make_button(search, "Search again", "", tooltip, width="140px", flex="0 0 auto")
