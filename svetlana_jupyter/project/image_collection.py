@@ -17,7 +17,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair, open_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import fingerprint, open_image, open_mask
 from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
@@ -225,7 +225,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def open(self, entry: ImageEntry, mask: Source, checked: bool = False) -> ImagePair:
         """Open an image with any mask; the shapes are compared unless ``checked`` says that they match."""
-        return (open_pair if checked else open_checked_pair)(
+        return open_pair(
             entry.name,
             self._paths(entry.image),
             mask,
@@ -233,7 +233,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
             entry.spacing,
             entry.channels or None,
             entry.groups,
-            cache=self._folder.cache_folder,
+            self._folder.cache_folder,
+            check_mask=not checked,
         )
 
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
@@ -321,9 +322,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             mask, summary = write_outline_mask(self._folder.arrays_folder(name), Path(outlines), opened_image)
             self._notes[name] = f"{name}: {summary}"
         try:
-            opened = open_checked_pair(
-                name, image, mask, axes, spacing, channels, groups, cache=self._folder.cache_folder
-            )
+            opened = open_pair(name, image, mask, axes, spacing, channels, groups, cache=self._folder.cache_folder)
         except InputError:
             if outlines is not None:
                 shutil.rmtree(self._folder.arrays_folder(name), ignore_errors=True)
