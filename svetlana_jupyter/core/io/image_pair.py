@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from svetlana_jupyter.core.io.file_pairs import find_pairs
 from svetlana_jupyter.core.io.images import (
-    ImageOptions,
     ImageSource,
+    OpenOptions,
     Source,
     Spacing,
     format_shape,
@@ -117,7 +117,7 @@ def open_pair(
     """
     try:
         opened_mask, mask_levels = open_mask_levels(mask, spacing=spacing, cache=cache)
-        options = ImageOptions(axes, spacing, channels, cache, opened_mask.shape)
+        options = OpenOptions(axes, spacing, channels, cache, opened_mask.shape)
         opened, levels = open_image_levels(image, options)
         _refuse_different_shapes(opened, opened_mask)
         if check_mask:

@@ -39,7 +39,7 @@ MASK_AXIS_ORDERS = {2: ("yx",), 3: ("zyx",)}
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class OpenOptions:
     """Arguments of `open_image`."""
 
     axes: str | None = None
@@ -264,10 +264,10 @@ def open_image(
     >>> image.dims, spacing_of(image), image.c.values.tolist()
     (('c', 'y', 'x'), (0.5, 0.5), ['dna', 'actin'])
     """
-    return open_image_levels(source, ImageOptions(axes, spacing, channels, cache, mask_shape))[0]
+    return open_image_levels(source, OpenOptions(axes, spacing, channels, cache, mask_shape))[0]
 
 
-def open_image_levels(source: ImageSource, options: ImageOptions) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
+def open_image_levels(source: ImageSource, options: OpenOptions) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
     """Open an image and the resolutions of its file, the finest first."""
     if isinstance(source, (tuple, list)):
         stack = _open_stack(source, options)
@@ -410,7 +410,7 @@ def _from_dataarray(array: DataArray) -> OpenedFile:
     return OpenedFile(_to_dask(array.data), axes, spacing, tuple(map(str, names)))
 
 
-def _open_stack(sources: Sequence[Source], options: ImageOptions) -> DataArray:
+def _open_stack(sources: Sequence[Source], options: OpenOptions) -> DataArray:
     """Open one file per channel as one image."""
     if not sources:
         raise InputError("Expected one source per channel, got none. Pass at least one.")

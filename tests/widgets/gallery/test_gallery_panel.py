@@ -342,7 +342,7 @@ def test_the_gallery_follows_scripts_and_other_panels(panel, project):
     assert panel.page.scene.cell_captions[1].name == "dim"
     assert panel.page.scene.cell_captions[1].color == "#123456"
     project.add("third", *squares(5), axes="yx")
-    assert len(panel._rows) == 72
+    assert len(panel._listed) == 72
     panel.close()
     project.annotate("left", 3, "bright")
     assert panel.page.scene.cell_captions[2].name == ""
@@ -445,7 +445,7 @@ class TestOnTheCanvas:
         return pages[0]
 
     def test_the_page_receives_the_pixels_of_the_scene(self, page, panel):
-        panel.page.redraw()
+        panel.page.screen.redraw()
         panel.page.screen.canvas._client_ready()
         pixels = page.pixels(panel.page.screen.canvas.widget[PICTURES])
         np.testing.assert_array_equal(pixels[..., :3], panel.page.scene.pixels)
