@@ -232,7 +232,7 @@ class Project(HasTraits):
         groups : mapping of str to str, optional
             Values to group images by: plate, well, patient, ...
         """
-        self.images.add(name, image, mask, axes, spacing, channels, groups)
+        self.images.add(name, image, mask, axes=axes, spacing=spacing, channels=channels, groups=groups)
 
     def add_images(
         self,
