@@ -83,7 +83,7 @@ class ClassButton(HBox):
         self.button = action_button(lambda: act(self.info.name), flex="1 1 auto", min_width="60px", margin="2px 0")
         self.button.add_class("sv-class-button")
         self._key = HTML(layout={"width": "26px", "margin": "2px 0 2px 6px"})
-        at_end = {"flex": "0 0 auto", "margin": "2px 0 2px 4px"}
+        at_end: dict[str, Any] = {"flex": "0 0 auto", "margin": "2px 0 2px 4px"}
         self._detail = HTML(layout={"width": "auto", "min_width": "44px", **at_end})
         self.edit = action_button(lambda: edit and edit(self.info.name), icon="pencil", width="24px", **at_end)
         self.edit.add_class("sv-quiet")
@@ -240,7 +240,7 @@ class JobProgress(HBox):
 
 
 def action_button(
-    act: Callable[[], object], text: str = "", icon: str = "", tooltip: str = "", primary: bool = False, **layout: str
+    act: Callable[[], object], text: str = "", icon: str = "", tooltip: str = "", primary: bool = False, **layout: Any
 ) -> Button:
     """Return a button that calls ``act``.
 

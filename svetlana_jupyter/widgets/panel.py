@@ -120,7 +120,7 @@ class Panel(VBox):
         """Call ``act()`` whenever one of the named traits of the project changes."""
         self._watcher.observe(self.project, act, *names)
 
-    def make_button(self, act: Callable[[], object], *texts: str, **options: Any) -> Button:
+    def make_button(self, act: Callable[[], object], *texts: Any, **options: Any) -> Button:
         """Return an `action_button` that runs an action through `run_action`."""
         return action_button(partial(self.run_action, act), *texts, **options)
 

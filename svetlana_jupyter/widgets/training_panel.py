@@ -21,7 +21,7 @@ from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.display.channels import render_pixels
 from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.thumbnails import ThumbnailSampling, take_thumbnails
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
@@ -333,7 +333,7 @@ def builtin_example() -> ExampleObject:
     """Return a white blood cell from the samples."""
     name, label = _SAMPLE
     folder = blood_smear()
-    opened = open_checked_pair(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.tif")
+    opened = open_pair(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.tif")
     return replace(_example(opened, index_objects(opened.mask).loc[[label]]), own_image=False)
 
 
@@ -409,10 +409,8 @@ class AugmentationPreview(VBox):
         self._latest = LatestQuestion(self._augment, self._show_patches, show_error=self._show_error)
         self._turn = 0
         self.message = HTML(layout={"flex": "1 1 auto", "margin": "0"})
-        place = {"width": "140px", "margin": "0"}
-        self.another = action_button(
-            self._show_next, "Another object", "random", "Show another annotated object", **place
-        )
+        act, tooltip = self._show_next, "Show another annotated object"
+        self.another = action_button(act, "Another object", "random", tooltip, width="140px", margin="0")
         self.pictures = HTML(layout={"width": "100%", "margin": "4px 0 0 0"})
         super().__init__([HBox([self.message, self.another], layout={"align_items": "center"}), self.pictures])
 

@@ -282,8 +282,9 @@ class RunTable(VBox):
         return self._rows[name][0]
 
     def _make_row(self, name: str) -> tuple[Button, HTML]:
-        choose, place = partial(self._choose, name), {"width": "32px", "padding": "0", "margin": "1px 4px 1px 0"}
-        return action_button(choose, flex="0 0 auto", **place), HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
+        choose = partial(self._choose, name)
+        button = action_button(choose, width="32px", padding="0", margin="1px 4px 1px 0", flex="0 0 auto")
+        return button, HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
 
     def _texts(self, run: Run) -> tuple[str, ...]:
         allowed = parse_allowed_cues(run.settings.get("may_use", CUES))
