@@ -123,7 +123,7 @@ class OpenImage:
             labels_of = partial(project.annotations.labels_of, self.name)
             styles = class_styles(project.classes.scheme, labels_of, predicted)
             self._styles = base, styles
-        return self._styles[1].with_key((*base, project.annotations_version))
+        return replace(self._styles[1], key=(*base, project.annotations_version))
 
     def describe(self, label: int, overlay: str) -> str:
         """Describe an object by its number and its annotation or, failing that, its prediction."""

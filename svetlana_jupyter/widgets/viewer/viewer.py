@@ -186,15 +186,13 @@ class Viewer(VBox):
                 opacity=model.opacity,
                 outlines=model.outlines,
                 selected=model.selection,
-                hint=self._hint(image),
-                lasso=model.lasso,
-                field=self._field,
                 spacing=image.spacing,
                 previous=model.scene,
                 # With a loop, slow pieces are read in the background, and the frame is drawn again as they arrive.
                 allow_missing=running_loop() is not None,
                 moving=model.moving,
             )
+            scene = replace(scene, hint=self._hint(image), lasso=model.lasso, field=self._field)
         # Before painting: this message is small and the frame is not.
         screen.pointer.set_shown(model.selection_id, screen.canvas.frame + 1)
         screen.canvas.paint(scene, lossless=screen.still)
