@@ -231,7 +231,7 @@ class Project(HasTraits):
         groups : mapping of str to str, optional
             Values to group images by: plate, well, patient, ...
         """
-        self.images.add(name, image, mask, axes, spacing, channels, groups)
+        self.images.add(name, image, mask, axes=axes, spacing=spacing, channels=channels, groups=groups)
 
     def add_images(
         self,
@@ -450,7 +450,7 @@ class Project(HasTraits):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
-        check_pipeline(self.images, self._labeled(), settings)
+        check_pipeline(self.images, self.annotations.class_ids(), settings)
         self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
 
     def preview_augmentation(
@@ -464,7 +464,7 @@ class Project(HasTraits):
             Those of the project by default; their seed determines the random augmentation.
         """
         settings = settings or self.settings
-        return augmented_patches(self.images, self._labeled(), self.runs, image, label, settings, n)
+        return augmented_patches(self.images, self.annotations.class_ids(), self.runs, image, label, settings, n)
 
     def readiness(self) -> str:
         """Return what is missing before a training can start, as a sentence; "" if nothing is."""
@@ -968,10 +968,6 @@ class Project(HasTraits):
                 self.current_run,
                 {name: self.images[name].groups for name in names},
             )
-
-    def _labeled(self) -> pd.Series[int]:
-        with self._folder.lock:
-            return self.labels().query("action == 'label'")["class_id"]
 
     def _training_objects(
         self, exclude_border: bool, size: tuple[float | None, float | None] | None
