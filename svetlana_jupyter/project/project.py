@@ -64,7 +64,6 @@ from svetlana_jupyter.project.training_job import (
 )
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
-    build_task,
     readiness,
     resolve_training_setup,
     select_training_objects,
@@ -451,7 +450,7 @@ class Project(HasTraits):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
-        check_pipeline(self.images, self._labeled(), settings)
+        check_pipeline(self.images, self.annotations.class_ids(), settings)
         self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
 
     def preview_augmentation(
@@ -465,7 +464,7 @@ class Project(HasTraits):
             Those of the project by default; their seed determines the random augmentation.
         """
         settings = settings or self.settings
-        return augmented_patches(self.images, self._labeled(), self.runs, image, label, settings, n)
+        return augmented_patches(self.images, self.annotations.class_ids(), self.runs, image, label, settings, n)
 
     def readiness(self) -> str:
         """Return what is missing before a training can start, as a sentence; "" if nothing is."""
@@ -970,10 +969,6 @@ class Project(HasTraits):
                 {name: self.images[name].groups for name in names},
             )
 
-    def _labeled(self) -> pd.Series[int]:
-        with self._folder.lock:
-            return self.labels().query("action == 'label'")["class_id"]
-
     def _training_objects(
         self, exclude_border: bool, size: tuple[float | None, float | None] | None
     ) -> tuple[pd.DataFrame, str]:
@@ -1000,17 +995,18 @@ class Project(HasTraits):
         runs = {run.name: run for run in self.runs}
         setup = resolve_training_setup(self.settings, settings, changes, network, runs)
         labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
-        return build_task(
-            self.images,
-            labels,
-            explanation,
-            self.annotations.edit_groups(),
-            self.classes.scheme,
-            setup,
-            list(self.runs),
-            self._folder.runs_folder,
-            threads,
-            search,
+        return TrainingTask(
+            pairs={name: self.pair(name) for name in self.images},
+            objects=self.images.objects,
+            labels=labels["class_id"],
+            explanation=explanation,
+            edit_groups=self.annotations.edit_groups(),
+            classes=self.classes.scheme,
+            setup=setup,
+            settings=setup.settings.changed(threads=setup.settings.threads or threads),
+            runs=tuple(self.runs),
+            folder=self._folder.runs_folder,
+            search=search,
         )
 
     def _training(
