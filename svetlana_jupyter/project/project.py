@@ -22,7 +22,7 @@ from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, object_ids
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, estimate_rates_on_test_set
+from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
 from svetlana_jupyter.project.distributed import resolve_client
 from svetlana_jupyter.project.evaluation import (
     Evaluation,
@@ -64,7 +64,6 @@ from svetlana_jupyter.project.training_job import (
 )
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
-    build_task,
     readiness,
     resolve_training_setup,
     select_training_objects,
@@ -77,7 +76,6 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.io.table_files import TableSource
-    from svetlana_jupyter.core.stats.count_correction import ConfusionRates
 
 
 class Project(HasTraits):
@@ -233,7 +231,7 @@ class Project(HasTraits):
         groups : mapping of str to str, optional
             Values to group images by: plate, well, patient, ...
         """
-        self.images.add(name, image, mask, axes, spacing, channels, groups)
+        self.images.add(name, image, mask, axes=axes, spacing=spacing, channels=channels, groups=groups)
 
     def add_images(
         self,
@@ -452,7 +450,7 @@ class Project(HasTraits):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
-        check_pipeline(self.images, self._labeled(), settings)
+        check_pipeline(self.images, self.annotations.class_ids(), settings)
         self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
 
     def preview_augmentation(
@@ -466,7 +464,7 @@ class Project(HasTraits):
             Those of the project by default; their seed determines the random augmentation.
         """
         settings = settings or self.settings
-        return augmented_patches(self.images, self._labeled(), self.runs, image, label, settings, n)
+        return augmented_patches(self.images, self.annotations.class_ids(), self.runs, image, label, settings, n)
 
     def readiness(self) -> str:
         """Return what is missing before a training can start, as a sentence; "" if nothing is."""
@@ -714,15 +712,9 @@ class Project(HasTraits):
         ProjectError
             If corrected counts are requested and there is no test set, or too few of its objects are annotated.
         """
-
-        def estimate_rates(counted: pd.DataFrame) -> tuple[ConfusionRates, str]:
-            predictions, reason = test_set_predictions(self.runs.current, self._evaluation_data())
-            return estimate_rates_on_test_set(predictions, reason, counted, self.classes.scheme)
-
-        names, rates = self.classes.names, estimate_rates if corrected else None
-        table, remark = count_objects(
-            self.predictions(), self.images.groups(), names, by, conditions, exclude_border, size, rates
-        )
+        objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
+        test = test_set_predictions(self.runs.current, self._evaluation_data()) if corrected else None
+        table, remark = count_objects(objects, groups, classes, by, conditions, exclude_border, size, test)
         self.status = remark or self.status
         return table
 
@@ -977,10 +969,6 @@ class Project(HasTraits):
                 {name: self.images[name].groups for name in names},
             )
 
-    def _labeled(self) -> pd.Series[int]:
-        with self._folder.lock:
-            return self.labels().query("action == 'label'")["class_id"]
-
     def _training_objects(
         self, exclude_border: bool, size: tuple[float | None, float | None] | None
     ) -> tuple[pd.DataFrame, str]:
@@ -1007,17 +995,18 @@ class Project(HasTraits):
         runs = {run.name: run for run in self.runs}
         setup = resolve_training_setup(self.settings, settings, changes, network, runs)
         labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
-        return build_task(
-            self.images,
-            labels,
-            explanation,
-            self.annotations.edit_groups(),
-            self.classes.scheme,
-            setup,
-            list(self.runs),
-            self._folder.runs_folder,
-            threads,
-            search,
+        return TrainingTask(
+            pairs={name: self.pair(name) for name in self.images},
+            objects=self.images.objects,
+            labels=labels["class_id"],
+            explanation=explanation,
+            edit_groups=self.annotations.edit_groups(),
+            classes=self.classes.scheme,
+            setup=setup,
+            settings=setup.settings.changed(threads=setup.settings.threads or threads),
+            runs=tuple(self.runs),
+            folder=self._folder.runs_folder,
+            search=search,
         )
 
     def _training(

@@ -208,9 +208,12 @@ class ProjectFolder:
                 "the copy."
             )
 
-    def relative(self, path: Path) -> str:
-        """Return ``path`` as written in ``project.json``: relative if it is in the parent folder of the project."""
-        path = path.absolute()
+    def relative(self, path: str | Path) -> str:
+        """Return a path as written in ``project.json``.
+
+        It is relative if the file is in the parent folder of the project.
+        """
+        path = Path(path).absolute()
         if path.is_relative_to(self.path.parent):
             return Path(os.path.relpath(path, self.path)).as_posix()
         return str(path)
