@@ -31,7 +31,7 @@ from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
 from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.training_results import RunScores, RunTable, curves
-from svetlana_jupyter.widgets.viewer.object_details import default_palette, patch_pictures
+from svetlana_jupyter.widgets.viewer.object_details import as_rgb, default_palette, patch_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -341,16 +341,10 @@ def _example(opened: ImagePair, row: pd.DataFrame) -> ExampleObject:
     box = row.iloc[0]
     side = _AROUND * float(max(box["y1"] - box["y0"], box["x1"] - box["x0"]))
     (thumbnail,) = take_thumbnails(opened, row, ThumbnailSampling.of(side, _SIDE))
-    gray_or_rgb = render_pixels(thumbnail.values, default_palette(opened))
-    rgb = np.repeat(gray_or_rgb[..., None], 3, axis=-1) if gray_or_rgb.ndim == 2 else gray_or_rgb
-    rows, columns = thumbnail.inside
+    rgb = as_rgb(render_pixels(thumbnail.values, default_palette(opened)))
     # Beyond the border of the image, mirrored pixels distract less than a black bar.
-    filled = cv2.copyMakeBorder(
-        np.ascontiguousarray(rgb[thumbnail.inside]),
-        *(rows.start, len(rgb) - rows.stop, columns.start, len(rgb) - columns.stop),
-        cv2.BORDER_REFLECT,
-    )
-    return ExampleObject(filled.astype(np.uint8), thumbnail.own)
+    outside = [(inside.start, len(rgb) - inside.stop) for inside in thumbnail.inside]
+    return ExampleObject(np.pad(rgb[thumbnail.inside], [*outside, (0, 0)], "symmetric"), thumbnail.own)
 
 
 def cue_images(example: ExampleObject, cue: str) -> tuple[bytes, tuple[bytes, ...]]:
