@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.components import ClassButtons
-from svetlana_jupyter.widgets.panel import VIEW_KEYS, VIEWER_SIZE, CommandBar, Panel, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.panel import VIEWER_SIZE, CommandBar, Panel, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.viewer.toolbar import MenuItem, ObjectMenu
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
@@ -26,7 +26,8 @@ NO_OBJECT_SELECTED = "No object selected. Click an object, or press n for the ne
 KEY_IGNORED = "Key ignored: the next object was not displayed yet."
 _PREFETCHED = 3  # objects of the queue that are read while the current one is displayed
 _VIEW_KEYS = (
-    *VIEW_KEYS,
+    ("f", "Show the whole image"),
+    ("+ -", "Zoom in or out"),
     ("x l", "Draw a box or a lasso to select the objects inside"),
     ("Shift", "With a click or a drag: add to the selection"),
     ("Ctrl+A Escape", "Select all visible objects; clear the selection"),
@@ -68,7 +69,7 @@ class LabelingPanel(Panel):
         self, project: Project, queue: str, source: str, queue_source: str, edit: Callable[[str], None] | None = None
     ) -> None:
         super().__init__(project)
-        self.command_bar = CommandBar(self, lambda: self.shown, view_keys=_VIEW_KEYS)
+        self.command_bar = CommandBar(self, lambda: self.shown, "Label the object with this class", _VIEW_KEYS)
         self.viewer = Viewer(project, VIEWER_SIZE)
         self.class_buttons = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),

@@ -16,7 +16,7 @@ from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cu
 from svetlana_jupyter.project.evaluation import report_notes
 from svetlana_jupyter.widgets.components import (
     Markup,
-    action_button,
+    button,
     color_swatch,
     error_html,
     error_text,
@@ -123,15 +123,15 @@ def score_tables(scores: Scores, classes: Iterable[ClassInfo]) -> str:
     heads = {name: f'<th title="{html.escape(name)}">{title}</th>' for name, title in titles.items()}
     rows = []
     for truth, head in heads.items():
-        counts = scores.confusion.loc[truth]
-        cells = "".join(_confusion_cell(truth, name, int(counts[name]), int(counts.sum())) for name in heads)
+        counts = list(map(int, scores.confusion.loc[truth]))
+        cells = "".join(_confusion_cell(truth, name, count, sum(counts)) for name, count in zip(heads, counts))
         rows.append(f"<tr>{head}{cells}</tr>")
     matrix = (
         f'<table class="sv-matrix"><caption>{muted("Rows: true class. Columns: predicted class.")}</caption>'
         f"<thead><tr><th></th>{''.join(heads.values())}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
     per_class = [
-        (Markup(titles[name]), int(row["n"]), *(_with_interval(row, kind) for kind in ("recall", "precision")))
+        (Markup(titles[str(name)]), int(row["n"]), *(_with_interval(row, kind) for kind in ("recall", "precision")))
         for name, row in scores.per_class.iterrows()
     ]
     parts = matrix, html_table(["Class", "Objects", "Recall", "Precision"], per_class)
@@ -256,10 +256,10 @@ class RunTable(VBox):
             self._rows = {name: self._rows.get(name) or self._make_row(name) for name in runs}
             lines = [HBox(row, layout={"min_height": "30px", "flex": "0 0 auto"}) for row in self._rows.values()]
             self.children = (self._head, *lines) if lines else (self._empty,)
-        for name, (button, cells) in self._rows.items():
+        for name, (choose, cells) in self._rows.items():
             current = name == self._project.current_run
-            button.icon = "dot-circle-o" if current else "circle-o"
-            button.tooltip = f"Run {name} is in use" if current else f"Use run {name}"
+            choose.icon = "dot-circle-o" if current else "circle-o"
+            choose.tooltip = f"Run {name} is in use" if current else f"Use run {name}"
             cells.value = _row_html(self._texts(runs[name]), "sv-used" if current else "")
         if unscored := tuple(run for run in runs.values() if (run.name, run.note) not in self._scores):
             self._latest.ask(unscored)
@@ -269,9 +269,9 @@ class RunTable(VBox):
         return self._rows[name][0]
 
     def _make_row(self, name: str) -> tuple[Button, HTML]:
-        choose = partial(self._choose, name)
-        button = action_button(choose, width="32px", padding="0", margin="1px 4px 1px 0", flex="0 0 auto")
-        return button, HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
+        act = partial(self._choose, name)
+        choose = button(act, width="32px", padding="0", margin="1px 4px 1px 0", flex="0 0 auto")
+        return choose, HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
 
     def _texts(self, run: Run) -> tuple[str, ...]:
         allowed = parse_allowed_cues(run.settings.get("may_use", CUES))
