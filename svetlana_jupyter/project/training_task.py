@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from svetlana_jupyter.core.settings import AUTO_PRESET, USER_ARCHITECTURE, TrainingSettings
+from svetlana_jupyter.core.settings import USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.core.stats.metrics import exclusion_reasons
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.jobs import thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.dataset import AnnotatedImage, CollectionProgress, TrainingData
-    from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.runs import Run
 
 Size = tuple[float | None, float | None]
@@ -187,58 +185,6 @@ class TrainingTask:
     def forest_data(self) -> Iterator[CollectionProgress | TrainingData]:
         """Measure the annotated objects for a forest."""
         return self.collect_with_progress(self.settings.changed(architecture="forest"))
-
-
-def build_task(
-    images: ImageCollection,
-    labels: pd.DataFrame,
-    explanation: str,
-    edit_groups: pd.Series[str],
-    classes: ClassScheme,
-    setup: TrainingSetup,
-    runs: Sequence[Run],
-    folder: Path,
-    threads: int,
-    search: bool = False,
-) -> TrainingTask:
-    """Return the task of a training.
-
-    Parameters
-    ----------
-    images : ImageCollection
-    labels : DataFrame
-        The training objects (`select_training_objects`), with ``class_id``.
-    explanation : str
-        Which annotations are left out; "" if none is.
-    threads : int
-        Number of threads if the settings name none.
-
-    See `TrainingTask` for the other parameters.
-
-    Raises
-    ------
-    ProjectError
-        If presets shall be compared, but the settings name one.
-    """
-    settings = setup.settings
-    if search and settings.preset != AUTO_PRESET:
-        raise ProjectError(
-            f'Presets cannot be compared, since the settings name "{settings.preset}". Pass preset="auto".'
-        )
-    return TrainingTask(
-        pairs={name: images.pair(name) for name in images},
-        objects=images.objects,
-        labels=labels["class_id"],
-        edit_groups=edit_groups,
-        classes=classes,
-        settings=settings.changed(threads=settings.threads or threads),
-        folder=folder,
-        setup=setup,
-        search=search,
-        runs=tuple(runs),
-        explanation=explanation,
-        workers=settings.threads or thread_count("script"),
-    )
 
 
 def label_digest(labels: pd.Series[int]) -> str:
