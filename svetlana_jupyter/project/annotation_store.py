@@ -208,6 +208,11 @@ class Annotations:
         table["class"] = table["class_id"].map(names).astype("object").where(table["class_id"] > 0, None)
         return table
 
+    def class_ids(self) -> pd.Series[int]:
+        """Return the class id of every labeled object, by ``(image, object)``."""
+        with self._folder.lock:
+            return self.label_table().query("action == 'label'")["class_id"]
+
     def table(self) -> pd.DataFrame:
         """Return all logged events of all annotators in chronological order (`core.annotations.events_table`)."""
         return events_table(self.logs)

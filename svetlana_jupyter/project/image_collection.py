@@ -17,7 +17,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair, open_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import Spacing, fingerprint, open_image, open_mask
 from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
@@ -213,15 +213,15 @@ class ImageCollection(Mapping[str, ImageEntry]):
         if name not in self._pairs:
             mask = self._folder.absolute(entry.mask)
             folder, files = self._folder.measurements_folder(name), (self._paths(entry.image), mask)
-            opened = self.open(entry, mask, checked=True)
+            opened = self.open(entry, mask, check_mask=False)
             self._pairs[name] = with_feature_cache(opened, folder, self._folder.writable, files)
         return self._pairs[name]
 
-    def open(self, entry: ImageEntry, mask: Source, checked: bool = False) -> ImagePair:
-        """Open an image with any mask; the shapes are compared unless ``checked`` says that they match."""
-        channels, opener = entry.channels or None, open_pair if checked else open_checked_pair
+    def open(self, entry: ImageEntry, mask: Source, check_mask: bool = True) -> ImagePair:
+        """Open an image with any mask, as `core.io.image_pair.open_pair` does."""
+        image, channels, cache = self._paths(entry.image), entry.channels or None, self._folder.cache_folder
         options = ImageOptions(axes=entry.axes, spacing=entry.spacing, channels=channels, groups=entry.groups)
-        return opener(entry.name, self._paths(entry.image), mask, **options, cache=self._folder.cache_folder)
+        return open_pair(entry.name, image, mask, **options, cache=cache, check_mask=check_mask)
 
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
         """Return the object table of an image (`core.objects.index_objects`).
@@ -298,7 +298,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             mask, summary = write_outline_mask(folder, Path(mask), opened_image)
             self._notes[name] = f"{name}: {summary}"
         try:
-            opened = open_checked_pair(name, image, mask, **options, cache=cache)
+            opened = open_pair(name, image, mask, **options, cache=cache)
         except InputError:
             if has_outlines:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import pandas as pd
 from traitlets import Any as AnyTrait
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.images import Spacing
     from svetlana_jupyter.core.io.table_files import TableSource
 
-    ClientChoice = Client | Literal["local"] | None
+    ClientChoice: TypeAlias = Client | Literal["local"] | None
 
 
 class Project(HasTraits):
@@ -447,7 +447,7 @@ class Project(HasTraits):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
-        check_pipeline(self.images, self._labeled(), settings)
+        check_pipeline(self.images, self.annotations.class_ids(), settings)
         self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
 
     def preview_augmentation(
@@ -461,7 +461,7 @@ class Project(HasTraits):
             Those of the project by default; their seed determines the random augmentation.
         """
         settings = settings or self.settings
-        return augmented_patches(self.images, self._labeled(), self.runs, image, label, settings, n)
+        return augmented_patches(self.images, self.annotations.class_ids(), self.runs, image, label, settings, n)
 
     def readiness(self) -> str:
         """Return what is missing before a training can start, as a sentence; "" if nothing is."""
@@ -944,10 +944,6 @@ class Project(HasTraits):
                 {name: self.images[name].groups for name in names},
             )
 
-    def _labeled(self) -> pd.Series[int]:
-        with self._folder.lock:
-            return self.labels().query("action == 'label'")["class_id"]
-
     def _training_objects(self, exclude_border: bool, size: Size | None) -> tuple[pd.DataFrame, str]:
         """Return the labels that a training learns from, and a sentence about the others."""
         return select_training_objects(self.test_set.training_labels(), self.images.objects, exclude_border, size)
@@ -1011,10 +1007,8 @@ class Project(HasTraits):
                     continue
                 yield event, network
                 if predict:
-                    prediction = self._prediction_task(
-                        list(task.pairs), event, task.settings.threads or threads, network
-                    )
-                    yield from predict_images(prediction, stop)
+                    count = task.settings.threads or threads
+                    yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
 
         return work
 

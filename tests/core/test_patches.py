@@ -13,7 +13,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.core import normalization
 from svetlana_jupyter.core.io.chunks import group_by_block, read_padded
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.normalization import (
     BLUR_SIGMAS,
     blur_masks,
@@ -350,9 +350,7 @@ def test_resampling_keeps_a_slope():
 def test_micrometers_make_anisotropic_voxels_isotropic():
     zz, yy, xx = np.mgrid[:20, :60, :60]
     ball = ((zz - 10) * 4) ** 2 + (yy - 30) ** 2 + (xx - 30) ** 2 <= 20**2
-    pair = open_checked_pair(
-        "ball", ball.astype(np.float32), ball.astype(np.uint8), axes="zyx", spacing=(2.0, 0.5, 0.5)
-    )
+    pair = open_pair("ball", ball.astype(np.float32), ball.astype(np.uint8), axes="zyx", spacing=(2.0, 0.5, 0.5))
     objects = index_objects(pair.mask)
     resolved = resolve_patch_settings(
         PatchSettings(unit="um", normalize="none", sampling=24), objects, None, pair.spacing

@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, BoundedIntText, Dropdown, HBox, Label, VBox
 from traitlets import link
 
 from svetlana_jupyter.core.display.selection import GalleryQuery, Pagination, build_gallery_table, filter_and_sort
 from svetlana_jupyter.widgets.components import ClassButtons, count_html, heading, muted, set_options
-from svetlana_jupyter.widgets.gallery.grid import Captions, PatchGrid
-from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache, default_crop_side
+from svetlana_jupyter.widgets.gallery.grid import PatchGrid
+from svetlana_jupyter.widgets.gallery.thumbnail_loader import default_crop_side
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
 from svetlana_jupyter.widgets.panel import Command, CommandBar, Panel, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -89,9 +90,8 @@ class GalleryPanel(Panel):
         self._crop_side = 1.0
         self._page_number = 0
         self._selected_at = time.monotonic()
-        self._captions = Captions(project)
         self._indexing = ObjectIndexer(project, self.status)
-        self.page = PatchGrid(ThumbnailCache(project), GRID_SIZE, self._captions)
+        self.page = PatchGrid(project, GRID_SIZE)
         self._page_size = self.page.grid.count
         self.filter_bar = FilterBar(self.page, catch_errors(self.rearrange, self.status))
         self.display_bar = DisplayBar(self.page)
@@ -146,7 +146,8 @@ class GalleryPanel(Panel):
     def rearrange(self) -> None:
         """Apply filters and order anew, and show the first page."""
         project = self.project
-        self.display_bar.refresh(has_volumes=any(len(entry.shape) == 3 for entry in project.images.values()))
+        has_volumes = any(len(entry.shape) == 3 for entry in project.images.values())
+        self.display_bar.depth.layout.display = "" if has_volumes else "none"
         self.filter_bar.list(project.images, project.classes.scheme, show_all_images=self._is_quickly_indexed())
         names = self.filter_bar.query.images or tuple(project.images)
         self._indexing.run_when_indexed(
@@ -185,7 +186,7 @@ class GalleryPanel(Panel):
         """Keep each prediction of the selected objects as an annotation, in one edit."""
         if not self._applies_to(shown):
             return
-        predicted = {object_id: self._captions.predicted(*object_id)[0] for object_id in self.page.selected}
+        predicted = {object_id: predicted_class(self.project, *object_id)[0] for object_id in self.page.selected}
         classes = self.project.classes
         names = {object_id: classes.by_id(class_id).name for object_id, class_id in predicted.items() if class_id}
         if names:
@@ -262,7 +263,7 @@ class GalleryPanel(Panel):
         self.project.annotations.annotate_each(classes, source="gallery", seconds=self._seconds())
         self.status.say(self.project.status)
 
-    def _applies_to(self, shown: SelectionId) -> TypeGuard[tuple[str, int]]:
+    def _applies_to(self, shown: SelectionId) -> bool:
         """Return whether an action applies to the selection; otherwise display why not."""
         if shown is None or shown != self.shown:
             self.status.say(_KEY_IGNORED if shown else _NOTHING_SELECTED)
@@ -274,14 +275,15 @@ class GalleryPanel(Panel):
         return seconds
 
     def _revisit(self, done: bool, verb: str) -> None:
+        objects = self.project.annotations.last_edited
         if not done:
             self.status.say(f"Nothing to {verb}.")
-            return
-        objects = self.project.annotations.last_edited
-        self._select(objects)
-        (image, label), *more = objects
-        text = f"{len(objects):,} objects" if more else f"object {label} in {image}"
-        self.status.say(f"{verb.capitalize()}: {text}.")
+        elif not objects:
+            self.status.say(f"{verb.capitalize()}: the object is no longer in the mask.")
+        else:
+            self._select(objects)
+            text = f"{len(objects):,} objects" if len(objects) > 1 else "object {1} in {0}".format(*objects[0])
+            self.status.say(f"{verb.capitalize()}: {text}.")
 
     def _select(self, objects: list[ObjectId]) -> None:
         """Show the page of the first of the objects, and select the objects on that page."""
@@ -325,7 +327,8 @@ class GalleryPanel(Panel):
 
     def _show_selection(self) -> None:
         selected = len(self.page.selection.chosen)
-        self.filter_bar.show_count(len(self._listed))
+        number = len(self._listed)
+        self.filter_bar.count_label.value = f"{number:,} object{'' if number == 1 else 's'}"
         self.page_bar.refresh(self.pages, self._page_number, selected)
         self.selection_text.value = muted(f"{selected:,} of {len(self.page.objects):,} on this page")
 
@@ -381,10 +384,6 @@ class FilterBar(HBox):
         images = (self.image.value,) if self.image.value else ()
         return GalleryQuery(images, self.which.value, self.class_id.value, self.order.value)
 
-    def show_count(self, number: int) -> None:
-        """Display the number of objects on all pages."""
-        self.count_label.value = f"{number:,} object{'' if number == 1 else 's'}"
-
     def list(self, images: Iterable[str], classes: Iterable[ClassInfo], show_all_images: bool) -> None:
         """Set the images and classes on offer.
 
@@ -429,10 +428,6 @@ class DisplayBar(HBox):
             button("search-plus", "Larger thumbnails, fewer per page (+)", partial(page.change_patch_size, 1)),
         ]
         super().__init__([self.depth, self.outlines, *buttons], layout={"flex": "0 0 auto"})
-
-    def refresh(self, has_volumes: bool) -> None:
-        """Show the controls that apply to the images."""
-        self.depth.layout.display = "" if has_volumes else "none"
 
 
 class PageBar(HBox):

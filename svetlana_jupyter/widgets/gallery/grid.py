@@ -14,14 +14,16 @@ from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.display.selection import Selection
 from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
 from svetlana_jupyter.widgets.components import StatusLine
+from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache
 from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas
 from svetlana_jupyter.widgets.viewer.interaction import Screen
+from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
-    from svetlana_jupyter.widgets.gallery.thumbnail_loader import GalleryPage, ThumbnailCache
+    from svetlana_jupyter.widgets.gallery.thumbnail_loader import GalleryPage
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
 
 Objects = Sequence[tuple[str, int]]
@@ -50,10 +52,9 @@ class PatchGrid(VBox):
 
     Parameters
     ----------
-    thumbnail_cache : ThumbnailCache
+    project : Project
     size : tuple of int
         Height and width of the grid, in CSS pixels.
-    captions : Captions
 
     Attributes
     ----------
@@ -85,7 +86,7 @@ class PatchGrid(VBox):
     outlines = traitlets.Bool(True)
     hint = traitlets.Instance(Hint, allow_none=True)
 
-    def __init__(self, thumbnail_cache: ThumbnailCache, size: tuple[int, int], captions: Captions) -> None:
+    def __init__(self, project: Project, size: tuple[int, int]) -> None:
         super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
         self.add_class("sv-viewer")
         self.status = StatusLine(hides=True)
@@ -94,7 +95,7 @@ class PatchGrid(VBox):
         self.message = ""
         self._side = 1.0
         self._next_objects: Objects = ()
-        self._thumbnail_cache, self._size, self._captions = thumbnail_cache, size, captions
+        self._project, self._size, self._thumbnail_cache = project, size, ThumbnailCache(project)
         self._selection_count = 0
         self.turn_page: Callable[[int], object] = lambda pages: None
         self.screen = Screen(partial(GridCanvas, size), self._draw, self._raise_unreadable, self.status)
@@ -179,7 +180,7 @@ class PatchGrid(VBox):
     def hover(self, row: float, column: float) -> None:
         """Describe the object at a point of the screen."""
         cell = self.cell_at(row, column)
-        self.hint = Hint(self._captions.hover_text(*self.objects[cell]), (row, column)) if cell >= 0 else None
+        self.hint = Hint(_hover_text(self._project, *self.objects[cell]), (row, column)) if cell >= 0 else None
 
     def cell_at(self, row: float, column: float) -> int:
         """Return the cell at a point of the screen, or -1."""
@@ -212,7 +213,7 @@ class PatchGrid(VBox):
             pixels, ink = draw_thumbnail_grid(pictures, grid, dpr, self.outlines)
         else:
             pixels, ink = self.scene.pixels, self.scene.ink
-        captions = tuple(self._captions.caption(*object_id) for object_id in self.objects)
+        captions = tuple(_caption(self._project, *object_id) for object_id in self.objects)
         chosen, cursor = self.selection.chosen, self.selection.cursor
         self.scene = GridScene(grid, dpr, key, pixels, ink, captions, chosen, cursor, self.hint, self.message)
         self.screen.paint(self.scene, self.selection_id, [page] if None in pictures and in_loop else ())
@@ -302,51 +303,33 @@ class GridCanvas(LayeredCanvas):
         _draw_marks(self.widget[MARKS], scene)  # always, and last: a full repaint begins on another canvas
 
 
-class Captions:
-    """Captions of the objects of a project: their annotations and predictions.
+def _caption(project: Project, image: str, label: int) -> CellCaption:
+    """Return frame and caption of a cell: its annotation, else its prediction."""
+    annotation, classes = project.annotations.label_of(image, label), project.classes
+    if annotation.class_id:
+        info = classes.by_id(annotation.class_id)
+        return CellCaption(info.color, is_annotated=True, name=info.name)
+    if annotation.action in _FLAG_CAPTION:
+        return CellCaption(is_annotated=True, name=_FLAG_CAPTION[annotation.action])
+    class_id, probability = predicted_class(project, image, label)
+    if not class_id:
+        return CellCaption()
+    info = classes.by_id(class_id)
+    return CellCaption(info.color, name=info.name, share=f"{probability:.0%}")
 
-    Parameters
-    ----------
-    project : Project
-    """
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
-
-    def predicted(self, image: str, label: int) -> tuple[int, float]:
-        """Return the predicted class id and its probability, or 0 and 0.0."""
-        table = self._project.probabilities(image)
-        if label not in table.index:
-            return 0, 0.0
-        at: Any = table.at  # much faster than `loc`; called for every cell of every frame
-        return int(at[label, "predicted"]), float(at[label, "probability"])
-
-    def caption(self, image: str, label: int) -> CellCaption:
-        """Return frame and caption of a cell: its annotation, else its prediction."""
-        annotation = self._project.annotations.label_of(image, label)
-        if annotation.action == "label":
-            info = self._project.classes.by_id(annotation.class_id)
-            return CellCaption(info.color, is_annotated=True, name=info.name)
-        if annotation.action in _FLAG_CAPTION:
-            return CellCaption(is_annotated=True, name=_FLAG_CAPTION[annotation.action])
-        class_id, probability = self.predicted(image, label)
-        if not class_id:
-            return CellCaption()
-        info = self._project.classes.by_id(class_id)
-        return CellCaption(info.color, name=info.name, share=f"{probability:.0%}")
-
-    def hover_text(self, image: str, label: int) -> str:
-        """Return the object, its annotation and its prediction in one line."""
-        annotation, classes = self._project.annotations.label_of(image, label), self._project.classes
-        class_id, probability = self.predicted(image, label)
-        annotated = classes.by_id(annotation.class_id).name if annotation.class_id else ""
-        predicted = f"{classes.by_id(class_id).name}? {probability:.0%}" if class_id else ""
-        texts = f"object {label} in {image}", annotated or _FLAG_TEXT.get(annotation.action), predicted
-        return " · ".join(filter(None, texts))
+def _hover_text(project: Project, image: str, label: int) -> str:
+    """Return the object, its annotation and its prediction in one line."""
+    annotation, classes = project.annotations.label_of(image, label), project.classes
+    class_id, probability = predicted_class(project, image, label)
+    annotated = classes.by_id(annotation.class_id).name if annotation.class_id else ""
+    predicted = f"{classes.by_id(class_id).name}? {probability:.0%}" if class_id else ""
+    texts = f"object {label} in {image}", annotated or _FLAG_TEXT.get(annotation.action), predicted
+    return " · ".join(filter(None, texts))
 
 
 def _step(options: tuple[Any, ...], current: Any, by: int) -> Any:
-    """Return the option ``by`` places after the current one, or the last in that direction."""
+    """Return the option ``by`` places after the current one, or the last one."""
     return options[min(max(options.index(current) + by, 0), len(options) - 1)]
 
 

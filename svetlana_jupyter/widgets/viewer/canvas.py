@@ -96,7 +96,7 @@ def batch_drawing(manager: Any) -> Iterator[None]:
 
 
 class LayeredCanvas:
-    """Canvas of several layers, which shows scenes and reports mouse and keyboard events.
+    """Canvas of several layers, which shows scenes and reports input events.
 
     Parameters
     ----------

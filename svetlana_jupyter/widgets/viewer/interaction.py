@@ -137,7 +137,7 @@ class Screen:
 
 
 class ObjectSelector:
-    """Selection of objects by click, box, lasso or visibility, and their context menu.
+    """Selection of objects by click, box or lasso, and their context menu.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ class ObjectSelector:
         return was_open
 
     def zoom_on_selection(self, factor: float) -> None:
-        """Zoom about the center of the selection or, if it is off the screen, of the screen."""
+        """Zoom about the center of the selection if it is visible, else of the screen."""
         model = self._model
         about = self._selection_center() if model.selection and self._project.images.is_indexed(model.image) else None
         visible = about is not None and all(0 <= at < end for at, end in zip(about, model.view.size))
@@ -274,7 +274,7 @@ class _Press:
 
 
 class ViewerEvents:
-    """Translation of input events (`canvas.InputListener`) into changes of the viewer."""
+    """Translation of the events of `InputListener` into changes of the viewer."""
 
     def __init__(self, model: ViewerModel, selector: ObjectSelector, screen: Screen) -> None:
         self._model, self._selector, self._screen = model, selector, screen

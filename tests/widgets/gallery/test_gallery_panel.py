@@ -201,6 +201,15 @@ def test_undo_and_redo_show_the_page_and_select_the_objects_of_the_edit(panel, p
     assert panel.status.text == "Nothing to redo."
 
 
+def test_undoing_the_label_of_an_object_that_the_mask_lost_says_so(panel, project):
+    click(panel, 0)
+    press(panel, "1")
+    _, mask = squares(0)
+    project.replace_mask("left", np.where(mask == 1, 0, mask))
+    press(panel, "u")
+    assert panel.status.text == "Undo: the object is no longer in the mask."
+
+
 @pytest.mark.parametrize(("key", "action"), [("s", "skip"), ("a", "ambiguous"), ("b", "bad_segmentation")])
 def test_flags_apply_to_the_whole_selection(panel, project, key, action):
     click(panel, 20)
