@@ -18,7 +18,7 @@ from traitlets import HasTraits, Int, Unicode
 
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
-from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
@@ -968,23 +968,18 @@ class Project(HasTraits):
         self._folder.check_writable()
         runs = {run.name: run for run in self.runs}
         setup = resolve_training_setup(self.settings, settings, changes, network, runs)
-        if search and setup.settings.preset != AUTO_PRESET:
-            raise ProjectError(
-                f'Presets cannot be compared, since the settings name "{setup.settings.preset}". Pass preset="auto".'
-            )
         return TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.images.objects,
             labels=labels["class_id"],
+            explanation=explanation,
             edit_groups=self.annotations.edit_groups(),
             classes=self.classes.scheme,
-            settings=setup.settings.changed(threads=setup.settings.threads or threads),
-            folder=self._folder.runs_folder,
             setup=setup,
-            search=search,
+            settings=setup.settings.changed(threads=setup.settings.threads or threads),
             runs=tuple(runs.values()),
-            explanation=explanation,
-            workers=setup.settings.threads or thread_count("script"),
+            folder=self._folder.runs_folder,
+            search=search,
         )
 
     def _training(

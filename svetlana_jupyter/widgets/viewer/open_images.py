@@ -117,7 +117,7 @@ class OpenImage:
             predicted = project.probabilities(self.name)["predicted"] if overlay == "predictions" else None
             labels_of = partial(project.annotations.labels_of, self.name)
             self._styles = base, class_styles(project.classes.scheme, labels_of, predicted)
-        return self._styles[1].with_key((*base, project.annotations_version))
+        return replace(self._styles[1], key=(*base, project.annotations_version))
 
     def describe(self, label: int, overlay: str) -> str:
         """Describe an object by its number and its annotation, else its prediction."""
