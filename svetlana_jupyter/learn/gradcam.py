@@ -78,20 +78,13 @@ def explain(
     position = int(probabilities.argmax()) if class_id is None else classifier.classes.index(class_id)
     raw_settings = settings.changed(normalize="none", context="keep", mask_channel=True)
     raw = take_patch(pair.image, pair.mask, center, raw_settings, label)
-    geometry = patch_geometry(settings, pair.spacing)
-    coordinates = {
-        axis: first + step * np.arange(count)
-        for axis, first, step, count in zip(
-            axes, geometry.origin(center), geometry.sampling_step, geometry.shape, strict=True
-        )
-    }
     return Dataset(
         {
             "image": (["c", *axes], raw[:-1]),
             "mask": (axes, raw[-1] > 0),
             "cam": (axes, _class_activation_map(classifier, patch, position, method)),
         },
-        coords={"c": list(pair.channels), **coordinates},
+        coords={"c": list(pair.channels), **patch_geometry(settings, pair.spacing).coordinates(center)},
         attrs={
             "object": label,
             "class_id": classifier.classes[position],

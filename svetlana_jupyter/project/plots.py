@@ -70,9 +70,10 @@ def darken(color: str) -> str:
     >>> darken("#f0e442"), darken("#0072b2")
     ('#928b28', '#0072b2')
     """
-    rgb = np.array(to_rgb(color))
-    brightness = float(rgb @ [0.299, 0.587, 0.114])
-    return to_hex(rgb * min(1.0, 130 / 255 / max(brightness, 1e-9)))
+    brightness = float(np.dot(to_rgb(color), [0.299, 0.587, 0.114]))
+    factor = min(1.0, 130 / 255 / max(brightness, 1e-9))
+    red, green, blue = (factor * value for value in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 def shorten(names: Sequence[object], max_length: int = 24) -> list[str]:

@@ -64,7 +64,6 @@ from svetlana_jupyter.project.training_job import (
 )
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
-    build_task,
     readiness,
     resolve_training_setup,
     select_training_objects,
@@ -996,17 +995,18 @@ class Project(HasTraits):
         runs = {run.name: run for run in self.runs}
         setup = resolve_training_setup(self.settings, settings, changes, network, runs)
         labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
-        return build_task(
-            self.images,
-            labels,
-            explanation,
-            self.annotations.edit_groups(),
-            self.classes.scheme,
-            setup,
-            list(self.runs),
-            self._folder.runs_folder,
-            threads,
-            search,
+        return TrainingTask(
+            pairs={name: self.pair(name) for name in self.images},
+            objects=self.images.objects,
+            labels=labels["class_id"],
+            explanation=explanation,
+            edit_groups=self.annotations.edit_groups(),
+            classes=self.classes.scheme,
+            setup=setup,
+            settings=setup.settings.changed(threads=setup.settings.threads or threads),
+            runs=tuple(self.runs),
+            folder=self._folder.runs_folder,
+            search=search,
         )
 
     def _training(

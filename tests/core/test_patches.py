@@ -341,7 +341,7 @@ def test_resampling_keeps_a_slope():
         resolved = PatchSettings(size=(40.0, 40.0), sampling=(sampling, sampling), normalize="none")
         patch = take_patch(pair.image, pair.mask, (50.0, 50.0), resolved)
         step = 40 / sampling
-        expected = patch_geometry(resolved, None).origin((50.0, 50.0))[1] + np.arange(sampling) * step
+        expected = patch_geometry(resolved, None).coordinates((50.0, 50.0))["x"]
         assert expected.mean() == pytest.approx(50, abs=0.5)
         np.testing.assert_allclose(patch[0], np.tile(expected, (sampling, 1)), rtol=1e-4)
         assert np.sqrt(patch[-1].sum()) == pytest.approx(11 / step, abs=1.0)
@@ -450,11 +450,11 @@ def test_cutting_needs_concrete_settings_matching_dimensions_and_a_center_inside
         take_patch(pair.image, pair.mask, (50, 0), PatchSettings(size=(9.0, 9.0), sampling=(9, 9)))
 
 
-def test_the_origin_is_the_position_of_the_first_pixel():
+def test_the_coordinates_begin_at_the_first_pixel():
     pair = scene(1, (60, 60))
     resolved = PatchSettings(size=(15.0, 15.0), sampling=(15, 15), normalize="none")
     patch = take_patch(pair.image, pair.mask, (30.2, 29.7), resolved)
-    y, x = patch_geometry(resolved, None).origin((30.2, 29.7))
+    y, x = (along[0] for along in patch_geometry(resolved, None).coordinates((30.2, 29.7)).values())
     assert patch[0, 0, 0] == pair.image[0, int(y), int(x)]
 
 

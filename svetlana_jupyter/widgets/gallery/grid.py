@@ -12,7 +12,7 @@ from svetlana_jupyter.core.display import encode
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.display.selection import Selection
 from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
-from svetlana_jupyter.widgets.components import StatusLine
+from svetlana_jupyter.widgets.components import FLAG_TEXTS, StatusLine
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache
 from svetlana_jupyter.widgets.panel import Watcher, catch_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
@@ -41,7 +41,6 @@ _SELECTED = {DARK_INK: "#0d47a1", BRIGHT_INK: "#ffffff"}
 _WHEEL_STEP = 100.0  # one notch of the wheel of most mice
 _ARROWS = {"ArrowUp": (-1, 0), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowRight": (0, 1)}
 _FLAG_CAPTION = {"ambiguous": "ambiguous", "bad_segmentation": "bad segm."}
-_FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation", "skip": "skipped"}
 
 
 class PatchGrid(VBox):
@@ -323,7 +322,7 @@ def _hover_text(project: Project, image: str, label: int) -> str:
     class_id, probability = predicted_class(project, image, label)
     annotated = classes.by_id(annotation.class_id).name if annotation.class_id else ""
     predicted = f"{classes.by_id(class_id).name}? {probability:.0%}" if class_id else ""
-    texts = f"object {label} in {image}", annotated or _FLAG_TEXT.get(annotation.action), predicted
+    texts = f"object {label} in {image}", annotated or FLAG_TEXTS.get(annotation.action), predicted
     return " · ".join(filter(None, texts))
 
 

@@ -162,15 +162,14 @@ class Viewer(VBox):
                 opacity=model.opacity,
                 outlines=model.outlines,
                 selected=model.selection,
-                hint=Hint(image.describe(hovered[0], model.overlay), hovered[1:]) if hovered else None,
-                lasso=model.lasso,
-                field=self._field,
                 spacing=image.spacing,
                 previous=model.scene,
                 # With a loop, slow pieces are read in the background, and the frame is drawn again as they arrive.
                 allow_missing=running_loop() is not None,
                 moving=model.moving,
             )
+            hint = Hint(image.describe(hovered[0], model.overlay), hovered[1:]) if hovered else None
+            scene = replace(scene, hint=hint, lasso=model.lasso, field=self._field)
         model.scene = scene
         self.screen.paint(scene, model.selection_id, scene.missing)
         if not scene.missing:
