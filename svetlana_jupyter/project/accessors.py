@@ -98,7 +98,7 @@ class Plots:
         table = self._count([*by, *points], conditions, exclude_border=exclude_border, size=size)
         if not table["total"].any():
             raise ProjectError("There is nothing to count yet. Call project.predict(), or annotate objects.")
-        shown = ClassScheme(info for info in self._classes if info.name in chosen)
+        shown = ClassScheme(tuple(info for info in self._classes if info.name in chosen))
         return plot_counts(table[table["class"].isin(chosen)], by, points, shown, value)
 
     def gallery(self, n: int = 8) -> Figure:

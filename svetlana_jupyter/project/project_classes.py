@@ -131,7 +131,7 @@ class ProjectClasses:
 
 
 def _from_json(infos: list[dict[str, Any]]) -> ClassScheme:
-    return ClassScheme(ClassInfo(**info) for info in infos)
+    return ClassScheme(tuple(ClassInfo(**info) for info in infos))
 
 
 def _to_json(info: ClassInfo) -> dict[str, Any]:

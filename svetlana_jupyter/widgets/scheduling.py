@@ -125,8 +125,8 @@ class LatestQuestion(Generic[QuestionT]):
         self._latest: QuestionT | None = None
         self._busy = False
 
-    def ask(self, question: QuestionT) -> None:
-        """Answer this question instead of the previous ones."""
+    def ask(self, question: QuestionT | None) -> None:
+        """Answer this question instead of the previous ones; None drops them."""
         self._latest = question
         self._debounce.restart()
 

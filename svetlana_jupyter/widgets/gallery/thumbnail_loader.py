@@ -118,7 +118,7 @@ class ThumbnailCache:
             cached = [self._thumbnails.get(key) for key in keys]
             for key in filter(self._thumbnails.__contains__, keys):
                 self._thumbnails.move_to_end(key)
-            return [thumbnail and (thumbnail, self._palettes[key[0]]) for key, thumbnail in zip(keys, cached)]
+            return [(picture, self._palettes[key[0]]) if picture else None for key, picture in zip(keys, cached)]
 
     def load(self, page: GalleryPage) -> None:
         """Read the missing thumbnails of a page.
