@@ -213,15 +213,15 @@ class ImageCollection(Mapping[str, ImageEntry]):
         if name not in self._pairs:
             mask = self._folder.absolute(entry.mask)
             folder, files = self._folder.measurements_folder(name), (self._paths(entry.image), mask)
-            opened = self.open(entry, mask, checked=True)
+            opened = self.open(entry, mask, check_mask=False)
             self._pairs[name] = with_feature_cache(opened, folder, self._folder.writable, files)
         return self._pairs[name]
 
-    def open(self, entry: ImageEntry, mask: Source, checked: bool = False) -> ImagePair:
-        """Open an image with any mask; the shapes are compared unless ``checked`` says that they match."""
+    def open(self, entry: ImageEntry, mask: Source, check_mask: bool = True) -> ImagePair:
+        """Open an image with any mask, as `core.io.image_pair.open_pair` does."""
         image, channels, cache = self._paths(entry.image), entry.channels or None, self._folder.cache_folder
         options = ImageOptions(axes=entry.axes, spacing=entry.spacing, channels=channels, groups=entry.groups)
-        return open_pair(entry.name, image, mask, **options, cache=cache, check_mask=not checked)
+        return open_pair(entry.name, image, mask, **options, cache=cache, check_mask=check_mask)
 
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
         """Return the object table of an image (`core.objects.index_objects`).
