@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
 FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
+ObjectLabels = int | Iterable[int]
 PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
 _FLAGGED = {"ambiguous": "flagged as ambiguous", "bad_segmentation": "flagged as badly segmented", "skip": "skipped"}
 
@@ -359,7 +360,7 @@ class Annotations:
         self.last_edited = [current for object_id in edited for current in self.current_objects(object_id)]
 
 
-def object_ids(image: str, label: int | Iterable[int]) -> list[ObjectId]:
+def object_ids(image: str, label: ObjectLabels) -> list[ObjectId]:
     """Return the ids of one or several objects of an image."""
     return [ObjectId(image, int(number)) for number in (label if isinstance(label, Iterable) else [label])]
 

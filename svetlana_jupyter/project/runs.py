@@ -381,6 +381,7 @@ class RunStore(Sequence[Run]):
                 document["current_run"] = run.name
         self.current_name = run.name
         self._show(run.name)
+        self._notify.changed("predictions")
 
     def add(self, run: Run, network: Module | None = None) -> None:
         """Add a finished run, with its network if the user passed one as an object."""

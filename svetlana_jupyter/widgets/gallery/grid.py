@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import traitlets
@@ -15,7 +14,7 @@ from svetlana_jupyter.core.display.selection import Selection
 from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
 from svetlana_jupyter.widgets.components import FLAG_TEXTS, StatusLine
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache
-from svetlana_jupyter.widgets.panel import catch_errors
+from svetlana_jupyter.widgets.panel import Watcher, catch_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas
 from svetlana_jupyter.widgets.viewer.interaction import Screen
@@ -97,13 +96,13 @@ class PatchGrid(VBox):
         self._project, self._size, self._thumbnail_cache = project, size, ThumbnailCache(project)
         self._selection_count = 0
         self.turn_page: Callable[[int], object] = lambda pages: None
-        self.screen = Screen(partial(GridCanvas, size), self._draw, self._raise_unreadable, self.status)
+        self.screen = Screen(GridCanvas(size), self._draw, self._raise_unreadable, self.status)
         self.children = (Box([self.screen.canvas.widget]), self.status, self.screen.pointer)
         self.screen.add_listener(GridInteraction(self))
-        redraw = catch_errors(lambda _: self.screen.redraw(), self.status)
-        self.screen.pointer.observe(redraw, "dpr")
-        self.observe(redraw, ["field_of_view", "depth", "outlines", "hint"])
-        self.observe(catch_errors(self._count_selection, self.status), "selection")
+        observe = Watcher(self.status).observe
+        observe(self.screen.pointer, self.screen.redraw, "dpr")
+        observe(self, self.screen.redraw, "field_of_view", "depth", "outlines", "hint")
+        observe(self, self._count_selection, "selection")
 
     @property
     def grid(self) -> GridLayout:
@@ -191,7 +190,7 @@ class PatchGrid(VBox):
         self.screen.loader.close()
         super().close()
 
-    def _count_selection(self, change: Any) -> None:
+    def _count_selection(self) -> None:
         self._selection_count += 1
         self.screen.redraw()
 
@@ -284,12 +283,12 @@ class GridCanvas(LayeredCanvas):
 
     Parameters
     ----------
-    size, repaint
-        As for `LayeredCanvas`.
+    size : tuple of int
+        Height and width in CSS pixels.
     """
 
-    def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
-        super().__init__(size, 2, repaint)
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(size, layers=2)
 
     def _extent(self, scene: GridScene) -> tuple[tuple[int, int], float]:
         return (scene.pixels.shape[0], scene.pixels.shape[1]), scene.dpr

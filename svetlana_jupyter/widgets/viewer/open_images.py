@@ -56,6 +56,8 @@ class OpenImage:
         Sampled values of each channel, ascending.
     auto_palette, palette : DisplaySettings
         Automatic and current display settings of the channels.
+    shape : tuple of int
+        Rows and columns.
     planes : int
         Number of planes, 1 in 2D.
     spacing : float or None
@@ -67,6 +69,7 @@ class OpenImage:
         self.name = name
         self.image = TileReader(self.pair.image, self.pair.levels, cache)
         self.mask = TileReader(self.pair.mask, self.pair.mask_levels, cache)
+        self.shape = self.image.shape
         self.planes: int = self.pair.mask.sizes.get("z", 1)
         self.spacing = self.pair.spacing[-1] if self.pair.spacing else None
         self._sample_contrast()
@@ -74,11 +77,6 @@ class OpenImage:
         self._project = project
         self._styles: tuple[Hashable, ObjectStyles] | None = None
         self._median_side: tuple[pd.DataFrame, float] | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.image.shape
 
     def refine_contrast(self) -> bool:
         """Update the automatic contrast once the whole image has been read.
