@@ -90,7 +90,7 @@ class ObjectDetails(HTML):
         if label:
             self._latest.ask((image, label, palette))
         else:
-            self._latest.cancel()
+            self._latest.ask(None)
             self._show_text(_NOTHING_SELECTED)
 
     def _make_details(self, question: Question) -> Details:
