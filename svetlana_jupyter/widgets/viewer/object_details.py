@@ -14,15 +14,13 @@ from skimage.segmentation import find_boundaries
 from svetlana_jupyter.core.display.channels import (
     ContrastLimits,
     DisplaySettings,
+    as_rgb,
     initial_display_settings,
     render_pixels,
-    sample_pixels,
 )
 from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.overlay import halo
 from svetlana_jupyter.core.display.thumbnails import take_orthoviews
-from svetlana_jupyter.core.display.tiles import TileReader
-from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.normalization import DOUBLED_NORMALIZATIONS
 from svetlana_jupyter.project.patch_previews import classifier_patch, patch_settings
 from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, error_text, figure_html, fraction_bar, muted
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.annotations import Label, ObjectId
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.display.thumbnails import OrthoView
-    from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import PatchSettings
     from svetlana_jupyter.project.project import Project
 
@@ -59,12 +56,6 @@ _SECTION_TITLES = {"xy": "Plane (xy)", "xz": "Front (xz)", "zy": "Side (zy)", "m
 _NOTHING_SELECTED = "Select an object to see what the classifier sees of it."
 _DELAY = 0.25  # seconds; keys that follow each other quickly need no images in between
 _EMPTY_FIGURE = '<figure><div class="sv-blank"></div><figcaption>{}</figcaption></figure>'
-
-
-def default_palette(pair: ImagePair) -> DisplaySettings:
-    """Return the automatic display settings of an image."""
-    pixels = sample_pixels(TileReader(pair.image, pair.levels))
-    return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
 
 class ObjectDetails(HTML):
@@ -177,7 +168,7 @@ def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
     height, width = (max(1, round(side * scale)) for side in section.size)
     pixels = cv2.resize(render_pixels(section.values, palette), (width, height), interpolation=cv2.INTER_NEAREST)
     own = cv2.resize(section.own.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    colored = _as_rgb(pixels)
+    colored = as_rgb(pixels)
     if own.any():
         lines = halo(own, 2, 2)  # the double line that marks the selection in the viewer
         colored[lines == 1], colored[lines == 2] = 255, 0
@@ -233,7 +224,7 @@ def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
     pixels = flat["image"].transpose("c", "y", "x").to_numpy().astype(np.float32)
     rgb = names == ["red", "green", "blue"]
     palette = initial_display_settings(names, rgb, pixels.dtype, pixels.reshape(len(pixels), -1))
-    image = _as_rgb(_enlarge(render_pixels(pixels, palette)))
+    image = as_rgb(_enlarge(render_pixels(pixels, palette)))
     cam = flat["cam"].to_numpy().astype(np.float32)
     low, high = float(cam.min()), float(cam.max())
     scaled = (cam - low) / (high - low) if high > low else np.zeros_like(cam)
@@ -256,8 +247,3 @@ def _enlarge(pixels: NDArray[Any]) -> NDArray[Any]:
     """Repeat pixels, so that an outline drawn over them is thin."""
     scale = max(1, _SIDE // max(pixels.shape[:2]))
     return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def _as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a copy in three channels."""
-    return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else np.array(pixels, order="C")
