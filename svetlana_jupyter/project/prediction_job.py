@@ -57,6 +57,30 @@ class AllPredicted:
 
     images: tuple[ImagePredicted, ...]
 
+    def messages(self, compared: pd.DataFrame) -> tuple[str, str]:
+        """Return a sentence about the images, and one about unreadable objects.
+
+        The second is "" if there are none.
+
+        Parameters
+        ----------
+        compared : DataFrame
+            Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
+        """
+        count, events = len(self.images), self.images
+        images = events[0].image if count == 1 else f"{count:,} images"
+        sentences = [f"Predicted {sum(event.count for event in events):,} objects of {images}"]
+        sentences += [f"{event.image} has changed and was predicted again" for event in events if event.changed]
+        if compared["warn"].any():
+            sentences.append(outlying_images(compared).removesuffix("."))
+        failed = [
+            f"{len(event.failed):,} objects of {event.image} could not be read and have no prediction: "
+            f"{next(iter(event.failed.values()))}"
+            for event in events
+            if event.failed
+        ]
+        return ". ".join([*sentences, *failed]), ". ".join(failed)
+
 
 @dataclass(frozen=True)
 class PredictionTask:
@@ -162,31 +186,6 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     if errors:
         first = next(iter(errors.values()))
         raise ImagesFailedError(_errors_as_text(errors, len(task.images)), tuple(errors)) from first
-
-
-def predicted_message(events: Sequence[ImagePredicted], compared: pd.DataFrame) -> tuple[str, str]:
-    """Return a sentence about predicted images, and one about unreadable objects.
-
-    The second is "" if there are none.
-
-    Parameters
-    ----------
-    events : sequence of ImagePredicted
-    compared : DataFrame
-        Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
-    """
-    images = events[0].image if len(events) == 1 else f"{len(events):,} images"
-    sentences = [f"Predicted {sum(event.count for event in events):,} objects of {images}"]
-    sentences += [f"{event.image} has changed and was predicted again" for event in events if event.changed]
-    if compared["warn"].any():
-        sentences.append(outlying_images(compared).removesuffix("."))
-    failed = [
-        f"{len(event.failed):,} objects of {event.image} could not be read and have no prediction: "
-        f"{next(iter(event.failed.values()))}"
-        for event in events
-        if event.failed
-    ]
-    return ". ".join([*sentences, *failed]), ". ".join(failed)
 
 
 @dataclass(frozen=True)
