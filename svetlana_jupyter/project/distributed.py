@@ -203,16 +203,14 @@ def _wrap_cluster_errors(image: str) -> Iterator[None]:
 
     try:
         yield
-    except KilledWorker as error:
-        raise InputError(
+    except (KilledWorker, CancelledError) as error:
+        problem = (
             f"Workers of the cluster died repeatedly while predicting {image} ({error.task}), perhaps for lack of "
-            "memory. Give each worker more memory or fewer threads, then predict again; finished parts are kept."
-        ) from error
-    except CancelledError as error:
-        raise InputError(
-            f"The cluster gave up on {image}; its scheduler may have ended. Start it again and predict again; finished "
-            "parts are kept."
-        ) from error
+            "memory. Give each worker more memory or fewer threads, then"
+            if isinstance(error, KilledWorker)
+            else f"The cluster gave up on {image}; its scheduler may have ended. Start it again and"
+        )
+        raise InputError(f"{problem} predict again; finished parts are kept.") from error
 
 
 def _identity(job: _Job) -> _Job:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration,
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.project.runs import Run, uncalibrated_column
 from svetlana_jupyter.project.test_set import MIN_ANNOTATED, MIN_ANNOTATED_FRACTION
-from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
@@ -53,9 +52,9 @@ class Evaluation:
     left_out : mapping of str to int
         Number of flagged objects, which are not scored, per flag.
     outdated : bool
-        Whether the annotations have changed since the training.
+        Whether the annotations are known to have changed since the training.
     images : DataFrame
-        Out-of-distribution test per image, see `Project.compare_images`.
+        Out-of-distribution test per image, see `Project.compare_images`; empty if it was not requested.
     warning : str
         That augmentation destroys the classes, or that they cannot be distinguished; "" otherwise.
     """
@@ -116,24 +115,6 @@ class EvaluationData:
     probabilities: Callable[[Run, str], pd.DataFrame]
 
 
-def evaluate_run(run: Run, data: EvaluationData, labels: pd.DataFrame, images: pd.DataFrame) -> Evaluation:
-    """Return the accuracy of a run, with all that limits it.
-
-    Parameters
-    ----------
-    run : Run
-    data : EvaluationData
-    labels : DataFrame
-        The present training objects, selected as for this run (``class_id``).
-    images : DataFrame
-        Out-of-distribution test per image (`core.stats.outliers.flag_unfamiliar_images`).
-    """
-    result = score_run(run, data)
-    text = f"{result.text} {run.warning}" if run.warning else result.text
-    outdated = run.annotations != label_digest(labels["class_id"])
-    return replace(result, text=text, outdated=outdated, images=images, warning=run.warning)
-
-
 def score_run(run: Run, data: EvaluationData) -> Evaluation:
     """Score a run on the annotated test set, or by cross-validation without one."""
     table, remark = test_set_predictions(run, data)
@@ -145,8 +126,10 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
         table, forest = (_held_out(run, name, data.classes) for name in ("network", "forest"))
     note += " The training was stopped early." * run.stopped
     left_out = {flag: int(flags.get(flag, 0)) for flag in EXCLUDED}
+    warning = f" {run.warning}" if run.warning else ""
     if table is None:
-        return Evaluation(run.name, NO_SOURCE, f"{note} {remark}".rstrip(), left_out=left_out)
+        text = f"{note} {remark}".rstrip() + warning
+        return Evaluation(run.name, NO_SOURCE, text, left_out=left_out, warning=run.warning)
     tables = {"network": table} | ({} if forest is None else {"forest": forest})
     # A class that was added since the training is never predicted, but may be a label.
     ids = [*run.classes, *(code for one in tables.values() for code in one["truth"].unique())]
@@ -162,7 +145,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
     return Evaluation(
         run=run.name,
         source=source,
-        text=f"{note} {remark}".rstrip(),
+        text=f"{note} {remark}".rstrip() + warning,
         network=scores["network"],
         forest=scores.get("forest"),
         interval_unit=_interval_unit(table, data.entries, run.settings.get("hold_out_by")),
@@ -170,6 +153,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
         uncalibrated=_reliability(table, "raw_"),
         calibration=run.calibration,
         left_out=left_out,
+        warning=run.warning,
     )
 
 
@@ -218,7 +202,7 @@ def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame |
 
 
 def _held_out(run: Run, architecture: str, classes: ClassScheme) -> pd.DataFrame | None:
-    """Return the cross-validated predictions of a run with classes merged as in the project."""
+    """Return the cross-validated predictions of a run, with merged classes."""
     table = run.held_out(architecture)
     if table is None or not classes.merged or not class_ids(table):
         return table

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.normalization import set_image_statistics
 from svetlana_jupyter.errors import InputError, SvetlanaError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.classifier import Classifier
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
     from svetlana_jupyter.project.runs import Run
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -156,9 +154,16 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
         classifier = classifier.with_test_time_augmentation()
     limit_threads(task.threads)
     errors: dict[str, SvetlanaError] = {}
-    for _, pair in _make_each(task.images, task.pair, errors):
+    pairs: dict[str, ImagePair] = {}
+    plans: dict[str, _Plan] = {}
+    for name in task.images:
+        with _collect(errors, name):
+            pairs[name] = task.pair(name)
+    for pair in pairs.values():
         classifier.check(pair)
-    plans = dict(_make_each(task.images, lambda name: _make_plan(task, name, classifier), errors))
+    for name, pair in pairs.items():
+        with _collect(errors, name):
+            plans[name] = _make_plan(task, name, pair, classifier)
     total = sum(len(plan.objects) for plan in plans.values())
     done = total - sum(len(part) for plan in plans.values() for part in plan.missing.values())
     yield Progress(done, total, "predicting", "objects")
@@ -166,21 +171,16 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     for name, plan in plans.items():
         if plan.complete:
             continue
-        try:
+        with _collect(errors, name):
             for count in _predict_missing(task, plan, classifier, reference, stop):
                 done += count
                 yield Progress(done, total, f"predicting {name}", "objects")
                 if stop():
                     return
-        except PredictionWriteError:
-            raise  # a full disk concerns all images
-        except SvetlanaError as error:
-            errors[name] = error
-            continue
-        table = plan.store.merge(range(len(plan.parts)), {"mask": task.masks[name], "image": plan.fingerprint})
-        failed = {int(label): str(why) for label, why in table.attrs.get("failed", ())}
-        predicted.append(ImagePredicted(task.run.name, name, len(table), failed, plan.changed))
-        yield predicted[-1]
+            table = plan.store.merge(range(len(plan.parts)), {"mask": task.masks[name], "image": plan.fingerprint})
+            failed = {int(label): str(why) for label, why in table.attrs.get("failed", ())}
+            predicted.append(ImagePredicted(task.run.name, name, len(table), failed, plan.changed))
+            yield predicted[-1]
     if len(predicted) > 1:
         yield AllPredicted(tuple(predicted))
     if errors:
@@ -202,24 +202,21 @@ class _Plan:
     changed: bool
 
 
-def _make_each(
-    names: Sequence[str], make: Callable[[str], Value], errors: dict[str, SvetlanaError]
-) -> Iterator[tuple[str, Value]]:
-    """Yield the value of each name, and collect errors."""
-    for name in names:
-        if name not in errors:
-            try:
-                value = make(name)
-            except SvetlanaError as error:
-                errors[name] = error
-            else:
-                yield name, value
+@contextmanager
+def _collect(errors: dict[str, SvetlanaError], name: str) -> Iterator[None]:
+    """Add the error of an image to ``errors``; raise that of a full disk."""
+    try:
+        yield
+    except PredictionWriteError:
+        raise
+    except SvetlanaError as error:
+        errors[name] = error
 
 
-def _make_plan(task: PredictionTask, name: str, classifier: Classifier) -> _Plan:
+def _make_plan(task: PredictionTask, name: str, pair: ImagePair, classifier: Classifier) -> _Plan:
     from svetlana_jupyter.learn.inference import split_into_parts
 
-    pair, objects, fingerprint = task.pair(name), task.objects(name), task.fingerprint(name)
+    objects, fingerprint = task.objects(name), task.fingerprint(name)
     key = prediction_key(fingerprint, task.masks[name], objects, task.average)
     store = ImageParts(task.run, name, key, classifier.classes)
     if changed := store.image_changed(fingerprint):

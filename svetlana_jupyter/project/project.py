@@ -25,7 +25,7 @@ from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
 from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
 from svetlana_jupyter.project.distributed import resolve_client
-from svetlana_jupyter.project.evaluation import EvaluationData, evaluate_run, score_run, test_set_predictions
+from svetlana_jupyter.project.evaluation import EvaluationData, score_run, test_set_predictions
 from svetlana_jupyter.project.exporters import Export, ExportFinished
 from svetlana_jupyter.project.exporters.output_folder import OutputFolder
 from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot, to_xarray
@@ -45,7 +45,13 @@ from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder, pack
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
 from svetlana_jupyter.project.training_job import LearningCurve, RunScored, TrainingAbandoned, train_run
-from svetlana_jupyter.project.training_task import TrainingTask, readiness, resolve_setup, select_training_objects
+from svetlana_jupyter.project.training_task import (
+    TrainingTask,
+    label_digest,
+    readiness,
+    resolve_setup,
+    select_training_objects,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -738,7 +744,9 @@ class Project(HasTraits):
         chosen = self.runs.get(run)
         exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
         labels, _ = self._training_objects(exclude_border, size)
-        return evaluate_run(chosen, self._evaluation_data(), labels, self.compare_images(run=chosen.name))
+        outdated = chosen.annotations != label_digest(labels["class_id"])
+        images = self.compare_images(run=chosen.name)
+        return replace(score_run(chosen, self._evaluation_data()), outdated=outdated, images=images)
 
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
         """Test for each predicted image how many of its objects are unlike all annotated ones (`core.stats.outliers`).
