@@ -23,7 +23,7 @@ from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.polygons import LazyPolygonMask, RasterizationReport, rasterize, smallest_label_dtype
+from svetlana_jupyter.core.polygons import PolygonMask
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
@@ -376,32 +376,31 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     """
     outlines = read_geojson(file.expanduser())
     shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
-    dtype, report = smallest_label_dtype(outlines.shapes), RasterizationReport()
+    drawing = PolygonMask(outlines.shapes, shape)
     chunks = (1,) * (len(shape) - 2) + tuple(min(CHUNK, side) for side in shape[-2:])
     with atomic_folder(folder) as draft:
-        mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=dtype, chunks=chunks, zarr_format=3)
-        for part, pixels in rasterize(outlines.shapes, shape, dtype, report):
+        mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=drawing.dtype, chunks=chunks, zarr_format=3)
+        for part, pixels in drawing.draw_tiles():
             mask[part] = pixels
-        if not report.drawn_labels:
+        if not drawing.drawn_labels:
             raise InputError(
                 f"None of {len(outlines.shapes)} outlines in {file} covers a pixel of the image, which is "
                 f"{' × '.join(map(str, shape))}. Check that they belong to this image and are in pixels."
             )
-    count = len({polygon.label for polygon in outlines.shapes})
-    parts = [f"{len(report.drawn_labels):,} of {count:,} outlines are objects"]
-    if report.overlapping_labels:
+    parts = [f"{len(drawing.drawn_labels):,} of {len(drawing.labels):,} outlines are objects"]
+    if drawing.overlapping_labels:
         parts.append(
-            f"{len(report.overlapping_labels):,} of them overlap, in {report.overlap_pixels:,} pixels, where the "
+            f"{len(drawing.overlapping_labels):,} of them overlap, in {drawing.overlap_pixels:,} pixels, where the "
             "smaller one is on top"
         )
-    if missing := report.missing(outlines.shapes):
+    if missing := drawing.missing_labels:
         parts.append(f"outside the image, covered or smaller than a pixel: {format_list(missing)}")
     return folder / "mask.zarr", "; ".join(parts) + "." + (f" {outlines.note}" if outlines.note else "")
 
 
 def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
     """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is rasterized block by block when read."""
-    pixels = to_dask(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
+    pixels = to_dask(PolygonMask(read_geojson(file.expanduser()).shapes, shape))
     return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 
 

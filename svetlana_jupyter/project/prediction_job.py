@@ -120,15 +120,24 @@ class PredictionTask:
 class ImagesFailedError(InputError):
     """Error raised at the end if some images could not be predicted.
 
+    Parameters
+    ----------
+    errors : mapping of image name to SvetlanaError
+    count : int
+        Number of images that should have been predicted.
+
     Attributes
     ----------
     images : tuple of str
         The images that failed.
     """
 
-    def __init__(self, sentence: str, images: tuple[str, ...]) -> None:
-        super().__init__(sentence)
-        self.images = images
+    def __init__(self, errors: Mapping[str, SvetlanaError], count: int) -> None:
+        texts = " ".join(str(error) if name in str(error) else f"{name}: {error}" for name, error in errors.items())
+        failed = "The image" if count == 1 else f"{len(errors)} of {count} images"
+        others = " The others are finished." if len(errors) < count else ""
+        super().__init__(f"{failed} could not be predicted.{others} {texts}")
+        self.images = tuple(errors)
 
 
 def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | ImagePredicted | AllPredicted]:
@@ -184,8 +193,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     if len(predicted) > 1:
         yield AllPredicted(tuple(predicted))
     if errors:
-        first = next(iter(errors.values()))
-        raise ImagesFailedError(_errors_as_text(errors, len(task.images)), tuple(errors)) from first
+        raise ImagesFailedError(errors, len(task.images)) from next(iter(errors.values()))
 
 
 @dataclass(frozen=True)
@@ -260,10 +268,3 @@ def _predict_missing(
             else:
                 batches.append(event)
                 yield len(event.objects)
-
-
-def _errors_as_text(errors: Mapping[str, SvetlanaError], count: int) -> str:
-    texts = " ".join(str(error) if name in str(error) else f"{name}: {error}" for name, error in errors.items())
-    failed = "The image" if count == 1 else f"{len(errors)} of {count} images"
-    others = " The others are finished." if len(errors) < count else ""
-    return f"{failed} could not be predicted.{others} {texts}"
