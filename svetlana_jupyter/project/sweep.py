@@ -158,10 +158,7 @@ def _score_point(
     codes = recall.index.tolist()
     return {
         "classes": {samples.names.get(code, f"class {code}"): share for code, share in zip(codes, recall.tolist())},
-        "accuracy": result.accuracy,
-        "low": result.low,
-        "high": result.high,
-        "parameters": result.parameters,
+        **{name: getattr(result, name) for name in ("accuracy", "low", "high", "parameters")},
         "seconds": round(time.monotonic() - start, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "says": result.message,

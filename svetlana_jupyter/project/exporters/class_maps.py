@@ -181,7 +181,7 @@ def _tiles(bands: Iterator[NDArray[Any]], rows: int, columns: int) -> Iterator[N
 
 
 def _binary_mask(code: int, codes: NDArray[Any]) -> NDArray[Any]:
-    return (codes == code).astype(np.uint8) * np.uint8(255)
+    return np.where(codes == code, np.uint8(255), np.uint8(0))
 
 
 def _palette(classes: ClassScheme, codes: DataArray) -> NDArray[np.uint16] | None:

@@ -200,8 +200,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
     images = []
     for number, (normalization, caption) in enumerate(zip(normalizations, ("Classifier input", "Object alone"))):
         colors = palette
-        if normalization in _WINDOWS:
-            window = _WINDOWS[normalization]
+        if window := _WINDOWS.get(normalization):
             channels = tuple(replace(c, contrast_limits=window, visible=True, gamma=1.0) for c in palette.channels)
             colors = replace(palette, channels=channels)
         images.append((png(_enlarge(render_pixels(flat[number * count : (number + 1) * count], colors))), caption))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import traitlets
@@ -79,7 +78,7 @@ class Viewer(VBox):
         self._unreadable = False
         self._coming: list[tuple[str, int]] = []
         self._field: FieldOfView | None = None
-        self.screen = Screen(partial(ImageCanvas, size), self._draw, self._raise_unreadable, self.status)
+        self.screen = Screen(ImageCanvas(size), self._draw, self._raise_unreadable, self.status)
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does: a frame is drawn with all controls up to date.
         self._toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
