@@ -15,11 +15,10 @@ from svetlana_jupyter.core.features.compute import allowed_feature_columns, feat
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.sampler import resolve_class_weights
-from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors, write_classifier
+from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -104,10 +103,6 @@ class ForestClassifier(ClassifierBase):
     def tensors(self) -> Tensors:
         """Return the arrays of the trees by name."""
         return dict(vars(self.trees))
-
-    def save(self, folder: str | Path) -> None:
-        """Write ``weights.safetensors`` and ``classifier.json``."""
-        write_classifier(folder, self.kind, self.specification, self.tensors())
 
     @classmethod
     def from_tensors(cls, specification: ClassifierSpec, tensors: Tensors) -> Self:

@@ -23,7 +23,7 @@ from svetlana_jupyter.core.io import sources as stored
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn import inference as predicting
-from svetlana_jupyter.learn.classifier import NetworkClassifier, _unpickle
+from svetlana_jupyter.learn.classifier import NetworkClassifier
 from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.inference import predict_part, sample_for_novelty, split_into_parts
 from svetlana_jupyter.learn.novelty import fit_reference
@@ -84,7 +84,7 @@ class LoggedNetwork(NetworkClassifier):
 
 def _unpickle_logged(file, *arguments):
     append_line(file, f"arrived at {os.getpid()}")
-    network = _unpickle(*arguments)
+    network = NetworkClassifier(*arguments)
     network.__class__, network.file = LoggedNetwork, file
     return network
 
