@@ -6,7 +6,7 @@ A batch is augmented at a time, with all random numbers from one generator.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
+
+Pixels = TypeVar("Pixels", Tensor, "NDArray[np.float32]")
 
 
 def augment_intensity(
@@ -159,12 +161,10 @@ class Augmenter:
     """
 
     def __init__(self, settings: TrainingSettings, mean: Tensor, deviation: Tensor) -> None:
-        sampling = settings.patches.sampling
-        assert isinstance(sampling, tuple)
-        self.augmentation, self.patches, self.shape = settings.augmentation, settings.patches, sampling
+        self.augmentation, self.patches, self.shape = settings.augmentation, settings.patches, settings.patches.shape
         self.layout = PatchLayout.from_settings(settings.patches, len(deviation))
         self.mean, self.deviation = mean.cpu(), deviation.cpu()
-        self.pipeline = build_pipeline(settings, len(sampling), self.layout.colors)
+        self.pipeline = build_pipeline(settings, len(self.shape), self.layout.colors)
         self._views = symmetries(settings.augmentation, settings.patches)
         self._matrices = view_matrices(self._views)
 
@@ -201,11 +201,11 @@ class Augmenter:
         return torch.maximum(torch.minimum(drawn, torch.tensor(room)), -torch.tensor(room)) * moved[:, None]
 
 
-def center_crop(patches: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Crop patches (n, C, *wider) to their center (n, C, *shape)."""
-    for axis, (side, wide) in enumerate(zip(shape, patches.shape[2:], strict=True), start=2):
-        patches = patches.narrow(axis, (wide - side) // 2, side)
-    return patches
+def center_crop(patches: Pixels, shape: tuple[int, ...]) -> Pixels:
+    """Crop patches (n, C, *wider) to their center (n, C, *shape), as a view."""
+    sides = zip(shape, patches.shape[2:], strict=True)
+    crop: tuple[slice, ...] = tuple(slice((wide - side) // 2, (wide + side) // 2) for side, wide in sides)
+    return patches[:, :, *crop]
 
 
 def augment_object(

@@ -67,7 +67,7 @@ def init_network(
     check_patch_shape(settings, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = build_network(settings, samples.ndim, channels, len(samples.classes), samples.initial.network)
+        network = build_network(settings, samples.ndim, channels, len(samples.classes), samples.network)
         if isinstance(network, UserNetwork):
             check_logits(network, channels, shape, len(samples.classes))
     if smallest_batch == 1 and batch_norm_layers(network):
@@ -93,7 +93,7 @@ def _copy_named_weights(samples: TrainingData, network: ClassificationNetwork) -
         weights = architecture.pretrained(settings.architecture)
         notes.append(copy_matching_weights(network, weights, f"the published {settings.architecture}", rgb))
     if settings.start_from:
-        weights, specification = read_weights(samples.initial.weights or Path(settings.start_from))
+        weights, specification = read_weights(samples.weights or Path(settings.start_from))
         ids = (specification.classes, samples.classes) if specification else None
         notes.append(copy_matching_weights(network, weights, settings.start_from, rgb, ids))
     return notes

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection, rank_candidates
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
+from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.device import choose_device
 from svetlana_jupyter.learn.networks import ARCHITECTURES, BACKWARD_FACTOR
 from svetlana_jupyter.learn.splits import Folds, split_folds
@@ -57,15 +58,6 @@ HEARTBEAT_SECONDS = 1.0  # without a result, after which progress is reported
 
 # Training draws initial weights from the only global generator of torch.
 _init_lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class SearchProgress:
-    """Progress in units of expected cost, and the current round."""
-
-    done: int
-    total: int
-    text: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ class SearchResult:
 
 def search(
     candidates: Mapping[str, TrainingData], keep_epochs: bool = False, workers: int = 1, stop: Stop = never_stop
-) -> Iterator[SearchProgress | SearchResult]:
+) -> Iterator[WorkProgress | SearchResult]:
     """Find the best of several presets.
 
     Parameters
@@ -359,7 +351,7 @@ class _Search:
         if len(self.networks) > self.plan.finalists:
             self.total += self._cost(self.networks, self.plan.first_round_epochs)
 
-    def run(self, workers: int, stop: Stop) -> Iterator[SearchProgress | SearchResult]:
+    def run(self, workers: int, stop: Stop) -> Iterator[WorkProgress | SearchResult]:
         """Yield progress and at the end the result; nothing more once ``stop`` returns True."""
         finalists, forests = self.networks, self.forests
         if len(self.networks) > self.plan.finalists:
@@ -375,7 +367,7 @@ class _Search:
         if not stop():
             yield self._result([name for name in self.candidates if name in (*finalists, *self.forests)])
 
-    def _train(self, names: list[str], epochs: int, verb: str, workers: int, stop: Stop) -> Iterator[SearchProgress]:
+    def _train(self, names: list[str], epochs: int, verb: str, workers: int, stop: Stop) -> Iterator[WorkProgress]:
         """Train each candidate in each fold and store its held-out probabilities."""
         trainings = [_FoldTraining(name, part) for part in self.folds.parts for name in names]
         tasks = [partial(self._predict_part, training, epochs) for training in trainings]
@@ -390,7 +382,7 @@ class _Search:
                 training.epochs = epochs  # fewer if it diverged
             self.done = before + sum(training.epochs * self.costs[training.name] for training in trainings)
             text = f"{verb} {len(names)} presets: {ended} of {len(trainings)} trainings"
-            yield SearchProgress(self.done, self.total, text)
+            yield WorkProgress(self.done, self.total, text)
         if not stop():
             self.probabilities |= collected
             self.epochs |= dict.fromkeys(names, epochs)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE
-from svetlana_jupyter.errors import ClassifierError, InputError
+from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.augmentation import Augmenter, center_crop
 from svetlana_jupyter.learn.build import init_network
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
-from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
+from svetlana_jupyter.learn.dataset import TrainingData, check_several_classes, make_classifier_spec
 from svetlana_jupyter.learn.device import (
     autocast_context,
     choose_device,
@@ -187,13 +187,10 @@ def fit(
         While training, if it diverged before anything was learned, or memory ran out again.
     """
     if network is not None:
-        samples = replace(samples, initial=replace(samples.initial, network=network))
-    if samples.initial.network is not None:
+        samples = replace(samples, network=network)
+    if samples.network is not None:
         samples = replace(samples, settings=samples.settings.changed(architecture=USER_ARCHITECTURE))
-    if len(samples.classes) < 2:
-        raise InputError(
-            "Training needs objects of at least 2 classes, but only one class has any. Annotate another class."
-        )
+    check_several_classes(samples.targets)
     resolve_class_weights(samples.targets, samples.settings, samples.names)
     if samples.settings.architecture == "forest":
         return _fit_forest(samples, stop)
@@ -240,9 +237,7 @@ class _NetworkTraining:
         settings = samples.settings
         if settings.threads:
             limit_threads(settings.threads)
-        assert isinstance(settings.patches.sampling, tuple)
-        self.samples, self.settings = samples, settings
-        self.shape: tuple[int, ...] = settings.patches.sampling
+        self.samples, self.settings, self.shape = samples, settings, settings.patches.shape
         self.device = choose_device(settings.device, samples.ndim)
         inputs = torch.from_numpy(samples.inputs)
         self.patches = inputs.to(storage_device(self.device, samples.inputs.nbytes))

@@ -95,7 +95,7 @@ class _Job:
     statistics: ImageStatistics | None
     classifier: Classifier
     reference: ReferenceDistribution | None
-    to_compare: frozenset[int] | None
+    to_compare: frozenset[int]
 
     @cached_property
     def decode(self) -> BlockDecoder:
@@ -108,7 +108,7 @@ def predict_on_cluster(
     parts: Mapping[int, pd.DataFrame],
     classifier: Classifier,
     reference: ReferenceDistribution | None,
-    to_compare: Collection[int] | None,
+    to_compare: Collection[int],
     stop: Callable[[], bool],
 ) -> Generator[tuple[int, PartPredictions]]:
     """Predict the objects of some parts, and yield each part as soon as it is finished.
@@ -121,7 +121,7 @@ def predict_on_cluster(
         Parts of `learn.inference.split_into_parts`, by number and in their order.
     classifier : Classifier
     reference : ReferenceDistribution or None
-    to_compare : collection of int, optional
+    to_compare : collection of int
         Objects to compare with ``reference``.
     stop : callable
         Once it returns True, nothing more is yielded, and the tasks on the cluster are canceled.
@@ -138,7 +138,7 @@ def predict_on_cluster(
 
     bare = replace(pair, feature_cache=None, levels=(), mask_levels=())
     statistics = statistics_for_normalization(pair.image, classifier.patches) if classifier.kind == "network" else None
-    job = _Job(bare, statistics, classifier, reference, None if to_compare is None else frozenset(map(int, to_compare)))
+    job = _Job(bare, statistics, classifier, reference, frozenset(map(int, to_compare)))
     needed = dict(zip(parts, blocks_per_part(pair, list(parts.values()), classifier), strict=True))
     name = f"svetlana-{uuid4().hex[:12]}"
     read, predict = dask.delayed(_read, pure=False), dask.delayed(_predict, pure=False)

@@ -107,14 +107,12 @@ def trained_message(run: Run) -> str:
 
 def _forward(events: Iterable[Any], text: str, stop: Stop = lambda: False) -> Generator[Progress, None, Any]:
     """Yield the progress of some work, and return its result; None if stopped."""
-    from svetlana_jupyter.learn.cross_validation import FoldProgress
-    from svetlana_jupyter.learn.dataset import CollectionProgress
-    from svetlana_jupyter.learn.preset_search import SearchProgress
+    from svetlana_jupyter.learn.dataset import WorkProgress
 
     result = None
     for event in events:
-        if isinstance(event, CollectionProgress | FoldProgress | SearchProgress):
-            yield Progress(event.done, event.total, getattr(event, "text", text))
+        if isinstance(event, WorkProgress):
+            yield Progress(event.done, event.total, event.text or text)
         else:
             result = event
         if stop():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.io.image_pair import ImagePair
-    from svetlana_jupyter.learn.dataset import AnnotatedImage, CollectionProgress, TrainingData
+    from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, WorkProgress
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.runs import Run
 
@@ -156,14 +156,14 @@ class TrainingTask:
                 parts.append((pair, objects, labels[labels.index.isin(objects.index)]))
         return parts
 
-    def collect_with_progress(self, settings: TrainingSettings) -> Iterator[CollectionProgress | TrainingData]:
+    def collect_with_progress(self, settings: TrainingSettings) -> Iterator[WorkProgress | TrainingData]:
         """Cut or measure the annotated objects."""
         for event in self.collect_for_each([settings], self.parts()):
             yield event[0] if isinstance(event, list) else event
 
     def collect_for_each(
         self, several: Sequence[TrainingSettings], parts: Sequence[AnnotatedImage]
-    ) -> Iterator[CollectionProgress | list[TrainingData]]:
+    ) -> Iterator[WorkProgress | list[TrainingData]]:
         """Cut or measure objects for several trainings at once."""
         from svetlana_jupyter.learn.dataset import collect_for_each
 
@@ -172,19 +172,17 @@ class TrainingTask:
 
     def _complete(self, samples: TrainingData) -> TrainingData:
         """Add the edits of the samples, and the initial weights of a network."""
-        from svetlana_jupyter.learn.dataset import InitialWeights
-
         samples = samples.with_edit_groups(self.edit_groups)
         if self.setup is None or samples.settings.architecture == "forest":
             return samples
-        return replace(samples, initial=InitialWeights(self.setup.network, self.setup.weights))
+        return replace(samples, network=self.setup.network, weights=self.setup.weights)
 
     def samples(self, settings: TrainingSettings) -> TrainingData:
         """Return the final event of `collect_with_progress`."""
         *_, samples = self.collect_with_progress(settings)
         return samples  # type: ignore[return-value]
 
-    def forest_data(self) -> Iterator[CollectionProgress | TrainingData]:
+    def forest_data(self) -> Iterator[WorkProgress | TrainingData]:
         """Measure the annotated objects for a forest."""
         return self.collect_with_progress(self.settings.changed(architecture="forest"))
 

@@ -10,9 +10,9 @@ import pytest
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn import networks as torchvision_loader
-from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.gradcam import CAM_METHODS, explain
 from svetlana_jupyter.learn.training import fit
+from tests.learn.calls import collect_training_data
 
 QUICK = TrainingSettings(epochs=3, steps=5, depth=2, width=4, trees=10, patches={"sampling": 12})
 

@@ -22,11 +22,16 @@ from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_sele
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import preset_search as crew
 from svetlana_jupyter.learn import preset_search as searching
-from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, collect_for_each, max_objects_in_memory
+from svetlana_jupyter.learn.dataset import (
+    AnnotatedImage,
+    TrainingData,
+    WorkProgress,
+    collect_for_each,
+    max_objects_in_memory,
+)
 from svetlana_jupyter.learn.preset_search import (
     BUDGET_SECONDS,
     MIN_FIRST_STEPS,
-    SearchProgress,
     SearchResult,
     affordable_candidates,
     plan_search,
@@ -187,7 +192,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers(search_result):
 
 def test_progress_increases_to_its_total_and_describes_the_step():
     *steps, _ = search(collected(), keep_epochs=True)
-    assert all(isinstance(step, SearchProgress) for step in steps)
+    assert all(isinstance(step, WorkProgress) for step in steps)
     done = [step.done for step in steps]
     assert done == sorted(done)
     assert done[-1] == steps[-1].total
@@ -230,7 +235,7 @@ def test_a_stop_ends_the_search_without_a_result():
     received = []
     events = search(collected(), keep_epochs=True, stop=lambda: len(received) >= 3)
     received.extend(iter(lambda: next(events, None), None))
-    assert all(isinstance(event, SearchProgress) for event in received)
+    assert all(isinstance(event, WorkProgress) for event in received)
     assert len(received) == 3
 
 
