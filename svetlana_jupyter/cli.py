@@ -197,8 +197,8 @@ def run_demo(folder: Path, report_line: Callable[[str], None]) -> None:
         "Annotated: " + ", ".join(f"{count} {name}" for name, count in project.annotations.class_counts().items()) + "."
     )
 
-    # A fixed preset takes seconds; the default would search for the best one.
-    network, forest = project.train(preset="default"), project.train(architecture="forest")
+    # A short training with a fixed preset takes seconds; the default would search for the best preset.
+    network, forest = project.train(preset="default", epochs=10), project.train(architecture="forest")
     names = dict(zip(project.classes.ids, project.classes.names))
     ids = {name: class_id for class_id, name in names.items()}
     for title, run in (("A random forest on object measurements", forest), ("The small neural network", network)):

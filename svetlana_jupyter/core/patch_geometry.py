@@ -57,11 +57,12 @@ class PatchGeometry:
         """Return the first pixel of each window, so that its middle is nearest to the center; both (n, ndim)."""
         return np.floor(centers - (np.array(self.window) - 1) / 2 + 0.5).astype(np.int64)
 
-    def origin(self, center: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
-        """Return the position in the image of the patch's first pixel."""
-        start = self.window_starts(np.array([center], float))[0]
-        middle = start + (np.array(self.window) - 1) / 2
-        return tuple(middle - (np.array(self.shape) - 1) / 2 * self.sampling_step)
+    def coordinates(self, center: Sequence[float] | NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Return the positions of the patch's pixels in the image, for each axis."""
+        middle = self.window_starts(np.array([center], float))[0] + (np.array(self.window) - 1) / 2
+        first = middle - (np.array(self.shape) - 1) / 2 * self.sampling_step
+        along = zip("zyx"[-len(self.shape) :], first, self.sampling_step, self.shape, strict=True)
+        return {axis: start + step * np.arange(count) for axis, start, step, count in along}
 
 
 def resolve_patch_settings(

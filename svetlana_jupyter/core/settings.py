@@ -11,20 +11,10 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from svetlana_jupyter.core.features.catalog import CUES, Cue, Group
 from svetlana_jupyter.errors import SettingsError
@@ -32,60 +22,38 @@ from svetlana_jupyter.errors import SettingsError
 DEFAULT_PRESET = "default"
 AUTO_PRESET = "auto"  # the best preset of a search; until there is one, the values of the default preset
 
-# Shown beside the preset that a search chose. Cues that are not allowed stay augmented whatever the preset.
-PRESET_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        DEFAULT_PRESET: "rotated by right angles and mirrored",
-        "oriented": "rotated by half turns only",
-        "plain": "no augmentation",
-        "free": "rotated by any angle",
-        "object": "surroundings hidden",
-        "texture": "surroundings hidden, brightness standardized per object",
-        "grain": "faint texture of small objects",
-        "wide": "wider surroundings",
-        "forest": "random forest on measurements, no network",
-        "paper": "settings of the paper (section 4.1, Fig. 7)",
-    }
-)
-# Values of each preset that differ from the defaults.
-PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        DEFAULT_PRESET: {},
-        "oriented": {"augmentation": {"flips": False, "rotation": "half_turns"}},
-        "plain": {"augmentation": {"flips": False, "rotation": "none", "brightness": 0.0, "noise": 0.0}},
-        "free": {"augmentation": {"rotation": "free", "axes": "all"}},
-        "object": {"patches": {"context": "hide"}},
-        "texture": {
-            "patches": {"context": "hide", "normalize": "object"},
-            "augmentation": {"rotation": "free", "axes": "all"},
-        },
-        # A residual texture is faint, so it needs many steps to learn and several views to predict; it is local, so a
-        # shallow network suffices.
-        "grain": {
-            "patches": {"context": "hide", "normalize": "grain"},
-            "augmentation": {"rotation": "free", "axes": "all"},
-            "depth": 2,
-            "steps": 30,
-            "batch_size": 48,
-            "views": 48,
-        },
-        "wide": {"patches": {"margin": 3.0}},
-        "forest": {"architecture": "forest"},
-        "paper": {
-            "patches": {"normalize": "minmax"},
-            "width": 32,
-            "optimizer": "adam",
-            "learning_rate": 0.001,
-            "weight_decay": 0.0,
-            "schedule": "step",
-            "epochs": 200,
-            "steps": None,
-            "batch_size": 8,
-            "class_weights": "none",
-            "augmentation": {"rotation": "none", "brightness": 0.0, "noise": 0.0},
-        },
-    }
-)
+_FREE_ROTATION = {"rotation": "free", "axes": "all"}
+_NOT_VARIED = {"rotation": "none", "brightness": 0.0, "noise": 0.0}
+# Description of each preset, shown beside the one that a search chose, and its values that differ from the defaults.
+# Cues that are not allowed stay augmented whatever the preset.
+_PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    DEFAULT_PRESET: ("rotated by right angles and mirrored", {}),
+    "oriented": ("rotated by half turns only", {"augmentation": {"flips": False, "rotation": "half_turns"}}),
+    "plain": ("no augmentation", {"augmentation": {"flips": False, **_NOT_VARIED}}),
+    "free": ("rotated by any angle", {"augmentation": _FREE_ROTATION}),
+    "object": ("surroundings hidden", {"patches": {"context": "hide"}}),
+    "texture": (
+        "surroundings hidden, brightness standardized per object",
+        {"patches": {"context": "hide", "normalize": "object"}, "augmentation": _FREE_ROTATION},
+    ),
+    # A residual texture is faint, so it needs many steps to learn and several views to predict; it is local, so a
+    # shallow network suffices.
+    "grain": (
+        "faint texture of small objects",
+        {"patches": {"context": "hide", "normalize": "grain"}, "augmentation": _FREE_ROTATION}
+        | {"depth": 2, "steps": 30, "batch_size": 48, "views": 48},
+    ),
+    "wide": ("wider surroundings", {"patches": {"margin": 3.0}}),
+    "forest": ("random forest on measurements, no network", {"architecture": "forest"}),
+    "paper": (
+        "settings of the paper (section 4.1, Fig. 7)",
+        {"patches": {"normalize": "minmax"}, "augmentation": _NOT_VARIED, "width": 32, "class_weights": "none"}
+        | {"optimizer": "adam", "learning_rate": 0.001, "weight_decay": 0.0, "schedule": "step"}
+        | {"epochs": 200, "steps": None, "batch_size": 8},
+    ),
+}
+PRESET_DESCRIPTIONS = {name: description for name, (description, _) in _PRESETS.items()}
+PRESETS = {name: values for name, (_, values) in _PRESETS.items()}
 # Presets that a search compares. Of equally good ones, it takes the first.
 CANDIDATE_PRESETS = (DEFAULT_PRESET, "oriented", "free", "plain", "object", "texture", "grain", "wide", "forest")
 PRESET_NAMES = (AUTO_PRESET, *PRESETS)
@@ -126,12 +94,10 @@ def parse_allowed_cues(stored: Any) -> Any:
     return frozenset([*(cue for cue in CUES if stored.get(cue, True)), *unknown])
 
 
-def _cue_flags(allowed: Iterable[str]) -> dict[str, bool]:
-    return {cue: cue in allowed for cue in CUES}
-
-
 AllowedCues = Annotated[
-    frozenset[Cue], BeforeValidator(parse_allowed_cues), PlainSerializer(_cue_flags, when_used="json")
+    frozenset[Cue],
+    BeforeValidator(parse_allowed_cues),
+    PlainSerializer(lambda allowed: {cue: cue in allowed for cue in CUES}, when_used="json"),
 ]
 
 
@@ -144,7 +110,7 @@ class Settings(BaseModel):
         If a key is unknown (the most similar known key is named) or a value is out of range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = {"frozen": True, "extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -165,10 +131,9 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            for key in values:
-                if key not in cls.model_fields:
-                    raise ValueError(unknown_key_message(str(key), list(cls.model_fields)))
+        for key in values if isinstance(values, Mapping) else ():
+            if key not in cls.model_fields:
+                raise ValueError(unknown_key_message(str(key), list(cls.model_fields)))
         return values
 
     def changed(self, **changes: Any) -> Self:
@@ -277,15 +242,12 @@ class PatchSettings(Settings):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        for name, smallest in (("size", 0.0), ("sampling", 4.0)):
-            value = getattr(self, name)
-            if value is None or value == "auto":
-                continue
-            sides = value if isinstance(value, tuple) else (value,)
-            if len(sides) not in ((2, 3) if isinstance(value, tuple) else (1,)):
+        for name, value in (("size", self.size), ("sampling", self.sampling)):
+            if isinstance(value, tuple) and len(value) not in (2, 3):
                 raise ValueError(f"Setting 'patches.{name}' must be one number or one per axis, got {value}.")
-            if min(sides) < smallest or (name == "size" and min(sides) == 0):
-                least = "at least 4" if smallest else "more than 0"
+            sides = value if isinstance(value, tuple) else (value,) if isinstance(value, int | float) else ()
+            if any(side <= 0 if name == "size" else side < 4 for side in sides):
+                least = "more than 0" if name == "size" else "at least 4"
                 raise ValueError(f"Setting 'patches.{name}' must be {least}, got {value}.")
         return self
 
@@ -304,6 +266,42 @@ class PatchSettings(Settings):
     def has_doubled_channels(self) -> bool:
         """Whether the patch shows every channel twice."""
         return self.normalize in ("both", "both_raw")
+
+
+def _parse_class_ids(value: Any) -> Any:
+    """Turn class ids, which are text in JSON, back into numbers."""
+    if not isinstance(value, Mapping):
+        return value
+    return {int(key) if str(key).isdecimal() else key: weight for key, weight in value.items()}
+
+
+def _check_pipeline(pipeline: Any) -> Any:
+    """Return a serialized Albumentations pipeline as JSON stores it."""
+    if not isinstance(pipeline, Mapping):
+        return pipeline
+    _check_transform(pipeline.get("transform"))
+    try:
+        return json.loads(json.dumps(dict(pipeline)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Setting 'augmentation.pipeline' cannot be stored as JSON: {error}.") from None
+
+
+def _check_transform(transform: object) -> None:
+    """Refuse anything but a serialized transform of Albumentations, nested transforms included."""
+    name = transform.get(TRANSFORM) if isinstance(transform, Mapping) else None
+    if not isinstance(transform, Mapping) or not isinstance(name, str):
+        raise ValueError(
+            "Setting 'augmentation.pipeline' must be the dictionary that albumentations.to_dict(pipeline) returns, "
+            f'with a transform named by "{TRANSFORM}".'
+        )
+    if "." in name and not name.startswith("albumentations."):
+        raise ValueError(
+            f"Setting 'augmentation.pipeline' may only use transforms of Albumentations itself, got {name!r}. "
+            "Leave that transform out."
+        )
+    nested = transform.get("transforms", [])
+    for inner in nested if isinstance(nested, list | tuple) else [nested]:
+        _check_transform(inner)
 
 
 class AugmentSettings(Settings):
@@ -344,7 +342,7 @@ class AugmentSettings(Settings):
     """Standard deviation of a Gaussian blur, in pixels of the patch."""
     share: float = Field(default=1.0, ge=0.0, le=1.0)
     """Fraction of a batch's patches that are mirrored, rotated, scaled and shifted."""
-    pipeline: dict[str, Any] | None = None
+    pipeline: Annotated[dict[str, Any] | None, BeforeValidator(_check_pipeline)] = None
     """An Albumentations pipeline as serialized by albumentations.to_dict, applied last, to images or volumes. It sees
     each channel from 0 to 1 and the mask as mask, and must keep the shape."""
 
@@ -358,41 +356,26 @@ class AugmentSettings(Settings):
         return cls(flips=False, rotation="none", brightness=0.0, noise=0.0)
 
     @property
+    def varied_properties(self) -> list[str]:
+        """Properties of patches that are varied, such as "rotation" and "brightness"."""
+        moves = self.share > 0
+        is_varied = {
+            "rotation": moves and self.rotation != "none",
+            "mirroring": moves and self.flips,
+            "size": moves and self.scale > 0,
+            "position": moves and self.shift > 0,
+            "brightness": self.brightness > 0 or self.gamma > 0,
+            "color": self.color > 0,
+            "noise": self.noise > 0,
+            "sharpness": self.blur > 0,
+            "the effect of the Albumentations pipeline": self.pipeline is not None,
+        }
+        return [name for name in is_varied if is_varied[name]]
+
+    @property
     def varies(self) -> bool:
         """Whether any patch is ever changed."""
-        moves = self.share > 0 and (self.flips or self.rotation != "none" or self.scale > 0 or self.shift > 0)
-        intensities = (self.brightness, self.gamma, self.color, self.noise, self.blur)
-        return moves or any(intensities) or self.pipeline is not None
-
-    @field_validator("pipeline")
-    @classmethod
-    def _check_pipeline(cls, pipeline: dict[str, Any] | None) -> dict[str, Any] | None:
-        if pipeline is None:
-            return None
-        _check_transform(pipeline.get("transform"))
-        try:
-            plain: dict[str, Any] = json.loads(json.dumps(pipeline))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"Setting 'augmentation.pipeline' cannot be stored as JSON: {error}.") from None
-        return plain
-
-
-def _check_transform(transform: object) -> None:
-    """Refuse anything but a serialized transform of Albumentations, nested transforms included."""
-    name = transform.get(TRANSFORM) if isinstance(transform, Mapping) else None
-    if not isinstance(transform, Mapping) or not isinstance(name, str):
-        raise ValueError(
-            "Setting 'augmentation.pipeline' must be the dictionary that albumentations.to_dict(pipeline) returns, "
-            f'with a transform named by "{TRANSFORM}".'
-        )
-    if "." in name and not name.startswith("albumentations."):
-        raise ValueError(
-            f"Setting 'augmentation.pipeline' may only use transforms of Albumentations itself, got {name!r}. "
-            "Leave that transform out."
-        )
-    nested = transform.get("transforms", [])
-    for inner in nested if isinstance(nested, list | tuple) else [nested]:
-        _check_transform(inner)
+        return bool(self.varied_properties)
 
 
 class MeasureSettings(Settings):
@@ -479,7 +462,9 @@ class TrainingSettings(Settings):
     labels."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Fraction of each target probability that is spread evenly over all classes."""
-    class_weights: Literal["none", "softened", "balanced"] | dict[int | str, float] = "softened"
+    class_weights: Annotated[
+        Literal["none", "softened", "balanced"] | dict[int | str, float], BeforeValidator(_parse_class_ids)
+    ] = "softened"
     """How often patches of a class are drawn. "none": as often as the class was annotated. "softened": by the square
     root of that, which helps rare classes without overestimating them. "balanced": equally often. Or a factor per
     class, by name or id; 1 for classes that are not named. A forest treats "softened" as "balanced"."""
@@ -523,14 +508,6 @@ class TrainingSettings(Settings):
         if name not in PRESET_NAMES:
             raise ValueError(unknown_key_message(str(name), list(PRESET_NAMES), kind="preset"))
         return merge_settings(PRESETS.get(name, {}), values)
-
-    @field_validator("class_weights", mode="before")
-    @classmethod
-    def _parse_class_ids(cls, value: Any) -> Any:
-        """Turn class ids, which are text in JSON, back into numbers."""
-        if not isinstance(value, Mapping):
-            return value
-        return {int(key) if str(key).isdecimal() else key: weight for key, weight in value.items()}
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from svetlana_jupyter.core.patches import cut_patches, patch_regions
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE
 from svetlana_jupyter.errors import ClassifierError
-from svetlana_jupyter.learn.build import build_network
+from svetlana_jupyter.learn.build import build_network, load_weights
 from svetlana_jupyter.learn.device import autocast_context, choose_device, keep_freed_memory, mixed_precision
 from svetlana_jupyter.learn.forest import ForestClassifier
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS, ClassificationNetwork, to_onednn
@@ -29,7 +27,7 @@ from svetlana_jupyter.learn.specification import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -78,7 +76,7 @@ class NetworkClassifier(ClassifierBase):
         return patch_regions(pair, objects, self.patches)
 
     def with_test_time_augmentation(self) -> Self:
-        """Return a classifier that averages over all flips and rotations used in training."""
+        """Return a classifier that averages over all views used in training."""
         settings = self.specification.settings
         all_views = symmetries(settings.augmentation, settings.patches)
         if settings.augmentation.share < 1 or len(all_views) == 1:
@@ -107,15 +105,15 @@ class NetworkClassifier(ClassifierBase):
         return {name: values.detach().cpu().contiguous().numpy() for name, values in self.module.state_dict().items()}
 
     @classmethod
-    def from_tensors(
-        cls, specification: ClassifierSpec, tensors: Tensors, user_module: nn.Module | None = None
+    def from_weights(
+        cls, specification: ClassifierSpec, weights: Mapping[str, Tensor], user_module: nn.Module | None = None
     ) -> Self:
         """Build the network of a specification with its weights.
 
         Parameters
         ----------
         specification : ClassifierSpec
-        tensors : mapping of str to array
+        weights : mapping of str to Tensor
         user_module : Module, optional
             Required if the architecture is "own".
         """
@@ -125,10 +123,10 @@ class NetworkClassifier(ClassifierBase):
                 f'The architecture "own" needs a user-defined torch module of class {specification.module}. '
                 "Pass it, for example network=MyNetwork()."
             )
-        channels = len(tensors.get("standardize.mean", ()))
+        channels = len(weights.get("standardize.mean", ()))
         module = build_network(settings, ndim, channels, len(specification.classes), user_module)
         try:
-            module.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in tensors.items()})
+            module.load_state_dict(weights)
         except RuntimeError as error:
             raise ClassifierError(
                 f"The weights do not fit the network of the description: {error}. Pass the network of the training."
@@ -169,12 +167,7 @@ def load_classifier(folder: str | Path, network: nn.Module | None = None) -> Cla
     folder = Path(folder)
     reject_pickles(folder)
     kind, specification = read_classifier_spec(folder)
-    try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise ClassifierError(
-            f"The weights {str(folder / WEIGHTS_FILE)!r} cannot be read: {error}. Train the classifier again."
-        ) from error
+    weights = load_weights(folder / WEIGHTS_FILE, "Train the classifier again.")
     if kind == "forest":
-        return ForestClassifier.from_tensors(specification, tensors)
-    return NetworkClassifier.from_tensors(specification, tensors, network)
+        return ForestClassifier.from_tensors(specification, {name: values.numpy() for name, values in weights.items()})
+    return NetworkClassifier.from_weights(specification, weights, network)

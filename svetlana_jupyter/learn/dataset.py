@@ -20,6 +20,7 @@ from svetlana_jupyter.core.features.compute import iter_features
 from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.io.chunks import ArrayRegion, read_regions
 from svetlana_jupyter.core.io.image_pair import ImagePair
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.patch_geometry import resolve_patch_settings
 from svetlana_jupyter.core.patches import cut_patches_for_each
 from svetlana_jupyter.core.settings import MeasureSettings, PatchSettings, TrainingSettings
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 MAX_BYTES = 2 * 2**30  # memory that training patches may take
-MAX_LISTED = 5  # objects that a message lists
 
 # An image, the table of all its objects, and the class ids of the annotated ones, indexed by object.
 AnnotatedImage = tuple[ImagePair, pd.DataFrame, pd.Series]
@@ -235,13 +235,12 @@ def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
     lows, highs = (objects[[f"{axis}{end}" for axis in axes]].to_numpy(np.int64).tolist() for end in (0, 1))
     windows = [ArrayRegion(tuple(low), tuple(high)) for low, high in zip(lows, highs, strict=True)]
     regions = zip(objects.index, read_regions(pair.image, windows), read_regions(pair.mask, windows), strict=True)
-    invalid = [str(label) for label, pixels, mask in regions if not np.isfinite(pixels[:, mask == label]).all()]
+    invalid = [label for label, pixels, mask in regions if not np.isfinite(pixels[:, mask == label]).all()]
     if invalid:
-        more = f" and {len(invalid) - MAX_LISTED} more" if len(invalid) > MAX_LISTED else ""
         raise InputError(
-            f"{pair.name!r} has NaN or infinite pixels inside the annotated objects {', '.join(invalid[:MAX_LISTED])}"
-            f"{more}. Flag these objects as bad segmentation, or replace such pixels and add the image again, for "
-            "example numpy.nan_to_num(image)."
+            f"{pair.name!r} has NaN or infinite pixels inside the annotated objects {format_list(invalid)}. Flag these "
+            "objects as bad segmentation, or replace such pixels and add the image again, for example "
+            "numpy.nan_to_num(image)."
         )
 
 

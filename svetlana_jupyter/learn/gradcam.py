@@ -64,12 +64,7 @@ def explain(
             'Grad-CAM needs a network, but this classifier is a forest. Train with architecture="small_cnn".'
         )
     classifier.check(pair)
-    if label not in objects.index:
-        raise InputError(f"{pair.name!r} has no object {label}. Choose a label of its mask.")
-    if class_id is not None and class_id not in classifier.classes:
-        raise InputError(f"The classifier has the class ids {classifier.classes}, not {class_id}. Choose another.")
-    if method not in CAM_METHODS:
-        raise InputError(f"{method!r} is not a method of explanation. Choose one of {', '.join(CAM_METHODS)}.")
+    _check_choices(pair, objects, label, classifier, class_id, method)
     axes = list("zyx"[-pair.ndim :])
     center = np.asarray(objects.loc[label, axes], dtype=float)
     settings = patch_settings_for_object(classifier.patches, objects, label, pair.spacing)
@@ -78,27 +73,25 @@ def explain(
     position = int(probabilities.argmax()) if class_id is None else classifier.classes.index(class_id)
     raw_settings = settings.changed(normalize="none", context="keep", mask_channel=True)
     raw = take_patch(pair.image, pair.mask, center, raw_settings, label)
-    geometry = patch_geometry(settings, pair.spacing)
-    coordinates = {
-        axis: first + step * np.arange(count)
-        for axis, first, step, count in zip(
-            axes, geometry.origin(center), geometry.sampling_step, geometry.shape, strict=True
-        )
-    }
+    coordinates = patch_geometry(settings, pair.spacing).coordinates(center)
+    cam = _class_activation_map(classifier, patch, position, method)
+    class_id, probability = classifier.classes[position], float(probabilities[position])
     return Dataset(
-        {
-            "image": (["c", *axes], raw[:-1]),
-            "mask": (axes, raw[-1] > 0),
-            "cam": (axes, _class_activation_map(classifier, patch, position, method)),
-        },
+        {"image": (["c", *axes], raw[:-1]), "mask": (axes, raw[-1] > 0), "cam": (axes, cam)},
         coords={"c": list(pair.channels), **coordinates},
-        attrs={
-            "object": label,
-            "class_id": classifier.classes[position],
-            "probability": float(probabilities[position]),
-            "method": method,
-        },
+        attrs={"object": label, "class_id": class_id, "probability": probability, "method": method},
     )
+
+
+def _check_choices(
+    pair: ImagePair, objects: pd.DataFrame, label: int, classifier: Classifier, class_id: int | None, method: str
+) -> None:
+    if label not in objects.index:
+        raise InputError(f"{pair.name!r} has no object {label}. Choose a label of its mask.")
+    if class_id is not None and class_id not in classifier.classes:
+        raise InputError(f"The classifier has the class ids {classifier.classes}, not {class_id}. Choose another.")
+    if method not in CAM_METHODS:
+        raise InputError(f"{method!r} is not a method of explanation. Choose one of {', '.join(CAM_METHODS)}.")
 
 
 def _class_activation_map(

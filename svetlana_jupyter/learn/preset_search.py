@@ -414,7 +414,7 @@ class _Search:
     def _result(self, finalists: list[str]) -> SearchResult:
         final = {name: self.probabilities[name] for name in finalists}
         dropped = {name: p for name, p in self.probabilities.items() if name not in finalists}
-        nested, _ = nested_selection(self.truth, self.fold, final)
+        nested = nested_selection(self.truth, self.fold, final)
         order = [*rank_candidates(self.truth, final), *rank_candidates(self.truth, dropped)]
         results = tuple(self._candidate_result(name, name in finalists) for name in order)
         return SearchResult(

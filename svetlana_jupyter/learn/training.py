@@ -162,7 +162,7 @@ def fit(
     Parameters
     ----------
     samples : TrainingData
-        From `learn.dataset.collect_training_data`, which also holds the settings.
+        From `learn.dataset.collect_for_each`, which also holds the settings.
     stop : callable
         Called before every batch; once it returns True, training ends with the best classifier so far. Closing the
         generator ends training without one.

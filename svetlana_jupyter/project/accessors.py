@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.errors import InputError, ProjectError
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch.nn import Module
 
-    from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.io.table_files import TableSource
     from svetlana_jupyter.core.settings import TrainingSettings
     from svetlana_jupyter.project.evaluation import Evaluation
@@ -28,40 +27,27 @@ Value = Literal["fraction", "count"]
 Size = tuple[float | None, float | None]
 
 
-class PlotSource(Protocol):
-    """Results that are plotted; a `Project` provides them."""
-
-    images: ImageCollection
-    classes: ProjectClasses
-
-    def pair(self, name: str) -> ImagePair:
-        """Open an image with its mask."""
-
-    def objects(self, name: str) -> pd.DataFrame:
-        """Return the object table of an image."""
-
-    def predictions(self) -> pd.DataFrame:
-        """Return one row per object."""
-
-    def evaluate(self, run: str | None = None) -> Evaluation:
-        """Return the report of a run."""
-
-    def counts(
-        self,
-        by: Sequence[str] | str = (),
-        conditions: TableSource | None = None,
-        *,
-        exclude_border: bool = False,
-        size: Size = (None, None),
-    ) -> pd.DataFrame:
-        """Return counts per class and group."""
-
-
 class Plots:
-    """Figures of the results of a project."""
+    """Figures of the results of a project.
 
-    def __init__(self, source: PlotSource) -> None:
-        self._source = source
+    Parameters
+    ----------
+    images : ImageCollection
+    classes : ProjectClasses
+    count, predictions, evaluate : callable
+        `Project.counts`, `Project.predictions` and `Project.evaluate`.
+    """
+
+    def __init__(
+        self,
+        images: ImageCollection,
+        classes: ProjectClasses,
+        count: Callable[..., pd.DataFrame],
+        predictions: Callable[[], pd.DataFrame],
+        evaluate: Callable[[str | None], Evaluation],
+    ) -> None:
+        self._images, self._classes = images, classes
+        self._count, self._predictions, self._evaluate = count, predictions, evaluate
 
     def counts(
         self,
@@ -99,21 +85,20 @@ class Plots:
 
         if value not in get_args(Value):
             raise InputError(f"Cannot plot value {value!r}. Use “fraction” or “count”.")
-        project = self._source
         by = [by] if isinstance(by, str) else list(by)
-        names = [classes] if isinstance(classes, str) else list(classes or project.classes.names)
-        chosen = {project.classes.by_name(name).name for name in names}
-        images, _ = images_with_conditions(project.images.groups(), conditions)
+        names = [classes] if isinstance(classes, str) else list(classes or self._classes.names)
+        chosen = {self._classes.by_name(name).name for name in names}
+        images, _ = images_with_conditions(self._images.groups(), conditions)
         if replicates is None:
-            grouping = {column for entry in project.images.values() for column in entry.groups}
+            grouping = {column for entry in self._images.values() for column in entry.groups}
             points = [column for column in images.columns if column in grouping] or ["image"]
         else:
             points = [replicates] if isinstance(replicates, str) else list(replicates)
         points = [column for column in points if column not in by and "image" not in by]
-        table = project.counts([*by, *points], conditions, exclude_border=exclude_border, size=size)
+        table = self._count([*by, *points], conditions, exclude_border=exclude_border, size=size)
         if not table["total"].any():
             raise ProjectError("There is nothing to count yet. Call project.predict(), or annotate objects.")
-        shown = ClassScheme(info for info in project.classes if info.name in chosen)
+        shown = ClassScheme(info for info in self._classes if info.name in chosen)
         return plot_counts(table[table["class"].isin(chosen)], by, points, shown, value)
 
     def gallery(self, n: int = 8) -> Figure:
@@ -125,21 +110,21 @@ class Plots:
 
         if n < 1:
             raise InputError(f"A gallery cannot show n={n} objects. Show at least one object per class.")
-        table = self._source.predictions()
+        table = self._predictions()
         table = table[table["predicted"].notna() & table["annotation"].isna()]
         if table.empty:
             raise ProjectError("There are no predictions yet. Call project.predict() first.")
-        return plot_gallery(self._source.pair, self._source.objects, self._source.classes.scheme, table, n)
+        return plot_gallery(self._images.pair, self._images.objects, self._classes.scheme, table, n)
 
     def confusion(self, run: str | None = None) -> Figure:
         """Plot the confusion matrix of a run, on the objects that `Project.evaluate` scores it on."""
         from svetlana_jupyter.project.plots import plot_confusion
 
-        report = self._source.evaluate(run)
+        report = self._evaluate(run)
         if report.network is None:
             raise ProjectError(f"Run {report.run} has no accuracy estimate yet: {report.text}")
         title = f"run {report.run}, {report.source}: {report.network.accuracy.value:.1%} correct"
-        return plot_confusion(report.network.confusion, self._source.classes.scheme, title)
+        return plot_confusion(report.network.confusion, self._classes.scheme, title)
 
 
 class BackgroundJobs:

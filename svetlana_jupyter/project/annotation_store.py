@@ -10,17 +10,16 @@ import getpass
 import itertools
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from svetlana_jupyter.core.annotations import (
+    ERASED_LABEL,
     IMPORT_SOURCE_PREFIX,
     UNLABELED,
-    Action,
     AnnotationEvent,
     AnnotationLog,
     Label,
@@ -42,33 +41,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry
+    from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
-FLAGS = ("ambiguous", "bad_segmentation", "skip")
+FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
 PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
 _FLAGGED = {"ambiguous": "flagged as ambiguous", "bad_segmentation": "flagged as badly segmented", "skip": "skipped"}
-
-
-@dataclass(frozen=True, eq=False)
-class LabelBatch:
-    """Part of an edit: labels of objects in one image.
-
-    Attributes
-    ----------
-    image : str
-    class_ids : mapping of int to int
-        Class id of each object; 0 for every action but "label".
-    objects : DataFrame
-        The object table of the image.
-    mask : int
-        Number of the mask that the objects belong to.
-    """
-
-    image: str
-    class_ids: Mapping[int, int]
-    objects: pd.DataFrame
-    mask: int
 
 
 class Annotations:
@@ -94,6 +72,8 @@ class Annotations:
         Steps between the successive masks of each image; another dict after every change of a mask.
     version : int
         Number of changes since the project was opened.
+    last_edited : list of ObjectId
+        The objects of this annotator's last edit, undo or redo.
     """
 
     def __init__(
@@ -109,9 +89,9 @@ class Annotations:
         self.file = open_annotation_file(folder.annotations_folder, self.annotator, folder.writable)
         self.file.add_listener(self._file_changed)
         self.version = 0
-        self.mappings = read_label_mappings(folder, images.values())
+        self.mappings = self._read_mappings()
         self._others = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
-        self._last_edited: list[ObjectId] = []
+        self.last_edited: list[ObjectId] = []
         self._table: tuple[CurrentLabels, int, pd.DataFrame] | None = None
         self._carried_over: tuple[object, ...] = ()
         self._current = CurrentLabels(())
@@ -142,11 +122,6 @@ class Annotations:
         """Whether there is an edit to redo."""
         return bool(self.file.log.edit_to_redo)
 
-    @property
-    def last_edited(self) -> list[ObjectId]:
-        """The objects of this annotator's last edit, undo or redo."""
-        return list(self._last_edited)
-
     def annotate_each(
         self, classes: Mapping[tuple[str, int], str], source: str = "script", seconds: float | None = None
     ) -> None:
@@ -161,22 +136,24 @@ class Annotations:
             Time that the object was displayed before it was labeled.
         """
         ids = {name: self._classes.by_name(name).id for name in set(classes.values())}
-        self._record({"label": {object_id: ids[name] for object_id, name in classes.items()}}, source, seconds)
-        self._notify.status(f"{_described(classes)} {_are(classes)} labeled {', '.join(sorted(ids))}.")
+        self._record({object_id: Label("label", ids[name]) for object_id, name in classes.items()}, source, seconds)
+        self._notify.status(f"{_describe(classes)} labeled {', '.join(sorted(ids))}.")
 
     def flag_each(
         self, objects: Iterable[tuple[str, int]], flag: str, source: str = "script", seconds: float | None = None
     ) -> None:
         """Flag objects of one or several images as "ambiguous", "bad_segmentation" or "skip", in a single edit."""
-        objects = dict.fromkeys(objects, 0)
-        self._record({_checked(flag): objects}, source, seconds)
-        self._notify.status(f"{_described(objects)} {_are(objects)} {_FLAGGED[flag]}.")
+        if flag not in FLAGS:
+            raise InputError(f"Unknown flag {flag!r}. Use one of {', '.join(FLAGS)}.")
+        labels = dict.fromkeys(objects, Label(flag))
+        self._record(labels, source, seconds)
+        self._notify.status(f"{_describe(labels)} {_FLAGGED[flag]}.")
 
     def erase_each(self, objects: Iterable[tuple[str, int]], source: str = "script") -> None:
         """Remove the annotations of objects of one or several images in a single edit."""
-        objects = dict.fromkeys(objects, 0)
-        self._record({"erase": objects}, source)
-        self._notify.status(f"{_described(objects)} {_are(objects)} no longer annotated.")
+        labels = dict.fromkeys(objects, ERASED_LABEL)
+        self._record(labels, source)
+        self._notify.status(f"{_describe(labels)} no longer annotated.")
 
     def apply(self, labels: Mapping[tuple[str, int], str], source: str = "script") -> None:
         """Give each object a class, or the flag "ambiguous" or "bad_segmentation", in a single edit.
@@ -184,25 +161,22 @@ class Annotations:
         A class of the same name takes precedence over a flag.
         """
         names = {info.name for info in self._classes.infos}
-        batches: dict[Action, dict[tuple[str, int], int]] = {}
-        for object_id, text in labels.items():
-            if text in FLAGS and text not in names:
-                batches.setdefault(_checked(text), {})[object_id] = 0
-            else:
-                batches.setdefault("label", {})[object_id] = self._classes.by_name(text).id
-        self._record(batches, source)
+        flags: dict[str, Label] = {flag: Label(flag) for flag in FLAGS if flag not in names}
+        self._record(
+            {
+                object_id: flags.get(text) or Label("label", self._classes.by_name(text).id)
+                for object_id, text in labels.items()
+            },
+            source,
+        )
 
     def undo(self) -> bool:
         """Undo the last edit; return False if there is none."""
-        with self._folder.lock:
-            self.file.ensure_writable()
-            return self._step("undo", self.file.log.edit_to_undo)
+        return self._step("undo")
 
     def redo(self) -> bool:
         """Redo the last undone edit; return False if there is none."""
-        with self._folder.lock:
-            self.file.ensure_writable()
-            return self._step("redo", self.file.log.edit_to_redo)
+        return self._step("redo")
 
     def label_of(self, image: str, label: int) -> Label:
         """Return the current label of an object: a class, a flag, or no ``action`` ("")."""
@@ -233,6 +207,11 @@ class Annotations:
         table["class"] = table["class_id"].map(names).astype("object").where(table["class_id"] > 0, None)
         return table
 
+    def class_ids(self) -> pd.Series[int]:
+        """Return the class id of every labeled object, by ``(image, object)``."""
+        with self._folder.lock:
+            return self.label_table().query("action == 'label'")["class_id"]
+
     def table(self) -> pd.DataFrame:
         """Return all logged events of all annotators in chronological order (`core.annotations.events_table`)."""
         return events_table(self.logs)
@@ -245,7 +224,7 @@ class Annotations:
 
     def flag_counts(self) -> dict[str, int]:
         """Return the number of flagged or skipped objects, by flag."""
-        return {flag: self.counts[Label(flag)] for flag in get_args(LabelAction) if flag != "label"}
+        return {flag: self.counts[Label(flag)] for flag in FLAGS}
 
     def rate(self) -> float:
         """Return the edits per minute, from the median gap between the last fifty; NaN if unknown."""
@@ -264,12 +243,12 @@ class Annotations:
         """
         groups: dict[ObjectId, str] = {}
         for annotator, log in self.logs.items():
-            sizes = Counter(entry.edit for entry in log.events if entry.action == "label")
-            for entry in log.events:
-                if entry.action == "label":
-                    together = sizes[entry.edit] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
-                    name = f"{annotator} {entry.edit}" if together else ""
-                    groups |= dict.fromkeys(self.current_objects(entry.versioned_id), name)
+            entries = [entry for entry in log.events if entry.action == "label"]
+            sizes = Counter(entry.edit for entry in entries)
+            for entry in entries:
+                together = sizes[entry.edit] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
+                name = f"{annotator} {entry.edit}" if together else ""
+                groups |= dict.fromkeys(self.current_objects(entry.versioned_id), name)
         return self._raw_table().index.to_series().map(groups).fillna("").astype("object")
 
     def current_objects(self, object_id: VersionedObjectId) -> list[ObjectId]:
@@ -296,7 +275,7 @@ class Annotations:
     def reload_masks(self) -> None:
         """Read the masks of the project again after a mask was replaced, possibly by another project object."""
         self._images.reload()
-        self.mappings = read_label_mappings(self._folder, self._images.values())
+        self.mappings = self._read_mappings()
         self.refresh()
         self._notify.changed("images")
         self._file_changed()
@@ -305,26 +284,30 @@ class Annotations:
         self.version += 1
         self._notify.changed("annotations")
 
+    def _read_mappings(self) -> dict[str, list[LabelMapping]]:
+        """Read how the objects of the successive masks of each image correspond."""
+        return {
+            name: [LabelMapping(_read_links(self._folder.links_file(name, n))) for n in range(1, entry.mask_number + 1)]
+            for name, entry in self._images.items()
+            if entry.mask_number
+        }
+
     def _raw_table(self) -> pd.DataFrame:
         labels, current = self.labels, self._current
         if self._table is None or self._table[:2] != (current, current.version):
-            images, objects = zip(*labels) if labels else ((), ())
+            index = object_index(labels)
             actions, ids = zip(*labels.values()) if labels else ((), ())
-            index = pd.MultiIndex.from_arrays(
-                [pd.Series(images, dtype="object"), pd.Series(objects, dtype="int64")], names=["image", "object"]
-            )
             table = pd.DataFrame({"action": pd.Series(actions, index, "object"), "class_id": list(ids)}, index)
             self._table = current, current.version, table.astype({"class_id": "int64"})
         return self._table[2]
 
-    def _record(
-        self, batches: Mapping[Action, Mapping[tuple[str, int], int]], source: str, seconds: float | None = None
-    ) -> None:
-        """Write one edit; the images keep the order in which they are first named."""
-        by_action = {action: _by_image(class_ids) for action, class_ids in batches.items()}
-        images = list(dict.fromkeys(image for by_image in by_action.values() for image in by_image))
+    def _record(self, labels: Mapping[tuple[str, int], Label], source: str, seconds: float | None = None) -> None:
+        """Write one edit, image by image."""
+        by_image: dict[str, dict[int, Label]] = {}
+        for (image, number), label in labels.items():
+            by_image.setdefault(image, {})[int(number)] = label
         with self._folder.lock:
-            for image in images:
+            for image in by_image:
                 # Another project object on this folder has replaced the mask, so the labels mean other objects.
                 if self.file.log.masks.get(image, 0) > self._images.entry(image).mask_number:
                     self.reload_masks()
@@ -332,57 +315,67 @@ class Annotations:
                         f"The mask of {image!r} was replaced in another window, so nothing was saved. "
                         "Look at the new objects, then annotate again."
                     )
-            located = [
-                (action, *row)
-                for action, by_image in by_action.items()
-                for image, ids in by_image.items()
-                for row in _located(
-                    LabelBatch(image, ids, self._images.objects(image), self._images.entry(image).mask_number)
-                )
-            ]
-            if self._images.overwritten and (problem := self.overwritten_message(images)):
+            located = [row for image, of_image in by_image.items() for row in self._located(image, of_image)]
+            if self._images.overwritten and (problem := self.overwritten_message(by_image)):
                 raise ProjectError(problem)
             trouble_before = self.file.trouble
             self.file.ensure_writable()
-            time, edit, before = _now(), self.file.log.next_edit, len(self.file.log.changed_objects)
-            self.file.append(
-                AnnotationEvent(time, action, edit, image, label, class_id, center, box, source, seconds, mask)
-                for action, image, label, class_id, center, box, mask in located
+            time, edit = _now(), self.file.log.next_edit
+            self._append(
+                AnnotationEvent(time, action, edit, image, number, class_id, center, box, source, seconds, mask)
+                for image, number, (action, class_id), center, box, mask in located
             )
-            self._note_edited(before)
         # Clears the message if the cause is gone: the disk has space again, or the other kernel released the file.
         self._notify.trouble(self.file.trouble, trouble_before)
 
-    def _step(self, action: Action, edit: int) -> bool:
-        if edit:
-            before = len(self.file.log.changed_objects)
-            self.file.append([AnnotationEvent(_now(), action, edit)])
-            self._note_edited(before)
-        return bool(edit)
+    def _located(self, image: str, labels: Mapping[int, Label]) -> Iterator[tuple[Any, ...]]:
+        """Yield image, number, label, center, bounding box and mask number of each object."""
+        objects, numbers, mask = self._images.objects(image), list(labels), self._images.entry(image).mask_number
+        if unknown := [number for number in numbers if number not in objects.index]:
+            raise InputError(
+                f"Image {image!r} has no object {unknown[0]}. Choose one of its {len(objects):,} objects, "
+                f"numbered {objects.index.min()} to {objects.index.max()}."
+            )
+        ndim = sum(column in objects for column in "zyx")
+        centers = objects.loc[numbers, centroid_columns(ndim)].to_numpy(float).tolist()
+        boxes = objects.loc[numbers, bbox_columns(ndim)].to_numpy(int).tolist()
+        for (number, label), center, box in zip(labels.items(), centers, boxes):
+            yield image, number, label, tuple(center), tuple(box), mask
 
-    def _note_edited(self, before: int) -> None:
-        edited = self.file.log.changed_objects[before:]
-        self._last_edited = [current for object_id in edited for current in self.current_objects(object_id)]
+    def _step(self, action: Literal["undo", "redo"]) -> bool:
+        with self._folder.lock:
+            self.file.ensure_writable()
+            log = self.file.log
+            edit = log.edit_to_undo if action == "undo" else log.edit_to_redo
+            if edit:
+                self._append([AnnotationEvent(_now(), action, edit)])
+            return bool(edit)
 
-
-def read_label_mappings(folder: ProjectFolder, entries: Iterable[ImageEntry]) -> dict[str, list[LabelMapping]]:
-    """Read how the objects of the successive masks of each image correspond."""
-    mappings = {}
-    for entry in entries:
-        files = [folder.links_file(entry.name, number) for number in range(1, entry.mask_number + 1)]
-        if files:
-            mappings[entry.name] = [LabelMapping(_read_links(file)) for file in files]
-    return mappings
+    def _append(self, events: Iterable[AnnotationEvent]) -> None:
+        log = self.file.log
+        before = len(log.changed_objects)
+        self.file.append(events)
+        edited = log.changed_objects[before:]
+        self.last_edited = [current for object_id in edited for current in self.current_objects(object_id)]
 
 
 def object_ids(image: str, label: int | Iterable[int]) -> list[ObjectId]:
     """Return the ids of one or several objects of an image."""
-    labels = label if isinstance(label, Iterable) else [label]
-    return [ObjectId(image, int(number)) for number in labels]
+    return [ObjectId(image, int(number)) for number in (label if isinstance(label, Iterable) else [label])]
+
+
+def object_index(ids: Collection[tuple[str, int]]) -> pd.MultiIndex:
+    """Return the index ``(image, object)`` of some objects."""
+    images, objects = zip(*ids) if ids else ((), ())
+    levels = [pd.Series(images, dtype="object"), pd.Series(objects, dtype="int64")]
+    return pd.MultiIndex.from_arrays(levels, names=["image", "object"])
 
 
 def default_annotator() -> str:
-    """Return the user name of the computer as a valid file name; "me" if there is none (in a container)."""
+    """Return the user name of the computer as a file name.
+
+    "me" if there is none, as in a container.
+    """
     try:
         name = getpass.getuser()
     except (OSError, KeyError):
@@ -390,44 +383,11 @@ def default_annotator() -> str:
     return "".join(c if c.isalnum() or c in ".@-_" else "_" for c in name).lstrip(".@-") or "me"
 
 
-def _located(batch: LabelBatch) -> Iterator[tuple[str, int, int, tuple[float, ...], tuple[int, ...], int]]:
-    """Yield image, label, class id, center, bounding box and mask number of each object."""
-    objects, labels = batch.objects, list(batch.class_ids)
-    unknown = [label for label in labels if label not in objects.index]
-    if unknown:
-        raise InputError(
-            f"Image {batch.image!r} has no object {unknown[0]}. Choose one of its {len(objects):,} objects, "
-            f"numbered {objects.index.min()} to {objects.index.max()}."
-        )
-    ndim = sum(column in objects for column in "zyx")
-    centers = objects.loc[labels, centroid_columns(ndim)].to_numpy(float).tolist()
-    boxes = objects.loc[labels, bbox_columns(ndim)].to_numpy(int).tolist()
-    for label, center, box in zip(labels, centers, boxes):
-        yield batch.image, label, batch.class_ids[label], tuple(center), tuple(box), batch.mask
-
-
-def _by_image(class_ids: Mapping[tuple[str, int], int]) -> dict[str, dict[int, int]]:
-    by_image: dict[str, dict[int, int]] = {}
-    for (image, label), class_id in class_ids.items():
-        by_image.setdefault(image, {})[int(label)] = class_id
-    return by_image
-
-
-def _checked(flag: str) -> LabelAction:
-    if flag not in FLAGS:
-        raise InputError(f"Unknown flag {flag!r}. Use one of {', '.join(FLAGS)}.")
-    return flag  # type: ignore[return-value]
-
-
-def _described(objects: Mapping[tuple[str, int], object]) -> str:
+def _describe(objects: Mapping[tuple[str, int], object]) -> str:
     if len(objects) != 1:
-        return f"{len(objects):,} objects"
+        return f"{len(objects):,} objects are"
     image, label = next(iter(objects))
-    return f"Object {label} in {image}"
-
-
-def _are(objects: Mapping[tuple[str, int], object]) -> str:
-    return "is" if len(objects) == 1 else "are"
+    return f"Object {label} in {image} is"
 
 
 def _read_links(file: Path) -> pd.DataFrame:

@@ -1,12 +1,13 @@
-"""Class counts per group: with conditions, corrected by the test set, and compared with manual counts.
+"""Class counts per group, corrected counts, and comparison with manual counts.
 
-Corrected counts use the annotated test set, the only objects whose prediction and label are both unbiased. The
-comparison with manual counts is Fig. 4 h of the paper, with a Bland–Altman plot of the differences.
+Conditions, such as a dose per well, are joined from a table of the user. Corrected counts use the annotated
+test set, the only objects whose prediction and label are both unbiased. The comparison with manual counts is Fig. 4 h
+of the paper, with a Bland–Altman plot of the differences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,34 +35,24 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.classes import ClassScheme
 
-CORRECTED_COLUMNS = ("corrected", "corrected_low", "corrected_high")
-COUNT_COLUMNS = (
-    "class",
-    "count",
-    "total",
-    "fraction",
-    "low",
-    "high",
-    *CORRECTED_COLUMNS,
-    "left_out",
-    *EXCLUSION_REASONS,
-)
+CORRECTED = ("corrected", "corrected_low", "corrected_high")
+COUNT_COLUMNS = ("class", "count", "total", "fraction", "low", "high", *CORRECTED, "left_out", *EXCLUSION_REASONS)
 COUNT_COLUMN_NAMES = ("count", "manual", "manual count", "counted", "cells", "objects", "n", "number")
 
 Groups = Mapping[str, Mapping[str, str]]
 Size = tuple[float | None, float | None]
-EstimateRates = Callable[[pd.DataFrame], tuple[ConfusionRates, str]]
+TestPredictions = tuple[pd.DataFrame | None, str]  # see `project.evaluation.test_set_predictions`
 
 
 def count_objects(
     table: pd.DataFrame,
     groups: Groups,
-    class_names: Sequence[str],
+    classes: ClassScheme,
     by: Sequence[str] | str = (),
     conditions: TableSource | None = None,
     exclude_border: bool = False,
     size: Size = (None, None),
-    estimate_rates: EstimateRates | None = None,
+    test: TestPredictions | None = None,
 ) -> tuple[pd.DataFrame, str]:
     """Count the objects of each class, per image, grouping column or condition.
 
@@ -71,18 +62,16 @@ def count_objects(
         Predictions, one row per object (`core.predictions.object_table`).
     groups : mapping of image name to mapping
         The grouping columns of each image.
-    class_names : sequence of str
+    classes : ClassScheme
     by : str or sequence of str
         "image", grouping columns or condition columns; all objects together by default.
     conditions : path or DataFrame, optional
         Conditions per image or well (`core.io.table_files.join_conditions`).
-    exclude_border : bool
-        Leave out objects that touch the border of their image.
-    size : tuple of float or None
-        Smallest and largest size of counted objects, in pixels (voxels).
-    estimate_rates : callable, optional
-        Returns the confusion rates of the counted objects and a remark (`estimate_rates_on_test_set`).
-        If given, corrected counts are added.
+    exclude_border, size
+        As for `Project.counts`.
+    test : (DataFrame or None, str), optional
+        Predictions of the test set, or the reason why there are none (`project.evaluation.test_set_predictions`). If
+        given, corrected counts are added.
 
     Returns
     -------
@@ -93,33 +82,26 @@ def count_objects(
 
     Raises
     ------
-    InputError
-        If a column does not exist, or ``size`` is not a range.
+    InputError, ProjectError
+        If a column does not exist, ``size`` is not a range, or counts cannot be corrected.
     """
     by = [by] if isinstance(by, str) else list(by)
     size = _check_size(size)
     images, remark = images_with_conditions(groups, conditions)
     table = table.reset_index()
-    unknown = [column for column in by if column not in table and column not in images]
-    if unknown:
+    if unknown := [column for column in by if column not in table and column not in images]:
         choices = ", ".join(sorted(["image", *images.columns]))
         raise InputError(f"There is no column {unknown[0]!r} to count by. Choose among {choices}.")
     new = [str(column) for column in images if column not in table]
     table = table.join(images[new], on="image")
-    counts = count_classes(table, class_names, by, exclude_border, size)
-    if estimate_rates is not None:
+    counts = count_classes(table, classes.names, by, exclude_border, size)
+    if test is not None:
         counted = table[exclusion_reasons(table, exclude_border, size) == ""]
-        rates, missing = estimate_rates(counted)
-        counts = counts.merge(correct_counts(rates, counted, by, class_names), "left", on=[*by, "class"])
-        counts = counts[[*by, *(column for column in COUNT_COLUMNS if column in counts)]]
+        rates, missing = _estimate_rates(*test, counted, classes)
+        counts = counts.merge(_correct_counts(rates, counted, by, classes.names), "left", on=[*by, "class"])
+        counts = counts[[*by, *COUNT_COLUMNS]]
         remark = " ".join(filter(None, [remark, missing]))
-    # Conditions that are constant within each group stay beside it.
-    constant = [column for column in new if column not in by and _is_constant(table, by, column)]
-    if constant:
-        first = (table.drop_duplicates(by) if by else table.head(1))[[*by, *constant]]
-        counts = counts.merge(first, "left", on=by) if by else counts.merge(first, "cross")
-        counts = counts[[*by, *constant, *(column for column in counts if column not in (*by, *constant))]]
-    return counts, remark
+    return _insert_constant(counts, table, by, [column for column in new if column not in by]), remark
 
 
 def images_with_conditions(groups: Groups, conditions: TableSource | None) -> tuple[pd.DataFrame, str]:
@@ -133,20 +115,19 @@ def images_with_conditions(groups: Groups, conditions: TableSource | None) -> tu
         Rows and images without a match; "" if there are none.
     """
     index = pd.Index(list(groups), name="image", dtype="object")
-    images = pd.DataFrame([dict(columns) for columns in groups.values()], index)
+    images = pd.DataFrame(list(groups.values()), index)
     if conditions is None:
         return images, ""
     joined, remark = join_conditions(images, conditions)
-    reserved = [column for column in joined if column in COUNT_COLUMNS]
-    if reserved:
+    if reserved := [column for column in joined if column in COUNT_COLUMNS]:
         raise InputError(f"The condition {reserved[0]!r} has the name of a column of the counts. Rename it.")
     return images.join(joined), remark
 
 
-def correct_counts(
+def _correct_counts(
     rates: ConfusionRates, counted: pd.DataFrame, by: Sequence[str], class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """Correct the number of predicted objects by the confusion rates of the test set.
+    """Correct the number of predicted objects by the confusion rates.
 
     Annotated objects count as annotated; the correction applies to the others.
 
@@ -161,7 +142,7 @@ def correct_counts(
     Returns
     -------
     DataFrame
-        The columns ``by``, ``class`` and `CORRECTED_COLUMNS`; one row per group and class.
+        The columns ``by``, ``class`` and `CORRECTED`; one row per group and class.
     """
     rows = []
     for key, group in counted.groupby(list(by), observed=True, dropna=False) if by else [((), counted)]:
@@ -172,20 +153,20 @@ def correct_counts(
         )
         bounds = zip(*(certain + part for part in solve_counts(rates, predicted)))
         rows += [(*key, name, *values) for name, values in zip(class_names, bounds)]
-    return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED_COLUMNS])
+    return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED])
 
 
-def estimate_rates_on_test_set(
-    test_predictions: pd.DataFrame | None, reason: str, counted: pd.DataFrame, classes: ClassScheme
+def _estimate_rates(
+    table: pd.DataFrame | None, reason: str, counted: pd.DataFrame, classes: ClassScheme
 ) -> tuple[ConfusionRates, str]:
-    """Estimate how often each class is predicted as each other, from the test objects among those counted.
+    """Estimate how often each class is predicted as each other class.
 
     Parameters
     ----------
-    test_predictions : DataFrame or None
-        See `project.evaluation.test_set_predictions`.
+    table : DataFrame or None
+        Predictions of the test set; only objects that are among those counted are used.
     reason : str
-        Why there are no test predictions; "" without a test set.
+        Why there are no predictions; "" without a test set.
     counted : DataFrame
         With ``image`` and ``object``.
     classes : ClassScheme
@@ -201,7 +182,6 @@ def estimate_rates_on_test_set(
     ProjectError
         If there is no test set, or it does not determine the rates.
     """
-    table = test_predictions
     if table is None:
         raise ProjectError(
             f"Counts cannot be corrected yet. {reason}"
@@ -216,9 +196,8 @@ def estimate_rates_on_test_set(
             f"Counts cannot be corrected: only {len(table)} objects of the test set are among those counted. Count at "
             f"least {MIN_ANNOTATED} of them."
         )
-    rates = estimate_confusion_rates(
-        table["truth"], table["predicted"], list(classes.ids), table["group"], table["stands_for"]
-    )
+    group, weights = table["group"], table["stands_for"]
+    rates = estimate_confusion_rates(table["truth"], table["predicted"], list(classes.ids), group, weights)
     if not rates.is_invertible:
         raise ProjectError(
             "Counts cannot be corrected: the classifier confuses two classes too often on the test set. Annotate more "
@@ -227,6 +206,16 @@ def estimate_rates_on_test_set(
     missing = [name for name, present in zip(classes.names, rates.is_observed) if not present]
     remark = f"The test set has no object of {', '.join(missing)}: assumed to be always recognized." if missing else ""
     return rates, remark
+
+
+def _insert_constant(counts: pd.DataFrame, table: pd.DataFrame, by: list[str], columns: list[str]) -> pd.DataFrame:
+    """Insert the columns that have a single value in each group of objects."""
+    values = table.groupby(by or np.zeros(len(table)), dropna=False)[columns].nunique(dropna=False)
+    constant = values.columns[values.max() == 1]
+    if not len(constant):
+        return counts
+    first = (table.drop_duplicates(by) if by else table.head(1))[[*by, *constant]]
+    return first.merge(counts, "right", on=by) if by else first.merge(counts, "cross")
 
 
 def _check_size(size: Size) -> Size:
@@ -240,12 +229,6 @@ def _check_size(size: Size) -> Size:
             "(50, None)."
         ) from None
     return low, high
-
-
-def _is_constant(table: pd.DataFrame, by: Sequence[str], column: str) -> bool:
-    """Return whether a column has a single value in each group."""
-    groups = table.groupby(list(by), dropna=False)[column] if by else table[column]
-    return bool(np.max(groups.nunique(dropna=False)) == 1) if len(table) else False
 
 
 @dataclass(frozen=True)
@@ -302,7 +285,7 @@ class CountComparison:
         return f"{self.class_name}: {self.agreement}." + (f" {self.unmatched}" if self.unmatched else "")
 
     def figure(self, by: str | None = None) -> Figure:
-        """Plot counts against counts with their regression line, and differences with their limits.
+        """Plot counts with their regression line, and differences with limits.
 
         Parameters
         ----------
@@ -355,7 +338,7 @@ def compare_counts(
     name, values = _manual_counts(classes, source, list(keys.values()), class_name)
     known = images[list(keys)].drop_duplicates(ignore_index=True)
     partner, unmatched = match_rows(known, values, keys, "a table of counts")
-    counts, _ = count_objects(table, groups, classes.names, list(keys), None, exclude_border, size)
+    counts, _ = count_objects(table, groups, classes, list(keys), None, exclude_border, size)
     counts = counts[counts["class"] == name].rename(columns={"count": "counted"})
     others = [str(column) for column in values if column not in (*keys.values(), *known, *counts, "manual")]
     matched = known.assign(**{column: values[column].reindex(partner).to_numpy() for column in ("manual", *others)})
@@ -372,37 +355,34 @@ def _manual_counts(
     """Return the counted class, and the table with its counts in a column ``manual``."""
     values, spelled = table.drop(columns=keys), {normalize_header(name): name for name in classes.names}
     class_column = find_column(values, ("class", "class name", "label"))
-    # One column per class (wide), or one column of classes and one of counts (long).
-    wide = {spelled[normalize_header(column)]: str(column) for column in values if normalize_header(column) in spelled}
-    present = wide
-    if class_column is not None:
+    if class_column is None:  # one column per class (wide)
+        present = {spelled[key]: str(column) for column in values if (key := normalize_header(column)) in spelled}
+    else:  # one column of classes and one of counts (long)
         texts = table[class_column].astype(str).str.strip()
         present = {spelled.get(normalize_header(text), text): text for text in dict.fromkeys(texts)}
     if class_name is not None:
         class_name = classes.by_name(class_name).name
     else:
-        candidates = [name for name in present if name in classes.names] if present else list(classes.names)
+        candidates = [name for name in present or classes.names if name in classes.names]
         if len(candidates) != 1:
             raise InputError(
                 f"Counts are compared for one class at a time. Pass class_name=, one of {format_list(classes.names)}."
             )
-        class_name = candidates[0]
-    if class_column is None:
-        column = wide.get(class_name) or find_column(values, COUNT_COLUMN_NAMES)
-    else:
-        column = find_column(values, COUNT_COLUMN_NAMES)
-        if class_name not in present:
+        (class_name,) = candidates
+    column = present.get(class_name)
+    if class_column is not None:
+        if column is None:
             raise InputError(f"The table of counts has no row for the class {class_name!r}. Pass another class_name=.")
-        table = table[texts == present[class_name]]
-        values = values.drop(columns=[class_column])
+        table, values, column = table[texts == column], values.drop(columns=[class_column]), None
+    column = column or find_column(values, COUNT_COLUMN_NAMES)
     if column is None:
-        numeric = [str(name) for name in values.select_dtypes("number")]
-        column = numeric[0] if len(numeric) == 1 else None
-    if column is None:
-        raise InputError(
-            f"The table of counts has no column “count” or {class_name!r}; its columns are "
-            f"{format_list(table.columns, 8)}. Rename the column of counts."
-        )
+        numeric = list(map(str, values.select_dtypes("number")))
+        if len(numeric) != 1:
+            raise InputError(
+                f"The table of counts has no column “count” or {class_name!r}; its columns are "
+                f"{format_list(table.columns, 8)}. Rename the column of counts."
+            )
+        (column,) = numeric
     counts = pd.to_numeric(table[column], errors="coerce")
     invalid = table[column][counts.isna() & table[column].notna() | (counts < 0)]
     if len(invalid):

@@ -1,7 +1,8 @@
-"""Prediction on a dask cluster: one task reads each block, and one task classifies each part of the objects.
+"""Prediction on a dask cluster.
 
-The scheduler keeps a block until the last part that needs it is finished, and repeats the tasks of a worker that died.
-So a block is read once, however many parts share it, and the classifier travels once to each worker.
+One task reads each block, and one task classifies each part of the objects. The scheduler keeps a block until the last
+part that needs it is finished, and repeats the tasks of a worker that died. So a block is read once, however many parts
+share it, and the classifier travels once to each worker. A worker holds the blocks of as many parts as it has threads.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
     import pandas as pd
-    from distributed import Client
+    from distributed import Client, Future
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.classifier import Classifier
@@ -40,7 +41,9 @@ LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 
 
 def resolve_client(given: Client | str | None) -> Client | None:
-    """Return the client to use: the given one, otherwise the active one; None with "local".
+    """Return the client to use: the given one, otherwise the active one if any.
+
+    With "local", None is returned.
 
     Raises
     ------
@@ -101,6 +104,23 @@ class _Job:
     def decode(self) -> BlockDecoder:
         return BlockDecoder(self.pair)
 
+    def read(self, block: BlockKey) -> BlockPixels:
+        return self.decode(block)
+
+    def predict(
+        self, objects: pd.DataFrame, blocks: Sequence[BlockKey], pixels: Sequence[BlockPixels]
+    ) -> PartPredictions:
+        from svetlana_jupyter.learn.device import limit_threads
+        from svetlana_jupyter.learn.inference import predict_part
+
+        limit_threads(1)  # a worker runs as many tasks at a time as it has threads
+        if self.statistics is not None:
+            set_image_statistics(self.pair.image, self.statistics)
+        known = dict(zip(blocks, pixels, strict=True))
+        pair = with_fetched_blocks(self.pair, lambda block: known[block] if block in known else self.decode(block))
+        batches, end = predict_part(pair, objects, self.classifier, self.reference, self.to_compare)
+        return merge_batches(batches, end, self.classifier.classes)
+
 
 def predict_on_cluster(
     client: Client,
@@ -111,7 +131,7 @@ def predict_on_cluster(
     to_compare: Collection[int],
     stop: Callable[[], bool],
 ) -> Generator[tuple[int, PartPredictions]]:
-    """Predict the objects of some parts, and yield each part as soon as it is finished.
+    """Predict the objects of some parts, and yield each part when it is finished.
 
     Parameters
     ----------
@@ -134,29 +154,12 @@ def predict_on_cluster(
     from distributed import as_completed
 
     from svetlana_jupyter.core.patches import statistics_for_normalization
-    from svetlana_jupyter.learn.inference import blocks_per_part
 
     bare = replace(pair, feature_cache=None, levels=(), mask_levels=())
     statistics = statistics_for_normalization(pair.image, classifier.patches) if classifier.kind == "network" else None
     job = _Job(bare, statistics, classifier, reference, frozenset(map(int, to_compare)))
-    needed = dict(zip(parts, blocks_per_part(pair, list(parts.values()), classifier), strict=True))
-    name = f"svetlana-{uuid4().hex[:12]}"
-    read, predict = dask.delayed(_read, pure=False), dask.delayed(_predict, pure=False)
     with _wrap_cluster_errors(pair.name):
-        with dask.config.set({LARGE_GRAPH: "10GB"}):  # the weights of a large network are no mistake
-            shared = client.submit(_identity, job, key=f"{name}-job", pure=False)
-            pixels = {
-                block: read(shared, block, dask_key_name=(f"{name}-read", block[0], *block[1]))
-                for block in dict.fromkeys(chain.from_iterable(needed.values()))
-            }
-            # In one graph, dask orders the reads of a part right before it, so that few blocks are in memory.
-            tasks = [
-                predict(
-                    shared, parts[number], blocks, [pixels[block] for block in blocks], dask_key_name=(name, number)
-                )
-                for number, blocks in needed.items()
-            ]
-            running = dict(zip(client.compute(tasks), parts, strict=True))
+        running = dict(zip(_compute(client, job, parts), parts, strict=True))
         try:
             finished = as_completed(running, loop=client.loop)
             while running and not stop():
@@ -169,6 +172,28 @@ def predict_on_cluster(
                     time.sleep(POLL_SECONDS)
         finally:
             client.cancel(list(running))
+
+
+def _compute(client: Client, job: _Job, parts: Mapping[int, pd.DataFrame]) -> list[Future]:
+    """Send the tasks of an image to the cluster, and return one future per part."""
+    from svetlana_jupyter.learn.inference import blocks_per_part
+
+    needed = blocks_per_part(job.pair, list(parts.values()), job.classifier)
+    name = f"svetlana-{uuid4().hex[:12]}"
+    read, predict = dask.delayed(_Job.read, pure=False), dask.delayed(_Job.predict, pure=False)
+    with dask.config.set({LARGE_GRAPH: "10GB"}):  # the weights of a large network are no mistake
+        shared = client.submit(_identity, job, key=f"{name}-job", pure=False)
+        pixels = {
+            block: read(shared, block, dask_key_name=(f"{name}-read", block[0], *block[1]))
+            for block in dict.fromkeys(chain.from_iterable(needed))
+        }
+        # In one graph, dask orders the reads of a part right before it, so that few blocks are in memory.
+        tasks = [
+            predict(shared, part, blocks, [pixels[block] for block in blocks], dask_key_name=(name, number))
+            for (number, part), blocks in zip(parts.items(), needed, strict=True)
+        ]
+        futures: list[Future] = client.compute(tasks)
+        return futures
 
 
 @contextmanager
@@ -192,22 +217,3 @@ def _wrap_cluster_errors(image: str) -> Iterator[None]:
 
 def _identity(job: _Job) -> _Job:
     return job
-
-
-def _read(job: _Job, block: BlockKey) -> BlockPixels:
-    return job.decode(block)
-
-
-def _predict(
-    job: _Job, objects: pd.DataFrame, blocks: Sequence[BlockKey], pixels: Sequence[BlockPixels]
-) -> PartPredictions:
-    from svetlana_jupyter.learn.device import limit_threads
-    from svetlana_jupyter.learn.inference import predict_part
-
-    limit_threads(1)  # a worker runs as many tasks at a time as it has threads
-    if job.statistics is not None:
-        set_image_statistics(job.pair.image, job.statistics)
-    known = dict(zip(blocks, pixels, strict=True))
-    pair = with_fetched_blocks(job.pair, lambda block: known[block] if block in known else job.decode(block))
-    batches, end = predict_part(pair, objects, job.classifier, job.reference, job.to_compare)
-    return merge_batches(batches, end, job.classifier.classes)

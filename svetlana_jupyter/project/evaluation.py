@@ -1,10 +1,13 @@
-"""Accuracy report of a run, measured on the test set or by cross-validation, as text, HTML and JSON."""
+"""Accuracy report of a run, as text, HTML and JSON.
+
+Accuracy is measured on the test set once that is annotated, before that by cross-validation.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -20,10 +23,7 @@ from svetlana_jupyter.project.test_set import MIN_ANNOTATED, MIN_ANNOTATED_FRACT
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from svetlana_jupyter.core.classes import ClassScheme
-    from svetlana_jupyter.core.stats.metrics import Estimate
     from svetlana_jupyter.project.image_collection import ImageEntry
 
 TEST_SET, CROSS_VALIDATION, NO_SOURCE = "test set", "cross-validation", "no estimate yet"
@@ -32,7 +32,7 @@ EXCLUDED = ("ambiguous", "bad_segmentation")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy of a run; printed as text, and shown as tables at the end of a notebook cell.
+    """Accuracy of a run, printed as text and shown as tables in a notebook.
 
     Attributes
     ----------
@@ -78,10 +78,8 @@ class Evaluation:
         lines = [f"Run {self.run}, {self.source}. {self.text}"]
         if self.network is not None:
             lines.append(f"Balanced accuracy {self.network.balanced_accuracy}, macro F1 {self.network.macro_f1}.")
-            lines += [
-                f"  {name}: recall {recall}, precision {precision} ({n} objects)"
-                for name, n, recall, precision, _ in _class_rows(self.network)
-            ]
+            for name, n, recall, precision, _ in _class_rows(self.network):
+                lines.append(f"  {name}: recall {recall}, precision {precision} ({n} objects)")
         return "\n".join(lines + report_notes(self))
 
     def _repr_html_(self) -> str:
@@ -137,23 +135,42 @@ def evaluate_run(run: Run, data: EvaluationData, labels: pd.DataFrame, images: p
 
 
 def score_run(run: Run, data: EvaluationData) -> Evaluation:
-    """Score a run on the annotated test set if there is one, otherwise by its cross-validation."""
-    stopped = " The training was stopped early." if run.stopped else ""
-    test_objects, remark = test_set_predictions(run, data)
-    if test_objects is not None:
-        flags = data.test_set["action"].value_counts()
-        return _score_tables(run, data, TEST_SET, {"network": test_objects}, f"{remark}{stopped}", flags)
-    remark = f" {remark}" if remark else ""
-    held_out = {name: run.held_out(name) for name in ("network", "forest")}
-    tables = {name: _merge_classes(table, data.classes) for name, table in held_out.items() if table is not None}
-    if "network" not in tables:
-        left_out = _excluded(data.flags)
-        return Evaluation(run.name, NO_SOURCE, f"{run.note}{stopped}{remark}", left_out=left_out)
-    result = _score_tables(run, data, CROSS_VALIDATION, tables, f"{run.note}{stopped}", data.flags)
-    if result.forest is not None and run.settings["architecture"] != "forest":
-        accuracy = result.forest.accuracy.value
-        remark = f" A random forest on object measurements reaches {accuracy:.1%} on the same objects.{remark}"
-    return replace(result, text=result.text + remark)
+    """Score a run on the annotated test set, or by cross-validation without one."""
+    table, remark = test_set_predictions(run, data)
+    flags: Mapping[str, int] | pd.Series[int] = data.flags
+    if table is not None:
+        source, note, remark, forest, flags = TEST_SET, remark, "", None, data.test_set["action"].value_counts()
+    else:
+        source, note = CROSS_VALIDATION, run.note
+        table, forest = (_held_out(run, name, data.classes) for name in ("network", "forest"))
+    note += " The training was stopped early." * run.stopped
+    left_out = {flag: int(flags.get(flag, 0)) for flag in EXCLUDED}
+    if table is None:
+        return Evaluation(run.name, NO_SOURCE, f"{note} {remark}".rstrip(), left_out=left_out)
+    tables = {"network": table} | ({} if forest is None else {"forest": forest})
+    # A class that was added since the training is never predicted, but may be a label.
+    ids = [*run.classes, *(code for one in tables.values() for code in one["truth"].unique())]
+    names = {info.id: info.name for info in map(data.classes.by_id, map(int, dict.fromkeys(ids)))}
+    scores = {
+        name: score(one["truth"], one["predicted"], names, one["group"], one.get("stands_for"))
+        for name, one in tables.items()
+    }
+    note = f"Accuracy {scores['network'].accuracy}. {note}"
+    if forest is not None and run.settings["architecture"] != "forest":
+        accuracy = scores["forest"].accuracy.value
+        note += f" A random forest on object measurements reaches {accuracy:.1%} on the same objects."
+    return Evaluation(
+        run=run.name,
+        source=source,
+        text=f"{note} {remark}".rstrip(),
+        network=scores["network"],
+        forest=scores.get("forest"),
+        interval_unit=_interval_unit(table, data.entries, run.settings.get("hold_out_by")),
+        reliability=_reliability(table, "p_"),
+        uncalibrated=_reliability(table, "raw_"),
+        calibration=run.calibration,
+        left_out=left_out,
+    )
 
 
 def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame | None, str]:
@@ -179,70 +196,31 @@ def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame |
             f"The test set is used once {needed} of its {len(known)} objects are annotated; {answered} are so far. "
             'Annotate the others with project.queue("test").'
         )
-    tables = []
-    images = labeled.index.unique("image")
+    tables, images = [], labeled.index.unique("image")
     for image in images:
-        predicted = data.probabilities(run, image)
-        objects = labeled.xs(image, level="image").index
-        if not objects.isin(predicted.index).all():
+        rows, predicted = labeled.xs(image, level="image"), data.probabilities(run, image)
+        if not rows.index.isin(predicted.index).all():
             return None, "The test set is annotated: predict all images to score this run on it."
         raw = run.read_predictions(image)
         assert raw is not None
-        raw = merge_predictions(raw, data.classes.merged).loc[objects].filter(regex="^p_")
+        raw = merge_predictions(raw, data.classes.merged).loc[rows.index].filter(regex="^p_")
         entry, by = data.entries[image], run.settings.get("hold_out_by")
         groups = name_groups(image, entry.groups, data.objects(image), entry.shape, len(images) == 1, by)
-        table = predicted.loc[objects].drop(columns="probability").join(raw.rename(columns=uncalibrated_column))
-        tables.append(table.assign(image=image, group=groups.loc[objects]).reset_index())
+        table = predicted.loc[rows.index].drop(columns="probability").join(raw.rename(columns=uncalibrated_column))
+        truth = rows["class"].map(dict(zip(data.classes.names, data.classes.ids)))
+        columns = {"image": image, "group": groups.loc[rows.index], "truth": truth, "stands_for": rows["stands_for"]}
+        tables.append(table.assign(**columns).reset_index())
     table = pd.concat(tables, ignore_index=True)
-    labels = labeled.loc[pd.MultiIndex.from_frame(table[["image", "object"]])]
-    table["truth"] = labels["class"].map(dict(zip(data.classes.names, data.classes.ids))).to_numpy()
-    table["stands_for"] = labels["stands_for"].to_numpy()
     return table, (
         f"Measured on {len(table)} randomly drawn objects, excluded from training and annotated without seeing their "
         "predictions."
     )
 
 
-def _score_tables(
-    run: Run,
-    data: EvaluationData,
-    source: str,
-    tables: Mapping[str, pd.DataFrame],
-    note: str,
-    flags: Mapping[str, int] | pd.Series[int],
-) -> Evaluation:
-    """Return the report of tables of labels and predictions, by architecture."""
-    # A class that was added since the training is never predicted, but may be a label.
-    ids = dict.fromkeys([*run.classes, *(code for table in tables.values() for code in table["truth"].unique())])
-    infos = [data.classes.by_id(int(code)) for code in ids]
-    names = {info.id: info.name for info in infos}
-    scores = {
-        name: score(table["truth"], table["predicted"], names, table["group"], table.get("stands_for"))
-        for name, table in tables.items()
-    }
-    table = tables["network"]
-    correct = (table["predicted"] == table["truth"]).to_numpy()
-    return Evaluation(
-        run=run.name,
-        source=source,
-        text=f"Accuracy {scores['network'].accuracy}. {note}",
-        network=scores["network"],
-        forest=scores.get("forest"),
-        interval_unit=_interval_unit(table, data.entries, run.settings.get("hold_out_by")),
-        reliability=_reliability(table, "p_", correct),
-        uncalibrated=_reliability(table, "raw_", correct),
-        calibration=run.calibration,
-        left_out=_excluded(flags),
-    )
-
-
-def _excluded(flags: Mapping[str, int] | pd.Series[int]) -> dict[str, int]:
-    return {flag: int(flags.get(flag, 0)) for flag in EXCLUDED}
-
-
-def _merge_classes(table: pd.DataFrame, classes: ClassScheme) -> pd.DataFrame:
-    """Return a held-out table with classes merged as in the project."""
-    if not classes.merged or not class_ids(table):
+def _held_out(run: Run, architecture: str, classes: ClassScheme) -> pd.DataFrame | None:
+    """Return the cross-validated predictions of a run with classes merged as in the project."""
+    table = run.held_out(architecture)
+    if table is None or not classes.merged or not class_ids(table):
         return table
     # Uncalibrated probabilities are of the classes before merging, so they are dropped.
     others = table.drop(columns=["predicted", *table.filter(regex="^(p|raw)_")])
@@ -250,8 +228,9 @@ def _merge_classes(table: pd.DataFrame, classes: ClassScheme) -> pd.DataFrame:
     return others.join(merge_predictions(table, classes.merged).drop(columns="probability", errors="ignore"))
 
 
-def _reliability(table: pd.DataFrame, prefix: str, correct: np.ndarray) -> Reliability | None:
+def _reliability(table: pd.DataFrame, prefix: str) -> Reliability | None:
     columns = [f"{prefix}{class_id}" for class_id in class_ids(table, prefix)]
+    correct = (table["predicted"] == table["truth"]).to_numpy()
     return reliability(table[columns].max(axis=1).to_numpy(float), correct) if columns else None
 
 
@@ -268,8 +247,6 @@ def _interval_unit(table: pd.DataFrame, entries: Mapping[str, ImageEntry], by: S
 
 MAX_IMAGES_NAMED = 5
 MAX_ROWS_SHOWN = 30  # rows of a table in HTML
-_CELL = "padding:1px 0 1px 12px;white-space:nowrap"
-_MUTED = "color:var(--jp-ui-font-color2,#666)"
 
 
 def report_notes(report: Evaluation) -> list[str]:
@@ -280,8 +257,7 @@ def report_notes(report: Evaluation) -> list[str]:
         notes.append(f"Intervals are over {report.interval_unit}.{single}")
     if report.reliability is not None and report.uncalibrated is not None:
         notes.append(_calibration_note(report.reliability, report.uncalibrated, report.calibration))
-    flagged = [f"{count:,} as {flag}" for flag, count in report.left_out.items() if count]
-    if flagged:
+    if flagged := [f"{count:,} as {flag}" for flag, count in report.left_out.items() if count]:
         notes.append(f"Flagged and not scored: {', '.join(flagged)}.")
     if report.outdated:
         notes.append("The annotations have changed since this run was trained.")
@@ -302,7 +278,13 @@ def _calibration_note(after: Reliability, before: Reliability, calibration: Cali
 
 
 def outlying_images(images: pd.DataFrame) -> str:
-    """Name the images that look unlike those annotated, see `core.stats.outliers.flag_unfamiliar_images`."""
+    """Return a sentence about the images that look unlike those annotated.
+
+    Parameters
+    ----------
+    images : DataFrame
+        See `core.stats.outliers.flag_unfamiliar_images`.
+    """
     unlike = images[images["warn"]].sort_values("unlike", ascending=False)["unlike"]
     names = [f"{image} ({share:.0%} of its objects)" for image, share in unlike.head(MAX_IMAGES_NAMED).items()]
     more = f" and {len(unlike) - MAX_IMAGES_NAMED} more" if len(unlike) > MAX_IMAGES_NAMED else ""
@@ -319,25 +301,30 @@ def report_html(report: Evaluation) -> str:
     lines = str(report).split("\n")
     if scores is None:
         return "".join(f"<div>{escape(line)}</div>" for line in lines)
-    estimates = {
-        "accuracy": scores.accuracy,
-        "balanced accuracy": scores.balanced_accuracy,
-        "macro F1": scores.macro_f1,
-    }
-    confusion = [(str(name), *(f"{count:,}" for count in row)) for name, row in scores.confusion.iterrows()]
-    parts = [
-        _html_table(["", "share", "95 % interval"], [_estimate_row(*item) for item in estimates.items()]),
-        _html_table(["class", "objects", "recall", "precision", "F1"], _class_rows(scores)),
-        _html_table(["truth \\ predicted", *scores.confusion.columns], confusion),
-        _html_table(["group", "objects", "accuracy", "balanced"], _group_rows(scores)),
+    estimates = scores.accuracy, scores.balanced_accuracy, scores.macro_f1
+    overall = [(_percent(one.value), f"{_percent(one.low)} to {_percent(one.high)}") for one in estimates]
+    groups = scores.by_group.sort_values("accuracy", kind="stable").reset_index()  # the worst first
+    groups = groups[["group", "n", "accuracy", "balanced_accuracy"]]
+    notes = report_notes(report)
+    if len(groups) > MAX_ROWS_SHOWN:
+        notes.append(f"{len(groups) - MAX_ROWS_SHOWN} more groups are not shown.")
+    tables = [
+        pd.DataFrame(overall, ["accuracy", "balanced accuracy", "macro F1"], ["share", "95 % interval"]).reset_index(
+            names=""
+        ),
+        pd.DataFrame(_class_rows(scores), columns=["class", "objects", "recall", "precision", "F1"]),
+        scores.confusion.rename_axis(index="truth \\ predicted", columns=None).reset_index(),
+        groups.head(MAX_ROWS_SHOWN).set_axis(["group", "objects", "accuracy", "balanced"], axis=1),
     ]
-    flex = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:6px 24px;margin:6px 0 6px -12px"
-    notes = "".join(f'<div style="{_MUTED}">{escape(line)}</div>' for line in report_notes(report))
-    return f'<div>{escape(lines[0])}</div><div style="{flex}">{"".join(parts)}</div>{notes}'
+    flex = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:6px 24px;margin:6px 0"
+    muted = "".join(f'<div style="color:var(--jp-ui-font-color2,#666)">{escape(line)}</div>' for line in notes)
+    return f'<div>{escape(lines[0])}</div><div style="{flex}">{"".join(map(_html_table, tables))}</div>{muted}'
 
 
-def _estimate_row(name: str, estimate: Estimate) -> tuple[str, str, str]:
-    return name, _percent(estimate.value), f"{_percent(estimate.low)} to {_percent(estimate.high)}"
+def _html_table(table: pd.DataFrame) -> str:
+    formats = dict.fromkeys(table.select_dtypes("integer"), "{:,}".format)
+    with pd.option_context("display.max_colwidth", None):
+        return table.to_html(index=False, border=0, formatters=formats, float_format="{:.1%}".format, na_rep="–")
 
 
 def _class_rows(scores: Scores) -> list[tuple[str, str, str, str, str]]:
@@ -352,33 +339,8 @@ def _class_rows(scores: Scores) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def _group_rows(scores: Scores) -> list[tuple[str, str, str, str]]:
-    rows = scores.by_group.sort_values("accuracy", kind="stable")  # the worst first
-    shown = [
-        (str(name), f"{int(row['n']):,}", _percent(row["accuracy"]), _percent(row["balanced_accuracy"]))
-        for name, row in rows.head(MAX_ROWS_SHOWN).iterrows()
-    ]
-    more = len(rows) - MAX_ROWS_SHOWN
-    return [*shown, (f"and {more} more", "", "", "")] if more > 0 else shown
-
-
 def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1%}"
-
-
-def _html_table(head: Sequence[object], rows: Iterable[Sequence[str]]) -> str:
-    def html_row(cells: Iterable[object], tag: str, style: str = "") -> str:
-        styled = (
-            f'<{tag} style="{_CELL};text-align:{"right" if i else "left"}{style}">{escape(str(cell))}</{tag}>'
-            for i, cell in enumerate(cells)
-        )
-        return f"<tr>{''.join(styled)}</tr>"
-
-    body = "".join(html_row(cells, "td") for cells in rows)
-    heads = html_row(head, "th", f";{_MUTED};font-weight:normal")
-    return (
-        f'<table style="border-collapse:collapse;font-size:inherit"><thead>{heads}</thead><tbody>{body}</tbody></table>'
-    )
 
 
 def _to_plain(value: Any) -> Any:

@@ -1,8 +1,8 @@
-"""On-disk cache of object features, so that no object is measured twice, and the measurement job.
+"""On-disk cache of object features, and the measurement job.
 
-``measurements/<image>/<group>.parquet`` has one row per object and one column per feature key. Each file records the
-image, mask and spacing that it belongs to and the version of the feature code; files of others are ignored. The cache
-may be deleted at any time.
+No object is measured twice. ``measurements/<image>/<group>.parquet`` has one row per object and one column per feature
+key. Each file records the image, mask and spacing that it belongs to and the version of the feature code; files of
+others are ignored. The cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -104,11 +104,8 @@ def with_feature_cache(
     files : (Path or tuple of Path, Path)
         Files of the image and of the mask.
     """
-
-    def identity() -> str:
-        return f"{fingerprint(files[0])} {fingerprint(files[1])} {pair.spacing}"
-
-    return replace(pair, feature_cache=DiskFeatureCache(folder, writable, identity))
+    cache = DiskFeatureCache(folder, writable, lambda: f"{' '.join(map(fingerprint, files))} {pair.spacing}")
+    return replace(pair, feature_cache=cache)
 
 
 def _empty_table() -> pd.DataFrame:
@@ -116,7 +113,10 @@ def _empty_table() -> pd.DataFrame:
 
 
 def _append_new(cached: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Add the rows of objects that are not cached; a cached table that lacks a measurement is replaced."""
+    """Add the rows of objects that are not cached.
+
+    A cached table that lacks a measurement is replaced.
+    """
     lacks_columns = not set(table.columns) <= set(cached.columns)
     new = table if cached.empty or lacks_columns else pd.concat([cached, table[~table.index.isin(cached.index)]])
     return new.sort_index()
@@ -124,7 +124,7 @@ def _append_new(cached: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 def needs_measuring(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> bool:
     """Return whether any feature of these objects is not cached yet."""
-    return any(not _is_cached(pair, objects, group, settings) for group in settings.groups)
+    return not all(_is_cached(pair, objects, group, settings) for group in settings.groups)
 
 
 def _is_cached(pair: ImagePair, objects: pd.DataFrame, group: str, settings: MeasureSettings) -> bool:
@@ -134,7 +134,10 @@ def _is_cached(pair: ImagePair, objects: pd.DataFrame, group: str, settings: Mea
 def measure_images(
     pairs: Mapping[str, ImagePair], objects: Callable[[str], pd.DataFrame], settings: MeasureSettings, stop: Stop
 ) -> Iterator[Progress]:
-    """Measure all objects of some images into their caches; a stop keeps what is finished."""
+    """Measure all objects of some images into their caches.
+
+    A stop keeps what is finished.
+    """
     yield Progress(0, 1, "opening")
     tables = {name: objects(name) for name in pairs}
     total, done = sum(map(len, tables.values())), 0
@@ -161,18 +164,17 @@ def feature_table(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSetti
 
 
 def cached_measurements(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> pd.DataFrame:
-    """Return the feature groups that are cached for all objects of an image; nothing is measured.
+    """Return the features that are cached for all objects of an image.
+
+    Nothing is measured.
 
     Returns
     -------
     DataFrame
         Indexed by object, with the columns and units of `Project.measure`; without columns if nothing is cached.
     """
-    groups = [
-        group
-        for group in DEFAULT_FEATURE_GROUPS
-        if pair.feature_cache is not None and _is_cached(pair, objects, group, settings)
-    ]
+    wanted = DEFAULT_FEATURE_GROUPS if pair.feature_cache is not None else ()
+    groups = tuple(group for group in wanted if _is_cached(pair, objects, group, settings))
     if not groups:
         return objects[[]]
-    return feature_table(pair, objects, settings.changed(groups=tuple(groups))).droplevel("image")
+    return feature_table(pair, objects, settings.changed(groups=groups)).droplevel("image")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import pandas as pd
 import xarray as xr
@@ -17,8 +17,8 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair, open_pair
-from svetlana_jupyter.core.io.images import fingerprint, open_image, open_mask
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
+from svetlana_jupyter.core.io.images import Spacing, fingerprint, open_image, open_mask
 from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
@@ -26,13 +26,23 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.polygons import LazyPolygonMask, RasterizationReport, rasterize, smallest_label_dtype
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
-from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_folder, atomic_write
+from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_folder, write_parquet
 
 CHUNK = 512  # a multiple of the tiles that outlines are rasterized in
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
 
+Item = TypeVar("Item")
 Progress = Callable[[int, int], None]
 Source = Any  # a path, several paths (one per channel), or an array
+
+
+class ImageOptions(TypedDict, total=False):
+    """Optional arguments of `Project.add`."""
+
+    axes: str | None
+    spacing: Spacing | None
+    channels: Sequence[str] | None
+    groups: Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._pairs: dict[str, ImagePair] = {}
         self._tables: dict[str, pd.DataFrame] = {}
         self._indexing: dict[str, threading.Lock] = {}
-        self._notes: dict[str, str] = {}  # about images whose mask was report from outlines, until they are saved
+        self._notes: dict[str, str] = {}  # about images whose mask was rasterized from outlines, until they are saved
         self.overwritten: set[str] = set()
         self.reload()
 
@@ -145,43 +155,27 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Return the number of the current mask of each image."""
         return {name: entry.mask_number for name, entry in self._entries.items()}
 
-    def add(
-        self,
-        name: str,
-        image: Source,
-        mask: Source,
-        axes: str | None = None,
-        spacing: tuple[float, ...] | None = None,
-        channels: Sequence[str] | None = None,
-        groups: Mapping[str, str] | None = None,
-    ) -> None:
+    def add(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> None:
         """Add an image with its mask, as `Project.add` describes."""
-        self._save([self._prepare(name, image, mask, axes, spacing, channels, groups)])
+        self._save([self._prepare(name, image, mask, **options)])
 
     def add_all(self, pairs: Mapping[str, tuple[Source, Source]]) -> None:
         """Add images with their masks by name; if one image is refused, add none."""
         self._save([self._prepare(name, image, mask) for name, (image, mask) in pairs.items()])
 
     def add_matching(
-        self,
-        images: str | Path,
-        masks: str | Path,
-        axes: str | None = None,
-        spacing: tuple[float, ...] | float | None = None,
+        self, images: str | Path, masks: str | Path, axes: str | None = None, spacing: Spacing | None = None
     ) -> pd.DataFrame:
         """Add all images that match a pattern, as `Project.add_images` describes."""
         table = find_pairs(images, masks)
-        groups = [column for column in table if column not in PAIR_COLUMNS]
+        columns = [str(column) for column in table if column not in PAIR_COLUMNS]
         entries = []
         for row in table.index[table["problem"] == ""]:
-            match = table.loc[row]
-            values: dict[str, str] = match[groups].to_dict()
+            name, image, mask, channels = table.loc[row, ["name", "image", "mask", "channels"]]
+            groups = {column: str(table.at[row, column]) for column in columns}
+            options = ImageOptions(axes=axes, spacing=spacing, channels=channels, groups=groups)
             try:
-                entries.append(
-                    self._prepare(
-                        match["name"], match["image"], match["mask"], axes, spacing, match["channels"], values
-                    )
-                )
+                entries.append(self._prepare(name, image, mask, **options))
             except SvetlanaError as error:
                 table.loc[row, "problem"] = str(error)
         if not entries:
@@ -225,16 +219,9 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def open(self, entry: ImageEntry, mask: Source, checked: bool = False) -> ImagePair:
         """Open an image with any mask; the shapes are compared unless ``checked`` says that they match."""
-        return (open_pair if checked else open_checked_pair)(
-            entry.name,
-            self._paths(entry.image),
-            mask,
-            entry.axes,
-            entry.spacing,
-            entry.channels or None,
-            entry.groups,
-            cache=self._folder.cache_folder,
-        )
+        image, channels, cache = self._paths(entry.image), entry.channels or None, self._folder.cache_folder
+        options = ImageOptions(axes=entry.axes, spacing=entry.spacing, channels=channels, groups=entry.groups)
+        return open_pair(entry.name, image, mask, **options, cache=cache, check_mask=not checked)
 
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
         """Return the object table of an image (`core.objects.index_objects`).
@@ -262,8 +249,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def image_fingerprint(self, name: str) -> str:
         """Return a fingerprint of the pixels of an image; raise an `InputError` if its file is missing."""
-        paths = [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
-        if gone := [path for path in paths if not (hdf5_file(path) or path).exists()]:
+        if gone := [path for path in self.image_files(name) if not (hdf5_file(path) or path).exists()]:
             raise InputError(f"{gone[0]} is missing. Restore the file and try again; finished work is kept.")
         return fingerprint(self._paths(self.entry(name).image))
 
@@ -284,16 +270,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Return the paths of an image: one, or one per channel."""
         return [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
 
-    def _prepare(
-        self,
-        name: str,
-        image: Source,
-        mask: Source,
-        axes: str | None = None,
-        spacing: tuple[float, ...] | float | None = None,
-        channels: Sequence[str] | None = None,
-        groups: Mapping[str, str] | None = None,
-    ) -> ImageEntry:
+    def _prepare(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> ImageEntry:
         """Check an image and its mask and return their entry; arrays are copied into the project.
 
         Raises
@@ -307,34 +284,35 @@ class ImageCollection(Mapping[str, ImageEntry]):
             raise InputError(f"Image name {name!r} is empty or not printable. Choose another name.")
         self._folder.check_writable()
         new_fingerprint = f"{fingerprint(image)} {fingerprint(mask)}"
-        known = self._entries.get(name)
-        if known is not None:
+        if (known := self._entries.get(name)) is not None:
             if new_fingerprint in (known.fingerprint, *(former.fingerprint for former in known.replaced)):
                 return known
             raise ProjectError(
                 f"The project has another image named {name!r}, or the file of that image has changed. "
                 "Add this one under another name."
             )
-        outlines = mask if is_geojson(mask) else None
-        if outlines is not None:
-            opened_image = open_image(image, axes, spacing, channels, self._folder.cache_folder)
-            mask, summary = write_outline_mask(self._folder.arrays_folder(name), Path(outlines), opened_image)
+        cache, folder, has_outlines = self._folder.cache_folder, self._folder.arrays_folder(name), is_geojson(mask)
+        axes = options.get("axes")
+        if has_outlines:
+            opened_image = open_image(image, axes, options.get("spacing"), options.get("channels"), cache)
+            mask, summary = write_outline_mask(folder, Path(mask), opened_image)
             self._notes[name] = f"{name}: {summary}"
         try:
-            opened = open_checked_pair(
-                name, image, mask, axes, spacing, channels, groups, cache=self._folder.cache_folder
-            )
+            opened = open_pair(name, image, mask, **options, cache=cache)
         except InputError:
-            if outlines is not None:
-                shutil.rmtree(self._folder.arrays_folder(name), ignore_errors=True)
+            if has_outlines:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         if not (_is_file(image) and _is_file(mask)):
-            image, mask = self._copy_arrays(opened)
+            with atomic_folder(folder) as draft:
+                to_zarr(opened.image, draft / "image.zarr")
+                to_zarr(opened.mask, draft / "mask.zarr")
+            image, mask = folder / "image.zarr", folder / "mask.zarr"
             axes = "".join(map(str, opened.image.dims))
         return ImageEntry(
             name=name,
-            image=self._relative(image),
-            mask=self._folder.relative(Path(mask)),
+            image=_for_each(self._folder.relative, image),
+            mask=self._folder.relative(mask),
             axes=axes,
             spacing=opened.spacing,
             channels=tuple(opened.channels),
@@ -374,29 +352,11 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def _write_table(self, name: str, table: pd.DataFrame, mask: str) -> None:
         table.attrs["mask"] = mask
         if self._folder.writable:
-            file = self._folder.objects_file(name)
             with suppress(OSError):  # it is a cache: viewing must work on a full disk
-                file.parent.mkdir(exist_ok=True)
-                with atomic_write(file) as draft:
-                    table.to_parquet(draft)
-
-    def _copy_arrays(self, opened: ImagePair) -> tuple[Path, Path]:
-        """Copy image and mask block by block into the project; written atomically."""
-        folder = self._folder.arrays_folder(opened.name)
-        with atomic_folder(folder) as draft:
-            to_zarr(opened.image, draft / "image.zarr")
-            to_zarr(opened.mask, draft / "mask.zarr")
-        return folder / "image.zarr", folder / "mask.zarr"
-
-    def _relative(self, image: Source) -> str | tuple[str, ...]:
-        if isinstance(image, tuple | list):
-            return tuple(self._folder.relative(Path(path)) for path in image)
-        return self._folder.relative(Path(image))
+                write_parquet(self._folder.objects_file(name), table)
 
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
-        if isinstance(image, tuple):
-            return tuple(self._folder.absolute(path) for path in image)
-        return self._folder.absolute(image)
+        return _for_each(self._folder.absolute, image)
 
 
 def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
@@ -458,10 +418,14 @@ def _as_tuple(image: str | tuple[str, ...]) -> tuple[str, ...]:
     return image if isinstance(image, tuple) else (image,)
 
 
+def _for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, ...]:
+    """Convert a path, or each of several."""
+    return tuple(map(convert, image)) if isinstance(image, tuple | list) else convert(image)
+
+
 def _is_file(source: Source) -> bool:
-    if isinstance(source, tuple | list):
-        return all(isinstance(path, str | Path) for path in source)
-    return isinstance(source, str | Path)
+    sources = source if isinstance(source, tuple | list) else [source]
+    return all(isinstance(path, str | Path) for path in sources)
 
 
 def _to_json(entry: ImageEntry) -> dict[str, Any]:
@@ -476,7 +440,7 @@ def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
     entry = ImageEntry(name=name, **document)
     return replace(
         entry,
-        image=tuple(entry.image) if isinstance(entry.image, list) else entry.image,
+        image=_for_each(str, entry.image),
         spacing=tuple(entry.spacing) if entry.spacing else None,
         channels=tuple(entry.channels),
         shape=tuple(entry.shape),

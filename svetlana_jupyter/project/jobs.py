@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
@@ -65,72 +65,6 @@ def thread_count(kind: Literal["script", "panel"]) -> int:
     return available if kind == "script" else max(1, available - 1)
 
 
-class OwnerThread:
-    """Thread and event loop that made the project; its state changes nowhere else."""
-
-    def __init__(self) -> None:
-        try:
-            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
-
-    def post(self, call: Callable[[], None]) -> None:
-        """Schedule ``call`` on the event loop, or call it at once if no loop is running."""
-        if self._loop is None or not self._loop.is_running():
-            call()
-        else:
-            self._loop.call_soon_threadsafe(call)
-
-
-class Job:
-    """Work on a daemon thread.
-
-    Parameters
-    ----------
-    kind : str
-    work : Work
-    owner : OwnerThread
-    handle : callable
-        Called on the owner thread with each event.
-    finished : callable
-        Called on the owner thread at the end, with the exception that ended the work, or None.
-    """
-
-    def __init__(
-        self,
-        kind: JobKind,
-        work: Work,
-        owner: OwnerThread,
-        handle: Callable[[object], None],
-        finished: Callable[[Exception | None], None],
-    ) -> None:
-        self.kind = kind
-        self._stop = threading.Event()
-        self._work, self._owner, self._handle, self._finished = work, owner, handle, finished
-        self._thread = threading.Thread(target=self._run, name=f"svetlana {kind}", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask the work to finish with what it has, without waiting for it."""
-        self._stop.set()
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended, at most ``timeout`` seconds."""
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        trouble: Exception | None = None
-        try:
-            for event in self._work(self._stop.is_set):
-                self._owner.post(lambda event=event: self._handle(event))  # type: ignore[misc]
-        except Exception as error:  # reported on the owner thread
-            trouble = error
-        self._owner.post(lambda: self._finished(trouble))
-
-
 class TimeEstimator:
     """Estimates the time left and the rate of a job from its progress.
 
@@ -179,19 +113,25 @@ class JobRunner:
     ) -> None:
         self._handle_event, self._show, self._report = handle, show, report
         self.state: JobState | None = None
-        self._owner = OwnerThread()
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
         self._estimator = TimeEstimator()
-        self._thread: Job | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
         self._claiming = threading.Lock()
 
     def start(self, kind: JobKind, work: Work) -> None:
         """Start the work on a thread, without waiting for it."""
         self._claim(kind)
-        self._thread = Job(kind, work, self._owner, self._handle, self._finish)
+        self._stopping = threading.Event()
+        arguments = work, self._stopping.is_set
+        self._thread = threading.Thread(target=self._work, args=arguments, name=f"svetlana {kind}", daemon=True)
         self._thread.start()
 
     def run(self, kind: JobKind, work: Work) -> None:
-        """Do the work on this thread with a progress bar; exceptions and Ctrl-C are raised."""
+        """Do the work on this thread with a progress bar; raise its exceptions."""
         self._claim(kind)
         events = work(lambda: False)
         try:
@@ -211,44 +151,59 @@ class JobRunner:
     def stop(self) -> None:
         """Ask the background job to finish with what it has, without waiting for it."""
         if self._thread is not None and self.state is not None:
-            self._thread.stop()
+            self._stopping.set()
             self._set(replace(self.state, stopping=True))
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended; events posted to a running loop are handled later."""
+        """Wait until the thread has ended, at most ``timeout`` seconds.
+
+        Events posted to a running event loop are handled later.
+        """
         if self._thread is not None:
             self._thread.join(timeout)
 
-    def check_idle(self) -> None:
-        """Raise a `ProjectError` if a job is reading the project."""
+    def check_idle(self, activity: str = "reading these objects") -> None:
+        """Raise a `ProjectError` if a job is running; ``activity`` says what it is doing."""
         if self.state is not None:
             raise ProjectError(
-                f"{self.state.with_article.capitalize()} is reading these objects. Wait for it, or call project.stop()."
+                f"{self.state.with_article.capitalize()} is {activity}. Wait for it, or call project.stop()."
             )
-
-    def _set(self, state: JobState | None) -> None:
-        self.state = state
-        self._show(state)
 
     def _claim(self, kind: JobKind) -> None:
         with self._claiming:
-            if self.state is not None:
-                raise ProjectError(
-                    f"{self.state.with_article.capitalize()} is running. Wait for it, or call project.stop()."
-                )
+            self.check_idle("running")
             self._report("")
             self._estimator = TimeEstimator()
             self._set(JobState(kind))
 
-    def _handle(self, event: object) -> None:
-        if isinstance(event, Progress):
-            if self.state is not None:
-                self._set(self._estimator.with_progress(self.state, event))
+    def _work(self, work: Work, stop: Stop) -> None:
+        trouble: Exception | None = None
+        try:
+            for event in work(stop):
+                self._post(self._handle, event)
+        except Exception as error:  # reported on the owner thread
+            trouble = error
+        self._post(self._finish, trouble)
+
+    def _post(self, call: Callable[[Any], None], argument: object) -> None:
+        """Call on the event loop of the project, or at once if it is not running."""
+        if self._loop is None or not self._loop.is_running():
+            call(argument)
         else:
+            self._loop.call_soon_threadsafe(call, argument)
+
+    def _handle(self, event: object) -> None:
+        if not isinstance(event, Progress):
             self._handle_event(event)
+        elif self.state is not None:
+            self._set(self._estimator.with_progress(self.state, event))
 
     def _finish(self, trouble: Exception | None) -> None:
         kind = self.state.kind if self.state is not None else "job"
         self._set(None)
         if trouble is not None:
             self._report(f"The {kind} stopped: {trouble}")
+
+    def _set(self, state: JobState | None) -> None:
+        self.state = state
+        self._show(state)

@@ -8,6 +8,7 @@ all annotators, and those that an undo restores.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import AnnotationLog, ObjectId, VersionedObjectId
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.objects import bbox_columns, index_objects
@@ -39,13 +39,14 @@ from svetlana_jupyter.project.image_collection import (
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Hashable
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
 STATUSES = ("kept", "relabeled", "split", "merged", "lost")
+Match = tuple[LabelMapping, Mapping[int, int], str]  # links, pixels of each old object, and what was compared
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class MaskReplacement:
             before = self._labels_as_text(name)
             match = self._matched(name, mask)
             if match.opened is not None:
-                save_mask(self._folder, self._images, match)
+                self._save(match, match.opened)
                 self._match = None
                 self._annotations.reload_masks()
             report = status_table(match, before)
@@ -124,10 +125,69 @@ class MaskReplacement:
         entry = self._images.entry(name)
         key = entry, fingerprint(mask), self._annotations.version
         if self._match is None or self._match[0] != key:
-            ids = [ObjectId(name, label) for label in self._labels_as_text(name)]
-            logs = list(self._annotations.logs.values())
-            self._match = key, match_masks(self._folder, self._images, name, mask, ids, logs)
+            self._match = key, self._match_objects(entry, mask, list(self._labels_as_text(name)))
         return self._match[1]
+
+    def _match_objects(self, entry: ImageEntry, mask: Source, labeled: list[int]) -> MaskMatch:
+        """Read a new mask of an image and match its objects with those of the current mask.
+
+        Nothing is written.
+        """
+        new_fingerprint = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
+        if new_fingerprint == entry.fingerprint:
+            same = pd.DataFrame([(label, label, 1) for label in labeled], columns=LINK_COLUMNS)
+            return MaskMatch(entry, LabelMapping(same), dict.fromkeys(labeled, 1), "pixels", mask, new_fingerprint)
+        if is_geojson(mask):
+            mask = lazy_outline_mask(Path(mask), entry.shape)
+        opened = self._images.open(entry, mask)
+        objects = index_objects(opened.mask)
+        match = self._match_by_pixels(entry, opened) or self._match_by_boxes(entry, objects, labeled)
+        return MaskMatch(entry, *match, mask, new_fingerprint, opened, objects)
+
+    def _match_by_pixels(self, entry: ImageEntry, opened: ImagePair) -> Match | None:
+        """Match by overlap; return None if the old mask has changed or cannot be read."""
+        file = self._folder.absolute(entry.mask)
+        try:
+            if not file.is_relative_to(self._folder.path) and fingerprint(file) != entry.fingerprint.split()[1]:
+                return None
+            pairs = overlap_table(self._images.pair(entry.name).mask, opened.mask)
+        except (OSError, InputError):
+            return None
+        sizes = pairs.groupby("old")["pixels"].sum()
+        return LabelMapping(match_overlaps(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
+
+    def _match_by_boxes(self, entry: ImageEntry, objects: pd.DataFrame, labeled: list[int]) -> Match:
+        """Match by the bounding boxes that were stored with the annotations."""
+        known = {
+            event.label: event.box
+            for log in self._annotations.logs.values()
+            for event in log.events
+            if event.image == entry.name and event.mask == entry.mask_number and event.box
+        }
+        boxes = {label: known[label] for label in labeled if label in known}
+        ndim, columns = len(entry.shape), bbox_columns(len(entry.shape))
+        old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
+        sizes = np.prod(old[columns[ndim:]].to_numpy() - old[columns[:ndim]].to_numpy(), axis=1)
+        return LabelMapping(match_bounding_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes"
+
+    def _save(self, match: MaskMatch, opened: ImagePair) -> None:
+        """Replace the mask of the image, and store the links between old and new objects.
+
+        The replacement takes effect when ``project.json`` is written, which is last.
+        """
+        folder, entry, mask = self._folder, match.entry, match.mask
+        number = entry.mask_number + 1
+        if not isinstance(mask, str | os.PathLike):
+            mask = folder.arrays_folder(entry.name) / f"mask.{number}.zarr"
+            with atomic_folder(mask) as draft:
+                to_zarr(opened.mask, draft)
+        links = folder.links_file(entry.name, number)
+        links.parent.mkdir(exist_ok=True)
+        with atomic_write(links) as draft:
+            match.mapping.links.to_csv(draft, index=False)
+        replaced = (*entry.replaced, FormerMask(entry.mask, entry.fingerprint))
+        changed = replace(entry, mask=folder.relative(mask), fingerprint=match.new_fingerprint, replaced=replaced)
+        self._images.replace_entry(changed, match.objects)
 
     def _labels_as_text(self, image: str) -> dict[int, str]:
         """Return the class or flag of each annotated object of an image; skipped objects do not count."""
@@ -137,57 +197,6 @@ class MaskReplacement:
             for object_id, label in dict(self._annotations.labels).items()
             if object_id.image == image and label.action != "skip"
         }
-
-
-def match_masks(
-    folder: ProjectFolder,
-    images: ImageCollection,
-    name: str,
-    mask: Source,
-    labels: Iterable[ObjectId],
-    logs: Iterable[AnnotationLog],
-) -> MaskMatch:
-    """Read a new mask of an image and match its objects with those of the current one; nothing is written.
-
-    Parameters
-    ----------
-    labels : iterable of ObjectId
-        The annotated objects.
-    logs : iterable of AnnotationLog
-        Source of the bounding boxes of annotated objects, if the old mask can no longer be read.
-    """
-    entry = images.entry(name)
-    new_fingerprint = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
-    if new_fingerprint == entry.fingerprint:
-        same = pd.DataFrame([(object_id.label, object_id.label, 1) for object_id in labels], columns=LINK_COLUMNS)
-        return MaskMatch(entry, LabelMapping(same), dict.fromkeys(same["old"], 1), "pixels", mask, new_fingerprint)
-    if is_geojson(mask):
-        mask = lazy_outline_mask(Path(mask), entry.shape)
-    opened = images.open(entry, mask)
-    objects = index_objects(opened.mask)
-    match = _match_by_pixels(folder, images, entry, opened) or _match_by_boxes(entry, objects, labels, logs)
-    return MaskMatch(entry, *match, mask, new_fingerprint, opened, objects)
-
-
-def save_mask(folder: ProjectFolder, images: ImageCollection, match: MaskMatch) -> None:
-    """Replace the mask of the image by the matched one, and store the links between their objects.
-
-    The replacement takes effect when ``project.json`` is written, which is last.
-    """
-    assert match.opened is not None
-    entry, mask = match.entry, match.mask
-    number = entry.mask_number + 1
-    if not isinstance(mask, str | os.PathLike):
-        mask = _copy_array(folder, match.opened, number)
-    links = folder.links_file(entry.name, number)
-    links.parent.mkdir(exist_ok=True)
-    with atomic_write(links) as draft:
-        match.mapping.links.to_csv(draft, index=False)
-    former = FormerMask(entry.mask, entry.fingerprint)
-    changed = replace(
-        entry, mask=folder.relative(Path(mask)), fingerprint=match.new_fingerprint, replaced=(*entry.replaced, former)
-    )
-    images.replace_entry(changed, match.objects)
 
 
 def status_table(match: MaskMatch, before: Mapping[int, str]) -> pd.DataFrame:
@@ -206,50 +215,10 @@ def status_table(match: MaskMatch, before: Mapping[int, str]) -> pd.DataFrame:
     """
     table = object_statuses(match.mapping, match.old_sizes, sorted(set(before) & set(match.old_sizes)))
     lost = sorted(set(before) - set(match.old_sizes))
-    nowhere = pd.DataFrame(
-        {"status": "lost", "new": [()] * len(lost), "share": 0.0}, index=pd.Index(lost, dtype="int64")
-    )
-    table = pd.concat([table, nowhere]).sort_index() if lost else table
+    if lost:
+        nowhere = {"status": "lost", "new": [()] * len(lost), "share": 0.0}
+        table = pd.concat([table, pd.DataFrame(nowhere, pd.Index(lost, dtype="int64"))]).sort_index()
     table.insert(0, "class", [before[old] for old in table.index])
     table.index.name = "object"
     table.attrs["matched_by"] = match.matched_by
     return table
-
-
-def _match_by_pixels(
-    folder: ProjectFolder, images: ImageCollection, entry: ImageEntry, opened: ImagePair
-) -> tuple[LabelMapping, Mapping[int, int], str] | None:
-    """Match by overlap; return None if the old mask has changed or cannot be read."""
-    file = folder.absolute(entry.mask)
-    try:
-        same = file.is_relative_to(folder.path) or fingerprint(file) == entry.fingerprint.split()[1]
-        if not same:
-            return None
-        pairs = overlap_table(images.pair(entry.name).mask, opened.mask)
-    except (OSError, InputError):
-        return None
-    sizes = pairs.groupby("old")["pixels"].sum()
-    return LabelMapping(match_overlaps(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
-
-
-def _match_by_boxes(
-    entry: ImageEntry, objects: pd.DataFrame, labels: Iterable[ObjectId], logs: Iterable[AnnotationLog]
-) -> tuple[LabelMapping, Mapping[int, int], str]:
-    known = {e.versioned_id: e.box for log in logs for e in log.events if e.image == entry.name and e.box}
-    columns = bbox_columns(len(entry.shape))
-    found = {
-        object_id.label: known.get(VersionedObjectId(object_id.image, object_id.label, entry.mask_number))
-        for object_id in labels
-    }
-    boxes = {label: box for label, box in found.items() if box}
-    old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
-    low, high = (old[columns[i : i + len(entry.shape)]].to_numpy() for i in (0, len(entry.shape)))
-    sizes = np.prod(high - low, axis=1)
-    return LabelMapping(match_bounding_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes"
-
-
-def _copy_array(folder: ProjectFolder, opened: ImagePair, number: int) -> Path:
-    mask = folder.arrays_folder(opened.name) / f"mask.{number}.zarr"
-    with atomic_folder(mask) as draft:
-        to_zarr(opened.mask, draft)
-    return mask

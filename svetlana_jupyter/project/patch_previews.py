@@ -1,8 +1,8 @@
-"""Patches of single objects, as a classifier trained with the present settings would receive them."""
+"""Patches of single objects, as a classifier would receive them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,24 +21,15 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.normalization import Floats
     from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
+    from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.runs import Run
 
 MAX_SAMPLED_OBJECTS = 256  # objects that the channel deviations of a preview are estimated from
 
 
-class PairsAndObjects(Protocol):
-    """Image pairs and objects of a project or of a snapshot."""
-
-    def pair(self, name: str, /) -> ImagePair:
-        """Return an image with its mask."""
-
-    def objects(self, name: str, /) -> pd.DataFrame:
-        """Return the object table of an image."""
-
-
 def patch_settings(
-    images: PairsAndObjects, labels: pd.Series[int], image: str, settings: TrainingSettings
+    images: ImageCollection | ResultsSnapshot, labels: pd.Series[int], image: str, settings: TrainingSettings
 ) -> PatchSettings:
     """Return the patch settings that a training started now would freeze.
 
@@ -46,7 +37,7 @@ def patch_settings(
 
     Parameters
     ----------
-    images : PairsAndObjects
+    images : ImageCollection or ResultsSnapshot
     labels : Series of int
         Class ids of the labeled objects, indexed by ``(image, object)``. Without labels, an automatic size follows all
         objects of ``image``.
@@ -63,7 +54,7 @@ def patch_settings(
 
 
 def classifier_patch(images: ImageCollection, image: str, label: int, settings: PatchSettings) -> DataArray:
-    """Return the patch of an object exactly as a classifier with these settings receives it.
+    """Return the patch of an object as a classifier with these settings receives it.
 
     Parameters
     ----------
@@ -84,17 +75,10 @@ def classifier_patch(images: ImageCollection, image: str, label: int, settings: 
         If the image has no such object.
     """
     pair, row = images.pair(image), _object_row(images, image, label)
-    axes = list("zyx"[-pair.ndim :])
-    center = row[axes].to_numpy(float)[0]
+    center = row[list("zyx"[-pair.ndim :])].to_numpy(float)[0]
     settings = patch_settings_for_object(settings, row, label, pair.spacing)
     pixels = take_patch(pair.image, pair.mask, center, settings, label)
-    geometry = patch_geometry(settings, pair.spacing)
-    coordinates = {
-        axis: first + step * np.arange(count)
-        for axis, first, step, count in zip(
-            axes, geometry.origin(center), geometry.sampling_step, geometry.shape, strict=True
-        )
-    }
+    coordinates = patch_geometry(settings, pair.spacing).coordinates(center)
     return _with_channel_names(pixels, pair, settings, "patch").assign_coords(coordinates)
 
 
@@ -159,7 +143,9 @@ def augmented_patches(
 
 
 def check_pipeline(images: ImageCollection, labels: pd.Series[int], settings: TrainingSettings) -> None:
-    """Check that an augmentation pipeline works on patches of the images, before any patch is cut.
+    """Check that an augmentation pipeline works on patches of the images.
+
+    No patch is cut.
 
     Raises
     ------
@@ -189,10 +175,7 @@ def _object_row(images: ImageCollection, image: str, label: int) -> pd.DataFrame
 
 def _with_channel_names(pixels: Floats, pair: ImagePair, settings: PatchSettings, name: str) -> DataArray:
     """Return patches (..., C', [z,] y, x) as a DataArray with named channels."""
-    names = [*pair.channels]
-    if settings.has_doubled_channels:
-        names += [f"{channel}, object alone" for channel in pair.channels]
-    if settings.mask_channel:
-        names.append("mask")
+    doubled = pair.channels if settings.has_doubled_channels else ()
+    names = [*pair.channels, *(f"{channel}, object alone" for channel in doubled), *["mask"] * settings.mask_channel]
     dims = ["n", "c", *"zyx"[-pair.ndim :]][-pixels.ndim :]
     return DataArray(pixels, dims=dims, coords={"c": names}, name=name)

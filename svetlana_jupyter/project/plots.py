@@ -1,4 +1,4 @@
-"""Figures of results: counts, confusion matrix, agreement with manual counts, and a gallery of objects.
+"""Figures of counts, confusion matrix, agreement with manual counts, and objects.
 
 Every function returns a matplotlib `Figure` of its own; pyplot is never used, so that no global state changes.
 """
@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy.stats import t as student
 
-from svetlana_jupyter.core.display.channels import (
-    DisplaySettings,
-    initial_display_settings,
-    render_pixels,
-    sample_pixels,
-)
+from svetlana_jupyter.core.display.channels import initial_display_settings, render_pixels, sample_pixels
 from svetlana_jupyter.core.display.thumbnails import Thumbnail, ThumbnailSampling, take_thumbnails
 from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.io.images import is_rgb
@@ -34,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.core.display.channels import DisplaySettings
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.stats.agreement import Agreement
 
@@ -63,7 +59,7 @@ def remove_frame(axes: Axes) -> None:
 
 
 def jitter(count: int, width: float) -> NDArray[np.float64]:
-    """Return offsets for overlapping points: evenly spaced, in a fixed order that shows no trend."""
+    """Return evenly spaced offsets for overlapping points, in a fixed shuffled order."""
     offsets = np.linspace(-width / 2, width / 2, count) if count > 1 else np.zeros(count)
     return np.random.default_rng(count).permutation(offsets)
 
@@ -74,16 +70,23 @@ def darken(color: str) -> str:
     >>> darken("#f0e442"), darken("#0072b2")
     ('#928b28', '#0072b2')
     """
-    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-    brightness = float(np.dot(rgb, [0.299, 0.587, 0.114]))
-    factor = min(1.0, 130 / brightness) if brightness else 1.0
-    return "#" + "".join(f"{round(value * factor):02x}" for value in rgb)
+    brightness = float(np.dot(to_rgb(color), [0.299, 0.587, 0.114]))
+    factor = min(1.0, 130 / 255 / max(brightness, 1e-9))
+    red, green, blue = (factor * value for value in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 def shorten(names: Sequence[object], max_length: int = 24) -> list[str]:
     """Return names with their middle left out if they are long."""
     texts, half = [str(name) for name in names], (max_length - 1) // 2
     return [text if len(text) <= max_length else f"{text[:half]}…{text[-half:]}" for text in texts]
+
+
+def _split(table: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """Return the name and the rows of each group; missing values form a group too."""
+    if not by:
+        return [("all", table)]
+    return [(" ".join(map(str, key)), rows) for key, rows in table.groupby(list(by), dropna=False)]
 
 
 def _slant(labels: Sequence[Text]) -> None:
@@ -119,15 +122,11 @@ def plot_agreement(table: pd.DataFrame, agreement: Agreement, class_name: str, b
     left.set_title(f"{class_name}: R² = {agreement.r2:.3f}, n = {agreement.n}", fontsize=11)
     left.legend(frameon=False, fontsize=9, loc="upper left")
     low, high = agreement.limits
-    for value, style, text in (
-        (agreement.bias, "-", f"bias {agreement.bias:+.3g}"),
-        (high, DASHED, f"{high:+.3g}"),
-        (low, DASHED, f"{low:+.3g}"),
-    ):
+    for value, style, text in ((agreement.bias, "-", "bias "), (high, DASHED, ""), (low, DASHED, "")):
         right.axhline(value, color=INK, lw=1.2, ls=style, zorder=1)
         right.annotate(
-            text, (1, value), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
-            fontsize=9, color=INK,
+            f"{text}{value:+.3g}", (1, value), (-2, 3), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", fontsize=9, color=INK,
         )  # fmt: skip
     right.axhline(0, color=QUIET, lw=0.8, zorder=0)
     reach = 1.25 * max(abs(low), abs(high), table["difference"].abs().max(), 1e-9)
@@ -140,12 +139,11 @@ def plot_agreement(table: pd.DataFrame, agreement: Agreement, class_name: str, b
 
 
 def _scatter_groups(axes: Axes, table: pd.DataFrame, x: str, y: str, by: str | None) -> None:
-    groups = [("", table)] if by is None else list(table.groupby(by, dropna=False))
-    for i, (name, rows) in enumerate(groups):
+    for i, (name, rows) in enumerate(_split(table, [by] if by else [])):
         color = COLORS[i % len(COLORS)] if by else COLORS[3]
         axes.scatter(
             rows[x], rows[y], s=34, c=color, marker=MARKERS[i % len(MARKERS)], alpha=0.75, linewidths=0, zorder=3,
-            label=str(name) if by else None,
+            label=name if by else None,
         )  # fmt: skip
 
 
@@ -161,18 +159,16 @@ def plot_confusion(confusion: pd.DataFrame, classes: ClassScheme, title: str) ->
     title : str
     """
     counts = confusion.to_numpy(float)
-    total = counts.sum(axis=1, keepdims=True)
-    share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     side = 1.6 + 0.85 * len(counts)
     figure = new_figure(max(4.4, side + 0.6), max(3.6, side))
     axes = figure.subplots()
     axes.imshow(share, cmap=BLUES, vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            color = "white" if share[row, column] > 0.55 else INK
-            style: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
-            axes.text(column, row - 0.06, f"{count:,.0f}", fontsize=12, **style)
-            axes.text(column, row + 0.26, f"{share[row, column]:.0%}", fontsize=8, **style)
+    for row, column in np.argwhere(counts):
+        color = "white" if share[row, column] > 0.55 else INK
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
+        axes.text(column, row - 0.06, f"{counts[row, column]:,.0f}", fontsize=12, **style)
+        axes.text(column, row + 0.26, f"{share[row, column]:.0%}", fontsize=8, **style)
     colors = {info.name: darken(info.color) for info in classes}
     for axis, names in ((axes.xaxis, confusion.columns), (axes.yaxis, confusion.index)):
         axis.set_ticks(range(len(names)), shorten(list(names), 18))
@@ -208,26 +204,18 @@ def plot_counts(
         The classes to plot.
     value : {"fraction", "count"}
     """
-    groups = table[list(by)].drop_duplicates().sort_values(list(by)) if by else pd.DataFrame(index=[0])
     infos = [info for info in classes if info.name in set(table["class"])]
     class_labels = shorten([info.name for info in infos])
-    names = shorten([" ".join(map(str, row)) for row in groups.to_numpy()]) if by else ["all"]
+    groups = _split(table, by)
+    names = shorten([name for name, _ in groups])
     width = min(16.0, max(4.2, 1.6 + len(names) * (0.28 + 0.24 * len(infos))))
     figure = new_figure(width, 4.2)
     axes = figure.subplots()
     pitch = 0.8 / max(1, len(infos))
-    for i, (info, label) in enumerate(zip(infos, class_labels)):
-        rows = table[table["class"] == info.name]
-        for position, (_, group) in enumerate(groups.iterrows()):
-            members = rows
-            for column in by:
-                members = members[
-                    members[column].isna() if pd.isna(group[column]) else members[column] == group[column]
-                ]
-            x = position + (i - (len(infos) - 1) / 2) * pitch
-            _draw_group(
-                axes, x, members, value, 0.5 * pitch, info.color, bool(replicates), label if position == 0 else None
-            )
+    for position, (_, group) in enumerate(groups):
+        for i, (info, label) in enumerate(zip(infos, class_labels)):
+            rows, x = group[group["class"] == info.name], position + (i - (len(infos) - 1) / 2) * pitch
+            _draw_group(axes, x, rows, value, 0.5 * pitch, info.color, bool(replicates), "" if position else label)
     axes.set_xticks(range(len(names)), names)
     if len(names) > 4 and max(map(len, names)) > MAX_UPRIGHT:
         _slant(axes.get_xticklabels())
@@ -255,7 +243,9 @@ def plot_counts(
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of replicates with its 95 % confidence interval (Student's t); NaN bounds for one replicate.
+    """Return the mean of replicates with its 95 % confidence interval (Student's t).
+
+    The bounds of a single replicate are NaN.
 
     >>> [round(value, 3) for value in mean_interval(np.array([1.0, 2.0, 3.0]))]
     [2.0, -0.484, 4.484]
@@ -297,7 +287,9 @@ def plot_gallery(
     table: pd.DataFrame,
     n: int,
 ) -> Figure:
-    """Plot the ``n`` most and least certain objects of each predicted class, each with its outline.
+    """Plot the ``n`` most and least certain objects of each predicted class.
+
+    Each object is shown with its outline.
 
     Parameters
     ----------
@@ -328,7 +320,7 @@ def plot_gallery(
 
 
 def _most_and_least_certain(rows: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the ``n`` most and the ``n`` least certain objects; no object is in both."""
+    """Return the ``n`` most and the ``n`` least certain objects, without overlap."""
     ordered = rows.sort_values("probability", ascending=False, kind="stable")
     return ordered.iloc[:n], ordered.iloc[max(n, len(ordered) - n) :][::-1]
 

@@ -1,4 +1,4 @@
-"""Prediction job: classifies the objects of images in parts, and resumes after an interruption."""
+"""Prediction job, which classifies objects in parts and resumes when interrupted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ImagePredicted:
-    """Event when the predictions of an image are on disk, complete except for unreadable objects.
+    """Event when the predictions of an image are on disk.
+
+    They are complete except for unreadable objects.
 
     Parameters
     ----------
@@ -94,7 +96,7 @@ class PredictionTask:
 
 
 class ImagesFailedError(InputError):
-    """Error raised at the end if some images could not be predicted; the others are predicted.
+    """Error raised at the end if some images could not be predicted.
 
     Attributes
     ----------
@@ -138,7 +140,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     yield Progress(done, total, "predicting", "objects")
     predicted: list[ImagePredicted] = []
     for name, plan in plans.items():
-        if plan.store.is_complete() and task.resume:
+        if plan.complete:
             continue
         try:
             for count in _predict_missing(task, plan, classifier, reference, stop):
@@ -158,13 +160,14 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     if len(predicted) > 1:
         yield AllPredicted(tuple(predicted))
     if errors:
-        raise ImagesFailedError(_errors_as_text(errors, len(task.images)), tuple(errors)) from next(
-            iter(errors.values())
-        )
+        first = next(iter(errors.values()))
+        raise ImagesFailedError(_errors_as_text(errors, len(task.images)), tuple(errors)) from first
 
 
 def predicted_message(events: Sequence[ImagePredicted], compared: pd.DataFrame) -> tuple[str, str]:
-    """Return a sentence about predicted images, and one about unreadable objects ("" if there are none).
+    """Return a sentence about predicted images, and one about unreadable objects.
+
+    The second is "" if there are none.
 
     Parameters
     ----------
@@ -196,6 +199,7 @@ class _Plan:
     store: ImageParts
     parts: list[pd.DataFrame]
     missing: Mapping[int, pd.DataFrame]
+    complete: bool
     changed: bool
 
 
@@ -226,13 +230,16 @@ def _make_plan(task: PredictionTask, name: str, classifier: Classifier) -> _Plan
     finished = store.finished_parts() if task.resume else {}
     complete = task.resume and store.is_complete()
     missing = {n: part for n, part in enumerate(parts) if not complete and finished.get(n) != len(part)}
-    return _Plan(pair, objects, fingerprint, store, parts, missing, changed)
+    return _Plan(pair, objects, fingerprint, store, parts, missing, complete, changed)
 
 
 def _predict_missing(
     task: PredictionTask, plan: _Plan, classifier: Classifier, reference: ReferenceDistribution | None, stop: Stop
 ) -> Iterator[int]:
-    """Predict and store the missing parts of an image; yield the number of objects of each step."""
+    """Predict and store the missing parts of an image.
+
+    Yields the number of objects of each step.
+    """
     from svetlana_jupyter.learn.inference import PartFinished, PredictionBatch, predict_parts, sample_for_novelty
 
     if not plan.missing:

@@ -1,4 +1,4 @@
-"""Storage of the predictions of an image in parts, so that an interrupted prediction resumes.
+"""Storage of predictions in parts, so that an interrupted prediction resumes.
 
 ``predictions/<image>.<key>.parts/000017.parquet`` is one part. The key is a hash of everything that determines its
 probabilities: image, mask, objects and averaging; parts with another key are removed. When all parts are finished,
@@ -13,7 +13,7 @@ import re
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,11 +23,12 @@ from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.storage import atomic_write, file_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from svetlana_jupyter.learn.inference import PartFinished, PredictionBatch
     from svetlana_jupyter.project.runs import Run
 
 VERSION = 1  # of the split into parts and batches
@@ -58,31 +59,7 @@ class PartPredictions:
     failed: Mapping[int, str]
 
 
-class BatchPrediction(Protocol):
-    """Predictions of one batch (`learn.inference.PredictionBatch`)."""
-
-    @property
-    def objects(self) -> NDArray[np.int64]:
-        """Labels of the objects."""
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """Probabilities of shape (n, k)."""
-
-    @property
-    def novelty(self) -> NDArray[np.float32]:
-        """Distances to the reference distribution; above 1 is outside."""
-
-
-class PartSummary(Protocol):
-    """Event at the end of a part (`learn.inference.PartFinished`)."""
-
-    @property
-    def failed(self) -> Mapping[int, str]:
-        """Unreadable objects, and the reason."""
-
-
-def merge_batches(batches: Sequence[BatchPrediction], end: PartSummary, classes: Sequence[int]) -> PartPredictions:
+def merge_batches(batches: Sequence[PredictionBatch], end: PartFinished, classes: Sequence[int]) -> PartPredictions:
     """Return the predictions of the batches of a part as one."""
     novelty = np.concatenate([np.empty(0, np.float32), *(batch.novelty for batch in batches)])
     empty = np.empty((0, len(classes)), np.float32)
@@ -96,7 +73,7 @@ def merge_batches(batches: Sequence[BatchPrediction], end: PartSummary, classes:
 
 
 def prediction_key(image: str, mask: int, objects: pd.DataFrame, average: bool) -> str:
-    """Return a hash of everything that determines the predictions of an image, except the run.
+    """Return a hash of all that determines the predictions of an image by a run.
 
     Parameters
     ----------
@@ -168,17 +145,25 @@ class ImageParts:
             with atomic_write(self._file(number)) as draft:
                 table.to_parquet(draft)
 
-    def merge(self, numbers: Iterable[int], attributes: Mapping[str, Any]) -> pd.DataFrame:
-        """Write the predictions of the image from its parts; parts are kept if some objects failed."""
+    def merge(self, numbers: Iterable[int], attributes: Mapping[Hashable, Any]) -> pd.DataFrame:
+        """Write the predictions of the image from its parts.
+
+        The parts are kept if some objects failed.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class.
+        """
         parts = [pd.read_parquet(self._file(number)) for number in numbers]
-        table = prediction_table(
-            [part.index.to_numpy(np.int64) for part in parts],
-            [part[self._columns].to_numpy(np.float32) for part in parts],
-            self._classes,
-        )
+        empty = pd.DataFrame([], pd.Index([], dtype="int64", name="object"), self._columns, "float32")
+        table = pd.concat([empty, *parts]).sort_index()
+        p = table.to_numpy()
+        table.insert(0, "predicted", np.array(self._classes)[p.argmax(axis=1)])
+        table.insert(1, "probability", p.max(axis=1))
         compared, outliers = (sum(part.attrs[name] for part in parts) for name in ("asked", "beyond"))
         failed = sorted(row for part in parts for row in part.attrs["failed"])
-        table.attrs |= {**attributes, "key": self._key}
+        table.attrs = {**attributes, "key": self._key}
         if compared:
             table.attrs |= {"asked": compared, "unlike": outliers / compared}
         if failed:
@@ -191,18 +176,6 @@ class ImageParts:
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{number:06d}.parquet"
-
-
-def prediction_table(
-    labels: Sequence[NDArray[np.int64]], probabilities: Sequence[NDArray[np.float32]], class_ids: Sequence[int]
-) -> pd.DataFrame:
-    """Return the predictions of an image: indexed by object, ``predicted``, ``probability`` and ``p_<class id>``."""
-    p = np.concatenate([*probabilities, np.empty((0, len(class_ids)), np.float32)])
-    index = pd.Index(np.concatenate([*labels, np.empty(0, np.int64)]), name="object")
-    table = pd.DataFrame(p, index, [f"p_{class_id}" for class_id in class_ids])
-    table.insert(0, "predicted", np.asarray(class_ids)[p.argmax(1)] if len(p) else np.empty(0, np.int64))
-    table.insert(1, "probability", p.max(1) if len(p) else np.empty(0, np.float32))
-    return table.sort_index()
 
 
 @contextmanager

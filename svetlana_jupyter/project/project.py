@@ -22,7 +22,7 @@ from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, object_ids
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, estimate_rates_on_test_set
+from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
 from svetlana_jupyter.project.distributed import resolve_client
 from svetlana_jupyter.project.evaluation import (
     Evaluation,
@@ -64,7 +64,6 @@ from svetlana_jupyter.project.training_job import (
 )
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
-    build_task,
     readiness,
     resolve_training_setup,
     select_training_objects,
@@ -77,7 +76,6 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.io.table_files import TableSource
-    from svetlana_jupyter.core.stats.count_correction import ConfusionRates
 
 
 class Project(HasTraits):
@@ -155,7 +153,7 @@ class Project(HasTraits):
         self.current_run = self.runs.current_name
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report)
-        self.plot = Plots(self)
+        self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
         self.classes.extend(names)
         if self._folder.writable and not self._folder.settings_file.exists():
@@ -233,7 +231,7 @@ class Project(HasTraits):
         groups : mapping of str to str, optional
             Values to group images by: plate, well, patient, ...
         """
-        self.images.add(name, image, mask, axes, spacing, channels, groups)
+        self.images.add(name, image, mask, axes=axes, spacing=spacing, channels=channels, groups=groups)
 
     def add_images(
         self,
@@ -452,8 +450,8 @@ class Project(HasTraits):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
-        check_pipeline(self.images, self._labeled(), settings)
-        self._folder.write_settings(settings)
+        check_pipeline(self.images, self.annotations.class_ids(), settings)
+        self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
 
     def preview_augmentation(
         self, image: str, label: int, settings: TrainingSettings | None = None, n: int = 8
@@ -466,7 +464,7 @@ class Project(HasTraits):
             Those of the project by default; their seed determines the random augmentation.
         """
         settings = settings or self.settings
-        return augmented_patches(self.images, self._labeled(), self.runs, image, label, settings, n)
+        return augmented_patches(self.images, self.annotations.class_ids(), self.runs, image, label, settings, n)
 
     def readiness(self) -> str:
         """Return what is missing before a training can start, as a sentence; "" if nothing is."""
@@ -650,7 +648,7 @@ class Project(HasTraits):
         self.images.entry(image)
         if not (run or self.current_run):
             return NOTHING_PREDICTED
-        chosen = self.runs.get(run or None)
+        chosen = self.runs.get(run)
         return self.test_set.hide(self._all_probabilities(chosen, image), image, chosen.name)
 
     def failed(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
@@ -662,7 +660,7 @@ class Project(HasTraits):
             Indexed by ``(image, object)``: ``why``, a sentence. `predictions` lists them without a prediction;
             `predict` tries them again.
         """
-        return self.runs.failed(self.runs.get(run or None), self.images.chosen(images))
+        return self.runs.failed(self.runs.get(run), self.images.chosen(images))
 
     def class_map(self, image: str) -> xr.DataArray:
         """Return the class of each pixel of an image, lazily (`core.predictions.class_map`)."""
@@ -714,15 +712,9 @@ class Project(HasTraits):
         ProjectError
             If corrected counts are requested and there is no test set, or too few of its objects are annotated.
         """
-
-        def estimate_rates(counted: pd.DataFrame) -> tuple[ConfusionRates, str]:
-            predictions, reason = test_set_predictions(self.runs.current, self._evaluation_data())
-            return estimate_rates_on_test_set(predictions, reason, counted, self.classes.scheme)
-
-        names, rates = self.classes.names, estimate_rates if corrected else None
-        table, remark = count_objects(
-            self.predictions(), self.images.groups(), names, by, conditions, exclude_border, size, rates
-        )
+        objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
+        test = test_set_predictions(self.runs.current, self._evaluation_data()) if corrected else None
+        table, remark = count_objects(objects, groups, classes, by, conditions, exclude_border, size, test)
         self.status = remark or self.status
         return table
 
@@ -766,7 +758,7 @@ class Project(HasTraits):
 
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return the score of a run, with its source: the test set if it is annotated, else cross-validation."""
-        chosen = self.runs.get(run or None)
+        chosen = self.runs.get(run)
         exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
         labels, _ = self._training_objects(exclude_border, size)
         return evaluate_run(chosen, self._evaluation_data(), labels, self.compare_images(run=chosen.name))
@@ -789,7 +781,7 @@ class Project(HasTraits):
             out-of-distribution: annotate some of its objects before relying on its predictions). Without rows if too
             few objects are annotated to tell.
         """
-        chosen, names = self.runs.get(run or None), self.images.chosen(images)
+        chosen, names = self.runs.get(run), self.images.chosen(images)
         counts = self.test_set.training_labels().groupby(level="image").size()
         annotated = {str(image): int(count) for image, count in counts.items()}
         if chosen.left_out is None:
@@ -977,10 +969,6 @@ class Project(HasTraits):
                 {name: self.images[name].groups for name in names},
             )
 
-    def _labeled(self) -> pd.Series[int]:
-        with self._folder.lock:
-            return self.labels().query("action == 'label'")["class_id"]
-
     def _training_objects(
         self, exclude_border: bool, size: tuple[float | None, float | None] | None
     ) -> tuple[pd.DataFrame, str]:
@@ -1007,17 +995,18 @@ class Project(HasTraits):
         runs = {run.name: run for run in self.runs}
         setup = resolve_training_setup(self.settings, settings, changes, network, runs)
         labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
-        return build_task(
-            self.images,
-            labels,
-            explanation,
-            self.annotations.edit_groups(),
-            self.classes.scheme,
-            setup,
-            list(self.runs),
-            self._folder.runs_folder,
-            threads,
-            search,
+        return TrainingTask(
+            pairs={name: self.pair(name) for name in self.images},
+            objects=self.images.objects,
+            labels=labels["class_id"],
+            explanation=explanation,
+            edit_groups=self.annotations.edit_groups(),
+            classes=self.classes.scheme,
+            setup=setup,
+            settings=setup.settings.changed(threads=setup.settings.threads or threads),
+            runs=tuple(self.runs),
+            folder=self._folder.runs_folder,
+            search=search,
         )
 
     def _training(
@@ -1054,7 +1043,7 @@ class Project(HasTraits):
         resume: bool = True,
         average: bool = False,
     ) -> Work:
-        chosen, names = self.runs.get(run or None), self.images.chosen(images)
+        chosen, names = self.runs.get(run), self.images.chosen(images)
         self._folder.check_writable()
         task = self._prediction_task(names, chosen, threads, self.runs.network(chosen.name))
         task = replace(task, client=resolve_client(client), resume=resume, average=average)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING
 
-from svetlana_jupyter.core.annotations import Label, ObjectId
 from svetlana_jupyter.core.queue import (
     QueuedObject,
     distance_order,
@@ -21,26 +21,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.test_set import TestSet
 
 QUEUE_KINDS = ("random", "uncertain", "near", "image", "test")
-
-
-class Labels(Protocol):
-    """Current labels of objects."""
-
-    def label_of(self, image: str, label: int) -> Label:
-        """Return the current label of an object."""
-
-
-class TestObjects(Protocol):
-    """Objects of the test set."""
-
-    @property
-    def objects(self) -> Sequence[ObjectId]:
-        """The objects in the order in which they were drawn."""
-
-    def __contains__(self, item: object) -> bool: ...
 
 
 class Queue:
@@ -52,8 +37,8 @@ class Queue:
     Parameters
     ----------
     images : ImageCollection
-    annotations : Labels
-    test_set : TestObjects
+    annotations : Annotations
+    test_set : TestSet
         Objects that only the queue "test" hands out.
     predictions : callable
         Returns the predictions of some images, one row per object.
@@ -66,17 +51,11 @@ class Queue:
         Object at which the queue "near" starts.
     """
 
-    _masks: list[int]
-    _seen: list[QueuedObject]
-    _drawn: deque[QueuedObject]
-    _rest: Iterator[QueuedObject]
-    _position: int
-
     def __init__(
         self,
         images: ImageCollection,
-        annotations: Labels,
-        test_set: TestObjects,
+        annotations: Annotations,
+        test_set: TestSet,
         predictions: Callable[[Sequence[str]], pd.DataFrame],
         kind: str,
         seed: int,
@@ -95,66 +74,65 @@ class Queue:
         self._images, self._annotations, self._test_set = images, annotations, test_set
         self._predictions, self._kind, self._seed, self._near = predictions, kind, seed, near
         self._names = [near[0]] if near is not None else list(names)
-        self._begin()
+        self._seen: list[QueuedObject] = []
+        self._drawn: deque[QueuedObject] = deque()
+        self._masks: list[int] | None = None
+        self._follow_masks()
 
     def next(self) -> QueuedObject | None:
-        """Return the next object after a step back, or a new unlabeled one; None at the end."""
-        self._begin_again_after_replacement()
-        if self._position < len(self._seen):
-            self._position += 1
-            return self._seen[self._position - 1]
-        while (candidate := self._draw()) is not None:
+        """Return the next object after a step back, else a new unlabeled one.
+
+        None at the end.
+        """
+        self._follow_masks()
+        while self._position == len(self._seen):
+            candidate = self._drawn.popleft() if self._drawn else next(self._rest, None)
+            if candidate is None:
+                return None
             if self._is_open(candidate):
                 self._seen.append(candidate)
-                self._position = len(self._seen)
-                return candidate
-        return None
+        self._position += 1
+        return self._seen[self._position - 1]
 
     def peek(self, n: int) -> list[QueuedObject]:
-        """Return up to ``n`` objects that `next` will return if none of them is labeled meanwhile."""
-        while len(self._drawn) < n and (candidate := next(self._rest, None)) is not None:
-            if self._is_open(candidate):
-                self._drawn.append(candidate)
+        """Return up to ``n`` objects that `next` will return.
+
+        Those that are labeled meanwhile will be skipped.
+        """
+        missing = max(0, n - len(self._drawn))
+        self._drawn.extend(islice(filter(self._is_open, self._rest), missing))
         return [*self._seen[self._position :], *self._drawn][:n]
 
     def previous(self) -> QueuedObject | None:
         """Return the object before the last one, None at the beginning."""
-        self._begin_again_after_replacement()
+        self._follow_masks()
         if self._position < 2:
             return None
         self._position -= 1
         return self._seen[self._position - 1]
 
-    def _draw(self) -> QueuedObject | None:
-        return self._drawn.popleft() if self._drawn else next(self._rest, None)
-
     def _is_open(self, candidate: QueuedObject) -> bool:
         """Return whether an object is unlabeled and belongs to this queue."""
-        if (candidate.id in self._test_set) != (self._kind == "test"):
-            return False
-        return not self._annotations.label_of(*candidate.id).action
+        in_queue = (candidate.id in self._test_set) == (self._kind == "test")
+        return in_queue and not self._annotations.label_of(*candidate.id).action
 
-    def _begin_again_after_replacement(self) -> None:
-        if self._masks != self._mask_numbers():
-            self._begin()
-
-    def _begin(self) -> None:
-        self._masks = self._mask_numbers()
-        self._seen, self._drawn, self._position = [], deque(), 0
-        self._rest = self._order()
+    def _follow_masks(self) -> None:
+        """Begin again if a mask was replaced."""
+        masks = [self._images[name].mask_number for name in self._names]
+        if masks != self._masks:
+            self._masks, self._position = masks, 0
+            self._seen.clear()
+            self._drawn.clear()
+            self._rest = self._order()
 
     def _order(self) -> Iterator[QueuedObject]:
         images = self._images
         if self._near is not None:
-            image, label = ObjectId(*self._near)
+            image, label = self._near
             return distance_order(image, images.objects(image), label, images.pair(image).spacing)
-        if self._kind == "image":
-            return image_order((name, images.objects(name).index.to_numpy()) for name in self._names)
         if self._kind == "test":
             return test_set_order([item for item in self._test_set.objects if item.image in set(self._names)])
-        if self._kind == "random":
-            return random_order({name: images.objects(name).index.to_numpy() for name in self._names}, self._seed)
-        return uncertainty_order(self._predictions(self._names))
-
-    def _mask_numbers(self) -> list[int]:
-        return [self._images[name].mask_number for name in self._names]
+        if self._kind == "uncertain":
+            return uncertainty_order(self._predictions(self._names))
+        labels = ((name, images.objects(name).index.to_numpy()) for name in self._names)
+        return image_order(labels) if self._kind == "image" else random_order(dict(labels), self._seed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +24,15 @@ from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration,
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_write, draft_path, file_name
+from svetlana_jupyter.project.storage import (
+    SILENT,
+    Notify,
+    ProjectFolder,
+    draft_folder,
+    file_name,
+    write_json,
+    write_parquet,
+)
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -33,18 +40,14 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
 
 RECORD_FILE = "tried.json"
-# Settings that do not influence which preset is best, so that changing them requires no new search.
-IGNORED_SETTINGS = frozenset({"seed", "device", "precision", "threads"})
 RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
-
-
 _ALL = ["preset", *RESULT_COLUMNS]
 
 
 def search_key(settings: TrainingSettings) -> dict[str, Any]:
     """Return the settings that determine the result of a model selection: the same key gives the same preset."""
-    key: dict[str, Any] = json.loads(settings.model_dump_json(exclude=set(IGNORED_SETTINGS)))
-    return key
+    # These settings do not influence which preset is best, so changing them requires no new search.
+    return dict(json.loads(settings.model_dump_json(exclude={"seed", "device", "precision", "threads"})))
 
 
 def search_record(settings: TrainingSettings, result: SearchResult, seconds: float) -> dict[str, Any]:
@@ -234,11 +237,9 @@ class Run:
             calibration, calibrated = calibrate(tables["network"])
             tables["network"] = calibrated.join(raw)
         for architecture, table in tables.items():
-            with atomic_write(self.path / f"held_out_{architecture}.parquet") as draft:
-                table.to_parquet(draft)
+            write_parquet(self.path / f"held_out_{architecture}.parquet", table)
         scored = replace(self, note=note, calibration=calibration, warning=warning)
-        with atomic_write(self.path / "run.json") as draft:
-            draft.write_text(_to_json(scored), "utf-8")
+        write_json(self.path / "run.json", _to_json(scored))
         return scored
 
     def predictions_file(self, image: str) -> Path:
@@ -280,10 +281,7 @@ class Run:
 
     def write_predictions(self, image: str, table: pd.DataFrame) -> None:
         """Write the predictions for one image atomically."""
-        file = self.predictions_file(image)
-        file.parent.mkdir(exist_ok=True)
-        with atomic_write(file) as draft:
-            table.to_parquet(draft)
+        write_parquet(self.predictions_file(image), table)
 
 
 class RunScore(Protocol):
@@ -366,7 +364,7 @@ class RunStore(Sequence[Run]):
 
     def get(self, name: str | None) -> Run:
         """Return a run by name, the current one by default."""
-        name = self.current_name if name is None else name
+        name = name or self.current_name
         if not name:
             raise ProjectError("There is no trained classifier yet. Annotate some objects of each class, then train.")
         if name not in self._runs:
@@ -469,57 +467,34 @@ class RunStore(Sequence[Run]):
             ``seconds`` of training, a digest of the ``annotations`` (equal for the same annotations), and whether it is
             ``current``. Scores of runs with different annotations were measured on different objects.
         """
-        rows = []
-        for run in reversed(self):
-            known = self.score(run)
-            accuracy = known.network.accuracy if known.network is not None else None
-            rows.append(
-                {
-                    "run": run.name,
-                    "finished": pd.Timestamp(run.finished),
-                    "preset": run.settings["preset"],
-                    "architecture": run.settings["architecture"],
-                    "may_use": _cues_as_text(parse_allowed_cues(run.settings.get("may_use", CUES))),
-                    "labels": sum(run.labels.values()),
-                    "source": known.source,
-                    "accuracy": accuracy.value if accuracy is not None else math.nan,
-                    "low": accuracy.low if accuracy is not None else math.nan,
-                    "high": accuracy.high if accuracy is not None else math.nan,
-                    "balanced": known.network.balanced_accuracy.value if known.network is not None else math.nan,
-                    "forest": known.forest.accuracy.value if known.forest is not None else math.nan,
-                    "epochs": len(run.history),
-                    "stopped": run.stopped,
-                    "seconds": run.seconds,
-                    "annotations": run.annotations,
-                    "current": run.name == self.current_name,
-                }
-            )
-        return pd.DataFrame(rows, columns=_COMPARED).set_index("run")
+        runs = list(reversed(self))
+        scores = [self.score(run) for run in runs]
+        networks = [score.network for score in scores]
+        accuracies = [network and network.accuracy for network in networks]
+        columns = {
+            "finished": [pd.Timestamp(run.finished) for run in runs],
+            "preset": [run.settings["preset"] for run in runs],
+            "architecture": [run.settings["architecture"] for run in runs],
+            "may_use": [_cues_as_text(parse_allowed_cues(run.settings.get("may_use", CUES))) for run in runs],
+            "labels": [sum(run.labels.values()) for run in runs],
+            "source": [score.source for score in scores],
+            "accuracy": [accuracy.value if accuracy else math.nan for accuracy in accuracies],
+            "low": [accuracy.low if accuracy else math.nan for accuracy in accuracies],
+            "high": [accuracy.high if accuracy else math.nan for accuracy in accuracies],
+            "balanced": [network.balanced_accuracy.value if network else math.nan for network in networks],
+            "forest": [score.forest.accuracy.value if score.forest else math.nan for score in scores],
+            "epochs": [len(run.history) for run in runs],
+            "stopped": [run.stopped for run in runs],
+            "seconds": [run.seconds for run in runs],
+            "annotations": [run.annotations for run in runs],
+            "current": [run.name == self.current_name for run in runs],
+        }
+        return pd.DataFrame(columns, pd.Index([run.name for run in runs], name="run"))
 
 
 def _cues_as_text(may_use: Collection[str]) -> str:
     return "everything" if set(may_use) == set(CUES) else ", ".join(sorted(may_use)) or "nothing but shape"
 
-
-_COMPARED = [
-    "run",
-    "finished",
-    "preset",
-    "architecture",
-    "may_use",
-    "labels",
-    "source",
-    "accuracy",
-    "low",
-    "high",
-    "balanced",
-    "forest",
-    "epochs",
-    "stopped",
-    "seconds",
-    "annotations",
-    "current",
-]
 
 NOTHING_PREDICTED = pd.DataFrame(
     {"predicted": pd.Series(dtype="int64"), "probability": pd.Series(dtype="float32")},
@@ -543,26 +518,20 @@ def new_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
 
     The folder gets its number and becomes visible only when that function is called.
     """
-    draft = draft_path(folder / "run")
-    draft.mkdir(parents=True)
+    with draft_folder(folder / "run") as draft:
 
-    def finish(run: Run) -> Run:
-        (draft / "run.json").write_text(_to_json(run), "utf-8")
-        number = max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0) + 1
-        final = folder / f"{number:04d}"
-        os.replace(draft, final)
-        return _read_run(final / "run.json")
+        def finish(run: Run) -> Run:
+            write_json(draft / "run.json", _to_json(run))
+            number = max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0) + 1
+            final = folder / f"{number:04d}"
+            os.replace(draft, final)
+            return _read_run(final / "run.json")
 
-    try:
         yield draft, finish
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
-def _to_json(run: Run) -> str:
-    document = asdict(run)
-    del document["name"], document["path"]
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+def _to_json(run: Run) -> dict[str, Any]:
+    return {name: value for name, value in asdict(run).items() if name not in ("name", "path")}
 
 
 def _read_run(file: Path) -> Run:

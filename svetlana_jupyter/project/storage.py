@@ -29,7 +29,9 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    import pandas as pd
 
 DOCUMENT = "project.json"
 FORMAT_VERSION = 2  # the latest that is read; written only once a class was merged or a mask replaced, else 1
@@ -75,6 +77,20 @@ class ProjectFolder:
 
     Attributes
     ----------
+    document_file : Path
+        Images and classes: ``project.json``.
+    settings_file : Path
+        The training settings.
+    sweep_file : Path
+        The results of `Project.sweep`.
+    test_set_file : Path
+        The test set, once it is drawn.
+    annotations_folder : Path
+        The annotation files.
+    runs_folder : Path
+        The finished runs.
+    cache_folder : Path
+        Caches, which are rebuilt when deleted.
     writable : bool
     lock : threading.RLock
         Guards everything that changes images, classes, annotations or the test set together, and every read that needs
@@ -84,58 +100,27 @@ class ProjectFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = threading.RLock()
+        self.document_file, self.settings_file = path / DOCUMENT, path / "training.json"
+        self.sweep_file, self.test_set_file = path / "sweep.jsonl", path / "test_set.csv"
+        self.annotations_folder = path / "annotations"
+        self.runs_folder, self.cache_folder = path / "runs", path / "cache"
         if self.document_file.exists():
             self.read_document()
             self.writable = _can_write(path)
             return
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if _is_taken(path):
             raise ProjectError(
                 f"{path} exists and is not a project folder: it contains no project.json. "
                 f"Choose another folder, for example {path.with_suffix('.svetlana').name!r}."
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._replace(self.document_file, _to_json({"format": 1, "classes": [], "images": {}}))
+            write_json(self.document_file, {"format": 1, "classes": [], "images": {}})
         except OSError as error:
             raise ProjectError(
                 f"Project folder {path} cannot be created ({error.strerror}). Choose a folder that you can write to."
             ) from error
         self.writable = True
-
-    @property
-    def document_file(self) -> Path:
-        """File of images and classes."""
-        return self.path / DOCUMENT
-
-    @property
-    def settings_file(self) -> Path:
-        """File of the training settings."""
-        return self.path / "training.json"
-
-    @property
-    def annotations_folder(self) -> Path:
-        """Folder of the annotation logs."""
-        return self.path / "annotations"
-
-    @property
-    def cache_folder(self) -> Path:
-        """Folder of caches, which are rebuilt when deleted."""
-        return self.path / "cache"
-
-    @property
-    def runs_folder(self) -> Path:
-        """Folder of the finished runs."""
-        return self.path / "runs"
-
-    @property
-    def sweep_file(self) -> Path:
-        """File of the results of `Project.sweep`."""
-        return self.path / "sweep.jsonl"
-
-    @property
-    def test_set_file(self) -> Path:
-        """File of the drawn test set."""
-        return self.path / "test_set.csv"
 
     def objects_file(self, image: str) -> Path:
         """Return the file of an image's object table."""
@@ -186,7 +171,7 @@ class ProjectFolder:
             document = self.read_document()
             yield document
             document["format"] = max(int(document["format"]), min_version)
-            self._replace(self.document_file, _to_json(document))
+            write_json(self.document_file, document)
 
     def read_settings(self) -> TrainingSettings:
         """Read ``training.json``, which may be edited by hand; the default settings if it does not exist."""
@@ -197,16 +182,11 @@ class ProjectFolder:
         except SettingsError as error:
             raise SettingsError(f"{self.settings_file}: {error}") from error
 
-    def write_settings(self, settings: TrainingSettings) -> None:
-        """Write ``training.json``."""
-        self.write_text(self.settings_file, settings.to_json() + "\n")
-
     def write_text(self, file: Path, text: str) -> None:
         """Write a text file atomically."""
         self.check_writable()
         with self._writing(file):
-            file.parent.mkdir(exist_ok=True)
-            self._replace(file, text)
+            _write_text(file, text)
 
     @contextmanager
     def _writing(self, file: Path) -> Iterator[None]:
@@ -228,9 +208,12 @@ class ProjectFolder:
                 "the copy."
             )
 
-    def relative(self, path: Path) -> str:
-        """Return ``path`` as written in ``project.json``: relative if it is in the parent folder of the project."""
-        path = path.absolute()
+    def relative(self, path: str | Path) -> str:
+        """Return a path as written in ``project.json``.
+
+        It is relative if the file is in the parent folder of the project.
+        """
+        path = Path(path).absolute()
         if path.is_relative_to(self.path.parent):
             return Path(os.path.relpath(path, self.path)).as_posix()
         return str(path)
@@ -238,10 +221,6 @@ class ProjectFolder:
     def absolute(self, text: str) -> Path:
         """Return the absolute path of a path written by `relative`."""
         return Path(os.path.normpath(self.path / text))
-
-    def _replace(self, file: Path, text: str) -> None:
-        with atomic_write(file) as draft:
-            draft.write_text(text, "utf-8")
 
 
 @contextmanager
@@ -257,16 +236,40 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to write to; it replaces ``folder`` only if the block ends without an error."""
-    draft = draft_path(folder)
+def draft_folder(path: Path) -> Iterator[Path]:
+    """Yield a new hidden folder next to ``path``; it is removed afterwards unless it was renamed."""
+    draft = draft_path(path)
     draft.mkdir(parents=True)
     try:
         yield draft
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder to write to; it replaces ``folder`` if the block succeeds."""
+    with draft_folder(folder) as draft:
+        yield draft
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+
+
+def write_json(file: Path, document: Mapping[str, Any]) -> None:
+    """Write an indented JSON file atomically."""
+    _write_text(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_parquet(file: Path, table: pd.DataFrame) -> None:
+    """Write a table atomically, in a folder that is created if it does not exist."""
+    file.parent.mkdir(exist_ok=True)
+    with atomic_write(file) as draft:
+        table.to_parquet(draft)
+
+
+def _write_text(file: Path, text: str) -> None:
+    with atomic_write(file) as draft:
+        draft.write_text(text, "utf-8")
 
 
 def file_name(name: str) -> str:
@@ -294,8 +297,8 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
-def _to_json(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+def _is_taken(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}|lock)")  # drafts and locks
@@ -338,7 +341,7 @@ def unpack(file: Path, folder: str | Path | None) -> Path:
         with zipfile.ZipFile(file) as archive:
             members, top = _checked(archive, file)
             target = Path(folder).absolute() if folder is not None else file.absolute().with_name(top or file.stem)
-            if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            if _is_taken(target):
                 raise ProjectError(
                     f"{target} exists already. Open it with sv.Project({str(target)!r}), or pass another folder to "
                     "extract to."
@@ -349,14 +352,14 @@ def unpack(file: Path, folder: str | Path | None) -> Path:
                 raise ProjectError(
                     f"{file} needs {needed / 1e9:.1f} GB, more than is free in {target.parent}. Free disk space first."
                 )
-            draft = draft_path(target)
-            try:
+            with draft_folder(target) as draft:
                 for member in members:
-                    _extract(archive, member, draft / PurePosixPath(member.filename).relative_to(top))
+                    extracted = draft / PurePosixPath(member.filename).relative_to(top)
+                    extracted.parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(member) as source, extracted.open("xb") as handle:
+                        shutil.copyfileobj(source, handle)
                 _resolve_paths(draft, target, Path(archive.comment.decode(errors="replace")))
                 os.replace(draft, target)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
     except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise ProjectError(
             f"{file} cannot be extracted ({error}). Check that it is complete and that there is enough disk space."
@@ -386,45 +389,27 @@ def _checked(archive: zipfile.ZipFile, file: Path) -> tuple[list[zipfile.ZipInfo
                 f"{file} contains the unsafe path {member.filename!r}, so nothing was extracted. "
                 "Use a file written by project.save_zip()."
             )
-    tops = [PurePosixPath(member.filename).parent for member in members]
-    found = [
-        top
-        for member, top in zip(members, tops)
-        if PurePosixPath(member.filename).name == DOCUMENT and len(top.parts) < 2
-    ]
-    if len(found) != 1:
+    paths = [PurePosixPath(member.filename) for member in members]
+    tops = [path.parent for path in paths if path.name == DOCUMENT and len(path.parts) < 3]
+    if len(tops) != 1:
         raise ProjectError(
-            f"{file} contains {len(found)} projects instead of one. Choose a file written by project.save_zip()."
+            f"{file} contains {len(tops)} projects instead of one. Choose a file written by project.save_zip()."
         )
-    inside = [member for member in members if PurePosixPath(member.filename).is_relative_to(found[0])]
-    return inside, found[0].name
-
-
-def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(member) as source, target.open("xb") as handle:
-        shutil.copyfileobj(source, handle)
+    return [member for member, path in zip(members, paths) if path.is_relative_to(tops[0])], tops[0].name
 
 
 def _resolve_paths(draft: Path, target: Path, origin: Path) -> None:
-    """Convert paths that exist only relative to the original project to absolute paths."""
-    project = ProjectFolder(draft)
+    """Make paths absolute that exist only relative to the original project."""
 
-    def found(path: str) -> str:
+    def resolved(path: Any) -> Any:
+        if isinstance(path, list):
+            return [resolved(file) for file in path]
         here, there = (Path(os.path.normpath(folder / path)) for folder in (target, origin))
-        if not path.startswith("..") or here.exists() or not there.exists():
-            return path
-        return str(there)
+        return path if not path.startswith("..") or here.exists() or not there.exists() else str(there)
 
-    with project.edit_document() as document:
+    with ProjectFolder(draft).edit_document() as document:
         for entry in document["images"].values():
-            _change_paths(entry, found)
+            entry["image"] = resolved(entry["image"])
+            for holder in (entry, *entry.get("replaced", ())):
+                holder["mask"] = resolved(holder["mask"])
     (draft / ".project.lock").unlink(missing_ok=True)
-
-
-def _change_paths(entry: dict[str, Any], change: Callable[[str], str]) -> None:
-    image = entry["image"]
-    entry["image"] = change(image) if isinstance(image, str) else [change(path) for path in image]
-    entry["mask"] = change(entry["mask"])
-    for former in entry.get("replaced", ()):
-        former["mask"] = change(former["mask"])

@@ -1,4 +1,4 @@
-"""Sweeps over settings: cross-validated accuracy of every combination, stored point by point.
+"""Sweeps over settings: cross-validated accuracy of every combination.
 
 The paper's Table 2 (section 4.2) varies depth and width of the small network and shows that accuracy depends little on
 them. Scores come from cross-validation, never from the test set; the best row of many is slightly too good.
@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -57,7 +58,9 @@ class SweepPoint:
 
 
 def sweep_points(task: TrainingTask, settings: Mapping[str, Any]) -> list[SweepPoint]:
-    """Return every combination of the settings that are lists, the last one varying fastest.
+    """Return every combination of the settings that are lists.
+
+    The last setting varies fastest.
 
     Raises
     ------
@@ -80,7 +83,10 @@ def sweep_points(task: TrainingTask, settings: Mapping[str, Any]) -> list[SweepP
 
 
 def sweep(task: TrainingTask, points: list[SweepPoint], file: Path, stop: Stop) -> Iterator[Progress]:
-    """Cross-validate every point that ``file`` does not contain, and append it there as soon as it is finished."""
+    """Cross-validate every point that ``file`` does not contain.
+
+    Each one is appended to the file as soon as it is finished.
+    """
     finished = read_rows(file)
     samples: TrainingData | None = None
     inputs: dict[str, Any] = {}
@@ -109,10 +115,9 @@ def sweep_table(points: list[SweepPoint], file: Path) -> pd.DataFrame:
         sorts), ``accuracy`` with its 95 % confidence interval ``low`` and ``high``; ``parameters`` of the network
         (missing for a forest), and ``seconds`` of cross-validation.
     """
-    finished = read_rows(file)
-    rows = []
+    finished, rows = read_rows(file), []
     for point in points:
-        if (row := finished.get(point.key)) is not None:
+        if row := finished.get(point.key):
             recall = {f"acc. {name}": share for name, share in row["classes"].items()}
             others = {name: row[name] for name in ("accuracy", "low", "high", "parameters", "seconds")}
             rows.append({**point.varying, **recall, "avg acc.": sum(recall.values()) / len(recall), **others})
@@ -126,11 +131,9 @@ def read_rows(file: Path) -> dict[str, dict[str, Any]]:
     """Read the points that `sweep` appended; an incomplete last line is skipped."""
     rows: dict[str, dict[str, Any]] = {}
     for line in file.read_text("utf-8").splitlines() if file.exists() else ():
-        try:
+        with suppress(ValueError, KeyError, AttributeError):
             row = json.loads(line)
             rows[row.pop("key")] = row
-        except (ValueError, KeyError, AttributeError):
-            continue
     return rows
 
 

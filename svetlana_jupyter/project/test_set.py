@@ -18,6 +18,7 @@ import pandas as pd
 
 from svetlana_jupyter.core.annotations import ObjectId, VersionedObjectId
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.annotation_store import Annotations, object_index
 from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
@@ -154,7 +154,7 @@ class TestSet:
         weights = self._object_weights()
         labels = [self._annotations.label_of(*object_id) for object_id in weights]
         names = dict(zip(self._classes.ids, self._classes.names))
-        index = pd.MultiIndex.from_tuples(list(weights), names=["image", "object"]) if weights else _NO_OBJECTS
+        index = object_index(weights)
         columns = {
             "stands_for": pd.Series(list(weights.values()), index, "float64"),
             "action": pd.Series([label.action for label in labels], index, "object"),
@@ -290,8 +290,3 @@ def write_test_set(folder: ProjectFolder, sample: TestSetSample) -> None:
     for object_id, weight in zip(sample.object_ids, sample.stands_for, strict=True):
         writer.writerow([sample.time, sample.n, json.dumps(sample.per), sample.seed, *object_id, repr(weight)])
     folder.write_text(folder.test_set_file, text.getvalue())
-
-
-_NO_OBJECTS = pd.MultiIndex.from_arrays(
-    [pd.Series([], dtype="object"), pd.Series([], dtype="int64")], names=["image", "object"]
-)

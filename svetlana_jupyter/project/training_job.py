@@ -1,4 +1,4 @@
-"""Training job: model selection, training, cross-validation and a forest for comparison, stored as one run."""
+"""Training job: model selection, training and scoring, stored as one run."""
 
 from __future__ import annotations
 
@@ -13,41 +13,38 @@ import numpy as np
 from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, restrict_to_allowed_cues
 from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, AugmentSettings, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
-from svetlana_jupyter.project.jobs import Progress, Stop
+from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
 from svetlana_jupyter.project.runs import Run, last_search, new_run, search_record, write_search_record
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from svetlana_jupyter.learn.cross_validation import CrossValidationResult
     from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
     from svetlana_jupyter.learn.preset_search import SearchResult
-    from svetlana_jupyter.learn.training import Epoch, FitResult
+    from svetlana_jupyter.learn.training import FitResult
     from svetlana_jupyter.project.training_task import TrainingTask
 
 SEARCH_AGAIN_FACTOR = 2  # growth of the number of annotations after which presets are compared again
 MAX_SAMPLE_BYTES = 2**30  # memory for the patches of all candidate presets together
 DEFAULT_USED = "The default preset was used: others are compared"
+_Scoring = Generator[Progress, None, "tuple[str, dict[str, pd.DataFrame], str]"]  # note, held-out tables, warning
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Learning curve of a training, one value per epoch; a score is None if no objects are held out.
+    """Learning curve of a training, with one value per epoch.
 
-    ``total`` is the number of planned epochs, 0 before the first epoch.
+    A score is None if no objects are held out. ``total`` is the number of planned epochs, 0 before the first epoch.
     """
 
     epochs: tuple[int, ...] = ()
     losses: tuple[float, ...] = ()
     scores: tuple[float | None, ...] = ()
     total: int = 0
-
-    def with_epoch(self, epoch: Epoch) -> LearningCurve:
-        """Return the curve with one more epoch."""
-        scores = (*self.scores, epoch.score)
-        return LearningCurve((*self.epochs, epoch.epoch), (*self.losses, epoch.loss), scores, epoch.epochs)
 
 
 @dataclass(frozen=True)
@@ -94,9 +91,10 @@ def train_run(
         run = finish(_make_run(task, choice, fitted, reference, seconds))
     yield run
     if choice.search_result is not None and not run.stopped:
-        yield from _score_search(samples, choice.search_result, run, stop)
+        score = yield from _score_search(samples, choice.search_result, stop)
     else:
-        yield from _score(task, samples, choice, run, stop)
+        score = yield from _score(task, samples, choice, stop)
+    yield RunScored(run.with_score(*score))
 
 
 def trained_message(run: Run) -> str:
@@ -128,7 +126,9 @@ def _fit(task: TrainingTask, samples: TrainingData, stop: Stop) -> Generator[Pro
         if isinstance(event, Batch):
             yield Progress(event.epoch - 1 + event.batch / event.batches, event.epochs, "training")
         elif isinstance(event, Epoch):
-            curve = curve.with_epoch(event)
+            curve = LearningCurve(
+                (*curve.epochs, event.epoch), (*curve.losses, event.loss), (*curve.scores, event.score), event.epochs
+            )
             yield curve
         elif isinstance(event, TrainingNote):
             yield Progress(len(curve.epochs), task.settings.epochs, event.text)
@@ -200,27 +200,27 @@ def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, P
         is_forest = settings.architecture == "forest"
         return PresetChoice(default, "" if is_forest else f"{DEFAULT_USED} with the architecture {SMALL_CNN} only.")
     parts = task.parts()
-    targets = np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]) if parts else np.empty(0, int)
+    targets = _targets(parts)
     previous = None if task.search else previous_choice(task.runs, settings, np.unique(targets).tolist())
     if previous is not None and len(targets) < SEARCH_AGAIN_FACTOR * sum(previous[0].labels.values()):
         run, chosen = previous
         return PresetChoice(chosen, f"Preset {chosen.preset} was selected in run {run.name}.", run=run.name)
     from svetlana_jupyter.learn.cross_validation import MIN_PER_CLASS, describe_scarce_classes
 
-    scarce = describe_scarce_classes(targets, task.class_names)
     if len(np.unique(targets)) < 2:
         return PresetChoice(default)  # training will raise an error
-    if scarce:
-        return PresetChoice(
-            default, f"{DEFAULT_USED} from {MIN_PER_CLASS} annotated objects per class on, but {scarce}."
-        )
+    if scarce := describe_scarce_classes(targets, task.class_names):
+        reason = f"{DEFAULT_USED} from {MIN_PER_CLASS} annotated objects per class on, but {scarce}."
+        return PresetChoice(default, reason)
     return (yield from _compare_presets(task, presets, parts, stop))
 
 
 def previous_choice(
     runs: Iterable[Run], settings: TrainingSettings, classes: Iterable[int]
 ) -> tuple[Run, TrainingSettings] | None:
-    """Return the latest run that compared presets for the same settings and classes, and the settings it selected.
+    """Return the latest run that compared presets for the same settings and classes.
+
+    The settings that it selected are returned, too.
 
     >>> previous_choice([], TrainingSettings(), [1, 2]) is None
     True
@@ -238,11 +238,11 @@ def _with_epochs(settings: TrainingSettings, epochs: int | None) -> TrainingSett
 
 
 def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSettings]) -> PresetChoice:
-    """Return the preset of the run that provides the initial weights, which fit no other preset.
+    """Return the preset of the run that provides the initial weights.
 
-    A comparison of presets would be biased, since these weights have seen the labels.
+    They fit no other preset. A comparison of presets would be biased, since these weights have seen the labels.
     """
-    name = task.setup.run if task.setup is not None else ""
+    name = task.setup.run
     preset = next((run.settings["preset"] for run in task.runs if run.name == name), DEFAULT_PRESET)
     settings = presets.get(preset, presets[DEFAULT_PRESET])
     if not name or settings.architecture == "forest" or settings.preset != preset:
@@ -268,7 +268,8 @@ def _compare_presets(
     if samples is None:
         return None
     yield Progress(0, 1, "comparing presets")
-    events = search(dict(zip(presets, samples, strict=True)), keep_epochs, task.workers, stop)
+    workers = task.setup.settings.threads or thread_count("script")
+    events = search(dict(zip(presets, samples, strict=True)), keep_epochs, workers, stop)
     result: SearchResult | None = yield from _forward(events, "comparing presets")
     if result is None:
         return None
@@ -280,11 +281,15 @@ def _compare_presets(
     )
 
 
+def _targets(parts: Sequence[AnnotatedImage]) -> NDArray[np.int64]:
+    return np.concatenate([np.empty(0, np.int64), *(classes.to_numpy(np.int64) for _, _, classes in parts)])
+
+
 def _subsample(parts: Sequence[AnnotatedImage], limit: int, seed: int) -> list[AnnotatedImage]:
     """Return the annotated objects on which presets are compared."""
     from svetlana_jupyter.learn.preset_search import subsample_objects
 
-    chosen = subsample_objects(np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]), seed, limit)
+    chosen = subsample_objects(_targets(parts), seed, limit)
     offsets = np.cumsum([0, *(len(classes) for _, _, classes in parts)])
     return [
         (pair, objects, classes.iloc[chosen[(chosen >= first) & (chosen < last)] - first])
@@ -292,30 +297,25 @@ def _subsample(parts: Sequence[AnnotatedImage], limit: int, seed: int) -> list[A
     ]
 
 
-_Scoring = Iterator["Progress | RunScored"]
-
-
-def _score_search(samples: TrainingData, result: SearchResult, run: Run, stop: Stop) -> _Scoring:
-    """Score the selection of presets by nested cross-validation, which the comparison has done already."""
+def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _Scoring:
+    """Score the selection of presets by the nested cross-validation of the search."""
     from svetlana_jupyter.learn.cross_validation import describe_score_source
 
     table, least = result.nested_table, _least_augmentation(samples.settings)
-    forest = next((one.table for one in result.candidates if one.settings.architecture == "forest"), None)
+    forest = [one.table for one in result.candidates if one.settings.architecture == "forest"]
     plain = next((one.table for one in result.candidates if one.settings.augmentation == least), None)
     warning = yield from _check_augmentation(samples, table, stop, plain)
-    tables = {"network": table} | ({"forest": forest} if forest is not None else {})
     source = describe_score_source(len(table), result.kept_whole)
     note = f"{source}; each fold is scored with the preset selected on the other folds (nested cross-validation)."
-    yield RunScored(run.with_score(note, tables, warning))
+    return note, dict(zip(("network", "forest"), [table, *forest])), warning
 
 
-def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, run: Run, stop: Stop) -> _Scoring:
+def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, stop: Stop) -> _Scoring:
     """Cross-validate the run's own settings, and a forest on the same annotations."""
     from svetlana_jupyter.learn.cross_validation import STOPPED_MESSAGE
 
     if stop():
-        yield RunScored(run.with_score(STOPPED_MESSAGE, {}))
-        return
+        return STOPPED_MESSAGE, {}, ""
     own = yield from _cross_validate(samples, "scoring on held-out annotations", stop)
     has_score = own.accuracy is not None
     warning = (yield from _check_augmentation(samples, own.table, stop)) if has_score else ""
@@ -326,12 +326,11 @@ def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, run:
             results["forest"] = yield from _cross_validate(measured, "scoring a forest for comparison", stop)
     tables = {name: result.table for name, result in results.items() if result.accuracy is not None}
     note = own.message
-    if has_score and task.setup is not None and task.setup.run:
-        run_name = task.setup.run
-        note += f" Training started from run {run_name}, which may have seen these objects: the score may be too good."
+    if has_score and (name := task.setup.run):
+        note += f" Training started from run {name}, which may have seen these objects: the score may be too good."
     elif has_score and choice.run:
         note += f" The preset was selected in run {choice.run} on some of them: the score may be slightly too good."
-    yield RunScored(run.with_score(note, tables, warning))
+    return note, tables, warning
 
 
 def _check_augmentation(

@@ -17,7 +17,6 @@ import pandas as pd
 from svetlana_jupyter.core.settings import AUTO_PRESET, USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.core.stats.metrics import exclusion_reasons
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.jobs import thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, WorkProgress
-    from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.runs import Run
 
 Size = tuple[float | None, float | None]
@@ -110,36 +108,44 @@ class TrainingTask:
         Returns the object table of an image.
     labels : Series of int
         Class ids, indexed by ``(image, object)``.
+    explanation : str
+        Which annotations are left out; "" if none is.
     edit_groups : Series of str
         The edit that labeled each object together with others, "" if it was labeled alone.
     classes : ClassScheme
+    setup : TrainingSetup
+        The settings as given, initial network and weights.
     settings : TrainingSettings
-    folder : Path
-        Folder of the runs.
-    setup : TrainingSetup, optional
-        Initial network and weights.
-    search : bool
-        Compare presets again, even if an earlier run did.
+        With the number of threads and, later, a concrete preset.
     runs : tuple of Run
         Earlier runs, in which the preset may have been selected.
-    explanation : str
-        Which annotations are left out; "" if none is.
-    workers : int
-        Number of parallel trainings while presets are compared; the result does not depend on it.
+    folder : Path
+        Folder of the runs.
+    search : bool
+        Compare presets again, even if an earlier run did.
+
+    Raises
+    ------
+    ProjectError
+        If presets shall be compared, but the settings name one.
     """
 
     pairs: Mapping[str, ImagePair]
     objects: Callable[[str], pd.DataFrame]
     labels: pd.Series[int]
+    explanation: str
     edit_groups: pd.Series[str]
     classes: ClassScheme
+    setup: TrainingSetup
     settings: TrainingSettings
+    runs: tuple[Run, ...]
     folder: Path
-    setup: TrainingSetup | None = None
-    search: bool = False
-    runs: tuple[Run, ...] = ()
-    explanation: str = ""
-    workers: int = 1
+    search: bool
+
+    def __post_init__(self) -> None:
+        if self.search and self.setup.settings.preset != AUTO_PRESET:
+            preset = self.setup.settings.preset
+            raise ProjectError(f'Presets cannot be compared, since the settings name "{preset}". Pass preset="auto".')
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -147,19 +153,13 @@ class TrainingTask:
         return dict(zip(self.classes.ids, self.classes.names))
 
     def parts(self) -> list[AnnotatedImage]:
-        """Return each annotated image with all its objects, and the classes of the annotated ones."""
-        parts = []
-        annotated = set(self.labels.index.get_level_values("image"))
+        """Return each annotated image, all its objects, and their known classes."""
+        parts, annotated = [], set(self.labels.index.unique("image"))
         for name, pair in self.pairs.items():
             if name in annotated:
                 objects, labels = self.objects(name), self.labels.xs(name, level="image")
                 parts.append((pair, objects, labels[labels.index.isin(objects.index)]))
         return parts
-
-    def collect_with_progress(self, settings: TrainingSettings) -> Iterator[WorkProgress | TrainingData]:
-        """Cut or measure the annotated objects."""
-        for event in self.collect_for_each([settings], self.parts()):
-            yield event[0] if isinstance(event, list) else event
 
     def collect_for_each(
         self, several: Sequence[TrainingSettings], parts: Sequence[AnnotatedImage]
@@ -167,15 +167,18 @@ class TrainingTask:
         """Cut or measure objects for several trainings at once."""
         from svetlana_jupyter.learn.dataset import collect_for_each
 
+        initial: dict[str, Any] = {"network": self.setup.network, "weights": self.setup.weights}
         for event in collect_for_each(parts, several, self.class_names):
-            yield [self._complete(samples) for samples in event] if isinstance(event, list) else event
+            if not isinstance(event, list):
+                yield event
+                continue
+            samples = [one.with_edit_groups(self.edit_groups) for one in event]
+            yield [one if one.settings.architecture == "forest" else replace(one, **initial) for one in samples]
 
-    def _complete(self, samples: TrainingData) -> TrainingData:
-        """Add the edits of the samples, and the initial weights of a network."""
-        samples = samples.with_edit_groups(self.edit_groups)
-        if self.setup is None or samples.settings.architecture == "forest":
-            return samples
-        return replace(samples, network=self.setup.network, weights=self.setup.weights)
+    def collect_with_progress(self, settings: TrainingSettings) -> Iterator[WorkProgress | TrainingData]:
+        """Cut or measure the annotated objects."""
+        for event in self.collect_for_each([settings], self.parts()):
+            yield event[0] if isinstance(event, list) else event
 
     def samples(self, settings: TrainingSettings) -> TrainingData:
         """Return the final event of `collect_with_progress`."""
@@ -187,58 +190,6 @@ class TrainingTask:
         return self.collect_with_progress(self.settings.changed(architecture="forest"))
 
 
-def build_task(
-    images: ImageCollection,
-    labels: pd.DataFrame,
-    explanation: str,
-    edit_groups: pd.Series[str],
-    classes: ClassScheme,
-    setup: TrainingSetup,
-    runs: Sequence[Run],
-    folder: Path,
-    threads: int,
-    search: bool = False,
-) -> TrainingTask:
-    """Return the task of a training.
-
-    Parameters
-    ----------
-    images : ImageCollection
-    labels : DataFrame
-        The training objects (`select_training_objects`), with ``class_id``.
-    explanation : str
-        Which annotations are left out; "" if none is.
-    threads : int
-        Number of threads if the settings name none.
-
-    See `TrainingTask` for the other parameters.
-
-    Raises
-    ------
-    ProjectError
-        If presets shall be compared, but the settings name one.
-    """
-    settings = setup.settings
-    if search and settings.preset != AUTO_PRESET:
-        raise ProjectError(
-            f'Presets cannot be compared, since the settings name "{settings.preset}". Pass preset="auto".'
-        )
-    return TrainingTask(
-        pairs={name: images.pair(name) for name in images},
-        objects=images.objects,
-        labels=labels["class_id"],
-        edit_groups=edit_groups,
-        classes=classes,
-        settings=settings.changed(threads=settings.threads or threads),
-        folder=folder,
-        setup=setup,
-        search=search,
-        runs=tuple(runs),
-        explanation=explanation,
-        workers=settings.threads or thread_count("script"),
-    )
-
-
 def label_digest(labels: pd.Series[int]) -> str:
     """Return a hash of labels that does not depend on their order."""
     images, objects = (labels.index.get_level_values(level) for level in ("image", "object"))
@@ -247,7 +198,7 @@ def label_digest(labels: pd.Series[int]) -> str:
 
 
 def readiness(has_images: bool, counts: pd.Series[int], explanation: str = "") -> str:
-    """Return a sentence about what is missing before a training can start; "" if nothing is.
+    """Return a sentence about what a training still needs; "" if nothing.
 
     Parameters
     ----------
@@ -262,17 +213,17 @@ def readiness(has_images: bool, counts: pd.Series[int], explanation: str = "") -
     if len(counts) < 2:
         return "Two classes are needed: add them, then annotate some objects of each."
     present = [str(name) for name in counts.index[counts > 0]]
-    if len(present) < 2:
-        state = "none has any" if explanation else "nothing is annotated yet"
-        state = f"only {present[0]} has some" if present else state
-        return f"At least 2 classes need examples; {state}. {explanation}".strip()
-    return ""
+    if len(present) >= 2:
+        return ""
+    nothing = "none has any" if explanation else "nothing is annotated yet"
+    state = f"only {present[0]} has some" if present else nothing
+    return f"At least 2 classes need examples; {state}. {explanation}".strip()
 
 
 def select_training_objects(
     labels: pd.DataFrame, objects: Callable[[str], pd.DataFrame], exclude_border: bool, size: Size | None
 ) -> tuple[pd.DataFrame, str]:
-    """Select the labels that a training learns from, by border and size of the objects.
+    """Select the labels that a training uses, by border and size of the objects.
 
     Parameters
     ----------

@@ -80,8 +80,8 @@ class LabelingPanel(Panel):
         self._selection_size = 0
         self.menu = ObjectMenu(VIEWER_SIZE)
         self.viewer.image_area.children = (*self.viewer.image_area.children, self.menu)
-        self.viewer.on_key(catch_errors(self.handle_key, self.status))
-        self.viewer.selector.on_select(catch_errors(self._object_selected, self.status))
+        self.viewer.screen.handle_key = catch_errors(self.handle_key, self.status)
+        self.viewer.selector.on_select = catch_errors(self._object_selected, self.status)
         self._watcher.observe(self.viewer.model, self.show, "image", "selected")
         self._watcher.observe(self.viewer.model, self._selection_changed, "selection")
         self._watcher.observe(self.viewer.model, self._show_menu, "menu")
@@ -116,7 +116,7 @@ class LabelingPanel(Panel):
 
     def focus(self) -> None:
         """Give the viewer the keyboard focus."""
-        self.viewer.focus()
+        self.viewer.screen.focus()
 
     def show(self) -> None:
         """Update the controls at the side of the viewer to the project and the selected object."""

@@ -60,48 +60,6 @@ def catch_errors(act: Callable[..., object], status: StatusLine) -> Callable[...
     return call
 
 
-def catch_method_errors(method: Callable[..., None]) -> Callable[..., None]:
-    """Apply `catch_errors` to a method of an object with a ``status``."""
-
-    @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> None:
-        catch_errors(method, self.status)(self, *args, **kwargs)
-
-    return call
-
-
-def icon_button(
-    status: StatusLine,
-    focus: Callable[[], None] | None,
-    icon: str,
-    tooltip: str,
-    act: Callable[[], object],
-    text: str = "",
-) -> Button:
-    """Return a small button.
-
-    Parameters
-    ----------
-    status : StatusLine
-        Displays errors of ``act``.
-    focus : callable or None
-        Called after a click to give the keyboard focus back to the canvas; the button would pass the next key to
-        JupyterLab's shortcuts.
-    icon, tooltip, text : str
-    act : callable
-    """
-    button = Button(icon=icon, description=text, tooltip=tooltip, layout=ICON_LAYOUT)
-    safe_act = catch_errors(act, status)
-
-    def clicked(_: Button) -> None:
-        safe_act()
-        if focus is not None:
-            focus()
-
-    button.on_click(clicked)
-    return button
-
-
 class Watcher:
     """Observers that display their exceptions and can be removed together.
 

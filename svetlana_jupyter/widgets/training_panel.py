@@ -20,7 +20,7 @@ from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.display.channels import render_pixels
 from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.thumbnails import ThumbnailSampling, take_thumbnails
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
@@ -343,7 +343,7 @@ def builtin_example() -> ExampleObject:
     """Return a white blood cell from the samples."""
     name, label = _SAMPLE
     folder = blood_smear()
-    opened = open_checked_pair(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.tif")
+    opened = open_pair(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.tif")
     return replace(_example(opened, index_objects(opened.mask).loc[[label]]), own_image=False)
 
 

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.build import build_network
@@ -66,7 +66,7 @@ def make_disks(count: int, ndim: int) -> AnnotatedImage:
     mask = np.kron(numbers, ball) * (np.kron(numbers, np.ones_like(ball)) <= count)
     classes = np.r_[0, rng.permutation(count) % 2 + 1]
     image = rng.normal(100, 10, mask.shape).astype(np.float32) + 40 * classes[mask].astype(np.float32)
-    pair = open_checked_pair("discs", image, mask, axes="zyx"[-ndim:])
+    pair = open_pair("discs", image, mask, axes="zyx"[-ndim:])
     return pair, index_objects(pair.mask), pd.Series(classes[1:], index=np.arange(1, count + 1))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.training import FitResult, fit
@@ -58,7 +58,7 @@ TRIALS = (
 
 
 def annotated_image(sample: Sample) -> AnnotatedImage:
-    pair = open_checked_pair("set", sample.image, sample.mask)
+    pair = open_pair("set", sample.image, sample.mask)
     classes = pd.Series(np.asarray(sample.classes) + 1, index=np.arange(1, len(sample.classes) + 1))
     return pair, index_objects(pair.mask), classes
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.features.catalog import CUES, GROUPS
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
 from svetlana_jupyter.learn.forest import fit_forest
@@ -61,7 +61,7 @@ GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {
 
 def annotated_image(name: str, sample: Sample) -> AnnotatedImage:
     """Return a sample as an image with all its classes."""
-    pair = open_checked_pair(name, sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
+    pair = open_pair(name, sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
     objects = index_objects(pair.mask)
     classes = pd.Series(sample.classes + 1, pd.RangeIndex(1, len(sample.classes) + 1))
     return pair, objects, classes.loc[classes.index.isin(objects.index)]

@@ -55,14 +55,14 @@ def time_pages(project: sv.Project, order: str, dpr: float) -> list[tuple[float,
     objects = project.objects("well")
     table = build_gallery_table({"well": objects}, {"well": project.probabilities("well")}, project.labels())
     rows = filter_and_sort(table, GalleryQuery(order=order))  # type: ignore[arg-type]
-    album, pages = ThumbnailCache(project), Pagination(len(rows), GRID.count)
+    cache, pages = ThumbnailCache(project), Pagination(len(rows), GRID.count)
 
     def draw(number: int) -> None:
         labels = table["object"].to_numpy()[rows[pages.places(number)]]
         shown = [("well", int(label)) for label in labels]
-        page = album.page(shown, default_crop_side(table), round(GRID.side * dpr), "plane")
+        page = cache.page(shown, default_crop_side(table), round(GRID.side * dpr), "plane")
         page.load()
-        encode.jpeg(draw_thumbnail_grid(album.pictures(page), GRID, dpr)[0], 92)
+        encode.jpeg(draw_thumbnail_grid(cache.cached_thumbnails(page), GRID, dpr)[0], 92)
 
     draw(PAGES)  # the contrast of the image is chosen once
     return [time_ms(lambda number=number: draw(number)) for number in range(PAGES)]  # type: ignore[misc]

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from svetlana_jupyter.core.features.catalog import CUES
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import PRESETS, TrainingSettings
 from tests.benchmarks.bench_preset import score, train_timed
@@ -35,7 +35,7 @@ HARDLY = {("surroundings", "without brightness"), ("surroundings", "without size
 def score_set(carrier: str, ndim: int, settings: TrainingSettings) -> float:
     """Train on half of a set and return the balanced accuracy on the other half."""
     sample = evidence_set(carrier, ndim, COUNT, settings.seed)
-    pair = open_checked_pair(carrier, sample.image, sample.mask, axes="zyx"[-ndim:])
+    pair = open_pair(carrier, sample.image, sample.mask, axes="zyx"[-ndim:])
     classes = pd.Series(sample.classes + 1, index=np.arange(1, COUNT + 1))
     order = np.random.default_rng(settings.seed).permutation(COUNT)
     objects = index_objects(pair.mask)

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import PRESETS, TrainingSettings
 from svetlana_jupyter.learn.training import FitResult, fit
@@ -109,14 +109,12 @@ def real_sets(folder: Path) -> dict[str, Callable[[], RealSet]]:
 def open_batch(folder: Path, suffix: str) -> list[AnnotatedImage]:
     """Open images, masks and classes with equal file stems."""
     files = sorted((folder / "images").glob(f"*.{suffix}"))
-    pairs = [
-        open_checked_pair(file.stem, file, folder / "masks" / f"{file.stem}.tif", **axes_of(file)) for file in files
-    ]
+    pairs = [open_pair(file.stem, file, folder / "masks" / f"{file.stem}.tif", **axes_of(file)) for file in files]
     return add_classes(pairs, [folder / "classes" / f"{file.stem}.csv" for file in files])
 
 
 def open_single(folder: Path, image: str) -> list[AnnotatedImage]:
-    return add_classes([open_checked_pair(folder.name, folder / image, folder / "mask.tif")], [folder / "classes.csv"])
+    return add_classes([open_pair(folder.name, folder / image, folder / "mask.tif")], [folder / "classes.csv"])
 
 
 def axes_of(file: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import zarr
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.settings import TrainingSettings
@@ -70,7 +70,7 @@ def make_well(seed: int, size: int, change: Change | None = None, **options: Any
         image, mask = zarr.open_array(sample.image)[:], zarr.open_array(sample.mask)[:]
     if change is not None:
         image, mask = change(image, mask)
-    pair = open_checked_pair(f"well {seed}", image, mask, axes="cyx")
+    pair = open_pair(f"well {seed}", image, mask, axes="cyx")
     objects = index_objects(pair.mask)
     return pair, objects, pd.Series(sample.classes[objects.index.to_numpy() - 1], objects.index)
 

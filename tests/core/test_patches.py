@@ -13,7 +13,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.core import normalization
 from svetlana_jupyter.core.io.chunks import group_by_block, read_padded
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.normalization import (
     BLUR_SIGMAS,
     blur_masks,
@@ -341,7 +341,7 @@ def test_resampling_keeps_a_slope():
         resolved = PatchSettings(size=(40.0, 40.0), sampling=(sampling, sampling), normalize="none")
         patch = take_patch(pair.image, pair.mask, (50.0, 50.0), resolved)
         step = 40 / sampling
-        expected = patch_geometry(resolved, None).origin((50.0, 50.0))[1] + np.arange(sampling) * step
+        expected = patch_geometry(resolved, None).coordinates((50.0, 50.0))["x"]
         assert expected.mean() == pytest.approx(50, abs=0.5)
         np.testing.assert_allclose(patch[0], np.tile(expected, (sampling, 1)), rtol=1e-4)
         assert np.sqrt(patch[-1].sum()) == pytest.approx(11 / step, abs=1.0)
@@ -350,9 +350,7 @@ def test_resampling_keeps_a_slope():
 def test_micrometers_make_anisotropic_voxels_isotropic():
     zz, yy, xx = np.mgrid[:20, :60, :60]
     ball = ((zz - 10) * 4) ** 2 + (yy - 30) ** 2 + (xx - 30) ** 2 <= 20**2
-    pair = open_checked_pair(
-        "ball", ball.astype(np.float32), ball.astype(np.uint8), axes="zyx", spacing=(2.0, 0.5, 0.5)
-    )
+    pair = open_pair("ball", ball.astype(np.float32), ball.astype(np.uint8), axes="zyx", spacing=(2.0, 0.5, 0.5))
     objects = index_objects(pair.mask)
     resolved = resolve_patch_settings(
         PatchSettings(unit="um", normalize="none", sampling=24), objects, None, pair.spacing
@@ -452,11 +450,11 @@ def test_cutting_needs_concrete_settings_matching_dimensions_and_a_center_inside
         take_patch(pair.image, pair.mask, (50, 0), PatchSettings(size=(9.0, 9.0), sampling=(9, 9)))
 
 
-def test_the_origin_is_the_position_of_the_first_pixel():
+def test_the_coordinates_begin_at_the_first_pixel():
     pair = scene(1, (60, 60))
     resolved = PatchSettings(size=(15.0, 15.0), sampling=(15, 15), normalize="none")
     patch = take_patch(pair.image, pair.mask, (30.2, 29.7), resolved)
-    y, x = patch_geometry(resolved, None).origin((30.2, 29.7))
+    y, x = (along[0] for along in patch_geometry(resolved, None).coordinates((30.2, 29.7)).values())
     assert patch[0, 0, 0] == pair.image[0, int(y), int(x)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.objects import index_objects
 
 AnnotatedImage = tuple[ImagePair, pd.DataFrame, pd.Series]
@@ -26,7 +26,7 @@ def two_classes(ndim: int, seed: int = 0, channels: int = 1, name: str = "cells"
     image = rng.normal(100, 10, (channels, *shape))
     image += 60 * inside + 80 * np.isin(mask, labels[bright])
     names = [f"channel {number}" for number in range(1, channels + 1)]
-    pair = open_checked_pair(name, image.astype(np.float32), mask, axes="c" + "zyx"[-ndim:], channels=names)
+    pair = open_pair(name, image.astype(np.float32), mask, axes="c" + "zyx"[-ndim:], channels=names)
     return pair, index_objects(pair.mask), pd.Series(np.where(bright, 7, 4), index=labels)
 
 

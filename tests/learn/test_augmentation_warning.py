@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import augmentation_warning
@@ -36,7 +36,7 @@ def stripes() -> AnnotatedImage:
     phases = rng.uniform(0, 2 * np.pi, side**2 + 1)
     along = np.where(classes[mask] == 1, rows, columns)
     image = 100 + 40 * np.sin(2 * np.pi * along / 4 + phases[mask]) + rng.normal(0, 5, mask.shape)
-    pair = open_checked_pair("stripes", image.astype(np.float32), mask.astype(np.uint16), axes="yx")
+    pair = open_pair("stripes", image.astype(np.float32), mask.astype(np.uint16), axes="yx")
     return pair, index_objects(pair.mask), pd.Series(classes[1:], index=np.arange(1, side**2 + 1))
 
 

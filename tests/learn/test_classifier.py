@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.classifier import load_classifier
@@ -115,7 +115,7 @@ def test_channels_in_another_order_and_unknown_spacing_are_refused():
     turned = ImagePair("turned", pair.image.assign_coords(c=["actin", "dna"]), pair.mask)
     with pytest.raises(ClassifierError, match="in the order dna, actin"):
         train((named, objects, classes)).check(turned)
-    spaced = open_checked_pair("spaced", np.asarray(named.image), np.asarray(named.mask), "cyx", 0.5, ["dna", "actin"])
+    spaced = open_pair("spaced", np.asarray(named.image), np.asarray(named.mask), "cyx", 0.5, ["dna", "actin"])
     in_um = train((spaced, objects, classes), patches={"unit": "um"})
     in_um.check(spaced)
     with pytest.raises(ClassifierError, match="no known pixel size"):

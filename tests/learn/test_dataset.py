@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
@@ -24,7 +24,7 @@ def scene(dtype=np.float32, ndim: int = 2):
 
 
 def checked(image: np.ndarray, mask: np.ndarray, labels: list[int] | None = None) -> None:
-    pair = open_checked_pair("cells", image, mask, axes="c" + "zyx"[-mask.ndim :])
+    pair = open_pair("cells", image, mask, axes="c" + "zyx"[-mask.ndim :])
     objects = index_objects(pair.mask)
     check_finite(pair, objects if labels is None else objects.loc[labels])
 
@@ -63,7 +63,7 @@ def test_integer_images_are_not_checked():
 def test_training_refuses_nan_with_image_and_object(architecture):
     image, mask = scene()
     image[0, 3, 3] = np.nan
-    pair = open_checked_pair("cells", image, mask, axes="cyx")
+    pair = open_pair("cells", image, mask, axes="cyx")
     objects = index_objects(pair.mask)
     classes = pd.Series(np.arange(12) % 2, index=objects.index)
     with pytest.raises(InputError, match=r"'cells' .* objects 3\."):

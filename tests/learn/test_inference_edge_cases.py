@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from svetlana_jupyter.core.io import chunks as blocks
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn import inference as predicting
@@ -41,7 +41,7 @@ def edge_cases(request):
     mask[..., -1, -1] = LABELS[4]
     mask[..., 3:45, 40:90] = LABELS[5]
     image = np.random.default_rng(0).integers(0, 60_000, (2, *shape)).astype(np.uint16)
-    pair = open_checked_pair("odd", image, mask, axes="c" + "zyx"[-ndim:])
+    pair = open_pair("odd", image, mask, axes="c" + "zyx"[-ndim:])
     objects = index_objects(pair.mask)
     size = FIELD if ndim == 2 else (8, FIELD, FIELD)
     settings = QUICK.changed(patches={"size": size, "sampling": size})

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import flag_unfamiliar_images
@@ -42,7 +42,7 @@ def altered(annotated_image: AnnotatedImage, kind: str) -> AnnotatedImage:
         image, mask = zoom(image, (1, 2, 2), order=1), zoom(mask, 2, order=0)
     if kind == "darker":
         image = image * 0.4
-    other = open_checked_pair("new", image.astype(np.float32), mask, axes="cyx", channels=["channel 1"])
+    other = open_pair("new", image.astype(np.float32), mask, axes="cyx", channels=["channel 1"])
     return other, index_objects(other.mask), classes
 
 

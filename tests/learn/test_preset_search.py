@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from svetlana_jupyter.core.allowed_cues import candidate_presets
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection
@@ -116,7 +116,7 @@ PRESET_NAMES = ("default", "oriented", "free", "plain", "forest")
 
 def annotated_image() -> AnnotatedImage:
     sample = stripes(0)
-    pair = open_checked_pair("stripes", sample.image, sample.mask, axes="yx")
+    pair = open_pair("stripes", sample.image, sample.mask, axes="yx")
     return pair, index_objects(pair.mask), pd.Series(sample.classes + 1, index=np.arange(1, len(sample.classes) + 1))
 
 

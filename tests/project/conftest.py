@@ -47,5 +47,5 @@ def project(wells: Path) -> Project:
     """Project with the three wells, two classes and a fixed preset, so that training starts no search."""
     project = Project(wells / "cells.svetlana", classes=CLASSES, annotator="ann")
     project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
-    project.settings = TrainingSettings(preset="default")
+    project.settings = TrainingSettings(preset="default", trees=20)
     return project

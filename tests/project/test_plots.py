@@ -90,6 +90,12 @@ def test_compared_counts_have_one_color_per_treatment(project: Project) -> None:
         comparison.figure("sex")
 
 
+def test_a_missing_treatment_has_a_color_of_its_own(project: Project) -> None:
+    counts = pd.DataFrame({"image": NAMES, "bright": [3, 6, 4], "drug": ["x", None, "y"]})
+    left, _ = rendered(annotate_three_wells(project).compare_counts(counts).figure("drug")).axes
+    assert [text.get_text() for text in left.get_legend().get_texts()][:3] == ["x", "y", "nan"]
+
+
 def test_the_gallery_shows_each_object_once_by_decreasing_probability(project: Project) -> None:
     run = add_scored_run(project, {})
     p = np.linspace(0.55, 0.99, 12, dtype=np.float32)

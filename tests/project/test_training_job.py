@@ -504,8 +504,8 @@ else:
     raise AssertionError
 assert "strangers" not in sys.modules
 """
-    path = ":".join([str(tmp_path), *filter(None, sys.path)])
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True)
+    env = {"PYTHONPATH": ":".join([str(tmp_path), *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
 

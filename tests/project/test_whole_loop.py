@@ -29,7 +29,7 @@ from tests.project.conftest import CLASSES, squares
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK = {"epochs": 6, "width": 8, "depth": 2, "threads": 1}
+QUICK = {"epochs": 6, "width": 8, "depth": 2, "threads": 1, "trees": 20}
 
 
 def truth(label: int) -> str:

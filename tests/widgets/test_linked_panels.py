@@ -15,7 +15,7 @@ from tests.widgets.conftest import squares
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK = {"epochs": 3, "width": 4, "depth": 2, "threads": 1}
+QUICK = {"epochs": 3, "width": 4, "depth": 2, "threads": 1, "trees": 20}
 
 
 @pytest.fixture(autouse=True)

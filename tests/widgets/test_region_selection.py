@@ -168,7 +168,7 @@ def test_all_visible_objects_are_selected_by_key_and_by_button(viewer):
 
 def test_escape_cancels_lasso_selection_and_tool_in_turn_and_is_then_passed_on(viewer):
     keys = []
-    viewer.on_key(lambda key, shown: keys.append(key))
+    viewer.screen.handle_key = lambda key, shown: keys.append(key)
     click(viewer, *middle(5))
     press(viewer, "l")
     assert viewer.model.tool == "lasso"

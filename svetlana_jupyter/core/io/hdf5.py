@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, file_version, to_dask, to_micrometers
+from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, file_version, to_dask, to_micrometers
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-
-@dataclass(frozen=True)
-class Hdf5Source:
-    """Pixels of one HDF5 dataset. ``file_version`` changes when the file does."""
-
-    path: Path
-    file_version: str
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        with h5py.File(self.path, "r") as file:
-            return np.asarray(file[self.name][part])
 
 
 def read_hdf5(path: Path, dataset_name: str = "") -> OpenedFile:
@@ -44,20 +29,22 @@ def read_hdf5(path: Path, dataset_name: str = "") -> OpenedFile:
     with file:
         dataset = _find_dataset(file, path, dataset_name)
         axes = _axes(dataset)
-        source = Hdf5Source(path, file_version(path), dataset.name, dataset.shape, dataset.dtype)
-        return OpenedFile(to_dask(ReadGuard(source, path), dataset.chunks), axes, _spacing(dataset, axes))
+        read = partial(_read_part, path, dataset.name)
+        source = FileSource(path, file_version(path), dataset.shape, dataset.dtype, read)
+        return OpenedFile(to_dask(source, dataset.chunks), axes, _spacing(dataset, axes))
+
+
+def _read_part(path: Path, dataset_name: str, part: Any) -> npt.NDArray[Any]:
+    with h5py.File(path, "r") as file:
+        return np.asarray(file[dataset_name][part])
 
 
 def _find_dataset(file: h5py.File, path: Path, dataset_name: str) -> h5py.Dataset:
     if dataset_name and isinstance(file.get(dataset_name), h5py.Dataset):
         return file[dataset_name]
-    images: list[str] = []
-
-    def visit(name: str, item: h5py.HLObject) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim >= 2:
-            images.append(name)
-
-    file.visititems(visit)
+    names: list[str] = []
+    file.visit(names.append)
+    images = [name for name in names if isinstance(file[name], h5py.Dataset) and file[name].ndim >= 2]
     if not dataset_name and len(images) == 1:
         return file[images[0]]
     listing = ", ".join(images) or "none"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Protocol
 
 from svetlana_jupyter.core.io.file_pairs import find_pairs
 from svetlana_jupyter.core.io.images import (
+    ImageSource,
+    OpenOptions,
     Source,
     Spacing,
     format_shape,
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
+    import pandas as pd
     from xarray import DataArray
 
     from svetlana_jupyter.core.io.pyramid import PyramidLevel
-
-__all__ = ["ImagePair", "find_pairs", "open_checked_pair", "open_pair"]
 
 
 class FeatureCache(Protocol):
@@ -80,19 +79,19 @@ class ImagePair:
         return tuple(str(name) for name in self.image["c"].to_numpy())
 
 
-def open_checked_pair(
+def open_pair(
     name: str,
-    image: Source | Sequence[Source],
+    image: ImageSource,
     mask: Source,
     axes: str | None = None,
     spacing: Spacing | None = None,
     channels: Sequence[str] | None = None,
     groups: Mapping[str, str] | None = None,
     cache: Path | None = None,
+    *,
+    check_mask: bool = True,
 ) -> ImagePair:
     """Open an image and its mask, and check that they fit.
-
-    Only as many blocks of the mask are read as are needed to find two objects.
 
     Parameters
     ----------
@@ -103,6 +102,9 @@ def open_checked_pair(
         axes, the shape of the mask resolves them.
     groups : mapping of str to str, optional
         Plate, well or patient of the image.
+    check_mask : bool
+        Whether to refuse a mask that is not a label image (`check_is_label_image`). This reads as many blocks of the
+        mask as are needed to find two objects; otherwise, only headers are read.
 
     Returns
     -------
@@ -113,29 +115,13 @@ def open_checked_pair(
     InputError
         If either cannot be used, their shapes differ, or the mask has no objects or is binary.
     """
-    opened = open_pair(name, image, mask, axes, spacing, channels, groups, cache)
-    try:
-        check_is_label_image(opened.mask)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    return opened
-
-
-def open_pair(
-    name: str,
-    image: Source | Sequence[Source],
-    mask: Source,
-    axes: str | None = None,
-    spacing: Spacing | None = None,
-    channels: Sequence[str] | None = None,
-    groups: Mapping[str, str] | None = None,
-    cache: Path | None = None,
-) -> ImagePair:
-    """Open an image and its mask, reading only headers; the mask may be empty."""
     try:
         opened_mask, mask_levels = open_mask_levels(mask, spacing=spacing, cache=cache)
-        opened, levels = open_image_levels(image, axes, spacing, channels, cache, mask_shape=opened_mask.shape)
+        options = OpenOptions(axes, spacing, channels, cache, opened_mask.shape)
+        opened, levels = open_image_levels(image, options)
         _refuse_different_shapes(opened, opened_mask)
+        if check_mask:
+            check_is_label_image(opened_mask)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     if spacing_of(opened) is None and spacing_of(opened_mask) is not None:
@@ -159,9 +145,6 @@ def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:
         "Image and mask must have the same shape, got "
         f"{format_shape(shape, spatial)} for the image and {format_shape(mask.shape, mask.dims)} for the mask. {hint}"
     )
-
-
-HEADER_COLUMNS = ("shape", "dtype", "spacing")
 
 
 def preview_pairs(
@@ -193,25 +176,20 @@ def preview_pairs(
     InputError
         If nothing matches a pattern, or the patterns have no placeholder in common.
     """
-    table = find_pairs(images, masks).reset_index(drop=True)
-    headers: dict[int, dict[str, object]] = {}
+    table = find_pairs(images, masks).reset_index(drop=True).assign(shape=None, dtype=None, spacing=None)
     for row in table.index[table["problem"] == ""][:max_pairs]:
-        files = table.loc[row]
+        name, image, mask, channels = table.loc[row, ["name", "image", "mask", "channels"]]
         try:
-            opened = open_pair(files["name"], files["image"], files["mask"], axes, spacing, files["channels"])
+            opened = open_pair(name, image, mask, axes, spacing, channels, check_mask=False)
         except InputError as error:
-            table.at[row, "problem"] = str(error).removeprefix(f"{files['name']}: ")
-            continue
+            table.at[row, "problem"] = str(error).removeprefix(f"{name}: ")
         except Exception as error:  # every reader fails in its own way on a damaged file
             table.at[row, "problem"] = f"The image or the mask cannot be read: {error}"
-            continue
-        headers[row] = {"shape": format_pair_shape(opened), "dtype": str(opened.image.dtype), "spacing": opened.spacing}
-    return table.assign(
-        **{
-            column: pd.Series([headers.get(row, {}).get(column) for row in table.index], dtype=object)
-            for column in HEADER_COLUMNS
-        }
-    )
+        else:
+            table.at[row, "shape"], table.at[row, "dtype"] = format_pair_shape(opened), str(opened.image.dtype)
+            spacing_um: Any = opened.spacing  # a tuple in one cell
+            table.at[row, "spacing"] = spacing_um
+    return table
 
 
 def format_pair_shape(pair: ImagePair) -> str:

@@ -8,9 +8,10 @@ coordinates in micrometers.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,26 +28,35 @@ from svetlana_jupyter.core.io.readers import file_digest, open_array_source
 from svetlana_jupyter.core.io.sources import OpenedFile, to_dask, to_micrometers
 from svetlana_jupyter.errors import InputError
 
+Array: TypeAlias = npt.NDArray[Any] | da.Array | DataArray
+Source: TypeAlias = str | PathLike[str] | Array
+ImageSource: TypeAlias = Source | Sequence[Source]
+Spacing: TypeAlias = float | Sequence[float]
+
+RGB = ("red", "green", "blue")
 IMAGE_AXIS_ORDERS = {2: ("yx",), 3: ("zyx", "cyx", "yxc"), 4: ("czyx", "zcyx", "zyxc")}
 MASK_AXIS_ORDERS = {2: ("yx",), 3: ("zyx",)}
 
 
+@dataclass(frozen=True)
+class OpenOptions:
+    """Arguments of `open_image`."""
+
+    axes: str | None = None
+    spacing: Spacing | None = None
+    channels: Sequence[str] | None = None
+    cache: Path | None = None
+    mask_shape: Sequence[int] | None = None
+
+
 def resolve_image_axes(
-    shape: Sequence[int],
-    dtype: np.dtype[Any],
-    from_file: str | None,
-    from_user: str | None,
-    mask_shape: Sequence[int] | None,
-    source_name: str,
+    stored: OpenedFile, from_user: str | None, mask_shape: Sequence[int] | None, source_name: str
 ) -> str:
     """Return one letter per dimension of an image.
 
     Parameters
     ----------
-    shape, dtype
-        Shape and data type of the pixels as stored.
-    from_file : str, optional
-        Axes that the file states.
+    stored : OpenedFile
     from_user : str, optional
         Axes that the user names; they take precedence.
     mask_shape : tuple of int, optional
@@ -59,17 +69,18 @@ def resolve_image_axes(
     InputError
         If the axes are unknown and the shape allows several interpretations, or if the axes do not describe an image.
     """
-    stated = from_file if from_user is None else from_user
-    if stated is not None:
+    shape = stored.pixels.shape
+    if (stated := stored.axes if from_user is None else from_user) is not None:
         return _checked_axes(stated, shape, source_name)
-    if dtype == np.uint8 and len(shape) in (3, 4) and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
+    if stored.pixels.dtype == np.uint8 and len(shape) in (3, 4) and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
         return "zyxs"[-len(shape) :]
     possible = _possible_orders(shape, IMAGE_AXIS_ORDERS, source_name)
     if shape[-1] >= min(shape[:-1]):  # there are never more channels than pixels
         possible = tuple(axes for axes in possible if axes[-1] == "x")
     if mask_shape is not None:
-        fitting = tuple(axes for axes in possible if _spatial_shape(shape, axes) == tuple(mask_shape))
-        possible = fitting or possible
+        lengths = {axes: dict(zip(axes, shape)) for axes in possible}
+        fitting = [axes for axes in possible if [lengths[axes][axis] for axis in axes if axis != "c"] == [*mask_shape]]
+        possible = tuple(fitting) or possible
     if len(possible) == 1:
         return possible[0]
     shown = " or ".join(f'`axes="{axes}"`' for axes in possible)
@@ -79,19 +90,20 @@ def resolve_image_axes(
     )
 
 
-def resolve_mask_axes(shape: Sequence[int], from_file: str | None, from_user: str | None, source_name: str) -> str:
+def resolve_mask_axes(stored: OpenedFile, from_user: str | None, source_name: str) -> str:
     """Return one letter per dimension of a mask.
 
     Three dimensions are ``zyx`` by default. If the file states a time series, it is read as a volume; the shape of the
     image shows whether it is one.
     """
-    if from_user is not None:
-        axes = _checked_axes(from_user, shape, source_name)
-    elif from_file is not None:
-        planes = "z" not in from_file and "t" in from_file and shape[from_file.index("t")] > 1
-        axes = _checked_axes(from_file.replace("t", "z") if planes else from_file, shape, source_name)
-    else:
+    shape, axes = stored.pixels.shape, from_user
+    if axes is None and (axes := stored.axes) is not None:
+        is_series = "z" not in axes and "t" in axes and shape[axes.index("t")] > 1
+        axes = axes.replace("t", "z") if is_series else axes
+    if axes is None:
         axes = _possible_orders(shape, MASK_AXIS_ORDERS, source_name)[0]
+    else:
+        axes = _checked_axes(axes, shape, source_name)
     for axis, length in zip(axes, shape):
         if axis in "cs" and length > 1:
             raise InputError(
@@ -111,18 +123,10 @@ def _possible_orders(shape: Sequence[int], orders: Mapping[int, tuple[str, ...]]
     )
 
 
-def _spatial_shape(shape: Sequence[int], axes: str) -> tuple[int, ...]:
-    return tuple(length for axis, length in zip(axes, shape) if axis in "zyx")
-
-
 def _checked_axes(axes: str, shape: Sequence[int], source_name: str) -> str:
     axes = axes.lower()
-    if (
-        set(axes) - set("tczyxs")
-        or len(set(axes)) < len(axes)
-        or not {"y", "x"} <= set(axes)
-        or {"c", "s"} <= set(axes)
-    ):
+    letters = set(axes)
+    if len(letters) < len(axes) or not {"y", "x"} <= letters <= set("tczyxs") or {"c", "s"} <= letters:
         raise InputError(
             f'`axes="{axes}"` must name each dimension of {source_name} once, including y and x. '
             'Pass "yx", "zyx", "cyx", "czyx" or another order, "yxs" for color samples.'
@@ -146,20 +150,17 @@ def to_standard_order(pixels: da.Array, axes: str) -> tuple[da.Array, str]:
 
     Transparency and single time points or planes are dropped. The letter ``s`` of color samples becomes ``c``.
     """
+    single = "tz"
     if "s" in axes:
         at = axes.index("s")
         opaque = {2: 1, 4: 3}.get(pixels.shape[at], pixels.shape[at])  # gray or color with an alpha channel
         pixels = pixels[(slice(None),) * at + (slice(opaque),)]
         single = "tzs" if opaque == 1 else "tz"
-    else:
-        single = "tz"
-    keep = [i for i, axis in enumerate(axes) if axis not in single or pixels.shape[i] > 1]
-    pixels = pixels[tuple(slice(None) if i in keep else 0 for i in range(len(axes)))]
-    axes = "".join(axes[i] for i in keep).replace("s", "c")
+    keep = [axis not in single or length > 1 for axis, length in zip(axes, pixels.shape)]
+    pixels = pixels[tuple(slice(None) if kept else 0 for kept in keep)]
+    axes = "".join(itertools.compress(axes, keep)).replace("s", "c")
     order = sorted(range(len(axes)), key=lambda i: "czyx".index(axes[i]))
-    if order != sorted(order):
-        pixels = pixels.transpose(order)
-    return pixels, "".join(axes[i] for i in order)
+    return pixels.transpose(*order), "".join(axes[i] for i in order)
 
 
 def axes_from_dims(array: DataArray) -> str | None:
@@ -175,9 +176,6 @@ def axes_from_dims(array: DataArray) -> str | None:
 def format_shape(shape: Sequence[int], axes: Sequence[object]) -> str:
     """Return a shape with its axes for an error: ``(48, 240, 240) zyx``."""
     return f"{tuple(shape)} {''.join(map(str, axes))}"
-
-
-Spacing: TypeAlias = float | Sequence[float]
 
 
 def pixel_size_along(array: DataArray, axis: str) -> float | None:
@@ -220,14 +218,8 @@ def parse_spacing(spacing: Spacing, axes: str, source_name: str) -> dict[str, fl
     return dict(zip(axes, sizes))
 
 
-Array: TypeAlias = npt.NDArray[Any] | da.Array | DataArray
-Source: TypeAlias = str | PathLike[str] | Array
-
-RGB = ("red", "green", "blue")
-
-
 def open_image(
-    source: Source | Sequence[Source],
+    source: ImageSource,
     axes: str | None = None,
     spacing: Spacing | None = None,
     channels: Sequence[str] | None = None,
@@ -272,35 +264,29 @@ def open_image(
     >>> image.dims, spacing_of(image), image.c.values.tolist()
     (('c', 'y', 'x'), (0.5, 0.5), ['dna', 'actin'])
     """
-    return open_image_levels(source, axes, spacing, channels, cache, mask_shape)[0]
+    return open_image_levels(source, OpenOptions(axes, spacing, channels, cache, mask_shape))[0]
 
 
-def open_image_levels(
-    source: Source | Sequence[Source],
-    axes: str | None = None,
-    spacing: Spacing | None = None,
-    channels: Sequence[str] | None = None,
-    cache: Path | None = None,
-    mask_shape: Sequence[int] | None = None,
-) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
+def open_image_levels(source: ImageSource, options: OpenOptions) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
     """Open an image and the resolutions of its file, the finest first."""
     if isinstance(source, (tuple, list)):
-        stack = _open_stack(source, axes, spacing, channels, cache, mask_shape)
+        stack = _open_stack(source, options)
         return stack, (PyramidLevel.from_array(stack),)
     source_name = describe_source(source, "image")
-    stored = _open_source(source, cache)
+    stored = _open_source(source, options.cache)
     if stored.pixels.dtype.kind not in "buif":
         raise InputError(
             f"{_capitalize(source_name)} must contain real numbers, got {stored.pixels.dtype}. Save its magnitude or "
             "its parts."
         )
-    letters = resolve_image_axes(stored.pixels.shape, stored.pixels.dtype, stored.axes, axes, mask_shape, source_name)
+    letters = resolve_image_axes(stored, options.axes, options.mask_shape, source_name)
     pixels, dims = to_standard_order(stored.pixels, letters)
-    named = stored.channels if "s" not in letters or pixels.shape[0] != 3 else RGB
-    if channels is not None and "c" not in dims:
+    if options.channels is not None and "c" not in dims:
         pixels, dims = pixels[None], f"c{dims}"
-    names = _channel_names(pixels, dims, named, channels, source_name)
-    opened = _to_dataarray(pixels, dims, stored.spacing, spacing, source_name, names).rename("image")
+    opened = _to_dataarray(pixels, dims, stored.spacing, options.spacing, source_name).rename("image")
+    if "c" in dims:
+        named = RGB if "s" in letters and len(pixels) == 3 else stored.channels
+        opened = opened.assign_coords(c=_channel_names(len(pixels), named, options.channels, source_name))
     return opened, pyramid_levels(stored, letters, opened)
 
 
@@ -331,7 +317,7 @@ def open_mask_levels(
     """Open a mask and the resolutions of its file, the finest first."""
     source_name = describe_source(source, "mask")
     stored = _open_source(source, cache, labels=True)
-    letters = resolve_mask_axes(stored.pixels.shape, stored.axes, axes, source_name)
+    letters = resolve_mask_axes(stored, axes, source_name)
     pixels, dims = to_standard_order(stored.pixels, letters)
     if dims.startswith("c"):
         pixels, dims = pixels[0], dims[1:]
@@ -357,7 +343,7 @@ def is_rgb(image: DataArray) -> bool:
     return "c" in image.coords and tuple(np.atleast_1d(image["c"].values).tolist()) == RGB
 
 
-def fingerprint(source: Source | Sequence[Source]) -> str:
+def fingerprint(source: ImageSource) -> str:
     """Return a short text that changes when an image or mask does.
 
     Small files and NumPy arrays are identified by their content; files and folders of more than 16 MiB by size and
@@ -394,10 +380,8 @@ def _open_source(source: Source, cache: Path | None, labels: bool = False) -> Op
         stored = open_array_source(Path(source).expanduser(), cache, labels)
     elif isinstance(source, DataArray):
         stored = _from_dataarray(source)
-    elif isinstance(source, da.Array):
-        stored = OpenedFile(source)
-    elif isinstance(source, np.ndarray):
-        stored = OpenedFile(to_dask(source))
+    elif isinstance(source, da.Array | np.ndarray):
+        stored = OpenedFile(_to_dask(source))
     else:
         raise InputError(
             f"Expected a path, a NumPy or dask array or a DataArray, got {type(source).__name__}. Pass a path or an "
@@ -412,35 +396,31 @@ def _open_source(source: Source, cache: Path | None, labels: bool = False) -> Op
     return replace(stored, pixels=stored.pixels.astype(native))  # copies only if the byte order differs
 
 
+def _to_dask(pixels: Any) -> da.Array:
+    return pixels if isinstance(pixels, da.Array) else to_dask(np.asarray(pixels))
+
+
 def _from_dataarray(array: DataArray) -> OpenedFile:
-    pixels = array.data if isinstance(array.data, da.Array) else to_dask(np.asarray(array.data))
     axes = axes_from_dims(array)
     if axes is None:
-        return OpenedFile(pixels)
+        return OpenedFile(_to_dask(array.data))
     array = array.rename(dict(zip(array.dims, axes)))
-    steps = {axis: pixel_size_along(array, axis) for axis in "zyx" if axis in axes}
+    spacing = {axis: step for axis in "zyx" if (step := pixel_size_along(array, axis)) is not None}
     names = array["c"].values.tolist() if "c" in array.coords and array["c"].ndim == 1 else []
-    spacing = {axis: step for axis, step in steps.items() if step is not None}
-    return OpenedFile(pixels, axes, spacing, tuple(map(str, names)))
+    return OpenedFile(_to_dask(array.data), axes, spacing, tuple(map(str, names)))
 
 
-def _open_stack(
-    sources: Sequence[Source],
-    axes: str | None,
-    spacing: Spacing | None,
-    channels: Sequence[str] | None,
-    cache: Path | None,
-    mask_shape: Sequence[int] | None,
-) -> DataArray:
+def _open_stack(sources: Sequence[Source], options: OpenOptions) -> DataArray:
     """Open one file per channel as one image."""
     if not sources:
         raise InputError("Expected one source per channel, got none. Pass at least one.")
-    names = channels or [f"channel {i}" for i in range(1, len(sources) + 1)]
+    names = options.channels or [f"channel {i}" for i in range(1, len(sources) + 1)]
     if len(names) != len(sources):
         raise InputError(
             f"Got {len(names)} channel names for {len(sources)} files: {', '.join(names)}. Pass one name per file."
         )
-    opened = [with_channel_axis(open_image(source, axes, spacing, None, cache, mask_shape)) for source in sources]
+    unnamed = replace(options, channels=None)
+    opened = [with_channel_axis(open_image_levels(source, unnamed)[0]) for source in sources]
     for source, image in zip(sources, opened):
         if image.sizes["c"] > 1 or image.shape != opened[0].shape:
             raise InputError(
@@ -453,34 +433,20 @@ def _open_stack(
 
 
 def _channel_names(
-    pixels: da.Array, dims: str, named: Sequence[str], from_user: Sequence[str] | None, source_name: str
-) -> list[str] | None:
-    if "c" not in dims:
-        return None
-    count = pixels.shape[0]
-    if from_user is not None:
-        if len(from_user) != count or len(set(from_user)) < count:
-            raise InputError(
-                f"{_capitalize(source_name)} has {count} channels, got the names {list(from_user)}. Pass {count} "
-                "different names."
-            )
-        return [str(name) for name in from_user]
-    if len(named) == count and len(set(named)) == count:
-        return [str(name) for name in named]
-    return [f"channel {i}" for i in range(1, count + 1)]
+    count: int, named: Sequence[str], from_user: Sequence[str] | None, source_name: str
+) -> Sequence[str]:
+    if from_user is not None and (len(from_user) != count or len(set(from_user)) < count):
+        raise InputError(
+            f"{_capitalize(source_name)} has {count} channels, got the names {list(from_user)}. Pass {count} "
+            "different names."
+        )
+    names = named if from_user is None else from_user
+    return [*map(str, names)] if len(set(names)) == len(names) == count else [f"channel {i + 1}" for i in range(count)]
 
 
 def _to_dataarray(
-    pixels: da.Array,
-    dims: str,
-    file_spacing: Mapping[str, float],
-    from_user: Spacing | None,
-    source_name: str,
-    channels: Sequence[str] | None = None,
+    pixels: da.Array, dims: str, file_spacing: Mapping[str, float], from_user: Spacing | None, source_name: str
 ) -> DataArray:
-    spatial = dims.lstrip("c")
-    spacing = file_spacing if from_user is None else parse_spacing(from_user, spatial, source_name)
-    coords = spacing_coordinates(spatial, pixels.shape[-len(spatial) :], spacing)
-    if channels is not None:
-        coords["c"] = list(channels)
-    return DataArray(pixels, dims=tuple(dims), coords=coords)
+    axes = dims.lstrip("c")
+    spacing = file_spacing if from_user is None else parse_spacing(from_user, axes, source_name)
+    return DataArray(pixels, spacing_coordinates(axes, pixels.shape[-len(axes) :], spacing), tuple(dims))

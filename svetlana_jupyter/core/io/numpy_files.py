@@ -11,7 +11,6 @@ import math
 import pickle
 import pickletools
 import re
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -20,14 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from svetlana_jupyter.core.io.sources import (
-    OpenedFile,
-    ReadGuard,
-    UndividedFile,
-    file_version,
-    to_dask,
-    undivided_to_dask,
-)
+from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, file_version, to_dask, undivided_to_dask
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,8 +53,8 @@ def read_png_or_jpeg(path: Path, cache: Path | None = None) -> OpenedFile:
         raise InputError(
             f"{path} cannot be read as PNG or JPEG ({reason}). Check that the file is complete and opens elsewhere."
         ) from error
-    undivided = UndividedFile(path, file_version(path), tuple(header.shape), np.dtype(header.dtype), _decode_picture)
-    return OpenedFile(undivided_to_dask(undivided, cache), "yxs" if len(header.shape) == 3 else "yx")
+    pixels = undivided_to_dask(path, tuple(header.shape), np.dtype(header.dtype), _decode_picture, cache)
+    return OpenedFile(pixels, "yxs" if pixels.ndim == 3 else "yx")
 
 
 def _decode_picture(path: Path) -> npt.NDArray[Any]:
@@ -72,30 +64,21 @@ def _decode_picture(path: Path) -> npt.NDArray[Any]:
         raise InputError(f"{path} cannot be decoded ({error}). It may be incomplete: copy it again.") from error
 
 
-@dataclass(frozen=True)
-class NpySource:
-    """Pixels of an ``.npy`` file. ``file_version`` changes when the file does."""
-
-    path: Path
-    file_version: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        return np.array(np.load(self.path, mmap_mode="r")[part])
-
-
 def read_npy(path: Path, cache: Path | None = None) -> OpenedFile:
     """Describe an ``.npy`` file from its header, or the masks of a ``*_seg.npy`` file of Cellpose."""
     if _is_pickled(path):
         masks = _decode_masks(path)
-        undivided = UndividedFile(path, file_version(path), masks.shape, masks.dtype, _decode_masks)
-        return OpenedFile(undivided_to_dask(undivided, cache), "zyx"[-masks.ndim :])
+        return OpenedFile(undivided_to_dask(path, masks.shape, masks.dtype, _decode_masks, cache), "zyx"[-masks.ndim :])
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as an array ({error}). Save it again with `np.save`.") from error
-    return OpenedFile(to_dask(ReadGuard(NpySource(path, file_version(path), array.shape, array.dtype), path)))
+    source = FileSource(path, file_version(path), array.shape, array.dtype, partial(_read_part, path))
+    return OpenedFile(to_dask(source))
+
+
+def _read_part(path: Path, part: Any) -> npt.NDArray[Any]:
+    return np.array(np.load(path, mmap_mode="r")[part])
 
 
 def _is_pickled(path: Path) -> bool:

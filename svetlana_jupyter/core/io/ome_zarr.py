@@ -14,7 +14,7 @@ import zarr
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from zarr.errors import BaseZarrError
 
-from svetlana_jupyter.core.io.sources import OpenedFile, ReadGuard, to_dask, to_micrometers
+from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, to_dask, to_micrometers
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,11 +127,11 @@ def _from_group(group: zarr.Group, path: Path) -> OpenedFile:
     channels = [str(channel.label) for channel in metadata.omero.channels if channel.label] if metadata.omero else []
     stored = [group.get(dataset.path) for dataset in image.datasets]
     return OpenedFile(
-        to_dask(ReadGuard(array, path), array.chunks),
+        to_dask(_source(array, path), array.chunks),
         axes if set(axes) <= set("tczyx") and len(axes) == array.ndim else None,
         _spacing(image),
         channels if metadata.omero and len(channels) == len(metadata.omero.channels) else (),
-        [ReadGuard(level, path) for level in stored if isinstance(level, zarr.Array)],
+        [_source(level, path) for level in stored if isinstance(level, zarr.Array)],
     )
 
 
@@ -155,5 +155,9 @@ def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
     )
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")
-    source = ReadGuard(array, path)
+    source = _source(array, path)
     return OpenedFile(to_dask(source, array.chunks), axes if known else None, levels=[source])
+
+
+def _source(array: zarr.Array, path: Path) -> FileSource:
+    return FileSource(path, "", array.shape, array.dtype, array.__getitem__)

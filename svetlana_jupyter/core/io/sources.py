@@ -2,7 +2,7 @@
 
 A reader wraps its file in an object with ``shape``, ``dtype`` and ``__getitem__`` that opens the file, reads the part
 that is indexed and closes the file again. So no file stays open, however many images a project has, blocks can be read
-on any thread or worker, and slicing a block reads no more than the slice. `ReadGuard` turns failures of reading into
+on any thread or worker, and slicing a block reads no more than the slice. `FileSource` turns failures of reading into
 helpful errors. Files that are decoded as a whole are unpacked once into a Zarr where there is a cache folder.
 """
 
@@ -11,7 +11,10 @@ from __future__ import annotations
 import math
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
@@ -24,8 +27,9 @@ from dask.base import tokenize
 from svetlana_jupyter.errors import DamagedError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
+
+Decode = Callable[[Path], npt.NDArray[Any]]
 
 BLOCK_PIXELS = 1 << 21  # blocks have between half as many pixels and as many
 Z_BLOCK_WEIGHT = 4  # blocks of a volume are four times longer along rows and columns than along planes
@@ -124,31 +128,34 @@ def file_version(file: Path) -> str:
 
 
 @dataclass(frozen=True)
-class ReadGuard:
-    """Pixels of ``source``, stored in the file or folder ``path``, whose reading raises helpful errors.
+class FileSource:
+    """Pixels of a file or folder, with helpful errors if reading fails.
 
     The existence of the path is checked before each reading: Zarr takes a missing chunk for an empty one, so a deleted
     folder would be read as background.
+
+    Attributes
+    ----------
+    path : Path
+    version : str
+        Changes when the file does (`file_version`); empty for a Zarr folder.
+    shape, dtype
+        As stored.
+    read : callable
+        ``read(part)`` opens the file and returns the pixels of an index.
     """
 
-    source: ArraySource
     path: Path
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape as stored."""
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type as stored."""
-        return self.source.dtype
+    version: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[Any], npt.NDArray[Any]]
 
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
         if not self.path.exists():
             raise InputError(f"{self.path} is gone since it was opened. Bring it back, then repeat the last step.")
         try:
-            return np.asarray(self.source[part])
+            return np.asarray(self.read(part))
         except (InputError, MemoryError):
             raise
         except Exception as error:  # each codec and storage has errors of its own
@@ -158,68 +165,44 @@ class ReadGuard:
             ) from error
 
 
-_unpacking = threading.Lock()  # two blocks that miss the cache at the same time must not decode the file twice
-
-
-@dataclass(frozen=True)
-class UndividedFile:
-    """Pixels that ``decode(path)`` reads as a whole. ``file_version`` changes when the file does."""
-
-    path: Path
-    file_version: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    decode: Callable[[Path], npt.NDArray[Any]]
-
-    def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        pixels: npt.NDArray[Any] = self.decode(self.path)[part]
-        return pixels
-
-
-@dataclass(frozen=True)
-class UnpackedFile:
-    """Pixels of an undivided file through a Zarr in ``folder``, which the first reading writes."""
-
-    undivided: UndividedFile
-    folder: Path
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape as stored."""
-        return self.undivided.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type as stored."""
-        return self.undivided.dtype
-
-    def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        with _unpacking:
-            if not self.folder.exists():
-                unpack_to_zarr(self.undivided, self.folder)
-        return np.asarray(zarr.open_array(self.folder, mode="r")[part])
-
-
-def undivided_to_dask(undivided: UndividedFile, cache: Path | None) -> da.Array:
-    """Return a dask array for a file that can only be decoded as a whole.
+def undivided_to_dask(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], decode: Decode, cache: Path | None
+) -> da.Array:
+    """Return a dask array for a file that ``decode(path)`` can only read as a whole.
 
     It has one block, or several if a ``cache`` folder is given. An image no larger than a block gains nothing from the
     cache and does without it.
     """
-    if cache is None or math.prod(undivided.shape) <= BLOCK_PIXELS:
-        return to_dask(ReadGuard(undivided, undivided.path), undivided.shape)
-    folder = cache / f"{undivided.path.stem}-{tokenize(undivided.path, undivided.file_version)}.zarr"
-    return to_dask(ReadGuard(UnpackedFile(undivided, folder), undivided.path))
+    version = file_version(path)
+    if cache is None or math.prod(shape) <= BLOCK_PIXELS:
+        return to_dask(FileSource(path, version, shape, dtype, partial(_read_whole, path, decode)), shape)
+    folder = cache / f"{path.stem}-{tokenize(path, version)}.zarr"
+    return to_dask(FileSource(path, version, shape, dtype, partial(_read_unpacked, path, decode, folder)))
 
 
-def unpack_to_zarr(undivided: UndividedFile, folder: Path) -> None:
+def _read_whole(path: Path, decode: Decode, part: Any) -> npt.NDArray[Any]:
+    pixels: npt.NDArray[Any] = decode(path)[part]
+    return pixels
+
+
+_unpacking = threading.Lock()  # two blocks that miss the cache at the same time must not decode the file twice
+
+
+def _read_unpacked(path: Path, decode: Decode, folder: Path, part: Any) -> npt.NDArray[Any]:
+    """Read a part through a Zarr in ``folder``, which the first reading writes."""
+    with _unpacking:
+        if not folder.exists():
+            unpack_to_zarr(path, decode, folder)
+    return np.asarray(zarr.open_array(folder, mode="r")[part])
+
+
+def unpack_to_zarr(path: Path, decode: Decode, folder: Path) -> None:
     """Write the decoded pixels to a temporary Zarr next to ``folder``, and rename it when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f"{folder.name}.{uuid4().hex}.part")
     try:
-        shape, dtype = undivided.shape, undivided.dtype
-        array = zarr.create_array(unfinished, shape=shape, dtype=dtype, chunks=block_shape(shape), zarr_format=3)
-        array[...] = undivided[...]
+        pixels = decode(path)
+        zarr.create_array(unfinished, data=pixels, chunks=block_shape(pixels.shape), zarr_format=3)
         unfinished.rename(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

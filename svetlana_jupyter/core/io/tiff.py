@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,8 @@ from tifffile import TiffFile, TiffFileError, TiffPageSeries, imread, xml2dict
 
 from svetlana_jupyter.core.io.sources import (
     BLOCK_PIXELS,
+    FileSource,
     OpenedFile,
-    ReadGuard,
-    UndividedFile,
     file_version,
     to_dask,
     to_micrometers,
@@ -31,54 +29,9 @@ if TYPE_CHECKING:
 
     import dask.array as da
 
+Pixels: TypeAlias = npt.NDArray[Any]
+
 MAX_PARSED_HEADERS = 32  # files whose parsed headers are kept; parsing those of a thousand planes takes long
-
-
-@dataclass(frozen=True)
-class UncompressedTiff:
-    """Uncompressed pixels in one piece, starting at ``offset``. ``file_version`` changes when the file does.
-
-    A memory map, because `tifffile` would read such a file in one chunk as large as a plane: 94 instead of 1 ms for a
-    block of 1024 x 2048 pixels out of 8000 x 8000.
-    """
-
-    path: Path
-    file_version: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    offset: int
-
-    def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        return np.array(np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[part])
-
-
-@dataclass(frozen=True)
-class TiledTiff:
-    """Pixels of one level in strips or tiles, each decoded on its own. ``file_version`` changes when the file does."""
-
-    path: Path
-    file_version: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    level: int = 0
-
-    def __getitem__(self, part: Any) -> npt.NDArray[Any]:
-        store = _parsed(self.path, self.file_version, self.level)
-        try:
-            return np.asarray(zarr.open_array(store, mode="r")[part], self.dtype)
-        finally:
-            store.close()  # closes the file; the store opens it again when it is next read
-
-    def storage_chunk(self) -> tuple[int, ...]:
-        """Return the shape of a strip or tile along all axes."""
-        shape: tuple[int, ...] = zarr.open_array(_parsed(self.path, self.file_version, self.level), mode="r").chunks
-        return shape
-
-
-@lru_cache(maxsize=MAX_PARSED_HEADERS)
-def _parsed(path: Path, file_version: str, level: int) -> Any:
-    with TiffFile(path) as tiff:
-        return tiff.series[0].aszarr(level=level)
 
 
 def read_tiff(path: Path, cache: Path | None = None) -> OpenedFile:
@@ -110,9 +63,7 @@ def _only_series(tiff: TiffFile, path: Path) -> TiffPageSeries:
 
 def _refuse_truncated(series: TiffPageSeries, path: Path) -> None:
     contiguous_end = 0 if series.dataoffset is None else series.dataoffset + series.nbytes
-    for page in (series.pages[0], series.pages[-1]):
-        if page is None:
-            continue
+    for page in filter(None, (series.pages[0], series.pages[-1])):
         size = page.parent.filehandle.size  # of an OME-TIFF in several files, the one with this page
         ends = [*map(int.__add__, page.dataoffsets, page.databytecounts)]
         needed = max([contiguous_end, *ends]) if ends else size + 1
@@ -120,24 +71,48 @@ def _refuse_truncated(series: TiffPageSeries, path: Path) -> None:
             raise InputError(f"{path} is cut short: it should have at least {needed} bytes, got {size}. Copy it again.")
 
 
-def _pixels_and_levels(series: TiffPageSeries, path: Path, cache: Path | None) -> tuple[da.Array, list[ReadGuard]]:
+def _pixels_and_levels(series: TiffPageSeries, path: Path, cache: Path | None) -> tuple[da.Array, list[FileSource]]:
     """Return the pixels, and the resolutions of a file that is stored in strips or tiles."""
     version, dtype = file_version(path), np.dtype(series.dtype)
     if series.dataoffset is not None:
         stored = np.dtype(series.keyframe.parent.byteorder + dtype.char)
-        return to_dask(ReadGuard(UncompressedTiff(path, version, series.shape, stored, series.dataoffset), path)), []
+        read = partial(_read_uncompressed, path, stored, series.dataoffset, series.shape)
+        return to_dask(FileSource(path, version, series.shape, stored, read)), []
+    chunk = zarr.open_array(_parsed(path, version, 0), mode="r").chunks
+    if math.prod(chunk) > 4 * BLOCK_PIXELS:  # too much to decode for each block
+        return undivided_to_dask(path, series.shape, dtype, _decode_level, cache), []
     levels = [
-        TiledTiff(path, version, level.shape, np.dtype(level.dtype), number)
+        FileSource(path, version, level.shape, np.dtype(level.dtype), partial(_read_tiles, path, version, number))
         for number, level in enumerate(series.levels)
     ]
-    chunk = levels[0].storage_chunk()
-    if math.prod(chunk) > 4 * BLOCK_PIXELS:  # too much to decode for each block
-        return undivided_to_dask(UndividedFile(path, version, series.shape, dtype, _decode_level), cache), []
-    guarded = [ReadGuard(level, path) for level in levels]
-    return to_dask(guarded[0], chunk), guarded
+    return to_dask(levels[0], chunk), levels
 
 
-def _decode_level(path: Path) -> npt.NDArray[Any]:
+def _read_uncompressed(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...], part: Any) -> Pixels:
+    """Read a part of uncompressed pixels in one piece, starting at ``offset``.
+
+    A memory map, because `tifffile` would read such a file in one chunk as large as a plane: 94 instead of 1 ms for a
+    block of 1024 x 2048 pixels out of 8000 x 8000.
+    """
+    return np.array(np.memmap(path, dtype, "r", offset, shape)[part])
+
+
+def _read_tiles(path: Path, version: str, level: int, part: Any) -> Pixels:
+    store = _parsed(path, version, level)
+    try:
+        array = zarr.open_array(store, mode="r")
+        return np.asarray(array[part], array.dtype.newbyteorder("="))
+    finally:
+        store.close()  # closes the file; the store opens it again when it is next read
+
+
+@lru_cache(maxsize=MAX_PARSED_HEADERS)
+def _parsed(path: Path, file_version: str, level: int) -> Any:
+    with TiffFile(path) as tiff:
+        return tiff.series[0].aszarr(level=level)
+
+
+def _decode_level(path: Path) -> Pixels:
     return np.asarray(imread(path, series=0, level=0))
 
 

@@ -66,7 +66,7 @@ class Calibration:
             return table
         columns = [f"p_{class_id}" for class_id in ids]
         parameters = np.array([np.log(self.temperature), *(self.bias.get(class_id, 0.0) for class_id in ids)])
-        p = softmax(_scale(_logits(table[columns].to_numpy(float)), parameters), axis=1)
+        p = softmax(_scale(to_logits(table[columns].to_numpy(float)), parameters), axis=1)
         corrected = table.copy()
         corrected[columns] = p.astype(np.float32)
         corrected["predicted"] = np.array(ids)[p.argmax(axis=1)]
@@ -107,7 +107,7 @@ def calibrate(held_out_predictions: pd.DataFrame) -> tuple[Calibration, pd.DataF
 
 def _fit_calibration(table: pd.DataFrame) -> Calibration:
     ids = class_ids(table)
-    logits = _logits(table[[f"p_{class_id}" for class_id in ids]].to_numpy(float))
+    logits = to_logits(table[[f"p_{class_id}" for class_id in ids]].to_numpy(float))
     truth, folds = np.searchsorted(ids, table["truth"]), table["fold"].to_numpy()
     has_enough_for_bias = np.bincount(truth, minlength=len(ids)).min() >= MIN_OBJECTS_PER_CLASS
     chosen, losses = np.zeros(len(ids) + 1), _losses(logits, truth)
@@ -145,7 +145,8 @@ def _fit_parameters(logits: Floats, truth: NDArray[np.int64], with_bias: bool) -
     return result
 
 
-def _logits(probabilities: Floats) -> Floats:
+def to_logits(probabilities: Floats) -> Floats:
+    """Return the logarithms of probabilities, with a lower bound."""
     return np.log(np.maximum(probabilities, MIN_PROBABILITY))
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from svetlana_jupyter.core.stats.metrics import bootstrap_confusions
+from svetlana_jupyter.core.stats.metrics import PredictedObjects
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +73,8 @@ def estimate_confusion_rates(
         Number of objects that each object represents.
     seed : int
     """
-    counts, bootstrap = bootstrap_confusions(truth, predicted, ids, groups, weights)
+    objects = PredictedObjects((truth, predicted), ids, groups, weights)
+    counts, bootstrap = objects.confusion(objects.weight), objects.bootstrap_confusions()
     rates = _row_shares(counts, np.eye(len(ids)))
     scale = np.size(truth) / counts.sum() if counts.any() else 1.0  # weights to numbers of annotated objects
     unseen = np.random.default_rng(seed).gamma(1 / len(ids), size=bootstrap.shape)

@@ -28,6 +28,7 @@ EXCLUSION_REASONS = ("ambiguous", "bad_segmentation", "border", "size", "not_pre
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+SizeLimits = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ def score(
     >>> result.accuracy.value, result.balanced_accuracy.value
     (0.75, 0.75)
     """
-    objects = _Objects.create(truth, predicted, list(names), groups, weights)
-    point, bootstrap = objects.point_estimates(), scores_of_confusion(objects.bootstrap_confusions())
+    objects = PredictedObjects((truth, predicted), list(names), groups, weights)
+    point, bootstrap = map(scores_of_confusion, (objects.confusion(objects.weight), objects.bootstrap_confusions()))
     # Recalls are proportions of the objects of a class, precisions of those predicted as it.
     sides = {"recall": objects.truth, "precision": objects.predicted}
     sizes = {name: objects.effective_sizes(side) for name, side in sides.items()}
@@ -154,21 +155,6 @@ def score(
     )
 
 
-def bootstrap_confusions(
-    truth: ArrayLike,
-    predicted: ArrayLike,
-    ids: list[int],
-    groups: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-) -> tuple[Floats, Floats]:
-    """Return the weighted confusion matrix and those of the bootstrap, of shapes (k, k) and (draws, k, k).
-
-    Parameters as in `score`; rows are the truth.
-    """
-    objects = _Objects.create(truth, predicted, ids, groups, weights)
-    return objects.confusion(objects.weight), objects.bootstrap_confusions()
-
-
 def scores_of_confusion(confusions: Floats) -> dict[str, Floats]:
     """Return the scores of many confusion matrices at once.
 
@@ -185,15 +171,10 @@ def scores_of_confusion(confusions: Floats) -> dict[str, Floats]:
     """
     correct = np.diagonal(confusions, axis1=-2, axis2=-1)
     true, guessed = confusions.sum(axis=-1), confusions.sum(axis=-2)
-    recall, f1 = _divide(correct, true), _divide(2 * correct, true + guessed)
-    return {
-        "accuracy": _divide(correct.sum(axis=-1), true.sum(axis=-1)),
-        "balanced_accuracy": _class_mean(recall),
-        "macro_f1": _class_mean(f1),
-        "recall": recall,
-        "precision": _divide(correct, guessed),
-        "f1": f1,
-    }
+    recall, precision, f1 = _divide(correct, true), _divide(correct, guessed), _divide(2 * correct, true + guessed)
+    accuracy = _divide(correct.sum(axis=-1), true.sum(axis=-1))
+    means = {"accuracy": accuracy, "balanced_accuracy": _class_mean(recall), "macro_f1": _class_mean(f1)}
+    return means | {"recall": recall, "precision": precision, "f1": f1}
 
 
 def share_interval(value: float, standard_error: float, n: float, groups: int) -> tuple[float, float]:
@@ -229,26 +210,6 @@ def share_interval(value: float, standard_error: float, n: float, groups: int) -
     return max(0.0, min(center - half, value)), min(1.0, max(center + half, value))
 
 
-def bootstrap_sums(rows: Floats, counts: Integers, draws: int = N_BOOTSTRAP, seed: int = 0) -> Floats:
-    """Return sums over units drawn with replacement, as many as there are.
-
-    Parameters
-    ----------
-    rows : float64 of shape (m, k)
-        The distinct units.
-    counts : int64 of shape (m,)
-        How often each occurs.
-    draws, seed : int
-
-    Returns
-    -------
-    float64 of shape (draws, k)
-    """
-    total = int(counts.sum())
-    drawn = np.random.default_rng(seed).multinomial(total, counts / total, draws)
-    return np.asarray(drawn @ rows, np.float64)
-
-
 def _divide(part: Floats, whole: Floats) -> Floats:
     return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0), np.float64)
 
@@ -275,49 +236,23 @@ def _size_of_class_mean(sizes: Iterable[float]) -> float:
     return len(known) ** 2 / sum(1 / size for size in known) if known else 0.0
 
 
-@dataclass(frozen=True)
-class _Objects:
-    """Objects with their classes (as positions in the tables), groups and weights, all of shape (n,), of k classes."""
+class PredictedObjects:
+    """Objects with true and predicted class, group and weight, each of shape (n,).
 
-    truth: Integers
-    predicted: Integers
-    group: NDArray[np.generic]
-    weight: Floats
-    k: int
+    Parameters as in `score`; classes become positions in ``ids``, from 0 to k - 1.
+    """
 
-    @classmethod
-    def create(
-        cls, truth: ArrayLike, predicted: ArrayLike, ids: list[int], groups: ArrayLike | None, weights: ArrayLike | None
-    ) -> _Objects:
-        positions = pd.Series(np.arange(len(ids)), ids)
-        true, guessed = (positions.loc[np.asarray(side, np.int64)].to_numpy(np.int64) for side in (truth, predicted))
-        group = np.zeros(len(true), np.int64) if groups is None else np.asarray(groups)
-        weight = np.ones(len(true)) if weights is None else np.asarray(weights, float)
-        return cls(true, guessed, group, weight, len(ids))
-
-    @property
-    def n_groups(self) -> int:
-        return len(np.unique(self.group))
-
-    def point_estimates(self) -> dict[str, Floats]:
-        """Return what `scores_of_confusion` returns for all objects."""
-        if not self.weight.any():
-            return scores_of_confusion(np.zeros((self.k, self.k)))
-        from sklearn.metrics import accuracy_score, precision_recall_fscore_support
-
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            self.truth, self.predicted, labels=range(self.k), sample_weight=self.weight, zero_division=np.nan
-        )
-        return {
-            "accuracy": accuracy_score(self.truth, self.predicted, sample_weight=self.weight),
-            "balanced_accuracy": np.nanmean(recall),
-            "macro_f1": np.nanmean(f1),
-            "recall": recall,
-            "precision": precision,
-            "f1": f1,
-        }
+    def __init__(
+        self, sides: tuple[ArrayLike, ArrayLike], ids: list[int], groups: ArrayLike | None, weights: ArrayLike | None
+    ) -> None:
+        self.k, positions = len(ids), pd.Series(np.arange(len(ids)), ids)
+        self.truth, self.predicted = (positions.loc[np.asarray(side, np.int64)].to_numpy(np.int64) for side in sides)
+        self.group = np.zeros(len(self.truth), np.int64) if groups is None else np.asarray(groups)
+        self.weight = np.ones(len(self.truth)) if weights is None else np.asarray(weights, float)
+        self.n_groups = len(np.unique(self.group))
 
     def confusion(self, weight: Floats) -> Floats:
+        """Return the confusion matrix (k, k) with these weights; rows are the truth."""
         counts = np.bincount(self.truth * self.k + self.predicted, weight, self.k**2)
         return np.asarray(counts.reshape(self.k, self.k), float)
 
@@ -332,15 +267,20 @@ class _Objects:
         else:  # equal objects are drawn together, which is faster
             kinds, counts = np.unique(np.stack([cell, self.weight], axis=1), axis=0, return_counts=True)
             rows = np.eye(size)[kinds[:, 0].astype(int)] * kinds[:, 1:]
-        return bootstrap_sums(rows, counts).reshape(-1, self.k, self.k)
+        total = counts.sum()
+        drawn = np.random.default_rng(0).multinomial(total, counts / total, N_BOOTSTRAP)
+        return np.asarray(drawn @ rows, np.float64).reshape(-1, self.k, self.k)
 
     def effective_sizes(self, side: Integers) -> list[float]:
+        """Return the effective sample size of each true or predicted class."""
         return [_effective_sample_size(self.weight[side == position]) for position in range(self.k)]
 
     def groups_per_class(self, side: Integers) -> list[int]:
+        """Return the number of groups that contain each class on one side."""
         return [len(np.unique(self.group[side == position])) for position in range(self.k)]
 
     def by_group(self) -> pd.DataFrame:
+        """Return ``Scores.by_group``."""
         rows = []
         for group in np.unique(self.group):
             here = self.group == group
@@ -356,7 +296,7 @@ def count_classes(
     names: Sequence[str],
     by: Sequence[str] = (),
     exclude_border: bool = False,
-    size: tuple[float | None, float | None] = (None, None),
+    size: SizeLimits = (None, None),
 ) -> pd.DataFrame:
     """Count objects by class, one row per group and class.
 
@@ -397,9 +337,7 @@ def count_classes(
     return pd.DataFrame(rows, columns=[*by, *columns])
 
 
-def exclusion_reasons(
-    table: pd.DataFrame, exclude_border: bool = False, size: tuple[float | None, float | None] = (None, None)
-) -> pd.Series[str]:
+def exclusion_reasons(table: pd.DataFrame, exclude_border: bool, size: SizeLimits) -> pd.Series[str]:
     """Return why each object is not counted, one of `EXCLUSION_REASONS`; "" for counted objects."""
     low, high = (-np.inf if size[0] is None else size[0]), (np.inf if size[1] is None else size[1])
     nothing = pd.Series(False, table.index)

@@ -8,13 +8,14 @@ every fold; Tsamardinos et al. 2018 select by bootstrap samples of the same pred
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 from scipy.stats import binomtest
+
+from svetlana_jupyter.core.stats.calibration import LOG_TEMPERATURE_PRIOR, Floats, to_logits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.settings import AugmentSettings
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-MIN_PROBABILITY = 1e-4  # forests predict 0, which has no logarithm
 TEMPERATURES = np.exp(np.linspace(-2.0, 2.0, 33))
-LOG_TEMPERATURE_PRIOR = 1.0  # standard deviation of the logarithm, which decides where there are few objects
 
 # A difference is reported if it is significant at this level and at least so large.
 MAX_P_VALUE, MIN_ACCURACY_LOSS = 0.01, 0.1
@@ -53,8 +51,7 @@ def brier_skill(truth: Integers, probabilities: Floats) -> float:
     True
     """
     n, k = probabilities.shape
-    logits = np.log(np.maximum(probabilities, MIN_PROBABILITY))
-    scaled = log_softmax(logits / TEMPERATURES[:, None, None], axis=2)
+    scaled = log_softmax(to_logits(probabilities) / TEMPERATURES[:, None, None], axis=2)
     counts = np.bincount(truth, minlength=k)
     weights = 0.5 / n + 0.5 / ((counts > 0).sum() * counts[truth])
     losses = -(scaled[:, np.arange(n), truth] * weights).sum(axis=1)
@@ -66,12 +63,11 @@ def brier_skill(truth: Integers, probabilities: Floats) -> float:
 
 def rank_candidates(truth: Integers, candidates: Mapping[str, Floats]) -> list[str]:
     """Return the names of candidates, the best first; ties keep their given order."""
-    skills = {name: round(brier_skill(truth, p), 6) for name, p in candidates.items()}
-    return sorted(candidates, key=lambda name: -skills[name])
+    return sorted(candidates, key=lambda name: -round(brier_skill(truth, candidates[name]), 6))
 
 
-def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, Floats]) -> tuple[Floats, list[str]]:
-    """Return predictions for each fold by the candidate that the objects of all other folds select.
+def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, Floats]) -> Floats:
+    """Return predictions per fold by the candidate that all other folds select.
 
     Parameters
     ----------
@@ -81,21 +77,17 @@ def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, 
 
     Returns
     -------
-    probabilities : float64 of shape (n, k)
-    names : list of str
-        The selected candidate per fold, in the order of ``numpy.unique(folds)``.
+    float64 of shape (n, k)
     """
-    result, names = np.zeros_like(next(iter(candidates.values()))), []
+    result = np.zeros_like(next(iter(candidates.values())))
     for fold in np.unique(folds):
         here = folds == fold
-        name = rank_candidates(truth[~here], {name: p[~here] for name, p in candidates.items()})[0]
-        result[here] = candidates[name][here]
-        names.append(name)
-    return result, names
+        best = rank_candidates(truth[~here], {name: p[~here] for name, p in candidates.items()})[0]
+        result[here] = candidates[best][here]
+    return result
 
 
-@dataclass(frozen=True)
-class PairedComparison:
+class PairedComparison(NamedTuple):
     """Two classifiers compared on the same objects.
 
     Parameters
@@ -104,21 +96,14 @@ class PairedComparison:
         Number of objects.
     first, second : int
         Objects that each predicts correctly.
-    only_first_correct, only_second_correct : int
-        Objects that only one of them predicts correctly.
+    p : float
+        Two-sided p-value of the exact test of McNemar (1947), which takes objects as independent.
     """
 
     n: int
     first: int
     second: int
-    only_first_correct: int
-    only_second_correct: int
-
-    @property
-    def p(self) -> float:
-        """Two-sided p-value of the exact test of McNemar (1947), which takes objects as independent."""
-        discordant = self.only_first_correct + self.only_second_correct
-        return float(binomtest(self.only_first_correct, discordant).pvalue) if discordant else 1.0
+    p: float
 
 
 def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> PairedComparison:
@@ -131,7 +116,9 @@ def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> PairedCompariso
     """
     both = first.merge(second, on=["image", "object"], suffixes=("_1", "_2"))
     a, b = (both[f"predicted_{n}"].to_numpy() == both[f"truth_{n}"].to_numpy() for n in (1, 2))
-    return PairedComparison(len(both), int(a.sum()), int(b.sum()), int((a & ~b).sum()), int((b & ~a).sum()))
+    only_first, discordant = int((a & ~b).sum()), int((a != b).sum())
+    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return PairedComparison(len(both), int(a.sum()), int(b.sum()), p)
 
 
 def permutation_p_value(truth: ArrayLike, predicted: ArrayLike) -> float:
@@ -171,7 +158,8 @@ def augmentation_warning(
     """
     if not augmentation.varies or with_augmentation.empty:
         return ""
-    varied = _varied_properties(augmentation)
+    *first, last = augmentation.varied_properties
+    varied = f"{', '.join(first)} and {last}" if first else last
     if without_augmentation is not None:
         pair = compare_paired(without_augmentation, with_augmentation)
         if pair.n and pair.first - pair.second >= MIN_ACCURACY_LOSS * pair.n and pair.p < MAX_P_VALUE:
@@ -192,22 +180,3 @@ def augmentation_warning(
                 "more annotations are needed."
             )
     return f"{result}. Augmentation may destroy the classes: it varies {varied}. Try training without it."
-
-
-def _varied_properties(augmentation: AugmentSettings) -> str:
-    """Return the varied properties, such as "rotation, mirroring and brightness"."""
-    moves = augmentation.share > 0
-    properties = {
-        "rotation": moves and augmentation.rotation != "none",
-        "mirroring": moves and augmentation.flips,
-        "size": moves and augmentation.scale > 0,
-        "position": moves and augmentation.shift > 0,
-        "brightness": augmentation.brightness > 0 or augmentation.gamma > 0,
-        "color": augmentation.color > 0,
-        "noise": augmentation.noise > 0,
-        "sharpness": augmentation.blur > 0,
-        "the effect of the Albumentations pipeline": augmentation.pipeline is not None,
-    }
-    # An augmentation that is not listed above must not turn the warning into an error.
-    *first, last = [name for name, is_varied in properties.items() if is_varied] or ["other properties"]
-    return f"{', '.join(first)} and {last}" if first else last

@@ -1,31 +1,25 @@
-"""Gallery panel: pages of thumbnails, sorted and framed by class; one key labels the whole selection."""
+"""Gallery panel: pages of thumbnails, sorted and framed by class.
+
+One key labels the whole selection.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, ToggleButton, VBox
+from ipywidgets import HTML, BoundedIntText, Dropdown, HBox, Label, VBox
 from traitlets import link
 
 from svetlana_jupyter.core.display.selection import GalleryQuery, Pagination, build_gallery_table, filter_and_sort
 from svetlana_jupyter.widgets.components import ClassButtons, count_html, heading, muted, set_options
-from svetlana_jupyter.widgets.gallery.grid import Captions, PatchGrid
-from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache, default_crop_side
+from svetlana_jupyter.widgets.gallery.grid import PatchGrid
+from svetlana_jupyter.widgets.gallery.thumbnail_loader import default_crop_side
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
-from svetlana_jupyter.widgets.panel import (
-    ICON_LAYOUT,
-    Command,
-    CommandBar,
-    Panel,
-    catch_errors,
-    icon_button,
-    labeling_commands,
-)
+from svetlana_jupyter.widgets.panel import Command, CommandBar, Panel, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,7 +57,6 @@ _VIEW_KEYS = (
     ("m", "Show the middle plane or the maximum projection of a volume"),
     ("g", "Arrange again with current labels and predictions"),
 )
-_SEED = 0
 _INDEXED_AT_ONCE = 10**8  # pixels of masks that are indexed without being asked for
 _HINT = "Click a thumbnail, drag over several or press Ctrl+A; then press the key of their class."
 _NOTHING_SELECTED = "No object selected. Click a thumbnail, drag over several, or press Ctrl+A for all."
@@ -72,7 +65,7 @@ _KEY_IGNORED = "Key ignored: the selection was not displayed yet."
 
 
 class GalleryPanel(Panel):
-    """Panel to look at many objects at once and to label the selected ones with one key.
+    """Panel to look at many objects at once and to label the selected ones.
 
     Frames have the color of the class, thick for annotations and thin for predictions. The page stays as it is while
     its objects are annotated; arranging it again takes the new annotations into account.
@@ -93,13 +86,12 @@ class GalleryPanel(Panel):
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
-        self._table = build_gallery_table({}, {}, project.labels())
-        self._rows = np.empty(0, np.int64)
+        self._listed: list[tuple[str, int]] = []  # the objects of all pages
+        self._crop_side = 1.0
         self._page_number = 0
         self._selected_at = time.monotonic()
-        self._captions = Captions(project)
         self._indexing = ObjectIndexer(project, self.status)
-        self.page = PatchGrid(ThumbnailCache(project), GRID_SIZE, self._captions)
+        self.page = PatchGrid(project, GRID_SIZE)
         self._page_size = self.page.grid.count
         self.filter_bar = FilterBar(self.page, catch_errors(self.rearrange, self.status))
         self.display_bar = DisplayBar(self.page)
@@ -117,10 +109,10 @@ class GalleryPanel(Panel):
         )
         self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
         self.selection_text = HTML(layout={"margin": "0"})
+        pages = VBox([self.filter_bar, self.page, self.page_bar])
+        pages.layout = {"width": f"{GRID_SIZE[1]}px", "flex": "0 0 auto"}
         self.hint, self.body = self.arrange(
-            VBox(
-                [self.filter_bar, self.page, self.page_bar], layout={"width": f"{GRID_SIZE[1]}px", "flex": "0 0 auto"}
-            ),
+            pages,
             HBox([heading("Classes"), self.command_bar.help_button], layout={"align_items": "center"}),
             self.class_buttons,
             heading("Selection"),
@@ -131,8 +123,8 @@ class GalleryPanel(Panel):
         )
         self.children = (self._style, self.hint, self.body, self.status)
         self._moves = self._key_actions()
-        self.page.on_key(catch_errors(self.handle_key, self.status))
-        self.page.on_page_turn(catch_errors(self._turn_page, self.status))
+        self.page.screen.handle_key = catch_errors(self.handle_key, self.status)
+        self.page.turn_page = catch_errors(self._turn_page, self.status)
         self.page.observe(catch_errors(lambda _: self._show_selection(), self.status), "selection")
         self.page.observe(catch_errors(lambda _: self._resize(), self.status), "columns")
         self.observe_project(self.rearrange, "images_version")
@@ -149,19 +141,20 @@ class GalleryPanel(Panel):
     @property
     def pages(self) -> Pagination:
         """Division of the objects into pages."""
-        return Pagination(len(self._rows), self.page.grid.count)
+        return Pagination(len(self._listed), self.page.grid.count)
 
     def rearrange(self) -> None:
-        """Apply filters and order with the current labels and predictions, and show the first page."""
+        """Apply filters and order anew, and show the first page."""
         project = self.project
-        self.display_bar.refresh(has_volumes=any(len(entry.shape) == 3 for entry in project.images.values()))
+        has_volumes = any(len(entry.shape) == 3 for entry in project.images.values())
+        self.display_bar.depth.layout.display = "" if has_volumes else "none"
         self.filter_bar.list(project.images, project.classes.scheme, show_all_images=self._is_quickly_indexed())
-        names = self.filter_bar.images or tuple(project.images)
+        names = self.filter_bar.query.images or tuple(project.images)
         self._indexing.run_when_indexed(
             names, lambda: self._arrange(names), "The gallery is shown afterwards.", needs_all=False
         )
         if self._indexing.is_waiting:
-            self._rows = self._rows[:0]
+            self._listed = []
             self.show_page(0)
         self._refresh()
 
@@ -169,12 +162,8 @@ class GalleryPanel(Panel):
         """Show a page, with nothing selected."""
         self._page_number = self.pages.nearest(page)
         message = "The objects are being indexed." if self._indexing.is_waiting else _NO_MATCH
-        self.page.show(
-            self._objects(self._page_number),
-            default_crop_side(self._table),
-            self._objects(self._page_number + 1),
-            "" if len(self._rows) else message,
-        )
+        shown, following = (self._objects(self._page_number + ahead) for ahead in (0, 1))
+        self.page.show(shown, self._crop_side, following, "" if self._listed else message)
         self._selected_at = time.monotonic()
         self._show_selection()
 
@@ -197,7 +186,7 @@ class GalleryPanel(Panel):
         """Keep each prediction of the selected objects as an annotation, in one edit."""
         if not self._applies_to(shown):
             return
-        predicted = {object_id: self._captions.predicted(*object_id)[0] for object_id in self.page.selected}
+        predicted = {object_id: predicted_class(self.project, *object_id)[0] for object_id in self.page.selected}
         classes = self.project.classes
         names = {object_id: classes.by_id(class_id).name for object_id, class_id in predicted.items() if class_id}
         if names:
@@ -206,7 +195,7 @@ class GalleryPanel(Panel):
             self.status.say("No selected object is predicted yet.")
 
     def flag_command(self, flag: LabelAction) -> Callable[[SelectionId], None]:
-        """Return the command that flags all selected objects as skipped, ambiguous or badly segmented."""
+        """Return the command that sets a flag on all selected objects."""
 
         def act(shown: SelectionId) -> None:
             if self._applies_to(shown):
@@ -231,7 +220,7 @@ class GalleryPanel(Panel):
 
     def focus(self) -> None:
         """Give the grid the keyboard focus."""
-        self.page.focus()
+        self.page.screen.focus()
 
     def close(self) -> None:
         """Stop observing the project, and remove the panel."""
@@ -260,10 +249,11 @@ class GalleryPanel(Panel):
     def _arrange(self, names: tuple[str, ...]) -> None:
         project = self.project
         objects = self._indexing.objects(names)
-        self._table = build_gallery_table(
-            objects, {name: project.probabilities(name) for name in objects}, project.labels()
-        )
-        self._rows = filter_and_sort(self._table, self.filter_bar.criteria(_SEED))
+        predictions = {name: project.probabilities(name) for name in objects}
+        table = build_gallery_table(objects, predictions, project.labels())
+        rows = table.iloc[filter_and_sort(table, self.filter_bar.query)]
+        self._listed = list(zip(rows["image"].tolist(), rows["object"].tolist()))
+        self._crop_side = default_crop_side(table)
         self.show_page(0)
 
     def _turn_page(self, pages: int) -> None:
@@ -273,8 +263,8 @@ class GalleryPanel(Panel):
         self.project.annotations.annotate_each(classes, source="gallery", seconds=self._seconds())
         self.status.say(self.project.status)
 
-    def _applies_to(self, shown: SelectionId) -> TypeGuard[tuple[str, int]]:
-        """Return whether a key or button applies to the present selection; otherwise display why not."""
+    def _applies_to(self, shown: SelectionId) -> bool:
+        """Return whether an action applies to the selection; otherwise display why not."""
         if shown is None or shown != self.shown:
             self.status.say(_KEY_IGNORED if shown else _NOTHING_SELECTED)
             return False
@@ -285,22 +275,20 @@ class GalleryPanel(Panel):
         return seconds
 
     def _revisit(self, done: bool, verb: str) -> None:
+        objects = self.project.annotations.last_edited
         if not done:
             self.status.say(f"Nothing to {verb}.")
-            return
-        objects = self.project.annotations.last_edited
-        self._select(objects)
-        (image, label), *more = objects
-        text = f"{len(objects):,} objects" if more else f"object {label} in {image}"
-        self.status.say(f"{verb.capitalize()}: {text}.")
+        elif not objects:
+            self.status.say(f"{verb.capitalize()}: the object is no longer in the mask.")
+        else:
+            self._select(objects)
+            text = f"{len(objects):,} objects" if len(objects) > 1 else "object {1} in {0}".format(*objects[0])
+            self.status.say(f"{verb.capitalize()}: {text}.")
 
     def _select(self, objects: list[ObjectId]) -> None:
         """Show the page of the first of the objects, and select the objects on that page."""
-        names = list(self._table["image"].cat.categories)
-        table = self._table.iloc[self._rows]
-        keys = [(names.index(image), label) for image, label in objects if image in names]
-        shown = pd.MultiIndex.from_arrays([table["image"].cat.codes, table["object"]])
-        places = np.flatnonzero(shown.isin(keys)).tolist() if keys else []
+        wanted = set(objects)
+        places = [place for place, object_id in enumerate(self._listed) if object_id in wanted]
         if places:
             page = self.pages.page_containing(places[0])
             if page != self._page_number:
@@ -309,9 +297,7 @@ class GalleryPanel(Panel):
             self.page.select(self.page.selection.of([place - on_page.start for place in places if place in on_page]))
 
     def _objects(self, page: int) -> list[tuple[str, int]]:
-        places = self.pages.places(page)
-        rows = self._table.iloc[self._rows[places.start : places.stop]]
-        return [(str(image), int(label)) for image, label in zip(rows["image"], rows["object"])]
+        return [self._listed[place] for place in self.pages.places(page)]
 
     def _resize(self) -> None:
         """Keep the first object of the page visible when the size of a page changes."""
@@ -333,7 +319,7 @@ class GalleryPanel(Panel):
         if not len(project.classes):
             text = "Name the first class on the panel to annotate."
         self.progress_text.value = muted(text)
-        self.page.redraw()
+        self.page.screen.redraw()
 
     def _predictions_changed(self) -> None:
         self._refresh()
@@ -341,15 +327,15 @@ class GalleryPanel(Panel):
 
     def _show_selection(self) -> None:
         selected = len(self.page.selection.chosen)
-        self.filter_bar.show_count(len(self._rows))
+        number = len(self._listed)
+        self.filter_bar.count_label.value = f"{number:,} object{'' if number == 1 else 's'}"
         self.page_bar.refresh(self.pages, self._page_number, selected)
         self.selection_text.value = muted(f"{selected:,} of {len(self.page.objects):,} on this page")
 
     def _is_quickly_indexed(self) -> bool:
         """Return whether indexing the objects of all images takes no noticeable time."""
-        entries = self.project.images.items()
-        missing = [entry.shape for name, entry in entries if not self.project.images.is_indexed(name)]
-        return sum(map(math.prod, missing)) <= _INDEXED_AT_ONCE
+        images = self.project.images
+        return sum(math.prod(images[name].shape) for name in images if not images.is_indexed(name)) <= _INDEXED_AT_ONCE
 
 
 class FilterBar(HBox):
@@ -375,11 +361,11 @@ class FilterBar(HBox):
         self.order = _dropdown(_ORDERS, "Order", "150px")
         self.image = _dropdown([(ALL_IMAGES, "")], "Filter by image", "124px")
         self.count_label = _spacer()
-        self.refresh_button = _page_button(
-            page, "refresh", "Arrange again with current labels and predictions (g)", on_change
-        )
+        again = "Arrange again with current labels and predictions (g)"
+        self.refresh_button = page.screen.button("refresh", again, on_change)
+        controls = [self.which, self.class_id, self.order, self.image]
         super().__init__(
-            [self.which, self.class_id, self.order, self.image, self.refresh_button, self.count_label],
+            [*controls, self.refresh_button, self.count_label],
             layout={"align_items": "center", "width": "100%", "margin": "0 0 4px 0"},
         )
         self._is_listing = False
@@ -387,23 +373,16 @@ class FilterBar(HBox):
         def chosen(_: object) -> None:
             if not self._is_listing:
                 on_change()
-                page.focus()
+                page.screen.focus()
 
-        for control in (self.which, self.class_id, self.order, self.image):
+        for control in controls:
             control.observe(chosen, "value")
 
     @property
-    def images(self) -> tuple[str, ...]:
-        """Name of the chosen image, or "" for all images."""
-        return (self.image.value,) if self.image.value else ()
-
-    def criteria(self, seed: int) -> GalleryQuery:
-        """Return the chosen criteria."""
-        return GalleryQuery(self.images, self.which.value, self.class_id.value, self.order.value, seed)
-
-    def show_count(self, number: int) -> None:
-        """Display the number of objects on all pages."""
-        self.count_label.value = f"{number:,} object{'' if number == 1 else 's'}"
+    def query(self) -> GalleryQuery:
+        """The chosen filters and order."""
+        images = (self.image.value,) if self.image.value else ()
+        return GalleryQuery(images, self.which.value, self.class_id.value, self.order.value)
 
     def list(self, images: Iterable[str], classes: Iterable[ClassInfo], show_all_images: bool) -> None:
         """Set the images and classes on offer.
@@ -428,7 +407,7 @@ class FilterBar(HBox):
 
 
 class DisplayBar(HBox):
-    """Controls of how thumbnails look: size, surroundings, outlines, and the part of a volume.
+    """Controls of how thumbnails look: size, surroundings, outlines, depth.
 
     Parameters
     ----------
@@ -436,32 +415,19 @@ class DisplayBar(HBox):
     """
 
     def __init__(self, page: PatchGrid) -> None:
-        self.outlines = ToggleButton(page.outlines, icon="circle-o", tooltip="Outlines (o)", layout=ICON_LAYOUT)
+        button = page.screen.button
+        self.outlines = page.screen.toggle("circle-o", "Outlines (o)", page.outlines)
         link((page, "outlines"), (self.outlines, "value"))
-        self.depth = ToggleButton(icon="clone", tooltip="Maximum over the planes of an object (m)", layout=ICON_LAYOUT)
+        self.depth = page.screen.toggle("clone", "Maximum over the planes of an object (m)")
         is_maximum = (lambda depth: depth == "maximum", lambda maximum: "maximum" if maximum else "plane")
         link((page, "depth"), (self.depth, "value"), is_maximum)
-        for toggle in (self.outlines, self.depth):
-            toggle.observe(lambda _: page.focus(), "value")
-        super().__init__(
-            [
-                self.depth,
-                self.outlines,
-                _page_button(page, "compress", "Less of the surroundings ([)", lambda: page.change_field_of_view(-1)),
-                _page_button(page, "expand", "More of the surroundings (])", lambda: page.change_field_of_view(1)),
-                _page_button(
-                    page, "search-minus", "Smaller thumbnails, more per page (-)", lambda: page.change_patch_size(-1)
-                ),
-                _page_button(
-                    page, "search-plus", "Larger thumbnails, fewer per page (+)", lambda: page.change_patch_size(1)
-                ),
-            ],
-            layout={"flex": "0 0 auto"},
-        )
-
-    def refresh(self, has_volumes: bool) -> None:
-        """Show the controls that apply to the images."""
-        self.depth.layout.display = "" if has_volumes else "none"
+        buttons = [
+            button("compress", "Less of the surroundings ([)", partial(page.change_field_of_view, -1)),
+            button("expand", "More of the surroundings (])", partial(page.change_field_of_view, 1)),
+            button("search-minus", "Smaller thumbnails, more per page (-)", partial(page.change_patch_size, -1)),
+            button("search-plus", "Larger thumbnails, fewer per page (+)", partial(page.change_patch_size, 1)),
+        ]
+        super().__init__([self.depth, self.outlines, *buttons], layout={"flex": "0 0 auto"})
 
 
 class PageBar(HBox):
@@ -478,7 +444,7 @@ class PageBar(HBox):
 
     def __init__(self, page: PatchGrid, show_page: Callable[[int], None], display_bar: DisplayBar) -> None:
         self._shown = 0
-        button = partial(_page_button, page)
+        button = page.screen.button
         self.first = button("angle-double-left", "First page (Home)", lambda: show_page(0))
         self.previous = button("angle-left", "Previous page (p, Page Up)", lambda: show_page(self._shown - 1))
         self.number = BoundedIntText(1, min=1, max=1, tooltip="Page number", layout={"width": "62px"})
@@ -500,7 +466,7 @@ class PageBar(HBox):
         def typed(change: dict[str, int]) -> None:
             if change["new"] - 1 != self._shown:
                 show_page(change["new"] - 1)
-                page.focus()
+                page.screen.focus()
 
         self.number.observe(typed, "value")
 
@@ -513,10 +479,6 @@ class PageBar(HBox):
         self.last.disabled = self.next.disabled = shown == pages.count - 1
         self.all.disabled = self.invert_button.disabled = pages.total == 0
         self.none.disabled = selected == 0
-
-
-def _page_button(page: PatchGrid, icon: str, tooltip: str, act: Callable[[], object], text: str = "") -> Button:
-    return icon_button(page.status, page.focus, icon, tooltip, act, text)
 
 
 def _spacer() -> Label:

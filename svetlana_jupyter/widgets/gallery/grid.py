@@ -1,4 +1,4 @@
-"""Grid of thumbnails: its canvas, its mouse and keyboard input, and the captions of its cells."""
+"""Grid of thumbnails: canvas, mouse and keyboard input, and captions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.display.selection import Selection
 from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
 from svetlana_jupyter.widgets.components import StatusLine
-from svetlana_jupyter.widgets.panel import catch_errors, catch_method_errors
+from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache
+from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
-from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas, batch_drawing, canvas_lock
+from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas
 from svetlana_jupyter.widgets.viewer.interaction import Screen
+from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
-    from svetlana_jupyter.widgets.gallery.thumbnail_loader import GalleryPage, ThumbnailCache
+    from svetlana_jupyter.widgets.gallery.thumbnail_loader import GalleryPage
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
 
 Objects = Sequence[tuple[str, int]]
@@ -44,14 +46,15 @@ _FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation", 
 
 
 class PatchGrid(VBox):
-    """Grid of the thumbnails of one page; a click selects an object, Shift+click a range, Ctrl+click adds an object.
+    """Grid of the thumbnails of one page.
+
+    A click selects an object, Shift+click a range, and Ctrl+click adds an object.
 
     Parameters
     ----------
-    thumbnail_cache : ThumbnailCache
+    project : Project
     size : tuple of int
         Height and width of the grid, in CSS pixels.
-    captions : Captions
 
     Attributes
     ----------
@@ -67,18 +70,23 @@ class PatchGrid(VBox):
     depth : {"plane", "maximum"}
         Part of a volume that is displayed.
     outlines : bool
+    hint : Hint or None
+        Description of the object under the pointer.
+    turn_page : callable
+        Called with the number of pages that the wheel turned; set by the panel.
     screen : Screen
-        Canvas, pointer helper and draw schedule.
+        Canvas with its input events and draw schedule.
     status : StatusLine
     """
 
     selection = traitlets.Any(Selection())
     columns = traitlets.Enum(COLUMNS, 10)
-    field_of_view = traitlets.Float(1.0)
+    field_of_view = traitlets.Enum(FIELDS_OF_VIEW, 1.0)
     depth = traitlets.Enum(["plane", "maximum"], "plane")
     outlines = traitlets.Bool(True)
+    hint = traitlets.Instance(Hint, allow_none=True)
 
-    def __init__(self, thumbnail_cache: ThumbnailCache, size: tuple[int, int], captions: Captions) -> None:
+    def __init__(self, project: Project, size: tuple[int, int]) -> None:
         super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
         self.add_class("sv-viewer")
         self.status = StatusLine(hides=True)
@@ -87,17 +95,16 @@ class PatchGrid(VBox):
         self.message = ""
         self._side = 1.0
         self._next_objects: Objects = ()
-        self._thumbnail_cache, self._size, self._captions = thumbnail_cache, size, captions
+        self._project, self._size, self._thumbnail_cache = project, size, ThumbnailCache(project)
         self._selection_count = 0
-        self._hint: Hint | None = None
-        self._page_callbacks: list[Callable[[int], Any]] = []
+        self.turn_page: Callable[[int], object] = lambda pages: None
         self.screen = Screen(partial(GridCanvas, size), self._draw, self._raise_unreadable, self.status)
         self.children = (Box([self.screen.canvas.widget]), self.status, self.screen.pointer)
         self.screen.add_listener(GridInteraction(self))
-        redraw = catch_errors(lambda _: self.redraw(), self.status)
+        redraw = catch_errors(lambda _: self.screen.redraw(), self.status)
         self.screen.pointer.observe(redraw, "dpr")
-        self.observe(redraw, ["field_of_view", "depth", "outlines"])
-        self.observe(catch_errors(self._selection_changed, self.status), "selection")
+        self.observe(redraw, ["field_of_view", "depth", "outlines", "hint"])
+        self.observe(catch_errors(self._count_selection, self.status), "selection")
 
     @property
     def grid(self) -> GridLayout:
@@ -106,7 +113,10 @@ class PatchGrid(VBox):
 
     @property
     def selection_id(self) -> SelectionId:
-        """Identifier of this state of page and selection, by a number that is never used again; None if empty."""
+        """Identifier of the selection, with a number that is never used again.
+
+        None if nothing is selected.
+        """
         return ("selection", self._selection_count) if self.selection.chosen else None
 
     @property
@@ -130,11 +140,11 @@ class PatchGrid(VBox):
         """
         self.objects, self._side = tuple(objects), side
         self._next_objects, self.message = tuple(following), message
-        self._hint = None
+        self.hint = None
         self.status.say("")
         self.screen.loader.retry_failed()
         self.select(Selection())
-        self.redraw()
+        self.screen.redraw()
 
     def select(self, selection: Selection) -> None:
         """Select cells of the page."""
@@ -154,32 +164,14 @@ class PatchGrid(VBox):
 
     def change_patch_size(self, by: int) -> None:
         """Show fewer and larger thumbnails, or more and smaller ones with -1."""
-        at = COLUMNS.index(self.columns) - by
-        self.columns = COLUMNS[min(max(at, 0), len(COLUMNS) - 1)]
+        self.columns = _step(COLUMNS, self.columns, -by)
 
     def change_field_of_view(self, by: int) -> None:
         """Show more of the surroundings of each object, or less with -1."""
-        nearest = min(range(len(FIELDS_OF_VIEW)), key=lambda i: abs(FIELDS_OF_VIEW[i] - self.field_of_view))
-        self.field_of_view = FIELDS_OF_VIEW[min(max(nearest + by, 0), len(FIELDS_OF_VIEW) - 1)]
-
-    def on_key(self, act: Callable[[str, SelectionId], Any]) -> None:
-        """Call ``act(key, shown)`` for each key that does not move the cursor; see `selection_id` for ``shown``."""
-        self.screen.on_key(act)
-
-    def on_page_turn(self, act: Callable[[int], Any]) -> None:
-        """Call ``act(pages)`` when the wheel turns pages."""
-        self._page_callbacks.append(act)
-
-    def focus(self) -> None:
-        """Give the canvas the keyboard focus."""
-        self.screen.focus()
-
-    def redraw(self) -> None:
-        """Draw the grid again, as soon as the browser can follow."""
-        self.screen.redraw()
+        self.field_of_view = _step(FIELDS_OF_VIEW, self.field_of_view, by)
 
     def move_cursor(self, down: int, right: int, extend: bool = False) -> None:
-        """Select the cell next to the cursor or, with ``extend``, all cells from the anchor to it."""
+        """Select the cell next to the cursor; with ``extend``, all from the anchor to it."""
         cursor = self.selection.cursor
         cell = cursor + down * self.columns + right if cursor >= 0 else 0
         if 0 <= cell < len(self.objects):
@@ -188,35 +180,21 @@ class PatchGrid(VBox):
     def hover(self, row: float, column: float) -> None:
         """Describe the object at a point of the screen."""
         cell = self.cell_at(row, column)
-        self._set_hint(Hint(self._captions.hover_text(*self.objects[cell]), (row, column)) if cell >= 0 else None)
-
-    def stop_hovering(self) -> None:
-        """Remove the description of the object under the pointer."""
-        self._set_hint(None)
+        self.hint = Hint(_hover_text(self._project, *self.objects[cell]), (row, column)) if cell >= 0 else None
 
     def cell_at(self, row: float, column: float) -> int:
         """Return the cell at a point of the screen, or -1."""
         cell = self.grid.cell_at(row, column)
         return cell if cell < len(self.objects) else -1
 
-    def turn_page(self, pages: int) -> None:
-        """Report that the wheel turned pages."""
-        for act in self._page_callbacks:
-            act(pages)
-
     def close(self) -> None:
         """Stop loading images in the background and remove the grid."""
-        self.screen.close()
+        self.screen.loader.close()
         super().close()
 
-    def _set_hint(self, hint: Hint | None) -> None:
-        if hint != self._hint:
-            self._hint = hint
-            self.redraw()
-
-    def _selection_changed(self, change: Any) -> None:
+    def _count_selection(self, change: Any) -> None:
         self._selection_count += 1
-        self.redraw()
+        self.screen.redraw()
 
     def _page(self, objects: Objects) -> GalleryPage:
         depth = cast("DepthMode", self.depth)
@@ -224,40 +202,23 @@ class PatchGrid(VBox):
         return self._thumbnail_cache.page(list(objects), self._side * self.field_of_view, pixels, depth)
 
     def _draw(self) -> None:
-        screen, page = self.screen, self._page(self.objects)
+        page, in_loop = self._page(self.objects), running_loop() is not None
         pictures = self._thumbnail_cache.cached_thumbnails(page)
-        if None in pictures:
-            if running_loop() is None:
-                catch_errors(page.load, self.status)()
-                pictures = self._thumbnail_cache.cached_thumbnails(page)
-            else:
-                screen.loader.load_visible([page])
-        elif self._next_objects and running_loop() is not None:
-            screen.loader.load_ahead([self._page(self._next_objects)])
-        grid, dpr = self.grid, screen.pointer.dpr
+        if None in pictures and not in_loop:
+            catch_errors(page.load, self.status)()
+            pictures = self._thumbnail_cache.cached_thumbnails(page)
+        grid, dpr = self.grid, self.screen.pointer.dpr
         key = (page, grid, dpr, self.outlines, tuple(picture is None for picture in pictures))
         if self.scene is None or self.scene.key != key:
             pixels, ink = draw_thumbnail_grid(pictures, grid, dpr, self.outlines)
         else:
             pixels, ink = self.scene.pixels, self.scene.ink
-        self.scene = GridScene(
-            grid=grid,
-            dpr=dpr,
-            key=key,
-            pixels=pixels,
-            ink=ink,
-            cell_captions=tuple(self._captions.caption(*object_id) for object_id in self.objects),
-            chosen=self.selection.chosen,
-            cursor=self.selection.cursor,
-            hint=self._hint,
-            message=self.message,
-        )
-        screen.canvas.paint(self.scene, again=screen.still)
-        screen.still = False
-        screen.canvas.shown = self.selection_id
-        screen.pointer.set_shown(self.selection_id, screen.canvas.frame)
-        if not screen.canvas.is_final:
-            screen.settle()
+        captions = tuple(_caption(self._project, *object_id) for object_id in self.objects)
+        chosen, cursor = self.selection.chosen, self.selection.cursor
+        self.scene = GridScene(grid, dpr, key, pixels, ink, captions, chosen, cursor, self.hint, self.message)
+        self.screen.paint(self.scene, self.selection_id, [page] if None in pictures and in_loop else ())
+        if None not in pictures and self._next_objects and in_loop:
+            self.screen.loader.load_ahead([self._page(self._next_objects)])
 
     def _raise_unreadable(self, error: Exception) -> None:
         raise error
@@ -268,11 +229,9 @@ class GridInteraction:
 
     def __init__(self, grid: PatchGrid) -> None:
         self._grid = grid
-        self.status = grid.status
         self._dragging = False
         self._wheel = 0.0
 
-    @catch_method_errors
     def pressed(self, row: float, column: float, button: int = LEFT, modifiers: str = "") -> None:
         """Select a cell, a range, or one more cell."""
         cell, selection = self._grid.cell_at(row, column), self._grid.selection
@@ -284,7 +243,6 @@ class GridInteraction:
         else:
             self._grid.select(selection.with_toggled(cell) if modifiers == "Ctrl" else selection.only(cell))
 
-    @catch_method_errors
     def moved(self, row: float, column: float) -> None:
         """Extend the selection while dragging, and describe the object under the pointer."""
         cell, selection = self._grid.cell_at(row, column), self._grid.selection
@@ -292,23 +250,20 @@ class GridInteraction:
             self._grid.select(selection.with_range(cell))
         self._grid.hover(row, column)
 
-    @catch_method_errors
     def released(self, row: float, column: float) -> None:
         """End a drag."""
         self._dragging = False
-        self._grid.redraw()  # the page waits for a frame that accounts for this click
+        self._grid.screen.redraw()  # the page waits for a frame that accounts for this click
 
     def selection_id(self) -> SelectionId:
         """Return the current selection."""
         return self._grid.selection_id
 
-    @catch_method_errors
     def pointer_left(self) -> None:
         """End a drag that leaves the canvas."""
         self._dragging = False
-        self._grid.stop_hovering()
+        self._grid.hint = None
 
-    @catch_method_errors
     def wheeled(self, delta: float, at: tuple[float, float] | None = None) -> None:
         """Turn the page."""
         self._wheel = self._wheel + delta if self._wheel * delta >= 0 else delta
@@ -316,7 +271,6 @@ class GridInteraction:
             self._grid.turn_page(1 if self._wheel > 0 else -1)
             self._wheel = 0.0
 
-    @catch_method_errors
     def key_pressed(self, key: str, shown: SelectionId) -> None:
         """Move the cursor, or pass the key on."""
         name = key.removeprefix("Shift+")
@@ -327,7 +281,7 @@ class GridInteraction:
 
 
 class GridCanvas(LayeredCanvas):
-    """Canvas of the grid: thumbnails on one layer; frames, captions and selection on the other.
+    """Canvas of the grid: thumbnails below; frames, captions and selection above.
 
     Parameters
     ----------
@@ -338,80 +292,45 @@ class GridCanvas(LayeredCanvas):
     def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
         super().__init__(size, 2, repaint)
 
-    def paint(self, scene: GridScene, again: bool = False) -> None:
-        """Show a scene; only what differs from the last one is sent.
+    def _extent(self, scene: GridScene) -> tuple[tuple[int, int], float]:
+        return (scene.pixels.shape[0], scene.pixels.shape[1]), scene.dpr
 
-        Parameters
-        ----------
-        scene : GridScene
-        again : bool
-            Send everything again if the size has changed: the browser may have cleared the canvas after the last paint.
-        """
-        with canvas_lock:
-            self._fit([self.widget], scene.pixels.shape[:2])
-            self._dpr = scene.dpr
-            if again and self._resized:
-                self._painted, self._resized = None, False
-            before, self._painted = self._painted, None  # after an exception the next frame is painted from scratch
-            with batch_drawing(self._manager):
-                if before is None or before.key != scene.key:
-                    self._put(self.widget[PICTURES], _encode(scene), 0, 0)
-                _draw_marks(self.widget[MARKS], scene)  # always, and last: a full repaint begins on another canvas
-                self._number_frame()
-            self._painted = scene
+    def _draw(self, scene: GridScene, before: GridScene | None, lossless: bool) -> None:
+        if before is None or before.key != scene.key:
+            small = scene.pixels[..., 0].size <= _PNG_LIMIT
+            encoded = encode.png(scene.pixels) if small else encode.jpeg(scene.pixels, _QUALITY)
+            self._put(self.widget[PICTURES], encoded, 0, 0)
+        _draw_marks(self.widget[MARKS], scene)  # always, and last: a full repaint begins on another canvas
 
 
-class Captions:
-    """Captions of the objects of a project: their annotations and predictions.
-
-    Parameters
-    ----------
-    project : Project
-    """
-
-    def __init__(self, project: Project) -> None:
-        self._project = project
-
-    def predicted(self, image: str, label: int) -> tuple[int, float]:
-        """Return the predicted class id and its probability, or 0 and 0.0."""
-        table = self._project.probabilities(image)
-        if label not in table.index:
-            return 0, 0.0
-        at: Any = table.at  # much faster than `loc`; called for every cell of every frame
-        return int(at[label, "predicted"]), float(at[label, "probability"])
-
-    def caption(self, image: str, label: int) -> CellCaption:
-        """Return the frame and caption of a cell: the annotation or, failing that, the prediction."""
-        annotation = self._project.annotations.label_of(image, label)
-        if annotation.action == "label":
-            info = self._project.classes.by_id(annotation.class_id)
-            return CellCaption(info.color, is_annotated=True, name=info.name)
-        if annotation.action in _FLAG_CAPTION:
-            return CellCaption(is_annotated=True, name=_FLAG_CAPTION[annotation.action])
-        class_id, probability = self.predicted(image, label)
-        if not class_id:
-            return CellCaption()
-        info = self._project.classes.by_id(class_id)
-        return CellCaption(info.color, name=info.name, share=f"{probability:.0%}")
-
-    def hover_text(self, image: str, label: int) -> str:
-        """Return the object, its annotation and its prediction in one line."""
-        parts = [f"object {label} in {image}"]
-        annotation = self._project.annotations.label_of(image, label)
-        class_id, probability = self.predicted(image, label)
-        classes = self._project.classes
-        if annotation.class_id:
-            parts.append(classes.by_id(annotation.class_id).name)
-        elif annotation.action:
-            parts.append(_FLAG_TEXT[annotation.action])
-        if class_id:
-            parts.append(f"{classes.by_id(class_id).name}? {probability:.0%}")
-        return " · ".join(parts)
+def _caption(project: Project, image: str, label: int) -> CellCaption:
+    """Return frame and caption of a cell: its annotation, else its prediction."""
+    annotation, classes = project.annotations.label_of(image, label), project.classes
+    if annotation.class_id:
+        info = classes.by_id(annotation.class_id)
+        return CellCaption(info.color, is_annotated=True, name=info.name)
+    if annotation.action in _FLAG_CAPTION:
+        return CellCaption(is_annotated=True, name=_FLAG_CAPTION[annotation.action])
+    class_id, probability = predicted_class(project, image, label)
+    if not class_id:
+        return CellCaption()
+    info = classes.by_id(class_id)
+    return CellCaption(info.color, name=info.name, share=f"{probability:.0%}")
 
 
-def _encode(scene: GridScene) -> bytes:
-    small = scene.pixels.shape[0] * scene.pixels.shape[1] <= _PNG_LIMIT
-    return encode.png(scene.pixels) if small else encode.jpeg(scene.pixels, _QUALITY)
+def _hover_text(project: Project, image: str, label: int) -> str:
+    """Return the object, its annotation and its prediction in one line."""
+    annotation, classes = project.annotations.label_of(image, label), project.classes
+    class_id, probability = predicted_class(project, image, label)
+    annotated = classes.by_id(annotation.class_id).name if annotation.class_id else ""
+    predicted = f"{classes.by_id(class_id).name}? {probability:.0%}" if class_id else ""
+    texts = f"object {label} in {image}", annotated or _FLAG_TEXT.get(annotation.action), predicted
+    return " · ".join(filter(None, texts))
+
+
+def _step(options: tuple[Any, ...], current: Any, by: int) -> Any:
+    """Return the option ``by`` places after the current one, or the last one."""
+    return options[min(max(options.index(current) + by, 0), len(options) - 1)]
 
 
 def _draw_marks(layer: Any, scene: GridScene) -> None:
@@ -464,7 +383,7 @@ def _draw_caption(layer: Any, tile: CellCaption, left: float, baseline: float, s
 
 
 def _draw_check_mark(layer: Any, x: float, y: float, ink: str) -> None:
-    """Draw a check mark in a disc, so that a selection is visible without its color too."""
+    """Draw a check mark in a disc, which shows a selection also without color."""
     layer.fill_circle(x, y, 7)
     layer.stroke_style, layer.line_width = BRIGHT_INK if ink == DARK_INK else DARK_INK, 2
     layer.stroke_lines([(x - 3, y), (x - 1, y + 3), (x + 4, y - 3)])
@@ -472,7 +391,7 @@ def _draw_check_mark(layer: Any, x: float, y: float, ink: str) -> None:
 
 
 def _draw_hint(layer: Any, hint: Hint, grid: GridLayout) -> None:
-    """Write the hover text next to the pointer, on a background that makes it legible over any image."""
+    """Write the hover text next to the pointer, on a dark background."""
     row, column = hint.at
     width = _LETTER * len(hint.text) + 14
     x = min(max(column + 14, 2), grid.size[1] - width - 2)

@@ -28,7 +28,7 @@ Picture = tuple[Thumbnail, "DisplaySettings"]
 
 
 def default_crop_side(table: pd.DataFrame) -> float:
-    """Return the side, in image pixels, of a square that holds nearly every object with some margin."""
+    """Return the side, in pixels, of a square that holds nearly every object."""
     longest = np.maximum(table["y1"] - table["y0"], table["x1"] - table["x0"])
     return max(_MIN_SIDE, _MARGIN * float(np.quantile(longest, 0.95))) if len(longest) else _MIN_SIDE
 
@@ -62,7 +62,9 @@ class GalleryPage:
 
 
 class ThumbnailCache:
-    """Thumbnails by object, and the display settings of their images; the least recently used are dropped.
+    """Thumbnails by object, and the display settings of their images.
+
+    The least recently used thumbnails are dropped when memory runs short.
 
     Parameters
     ----------
@@ -74,7 +76,7 @@ class ThumbnailCache:
         self._pairs: dict[str, ImagePair] = {}
         self._palettes: dict[str, DisplaySettings] = {}
         self._thumbnails: OrderedDict[tuple[object, ...], Thumbnail] = OrderedDict()
-        self._bytes = self._version = 0
+        self._version = 0
         self._lock = threading.Lock()
 
     def page(self, objects: list[tuple[str, int]], side: float, pixels: int, depth: DepthMode) -> GalleryPage:
@@ -106,17 +108,17 @@ class ThumbnailCache:
         return GalleryPage(self, tuple(objects), tuple(cuts), self._version, tuple(open_errors))
 
     def cached_thumbnails(self, page: GalleryPage) -> list[Picture | None]:
-        """Return the cached thumbnails of a page; None for thumbnails that are not loaded or cannot be read."""
+        """Return the cached thumbnails of a page.
+
+        None stands for a thumbnail that is not loaded or cannot be read.
+        """
         cuts = dict(page.cuts)
+        keys = [(name, label, cuts.get(name)) for name, label in page.objects]
         with self._lock:
-            pictures: list[Picture | None] = []
-            for name, label in page.objects:
-                key = (name, label, cuts.get(name))
-                thumbnail = self._thumbnails.get(key)
-                if thumbnail is not None:
-                    self._thumbnails.move_to_end(key)
-                pictures.append(None if thumbnail is None else (thumbnail, self._palettes[name]))
-            return pictures
+            cached = [self._thumbnails.get(key) for key in keys]
+            for key in filter(self._thumbnails.__contains__, keys):
+                self._thumbnails.move_to_end(key)
+            return [thumbnail and (thumbnail, self._palettes[key[0]]) for key, thumbnail in zip(keys, cached)]
 
     def load(self, page: GalleryPage) -> None:
         """Read the missing thumbnails of a page.
@@ -148,24 +150,18 @@ class ThumbnailCache:
         with self._lock:
             if self._pairs.get(name) is not pair:  # its mask was replaced while the thumbnails were read
                 return
-            for label, thumbnail in zip(labels, thumbnails):
-                self._drop((name, label, cut))
-                self._thumbnails[name, label, cut] = thumbnail
-                self._bytes += thumbnail.nbytes
-            while self._bytes > _MAX_BYTES and len(self._thumbnails) > len(labels):
-                self._drop(next(iter(self._thumbnails)))
-
-    def _drop(self, key: tuple[object, ...]) -> None:
-        dropped = self._thumbnails.pop(key, None)
-        self._bytes -= dropped.nbytes if dropped is not None else 0
+            self._thumbnails.update(((name, label, cut), thumbnail) for label, thumbnail in zip(labels, thumbnails))
+            excess = sum(thumbnail.nbytes for thumbnail in self._thumbnails.values()) - _MAX_BYTES
+            while excess > 0 and len(self._thumbnails) > len(labels):
+                excess -= self._thumbnails.popitem(last=False)[1].nbytes
 
     def _forget(self, name: str) -> None:
         with self._lock:
             self._palettes.pop(name, None)
             for key in [key for key in self._thumbnails if key[0] == name]:
-                self._drop(key)
+                del self._thumbnails[key]
 
     def _relative_size(self, pair: ImagePair) -> float:
-        """Return how many pixels of an image are as long as one pixel of the project's first image."""
+        """Return the pixel size of the project's first image in pixels of this one."""
         first = next(iter(self._project.images.values())).spacing
         return first[-1] / pair.spacing[-1] if first and pair.spacing else 1.0

@@ -16,21 +16,15 @@ from ipycanvas import Canvas, MultiCanvas
 from ipycanvas.canvas import COMMANDS
 
 from svetlana_jupyter.core.display import encode
-from svetlana_jupyter.core.display.scene import (
-    BRIGHT_INK,
-    DARK_INK,
-    Hint,
-    ImageLayer,
-    IndexedLayer,
-    Scene,
-    size_with_margin,
-)
+from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, ImageLayer, size_with_margin
+from svetlana_jupyter.core.display.viewport import PixelBox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
+    from svetlana_jupyter.core.display.scene import Hint, IndexedLayer, Scene
     from svetlana_jupyter.core.display.viewport import Viewport
 
 LEFT, MIDDLE, RIGHT = 0, 1, 2  # mouse buttons
@@ -49,11 +43,12 @@ canvas_lock = threading.RLock()
 
 
 class InputListener(Protocol):
-    """Receiver of mouse and keyboard events; positions are (row, column) in CSS pixels.
+    """Receiver of mouse and keyboard events.
 
-    ``modifiers`` names the keys held down during a click: ``""``, ``"Shift"``, ``"Ctrl"`` (also for Command on a Mac)
-    or ``"Ctrl+Shift"``. ``selection_id`` returns the current selection, including what the last click selected, even if
-    no frame has shown it yet. ``key_pressed`` receives the selection that was on the screen when the key went down.
+    Positions are (row, column) in CSS pixels. ``modifiers`` names the keys held down during a click: ``""``,
+    ``"Shift"``, ``"Ctrl"`` (also for Command on a Mac) or ``"Ctrl+Shift"``. ``selection_id`` returns the current
+    selection, including what the last click selected, even if no frame has shown it yet. ``key_pressed`` receives the
+    selection that was on the screen when the key went down.
     """
 
     def pressed(self, row: float, column: float, button: int = 0, modifiers: str = "") -> None:
@@ -80,9 +75,10 @@ class InputListener(Protocol):
 
 @contextmanager
 def batch_drawing(manager: Any) -> Iterator[None]:
-    """Collect draw commands and send them as one message; after an exception, drop them.
+    """Collect draw commands and send them as one message.
 
-    The ``hold_canvas`` of ipycanvas has no ``finally``: an exception inside it would freeze all canvases for good.
+    After an exception they are dropped. The ``hold_canvas`` of ipycanvas has no ``finally``: an exception inside it
+    would freeze all canvases for good.
     """
     with canvas_lock:
         nested = manager._caching
@@ -100,7 +96,7 @@ def batch_drawing(manager: Any) -> Iterator[None]:
 
 
 class LayeredCanvas:
-    """A canvas of fixed size with several layers, which reports mouse and keyboard events.
+    """Canvas of several layers, which shows scenes and reports input events.
 
     Parameters
     ----------
@@ -109,6 +105,8 @@ class LayeredCanvas:
     layers : int
     repaint : callable
         Called when a page has connected, or reconnected, and must be painted from scratch.
+    buffers : int
+        Number of off-screen canvases.
 
     Attributes
     ----------
@@ -121,12 +119,13 @@ class LayeredCanvas:
         are decoded, so this is how it learns which frame is visible.
     """
 
-    def __init__(self, size: tuple[int, int], layers: int, repaint: Callable[[], None]) -> None:
+    def __init__(self, size: tuple[int, int], layers: int, repaint: Callable[[], None], buffers: int = 0) -> None:
         height, width = size
         layout = {"width": f"{width}px", "height": f"{height}px"}
         self.widget = MultiCanvas(layers, width=width, height=height, layout=layout)
         self.shown: tuple[str, int] | None = None
         self.frame = 0
+        self._buffers = [Canvas(width=width, height=height) for _ in range(buffers)]
         self._dpr = 1.0
         self._painted: Any = None  # contents of the last frame; None if the page must be painted from scratch
         self._resized = False
@@ -136,7 +135,7 @@ class LayeredCanvas:
 
     @property
     def is_final(self) -> bool:
-        """Whether painting the same frame again would not improve it."""
+        """Whether painting the same scene again with ``lossless`` would not improve it."""
         return not self._resized
 
     def add_listener(self, listener: InputListener) -> None:
@@ -154,17 +153,51 @@ class LayeredCanvas:
             lambda key, shift, ctrl, meta: listener.key_pressed(key_name(key, ctrl or meta, shift), self.shown)
         )
 
+    def clear(self) -> None:
+        """Show nothing."""
+        self._painted = None
+        with batch_drawing(self._manager):
+            for canvas in (*self._buffers, *self.widget._canvases):
+                canvas.clear()
+
+    def paint(self, scene: Any, lossless: bool = False) -> None:
+        """Show a scene; only what differs from the last scene is sent.
+
+        Parameters
+        ----------
+        scene : Scene or GridScene
+        lossless : bool
+            Paint in full quality, for when nothing moves. After a resize that means to send everything again: the
+            browser may have cleared a canvas only after the last frame.
+        """
+        with canvas_lock:
+            size, self._dpr = self._extent(scene)
+            self._fit([self.widget], size)
+            # Always with room for a margin: resizing clears a canvas, and may reach the page after the next paint.
+            self._fit(self._buffers, size_with_margin(size))
+            if lossless and self._resized:
+                self._painted, self._resized = None, False
+            before, self._painted = self._painted, None  # after an exception the next frame is painted from scratch
+            with batch_drawing(self._manager):
+                self._draw(scene, before, lossless)
+                self.frame += 1
+                self.widget[-1].line_dash_offset = self.frame
+            self._painted = scene
+
+    def _extent(self, scene: Any) -> tuple[tuple[int, int], float]:
+        """Return height and width of a scene in device pixels, and its pixel ratio."""
+        raise NotImplementedError
+
+    def _draw(self, scene: Any, before: Any, lossless: bool) -> None:
+        """Draw what differs from the scene ``before``; everything if that is None."""
+        raise NotImplementedError
+
     def _fit(self, canvases: Iterable[Any], size: tuple[int, int]) -> None:
-        """Resize canvases to a height and width in device pixels, which clears them in the browser."""
+        """Resize canvases, which clears them in the browser."""
         for canvas in canvases:
             if (canvas.height, canvas.width) != size:
                 canvas.height, canvas.width = size
                 self._painted, self._resized = None, True
-
-    def _number_frame(self) -> None:
-        """Send the number of the frame; the last command of each frame."""
-        self.frame += 1
-        self.widget[-1].line_dash_offset = self.frame
 
     def _put(self, canvas: Canvas, picture: bytes, x: int, y: int) -> None:
         # ipycanvas would encode pixels as coarse JPEG or slow PNG; its command accepts any encoded image.
@@ -176,7 +209,9 @@ class LayeredCanvas:
 
 
 class ImageCanvas(LayeredCanvas):
-    """Canvas of the viewer, which shows the last scene painted.
+    """Canvas of the viewer.
+
+    While the view moves, large images are painted as JPEG, and the visible part as PNG when nothing moves.
 
     Parameters
     ----------
@@ -185,80 +220,43 @@ class ImageCanvas(LayeredCanvas):
     """
 
     def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
-        super().__init__(size, len(_BUFFERED) + 1, repaint)
-        height, width = size
+        super().__init__(size, len(_BUFFERED) + 1, repaint, len(_BUFFERED))
         self._lossy = False
-        self._buffers = [Canvas(width=width, height=height) for _ in _BUFFERED]
 
     @property
     def is_final(self) -> bool:
         """Whether painting the same scene again with ``lossless`` would not improve it."""
-        return not (self._lossy or self._resized)
+        return not self._lossy and super().is_final
 
-    def clear(self) -> None:
-        """Show nothing."""
-        self._painted = None
-        with batch_drawing(self._manager):
-            for canvas in (*self._buffers, *self.widget._canvases):
-                canvas.clear()
-
-    def paint(self, scene: Scene, lossless: bool = False) -> None:
-        """Show a scene; only what differs from the last scene is sent.
-
-        Parameters
-        ----------
-        scene : Scene
-        lossless : bool
-            Send the visible part of the image as PNG, for when nothing moves.
-        """
-        with canvas_lock:
-            self._fit([self.widget], scene.view.device_size)
-            # Always with room for a margin: resizing clears a canvas, and may reach the page after the next paint.
-            self._fit(self._buffers, size_with_margin(scene.view.device_size))
-            self._dpr = scene.view.dpr
-            before, self._painted = self._painted, None  # after an exception the next frame is painted from scratch
-            with batch_drawing(self._manager):
-                self._draw(scene, before, lossless)
-            self._painted = scene
+    def _extent(self, scene: Scene) -> tuple[tuple[int, int], float]:
+        return scene.view.device_size, scene.view.dpr
 
     def _draw(self, scene: Scene, before: Scene | None, lossless: bool) -> None:
-        if lossless and self._resized:
-            before, self._resized = None, False  # the browser may have resized a canvas after the last paint
         if before is None or before.frame != scene.frame:
-            moved, changed = True, set(_BUFFERED)
+            before, changed = None, set(_BUFFERED)
         else:
-            moved = before.offset != scene.offset
             keys = zip(_BUFFERED, _layer_keys(before), _layer_keys(scene))
             changed = {number for number, old, new in keys if old != new}
-        sharpened = lossless and (IMAGE in changed or self._lossy)
         if IMAGE in changed:
-            self._fill_image(scene)
-        if sharpened:
-            self._sharpen_image(scene)
+            self._lossy = scene.image.pixels.size > _PNG_LIMIT
+            self._buffers[IMAGE].clear()
+            self._put_image(scene, scene.image, encode.jpeg if self._lossy else encode.png)
+        if lossless and self._lossy:
+            self._put_image(scene, crop_to_visible(scene), encode.png)
+            self._lossy = False
+            changed.add(IMAGE)
         for number, layer in ((OVERLAY, scene.overlay), (SELECTION, scene.selection)):
             if number in changed:
                 self._fill_codes(self._buffers[number], layer)
-        for number in _BUFFERED:
-            if moved or number in changed or (number == IMAGE and sharpened):
-                self.widget[number].clear()
-                if number == IMAGE:
-                    self.widget[number].fill_style = _BACKGROUND[scene.ink]
-                    self.widget[number].fill_rect(0, 0, self.widget.width, self.widget.height)
-                self.widget[number].draw_image(self._buffers[number], scene.offset[1], scene.offset[0])
+        moved = before is None or before.offset != scene.offset
+        for number in _BUFFERED if moved else sorted(changed):
+            self.widget[number].clear()
+            if number == IMAGE:
+                self.widget[number].fill_style = _BACKGROUND[scene.ink]
+                self.widget[number].fill_rect(0, 0, self.widget.width, self.widget.height)
+            self.widget[number].draw_image(self._buffers[number], scene.offset[1], scene.offset[0])
         # Always, and last: a full repaint then begins on another canvas, whose name ipycanvas sends to the page.
         draw_decoration(self.widget[DECORATION], scene)
-        self._number_frame()
-
-    def _fill_image(self, scene: Scene) -> None:
-        layer = scene.image
-        self._lossy = layer.pixels.size > _PNG_LIMIT
-        self._buffers[IMAGE].clear()
-        self._put_image(scene, layer, encode.jpeg if self._lossy else encode.png)
-
-    def _sharpen_image(self, scene: Scene) -> None:
-        if self._lossy:
-            self._put_image(scene, crop_to_visible(scene), encode.png)
-            self._lossy = False
 
     def _put_image(self, scene: Scene, layer: ImageLayer, encoded: Callable[[NDArray[np.uint8]], bytes]) -> None:
         if not layer.pixels.size:
@@ -278,7 +276,7 @@ class ImageCanvas(LayeredCanvas):
 
 
 def draw_decoration(layer: Any, scene: Scene) -> None:
-    """Draw the scale bar, the patch frame, the lasso and the hover text, in CSS pixels."""
+    """Draw scale bar, patch frame, lasso and hover text, in CSS pixels."""
     layer.reset_transform()
     layer.clear()
     layer.scale(scene.view.dpr)
@@ -308,7 +306,7 @@ def _draw_scale_bar(layer: Any, scene: Scene) -> None:
 
 
 def _draw_frame(layer: Any, field: tuple[float, float, float, float], view: Viewport) -> None:
-    """Draw the corners of a rectangle of the image, which cover less than its sides would."""
+    """Draw the corners of a rectangle, which hide less than its sides would."""
     (top, left), (bottom, right) = view.to_screen(*field[:2]), view.to_screen(*field[2:])
     arm = min(14.0, (right - left) / 3, (bottom - top) / 3)
     layer.line_cap = "square"
@@ -320,7 +318,7 @@ def _draw_frame(layer: Any, field: tuple[float, float, float, float], view: View
 
 
 def _draw_lasso(layer: Any, scene: Scene) -> None:
-    """Draw the box or lasso with a dashed line, which is visible on dark and on bright images."""
+    """Draw the box or lasso with a dashed line, visible on any image."""
     corners = np.array([scene.view.to_screen(*corner)[::-1] for corner in scene.lasso])
     layer.fill_style = "rgba(255, 255, 255, 0.12)"
     layer.fill_polygon(corners)
@@ -345,7 +343,10 @@ def _draw_hint(layer: Any, hint: Hint, view: Viewport) -> None:
 
 
 def check_decodable(picture: bytes) -> bytes:
-    """Return a complete PNG or JPEG; an image that the browser cannot decode would freeze all canvases of its page."""
+    """Return an encoded image after checking that it is complete.
+
+    An image that the browser cannot decode would freeze all canvases of its page.
+    """
     complete_png = picture.startswith(b"\x89PNG\r\n\x1a\n") and picture.endswith(b"IEND\xaeB`\x82")
     complete_jpeg = picture.startswith(b"\xff\xd8\xff") and picture.endswith(b"\xff\xd9")
     if not (complete_png or complete_jpeg):
@@ -354,7 +355,7 @@ def check_decodable(picture: bytes) -> bytes:
 
 
 def key_name(key: str, control: bool, shift: bool = False) -> str:
-    """Return the name of a key with its modifiers, such as ``"Ctrl+z"`` or ``"Shift+ArrowUp"``.
+    """Return the name of a key with its modifiers, such as ``"Ctrl+z"``.
 
     Command on a Mac counts as Ctrl. Shift is not named with a key that writes a character, as it changed the character.
     """
@@ -365,24 +366,14 @@ def key_name(key: str, control: bool, shift: bool = False) -> str:
 def crop_to_visible(scene: Scene) -> ImageLayer:
     """Return the image layer without the margin that is off the screen."""
     layer, view = scene.image, scene.view
-    rows, columns = layer.pixels.shape[:2]
     if not layer.pixels.size:
         return layer
-    stride = layer.box.width // columns
-    top, left = view.to_image(0, 0)
-    bottom, right = view.to_image(*view.size)
-    y0, y1 = _pixels_between(top, bottom, layer.box.y0, stride, rows)
-    x0, x1 = _pixels_between(left, right, layer.box.x0, stride, columns)
-    box = type(layer.box)(
-        layer.box.y0 + y0 * stride, layer.box.x0 + x0 * stride, layer.box.y0 + y1 * stride, layer.box.x0 + x1 * stride
-    )
-    return ImageLayer(layer.key, np.ascontiguousarray(layer.pixels[y0:y1, x0:x1]), box)
-
-
-def _pixels_between(low: float, high: float, start: int, stride: int, count: int) -> tuple[int, int]:
-    first = int((low - start) // stride)
-    last = int(-(-(high - start) // stride))
-    return min(max(first, 0), count), min(max(last, 0), count)
+    stride, start = layer.box.width // layer.pixels.shape[1], (layer.box.y0, layer.box.x0)
+    first, last = (np.subtract(view.to_image(*corner), start) for corner in ((0, 0), view.size))
+    inside = np.clip([first // stride, -(-last // stride)], 0, layer.pixels.shape[:2]).astype(int)
+    (y0, x0), (y1, x1) = inside.tolist()
+    pixels = np.ascontiguousarray(layer.pixels[y0:y1, x0:x1])
+    return ImageLayer(layer.key, pixels, PixelBox(*(inside * stride + start).ravel().tolist()))
 
 
 def _layer_keys(scene: Scene) -> list[object]:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ipywidgets import Button, ToggleButton
 
 from svetlana_jupyter.core.display.selection import PlaneSelection, Point, objects_in_polygon, rectangle_corners
-from svetlana_jupyter.widgets.panel import catch_errors, catch_method_errors
+from svetlana_jupyter.widgets.panel import ICON_LAYOUT, catch_errors
 from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Throttle
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MIDDLE, MODIFIERS, RIGHT, InputListener, LayeredCanvas
 from svetlana_jupyter.widgets.viewer.pointer import Pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from svetlana_jupyter.core.display.viewport import Viewport
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.components import StatusLine
     from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
+    from svetlana_jupyter.widgets.scheduling import Loadable
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId, ViewerModel
-
-CanvasT = TypeVar("CanvasT", bound=LayeredCanvas)
 
 _MIN_SEGMENT = 2.0  # CSS pixels between two corners of a lasso
 _CLICK_TOLERANCE = 4.0  # CSS pixels that the pointer may move during a click
@@ -33,10 +35,11 @@ _PLANES = {"[": -1, "]": 1, "PageUp": -1, "PageDown": 1}
 _ZOOMS = {"+": 1.5, "=": 1.5, "-": 1 / 1.5}
 _TOOLS = {"x": "box", "l": "lasso"}
 _MENU_KEYS = ("ContextMenu", "Shift+F10")
+_EVENTS = ("pressed", "moved", "released", "pointer_left", "wheeled", "key_pressed")
 
 
-class Screen(Generic[CanvasT]):
-    """A canvas with its pointer helper, its draw schedule, its background reads and its key callbacks.
+class Screen:
+    """Canvas with its input events, draw schedule, background reads and buttons.
 
     Parameters
     ----------
@@ -54,67 +57,87 @@ class Screen(Generic[CanvasT]):
     canvas : LayeredCanvas
     pointer : Pointer
     loader : BackgroundLoader
-    still : bool
-        Whether nothing has changed for a while, so that the frame is to be painted in full quality.
+    handle_key : callable
+        Called as ``handle_key(key, shown)`` for each key that does not move the view; set by the panel. ``shown``
+        identifies the selection that was on the screen when the key was pressed, or is None if nothing was selected.
+        With Ctrl or Command the key is named ``"Ctrl+z"``.
+    request : callable
+        Draws as soon as the browser can follow, without ending the rest that full quality waits for.
     """
 
     def __init__(
         self,
-        make_canvas: Callable[[Callable[[], None]], CanvasT],
+        make_canvas: Callable[[Callable[[], None]], LayeredCanvas],
         draw: Callable[[], None],
         on_read_error: Callable[[Exception], None],
         status: StatusLine,
     ) -> None:
-        self.still = False
-        self._throttle = Throttle(catch_errors(draw, status))
+        self._status = status
+        self._still = False  # nothing has changed for a while: the frame is to be painted in full quality
+        self.handle_key: Callable[[str, SelectionId], object] = lambda key, shown: None
+        self.request = Throttle(catch_errors(draw, status)).request
         self._debounce = Debounce(self._sharpen)
-        self._key_callbacks: list[Callable[[str, SelectionId], Any]] = []
         self.loader = BackgroundLoader(self.request, catch_errors(on_read_error, status))
         self.canvas = make_canvas(self.request)
-        self.pointer = Pointer(self.canvas.widget[-1].model_id)
+        self.pointer = Pointer(layer=self.canvas.widget[-1].model_id)
 
     def add_listener(self, listener: InputListener) -> None:
-        """Report mouse and keyboard events to ``listener``."""
-        self.canvas.add_listener(listener)
-        self.pointer.add_listener(listener)
+        """Report mouse and keyboard events to ``listener``, and display its errors."""
+        handlers = {name: catch_errors(getattr(listener, name), self._status) for name in _EVENTS}
+        safe: Any = SimpleNamespace(**handlers, selection_id=listener.selection_id)
+        self.canvas.add_listener(safe)
+        self.pointer.add_listener(safe)
 
     def redraw(self) -> None:
         """Draw a changed frame as soon as the browser can follow."""
-        self.still = False
+        self._still = False
         self.request()
 
-    def request(self) -> None:
-        """Draw as soon as the browser can follow, without ending the rest that full quality waits for."""
-        self._throttle.request()
+    def paint(self, scene: Any, selection_id: SelectionId, missing: Sequence[Loadable]) -> None:
+        """Paint a scene and its selection, and read what is missing.
 
-    def settle(self) -> None:
-        """Paint in full quality once nothing has changed for a while."""
-        self._debounce.restart()
-
-    def on_key(self, act: Callable[[str, SelectionId], Any]) -> None:
-        """Call ``act(key, shown)`` for each key that `handle_key` receives."""
-        self._key_callbacks.append(act)
-
-    def handle_key(self, key: str, shown: SelectionId) -> None:
-        """Pass on a key that was pressed while ``shown`` was selected on the screen."""
-        for act in self._key_callbacks:
-            act(key, shown)
+        Once nothing is missing and nothing has changed for a while, it is painted again in full quality.
+        """
+        # Before painting: this message is small and the frame is not.
+        self.pointer.set_shown(selection_id, self.canvas.frame + 1)
+        self.canvas.paint(scene, self._still)
+        self.canvas.shown = selection_id
+        self.loader.load_visible(missing)
+        if not self.loader.busy and not self.canvas.is_final:
+            self._debounce.restart()
 
     def focus(self) -> None:
         """Give the canvas the keyboard focus."""
         self.canvas.widget.focus()
 
-    def close(self) -> None:
-        """Stop loading images in the background."""
-        self.loader.close()
+    def button(
+        self, icon: str, tooltip: str, act: Callable[[], object], text: str = "", keeps_focus: bool = False
+    ) -> Button:
+        """Return a small button that displays the errors of ``act``.
+
+        It gives the keyboard focus back to the canvas, unless ``keeps_focus``: while a button has the focus,
+        JupyterLab's shortcuts take the next key.
+        """
+        button = Button(icon=icon, description=text, tooltip=tooltip, layout=ICON_LAYOUT)
+        safe_act = catch_errors(act, self._status)
+        button.on_click(lambda _: safe_act())
+        if not keeps_focus:
+            button.on_click(lambda _: self.focus())
+        return button
+
+    def toggle(self, icon: str, tooltip: str, value: bool = False) -> ToggleButton:
+        """Return a small toggle button that gives the keyboard focus back to the canvas."""
+        toggle = ToggleButton(value, icon=icon, tooltip=tooltip, layout=ICON_LAYOUT)
+        toggle.observe(lambda _: self.focus(), "value")
+        return toggle
 
     def _sharpen(self) -> None:
-        self.still = True
+        self._still = True
         self.request()
 
 
 class ObjectSelector:
-    """Selection of objects by click, box, lasso or visibility, and the context menu of the selection.
+    """Selection of objects by click, box or lasso, and their context menu.
 
     Parameters
     ----------
@@ -122,33 +145,33 @@ class ObjectSelector:
     model : ViewerModel
     indexing : ObjectIndexer
     canvas : LayeredCanvas
+
+    Attributes
+    ----------
+    on_select : callable
+        Called as ``on_select(image, label)`` after the user selected one object or none (``label`` 0).
     """
 
     def __init__(self, project: Project, model: ViewerModel, indexing: ObjectIndexer, canvas: LayeredCanvas) -> None:
         self._project, self._model, self._indexing, self._canvas = project, model, indexing, canvas
-        self._callbacks: list[Callable[[str, int], Any]] = []
-
-    def on_select(self, act: Callable[[str, int], Any]) -> None:
-        """Call ``act(image, label)`` after the user selected one object or none (``label`` 0)."""
-        self._callbacks.append(act)
+        self.on_select: Callable[[str, int], object] = lambda image, label: None
 
     def select_at(self, row: float, column: float, extend: bool = False) -> None:
-        """Select the object at a point of the screen; with ``extend``, add it to the selection or remove it."""
+        """Select the object at a point of the screen.
+
+        With ``extend``, add it to the selection, or remove it if it is selected.
+        """
         model = self._model
-        if model.scene is None:
-            return
-        label = model.object_at(row, column)
-        if extend or model.add_to_selection:
-            self._select(set(model.selection) ^ {label} - {0})
-        else:
-            self._select({label} - {0})
+        if model.scene is not None:
+            clicked = {model.object_at(row, column)} - {0}
+            self._select(clicked ^ set(model.selection) if extend or model.add_to_selection else clicked)
 
     def draw_box(self, corner: Point, row: float, column: float) -> None:
-        """Draw a box from a point of the image to a point of the screen; `finish_lasso` selects the objects inside."""
+        """Draw a box from a point of the image to a point of the screen."""
         self._model.lasso = rectangle_corners(corner, self._model.view.to_image(row, column))
 
     def draw_lasso(self, row: float, column: float) -> None:
-        """Extend the lasso to a point of the screen; `finish_lasso` selects the objects inside."""
+        """Extend the lasso to a point of the screen."""
         model = self._model
         if model.lasso:
             before = model.view.to_screen(*model.lasso[-1])
@@ -158,14 +181,9 @@ class ObjectSelector:
 
     def finish_lasso(self, extend: bool = False) -> None:
         """Select every object whose centroid is inside the box or lasso."""
-        corners = self._model.lasso
-        self.cancel_lasso()
+        corners, self._model.lasso = self._model.lasso, ()
         if self._model.image and corners:
             self._select_inside(corners, extend or self._model.add_to_selection)
-
-    def cancel_lasso(self) -> None:
-        """Remove the box or lasso without selecting anything."""
-        self._model.lasso = ()
 
     def select_visible(self) -> None:
         """Select every object whose centroid is on the screen."""
@@ -178,7 +196,10 @@ class ObjectSelector:
         self._select(())
 
     def open_menu_at(self, row: float, column: float) -> None:
-        """Open the menu for the object at a point of the screen, or for the selection if the object belongs to it."""
+        """Open the menu for the object at a point of the screen.
+
+        If the object belongs to the selection, the menu applies to the selection.
+        """
         model = self._model
         label = model.object_at(row, column)
         if label and label not in model.selection:
@@ -197,16 +218,24 @@ class ObjectSelector:
         return was_open
 
     def zoom_on_selection(self, factor: float) -> None:
-        """Zoom about the center of the selection if it is on the screen, otherwise about the center of the screen."""
+        """Zoom about the center of the selection if it is visible, else of the screen."""
         model = self._model
         about = self._selection_center() if model.selection and self._project.images.is_indexed(model.image) else None
         visible = about is not None and all(0 <= at < end for at, end in zip(about, model.view.size))
         model.zoom(factor, about if visible else None)
 
     def _select_inside(self, corners: tuple[Point, ...], extend: bool) -> None:
-        """Select the objects inside a region, after indexing unless the selection changed in the meantime."""
+        """Select the objects inside a region once they are indexed.
+
+        Nothing is selected if the selection changed in the meantime.
+        """
         model = self._model
-        image, planes, before = model.image, self._planes(), model.selection_count
+        plane_scopes: dict[str, PlaneSelection] = {
+            "plane": model.plane,
+            "range": range(model.plane_range[0], model.plane_range[1] + 1),
+            "all": None,
+        }
+        image, planes, before = model.image, plane_scopes[model.plane_scope], model.selection_count
 
         def select() -> None:
             if (model.image, model.selection_count) == (image, before):
@@ -222,12 +251,6 @@ class ObjectSelector:
         y, x = (float(center) + 0.5 for center in centers.mean())
         return model.view.to_screen(y, x)
 
-    def _planes(self) -> PlaneSelection:
-        model = self._model
-        if model.plane_scope == "range":
-            return range(model.plane_range[0], model.plane_range[1] + 1)
-        return model.plane if model.plane_scope == "plane" else None
-
     def _select(self, objects: Iterable[int]) -> None:
         model = self._model
         model.selection = tuple(objects)
@@ -235,8 +258,7 @@ class ObjectSelector:
         # selection. A selection made by the program counts from its frame on, so that typing ahead is refused.
         self._canvas.shown = model.selection_id
         if len(model.selection) < 2:
-            for act in self._callbacks:
-                act(model.image, model.selected)
+            self.on_select(model.image, model.selected)
 
 
 @dataclass(frozen=True)
@@ -252,10 +274,10 @@ class _Press:
 
 
 class ViewerEvents:
-    """Translation of input events (`canvas.InputListener`) into changes of the model and the selection."""
+    """Translation of the events of `InputListener` into changes of the viewer."""
 
-    def __init__(self, model: ViewerModel, selector: ObjectSelector, screen: Screen[Any], status: StatusLine) -> None:
-        self._model, self._selector, self._screen, self.status = model, selector, screen, status
+    def __init__(self, model: ViewerModel, selector: ObjectSelector, screen: Screen) -> None:
+        self._model, self._selector, self._screen = model, selector, screen
         self._pointer: tuple[float, float] | None = None
         self._press: _Press | None = None
         self._dragged = False
@@ -269,7 +291,6 @@ class ViewerEvents:
             "Ctrl+a": selector.select_visible,
         }
 
-    @catch_method_errors
     def pressed(self, row: float, column: float, button: int = LEFT, modifiers: str = "") -> None:
         """Begin a click or a drag, or open the context menu."""
         self._selector.close_menu()
@@ -282,7 +303,6 @@ class ViewerEvents:
         elif button == RIGHT:
             self._selector.open_menu_at(row, column)
 
-    @catch_method_errors
     def moved(self, row: float, column: float) -> None:
         """Continue a drag, or name the object under the pointer."""
         self._pointer = (row, column)
@@ -306,13 +326,10 @@ class ViewerEvents:
         else:
             self._model.set_view(press.view.panned(down, right), moving=True)
 
-    @catch_method_errors
     def released(self, row: float, column: float) -> None:
         """Finish a lasso, or select the clicked object."""
-        press, self._press = self._press, None
-        if press is not None and self._dragged and press.tool != "move":
-            self._selector.finish_lasso(press.extend)
-        elif press is not None and press.button == LEFT and not self._dragged:
+        press = self._end_press()
+        if press is not None and press.button == LEFT and not self._dragged:
             self._selector.select_at(row, column, press.extend)
         self._screen.redraw()  # the page waits for a frame that accounts for this click, even if nothing changed
 
@@ -320,22 +337,17 @@ class ViewerEvents:
         """Return the current selection."""
         return self._model.selection_id
 
-    @catch_method_errors
     def pointer_left(self) -> None:
         """Finish a drag that leaves the canvas."""
-        press, self._press, self._pointer = self._press, None, None
-        if press is not None and self._dragged and press.tool != "move":
-            # Without the pointer helper, the canvas does not report where the button goes up outside of it.
-            self._selector.finish_lasso(press.extend)
-        self._model.hovered = None
+        # Without the pointer helper, the canvas does not report where the button goes up outside of it.
+        self._end_press()
+        self._pointer = self._model.hovered = None
 
-    @catch_method_errors
     def wheeled(self, delta: float, at: tuple[float, float] | None = None) -> None:
         """Zoom about the pointer."""
         self._selector.close_menu()
         self._model.zoom(2 ** (-delta / _WHEEL_TO_DOUBLE), at or self._pointer)
 
-    @catch_method_errors
     def key_pressed(self, key: str, shown: SelectionId) -> None:
         """Move the view, use a tool, or pass the key on."""
         if self._selector.close_menu() and key == "Escape":
@@ -347,19 +359,24 @@ class ViewerEvents:
         elif key not in MODIFIERS:
             self._screen.handle_key(key, shown)
 
+    def _end_press(self) -> _Press | None:
+        """End and return the press; a box or lasso selects the objects inside."""
+        press, self._press = self._press, None
+        if press is not None and self._dragged and press.tool != "move":
+            self._selector.finish_lasso(press.extend)
+        return press
+
     def _pan(self, down: int, right: int) -> None:
-        view = self._model.view
-        height, width = view.size
-        self._model.set_view(view.panned(down * height * _PAN_STEP, right * width * _PAN_STEP))
+        height, width = self._model.view.size
+        self._model.set_view(self._model.view.panned(down * height * _PAN_STEP, right * width * _PAN_STEP))
 
     def _toggle_tool(self, tool: str) -> None:
         self._model.tool = "move" if self._model.tool == tool else tool
 
     def _escape(self, shown: SelectionId) -> None:
-        """Cancel the lasso being drawn; without a lasso, the selection; without a selection, the tool."""
+        """Cancel the lasso being drawn, else the selection, else the tool."""
         if self._press is not None:
-            self._press = None
-            self._selector.cancel_lasso()
+            self._press, self._model.lasso = None, ()
         elif self._model.selection:
             self._selector.clear_selection()
         elif self._model.tool != "move":

@@ -1,9 +1,8 @@
-"""Small images of one object: cross-sections, the patch that the classifier sees, and Grad-CAM."""
+"""Small images of one object: cross-sections, classifier input, and Grad-CAM."""
 
 from __future__ import annotations
 
 import html
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,9 +24,8 @@ from svetlana_jupyter.core.display.thumbnails import take_orthoviews
 from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.normalization import DOUBLED_NORMALIZATIONS
-from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.patch_previews import classifier_patch, patch_settings
-from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, figure_html, fraction_bar, muted
+from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, error_text, figure_html, fraction_bar, muted
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
@@ -61,8 +59,6 @@ _SECTION_TITLES = {"xy": "Plane (xy)", "xz": "Front (xz)", "zy": "Side (zy)", "m
 _NOTHING_SELECTED = "Select an object to see what the classifier sees of it."
 _DELAY = 0.25  # seconds; keys that follow each other quickly need no images in between
 _EMPTY_FIGURE = '<figure><div class="sv-blank"></div><figcaption>{}</figcaption></figure>'
-
-logger = logging.getLogger(__name__)
 
 
 def default_palette(pair: ImagePair) -> DisplaySettings:
@@ -105,7 +101,7 @@ class ObjectDetails(HTML):
         if pair.ndim == 3:
             sections = take_orthoviews(pair.image, pair.mask, label, row, pair.spacing)
             images += [(section_picture(section, palette), _SECTION_TITLES[side]) for side, section in sections.items()]
-        settings = patch_settings(project.images, project._labeled(), image, project.settings)
+        settings = patch_settings(project.images, project.annotations.class_ids(), image, project.settings)
         patch = classifier_patch(project.images, image, label, settings)
         images += patch_pictures(patch, settings, palette)[: 3 if pair.ndim == 2 else 1]
         return images, _field_of_view(patch)
@@ -117,12 +113,7 @@ class ObjectDetails(HTML):
         self._on_field_changed(field)
 
     def _show_error(self, question: Question, error: Exception) -> None:
-        image, label, _ = question
-        if isinstance(error, SvetlanaError):
-            self._show_text(str(error))
-        else:
-            logger.error("object %s of %s cannot be displayed", label, image, exc_info=error)
-            self._show_text(f"Object {label} cannot be displayed here ({error}).")
+        self._show_text(error_text(error, f"Object {question[1]} in {question[0]} cannot be displayed"))
 
     def _show_text(self, text: str) -> None:
         self.value = f'<div class="sv-beside sv-nothing">{muted(text)}</div>'
@@ -178,9 +169,9 @@ class Inspector(VBox):
 
 
 def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
-    """Return a PNG of a cross-section of a volume, in the viewer's contrast, with the outline of the object.
+    """Return a PNG of a cross-section of a volume, with the outline of the object.
 
-    Samples that are not square are stretched to their shape in the volume.
+    It has the contrast of the viewer. Samples that are not square are stretched to their shape in the volume.
     """
     scale = _SIDE / max(section.size)
     height, width = (max(1, round(side * scale)) for side in section.size)
@@ -194,7 +185,9 @@ def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
 
 
 def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: DisplaySettings) -> list[tuple[bytes, str]]:
-    """Return the images that a classifier gets of an object: patch, the object alone if it is a channel, and mask.
+    """Return images of what a classifier receives of an object.
+
+    These are the patch, the object alone if it is a channel, and the mask.
 
     Parameters
     ----------
@@ -227,7 +220,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
 
 
 def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
-    """Return two PNGs with the outline of the object: the patch, and the patch under its Grad-CAM.
+    """Return two PNGs with the outline of the object: patch and Grad-CAM.
 
     Parameters
     ----------
@@ -236,7 +229,7 @@ def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
         maximum along z.
     """
     flat = explanation.max("z") if "z" in explanation.dims else explanation
-    names = [str(name) for name in flat["c"].to_numpy()] if "c" in flat.coords else [""] * flat.sizes["c"]
+    names = [str(name) for name in flat["c"].to_numpy()]
     pixels = flat["image"].transpose("c", "y", "x").to_numpy().astype(np.float32)
     rgb = names == ["red", "green", "blue"]
     palette = initial_display_settings(names, rgb, pixels.dtype, pixels.reshape(len(pixels), -1))

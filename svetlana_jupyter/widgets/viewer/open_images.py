@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,7 +72,6 @@ class OpenImage:
         self._sample_contrast()
         self.palette = self.auto_palette
         self._project = project
-        self._predictions: tuple[int, pd.DataFrame] | None = None
         self._styles: tuple[Hashable, ObjectStyles] | None = None
         self._median_side: tuple[pd.DataFrame, float] | None = None
 
@@ -105,43 +104,34 @@ class OpenImage:
         self.pixels = sample_pixels(self.image)
         self.auto_palette = initial_display_settings(list(self.pair.channels), is_rgb(image), image.dtype, self.pixels)
 
-    def predictions(self) -> pd.DataFrame:
-        """Return the predictions of the current run for this image, read once per version."""
-        version = self._project.predictions_version
-        if self._predictions is None or self._predictions[0] != version:
-            self._predictions = (version, self._project.probabilities(self.name))
-        return self._predictions[1]
-
     def styles(self, overlay: str) -> ObjectStyles | None:
-        """Return the colors of the objects by "annotations", "predictions" (below annotations) or "off"."""
+        """Return the colors of the objects.
+
+        ``overlay`` is "annotations", "predictions" (shown below annotations) or "off".
+        """
         if overlay == "off":
             return None
         project = self._project
         base = (self.name, overlay, project.classes_version, project.predictions_version)
         if self._styles is None or self._styles[0] != base:
-            predicted = self.predictions()["predicted"] if overlay == "predictions" else None
+            predicted = project.probabilities(self.name)["predicted"] if overlay == "predictions" else None
             labels_of = partial(project.annotations.labels_of, self.name)
-            styles = class_styles(project.classes.scheme, labels_of, predicted)
-            self._styles = base, styles
+            self._styles = base, class_styles(project.classes.scheme, labels_of, predicted)
         return self._styles[1].with_key((*base, project.annotations_version))
 
     def describe(self, label: int, overlay: str) -> str:
-        """Describe an object by its number and its annotation or, failing that, its prediction."""
-        annotation = self._project.annotations.label_of(self.name, label)
-        classes = self._project.classes
-        if annotation.action == "label":
-            return f"object {label} · {classes.by_id(annotation.class_id).name}"
-        if annotation.action in _FLAG_TEXT:
-            return f"object {label} · {_FLAG_TEXT[annotation.action]}"
-        predictions = self.predictions()
-        if overlay == "predictions" and label in predictions.index:
-            row = predictions.loc[label].to_dict()
-            name = classes.by_id(int(row["predicted"])).name
-            return f"object {label} · {name}? {row['probability']:.0%}"
-        return f"object {label}"
+        """Describe an object by its number and its annotation, else its prediction."""
+        annotation, classes = self._project.annotations.label_of(self.name, label), self._project.classes
+        text = classes.by_id(annotation.class_id).name if annotation.class_id else _FLAG_TEXT.get(annotation.action)
+        class_id, probability = predicted_class(self._project, self.name, label)
+        if class_id and not text and overlay == "predictions":
+            text = f"{classes.by_id(class_id).name}? {probability:.0%}"
+        return f"object {label} · {text}" if text else f"object {label}"
 
     def view_centered_on(self, label: int, view: Viewport, zoom: bool) -> Viewport:
-        """Return the view with an object at its center, or near it at the border of the image.
+        """Return the view with an object at its center.
+
+        At the border of the image, the object is only near the center.
 
         Parameters
         ----------
@@ -183,7 +173,7 @@ class OpenImage:
 
 
 class OpenImages:
-    """The most recently displayed images, with the pixel memory and the manual contrast that they share.
+    """The most recently displayed images, with their shared pixel cache and contrast.
 
     Parameters
     ----------
@@ -204,7 +194,10 @@ class OpenImages:
         self._manual: dict[object, DisplaySettings] = {}
 
     def open_image(self, name: str) -> OpenImage:
-        """Return an image, open already or opened now, with the contrast last set for its kind of channels."""
+        """Return an image, opened if necessary.
+
+        It has the contrast that was last set for images with the same channels.
+        """
         image = self.get_open(name) or OpenImage(self._project, name, self.cache)
         self._open.pop(name, None)
         self._open[name] = image
@@ -220,22 +213,37 @@ class OpenImages:
         return image if image is not None and image.pair is self._project.pair(name) else None
 
     def pieces_ahead(self, name: str, label: int, view: Viewport) -> tuple[TileGroup, ...]:
-        """Return the pieces to read before an object can be displayed; none for images that are not open."""
+        """Return the pieces to read before an object can be displayed.
+
+        For an image that is not open or not indexed, there are none.
+        """
         image = self.get_open(name)
         if image is None or not self._project.images.is_indexed(name):
             return ()
         return tiles_to_read(image.image, image.mask, image.view_centered_on(label, view, zoom=True))
 
     def set_manual_palette(self, image: OpenImage, palette: DisplaySettings) -> None:
-        """Apply display settings to an image and to others with the same channels; the automatic ones end that."""
+        """Apply display settings to an image and to others with the same channels.
+
+        The automatic settings of the image end that.
+        """
         image.palette = palette
         self._manual[palette.display_key] = palette
         if palette == image.auto_palette:
             del self._manual[palette.display_key]
 
 
+def predicted_class(project: Project, image: str, label: int) -> tuple[int, float]:
+    """Return the predicted class id of an object and its probability, or 0 and 0.0."""
+    table = project.probabilities(image)
+    if label not in table.index:
+        return 0, 0.0
+    at: Any = table.at  # much faster than `loc`; called for every cell of every frame of the gallery
+    return int(at[label, "predicted"]), float(at[label, "probability"])
+
+
 def unreadable_image(name: str, error: object) -> InputError:
-    """Return the error that tells the user that the pixels of an image cannot be read."""
+    """Return the error for an image whose pixels cannot be read."""
     return InputError(
         f"{name} cannot be shown ({error}). Check that its files exist and are complete. Annotations are safe, and "
         "other images can still be shown."

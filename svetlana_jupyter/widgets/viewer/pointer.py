@@ -1,6 +1,7 @@
-"""Helper widgets for browser events that ipycanvas does not report: mouse buttons, modifiers, pixel ratio.
+"""Helper widgets for browser events that ipycanvas does not report.
 
-The pointer widget is optional: without it, the viewer uses the events of the canvas.
+These are mouse buttons, modifier keys and the pixel ratio. The pointer widget is optional: without it, the viewer uses
+the events of the canvas.
 """
 
 from __future__ import annotations
@@ -47,9 +48,6 @@ class Pointer(anywidget.AnyWidget):
 
     _last_click = 0.0
 
-    def __init__(self, layer: str = "") -> None:
-        super().__init__(layer=layer)
-
     def set_shown(self, shown: tuple[str, int] | None, frame: int = 0) -> None:
         """Report which selection a frame shows that was sent or is about to be sent."""
         with self.hold_sync():
@@ -82,9 +80,10 @@ class Pointer(anywidget.AnyWidget):
 
 
 class KeyGuard(anywidget.AnyWidget):
-    """Invisible helper that hides the keys of a panel from JupyterLab, whichever element has the focus.
+    """Invisible helper that hides the keys of a panel from JupyterLab.
 
-    JupyterLab's shortcuts would act on the cell: ``m`` turns it into Markdown and destroys the panel.
+    Whichever element has the focus, JupyterLab's shortcuts would act on the cell: ``m`` turns it into Markdown and
+    destroys the panel.
     """
 
     _esm = Path(__file__).with_name("key_guard.js")

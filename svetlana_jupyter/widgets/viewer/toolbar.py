@@ -1,4 +1,4 @@
-"""Controls around the image: toolbar, selection tools, channel controls and context menu."""
+"""Controls around the image: toolbar, selection tools and context menu."""
 
 from __future__ import annotations
 
@@ -7,116 +7,72 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ipywidgets import (
-    HTML,
-    Box,
-    Button,
-    ColorPicker,
-    Dropdown,
-    FloatLogSlider,
-    FloatRangeSlider,
-    FloatSlider,
-    HBox,
-    IntRangeSlider,
-    IntSlider,
-    Label,
-    ToggleButton,
-    VBox,
-    Widget,
-)
+from ipywidgets import HTML, Box, Button, Dropdown, FloatSlider, HBox, IntRangeSlider, IntSlider, VBox
 from traitlets import link
 
-from svetlana_jupyter.core.display.channels import CLIPPED_PERCENT, auto_contrast_limits
 from svetlana_jupyter.widgets.components import keycap
-from svetlana_jupyter.widgets.panel import ICON_LAYOUT, icon_button
+from svetlana_jupyter.widgets.viewer.channel_controls import ChannelControls, label_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from svetlana_jupyter.core.display.channels import ContrastLimits, DisplaySettings
-    from svetlana_jupyter.widgets.components import StatusLine
-    from svetlana_jupyter.widgets.viewer.interaction import ObjectSelector
+    from svetlana_jupyter.core.display.channels import DisplaySettings
+    from svetlana_jupyter.widgets.viewer.interaction import ObjectSelector, Screen
     from svetlana_jupyter.widgets.viewer.open_images import OpenImage
     from svetlana_jupyter.widgets.viewer.viewer_model import ViewerModel
 
-_SLIDER_STEPS = 500
-_MANUAL, _AS_STORED = "manual", "as stored"
-_CLIPPING = {"all values": 0.0, "0.02 %": 0.02, f"{CLIPPED_PERCENT:g} %": CLIPPED_PERCENT, "1 %": 1.0, "5 %": 5.0}
 _OVERLAYS = (("Annotations", "annotations"), ("Predictions", "predictions"), ("No overlay", "off"))
 _PLANE_SCOPES = (("on this plane", "plane"), ("on the planes", "range"), ("on all planes", "all"))
 _MENU_WIDTH, _MENU_ROW, _MENU_TITLE, _MENU_MARGIN = 216, 26, 36, 6  # CSS pixels; the title with border and padding
 
 
 class Toolbar(VBox):
-    """Image, zoom, overlay and tools in one row, with folded controls of contrast, channels and opacity below.
+    """Image, zoom, overlay and tools in one row; contrast and opacity below.
 
     Parameters
     ----------
     model : ViewerModel
         Its traits are linked to the controls.
     selector : ObjectSelector
-    show : callable
-        Called with the name of an image that the user chose.
+    screen : Screen
     set_palette : callable
         Called with changed display settings.
-    focus : callable
-        Gives the keyboard focus back to the canvas.
-    status : StatusLine
-        Displays errors.
     """
 
     def __init__(
         self,
         model: ViewerModel,
         selector: ObjectSelector,
-        show: Callable[[str], None],
+        screen: Screen,
         set_palette: Callable[[DisplaySettings], None],
-        focus: Callable[[], None],
-        status: StatusLine,
     ) -> None:
-        self._model, self._show, self._set_palette, self._focus = model, show, set_palette, focus
-        icon = partial(icon_button, status, focus)
+        self._model, self._focus, self._set_palette = model, screen.focus, set_palette
         self.images = Dropdown(tooltip="Displayed image", layout={"width": "150px", "margin": "0 8px 0 0"})
         self.images.observe(lambda change: self._show_image(change["new"]), "value")
-        self.overlay = Dropdown(
-            options=_OVERLAYS, tooltip="Source of the object colors", layout={"width": "116px", "margin": "0 4px 0 6px"}
-        )
-        self.outlines = ToggleButton(True, icon="circle-o", tooltip="Outlines", layout=ICON_LAYOUT)
-        self.more = ToggleButton(icon="sliders", tooltip="Contrast, channels and opacity", layout=ICON_LAYOUT)
+        self.overlay = Dropdown(options=_OVERLAYS, tooltip="Source of the object colors")
+        self.overlay.layout = {"width": "116px", "margin": "0 4px 0 6px"}
+        self.outlines = screen.toggle("circle-o", "Outlines", True)
+        self.more = screen.toggle("sliders", "Contrast, channels and opacity")
+        self.more.observe(self._unfold, "value")
         self.opacity = FloatSlider(
-            min=0,
-            max=1,
-            step=0.05,
-            description="Opacity",
-            readout=False,
-            tooltip="Opacity of the object colors",
-            style={"description_width": "64px"},
-            layout={"width": "240px"},
+            max=1, step=0.05, readout=False, **label_options("Opacity of the object colors", "240px", "Opacity", "64px")
         )
         self.plane = IntSlider(description="Plane", tooltip="Plane of the volume ([ and ])", layout={"width": "100%"})
-        self.tools = SelectionTools(model, selector, focus, status)
+        self.tools = SelectionTools(model, selector, screen)
         self.channels = VBox()
         self._display = HBox([self.channels, self.opacity])
         self._display.layout = {"display": "none", "flex_flow": "row wrap", "align_items": "center"}
-        row = HBox(
-            [
-                self.images,
-                icon("expand", "Show the whole image (f)", model.fit),
-                icon("search-minus", "Zoom out (-)", lambda: selector.zoom_on_selection(1 / 1.5)),
-                icon("search-plus", "Zoom in (+)", lambda: selector.zoom_on_selection(1.5)),
-                icon("", "Show one image pixel per screen pixel", model.zoom_to_pixels, "1:1"),
-                self.overlay,
-                self.outlines,
-                self.more,
-                self.tools,
-            ],
-            layout={"align_items": "center", "flex_flow": "row wrap"},
-        )
+        zooming = [
+            screen.button("expand", "Show the whole image (f)", model.fit),
+            screen.button("search-minus", "Zoom out (-)", lambda: selector.zoom_on_selection(1 / 1.5)),
+            screen.button("search-plus", "Zoom in (+)", lambda: selector.zoom_on_selection(1.5)),
+            screen.button("", "Show one image pixel per screen pixel", model.zoom_to_pixels, "1:1"),
+        ]
+        row = HBox([self.images, *zooming, self.overlay, self.outlines, self.more, self.tools])
+        row.layout = {"align_items": "center", "flex_flow": "row wrap"}
         super().__init__([row, self.tools.planes, self._display], layout={"margin": "0 0 4px 0"})
         for name in ("overlay", "outlines", "opacity", "plane"):
             link((model, name), (getattr(self, name), "value"))
-        self.outlines.observe(lambda _: focus(), "value")
-        self.more.observe(self._unfold, "value")
 
     def list_images(self, names: list[str], shown: str) -> None:
         """Set the images listed in the dropdown, and hide it if there is only one."""
@@ -128,22 +84,19 @@ class Toolbar(VBox):
     def refresh(self, image: OpenImage) -> None:
         """Show the controls that apply to an image."""
         self.images.value = image.name if image.name in self.images.options else None
-        rows = 1 if image.palette.rgb else len(image.palette.channels)
-        self.channels.children = [
-            ChannelControls(image, position, self._set_palette, self._focus) for position in range(rows)
-        ]
+        rows = range(1 if image.palette.rgb else len(image.palette.channels))
+        self.channels.children = [ChannelControls(image, row, self._set_palette, self._focus) for row in rows]
         self.plane.max = image.planes - 1
         self.tools.refresh(image.planes)
         self.plane.layout.display = "" if image.planes > 1 else "none"
 
     def _show_image(self, name: str | None) -> None:
         if name is not None and name != self._model.image:
-            self._show(name)
+            self._model.image = name
             self._focus()
 
     def _unfold(self, change: dict[str, bool]) -> None:
         self._display.layout.display = "flex" if change["new"] else "none"
-        self._focus()
 
 
 class SelectionTools(HBox):
@@ -153,10 +106,7 @@ class SelectionTools(HBox):
     ----------
     model : ViewerModel
     selector : ObjectSelector
-    focus : callable
-        Gives the keyboard focus back to the canvas.
-    status : StatusLine
-        Displays errors.
+    screen : Screen
 
     Attributes
     ----------
@@ -164,49 +114,33 @@ class SelectionTools(HBox):
         Planes in which the box or lasso selects objects; displayed for a volume while the box or lasso is active.
     """
 
-    def __init__(
-        self, model: ViewerModel, selector: ObjectSelector, focus: Callable[[], None], status: StatusLine
-    ) -> None:
+    def __init__(self, model: ViewerModel, selector: ObjectSelector, screen: Screen) -> None:
         self._model = model
-        icon = partial(icon_button, status)
-        self.box = ToggleButton(
-            icon="object-group", tooltip="Box: drag around objects to select them (x)", layout=ICON_LAYOUT
-        )
-        self.lasso = ToggleButton(
-            icon="pencil", tooltip="Lasso: draw a line around objects to select them (l)", layout=ICON_LAYOUT
-        )
-        self.adding = ToggleButton(
-            icon="plus", tooltip="Add to the selection, or remove from it (Shift)", layout=ICON_LAYOUT
-        )
-        self.all = icon(focus, "th-large", "Select all visible objects (Ctrl+A)", selector.select_visible)
-        self.none = icon(focus, "times", "Clear the selection (Escape)", selector.clear_selection)
-        # An open menu keeps the keyboard focus.
-        self.menu = icon(None, "bars", "Label the selection (right click, Shift+F10)", selector.open_menu_for_selection)
+        self.box = screen.toggle("object-group", "Box: drag around objects to select them (x)")
+        self.lasso = screen.toggle("pencil", "Lasso: draw a line around objects to select them (l)")
+        self.adding = screen.toggle("plus", "Add to the selection, or remove from it (Shift)")
+        self.all = screen.button("th-large", "Select all visible objects (Ctrl+A)", selector.select_visible)
+        self.none = screen.button("times", "Clear the selection (Escape)", selector.clear_selection)
+        menu = "Label the selection (right click, Shift+F10)"
+        self.menu = screen.button("bars", menu, selector.open_menu_for_selection, keeps_focus=True)
         super().__init__(
             [self.box, self.lasso, self.adding, self.all, self.none, self.menu],
             layout={"margin": "2px 0", "flex": "0 0 auto", "overflow": "visible"},
         )
-        self.plane_scope = Dropdown(
-            options=_PLANE_SCOPES,
-            description="Select",
-            tooltip="Planes in which the box or lasso selects objects",
-            layout={"width": "200px"},
-            style={"description_width": "48px"},
-        )
+        labels = label_options("Planes in which the box or lasso selects objects", "200px", "Select", "48px")
+        self.plane_scope = Dropdown(options=_PLANE_SCOPES, **labels)
         self.plane_range = IntRangeSlider(tooltip="First and last plane", layout={"width": "260px"})
         self.planes = HBox([self.plane_scope, self.plane_range], layout={"display": "none"})
         link((model, "add_to_selection"), (self.adding, "value"))
         link((model, "plane_scope"), (self.plane_scope, "value"))
         self.plane_range.observe(lambda change: model.set_trait("plane_range", change["new"]), "value")
-        for button in (self.box, self.lasso, self.adding):
-            button.observe(lambda _: focus(), "value")
         for tool, button in (("box", self.box), ("lasso", self.lasso)):
             button.observe(partial(self._choose_tool, tool), "value")
         model.observe(lambda _: self.refresh(), ["tool", "plane_scope", "selection"])
         self.refresh()
 
     def refresh(self, planes: int | None = None) -> None:
-        """Show the controls that apply to the tool and, if given, to an image with this number of planes."""
+        """Show the controls that apply to the tool and, if given, to a number of planes."""
         model = self._model
         if planes is not None:
             self.plane_range.max = planes - 1
@@ -221,116 +155,6 @@ class SelectionTools(HBox):
             self._model.tool = tool
         elif self._model.tool == tool:
             self._model.tool = "move"
-
-
-class ChannelControls(HBox):
-    """Controls of one channel, or of all three channels of an RGB image.
-
-    Parameters
-    ----------
-    image : OpenImage
-    position : int
-        Position of the channel.
-    set_palette : callable
-        Called with the changed display settings.
-    focus : callable
-        Called after a click, to give the keyboard focus back to the canvas; sliders keep it.
-
-    Attributes
-    ----------
-    window : FloatRangeSlider
-        Contrast limits: the values displayed black and at full brightness.
-    clipping : Dropdown
-        Contrast limits by percentile: percentage of the darkest and of the brightest pixels that is clipped.
-    gamma : FloatLogSlider
-    """
-
-    def __init__(
-        self, image: OpenImage, position: int, set_palette: Callable[[DisplaySettings], None], focus: Callable[[], None]
-    ) -> None:
-        self._image, self._position, self._set_palette, self._focus = image, position, set_palette, focus
-        self._limits = self._offered_limits()
-        channel = image.palette.channels[position]
-        low = min(0.0, *(limits[0] for limits in (*self._limits.values(), channel.contrast_limits)))
-        high = max(limits[1] for limits in (*self._limits.values(), channel.contrast_limits))
-        self._step = (high - low) / _SLIDER_STEPS
-        self.window = FloatRangeSlider(
-            value=channel.contrast_limits,
-            min=low,
-            max=high,
-            step=self._step,
-            readout_format=".0f" if high - low > 20 else ".3g",
-            tooltip="Contrast limits: values displayed black and at full brightness",
-            layout={"width": "250px"},
-        )
-        self.clipping = Dropdown(
-            options=[*self._limits, _MANUAL],
-            value=self._name_of(channel.contrast_limits),
-            tooltip="Percentage of the darkest and brightest pixels that is clipped",
-            layout={"width": "92px"},
-        )
-        self.gamma = FloatLogSlider(
-            value=channel.gamma,
-            base=10,
-            min=-0.7,
-            max=0.7,
-            step=0.02,
-            description="γ",
-            readout_format=".2f",
-            tooltip="Gamma; larger values brighten dark pixels",
-            style={"description_width": "14px"},
-            layout={"width": "168px"},
-        )
-        super().__init__([*self._name(), self.window, self.clipping, self.gamma], layout={"align_items": "center"})
-        self.window.observe(lambda change: self._set_limits(change["new"]), "value")
-        self.clipping.observe(lambda change: self._choose_clipping(change["new"]), "value")
-        self.gamma.observe(lambda change: set_palette(image.palette.with_gamma(position, change["new"])), "value")
-
-    def _offered_limits(self) -> dict[str, ContrastLimits]:
-        """Return the contrast limits that the dropdown offers, by name."""
-        pixels = self._image.pixels[self._position]
-        offered = {name: auto_contrast_limits(pixels, percent) for name, percent in _CLIPPING.items()}
-        automatic = self._image.auto_palette.channels[self._position].contrast_limits
-        return offered if automatic in offered.values() else {_AS_STORED: automatic, **offered}
-
-    def _name_of(self, limits: ContrastLimits) -> str:
-        return next((name for name, offered in self._limits.items() if self._are_same(offered, limits)), _MANUAL)
-
-    def _are_same(self, first: ContrastLimits, second: ContrastLimits) -> bool:
-        # The browser rounds the values of a slider to whole steps.
-        return max(abs(a - b) for a, b in zip(first, second)) <= self._step
-
-    def _set_limits(self, limits: ContrastLimits) -> None:
-        low, high = limits
-        self.clipping.value = self._name_of(limits)
-        if high > low and not self._are_same(self._image.palette.channels[self._position].contrast_limits, limits):
-            self._set_palette(self._image.palette.with_contrast_limits(self._position, (low, high)))
-
-    def _choose_clipping(self, name: str) -> None:
-        if name != _MANUAL and not self._are_same(self._limits[name], self.window.value):
-            self.window.value = self._limits[name]
-        self._focus()
-
-    def _name(self) -> list[Widget]:
-        palette = self._image.palette
-        if palette.rgb or len(palette.channels) == 1:
-            return [Label("Contrast", layout={"width": "64px"})]
-        channel = palette.channels[self._position]
-        color = ColorPicker(concise=True, value=channel.color, layout={"width": "28px"})
-        color.tooltip = f"Color of {channel.name}"
-        switch = ToggleButton(
-            channel.visible, description=channel.name, tooltip=f"Show {channel.name}", layout={"width": "84px"}
-        )
-
-        def switched(change: dict[str, bool]) -> None:
-            self._set_palette(self._image.palette.with_visibility(self._position, change["new"]))
-            self._focus()
-
-        switch.observe(switched, "value")
-        color.observe(
-            lambda change: self._set_palette(self._image.palette.with_color(self._position, change["new"])), "value"
-        )
-        return [color, switch]
 
 
 @dataclass(frozen=True)
@@ -378,7 +202,7 @@ class ObjectMenu(VBox):
         return bool(self.layout.display != "none")
 
     def show_at(self, at: tuple[float, float], title: str, items: Sequence[MenuItem]) -> None:
-        """Show items next to a point (row, column), and give the first item the keyboard focus."""
+        """Show items next to a point (row, column), and focus the first one."""
         self._close_lines()
         self.items = tuple(items)
         height, width = self._size
@@ -389,10 +213,9 @@ class ObjectMenu(VBox):
         left = at[1] + 8 if at[1] + 8 + _MENU_WIDTH <= width else at[1] - 8 - _MENU_WIDTH
         self.layout.left = f"{_shift_inside(left, _MENU_WIDTH, width):.0f}px"
         head = HTML(f'<div class="sv-menu-title">{html.escape(title)}</div>', layout={"margin": "0"})
-        lines = [_menu_line(item) for item in items]
-        self.children = (head, *lines)
+        self.children = (head, *map(_menu_line, items))
         self.layout.display = ""
-        lines[0].children[0].focus()
+        self.buttons()[0].focus()
 
     def hide(self) -> None:
         """Close the menu."""

@@ -1,4 +1,4 @@
-"""Viewer of one image of a project, with its objects, annotations and predictions."""
+"""Viewer of one image with its objects, annotations and predictions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import traitlets
 from ipywidgets import Box, VBox
@@ -26,20 +26,19 @@ from svetlana_jupyter.widgets.viewer.toolbar import Toolbar
 from svetlana_jupyter.widgets.viewer.viewer_model import ViewerModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from svetlana_jupyter.core.display.channels import DisplaySettings
     from svetlana_jupyter.project.project import Project
-    from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
 
 logger = logging.getLogger(__name__)
 
 
 class Viewer(VBox):
-    """Viewer of one image of a project, with its segmentation, annotations and predictions.
+    """Viewer of one image with its objects, annotations and predictions.
 
     A click selects an object, dragging moves the image, and the wheel zooms. Keys that do not move the view are passed
-    to `on_key`. The view and the selection are traits of ``model``.
+    to ``screen.handle_key``. The view and the selection are traits of ``model``.
 
     Parameters
     ----------
@@ -56,7 +55,7 @@ class Viewer(VBox):
     selector : ObjectSelector
     indexing : ObjectIndexer
     screen : Screen
-        Canvas, pointer helper and draw schedule.
+        Canvas with its input events and draw schedule.
     memory_mb : float
         Limit of the decoded pixels that all images together keep in memory; the rest is read again when needed.
     image_area : Box
@@ -83,30 +82,24 @@ class Viewer(VBox):
         self.screen = Screen(partial(ImageCanvas, size), self._draw, self._raise_unreadable, self.status)
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does: a frame is drawn with all controls up to date.
-        self._toolbar = Toolbar(model, self.selector, self.show, self.set_palette, self.focus, self.status)
+        self._toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
         self.image_area = Box([self.screen.canvas.widget])
         self.image_area.add_class("sv-stage")
         self.object_details = ObjectDetails(project, catch_errors(self._show_field, self.status))
-        self.children = (
-            self._toolbar,
-            self.image_area,
-            self._toolbar.plane,
-            self.status,
-            self.object_details,
-            self.screen.pointer,
-        )
-        self.screen.add_listener(ViewerEvents(model, self.selector, self.screen, self.status))
+        below = self._toolbar.plane, self.status, self.object_details, self.screen.pointer
+        self.children = (self._toolbar, self.image_area, *below)
+        self.screen.add_listener(ViewerEvents(model, self.selector, self.screen))
         self._watcher = Watcher(self.status)
-        observe = self._watcher.observe
+        observe, redraw = self._watcher.observe, self.screen.redraw
         observe(self.screen.pointer, self._change_resolution, "dpr")
         observe(model, self._open, "image")
         observe(model, self._change_plane, "plane")
         observe(model, self._change_view, "view_requests")
-        observe(model, self.redraw, "selection", "overlay", "opacity", "outlines", "lasso", "hovered")
+        observe(model, redraw, "selection", "overlay", "opacity", "outlines", "lasso", "hovered")
         observe(model, self._show_details, "selected")
         observe(self, lambda: limit_cache(self._open_images.cache, self.memory_mb), "memory_mb")
         observe(project, self._list_images, "images_version")
-        observe(project, self.redraw, "annotations_version", "predictions_version", "classes_version")
+        observe(project, redraw, "annotations_version", "predictions_version", "classes_version")
         self._list_images()
 
     def show(self, image: str, label: int = 0, zoom: bool = True) -> None:
@@ -136,7 +129,7 @@ class Viewer(VBox):
         model.set_view(view)
 
     def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
-        """Read the pixels that `show` needs for objects ``(image, label)``, once the screen is up to date."""
+        """Read what `show` needs for objects ``(image, label)``, after the screen."""
         self._coming = list(objects)
         self.screen.request()
 
@@ -144,38 +137,22 @@ class Viewer(VBox):
         """Apply display settings to the image and to later images with the same channels."""
         if self._opened is not None:
             self._open_images.set_manual_palette(self._opened, palette)
-            self.redraw()
+            self.screen.redraw()
             self._show_details()
-
-    def on_key(self, act: Callable[[str, SelectionId], Any]) -> None:
-        """Call ``act(key, shown)`` for each key that does not move the view.
-
-        ``shown`` is the `ViewerModel.selection_id` of the screen on which the key was pressed: ``(image, label)``, or
-        None if no object was selected. With Ctrl or Command the key is named ``"Ctrl+z"``.
-        """
-        self.screen.on_key(act)
-
-    def focus(self) -> None:
-        """Give the canvas the keyboard focus."""
-        self.screen.focus()
-
-    def redraw(self) -> None:
-        """Draw the image again, as soon as the browser can follow."""
-        self.screen.redraw()
 
     def close(self) -> None:
         """Stop observing the project and loading images, and remove the viewer."""
         self._watcher.close()
-        self.screen.close()
+        self.screen.loader.close()
         super().close()
 
     def _draw(self) -> None:
-        with canvas_lock:
-            if self._opened is not None:
+        if self._opened is not None:
+            with canvas_lock:
                 self._draw_image(self._opened)
 
     def _draw_image(self, image: OpenImage) -> None:
-        model, screen = self.model, self.screen
+        model, hovered = self.model, self.model.hovered
         with self._reading():
             scene = compose(
                 image.image,
@@ -186,7 +163,7 @@ class Viewer(VBox):
                 opacity=model.opacity,
                 outlines=model.outlines,
                 selected=model.selection,
-                hint=self._hint(image),
+                hint=Hint(image.describe(hovered[0], model.overlay), hovered[1:]) if hovered else None,
                 lasso=model.lasso,
                 field=self._field,
                 spacing=image.spacing,
@@ -195,23 +172,10 @@ class Viewer(VBox):
                 allow_missing=running_loop() is not None,
                 moving=model.moving,
             )
-        # Before painting: this message is small and the frame is not.
-        screen.pointer.set_shown(model.selection_id, screen.canvas.frame + 1)
-        screen.canvas.paint(scene, lossless=screen.still)
-        screen.canvas.shown = model.selection_id
         model.scene = scene
-        screen.loader.load_visible(scene.missing)
+        self.screen.paint(scene, model.selection_id, scene.missing)
         if not scene.missing:
             self._finish_image(image)
-        if not screen.loader.busy and not screen.canvas.is_final:
-            screen.settle()
-
-    def _hint(self, image: OpenImage) -> Hint | None:
-        """Return the text at the pointer, written while drawing so that it follows annotations."""
-        if self.model.hovered is None:
-            return None
-        label, row, column = self.model.hovered
-        return Hint(image.describe(label, self.model.overlay), (row, column))
 
     def _finish_image(self, image: OpenImage) -> None:
         """Refine contrast and prefetch upcoming objects once the whole view is drawn."""
@@ -220,7 +184,7 @@ class Viewer(VBox):
             self.status.say("")
         if image.refine_contrast():
             self._toolbar.refresh(image)
-            self.redraw()
+            self.screen.redraw()
         coming, self._coming = self._coming, []
         for name, label in coming:
             self.screen.loader.load_ahead(self._open_images.pieces_ahead(name, label, self.model.view))
@@ -259,11 +223,11 @@ class Viewer(VBox):
 
     def _change_view(self) -> None:
         self.screen.loader.retry_failed()
-        self.redraw()
+        self.screen.redraw()
 
     def _change_resolution(self) -> None:
         self.model.view = replace(self.model.view, dpr=self.screen.pointer.dpr)
-        self.redraw()
+        self.screen.redraw()
 
     def _show_details(self) -> None:
         """Show the selected object in small images."""
@@ -275,7 +239,7 @@ class Viewer(VBox):
         """Frame the part of the image that the patch of the selected object covers."""
         if field != self._field:
             self._field = field
-            self.redraw()
+            self.screen.redraw()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -15,9 +15,10 @@ SelectionId = tuple[str, int] | None
 
 
 class ViewerModel(traitlets.HasTraits):
-    """View and selection of a viewer, observed by its canvas, toolbar and tools, and by the panel around it.
+    """View and selection of a viewer.
 
-    Traits are set on the thread of the kernel's event loop only, and never while a frame is drawn.
+    The viewer, its toolbar and the panel around it observe them. Traits are set on the thread of the kernel's event
+    loop only, and never while a frame is drawn.
 
     Parameters
     ----------
@@ -98,10 +99,10 @@ class ViewerModel(traitlets.HasTraits):
 
     @property
     def selection_id(self) -> SelectionId:
-        """Identifier of the selection, displayed already or not; None if nothing is selected.
+        """Identifier of the current selection; None if nothing is selected.
 
-        A single object is ``(image, label)``. Several objects are ``(image, -n)``, where n counts selections, so that a
-        key pressed for one selection is never applied to another.
+        The selection need not be on the screen yet. A single object is ``(image, label)``. Several objects are
+        ``(image, -n)``, where n counts selections, so that a key pressed for one selection is never applied to another.
         """
         if len(self.selection) > 1:
             return self.image, -self.selection_count
@@ -129,8 +130,7 @@ class ViewerModel(traitlets.HasTraits):
 
     def step_plane(self, by: int) -> None:
         """Move up or down in a volume."""
-        if self.shape is not None:
-            self.plane += by
+        self.plane += by
 
     def object_at(self, row: float, column: float) -> int:
         """Return the object at a point of the screen, or 0."""

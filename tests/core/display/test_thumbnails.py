@@ -26,7 +26,7 @@ from svetlana_jupyter.core.display.thumbnails import (
     take_orthoviews,
     take_thumbnails,
 )
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.objects import index_objects
 from tests.core.display.test_tiles import counted_lazy
 
@@ -272,7 +272,7 @@ def test_reading_the_file_directly_gives_the_same_thumbnails(tmp_path):
     image = np.random.default_rng(4).integers(0, 255, (90, 100, 3), np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", image, photometric="rgb", tile=(32, 32))
     tifffile.imwrite(tmp_path / "mask.tif", mask, tile=(32, 32))
-    stored = open_checked_pair("a", tmp_path / "image.tif", tmp_path / "mask.tif")
+    stored = open_pair("a", tmp_path / "image.tif", tmp_path / "mask.tif")
     assert stored.levels
     assert stored.mask_levels
     objects = index_objects(stored.mask)

@@ -22,7 +22,7 @@ from svetlana_jupyter.core.features.compute import (
     measure,
 )
 from svetlana_jupyter.core.io import chunks as blocks
-from svetlana_jupyter.core.io.image_pair import ImagePair, open_checked_pair
+from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import MeasureSettings
 from tests.core.io.test_chunks import CountingArray
@@ -48,7 +48,7 @@ def blobs(
     image = rng.normal(200, 30, (channels, *shape)).astype(np.float32) + 50 * (mask > 0)
     if chunks:
         image, mask = (da.from_array(array, chunks=chunks, name=False) for array in (image, mask))
-    return open_checked_pair(
+    return open_pair(
         "blobs", image, mask, axes="c" + "zyx"[-len(shape) :], channels=["red", "green"][:channels], **open_arguments
     )
 
@@ -159,8 +159,8 @@ def test_an_object_at_the_border_is_measured_by_its_existing_pixels():
     image = np.random.default_rng(0).normal(100, 20, (30, 30))
     mask = np.zeros((30, 30), np.uint8)
     mask[:9, 20:] = 7
-    cut = open_checked_pair("cut", image, mask, axes="yx")
-    whole = open_checked_pair("whole", np.pad(image, 9), np.pad(mask, 9), axes="yx")
+    cut = open_pair("cut", image, mask, axes="yx")
+    whole = open_pair("whole", np.pad(image, 9), np.pad(mask, 9), axes="yx")
     own = [column.key for column in columns(2, 1, ("shape", "intensity", "texture", "orientation"))]
     assert_same(measured(cut)[own], measured(whole)[own])
     zone = np.zeros((30, 30), bool)
@@ -178,13 +178,13 @@ def test_features_of_single_pixels_flat_images_and_full_images_are_finite(settin
             np.full((1, *mask.shape), np.nan),
             np.arange(mask.size).reshape(1, *mask.shape),
         ):
-            image_pair = open_checked_pair("tiny", image, mask, axes="c" + "zyx"[-mask.ndim :])
+            image_pair = open_pair("tiny", image, mask, axes="c" + "zyx"[-mask.ndim :])
             for _, values in iter_features(image_pair, index_objects(image_pair.mask), settings):
                 assert np.isfinite(values).all()
 
 
 def test_undefined_values_are_nan_in_the_table_and_zero_for_a_forest():
-    image_pair = open_checked_pair("full", np.arange(25.0).reshape(1, 5, 5), np.ones((5, 5), np.uint8), axes="cyx")
+    image_pair = open_pair("full", np.arange(25.0).reshape(1, 5, 5), np.ones((5, 5), np.uint8), axes="cyx")
     objects = index_objects(image_pair.mask)
     table = measured(image_pair, objects, MeasureSettings())
     assert table["ring_mean:0"].isna().all()
@@ -211,7 +211,7 @@ def test_a_huge_object_is_subsampled_evenly(monkeypatch):
     rows, columns_ = np.mgrid[-100:101, -120:121]
     mask = ((rows / 90) ** 2 + (columns_ / 110) ** 2 <= 1).astype(np.uint8)
     image = (100 + 40 * np.sin(rows / 20) + columns_)[None].astype(np.float32)
-    image_pair = open_checked_pair("huge", image, mask, axes="cyx")
+    image_pair = open_pair("huge", image, mask, axes="cyx")
     exact = measured(image_pair)
     monkeypatch.setattr(measuring, "MAX_BOX_VOXELS", 5000)
     rough = measured(image_pair)

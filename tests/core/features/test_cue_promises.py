@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from svetlana_jupyter.core.features.catalog import GROUPS, columns
 from svetlana_jupyter.core.features.compute import measure
-from svetlana_jupyter.core.io.image_pair import open_checked_pair
+from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import MeasureSettings
 
@@ -33,7 +33,7 @@ def cells(ndim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measured(image: np.ndarray, mask: np.ndarray, **measure_arguments) -> pd.DataFrame:
-    image_pair = open_checked_pair("cells", image, mask, axes="zyx"[-mask.ndim :], **measure_arguments)
+    image_pair = open_pair("cells", image, mask, axes="zyx"[-mask.ndim :], **measure_arguments)
     tables = measure(image_pair, index_objects(image_pair.mask), MeasureSettings(groups=GROUPS))
     return pd.concat(list(tables)).sort_index().astype(float)
 
@@ -118,9 +118,7 @@ def test_without_size_magnification_hardly_matters():
     for factor in (1, 2):
         rows, columns_ = np.mgrid[-40 * factor : 40 * factor + 1, -40 * factor : 40 * factor + 1] / (25 * factor)
         mask = (rows**2 + (columns_ / 1.4) ** 2 <= 1) & (rows + columns_ < 1)
-        image_pair = open_checked_pair(
-            "cell", 100 + 500 * zoom(field, len(rows) / 81), mask.astype(np.uint8), axes="yx"
-        )
+        image_pair = open_pair("cell", 100 + 500 * zoom(field, len(rows) / 81), mask.astype(np.uint8), axes="yx")
         (table,) = measure(image_pair, index_objects(image_pair.mask), MeasureSettings(groups=groups))
         tables.append(table.astype(float))
     for column in columns(2, 1, groups):

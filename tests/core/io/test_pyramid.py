@@ -9,7 +9,7 @@ import xarray as xr
 import zarr
 
 from svetlana_jupyter.core.io.image_pair import open_pair
-from svetlana_jupyter.core.io.images import open_image_levels, open_mask_levels
+from svetlana_jupyter.core.io.images import OpenOptions, open_image_levels, open_mask_levels
 from svetlana_jupyter.core.io.pyramid import PyramidLevel, downsampling_factor, pyramid
 from tests.core.io.test_ome_zarr import write_ome_zarr
 
@@ -23,7 +23,7 @@ def test_the_levels_of_an_ome_zarr_image_are_read_like_the_image(tmp_path, versi
     pixels = RNG.integers(0, 2**16, shape, np.uint16)
     write_ome_zarr(tmp_path / "image.zarr", version, pixels, names)
 
-    image, levels = open_image_levels(tmp_path / "image.zarr")
+    image, levels = open_image_levels(tmp_path / "image.zarr", OpenOptions())
 
     assert [factor for factor, _ in pyramid(levels)] == [1, 2]
     plane = {"z": 3} if "z" in names else {}
@@ -36,7 +36,7 @@ def test_a_missing_level_named_in_the_metadata_is_skipped(tmp_path):
     group = write_ome_zarr(tmp_path / "image.zarr", "0.5")
     del group["1"]
 
-    assert len(open_image_levels(tmp_path / "image.zarr")[1]) == 1
+    assert len(open_image_levels(tmp_path / "image.zarr", OpenOptions())[1]) == 1
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_levels_of_a_tiled_tiff_are_its_subresolutions(tmp_path, pixels, opt
         for step in (2, 4):
             tiff.write(pixels[::step, ::step], subfiletype=1, **layout)
 
-    image, levels = open_image_levels(path)
+    image, levels = open_image_levels(path, OpenOptions())
 
     assert [factor for factor, _ in pyramid(levels)] == [1, 2, 4]
     for factor, level in pyramid(levels):

@@ -147,9 +147,8 @@ def test_failed_unpacking_leaves_no_files(tmp_path):
     def fail(path):
         raise OSError("no space left")
 
-    whole = unpacked.UndividedFile(tmp_path / "a.png", "1", (9, 9), np.dtype(np.uint8), fail)
     with pytest.raises(OSError, match="no space left"):
-        unpacked.unpack_to_zarr(whole, tmp_path / "cache" / "a.zarr")
+        unpacked.unpack_to_zarr(tmp_path / "a.png", fail, tmp_path / "cache" / "a.zarr")
 
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -161,11 +160,10 @@ def test_concurrent_unpacking_of_one_file_succeeds(tmp_path):
         together.wait(timeout=30)
         return LARGE
 
-    whole = unpacked.UndividedFile(tmp_path / "a.png", "1", LARGE.shape, LARGE.dtype, decode)
-    folder = tmp_path / "cache" / "a.zarr"
-    other = threading.Thread(target=unpacked.unpack_to_zarr, args=(whole, folder))
+    picture, folder = tmp_path / "a.png", tmp_path / "cache" / "a.zarr"
+    other = threading.Thread(target=unpacked.unpack_to_zarr, args=(picture, decode, folder))
     other.start()
-    unpacked.unpack_to_zarr(whole, folder)
+    unpacked.unpack_to_zarr(picture, decode, folder)
     other.join()
 
     assert [path.name for path in folder.parent.iterdir()] == ["a.zarr"]

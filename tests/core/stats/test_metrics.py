@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
-from svetlana_jupyter.core.stats.metrics import Proportion, bootstrap_sums, count_classes, score, share_interval
+from svetlana_jupyter.core.stats.metrics import PredictedObjects, Proportion, count_classes, score, share_interval
 
 NAMES = {1: "a", 2: "b", 3: "c"}
 
@@ -136,8 +136,11 @@ def test_unequal_weights_reduce_the_effective_sample_size() -> None:
     assert scores.n == 100
 
 
-def test_the_bootstrap_sums_as_many_units_as_there_are() -> None:
-    sums = bootstrap_sums(np.eye(3), np.array([2, 3, 5]), draws=4000)
+def test_the_bootstrap_draws_as_many_objects_as_there_are() -> None:
+    classes = np.repeat([1, 2, 3], [2, 3, 5])
+    confusions = PredictedObjects((classes, classes), [1, 2, 3], None, None).bootstrap_confusions()
+    sums = np.diagonal(confusions, axis1=1, axis2=2)
+    assert set(confusions.sum(axis=(1, 2))) == {10}
     assert (sums.sum(axis=1) == 10).all()
     np.testing.assert_allclose(sums.mean(axis=0), [2, 3, 5], atol=0.1)
     np.testing.assert_allclose(sums.var(axis=0), 10 * np.array([0.2 * 0.8, 0.3 * 0.7, 0.25]), rtol=0.1)

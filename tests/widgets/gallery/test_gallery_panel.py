@@ -201,6 +201,15 @@ def test_undo_and_redo_show_the_page_and_select_the_objects_of_the_edit(panel, p
     assert panel.status.text == "Nothing to redo."
 
 
+def test_undoing_the_label_of_an_object_that_the_mask_lost_says_so(panel, project):
+    click(panel, 0)
+    press(panel, "1")
+    _, mask = squares(0)
+    project.replace_mask("left", np.where(mask == 1, 0, mask))
+    press(panel, "u")
+    assert panel.status.text == "Undo: the object is no longer in the mask."
+
+
 @pytest.mark.parametrize(("key", "action"), [("s", "skip"), ("a", "ambiguous"), ("b", "bad_segmentation")])
 def test_flags_apply_to_the_whole_selection(panel, project, key, action):
     click(panel, 20)
@@ -342,7 +351,7 @@ def test_the_gallery_follows_scripts_and_other_panels(panel, project):
     assert panel.page.scene.cell_captions[1].name == "dim"
     assert panel.page.scene.cell_captions[1].color == "#123456"
     project.add("third", *squares(5), axes="yx")
-    assert len(panel._rows) == 72
+    assert len(panel._listed) == 72
     panel.close()
     project.annotate("left", 3, "bright")
     assert panel.page.scene.cell_captions[2].name == ""
@@ -445,7 +454,7 @@ class TestOnTheCanvas:
         return pages[0]
 
     def test_the_page_receives_the_pixels_of_the_scene(self, page, panel):
-        panel.page.redraw()
+        panel.page.screen.redraw()
         panel.page.screen.canvas._client_ready()
         pixels = page.pixels(panel.page.screen.canvas.widget[PICTURES])
         np.testing.assert_array_equal(pixels[..., :3], panel.page.scene.pixels)

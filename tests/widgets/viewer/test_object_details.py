@@ -152,6 +152,7 @@ def test_a_large_patch_is_not_enlarged():
             "image": (("c", "y", "x"), np.random.default_rng(0).random((1, 400, 300), np.float32)),
             "mask": (("y", "x"), np.zeros((400, 300), bool)),
             "cam": (("y", "x"), np.zeros((400, 300), np.float32)),
-        }
+        },
+        coords={"c": ["signal"]},
     )
     assert decoded(explanation_pictures(large)[0]).shape == (400, 300, 3)

@@ -95,7 +95,7 @@ def test_a_project_without_images_shows_nothing_until_one_is_added(empty):
 @pytest.mark.parametrize("label", [1, 9, 24])
 def test_a_click_selects_the_object_under_it(viewer, label):
     selected = []
-    viewer.selector.on_select(lambda *event: selected.append(event))
+    viewer.selector.on_select = lambda *event: selected.append(event)
     click(viewer, *middle(label))
     assert selected == [("left", label)]
     assert viewer.model.selected == label
@@ -104,7 +104,7 @@ def test_a_click_selects_the_object_under_it(viewer, label):
 
 def test_a_click_on_the_background_selects_nothing(viewer):
     selected = []
-    viewer.selector.on_select(lambda *event: selected.append(event))
+    viewer.selector.on_select = lambda *event: selected.append(event)
     viewer.model.selected = 3
     click(viewer, 1, 1)
     assert selected == [("left", 0)]
@@ -121,7 +121,7 @@ def test_the_right_button_selects_the_object_of_the_menu_and_nothing_on_the_back
 def test_without_the_pointer_helper_the_events_of_the_canvas_do_the_same(viewer):
     fire = viewer.screen.canvas.widget._canvases[-1]._handle_frontend_event
     keys = []
-    viewer.on_key(lambda *event: keys.append(event))
+    viewer.screen.handle_key = lambda *event: keys.append(event)
     row, column = viewer.model.view.to_screen(*middle(5))
     fire(None, {"event": "mouse_move", "x": column, "y": row}, [])
     fire(None, {"event": "mouse_down", "x": column, "y": row}, [])
@@ -182,7 +182,7 @@ def test_hovering_names_the_object_its_class_and_its_probability(trained):
 
 def test_keys_that_move_the_view_are_handled_and_all_others_passed_on(viewer):
     keys = []
-    viewer.on_key(lambda key, shown: keys.append(key))
+    viewer.screen.handle_key = lambda key, shown: keys.append(key)
     fitted = viewer.model.view
     for key in ("+", "ArrowLeft", "ArrowUp", "-", "PageDown", "[", "Shift"):
         press(viewer, key)
@@ -202,7 +202,7 @@ def test_a_key_carries_the_object_that_was_on_the_screen_not_the_one_that_is_com
         heard.append((key, shown))
         viewer.show("left", shown[1] + 1)
 
-    viewer.on_key(label_and_go_on)
+    viewer.screen.handle_key = label_and_go_on
     viewer.show("left", 5)
     token = viewer.screen.pointer.shown
     press(viewer, "1", shown=token)
@@ -212,7 +212,7 @@ def test_a_key_carries_the_object_that_was_on_the_screen_not_the_one_that_is_com
 
 def test_a_key_right_after_a_click_applies_to_the_clicked_object(viewer):
     heard = []
-    viewer.on_key(lambda key, shown: heard.append(shown))
+    viewer.screen.handle_key = lambda key, shown: heard.append(shown)
     viewer.show("left", 5)
     row, column = viewer.model.view.to_screen(*viewer.project.objects("left").loc[5, ["y", "x"]] + 0.5)
     viewer.model.selected = 6
@@ -475,7 +475,7 @@ def test_an_unreadable_block_is_reported_and_leaves_the_viewer_usable(viewer, pr
 
 
 def test_an_exception_in_a_key_callback_is_displayed(viewer):
-    viewer.on_key(lambda key, shown: 1 / 0)
+    viewer.screen.handle_key = lambda key, shown: 1 / 0
     press(viewer, "1")
     assert "ZeroDivisionError" in viewer.status.text
     click(viewer, *middle(2))
