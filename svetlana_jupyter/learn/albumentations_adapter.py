@@ -174,10 +174,8 @@ def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
     if not isinstance(share, int | float) or not 0 <= share <= 1:
         raise SettingsError(f"{SETTING_NAME}: p of Compose must be from 0 to 1, got {share!r}.")
     compose = albumentations.Compose([_build_transform(inner) for inner in whole.get("transforms", [])], p=share)
-    volume = ndim == 3
-    compose.add_targets(
-        {"again": "volume" if volume else "image"} | dict.fromkeys(CONTENT_TARGETS, "mask3d" if volume else "mask")
-    )
+    image, mask = ("volume", "mask3d") if ndim == 3 else ("image", "mask")
+    compose.add_targets({"again": image} | dict.fromkeys(CONTENT_TARGETS, mask))
     return compose
 
 

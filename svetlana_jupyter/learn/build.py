@@ -155,12 +155,6 @@ class UserNetwork(ClassificationNetwork):
         super().__init__(channels)
         self.body = copy.deepcopy(module)
 
-    @property
-    def last_layer(self) -> nn.Module:
-        """The last layer with weights, in the order of their creation."""
-        *_, last = (layer for layer in self.body.modules() if any(True for _ in layer.parameters(recurse=False)))
-        return last
-
 
 def import_network(path: str) -> type[nn.Module]:
     """Import the module of ``"package.module:Name"`` and return the class.

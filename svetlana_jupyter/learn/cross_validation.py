@@ -66,9 +66,9 @@ def cross_validate(
     stop : callable
         Called before every batch; once it returns True, the result says that it was stopped.
     """
-    reason = reason_for_no_score(samples)
-    if reason:
-        yield CrossValidationResult(reason)
+    if scarce := describe_scarce_classes(samples.targets, samples.names):
+        need = f"a score needs at least {MIN_PER_CLASS} annotated objects of each class"
+        yield CrossValidationResult(f"No score yet: {need}, but {scarce}.")
         return
     parts, kept_whole = split_folds(samples, count or samples.settings.folds)
     # A fold is the validation set: all other samples train.
@@ -115,14 +115,6 @@ def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilitie
     columns |= {"truth": samples.targets, "predicted": np.array(samples.classes)[probabilities.argmax(axis=1)]}
     columns |= {f"p_{class_id}": p for class_id, p in zip(samples.classes, probabilities.T, strict=True)}
     return pd.DataFrame(columns)
-
-
-def reason_for_no_score(samples: TrainingData) -> str:
-    """Return why there can be no score, "" if there can be one."""
-    scarce = describe_scarce_classes(samples.targets, samples.names)
-    if not scarce:
-        return ""
-    return f"No score yet: a score needs at least {MIN_PER_CLASS} annotated objects of each class, but {scarce}."
 
 
 def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:

@@ -312,11 +312,9 @@ def _margins(frozen: Sequence[TrainingSettings], pair: ImagePair) -> dict[PatchS
 
 
 def _name_groups(parts: Sequence[AnnotatedImage], settings: TrainingSettings) -> NDArray[np.str_]:
-    groups = []
-    for pair, objects, classes in parts:
-        by_object = name_groups(pair.name, pair.groups, objects, pair.mask.shape, len(parts) == 1, settings.hold_out_by)
-        groups.append(by_object.loc[classes.sort_index().index])
-    return np.concatenate(groups)
+    is_single, by = len(parts) == 1, settings.hold_out_by
+    groups = [name_groups(one.name, one.groups, objects, one.mask.shape, is_single, by) for one, objects, _ in parts]
+    return np.concatenate([names.loc[classes.sort_index().index] for names, (_, _, classes) in zip(groups, parts)])
 
 
 def _check_annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from svetlana_jupyter.core.patch_geometry import patch_geometry, patch_settings_
 from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
-from svetlana_jupyter.learn.networks import MEMORY_FORMATS, load_grad_cam
+from svetlana_jupyter.learn.networks import MEMORY_FORMATS, load_torchvision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,8 @@ def _class_activation_map(
         )
     inputs = torch.from_numpy(patch[None]).to(classifier.device, memory_format=MEMORY_FORMATS[classifier.ndim])
     inputs.requires_grad_()  # so that gradients pass frozen layers
-    cam_class = load_grad_cam().__dict__[CAM_METHODS[method]]
+    load_torchvision()  # which pytorch_grad_cam imports
+    cam_class = getattr(importlib.import_module("pytorch_grad_cam"), CAM_METHODS[method])
     # The context manager removes the hooks from the network.
     with cam_class(model=classifier.module, target_layers=[layer]) as cam:
         result: NDArray[np.float32] = cam(input_tensor=inputs, targets=[lambda logits: logits[..., position]])[0]

@@ -40,9 +40,7 @@ _LAYERS: Mapping[int, tuple[type[nn.Module], ...]] = MappingProxyType(
     }
 )
 # Convolutions are fastest in these memory formats, on CPU and GPU alike.
-MEMORY_FORMATS: Mapping[int, torch.memory_format] = MappingProxyType(
-    {2: torch.channels_last, 3: torch.channels_last_3d}
-)
+MEMORY_FORMATS = MappingProxyType({2: torch.channels_last, 3: torch.channels_last_3d})
 
 
 class ClassificationNetwork(nn.Module):
@@ -77,8 +75,9 @@ class ClassificationNetwork(nn.Module):
 
     @property
     def last_layer(self) -> nn.Module:
-        """The layer that gives the logits, which also trains if the body is frozen."""
-        raise NotImplementedError
+        """The last layer with weights, which also trains if the body is frozen."""
+        *_, last = (layer for layer in self.modules() if any(True for _ in layer.parameters(recurse=False)))
+        return last
 
     @property
     def first_conv_weight(self) -> str:
@@ -129,11 +128,6 @@ class SmallCNN(ClassificationNetwork):
         """Return logits (n, classes) of patches (n, channels, [z,] y, x)."""
         logits: Tensor = self.head(self.pool(self.blocks(self.standardize(patches))))
         return logits
-
-    @property
-    def last_layer(self) -> nn.Module:
-        """The linear layer."""
-        return self.head
 
     @property
     def gradcam_layer(self) -> nn.Module:
@@ -188,13 +182,6 @@ def load_torchvision() -> ModuleType:
 
 
 @cache
-def load_grad_cam() -> ModuleType:
-    """Import ``pytorch_grad_cam``, which imports torchvision itself."""
-    load_torchvision()
-    return importlib.import_module("pytorch_grad_cam")
-
-
-@cache
 def _declare_operators() -> operators.Library:
     # The declarations live as long as the library object, which the cache keeps.
     declared = operators.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -207,14 +194,8 @@ def _declare_operators() -> operators.Library:
 _NUMBERED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
 
 
-# The first convolution, the layer that Grad-CAM uses, and the layer that gives the logits, by family.
-_FAMILIES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
-    {
-        "resnet": ("conv1", "layer4", "fc"),
-        "densenet": ("features.conv0", "features.norm5", "classifier"),
-        "alexnet": ("features.0", "features.10", "classifier.6"),
-    }
-)
+# The layer that Grad-CAM uses, by family.
+_GRADCAM_LAYERS = {"resnet": "layer4", "densenet": "features.norm5", "alexnet": "features.10"}
 
 
 class TorchvisionNetwork(ClassificationNetwork):
@@ -231,19 +212,12 @@ class TorchvisionNetwork(ClassificationNetwork):
 
     def __init__(self, name: str, channels: int, classes: int) -> None:
         super().__init__(channels)
-        layers = next(layers for family, layers in _FAMILIES.items() if name.startswith(family))
-        first_name, self._features, self._last = layers
+        self._features = next(layer for family, layer in _GRADCAM_LAYERS.items() if name.startswith(family))
         self.body = load_torchvision().models.get_model(name, weights=None, num_classes=classes)
-        first = self.body.get_submodule(first_name)
-        assert isinstance(first, nn.Conv2d)
+        first = next(layer for layer in self.body.modules() if isinstance(layer, nn.Conv2d))
         first.in_channels = channels
         first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, channels, *first.kernel_size))
         nn.init.kaiming_normal_(first.weight)
-
-    @property
-    def last_layer(self) -> nn.Module:
-        """The layer that gives the logits."""
-        return self.body.get_submodule(self._last)
 
     @property
     def gradcam_layer(self) -> nn.Module:

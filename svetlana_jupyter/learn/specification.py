@@ -95,11 +95,6 @@ class ClassifierBase(ABC):
         """Number of spatial dimensions."""
         return self.specification.ndim
 
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the image channels."""
-        return self.specification.channels
-
     def check(self, pair: ImagePair) -> None:
         """Refuse an image that this classifier does not fit.
 
@@ -108,27 +103,21 @@ class ClassifierBase(ABC):
         ClassifierError
             If dimensions or channels differ, or the patches are in micrometers and the image has no pixel size.
         """
-        if pair.ndim != self.ndim:
-            raise ClassifierError(
-                f"This classifier was trained on {self.ndim}D images, but {pair.name!r} is {pair.ndim}D. "
-                f"Choose {self.ndim}D images, or train on images like this one."
-            )
-        channels = tuple(map(str, pair.channels))
-        if len(channels) != len(self.channels):
-            raise ClassifierError(
-                f"This classifier expects {len(self.channels)} channels ({', '.join(self.channels)}), but "
-                f"{pair.name!r} has {len(channels)} ({', '.join(channels)}). Add the image with these channels."
-            )
-        if channels != self.channels and set(channels) == set(self.channels):
-            raise ClassifierError(
-                f"This classifier expects the channels in the order {', '.join(self.channels)}, but {pair.name!r} has "
-                f"{', '.join(channels)}. Add the image with its channels in that order."
-            )
-        if self.patches.unit == "um" and pair.spacing is None:
-            raise ClassifierError(
-                f"This classifier measures patches in micrometers, but {pair.name!r} has no known pixel size. "
-                "Add the image with spacing=(…)."
-            )
+        own, channels = self.specification.channels, tuple(map(str, pair.channels))
+        own_names, names = ", ".join(own), ", ".join(channels)
+        is_reordered = channels != own and set(channels) == set(own)
+        problems = {
+            f"This classifier was trained on {self.ndim}D images, but {pair.name!r} is {pair.ndim}D. "
+            f"Choose {self.ndim}D images, or train on images like this one.": pair.ndim != self.ndim,
+            f"This classifier expects {len(own)} channels ({own_names}), but {pair.name!r} has {len(channels)} "
+            f"({names}). Add the image with these channels.": len(channels) != len(own),
+            f"This classifier expects the channels in the order {own_names}, but {pair.name!r} has {names}. "
+            "Add the image with its channels in that order.": is_reordered,
+            f"This classifier measures patches in micrometers, but {pair.name!r} has no known pixel size. "
+            "Add the image with spacing=(…).": self.patches.unit == "um" and pair.spacing is None,
+        }
+        if message := next((message for message, applies in problems.items() if applies), ""):
+            raise ClassifierError(message)
 
     @abstractmethod
     def tensors(self) -> Tensors:

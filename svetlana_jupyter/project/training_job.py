@@ -273,9 +273,10 @@ def _compare_presets(
     result: SearchResult | None = yield from _forward(events, "comparing presets")
     if result is None:
         return None
+    chosen, n = result.candidates[0], len(result.nested_table)
     return PresetChoice(
-        settings=_with_epochs(presets[result.preset], result.settings.epochs),
-        explanation=f"Preset {result.preset} was selected among {len(presets)} on {len(result.nested_table)} objects.",
+        settings=_with_epochs(presets[chosen.preset], chosen.settings.epochs),
+        explanation=f"Preset {chosen.preset} was selected among {len(presets)} on {n} objects.",
         search_result=result,
         search_record=search_record(task.settings, result, time.monotonic() - start),
     )
