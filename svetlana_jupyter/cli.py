@@ -26,7 +26,7 @@ from svetlana_jupyter.project.storage import DOCUMENT
 from svetlana_jupyter.samples import blood_smear, blood_smear_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 NOTEBOOK = "01_first_steps.ipynb"
 PROMPT = "--ServerApp.kernel_websocket_connection_class=svetlana_jupyter.jupyter_connection.PromptConnection"
@@ -37,24 +37,19 @@ DEMO_ANNOTATIONS = 60
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = _argument_parser()
-    parsed, options = parser.parse_known_args(arguments)
-    if options and parsed.command != "lab":
+    known, options = parser.parse_known_args(arguments)
+    parsed = vars(known)
+    command = parsed.pop("command")
+    if options and command != "lab":
         parser.error(f"unknown options: {' '.join(options)}")
     try:
-        if parsed.command == "demo":
-            run_demo(parsed.folder, print)
-            return EXIT_OK
-        if parsed.command == "predict":
-            return predict_batch(
-                parsed.project,
-                parsed.images,
-                parsed.out,
-                parsed.formats,
-                parsed.run,
-                parsed.average,
-                lambda line: print(line, file=sys.stderr),
-            )
-        return open_lab(parsed.folder, options)
+        match command:
+            case "demo":
+                return run_demo(**parsed)
+            case "predict":
+                return predict_batch(**parsed)
+            case _:
+                return open_lab(**parsed, options=options)
     except SvetlanaError as error:
         print(error, file=sys.stderr)
         return EXIT_FAILED
@@ -75,7 +70,7 @@ def _argument_parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help="open JupyterLab on the first notebook; further options are passed to it")
     lab.add_argument("folder", nargs="?", default=".", type=Path, help="folder for the notebooks [.]")
     predict = commands.add_parser("predict", help="classify all objects of a project and export the results")
-    predict.add_argument("project", type=Path, help="project folder with a trained classifier")
+    predict.add_argument("path", metavar="project", type=Path, help="project folder with a trained classifier")
     predict.add_argument("images", nargs="*", help="names of images [all]")
     predict.add_argument("--out", required=True, type=Path, help="output folder, separate from project and images")
     predict.add_argument("--run", help="run whose classifier is used [the current one]")
@@ -102,15 +97,9 @@ def _shipped_notebooks() -> Path:
 
 
 def predict_batch(
-    path: Path,
-    images: Sequence[str],
-    out: Path,
-    formats: Sequence[str],
-    run: str | None,
-    average: bool,
-    report_line: Callable[[str], None],
+    path: Path, images: Sequence[str], out: Path, formats: Sequence[str], run: str | None, average: bool
 ) -> int:
-    """Predict images of a project and export the results.
+    """Predict images of a project, export the results, and print a report to standard error.
 
     Finished predictions are skipped, so the same command continues after an interruption.
 
@@ -128,8 +117,6 @@ def predict_batch(
         The current one by default.
     average : bool
         Average over the mirrored and rotated views that the run was trained with.
-    report_line : callable
-        Receives each line of the report.
 
     Returns
     -------
@@ -144,28 +131,27 @@ def predict_batch(
         project.runs.choose(project.runs.get(run or None).name, keep=False)  # the project keeps its own choice
         OutputFolder(out, project.path, names, project.images.files())
     except SvetlanaError as error:
-        report_line(str(error))
+        print(error, file=sys.stderr)
         return EXIT_USAGE
     status_lines: list[str] = []
-    errors: list[str] = []
+    errors: list[SvetlanaError] = []
     project.observe(lambda change: status_lines.append(change["new"]), "status")
     try:
         project.predict(names, average=average)
     except ClassifierError as error:
-        report_line(str(error))
+        print(error, file=sys.stderr)
         return EXIT_USAGE
     except ImagesFailedError as error:
-        errors.append(str(error))
+        errors.append(error)
         project.images.leave_out(error.images)  # their pixels cannot be exported either
         names = [name for name in names if name not in error.images]
     except SvetlanaError as error:
-        errors.append(str(error))
+        errors.append(error)
     try:
         status_lines.append(f"Wrote {len(project.export(out, formats))} files to {out}")
     except SvetlanaError as error:
-        errors.append(str(error))
-    for line in [*(f"{line}." for line in status_lines), *errors]:
-        report_line(line)
+        errors.append(error)
+    print(*(f"{line}." for line in status_lines), *errors, sep="\n", file=sys.stderr)
     return EXIT_FAILED if errors or len(project.failed(names)) else EXIT_OK
 
 
@@ -176,24 +162,22 @@ def _open_project(path: Path) -> Project:
     return Project(path)
 
 
-def run_demo(folder: Path, report_line: Callable[[str], None]) -> None:
-    """Run the whole method on the blood smears of the package.
+def run_demo(folder: Path) -> int:
+    """Run the whole method on the blood smears of the package, and print a report.
 
     Parameters
     ----------
     folder : Path
         Folder for the project and its results; a second call continues where the first stopped.
-    report_line : callable
-        Receives each line of the report.
     """
     truth = blood_smear_classes()
     classes = sorted(set(truth.values()))
     project = Project(folder / "blood.svetlana", classes=classes, annotator="demo")
     images = blood_smear()
     project.add_images(images / "images" / "{smear}.png", masks=images / "masks" / "{smear}.tif")
-    report_line(f"{len(truth)} objects on {len(project.images)} stained blood smears: {', '.join(classes)}.")
+    print(f"{len(truth)} objects on {len(project.images)} stained blood smears: {', '.join(classes)}.")
     _annotate_random_objects(project, truth, DEMO_ANNOTATIONS)
-    report_line(
+    print(
         "Annotated: " + ", ".join(f"{count} {name}" for name, count in project.annotations.class_counts().items()) + "."
     )
 
@@ -204,28 +188,27 @@ def run_demo(folder: Path, report_line: Callable[[str], None]) -> None:
     for title, run in (("A random forest on object measurements", forest), ("The small neural network", network)):
         project.runs.choose(run.name)
         project.predict()
-        report_line("")
-        report_line(f"{title}, trained in {run.seconds:.1f} s, on the objects without annotation:")
+        print()
+        print(f"{title}, trained in {run.seconds:.1f} s, on the objects without annotation:")
         table = project.predictions()
         others = table[table["annotation"].isna()]
         true = [ids[truth[key]] for key in others.index]
         result = score(true, others["predicted"].map(ids), names, others.index.get_level_values("image"))
-        report_line(f"  accuracy {result.accuracy}")
+        print(f"  accuracy {result.accuracy}")
         for name, row in result.per_class.iterrows():
             interval = f"95 % interval {row.recall_low:.0%} to {row.recall_high:.0%}"
-            report_line(f"  {name:>9}: recall {row.recall:6.1%} ({interval})")
-    report_line("")
-    report_line(str(project.evaluate()))
-    report_line("Counts, with the share of each class and its 95 % interval:")
+            print(f"  {name:>9}: recall {row.recall:6.1%} ({interval})")
+    print()
+    print(str(project.evaluate()))
+    print("Counts, with the share of each class and its 95 % interval:")
     for _, line in project.counts().iterrows():
-        report_line(
-            f"  {line['class']:>9}: {line['count']:4d}  {line.fraction:6.1%}  ({line.low:.1%} to {line.high:.1%})"
-        )
+        print(f"  {line['class']:>9}: {line['count']:4d}  {line.fraction:6.1%}  ({line.low:.1%} to {line.high:.1%})")
     files = project.export(folder / "results", ["csv", "parquet", "tiff"])
     tables = ", ".join(file.name for file in files[:3])
-    report_line("")
-    report_line(f"Written to {folder / 'results'}: {tables} and {len(files) - 3} class maps.")
-    report_line("To do the same by hand in the browser:  svetlana-jupyter lab   (or: make lab)")
+    print()
+    print(f"Written to {folder / 'results'}: {tables} and {len(files) - 3} class maps.")
+    print("To do the same by hand in the browser:  svetlana-jupyter lab   (or: make lab)")
+    return EXIT_OK
 
 
 def _annotate_random_objects(project: Project, truth: dict[tuple[str, int], str], count: int) -> None:

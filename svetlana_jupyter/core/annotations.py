@@ -9,6 +9,7 @@ Every event identifies an object by its label in the mask that was displayed. Ev
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -44,7 +45,7 @@ class Label(NamedTuple):
     ``action`` "" means no label; "erase" is kept for objects of later masks, so that nothing is carried over to them.
     """
 
-    action: LabelAction | Literal["erase", ""] = ""
+    action: Action | Literal[""] = ""
     class_id: int = 0
 
 
@@ -112,6 +113,8 @@ class AnnotationLog:
     Attributes
     ----------
     events : list of AnnotationEvent
+    labels : dict of VersionedObjectId to Label
+        All labels, in the order of their last change.
     changed_objects : list of VersionedObjectId
         Objects in the order of their changes. A reader that keeps up with the log continues from its last position.
     masks : dict of str to int
@@ -124,18 +127,13 @@ class AnnotationLog:
         self.events: list[AnnotationEvent] = []
         self.changed_objects: list[VersionedObjectId] = []
         self.masks: dict[str, int] = {}
+        self.labels: dict[VersionedObjectId, Label] = {}
         self.next_edit = 1
-        self._labels: dict[VersionedObjectId, Label] = {}
-        self._events_of_edit: dict[int, list[AnnotationEvent]] = {}
-        self._labels_before: dict[int, dict[VersionedObjectId, Label]] = {}
+        self._events_of_edit: defaultdict[int, list[AnnotationEvent]] = defaultdict(list)
+        self._labels_before: defaultdict[int, dict[VersionedObjectId, Label]] = defaultdict(dict)
         self._done: list[int] = []
         self._undone: list[int] = []
         self.append(events)
-
-    @property
-    def labels(self) -> Mapping[VersionedObjectId, Label]:
-        """All labels, in the order of their last change."""
-        return self._labels
 
     @property
     def edit_to_undo(self) -> int:
@@ -149,23 +147,25 @@ class AnnotationLog:
 
     def label_of(self, versioned_id: VersionedObjectId) -> Label:
         """Return the label of an object of one of the masks."""
-        return self._labels.get(versioned_id, UNLABELED)
+        return self.labels.get(versioned_id, UNLABELED)
 
     def append(self, events: Iterable[AnnotationEvent]) -> None:
         """Add events and apply them. Events of one edit may arrive in one call or in several."""
         for event in events:
             self.events.append(event)
-            if event.action == "undo":
-                self._undo(event.edit)
-            elif event.action == "redo":
-                self._redo(event.edit)
-            else:
+            if event.action not in ("undo", "redo"):
                 self._do(event)
+            elif event.action == "undo" and self._done[-1:] == [event.edit]:
+                self._undone.append(self._done.pop())
+                for versioned_id, label in self._labels_before[event.edit].items():
+                    self._set(versioned_id, label)
+            elif event.action == "redo" and self._undone[-1:] == [event.edit]:
+                self._done.append(self._undone.pop())
+                for redone in self._events_of_edit[event.edit]:
+                    self._apply(redone)
 
     def _do(self, event: AnnotationEvent) -> None:
         if event.edit not in self._events_of_edit:
-            self._events_of_edit[event.edit] = []
-            self._labels_before[event.edit] = {}
             self._done.append(event.edit)
             self._undone.clear()
             self.next_edit = max(self.next_edit, event.edit + 1)
@@ -174,33 +174,16 @@ class AnnotationLog:
         self._labels_before[event.edit].setdefault(event.versioned_id, self.label_of(event.versioned_id))
         self._apply(event)
 
-    def _undo(self, edit: int) -> None:
-        if edit == self.edit_to_undo:
-            self._undone.append(self._done.pop())
-            for versioned_id, label in self._labels_before[edit].items():
-                self._set(versioned_id, label)
-
-    def _redo(self, edit: int) -> None:
-        if edit == self.edit_to_redo:
-            self._done.append(self._undone.pop())
-            for event in self._events_of_edit[edit]:
-                self._apply(event)
-
     def _apply(self, event: AnnotationEvent) -> None:
-        versioned_id = event.versioned_id
-        if event.action == "erase":
-            self._set(versioned_id, ERASED_LABEL if event.mask else UNLABELED)
-        elif event.action == "label":
-            self._set(versioned_id, Label("label", event.class_id))
-        elif event.action in ("ambiguous", "bad_segmentation"):
-            self._set(versioned_id, Label(event.action))
-        elif event.action == "skip" and self.label_of(versioned_id) == UNLABELED:  # skipping keeps an existing label
-            self._set(versioned_id, Label("skip"))
+        if event.action == "skip" and event.versioned_id in self.labels:
+            return  # skipping keeps an existing label
+        label = Label(event.action, event.class_id if event.action == "label" else 0)
+        self._set(event.versioned_id, label if event.mask or label != ERASED_LABEL else UNLABELED)
 
     def _set(self, versioned_id: VersionedObjectId, label: Label) -> None:
-        self._labels.pop(versioned_id, None)
+        self.labels.pop(versioned_id, None)
         if label != UNLABELED:
-            self._labels[versioned_id] = label
+            self.labels[versioned_id] = label
         self.changed_objects.append(versioned_id)
 
 

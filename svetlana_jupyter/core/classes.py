@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from svetlana_jupyter.errors import InputError
@@ -46,6 +47,7 @@ class ClassInfo:
     into: int = 0
 
 
+@dataclass(frozen=True, repr=False)
 class ClassScheme:
     """Ordered, immutable set of classes, looked up by id or name.
 
@@ -65,24 +67,25 @@ class ClassScheme:
         All classes, including merged ones.
     """
 
-    def __init__(self, infos: Iterable[ClassInfo] = ()) -> None:
-        self.infos = tuple(infos)
-        self._unmerged = tuple(info for info in self.infos if not info.into)
-        own = {info.id: info for info in self.infos}
-        self._by_id = {info.id: _merge_target(info, own) for info in self.infos}
-        self._by_name = {info.name: self._by_id[info.id] for info in self.infos}
+    infos: tuple[ClassInfo, ...] = ()
+
+    @cached_property
+    def _by_id(self) -> dict[int, ClassInfo]:
+        by_id = {info.id: info for info in self.infos}
+        for class_id in by_id:
+            while into := by_id[class_id].into:
+                by_id[class_id] = by_id[into]
+        return by_id
+
+    @cached_property
+    def _by_name(self) -> dict[str, ClassInfo]:
+        return {info.name: self._by_id[info.id] for info in self.infos}
 
     def __iter__(self) -> Iterator[ClassInfo]:
-        return iter(self._unmerged)
+        return (info for info in self.infos if not info.into)
 
     def __len__(self) -> int:
-        return len(self._unmerged)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ClassScheme) and self.infos == other.infos
-
-    def __hash__(self) -> int:
-        return hash(self.infos)
+        return len(self.names)
 
     def __repr__(self) -> str:
         return f"ClassScheme({', '.join(map(repr, self.names))})"
@@ -127,24 +130,16 @@ class ClassScheme:
         A merged class stays merged, so that running a notebook again does not bring it back.
         """
         names = list(names)
-        duplicates = sorted({name for name in names if names.count(name) > 1})
+        duplicates = ", ".join(sorted({repr(name) for name in names if names.count(name) > 1}))
         if duplicates:
-            raise InputError(
-                f"Class names must differ, but {', '.join(map(repr, duplicates))} was given more than once."
-            )
-        infos = list(self.infos)
+            raise InputError(f"Class names must differ, but {duplicates} was given more than once.")
+        infos = self.infos
         for name in names:
             check_class_name(name)
-            if name in self._by_name:
-                continue
-            infos.append(
-                ClassInfo(
-                    id=max((info.id for info in infos), default=0) + 1,
-                    name=name,
-                    color=check_color(color) if color else PALETTE[len(infos) % len(PALETTE)],
-                    key=_free_key(infos),
-                )
-            )
+            if name not in self._by_name:
+                new_id = max((info.id for info in infos), default=0) + 1
+                shown = check_color(color) if color else PALETTE[len(infos) % len(PALETTE)]
+                infos += (ClassInfo(new_id, name, shown, _free_key(infos)),)
         return ClassScheme(infos)
 
     def with_renamed(self, old: str, new: str) -> ClassScheme:
@@ -181,16 +176,10 @@ class ClassScheme:
         return info
 
     def _with_replaced(self, info: ClassInfo) -> ClassScheme:
-        return ClassScheme(info if old.id == info.id else old for old in self.infos)
+        return ClassScheme(tuple(info if old.id == info.id else old for old in self.infos))
 
     def _list_names(self) -> str:
         return ", ".join(map(repr, self.names)) or "none yet"
-
-
-def _merge_target(info: ClassInfo, by_id: Mapping[int, ClassInfo]) -> ClassInfo:
-    while info.into:
-        info = by_id[info.into]
-    return info
 
 
 def _free_key(infos: Iterable[ClassInfo]) -> str:

@@ -77,8 +77,7 @@ class CurrentLabels:
     def _read_logs(self) -> None:
         with self._lock:
             for i, log in enumerate(self._logs):
-                if self._n_read[i] < len(log.changed_objects):
-                    changed = log.changed_objects[self._n_read[i] :]
+                if changed := log.changed_objects[self._n_read[i] :]:
                     self._n_read[i] += len(changed)
                     self._update(changed)
 
@@ -124,8 +123,6 @@ def majority_label(labels: Iterable[Label]) -> Label:
     Annotators who skipped or did not label the object have no vote.
     """
     given = [label for label in labels if label != UNLABELED]
-    if len(given) == 1:
-        return given[0]
     ranked = Counter(label for label in given if label.action != "skip").most_common(2)
     if not ranked:
         return given[0] if given else UNLABELED

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, TypeVar
 
 import dask.array as da
 import numpy as np
@@ -22,28 +21,15 @@ from svetlana_jupyter.core.io.mask_checks import NO_OBJECTS_MESSAGE, check_not_n
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from xarray import DataArray
 
 SLAB_PIXELS = 1 << 20  # rows are processed in slabs of this size, which fit into the processor's cache
-MAX_PENDING_ROWS = 1 << 16  # block tables are merged after so many rows, or as many as were merged before
+MAX_PENDING_SIZE = 1 << 19  # tables of blocks are merged after so many values, or as many as were merged before
 
 Integers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Additive statistics, one column per object (or run of one).
-
-    ``labels`` has shape (n,). ``sums`` has shape (1 + ndim, n): voxels, then the sum of each coordinate. ``low`` and
-    ``high`` have shape (ndim, n): the half-open bounding box.
-    """
-
-    labels: Integers
-    sums: Integers
-    low: Integers
-    high: Integers
+Table = TypeVar("Table", npt.NDArray[np.int64], pd.DataFrame)
 
 
 def centroid_columns(ndim: int) -> list[str]:
@@ -86,17 +72,8 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     >>> index_objects(mask)[["size", "y0", "x0", "y1", "x1"]].to_dict("index")
     {7: {'size': 3, 'y0': 0, 'x0': 1, 'y1': 2, 'x1': 3}}
     """
-    waiting: list[Tally] = []
-    rows = merged = 0
-    for done, total, tally in _block_tallies(da.asarray(mask.data)):
-        waiting.append(tally)
-        rows += tally.labels.size
-        if rows >= max(MAX_PENDING_ROWS, 2 * merged):
-            waiting = [_merge(waiting)]
-            rows = merged = waiting[0].labels.size
-        if progress is not None:
-            progress(done, total)
-    table = _frame(_merge(waiting), mask.shape)
+    tally = merge_in_batches(_block_tallies(da.asarray(mask.data), progress), _merge)
+    table = _frame(tally, mask.shape)
     if table.empty:
         raise InputError(NO_OBJECTS_MESSAGE)
     if table.index.tolist() == [255]:
@@ -104,87 +81,95 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     return table
 
 
-def _block_tallies(mask: da.Array) -> Iterator[tuple[int, int, Tally]]:
+def merge_in_batches(tables: Iterable[Table], merge: Callable[[list[Table]], Table]) -> Table:
+    """Merge tables as they arrive, whenever their size has doubled.
+
+    So at any time, little more than the result is in memory.
+    """
+    waiting: list[Table] = []
+    size = merged = 0
+    for table in tables:
+        waiting.append(table)
+        size += table.size
+        if size >= max(MAX_PENDING_SIZE, 2 * merged):
+            waiting = [merge(waiting)]
+            size = merged = waiting[0].size
+    return merge(waiting)
+
+
+def _block_tallies(mask: da.Array, progress: Callable[[int, int], None] | None) -> Iterator[Integers]:
     """Tally blocks, one at a time per thread; tallies wait for the caller, not blocks."""
     threads = os.cpu_count() or 1
-    edges = [np.concatenate([[0], np.cumsum(sizes)]).tolist() for sizes in mask.chunks]
-    blocks = itertools.product(*(range(len(sizes)) for sizes in mask.chunks))
-    total = mask.npartitions
+    edges = [[0, *np.cumsum(sizes).tolist()] for sizes in mask.chunks]
 
-    def tally(block: tuple[int, ...]) -> Tally:
+    def tally(block: tuple[int, ...]) -> Integers:
         start = [edge[i] for edge, i in zip(edges, block)]
         return tally_block(mask.blocks[block].compute(scheduler="synchronous"), start)
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="index")
+    pool, blocks = ThreadPoolExecutor(threads, thread_name_prefix="index"), np.ndindex(mask.numblocks)
+    done = itertools.count(1)
     try:
-        running: set[Future[Tally]] = {pool.submit(tally, block) for block in itertools.islice(blocks, 2 * threads)}
-        done = 0
+        running = {pool.submit(tally, block) for block in itertools.islice(blocks, 2 * threads)}
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             running |= {pool.submit(tally, block) for block in itertools.islice(blocks, len(finished))}
             for future in finished:
-                done += 1
-                yield done, total, future.result()
+                if progress is not None:
+                    progress(next(done), mask.npartitions)
+                yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def tally_block(pixels: npt.NDArray[np.integer], start: list[int]) -> Tally:
-    """Tally the objects of one block whose first pixel lies at ``start`` in the mask."""
+def tally_block(pixels: npt.NDArray[np.integer], start: list[int]) -> Integers:
+    """Tally the objects of one block whose first pixel lies at ``start`` in the mask.
+
+    Returns
+    -------
+    int64 array of shape (2 + 3 * ndim, n)
+        One column per object: label, voxels, sum of each coordinate, and the half-open bounding box: all lower bounds,
+        then all upper bounds.
+    """
     check_not_negative(pixels)
     lines = pixels.reshape(-1, pixels.shape[-1])
     step = max(1, SLAB_PIXELS // max(1, pixels.shape[-1]))
-    return _merge([_tally_lines(lines, first, step, pixels.shape, start) for first in range(0, len(lines), step)])
+    slabs = range(0, len(lines), step)
+    return _merge([_tally_lines(lines[first : first + step], first, pixels.shape, start) for first in slabs])
 
 
-def _tally_lines(
-    lines: npt.NDArray[np.integer], first: int, step: int, shape: tuple[int, ...], start: list[int]
-) -> Tally:
-    slab = lines[first : first + step]
-    edge = np.empty(slab.shape, bool)
-    edge[:, 0] = True
+def _tally_lines(slab: npt.NDArray[np.integer], first: int, shape: tuple[int, ...], start: list[int]) -> Integers:
+    edge = np.ones(slab.shape, bool)
     np.not_equal(slab[:, 1:], slab[:, :-1], out=edge[:, 1:])
     begin = np.flatnonzero(edge)
-    values = slab.reshape(-1)[begin]
-    length = np.diff(begin, append=slab.size)
+    values, length = slab.reshape(-1)[begin], np.diff(begin, append=slab.size)
     inside = np.flatnonzero(values)
     begin, values, length = begin[inside], values[inside], length[inside]
     if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
         raise InputError(f"Label {values.max()} is not below 2**63. Relabel the mask first.")
 
-    line, column = np.divmod(begin, slab.shape[1])
-    places = [*np.unravel_index(line + first, shape[:-1]), column]
-    low = np.stack([np.asarray(at, np.int64) + offset for at, offset in zip(places, start)])
-    high = low + 1
-    high[-1] = low[-1] + length
-    sums = np.concatenate([length[None], low * length])
-    sums[-1] += length * (length - 1) // 2
-    return _merge([Tally(values.astype(np.int64), sums, low, high)])
+    places = np.unravel_index(begin + first * shape[-1], shape)
+    low = [at + offset for at, offset in zip(places, start)]
+    sums = [*(at * length for at in low[:-1]), low[-1] * length + length * (length - 1) // 2]
+    high = [*(at + 1 for at in low[:-1]), low[-1] + length]
+    return _merge([np.stack([values.astype(np.int64), length, *sums, *low, *high])])
 
 
-def _merge(tallies: list[Tally]) -> Tally:
+def _merge(tallies: list[Integers]) -> Integers:
     """Merge columns of the same label: add sums, join bounding boxes."""
-    labels = np.concatenate([tally.labels for tally in tallies])
-    order = np.argsort(labels)
-    labels = labels[order]
-    heads = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]])[: labels.size])
-
-    def reduce(ufunc: np.ufunc, name: str) -> Integers:
-        columns = np.concatenate([getattr(tally, name) for tally in tallies], axis=1)
-        if not heads.size:
-            return columns
-        return np.stack([ufunc.reduceat(row[order], heads) for row in columns])
-
-    return Tally(labels[heads], reduce(np.add, "sums"), reduce(np.minimum, "low"), reduce(np.maximum, "high"))
+    columns = np.concatenate(tallies, axis=1)
+    columns = np.take(columns, np.argsort(columns[0]), axis=1)
+    heads, ndim = np.flatnonzero(np.diff(columns[0], prepend=0)), (len(columns) - 2) // 3
+    if not heads.size:
+        return columns
+    parts = np.split(columns, [1, 2 + ndim, 2 + 2 * ndim])
+    ufuncs = (np.maximum, np.add, np.minimum, np.maximum)
+    return np.concatenate([ufunc.reduceat(part, heads, axis=1) for ufunc, part in zip(ufuncs, parts)])
 
 
-def _frame(tally: Tally, shape: tuple[int, ...]) -> pd.DataFrame:
-    ndim = len(shape)
-    size = tally.sums[0]
-    ends = np.array(shape)[:, None]
-    touches = ((tally.low == 0) | (tally.high == ends)) & (ends > 1)
-    columns = {"size": size}
-    columns |= dict(zip(centroid_columns(ndim), tally.sums[1:] / size))
-    columns |= dict(zip(bbox_columns(ndim), [*tally.low, *tally.high]))
-    columns |= {"on_border": touches.any(axis=0)}
-    return pd.DataFrame(columns, index=pd.Index(tally.labels, name="object"))
+def _frame(tally: Integers, shape: tuple[int, ...]) -> pd.DataFrame:
+    ndim, ends = len(shape), np.array(shape)[:, None]
+    (labels, size), sums, low, high = np.split(tally, [2, 2 + ndim, 2 + 2 * ndim])
+    columns = {"size": size, **dict(zip(centroid_columns(ndim), sums / size))}
+    columns |= dict(zip(bbox_columns(ndim), [*low, *high]))
+    columns["on_border"] = (((low == 0) | (high == ends)) & (ends > 1)).any(axis=0)
+    return pd.DataFrame(columns, index=pd.Index(labels, name="object"))

@@ -17,10 +17,10 @@ from scipy.spatial import cKDTree
 
 from svetlana_jupyter.core.io.chunks import processing_block_shape, read_padded
 from svetlana_jupyter.core.io.mask_checks import check_not_negative
-from svetlana_jupyter.core.objects import bbox_columns
+from svetlana_jupyter.core.objects import bbox_columns, merge_in_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
     from xarray import DataArray
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 ObjectStatus = Literal["kept", "relabeled", "split", "merged", "lost"]
 LINK_COLUMNS = ["old", "new", "pixels"]
 MIN_PART_FRACTION = 0.1  # of an old object; smaller overlaps do not count as parts
-MAX_PENDING_ROWS = 1 << 18  # pairs after which the tables of blocks are merged
 
 
 class LabelMapping:
@@ -49,25 +48,20 @@ class LabelMapping:
 
     def successors(self, old: int) -> list[int]:
         """Return the objects of the new mask that replaced an old object."""
-        return self._successors.get(old, [])
+        return self._partners[0].get(old, [])
 
     def predecessors(self, new: int) -> list[tuple[int, int]]:
         """Return the old objects that a new object replaced, with the shared pixels."""
-        return self._predecessors.get(new, [])
+        return self._partners[1].get(new, [])
 
     @cached_property
-    def _successors(self) -> dict[int, list[int]]:
+    def _partners(self) -> tuple[dict[int, list[int]], dict[int, list[tuple[int, int]]]]:
         successors: dict[int, list[int]] = {}
-        for old, new in zip(self.links["old"].tolist(), self.links["new"].tolist()):
-            successors.setdefault(old, []).append(new)
-        return successors
-
-    @cached_property
-    def _predecessors(self) -> dict[int, list[tuple[int, int]]]:
         predecessors: dict[int, list[tuple[int, int]]] = {}
         for old, new, pixels in self.links.to_numpy().tolist():
+            successors.setdefault(old, []).append(new)
             predecessors.setdefault(new, []).append((old, pixels))
-        return predecessors
+        return successors, predecessors
 
 
 def follow_label(label: int, mappings: Sequence[LabelMapping]) -> set[int]:
@@ -99,15 +93,13 @@ def overlap_table(old: DataArray, new: DataArray) -> pd.DataFrame:
     >>> overlap_table(old, new).to_numpy().tolist()
     [[0, 5, 1], [1, 0, 1], [1, 5, 2]]
     """
-    tables, rows, merged = [_NO_PAIRS], 0, 0
-    for start, stop in _windows(new.shape, processing_block_shape(old, new)):
-        pairs = _pairs(read_padded(old, start, stop, "zeros"), read_padded(new, start, stop, "zeros"))
-        tables.append(pairs)
-        rows += len(pairs)
-        if rows >= max(MAX_PENDING_ROWS, 2 * merged):
-            tables = [_merge(tables)]
-            rows = merged = len(tables[0])
-    return _merge(tables)
+    sides = processing_block_shape(old, new)
+    starts = np.array(list(itertools.product(*map(range, itertools.repeat(0), new.shape, sides))))
+    tables = (
+        _pairs(*(read_padded(mask, start, stop, "zeros") for mask in (old, new)))
+        for start, stop in zip(starts, np.minimum(starts + sides, new.shape))
+    )
+    return merge_in_batches(tables, _merge)
 
 
 def match_overlaps(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -147,11 +139,10 @@ def match_bounding_boxes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     old, new : DataFrame
         Indexed by object, with the bounding box columns of `core.objects.index_objects`.
     """
-    columns = [column for column in bbox_columns(3) if column in new]
-    ndim = len(columns) // 2
     if old.empty or new.empty:
-        return _NO_PAIRS
-    before, after = (table[columns].to_numpy(np.int64).reshape(-1, 2, ndim) for table in (old, new))
+        return pd.DataFrame(columns=LINK_COLUMNS, dtype="int64")
+    columns = [column for column in bbox_columns(3) if column in new]
+    before, after = (table[columns].to_numpy(np.int64).reshape(-1, 2, len(columns) // 2) for table in (old, new))
     # If two boxes share more than half of their union, the center of each lies inside the other.
     reach = (before[:, 1] - before[:, 0]).max(axis=1) / 2
     nearby = cKDTree(after.mean(axis=1)).query_ball_point(before.mean(axis=1), reach, p=np.inf)
@@ -159,8 +150,8 @@ def match_bounding_boxes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     j = np.fromiter(itertools.chain.from_iterable(nearby), np.int64, len(i))
     overlap = np.minimum(before[i, 1], after[j, 1]) - np.maximum(before[i, 0], after[j, 0])
     shared = overlap.clip(0).prod(axis=1)
-    volume = [(boxes[:, 1] - boxes[:, 0]).prod(axis=1) for boxes in (before, after)]
-    share = shared / (volume[0][i] + volume[1][j] - shared)
+    volumes = ((boxes[:, 1] - boxes[:, 0]).prod(axis=1) for boxes in (before[i], after[j]))
+    share = shared / (sum(volumes) - shared)
     matches = pd.DataFrame({"old": old.index[i], "new": new.index[j], "pixels": shared, "share": share})
     matches = matches[matches["share"] > 0.5].sort_values("share", ascending=False, kind="stable")
     return matches.drop_duplicates("old").sort_values("old", ignore_index=True)[LINK_COLUMNS]
@@ -194,19 +185,11 @@ def object_statuses(mapping: LabelMapping, old_sizes: Mapping[int, int], objects
 
 
 def _status(mapping: LabelMapping, old: int, new: list[int]) -> ObjectStatus:
-    if not new:
-        return "lost"
-    if len(new) > 1:
-        return "split"
+    if len(new) != 1:
+        return "split" if new else "lost"
     if len(mapping.predecessors(new[0])) > 1:
         return "merged"
-    return "kept" if new[0] == old else "relabeled"
-
-
-def _windows(shape: tuple[int, ...], sides: tuple[int, ...]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    for corner in itertools.product(*(range(0, length, side) for length, side in zip(shape, sides, strict=True))):
-        start = np.array(corner, np.int64)
-        yield start, np.minimum(start + sides, shape)
+    return "kept" if new == [old] else "relabeled"
 
 
 def _pairs(old: NDArray[np.integer], new: NDArray[np.integer]) -> pd.DataFrame:
@@ -222,6 +205,3 @@ def _pairs(old: NDArray[np.integer], new: NDArray[np.integer]) -> pd.DataFrame:
 
 def _merge(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables).groupby(["old", "new"])["pixels"].sum().reset_index()
-
-
-_NO_PAIRS = pd.DataFrame({column: pd.Series(dtype="int64") for column in LINK_COLUMNS})

@@ -182,7 +182,7 @@ def _compute(client: Client, job: _Job, parts: Mapping[int, pd.DataFrame]) -> li
     name = f"svetlana-{uuid4().hex[:12]}"
     read, predict = dask.delayed(_Job.read, pure=False), dask.delayed(_Job.predict, pure=False)
     with dask.config.set({LARGE_GRAPH: "10GB"}):  # the weights of a large network are no mistake
-        shared = client.submit(_identity, job, key=f"{name}-job", pure=False)
+        shared = client.submit(lambda job: job, job, key=f"{name}-job", pure=False)
         pixels = {
             block: read(shared, block, dask_key_name=(f"{name}-read", block[0], *block[1]))
             for block in dict.fromkeys(chain.from_iterable(needed))
@@ -203,17 +203,11 @@ def _wrap_cluster_errors(image: str) -> Iterator[None]:
 
     try:
         yield
-    except KilledWorker as error:
-        raise InputError(
+    except (KilledWorker, CancelledError) as error:
+        problem = (
             f"Workers of the cluster died repeatedly while predicting {image} ({error.task}), perhaps for lack of "
-            "memory. Give each worker more memory or fewer threads, then predict again; finished parts are kept."
-        ) from error
-    except CancelledError as error:
-        raise InputError(
-            f"The cluster gave up on {image}; its scheduler may have ended. Start it again and predict again; finished "
-            "parts are kept."
-        ) from error
-
-
-def _identity(job: _Job) -> _Job:
-    return job
+            "memory. Give each worker more memory or fewer threads, then"
+            if isinstance(error, KilledWorker)
+            else f"The cluster gave up on {image}; its scheduler may have ended. Start it again and"
+        )
+        raise InputError(f"{problem} predict again; finished parts are kept.") from error

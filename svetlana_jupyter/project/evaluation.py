@@ -8,19 +8,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from svetlana_jupyter.core.groups import name_groups
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, Reliability, class_ids, reliability
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.project.runs import Run, uncalibrated_column
 from svetlana_jupyter.project.test_set import MIN_ANNOTATED, MIN_ANNOTATED_FRACTION
-from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
@@ -53,9 +53,9 @@ class Evaluation:
     left_out : mapping of str to int
         Number of flagged objects, which are not scored, per flag.
     outdated : bool
-        Whether the annotations have changed since the training.
+        Whether the annotations are known to have changed since the training.
     images : DataFrame
-        Out-of-distribution test per image, see `Project.compare_images`.
+        Out-of-distribution test per image, see `Project.compare_images`; empty if it was not requested.
     warning : str
         That augmentation destroys the classes, or that they cannot be distinguished; "" otherwise.
     """
@@ -116,24 +116,6 @@ class EvaluationData:
     probabilities: Callable[[Run, str], pd.DataFrame]
 
 
-def evaluate_run(run: Run, data: EvaluationData, labels: pd.DataFrame, images: pd.DataFrame) -> Evaluation:
-    """Return the accuracy of a run, with all that limits it.
-
-    Parameters
-    ----------
-    run : Run
-    data : EvaluationData
-    labels : DataFrame
-        The present training objects, selected as for this run (``class_id``).
-    images : DataFrame
-        Out-of-distribution test per image (`core.stats.outliers.flag_unfamiliar_images`).
-    """
-    result = score_run(run, data)
-    text = f"{result.text} {run.warning}" if run.warning else result.text
-    outdated = run.annotations != label_digest(labels["class_id"])
-    return replace(result, text=text, outdated=outdated, images=images, warning=run.warning)
-
-
 def score_run(run: Run, data: EvaluationData) -> Evaluation:
     """Score a run on the annotated test set, or by cross-validation without one."""
     table, remark = test_set_predictions(run, data)
@@ -145,8 +127,10 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
         table, forest = (_held_out(run, name, data.classes) for name in ("network", "forest"))
     note += " The training was stopped early." * run.stopped
     left_out = {flag: int(flags.get(flag, 0)) for flag in EXCLUDED}
+    warning = f" {run.warning}" if run.warning else ""
     if table is None:
-        return Evaluation(run.name, NO_SOURCE, f"{note} {remark}".rstrip(), left_out=left_out)
+        text = f"{note} {remark}".rstrip() + warning
+        return Evaluation(run.name, NO_SOURCE, text, left_out=left_out, warning=run.warning)
     tables = {"network": table} | ({} if forest is None else {"forest": forest})
     # A class that was added since the training is never predicted, but may be a label.
     ids = [*run.classes, *(code for one in tables.values() for code in one["truth"].unique())]
@@ -162,7 +146,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
     return Evaluation(
         run=run.name,
         source=source,
-        text=f"{note} {remark}".rstrip(),
+        text=f"{note} {remark}".rstrip() + warning,
         network=scores["network"],
         forest=scores.get("forest"),
         interval_unit=_interval_unit(table, data.entries, run.settings.get("hold_out_by")),
@@ -170,6 +154,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
         uncalibrated=_reliability(table, "raw_"),
         calibration=run.calibration,
         left_out=left_out,
+        warning=run.warning,
     )
 
 
@@ -218,7 +203,7 @@ def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame |
 
 
 def _held_out(run: Run, architecture: str, classes: ClassScheme) -> pd.DataFrame | None:
-    """Return the cross-validated predictions of a run with classes merged as in the project."""
+    """Return the cross-validated predictions of a run, with merged classes."""
     table = run.held_out(architecture)
     if table is None or not classes.merged or not class_ids(table):
         return table
@@ -286,12 +271,11 @@ def outlying_images(images: pd.DataFrame) -> str:
         See `core.stats.outliers.flag_unfamiliar_images`.
     """
     unlike = images[images["warn"]].sort_values("unlike", ascending=False)["unlike"]
-    names = [f"{image} ({share:.0%} of its objects)" for image, share in unlike.head(MAX_IMAGES_NAMED).items()]
-    more = f" and {len(unlike) - MAX_IMAGES_NAMED} more" if len(unlike) > MAX_IMAGES_NAMED else ""
+    names = [f"{image} ({share:.0%} of its objects)" for image, share in unlike.items()]
     verb = "1 image looks" if len(unlike) == 1 else f"{len(unlike)} images look"
     return (
-        f"{verb} unlike those annotated: {', '.join(names)}{more}. Annotate some objects there before you trust the "
-        "predictions."
+        f"{verb} unlike those annotated: {format_list(names, MAX_IMAGES_NAMED)}. Annotate some objects there before "
+        "you trust the predictions."
     )
 
 

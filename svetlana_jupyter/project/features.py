@@ -49,17 +49,24 @@ class DiskFeatureCache:
         self._folder, self._writable, self._identity = folder, writable, identity
         self._version = ""
         self._tables: dict[str, pd.DataFrame] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get_features(self, key: str) -> pd.DataFrame:
         """Return the cached features of a group, indexed by object."""
         with self._lock:
-            return self._get(key)
+            if not self._version:
+                try:
+                    self._version = f"{VERSION} {self._identity()}"
+                except InputError:
+                    return _empty_table()
+            if key not in self._tables:
+                self._tables[key] = self._read(key)
+            return self._tables[key]
 
     def add_features(self, key: str, table: pd.DataFrame) -> None:
         """Add features of a group; objects that are cached already keep theirs."""
         with self._lock:
-            self._tables[key] = _append_new(self._get(key), table)
+            self._tables[key] = _append_new(self.get_features(key), table)
             if self._writable and self._version:
                 with suppress(OSError):  # a full disk must not interrupt the user
                     self._folder.mkdir(parents=True, exist_ok=True)
@@ -69,16 +76,6 @@ class DiskFeatureCache:
                         self._tables[key].attrs["of"] = self._version
                         with atomic_write(self._file(key)) as draft:
                             self._tables[key].to_parquet(draft)
-
-    def _get(self, key: str) -> pd.DataFrame:
-        if not self._version:
-            try:
-                self._version = f"{VERSION} {self._identity()}"
-            except InputError:
-                return _empty_table()
-        if key not in self._tables:
-            self._tables[key] = self._read(key)
-        return self._tables[key]
 
     def _file(self, key: str) -> Path:
         return self._folder / f"{key}.parquet"

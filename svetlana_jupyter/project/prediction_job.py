@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.normalization import set_image_statistics
 from svetlana_jupyter.errors import InputError, SvetlanaError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.classifier import Classifier
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
     from svetlana_jupyter.project.runs import Run
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,30 @@ class AllPredicted:
     """Event at the end of the prediction of several images."""
 
     images: tuple[ImagePredicted, ...]
+
+    def messages(self, compared: pd.DataFrame) -> tuple[str, str]:
+        """Return a sentence about the images, and one about unreadable objects.
+
+        The second is "" if there are none.
+
+        Parameters
+        ----------
+        compared : DataFrame
+            Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
+        """
+        count, events = len(self.images), self.images
+        images = events[0].image if count == 1 else f"{count:,} images"
+        sentences = [f"Predicted {sum(event.count for event in events):,} objects of {images}"]
+        sentences += [f"{event.image} has changed and was predicted again" for event in events if event.changed]
+        if compared["warn"].any():
+            sentences.append(outlying_images(compared).removesuffix("."))
+        failed = [
+            f"{len(event.failed):,} objects of {event.image} could not be read and have no prediction: "
+            f"{next(iter(event.failed.values()))}"
+            for event in events
+            if event.failed
+        ]
+        return ". ".join([*sentences, *failed]), ". ".join(failed)
 
 
 @dataclass(frozen=True)
@@ -98,15 +120,24 @@ class PredictionTask:
 class ImagesFailedError(InputError):
     """Error raised at the end if some images could not be predicted.
 
+    Parameters
+    ----------
+    errors : mapping of image name to SvetlanaError
+    count : int
+        Number of images that should have been predicted.
+
     Attributes
     ----------
     images : tuple of str
         The images that failed.
     """
 
-    def __init__(self, sentence: str, images: tuple[str, ...]) -> None:
-        super().__init__(sentence)
-        self.images = images
+    def __init__(self, errors: Mapping[str, SvetlanaError], count: int) -> None:
+        texts = " ".join(str(error) if name in str(error) else f"{name}: {error}" for name, error in errors.items())
+        failed = "The image" if count == 1 else f"{len(errors)} of {count} images"
+        others = " The others are finished." if len(errors) < count else ""
+        super().__init__(f"{failed} could not be predicted.{others} {texts}")
+        self.images = tuple(errors)
 
 
 def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | ImagePredicted | AllPredicted]:
@@ -132,9 +163,16 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
         classifier = classifier.with_test_time_augmentation()
     limit_threads(task.threads)
     errors: dict[str, SvetlanaError] = {}
-    for _, pair in _make_each(task.images, task.pair, errors):
+    pairs: dict[str, ImagePair] = {}
+    plans: dict[str, _Plan] = {}
+    for name in task.images:
+        with _collect(errors, name):
+            pairs[name] = task.pair(name)
+    for pair in pairs.values():
         classifier.check(pair)
-    plans = dict(_make_each(task.images, lambda name: _make_plan(task, name, classifier), errors))
+    for name, pair in pairs.items():
+        with _collect(errors, name):
+            plans[name] = _make_plan(task, name, pair, classifier)
     total = sum(len(plan.objects) for plan in plans.values())
     done = total - sum(len(part) for plan in plans.values() for part in plan.missing.values())
     yield Progress(done, total, "predicting", "objects")
@@ -142,51 +180,20 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     for name, plan in plans.items():
         if plan.complete:
             continue
-        try:
+        with _collect(errors, name):
             for count in _predict_missing(task, plan, classifier, reference, stop):
                 done += count
                 yield Progress(done, total, f"predicting {name}", "objects")
                 if stop():
                     return
-        except PredictionWriteError:
-            raise  # a full disk concerns all images
-        except SvetlanaError as error:
-            errors[name] = error
-            continue
-        table = plan.store.merge(range(len(plan.parts)), {"mask": task.masks[name], "image": plan.fingerprint})
-        failed = {int(label): str(why) for label, why in table.attrs.get("failed", ())}
-        predicted.append(ImagePredicted(task.run.name, name, len(table), failed, plan.changed))
-        yield predicted[-1]
+            table = plan.store.merge(range(len(plan.parts)), {"mask": task.masks[name], "image": plan.fingerprint})
+            failed = {int(label): str(why) for label, why in table.attrs.get("failed", ())}
+            predicted.append(ImagePredicted(task.run.name, name, len(table), failed, plan.changed))
+            yield predicted[-1]
     if len(predicted) > 1:
         yield AllPredicted(tuple(predicted))
     if errors:
-        first = next(iter(errors.values()))
-        raise ImagesFailedError(_errors_as_text(errors, len(task.images)), tuple(errors)) from first
-
-
-def predicted_message(events: Sequence[ImagePredicted], compared: pd.DataFrame) -> tuple[str, str]:
-    """Return a sentence about predicted images, and one about unreadable objects.
-
-    The second is "" if there are none.
-
-    Parameters
-    ----------
-    events : sequence of ImagePredicted
-    compared : DataFrame
-        Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
-    """
-    images = events[0].image if len(events) == 1 else f"{len(events):,} images"
-    sentences = [f"Predicted {sum(event.count for event in events):,} objects of {images}"]
-    sentences += [f"{event.image} has changed and was predicted again" for event in events if event.changed]
-    if compared["warn"].any():
-        sentences.append(outlying_images(compared).removesuffix("."))
-    failed = [
-        f"{len(event.failed):,} objects of {event.image} could not be read and have no prediction: "
-        f"{next(iter(event.failed.values()))}"
-        for event in events
-        if event.failed
-    ]
-    return ". ".join([*sentences, *failed]), ". ".join(failed)
+        raise ImagesFailedError(errors, len(task.images)) from next(iter(errors.values()))
 
 
 @dataclass(frozen=True)
@@ -203,24 +210,21 @@ class _Plan:
     changed: bool
 
 
-def _make_each(
-    names: Sequence[str], make: Callable[[str], Value], errors: dict[str, SvetlanaError]
-) -> Iterator[tuple[str, Value]]:
-    """Yield the value of each name, and collect errors."""
-    for name in names:
-        if name not in errors:
-            try:
-                value = make(name)
-            except SvetlanaError as error:
-                errors[name] = error
-            else:
-                yield name, value
+@contextmanager
+def _collect(errors: dict[str, SvetlanaError], name: str) -> Iterator[None]:
+    """Add the error of an image to ``errors``; raise that of a full disk."""
+    try:
+        yield
+    except PredictionWriteError:
+        raise
+    except SvetlanaError as error:
+        errors[name] = error
 
 
-def _make_plan(task: PredictionTask, name: str, classifier: Classifier) -> _Plan:
+def _make_plan(task: PredictionTask, name: str, pair: ImagePair, classifier: Classifier) -> _Plan:
     from svetlana_jupyter.learn.inference import split_into_parts
 
-    pair, objects, fingerprint = task.pair(name), task.objects(name), task.fingerprint(name)
+    objects, fingerprint = task.objects(name), task.fingerprint(name)
     key = prediction_key(fingerprint, task.masks[name], objects, task.average)
     store = ImageParts(task.run, name, key, classifier.classes)
     if changed := store.image_changed(fingerprint):
@@ -264,10 +268,3 @@ def _predict_missing(
             else:
                 batches.append(event)
                 yield len(event.objects)
-
-
-def _errors_as_text(errors: Mapping[str, SvetlanaError], count: int) -> str:
-    texts = " ".join(str(error) if name in str(error) else f"{name}: {error}" for name, error in errors.items())
-    failed = "The image" if count == 1 else f"{len(errors)} of {count} images"
-    others = " The others are finished." if len(errors) < count else ""
-    return f"{failed} could not be predicted.{others} {texts}"

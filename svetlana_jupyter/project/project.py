@@ -7,9 +7,10 @@ project; jobs post their events to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import pandas as pd
 from traitlets import Any as AnyTrait
@@ -21,16 +22,10 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
-from svetlana_jupyter.project.annotation_store import Annotations, object_ids
+from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
 from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
 from svetlana_jupyter.project.distributed import resolve_client
-from svetlana_jupyter.project.evaluation import (
-    Evaluation,
-    EvaluationData,
-    evaluate_run,
-    score_run,
-    test_set_predictions,
-)
+from svetlana_jupyter.project.evaluation import EvaluationData, score_run, test_set_predictions
 from svetlana_jupyter.project.exporters import Export, ExportFinished
 from svetlana_jupyter.project.exporters.output_folder import OutputFolder
 from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot, to_xarray
@@ -38,16 +33,10 @@ from svetlana_jupyter.project.features import DEFAULT_FEATURE_GROUPS, feature_ta
 from svetlana_jupyter.project.image_collection import ImageCollection, Source
 from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
-from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
+from svetlana_jupyter.project.jobs import JobRunner, Progress, Stop, Work, thread_count
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
-from svetlana_jupyter.project.prediction_job import (
-    AllPredicted,
-    ImagePredicted,
-    PredictionTask,
-    predict_images,
-    predicted_message,
-)
+from svetlana_jupyter.project.prediction_job import AllPredicted, ImagePredicted, PredictionTask, predict_images
 from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
@@ -55,17 +44,12 @@ from svetlana_jupyter.project.runs import NOTHING_PREDICTED, Run, RunStore
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder, pack, unpack
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
-from svetlana_jupyter.project.training_job import (
-    LearningCurve,
-    RunScored,
-    TrainingAbandoned,
-    train_run,
-    trained_message,
-)
+from svetlana_jupyter.project.training_job import LearningCurve, RunScored, TrainingAbandoned, train_run
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
+    label_digest,
     readiness,
-    resolve_training_setup,
+    resolve_setup,
     select_training_objects,
 )
 
@@ -75,7 +59,12 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.io.images import Spacing
     from svetlana_jupyter.core.io.table_files import TableSource
+    from svetlana_jupyter.core.stats.metrics import SizeLimits
+    from svetlana_jupyter.project.evaluation import Evaluation
+
+    ClientChoice: TypeAlias = Client | Literal["local"] | None
 
 
 class Project(HasTraits):
@@ -140,7 +129,7 @@ class Project(HasTraits):
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         names = ClassScheme().with_added(classes or ()).names  # refuses duplicates before a folder is created
         super().__init__()
-        notify = Notify(self._bump, self._say, self._report)
+        notify = Notify(self._bump, partial(self.set_trait, "status"), self._report)
         self.path = Path(path).absolute()
         self._folder = ProjectFolder(self.path)
         self.images = ImageCollection(self._folder, notify)
@@ -148,11 +137,12 @@ class Project(HasTraits):
         self.annotations = Annotations(self._folder, annotator, self.images, self.classes, notify)
         self.classes.on_edit = self.annotations.refresh
         self.trouble = self.annotations.file.trouble
-        self.test_set = TestSet(self._folder, self.images, self.annotations, self.classes, notify)
-        self.runs = RunStore(self._folder, notify, self._show_run, lambda run: score_run(run, self._evaluation_data()))
+        self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
+        show, score = partial(self.set_trait, "current_run"), lambda run: score_run(run, self._evaluation_data())
+        self.runs = RunStore(self._folder, notify, show, score)
         self.current_run = self.runs.current_name
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
-        self._jobs = JobRunner(self._handle, self._show_job, self._report)
+        self._jobs = JobRunner(self._handle, partial(self.set_trait, "job"), self._report)
         self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
         self.classes.extend(names)
@@ -234,11 +224,7 @@ class Project(HasTraits):
         self.images.add(name, image, mask, axes=axes, spacing=spacing, channels=channels, groups=groups)
 
     def add_images(
-        self,
-        images: str | Path,
-        masks: str | Path,
-        axes: str | None = None,
-        spacing: tuple[float, ...] | float | None = None,
+        self, images: str | Path, masks: str | Path, axes: str | None = None, spacing: Spacing | None = None
     ) -> pd.DataFrame:
         """Add all images that match a pattern, each with the mask of the same name; only headers are read.
 
@@ -282,12 +268,7 @@ class Project(HasTraits):
         return self.images.objects(name, progress, wait)
 
     def annotate(
-        self,
-        image: str,
-        label: int | Iterable[int],
-        class_name: str,
-        source: str = "script",
-        seconds: float | None = None,
+        self, image: str, label: ObjectLabels, class_name: str, source: str = "script", seconds: float | None = None
     ) -> None:
         """Assign a class to one object, or to several in a single edit; on disk when this returns.
 
@@ -305,7 +286,7 @@ class Project(HasTraits):
         self.annotations.annotate_each(dict.fromkeys(object_ids(image, label), class_name), source, seconds)
 
     def flag(
-        self, image: str, label: int | Iterable[int], flag: str, source: str = "script", seconds: float | None = None
+        self, image: str, label: ObjectLabels, flag: str, source: str = "script", seconds: float | None = None
     ) -> None:
         """Flag objects as "ambiguous" or "bad_segmentation", or pass over them with "skip".
 
@@ -313,7 +294,7 @@ class Project(HasTraits):
         """
         self.annotations.flag_each(object_ids(image, label), flag, source, seconds)
 
-    def erase(self, image: str, label: int | Iterable[int], source: str = "script") -> None:
+    def erase(self, image: str, label: ObjectLabels, source: str = "script") -> None:
         """Remove the annotations of objects."""
         self.annotations.erase_each(object_ids(image, label), source)
 
@@ -469,9 +450,10 @@ class Project(HasTraits):
     def readiness(self) -> str:
         """Return what is missing before a training can start, as a sentence; "" if nothing is."""
         try:
-            return self._missing(self.settings)
+            settings = self.settings
         except SettingsError:  # the settings panel reports it
-            return self._missing(TrainingSettings())
+            settings = TrainingSettings()
+        return self._missing(*self._training_objects(settings.exclude_border, settings.size))
 
     def train(
         self,
@@ -517,7 +499,7 @@ class Project(HasTraits):
         images: Iterable[str] | None = None,
         run: str | None = None,
         *,
-        client: Client | Literal["local"] | None = None,
+        client: ClientChoice = None,
         resume: bool = True,
         average: bool = False,
         network: Module | None = None,
@@ -551,7 +533,8 @@ class Project(HasTraits):
         """
         if network is not None:
             self.runs.set_network(self.runs.get(run).name, network)
-        self._jobs.run("prediction", self._prediction(images, run, thread_count("script"), client, resume, average))
+        work = self._prediction(images, run, thread_count("script"), client, resume=resume, average=average)
+        self._jobs.run("prediction", work)
 
     def measure(
         self,
@@ -676,7 +659,7 @@ class Project(HasTraits):
         conditions: TableSource | None = None,
         *,
         exclude_border: bool = False,
-        size: tuple[float | None, float | None] = (None, None),
+        size: SizeLimits = (None, None),
         corrected: bool = False,
     ) -> pd.DataFrame:
         """Count the objects of each class, per image, grouping column or condition.
@@ -724,7 +707,7 @@ class Project(HasTraits):
         class_name: str | None = None,
         *,
         exclude_border: bool = False,
-        size: tuple[float | None, float | None] = (None, None),
+        size: SizeLimits = (None, None),
     ) -> CountComparison:
         """Compare the counts of a class with manual counts, per well or per image.
 
@@ -761,7 +744,9 @@ class Project(HasTraits):
         chosen = self.runs.get(run)
         exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
         labels, _ = self._training_objects(exclude_border, size)
-        return evaluate_run(chosen, self._evaluation_data(), labels, self.compare_images(run=chosen.name))
+        outdated = chosen.annotations != label_digest(labels["class_id"])
+        images = self.compare_images(run=chosen.name)
+        return replace(score_run(chosen, self._evaluation_data()), outdated=outdated, images=images)
 
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
         """Test for each predicted image how many of its objects are unlike all annotated ones (`core.stats.outliers`).
@@ -784,12 +769,11 @@ class Project(HasTraits):
         chosen, names = self.runs.get(run), self.images.chosen(images)
         counts = self.test_set.training_labels().groupby(level="image").size()
         annotated = {str(image): int(count) for image, count in counts.items()}
-        if chosen.left_out is None:
-            return flag_unfamiliar_images(chosen.outlier_fractions({}), annotated, HeldOutGroups((), ()))
         # The annotated images define the reference, whichever images are requested.
-        masks = self.images.mask_numbers()
-        fractions = chosen.outlier_fractions({name: masks[name] for name in dict.fromkeys([*names, *annotated])})
-        table = flag_unfamiliar_images(fractions, annotated, chosen.left_out)
+        masks = self.images.mask_numbers() if chosen.left_out else {}
+        compared = {name: masks[name] for name in [*names, *annotated] if name in masks}
+        left_out = chosen.left_out or HeldOutGroups((), ())
+        table = flag_unfamiliar_images(chosen.outlier_fractions(compared), annotated, left_out)
         return table[table.index.isin(names)]
 
     def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
@@ -868,43 +852,26 @@ class Project(HasTraits):
         return to_xarray(self._snapshot(self.images.chosen(images)))
 
     def _repr_html_(self) -> str:
-        return project_report_html(
-            self.path.name,
-            self.images,
-            self.labels(),
-            self.annotations.class_counts(),
-            self.classes.scheme,
-            self.current_run,
-            len(self.runs),
-        )
+        classes = self.classes.scheme
+        return project_report_html(self.path.name, self.images, self.annotations, classes, self.runs)
 
     def _bump(self, aspect: Aspect) -> None:
         name = f"{aspect}_version"
         self.set_trait(name, getattr(self, name) + 1)
 
-    def _say(self, text: str) -> None:
-        self.status = text
-
     def _report(self, text: str, was: str | None = None) -> None:
         if was is None or self.trouble == was:
             self.trouble = text
 
-    def _show_run(self, name: str) -> None:
-        self.current_run = name
-        self._bump("predictions")
-
-    def _show_job(self, state: JobState | None) -> None:
-        self.job = state
-
-    def _handle(self, event: object) -> None:
+    def _handle(self, event: Any) -> None:
         """Apply an event of a job; only called on the thread that made the project."""
         match event:
             case LearningCurve():
                 self.training_curve = event
-            case _Trained(run, network):
+            case Run() as run, network:
                 self.runs.add(run, network)
                 self.runs.choose(run.name)
-                self.status = trained_message(run)
+                self.status = run.summary
             case RunScored(run):
                 self.runs.update(run)
                 self.status = self.evaluate(run.name).text
@@ -912,15 +879,16 @@ class Project(HasTraits):
                 self.status = "Stopped before anything was trained."
             case ImagePredicted():
                 self.runs.forget_predictions(event.run, event.image)
-                self._report_predicted((event,))
-            case AllPredicted(images):
-                self._report_predicted(images)
+                self._report_predicted(AllPredicted((event,)))
+            case AllPredicted():
+                self._report_predicted(event)
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 
-    def _report_predicted(self, events: Sequence[ImagePredicted]) -> None:
+    def _report_predicted(self, predicted: AllPredicted) -> None:
+        events = predicted.images
         compared = self.compare_images([event.image for event in events], events[0].run)
-        self.status, trouble = predicted_message(events, compared)
+        self.status, trouble = predicted.messages(compared)
         self.trouble = trouble or self.trouble
 
     def _all_probabilities(self, run: Run, image: str) -> pd.DataFrame:
@@ -928,26 +896,15 @@ class Project(HasTraits):
         return self.runs.probabilities(run, image, self.images.entry(image).mask_number, self.classes.merged)
 
     def _object_table(self, name: str) -> pd.DataFrame:
+        groups, labels, classes = self.images.entry(name).groups, self.annotations.labels, self.classes.scheme
         predictions = self.probabilities(name)
-        return object_table(
-            name,
-            self.objects(name),
-            self.images.entry(name).groups,
-            self.annotations.labels,
-            None if predictions.empty else predictions,
-            self.classes.scheme,
-            self.current_run,
-        )
+        known = None if predictions.empty else predictions
+        return object_table(name, self.objects(name), groups, labels, known, classes, self.current_run)
 
     def _evaluation_data(self) -> EvaluationData:
-        return EvaluationData(
-            self.classes.scheme,
-            self.images.snapshot(),
-            self.annotations.flag_counts(),
-            self.test_set.table(),
-            self.images.objects,
-            self._all_probabilities,
-        )
+        classes, flags, test_set = self.classes.scheme, self.annotations.flag_counts(), self.test_set.table()
+        images = self.images
+        return EvaluationData(classes, images.snapshot(), flags, test_set, images.objects, self._all_probabilities)
 
     def _snapshot(self, names: Sequence[str]) -> ResultsSnapshot:
         """Return the present results; any thread may call this while annotating goes on."""
@@ -969,16 +926,14 @@ class Project(HasTraits):
                 {name: self.images[name].groups for name in names},
             )
 
-    def _training_objects(
-        self, exclude_border: bool, size: tuple[float | None, float | None] | None
-    ) -> tuple[pd.DataFrame, str]:
+    def _training_objects(self, exclude_border: bool, size: SizeLimits | None) -> tuple[pd.DataFrame, str]:
+        """Return the labels that a training learns from, and a sentence about the others."""
         return select_training_objects(self.test_set.training_labels(), self.images.objects, exclude_border, size)
 
-    def _missing(self, settings: TrainingSettings) -> str:
-        labels, says = self._training_objects(settings.exclude_border, settings.size)
+    def _missing(self, labels: pd.DataFrame, explanation: str) -> str:
         counts = labels["class_id"].value_counts().reindex(self.classes.ids, fill_value=0)
         named = counts.set_axis(self.classes.names)
-        return self.annotations.overwritten_message(self.images) or readiness(bool(self.images), named, says)
+        return self.annotations.overwritten_message(self.images) or readiness(bool(self.images), named, explanation)
 
     def _task(
         self,
@@ -989,12 +944,12 @@ class Project(HasTraits):
         search: bool = False,
     ) -> TrainingTask:
         wanted = (settings or self.settings).changed(**changes)
-        if missing := self._missing(wanted):
+        labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
+        if missing := self._missing(labels, explanation):
             raise ProjectError(missing)
         self._folder.check_writable()
         runs = {run.name: run for run in self.runs}
-        setup = resolve_training_setup(self.settings, settings, changes, network, runs)
-        labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
+        setup = resolve_setup(self.settings, settings, changes, network, runs)
         return TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.images.objects,
@@ -1004,7 +959,7 @@ class Project(HasTraits):
             classes=self.classes.scheme,
             setup=setup,
             settings=setup.settings.changed(threads=setup.settings.threads or threads),
-            runs=tuple(self.runs),
+            runs=tuple(runs.values()),
             folder=self._folder.runs_folder,
             search=search,
         )
@@ -1020,7 +975,6 @@ class Project(HasTraits):
     ) -> Work:
         given = TrainingSettings(**settings) if isinstance(settings, Mapping) else settings
         task = self._task(given, changes, threads, network, search)
-        threads = task.settings.threads or threads
         self.training_curve = LearningCurve()
 
         def work(stop: Stop) -> Iterator[object]:
@@ -1028,25 +982,20 @@ class Project(HasTraits):
                 if not isinstance(event, Run):
                     yield event
                     continue
-                yield _Trained(event, network)
+                yield event, network
                 if predict:
-                    yield from predict_images(self._prediction_task(list(task.pairs), event, threads, network), stop)
+                    count = task.settings.threads or threads
+                    yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
 
         return work
 
     def _prediction(
-        self,
-        images: Iterable[str] | None,
-        run: str | None,
-        threads: int,
-        client: Client | Literal["local"] | None = None,
-        resume: bool = True,
-        average: bool = False,
+        self, images: Iterable[str] | None, run: str | None, threads: int, client: ClientChoice = None, **options: Any
     ) -> Work:
         chosen, names = self.runs.get(run), self.images.chosen(images)
         self._folder.check_writable()
         task = self._prediction_task(names, chosen, threads, self.runs.network(chosen.name))
-        task = replace(task, client=resolve_client(client), resume=resume, average=average)
+        task = replace(task, client=resolve_client(client), **options)
         return lambda stop: predict_images(task, stop)
 
     def _prediction_task(self, names: list[str], run: Run, threads: int, network: Module | None) -> PredictionTask:
@@ -1073,11 +1022,3 @@ class Project(HasTraits):
             yield ExportFinished(export.folder, tuple(files), export.stopped)
 
         return work
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """A finished run, with its network if the user passed one as an object."""
-
-    run: Run
-    network: Module | None

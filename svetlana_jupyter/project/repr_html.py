@@ -6,39 +6,20 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.runs import RunStore
 
 MAX_IMAGES_SHOWN = 12
 
 
 def project_report_html(
-    name: str,
-    images: ImageCollection,
-    labels: pd.DataFrame,
-    class_counts: pd.Series[int],
-    classes: ClassScheme,
-    current_run: str,
-    n_runs: int,
+    name: str, images: ImageCollection, annotations: Annotations, classes: ClassScheme, runs: RunStore
 ) -> str:
-    """Return a table of images, annotations and runs as HTML; all names are escaped.
-
-    Parameters
-    ----------
-    name : str
-        Name of the project.
-    images : ImageCollection
-    labels : DataFrame
-        Current labels, indexed by ``(image, object)``.
-    class_counts : Series of int
-        Number of labeled objects, by class name.
-    classes : ClassScheme
-    current_run : str
-    n_runs : int
-    """
-    annotated = labels.query("action == 'label'").groupby(level="image").size()
+    """Return a table of images, annotations and runs as HTML; all names are escaped."""
+    annotated = annotations.label_table().query("action == 'label'").groupby(level="image").size()
+    class_counts = annotations.class_counts()
     rows = []
     for image, entry in list(images.items())[:MAX_IMAGES_SHOWN]:
         shape, channels = " × ".join(map(str, entry.shape)), ", ".join(entry.channels)
@@ -55,7 +36,7 @@ def project_report_html(
         f"{class_counts[info.name]}</span>"
         for info in classes
     )
-    run = f"run {escape(current_run)} of {n_runs}" if n_runs else "nothing trained yet"
+    run = f"run {escape(runs.current_name)} of {len(runs)}" if runs else "nothing trained yet"
     return (
         f"<div><b>{escape(name)}</b> &middot; {len(images)} images &middot; {run}</div>"
         f"<div>{legend or 'no classes yet'}</div>{table}" + (f"<div>and {more} more images</div>" if more > 0 else "")

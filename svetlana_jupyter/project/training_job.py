@@ -14,7 +14,8 @@ from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, res
 from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, AugmentSettings, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
-from svetlana_jupyter.project.runs import Run, last_search, new_run, search_record, write_search_record
+from svetlana_jupyter.project.runs import RECORD_FILE, Run, last_search, new_run, search_record
+from svetlana_jupyter.project.storage import write_json
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def train_run(
         if reference is not None:
             reference.save(folder)
         if choice.search_record is not None:
-            write_search_record(folder, choice.search_record)
+            write_json(folder / RECORD_FILE, choice.search_record)
         run = finish(_make_run(task, choice, fitted, reference, seconds))
     yield run
     if choice.search_result is not None and not run.stopped:
@@ -95,12 +96,6 @@ def train_run(
     else:
         score = yield from _score(task, samples, choice, stop)
     yield RunScored(run.with_score(*score))
-
-
-def trained_message(run: Run) -> str:
-    """Return a sentence about a finished training."""
-    sentences = [f"Trained run {run.name} on {sum(run.labels.values())} annotations", run.choice, *run.remarks]
-    return ". ".join(text.removesuffix(".") for text in sentences if text)
 
 
 def _forward(events: Iterable[Any], text: str, stop: Stop = lambda: False) -> Generator[Progress, None, Any]:

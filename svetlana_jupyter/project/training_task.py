@@ -52,7 +52,7 @@ class TrainingSetup:
     run: str = ""
 
 
-def resolve_training_setup(
+def resolve_setup(
     stored: TrainingSettings,
     given: TrainingSettings | None,
     changes: Mapping[str, Any],

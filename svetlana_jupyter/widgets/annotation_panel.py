@@ -6,23 +6,24 @@ import html
 import math
 from typing import TYPE_CHECKING
 
-from ipywidgets import HTML, Button, ColorPicker, Dropdown, HBox, Text, VBox
+from ipywidgets import HTML, ColorPicker, Dropdown, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import PALETTE
-from svetlana_jupyter.widgets.components import color_swatch, count_html, heading, muted, on_enter
+from svetlana_jupyter.widgets.components import FLAG_TEXTS, color_swatch, count_html, heading, muted, on_enter
 from svetlana_jupyter.widgets.labeling import LabelingPanel
-from svetlana_jupyter.widgets.panel import Command, labeling_commands
+from svetlana_jupyter.widgets.panel import Command, Panel, labeling_commands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.project.project import Project
 
 _FIELD = {"flex": "1 1 0", "width": "0", "min_width": "0", "margin": "2px 6px 2px 0"}
 _BUTTON = {"width": "78px", "margin": "2px 0", "flex": "0 0 auto"}
 _SOURCES = (("Random", "random"), ("Test set", "test"))
-_FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "badly segmented", "skip": "skipped"}
+_SOURCE_NOTES = {
+    "random": "Next shows objects drawn at random.",
+    "test": "Next shows the objects of the test set. Their predictions stay hidden until they are annotated.",
+}
 
 
 class AnnotationPanel(LabelingPanel):
@@ -47,7 +48,7 @@ class AnnotationPanel(LabelingPanel):
         super().__init__(
             project, queue="random", source="panel", queue_source="queue", edit=lambda name: self.editor.edit(name)
         )
-        self.editor = ClassEditor(project, self.run_action, self.status.say)
+        self.editor = ClassEditor(self)
         self._counts: dict[int, str] = {}
         self.command_bar.set_commands(
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
@@ -58,9 +59,7 @@ class AnnotationPanel(LabelingPanel):
         self.new_color.tooltip = "Color of the new class"
         self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 auto", "width": "auto", "margin": "2px 0"})
         on_enter(self.new_name, lambda: self.run_action(self._add_class))
-        self.add = self.make_button(
-            self._add_class, "Add", icon="plus", tooltip="Add the class", layout={"width": "74px"}
-        )
+        self.add = self.make_button(self._add_class, "Add", "plus", "Add the class", width="74px")
         self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
         self.source = Dropdown(options=_SOURCES, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 8px 0 0"})
         self.source.tooltip = "Objects that Next shows. Test set objects are used for scoring only, never for training."
@@ -70,7 +69,7 @@ class AnnotationPanel(LabelingPanel):
 
         hint, body = self.arrange(
             self.viewer,
-            HBox([heading("Classes"), self.command_bar.help_button], layout={"align_items": "center"}),
+            self.command_bar.header("Classes"),
             self.class_buttons,
             self.editor,
             HBox([self.new_color, self.new_name, self.add], layout={"width": "100%"}),
@@ -109,14 +108,10 @@ class AnnotationPanel(LabelingPanel):
     def _choose_source(self, kind: str) -> None:
         self.choose_queue(kind)
         self._show_test_set()
-        self.status.say(
-            "Next shows the objects of the test set. Their predictions stay hidden until they are annotated."
-            if kind == "test"
-            else "Next shows objects drawn at random."
-        )
+        self.status.say(_SOURCE_NOTES[kind])
 
     def _show_test_set(self) -> None:
-        """Offer the test set once it is drawn, and show how many of its objects are annotated."""
+        """Show how many objects of the test set are annotated, once it is drawn."""
         actions = self.project.test_set.table()["action"]
         annotated = int(actions.isin(["label", "ambiguous", "bad_segmentation"]).sum())
         share = f"{annotated:,} of {len(actions):,}"
@@ -130,7 +125,7 @@ class AnnotationPanel(LabelingPanel):
             return "Name the first class above, for example “active”.", ""
         rate = self.project.annotations.rate()
         flags = self.project.annotations.flag_counts()
-        flagged = [f"{flags[flag]:,} {text}" for flag, text in _FLAG_TEXT.items() if flags[flag]]
+        flagged = [f"{flags[flag]:,} {text}" for flag, text in FLAG_TEXTS.items() if flags[flag]]
         return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} per minute"), " · ".join(flagged)
 
     def _add_class(self) -> None:
@@ -141,31 +136,25 @@ class AnnotationPanel(LabelingPanel):
 
 
 class ClassEditor(VBox):
-    """Form to rename a class, to merge it into another, and to split merged classes off again.
+    """Form to rename a class, merge it into another, or split off merged classes.
 
     Parameters
     ----------
-    project : Project
-    run_action : callable
-        Runs an action and displays its errors, as `Panel.run_action` does.
-    say : callable
-        Displays the result of an action.
+    panel : Panel
+        Runs the actions, and displays their results and errors.
     """
 
-    def __init__(self, project: Project, run_action: Callable[..., None], say: Callable[[str], None]) -> None:
-        self._project, self._run_action, self._say = project, run_action, say
+    def __init__(self, panel: Panel) -> None:
+        self._panel, self._project, self._say = panel, panel.project, panel.status.say
         self._class_id = 0
         self.title = HTML(layout={"flex": "1 1 auto", "margin": "0"})
-        self.done = Button(icon="times", tooltip="Close", layout={"width": "28px", "margin": "0"})
-        self.done.add_class("sv-quiet")
-        self.done.on_click(lambda _: run_action(self.hide))
+        self.done = panel.make_button(self.hide, "", "times", "Close", "quiet", width="28px", margin="0")
         self.name = Text(layout=_FIELD)
-        on_enter(self.name, lambda: run_action(self._rename))
-        self.rename = Button(description="Rename", tooltip="Rename the class; it keeps its annotations", layout=_BUTTON)
-        self.rename.on_click(lambda _: run_action(self._rename))
+        on_enter(self.name, lambda: panel.run_action(self._rename))
+        tooltip = "Rename the class; it keeps its annotations"
+        self.rename = panel.make_button(self._rename, "Rename", "", tooltip, **_BUTTON)
         self.into = Dropdown(tooltip="Class that takes over the annotations", layout=_FIELD)
-        self.merge = Button(description="Merge", disabled=True, layout=_BUTTON)
-        self.merge.on_click(lambda _: run_action(self._merge))
+        self.merge = panel.make_button(self._merge, "Merge", **_BUTTON)
         self.into.observe(lambda _: self._preview_merge(), "value")
         self.note = HTML(layout={"margin": "0"})
         self.merged = VBox(layout={"width": "100%"})
@@ -200,8 +189,6 @@ class ClassEditor(VBox):
 
     def refresh(self) -> None:
         """Update the editor to the classes of the project."""
-        if not self._class_id:
-            return
         classes = self._project.classes
         if self._class_id not in classes.ids:
             self.hide()
@@ -212,11 +199,8 @@ class ClassEditor(VBox):
         others = [(other.name, other.id) for other in classes if other.id != info.id]
         self.into.options = [("merge into …", 0), *others]
         self.into.value = chosen if chosen in dict(others).values() else 0
-        self.merged.children = [
-            self._merged_row(other.name)
-            for other in classes.infos
-            if other.into and classes.merged[other.id] == info.id
-        ]
+        merged = [other.name for other in classes.infos if classes.merged.get(other.id) == info.id]
+        self.merged.children = list(map(self._merged_row, merged))
         self._preview_merge()
 
     @property
@@ -224,22 +208,19 @@ class ClassEditor(VBox):
         return self._project.classes.by_id(self._class_id)
 
     def _merged_row(self, name: str) -> HBox:
-        """Return the row of a class that was merged into this one, with a button to split it off."""
-        split = Button(
-            description="Split off", tooltip="Make it a class of its own again, with its annotations", layout=_BUTTON
-        )
+        """Return the row of a merged class, with a button to split it off."""
 
         def act() -> None:
             self._project.classes.split(name)
             self._say(self._project.status)
 
-        split.on_click(lambda _: self._run_action(act))
+        tooltip = "Make it a class of its own again, with its annotations"
+        split = self._panel.make_button(act, "Split off", "", tooltip, **_BUTTON)
         text = HTML(muted(f"with {name}"), layout={"flex": "1 1 0", "margin": "0"})
         return HBox([text, split], layout={"align_items": "center"})
 
     def _preview_merge(self) -> None:
-        self.merge.disabled = not self.into.value
-        self.note.value = ""
+        self.merge.disabled, self.note.value = not self.into.value, ""
         if self.into.value:
             name, into = self._info.name, self._project.classes.by_id(self.into.value).name
             count = int(self._project.annotations.class_counts()[name])

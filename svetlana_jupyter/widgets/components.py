@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.project.jobs import JobState
 
+FLAG_TEXTS = {"ambiguous": "ambiguous", "bad_segmentation": "badly segmented", "skip": "skipped"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,7 +58,7 @@ class StatusLine(HTML):
 
 
 class ClassButton(HBox):
-    """One class: its color, a button with its name, its key, and a detail such as a count.
+    """Row of a class: color, button with its name, key, and a detail such as a count.
 
     Parameters
     ----------
@@ -78,27 +80,22 @@ class ClassButton(HBox):
     ) -> None:
         self.info = info
         self.picker = ColorPicker(concise=True, value=info.color, layout={"width": "30px", "margin": "2px 4px 2px 0"})
-        self.button = Button(layout={"flex": "1 1 auto", "min_width": "60px", "margin": "2px 0"})
+        self.button = button(lambda: act(self.info.name), flex="1 1 auto", min_width="60px", margin="2px 0")
         self.button.add_class("sv-class-button")
-        self.button.on_click(lambda _: act(self.info.name))
         self._key = HTML(layout={"width": "26px", "margin": "2px 0 2px 6px"})
-        self._detail = HTML(
-            layout={"width": "auto", "min_width": "44px", "flex": "0 0 auto", "margin": "2px 0 2px 4px"}
-        )
-        self.edit = Button(icon="pencil", layout={"width": "24px", "flex": "0 0 auto", "margin": "2px 0 2px 4px"})
-        self.edit.add_class("sv-quiet")
-        children = [self.picker, self.button, self._key, self._detail]
-        if edit is not None:
-            self.edit.on_click(lambda _: edit(self.info.name))
-            children.append(self.edit)
-        super().__init__(children, layout={"width": "100%", "align_items": "center", "flex": "0 0 auto"})
+        at_end: dict[str, Any] = {"flex": "0 0 auto", "margin": "2px 0 2px 4px"}
+        self._detail = HTML(layout={"width": "auto", "min_width": "44px", **at_end})
+        self.edit = button(lambda: edit and edit(self.info.name), icon="pencil", look="quiet", width="24px", **at_end)
+        children = [self.picker, self.button, self._key, self._detail, self.edit]
+        super().__init__(children[: 5 if edit else 4], layout={"width": "100%", "align_items": "center"})
+        self.layout.flex = "0 0 auto"
         # The picker also changes when the project recolors the class; only the user's choice is passed on.
         self.picker.observe(
             lambda change: recolor(self.info.name, change["new"]) if change["new"] != self.info.color else None, "value"
         )
 
     def show(self, info: ClassInfo, detail: str, chosen: bool, key: str, visible: bool) -> None:
-        """Update in place; ``detail`` is HTML, ``key`` the key that assigns this class now."""
+        """Update the row; ``detail`` is HTML, ``key`` assigns this class at present."""
         self.info = info
         self.picker.value = info.color
         self.picker.tooltip = f"Color of {info.name}"
@@ -112,9 +109,9 @@ class ClassButton(HBox):
 
 
 class ClassButtons(VBox):
-    """One row per class; rows are reused while classes are added, renamed and recolored.
+    """One row per class, and a search field if there are more classes than keys.
 
-    A search field appears as soon as there are more classes than keys.
+    Rows are reused while classes are added, renamed and recolored.
 
     Parameters
     ----------
@@ -152,12 +149,20 @@ class ClassButtons(VBox):
         self._rows: dict[int, ClassButton] = {}
 
     def show(self, classes: Iterable[ClassInfo], details: Mapping[int, str], chosen: int = 0) -> None:
-        """Show the classes, the detail of each (HTML by class id), and the class of the object (0: none)."""
+        """Update the rows.
+
+        Parameters
+        ----------
+        classes : iterable of ClassInfo
+        details : mapping of int to str
+            HTML by class id.
+        chosen : int
+            Class id of the selected object; 0 for none.
+        """
         self._infos, self._details, self._chosen = list(classes), details, chosen
         if [info.id for info in self._infos] != list(self._rows):
-            self._rows = {
-                info.id: self._rows.get(info.id) or ClassButton(info, *self._callbacks) for info in self._infos
-            }
+            rows = {info.id: self._rows.get(info.id) or ClassButton(info, *self._callbacks) for info in self._infos}
+            self._rows = rows
             self.lines.children = tuple(self._rows.values())
         self._draw()
 
@@ -166,7 +171,10 @@ class ClassButtons(VBox):
         return self._rows[class_id]
 
     def matches(self) -> list[ClassInfo]:
-        """Return the classes whose names contain the typed text, with names that start with the text first."""
+        """Return the classes whose names contain the typed text.
+
+        Names that start with the text come first.
+        """
         typed = self.find.value.strip().casefold()
         names = [info for info in self._infos if typed in info.name.casefold()]
         return sorted(names, key=lambda info: not info.name.casefold().startswith(typed))
@@ -194,7 +202,9 @@ class ClassButtons(VBox):
 
 
 class JobProgress(HBox):
-    """Progress bar of a job with the time left and a Stop button; keeps its space while no job runs.
+    """Progress bar of a job, with the remaining time and a Stop button.
+
+    It keeps its space while no job runs.
 
     Parameters
     ----------
@@ -205,16 +215,13 @@ class JobProgress(HBox):
     def __init__(self, stop: Callable[[], None]) -> None:
         self.bar = FloatProgress(min=0.0, max=1.0, layout={"width": "180px", "flex": "0 0 auto", "height": "18px"})
         self.text = HTML(layout={"flex": "1 1 0", "min_width": "0", "margin": "2px 8px"})
-        self.stop = Button(description="Stop", icon="stop", tooltip="Stop and keep the best result so far")
-        self.stop.layout = {"width": "90px", "flex": "0 0 auto"}
-        self.stop.on_click(lambda _: stop())
+        tooltip = "Stop and keep the best result so far"
+        self.stop = button(stop, "Stop", "stop", tooltip, width="90px", flex="0 0 auto")
         self._job: JobState | None = None
         # A job may report many times per second; more than ten redraws per second would only load the browser.
         self._throttle = Throttle(self._draw, interval=0.1)
-        super().__init__(
-            [self.bar, self.text, self.stop],
-            layout={"flex": "1 1 auto", "min_width": "0", "align_items": "center", "visibility": "hidden"},
-        )
+        layout = {"flex": "1 1 auto", "min_width": "0", "align_items": "center", "visibility": "hidden"}
+        super().__init__([self.bar, self.text, self.stop], layout=layout)
 
     def show(self, job: JobState | None) -> None:
         """Show the state of the project's job; hide everything if there is none."""
@@ -222,14 +229,33 @@ class JobProgress(HBox):
         self._throttle.request()
 
     def _draw(self) -> None:
-        job = self._job
-        self.layout.visibility = "hidden" if job is None else "visible"
-        if job is not None:
+        self.layout.visibility = "visible" if self._job else "hidden"
+        if job := self._job:
             self.bar.value = job.done / job.total if job.total else 0.0
             left = f" · {format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
             message = "Stopping …" if job.stopping else f"{job.text}{left}"
             self.text.value = f'<div class="sv-line">{muted(message)}</div>'
             self.stop.disabled = job.stopping
+
+
+def button(
+    act: Callable[[], object], text: str = "", icon: str = "", tooltip: str = "", look: str = "", **layout: Any
+) -> Button:
+    """Return a button that calls ``act``.
+
+    Parameters
+    ----------
+    act : callable
+    text, icon, tooltip : str
+    look : str
+        "primary" for the main action, "quiet" for an icon without a frame.
+    **layout : str
+        CSS properties such as ``width``.
+    """
+    style = look if look == "primary" else ""
+    made = Button(description=text, icon=icon, tooltip=tooltip, button_style=style, layout=layout)
+    made.on_click(lambda _: act())
+    return made.add_class(f"sv-{look}") if look else made
 
 
 def on_enter(field: Text, act: Callable[[], None]) -> None:
@@ -238,7 +264,7 @@ def on_enter(field: Text, act: Callable[[], None]) -> None:
 
 
 def set_options(dropdown: Dropdown, options: Sequence[Any]) -> None:
-    """Replace the options of a dropdown; keep the current value if it remains an option.
+    """Replace the options of a dropdown; keep its value if it remains an option.
 
     Parameters
     ----------
@@ -282,7 +308,10 @@ def error_html(problem: str) -> str:
 
 
 def error_text(error: Exception, summary: str) -> str:
-    """Return the message of an expected error; log any other, and return it after a summary."""
+    """Return the message of an expected error; log any other error.
+
+    Other errors are returned after ``summary``.
+    """
     if isinstance(error, SvetlanaError):
         return str(error)
     logger.error(summary, exc_info=error)
@@ -290,12 +319,10 @@ def error_text(error: Exception, summary: str) -> str:
 
 
 def no_images_hint() -> HTML:
-    """Return the hint that a project without images shows: how to add some."""
-    hint = (
-        'There are no images yet. Add some with <code>project.add_images("images/{well}.tif", '
-        'masks="masks/{well}.tif")</code>.'
-    )
-    return HTML(f'<div class="sv-empty">{hint}</div>', layout={"width": "100%", "margin": "0"})
+    """Return the hint for a project without images."""
+    code = '<code>project.add_images("images/{well}.tif", masks="masks/{well}.tif")</code>'
+    hint = f'<div class="sv-empty">There are no images yet. Add some with {code}.</div>'
+    return HTML(hint, layout={"width": "100%", "margin": "0"})
 
 
 def keycap(key: str) -> str:
@@ -349,11 +376,11 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[object]], current:
         Position of the row to highlight.
     """
     head = "".join(f"<th>{html.escape(title)}</th>" for title in header)
-    lines = []
-    for position, row in enumerate(rows):
-        css_class = ' class="sv-current"' if position == current else ""
-        lines.append(f"<tr{css_class}>{''.join(map(_cell, row))}</tr>")
-    return f'<table class="sv-table"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    body = "".join(
+        ('<tr class="sv-current">' if position == current else "<tr>") + "".join(map(_cell, row)) + "</tr>"
+        for position, row in enumerate(rows)
+    )
+    return f'<table class="sv-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _cell(value: object) -> str:
@@ -368,5 +395,5 @@ def _cell(value: object) -> str:
 
 
 def side_by_side(*parts: str) -> str:
-    """Return pieces of HTML next to each other; each scrolls on its own if it is too high."""
+    """Return pieces of HTML next to each other; each scrolls separately."""
     return '<div class="sv-side">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"

@@ -1,9 +1,10 @@
-"""Images panel: list of images, adding images, replacing a mask, importing annotations."""
+"""Images panel: list of images, and forms for images, masks and annotations."""
 
 from __future__ import annotations
 
 import html
 import re
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,20 +13,12 @@ from ipywidgets import HTML, Accordion, Button, Checkbox, Combobox, Dropdown, HB
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.readers import HDF5_SUFFIXES, READERS
 from svetlana_jupyter.errors import InputError, SvetlanaError
-from svetlana_jupyter.widgets.components import StatusLine, error_text, heading, html_table, muted, set_options
-from svetlana_jupyter.widgets.new_project_form import (
-    PairFields,
-    field_note,
-    field_options,
-    field_row,
-    skipped_pairs_text,
-)
+from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, set_options
+from svetlana_jupyter.widgets.new_project_form import PairFields, field_options, field_row, skipped_pairs_text
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
     from svetlana_jupyter.project.project import Project
@@ -34,7 +27,9 @@ _LISTED_IMAGES = 500
 
 
 class ImagesPanel(Panel):
-    """Panel that lists the images of a project, adds images, replaces masks and imports annotations.
+    """Panel that lists the images of a project and changes them.
+
+    It adds images, replaces masks and imports annotations.
 
     Parameters
     ----------
@@ -55,14 +50,9 @@ class ImagesPanel(Panel):
         super().__init__(project)
         self.listing = HTML(layout={"width": "100%", "margin": "0"})
         self.fields = PairFields(self.status)
-        self.add: Button = self.make_button(
-            self._add,
-            "Add images",
-            icon="plus",
-            tooltip="Add the images listed above; images of the project stay as they are",
-            layout={"width": "150px", "margin": "0"},
-        )
-        self.mask = MaskForm(project, self.run_action, self.status)
+        tooltip = "Add the images listed above; images of the project stay as they are"
+        self.add: Button = self.make_button(self._add, "Add images", "plus", tooltip, width="150px", margin="0")
+        self.mask = MaskForm(self)
         self.importing = ImportForm(project, self.status)
         self.forms = Accordion(
             [VBox([self.fields, HBox([self.add])]), self.mask, self.importing],
@@ -73,30 +63,25 @@ class ImagesPanel(Panel):
         self.children = (self._style, heading("Images"), self.listing, self.forms, self.status)
         self.observe_project(self._refresh, "images_version", "annotations_version")
         self._refresh()
-        self.show_hint(
-            "Add images, replace a mask, or import annotations."
-            if project.images
-            else "No images yet. Enter the files of your images and masks."
-        )
+        first = "No images yet. Enter the files of your images and masks."
+        self.show_hint("Add images, replace a mask, or import annotations." if project.images else first)
 
     def _refresh(self) -> None:
         project, images = self.project, self.project.images
         annotated = project.labels().query("action == 'label'").groupby(level="image").size()
         groups = list(dict.fromkeys(group for entry in images.values() for group in entry.groups))
-        rows = []
-        for name, entry in list(images.items())[:_LISTED_IMAGES]:
-            channels = f"{len(entry.channels)} channels, " if len(entry.channels) > 1 else ""
-            rows.append(
-                [
-                    name,
-                    *(entry.groups.get(group, "") for group in groups),
-                    channels + " × ".join(map(str, entry.shape)),
-                    entry.dtype,
-                    len(project.objects(name)) if project.images.is_indexed(name) else "not counted yet",
-                    int(annotated.get(name, 0)),
-                    project.images.mask_file(name).name,
-                ]
-            )
+        rows = [
+            [
+                name,
+                *(entry.groups.get(group, "") for group in groups),
+                f"{len(entry.channels)} channels, " * (len(entry.channels) > 1) + " × ".join(map(str, entry.shape)),
+                entry.dtype,
+                len(project.objects(name)) if images.is_indexed(name) else "not counted yet",
+                int(annotated.get(name, 0)),
+                images.mask_file(name).name,
+            ]
+            for name, entry in islice(images.items(), _LISTED_IMAGES)
+        ]
         titles = ["Name", *(group.capitalize() for group in groups), "Shape", "Type", "Objects", "Annotated", "Mask"]
         more = muted(f"and {len(images) - len(rows):,} more" if len(images) > len(rows) else "")
         self.listing.value = f'<div class="sv-pairs">{html_table(titles, rows)}{more}</div>' if rows else ""
@@ -104,17 +89,18 @@ class ImagesPanel(Panel):
         self.importing.refresh()
 
     def _add(self) -> None:
-        patterns = self.fields.patterns
-        patterns.check()
-        if not patterns.images:
+        patterns = self.fields.patterns()
+        if not patterns[0]:
             self.status.warn("Enter the files of your images and masks.")
             return
         before = len(self.project.images)
-        skipped = skipped_pairs_text(patterns.add_to(self.project))
+        skipped = skipped_pairs_text(self.project.add_images(*patterns))
         count = len(self.project.images) - before
         message = f"Added {count:,} image{'' if count == 1 else 's'}. {skipped}".strip()
-        (self.status.warn if skipped else self.status.say)(message)
-        if not skipped:
+        if skipped:
+            self.status.warn(message)
+        else:
+            self.status.say(message)
             self.fields.clear()
 
 
@@ -132,14 +118,14 @@ MaskQuestion = tuple[str, str]  # an image, and the path of a mask that may repl
 
 
 class MaskForm(VBox):
-    """Form that replaces the mask of an image; it shows the effect on the annotations first.
+    """Form that replaces the mask of an image.
+
+    It shows the effect on the annotations first.
 
     Parameters
     ----------
-    project : Project
-    run_action : callable
-        Calls the action of a button, and shows its errors (`Panel.run_action`).
-    status : StatusLine
+    panel : Panel
+        Runs the replacement, and shows its result and errors.
 
     Attributes
     ----------
@@ -149,8 +135,8 @@ class MaskForm(VBox):
     replace : Button
     """
 
-    def __init__(self, project: Project, run_action: Callable[..., None], status: StatusLine) -> None:
-        self._project, self._status = project, status
+    def __init__(self, panel: Panel) -> None:
+        project, status = self._project, self._status = panel.project, panel.status
         self._latest: LatestQuestion[MaskQuestion] = LatestQuestion(
             lambda question: (question, project.check_mask(question[0], Path(question[1]).expanduser())),
             catch_errors(self._show, status),
@@ -159,15 +145,14 @@ class MaskForm(VBox):
         )
         self._checked: MaskQuestion | None = None
         self.image = Dropdown(**field_options("Image"))
-        self.path = Combobox(placeholder="masks/A1_new.tif", continuous_update=True, **field_options("New mask"))
+        self.path = Combobox(placeholder="masks/A1_new.tif", **field_options("New mask"))
         self.report = HTML(layout={"width": "100%", "margin": "2px 0 0 0"})
-        self.replace = Button(description="Replace mask", icon="exchange", layout={"width": "170px", "margin": "0"})
-        self.replace.on_click(lambda _: run_action(self._replace))
-        self._current_mask = field_note("")
+        self.replace = panel.make_button(self._replace, "Replace mask", "exchange", width="170px", margin="0")
+        self._current_mask = HTML()
         super().__init__(
             [
                 field_row(self.image, self._current_mask),
-                field_row(self.path, field_note("Same shape as the image; the file is not copied")),
+                field_row(self.path, "Same shape as the image; the file is not copied"),
                 self.report,
                 HBox([self.replace]),
             ],
@@ -214,8 +199,7 @@ class MaskForm(VBox):
         self.report.value = f'<div class="sv-pairs"><div class="sv-empty">{html.escape(text)}</div></div>'
 
     def _replace(self) -> None:
-        if self._checked is None:
-            return
+        assert self._checked is not None  # else the button is disabled
         image, path = self._checked
         report = self._project.replace_mask(image, Path(path).expanduser())
         message = self._project.status
@@ -234,18 +218,15 @@ def mask_report_html(report: pd.DataFrame, image: str) -> str:
     if report.empty:
         return muted(f"No annotations in {image}, so none are affected.")
     statuses = report.groupby("status")["new"]
-    rows = [
-        (statuses.size()[status], text, _label_changes(statuses.get_group(status)))
-        for status, text in _STATUS_TEXTS.items()
-        if status in statuses.groups
-    ]
+    groups = {status: statuses.get_group(status) for status in _STATUS_TEXTS if status in statuses.groups}
+    rows = [(len(group), _STATUS_TEXTS[status], _label_changes(group)) for status, group in groups.items()]
     summary = f"{len(report):,} annotated object{'' if len(report) == 1 else 's'} in {image}:"
     boxes = f"<br>{muted(_MATCHED_BY_BOXES)}" if report.attrs.get("matched_by") == "boxes" else ""
     return f"{muted(summary)}{html_table(['Objects', 'Effect', 'Labels'], rows)}{boxes}"
 
 
 def _label_changes(new_labels: pd.Series) -> str:
-    """Return the first old labels, each with the labels that replace it if they differ."""
+    """Return the first old labels, each with its new labels if they differ."""
     changes = [
         f"{old} → {', '.join(map(str, new))}" if new and tuple(new) != (old,) else str(old)
         for old, new in new_labels.head(_LISTED_OBJECTS).items()
@@ -294,24 +275,21 @@ class ImportForm(VBox):
         self.image = Dropdown(**field_options("Image"))
         self.column = Text(placeholder=_FROM_FILE, **field_options("Class column"))
         self.names = Text(placeholder=_FROM_FILE, **field_options("Class names"))
-        self.overwrite = Checkbox(
-            description="Overwrite existing annotations", indent=False, layout={"margin": "0 0 0 116px"}
-        )
-        self.take = Button(description="Import", icon="sign-in", layout={"width": "110px", "margin": "0"})
-        self.take.tooltip = "Import all annotations as one edit"
-        self.undo = Button(description="Undo import", icon="undo", layout={"width": "130px", "margin": "0 0 0 8px"})
-        self.undo.tooltip = "Undo the whole import"
+        overwrite = "Overwrite existing annotations"
+        self.overwrite = Checkbox(description=overwrite, indent=False, layout={"margin": "0 0 0 116px"})
         self.message = StatusLine(hides=True)
         self.not_imported = HTML(layout={"width": "100%", "margin": "0"})
-        self.take.on_click(catch_errors(lambda _: self._take(), self.message))
-        self.undo.on_click(catch_errors(lambda _: self._undo(), self.message))
-        kinds = "CSV or Excel table, QuPath GeoJSON, class image, napari-svetlana folder"
+        take, undo = catch_errors(self._take, self.message), catch_errors(self._undo, self.message)
+        tooltip = "Import all annotations as one edit"
+        self.take = button(take, "Import", "sign-in", tooltip, width="110px", margin="0")
+        tooltip = "Undo the whole import"
+        self.undo = button(undo, "Undo import", "undo", tooltip, width="130px", margin="0 0 0 8px")
         super().__init__(
             [
-                field_row(self.path, field_note(kinds)),
-                field_row(self.image, field_note("If the file does not name its images")),
-                field_row(self.column, field_note("If a table has several candidates")),
-                field_row(self.names, field_note("For the numbers of a class image, in order: resting, active")),
+                field_row(self.path, "CSV or Excel table, QuPath GeoJSON, class image, napari-svetlana folder"),
+                field_row(self.image, "If the file does not name its images"),
+                field_row(self.column, "If a table has several candidates"),
+                field_row(self.names, "For the numbers of a class image, in order: resting, active"),
                 self.overwrite,
                 HBox([self.take, self.undo]),
                 self.message,
@@ -322,7 +300,7 @@ class ImportForm(VBox):
         self.refresh()
 
     def refresh(self) -> None:
-        """Offer the images of the project, and to undo the import if it was the last edit."""
+        """Offer the images of the project, and Undo if the import is the last edit."""
         set_options(self.image, [(_FROM_FILE, ""), *((name, name) for name in self._project.images)])
         last = bool(self._imported_version) and self._imported_version == self._project.annotations_version
         self.undo.layout.display = None if last else "none"
@@ -335,14 +313,9 @@ class ImportForm(VBox):
             return
         before = project.annotations_version
         names = [name.strip() for name in self.names.value.split(",")] if self.names.value.strip() else None
+        column, image, overwrite = self.column.value.strip() or None, self.image.value or None, self.overwrite.value
         try:
-            report = project.import_annotations(
-                path,
-                self.image.value or None,
-                column=self.column.value.strip() or None,
-                names=names,
-                overwrite=self.overwrite.value,
-            )
+            report = project.import_annotations(path, image, column=column, names=names, overwrite=overwrite)
         except SvetlanaError as error:
             raise InputError(_in_panel_terms(str(error))) from error
         imported = report["outcome"].isin(_IMPORTED)
@@ -362,14 +335,11 @@ class ImportForm(VBox):
 
 
 def import_report_html(not_imported: pd.DataFrame) -> str:
-    """Return the first rows of a report of `Project.import_annotations` as HTML, "" for none."""
+    """Return the first rows of an import report as HTML, "" for none."""
     if not_imported.empty:
         return ""
-    first = not_imported.head(_LISTED_ROWS)
-    rows = [
-        (row["image"] or "–", int(row["object"]) or "–", row["class"] or "–", row["why"])
-        for row in first.to_dict("records")
-    ]
+    shown = not_imported.head(_LISTED_ROWS)[["image", "object", "class", "why"]].astype({"object": int})
+    rows = [[value or "–" for value in row] for row in shown.itertuples(index=False)]
     more = f"and {len(not_imported) - len(rows):,} more" if len(not_imported) > len(rows) else ""
     listed = html_table(["Image", "Object", "Class", "Not imported because"], rows)
     return f'<div class="sv-pairs">{listed}{muted(more)}</div>'

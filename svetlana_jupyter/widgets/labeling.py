@@ -1,19 +1,22 @@
-"""Base of the panels that label objects: a viewer, a queue, and keys that apply to the object on the screen."""
+"""Base of the panels that label objects.
+
+A viewer, a queue, and keys that apply to the object on the screen.
+"""
 
 from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.components import ClassButtons
-from svetlana_jupyter.widgets.panel import VIEW_KEYS, VIEWER_SIZE, CommandBar, Panel, catch_errors
+from svetlana_jupyter.widgets.panel import VIEWER_SIZE, CommandBar, Panel, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.viewer.toolbar import MenuItem, ObjectMenu
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.project import Project
@@ -21,10 +24,10 @@ if TYPE_CHECKING:
 
 NO_OBJECT_SELECTED = "No object selected. Click an object, or press n for the next one."
 KEY_IGNORED = "Key ignored: the next object was not displayed yet."
-_SAVED_AFTERWARDS = "Your annotation is saved afterwards."
 _PREFETCHED = 3  # objects of the queue that are read while the current one is displayed
 _VIEW_KEYS = (
-    *VIEW_KEYS,
+    ("f", "Show the whole image"),
+    ("+ -", "Zoom in or out"),
     ("x l", "Draw a box or a lasso to select the objects inside"),
     ("Shift", "With a click or a drag: add to the selection"),
     ("Ctrl+A Escape", "Select all visible objects; clear the selection"),
@@ -33,7 +36,9 @@ _VIEW_KEYS = (
 
 
 class LabelingPanel(Panel):
-    """A panel in which one key labels the object on the screen, or all selected objects in one edit.
+    """Panel in which one key labels the object on the screen.
+
+    If several objects are selected, the key labels all of them in one edit.
 
     Every key event carries the selection that was on the screen when the key went down. Typing ahead of a slow
     connection therefore never labels another object: such a key is ignored. A label of the object that the queue
@@ -64,7 +69,7 @@ class LabelingPanel(Panel):
         self, project: Project, queue: str, source: str, queue_source: str, edit: Callable[[str], None] | None = None
     ) -> None:
         super().__init__(project)
-        self.command_bar = CommandBar(self, lambda: self.shown, view_keys=_VIEW_KEYS)
+        self.command_bar = CommandBar(self, lambda: self.shown, "Label the object with this class", _VIEW_KEYS)
         self.viewer = Viewer(project, VIEWER_SIZE)
         self.class_buttons = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
@@ -88,7 +93,10 @@ class LabelingPanel(Panel):
 
     @property
     def shown(self) -> ObjectId | None:
-        """Selection to which keys and buttons apply; several objects as `ViewerModel.selection_id` numbers them."""
+        """Selection to which keys and buttons apply.
+
+        Several objects have the number of `ViewerModel.selection_id`.
+        """
         selection_id = self.viewer.model.selection_id
         return ObjectId(*selection_id) if selection_id else None
 
@@ -100,7 +108,7 @@ class LabelingPanel(Panel):
 
     @property
     def queue(self) -> Queue:
-        """The queue of objects; made at its first use, as it may have to index every image."""
+        """The queue of objects, made at its first use: it may index every image."""
         if self._queue is None:
             self._queue = self.project.queue(self._kind, images=self.viewer.indexing.objects(self.project.images))
         return self._queue
@@ -119,7 +127,7 @@ class LabelingPanel(Panel):
         self.viewer.screen.focus()
 
     def show(self) -> None:
-        """Update the controls at the side of the viewer to the project and the selected object."""
+        """Update the controls next to the viewer."""
 
     def close(self) -> None:
         """Stop observing the project and the viewer, and remove the panel."""
@@ -129,8 +137,7 @@ class LabelingPanel(Panel):
     def handle_key(self, key: str, shown: tuple[str, int] | None) -> None:
         """Handle a key that was pressed while ``shown`` was selected on the screen."""
         object_id = ObjectId(*shown) if shown else None
-        info = self.project.classes.by_shortcut(key)
-        if info:
+        if info := self.project.classes.by_shortcut(key):
             self.label(info.name, object_id)
         if key == "/":
             self._searched = object_id
@@ -139,37 +146,23 @@ class LabelingPanel(Panel):
 
     def label(self, name: str, object_id: ObjectId | None) -> None:
         """Label an object, or all selected objects, with a class."""
-        if self._applies_to(object_id):
-            self._annotate(object_id, partial(self.project.annotate, object_id.image, self._labels(), name))
+        self._edit(object_id, self.project.annotate, name)
 
     def flag_command(self, flag: LabelAction) -> Callable[[ObjectId | None], None]:
-        """Return the command that sets a flag on an object, or on all selected objects."""
-
-        def act(object_id: ObjectId | None) -> None:
-            if self._applies_to(object_id):
-                self._annotate(object_id, partial(self.project.flag, object_id.image, self._labels(), flag))
-
-        return act
+        """Return the command that flags an object, or all selected objects."""
+        return lambda object_id: self._edit(object_id, self.project.flag, flag)
 
     def erase(self, object_id: ObjectId | None) -> None:
         """Remove the annotation of an object, or of all selected objects."""
-        if not self._applies_to(object_id):
-            return
-        erase = partial(self.project.erase, object_id.image, self._labels(), source=self._source_of(object_id))
-
-        def act() -> None:
-            erase()
-            self.status.say(self.project.status)
-
-        self.viewer.indexing.run_when_indexed([object_id.image], act, _SAVED_AFTERWARDS)
+        self._edit(object_id, self.project.erase)
 
     def undo(self, object_id: ObjectId | None = None) -> None:
         """Undo the last edit, whatever is selected."""
-        self.viewer.indexing.run_when_indexed((), lambda: self._revisit(self.project.undo(), "undo"), _SAVED_AFTERWARDS)
+        self._run_when_indexed((), lambda: self._revisit(self.project.undo(), "undo"))
 
     def redo(self, object_id: ObjectId | None = None) -> None:
         """Redo the edit that was undone last."""
-        self.viewer.indexing.run_when_indexed((), lambda: self._revisit(self.project.redo(), "redo"), _SAVED_AFTERWARDS)
+        self._run_when_indexed((), lambda: self._revisit(self.project.redo(), "redo"))
 
     def next(self, object_id: ObjectId | None = None) -> None:
         """Show the next object of the queue."""
@@ -184,43 +177,44 @@ class LabelingPanel(Panel):
         """Go back to the previous object of the queue."""
         self._show_candidate(self._queue.previous() if self._queue else None, "This is the first object of the queue.")
 
+    def _run_when_indexed(self, images: Iterable[str], act: Callable[[], object]) -> None:
+        self.viewer.indexing.run_when_indexed(images, act, "Your annotation is saved afterwards.")
+
     def _label_found(self, name: str) -> None:
         """Label the object that was on the screen when the search for a class began."""
         object_id, self._searched = self._searched or self.shown, None
         self.label(name, object_id)
 
-    def _annotate(self, object_id: ObjectId, write: Callable[..., None]) -> None:
-        """Save an annotation after indexing; advance if the object is from the queue."""
-        write = partial(write, source=self._source_of(object_id), seconds=self._seconds(object_id))
+    def _edit(self, object_id: ObjectId | None, write: Callable[..., object], *value: str) -> None:
+        """Annotate the selection after indexing; erase its annotation if there is no value.
 
-        def act() -> None:
-            write()
-            if self._is_candidate(object_id):
-                self.next()
-            self.status.say(self.project.status)  # what was saved, not what comes next
-
-        self.viewer.indexing.run_when_indexed([object_id.image], act, _SAVED_AFTERWARDS)
-
-    def _applies_to(self, object_id: ObjectId | None) -> TypeGuard[ObjectId]:
-        """Return whether a key or button applies to the present selection; otherwise display why not.
-
-        A key typed ahead carries the previous object, which is labeled already. It may be meant for either object.
+        An annotation of the object that the queue brought shows the next one. A key typed ahead carries the previous
+        object, which is labeled already. It may be meant for either object, and is ignored.
         """
         if object_id is None or object_id != self.shown:
             self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)
-            return False
-        return True
+            return
+        labels = self.viewer.model.selected or list(self.viewer.model.selection)
+        source = self._queue_source if self._is_candidate(object_id) else self._source
+        write = partial(write, object_id.image, labels, *value, source=source)
+        if value:
+            write = partial(write, seconds=time.monotonic() - self._selected_at)
 
-    def _labels(self) -> int | list[int]:
-        return self.viewer.model.selected or list(self.viewer.model.selection)
+        def act() -> None:
+            write()
+            if value and self._is_candidate(object_id):
+                self.next()
+            self.status.say(self.project.status)  # what was saved, not what comes next
+
+        self._run_when_indexed([object_id.image], act)
 
     def _selection_changed(self) -> None:
-        size_before, self._selection_size = self._selection_size, len(self.viewer.model.selection)
+        before, self._selection_size = self._selection_size, len(self.viewer.model.selection)
         if self._selection_size > 1:
             self._candidate = None
             self._selected_at = time.monotonic()
             self.status.say(f"{self._describe_selection()} selected. A key or a class button labels all of them.")
-        elif size_before > 1:
+        elif before > 1:
             self.status.say(NO_OBJECT_SELECTED)
 
     def _describe_selection(self) -> str:
@@ -243,14 +237,11 @@ class LabelingPanel(Panel):
 
             return MenuItem(text, key, chosen, color)
 
-        keys = {command.text: command.keys[0] for command in self.command_bar.commands}
         classes = [item(c.name, c.key, partial(self.label, c.name), c.color) for c in self.project.classes]
-        flags = [
-            item("Ambiguous", keys.get("Ambiguous", ""), self.flag_command("ambiguous")),
-            item("Bad segmentation", keys.get("Bad segmentation", ""), self.flag_command("bad_segmentation")),
-            item("Erase", keys.get("Erase", ""), self.erase),
-        ]
-        self.menu.show_at(at, self._describe_selection(), [*classes, *flags])
+        keys = {command.text: command.keys[0] for command in self.command_bar.commands}
+        commands = labeling_commands(self, "Ambiguous", "Bad segmentation", "Erase")
+        others = [item(command.text, keys.get(command.text, ""), command.act) for command in commands]
+        self.menu.show_at(at, self._describe_selection(), [*classes, *others])
 
     def _object_selected(self, image: str, label: int) -> None:
         self._candidate = None
@@ -268,40 +259,34 @@ class LabelingPanel(Panel):
         self.status.say(f"Object {candidate.label} in {candidate.image}, {candidate.reason}.")
 
     def _revisit(self, done: bool, verb: str) -> None:
-        """Show the objects of an edit that was undone or redone, at their place in the queue if they are the last."""
+        """Show the objects of an edit that was undone or redone.
+
+        An object that the queue brought last is at its place in the queue again.
+        """
         objects = self.project.annotations.last_edited
+        edit = verb.capitalize()
         if not done:
             self.status.say(f"Nothing to {verb}.")
         elif not objects:
-            self.status.say(f"{verb.capitalize()}: the object is no longer in the mask.")
+            self.status.say(f"{edit}: the object is no longer in the mask.")
         elif len(objects) > 1:
-            self._revisit_several(objects, verb)
+            image = self.viewer.model.image = objects[-1].image
+            self.viewer.model.selection = tuple(label for name, label in objects if name == image)
+            count = len({name for name, _ in objects})
+            self.status.say(f"{edit}: {len(objects):,} objects in {image if count == 1 else f'{count} images'}.")
         else:
-            self._revisit_one(objects[0], verb)
+            self._revisit_one(objects[0])
+            self.status.say(f"{edit}: object {objects[0].label} in {objects[0].image}.")
 
-    def _revisit_several(self, objects: list[ObjectId], verb: str) -> None:
-        image = objects[-1].image
-        self.viewer.model.image = image
-        self.viewer.model.selection = tuple(label for name, label in objects if name == image)
-        count = len({name for name, _ in objects})
-        where = image if count == 1 else f"{count} images"
-        self.status.say(f"{verb.capitalize()}: {len(objects):,} objects in {where}.")
-
-    def _revisit_one(self, object_id: ObjectId, verb: str) -> None:
-        if object_id != self.shown:
-            candidate = self.queue.previous() if self._candidate else None
-            if candidate and candidate.id != object_id:
-                self.queue.next()  # the edit concerned another object: the queue stays where it is
-                candidate = None
-            self._candidate = candidate
-            self.viewer.show(*object_id)
-        self.status.say(f"{verb.capitalize()}: object {object_id.label} in {object_id.image}.")
+    def _revisit_one(self, object_id: ObjectId) -> None:
+        if object_id == self.shown:
+            return
+        candidate = self.queue.previous() if self._candidate else None
+        if candidate and candidate.id != object_id:
+            self.queue.next()  # the edit concerned another object: the queue stays where it is
+            candidate = None
+        self._candidate = candidate
+        self.viewer.show(*object_id)
 
     def _is_candidate(self, object_id: ObjectId) -> bool:
         return self._candidate is not None and self._candidate.id == object_id
-
-    def _source_of(self, object_id: ObjectId) -> str:
-        return self._queue_source if self._is_candidate(object_id) else self._source
-
-    def _seconds(self, object_id: ObjectId) -> float | None:
-        return time.monotonic() - self._selected_at if object_id == self.shown else None

@@ -1,4 +1,4 @@
-"""Form that opens or creates a project: folder, images, masks, pixel size and classes.
+"""Form that opens or creates a project.
 
 It lists the pairs of files that the patterns match while the user types, so that mistakes show before a project exists.
 """
@@ -6,18 +6,17 @@ It lists the pairs of files that the patterns match while the user types, so tha
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from ipywidgets import HTML, Button, ColorPicker, Combobox, HBox, Text, VBox
+from ipywidgets import HTML, ColorPicker, Combobox, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.core.io.image_pair import preview_pairs
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.components import StatusLine, error_text, heading, html_table, muted, on_enter
+from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, on_enter
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
@@ -47,17 +46,13 @@ class NewProjectForm(VBox):
         self.add_class("svetlana")
         self._opened = opened
         self.status = StatusLine()
-        self.folder = Combobox(
-            options=_projects_here(),
-            placeholder="osteoclasts.svetlana",
-            continuous_update=True,
-            **field_options("Folder"),
-        )
+        options = field_options("Folder")
+        self.folder = Combobox(options=_projects_here(), placeholder="osteoclasts.svetlana", **options)
         self._folder_note = HTML()
         self.fields = PairFields(self.status)
         self.classes = NewClassRows()
-        self.open_button = Button(icon="folder-open", button_style="primary", layout={"width": "150px", "margin": "0"})
-        self.open_button.on_click(catch_errors(lambda _: self._open(), self.status))
+        act = catch_errors(self._open, self.status)
+        self.open_button = button(act, icon="folder-open", look="primary", width="150px", margin="0")
         self.folder.observe(catch_errors(lambda _: self._describe_folder(), self.status), "value")
         self.children = (
             style_widget(),
@@ -90,15 +85,14 @@ class NewProjectForm(VBox):
         if not text:
             self.status.warn("Enter a project folder, for example osteoclasts.svetlana.")
             return
-        patterns = self.fields.patterns
-        patterns.check()
+        patterns = self.fields.patterns()
         self.status.say("Opening …")
         path = Path(text).expanduser()
         project = Project.from_zip(path) if text.lower().endswith(".zip") else Project(path)
         for name, color in self.classes.entered_classes():
             if name not in project.classes.names:
                 project.classes.add(name, color)
-        self._opened(project, skipped_pairs_text(patterns.add_to(project)) if patterns.images else "")
+        self._opened(project, skipped_pairs_text(project.add_images(*patterns)) if patterns[0] else "")
 
 
 def _projects_here() -> list[str]:
@@ -107,29 +101,19 @@ def _projects_here() -> list[str]:
     return sorted([*folders, *(path.name for path in Path().glob("*.zip"))])
 
 
-@dataclass(frozen=True)
-class FilePatterns:
-    """The patterns of images and masks as entered, with axes and pixel size if the files do not state them."""
+# Patterns of images and masks, axes, and pixel size, as `Project.add_images` takes them.
+FilePatterns = tuple[str, str, str | None, tuple[float, ...] | float | None]
 
-    images: str
-    masks: str
-    axes: str | None
-    spacing: str
 
-    def check(self) -> None:
-        """Refuse images without masks or vice versa, and an invalid pixel size; two empty fields are fine."""
-        if bool(self.images) != bool(self.masks):
-            missing = "masks" if self.images else "images"
-            raise InputError(f"The {missing} are missing. Enter both images and masks, or leave both empty.")
-        parse_numbers(self.spacing)
+def parse_patterns(images: str, masks: str, axes: str, spacing: str) -> FilePatterns:
+    """Return the entered patterns as arguments of `Project.add_images`.
 
-    def preview(self, max_pairs: int) -> pd.DataFrame:
-        """Return the pairs that match, as `core.io.image_pair.preview_pairs` does."""
-        return preview_pairs(self.images, self.masks, self.axes, parse_numbers(self.spacing), max_pairs=max_pairs)
-
-    def add_to(self, project: Project) -> pd.DataFrame:
-        """Add the pairs that match, as `Project.add_images` does."""
-        return project.add_images(self.images, self.masks, self.axes, parse_numbers(self.spacing))
+    Images without masks or vice versa are refused; two empty fields are fine.
+    """
+    if bool(images) != bool(masks):
+        missing = "masks" if images else "images"
+        raise InputError(f"The {missing} are missing. Enter both images and masks, or leave both empty.")
+    return images, masks, axes or None, parse_numbers(spacing)
 
 
 _SHOWN_PAIRS = 12
@@ -151,8 +135,8 @@ class PairFields(VBox):
     """
 
     def __init__(self, status: StatusLine) -> None:
-        self._latest: LatestQuestion[FilePatterns] = LatestQuestion(
-            lambda patterns: patterns.preview(_SHOWN_PAIRS),
+        self._latest: LatestQuestion[list[str]] = LatestQuestion(
+            lambda entered: preview_pairs(*parse_patterns(*entered), max_pairs=_SHOWN_PAIRS),
             catch_errors(self._show, StatusLine()),
             # Any error is possible: a path that is half typed may lead anywhere in a file system.
             show_error=lambda _, error: self._show(error_text(error, "The files cannot be listed")),
@@ -166,9 +150,9 @@ class PairFields(VBox):
         self._inputs = (self.images, self.masks, self.axes, self.spacing)
         super().__init__(
             [
-                field_row(self.images, field_note("Braces mark what varies: {plate}, {well}, {channel}, …")),
-                field_row(self.masks, field_note("The same braces match each mask to its image")),
-                field_row(self.axes, field_note("If not in the files: zyx (planes), cyx (channels) or czyx")),
+                field_row(self.images, "Braces mark what varies: {plate}, {well}, {channel}, …"),
+                field_row(self.masks, "The same braces match each mask to its image"),
+                field_row(self.axes, "If not in the files: zyx (planes), cyx (channels) or czyx"),
                 field_row(self.spacing, self.spacing_note),
                 self.pairs,
             ],
@@ -178,12 +162,9 @@ class PairFields(VBox):
             text.observe(catch_errors(lambda _: self._ask(), status), "value")
         self._ask()
 
-    @property
     def patterns(self) -> FilePatterns:
-        """The patterns as entered."""
-        return FilePatterns(
-            self.images.value.strip(), self.masks.value.strip(), self.axes.value.strip() or None, self.spacing.value
-        )
+        """Return the patterns as arguments of `Project.add_images`."""
+        return parse_patterns(*self._entered())
 
     def clear(self) -> None:
         """Empty the fields."""
@@ -191,12 +172,15 @@ class PairFields(VBox):
             text.value = ""
 
     def _ask(self) -> None:
-        patterns = self.patterns
-        if patterns.images and patterns.masks:
-            self._latest.ask(patterns)
+        entered = self._entered()
+        if all(entered[:2]):
+            self._latest.ask(entered)
         else:
             self._latest.cancel()
             self._show("Matching files will be listed here.")
+
+    def _entered(self) -> list[str]:
+        return [text.value.strip() for text in self._inputs]
 
     def _show(self, pairs: pd.DataFrame | str) -> None:
         self.spacing_note.value = muted(_spacing_text(pairs))
@@ -218,9 +202,9 @@ def _pairs_html(pairs: pd.DataFrame | str) -> str:
         status = "⚠" if row["problem"] else "✓"
         values = [row["name"], *(row[group] for group in groups), row["shape"] or "", row["dtype"] or "", files]
         rows.append([status, *values, row["problem"]])
-    summary = f"{int(usable.sum()):,} of {len(pairs):,} images can be used."
-    if len(pairs) > len(shown):
-        summary += f" Showing {len(shown)}" + (", problems first." if not usable.all() else ".")
+    order = "." if usable.all() else ", problems first."
+    more = f" Showing {len(shown)}{order}" if len(pairs) > len(shown) else ""
+    summary = f"{int(usable.sum()):,} of {len(pairs):,} images can be used.{more}"
     titles = ["", "Name", *(group.capitalize() for group in groups), "Shape", "Type", "Files", ""]
     return muted(summary) + html_table(titles, rows)
 
@@ -240,7 +224,10 @@ def _spacing_text(pairs: pd.DataFrame | str) -> str:
 
 
 def skipped_pairs_text(added: pd.DataFrame) -> str:
-    """Return a sentence on the pairs that `Project.add_images` skipped, with the first reason; "" for none."""
+    """Return a sentence on skipped pairs and the first reason, "" for none.
+
+    ``added`` is the result of `Project.add_images`.
+    """
     problems = added.loc[added["problem"] != ""]
     if problems.empty:
         return ""
@@ -266,68 +253,63 @@ def parse_numbers(text: str) -> tuple[float, ...] | float | None:
 
 def field_options(description: str) -> dict[str, Any]:
     """Return the description and the style of an input field, as keyword arguments."""
-    return {
-        "description": description,
-        "layout": {"width": "480px", "flex": "0 0 auto"},
-        "style": {"description_width": "110px"},
-    }
+    layout, style = {"width": "480px", "flex": "0 0 auto"}, {"description_width": "110px"}
+    return {"description": description, "layout": layout, "style": style}
 
 
-def field_note(text: str) -> HTML:
-    """Return a note on an input field."""
-    return HTML(muted(text))
-
-
-def field_row(field: Any, note: HTML) -> HBox:
-    """Return an input field with the note to its right."""
-    note.layout = {"margin": "0 0 0 10px", "flex": "1 1 200px"}
-    return HBox([field, note], layout={"align_items": "center", "flex_flow": "row wrap"})
+def field_row(field: Any, note: HTML | str) -> HBox:
+    """Return an input field with a note to its right."""
+    text = HTML(muted(note)) if isinstance(note, str) else note
+    text.layout = {"margin": "0 0 0 10px", "flex": "1 1 200px"}
+    return HBox([field, text], layout={"align_items": "center", "flex_flow": "row wrap"})
 
 
 _EXAMPLES = ("active", "resting")
 
 
 class NewClassRows(VBox):
-    """Rows for the names and colors of new classes; Enter in one moves on to the next empty row.
+    """Rows for the names and colors of new classes.
+
+    Enter moves on to the next empty row.
 
     Attributes
     ----------
-    rows : tuple of NewClassRow
     add : Button
     """
 
     def __init__(self) -> None:
-        self.add = Button(description="Add class", icon="plus", tooltip="Add a row", layout={"width": "110px"})
-        self.add.on_click(lambda _: self.extend())
-        super().__init__(layout={"width": "auto"})
-        self.rows: tuple[NewClassRow, ...] = ()
+        self.add = button(self.extend, "Add class", "plus", "Add a row", width="110px")
+        super().__init__([self.add], layout={"width": "auto"})
         for _ in _EXAMPLES:
             self.extend()
 
+    @property
+    def rows(self) -> tuple[NewClassRow, ...]:
+        """The rows."""
+        return tuple(self.children[:-1])
+
     def extend(self) -> NewClassRow:
         """Add an empty row, and return it."""
-        used, count = {row.picker.value for row in self.rows}, len(self.rows)
+        used, count = [row.picker.value for row in self.rows], len(self.rows)
         color = next((color for color in PALETTE if color not in used), PALETTE[count % len(PALETTE)])
         placeholder = f"for example {_EXAMPLES[count]}" if count < len(_EXAMPLES) else "another class"
-        row = NewClassRow(color, placeholder, self._remove, self._focus_next)
-        self._set_rows(*self.rows, row)
+        row = NewClassRow(color, placeholder, self)
+        self.children = (*self.rows, row, self.add)
         return row
 
     def entered_classes(self) -> list[tuple[str, str]]:
         """Return the name and color of every row that has a name."""
         return [(row.name.value.strip(), row.picker.value) for row in self.rows if row.name.value.strip()]
 
-    def _focus_next(self) -> None:
+    def focus_next(self) -> None:
+        """Move the keyboard focus to the next empty row."""
         empty = next((row for row in self.rows if not row.name.value.strip()), None)
         (empty or self.extend()).name.focus()
 
-    def _remove(self, removed: NewClassRow) -> None:
-        self._set_rows(*(row for row in self.rows if row is not removed))
+    def remove(self, removed: NewClassRow) -> None:
+        """Remove a row."""
+        self.children = tuple(child for child in self.children if child is not removed)
         removed.close()
-
-    def _set_rows(self, *rows: NewClassRow) -> None:
-        self.rows = rows
-        self.children = (*rows, self.add)
 
 
 class NewClassRow(HBox):
@@ -336,20 +318,13 @@ class NewClassRow(HBox):
     Parameters
     ----------
     color, placeholder : str
-    remove : callable
-        Called with the row when its button is pressed.
-    entered : callable
-        Called when the user presses Enter.
+    rows : NewClassRows
     """
 
-    def __init__(
-        self, color: str, placeholder: str, remove: Callable[[NewClassRow], None], entered: Callable[[], None]
-    ) -> None:
+    def __init__(self, color: str, placeholder: str, rows: NewClassRows) -> None:
         self.picker = ColorPicker(concise=True, value=color, layout={"width": "30px", "margin": "2px 6px 2px 0"})
         self.picker.tooltip = "Color of this class"
         self.name = Text(placeholder=placeholder, layout={"width": "260px", "margin": "2px 0"})
-        on_enter(self.name, entered)
-        self.remove = Button(icon="times", tooltip="Remove this row", layout={"width": "30px"})
-        self.remove.add_class("sv-quiet")
-        self.remove.on_click(lambda _: remove(self))
+        on_enter(self.name, rows.focus_next)
+        self.remove = button(lambda: rows.remove(self), "", "times", "Remove this row", "quiet", width="30px")
         super().__init__([self.picker, self.name, self.remove], layout={"align_items": "center"})

@@ -1,17 +1,18 @@
-"""Base of all panels: error display, project observers, commands with keys, layout and style sheet."""
+"""Base of all panels: error display, observers, commands, layout, style sheet."""
 
 from __future__ import annotations
 
-import functools
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ipywidgets import HTML, Box, Button, GridBox, HBox, VBox, Widget
 
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.widgets.components import StatusLine, keycap, no_images_hint
+from svetlana_jupyter.widgets.components import StatusLine, button, heading, keycap, no_images_hint
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
 
 if TYPE_CHECKING:
@@ -28,25 +29,27 @@ VIEWER_SIZE = (540, 648)
 SIDE_WIDTH = "304px"
 PANEL_WIDTH = "960px"
 ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
-VIEW_KEYS = (("f", "Show the whole image"), ("+ -", "Zoom in or out"))
+_DIGITS = set("123456789")
+
+Line = tuple[str, str]  # of the help: keys, and what they do
 
 logger = logging.getLogger(__name__)
 
 
 def style_widget() -> Box:
-    """Return the invisible widget with the style sheet and the key guard that each panel contains."""
+    """Return the invisible style sheet and key guard that each panel contains."""
     css = Path(__file__).with_name("panel.css").read_text("utf-8")
     return Box([HTML(f"<style>{css}</style>"), KeyGuard()], layout={"display": "none"})
 
 
 def catch_errors(act: Callable[..., object], status: StatusLine) -> Callable[..., None]:
-    """Return ``act`` as a callback whose exceptions are displayed in ``status`` and logged.
+    """Return ``act`` as a callback that displays and logs its exceptions.
 
-    A notebook shows nothing of an exception in a widget callback. The message of a `SvetlanaError` is written for the
-    user; of any other exception, the log has the traceback.
+    A notebook shows nothing of an exception in a widget callback, so ``status`` displays it. The message of a
+    `SvetlanaError` is written for the user; of any other exception, the log has the traceback.
     """
 
-    @functools.wraps(act)
+    @wraps(act)
     def call(*args: Any, **kwargs: Any) -> None:
         try:
             act(*args, **kwargs)
@@ -71,7 +74,7 @@ class Watcher:
 
     def __init__(self, status: StatusLine) -> None:
         self._status = status
-        self._observers: list[tuple[traitlets.HasTraits, Callable[[Any], None], list[str]]] = []
+        self._observers = ExitStack()
 
     def observe(self, source: traitlets.HasTraits, act: Callable[[], object], *names: str) -> None:
         """Call ``act()`` whenever one of the named traits of ``source`` changes."""
@@ -80,14 +83,12 @@ class Watcher:
         def changed(change: Any) -> None:
             safe_act()
 
-        source.observe(changed, list(names))
-        self._observers.append((source, changed, list(names)))
+        source.observe(changed, names)
+        self._observers.callback(source.unobserve, changed, names)
 
     def close(self) -> None:
         """Remove all observers."""
-        for source, changed, names in self._observers:
-            source.unobserve(changed, names)
-        self._observers.clear()
+        self._observers.close()
 
 
 class Panel(VBox):
@@ -117,17 +118,15 @@ class Panel(VBox):
         self.observe_project(self._show_trouble, "trouble")
 
     def observe_project(self, act: Callable[[], object], *names: str) -> None:
-        """Call ``act()`` whenever one of the named traits of the project changes, until the panel is closed."""
+        """Call ``act()`` whenever one of the named traits of the project changes."""
         self._watcher.observe(self.project, act, *names)
 
-    def make_button(self, act: Callable[[], object], text: str = "", *, tooltip: str, **options: Any) -> Button:
-        """Return a button that runs an action through `run_action`."""
-        button = Button(description=text, tooltip=tooltip, **options)
-        button.on_click(lambda _: self.run_action(act))
-        return button
+    def make_button(self, act: Callable[[], object], *texts: Any, **options: Any) -> Button:
+        """Return an `button` that runs an action through `run_action`."""
+        return button(partial(self.run_action, act), *texts, **options)
 
     def run_action(self, act: Callable[..., object], *args: Any) -> None:
-        """Run an action, display its error, and give the keyboard focus back to the canvas.
+        """Run an action, display its error, and give the focus back to the canvas.
 
         While a button has the focus, JupyterLab's shortcuts would take the next key; ``m`` would destroy the output.
         """
@@ -135,17 +134,16 @@ class Panel(VBox):
         self.focus()
 
     def arrange(self, main: Widget, *side: Widget) -> tuple[Widget, Widget]:
-        """Lay out the panel: ``main`` with a column at its side, or a hint while the project has no images.
+        """Lay out the panel: ``main`` with a column at its side.
 
         Returns
         -------
         hint, body : Widget
-            One of them is displayed.
+            One of them is displayed: the hint while the project has no images.
         """
-        column = VBox(side, layout={"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px"})
-        column.layout.grid_gap = "4px"
+        layout = {"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px", "grid_gap": "4px"}
         hint = no_images_hint()
-        body = HBox([main, column], layout={"width": "100%", "flex_flow": "row wrap"})
+        body = HBox([main, VBox(side, layout=layout)], layout={"width": "100%", "flex_flow": "row wrap"})
 
         def choose() -> None:
             hint.layout.display = "none" if self.project.images else "block"
@@ -175,7 +173,10 @@ class Panel(VBox):
 
 @dataclass(frozen=True)
 class Command:
-    """An action with a button and keys; it receives the selection that was on the screen, or None."""
+    """An action with a button and keys.
+
+    It receives the selection that was on the screen, or None.
+    """
 
     keys: tuple[str, ...]
     text: str
@@ -203,18 +204,16 @@ class LabelingActions(Protocol):
 
 def labeling_commands(panel: LabelingActions, *names: str) -> list[Command]:
     """Return the shared commands with the given names, in the given order."""
+    flag = panel.flag_command
     commands = (
         Command(("u",), "Undo", "undo", "Undo the last edit", panel.undo),
         Command(("r",), "Redo", "repeat", "Redo the edit undone last", panel.redo),
-        Command(("s",), "Skip", "step-forward", "Skip without a label", panel.flag_command("skip")),
+        Command(("s",), "Skip", "step-forward", "Skip without a label", flag("skip")),
         Command(("e", "Delete"), "Erase", "eraser", "Remove the annotation", panel.erase),
-        Command(("a",), "Ambiguous", "question", "Not even an expert can tell", panel.flag_command("ambiguous")),
-        Command(
-            ("b",), "Bad segmentation", "chain-broken", "The outline is wrong", panel.flag_command("bad_segmentation")
-        ),
+        Command(("a",), "Ambiguous", "question", "Not even an expert can tell", flag("ambiguous")),
+        Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong", flag("bad_segmentation")),
     )
-    by_name = {command.text: command for command in commands}
-    return [by_name[name] for name in names]
+    return sorted((c for c in commands if c.text in names), key=lambda c: names.index(c.text))
 
 
 class CommandBar:
@@ -225,9 +224,9 @@ class CommandBar:
     panel : Panel
     shown : callable
         Returns the selection to which a button applies now; None for none.
-    class_keys_help : str
+    class_help : str
         Help text of the keys that stand for classes.
-    view_keys : tuple of (str, str)
+    view_keys : iterable of (str, str)
         Keys that change the view, separated by spaces, with their help text.
 
     Attributes
@@ -239,30 +238,23 @@ class CommandBar:
         List of the keys, shown and hidden by ``help_button``.
     """
 
-    def __init__(
-        self,
-        panel: Panel,
-        shown: Callable[[], Any],
-        class_keys_help: str = "Label the object with this class",
-        view_keys: tuple[tuple[str, str], ...] = VIEW_KEYS,
-    ) -> None:
-        self._panel, self._shown = panel, shown
-        self._class_keys_help, self._view_keys = class_keys_help, view_keys
+    def __init__(self, panel: Panel, shown: Callable[[], Any], class_help: str, view_keys: Iterable[Line]) -> None:
+        self._panel, self._shown, self._class_help, self._view_keys = panel, shown, class_help, view_keys
         self.commands: tuple[Command, ...] = ()
         self.buttons: dict[str, Button] = {}
         self.help = HTML(layout={"display": "none", "margin": "4px 0 0 0"})
-        self.help_button = panel.make_button(
-            self.toggle_help,
-            icon="keyboard-o",
-            tooltip="Show the keys (?)",
-            layout={"width": "36px", "margin": "0 0 0 auto"},
-        )
+        place = {"width": "36px", "margin": "0 0 0 auto"}
+        self.help_button = panel.make_button(self.toggle_help, "", "keyboard-o", "Show the keys (?)", **place)
         panel.observe_project(self._list_keys, "classes_version")
 
     def set_commands(self, *commands: Command) -> None:
         """Set the commands, each with a button, keys and a line in the help."""
         self.commands = commands
-        self.buttons = {command.text: self._make_button(command) for command in commands}
+        for command in commands:
+            tooltip = f"{command.tooltip} (key {command.keys[0]})"
+            act = partial(self._run, command)
+            texts = command.text, command.icon, tooltip
+            self.buttons[command.text] = self._panel.make_button(act, *texts, width="auto", margin="0")
         self._list_keys()
 
     def dispatch_key(self, key: str, shown: Any) -> None:
@@ -272,6 +264,10 @@ class CommandBar:
         for command in self.commands:
             if key in command.keys:
                 command.act(shown)
+
+    def header(self, title: str) -> HBox:
+        """Return a heading with the button that shows the keys."""
+        return HBox([heading(title), self.help_button], layout={"align_items": "center"})
 
     def grid(self) -> GridBox:
         """Return the buttons of the commands in two columns."""
@@ -289,7 +285,7 @@ class CommandBar:
 
     def _list_keys(self) -> None:
         """Write the help, with the current keys of the classes."""
-        lines = class_keys(self._panel.project.classes.scheme, self._class_keys_help)
+        lines = class_keys(self._panel.project.classes.scheme, self._class_help)
         lines += [
             (" ".join(keycap("Space" if key == " " else key) for key in command.keys), command.tooltip)
             for command in self.commands
@@ -299,23 +295,19 @@ class CommandBar:
         cells = "".join(f"<span>{keys}</span><span>{text}</span>" for keys, text in lines)
         self.help.value = f'<div class="sv-keys">{cells}</div>'
 
-    def _make_button(self, command: Command) -> Button:
-        return self._panel.make_button(
-            lambda: command.act(self._shown()),
-            command.text,
-            icon=command.icon,
-            tooltip=f"{command.tooltip} (key {command.keys[0]})",
-            layout={"width": "auto", "margin": "0"},
-        )
+    def _run(self, command: Command) -> None:
+        command.act(self._shown())
 
 
-def class_keys(classes: Iterable[ClassInfo], text: str) -> list[tuple[str, str]]:
-    """Return help lines for the keys of these classes, as HTML, and for finding a class without a key."""
-    infos = list(classes)
-    keys = [info.key for info in infos if info.key]
-    digits, letters = [key for key in keys if key in "123456789"], [key for key in keys if key not in "123456789"]
+def class_keys(classes: Iterable[ClassInfo], text: str) -> list[Line]:
+    """Return the help lines on class keys, as HTML.
+
+    A line on finding a class is among them if a class has no key.
+    """
+    keys = [info.key for info in classes]
+    digits, letters = [key for key in keys if key in _DIGITS], [key for key in keys if key and key not in _DIGITS]
     span = [" … ".join(map(keycap, dict.fromkeys((digits[0], digits[-1]))))] if digits else []
-    lines = [(" ".join([*span, *map(keycap, letters)]), text)] if keys else []
-    if len(keys) < len(infos):
+    lines = [(" ".join([*span, *map(keycap, letters)]), text)] if digits or letters else []
+    if not all(keys):
         lines.append((f"{keycap('/')} {keycap('⏎')}", "Find a class by name and apply it"))
     return lines

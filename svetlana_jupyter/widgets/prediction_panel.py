@@ -1,29 +1,36 @@
-"""Panel to predict all objects, to review the least certain ones, and to export the results."""
+"""Panel to predict objects, review the least certain ones, and export results."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from ipywidgets import HTML, Accordion, Button, Checkbox, HBox, Text, VBox
+from ipywidgets import HTML, Accordion, Checkbox, HBox, Text, VBox
 
 from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
 from svetlana_jupyter.core.stats.metrics import Proportion
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.exporters import FORMATS
-from svetlana_jupyter.widgets.components import JobProgress, StatusLine, heading, html_table, muted, side_by_side
+from svetlana_jupyter.widgets.components import (
+    JobProgress,
+    StatusLine,
+    button,
+    heading,
+    html_table,
+    muted,
+    side_by_side,
+)
 from svetlana_jupyter.widgets.labeling import NO_OBJECT_SELECTED, LabelingPanel
 from svetlana_jupyter.widgets.panel import Command, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.scheduling import Debounce, LatestQuestion
 from svetlana_jupyter.widgets.viewer.object_details import Inspector, explanation_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     import pandas as pd
 
     from svetlana_jupyter.project.project import Project
 
-Question = tuple[ObjectId | None, str]  # the object to explain, and the run
+Question = tuple[ObjectId, str]  # the object to explain, and the run
 
 _FIRST_TRAINED = (
     "Predict, then press n for the least certain object. Enter accepts its prediction, the key of a class corrects it."
@@ -52,25 +59,21 @@ class PredictionPanel(LabelingPanel):
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.inspector = Inspector(self.class_buttons)
         self.counts = HTML(layout={"width": "100%", "margin": "0"})
-        self.export_form = ExportForm(
-            str(project.path.with_name(f"{project.path.stem}_results")),
-            {name: exporter.title for name, exporter in FORMATS.items()},
-            project.background.export,
-        )
-        self._question: Question = None, ""
+        self.export_form = ExportForm(project)
+        self._question: Question | None = None
         self._last_job = ""  # kind of the job that runs, or ran last
         # Counting all images and explaining take longer than a key may take: both wait until no more keys are pressed.
         self._recount = Debounce(catch_errors(self._show_counts, self.status), delay=0.6)
         self._explanation = LatestQuestion(
-            self._explain,
+            lambda question: explanation_pictures(project.explain(*question[0])),
             lambda pictures: self.inspector.show_pictures(*pictures),
-            delay=0.2,
-            show_error=catch_errors(self._show_explanation_error, self.status),
+            0.2,
+            catch_errors(self._show_explanation_error, self.status),
         )
 
         hint, body = self.arrange(
             self.viewer,
-            HBox([heading("Review"), self.command_bar.help_button], layout={"align_items": "center"}),
+            self.command_bar.header("Review"),
             self.inspector,
             self.command_bar.grid(),
             self.command_bar.help,
@@ -109,38 +112,23 @@ class PredictionPanel(LabelingPanel):
         label = project.annotations.label_of(*object_id) if object_id else UNLABELED
         self.inspector.show(object_id, self._predicted(object_id), label, project.classes.scheme)
         self.command_bar.show_history()
-        question = object_id, project.current_run
+        question = (object_id, project.current_run) if object_id and project.current_run else None
         if question != self._question:
             self._question = question
             self.inspector.show_pictures()
-            if all(question):
-                self._explanation.ask(question)
-            else:
-                self._explanation.cancel()
+            self._explanation.ask(question)
 
     def _make_job_buttons(self) -> None:
-        self.predict_image = self.make_button(
-            lambda: self.project.background.predict([self.viewer.model.image]),
-            "Predict this image",
-            icon="picture-o",
-            tooltip="Classify every object of the displayed image",
-            layout={"width": "160px", "flex": "0 0 auto"},
-        )
-        self.predict_all = self.make_button(
-            self.project.background.predict,
-            "Predict all images",
-            icon="th",
-            button_style="primary",
-            tooltip="Classify every object of every image",
-            layout={"width": "160px", "flex": "0 0 auto"},
-        )
-        self.retrain = self.make_button(
-            lambda: self.project.background.train(predict=True),
-            "Retrain",
-            icon="refresh",
-            tooltip="Train again on all annotations including corrections, then predict all images",
-            layout={"width": "110px", "flex": "0 0 auto"},
-        )
+        make, background, fixed = self.make_button, self.project.background, {"width": "160px", "flex": "0 0 auto"}
+        this, every = "Classify every object of the displayed image", "Classify every object of every image"
+        again = "Train again on all annotations including corrections, then predict all images"
+        self.predict_image = make(self._predict_image, "Predict this image", "picture-o", this, **fixed)
+        self.predict_all = make(background.predict, "Predict all images", "th", every, "primary", **fixed)
+        retrain = partial(background.train, predict=True)
+        self.retrain = make(retrain, "Retrain", "refresh", again, width="110px", flex="0 0 auto")
+
+    def _predict_image(self) -> None:
+        self.project.background.predict([self.viewer.model.image])
 
     def _observe_changes(self) -> None:
         observe = self.observe_project
@@ -173,20 +161,18 @@ class PredictionPanel(LabelingPanel):
 
     def _show_counts(self) -> None:
         project = self.project
-        if not (project.images and project.current_run):  # counting would index every image, for empty tables
+        if project.images and project.current_run:
+            self.viewer.indexing.run_when_indexed(project.images, self._count)
+        else:  # counting would index every image, for empty tables
             self.counts.value = muted("Counts appear after the first prediction.")
-            return
-        self.viewer.indexing.run_when_indexed(project.images, self._count)
 
     def _count(self) -> None:
         project = self.project
         counts = project.counts(by="image")
         totals = counts.groupby("class")["count"].sum()
         classified = int(totals.sum())
-        per_class = [
-            (info, int(totals[info.name]), _format_share(int(totals[info.name]), classified))
-            for info in project.classes
-        ]
+        numbers = [(info, int(totals[info.name])) for info in project.classes]
+        per_class = [(info, number, _format_share(number, classified)) for info, number in numbers]
         wide = counts.pivot(index="image", columns="class", values="count")[list(project.classes.names)]
         wide["without"] = counts.groupby("image")["left_out"].first()
         per_image = [(name, *map(int, row)) for name, row in zip(wide.index, wide.to_numpy())]
@@ -203,12 +189,6 @@ class PredictionPanel(LabelingPanel):
         if self._last_job == "export" and self.project.trouble:
             self.export_form.result.warn(self.project.trouble)
 
-    def _explain(self, question: Question) -> tuple[bytes, bytes]:
-        """Return the classifier's input and its Grad-CAM; runs on a thread, so that keys are handled meanwhile."""
-        object_id, _ = question
-        assert object_id is not None
-        return explanation_pictures(self.project.explain(*object_id))
-
     def _show_explanation_error(self, question: Question, error: Exception) -> None:
         if not isinstance(error, SvetlanaError):
             raise error
@@ -216,43 +196,42 @@ class PredictionPanel(LabelingPanel):
 
 
 class ExportForm(VBox):
-    """Form with a folder, one checkbox per format, a button, and the result of the export.
+    """Form with a folder, one checkbox per format, and the result of the export.
 
     Parameters
     ----------
-    folder : str
-        Suggested folder.
-    formats : mapping of str to str
-        Description of each format; the first format is ticked.
-    act : callable
-        Called with the folder and the ticked formats; its errors are displayed.
+    project : Project
 
     Attributes
     ----------
+    folder : Text
+    formats : dict of str to Checkbox
+        The first format is ticked.
+    export : Button
     result : StatusLine
         Hidden while it is empty.
     """
 
-    def __init__(self, folder: str, formats: Mapping[str, str], act: Callable[[str, list[str]], None]) -> None:
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        folder = str(project.path.with_name(f"{project.path.stem}_results"))
         self.folder = Text(value=folder, description="Folder", layout={"width": "640px"})
         self.folder.tooltip = "A new folder is created"
         self.formats = {
-            name: Checkbox(value=position == 0, description=text, indent=False, layout={"width": "276px"})
-            for position, (name, text) in enumerate(formats.items())
+            name: Checkbox(False, description=exporter.title, indent=False, layout={"width": "276px"})
+            for name, exporter in FORMATS.items()
         }
-        self.export = Button(
-            description="Export", icon="download", tooltip="Write the results", layout={"width": "110px"}
-        )
+        next(iter(self.formats.values())).value = True
         self.result = StatusLine(hides=True)
         # Unlike other buttons, it does not give the keyboard focus to the viewer, which would scroll into view.
-        self.export.on_click(catch_errors(lambda _: self._export(act), self.result))
+        act = catch_errors(self._export, self.result)
+        self.export = button(act, "Export", "download", "Write the results", width="110px")
         formats_row = HBox(list(self.formats.values()), layout={"flex_flow": "row wrap"})
         super().__init__([self.folder, formats_row, self.export, self.result])
 
-    def _export(self, act: Callable[[str, list[str]], None]) -> None:
-        ticked = [name for name, box in self.formats.items() if box.value]
-        if ticked:
-            act(self.folder.value, ticked)
+    def _export(self) -> None:
+        if ticked := [name for name, box in self.formats.items() if box.value]:
+            self._project.background.export(self.folder.value, ticked)
         else:
             self.result.warn("No format is selected. Tick at least one.")
 

@@ -1,7 +1,8 @@
-"""Editor of the training settings: controls for the common ones, JSON for all of them.
+"""Editor of the training settings, as controls and as JSON.
 
-Names and explanations come from the settings models themselves (`core.settings`), so that they cannot lag behind. Both
-views show the same settings and follow ``training.json`` when it is edited by hand or by another panel.
+The common settings have controls; JSON holds all of them. Names and explanations come from the settings models
+(`core.settings`). Both views show the same settings and follow ``training.json``, which may be edited by hand or by
+another panel.
 """
 
 from __future__ import annotations
@@ -9,32 +10,22 @@ from __future__ import annotations
 import html
 import json
 import re
+from functools import cache, partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from ipywidgets import (
-    HTML,
-    Button,
-    Checkbox,
-    Combobox,
-    Dropdown,
-    FloatText,
-    HBox,
-    IntText,
-    Text,
-    Textarea,
-    ToggleButtons,
-    VBox,
-)
+from ipywidgets import HTML, Checkbox, Combobox, Dropdown, FloatText, HBox, IntText, Text, Textarea, ToggleButtons, VBox
+from traitlets import Instance
 
 from svetlana_jupyter.core.allowed_cues import explain_restrictions
-from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, Settings, TrainingSettings
+from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
-from svetlana_jupyter.widgets.components import error_html, heading, html_table, muted
+from svetlana_jupyter.widgets.components import button, error_html, heading, html_table, muted
 from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import FileWatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ipywidgets import ValueWidget
     from pydantic.fields import FieldInfo
@@ -66,7 +57,7 @@ class SettingsEditor(VBox):
     Attributes
     ----------
     used : TrainingSettings or None
-        The settings in use; None while ``training.json`` is invalid.
+        The settings in use; None while ``training.json`` is invalid. A trait, so that it can be observed.
     form : SettingsForm
     json : SettingsJsonEditor
     view : ToggleButtons
@@ -77,10 +68,10 @@ class SettingsEditor(VBox):
         Notices changes of ``training.json``.
     """
 
+    used = Instance(TrainingSettings, allow_none=True)
+
     def __init__(self, project: Project, status: StatusLine) -> None:
         self._project, self._status = project, status
-        self._callbacks: list[Callable[[], object]] = []
-        self.used: TrainingSettings | None = None
         self.form = SettingsForm(lambda: project.settings, self.keep)
         self.json = SettingsJsonEditor(self.keep, lambda: self.show(discard_draft=True))
         self.view = ToggleButtons(
@@ -95,10 +86,6 @@ class SettingsEditor(VBox):
         self._show_view()
         self.show()
 
-    def on_change(self, act: Callable[[], object]) -> None:
-        """Call ``act`` whenever the settings in use change."""
-        self._callbacks.append(act)
-
     def keep(self, settings: TrainingSettings) -> None:
         """Use these settings from the next training on.
 
@@ -111,27 +98,28 @@ class SettingsEditor(VBox):
         self.show()
 
     def show(self, discard_draft: bool = False) -> None:
-        """Show the settings in use; with ``discard_draft``, also in place of JSON that was not applied."""
-        problem = ""
+        """Show the settings in use.
+
+        Parameters
+        ----------
+        discard_draft : bool
+            Whether they replace JSON that was not applied.
+        """
         try:
-            settings = self._project.settings
+            settings, problem = self._project.settings, ""
         except SettingsError as error:
             settings, problem = None, str(error)
         file = self._project.path / "training.json"
         # The raw text of the file, because an invalid file has no settings and is repaired here.
-        text = file.read_text("utf-8") if file.exists() else self._project.settings.to_json()
-        self.json.show(text, discard_draft)
-        changed, self.used = settings != self.used, settings
-        if settings is not None:
+        self.json.show(file.read_text("utf-8") if file.exists() else self._project.settings.to_json(), discard_draft)
+        if settings is None:
+            self.view.value = JSON
+            self._status.warn(problem)
+        else:
             self.form.show(settings)
             note = explain_restrictions(settings)
             self.cue_note.value, self.cue_note.layout.display = muted(note), None if note else "none"
-        elif problem:
-            self.view.value = JSON
-            self._status.warn(problem)
-        if changed:
-            for act in self._callbacks:
-                act()
+        self.used = settings
 
     def close(self) -> None:
         """Stop watching the file, and remove the editor."""
@@ -167,23 +155,20 @@ class SettingsForm(VBox):
         self._current, self._keep = current, keep
         self.others, self.message = (HTML(layout={"margin": "0", "display": "none"}) for _ in range(2))
         self.fields = {path: SettingField(path, self._change) for paths in CONTROLS.values() for path in paths}
-        groups = VBox(
-            [VBox([heading(title), *(self.fields[path] for path in paths)]) for title, paths in CONTROLS.items()]
-        )
-        groups.add_class("sv-settings")
-        for group in groups.children:
-            group.add_class("sv-group")
-        super().__init__([groups, self.others, self.message], layout={"width": "100%"})
+        groups = [
+            VBox([heading(title), *map(self.fields.get, paths)]).add_class("sv-group")
+            for title, paths in CONTROLS.items()
+        ]
+        super().__init__([VBox(groups).add_class("sv-settings"), self.others, self.message], layout={"width": "100%"})
 
     def show(self, settings: TrainingSettings) -> None:
         """Show settings, and mark the settings that differ from their preset."""
-        values = settings.model_dump()
-        preset = TrainingSettings(preset=settings.preset, may_use=settings.may_use).model_dump()
-        changed = {path for path in setting_paths() if _value_at(values, path) != _value_at(preset, path)}
+        preset = TrainingSettings(preset=settings.preset, may_use=settings.may_use)
+        changed = [path for path in setting_fields() if attrgetter(path)(settings) != attrgetter(path)(preset)]
         for path, field in self.fields.items():
-            field.show(_value_at(values, path))
+            field.show(attrgetter(path)(settings))
             field.mark(changed=path in changed)
-        others = ", ".join(path for path in setting_paths() if path in changed - set(self.fields))
+        others = ", ".join(path for path in changed if path not in self.fields)
         self.others.value, self.others.layout.display = muted(f"Also changed: {others}."), None if others else "none"
         self._show_message("")
 
@@ -198,12 +183,6 @@ class SettingsForm(VBox):
     def _show_message(self, problem: str) -> None:
         self.message.value = error_html(problem)
         self.message.layout.display = None if problem else "none"
-
-
-def _value_at(values: Mapping[str, Any], path: str) -> Any:
-    for name in path.split("."):
-        values = values[name]
-    return values
 
 
 class SettingField(HBox):
@@ -221,7 +200,7 @@ class SettingField(HBox):
     """
 
     def __init__(self, path: str, changed: Callable[[str, Any], None]) -> None:
-        annotation = setting_field(path).annotation
+        annotation = setting_fields()[path].annotation
         self.label = HTML(layout={"width": "112px", "flex": "0 0 auto", "margin": "1px 6px 1px 0"})
         self.control = _control(annotation, SUGGESTIONS.get(path, ()))
         self.control.tooltip = explanation(path)
@@ -259,12 +238,8 @@ class SettingField(HBox):
 def _control(annotation: Any, suggestions: Sequence[str]) -> ValueWidget:
     """Return a control for values of a type; a text field if there is no better one."""
     layout = {"width": "auto", "flex": "1 1 0", "min_width": "0", "margin": "1px 0"}
-    if annotation is bool:
-        return Checkbox(indent=False, layout=layout)
-    if annotation is int:
-        return IntText(layout=layout)
-    if annotation is float:
-        return FloatText(layout=layout)
+    if annotation in (bool, int, float):
+        return {bool: partial(Checkbox, indent=False), int: IntText, float: FloatText}[annotation](layout=layout)
     if get_origin(annotation) is Literal:
         return Dropdown(options=[(choice_name(choice), choice) for choice in get_args(annotation)], layout=layout)
     # Text is taken on Enter or when the field loses focus: a value that is half typed is not valid.
@@ -274,24 +249,18 @@ def _control(annotation: Any, suggestions: Sequence[str]) -> ValueWidget:
     return Text(placeholder=placeholder, continuous_update=False, layout=layout)
 
 
-def setting_paths(model: type[Settings] = TrainingSettings, prefix: str = "") -> Iterator[str]:
-    """Yield the path of every setting, in the order of the model.
+@cache
+def setting_fields() -> Mapping[str, FieldInfo]:
+    """Return the pydantic field of every setting by its path.
 
-    >>> [path for path in setting_paths() if path.startswith("patches.")][:2]
+    >>> [path for path in setting_fields() if path.startswith("patches.")][:2]
     ['patches.size', 'patches.unit']
     """
-    for name, field in model.model_fields.items():
-        if name in NESTED_SETTINGS:
-            yield from setting_paths(field.annotation, f"{name}.")  # type: ignore[arg-type]
-        else:
-            yield f"{prefix}{name}"
-
-
-def setting_field(path: str) -> FieldInfo:
-    """Return the pydantic field of a setting by its path."""
-    first, _, second = path.partition(".")
-    field = TrainingSettings.model_fields[first]
-    return field.annotation.model_fields[second] if second else field  # type: ignore[union-attr]
+    fields: dict[str, FieldInfo] = {}
+    for name, field in TrainingSettings.model_fields.items():
+        parts = getattr(field.annotation, "model_fields", {}) if name in NESTED_SETTINGS else {}
+        fields |= {f"{name}.{part}": inner for part, inner in parts.items()} or {name: field}
+    return fields
 
 
 def setting_name(path: str) -> str:
@@ -300,13 +269,13 @@ def setting_name(path: str) -> str:
     >>> setting_name("patches.normalize"), setting_name("class_weights")
     ('Normalize', 'Class weights')
     """
-    name = setting_field(path).title or path.rpartition(".")[2].replace("_", " ")
+    name = setting_fields()[path].title or path.rpartition(".")[2].replace("_", " ")
     return name[:1].upper() + name[1:]
 
 
 def explanation(path: str) -> str:
     """Return the documentation of a setting in one line."""
-    return " ".join((setting_field(path).description or "").split())
+    return " ".join((setting_fields()[path].description or "").split())
 
 
 def choice_name(choice: str) -> str:
@@ -332,7 +301,9 @@ def format_value(value: Any) -> str:
 
 
 def parse_value(text: str, optional: bool) -> Any:
-    """Return the value of an input field: None, numbers separated by commas, JSON, or else the text.
+    """Return the value of an input field.
+
+    It may be None, numbers separated by commas, JSON, or any other text.
 
     >>> parse_value("48, 32", False), parse_value("", True), parse_value("auto", False), parse_value("50, none", True)
     ([48, 32], None, 'auto', [50, None])
@@ -381,48 +352,40 @@ class SettingsJsonEditor(VBox):
         self.text.add_class("sv-code")
         self.text.tooltip = "All settings, as stored in training.json"
         self.message = HTML(layout={"margin": "4px 0 0 0", "width": "100%"})
-        self.apply = Button(description="Apply", icon="check", tooltip="Use these settings", layout={"width": "100px"})
-        self.revert = Button(description="Revert", icon="undo", tooltip="Discard changes that were not applied")
-        self.revert.layout = {"width": "100px"}
-        table = html_table(["Setting", "Explanation"], [(path, explanation(path)) for path in setting_paths()])
+        self.apply = button(self._apply, "Apply", "check", "Use these settings", width="100px")
+        self.revert = button(revert, "Revert", "undo", "Discard changes that were not applied", width="100px")
+        table = html_table(["Setting", "Explanation"], [(path, explanation(path)) for path in setting_fields()])
         self.help = HTML(f'<details><summary>All settings</summary><div class="sv-pairs">{table}</div></details>')
         buttons = HBox([self.apply, self.revert], layout={"margin": "4px 0 0 0"})
         super().__init__([self.text, self.message, buttons, self.help], layout={"width": "100%"})
         self.text.observe(lambda _: self._check(), "value")
-        self.apply.on_click(lambda _: self._apply())
-        self.revert.on_click(lambda _: revert())
 
     def show(self, text: str, discard_draft: bool = False) -> None:
-        """Show the settings in use, unless there is a draft; with ``discard_draft`` in any case."""
-        edited = self.text.value.strip() != self._used
+        """Show the settings in use, unless there is a draft that is to be kept."""
         before, self._used = self._used, text.strip()
-        if discard_draft or not edited:
+        if discard_draft or self.text.value.strip() == before:
             self._conflict, self.text.value = False, self._used
         else:
             self._conflict = self._conflict or self._used != before
         self._check()
 
-    def _check(self) -> TrainingSettings | None:
+    def _check(self) -> None:
         """Validate the text, and show the result below it."""
         edited = self.text.value.strip() != self._used
-        self.revert.disabled = not edited
+        self.revert.disabled = self.apply.disabled = not edited
+        self.message.value = muted((_CONFLICT if self._conflict else _VALID) if edited else _IN_USE)
         try:
-            settings = TrainingSettings.from_json(self.text.value)
+            TrainingSettings.from_json(self.text.value)
         except SettingsError as error:
             self._refuse(error)
-            return None
-        self.apply.disabled = not edited
-        self.message.value = muted((_CONFLICT if self._conflict else _VALID) if edited else _IN_USE)
-        return settings
 
     def _apply(self) -> None:
-        if (settings := self._check()) is not None:
-            try:
-                self._keep(settings)
-            except SvetlanaError as error:
-                self._refuse(error)
-            else:
-                self._revert()
+        try:
+            self._keep(TrainingSettings.from_json(self.text.value))
+        except SvetlanaError as error:
+            self._refuse(error)
+        else:
+            self._revert()
 
     def _refuse(self, error: SvetlanaError) -> None:
         self.apply.disabled = True

@@ -1,7 +1,7 @@
-"""Training panel: allowed cues, Train and Stop, live curves, scores, earlier runs and settings.
+"""Training panel: allowed cues, training, curves, scores, runs and settings.
 
-The cue checkboxes explain themselves with pictures of an object of the project, and the augmentation preview shows what
-training does to a patch, so that a cue that must not decide the class is seen before any training.
+Pictures of an object of the project explain the cue checkboxes, and the augmentation preview shows what training does
+to a patch. A cue that must not decide the class is therefore noticed before any training.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import html
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from ipywidgets import HTML, Accordion, Box, Button, Checkbox, HBox, VBox
+from ipywidgets import HTML, Accordion, Box, Checkbox, HBox, VBox
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import ObjectId
@@ -25,15 +26,15 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.samples import blood_smear
-from svetlana_jupyter.widgets.components import JobProgress, error_text, figure_html, image_html, muted
+from svetlana_jupyter.widgets.components import JobProgress, button, error_text, figure_html, image_html, muted
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
 from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.training_results import RunScores, RunTable, curves
-from svetlana_jupyter.widgets.viewer.object_details import default_palette, patch_pictures
+from svetlana_jupyter.widgets.viewer.object_details import as_rgb, default_palette, patch_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     import pandas as pd
 
@@ -48,7 +49,7 @@ _PREVIEW, _RUNS, _SETTINGS = "Augmentation preview", "Earlier runs", "Advanced s
 
 
 class TrainingPanel(Panel):
-    """Panel that trains a classifier on the annotations of a project, in the background.
+    """Panel that trains a classifier in the background, on all annotations.
 
     Parameters
     ----------
@@ -77,21 +78,11 @@ class TrainingPanel(Panel):
     def __init__(self, project: Project) -> None:
         super().__init__(project)
         self._throttle = Throttle(catch_errors(self._show_curves, self.status), interval=0.4)
-        self.train = self.make_button(
-            project.background.train,
-            "Train",
-            icon="play",
-            button_style="primary",
-            tooltip="Train on all annotations, in the background",
-            layout={"width": "110px", "flex": "0 0 auto"},
-        )
-        self.search = self.make_button(
-            lambda: project.background.train(search=True),
-            "Search again",
-            tooltip="Search for the best preset and train it. Repeated automatically once annotations have doubled.",
-            layout={"width": "140px", "flex": "0 0 auto"},
-        )
-        self.search.add_class("sv-quiet")
+        train, tooltip = project.background.train, "Train on all annotations, in the background"
+        self.train = self.make_button(train, "Train", "play", tooltip, "primary", width="110px", flex="0 0 auto")
+        search = partial(train, search=True)
+        tooltip = "Search for the best preset and train it. Repeated automatically once annotations have doubled."
+        self.search = self.make_button(search, "Search again", "", tooltip, "quiet", width="140px", flex="0 0 auto")
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.readiness = HTML(layout={"margin": "0 0 0 12px", "flex": "1 1 auto"})
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
@@ -111,7 +102,7 @@ class TrainingPanel(Panel):
         )
         self.children = (self._style, self.cues, buttons, self.curves, self.result, self.more, self.status)
         self.more.observe(catch_errors(lambda _: self._show_preview(), self.status), "selected_index")
-        self.settings.on_change(catch_errors(self._follow_settings, self.status))
+        self._watcher.observe(self.settings, self._follow_settings, "used")
         self.observe_project(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
         self.observe_project(self._show_preview, "annotations_version", "images_version")
         self.observe_project(self.cues.draw_cards, "images_version", "annotations_version")
@@ -162,15 +153,15 @@ class TrainingPanel(Panel):
         training = project.job is not None and project.job.kind == "training"
         if training or not project.current_run:
             live = project.training_curve
-            epochs, losses, scores = (live.epochs, live.losses, live.scores) if live else ((), (), ())
-            total = (live.total if live else 0) or self._planned_epochs()
+            points = list(zip(live.epochs, live.losses, live.scores)) if live else []
+            total = live.total if live and live.total else self._planned_epochs()
         else:
             run = project.runs.current
             history = run.history if run.settings["architecture"] != "forest" else []  # a forest has no epochs
-            epochs, losses = [entry["epoch"] for entry in history], [entry["loss"] for entry in history]
-            scores, total = [entry.get("score") for entry in history], len(history)
-        self.curves.layout.display = None if training or epochs else "none"
-        self.curves.value = curves(epochs, losses, scores, total)
+            points = [(entry["epoch"], entry["loss"], entry.get("score")) for entry in history]
+            total = len(points)
+        self.curves.layout.display = None if training or points else "none"
+        self.curves.value = curves(points, total)
 
     def _planned_epochs(self) -> int:
         try:
@@ -185,22 +176,18 @@ class TrainingPanel(Panel):
         self._throttle.request()
 
     def _show_preview(self) -> None:
-        """Show augmented patches, but only while that section is open: cutting patches takes time."""
+        """Show augmented patches while their section is open; cutting takes time."""
         if self.more.selected_index == self.more.titles.index(_PREVIEW) and (settings := self.settings.used):
             self.preview.show(settings)
 
 
+_LOOKS_SAME = "these look the same to the classifier:"
 # Name of the cue, label of its checkbox, what the classifier may use, and the effect of clearing the box.
 CUE_TEXTS = (
     ("surroundings", "Surroundings", "What lies around the object: neighbors, tissue.", "only the object is shown."),
-    ("brightness", "Brightness", "Brightness and color.", "these look the same to the classifier:"),
-    (
-        "orientation",
-        "Orientation",
-        "The orientation of objects, as of stripes.",
-        "these look the same to the classifier:",
-    ),
-    ("size", "Size", "The size of objects.", "these look the same to the classifier:"),
+    ("brightness", "Brightness", "Brightness and color.", _LOOKS_SAME),
+    ("orientation", "Orientation", "The orientation of objects, as of stripes.", _LOOKS_SAME),
+    ("size", "Size", "The size of objects.", _LOOKS_SAME),
 )
 
 
@@ -228,13 +215,11 @@ class CueCheckbox(Box):
         self.add_class("sv-question")
 
     def show(self, before: bytes, after: tuple[bytes, ...]) -> None:
-        """Draw the card: an object as it is (PNG), and the images that are equal to a classifier without the cue."""
+        """Draw the card with the PNGs of `cue_images`."""
         text, allowed, excluded = map(html.escape, self._texts)
         equal = '<span class="sv-same">=</span>'.join(map(image_html, after))
-        row = f'{image_html(before)}<span class="sv-same">→</span>{equal}'
-        self.card.value = (
-            f'<h4>{text}</h4><p>{allowed} <b>If cleared</b>, {excluded}</p><div class="sv-row">{row}</div>'
-        )
+        row = f'<div class="sv-row">{image_html(before)}<span class="sv-same">→</span>{equal}</div>'
+        self.card.value = f"<h4>{text}</h4><p>{allowed} <b>If cleared</b>, {excluded}</p>{row}"
 
 
 class CueCheckboxes(HBox):
@@ -255,7 +240,8 @@ class CueCheckboxes(HBox):
     def __init__(self, project: Project, changed: Callable[[frozenset[str]], None]) -> None:
         self.boxes = {name: CueCheckbox(*texts) for name, *texts in CUE_TEXTS}
         self._project = project
-        self._showing = self._own_image = False
+        self._allowed: Collection[str] = self.boxes  # the cues whose boxes are checked by `show`
+        self._own_image = False
         self._latest: LatestQuestion[object] = LatestQuestion(self._draw, self._show_cards)
         title = HTML("<b>What may the classifier use?</b>", layout={"margin": "0 14px 0 0"})
         super().__init__(
@@ -263,8 +249,13 @@ class CueCheckboxes(HBox):
             layout={"align_items": "center", "flex_flow": "row wrap", "overflow": "visible", "grid_gap": "0 18px"},
         )
         self.add_class("sv-questions")
-        for box in self.boxes.values():
-            box.checkbox.observe(lambda _: None if self._showing else changed(self.checked), "value")
+
+        def clicked(name: str, change: Mapping[str, bool]) -> None:
+            if change["new"] != (name in self._allowed):  # by the user, not by `show`
+                changed(self.checked)
+
+        for name, box in self.boxes.items():
+            box.checkbox.observe(partial(clicked, name), "value")
 
     @property
     def checked(self) -> frozenset[str]:
@@ -273,15 +264,12 @@ class CueCheckboxes(HBox):
 
     def show(self, allowed: Collection[str]) -> None:
         """Check the boxes of the given cues, without calling ``changed``."""
-        self._showing = True
-        try:
-            for name, box in self.boxes.items():
-                box.checkbox.value = name in allowed
-        finally:
-            self._showing = False
+        self._allowed = allowed
+        for name, box in self.boxes.items():
+            box.checkbox.value = name in allowed
 
     def draw_cards(self) -> None:
-        """Draw the cards in the background, unless they show an object of the project already."""
+        """Draw the cards in the background until they show an object of the project."""
         if not self._own_image:
             self._latest.ask(object())
 
@@ -323,9 +311,10 @@ _SAMPLE = "smear_01", 11  # a white blood cell
 
 
 def find_example(project: Project) -> ExampleObject:
-    """Return an annotated object of a project, otherwise any object of it, otherwise an object of the samples.
+    """Return an object of a project, otherwise one of the samples.
 
-    May be called on any thread. Images that are not indexed yet are skipped: an explanation is not worth an indexing.
+    An annotated object is preferred. May be called on any thread. Images that are not indexed yet are skipped: an
+    explanation is not worth an indexing.
     """
     labels = project.labels()
     labeled = labels[labels["action"] == "label"].index
@@ -351,26 +340,26 @@ def _example(opened: ImagePair, row: pd.DataFrame) -> ExampleObject:
     box = row.iloc[0]
     side = _AROUND * float(max(box["y1"] - box["y0"], box["x1"] - box["x0"]))
     (thumbnail,) = take_thumbnails(opened, row, ThumbnailSampling.of(side, _SIDE))
-    gray_or_rgb = render_pixels(thumbnail.values, default_palette(opened))
-    rgb = np.repeat(gray_or_rgb[..., None], 3, axis=-1) if gray_or_rgb.ndim == 2 else gray_or_rgb
-    rows, columns = thumbnail.inside
+    rgb = as_rgb(render_pixels(thumbnail.values, default_palette(opened)))
     # Beyond the border of the image, mirrored pixels distract less than a black bar.
-    filled = cv2.copyMakeBorder(
-        np.ascontiguousarray(rgb[thumbnail.inside]),
-        *(rows.start, len(rgb) - rows.stop, columns.start, len(rgb) - columns.stop),
-        cv2.BORDER_REFLECT,
-    )
-    return ExampleObject(filled.astype(np.uint8), thumbnail.own)
+    outside = [(inside.start, len(rgb) - inside.stop) for inside in thumbnail.inside]
+    return ExampleObject(np.pad(rgb[thumbnail.inside], [*outside, (0, 0)], "symmetric"), thumbnail.own)
 
 
 def cue_images(example: ExampleObject, cue: str) -> tuple[bytes, tuple[bytes, ...]]:
-    """Return an object as it is, and images that are equal to a classifier that may not use ``cue``, as PNGs."""
+    """Return PNGs of an object that differ only in a cue.
+
+    The first shows the object as it is. To a classifier that may not use ``cue``, the others are equal.
+    """
     own = cv2.resize(example.own.astype(np.uint8), (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST) > 0
     pixels = cv2.resize(example.pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     if cue == "surroundings":
         images = [np.where(own[..., None], pixels, np.uint8(_HIDDEN))]
     elif cue == "brightness":
-        images = _relight(pixels)
+        gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)  # color is brightness per channel
+        low, high = np.percentile(gray, (1, 99))
+        stretched = (gray - low) * (255 / max(high - low, 1.0))
+        images = [image.clip(0, 255).astype(np.uint8) for image in (gray * 0.4, gray * 0.8, stretched)]
     elif cue == "orientation":
         images = [_transform(pixels, angle=60), _transform(pixels, angle=150), pixels[:, ::-1]]
     else:
@@ -378,27 +367,16 @@ def cue_images(example: ExampleObject, cue: str) -> tuple[bytes, tuple[bytes, ..
     return png(pixels), tuple(png(np.ascontiguousarray(image)) for image in images)
 
 
-def _relight(pixels: Pixels) -> list[Pixels]:
-    """Return the image dark, less dark and with full contrast; in gray, since color is brightness per channel."""
-    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    low, high = np.percentile(gray, (1, 99))
-    stretched = (gray - low) * (255 / max(high - low, 1.0))
-    return [
-        np.repeat(image.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
-        for image in (gray * 0.4, gray * 0.8, stretched)
-    ]
-
-
 def _transform(pixels: Pixels, angle: float = 0, scale: float = 1.0) -> Pixels:
     matrix = cv2.getRotationMatrix2D((_SIDE / 2, _SIDE / 2), angle, scale)
-    transformed: Pixels = cv2.warpAffine(pixels, matrix, (_SIDE, _SIDE), borderMode=cv2.BORDER_REFLECT)
-    return transformed
+    return np.asarray(cv2.warpAffine(pixels, matrix, (_SIDE, _SIDE), borderMode=cv2.BORDER_REFLECT))
 
 
 _PATCHES = 8
 _NO_OBJECT = "Annotate an object to preview its augmented patches."
 _EQUAL = "Training treats all of these patches as the same object."
 _UNCHANGED = "Augmentation is off: all patches are identical."
+_DEFAULT_PRESET = " Shown for the default preset; the search also tries others."
 
 PreviewQuestion = tuple[ObjectId, TrainingSettings]
 PreviewAnswer = tuple[PreviewQuestion, TrainingSettings, list[bytes]]  # with the settings used, and PNGs
@@ -421,14 +399,11 @@ class AugmentationPreview(VBox):
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._latest: LatestQuestion[PreviewQuestion] = LatestQuestion(
-            self._augment, self._show_patches, show_error=self._show_error
-        )
+        self._latest = LatestQuestion(self._augment, self._show_patches, show_error=self._show_error)
         self._turn = 0
         self.message = HTML(layout={"flex": "1 1 auto", "margin": "0"})
-        self.another = Button(description="Another object", icon="random", layout={"width": "140px", "margin": "0"})
-        self.another.tooltip = "Show another annotated object"
-        self.another.on_click(lambda _: self._show_next())
+        act, tooltip = self._show_next, "Show another annotated object"
+        self.another = button(act, "Another object", "random", tooltip, width="140px", margin="0")
         self.pictures = HTML(layout={"width": "100%", "margin": "4px 0 0 0"})
         super().__init__([HBox([self.message, self.another], layout={"align_items": "center"}), self.pictures])
 
@@ -447,7 +422,10 @@ class AugmentationPreview(VBox):
         self.show(self._project.settings)
 
     def _objects(self) -> list[ObjectId]:
-        """Return the annotated objects, the last one first; without any, the first objects of an indexed image."""
+        """Return the annotated objects, the last one first.
+
+        Without any, return the first objects of an indexed image.
+        """
         labels = self._project.labels()
         annotated = [ObjectId(str(image), int(label)) for image, label in labels[labels["action"] == "label"].index]
         if annotated:
@@ -470,11 +448,10 @@ class AugmentationPreview(VBox):
 
     def _show_patches(self, answer: PreviewAnswer) -> None:
         ((image, label), settings), used, pictures = answer
-        text = f"Object {label} in {image}. {_EQUAL if used.augmentation.varies else _UNCHANGED}"
-        if settings.preset == AUTO_PRESET and used.preset == AUTO_PRESET:
-            text += " Shown for the default preset; the search also tries others."
-        elif settings.preset == AUTO_PRESET:
-            text += f" Shown for {used.preset}, the preset chosen last."
-        self.message.value = muted(text)
+        text, preset = f"Object {label} in {image}. {_EQUAL if used.augmentation.varies else _UNCHANGED}", ""
+        if settings.preset == AUTO_PRESET:
+            chosen = f" Shown for {used.preset}, the preset chosen last."
+            preset = chosen if used.preset != AUTO_PRESET else _DEFAULT_PRESET
+        self.message.value = muted(text + preset)
         figures = "".join(figure_html(picture, "") for picture in pictures)
         self.pictures.value = f'<div class="sv-pictures sv-varied">{figures}</div>'

@@ -1,10 +1,11 @@
-"""Views of training runs: scores of the current run, search results, the table of runs, and live curves."""
+"""Views of training runs: scores, search results, table of runs, live curves."""
 
 from __future__ import annotations
 
 import html
 import math
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -15,6 +16,7 @@ from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cu
 from svetlana_jupyter.project.evaluation import report_notes
 from svetlana_jupyter.widgets.components import (
     Markup,
+    button,
     color_swatch,
     error_html,
     error_text,
@@ -54,9 +56,7 @@ class RunScores(VBox):
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._latest: LatestQuestion[Run] = LatestQuestion(
-            self._evaluate, self._show_evaluation, delay=0.0, show_error=self._show_error
-        )
+        self._latest = LatestQuestion(self._evaluate, self._show_evaluation, 0.0, self._show_error)
         self.cards, self.warning, self.tables, self.search_results, self.notes = (HTML(layout=_WIDE) for _ in range(5))
         children = [self.cards, self.warning, self.tables, self.search_results, self.notes]
         super().__init__(children, layout={"width": "100%"})
@@ -86,23 +86,17 @@ class RunScores(VBox):
         notes = list(run.remarks)
         if report.network is not None:
             notes += [run.note, *report_notes(report)]
-            classes = self._project.classes
-            self.tables.value = side_by_side(
-                confusion_table(report.network, classes), per_class_table(report.network, classes)
-            )
-        self._show_notes(notes)
+            self.tables.value = score_tables(report.network, self._project.classes)
+        self.notes.value = "<br>".join(map(muted, notes))
 
     def _show_error(self, run: Run, error: Exception) -> None:
         self._clear()
         self.cards.value = muted(error_text(error, f"Run {run.name} cannot be evaluated"))
-        self._show_notes(run.remarks)
-
-    def _show_notes(self, notes: Sequence[str]) -> None:
-        self.notes.value = "<br>".join(map(muted, notes))
+        self.notes.value = "<br>".join(map(muted, run.remarks))
 
 
 def score_cards(report: Evaluation, forest_only: bool = False) -> str:
-    """Return the scores of a run's classifier next to those of a random forest, as HTML.
+    """Return the scores of a run and of a random forest as HTML.
 
     Parameters
     ----------
@@ -119,37 +113,29 @@ def score_cards(report: Evaluation, forest_only: bool = False) -> str:
     return f'<div class="sv-scores">{cards}</div>{_advice(report)}'
 
 
-def confusion_table(scores: Scores, classes: Iterable[ClassInfo]) -> str:
-    """Return the confusion matrix as HTML, each row colored by the fraction of its true class."""
-    colors = {info.name: info.color for info in classes}
-    names = list(scores.confusion.columns)
-    head = "".join(f'<th title="{html.escape(name)}">{_class_name(name, colors)}</th>' for name in names)
+def score_tables(scores: Scores, classes: Iterable[ClassInfo]) -> str:
+    """Return the confusion matrix and the scores per class as HTML.
+
+    Each row of the matrix is colored by the fraction of its true class. Recall and precision have 95 % intervals.
+    """
+    swatches = {info.name: color_swatch(info.color) for info in classes}
+    titles = {name: swatches.get(name, "") + html.escape(name) for name in scores.confusion.columns}
+    heads = {name: f'<th title="{html.escape(name)}">{title}</th>' for name, title in titles.items()}
     rows = []
-    for truth in names:
-        counts = dict(zip(names, map(int, scores.confusion.loc[truth])))
-        total = sum(counts.values())
-        cells = "".join(_confusion_cell(truth, name, count, total) for name, count in counts.items())
-        rows.append(f'<tr><th title="{html.escape(truth)}">{_class_name(truth, colors)}</th>{cells}</tr>')
-    return (
-        '<div class="sv-confusion"><table class="sv-matrix">'
-        f"<caption>{muted('Rows: true class. Columns: predicted class.')}</caption>"
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    for truth, head in heads.items():
+        counts = list(map(int, scores.confusion.loc[truth]))
+        cells = "".join(_confusion_cell(truth, name, count, sum(counts)) for name, count in zip(heads, counts))
+        rows.append(f"<tr>{head}{cells}</tr>")
+    matrix = (
+        f'<table class="sv-matrix"><caption>{muted("Rows: true class. Columns: predicted class.")}</caption>'
+        f"<thead><tr><th></th>{''.join(heads.values())}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
-
-
-def per_class_table(scores: Scores, classes: Iterable[ClassInfo]) -> str:
-    """Return recall and precision per class with their 95 % confidence intervals, as HTML."""
-    colors = {info.name: info.color for info in classes}
-    rows = [
-        (
-            Markup(_class_name(str(name), colors)),
-            int(row["n"]),
-            Markup(_with_interval(row, "recall")),
-            Markup(_with_interval(row, "precision")),
-        )
+    per_class = [
+        (Markup(titles[str(name)]), int(row["n"]), *(_with_interval(row, kind) for kind in ("recall", "precision")))
         for name, row in scores.per_class.iterrows()
     ]
-    return f'<div class="sv-confusion">{html_table(["Class", "Objects", "Recall", "Precision"], rows)}</div>'
+    parts = matrix, html_table(["Class", "Objects", "Recall", "Precision"], per_class)
+    return side_by_side(*(f'<div class="sv-confusion">{part}</div>' for part in parts))
 
 
 def format_percent(value: float) -> str:
@@ -162,15 +148,13 @@ def format_percent(value: float) -> str:
 
 
 def _card(title: str, scores: Scores | None) -> str:
-    if scores is None:
-        value, details = "–", ["no estimate"]
-    else:
-        value, balanced = format_percent(scores.accuracy.value), scores.balanced_accuracy
-        details = [
-            f"accuracy, 95 % interval {_interval(scores.accuracy)} · {scores.accuracy.n:,} held-out objects",
-            f"balanced accuracy {format_percent(balanced.value)}, {_interval(balanced)}",
-        ]
-    lines = "<br>".join(map(muted, details))
+    value, lines = "–", muted("no estimate")
+    if scores is not None:
+        accuracy, balanced = scores.accuracy, scores.balanced_accuracy
+        value = format_percent(accuracy.value)
+        first = f"accuracy, 95 % interval {_interval(accuracy)} · {accuracy.n:,} held-out objects"
+        second = f"balanced accuracy {format_percent(balanced.value)}, {_interval(balanced)}"
+        lines = f"{muted(first)}<br>{muted(second)}"
     return f'<div class="sv-score"><span>{html.escape(title)}</span><b>{value}</b>{lines}</div>'
 
 
@@ -187,11 +171,9 @@ def _interval(estimate: Estimate) -> str:
     return f"{format_percent(estimate.low)} to {format_percent(estimate.high)}"
 
 
-def _with_interval(row: pd.Series, kind: str) -> str:
-    if math.isnan(row[kind]):
-        return "–"
-    interval = f"{format_percent(row[f'{kind}_low'])} to {format_percent(row[f'{kind}_high'])}"
-    return f"{format_percent(row[kind])} {muted(interval)}"
+def _with_interval(row: pd.Series, kind: str) -> Markup:
+    value, low, high = (format_percent(row[column]) for column in (kind, f"{kind}_low", f"{kind}_high"))
+    return Markup("–" if math.isnan(row[kind]) else f"{value} {muted(f'{low} to {high}')}")
 
 
 def _confusion_cell(truth: str, predicted: str, count: int, total: int) -> str:
@@ -202,10 +184,6 @@ def _confusion_cell(truth: str, predicted: str, count: int, total: int) -> str:
     return f'<td style="{background}" title="{title}">{count if count else "·"}</td>'
 
 
-def _class_name(name: str, colors: dict[str, str]) -> str:
-    return f"{color_swatch(colors[name]) if name in colors else ''}{html.escape(name)}"
-
-
 _SEARCH_COLUMNS = ("Preset", "Input and augmentation", "Accuracy", "95 % interval", "Balanced", "Trained for", "")
 _OPTIMISM = (
     "The best of several candidates looks slightly too good; the score above corrects for this "
@@ -214,7 +192,9 @@ _OPTIMISM = (
 
 
 def search_results_html(run: Run) -> str:
-    """Return how the preset of a run was selected, with one row per candidate; "" if the user named the preset.
+    """Return how the preset of a run was selected, as HTML with a row per candidate.
+
+    It is "" if the user named the preset.
 
     Raises
     ------
@@ -246,7 +226,9 @@ _RUN_COLUMNS = ("Run", "Finished", "Preset", "Allowed cues", "Labels", "Network"
 
 
 class RunTable(VBox):
-    """Runs to compare and choose from, the latest first; their scores are computed in the background.
+    """Table of runs to compare and choose from, the latest first.
+
+    The scores are computed in the background.
 
     Parameters
     ----------
@@ -260,15 +242,11 @@ class RunTable(VBox):
         self._rows: dict[str, tuple[Button, HTML]] = {}
         # Accuracy of network and forest, as text, by the name and note of a run: a new note means new scores.
         self._scores: dict[tuple[str, str], tuple[str, str]] = {}
-        self._latest: LatestQuestion[tuple[Run, ...]] = LatestQuestion(self._score, self._add_scores, delay=0.0)
+        self._latest = LatestQuestion(self._score, self._add_scores, delay=0.0)
         self._empty = HTML(muted("No runs yet."))
-        self._head = HBox(
-            [
-                HTML(layout={"width": "36px", "flex": "0 0 auto", "margin": "0"}),
-                HTML(_row_html(_RUN_COLUMNS, "sv-head"), layout={"flex": "1 1 auto", "margin": "1px 0"}),
-            ],
-            layout={"flex": "0 0 auto"},
-        )
+        above_buttons = HTML(layout={"width": "36px", "flex": "0 0 auto", "margin": "0"})
+        titles = HTML(_row_html(_RUN_COLUMNS, "sv-head"), layout={"flex": "1 1 auto", "margin": "1px 0"})
+        self._head = HBox([above_buttons, titles], layout={"flex": "0 0 auto"})
         super().__init__([self._empty], layout={"width": "100%", "max_height": "260px", "overflow": "auto"})
 
     def show(self) -> None:
@@ -278,10 +256,10 @@ class RunTable(VBox):
             self._rows = {name: self._rows.get(name) or self._make_row(name) for name in runs}
             lines = [HBox(row, layout={"min_height": "30px", "flex": "0 0 auto"}) for row in self._rows.values()]
             self.children = (self._head, *lines) if lines else (self._empty,)
-        for name, (button, cells) in self._rows.items():
+        for name, (choose, cells) in self._rows.items():
             current = name == self._project.current_run
-            button.icon = "dot-circle-o" if current else "circle-o"
-            button.tooltip = f"Run {name} is in use" if current else f"Use run {name}"
+            choose.icon = "dot-circle-o" if current else "circle-o"
+            choose.tooltip = f"Run {name} is in use" if current else f"Use run {name}"
             cells.value = _row_html(self._texts(runs[name]), "sv-used" if current else "")
         if unscored := tuple(run for run in runs.values() if (run.name, run.note) not in self._scores):
             self._latest.ask(unscored)
@@ -291,9 +269,9 @@ class RunTable(VBox):
         return self._rows[name][0]
 
     def _make_row(self, name: str) -> tuple[Button, HTML]:
-        button = Button(layout={"width": "32px", "padding": "0", "margin": "1px 4px 1px 0", "flex": "0 0 auto"})
-        button.on_click(lambda _: self._choose(name))
-        return button, HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
+        act = partial(self._choose, name)
+        choose = button(act, width="32px", padding="0", margin="1px 4px 1px 0", flex="0 0 auto")
+        return choose, HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
 
     def _texts(self, run: Run) -> tuple[str, ...]:
         allowed = parse_allowed_cues(run.settings.get("may_use", CUES))
@@ -329,19 +307,20 @@ WIDTH, HEIGHT = 440, 176  # of one plot; two fit side by side into a window of 1
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 26, 24  # margins of a plot
 _LOSS, _SCORE = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito, distinct to color-blind readers
 
+_END, _PALE = 'text-anchor="end"', 'opacity="0.7"'
+
 Point = tuple[int, float]
 
 
-def curves(epochs: Sequence[int], losses: Sequence[float], scores: Sequence[float | None], total: int) -> str:
+def curves(points: Sequence[tuple[int, float, float | None]], total: int) -> str:
     """Plot loss and validation score over epochs as SVG.
 
     SVG is sharp at any zoom, takes a few kilobytes per update and needs no plotting library.
 
     Parameters
     ----------
-    epochs : sequence of int, from 1
-    losses, scores : sequences as long as ``epochs``
-        A score may be None if none was computed. Values that are not finite are left out.
+    points : sequence of (int, float, float or None)
+        Epoch from 1, loss, and score or None. Values that are not finite are left out.
     total : int
         Planned number of epochs: the end of the axis, so that the curve grows and the axis stays.
 
@@ -350,9 +329,9 @@ def curves(epochs: Sequence[int], losses: Sequence[float], scores: Sequence[floa
     str
         Two ``<svg>`` elements side by side.
     """
-    last = max(total, *epochs, 2)
-    loss = [(epoch, loss) for epoch, loss in zip(epochs, losses) if math.isfinite(loss)]
-    score = [(epoch, score) for epoch, score in zip(epochs, scores) if score is not None and math.isfinite(score)]
+    last = max(total, 2, *(epoch for epoch, _, _ in points))
+    loss = [(epoch, loss) for epoch, loss, _ in points if math.isfinite(loss)]
+    score = [(epoch, score) for epoch, _, score in points if score is not None and math.isfinite(score)]
     top = _round_up(max((value for _, value in loss), default=1.0))
     hint = "small sets are scored by cross-validation at the end" if loss else ""
     return (
@@ -366,13 +345,13 @@ def curves(epochs: Sequence[int], losses: Sequence[float], scores: Sequence[floa
 def _plot(title: str, points: Sequence[Point], last: int, top: float, color: str, form: str, empty_text: str) -> str:
     base, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
     width, height = right - _LEFT, base - _TOP
-    parts = [_text(_LEFT, 14, title, weight=600)]
+    parts = [_text(_LEFT, 14, title, 'font-weight="600"')]
     for fraction in (0.0, 0.5, 1.0):
         y = base - height * fraction
         parts.append(f'<path d="M{_LEFT} {y}H{right}" stroke="currentColor" opacity=".15"/>')
-        parts.append(_text(_LEFT - 6, y + 4, f"{top * fraction:.2g}", anchor="end", opacity=0.7))
-    parts.append(_text(_LEFT, HEIGHT - 7, "1", opacity=0.7))
-    parts.append(_text(right, HEIGHT - 7, f"epoch {last}", anchor="end", opacity=0.7))
+        parts.append(_text(_LEFT - 6, y + 4, f"{top * fraction:.2g}", f"{_END} {_PALE}"))
+    parts.append(_text(_LEFT, HEIGHT - 7, "1", _PALE))
+    parts.append(_text(right, HEIGHT - 7, f"epoch {last}", f"{_END} {_PALE}"))
     label = empty_text
     if points:
         placed = [(_LEFT + width * (epoch - 1) / (last - 1), base - height * value / top) for epoch, value in points]
@@ -381,28 +360,17 @@ def _plot(title: str, points: Sequence[Point], last: int, top: float, color: str
         label = form.format(points[-1][1])
         parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>')
-        parts.append(_text(right, 14, label, anchor="end", weight=600, color=color))
+        parts.append(_text(right, 14, label, f'{_END} font-weight="600" fill="{color}"'))
     else:
-        parts.append(_text(_LEFT + width / 2, base - height / 4, label, anchor="middle", opacity=0.7))
+        parts.append(_text(_LEFT + width / 2, base - height / 4, label, f'text-anchor="middle" {_PALE}'))
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" style="max-width:100%" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{title}: {label}" fill="currentColor" font-size="11">{"".join(parts)}</svg>'
     )
 
 
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    anchor: str = "start",
-    opacity: float = 1.0,
-    weight: int = 400,
-    color: str = "currentColor",
-) -> str:
-    return (
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}" opacity="{opacity}" font-weight="{weight}" fill="{color}">'
-        f"{text}</text>"
-    )
+def _text(x: float, y: float, text: str, attributes: str) -> str:
+    return f'<text x="{x}" y="{y}" {attributes}>{text}</text>'
 
 
 def _round_up(value: float) -> float:

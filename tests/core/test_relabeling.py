@@ -46,7 +46,7 @@ def counted(old: np.ndarray, new: np.ndarray) -> Counter[tuple[int, int]]:
 def test_overlaps_do_not_depend_on_chunks(both, old_chunk: int, new_chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "MIN_BLOCK_SHAPE", {2: (2, 2), 3: (2, 2, 2)})
-        patch.setattr("svetlana_jupyter.core.relabeling.MAX_PENDING_ROWS", 3)
+        patch.setattr("svetlana_jupyter.core.objects.MAX_PENDING_SIZE", 9)
         table = overlap_table(lazy(both[0], old_chunk), lazy(both[1], new_chunk))
     result = {(old, new): pixels for old, new, pixels in table.to_numpy().tolist()}
     assert result == dict(counted(*both))

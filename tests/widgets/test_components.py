@@ -132,7 +132,7 @@ def test_durations_are_rounded(seconds, text):
 
 
 def test_the_loss_curve_falls_from_left_to_right_on_a_fixed_axis():
-    drawing = curves([1, 2, 3], [1.0, 0.5, 0.25], [None, 0.5, 1.0], total=9)
+    drawing = curves([(1, 1.0, None), (2, 0.5, 0.5), (3, 0.25, 1.0)], total=9)
     line = drawing.split('<polyline points="')[1].split('"')[0]
     x, y = zip(*(map(float, point.split(",")) for point in line.split()))
     assert list(x) == sorted(x)
@@ -144,13 +144,13 @@ def test_the_loss_curve_falls_from_left_to_right_on_a_fixed_axis():
 
 
 def test_curves_without_values_have_axes():
-    drawing = curves([], [], [], total=40)
+    drawing = curves([], total=40)
     assert "epoch 40" in drawing
     assert "polyline" not in drawing
 
 
 def test_losses_that_are_not_finite_are_left_out():
-    drawing = curves([1, 2, 3], [1.0, float("nan"), float("inf")], [None, None, None], total=3)
+    drawing = curves([(1, 1.0, None), (2, float("nan"), None), (3, float("inf"), None)], total=3)
     assert "nan" not in drawing
     assert "inf" not in drawing
 

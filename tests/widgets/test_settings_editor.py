@@ -11,7 +11,7 @@ from ipywidgets import Checkbox, Combobox, Dropdown, FloatText, IntText, Text
 from svetlana_jupyter.core.settings import NESTED_SETTINGS, TrainingSettings
 from svetlana_jupyter.widgets import scheduling
 from svetlana_jupyter.widgets.components import StatusLine
-from svetlana_jupyter.widgets.settings_editor import CONTROLS, JSON, SettingsEditor, explanation, setting_paths
+from svetlana_jupyter.widgets.settings_editor import CONTROLS, JSON, SettingsEditor, explanation, setting_fields
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def nest(path: str, value: object) -> dict:
 
 def test_every_listed_setting_has_a_control(editor):
     assert list(editor.form.fields) == [path for paths in CONTROLS.values() for path in paths]
-    assert set(editor.form.fields) <= set(setting_paths())
+    assert set(editor.form.fields) <= set(setting_fields())
 
 
 def test_every_setting_is_explained_below_the_json(editor):
-    assert list(setting_paths()) == list(flatten(TrainingSettings().model_dump()))
-    for path in setting_paths():
+    assert list(setting_fields()) == list(flatten(TrainingSettings().model_dump()))
+    for path in setting_fields():
         assert explanation(path), f"{path} has no description"
         assert f"<td>{path}</td>" in editor.json.help.value
     assert editor.json.help.value.startswith("<details>"), "it is folded"
@@ -201,7 +201,7 @@ def test_changes_of_the_settings_file_are_shown(editor, project):
     assert editor.form.fields["epochs"].value == 12
     assert '"epochs": 12' in editor.json.text.value
     changes = []
-    editor.on_change(lambda: changes.append(editor.used))
+    editor.observe(lambda change: changes.append(change["new"]), "used")
     file.write_text(file.read_text().replace('"epochs"', '"epocs"'))
     editor.file_watcher.check()
     assert editor.view.value == JSON
@@ -220,7 +220,7 @@ def test_a_second_panel_shows_the_change(project, monkeypatch):
     async def change():
         first, second = SettingsEditor(project, StatusLine()), SettingsEditor(project, StatusLine())
         changed = asyncio.Event()
-        second.on_change(changed.set)
+        second.observe(lambda _: changed.set(), "used")
         first.form.fields["epochs"].control.value = 7
         await asyncio.wait_for(changed.wait(), 30)
         assert second.form.fields["epochs"].value == 7

@@ -6,13 +6,14 @@ Outlines are computed in device pixels, so that they are equally thin at every z
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from svetlana_jupyter.core.display.channels import rgb_of
+from svetlana_jupyter.core.display.tiles import PlaneRegion, number_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -22,13 +23,9 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.annotations import Label
     from svetlana_jupyter.core.classes import ClassScheme
-    from svetlana_jupyter.core.display.tiles import PlaneRegion
 
 # One byte per pixel addresses the color table: 0 is transparent, each style takes one row for fill and one for line.
 MAX_STYLES = 127
-
-# Zones of an object, in the order in which they add up: inside; bold outline without the thin one; thin outline.
-_INSIDE, _BOLD, _THIN = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -69,21 +66,17 @@ class ObjectStyles:
         The first is that of objects without any other.
     lookup : callable, optional
         Takes labels, shape (n,), and returns a mapping from label to position in ``styles``; it may leave out some of
-        the labels and contain others. If its results change, replace the key by `with_key`.
+        the labels and contain others. If its results change, so must ``key``.
     """
 
     key: Hashable = None
     styles: tuple[ObjectStyle, ...] = (PLAIN,)
     lookup: Callable[[NDArray[np.int64]], Mapping[int, int]] | None = None
-    _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = field(default=())
+    _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = ()
 
     def with_layer(self, labels: ArrayLike, styles: ArrayLike) -> ObjectStyles:
         """Return a copy that gives ``labels``, shape (n,), the styles at positions of shape (n,)."""
         return replace(self, _layers=(*self._layers, _sorted_layer(labels, styles)))
-
-    def with_key(self, key: Hashable) -> ObjectStyles:
-        """Return a copy with another key, after the results of ``lookup`` have changed."""
-        return replace(self, key=key)
 
     def style_indices(self, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the position in ``styles`` of each label; the cost depends on ``labels``, not on the image."""
@@ -197,11 +190,14 @@ class ObjectRaster:
         Labels, ascending.
     offset : tuple of int
         Row and column of the array's corner in its frame.
+    key : hashable
+        Equal for equal rasters.
     """
 
     codes: NDArray[np.int32]
     objects: NDArray[np.int64]
     offset: tuple[int, int]
+    key: Hashable = None
 
     @property
     def side(self) -> float:
@@ -219,16 +215,8 @@ class ObjectRaster:
         nearest = np.argmin((rows + top - row) ** 2 + (columns + left - column) ** 2)
         return int(self.objects[near[rows[nearest], columns[nearest]] - 1])
 
-    def where(self, label: int) -> NDArray[np.bool_]:
-        """Return a mask of the pixels that show an object, shape (h, w)."""
-        position = int(np.searchsorted(self.objects, label))
-        if position == len(self.objects) or self.objects[position] != label:
-            return np.zeros(self.codes.shape, bool)
-        visible: NDArray[np.bool_] = self.codes // 3 == position + 1
-        return visible
 
-
-def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int) -> ObjectRaster:
+def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int, key: Hashable = None) -> ObjectRaster:
     """Resample a mask region to a frame by nearest neighbor, and draw the outlines.
 
     Parameters
@@ -237,16 +225,19 @@ def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int) -
     frame : Frame
     thin, bold : int
         Widths of the outlines in device pixels; they lie inside the objects.
+    key : hashable
+        Identifies the result.
     """
-    height, width = region.index.shape
+    objects, index = number_objects(region.values)
+    height, width = index.shape
     rows, row_cells = frame.locate_cells(0, region.box.y0, region.stride, height)
     columns, column_cells = frame.locate_cells(1, region.box.x0, region.stride, width)
-    codes = np.take(np.take(3 * region.index, row_cells, axis=0), column_cells, axis=1)
+    codes = np.take(np.take(3 * index, row_cells, axis=0), column_cells, axis=1)
     near = find_edges(codes, range(1, thin + 1))
     wide = near | find_edges(codes, range(thin + 1, bold + 1))
     codes += near.view(np.uint8)
     codes += wide.view(np.uint8)
-    return ObjectRaster(codes, region.objects, (rows.start, columns.start))
+    return ObjectRaster(codes, objects, (rows.start, columns.start), key)
 
 
 def find_edges(index: NDArray[np.int32], distances: range) -> NDArray[np.bool_]:
@@ -269,11 +260,9 @@ def overlay_codes(raster: ObjectRaster, object_styles: ObjectStyles, outlines: b
     """
     style = object_styles.style_indices(raster.objects)
     bold = np.array([s.bold for s in object_styles.styles])[style]
-    fill, line = 2 * style + 1, 2 * style + 2
+    fill, line = 2 * style + 1, 2 * style + 1 + outlines
     table = np.zeros((len(raster.objects) + 1, 3), np.uint8)
-    table[1:, _INSIDE] = fill
-    table[1:, _THIN] = line if outlines else fill
-    table[1:, _BOLD] = np.where(bold, line, fill) if outlines else fill
+    table[1:] = np.column_stack([fill, np.where(bold, line, fill), line])  # inside, bold outline, thin outline
     return np.take(table.ravel(), raster.codes)  # type: ignore[no-any-return]
 
 

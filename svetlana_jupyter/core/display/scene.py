@@ -7,9 +7,10 @@ and dragging computes nothing until the margin is used up.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,11 +24,11 @@ from svetlana_jupyter.core.display.overlay import (
     overlay_color_table,
     rasterize_objects,
 )
-from svetlana_jupyter.core.display.tiles import TileGroup, TileReader, stride_for
+from svetlana_jupyter.core.display.tiles import PlaneRegion, TileGroup, TileReader, stride_for
 from svetlana_jupyter.core.display.viewport import PixelBox, Viewport
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from numpy.typing import NDArray
 
@@ -63,6 +64,9 @@ class IndexedLayer:
     offset: tuple[int, int]
 
 
+_Layer = TypeVar("_Layer", ImageLayer, ObjectRaster)
+
+
 @dataclass(frozen=True)
 class ScaleBar:
     """Length of the scale bar in CSS pixels, and its caption."""
@@ -88,35 +92,33 @@ class Scene:
     view : Viewport
     frame : Frame
         Raster that the layers fill: the view at the time it was made, plus a margin.
-    raster_key : hashable
     raster : ObjectRaster
         Object under each device pixel of the frame.
     image, overlay, selection : layer or None
     scale_bar : ScaleBar
+    ink : str
+        Color of text over the image.
+    missing : tuple of TileGroup
+        Tiles left out because reading them takes long; composing again after they are loaded shows them.
     hint : Hint or None
     lasso : tuple of (y, x)
         Corners of the box or lasso being drawn, as image points.
     field : tuple of float or None
         Top, left, bottom and right edge of the framed field of view, in image points.
-    ink : str
-        Color of text over the image.
-    missing : tuple of TileGroup
-        Tiles left out because reading them takes long; composing again after they are loaded shows them.
     """
 
     view: Viewport
     frame: Frame
-    raster_key: Hashable
     raster: ObjectRaster
     image: ImageLayer
     overlay: IndexedLayer | None
     selection: IndexedLayer | None
     scale_bar: ScaleBar
-    hint: Hint | None
-    lasso: tuple[Point, ...]
-    field: tuple[float, float, float, float] | None
     ink: str
-    missing: tuple[TileGroup, ...] = ()
+    missing: tuple[TileGroup, ...]
+    hint: Hint | None = None
+    lasso: tuple[Point, ...] = ()
+    field: tuple[float, float, float, float] | None = None
 
     @property
     def offset(self) -> tuple[int, int]:
@@ -140,20 +142,16 @@ def compose(
     opacity: float = 0.25,
     outlines: bool = True,
     selected: int | tuple[int, ...] = (),
-    hint: Hint | None = None,
-    lasso: tuple[Point, ...] = (),
-    field: tuple[float, float, float, float] | None = None,
     spacing: float | None = None,
     previous: Scene | None = None,
     allow_missing: bool = False,
     moving: bool = False,
 ) -> Scene:
-    """Compose the content of the screen.
+    """Compose the content of the screen, without hint, lasso and field of view.
 
     Parameters
     ----------
-    image : TileReader of shape (C, [Z,] Y, X)
-    mask : TileReader of shape ([Z,] Y, X)
+    image, mask : TileReader
     view : Viewport
     display_settings : DisplaySettings
         Contrast and colors of the channels.
@@ -164,11 +162,6 @@ def compose(
     outlines : bool
     selected : int or tuple of int
         Selected objects; 0 or () for none.
-    hint : Hint, optional
-    lasso : tuple of (y, x)
-        Box or lasso being drawn, in image points.
-    field : tuple of float, optional
-        Top, left, bottom and right edge of a part of the image to frame.
     spacing : float, optional
         Micrometers per pixel along a row, for the scale bar.
     previous : Scene, optional
@@ -177,48 +170,33 @@ def compose(
         Show what is cached instead of reading tiles that take long, and list those in ``missing``.
     moving : bool
         The image is being dragged: lay out a margin too, so that the next view is already there.
-
-    Returns
-    -------
-    Scene
     """
     frame = _choose_frame(view, previous, moving)
-    image_layer, image_missing = _compose_image(image, frame, view.plane, display_settings, previous, allow_missing)
-    raster_key, raster, mask_missing = _compose_raster(mask, frame, view, previous, allow_missing)
-    ink = DARK_INK if image_layer.bright else BRIGHT_INK
-    overlay = None
-    if object_styles is not None:
-        key = (raster_key, object_styles.key, opacity, outlines, ink)
-        overlay = previous.overlay if previous is not None else None
-        if overlay is None or overlay.key != key:
-            table = overlay_color_table(object_styles, opacity, ink, raster.side / view.dpr)
-            overlay = IndexedLayer(key, overlay_codes(raster, object_styles, outlines), table, raster.offset)
-    return Scene(
-        view=view,
-        frame=frame,
-        raster_key=raster_key,
-        raster=raster,
-        image=image_layer,
-        overlay=overlay,
-        selection=_compose_selection(raster, raster_key, selected, view.dpr, previous),
-        scale_bar=scale_bar(view.scale, spacing),
-        hint=hint,
-        lasso=lasso,
-        field=field,
-        ink=ink,
-        missing=(*image_missing, *mask_missing),
-    )
+    old_image, old_raster = (previous.image, previous.raster) if previous else (None, None)
+    where = frame, view.plane, allow_missing
+
+    def render(key: Hashable, region: PlaneRegion) -> ImageLayer:
+        return ImageLayer(key, render_pixels(region.values, display_settings), region.box)
+
+    def rasterize(key: Hashable, region: PlaneRegion) -> ObjectRaster:
+        return rasterize_objects(region, frame, max(1, round(view.dpr)), max(2, round(3 * view.dpr)), key)
+
+    layer, image_missing = _refresh(old_image, image, display_settings, render, *where)
+    raster, mask_missing = _refresh(old_raster, mask, (frame, view.dpr), rasterize, *where)
+    ink = DARK_INK if layer.bright else BRIGHT_INK
+    look = opacity, outlines, ink
+    overlay = _compose_overlay(raster, object_styles, look, view.dpr, previous) if object_styles else None
+    selection = _compose_selection(raster, selected, view.dpr, previous) if selected else None
+    missing = (*image_missing, *mask_missing)
+    return Scene(view, frame, raster, layer, overlay, selection, scale_bar(view.scale, spacing), ink, missing)
 
 
 def tiles_to_read(image: TileReader, mask: TileReader, view: Viewport) -> tuple[TileGroup, ...]:
     """Return the tiles that composing this view would read."""
     frame = _choose_frame(view, None, moving=False)
     stride = stride_for(frame.scale)
-    return tuple(
-        group
-        for reader in (image, mask)
-        for group in reader.missing(_box_under(frame, reader.shape), stride, view.plane)
-    )
+    missing = (reader.missing(_box_under(frame, reader.shape), stride, view.plane) for reader in (image, mask))
+    return tuple(itertools.chain(*missing))
 
 
 def scale_bar(scale: float, spacing: float | None, max_length: float = 120.0) -> ScaleBar:
@@ -249,79 +227,62 @@ def _choose_frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame
 
     A frame without margin takes half the time, and most places are left again before they are dragged.
     """
-    height, width = view.device_size
     scale = view.device_scale
     if previous is not None and previous.view.dpr == view.dpr and previous.frame.scale == scale:
-        top, left = _frame_offset(previous.frame, view)
-        bottom, right = top + previous.frame.size[0], left + previous.frame.size[1]
-        if top <= 0 and left <= 0 and bottom >= height and right >= width:
-            return previous.frame
+        frame = previous.frame
+        edges = zip(_frame_offset(frame, view), frame.size, view.device_size)
+        if all(start <= 0 and start + length >= screen for start, length, screen in edges):
+            return frame
     size = size_with_margin(view.device_size) if moving else view.device_size
     origin = view.center[0] - size[0] / 2 / scale, view.center[1] - size[1] / 2 / scale
     return Frame(origin, scale, size)
 
 
 def _frame_offset(frame: Frame, view: Viewport) -> tuple[int, int]:
-    height, width = view.device_size
-    return (
-        round((frame.origin[0] - view.center[0]) * frame.scale + height / 2),
-        round((frame.origin[1] - view.center[1]) * frame.scale + width / 2),
-    )
+    axes = zip(frame.origin, view.center, view.device_size)
+    top, left = (round((start - center) * frame.scale + screen / 2) for start, center, screen in axes)
+    return top, left
 
 
 def _box_under(frame: Frame, shape: tuple[int, int]) -> PixelBox:
     """Return the pixels of an image of shape (Y, X) under a frame."""
-    low = [max(0, math.floor(start)) for start in frame.origin]
-    high = [
-        min(n, math.ceil(start + extent / frame.scale)) for start, extent, n in zip(frame.origin, frame.size, shape)
-    ]
-    return PixelBox(low[0], low[1], max(low[0], high[0]), max(low[1], high[1]))
+    ends = (math.ceil(start + extent / frame.scale) for start, extent in zip(frame.origin, frame.size))
+    return PixelBox(*map(math.floor, frame.origin), *ends).clipped(shape)
 
 
-def _compose_image(
+def _refresh(
+    layer: _Layer | None,
     reader: TileReader,
+    settings: Hashable,
+    make: Callable[[Hashable, PlaneRegion], _Layer],
     frame: Frame,
     plane: int,
-    display_settings: DisplaySettings,
-    previous: Scene | None,
     allow_missing: bool,
-) -> tuple[ImageLayer, tuple[TileGroup, ...]]:
-    """Return the image layer and its missing tiles."""
-    box = _box_under(frame, reader.shape)
-    stride = stride_for(frame.scale)
-    key = (reader, plane, box, stride, display_settings)
-    if previous is not None and previous.image.key == (*key, ()):
-        return previous.image, ()
+) -> tuple[_Layer, tuple[TileGroup, ...]]:
+    """Return a layer and its missing tiles; the same layer again if its pixels and settings are the same."""
+    box, stride = _box_under(frame, reader.shape), stride_for(frame.scale)
+    source: tuple[Hashable, ...] = (reader, plane, box, stride, settings)
+    if layer is not None and layer.key == (*source, ()):
+        return layer, ()
     region = reader.read(box, stride, plane, allow_missing)
-    if previous is not None and previous.image.key == (*key, region.missing):
-        return previous.image, region.missing
-    y0, x0 = region.box.y0, region.box.x0
-    rows, columns = region.values.shape[1:]
-    covered = PixelBox(y0, x0, y0 + rows * region.stride, x0 + columns * region.stride)
-    layer = ImageLayer((*key, region.missing), render_pixels(region.values, display_settings), covered)
-    return layer, region.missing
+    key = (*source, region.missing)
+    return layer if layer is not None and layer.key == key else make(key, region), region.missing
 
 
-def _compose_raster(
-    reader: TileReader, frame: Frame, view: Viewport, previous: Scene | None, allow_missing: bool
-) -> tuple[Hashable, ObjectRaster, tuple[TileGroup, ...]]:
-    """Return the key of the object raster, the raster, and its missing tiles."""
-    key = (reader, frame, view.plane, view.dpr)
-    if previous is not None and previous.raster_key == (*key, ()):
-        return previous.raster_key, previous.raster, ()
-    region = reader.read(_box_under(frame, reader.shape), stride_for(frame.scale), view.plane, allow_missing)
-    if previous is not None and previous.raster_key == (*key, region.missing):
-        return previous.raster_key, previous.raster, region.missing
-    raster = rasterize_objects(region, frame, thin=max(1, round(view.dpr)), bold=max(2, round(3 * view.dpr)))
-    return (*key, region.missing), raster, region.missing
+def _compose_overlay(
+    raster: ObjectRaster, styles: ObjectStyles, look: tuple[float, bool, str], dpr: float, previous: Scene | None
+) -> IndexedLayer:
+    key, (opacity, outlines, ink) = (raster.key, styles.key, look), look
+    if previous is not None and previous.overlay is not None and previous.overlay.key == key:
+        return previous.overlay
+    table = overlay_color_table(styles, opacity, ink, raster.side / dpr)
+    return IndexedLayer(key, overlay_codes(raster, styles, outlines), table, raster.offset)
 
 
 def _compose_selection(
-    raster: ObjectRaster, raster_key: Hashable, selected: int | tuple[int, ...], dpr: float, previous: Scene | None
+    raster: ObjectRaster, selected: int | tuple[int, ...], dpr: float, previous: Scene | None
 ) -> IndexedLayer | None:
-    if not selected:
-        return None
-    key = (raster_key, selected)
+    key = (raster.key, selected)
     if previous is not None and previous.selection is not None and previous.selection.key == key:
         return previous.selection
     lines = halos(raster, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))

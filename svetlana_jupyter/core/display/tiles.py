@@ -7,10 +7,10 @@ coarser views are taken from the cache.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class PlaneRegion:
     values : array of shape (C, h, w) for an image, (h, w) for a mask
         Each is the first pixel of a cell of ``stride`` x ``stride`` pixels and represents it.
     box : PixelBox
-        Image pixels that the cells cover; the last cells may be cut off by the image border.
+        Pixels that the cells cover; the last cells may extend beyond the image border.
     stride : int
     missing : tuple of TileGroup
         Tiles not read yet: coarser values stand in for them, or zeros.
@@ -95,30 +95,25 @@ class PlaneRegion:
     stride: int
     missing: tuple[TileGroup, ...] = ()
 
-    @property
-    def objects(self) -> NDArray[np.int64]:
-        """Labels in a region of a mask, ascending, shape (n,); without the background."""
-        return self._numbered[0]
 
-    @property
-    def index(self) -> NDArray[np.int32]:
-        """For each pixel of a mask, shape (h, w): 0 on the background, else 1 + the position in ``objects``."""
-        return self._numbered[1]
+def number_objects(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return the labels in an image of shape (h, w), and where each of them is.
 
-    @cached_property
-    def _numbered(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        # Labels hardly change along a row, so only the first pixel of each run is sorted: 20 times less work.
-        flat = self.values.ravel()
-        starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])) if flat.size else np.empty(0, np.intp)
-        labels, number = np.unique(flat[starts], return_inverse=True)
-        background = int(np.searchsorted(labels, 0))
-        if background < len(labels) and labels[background] == 0:
-            labels = np.delete(labels, background)
-            number = np.where(number == background, 0, number + (number < background))
-        else:
-            number = number + 1
-        index = np.repeat(number.astype(np.int32), np.diff(np.append(starts, flat.size)))
-        return labels.astype(np.int64), index.reshape(self.values.shape)
+    Returns
+    -------
+    objects : array of int64, shape (n,)
+        Labels, ascending, without the background.
+    index : array of int32, shape (h, w)
+        0 on the background, else 1 + the position in ``objects``.
+    """
+    # Labels hardly change along a row, so only the first pixel of each run is sorted: 20 times less work.
+    flat = labels.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])[: flat.size])
+    objects, number = np.unique(np.concatenate([np.zeros(1, flat.dtype), flat[starts]]), return_inverse=True)
+    background, number = number[0], number[1:]
+    number = np.where(number == background, 0, number + (number < background))
+    index = np.repeat(number.astype(np.int32), np.diff(np.append(starts, flat.size)))
+    return np.delete(objects, background).astype(np.int64), index.reshape(labels.shape)
 
 
 def stride_for(device_scale: float) -> int:
@@ -146,7 +141,7 @@ class TileReader:
     def __init__(self, array: DataArray, levels: Sequence[PyramidLevel] = (), cache: TileCache | None = None) -> None:
         self.array = array
         self.shape: tuple[int, int] = (array.sizes["y"], array.sizes["x"])
-        self.channels: int | None = array.sizes.get("c")
+        self._channels: tuple[int, ...] = (array.sizes["c"],) if "c" in array.dims else ()
         self._levels = pyramid(levels or (PyramidLevel.from_array(array),))
         self._depth = array.sizes.get("z", 1)
         self._cache = tile_cache() if cache is None else cache
@@ -165,27 +160,21 @@ class TileReader:
         """
         cached_stride = self._cached_stride(stride)
         step = 1 << int(math.log2(stride // cached_stride))
-        missing = self._missing(box, cached_stride, plane)
+        missing = self.missing(box, stride, plane)
         loaded: dict[tuple[int, int], NDArray[Any]] = {}
         if not (allow_missing and self._is_slow(missing)):
             for group in missing:
                 loaded |= self.load(group)
             missing = ()
-
-        whole = self._clip(_snap(box, cached_stride * step))
-        height, width = (-(-side // (cached_stride * step)) for side in (whole.height, whole.width))
-        values = np.zeros((*(() if self.channels is None else (self.channels,)), height, width), self.array.dtype)
-        top, left = whole.y0 // (cached_stride * step), whole.x0 // (cached_stride * step)
-        for y, x in _tiles_under(whole, cached_stride):
+        cells = box.clipped(self.shape).in_cells(cached_stride * step)
+        values = np.zeros((*self._channels, cells.height, cells.width), self.array.dtype)
+        for y, x in _tiles_under(box, cached_stride):
             # Tiles just loaded are used directly: a small cache may have dropped them again.
-            tile = loaded.get((y, x))
-            if tile is None:
-                tile = self._cache.get((self, plane, cached_stride, y, x))
-            if tile is None:
-                tile = self._coarser_tile(cached_stride, plane, y, x)
+            tile = loaded[y, x] if (y, x) in loaded else self._cached_tile(plane, cached_stride, y, x)
             if tile is not None:
-                _paste(tile, y * _TILE // step - top, x * _TILE // step - left, step, values)
-        return PlaneRegion(values, whole, cached_stride * step, missing)
+                _paste(tile, y * _TILE // step - cells.y0, x * _TILE // step - cells.x0, step, values)
+        edges = (edge * cached_stride * step for edge in (cells.y0, cells.x0, cells.y1, cells.x1))
+        return PlaneRegion(values, PixelBox(*edges), cached_stride * step, missing)
 
     def factor(self, stride: int) -> int:
         """Return the downsampling factor of the pyramid level that serves this stride."""
@@ -196,94 +185,82 @@ class TileReader:
         return not self._is_slow(self.missing(box, stride, plane))
 
     def missing(self, box: PixelBox, stride: int = 1, plane: int = 0) -> tuple[TileGroup, ...]:
-        """Return the tiles that `read` would have to decode."""
-        return self._missing(box, self._cached_stride(stride), plane)
+        """Return the tiles that `read` would have to decode, in groups."""
+        stride = self._cached_stride(stride)
+        per_group = max(1, _GROUP // (_TILE * stride))
+        groups: dict[tuple[int, int], tuple[int, int, int, int]] = {}
+        for y, x in _tiles_under(box, stride):
+            if (self, plane, stride, y, x) not in self._cache:
+                at = y // per_group, x // per_group
+                y0, x0, y1, x1 = groups.get(at, (y, x, y + 1, x + 1))
+                groups[at] = min(y0, y), min(x0, x), max(y1, y + 1), max(x1, x + 1)
+        return tuple(TileGroup(self, plane, stride, *extent) for extent in groups.values())
 
     def load(self, group: TileGroup) -> dict[tuple[int, int], NDArray[Any]]:
         """Read and cache the tiles of a group, and return them by row and column in the grid of tiles."""
-        side = _TILE * group.stride
-        box = self._clip(PixelBox(group.y0 * side, group.x0 * side, group.y1 * side, group.x1 * side))
-        values = self._decode(box, group.stride, group.plane)
+        values = self._decode(group)
         tiles = {}
-        for y in range(group.y0, group.y1):
-            for x in range(group.x0, group.x1):
-                top, left = (y - group.y0) * _TILE, (x - group.x0) * _TILE
-                # A copy, since a view would keep the whole group in memory.
-                tile = values[..., top : top + _TILE, left : left + _TILE].copy()
-                tiles[y, x] = tile
-                self._cache[self, group.plane, group.stride, y, x] = tile
+        for y, x in itertools.product(range(group.y0, group.y1), range(group.x0, group.x1)):
+            top, left = (y - group.y0) * _TILE, (x - group.x0) * _TILE
+            # A copy, since a view would keep the whole group in memory.
+            tiles[y, x] = values[..., top : top + _TILE, left : left + _TILE].copy()
+            self._cache[self, group.plane, group.stride, y, x] = tiles[y, x]
         return tiles
 
     def _cached_stride(self, stride: int) -> int:
         """Return the stride of the cached tiles from which values of this stride are taken."""
         cached = self.factor(stride)
-        item = self.array.dtype.itemsize * (self.channels or 1)
-        max_values = self._cache.n / _OVERVIEW / item
-        while cached * 2 <= stride and self.shape[0] * self.shape[1] / cached**2 > max_values:
+        max_values = self._cache.n / _OVERVIEW / (self.array.dtype.itemsize * math.prod(self._channels))
+        while cached * 2 <= stride and math.prod(self.shape) / cached**2 > max_values:
             cached *= 2
         return cached
 
     def _level(self, stride: int) -> tuple[int, PyramidLevel]:
         """Return the coarsest level that is fine enough, and its factor."""
-        return max((entry for entry in self._levels if entry[0] <= stride), key=lambda entry: entry[0])
-
-    def _missing(self, box: PixelBox, cached_stride: int, plane: int) -> tuple[TileGroup, ...]:
-        """Return the tiles under a box that are not cached, in groups."""
-        per_group = max(1, _GROUP // (_TILE * cached_stride))
-        groups: dict[tuple[int, int], tuple[int, int, int, int]] = {}
-        for y, x in _tiles_under(box, cached_stride):
-            if (self, plane, cached_stride, y, x) not in self._cache:
-                at = y // per_group, x // per_group
-                y0, x0, y1, x1 = groups.get(at, (y, x, y + 1, x + 1))
-                groups[at] = min(y0, y), min(x0, x), max(y1, y + 1), max(x1, x + 1)
-        return tuple(TileGroup(self, plane, cached_stride, *extent) for extent in groups.values())
+        return [entry for entry in self._levels if entry[0] <= stride][-1]
 
     def _is_slow(self, groups: Sequence[TileGroup]) -> bool:
         """Return whether decoding these tiles takes noticeably long."""
         tiles = sum((group.y1 - group.y0) * (group.x1 - group.x0) for group in groups)
         side = _TILE * groups[0].stride // self.factor(groups[0].stride) if groups else 0
-        tile_values = min(side**2, self.shape[0] * self.shape[1])  # the image may be smaller than a tile
-        return tiles * tile_values * (self.channels or 1) > _SLOW
+        tile_values = min(side**2, math.prod(self.shape))  # the image may be smaller than a tile
+        return tiles * tile_values * math.prod(self._channels) > _SLOW
 
-    def _coarser_tile(self, stride: int, plane: int, y: int, x: int) -> NDArray[Any] | None:
-        """Return a tile enlarged from cached values of a larger stride, None if there are none."""
-        factor = 2
-        while stride * factor * _TILE < 2 * max(self.shape):
-            coarse = self._cache.get((self, plane, stride * factor, y // factor, x // factor))
-            if coarse is not None and factor <= _TILE:
+    def _cached_tile(self, plane: int, stride: int, y: int, x: int) -> NDArray[Any] | None:
+        """Return a cached tile, else one enlarged from cached values of a larger stride, None if there are none."""
+        factor = 1
+        while factor <= _TILE:
+            tile = self._cache.get((self, plane, stride * factor, y // factor, x // factor))
+            if tile is not None:
                 side = _TILE // factor
                 top, left = y % factor * side, x % factor * side
-                part = coarse[..., top : top + side, left : left + side]
-                return part.repeat(factor, axis=-2).repeat(factor, axis=-1)
+                part = tile[..., top : top + side, left : left + side]
+                return part if factor == 1 else part.repeat(factor, axis=-2).repeat(factor, axis=-1)
             factor *= 2
         return None
 
-    def _decode(self, box: PixelBox, stride: int, plane: int) -> NDArray[Any]:
-        factor, level = self._level(stride)
-        step = stride // factor
-        rows = slice(box.y0 // factor, -(-box.y1 // factor), step)
-        columns = slice(box.x0 // factor, -(-box.x1 // factor), step)
-        depth = level.sizes.get("z", 1)
-        values = level.read(rows, columns, min(plane * depth // self._depth, depth - 1))
-        if self.channels is not None and values.ndim == 2:
-            values = values[None]
+    def _decode(self, group: TileGroup) -> NDArray[Any]:
+        """Read the pixels under a group of tiles, up to the image border."""
+        factor, level = self._level(group.stride)
+        side, step = _TILE * group.stride, group.stride // factor
+        starts, depth = (group.y0 * side, group.x0 * side), level.sizes.get("z", 1)
+        stops = [min(end * side, n) for end, n in zip((group.y1, group.x1), self.shape)]
+        rows, columns = (slice(start // factor, -(-stop // factor), step) for start, stop in zip(starts, stops))
+        values = level.read(rows, columns, min(group.plane * depth // self._depth, depth - 1))
+        values = values.reshape(*self._channels, *values.shape[-2:])
         # A writer may have rounded the size of a level down: its last pixels then represent those beyond, too.
-        short = -(-box.height // stride) - values.shape[-2], -(-box.width // stride) - values.shape[-1]
-        if max(short) > 0:
-            padding = [(0, 0)] * (values.ndim - 2) + [(0, max(0, n)) for n in short]
+        needed = [-(-(stop - start) // group.stride) for start, stop in zip(starts, stops)]
+        short = [max(0, n - side) for n, side in zip(needed, values.shape[-2:])]
+        if any(short):
+            padding = [(0, 0)] * len(self._channels) + [(0, n) for n in short]
             values = np.pad(values, padding, "edge" if values.size else "empty")
         return values
 
-    def _clip(self, box: PixelBox) -> PixelBox:
-        return PixelBox(box.y0, box.x0, min(box.y1, self.shape[0]), min(box.x1, self.shape[1]))
-
 
 def _tiles_under(box: PixelBox, stride: int) -> Iterator[tuple[int, int]]:
-    """Yield row and column of every tile under a box."""
-    side = _TILE * stride
-    for y in range(box.y0 // side, -(-box.y1 // side)):
-        for x in range(box.x0 // side, -(-box.x1 // side)):
-            yield y, x
+    """Return row and column of every tile under a box."""
+    tiles = box.in_cells(_TILE * stride)
+    return itertools.product(range(tiles.y0, tiles.y1), range(tiles.x0, tiles.x1))
 
 
 def _paste(tile: NDArray[Any], top: int, left: int, step: int, values: NDArray[Any]) -> None:
@@ -292,10 +269,3 @@ def _paste(tile: NDArray[Any], top: int, left: int, step: int, values: NDArray[A
     target = values[..., max(0, top) :, max(0, left) :]
     rows, columns = min(thin.shape[-2], target.shape[-2]), min(thin.shape[-1], target.shape[-1])
     target[..., :rows, :columns] = thin[..., :rows, :columns]
-
-
-def _snap(box: PixelBox, stride: int) -> PixelBox:
-    """Widen a box to whole cells."""
-    low_y, low_x = (start // stride * stride for start in (box.y0, box.x0))
-    high_y, high_x = (-(-stop // stride) * stride for stop in (box.y1, box.x1))
-    return PixelBox(low_y, low_x, high_y, high_x)

@@ -29,9 +29,14 @@ class PixelBox:
         """Number of columns."""
         return max(0, self.x1 - self.x0)
 
-    def contains(self, other: PixelBox) -> bool:
-        """Return whether another box lies inside this one."""
-        return self.y0 <= other.y0 and self.x0 <= other.x0 and self.y1 >= other.y1 and self.x1 >= other.x1
+    def in_cells(self, side: int) -> PixelBox:
+        """Return the rows and columns of the square cells of this side that the box touches."""
+        return PixelBox(self.y0 // side, self.x0 // side, -(-self.y1 // side), -(-self.x1 // side))
+
+    def clipped(self, shape: tuple[int, int]) -> PixelBox:
+        """Return the part of the box inside an image of shape (Y, X)."""
+        y0, x0 = max(0, self.y0), max(0, self.x0)
+        return PixelBox(y0, x0, max(y0, min(self.y1, shape[0])), max(x0, min(self.x1, shape[1])))
 
 
 @dataclass(frozen=True)
@@ -79,17 +84,13 @@ class Viewport:
 
     def to_screen(self, y: float, x: float) -> tuple[float, float]:
         """Return the screen point (row, column) of an image point, in CSS pixels from the top left corner."""
-        return (
-            self.size[0] / 2 + (y - self.center[0]) * self.scale,
-            self.size[1] / 2 + (x - self.center[1]) * self.scale,
-        )
+        height, width = self.size
+        return height / 2 + (y - self.center[0]) * self.scale, width / 2 + (x - self.center[1]) * self.scale
 
     def to_image(self, row: float, column: float) -> tuple[float, float]:
         """Return the image point (y, x) under a screen point."""
-        return (
-            self.center[0] + (row - self.size[0] / 2) / self.scale,
-            self.center[1] + (column - self.size[1] / 2) / self.scale,
-        )
+        (y, x), (height, width) = self.center, self.size
+        return y + (row - height / 2) / self.scale, x + (column - width / 2) / self.scale
 
     def panned(self, rows: float, columns: float) -> Viewport:
         """Return the viewport after the image was dragged by this many CSS pixels."""
@@ -97,10 +98,13 @@ class Viewport:
         return replace(self, center=(y - rows / self.scale, x - columns / self.scale))
 
     def zoomed(self, factor: float, about: tuple[float, float] | None = None) -> Viewport:
-        """Return the viewport magnified by ``factor`` about a fixed screen point (row, column), else the center."""
+        """Return the viewport magnified by ``factor`` about a screen point, or the center.
+
+        The image stays in place at that point, given as (row, column).
+        """
         row, column = about or (self.size[0] / 2, self.size[1] / 2)
-        y, x = self.to_image(row, column)
         scale = min(max(self.scale * factor, _MIN_SCALE), MAX_SCALE)
+        y, x = self.to_image(row, column)
         center = (y - (row - self.size[0] / 2) / scale, x - (column - self.size[1] / 2) / scale)
         return replace(self, center=center, scale=scale)
 

@@ -82,10 +82,14 @@ def group_by_block(points: NDArray[Any], block_shape: tuple[int, ...]) -> Iterat
     """Yield, block after block, the positions in ``points`` (n, ndim) that lie in that block."""
     if not len(points):
         return
-    keys = np.floor_divide(points, block_shape).astype(np.int64)
-    order = np.lexsort(keys.T[::-1])
-    changes = np.flatnonzero((np.diff(keys[order], axis=0) != 0).any(axis=1)) + 1
-    yield from np.split(order, changes)
+    order = block_order(points, block_shape)
+    changes = np.diff(np.floor_divide(points[order], block_shape), axis=0).any(axis=1)
+    yield from np.split(order, np.flatnonzero(changes) + 1)
+
+
+def block_order(points: NDArray[Any], block_shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the order that visits ``points`` (n, ndim) block after block."""
+    return np.lexsort(np.floor_divide(points, block_shape).T[::-1])
 
 
 def group_blocks_into_parts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def write_masks(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Pat
         for info in snapshot.classes:
             name = f"class_masks/{stem}/{files[info.name]}.tif"
             with output.write_file(name) as draft:
-                _write_imagej(output, draft, codes, spacing, convert=_binary_mask(info.id))
+                _write_imagej(output, draft, codes, spacing, convert=partial(_binary_mask, info.id))
             yield output.folder / name
 
 
@@ -179,8 +180,8 @@ def _tiles(bands: Iterator[NDArray[Any]], rows: int, columns: int) -> Iterator[N
                 yield band[top : top + rows, left : left + columns]
 
 
-def _binary_mask(code: int) -> Convert:
-    return lambda codes: (codes == code).astype(np.uint8) * np.uint8(255)
+def _binary_mask(code: int, codes: NDArray[Any]) -> NDArray[Any]:
+    return np.where(codes == code, np.uint8(255), np.uint8(0))
 
 
 def _palette(classes: ClassScheme, codes: DataArray) -> NDArray[np.uint16] | None:

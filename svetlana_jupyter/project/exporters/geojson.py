@@ -29,13 +29,10 @@ ANY_CHANNEL = -1
 def write_geojson(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
     """Write one file per image, feature by feature."""
     for image, stem in output.names.items():
-        make_feature = _FeatureMaker(snapshot, image)
-        outlines = iter_object_outlines(snapshot.pair(image).mask, snapshot.objects(image))
         with output.write_file(f"{stem}.geojson") as draft, draft.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
             separator = "\n"
-            for outline in output.until_stopped(outlines):
-                feature = make_feature(outline)
+            for feature in output.until_stopped(_features(snapshot, image)):
                 text = json.dumps(feature, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
                 file.write(separator + text)
                 separator = ",\n"
@@ -43,40 +40,32 @@ def write_geojson(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
         yield output.folder / f"{stem}.geojson"
 
 
-class _FeatureMaker:
-    """Makes the features of one image."""
-
-    def __init__(self, snapshot: ResultsSnapshot, image: str) -> None:
-        table, classes = snapshot.rows_of_image(image), snapshot.classes
-        shown = ["probability", *(f"p_{name}" for name in classes.names if f"p_{name}" in table), "size"]
-        numbers = pd.concat([table[shown], snapshot.measurements(image)], axis=1)
-        texts = table[["class", "predicted", "annotation", "run", *snapshot.groups[image]]].astype("object")
-        self._image, self._ndim = image, snapshot.pair(image).ndim
-        self._classifications = {
-            info.name: {"name": info.name, "color": list(bytes.fromhex(info.color[1:]))} for info in classes
-        }
-        # Plain arrays: looking up rows of a DataFrame takes longer than all the rest.
-        self._text_names, self._texts = list(map(str, texts)), texts.where(texts.notna(), None).to_numpy()
-        self._number_names, self._numbers = list(map(str, numbers)), numbers.to_numpy(np.float64)
-        self._row = {int(label): row for row, label in enumerate(table.index)}
-
-    def __call__(self, outline: Outline) -> Mapping[str, Any]:
-        row = self._row[outline.label]
-        texts = dict(zip(self._text_names, self._texts[row]))
-        name = texts.pop("class")
-        numbers = zip(self._number_names, self._numbers[row].tolist())
-        metadata = {key: str(value) for key, value in {"image": self._image, **texts}.items() if value is not None}
-        position = f"{self._image}/{outline.label}" + (f"/{outline.plane}" if self._ndim == 3 else "")
-        return {
+def _features(snapshot: ResultsSnapshot, image: str) -> Iterator[Mapping[str, Any]]:
+    table, classes, pair = snapshot.rows_of_image(image), snapshot.classes, snapshot.pair(image)
+    shown = ["probability", *(f"p_{name}" for name in classes.names if f"p_{name}" in table), "size"]
+    numbers = pd.concat([table[shown], snapshot.measurements(image)], axis=1)
+    texts = table[["class", "predicted", "annotation", "run", *snapshot.groups[image]]].astype("object")
+    colors = {info.name: list(bytes.fromhex(info.color[1:])) for info in classes}
+    # Plain arrays: looking up rows of a DataFrame takes longer than all the rest.
+    text_names, number_names = list(map(str, texts)), list(map(str, numbers))
+    text_rows, number_rows = texts.where(texts.notna(), None).to_numpy(), numbers.to_numpy(np.float64)
+    row_of_label = {int(label): row for row, label in enumerate(table.index)}
+    for outline in iter_object_outlines(pair.mask, snapshot.objects(image)):
+        row = row_of_label[outline.label]
+        metadata = {"image": image, **dict(zip(text_names, text_rows[row]))}
+        name = metadata.pop("class")
+        measured = zip(number_names, number_rows[row].tolist())
+        position = f"{image}/{outline.label}" + (f"/{outline.plane}" if pair.ndim == 3 else "")
+        yield {
             "type": "Feature",
             "id": str(uuid5(NAMESPACE_URL, position)),
-            "geometry": _geometry(outline, self._ndim),
+            "geometry": _geometry(outline, pair.ndim),
             "properties": {
                 "objectType": "detection",
                 "name": str(outline.label),
-                **({"classification": self._classifications[name]} if name else {}),
-                "measurements": {key: _short(number) for key, number in numbers if np.isfinite(number)},
-                "metadata": metadata,
+                **({"classification": {"name": name, "color": colors[name]}} if name else {}),
+                "measurements": {key: _short(number) for key, number in measured if np.isfinite(number)},
+                "metadata": {key: str(value) for key, value in metadata.items() if value is not None},
             },
         }
 

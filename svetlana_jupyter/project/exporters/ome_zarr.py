@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
-import pandas as pd
 import zarr
 from numcodecs import Blosc
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import pandas as pd
     from xarray import DataArray
 
     from svetlana_jupyter.core.classes import ClassScheme
@@ -93,13 +93,12 @@ def _class_attributes(classes: ClassScheme, unknown: int) -> dict[str, Any]:
 
 def _object_attributes(classes: ClassScheme, table: pd.DataFrame) -> dict[str, Any]:
     colors: dict[str, Sequence[int]] = {info.name: _rgba(info.color) for info in classes}
-    texts = table[["class", "predicted", "annotation"]].astype("object")
-    records = texts.where(texts.notna(), None).to_dict("records")
+    cells = table[["class", "predicted", "annotation", "probability"]].astype("object")
     properties: list[dict[str, Any]] = []
-    for label, record, p in zip(table.index, records, table["probability"].to_numpy(float), strict=True):
-        present = {str(name): text for name, text in record.items() if text is not None}
-        probability = {} if pd.isna(p) else {"probability": float(f"{p:.9g}")}
-        properties.append({"label-value": int(label), **present, **probability})
+    for label, record in zip(table.index, cells.where(cells.notna(), None).to_dict("records"), strict=True):
+        properties.append({"label-value": int(label), **{str(k): v for k, v in record.items() if v is not None}})
+        if "probability" in properties[-1]:
+            properties[-1]["probability"] = float(f"{record['probability']:.9g}")
     shown = {item["label-value"]: colors.get(item.get("class", ""), UNKNOWN) for item in properties}
     return _label_attributes(shown, properties)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
@@ -12,14 +13,14 @@ import unicodedata
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.storage import atomic_write, draft_path, file_name, sync
+from svetlana_jupyter.project.storage import atomic_write, draft_path, file_name, sync, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from svetlana_jupyter.core.classes import ClassScheme
 
@@ -96,58 +97,48 @@ class OutputFolder:
     @contextmanager
     def write_file(self, name: str) -> Iterator[Path]:
         """Yield a path to write to, which is renamed to ``name`` when the block succeeds."""
-        file = self._begin(name)
-        with self._remove_empty_folders(file), atomic_write(file) as draft:
+        with self._writing(name) as file, atomic_write(file) as draft:
             yield draft
-        self._record(name)
 
     @contextmanager
     def write_folder(self, name: str) -> Iterator[Path]:
         """Yield a new folder, which replaces the one called ``name`` when the block succeeds."""
-        folder = self._begin(name)
-        draft, old = draft_path(folder), draft_path(folder)
-        with self._remove_empty_folders(folder):
+        with self._writing(name) as folder:
+            draft, old = draft_path(folder), draft_path(folder)
             try:
                 draft.mkdir()
                 yield draft
-                for file in draft.rglob("*"):
-                    if file.is_file():
-                        sync(file)
+                for file in filter(Path.is_file, draft.rglob("*")):
+                    sync(file)
                 if folder.exists():
                     folder.replace(old)
                 draft.replace(folder)
             finally:
                 _remove(draft)
                 _remove(old)
-        self._record(name)
 
     @contextmanager
-    def _remove_empty_folders(self, file: Path) -> Iterator[None]:
-        """Remove the empty parent folders of a file if writing it fails."""
-        try:
-            yield
-        except BaseException:
-            with suppress(OSError):  # the folder is not empty
-                for folder in file.parents:
-                    if not folder.is_relative_to(self.folder):
-                        break
-                    folder.rmdir()
-            raise
+    def _writing(self, name: str) -> Iterator[Path]:
+        """Yield the path of a file, and list it in the manifest when the block succeeds.
 
-    def _begin(self, name: str) -> Path:
+        If it fails, the empty folders of the file are removed.
+        """
         file = self.folder / name
         self.current_file = str(file)
         self._check(file.parent)
         if file.exists() and name not in self._manifest["files"]:
             raise ProjectError(f"{file} exists already and does not come from an export. Export to a different folder.")
         file.parent.mkdir(parents=True, exist_ok=True)
-        return file
-
-    def _record(self, name: str) -> None:
+        try:
+            yield file
+        except BaseException:
+            with suppress(OSError):  # the folder is not empty
+                for folder in itertools.takewhile(lambda parent: parent.is_relative_to(self.folder), file.parents):
+                    folder.rmdir()
+            raise
         written = {"run": self._run, "written": datetime.now(UTC).isoformat(timespec="seconds")}
         self._manifest["files"] = dict(sorted({**self._manifest["files"], name: written}.items()))
-        with atomic_write(self.folder / MANIFEST) as draft:
-            draft.write_text(json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_json(self.folder / MANIFEST, self._manifest)
 
     def _check(self, folder: Path) -> None:
         folder, project = folder.resolve(), self._project_folder
@@ -179,22 +170,15 @@ def unique_file_names(names: Iterable[str]) -> Mapping[str, str]:
     result: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        stem = _shorten(file_name(name))
+        stem = file_name(name)
+        if len(stem) > MAX_NAME_BYTES:
+            stem = f"{stem[: MAX_NAME_BYTES - 9]}-{blake2b(stem.encode(), digest_size=4).hexdigest()}"
         if stem.split(".")[0].casefold().rstrip() in RESERVED:
             stem = f"_{stem}"
-        free, number = stem, 1
-        while _fold(free) in taken:
-            number += 1
-            free = f"{stem} ({number})"
-        taken.add(_fold(free))
-        result[name] = free
+        numbered = (f"{stem} ({number})" for number in itertools.count(2))
+        result[name] = next(free for free in itertools.chain([stem], numbered) if _fold(free) not in taken)
+        taken.add(_fold(result[name]))
     return result
-
-
-def _shorten(stem: str) -> str:
-    if len(stem) <= MAX_NAME_BYTES:
-        return stem
-    return f"{stem[: MAX_NAME_BYTES - 9]}-{blake2b(stem.encode(), digest_size=4).hexdigest()}"
 
 
 def _fold(name: str) -> str:

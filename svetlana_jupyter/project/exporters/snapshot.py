@@ -71,6 +71,11 @@ class ResultsSnapshot:
         """Return the cached features of the objects of an image (`cached_measurements`)."""
         return cached_measurements(self.pair(image), self.objects(image), self.settings.measurements)
 
+    def all_measurements(self) -> pd.DataFrame | None:
+        """Return the cached features of the objects of all images; None if there are none."""
+        tables = {image: table for image in self.images if len((table := self.measurements(image)).columns)}
+        return pd.concat(tables, names=["image"]) if tables else None
+
     def class_map(self, image: str) -> xr.DataArray:
         """Return the class of each pixel (`Project.class_map`)."""
         return class_map(self.pair(image).mask, self.rows_of_image(image), self.classes)
@@ -82,11 +87,6 @@ class ResultsSnapshot:
 
 def to_xarray(snapshot: ResultsSnapshot) -> xr.Dataset:
     """Return the objects as a Dataset (`core.predictions.object_dataset`)."""
-    measurements = {name: table for name in snapshot.images if len((table := snapshot.measurements(name)).columns)}
-    dataset = object_dataset(
-        snapshot.table,
-        snapshot.classes,
-        {name: snapshot.pair(name).spacing for name in snapshot.images},
-        pd.concat(measurements, names=["image"]) if measurements else None,
-    )
+    spacings = {name: snapshot.pair(name).spacing for name in snapshot.images}
+    dataset = object_dataset(snapshot.table, snapshot.classes, spacings, snapshot.all_measurements())
     return dataset.assign_attrs(project=snapshot.name, run=snapshot.run)

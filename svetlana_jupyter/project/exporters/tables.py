@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from svetlana_jupyter.errors import ProjectError
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import pandas as pd
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.worksheet._write_only import WriteOnlyWorksheet
 
@@ -96,6 +96,5 @@ def _excel_cell(sheet: WriteOnlyWorksheet, value: object) -> WriteOnlyCell | obj
 def _tables(snapshot: ResultsSnapshot) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "objects", snapshot.table
     yield "counts", snapshot.counts().set_index(["image", "class"])
-    measurements = {image: table for image in snapshot.images if len((table := snapshot.measurements(image)).columns)}
-    if measurements:
-        yield "measurements", pd.concat(measurements, names=["image"])
+    if (measurements := snapshot.all_measurements()) is not None:
+        yield "measurements", measurements

@@ -9,12 +9,7 @@ from svetlana_jupyter.core.io.images import format_shape, open_mask
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.relabeling import overlap_table
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importers.imported_labels import (
-    ImportedLabel,
-    ImportedLabels,
-    ImportRequest,
-    resolve_image,
-)
+from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +23,7 @@ def read_class_image(request: ImportRequest, file: Path) -> ImportedLabels:
     ``request.names`` are the names of the codes (a sequence begins with 1); by default, the codes are the ids of the
     project's classes, as in `Project.class_map`.
     """
-    name = resolve_image(request.images, request.image, file)
+    name = request.resolve_image(file)
     codes, mask = open_mask(file), request.images.pair(name).mask
     if codes.shape != mask.shape:
         raise InputError(

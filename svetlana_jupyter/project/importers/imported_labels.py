@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, Label, ObjectId
-from svetlana_jupyter.core.classes import ClassInfo, check_class_name, check_color
-from svetlana_jupyter.core.io.chunks import ArrayRegion, processing_block_shape, read_regions
+from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, ObjectId
+from svetlana_jupyter.core.classes import check_class_name, check_color
+from svetlana_jupyter.core.io.chunks import ArrayRegion, block_order, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.table_files import format_list, normalize_header, normalize_value
 from svetlana_jupyter.errors import InputError
 
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.project_classes import ProjectClasses
 
 FLAGS = ("ambiguous", "bad_segmentation")
+FLAG_OF_NAME = {"bad": "bad_segmentation", **{flag: flag for flag in FLAGS}}  # version 0.1.0 exported "bad"
 COLUMNS = ["image", "object", "class", "outcome", "why"]
 NO_CLASS = "it has no class"
 
@@ -38,6 +42,60 @@ class ImportRequest:
     image: str | None = None
     column: str | None = None
     names: Mapping[int, str] | Sequence[str] | None = None
+
+    def resolve_image(self, file: Path | None) -> str:
+        """Return the image of a source without image names: as given, by its file name, or the only image."""
+        if self.image is not None:
+            if self.image not in self.images:
+                raise InputError(f"The project has no image {self.image!r}. Choose among {format_list(self.images)}.")
+            return self.image
+        if file is not None and (name := self.find_image(file.name) or self._find_prefix(file_stem(file.name))):
+            return name
+        if len(self.images) == 1:
+            return next(iter(self.images))
+        raise InputError(
+            f"{file or 'The table'} does not name its image. Pass image=, one of "
+            f"{format_list(self.images) or 'none yet'}."
+        )
+
+    def find_image(self, name: object) -> str:
+        """Return the image of that name or file; "" if there is none."""
+        text = str(name)
+        candidates = (text, *map(normalize_value, (text, PureWindowsPath(text).name, file_stem(text))))
+        return next((self._aliases[candidate] for candidate in candidates if candidate in self._aliases), "")
+
+    def objects_at_points(self, image: str, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the object at each pixel (n, ndim) of an image; 0 on the background and outside the image."""
+        mask = self.images.pair(image).mask
+        labels = np.zeros(len(positions), np.int64)
+        inside = np.flatnonzero(((positions >= 0) & (positions < mask.shape)).all(axis=1))
+        order = inside[block_order(positions[inside], processing_block_shape(mask, mask))]
+        windows = [ArrayRegion(tuple(position), tuple(position + 1)) for position in positions[order]]
+        labels[order] = [int(pixel.item()) for pixel in read_regions(mask, windows)]
+        return labels
+
+    @cached_property
+    def _aliases(self) -> Mapping[str, str]:
+        """The image of each alias: image names, and the names of their files."""
+        by_alias: dict[str, set[str]] = defaultdict(set)
+        for name, entry in self.images.items():
+            paths = entry.image if isinstance(entry.image, tuple) else (entry.image,)
+            files = [Path(path).name for path in (*paths, entry.mask) if "arrays" not in Path(path).parts]
+            for text in (*files, *map(file_stem, files)):
+                by_alias[normalize_value(text)].add(name)
+        by_file = {alias: names.pop() for alias, names in by_alias.items() if len(names) == 1}
+        return by_file | {normalize_value(name): name for name in self.images} | {name: name for name in self.images}
+
+    def _find_prefix(self, stem: str) -> str:
+        """Return the image that a file is named after with a suffix ("P1_A1_table.csv"); "" if there is none."""
+        stem = normalize_value(stem)
+        # "P1_A1" must not match "P1_A10": no letter or digit may follow.
+        prefixes = [
+            alias
+            for alias in map(normalize_value, self._aliases)
+            if stem.startswith(alias) and not stem[len(alias) :][:1].isalnum()
+        ]
+        return self.find_image(max(prefixes, key=len, default=""))
 
 
 class ImportedLabel(NamedTuple):
@@ -73,34 +131,10 @@ class ImportedLabels:
     note: str = ""
 
 
-class Classes(Protocol):
-    """Classes that can be extended."""
-
-    @property
-    def infos(self) -> Sequence[ClassInfo]:
-        """All classes, merged ones included."""
-
-    def by_id(self, class_id: int) -> ClassInfo:
-        """Return the class of an id, or the class that it was merged into."""
-
-    def add(self, name: str, color: str | None = None) -> None:
-        """Add a class."""
-
-
-class EditableAnnotations(Protocol):
-    """Annotations that can be read and extended."""
-
-    def label_of(self, image: str, label: int) -> Label:
-        """Return the current label of an object."""
-
-    def apply(self, labels: Mapping[tuple[str, int], str], source: str) -> None:
-        """Label or flag objects in one edit."""
-
-
 def apply_import(
     images: ImageCollection,
-    classes: Classes,
-    annotations: EditableAnnotations,
+    classes: ProjectClasses,
+    annotations: Annotations,
     imported: ImportedLabels,
     overwrite: bool,
 ) -> pd.DataFrame:
@@ -125,45 +159,40 @@ def apply_import(
             outcomes[key] = "differs", f"is {present} here"
         else:
             outcomes[key] = "taken", "" if present in ("", "skip") else f"was {present}"
-            chosen[key.image, key.label] = name
+            chosen[key] = name
     if chosen:
-        known = {info.name for info in classes.infos}
-        for name in dict.fromkeys(chosen.values()):
-            if name not in known and name not in FLAGS:
-                color = imported.colors.get(name, "")
-                classes.add(name, check_color(color) if color else None)
+        known = {*FLAGS, *(info.name for info in classes.infos)}
+        for name in dict.fromkeys(name for name in chosen.values() if name not in known):
+            color = imported.colors.get(name, "")
+            classes.add(name, check_color(color) if color else None)
         annotations.apply(chosen, f"{IMPORT_SOURCE_PREFIX}{imported.source}")
     report = pd.DataFrame([(*row[:3], *_outcome(row, wanted, outcomes)) for row in rows], columns=COLUMNS)
     report.attrs["summary"] = _summary(report, imported)
     return report
 
 
-def _match_class_names(classes: Classes, imported: ImportedLabels) -> Mapping[str, str]:
+def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Mapping[str, str]:
     """Return the project's name of each class of the source, which may be spelled differently."""
     exact = {info.name: classes.by_id(info.id).name for info in classes.infos}
     spelled = {normalize_header(name): target for name, target in exact.items()}
     names: dict[str, str] = {}
     for name in dict.fromkeys(row.class_name for row in imported.rows if row.class_name):
-        known = exact.get(name) or (spelled.get(normalize_header(name)) if normalize_header(name) else None)
-        if known is None and name.casefold() in (*FLAGS, "bad"):  # version 0.1.0 exported "bad"
-            known = "bad_segmentation" if name.casefold() == "bad" else name.casefold()
-        elif known is None:
+        key = normalize_header(name)
+        known = exact.get(name) or (spelled.get(key) if key else None) or FLAG_OF_NAME.get(name.casefold())
+        if known is None:
             check_class_name(name)
-            if normalize_header(name):
-                spelled[normalize_header(name)] = name  # other spellings of a new class are the same class
+            if key:
+                spelled[key] = name  # other spellings of a new class are the same class
         names[name] = known or name
     return names
 
 
 def _check_row(images: ImageCollection, row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
     row = row._replace(class_name=names.get(row.class_name, ""))
-    if row.problem:
-        return row
-    if not row.class_name:
-        return row._replace(problem=NO_CLASS)
-    if row.label not in images.objects(row.image).index:
-        return row._replace(problem=f"the mask has no object {row.label}")
-    return row
+    problem = row.problem or ("" if row.class_name else NO_CLASS)
+    if not problem and row.label not in images.objects(row.image).index:
+        problem = f"the mask has no object {row.label}"
+    return row._replace(problem=problem)
 
 
 def _consistent_labels(rows: Sequence[ImportedLabel], last_wins: bool) -> dict[ObjectId, str]:
@@ -187,10 +216,9 @@ def _outcome(
 
 
 def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
-    objects = report.drop_duplicates(["image", "object", "outcome"])
-    counts = Counter(objects["outcome"]) | Counter(
-        {kind: int((report["outcome"] == kind).sum()) for kind in ("no class", "not found")}
-    )
+    counted_by_row = report["outcome"].isin(["no class", "not found"])
+    objects = report[counted_by_row | ~report.duplicated(["image", "object", "outcome"])]
+    counts = Counter(objects["outcome"])
     parts = [f"Imported {counts['taken']:,} annotations from {imported.source}"]
     if changed := int(objects["why"].str.startswith("was ").sum()):
         parts.append(f"{changed:,} replaced another label")
@@ -208,18 +236,6 @@ def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
     return "; ".join(parts) + "." + (f" {imported.note}" if imported.note else "")
 
 
-def image_aliases(images: ImageCollection) -> Mapping[str, str]:
-    """Return the image of each alias: image names, and the names of their files."""
-    by_alias: dict[str, set[str]] = {}
-    for name, entry in images.items():
-        paths = entry.image if isinstance(entry.image, tuple) else (entry.image,)
-        files = [Path(path).name for path in (*paths, entry.mask) if "arrays" not in Path(path).parts]
-        for alias in {normalize_value(text) for file in files for text in (file, file_stem(file))}:
-            by_alias.setdefault(alias, set()).add(name)
-    by_file = {alias: names.pop() for alias, names in by_alias.items() if len(names) == 1}
-    return by_file | {normalize_value(name): name for name in images} | {name: name for name in images}
-
-
 def file_stem(name: str) -> str:
     r"""Return a file name without folders and suffixes; accepts paths of any system.
 
@@ -228,56 +244,3 @@ def file_stem(name: str) -> str:
     """
     name = PureWindowsPath(name).name.removesuffix(".gz")  # splits at slashes of both kinds
     return (name.rpartition(".")[0] or name).removesuffix(".ome")
-
-
-def find_image(name: object, aliases: Mapping[str, str]) -> str:
-    """Return the image of that name or file; "" if there is none."""
-    text = str(name)
-    candidates = (text, *map(normalize_value, (text, PureWindowsPath(text).name, file_stem(text))))
-    return next((aliases[candidate] for candidate in candidates if candidate in aliases), "")
-
-
-def resolve_image(images: ImageCollection, image: str | None, file: Path | None) -> str:
-    """Return the image of a source without image names: as given, by its file name, or the only image."""
-    if image is not None:
-        if image not in images:
-            raise InputError(f"The project has no image {image!r}. Choose among {format_list(images)}.")
-        return image
-    if file is not None and (name := _image_of_file(file.name, image_aliases(images))):
-        return name
-    if len(images) == 1:
-        return next(iter(images))
-    raise InputError(
-        f"{file or 'The table'} does not name its image. Pass image=, one of {format_list(images) or 'none yet'}."
-    )
-
-
-def _image_of_file(file: str, aliases: Mapping[str, str]) -> str:
-    """Return the image that a file is named after, exactly or with a suffix ("P1_A1_table.csv")."""
-    if exact := find_image(file, aliases):
-        return exact
-    stem = normalize_value(file_stem(file))
-    # "P1_A1" must not match "P1_A10": no letter or digit may follow.
-    prefixes = [
-        alias
-        for alias in map(normalize_value, aliases)
-        if stem.startswith(alias) and not stem[len(alias) :][:1].isalnum()
-    ]
-    return find_image(max(prefixes, key=len), aliases) if prefixes else ""
-
-
-def objects_at_points(images: ImageCollection, image: str, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the object at each pixel (n, ndim); 0 on the background and outside the image."""
-    mask = images.pair(image).mask
-    labels = np.zeros(len(positions), np.int64)
-    inside = np.flatnonzero(((positions >= 0) & (positions < mask.shape)).all(axis=1))
-    order = inside[block_order(positions[inside], processing_block_shape(mask, mask))]
-    windows = [ArrayRegion(tuple(position), tuple(position + 1)) for position in positions[order]]
-    for row, pixel in zip(order, read_regions(mask, windows)):
-        labels[row] = int(pixel.item())
-    return labels
-
-
-def block_order(positions: NDArray[np.int64], sides: Sequence[int]) -> NDArray[np.intp]:
-    """Return the order that reads positions block by block."""
-    return np.lexsort((positions // np.asarray(sides)).T[::-1]) if len(positions) else np.empty(0, np.intp)

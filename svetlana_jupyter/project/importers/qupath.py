@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svetlana_jupyter.core.io.chunks import ArrayRegion, processing_block_shape, read_regions
+from svetlana_jupyter.core.io.chunks import ArrayRegion, block_order, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.geojson import PolygonObject, read_geojson
 from svetlana_jupyter.core.polygons import fill_polygons
-from svetlana_jupyter.project.importers.imported_labels import (
-    ImportedLabel,
-    ImportedLabels,
-    ImportRequest,
-    block_order,
-    find_image,
-    image_aliases,
-    objects_at_points,
-    resolve_image,
-)
+from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,23 +26,21 @@ def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
     Files that this package exported hold annotations and predictions. The annotations are read, unless
     ``request.column`` is "classification".
     """
-    content, images = read_geojson(file), request.images
-    written = next(
-        (shape.metadata["image"] for shape in content.shapes if shape.metadata and "image" in shape.metadata), ""
-    )
-    name = resolve_image(images, request.image or find_image(written, image_aliases(images)) or None, file)
-    outlines: dict[int, list[PolygonObject]] = {}
+    content = read_geojson(file)
+    named = (shape.metadata["image"] for shape in content.shapes if shape.metadata and "image" in shape.metadata)
+    name = (request.image is None and request.find_image(next(named, ""))) or request.resolve_image(file)
+    outlines: dict[int, list[PolygonObject]] = defaultdict(list)
     rows = []
     for shape in content.shapes:
         if shape.polygons:
-            outlines.setdefault(shape.label, []).append(shape)
-    partners = _match_objects(images, name, outlines)
+            outlines[shape.label].append(shape)
+    partners = _match_objects(request.images, name, outlines)
     for number, shapes in outlines.items():
         problem = "" if partners[number] else f"no object overlaps with outline {number} by more than half"
         rows.append(ImportedLabel(name, partners[number], _class_name(shapes[0], request.column), problem))
     for shape in content.shapes:
         if not shape.polygons:
-            rows += _label_points(images, name, shape, request.column)
+            rows += _label_points(request, name, shape)
     colors = {shape.class_name: shape.color for shape in content.shapes if shape.class_name and shape.color}
     return ImportedLabels(rows, f"QuPath {file.name}", colors, note=content.note)
 
@@ -92,11 +81,12 @@ def _match_objects(images: ImageCollection, image: str, outlines: dict[int, list
     return partners
 
 
-def _label_points(images: ImageCollection, image: str, shape: PolygonObject, column: str | None) -> list[ImportedLabel]:
+def _label_points(request: ImportRequest, image: str, shape: PolygonObject) -> list[ImportedLabel]:
     positions = np.floor(shape.points).astype(np.int64)
-    if images.pair(image).ndim == 3:
+    if request.images.pair(image).ndim == 3:
         positions = np.c_[np.full(len(positions), shape.plane), positions]
+    name = _class_name(shape, request.column)
     return [
-        ImportedLabel(image, label, _class_name(shape, column), "" if label else "no object lies under a point")
-        for label in objects_at_points(images, image, positions).tolist()
+        ImportedLabel(image, label, name, "" if label else "no object lies under a point")
+        for label in request.objects_at_points(image, positions).tolist()
     ]

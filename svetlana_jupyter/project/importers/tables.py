@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.io.geojson import MAX_COORDINATE
-from svetlana_jupyter.core.io.images import spacing_of
 from svetlana_jupyter.core.io.table_files import EXCEL_SUFFIXES, find_column, format_list, normalize_header, read_table
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importers.imported_labels import (
-    ImportedLabel,
-    ImportedLabels,
-    ImportRequest,
-    find_image,
-    image_aliases,
-    objects_at_points,
-    resolve_image,
-)
+from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.core.io.image_pair import ImagePair
 
 SUFFIXES = (".csv", ".tsv", ".txt", *EXCEL_SUFFIXES)
 IMAGE_NAMES = ("image", "image name", "image file", "file name", "file", "filename")
@@ -51,14 +42,6 @@ POSITION_COLUMNS = (
 NO_CLASS = ("", "nan", "none", "-", "unlabelled", "unlabeled", "unclassified")
 
 
-class _Coordinate(NamedTuple):
-    """A column with the position of objects along an axis."""
-
-    column: str
-    in_um: bool
-    from_corner: bool
-
-
 def is_table(path: Path) -> bool:
     """Return whether a file is a table, by its suffix."""
     return path.suffix.casefold() in SUFFIXES
@@ -80,13 +63,11 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
     if object_column is not None:
         objects = pd.to_numeric(table[object_column]).fillna(0).astype("int64").to_numpy()
     else:
-        objects = _objects_by_position(request.images, table, names)
+        objects = _objects_by_position(request, table, names)
     rows = []
     for name, text, label, value in zip(names, written, objects.tolist(), table[class_column]):
-        problem = ""
-        if not name:
-            problem = f"the project has no image {text!r}"
-        elif object_column is None and label == 0:
+        problem = "" if name else f"the project has no image {text!r}"
+        if name and object_column is None and label == 0:
             problem = "no object lies there"
         rows.append(ImportedLabel(name, label, _class_name(value, is_ilastik), problem))
     origin = f"{'ilastik table' if is_ilastik else 'table'} {file.name}" if file is not None else "DataFrame"
@@ -127,61 +108,57 @@ def _class_name(value: object, is_ilastik: bool = False) -> str:
 
 def _resolve_images(request: ImportRequest, table: pd.DataFrame, file: Path | None) -> tuple[list[str], list[str]]:
     """Return the image of each row ("" if there is none), and its name in the table."""
-    images = request.images
     column = find_column(table, IMAGE_NAMES) if request.image is None else None
     if column is None:
-        return [resolve_image(images, request.image, file)] * len(table), [""] * len(table)
-    aliases, written = image_aliases(images), table[column].astype(str).tolist()
-    names = {text: find_image(text, aliases) for text in dict.fromkeys(written)}
+        return [request.resolve_image(file)] * len(table), [""] * len(table)
+    written = table[column].astype(str).tolist()
+    names = {text: request.find_image(text) for text in dict.fromkeys(written)}
     if not any(names.values()):
         raise InputError(
             f"No image of the table ({format_list(names, 3)}) is in the project, which has "
-            f"{format_list(images, 3) or 'no images yet'}. Add the images first, or pass image=."
+            f"{format_list(request.images, 3) or 'no images yet'}. Add the images first, or pass image=."
         )
     return [names[text] for text in written], written
 
 
-def _objects_by_position(images: ImageCollection, table: pd.DataFrame, names: list[str]) -> NDArray[np.int64]:
+def _objects_by_position(request: ImportRequest, table: pd.DataFrame, names: list[str]) -> NDArray[np.int64]:
     objects, image_of_row = np.zeros(len(table), np.int64), np.array(names, object)
     for name in filter(None, dict.fromkeys(names)):
-        axes = [str(dim) for dim in images.pair(name).mask.dims]
-        columns = [found for axis in axes if (found := _coordinate_column(table, axis, len(axes)))]
-        if len(columns) < len(axes):
-            raise InputError(
-                f"The table has neither object labels nor positions; its columns are {format_list(table.columns, 10)}. "
-                f"Name the column of labels “object”, or the columns of positions {format_list(axes)}."
-            )
         rows = np.flatnonzero(image_of_row == name)
-        objects[rows] = _objects_at_rows(images, name, table.iloc[rows], columns)
+        positions = _pixel_positions(request.images.pair(name), table.iloc[rows])
+        valid = (np.abs(positions) < MAX_COORDINATE).all(axis=1)  # NaN is not smaller either
+        objects[rows[valid]] = request.objects_at_points(name, positions[valid].astype(np.int64))
     return objects
 
 
-def _objects_at_rows(
-    images: ImageCollection, name: str, table: pd.DataFrame, columns: list[_Coordinate]
-) -> NDArray[np.int64]:
-    """Return the object of an image at the position of each row; 0 if there is none."""
-    spacing = spacing_of(images.pair(name).image)
-    if spacing is None and any(column.in_um for column in columns):
+def _pixel_positions(pair: ImagePair, table: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the pixel (n, ndim) at the position of each row; NaN where the table has no number."""
+    axes, spacing = [str(dim) for dim in pair.mask.dims], pair.spacing
+    columns = [found for axis in axes if (found := _coordinate_column(table, axis, len(axes)))]
+    if len(columns) < len(axes):
         raise InputError(
-            f"The table contains positions in micrometers, but the pixel size of {name!r} is unknown. Add the image "
-            "with spacing=, or pass positions in pixels."
+            f"The table has neither object labels nor positions; its columns are {format_list(table.columns, 10)}. "
+            f"Name the column of labels “object”, or the columns of positions {format_list(axes)}."
+        )
+    if spacing is None and any(in_um for _, in_um, _ in columns):
+        raise InputError(
+            f"The table contains positions in micrometers, but the pixel size of {pair.name!r} is unknown. Add the "
+            "image with spacing=, or pass positions in pixels."
         )
     positions = np.empty((len(table), len(columns)))
     for i, (column, in_um, from_corner) in enumerate(columns):
         values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
         values = values / spacing[i] if in_um and spacing else values
         positions[:, i] = np.floor(values + (1e-6 if from_corner else 0.5))
-    objects, valid = np.zeros(len(table), np.int64), (np.abs(positions) < MAX_COORDINATE).all(axis=1)
-    objects[valid] = objects_at_points(images, name, positions[valid].astype(np.int64))
-    return objects
+    return positions
 
 
-def _coordinate_column(table: pd.DataFrame, axis: str, ndim: int) -> _Coordinate | None:
-    """Return the column with the position along an axis."""
+def _coordinate_column(table: pd.DataFrame, axis: str, ndim: int) -> tuple[str, bool, bool] | None:
+    """Return the column with the position along an axis, and the flags of its entry in `POSITION_COLUMNS`."""
     index = "zyx"[-ndim:].index(axis)
     # scikit-image counts axes from rows, ilastik from columns.
     numbered = (f"centroid-{index}", f"Center of the object_{ndim - 1 - index}")
     for names, in_um, from_corner in (*POSITION_COLUMNS, (numbered, False, False)):
         if (column := find_column(table, [name.format(axis) for name in names])) is not None:
-            return _Coordinate(column, in_um, from_corner)
+            return column, in_um, from_corner
     return None

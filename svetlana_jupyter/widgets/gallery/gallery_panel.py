@@ -113,7 +113,7 @@ class GalleryPanel(Panel):
         pages.layout = {"width": f"{GRID_SIZE[1]}px", "flex": "0 0 auto"}
         self.hint, self.body = self.arrange(
             pages,
-            HBox([heading("Classes"), self.command_bar.help_button], layout={"align_items": "center"}),
+            self.command_bar.header("Classes"),
             self.class_buttons,
             heading("Selection"),
             self.selection_text,
@@ -125,8 +125,8 @@ class GalleryPanel(Panel):
         self._moves = self._key_actions()
         self.page.screen.handle_key = catch_errors(self.handle_key, self.status)
         self.page.turn_page = catch_errors(self._turn_page, self.status)
-        self.page.observe(catch_errors(lambda _: self._show_selection(), self.status), "selection")
-        self.page.observe(catch_errors(lambda _: self._resize(), self.status), "columns")
+        self._watcher.observe(self.page, self._show_selection, "selection")
+        self._watcher.observe(self.page, self._resize, "columns")
         self.observe_project(self.rearrange, "images_version")
         self.observe_project(self._refresh, "annotations_version", "classes_version")
         self.observe_project(self._predictions_changed, "predictions_version", "current_run")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import traitlets
@@ -13,9 +12,9 @@ from svetlana_jupyter.core.display import encode
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.display.selection import Selection
 from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
-from svetlana_jupyter.widgets.components import StatusLine
+from svetlana_jupyter.widgets.components import FLAG_TEXTS, StatusLine
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache
-from svetlana_jupyter.widgets.panel import catch_errors
+from svetlana_jupyter.widgets.panel import Watcher, catch_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas
 from svetlana_jupyter.widgets.viewer.interaction import Screen
@@ -42,7 +41,6 @@ _SELECTED = {DARK_INK: "#0d47a1", BRIGHT_INK: "#ffffff"}
 _WHEEL_STEP = 100.0  # one notch of the wheel of most mice
 _ARROWS = {"ArrowUp": (-1, 0), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowRight": (0, 1)}
 _FLAG_CAPTION = {"ambiguous": "ambiguous", "bad_segmentation": "bad segm."}
-_FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation", "skip": "skipped"}
 
 
 class PatchGrid(VBox):
@@ -98,13 +96,13 @@ class PatchGrid(VBox):
         self._project, self._size, self._thumbnail_cache = project, size, ThumbnailCache(project)
         self._selection_count = 0
         self.turn_page: Callable[[int], object] = lambda pages: None
-        self.screen = Screen(partial(GridCanvas, size), self._draw, self._raise_unreadable, self.status)
+        self.screen = Screen(GridCanvas(size), self._draw, self._raise_unreadable, self.status)
         self.children = (Box([self.screen.canvas.widget]), self.status, self.screen.pointer)
         self.screen.add_listener(GridInteraction(self))
-        redraw = catch_errors(lambda _: self.screen.redraw(), self.status)
-        self.screen.pointer.observe(redraw, "dpr")
-        self.observe(redraw, ["field_of_view", "depth", "outlines", "hint"])
-        self.observe(catch_errors(self._count_selection, self.status), "selection")
+        observe = Watcher(self.status).observe
+        observe(self.screen.pointer, self.screen.redraw, "dpr")
+        observe(self, self.screen.redraw, "field_of_view", "depth", "outlines", "hint")
+        observe(self, self._count_selection, "selection")
 
     @property
     def grid(self) -> GridLayout:
@@ -192,7 +190,7 @@ class PatchGrid(VBox):
         self.screen.loader.close()
         super().close()
 
-    def _count_selection(self, change: Any) -> None:
+    def _count_selection(self) -> None:
         self._selection_count += 1
         self.screen.redraw()
 
@@ -285,12 +283,12 @@ class GridCanvas(LayeredCanvas):
 
     Parameters
     ----------
-    size, repaint
-        As for `LayeredCanvas`.
+    size : tuple of int
+        Height and width in CSS pixels.
     """
 
-    def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
-        super().__init__(size, 2, repaint)
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(size, layers=2)
 
     def _extent(self, scene: GridScene) -> tuple[tuple[int, int], float]:
         return (scene.pixels.shape[0], scene.pixels.shape[1]), scene.dpr
@@ -324,7 +322,7 @@ def _hover_text(project: Project, image: str, label: int) -> str:
     class_id, probability = predicted_class(project, image, label)
     annotated = classes.by_id(annotation.class_id).name if annotation.class_id else ""
     predicted = f"{classes.by_id(class_id).name}? {probability:.0%}" if class_id else ""
-    texts = f"object {label} in {image}", annotated or _FLAG_TEXT.get(annotation.action), predicted
+    texts = f"object {label} in {image}", annotated or FLAG_TEXTS.get(annotation.action), predicted
     return " · ".join(filter(None, texts))
 
 

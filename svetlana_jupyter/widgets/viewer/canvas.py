@@ -103,14 +103,14 @@ class LayeredCanvas:
     size : tuple of int
         Height and width in CSS pixels.
     layers : int
-    repaint : callable
-        Called when a page has connected, or reconnected, and must be painted from scratch.
     buffers : int
         Number of off-screen canvases.
 
     Attributes
     ----------
     widget : MultiCanvas
+    repaint : callable
+        Called when a page has connected, or reconnected, and must be painted from scratch; set by the screen.
     shown : tuple or None
         Selection to which keys apply, as `ViewerModel.selection_id` identifies it.
     frame : int
@@ -119,7 +119,7 @@ class LayeredCanvas:
         are decoded, so this is how it learns which frame is visible.
     """
 
-    def __init__(self, size: tuple[int, int], layers: int, repaint: Callable[[], None], buffers: int = 0) -> None:
+    def __init__(self, size: tuple[int, int], layers: int, buffers: int = 0) -> None:
         height, width = size
         layout = {"width": f"{width}px", "height": f"{height}px"}
         self.widget = MultiCanvas(layers, width=width, height=height, layout=layout)
@@ -130,7 +130,7 @@ class LayeredCanvas:
         self._painted: Any = None  # contents of the last frame; None if the page must be painted from scratch
         self._resized = False
         self._manager = self.widget._canvas_manager
-        self._repaint = repaint
+        self.repaint: Callable[[], None] = lambda: None
         self.widget.on_client_ready(self._client_ready)
 
     @property
@@ -205,7 +205,7 @@ class LayeredCanvas:
 
     def _client_ready(self) -> None:
         self._painted = None
-        self._repaint()
+        self.repaint()
 
 
 class ImageCanvas(LayeredCanvas):
@@ -215,12 +215,12 @@ class ImageCanvas(LayeredCanvas):
 
     Parameters
     ----------
-    size, repaint
-        As for `LayeredCanvas`.
+    size : tuple of int
+        Height and width in CSS pixels.
     """
 
-    def __init__(self, size: tuple[int, int], repaint: Callable[[], None]) -> None:
-        super().__init__(size, len(_BUFFERED) + 1, repaint, len(_BUFFERED))
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(size, len(_BUFFERED) + 1, len(_BUFFERED))
         self._lossy = False
 
     @property

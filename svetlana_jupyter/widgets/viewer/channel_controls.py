@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.display.channels import ContrastLimits, DisplaySettings
     from svetlana_jupyter.widgets.viewer.open_images import OpenImage
 
+    SetPalette = Callable[[DisplaySettings], None]
+
 _SLIDER_STEPS = 500
 _MANUAL, _AS_STORED = "manual", "as stored"
 _CLIPPING = {"all values": 0.0, "0.02 %": 0.02, f"{CLIPPED_PERCENT:g} %": CLIPPED_PERCENT, "1 %": 1.0, "5 %": 5.0}
@@ -53,9 +55,7 @@ class ChannelControls(HBox):
     gamma : FloatLogSlider
     """
 
-    def __init__(
-        self, image: OpenImage, position: int, set_palette: Callable[[DisplaySettings], None], focus: Callable[[], None]
-    ) -> None:
+    def __init__(self, image: OpenImage, position: int, set_palette: SetPalette, focus: Callable[[], None]) -> None:
         self._image, self._position, self._set_palette, self._focus = image, position, set_palette, focus
         self._limits = self._offered_limits()
         channel = image.palette.channels[position]
@@ -100,23 +100,16 @@ class ChannelControls(HBox):
         self._focus()
 
     def _name(self) -> list[Widget]:
-        palette = self._image.palette
-        if palette.rgb or len(palette.channels) == 1:
+        image, position = self._image, self._position
+        if image.palette.rgb or len(image.palette.channels) == 1:
             return [Label("Contrast", layout={"width": "64px"})]
-        channel, position = palette.channels[self._position], self._position
+        channel = image.palette.channels[position]
         color = ColorPicker(concise=True, value=channel.color, layout={"width": "28px"})
         color.tooltip = f"Color of {channel.name}"
-        switch = ToggleButton(
+        shown = ToggleButton(
             channel.visible, description=channel.name, tooltip=f"Show {channel.name}", layout={"width": "84px"}
         )
-
-        def switched(change: dict[str, bool]) -> None:
-            self._set_palette(self._image.palette.with_visibility(position, change["new"]))
-            self._focus()
-
-        def recolored(change: dict[str, str]) -> None:
-            self._set_palette(self._image.palette.with_color(position, change["new"]))
-
-        switch.observe(switched, "value")
-        color.observe(recolored, "value")
-        return [color, switch]
+        color.observe(lambda change: self._set_palette(image.palette.with_color(position, change["new"])), "value")
+        shown.observe(lambda change: self._set_palette(image.palette.with_visibility(position, change["new"])), "value")
+        shown.observe(lambda _: self._focus(), "value")
+        return [color, shown]

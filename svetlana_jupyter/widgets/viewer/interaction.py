@@ -43,18 +43,16 @@ class Screen:
 
     Parameters
     ----------
-    make_canvas : callable
-        Called with the function that requests a repaint; returns the canvas.
+    canvas : LayeredCanvas
     draw : callable
         Paints one frame on the canvas.
-    on_read_error : callable
+    on_error : callable
         Called with the exception of a read that failed; it may raise an error to be displayed.
     status : StatusLine
         Displays errors.
 
     Attributes
     ----------
-    canvas : LayeredCanvas
     pointer : Pointer
     loader : BackgroundLoader
     handle_key : callable
@@ -66,20 +64,16 @@ class Screen:
     """
 
     def __init__(
-        self,
-        make_canvas: Callable[[Callable[[], None]], LayeredCanvas],
-        draw: Callable[[], None],
-        on_read_error: Callable[[Exception], None],
-        status: StatusLine,
+        self, canvas: LayeredCanvas, draw: Callable[[], None], on_error: Callable[[Exception], None], status: StatusLine
     ) -> None:
-        self._status = status
+        self.canvas, self._status = canvas, status
         self._still = False  # nothing has changed for a while: the frame is to be painted in full quality
         self.handle_key: Callable[[str, SelectionId], object] = lambda key, shown: None
         self.request = Throttle(catch_errors(draw, status)).request
         self._debounce = Debounce(self._sharpen)
-        self.loader = BackgroundLoader(self.request, catch_errors(on_read_error, status))
-        self.canvas = make_canvas(self.request)
-        self.pointer = Pointer(layer=self.canvas.widget[-1].model_id)
+        self.loader = BackgroundLoader(self.request, catch_errors(on_error, status))
+        self.pointer = Pointer(layer=canvas.widget[-1].model_id)
+        canvas.repaint = self.request
 
     def add_listener(self, listener: InputListener) -> None:
         """Report mouse and keyboard events to ``listener``, and display its errors."""

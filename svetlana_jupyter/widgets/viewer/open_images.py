@@ -20,6 +20,7 @@ from svetlana_jupyter.core.display.tiles import TileCache, TileReader, tile_cach
 from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.widgets.components import FLAG_TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 # Fraction of the screen filled by an object of median size and, at most, by a large object; the largest magnification.
 _MEDIAN_FRACTION, _MAX_FRACTION, _MAX_SCALE = 0.2, 0.6, 24.0
-_FLAG_TEXT = {"ambiguous": "ambiguous", "bad_segmentation": "bad segmentation"}
 _MAX_OPEN = 4  # a queue goes back and forth between images
 
 
@@ -56,6 +56,8 @@ class OpenImage:
         Sampled values of each channel, ascending.
     auto_palette, palette : DisplaySettings
         Automatic and current display settings of the channels.
+    shape : tuple of int
+        Rows and columns.
     planes : int
         Number of planes, 1 in 2D.
     spacing : float or None
@@ -67,6 +69,7 @@ class OpenImage:
         self.name = name
         self.image = TileReader(self.pair.image, self.pair.levels, cache)
         self.mask = TileReader(self.pair.mask, self.pair.mask_levels, cache)
+        self.shape = self.image.shape
         self.planes: int = self.pair.mask.sizes.get("z", 1)
         self.spacing = self.pair.spacing[-1] if self.pair.spacing else None
         self._sample_contrast()
@@ -74,11 +77,6 @@ class OpenImage:
         self._project = project
         self._styles: tuple[Hashable, ObjectStyles] | None = None
         self._median_side: tuple[pd.DataFrame, float] | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.image.shape
 
     def refine_contrast(self) -> bool:
         """Update the automatic contrast once the whole image has been read.
@@ -117,12 +115,13 @@ class OpenImage:
             predicted = project.probabilities(self.name)["predicted"] if overlay == "predictions" else None
             labels_of = partial(project.annotations.labels_of, self.name)
             self._styles = base, class_styles(project.classes.scheme, labels_of, predicted)
-        return self._styles[1].with_key((*base, project.annotations_version))
+        return replace(self._styles[1], key=(*base, project.annotations_version))
 
     def describe(self, label: int, overlay: str) -> str:
         """Describe an object by its number and its annotation, else its prediction."""
         annotation, classes = self._project.annotations.label_of(self.name, label), self._project.classes
-        text = classes.by_id(annotation.class_id).name if annotation.class_id else _FLAG_TEXT.get(annotation.action)
+        flag = "" if annotation.action == "skip" else FLAG_TEXTS.get(annotation.action)
+        text = classes.by_id(annotation.class_id).name if annotation.class_id else flag
         class_id, probability = predicted_class(self._project, self.name, label)
         if class_id and not text and overlay == "predictions":
             text = f"{classes.by_id(class_id).name}? {probability:.0%}"

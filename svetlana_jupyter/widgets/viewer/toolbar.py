@@ -16,7 +16,7 @@ from svetlana_jupyter.widgets.viewer.channel_controls import ChannelControls, la
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from svetlana_jupyter.core.display.channels import DisplaySettings
+    from svetlana_jupyter.widgets.viewer.channel_controls import SetPalette
     from svetlana_jupyter.widgets.viewer.interaction import ObjectSelector, Screen
     from svetlana_jupyter.widgets.viewer.open_images import OpenImage
     from svetlana_jupyter.widgets.viewer.viewer_model import ViewerModel
@@ -39,13 +39,7 @@ class Toolbar(VBox):
         Called with changed display settings.
     """
 
-    def __init__(
-        self,
-        model: ViewerModel,
-        selector: ObjectSelector,
-        screen: Screen,
-        set_palette: Callable[[DisplaySettings], None],
-    ) -> None:
+    def __init__(self, model: ViewerModel, selector: ObjectSelector, screen: Screen, set_palette: SetPalette) -> None:
         self._model, self._focus, self._set_palette = model, screen.focus, set_palette
         self.images = Dropdown(tooltip="Displayed image", layout={"width": "150px", "margin": "0 8px 0 0"})
         self.images.observe(lambda change: self._show_image(change["new"]), "value")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import traitlets
@@ -79,7 +78,7 @@ class Viewer(VBox):
         self._unreadable = False
         self._coming: list[tuple[str, int]] = []
         self._field: FieldOfView | None = None
-        self.screen = Screen(partial(ImageCanvas, size), self._draw, self._raise_unreadable, self.status)
+        self.screen = Screen(ImageCanvas(size), self._draw, self._raise_unreadable, self.status)
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does: a frame is drawn with all controls up to date.
         self._toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
@@ -163,15 +162,14 @@ class Viewer(VBox):
                 opacity=model.opacity,
                 outlines=model.outlines,
                 selected=model.selection,
-                hint=Hint(image.describe(hovered[0], model.overlay), hovered[1:]) if hovered else None,
-                lasso=model.lasso,
-                field=self._field,
                 spacing=image.spacing,
                 previous=model.scene,
                 # With a loop, slow pieces are read in the background, and the frame is drawn again as they arrive.
                 allow_missing=running_loop() is not None,
                 moving=model.moving,
             )
+            hint = Hint(image.describe(hovered[0], model.overlay), hovered[1:]) if hovered else None
+            scene = replace(scene, hint=hint, lasso=model.lasso, field=self._field)
         model.scene = scene
         self.screen.paint(scene, model.selection_id, scene.missing)
         if not scene.missing:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from svetlana_jupyter.core.display.channels import ChannelDisplay, DisplaySettings
 from svetlana_jupyter.core.display.overlay import ObjectStyle, ObjectStyles
-from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint, compose, scale_bar, tiles_to_read
+from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, compose, scale_bar, tiles_to_read
 from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.display.viewport import Viewport
+from tests.core.display.test_overlay import displayed
 
 GRAY = DisplaySettings((ChannelDisplay("gray", "#ffffff", (0, 255)),))
 STYLES = ObjectStyles(key="first", styles=(ObjectStyle("#ff0000", fill=1.0),))
@@ -26,9 +27,9 @@ class CountingReader(TileReader):
 
     reads = 0
 
-    def _compute(self, *where):
+    def load(self, group):
         self.reads += 1
-        return super()._compute(*where)
+        return super().load(group)
 
 
 @pytest.fixture
@@ -195,10 +196,8 @@ def test_the_selection_is_a_line_around_the_object_only(image, mask):
     shown = np.zeros(scene.frame.size, bool)
     rows, columns = layer.codes.shape
     shown[layer.offset[0] :, layer.offset[1] :][:rows, :columns] = layer.codes > 0
-    inside = np.zeros(scene.frame.size, bool)
-    inside[scene.raster.offset[0] :, scene.raster.offset[1] :][: scene.raster.codes.shape[0], :] = scene.raster.where(
-        413
-    )
+    inside, raster = np.zeros(scene.frame.size, bool), scene.raster
+    inside[raster.offset[0] :, raster.offset[1] :][: raster.codes.shape[0], :] = displayed(raster) == 413
     assert shown.any()
     assert not (shown & inside).any()
 
@@ -218,13 +217,6 @@ def test_the_line_color_contrasts_with_the_image(mask):
     for value, ink in ((20, BRIGHT_INK), (230, DARK_INK)):
         image = TileReader(xr.DataArray(np.full((1, 300, 400), value, np.uint8), dims=("c", "y", "x")))
         assert compose(image, mask, view(), GRAY).ink == ink
-
-
-def test_a_hint_changes_no_other_layer(image, mask):
-    previous = compose(image, mask, view(), GRAY, STYLES)
-    after = compose(image, mask, view(), GRAY, STYLES, hint=Hint("17", (3, 4)), previous=previous)
-    assert after.hint == Hint("17", (3, 4))
-    assert (after.image, after.overlay) == (previous.image, previous.overlay)
 
 
 @given(st.floats(1e-4, 64), st.one_of(st.none(), st.floats(1e-3, 1e3)))

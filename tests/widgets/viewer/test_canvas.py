@@ -36,7 +36,7 @@ def page(pages):
 
 @pytest.fixture
 def surface():
-    return ImageCanvas(SIZE, repaint=lambda: None)
+    return ImageCanvas(SIZE)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_large_image_is_sent_as_jpeg_while_moving_and_as_png_when_still(surfac
     values = np.random.default_rng(0).integers(0, 120, (1, 900, 1200), np.uint8)
     labels = np.zeros((900, 1200), int)
     pair = TileReader(xr.DataArray(values, dims=("c", "y", "x"))), TileReader(xr.DataArray(labels, dims=("y", "x")))
-    surface = ImageCanvas((600, 800), repaint=lambda: None)
+    surface = ImageCanvas((600, 800))
     scene = compose(*pair, Viewport((450.0, 600.0), 1.0, (600, 800)), GRAY)
     surface.paint(scene)
     assert [picture[:2] for picture in page.pictures] == [JPEG]
@@ -174,7 +174,8 @@ def test_an_incomplete_image_is_never_sent():
 
 
 def test_a_page_opened_later_shows_everything(pages, scene, pair):
-    surface = ImageCanvas(SIZE, repaint=lambda: surface.paint(scene))
+    surface = ImageCanvas(SIZE)
+    surface.repaint = lambda: surface.paint(scene)
     pages.append(Page())
     surface.paint(scene)
     pages[:] = [Page()]  # reloaded: it knows nothing of what was sent before

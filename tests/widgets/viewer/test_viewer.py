@@ -11,6 +11,7 @@ from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
+from tests.core.display.test_overlay import displayed
 from tests.widgets.conftest import STEP
 
 
@@ -61,7 +62,7 @@ def find(viewer, kind, tooltip):
 def colors(viewer, label):
     """Return the colors of an object in the overlay."""
     overlay = viewer.model.scene.overlay
-    rgba = overlay.table[np.unique(overlay.codes[viewer.model.scene.raster.where(label)])]
+    rgba = overlay.table[np.unique(overlay.codes[displayed(viewer.model.scene.raster) == label])]
     return {tuple(int(value) for value in color[:3]) for color in rgba if color[3] == 255}
 
 
