@@ -180,7 +180,7 @@ def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
     height, width = (max(1, round(side * scale)) for side in section.size)
     pixels = cv2.resize(render_pixels(section.values, palette), (width, height), interpolation=cv2.INTER_NEAREST)
     own = cv2.resize(section.own.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    colored = _as_rgb(pixels)
+    colored = as_rgb(pixels)
     if own.any():
         lines = halo(own, 2, 2)  # the double line that marks the selection in the viewer
         colored[lines == 1], colored[lines == 2] = 255, 0
@@ -235,7 +235,7 @@ def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
     pixels = flat["image"].transpose("c", "y", "x").to_numpy().astype(np.float32)
     rgb = names == ["red", "green", "blue"]
     palette = initial_display_settings(names, rgb, pixels.dtype, pixels.reshape(len(pixels), -1))
-    image = _as_rgb(_enlarge(render_pixels(pixels, palette)))
+    image = as_rgb(_enlarge(render_pixels(pixels, palette)))
     cam = flat["cam"].to_numpy().astype(np.float32)
     low, high = float(cam.min()), float(cam.max())
     scaled = (cam - low) / (high - low) if high > low else np.zeros_like(cam)
@@ -260,6 +260,6 @@ def _enlarge(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def _as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a copy in three channels."""
     return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else np.array(pixels, order="C")
