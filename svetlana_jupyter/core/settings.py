@@ -256,6 +256,12 @@ class PatchSettings(Settings):
         return isinstance(self.size, tuple) and isinstance(self.sampling, tuple) and self.rim != "auto"
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels along each axis of concrete patches."""
+        assert isinstance(self.sampling, tuple)
+        return self.sampling
+
+    @property
     def has_doubled_channels(self) -> bool:
         """Whether the patch shows every channel twice."""
         return self.normalize in ("both", "both_raw")

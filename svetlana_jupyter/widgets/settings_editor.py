@@ -20,7 +20,7 @@ from traitlets import Instance
 from svetlana_jupyter.core.allowed_cues import explain_restrictions
 from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
-from svetlana_jupyter.widgets.components import action_button, error_html, heading, html_table, muted
+from svetlana_jupyter.widgets.components import button, error_html, heading, html_table, muted
 from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import FileWatcher
 
@@ -352,8 +352,8 @@ class SettingsJsonEditor(VBox):
         self.text.add_class("sv-code")
         self.text.tooltip = "All settings, as stored in training.json"
         self.message = HTML(layout={"margin": "4px 0 0 0", "width": "100%"})
-        self.apply = action_button(self._apply, "Apply", "check", "Use these settings", width="100px")
-        self.revert = action_button(revert, "Revert", "undo", "Discard changes that were not applied", width="100px")
+        self.apply = button(self._apply, "Apply", "check", "Use these settings", width="100px")
+        self.revert = button(revert, "Revert", "undo", "Discard changes that were not applied", width="100px")
         table = html_table(["Setting", "Explanation"], [(path, explanation(path)) for path in setting_fields()])
         self.help = HTML(f'<details><summary>All settings</summary><div class="sv-pairs">{table}</div></details>')
         buttons = HBox([self.apply, self.revert], layout={"margin": "4px 0 0 0"})

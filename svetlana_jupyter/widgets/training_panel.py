@@ -26,12 +26,12 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.samples import blood_smear
-from svetlana_jupyter.widgets.components import JobProgress, action_button, error_text, figure_html, image_html, muted
+from svetlana_jupyter.widgets.components import JobProgress, button, error_text, figure_html, image_html, muted
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
 from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.training_results import RunScores, RunTable, curves
-from svetlana_jupyter.widgets.viewer.object_details import default_palette, patch_pictures
+from svetlana_jupyter.widgets.viewer.object_details import as_rgb, default_palette, patch_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -79,11 +79,10 @@ class TrainingPanel(Panel):
         super().__init__(project)
         self._throttle = Throttle(catch_errors(self._show_curves, self.status), interval=0.4)
         train, tooltip = project.background.train, "Train on all annotations, in the background"
-        self.train = self.make_button(train, "Train", "play", tooltip, primary=True, width="110px", flex="0 0 auto")
+        self.train = self.make_button(train, "Train", "play", tooltip, "primary", width="110px", flex="0 0 auto")
         search = partial(train, search=True)
         tooltip = "Search for the best preset and train it. Repeated automatically once annotations have doubled."
-        self.search = self.make_button(search, "Search again", "", tooltip, width="140px", flex="0 0 auto")
-        self.search.add_class("sv-quiet")
+        self.search = self.make_button(search, "Search again", "", tooltip, "quiet", width="140px", flex="0 0 auto")
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.readiness = HTML(layout={"margin": "0 0 0 12px", "flex": "1 1 auto"})
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
@@ -155,7 +154,7 @@ class TrainingPanel(Panel):
         if training or not project.current_run:
             live = project.training_curve
             points = list(zip(live.epochs, live.losses, live.scores)) if live else []
-            total = (live.total if live else 0) or self._planned_epochs()
+            total = live.total if live and live.total else self._planned_epochs()
         else:
             run = project.runs.current
             history = run.history if run.settings["architecture"] != "forest" else []  # a forest has no epochs
@@ -341,16 +340,10 @@ def _example(opened: ImagePair, row: pd.DataFrame) -> ExampleObject:
     box = row.iloc[0]
     side = _AROUND * float(max(box["y1"] - box["y0"], box["x1"] - box["x0"]))
     (thumbnail,) = take_thumbnails(opened, row, ThumbnailSampling.of(side, _SIDE))
-    gray_or_rgb = render_pixels(thumbnail.values, default_palette(opened))
-    rgb = np.repeat(gray_or_rgb[..., None], 3, axis=-1) if gray_or_rgb.ndim == 2 else gray_or_rgb
-    rows, columns = thumbnail.inside
+    rgb = as_rgb(render_pixels(thumbnail.values, default_palette(opened)))
     # Beyond the border of the image, mirrored pixels distract less than a black bar.
-    filled = cv2.copyMakeBorder(
-        np.ascontiguousarray(rgb[thumbnail.inside]),
-        *(rows.start, len(rgb) - rows.stop, columns.start, len(rgb) - columns.stop),
-        cv2.BORDER_REFLECT,
-    )
-    return ExampleObject(filled.astype(np.uint8), thumbnail.own)
+    outside = [(inside.start, len(rgb) - inside.stop) for inside in thumbnail.inside]
+    return ExampleObject(np.pad(rgb[thumbnail.inside], [*outside, (0, 0)], "symmetric"), thumbnail.own)
 
 
 def cue_images(example: ExampleObject, cue: str) -> tuple[bytes, tuple[bytes, ...]]:
@@ -410,7 +403,7 @@ class AugmentationPreview(VBox):
         self._turn = 0
         self.message = HTML(layout={"flex": "1 1 auto", "margin": "0"})
         act, tooltip = self._show_next, "Show another annotated object"
-        self.another = action_button(act, "Another object", "random", tooltip, width="140px", margin="0")
+        self.another = button(act, "Another object", "random", tooltip, width="140px", margin="0")
         self.pictures = HTML(layout={"width": "100%", "margin": "4px 0 0 0"})
         super().__init__([HBox([self.message, self.another], layout={"align_items": "center"}), self.pictures])
 
