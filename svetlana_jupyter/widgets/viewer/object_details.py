@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
+import traitlets
 from ipywidgets import HTML, VBox
 from skimage.segmentation import find_boundaries
 
@@ -27,8 +28,6 @@ from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, erro
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
     import xarray as xr
     from numpy.typing import NDArray
@@ -64,22 +63,28 @@ class ObjectDetails(HTML):
     Parameters
     ----------
     project : Project
-    on_field_changed : callable
-        Called with the extent of the displayed patch on the image plane, or None.
+
+    Attributes
+    ----------
+    field : tuple of float or None
+        Extent of the displayed patch on the image plane.
     """
 
-    def __init__(self, project: Project, on_field_changed: Callable[[FieldOfView | None], None]) -> None:
+    field: FieldOfView | None = traitlets.Any(None)
+
+    def __init__(self, project: Project) -> None:
         super().__init__(layout={"margin": "4px 0 0 0", "height": "134px", "width": "100%"})
-        self._project, self._on_field_changed = project, on_field_changed
+        self._project = project
         self._latest: LatestQuestion[Question] = LatestQuestion(
             self._make_details, self._show_details, _DELAY, self._show_error
         )
         self._show_text(_NOTHING_SELECTED)
 
-    def show(self, image: str, label: int, palette: DisplaySettings) -> None:
-        """Show an object, or a hint if ``label`` is 0."""
-        if label:
-            self._latest.ask((image, label, palette))
+    def show(self, question: Question | None) -> None:
+        """Show an object, or a hint if there is none."""
+        self.field = None
+        if question is not None:
+            self._latest.ask(question)
         else:
             self._latest.cancel()
             self._show_text(_NOTHING_SELECTED)
@@ -98,17 +103,15 @@ class ObjectDetails(HTML):
         return images, _field_of_view(patch)
 
     def _show_details(self, details: Details) -> None:
-        images, field = details
+        images, self.field = details
         figures = "".join(figure_html(png, caption) for png, caption in images)
         self.value = f'<div class="sv-pictures sv-beside">{figures}</div>'
-        self._on_field_changed(field)
 
     def _show_error(self, question: Question, error: Exception) -> None:
         self._show_text(error_text(error, f"Object {question[1]} in {question[0]} cannot be displayed"))
 
     def _show_text(self, text: str) -> None:
         self.value = f'<div class="sv-beside sv-nothing">{muted(text)}</div>'
-        self._on_field_changed(None)
 
 
 class Inspector(VBox):
