@@ -55,9 +55,9 @@ class AnnotationPanel(LabelingPanel):
         )
         self.new_color = ColorPicker(concise=True, layout={"width": "30px", "margin": "2px 4px 2px 0"})
         self.new_color.tooltip = "Color of the new class"
-        self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 auto", "width": "auto", "margin": "2px 0"})
+        self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 0", "width": "0", "margin": "2px 0"})
         on_enter(self.new_name, lambda: self.run_action(self._add_class))
-        self.add = self.make_button(self._add_class, "Add", "plus", "Add the class", width="74px")
+        self.add = self.make_button(self._add_class, "Add", "plus", "Add the class", width="74px", flex="0 0 auto")
         self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
         self.source = Dropdown(options=_SOURCES, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 8px 0 0"})
         self.source.tooltip = "Objects that Next shows. Test set objects are used for scoring only, never for training."

@@ -243,6 +243,7 @@ _PANEL_TERMS = {
     r"Pass image=, one of": "Choose it above, one of",
     r"Pass their names with names=\{[^}]*\}": "Enter their names above",
     r"Pass names=": "Enter class names above",
+    r"Pass the path": "Enter the path",
 }
 
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.project.project import Project
 
-# Together these fit the output area of a notebook that is 1100 pixels wide.
+# Together these fit the output area of a notebook (920 pixels) in a window that is 1100 pixels wide.
 VIEWER_SIZE = (540, 648)
-SIDE_WIDTH = "304px"
+SIDE_WIDTH = "268px"
 PANEL_WIDTH = "960px"
 ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
 _DIGITS = set("123456789")
@@ -271,8 +271,8 @@ class CommandBar:
 
     def grid(self) -> GridBox:
         """Return the buttons of the commands in two columns."""
-        columns = {"grid_template_columns": "4fr 5fr", "grid_gap": "4px", "width": "100%"}
-        return GridBox(list(self.buttons.values()), layout=columns)
+        columns = {"grid_template_columns": "2fr 3fr", "grid_gap": "4px", "width": "100%"}
+        return GridBox(list(self.buttons.values()), layout=columns).add_class("sv-commands")
 
     def toggle_help(self) -> None:
         """Show or hide the list of keys."""

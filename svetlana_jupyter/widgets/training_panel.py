@@ -392,7 +392,7 @@ class AugmentationPreview(VBox):
         self._turn = 0
         self.message = HTML(layout={"flex": "1 1 auto", "margin": "0"})
         act, tooltip = self._show_next, "Show another annotated object"
-        self.another = button(act, "Another object", "random", tooltip, width="140px", margin="0")
+        self.another = button(act, "Another object", "random", tooltip, width="160px", margin="0")
         self.pictures = HTML(layout={"width": "100%", "margin": "4px 0 0 0"})
         super().__init__([HBox([self.message, self.another], layout={"align_items": "center"}), self.pictures])
 

@@ -126,7 +126,7 @@ class Inspector(VBox):
     def __init__(self, class_buttons: ClassButtons) -> None:
         self.class_buttons = class_buttons
         self.title = HTML(layout={"margin": "0", "min_height": "46px"})
-        self.pictures = HTML(layout={"margin": "4px 0 0 0", "height": "182px"})
+        self.pictures = HTML(layout={"margin": "4px 0 0 0", "height": "165px"})
         super().__init__([self.title, class_buttons, self.pictures], layout={"width": "100%"})
         self.show_pictures()
 
