@@ -172,9 +172,8 @@ class JobRunner:
     def check_idle(self, activity: str = "reading these objects") -> None:
         """Raise a `ProjectError` if a job is running; ``activity`` says what it is doing."""
         if self.state is not None:
-            raise ProjectError(
-                f"{self.state.with_article.capitalize()} is {activity}. Wait for it, or call project.stop()."
-            )
+            job = self.state.with_article.capitalize()
+            raise ProjectError(f"{job} is {activity}. Wait for it, or call project.stop().")
 
     def _claim(self, kind: JobKind) -> None:
         with self._claiming:

@@ -548,7 +548,7 @@ class Project(HasTraits):
             At the end, if some images could not be predicted; the others are.
         """
         if network is not None:
-            self.runs.set_network(self.runs.get(run).name, network)
+            self.runs.networks[self.runs.get(run).name] = network
         work = self._prediction(images, run, thread_count("script"), client, resume=resume, average=average)
         self._jobs.run("prediction", work)
 
@@ -831,7 +831,7 @@ class Project(HasTraits):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
-        classifier = load_classifier(run.path, self.runs.network(run.name))
+        classifier = load_classifier(run.path, self.runs.networks.get(run.name))
         return explain(self.pair(image), self.objects(image), label, classifier, class_id)
 
     def queue(
@@ -890,8 +890,7 @@ class Project(HasTraits):
         return to_xarray(self._snapshot(self.images.chosen(images)))
 
     def _repr_html_(self) -> str:
-        classes = self.classes.scheme
-        return project_report_html(self.path.name, self.images, self.annotations, classes, self.runs)
+        return project_report_html(self.path.name, self.images, self.annotations, self.classes, self.runs)
 
     def _bump(self, aspect: Aspect) -> None:
         name = f"{aspect}_version"
@@ -1032,7 +1031,7 @@ class Project(HasTraits):
     ) -> Work:
         chosen, names = self.runs.get(run), self.images.chosen(images)
         self._folder.check_writable()
-        task = self._prediction_task(names, chosen, threads, self.runs.network(chosen.name))
+        task = self._prediction_task(names, chosen, threads, self.runs.networks.get(chosen.name))
         task = replace(task, client=resolve_client(client), **options)
         return lambda stop: predict_images(task, stop)
 

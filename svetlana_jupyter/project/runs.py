@@ -331,6 +331,8 @@ class RunStore(Sequence[Run]):
     ----------
     current_name : str
         "" before the first training.
+    networks : dict of str to torch.nn.Module
+        Networks that the user passed as objects in this session, by the name of their run.
     """
 
     def __init__(
@@ -342,7 +344,7 @@ class RunStore(Sequence[Run]):
     ) -> None:
         self._folder, self._notify, self._show, self._score = folder, notify, show, score
         self._runs = read_runs(folder.runs_folder)
-        self._networks: dict[str, Module] = {}  # of runs whose network was passed as an object in this session
+        self.networks: dict[str, Module] = {}
         self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
         chosen = str(folder.read_document().get("current_run", ""))
         self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
@@ -377,9 +379,8 @@ class RunStore(Sequence[Run]):
         if not name:
             raise ProjectError("There is no trained classifier yet. Annotate some objects of each class, then train.")
         if name not in self._runs:
-            raise InputError(
-                f"There is no run {name!r}. Choose one of the runs {', '.join(self._runs) or '(none yet)'}."
-            )
+            names = ", ".join(self._runs) or "(none yet)"
+            raise InputError(f"There is no run {name!r}. Choose one of the runs {names}.")
         return self._runs[name]
 
     def choose(self, name: str, *, keep: bool = True) -> None:
@@ -399,7 +400,7 @@ class RunStore(Sequence[Run]):
         """Add a finished run, with its network if the user passed one as an object."""
         self._runs[run.name] = run
         if network is not None:
-            self._networks[run.name] = network
+            self.networks[run.name] = network
         self._notify.changed("runs")
 
     def update(self, run: Run) -> None:
@@ -412,14 +413,6 @@ class RunStore(Sequence[Run]):
         if not run.calibration.is_identity:
             self.clear_cache()
             self._notify.changed("predictions")
-
-    def network(self, name: str) -> Module | None:
-        """Return the network of a run if the user passed it as an object in this session."""
-        return self._networks.get(name)
-
-    def set_network(self, name: str, network: Module) -> None:
-        """Keep the network that the user passed for a run of an earlier session."""
-        self._networks[self[name].name] = network
 
     def probabilities(self, run: Run, image: str, mask: int, merged: Mapping[int, int]) -> pd.DataFrame:
         """Return the calibrated predictions of a run for an image; cached.
@@ -461,11 +454,8 @@ class RunStore(Sequence[Run]):
 
     def failed(self, run: Run, images: Sequence[str]) -> pd.DataFrame:
         """Return the objects that a run could not predict, as `Project.failed` describes."""
-        rows = [
-            (name, int(label), str(why))
-            for name in images
-            for label, why in run.predictions_attributes(name).get("failed", ())
-        ]
+        stored = {name: run.predictions_attributes(name).get("failed", ()) for name in images}
+        rows = [(name, int(label), str(why)) for name, failed in stored.items() for label, why in failed]
         return pd.DataFrame(rows, columns=["image", "object", "why"]).set_index(["image", "object"])
 
     def score(self, run: Run) -> RunScore:

@@ -219,11 +219,9 @@ class TestSet:
         groups: dict[tuple[str, ...], list[SamplingFrame]] = {}
         for name, entry in self._images.items():
             values = {**entry.groups, "image": name}
-            unknown = [column for column in per if column not in values]
-            if unknown:
-                raise InputError(
-                    f"Image {name!r} has no grouping column {unknown[0]!r}. Use one of {', '.join(values)}."
-                )
+            if unknown := [column for column in per if column not in values]:
+                known = ", ".join(values)
+                raise InputError(f"Image {name!r} has no grouping column {unknown[0]!r}. Use one of {known}.")
             free = self._images.objects(name).index.difference(labeled.get(name, [])).to_numpy(np.int64)
             if len(free):
                 group = groups.setdefault(tuple(values[column] for column in per), [])
