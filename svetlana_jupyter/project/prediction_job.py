@@ -181,7 +181,7 @@ def predicted_message(events: Sequence[ImagePredicted], compared: pd.DataFrame) 
     ----------
     events : sequence of ImagePredicted
     compared : DataFrame
-        Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
+        Out-of-distribution test of these images (`core.stats.outliers.flag_unfamiliar_images`).
     """
     images = events[0].image if len(events) == 1 else f"{len(events):,} images"
     sentences = [f"Predicted {sum(event.count for event in events):,} objects of {images}"]
