@@ -18,7 +18,7 @@ from ipywidgets import HTML, Accordion, Box, Checkbox, HBox, VBox
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.display.channels import render_pixels
+from svetlana_jupyter.core.display.channels import as_rgb, default_display_settings, render_pixels
 from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.thumbnails import ThumbnailSampling, take_thumbnails
 from svetlana_jupyter.core.io.image_pair import open_pair
@@ -31,7 +31,7 @@ from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
 from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.training_results import RunScores, RunTable, curves
-from svetlana_jupyter.widgets.viewer.object_details import as_rgb, default_palette, patch_pictures
+from svetlana_jupyter.widgets.viewer.object_details import patch_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -340,7 +340,7 @@ def _example(opened: ImagePair, row: pd.DataFrame) -> ExampleObject:
     box = row.iloc[0]
     side = _AROUND * float(max(box["y1"] - box["y0"], box["x1"] - box["x0"]))
     (thumbnail,) = take_thumbnails(opened, row, ThumbnailSampling.of(side, _SIDE))
-    rgb = as_rgb(render_pixels(thumbnail.values, default_palette(opened)))
+    rgb = as_rgb(render_pixels(thumbnail.values, default_display_settings(opened)))
     # Beyond the border of the image, mirrored pixels distract less than a black bar.
     outside = [(inside.start, len(rgb) - inside.stop) for inside in thumbnail.inside]
     return ExampleObject(np.pad(rgb[thumbnail.inside], [*outside, (0, 0)], "symmetric"), thumbnail.own)
@@ -438,7 +438,7 @@ class AugmentationPreview(VBox):
         (image, label), settings = question
         patches = self._project.preview_augmentation(image, label, settings, _PATCHES)
         used = TrainingSettings.from_json(patches.attrs["settings"])
-        palette = default_palette(self._project.pair(image))
+        palette = default_display_settings(self._project.pair(image))
         return question, used, [patch_pictures(patch, used.patches, palette)[0][0] for patch in patches]
 
     def _show_error(self, question: PreviewQuestion, error: Exception) -> None:
