@@ -86,7 +86,7 @@ class ObjectDetails(HTML):
         if question is not None:
             self._latest.ask(question)
         else:
-            self._latest.cancel()
+            self._latest.ask(None)
             self._show_text(_NOTHING_SELECTED)
 
     def _make_details(self, question: Question) -> Details:
