@@ -98,7 +98,7 @@ class _Job:
     statistics: ImageStatistics | None
     classifier: Classifier
     reference: ReferenceDistribution | None
-    to_compare: frozenset[int] | None
+    to_compare: frozenset[int]
 
     @cached_property
     def decode(self) -> BlockDecoder:
@@ -128,7 +128,7 @@ def predict_on_cluster(
     parts: Mapping[int, pd.DataFrame],
     classifier: Classifier,
     reference: ReferenceDistribution | None,
-    to_compare: Collection[int] | None,
+    to_compare: Collection[int],
     stop: Callable[[], bool],
 ) -> Generator[tuple[int, PartPredictions]]:
     """Predict the objects of some parts, and yield each part when it is finished.
@@ -141,7 +141,7 @@ def predict_on_cluster(
         Parts of `learn.inference.split_into_parts`, by number and in their order.
     classifier : Classifier
     reference : ReferenceDistribution or None
-    to_compare : collection of int, optional
+    to_compare : collection of int
         Objects to compare with ``reference``.
     stop : callable
         Once it returns True, nothing more is yielded, and the tasks on the cluster are canceled.
@@ -157,7 +157,7 @@ def predict_on_cluster(
 
     bare = replace(pair, feature_cache=None, levels=(), mask_levels=())
     statistics = statistics_for_normalization(pair.image, classifier.patches) if classifier.kind == "network" else None
-    job = _Job(bare, statistics, classifier, reference, None if to_compare is None else frozenset(map(int, to_compare)))
+    job = _Job(bare, statistics, classifier, reference, frozenset(map(int, to_compare)))
     with _wrap_cluster_errors(pair.name):
         running = dict(zip(_compute(client, job, parts), parts, strict=True))
         try:

@@ -63,7 +63,7 @@ class AllPredicted:
         Parameters
         ----------
         compared : DataFrame
-            Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
+            Out-of-distribution test of these images (`core.stats.outliers.flag_unfamiliar_images`).
         """
         count, events = len(self.images), self.images
         images = events[0].image if count == 1 else f"{count:,} images"
@@ -248,7 +248,7 @@ def _predict_missing(
 
     if not plan.missing:
         return
-    to_compare = None if reference is None else sample_for_novelty(plan.objects)
+    to_compare = () if reference is None else sample_for_novelty(plan.objects)
     if task.client is not None:
         from svetlana_jupyter.project.distributed import predict_on_cluster
 
@@ -259,7 +259,7 @@ def _predict_missing(
                 yield len(plan.missing[number])
         return
     batches: list[PredictionBatch] = []
-    with closing(predict_parts(plan.pair, plan.missing, classifier, None, reference, to_compare)) as events:
+    with closing(predict_parts(plan.pair, plan.missing, classifier, reference, to_compare)) as events:
         for event in events:
             if isinstance(event, PartFinished):
                 plan.store.write_part(event.part, merge_batches(batches, event, classifier.classes))

@@ -50,14 +50,15 @@ def search_record(settings: TrainingSettings, result: SearchResult, seconds: flo
 
     It contains the settings, the chosen preset, and one row per candidate preset.
     """
+    chosen = result.candidates[0]
     return {
         "asked": search_key(settings),
-        "chosen": result.preset,
-        "epochs": _epochs(result.candidates[0]),
+        "chosen": chosen.preset,
+        "epochs": _epochs(chosen),
         "objects": len(result.nested_table),
         "apart": result.kept_whole,
         "seconds": round(seconds, 3),
-        "tried": [_row(candidate, chosen=candidate.preset == result.preset) for candidate in result.candidates],
+        "tried": [_row(candidate, chosen=candidate is chosen) for candidate in result.candidates],
     }
 
 

@@ -100,14 +100,12 @@ def train_run(
 
 def _forward(events: Iterable[Any], text: str, stop: Stop = lambda: False) -> Generator[Progress, None, Any]:
     """Yield the progress of some work, and return its result; None if stopped."""
-    from svetlana_jupyter.learn.cross_validation import FoldProgress
-    from svetlana_jupyter.learn.dataset import CollectionProgress
-    from svetlana_jupyter.learn.preset_search import SearchProgress
+    from svetlana_jupyter.learn.dataset import WorkProgress
 
     result = None
     for event in events:
-        if isinstance(event, CollectionProgress | FoldProgress | SearchProgress):
-            yield Progress(event.done, event.total, getattr(event, "text", text))
+        if isinstance(event, WorkProgress):
+            yield Progress(event.done, event.total, event.text or text)
         else:
             result = event
         if stop():
@@ -270,9 +268,10 @@ def _compare_presets(
     result: SearchResult | None = yield from _forward(events, "comparing presets")
     if result is None:
         return None
+    chosen, n = result.candidates[0], len(result.nested_table)
     return PresetChoice(
-        settings=_with_epochs(presets[result.preset], result.settings.epochs),
-        explanation=f"Preset {result.preset} was selected among {len(presets)} on {len(result.nested_table)} objects.",
+        settings=_with_epochs(presets[chosen.preset], chosen.settings.epochs),
+        explanation=f"Preset {chosen.preset} was selected among {len(presets)} on {n} objects.",
         search_result=result,
         search_record=search_record(task.settings, result, time.monotonic() - start),
     )
