@@ -141,4 +141,4 @@ def test_a_normalization_without_implementation_is_refused():
     settings = PatchSettings.model_construct(**{**PatchSettings().model_dump(), "normalize": "median"})
     pixels, masks = np.ones((1, 1, 9, 9), np.float32), np.ones((1, 9, 9), bool)
     with pytest.raises(ValueError, match="'median' is not implemented"):
-        normalize(pixels, masks, (slice(0, 9),) * 2, settings, None)
+        normalize(pixels, masks, (slice(0, 9),) * 2, settings, None, np.empty_like(pixels))
